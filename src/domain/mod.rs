@@ -1,0 +1,30 @@
+//! Every decision, as pure functions over data: no clock, no randomness, no input or output, no panics.
+//!
+//! Time comes in as an argument ([`Timestamp`]), chance comes from hashes of ids, and what happened
+//! outside comes in as values ([`Attempt`], [`Health`]). The other rooms of the house do what this one
+//! says; the same input always gives the same output.
+
+pub mod answer;
+pub mod attempt;
+pub mod breaker;
+pub mod decide;
+pub mod error_class;
+pub mod job;
+pub mod limits;
+pub mod money;
+pub mod price;
+pub mod request;
+pub mod route;
+pub mod timestamp;
+pub mod validation;
+
+pub use answer::{Answer, Finish, ToolCall, Usage, UsageSource};
+pub use attempt::{Attempt, Outcome, SoftFailure, Verdict};
+pub use breaker::BreakerSettings;
+pub use error_class::{ErrorClass, Failure, Scope};
+pub use job::{Job, JobId};
+pub use limits::{Limits, Rate, Unit};
+pub use money::NanoUsd;
+pub use request::{ChatRequest, ContentPart, Message, RequestError, ResponseFormat, Role};
+pub use route::{Capabilities, Model, Patience, Route, Rung, Strategy, Target};
+pub use timestamp::Timestamp;

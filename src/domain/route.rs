@@ -1,0 +1,108 @@
+//! Routes: chains of targets with the rules for moving along them.
+
+use super::ErrorClass;
+use super::price::Price;
+use super::validation::Rules;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+/// A provider and one of its models, written `provider/model`. The model's name may contain slashes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    /// The provider's name in the configuration.
+    pub provider: String,
+    /// The model's name as the provider knows it.
+    pub model: String,
+}
+
+impl Target {
+    /// Splits at the first slash; `None` without one, or with an empty side.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (provider, model) = text.split_once('/')?;
+        (!provider.is_empty() && !model.is_empty())
+            .then(|| Self { provider: provider.to_owned(), model: model.to_owned() })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.provider, self.model)
+    }
+}
+
+/// In which order a job tries the rungs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// The cheapest expected price for this request first; unknown prices last.
+    #[default]
+    Cost,
+    /// As listed (active and stand-by).
+    Priority,
+}
+
+/// How long a job may wait for a cheaper rung before a dearer one may take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// At most this long; zero: never wait.
+    For(Duration),
+    /// As long as it takes.
+    Forever,
+}
+
+/// What a model can do. `None` means unknown, which is taken as "yes" and "no limit".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Tokens that prompt and answer together may have.
+    pub context_window: Option<i64>,
+    /// Tokens that an answer may have.
+    pub max_output_tokens: Option<i64>,
+    /// Takes a JSON schema for its answer.
+    pub json_schema: Option<bool>,
+    /// Takes tools.
+    pub tools: Option<bool>,
+    /// Takes images.
+    pub images: Option<bool>,
+    /// Takes `temperature` and `top_p`; where not, they are dropped and the drop is recorded.
+    pub temperature: Option<bool>,
+}
+
+/// A model as configured: what it costs and what it can do.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Model {
+    /// `None`: unknown, so costs are NULL and an alert is raised.
+    pub price: Option<Price>,
+    /// What it can do.
+    pub capabilities: Capabilities,
+}
+
+/// One alternative of a chain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rung {
+    /// Whom to ask.
+    pub target: Target,
+    /// Its price and abilities.
+    pub model: Model,
+    /// The longest that one call may take.
+    pub total_timeout: Duration,
+}
+
+/// A named policy.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name.
+    pub name: String,
+    /// The alternatives in listed order; never empty.
+    pub rungs: Vec<Rung>,
+    /// In which order they are tried.
+    pub strategy: Strategy,
+    /// How long to wait for a cheaper one.
+    pub patience: Patience,
+    /// Attempts that count, per job (waiting for a limit does not count).
+    pub max_attempts: u16,
+    /// The classes that let a job move on to another rung.
+    pub fallback_on: BTreeSet<ErrorClass>,
+    /// What an answer must be.
+    pub rules: Rules,
+}

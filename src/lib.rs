@@ -1,0 +1,5 @@
+//! Sluice: a persistent job queue and worker daemon for batch AI requests, on Postgres.
+
+pub mod domain;
+pub mod provider;
+pub mod simulate;
