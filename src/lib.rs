@@ -3,3 +3,4 @@
 pub mod domain;
 pub mod provider;
 pub mod simulate;
+pub mod store;

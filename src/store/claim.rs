@@ -1,0 +1,228 @@
+//! Taking jobs out of the queue.
+
+use super::{Doing, Store, StoreError};
+use crate::domain::{ErrorClass, JobId, Timestamp};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::types::Json;
+
+/// One readable stretch of the queue: the ready jobs of one route, project and batch at one priority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lane {
+    /// Hash of route, project and batch.
+    pub flow: i64,
+    /// The negative of the jobs' priority.
+    pub prio: i16,
+    /// The jobs' route.
+    pub route: String,
+    /// The jobs' project.
+    pub project: String,
+    /// The jobs' batch.
+    pub batch: Option<String>,
+    /// The first job.
+    pub first: i64,
+}
+
+/// How much to take from a lane.
+#[derive(Clone, Copy, Debug)]
+pub struct Take {
+    /// Which flow.
+    pub flow: i64,
+    /// Which priority.
+    pub prio: i16,
+    /// Only jobs after this one: what comes before was seen taken, and is not read again.
+    pub after: i64,
+    /// At most this many.
+    pub count: i32,
+}
+
+/// A worker's right to act for one job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// Which job.
+    pub job: JobId,
+    /// Unique to this claim: a write with another fence changes nothing.
+    pub fence: i64,
+}
+
+/// A job in a worker's hands.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    /// The right to act for it.
+    pub lease: Lease,
+    /// Its lane, so that it can be given back.
+    pub flow: i64,
+    /// Its lane's priority.
+    pub prio: i16,
+    /// Calls made for it so far.
+    pub attempts: i16,
+    /// Workers that died holding it.
+    pub crashes: i16,
+    /// How often an operator has asked for it to be tried anew.
+    pub round: i16,
+    /// Its route.
+    pub route: String,
+    /// Its project.
+    pub project: String,
+    /// Its batch.
+    pub batch: Option<String>,
+    /// The later of `created_at` and `run_at`.
+    pub ready_at: Timestamp,
+    /// No call after this instant.
+    pub deadline: Option<Timestamp>,
+    /// Its own bound on attempts.
+    pub max_attempts: Option<i16>,
+    /// The request as it was inserted: anything that is JSON.
+    pub request: Value,
+}
+
+/// A row of the ledger as the decision needs it.
+#[derive(Clone, Debug)]
+pub struct PastAttempt {
+    /// Whose.
+    pub job: JobId,
+    /// Whom it asked.
+    pub provider: String,
+    /// For which model.
+    pub model: String,
+    /// Whether the answer was accepted.
+    pub accepted: bool,
+    /// The error class, unless it was.
+    pub class: Option<ErrorClass>,
+    /// The gravest soft failure.
+    pub detail: Option<String>,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// When the provider wants to be asked again.
+    pub retry_at: Option<Timestamp>,
+    /// What it cost; `None`: the price is unknown.
+    pub cost_nanos: Option<i64>,
+    /// What it may have cost beside that.
+    pub uncertain_nanos: i64,
+    /// Whether it belongs to the job's present round.
+    pub current_round: bool,
+}
+
+pub(crate) fn timestamp(at: DateTime<Utc>) -> Timestamp {
+    Timestamp(at.timestamp_millis())
+}
+
+pub(crate) fn datetime(at: Timestamp) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(at.0).unwrap_or(if at.0 < 0 { DateTime::UNIX_EPOCH } else { DateTime::<Utc>::MAX_UTC })
+}
+
+impl Store {
+    /// The lanes that have ready jobs: one index descent per lane, whatever the number of jobs.
+    pub async fn lanes(&self) -> Result<Vec<Lane>, StoreError> {
+        sqlx::query_as!(
+            Lane,
+            r#"with recursive lane as (
+                (select flow, prio, job_id from sluice.ready order by flow, prio, job_id limit 1)
+                union all
+                select n.flow, n.prio, n.job_id
+                  from lane l cross join lateral (
+                       select r.flow, r.prio, r.job_id from sluice.ready r
+                        where (r.flow, r.prio) > (l.flow, l.prio)
+                        order by r.flow, r.prio, r.job_id limit 1) n
+            )
+            select l.flow as "flow!", l.prio as "prio!", l.job_id as "first!", j.route as "route!",
+                   j.project as "project!", j.batch
+              from lane l cross join lateral (
+                   select b.route, b.project, b.batch from sluice.job b where b.id = l.job_id limit 1) j"#
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("looking for ready jobs")
+    }
+
+    /// Takes jobs from the front of lanes for `worker`, in index order, skipping what others are taking.
+    pub async fn claim(&self, worker: i64, takes: &[Take]) -> Result<Vec<Claimed>, StoreError> {
+        let flows: Vec<i64> = takes.iter().map(|take| take.flow).collect();
+        let prios: Vec<i16> = takes.iter().map(|take| take.prio).collect();
+        let afters: Vec<i64> = takes.iter().map(|take| take.after).collect();
+        let counts: Vec<i32> = takes.iter().map(|take| take.count).collect();
+        let rows = sqlx::query!(
+            r#"with lane as (
+                select * from unnest($2::bigint[], $3::smallint[], $4::bigint[], $5::integer[]) l(flow, prio, after, n)
+            ), picked as materialized (
+                select p.* from lane l cross join lateral (
+                    select r.ctid as tid, r.flow, r.prio, r.job_id, r.attempts, r.crashes, r.round
+                      from sluice.ready r
+                     where r.flow = l.flow and r.prio = l.prio and r.job_id > l.after
+                     order by r.job_id limit l.n
+                       for update skip locked) p
+            ), gone as (
+                delete from sluice.ready where ctid = any (array(select tid from picked))
+            ), mine as (
+                insert into sluice.inflight (job_id, fence, worker, flow, prio, attempts, crashes, round)
+                     select job_id, nextval('sluice.fence_seq'), $1, flow, prio, attempts, crashes, round from picked
+                returning job_id, fence, flow, prio, attempts, crashes, round
+            )
+            select m.job_id, m.fence, m.flow, m.prio, m.attempts, m.crashes, m.round,
+                   j.route as "route!", j.project as "project!", j.batch,
+                   greatest(j.created_at, j.run_at) as "ready_at!", j.deadline, j.max_attempts,
+                   j.request as "request!: Json<Value>"
+              from mine m cross join lateral (
+                   select b.* from sluice.job b where b.id = m.job_id limit 1) j"#,
+            worker,
+            &flows,
+            &prios,
+            &afters,
+            &counts
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("claiming jobs")?;
+        Ok(rows
+            .into_iter()
+            .map(|row| Claimed {
+                lease: Lease { job: JobId(row.job_id), fence: row.fence },
+                flow: row.flow,
+                prio: row.prio,
+                attempts: row.attempts,
+                crashes: row.crashes,
+                round: row.round,
+                route: row.route,
+                project: row.project,
+                batch: row.batch,
+                ready_at: timestamp(row.ready_at),
+                deadline: row.deadline.map(timestamp),
+                max_attempts: row.max_attempts,
+                request: row.request.0,
+            })
+            .collect())
+    }
+
+    /// The ledger of these jobs, oldest first: what `decide` goes on from when a job was tried before.
+    pub async fn history(&self, jobs: &[Lease]) -> Result<Vec<PastAttempt>, StoreError> {
+        let ids: Vec<i64> = jobs.iter().map(|lease| lease.job.0).collect();
+        let rows = sqlx::query!(
+            r#"select a.job_id, a.provider, a.model, a.accepted, a.class, a.detail, a.ended_at, a.retry_at,
+                      a.cost_nanos, a.uncertain_nanos, a.round = i.round as "current_round!"
+                 from unnest($1::bigint[]) w(id)
+                      join sluice.inflight i on i.job_id = w.id
+                      cross join lateral (select * from sluice.attempt t where t.job_id = w.id) a
+                order by a.job_id, a.ended_at, a.number"#,
+            &ids
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("reading attempts")?;
+        Ok(rows
+            .into_iter()
+            .map(|row| PastAttempt {
+                job: JobId(row.job_id),
+                provider: row.provider,
+                model: row.model,
+                accepted: row.accepted,
+                class: row.class.and_then(|class| class.parse().ok()),
+                detail: row.detail,
+                ended_at: timestamp(row.ended_at),
+                retry_at: row.retry_at.map(timestamp),
+                cost_nanos: row.cost_nanos,
+                uncertain_nanos: row.uncertain_nanos,
+                current_round: row.current_round,
+            })
+            .collect())
+    }
+}

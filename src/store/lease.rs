@@ -1,0 +1,165 @@
+//! Being alive, and taking over from those who are not.
+
+use super::{Doing, Store, StoreError};
+use crate::domain::{JobId, Timestamp};
+use crate::store::claim::{Lease, timestamp};
+use serde_json::Value;
+
+/// How long a worker may be silent before others take its jobs, in seconds.
+pub const LEASE_SECONDS: f64 = 30.0;
+
+/// A job that has been held by this many workers that died is failed: it may be what kills them.
+pub const MAX_CRASHES: i16 = 3;
+
+/// What came of a heartbeat.
+#[derive(Clone, Debug)]
+pub struct Beat {
+    /// Whether the lease still holds. If not, others may have this worker's jobs: everything it does is void.
+    pub alive: bool,
+    /// The database's clock.
+    pub now: Timestamp,
+    /// Jobs that were cancelled while this worker had them.
+    pub recalled: Vec<Lease>,
+}
+
+/// What a rescue did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rescued {
+    /// Workers found dead.
+    pub workers: u64,
+    /// Jobs put back into the queue.
+    pub jobs: u64,
+    /// Jobs failed because too many workers died with them.
+    pub poisoned: u64,
+}
+
+impl Store {
+    /// Registers a worker process; its number is new each time, so that nothing of a former life is mistaken for it.
+    pub async fn register(&self, host: &str, pid: i32, version: &str) -> Result<(i64, Timestamp), StoreError> {
+        let row = sqlx::query!(
+            r#"insert into sluice.worker (host, pid, version, lease_until)
+                    values ($1, $2, $3, now() + make_interval(secs => $4))
+                 returning id, now() as "now!""#,
+            host,
+            pid,
+            version,
+            LEASE_SECONDS
+        )
+        .fetch_one(&self.pool)
+        .await
+        .doing("registering the worker")?;
+        Ok((row.id, timestamp(row.now)))
+    }
+
+    /// Renews the lease, publishes `stats`, and fetches what was cancelled meanwhile.
+    pub async fn beat(&self, worker: i64, stats: &Value) -> Result<Beat, StoreError> {
+        let row = sqlx::query!(
+            r#"with beat as (
+                update sluice.worker
+                   set lease_until = now() + make_interval(secs => $3), seen_at = now(), stats = $2
+                 where id = $1 and state = 'live'
+                returning id
+            ), recalled as (
+                delete from sluice.recall where worker = $1 returning job_id, fence
+            )
+            select exists (select from beat) as "alive!", now() as "now!",
+                   coalesce((select array_agg(job_id) from recalled), '{}') as "jobs!",
+                   coalesce((select array_agg(fence) from recalled), '{}') as "fences!""#,
+            worker,
+            stats,
+            LEASE_SECONDS
+        )
+        .fetch_one(&self.pool)
+        .await
+        .doing("renewing the lease")?;
+        let recalled = row.jobs.into_iter().zip(row.fences).map(|(job, fence)| Lease { job: JobId(job), fence });
+        Ok(Beat { alive: row.alive, now: timestamp(row.now), recalled: recalled.collect() })
+    }
+
+    /// Says good-bye. Jobs that are still held (there should be none) are rescued at once rather than after the lease.
+    pub async fn sign_off(&self, worker: i64) -> Result<(), StoreError> {
+        sqlx::query!("update sluice.worker set state = 'gone', lease_until = now() where id = $1 and state = 'live'", worker)
+            .execute(&self.pool)
+            .await
+            .doing("signing off")?;
+        Ok(())
+    }
+
+    /// Gives back the jobs of workers whose lease ran out. Safe when several do it at once, and meant to be repeated:
+    /// a claim may commit just after its worker was declared dead.
+    pub async fn rescue(&self) -> Result<Rescued, StoreError> {
+        let workers = sqlx::query!("update sluice.worker set state = 'dead' where state = 'live' and lease_until < now()")
+            .execute(&self.pool)
+            .await
+            .doing("looking for dead workers")?
+            .rows_affected();
+        let mut total = Rescued { workers, ..Rescued::default() };
+        loop {
+            let row = sqlx::query!(
+                r#"with orphan as (
+                    delete from sluice.inflight
+                     where job_id in (select i.job_id from sluice.inflight i join sluice.worker w on w.id = i.worker
+                                       where w.state <> 'live' limit 1000 for update of i skip locked)
+                    returning job_id, fence, flow, prio, attempts, crashes + 1 as crashes, round
+                ), back as (
+                    insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
+                         select flow, prio, job_id, attempts, crashes, round from orphan where crashes < $1
+                    returning job_id
+                ), poison as (
+                    insert into sluice.result (job_id, fence, state, attempts, error_class, error, cost_nanos, uncertain_nanos)
+                         select o.job_id, o.fence, 'failed', o.attempts, 'abandoned',
+                                format('%s workers died while they held this job', o.crashes), a.cost, a.uncertain
+                           from orphan o cross join lateral (
+                                select case when count(*) = count(t.cost_nanos) then coalesce(sum(t.cost_nanos), 0) end as cost,
+                                       coalesce(sum(t.uncertain_nanos), 0) as uncertain
+                                  from sluice.attempt t where t.job_id = o.job_id) a
+                          where o.crashes >= $1
+                    on conflict do nothing returning job_id
+                ), told as (
+                    insert into sluice.tally (hour, route, project, batch, class, failed)
+                         select date_trunc('hour', now()), j.route, j.project, coalesce(j.batch, ''), 'abandoned', count(*)
+                           from poison p cross join lateral (select b.* from sluice.job b where b.id = p.job_id) j
+                          group by 2, 3, 4
+                )
+                select (select count(*) from back) as "back!", (select count(*) from poison) as "poison!""#,
+                i32::from(MAX_CRASHES)
+            )
+            .fetch_one(&self.pool)
+            .await
+            .doing("rescuing jobs")?;
+            let (back, poison) = (u64::try_from(row.back).unwrap_or(0), u64::try_from(row.poison).unwrap_or(0));
+            total.jobs += back;
+            total.poisoned += poison;
+            if back + poison == 0 {
+                return Ok(total);
+            }
+        }
+    }
+
+    /// Puts parked jobs whose time has come into the queue, earliest first; returns how many.
+    pub async fn promote(&self) -> Result<u64, StoreError> {
+        let promoted = sqlx::query!(
+            "with due as materialized (
+                 select job_id from sluice.parked where run_at <= now() order by run_at limit 2000 for update skip locked
+             ), gone as (
+                 delete from sluice.parked p using due d where p.job_id = d.job_id
+                 returning p.flow, p.prio, p.job_id, p.attempts, p.crashes, p.round
+             )
+             insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
+                  select flow, prio, job_id, attempts, crashes, round from gone"
+        )
+        .execute(&self.pool)
+        .await
+        .doing("waking parked jobs")?;
+        Ok(promoted.rows_affected())
+    }
+
+    /// When the next parked job is due.
+    pub async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        let due = sqlx::query_scalar!("select min(run_at) from sluice.parked")
+            .fetch_one(&self.pool)
+            .await
+            .doing("looking at parked jobs")?;
+        Ok(due.map(timestamp))
+    }
+}

@@ -1,0 +1,77 @@
+//! Keeping the tables in shape. Everything here may run in several processes at once.
+
+use super::{Doing, Store, StoreError};
+
+impl Store {
+    /// Makes the partitions that the coming jobs will need; returns how many tables it made.
+    pub async fn ensure_partitions(&self) -> Result<i32, StoreError> {
+        let made = sqlx::query_scalar!("select sluice.ensure_partitions()")
+            .fetch_one(&self.pool)
+            .await
+            .doing("making partitions")?;
+        Ok(made.unwrap_or(0))
+    }
+
+    /// Folds the appended sums into those of the hour; returns how many rows it took. Zero when another process is
+    /// doing it.
+    pub async fn fold_tally(&self) -> Result<u64, StoreError> {
+        let mut transaction = self.pool.begin().await.doing("folding sums")?;
+        let free = sqlx::query_scalar!(
+            r#"select pg_try_advisory_xact_lock(hashtextextended('sluice.fold_tally', 0)) as "free!""#
+        )
+        .fetch_one(&mut *transaction)
+        .await
+        .doing("folding sums")?;
+        if !free {
+            return Ok(0);
+        }
+        let folded = sqlx::query_scalar!(
+            r#"with taken as (
+                delete from sluice.tally
+                 where ctid = any (array(select ctid from sluice.tally limit 20000 for update skip locked))
+                returning *
+            ), kept as (
+                insert into sluice.tally_hour as h
+                     select hour, route, project, batch, provider, model, class, detail, sum(enqueued), sum(succeeded),
+                            sum(failed), sum(cancelled), sum(attempts), sum(fallbacks), sum(input_tokens),
+                            sum(cached_tokens), sum(output_tokens), sum(cost_nanos), sum(waste_nanos),
+                            sum(uncertain_nanos), sum(unpriced), sum(total_ms)
+                       from taken group by 1, 2, 3, 4, 5, 6, 7, 8
+                on conflict (hour, route, project, batch, provider, model, class, detail) do update set
+                     enqueued = h.enqueued + excluded.enqueued,
+                     succeeded = h.succeeded + excluded.succeeded,
+                     failed = h.failed + excluded.failed,
+                     cancelled = h.cancelled + excluded.cancelled,
+                     attempts = h.attempts + excluded.attempts,
+                     fallbacks = h.fallbacks + excluded.fallbacks,
+                     input_tokens = h.input_tokens + excluded.input_tokens,
+                     cached_tokens = h.cached_tokens + excluded.cached_tokens,
+                     output_tokens = h.output_tokens + excluded.output_tokens,
+                     cost_nanos = h.cost_nanos + excluded.cost_nanos,
+                     waste_nanos = h.waste_nanos + excluded.waste_nanos,
+                     uncertain_nanos = h.uncertain_nanos + excluded.uncertain_nanos,
+                     unpriced = h.unpriced + excluded.unpriced,
+                     total_ms = h.total_ms + excluded.total_ms
+            )
+            select count(*) as "count!" from taken"#
+        )
+        .fetch_one(&mut *transaction)
+        .await
+        .doing("folding sums")?;
+        transaction.commit().await.doing("folding sums")?;
+        Ok(u64::try_from(folded).unwrap_or(0))
+    }
+
+    /// Forgets workers that are gone and hold nothing, an hour after they were last seen.
+    pub async fn forget_workers(&self) -> Result<u64, StoreError> {
+        let forgotten = sqlx::query!(
+            "delete from sluice.worker w
+              where w.state <> 'live' and w.seen_at < now() - interval '1 hour'
+                and not exists (select from sluice.inflight i where i.worker = w.id)"
+        )
+        .execute(&self.pool)
+        .await
+        .doing("forgetting workers")?;
+        Ok(forgotten.rows_affected())
+    }
+}

@@ -1,0 +1,71 @@
+//! Stopping and resuming routes, projects, batches and providers.
+
+use super::{Doing, Store, StoreError};
+
+/// What can be paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PauseKind {
+    /// All jobs of a route.
+    Route,
+    /// All jobs of a project.
+    Project,
+    /// All jobs of a batch.
+    Batch,
+    /// All calls to a provider.
+    Provider,
+}
+
+impl PauseKind {
+    /// The name in the table.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Project => "project",
+            Self::Batch => "batch",
+            Self::Provider => "provider",
+        }
+    }
+}
+
+/// Something that is paused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// `route`, `project`, `batch` or `provider`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Store {
+    /// Pauses something; false when it was paused already.
+    pub async fn pause(&self, kind: PauseKind, name: &str, reason: Option<&str>) -> Result<bool, StoreError> {
+        let added = sqlx::query!(
+            "insert into sluice.pause (kind, name, reason) values ($1, $2, $3) on conflict do nothing",
+            kind.as_str(),
+            name,
+            reason
+        )
+        .execute(&self.pool)
+        .await
+        .doing("pausing")?;
+        Ok(added.rows_affected() > 0)
+    }
+
+    /// Resumes something; false when it was not paused.
+    pub async fn resume(&self, kind: PauseKind, name: &str) -> Result<bool, StoreError> {
+        let removed = sqlx::query!("delete from sluice.pause where kind = $1 and name = $2", kind.as_str(), name)
+            .execute(&self.pool)
+            .await
+            .doing("resuming")?;
+        Ok(removed.rows_affected() > 0)
+    }
+
+    /// Everything that is paused.
+    pub async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
+        sqlx::query_as!(Pause, "select kind, name from sluice.pause order by kind, name")
+            .fetch_all(&self.pool)
+            .await
+            .doing("reading pauses")
+    }
+}

@@ -1,0 +1,376 @@
+//! Writing what came of jobs: attempts, endings, and jobs given back.
+//!
+//! One transaction settles many jobs. Every ending and every park checks the fence: a worker whose lease is gone
+//! changes nothing. Attempts are booked always, because the money was spent; the same attempt sent twice is one row.
+
+use super::claim::{Lease, datetime};
+use super::{Doing, Store, StoreError};
+use crate::domain::{Answer, ErrorClass, NanoUsd, Timestamp, Usage};
+use serde_json::Value;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Whose job it is: the labels that sums are kept by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labels {
+    /// The job's route.
+    pub route: String,
+    /// The job's project.
+    pub project: String,
+    /// The job's batch.
+    pub batch: Option<String>,
+}
+
+/// A row for the ledger.
+#[derive(Clone, Debug)]
+pub struct AttemptRow {
+    /// Under which claim.
+    pub lease: Lease,
+    /// Whose.
+    pub labels: Arc<Labels>,
+    /// Its ordinal within the job, from 1.
+    pub number: i16,
+    /// The job's round.
+    pub round: i16,
+    /// Whom it asked.
+    pub provider: String,
+    /// For which model.
+    pub model: String,
+    /// Index of the rung in the route's listed order.
+    pub rung: i16,
+    /// When the call began.
+    pub started_at: Timestamp,
+    /// When it was over.
+    pub ended_at: Timestamp,
+    /// Milliseconds until the answer's head.
+    pub first_byte_ms: Option<i32>,
+    /// Milliseconds in all.
+    pub total_ms: i32,
+    /// `None`: accepted.
+    pub class: Option<ErrorClass>,
+    /// The gravest soft failure, by name.
+    pub detail: Option<&'static str>,
+    /// HTTP status.
+    pub http_status: Option<u16>,
+    /// The provider's error code.
+    pub code: Option<String>,
+    /// The provider's or the validator's message.
+    pub message: Option<String>,
+    /// When the provider wants to be asked again.
+    pub retry_at: Option<Timestamp>,
+    /// The provider's id of the request.
+    pub request_id: Option<String>,
+    /// The model that the provider says it was.
+    pub model_served: Option<String>,
+    /// The provider's own finish reason.
+    pub finish: Option<String>,
+    /// The provider's usage as it came.
+    pub usage_raw: Option<Value>,
+    /// Tokens, normalised.
+    pub usage: Usage,
+    /// `None`: the price is unknown.
+    pub cost: Option<NanoUsd>,
+    /// What may have been spent beside `cost`.
+    pub uncertain: NanoUsd,
+    /// The price that was used.
+    pub price: Option<Value>,
+    /// Why this rung; `None` when it was simply the first.
+    pub decision: Option<Value>,
+    /// The answer, when it was rejected.
+    pub rejected: Option<Box<Answer>>,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug)]
+pub struct EndingRow {
+    /// The claim that ends it.
+    pub lease: Lease,
+    /// Whose.
+    pub labels: Arc<Labels>,
+    /// Calls made for it in all.
+    pub attempts: i16,
+    /// Who answered, or who was asked last.
+    pub target: Option<(String, String)>,
+    /// Index of that rung.
+    pub rung: Option<i16>,
+    /// Whether another target had been tried or passed over before.
+    pub after_fallback: bool,
+    /// Whether the answer was repaired.
+    pub repaired: bool,
+    /// Class and reason of a failure; `None`: the job succeeded.
+    pub failure: Option<(ErrorClass, String)>,
+    /// All attempts together; `None`: one of them has no price.
+    pub cost: Option<NanoUsd>,
+    /// What may have been spent beside that.
+    pub uncertain: NanoUsd,
+    /// Input tokens of the answer's attempt.
+    pub input_tokens: i64,
+    /// Its output tokens.
+    pub output_tokens: i64,
+    /// Its request id.
+    pub request_id: Option<String>,
+    /// The answer as a chat completion, serialised.
+    pub response: Option<String>,
+}
+
+/// A job that goes back into the queue.
+#[derive(Clone, Debug)]
+pub struct ParkRow {
+    /// The claim that gives it back.
+    pub lease: Lease,
+    /// Calls made for it in all.
+    pub attempts: i16,
+    /// Until when it waits; `None`: it may be claimed again at once.
+    pub until: Option<Timestamp>,
+    /// What it waits for, in a word or two.
+    pub reason: String,
+}
+
+/// What one transaction settles.
+#[derive(Clone, Debug, Default)]
+pub struct Settlement {
+    /// Rows for the ledger.
+    pub attempts: Vec<AttemptRow>,
+    /// Jobs that ended.
+    pub endings: Vec<EndingRow>,
+    /// Jobs that go back.
+    pub parks: Vec<ParkRow>,
+}
+
+impl Settlement {
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.attempts.is_empty() && self.endings.is_empty() && self.parks.is_empty()
+    }
+}
+
+/// Postgres text holds no NUL.
+fn clean(text: &str) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text.to_owned() }
+}
+
+fn clean_option(text: Option<&String>) -> Option<String> {
+    text.map(|text| clean(text))
+}
+
+/// JSON that `jsonb` takes: it holds no NUL either.
+fn json_text(value: &Value) -> String {
+    fn without_nul(value: &Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(clean(text)),
+            Value::Array(items) => items.iter().map(without_nul).collect(),
+            Value::Object(members) => {
+                members.iter().map(|(key, member)| (clean(key), without_nul(member))).collect()
+            }
+            other => other.clone(),
+        }
+    }
+    let text = value.to_string();
+    if text.contains("\\u0000") { without_nul(value).to_string() } else { text }
+}
+
+impl Store {
+    /// Settles everything in one transaction and returns the leases whose fence no longer held: of those only the
+    /// attempts were written.
+    ///
+    /// Sending the same settlement again after an unknown outcome is safe.
+    pub async fn settle(&self, settlement: &Settlement) -> Result<Vec<Lease>, StoreError> {
+        let mut transaction = self.pool.begin().await.doing("settling")?;
+        if !settlement.attempts.is_empty() {
+            book_attempts(&mut transaction, &settlement.attempts).await?;
+        }
+        let mut held = HashSet::with_capacity(settlement.endings.len() + settlement.parks.len());
+        if !settlement.endings.is_empty() {
+            held.extend(write_endings(&mut transaction, &settlement.endings).await?);
+        }
+        if !settlement.parks.is_empty() {
+            held.extend(write_parks(&mut transaction, &settlement.parks).await?);
+        }
+        transaction.commit().await.doing("settling")?;
+        let ended = settlement.endings.iter().map(|row| row.lease);
+        let parked = settlement.parks.iter().map(|row| row.lease);
+        Ok(ended.chain(parked).filter(|lease| !held.contains(&lease.job.0)).collect())
+    }
+}
+
+async fn book_attempts(connection: &mut sqlx::PgConnection, rows: &[AttemptRow]) -> Result<(), StoreError> {
+    macro_rules! column {
+        ($row:ident => $value:expr) => {
+            rows.iter().map(|$row| $value).collect::<Vec<_>>()
+        };
+    }
+    sqlx::query!(
+        r#"with w as (
+            select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::text[], $6::text[],
+                $7::smallint[], $8::timestamptz[], $9::timestamptz[], $10::integer[], $11::integer[], $12::text[],
+                $13::text[], $14::smallint[], $15::text[], $16::text[], $17::timestamptz[], $18::text[], $19::text[],
+                $20::text[], $21::text[], $22::text[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[],
+                $27::bigint[], $28::bigint[], $29::bigint[], $30::text[], $31::text[], $32::text[],
+                $33::text[], $34::text[], $35::text[])
+              as w(job_id, fence, number, round, provider, model, rung, started_at, ended_at, first_byte_ms, total_ms,
+                   class, detail, http_status, code, message, retry_at, request_id, model_served, finish, usage,
+                   usage_source, input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+                   cost_nanos, uncertain_nanos, price, decision, answer, route, project, batch)
+        ), booked as (
+            insert into sluice.attempt (job_id, fence, number, round, provider, model, rung, started_at, ended_at,
+                        first_byte_ms, total_ms, accepted, class, detail, http_status, code, message, retry_at,
+                        request_id, model_served, finish, usage, usage_source, input_tokens, cache_read_tokens,
+                        cache_write_tokens, output_tokens, reasoning_tokens, cost_nanos, uncertain_nanos, price,
+                        decision, answer)
+                 select job_id, fence, number, round, provider, model, rung, started_at, ended_at, first_byte_ms,
+                        total_ms, class is null, class, detail, http_status, code, message, retry_at, request_id,
+                        model_served, finish, usage::jsonb, usage_source, input_tokens, cache_read_tokens,
+                        cache_write_tokens, output_tokens, reasoning_tokens, cost_nanos, uncertain_nanos,
+                        price::jsonb, decision::jsonb, answer::jsonb
+                   from w
+            on conflict do nothing
+            returning job_id, fence, number
+        )
+        insert into sluice.tally (hour, route, project, batch, provider, model, class, detail, attempts, input_tokens,
+                    cached_tokens, output_tokens, cost_nanos, waste_nanos, uncertain_nanos, unpriced, total_ms)
+             select date_trunc('hour', w.ended_at), w.route, w.project, w.batch, w.provider, w.model,
+                    coalesce(w.class, ''), coalesce(w.detail, ''), count(*),
+                    sum(w.input_tokens + w.cache_read_tokens + w.cache_write_tokens), sum(w.cache_read_tokens),
+                    sum(w.output_tokens), coalesce(sum(w.cost_nanos), 0),
+                    coalesce(sum(w.cost_nanos) filter (where w.class is not null), 0), sum(w.uncertain_nanos),
+                    count(*) - count(w.cost_nanos), sum(w.total_ms)
+               from booked b join w on w.job_id = b.job_id and w.fence = b.fence and w.number = b.number
+              group by 1, 2, 3, 4, 5, 6, 7, 8"#,
+        &column!(row => row.lease.job.0),
+        &column!(row => row.lease.fence),
+        &column!(row => row.number),
+        &column!(row => row.round),
+        &column!(row => row.provider.clone()),
+        &column!(row => row.model.clone()),
+        &column!(row => row.rung),
+        &column!(row => datetime(row.started_at)),
+        &column!(row => datetime(row.ended_at)),
+        &column!(row => row.first_byte_ms) as _,
+        &column!(row => row.total_ms),
+        &column!(row => row.class.map(ErrorClass::as_str)) as _,
+        &column!(row => row.detail) as _,
+        &column!(row => row.http_status.and_then(|status| i16::try_from(status).ok())) as _,
+        &column!(row => clean_option(row.code.as_ref())) as _,
+        &column!(row => clean_option(row.message.as_ref())) as _,
+        &column!(row => row.retry_at.map(datetime)) as _,
+        &column!(row => clean_option(row.request_id.as_ref())) as _,
+        &column!(row => clean_option(row.model_served.as_ref())) as _,
+        &column!(row => clean_option(row.finish.as_ref())) as _,
+        &column!(row => row.usage_raw.as_ref().map(json_text)) as _,
+        &column!(row => row.usage.source.as_str()) as _,
+        &column!(row => row.usage.input),
+        &column!(row => row.usage.cache_read),
+        &column!(row => row.usage.cache_write.saturating_add(row.usage.cache_write_1h)),
+        &column!(row => row.usage.output),
+        &column!(row => row.usage.reasoning),
+        &column!(row => row.cost.map(|cost| cost.0)) as _,
+        &column!(row => row.uncertain.0),
+        &column!(row => row.price.as_ref().map(json_text)) as _,
+        &column!(row => row.decision.as_ref().map(json_text)) as _,
+        &column!(row => row.rejected.as_ref().map(|answer| {
+            json_text(&answer.to_chat_completion(&row.model, row.ended_at.0.div_euclid(1000)))
+        })) as _,
+        &column!(row => row.labels.route.clone()),
+        &column!(row => row.labels.project.clone()),
+        &column!(row => row.labels.batch.clone().unwrap_or_default()),
+    )
+    .execute(connection)
+    .await
+    .doing("booking attempts")?;
+    Ok(())
+}
+
+async fn write_endings(connection: &mut sqlx::PgConnection, rows: &[EndingRow]) -> Result<Vec<i64>, StoreError> {
+    macro_rules! column {
+        ($row:ident => $value:expr) => {
+            rows.iter().map(|$row| $value).collect::<Vec<_>>()
+        };
+    }
+    sqlx::query_scalar!(
+        r#"with w as (
+            select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::text[], $6::smallint[],
+                $7::boolean[], $8::boolean[], $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[],
+                $14::bigint[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[])
+              as w(job_id, fence, attempts, provider, model, rung, after_fallback, repaired, error_class, error,
+                   cost_nanos, uncertain_nanos, input_tokens, output_tokens, request_id, response, route, project, batch)
+        ), held as (
+            delete from sluice.inflight i using w where i.job_id = w.job_id and i.fence = w.fence returning i.job_id
+        ), done as (
+            insert into sluice.result (job_id, fence, state, attempts, provider, model, rung, repaired, error_class,
+                        error, cost_nanos, uncertain_nanos, input_tokens, output_tokens, request_id, response)
+                 select job_id, fence, case when error_class is null then 'succeeded' else 'failed' end, attempts,
+                        provider, model, rung, repaired, error_class, error, cost_nanos, uncertain_nanos,
+                        input_tokens, output_tokens, request_id, response::jsonb
+                   from w join held using (job_id)
+            on conflict do nothing
+            returning job_id
+        ), told as (
+            insert into sluice.tally (hour, route, project, batch, provider, model, class, succeeded, failed, fallbacks)
+                 select date_trunc('hour', now()), w.route, w.project, w.batch, coalesce(w.provider, ''),
+                        coalesce(w.model, ''), coalesce(w.error_class, ''), count(*) filter (where w.error_class is null),
+                        count(*) filter (where w.error_class is not null),
+                        count(*) filter (where w.error_class is null and w.after_fallback)
+                   from done join w using (job_id)
+                  group by 1, 2, 3, 4, 5, 6, 7
+        )
+        select job_id as "job_id!" from held
+         union
+        -- Sent before, and that commit went through after all: the result stands under our own fence.
+        select r.job_id from w join sluice.result r on r.job_id = w.job_id and r.fence = w.fence"#,
+        &column!(row => row.lease.job.0),
+        &column!(row => row.lease.fence),
+        &column!(row => row.attempts),
+        &column!(row => row.target.as_ref().map(|(provider, _)| provider.clone())) as _,
+        &column!(row => row.target.as_ref().map(|(_, model)| model.clone())) as _,
+        &column!(row => row.rung) as _,
+        &column!(row => row.after_fallback),
+        &column!(row => row.repaired),
+        &column!(row => row.failure.as_ref().map(|(class, _)| class.as_str())) as _,
+        &column!(row => row.failure.as_ref().map(|(_, reason)| clean(reason))) as _,
+        &column!(row => row.cost.map(|cost| cost.0)) as _,
+        &column!(row => row.uncertain.0),
+        &column!(row => row.input_tokens),
+        &column!(row => row.output_tokens),
+        &column!(row => clean_option(row.request_id.as_ref())) as _,
+        &column!(row => row.response.as_deref()) as _,
+        &column!(row => row.labels.route.clone()),
+        &column!(row => row.labels.project.clone()),
+        &column!(row => row.labels.batch.clone().unwrap_or_default()),
+    )
+    .fetch_all(connection)
+    .await
+    .doing("writing results")
+}
+
+async fn write_parks(connection: &mut sqlx::PgConnection, rows: &[ParkRow]) -> Result<Vec<i64>, StoreError> {
+    macro_rules! column {
+        ($row:ident => $value:expr) => {
+            rows.iter().map(|$row| $value).collect::<Vec<_>>()
+        };
+    }
+    sqlx::query_scalar!(
+        r#"with w as (
+            select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::timestamptz[], $5::text[])
+              as w(job_id, fence, attempts, until, reason)
+        ), held as (
+            delete from sluice.inflight i using w where i.job_id = w.job_id and i.fence = w.fence
+            returning i.job_id, i.flow, i.prio, i.crashes, i.round, w.attempts, w.until, w.reason
+        ), waiting as (
+            insert into sluice.parked (job_id, run_at, flow, prio, attempts, crashes, round, reason)
+                 select job_id, until, flow, prio, attempts, crashes, round, reason from held where until is not null
+        ), back as (
+            insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
+                 select flow, prio, job_id, attempts, crashes, round from held where until is null
+        )
+        select job_id as "job_id!" from held"#,
+        &column!(row => row.lease.job.0),
+        &column!(row => row.lease.fence),
+        &column!(row => row.attempts),
+        &column!(row => row.until.map(datetime)) as _,
+        &column!(row => clean(&row.reason)),
+    )
+    .fetch_all(connection)
+    .await
+    .doing("giving jobs back")
+}
