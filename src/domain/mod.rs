@@ -9,6 +9,7 @@ pub mod attempt;
 pub mod breaker;
 pub mod decide;
 pub mod error_class;
+pub mod fair;
 pub mod job;
 pub mod limits;
 pub mod money;

@@ -108,7 +108,11 @@ pub(crate) fn timestamp(at: DateTime<Utc>) -> Timestamp {
 }
 
 pub(crate) fn datetime(at: Timestamp) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(at.0).unwrap_or(if at.0 < 0 { DateTime::UNIX_EPOCH } else { DateTime::<Utc>::MAX_UTC })
+    DateTime::from_timestamp_millis(at.0).unwrap_or(if at.0 < 0 {
+        DateTime::UNIX_EPOCH
+    } else {
+        DateTime::<Utc>::MAX_UTC
+    })
 }
 
 impl Store {

@@ -78,21 +78,25 @@ impl Store {
 
     /// Says good-bye. Jobs that are still held (there should be none) are rescued at once rather than after the lease.
     pub async fn sign_off(&self, worker: i64) -> Result<(), StoreError> {
-        sqlx::query!("update sluice.worker set state = 'gone', lease_until = now() where id = $1 and state = 'live'", worker)
-            .execute(&self.pool)
-            .await
-            .doing("signing off")?;
+        sqlx::query!(
+            "update sluice.worker set state = 'gone', lease_until = now() where id = $1 and state = 'live'",
+            worker
+        )
+        .execute(&self.pool)
+        .await
+        .doing("signing off")?;
         Ok(())
     }
 
     /// Gives back the jobs of workers whose lease ran out. Safe when several do it at once, and meant to be repeated:
     /// a claim may commit just after its worker was declared dead.
     pub async fn rescue(&self) -> Result<Rescued, StoreError> {
-        let workers = sqlx::query!("update sluice.worker set state = 'dead' where state = 'live' and lease_until < now()")
-            .execute(&self.pool)
-            .await
-            .doing("looking for dead workers")?
-            .rows_affected();
+        let workers =
+            sqlx::query!("update sluice.worker set state = 'dead' where state = 'live' and lease_until < now()")
+                .execute(&self.pool)
+                .await
+                .doing("looking for dead workers")?
+                .rows_affected();
         let mut total = Rescued { workers, ..Rescued::default() };
         loop {
             let row = sqlx::query!(

@@ -35,7 +35,9 @@ pub struct Store {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// It cannot be reached, or it refused us.
-    #[error("cannot connect to Postgres at {address}: {source}. Is it running, and is database.url (or DATABASE_URL) right?")]
+    #[error(
+        "cannot connect to Postgres at {address}: {source}. Is it running, and is database.url (or DATABASE_URL) right?"
+    )]
     Connect {
         /// Host and database, without the password.
         address: String,

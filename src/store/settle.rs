@@ -160,9 +160,7 @@ fn json_text(value: &Value) -> String {
         match value {
             Value::String(text) => Value::String(clean(text)),
             Value::Array(items) => items.iter().map(without_nul).collect(),
-            Value::Object(members) => {
-                members.iter().map(|(key, member)| (clean(key), without_nul(member))).collect()
-            }
+            Value::Object(members) => members.iter().map(|(key, member)| (clean(key), without_nul(member))).collect(),
             other => other.clone(),
         }
     }

@@ -1,0 +1,311 @@
+//! The one loop that takes jobs from the queue: as many as have a place here and may be started now, no more.
+
+use super::bucket::Charge;
+use super::plan::{Plan, RoutePlan};
+use super::{Shared, Sign};
+use crate::domain::decide::{RungHealth, Step, decide};
+use crate::domain::fair::{Demand, Turns};
+use crate::domain::{Job, JobId, Timestamp, estimate};
+use crate::store::StoreError;
+use crate::store::claim::{Claimed, Lane, Lease, Take};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The queue is looked over for new lanes this often while there is work, …
+const LOOK_BUSY: Duration = Duration::from_millis(250);
+/// … and at first this often, doubling up to a second, while there is none.
+const LOOK_IDLE_MIN: Duration = Duration::from_millis(50);
+const LOOK_IDLE_MAX: Duration = Duration::from_secs(1);
+/// The claim loop turns at least this often, which is what the watchdog watches.
+const TURN_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+/// Free places are worth a claim of their own when there are this many, or after [`GATHER`].
+const WORTH_A_CLAIM: usize = 64;
+const GATHER: Duration = Duration::from_millis(4);
+/// A claim takes at most this many jobs.
+const MAX_CLAIM: usize = 500;
+/// What a job is taken to be before one of its route was seen.
+const TYPICAL: Charge = Charge { input: 200, output: 300 };
+
+/// What is known of a lane.
+struct LaneState {
+    lane: Lane,
+    /// Everything up to here was taken.
+    after: i64,
+    /// Nothing was left at the last claim.
+    dry: bool,
+}
+
+struct Claimer {
+    shared: Arc<Shared>,
+    lanes: HashMap<(i64, i16), LaneState>,
+    turns: Turns,
+    /// Running mean of what a job of a route takes.
+    typical: HashMap<String, Charge>,
+    look_at: Instant,
+    idle_look: Duration,
+    paused: HashSet<(String, String)>,
+    warned: HashSet<String>,
+}
+
+/// Runs until the worker stops, or until nothing is left where the settings say so.
+pub(super) async fn run(shared: Arc<Shared>, sign: Arc<impl Fn(Sign)>) {
+    let mut claimer = Claimer {
+        shared,
+        lanes: HashMap::new(),
+        turns: Turns::default(),
+        typical: HashMap::new(),
+        look_at: Instant::now(),
+        idle_look: LOOK_IDLE_MIN,
+        paused: HashSet::new(),
+        warned: HashSet::new(),
+    };
+    let shared = Arc::clone(&claimer.shared);
+    while !shared.stop.is_cancelled() {
+        sign(Sign::Alive);
+        let sleep = match claimer.turn().await {
+            Ok(Turn::Again) => Duration::ZERO,
+            Ok(Turn::Sleep(duration)) => duration.min(TURN_AT_LEAST_EVERY),
+            Ok(Turn::Done) => return,
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot claim; trying again");
+                TURN_AT_LEAST_EVERY
+            }
+        };
+        if sleep > Duration::ZERO {
+            let plan = shared.plan();
+            tokio::select! {
+                () = tokio::time::sleep(sleep) => {}
+                () = shared.freed.notified() => {}
+                () = plan.gate.changed() => {}
+                () = shared.stop.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// What to do after a turn.
+enum Turn {
+    Again,
+    Sleep(Duration),
+    Done,
+}
+
+impl Claimer {
+    async fn turn(&mut self) -> Result<Turn, StoreError> {
+        if Instant::now() >= self.look_at {
+            self.look().await?;
+        }
+        let free = self.shared.free_slots();
+        if free == 0 {
+            return Ok(Turn::Sleep(TURN_AT_LEAST_EVERY));
+        }
+        let until_look = self.look_at.saturating_duration_since(Instant::now());
+        if self.lanes.values().all(|state| state.dry) {
+            if self.shared.settings.until_done && self.nothing_is_left().await? {
+                return Ok(Turn::Done);
+            }
+            return Ok(Turn::Sleep(until_look.max(Duration::from_millis(1))));
+        }
+        let plan = self.shared.plan();
+        let (takes, opens) = self.choose(&plan, free);
+        if takes.is_empty() {
+            // Something is there and may not start: sleep until a gate opens, or something else comes.
+            let now = self.shared.clock.now();
+            let opens = opens.map_or(TURN_AT_LEAST_EVERY, |opens| now.until(opens));
+            return Ok(Turn::Sleep(opens.min(until_look).max(Duration::from_millis(5))));
+        }
+        let asked: i32 = takes.iter().map(|take| take.count).sum();
+        if usize::try_from(asked).unwrap_or(0) < WORTH_A_CLAIM.min(self.shared.settings.max_in_flight / 4) {
+            // A few milliseconds of patience turn ten claims of one job into one claim of ten.
+            tokio::time::sleep(GATHER).await;
+        }
+        let claimed = self.shared.store.claim(self.shared.worker_id(), &takes).await?;
+        self.remember(&takes, &claimed);
+        self.start(claimed).await?;
+        Ok(Turn::Again)
+    }
+
+    /// Looks which lanes there are, and what is paused.
+    async fn look(&mut self) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let pauses = self.shared.store.pauses().await?;
+        let providers: Vec<&str> =
+            pauses.iter().filter(|pause| pause.kind == "provider").map(|pause| pause.name.as_str()).collect();
+        let plan = self.shared.plan();
+        plan.gate.set_paused(&providers, self.shared.clock.now());
+        self.paused = pauses.into_iter().map(|pause| (pause.kind, pause.name)).collect();
+        let found = self.shared.store.lanes().await?;
+        let mut lanes = HashMap::with_capacity(found.len());
+        for lane in found {
+            if !plan.routes.contains_key(&lane.route) {
+                if self.warned.insert(lane.route.clone()) {
+                    tracing::warn!(
+                        route = lane.route,
+                        "jobs wait for a route that this worker does not have: add it to the configuration, or cancel them"
+                    );
+                }
+                continue;
+            }
+            let key = (lane.flow, lane.prio);
+            // The first job seen tells where to begin, also when one came back that had been passed before.
+            let after = self.lanes.get(&key).map_or(i64::MIN, |state| state.after).min(lane.first.saturating_sub(1));
+            lanes.insert(key, LaneState { lane, after, dry: false });
+        }
+        self.idle_look =
+            if lanes.is_empty() { (self.idle_look * 2).min(LOOK_IDLE_MAX) } else { LOOK_IDLE_MIN };
+        self.lanes = lanes;
+        let wait = if self.lanes.is_empty() { self.idle_look } else { LOOK_BUSY };
+        // Looking must never become the main work, however many lanes or dead rows there are.
+        self.look_at = Instant::now() + wait.max(began.elapsed() * 10);
+        Ok(())
+    }
+
+    fn is_paused(&self, lane: &Lane) -> bool {
+        let paused = |kind: &str, name: &str| self.paused.contains(&(kind.to_owned(), name.to_owned()));
+        !self.paused.is_empty()
+            && (paused("route", &lane.route)
+                || paused("project", &lane.project)
+                || lane.batch.as_deref().is_some_and(|batch| paused("batch", batch)))
+    }
+
+    /// How much to take from which lane, and when the earliest gate opens that is shut.
+    fn choose(&mut self, plan: &Plan, free: usize) -> (Vec<Take>, Option<Timestamp>) {
+        // Of each flow the lane with the highest priority; the others have to wait for it.
+        let mut heads: HashMap<i64, (i64, i16)> = HashMap::new();
+        for (key, state) in &self.lanes {
+            if !state.dry && !self.is_paused(&state.lane) {
+                let head = heads.entry(key.0).or_insert(*key);
+                if key.1 < head.1 {
+                    *head = *key;
+                }
+            }
+        }
+        let now = self.shared.clock.now();
+        let mut routes: Vec<&str> = Vec::new();
+        let mut budgets = Vec::new();
+        let mut opens: Option<Timestamp> = None;
+        let mut demands = Vec::new();
+        let mut keys: Vec<(i64, i16)> = heads.into_values().collect();
+        keys.sort_unstable();
+        for key in &keys {
+            let Some(state) = self.lanes.get(key) else { continue };
+            let route = match routes.iter().position(|name| *name == state.lane.route) {
+                Some(route) => route,
+                None => {
+                    let Some(route_plan) = plan.routes.get(&state.lane.route) else { continue };
+                    let typical = self.typical.get(&state.lane.route).copied().unwrap_or(TYPICAL);
+                    let (budget, next) = budget(route_plan, typical, now);
+                    opens = [opens, next].into_iter().flatten().min();
+                    routes.push(&state.lane.route);
+                    budgets.push(budget);
+                    routes.len() - 1
+                }
+            };
+            demands.push(Demand { project: state.lane.project.clone(), flow: key.0, route });
+        }
+        let dealt = self.turns.deal(free.min(MAX_CLAIM), &demands, &budgets);
+        let takes = keys
+            .iter()
+            .filter_map(|key| self.lanes.get(key).map(|state| (*key, state.after)))
+            .zip(dealt)
+            .filter(|(_, count)| *count > 0)
+            .map(|((key, after), count)| Take {
+                flow: key.0,
+                prio: key.1,
+                after,
+                count: i32::try_from(count).unwrap_or(i32::MAX),
+            })
+            .collect();
+        (takes, opens)
+    }
+
+    /// Moves the marks, and notes which lanes gave less than they were asked for.
+    fn remember(&mut self, takes: &[Take], claimed: &[Claimed]) {
+        let mut got: HashMap<(i64, i16), (i32, i64)> = HashMap::new();
+        for job in claimed {
+            let (count, last) = got.entry((job.flow, job.prio)).or_insert((0, i64::MIN));
+            *count += 1;
+            *last = (*last).max(job.lease.job.0);
+        }
+        for take in takes {
+            let Some(state) = self.lanes.get_mut(&(take.flow, take.prio)) else { continue };
+            let (count, last) = got.get(&(take.flow, take.prio)).copied().unwrap_or((0, take.after));
+            state.after = state.after.max(last);
+            state.dry = count < take.count;
+        }
+        if claimed.is_empty() {
+            self.look_at = self.look_at.min(Instant::now() + LOOK_IDLE_MIN);
+        }
+    }
+
+    async fn start(&mut self, claimed: Vec<Claimed>) -> Result<(), StoreError> {
+        self.shared.claimed.fetch_add(claimed.len() as u64, Ordering::Relaxed);
+        let tried: Vec<Lease> =
+            claimed.iter().filter(|job| job.attempts > 0 || job.crashes > 0).map(|job| job.lease).collect();
+        let mut past: HashMap<JobId, Vec<_>> = HashMap::new();
+        if !tried.is_empty() {
+            // The jobs are ours already: without their history they cannot go on, so this is tried until it works.
+            let history = loop {
+                match self.shared.store.history(&tried).await {
+                    Ok(history) => break history,
+                    Err(error) if error.is_transient() && !self.shared.stop.is_cancelled() => {
+                        tracing::warn!(error = %error, "cannot read the history of claimed jobs; trying again");
+                        tokio::time::sleep(Duration::from_millis(500)).await;
+                    }
+                    Err(error) => return Err(error),
+                }
+            };
+            for attempt in history {
+                past.entry(attempt.job).or_default().push(attempt);
+            }
+        }
+        for job in claimed {
+            let seen = estimate::rough_tokens(&job.request);
+            let mean = self.typical.entry(job.route.clone()).or_insert(TYPICAL);
+            mean.input = (mean.input * 15 + u64::try_from(seen).unwrap_or(0)).div_ceil(16);
+            let history = past.remove(&job.lease.job).unwrap_or_default();
+            self.shared.start(job, history);
+        }
+        Ok(())
+    }
+
+    /// Whether a worker that is to run until the work is done has done it.
+    async fn nothing_is_left(&self) -> Result<bool, StoreError> {
+        if self.shared.holding.load(Ordering::Acquire) > 0
+            || self.shared.settler.counters().waiting.load(Ordering::Acquire) > 0
+        {
+            return Ok(false);
+        }
+        let routes: Vec<String> = self.shared.plan().routes.keys().cloned().collect();
+        let left = self.shared.store.outstanding(&routes).await?;
+        if !left {
+            tracing::info!("nothing is left to do");
+        }
+        Ok(!left)
+    }
+}
+
+/// How many jobs of a route may be started now, and if none, when to ask again.
+fn budget(plan: &RoutePlan, typical: Charge, now: Timestamp) -> (usize, Option<Timestamp>) {
+    // A job that has waited since ever: whatever patience there is, it is used up. What it may do, some job may do.
+    let probe = Job {
+        id: JobId(0),
+        ready_at: Timestamp::MIN,
+        deadline: None,
+        max_attempts: None,
+        input_tokens: i64::try_from(typical.input).unwrap_or(i64::MAX),
+        max_output_tokens: None,
+    };
+    let order = plan.order(&probe);
+    let pace = Duration::from_millis(5);
+    let health: Vec<RungHealth> = plan.rungs.iter().map(|rung| rung.target.health(typical, pace, now)).collect();
+    match decide(&probe, &plan.route, &order, &[], &health, now) {
+        Step::Call { rung, .. } => (plan.rungs.get(rung).map_or(0, |rung| rung.target.headroom(typical).max(1)), None),
+        Step::Wait { until, .. } => (0, Some(until)),
+        // No rung can take even a typical request: the jobs themselves will say why.
+        Step::Finish(_) => (usize::MAX, None),
+    }
+}

@@ -1,0 +1,328 @@
+//! What may be called now: buckets, breakers, and keys or models that are out of service.
+
+use super::bucket::{Bucket, Charge, GateClock, Hold, Shut, closed_name};
+use crate::domain::breaker::Breaker;
+use crate::domain::decide::{Closed, Ineligible, RungHealth};
+use crate::domain::{BreakerSettings, ErrorClass, Failure, Limits, Outcome, Target, Timestamp};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How long a call may wait inside the gate for its turn. What would take longer is a decision, not a queue.
+pub const PACE: Duration = Duration::from_secs(1);
+
+/// No word from anywhere for this long while calls fail: the trouble is probably ours.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// What is known of a provider, beside its bucket.
+#[derive(Debug)]
+pub struct ProviderState {
+    name: String,
+    bucket: Arc<Bucket>,
+    /// The key is rejected or out of money.
+    key_closed: Mutex<Option<Shut>>,
+    paused: Mutex<Option<Timestamp>>,
+    recheck: Duration,
+    /// When it last said anything at all, and when it was last tried in vain. Milliseconds since the epoch; 0: never.
+    last_contact: AtomicI64,
+    last_silence: AtomicI64,
+}
+
+/// What is known of one target.
+#[derive(Debug)]
+pub struct TargetState {
+    target: Target,
+    provider: Arc<ProviderState>,
+    breaker: Mutex<Breaker>,
+    /// The model is unknown or not allowed, or asked to be left alone for a while.
+    closed: Mutex<Option<Shut>>,
+    calls: AtomicI64,
+    failures: AtomicI64,
+}
+
+/// All limits and health of one worker process.
+#[derive(Debug)]
+pub struct Gate {
+    buckets: BTreeMap<String, Arc<Bucket>>,
+    providers: BTreeMap<String, Arc<ProviderState>>,
+    targets: HashMap<Target, Arc<TargetState>>,
+    /// Told whenever something may have opened.
+    changed: Notify,
+}
+
+/// How the gate is set up for one provider.
+#[derive(Clone, Debug)]
+pub struct ProviderSetup {
+    /// Its bucket's name.
+    pub bucket: String,
+    /// Its targets' breakers.
+    pub breaker: BreakerSettings,
+    /// How long a rejected or penniless key rests before one call tries it again.
+    pub recheck: Duration,
+    /// Its models, as routes name them.
+    pub models: Vec<String>,
+}
+
+/// Leave to make one call. Give it back with [`Gate::report`].
+#[derive(Debug)]
+pub struct Permit {
+    hold: Hold,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn still_shut(slot: &Mutex<Option<Shut>>, now: Timestamp) -> Option<Shut> {
+    let mut slot = lock(slot);
+    if slot.is_some_and(|shut| shut.until <= now) {
+        *slot = None;
+    }
+    *slot
+}
+
+fn shut_for(slot: &Mutex<Option<Shut>>, reason: Closed, wait: Duration, now: Timestamp) {
+    let mut slot = lock(slot);
+    let until = now + wait;
+    *slot = Some(match *slot {
+        Some(shut) if shut.until > now => Shut { reason, since: shut.since, until: until.max(shut.until) },
+        _ => Shut { reason, since: now, until },
+    });
+}
+
+impl TargetState {
+    /// Its name.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The state of this target for a call of this size that would wait at most `horizon` for its turn.
+    #[must_use]
+    pub fn health(&self, charge: Charge, horizon: Duration, now: Timestamp) -> RungHealth {
+        if let Some((needed, size)) = self.provider.bucket.size(charge) {
+            let signed = |tokens| i64::try_from(tokens).unwrap_or(i64::MAX);
+            return RungHealth::Ineligible(Ineligible::BucketTooSmall { needed: signed(needed), size: signed(size) });
+        }
+        if let Some(since) = *lock(&self.provider.paused) {
+            // Somebody has to lift it; a second is how soon that is noticed.
+            return RungHealth::Closed { reason: Closed::Paused, since, until: now + Duration::from_secs(1) };
+        }
+        let shut = still_shut(&self.provider.key_closed, now)
+            .or_else(|| still_shut(&self.closed, now))
+            .or_else(|| {
+                let (since, until) = lock(&self.breaker).peek(now)?;
+                Some(Shut { reason: Closed::Breaker, since, until: until.max(now + Duration::from_millis(1)) })
+            })
+            .or_else(|| self.provider.bucket.look(charge, horizon, now));
+        match shut {
+            Some(Shut { reason, since, until }) => RungHealth::Closed { reason, since, until },
+            None => RungHealth::Open,
+        }
+    }
+
+    /// How many calls of about this size could begin within the pace.
+    #[must_use]
+    pub fn headroom(&self, typical: Charge) -> usize {
+        self.provider.bucket.headroom(typical, PACE / 2)
+    }
+}
+
+impl Gate {
+    /// A gate with all buckets full and all breakers closed.
+    #[must_use]
+    pub fn new(buckets: &BTreeMap<String, Limits>, providers: &BTreeMap<String, ProviderSetup>) -> Self {
+        let clock = GateClock::new();
+        let mut gate = Self {
+            buckets: buckets
+                .iter()
+                .map(|(name, limits)| (name.clone(), Arc::new(Bucket::new(name, limits, &clock))))
+                .collect(),
+            providers: BTreeMap::new(),
+            targets: HashMap::new(),
+            changed: Notify::new(),
+        };
+        for (name, setup) in providers {
+            let bucket = gate
+                .buckets
+                .entry(setup.bucket.clone())
+                .or_insert_with(|| Arc::new(Bucket::new(&setup.bucket, &Limits::default(), &clock)));
+            let provider = Arc::new(ProviderState {
+                name: name.clone(),
+                bucket: Arc::clone(bucket),
+                key_closed: Mutex::new(None),
+                paused: Mutex::new(None),
+                recheck: setup.recheck,
+                last_contact: AtomicI64::new(0),
+                last_silence: AtomicI64::new(0),
+            });
+            for model in &setup.models {
+                let target = Target { provider: name.clone(), model: model.clone() };
+                let state = TargetState {
+                    target: target.clone(),
+                    provider: Arc::clone(&provider),
+                    breaker: Mutex::new(Breaker::new(setup.breaker)),
+                    closed: Mutex::new(None),
+                    calls: AtomicI64::new(0),
+                    failures: AtomicI64::new(0),
+                };
+                gate.targets.insert(target, Arc::new(state));
+            }
+            gate.providers.insert(name.clone(), provider);
+        }
+        gate
+    }
+
+    /// The state of a target; `None` when no route names it.
+    #[must_use]
+    pub fn target(&self, target: &Target) -> Option<Arc<TargetState>> {
+        self.targets.get(target).cloned()
+    }
+
+    /// Waits until something may have opened.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Pauses exactly these providers and resumes all others.
+    pub fn set_paused(&self, paused: &[&str], now: Timestamp) {
+        for provider in self.providers.values() {
+            let mut slot = lock(&provider.paused);
+            *slot = paused.contains(&provider.name.as_str()).then(|| slot.unwrap_or(now));
+        }
+    }
+
+    /// Asks for leave to call `target`, waiting at most `patience` for a turn.
+    ///
+    /// # Errors
+    /// Why not, and until when; nothing is taken then.
+    pub async fn admit(
+        &self,
+        target: &TargetState,
+        charge: Charge,
+        patience: Duration,
+        now: Timestamp,
+    ) -> Result<Permit, Shut> {
+        let hold = target.provider.bucket.enter(charge, patience, now).await?;
+        // Last, because an open breaker lets one probe pass: it must not be taken by a call that then waits.
+        if let Err(until) = lock(&target.breaker).admit(now) {
+            hold.correct(Charge::default());
+            return Err(Shut { reason: Closed::Breaker, since: now, until: until.max(now + Duration::from_millis(1)) });
+        }
+        Ok(Permit { hold })
+    }
+
+    /// Learns from what came of a call: corrects the charge, and closes what has to be closed.
+    pub fn report(
+        &self,
+        target: &TargetState,
+        permit: Permit,
+        outcome: &Outcome,
+        failure: Option<&Failure>,
+        actual: Option<Charge>,
+        now: Timestamp,
+    ) {
+        let provider = &target.provider;
+        target.calls.fetch_add(1, Ordering::Relaxed);
+        if !matches!(outcome, Outcome::Accepted) {
+            target.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        let class = outcome.class();
+        match (actual, class) {
+            (Some(actual), _) => permit.hold.correct(actual),
+            // It never got there, so it used nothing.
+            (None, Some(ErrorClass::Network)) => permit.hold.correct(Charge::default()),
+            (None, _) => {}
+        }
+        let silent = class == Some(ErrorClass::Network) || class == Some(ErrorClass::Timeout);
+        let seen = if silent { &provider.last_silence } else { &provider.last_contact };
+        seen.store(now.0, Ordering::Relaxed);
+        if silent && self.is_cut_off(now) {
+            lock(&target.breaker).forget();
+        } else {
+            lock(&target.breaker).record(outcome, now);
+        }
+        let wait = failure.and_then(|failure| failure.wait);
+        match class {
+            None => {
+                provider.bucket.passed();
+            }
+            Some(ErrorClass::RateLimit | ErrorClass::RampLimit) => provider.bucket.shut(Closed::RateLimit, wait, now),
+            Some(ErrorClass::RateLimitDaily) => {
+                provider.bucket.shut(Closed::RateLimit, Some(wait.unwrap_or(provider.recheck)), now);
+            }
+            Some(ErrorClass::QuotaExhausted) => {
+                shut_for(&provider.key_closed, Closed::QuotaExhausted, wait.unwrap_or(provider.recheck), now);
+            }
+            Some(ErrorClass::Auth) => shut_for(&provider.key_closed, Closed::Auth, provider.recheck, now),
+            Some(ErrorClass::Permission | ErrorClass::NotFound) => {
+                shut_for(&target.closed, Closed::Model, provider.recheck, now);
+            }
+            // Asked to stay away, if not for a limit: honoured for every job, not only for this one.
+            Some(ErrorClass::Overloaded | ErrorClass::ServerError) => {
+                if let Some(wait) = wait {
+                    shut_for(&target.closed, Closed::Breaker, wait, now);
+                }
+            }
+            Some(
+                ErrorClass::Timeout
+                | ErrorClass::Network
+                | ErrorClass::InvalidRequest
+                | ErrorClass::ContextLength
+                | ErrorClass::ContentPolicy
+                | ErrorClass::PayloadTooLarge
+                | ErrorClass::NeverFits
+                | ErrorClass::OutputInvalid
+                | ErrorClass::Conflict
+                | ErrorClass::Cancelled
+                | ErrorClass::SoftFailure
+                | ErrorClass::Abandoned
+                | ErrorClass::Deadline,
+            ) => {}
+        }
+        drop(permit);
+        self.changed.notify_waiters();
+    }
+
+    /// A call was given up before anything came of it.
+    pub fn abandon(&self, target: &TargetState, permit: Permit) {
+        lock(&target.breaker).forget();
+        drop(permit);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether no provider at all has been heard for a while although more than one was tried.
+    fn is_cut_off(&self, now: Timestamp) -> bool {
+        let recent = |at: &AtomicI64| at.load(Ordering::Relaxed) > (now - SILENCE).0;
+        let tried = self.providers.values().filter(|provider| recent(&provider.last_silence)).count();
+        tried > 1 && !self.providers.values().any(|provider| recent(&provider.last_contact))
+    }
+
+    /// What status shows of it.
+    #[must_use]
+    pub fn snapshot(&self, now: Timestamp) -> serde_json::Value {
+        let buckets: Vec<_> = self.buckets.values().map(|bucket| bucket.snapshot()).collect();
+        let mut states: Vec<_> = self.targets.values().collect();
+        states.sort_by(|a, b| a.target.cmp(&b.target));
+        let targets: Vec<_> = states
+            .into_iter()
+            .map(|state| {
+                let shut = still_shut(&state.provider.key_closed, now).or_else(|| still_shut(&state.closed, now));
+                let breaker = lock(&state.breaker);
+                serde_json::json!({
+                    "target": state.target.to_string(),
+                    "bucket": state.provider.bucket.name,
+                    "breaker": breaker.name(now),
+                    "closed": shut.map(|shut| closed_name(shut.reason)),
+                    "closed_until_ms": shut.map(|shut| shut.until.0),
+                    "paused": lock(&state.provider.paused).is_some(),
+                    "calls": state.calls.load(Ordering::Relaxed),
+                    "failures": state.failures.load(Ordering::Relaxed),
+                })
+            })
+            .collect();
+        serde_json::json!({ "buckets": buckets, "targets": targets })
+    }
+}

@@ -1,0 +1,315 @@
+//! The shell around the decision: claims jobs, runs them, settles what came of them.
+//!
+//! [`Worker::run`] starts three loops that live as long as the process (claimer, heartbeat, upkeep), one task per
+//! job in hand, and the settler, and takes them down in order: first no more claims, then the calls under way are
+//! waited for, then everything is written, and only then the worker signs off.
+
+pub mod bucket;
+mod claimer;
+pub mod clock;
+pub mod gate;
+mod heartbeat;
+pub mod plan;
+mod run_job;
+pub mod settler;
+mod upkeep;
+
+use crate::store::Store;
+use crate::store::claim::{Claimed, Lease, PastAttempt};
+use clock::Clock;
+use plan::Plan;
+use serde_json::{Value, json};
+use settler::Settler;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Without a successful heartbeat for this long no call is started: the lease may be another's by now.
+const SELF_FENCE: Duration = Duration::from_secs(15);
+
+/// How a worker is to work.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Jobs in hand at once, at most.
+    pub max_in_flight: usize,
+    /// How long calls under way may go on after a stop.
+    pub drain_timeout: Duration,
+    /// Stop by itself when nothing is left to do.
+    pub until_done: bool,
+}
+
+/// What the parts of a worker share.
+struct Shared {
+    store: Store,
+    clock: Clock,
+    settings: Settings,
+    plan: Mutex<Arc<Plan>>,
+    settler: Settler,
+    /// No more claims, no more calls: what is under way may finish.
+    stop: CancellationToken,
+    /// The grace is over: calls under way are dropped.
+    abort: CancellationToken,
+    /// Jobs in hand, by fence, each with the token that calls it back.
+    held: Mutex<HashMap<i64, CancellationToken>>,
+    holding: AtomicUsize,
+    /// Told whenever a job leaves.
+    freed: Notify,
+    tasks: TaskTracker,
+    /// This process's number in the worker table; changes when it was declared dead and begins anew.
+    id: AtomicI64,
+    last_beat: Mutex<Instant>,
+    beaten: Notify,
+    claimed: AtomicU64,
+    started: Instant,
+}
+
+/// A fact about the worker's life that whoever runs it may want to pass on (to systemd, to a progress line).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// Registered and claiming.
+    Ready,
+    /// The claim loop has turned.
+    Alive,
+    /// Stopping: no more claims.
+    Stopping,
+}
+
+/// What a worker did in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Jobs that succeeded.
+    pub succeeded: u64,
+    /// Jobs that failed.
+    pub failed: u64,
+    /// Jobs given back.
+    pub given_back: u64,
+    /// Calls made.
+    pub attempts: u64,
+}
+
+impl Shared {
+    fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.plan.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn worker_id(&self) -> i64 {
+        self.id.load(Ordering::Acquire)
+    }
+
+    fn lease_is_fresh(&self) -> bool {
+        self.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < SELF_FENCE
+    }
+
+    async fn lease_renewed(&self) {
+        // The timeout is for a beat that came between the caller's look and this wait.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.beaten.notified()).await;
+    }
+
+    fn free_slots(&self) -> usize {
+        self.settings.max_in_flight.saturating_sub(self.holding.load(Ordering::Acquire))
+    }
+
+    /// Sets a claimed job on its way.
+    fn start(self: &Arc<Self>, claimed: Claimed, past: Vec<PastAttempt>) {
+        let token = CancellationToken::new();
+        let fence = claimed.lease.fence;
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(fence, token.clone());
+        self.holding.fetch_add(1, Ordering::AcqRel);
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move {
+            // Given back on drop, so that a panic cannot leak the slot.
+            let slot = Slot { shared: Arc::clone(&shared), fence };
+            run_job::run_job(shared, claimed, past, token).await;
+            drop(slot);
+        });
+    }
+
+    /// Calls jobs back that were cancelled meanwhile.
+    fn recall(&self, leases: &[Lease]) {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for lease in leases {
+            if let Some(token) = held.get(&lease.fence) {
+                token.cancel();
+            }
+        }
+    }
+
+    /// Calls every job back: the lease is gone.
+    fn recall_all(&self) {
+        for token in self.held.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            token.cancel();
+        }
+    }
+
+    /// What is published with every heartbeat.
+    fn stats(&self) -> Value {
+        let counters = self.settler.counters();
+        json!({
+            "in_flight": self.holding.load(Ordering::Relaxed),
+            "max_in_flight": self.settings.max_in_flight,
+            "claimed": self.claimed.load(Ordering::Relaxed),
+            "succeeded": counters.succeeded.load(Ordering::Relaxed),
+            "failed": counters.failed.load(Ordering::Relaxed),
+            "attempts": counters.attempts.load(Ordering::Relaxed),
+            "given_back": counters.parked.load(Ordering::Relaxed),
+            "fenced_out": counters.fenced_out.load(Ordering::Relaxed),
+            "unsettled": counters.waiting.load(Ordering::Relaxed),
+            "stopping": self.stop.is_cancelled(),
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "gate": self.plan().gate.snapshot(self.clock.now()),
+        })
+    }
+}
+
+/// A place in the worker, free again on drop.
+struct Slot {
+    shared: Arc<Shared>,
+    fence: i64,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.shared.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.fence);
+        self.shared.holding.fetch_sub(1, Ordering::AcqRel);
+        self.shared.freed.notify_one();
+    }
+}
+
+/// One worker process.
+pub struct Worker {
+    shared: Arc<Shared>,
+    settle_loop: settler::SettleLoop,
+}
+
+impl Worker {
+    /// Registers a worker. It does nothing before [`Worker::run`].
+    ///
+    /// # Errors
+    /// When the database does not answer or has another schema.
+    pub async fn register(store: Store, plan: Plan, settings: Settings) -> anyhow::Result<Self> {
+        store.require_schema().await?;
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let pid = i32::try_from(std::process::id()).unwrap_or(0);
+        let (id, now) = store.register(&host, pid, env!("CARGO_PKG_VERSION")).await?;
+        let (settler, settle_loop) = Settler::new(store.clone());
+        let shared = Arc::new(Shared {
+            store,
+            clock: Clock::new(now),
+            settings,
+            plan: Mutex::new(Arc::new(plan)),
+            settler,
+            stop: CancellationToken::new(),
+            abort: CancellationToken::new(),
+            held: Mutex::new(HashMap::new()),
+            holding: AtomicUsize::new(0),
+            freed: Notify::new(),
+            tasks: TaskTracker::new(),
+            id: AtomicI64::new(id),
+            last_beat: Mutex::new(Instant::now()),
+            beaten: Notify::new(),
+            claimed: AtomicU64::new(0),
+            started: Instant::now(),
+        });
+        Ok(Self { shared, settle_loop })
+    }
+
+    /// A handle that asks what the worker is doing while it runs.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        Observer { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Works until `shutdown` completes, or until nothing is left to do where the settings say so, then drains:
+    /// no more claims, calls under way finish within the grace, everything is written, the worker signs off.
+    pub async fn run(self, shutdown: impl Future<Output = ()>, hurry: impl Future<Output = ()>, sign: impl Fn(Sign) + Send + Sync + 'static) -> Summary {
+        let Self { shared, settle_loop } = self;
+        let sign = Arc::new(sign);
+        let settling = tokio::spawn(settle_loop.run());
+        let heartbeat = tokio::spawn(heartbeat::run(Arc::clone(&shared)));
+        let upkeep = tokio::spawn(upkeep::run(Arc::clone(&shared)));
+        let claiming = tokio::spawn(claimer::run(Arc::clone(&shared), Arc::clone(&sign)));
+        tracing::info!(worker.id = shared.worker_id(), max_in_flight = shared.settings.max_in_flight, "worker is ready");
+        sign(Sign::Ready);
+        let mut claiming = claiming;
+        let finished = tokio::select! {
+            () = shutdown => None,
+            finished = &mut claiming => Some(finished),
+        };
+        shared.stop.cancel();
+        sign(Sign::Stopping);
+        match finished {
+            Some(Err(error)) => tracing::error!(error = %error, "the claim loop died; stopping"),
+            Some(Ok(())) => {}
+            // A claim that is under way brings jobs that have to be given back: let it come home first.
+            None => drop(claiming.await),
+        }
+        let in_hand = shared.holding.load(Ordering::Acquire);
+        if in_hand > 0 {
+            tracing::info!(jobs = in_hand, grace_seconds = shared.settings.drain_timeout.as_secs(), "draining");
+        }
+        shared.tasks.close();
+        tokio::select! {
+            () = shared.tasks.wait() => {}
+            () = tokio::time::sleep(shared.settings.drain_timeout) => {
+                tracing::warn!(jobs = shared.holding.load(Ordering::Acquire), "the grace is over; dropping the calls that are left");
+            }
+            () = hurry => {
+                tracing::warn!(jobs = shared.holding.load(Ordering::Acquire), "told to hurry; dropping the calls that are left");
+            }
+        }
+        shared.abort.cancel();
+        shared.tasks.wait().await;
+        upkeep.abort();
+        let _ = upkeep.await;
+        // The lease is kept until the last outcome is written.
+        while shared.settler.counters().waiting.load(Ordering::Acquire) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        heartbeat.abort();
+        let _ = heartbeat.await;
+        if let Err(error) = shared.store.sign_off(shared.worker_id()).await {
+            tracing::warn!(error = %error, "could not sign off; the lease will run out");
+        }
+        let counters = shared.settler.counters();
+        let summary = Summary {
+            succeeded: counters.succeeded.load(Ordering::Relaxed),
+            failed: counters.failed.load(Ordering::Relaxed),
+            given_back: counters.parked.load(Ordering::Relaxed),
+            attempts: counters.attempts.load(Ordering::Relaxed),
+        };
+        drop(shared);
+        settling.abort();
+        tracing::info!(
+            jobs.succeeded = summary.succeeded,
+            jobs.failed = summary.failed,
+            attempts = summary.attempts,
+            "worker is done"
+        );
+        summary
+    }
+}
+
+/// Sees what a worker does.
+#[derive(Clone)]
+pub struct Observer {
+    shared: Arc<Shared>,
+}
+
+impl Observer {
+    /// The same as the heartbeat publishes, as of now.
+    #[must_use]
+    pub fn stats(&self) -> Value {
+        self.shared.stats()
+    }
+
+    /// Whether the worker is connected and not stopping.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.shared.stop.is_cancelled() && self.shared.lease_is_fresh()
+    }
+}

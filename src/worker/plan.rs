@@ -1,0 +1,109 @@
+//! The configuration, resolved for work: every route with its targets, clients and gates at hand.
+
+use super::gate::{Gate, ProviderSetup, TargetState};
+use crate::domain::strategy;
+use crate::domain::{Job, Limits, Route};
+use crate::provider::{Endpoint, Provider, Timeouts};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// One provider as the worker needs it.
+#[derive(Clone, Debug)]
+pub struct ProviderPlan {
+    /// Where and how it is reached.
+    pub endpoint: Endpoint,
+    /// Its bucket, breaker and recheck time; the models are filled in from the routes.
+    pub setup: ProviderSetup,
+}
+
+/// What a worker is to work with.
+#[derive(Clone, Debug)]
+pub struct Blueprint {
+    /// Limits by bucket.
+    pub buckets: BTreeMap<String, Limits>,
+    /// Providers by name.
+    pub providers: BTreeMap<String, ProviderPlan>,
+    /// Routes with the timeouts of each rung.
+    pub routes: Vec<(Arc<Route>, Vec<Timeouts>)>,
+}
+
+/// One rung, ready to be called.
+pub struct RungPlan {
+    /// Its gate.
+    pub target: Arc<TargetState>,
+    /// Its client.
+    pub provider: Arc<Provider>,
+    /// Its timeouts.
+    pub timeouts: Timeouts,
+    /// Its price as it is frozen on attempts.
+    pub price: Option<Value>,
+}
+
+/// One route, ready for work.
+pub struct RoutePlan {
+    /// The policy.
+    pub route: Arc<Route>,
+    /// Its rungs, in listed order.
+    pub rungs: Vec<RungPlan>,
+}
+
+impl RoutePlan {
+    /// The order in which a job tries the rungs.
+    #[must_use]
+    pub fn order(&self, job: &Job) -> Vec<usize> {
+        strategy::order(&self.route, job)
+    }
+}
+
+/// All routes and the gate before them.
+pub struct Plan {
+    /// What may be called.
+    pub gate: Gate,
+    /// By name.
+    pub routes: HashMap<String, Arc<RoutePlan>>,
+}
+
+impl Plan {
+    /// Resolves a blueprint.
+    ///
+    /// # Errors
+    /// When a provider's client cannot be made (a base URL or header that is none).
+    pub fn new(blueprint: &Blueprint) -> anyhow::Result<Self> {
+        let mut setups: BTreeMap<String, ProviderSetup> =
+            blueprint.providers.iter().map(|(name, plan)| (name.clone(), plan.setup.clone())).collect();
+        for (route, _) in &blueprint.routes {
+            for rung in &route.rungs {
+                if let Some(setup) = setups.get_mut(&rung.target.provider)
+                    && !setup.models.contains(&rung.target.model)
+                {
+                    setup.models.push(rung.target.model.clone());
+                }
+            }
+        }
+        let gate = Gate::new(&blueprint.buckets, &setups);
+        let mut clients = HashMap::new();
+        for (name, plan) in &blueprint.providers {
+            let client = Provider::new(plan.endpoint.clone())
+                .map_err(|error| anyhow::anyhow!("provider {name}: {error}"))?;
+            clients.insert(name.clone(), Arc::new(client));
+        }
+        let mut routes = HashMap::new();
+        for (route, timeouts) in &blueprint.routes {
+            let mut rungs = Vec::new();
+            for (rung, timeouts) in route.rungs.iter().zip(timeouts) {
+                let target = gate
+                    .target(&rung.target)
+                    .ok_or_else(|| anyhow::anyhow!("route {}: {} has no provider", route.name, rung.target))?;
+                let provider = clients
+                    .get(&rung.target.provider)
+                    .cloned()
+                    .ok_or_else(|| anyhow::anyhow!("route {}: {} has no provider", route.name, rung.target))?;
+                let price = rung.model.price.map(|price| serde_json::to_value(price).unwrap_or_default());
+                rungs.push(RungPlan { target, provider, timeouts: *timeouts, price });
+            }
+            routes.insert(route.name.clone(), Arc::new(RoutePlan { route: Arc::clone(route), rungs }));
+        }
+        Ok(Self { gate, routes })
+    }
+}

@@ -1,0 +1,543 @@
+//! One job's journey through this process: decide, pass the gate, call, judge, settle.
+
+use super::Shared;
+use super::bucket::{Charge, Shut, closed_name};
+use super::gate::PACE;
+use super::plan::{RoutePlan, RungPlan};
+use super::settler::{Item, Then};
+use crate::domain::decide::{Ending, Ineligible, RungHealth, Skip, Step, decide};
+use crate::domain::{
+    Answer, Attempt, ChatRequest, ErrorClass, Failure, Job, NanoUsd, Outcome, Patience, Scope, SoftFailure, Target,
+    Timestamp, Usage, UsageSource, Verdict, estimate,
+};
+use crate::provider::CallReport;
+use crate::store::claim::{Claimed, PastAttempt};
+use crate::store::settle::{AttemptRow, EndingRow, Labels, ParkRow};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// A job that has to wait longer than this goes back to the database, so that it holds no place here.
+const HOLD: Duration = Duration::from_secs(2);
+
+/// What a claimed job brings along, parsed.
+struct Journey {
+    shared: Arc<Shared>,
+    plan: Arc<RoutePlan>,
+    claimed: ClaimedFacts,
+    request: ChatRequest,
+    schema: Option<jsonschema::Validator>,
+    job: Job,
+    order: Vec<usize>,
+    history: Vec<Attempt>,
+    /// All calls in all rounds, and what they cost.
+    calls: i16,
+    spent: Option<NanoUsd>,
+    uncertain: NanoUsd,
+    /// Rungs that turned out to be unable to take this request.
+    ineligible: Vec<Option<Ineligible>>,
+    /// Rungs whose gate just said no: believed until then.
+    refused: Vec<Option<Shut>>,
+    /// An attempt that is over and not yet handed to the settler.
+    unsettled: Option<Box<AttemptRow>>,
+    last: Option<Made>,
+}
+
+/// What remains of the claim once the request is parsed.
+struct ClaimedFacts {
+    lease: crate::store::claim::Lease,
+    round: i16,
+    labels: Arc<Labels>,
+}
+
+/// The last call, as the ending needs it.
+struct Made {
+    target: Target,
+    rung: usize,
+    usage: Usage,
+    request_id: Option<String>,
+    /// Of an accepted answer: the completion, and whether it was repaired.
+    accepted: Option<(String, bool)>,
+}
+
+/// Runs one claimed job until it ends or goes back. Never panics on a job's data.
+pub(super) async fn run_job(shared: Arc<Shared>, claimed: Claimed, past: Vec<PastAttempt>, recalled: CancellationToken) {
+    let labels =
+        Arc::new(Labels { route: claimed.route, project: claimed.project, batch: claimed.batch });
+    let facts = ClaimedFacts { lease: claimed.lease, round: claimed.round, labels };
+    let Some(plan) = shared.plan().routes.get(&facts.labels.route).cloned() else {
+        // The claimer takes only routes it knows; a reload may have removed one since.
+        return give_back(&shared, &facts, claimed.attempts, None, "unknown route").await;
+    };
+    let (request, schema) = match ChatRequest::parse_with_schema(&claimed.request) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            let reason = format!("request.{error}");
+            return refuse(&shared, &facts, claimed.attempts, ErrorClass::InvalidRequest, reason).await;
+        }
+    };
+    let job = Job {
+        id: claimed.lease.job,
+        ready_at: claimed.ready_at,
+        deadline: claimed.deadline,
+        max_attempts: claimed.max_attempts.and_then(|most| u16::try_from(most).ok()),
+        input_tokens: estimate::input_tokens(&request),
+        max_output_tokens: request.max_tokens,
+    };
+    let order = plan.order(&job);
+    let rungs = plan.rungs.len();
+    let spent = past.iter().map(|attempt| attempt.cost_nanos).try_fold(0_i64, |sum, cost| Some(sum.saturating_add(cost?)));
+    let uncertain = past.iter().fold(0_i64, |sum, attempt| sum.saturating_add(attempt.uncertain_nanos));
+    let mut journey = Journey {
+        history: past.iter().filter(|attempt| attempt.current_round).map(|attempt| recall(&plan, attempt)).collect(),
+        calls: claimed.attempts.max(i16::try_from(past.len()).unwrap_or(i16::MAX)),
+        spent: spent.map(NanoUsd),
+        uncertain: NanoUsd(uncertain),
+        ineligible: vec![None; rungs],
+        refused: vec![None; rungs],
+        unsettled: None,
+        last: None,
+        shared,
+        plan,
+        claimed: facts,
+        request,
+        schema,
+        job,
+        order,
+    };
+    journey.run(&recalled).await;
+}
+
+/// A ledger row as history.
+fn recall(plan: &RoutePlan, past: &PastAttempt) -> Attempt {
+    let rung = plan
+        .route
+        .rungs
+        .iter()
+        .position(|rung| rung.target.provider == past.provider && rung.target.model == past.model);
+    let outcome = match (past.accepted, past.class) {
+        (true, _) => Outcome::Accepted,
+        (false, Some(ErrorClass::SoftFailure)) => {
+            Outcome::Rejected(past.detail.as_deref().and_then(SoftFailure::parse).unwrap_or(SoftFailure::Empty))
+        }
+        (false, Some(class)) => Outcome::Failed(class),
+        // A class that a newer version wrote.
+        (false, None) => Outcome::Failed(ErrorClass::ServerError),
+    };
+    Attempt { rung, outcome, ended_at: past.ended_at, retry_at: past.retry_at }
+}
+
+impl Journey {
+    async fn run(&mut self, recalled: &CancellationToken) {
+        loop {
+            if recalled.is_cancelled() {
+                // Cancelled or taken over: the row is not ours any more, only the money is booked.
+                return self.settle(Then::GoOn).await;
+            }
+            let now = self.shared.clock.now();
+            let health = self.health(now);
+            match decide(&self.job, &self.plan.route, &self.order, &self.history, &health, now) {
+                Step::Finish(ending) => return self.finish(ending, now).await,
+                _ if self.shared.stop.is_cancelled() => return self.park(None, "worker stopped").await,
+                Step::Wait { until, rung, why } => {
+                    if now.until(until) > HOLD {
+                        return self.park(Some(until), &self.waits_for(rung, &why)).await;
+                    }
+                    self.settle(Then::GoOn).await;
+                    tokio::select! {
+                        () = tokio::time::sleep_until(self.shared.clock.instant(until)) => {}
+                        () = self.shared.stop.cancelled() => {}
+                        () = recalled.cancelled() => {}
+                    }
+                }
+                Step::Call { rung, skipped } => {
+                    self.settle(Then::GoOn).await;
+                    let plan = Arc::clone(&self.plan);
+                    if let Some(planned) = plan.rungs.get(rung) {
+                        self.call(rung, planned, &skipped, recalled).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What one call to a rung is expected to take from its bucket.
+    fn charge(&self) -> Charge {
+        let tokens = |count: i64| u64::try_from(count).unwrap_or(0);
+        Charge { input: tokens(self.job.input_tokens), output: tokens(estimate::output_tokens(&self.job)) }
+    }
+
+    fn health(&mut self, now: Timestamp) -> Vec<RungHealth> {
+        let charge = self.charge();
+        // Whoever never waits for a cheaper rung does not queue for it either, unless there is nothing after it.
+        let pace = match self.plan.route.patience {
+            Patience::For(patience) => patience.min(PACE),
+            Patience::Forever => PACE,
+        };
+        let last = self.order.last().copied();
+        let mut health = Vec::with_capacity(self.plan.rungs.len());
+        for (index, (rung, planned)) in self.plan.route.rungs.iter().zip(&self.plan.rungs).enumerate() {
+            if let Some(ineligible) = self.ineligible.get(index).cloned().flatten() {
+                health.push(RungHealth::Ineligible(ineligible));
+                continue;
+            }
+            if let Some(ineligible) = estimate::ineligible(&rung.model.capabilities, &self.job, &self.request) {
+                health.push(RungHealth::Ineligible(ineligible));
+                continue;
+            }
+            match self.refused.get(index).copied().flatten() {
+                Some(Shut { reason, since, until }) if until > now => {
+                    health.push(RungHealth::Closed { reason, since, until });
+                }
+                _ => {
+                    let horizon = if Some(index) == last { PACE } else { pace };
+                    health.push(planned.target.health(charge, horizon, now));
+                }
+            }
+        }
+        health
+    }
+
+    /// One call, from the gate to the verdict; what came of it is appended to the history.
+    async fn call(&mut self, index: usize, rung: &RungPlan, skipped: &[(usize, Skip)], recalled: &CancellationToken) {
+        let shared = Arc::clone(&self.shared);
+        let plan = shared.plan();
+        let charge = self.charge();
+        let permit = tokio::select! {
+            permit = plan.gate.admit(&rung.target, charge, 2 * PACE, shared.clock.now()) => permit,
+            () = shared.stop.cancelled() => return,
+            () = recalled.cancelled() => return,
+        };
+        let permit = match permit {
+            Ok(permit) => permit,
+            Err(shut) => {
+                if let Some(slot) = self.refused.get_mut(index) {
+                    *slot = Some(shut);
+                }
+                return;
+            }
+        };
+        if !shared.lease_is_fresh() {
+            // Perhaps declared dead: others may have this job. Wait for the heartbeat to say.
+            plan.gate.abandon(&rung.target, permit);
+            tokio::select! {
+                () = shared.lease_renewed() => {}
+                () = shared.stop.cancelled() => {}
+                () = recalled.cancelled() => {}
+            }
+            return;
+        }
+        let started_at = shared.clock.now();
+        let Some(spec) = self.plan.route.rungs.get(index).cloned() else { return };
+        let call = rung.provider.call(&self.request, &spec.target.model, &spec.model.capabilities, &rung.timeouts);
+        let report = tokio::select! {
+            report = call => Some(report),
+            () = shared.abort.cancelled() => None,
+            () = recalled.cancelled() => None,
+        };
+        let ended_at = shared.clock.now();
+        let report = match report {
+            Some(Ok(report)) => report,
+            Some(Err(ineligible)) => {
+                plan.gate.abandon(&rung.target, permit);
+                if let Some(slot) = self.ineligible.get_mut(index) {
+                    *slot = Some(ineligible);
+                }
+                return;
+            }
+            None => {
+                plan.gate.abandon(&rung.target, permit);
+                abandoned(started_at, ended_at, if recalled.is_cancelled() { "the job was cancelled" } else { "the worker was stopped" })
+            }
+        };
+        let judged = self.judge(&spec, report);
+        if judged.failure.as_ref().is_none_or(|failure| failure.class != ErrorClass::Abandoned) {
+            plan.gate.report(
+                &rung.target,
+                permit,
+                &judged.outcome,
+                judged.failure.as_ref(),
+                judged.reported_usage.map(|usage| Charge::from_usage(&usage)),
+                ended_at,
+            );
+        }
+        self.record(index, &spec, rung, judged, skipped, started_at, ended_at);
+    }
+
+    /// Validates an answer and works out what the call cost.
+    fn judge(&self, spec: &crate::domain::Rung, report: CallReport) -> Judged {
+        let price = spec.model.price;
+        let worst = || price.map_or(NanoUsd::ZERO, |price| estimate::worst_cost(&price, &self.job, &spec.model.capabilities));
+        let CallReport { result, status, request_id, first_byte_ms, total_ms, dropped, .. } = report;
+        let mut judged = Judged {
+            outcome: Outcome::Accepted,
+            failure: None,
+            answer: None,
+            repaired: false,
+            soft: None,
+            message: None,
+            usage: Usage::default(),
+            reported_usage: None,
+            cost: Some(NanoUsd::ZERO),
+            uncertain: NanoUsd::ZERO,
+            status,
+            request_id,
+            first_byte_ms,
+            total_ms,
+            dropped,
+        };
+        match result {
+            Ok(mut answer) => {
+                judged.usage = answer.usage;
+                if answer.usage.source == UsageSource::Unknown {
+                    judged.usage = Usage {
+                        input: self.job.input_tokens,
+                        output: estimate::text_tokens(answer.text.as_deref().unwrap_or("")),
+                        source: UsageSource::Estimated,
+                        ..Usage::default()
+                    };
+                } else {
+                    judged.reported_usage = Some(answer.usage);
+                }
+                judged.cost = price.map(|price| price.cost(&judged.usage));
+                match self.plan.route.rules.judge(&answer, &self.request, self.schema.as_ref()) {
+                    Verdict::Accepted => {}
+                    Verdict::Repaired { text } => {
+                        answer.text = Some(text);
+                        judged.repaired = true;
+                    }
+                    Verdict::Rejected { failures, message } => {
+                        let gravest = failures.first().copied().unwrap_or(SoftFailure::Empty);
+                        judged.outcome = Outcome::Rejected(gravest);
+                        judged.soft = Some(gravest);
+                        judged.message = Some(message);
+                    }
+                }
+                judged.answer = Some(Box::new(answer));
+            }
+            Err(failure) => {
+                if may_have_been_billed(&failure, judged.status) {
+                    judged.uncertain = worst();
+                }
+                judged.outcome = Outcome::Failed(failure.class);
+                judged.message = Some(failure.message.clone());
+                judged.failure = Some(failure);
+            }
+        }
+        judged
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one row of the ledger has that many facts")]
+    fn record(
+        &mut self,
+        index: usize,
+        spec: &crate::domain::Rung,
+        rung: &RungPlan,
+        judged: Judged,
+        skipped: &[(usize, Skip)],
+        started_at: Timestamp,
+        ended_at: Timestamp,
+    ) {
+        self.calls = self.calls.saturating_add(1);
+        let retry_at = judged.failure.as_ref().and_then(|failure| failure.wait).map(|wait| ended_at + wait);
+        self.spent = self.spent.zip(judged.cost).map(|(spent, cost)| spent + cost);
+        self.uncertain += judged.uncertain;
+        self.history.push(Attempt { rung: Some(index), outcome: judged.outcome.clone(), ended_at, retry_at });
+        let accepted = judged.outcome == Outcome::Accepted;
+        let completion = judged.answer.as_ref().filter(|_| accepted).map(|answer| {
+            (answer.to_chat_completion(&spec.target.model, ended_at.0.div_euclid(1000)).to_string(), judged.repaired)
+        });
+        self.last = Some(Made {
+            target: spec.target.clone(),
+            rung: index,
+            usage: judged.usage,
+            request_id: judged.request_id.clone(),
+            accepted: completion,
+        });
+        let answer = judged.answer;
+        self.unsettled = Some(Box::new(AttemptRow {
+            lease: self.claimed.lease,
+            labels: Arc::clone(&self.claimed.labels),
+            number: self.calls,
+            round: self.claimed.round,
+            provider: spec.target.provider.clone(),
+            model: spec.target.model.clone(),
+            rung: i16::try_from(index).unwrap_or(i16::MAX),
+            started_at,
+            ended_at,
+            first_byte_ms: judged.first_byte_ms,
+            total_ms: judged.total_ms,
+            class: judged.outcome.class(),
+            detail: judged.soft.map(SoftFailure::as_str),
+            http_status: judged.status,
+            code: judged.failure.as_ref().and_then(|failure| failure.code.clone()),
+            message: judged.message,
+            retry_at,
+            request_id: judged.request_id,
+            model_served: answer.as_ref().and_then(|answer| answer.model.clone()),
+            finish: answer.as_ref().and_then(|answer| answer.finish_raw.clone()),
+            usage_raw: answer.as_ref().and_then(|answer| answer.usage_raw.clone()),
+            usage: judged.usage,
+            cost: judged.cost,
+            uncertain: judged.uncertain,
+            price: rung.price.clone(),
+            decision: self.explanation(skipped, &judged.dropped),
+            rejected: answer.filter(|_| !accepted),
+        }));
+    }
+
+    /// Why this rung: nothing when it was simply the first and took the whole request.
+    fn explanation(&self, skipped: &[(usize, Skip)], dropped: &[String]) -> Option<Value> {
+        if skipped.is_empty() && dropped.is_empty() {
+            return None;
+        }
+        let name = |index: usize| self.plan.route.rungs.get(index).map(|rung| rung.target.to_string());
+        let skipped: Vec<Value> = skipped
+            .iter()
+            .map(|(index, why)| {
+                let mut entry = explain_skip(why);
+                entry["target"] = json!(name(*index));
+                entry
+            })
+            .collect();
+        Some(json!({ "skipped": skipped, "dropped": dropped }))
+    }
+
+    fn waits_for(&self, rung: usize, why: &Skip) -> String {
+        let target = self.plan.route.rungs.get(rung).map(|rung| rung.target.to_string()).unwrap_or_default();
+        match why {
+            Skip::Closed { reason, .. } => format!("{target}: {}", closed_name(*reason)),
+            Skip::BackingOff { .. } => format!("{target}: retry"),
+            Skip::Failed(class) => format!("{target}: {class}"),
+            Skip::Ineligible(_) => target,
+        }
+    }
+
+    async fn settle(&mut self, then: Then) {
+        let attempt = self.unsettled.take();
+        if attempt.is_some() || !matches!(then, Then::GoOn) {
+            self.shared.settler.settle(Item { attempt, then }).await;
+        }
+    }
+
+    async fn park(&mut self, until: Option<Timestamp>, reason: &str) {
+        let row = ParkRow { lease: self.claimed.lease, attempts: self.calls, until, reason: reason.to_owned() };
+        self.settle(Then::Park(row)).await;
+    }
+
+    async fn finish(&mut self, ending: Ending, now: Timestamp) {
+        let made = self.last.take();
+        let (failure, accepted) = match ending {
+            Ending::Succeeded => match made.as_ref().and_then(|made| made.accepted.clone()) {
+                Some(accepted) => (None, Some(accepted)),
+                // Accepted in a former life, yet without a result: its answer is gone with the process.
+                None => (Some((ErrorClass::Abandoned, "the accepted answer was lost with its worker".to_owned())), None),
+            },
+            Ending::Failed { class, reason } => (Some((class, reason)), None),
+        };
+        let first_choice = self.order.first().copied();
+        let row = EndingRow {
+            lease: self.claimed.lease,
+            labels: Arc::clone(&self.claimed.labels),
+            attempts: self.calls,
+            rung: made.as_ref().map(|made| i16::try_from(made.rung).unwrap_or(i16::MAX)),
+            after_fallback: made.as_ref().is_some_and(|made| Some(made.rung) != first_choice),
+            repaired: accepted.as_ref().is_some_and(|(_, repaired)| *repaired),
+            failure,
+            cost: self.spent,
+            uncertain: self.uncertain,
+            input_tokens: made.as_ref().map_or(0, |made| made.usage.total_input()),
+            output_tokens: made.as_ref().map_or(0, |made| made.usage.output),
+            request_id: made.as_ref().and_then(|made| made.request_id.clone()),
+            target: made.map(|made| (made.target.provider, made.target.model)),
+            response: accepted.map(|(completion, _)| completion),
+        };
+        tracing::debug!(job.id = row.lease.job.0, failed = row.failure.is_some(), at = now.0, "job ended");
+        self.settle(Then::End(Box::new(row))).await;
+    }
+}
+
+/// A finished call with its verdict.
+struct Judged {
+    outcome: Outcome,
+    failure: Option<Failure>,
+    answer: Option<Box<Answer>>,
+    repaired: bool,
+    soft: Option<SoftFailure>,
+    message: Option<String>,
+    usage: Usage,
+    reported_usage: Option<Usage>,
+    cost: Option<NanoUsd>,
+    uncertain: NanoUsd,
+    status: Option<u16>,
+    request_id: Option<String>,
+    first_byte_ms: Option<i32>,
+    total_ms: i32,
+    dropped: Vec<String>,
+}
+
+/// A call that this process gave up while the provider was at it.
+fn abandoned(started_at: Timestamp, ended_at: Timestamp, why: &str) -> CallReport {
+    let total = started_at.until(ended_at).as_millis();
+    CallReport {
+        result: Err(Failure::new(ErrorClass::Abandoned, Scope::Request, why)),
+        status: None,
+        request_id: None,
+        first_byte_ms: None,
+        total_ms: i32::try_from(total).unwrap_or(i32::MAX),
+        dropped: Vec::new(),
+        limits: Vec::new(),
+    }
+}
+
+/// Whether the provider may have generated an answer that never reached us whole.
+fn may_have_been_billed(failure: &Failure, status: Option<u16>) -> bool {
+    match failure.class {
+        ErrorClass::Timeout | ErrorClass::Abandoned | ErrorClass::Cancelled => true,
+        ErrorClass::Network => failure.code.as_deref() != Some("connect"),
+        _ => status.is_some_and(|status| (200..300).contains(&status)) && failure.code.is_none(),
+    }
+}
+
+fn explain_skip(why: &Skip) -> Value {
+    let at = |at: Timestamp| json!(crate::store::claim::datetime(at));
+    match why {
+        Skip::Closed { reason, until } => json!({ "why": closed_name(*reason), "until": at(*until) }),
+        Skip::Ineligible(Ineligible::ContextWindow { needed, window }) => {
+            json!({ "why": "context_window", "needed": needed, "window": window })
+        }
+        Skip::Ineligible(Ineligible::BucketTooSmall { needed, size }) => {
+            json!({ "why": "bucket_too_small", "needed": needed, "size": size })
+        }
+        Skip::Ineligible(Ineligible::Unsupported(what)) => json!({ "why": "unsupported", "what": what }),
+        Skip::Failed(class) => json!({ "why": "failed", "class": class.as_str() }),
+        Skip::BackingOff { until } => json!({ "why": "backing_off", "until": at(*until) }),
+    }
+}
+
+/// Ends a job that cannot be tried at all.
+async fn refuse(shared: &Shared, facts: &ClaimedFacts, attempts: i16, class: ErrorClass, reason: String) {
+    let row = EndingRow {
+        lease: facts.lease,
+        labels: Arc::clone(&facts.labels),
+        attempts,
+        target: None,
+        rung: None,
+        after_fallback: false,
+        repaired: false,
+        failure: Some((class, reason)),
+        cost: Some(NanoUsd::ZERO),
+        uncertain: NanoUsd::ZERO,
+        input_tokens: 0,
+        output_tokens: 0,
+        request_id: None,
+        response: None,
+    };
+    shared.settler.settle(Item { attempt: None, then: Then::End(Box::new(row)) }).await;
+}
+
+async fn give_back(shared: &Shared, facts: &ClaimedFacts, attempts: i16, until: Option<Timestamp>, reason: &str) {
+    let row = ParkRow { lease: facts.lease, attempts, until, reason: reason.to_owned() };
+    shared.settler.settle(Item { attempt: None, then: Then::Park(row) }).await;
+}

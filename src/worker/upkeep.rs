@@ -1,0 +1,64 @@
+//! What any worker does for all: waking parked jobs, rescuing those of the dead, folding sums, making partitions.
+
+use super::Shared;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const RESCUE_EVERY: Duration = Duration::from_secs(5);
+const FOLD_EVERY: Duration = Duration::from_secs(5);
+const PARTITIONS_EVERY: Duration = Duration::from_secs(60);
+/// Parked jobs are looked at when the next is due, and at least this often: others park too.
+const PROMOTE_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+
+/// Runs until it is aborted.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let (mut rescue_at, mut fold_at, mut partitions_at) = (Instant::now(), Instant::now(), Instant::now());
+    loop {
+        let mut next = Instant::now() + PROMOTE_AT_LEAST_EVERY;
+        match shared.store.promote().await {
+            Ok(0) => match shared.store.next_due().await {
+                Ok(Some(due)) => next = next.min(shared.clock.instant(due)),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(error = %error, "upkeep"),
+            },
+            Ok(woken) => {
+                tracing::debug!(jobs = woken, "parked jobs are ready");
+                next = Instant::now();
+            }
+            Err(error) => tracing::warn!(error = %error, "upkeep"),
+        }
+        let now = Instant::now();
+        if now >= rescue_at {
+            rescue_at = now + RESCUE_EVERY;
+            match shared.store.rescue().await {
+                Ok(rescued) if rescued.workers + rescued.jobs + rescued.poisoned > 0 => tracing::warn!(
+                    workers = rescued.workers,
+                    jobs = rescued.jobs,
+                    poisoned = rescued.poisoned,
+                    "took over from workers that are gone"
+                ),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(error = %error, "upkeep"),
+            }
+        }
+        if now >= fold_at {
+            fold_at = now + FOLD_EVERY;
+            if let Err(error) = shared.store.fold_tally().await {
+                tracing::warn!(error = %error, "upkeep");
+            }
+        }
+        if now >= partitions_at {
+            partitions_at = now + PARTITIONS_EVERY;
+            let kept = async {
+                shared.store.ensure_partitions().await?;
+                shared.store.forget_workers().await
+            };
+            if let Err(error) = kept.await {
+                tracing::warn!(error = %error, "upkeep");
+            }
+        }
+        // Never a busy loop, even when the clock says that something was due long ago.
+        tokio::time::sleep_until(next.max(Instant::now() + Duration::from_millis(20))).await;
+    }
+}
