@@ -263,7 +263,7 @@ impl Claimer {
             }
         }
         for job in claimed {
-            let seen = estimate::rough_tokens(&job.request);
+            let seen = estimate::json_tokens(&job.request);
             let mean = self.typical.entry(job.route.clone()).or_insert(TYPICAL);
             mean.input = (mean.input * 15 + u64::try_from(seen).unwrap_or(0)).div_ceil(16);
             let history = past.remove(&job.lease.job).unwrap_or_default();

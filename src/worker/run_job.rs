@@ -8,7 +8,7 @@ use super::settler::{Item, Then};
 use crate::domain::decide::{Ending, Ineligible, RungHealth, Skip, Step, decide};
 use crate::domain::{
     Answer, Attempt, ChatRequest, ErrorClass, Failure, Job, NanoUsd, Outcome, Patience, Scope, SoftFailure, Target,
-    Timestamp, Usage, UsageSource, Verdict, estimate,
+    Timestamp, Usage, UsageSource, Verdict, eligibility, estimate,
 };
 use crate::provider::CallReport;
 use crate::store::claim::{Claimed, PastAttempt};
@@ -165,7 +165,7 @@ impl Journey {
     /// What one call to a rung is expected to take from its bucket.
     fn charge(&self) -> Charge {
         let tokens = |count: i64| u64::try_from(count).unwrap_or(0);
-        Charge { input: tokens(self.job.input_tokens), output: tokens(estimate::output_tokens(&self.job)) }
+        Charge { input: tokens(self.job.input_tokens), output: tokens(self.job.max_output_tokens.unwrap_or(estimate::USUAL_OUTPUT_TOKENS)) }
     }
 
     fn health(&mut self, now: Timestamp) -> Vec<RungHealth> {
@@ -182,7 +182,7 @@ impl Journey {
                 health.push(RungHealth::Ineligible(ineligible));
                 continue;
             }
-            if let Some(ineligible) = estimate::ineligible(&rung.model.capabilities, &self.job, &self.request) {
+            if let Some(ineligible) = eligibility::ineligible(&rung.model.capabilities, &self.job, &self.request) {
                 health.push(RungHealth::Ineligible(ineligible));
                 continue;
             }
@@ -268,7 +268,7 @@ impl Journey {
     /// Validates an answer and works out what the call cost.
     fn judge(&self, spec: &crate::domain::Rung, report: CallReport) -> Judged {
         let price = spec.model.price;
-        let worst = || price.map_or(NanoUsd::ZERO, |price| estimate::worst_cost(&price, &self.job, &spec.model.capabilities));
+        let worst = || price.map_or(NanoUsd::ZERO, |price| estimate::worst_cost(&price, &spec.model.capabilities, &self.job));
         let CallReport { result, status, request_id, first_byte_ms, total_ms, dropped, .. } = report;
         let mut judged = Judged {
             outcome: Outcome::Accepted,
