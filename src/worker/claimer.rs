@@ -262,10 +262,13 @@ impl Claimer {
                 past.entry(attempt.job).or_default().push(attempt);
             }
         }
-        for job in claimed {
-            let seen = estimate::json_tokens(&job.request);
+        // One of each claim is enough to know how large jobs are.
+        if let Some(job) = claimed.first() {
+            let seen = u64::try_from(estimate::json_tokens(&job.request)).unwrap_or(0);
             let mean = self.typical.entry(job.route.clone()).or_insert(TYPICAL);
-            mean.input = (mean.input * 15 + u64::try_from(seen).unwrap_or(0)).div_ceil(16);
+            mean.input = (mean.input * 3 + seen).div_ceil(4);
+        }
+        for job in claimed {
             let history = past.remove(&job.lease.job).unwrap_or_default();
             self.shared.start(job, history);
         }
