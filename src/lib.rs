@@ -1,5 +1,6 @@
 //! Sluice: a persistent job queue and worker daemon for batch AI requests, on Postgres.
 
+pub mod config;
 pub mod domain;
 pub mod embedded;
 pub mod provider;
