@@ -39,6 +39,8 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// How long calls under way may go on after a stop.
     pub drain_timeout: Duration,
+    /// A job that so many workers died with is failed rather than tried again.
+    pub max_crashes: u16,
     /// Stop by itself when nothing is left to do.
     pub until_done: bool,
 }
