@@ -3,6 +3,10 @@
 pub mod config;
 pub mod domain;
 pub mod embedded;
+pub mod http;
 pub mod provider;
+pub mod shutdown;
 pub mod simulate;
 pub mod store;
+pub mod systemd;
+pub mod worker;

@@ -45,7 +45,8 @@ pub fn of_failure(class: ErrorClass, reply: &WireReply<'_>, body: &Value, messag
         | ErrorClass::OutputInvalid
         | ErrorClass::Cancelled
         | ErrorClass::SoftFailure
-        | ErrorClass::Abandoned => None,
+        | ErrorClass::Abandoned
+        | ErrorClass::Deadline => None,
     };
     let asked = longest([of_headers(reply.headers, now), of_body(body), said]);
     let limited = matches!(class, ErrorClass::RateLimit | ErrorClass::RateLimitDaily | ErrorClass::RampLimit);

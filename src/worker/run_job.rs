@@ -11,6 +11,7 @@ use crate::domain::{
     Timestamp, Usage, UsageSource, Verdict, eligibility, estimate,
 };
 use crate::provider::CallReport;
+use crate::provider::transport::NOT_CONNECTED;
 use crate::store::claim::{Claimed, PastAttempt};
 use crate::store::settle::{AttemptRow, EndingRow, Labels, ParkRow};
 use serde_json::{Value, json};
@@ -237,8 +238,8 @@ impl Journey {
             () = recalled.cancelled() => None,
         };
         let ended_at = shared.clock.now();
-        let report = match report {
-            Some(Ok(report)) => report,
+        let (report, permit) = match report {
+            Some(Ok(report)) => (report, Some(permit)),
             Some(Err(ineligible)) => {
                 plan.gate.abandon(&rung.target, permit);
                 if let Some(slot) = self.ineligible.get_mut(index) {
@@ -248,11 +249,12 @@ impl Journey {
             }
             None => {
                 plan.gate.abandon(&rung.target, permit);
-                abandoned(started_at, ended_at, if recalled.is_cancelled() { "the job was cancelled" } else { "the worker was stopped" })
+                let why = if recalled.is_cancelled() { "the job was cancelled" } else { "the worker was stopped" };
+                (abandoned(started_at, ended_at, why), None)
             }
         };
         let judged = self.judge(&spec, report);
-        if judged.failure.as_ref().is_none_or(|failure| failure.class != ErrorClass::Abandoned) {
+        if let Some(permit) = permit {
             plan.gate.report(
                 &rung.target,
                 permit,
@@ -269,7 +271,7 @@ impl Journey {
     fn judge(&self, spec: &crate::domain::Rung, report: CallReport) -> Judged {
         let price = spec.model.price;
         let worst = || price.map_or(NanoUsd::ZERO, |price| estimate::worst_cost(&price, &spec.model.capabilities, &self.job));
-        let CallReport { result, status, request_id, first_byte_ms, total_ms, dropped, .. } = report;
+        let CallReport { result, status, request_id, first_byte_ms, total_ms, dropped, failed_usage, .. } = report;
         let mut judged = Judged {
             outcome: Outcome::Accepted,
             failure: None,
@@ -279,6 +281,7 @@ impl Journey {
             message: None,
             usage: Usage::default(),
             reported_usage: None,
+            usage_raw: None,
             cost: Some(NanoUsd::ZERO),
             uncertain: NanoUsd::ZERO,
             status,
@@ -317,7 +320,13 @@ impl Journey {
                 judged.answer = Some(Box::new(answer));
             }
             Err(failure) => {
-                if may_have_been_billed(&failure, judged.status) {
+                if let Some((usage, raw)) = failed_usage {
+                    // It failed and says that it was billed all the same.
+                    judged.usage = usage;
+                    judged.reported_usage = Some(usage);
+                    judged.usage_raw = Some(raw);
+                    judged.cost = price.map(|price| price.cost(&usage));
+                } else if may_have_been_billed(&failure, judged.status) {
                     judged.uncertain = worst();
                 }
                 judged.outcome = Outcome::Failed(failure.class);
@@ -377,7 +386,7 @@ impl Journey {
             request_id: judged.request_id,
             model_served: answer.as_ref().and_then(|answer| answer.model.clone()),
             finish: answer.as_ref().and_then(|answer| answer.finish_raw.clone()),
-            usage_raw: answer.as_ref().and_then(|answer| answer.usage_raw.clone()),
+            usage_raw: judged.usage_raw.or_else(|| answer.as_ref().and_then(|answer| answer.usage_raw.clone())),
             usage: judged.usage,
             cost: judged.cost,
             uncertain: judged.uncertain,
@@ -468,6 +477,7 @@ struct Judged {
     message: Option<String>,
     usage: Usage,
     reported_usage: Option<Usage>,
+    usage_raw: Option<Value>,
     cost: Option<NanoUsd>,
     uncertain: NanoUsd,
     status: Option<u16>,
@@ -488,6 +498,8 @@ fn abandoned(started_at: Timestamp, ended_at: Timestamp, why: &str) -> CallRepor
         total_ms: i32::try_from(total).unwrap_or(i32::MAX),
         dropped: Vec::new(),
         limits: Vec::new(),
+        should_retry: None,
+        failed_usage: None,
     }
 }
 
@@ -495,7 +507,7 @@ fn abandoned(started_at: Timestamp, ended_at: Timestamp, why: &str) -> CallRepor
 fn may_have_been_billed(failure: &Failure, status: Option<u16>) -> bool {
     match failure.class {
         ErrorClass::Timeout | ErrorClass::Abandoned | ErrorClass::Cancelled => true,
-        ErrorClass::Network => failure.code.as_deref() != Some("connect"),
+        ErrorClass::Network => failure.code.as_deref() != Some(NOT_CONNECTED),
         _ => status.is_some_and(|status| (200..300).contains(&status)) && failure.code.is_none(),
     }
 }
