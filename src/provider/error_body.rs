@@ -53,7 +53,7 @@ impl ErrorBody {
         if top {
             return Some(Self::of_value(body));
         }
-        body.pointer("/choices/0/error").filter(present).map(|error| Self::of_value(error))
+        body.pointer("/choices/0/error").filter(present).map(Self::of_value)
     }
 
     fn of_value(value: &Value) -> Self {

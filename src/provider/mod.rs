@@ -13,6 +13,8 @@ pub mod openai;
 pub mod limit_headers;
 pub mod wait_hint;
 
+#[cfg(test)]
+mod checks;
 mod classify;
 mod conversation;
 mod error_body;
