@@ -3,7 +3,8 @@
 //! It runs the same commands that a user would, as processes of their own, and shows them; only Postgres and the
 //! simulator live in this process, so that they end with it. At the end it checks the books against the simulator's.
 
-use super::output::Out;
+use super::GlobalArgs;
+use super::output::Output;
 use crate::embedded::{EmbeddedPostgres, Options};
 use crate::exit_code::ExitCode;
 use crate::simulate::{Scenario, Simulator};
@@ -11,7 +12,7 @@ use crate::store::Store;
 use crate::store::audit::Audit;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -21,8 +22,8 @@ use tokio::process::{Child, Command};
 const JOBS: usize = 1_000;
 
 /// Shows the whole of Sluice in under a minute. Nothing leaves this machine and nothing has to be configured.
-#[derive(Debug, clap::Args)]
-pub struct DemoArgs {
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Args {
     /// Keep the database and the files, and say where they are
     #[arg(long)]
     pub keep: bool,
@@ -48,9 +49,9 @@ impl Stage {
         Ok(command)
     }
 
-    async fn show(&self, out: &mut Out, arguments: &[&str]) -> anyhow::Result<()> {
+    async fn show(&self, out: &mut Output, arguments: &[&str]) -> anyhow::Result<()> {
         out.line(&format!("\n$ sluice {}", arguments.join(" ")))?;
-        out.flush()?;
+        out.finish()?;
         let status = self.command(arguments)?.status().await.context("running our own program")?;
         anyhow::ensure!(status.success(), "`sluice {}` ended with {status}", arguments.join(" "));
         Ok(())
@@ -61,18 +62,18 @@ impl Stage {
 ///
 /// # Errors
 /// When something that should work does not; a lost job or a broken limit is no error but an exit code.
-pub async fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let scratch = tempfile::Builder::new().prefix("sluice-demo-").tempdir().context("making a folder")?;
-    let ended = play(scratch.path()).await;
+    let ended = play(scratch.path(), global).await;
     if args.keep {
         let kept = scratch.keep();
-        Out::stdout().line(&format!("Kept in {}", kept.display()))?;
+        Output::new(global).line(&format!("Kept in {}", kept.display()))?;
     }
     ended
 }
 
-async fn play(folder: &Path) -> anyhow::Result<ExitCode> {
-    let mut out = Out::stdout();
+async fn play(folder: &Path, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let mut out = Output::new(global);
     out.line(&format!(
         "Sluice demo: {} jobs, three simulated providers, a private Postgres. Nothing leaves this machine.",
         2 * JOBS
@@ -98,7 +99,7 @@ async fn play(folder: &Path) -> anyhow::Result<ExitCode> {
     ended
 }
 
-async fn perform(stage: &Stage, store: &Store, simulator: &Simulator, out: &mut Out) -> anyhow::Result<ExitCode> {
+async fn perform(stage: &Stage, store: &Store, simulator: &Simulator, out: &mut Output) -> anyhow::Result<ExitCode> {
     out.line("\nHalf of the jobs come by SQL, as an application would insert them in its own transaction:")?;
     out.line(&format!(
         "\n> insert into sluice.job (batch, custom_id, request)\n  select 'demo_sql', 'review-' || n, …\n    from generate_series(1, {JOBS}) n;"
@@ -113,7 +114,7 @@ async fn perform(stage: &Stage, store: &Store, simulator: &Simulator, out: &mut 
     out.line("\nA worker takes them through the chain: thrifty is cheap and narrow, steady breaks down for seven")?;
     out.line("seconds in the middle, premium is dear and always there.")?;
     out.line("\n$ sluice worker --drain")?;
-    out.flush()?;
+    out.finish()?;
     let worker = stage.command(&["worker", "--drain"])?.spawn().context("starting the worker")?;
     let took = watch(store, worker).await?;
     let audit = store.audit().await?;
@@ -138,19 +139,19 @@ async fn perform(stage: &Stage, store: &Store, simulator: &Simulator, out: &mut 
     out.line("  sluice estimate FILE --route default what a file would cost, before anything is sent")?;
     out.line("  sluice run FILE -o OUT               enqueue, work, watch and export in one command")?;
     out.line("  README.md                            from nothing to your own provider in five minutes")?;
-    out.flush()?;
+    out.finish()?;
     Ok(code)
 }
 
 /// Compares our books with the simulator's.
-fn verdict(audit: &Audit, simulator: &Simulator, out: &mut Out) -> anyhow::Result<ExitCode> {
+fn verdict(audit: &Audit, simulator: &Simulator, out: &mut Output) -> anyhow::Result<ExitCode> {
     let seen = simulator.verdict();
     let mut faults = audit.faults();
     if audit.jobs != i64::try_from(2 * JOBS)? || audit.unfinished != 0 {
         faults.push(format!("{} of {} jobs are finished", audit.results, 2 * JOBS));
     }
-    if u64::try_from(audit.attempts)? != seen.calls {
-        faults.push(format!("{} calls on the ledger, {} at the providers", audit.attempts, seen.calls));
+    if u64::try_from(audit.attempts)? != seen.total.calls {
+        faults.push(format!("{} calls on the ledger, {} at the providers", audit.attempts, seen.total.calls));
     }
     if !seen.clean {
         faults.extend(seen.reasons.iter().map(|reason| format!("a provider complains: {reason}")));
@@ -200,7 +201,7 @@ async fn watch(store: &Store, mut worker: Child) -> anyhow::Result<Duration> {
                 bar.set_message(message);
             }
             None if ticks.is_multiple_of(4) => {
-                super::output::Out::stderr().line(&format!("{}/{total}  {message}", progress.finished))?;
+                writeln!(std::io::stderr(), "{}/{total}  {message}", progress.finished)?;
             }
             None => {}
         }

@@ -1,5 +1,6 @@
 //! `sluice worker`: the daemon.
 
+use super::GlobalArgs;
 use super::context::Context;
 use crate::config::Config;
 use crate::exit_code::ExitCode;
@@ -11,8 +12,8 @@ use crate::worker::plan::{Blueprint, Plan, ProviderPlan};
 use crate::worker::{Settings, Worker};
 
 /// Claims jobs and works on them until it is told to stop.
-#[derive(Debug, clap::Args)]
-pub struct WorkerArgs {
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Args {
     /// Stop when nothing is left to do: no job is ready, running or waiting for a retry
     #[arg(long)]
     pub drain: bool,
@@ -52,8 +53,9 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
 ///
 /// # Errors
 /// Everything that keeps it from starting; once it works it returns normally.
-pub async fn run(args: &WorkerArgs, context: Context) -> anyhow::Result<ExitCode> {
-    let Context { store, config, .. } = &context;
+pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let context = Context::open_for_work(global).await?;
+    let (store, config) = (&context.store, &context.config);
     config.require_providers()?;
     let signals = Signals::listen()?;
     let listener = match config.http.listen {
@@ -78,6 +80,6 @@ pub async fn run(args: &WorkerArgs, context: Context) -> anyhow::Result<ExitCode
             move |sign| notifier.sign(sign),
         )
         .await;
-    context.close().await;
+    context.close().await?;
     Ok(ExitCode::Success)
 }
