@@ -1,5 +1,8 @@
 //! The one way out: sends a request, times it, caps it, and never retries.
 
+#[cfg(test)]
+mod tests;
+
 use super::scrub;
 use crate::domain::decide::Ineligible;
 use crate::domain::{Answer, Capabilities, ChatRequest, ErrorClass, Failure, Scope, Timestamp, Usage};
