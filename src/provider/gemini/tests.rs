@@ -186,6 +186,27 @@ fn a_whole_conversation_is_written() {
 }
 
 #[test]
+fn newer_models_get_a_signature_with_every_call() {
+    let parts = |model: &str| {
+        let wire = Gemini.encode(&long_conversation(), model, &Capabilities::default()).unwrap();
+        let body: Value = serde_json::from_slice(&wire.body).unwrap();
+        body["contents"][1]["parts"].clone()
+    };
+    let signature = json!("skip_thought_signature_validator");
+    for model in ["gemini-3-pro", "models/gemini-3.1-pro-preview", "gemini-4-argon", "gemini-10"] {
+        let parts = parts(model);
+        assert_eq!(parts[0], json!({"text": "Looking."}), "{model}");
+        let call =
+            json!({"functionCall": {"name": "weather", "args": {"city": "Rome"}}, "thoughtSignature": signature});
+        assert_eq!(parts[1], call, "{model}");
+        assert_eq!(parts[2]["thoughtSignature"], signature, "{model}");
+    }
+    for model in ["gemini-2.5-flash", "gemini-pro", "gemma-3-27b", "tuned-gemini-3"] {
+        assert_eq!(parts(model)[1].get("thoughtSignature"), None, "{model}");
+    }
+}
+
+#[test]
 fn parameters_are_mapped_or_dropped_by_name() {
     let mut request = request(vec![message(Role::User, "Hi")]);
     request.max_tokens = Some(9000);

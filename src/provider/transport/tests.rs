@@ -353,23 +353,24 @@ async fn an_ineligible_request_is_not_sent() {
 async fn secrets_appear_nowhere() {
     let padding = "x".repeat(490);
     let quoting = format!(r#"{{"error":{{"message":"{padding} {KEY} another-secret-987","code":"{KEY}"}}}}"#);
-    let mut shown = String::new();
+    let mut shown = Vec::new();
     for body in [quoting.clone(), format!("plain text with {KEY}"), format!("[{KEY}")] {
         for status in [200, 401, 429, 500] {
             let server = Server::start(vec![reply(status, "", &body)]).await;
             let endpoint = endpoint(&server.url);
             let provider = Provider::new(endpoint.clone()).unwrap();
-            shown += &format!("{endpoint:?} {provider:?} ");
-            shown += &format!("{:?}", call(endpoint, &PATIENT).await);
+            shown.push(format!("{endpoint:?} {provider:?} "));
+            shown.push(format!("{:?}", call(endpoint, &PATIENT).await));
         }
     }
     let refused = Endpoint { base_url: "http://127.0.0.1:1/v1".to_owned(), ..endpoint("") };
-    shown += &format!("{:?}", call(refused, &PATIENT).await);
+    shown.push(format!("{:?}", call(refused, &PATIENT).await));
     let with_password = Endpoint { base_url: format!("http://user:{KEY}@127.0.0.1/v1"), ..endpoint("") };
-    shown += &format!("{with_password:?} {:?}", Provider::new(with_password.clone()));
+    shown.push(format!("{with_password:?} {:?}", Provider::new(with_password.clone())));
     let bad_key = Endpoint { key: Some(format!("{KEY}\n").into()), ..endpoint("http://127.0.0.1/v1") };
     let error = Provider::new(bad_key).unwrap_err();
-    shown += &format!("{error} {error:?}");
+    shown.push(format!("{error} {error:?}"));
+    let shown = shown.concat();
     for secret in [KEY, "a-very-private", "another-secret"] {
         assert!(!shown.contains(secret), "{secret} in {shown}");
     }
