@@ -47,6 +47,7 @@ const FAILURES: &[Case] = &[
     case("blocked image", 200, r#"{"promptFeedback":{"blockReason":"IMAGE_SAFETY"}}"#, ContentPolicy, Request, Some("IMAGE_SAFETY")),
     case("nothing", 200, r#"{"usageMetadata":{"promptTokenCount":4}}"#, ServerError, Model, None),
     case("error in a 200", 200, r#"[{"error":{"code":503,"message":"m","status":"UNAVAILABLE"}}]"#, Overloaded, Model, Some("UNAVAILABLE")),
+    case("error in a 200 with nothing to go by", 200, r#"{"error":{"message":"m"}}"#, ServerError, Model, None),
     case("a page", 200, "<html></html>", ServerError, Provider, None),
 ];
 
