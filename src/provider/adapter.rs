@@ -77,6 +77,10 @@ pub trait Adapter: Send + Sync {
 
     /// Reads an answer, or classifies the failure: from status, headers and body, codes before status.
     ///
+    /// A success whose body is no JSON (an HTML page of a portal or CDN, broken UTF-8, nothing) is a server error,
+    /// as is one without choices. What generated but did not finish ([`Finish::Error`](crate::domain::Finish)) is an
+    /// answer, because it was paid for: validation rejects it and keeps its usage.
+    ///
     /// # Errors
     /// The classified failure, with the provider's wait hint where it gave one.
     fn decode(&self, reply: &WireReply<'_>) -> Result<Answer, Failure>;

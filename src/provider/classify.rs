@@ -16,8 +16,8 @@ pub(super) struct Rule {
     codes: &'static [&'static str],
     /// One of these phrases is in the message (lower case, `*` for anything); empty: any.
     phrases: &'static [&'static str],
-    /// It came with one of these statuses; empty: any. An error inside a success has no status of its own, and
-    /// then this condition holds.
+    /// It came with one of these statuses; empty: any. An error inside a success has no status of its own:
+    /// then this condition holds, unless it is the only one.
     statuses: &'static [u16],
     /// A further condition.
     test: Option<fn(&ErrorBody) -> bool>,
@@ -57,7 +57,8 @@ impl Rule {
     }
 
     fn matches(&self, status: Option<u16>, body: &ErrorBody) -> bool {
-        (self.statuses.is_empty() || status.is_none_or(|status| self.statuses.contains(&status)))
+        let by_status_alone = self.codes.is_empty() && self.phrases.is_empty() && self.test.is_none();
+        (self.statuses.is_empty() || status.map_or(!by_status_alone, |status| self.statuses.contains(&status)))
             && (self.codes.is_empty() || body.has_code(self.codes))
             && (self.phrases.is_empty() || body.says(self.phrases))
             && self.test.is_none_or(|test| test(body))

@@ -28,7 +28,7 @@ pub(super) enum Item<'a> {
         message: &'a Message,
         /// The id of the call that it answers.
         id: &'a str,
-        /// The function's name, by the call.
+        /// The function's name: the call's, else the message's own.
         name: Option<&'a str>,
     },
 }
@@ -98,11 +98,8 @@ impl<'a> Conversation<'a> {
             let mut items: Vec<Item<'a>> = Vec::with_capacity(1);
             if message.role == Role::Tool {
                 let id = message.tool_call_id.as_deref().unwrap_or("");
-                items.push(Item::Result {
-                    message,
-                    id,
-                    name: message.name.as_deref().or_else(|| called(&request.messages[..index], id)),
-                });
+                let name = called(&request.messages[..index], id).or(message.name.as_deref());
+                items.push(Item::Result { message, id, name });
             } else {
                 for part in &message.content {
                     match part {

@@ -186,3 +186,180 @@ fn amount(text: &str) -> Option<u64> {
         (number.is_finite() && number < 1e18).then(|| number.max(0.0) as u64)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reqwest::header::{HeaderName, HeaderValue};
+
+    /// 2026-11-20 12:00:00 UTC.
+    const NOW: Timestamp = Timestamp(1_795_176_000_000);
+
+    type Row = (Unit, Option<u64>, Option<u64>, Option<u64>, Option<u64>, Option<&'static str>);
+
+    /// Unit, limit, remaining, reset in milliseconds, window in seconds, pool.
+    fn check(name: &str, conventions: Conventions, pairs: &[(&'static str, &'static str)], expected: &[Row]) {
+        let headers: HeaderMap = pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        let rows: Vec<Row> = observe(&headers, Some(NOW), &conventions)
+            .into_iter()
+            .map(|seen| {
+                let reset = seen.reset_in.map(|reset| u64::try_from(reset.as_millis()).unwrap());
+                (seen.unit, seen.limit, seen.remaining, reset, seen.per.map(|per| per.as_secs()), seen.pool)
+            })
+            .collect();
+        assert_eq!(rows, expected, "{name}");
+    }
+
+    #[test]
+    fn every_family_is_read() {
+        use Unit::{InputTokens, OutputTokens, Requests, Tokens};
+        let openai = [
+            ("x-ratelimit-limit-requests", "10000"),
+            ("x-ratelimit-remaining-requests", "9999"),
+            ("x-ratelimit-reset-requests", "6ms"),
+            ("x-ratelimit-limit-tokens", "2000000"),
+            ("x-ratelimit-remaining-tokens", "1999000"),
+            ("x-ratelimit-reset-tokens", "1h2m3s"),
+        ];
+        let none = Conventions::NONE;
+        check(
+            "OpenAI",
+            none,
+            &openai,
+            &[
+                (Requests, Some(10_000), Some(9_999), Some(6), None, None),
+                (Tokens, Some(2_000_000), Some(1_999_000), Some(3_723_000), None, None),
+            ],
+        );
+        check(
+            "Groq",
+            Conventions::GROQ,
+            &openai,
+            &[
+                (Requests, Some(10_000), Some(9_999), Some(6), Some(86_400), None),
+                (Tokens, Some(2_000_000), Some(1_999_000), Some(3_723_000), Some(60), None),
+            ],
+        );
+        check(
+            "OpenAI, per project and by direction",
+            none,
+            &[
+                ("x-ratelimit-limit-project-tokens", "500"),
+                ("x-ratelimit-limit-input-tokens", "300"),
+                ("x-ratelimit-remaining-output-tokens", "200"),
+            ],
+            &[
+                (InputTokens, Some(300), None, None, None, None),
+                (OutputTokens, None, Some(200), None, None, None),
+                (Tokens, Some(500), None, None, None, Some("project")),
+            ],
+        );
+        check(
+            "Azure",
+            none,
+            &[
+                ("x-ratelimit-remaining-requests", "9"),
+                ("x-ratelimit-reset-requests", "17"),
+                ("x-ratelimit-renewalperiod-requests", "60"),
+            ],
+            &[(Requests, None, Some(9), Some(17_000), None, None)],
+        );
+        check(
+            "Anthropic",
+            none,
+            &[
+                ("anthropic-ratelimit-requests-limit", "50"),
+                ("anthropic-ratelimit-requests-remaining", "49"),
+                ("anthropic-ratelimit-requests-reset", "2026-11-20T12:00:01Z"),
+                ("anthropic-ratelimit-input-tokens-limit", "50000"),
+                ("anthropic-ratelimit-output-tokens-remaining", "8000"),
+                ("anthropic-ratelimit-output-tokens-reset", "2026-11-20T11:59:00Z"),
+                ("anthropic-priority-input-tokens-limit", "7"),
+                ("anthropic-fast-output-tokens-limit", "8"),
+            ],
+            &[
+                (Requests, Some(50), Some(49), Some(1_000), Some(60), None),
+                (InputTokens, Some(50_000), None, None, Some(60), None),
+                (OutputTokens, None, Some(8_000), Some(0), Some(60), None),
+                (InputTokens, Some(7), None, None, Some(60), Some("priority")),
+                (OutputTokens, Some(8), None, None, Some(60), Some("fast")),
+            ],
+        );
+        check(
+            "Mistral",
+            none,
+            &[
+                ("ratelimitbysize-limit", "500000"),
+                ("ratelimitbysize-remaining", "499000"),
+                ("ratelimitbysize-reset", "28"),
+                ("x-ratelimitbysize-limit-minute", "500000"),
+                ("x-ratelimitbysize-remaining-month", "999"),
+                ("x-ratelimit-limit-req-minute", "60"),
+                ("x-ratelimit-remaining", "59"),
+            ],
+            &[
+                (Requests, Some(60), None, None, Some(60), None),
+                (Tokens, Some(500_000), Some(499_000), Some(28_000), None, None),
+                (Tokens, Some(500_000), None, None, Some(60), None),
+                (Tokens, None, Some(999), None, Some(2_592_000), None),
+                (Requests, None, Some(59), None, None, None),
+            ],
+        );
+        check(
+            "Together",
+            Conventions::TOGETHER,
+            &[
+                ("x-ratelimit-limit", "10"),
+                ("x-ratelimit-remaining", "0"),
+                ("x-ratelimit-reset", "1"),
+                ("x-tokenlimit-limit", "3000"),
+                ("x-tokenlimit-remaining", "2500.0"),
+            ],
+            &[
+                (Requests, Some(10), Some(0), Some(1_000), Some(1), None),
+                (Tokens, Some(3_000), Some(2_500), None, Some(1), None),
+            ],
+        );
+        check(
+            "Fireworks",
+            none,
+            &[
+                ("x-ratelimit-limit-tokens-prompt", "60000"),
+                ("x-ratelimit-remaining-tokens-generated", "4000"),
+                ("x-ratelimit-limit-tokens-cache-adjusted-prompt", "50000"),
+                ("x-ratelimit-over-limit", "yes"),
+            ],
+            &[
+                (InputTokens, Some(60_000), None, None, None, None),
+                (InputTokens, Some(50_000), None, None, None, Some("cache_adjusted")),
+                (OutputTokens, None, Some(4_000), None, None, None),
+            ],
+        );
+        check(
+            "OpenRouter",
+            none,
+            &[("x-ratelimit-limit", "20"), ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1795176030000")],
+            &[(Requests, Some(20), Some(0), Some(30_000), None, None)],
+        );
+        check(
+            "IETF",
+            none,
+            &[("ratelimit-limit", "100"), ("ratelimit-remaining", "3"), ("ratelimit-reset", "50")],
+            &[(Requests, Some(100), Some(3), Some(50_000), None, None)],
+        );
+        check(
+            "overdrawn and nonsense",
+            none,
+            &[
+                ("x-ratelimit-remaining-tokens", "-5"),
+                ("x-ratelimit-limit-requests", "many"),
+                ("x-ratelimit-reset-requests", "-1s"),
+            ],
+            &[(Tokens, None, Some(0), None, None, None)],
+        );
+        check("none", none, &[("content-type", "application/json")], &[]);
+    }
+}

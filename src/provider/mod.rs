@@ -19,6 +19,8 @@ mod classify;
 mod conversation;
 mod error_body;
 mod reply_body;
+#[cfg(test)]
+mod robustness;
 mod scrub;
 
 pub use adapter::{Adapter, Dialect, WireReply, WireRequest};

@@ -1,5 +1,8 @@
 //! The one way out: sends a request, times it, caps it, and never retries.
 
+#[cfg(test)]
+mod tests;
+
 use super::scrub;
 use crate::domain::decide::Ineligible;
 use crate::domain::{Answer, Capabilities, ChatRequest, ErrorClass, Failure, Scope, Timestamp, Usage};
@@ -224,21 +227,20 @@ impl Provider {
         let WireRequest { path, headers, body, dropped } = self.adapter.encode(request, model, capabilities)?;
         let started = Instant::now();
         let exchange = self.exchange(self.request(&path, headers, body), timeouts, started).await;
-        let mut report = CallReport {
-            result: Err(Failure::new(ErrorClass::Network, Scope::Network, String::new())),
-            status: None,
-            request_id: None,
-            first_byte_ms: None,
-            total_ms: 0,
-            dropped,
-            limits: Vec::new(),
-            should_retry: None,
-            failed_usage: None,
+        let mut report = match exchange {
+            Ok(reply) => self.report(&reply, dropped),
+            Err(failure) => CallReport {
+                result: Err(failure),
+                status: None,
+                request_id: None,
+                first_byte_ms: None,
+                total_ms: 0,
+                dropped,
+                limits: Vec::new(),
+                should_retry: None,
+                failed_usage: None,
+            },
         };
-        match exchange {
-            Ok(reply) => self.read(&reply, &mut report),
-            Err(failure) => report.result = Err(failure),
-        }
         if let Err(failure) = &mut report.result {
             self.redact(failure);
         }
@@ -311,33 +313,32 @@ impl Provider {
         }
     }
 
-    /// Makes a report of an answer.
-    fn read(&self, reply: &Reply, report: &mut CallReport) {
-        let received_at =
-            SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|now| i64::try_from(now.as_millis()).ok());
-        let wire = WireReply {
-            status: reply.status,
-            headers: &reply.headers,
-            body: &reply.body,
-            received_at: received_at.map(Timestamp),
-        };
+    /// Makes a report of an answer; the total time is the caller's to note.
+    fn report(&self, reply: &Reply, dropped: Vec<String>) -> CallReport {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+        let received_at = since_epoch.and_then(|now| i64::try_from(now.as_millis()).ok()).map(Timestamp);
+        let wire = WireReply { status: reply.status, headers: &reply.headers, body: &reply.body, received_at };
         let success = (200..300).contains(&reply.status);
-        report.status = Some(reply.status);
-        report.first_byte_ms = Some(millis(reply.first_byte));
-        report.request_id = request_id(&reply.headers);
-        report.should_retry = match reply.headers.get("x-should-retry").map(HeaderValue::as_bytes) {
-            Some(b"true") => Some(true),
-            Some(b"false") => Some(false),
-            _ => None,
-        };
-        report.limits = self.adapter.limits(&wire);
-        report.result = match &reply.fault {
+        let result = match &reply.fault {
             // A failure is known by its head: its status and its wait count, whatever became of the body.
             Some(fault) if success => Err(Failure { status: Some(reply.status), ..fault.clone() }),
             _ => self.decode(&wire),
         };
-        if success && report.result.is_err() && reply.fault.is_none() {
-            report.failed_usage = self.adapter.usage_of(&wire);
+        let billed = success && result.is_err() && reply.fault.is_none();
+        CallReport {
+            failed_usage: if billed { self.adapter.usage_of(&wire) } else { None },
+            result,
+            status: Some(reply.status),
+            request_id: request_id(&reply.headers),
+            first_byte_ms: Some(millis(reply.first_byte)),
+            total_ms: 0,
+            dropped,
+            limits: self.adapter.limits(&wire),
+            should_retry: match reply.headers.get("x-should-retry").map(HeaderValue::as_bytes) {
+                Some(b"true") => Some(true),
+                Some(b"false") => Some(false),
+                _ => None,
+            },
         }
     }
 

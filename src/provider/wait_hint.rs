@@ -213,3 +213,169 @@ fn until(instant: Timestamp, now: Option<Timestamp>) -> Option<Duration> {
 fn longest<const N: usize>(waits: [Option<Duration>; N]) -> Option<Duration> {
     waits.into_iter().flatten().max()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reqwest::header::{HeaderName, HeaderValue};
+    use serde_json::json;
+
+    /// 2026-11-20 12:00:00 UTC.
+    const NOW: Timestamp = Timestamp(1_795_176_000_000);
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn every_format_of_a_value_is_read() {
+        for (text, expected_ms) in [
+            ("0", None),
+            ("1", Some(1_000)),
+            (" 36722 ", Some(36_722_000)),
+            ("7.66", Some(7_660)),
+            ("0.0001", Some(1)),
+            ("1e2", Some(100_000)),
+            ("12ms", Some(12)),
+            ("7.66s", Some(7_660)),
+            ("6m0s", Some(360_000)),
+            ("2m59.56s", Some(179_560)),
+            ("1h2m3s", Some(3_723_000)),
+            ("10h17m5.72s", Some(37_025_720)),
+            ("1d", Some(86_400_000)),
+            ("150µs", Some(1)),
+            ("46s", Some(46_000)),
+            ("3.5s", Some(3_500)),
+            ("0s", None),
+            ("2026-11-20T12:00:40Z", Some(40_000)),
+            ("2026-11-20T13:00:40.25+01:00", Some(40_250)),
+            ("2026-11-20T11:59:59Z", None),
+            ("Fri, 20 Nov 2026 22:00:00 GMT", Some(36_000_000)),
+            ("Fri, 20 Nov 2026 11:00:00 GMT", None),
+            ("1795176030", Some(30_000)),
+            ("1795176030.5", Some(30_500)),
+            ("1795176030000", Some(30_000)),
+            ("1795175000", None),
+            ("999999999", Some(999_999_999_000)),
+            ("-1", None),
+            ("-1s", None),
+            ("NaN", None),
+            ("inf", None),
+            ("1e400", None),
+            ("1e18", None),
+            ("99999999999999999999h", None),
+            ("1.2.3s", None),
+            ("5 apples", None),
+            ("5s ago", None),
+            ("soon", None),
+            ("", None),
+            ("s", None),
+        ] {
+            assert_eq!(parse(text, Some(NOW)), expected_ms.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn instants_without_a_clock_say_nothing() {
+        for text in ["2026-11-20T12:00:40Z", "Fri, 20 Nov 2026 22:00:00 GMT", "1795176030", "1795176030000"] {
+            assert_eq!(parse(text, None), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_longest_header_counts() {
+        for (pairs, expected_ms) in [
+            (&[("retry-after", "1"), ("retry-after-ms", "0")][..], Some(1_000)),
+            (&[("retry-after", "1"), ("retry-after-ms", "1500.5")], Some(1_501)),
+            (&[("x-ms-retry-after-ms", "200")], Some(200)),
+            (&[("retry-after", "2"), ("retry-after", "5")], Some(5_000)),
+            (&[("retry-after", "1m2.5s")], Some(62_500)),
+            (&[("retry-after-ms", "-5"), ("retry-after", "x")], None),
+            (&[("retry-after-ms", "NaN")], None),
+            (&[], None),
+        ] {
+            assert_eq!(of_headers(&headers(pairs), Some(NOW)), expected_ms.map(Duration::from_millis), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_date_is_measured_by_the_providers_own_clock() {
+        // Our clock is an hour behind theirs; they ask for ten seconds.
+        let headers =
+            headers(&[("date", "Fri, 20 Nov 2026 13:00:00 GMT"), ("retry-after", "Fri, 20 Nov 2026 13:00:10 GMT")]);
+        let reply = WireReply { received_at: Some(NOW), ..WireReply::new(429, &headers, b"") };
+        let wait = of_failure(ErrorClass::RateLimit, &reply, &Value::Null, "");
+        assert_eq!(wait, Some(Duration::from_secs(10)));
+
+        let dateless = self::headers(&[("retry-after", "Fri, 20 Nov 2026 12:00:10 GMT")]);
+        let reply = WireReply { received_at: Some(NOW), ..WireReply::new(429, &dateless, b"") };
+        assert_eq!(of_failure(ErrorClass::RateLimit, &reply, &Value::Null, ""), Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn bodies_are_read() {
+        for (body, expected_ms) in [
+            (json!({"details": [{"retryDelay": "46s"}, {"retryDelay": "3.5s"}]}), Some(46_000)),
+            (json!({"availability": {"retry_after": 12}}), Some(12_000)),
+            (json!({"availability": {"retry_after": "1.5"}}), Some(1_500)),
+            (json!({"details": [{"retryDelay": 7}], "availability": {"retry_after": -1}}), Some(7_000)),
+            (json!({"details": "none"}), None),
+            (json!(null), None),
+        ] {
+            assert_eq!(of_body(&body), expected_ms.map(Duration::from_millis), "{body}");
+        }
+    }
+
+    #[test]
+    fn messages_are_read() {
+        for (message, expected_ms) in [
+            ("Limit 3, Used 3. Please try again in 20s. Visit https://x", Some(20_000)),
+            ("Please try again in 1m2.5s.", Some(62_500)),
+            ("Please try again in 12ms.", Some(12)),
+            ("Please try again in 6m0s.", Some(360_000)),
+            ("Please retry in 10h17m5.72s.", Some(37_025_720)),
+            ("Please retry after 27 seconds.", Some(27_000)),
+            ("try again in 1 hour and 5 minutes", Some(3_900_000)),
+            ("Please wait 2 minutes", Some(120_000)),
+            ("try again in 5s or try again in 9s", Some(9_000)),
+            ("You will regain access on 2026-12-01 at 00:00 UTC.", Some(907_200_000)),
+            ("You will regain access on 2026-11-21.", Some(43_200_000)),
+            ("You will regain access on é026-11-21", None),
+            ("try again in a moment", None),
+            ("try again in 5", None),
+            ("try again in -5s", None),
+            ("try again in 1..5s", None),
+            ("", None),
+        ] {
+            assert_eq!(of_message(message, Some(NOW)), expected_ms.map(Duration::from_millis), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_state_counts_only_when_nothing_was_asked_and_the_failure_is_a_limit() {
+        let resets = [("x-ratelimit-reset-tokens", "6m0s"), ("x-ratelimit-reset-requests", "1s")];
+        let wait = |class: ErrorClass, more: &[(&'static str, &'static str)], message: &str| {
+            let headers = headers(&[&resets[..], more].concat());
+            of_failure(class, &WireReply::new(429, &headers, b""), &Value::Null, message).map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait(ErrorClass::RateLimit, &[], ""), Some(360), "the largest");
+        assert_eq!(
+            wait(ErrorClass::RateLimit, &[("x-ratelimit-remaining-requests", "0")], ""),
+            Some(1),
+            "what is used up"
+        );
+        assert_eq!(wait(ErrorClass::RateLimit, &[("retry-after", "2")], ""), Some(2), "what was asked");
+        assert_eq!(wait(ErrorClass::RateLimit, &[], "try again in 3s"), Some(3), "what was said");
+        assert_eq!(wait(ErrorClass::ServerError, &[], ""), None, "no limit");
+        assert_eq!(wait(ErrorClass::InvalidRequest, &[], "your prompt: try again in 3s"), None, "a quoted prompt");
+    }
+
+    #[test]
+    fn months_end() {
+        let day = 86_400_000;
+        assert_eq!(until_next_month(NOW), Some(Duration::from_millis(10 * day + day / 2)));
+        let new_years_eve = Timestamp(1_798_675_200_000);
+        assert_eq!(until_next_month(new_years_eve), Some(Duration::from_millis(day)));
+        assert_eq!(until_next_month(Timestamp::MAX), None);
+    }
+}

@@ -33,26 +33,57 @@ struct Content<'a> {
 }
 
 #[derive(Serialize)]
+struct Part<'a> {
+    #[serde(flatten)]
+    kind: Kind<'a>,
+    #[serde(rename = "thoughtSignature", skip_serializing_if = "Option::is_none")]
+    thought_signature: Option<&'static str>,
+}
+
+// Each variant holds one value: only then does `flatten` pass raw JSON through as it is.
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-enum Part<'a> {
+enum Kind<'a> {
     Text(Cow<'a, str>),
-    #[serde(rename_all = "camelCase")]
-    InlineData {
-        mime_type: &'a str,
-        data: &'a str,
-    },
-    #[serde(rename_all = "camelCase")]
-    FileData {
-        file_uri: &'a str,
-    },
-    FunctionCall {
-        name: &'a str,
-        args: &'a RawValue,
-    },
-    FunctionResponse {
-        name: &'a str,
-        response: Value,
-    },
+    InlineData(Blob<'a>),
+    FileData(File<'a>),
+    FunctionCall(Call<'a>),
+    FunctionResponse(Response<'a>),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Blob<'a> {
+    mime_type: &'a str,
+    data: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct File<'a> {
+    file_uri: &'a str,
+}
+
+#[derive(Serialize)]
+struct Call<'a> {
+    name: &'a str,
+    args: &'a RawValue,
+}
+
+#[derive(Serialize)]
+struct Response<'a> {
+    name: &'a str,
+    response: Value,
+}
+
+/// What stands in for the signature of a call, for models that demand one: the conversation may come from any
+/// model, so there is none to give back, and without it they reject the whole request.
+const NO_SIGNATURE: &str = "skip_thought_signature_validator";
+
+/// Gemini 3 and later.
+fn demands_signatures(model: &str) -> bool {
+    let generation = model.strip_prefix("gemini-").map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+    generation.flatten().and_then(|digits| digits.parse::<u32>().ok()).is_some_and(|generation| generation >= 3)
 }
 
 #[derive(PartialEq, Default, Serialize)]
@@ -106,6 +137,8 @@ pub(super) fn encode(
     capabilities: &Capabilities,
 ) -> Result<WireRequest, Ineligible> {
     conversation::check(request, capabilities)?;
+    let model = model.strip_prefix("models/").unwrap_or(model);
+    let call_signature = demands_signatures(model).then_some(NO_SIGNATURE);
     let Conversation { system, turns, mut dropped } = Conversation::of(request)?;
     let contents = turns
         .iter()
@@ -114,7 +147,7 @@ pub(super) fn encode(
                 Speaker::User => "user",
                 Speaker::Model => "model",
             };
-            let parts = turn.items.iter().map(|item| part(*item, &mut dropped)).collect::<Result<_, _>>()?;
+            let parts = turn.items.iter().map(|item| part(*item, call_signature)).collect::<Result<_, _>>()?;
             Ok(Content { role: Some(role), parts })
         })
         .collect::<Result<_, Ineligible>>()?;
@@ -138,36 +171,42 @@ pub(super) fn encode(
     dropped.extend(request.extra.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.clone()));
     let functions = || Functions { function_declarations: request.tools.iter().map(declaration).collect() };
     let body = Body {
-        system_instruction: system.map(|text| Content { role: None, parts: vec![Part::Text(Cow::Owned(text))] }),
+        system_instruction: system.map(|text| Content {
+            role: None,
+            parts: vec![Part { kind: Kind::Text(Cow::Owned(text)), thought_signature: None }],
+        }),
         contents,
         generation_config,
         tools: (!request.tools.is_empty()).then(|| [functions()]),
         tool_config,
     };
     let body = serde_json::to_vec(&body).expect("strings, numbers and JSON values always serialize");
-    let model = model.strip_prefix("models/").unwrap_or(model);
     Ok(WireRequest { path: format!("/models/{model}:generateContent"), headers: HeaderMap::new(), body, dropped })
 }
 
-fn part<'a>(item: Item<'a>, dropped: &mut Vec<String>) -> Result<Part<'a>, Ineligible> {
+fn part<'a>(item: Item<'a>, call_signature: Option<&'static str>) -> Result<Part<'a>, Ineligible> {
     let unsupported = |what: &str| Err(Ineligible::Unsupported(what.to_owned()));
-    Ok(match item {
-        Item::Text(text) => Part::Text(Cow::Borrowed(text)),
+    let mut thought_signature = None;
+    let kind = match item {
+        Item::Text(text) => Kind::Text(Cow::Borrowed(text)),
         Item::Image(url) => {
             if let Some((mime_type, data)) = conversation::data_url(url) {
-                Part::InlineData { mime_type, data }
+                Kind::InlineData(Blob { mime_type, data })
             } else if url.starts_with("gs://") || url.starts_with("https://generativelanguage.googleapis.com/") {
-                Part::FileData { file_uri: url }
+                Kind::FileData(File { file_uri: url })
             } else {
                 return unsupported("images by web address");
             }
         }
         Item::Call(call) => {
             let arguments = if call.arguments.trim().is_empty() { "{}" } else { call.arguments.trim() };
-            match serde_json::from_str::<&RawValue>(arguments) {
-                Ok(args) if args.get().starts_with('{') => Part::FunctionCall { name: &call.name, args },
-                _ => return unsupported("tool call arguments that are not a JSON object"),
-            }
+            let Some(args) =
+                serde_json::from_str::<&RawValue>(arguments).ok().filter(|args| args.get().starts_with('{'))
+            else {
+                return unsupported("tool call arguments that are not a JSON object");
+            };
+            thought_signature = call_signature;
+            Kind::FunctionCall(Call { name: &call.name, args })
         }
         Item::Result { name: None, .. } => return unsupported("a tool result whose call is not in the conversation"),
         Item::Result { message, name: Some(name), .. } => {
@@ -175,18 +214,16 @@ fn part<'a>(item: Item<'a>, dropped: &mut Vec<String>) -> Result<Part<'a>, Ineli
                 return unsupported("images in tool results");
             }
             let text = message.text();
-            if message.name.as_deref().is_some_and(|given| given != name) {
-                note(dropped, "messages.name");
-            }
             // The response has to be an object.
             let response = match serde_json::from_str(&text) {
                 Ok(object @ Value::Object(_)) => object,
                 Ok(other) => json!({ "result": other }),
                 Err(_) => json!({ "result": text }),
             };
-            Part::FunctionResponse { name, response }
+            Kind::FunctionResponse(Response { name, response })
         }
-    })
+    };
+    Ok(Part { kind, thought_signature })
 }
 
 fn config<'a>(request: &'a ChatRequest, capabilities: &Capabilities, dropped: &mut Vec<String>) -> Config<'a> {

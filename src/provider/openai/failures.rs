@@ -97,7 +97,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule::says(&["incorrect api key", "invalid api key"], Auth, Key).at(&[400, 403]),
     Rule::code(&["unsupported_country_region_territory"], Permission, Provider),
     // Fireworks: 412 for an account that was suspended, for want of money as a rule.
-    Rule::says(&["suspended"], QuotaExhausted, Key).at(&[412]),
+    Rule::says(&["account*suspended"], QuotaExhausted, Key).at(&[412]),
     // --- the model ---
     Rule::code(
         &[

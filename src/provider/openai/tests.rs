@@ -231,17 +231,17 @@ fn an_answer_is_read_whole() {
     assert_eq!(answer(openai(), &body), expected);
 }
 
-fn with_message(message: Value, finish: &str) -> Answer {
+fn with_message(message: &Value, finish: &str) -> Answer {
     answer(server(), &json!({"choices": [{"message": message, "finish_reason": finish}]}))
 }
 
 #[test]
 fn the_parts_of_a_message_are_told_apart() {
-    let refused = with_message(json!({"content": null, "refusal": "I cannot"}), "stop");
+    let refused = with_message(&json!({"content": null, "refusal": "I cannot"}), "stop");
     assert_eq!((refused.text, refused.refusal.as_deref(), refused.finish), (None, Some("I cannot"), Finish::Refusal));
 
     for key in ["reasoning_content", "reasoning"] {
-        let thought = with_message(json!({"content": "", key: "Hmm"}), "length");
+        let thought = with_message(&json!({"content": "", key: "Hmm"}), "length");
         assert_eq!(
             (thought.text.as_deref(), thought.reasoning.as_deref(), thought.finish),
             (Some(""), Some("Hmm"), Finish::Length)
@@ -251,7 +251,7 @@ fn the_parts_of_a_message_are_told_apart() {
         {"type": "thinking", "thinking": [{"type": "text", "text": "Hmm"}]},
         {"type": "text", "text": "Yes"}, {"type": "text", "text": "!"},
     ]});
-    let chunked = with_message(chunks, "stop");
+    let chunked = with_message(&chunks, "stop");
     assert_eq!((chunked.text.as_deref(), chunked.reasoning.as_deref()), (Some("Yes!"), Some("Hmm")));
 }
 
@@ -259,7 +259,7 @@ fn the_parts_of_a_message_are_told_apart() {
 fn tool_calls_are_read_in_every_shape() {
     let call = |id: &str, arguments: &str| ToolCall { id: id.into(), name: "f".into(), arguments: arguments.into() };
     let read = |message: Value, finish: &str| {
-        let answer = with_message(message, finish);
+        let answer = with_message(&message, finish);
         (answer.finish, answer.tool_calls)
     };
     let usual = json!({"content": null, "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]});
