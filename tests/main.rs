@@ -1,1 +1,3 @@
+//! Integration tests: real sockets, one binary.
 
+mod simulate;
