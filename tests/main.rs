@@ -4,4 +4,5 @@
 
 mod embedded;
 mod end_to_end;
+mod simulate;
 mod support;
