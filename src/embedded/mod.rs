@@ -6,6 +6,8 @@
 //! leaves last stops the server. A process that is killed leaves the server running, and the next one to start
 //! adopts it; a server that crashed is started again and recovers by itself.
 //!
+//! Like `psql`, it reads the environment itself: `SLUICE_PG_BIN` and `PATH` say where the programs are.
+//!
 //! Layout of the data directory: `data/` (the cluster), `run/` (the socket), `postgres.log`, `start.lock`
 //! (held while starting or stopping), `users.lock`.
 
@@ -114,6 +116,10 @@ impl EmbeddedPostgres {
                 return Err(EmbeddedError::TimedOut { what: "stop", limit: STOP_TIMEOUT, log: self.place.log() });
             }
             tokio::time::sleep(POLL).await;
+        }
+        if self.socket_dir != self.place.path("run") {
+            // The short one under /tmp is made again when it is needed; that it stays behind harms nobody.
+            let _ = std::fs::remove_dir(&self.socket_dir);
         }
         drop(start_lock);
         Ok(())
