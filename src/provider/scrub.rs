@@ -15,9 +15,10 @@ pub(super) const REDACTED: &str = "[REDACTED]";
 static KEYS: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(
         r#"(?ix)
-        ( \b(?:bearer|basic)\s+ | \b(?:x-api-key|x-goog-api-key|api[-_]key|authorization|access_token)["']?\s*[:=]\s*["']?(?:bearer\s+|basic\s+)? | [?&]key= )
+        ( \b(?:x-api-key|x-goog-api-key|api[-_]key|authorization|access_token)["']?\s*[:=]\s*["']?(?:bearer\s+|basic\s+)? | [?&]key= )
         [^\s"',;&<>]{4,}
-        | \b(?:sk|rk|pk|gsk|fw|key|tgp_v1)[-_][a-z0-9_*.\-]{8,}
+        | ( \bbearer\s+ ) [^\s"',;&<>]{8,}
+        | \b(?:sk|gsk|fw|tgp_v1)[-_][a-z0-9_*.\-]{8,}
         | \bxai-[a-z0-9_*.\-]{8,}
         | \bAIza[a-z0-9_*\-]{8,}
         | \b(?:AKIA|ASIA)[A-Z0-9]{12,}
@@ -31,7 +32,7 @@ pub(super) fn clean(message: &str) -> String {
     // Enough to work on: a key that straddles the final cut is scrubbed whole before it is cut.
     let head = head(message, MESSAGE_CHARS * 8);
     let scrubbed = KEYS.replace_all(head, |found: &regex::Captures<'_>| {
-        format!("{}{REDACTED}", found.get(1).map_or("", |prefix| prefix.as_str()))
+        format!("{}{REDACTED}", found.get(1).or(found.get(2)).map_or("", |prefix| prefix.as_str()))
     });
     let collapsed = scrubbed.split_whitespace().collect::<Vec<_>>().join(" ").replace('\0', "\u{fffd}");
     let short = self::head(&collapsed, MESSAGE_CHARS);
@@ -63,6 +64,12 @@ mod tests {
             ("Incorrect API key provided: sk-ab********wxyz. Find", "Incorrect API key provided: [REDACTED] Find"),
             ("key AIzaSyA-1234567890abcdef is bad", "key [REDACTED] is bad"),
             ("got Authorization: Bearer abc.def-ghi", "got Authorization: Bearer [REDACTED]"),
+            ("authorization=basic dXNlcjpw", "authorization=basic [REDACTED]"),
+            ("the token Bearer 0123456789", "the token Bearer [REDACTED]"),
+            (
+                "no bearer token; key-value-stores and API key provided",
+                "no bearer token; key-value-stores and API key provided",
+            ),
             ("header x-api-key: 0123456789", "header x-api-key: [REDACTED]"),
             (r#"{"x-api-key": "0123456789"}"#, r#"{"x-api-key": "[REDACTED]"}"#),
             ("GET /models?key=0123456789&alt=sse", "GET /models?key=[REDACTED]&alt=sse"),
