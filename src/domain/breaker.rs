@@ -402,6 +402,16 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_back_forgets_nothing() {
+        let mut breaker = Breaker::new(SETTINGS);
+        for _ in 0..3 {
+            call(&mut breaker, Sign::Bad, START);
+        }
+        call(&mut breaker, Sign::Bad, START - SETTINGS.window);
+        assert!(matches!(breaker.state(), State::Open { .. }));
+    }
+
+    #[test]
     fn one_probe_goes_when_its_time_is_over() {
         let mut breaker = opened();
         let due = START + SETTINGS.open;

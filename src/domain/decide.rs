@@ -4,7 +4,7 @@
 //! asks three questions in turn:
 //!
 //! 1. Is the job over? An accepted answer, a request that no rung would take, attempts or time used up.
-//! 2. How does each rung stand? What the job's own history says of it ([`standing`]), what gate and breaker say of it
+//! 2. How does each rung stand? What the job's own history says of it, what gate and breaker say of it
 //!    ([`RungHealth`]), and whether a closed one is worth waiting for.
 //! 3. Which is the first that may be called? If none may now, until when is there nothing to do?
 //!
@@ -329,7 +329,8 @@ fn is_passed_over(job: &Job, route: &Route, rung: &Rung, hold: Hold, now: Timest
             // What lies ahead of now is a clock that differs; it must not lengthen the wait.
             let limit = job.ready_at.max(hold.since).min(now) + patience;
             let limit = job.deadline.map_or(limit, |deadline| limit.min(deadline - rung.total_timeout));
-            now >= limit || hold.until > limit
+            // It opens later than now, so this is true also where patience has ended already.
+            hold.until > limit
         }
     }
 }

@@ -221,7 +221,7 @@ impl Journey {
         };
         if !shared.lease_is_fresh() {
             // Perhaps declared dead: others may have this job. Wait for the heartbeat to say.
-            plan.gate.abandon(&rung.target, permit);
+            plan.gate.abandon(&rung.target, permit, shared.clock.now());
             tokio::select! {
                 () = shared.lease_renewed() => {}
                 () = shared.stop.cancelled() => {}
@@ -241,14 +241,14 @@ impl Journey {
         let (report, permit) = match report {
             Some(Ok(report)) => (report, Some(permit)),
             Some(Err(ineligible)) => {
-                plan.gate.abandon(&rung.target, permit);
+                plan.gate.abandon(&rung.target, permit, ended_at);
                 if let Some(slot) = self.ineligible.get_mut(index) {
                     *slot = Some(ineligible);
                 }
                 return;
             }
             None => {
-                plan.gate.abandon(&rung.target, permit);
+                plan.gate.abandon(&rung.target, permit, ended_at);
                 let why = if recalled.is_cancelled() { "the job was cancelled" } else { "the worker was stopped" };
                 (abandoned(started_at, ended_at, why), None)
             }

@@ -302,6 +302,14 @@ fn a_retry_waits_as_long_as_the_provider_asked() {
 }
 
 #[test]
+fn a_retry_that_is_due_later_than_the_rung_opens_is_what_patience_is_asked_for() {
+    let route = Route { patience: Patience::For(SECOND * 30), ..route(2) };
+    let history = [Attempt { retry_at: Some(NOW + SECOND * 50), ..failed(0, Class::Overloaded) }];
+    let health = [closed(Closed::Breaker, SECOND * 10), RungHealth::Open];
+    assert_eq!(called(&decide(&job(), &route, &[0, 1], &history, &health, NOW)), Some(1));
+}
+
+#[test]
 fn a_prompt_that_is_too_long_moves_only_to_a_larger_window() {
     let mut route = route(5);
     for (rung, window) in route.rungs.iter_mut().zip([Some(8_000), Some(4_000), Some(8_000), None, Some(128_000)]) {
@@ -364,6 +372,19 @@ fn patience_counts_from_the_first_of_several_waits() {
 }
 
 #[test]
+fn a_failure_between_two_waits_begins_the_patience_anew() {
+    let at = |minutes: u32, class, asked: Option<u32>| {
+        let ended_at = NOW + MINUTE * minutes;
+        Attempt { ended_at, retry_at: asked.map(|asked| ended_at + MINUTE * asked), ..failed(0, class) }
+    };
+    let waits = [at(0, Class::RateLimit, Some(1)), at(9, Class::RateLimit, Some(3))];
+    assert_eq!(called(&after(&route(2), &waits, NOW + MINUTE * 9)), Some(1));
+    let [first, last] = waits;
+    let history = [first, at(2, Class::Network, None), last];
+    assert_eq!(wait_until(&after(&route(2), &history, NOW + MINUTE * 9)), Some(NOW + MINUTE * 12));
+}
+
+#[test]
 fn a_rejected_key_leaves_the_rung_to_the_next_key() {
     // The gate says open because the provider has another key: that is tried before any dearer rung.
     assert_eq!(next_call(&route(2), &[failed(0, Class::Auth)]), Some(0));
@@ -383,6 +404,23 @@ fn when_all_rungs_are_passed_the_next_lap_begins_after_a_pause() {
     // In the new lap the first rung may fail and be passed again.
     let more = [&history[..], &history[..1]].concat();
     assert_eq!(next_call(&route(2), &more), Some(1));
+}
+
+#[test]
+fn in_a_new_lap_each_rung_has_all_its_tries_again() {
+    let route = Route { max_attempts: 100, ..route(2) };
+    let lap = [vec![failed(0, Class::ServerError); 3], vec![failed(1, Class::ServerError); 3]].concat();
+    let then = |failures: usize| [&lap[..], &lap[..failures]].concat();
+    assert_eq!(next_call(&route, &then(2)), Some(0));
+    assert_eq!(next_call(&route, &then(3)), Some(1));
+}
+
+#[test]
+fn a_passed_rung_that_is_tried_again_pauses_for_all_attempts_so_far() {
+    let history = [rejected(0, SoftFailure::Empty), failed(1, Class::ServerError), failed(1, Class::ServerError)];
+    let health = [RungHealth::Open, closed(Closed::Auth, HOUR)];
+    let step = decide(&job(), &route(2), &[0, 1], &history, &health, NOW);
+    assert_eq!(wait_until(&step), Some(NOW + crate::domain::backoff::delay(job().id, 3)));
 }
 
 #[test]
