@@ -1,14 +1,15 @@
 //! The simulator over real sockets: what each dialect, quota and fault looks like from outside.
 
 use serde_json::{Value, json};
+use sluice::simulate::chance::Spread;
 use sluice::simulate::{
     Dialect, Fault, FaultKind, FaultRule, Limits, Model, Output, Price, Provider, QuotaScope, Scenario, Simulator,
     Tolerances, count_tokens, request_hash,
 };
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 const DIALECTS: [(&str, Dialect); 3] =
     [("openai", Dialect::Openai), ("anthropic", Dialect::Anthropic), ("gemini", Dialect::Gemini)];
@@ -20,7 +21,7 @@ fn scenario() -> Scenario {
 }
 
 fn start(scenario: Scenario) -> Simulator {
-    Simulator::start(scenario, "127.0.0.1:0".parse().unwrap()).unwrap()
+    Simulator::start(scenario, SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port on loopback")
 }
 
 fn with(change: impl Fn(&mut Provider)) -> Simulator {
@@ -67,7 +68,8 @@ fn send(simulator: &Simulator, method: &str, path: &str, headers: &str, body: &s
     let end = raw.windows(4).position(|window| window == b"\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
     let head = String::from_utf8_lossy(&raw[..end]).into_owned();
     let mut lines = head.split("\r\n");
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let status_line = lines.next().unwrap_or_default();
+    let status = status_line.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
     let headers: BTreeMap<String, String> = lines
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -102,7 +104,7 @@ fn call(simulator: &Simulator, provider: &str, prompt: &str) -> std::io::Result<
 }
 
 fn ok(simulator: &Simulator, provider: &str, prompt: &str) -> Reply {
-    let reply = call(simulator, provider, prompt).unwrap();
+    let reply = call(simulator, provider, prompt).expect("an answer");
     assert_eq!(reply.status, 200, "{}", reply.text());
     reply
 }
@@ -673,4 +675,75 @@ async fn it_starts_and_stops_within_a_runtime() {
     assert_eq!(simulator.base_url("gemini"), Some(format!("http://{}/gemini/v1beta", simulator.addr())));
     assert_eq!(simulator.base_url("nobody"), None);
     simulator.stop();
+}
+
+/// A measurement, not a test: `cargo test --release --test main simulate::throughput -- --ignored --nocapture`.
+///
+/// Counts the processor time of the simulator's one thread alone, so that the clients, which cost more, do not matter.
+#[test]
+#[ignore = "a measurement; it takes some seconds"]
+#[expect(clippy::cast_precision_loss, reason = "for display")]
+fn throughput_per_core() {
+    const CLIENTS: usize = 4;
+    const CALLS: usize = 20_000;
+    let simulator = with(|provider| {
+        provider.quota = Limits { requests_per_minute: Some(1_000_000_000), ..Limits::default() };
+        provider.output = Output::Tokens(Spread::Fixed(250.0));
+    });
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let address = simulator.addr();
+            scope.spawn(move || keep_calling(address, client, CALLS));
+        }
+    });
+    let wall = started.elapsed().as_secs_f64();
+    let calls = simulator.verdict().total.by_status[&200];
+    assert_eq!(calls, (CLIENTS * CALLS) as u64);
+    let cpu = cpu_seconds_of_threads("simulator");
+    println!(
+        "{calls} calls of 1 KB: {:.0} per second of one core ({:.0}/s by the clock)",
+        calls as f64 / cpu,
+        calls as f64 / wall
+    );
+}
+
+/// Keeps 25 connections busy.
+fn keep_calling(address: SocketAddr, client: usize, calls: usize) {
+    let mut streams: Vec<TcpStream> = (0..25).map(|_| TcpStream::connect(address).expect("a connection")).collect();
+    let filling = "x".repeat(1000);
+    let mut buffer = vec![0; 64 << 10];
+    for round in 0..calls / streams.len() {
+        for (index, stream) in streams.iter_mut().enumerate() {
+            let prompt = format!("{client} {round} {index} {filling}");
+            let body = json!({"model": "m", "messages": [{"role": "user", "content": prompt}]}).to_string();
+            let length = body.len();
+            let head =
+                format!("POST /openai/v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+            stream.write_all((head + &body).as_bytes()).expect("a request");
+        }
+        for stream in &mut streams {
+            // The answer is one line of JSON that nothing else ends like.
+            let mut got = 0;
+            while !buffer[..got].ends_with(b"\"fp_simulated\"}") {
+                let read = stream.read(&mut buffer[got..]).expect("an answer");
+                assert!(read > 0, "closed: {}", String::from_utf8_lossy(&buffer[..got]));
+                got += read;
+            }
+        }
+    }
+}
+
+/// Processor time of this process's threads of that name, from /proc; a tick is a hundredth of a second on Linux.
+fn cpu_seconds_of_threads(name: &str) -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux");
+    let ticks = tasks.filter_map(|task| {
+        let path = task.ok()?.path();
+        let stat = std::fs::read_to_string(path.join("stat")).ok()?;
+        let (head, fields) = stat.rsplit_once(')')?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let ticks = fields[11].parse::<f64>().ok()? + fields[12].parse::<f64>().ok()?;
+        head.ends_with(name).then_some(ticks)
+    });
+    ticks.sum::<f64>() / 100.0
 }

@@ -67,7 +67,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::cast_precision_loss, reason = "small counts")]
     fn a_lognormal_has_the_median_and_the_tail_it_was_given() {
         let spread = Spread::Lognormal { median: 0.4, p99: 3.0 };
         let mut drawn: Vec<f64> = (0..20_000).map(|i| spread.draw(mix(7, i))).collect();
