@@ -227,7 +227,7 @@ fn prompts() -> String {
                     { "role": "system", "content": "You sort support tickets into billing, fault or praise." },
                     { "role": "user", "content": format!("Ticket {number}: my invoice of last month shows item {} twice.", number % 97) },
                 ],
-                "max_tokens": 200,
+                "max_tokens": 600,
             },
         });
         lines.push_str(&body.to_string());

@@ -136,9 +136,9 @@ fn dollars(nanos: u64) -> String {
 mod tests {
     use super::*;
 
-    fn args(listen: &str) -> SimulateArgs {
+    fn args(listen: &str) -> Args {
         let listen = listen.parse().unwrap();
-        SimulateArgs { listen, scenario: None, worker_threads: None, format: Format::Json }
+        Args { listen, scenario: None, worker_threads: None }
     }
 
     #[test]
@@ -169,11 +169,11 @@ mod tests {
     fn a_scenario_that_is_wrong_is_named_with_its_file_and_place() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "[providers.a]\ndialect = \"openai\"\nlatnecy = {}\n").unwrap();
-        let wrong = SimulateArgs { scenario: Some(file.path().to_owned()), ..args("127.0.0.1:0") };
+        let wrong = Args { scenario: Some(file.path().to_owned()), ..args("127.0.0.1:0") };
         let error = format!("{:#}", start(&wrong).unwrap_err());
         assert!(error.contains(&file.path().display().to_string()), "{error}");
         assert!(error.contains("line 3") && error.contains("latnecy"), "{error}");
-        let missing = SimulateArgs { scenario: Some("/nowhere.toml".into()), ..args("127.0.0.1:0") };
+        let missing = Args { scenario: Some("/nowhere.toml".into()), ..args("127.0.0.1:0") };
         assert!(start(&missing).unwrap_err().to_string().contains("/nowhere.toml"));
     }
 

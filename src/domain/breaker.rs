@@ -84,6 +84,7 @@ impl Sign {
             | ErrorClass::ServerError
             | ErrorClass::Timeout
             | ErrorClass::Network
+            | ErrorClass::Unreachable
             | ErrorClass::SoftFailure => Self::Bad,
             ErrorClass::RateLimit
             | ErrorClass::RateLimitDaily
@@ -382,8 +383,8 @@ mod tests {
 
     #[test]
     fn limits_keys_money_and_requests_say_nothing_about_health() {
-        use ErrorClass::{Network, Overloaded, ServerError, SoftFailure, Timeout};
-        let bad = [Overloaded, ServerError, Timeout, Network, SoftFailure];
+        use ErrorClass::{Network, Overloaded, ServerError, SoftFailure, Timeout, Unreachable};
+        let bad = [Overloaded, ServerError, Timeout, Network, Unreachable, SoftFailure];
         for &class in ErrorClass::ALL {
             let expected = if bad.contains(&class) { Sign::Bad } else { Sign::Neutral };
             assert_eq!(Sign::of(&Outcome::Failed(class)), expected, "{class}");

@@ -370,9 +370,6 @@ impl Provider {
     }
 }
 
-/// The code of a failure before a connection was there.
-pub const NOT_CONNECTED: &str = "not_connected";
-
 /// What came back.
 struct Reply {
     status: u16,
@@ -432,9 +429,8 @@ fn broken(error: &reqwest::Error, when: &str) -> Failure {
         (true, false) => format!("no connection: {root}"),
         (false, _) => format!("the connection broke {when}: {root}"),
     };
-    // The code tells that nothing was sent, so that nothing can have been billed.
-    let code = error.is_connect().then(|| NOT_CONNECTED.to_owned());
-    Failure { code, ..Failure::new(ErrorClass::Network, Scope::Network, scrub::clean(&what)) }
+    let class = if error.is_connect() { ErrorClass::Unreachable } else { ErrorClass::Network };
+    Failure::new(class, Scope::Network, scrub::clean(&what))
 }
 
 /// The id under which the provider knows the request, for its support.

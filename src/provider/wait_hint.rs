@@ -34,6 +34,7 @@ pub fn of_failure(class: ErrorClass, reply: &WireReply<'_>, body: &Value, messag
         | ErrorClass::Conflict => of_message(message, now),
         // The messages of these quote prompts, and waiting does not help them anyway.
         ErrorClass::Network
+        | ErrorClass::Unreachable
         | ErrorClass::Auth
         | ErrorClass::Permission
         | ErrorClass::NotFound

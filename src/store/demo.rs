@@ -22,7 +22,7 @@ impl Store {
         sqlx::query!(
             "insert into sluice.job (batch, custom_id, request)
              select $1, 'review-' || n,
-                    jsonb_build_object('max_tokens', 200, 'messages', jsonb_build_array(jsonb_build_object(
+                    jsonb_build_object('max_tokens', 600, 'messages', jsonb_build_array(jsonb_build_object(
                         'role', 'user', 'content', 'Review ' || n || ': it came late and the box was open. Is the author angry?')))
                from generate_series(1, $2::bigint) n",
             batch,

@@ -16,6 +16,9 @@ pub const PACE: Duration = Duration::from_secs(1);
 /// No word from anywhere for this long while calls fail: the trouble is probably ours.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// How long nobody is called when nobody can be reached.
+const OFFLINE_REST: Duration = Duration::from_secs(5);
+
 /// What is known of a provider, beside its bucket.
 #[derive(Debug)]
 pub struct ProviderState {
@@ -25,6 +28,8 @@ pub struct ProviderState {
     key_closed: Mutex<Option<Shut>>,
     paused: Mutex<Option<Timestamp>>,
     recheck: Duration,
+    /// Shared by all providers.
+    offline: Arc<Mutex<Option<Shut>>>,
     /// When it last said anything at all, and when it was last tried in vain. Milliseconds since the epoch; 0: never.
     last_contact: AtomicI64,
     last_silence: AtomicI64,
@@ -48,6 +53,8 @@ pub struct Gate {
     buckets: BTreeMap<String, Arc<Bucket>>,
     providers: BTreeMap<String, Arc<ProviderState>>,
     targets: HashMap<Target, Arc<TargetState>>,
+    /// Nobody can be reached: the trouble is probably ours, and every call would only say so again.
+    offline: Arc<Mutex<Option<Shut>>>,
     /// Told whenever something may have opened.
     changed: Notify,
 }
@@ -113,6 +120,7 @@ impl TargetState {
         }
         let shut = still_shut(&self.provider.key_closed, now)
             .or_else(|| still_shut(&self.closed, now))
+            .or_else(|| still_shut(&self.provider.offline, now))
             .or_else(|| {
                 let (since, until) = lock(&self.breaker).peek(now)?;
                 Some(Shut { reason: Closed::Breaker, since, until })
@@ -143,6 +151,7 @@ impl Gate {
                 .collect(),
             providers: BTreeMap::new(),
             targets: HashMap::new(),
+            offline: Arc::new(Mutex::new(None)),
             changed: Notify::new(),
         };
         for (name, setup) in providers {
@@ -156,6 +165,7 @@ impl Gate {
                 key_closed: Mutex::new(None),
                 paused: Mutex::new(None),
                 recheck: setup.recheck,
+                offline: Arc::clone(&gate.offline),
                 last_contact: AtomicI64::new(0),
                 last_silence: AtomicI64::new(0),
             });
@@ -237,14 +247,19 @@ impl Gate {
         match (actual, class) {
             (Some(actual), _) => hold.correct(actual),
             // It never got there, so it used nothing.
-            (None, Some(ErrorClass::Network)) => hold.correct(Charge::default()),
+            (None, Some(ErrorClass::Unreachable)) => hold.correct(Charge::default()),
             (None, _) => {}
         }
-        let silent = class == Some(ErrorClass::Network) || class == Some(ErrorClass::Timeout);
+        let silent = matches!(class, Some(ErrorClass::Unreachable | ErrorClass::Network | ErrorClass::Timeout));
         let seen = if silent { &provider.last_silence } else { &provider.last_contact };
         seen.store(now.0, Ordering::Relaxed);
         // When nobody at all can be reached, the trouble is ours and no target is to blame.
-        let sign = if silent && self.is_cut_off(now) { breaker::Sign::Neutral } else { breaker::Sign::of(outcome) };
+        let cut_off = silent && self.is_cut_off(now);
+        if cut_off && still_shut(&self.offline, now).is_none() {
+            tracing::warn!("no provider can be reached; resting all of them for a moment");
+            shut_for(&self.offline, Closed::Breaker, OFFLINE_REST, now);
+        }
+        let sign = if cut_off { breaker::Sign::Neutral } else { breaker::Sign::of(outcome) };
         lock(&target.breaker).record(breaker, sign, now);
         let wait = failure.and_then(|failure| failure.wait);
         match class {
@@ -271,6 +286,7 @@ impl Gate {
             Some(
                 ErrorClass::Timeout
                 | ErrorClass::Network
+                | ErrorClass::Unreachable
                 | ErrorClass::InvalidRequest
                 | ErrorClass::ContextLength
                 | ErrorClass::ContentPolicy

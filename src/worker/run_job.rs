@@ -11,7 +11,6 @@ use crate::domain::{
     Timestamp, Usage, UsageSource, Verdict, eligibility, estimate,
 };
 use crate::provider::CallReport;
-use crate::provider::transport::NOT_CONNECTED;
 use crate::store::claim::{Claimed, PastAttempt};
 use crate::store::settle::{AttemptRow, EndingRow, Labels, ParkRow};
 use serde_json::{Value, json};
@@ -506,8 +505,8 @@ fn abandoned(started_at: Timestamp, ended_at: Timestamp, why: &str) -> CallRepor
 /// Whether the provider may have generated an answer that never reached us whole.
 fn may_have_been_billed(failure: &Failure, status: Option<u16>) -> bool {
     match failure.class {
-        ErrorClass::Timeout | ErrorClass::Abandoned | ErrorClass::Cancelled => true,
-        ErrorClass::Network => failure.code.as_deref() != Some(NOT_CONNECTED),
+        ErrorClass::Timeout | ErrorClass::Network | ErrorClass::Abandoned | ErrorClass::Cancelled => true,
+        ErrorClass::Unreachable => false,
         _ => status.is_some_and(|status| (200..300).contains(&status)) && failure.code.is_none(),
     }
 }

@@ -43,7 +43,7 @@ fn hopeless(route: &Route, attempt: &Attempt) -> Option<Ending> {
 }
 
 fn used_up(job: &Job, route: &Route, history: &[Attempt]) -> Option<Ending> {
-    let most = usize::from(job.max_attempts.map_or(route.max_attempts, |own| own.min(route.max_attempts)).max(1));
+    let most = usize::from(job.max_attempts.unwrap_or(route.max_attempts).max(1));
     let counted: Vec<&Outcome> =
         history.iter().map(|attempt| &attempt.outcome).filter(|outcome| counts(outcome)).collect();
     if let Some((class, words)) = counted.last().filter(|_| counted.len() >= most).and_then(|last| in_words(last)) {

@@ -233,13 +233,13 @@ async fn a_broken_connection_is_the_networks_fault() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_the_networks_fault() {
+async fn a_refused_connection_is_told_apart_from_a_broken_one() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
     drop(listener);
     let report = call(endpoint(&url), &PATIENT).await;
     let failure = report.result.unwrap_err();
-    assert_eq!((failure.class, failure.scope, report.status), (ErrorClass::Network, Scope::Network, None));
+    assert_eq!((failure.class, failure.scope, report.status), (ErrorClass::Unreachable, Scope::Network, None));
     assert!(failure.message.contains("refused"), "{}", failure.message);
 }
 
