@@ -52,25 +52,22 @@ impl Context {
     async fn connect(global: &GlobalArgs, keys: Keys) -> anyhow::Result<Self> {
         let config = Config::load_with(global.config.as_deref(), environment(global), keys)?;
         let log = telemetry::init(&log_settings(global, &config, keys)).ok();
-        let (store, private) = match &config.database.url {
-            Some(url) => {
-                // The URL is not repeated in the error: it may hold a password.
-                let options: PgConnectOptions = url.expose_secret().parse().context("database.url")?;
-                (Store::connect(options, config.database.max_connections).await?, None)
-            }
-            None => {
-                let options = Options {
-                    data_dir: config.database.data_dir.clone(),
-                    fsync: true,
-                    max_connections: PRIVATE_CONNECTIONS.max(config.database.max_connections),
-                };
-                let private = EmbeddedPostgres::start(&options).await.context(
-                    "no database.url is configured, so a private Postgres is kept, and it could not be started",
-                )?;
-                let options = private.connect_options("sluice");
-                (Store::connect(options, config.database.max_connections).await?, Some(private))
-            }
+        let (options, private) = if let Some(url) = &config.database.url {
+            // The URL is not repeated in the error: it may hold a password.
+            let options: PgConnectOptions = url.expose_secret().parse().context("database.url")?;
+            (options, None)
+        } else {
+            let options = Options {
+                data_dir: config.database.data_dir.clone(),
+                fsync: true,
+                max_connections: PRIVATE_CONNECTIONS.max(config.database.max_connections),
+            };
+            let private = EmbeddedPostgres::start(&options)
+                .await
+                .context("no database.url is configured, so a private Postgres is kept, and it could not be started")?;
+            (private.connect_options("sluice"), Some(private))
         };
+        let store = Store::connect(options, config.database.max_connections).await?;
         Ok(Self { config, store, output: Output::new(global), private, _log: log })
     }
 

@@ -35,7 +35,9 @@ pub fn manual() -> anyhow::Result<ExitCode> {
 fn describe_commands(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
         let man = clap_mangen::Man::new(sub.clone().disable_help_flag(true));
-        page.extend_from_slice(format!(".SH \"{}\"\n", sub.get_bin_name().unwrap_or_default().to_uppercase()).as_bytes());
+        page.extend_from_slice(
+            format!(".SH \"{}\"\n", sub.get_bin_name().unwrap_or_default().to_uppercase()).as_bytes(),
+        );
         let mut part = Vec::new();
         man.render_description_section(&mut part)?;
         man.render_synopsis_section(&mut part)?;

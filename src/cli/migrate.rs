@@ -29,7 +29,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 
 fn say(output: &mut Output, SchemaVersion { found, known }: SchemaVersion, dry_run: bool) -> Result<(), OutputError> {
     if output.format() == Format::Json {
-        return output.json(&json!({ "from": found, "to": known, "dry_run": dry_run, "changed": found < known && !dry_run }));
+        return output
+            .json(&json!({ "from": found, "to": known, "dry_run": dry_run, "changed": found < known && !dry_run }));
     }
     match (found < known, dry_run) {
         (false, _) => output.line(format_args!("the schema is at version {known}: nothing to do")),

@@ -73,6 +73,12 @@ pub enum LogFormat {
 /// Every command.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
+    /// Work on jobs until told to stop
+    Worker(worker::Args),
+    /// Play the providers: every dialect, real quotas, faults
+    Simulate(simulate::Args),
+    /// Show everything at once, on a private Postgres and simulated providers
+    Demo(demo::Args),
     /// Check the configuration, without a network or a database
     Check,
     /// Bring the database's schema up to this version
@@ -81,12 +87,6 @@ pub enum Command {
     Provider(provider::Args),
     /// Pause or resume a route
     Route(route::Args),
-    /// Work on jobs until told to stop
-    Worker(worker::Args),
-    /// Play the providers: every dialect, real quotas, faults
-    Simulate(simulate::Args),
-    /// Show everything at once, on a private Postgres and simulated providers
-    Demo(demo::Args),
     /// Pause or resume a project
     Project(project::Args),
     /// Print the completions for a shell

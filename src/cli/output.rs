@@ -3,8 +3,8 @@
 use super::GlobalArgs;
 use crate::domain::NanoUsd;
 use chrono::{DateTime, SecondsFormat, Utc};
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table};
 use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 use serde_json::value::RawValue;
 use std::fmt;
@@ -275,7 +275,9 @@ impl Report {
 
     fn to_table(&self) -> Table {
         let mut table = Table::new();
-        table.set_content_arrangement(ContentArrangement::Dynamic);
+        table
+            .load_style(NOTHING.header_separator(LineStyle::none().fill('─').junction('─')))
+            .set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header(&self.columns);
         for row in self.rows.iter().chain(&self.total) {
             table.add_row(row.iter().map(|cell| match cell {
