@@ -1,6 +1,8 @@
 //! Sluice: a persistent job queue and worker daemon for batch AI requests, on Postgres.
 
+pub mod config;
 pub mod domain;
+pub mod embedded;
 pub mod provider;
 pub mod simulate;
 pub mod store;

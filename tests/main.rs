@@ -1,1 +1,6 @@
+//! Every integration test is a module of this one binary, so that one Postgres cluster serves the whole run.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+#![allow(clippy::print_stderr, reason = "libtest shows it beside the test that failed")]
 
+mod embedded;
+mod support;

@@ -1,0 +1,177 @@
+//! The configuration: one TOML file, overridden by the environment, checked as a whole.
+//!
+//! Only this module reads the configuration's files and variables. Loading needs neither a network nor a database,
+//! and reports every fault at once, each with the file (or variable), the key and what was expected there.
+
+mod fault;
+mod prices;
+mod provider;
+mod route;
+mod rules;
+mod scalar;
+mod section;
+mod settings;
+mod source;
+
+pub use fault::{ConfigErrors, Fault};
+pub use provider::ProviderConfig;
+pub use route::RouteConfig;
+pub use settings::{Database, Http, Log, LogFormat, Worker};
+
+use crate::domain::{Limits, Model, Target};
+use section::Context;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Everything that is configured, checked and compiled.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file that was read, when there was one.
+    pub file: Option<PathBuf>,
+    /// Where the queue is.
+    pub database: Database,
+    /// How the daemon works.
+    pub worker: Worker,
+    /// Accounts and servers, by name.
+    pub providers: BTreeMap<String, ProviderConfig>,
+    /// Limits, by bucket. A provider without a bucket of its own has one of its name, perhaps without limits.
+    pub buckets: BTreeMap<String, Limits>,
+    /// Policies, by name.
+    pub routes: BTreeMap<String, RouteConfig>,
+    /// Every target that a route uses or that has an entry of its own.
+    pub models: BTreeMap<Target, Model>,
+    /// The status endpoints.
+    pub http: Http,
+    /// What is logged and where.
+    pub log: Log,
+    /// What works but is probably not meant, in words.
+    pub warnings: Vec<String>,
+}
+
+/// Whether the providers' keys are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// A key that is configured and cannot be read is a fault.
+    Required,
+    /// No key is read: for commands that call nobody, and that may be run by people who have no keys.
+    Ignored,
+}
+
+impl Config {
+    /// Reads the file at `path`, or else at `SLUICE_CONFIG`, `./config/sluice.toml` or `/etc/sluice/sluice.toml`,
+    /// and puts `SLUICE__SECTION__KEY` variables and `DATABASE_URL` over it. Without any file the defaults hold.
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        Self::load_with(path, environment, Keys::Required)
+    }
+
+    /// [`load`](Self::load), with or without the providers' keys.
+    pub fn load_with(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        keys: Keys,
+    ) -> Result<Self, ConfigErrors> {
+        let environment: BTreeMap<String, String> = environment.into_iter().collect();
+        let file = source::find_file(path, &environment);
+        let tree = source::read(file.as_deref(), &environment)?;
+        let context = Context::new(file.clone(), environment);
+        let config = Self::from_tree(&context, tree, keys);
+        context.into_result().map(|warnings| Self { file, warnings, ..config })
+    }
+
+    /// Reads all sections, faulty or not, so that all faults are found.
+    fn from_tree(context: &Context, tree: section::Table, keys: Keys) -> Self {
+        let mut root = section::Section::new(context, String::new(), tree);
+        let database = Database::read(root.child("database"));
+        let worker = Worker::read(root.child("worker"));
+        let http = Http::read(root.child("http"));
+        let log = Log::read(root.child("log"));
+        let mut buckets = provider::read_buckets(root.children("buckets"));
+        let providers = provider::read_all(root.children("providers"), &mut buckets, keys);
+        let mut models = prices::read_models(root.table("models"), context, &providers);
+        let routes = route::read_all(root.children("routes"), &providers, &mut models);
+        root.finish();
+        let providers: BTreeMap<_, _> = providers.into_iter().map(|(name, read)| (name, read.config)).collect();
+        let config =
+            Self { file: None, database, worker, providers, buckets, routes, models, http, log, warnings: Vec::new() };
+        config.warn(context);
+        config
+    }
+
+    /// Notes what works but is probably not meant.
+    fn warn(&self, context: &Context) {
+        for (name, route) in &self.routes {
+            for rung in &route.route.rungs {
+                if rung.model.price.is_none() {
+                    context.warn(format!(
+                        "the price of {} (route {name}) is unknown, so its costs are too: add it under [models.\"{}\"]",
+                        rung.target, rung.target
+                    ));
+                }
+            }
+        }
+        if !self.routes.is_empty() && !self.routes.contains_key("default") {
+            context.warn("there is no [routes.default]: jobs that name no route will fail".to_owned());
+        }
+        for name in self.providers.keys() {
+            let is_used = |route: &RouteConfig| route.route.rungs.iter().any(|rung| rung.target.provider == *name);
+            if !self.routes.values().any(is_used) {
+                context.warn(format!("no route uses the provider {name}"));
+            }
+        }
+        for name in self.buckets.keys() {
+            if !self.providers.values().any(|provider| provider.bucket == *name) {
+                context.warn(format!("no provider uses the bucket {name}"));
+            }
+        }
+        for (name, provider) in &self.providers {
+            let endpoint = &provider.endpoint;
+            if endpoint.key.is_some() && endpoint.base_url.starts_with("http://") && !is_loopback(&endpoint.base_url) {
+                context.warn(format!("the key of provider {name} is sent unencrypted to {}", endpoint.base_url));
+            }
+        }
+    }
+
+    /// Without a provider and a route there is nothing that a worker could do: says what to add.
+    pub fn require_providers(&self) -> Result<(), ConfigErrors> {
+        let missing = if self.providers.is_empty() {
+            "providers"
+        } else if self.routes.is_empty() {
+            "routes"
+        } else {
+            return Ok(());
+        };
+        Err(ConfigErrors::of(Fault {
+            place: self.file.as_ref().map_or_else(
+                || "no configuration file (looked for ./config/sluice.toml and /etc/sluice/sluice.toml)".to_owned(),
+                |file| file.display().to_string(),
+            ),
+            key: missing.to_owned(),
+            problem: format!("there are no {missing}, so no job can be done"),
+            expected: "at least\n\
+                       \x20   [providers.openai]\n\
+                       \x20   api_key_env = \"OPENAI_API_KEY\"\n\
+                       \x20   [routes.default]\n\
+                       \x20   rungs = [\"openai/gpt-4o-mini\"]\n\
+                       \x20 (or try `sluice demo`, which needs no provider)"
+                .to_owned(),
+        }))
+    }
+}
+
+fn is_loopback(url: &str) -> bool {
+    reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).is_some_and(|host| {
+        let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    })
+}
+
+/// The variables of this process, as far as they are text.
+pub fn process_environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+#[cfg(test)]
+mod tests;

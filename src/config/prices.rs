@@ -1,0 +1,155 @@
+//! What models cost and can do: `[models."provider/model"]` over the catalogue that comes with the program.
+//!
+//! The catalogue (`config/prices.toml`) is keyed by vendor and the vendor's name of the model. A provider's vendor is
+//! its `vendor`, or its own name: so `[providers.openai]` finds the prices of OpenAI, and an account that is called
+//! `openai_team_b` finds them with `vendor = "openai"`.
+
+use super::provider::{self, ReadProvider};
+use super::scalar::{self, MONEY};
+use super::section::{Context, Section, Table, join, quote};
+use crate::domain::price::Price;
+use crate::domain::{Capabilities, Model, Target};
+use config::{FileFormat, ValueKind};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
+
+/// By vendor and model, aliases included.
+type Catalogue = HashMap<(String, String), Model>;
+
+/// The catalogue, read once. A fault in it is a fault of the build, and a test reads it.
+static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| parse_catalogue(include_str!("../../config/prices.toml")).0);
+
+/// What the catalogue knows of a model.
+pub(super) fn catalogued(vendor: &str, model: &str) -> Option<Model> {
+    CATALOGUE.get(&(vendor.to_owned(), model.to_owned())).cloned()
+}
+
+/// Reads `[models]`: each entry over what the catalogue says.
+pub(super) fn read_models(
+    table: Table,
+    context: &Context,
+    providers: &BTreeMap<String, ReadProvider>,
+) -> BTreeMap<Target, Model> {
+    let root = Section::new(context, "models".to_owned(), Table::new());
+    let mut models = BTreeMap::new();
+    for (name, value) in table {
+        let path = quote(&name);
+        let Some(target) = Target::parse(&name) else {
+            root.fault(&path, "has no provider or no model", "[models.\"provider/model\"]");
+            continue;
+        };
+        let ValueKind::Table(entries) = value.kind else {
+            root.fault(&path, "is not a table", "for example price = { input = \"0.15\", output = \"0.60\" }");
+            continue;
+        };
+        let vendor = providers.get(&target.provider).map(|provider| provider.vendor.as_str());
+        if vendor.is_none() {
+            let hint = scalar::nearest(&target.provider, provider::names(providers))
+                .map_or_else(String::new, |near| format!("; perhaps {near} is meant"));
+            context.warn(format!("[models.{path}] is not used: there is no provider {}{hint}", target.provider));
+        }
+        let known = vendor.and_then(|vendor| catalogued(vendor, &target.model)).unwrap_or_default();
+        let mut section = root.nested(&path, entries.into_iter().collect());
+        let model = read_model(&mut section, known);
+        section.finish();
+        models.insert(target, model);
+    }
+    models
+}
+
+/// What the section says, and for the rest what is known already.
+fn read_model(section: &mut Section<'_>, known: Model) -> Model {
+    let capabilities = known.capabilities;
+    Model {
+        price: read_price(section.child("price")).or(known.price),
+        capabilities: Capabilities {
+            context_window: section.whole("context_window", 1..=i64::MAX).or(capabilities.context_window),
+            max_output_tokens: section.whole("max_output_tokens", 1..=i64::MAX).or(capabilities.max_output_tokens),
+            json_schema: section.flag("json_schema").or(capabilities.json_schema),
+            tools: section.flag("tools").or(capabilities.tools),
+            images: section.flag("images").or(capabilities.images),
+            temperature: section.flag("temperature").or(capabilities.temperature),
+        },
+    }
+}
+
+fn read_price(mut section: Section<'_>) -> Option<Price> {
+    if section.is_empty() {
+        return None;
+    }
+    for needed in ["input", "output"] {
+        if !section.has(needed) {
+            section.fault(needed, "is missing from the price", format!("{MONEY} (\"0\" when it costs nothing)"));
+        }
+    }
+    let mut money = |key| section.parsed(key, &format!("{MONEY}, per million tokens"), scalar::nano_dollars);
+    let (input, output) = (money("input"), money("output"));
+    let (cached_input, cache_write, cache_write_1h) =
+        (money("cached_input"), money("cache_write"), money("cache_write_1h"));
+    section.finish();
+    Some(Price { input: input?, output: output?, cached_input, cache_write, cache_write_1h })
+}
+
+/// The catalogue and what is wrong with it.
+fn parse_catalogue(text: &str) -> (Catalogue, Result<(), String>) {
+    let parsed = config::Config::builder().add_source(config::File::from_str(text, FileFormat::Toml)).build();
+    let root = match parsed {
+        Ok(parsed) => parsed.cache,
+        Err(error) => return (Catalogue::new(), Err(error.to_string())),
+    };
+    let ValueKind::Table(root) = root.kind else { return (Catalogue::new(), Err("is empty".to_owned())) };
+    let context = Context::new(Some("config/prices.toml".into()), BTreeMap::new());
+    let mut root =
+        Section::new(&context, String::new(), Table::from([("vendors".to_owned(), config::Value::from(root))]));
+    let mut catalogue = Catalogue::new();
+    for (vendor, mut section) in root.children("vendors") {
+        for needed in ["as_of", "source"] {
+            if section.text(needed, "where and when the prices were read").is_none() {
+                section.fault(needed, "is missing", "where and when the prices were read");
+            }
+        }
+        for (name, value) in section.table("models") {
+            let ValueKind::Table(entries) = value.kind else {
+                section.fault(&name, "is not a table", "a model");
+                continue;
+            };
+            let mut entry = section.nested(&join("models", &quote(&name)), entries.into_iter().collect());
+            let aliases =
+                entry.parsed_list("aliases", "a list of names", |name| Ok(name.to_owned())).unwrap_or_default();
+            let model = read_model(&mut entry, Model::default());
+            for name in aliases.into_iter().chain([name]) {
+                if catalogue.insert((vendor.clone(), name.clone()), model.clone()).is_some() {
+                    entry.fault("", format!("{name} is listed twice"), "each name once");
+                }
+            }
+            entry.finish();
+        }
+        section.finish();
+    }
+    (catalogue, context.into_result().map(drop).map_err(|errors| errors.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_is_without_fault_and_every_model_in_it_has_a_price() {
+        let (catalogue, result) = parse_catalogue(include_str!("../../config/prices.toml"));
+        assert_eq!(result, Ok(()));
+        for ((vendor, model), entry) in &catalogue {
+            let price = entry.price.unwrap_or_else(|| panic!("{vendor}/{model} has no price"));
+            assert!(price.input > 0, "{vendor}/{model}");
+            assert!(price.cached_input.is_none_or(|cached| cached <= price.input), "{vendor}/{model}");
+            assert!(price.cache_write.is_none_or(|write| write >= price.input), "{vendor}/{model}");
+        }
+    }
+
+    #[test]
+    fn a_catalogue_entry_listed_twice_is_noticed() {
+        let text = "[v]\nas_of = \"2026-01-01\"\nsource = \"https://example.com\"\n[v.models]\n\
+                    a = { price = { input = \"1\", output = \"2\" } }\n\
+                    b = { price = { input = \"1\", output = \"2\" }, aliases = [\"a\"] }\n";
+        assert!(parse_catalogue(text).1.unwrap_err().contains("listed twice"));
+    }
+}

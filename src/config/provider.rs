@@ -1,0 +1,338 @@
+//! `[providers.NAME]` and `[buckets.NAME]`.
+
+use super::Keys;
+use super::scalar;
+use super::section::Section;
+use crate::domain::{BreakerSettings, Limits, Rate, Unit};
+use crate::provider::{Dialect, Endpoint, Timeouts};
+use config::ValueKind;
+use reqwest::header::{HeaderName, HeaderValue};
+use secrecy::SecretString;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A provider: whom to ask, and how to treat it.
+#[derive(Clone, Debug)]
+pub struct ProviderConfig {
+    /// Where it is and what it speaks.
+    pub endpoint: Endpoint,
+    /// The bucket whose limits its calls share.
+    pub bucket: String,
+    /// When its targets are avoided for a while.
+    pub breaker: BreakerSettings,
+    /// How long a rejected key, or one without money, rests before it is tried again.
+    pub recheck: Duration,
+}
+
+/// A provider with what only the configuration needs.
+pub(super) struct ReadProvider {
+    pub config: ProviderConfig,
+    /// The name under which the catalogue lists its models.
+    pub vendor: String,
+}
+
+/// What is known of a vendor, so that a provider of its name needs nothing but a key.
+struct Vendor {
+    name: &'static str,
+    dialect: Dialect,
+    base_url: &'static str,
+}
+
+const VENDORS: &[Vendor] = &[
+    Vendor { name: "openai", dialect: Dialect::Openai, base_url: "https://api.openai.com/v1" },
+    Vendor { name: "anthropic", dialect: Dialect::Anthropic, base_url: "https://api.anthropic.com/v1" },
+    Vendor { name: "gemini", dialect: Dialect::Gemini, base_url: "https://generativelanguage.googleapis.com/v1beta" },
+    Vendor { name: "deepseek", dialect: Dialect::Openai, base_url: "https://api.deepseek.com/v1" },
+    Vendor { name: "mistral", dialect: Dialect::Openai, base_url: "https://api.mistral.ai/v1" },
+    Vendor { name: "groq", dialect: Dialect::Openai, base_url: "https://api.groq.com/openai/v1" },
+    Vendor { name: "together", dialect: Dialect::Openai, base_url: "https://api.together.xyz/v1" },
+    Vendor { name: "fireworks", dialect: Dialect::Openai, base_url: "https://api.fireworks.ai/inference/v1" },
+    Vendor { name: "openrouter", dialect: Dialect::Openai, base_url: "https://openrouter.ai/api/v1" },
+    Vendor { name: "xai", dialect: Dialect::Openai, base_url: "https://api.x.ai/v1" },
+];
+
+/// Dialects that are planned and not spoken yet.
+const LATER: &[&str] =
+    &["openai_responses", "openai_embeddings", "completions", "azure_openai", "bedrock", "cohere", "ollama"];
+
+/// Headers that carry keys; those come from elsewhere.
+const KEY_HEADERS: &[&str] = &["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+
+const DEFAULT_TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(10),
+    // An answer that is not streamed has its first byte when it is complete.
+    first_byte: Duration::from_mins(5),
+    idle: Duration::from_secs(30),
+    total: Duration::from_mins(10),
+};
+
+pub(super) fn read_buckets(sections: Vec<(String, Section<'_>)>) -> BTreeMap<String, Limits> {
+    sections.into_iter().map(|(name, section)| (name, read_limits(section))).collect()
+}
+
+pub(super) fn read_all(
+    sections: Vec<(String, Section<'_>)>,
+    buckets: &mut BTreeMap<String, Limits>,
+    keys: Keys,
+) -> BTreeMap<String, ReadProvider> {
+    sections
+        .into_iter()
+        .map(|(name, section)| {
+            let provider = read_one(&name, section, buckets, keys);
+            (name, provider)
+        })
+        .collect()
+}
+
+fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String, Limits>, keys: Keys) -> ReadProvider {
+    let known: Vec<&str> = VENDORS.iter().map(|vendor| vendor.name).collect();
+    let vendor_name = section.text("vendor", &format!("a vendor's name, such as {}", known.join(", ")));
+    let vendor_name = vendor_name.unwrap_or_else(|| name.to_owned());
+    let vendor = VENDORS.iter().find(|vendor| vendor.name == vendor_name);
+    let dialect = read_dialect(&mut section, vendor);
+    let base_url = read_base_url(&mut section, vendor);
+    let key = read_key(name, &mut section, keys);
+    let endpoint = Endpoint {
+        name: name.to_owned(),
+        dialect,
+        base_url,
+        key,
+        headers: read_headers(section.child("headers")),
+        timeouts: read_timeouts(section.child("timeouts"), DEFAULT_TIMEOUTS),
+        max_body: section.whole("max_body_bytes", 1024..=1 << 40).unwrap_or(32 << 20),
+    };
+    let config = ProviderConfig {
+        endpoint,
+        bucket: read_bucket(name, &mut section, buckets),
+        breaker: read_breaker(section.child("breaker")),
+        recheck: section.positive_duration("recheck").unwrap_or(Duration::from_mins(10)),
+    };
+    section.finish();
+    ReadProvider { config, vendor: vendor_name }
+}
+
+fn read_dialect(section: &mut Section<'_>, vendor: Option<&Vendor>) -> Dialect {
+    let spoken: Vec<&str> = Dialect::ALL.iter().map(|dialect| dialect.as_str()).collect();
+    let expected = format!("one of {}", spoken.join(", "));
+    let from_vendor = vendor.map(|vendor| vendor.dialect);
+    let is_missing = !section.has("dialect");
+    let dialect = section.parsed("dialect", &expected, |text| {
+        Dialect::parse(text).ok_or_else(|| {
+            if LATER.contains(&text) {
+                format!("the dialect {text:?} is not supported by this version")
+            } else {
+                format!("{text:?} is not a dialect")
+            }
+        })
+    });
+    if is_missing && from_vendor.is_none() {
+        section.fault("dialect", "is missing, and the provider's name is no vendor's that is known", expected);
+    }
+    // After a fault the value is not used any more.
+    dialect.or(from_vendor).unwrap_or(Dialect::Openai)
+}
+
+fn read_base_url(section: &mut Section<'_>, vendor: Option<&Vendor>) -> String {
+    const EXPECTED: &str = "a URL such as \"https://api.example.com/v1\"";
+    let is_missing = !section.has("base_url");
+    let base_url = section.parsed("base_url", EXPECTED, |text| match reqwest::Url::parse(text) {
+        Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() => {
+            Err(format!("{text:?} is not an http or https URL"))
+        }
+        Ok(url) if url.query().is_some() || url.fragment().is_some() => {
+            Err(format!("{text:?} has a query or a fragment, and paths are appended to it"))
+        }
+        // Not repeated: it may hold a password.
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            Err("holds a user name or password".to_owned())
+        }
+        Ok(_) => Ok(text.trim_end_matches('/').to_owned()),
+        Err(error) => Err(format!("{text:?} is not a URL ({error})")),
+    });
+    match (base_url, vendor) {
+        (Some(base_url), _) => base_url,
+        (None, Some(vendor)) => vendor.base_url.to_owned(),
+        (None, None) => {
+            // No guess: a key must not be sent to a server that it does not belong to.
+            if is_missing {
+                section.fault("base_url", "is missing", EXPECTED);
+            }
+            String::new()
+        }
+    }
+}
+
+/// The key from wherever it is kept; never from the file itself.
+fn read_key(provider: &str, section: &mut Section<'_>, keys: Keys) -> Option<SecretString> {
+    const SOURCES: &str = "api_key_env = \"VARIABLE\", api_key_file = \"PATH\" or credential = \"NAME\"";
+    if section.take("api_key").is_some() {
+        section.fault("api_key", "keys do not belong into the configuration file", SOURCES);
+    }
+    if section.take("keys").is_some() {
+        section.fault("keys", "several keys per provider are not supported by this version", SOURCES);
+    }
+    let variable = section.text("api_key_env", "the name of a variable");
+    let file = section.path("api_key_file");
+    let credential = section.text("credential", "the name of a systemd credential");
+    if [variable.is_some(), file.is_some(), credential.is_some()].iter().filter(|given| **given).count() > 1 {
+        section.fault("api_key_env", "the key is given in more than one way", format!("only one of {SOURCES}"));
+        return None;
+    }
+    if keys == Keys::Ignored {
+        return None;
+    }
+    let environment = &section.context().environment;
+    if let Some(variable) = variable {
+        if !variable.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            // Not repeated: it may be the key itself.
+            section.fault("api_key_env", "is not the name of a variable", "the name, not the key");
+            return None;
+        }
+        let Some(key) = environment.get(&variable).map(|key| key.trim()).filter(|key| !key.is_empty()) else {
+            section.fault(
+                "api_key_env",
+                format!("the variable {variable} is not set, so there is no key for the provider {provider}"),
+                "a variable that holds the key",
+            );
+            return None;
+        };
+        return checked_key(key, "api_key_env", section);
+    }
+    let (name, path) = if let Some(file) = file {
+        ("api_key_file", file)
+    } else {
+        let credential = credential?;
+        let Some(dir) = environment.get("CREDENTIALS_DIRECTORY") else {
+            section.fault(
+                "credential",
+                format!("CREDENTIALS_DIRECTORY is not set, so there is no key for the provider {provider}"),
+                format!("a start by systemd with LoadCredential={credential}:PATH"),
+            );
+            return None;
+        };
+        ("credential", std::path::Path::new(dir).join(credential))
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(key) => checked_key(key.trim(), name, section),
+        Err(error) => {
+            let problem = format!("the key of the provider {provider} cannot be read from {}: {error}", path.display());
+            section.fault(name, problem, "a file that holds nothing but the key");
+            None
+        }
+    }
+}
+
+/// A key has to fit into a header. What is wrong with it is said without repeating it.
+fn checked_key(key: &str, name: &str, section: &Section<'_>) -> Option<SecretString> {
+    if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        section.fault(name, "the key is empty, or has blanks or characters in it that no key has", "the bare key");
+        return None;
+    }
+    Some(SecretString::from(key))
+}
+
+fn read_headers(mut section: Section<'_>) -> Vec<(String, String)> {
+    let mut headers = Vec::new();
+    for (name, value) in section.take_all() {
+        let ValueKind::String(value) = value.kind else {
+            section.fault(&name, "is not a text", "a header's value");
+            continue;
+        };
+        if HeaderName::try_from(name.as_str()).is_err() || HeaderValue::try_from(value.as_str()).is_err() {
+            section.fault(&name, "is not a header with a value", "for example \"OpenAI-Organization\" = \"org-1\"");
+        } else if KEY_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
+            section.fault(&name, "keys do not belong into the configuration file", "api_key_env and the like");
+        } else {
+            headers.push((name, value));
+        }
+    }
+    headers
+}
+
+/// Timeouts, each the default unless it is given.
+pub(super) fn read_timeouts(mut section: Section<'_>, defaults: Timeouts) -> Timeouts {
+    let timeouts = Timeouts {
+        connect: section.positive_duration("connect").unwrap_or(defaults.connect),
+        first_byte: section.positive_duration("first_byte").unwrap_or(defaults.first_byte),
+        idle: section.positive_duration("idle").unwrap_or(defaults.idle),
+        total: section.positive_duration("total").unwrap_or(defaults.total),
+    };
+    section.finish();
+    timeouts
+}
+
+fn read_breaker(mut section: Section<'_>) -> BreakerSettings {
+    let breaker = BreakerSettings {
+        min_calls: section.whole("min_calls", 1..=1_000_000).unwrap_or(10),
+        failure_rate: section.fraction("failure_rate").unwrap_or(0.5),
+        window: section.positive_duration("window").unwrap_or(Duration::from_mins(1)),
+        open: section.positive_duration("open").unwrap_or(Duration::from_secs(30)),
+    };
+    section.finish();
+    breaker
+}
+
+/// The provider's bucket: the one it names, or one of its own name.
+fn read_bucket(provider: &str, section: &mut Section<'_>, buckets: &mut BTreeMap<String, Limits>) -> String {
+    let named = section.text("bucket", "the name of one of the [buckets]");
+    let has_limits = section.has("limits");
+    let limits = read_limits(section.child("limits"));
+    if let Some(bucket) = named {
+        if has_limits {
+            section.fault("bucket", "there are limits too", "either limits or the bucket that has them");
+        }
+        if !buckets.contains_key(&bucket) {
+            let known: Vec<&str> = buckets.keys().map(String::as_str).collect();
+            let expected = match scalar::nearest(&bucket, known.iter().copied()) {
+                Some(near) => format!("perhaps {near}"),
+                None => format!("a section [buckets.{bucket}]"),
+            };
+            section.fault("bucket", format!("there is no bucket {bucket:?}"), expected);
+        }
+        return bucket;
+    }
+    if has_limits && buckets.contains_key(provider) {
+        let problem = format!("there is a section [buckets.{provider}] too, which has the limits of this provider");
+        section.fault("limits", problem, "only one of the two");
+    }
+    buckets.entry(provider.to_owned()).or_insert(limits);
+    provider.to_owned()
+}
+
+/// One of `requests_per_minute` and so on: its key, unit and time.
+const RATES: &[(&str, Unit, u64)] = &[
+    ("requests_per_second", Unit::Requests, 1),
+    ("requests_per_minute", Unit::Requests, 60),
+    ("requests_per_day", Unit::Requests, DAY),
+    ("tokens_per_second", Unit::Tokens, 1),
+    ("tokens_per_minute", Unit::Tokens, 60),
+    ("tokens_per_day", Unit::Tokens, DAY),
+    ("input_tokens_per_second", Unit::InputTokens, 1),
+    ("input_tokens_per_minute", Unit::InputTokens, 60),
+    ("input_tokens_per_day", Unit::InputTokens, DAY),
+    ("output_tokens_per_second", Unit::OutputTokens, 1),
+    ("output_tokens_per_minute", Unit::OutputTokens, 60),
+    ("output_tokens_per_day", Unit::OutputTokens, DAY),
+];
+const DAY: u64 = 86_400;
+
+fn read_limits(mut section: Section<'_>) -> Limits {
+    let burst_requests: Option<u64> = section.whole("burst_requests", 1..=i64::MAX);
+    let burst_tokens: Option<u64> = section.whole("burst_tokens", 1..=i64::MAX);
+    let mut rates = Vec::new();
+    for &(key, unit, seconds) in RATES {
+        let Some(amount) = section.whole::<u64>(key, 1..=i64::MAX) else { continue };
+        let burst = if unit == Unit::Requests { burst_requests } else { burst_tokens };
+        // A day's allowance may be used at once: the burst only shapes the short limits.
+        let burst = burst.filter(|_| seconds < DAY).unwrap_or(amount);
+        rates.push(Rate { unit, amount, per: Duration::from_secs(seconds), burst });
+    }
+    let concurrency = section.whole("concurrency", 1..=1_000_000);
+    section.finish();
+    Limits { rates, concurrency }
+}
+
+/// The names of all providers, for suggestions.
+pub(super) fn names(providers: &BTreeMap<String, ReadProvider>) -> Vec<&str> {
+    providers.keys().map(String::as_str).collect()
+}

@@ -1,0 +1,186 @@
+//! `[routes.NAME]`.
+
+use super::provider::{self, ReadProvider, read_timeouts};
+use super::section::{Section, Table};
+use super::{prices, rules, scalar};
+use crate::domain::{ErrorClass, Model, Patience, Route, Rung, Strategy, Target};
+use crate::provider::Timeouts;
+use config::{Value, ValueKind};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A route with what only the transport needs.
+#[derive(Clone, Debug)]
+pub struct RouteConfig {
+    /// The policy.
+    pub route: Arc<Route>,
+    /// The timeouts of each rung, in the order of `route.rungs`.
+    pub timeouts: Vec<Timeouts>,
+}
+
+/// What lets a job move on unless the route says otherwise: everything that another target may do better.
+///
+/// Missing are faults of the request itself, refusals by policy (the route has to want that), and what was not the
+/// target's doing (`conflict`, `cancelled`, `abandoned`).
+const FALLBACK_ON: &[ErrorClass] = &[
+    ErrorClass::RateLimit,
+    ErrorClass::RateLimitDaily,
+    ErrorClass::RampLimit,
+    ErrorClass::QuotaExhausted,
+    ErrorClass::Overloaded,
+    ErrorClass::ServerError,
+    ErrorClass::Timeout,
+    ErrorClass::Network,
+    ErrorClass::Auth,
+    ErrorClass::Permission,
+    ErrorClass::NotFound,
+    ErrorClass::OutputInvalid,
+    ErrorClass::NeverFits,
+    ErrorClass::ContextLength,
+    ErrorClass::SoftFailure,
+];
+
+const RUNGS: &str = "a list of rungs such as [\"deepseek/deepseek-chat\", \"openai/gpt-4o-mini\"]";
+const RUNG: &str = "\"provider/model\", or { target = \"provider/model\", timeouts = { total = \"2m\" } }";
+
+pub(super) fn read_all(
+    sections: Vec<(String, Section<'_>)>,
+    providers: &BTreeMap<String, ReadProvider>,
+    models: &mut BTreeMap<Target, Model>,
+) -> BTreeMap<String, RouteConfig> {
+    sections
+        .into_iter()
+        .map(|(name, section)| {
+            let route = read_one(&name, section, providers, models);
+            (name, route)
+        })
+        .collect()
+}
+
+fn read_one(
+    name: &str,
+    mut section: Section<'_>,
+    providers: &BTreeMap<String, ReadProvider>,
+    models: &mut BTreeMap<Target, Model>,
+) -> RouteConfig {
+    let (rungs, timeouts) = read_rungs(&mut section, providers, models).into_iter().unzip();
+    let route = Route {
+        name: name.to_owned(),
+        rungs,
+        strategy: read_strategy(&mut section),
+        patience: read_patience(&mut section),
+        max_attempts: section.whole("max_attempts", 1..=1000).unwrap_or(6),
+        fallback_on: read_fallback(&mut section),
+        rules: rules::read(section.child("validate")),
+    };
+    section.finish();
+    RouteConfig { route: Arc::new(route), timeouts }
+}
+
+fn read_rungs(
+    section: &mut Section<'_>,
+    providers: &BTreeMap<String, ReadProvider>,
+    models: &mut BTreeMap<Target, Model>,
+) -> Vec<(Rung, Timeouts)> {
+    let is_missing = !section.has("rungs");
+    let values = section.list("rungs", RUNGS);
+    if is_missing || values.as_ref().is_some_and(Vec::is_empty) {
+        section.fault("rungs", "the route has no rungs", RUNGS);
+    }
+    let mut rungs: Vec<(Rung, Timeouts)> = Vec::new();
+    for (index, value) in values.into_iter().flatten().enumerate() {
+        let key = format!("rungs[{index}]");
+        let Some((target, timeouts)) = read_rung(section, &key, value) else { continue };
+        let Some(provider) = providers.get(&target.provider) else {
+            let expected = match scalar::nearest(&target.provider, provider::names(providers)) {
+                Some(near) => format!("perhaps {near}"),
+                None => format!("a section [providers.{}]", target.provider),
+            };
+            section.fault(&key, format!("there is no provider {:?}", target.provider), expected);
+            continue;
+        };
+        if rungs.iter().any(|(rung, _)| rung.target == target) {
+            section.fault(&key, format!("{target} is a rung of this route already"), "each target once");
+        }
+        let timeouts =
+            read_timeouts(section.nested(&format!("{key}.timeouts"), timeouts), provider.config.endpoint.timeouts);
+        let model = models
+            .entry(target.clone())
+            .or_insert_with(|| prices::catalogued(&provider.vendor, &target.model).unwrap_or_default())
+            .clone();
+        rungs.push((Rung { target, model, total_timeout: timeouts.total }, timeouts));
+    }
+    rungs
+}
+
+/// A rung's target and its table of timeouts.
+fn read_rung(section: &Section<'_>, key: &str, value: Value) -> Option<(Target, Table)> {
+    match value.kind {
+        ValueKind::String(text) => {
+            let target = Target::parse(&text);
+            if target.is_none() {
+                section.fault(key, format!("{text:?} has no provider or no model"), RUNG);
+            }
+            Some((target?, Table::new()))
+        }
+        ValueKind::Table(table) => {
+            let mut rung = section.nested(key, table.into_iter().collect());
+            let is_missing = !rung.has("target");
+            let target = rung.parsed("target", "\"provider/model\"", |text| {
+                Target::parse(text).ok_or_else(|| format!("{text:?} has no provider or no model"))
+            });
+            if is_missing {
+                rung.fault("target", "is missing", "\"provider/model\"");
+            }
+            let timeouts = rung.table("timeouts");
+            rung.finish();
+            Some((target?, timeouts))
+        }
+        _ => {
+            section.fault(key, "is not a rung", RUNG);
+            None
+        }
+    }
+}
+
+fn read_strategy(section: &mut Section<'_>) -> Strategy {
+    const LATER: &[&str] = &["weighted", "balanced", "fastest", "race", "sticky"];
+    let strategy = section.parsed("strategy", "\"cost\" or \"priority\"", |text| match text {
+        "cost" => Ok(Strategy::Cost),
+        "priority" => Ok(Strategy::Priority),
+        other if LATER.contains(&other) => Err(format!("the strategy {other:?} is not supported by this version")),
+        other => Err(format!("{other:?} is not a strategy")),
+    });
+    strategy.unwrap_or_default()
+}
+
+fn read_patience(section: &mut Section<'_>) -> Patience {
+    let expected = format!("{}, or \"forever\"", scalar::DURATION);
+    let patience = section.parsed("patience", &expected, |text| match text {
+        "forever" => Ok(Patience::Forever),
+        text => scalar::duration(text).map(Patience::For),
+    });
+    patience.unwrap_or(Patience::For(Duration::from_mins(10)))
+}
+
+fn read_fallback(section: &mut Section<'_>) -> BTreeSet<ErrorClass> {
+    let never = section.parsed("fallback", "\"never\", or no such key", |text| match text {
+        "never" => Ok(()),
+        other => Err(format!("{other:?} is not a rule for fallbacks")),
+    });
+    let known: Vec<&str> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();
+    let listed = section.parsed_list("fallback_on", &format!("a list of {}", known.join(", ")), |text| {
+        text.parse().map_err(|()| match scalar::nearest(text, known.iter().copied()) {
+            Some(near) => format!("{text:?} is not an error class; perhaps {near:?} is meant"),
+            None => format!("{text:?} is not an error class"),
+        })
+    });
+    if never.is_some() {
+        if listed.is_some() {
+            section.fault("fallback", "there is a list fallback_on too", "only one of the two");
+        }
+        return BTreeSet::new();
+    }
+    listed.map_or_else(|| FALLBACK_ON.iter().copied().collect(), |classes| classes.into_iter().collect())
+}

@@ -1,0 +1,78 @@
+//! `validate = { … }` of a route, compiled.
+
+use super::section::{Section, to_json};
+use crate::domain::validation::Rules;
+use regex::Regex;
+use std::sync::Arc;
+
+pub(super) fn read(mut section: Section<'_>) -> Rules {
+    let json_schema = read_schema(&mut section);
+    let rules = Rules {
+        non_empty: section.flag("non_empty").unwrap_or(true),
+        min_chars: section.whole("min_chars", 0..=i64::MAX),
+        max_chars: section.whole("max_chars", 1..=i64::MAX),
+        // A schema is a schema of JSON.
+        json: section.flag("json").unwrap_or(false) || json_schema.is_some(),
+        json_schema,
+        required_patterns: read_patterns(&mut section, "required_patterns"),
+        forbidden_patterns: read_patterns(&mut section, "forbidden_patterns"),
+        reject_refusals: section.flag("refusal").unwrap_or(true),
+        reject_html: section.flag("html").unwrap_or(true),
+        reject_truncated: section.flag("truncated").unwrap_or(true),
+    };
+    if let (Some(min), Some(max)) = (rules.min_chars, rules.max_chars)
+        && min > max
+    {
+        section.fault("min_chars", format!("{min} is more than max_chars, which is {max}"), "at most max_chars");
+    }
+    section.finish();
+    rules
+}
+
+fn read_patterns(section: &mut Section<'_>, key: &'static str) -> Vec<Regex> {
+    let compile = |text: &str| {
+        Regex::new(text).map_err(|error| {
+            // The crate draws the pattern over several lines; the last one has the reason.
+            let reason = error.to_string();
+            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            format!("the pattern {text:?} does not compile: {reason}")
+        })
+    };
+    section.parsed_list(key, "a list of regular expressions", compile).unwrap_or_default()
+}
+
+fn read_schema(section: &mut Section<'_>) -> Option<Arc<jsonschema::Validator>> {
+    let inline = section.take("json_schema").map(|value| to_json(&value));
+    let file = section.path("json_schema_file");
+    let (key, schema, described) = match (inline, file) {
+        (None, None) => return None,
+        (Some(_), Some(_)) => {
+            section.fault("json_schema", "there is a json_schema_file too", "only one of the two");
+            return None;
+        }
+        (Some(inline), None) => ("json_schema", inline, "the schema".to_owned()),
+        (None, Some(file)) => {
+            let read = std::fs::read_to_string(&file).map_err(|error| error.to_string());
+            match read.and_then(|text| serde_json::from_str(&text).map_err(|error| format!("is not JSON: {error}"))) {
+                Ok(schema) => ("json_schema_file", schema, file.display().to_string()),
+                Err(reason) => {
+                    section.fault(
+                        "json_schema_file",
+                        format!("{}: {reason}", file.display()),
+                        "a file with a JSON schema",
+                    );
+                    return None;
+                }
+            }
+        }
+    };
+    match jsonschema::validator_for(&schema) {
+        Ok(validator) => Some(Arc::new(validator)),
+        Err(error) => {
+            let at = error.instance_path().to_string();
+            let at = if at.is_empty() { String::new() } else { format!(" at {at}") };
+            section.fault(key, format!("{described} does not compile{at}: {error}"), "a valid JSON schema");
+            None
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Typed access to one table of the configuration, which collects faults instead of stopping at the first.
+
+use super::scalar::{self, DURATION};
+use super::{ConfigErrors, Fault};
+use config::{Value, ValueKind};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub(super) type Table = BTreeMap<String, Value>;
+
+/// What the `config` crate gives as the origin of variables.
+pub(super) const FROM_ENVIRONMENT: &str = "the environment";
+
+/// What all sections share: the environment, the file and the faults found so far.
+pub(super) struct Context {
+    pub environment: BTreeMap<String, String>,
+    file: Option<PathBuf>,
+    faults: RefCell<Vec<Fault>>,
+    warnings: RefCell<Vec<String>>,
+}
+
+impl Context {
+    pub fn new(file: Option<PathBuf>, environment: BTreeMap<String, String>) -> Self {
+        Self { environment, file, faults: RefCell::default(), warnings: RefCell::default() }
+    }
+
+    pub fn warn(&self, warning: String) {
+        self.warnings.borrow_mut().push(warning);
+    }
+
+    /// The warnings, or the faults when there are any.
+    pub fn into_result(self) -> Result<Vec<String>, ConfigErrors> {
+        match ConfigErrors::from_faults(self.faults.into_inner()) {
+            Some(errors) => Err(errors),
+            None => Ok(self.warnings.into_inner()),
+        }
+    }
+
+    fn file_name(&self) -> String {
+        self.file.as_ref().map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string())
+    }
+
+    /// Paths in the file are relative to the file, those in variables to the working directory.
+    fn resolve(&self, path: &str, from_environment: bool) -> PathBuf {
+        match self.file.as_deref().and_then(Path::parent) {
+            Some(dir) if !from_environment => dir.join(path),
+            _ => PathBuf::from(path),
+        }
+    }
+}
+
+/// One table. Keys that nobody asked for are faults: see [`finish`](Self::finish).
+#[must_use]
+pub(super) struct Section<'a> {
+    context: &'a Context,
+    path: String,
+    entries: Table,
+    asked: Vec<&'static str>,
+    from_environment: bool,
+}
+
+impl<'a> Section<'a> {
+    pub fn new(context: &'a Context, path: String, entries: Table) -> Self {
+        let from_environment = !entries.is_empty() && entries.values().all(is_from_environment);
+        Self { context, path, entries, asked: Vec::new(), from_environment }
+    }
+
+    pub fn context(&self) -> &'a Context {
+        self.context
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|value| value.kind != ValueKind::Nil)
+    }
+
+    /// All entries, for tables whose keys are free.
+    pub fn take_all(&mut self) -> Table {
+        std::mem::take(&mut self.entries)
+    }
+
+    /// The value of a key, which is thereby known.
+    pub fn take(&mut self, key: &'static str) -> Option<Value> {
+        self.asked.push(key);
+        self.entries.remove(key).filter(|value| value.kind != ValueKind::Nil)
+    }
+
+    /// Records that something is wrong with a key of this section (or with the section, when `key` is empty).
+    pub fn fault(&self, key: &str, problem: impl Into<String>, expected: impl Into<String>) {
+        self.fault_at(key, self.from_environment, problem, expected);
+    }
+
+    fn fault_at(&self, key: &str, from_environment: bool, problem: impl Into<String>, expected: impl Into<String>) {
+        let path = join(&self.path, key);
+        let (place, key) = if from_environment {
+            (FROM_ENVIRONMENT.to_owned(), format!("SLUICE__{}", path.replace('.', "__").to_uppercase()))
+        } else {
+            (self.context.file_name(), path)
+        };
+        self.context.faults.borrow_mut().push(Fault { place, key, problem: problem.into(), expected: expected.into() });
+    }
+
+    /// A value of the wrong kind. `what` is said instead of the value where that could be a secret.
+    fn wrong_kind(&self, key: &str, value: &Value, expected: &str) {
+        self.fault_at(key, is_from_environment(value), format!("is {}", describe(value)), expected);
+    }
+
+    /// A text, turned into a `T`; the parser's error becomes a fault.
+    pub fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = self.take(key)?;
+        let ValueKind::String(text) = &value.kind else {
+            self.wrong_kind(key, &value, expected);
+            return None;
+        };
+        match parse(text) {
+            Ok(parsed) => Some(parsed),
+            Err(problem) => {
+                self.fault_at(key, is_from_environment(&value), problem, expected);
+                None
+            }
+        }
+    }
+
+    pub fn text(&mut self, key: &'static str, expected: &str) -> Option<String> {
+        self.parsed(key, expected, |text| {
+            if text.trim().is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
+        })
+    }
+
+    pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        let from_environment = self.entries.get(key).is_some_and(is_from_environment);
+        let text = self.text(key, "a path")?;
+        Some(self.context.resolve(&text, from_environment))
+    }
+
+    pub fn duration(&mut self, key: &'static str) -> Option<Duration> {
+        self.parsed(key, DURATION, scalar::duration)
+    }
+
+    /// A duration that is not zero.
+    pub fn positive_duration(&mut self, key: &'static str) -> Option<Duration> {
+        self.parsed(key, &format!("{DURATION}, longer than zero"), |text| {
+            scalar::duration(text).and_then(|d| if d.is_zero() { Err("is zero".to_owned()) } else { Ok(d) })
+        })
+    }
+
+    pub fn whole<T: TryFrom<i64>>(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<T> {
+        let value = self.take(key)?;
+        let expected = match range.end() {
+            &i64::MAX => format!("a whole number, at least {}", range.start()),
+            end => format!("a whole number from {} to {end}", range.start()),
+        };
+        let number = match &value.kind {
+            ValueKind::I64(number) => Some(*number),
+            // Variables are texts.
+            ValueKind::String(text) if is_from_environment(&value) => text.trim().parse().ok(),
+            _ => None,
+        };
+        let in_range = number.filter(|number| range.contains(number)).and_then(|number| T::try_from(number).ok());
+        if in_range.is_none() {
+            self.wrong_kind(key, &value, &expected);
+        }
+        in_range
+    }
+
+    /// A number above 0 and up to 1.
+    pub fn fraction(&mut self, key: &'static str) -> Option<f64> {
+        let value = self.take(key)?;
+        let number = match &value.kind {
+            ValueKind::Float(number) => Some(*number),
+            ValueKind::I64(1) => Some(1.0),
+            ValueKind::String(text) if is_from_environment(&value) => text.trim().parse().ok(),
+            _ => None,
+        };
+        let fraction = number.filter(|number| *number > 0.0 && *number <= 1.0);
+        if fraction.is_none() {
+            self.wrong_kind(key, &value, "a share above 0 and up to 1, such as 0.5");
+        }
+        fraction
+    }
+
+    pub fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.take(key)?;
+        let flag = match &value.kind {
+            ValueKind::Boolean(flag) => Some(*flag),
+            ValueKind::String(text) if is_from_environment(&value) => text.trim().parse().ok(),
+            _ => None,
+        };
+        if flag.is_none() {
+            self.wrong_kind(key, &value, "true or false");
+        }
+        flag
+    }
+
+    /// The elements of a list; a variable holds them with commas between.
+    pub fn list(&mut self, key: &'static str, expected: &str) -> Option<Vec<Value>> {
+        let value = self.take(key)?;
+        match &value.kind {
+            ValueKind::Array(values) => Some(values.clone()),
+            ValueKind::String(text) if is_from_environment(&value) => {
+                let origin = FROM_ENVIRONMENT.to_owned();
+                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+                Some(parts.map(|part| Value::new(Some(&origin), part)).collect())
+            }
+            _ => {
+                self.wrong_kind(key, &value, expected);
+                None
+            }
+        }
+    }
+
+    /// A list of texts, each turned into a `T`.
+    pub fn parsed_list<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let values = self.list(key, expected)?;
+        let mut parsed = Vec::with_capacity(values.len());
+        for (index, value) in values.iter().enumerate() {
+            let result = match &value.kind {
+                ValueKind::String(text) => parse(text),
+                _ => Err(format!("is {}", describe(value))),
+            };
+            match result {
+                Ok(element) => parsed.push(element),
+                Err(problem) => {
+                    self.fault_at(&format!("{key}[{index}]"), is_from_environment(value), problem, expected);
+                }
+            }
+        }
+        Some(parsed)
+    }
+
+    /// A table below this one; empty when it is missing.
+    pub fn child(&mut self, key: &'static str) -> Self {
+        let table = self.table(key);
+        Section::new(self.context, join(&self.path, key), table)
+    }
+
+    pub fn table(&mut self, key: &'static str) -> Table {
+        let Some(value) = self.take(key) else { return Table::new() };
+        if let ValueKind::Table(table) = value.kind {
+            return table.into_iter().collect();
+        }
+        self.wrong_kind(key, &value, "a table");
+        Table::new()
+    }
+
+    /// Named tables below this one.
+    pub fn children(&mut self, key: &'static str) -> Vec<(String, Self)> {
+        let path = join(&self.path, key);
+        let mut children = Vec::new();
+        for (name, value) in self.table(key) {
+            let from_environment = is_from_environment(&value);
+            let quoted = quote(&name);
+            if !scalar::is_name(&name) {
+                self.fault_at(
+                    &join(key, &quoted),
+                    from_environment,
+                    format!("{name:?} cannot be a name"),
+                    scalar::NAME,
+                );
+            }
+            match value.kind {
+                ValueKind::Table(table) => {
+                    let section = Section::new(self.context, join(&path, &quoted), table.into_iter().collect());
+                    children.push((name, section));
+                }
+                _ => {
+                    self.fault_at(&join(key, &quoted), from_environment, format!("is {}", describe(&value)), "a table")
+                }
+            }
+        }
+        children
+    }
+
+    /// A section for one element of a list or for a table that is not named like others.
+    pub fn nested(&self, path: &str, table: Table) -> Self {
+        Section::new(self.context, join(&self.path, path), table)
+    }
+
+    /// Makes faults of the keys that nobody asked for.
+    pub fn finish(self) {
+        for (key, value) in &self.entries {
+            let expected = match scalar::nearest(key, self.asked.iter().copied()) {
+                Some(known) => format!("perhaps {known}"),
+                None => format!("one of {}", self.asked.join(", ")),
+            };
+            self.fault_at(&quote(key), is_from_environment(value), "no such key", expected);
+        }
+    }
+}
+
+/// A dotted path. `key` is a bare name, or a path whose parts are [quoted](quote) already.
+pub(super) fn join(path: &str, key: &str) -> String {
+    match (path.is_empty(), key.is_empty()) {
+        (true, _) => key.to_owned(),
+        (_, true) => path.to_owned(),
+        _ => format!("{path}.{key}"),
+    }
+}
+
+/// A key as it stands in TOML: in quotes, when it is not of plain characters.
+pub(super) fn quote(key: &str) -> String {
+    let is_bare = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    if is_bare { key.to_owned() } else { format!("{key:?}") }
+}
+
+fn is_from_environment(value: &Value) -> bool {
+    match &value.kind {
+        // Tables have no origin of their own: they come from where their entries come from.
+        ValueKind::Table(table) => !table.is_empty() && table.values().all(is_from_environment),
+        _ => value.origin() == Some(FROM_ENVIRONMENT),
+    }
+}
+
+/// A value in an error message, shortened.
+fn describe(value: &Value) -> String {
+    match &value.kind {
+        ValueKind::Nil => "empty".to_owned(),
+        ValueKind::Table(_) => "a table".to_owned(),
+        ValueKind::Array(_) => "a list".to_owned(),
+        ValueKind::String(text) if text.chars().count() > 60 => {
+            format!("{:?} and so on", text.chars().take(60).collect::<String>())
+        }
+        ValueKind::String(text) => format!("{text:?}"),
+        other => other.to_string(),
+    }
+}
+
+/// The same value as JSON.
+pub(super) fn to_json(value: &Value) -> serde_json::Value {
+    match &value.kind {
+        ValueKind::Nil => serde_json::Value::Null,
+        ValueKind::Boolean(flag) => (*flag).into(),
+        ValueKind::I64(number) => (*number).into(),
+        ValueKind::U64(number) => (*number).into(),
+        ValueKind::Float(number) => (*number).into(),
+        ValueKind::I128(_) | ValueKind::U128(_) => value.to_string().into(),
+        ValueKind::String(text) => text.clone().into(),
+        ValueKind::Table(table) => table.iter().map(|(key, value)| (key.clone(), to_json(value))).collect(),
+        ValueKind::Array(values) => values.iter().map(to_json).collect(),
+    }
+}

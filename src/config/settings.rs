@@ -1,0 +1,152 @@
+//! The sections of the daemon itself: `[database]`, `[worker]`, `[http]`, `[log]`.
+
+use super::section::{Context, Section};
+use secrecy::SecretString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `[database]`
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// A running Postgres; `None`: a private one is kept under `data_dir`.
+    pub url: Option<SecretString>,
+    /// Where the private one lives.
+    pub data_dir: PathBuf,
+    /// Connections that this process opens at most.
+    pub max_connections: u32,
+}
+
+impl Database {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let url = section.parsed("url", "postgres://user:password@host/database", |text| {
+            // The URL is not repeated in the message: it may hold a password.
+            match reqwest::Url::parse(text) {
+                Ok(url) if matches!(url.scheme(), "postgres" | "postgresql") => Ok(SecretString::from(text)),
+                Ok(_) => Err("is not the URL of a Postgres database".to_owned()),
+                Err(error) => Err(format!("is not a URL ({error})")),
+            }
+        });
+        let database = Self {
+            url,
+            data_dir: section.path("data_dir").unwrap_or_else(|| state_dir(section.context()).join("postgres")),
+            max_connections: section.whole("max_connections", 2..=1000).unwrap_or(10),
+        };
+        section.finish();
+        database
+    }
+}
+
+/// Where a process of this user keeps its state: what systemd says, else the usual place of root or of a user.
+fn state_dir(context: &Context) -> PathBuf {
+    let variable = |name: &str| context.environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(dir) = variable("STATE_DIRECTORY") {
+        return dir;
+    }
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/sluice");
+    }
+    variable("XDG_STATE_HOME")
+        .or_else(|| variable("HOME").map(|home| home.join(".local/state")))
+        .map_or_else(|| PathBuf::from("/var/lib/sluice"), |dir| dir.join("sluice"))
+}
+
+/// `[worker]`
+#[derive(Clone, Debug)]
+pub struct Worker {
+    /// Calls that this process has in flight at most.
+    pub max_in_flight: usize,
+    /// How long calls may go on after the signal to stop, before their jobs are given back.
+    pub drain_timeout: Duration,
+    /// A job in whose hands this many workers died fails instead of being tried again.
+    pub max_crashes: u16,
+    /// Where results wait while Postgres is away.
+    pub spool_dir: PathBuf,
+}
+
+impl Worker {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let worker = Self {
+            max_in_flight: section.whole("max_in_flight", 1..=100_000).unwrap_or(500),
+            drain_timeout: section.duration("drain_timeout").unwrap_or(Duration::from_mins(1)),
+            max_crashes: section.whole("max_crashes", 1..=1000).unwrap_or(3),
+            spool_dir: section.path("spool_dir").unwrap_or_else(|| state_dir(section.context()).join("spool")),
+        };
+        section.finish();
+        worker
+    }
+}
+
+/// `[http]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Where health, metrics and status are served; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+}
+
+impl Http {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let listen = section.parsed("listen", "an address such as \"127.0.0.1:9470\", or \"off\"", |text| match text {
+            "off" => Ok(None),
+            address => address.parse().map(Some).map_err(|_| format!("{address:?} is not an address with a port")),
+        });
+        section.finish();
+        Self { listen: listen.unwrap_or_else(|| Some(SocketAddr::from(([127, 0, 0, 1], 9470)))) }
+    }
+}
+
+/// The shape of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The shape of lines on standard error and in files.
+    pub format: LogFormat,
+    /// What is logged, as `tracing-subscriber` has it: `info`, or `warn,sluice=debug`.
+    pub filter: String,
+    /// Where daily files are kept beside standard error; `None`: nowhere.
+    pub dir: Option<PathBuf>,
+    /// How many daily files are kept.
+    pub keep: usize,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Human, filter: "info".to_owned(), dir: None, keep: 14 }
+    }
+}
+
+impl Log {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let defaults = Self::default();
+        let log = Self {
+            format: section
+                .parsed("format", "\"human\" or \"json\"", |text| match text {
+                    "human" => Ok(LogFormat::Human),
+                    "json" => Ok(LogFormat::Json),
+                    other => Err(format!("{other:?} is not a format")),
+                })
+                .unwrap_or_default(),
+            filter: section
+                .parsed("filter", "a filter such as \"info\" or \"warn,sluice=debug\"", |text| {
+                    match tracing_subscriber::EnvFilter::try_new(text) {
+                        Ok(_) => Ok(text.to_owned()),
+                        Err(error) => Err(format!("{text:?} is not a filter ({error})")),
+                    }
+                })
+                .unwrap_or(defaults.filter),
+            dir: section.path("dir"),
+            keep: section.whole("keep", 1..=10_000).unwrap_or(defaults.keep),
+        };
+        section.finish();
+        log
+    }
+}

@@ -1,0 +1,78 @@
+//! Finds the file and layers the environment over it.
+
+use super::section::{FROM_ENVIRONMENT, Table};
+use super::{ConfigErrors, Fault};
+use config::{ConfigError, Environment, File, FileFormat, ValueKind};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// Where the file is looked for when nobody names one.
+const USUAL_FILES: [&str; 2] = ["./config/sluice.toml", "/etc/sluice/sluice.toml"];
+
+/// The file to read. One that was named is returned even when it does not exist, so that its absence is a fault.
+pub(super) fn find_file(named: Option<&Path>, environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+    named
+        .map(Path::to_owned)
+        .or_else(|| environment.get("SLUICE_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from))
+        .or_else(|| USUAL_FILES.iter().map(PathBuf::from).find(|path| path.exists()))
+}
+
+/// The merged tree of all sources.
+pub(super) fn read(file: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Table, ConfigErrors> {
+    let mut builder = config::Config::builder();
+    if let Some(file) = file {
+        // Checked first, because the crate says only "not found", without "permission denied" or "is a directory".
+        let text = std::fs::read_to_string(file).map_err(|error| fault_of_file(file, &error))?;
+        drop(text);
+        builder = builder.add_source(File::from(file).format(FileFormat::Toml));
+    }
+    let mut variables: HashMap<String, String> = environment
+        .iter()
+        .filter(|(name, _)| name.starts_with("SLUICE__"))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    if let Some(url) = environment.get("DATABASE_URL") {
+        // Our own variable is the more specific one.
+        variables.entry("SLUICE__DATABASE__URL".to_owned()).or_insert_with(|| url.clone());
+    }
+    builder = builder.add_source(
+        Environment::with_prefix("SLUICE")
+            .prefix_separator("__")
+            .separator("__")
+            .ignore_empty(true)
+            .source(Some(variables)),
+    );
+    let merged = builder.build().map_err(|error| ConfigErrors::of(fault_of_parser(file, &error)))?;
+    match merged.cache.kind {
+        ValueKind::Table(table) => Ok(table.into_iter().collect()),
+        _ => Ok(Table::new()),
+    }
+}
+
+fn fault_of_file(file: &Path, error: &std::io::Error) -> ConfigErrors {
+    ConfigErrors::of(Fault {
+        place: file.display().to_string(),
+        key: String::new(),
+        problem: format!("the file cannot be read: {error}"),
+        expected: String::new(),
+    })
+}
+
+/// A syntax error, with its line and a caret.
+fn fault_of_parser(file: Option<&Path>, error: &ConfigError) -> Fault {
+    let file = || file.map_or_else(String::new, |file| file.display().to_string());
+    match error {
+        ConfigError::FileParse { cause, .. } => Fault {
+            place: file(),
+            key: String::new(),
+            problem: format!("is not valid TOML: {}", cause.to_string().trim_end()),
+            expected: String::new(),
+        },
+        other => Fault {
+            place: FROM_ENVIRONMENT.to_owned(),
+            key: String::new(),
+            problem: other.to_string(),
+            expected: String::new(),
+        },
+    }
+}

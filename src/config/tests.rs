@@ -1,0 +1,470 @@
+//! The configuration as its users meet it: good files, bad files, variables.
+
+use super::*;
+use crate::domain::{BreakerSettings, ErrorClass, Patience, Rate, Strategy, Unit};
+use crate::provider::Dialect;
+use secrecy::ExposeSecret as _;
+use std::time::Duration;
+
+/// A file in a directory of its own, with variables.
+struct Given {
+    dir: tempfile::TempDir,
+    variables: Vec<(String, String)>,
+}
+
+fn given(toml: &str) -> Given {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("sluice.toml"), toml).unwrap();
+    Given { dir, variables: Vec::new() }
+}
+
+impl Given {
+    fn with(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn with_file(self, name: &str, text: &str) -> Self {
+        std::fs::write(self.dir.path().join(name), text).unwrap();
+        self
+    }
+
+    fn load(&self) -> Result<Config, ConfigErrors> {
+        Config::load(Some(&self.dir.path().join("sluice.toml")), self.variables.clone())
+    }
+
+    fn config(&self) -> Config {
+        self.load().unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    /// Each fault as `key: problem; expected …`, and that it names the file or the environment.
+    fn faults(&self) -> Vec<String> {
+        let errors = self.load().expect_err("a faulty configuration");
+        for fault in errors.faults() {
+            assert!(fault.place.ends_with("sluice.toml") || fault.place == "the environment", "{fault}");
+        }
+        let strip = |fault: &Fault| fault.to_string().split_once(": ").unwrap().1.to_owned();
+        errors.faults().iter().map(strip).collect()
+    }
+}
+
+const LOCAL: &str = "[providers.local]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:8000/v1/\"\n";
+
+/// A route over the provider above, with these lines more.
+fn route(lines: &str) -> Given {
+    given(&format!("{LOCAL}[routes.default]\nrungs = [\"local/m\"]\n{lines}"))
+}
+
+#[test]
+fn an_empty_file_gives_the_defaults() {
+    let config = given("").config();
+    assert!(config.database.url.is_none());
+    assert_eq!(config.worker.max_in_flight, 500);
+    assert_eq!(config.worker.drain_timeout, Duration::from_mins(1));
+    assert_eq!(config.http.listen, Some("127.0.0.1:9470".parse().unwrap()));
+    assert_eq!(config.log, Log::default());
+    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn without_a_provider_the_error_says_what_to_add() {
+    let error = given("").config().require_providers().unwrap_err().to_string();
+    assert!(error.contains("[providers.openai]") && error.contains("sluice demo"), "{error}");
+    let error = given(LOCAL).config().require_providers().unwrap_err().to_string();
+    assert!(error.contains("there are no routes"), "{error}");
+    assert!(route("").config().require_providers().is_ok());
+}
+
+#[test]
+fn everything_of_a_full_file_arrives() {
+    let config = given(
+        r#"
+        [database]
+        url = "postgres://me:secret@db/sluice"
+        max_connections = 20
+        [worker]
+        max_in_flight = 7
+        drain_timeout = "90s"
+        [http]
+        listen = "off"
+        [log]
+        format = "json"
+        filter = "warn,sluice=debug"
+        dir = "logs"
+        keep = 3
+
+        [providers.openai]
+        api_key_env = "OPENAI_API_KEY"
+        headers = { "OpenAI-Organization" = "org-1" }
+        limits = { requests_per_minute = 600, tokens_per_minute = 90000, requests_per_day = 10000, concurrency = 20, burst_requests = 50 }
+        timeouts = { connect = "1s", total = "2m" }
+        breaker = { min_calls = 3, failure_rate = 0.25, window = "10s", open = "5s" }
+        recheck = "1h"
+        [providers.team_b]
+        vendor = "openai"
+        api_key_file = "team_b.key"
+        bucket = "shared"
+        [buckets.shared]
+        requests_per_second = 5
+
+        [models."team_b/gpt-4o-mini"]
+        context_window = 4096
+        [models."openai/house/model.1"]
+        price = { input = "1", output = "2.5", cached_input = "0.1" }
+        tools = false
+
+        [routes.default]
+        strategy = "priority"
+        rungs = ["openai/gpt-4o-mini", { target = "team_b/gpt-4o-mini", timeouts = { total = "5m" } }, "openai/house/model.1"]
+        patience = "forever"
+        max_attempts = 4
+        fallback_on = ["rate_limit", "timeout"]
+        validate = { min_chars = 2, forbidden_patterns = ["(?i)lorem"], json_schema = { type = "object" }, refusal = false }
+        [routes.pinned]
+        rungs = ["openai/gpt-4o-mini"]
+        fallback = "never"
+        patience = "0s"
+        "#,
+    )
+    .with("OPENAI_API_KEY", "sk-1")
+    .with_file("team_b.key", "sk-2\n");
+    let dir = config.dir.path().to_owned();
+    let config = config.config();
+    assert_eq!(config.database.url.as_ref().unwrap().expose_secret(), "postgres://me:secret@db/sluice");
+    assert_eq!((config.worker.max_in_flight, config.worker.drain_timeout), (7, Duration::from_secs(90)));
+    assert_eq!(config.http.listen, None);
+    assert_eq!(
+        (config.log.format, config.log.keep, config.log.dir.clone()),
+        (LogFormat::Json, 3, Some(dir.join("logs")))
+    );
+
+    let openai = &config.providers["openai"];
+    assert_eq!(openai.endpoint.dialect, Dialect::Openai);
+    assert_eq!(openai.endpoint.base_url, "https://api.openai.com/v1");
+    assert_eq!(openai.endpoint.key.as_ref().unwrap().expose_secret(), "sk-1");
+    assert_eq!(openai.endpoint.headers, [("OpenAI-Organization".to_owned(), "org-1".to_owned())]);
+    assert_eq!(openai.endpoint.timeouts.connect, Duration::from_secs(1));
+    assert_eq!(openai.bucket, "openai");
+    assert_eq!(openai.recheck, Duration::from_hours(1));
+    let breaker = BreakerSettings {
+        min_calls: 3,
+        failure_rate: 0.25,
+        window: Duration::from_secs(10),
+        open: Duration::from_secs(5),
+    };
+    assert_eq!(openai.breaker, breaker);
+    let limits = &config.buckets["openai"];
+    assert_eq!(limits.concurrency, Some(20));
+    let rate = |unit, amount, seconds, burst| Rate { unit, amount, per: Duration::from_secs(seconds), burst };
+    assert_eq!(
+        limits.rates,
+        [
+            rate(Unit::Requests, 600, 60, 50),
+            rate(Unit::Requests, 10_000, 86_400, 10_000),
+            rate(Unit::Tokens, 90_000, 60, 90_000),
+        ]
+    );
+    let team_b = &config.providers["team_b"];
+    assert_eq!(team_b.endpoint.key.as_ref().unwrap().expose_secret(), "sk-2");
+    assert_eq!(team_b.bucket, "shared");
+    assert_eq!(config.buckets["shared"].rates, [rate(Unit::Requests, 5, 1, 5)]);
+    assert!(!config.buckets.contains_key("team_b"));
+
+    let RouteConfig { route, timeouts } = &config.routes["default"];
+    assert_eq!((route.strategy, route.patience, route.max_attempts), (Strategy::Priority, Patience::Forever, 4));
+    assert_eq!(route.fallback_on, [ErrorClass::RateLimit, ErrorClass::Timeout].into());
+    assert_eq!((timeouts[0].connect, timeouts[0].total), (Duration::from_secs(1), Duration::from_mins(2)));
+    assert_eq!((timeouts[1].connect, timeouts[1].total), (Duration::from_secs(10), Duration::from_mins(5)));
+    assert_eq!(route.rungs[1].total_timeout, Duration::from_mins(5));
+    assert!(route.rules.json && !route.rules.reject_refusals && route.rules.reject_html && route.rules.non_empty);
+    assert!(!route.rules.json_schema.as_ref().unwrap().is_valid(&serde_json::json!([])));
+    assert!(route.rules.forbidden_patterns[0].is_match("Lorem ipsum"));
+
+    let known = &route.rungs[0].model;
+    assert_eq!(known.price.unwrap().input, 150_000_000);
+    let overlaid = &route.rungs[1].model;
+    assert_eq!((overlaid.price, overlaid.capabilities.context_window), (known.price, Some(4096)));
+    let own = &route.rungs[2];
+    assert_eq!(own.target.model, "house/model.1");
+    let price = own.model.price.unwrap();
+    assert_eq!((price.input, price.output, price.cached_input), (1_000_000_000, 2_500_000_000, Some(100_000_000)));
+    assert_eq!(own.model.capabilities.tools, Some(false));
+    let pinned = &config.routes["pinned"].route;
+    assert!(pinned.fallback_on.is_empty());
+    assert_eq!(pinned.patience, Patience::For(Duration::ZERO));
+    assert_eq!(config.warnings, [] as [&str; 0]);
+}
+
+#[test]
+fn each_bad_value_is_named_with_what_was_expected() {
+    let cases: &[(&str, &str)] = &[
+        ("[worker]\nmax_inflight = 1", "worker.max_inflight: no such key; expected perhaps max_in_flight"),
+        ("[workers]\nmax_in_flight = 1", "workers: no such key; expected perhaps worker"),
+        ("[worker]\ncolour = 1", "worker.colour: no such key; expected one of max_in_flight, "),
+        ("worker = 3", "worker: is 3; expected a table"),
+        ("[worker]\nmax_in_flight = 0", "worker.max_in_flight: is 0; expected a whole number from 1 to 100000"),
+        ("[worker]\nmax_in_flight = \"7\"", "worker.max_in_flight: is \"7\"; expected a whole number"),
+        ("[worker]\ndrain_timeout = 60", "worker.drain_timeout: is 60; expected a duration such as \"90s\""),
+        ("[worker]\ndrain_timeout = \"10 parsecs\"", "worker.drain_timeout: \"10 parsecs\" is not a duration"),
+        ("[database]\nurl = \"mysql://u:secret@h/d\"", "database.url: is not the URL of a Postgres database"),
+        ("[http]\nlisten = \"localhost\"", "http.listen: \"localhost\" is not an address with a port"),
+        ("[log]\nformat = \"xml\"", "log.format: \"xml\" is not a format; expected \"human\" or \"json\""),
+        ("[log]\nfilter = \"sluice=loud\"", "log.filter: \"sluice=loud\" is not a filter"),
+        ("[providers.x]\nbase_url = \"http://h\"", "providers.x.dialect: is missing"),
+        ("[providers.x]\ndialect = \"openai\"", "providers.x.base_url: is missing"),
+        (
+            "[providers.openai]\ndialect = \"telex\"",
+            "\"telex\" is not a dialect; expected one of openai, anthropic, gemini",
+        ),
+        (
+            "[providers.openai]\ndialect = \"bedrock\"",
+            "providers.openai.dialect: the dialect \"bedrock\" is not supported by this version; expected one of openai,",
+        ),
+        (
+            "[providers.openai]\nbase_url = \"ftp://h\"",
+            "providers.openai.base_url: \"ftp://h\" is not an http or https URL",
+        ),
+        (
+            "[providers.openai]\nbase_url = \"http://a:secret@h\"",
+            "providers.openai.base_url: holds a user name or password",
+        ),
+        (
+            "[providers.openai]\napi_key_env = \"NOT_SET\"",
+            "providers.openai.api_key_env: the variable NOT_SET is not set, so there is no key for the provider openai",
+        ),
+        ("[providers.openai]\napi_key_env = \"sk-secret\"", "api_key_env: is not the name of a variable"),
+        ("[providers.openai]\napi_key = \"sk-secret\"", "api_key: keys do not belong into the configuration file"),
+        ("[providers.openai]\napi_key_file = \"nowhere\"", "the key of the provider openai cannot be read from "),
+        ("[providers.openai]\ncredential = \"openai\"", "CREDENTIALS_DIRECTORY is not set"),
+        (
+            "[providers.openai]\napi_key_env = \"A\"\napi_key_file = \"b\"",
+            "providers.openai.api_key_env: the key is given in more than one way",
+        ),
+        ("[providers.openai]\nheaders = { Authorization = \"secret\" }", "headers.Authorization: keys do not belong"),
+        (
+            "[providers.openai]\nlimits = { requests_per_minute = 0 }",
+            "limits.requests_per_minute: is 0; expected a whole number, at least 1",
+        ),
+        (
+            "[providers.openai]\nlimits = { request_per_minute = 1 }",
+            "limits.request_per_minute: no such key; expected perhaps requests_per_minute",
+        ),
+        (
+            "[providers.openai]\nbucket = \"b\"",
+            "providers.openai.bucket: there is no bucket \"b\"; expected a section [buckets.b]",
+        ),
+        (
+            "[providers.openai]\nbreaker = { failure_rate = 50 }",
+            "breaker.failure_rate: is 50; expected a share above 0",
+        ),
+        ("[providers.openai]\ntimeouts = { total = \"0s\" }", "timeouts.total: is zero; expected a duration"),
+        (
+            "[providers.Open-AI]\nvendor = \"openai\"",
+            "providers.Open-AI: \"Open-AI\" cannot be a name; expected a name of",
+        ),
+        ("[models.gpt]\nprice = { input = \"1\", output = \"1\" }", "models.gpt: has no provider or no model"),
+        (
+            "[models.\"openai/x\"]\nprice = { input = 0.15, output = \"1\" }",
+            "models.\"openai/x\".price.input: is 0.15; expected dollars as a decimal string",
+        ),
+        ("[models.\"openai/x\"]\nprice = { input = \"1\" }", "price.output: is missing from the price"),
+        ("[routes.default]", "routes.default.rungs: the route has no rungs"),
+        ("[routes.default]\nrungs = []", "routes.default.rungs: the route has no rungs"),
+        ("[routes.default]\nrungs = [\"local\"]", "routes.default.rungs[0]: \"local\" has no provider or no model"),
+        ("[routes.default]\nrungs = [\"local/\"]", "routes.default.rungs[0]: \"local/\" has no provider or no model"),
+        ("[routes.default]\nrungs = [7]", "routes.default.rungs[0]: is not a rung"),
+        ("[routes.default]\nrungs = [{ timeouts = {} }]", "routes.default.rungs[0].target: is missing"),
+        (
+            "[providers.openai]\n[routes.default]\nrungs = [\"opneai/m\"]",
+            "rungs[0]: there is no provider \"opneai\"; expected perhaps openai",
+        ),
+        (
+            "[providers.openai]\n[routes.default]\nrungs = [\"openai/m\", \"openai/m\"]",
+            "rungs[1]: openai/m is a rung of this route already",
+        ),
+        (
+            "[providers.openai]\n[routes.default]\nrungs = [{ target = \"openai/m\", timeouts = { idel = \"1s\" } }]",
+            "routes.default.rungs[0].timeouts.idel: no such key; expected perhaps idle",
+        ),
+    ];
+    for (toml, expected) in cases {
+        let faults = given(toml).faults();
+        assert!(faults.iter().any(|fault| fault.contains(expected)), "{toml}\n{faults:#?}\n{expected}");
+        assert!(!faults.iter().any(|fault| fault.contains("secret")), "{faults:#?}");
+    }
+}
+
+#[test]
+fn each_bad_line_of_a_route_is_named() {
+    let cases: &[(&str, &str)] = &[
+        ("strategy = \"luck\"", "strategy: \"luck\" is not a strategy; expected \"cost\" or \"priority\""),
+        ("strategy = \"race\"", "strategy: the strategy \"race\" is not supported by this version"),
+        ("patience = \"a while\"", "patience: \"a while\" is not a duration"),
+        ("max_attempts = 0", "max_attempts: is 0; expected a whole number from 1 to 1000"),
+        ("fallback = \"sometimes\"", "fallback: \"sometimes\" is not a rule"),
+        ("fallback = \"never\"\nfallback_on = [\"timeout\"]", "fallback: there is a list fallback_on too"),
+        (
+            "fallback_on = [\"ratelimit\"]",
+            "fallback_on[0]: \"ratelimit\" is not an error class; perhaps \"rate_limit\" is meant; expected a list of rate_limit, rate_limit_daily",
+        ),
+        ("validate = { min_char = 1 }", "validate.min_char: no such key; expected perhaps min_chars"),
+        ("validate = { min_chars = 9, max_chars = 3 }", "validate.min_chars: 9 is more than max_chars, which is 3"),
+        ("validate = { non_empty = \"yes\" }", "validate.non_empty: is \"yes\"; expected true or false"),
+        (
+            "validate = { required_patterns = [\"(\"] }",
+            "validate.required_patterns[0]: the pattern \"(\" does not compile: unclosed group",
+        ),
+        (
+            "validate = { json_schema = { type = \"objekt\" } }",
+            "validate.json_schema: the schema does not compile at /type: ",
+        ),
+        ("validate = { json_schema_file = \"nowhere.json\" }", "nowhere.json: No such file"),
+        (
+            "validate = { json_schema = {}, json_schema_file = \"x\" }",
+            "validate.json_schema: there is a json_schema_file too",
+        ),
+    ];
+    for (line, expected) in cases {
+        let faults = route(line).faults();
+        assert_eq!(faults.len(), 1, "{line}\n{faults:#?}");
+        assert!(faults[0].contains(expected), "{line}\n{faults:#?}\n{expected}");
+        assert!(faults[0].starts_with("routes.default."), "{faults:#?}");
+    }
+}
+
+#[test]
+fn a_schema_file_is_found_beside_the_configuration_and_its_faults_name_it() {
+    let line = "validate = { json_schema_file = \"answer.json\" }";
+    let config = route(line).with_file("answer.json", r#"{"type": "array"}"#).config();
+    let rules = &config.routes["default"].route.rules;
+    assert!(rules.json && rules.json_schema.as_ref().unwrap().is_valid(&serde_json::json!([])));
+    for (text, reason) in [(r#"{"type": 7}"#, "does not compile at /type"), ("{", "is not JSON")] {
+        let faults = route(line).with_file("answer.json", text).faults();
+        assert!(faults[0].contains("answer.json") && faults[0].contains(reason), "{faults:#?}");
+    }
+}
+
+#[test]
+fn all_faults_are_reported_at_once() {
+    let faults = given(
+        "[worker]\ndrain_timeout = \"soon\"\nspeed = 9\n[providers.x]\ndialect = \"telex\"\napi_key_env = \"NOT_SET\"\n\
+         [routes.default]\nrungs = [\"y/m\", \"z\"]\nfallback_on = [\"bad_luck\"]\n",
+    )
+    .with("SLUICE__WORKER__MAX_IN_FLIGHT", "many")
+    .faults();
+    assert_eq!(faults.len(), 9, "{faults:#?}");
+}
+
+#[test]
+fn a_syntax_error_names_file_and_line() {
+    let errors = given("[worker]\nmax_in_flight = \n").load().unwrap_err().to_string();
+    assert!(errors.contains("sluice.toml: is not valid TOML: ") && errors.contains("line 2"), "{errors}");
+}
+
+#[test]
+fn a_named_file_that_is_missing_is_a_fault() {
+    let error = Config::load(Some(Path::new("/nowhere/sluice.toml")), []).unwrap_err().to_string();
+    assert!(error.contains("/nowhere/sluice.toml: the file cannot be read"), "{error}");
+    let variables = [("SLUICE_CONFIG".to_owned(), "/nowhere/else.toml".to_owned())];
+    let error = Config::load(None, variables).unwrap_err().to_string();
+    assert!(error.contains("/nowhere/else.toml"), "{error}");
+}
+
+#[test]
+fn variables_override_the_file() {
+    let config = route("")
+        .with("SLUICE__WORKER__MAX_IN_FLIGHT", "9")
+        .with("SLUICE__WORKER__DRAIN_TIMEOUT", "5s")
+        .with("SLUICE__PROVIDERS__LOCAL__BREAKER__FAILURE_RATE", "0.9")
+        .with("SLUICE__ROUTES__DEFAULT__RUNGS", "local/a, local/B-1.5")
+        .with("SLUICE__ROUTES__DEFAULT__VALIDATE__NON_EMPTY", "false")
+        .with("SLUICE__LOG__FILTER", "")
+        .with("UNRELATED", "x")
+        .config();
+    assert_eq!((config.worker.max_in_flight, config.worker.drain_timeout), (9, Duration::from_secs(5)));
+    assert!((config.providers["local"].breaker.failure_rate - 0.9).abs() < f64::EPSILON);
+    let models: Vec<&str> =
+        config.routes["default"].route.rungs.iter().map(|rung| rung.target.model.as_str()).collect();
+    assert_eq!(models, ["a", "B-1.5"]);
+    assert!(!config.routes["default"].route.rules.non_empty);
+    assert_eq!(config.log.filter, "info", "an empty variable is none");
+}
+
+#[test]
+fn a_fault_in_a_variable_names_the_variable() {
+    let faults = given("").with("SLUICE__WORKER__MAX_INFLIGHT", "9").with("SLUICE__HTTP__LISTEN", "x").faults();
+    assert_eq!(faults.len(), 2, "{faults:#?}");
+    assert!(faults.iter().any(|f| f.starts_with("SLUICE__WORKER__MAX_INFLIGHT: no such key")), "{faults:#?}");
+    assert!(faults.iter().any(|f| f.starts_with("SLUICE__HTTP__LISTEN: \"x\" is not an address")), "{faults:#?}");
+}
+
+#[test]
+fn database_url_is_honoured_and_our_own_variable_wins() {
+    let file = "[database]\nurl = \"postgres://file/d\"\n";
+    let url = |given: Given| given.config().database.url.unwrap().expose_secret().to_owned();
+    assert_eq!(url(given(file)), "postgres://file/d");
+    assert_eq!(url(given(file).with("DATABASE_URL", "postgres://env/d")), "postgres://env/d");
+    let both = given(file).with("DATABASE_URL", "postgres://env/d").with("SLUICE__DATABASE__URL", "postgresql:///own");
+    assert_eq!(url(both), "postgresql:///own");
+}
+
+#[test]
+fn a_credential_is_read_from_the_directory_that_systemd_names() {
+    let given = given("[providers.openai]\ncredential = \"openai_key\"\n").with_file("openai_key", "sk-3\n");
+    let dir = given.dir.path().to_str().unwrap().to_owned();
+    let config = given.with("CREDENTIALS_DIRECTORY", &dir).config();
+    assert_eq!(config.providers["openai"].endpoint.key.as_ref().unwrap().expose_secret(), "sk-3");
+}
+
+#[test]
+fn a_key_that_cannot_be_one_is_a_fault_that_does_not_repeat_it() {
+    for key in ["two words", "line\nbreak", "kéy"] {
+        let faults = given("[providers.openai]\napi_key_env = \"K\"\n").with("K", key).faults();
+        assert!(faults[0].contains("characters in it that no key has") && !faults[0].contains(key), "{faults:#?}");
+    }
+}
+
+#[test]
+fn commands_that_call_nobody_need_no_keys() {
+    let given = given("[providers.openai]\napi_key_env = \"NOT_SET\"\n");
+    let file = given.dir.path().join("sluice.toml");
+    let config = Config::load_with(Some(&file), [], Keys::Ignored).unwrap();
+    assert!(config.providers["openai"].endpoint.key.is_none());
+}
+
+#[test]
+fn secrets_are_not_in_the_debug_output() {
+    let config = given("[providers.openai]\napi_key_env = \"K\"\n[database]\nurl = \"postgres://u:hunter2@h/d\"\n")
+        .with("K", "sk-hunter2")
+        .config();
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn unknown_prices_and_unused_parts_are_warnings() {
+    let config = given(&format!(
+        "{LOCAL}[providers.openai]\n[buckets.idle]\n[models.\"opnai/x\"]\n[routes.night]\nrungs = [\"local/m\"]\n"
+    ))
+    .config();
+    let all = config.warnings.join("\n");
+    for expected in [
+        "the price of local/m (route night) is unknown",
+        "there is no [routes.default]",
+        "no route uses the provider openai",
+        "no provider uses the bucket idle",
+        "[models.\"opnai/x\"] is not used: there is no provider opnai; perhaps openai is meant",
+    ] {
+        assert!(all.contains(expected), "{expected}\n{all}");
+    }
+}
+
+#[test]
+fn a_key_sent_in_clear_text_is_a_warning() {
+    let toml = |url: &str| format!("[providers.x]\ndialect = \"openai\"\nbase_url = \"{url}\"\napi_key_env = \"K\"\n");
+    let warns = |url: &str| {
+        given(&toml(url)).with("K", "sk-1").config().warnings.iter().any(|warning| warning.contains("unencrypted"))
+    };
+    assert!(warns("http://example.com/v1"));
+    assert!(!warns("https://example.com/v1"));
+    assert!(!warns("http://localhost:1/v1") && !warns("http://127.0.0.1:1/v1") && !warns("http://[::1]:1/v1"));
+}

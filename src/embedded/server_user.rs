@@ -1,0 +1,101 @@
+//! The user as whom the server runs: PostgreSQL refuses to run as root.
+
+use super::{EmbeddedError, io_error};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ServerUser {
+    pub uid: u32,
+    pub gid: u32,
+    /// We are root, and this is somebody else.
+    pub is_other: bool,
+}
+
+impl ServerUser {
+    /// Ourselves; as root, the owner of the directory (or of the nearest one above it that exists), so that root
+    /// and the service's user agree; else `postgres`, else `nobody`.
+    pub async fn choose(dir: &Path) -> Result<Self, EmbeddedError> {
+        let me = rustix::process::geteuid();
+        if !me.is_root() {
+            return Ok(Self { uid: me.as_raw(), gid: rustix::process::getegid().as_raw(), is_other: false });
+        }
+        if let Some(owner) = dir.ancestors().find_map(|dir| dir.metadata().ok()).filter(|owner| owner.uid() != 0) {
+            let gid = id("-g", &owner.uid().to_string()).await.unwrap_or(owner.gid());
+            return Ok(Self { uid: owner.uid(), gid, is_other: true });
+        }
+        for name in ["postgres", "nobody"] {
+            if let (Some(uid), Some(gid)) = (id("-u", name).await, id("-g", name).await) {
+                return Ok(Self { uid, gid, is_other: true });
+            }
+        }
+        Err(EmbeddedError::NoServerUser)
+    }
+
+    /// Makes a directory that only this user (and root) may enter.
+    pub fn create_dir(self, dir: &Path) -> Result<(), EmbeddedError> {
+        std::fs::DirBuilder::new().mode(0o700).create(dir).map_err(io_error("create", dir))?;
+        self.give(dir)
+    }
+
+    /// Makes the user the owner, when that is not who we are.
+    pub fn give(self, path: &Path) -> Result<(), EmbeddedError> {
+        if self.is_other {
+            std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid))
+                .map_err(io_error("change the owner of", path))?;
+        }
+        Ok(())
+    }
+
+    /// A command as this user, with a bare environment.
+    ///
+    /// Bare, because Debian's `postgres` would otherwise report to systemd in our name (`NOTIFY_SOCKET`,
+    /// `WATCHDOG_*`), because `PG*` variables change what it does, and because keys in it are none of its business.
+    pub fn command(self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().current_dir("/");
+        for name in ["PATH", "LD_LIBRARY_PATH", "TZ"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        if self.is_other {
+            // The supplementary groups go with the user id.
+            command.uid(self.uid).gid(self.gid);
+        }
+        command
+    }
+
+    /// Whether this user can get to the directory, and if not, where the way ends.
+    pub async fn check_traversable(self, dir: &Path) -> Result<(), EmbeddedError> {
+        if !self.is_other {
+            return Ok(());
+        }
+        let ways: Vec<PathBuf> = dir.ancestors().map(Path::to_owned).collect();
+        // One process in the good case; the search for the culprit only afterwards.
+        if self.can_enter(dir).await? {
+            return Ok(());
+        }
+        for blocked in ways.into_iter().rev() {
+            if !self.can_enter(&blocked).await? {
+                return Err(EmbeddedError::NotTraversable { uid: self.uid, blocked });
+            }
+        }
+        Ok(())
+    }
+
+    async fn can_enter(self, dir: &Path) -> Result<bool, EmbeddedError> {
+        let shell = Path::new("/bin/sh");
+        let mut command = tokio::process::Command::from(self.command(shell));
+        command.args(["-c", "cd -- \"$1\"", "sh"]).arg(dir).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(command.status().await.map_err(io_error("run", shell))?.success())
+    }
+}
+
+/// Asks `id`, which knows users of every kind (files, LDAP, …).
+async fn id(what: &str, user: &str) -> Option<u32> {
+    let output = tokio::process::Command::new("id").args([what, user]).stderr(Stdio::null()).output().await.ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().parse().ok())?
+}
