@@ -3,6 +3,7 @@
 pub mod config;
 pub mod domain;
 pub mod embedded;
+pub mod input;
 pub mod provider;
 pub mod simulate;
 pub mod store;
