@@ -280,7 +280,7 @@ impl<'a> Section<'a> {
                     children.push((name, section));
                 }
                 _ => {
-                    self.fault_at(&join(key, &quoted), from_environment, format!("is {}", describe(&value)), "a table")
+                    self.fault_at(&join(key, &quoted), from_environment, format!("is {}", describe(&value)), "a table");
                 }
             }
         }

@@ -1,0 +1,203 @@
+//! `sluice check`: everything that is wrong with the configuration, without a network or a database.
+
+use crate::config::{Config, ConfigErrors, RouteConfig};
+use crate::domain::{Limits, NanoUsd, Patience, Strategy, Unit};
+use crate::exit_code::ExitCode;
+use serde_json::{Value, json};
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+/// Checks the configuration and prints all its faults, or a summary.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Args {
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// A shape of output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Loads the configuration, prints the summary to `out`, faults and warnings to `err`.
+pub fn run(
+    args: Args,
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<ExitCode> {
+    let loaded = Config::load(file, environment);
+    let code = if loaded.is_ok() { ExitCode::Success } else { ExitCode::Configuration };
+    match (args.format, &loaded) {
+        (Format::Json, loaded) => writeln!(out, "{:#}", as_json(loaded))?,
+        (Format::Text, Err(errors)) => writeln!(err, "{errors}")?,
+        (Format::Text, Ok(config)) => {
+            summarise(config, out)?;
+            for warning in warnings(config) {
+                writeln!(err, "warning: {warning}")?;
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// The configuration's own warnings, and what keeps a worker from starting although nothing is wrong.
+fn warnings(config: &Config) -> Vec<String> {
+    let refusal = config.require_providers().err();
+    let refusal = refusal.iter().flat_map(ConfigErrors::faults);
+    refusal
+        .map(|fault| format!("a worker would not start: {}; add {}", fault.problem, fault.expected))
+        .chain(config.warnings.iter().cloned())
+        .collect()
+}
+
+fn as_json(loaded: &Result<Config, ConfigErrors>) -> Value {
+    let config = match loaded {
+        Ok(config) => config,
+        Err(errors) => {
+            let faults = errors.faults().iter().map(|fault| {
+                json!({
+                    "place": fault.place, "key": fault.key, "problem": fault.problem, "expected": fault.expected,
+                })
+            });
+            return json!({ "ok": false, "faults": faults.collect::<Value>() });
+        }
+    };
+    let routes = config.routes.iter().map(|(name, route)| {
+        let rungs = route.route.rungs.iter().map(|rung| rung.target.to_string());
+        (name.clone(), json!({ "rungs": rungs.collect::<Value>() }))
+    });
+    json!({
+        "ok": true,
+        "file": config.file.as_ref().map(|file| file.display().to_string()),
+        "providers": config.providers.keys().collect::<Vec<_>>(),
+        "routes": routes.collect::<Value>(),
+        "warnings": warnings(config),
+    })
+}
+
+fn summarise(config: &Config, out: &mut dyn Write) -> io::Result<()> {
+    match &config.file {
+        Some(file) => writeln!(out, "{} is in order.", file.display())?,
+        None => writeln!(out, "There is no configuration file; the defaults hold.")?,
+    }
+    match &config.database.url {
+        Some(_) => writeln!(out, "database: by URL")?,
+        None => writeln!(out, "database: a private Postgres in {}", config.database.data_dir.display())?,
+    }
+    for (name, provider) in &config.providers {
+        let endpoint = &provider.endpoint;
+        let key = if endpoint.key.is_some() { "with a key" } else { "without a key" };
+        writeln!(out, "provider {name}: {} at {}, {key}", endpoint.dialect.as_str(), endpoint.base_url)?;
+        let limits = config.buckets.get(&provider.bucket).map(describe_limits).unwrap_or_default();
+        let limits = if limits.is_empty() { "no limits of our own".to_owned() } else { limits };
+        writeln!(out, "  bucket {}: {limits}", provider.bucket)?;
+    }
+    config.routes.iter().try_for_each(|(name, route)| summarise_route(name, route, out))
+}
+
+fn summarise_route(name: &str, RouteConfig { route, .. }: &RouteConfig, out: &mut dyn Write) -> io::Result<()> {
+    let strategy = match route.strategy {
+        Strategy::Cost => "cheapest first",
+        Strategy::Priority => "in this order",
+    };
+    let patience = match route.patience {
+        Patience::Forever => "waits for a cheaper rung as long as it takes".to_owned(),
+        Patience::For(Duration::ZERO) => "never waits for a cheaper rung".to_owned(),
+        Patience::For(time) => format!("waits for a cheaper rung up to {}", humantime::format_duration(time)),
+    };
+    writeln!(out, "route {name}: {strategy}, {patience}, {} attempts at most", route.max_attempts)?;
+    for rung in &route.rungs {
+        let price = rung.model.price.map_or_else(
+            || "price unknown".to_owned(),
+            |price| format!("{} in, {} out per million tokens", NanoUsd(price.input), NanoUsd(price.output)),
+        );
+        let timeout = humantime::format_duration(rung.total_timeout);
+        writeln!(out, "  {}: {price}, timeout {timeout}", rung.target)?;
+    }
+    Ok(())
+}
+
+fn describe_limits(limits: &Limits) -> String {
+    let rates = limits.rates.iter().map(|rate| {
+        let unit = match rate.unit {
+            Unit::Requests => "requests",
+            Unit::Tokens => "tokens",
+            Unit::InputTokens => "input tokens",
+            Unit::OutputTokens => "output tokens",
+        };
+        let per = match rate.per.as_secs() {
+            1 => "second".to_owned(),
+            60 => "minute".to_owned(),
+            86_400 => "day".to_owned(),
+            _ => humantime::format_duration(rate.per).to_string(),
+        };
+        format!("{} {unit} per {per}", rate.amount)
+    });
+    let concurrency = limits.concurrency.iter().map(|calls| format!("{calls} calls at once"));
+    rates.chain(concurrency).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "sk-hunter2";
+
+    /// Exit code, standard output, standard error.
+    fn check(toml: &str, format: Format) -> (ExitCode, String, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("sluice.toml");
+        std::fs::write(&file, toml).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let environment = [("OPENAI_API_KEY".to_owned(), KEY.to_owned())];
+        let code = run(Args { format }, Some(&file), environment, &mut out, &mut err).unwrap();
+        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    const GOOD: &str = "[providers.openai]\napi_key_env = \"OPENAI_API_KEY\"\nlimits = { requests_per_minute = 600 }\n\
+                        [routes.default]\nrungs = [\"openai/gpt-4o-mini\", \"openai/of-tomorrow\"]\n";
+
+    #[test]
+    fn a_good_file_is_summarised_and_unknown_prices_are_warned_of() {
+        let (code, out, err) = check(GOOD, Format::Text);
+        assert_eq!(code, ExitCode::Success);
+        assert!(out.contains("provider openai: openai at https://api.openai.com/v1, with a key"), "{out}");
+        assert!(out.contains("bucket openai: 600 requests per minute"), "{out}");
+        assert!(out.contains("openai/gpt-4o-mini: $0.15 in, $0.60 out per million tokens, timeout 10m"), "{out}");
+        assert!(err.contains("warning: the price of openai/of-tomorrow"), "{err}");
+        assert!(!out.contains(KEY) && !err.contains(KEY));
+    }
+
+    #[test]
+    fn a_bad_file_lists_its_faults_on_standard_error_and_has_its_exit_code() {
+        let (code, out, err) = check("[worker]\nspeed = 1\npace = 2\n", Format::Text);
+        assert_eq!((code, out.as_str()), (ExitCode::Configuration, ""));
+        assert!(err.contains("2 faults") && err.contains("worker.speed") && err.contains("worker.pace"), "{err}");
+    }
+
+    #[test]
+    fn a_file_without_providers_is_in_order_and_says_that_a_worker_would_not_start() {
+        let (code, _, err) = check("", Format::Text);
+        assert_eq!(code, ExitCode::Success);
+        assert!(err.contains("a worker would not start") && err.contains("[providers.openai]"), "{err}");
+    }
+
+    #[test]
+    fn json_says_the_same_to_programs() {
+        let parse = |(code, out, _): (ExitCode, String, String)| (code, serde_json::from_str::<Value>(&out).unwrap());
+        let (code, value) = parse(check(GOOD, Format::Json));
+        assert_eq!((code, &value["ok"]), (ExitCode::Success, &true.into()));
+        assert_eq!(value["routes"]["default"]["rungs"][0], "openai/gpt-4o-mini");
+        let (code, value) = parse(check("[worker]\nspeed = 1\n", Format::Json));
+        assert_eq!((code, &value["faults"][0]["key"]), (ExitCode::Configuration, &"worker.speed".into()));
+    }
+}

@@ -1,0 +1,190 @@
+//! Log lines: to standard error (which systemd takes to the journal) and, if configured, to daily files.
+//!
+//! Standard output is for data. Prompts, answers and keys are never logged.
+
+use crate::config::{Log, LogFormat};
+use std::io::{IsTerminal as _, Write};
+use tracing::Subscriber;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::rolling::{InitError, RollingFileAppender, Rotation};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer};
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The files cannot be written.
+    #[error("cannot keep log files in {dir}: {reason}")]
+    Files {
+        /// Where.
+        dir: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The filter is wrong (the configuration checks it, so only for filters from elsewhere).
+    #[error("not a log filter: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// Logging was set up before.
+    #[error("logging is set up already")]
+    Twice(#[from] tracing::subscriber::SetGlobalDefaultError),
+}
+
+/// Writes what is still to be written to the files when it is dropped: keep it until the end of `main`.
+#[must_use = "dropping it ends the log files"]
+#[derive(Debug)]
+pub struct Guard(#[expect(dead_code, reason = "held for its drop")] Option<WorkerGuard>);
+
+/// Sets up logging for the whole process; once.
+pub fn init(log: &Log) -> Result<Guard, TelemetryError> {
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let (subscriber, guard) = subscriber(log, std::io::stderr, colours)?;
+    tracing::subscriber::set_global_default(subscriber)?;
+    Ok(guard)
+}
+
+/// What [`init`] installs, with another place for standard error.
+fn subscriber<W>(
+    log: &Log,
+    standard_error: W,
+    colours: bool,
+) -> Result<(impl Subscriber + Send + Sync + use<W>, Guard), TelemetryError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let files = log.dir.as_ref().map(|_| open_files(log)).transpose()?;
+    let (files, guard) = files.unzip();
+    let subscriber = tracing_subscriber::registry()
+        .with(EnvFilter::try_new(&log.filter)?)
+        .with(layer(log.format, standard_error, colours))
+        .with(files.map(|files| layer(log.format, files, false)));
+    Ok((subscriber, Guard(guard)))
+}
+
+fn layer<S, W>(format: LogFormat, writer: W, colours: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
+    match format {
+        LogFormat::Human => layer.boxed(),
+        // Fields of the event beside the message, so that they can be queried without a path.
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    }
+}
+
+/// Files `sluice.2026-01-31.log`, one per day (UTC), the oldest removed when there are too many.
+fn open_files(log: &Log) -> Result<(NonBlocking, WorkerGuard), TelemetryError> {
+    let dir = log.dir.as_deref().unwrap_or_else(|| std::path::Path::new("."));
+    let fault = |reason: &InitError| TelemetryError::Files {
+        dir: dir.display().to_string(),
+        // The crate's own message ends where the reason begins.
+        reason: std::error::Error::source(reason).map_or_else(|| reason.to_string(), ToString::to_string),
+    };
+    let files = RollingFileAppender::builder()
+        .rotation(Rotation::DAILY)
+        .filename_prefix("sluice")
+        .filename_suffix("log")
+        .max_log_files(log.keep)
+        .build(dir)
+        .map_err(|error| fault(&error))?;
+    Ok(without_loss(files))
+}
+
+/// A writer behind a thread. When the thread falls behind, whoever logs waits: the default would drop lines.
+fn without_loss(files: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default().lossy(false).thread_name("sluice-log").finish(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use std::sync::{Arc, Mutex};
+
+    fn with_dir(dir: &Path) -> Log {
+        Log { dir: Some(dir.to_owned()), ..Log::default() }
+    }
+
+    /// Runs `act` under the subscriber and returns what went to standard error.
+    fn log_while(log: &Log, act: impl FnOnce()) -> String {
+        let standard_error = Arc::new(Mutex::new(Vec::new()));
+        let (subscriber, guard) = subscriber(log, Mutex::new(Tee(standard_error.clone())), false).unwrap();
+        tracing::subscriber::with_default(subscriber, act);
+        drop(guard);
+        let bytes = standard_error.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    struct Tee(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Tee {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn files_in(dir: &Path) -> Vec<std::path::PathBuf> {
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    #[test]
+    fn no_line_is_lost_on_the_way_to_the_file() {
+        // More than the queue between the two threads holds.
+        const LINES: usize = 150_000;
+        let dir = tempfile::tempdir().unwrap();
+        let standard_error = log_while(&with_dir(dir.path()), || {
+            for line in 0..LINES {
+                tracing::info!(line, "counted");
+            }
+        });
+        let text: String = files_in(dir.path()).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+        assert_eq!(text.lines().count(), LINES);
+        assert_eq!(standard_error.lines().count(), LINES);
+    }
+
+    #[test]
+    fn json_lines_hold_the_fields_at_the_top() {
+        let log = Log { format: LogFormat::Json, ..Log::default() };
+        let line = log_while(&log, || tracing::warn!(job.id = 7, "the breaker is open"));
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["message"], "the breaker is open");
+        assert_eq!((&line["level"], &line["job.id"]), (&"WARN".into(), &7.into()));
+    }
+
+    #[test]
+    fn the_filter_keeps_lines_out() {
+        let log = Log { filter: "warn".to_owned(), ..Log::default() };
+        let text = log_while(&log, || {
+            tracing::info!("quiet");
+            tracing::warn!("loud");
+        });
+        assert!(text.contains("loud") && !text.contains("quiet"), "{text}");
+    }
+
+    #[test]
+    fn old_files_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        for day in 1..=5 {
+            std::fs::write(dir.path().join(format!("sluice.2020-01-0{day}.log")), "old").unwrap();
+        }
+        std::fs::write(dir.path().join("thesis.txt"), "not ours").unwrap();
+        log_while(&Log { keep: 3, ..with_dir(dir.path()) }, || tracing::info!("new"));
+        let ours = files_in(dir.path()).into_iter().filter(|file| file.extension().is_some_and(|e| e == "log")).count();
+        assert!(ours <= 3, "{:?}", files_in(dir.path()));
+        assert!(dir.path().join("thesis.txt").exists());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let result = subscriber(&with_dir(&file.path().join("logs")), std::io::sink, false);
+        let error = result.err().unwrap().to_string();
+        assert!(error.starts_with("cannot keep log files in ") && error.contains("Not a directory"), "{error}");
+    }
+}
