@@ -1,5 +1,10 @@
 //! The request of a job: an OpenAI chat-completions body, parsed once.
 
+mod field;
+mod parse;
+#[cfg(test)]
+mod tests;
+
 use serde_json::{Map, Value};
 
 /// Who speaks.
@@ -144,7 +149,7 @@ pub struct ChatRequest {
     pub tools: Vec<Tool>,
     /// Whether it must.
     pub tool_choice: Option<ToolChoice>,
-    /// `minimal`, `low`, `medium`, `high`.
+    /// `none`, `minimal`, `low`, `medium`, `high`, `xhigh`.
     pub reasoning_effort: Option<String>,
     /// Every other member of the body but `model` and `stream`: passed on to OpenAI-compatible targets only.
     pub extra: Map<String, Value>,

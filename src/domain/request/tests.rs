@@ -1,0 +1,367 @@
+//! What is read from a body, and what is refused.
+
+use super::*;
+use crate::domain::ToolCall;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn parsed(body: &Value) -> ChatRequest {
+    ChatRequest::parse(body).unwrap_or_else(|error| panic!("{error}: {body}"))
+}
+
+fn fault(body: &Value) -> String {
+    match ChatRequest::parse(body) {
+        Ok(_) => panic!("was read: {body}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// A valid body with one member more.
+fn with(member: &str, value: Value) -> Value {
+    let mut body = json!({"messages": [{"role": "user", "content": "Hi"}]});
+    body[member] = value;
+    body
+}
+
+/// A body of one message.
+#[expect(clippy::needless_pass_by_value, reason = "reads better with the JSON in place")]
+fn saying(message: Value) -> Value {
+    json!({ "messages": [message] })
+}
+
+#[test]
+fn a_prompt_is_short_for_one_user_message() {
+    let short = parsed(&json!({"prompt": "Hi", "max_tokens": 5}));
+    assert_eq!(short, parsed(&with("max_tokens", json!(5))));
+    assert_eq!(short.messages[0].role, Role::User);
+    assert_eq!(short.messages[0].text(), "Hi");
+}
+
+#[test]
+fn a_whole_conversation_is_read() {
+    let request = parsed(&json!({
+        "model": "gpt-4o-mini", "stream": true, "stream_options": {"include_usage": true}, "n": 1,
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "developer", "content": [{"type": "text", "text": "Be kind."}]},
+            {"role": "user", "name": "ann", "content": [
+                {"type": "text", "text": "What is this?"},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}},
+            ]},
+            {"role": "assistant", "content": null, "tool_calls": [
+                {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}},
+            ]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "a cat"},
+            {"role": "assistant", "content": null, "refusal": "No."},
+        ],
+        "max_tokens": 10, "max_completion_tokens": 20, "temperature": 0.5, "top_p": 1, "stop": "END", "seed": -7,
+        "presence_penalty": -2, "frequency_penalty": 2.0, "reasoning_effort": "low",
+        "tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}],
+        "tool_choice": {"type": "function", "function": {"name": "look"}},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "cat", "schema": {"type": "object"}}},
+        "user": "ann", "logit_bias": {"5": 1}, "top_k": null,
+    }));
+    let roles: Vec<_> = request.messages.iter().map(|message| message.role).collect();
+    let expected = [Role::System, Role::System, Role::User, Role::Assistant, Role::Tool, Role::Assistant];
+    assert_eq!(roles, expected);
+    let image = ContentPart::Image { url: "data:image/png;base64,AA==".into(), detail: Some("low".into()) };
+    assert_eq!(request.messages[2].content[1], image);
+    assert_eq!(request.messages[2].name.as_deref(), Some("ann"));
+    let call = ToolCall { id: "call_1".into(), name: "look".into(), arguments: "{}".into() };
+    assert_eq!(request.messages[3].tool_calls, [call]);
+    assert!(request.messages[3].content.is_empty());
+    assert_eq!(request.messages[4].tool_call_id.as_deref(), Some("call_1"));
+    assert_eq!(request.messages[5].text(), "No.");
+    assert_eq!(request.max_tokens, Some(20));
+    assert_eq!((request.temperature, request.top_p), (Some(0.5), Some(1.0)));
+    assert_eq!(request.stop, ["END"]);
+    assert_eq!(request.seed, Some(-7));
+    assert_eq!((request.presence_penalty, request.frequency_penalty), (Some(-2.0), Some(2.0)));
+    assert_eq!(request.tools[0].name, "look");
+    assert_eq!(request.tool_choice, Some(ToolChoice::Function("look".into())));
+    assert_eq!(request.reasoning_effort.as_deref(), Some("low"));
+    let format = ResponseFormat::JsonSchema { name: "cat".into(), schema: json!({"type": "object"}), strict: None };
+    assert_eq!(request.response_format, Some(format));
+    // What nobody knows is kept for targets that may know it; routing and streaming are not.
+    assert_eq!(Value::Object(request.extra), json!({"user": "ann", "logit_bias": {"5": 1}, "top_k": null}));
+}
+
+#[test]
+fn a_member_that_is_null_counts_as_absent() {
+    let plain = parsed(&with("seed", Value::Null));
+    for member in ["max_tokens", "temperature", "stop", "tools", "tool_choice", "response_format", "n", "model"] {
+        assert_eq!(parsed(&with(member, Value::Null)), plain, "{member}");
+    }
+}
+
+#[test]
+fn empty_lists_of_stops_and_tools_ask_for_nothing() {
+    assert!(parsed(&with("stop", json!([]))).stop.is_empty());
+    assert!(parsed(&with("tools", json!([]))).tools.is_empty());
+    assert_eq!(parsed(&with("stop", json!(["a", "b"]))).stop, ["a", "b"]);
+}
+
+#[test]
+fn the_deprecated_functions_become_tools() {
+    let request = parsed(&json!({
+        "messages": [
+            {"role": "user", "content": "Weather?"},
+            {"role": "assistant", "content": null, "function_call": {"name": "weather", "arguments": "{}"}},
+            {"role": "function", "name": "weather", "content": "sun"},
+        ],
+        "functions": [{"name": "weather", "description": "", "parameters": {}}],
+        "function_call": {"name": "weather"},
+    }));
+    assert_eq!(request.messages[1].tool_calls[0].id, "weather");
+    assert_eq!(request.messages[2].role, Role::Tool);
+    assert_eq!(request.messages[2].tool_call_id.as_deref(), Some("weather"));
+    assert_eq!(request.tools[0].name, "weather");
+    assert_eq!(request.tool_choice, Some(ToolChoice::Function("weather".into())));
+    assert!(request.extra.is_empty());
+}
+
+#[test]
+fn a_fault_names_its_field_and_what_was_expected() {
+    let image = |image: Value| saying(json!({"role": "user", "content": [{"type": "image_url", "image_url": image}]}));
+    let call = |call: Value| saying(json!({"role": "assistant", "tool_calls": [call]}));
+    let schema = |schema: Value| json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema}});
+    for (body, expected) in [
+        (json!([]), "request: expected an object, found an empty array"),
+        (json!("Hi"), "request: expected an object, found `Hi`"),
+        (json!({}), "request: expected `messages`, or `prompt` as short for one user message, found neither"),
+        (json!({"prompt": ""}), "prompt: expected a string that is not empty, found an empty string"),
+        (json!({"prompt": ["a", "b"]}), "prompt: expected a string that is not empty, found an array"),
+        (with("prompt", json!("Hi")), "prompt: expected either `messages` or `prompt`, found both"),
+        (json!({"messages": []}), "messages: expected at least one message, found an empty array"),
+        (json!({"messages": {}}), "messages: expected an array, found an object"),
+        (saying(json!("Hi")), "messages[0]: expected an object, found `Hi`"),
+        (saying(json!({"content": "Hi"})), "messages[0].role: expected a role, found nothing"),
+        (
+            saying(json!({"role": "robot", "content": "Hi"})),
+            "messages[0].role: expected one of system, developer, user, assistant, tool, found `robot`",
+        ),
+        (saying(json!({"role": "user"})), "messages[0].content: expected a string or an array of parts, found nothing"),
+        (
+            saying(json!({"role": "user", "content": 5})),
+            "messages[0].content: expected a string or an array of parts, found 5",
+        ),
+        (
+            saying(json!({"role": "user", "content": []})),
+            "messages[0].content: expected at least one part, found an empty array",
+        ),
+        (
+            saying(json!({"role": "user", "content": [{"type": "input_audio"}]})),
+            "messages[0].content[0].type: expected text or image_url, found `input_audio`",
+        ),
+        (
+            saying(json!({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text"}]})),
+            "messages[0].content[1].text: expected a string, found nothing",
+        ),
+        (image(json!("https://a")), "messages[0].content[0].image_url: expected an object, found `https://a`"),
+        (
+            image(json!({"url": "file:///etc/passwd"})),
+            "messages[0].content[0].image_url.url: expected an address that begins with data:, https:// or http://, \
+             found `file:///etc/passwd`",
+        ),
+        (
+            image(json!({"url": "https://a", "detail": "ultra"})),
+            "messages[0].content[0].image_url.detail: expected low, high or auto, found `ultra`",
+        ),
+        (
+            saying(json!({"role": "user", "content": "a", "tool_calls": []})),
+            "messages[0].tool_calls: expected only in a message of role assistant",
+        ),
+        (
+            saying(json!({"role": "tool", "content": "a"})),
+            "messages[0].tool_call_id: expected the id of the call that this message answers, found nothing",
+        ),
+        (
+            call(json!({"id": ""})),
+            "messages[0].tool_calls[0].id: expected a string that is not empty, found an empty string",
+        ),
+        (
+            call(json!({"id": "a", "type": "custom"})),
+            "messages[0].tool_calls[0].type: expected function, found `custom`",
+        ),
+        (
+            call(json!({"id": "a", "function": {"name": "f", "arguments": {}}})),
+            "messages[0].tool_calls[0].function.arguments: expected a string, found an object",
+        ),
+        (with("max_tokens", json!(0)), "max_tokens: expected a whole number from 1 to 1000000000, found 0"),
+        (with("max_tokens", json!(1.5)), "max_tokens: expected a whole number from 1 to 1000000000, found 1.5"),
+        (
+            with("max_completion_tokens", json!(u64::MAX)),
+            "max_completion_tokens: expected a whole number from 1 to 1000000000, found 18446744073709551615",
+        ),
+        (with("max_tokens", json!(1e300)), "max_tokens: expected a whole number from 1 to 1000000000, found 1e+300"),
+        (with("temperature", json!(2.1)), "temperature: expected a number from 0 to 2, found 2.1"),
+        (with("temperature", json!("hot")), "temperature: expected a number from 0 to 2, found `hot`"),
+        (with("top_p", json!(-0.1)), "top_p: expected a number from 0 to 1, found -0.1"),
+        (with("presence_penalty", json!(3)), "presence_penalty: expected a number from -2 to 2, found 3"),
+        (
+            with("seed", json!(0.5)),
+            "seed: expected a whole number from -9223372036854775808 to 9223372036854775807, found 0.5",
+        ),
+        (with("n", json!(2)), "n: expected 1, as a job has one answer (enqueue one job for each), found 2"),
+        (with("stop", json!([1])), "stop[0]: expected a string that is not empty, found 1"),
+        (with("stop", json!(true)), "stop: expected a string or an array of strings, found true"),
+        (
+            with("reasoning_effort", json!("extreme")),
+            "reasoning_effort: expected one of none, minimal, low, medium, high, xhigh, found `extreme`",
+        ),
+        (with("response_format", json!("json")), "response_format: expected an object, found `json`"),
+        (
+            with("response_format", json!({"type": "xml"})),
+            "response_format.type: expected text, json_object or json_schema, found `xml`",
+        ),
+        (
+            with("response_format", json!({"type": "json_schema", "json_schema": {"name": "a"}})),
+            "response_format.json_schema.schema: expected a JSON schema, found nothing",
+        ),
+        (
+            with("response_format", schema(json!([]))),
+            "response_format.json_schema.schema: expected an object, found an empty array",
+        ),
+        (with("tools", json!([{"function": {}}])), "tools[0].function.name: expected a string, found nothing"),
+        (
+            with("tools", json!([{"function": {"name": "a"}}, {"function": {"name": "a"}}])),
+            "tools: expected each name only once, found `a` again",
+        ),
+        (
+            with("tools", json!([{"function": {"name": "a", "parameters": []}}])),
+            "tools[0].function.parameters: expected an object, found an empty array",
+        ),
+        (with("tool_choice", json!("required")), "tool_choice: expected `tools` beside it, found none to call"),
+        (
+            with("tool_choice", json!({"type": "function", "function": {"name": "b"}})),
+            "tool_choice: expected the name of a function in `tools`, found `b`",
+        ),
+    ] {
+        assert_eq!(fault(&body), expected, "{body}");
+    }
+}
+
+#[test]
+fn a_schema_that_does_not_compile_is_a_fault_of_its_field() {
+    for schema in [
+        json!({"type": "strnig"}),
+        json!({"required": "name"}),
+        json!({"$ref": "#/$defs/missing"}),
+        json!({"$ref": "https://example.com/schema.json"}),
+        json!({"$ref": "file:///etc/passwd"}),
+        json!({"pattern": "("}),
+        json!({"pattern": "(a+)+\\1"}),
+        json!({"pattern": "((a{1000}){1000}){1000}"}),
+    ] {
+        let format = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema}});
+        let found = fault(&with("response_format", format));
+        assert!(found.starts_with("response_format.json_schema.schema: expected a JSON schema: "), "{found}");
+    }
+}
+
+#[test]
+fn the_schema_is_kept_compiled_for_validation() {
+    let schema = json!({"type": "object", "required": ["a"]});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema}});
+    let (_, validator) = ChatRequest::parse_with_schema(&with("response_format", format)).unwrap();
+    let validator = validator.unwrap();
+    assert!(validator.is_valid(&json!({"a": 1})) && !validator.is_valid(&json!({})));
+}
+
+#[test]
+fn a_message_quotes_no_more_than_a_short_word() {
+    let secret = "the patient is called Rosalind";
+    for body in [json!(secret), with("temperature", json!(secret)), saying(json!({"role": secret, "content": secret}))]
+    {
+        assert!(!fault(&body).contains("Rosalind"), "{}", fault(&body));
+    }
+}
+
+#[test]
+fn deep_nesting_is_a_fault_and_no_overflow() {
+    let mut deep = json!("x");
+    for _ in 0..2_000 {
+        deep = json!([deep]);
+    }
+    assert_eq!(fault(&with("anything", deep)), "request: expected at most 128 levels of nesting");
+    let mut fine = json!("x");
+    for _ in 0..100 {
+        fine = json!([fine]);
+    }
+    parsed(&with("anything", fine));
+}
+
+/// Any JSON, with the names that the parser looks for among the keys.
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+        prop::sample::select(WORDS).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 48, 6, |inner| {
+        let key = prop_oneof![4 => prop::sample::select(WORDS).prop_map(String::from), 1 => ".{0,4}"];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((key, inner), 0..8).prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+const WORDS: &[&str] = &[
+    "messages",
+    "prompt",
+    "role",
+    "user",
+    "assistant",
+    "tool",
+    "function",
+    "content",
+    "type",
+    "text",
+    "image_url",
+    "url",
+    "tool_calls",
+    "tool_call_id",
+    "function_call",
+    "functions",
+    "name",
+    "arguments",
+    "tools",
+    "tool_choice",
+    "stop",
+    "response_format",
+    "json_schema",
+    "schema",
+    "$ref",
+    "#",
+    "properties",
+    "pattern",
+    "max_tokens",
+    "temperature",
+    "n",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn any_body_is_read_or_refused(body in any_json()) {
+        let _ = ChatRequest::parse(&body);
+    }
+
+    #[test]
+    fn any_member_is_read_or_refused(name in prop::sample::select(WORDS), value in any_json()) {
+        let _ = ChatRequest::parse(&with(name, value.clone()));
+        let _ = ChatRequest::parse(&saying(json!({"role": "assistant", "content": value})));
+    }
+
+    #[test]
+    fn any_schema_is_compiled_or_refused(schema in any_json(), answer in any_json()) {
+        if let Ok(validator) = crate::domain::json_schema::compile(&schema) {
+            let _ = validator.is_valid(&answer);
+        }
+    }
+}
