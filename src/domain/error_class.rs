@@ -8,7 +8,7 @@ macro_rules! error_classes {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// What kind of failure an attempt met, whatever the provider calls it.
         ///
-        /// The default action for each is in [`ErrorClass::remedy`](crate::domain::decide).
+        /// What each calls for is in [`ErrorClass::remedy`](crate::domain::remedy).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ErrorClass { $($(#[$doc])* $variant,)* }
 
@@ -75,6 +75,8 @@ error_classes! {
     SoftFailure = "soft_failure",
     /// The worker died or was cut off while the call was in flight.
     Abandoned = "abandoned",
+    /// The job's deadline passed before an answer was accepted.
+    Deadline = "deadline",
 }
 
 impl fmt::Display for ErrorClass {

@@ -6,16 +6,20 @@
 
 pub mod answer;
 pub mod attempt;
+pub mod backoff;
 pub mod breaker;
 pub mod decide;
 pub mod error_class;
+pub mod estimate;
 pub mod job;
 pub mod json_schema;
 pub mod limits;
 pub mod money;
 pub mod price;
+pub mod remedy;
 pub mod request;
 pub mod route;
+pub mod strategy;
 pub mod timestamp;
 pub mod validation;
 
@@ -26,6 +30,7 @@ pub use error_class::{ErrorClass, Failure, Scope};
 pub use job::{Job, JobId};
 pub use limits::{Limits, Rate, Unit};
 pub use money::{MoneyError, NanoUsd};
+pub use remedy::Remedy;
 pub use request::{ChatRequest, ContentPart, Message, RequestError, ResponseFormat, Role};
 pub use route::{Capabilities, Model, Patience, Route, Rung, Strategy, Target};
 pub use timestamp::Timestamp;

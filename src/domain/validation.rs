@@ -2,6 +2,7 @@
 
 /// What a route demands of an answer. Patterns and schemas are compiled when the configuration is read.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a rule of its own, switched on or off in the configuration")]
 pub struct Rules {
     /// Something visible (default of the configuration: true).
     pub non_empty: bool,

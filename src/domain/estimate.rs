@@ -1,0 +1,225 @@
+//! What a request will probably need, before anyone has counted.
+//!
+//! No tokenizer runs here: every vendor has its own, and a guess is enough to order rungs, to reserve quota and to hold
+//! back money. What was really used is corrected from the provider's report afterwards.
+
+use super::price::Price;
+use super::request::{Tool, ToolChoice};
+use super::{Capabilities, ChatRequest, ContentPart, Job, Message, NanoUsd, ResponseFormat, Usage, UsageSource};
+use serde_json::Value;
+
+/// Tokens of an answer whose request sets no cap: the guess that costs are compared with.
+pub const USUAL_OUTPUT_TOKENS: i64 = 500;
+
+/// Tokens that an answer has at most when neither the request nor the model says so.
+pub const UNKNOWN_OUTPUT_CAP: i64 = 16_384;
+
+/// Tokens of an image. Providers bill from 85 to some 1,600 by size, which is unknown for an image behind an address.
+const IMAGE_TOKENS: i64 = 1_000;
+/// Tokens of an image in OpenAI's low detail.
+const LOW_DETAIL_TOKENS: i64 = 85;
+/// What role and separators of a message come to.
+const MESSAGE_TOKENS: i64 = 4;
+/// What the beginning of the answer comes to.
+const PRIMING_TOKENS: i64 = 3;
+/// What the frame around a tool's definition or a call comes to.
+const TOOL_TOKENS: i64 = 8;
+
+/// Estimated tokens of the prompt: messages, images, tools and the demanded schema. At least 1.
+#[must_use]
+pub fn input_tokens(request: &ChatRequest) -> i64 {
+    let messages = sum(request.messages.iter().map(message_tokens));
+    let tools = match request.tool_choice {
+        Some(ToolChoice::None) => 0,
+        Some(ToolChoice::Auto | ToolChoice::Required | ToolChoice::Function(_)) | None => {
+            sum(request.tools.iter().map(tool_tokens))
+        }
+    };
+    let schema = match &request.response_format {
+        Some(ResponseFormat::JsonSchema { schema, .. }) => json_tokens(schema),
+        Some(ResponseFormat::Text | ResponseFormat::JsonObject) | None => 0,
+    };
+    sum([messages, tools, schema, PRIMING_TOKENS].into_iter())
+}
+
+/// Estimated tokens of a text.
+///
+/// English has some four letters to a token; figures and punctuation are split finer. Beyond ASCII the length in
+/// UTF-8 tells enough: accented Latin, Greek, Cyrillic, Hebrew and Arabic (two bytes) have about two letters to a token,
+/// Chinese, Japanese, Korean and Indic scripts (three bytes) about one, emoji and rare signs (four bytes) half a letter.
+#[must_use]
+pub fn text_tokens(text: &str) -> i64 {
+    // In twelfths of a token, by the first byte of each character.
+    let twelfths = text.bytes().fold(0_i64, |total, byte| {
+        total.saturating_add(match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b' ' => 3,
+            b'0'..=b'9' => 4,
+            0x00..=0x7f | 0xc0..=0xdf => 6,
+            0xe0..=0xef => 12,
+            0xf0..=0xff => 24,
+            // The other bytes of a character that was counted with its first.
+            0x80..=0xbf => 0,
+        })
+    });
+    twelfths.saturating_add(11) / 12
+}
+
+fn message_tokens(message: &Message) -> i64 {
+    let content = sum(message.content.iter().map(|part| match part {
+        ContentPart::Text(text) => text_tokens(text),
+        ContentPart::Image { detail, .. } if detail.as_deref() == Some("low") => LOW_DETAIL_TOKENS,
+        ContentPart::Image { .. } => IMAGE_TOKENS,
+    }));
+    let calls = sum(message
+        .tool_calls
+        .iter()
+        .map(|call| TOOL_TOKENS.saturating_add(text_tokens(&call.name)).saturating_add(text_tokens(&call.arguments))));
+    let name = message.name.as_deref().map_or(0, text_tokens);
+    sum([content, calls, name, MESSAGE_TOKENS].into_iter())
+}
+
+fn tool_tokens(tool: &Tool) -> i64 {
+    let description = tool.description.as_deref().map_or(0, text_tokens);
+    let parameters = tool.parameters.as_ref().map_or(0, json_tokens);
+    sum([text_tokens(&tool.name), description, parameters, TOOL_TOKENS].into_iter())
+}
+
+fn json_tokens(value: &Value) -> i64 {
+    text_tokens(&value.to_string())
+}
+
+fn sum(parts: impl Iterator<Item = i64>) -> i64 {
+    parts.fold(0, i64::saturating_add)
+}
+
+/// What the job will probably cost: its prompt, and its output cap or else [`USUAL_OUTPUT_TOKENS`]. For comparing rungs.
+#[must_use]
+pub fn expected_cost(price: &Price, job: &Job) -> NanoUsd {
+    price.cost(&estimated(job.input_tokens, job.max_output_tokens.unwrap_or(USUAL_OUTPUT_TOKENS)))
+}
+
+/// The most that one call for the job can cost: what a budget holds back before it.
+///
+/// The prompt is taken a quarter larger than estimated and at the dearest price of input (a cache write may cost more
+/// than plain input); the answer at the smaller of the request's cap and the model's, or [`UNKNOWN_OUTPUT_CAP`]. So it is
+/// a bound as far as the estimate is within a quarter, and a model that ignores its cap can still cost more.
+#[must_use]
+pub fn worst_cost(price: &Price, capabilities: &Capabilities, job: &Job) -> NanoUsd {
+    let input = job.input_tokens.max(0);
+    let caps = [job.max_output_tokens, capabilities.max_output_tokens];
+    let output = caps.into_iter().flatten().min().unwrap_or(UNKNOWN_OUTPUT_CAP);
+    let dearest = Price { input: price.dearest_input(), ..*price };
+    dearest.cost(&estimated(input.saturating_add(input / 4).saturating_add(1), output))
+}
+
+fn estimated(input: i64, output: i64) -> Usage {
+    Usage { input, output, source: UsageSource::Estimated, ..Usage::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{JobId, Timestamp};
+    use serde_json::json;
+
+    const PRICE: Price = Price {
+        input: 1_000_000_000,
+        output: 4_000_000_000,
+        cached_input: Some(100_000_000),
+        cache_write: Some(1_250_000_000),
+        cache_write_1h: None,
+    };
+
+    fn job(input_tokens: i64, max_output_tokens: Option<i64>) -> Job {
+        let id = JobId(1);
+        Job { id, ready_at: Timestamp(0), deadline: None, max_attempts: None, input_tokens, max_output_tokens }
+    }
+
+    fn tokens_of(body: &Value) -> i64 {
+        input_tokens(&ChatRequest::parse(body).unwrap())
+    }
+
+    #[test]
+    fn scripts_differ_in_letters_per_token() {
+        // So many tenths of a letter to a token.
+        for (text, tenths) in [
+            ("The quick brown fox jumps over the lazy dog. It was not amused by the attention.", 35..=42),
+            ("Наука умеет много гитик, и каждая из них по-своему хороша.", 18..=26),
+            ("今天天气很好，我们去公园散步吧。", 9..=11),
+            ("Der Fluß führt Hochwasser, die Schleuse bleibt geschlossen.", 32..=40),
+            ("{\"a\":[1,2,3],\"b\":{\"c\":null}}", 18..=26),
+        ] {
+            let letters = i64::try_from(text.chars().count()).unwrap();
+            let found = letters * 10 / text_tokens(text);
+            assert!(tenths.contains(&found), "{text}: {found}");
+        }
+        assert_eq!(text_tokens(""), 0);
+        assert_eq!(text_tokens("a"), 1);
+    }
+
+    #[test]
+    fn everything_that_is_sent_is_counted() {
+        let plain = json!({"messages": [{"role": "user", "content": "What is the weather in Oslo?"}]});
+        let mut more = plain.clone();
+        let mut last = tokens_of(&plain);
+        for (member, value) in [
+            ("tools", json!([{"function": {"name": "weather", "parameters": {"type": "object"}}}])),
+            (
+                "response_format",
+                json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}),
+            ),
+        ] {
+            more[member] = value;
+            let now = tokens_of(&more);
+            assert!(now > last, "{member}");
+            last = now;
+        }
+        more["tool_choice"] = json!("none");
+        assert!(tokens_of(&more) < last);
+    }
+
+    #[test]
+    fn an_image_counts_a_flat_amount_whatever_its_bytes() {
+        let with = |url: &str, detail: &str| {
+            let part = json!({"type": "image_url", "image_url": {"url": url, "detail": detail}});
+            tokens_of(&json!({"messages": [{"role": "user", "content": [part]}]}))
+        };
+        let long = format!("data:image/png;base64,{}", "A".repeat(100_000));
+        assert_eq!(with(&long, "high"), with("https://example.com/a.png", "auto"));
+        assert!(with(&long, "low") < with(&long, "high"));
+    }
+
+    #[test]
+    fn the_expected_cost_takes_the_cap_as_the_output() {
+        assert_eq!(expected_cost(&PRICE, &job(1_000, Some(100))), NanoUsd(1_000_000 + 400_000));
+        assert_eq!(expected_cost(&PRICE, &job(1_000, None)), NanoUsd(1_000_000 + 2_000_000));
+    }
+
+    #[test]
+    fn the_worst_cost_takes_the_smaller_cap_and_the_dearest_input() {
+        let model = |max_output_tokens| Capabilities { max_output_tokens, ..Capabilities::default() };
+        let input = 1_251 * 1_250;
+        assert_eq!(worst_cost(&PRICE, &model(Some(50)), &job(1_000, Some(100))), NanoUsd(input + 50 * 4_000));
+        assert_eq!(worst_cost(&PRICE, &model(None), &job(1_000, Some(100))), NanoUsd(input + 100 * 4_000));
+        assert_eq!(worst_cost(&PRICE, &model(None), &job(1_000, None)), NanoUsd(input + UNKNOWN_OUTPUT_CAP * 4_000));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_worst_cost_is_never_below_the_expected_one(
+            input in proptest::num::i64::ANY,
+            cap in proptest::option::of(proptest::num::i64::ANY),
+        ) {
+            let job = job(input, cap);
+            proptest::prop_assert!(
+                worst_cost(&PRICE, &Capabilities::default(), &job) >= expected_cost(&PRICE, &job)
+            );
+        }
+
+        #[test]
+        fn a_longer_text_never_has_fewer_tokens(text in ".*", more in ".*") {
+            let longer = format!("{text}{more}");
+            proptest::prop_assert!(text_tokens(&longer) >= text_tokens(&text));
+        }
+    }
+}
