@@ -26,7 +26,7 @@ pub mod validation;
 
 pub use answer::{Answer, Finish, ToolCall, Usage, UsageSource};
 pub use attempt::{Attempt, Outcome, SoftFailure, Verdict};
-pub use breaker::BreakerSettings;
+pub use breaker::{Breaker, BreakerSettings};
 pub use error_class::{ErrorClass, Failure, Scope};
 pub use job::{Job, JobId};
 pub use limits::{Limits, Rate, Unit};
