@@ -3,4 +3,5 @@
 #![allow(clippy::print_stderr, reason = "libtest shows it beside the test that failed")]
 
 mod embedded;
+mod enqueue;
 mod support;
