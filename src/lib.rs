@@ -6,6 +6,7 @@ pub mod domain;
 pub mod embedded;
 pub mod exit_code;
 pub mod http;
+pub mod input;
 pub mod provider;
 pub mod shutdown;
 pub mod simulate;

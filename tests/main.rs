@@ -4,5 +4,6 @@
 
 mod embedded;
 mod end_to_end;
+mod enqueue;
 mod simulate;
 mod support;
