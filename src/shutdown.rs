@@ -20,6 +20,14 @@ impl Signals {
     pub fn listen() -> std::io::Result<Self> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // Many a habit and many a script sends SIGHUP to make a daemon read its configuration again. By default that
+        // would end the process and cut every call.
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                tracing::warn!("SIGHUP changes nothing: restart the worker to read the configuration again");
+            }
+        });
         let signals = Self { stop: CancellationToken::new(), hurry: CancellationToken::new() };
         let told = signals.clone();
         tokio::spawn(async move {

@@ -59,7 +59,14 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     config.require_providers()?;
     let signals = Signals::listen()?;
     let listener = match config.http.listen {
-        Some(listen) => Some(http::bind(listen).await?),
+        Some(listen) => match http::bind(listen).await {
+            Ok(listener) => Some(listener),
+            Err(error) if config.http.chosen => return Err(error),
+            Err(error) => {
+                tracing::warn!(error = %error, "going on without the HTTP endpoints");
+                None
+            }
+        },
         None => None,
     };
     let worker = Worker::register(store.clone(), Plan::new(&blueprint(config))?, settings(config, args.drain)).await?;
