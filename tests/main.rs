@@ -7,3 +7,4 @@ mod end_to_end;
 mod enqueue;
 mod simulate;
 mod support;
+mod worker;

@@ -46,6 +46,7 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
         drain_timeout: config.worker.drain_timeout,
         max_crashes: config.worker.max_crashes,
         until_done,
+        only_batch: None,
     }
 }
 

@@ -140,6 +140,9 @@ impl Claimer {
         let found = self.shared.store.lanes().await?;
         let mut lanes = HashMap::with_capacity(found.len());
         for lane in found {
+            if self.shared.settings.only_batch.is_some() && self.shared.settings.only_batch != lane.batch {
+                continue;
+            }
             if !plan.routes.contains_key(&lane.route) {
                 if self.warned.insert(lane.route.clone()) {
                     tracing::warn!(

@@ -43,6 +43,8 @@ pub struct Settings {
     pub max_crashes: u16,
     /// Stop by itself when nothing is left to do.
     pub until_done: bool,
+    /// Work on the jobs of this batch only.
+    pub only_batch: Option<String>,
 }
 
 /// What the parts of a worker share.
