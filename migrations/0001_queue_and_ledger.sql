@@ -134,6 +134,9 @@ create table sluice.attempt (
     check (accepted = (class is null))
 ) partition by range (job_id);
 
+-- Attempts are written in the order of time, so a few bytes per hundred pages are enough to find those of a day.
+create index attempt_ended_at on sluice.attempt using brin (ended_at) with (autosummarize = on);
+
 comment on table sluice.result is 'How each finished job ended: exactly one row. Read the view sluice.results.';
 comment on table sluice.attempt is 'The ledger: one row per call to a provider, whatever came of it. Read sluice.attempts.';
 comment on column sluice.attempt.cost_nanos is
@@ -486,7 +489,8 @@ begin
                 insert into sluice.recall (worker, job_id, fence) values (held.worker, cancel.job, held.fence);
             end if;
             insert into sluice.result (job_id, fence, state, attempts, cost_nanos, uncertain_nanos)
-                 select cancel.job, coalesce(held.fence, nextval('sluice.fence_seq')), 'cancelled', count(*),
+                 -- A fence of its own: the worker that had the job finds its own one gone.
+                 select cancel.job, nextval('sluice.fence_seq'), 'cancelled', count(*),
                         case when count(*) = count(a.cost_nanos) then coalesce(sum(a.cost_nanos), 0) end,
                         coalesce(sum(a.uncertain_nanos), 0)
                    from sluice.attempt a where a.job_id = cancel.job;
@@ -559,11 +563,13 @@ $$;
 comment on function sluice.retry(text) is 'Retries every failed or cancelled job of a batch; returns how many.';
 
 -- ------------------------------------------------------------------------------------------------------ views
--- Whoever only enqueues sees their own rows; reporters and workers see all.
+-- Whoever only enqueues sees their own rows; reporters, workers and the owner of the schema see all.
 create function sluice.sees_all() returns boolean
     language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    return pg_has_role(session_user, 'sluice_reporter', 'member') or pg_has_role(session_user, 'sluice_worker', 'member');
+    -- The owner first: with a database of one's own it may well be a member of none of the roles.
+    return pg_has_role(session_user, (select nspowner from pg_namespace where nspname = 'sluice'), 'member')
+        or pg_has_role(session_user, 'sluice_reporter', 'member') or pg_has_role(session_user, 'sluice_worker', 'member');
 exception when undefined_object then
     return true;
 end
@@ -666,6 +672,16 @@ select route, provider, model, sum(succeeded)::bigint as jobs_answered, sum(fall
 
 comment on view sluice.fallbacks is 'Who answered how many jobs of a route, and how many of them after another target had failed or was passed over.';
 
+create view sluice.latency as
+select provider, model, count(*) as answers, avg(total_ms)::bigint as mean_ms,
+       percentile_disc(0.5) within group (order by total_ms) as p50_ms,
+       percentile_disc(0.95) within group (order by total_ms) as p95_ms,
+       percentile_disc(0.99) within group (order by total_ms) as p99_ms,
+       percentile_disc(0.5) within group (order by first_byte_ms) as first_byte_p50_ms
+  from sluice.attempt where accepted and ended_at >= now() - interval '1 day' group by provider, model;
+
+comment on view sluice.latency is 'How long accepted answers of the last 24 hours took, in milliseconds, by provider and model.';
+
 select sluice.ensure_partitions();
 
 -- ------------------------------------------------------------------------------------------------------ grants
@@ -681,8 +697,12 @@ begin
     if to_regrole('sluice_reporter') is not null then
         grant usage on schema sluice to sluice_reporter;
         grant select on sluice.jobs, sluice.results, sluice.attempts, sluice.batches, sluice.totals,
-            sluice.cost_by_provider, sluice.cost_daily, sluice.failures, sluice.waste, sluice.fallbacks
+            sluice.cost_by_provider, sluice.cost_daily, sluice.failures, sluice.waste, sluice.fallbacks, sluice.latency
             to sluice_reporter;
+        -- The commands look at the version of the schema first.
+        if to_regclass('sluice.migration') is not null then
+            grant select on sluice.migration to sluice_reporter;
+        end if;
     end if;
     if to_regrole('sluice_worker') is not null then
         grant usage on schema sluice to sluice_worker;

@@ -1,1 +1,168 @@
-//! stub
+//! Batches: their progress, from sums; and what is done to all of their jobs.
+
+use super::{Doing, Store, StoreError};
+use crate::domain::NanoUsd;
+use chrono::{DateTime, Utc};
+
+/// Jobs that one statement cancels or retries: few enough that locks are held for a moment only.
+const CHUNK: i64 = 1000;
+
+/// How often a chunk that met another's locks is tried before that is an error.
+const TRIES: u32 = 5;
+
+/// A batch and how far it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Its name.
+    pub name: String,
+    /// The hour of its first job.
+    pub first_hour: DateTime<Utc>,
+    /// The hour in which something happened last.
+    pub last_hour: DateTime<Utc>,
+    /// Jobs enqueued.
+    pub jobs: i64,
+    /// Those that succeeded.
+    pub succeeded: i64,
+    /// Those that failed.
+    pub failed: i64,
+    /// Those that were cancelled.
+    pub cancelled: i64,
+    /// Calls made.
+    pub attempts: i64,
+    /// Known cost.
+    pub cost: NanoUsd,
+    /// The part of it that bought nothing.
+    pub waste: NanoUsd,
+    /// What may have been spent beside it.
+    pub uncertain: NanoUsd,
+    /// Attempts whose price is unknown.
+    pub unpriced: i64,
+    /// Whether it is paused.
+    pub paused: bool,
+}
+
+impl Batch {
+    /// Jobs that have ended, in whatever way.
+    #[must_use]
+    pub fn done(&self) -> i64 {
+        self.succeeded + self.failed + self.cancelled
+    }
+
+    /// Jobs that have not.
+    #[must_use]
+    pub fn unfinished(&self) -> i64 {
+        self.jobs - self.done()
+    }
+
+    /// The cost; `None` when no attempt has a known price.
+    #[must_use]
+    pub fn known_cost(&self) -> Option<NanoUsd> {
+        (self.unpriced == 0 || self.unpriced < self.attempts).then_some(self.cost)
+    }
+}
+
+macro_rules! batches {
+    ($condition:literal, $order:literal, $($argument:expr),* => $fetch:ident, $store:expr) => {
+        sqlx::query!(
+            r#"select batch as "name!", min(hour) as "first_hour!", max(hour) as "last_hour!",
+                      sum(enqueued)::bigint as "jobs!", sum(succeeded)::bigint as "succeeded!",
+                      sum(failed)::bigint as "failed!", sum(cancelled)::bigint as "cancelled!",
+                      sum(attempts)::bigint as "attempts!", sum(cost_nanos)::bigint as "cost!",
+                      sum(waste_nanos)::bigint as "waste!", sum(uncertain_nanos)::bigint as "uncertain!",
+                      sum(unpriced)::bigint as "unpriced!",
+                      exists (select from sluice.pause p where p.kind = 'batch' and p.name = batch) as "paused!"
+                 from sluice.totals where batch <> '' "# + $condition + " group by batch " + $order,
+            $($argument),*
+        )
+        .map(|row| Batch {
+            name: row.name,
+            first_hour: row.first_hour,
+            last_hour: row.last_hour,
+            jobs: row.jobs,
+            succeeded: row.succeeded,
+            failed: row.failed,
+            cancelled: row.cancelled,
+            attempts: row.attempts,
+            cost: NanoUsd(row.cost),
+            waste: NanoUsd(row.waste),
+            uncertain: NanoUsd(row.uncertain),
+            unpriced: row.unpriced,
+            paused: row.paused,
+        })
+        .$fetch(&$store.pool)
+        .await
+        .doing("reading batches")
+    };
+}
+
+impl Store {
+    /// The batches in which something happened last, the latest first.
+    pub async fn batches(&self, limit: i64) -> Result<Vec<Batch>, StoreError> {
+        batches!("", "order by max(hour) desc, batch limit $1", limit => fetch_all, self)
+    }
+
+    /// One batch; `None` when no job ever had it.
+    pub async fn batch(&self, name: &str) -> Result<Option<Batch>, StoreError> {
+        batches!("and batch = $1", "", name => fetch_optional, self)
+    }
+
+    /// Cancels every unfinished job of a batch, a chunk at a time, and returns how many. `progress` hears of each
+    /// chunk.
+    pub async fn cancel_batch(&self, name: &str, mut progress: impl FnMut(i64)) -> Result<i64, StoreError> {
+        let (mut after, mut cancelled) = (0, 0);
+        loop {
+            let mut tries = 0;
+            let row = loop {
+                let chunk = sqlx::query!(
+                    r#"with open as materialized (
+                            select j.id from sluice.job j
+                             where j.batch = $1 and j.id > $2
+                               and not exists (select from sluice.result r where r.job_id = j.id)
+                             order by j.id limit $3
+                       )
+                       select count(*) filter (where sluice.cancel(id)) as "changed!", max(id) as last from open"#,
+                    name,
+                    after,
+                    CHUNK
+                )
+                .fetch_one(&self.pool)
+                .await
+                .doing("cancelling the batch");
+                match chunk {
+                    // A worker settles the same jobs in another order: one of the two had to yield.
+                    Err(error) if error.is_transient() && tries < TRIES => tries += 1,
+                    settled => break settled?,
+                }
+            };
+            cancelled += row.changed;
+            let Some(last) = row.last else { return Ok(cancelled) };
+            after = last;
+            progress(cancelled);
+        }
+    }
+
+    /// Puts every failed or cancelled job of a batch back into the queue, and returns how many.
+    pub async fn retry_batch(&self, name: &str, mut progress: impl FnMut(i64)) -> Result<i64, StoreError> {
+        let (mut after, mut retried) = (0, 0);
+        loop {
+            let row = sqlx::query!(
+                r#"with ended as materialized (
+                        select j.id from sluice.job j join sluice.result r on r.job_id = j.id
+                         where j.batch = $1 and j.id > $2 and r.state in ('failed', 'cancelled')
+                         order by j.id limit $3
+                   )
+                   select count(*) filter (where sluice.retry(id)) as "changed!", max(id) as last from ended"#,
+                name,
+                after,
+                CHUNK
+            )
+            .fetch_one(&self.pool)
+            .await
+            .doing("retrying the batch")?;
+            retried += row.changed;
+            let Some(last) = row.last else { return Ok(retried) };
+            after = last;
+            progress(retried);
+        }
+    }
+}

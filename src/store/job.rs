@@ -1,1 +1,291 @@
-//! stub
+//! One job: what it is, where it is, and what was done for it.
+
+use super::{Doing, Store, StoreError};
+use crate::domain::{JobId, NanoUsd};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+
+/// A job as it was enqueued, and where it is now.
+#[derive(Clone, Debug)]
+pub struct JobRecord {
+    /// Its number.
+    pub id: i64,
+    /// Its route.
+    pub route: String,
+    /// Whose money.
+    pub project: String,
+    /// Its batch.
+    pub batch: Option<String>,
+    /// The user's own name for it.
+    pub custom_id: Option<String>,
+    /// Higher goes first.
+    pub priority: i16,
+    /// Not before.
+    pub run_at: Option<DateTime<Utc>>,
+    /// Not after.
+    pub deadline: Option<DateTime<Utc>>,
+    /// Its own bound on attempts.
+    pub max_attempts: Option<i16>,
+    /// The role that enqueued it.
+    pub enqueued_by: String,
+    /// When it was enqueued.
+    pub created_at: DateTime<Utc>,
+    /// What the user noted on it.
+    pub metadata: Option<Value>,
+    /// The prompt. Shown to nobody who does not ask for it.
+    pub request: Value,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Where a job is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Place {
+    /// In the queue: the next free worker may take it.
+    Ready {
+        /// Workers that died with it.
+        crashes: i16,
+    },
+    /// Waiting.
+    Parked {
+        /// Until then.
+        until: DateTime<Utc>,
+        /// For what.
+        reason: String,
+    },
+    /// In a worker's hands.
+    Running {
+        /// The worker's number.
+        worker: i64,
+        /// Its machine; unknown when its row is gone.
+        host: Option<String>,
+        /// Its process.
+        pid: Option<i32>,
+        /// Since when.
+        since: DateTime<Utc>,
+        /// Whether that worker is alive; if not, the job is about to be given to another.
+        alive: bool,
+    },
+    /// It has ended.
+    Ended(Box<Ended>),
+    /// On its way between the tables while we looked.
+    Moving,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// `succeeded`, `failed` or `cancelled`.
+    pub state: String,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Who answered, or was asked last.
+    pub target: Option<String>,
+    /// Whether the answer was repaired.
+    pub repaired: bool,
+    /// The class of its failure.
+    pub error_class: Option<String>,
+    /// The reason of its failure.
+    pub error: Option<String>,
+    /// All attempts together; `None`: the price of one is unknown.
+    pub cost: Option<NanoUsd>,
+    /// What may have been spent beside that.
+    pub uncertain: NanoUsd,
+    /// The answer as a chat completion.
+    pub response: Option<Value>,
+}
+
+impl Place {
+    /// The state as users know it.
+    #[must_use]
+    pub fn state(&self) -> &str {
+        match self {
+            Self::Ready { .. } | Self::Parked { .. } | Self::Moving => "queued",
+            Self::Running { .. } => "running",
+            Self::Ended(ended) => &ended.state,
+        }
+    }
+}
+
+/// A row of the ledger, for people.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AttemptRecord {
+    /// Its ordinal within the job.
+    pub number: i16,
+    /// Which round of the job: a retry by hand begins a new one.
+    pub round: i16,
+    /// Whom it asked.
+    pub provider: String,
+    /// For which model.
+    pub model: String,
+    /// Index of the rung in the route's listed order.
+    pub rung: Option<i16>,
+    /// When the call began.
+    pub started_at: DateTime<Utc>,
+    /// When it was over.
+    pub ended_at: DateTime<Utc>,
+    /// Milliseconds until the answer's head.
+    pub first_byte_ms: Option<i32>,
+    /// Milliseconds in all.
+    pub total_ms: i32,
+    /// Whether the answer was used.
+    pub accepted: bool,
+    /// The error class, unless it was.
+    pub class: Option<String>,
+    /// The gravest soft failure.
+    pub detail: Option<String>,
+    /// HTTP status.
+    pub http_status: Option<i16>,
+    /// The provider's error code.
+    pub code: Option<String>,
+    /// The provider's or the validator's message.
+    pub message: Option<String>,
+    /// When the provider wants to be asked again.
+    pub retry_at: Option<DateTime<Utc>>,
+    /// The provider's id of the request.
+    pub request_id: Option<String>,
+    /// The model that the provider says it was.
+    pub model_served: Option<String>,
+    /// The provider's own finish reason.
+    pub finish: Option<String>,
+    /// `provider`, `estimated` or `unknown`.
+    pub usage_source: String,
+    /// Input that no cache had to do with.
+    pub input_tokens: i64,
+    /// Input read from a cache.
+    pub cache_read_tokens: i64,
+    /// Input written to a cache.
+    pub cache_write_tokens: i64,
+    /// Output, reasoning included.
+    pub output_tokens: i64,
+    /// The part of the output that was reasoning.
+    pub reasoning_tokens: i64,
+    /// Its cost in billionths of a dollar; `None`: the price is unknown.
+    pub cost_nanos: Option<i64>,
+    /// What may have been spent beside that.
+    pub uncertain_nanos: i64,
+    /// The price that was used.
+    pub price: Option<Value>,
+    /// Why this rung; `None` when it was simply the first.
+    pub decision: Option<Value>,
+}
+
+/// What became of a wish to change a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Done.
+    Yes,
+    /// Its state does not allow it.
+    No,
+    /// There is no such job.
+    NoSuchJob,
+}
+
+impl Changed {
+    /// The functions of the schema raise `no_data_found` for a job that is not there.
+    fn of(answer: Result<Option<bool>, sqlx::Error>, doing: &'static str) -> Result<Self, StoreError> {
+        match answer {
+            Ok(Some(true)) => Ok(Self::Yes),
+            Ok(_) => Ok(Self::No),
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("P0002") => Ok(Self::NoSuchJob),
+            Err(source) => Err(source).doing(doing),
+        }
+    }
+}
+
+impl Store {
+    /// One job; `None` when there is none with this number.
+    pub async fn job(&self, id: JobId) -> Result<Option<JobRecord>, StoreError> {
+        // One statement, so that it sees the tables between which the job moves at one instant.
+        let row = sqlx::query!(
+            r#"select j.route, j.project, j.batch, j.custom_id, j.priority, j.run_at, j.deadline, j.max_attempts,
+                      j.enqueued_by, j.created_at, j.metadata, j.request,
+                      q.crashes as "ready_crashes?", p.run_at as "parked_until?", p.reason as "parked_reason?",
+                      i.worker as "worker?", i.claimed_at as "claimed_at?", w.host as "host?", w.pid as "pid?",
+                      coalesce(w.state = 'live' and w.lease_until > now(), false) as "alive!",
+                      r.state as "state?", r.finished_at as "finished_at?",
+                      r.provider || '/' || r.model as target, r.repaired as "repaired?", r.error_class, r.error,
+                      r.cost_nanos, r.uncertain_nanos as "uncertain_nanos?", r.response
+                 from sluice.job j
+                      left join sluice.result r on r.job_id = j.id
+                      left join sluice.ready q on q.flow = sluice.flow_of(j.route, j.project, j.batch)
+                            and q.prio = -j.priority and q.job_id = j.id
+                      left join sluice.parked p on p.job_id = j.id
+                      left join sluice.inflight i on i.job_id = j.id
+                      left join sluice.worker w on w.id = i.worker
+                where j.id = $1"#,
+            id.0
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .doing("reading the job")?;
+        Ok(row.map(|row| {
+            let place = if let (Some(state), Some(at)) = (row.state, row.finished_at) {
+                Place::Ended(Box::new(Ended {
+                    state,
+                    at,
+                    target: row.target,
+                    repaired: row.repaired.unwrap_or(false),
+                    error_class: row.error_class,
+                    error: row.error,
+                    cost: row.cost_nanos.map(NanoUsd),
+                    uncertain: NanoUsd(row.uncertain_nanos.unwrap_or(0)),
+                    response: row.response,
+                }))
+            } else if let (Some(worker), Some(since)) = (row.worker, row.claimed_at) {
+                Place::Running { worker, host: row.host, pid: row.pid, since, alive: row.alive }
+            } else if let (Some(until), Some(reason)) = (row.parked_until, row.parked_reason) {
+                Place::Parked { until, reason }
+            } else if let Some(crashes) = row.ready_crashes {
+                Place::Ready { crashes }
+            } else {
+                Place::Moving
+            };
+            JobRecord {
+                id: id.0,
+                route: row.route,
+                project: row.project,
+                batch: row.batch,
+                custom_id: row.custom_id,
+                priority: row.priority,
+                run_at: row.run_at,
+                deadline: row.deadline,
+                max_attempts: row.max_attempts,
+                enqueued_by: row.enqueued_by,
+                created_at: row.created_at,
+                metadata: row.metadata,
+                request: row.request,
+                place,
+            }
+        }))
+    }
+
+    /// The ledger of one job, oldest first.
+    pub async fn job_attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>, StoreError> {
+        sqlx::query_as!(
+            AttemptRecord,
+            "select number, round, provider, model, rung, started_at, ended_at, first_byte_ms, total_ms, accepted, class,
+                    detail, http_status, code, message, retry_at, request_id, model_served, finish, usage_source,
+                    input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_nanos,
+                    uncertain_nanos, price, decision
+               from sluice.attempt where job_id = $1 order by started_at, number, fence",
+            id.0
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("reading attempts")
+    }
+
+    /// Cancels a job that has not ended. A call under way is dropped by its worker.
+    pub async fn cancel_job(&self, id: JobId) -> Result<Changed, StoreError> {
+        let answer = sqlx::query_scalar!("select sluice.cancel($1::bigint)", id.0).fetch_one(&self.pool).await;
+        Changed::of(answer, "cancelling the job")
+    }
+
+    /// Puts a failed or cancelled job back into the queue, with a fresh count of attempts.
+    pub async fn retry_job(&self, id: JobId) -> Result<Changed, StoreError> {
+        let answer = sqlx::query_scalar!("select sluice.retry($1::bigint)", id.0).fetch_one(&self.pool).await;
+        Changed::of(answer, "retrying the job")
+    }
+}

@@ -62,8 +62,16 @@ impl Store {
         Ok(u64::try_from(folded).unwrap_or(0))
     }
 
-    /// Forgets workers that are gone and hold nothing, an hour after they were last seen.
+    /// Forgets workers that are gone and hold nothing, an hour after they were last seen, and what they were still to
+    /// be told.
     pub async fn forget_workers(&self) -> Result<u64, StoreError> {
+        sqlx::query!(
+            "delete from sluice.recall r
+              where not exists (select from sluice.worker w where w.id = r.worker and w.state = 'live')"
+        )
+        .execute(&self.pool)
+        .await
+        .doing("forgetting recalls")?;
         let forgotten = sqlx::query!(
             "delete from sluice.worker w
               where w.state <> 'live' and w.seen_at < now() - interval '1 hour'

@@ -1,1 +1,311 @@
-//! stub
+//! Sums for reports.
+//!
+//! Money, counts and tokens come from the sums that every settle appends (`sluice.totals`), which stay small however
+//! large the ledger grows, and are those of the ledger exactly. Latencies cannot be summed: they are read from the
+//! ledger itself, by time.
+
+use super::{Doing, Store, StoreError};
+use crate::domain::NanoUsd;
+use chrono::{DateTime, Utc};
+use sqlx::{Postgres, QueryBuilder, Row};
+use std::time::Duration;
+
+/// What sums can be told apart by. A closed list: no text of a user becomes SQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dimension {
+    /// Whom was asked.
+    Provider,
+    /// For which model.
+    Model,
+    /// The job's route.
+    Route,
+    /// The job's project.
+    Project,
+    /// The job's batch.
+    Batch,
+    /// The error class; empty for what succeeded.
+    Class,
+    /// The kind of soft failure.
+    Detail,
+    /// The day, UTC.
+    Day,
+    /// The hour, UTC.
+    Hour,
+}
+
+impl Dimension {
+    /// Its name, on the command line and as the head of a column.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Provider => "provider",
+            Self::Model => "model",
+            Self::Route => "route",
+            Self::Project => "project",
+            Self::Batch => "batch",
+            Self::Class => "class",
+            Self::Detail => "detail",
+            Self::Day => "day",
+            Self::Hour => "hour",
+        }
+    }
+
+    /// The expression over `sluice.totals t`.
+    const fn in_totals(self) -> &'static str {
+        match self {
+            Self::Provider => "t.provider",
+            Self::Model => "t.model",
+            Self::Route => "t.route",
+            Self::Project => "t.project",
+            Self::Batch => "t.batch",
+            Self::Class => "t.class",
+            Self::Detail => "t.detail",
+            Self::Day => "to_char(t.hour at time zone 'UTC', 'YYYY-MM-DD')",
+            Self::Hour => "to_char(t.hour at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI\"Z\"')",
+        }
+    }
+
+    /// The expression over `sluice.attempt a` and, where [`needs_job`](Self::needs_job) says so, `sluice.job j`.
+    const fn in_ledger(self) -> &'static str {
+        match self {
+            Self::Provider => "a.provider",
+            Self::Model => "a.model",
+            Self::Route => "j.route",
+            Self::Project => "j.project",
+            Self::Batch => "coalesce(j.batch, '')",
+            Self::Class => "coalesce(a.class, '')",
+            Self::Detail => "coalesce(a.detail, '')",
+            Self::Day => "to_char(a.ended_at at time zone 'UTC', 'YYYY-MM-DD')",
+            Self::Hour => {
+                "to_char(date_trunc('hour', a.ended_at, 'UTC') at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI\"Z\"')"
+            }
+        }
+    }
+
+    const fn needs_job(self) -> bool {
+        matches!(self, Self::Route | Self::Project | Self::Batch)
+    }
+}
+
+/// An instant, by the calendar or by the database's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// This instant.
+    At(DateTime<Utc>),
+    /// So long ago.
+    Ago(Duration),
+}
+
+/// Which part of the work is summed. Sums are kept by the hour: the hours in which `since` and `until` fall count
+/// whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// From then on.
+    pub since: Option<Moment>,
+    /// Until then.
+    pub until: Option<Moment>,
+    /// Only this batch.
+    pub batch: Option<String>,
+    /// Only this project.
+    pub project: Option<String>,
+    /// Only this route.
+    pub route: Option<String>,
+}
+
+impl Filter {
+    /// Pushes the conditions; `prefix` is the table with the labels.
+    fn push_labels(&self, query: &mut QueryBuilder<Postgres>, prefix: &'static str) {
+        for (column, wanted) in [("batch", &self.batch), ("project", &self.project), ("route", &self.route)] {
+            if let Some(wanted) = wanted {
+                query.push(" and ").push(prefix).push(column).push(" = ").push_bind(wanted.clone());
+            }
+        }
+    }
+
+    fn push_times(&self, query: &mut QueryBuilder<Postgres>, column: &'static str, whole_hours: bool) {
+        for (relation, moment) in [(" >= ", self.since), (" <= ", self.until)] {
+            let Some(moment) = moment else { continue };
+            query.push(" and ").push(column).push(relation);
+            if whole_hours {
+                query.push("date_trunc('hour', ");
+            }
+            match moment {
+                Moment::At(at) => {
+                    query.push_bind(at);
+                }
+                Moment::Ago(ago) => {
+                    query.push("now() - make_interval(secs => ").push_bind(ago.as_secs_f64()).push(")");
+                }
+            }
+            if whole_hours {
+                query.push(")");
+            }
+        }
+    }
+}
+
+/// Everything that is summed, for one group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// The values of the dimensions, in the order in which they were asked for.
+    pub keys: Vec<String>,
+    /// Jobs of batches that were enqueued.
+    pub enqueued: i64,
+    /// Jobs that succeeded.
+    pub succeeded: i64,
+    /// Jobs that failed.
+    pub failed: i64,
+    /// Jobs that were cancelled.
+    pub cancelled: i64,
+    /// Calls.
+    pub attempts: i64,
+    /// Jobs that succeeded after another target had failed or was passed over.
+    pub fallbacks: i64,
+    /// All input tokens.
+    pub input_tokens: i64,
+    /// Those of them that were read from a cache.
+    pub cached_tokens: i64,
+    /// Output tokens.
+    pub output_tokens: i64,
+    /// Known cost of all attempts.
+    pub cost: NanoUsd,
+    /// The part of it that was paid for answers that were not used.
+    pub waste: NanoUsd,
+    /// What may have been spent beside that.
+    pub uncertain: NanoUsd,
+    /// Attempts whose price is unknown, and whose cost is therefore not in the sums.
+    pub unpriced: i64,
+}
+
+impl Totals {
+    /// The cost; `None` when no attempt of the group has a known price.
+    #[must_use]
+    pub fn known_cost(&self) -> Option<NanoUsd> {
+        (self.unpriced == 0 || self.unpriced < self.attempts).then_some(self.cost)
+    }
+
+    /// The waste; `None` when it is not known for the same reason.
+    #[must_use]
+    pub fn known_waste(&self) -> Option<NanoUsd> {
+        self.known_cost().map(|_| self.waste)
+    }
+
+    /// Whether nothing happened.
+    fn is_void(&self) -> bool {
+        *self == Self { keys: self.keys.clone(), ..Self::default() }
+    }
+}
+
+/// Latencies of accepted answers, in milliseconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latency {
+    /// The values of the dimensions.
+    pub keys: Vec<String>,
+    /// Accepted answers.
+    pub answers: i64,
+    /// Their mean.
+    pub mean_ms: i64,
+    /// Half of them took at most this long.
+    pub p50_ms: i64,
+    /// 95 of 100.
+    pub p95_ms: i64,
+    /// 99 of 100.
+    pub p99_ms: i64,
+    /// Half of them began to arrive after at most this long.
+    pub first_byte_p50_ms: Option<i64>,
+}
+
+fn push_keys(query: &mut QueryBuilder<Postgres>, by: &[Dimension], expression: fn(Dimension) -> &'static str) {
+    query.push("array[");
+    for (index, dimension) in by.iter().enumerate() {
+        query.push(if index == 0 { "" } else { ", " }).push(expression(*dimension));
+    }
+    query.push("]::text[]");
+}
+
+impl Store {
+    /// Sums by these dimensions, in the order of their values; without any, one row with the sum of all.
+    pub async fn totals(&self, by: &[Dimension], filter: &Filter) -> Result<Vec<Totals>, StoreError> {
+        let mut query = QueryBuilder::new("select ");
+        push_keys(&mut query, by, Dimension::in_totals);
+        query.push(
+            " as keys, coalesce(sum(enqueued), 0)::bigint as enqueued, coalesce(sum(succeeded), 0)::bigint as succeeded,
+                coalesce(sum(failed), 0)::bigint as failed, coalesce(sum(cancelled), 0)::bigint as cancelled,
+                coalesce(sum(attempts), 0)::bigint as attempts, coalesce(sum(fallbacks), 0)::bigint as fallbacks,
+                coalesce(sum(input_tokens), 0)::bigint as input_tokens,
+                coalesce(sum(cached_tokens), 0)::bigint as cached_tokens,
+                coalesce(sum(output_tokens), 0)::bigint as output_tokens,
+                coalesce(sum(cost_nanos), 0)::bigint as cost, coalesce(sum(waste_nanos), 0)::bigint as waste,
+                coalesce(sum(uncertain_nanos), 0)::bigint as uncertain, coalesce(sum(unpriced), 0)::bigint as unpriced
+           from sluice.totals t where true",
+        );
+        filter.push_times(&mut query, "t.hour", true);
+        filter.push_labels(&mut query, "t.");
+        if filter.batch.is_some() {
+            // Lets the index over named batches be used.
+            query.push(" and t.batch <> ''");
+        }
+        if !by.is_empty() {
+            query.push(" group by 1 order by 1");
+        }
+        let rows = query.build().fetch_all(&self.pool).await.doing("summing up")?;
+        let read = |row: sqlx::postgres::PgRow| -> Result<Totals, sqlx::Error> {
+            Ok(Totals {
+                keys: row.try_get("keys")?,
+                enqueued: row.try_get("enqueued")?,
+                succeeded: row.try_get("succeeded")?,
+                failed: row.try_get("failed")?,
+                cancelled: row.try_get("cancelled")?,
+                attempts: row.try_get("attempts")?,
+                fallbacks: row.try_get("fallbacks")?,
+                input_tokens: row.try_get("input_tokens")?,
+                cached_tokens: row.try_get("cached_tokens")?,
+                output_tokens: row.try_get("output_tokens")?,
+                cost: NanoUsd(row.try_get("cost")?),
+                waste: NanoUsd(row.try_get("waste")?),
+                uncertain: NanoUsd(row.try_get("uncertain")?),
+                unpriced: row.try_get("unpriced")?,
+            })
+        };
+        let mut totals: Vec<Totals> = rows.into_iter().map(read).collect::<Result<_, _>>().doing("summing up")?;
+        if !by.is_empty() {
+            totals.retain(|row| !row.is_void());
+        }
+        Ok(totals)
+    }
+
+    /// Latencies of accepted answers, from the ledger. Slow without `since`, when the ledger is large.
+    pub async fn latencies(&self, by: &[Dimension], filter: &Filter) -> Result<Vec<Latency>, StoreError> {
+        let mut query = QueryBuilder::new("select ");
+        push_keys(&mut query, by, Dimension::in_ledger);
+        query.push(
+            " as keys, count(*) as answers, avg(a.total_ms)::bigint as mean,
+                percentile_disc(array[0.5, 0.95, 0.99]) within group (order by a.total_ms) as spread,
+                percentile_disc(0.5) within group (order by a.first_byte_ms) as first_byte
+           from sluice.attempt a",
+        );
+        let labelled = filter.batch.is_some() || filter.project.is_some() || filter.route.is_some();
+        if labelled || by.iter().any(|dimension| dimension.needs_job()) {
+            query.push(" join sluice.job j on j.id = a.job_id");
+        }
+        query.push(" where a.accepted");
+        filter.push_times(&mut query, "a.ended_at", false);
+        filter.push_labels(&mut query, "j.");
+        query.push(" group by 1 order by 1");
+        let rows = query.build().fetch_all(&self.pool).await.doing("reading latencies")?;
+        let read = |row: sqlx::postgres::PgRow| -> Result<Latency, sqlx::Error> {
+            let spread: Vec<i32> = row.try_get("spread")?;
+            let at = |index: usize| spread.get(index).copied().map_or(0, i64::from);
+            Ok(Latency {
+                keys: row.try_get("keys")?,
+                answers: row.try_get("answers")?,
+                mean_ms: row.try_get("mean")?,
+                p50_ms: at(0),
+                p95_ms: at(1),
+                p99_ms: at(2),
+                first_byte_p50_ms: row.try_get::<Option<i32>, _>("first_byte")?.map(i64::from),
+            })
+        };
+        rows.into_iter().map(read).collect::<Result<_, _>>().doing("reading latencies")
+    }
+}

@@ -1,8 +1,221 @@
 //! What is in the queue, and who works on it.
 
 use super::{Doing, Store, StoreError};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Rows that are counted in one lane at most.
+const LANE_CAP: i64 = 100_000;
+/// Rows that are counted in all lanes together, roughly: what a second is enough for.
+const TOTAL_CAP: i64 = 1_000_000;
+
+/// A number of rows, counted up to a bound: exact counts of millions take seconds, and nobody needs them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// How many were counted.
+    pub rows: i64,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+impl Counted {
+    fn add(&mut self, rows: i64, more: bool) {
+        self.rows += rows;
+        self.more |= more;
+    }
+}
+
+/// What waits and runs on one route.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteQueue {
+    /// Jobs that a worker may take at once.
+    pub ready: Counted,
+    /// When the first of them could first have been taken; of each project and batch the job with the lowest number
+    /// is looked at.
+    pub oldest_ready: Option<DateTime<Utc>>,
+    /// Jobs in workers' hands.
+    pub running: i64,
+    /// Jobs that wait, by what they wait for, with the instant at which the first of them wakes.
+    pub parked: BTreeMap<String, (Counted, DateTime<Utc>)>,
+}
+
+/// One worker process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkerRecord {
+    /// Its number.
+    pub id: i64,
+    /// Its machine.
+    pub host: String,
+    /// Its process.
+    pub pid: i32,
+    /// Its version.
+    pub version: String,
+    /// When it started.
+    pub started_at: DateTime<Utc>,
+    /// When it was last heard of.
+    pub seen_at: DateTime<Utc>,
+    /// `live`, `dead` or `gone`. One whose lease has run out is dead, whether or not somebody has noted it.
+    pub state: String,
+    /// Jobs that the queue says it holds.
+    pub holds: i64,
+    /// What it said of itself.
+    pub stats: Value,
+}
+
+impl WorkerRecord {
+    /// Whether it may act.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.state == "live"
+    }
+}
+
+/// Something that is paused, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PauseRecord {
+    /// `route`, `project`, `batch` or `provider`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// What is in the queue, and who works on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// The database's clock.
+    pub now: DateTime<Utc>,
+    /// By route. Routes on which nothing waits or runs are not there.
+    pub routes: BTreeMap<String, RouteQueue>,
+    /// Live workers and, for an hour, those that died or left.
+    pub workers: Vec<WorkerRecord>,
+    /// What is paused.
+    pub pauses: Vec<PauseRecord>,
+}
 
 impl Store {
+    /// Everything that `sluice status` shows. Takes about a second at most, however long the queue.
+    pub async fn status(&self) -> Result<Status, StoreError> {
+        let now =
+            sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&self.pool).await.doing("reading the clock")?;
+        let mut routes = BTreeMap::new();
+        self.count_ready(&mut routes).await?;
+        self.count_parked(&mut routes).await?;
+        self.count_running(&mut routes).await?;
+        let workers = self.workers().await?;
+        let pauses =
+            sqlx::query_as!(PauseRecord, "select kind, name, since, reason from sluice.pause order by kind, name")
+                .fetch_all(&self.pool)
+                .await
+                .doing("reading pauses")?;
+        Ok(Status { now, routes, workers, pauses })
+    }
+
+    async fn count_ready(&self, routes: &mut BTreeMap<String, RouteQueue>) -> Result<(), StoreError> {
+        let lanes = self.lanes().await?;
+        let cap = (TOTAL_CAP / i64::try_from(lanes.len()).unwrap_or(i64::MAX).max(1)).clamp(1000, LANE_CAP);
+        let flows: Vec<i64> = lanes.iter().map(|lane| lane.flow).collect();
+        let prios: Vec<i16> = lanes.iter().map(|lane| lane.prio).collect();
+        let firsts: Vec<i64> = lanes.iter().map(|lane| lane.first).collect();
+        let counts = sqlx::query!(
+            r#"select c.rows as "rows!", greatest(j.created_at, j.run_at) as since
+                 from unnest($1::bigint[], $2::smallint[], $3::bigint[]) with ordinality l(flow, prio, first, n)
+                      cross join lateral (
+                          select count(*) as rows from (
+                              select from sluice.ready r
+                               where r.flow = l.flow and r.prio = l.prio and r.job_id >= l.first limit $4) as seen) c
+                      left join lateral (select b.created_at, b.run_at from sluice.job b where b.id = l.first limit 1) j
+                             on true
+                order by l.n"#,
+            &flows,
+            &prios,
+            &firsts,
+            cap + 1
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("counting ready jobs")?;
+        for (lane, count) in lanes.into_iter().zip(counts) {
+            let queue = routes.entry(lane.route).or_insert_with(RouteQueue::default);
+            queue.ready.add(count.rows.min(cap), count.rows > cap);
+            queue.oldest_ready = [queue.oldest_ready, count.since].into_iter().flatten().min();
+        }
+        Ok(())
+    }
+
+    async fn count_parked(&self, routes: &mut BTreeMap<String, RouteQueue>) -> Result<(), StoreError> {
+        let groups = sqlx::query!(
+            r#"with seen as materialized (
+                select flow, reason, run_at, job_id from sluice.parked order by run_at limit $1
+            ), flow as (
+                select flow, reason, count(*) as rows, min(run_at) as wakes_at, min(job_id) as job_id
+                  from seen group by flow, reason
+            )
+            select j.route as "route!", f.reason as "reason!", sum(f.rows)::bigint as "rows!",
+                   min(f.wakes_at) as "wakes_at!", (select count(*) from seen) as "seen!"
+              from flow f cross join lateral (select b.route from sluice.job b where b.id = f.job_id limit 1) j
+             group by j.route, f.reason"#,
+            LANE_CAP + 1
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("counting parked jobs")?;
+        for group in groups {
+            let queue = routes.entry(group.route).or_insert_with(RouteQueue::default);
+            // Which group the uncounted rows belong to is not known.
+            let counted = Counted { rows: group.rows, more: group.seen > LANE_CAP };
+            queue.parked.insert(group.reason, (counted, group.wakes_at));
+        }
+        Ok(())
+    }
+
+    async fn count_running(&self, routes: &mut BTreeMap<String, RouteQueue>) -> Result<(), StoreError> {
+        let groups = sqlx::query!(
+            r#"with flow as (
+                select flow, count(*) as rows, min(job_id) as job_id from sluice.inflight group by flow
+            )
+            select j.route as "route!", sum(f.rows)::bigint as "rows!"
+              from flow f cross join lateral (select b.route from sluice.job b where b.id = f.job_id limit 1) j
+             group by j.route"#
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("counting running jobs")?;
+        for group in groups {
+            routes.entry(group.route).or_insert_with(RouteQueue::default).running = group.rows;
+        }
+        Ok(())
+    }
+
+    /// Every worker that is alive, or was within the last hour, or still holds jobs.
+    pub async fn workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
+        sqlx::query_as!(
+            WorkerRecord,
+            r#"select w.id, w.host, w.pid, w.version, w.started_at, w.seen_at, w.stats,
+                      case when w.state = 'live' and w.lease_until <= now() then 'dead' else w.state end as "state!",
+                      (select count(*) from sluice.inflight i where i.worker = w.id) as "holds!"
+                 from sluice.worker w
+                order by w.state <> 'live', w.id"#
+        )
+        .fetch_all(&self.pool)
+        .await
+        .doing("reading workers")
+    }
+
+    /// How many workers are alive.
+    pub async fn live_workers(&self) -> Result<i64, StoreError> {
+        sqlx::query_scalar!(
+            r#"select count(*) as "workers!" from sluice.worker where state = 'live' and lease_until > now()"#
+        )
+        .fetch_one(&self.pool)
+        .await
+        .doing("looking for workers")
+    }
+
     /// Whether jobs of these routes are ready, running or waiting for a retry. Jobs scheduled for later do not count,
     /// nor do those of paused routes, projects and batches.
     pub async fn outstanding(&self, routes: &[String]) -> Result<bool, StoreError> {
