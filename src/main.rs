@@ -1,1 +1,13 @@
-fn main() {}
+//! The `sluice` program.
+
+use clap::Parser as _;
+use sluice::cli::{self, Cli};
+use sluice::exit_code::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // There is one crypto provider in this program; it has to be named before the first connection. An error means
+    // that it is there already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    cli::run(Cli::parse()).await
+}

@@ -1,3 +1,140 @@
 //! The command line: a file per command.
+//!
+//! Data goes to standard output through [`output::Output`], everything else to standard error. Every command is
+//! `run(args, &global) -> anyhow::Result<ExitCode>`; errors are printed once, in [`run`].
 
 pub mod check;
+pub mod context;
+pub mod failure;
+pub mod generate;
+pub mod migrate;
+pub mod output;
+pub mod pause;
+pub mod project;
+pub mod provider;
+pub mod route;
+
+use crate::exit_code::ExitCode;
+use clap::{ArgAction, Parser, Subcommand};
+use output::Format;
+use std::path::PathBuf;
+
+/// A persistent job queue and worker daemon for batch AI requests, on Postgres.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "sluice", version, propagate_version = true, max_term_width = 120, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// Which command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "Exit status: 0 done, 1 failed, 2 wrong command line, 3 faulty configuration, 4 database \
+unreachable or its schema does not fit, 5 all work is finished and some jobs failed, 6 no such job, batch, route, \
+provider or schedule, 7 faulty input.";
+
+/// What holds for every command.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct GlobalArgs {
+    /// The configuration [default: $SLUICE_CONFIG, ./config/sluice.toml or /etc/sluice/sluice.toml]
+    #[arg(long, short, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub config: Option<PathBuf>,
+    /// The Postgres to use, in place of the configured one. DATABASE_URL is the safer way: others see arguments
+    #[arg(long, global = true, value_name = "URL", help_heading = "Global options", hide_short_help = true)]
+    pub database_url: Option<String>,
+    /// The shape of the output [default: table on a terminal, plain elsewhere]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = "Global options")]
+    pub format: Option<Format>,
+    /// More log lines on standard error; twice for all of them
+    #[arg(long, short, global = true, action = ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+    /// Only errors on standard error
+    #[arg(long, short, global = true, conflicts_with = "verbose", help_heading = "Global options")]
+    pub quiet: bool,
+    /// The shape of log lines
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = "Global options")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// The shape of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Every command.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Check the configuration, without a network or a database
+    Check,
+    /// Bring the database's schema up to this version
+    Migrate(migrate::Args),
+    /// Pause or resume a provider
+    Provider(provider::Args),
+    /// Pause or resume a route
+    Route(route::Args),
+    /// Pause or resume a project
+    Project(project::Args),
+    /// Print the completions for a shell
+    Completions(generate::CompletionArgs),
+    /// Print the manual page
+    Man,
+}
+
+/// Runs a command to its end. An error is printed here, and nowhere else.
+pub async fn run(cli: Cli) -> ExitCode {
+    let global = &cli.global;
+    let ended = match cli.command {
+        Command::Check => check_configuration(global),
+        Command::Migrate(args) => migrate::run(args, global).await,
+        Command::Provider(args) => provider::run(args, global).await,
+        Command::Route(args) => route::run(args, global).await,
+        Command::Project(args) => project::run(args, global).await,
+        Command::Completions(args) => generate::completions(args),
+        Command::Man => generate::manual(),
+    };
+    ended.unwrap_or_else(|error| failure::report(&error))
+}
+
+fn check_configuration(global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let format = match global.format {
+        Some(Format::Json) => check::Format::Json,
+        Some(Format::Table | Format::Plain | Format::Csv) | None => check::Format::Text,
+    };
+    let environment = context::environment(global);
+    let mut output = output::Output::new(global);
+    let args = check::Args { format };
+    let code = check::run(args, global.config.as_deref(), environment, output.writer(), &mut std::io::stderr())
+        .map_err(output::OutputError)?;
+    output.finish()?;
+    Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_tree_of_commands_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_may_stand_after_the_command() {
+        let cli = Cli::try_parse_from(["sluice", "migrate", "--format", "json", "-vv"]).unwrap();
+        assert_eq!((cli.global.format, cli.global.verbose), (Some(Format::Json), 2));
+    }
+
+    #[test]
+    fn the_help_names_every_exit_status() {
+        for code in ExitCode::ALL {
+            assert!(AFTER_HELP.contains(&format!("{} ", *code as u8)), "{code:?}");
+        }
+    }
+}

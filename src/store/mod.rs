@@ -15,13 +15,23 @@ pub mod results;
 pub mod settle;
 pub mod status;
 
-use sqlx::PgPool;
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions as _, PgPool};
+use std::sync::LazyLock;
 use std::time::Duration;
 
-/// The migrations that this binary carries.
-static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+/// The migrations that this binary carries, and where the database notes which of them it has had.
+///
+/// The table's schema is named: a role called `sluice` (ours, in the private Postgres) finds the schema `sluice` in
+/// its search path as soon as the first migration has made it, and would look for the notes there and not where they
+/// were written.
+static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!("./migrations");
+    migrator.create_schema("sluice");
+    migrator.dangerous_set_table_name("sluice.migration");
+    migrator
+});
 
 /// A statement that takes longer than this is given up by the server: a hung call must not stop a worker.
 const STATEMENT_TIMEOUT: &str = "60s";
@@ -150,10 +160,19 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options)
-            .await
-            .map_err(|source| StoreError::Connect { address, source })?;
-        Ok(Self { pool })
+            .connect_with(options.clone())
+            .await;
+        match pool {
+            Ok(pool) => Ok(Self { pool }),
+            // The pool tries again where that may help, and at last says only that time is up: ask once more for the
+            // reason.
+            Err(sqlx::Error::PoolTimedOut) => {
+                let reason = tokio::time::timeout(Duration::from_secs(5), options.connect()).await;
+                let source = reason.ok().and_then(Result::err).unwrap_or(sqlx::Error::PoolTimedOut);
+                Err(StoreError::Connect { address, source })
+            }
+            Err(source) => Err(StoreError::Connect { address, source }),
+        }
     }
 
     /// A store on a pool that exists already.
@@ -191,7 +210,7 @@ impl Store {
     pub async fn schema_version(&self) -> Result<SchemaVersion, StoreError> {
         let mut connection = self.pool.acquire().await.doing("connecting")?;
         let known = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
-        let table = sqlx::query_scalar!("select to_regclass('_sqlx_migrations') is not null")
+        let table = sqlx::query_scalar!("select to_regclass('sluice.migration') is not null")
             .fetch_one(&mut *connection)
             .await
             .doing("looking for the schema")?;

@@ -1,6 +1,7 @@
 //! A database per test, cloned in milliseconds from a migrated template, in one throw-away cluster per run.
 
 use sluice::embedded::{EmbeddedPostgres, Options};
+use sluice::store::Store;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgPool};
 use std::os::unix::process::CommandExt as _;
@@ -77,10 +78,10 @@ impl Cluster {
         std::thread::spawn(move || drop_databases(&admin, &names));
         let cluster = Self { postgres, leftovers, _watchdog: watchdog };
         cluster.execute(format!("create database {TEMPLATE}")).await;
-        let mut connection = cluster.postgres.connect_options(TEMPLATE).connect().await.expect("the template");
-        sqlx::migrate!("./migrations").run(&mut connection).await.expect("the migrations apply");
+        let store = Store::connect(cluster.postgres.connect_options(TEMPLATE), 1).await.expect("the template");
+        store.migrate().await.expect("the migrations apply");
         // A template can be cloned only while nobody is connected to it.
-        connection.close().await.expect("leaving the template");
+        store.close().await;
         cluster
     }
 

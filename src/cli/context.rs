@@ -1,0 +1,126 @@
+//! What most commands need: the configuration, the database, and a place for their output.
+
+use super::output::Output;
+use super::{GlobalArgs, LogFormat};
+use crate::config::{self, Config, Keys};
+use crate::embedded::{EmbeddedPostgres, Options};
+use crate::store::{Store, StoreError};
+use crate::telemetry;
+use anyhow::Context as _;
+use secrecy::ExposeSecret as _;
+use sqlx::postgres::PgConnectOptions;
+
+/// Connections that the private Postgres takes: workers and commands of one machine share it.
+const PRIVATE_CONNECTIONS: u32 = 200;
+
+/// An open database with the configuration that led to it.
+#[derive(Debug)]
+pub struct Context {
+    /// The configuration.
+    pub config: Config,
+    /// The queue; its schema fits this binary.
+    pub store: Store,
+    /// Where data goes.
+    pub output: Output,
+    /// The private Postgres, when there is no other.
+    private: Option<EmbeddedPostgres>,
+    /// `None` when logging was set up by an earlier context of this process.
+    _log: Option<telemetry::Guard>,
+}
+
+impl Context {
+    /// For commands that call no provider: no key is read, and only warnings are logged.
+    pub async fn open(global: &GlobalArgs) -> anyhow::Result<Self> {
+        let context = Self::connect(global, Keys::Ignored).await?;
+        context.require_schema().await?;
+        Ok(context)
+    }
+
+    /// For commands that do the work: keys are read, and `[log]` holds.
+    pub async fn open_for_work(global: &GlobalArgs) -> anyhow::Result<Self> {
+        let context = Self::connect(global, Keys::Required).await?;
+        context.require_schema().await?;
+        Ok(context)
+    }
+
+    /// Without a look at the schema, for `sluice migrate`. A private Postgres is migrated nevertheless: nobody else
+    /// looks after it.
+    pub async fn open_any_schema(global: &GlobalArgs) -> anyhow::Result<Self> {
+        Self::connect(global, Keys::Ignored).await
+    }
+
+    async fn connect(global: &GlobalArgs, keys: Keys) -> anyhow::Result<Self> {
+        let config = Config::load_with(global.config.as_deref(), environment(global), keys)?;
+        let log = telemetry::init(&log_settings(global, &config, keys)).ok();
+        let (options, private) = if let Some(url) = &config.database.url {
+            // The URL is not repeated in the error: it may hold a password.
+            let options: PgConnectOptions = url.expose_secret().parse().context("database.url")?;
+            (options, None)
+        } else {
+            let options = Options {
+                data_dir: config.database.data_dir.clone(),
+                fsync: true,
+                max_connections: PRIVATE_CONNECTIONS.max(config.database.max_connections),
+            };
+            let private = EmbeddedPostgres::start(&options)
+                .await
+                .context("no database.url is configured, so a private Postgres is kept, and it could not be started")?;
+            (private.connect_options("sluice"), Some(private))
+        };
+        let store = Store::connect(options, config.database.max_connections).await?;
+        Ok(Self { config, store, output: Output::new(global), private, _log: log })
+    }
+
+    async fn require_schema(&self) -> Result<(), StoreError> {
+        match self.store.require_schema().await {
+            Err(StoreError::NotMigrated | StoreError::Outdated { .. }) if self.private.is_some() => {
+                self.store.migrate().await.map(|_| ())
+            }
+            looked => looked,
+        }
+    }
+
+    /// Whether the database is the private one.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.private.is_some()
+    }
+
+    /// Finishes the output and leaves the database. A private Postgres that nobody else uses stops.
+    pub async fn close(mut self) -> anyhow::Result<()> {
+        let written = self.output.finish();
+        self.store.close().await;
+        if let Some(private) = self.private.take() {
+            private.stop().await?;
+        }
+        Ok(written?)
+    }
+}
+
+/// The variables that configuration is read from, with those of the command line over them.
+pub fn environment(global: &GlobalArgs) -> impl Iterator<Item = (String, String)> + use<> {
+    let url = global.database_url.clone().map(|url| ("SLUICE__DATABASE__URL".to_owned(), url));
+    // The last of two with the same name holds.
+    config::process_environment().chain(url)
+}
+
+/// What is logged: a daemon says what it does, a command only what is wrong.
+fn log_settings(global: &GlobalArgs, config: &Config, keys: Keys) -> config::Log {
+    let mut log = config.log.clone();
+    if keys == Keys::Ignored {
+        log.dir = None;
+        "warn".clone_into(&mut log.filter);
+    }
+    match (global.quiet, global.verbose) {
+        (true, _) => "error".clone_into(&mut log.filter),
+        (false, 0) => {}
+        (false, 1) => "info,sluice=debug".clone_into(&mut log.filter),
+        (false, _) => "debug".clone_into(&mut log.filter),
+    }
+    match global.log_format {
+        Some(LogFormat::Human) => log.format = config::LogFormat::Human,
+        Some(LogFormat::Json) => log.format = config::LogFormat::Json,
+        None => {}
+    }
+    log
+}

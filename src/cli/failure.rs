@@ -1,0 +1,129 @@
+//! How a command says that it failed: one message on standard error, and an exit status.
+
+use super::output::OutputError;
+use crate::config::ConfigErrors;
+use crate::embedded::EmbeddedError;
+use crate::exit_code::ExitCode;
+use crate::store::StoreError;
+use std::fmt;
+use std::io::{ErrorKind, Write as _};
+
+/// A failure whose exit status the command itself knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    code: ExitCode,
+    message: String,
+}
+
+impl Failure {
+    /// There is no such job, batch, route or provider.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self { code: ExitCode::NotFound, message: message.into() }
+    }
+
+    /// The arguments do not go together.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { code: ExitCode::Usage, message: message.into() }
+    }
+
+    /// The input is wrong; nothing was done with it.
+    pub fn input(message: impl Into<String>) -> Self {
+        Self { code: ExitCode::Input, message: message.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// The exit status that fits an error.
+#[must_use]
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    for cause in error.chain() {
+        if let Some(failure) = cause.downcast_ref::<Failure>() {
+            return failure.code;
+        }
+        if cause.is::<ConfigErrors>() {
+            return ExitCode::Configuration;
+        }
+        if cause.is::<EmbeddedError>() {
+            return ExitCode::Database;
+        }
+        if let Some(error) = cause.downcast_ref::<StoreError>() {
+            return match error {
+                StoreError::Connect { .. }
+                | StoreError::NotMigrated
+                | StoreError::Outdated { .. }
+                | StoreError::TooNew { .. } => ExitCode::Database,
+                StoreError::Sql { .. } if error.is_transient() => ExitCode::Database,
+                StoreError::Migrate(_) | StoreError::Sql { .. } => ExitCode::Failure,
+            };
+        }
+    }
+    ExitCode::Failure
+}
+
+/// Prints an error and returns the exit status. Whoever stopped reading our output (`sluice … | head`) knows what
+/// they do: that is no failure.
+#[must_use]
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    let is_closed = |cause: &OutputError| cause.0.kind() == ErrorKind::BrokenPipe;
+    if error.chain().any(|cause| cause.downcast_ref::<OutputError>().is_some_and(is_closed)) {
+        return ExitCode::Success;
+    }
+    // When standard error is gone too, the exit status has to do.
+    let _ = writeln!(std::io::stderr(), "error: {}", in_words(error));
+    exit_code(error)
+}
+
+/// The chain of causes, without those that the message before them quotes already.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if words.is_empty() {
+            words = cause;
+        } else if !words.contains(&cause) {
+            words.push_str(": ");
+            words.push_str(&cause);
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn each_kind_of_failure_has_its_exit_status() {
+        let code = |error: anyhow::Error| exit_code(&error);
+        assert_eq!(code(Failure::not_found("no").into()), ExitCode::NotFound);
+        assert_eq!(code(StoreError::NotMigrated.into()), ExitCode::Database);
+        assert_eq!(code(anyhow::Error::from(StoreError::NotMigrated).context("opening")), ExitCode::Database);
+        assert_eq!(code(anyhow::anyhow!("whatever")), ExitCode::Failure);
+        let refused = StoreError::Sql { doing: "claiming jobs", source: sqlx::Error::RowNotFound };
+        assert_eq!(code(refused.into()), ExitCode::Failure);
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_failure() {
+        let closed = OutputError(ErrorKind::BrokenPipe.into());
+        assert_eq!(report(&anyhow::Error::from(closed)), ExitCode::Success);
+    }
+
+    #[test]
+    fn a_cause_is_not_said_twice() {
+        let source = sqlx::Error::PoolTimedOut;
+        let quoted = source.to_string();
+        let error = anyhow::Error::from(StoreError::Sql { doing: "claiming jobs", source });
+        assert_eq!(in_words(&error), format!("claiming jobs: {quoted}"));
+        let io: Result<(), _> = Err(std::io::Error::other("disk full"));
+        assert_eq!(in_words(&io.context("writing").unwrap_err()), "writing: disk full");
+    }
+}

@@ -1,0 +1,59 @@
+//! Shell completions and the manual page, from the same tree that parses the command line.
+
+use super::output::{Output, OutputError};
+use super::{Cli, GlobalArgs};
+use crate::exit_code::ExitCode;
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+/// Which shell.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct CompletionArgs {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// Prints completions.
+pub fn completions(args: CompletionArgs) -> anyhow::Result<ExitCode> {
+    // The generator panics where it cannot write, so it writes to memory.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "sluice", &mut script);
+    print(&script)
+}
+
+/// Prints one page with all commands, in the format of man(7).
+pub fn manual() -> anyhow::Result<ExitCode> {
+    let mut page = Vec::new();
+    let mut command = Cli::command();
+    command.build();
+    clap_mangen::Man::new(command.clone()).render(&mut page)?;
+    describe_commands(&command, &mut page)?;
+    print(&page)
+}
+
+/// clap_mangen lists only the names of commands; a page for each would be thirty files to install.
+fn describe_commands(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+        let man = clap_mangen::Man::new(sub.clone().disable_help_flag(true));
+        page.extend_from_slice(
+            format!(".SH \"{}\"\n", sub.get_bin_name().unwrap_or_default().to_uppercase()).as_bytes(),
+        );
+        let mut part = Vec::new();
+        man.render_description_section(&mut part)?;
+        man.render_synopsis_section(&mut part)?;
+        if sub.get_opts().any(|option| !option.is_global_set()) || sub.get_positionals().next().is_some() {
+            man.render_options_section(&mut part)?;
+        }
+        // Sections of a command become parts of its section.
+        page.extend_from_slice(String::from_utf8_lossy(&part).replace(".SH ", ".SS ").as_bytes());
+        describe_commands(sub, page)?;
+    }
+    Ok(())
+}
+
+fn print(text: &[u8]) -> anyhow::Result<ExitCode> {
+    let mut output = Output::new(&GlobalArgs::default());
+    output.writer().write_all(text).map_err(OutputError)?;
+    output.finish()?;
+    Ok(ExitCode::Success)
+}

@@ -1,0 +1,40 @@
+//! `sluice migrate`: brings the schema up to this binary's version.
+
+use super::GlobalArgs;
+use super::context::Context;
+use super::output::{Format, Output, OutputError};
+use crate::exit_code::ExitCode;
+use crate::store::{SchemaVersion, StoreError};
+use serde_json::json;
+
+/// What to do.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Args {
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Migrates, or says what would be migrated. A database that is ahead of this binary is refused.
+pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let mut context = Context::open_any_schema(global).await?;
+    let version = if args.dry_run { context.store.schema_version().await? } else { context.store.migrate().await? };
+    if version.found > version.known {
+        return Err(StoreError::TooNew { found: version.found, known: version.known }.into());
+    }
+    say(&mut context.output, version, args.dry_run)?;
+    context.close().await?;
+    Ok(ExitCode::Success)
+}
+
+fn say(output: &mut Output, SchemaVersion { found, known }: SchemaVersion, dry_run: bool) -> Result<(), OutputError> {
+    if output.format() == Format::Json {
+        return output
+            .json(&json!({ "from": found, "to": known, "dry_run": dry_run, "changed": found < known && !dry_run }));
+    }
+    match (found < known, dry_run) {
+        (false, _) => output.line(format_args!("the schema is at version {known}: nothing to do")),
+        (true, true) => output.line(format_args!("would migrate from version {found} to {known}")),
+        (true, false) => output.line(format_args!("migrated from version {found} to {known}")),
+    }
+}

@@ -1,0 +1,394 @@
+//! Standard output: one report, four shapes.
+
+use super::GlobalArgs;
+use crate::domain::NanoUsd;
+use chrono::{DateTime, SecondsFormat, Utc};
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table};
+use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
+use serde_json::value::RawValue;
+use std::fmt;
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+
+/// The shape of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people: aligned columns with totals.
+    Table,
+    /// For `cut` and `awk`: a line of names, then a line per row, with tabs between.
+    Plain,
+    /// An array of objects; money is an exact decimal number of dollars.
+    Json,
+    /// With a line of names.
+    Csv,
+}
+
+/// Standard output could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output: {0}")]
+pub struct OutputError(pub io::Error);
+
+/// Where data goes. There is one per command, and nothing else writes to standard output.
+pub struct Output {
+    format: Format,
+    is_terminal: bool,
+    writer: Box<dyn Write + Send>,
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output").field("format", &self.format).finish_non_exhaustive()
+    }
+}
+
+impl Output {
+    /// Standard output, in the shape that was asked for.
+    #[must_use]
+    pub fn new(global: &GlobalArgs) -> Self {
+        let stdout = io::stdout();
+        let is_terminal = stdout.is_terminal();
+        let usual = if is_terminal { Format::Table } else { Format::Plain };
+        Self { format: global.format.unwrap_or(usual), is_terminal, writer: Box::new(BufWriter::new(stdout)) }
+    }
+
+    /// The shape that was asked for.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Whether a person looks at it.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// For what is written as it comes.
+    pub fn writer(&mut self) -> &mut (dyn Write + Send) {
+        &mut *self.writer
+    }
+
+    /// One line of text.
+    pub fn line(&mut self, text: impl fmt::Display) -> Result<(), OutputError> {
+        writeln!(self.writer, "{text}").map_err(OutputError)
+    }
+
+    /// One JSON document over several lines.
+    pub fn json(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), OutputError> {
+        serde_json::to_writer_pretty(&mut self.writer, value).map_err(|error| OutputError(error.into()))?;
+        self.line("")
+    }
+
+    /// One JSON document on one line, and out with it: for streams of them.
+    pub fn json_line(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), OutputError> {
+        serde_json::to_writer(&mut self.writer, value).map_err(|error| OutputError(error.into()))?;
+        self.line("")?;
+        self.finish()
+    }
+
+    /// A report, in the shape that was asked for.
+    pub fn report(&mut self, report: &Report) -> Result<(), OutputError> {
+        match self.format {
+            Format::Table => {
+                let table = report.to_table();
+                self.line(table)
+            }
+            Format::Plain => report.write_plain(&mut self.writer).map_err(OutputError),
+            Format::Json => self.json(report),
+            Format::Csv => report.write_csv(&mut self.writer).map_err(OutputError),
+        }
+    }
+
+    /// Writes out what is still held back. A command that ends without this may lose an error.
+    pub fn finish(&mut self) -> Result<(), OutputError> {
+        self.writer.flush().map_err(OutputError)
+    }
+}
+
+/// One value of a report.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// Nothing is known, or nothing applies.
+    Empty,
+    /// Words.
+    Text(String),
+    /// How many.
+    Count(i64),
+    /// A part of one, shown as a percentage.
+    Share(f64),
+    /// A duration in milliseconds.
+    Millis(i64),
+    /// Dollars.
+    Money(NanoUsd),
+    /// An instant.
+    Time(DateTime<Utc>),
+    /// Yes or no.
+    Flag(bool),
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for Cell {
+    fn from(count: i64) -> Self {
+        Self::Count(count)
+    }
+}
+
+impl From<NanoUsd> for Cell {
+    fn from(money: NanoUsd) -> Self {
+        Self::Money(money)
+    }
+}
+
+impl From<DateTime<Utc>> for Cell {
+    fn from(at: DateTime<Utc>) -> Self {
+        Self::Time(at)
+    }
+}
+
+impl<T: Into<Self>> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Empty, Into::into)
+    }
+}
+
+impl Cell {
+    /// For people.
+    fn shown(&self) -> String {
+        match self {
+            Self::Empty => "–".to_owned(),
+            Self::Text(text) => text.clone(),
+            Self::Count(count) => grouped(*count),
+            Self::Share(share) => format!("{:.1} %", share * 100.0),
+            Self::Millis(millis) => shown_millis(*millis),
+            Self::Money(money) => money.to_string(),
+            Self::Time(at) => at.format("%Y-%m-%d %H:%M:%S").to_string(),
+            Self::Flag(flag) => if *flag { "yes" } else { "no" }.to_owned(),
+        }
+    }
+
+    /// For programs, as text.
+    fn bare(&self) -> String {
+        match self {
+            Self::Empty => String::new(),
+            Self::Text(text) => text.clone(),
+            Self::Count(number) | Self::Millis(number) => number.to_string(),
+            Self::Share(share) => format!("{share:.6}"),
+            Self::Money(money) => decimal(*money),
+            Self::Time(at) => at.to_rfc3339_opts(SecondsFormat::AutoSi, true),
+            Self::Flag(flag) => flag.to_string(),
+        }
+    }
+
+    fn is_number(&self) -> bool {
+        match self {
+            Self::Count(_) | Self::Share(_) | Self::Millis(_) | Self::Money(_) => true,
+            Self::Empty | Self::Text(_) | Self::Time(_) | Self::Flag(_) => false,
+        }
+    }
+}
+
+impl Serialize for Cell {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Empty => serializer.serialize_none(),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Count(number) | Self::Millis(number) => serializer.serialize_i64(*number),
+            Self::Share(share) => serializer.serialize_f64(*share),
+            // Digit by digit: a float would round what the ledger holds exactly.
+            Self::Money(money) => {
+                RawValue::from_string(decimal(*money)).map_err(serde::ser::Error::custom)?.serialize(serializer)
+            }
+            Self::Time(_) => serializer.serialize_str(&self.bare()),
+            Self::Flag(flag) => serializer.serialize_bool(*flag),
+        }
+    }
+}
+
+/// Dollars without the sign: `0.000150`.
+fn decimal(money: NanoUsd) -> String {
+    money.to_string().replacen('$', "", 1)
+}
+
+/// `1234567` as `1,234,567`.
+fn grouped(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut shown = String::with_capacity(digits.len() + digits.len() / 3 + 1);
+    if number < 0 {
+        shown.push('-');
+    }
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+fn shown_millis(millis: i64) -> String {
+    if millis < 1000 { format!("{millis} ms") } else { format!("{}.{:02} s", millis / 1000, millis % 1000 / 10) }
+}
+
+/// Columns and rows, and a row of totals for people.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    columns: Vec<&'static str>,
+    rows: Vec<Vec<Cell>>,
+    total: Option<Vec<Cell>>,
+}
+
+impl Report {
+    /// An empty report with these columns.
+    #[must_use]
+    pub fn new(columns: impl IntoIterator<Item = &'static str>) -> Self {
+        Self { columns: columns.into_iter().collect(), rows: Vec::new(), total: None }
+    }
+
+    /// Adds a row: one cell per column.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        let row: Vec<Cell> = cells.into_iter().collect();
+        debug_assert_eq!(row.len(), self.columns.len(), "a cell per column");
+        self.rows.push(row);
+    }
+
+    /// Sets the totals, which only tables show: in the other shapes they would be taken for a row.
+    pub fn total(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        self.total = Some(cells.into_iter().collect());
+    }
+
+    /// Whether there is nothing to tell.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    fn to_table(&self) -> Table {
+        let mut table = Table::new();
+        table
+            .load_style(NOTHING.header_separator(LineStyle::none().fill('─').junction('─')))
+            .set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_header(&self.columns);
+        for row in self.rows.iter().chain(&self.total) {
+            table.add_row(row.iter().map(|cell| match cell {
+                // Control characters of a provider's message must not reach the terminal.
+                Cell::Text(text) => text.chars().filter(|c| !c.is_control() || *c == '\n').collect(),
+                cell => cell.shown(),
+            }));
+        }
+        for (index, column) in table.column_iter_mut().enumerate() {
+            if self.rows.iter().any(|row| row.get(index).is_some_and(Cell::is_number)) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        table
+    }
+
+    fn write_plain(&self, writer: &mut dyn Write) -> io::Result<()> {
+        writeln!(writer, "{}", self.columns.join("\t"))?;
+        for row in &self.rows {
+            let cells: Vec<String> =
+                row.iter().map(|cell| cell.bare().replace(|c: char| c.is_control(), " ")).collect();
+            writeln!(writer, "{}", cells.join("\t"))?;
+        }
+        Ok(())
+    }
+
+    fn write_csv(&self, writer: &mut dyn Write) -> io::Result<()> {
+        let mut csv = csv::Writer::from_writer(writer);
+        csv.write_record(&self.columns)?;
+        for row in &self.rows {
+            csv.write_record(row.iter().map(Cell::bare))?;
+        }
+        csv.flush()
+    }
+}
+
+impl Serialize for Report {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut rows = serializer.serialize_seq(Some(self.rows.len()))?;
+        for row in &self.rows {
+            rows.serialize_element(&Row { columns: &self.columns, cells: row })?;
+        }
+        rows.end()
+    }
+}
+
+/// A row with its names, in the order of the columns.
+struct Row<'a> {
+    columns: &'a [&'static str],
+    cells: &'a [Cell],
+}
+
+impl Serialize for Row<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.columns.len()))?;
+        for (column, cell) in self.columns.iter().zip(self.cells) {
+            map.serialize_entry(column, cell)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let mut report = Report::new(["provider", "attempts", "cost", "p95", "note"]);
+        report.row(["a, b".into(), 1_234_567.into(), NanoUsd(150_000).into(), Cell::Millis(2340), Cell::Empty]);
+        report.total(["total".into(), 1_234_567.into(), NanoUsd(150_000).into(), Cell::Empty, Cell::Empty]);
+        report
+    }
+
+    #[test]
+    fn json_holds_money_as_an_exact_number_and_no_total() {
+        let mut nanos = Report::new(["cost"]);
+        nanos.row([NanoUsd(i64::MAX).into()]);
+        assert_eq!(serde_json::to_string(&nanos).unwrap(), r#"[{"cost":9223372036.854775807}]"#);
+        let expected = r#"[{"provider":"a, b","attempts":1234567,"cost":0.00015,"p95":2340,"note":null}]"#;
+        assert_eq!(serde_json::to_string(&report()).unwrap(), expected);
+    }
+
+    #[test]
+    fn csv_and_plain_have_a_line_of_names_and_no_total() {
+        let (mut csv, mut plain) = (Vec::new(), Vec::new());
+        report().write_csv(&mut csv).unwrap();
+        report().write_plain(&mut plain).unwrap();
+        assert_eq!(
+            String::from_utf8(csv).unwrap(),
+            "provider,attempts,cost,p95,note\n\"a, b\",1234567,0.00015,2340,\n"
+        );
+        assert_eq!(
+            String::from_utf8(plain).unwrap(),
+            "provider\tattempts\tcost\tp95\tnote\na, b\t1234567\t0.00015\t2340\t\n"
+        );
+    }
+
+    #[test]
+    fn a_table_has_a_total_and_groups_digits() {
+        let table = report().to_table().to_string();
+        assert!(table.contains("1,234,567") && table.contains("$0.00015") && table.contains("2.34 s"), "{table}");
+        assert!(table.contains("total"), "{table}");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_lines_or_terminals() {
+        let mut report = Report::new(["message"]);
+        report.row(["a\tb\u{1b}[31m".into()]);
+        let mut plain = Vec::new();
+        report.write_plain(&mut plain).unwrap();
+        assert_eq!(String::from_utf8(plain).unwrap(), "message\na b [31m\n");
+        assert!(!report.to_table().to_string().contains('\u{1b}'));
+    }
+}

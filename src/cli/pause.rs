@@ -1,0 +1,86 @@
+//! Pausing and resuming, which is the same for providers, routes, projects and batches.
+
+use super::GlobalArgs;
+use super::context::Context;
+use super::failure::Failure;
+use super::output::Format;
+use crate::exit_code::ExitCode;
+use crate::store::pause::PauseKind;
+use serde_json::json;
+
+/// What to do with the thing that is named.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum PauseCommand {
+    /// Start no more of its calls; those under way go on
+    Pause {
+        /// Its name
+        name: String,
+        /// Why, for those who look at the status
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Go on
+    Resume {
+        /// Its name
+        name: String,
+    },
+}
+
+impl PauseCommand {
+    /// The name that was given.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Pause { name, .. } | Self::Resume { name } => name,
+        }
+    }
+}
+
+/// Pauses or resumes. Whether there is such a thing is for the caller to know.
+pub async fn run(kind: PauseKind, command: PauseCommand, context: &mut Context) -> anyhow::Result<ExitCode> {
+    let (name, paused, changed) = match command {
+        PauseCommand::Pause { name, reason } => {
+            let changed = context.store.pause(kind, &name, reason.as_deref()).await?;
+            (name, true, changed)
+        }
+        PauseCommand::Resume { name } => {
+            let changed = context.store.resume(kind, &name).await?;
+            (name, false, changed)
+        }
+    };
+    let output = &mut context.output;
+    if output.format() == Format::Json {
+        output.json(&json!({ "kind": kind.as_str(), "name": name, "paused": paused, "changed": changed }))?;
+    } else {
+        let kind = kind.as_str();
+        output.line(match (paused, changed) {
+            (true, true) => format!("{kind} {name} is paused"),
+            (true, false) => format!("{kind} {name} was paused already"),
+            (false, true) => format!("{kind} {name} goes on"),
+            (false, false) => format!("{kind} {name} was not paused"),
+        })?;
+    }
+    Ok(ExitCode::Success)
+}
+
+/// Pauses or resumes something that the configuration names. A name that is not there is a slip of the hand, which
+/// would be found out too late; what is paused already can be resumed under any name.
+pub async fn run_configured(kind: PauseKind, command: PauseCommand, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let mut context = Context::open(global).await?;
+    let known: Vec<&String> = match kind {
+        PauseKind::Route => context.config.routes.keys().collect(),
+        PauseKind::Provider => context.config.providers.keys().collect(),
+        PauseKind::Project | PauseKind::Batch => Vec::new(),
+    };
+    let name = command.name();
+    let pauses = context.store.pauses().await?;
+    let is_paused = pauses.iter().any(|pause| pause.kind == kind.as_str() && pause.name == name);
+    if !is_paused && !known.iter().any(|known| *known == name) {
+        let known = known.iter().map(|known| known.as_str()).collect::<Vec<_>>().join(", ");
+        let known = if known.is_empty() { "none is configured".to_owned() } else { format!("there are: {known}") };
+        return Err(Failure::not_found(format!("there is no {} {name:?}; {known}", kind.as_str())).into());
+    }
+    let code = run(kind, command, &mut context).await?;
+    context.close().await?;
+    Ok(code)
+}

@@ -1,0 +1,23 @@
+//! `sluice project`: pausing and resuming projects.
+
+use super::GlobalArgs;
+use super::context::Context;
+use super::pause::{self, PauseCommand};
+use crate::exit_code::ExitCode;
+use crate::store::pause::PauseKind;
+
+/// What to do.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Which command.
+    #[command(subcommand)]
+    pub command: PauseCommand,
+}
+
+/// Does it. Projects are made by naming them on a job, so any name will do: one may be paused before its first job.
+pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let mut context = Context::open(global).await?;
+    let code = pause::run(PauseKind::Project, args.command, &mut context).await?;
+    context.close().await?;
+    Ok(code)
+}
