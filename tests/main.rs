@@ -4,4 +4,5 @@
 
 mod embedded;
 mod enqueue;
+mod enqueue_command;
 mod support;
