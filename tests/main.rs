@@ -5,4 +5,5 @@
 mod embedded;
 mod enqueue;
 mod enqueue_command;
+mod results;
 mod support;
