@@ -5,9 +5,10 @@ use super::context::Context;
 use super::failure::Failure;
 use super::out_file::OutFile;
 use super::output::{Format, OutputError};
+use crate::domain::NanoUsd;
 use crate::exit_code::ExitCode;
 use crate::store::Store;
-use crate::store::results::{Ending, ExportedJob, HttpError};
+use crate::store::results::{EXPORT_PAGE, Ending, ExportedJob, HttpError};
 use anyhow::Context as _;
 use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
@@ -15,9 +16,6 @@ use serde_json::value::{RawValue, to_raw_value};
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-
-/// Jobs read by one statement: short enough that it never holds up the vacuum.
-const PAGE: i64 = 1_000;
 
 /// Arguments of `sluice results`.
 #[derive(Clone, Debug, clap::Args)]
@@ -134,13 +132,13 @@ pub async fn export<'a>(
     let mut after = 0;
     loop {
         let mut read = 0;
-        let mut jobs = std::pin::pin!(store.export_batch(batch, after, PAGE));
+        let mut jobs = std::pin::pin!(store.export_batch(batch, after));
         while let Some(job) = jobs.try_next().await? {
             read += 1;
             after = job.job;
             export.take(&job)?;
         }
-        if read < PAGE {
+        if read < EXPORT_PAGE {
             break;
         }
     }
@@ -224,7 +222,7 @@ struct Served<'a> {
     model: Option<&'a str>,
     attempts: i16,
     /// Dollars as an exact decimal number; null when the price is unknown.
-    cost: Option<&'a str>,
+    cost: Option<String>,
     repaired: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     class: Option<&'a str>,
@@ -286,7 +284,7 @@ impl<'a> Line<'a> {
                 provider: job.provider.as_deref(),
                 model: job.model.as_deref(),
                 attempts: job.attempts,
-                cost: job.cost.as_deref().map(shortest),
+                cost: job.cost.map(decimal),
                 repaired: job.repaired,
                 class,
                 metadata: job.metadata.as_deref().map(raw).transpose()?,
@@ -304,9 +302,9 @@ fn custom_id(job: &ExportedJob) -> String {
     job.custom_id.clone().unwrap_or_else(|| format!("job-{}", job.job))
 }
 
-/// A decimal number without the zeros at its end.
-fn shortest(number: &str) -> &str {
-    if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number }
+/// Dollars as a decimal number.
+fn decimal(cost: NanoUsd) -> String {
+    cost.to_string().replacen('$', "", 1)
 }
 
 const CSV_COLUMNS: [&str; 12] = [
@@ -339,7 +337,7 @@ fn csv_fields(job: &ExportedJob) -> anyhow::Result<[String; 12]> {
         job.provider.clone().unwrap_or_default(),
         job.model.clone().unwrap_or_default(),
         job.attempts.to_string(),
-        job.cost.as_deref().map(shortest).unwrap_or_default().to_owned(),
+        job.cost.map(decimal).unwrap_or_default(),
         job.repaired.to_string(),
         class.to_owned(),
         reason.to_owned(),
@@ -377,15 +375,6 @@ fn write_record(writer: &mut dyn Write, fields: impl IntoIterator<Item = impl As
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_cost_has_no_zeros_at_its_end() {
-        for (number, expected) in
-            [("0.000123000", "0.000123"), ("0.000000000", "0"), ("12.500000000", "12.5"), ("10", "10")]
-        {
-            assert_eq!(shortest(number), expected);
-        }
-    }
 
     #[test]
     fn the_exit_status_says_whether_all_jobs_have_answers() {

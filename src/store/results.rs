@@ -1,7 +1,12 @@
 //! How the jobs of a batch ended, for export.
 
 use super::{Store, StoreError};
+use crate::domain::NanoUsd;
 use futures_util::{Stream, TryStreamExt as _};
+
+/// Jobs that one statement reads: few enough that it never holds up the vacuum. It stands in the statement as a number,
+/// so that the planner knows it too.
+pub const EXPORT_PAGE: u64 = 1_000;
 
 /// A job of a batch, ended or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +27,8 @@ pub struct ExportedJob {
     pub model: Option<String>,
     /// Whether the answer was repaired.
     pub repaired: bool,
-    /// Dollars for all its calls, as an exact decimal number; `None`: the price of one is unknown.
-    pub cost: Option<String>,
+    /// All its calls together; `None`: it has not ended, or the price of a call is unknown.
+    pub cost: Option<NanoUsd>,
     /// The provider's id of the request that was answered, or that failed last.
     pub request_id: Option<String>,
 }
@@ -61,33 +66,29 @@ pub struct HttpError {
 }
 
 impl Store {
-    /// At most `count` jobs of a batch with a number above `after`, in order: one row at a time, whatever their size.
+    /// At most [`EXPORT_PAGE`] jobs of a batch with a number above `after`, in order: one row at a time, whatever their
+    /// size.
     ///
-    /// It reads the public views, so that whoever may only enqueue exports their own jobs.
-    pub fn export_batch(
-        &self,
-        batch: &str,
-        after: i64,
-        count: i64,
-    ) -> impl Stream<Item = Result<ExportedJob, StoreError>> + '_ {
+    /// It reads the tables, in index order. Through the public views, which hide the rows of others behind a barrier
+    /// that no limit passes, each page would read the whole batch.
+    pub fn export_batch(&self, batch: &str, after: i64) -> impl Stream<Item = Result<ExportedJob, StoreError>> + '_ {
         sqlx::query!(
             r#"select j.id as "job!", j.custom_id, j.metadata::text as metadata, r.state as "state?",
-                      coalesce(r.attempts, 0::smallint) as "attempts!", r.provider as "provider?", r.model as "model?",
-                      coalesce(r.repaired, false) as "repaired!", r.error_class as "error_class?", r.error as "error?",
-                      r.cost::text as cost, coalesce(r.request_id, f.request_id) as request_id,
-                      r.response::text as response, f.http_status as "http_status?", f.code as "code?",
-                      f.message as "message?"
-                 from (select id, custom_id, metadata from sluice.jobs
-                        where batch = $1 and id > $2 order by id limit $3) j
-                      left join lateral (select * from sluice.results r where r.job_id = j.id) r on true
+                      coalesce(r.attempts, 0::smallint) as "attempts!", r.provider, r.model,
+                      coalesce(r.repaired, false) as "repaired!", r.error_class, r.error, r.cost_nanos,
+                      coalesce(r.request_id, f.request_id) as request_id, r.response::text as response,
+                      f.http_status, f.code, f.message
+                 from (select id, custom_id, metadata from sluice.job
+                        where batch = $1 and id > $2 order by id limit 1000) j
                       left join lateral (
-                           select a.http_status, a.code, a.message, a.request_id, a.class from sluice.attempts a
+                           select * from sluice.result r where r.job_id = j.id limit 1) r on true
+                      left join lateral (
+                           select a.http_status, a.code, a.message, a.request_id, a.class from sluice.attempt a
                             where a.job_id = j.id and r.state = 'failed'
                             order by a.number desc limit 1) f on f.class = r.error_class
                 order by j.id"#,
             batch,
-            after,
-            count
+            after
         )
         .map(|row| ExportedJob {
             job: row.job,
@@ -111,7 +112,7 @@ impl Store {
             provider: row.provider,
             model: row.model,
             repaired: row.repaired,
-            cost: row.cost,
+            cost: row.cost_nanos.map(NanoUsd),
             request_id: row.request_id,
         })
         .fetch(self.pool())
