@@ -38,7 +38,17 @@ impl Desk {
     }
 
     fn enqueue_input(&self, args: &[&str], input: &[u8]) -> Run {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
+        let mut child = self.command(args).spawn().unwrap();
+        // It may refuse its arguments without reading.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Run { status: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        command
             .arg("enqueue")
             .args(args)
             .current_dir(self.dir.path())
@@ -46,14 +56,8 @@ impl Desk {
             .env_remove("SLUICE_CONFIG")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // It may refuse its arguments without reading.
-        let _ = child.stdin.take().unwrap().write_all(input);
-        let output = child.wait_with_output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Run { status: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+            .stderr(Stdio::piped());
+        command
     }
 
     fn pool(&self) -> PgPool {
@@ -191,6 +195,17 @@ async fn a_limit_takes_the_first_jobs_only() {
     let run = desk.enqueue(&["ten.jsonl", "--limit", "6", "--batch", "b"]);
     assert_eq!((run.status, run.stdout.as_str()), (0, "batch\tjobs\texisting\tfaulty\nb\t6\t0\t0\n"), "{run:?}");
     assert_eq!(desk.jobs().await, 6);
+}
+
+#[tokio::test]
+async fn a_limit_ends_the_reading_of_a_pipe_that_stays_open() {
+    let desk = Desk::new().await;
+    let mut child = desk.command(&["--limit", "1", "--batch", "b"]).spawn().unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    pipe.write_all(b"{\"prompt\":\"Hi\"}\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    drop(pipe);
+    assert_eq!(desk.jobs().await, 1);
 }
 
 #[tokio::test]

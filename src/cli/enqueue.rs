@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 /// Jobs that go from the reader to the database at once, and how many such lots may wait.
 const LOT: usize = 256;
+const LOT_BYTES: usize = 1 << 20;
 const LOTS_AHEAD: usize = 8;
 
 /// Arguments of `sluice enqueue`.
@@ -123,13 +124,13 @@ pub async fn enqueue(
         Some(store) => Some(store.bulk_enqueue(options).await?),
         None => None,
     };
-    let mut lots = read_ahead(JobReader::new(reader, limits));
+    let needs_name = args.idempotent;
+    let jobs = JobReader::new(reader, limits).map(move |job| job.and_then(|job| in_order(job, needs_name)));
+    let mut lots = read_ahead(jobs, args.limit)?;
     let mut loading = Loading { args, batch, bulk, faults: Faults::new(source.name(), faults), jobs: 0 };
     let bar = progress_bar(shows_progress, &progress);
     while let Some(lot) = lots.recv().await {
-        if loading.take(lot, &bar).await? == Flow::Enough {
-            break;
-        }
+        loading.take(lot, &bar).await?;
         bar.set_position(progress.done());
         bar.set_message(format!("{} jobs", loading.jobs));
     }
@@ -182,35 +183,49 @@ fn batch_name(args: &Args, source: &Source, now: DateTime<Utc>) -> Result<String
     }
 }
 
+/// What only some arguments demand of a line.
+fn in_order(job: InputJob, needs_name: bool) -> Result<InputJob, InputError> {
+    if needs_name && job.custom_id.is_none() {
+        let reason = "is missing, and --idempotent knows jobs by it".to_owned();
+        return Err(InputError::Line(LineError { line: job.line, field: "custom_id".to_owned(), reason }));
+    }
+    Ok(job)
+}
+
 type Lot = Vec<Result<InputJob, InputError>>;
 
-/// Reads and checks on a thread of its own while the database works. Ends when nobody takes the jobs any more.
-fn read_ahead(jobs: impl Iterator<Item = Result<InputJob, InputError>> + Send + 'static) -> mpsc::Receiver<Lot> {
+/// Reads and checks on a thread of its own while the database works, up to so many jobs. Ends when nobody takes them
+/// any more; a thread that waits for a pipe does not keep the program from ending.
+fn read_ahead(
+    jobs: impl Iterator<Item = Result<InputJob, InputError>> + Send + 'static,
+    limit: Option<u64>,
+) -> anyhow::Result<mpsc::Receiver<Lot>> {
     let (sender, lots) = mpsc::channel(LOTS_AHEAD);
-    tokio::task::spawn_blocking(move || {
+    let read = move || {
         let mut lot = Vec::with_capacity(LOT);
-        let mut bytes = 0;
+        let (mut bytes, mut count) = (0, 0);
         for job in jobs {
-            bytes += job.as_ref().map_or(0, |job| job.body.len());
-            lot.push(job);
-            // Long lines go sooner, so that what waits is bounded in bytes too.
-            if (lot.len() >= LOT || bytes >= 1 << 20) && sender.blocking_send(std::mem::take(&mut lot)).is_err() {
-                return;
+            if let Ok(job) = &job {
+                bytes += job.body.len();
+                count += 1;
             }
-            if lot.is_empty() {
+            lot.push(job);
+            if limit == Some(count) {
+                break;
+            }
+            // Long lines go sooner, so that what waits is bounded in bytes too.
+            if lot.len() >= LOT || bytes >= LOT_BYTES {
                 bytes = 0;
+                if sender.blocking_send(std::mem::take(&mut lot)).is_err() {
+                    return;
+                }
             }
         }
         // Nobody there: then nobody needs it.
         let _ = sender.blocking_send(lot);
-    });
-    lots
-}
-
-#[derive(PartialEq, Eq)]
-enum Flow {
-    More,
-    Enough,
+    };
+    std::thread::Builder::new().name("input".to_owned()).spawn(read).context("starting the reader")?;
+    Ok(lots)
 }
 
 /// An enqueue under way.
@@ -224,12 +239,9 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
-    async fn take(&mut self, lot: Lot, bar: &ProgressBar) -> anyhow::Result<Flow> {
+    async fn take(&mut self, lot: Lot, bar: &ProgressBar) -> anyhow::Result<()> {
         for job in lot {
-            if self.args.limit.is_some_and(|limit| self.jobs >= limit) {
-                return Ok(Flow::Enough);
-            }
-            match job.and_then(|job| self.in_order(job)) {
+            match job {
                 Ok(job) => self.push(&job).await?,
                 Err(InputError::Line(fault)) => bar.suspend(|| self.report(&fault))?,
                 // A file that breaks off is not a file with a bad line: --skip-bad must not take it for complete.
@@ -238,16 +250,7 @@ impl Loading<'_> {
                 }
             }
         }
-        Ok(Flow::More)
-    }
-
-    /// What only some arguments demand of a line.
-    fn in_order(&self, job: InputJob) -> Result<InputJob, InputError> {
-        if self.args.idempotent && job.custom_id.is_none() {
-            let reason = "is missing, and --idempotent knows jobs by it".to_owned();
-            return Err(InputError::Line(LineError { line: job.line, field: "custom_id".to_owned(), reason }));
-        }
-        Ok(job)
+        Ok(())
     }
 
     async fn push(&mut self, job: &InputJob) -> anyhow::Result<()> {
