@@ -5,6 +5,8 @@
 mod embedded;
 mod end_to_end;
 mod enqueue;
+mod enqueue_command;
+mod results;
 mod simulate;
 mod support;
 mod worker;

@@ -6,16 +6,22 @@
 pub mod check;
 pub mod context;
 pub mod demo;
+pub mod enqueue;
+pub mod estimate;
 pub mod failure;
+mod faults;
 pub mod generate;
 pub mod migrate;
+pub mod out_file;
 pub mod output;
 pub mod pause;
 pub mod project;
 pub mod provider;
+pub mod results;
 pub mod route;
 pub mod simulate;
 pub mod worker;
+pub mod when;
 
 use crate::exit_code::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
@@ -89,6 +95,12 @@ pub enum Command {
     Route(route::Args),
     /// Pause or resume a project
     Project(project::Args),
+    /// Put the requests of a file into the queue
+    Enqueue(enqueue::Args),
+    /// Write the answers of a batch as OpenAI-batch output lines
+    Results(results::Args),
+    /// Tell what a file will cost, rung by rung, before anything is sent
+    Estimate(estimate::Args),
     /// Print the completions for a shell
     Completions(generate::CompletionArgs),
     /// Print the manual page
@@ -107,6 +119,9 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Worker(args) => worker::run(args, global).await,
         Command::Simulate(args) => simulate::run(args, global).await,
         Command::Demo(args) => demo::run(args, global).await,
+        Command::Enqueue(args) => enqueue::run(args, global).await,
+        Command::Results(args) => results::run(args, global).await,
+        Command::Estimate(args) => estimate::run(&args, global),
         Command::Completions(args) => generate::completions(args),
         Command::Man => generate::manual(),
     };
