@@ -46,7 +46,7 @@ fn config(simulator: &Simulator) -> String {
     let mut text = String::from("[worker]\nmax_in_flight = 100\n");
     for (name, dialect) in [("alpha", "openai"), ("beta", "anthropic"), ("gamma", "gemini")] {
         text.push_str(&format!(
-            "[providers.{name}]\ndialect = \"{dialect}\"\nbase_url = \"{}\"\nrecheck = \"500ms\"\nmax_body = \"16MiB\"\n\
+            "[providers.{name}]\ndialect = \"{dialect}\"\nbase_url = \"{}\"\nrecheck = \"500ms\"\nmax_body_bytes = 16777216\n\
              timeouts = {{ connect = \"2s\", first_byte = \"1s\", idle = \"200ms\", total = \"10s\" }}\n\
              breaker = {{ min_calls = 20, failure_rate = 0.9, window = \"10s\", open = \"500ms\" }}\n",
             simulator.base_url(name).unwrap()
