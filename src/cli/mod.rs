@@ -3,16 +3,23 @@
 //! Data goes to standard output through [`output::Output`], everything else to standard error. Every command is
 //! `run(args, &global) -> anyhow::Result<ExitCode>`; errors are printed once, in [`run`].
 
+pub mod batch;
 pub mod check;
 pub mod context;
+pub mod explain;
 pub mod failure;
 pub mod generate;
+pub mod job;
 pub mod migrate;
+pub mod moment;
 pub mod output;
 pub mod pause;
 pub mod project;
 pub mod provider;
+pub mod report;
 pub mod route;
+pub mod status;
+pub mod watch;
 
 use crate::exit_code::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
@@ -70,10 +77,22 @@ pub enum LogFormat {
 /// Every command.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
+    /// Show the queue, the workers, buckets and breakers
+    Status(status::Args),
     /// Check the configuration, without a network or a database
     Check,
     /// Bring the database's schema up to this version
     Migrate(migrate::Args),
+    /// Watch a batch until it is done
+    Watch(watch::Args),
+    /// List, show, cancel, retry, pause or resume batches
+    Batch(batch::Args),
+    /// Show, cancel or retry a job
+    Job(job::Args),
+    /// Tell the story of a job: each attempt, why that rung, what it cost
+    Explain(explain::Args),
+    /// Report cost, failures, waste, fallbacks or latency
+    Report(report::Args),
     /// Pause or resume a provider
     Provider(provider::Args),
     /// Pause or resume a route
@@ -90,8 +109,14 @@ pub enum Command {
 pub async fn run(cli: Cli) -> ExitCode {
     let global = &cli.global;
     let ended = match cli.command {
+        Command::Status(args) => status::run(args, global).await,
         Command::Check => check_configuration(global),
         Command::Migrate(args) => migrate::run(args, global).await,
+        Command::Watch(args) => watch::run(args, global).await,
+        Command::Batch(args) => batch::run(args, global).await,
+        Command::Job(args) => job::run(args, global).await,
+        Command::Explain(args) => explain::run(args, global).await,
+        Command::Report(args) => report::run(args, global).await,
         Command::Provider(args) => provider::run(args, global).await,
         Command::Route(args) => route::run(args, global).await,
         Command::Project(args) => project::run(args, global).await,
