@@ -402,6 +402,7 @@ create function sluice.enqueue_many(
 #variable_conflict use_column
 declare
     unknown record;
+    ids bigint[];
 begin
     if jsonb_typeof(enqueue_many.jobs) is distinct from 'array' then
         raise invalid_parameter_value using
@@ -419,42 +420,38 @@ begin
             message = format('jobs[%s]: expected an object with "request" and the columns of sluice.job, found %s',
                              unknown.n - 1, coalesce(quote_literal(unknown.key), 'something else'));
     end if;
+    -- Every job has its number before anything is written: so it is told from one that had the key before it, in an
+    -- earlier call or in this one.
+    select array_agg(nextval('sluice.job_id_seq')) into ids
+      from generate_series(1, jsonb_array_length(enqueue_many.jobs));
+    insert into sluice.idempotency (project, key, job_id)
+         select distinct on (1, 2) coalesce(e.item ->> 'project', enqueue_many.project), e.item ->> 'idempotency_key',
+                ids[e.n::integer]
+           from jsonb_array_elements(enqueue_many.jobs) with ordinality e(item, n)
+          where e.item ->> 'idempotency_key' is not null
+          order by 1, 2, e.n
+    on conflict do nothing;
+    -- From here on in statements of their own, so that they see the keys which another session committed meanwhile.
+    insert into sluice.job (id, route, project, batch, custom_id, priority, run_at, deadline, max_attempts,
+                            idempotency_key, metadata, request)
+         select ids[e.n::integer], coalesce(r.route, enqueue_many.route), coalesce(r.project, enqueue_many.project),
+                coalesce(r.batch, enqueue_many.batch), r.custom_id, coalesce(r.priority, 0::smallint), r.run_at,
+                r.deadline, r.max_attempts, r.idempotency_key, r.metadata, r.request
+           from jsonb_array_elements(enqueue_many.jobs) with ordinality e(item, n)
+                cross join lateral jsonb_to_record(e.item) r(request jsonb, route text, project text, batch text,
+                     custom_id text, priority smallint, run_at timestamptz, deadline timestamptz,
+                     max_attempts smallint, idempotency_key text, metadata jsonb)
+                left join sluice.idempotency i
+                       on i.project = coalesce(r.project, enqueue_many.project) and i.key = r.idempotency_key
+          where r.idempotency_key is null or i.job_id = ids[e.n::integer]
+          order by e.n;
     return query
-    with item as materialized (
-        select e.n, r.*, nextval('sluice.job_id_seq') as id
-          from jsonb_array_elements(enqueue_many.jobs) with ordinality e(item, n),
-               jsonb_to_record(e.item) r(request jsonb, route text, project text, batch text, custom_id text,
-                    priority smallint, run_at timestamptz, deadline timestamptz, max_attempts smallint,
-                    idempotency_key text, metadata jsonb)
-    ), named as materialized (
-        select i.n, i.id, i.request, coalesce(i.route, enqueue_many.route) as route,
-               coalesce(i.project, enqueue_many.project) as project, coalesce(i.batch, enqueue_many.batch) as batch,
-               i.custom_id, coalesce(i.priority, 0::smallint) as priority, i.run_at, i.deadline, i.max_attempts,
-               i.idempotency_key, i.metadata
-          from item i
-    ), claimed as (
-        insert into sluice.idempotency (project, key, job_id)
-             select distinct on (n.project, n.idempotency_key) n.project, n.idempotency_key, n.id from named n
-              where n.idempotency_key is not null order by n.project, n.idempotency_key, n.n
-        on conflict do nothing returning job_id
-    ), added as (
-        insert into sluice.job (id, route, project, batch, custom_id, priority, run_at, deadline, max_attempts,
-                                idempotency_key, metadata, request)
-             select n.id, n.route, n.project, n.batch, n.custom_id, n.priority, n.run_at, n.deadline, n.max_attempts,
-                    n.idempotency_key, n.metadata, n.request
-               from named n where n.idempotency_key is null or n.id in (select c.job_id from claimed c)
-               order by n.n
-        returning id
-    )
-    select n.n, coalesce(a.id, s.id, i.job_id), a.id is null
-      from named n
-           left join added a on a.id = n.id
-           -- the same key twice in one call: the first of them
-           left join lateral (select m.id from named m join claimed c on c.job_id = m.id
-                               where m.project = n.project and m.idempotency_key = n.idempotency_key) s on a.id is null
+    select e.n, coalesce(i.job_id, ids[e.n::integer]), coalesce(i.job_id <> ids[e.n::integer], false)
+      from jsonb_array_elements(enqueue_many.jobs) with ordinality e(item, n)
            left join sluice.idempotency i
-                  on a.id is null and i.project = n.project and i.key = n.idempotency_key
-     order by n.n;
+                  on i.project = coalesce(e.item ->> 'project', enqueue_many.project)
+                 and i.key = e.item ->> 'idempotency_key'
+     order by e.n;
 end
 $$;
 

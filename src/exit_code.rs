@@ -22,6 +22,8 @@ pub enum ExitCode {
     NotFound = 6,
     /// The input is wrong (a file to enqueue, for example); nothing was done with it.
     Input = 7,
+    /// The simulator ended, and the client that it saw did not behave.
+    NotClean = 8,
 }
 
 impl ExitCode {
@@ -35,6 +37,7 @@ impl ExitCode {
         Self::JobsFailed,
         Self::NotFound,
         Self::Input,
+        Self::NotClean,
     ];
 
     /// What it means, in a few words.
@@ -49,6 +52,7 @@ impl ExitCode {
             Self::JobsFailed => "all work is finished, and some jobs failed",
             Self::NotFound => "no such job, batch, route, provider or schedule",
             Self::Input => "faulty input; nothing was done with it",
+            Self::NotClean => "the simulator's verdict is not clean",
         }
     }
 }
@@ -66,7 +70,7 @@ mod tests {
     #[test]
     fn the_numbers_are_a_contract() {
         let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| *code as u8).collect();
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(ExitCode::JobsFailed as u8, 5);
     }
 }

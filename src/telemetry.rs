@@ -38,7 +38,8 @@ pub struct Guard(#[expect(dead_code, reason = "held for its drop")] Option<Worke
 
 /// Sets up logging for the whole process; once.
 pub fn init(log: &Log) -> Result<Guard, TelemetryError> {
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let no_colour = crate::config::process_environment().any(|(name, value)| name == "NO_COLOR" && !value.is_empty());
+    let colours = std::io::stderr().is_terminal() && !no_colour;
     let (subscriber, guard) = subscriber(log, std::io::stderr, colours)?;
     tracing::subscriber::set_global_default(subscriber)?;
     Ok(guard)

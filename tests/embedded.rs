@@ -134,6 +134,22 @@ async fn a_dropped_user_stops_the_server_too() {
 }
 
 #[tokio::test]
+async fn a_start_that_is_given_up_leaves_no_server() {
+    let home = Home::new();
+    let pid_file = home.dir.join("data/postmaster.pid");
+    let server_has_begun = async {
+        while !std::fs::read_to_string(&pid_file).is_ok_and(|text| text.contains('\n')) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = home.start() => {}
+        () = server_has_begun => {}
+    }
+    wait_until("the server has ended", || !pid_file.exists());
+}
+
+#[tokio::test]
 async fn a_start_while_the_server_stops_waits_and_starts_it_again() {
     let home = Home::new();
     let postgres = home.start().await;
@@ -223,7 +239,7 @@ async fn a_long_data_directory_gets_a_short_socket_path() {
     let socket_dir = show(&postgres, "unix_socket_directories").await;
     assert!(socket_dir.starts_with("\"/tmp/sluice-"), "{socket_dir}");
     postgres.stop().await.unwrap();
-    std::fs::remove_dir(socket_dir.trim_matches('"')).unwrap();
+    assert!(!Path::new(socket_dir.trim_matches('"')).exists());
 }
 
 #[tokio::test]

@@ -3,4 +3,10 @@
 #![allow(clippy::print_stderr, reason = "libtest shows it beside the test that failed")]
 
 mod embedded;
+mod end_to_end;
+mod enqueue;
+mod enqueue_command;
+mod results;
+mod simulate;
 mod support;
+mod worker;

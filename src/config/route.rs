@@ -182,5 +182,11 @@ fn read_fallback(section: &mut Section<'_>) -> BTreeSet<ErrorClass> {
         }
         return BTreeSet::new();
     }
-    listed.map_or_else(|| FALLBACK_ON.iter().copied().collect(), |classes| classes.into_iter().collect())
+    let mut classes: BTreeSet<ErrorClass> =
+        listed.map_or_else(|| FALLBACK_ON.iter().copied().collect(), |classes| classes.into_iter().collect());
+    // Whoever moves on from a connection that broke moves on from one that never came about.
+    if classes.contains(&ErrorClass::Network) {
+        classes.insert(ErrorClass::Unreachable);
+    }
+    classes
 }

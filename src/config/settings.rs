@@ -60,8 +60,6 @@ pub struct Worker {
     pub drain_timeout: Duration,
     /// A job in whose hands this many workers died fails instead of being tried again.
     pub max_crashes: u16,
-    /// Where results wait while Postgres is away.
-    pub spool_dir: PathBuf,
 }
 
 impl Worker {
@@ -70,7 +68,6 @@ impl Worker {
             max_in_flight: section.whole("max_in_flight", 1..=100_000).unwrap_or(500),
             drain_timeout: section.duration("drain_timeout").unwrap_or(Duration::from_mins(1)),
             max_crashes: section.whole("max_crashes", 1..=1000).unwrap_or(3),
-            spool_dir: section.path("spool_dir").unwrap_or_else(|| state_dir(section.context()).join("spool")),
         };
         section.finish();
         worker
@@ -82,6 +79,9 @@ impl Worker {
 pub struct Http {
     /// Where health, metrics and status are served; `None`: nowhere.
     pub listen: Option<SocketAddr>,
+    /// Whether somebody chose that address: then it has to be had. The default is done without when another process
+    /// (a second worker on the same machine) has it.
+    pub chosen: bool,
 }
 
 impl Http {
@@ -91,7 +91,8 @@ impl Http {
             address => address.parse().map(Some).map_err(|_| format!("{address:?} is not an address with a port")),
         });
         section.finish();
-        Self { listen: listen.unwrap_or_else(|| Some(SocketAddr::from(([127, 0, 0, 1], 9470)))) }
+        let default = SocketAddr::from(([127, 0, 0, 1], 9470));
+        Self { chosen: listen.is_some(), listen: listen.unwrap_or(Some(default)) }
     }
 }
 

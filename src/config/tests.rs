@@ -468,3 +468,57 @@ fn a_key_sent_in_clear_text_is_a_warning() {
     assert!(!warns("https://example.com/v1"));
     assert!(!warns("http://localhost:1/v1") && !warns("http://127.0.0.1:1/v1") && !warns("http://[::1]:1/v1"));
 }
+
+const DEFAULT_FILE: &str = include_str!("../../config/sluice.toml");
+
+#[test]
+fn the_default_file_changes_nothing() {
+    let (shipped, nothing) = (given(DEFAULT_FILE).config(), given("").config());
+    assert_eq!(shipped.warnings, nothing.warnings);
+    assert_eq!(format!("{:?}", (&shipped.worker, &shipped.http, &shipped.log)), {
+        format!("{:?}", (&nothing.worker, &nothing.http, &nothing.log))
+    });
+    assert!(shipped.providers.is_empty() && shipped.routes.is_empty());
+}
+
+#[test]
+fn the_default_file_loads_with_everything_uncommented() {
+    // A comment in prose starts with a capital letter or ends in a sentence; a setting has a key, a bracket or a list.
+    let is_setting = |line: &str| {
+        let line = line.trim_start();
+        line.starts_with(['[', ']', '"', '{'])
+            || line.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+    };
+    let uncommented: Vec<&str> = DEFAULT_FILE
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(setting) if is_setting(setting) => setting,
+            _ => line,
+        })
+        .collect();
+    let config =
+        given(&uncommented.join("\n")).with("OPENAI_API_KEY", "sk-1").with("ANTHROPIC_API_KEY", "sk-2").config();
+    assert_eq!(config.providers.len(), 3);
+    let default = &config.routes["default"].route;
+    assert_eq!(default.rungs.len(), 3);
+    assert!(default.rungs.iter().all(|rung| rung.model.price.is_some()), "{:#?}", default.rungs);
+    // What the file calls defaults are the defaults.
+    let plain = route("").config().routes["default"].route.clone();
+    assert_eq!(
+        (default.strategy, default.patience, default.max_attempts),
+        (plain.strategy, plain.patience, plain.max_attempts)
+    );
+    assert_eq!(default.fallback_on, plain.fallback_on);
+    let (shown, unset) = (&config.providers["openai"], &given("[providers.openai]").config().providers["openai"]);
+    assert_eq!((shown.breaker, shown.recheck), (unset.breaker, unset.recheck));
+    assert_eq!(shown.endpoint.timeouts, unset.endpoint.timeouts);
+    assert_eq!(
+        (&shown.endpoint.base_url, shown.endpoint.max_body),
+        (&unset.endpoint.base_url, unset.endpoint.max_body)
+    );
+    let defaults = given("").config();
+    assert_eq!((config.worker.max_in_flight, config.worker.max_crashes), (500, defaults.worker.max_crashes));
+    assert_eq!(config.worker.drain_timeout, defaults.worker.drain_timeout);
+    assert_eq!(config.http, defaults.http);
+    assert_eq!(config.database.max_connections, defaults.database.max_connections);
+}

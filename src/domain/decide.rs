@@ -1,6 +1,27 @@
 //! The centre: what is to be done next for a job.
+//!
+//! Fallback, retries, patience, breakers, deadlines and crash recovery are all one function over data, [`decide`]. It
+//! asks three questions in turn:
+//!
+//! 1. Is the job over? An accepted answer, a request that no rung would take, attempts or time used up.
+//! 2. How does each rung stand? What the job's own history says of it, what gate and breaker say of it
+//!    ([`RungHealth`]), and whether a closed one is worth waiting for.
+//! 3. Which is the first that may be called? If none may now, until when is there nothing to do?
+//!
+//! A job goes along its rungs in laps. A rung that failed as often as its [`Remedy`](super::Remedy) allows is passed for
+//! the rest of the lap; when all rungs are passed, the next lap begins, after a longer pause. While the rungs that are not
+//! passed are closed, and not worth waiting for, a passed one is tried again after such a pause. A rung that can never
+//! take this request is out for good and makes up no part of a lap.
 
-use super::{Attempt, ErrorClass, Job, Route, Timestamp};
+mod ending;
+mod standing;
+#[cfg(test)]
+mod tests;
+
+use super::{Attempt, ErrorClass, Job, Patience, Route, Rung, Timestamp};
+use standing::{Hold, Lap, Standing};
+use std::fmt;
+use std::time::Duration;
 
 /// Why a rung cannot be called right now although it may be called later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -121,11 +142,246 @@ pub enum Step {
     Finish(Ending),
 }
 
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RateLimit => "rate limit reached",
+            Self::Concurrency => "all its calls are running",
+            Self::Breaker => "breaker open",
+            Self::QuotaExhausted => "out of money",
+            Self::Auth => "key rejected",
+            Self::Model => "model unknown or not allowed",
+            Self::Paused => "paused",
+        })
+    }
+}
+
+impl fmt::Display for Ineligible {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ContextWindow { needed, window } => {
+                write!(f, "needs about {needed} tokens, its window has {window}")
+            }
+            Self::BucketTooSmall { needed, size } => write!(f, "needs about {needed} tokens, its limit allows {size}"),
+            Self::Unsupported(what) => write!(f, "does not support {what}"),
+        }
+    }
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed { reason, .. } => reason.fmt(f),
+            Self::Ineligible(why) => why.fmt(f),
+            Self::Failed(class) => class.fmt(f),
+            Self::BackingOff { .. } => f.write_str("backing off after a failure"),
+        }
+    }
+}
+
 /// Decides the next step. Pure and total: same input, same output, no panic.
 ///
-/// `order` is the route's rungs in the order in which this job tries them; `health` is in listed order.
+/// `order` is the route's rungs in the order in which this job tries them (see [`order`](super::strategy::order));
+/// `health` is in listed order, and a rung without an entry in it counts as open. `history` is oldest first.
+///
+/// Guarantees, whatever the input:
+/// - After an accepted answer the step is `Finish(Succeeded)`: nothing is bought twice.
+/// - A called rung is on the route, not closed, not ineligible, and nobody asked this job to wait for it.
+/// - [`Step::Wait`] ends after `now`, and not after the deadline.
+/// - A history only grows so long, so a job ends however the world behaves.
 #[must_use]
 pub fn decide(job: &Job, route: &Route, order: &[usize], history: &[Attempt], health: &Health, now: Timestamp) -> Step {
-    let _ = (job, route, order, history, health, now);
-    Step::Finish(Ending::Succeeded)
+    if let Some(ending) = ending::of(job, route, history, now) {
+        return Step::Finish(ending);
+    }
+    let places = survey(job, route, order, history, health, now);
+    choose(job, route, history, places, now)
+}
+
+/// How a rung stands at one instant, history and health taken together.
+enum Place {
+    /// May be called.
+    Open,
+    /// May not be called, unless as a last resort.
+    Shut {
+        why: Skip,
+        /// When it may be called; `None`: never.
+        until: Option<Timestamp>,
+        turn: Turn,
+    },
+}
+
+/// What a rung that is shut means for the rungs after it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// It is its turn: they wait with it.
+    Kept,
+    /// They may be taken meanwhile.
+    Lost,
+    /// They may be taken, and if none of them can be, it has its turn again at the given instant.
+    LastResort,
+}
+
+/// How each rung of `order` stands now.
+fn survey(
+    job: &Job,
+    route: &Route,
+    order: &[usize],
+    history: &[Attempt],
+    health: &Health,
+    now: Timestamp,
+) -> Vec<(usize, Place)> {
+    let standings = standing::of(job, route, history);
+    let rungs: Vec<(usize, &Standing, Gate)> = order
+        .iter()
+        .filter_map(|&index| Some((index, route.rungs.get(index)?, standings.get(index)?)))
+        .map(|(index, rung, standing)| {
+            let health = health.get(index).unwrap_or(&RungHealth::Open);
+            (index, standing, gate_of(job, route, rung, standing, health, now))
+        })
+        .collect();
+    let takes_part = |standing: &Standing, gate: &Gate| standing.excluded.is_none() && !matches!(gate, Gate::Never(_));
+    let taking_part: Vec<usize> =
+        rungs.iter().filter(|(_, standing, gate)| takes_part(standing, gate)).map(|&(index, ..)| index).collect();
+    let lap = Lap::of(job, route, history, &taking_part);
+    rungs.into_iter().map(|(index, standing, gate)| (index, place_of(index, standing, gate, &lap, now))).collect()
+}
+
+/// What stands between a job and a rung apart from the job's own failures there.
+enum Gate {
+    Open,
+    Closed { reason: Closed, until: Timestamp, over: bool },
+    Never(Ineligible),
+}
+
+impl Gate {
+    fn opens(&self) -> Timestamp {
+        match self {
+            Self::Open => Timestamp::MIN,
+            Self::Closed { until, .. } => *until,
+            Self::Never(_) => Timestamp::MAX,
+        }
+    }
+}
+
+/// Joins what the gate says with what the provider asked of this very job: the later opening counts, and the earlier
+/// closing, as patience has been running since then.
+fn gate_of(job: &Job, route: &Route, rung: &Rung, standing: &Standing, health: &RungHealth, now: Timestamp) -> Gate {
+    let shut = match health {
+        RungHealth::Open => None,
+        RungHealth::Closed { reason, since, until } => {
+            Some(Hold { reason: *reason, since: *since, until: *until }).filter(|hold| hold.until > now)
+        }
+        RungHealth::Ineligible(why) => return Gate::Never(why.clone()),
+    };
+    let asked = standing.hold.filter(|hold| hold.until > now);
+    let hold = match (shut, asked) {
+        (None, None) => return Gate::Open,
+        (Some(hold), None) | (None, Some(hold)) => hold,
+        (Some(shut), Some(asked)) => {
+            let later = if asked.until > shut.until { asked } else { shut };
+            Hold { since: asked.since.min(shut.since), ..later }
+        }
+    };
+    let hold = Hold { until: hold.until.max(standing.backing_off_until), ..hold };
+    Gate::Closed { reason: hold.reason, until: hold.until, over: is_passed_over(job, route, rung, hold, now) }
+}
+
+fn place_of(rung: usize, standing: &Standing, gate: Gate, lap: &Lap, now: Timestamp) -> Place {
+    let out = |why| Place::Shut { why, until: None, turn: Turn::Lost };
+    if let Some(class) = standing.excluded {
+        return out(Skip::Failed(class));
+    }
+    let due = standing.backing_off_until.max(lap.begins);
+    match (gate, lap.passed(rung)) {
+        (Gate::Never(why), _) => out(Skip::Ineligible(why)),
+        (gate, Some(class)) => {
+            let until = Some(gate.opens().max(due).max(lap.pause_ends));
+            Place::Shut { why: Skip::Failed(class), until, turn: Turn::LastResort }
+        }
+        (Gate::Closed { reason, until, over }, None) => {
+            let until = until.max(due);
+            let turn = if over { Turn::Lost } else { Turn::Kept };
+            Place::Shut { why: Skip::Closed { reason, until }, until: Some(until), turn }
+        }
+        // Its own retry is still its turn, so the dearer rungs wait for it too.
+        (Gate::Open, None) if due > now => {
+            Place::Shut { why: Skip::BackingOff { until: due }, until: Some(due), turn: Turn::Kept }
+        }
+        (Gate::Open, None) => Place::Open,
+    }
+}
+
+/// Whether the rungs after a closed one may be taken before it opens at `until`.
+///
+/// The route has to allow it (`fallback_on`), and the wait has to be more than the job has patience for. Patience runs
+/// from when the job could be run and the rung was closed, whichever is later, and ends early enough for a call to the
+/// closed rung to end before the job's deadline. It is not asked where waiting is pointless: money, keys and models do
+/// not come back by themselves.
+fn is_passed_over(job: &Job, route: &Route, rung: &Rung, hold: Hold, now: Timestamp) -> bool {
+    if !may_fall_back(route, hold.reason) {
+        return false;
+    }
+    match (hold.reason, route.patience) {
+        (Closed::QuotaExhausted | Closed::Auth | Closed::Model, _) => true,
+        (Closed::RateLimit | Closed::Concurrency | Closed::Breaker | Closed::Paused, Patience::Forever) => false,
+        (Closed::RateLimit | Closed::Concurrency | Closed::Breaker | Closed::Paused, Patience::For(patience)) => {
+            // What lies ahead of now is a clock that differs; it must not lengthen the wait.
+            let limit = job.ready_at.max(hold.since).min(now) + patience;
+            let limit = job.deadline.map_or(limit, |deadline| limit.min(deadline - rung.total_timeout));
+            // It opens later than now, so this is true also where patience has ended already.
+            hold.until > limit
+        }
+    }
+}
+
+/// Whether the route lets a job leave a rung that is closed for this reason.
+fn may_fall_back(route: &Route, reason: Closed) -> bool {
+    use ErrorClass as Class;
+    let any: &[Class] = match reason {
+        Closed::RateLimit | Closed::Concurrency => &[Class::RateLimit],
+        Closed::Breaker => &[
+            Class::ServerError,
+            Class::Overloaded,
+            Class::Timeout,
+            Class::Network,
+            Class::Unreachable,
+            Class::SoftFailure,
+        ],
+        Closed::QuotaExhausted => &[Class::QuotaExhausted],
+        Closed::Auth => &[Class::Auth],
+        Closed::Model => &[Class::NotFound, Class::Permission],
+        // Whoever pauses a provider wants its work done elsewhere.
+        Closed::Paused => return true,
+    };
+    any.iter().any(|class| route.fallback_on.contains(class))
+}
+
+/// The first rung that may be called; else the first instant at which one may be; else the end.
+fn choose(job: &Job, route: &Route, history: &[Attempt], places: Vec<(usize, Place)>, now: Timestamp) -> Step {
+    let has_turn = |place: &Place| matches!(place, Place::Open | Place::Shut { turn: Turn::Kept, .. });
+    // What stands behind the rung whose turn it is does not matter.
+    let turn = places.iter().position(|(_, place)| has_turn(place));
+    let reachable = turn.map_or(places.len(), |index| index.saturating_add(1));
+    let mut before = Vec::new();
+    let mut soonest: Option<(Timestamp, usize, Skip)> = None;
+    for (rung, place) in places.into_iter().take(reachable) {
+        let Place::Shut { why, until, turn: its } = place else { return Step::Call { rung, skipped: before } };
+        if let Some(until) = until.filter(|_| its != Turn::LastResort || turn.is_none()) {
+            if until <= now {
+                return Step::Call { rung, skipped: before };
+            }
+            if soonest.as_ref().is_none_or(|&(first, ..)| until < first) {
+                soonest = Some((until, rung, why.clone()));
+            }
+        }
+        before.push((rung, why));
+    }
+    match soonest {
+        Some((until, rung, why)) => {
+            let until = job.deadline.map_or(until, |deadline| until.min(deadline));
+            Step::Wait { until: until.max(now + Duration::from_millis(1)), rung, why }
+        }
+        None => Step::Finish(ending::out_of_rungs(route, history, &before)),
+    }
 }

@@ -47,8 +47,10 @@ error_classes! {
     ServerError = "server_error",
     /// No (complete) answer in time; it may have been billed.
     Timeout = "timeout",
-    /// The connection failed or broke; a cut answer counts too.
+    /// The connection broke while the call was on its way; a cut answer counts too.
     Network = "network",
+    /// No connection was made, so nothing was sent and nothing can be billed.
+    Unreachable = "unreachable",
     /// The key is wrong, expired or revoked.
     Auth = "auth",
     /// The key may not do this: model, region, policy.

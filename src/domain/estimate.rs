@@ -84,7 +84,9 @@ fn tool_tokens(tool: &Tool) -> i64 {
     sum([text_tokens(&tool.name), description, parameters, TOOL_TOKENS].into_iter())
 }
 
-fn json_tokens(value: &Value) -> i64 {
+/// Tokens of a JSON value as text: a rough size for a request that is not parsed yet.
+#[must_use]
+pub fn json_tokens(value: &Value) -> i64 {
     text_tokens(&value.to_string())
 }
 

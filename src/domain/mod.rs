@@ -9,6 +9,7 @@ pub mod attempt;
 pub mod backoff;
 pub mod breaker;
 pub mod decide;
+pub mod eligibility;
 pub mod error_class;
 pub mod estimate;
 pub mod fair;
@@ -26,7 +27,7 @@ pub mod validation;
 
 pub use answer::{Answer, Finish, ToolCall, Usage, UsageSource};
 pub use attempt::{Attempt, Outcome, SoftFailure, Verdict};
-pub use breaker::BreakerSettings;
+pub use breaker::{Breaker, BreakerSettings};
 pub use error_class::{ErrorClass, Failure, Scope};
 pub use job::{Job, JobId};
 pub use limits::{Limits, Rate, Unit};

@@ -31,6 +31,7 @@ impl ErrorClass {
     /// | `rate_limit`, `rate_limit_daily`, `ramp_limit`, `quota_exhausted`, `auth` | wait for the gate; no attempt is used up |
     /// | `overloaded`, `server_error`, `network`, `conflict` | two more tries, then move on |
     /// | `timeout`, `cancelled`, `output_invalid`, `abandoned` | one more try, then move on |
+    /// | `unreachable` | one more try, then move on; no attempt is used up |
     /// | `soft_failure` | by kind, see [`SoftFailure::remedy`]; move on where the kind is not known |
     /// | `permission`, `not_found`, `content_policy`, `never_fits`, `payload_too_large` | never this rung again |
     /// | `context_length` | never this rung nor one with a window that is no larger |
@@ -43,7 +44,9 @@ impl ErrorClass {
             Self::Auth => Remedy::WaitForGate(Closed::Auth),
             Self::Overloaded | Self::ServerError | Self::Network | Self::Conflict => Remedy::RetrySame { tries: 2 },
             // A timeout may have been billed in full, so a third one is not risked.
-            Self::Timeout | Self::Cancelled | Self::OutputInvalid | Self::Abandoned => Remedy::RetrySame { tries: 1 },
+            Self::Timeout | Self::Cancelled | Self::OutputInvalid | Self::Abandoned | Self::Unreachable => {
+                Remedy::RetrySame { tries: 1 }
+            }
             Self::SoftFailure => Remedy::RetrySame { tries: 0 },
             Self::Permission | Self::NotFound | Self::ContentPolicy | Self::NeverFits | Self::PayloadTooLarge => {
                 Remedy::NextRung
@@ -56,7 +59,8 @@ impl ErrorClass {
     /// Whether an attempt that ended so counts towards the job's bound on attempts.
     ///
     /// Waiting is not failing, so what waits for a gate does not. An abandoned attempt says something about a worker, not
-    /// about the job: the shell counts it as a crash.
+    /// about the job: the shell counts it as a crash. And a call that never left says nothing about the job either: a
+    /// network that is down for an hour must not fail everything that is queued.
     #[must_use]
     pub const fn uses_up_an_attempt(self) -> bool {
         match self {
@@ -65,6 +69,7 @@ impl ErrorClass {
             | Self::RampLimit
             | Self::QuotaExhausted
             | Self::Auth
+            | Self::Unreachable
             | Self::Abandoned => false,
             Self::Overloaded
             | Self::ServerError

@@ -42,7 +42,7 @@ mod tests {
                 }),
                 ..Model::default()
             },
-            total_timeout: Duration::from_secs(60),
+            total_timeout: Duration::from_mins(1),
         };
         Route {
             name: "r".into(),

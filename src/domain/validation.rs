@@ -1,4 +1,20 @@
 //! Rules that an answer has to keep, and the verdict on it.
+//!
+//! HTTP's yes is not the answer's: an answer may be empty, cut off, malformed or a refusal, and it is paid for all the
+//! same. What a request demands by itself (JSON, a schema, its own tools) holds whatever the route says. A repair is made
+//! only where it loses nothing: text around JSON is taken off, but nothing is ever added or guessed.
+
+mod json_text;
+mod phrases;
+#[cfg(test)]
+mod tests;
+
+use super::{Answer, ChatRequest, Finish, ResponseFormat, SoftFailure, ToolCall, Verdict};
+use json_text::Found;
+use jsonschema::Validator;
+use serde_json::Value;
+use std::fmt::{Display, Write};
+use std::sync::Arc;
 
 /// What a route demands of an answer. Patterns and schemas are compiled when the configuration is read.
 #[derive(Clone, Debug, Default)]
@@ -6,22 +22,246 @@
 pub struct Rules {
     /// Something visible (default of the configuration: true).
     pub non_empty: bool,
-    /// At least this many characters, after trimming.
+    /// At least this many characters, not counting white space and invisible ones at the ends.
     pub min_chars: Option<usize>,
-    /// At most this many characters.
+    /// At most this many characters, counted likewise.
     pub max_chars: Option<usize>,
     /// Must be JSON.
     pub json: bool,
     /// Must be JSON of this schema.
-    pub json_schema: Option<std::sync::Arc<jsonschema::Validator>>,
+    pub json_schema: Option<Arc<Validator>>,
     /// Each has to match.
     pub required_patterns: Vec<regex::Regex>,
     /// None may match.
     pub forbidden_patterns: Vec<regex::Regex>,
-    /// A refusal is a failure.
+    /// A text that reads like a refusal is a failure, where it is short and in English. What the provider marks as a
+    /// refusal is one always.
     pub reject_refusals: bool,
     /// An HTML page is a failure.
     pub reject_html: bool,
-    /// An answer cut at the output cap is a failure.
+    /// An answer cut at the output cap is a failure. JSON that is cut off is one always.
     pub reject_truncated: bool,
+}
+
+impl Rules {
+    /// Judges an answer. `schema` is the compiled schema of the request's `response_format`, from
+    /// [`ChatRequest::compile_schema`], so that it is compiled once for all attempts of a job.
+    ///
+    /// Rules about text do not bind an answer that only calls tools.
+    #[must_use]
+    pub fn judge(&self, answer: &Answer, request: &ChatRequest, schema: Option<&Validator>) -> Verdict {
+        let mut faults = Faults::default();
+        let whole = answer.text.as_deref().unwrap_or_default();
+        let text = trimmed(whole);
+        self.judge_finish(answer, text, &mut faults);
+        for call in &answer.tool_calls {
+            judge_call(call, request, &mut faults);
+        }
+        let only_calls = text.is_empty() && !answer.tool_calls.is_empty();
+        let repaired =
+            if answer.tool_calls.is_empty() { self.judge_json(whole, request, schema, &mut faults) } else { None };
+        if !only_calls {
+            self.judge_text(repaired.as_deref().unwrap_or(text), &mut faults);
+        }
+        faults.verdict(repaired)
+    }
+
+    fn judge_finish(&self, answer: &Answer, text: &str, faults: &mut Faults) {
+        if answer.refusal.as_deref().is_some_and(|refusal| !trimmed(refusal).is_empty()) {
+            faults.add(SoftFailure::Refusal, &"the model declined");
+        }
+        match answer.finish {
+            Finish::ToolCall if answer.tool_calls.is_empty() => {
+                faults.add(SoftFailure::BadToolCall, &"a call was announced and none came");
+            }
+            Finish::Length if self.reject_truncated => {
+                let thought = answer.reasoning.is_some() || answer.usage.reasoning > 0 || answer.usage.output > 0;
+                if text.is_empty() && answer.tool_calls.is_empty() && thought {
+                    faults.add(SoftFailure::ReasoningExhausted, &"the output cap was reached before an answer began");
+                } else {
+                    faults.add(SoftFailure::Truncated, &"cut off at the output cap");
+                }
+            }
+            Finish::Complete | Finish::ToolCall | Finish::Length => {}
+            Finish::ContentFilter => faults.add(SoftFailure::ContentFiltered, &"the provider's filter cut it"),
+            Finish::Refusal => faults.add(SoftFailure::Refusal, &"the model declined"),
+            Finish::Pause | Finish::Error | Finish::Unknown => {
+                let raw = excerpt(answer.finish_raw.as_deref().unwrap_or("nothing"));
+                faults.add(SoftFailure::BadFinish, &format_args!("it ended with {raw}"));
+            }
+        }
+    }
+
+    /// Judges what was demanded to be JSON; `Some` is the JSON out of a text that holds more than that.
+    fn judge_json(
+        &self,
+        whole: &str,
+        request: &ChatRequest,
+        schema: Option<&Validator>,
+        faults: &mut Faults,
+    ) -> Option<String> {
+        let (by_request, object) = match &request.response_format {
+            Some(ResponseFormat::JsonObject) => (true, true),
+            Some(ResponseFormat::JsonSchema { .. }) => (true, false),
+            Some(ResponseFormat::Text) | None => (false, false),
+        };
+        let text = trimmed(whole);
+        let route_schema = self.json_schema.as_deref();
+        if !(by_request || self.json || route_schema.is_some() || schema.is_some()) {
+            return None;
+        }
+        let schemas = [route_schema, schema];
+        let fault = |value: &Value| match value {
+            Value::Object(_) => broken_schema(&schemas, value),
+            _ if object => Some((SoftFailure::NotJson, "an object was demanded".to_owned())),
+            _ => broken_schema(&schemas, value),
+        };
+        match json_text::find(text, &|value| fault(value).is_none()) {
+            Found::Whole(value) => {
+                faults.extend(fault(&value));
+                // JSON knows four kinds of white space; a parser stumbles over a byte order mark.
+                let bare = whole.trim_matches([' ', '\t', '\n', '\r']) == text;
+                (!bare).then(|| text.to_owned())
+            }
+            Found::Inside(value, part) => {
+                faults.extend(fault(&value));
+                Some(part.to_owned())
+            }
+            Found::CutOff => {
+                faults.add(SoftFailure::Truncated, &"the JSON has no end");
+                None
+            }
+            Found::Several => {
+                faults.add(SoftFailure::NotJson, &"several JSON values, and no telling which is meant");
+                None
+            }
+            Found::Nothing => {
+                faults.add(SoftFailure::NotJson, &"no JSON found");
+                None
+            }
+        }
+    }
+
+    fn judge_text(&self, text: &str, faults: &mut Faults) {
+        if self.non_empty && text.is_empty() {
+            faults.add(SoftFailure::Empty, &"no visible character");
+        }
+        if self.reject_html && is_html(text) {
+            faults.add(SoftFailure::Html, &"a page instead of an answer");
+        }
+        if self.reject_refusals && phrases::is_refusal(text) {
+            faults.add(SoftFailure::Refusal, &"it reads like a refusal");
+        }
+        let length = text.chars().count();
+        if let Some(least) = self.min_chars.filter(|&least| length < least) {
+            faults.add(SoftFailure::TooShort, &format_args!("{length} characters, at least {least} demanded"));
+        }
+        if let Some(most) = self.max_chars.filter(|&most| length > most) {
+            faults.add(SoftFailure::TooLong, &format_args!("{length} characters, at most {most} allowed"));
+        }
+        for pattern in self.forbidden_patterns.iter().filter(|pattern| pattern.is_match(text)) {
+            faults.add(SoftFailure::ForbiddenPattern, &format_args!("it matches {}", excerpt(pattern.as_str())));
+        }
+        for pattern in self.required_patterns.iter().filter(|pattern| !pattern.is_match(text)) {
+            faults.add(SoftFailure::MissingPattern, &format_args!("it does not match {}", excerpt(pattern.as_str())));
+        }
+    }
+}
+
+fn judge_call(call: &ToolCall, request: &ChatRequest, faults: &mut Faults) {
+    if !request.tools.iter().any(|tool| tool.name == call.name) {
+        faults.add(SoftFailure::BadToolCall, &format_args!("{} was not offered", excerpt(&call.name)));
+    } else if serde_json::from_str::<serde::de::IgnoredAny>(&call.arguments).is_err() {
+        faults.add(SoftFailure::BadToolCall, &format_args!("the arguments for {} are not JSON", excerpt(&call.name)));
+    }
+}
+
+/// Names the place and the rule of the schema, never the value.
+fn broken_schema(schemas: &[Option<&Validator>], value: &Value) -> Option<(SoftFailure, String)> {
+    let error = schemas.iter().flatten().find_map(|schema| schema.validate(value).err())?;
+    let place = excerpt(error.instance_path().as_str());
+    let place = if place.is_empty() { "the whole" } else { &place };
+    Some((SoftFailure::SchemaMismatch, format!("{place} breaks {}", excerpt(error.schema_path().as_str()))))
+}
+
+/// Without white space and invisible characters at the ends.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| !is_visible(c))
+}
+
+/// Whether a reader would see anything of it. Joiners and variation selectors count for nothing by themselves.
+fn is_visible(c: char) -> bool {
+    let invisible = matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}');
+    !(invisible || c.is_whitespace() || c.is_control())
+}
+
+/// Whether the text is a page, as captive portals and proxies send instead of an answer.
+fn is_html(text: &str) -> bool {
+    let start: String = text.chars().take(16).collect::<String>().to_ascii_lowercase();
+    ["<!doctype html", "<html", "<head", "<body"].iter().any(|tag| start.starts_with(tag))
+}
+
+/// The beginning of a text that may stand in a message.
+fn excerpt(text: &str) -> String {
+    const LENGTH: usize = 60;
+    let mut short: String = text.chars().take(LENGTH).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// The rules that an answer broke.
+#[derive(Default)]
+struct Faults {
+    found: Vec<(SoftFailure, String)>,
+}
+
+impl Faults {
+    fn add(&mut self, kind: SoftFailure, detail: &dyn Display) {
+        self.found.push((kind, detail.to_string()));
+    }
+
+    fn extend(&mut self, fault: Option<(SoftFailure, String)>) {
+        self.found.extend(fault);
+    }
+
+    fn verdict(mut self, repaired: Option<String>) -> Verdict {
+        if self.found.is_empty() {
+            return repaired.map_or(Verdict::Accepted, |text| Verdict::Repaired { text });
+        }
+        self.found.sort_by_key(|(kind, _)| gravity(*kind));
+        let mut failures: Vec<SoftFailure> = self.found.iter().map(|(kind, _)| *kind).collect();
+        failures.dedup();
+        let mut message = String::new();
+        for (kind, detail) in self.found {
+            let gap = if message.is_empty() { "" } else { "; " };
+            // Writing to a string cannot fail.
+            let _ = write!(message, "{gap}{kind}: {detail}");
+        }
+        Verdict::Rejected { failures, message }
+    }
+}
+
+/// The place of a failure in the order from the gravest: what explains the others comes before them.
+fn gravity(kind: SoftFailure) -> u8 {
+    match kind {
+        SoftFailure::ContentFiltered => 0,
+        SoftFailure::Refusal => 1,
+        SoftFailure::Html => 2,
+        SoftFailure::ReasoningExhausted => 3,
+        SoftFailure::Truncated => 4,
+        SoftFailure::BadFinish => 5,
+        SoftFailure::Empty => 6,
+        SoftFailure::BadToolCall => 7,
+        SoftFailure::NotJson => 8,
+        SoftFailure::SchemaMismatch => 9,
+        SoftFailure::ForbiddenPattern => 10,
+        SoftFailure::MissingPattern => 11,
+        SoftFailure::TooShort => 12,
+        SoftFailure::TooLong => 13,
+    }
 }

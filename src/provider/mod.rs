@@ -1,9 +1,28 @@
 //! All outbound HTTP to providers: one pure adapter per dialect, one transport.
 //!
-//! Knows the domain and nothing of the store.
+//! Knows the domain and nothing of the store. An [`Adapter`] translates and classifies without touching
+//! the network; [`Provider`] sends, times and caps, and understands nothing of what it carries.
 
 pub mod adapter;
 pub mod transport;
 
+pub mod anthropic;
+pub mod gemini;
+pub mod openai;
+
+pub mod limit_headers;
+pub mod wait_hint;
+
+#[cfg(test)]
+mod checks;
+mod classify;
+mod conversation;
+mod error_body;
+mod reply_body;
+#[cfg(test)]
+mod robustness;
+mod scrub;
+
 pub use adapter::{Adapter, Dialect, WireReply, WireRequest};
-pub use transport::{CallReport, Endpoint, Provider, Timeouts};
+pub use limit_headers::LimitObservation;
+pub use transport::{CallReport, Endpoint, Provider, ProviderError, Timeouts};

@@ -1,15 +1,26 @@
 //! The one way out: sends a request, times it, caps it, and never retries.
 
+#[cfg(test)]
+mod tests;
+
+use super::scrub;
 use crate::domain::decide::Ineligible;
-use crate::domain::{Answer, Capabilities, ChatRequest, Failure};
-use crate::provider::Dialect;
-use secrecy::SecretString;
-use std::time::Duration;
+use crate::domain::{Answer, Capabilities, ChatRequest, ErrorClass, Failure, Scope, Timestamp, Usage};
+use crate::provider::{Adapter, Dialect, LimitObservation, WireReply, WireRequest};
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, Method, Request, Response, Url};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use std::error::Error;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::{Instant, timeout_at};
 
 /// How long each stage of a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Name resolution, TCP and TLS.
+    /// Name resolution, TCP and TLS. A client has one: the provider's, not the rung's.
     pub connect: Duration,
     /// From sending the request to the first byte of the answer's head.
     pub first_byte: Duration,
@@ -20,7 +31,9 @@ pub struct Timeouts {
 }
 
 /// A provider as configured.
-#[derive(Clone, Debug)]
+///
+/// Its `Debug` shows neither the key nor the values of the headers, which may be keys as well.
+#[derive(Clone)]
 pub struct Endpoint {
     /// Its name in the configuration.
     pub name: String,
@@ -38,6 +51,58 @@ pub struct Endpoint {
     pub max_body: usize,
 }
 
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A password before the host is refused later; until then it must not show either.
+        let base_url = self.base_url.rsplit_once('@').map_or(self.base_url.as_str(), |(_, rest)| rest);
+        let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Endpoint")
+            .field("name", &self.name)
+            .field("dialect", &self.dialect)
+            .field("base_url", &base_url)
+            .field("key", &self.key)
+            .field("headers", &headers)
+            .field("timeouts", &self.timeouts)
+            .field("max_body", &self.max_body)
+            .finish()
+    }
+}
+
+/// Why a provider cannot be set up. Names the provider and the configuration's member, never a value.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// The base URL is unusable.
+    #[error("providers.{provider}.base_url: {reason}")]
+    BaseUrl {
+        /// The provider's name.
+        provider: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The key has characters that no header can carry.
+    #[error("providers.{provider}: the key is empty or has characters that an HTTP header cannot carry")]
+    Key {
+        /// The provider's name.
+        provider: String,
+    },
+    /// A configured header is unusable.
+    #[error("providers.{provider}.headers: {header:?} is not a valid HTTP header")]
+    Header {
+        /// The provider's name.
+        provider: String,
+        /// The header's name.
+        header: String,
+    },
+    /// The HTTP client cannot be built.
+    #[error("providers.{provider}: cannot set up the HTTP client: {source}")]
+    Client {
+        /// The provider's name.
+        provider: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+}
+
 /// What came of one call.
 #[derive(Debug)]
 pub struct CallReport {
@@ -53,14 +118,101 @@ pub struct CallReport {
     pub total_ms: i32,
     /// Parameters that were left out for this target.
     pub dropped: Vec<String>,
+    /// The limits that the answer's headers tell of.
+    pub limits: Vec<LimitObservation>,
+    /// The provider's own word on whether a retry helps (`x-should-retry`).
+    pub should_retry: Option<bool>,
+    /// Tokens that were billed although the call failed, where the body says so: normalised, and as they came.
+    pub failed_usage: Option<(Usage, Value)>,
 }
 
-/// A provider that can be called.
+/// A provider that can be called: one HTTP client with its own pool of connections.
 pub struct Provider {
     endpoint: Endpoint,
+    adapter: &'static dyn Adapter,
+    client: Client,
+    base_url: Url,
+    /// Key, content type and configured headers.
+    headers: HeaderMap,
+    /// What must not appear in any message: the key and the values of headers that carry one.
+    secrets: Vec<SecretString>,
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
 }
 
 impl Provider {
+    /// Sets up the client; sends nothing. A rustls crypto provider has to be installed.
+    ///
+    /// # Errors
+    /// [`ProviderError`] when URL, key or headers cannot be used.
+    pub fn new(endpoint: Endpoint) -> Result<Self, ProviderError> {
+        let adapter = endpoint.dialect.adapter(&endpoint.base_url);
+        let provider = || endpoint.name.clone();
+        let invalid = |reason| ProviderError::BaseUrl { provider: provider(), reason };
+        let base_url =
+            Url::parse(&endpoint.base_url).map_err(|_| invalid("expected an absolute URL such as https://host/v1"))?;
+        if !matches!(base_url.scheme(), "http" | "https") || base_url.host_str().is_none() {
+            return Err(invalid("expected http:// or https:// and a host"));
+        }
+        if !base_url.username().is_empty() || base_url.password().is_some() {
+            return Err(invalid("a name or password in the URL ends up in logs; use a key or a header"));
+        }
+        let mut headers = HeaderMap::new();
+        let mut secrets = Vec::new();
+        if let Some(key) = &endpoint.key {
+            if key.expose_secret().is_empty() || HeaderValue::from_str(key.expose_secret()).is_err() {
+                return Err(ProviderError::Key { provider: provider() });
+            }
+            adapter.authorize(key, &mut headers);
+            secrets.push(key.clone());
+        }
+        for (name, value) in &endpoint.headers {
+            let invalid = || ProviderError::Header { provider: provider(), header: name.clone() };
+            let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
+            let mut header_value = HeaderValue::from_str(value).map_err(|_| invalid())?;
+            header_value.set_sensitive(true);
+            let secret = ["auth", "key", "token", "secret", "cookie"].iter().any(|word| header.as_str().contains(word));
+            if secret && value.len() >= 8 {
+                secrets.push(value.clone().into());
+            }
+            headers.insert(header, header_value);
+        }
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+
+        let mut builder = Client::builder()
+            .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
+            // A redirect would carry the key to wherever it points.
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .connect_timeout(endpoint.timeouts.connect)
+            .gzip(true)
+            .tcp_nodelay(true)
+            // A call may be silent for minutes; without this a router in between forgets the connection.
+            .tcp_keepalive(Duration::from_secs(30))
+            // Shorter than what servers allow, so that a connection rarely dies under a request.
+            .pool_idle_timeout(Duration::from_secs(45))
+            // One connection per call in flight: with HTTP/2 all calls would share one, wait for its free streams
+            // inside their timeouts, and die together with it.
+            .http1_only();
+        if is_loopback(&base_url) {
+            builder = builder.no_proxy();
+        }
+        let client = builder
+            .build()
+            .map_err(|source| ProviderError::Client { provider: provider(), source: source.without_url() })?;
+        Ok(Self { endpoint, adapter, client, base_url, headers, secrets })
+    }
+
+    /// The provider as configured.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// Makes one call and reports it; never retries. `timeouts` are those of the rung.
     ///
     /// # Errors
@@ -72,7 +224,232 @@ impl Provider {
         capabilities: &Capabilities,
         timeouts: &Timeouts,
     ) -> Result<CallReport, Ineligible> {
-        let _ = (&self.endpoint, request, model, capabilities, timeouts);
-        Err(Ineligible::Unsupported("transport".to_owned()))
+        let WireRequest { path, headers, body, dropped } = self.adapter.encode(request, model, capabilities)?;
+        let started = Instant::now();
+        let exchange = self.exchange(self.request(&path, headers, body), timeouts, started).await;
+        let mut report = match exchange {
+            Ok(reply) => self.report(&reply, dropped),
+            Err(failure) => CallReport {
+                result: Err(failure),
+                status: None,
+                request_id: None,
+                first_byte_ms: None,
+                total_ms: 0,
+                dropped,
+                limits: Vec::new(),
+                should_retry: None,
+                failed_usage: None,
+            },
+        };
+        if let Err(failure) = &mut report.result {
+            self.redact(failure);
+        }
+        report.total_ms = millis(started.elapsed());
+        Ok(report)
     }
+
+    fn request(&self, path: &str, extra: HeaderMap, body: Vec<u8>) -> Request {
+        let mut url = self.base_url.clone();
+        url.set_path(&format!("{}{path}", self.base_url.path().trim_end_matches('/')));
+        let mut request = Request::new(Method::POST, url);
+        let headers = request.headers_mut();
+        headers.clone_from(&self.headers);
+        headers.extend(extra);
+        *request.body_mut() = Some(body.into());
+        request
+    }
+
+    /// Sends, and reads the answer as far as it comes. Fails only when there is no head.
+    async fn exchange(&self, request: Request, timeouts: &Timeouts, started: Instant) -> Result<Reply, Failure> {
+        let deadline = deadline(started, timeouts.total);
+        let head_by =
+            deadline.min(self::deadline(started, self.endpoint.timeouts.connect.saturating_add(timeouts.first_byte)));
+        let mut response = match timeout_at(head_by, self.client.execute(request)).await {
+            Err(_) => return Err(timed_out("no answer began in time")),
+            Ok(Err(error)) => return Err(broken(&error, "before an answer began")),
+            Ok(Ok(response)) => response,
+        };
+        let first_byte = started.elapsed();
+        let fault = match self.body(&mut response, timeouts, deadline).await {
+            Ok(body) => return Ok(Reply::new(&mut response, body, None, first_byte)),
+            Err(fault) => fault,
+        };
+        Ok(Reply::new(&mut response, Bytes::new(), Some(fault), first_byte))
+    }
+
+    async fn body(&self, response: &mut Response, timeouts: &Timeouts, deadline: Instant) -> Result<Bytes, Failure> {
+        let too_large = || {
+            let message = format!("the answer is larger than {} bytes (max_body)", self.endpoint.max_body);
+            Failure::new(ErrorClass::ServerError, Scope::Model, message)
+        };
+        let announced = response.content_length().unwrap_or(0);
+        if announced > self.endpoint.max_body as u64 {
+            return Err(too_large());
+        }
+        // Most answers come in one piece, which is then handed on as it is.
+        let mut whole = Bytes::new();
+        let mut gathered = BytesMut::new();
+        loop {
+            let piece_by = deadline.min(self::deadline(Instant::now(), timeouts.idle));
+            let piece = match timeout_at(piece_by, response.chunk()).await {
+                Err(_) if piece_by == deadline => return Err(timed_out("the answer did not end in time")),
+                Err(_) => return Err(timed_out("the answer stalled")),
+                Ok(Err(error)) => return Err(broken(&error, "in the middle of the answer")),
+                Ok(Ok(None)) => return Ok(if gathered.is_empty() { whole } else { gathered.freeze() }),
+                Ok(Ok(Some(piece))) => piece,
+            };
+            if whole.len().max(gathered.len()).saturating_add(piece.len()) > self.endpoint.max_body {
+                return Err(too_large());
+            }
+            if whole.is_empty() {
+                whole = piece;
+            } else {
+                if gathered.is_empty() {
+                    gathered.reserve(usize::try_from(announced).unwrap_or(0).max(whole.len() + piece.len()));
+                    gathered.extend_from_slice(&whole);
+                }
+                gathered.extend_from_slice(&piece);
+            }
+        }
+    }
+
+    /// Makes a report of an answer; the total time is the caller's to note.
+    fn report(&self, reply: &Reply, dropped: Vec<String>) -> CallReport {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+        let received_at = since_epoch.and_then(|now| i64::try_from(now.as_millis()).ok()).map(Timestamp);
+        let wire = WireReply { status: reply.status, headers: &reply.headers, body: &reply.body, received_at };
+        let success = (200..300).contains(&reply.status);
+        let result = match &reply.fault {
+            // A failure is known by its head: its status and its wait count, whatever became of the body.
+            Some(fault) if success => Err(Failure { status: Some(reply.status), ..fault.clone() }),
+            _ => self.decode(&wire),
+        };
+        let billed = success && result.is_err() && reply.fault.is_none();
+        CallReport {
+            failed_usage: if billed { self.adapter.usage_of(&wire) } else { None },
+            result,
+            status: Some(reply.status),
+            request_id: request_id(&reply.headers),
+            first_byte_ms: Some(millis(reply.first_byte)),
+            total_ms: 0,
+            dropped,
+            limits: self.adapter.limits(&wire),
+            should_retry: match reply.headers.get("x-should-retry").map(HeaderValue::as_bytes) {
+                Some(b"true") => Some(true),
+                Some(b"false") => Some(false),
+                _ => None,
+            },
+        }
+    }
+
+    /// Decodes; when that fails and the body quotes a secret, again without the secret, so that no shortening can
+    /// leave half of it.
+    fn decode(&self, wire: &WireReply<'_>) -> Result<Answer, Failure> {
+        let result = self.adapter.decode(wire);
+        if result.is_ok() {
+            return result;
+        }
+        let text = String::from_utf8_lossy(wire.body);
+        let quoted = self.secrets.iter().any(|secret| text.contains(secret.expose_secret()));
+        if !quoted {
+            return result;
+        }
+        let redacted = self
+            .secrets
+            .iter()
+            .fold(text.into_owned(), |text, secret| scrub::without(&text, secret.expose_secret()).into_owned());
+        self.adapter.decode(&WireReply { body: redacted.as_bytes(), ..*wire })
+    }
+
+    fn redact(&self, failure: &mut Failure) {
+        for secret in &self.secrets {
+            let secret = secret.expose_secret();
+            failure.message = scrub::without(&failure.message, secret).into_owned();
+            failure.code = failure.code.take().map(|code| scrub::without(&code, secret).into_owned());
+        }
+    }
+}
+
+/// What came back.
+struct Reply {
+    status: u16,
+    headers: HeaderMap,
+    body: Bytes,
+    /// What went wrong with the body.
+    fault: Option<Failure>,
+    first_byte: Duration,
+}
+
+impl Reply {
+    fn new(response: &mut Response, body: Bytes, fault: Option<Failure>, first_byte: Duration) -> Self {
+        let headers = std::mem::take(response.headers_mut());
+        Self { status: response.status().as_u16(), headers, body, fault, first_byte }
+    }
+}
+
+/// `start + duration`; a timeout beyond what the clock can say is a century.
+fn deadline(start: Instant, duration: Duration) -> Instant {
+    start.checked_add(duration).unwrap_or_else(|| start + Duration::from_hours(100 * 365 * 24))
+}
+
+fn timed_out(message: &str) -> Failure {
+    Failure::new(ErrorClass::Timeout, Scope::Model, message)
+}
+
+/// A connection that failed or broke. A body that arrives whole and cannot be decompressed is the server's fault.
+fn broken(error: &reqwest::Error, when: &str) -> Failure {
+    let mut cause: Option<&(dyn Error + 'static)> = error.source();
+    let mut root = String::new();
+    let mut from_the_wire = false;
+    let mut cut = false;
+    while let Some(inner) = cause {
+        from_the_wire |= inner.is::<hyper::Error>();
+        cut |= inner.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof);
+        root = inner.to_string();
+        cause = inner.source();
+    }
+    let root = if root.is_empty() { "unknown cause".to_owned() } else { root };
+    if error.is_decode() && !from_the_wire && !cut {
+        return Failure::new(
+            ErrorClass::ServerError,
+            Scope::Model,
+            scrub::clean(&format!("the answer cannot be decompressed: {root}")),
+        );
+    }
+    if error.is_builder() {
+        // Nothing was sent; the configuration was checked, so this is not expected.
+        return Failure::new(
+            ErrorClass::Network,
+            Scope::Provider,
+            scrub::clean(&format!("the call cannot be made: {root}")),
+        );
+    }
+    let what = match (error.is_connect(), error.is_timeout()) {
+        (true, true) => "no connection in time".to_owned(),
+        (true, false) => format!("no connection: {root}"),
+        (false, _) => format!("the connection broke {when}: {root}"),
+    };
+    let class = if error.is_connect() { ErrorClass::Unreachable } else { ErrorClass::Network };
+    Failure::new(class, Scope::Network, scrub::clean(&what))
+}
+
+/// The id under which the provider knows the request, for its support.
+fn request_id(headers: &HeaderMap) -> Option<String> {
+    const NAMES: [&str; 5] = ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray"];
+    let id = NAMES.iter().find_map(|name| headers.get(*name)?.to_str().ok().filter(|id| !id.is_empty()))?;
+    Some(scrub::head(id, 200).to_owned())
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => {
+            host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+        None => false,
+    }
+}
+
+fn millis(duration: Duration) -> i32 {
+    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
 }

@@ -8,9 +8,6 @@ use serde_json::Value;
 /// How long a worker may be silent before others take its jobs, in seconds.
 pub const LEASE_SECONDS: f64 = 30.0;
 
-/// A job that has been held by this many workers that died is failed: it may be what kills them.
-pub const MAX_CRASHES: i16 = 3;
-
 /// What came of a heartbeat.
 #[derive(Clone, Debug)]
 pub struct Beat {
@@ -89,8 +86,9 @@ impl Store {
     }
 
     /// Gives back the jobs of workers whose lease ran out. Safe when several do it at once, and meant to be repeated:
-    /// a claim may commit just after its worker was declared dead.
-    pub async fn rescue(&self) -> Result<Rescued, StoreError> {
+    /// a claim may commit just after its worker was declared dead. A job that `max_crashes` workers died with is failed:
+    /// it may be what kills them.
+    pub async fn rescue(&self, max_crashes: u16) -> Result<Rescued, StoreError> {
         let workers =
             sqlx::query!("update sluice.worker set state = 'dead' where state = 'live' and lease_until < now()")
                 .execute(&self.pool)
@@ -126,7 +124,7 @@ impl Store {
                           group by 2, 3, 4
                 )
                 select (select count(*) from back) as "back!", (select count(*) from poison) as "poison!""#,
-                i32::from(MAX_CRASHES)
+                i32::from(max_crashes)
             )
             .fetch_one(&self.pool)
             .await

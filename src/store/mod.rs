@@ -3,14 +3,17 @@
 //! One file per noun; each function is one statement or one short transaction, and none is open while a provider
 //! is being called. Times are the database's own: no statement takes the caller's clock where `now()` will do.
 
+pub mod audit;
 pub mod batch;
 pub mod claim;
+pub mod demo;
 pub mod enqueue;
 pub mod job;
 pub mod lease;
 pub mod maintenance;
 pub mod pause;
 pub mod report;
+pub mod results;
 pub mod settle;
 pub mod status;
 

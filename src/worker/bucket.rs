@@ -58,9 +58,7 @@ struct Arrival(Arc<AtomicU64>);
 impl Arrival {
     fn update(&self, change: impl Fn(u64) -> u64) {
         let mut before = self.0.load(Ordering::Acquire);
-        while let Err(now) =
-            self.0.compare_exchange_weak(before, change(before), Ordering::AcqRel, Ordering::Acquire)
-        {
+        while let Err(now) = self.0.compare_exchange_weak(before, change(before), Ordering::AcqRel, Ordering::Acquire) {
             before = now;
         }
     }
@@ -236,6 +234,8 @@ pub struct Bucket {
     clock: GateClock,
     /// 429 answers so far, for status.
     refusals: AtomicU64,
+    /// Since when calls have had to wait without a real rest: milliseconds since the epoch, 0 when they need not.
+    saturated: AtomicI64,
 }
 
 /// A call's hold on a bucket: a slot, and tokens to be corrected.
@@ -262,14 +262,31 @@ impl Bucket {
         Self {
             name: name.to_owned(),
             meters: limits.rates.iter().map(|rate| Meter::new(*rate, clock)).collect(),
-            slots: limits
-                .concurrency
-                .map(|slots| (Arc::new(Semaphore::new(slots as usize)), slots)),
+            slots: limits.concurrency.map(|slots| (Arc::new(Semaphore::new(slots as usize)), slots)),
             block: Mutex::new(None),
             unhinted: AtomicI64::new(0),
             turnstile: tokio::sync::Mutex::new(()),
             clock: clock.clone(),
             refusals: AtomicU64::new(0),
+            saturated: AtomicI64::new(0),
+        }
+    }
+
+    /// Since when there has been more work than the limits let through. A single token that drips in between is no
+    /// end of it; a tenth of the burst in hand is.
+    fn saturated_since(&self, now: Timestamp) -> Timestamp {
+        match self.saturated.compare_exchange(0, now.0, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => now,
+            Err(since) => Timestamp(since),
+        }
+    }
+
+    fn rest(&self) {
+        if self.saturated.load(Ordering::Relaxed) != 0
+            && self.meters.iter().all(|meter| meter.headroom(Duration::ZERO) > meter.burst / 10)
+            && self.slots.as_ref().is_none_or(|(free, all)| free.available_permits() > *all as usize / 10)
+        {
+            self.saturated.store(0, Ordering::Relaxed);
         }
     }
 
@@ -326,12 +343,14 @@ impl Bucket {
         }
         let wait = self.meters.iter().map(|meter| meter.wait(charge.units(meter.unit))).max().unwrap_or_default();
         if wait > horizon {
-            // Merely pacing: it flows, so it has been shut since now at the most.
-            return Some(Shut { reason: Closed::RateLimit, since: now, until: now + wait });
+            return Some(Shut { reason: Closed::RateLimit, since: self.saturated_since(now), until: now + wait });
         }
-        let (slots, _) = self.slots.as_ref()?;
-        (slots.available_permits() == 0)
-            .then(|| Shut { reason: Closed::Concurrency, since: now, until: now + Duration::from_millis(100) })
+        if self.slots.as_ref().is_some_and(|(free, _)| free.available_permits() == 0) {
+            let until = now + Duration::from_millis(100);
+            return Some(Shut { reason: Closed::Concurrency, since: self.saturated_since(now), until });
+        }
+        self.rest();
+        None
     }
 
     /// The most tokens that one call may have here; `None` without a token limit.

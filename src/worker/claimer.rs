@@ -140,6 +140,9 @@ impl Claimer {
         let found = self.shared.store.lanes().await?;
         let mut lanes = HashMap::with_capacity(found.len());
         for lane in found {
+            if self.shared.settings.only_batch.is_some() && self.shared.settings.only_batch != lane.batch {
+                continue;
+            }
             if !plan.routes.contains_key(&lane.route) {
                 if self.warned.insert(lane.route.clone()) {
                     tracing::warn!(
@@ -154,8 +157,7 @@ impl Claimer {
             let after = self.lanes.get(&key).map_or(i64::MIN, |state| state.after).min(lane.first.saturating_sub(1));
             lanes.insert(key, LaneState { lane, after, dry: false });
         }
-        self.idle_look =
-            if lanes.is_empty() { (self.idle_look * 2).min(LOOK_IDLE_MAX) } else { LOOK_IDLE_MIN };
+        self.idle_look = if lanes.is_empty() { (self.idle_look * 2).min(LOOK_IDLE_MAX) } else { LOOK_IDLE_MIN };
         self.lanes = lanes;
         let wait = if self.lanes.is_empty() { self.idle_look } else { LOOK_BUSY };
         // Looking must never become the main work, however many lanes or dead rows there are.
@@ -262,10 +264,13 @@ impl Claimer {
                 past.entry(attempt.job).or_default().push(attempt);
             }
         }
-        for job in claimed {
-            let seen = estimate::rough_tokens(&job.request);
+        // One of each claim is enough to know how large jobs are.
+        if let Some(job) = claimed.first() {
+            let seen = u64::try_from(estimate::json_tokens(&job.request)).unwrap_or(0);
             let mean = self.typical.entry(job.route.clone()).or_insert(TYPICAL);
-            mean.input = (mean.input * 15 + u64::try_from(seen).unwrap_or(0)).div_ceil(16);
+            mean.input = (mean.input * 3 + seen).div_ceil(4);
+        }
+        for job in claimed {
             let history = past.remove(&job.lease.job).unwrap_or_default();
             self.shared.start(job, history);
         }

@@ -1,7 +1,7 @@
 //! What may be called now: buckets, breakers, and keys or models that are out of service.
 
 use super::bucket::{Bucket, Charge, GateClock, Hold, Shut, closed_name};
-use crate::domain::breaker::Breaker;
+use crate::domain::breaker::{self, Breaker};
 use crate::domain::decide::{Closed, Ineligible, RungHealth};
 use crate::domain::{BreakerSettings, ErrorClass, Failure, Limits, Outcome, Target, Timestamp};
 use std::collections::{BTreeMap, HashMap};
@@ -16,6 +16,9 @@ pub const PACE: Duration = Duration::from_secs(1);
 /// No word from anywhere for this long while calls fail: the trouble is probably ours.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// How long nobody is called when nobody can be reached.
+const OFFLINE_REST: Duration = Duration::from_secs(5);
+
 /// What is known of a provider, beside its bucket.
 #[derive(Debug)]
 pub struct ProviderState {
@@ -25,6 +28,8 @@ pub struct ProviderState {
     key_closed: Mutex<Option<Shut>>,
     paused: Mutex<Option<Timestamp>>,
     recheck: Duration,
+    /// Shared by all providers.
+    offline: Arc<Mutex<Option<Shut>>>,
     /// When it last said anything at all, and when it was last tried in vain. Milliseconds since the epoch; 0: never.
     last_contact: AtomicI64,
     last_silence: AtomicI64,
@@ -48,6 +53,8 @@ pub struct Gate {
     buckets: BTreeMap<String, Arc<Bucket>>,
     providers: BTreeMap<String, Arc<ProviderState>>,
     targets: HashMap<Target, Arc<TargetState>>,
+    /// Nobody can be reached: the trouble is probably ours, and every call would only say so again.
+    offline: Arc<Mutex<Option<Shut>>>,
     /// Told whenever something may have opened.
     changed: Notify,
 }
@@ -69,6 +76,7 @@ pub struct ProviderSetup {
 #[derive(Debug)]
 pub struct Permit {
     hold: Hold,
+    breaker: breaker::Permit,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -112,9 +120,10 @@ impl TargetState {
         }
         let shut = still_shut(&self.provider.key_closed, now)
             .or_else(|| still_shut(&self.closed, now))
+            .or_else(|| still_shut(&self.provider.offline, now))
             .or_else(|| {
                 let (since, until) = lock(&self.breaker).peek(now)?;
-                Some(Shut { reason: Closed::Breaker, since, until: until.max(now + Duration::from_millis(1)) })
+                Some(Shut { reason: Closed::Breaker, since, until })
             })
             .or_else(|| self.provider.bucket.look(charge, horizon, now));
         match shut {
@@ -142,6 +151,7 @@ impl Gate {
                 .collect(),
             providers: BTreeMap::new(),
             targets: HashMap::new(),
+            offline: Arc::new(Mutex::new(None)),
             changed: Notify::new(),
         };
         for (name, setup) in providers {
@@ -155,6 +165,7 @@ impl Gate {
                 key_closed: Mutex::new(None),
                 paused: Mutex::new(None),
                 recheck: setup.recheck,
+                offline: Arc::clone(&gate.offline),
                 last_contact: AtomicI64::new(0),
                 last_silence: AtomicI64::new(0),
             });
@@ -207,11 +218,13 @@ impl Gate {
     ) -> Result<Permit, Shut> {
         let hold = target.provider.bucket.enter(charge, patience, now).await?;
         // Last, because an open breaker lets one probe pass: it must not be taken by a call that then waits.
-        if let Err(until) = lock(&target.breaker).admit(now) {
-            hold.correct(Charge::default());
-            return Err(Shut { reason: Closed::Breaker, since: now, until: until.max(now + Duration::from_millis(1)) });
+        match lock(&target.breaker).admit(now) {
+            Ok(breaker) => Ok(Permit { hold, breaker }),
+            Err(until) => {
+                hold.correct(Charge::default());
+                Err(Shut { reason: Closed::Breaker, since: now, until })
+            }
         }
-        Ok(Permit { hold })
     }
 
     /// Learns from what came of a call: corrects the charge, and closes what has to be closed.
@@ -230,20 +243,24 @@ impl Gate {
             target.failures.fetch_add(1, Ordering::Relaxed);
         }
         let class = outcome.class();
+        let Permit { hold, breaker } = permit;
         match (actual, class) {
-            (Some(actual), _) => permit.hold.correct(actual),
+            (Some(actual), _) => hold.correct(actual),
             // It never got there, so it used nothing.
-            (None, Some(ErrorClass::Network)) => permit.hold.correct(Charge::default()),
+            (None, Some(ErrorClass::Unreachable)) => hold.correct(Charge::default()),
             (None, _) => {}
         }
-        let silent = class == Some(ErrorClass::Network) || class == Some(ErrorClass::Timeout);
+        let silent = matches!(class, Some(ErrorClass::Unreachable | ErrorClass::Network | ErrorClass::Timeout));
         let seen = if silent { &provider.last_silence } else { &provider.last_contact };
         seen.store(now.0, Ordering::Relaxed);
-        if silent && self.is_cut_off(now) {
-            lock(&target.breaker).forget();
-        } else {
-            lock(&target.breaker).record(outcome, now);
+        // When nobody at all can be reached, the trouble is ours and no target is to blame.
+        let cut_off = silent && self.is_cut_off(now);
+        if cut_off && still_shut(&self.offline, now).is_none() {
+            tracing::warn!("no provider can be reached; resting all of them for a moment");
+            shut_for(&self.offline, Closed::Breaker, OFFLINE_REST, now);
         }
+        let sign = if cut_off { breaker::Sign::Neutral } else { breaker::Sign::of(outcome) };
+        lock(&target.breaker).record(breaker, sign, now);
         let wait = failure.and_then(|failure| failure.wait);
         match class {
             None => {
@@ -269,6 +286,7 @@ impl Gate {
             Some(
                 ErrorClass::Timeout
                 | ErrorClass::Network
+                | ErrorClass::Unreachable
                 | ErrorClass::InvalidRequest
                 | ErrorClass::ContextLength
                 | ErrorClass::ContentPolicy
@@ -282,14 +300,14 @@ impl Gate {
                 | ErrorClass::Deadline,
             ) => {}
         }
-        drop(permit);
+        drop(hold);
         self.changed.notify_waiters();
     }
 
     /// A call was given up before anything came of it.
-    pub fn abandon(&self, target: &TargetState, permit: Permit) {
-        lock(&target.breaker).forget();
-        drop(permit);
+    pub fn abandon(&self, target: &TargetState, permit: Permit, now: Timestamp) {
+        lock(&target.breaker).record(permit.breaker, breaker::Sign::Neutral, now);
+        drop(permit.hold);
         self.changed.notify_waiters();
     }
 
@@ -310,11 +328,15 @@ impl Gate {
             .into_iter()
             .map(|state| {
                 let shut = still_shut(&state.provider.key_closed, now).or_else(|| still_shut(&state.closed, now));
-                let breaker = lock(&state.breaker);
+                let breaker = match lock(&state.breaker).state() {
+                    breaker::State::Closed => "closed",
+                    breaker::State::Open { .. } => "open",
+                    breaker::State::HalfOpen { .. } => "half_open",
+                };
                 serde_json::json!({
                     "target": state.target.to_string(),
                     "bucket": state.provider.bucket.name,
-                    "breaker": breaker.name(now),
+                    "breaker": breaker,
                     "closed": shut.map(|shut| closed_name(shut.reason)),
                     "closed_until_ms": shut.map(|shut| shut.until.0),
                     "paused": lock(&state.provider.paused).is_some(),

@@ -39,8 +39,12 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// How long calls under way may go on after a stop.
     pub drain_timeout: Duration,
+    /// A job that so many workers died with is failed rather than tried again.
+    pub max_crashes: u16,
     /// Stop by itself when nothing is left to do.
     pub until_done: bool,
+    /// Work on the jobs of this batch only.
+    pub only_batch: Option<String>,
 }
 
 /// What the parts of a worker share.
@@ -226,14 +230,23 @@ impl Worker {
 
     /// Works until `shutdown` completes, or until nothing is left to do where the settings say so, then drains:
     /// no more claims, calls under way finish within the grace, everything is written, the worker signs off.
-    pub async fn run(self, shutdown: impl Future<Output = ()>, hurry: impl Future<Output = ()>, sign: impl Fn(Sign) + Send + Sync + 'static) -> Summary {
+    pub async fn run(
+        self,
+        shutdown: impl Future<Output = ()>,
+        hurry: impl Future<Output = ()>,
+        sign: impl Fn(Sign) + Send + Sync + 'static,
+    ) -> Summary {
         let Self { shared, settle_loop } = self;
         let sign = Arc::new(sign);
         let settling = tokio::spawn(settle_loop.run());
         let heartbeat = tokio::spawn(heartbeat::run(Arc::clone(&shared)));
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&shared)));
         let claiming = tokio::spawn(claimer::run(Arc::clone(&shared), Arc::clone(&sign)));
-        tracing::info!(worker.id = shared.worker_id(), max_in_flight = shared.settings.max_in_flight, "worker is ready");
+        tracing::info!(
+            worker.id = shared.worker_id(),
+            max_in_flight = shared.settings.max_in_flight,
+            "worker is ready"
+        );
         sign(Sign::Ready);
         let mut claiming = claiming;
         let finished = tokio::select! {

@@ -8,7 +8,7 @@ use super::settler::{Item, Then};
 use crate::domain::decide::{Ending, Ineligible, RungHealth, Skip, Step, decide};
 use crate::domain::{
     Answer, Attempt, ChatRequest, ErrorClass, Failure, Job, NanoUsd, Outcome, Patience, Scope, SoftFailure, Target,
-    Timestamp, Usage, UsageSource, Verdict, estimate,
+    Timestamp, Usage, UsageSource, Verdict, eligibility, estimate,
 };
 use crate::provider::CallReport;
 use crate::store::claim::{Claimed, PastAttempt};
@@ -62,9 +62,13 @@ struct Made {
 }
 
 /// Runs one claimed job until it ends or goes back. Never panics on a job's data.
-pub(super) async fn run_job(shared: Arc<Shared>, claimed: Claimed, past: Vec<PastAttempt>, recalled: CancellationToken) {
-    let labels =
-        Arc::new(Labels { route: claimed.route, project: claimed.project, batch: claimed.batch });
+pub(super) async fn run_job(
+    shared: Arc<Shared>,
+    claimed: Claimed,
+    past: Vec<PastAttempt>,
+    recalled: CancellationToken,
+) {
+    let labels = Arc::new(Labels { route: claimed.route, project: claimed.project, batch: claimed.batch });
     let facts = ClaimedFacts { lease: claimed.lease, round: claimed.round, labels };
     let Some(plan) = shared.plan().routes.get(&facts.labels.route).cloned() else {
         // The claimer takes only routes it knows; a reload may have removed one since.
@@ -87,7 +91,8 @@ pub(super) async fn run_job(shared: Arc<Shared>, claimed: Claimed, past: Vec<Pas
     };
     let order = plan.order(&job);
     let rungs = plan.rungs.len();
-    let spent = past.iter().map(|attempt| attempt.cost_nanos).try_fold(0_i64, |sum, cost| Some(sum.saturating_add(cost?)));
+    let spent =
+        past.iter().map(|attempt| attempt.cost_nanos).try_fold(0_i64, |sum, cost| Some(sum.saturating_add(cost?)));
     let uncertain = past.iter().fold(0_i64, |sum, attempt| sum.saturating_add(attempt.uncertain_nanos));
     let mut journey = Journey {
         history: past.iter().filter(|attempt| attempt.current_round).map(|attempt| recall(&plan, attempt)).collect(),
@@ -165,7 +170,10 @@ impl Journey {
     /// What one call to a rung is expected to take from its bucket.
     fn charge(&self) -> Charge {
         let tokens = |count: i64| u64::try_from(count).unwrap_or(0);
-        Charge { input: tokens(self.job.input_tokens), output: tokens(estimate::output_tokens(&self.job)) }
+        Charge {
+            input: tokens(self.job.input_tokens),
+            output: tokens(self.job.max_output_tokens.unwrap_or(estimate::USUAL_OUTPUT_TOKENS)),
+        }
     }
 
     fn health(&mut self, now: Timestamp) -> Vec<RungHealth> {
@@ -182,7 +190,7 @@ impl Journey {
                 health.push(RungHealth::Ineligible(ineligible));
                 continue;
             }
-            if let Some(ineligible) = estimate::ineligible(&rung.model.capabilities, &self.job, &self.request) {
+            if let Some(ineligible) = eligibility::ineligible(&rung.model.capabilities, &self.job, &self.request) {
                 health.push(RungHealth::Ineligible(ineligible));
                 continue;
             }
@@ -220,7 +228,7 @@ impl Journey {
         };
         if !shared.lease_is_fresh() {
             // Perhaps declared dead: others may have this job. Wait for the heartbeat to say.
-            plan.gate.abandon(&rung.target, permit);
+            plan.gate.abandon(&rung.target, permit, shared.clock.now());
             tokio::select! {
                 () = shared.lease_renewed() => {}
                 () = shared.stop.cancelled() => {}
@@ -237,22 +245,23 @@ impl Journey {
             () = recalled.cancelled() => None,
         };
         let ended_at = shared.clock.now();
-        let report = match report {
-            Some(Ok(report)) => report,
+        let (report, permit) = match report {
+            Some(Ok(report)) => (report, Some(permit)),
             Some(Err(ineligible)) => {
-                plan.gate.abandon(&rung.target, permit);
+                plan.gate.abandon(&rung.target, permit, ended_at);
                 if let Some(slot) = self.ineligible.get_mut(index) {
                     *slot = Some(ineligible);
                 }
                 return;
             }
             None => {
-                plan.gate.abandon(&rung.target, permit);
-                abandoned(started_at, ended_at, if recalled.is_cancelled() { "the job was cancelled" } else { "the worker was stopped" })
+                plan.gate.abandon(&rung.target, permit, ended_at);
+                let why = if recalled.is_cancelled() { "the job was cancelled" } else { "the worker was stopped" };
+                (abandoned(started_at, ended_at, why), None)
             }
         };
         let judged = self.judge(&spec, report);
-        if judged.failure.as_ref().is_none_or(|failure| failure.class != ErrorClass::Abandoned) {
+        if let Some(permit) = permit {
             plan.gate.report(
                 &rung.target,
                 permit,
@@ -268,8 +277,9 @@ impl Journey {
     /// Validates an answer and works out what the call cost.
     fn judge(&self, spec: &crate::domain::Rung, report: CallReport) -> Judged {
         let price = spec.model.price;
-        let worst = || price.map_or(NanoUsd::ZERO, |price| estimate::worst_cost(&price, &self.job, &spec.model.capabilities));
-        let CallReport { result, status, request_id, first_byte_ms, total_ms, dropped, .. } = report;
+        let worst =
+            || price.map_or(NanoUsd::ZERO, |price| estimate::worst_cost(&price, &spec.model.capabilities, &self.job));
+        let CallReport { result, status, request_id, first_byte_ms, total_ms, dropped, failed_usage, .. } = report;
         let mut judged = Judged {
             outcome: Outcome::Accepted,
             failure: None,
@@ -279,6 +289,7 @@ impl Journey {
             message: None,
             usage: Usage::default(),
             reported_usage: None,
+            usage_raw: None,
             cost: Some(NanoUsd::ZERO),
             uncertain: NanoUsd::ZERO,
             status,
@@ -317,7 +328,13 @@ impl Journey {
                 judged.answer = Some(Box::new(answer));
             }
             Err(failure) => {
-                if may_have_been_billed(&failure, judged.status) {
+                if let Some((usage, raw)) = failed_usage {
+                    // It failed and says that it was billed all the same.
+                    judged.usage = usage;
+                    judged.reported_usage = Some(usage);
+                    judged.usage_raw = Some(raw);
+                    judged.cost = price.map(|price| price.cost(&usage));
+                } else if may_have_been_billed(&failure, judged.status) {
                     judged.uncertain = worst();
                 }
                 judged.outcome = Outcome::Failed(failure.class);
@@ -377,7 +394,7 @@ impl Journey {
             request_id: judged.request_id,
             model_served: answer.as_ref().and_then(|answer| answer.model.clone()),
             finish: answer.as_ref().and_then(|answer| answer.finish_raw.clone()),
-            usage_raw: answer.as_ref().and_then(|answer| answer.usage_raw.clone()),
+            usage_raw: judged.usage_raw.or_else(|| answer.as_ref().and_then(|answer| answer.usage_raw.clone())),
             usage: judged.usage,
             cost: judged.cost,
             uncertain: judged.uncertain,
@@ -432,7 +449,9 @@ impl Journey {
             Ending::Succeeded => match made.as_ref().and_then(|made| made.accepted.clone()) {
                 Some(accepted) => (None, Some(accepted)),
                 // Accepted in a former life, yet without a result: its answer is gone with the process.
-                None => (Some((ErrorClass::Abandoned, "the accepted answer was lost with its worker".to_owned())), None),
+                None => {
+                    (Some((ErrorClass::Abandoned, "the accepted answer was lost with its worker".to_owned())), None)
+                }
             },
             Ending::Failed { class, reason } => (Some((class, reason)), None),
         };
@@ -468,6 +487,7 @@ struct Judged {
     message: Option<String>,
     usage: Usage,
     reported_usage: Option<Usage>,
+    usage_raw: Option<Value>,
     cost: Option<NanoUsd>,
     uncertain: NanoUsd,
     status: Option<u16>,
@@ -488,14 +508,16 @@ fn abandoned(started_at: Timestamp, ended_at: Timestamp, why: &str) -> CallRepor
         total_ms: i32::try_from(total).unwrap_or(i32::MAX),
         dropped: Vec::new(),
         limits: Vec::new(),
+        should_retry: None,
+        failed_usage: None,
     }
 }
 
 /// Whether the provider may have generated an answer that never reached us whole.
 fn may_have_been_billed(failure: &Failure, status: Option<u16>) -> bool {
     match failure.class {
-        ErrorClass::Timeout | ErrorClass::Abandoned | ErrorClass::Cancelled => true,
-        ErrorClass::Network => failure.code.as_deref() != Some("connect"),
+        ErrorClass::Timeout | ErrorClass::Network | ErrorClass::Abandoned | ErrorClass::Cancelled => true,
+        ErrorClass::Unreachable => false,
         _ => status.is_some_and(|status| (200..300).contains(&status)) && failure.code.is_none(),
     }
 }

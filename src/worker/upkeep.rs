@@ -31,7 +31,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let now = Instant::now();
         if now >= rescue_at {
             rescue_at = now + RESCUE_EVERY;
-            match shared.store.rescue().await {
+            match shared.store.rescue(shared.settings.max_crashes).await {
                 Ok(rescued) if rescued.workers + rescued.jobs + rescued.poisoned > 0 => tracing::warn!(
                     workers = rescued.workers,
                     jobs = rescued.jobs,

@@ -1,3 +1,5 @@
 //! What the integration tests share.
 
 pub mod postgres;
+pub mod program;
+pub mod wait;

@@ -1,0 +1,45 @@
+# Everything that one does with this repository. `make` alone lists it.
+#
+# A Rust toolchain is needed; on Debian and Ubuntu the rest is installed when it is missing.
+
+CARGO ?= cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench sqlx sqlx-check postgres build clean
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: postgres ## see everything at once, on a private Postgres and the provider simulator
+	$(CARGO) run --release --locked -- demo
+
+test: postgres ## all tests; they start a Postgres of their own
+	$(CARGO) test --locked
+
+lint: ## formatting, lints, licences, the systemd unit
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@if $(CARGO) deny --version > /dev/null 2>&1; then \
+		$(CARGO) deny --locked check bans licenses sources; \
+	else \
+		echo "cargo-deny is not installed (cargo install cargo-deny --locked): licences are not checked"; \
+	fi
+	systemd/check
+
+bench: postgres ## the measurements of docs, with the release build
+	$(CARGO) bench --locked
+
+sqlx: ## refresh .sqlx after a change to a statement or a migration
+	scripts/sqlx
+
+sqlx-check: ## fail when .sqlx is out of date
+	scripts/sqlx --check
+
+build: ## the release binary
+	$(CARGO) build --release --locked
+
+postgres:
+	@scripts/postgres-programs
+
+clean: ## remove what was built
+	$(CARGO) clean

@@ -1,0 +1,335 @@
+//! Throughput in three layers, in one run, on one private Postgres with fsync on:
+//! bare batched SQL (the floor), the queue alone (claim and settle, no HTTP), and end to end (the real worker against
+//! the real simulator). Prints the median of several runs and the ratios; `make bench`.
+//!
+//! Options by environment: `SLUICE_BENCH_RUNS` (3), `SLUICE_BENCH_JOBS` (20000), `SLUICE_BENCH_DEPTH` (50000).
+
+use sluice::domain::{NanoUsd, Timestamp, Usage, UsageSource};
+use sluice::embedded::{EmbeddedPostgres, Options};
+use sluice::store::Store;
+use sluice::store::claim::{Claimed, Take};
+use sluice::store::settle::{AttemptRow, EndingRow, Labels, Settlement};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const BATCH: usize = 500;
+const CONNECTIONS: usize = 2;
+
+fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+fn main() -> anyhow::Result<()> {
+    // `cargo test --benches` runs this too; there is nothing to check then.
+    if std::env::args().any(|argument| argument == "--test") {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(bench())
+}
+
+async fn bench() -> anyhow::Result<()> {
+    let (runs, jobs, depth) =
+        (setting("SLUICE_BENCH_RUNS", 3), setting("SLUICE_BENCH_JOBS", 20_000), setting("SLUICE_BENCH_DEPTH", 50_000));
+    let scratch = tempfile::Builder::new().prefix("sluice-bench").tempdir()?;
+    open_to_all(scratch.path())?;
+    let postgres =
+        EmbeddedPostgres::start(&Options { data_dir: scratch.path().join("pg"), fsync: true, max_connections: 50 })
+            .await?;
+    let pool = PgPoolOptions::new().max_connections(8).connect_with(postgres.connect_options("sluice")).await?;
+    Store::from_pool(pool.clone()).migrate().await?;
+    bare_schema(&pool).await?;
+
+    let mut out = std::io::stdout();
+    writeln!(out, "{runs} runs, {depth} jobs queued for bare SQL and queue alone, {jobs} jobs end to end")?;
+    writeln!(out, "1 KB requests and answers, fsync on, {BATCH} a statement on {CONNECTIONS} connections")?;
+    let (mut floor, mut queue, mut whole, mut memory) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for run in 1..=runs {
+        floor.push(bare(&pool, depth).await?);
+        queue.push(queue_alone(&pool, depth).await?);
+        let url = postgres.url("sluice");
+        let (rate, peak) = end_to_end(&pool, &url, scratch.path(), jobs).await?;
+        whole.push(rate);
+        memory.push(peak);
+        writeln!(
+            out,
+            "run {run}: bare SQL {:.0} jobs/s, queue alone {:.0} jobs/s, end to end {rate:.0} jobs/s at {peak:.0} MB",
+            floor[run - 1],
+            queue[run - 1]
+        )?;
+    }
+    let (floor, queue, whole, memory) = (median(floor), median(queue), median(whole), median(memory));
+    writeln!(out, "\nmedian             jobs/s   of bare SQL")?;
+    writeln!(out, "bare SQL        {floor:>9.0}          1.00")?;
+    writeln!(out, "queue alone     {queue:>9.0}          {:.2}", queue / floor)?;
+    writeln!(out, "end to end      {whole:>9.0}          {:.2}", whole / floor)?;
+    writeln!(out, "worker memory   {memory:>9.0} MB resident at most, 500 in flight")?;
+    pool.close().await;
+    postgres.stop().await?;
+    Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// The server runs as another user when we are root: it has to be able to get to its directory.
+fn open_to_all(path: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+}
+
+fn body() -> String {
+    format!(r#"{{"messages":[{{"role":"user","content":"{}"}}]}}"#, "lorem ipsum ".repeat(80))
+}
+
+async fn bare_schema(pool: &PgPool) -> anyhow::Result<()> {
+    sqlx::raw_sql(
+        "create schema bare;
+         create table bare.job (id bigint primary key, request jsonb not null);
+         create table bare.ready (id bigint primary key);
+         create table bare.result (id bigint primary key, response jsonb not null);
+         create table bare.attempt (id bigint, number smallint, provider text, at timestamptz, tokens bigint, cost bigint,
+                                    primary key (id, number));",
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Claim with a delete, write result and attempt: nothing else.
+async fn bare(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
+    sqlx::raw_sql("truncate bare.job, bare.ready, bare.result, bare.attempt").execute(pool).await?;
+    sqlx::query("insert into bare.job select g, $1::text::jsonb from generate_series(1, $2::bigint) g")
+        .bind(body())
+        .bind(i64::try_from(depth)?)
+        .execute(pool)
+        .await?;
+    sqlx::raw_sql("insert into bare.ready select id from bare.job order by id; analyze bare.ready; checkpoint")
+        .execute(pool)
+        .await?;
+    let began = Instant::now();
+    let workers = (0..CONNECTIONS).map(|_| {
+        let pool = pool.clone();
+        tokio::spawn(async move {
+            loop {
+                let rows: Vec<(i64, serde_json::Value)> = sqlx::query_as(
+                    "with picked as materialized (select ctid as tid from bare.ready order by id limit 500 for update skip locked),
+                          gone as (delete from bare.ready where ctid = any (array(select tid from picked)) returning id)
+                     select j.id, j.request from gone join bare.job j using (id)",
+                )
+                .fetch_all(&pool)
+                .await?;
+                if rows.is_empty() {
+                    return anyhow::Ok(());
+                }
+                let ids: Vec<i64> = rows.iter().map(|row| row.0).collect();
+                let answers: Vec<String> = rows.iter().map(|_| body()).collect();
+                let mut transaction = pool.begin().await?;
+                sqlx::query("insert into bare.result select * from unnest($1::bigint[], $2::text[]::jsonb[])")
+                    .bind(&ids)
+                    .bind(&answers)
+                    .execute(&mut *transaction)
+                    .await?;
+                sqlx::query("insert into bare.attempt select id, 1, 'p', now(), 100, 1000 from unnest($1::bigint[]) id")
+                    .bind(&ids)
+                    .execute(&mut *transaction)
+                    .await?;
+                transaction.commit().await?;
+            }
+        })
+    });
+    for worker in workers.collect::<Vec<_>>() {
+        worker.await??;
+    }
+    Ok(rate(depth, began.elapsed()))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+fn rate(jobs: usize, took: Duration) -> f64 {
+    jobs as f64 / took.as_secs_f64()
+}
+
+async fn fill(pool: &PgPool, jobs: usize) -> anyhow::Result<()> {
+    sqlx::raw_sql("truncate sluice.job, sluice.ready, sluice.inflight, sluice.result, sluice.attempt, sluice.tally")
+        .execute(pool)
+        .await?;
+    sqlx::query("insert into sluice.job (request) select $1::text::jsonb from generate_series(1, $2::bigint)")
+        .bind(body())
+        .bind(i64::try_from(jobs)?)
+        .execute(pool)
+        .await?;
+    sqlx::raw_sql("analyze sluice.ready; analyze sluice.inflight; analyze sluice.job; checkpoint")
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// The product's own claim and settle, with attempt and result rows, without calls.
+async fn queue_alone(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
+    fill(pool, depth).await?;
+    let store = Store::from_pool(pool.clone());
+    let lane = store.lanes().await?.into_iter().next().ok_or_else(|| anyhow::anyhow!("nothing was queued"))?;
+    let (worker, _) = store.register("bench", 0, "bench").await?;
+    let began = Instant::now();
+    let workers = (0..CONNECTIONS).map(|_| {
+        let (store, lane) = (store.clone(), lane.clone());
+        tokio::spawn(async move {
+            let mut after = i64::MIN;
+            loop {
+                let take = Take { flow: lane.flow, prio: lane.prio, after, count: i32::try_from(BATCH)? };
+                let claimed = store.claim(worker, &[take]).await?;
+                let Some(last) = claimed.iter().map(|job| job.lease.job.0).max() else { return anyhow::Ok(()) };
+                after = last;
+                store.settle(&answered(&claimed)).await?;
+            }
+        })
+    });
+    for worker in workers.collect::<Vec<_>>() {
+        worker.await??;
+    }
+    let took = began.elapsed();
+    let done: i64 = sqlx::query_scalar("select count(*) from sluice.result").fetch_one(pool).await?;
+    anyhow::ensure!(usize::try_from(done)? == depth, "{done} of {depth} jobs have a result");
+    Ok(rate(depth, took))
+}
+
+fn answered(claimed: &[Claimed]) -> Settlement {
+    let mut all = Settlement::default();
+    let now = Timestamp(chrono::Utc::now().timestamp_millis());
+    for job in claimed {
+        let labels =
+            Arc::new(Labels { route: job.route.clone(), project: job.project.clone(), batch: job.batch.clone() });
+        let usage = Usage { input: 250, output: 250, source: UsageSource::Provider, ..Usage::default() };
+        all.attempts.push(AttemptRow {
+            lease: job.lease,
+            labels: Arc::clone(&labels),
+            number: 1,
+            round: 0,
+            provider: "provider".to_owned(),
+            model: "model".to_owned(),
+            rung: 0,
+            started_at: now,
+            ended_at: now,
+            first_byte_ms: Some(1),
+            total_ms: 1,
+            class: None,
+            detail: None,
+            http_status: Some(200),
+            code: None,
+            message: None,
+            retry_at: None,
+            request_id: Some("req_0123456789".to_owned()),
+            model_served: Some("model".to_owned()),
+            finish: Some("stop".to_owned()),
+            usage_raw: Some(serde_json::json!({ "prompt_tokens": 250, "completion_tokens": 250 })),
+            usage,
+            cost: Some(NanoUsd(1000)),
+            uncertain: NanoUsd::ZERO,
+            price: Some(serde_json::json!({ "input": 150_000_000, "output": 600_000_000 })),
+            decision: None,
+            rejected: None,
+        });
+        all.endings.push(EndingRow {
+            lease: job.lease,
+            labels,
+            attempts: 1,
+            target: Some(("provider".to_owned(), "model".to_owned())),
+            rung: Some(0),
+            after_fallback: false,
+            repaired: false,
+            failure: None,
+            cost: Some(NanoUsd(1000)),
+            uncertain: NanoUsd::ZERO,
+            input_tokens: 250,
+            output_tokens: 250,
+            request_id: Some("req_0123456789".to_owned()),
+            response: Some(body()),
+        });
+    }
+    all
+}
+
+/// The real worker against the real simulator, each its own process.
+async fn end_to_end(pool: &PgPool, url: &str, scratch: &std::path::Path, jobs: usize) -> anyhow::Result<(f64, f64)> {
+    fill(pool, jobs).await?;
+    let scenario = scratch.join("scenario.toml");
+    std::fs::write(&scenario, include_str!("throughput.scenario.toml"))?;
+    let mut simulator = Running(
+        Command::new(env!("CARGO_BIN_EXE_sluice"))
+            .args(["simulate", "--listen", "127.0.0.1:0", "--scenario"])
+            .arg(&scenario)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?,
+    );
+    let errors = simulator.0.stderr.take().ok_or_else(|| anyhow::anyhow!("no pipe"))?;
+    let mut lines = BufReader::new(errors).lines();
+    let base = loop {
+        let line = lines.next().ok_or_else(|| anyhow::anyhow!("the simulator did not start"))??;
+        if let Some(at) = line.find("http://127.0.0.1:") {
+            let rest = &line[at..];
+            let end = rest["http://127.0.0.1:".len()..].find(|c: char| !c.is_ascii_digit());
+            break end.map_or(rest, |end| &rest[.."http://127.0.0.1:".len() + end]).to_owned();
+        }
+    };
+    std::thread::spawn(move || for _ in lines {});
+    let config = scratch.join("sluice.toml");
+    std::fs::write(&config, include_str!("throughput.sluice.toml").replace("http://simulator", &base))?;
+    let began = Instant::now();
+    let mut worker = Running(
+        Command::new(env!("CARGO_BIN_EXE_sluice"))
+            .arg("--config")
+            .arg(&config)
+            .args(["worker", "--drain"])
+            .env("DATABASE_URL", url)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?,
+    );
+    let mut peak = 0.0_f64;
+    let status = loop {
+        if let Some(status) = worker.0.try_wait()? {
+            break status;
+        }
+        peak = peak.max(resident_mb(worker.0.id()));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    anyhow::ensure!(status.success(), "the worker ended with {status}");
+    let done: i64 =
+        sqlx::query_scalar("select count(*) from sluice.result where state = 'succeeded'").fetch_one(pool).await?;
+    anyhow::ensure!(usize::try_from(done)? == jobs, "{done} of {jobs} jobs succeeded");
+    // From the first claim to the last result, so that starting and stopping the process does not count.
+    let seconds: f64 = sqlx::query_scalar(
+        "select extract(epoch from (select max(finished_at) from sluice.result)
+                                 - (select min(started_at) from sluice.attempt))::float8",
+    )
+    .fetch_one(pool)
+    .await?;
+    let _ = began;
+    Ok((rate(jobs, Duration::from_secs_f64(seconds)), peak))
+}
+
+/// A process that does not outlive the benchmark.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn resident_mb(pid: u32) -> f64 {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return 0.0 };
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|value| value.trim().trim_end_matches(" kB").parse::<f64>().ok())
+        .map_or(0.0, |kilobytes| kilobytes / 1024.0)
+}

@@ -1,0 +1,386 @@
+//! `sluice enqueue`: the requests of a file into the queue, all or none.
+
+use super::GlobalArgs;
+use super::context::{Context, environment};
+use super::failure::Failure;
+use super::faults::Faults;
+use super::output::{Cell, Format, Output, Report};
+use super::when::When;
+use crate::config::{Config, Keys};
+use crate::domain::Timestamp;
+use crate::exit_code::ExitCode;
+use crate::input::{InputError, InputJob, JobReader, LineError, Progress, ReadLimits, Source};
+use crate::store::Store;
+use crate::store::enqueue::{BulkEnqueue, BulkOptions, NewJob};
+use anyhow::Context as _;
+use chrono::{DateTime, Utc};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal as _, Write};
+use std::path::PathBuf;
+use tokio::sync::mpsc;
+
+/// Jobs that go from the reader to the database at once, and how many such lots may wait.
+const LOT: usize = 256;
+const LOT_BYTES: usize = 1 << 20;
+const LOTS_AHEAD: usize = 8;
+
+/// Arguments of `sluice enqueue`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// A file with one request to a line: OpenAI batch lines, request bodies or {"prompt": "…"}; gzip or plain.
+    /// Without it, or with -, standard input is read
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The route that the jobs take
+    #[arg(long, default_value = "default")]
+    pub route: String,
+    /// Whose money it is
+    #[arg(long, default_value = "default")]
+    pub project: String,
+    /// The name under which they are watched, exported and cancelled [default: the file's name and the time]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub batch: Option<String>,
+    /// Higher goes first, from -1000 to 1000
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true, value_parser = clap::value_parser!(i16).range(-1000..=1000))]
+    pub priority: i16,
+    /// Not before this instant (2026-08-01T06:00:00Z), or this long from now (2h)
+    #[arg(long, value_name = "TIME")]
+    pub run_at: Option<When>,
+    /// No call after this instant, or this long from now
+    #[arg(long, value_name = "TIME")]
+    pub deadline: Option<When>,
+    /// Attempts for each job [default: what the route says]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i16).range(1..))]
+    pub max_attempts: Option<i16>,
+    /// Only the first N jobs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Check every line and enqueue nothing; needs no database
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Enqueue the lines that are in order, and only report the others
+    #[arg(long)]
+    pub skip_bad: bool,
+    /// Leave out jobs that an earlier enqueue of the same batch has brought, by their custom_id. Without --batch, the
+    /// batch is then named after the file alone
+    #[arg(long)]
+    pub idempotent: bool,
+    /// The longest line that is accepted, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 32, hide_short_help = true, value_parser = clap::value_parser!(u16).range(1..=128))]
+    pub max_line: u16,
+}
+
+/// What an enqueue came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// The name of the batch.
+    pub batch: String,
+    /// Jobs that are in the queue now; with `--dry-run`, that would be.
+    pub jobs: u64,
+    /// Jobs that were left out because they were in the queue before.
+    pub existing: u64,
+    /// Faulty lines that were left out.
+    pub faulty: u64,
+}
+
+/// Runs the command.
+pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let mut stderr = std::io::stderr();
+    let shows_progress = stderr.is_terminal() && !global.quiet;
+    if args.dry_run {
+        let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)?;
+        let summary = enqueue(&args, None, &config, shows_progress, &mut stderr).await?;
+        let mut output = Output::new(global);
+        tell(&args, &summary, &mut output)?;
+        output.finish()?;
+    } else {
+        let mut context = Context::open(global).await?;
+        let summary = enqueue(&args, Some(&context.store), &context.config, shows_progress, &mut stderr).await?;
+        tell(&args, &summary, &mut context.output)?;
+        context.close().await?;
+    }
+    Ok(ExitCode::Success)
+}
+
+/// Reads, checks and enqueues; without a store, only reads and checks. Faulty lines are reported on `faults`.
+///
+/// # Errors
+/// [`Failure`] when the arguments do not go together or the input is faulty; then nothing was enqueued.
+pub async fn enqueue(
+    args: &Args,
+    store: Option<&Store>,
+    config: &Config,
+    shows_progress: bool,
+    faults: &mut (dyn Write + Send),
+) -> anyhow::Result<Summary> {
+    let source = Source::new(args.file.as_deref());
+    require_route(config, &args.route)?;
+    let now = Utc::now();
+    let options = bulk_options(args, &source, now)?;
+    let batch = options.batch.clone().unwrap_or_default();
+    let (reader, progress) = source.open().map_err(|error| Failure::input(format!("{}: {error}", source.name())))?;
+    let limits = ReadLimits { line_bytes: usize::from(args.max_line) << 20 };
+    let bulk = match store {
+        Some(store) => Some(store.bulk_enqueue(options).await?),
+        None => None,
+    };
+    let needs_name = args.idempotent;
+    let jobs = JobReader::new(reader, limits).map(move |job| job.and_then(|job| in_order(job, needs_name)));
+    let mut lots = read_ahead(jobs, args.limit)?;
+    let mut loading = Loading { args, batch, bulk, faults: Faults::new(source.name(), faults), jobs: 0 };
+    let bar = progress_bar(shows_progress, &progress);
+    while let Some(lot) = lots.recv().await {
+        loading.take(lot, &bar).await?;
+        bar.set_position(progress.done());
+        bar.set_message(format!("{} jobs", loading.jobs));
+    }
+    bar.finish_and_clear();
+    loading.end().await
+}
+
+/// A slip in a route's name would be found out only when every job has failed.
+fn require_route(config: &Config, route: &str) -> Result<(), Failure> {
+    if config.routes.is_empty() || config.routes.contains_key(route) {
+        return Ok(());
+    }
+    let known: Vec<&str> = config.routes.keys().map(String::as_str).collect();
+    Err(Failure::not_found(format!(
+        "there is no route `{route}` in the configuration; there are: {}",
+        known.join(", ")
+    )))
+}
+
+fn bulk_options(args: &Args, source: &Source, now: DateTime<Utc>) -> Result<BulkOptions, Failure> {
+    let instant = |when: Option<When>, name: &str| match when.map(|when| when.from(now)) {
+        None => Ok(None),
+        Some(None) => Err(Failure::usage(format!("{name}: that is too far in the future"))),
+        Some(at) => Ok(at),
+    };
+    let run_at = instant(args.run_at, "--run-at")?;
+    let deadline = instant(args.deadline, "--deadline")?;
+    if deadline.is_some_and(|deadline| deadline <= now.max(run_at.unwrap_or(now))) {
+        return Err(Failure::usage("--deadline: every job would fail, as it lies in the past or before --run-at"));
+    }
+    let timestamp = |at: DateTime<Utc>| Timestamp(at.timestamp_millis());
+    Ok(BulkOptions {
+        route: args.route.clone(),
+        project: args.project.clone(),
+        batch: Some(batch_name(args, source, now)?),
+        priority: args.priority,
+        run_at: run_at.map(timestamp),
+        deadline: deadline.map(timestamp),
+        max_attempts: args.max_attempts,
+    })
+}
+
+/// The same file is often enqueued again, and is then another batch; unless it is to be found again.
+fn batch_name(args: &Args, source: &Source, now: DateTime<Utc>) -> Result<String, Failure> {
+    match (&args.batch, source.stem(), args.idempotent) {
+        (Some(batch), _, _) => Ok(batch.clone()),
+        (None, Some(stem), true) => Ok(stem),
+        (None, None, true) => Err(Failure::usage("--idempotent needs --batch when standard input is read")),
+        (None, stem, false) => Ok(format!("{}-{}", stem.as_deref().unwrap_or("stdin"), now.format("%Y%m%d-%H%M%S"))),
+    }
+}
+
+/// What only some arguments demand of a line.
+fn in_order(job: InputJob, needs_name: bool) -> Result<InputJob, InputError> {
+    if needs_name && job.custom_id.is_none() {
+        let reason = "is missing, and --idempotent knows jobs by it".to_owned();
+        return Err(InputError::Line(LineError { line: job.line, field: "custom_id".to_owned(), reason }));
+    }
+    Ok(job)
+}
+
+type Lot = Vec<Result<InputJob, InputError>>;
+
+/// Reads and checks on a thread of its own while the database works, up to so many jobs. Ends when nobody takes them
+/// any more; a thread that waits for a pipe does not keep the program from ending.
+fn read_ahead(
+    jobs: impl Iterator<Item = Result<InputJob, InputError>> + Send + 'static,
+    limit: Option<u64>,
+) -> anyhow::Result<mpsc::Receiver<Lot>> {
+    let (sender, lots) = mpsc::channel(LOTS_AHEAD);
+    let read = move || {
+        let mut lot = Vec::with_capacity(LOT);
+        let (mut bytes, mut count) = (0, 0);
+        for job in jobs {
+            if let Ok(job) = &job {
+                bytes += job.body.len();
+                count += 1;
+            }
+            lot.push(job);
+            if limit == Some(count) {
+                break;
+            }
+            // Long lines go sooner, so that what waits is bounded in bytes too.
+            if lot.len() >= LOT || bytes >= LOT_BYTES {
+                bytes = 0;
+                if sender.blocking_send(std::mem::take(&mut lot)).is_err() {
+                    return;
+                }
+            }
+        }
+        // Nobody there: then nobody needs it.
+        let _ = sender.blocking_send(lot);
+    };
+    std::thread::Builder::new().name("input".to_owned()).spawn(read).context("starting the reader")?;
+    Ok(lots)
+}
+
+/// An enqueue under way.
+struct Loading<'a> {
+    args: &'a Args,
+    batch: String,
+    /// `None` when nothing is to be enqueued, or not any more.
+    bulk: Option<BulkEnqueue>,
+    faults: Faults<'a>,
+    jobs: u64,
+}
+
+impl Loading<'_> {
+    async fn take(&mut self, lot: Lot, bar: &ProgressBar) -> anyhow::Result<()> {
+        for job in lot {
+            match job {
+                Ok(job) => self.push(&job).await?,
+                Err(InputError::Line(fault)) => bar.suspend(|| self.report(&fault))?,
+                // A file that breaks off is not a file with a bad line: --skip-bad must not take it for complete.
+                Err(error @ InputError::Read { .. }) => {
+                    return Err(Failure::input(format!("{}:{error}; nothing was enqueued", self.faults.file())).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn push(&mut self, job: &InputJob) -> anyhow::Result<()> {
+        self.jobs += 1;
+        if let Some(bulk) = &mut self.bulk {
+            let named = job.custom_id.as_deref().filter(|_| self.args.idempotent);
+            let key = named.map(|custom_id| format!("{}/{custom_id}", self.batch));
+            bulk.push(&NewJob {
+                custom_id: job.custom_id.as_deref(),
+                idempotency_key: key.as_deref(),
+                metadata: job.metadata.as_deref(),
+                request: &job.body,
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, fault: &LineError) -> anyhow::Result<()> {
+        if !self.args.skip_bad {
+            // Nothing will be enqueued: the rest is read for its faults only.
+            self.bulk = None;
+        }
+        self.faults.report(fault).context("reporting a faulty line")
+    }
+
+    async fn end(self) -> anyhow::Result<Summary> {
+        let Self { args, batch, bulk, mut faults, jobs } = self;
+        faults.end().context("reporting faulty lines")?;
+        let (name, faulty) = (faults.file(), faults.count());
+        if faulty > 0 && !args.skip_bad {
+            let lines = faulty + jobs;
+            let message = format!(
+                "{name}: {faulty} of {lines} lines are faulty; nothing was enqueued (--skip-bad enqueues the others)"
+            );
+            return Err(Failure::input(message).into());
+        }
+        if jobs == 0 {
+            let what = if faulty > 0 { "every line is faulty" } else { "there are no jobs in it" };
+            return Err(Failure::input(format!("{name}: {what}; nothing was enqueued")).into());
+        }
+        let Some(bulk) = bulk else { return Ok(Summary { batch, jobs, existing: 0, faulty }) };
+        let enqueued = bulk.commit().await?;
+        Ok(Summary { batch, jobs: enqueued.jobs, existing: enqueued.existing, faulty })
+    }
+}
+
+fn progress_bar(is_shown: bool, progress: &Progress) -> ProgressBar {
+    if !is_shown {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(progress.total, ProgressDrawTarget::stderr());
+    let template = match progress.total {
+        Some(_) => "{wide_bar} {bytes}/{total_bytes} {msg} {eta}",
+        None => "{spinner} {bytes} {msg}",
+    };
+    ProgressStyle::with_template(template).map_or(bar.clone(), |style| bar.with_style(style))
+}
+
+fn tell(args: &Args, summary: &Summary, output: &mut Output) -> anyhow::Result<()> {
+    let Summary { batch, jobs, existing, faulty } = summary;
+    match output.format() {
+        Format::Table => {
+            let done = if args.dry_run {
+                format!("{jobs} jobs are in order; nothing was enqueued (--dry-run)")
+            } else {
+                format!("enqueued {jobs} jobs as batch {batch}")
+            };
+            let before = if *existing > 0 { format!(", {existing} were there before") } else { String::new() };
+            let left_out = if *faulty > 0 { format!(", {faulty} faulty lines were left out") } else { String::new() };
+            output.line(format_args!("{done}{before}{left_out}"))?;
+        }
+        Format::Json => output.json(&serde_json::json!({
+            "batch": batch, "jobs": jobs, "existing": existing, "faulty": faulty, "dry_run": args.dry_run,
+        }))?,
+        Format::Plain | Format::Csv => {
+            let count = |count: u64| Cell::Count(i64::try_from(count).unwrap_or(i64::MAX));
+            let mut report = Report::new(["batch", "jobs", "existing", "faulty"]);
+            report.row([batch.as_str().into(), count(*jobs), count(*existing), count(*faulty)]);
+            output.report(&report)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn options(args: &[&str]) -> Result<BulkOptions, String> {
+        let args = Command::try_parse_from([&["enqueue"], args].concat()).map_err(|error| error.to_string())?.args;
+        let now = DateTime::from_timestamp(1_000_000_000, 0).unwrap();
+        bulk_options(&args, &Source::new(args.file.as_deref()), now).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn a_batch_is_named_after_its_file_and_the_time() {
+        for (args, batch) in [
+            (&["data/week.jsonl.gz"][..], "week-20010909-014640"),
+            (&[], "stdin-20010909-014640"),
+            (&["week.jsonl", "--batch", "mine"], "mine"),
+            (&["week.jsonl", "--idempotent"], "week"),
+        ] {
+            assert_eq!(options(args).unwrap().batch.as_deref(), Some(batch));
+        }
+        assert!(options(&["-", "--idempotent"]).unwrap_err().contains("--batch"));
+    }
+
+    #[test]
+    fn instants_are_taken_from_now_and_must_leave_time_to_work() {
+        let found = options(&["--run-at", "1h", "--deadline", "2h", "--priority", "-5"]).unwrap();
+        let hour = 3_600_000_i64;
+        let at = |millis: i64| Some(Timestamp(1_000_000_000_000 + millis));
+        assert_eq!((found.run_at, found.deadline, found.priority), (at(hour), at(2 * hour), -5));
+        for args in [
+            &["--run-at", "2h", "--deadline", "1h"][..],
+            &["--deadline", "2001-01-01T00:00:00Z"],
+            &["--run-at", "9000years"],
+            &["--priority", "1001"],
+            &["--max-attempts", "0"],
+            &["--limit", "0"],
+        ] {
+            assert!(options(args).is_err(), "{args:?}");
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! `sluice estimate`: what a file will cost, rung by rung, before anything is sent.
+
+use super::GlobalArgs;
+use super::context::environment;
+use super::failure::Failure;
+use super::faults::Faults;
+use super::output::{Cell, Format, Output, Report};
+use crate::config::{Config, Keys};
+use crate::domain::estimate::{USUAL_OUTPUT_TOKENS, expected_cost, input_tokens, worst_cost};
+use crate::domain::{
+    Capabilities, ChatRequest, ContentPart, Job, JobId, NanoUsd, ResponseFormat, Route, Rung, Timestamp, strategy,
+};
+use crate::exit_code::ExitCode;
+use crate::input::{InputError, JobReader, ReadLimits, Source};
+use anyhow::Context as _;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Arguments of `sluice estimate`.
+///
+/// Tokens are estimated, and an answer without a cap is taken for 500 of them. The worst case of one call takes the
+/// whole output cap and a quarter more input. Calls that fail and are made again come on top.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// A file as for `sluice enqueue`; without it, or with -, standard input
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The route that the jobs would take
+    #[arg(long, default_value = "default")]
+    pub route: String,
+    /// Only the first N jobs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Estimate the lines that are in order, and only report the others
+    #[arg(long)]
+    pub skip_bad: bool,
+}
+
+/// Runs the command: it needs neither a database nor a key.
+pub fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)?;
+    let mut output = Output::new(global);
+    let estimate = estimate(args, &config, &mut std::io::stderr())?;
+    output.report(&estimate.report(output.format()))?;
+    output.finish()?;
+    Ok(ExitCode::Success)
+}
+
+/// Reads a file and sums up its jobs. Faulty lines are reported on `faults`.
+///
+/// # Errors
+/// [`Failure`] when there is no such route or the input is faulty.
+pub fn estimate(args: &Args, config: &Config, faults: &mut (dyn Write + Send)) -> anyhow::Result<Estimate> {
+    let Some(route) = config.routes.get(&args.route) else {
+        let known: Vec<&str> = config.routes.keys().map(String::as_str).collect();
+        let known = if known.is_empty() { "none is configured".to_owned() } else { known.join(", ") };
+        return Err(Failure::not_found(format!("there is no route `{}`; there are: {known}", args.route)).into());
+    };
+    let source = Source::new(args.file.as_deref());
+    let mut faults = Faults::new(source.name(), faults);
+    let (reader, _) = source.open().map_err(|error| Failure::input(format!("{}: {error}", source.name())))?;
+    let mut estimate = Estimate::new(&route.route);
+    for job in JobReader::new(reader, ReadLimits::default()) {
+        if args.limit.is_some_and(|limit| estimate.jobs >= limit) {
+            break;
+        }
+        match job {
+            Ok(job) => estimate.add(&route.route, &job.request),
+            Err(InputError::Line(fault)) => faults.report(&fault).context("reporting a faulty line")?,
+            Err(error @ InputError::Read { .. }) => {
+                return Err(Failure::input(format!("{}:{error}", source.name())).into());
+            }
+        }
+    }
+    faults.end().context("reporting faulty lines")?;
+    let (name, faulty) = (faults.file(), faults.count());
+    if faulty > 0 && !args.skip_bad {
+        let lines = faulty + estimate.jobs;
+        let message = format!("{name}: {faulty} of {lines} lines are faulty (--skip-bad estimates the others)");
+        return Err(Failure::input(message).into());
+    }
+    if estimate.jobs == 0 {
+        return Err(Failure::input(format!("{name}: there are no jobs in it")).into());
+    }
+    Ok(estimate)
+}
+
+/// The sums of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Estimate {
+    /// How many jobs there are.
+    pub jobs: u64,
+    /// For each rung, in listed order.
+    pub rungs: Vec<RungEstimate>,
+    /// Expected cost when each job goes to the first rung of its order that can take it; `None`: one of those has no
+    /// price.
+    pub as_routed: Option<NanoUsd>,
+    /// Jobs that no rung can take.
+    pub stranded: u64,
+}
+
+/// What it would come to if all jobs that a rung can take went there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RungEstimate {
+    /// `provider/model`.
+    pub target: String,
+    /// Jobs that it can take.
+    pub jobs: u64,
+    /// Jobs whose first rung it is.
+    pub first_choice: u64,
+    /// Jobs whose prompt and output cap do not fit its window.
+    pub too_large: u64,
+    /// Jobs that ask for something it lacks.
+    pub unsupported: u64,
+    /// Tokens of the prompts.
+    pub input_tokens: i64,
+    /// Tokens of the answers, as expected.
+    pub output_tokens: i64,
+    /// Expected cost; `None`: the price is unknown.
+    pub expected: Option<NanoUsd>,
+    /// Worst case of one call for each job; `None`: the price is unknown.
+    pub worst: Option<NanoUsd>,
+}
+
+impl Estimate {
+    fn new(route: &Route) -> Self {
+        let rung = |rung: &Rung| {
+            let nothing = rung.model.price.as_ref().map(|_| NanoUsd::ZERO);
+            RungEstimate {
+                target: rung.target.to_string(),
+                expected: nothing,
+                worst: nothing,
+                ..RungEstimate::default()
+            }
+        };
+        Self { jobs: 0, rungs: route.rungs.iter().map(rung).collect(), as_routed: Some(NanoUsd::ZERO), stranded: 0 }
+    }
+
+    fn add(&mut self, route: &Route, request: &ChatRequest) {
+        self.jobs += 1;
+        let job = Job {
+            id: JobId(0),
+            ready_at: Timestamp(0),
+            deadline: None,
+            max_attempts: None,
+            input_tokens: input_tokens(request),
+            max_output_tokens: request.max_tokens,
+        };
+        let mut takes = Vec::with_capacity(route.rungs.len());
+        for (rung, sums) in route.rungs.iter().zip(&mut self.rungs) {
+            let lack = lack(&rung.model.capabilities, request, &job);
+            takes.push(lack.is_none());
+            match lack {
+                Some(Lack::Window) => sums.too_large += 1,
+                Some(Lack::Ability) => sums.unsupported += 1,
+                None => sums.add(rung, &job),
+            }
+        }
+        let first = strategy::order(route, &job).into_iter().find(|index| takes.get(*index) == Some(&true));
+        match first.and_then(|index| Some((route.rungs.get(index)?, self.rungs.get_mut(index)?))) {
+            None => self.stranded += 1,
+            Some((rung, sums)) => {
+                sums.first_choice += 1;
+                let cost = rung.model.price.as_ref().map(|price| expected_cost(price, &job));
+                self.as_routed = self.as_routed.zip(cost).map(|(sum, cost)| sum + cost);
+            }
+        }
+    }
+
+    /// A row for each rung.
+    #[must_use]
+    pub fn report(&self, format: Format) -> Report {
+        let money = |amount: Option<NanoUsd>| match (amount, format) {
+            (Some(amount), _) => Cell::Money(amount),
+            (None, Format::Json) => Cell::Empty,
+            // An empty cell would be taken for nothing to pay.
+            (None, Format::Table | Format::Plain | Format::Csv) => Cell::Text("unknown".to_owned()),
+        };
+        let count = |count: u64| Cell::Count(i64::try_from(count).unwrap_or(i64::MAX));
+        let mut report = Report::new([
+            "rung",
+            "target",
+            "jobs",
+            "first_choice",
+            "too_large",
+            "unsupported",
+            "input_tokens",
+            "output_tokens",
+            "expected",
+            "worst",
+        ]);
+        for (index, rung) in (1..).zip(&self.rungs) {
+            report.row([
+                Cell::Count(index),
+                rung.target.as_str().into(),
+                count(rung.jobs),
+                count(rung.first_choice),
+                count(rung.too_large),
+                count(rung.unsupported),
+                rung.input_tokens.into(),
+                rung.output_tokens.into(),
+                money(rung.expected),
+                money(rung.worst),
+            ]);
+        }
+        let stranded = if self.stranded > 0 { format!("no rung can take {}", self.stranded) } else { String::new() };
+        report.total([
+            Cell::Empty,
+            "each job to its first choice".into(),
+            count(self.jobs),
+            count(self.jobs - self.stranded),
+            stranded.into(),
+            Cell::Empty,
+            Cell::Empty,
+            Cell::Empty,
+            money(self.as_routed),
+            Cell::Empty,
+        ]);
+        report
+    }
+}
+
+impl RungEstimate {
+    fn add(&mut self, rung: &Rung, job: &Job) {
+        self.jobs += 1;
+        self.input_tokens = self.input_tokens.saturating_add(job.input_tokens);
+        let output = job.max_output_tokens.unwrap_or(USUAL_OUTPUT_TOKENS);
+        self.output_tokens = self.output_tokens.saturating_add(output);
+        let Some(price) = &rung.model.price else { return };
+        self.expected = self.expected.map(|sum| sum + expected_cost(price, job));
+        self.worst = self.worst.map(|sum| sum + worst_cost(price, &rung.model.capabilities, job));
+    }
+}
+
+/// Why a rung cannot take a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lack {
+    Window,
+    Ability,
+}
+
+/// What the configuration knows to be missing. An adapter may find more when it translates the request.
+fn lack(capabilities: &Capabilities, request: &ChatRequest, job: &Job) -> Option<Lack> {
+    let needs = job.input_tokens.saturating_add(job.max_output_tokens.unwrap_or(1));
+    if capabilities.context_window.is_some_and(|window| needs > window) {
+        return Some(Lack::Window);
+    }
+    let has_images = || {
+        request
+            .messages
+            .iter()
+            .flat_map(|message| &message.content)
+            .any(|part| matches!(part, ContentPart::Image { .. }))
+    };
+    let wants_schema = matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. }));
+    let lacks_ability = (capabilities.tools == Some(false) && !request.tools.is_empty())
+        || (capabilities.json_schema == Some(false) && wants_schema)
+        || (capabilities.images == Some(false) && has_images());
+    lacks_ability.then_some(Lack::Ability)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = r#"
+        [providers.a]
+        dialect = "openai"
+        base_url = "http://127.0.0.1:1"
+        [models."a/cheap"]
+        price = { input = "1", output = "2" }
+        context_window = 1000
+        [models."a/dear"]
+        price = { input = "10", output = "20" }
+        images = false
+        [routes.default]
+        rungs = ["a/dear", "a/cheap", "a/free"]
+    "#;
+
+    fn estimate_of(lines: &str, args: &[&str]) -> Result<Estimate, String> {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Command {
+            #[command(flatten)]
+            args: Args,
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (config, file) = (dir.path().join("sluice.toml"), dir.path().join("jobs.jsonl"));
+        std::fs::write(&config, CONFIG).unwrap();
+        std::fs::write(&file, lines).unwrap();
+        let config = Config::load_with(Some(&config), [], Keys::Ignored).unwrap();
+        let args = Command::try_parse_from([&["estimate", file.to_str().unwrap()], args].concat()).unwrap().args;
+        estimate(&args, &config, &mut std::io::sink()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn each_rung_has_its_sums_and_an_unknown_price_is_no_price() {
+        let large = format!("{{\"prompt\":\"{}\",\"max_tokens\":100}}\n", "word ".repeat(2_000));
+        let small = "{\"prompt\":\"word\",\"max_tokens\":100}\n".repeat(2);
+        let found = estimate_of(&(large + &small), &[]).unwrap();
+        let [dear, cheap, free] = found.rungs.as_slice() else { panic!("{found:?}") };
+        assert_eq!((found.jobs, found.stranded), (3, 0));
+        assert_eq!((dear.jobs, dear.first_choice, dear.too_large), (3, 1, 0));
+        assert_eq!((cheap.jobs, cheap.first_choice, cheap.too_large), (2, 2, 1));
+        assert_eq!((free.jobs, free.expected, free.worst), (3, None, None));
+        assert_eq!((cheap.output_tokens, dear.output_tokens), (200, 300));
+        // In nano-dollars: a thousand for a token of input, two thousand for one of output.
+        assert_eq!(cheap.expected, Some(NanoUsd(cheap.input_tokens * 1_000 + 200 * 2_000)));
+        assert!(cheap.worst > cheap.expected);
+        assert!(found.as_routed > cheap.expected && found.as_routed < dear.expected);
+        let shown = serde_json::to_value(found.report(Format::Json)).unwrap();
+        assert_eq!((&shown[2]["expected"], &shown[2]["target"]), (&serde_json::Value::Null, &"a/free".into()));
+    }
+
+    #[test]
+    fn what_a_rung_lacks_is_counted_apart() {
+        let image = r#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x.example/a.png"}}]}]}"#;
+        let found = estimate_of(image, &[]).unwrap();
+        assert_eq!((found.rungs[0].unsupported, found.rungs[0].jobs), (1, 0));
+        // A picture is a thousand tokens, which the small window does not hold; the price of the third is unknown.
+        assert_eq!((found.rungs[1].too_large, found.as_routed), (1, None));
+    }
+
+    #[test]
+    fn faulty_lines_and_unknown_routes_are_refused() {
+        let lines = "{\"prompt\":\"a\"}\n{}\n";
+        assert!(
+            estimate_of(lines, &[]).unwrap_err().ends_with("1 of 2 lines are faulty (--skip-bad estimates the others)")
+        );
+        assert_eq!(estimate_of(lines, &["--skip-bad"]).unwrap().jobs, 1);
+        assert_eq!(estimate_of(lines, &["--limit", "1"]).unwrap().jobs, 1);
+        assert!(estimate_of("", &[]).unwrap_err().ends_with("there are no jobs in it"));
+        assert!(estimate_of(lines, &["--route", "x"]).unwrap_err().ends_with("there are: default"));
+    }
+}

@@ -1,0 +1,44 @@
+//! Telling of faulty lines: the first in full, the others as a count.
+
+use crate::input::LineError;
+use std::io::{self, Write};
+
+/// Faults that are reported in full.
+const MOST: u64 = 100;
+
+/// The faulty lines of one file.
+pub(super) struct Faults<'a> {
+    file: String,
+    writer: &'a mut (dyn Write + Send),
+    count: u64,
+}
+
+impl<'a> Faults<'a> {
+    pub(super) fn new(file: String, writer: &'a mut (dyn Write + Send)) -> Self {
+        Self { file, writer, count: 0 }
+    }
+
+    /// The file's name in messages.
+    pub(super) fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// How many there were.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// `FILE:LINE: FIELD: REASON`
+    pub(super) fn report(&mut self, fault: &LineError) -> io::Result<()> {
+        self.count += 1;
+        if self.count <= MOST { writeln!(self.writer, "{}:{fault}", self.file) } else { Ok(()) }
+    }
+
+    /// Says how many were not reported.
+    pub(super) fn end(&mut self) -> io::Result<()> {
+        match self.count.checked_sub(MOST) {
+            Some(more @ 1..) => writeln!(self.writer, "{}: {more} more faulty lines", self.file),
+            _ => Ok(()),
+        }
+    }
+}

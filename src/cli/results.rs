@@ -1,0 +1,391 @@
+//! `sluice results`: a batch as OpenAI-batch output lines.
+
+use super::GlobalArgs;
+use super::context::Context;
+use super::failure::Failure;
+use super::out_file::OutFile;
+use super::output::{Format, OutputError};
+use crate::domain::NanoUsd;
+use crate::exit_code::ExitCode;
+use crate::store::Store;
+use crate::store::results::{EXPORT_PAGE, Ending, ExportedJob, HttpError};
+use anyhow::Context as _;
+use futures_util::TryStreamExt as _;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Arguments of `sluice results`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Which batch
+    pub batch: String,
+    /// Where the answers go, in place of standard output. The file appears when it is complete
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Where failed and cancelled jobs go, as error lines; without it they are only counted (with --format csv they
+    /// stand among the others)
+    #[arg(long, value_name = "FILE")]
+    pub errors: Option<PathBuf>,
+    /// Replace files that exist
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// How many jobs ended in which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// With an answer.
+    pub succeeded: u64,
+    /// Without one.
+    pub failed: u64,
+    /// Cancelled.
+    pub cancelled: u64,
+    /// Not yet.
+    pub unfinished: u64,
+}
+
+impl Counts {
+    /// Every job of the batch.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.succeeded + self.failed + self.cancelled + self.unfinished
+    }
+
+    /// What a script should take from it.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        if self.unfinished > 0 {
+            ExitCode::Failure
+        } else if self.failed + self.cancelled > 0 {
+            ExitCode::JobsFailed
+        } else {
+            ExitCode::Success
+        }
+    }
+}
+
+/// What is not among the answers: `2 failed, 1 cancelled, 3 not finished`; empty when all are.
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [(self.failed, "failed"), (self.cancelled, "cancelled"), (self.unfinished, "not finished")];
+        let told: Vec<String> =
+            parts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+        f.write_str(&told.join(", "))
+    }
+}
+
+/// Runs the command.
+pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let mut context = Context::open(global).await?;
+    let is_csv = context.output.format() == Format::Csv;
+    let mut answers = open(args.output.as_deref(), args.force)?;
+    let mut errors = open(args.errors.as_deref(), args.force)?;
+    let counts = {
+        let answers: &mut (dyn Write + Send) = match &mut answers {
+            Some(file) => file,
+            None => context.output.writer(),
+        };
+        let errors = errors.as_mut().map(|file| file as &mut (dyn Write + Send));
+        export(&args.batch, &context.store, is_csv, answers, errors).await?
+    };
+    context.output.finish()?;
+    for file in [answers, errors].into_iter().flatten() {
+        file.finish()?;
+    }
+    context.close().await?;
+    if counts.total() > counts.succeeded && !global.quiet {
+        let hint = match (args.errors.is_none() && !is_csv, counts.failed + counts.cancelled) {
+            (true, 1..) => " (--errors FILE says why)",
+            _ => "",
+        };
+        // When standard error is gone too, the exit status has to do.
+        let _ = writeln!(
+            io::stderr(),
+            "batch {}: {} of {} jobs have an answer; {counts}{hint}",
+            args.batch,
+            counts.succeeded,
+            counts.total()
+        );
+    }
+    Ok(counts.exit_code())
+}
+
+fn open(path: Option<&Path>, force: bool) -> anyhow::Result<Option<OutFile>> {
+    path.filter(|path| *path != Path::new("-")).map(|path| OutFile::create(path, force)).transpose()
+}
+
+/// Writes the jobs of a batch that ended, in the order in which they were enqueued, however many there are.
+///
+/// # Errors
+/// [`Failure`] when there is no such batch.
+pub async fn export<'a>(
+    batch: &str,
+    store: &Store,
+    is_csv: bool,
+    answers: &'a mut (dyn Write + Send),
+    errors: Option<&'a mut (dyn Write + Send)>,
+) -> anyhow::Result<Counts> {
+    let mut export = Export { is_csv, answers, errors, counts: Counts::default() };
+    let mut after = 0;
+    loop {
+        let mut read = 0;
+        let mut jobs = std::pin::pin!(store.export_batch(batch, after));
+        while let Some(job) = jobs.try_next().await? {
+            read += 1;
+            after = job.job;
+            export.take(&job)?;
+        }
+        if read < EXPORT_PAGE {
+            break;
+        }
+    }
+    if export.counts.total() == 0 {
+        return Err(Failure::not_found(format!("there is no batch `{batch}`")).into());
+    }
+    Ok(export.counts)
+}
+
+/// An export under way.
+struct Export<'a> {
+    is_csv: bool,
+    answers: &'a mut (dyn Write + Send),
+    errors: Option<&'a mut (dyn Write + Send)>,
+    counts: Counts,
+}
+
+impl Export<'_> {
+    fn take(&mut self, job: &ExportedJob) -> anyhow::Result<()> {
+        if self.is_csv && self.counts.total() == 0 {
+            write_record(self.answers, CSV_COLUMNS)?;
+            if let Some(errors) = &mut self.errors {
+                write_record(*errors, CSV_COLUMNS)?;
+            }
+        }
+        match job.ending {
+            None => self.counts.unfinished += 1,
+            Some(Ending::Succeeded { .. }) => {
+                self.counts.succeeded += 1;
+                return write_job(job, self.is_csv, self.answers);
+            }
+            Some(Ending::Failed { .. }) => self.counts.failed += 1,
+            Some(Ending::Cancelled) => self.counts.cancelled += 1,
+        }
+        match &mut self.errors {
+            _ if job.ending.is_none() => Ok(()),
+            Some(errors) => write_job(job, self.is_csv, *errors),
+            // A table tells them apart by their state; lines of answers would be taken for answers.
+            None if self.is_csv => write_job(job, self.is_csv, self.answers),
+            None => Ok(()),
+        }
+    }
+}
+
+fn write_job(job: &ExportedJob, is_csv: bool, writer: &mut dyn Write) -> anyhow::Result<()> {
+    if is_csv {
+        return write_record(writer, csv_fields(job)?);
+    }
+    let line = serde_json::to_string(&Line::of(job)?)?;
+    writeln!(writer, "{line}").map_err(|error| OutputError(error).into())
+}
+
+/// A line of an OpenAI-batch output or error file. `sluice` is ours; consumers of the format pass over it.
+#[derive(Serialize)]
+struct Line<'a> {
+    id: String,
+    custom_id: String,
+    response: Option<Response<'a>>,
+    error: Option<LineFault<'a>>,
+    sluice: Served<'a>,
+}
+
+#[derive(Serialize)]
+struct Response<'a> {
+    status_code: i16,
+    request_id: Option<&'a str>,
+    body: Box<RawValue>,
+}
+
+#[derive(Serialize)]
+struct LineFault<'a> {
+    code: &'a str,
+    message: &'a str,
+}
+
+/// Who answered, and for how much.
+#[derive(Serialize)]
+struct Served<'a> {
+    job: i64,
+    provider: Option<&'a str>,
+    model: Option<&'a str>,
+    attempts: i16,
+    /// Dollars as an exact decimal number; null when the price is unknown.
+    cost: Option<String>,
+    repaired: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<Box<RawValue>>,
+}
+
+/// The body of an HTTP error, as OpenAI writes it.
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: ErrorDetail<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorDetail<'a> {
+    message: &'a str,
+    r#type: &'a str,
+    param: Option<()>,
+    code: Option<&'a str>,
+}
+
+impl<'a> Line<'a> {
+    fn of(job: &'a ExportedJob) -> anyhow::Result<Self> {
+        let (response, error) = match &job.ending {
+            Some(Ending::Succeeded { response }) => {
+                let body = raw(response.as_deref().unwrap_or("null"))?;
+                (Some(Response { status_code: 200, request_id: job.request_id.as_deref(), body }), None)
+            }
+            Some(Ending::Failed { class, reason, http: Some(http) }) => {
+                let HttpError { status, code, message } = http;
+                let error = ErrorDetail {
+                    message: message.as_deref().unwrap_or(reason),
+                    r#type: class,
+                    param: None,
+                    code: code.as_deref(),
+                };
+                let body = to_raw_value(&ErrorBody { error })?;
+                (Some(Response { status_code: *status, request_id: job.request_id.as_deref(), body }), None)
+            }
+            Some(Ending::Failed { class, reason, http: None }) => {
+                (None, Some(LineFault { code: class, message: reason }))
+            }
+            Some(Ending::Cancelled) => {
+                (None, Some(LineFault { code: "job_cancelled", message: "The job was cancelled." }))
+            }
+            None => (None, Some(LineFault { code: "job_unfinished", message: "The job is not finished." })),
+        };
+        let class = match &job.ending {
+            Some(Ending::Failed { class, .. }) => Some(class.as_str()),
+            Some(Ending::Succeeded { .. } | Ending::Cancelled) | None => None,
+        };
+        Ok(Self {
+            id: format!("batch_req_{}", job.job),
+            custom_id: custom_id(job),
+            response,
+            error,
+            sluice: Served {
+                job: job.job,
+                provider: job.provider.as_deref(),
+                model: job.model.as_deref(),
+                attempts: job.attempts,
+                cost: job.cost.map(decimal),
+                repaired: job.repaired,
+                class,
+                metadata: job.metadata.as_deref().map(raw).transpose()?,
+            },
+        })
+    }
+}
+
+fn raw(json: &str) -> anyhow::Result<Box<RawValue>> {
+    RawValue::from_string(json.to_owned()).context("a stored value is not JSON")
+}
+
+/// Consumers join on it, so each line has one.
+fn custom_id(job: &ExportedJob) -> String {
+    job.custom_id.clone().unwrap_or_else(|| format!("job-{}", job.job))
+}
+
+/// Dollars as a decimal number.
+fn decimal(cost: NanoUsd) -> String {
+    cost.to_string().replacen('$', "", 1)
+}
+
+const CSV_COLUMNS: [&str; 12] = [
+    "job",
+    "custom_id",
+    "state",
+    "answer",
+    "provider",
+    "model",
+    "attempts",
+    "cost",
+    "repaired",
+    "error_class",
+    "error",
+    "request_id",
+];
+
+fn csv_fields(job: &ExportedJob) -> anyhow::Result<[String; 12]> {
+    let (state, answer, class, reason) = match &job.ending {
+        Some(Ending::Succeeded { response }) => ("succeeded", text_of(response.as_deref())?, "", ""),
+        Some(Ending::Failed { class, reason, .. }) => ("failed", None, class.as_str(), reason.as_str()),
+        Some(Ending::Cancelled) => ("cancelled", None, "", ""),
+        None => ("unfinished", None, "", ""),
+    };
+    Ok([
+        job.job.to_string(),
+        custom_id(job),
+        state.to_owned(),
+        answer.unwrap_or_default(),
+        job.provider.clone().unwrap_or_default(),
+        job.model.clone().unwrap_or_default(),
+        job.attempts.to_string(),
+        job.cost.map(decimal).unwrap_or_default(),
+        job.repaired.to_string(),
+        class.to_owned(),
+        reason.to_owned(),
+        job.request_id.clone().unwrap_or_default(),
+    ])
+}
+
+/// The text of a chat completion.
+fn text_of(response: Option<&str>) -> anyhow::Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct Completion {
+        #[serde(default)]
+        choices: Vec<Choice>,
+    }
+    #[derive(Deserialize)]
+    struct Choice {
+        message: Message,
+    }
+    #[derive(Deserialize)]
+    struct Message {
+        content: Option<String>,
+    }
+    let Some(response) = response else { return Ok(None) };
+    let completion: Completion = serde_json::from_str(response).context("a stored answer is no chat completion")?;
+    Ok(completion.choices.into_iter().next().and_then(|choice| choice.message.content))
+}
+
+fn write_record(writer: &mut dyn Write, fields: impl IntoIterator<Item = impl AsRef<[u8]>>) -> anyhow::Result<()> {
+    let mut record = csv::Writer::from_writer(Vec::new());
+    record.write_record(fields)?;
+    let line = record.into_inner().context("writing a record")?;
+    writer.write_all(&line).map_err(|error| OutputError(error).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_status_says_whether_all_jobs_have_answers() {
+        let counts = |succeeded, failed, cancelled, unfinished| Counts { succeeded, failed, cancelled, unfinished };
+        for (counts, code, words) in [
+            (counts(3, 0, 0, 0), ExitCode::Success, ""),
+            (counts(3, 1, 0, 0), ExitCode::JobsFailed, "1 failed"),
+            (counts(0, 1, 2, 0), ExitCode::JobsFailed, "1 failed, 2 cancelled"),
+            (counts(3, 1, 0, 4), ExitCode::Failure, "1 failed, 4 not finished"),
+        ] {
+            assert_eq!((counts.exit_code(), counts.to_string().as_str()), (code, words));
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `sluice worker`: the daemon.
+
+use super::GlobalArgs;
+use super::context::Context;
+use crate::config::Config;
+use crate::exit_code::ExitCode;
+use crate::http;
+use crate::shutdown::Signals;
+use crate::systemd::Notifier;
+use crate::worker::gate::ProviderSetup;
+use crate::worker::plan::{Blueprint, Plan, ProviderPlan};
+use crate::worker::{Settings, Worker};
+
+/// Claims jobs and works on them until it is told to stop.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Args {
+    /// Stop when nothing is left to do: no job is ready, running or waiting for a retry
+    #[arg(long)]
+    pub drain: bool,
+}
+
+/// What the configuration means for a worker.
+#[must_use]
+pub fn blueprint(config: &Config) -> Blueprint {
+    let providers = config.providers.iter().map(|(name, provider)| {
+        let setup = ProviderSetup {
+            bucket: provider.bucket.clone(),
+            breaker: provider.breaker,
+            recheck: provider.recheck,
+            models: Vec::new(),
+        };
+        (name.clone(), ProviderPlan { endpoint: provider.endpoint.clone(), setup })
+    });
+    Blueprint {
+        buckets: config.buckets.clone(),
+        providers: providers.collect(),
+        routes: config.routes.values().map(|route| (route.route.clone(), route.timeouts.clone())).collect(),
+    }
+}
+
+/// How the configuration wants the worker to work.
+#[must_use]
+pub fn settings(config: &Config, until_done: bool) -> Settings {
+    Settings {
+        max_in_flight: config.worker.max_in_flight,
+        drain_timeout: config.worker.drain_timeout,
+        max_crashes: config.worker.max_crashes,
+        until_done,
+        only_batch: None,
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Everything that keeps it from starting; once it works it returns normally.
+pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let context = Context::open_for_work(global).await?;
+    let (store, config) = (&context.store, &context.config);
+    config.require_providers()?;
+    let signals = Signals::listen()?;
+    let listener = match config.http.listen {
+        Some(listen) => match http::bind(listen).await {
+            Ok(listener) => Some(listener),
+            Err(error) if config.http.chosen => return Err(error),
+            Err(error) => {
+                tracing::warn!(error = %error, "going on without the HTTP endpoints");
+                None
+            }
+        },
+        None => None,
+    };
+    let worker = Worker::register(store.clone(), Plan::new(&blueprint(config))?, settings(config, args.drain)).await?;
+    if let Some(listener) = listener {
+        let observer = worker.observer();
+        tokio::spawn(async move {
+            if let Err(error) = http::serve(listener, observer).await {
+                tracing::error!(error = %error, "the HTTP server ended");
+            }
+        });
+    }
+    let notifier = Notifier::new();
+    let (stop, hurry) = (signals.stop.clone(), signals.hurry.clone());
+    worker
+        .run(async move { stop.cancelled().await }, async move { hurry.cancelled().await }, move |sign| {
+            notifier.sign(sign)
+        })
+        .await;
+    context.close().await?;
+    Ok(ExitCode::Success)
+}

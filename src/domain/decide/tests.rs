@@ -1,0 +1,832 @@
+//! The decision, case by case and then in worlds that do their worst.
+
+use super::ending::MOST_ATTEMPTS;
+use super::*;
+use crate::domain::price::Price;
+use crate::domain::validation::Rules;
+use crate::domain::{Capabilities, JobId, Model, Outcome, Remedy, SoftFailure, Strategy, Target};
+use ErrorClass as Class;
+use proptest::prelude::*;
+use proptest::strategy::Strategy as Values;
+
+const NOW: Timestamp = Timestamp(1_000_000_000);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+
+fn job() -> Job {
+    let (id, ready_at) = (JobId(7), NOW);
+    Job { id, ready_at, deadline: None, max_attempts: None, input_tokens: 100, max_output_tokens: None }
+}
+
+/// A route of so many rungs, `p/0` the cheapest, that falls back on everything and has ten minutes of patience.
+fn route(rungs: usize) -> Route {
+    let rung = |index: usize| Rung {
+        target: Target { provider: "p".into(), model: index.to_string() },
+        model: Model { price: None::<Price>, capabilities: Capabilities::default() },
+        total_timeout: MINUTE,
+    };
+    Route {
+        name: "r".into(),
+        rungs: (0..rungs).map(rung).collect(),
+        strategy: Strategy::Priority,
+        patience: Patience::For(MINUTE * 10),
+        max_attempts: 6,
+        fallback_on: Class::ALL.iter().copied().collect(),
+        rules: Rules::default(),
+    }
+}
+
+fn without(mut route: Route, classes: &[Class]) -> Route {
+    route.fallback_on.retain(|class| !classes.contains(class));
+    route
+}
+
+fn failed(rung: usize, class: Class) -> Attempt {
+    Attempt { rung: Some(rung), outcome: Outcome::Failed(class), ended_at: NOW, retry_at: None }
+}
+
+fn rejected(rung: usize, kind: SoftFailure) -> Attempt {
+    Attempt { rung: Some(rung), outcome: Outcome::Rejected(kind), ended_at: NOW, retry_at: None }
+}
+
+fn closed(reason: Closed, wait: Duration) -> RungHealth {
+    RungHealth::Closed { reason, since: NOW, until: NOW + wait }
+}
+
+/// Decides at `now` with the rungs in listed order, all open.
+fn after(route: &Route, history: &[Attempt], now: Timestamp) -> Step {
+    let order: Vec<usize> = (0..route.rungs.len()).collect();
+    decide(&job(), route, &order, history, &vec![RungHealth::Open; route.rungs.len()], now)
+}
+
+/// Decides for a job without history.
+fn fresh(route: &Route, health: &[RungHealth]) -> Step {
+    let order: Vec<usize> = (0..route.rungs.len()).collect();
+    decide(&job(), route, &order, &[], health, NOW)
+}
+
+/// The rung that is called once every wait is over.
+fn next_call(route: &Route, history: &[Attempt]) -> Option<usize> {
+    let mut now = NOW;
+    for _ in 0..10 {
+        match after(route, history, now) {
+            Step::Call { rung, .. } => return Some(rung),
+            Step::Wait { until, .. } => now = until,
+            Step::Finish(_) => return None,
+        }
+    }
+    panic!("waits without end")
+}
+
+fn called(step: &Step) -> Option<usize> {
+    match step {
+        Step::Call { rung, .. } => Some(*rung),
+        Step::Wait { .. } | Step::Finish(_) => None,
+    }
+}
+
+fn wait_until(step: &Step) -> Option<Timestamp> {
+    match step {
+        Step::Wait { until, .. } => Some(*until),
+        Step::Call { .. } | Step::Finish(_) => None,
+    }
+}
+
+fn failure(step: &Step) -> Option<(Class, &str)> {
+    match step {
+        Step::Finish(Ending::Failed { class, reason }) => Some((*class, reason)),
+        Step::Finish(Ending::Succeeded) | Step::Call { .. } | Step::Wait { .. } => None,
+    }
+}
+
+// === Where to begin ===
+
+#[test]
+fn a_fresh_job_calls_the_first_rung_of_its_order() {
+    assert_eq!(fresh(&route(2), &[RungHealth::Open, RungHealth::Open]), Step::Call { rung: 0, skipped: vec![] });
+    let health = [RungHealth::Open, RungHealth::Open];
+    let step = decide(&job(), &route(2), &[1, 0], &[], &health, NOW);
+    assert_eq!(step, Step::Call { rung: 1, skipped: vec![] });
+}
+
+#[test]
+fn an_order_that_does_not_fit_the_route_is_survived() {
+    assert_eq!(called(&decide(&job(), &route(1), &[9, usize::MAX, 0], &[], &[], NOW)), Some(0));
+    let (class, reason) = (Class::InvalidRequest, "no rung is left: the route has no rungs");
+    assert_eq!(failure(&decide(&job(), &route(0), &[], &[], &[], NOW)), Some((class, reason)));
+}
+
+// === Closed rungs and patience ===
+
+#[test]
+fn a_job_waits_for_a_cheaper_rung_within_its_patience() {
+    let step = fresh(&route(2), &[closed(Closed::RateLimit, MINUTE), RungHealth::Open]);
+    let until = NOW + MINUTE;
+    assert_eq!(step, Step::Wait { until, rung: 0, why: Skip::Closed { reason: Closed::RateLimit, until } });
+}
+
+#[test]
+fn a_job_takes_the_dearer_rung_when_the_wait_exceeds_its_patience() {
+    let step = fresh(&route(2), &[closed(Closed::RateLimit, HOUR), RungHealth::Open]);
+    let why = Skip::Closed { reason: Closed::RateLimit, until: NOW + HOUR };
+    assert_eq!(step, Step::Call { rung: 1, skipped: vec![(0, why)] });
+}
+
+#[test]
+fn patience_zero_never_waits_for_a_cheaper_rung() {
+    let route = Route { patience: Patience::For(Duration::ZERO), ..route(2) };
+    for reason in [Closed::RateLimit, Closed::Concurrency, Closed::Breaker, Closed::Paused] {
+        let health = [closed(reason, Duration::from_millis(1)), RungHealth::Open];
+        assert_eq!(called(&fresh(&route, &health)), Some(1), "{reason}");
+        // Not even when clocks differ.
+        let until = NOW + MINUTE;
+        let ahead = [RungHealth::Closed { reason, since: NOW + SECOND, until }, RungHealth::Open];
+        assert_eq!(called(&fresh(&route, &ahead)), Some(1), "{reason}");
+    }
+}
+
+#[test]
+fn patience_without_end_never_takes_the_dearer_rung_for_a_wait() {
+    let route = Route { patience: Patience::Forever, ..route(2) };
+    for reason in [Closed::RateLimit, Closed::Concurrency, Closed::Breaker, Closed::Paused] {
+        let health = [closed(reason, HOUR * 1_000), RungHealth::Open];
+        assert_eq!(wait_until(&fresh(&route, &health)), Some(NOW + HOUR * 1_000), "{reason}");
+    }
+}
+
+#[test]
+fn patience_runs_from_when_the_rung_closed() {
+    let health =
+        [RungHealth::Closed { reason: Closed::Breaker, since: NOW, until: NOW + MINUTE * 11 }, RungHealth::Open];
+    let waited = |job: &Job, now| called(&decide(job, &route(2), &[0, 1], &[], &health, now));
+    assert_eq!(waited(&job(), NOW + MINUTE), Some(1), "opens after the patience ends");
+    let soon = [
+        RungHealth::Closed { reason: Closed::Breaker, since: NOW - MINUTE * 9, until: NOW + MINUTE / 2 },
+        RungHealth::Open,
+    ];
+    let old = Job { ready_at: NOW - HOUR, ..job() };
+    assert_eq!(wait_until(&decide(&old, &route(2), &[0, 1], &[], &soon, NOW)), Some(NOW + MINUTE / 2));
+    assert_eq!(called(&decide(&old, &route(2), &[0, 1], &[], &soon, NOW + MINUTE / 4)), None);
+    let long = [
+        RungHealth::Closed { reason: Closed::Breaker, since: NOW - MINUTE * 10, until: NOW + SECOND },
+        RungHealth::Open,
+    ];
+    assert_eq!(called(&decide(&old, &route(2), &[0, 1], &[], &long, NOW)), Some(1), "patience is over");
+    // A job that came late has its whole patience before it.
+    assert_eq!(called(&decide(&job(), &route(2), &[0, 1], &[], &long, NOW)), None);
+}
+
+#[test]
+fn a_deadline_leaves_time_for_a_call_after_the_wait() {
+    let due = |wait| Job { deadline: Some(NOW + wait), ..job() };
+    let health = [closed(Closed::RateLimit, MINUTE), RungHealth::Open];
+    let step = |job: &Job| decide(job, &route(2), &[0, 1], &[], &health, NOW);
+    assert_eq!(wait_until(&step(&due(MINUTE * 2))), Some(NOW + MINUTE));
+    assert_eq!(called(&step(&due(MINUTE + SECOND))), Some(1));
+}
+
+#[test]
+fn a_dearer_rung_needs_a_route_that_falls_back_on_the_reason() {
+    for (reason, classes) in [
+        (Closed::RateLimit, &[Class::RateLimit][..]),
+        (Closed::Concurrency, &[Class::RateLimit]),
+        (
+            Closed::Breaker,
+            &[
+                Class::ServerError,
+                Class::Overloaded,
+                Class::Timeout,
+                Class::Network,
+                Class::Unreachable,
+                Class::SoftFailure,
+            ],
+        ),
+        (Closed::QuotaExhausted, &[Class::QuotaExhausted]),
+        (Closed::Auth, &[Class::Auth]),
+        (Closed::Model, &[Class::NotFound, Class::Permission]),
+    ] {
+        let health = [closed(reason, HOUR), RungHealth::Open];
+        assert_eq!(called(&fresh(&without(route(2), classes), &health)), None, "{reason}");
+        for &class in classes {
+            let others: Vec<Class> = Class::ALL.iter().copied().filter(|&other| other != class).collect();
+            assert_eq!(called(&fresh(&without(route(2), &others), &health)), Some(1), "{reason}, {class}");
+        }
+    }
+    let health = [closed(Closed::Paused, HOUR), RungHealth::Open];
+    assert_eq!(called(&fresh(&without(route(2), Class::ALL), &health)), Some(1));
+}
+
+#[test]
+fn waiting_for_money_keys_and_models_is_pointless() {
+    let route = Route { patience: Patience::Forever, ..route(2) };
+    for reason in [Closed::QuotaExhausted, Closed::Auth, Closed::Model] {
+        assert_eq!(called(&fresh(&route, &[closed(reason, SECOND), RungHealth::Open])), Some(1), "{reason}");
+        // With nowhere else to go there is nothing but to wait.
+        let health = [closed(reason, MINUTE), closed(reason, SECOND)];
+        assert_eq!(wait_until(&fresh(&route, &health)), Some(NOW + SECOND), "{reason}");
+    }
+}
+
+#[test]
+fn a_job_wakes_for_whichever_rung_opens_first() {
+    let health = [closed(Closed::Auth, HOUR), closed(Closed::RateLimit, MINUTE), closed(Closed::Breaker, SECOND)];
+    // The third may not be taken before the second, for which there is patience.
+    assert_eq!(wait_until(&fresh(&route(3), &health)), Some(NOW + MINUTE));
+    let route = Route { patience: Patience::For(Duration::ZERO), ..route(3) };
+    assert_eq!(wait_until(&fresh(&route, &health)), Some(NOW + SECOND));
+}
+
+#[test]
+fn a_closure_that_is_over_is_none() {
+    let health = [RungHealth::Closed { reason: Closed::Breaker, since: NOW - HOUR, until: NOW }];
+    assert_eq!(called(&fresh(&route(1), &health)), Some(0));
+}
+
+// === What each failure calls for ===
+
+#[test]
+fn each_failure_is_tried_again_and_passed_on_as_its_remedy_says() {
+    for &class in Class::ALL {
+        let tries_here = (1..5).find(|&times| next_call(&route(2), &vec![failed(0, class); times]) != Some(0));
+        let then = next_call(&route(2), &vec![failed(0, class); tries_here.unwrap_or(4)]);
+        let expected = match class.remedy() {
+            Remedy::WaitForGate(_) => (None, Some(0)),
+            Remedy::RetrySame { tries } => (Some(usize::try_from(tries).unwrap() + 1), Some(1)),
+            Remedy::NextRung | Remedy::LargerWindow => (Some(1), Some(1)),
+            Remedy::End => (Some(1), None),
+        };
+        assert_eq!((tries_here, then), expected, "{class}");
+    }
+}
+
+#[test]
+fn a_route_that_does_not_fall_back_stays_or_ends() {
+    for &class in Class::ALL {
+        let route = without(route(2), &[class]);
+        let step = next_call(&route, &[failed(0, class)]);
+        match class.remedy() {
+            Remedy::WaitForGate(_) => assert_eq!(step, Some(0), "{class}"),
+            Remedy::RetrySame { .. } => {
+                assert_eq!(next_call(&route, &vec![failed(0, class); 5]), Some(0), "{class}");
+            }
+            Remedy::NextRung | Remedy::LargerWindow | Remedy::End => assert_eq!(step, None, "{class}"),
+        }
+    }
+}
+
+#[test]
+fn each_unusable_answer_is_tried_again_or_passed_on_as_its_remedy_says() {
+    for &kind in SoftFailure::ALL {
+        let again = next_call(&route(2), &[rejected(0, kind)]) == Some(0);
+        assert_eq!(again, kind.remedy() == Remedy::RetrySame { tries: 1 }, "{kind}");
+        assert_eq!(next_call(&route(2), &[rejected(0, kind), rejected(0, kind)]), Some(1), "{kind}");
+        let stays = without(route(2), &[Class::SoftFailure]);
+        assert_eq!(next_call(&stays, &vec![rejected(0, kind); 5]), Some(0), "{kind}");
+    }
+}
+
+#[test]
+fn failures_of_different_classes_add_up_on_a_rung() {
+    let history = [failed(0, Class::ServerError), failed(0, Class::Network), failed(0, Class::Timeout)];
+    assert_eq!(next_call(&route(2), &history[..2]), Some(0));
+    assert_eq!(next_call(&route(2), &history), Some(1));
+}
+
+#[test]
+fn a_retry_waits_for_its_backoff_and_the_dearer_rung_waits_too() {
+    let step = after(&route(2), &[failed(0, Class::ServerError)], NOW);
+    let until = NOW + crate::domain::backoff::delay(job().id, 1);
+    assert_eq!(step, Step::Wait { until, rung: 0, why: Skip::BackingOff { until } });
+    assert_eq!(called(&after(&route(2), &[failed(0, Class::ServerError)], until)), Some(0));
+}
+
+#[test]
+fn a_retry_waits_as_long_as_the_provider_asked() {
+    let asked = |wait| [Attempt { retry_at: Some(NOW + wait), ..failed(0, Class::Overloaded) }];
+    assert_eq!(wait_until(&after(&route(2), &asked(MINUTE * 5), NOW)), Some(NOW + MINUTE * 5));
+    // Longer than there is patience for: it is passed as if it had failed often enough.
+    assert_eq!(called(&after(&route(2), &asked(MINUTE * 11), NOW)), Some(1));
+    let patient = Route { patience: Patience::Forever, ..route(2) };
+    assert_eq!(wait_until(&after(&patient, &asked(MINUTE * 11), NOW)), Some(NOW + MINUTE * 11));
+}
+
+#[test]
+fn a_retry_that_is_due_later_than_the_rung_opens_is_what_patience_is_asked_for() {
+    let route = Route { patience: Patience::For(SECOND * 30), ..route(2) };
+    let history = [Attempt { retry_at: Some(NOW + SECOND * 50), ..failed(0, Class::Overloaded) }];
+    let health = [closed(Closed::Breaker, SECOND * 10), RungHealth::Open];
+    assert_eq!(called(&decide(&job(), &route, &[0, 1], &history, &health, NOW)), Some(1));
+}
+
+#[test]
+fn a_prompt_that_is_too_long_moves_only_to_a_larger_window() {
+    let mut route = route(5);
+    for (rung, window) in route.rungs.iter_mut().zip([Some(8_000), Some(4_000), Some(8_000), None, Some(128_000)]) {
+        rung.model.capabilities.context_window = window;
+    }
+    let step = after(&route, &[failed(0, Class::ContextLength)], NOW);
+    let skip = |rung| (rung, Skip::Failed(Class::ContextLength));
+    assert_eq!(step, Step::Call { rung: 3, skipped: vec![skip(0), skip(1), skip(2)] });
+    // A window that nobody knows says nothing about the others.
+    let step = after(&route, &[failed(3, Class::ContextLength)], NOW);
+    assert_eq!(called(&step), Some(0));
+}
+
+#[test]
+fn the_attempt_of_a_target_that_left_the_route_only_counts() {
+    let gone = |class| Attempt { rung: None, ..failed(0, class) };
+    assert_eq!(called(&after(&route(1), &[gone(Class::NotFound), gone(Class::ServerError)], NOW)), Some(0));
+    assert!(failure(&after(&route(1), &vec![gone(Class::ServerError); 6], NOW)).is_some());
+    let beyond = Attempt { rung: Some(99), ..failed(0, Class::ContextLength) };
+    assert_eq!(called(&after(&without(route(1), Class::ALL), &[beyond], NOW)), Some(0));
+}
+
+// === Waiting ===
+
+#[test]
+fn a_wait_never_uses_up_an_attempt() {
+    for class in [Class::RateLimit, Class::RateLimitDaily, Class::RampLimit, Class::QuotaExhausted, Class::Auth] {
+        let mut history = vec![failed(0, class); 900];
+        assert_eq!(next_call(&route(1), &history), Some(0), "{class}");
+        history.extend(vec![failed(0, Class::ServerError); 5]);
+        assert_eq!(next_call(&route(1), &history), Some(0), "{class}");
+        history.push(failed(0, Class::ServerError));
+        assert_eq!(next_call(&route(1), &history), None, "{class}");
+    }
+}
+
+#[test]
+fn an_abandoned_attempt_never_uses_up_an_attempt() {
+    assert_eq!(next_call(&route(1), &vec![failed(0, Class::Abandoned); 50]), Some(0));
+}
+
+#[test]
+fn a_wait_that_the_provider_asked_for_is_kept_although_the_gate_says_open() {
+    let history = [Attempt { retry_at: Some(NOW + MINUTE), ..failed(0, Class::RateLimit) }];
+    assert_eq!(wait_until(&after(&route(2), &history, NOW)), Some(NOW + MINUTE));
+    assert_eq!(called(&after(&route(2), &history, NOW + MINUTE)), Some(0));
+    let long = [Attempt { retry_at: Some(NOW + HOUR), ..failed(0, Class::RateLimitDaily) }];
+    assert_eq!(called(&after(&route(2), &long, NOW)), Some(1));
+}
+
+#[test]
+fn patience_counts_from_the_first_of_several_waits() {
+    let wait = |minutes: u32| {
+        let ended_at = NOW + MINUTE * minutes;
+        Attempt { ended_at, retry_at: Some(ended_at + MINUTE * 2), ..failed(0, Class::RateLimit) }
+    };
+    let history = [wait(0), wait(2), wait(4), wait(6), wait(8), wait(9)];
+    assert_eq!(called(&after(&route(2), &history[..5], NOW + MINUTE * 8)), None);
+    assert_eq!(called(&after(&route(2), &history, NOW + MINUTE * 9)), Some(1));
+}
+
+#[test]
+fn a_failure_between_two_waits_begins_the_patience_anew() {
+    let at = |minutes: u32, class, asked: Option<u32>| {
+        let ended_at = NOW + MINUTE * minutes;
+        Attempt { ended_at, retry_at: asked.map(|asked| ended_at + MINUTE * asked), ..failed(0, class) }
+    };
+    let waits = [at(0, Class::RateLimit, Some(1)), at(9, Class::RateLimit, Some(3))];
+    assert_eq!(called(&after(&route(2), &waits, NOW + MINUTE * 9)), Some(1));
+    let [first, last] = waits;
+    let history = [first, at(2, Class::Network, None), last];
+    assert_eq!(wait_until(&after(&route(2), &history, NOW + MINUTE * 9)), Some(NOW + MINUTE * 12));
+}
+
+#[test]
+fn a_rejected_key_leaves_the_rung_to_the_next_key() {
+    // The gate says open because the provider has another key: that is tried before any dearer rung.
+    assert_eq!(next_call(&route(2), &[failed(0, Class::Auth)]), Some(0));
+    let health = [closed(Closed::Auth, HOUR), RungHealth::Open];
+    let step = decide(&job(), &route(2), &[0, 1], &[failed(0, Class::Auth)], &health, NOW);
+    assert_eq!(called(&step), Some(1));
+}
+
+// === Laps ===
+
+#[test]
+fn when_all_rungs_are_passed_the_next_lap_begins_after_a_pause() {
+    let history = [rejected(0, SoftFailure::Empty), rejected(1, SoftFailure::Empty)];
+    let until = NOW + crate::domain::backoff::delay(job().id, 2);
+    assert_eq!(wait_until(&after(&route(2), &history, NOW)), Some(until));
+    assert_eq!(after(&route(2), &history, until), Step::Call { rung: 0, skipped: vec![] });
+    // In the new lap the first rung may fail and be passed again.
+    let more = [&history[..], &history[..1]].concat();
+    assert_eq!(next_call(&route(2), &more), Some(1));
+}
+
+#[test]
+fn in_a_new_lap_each_rung_has_all_its_tries_again() {
+    let route = Route { max_attempts: 100, ..route(2) };
+    let lap = [vec![failed(0, Class::ServerError); 3], vec![failed(1, Class::ServerError); 3]].concat();
+    let then = |failures: usize| [&lap[..], &lap[..failures]].concat();
+    assert_eq!(next_call(&route, &then(2)), Some(0));
+    assert_eq!(next_call(&route, &then(3)), Some(1));
+}
+
+#[test]
+fn a_passed_rung_that_is_tried_again_pauses_for_all_attempts_so_far() {
+    let history = [rejected(0, SoftFailure::Empty), failed(1, Class::ServerError), failed(1, Class::ServerError)];
+    let health = [RungHealth::Open, closed(Closed::Auth, HOUR)];
+    let step = decide(&job(), &route(2), &[0, 1], &history, &health, NOW);
+    assert_eq!(wait_until(&step), Some(NOW + crate::domain::backoff::delay(job().id, 3)));
+}
+
+#[test]
+fn a_passed_rung_is_tried_again_when_the_others_are_not_worth_waiting_for() {
+    let history = vec![failed(0, Class::ServerError); 3];
+    for reason in [Closed::Auth, Closed::RateLimit] {
+        let health = [RungHealth::Open, closed(reason, HOUR)];
+        let step = |now| decide(&job(), &route(2), &[0, 1], &history, &health, now);
+        let until = wait_until(&step(NOW)).unwrap();
+        assert!(until <= NOW + MINUTE, "{reason}: {until:?}");
+        assert_eq!(step(until), Step::Call { rung: 0, skipped: vec![] });
+    }
+    // One that is worth waiting for has its turn first.
+    let health = [RungHealth::Open, closed(Closed::Breaker, MINUTE * 5)];
+    let step = decide(&job(), &route(2), &[0, 1], &history, &health, NOW);
+    assert_eq!(wait_until(&step), Some(NOW + MINUTE * 5));
+}
+
+#[test]
+fn a_call_lists_the_rungs_before_it_and_why_each_was_not_taken() {
+    let history = [failed(1, Class::NotFound), rejected(2, SoftFailure::Refusal)];
+    let why = Ineligible::Unsupported("tools".into());
+    let health = [
+        RungHealth::Ineligible(why.clone()),
+        RungHealth::Open,
+        RungHealth::Open,
+        closed(Closed::QuotaExhausted, HOUR),
+        RungHealth::Open,
+    ];
+    let step = decide(&job(), &route(5), &[0, 1, 2, 3, 4], &history, &health, NOW);
+    let skipped = vec![
+        (0, Skip::Ineligible(why)),
+        (1, Skip::Failed(Class::NotFound)),
+        (2, Skip::Failed(Class::SoftFailure)),
+        (3, Skip::Closed { reason: Closed::QuotaExhausted, until: NOW + HOUR }),
+    ];
+    assert_eq!(step, Step::Call { rung: 4, skipped });
+}
+
+// === Endings ===
+
+#[test]
+fn an_accepted_answer_anywhere_in_the_history_ends_the_job() {
+    let accepted = Attempt { outcome: Outcome::Accepted, ..failed(0, Class::Network) };
+    let done = Step::Finish(Ending::Succeeded);
+    assert_eq!(after(&route(1), std::slice::from_ref(&accepted), NOW), done);
+    let mut history = vec![failed(0, Class::InvalidRequest); 2_000];
+    history.insert(77, accepted);
+    let late = Job { deadline: Some(NOW), ..job() };
+    assert_eq!(decide(&late, &route(1), &[0], &history, &[], NOW), done);
+}
+
+#[test]
+fn an_invalid_request_never_reaches_a_second_rung() {
+    let step = after(&route(3), &[failed(0, Class::InvalidRequest)], NOW);
+    let reason = "invalid_request: no rung would take this request";
+    assert_eq!(failure(&step), Some((Class::InvalidRequest, reason)));
+}
+
+#[test]
+fn a_job_ends_when_its_attempts_are_used_up() {
+    let history = vec![rejected(0, SoftFailure::Truncated); 60];
+    let reason = "all 6 attempts used up, the last: soft_failure (truncated)";
+    assert_eq!(failure(&after(&route(2), &history[..6], NOW)), Some((Class::SoftFailure, reason)));
+    for (own, most) in [(Some(2), 2), (Some(60), 60), (Some(0), 1), (None, 6)] {
+        let job = Job { max_attempts: own, ..job() };
+        let ends = |count: usize| {
+            let step = decide(&job, &route(2), &[0, 1], &history[..count], &[], NOW);
+            failure(&step).is_some()
+        };
+        assert!(ends(most) && !ends(most - 1), "{own:?}");
+    }
+}
+
+#[test]
+fn a_job_ends_even_if_it_only_ever_waits() {
+    let history = vec![failed(0, Class::RateLimit); MOST_ATTEMPTS];
+    assert_eq!(next_call(&route(1), &history[1..]), Some(0));
+    let reason = "1000 attempts of any kind made, the last: rate_limit";
+    assert_eq!(failure(&after(&route(1), &history, NOW)), Some((Class::RateLimit, reason)));
+}
+
+#[test]
+fn a_job_ends_at_its_deadline_and_waits_no_longer() {
+    let job = Job { deadline: Some(NOW + SECOND), ..job() };
+    let health = [closed(Closed::RateLimit, HOUR)];
+    let step = |now| decide(&job, &route(1), &[0], &[], &health, now);
+    assert_eq!(wait_until(&step(NOW)), Some(NOW + SECOND));
+    let reason = "the deadline passed before an answer was accepted; last attempt: none was made";
+    assert_eq!(failure(&step(NOW + SECOND)), Some((Class::Deadline, reason)));
+}
+
+#[test]
+fn a_job_that_no_rung_can_take_ends_with_every_reason() {
+    let window = Ineligible::ContextWindow { needed: 5_000, window: 4_096 };
+    let bucket = Ineligible::BucketTooSmall { needed: 5_000, size: 1_000 };
+    let tools = Ineligible::Unsupported("tools".into());
+    for (why, class) in [
+        (window.clone(), Class::ContextLength),
+        (bucket.clone(), Class::NeverFits),
+        (tools.clone(), Class::InvalidRequest),
+    ] {
+        assert_eq!(failure(&fresh(&route(1), &[RungHealth::Ineligible(why)])).map(|(class, _)| class), Some(class));
+    }
+    let step = fresh(&route(3), &[window, bucket, tools].map(RungHealth::Ineligible));
+    let reason = "no rung is left: p/0: needs about 5000 tokens, its window has 4096; \
+                  p/1: needs about 5000 tokens, its limit allows 1000; p/2: does not support tools";
+    assert_eq!(failure(&step), Some((Class::ContextLength, reason)));
+}
+
+#[test]
+fn a_job_that_every_rung_turned_away_ends_with_the_last_class() {
+    let history = [failed(0, Class::NotFound), failed(1, Class::ContentPolicy)];
+    let reason = "no rung is left: p/0: not_found; p/1: content_policy";
+    assert_eq!(failure(&after(&route(2), &history, NOW)), Some((Class::ContentPolicy, reason)));
+}
+
+// === Worlds ===
+
+/// What the world has in store for one rung.
+#[derive(Clone, Debug)]
+struct Weather {
+    ineligible: bool,
+    /// Closed so long, then open so long, in seconds, for ever; no closure is for good.
+    closed: u32,
+    open: u32,
+    reason: Closed,
+}
+
+impl Weather {
+    fn health(&self, now: Timestamp) -> RungHealth {
+        if self.ineligible {
+            return RungHealth::Ineligible(Ineligible::Unsupported("this".into()));
+        }
+        let period = i64::from(self.closed + self.open) * 1_000;
+        let since = now.0 - now.0.rem_euclid(period);
+        let until = since + i64::from(self.closed) * 1_000;
+        if until > now.0 {
+            RungHealth::Closed { reason: self.reason, since: Timestamp(since), until: Timestamp(until) }
+        } else {
+            RungHealth::Open
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct World {
+    job: Job,
+    route: Route,
+    order: Vec<usize>,
+    weather: Vec<Weather>,
+    /// What each call meets: outcome, seconds it takes, seconds the provider asks to wait.
+    calls: Vec<(Outcome, u32, Option<u32>)>,
+}
+
+fn reasons() -> impl Values<Value = Closed> {
+    use Closed::{Auth, Breaker, Concurrency, Model, Paused, QuotaExhausted, RateLimit};
+    prop::sample::select(vec![RateLimit, Concurrency, Breaker, QuotaExhausted, Auth, Model, Paused])
+}
+
+fn outcomes() -> impl Values<Value = Outcome> {
+    prop_oneof![
+        1 => Just(Outcome::Accepted),
+        12 => prop::sample::select(Class::ALL).prop_map(Outcome::Failed),
+        6 => prop::sample::select(SoftFailure::ALL).prop_map(Outcome::Rejected),
+    ]
+}
+
+fn routes(rungs: usize) -> impl Values<Value = Route> {
+    let windows = prop::collection::vec(prop::option::of(1_000..4_000_i64), rungs);
+    let patience = prop_oneof![
+        Just(Patience::Forever),
+        Just(Patience::For(Duration::ZERO)),
+        (0..4_000_u64).prop_map(|seconds| Patience::For(Duration::from_secs(seconds))),
+    ];
+    let fallback = prop_oneof![Just(Class::ALL.to_vec()), prop::sample::subsequence(Class::ALL, 0..=Class::ALL.len()),];
+    (windows, patience, fallback, 0..12_u16).prop_map(move |(windows, patience, fallback_on, max_attempts)| {
+        let mut route = route(rungs);
+        for (rung, window) in route.rungs.iter_mut().zip(windows) {
+            rung.model.capabilities.context_window = window;
+        }
+        Route { patience, max_attempts, fallback_on: fallback_on.into_iter().collect(), ..route }
+    })
+}
+
+fn jobs() -> impl Values<Value = Job> {
+    (any::<i64>(), prop::option::of(1..20_000_u32), prop::option::of(0..8_u16), 0..1_000_u32).prop_map(
+        |(id, deadline, max_attempts, age)| Job {
+            id: JobId(id),
+            ready_at: NOW - SECOND * age,
+            deadline: deadline.map(|seconds| NOW + SECOND * seconds),
+            max_attempts,
+            ..job()
+        },
+    )
+}
+
+fn worlds() -> impl Values<Value = World> {
+    (1..5_usize).prop_flat_map(|rungs| {
+        let weather = (prop::bool::weighted(0.1), 0..5_000_u32, 1..500_u32, reasons())
+            .prop_map(|(ineligible, closed, open, reason)| Weather { ineligible, closed, open, reason });
+        let calls = prop::collection::vec((outcomes(), 0..700_u32, prop::option::of(0..5_000_u32)), 3..40);
+        let order = Just((0..rungs).collect::<Vec<_>>()).prop_shuffle();
+        (jobs(), routes(rungs), order, prop::collection::vec(weather, rungs), calls)
+            .prop_map(|(job, route, order, weather, calls)| World { job, route, order, weather, calls })
+    })
+}
+
+impl World {
+    fn health(&self, now: Timestamp) -> Vec<RungHealth> {
+        self.weather.iter().map(|weather| weather.health(now)).collect()
+    }
+
+    fn decide(&self, history: &[Attempt], now: Timestamp) -> Step {
+        decide(&self.job, &self.route, &self.order, history, &self.health(now), now)
+    }
+
+    /// Does what the decision says until the job ends; hands every step to `look` before it is done.
+    fn run(&self, mut look: impl FnMut(&[Attempt], Timestamp, &Step)) -> Vec<Attempt> {
+        let (mut now, mut history) = (NOW, Vec::new());
+        let mut calls = self.calls.iter().cycle();
+        // The most attempts there can be, and a few waits before each.
+        for _ in 0..MOST_ATTEMPTS * 20 {
+            let step = self.decide(&history, now);
+            look(&history, now, &step);
+            match step {
+                Step::Finish(_) => return history,
+                Step::Wait { until, .. } => now = until,
+                Step::Call { rung, .. } => {
+                    let (outcome, took, asked) = calls.next().expect("cycles").clone();
+                    now = now + SECOND * took;
+                    let retry_at = asked.map(|seconds| now + SECOND * seconds);
+                    history.push(Attempt { rung: Some(rung), outcome, ended_at: now, retry_at });
+                }
+            }
+        }
+        panic!("the job does not end")
+    }
+}
+
+fn counted(history: &[Attempt]) -> usize {
+    history.iter().filter_map(|attempt| attempt.outcome.class()).filter(|class| class.uses_up_an_attempt()).count()
+}
+
+fn most(world: &World) -> usize {
+    let of_route = world.route.max_attempts;
+    usize::from(world.job.max_attempts.unwrap_or(of_route).max(1))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn every_job_ends_in_every_world(world in worlds()) {
+        let mut endings = 0;
+        world.run(|_, _, step| endings += usize::from(matches!(step, Step::Finish(_))));
+        prop_assert_eq!(endings, 1);
+    }
+
+    #[test]
+    fn a_job_succeeds_exactly_if_an_answer_was_accepted_and_never_calls_again(world in worlds()) {
+        let mut last = None;
+        let history = world.run(|_, _, step| last = Some(step.clone()));
+        let accepted = history.iter().filter(|attempt| attempt.outcome == Outcome::Accepted).count();
+        prop_assert_eq!(accepted, usize::from(last == Some(Step::Finish(Ending::Succeeded))));
+        prop_assert!(history.iter().rev().skip(1).all(|attempt| attempt.outcome != Outcome::Accepted));
+    }
+
+    #[test]
+    fn a_closed_or_ineligible_rung_is_never_called(world in worlds()) {
+        world.run(|_, now, step| {
+            if let Step::Call { rung, skipped } = step {
+                assert_eq!(world.health(now)[*rung], RungHealth::Open);
+                assert!(skipped.iter().all(|(other, _)| other != rung));
+            }
+        });
+    }
+
+    #[test]
+    fn a_rung_is_never_called_before_the_provider_wants_to_be_asked_again(world in worlds()) {
+        world.run(|history, now, step| {
+            if let Some(rung) = called(step) {
+                let last = history.iter().rev().find(|attempt| attempt.rung == Some(rung));
+                assert!(last.and_then(|last| last.retry_at).is_none_or(|asked| asked <= now));
+            }
+        });
+    }
+
+    #[test]
+    fn a_rung_that_can_never_take_the_request_is_called_only_once(world in worlds()) {
+        let history = world.run(|_, _, _| ());
+        for (index, attempt) in history.iter().enumerate() {
+            let remedy = attempt.outcome.remedy();
+            let later = &history[index + 1..];
+            match remedy {
+                Some(Remedy::NextRung | Remedy::LargerWindow) => {
+                    prop_assert!(later.iter().all(|other| other.rung != attempt.rung));
+                }
+                Some(Remedy::End) | None => prop_assert!(later.is_empty()),
+                Some(Remedy::WaitForGate(_) | Remedy::RetrySame { .. }) => {}
+            }
+            if remedy == Some(Remedy::LargerWindow) {
+                let window = |rung: Option<usize>| world.route.rungs[rung.unwrap()].model.capabilities.context_window;
+                let too_small = |rung| window(rung).zip(window(attempt.rung)).is_some_and(|(one, this)| one <= this);
+                prop_assert!(later.iter().all(|other| !too_small(other.rung)));
+            }
+        }
+    }
+
+    #[test]
+    fn only_attempts_that_count_use_up_attempts(world in worlds()) {
+        world.run(|history, _, step| {
+            assert!(counted(history) <= most(&world));
+            if let Some((_, reason)) = failure(step).filter(|(_, reason)| reason.starts_with("all ")) {
+                assert_eq!(counted(history), most(&world), "{reason}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_wait_ends_later_than_now_and_no_later_than_the_deadline(world in worlds()) {
+        world.run(|_, now, step| {
+            if let Some(until) = wait_until(step) {
+                assert!(until > now);
+                assert!(world.job.deadline.is_none_or(|deadline| until <= deadline));
+            }
+        });
+    }
+
+    #[test]
+    fn no_call_begins_at_or_after_the_deadline(world in worlds()) {
+        world.run(|_, now, step| {
+            assert!(called(step).is_none() || world.job.deadline.is_none_or(|deadline| now < deadline));
+        });
+    }
+
+    #[test]
+    fn nothing_opens_before_the_end_of_a_wait(world in worlds(), part in 0.0..1.0_f64) {
+        world.run(|history, now, step| {
+            if let Step::Wait { until, .. } = step {
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "less than a day")]
+                let between = now + Duration::from_millis((now.until(*until).as_secs_f64() * part * 1e3) as u64);
+                let again = decide(&world.job, &world.route, &world.order, history, &world.health(now), between);
+                assert!(between >= *until || wait_until(&again).is_some(), "{again:?} at {between:?}, {step:?} at {now:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn without_patience_no_job_waits_while_another_rung_is_open(world in worlds()) {
+        let route = Route {
+            patience: Patience::For(Duration::ZERO),
+            fallback_on: Class::ALL.iter().copied().collect(),
+            ..world.route.clone()
+        };
+        let health = world.health(NOW);
+        if health.contains(&RungHealth::Open) && world.job.deadline.is_none_or(|deadline| deadline > NOW) {
+            let step = decide(&world.job, &route, &world.order, &[], &health, NOW);
+            let first = world.order.iter().copied().find(|&rung| health[rung] == RungHealth::Open);
+            prop_assert_eq!(called(&step), first);
+        }
+    }
+
+    #[test]
+    fn with_endless_patience_no_job_leaves_a_rung_that_will_open(world in worlds()) {
+        let world = World { route: Route { patience: Patience::Forever, ..world.route.clone() }, ..world };
+        world.run(|_, _, step| {
+            if let Step::Call { skipped, .. } = step {
+                for (_, why) in skipped {
+                    use Closed::{Auth, Model, QuotaExhausted};
+                    assert!(!matches!(why, Skip::Closed { reason, .. } if ![Auth, Model, QuotaExhausted].contains(reason)));
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn the_same_input_gives_the_same_step_even_for_a_history_that_cannot_be(
+        world in worlds(),
+        history in prop::collection::vec(
+            (prop::option::of(0..6_usize), outcomes(), any::<i64>(), prop::option::of(any::<i64>())), 0..20),
+        order in prop::collection::vec(0..7_usize, 0..7),
+        now in any::<i64>(),
+    ) {
+        let history: Vec<Attempt> = history
+            .into_iter()
+            .map(|(rung, outcome, ended_at, retry_at)| {
+                Attempt { rung, outcome, ended_at: Timestamp(ended_at), retry_at: retry_at.map(Timestamp) }
+            })
+            .collect();
+        let (now, health) = (Timestamp(now), world.health(NOW));
+        let step = decide(&world.job, &world.route, &order, &history, &health, now);
+        prop_assert_eq!(&step, &decide(&world.job, &world.route, &order, &history, &health, now));
+        if let Some(rung) = called(&step) {
+            prop_assert!(rung < world.route.rungs.len() && order.contains(&rung));
+        }
+        prop_assert!(wait_until(&step).is_none_or(|until| until > now));
+    }
+}

@@ -1,0 +1,93 @@
+//! Whether a model can take a request at all: asked before a call is paid for.
+
+use super::decide::Ineligible;
+use super::{Capabilities, ChatRequest, ContentPart, Job, ResponseFormat};
+
+/// Why a model with these abilities can never take this request; `None` when nothing known speaks against it.
+///
+/// What is unknown of a model counts as "yes": a wrong guess then costs one refused call, the other way it would cost
+/// a provider.
+#[must_use]
+pub fn ineligible(capabilities: &Capabilities, job: &Job, request: &ChatRequest) -> Option<Ineligible> {
+    if let Some(window) = capabilities.context_window {
+        let needed = job.input_tokens.saturating_add(job.max_output_tokens.unwrap_or(1));
+        if needed > window {
+            return Some(Ineligible::ContextWindow { needed, window });
+        }
+    }
+    if let (Some(cap), Some(most)) = (job.max_output_tokens, capabilities.max_output_tokens)
+        && cap > most
+    {
+        return Some(Ineligible::Unsupported(format!("max_tokens of {cap}: the model's cap is {most}")));
+    }
+    let has_images = || {
+        request
+            .messages
+            .iter()
+            .any(|message| message.content.iter().any(|part| matches!(part, ContentPart::Image { .. })))
+    };
+    if capabilities.images == Some(false) && has_images() {
+        return Some(Ineligible::Unsupported("images".to_owned()));
+    }
+    if capabilities.tools == Some(false) && !request.tools.is_empty() {
+        return Some(Ineligible::Unsupported("tools".to_owned()));
+    }
+    let wants_schema = matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. }));
+    if capabilities.json_schema == Some(false) && wants_schema {
+        return Some(Ineligible::Unsupported("json_schema".to_owned()));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{JobId, Timestamp};
+    use serde_json::{Value, json};
+
+    fn check(capabilities: Capabilities, body: Value, input_tokens: i64) -> Option<Ineligible> {
+        let request = ChatRequest::parse(&body).expect("the request is valid");
+        let job = Job {
+            id: JobId(1),
+            ready_at: Timestamp(0),
+            deadline: None,
+            max_attempts: None,
+            input_tokens,
+            max_output_tokens: request.max_tokens,
+        };
+        ineligible(&capabilities, &job, &request)
+    }
+
+    #[test]
+    fn prompt_and_output_cap_have_to_fit_the_window_together() {
+        let model = Capabilities { context_window: Some(100), ..Capabilities::default() };
+        let body = json!({ "prompt": "x", "max_tokens": 40 });
+        assert_eq!(check(model.clone(), body.clone(), 60), None);
+        assert_eq!(check(model, body, 61), Some(Ineligible::ContextWindow { needed: 101, window: 100 }));
+    }
+
+    #[test]
+    fn what_a_model_is_known_to_lack_makes_it_ineligible_and_what_is_unknown_does_not() {
+        let image = json!({ "messages": [{ "role": "user", "content": [
+            { "type": "image_url", "image_url": { "url": "https://example.com/a.png" } }] }] });
+        let tools = json!({ "prompt": "x", "tools": [{ "type": "function", "function": { "name": "f" } }] });
+        let schema = json!({ "prompt": "x", "response_format": { "type": "json_schema",
+            "json_schema": { "name": "n", "schema": { "type": "object" } } } });
+        let lacks = Capabilities {
+            images: Some(false),
+            tools: Some(false),
+            json_schema: Some(false),
+            ..Capabilities::default()
+        };
+        for (body, what) in [(image, "images"), (tools, "tools"), (schema, "json_schema")] {
+            assert_eq!(check(Capabilities::default(), body.clone(), 1), None);
+            assert_eq!(check(lacks.clone(), body, 1), Some(Ineligible::Unsupported(what.to_owned())));
+        }
+    }
+
+    #[test]
+    fn an_output_cap_above_the_models_own_makes_it_ineligible() {
+        let model = Capabilities { max_output_tokens: Some(10), ..Capabilities::default() };
+        assert!(check(model, json!({ "prompt": "x", "max_tokens": 11 }), 1).is_some());
+    }
+}

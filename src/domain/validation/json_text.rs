@@ -1,0 +1,261 @@
+//! Finding JSON in a text that was meant to be JSON.
+//!
+//! Models put it into code fences and write sentences around it. Taking those off loses nothing; anything more would be
+//! a guess: a missing bracket is not added, a trailing comma not removed, and of two values none is chosen.
+
+use serde_json::Value;
+
+/// What there is of JSON in a text.
+#[derive(Debug, PartialEq)]
+pub(super) enum Found<'a> {
+    /// The text is JSON.
+    Whole(Value),
+    /// A part of the text is.
+    Inside(Value, &'a str),
+    /// A value begins and does not end.
+    CutOff,
+    /// More than one value could be meant.
+    Several,
+    /// None.
+    Nothing,
+}
+
+/// An opening bracket may be looked at this often: a text of nothing but brackets must not cost the square of its length.
+const MOST_TRIES: usize = 64;
+
+/// Finds the JSON in a text. Among several values the one that `fits` is meant, if it is the only one.
+pub(super) fn find<'a>(text: &'a str, fits: &dyn Fn(&Value) -> bool) -> Found<'a> {
+    if let Ok(value) = serde_json::from_str(text) {
+        return Found::Whole(value);
+    }
+    if let Some((value, part)) = unfenced(text).and_then(|part| Some((serde_json::from_str(part).ok()?, part))) {
+        return Found::Inside(value, part);
+    }
+    let mut values = match scan(text) {
+        Scan::Values(values) => values,
+        Scan::CutOff => return Found::CutOff,
+        Scan::Broken => return Found::Nothing,
+    };
+    if values.len() > 1 {
+        let fitting = values.iter().filter(|(value, _)| fits(value)).count();
+        if fitting > 0 {
+            values.retain(|(value, _)| fits(value));
+        }
+        // A reference such as `[1]` in the prose beside an object is no rival to it.
+        if values.iter().any(|(value, _)| value.is_object()) {
+            values.retain(|(value, _)| value.is_object());
+        }
+        values.dedup_by(|(one, _), (other, _)| one == other);
+    }
+    match values.pop() {
+        None => Found::Nothing,
+        Some((value, part)) if values.is_empty() => Found::Inside(value, part),
+        Some(_) => Found::Several,
+    }
+}
+
+/// The inside of a text that is one fenced block: for a string or a number there is nothing else to go by.
+fn unfenced(text: &str) -> Option<&str> {
+    let (_language, rest) = text.strip_prefix("```")?.split_once('\n')?;
+    rest.trim_end().strip_suffix("```").map(str::trim)
+}
+
+enum Scan<'a> {
+    /// Every object and array that does not lie within another one.
+    Values(Vec<(Value, &'a str)>),
+    CutOff,
+    /// Something that was to be an object or array is malformed.
+    Broken,
+}
+
+fn scan(text: &str) -> Scan<'_> {
+    let mut values = Vec::new();
+    let mut from = 0;
+    for _ in 0..MOST_TRIES {
+        let rest = text.get(from..).unwrap_or_default();
+        let Some(start) = rest.find(['{', '[']) else { return Scan::Values(values) };
+        let candidate = rest.get(start..).unwrap_or_default();
+        let length = match end_of(candidate) {
+            Some(end) => {
+                let part = candidate.get(..end).unwrap_or_default();
+                match serde_json::from_str(part) {
+                    Ok(value) => values.push((value, part)),
+                    Err(_) if is_meant_as_json(part) => return Scan::Broken,
+                    // A bracket in the prose; what is within it is prose as well.
+                    Err(_) => {}
+                }
+                end
+            }
+            None if is_meant_as_json(candidate) => return Scan::CutOff,
+            // A bracket in the prose that is never closed.
+            None => 1,
+        };
+        from = from.saturating_add(start).saturating_add(length);
+    }
+    Scan::Broken
+}
+
+/// Where the bracket that a text begins with is closed: the length up to and including the closing one.
+///
+/// Brackets within strings do not count. Whether each is closed by one of its own kind is for the parser to say.
+fn end_of(text: &str) -> Option<usize> {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for (index, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth = depth.saturating_add(1),
+            b'}' | b']' if !in_string => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return Some(index.saturating_add(1));
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether what follows an opening bracket looks like JSON rather than prose: `{"a"`, `{'a'`, `[1`, `[{`, but not
+/// `{name}` or `[sic]`.
+fn is_meant_as_json(text: &str) -> bool {
+    let inside = text.get(1..).unwrap_or_default().trim_start();
+    let Some(first) = inside.chars().next() else { return true };
+    if text.starts_with('{') {
+        return matches!(first, '"' | '\'' | '}');
+    }
+    let is_literal =
+        ["true", "false", "null"].iter().any(|literal| inside.starts_with(literal) || literal.starts_with(inside));
+    is_literal || first.is_ascii_digit() || matches!(first, '"' | '\'' | '{' | '[' | ']' | '-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn inside(text: &str) -> Option<&str> {
+        match find(text, &|_| true) {
+            Found::Inside(_, part) => Some(part),
+            Found::Whole(_) | Found::CutOff | Found::Several | Found::Nothing => None,
+        }
+    }
+
+    #[test]
+    fn fences_and_prose_are_taken_off() {
+        for (text, part) in [
+            ("```json\n{\"a\": 1}\n```", "{\"a\": 1}"),
+            ("```\n[1, 2]\n```", "[1, 2]"),
+            ("```json\n\"yes\"\n```", "\"yes\""),
+            ("```json\n42\n```\n", "42"),
+            ("Here you are:\n```json\n{\"a\": {\"b\": [1]}}\n```\nAnything else?", "{\"a\": {\"b\": [1]}}"),
+            ("Sure! {\"a\": \"}\"} Bye.", "{\"a\": \"}\"}"),
+            ("{\"a\": \"\\\"}{\"} trailing }]", "{\"a\": \"\\\"}{\"}"),
+            ("As {name} asked [sic]: [{\"a\": 1}, {\"a\": 2}]", "[{\"a\": 1}, {\"a\": 2}]"),
+            ("See [1] and [2]: {\"a\": 1}", "{\"a\": 1}"),
+            ("{\"a\": 1}\n\nThat is {\"a\": 1}.", "{\"a\": 1}"),
+            ("An [open bracket, then {\"a\": 1}", "{\"a\": 1}"),
+            ("\u{feff}{\"a\": \"ü\"}", "{\"a\": \"ü\"}"),
+        ] {
+            assert_eq!(inside(text), Some(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_json_already_is_left_alone() {
+        for text in ["{\"a\": 1}", " [1]\n", "3", "\"x\"", "null"] {
+            assert!(matches!(find(text, &|_| true), Found::Whole(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_without_end_is_cut_off_and_not_repaired() {
+        for text in [
+            "{",
+            "[",
+            "{\"a\": 1",
+            "{\"a\": \"}",
+            "{\"items\": [{\"a\": 1}, {\"a\": 2}",
+            "```json\n{\"a\": [1, 2",
+            "Sure: [{\"a\": 1}, ",
+            "{\"a\": 1} and {\"b\": ",
+        ] {
+            assert_eq!(find(text, &|_| true), Found::CutOff, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_malformed_is_not_repaired_nor_robbed_of_its_parts() {
+        for text in ["", "no", "{'a': [1]}", "{\"a\": [1], }", "[1, {\"a\": 2},, ]", "[1}", "{name}"] {
+            assert_eq!(find(text, &|_| true), Found::Nothing, "{text}");
+        }
+    }
+
+    #[test]
+    fn of_several_values_none_is_guessed() {
+        let text = "First {\"a\": 1}, then {\"a\": 2}";
+        assert_eq!(find(text, &|_| true), Found::Several);
+        assert_eq!(find(text, &|_| false), Found::Several);
+        let second = json!({"a": 2});
+        assert_eq!(find(text, &|value| *value == second), Found::Inside(second.clone(), "{\"a\": 2}"));
+    }
+
+    #[test]
+    fn a_text_of_brackets_takes_no_time() {
+        for bracket in ["[", "{", "[x", "{x}", "]", "[[[]", "{\"", "\\\""] {
+            let text = bracket.repeat(1_000_000 / bracket.len());
+            let started = std::time::Instant::now();
+            let _ = find(&text, &|_| true);
+            assert!(started.elapsed().as_secs() < 10, "{bracket}");
+        }
+    }
+
+    /// Any JSON that is an object or an array.
+    fn compound() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "[ -~äß\\n]{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec(("[a-z{}\"\\[\\]]{0,6}", inner), 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+        .prop_filter("is an object or an array", |value| value.is_object() || value.is_array())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn json_is_found_in_any_prose(value in compound(), before in "[a-zA-Z ,.:\\n]{0,30}", after in "[a-zA-Z ,.:\\n]{0,30}") {
+            let text = format!("{before}\n{value}\n{after}");
+            match find(&text, &|_| true) {
+                Found::Whole(found) | Found::Inside(found, _) => prop_assert_eq!(found, value),
+                other => prop_assert!(false, "{:?} in {}", other, text),
+            }
+        }
+
+        #[test]
+        fn json_that_is_cut_off_is_never_taken_for_whole(value in compound(), share in 0.0..1.0_f64) {
+            let whole = value.to_string();
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a test")]
+            let cut = (1..whole.len()).rev().find(|&end| end <= (whole.len() as f64 * share) as usize && whole.is_char_boundary(end));
+            if let Some(cut) = cut {
+                let found = find(&whole[..cut], &|_| true);
+                prop_assert!(matches!(found, Found::CutOff | Found::Nothing), "{:?}", found);
+            }
+        }
+
+        #[test]
+        fn any_text_is_searched(text in "[\\[\\]{}\"\\\\:,a1 ä`\n]{0,200}") {
+            let _ = find(&text, &|_| true);
+        }
+    }
+}

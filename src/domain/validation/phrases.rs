@@ -1,0 +1,56 @@
+//! Refusals in plain words.
+
+/// Longer texts have said something besides.
+const LONGEST: usize = 400;
+
+/// What comes before a refusal proper.
+const APOLOGIES: &[&str] =
+    &["i'm sorry", "i am sorry", "i'm really sorry", "sorry", "i apologize", "unfortunately", "but", ","];
+
+const INABILITIES: &[&str] = &[
+    "i can't",
+    "i cannot",
+    "i can not",
+    "i'm unable to",
+    "i am unable to",
+    "i'm not able to",
+    "i am not able to",
+    "i won't be able to",
+    "i won't",
+    "i will not",
+    "i must decline to",
+];
+
+/// What is refused. Words such as "find" or "determine" are not here: what the model looked for and did not find is an answer.
+const SERVICES: &[&str] = &[
+    "help",
+    "assist",
+    "comply",
+    "fulfill",
+    "fulfil",
+    "do that",
+    "engage",
+    "provide",
+    "create",
+    "generate",
+    "participate",
+    "continue with",
+    "support that",
+];
+
+/// Whether a text says no to the request: it is short and begins with a known English way to decline.
+pub(super) fn is_refusal(text: &str) -> bool {
+    if text.len() > LONGEST {
+        return false;
+    }
+    let plain = text.replace('’', "'").to_lowercase();
+    let mut rest = plain.as_str();
+    while let Some(after) = after_any(rest, APOLOGIES) {
+        rest = after;
+    }
+    after_any(rest, INABILITIES).is_some_and(|service| after_any(service, SERVICES).is_some())
+}
+
+fn after_any<'a>(text: &'a str, beginnings: &[&str]) -> Option<&'a str> {
+    beginnings.iter().find_map(|beginning| text.strip_prefix(beginning)).map(str::trim_start)
+}

@@ -1,0 +1,316 @@
+//! Verdicts, rule by rule.
+
+use super::*;
+use crate::domain::{Usage, json_schema};
+use SoftFailure as Soft;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn answer(text: &str) -> Answer {
+    Answer {
+        text: Some(text.to_owned()),
+        refusal: None,
+        reasoning: None,
+        tool_calls: Vec::new(),
+        finish: Finish::Complete,
+        finish_raw: Some("stop".to_owned()),
+        model: None,
+        id: None,
+        usage: Usage::default(),
+        usage_raw: None,
+    }
+}
+
+fn call(name: &str, arguments: &str) -> ToolCall {
+    ToolCall { id: "1".into(), name: name.into(), arguments: arguments.into() }
+}
+
+fn request() -> ChatRequest {
+    ChatRequest::parse(&json!({"prompt": "Hi", "tools": [{"function": {"name": "look"}}]})).unwrap()
+}
+
+fn demanding(format: &Value) -> ChatRequest {
+    ChatRequest::parse(&json!({"prompt": "Hi", "response_format": format})).unwrap()
+}
+
+/// Every rule that only needs switching on.
+fn strict() -> Rules {
+    Rules { non_empty: true, reject_refusals: true, reject_html: true, reject_truncated: true, ..Rules::default() }
+}
+
+/// What an answer is rejected for; empty if it is not.
+fn failures(rules: &Rules, answer: &Answer) -> Vec<Soft> {
+    failures_for(rules, answer, &request())
+}
+
+fn failures_for(rules: &Rules, answer: &Answer, request: &ChatRequest) -> Vec<Soft> {
+    match rules.judge(answer, request, request.compile_schema().unwrap().as_ref()) {
+        Verdict::Accepted | Verdict::Repaired { .. } => Vec::new(),
+        Verdict::Rejected { failures, .. } => failures,
+    }
+}
+
+fn message(rules: &Rules, answer: &Answer) -> String {
+    match rules.judge(answer, &request(), None) {
+        Verdict::Rejected { message, .. } => message,
+        verdict => panic!("{verdict:?}"),
+    }
+}
+
+#[test]
+fn a_plain_answer_is_accepted_as_it_is() {
+    for text in ["Yes.", " padded \n", "0", "👍🏽", "日本語", "I can't find it in the text."] {
+        assert_eq!(strict().judge(&answer(text), &request(), None), Verdict::Accepted, "{text}");
+    }
+}
+
+#[test]
+fn what_nobody_sees_is_empty() {
+    for text in ["", " \n\t", "\u{200b}\u{feff}", "\u{2060} \u{ad}", "\u{2800}", "\u{fe0f}", "\0", "\u{e0041}"] {
+        assert_eq!(failures(&strict(), &answer(text)), [Soft::Empty], "{text:?}");
+        assert_eq!(failures(&Rules::default(), &answer(text)), [], "{text:?}");
+    }
+    let nothing = Answer { text: None, reasoning: Some("The answer is 42.".into()), ..answer("") };
+    assert_eq!(failures(&strict(), &nothing), [Soft::Empty], "reasoning is never an answer");
+}
+
+#[test]
+fn a_tool_call_is_not_empty() {
+    let calls = Answer { tool_calls: vec![call("look", "{}")], finish: Finish::ToolCall, ..answer("") };
+    let rules = Rules { min_chars: Some(10), json: true, ..strict() };
+    assert_eq!(failures(&rules, &calls), []);
+}
+
+#[test]
+fn a_tool_call_has_to_be_offered_and_to_carry_json() {
+    for (name, arguments, expected) in [
+        ("look", "{\"at\": [1]}", vec![]),
+        ("look", "", vec![Soft::BadToolCall]),
+        ("look", "{\"at\": ", vec![Soft::BadToolCall]),
+        ("jump", "{}", vec![Soft::BadToolCall]),
+    ] {
+        let calls = Answer { tool_calls: vec![call(name, arguments)], finish: Finish::ToolCall, ..answer("") };
+        assert_eq!(failures(&strict(), &calls), expected, "{name} {arguments}");
+    }
+    let announced = Answer { finish: Finish::ToolCall, ..answer("Let me look.") };
+    assert_eq!(failures(&strict(), &announced), [Soft::BadToolCall]);
+}
+
+#[test]
+fn the_reason_for_which_it_ended_is_judged() {
+    for (finish, expected) in [
+        (Finish::Complete, vec![]),
+        (Finish::Length, vec![Soft::Truncated]),
+        (Finish::ContentFilter, vec![Soft::ContentFiltered]),
+        (Finish::Refusal, vec![Soft::Refusal]),
+        (Finish::Pause, vec![Soft::BadFinish]),
+        (Finish::Error, vec![Soft::BadFinish]),
+        (Finish::Unknown, vec![Soft::BadFinish]),
+    ] {
+        assert_eq!(failures(&strict(), &Answer { finish, ..answer("Half an ans") }), expected, "{finish:?}");
+    }
+    let refused = Answer { text: None, refusal: Some("No.".into()), ..answer("") };
+    assert_eq!(failures(&Rules::default(), &refused), [Soft::Refusal]);
+    let cut = Answer { finish: Finish::Length, ..answer("Half an ans") };
+    assert_eq!(failures(&Rules::default(), &cut), [], "the route may take what there is");
+}
+
+#[test]
+fn reasoning_that_left_nothing_is_told_apart_from_an_answer_cut_off() {
+    let cut = |reasoning, output, text: &str| {
+        let usage = Usage { output, reasoning, ..Usage::default() };
+        failures(&strict(), &Answer { finish: Finish::Length, usage, ..answer(text) })
+    };
+    assert_eq!(cut(100, 100, ""), [Soft::ReasoningExhausted, Soft::Empty]);
+    assert_eq!(cut(0, 100, " "), [Soft::ReasoningExhausted, Soft::Empty]);
+    assert_eq!(cut(0, 0, ""), [Soft::Truncated, Soft::Empty]);
+    assert_eq!(cut(100, 100, "Half"), [Soft::Truncated]);
+}
+
+#[test]
+fn length_is_counted_in_characters() {
+    let bounds = |least, most| Rules { min_chars: least, max_chars: most, ..Rules::default() };
+    for (text, least, most, expected) in [
+        ("äöü", Some(3), Some(3), vec![]),
+        ("äöü", Some(4), None, vec![Soft::TooShort]),
+        ("äöü", None, Some(2), vec![Soft::TooLong]),
+        ("  ab  ", Some(3), None, vec![Soft::TooShort]),
+        ("  ab\n", None, Some(2), vec![]),
+        ("", Some(1), None, vec![Soft::TooShort]),
+    ] {
+        assert_eq!(failures(&bounds(least, most), &answer(text)), expected, "{text:?}");
+    }
+    assert_eq!(message(&bounds(Some(4), None), &answer("äöü")), "too_short: 3 characters, at least 4 demanded");
+}
+
+#[test]
+fn patterns_have_to_match_or_must_not() {
+    let patterns = |list: &[&str]| list.iter().map(|pattern| regex::Regex::new(pattern).unwrap()).collect();
+    let rules = Rules {
+        required_patterns: patterns(&["^Answer:", "\\d"]),
+        forbidden_patterns: patterns(&["<\\|im_end\\|>"]),
+        ..Rules::default()
+    };
+    assert_eq!(failures(&rules, &answer("Answer: 4")), []);
+    assert_eq!(failures(&rules, &answer("Answer: four")), [Soft::MissingPattern]);
+    assert_eq!(failures(&rules, &answer("4<|im_end|>")), [Soft::ForbiddenPattern, Soft::MissingPattern]);
+    assert_eq!(
+        message(&rules, &answer("four")),
+        "missing_pattern: it does not match ^Answer:; missing_pattern: it does not match \\d"
+    );
+}
+
+#[test]
+fn a_page_is_not_an_answer() {
+    for text in ["<!DOCTYPE html><html>", "\n<html lang=\"en\">", "<HEAD>", "<body class=x>"] {
+        assert_eq!(failures(&strict(), &answer(text)), [Soft::Html], "{text}");
+        assert_eq!(failures(&Rules::default(), &answer(text)), [], "{text}");
+    }
+    for text in ["<b>bold</b>", "Use <html> as the root.", "<p>One</p>"] {
+        assert_eq!(failures(&strict(), &answer(text)), [], "{text}");
+    }
+}
+
+#[test]
+fn a_short_text_that_declines_is_a_refusal() {
+    for text in [
+        "I'm sorry, but I can't assist with that request.",
+        "I’m sorry, but I can’t help with that.",
+        "Sorry, I cannot comply.",
+        "I cannot fulfill this request.",
+        "Unfortunately, I am unable to provide that.",
+        "I won't be able to help you with this.",
+    ] {
+        assert_eq!(failures(&strict(), &answer(text)), [Soft::Refusal], "{text}");
+        assert_eq!(failures(&Rules::default(), &answer(text)), [], "{text}");
+    }
+    let long = format!("I can't help but admire it. {}", "It is a fine text. ".repeat(30));
+    for text in [
+        "I can't find a date in the text.",
+        "I'm unable to determine the author.",
+        "Sorry to hear that!",
+        "The assistant said: I can't help with that.",
+        &long,
+    ] {
+        assert_eq!(failures(&strict(), &answer(text)), [], "{text}");
+    }
+}
+
+#[test]
+fn json_is_demanded_by_the_route_or_by_the_request() {
+    let anything = json!({"type": "text"});
+    let object = json!({"type": "json_object"});
+    let schema = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {"required": ["a"]}}});
+    let route = Rules { json: true, ..Rules::default() };
+    for (rules, format, text, expected) in [
+        (&Rules::default(), &anything, "no", vec![]),
+        (&route, &anything, "no", vec![Soft::NotJson]),
+        (&route, &anything, "[1]", vec![]),
+        (&route, &anything, "3", vec![]),
+        (&route, &anything, "", vec![Soft::NotJson]),
+        (&Rules::default(), &object, "no", vec![Soft::NotJson]),
+        (&Rules::default(), &object, "[1]", vec![Soft::NotJson]),
+        (&Rules::default(), &object, "{}", vec![]),
+        (&Rules::default(), &schema, "{\"a\": 1}", vec![]),
+        (&Rules::default(), &schema, "{\"b\": 1}", vec![Soft::SchemaMismatch]),
+        (&Rules::default(), &schema, "no", vec![Soft::NotJson]),
+        (&Rules::default(), &schema, "{\"a\": 1", vec![Soft::Truncated]),
+    ] {
+        assert_eq!(failures_for(rules, &answer(text), &demanding(format)), expected, "{format} {text}");
+    }
+}
+
+#[test]
+fn both_schemas_have_to_be_kept() {
+    let route = json_schema::compile(&json!({"properties": {"a": {"type": "integer"}}})).unwrap();
+    let rules = Rules { json_schema: Some(Arc::new(route)), ..Rules::default() };
+    let own = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {"required": ["a"]}}});
+    assert_eq!(failures_for(&rules, &answer("{\"a\": 1}"), &demanding(&own)), []);
+    assert_eq!(failures_for(&rules, &answer("{\"a\": \"x\"}"), &demanding(&own)), [Soft::SchemaMismatch]);
+    assert_eq!(failures_for(&rules, &answer("{}"), &demanding(&own)), [Soft::SchemaMismatch]);
+    assert_eq!(failures(&rules, &answer("{}")), []);
+}
+
+#[test]
+fn what_surrounds_json_is_taken_off() {
+    let rules = Rules { json: true, ..strict() };
+    let repaired = Verdict::Repaired { text: "{\"a\": {\"b\": []}}".to_owned() };
+    for text in ["```json\n{\"a\": {\"b\": []}}\n```", "Sure!\n\n{\"a\": {\"b\": []}}\n\nBye."] {
+        assert_eq!(rules.judge(&answer(text), &request(), None), repaired, "{text}");
+    }
+    assert_eq!(rules.judge(&answer(" {\"a\": 1}\n"), &request(), None), Verdict::Accepted);
+    let marked = rules.judge(&answer("\u{feff}{\"a\": 1}"), &request(), None);
+    assert_eq!(marked, Verdict::Repaired { text: "{\"a\": 1}".to_owned() });
+    // Where JSON was not asked for, a fence is a part of the answer.
+    assert_eq!(strict().judge(&answer("```json\n{}\n```"), &request(), None), Verdict::Accepted);
+}
+
+#[test]
+fn the_other_rules_bind_the_repaired_text() {
+    let rules = Rules { json: true, max_chars: Some(10), ..Rules::default() };
+    let wordy = answer("Here is the object that you asked for: {\"a\": 1}");
+    assert_eq!(rules.judge(&wordy, &request(), None), Verdict::Repaired { text: "{\"a\": 1}".to_owned() });
+}
+
+#[test]
+fn the_gravest_failure_comes_first() {
+    let rules = Rules { json: true, min_chars: Some(1_000), ..strict() };
+    let filtered = Answer { finish: Finish::ContentFilter, ..answer("I'm sorry, but I can't help") };
+    let expected = [Soft::ContentFiltered, Soft::Refusal, Soft::NotJson, Soft::TooShort];
+    assert_eq!(failures(&rules, &filtered), expected);
+}
+
+#[test]
+fn a_message_names_the_place_and_not_the_words_of_the_answer() {
+    let schema = json_schema::compile(&json!({
+        "properties": {"people": {"items": {"properties": {"name": {"maxLength": 3}}}}}, "additionalProperties": false,
+    }));
+    let rules = Rules { json_schema: Some(Arc::new(schema.unwrap())), ..Rules::default() };
+    let found = message(&rules, &answer("{\"people\": [{\"name\": \"Rosalind\"}]}"));
+    assert_eq!(found, "schema_mismatch: /people/0/name breaks /properties/people/items/properties/name/maxLength");
+    let found = message(&rules, &answer("{\"Rosalind\": 1}"));
+    assert_eq!(found, "schema_mismatch: the whole breaks /additionalProperties");
+    let long = Answer { finish: Finish::Unknown, finish_raw: Some("x".repeat(1_000)), ..answer("Rosalind") };
+    assert!(message(&strict(), &long).len() < 100);
+}
+
+fn finishes() -> impl Strategy<Value = Finish> {
+    use Finish::{Complete, ContentFilter, Error, Length, Pause, Refusal, ToolCall, Unknown};
+    prop::sample::select(vec![Complete, Length, ContentFilter, Refusal, ToolCall, Pause, Error, Unknown])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn any_answer_gets_a_verdict_and_a_rejection_has_its_reasons(
+        text in prop::option::of("[\\[\\]{}\"\\\\:,a1 ä`\u{200b}\n]{0,60}"),
+        calls in prop::collection::vec(("look|jump", "[{}\"a]{0,4}"), 0..2),
+        finish in finishes(),
+        output in any::<i64>(),
+        switches in prop::array::uniform5(any::<bool>()),
+        least in prop::option::of(0..50_usize),
+    ) {
+        let [non_empty, json, reject_refusals, reject_html, reject_truncated] = switches;
+        let rules = Rules { non_empty, json, reject_refusals, reject_html, reject_truncated, min_chars: least, ..Rules::default() };
+        let tool_calls = calls.iter().map(|(name, arguments)| call(name, arguments)).collect();
+        let usage = Usage { output, ..Usage::default() };
+        let answer = Answer { text, tool_calls, finish, usage, ..answer("") };
+        match rules.judge(&answer, &request(), None) {
+            Verdict::Rejected { failures, message } => {
+                prop_assert!(!failures.is_empty() && !message.is_empty());
+                prop_assert!(failures.windows(2).all(|pair| gravity(pair[0]) < gravity(pair[1])));
+            }
+            Verdict::Repaired { text } => {
+                prop_assert!(serde_json::from_str::<Value>(&text).is_ok());
+                prop_assert!(answer.text.is_some_and(|whole| whole.contains(&text)));
+            }
+            Verdict::Accepted => {
+                let text = answer.text.as_deref().unwrap_or_default();
+                let speaks = text.chars().any(is_visible) || !answer.tool_calls.is_empty();
+                prop_assert!(!non_empty || speaks);
+                prop_assert!(!json || !answer.tool_calls.is_empty() || serde_json::from_str::<Value>(text).is_ok());
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! One line: which format it has, and what job it is.
+
+use super::json_text::{has_nul, path_of_nul, unstorable_number};
+use super::{InputJob, LineError};
+use crate::domain::{ChatRequest, RequestError};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+/// The members of an OpenAI batch line, and ours.
+const MEMBERS: [&str; 5] = ["custom_id", "method", "url", "body", "metadata"];
+const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
+/// So that it fits on a line of any report.
+const LONGEST_CUSTOM_ID: usize = 512;
+
+/// An OpenAI batch line as it is written. Reading it this way keeps every figure and letter of the body.
+#[derive(serde::Deserialize)]
+struct BatchLine<'a> {
+    #[serde(borrow)]
+    body: &'a RawValue,
+    #[serde(borrow, default)]
+    metadata: Option<&'a RawValue>,
+    // Read so that a second one is found.
+    #[serde(borrow, default, rename = "custom_id")]
+    _custom_id: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "method")]
+    _method: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "url")]
+    _url: Option<&'a RawValue>,
+}
+
+/// Reads a line that is not blank.
+pub(super) fn parse(number: u64, bytes: &[u8]) -> Result<InputJob, LineError> {
+    let fault = |field: &str, reason: String| LineError::new(number, field, reason);
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        fault("", format!("expected UTF-8, found other bytes at column {}", error.valid_up_to() + 1))
+    })?;
+    let text = text.trim_matches(|letter: char| letter.is_ascii_whitespace());
+    let value: Value = serde_json::from_str(text).map_err(|error| fault("", json_reason(&error)))?;
+    if let Some(column) = unstorable_number(text) {
+        return Err(fault("", format!("the number at column {column} is too long or too small to be stored")));
+    }
+    if has_nul(text) {
+        // No path: it is in a member that a later one of the same name hides, and Postgres reads that one too.
+        let path = path_of_nul(&value).unwrap_or_default();
+        return Err(fault(&path, "contains NUL (\\u0000), which Postgres cannot store".to_owned()));
+    }
+    let Value::Object(members) = value else {
+        let reason = "expected an object: a batch line with `body`, a request with `messages`, or {\"prompt\": …}";
+        return Err(fault("", reason.to_owned()));
+    };
+    if is_batch_line(&members) { parse_batch_line(number, text, members) } else { parse_bare(number, text, members) }
+}
+
+/// A batch line has a body; one that lacks it is still known by what no request has.
+fn is_batch_line(members: &Map<String, Value>) -> bool {
+    let is_request = members.contains_key("messages") || members.contains_key("prompt");
+    members.contains_key("body") || (!is_request && (members.contains_key("url") || members.contains_key("method")))
+}
+
+fn parse_batch_line(number: u64, text: &str, mut members: Map<String, Value>) -> Result<InputJob, LineError> {
+    let fault = |field: &str, reason: String| LineError::new(number, field, reason);
+    if let Some(unknown) = members.keys().find(|name| !MEMBERS.contains(&name.as_str())) {
+        let reason = "is not a member of a batch line; expected custom_id, method, url, body or metadata";
+        return Err(fault(&shortened(unknown), reason.to_owned()));
+    }
+    let custom_id = custom_id(number, members.get("custom_id"))?;
+    match members.get("method") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(method)) if method.eq_ignore_ascii_case("POST") => {}
+        Some(_) => return Err(fault("method", "expected \"POST\"".to_owned())),
+    }
+    match members.get("url") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(url)) if url == CHAT_COMPLETIONS => {}
+        Some(Value::String(url)) => {
+            let reason = format!("{:?} is not supported by this version; expected {CHAT_COMPLETIONS}", shortened(url));
+            return Err(fault("url", reason));
+        }
+        Some(_) => return Err(fault("url", format!("expected {CHAT_COMPLETIONS}"))),
+    }
+    match members.get("metadata") {
+        None | Some(Value::Null | Value::Object(_)) => {}
+        Some(_) => return Err(fault("metadata", "expected an object".to_owned())),
+    }
+    let body = members.remove("body").ok_or_else(|| fault("body", "is missing; expected the request".to_owned()))?;
+    let request = ChatRequest::parse(&body).map_err(|error| fault(&within_body(&error), error.reason))?;
+    let raw: BatchLine<'_> = serde_json::from_str(text).map_err(|error| fault("", json_reason(&error)))?;
+    Ok(InputJob {
+        line: number,
+        custom_id,
+        metadata: raw.metadata.map(|metadata| metadata.get().to_owned()),
+        body: raw.body.get().to_owned(),
+        request,
+    })
+}
+
+/// A request body without anything around it. Its `custom_id`, which no provider knows, names the job.
+fn parse_bare(number: u64, text: &str, mut members: Map<String, Value>) -> Result<InputJob, LineError> {
+    let named = members.remove("custom_id");
+    let custom_id = custom_id(number, named.as_ref())?;
+    let body = Value::Object(members);
+    let request = ChatRequest::parse(&body).map_err(|error| LineError::new(number, error.field, error.reason))?;
+    let body = if named.is_some() { body.to_string() } else { text.to_owned() };
+    Ok(InputJob { line: number, custom_id, metadata: None, body, request })
+}
+
+fn custom_id(number: u64, value: Option<&Value>) -> Result<Option<String>, LineError> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if !text.is_empty() && text.len() <= LONGEST_CUSTOM_ID => Ok(Some(text.clone())),
+        Some(_) => {
+            let reason = format!("expected a string of 1 to {LONGEST_CUSTOM_ID} bytes");
+            Err(LineError::new(number, "custom_id", reason))
+        }
+    }
+}
+
+/// The path of a fault in the body, seen from the line.
+fn within_body(error: &RequestError) -> String {
+    if error.field == "request" { "body".to_owned() } else { format!("body.{}", error.field) }
+}
+
+/// The parser's words, with the column only: it takes each line for the first of a file.
+fn json_reason(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let what = message.rsplit_once(" at line ").map_or(message.as_str(), |(what, _)| what);
+    format!("expected JSON: {what} at column {}", error.column())
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}

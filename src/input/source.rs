@@ -1,0 +1,177 @@
+//! Where jobs are read from: a file or standard input, plain or compressed.
+
+use flate2::bufread::MultiGzDecoder;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const BUFFER_BYTES: usize = 256 << 10;
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// A file, or standard input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Standard input, written `-`.
+    Stdin,
+    /// A file.
+    File(PathBuf),
+}
+
+impl Source {
+    /// `-` and nothing at all are standard input.
+    #[must_use]
+    pub fn new(path: Option<&Path>) -> Self {
+        match path {
+            None => Self::Stdin,
+            Some(path) if path == Path::new("-") => Self::Stdin,
+            Some(path) => Self::File(path.to_owned()),
+        }
+    }
+
+    /// As it is called in messages.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Stdin => "stdin".to_owned(),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
+
+    /// The file's name without folder and endings (`.jsonl`, `.gz`); `None` for standard input.
+    #[must_use]
+    pub fn stem(&self) -> Option<String> {
+        let Self::File(path) = self else { return None };
+        let name = path.file_name()?.to_string_lossy();
+        let name = name.strip_suffix(".gz").unwrap_or(&name);
+        let stem = Path::new(name).file_stem()?.to_string_lossy().into_owned();
+        (!stem.is_empty()).then_some(stem)
+    }
+
+    /// Opens it; decompresses gzip, which is known by its first two bytes.
+    ///
+    /// # Errors
+    /// When it cannot be opened, is a folder, or is UTF-16.
+    pub fn open(&self) -> io::Result<(Box<dyn BufRead + Send>, Progress)> {
+        let done = Arc::new(AtomicU64::new(0));
+        let (raw, total): (Box<dyn Read + Send>, _) = match self {
+            Self::Stdin => (Box::new(io::stdin()), None),
+            Self::File(path) => {
+                let file = File::open(path)?;
+                let metadata = file.metadata()?;
+                if metadata.is_dir() {
+                    return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder, not a file"));
+                }
+                (Box::new(file), metadata.is_file().then_some(metadata.len()))
+            }
+        };
+        let counted = Counted { inner: raw, done: Arc::clone(&done) };
+        Ok((decompressed(counted)?, Progress { done, total }))
+    }
+}
+
+/// How much of a source was read, in bytes as they are stored.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    done: Arc<AtomicU64>,
+    /// All there is; unknown for a pipe.
+    pub total: Option<u64>,
+}
+
+impl Progress {
+    /// Read so far.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+}
+
+struct Counted<R> {
+    inner: R,
+    done: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.done.fetch_add(u64::try_from(read).unwrap_or(0), Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+fn decompressed(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
+    // A pipe may give one byte at a time, so the beginning is read in full before it is judged.
+    let mut magic = Vec::with_capacity(2);
+    raw.by_ref().take(2).read_to_end(&mut magic)?;
+    if matches!(magic.as_slice(), [0xff, 0xfe] | [0xfe, 0xff]) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "is UTF-16; expected UTF-8"));
+    }
+    let is_gzip = magic == GZIP_MAGIC;
+    let whole = BufReader::with_capacity(BUFFER_BYTES, io::Cursor::new(magic).chain(raw));
+    if !is_gzip {
+        return Ok(Box::new(whole));
+    }
+    Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, Gunzip(MultiGzDecoder::new(whole)))))
+}
+
+/// Says of what is cut short or damaged that it is gzip: the decoder's own words do not.
+struct Gunzip<R>(MultiGzDecoder<R>);
+
+impl<R: BufRead> Read for Gunzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the gzip file is truncated"),
+            kind => io::Error::new(kind, format!("the gzip file is damaged: {error}")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn text_of(bytes: Vec<u8>) -> io::Result<String> {
+        let mut text = String::new();
+        decompressed(io::Cursor::new(bytes))?.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    fn gzip(text: &str) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn gzip_is_known_by_its_content_and_may_have_several_members() {
+        assert_eq!(text_of(b"plain".to_vec()).unwrap(), "plain");
+        assert_eq!(text_of(b"p".to_vec()).unwrap(), "p");
+        assert_eq!(text_of(Vec::new()).unwrap(), "");
+        assert_eq!(text_of([gzip("one "), gzip("two")].concat()).unwrap(), "one two");
+    }
+
+    #[test]
+    fn what_is_cut_short_or_damaged_is_an_error_that_says_so() {
+        let mut cut = gzip(&"some text ".repeat(1000));
+        cut.truncate(cut.len() - 9);
+        assert_eq!(text_of(cut).unwrap_err().to_string(), "the gzip file is truncated");
+        let mut damaged = gzip(&"some text ".repeat(1000));
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 0xff;
+        assert!(text_of(damaged).unwrap_err().to_string().starts_with("the gzip file is"));
+        assert_eq!(text_of(b"\xff\xfe{\0".to_vec()).unwrap_err().to_string(), "is UTF-16; expected UTF-8");
+    }
+
+    #[test]
+    fn a_source_is_named_after_its_file() {
+        for (path, stem) in
+            [("data/week.jsonl", Some("week")), ("week.jsonl.gz", Some("week")), ("week", Some("week")), ("-", None)]
+        {
+            assert_eq!(Source::new(Some(Path::new(path))).stem().as_deref(), stem, "{path}");
+        }
+        assert_eq!(Source::new(None), Source::Stdin);
+    }
+}

@@ -1,0 +1,150 @@
+use super::*;
+use proptest::prelude::*;
+
+fn read(text: &[u8]) -> Vec<Result<InputJob, String>> {
+    let limits = ReadLimits { line_bytes: 2_000 };
+    JobReader::new(text, limits).map(|job| job.map_err(|error| error.to_string())).collect()
+}
+
+fn only(text: &str) -> Result<InputJob, String> {
+    let mut jobs = read(text.as_bytes());
+    assert_eq!(jobs.len(), 1, "{jobs:?}");
+    jobs.remove(0)
+}
+
+#[test]
+fn the_three_formats_may_be_mixed() {
+    let text = r#"{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":[{"role":"user","content":"Hi"}]},"metadata":{"k":12345678901234567890123}}
+
+{"messages":[{"role":"user","content":"Hi"}],"metadata":{"stays":"here"}}
+  {"prompt":"Hi"}
+{"custom_id":"b","prompt":"Hi"}
+"#;
+    let jobs: Vec<InputJob> = read(text.as_bytes()).into_iter().map(Result::unwrap).collect();
+    let told: Vec<_> = jobs
+        .iter()
+        .map(|job| (job.line, job.custom_id.as_deref(), job.metadata.as_deref(), job.body.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (
+                1,
+                Some("a"),
+                Some(r#"{"k":12345678901234567890123}"#),
+                r#"{"model":"m","messages":[{"role":"user","content":"Hi"}]}"#
+            ),
+            (3, None, None, r#"{"messages":[{"role":"user","content":"Hi"}],"metadata":{"stays":"here"}}"#),
+            (4, None, None, r#"{"prompt":"Hi"}"#),
+            (5, Some("b"), None, r#"{"prompt":"Hi"}"#),
+        ]
+    );
+    assert!(jobs.iter().all(|job| job.request.messages.len() == 1));
+}
+
+#[test]
+fn a_fault_names_its_line_its_field_and_what_was_expected() {
+    for (line, fault) in [
+        ("[]", "1: expected an object: a batch line with `body`, a request with `messages`, or {\"prompt\": …}"),
+        ("{\"a\":", "1: expected JSON: EOF while parsing a value at column 5"),
+        ("{} {}", "1: expected JSON: trailing characters at column 4"),
+        (
+            r#"{"body":{"messages":[{"role":"user","content":"x"},{"role":"boss","content":"x"}]}}"#,
+            "1: body.messages[1].role: expected one of system, developer, user, assistant, tool, found `boss`",
+        ),
+        (r#"{"body":7}"#, "1: body: expected an object, found 7"),
+        (r#"{"url":"/v1/chat/completions"}"#, "1: body: is missing; expected the request"),
+        (r#"{"method":"GET","body":{"prompt":"x"}}"#, "1: method: expected \"POST\""),
+        (
+            r#"{"url":"/v1/embeddings","body":{"prompt":"x"}}"#,
+            "1: url: \"/v1/embeddings\" is not supported by this version; expected /v1/chat/completions",
+        ),
+        (r#"{"metadata":3,"body":{"prompt":"x"}}"#, "1: metadata: expected an object"),
+        (
+            r#"{"priority":3,"body":{"prompt":"x"}}"#,
+            "1: priority: is not a member of a batch line; expected custom_id, method, url, body or metadata",
+        ),
+        (r#"{"custom_id":3,"body":{"prompt":"x"}}"#, "1: custom_id: expected a string of 1 to 512 bytes"),
+        (r#"{"prompt":"a\u0000b"}"#, "1: prompt: contains NUL (\\u0000), which Postgres cannot store"),
+        (r#"{"prompt":"\u0000","prompt":"x"}"#, "1: contains NUL (\\u0000), which Postgres cannot store"),
+        (r#"{"prompt":"x","seed":1e-20000}"#, "1: the number at column 22 is too long or too small to be stored"),
+    ] {
+        assert_eq!(only(line), Err(fault.to_owned()), "{line}");
+    }
+    assert!(only(r#"{"body":{"prompt":"x"},"body":{"prompt":"y"}}"#).unwrap_err().contains("duplicate field `body`"));
+    assert!(only(r#"{"prompt":"a backslash and u0000: \\u0000"}"#).is_ok());
+    assert!(only(r#"{"prompt":"half a pair: \ud800"}"#).is_err());
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_named_by_column() {
+    assert_eq!(read(b"{\"prompt\":\"\xff\"}"), [Err("1: expected UTF-8, found other bytes at column 12".to_owned())]);
+}
+
+#[test]
+fn a_line_that_is_too_long_is_named_and_the_next_is_read() {
+    let text = format!("{{\"prompt\":\"{}\"}}\n{{\"prompt\":\"x\"}}\n", "x".repeat(5_000));
+    let jobs = read(text.as_bytes());
+    assert_eq!(jobs[0], Err("1: expected at most 2000 bytes in a line, found more".to_owned()));
+    assert_eq!(jobs[1].as_ref().unwrap().line, 2);
+}
+
+#[test]
+fn the_second_of_two_equal_names_is_refused_and_both_lines_are_named() {
+    let text = "{\"custom_id\":\"a\",\"prompt\":\"x\"}\n\n{\"custom_id\":\"a\",\"prompt\":\"y\"}\n{\"prompt\":\"z\"}";
+    let jobs = read(text.as_bytes());
+    assert!(jobs[0].is_ok() && jobs[2].is_ok());
+    assert_eq!(jobs[1], Err("3: custom_id: lines 1 and 3 have the same custom_id; expected each only once".to_owned()));
+}
+
+#[test]
+fn after_a_failure_to_read_nothing_more_comes() {
+    struct Broken;
+    impl std::io::Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("the cable is out"))
+        }
+    }
+    let source = std::io::BufReader::new(std::io::Read::chain(&b"{\"prompt\":\"x\"}\n{\"pro"[..], Broken));
+    let mut jobs = JobReader::new(source, ReadLimits::default());
+    assert!(jobs.next().unwrap().is_ok());
+    let error = jobs.next().unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "2: cannot be read any further: the cable is out");
+    assert!(jobs.next().is_none());
+}
+
+/// Bytes that are nearly jobs.
+fn nearly_jobs() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        any::<Vec<u8>>(),
+        prop::sample::select(vec![
+            "{\"prompt\":\"x\"}",
+            "{\"custom_id\":\"a\",",
+            "\"body\":{",
+            "\"messages\":[",
+            "{\"role\":\"user\",",
+            "\"content\":",
+            "\"\\u0000\"",
+            "\"\\ud800\"",
+            "1e-99999",
+            "}",
+            "]",
+            "\n",
+            "\r\n",
+            "\u{feff}",
+            "\"",
+            ",",
+        ])
+        .prop_map(|text| text.as_bytes().to_vec()),
+    ];
+    prop::collection::vec(piece, 0..30).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_give_the_same_jobs_and_faults_each_time(text in nearly_jobs()) {
+        let first = read(&text);
+        prop_assert_eq!(&first, &read(&text));
+        prop_assert!(first.len() <= text.split(|byte| *byte == b'\n').count());
+    }
+}

@@ -1,0 +1,40 @@
+//! What Anthropic's errors mean. The first row that fits counts: money hides behind 400 and 429.
+
+use crate::domain::ErrorClass::{
+    Auth, Conflict, ContentPolicy, ContextLength, NeverFits, NotFound, Overloaded, PayloadTooLarge, Permission,
+    QuotaExhausted, RampLimit, RateLimit, RateLimitDaily, ServerError, Timeout,
+};
+use crate::domain::Scope::{Key, Model, Provider, Request};
+use crate::provider::classify::{Rule, never_fits, prompt_too_long};
+use crate::provider::error_body::ErrorBody;
+
+pub(super) const RULES: &[Rule] = &[
+    // --- money ---
+    Rule::when(spend_limit_reached, QuotaExhausted, Key),
+    Rule::says(&["reached your specified*usage limits", "credit balance is too low"], QuotaExhausted, Key)
+        .at(&[400, 403, 429]),
+    Rule::code(&["billing_error"], QuotaExhausted, Key),
+    // --- limits ---
+    Rule::code(&["overloaded_error"], Overloaded, Provider),
+    Rule::when(never_fits, NeverFits, Request).at(&[429]),
+    Rule::says(&["acceleration", "increase*gradually", "scale up*gradually"], RampLimit, Model).at(&[429]),
+    Rule::says(&["per day", "daily rate limit"], RateLimitDaily, Model).at(&[429]),
+    Rule::code(&["rate_limit_error"], RateLimit, Model),
+    // --- the request ---
+    Rule::code(&["request_too_large"], PayloadTooLarge, Request),
+    Rule::when(prompt_too_long, ContextLength, Request).at(&[400, 413]),
+    Rule::says(&["blocked by content filtering policy"], ContentPolicy, Request).at(&[400]),
+    // --- the key and the model ---
+    Rule::code(&["authentication_error"], Auth, Key),
+    Rule::code(&["permission_error"], Permission, Model),
+    Rule::code(&["not_found_error"], NotFound, Model),
+    Rule::code(&["conflict_error"], Conflict, Request),
+    // --- the provider ---
+    Rule::code(&["timeout_error"], Timeout, Model),
+    Rule::code(&["api_error"], ServerError, Model),
+];
+
+/// Anthropic's own cap on spending, which comes as a 429 without `retry-after` and lasts until the month ends.
+pub(super) fn spend_limit_reached(error: &ErrorBody) -> bool {
+    error.has_code(&["enforced_spend_limit_reached"])
+}

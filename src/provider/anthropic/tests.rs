@@ -1,0 +1,295 @@
+use super::*;
+use crate::domain::ErrorClass::*;
+use crate::domain::Scope::{Key, Model, Provider, Request};
+use crate::domain::request::ToolChoice;
+use crate::domain::{ContentPart, Finish, Message, ResponseFormat, Role, ToolCall, UsageSource};
+use crate::provider::checks::{
+    Case, answer, case, check_failures, check_finishes, encoded, headers, long_conversation, message, request, usage,
+};
+use serde_json::json;
+
+// === failures ===
+
+const FAILURES: &[Case] = &[
+    case("request", 400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"messages: at least one message is required"},"request_id":"req_1"}"#, InvalidRequest, Request, Some("invalid_request_error")),
+    case("customer's spend limit", 400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC."}}"#, QuotaExhausted, Key, Some("invalid_request_error")).waits(907_200_000),
+    case("workspace's spend limit", 400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"You have reached your specified workspace API usage limits."}}"#, QuotaExhausted, Key, Some("invalid_request_error")),
+    case("credit", 400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the Anthropic API."}}"#, QuotaExhausted, Key, Some("invalid_request_error")),
+    case("window", 400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 210000 tokens > 200000 maximum"}}"#, ContextLength, Request, Some("invalid_request_error")),
+    case("window with output", 400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000"}}"#, ContextLength, Request, Some("invalid_request_error")),
+    case("policy", 400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"Output blocked by content filtering policy"}}"#, ContentPolicy, Request, Some("invalid_request_error")),
+    case("key", 401, r#"{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}"#, Auth, Key, Some("authentication_error")),
+    case("billing", 402, r#"{"type":"error","error":{"type":"billing_error","message":"m"}}"#, QuotaExhausted, Key, Some("billing_error")),
+    case("permission", 403, r#"{"type":"error","error":{"type":"permission_error","message":"m"}}"#, Permission, Model, Some("permission_error")),
+    case("model", 404, r#"{"type":"error","error":{"type":"not_found_error","message":"model: claude-x"}}"#, NotFound, Model, Some("not_found_error")),
+    case("conflict", 409, r#"{"type":"error","error":{"type":"conflict_error","message":"m"}}"#, Conflict, Request, Some("conflict_error")),
+    case("bytes", 413, r#"{"type":"error","error":{"type":"request_too_large","message":"Request exceeds the maximum size"}}"#, PayloadTooLarge, Request, Some("request_too_large")),
+    case("bytes, by the CDN", 413, "<html>413</html>", PayloadTooLarge, Request, None),
+    case("rate", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This request would exceed your organization's rate limit of 50 requests per minute"}}"#, RateLimit, Model, Some("rate_limit_error")).with(&[("retry-after", "17"), ("anthropic-ratelimit-requests-reset", "2026-11-20T12:00:40Z")]).waits(17_000),
+    case("rate, by reset", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"m"}}"#, RateLimit, Model, Some("rate_limit_error")).with(&[("anthropic-ratelimit-input-tokens-remaining", "0"), ("anthropic-ratelimit-input-tokens-reset", "2026-11-20T12:00:40Z"), ("anthropic-ratelimit-requests-remaining", "10"), ("anthropic-ratelimit-requests-reset", "2026-11-20T12:01:00Z")]).waits(40_000),
+    case("ramp", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This request would exceed your organization's maximum usage increase rate (acceleration limit). Please scale up your usage more gradually"}}"#, RampLimit, Model, Some("rate_limit_error")).with(&[("retry-after", "5")]).waits(5_000),
+    case("day", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This would exceed your daily rate limit"}}"#, RateLimitDaily, Model, Some("rate_limit_error")),
+    case("spend cap until the month ends", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":{"error_code":"enforced_spend_limit_reached"}}}"#, QuotaExhausted, Key, Some("enforced_spend_limit_reached")).waits(907_200_000),
+    case("500", 500, r#"{"type":"error","error":{"type":"api_error","message":"Internal server error"}}"#, ServerError, Model, Some("api_error")),
+    case("timeout", 504, r#"{"type":"error","error":{"type":"timeout_error","message":"m"}}"#, Timeout, Model, Some("timeout_error")),
+    case("overloaded", 529, r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#, Overloaded, Provider, Some("overloaded_error")),
+    case("overloaded, no body", 529, "", Overloaded, Provider, None),
+    case("overloaded in a 200", 200, r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#, Overloaded, Provider, Some("overloaded_error")),
+    case("request in a 200", 200, r#"{"type":"error","error":{"type":"invalid_request_error","message":"m"}}"#, InvalidRequest, Request, Some("invalid_request_error")),
+    case("no content", 200, r#"{"id":"msg_1","type":"message","stop_reason":"end_turn"}"#, ServerError, Model, None),
+    case("a page", 200, "<html></html>", ServerError, Provider, None),
+];
+
+#[test]
+fn failures_are_told_apart() {
+    check_failures(&Anthropic, FAILURES);
+}
+
+// === answers ===
+
+#[test]
+fn an_answer_is_read_whole() {
+    let body = json!({
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-haiku-4-5-20251001",
+        "content": [
+            {"type": "thinking", "thinking": "Hmm", "signature": "x"},
+            {"type": "redacted_thinking", "data": "y"},
+            {"type": "text", "text": "Hel"},
+            {"type": "text", "text": "lo"},
+            {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"x": 1}},
+        ],
+        "stop_reason": "tool_use",
+        "usage": {"input_tokens": 10, "output_tokens": 20},
+    });
+    let expected = Answer {
+        text: Some("Hello".to_owned()),
+        refusal: None,
+        reasoning: Some("Hmm".to_owned()),
+        tool_calls: vec![ToolCall { id: "toolu_1".into(), name: "f".into(), arguments: r#"{"x":1}"#.into() }],
+        finish: Finish::ToolCall,
+        finish_raw: Some("tool_use".to_owned()),
+        model: Some("claude-haiku-4-5-20251001".to_owned()),
+        id: Some("msg_1".to_owned()),
+        usage: usage([10, 0, 0, 0, 20, 0]),
+        usage_raw: Some(body["usage"].clone()),
+    };
+    assert_eq!(answer(&Anthropic, &body), expected);
+}
+
+#[test]
+fn finish_reasons_have_their_class() {
+    let decode = |word: &Value| answer(&Anthropic, &json!({"content": [], "stop_reason": word})).finish;
+    check_finishes(
+        decode,
+        &[
+            (json!("end_turn"), Finish::Complete),
+            (json!("stop_sequence"), Finish::Complete),
+            (json!("max_tokens"), Finish::Length),
+            (json!("model_context_window_exceeded"), Finish::Length),
+            (json!("tool_use"), Finish::ToolCall),
+            (json!("refusal"), Finish::Refusal),
+            (json!("pause_turn"), Finish::Pause),
+            (json!("compaction"), Finish::Pause),
+            (json!(null), Finish::Error),
+            (json!("brand_new"), Finish::Unknown),
+        ],
+    );
+}
+
+#[test]
+fn a_refusal_says_of_what_kind() {
+    let refusal = |details: Value| {
+        answer(&Anthropic, &json!({"content": [], "stop_reason": "refusal", "stop_details": details})).refusal
+    };
+    assert_eq!(refusal(json!({"category": "cyber"})).as_deref(), Some("cyber"));
+    assert_eq!(refusal(json!({"category": "cyber", "explanation": "No exploits."})).as_deref(), Some("No exploits."));
+    assert_eq!(refusal(json!(null)).as_deref(), Some("refusal"));
+}
+
+#[test]
+fn the_three_inputs_add_up() {
+    let check = |raw: Value, expected: [i64; 6]| {
+        let answer = answer(&Anthropic, &json!({"content": [], "stop_reason": "end_turn", "usage": raw}));
+        assert_eq!(answer.usage, usage(expected), "{raw}");
+        assert_eq!(answer.usage_raw, Some(raw));
+    };
+    check(
+        json!({"input_tokens": 5, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 30, "output_tokens": 9}),
+        [5, 100, 30, 0, 9, 0],
+    );
+    check(
+        json!({"input_tokens": 5, "cache_creation_input_tokens": 30, "cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}, "output_tokens": 9}),
+        [5, 0, 10, 20, 9, 0],
+    );
+    check(
+        json!({"input_tokens": 5, "cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}, "output_tokens": 9}),
+        [5, 0, 10, 20, 9, 0],
+    );
+    check(
+        json!({"input_tokens": 5, "cache_creation_input_tokens": 0, "cache_creation": {"ephemeral_1h_input_tokens": 20}, "output_tokens": 9}),
+        [5, 0, 0, 0, 9, 0],
+    );
+    check(
+        json!({"input_tokens": 5, "output_tokens": 90, "output_tokens_details": {"thinking_tokens": 70}}),
+        [5, 0, 0, 0, 90, 70],
+    );
+    check(
+        json!({"input_tokens": 5, "cache_read_input_tokens": null, "cache_creation": null, "output_tokens": 1}),
+        [5, 0, 0, 0, 1, 0],
+    );
+    let missing = answer(&Anthropic, &json!({"content": [], "stop_reason": "end_turn"}));
+    assert_eq!((missing.usage.source, missing.usage_raw, missing.text), (UsageSource::Unknown, None, None));
+}
+
+// === requests ===
+
+#[test]
+fn a_whole_conversation_is_written() {
+    let mut request = long_conversation();
+    request.tool_choice = Some(ToolChoice::Required);
+    let (body, dropped) = encoded(&Anthropic, &request, &Capabilities::default());
+    let expected = json!({
+        "model": "the-model", "max_tokens": 4096, "system": "Be brief.\n\nBe kind.",
+        "messages": [
+            {"role": "user", "content": [
+                {"type": "text", "text": "Where is this?"},
+                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QUJD"}},
+            ]},
+            {"role": "assistant", "content": [
+                {"type": "text", "text": "Looking."},
+                {"type": "tool_use", "id": "_call_1", "name": "weather", "input": {"city": "Rome"}},
+                {"type": "tool_use", "id": "call_2", "name": "weather", "input": {}},
+            ]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "_call_1", "content": [{"type": "text", "text": "{\"sky\":\"blue\"}"}]},
+                {"type": "tool_result", "tool_use_id": "call_2", "content": [{"type": "text", "text": "unknown"}]},
+                {"type": "text", "text": "And now?"},
+            ]},
+        ],
+        "tools": [{
+            "name": "weather", "description": "Tells the weather",
+            "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
+        }],
+        "tool_choice": {"type": "any"},
+    });
+    assert_eq!(body, expected);
+    assert_eq!(dropped, ["image_url.detail"]);
+}
+
+#[test]
+fn version_and_key_have_their_headers() {
+    let wire = Anthropic.encode(&request(vec![message(Role::User, "Hi")]), "m", &Capabilities::default()).unwrap();
+    assert_eq!(
+        (wire.path.as_str(), &wire.headers["anthropic-version"]),
+        ("/messages", &HeaderValue::from_static("2023-06-01"))
+    );
+    let mut headers = headers(&[]);
+    Anthropic.authorize(&"the-key".to_owned().into(), &mut headers);
+    assert_eq!(headers["x-api-key"], "the-key");
+    assert!(headers["x-api-key"].is_sensitive());
+}
+
+#[test]
+fn parameters_are_mapped_or_dropped_by_name() {
+    let mut request = request(vec![message(Role::User, "Hi")]);
+    request.max_tokens = Some(100);
+    request.temperature = Some(1.5);
+    request.top_p = Some(0.9);
+    request.stop = vec!["END".to_owned()];
+    request.seed = Some(1);
+    request.presence_penalty = Some(0.0);
+    request.frequency_penalty = Some(0.0);
+    request.reasoning_effort = Some("low".to_owned());
+    request.response_format = Some(ResponseFormat::JsonObject);
+    request.tool_choice = Some(ToolChoice::Auto);
+    request.extra.insert("user".to_owned(), json!("u"));
+    request.extra.insert("logit_bias".to_owned(), json!(null));
+    let (body, mut dropped) = encoded(&Anthropic, &request, &Capabilities::default());
+    let expected = json!({
+        "model": "the-model", "max_tokens": 100, "temperature": 1.0, "stop_sequences": ["END"],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
+    });
+    assert_eq!(body, expected);
+    dropped.sort();
+    let names = [
+        "frequency_penalty",
+        "presence_penalty",
+        "reasoning_effort",
+        "response_format",
+        "seed",
+        "temperature above 1",
+        "tool_choice",
+        "top_p",
+        "user",
+    ];
+    assert_eq!(dropped, names);
+
+    let without = Capabilities { temperature: Some(false), ..Capabilities::default() };
+    let (body, dropped) = encoded(&Anthropic, &request, &without);
+    assert_eq!((body.get("temperature"), body.get("top_p")), (None, None));
+    assert!(["temperature", "top_p"].iter().all(|name| dropped.iter().any(|dropped| dropped == name)), "{dropped:?}");
+}
+
+#[test]
+fn an_output_cap_is_always_there() {
+    let cap = |asked: Option<i64>, most: Option<i64>| {
+        let mut request = request(vec![message(Role::User, "Hi")]);
+        request.max_tokens = asked;
+        encoded(&Anthropic, &request, &Capabilities { max_output_tokens: most, ..Capabilities::default() }).0["max_tokens"].clone()
+    };
+    assert_eq!(
+        [cap(None, None), cap(None, Some(64_000)), cap(Some(10), None), cap(Some(99), Some(50))],
+        [json!(4096), json!(64_000), json!(10), json!(50)]
+    );
+}
+
+#[test]
+fn a_schema_closes_its_objects() {
+    let mut request = request(vec![message(Role::User, "Hi")]);
+    let schema = json!({"type": "object", "properties": {"a": {"type": "object"}, "b": {"type": "object", "additionalProperties": {"type": "string"}}, "c": {"enum": [{"type": "object"}]}}});
+    request.response_format = Some(ResponseFormat::JsonSchema { name: "n".into(), schema, strict: None });
+    let (body, _) = encoded(&Anthropic, &request, &Capabilities::default());
+    let closed = json!({"type": "object", "additionalProperties": false, "properties": {"a": {"type": "object", "additionalProperties": false}, "b": {"type": "object", "additionalProperties": {"type": "string"}}, "c": {"enum": [{"type": "object"}]}}});
+    assert_eq!(body["output_config"], json!({"format": {"type": "json_schema", "schema": closed}}));
+}
+
+#[test]
+fn instructions_alone_become_the_users_words() {
+    let (body, _) = encoded(&Anthropic, &request(vec![message(Role::System, "Say hi")]), &Capabilities::default());
+    assert_eq!(body["messages"], json!([{"role": "user", "content": [{"type": "text", "text": "Say hi"}]}]));
+    assert_eq!(body.get("system"), None);
+}
+
+#[test]
+fn images_by_address_are_passed_on() {
+    let mut question = message(Role::User, "");
+    question.content = vec![ContentPart::Image { url: "https://example.com/a.png".into(), detail: None }];
+    let (body, dropped) = encoded(&Anthropic, &request(vec![question]), &Capabilities::default());
+    assert_eq!(body["messages"][0]["content"][0]["source"], json!({"type": "url", "url": "https://example.com/a.png"}));
+    assert_eq!(dropped, Vec::<String>::new());
+}
+
+#[test]
+fn what_cannot_be_said_makes_the_target_ineligible() {
+    let image = |role: Role| Message {
+        content: vec![ContentPart::Image { url: "ftp://x".into(), detail: None }],
+        ..message(role, "")
+    };
+    let user = || message(Role::User, "Hi");
+    let broken_call = Message {
+        tool_calls: vec![ToolCall { id: "a".into(), name: "f".into(), arguments: "[1]".into() }],
+        ..message(Role::Assistant, "")
+    };
+    for (messages, expected) in [
+        (vec![user(), message(Role::Assistant, "Well")], "a last message from the assistant"),
+        (vec![message(Role::Assistant, "Well"), user()], "a conversation that the assistant opens"),
+        (vec![message(Role::User, "")], "a conversation without words"),
+        (vec![image(Role::System), user()], "images in system messages"),
+        (vec![user(), image(Role::Assistant), user()], "images in assistant messages"),
+        (vec![image(Role::User)], "images that are neither base64 data nor a web address"),
+        (vec![user(), broken_call, user()], "tool call arguments that are not a JSON object"),
+    ] {
+        let refused = Anthropic.encode(&request(messages), "m", &Capabilities::default()).unwrap_err();
+        assert_eq!(refused, Ineligible::Unsupported(expected.to_owned()));
+    }
+}

@@ -1,0 +1,161 @@
+//! What the adapters' tests share: one check per kind of table.
+
+use super::adapter::{Adapter, WireReply};
+use crate::domain::request::Tool;
+use crate::domain::{
+    Answer, Capabilities, ChatRequest, ContentPart, ErrorClass, Finish, Message, Role, Scope, ToolCall, Usage,
+    UsageSource,
+};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// The `Date` of every recorded answer.
+pub(super) const DATE: &str = "Fri, 20 Nov 2026 12:00:00 GMT";
+
+/// A recorded failure: what came, and what it has to be.
+pub(super) struct Case {
+    pub name: &'static str,
+    pub status: u16,
+    pub headers: &'static [(&'static str, &'static str)],
+    pub body: &'static str,
+    pub class: ErrorClass,
+    pub scope: Scope,
+    pub wait_ms: Option<u64>,
+    pub code: Option<&'static str>,
+}
+
+/// A row without headers and wait.
+pub(super) const fn case(
+    name: &'static str,
+    status: u16,
+    body: &'static str,
+    class: ErrorClass,
+    scope: Scope,
+    code: Option<&'static str>,
+) -> Case {
+    Case { name, status, headers: &[], body, class, scope, wait_ms: None, code }
+}
+
+impl Case {
+    pub const fn with(self, headers: &'static [(&'static str, &'static str)]) -> Self {
+        Self { headers, ..self }
+    }
+
+    pub const fn waits(self, wait_ms: u64) -> Self {
+        Self { wait_ms: Some(wait_ms), ..self }
+    }
+}
+
+pub(super) fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+    std::iter::once(&("date", DATE))
+        .chain(pairs)
+        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+        .collect()
+}
+
+pub(super) fn check_failures(adapter: &dyn Adapter, cases: &[Case]) {
+    for case in cases {
+        let headers = headers(case.headers);
+        let failure =
+            adapter.decode(&WireReply::new(case.status, &headers, case.body.as_bytes())).expect_err(case.name);
+        let found = (failure.class, failure.scope, failure.wait, failure.code.as_deref(), failure.status);
+        let wait = case.wait_ms.map(Duration::from_millis);
+        assert_eq!(
+            found,
+            (case.class, case.scope, wait, case.code, Some(case.status)),
+            "{}: {}",
+            case.name,
+            failure.message
+        );
+        assert!(!failure.message.is_empty() && failure.message.chars().count() <= 500, "{}", case.name);
+    }
+}
+
+/// Decodes a success.
+pub(super) fn answer(adapter: &dyn Adapter, body: &Value) -> Answer {
+    let body = body.to_string();
+    adapter
+        .decode(&WireReply::new(200, &headers(&[]), body.as_bytes()))
+        .unwrap_or_else(|failure| panic!("{body}: {failure:?}"))
+}
+
+/// Input, cache read, cache write, cache write for an hour, output, reasoning.
+pub(super) fn usage([input, cache_read, cache_write, cache_write_1h, output, reasoning]: [i64; 6]) -> Usage {
+    Usage { input, cache_read, cache_write, cache_write_1h, output, reasoning, source: UsageSource::Provider }
+}
+
+/// Checks the finish class of each word of a dialect.
+pub(super) fn check_finishes(decode: impl Fn(&Value) -> Finish, rows: &[(Value, Finish)]) {
+    for (word, expected) in rows {
+        assert_eq!(decode(word), *expected, "{word}");
+    }
+}
+
+pub(super) fn message(role: Role, text: &str) -> Message {
+    Message {
+        role,
+        content: if text.is_empty() { vec![] } else { vec![ContentPart::Text(text.to_owned())] },
+        tool_calls: vec![],
+        tool_call_id: None,
+        name: None,
+    }
+}
+
+pub(super) fn request(messages: Vec<Message>) -> ChatRequest {
+    ChatRequest {
+        messages,
+        max_tokens: None,
+        temperature: None,
+        top_p: None,
+        stop: vec![],
+        seed: None,
+        presence_penalty: None,
+        frequency_penalty: None,
+        response_format: None,
+        tools: vec![],
+        tool_choice: None,
+        reasoning_effort: None,
+        extra: Map::new(),
+    }
+}
+
+/// Instructions, a question with an image, two calls, their results, a closing word: everything a conversation has.
+pub(super) fn long_conversation() -> ChatRequest {
+    let image = |url: &str| ContentPart::Image { url: url.to_owned(), detail: Some("low".to_owned()) };
+    let call = |id: &str, arguments: &str| ToolCall {
+        id: id.to_owned(),
+        name: "weather".to_owned(),
+        arguments: arguments.to_owned(),
+    };
+    let result = |id: &str, text: &str| Message { tool_call_id: Some(id.to_owned()), ..message(Role::Tool, text) };
+    let mut question = message(Role::User, "Where is this?");
+    question.content.push(image("data:image/png;base64,QUJD"));
+    let mut calls = message(Role::Assistant, "Looking.");
+    calls.tool_calls = vec![call("call.1", r#"{"city":"Rome"}"#), call("call_2", "")];
+    let mut request = request(vec![
+        message(Role::System, "Be brief."),
+        message(Role::System, "Be kind."),
+        question,
+        calls,
+        result("call.1", r#"{"sky":"blue"}"#),
+        result("call_2", "unknown"),
+        message(Role::User, "And now?"),
+    ]);
+    request.tools = vec![Tool {
+        name: "weather".to_owned(),
+        description: Some("Tells the weather".to_owned()),
+        parameters: Some(json!({"type": "object", "properties": {"city": {"type": "string"}}})),
+    }];
+    request
+}
+
+/// Encodes; the body as JSON, and what was dropped.
+pub(super) fn encoded(
+    adapter: &dyn Adapter,
+    request: &ChatRequest,
+    capabilities: &Capabilities,
+) -> (Value, Vec<String>) {
+    let wire = adapter.encode(request, "the-model", capabilities).expect("can be expressed");
+    (serde_json::from_slice(&wire.body).expect("JSON"), wire.dropped)
+}

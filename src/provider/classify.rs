@@ -1,0 +1,177 @@
+//! From status, headers and error body to a [`Failure`]: a table per dialect, then a table of statuses.
+
+use super::adapter::WireReply;
+use super::error_body::ErrorBody;
+use super::{scrub, wait_hint};
+use crate::domain::ErrorClass::{
+    self, Auth, Cancelled, Conflict, InvalidRequest, NotFound, Overloaded, PayloadTooLarge, Permission, QuotaExhausted,
+    RateLimit, ServerError, Timeout,
+};
+use crate::domain::{Failure, Scope};
+
+/// One row: when all its conditions hold, that is what the failure is.
+#[derive(Clone, Copy)]
+pub(super) struct Rule {
+    /// One of these codes is in the body; empty: any.
+    codes: &'static [&'static str],
+    /// One of these phrases is in the message (lower case, `*` for anything); empty: any.
+    phrases: &'static [&'static str],
+    /// It came with one of these statuses; empty: any. An error inside a success has no status of its own:
+    /// then this condition holds, unless it is the only one.
+    statuses: &'static [u16],
+    /// A further condition.
+    test: Option<fn(&ErrorBody) -> bool>,
+    class: ErrorClass,
+    scope: Scope,
+}
+
+impl Rule {
+    /// By code.
+    pub const fn code(codes: &'static [&'static str], class: ErrorClass, scope: Scope) -> Self {
+        Self { codes, phrases: &[], statuses: &[], test: None, class, scope }
+    }
+
+    /// By phrase; say at which statuses, because messages quote prompts.
+    pub const fn says(phrases: &'static [&'static str], class: ErrorClass, scope: Scope) -> Self {
+        Self { codes: &[], phrases, statuses: &[], test: None, class, scope }
+    }
+
+    /// By a condition on the body.
+    pub const fn when(test: fn(&ErrorBody) -> bool, class: ErrorClass, scope: Scope) -> Self {
+        Self { codes: &[], phrases: &[], statuses: &[], test: Some(test), class, scope }
+    }
+
+    /// By status alone.
+    pub const fn status(statuses: &'static [u16], class: ErrorClass, scope: Scope) -> Self {
+        Self { codes: &[], phrases: &[], statuses, test: None, class, scope }
+    }
+
+    /// Only with one of these statuses.
+    pub const fn at(self, statuses: &'static [u16]) -> Self {
+        Self { statuses, ..self }
+    }
+
+    /// Only when one of these phrases is in the message as well.
+    pub const fn saying(self, phrases: &'static [&'static str]) -> Self {
+        Self { phrases, ..self }
+    }
+
+    fn matches(&self, status: Option<u16>, body: &ErrorBody) -> bool {
+        let by_status_alone = self.codes.is_empty() && self.phrases.is_empty() && self.test.is_none();
+        (self.statuses.is_empty() || status.map_or(!by_status_alone, |status| self.statuses.contains(&status)))
+            && (self.codes.is_empty() || body.has_code(self.codes))
+            && (self.phrases.is_empty() || body.says(self.phrases))
+            && self.test.is_none_or(|test| test(body))
+    }
+}
+
+/// Classifies a failure: the dialect's rules in their order, else the status.
+pub(super) fn classify(rules: &[Rule], reply: &WireReply<'_>, body: &ErrorBody) -> Failure {
+    let success = (200..300).contains(&reply.status);
+    let status = if success { body.http_code } else { Some(reply.status) };
+    let (class, scope) = rules
+        .iter()
+        .find(|rule| rule.matches(status, body))
+        .map_or_else(|| by_status(status, body, reply), |rule| (rule.class, rule.scope));
+    let message = if body.message.trim().is_empty() {
+        format!("HTTP {} without a message", reply.status)
+    } else {
+        scrub::clean(&body.message)
+    };
+    Failure {
+        class,
+        scope,
+        wait: wait_hint::of_failure(class, reply, &body.value, &body.message),
+        status: Some(reply.status),
+        code: body.code().map(|code| scrub::clean(&code)),
+        message,
+    }
+}
+
+/// What a status means when no code says more.
+fn by_status(status: Option<u16>, body: &ErrorBody, reply: &WireReply<'_>) -> (ErrorClass, Scope) {
+    let Some(status) = status else {
+        // An error inside a success with nothing to go by but its type.
+        let caller =
+            ["invalid_request_error", "invalid_request", "BadRequestError", "unprocessable", "INVALID_ARGUMENT"];
+        return if body.has_code(&caller) { (InvalidRequest, Scope::Request) } else { (ServerError, Scope::Model) };
+    };
+    // The provider knows better than the table whether a nameless 4xx would go through next time.
+    let retry_helps = reply.headers.get("x-should-retry").is_some_and(|value| value == "true");
+    match status {
+        401 => (Auth, Scope::Key),
+        402 => (QuotaExhausted, Scope::Key),
+        403 | 412 | 451 => (Permission, Scope::Model),
+        404 | 410 => (NotFound, Scope::Model),
+        // The URL is wrong, not the request: another rung may well take it.
+        405 => (NotFound, Scope::Provider),
+        408 | 504 | 522 | 524 => (Timeout, Scope::Model),
+        409 => (Conflict, Scope::Request),
+        413 | 414 | 431 => (PayloadTooLarge, Scope::Request),
+        424 | 425 => (ServerError, Scope::Model),
+        429 => (RateLimit, Scope::Model),
+        498 | 503 => (Overloaded, Scope::Model),
+        529 => (Overloaded, Scope::Provider),
+        499 => (Cancelled, Scope::Request),
+        400..500 if retry_helps => (ServerError, Scope::Model),
+        400..500 => (InvalidRequest, Scope::Request),
+        520..=530 => (ServerError, Scope::Provider),
+        500..600 => (ServerError, Scope::Model),
+        // Redirects are not followed, and nothing else comes without a success either.
+        _ => (ServerError, Scope::Provider),
+    }
+}
+
+/// Phrases that say that a prompt is too long, where no code does.
+pub(super) const TOO_LONG: &[&str] = &[
+    "exceed context limit",
+    "maximum context length is",
+    "maximum context limit",
+    "longer than the model's context length",
+    "input tokens exceed the configured limit",
+    "inputs tokens + max_new_tokens must be",
+    "tokens + max_tokens must be",
+    "tokens + max_new_tokens must be",
+    "must be less than context",
+    "exceeds the available context size",
+    "exceeds the maximum number of tokens allowed",
+    "input token count",
+    "prompt is too long",
+    "current length is*while limit is",
+    "maximum input length is*tokens",
+    "too many tokens",
+];
+
+/// Whether a prompt is too long by one of [`TOO_LONG`]; a single overlong string field is not.
+pub(super) fn prompt_too_long(body: &ErrorBody) -> bool {
+    body.says(TOO_LONG) && !body.says(&["string_above_max_length", "string too long"])
+}
+
+/// "Limit 30000, Requested 45000": whether the request alone is larger than the limit; `None` without numbers.
+fn exceeds_limit(body: &ErrorBody) -> Option<bool> {
+    let limit = number_after(&body.text, "limit ").or_else(|| number_after(&body.text, "limit: "))?;
+    let requested = number_after(&body.text, "requested ").or_else(|| number_after(&body.text, "requested: "))?;
+    Some(requested > limit)
+}
+
+/// The request alone is larger than what its limit ever holds.
+pub(super) fn never_fits(body: &ErrorBody) -> bool {
+    exceeds_limit(body).unwrap_or_else(|| body.says(&["request too large*tokens per", "request too large*limit"]))
+}
+
+/// The request is small enough for the limit, and says so.
+pub(super) fn fits_later(body: &ErrorBody) -> bool {
+    exceeds_limit(body) == Some(false)
+}
+
+/// The first number that directly follows `word`, with or without thousands separators.
+fn number_after(text: &str, word: &str) -> Option<u64> {
+    text.match_indices(word).find_map(|(at, _)| {
+        let digits: String = text[at + word.len()..]
+            .chars()
+            .take_while(|character| character.is_ascii_digit() || matches!(character, ',' | '_'))
+            .filter(char::is_ascii_digit)
+            .collect();
+        digits.parse().ok()
+    })
+}

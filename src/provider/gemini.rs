@@ -1,0 +1,44 @@
+//! Google Gemini `generateContent`.
+
+mod decode;
+mod encode;
+mod failures;
+#[cfg(test)]
+mod tests;
+
+use super::adapter::{Adapter, WireReply, WireRequest};
+use crate::domain::decide::Ineligible;
+use crate::domain::{Answer, Capabilities, ChatRequest, Failure, Usage};
+use reqwest::header::{HeaderMap, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+
+/// The dialect. `reasoning_effort` and members beyond the common ones are dropped, visibly.
+#[derive(Clone, Copy, Debug)]
+pub struct Gemini;
+
+impl Adapter for Gemini {
+    fn encode(
+        &self,
+        request: &ChatRequest,
+        model: &str,
+        capabilities: &Capabilities,
+    ) -> Result<WireRequest, Ineligible> {
+        encode::encode(request, model, capabilities)
+    }
+
+    fn authorize(&self, key: &SecretString, headers: &mut HeaderMap) {
+        if let Ok(mut value) = HeaderValue::from_str(key.expose_secret()) {
+            value.set_sensitive(true);
+            headers.insert("x-goog-api-key", value);
+        }
+    }
+
+    fn decode(&self, reply: &WireReply<'_>) -> Result<Answer, Failure> {
+        decode::decode(reply)
+    }
+
+    fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
+        decode::usage_of(reply)
+    }
+}

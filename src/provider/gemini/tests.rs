@@ -1,0 +1,283 @@
+use super::*;
+use crate::domain::ErrorClass::*;
+use crate::domain::Scope::{Key, Model, Provider, Request};
+use crate::domain::request::ToolChoice;
+use crate::domain::{ContentPart, Finish, Message, ResponseFormat, Role, ToolCall, UsageSource};
+use crate::provider::checks::{
+    Case, answer, case, check_failures, check_finishes, encoded, headers, long_conversation, message, request, usage,
+};
+use serde_json::json;
+
+// === failures ===
+
+const FAILURES: &[Case] = &[
+    case("request", 400, r#"{"error":{"code":400,"message":"Invalid value","status":"INVALID_ARGUMENT"}}"#, InvalidRequest, Request, Some("INVALID_ARGUMENT")),
+    case("request, in an array", 400, r#"[{"error":{"code":400,"message":"Invalid value","status":"INVALID_ARGUMENT"}}]"#, InvalidRequest, Request, Some("INVALID_ARGUMENT")),
+    case("window", 400, r#"{"error":{"code":400,"message":"The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).","status":"INVALID_ARGUMENT"}}"#, ContextLength, Request, Some("INVALID_ARGUMENT")),
+    case("key by reason", 400, r#"{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID","domain":"googleapis.com"}]}}"#, Auth, Key, Some("INVALID_ARGUMENT")),
+    case("key by message", 400, r#"{"error":{"code":400,"message":"API key not valid.","status":"INVALID_ARGUMENT"}}"#, Auth, Key, Some("INVALID_ARGUMENT")),
+    case("leaked key", 403, r#"{"error":{"code":403,"message":"Your API key was reported as leaked. Please use another API key.","status":"PERMISSION_DENIED"}}"#, Auth, Key, Some("PERMISSION_DENIED")),
+    case("region", 400, r#"{"error":{"code":400,"message":"User location is not supported for the API use.","status":"FAILED_PRECONDITION"}}"#, Permission, Key, Some("FAILED_PRECONDITION")),
+    case("unauthenticated", 401, r#"{"error":{"code":401,"message":"m","status":"UNAUTHENTICATED"}}"#, Auth, Key, Some("UNAUTHENTICATED")),
+    case("permission", 403, r#"{"error":{"code":403,"message":"m","status":"PERMISSION_DENIED"}}"#, Permission, Model, Some("PERMISSION_DENIED")),
+    case("prepaid credit", 402, r#"{"error":{"code":402,"message":"m","status":"RESOURCE_EXHAUSTED"}}"#, QuotaExhausted, Key, Some("RESOURCE_EXHAUSTED")),
+    case("prepaid credit, lower case", 402, r#"{"error":{"code":"payment_required","message":"m"}}"#, QuotaExhausted, Key, Some("payment_required")),
+    case("model", 404, r#"{"error":{"code":404,"message":"models/x is not found","status":"NOT_FOUND"}}"#, NotFound, Model, Some("NOT_FOUND")),
+    case("per minute", 429, r#"{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details. Please retry in 45.2s.","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaMetric":"m","quotaId":"GenerateRequestsPerMinutePerProjectPerModel-FreeTier","quotaValue":"10"}]},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"46s"}]}}"#, RateLimit, Model, Some("RESOURCE_EXHAUSTED")).waits(46_000),
+    case("fractions of a second", 429, r#"{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"3.5s"}]}}"#, RateLimit, Model, Some("RESOURCE_EXHAUSTED")).waits(3_500),
+    case("per day", 429, r#"{"error":{"code":429,"message":"Quota exceeded for metric: x, limit: 250\nPlease retry in 10h17m5.72s.","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"37025s"}]}}"#, RateLimitDaily, Model, Some("RESOURCE_EXHAUSTED")).waits(37_025_720),
+    case("minute and day", 429, r#"{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{"violations":[{"quotaId":"XPerMinute"},{"quotaId":"XPerDay"}]}]}}"#, RateLimitDaily, Model, Some("RESOURCE_EXHAUSTED")),
+    case("none at all", 429, r#"{"error":{"code":429,"message":"Quota exceeded for metric: generate_content_free_tier_requests, limit: 0, model: gemini-x\nPlease retry in 20s.","status":"RESOURCE_EXHAUSTED"}}"#, Permission, Model, Some("RESOURCE_EXHAUSTED")),
+    case("some", 429, r#"{"error":{"code":429,"message":"Quota exceeded, limit: 05","status":"RESOURCE_EXHAUSTED"}}"#, RateLimit, Model, Some("RESOURCE_EXHAUSTED")),
+    case("prepaid credit as 429", 429, r#"{"error":{"code":429,"message":"Your prepayment credits are depleted.","status":"RESOURCE_EXHAUSTED"}}"#, QuotaExhausted, Key, Some("RESOURCE_EXHAUSTED")),
+    case("lower case", 429, r#"{"error":{"code":"too_many_requests","message":"m"}}"#, RateLimit, Model, Some("too_many_requests")),
+    case("lower case, quota", 429, r#"{"error":{"code":"quota_exceeded","message":"m"}}"#, RateLimit, Model, Some("quota_exceeded")),
+    case("lower case, busy", 503, r#"{"error":{"code":"service_unavailable","message":"m"}}"#, Overloaded, Model, Some("service_unavailable")),
+    case("Vertex, 400", 400, r#"{"error":{"code":400,"message":"Quota exceeded for aiplatform.googleapis.com","status":"INVALID_ARGUMENT"}}"#, RateLimit, Model, Some("INVALID_ARGUMENT")),
+    case("Vertex, 500", 500, r#"{"error":{"code":500,"message":"Resource exhausted, please try again later","status":"INTERNAL"}}"#, RateLimit, Model, Some("INTERNAL")),
+    case("500", 500, r#"{"error":{"code":500,"message":"An internal error has occurred","status":"INTERNAL"}}"#, ServerError, Model, Some("INTERNAL")),
+    case("503", 503, r#"{"error":{"code":503,"message":"The model is overloaded.","status":"UNAVAILABLE"}}"#, Overloaded, Model, Some("UNAVAILABLE")),
+    case("504", 504, r#"{"error":{"code":504,"message":"m","status":"DEADLINE_EXCEEDED"}}"#, Timeout, Model, Some("DEADLINE_EXCEEDED")),
+    case("499", 499, r#"{"error":{"code":499,"message":"m","status":"CANCELLED"}}"#, Cancelled, Request, Some("CANCELLED")),
+    case("409", 409, r#"{"error":{"code":409,"message":"m","status":"ABORTED"}}"#, Conflict, Request, Some("ABORTED")),
+    case("blocked for safety", 200, r#"{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":4}}"#, ContentPolicy, Request, Some("SAFETY")),
+    case("blocked, other", 200, r#"{"promptFeedback":{"blockReason":"OTHER"}}"#, ContentPolicy, Request, Some("OTHER")),
+    case("blocked by list", 200, r#"{"candidates":[],"promptFeedback":{"blockReason":"BLOCKLIST"}}"#, ContentPolicy, Request, Some("BLOCKLIST")),
+    case("blocked, prohibited", 200, r#"{"promptFeedback":{"blockReason":"PROHIBITED_CONTENT","blockReasonMessage":"No."}}"#, ContentPolicy, Request, Some("PROHIBITED_CONTENT")),
+    case("blocked image", 200, r#"{"promptFeedback":{"blockReason":"IMAGE_SAFETY"}}"#, ContentPolicy, Request, Some("IMAGE_SAFETY")),
+    case("nothing", 200, r#"{"usageMetadata":{"promptTokenCount":4}}"#, ServerError, Model, None),
+    case("error in a 200", 200, r#"[{"error":{"code":503,"message":"m","status":"UNAVAILABLE"}}]"#, Overloaded, Model, Some("UNAVAILABLE")),
+    case("error in a 200 with nothing to go by", 200, r#"{"error":{"message":"m"}}"#, ServerError, Model, None),
+    case("a page", 200, "<html></html>", ServerError, Provider, None),
+];
+
+#[test]
+fn failures_are_told_apart() {
+    check_failures(&Gemini, FAILURES);
+}
+
+// === answers ===
+
+#[test]
+fn an_answer_is_read_whole() {
+    let body = json!({
+        "candidates": [{"content": {"role": "model", "parts": [
+            {"text": "Hmm", "thought": true},
+            {"text": "Hel"},
+            {"text": "lo", "thoughtSignature": "x"},
+            {"functionCall": {"name": "f", "args": {"x": 1}}},
+            {"functionCall": {"id": "b", "name": "g"}},
+        ]}, "finishReason": "STOP", "index": 0}],
+        "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 15},
+        "modelVersion": "gemini-2.5-flash", "responseId": "r1",
+    });
+    let call = |id: &str, name: &str, arguments: &str| ToolCall {
+        id: id.into(),
+        name: name.into(),
+        arguments: arguments.into(),
+    };
+    let expected = Answer {
+        text: Some("Hello".to_owned()),
+        refusal: None,
+        reasoning: Some("Hmm".to_owned()),
+        tool_calls: vec![call("call_3", "f", r#"{"x":1}"#), call("b", "g", "{}")],
+        finish: Finish::ToolCall,
+        finish_raw: Some("STOP".to_owned()),
+        model: Some("gemini-2.5-flash".to_owned()),
+        id: Some("r1".to_owned()),
+        usage: usage([10, 0, 0, 0, 5, 0]),
+        usage_raw: Some(body["usageMetadata"].clone()),
+    };
+    assert_eq!(answer(&Gemini, &body), expected);
+}
+
+#[test]
+fn finish_reasons_have_their_class() {
+    let decode = |word: &Value| answer(&Gemini, &json!({"candidates": [{"finishReason": word}]})).finish;
+    let class = |class: Finish, words: &'static [&'static str]| words.iter().map(move |word| (json!(word), class));
+    let rows: Vec<_> = class(Finish::Complete, &["STOP"])
+        .chain(class(Finish::Length, &["MAX_TOKENS"]))
+        .chain(class(
+            Finish::ContentFilter,
+            &[
+                "SAFETY",
+                "RECITATION",
+                "BLOCKLIST",
+                "PROHIBITED_CONTENT",
+                "SPII",
+                "IMAGE_SAFETY",
+                "IMAGE_OTHER",
+                "MODEL_ARMOR",
+                "LANGUAGE",
+            ],
+        ))
+        .chain(class(
+            Finish::Error,
+            &[
+                "MALFORMED_FUNCTION_CALL",
+                "UNEXPECTED_TOOL_CALL",
+                "TOO_MANY_TOOL_CALLS",
+                "OTHER",
+                "FINISH_REASON_UNSPECIFIED",
+            ],
+        ))
+        .chain([(json!(null), Finish::Error), (json!("BRAND_NEW"), Finish::Unknown)])
+        .collect();
+    check_finishes(decode, &rows);
+}
+
+#[test]
+fn thoughts_and_tool_prompts_are_added() {
+    let check = |raw: Value, expected: [i64; 6]| {
+        let answer = answer(&Gemini, &json!({"candidates": [{"finishReason": "STOP"}], "usageMetadata": raw}));
+        assert_eq!(answer.usage, usage(expected), "{raw}");
+        assert_eq!(answer.usage_raw, Some(raw));
+    };
+    check(
+        json!({"promptTokenCount": 100, "cachedContentTokenCount": 60, "candidatesTokenCount": 20, "thoughtsTokenCount": 30, "totalTokenCount": 150}),
+        [40, 60, 0, 0, 50, 30],
+    );
+    check(
+        json!({"promptTokenCount": 100, "toolUsePromptTokenCount": 11, "candidatesTokenCount": 20}),
+        [111, 0, 0, 0, 20, 0],
+    );
+    check(json!({"promptTokenCount": 100, "thoughtsTokenCount": 30}), [100, 0, 0, 0, 30, 30]);
+    check(json!({"promptTokenCount": 100}), [100, 0, 0, 0, 0, 0]);
+    let missing = answer(&Gemini, &json!({"candidates": [{"finishReason": "STOP"}]}));
+    assert_eq!((missing.usage.source, missing.usage_raw, missing.text), (UsageSource::Unknown, None, None));
+}
+
+#[test]
+fn a_blocked_prompt_may_be_billed() {
+    let body = br#"{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":4}}"#;
+    let (found, _) = Gemini.usage_of(&WireReply::new(200, &headers(&[]), body)).unwrap();
+    assert_eq!(found, usage([4, 0, 0, 0, 0, 0]));
+}
+
+// === requests ===
+
+#[test]
+fn a_whole_conversation_is_written() {
+    let mut request = long_conversation();
+    request.tool_choice = Some(ToolChoice::Function("weather".to_owned()));
+    let (body, dropped) = encoded(&Gemini, &request, &Capabilities::default());
+    let expected = json!({
+        "systemInstruction": {"parts": [{"text": "Be brief.\n\nBe kind."}]},
+        "contents": [
+            {"role": "user", "parts": [{"text": "Where is this?"}, {"inlineData": {"mimeType": "image/png", "data": "QUJD"}}]},
+            {"role": "model", "parts": [
+                {"text": "Looking."},
+                {"functionCall": {"name": "weather", "args": {"city": "Rome"}}},
+                {"functionCall": {"name": "weather", "args": {}}},
+            ]},
+            {"role": "user", "parts": [
+                {"functionResponse": {"name": "weather", "response": {"sky": "blue"}}},
+                {"functionResponse": {"name": "weather", "response": {"result": "unknown"}}},
+                {"text": "And now?"},
+            ]},
+        ],
+        "tools": [{"functionDeclarations": [{
+            "name": "weather", "description": "Tells the weather",
+            "parametersJsonSchema": {"type": "object", "properties": {"city": {"type": "string"}}},
+        }]}],
+        "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["weather"]}},
+    });
+    assert_eq!(body, expected);
+    assert_eq!(dropped, ["image_url.detail"]);
+}
+
+#[test]
+fn newer_models_get_a_signature_with_every_call() {
+    let parts = |model: &str| {
+        let wire = Gemini.encode(&long_conversation(), model, &Capabilities::default()).unwrap();
+        let body: Value = serde_json::from_slice(&wire.body).unwrap();
+        body["contents"][1]["parts"].clone()
+    };
+    let signature = json!("skip_thought_signature_validator");
+    for model in ["gemini-3-pro", "models/gemini-3.1-pro-preview", "gemini-4-argon", "gemini-10"] {
+        let parts = parts(model);
+        assert_eq!(parts[0], json!({"text": "Looking."}), "{model}");
+        let call =
+            json!({"functionCall": {"name": "weather", "args": {"city": "Rome"}}, "thoughtSignature": signature});
+        assert_eq!(parts[1], call, "{model}");
+        assert_eq!(parts[2]["thoughtSignature"], signature, "{model}");
+    }
+    for model in ["gemini-2.5-flash", "gemini-pro", "gemma-3-27b", "tuned-gemini-3"] {
+        assert_eq!(parts(model)[1].get("thoughtSignature"), None, "{model}");
+    }
+}
+
+#[test]
+fn parameters_are_mapped_or_dropped_by_name() {
+    let mut request = request(vec![message(Role::User, "Hi")]);
+    request.max_tokens = Some(9000);
+    request.temperature = Some(1.5);
+    request.top_p = Some(0.9);
+    request.stop = vec!["END".to_owned()];
+    request.seed = Some(1);
+    request.presence_penalty = Some(0.1);
+    request.frequency_penalty = Some(0.2);
+    request.reasoning_effort = Some("low".to_owned());
+    request.response_format =
+        Some(ResponseFormat::JsonSchema { name: "n".into(), schema: json!({"type": "object"}), strict: None });
+    request.tool_choice = Some(ToolChoice::Auto);
+    request.extra.insert("user".to_owned(), json!("u"));
+    let capabilities = Capabilities { max_output_tokens: Some(8192), ..Capabilities::default() };
+    let (body, mut dropped) = encoded(&Gemini, &request, &capabilities);
+    let expected = json!({
+        "contents": [{"role": "user", "parts": [{"text": "Hi"}]}],
+        "generationConfig": {
+            "maxOutputTokens": 8192, "temperature": 1.5, "topP": 0.9, "stopSequences": ["END"], "seed": 1,
+            "presencePenalty": 0.1, "frequencyPenalty": 0.2,
+            "responseMimeType": "application/json", "responseJsonSchema": {"type": "object"},
+        },
+    });
+    assert_eq!(body, expected);
+    dropped.sort();
+    assert_eq!(dropped, ["max_tokens above 8192", "reasoning_effort", "tool_choice", "user"]);
+
+    request.seed = Some(i64::MAX);
+    request.response_format = Some(ResponseFormat::JsonObject);
+    let without = Capabilities { temperature: Some(false), ..Capabilities::default() };
+    let (body, dropped) = encoded(&Gemini, &request, &without);
+    let config = &body["generationConfig"];
+    assert_eq!(["temperature", "topP", "seed", "responseJsonSchema"].map(|name| config.get(name)), [None; 4]);
+    assert!(
+        ["temperature", "top_p", "seed"].iter().all(|name| dropped.iter().any(|dropped| dropped == name)),
+        "{dropped:?}"
+    );
+}
+
+#[test]
+fn the_model_is_in_the_path_and_the_key_in_its_header() {
+    let path = |model: &str| {
+        Gemini.encode(&request(vec![message(Role::User, "Hi")]), model, &Capabilities::default()).unwrap().path
+    };
+    assert_eq!(path("gemini-2.5-flash"), "/models/gemini-2.5-flash:generateContent");
+    assert_eq!(path("models/gemini-2.5-flash"), "/models/gemini-2.5-flash:generateContent");
+    let mut headers = headers(&[]);
+    Gemini.authorize(&"the-key".to_owned().into(), &mut headers);
+    assert_eq!(headers["x-goog-api-key"], "the-key");
+    assert!(headers["x-goog-api-key"].is_sensitive());
+}
+
+#[test]
+fn what_cannot_be_said_makes_the_target_ineligible() {
+    let user = || message(Role::User, "Hi");
+    let image = |url: &str| Message {
+        content: vec![ContentPart::Image { url: url.into(), detail: None }],
+        ..message(Role::User, "")
+    };
+    let result = Message { tool_call_id: Some("gone".into()), ..message(Role::Tool, "x") };
+    for (messages, expected) in [
+        (vec![user(), message(Role::Assistant, "Well")], "a last message from the assistant"),
+        (vec![image("https://example.com/a.png")], "images by web address"),
+        (vec![user(), result], "a tool result whose call is not in the conversation"),
+    ] {
+        let refused = Gemini.encode(&request(messages), "m", &Capabilities::default()).unwrap_err();
+        assert_eq!(refused, Ineligible::Unsupported(expected.to_owned()));
+    }
+    let file = "https://generativelanguage.googleapis.com/v1beta/files/abc";
+    let (body, _) = encoded(&Gemini, &request(vec![image(file)]), &Capabilities::default());
+    assert_eq!(body["contents"][0]["parts"][0], json!({"fileData": {"fileUri": file}}));
+}

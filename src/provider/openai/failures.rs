@@ -1,0 +1,142 @@
+//! What OpenAI's and compatible servers' errors mean. The first row that fits counts, so order matters: money
+//! before throttling (both come as 429), and exact codes before phrases.
+
+use crate::domain::ErrorClass::{
+    Auth, ContentPolicy, ContextLength, InvalidRequest, NeverFits, NotFound, OutputInvalid, Overloaded,
+    PayloadTooLarge, Permission, QuotaExhausted, RampLimit, RateLimit, RateLimitDaily, ServerError, Timeout,
+};
+use crate::domain::Scope::{Key, Model, Provider, Request};
+use crate::provider::classify::{Rule, fits_later, never_fits, prompt_too_long};
+
+pub(super) const RULES: &[Rule] = &[
+    // --- money ---
+    // OpenRouter: credit that parallel requests hold and will give back; slower is enough.
+    Rule::code(&["in_flight_budget_exhausted"], RateLimit, Key),
+    Rule::code(
+        &[
+            "insufficient_quota",
+            "credit_balance_exhausted",
+            "organization_spend_limit_exceeded",
+            "project_spend_limit_exceeded",
+            "organization_usage_limit_exceeded",
+            "billing_hard_limit_reached",
+            "billing_not_active",
+            "weight_exceeds_budget",
+            "payment_required",
+            "insufficient_credits",
+        ],
+        QuotaExhausted,
+        Key,
+    ),
+    Rule::says(
+        &[
+            "used all available credits",
+            "monthly spending limit",
+            "insufficient balance",
+            "exceeded your current quota",
+        ],
+        QuotaExhausted,
+        Key,
+    )
+    .at(&[400, 402, 403, 429]),
+    // --- the provider's capacity, before the rate limits that it is dressed up as ---
+    Rule::code(&["slow_down"], RampLimit, Model),
+    Rule::code(&["capacity_exhausted", "temporarily_unavailable", "resource_unavailable"], Overloaded, Model),
+    Rule::says(&["tier capacity exceeded", "experiencing high demand", "resource unavailable"], Overloaded, Model)
+        .at(&[429]),
+    Rule::code(
+        &[
+            "server_is_overloaded",
+            "service_unavailable_error",
+            "provider_overloaded",
+            "engine_overloaded",
+            "overloaded_error",
+            "unavailable_error",
+        ],
+        Overloaded,
+        Model,
+    ),
+    // --- limits ---
+    Rule::when(never_fits, NeverFits, Request).at(&[413, 429]),
+    // Groq: a token limit that the request fits into, but not now.
+    Rule::when(fits_later, RateLimitDaily, Model).at(&[413, 429]).saying(&["per day", "(rpd)", "(tpd)"]),
+    Rule::when(fits_later, RateLimit, Model).at(&[413]),
+    // A month is no day, but asking once a day is the right manner for both.
+    Rule::says(&["per day", "(rpd)", "(tpd)", "daily limit", "per month"], RateLimitDaily, Model).at(&[429]),
+    Rule::code(&["rate_limit_exceeded", "rate_limit_error", "too_many_requests"], RateLimit, Model),
+    // --- the request ---
+    Rule::code(&["string_above_max_length", "string_too_long"], InvalidRequest, Request),
+    Rule::code(
+        &["context_length_exceeded", "exceed_context_size_error", "max_tokens_exceeded", "token_limit_exceeded"],
+        ContextLength,
+        Request,
+    ),
+    Rule::code(
+        &[
+            "content_policy_violation",
+            "moderation_blocked",
+            "invalid_prompt",
+            "content_filter",
+            "ResponsibleAIPolicyViolation",
+            "bio_policy",
+            "refusal",
+        ],
+        ContentPolicy,
+        Request,
+    ),
+    Rule::says(&["content exists risk", "requires moderation", "was flagged", "input flagged"], ContentPolicy, Request)
+        .at(&[400, 403]),
+    Rule::code(&["json_validate_failed", "tool_use_failed"], OutputInvalid, Request),
+    Rule::code(&["payload_too_large", "request_too_large"], PayloadTooLarge, Request),
+    // --- the key ---
+    Rule::code(
+        &["invalid_api_key", "authentication_error", "invalid_authentication", "authentication", "account_deactivated"],
+        Auth,
+        Key,
+    ),
+    Rule::says(&["incorrect api key", "invalid api key"], Auth, Key).at(&[400, 403]),
+    Rule::code(&["unsupported_country_region_territory"], Permission, Provider),
+    // Fireworks: 412 for an account that was suspended, for want of money as a rule.
+    Rule::says(&["account*suspended"], QuotaExhausted, Key).at(&[412]),
+    // --- the model ---
+    Rule::code(
+        &[
+            "model_not_found",
+            "DeploymentNotFound",
+            "model_not_available",
+            "model_deprecated",
+            "model_unavailable_upstream",
+            "no_endpoints",
+            "wrong_endpoint",
+            "free_variant_ended",
+            "not_found",
+            "not_found_error",
+            "NotFoundError",
+        ],
+        NotFound,
+        Model,
+    ),
+    Rule::says(&["model not exist", "invalid model", "model*does not exist", "is not a valid model"], NotFound, Model)
+        .at(&[400, 422]),
+    Rule::code(
+        &[
+            "permission_denied",
+            "permission-denied",
+            "permission_error",
+            "precondition_failed",
+            "region_restricted",
+            "privacy_restricted",
+            "constraint_filtered",
+        ],
+        Permission,
+        Model,
+    )
+    .at(&[400, 403, 404, 412]),
+    // Together answers 403, llama.cpp 500 to a prompt that is too long.
+    Rule::when(prompt_too_long, ContextLength, Request).at(&[400, 403, 413, 422]),
+    Rule::says(&["too large to process"], ContextLength, Request).at(&[500]),
+    // --- the provider ---
+    Rule::code(&["timeout"], Timeout, Model),
+    Rule::code(&["server_error", "provider_unavailable", "internal_error", "unmapped", "server"], ServerError, Model)
+        .at(&[500, 502]),
+];

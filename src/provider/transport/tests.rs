@@ -1,0 +1,416 @@
+use super::*;
+use crate::domain::{Role, Unit};
+use crate::provider::checks::{message, request};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::io::Write as _;
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const KEY: &str = "a-very-private-key-0123456789";
+const ANSWER: &str = r#"{"id":"x","choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#;
+
+/// What the server does on a connection, in this order, after it has read a request.
+#[derive(Clone)]
+enum Step {
+    Send(Vec<u8>),
+    /// Sends this for ever, a piece every few milliseconds.
+    Drip(&'static str),
+    /// Says nothing until the client gives up.
+    Hang,
+    /// Breaks the connection off with a TCP reset.
+    Reset,
+    /// Waits for another request on the same connection.
+    Again,
+}
+
+fn send(text: impl AsRef<[u8]>) -> Step {
+    Step::Send(text.as_ref().to_vec())
+}
+
+/// A complete HTTP answer.
+fn reply(status: u16, headers: &str, body: impl AsRef<[u8]>) -> Step {
+    let body = body.as_ref();
+    let head = format!("HTTP/1.1 {status} Whatever\r\n{headers}content-length: {}\r\n\r\n", body.len());
+    Step::Send([head.as_bytes(), body].concat())
+}
+
+/// A server that follows a script, and what it heard.
+struct Server {
+    url: String,
+    heard: Arc<Mutex<Vec<String>>>,
+    connections: Arc<Mutex<usize>>,
+}
+
+impl Server {
+    async fn start(script: Vec<Step>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let connections = Arc::new(Mutex::new(0));
+        let server = Self { url, heard: heard.clone(), connections: connections.clone() };
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                *connections.lock().unwrap() += 1;
+                tokio::spawn(follow(stream, script.clone(), heard.clone()));
+            }
+        });
+        server
+    }
+
+    fn heard(&self) -> Vec<String> {
+        self.heard.lock().unwrap().clone()
+    }
+}
+
+async fn follow(mut stream: TcpStream, script: Vec<Step>, heard: Arc<Mutex<Vec<String>>>) {
+    let Some(request) = read_request(&mut stream).await else { return };
+    heard.lock().unwrap().push(request);
+    for step in script {
+        // The client may be gone already: that is what many of these scripts are about.
+        let alive = match step {
+            Step::Send(bytes) => stream.write_all(&bytes).await.is_ok(),
+            Step::Drip(piece) => {
+                let mut pace = tokio::time::interval(Duration::from_millis(5));
+                while stream.write_all(piece.as_bytes()).await.is_ok() {
+                    pace.tick().await;
+                }
+                false
+            }
+            Step::Hang => stream.read(&mut [0; 64]).await.is_err(),
+            Step::Reset => {
+                stream.set_zero_linger().unwrap();
+                false
+            }
+            Step::Again => match read_request(&mut stream).await {
+                Some(request) => {
+                    heard.lock().unwrap().push(request);
+                    true
+                }
+                None => false,
+            },
+        };
+        if !alive {
+            return;
+        }
+    }
+    let _ = stream.shutdown().await;
+}
+
+async fn read_request(stream: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+            if body.len() >= length {
+                return Some(text.into_owned());
+            }
+        }
+        let mut chunk = [0; 4096];
+        let read = stream.read(&mut chunk).await.ok().filter(|read| *read > 0)?;
+        bytes.extend_from_slice(&chunk[..read]);
+    }
+}
+
+const LONG: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_millis(100);
+const PATIENT: Timeouts = Timeouts { connect: LONG, first_byte: LONG, idle: LONG, total: LONG };
+
+fn endpoint(url: &str) -> Endpoint {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    Endpoint {
+        name: "test".to_owned(),
+        dialect: Dialect::Openai,
+        base_url: url.to_owned(),
+        key: Some(KEY.to_owned().into()),
+        headers: vec![
+            ("X-Team".to_owned(), "blue".to_owned()),
+            ("x-proxy-token".to_owned(), "another-secret-987".to_owned()),
+        ],
+        timeouts: PATIENT,
+        max_body: 10_000,
+    }
+}
+
+async fn call(endpoint: Endpoint, timeouts: &Timeouts) -> CallReport {
+    let provider = Provider::new(endpoint).unwrap();
+    let request = request(vec![message(Role::User, "Hello")]);
+    provider.call(&request, "the-model", &Capabilities::default(), timeouts).await.unwrap()
+}
+
+/// Runs a script against a client with these timeouts and says what the client made of it.
+async fn outcome(script: Vec<Step>, timeouts: Timeouts) -> CallReport {
+    let server = Server::start(script).await;
+    let mut endpoint = endpoint(&server.url);
+    // The head may take as long as connecting and the first byte together.
+    endpoint.timeouts.connect = timeouts.connect;
+    let report = call(endpoint, &timeouts).await;
+    assert_eq!(*server.connections.lock().unwrap(), 1, "never a retry");
+    report
+}
+
+async fn check(
+    name: &str,
+    script: Vec<Step>,
+    timeouts: Timeouts,
+    status: Option<u16>,
+    class: ErrorClass,
+    scope: Scope,
+) {
+    let report = outcome(script, timeouts).await;
+    let failure = report.result.expect_err(name);
+    assert_eq!((failure.class, failure.scope, failure.status), (class, scope, status), "{name}: {}", failure.message);
+    assert_eq!((report.status, report.first_byte_ms.is_some()), (status, status.is_some()), "{name}");
+    assert!(!failure.message.is_empty(), "{name}");
+}
+
+#[tokio::test]
+async fn an_answer_comes_with_all_that_is_known_of_it() {
+    let headers = "x-request-id: req_1\r\nx-should-retry: false\r\nx-ratelimit-limit-requests: 60\r\nx-ratelimit-remaining-requests: 59\r\n";
+    let server = Server::start(vec![reply(200, headers, ANSWER)]).await;
+    let report = call(endpoint(&server.url), &PATIENT).await;
+    assert_eq!(report.result.unwrap().text.as_deref(), Some("Hi"));
+    assert_eq!(
+        (report.status, report.request_id.as_deref(), report.should_retry),
+        (Some(200), Some("req_1"), Some(false))
+    );
+    assert!(report.first_byte_ms.unwrap() <= report.total_ms);
+    let limit = &report.limits[0];
+    assert_eq!(
+        (report.limits.len(), limit.unit, limit.limit, limit.remaining),
+        (1, Unit::Requests, Some(60), Some(59))
+    );
+
+    let heard = server.heard().remove(0);
+    let (head, body) = heard.split_once("\r\n\r\n").unwrap();
+    let head = head.to_ascii_lowercase();
+    assert!(head.starts_with("post /v1/chat/completions http/1.1"), "{head}");
+    let bearer = format!("authorization: bearer {KEY}");
+    let agent = concat!("user-agent: sluice/", env!("CARGO_PKG_VERSION"));
+    for line in [&bearer, agent, "content-type: application/json", "x-team: blue", "accept-encoding: gzip"] {
+        assert!(head.lines().any(|found| found == line), "{line} in {head}");
+    }
+    assert_eq!(body, r#"{"model":"the-model","messages":[{"role":"user","content":"Hello"}]}"#);
+}
+
+#[tokio::test]
+async fn every_stage_has_its_timeout() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n";
+    let first_byte = Timeouts { connect: SHORT, first_byte: SHORT, ..PATIENT };
+    let idle = Timeouts { idle: SHORT, ..PATIENT };
+    let total = Timeouts { total: SHORT, ..PATIENT };
+    let (timeout, model) = (ErrorClass::Timeout, Scope::Model);
+    check("hangs before the head", vec![Step::Hang], first_byte, None, timeout, model).await;
+    check("hangs, in all", vec![Step::Hang], total, None, timeout, model).await;
+    check("half a head", vec![send("HTTP/1.1 200 O"), Step::Hang], first_byte, None, timeout, model).await;
+    check("stalls at once", vec![send(head), Step::Hang], idle, Some(200), timeout, model).await;
+    check("stalls in the body", vec![send(head), send("{"), Step::Hang], idle, Some(200), timeout, model).await;
+    check("drips for ever", vec![send(head), Step::Drip(" ")], total, Some(200), timeout, model).await;
+}
+
+#[tokio::test]
+async fn a_broken_connection_is_the_networks_fault() {
+    let network = (ErrorClass::Network, Scope::Network);
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n";
+    let chunked = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{ANSWER}\r\n", ANSWER.len());
+    let zipped = gzip(ANSWER.as_bytes());
+    let half = &zipped[..zipped.len() / 2];
+    let cut_gzip = reply(200, "content-encoding: gzip\r\n", half);
+    for (name, script, status) in [
+        ("reset before the head", vec![Step::Reset], None),
+        ("closed before the head", vec![], None),
+        ("closed in the head", vec![send("HTTP/1.1 200 OK\r\nconte")], None),
+        ("no HTTP", vec![send("SSH-2.0-OpenSSH_9.2\r\n")], None),
+        ("reset in the body", vec![send(head), send(&ANSWER[..20]), Step::Reset], Some(200)),
+        ("shorter than announced", vec![send(head), send(ANSWER)], Some(200)),
+        ("chunks without an end", vec![send(chunked)], Some(200)),
+        ("half of a gzip", vec![cut_gzip], Some(200)),
+    ] {
+        check(name, script, PATIENT, status, network.0, network.1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_told_apart_from_a_broken_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    drop(listener);
+    let report = call(endpoint(&url), &PATIENT).await;
+    let failure = report.result.unwrap_err();
+    assert_eq!((failure.class, failure.scope, report.status), (ErrorClass::Unreachable, Scope::Network, None));
+    assert!(failure.message.contains("refused"), "{}", failure.message);
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_compressed_answer_is_read() {
+    let report = outcome(vec![reply(200, "content-encoding: gzip\r\n", gzip(ANSWER.as_bytes()))], PATIENT).await;
+    assert_eq!(report.result.unwrap().text.as_deref(), Some("Hi"));
+}
+
+#[tokio::test]
+async fn an_answer_in_many_pieces_is_read() {
+    let pieces = ANSWER
+        .as_bytes()
+        .chunks(7)
+        .flat_map(|piece| [send(format!("{:x}\r\n", piece.len())), send(piece), send("\r\n")]);
+    let mut script = vec![send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")];
+    script.extend(pieces);
+    script.push(send("0\r\n\r\n"));
+    assert_eq!(outcome(script, PATIENT).await.result.unwrap().text.as_deref(), Some("Hi"));
+}
+
+#[tokio::test]
+async fn an_answer_over_the_cap_is_given_up() {
+    let server_error = (ErrorClass::ServerError, Scope::Model);
+    let large = "x".repeat(20_000);
+    let chunked = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4e20\r\n{large}\r\n0\r\n\r\n");
+    for (name, script) in [
+        ("announced", vec![send("HTTP/1.1 200 OK\r\ncontent-length: 20000\r\n\r\n"), Step::Hang]),
+        ("not announced", vec![send(chunked)]),
+        ("after decompression", vec![reply(200, "content-encoding: gzip\r\n", gzip(large.as_bytes()))]),
+    ] {
+        check(name, script, PATIENT, Some(200), server_error.0, server_error.1).await;
+    }
+}
+
+#[tokio::test]
+async fn rubbish_in_a_success_is_the_servers_fault() {
+    let (class, provider) = (ErrorClass::ServerError, Scope::Provider);
+    check(
+        "HTML",
+        vec![reply(200, "content-type: text/html\r\n", "<html>Sign in</html>")],
+        PATIENT,
+        Some(200),
+        class,
+        provider,
+    )
+    .await;
+    check("no UTF-8", vec![reply(200, "", b"{\"choices\": \"\xff\xfe\"}")], PATIENT, Some(200), class, provider).await;
+    check("nothing", vec![reply(200, "", "")], PATIENT, Some(200), class, provider).await;
+    check("no gzip", vec![reply(200, "content-encoding: gzip\r\n", ANSWER)], PATIENT, Some(200), class, Scope::Model)
+        .await;
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let elsewhere = Server::start(vec![reply(200, "", ANSWER)]).await;
+    let location = format!("location: {}/chat/completions\r\n", elsewhere.url);
+    for status in [301, 302, 307, 308] {
+        let script = vec![reply(status, &location, "")];
+        check("redirect", script, PATIENT, Some(status), ErrorClass::ServerError, Scope::Provider).await;
+    }
+    assert_eq!(*elsewhere.connections.lock().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_failure_is_known_by_its_head_even_if_the_body_breaks() {
+    let head = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 36722\r\ncontent-length: 500\r\n\r\n{\"err";
+    for (last, timeouts) in [(Step::Reset, PATIENT), (Step::Hang, Timeouts { idle: SHORT, ..PATIENT })] {
+        let failure = outcome(vec![send(head), last], timeouts).await.result.unwrap_err();
+        assert_eq!((failure.class, failure.wait), (ErrorClass::RateLimit, Some(Duration::from_secs(36_722))));
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_a_failed_call_are_not_lost() {
+    let body = r#"{"error":{"code":502,"message":"m"},"usage":{"prompt_tokens":7,"completion_tokens":3}}"#;
+    let report = outcome(vec![reply(200, "", body)], PATIENT).await;
+    assert!(report.result.is_err());
+    assert_eq!(report.failed_usage.map(|(usage, _)| (usage.input, usage.output)), Some((7, 3)));
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again() {
+    let server = Server::start(vec![reply(200, "", ANSWER), Step::Again, reply(200, "", ANSWER)]).await;
+    let provider = Provider::new(endpoint(&server.url)).unwrap();
+    let request = request(vec![message(Role::User, "Hello")]);
+    for _ in 0..2 {
+        let report = provider.call(&request, "m", &Capabilities::default(), &PATIENT).await.unwrap();
+        assert!(report.result.is_ok(), "{report:?}");
+    }
+    assert_eq!((server.heard().len(), *server.connections.lock().unwrap()), (2, 1));
+}
+
+#[tokio::test]
+async fn an_ineligible_request_is_not_sent() {
+    let server = Server::start(vec![reply(200, "", ANSWER)]).await;
+    let provider = Provider::new(Endpoint { dialect: Dialect::Anthropic, ..endpoint(&server.url) }).unwrap();
+    let request = request(vec![message(Role::User, "Hello"), message(Role::Assistant, "Well")]);
+    let refused = provider.call(&request, "m", &Capabilities::default(), &PATIENT).await.unwrap_err();
+    assert!(matches!(refused, Ineligible::Unsupported(_)), "{refused:?}");
+    assert_eq!(*server.connections.lock().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn secrets_appear_nowhere() {
+    let padding = "x".repeat(490);
+    let quoting = format!(r#"{{"error":{{"message":"{padding} {KEY} another-secret-987","code":"{KEY}"}}}}"#);
+    let mut shown = Vec::new();
+    for body in [quoting.clone(), format!("plain text with {KEY}"), format!("[{KEY}")] {
+        for status in [200, 401, 429, 500] {
+            let server = Server::start(vec![reply(status, "", &body)]).await;
+            let endpoint = endpoint(&server.url);
+            let provider = Provider::new(endpoint.clone()).unwrap();
+            shown.push(format!("{endpoint:?} {provider:?} "));
+            shown.push(format!("{:?}", call(endpoint, &PATIENT).await));
+        }
+    }
+    let refused = Endpoint { base_url: "http://127.0.0.1:1/v1".to_owned(), ..endpoint("") };
+    shown.push(format!("{:?}", call(refused, &PATIENT).await));
+    let with_password = Endpoint { base_url: format!("http://user:{KEY}@127.0.0.1/v1"), ..endpoint("") };
+    shown.push(format!("{with_password:?} {:?}", Provider::new(with_password.clone())));
+    let bad_key = Endpoint { key: Some(format!("{KEY}\n").into()), ..endpoint("http://127.0.0.1/v1") };
+    let error = Provider::new(bad_key).unwrap_err();
+    shown.push(format!("{error} {error:?}"));
+    let shown = shown.concat();
+    for secret in [KEY, "a-very-private", "another-secret"] {
+        assert!(!shown.contains(secret), "{secret} in {shown}");
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_its_member() {
+    let check = |change: fn(&mut Endpoint), expected: &str| {
+        let mut endpoint = endpoint("https://api.example.com/v1");
+        change(&mut endpoint);
+        assert_eq!(Provider::new(endpoint).unwrap_err().to_string(), expected);
+    };
+    check(
+        |e| e.base_url = "api.example.com".into(),
+        "providers.test.base_url: expected an absolute URL such as https://host/v1",
+    );
+    check(|e| e.base_url = "ftp://host".into(), "providers.test.base_url: expected http:// or https:// and a host");
+    check(
+        |e| e.base_url = "https://me@host".into(),
+        "providers.test.base_url: a name or password in the URL ends up in logs; use a key or a header",
+    );
+    let key = "providers.test: the key is empty or has characters that an HTTP header cannot carry";
+    check(|e| e.key = Some(String::new().into()), key);
+    check(|e| e.key = Some("a\nb".to_owned().into()), key);
+    check(
+        |e| e.headers = vec![("a b".into(), "c".into())],
+        "providers.test.headers: \"a b\" is not a valid HTTP header",
+    );
+    check(|e| e.headers = vec![("a".into(), "c\n".into())], "providers.test.headers: \"a\" is not a valid HTTP header");
+}
+
+#[test]
+fn a_path_is_joined_with_any_base_url() {
+    for (base_url, expected) in [
+        ("https://h/v1", "https://h/v1/chat/completions"),
+        ("https://h/v1/", "https://h/v1/chat/completions"),
+        ("https://h", "https://h/chat/completions"),
+        ("https://h/v1?api-version=1", "https://h/v1/chat/completions?api-version=1"),
+    ] {
+        let provider = Provider::new(endpoint(base_url)).unwrap();
+        assert_eq!(provider.request("/chat/completions", HeaderMap::new(), vec![]).url().as_str(), expected);
+    }
+}

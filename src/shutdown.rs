@@ -1,0 +1,44 @@
+//! Signals, as things to wait for.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The two stages of stopping: the first SIGTERM or SIGINT asks to drain, the second to hurry.
+#[derive(Clone, Debug)]
+pub struct Signals {
+    /// Cancelled by the first signal.
+    pub stop: CancellationToken,
+    /// Cancelled by the second.
+    pub hurry: CancellationToken,
+}
+
+impl Signals {
+    /// Listens from now on, for the rest of the process's life.
+    ///
+    /// # Errors
+    /// When the operating system does not let us.
+    pub fn listen() -> std::io::Result<Self> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        // Many a habit and many a script sends SIGHUP to make a daemon read its configuration again. By default that
+        // would end the process and cut every call.
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                tracing::warn!("SIGHUP changes nothing: restart the worker to read the configuration again");
+            }
+        });
+        let signals = Self { stop: CancellationToken::new(), hurry: CancellationToken::new() };
+        let told = signals.clone();
+        tokio::spawn(async move {
+            for token in [&told.stop, &told.hurry] {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                token.cancel();
+            }
+        });
+        Ok(signals)
+    }
+}

@@ -1,0 +1,267 @@
+//! Anthropic Messages, from the provider's side.
+
+use super::dialect::{Answer, Ask, Failure, Finish, JsonAsk, Problem, conversation, parse, push_json, put, with_wait};
+use super::fault::Disguise;
+use super::prompt::Text;
+use super::quota::{Dimension, Level, Levels};
+use super::wait::{Told, rfc3339};
+use hyper::HeaderMap;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::json;
+use serde_json::value::RawValue;
+use std::io::Write;
+use std::time::SystemTime;
+
+/// A body; a field that is not here is refused, as the real API does ("Extra inputs are not permitted").
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body<'a> {
+    #[serde(borrow)]
+    model: Option<Text<'a>>,
+    max_tokens: Option<u64>,
+    #[serde(borrow)]
+    messages: Option<Vec<Message<'a>>>,
+    #[serde(borrow)]
+    system: Option<Text<'a>>,
+    #[serde(borrow)]
+    output_config: Option<OutputConfig<'a>>,
+    stream: Option<bool>,
+    #[serde(rename = "temperature")]
+    _temperature: Option<f64>,
+    #[serde(rename = "top_p")]
+    _top_p: Option<f64>,
+    #[serde(rename = "top_k")]
+    _top_k: Option<u64>,
+    #[serde(rename = "stop_sequences")]
+    _stop_sequences: Option<Vec<String>>,
+    #[serde(rename = "metadata")]
+    _metadata: Option<IgnoredAny>,
+    #[serde(rename = "tools")]
+    _tools: Option<IgnoredAny>,
+    #[serde(rename = "tool_choice")]
+    _tool_choice: Option<IgnoredAny>,
+    #[serde(rename = "thinking")]
+    _thinking: Option<IgnoredAny>,
+    #[serde(rename = "service_tier")]
+    _service_tier: Option<IgnoredAny>,
+    #[serde(rename = "container")]
+    _container: Option<IgnoredAny>,
+    #[serde(rename = "context_management")]
+    _context_management: Option<IgnoredAny>,
+    #[serde(rename = "mcp_servers")]
+    _mcp_servers: Option<IgnoredAny>,
+    #[serde(rename = "inference_geo")]
+    _inference_geo: Option<IgnoredAny>,
+    #[serde(rename = "cache_control")]
+    _cache_control: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    role: Option<Text<'a>>,
+    #[serde(borrow)]
+    content: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct OutputConfig<'a> {
+    #[serde(borrow)]
+    format: Option<Format<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Format<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    schema: Option<&'a RawValue>,
+}
+
+pub(crate) fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
+    let wrong = |message: &str| Err(Problem::Malformed(message.to_owned()));
+    if !headers.contains_key("anthropic-version") {
+        return wrong("anthropic-version: header is required");
+    }
+    let body: Body<'_> = parse(body)?;
+    let Some(model) = body.model.filter(|model| !model.0.is_empty()) else {
+        return wrong("model: Field required");
+    };
+    let Some(max_output) = body.max_tokens else {
+        return wrong("max_tokens: Field required");
+    };
+    if max_output == 0 {
+        return wrong("max_tokens: Input should be greater than or equal to 1");
+    }
+    let Some(messages) = body.messages else {
+        return wrong("messages: Field required");
+    };
+    if messages.is_empty() {
+        return wrong("messages: at least one message is required");
+    }
+    if body.stream == Some(true) {
+        return wrong("stream: the simulator answers whole bodies only");
+    }
+    let mut turns = Vec::with_capacity(messages.len());
+    for (index, message) in messages.into_iter().enumerate() {
+        let Some(content) = message.content else {
+            return wrong(&format!("messages.{index}.content: Field required"));
+        };
+        match message.role.as_ref().map(|role| role.0.as_ref()) {
+            Some("user") if content.0.is_empty() => {
+                return wrong(&format!("messages.{index}: user messages must have non-empty content"));
+            }
+            Some("user") => turns.push((true, content)),
+            Some("assistant") => turns.push((false, content)),
+            Some(role) => {
+                return wrong(&format!(
+                    "messages.{index}.role: Unexpected role \"{role}\". Use \"user\" or \"assistant\""
+                ));
+            }
+            None => return wrong(&format!("messages.{index}.role: Field required")),
+        }
+    }
+    let json = match body.output_config.and_then(|config| config.format) {
+        None => None,
+        Some(Format { kind: Some(kind), schema: Some(schema) }) if kind.0 == "json_schema" => {
+            Some(JsonAsk::Schema(schema))
+        }
+        Some(_) => return wrong("output_config.format: expected type \"json_schema\" and a schema"),
+    };
+    let system = body.system.unwrap_or_default();
+    let (prompt, input_tokens, last_user) = conversation(&[&system.0], turns);
+    Ok(Ask { model: model.0, prompt, input_tokens, max_output: Some(max_output), json, last_user })
+}
+
+pub(crate) fn write(answer: &Answer<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(answer.text.len() + 500);
+    let _ = write!(out, r#"{{"id":"msg_{}","type":"message","role":"assistant","model":"#, &answer.id[4..]);
+    push_json(&mut out, answer.model);
+    out.extend_from_slice(br#","content":["#);
+    if answer.finish != Finish::Nothing && !answer.text.is_empty() {
+        out.extend_from_slice(br#"{"type":"text","text":"#);
+        push_json(&mut out, answer.text);
+        out.push(b'}');
+    }
+    let stop = match answer.finish {
+        Finish::Stop | Finish::Nothing => "end_turn",
+        Finish::Length => "max_tokens",
+        Finish::Filtered | Finish::Refused => "refusal",
+    };
+    let _ = write!(out, r#"],"stop_reason":"{stop}","stop_sequence":null"#);
+    if let Some(usage) = answer.usage {
+        let _ = write!(
+            out,
+            concat!(
+                r#","usage":{{"input_tokens":{},"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"#,
+                r#""cache_creation":{{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0}},"#,
+                r#""output_tokens":{},"service_tier":"standard"}}"#
+            ),
+            usage.input, usage.output
+        );
+    }
+    out.push(b'}');
+    out
+}
+
+pub(crate) fn fail(problem: &Problem, told: &Told, model: &str, id: &str) -> Failure {
+    let error = |status: u16, kind: &str, message: &str| {
+        let mut error = json!({"type": kind, "message": with_wait(message.to_owned(), told)});
+        if let Some(delay) = &told.retry_info {
+            error["details"] = json!([{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}]);
+        }
+        Failure { status, body: json!({"type": "error", "error": error, "request_id": id}) }
+    };
+    let invalid = "invalid_request_error";
+    match problem {
+        Problem::Malformed(message) => error(400, invalid, message),
+        Problem::UnknownPath => error(404, "not_found_error", "Not Found"),
+        Problem::MethodNotAllowed => error(405, invalid, "Method Not Allowed"),
+        Problem::Auth => error(401, "authentication_error", "invalid x-api-key"),
+        Problem::Permission => {
+            error(403, "permission_error", "Your API key does not have permission to use the specified resource.")
+        }
+        Problem::NotFound => error(404, "not_found_error", &format!("model: {model}")),
+        Problem::InvalidRequest => {
+            error(400, invalid, &format!("`temperature` may only be set to 1 when using {model}."))
+        }
+        Problem::ContextLength => error(400, invalid, "prompt is too long: 209000 tokens > 200000 maximum"),
+        Problem::ContentPolicy => error(400, invalid, "Output blocked by content filtering policy"),
+        Problem::PayloadTooLarge => error(413, "request_too_large", "Request exceeds the maximum size"),
+        Problem::Timeout => error(504, "timeout_error", "Request timed out"),
+        Problem::ServerError(status) => error(*status, "api_error", "Internal server error"),
+        Problem::Overloaded(status) => error(status.unwrap_or(529), "overloaded_error", "Overloaded"),
+        Problem::OutOfQuota(Disguise::BadRequest) => {
+            let message = "You have reached your specified API usage limits. You will regain access on 2027-01-01 at \
+                           00:00 UTC.";
+            error(400, invalid, message)
+        }
+        Problem::OutOfQuota(Disguise::PaymentRequired) => {
+            error(402, "billing_error", "Your credit balance is too low to access the Anthropic API.")
+        }
+        Problem::OutOfQuota(Disguise::TooManyRequests) => {
+            let mut failure = error(429, "rate_limit_error", "Your organization has reached its monthly spend limit.");
+            failure.body["error"]["details"] = json!({"error_code": "enforced_spend_limit_reached"});
+            failure
+        }
+        Problem::Limited(None) => error(
+            429,
+            "rate_limit_error",
+            "This request would exceed your organization's rate limit of 1000 requests per minute.",
+        ),
+        Problem::Limited(Some(shortage)) => {
+            let limit = shortage.limit;
+            let what = match shortage.dimension {
+                Dimension::Requests => format!("rate limit of {limit} requests per minute"),
+                Dimension::Tokens => format!("rate limit of {limit} tokens per minute"),
+                Dimension::InputTokens => format!("rate limit of {limit} input tokens per minute"),
+                Dimension::OutputTokens => format!("rate limit of {limit} output tokens per minute"),
+                Dimension::RequestsPerDay => format!("rate limit of {limit} requests per day"),
+                Dimension::Concurrency => format!("limit of {limit} concurrent connections"),
+            };
+            error(429, "rate_limit_error", &format!("This request would exceed your organization's {what} ({model})."))
+        }
+    }
+}
+
+pub(crate) fn limit_headers(levels: &Levels, wall: SystemTime, headers: &mut HeaderMap) {
+    let mut family = |names: [&'static str; 3], level: Option<Level>| {
+        let Some(level) = level else { return };
+        put(headers, names[0], level.limit.to_string());
+        put(headers, names[1], level.remaining.to_string());
+        put(headers, names[2], rfc3339(wall + level.until_full));
+    };
+    family(
+        [
+            "anthropic-ratelimit-requests-limit",
+            "anthropic-ratelimit-requests-remaining",
+            "anthropic-ratelimit-requests-reset",
+        ],
+        levels.requests,
+    );
+    family(
+        [
+            "anthropic-ratelimit-tokens-limit",
+            "anthropic-ratelimit-tokens-remaining",
+            "anthropic-ratelimit-tokens-reset",
+        ],
+        levels.tokens,
+    );
+    family(
+        [
+            "anthropic-ratelimit-input-tokens-limit",
+            "anthropic-ratelimit-input-tokens-remaining",
+            "anthropic-ratelimit-input-tokens-reset",
+        ],
+        levels.input_tokens,
+    );
+    family(
+        [
+            "anthropic-ratelimit-output-tokens-limit",
+            "anthropic-ratelimit-output-tokens-remaining",
+            "anthropic-ratelimit-output-tokens-reset",
+        ],
+        levels.output_tokens,
+    );
+}

@@ -1,0 +1,429 @@
+//! One call, from the door to the answer.
+
+use super::answer;
+use super::chance::mix;
+use super::dialect::{Answer, Ask, Dialect, Finish, JsonAsk, Problem, Usage, put};
+use super::fault::{Disguise, Fault, FaultKind};
+use super::ledger::{Charge, Decision, Ending, Entry, Knock, Ledger};
+use super::prompt::{PromptHash, count_tokens};
+use super::reply_body::ReplyBody;
+use super::scenario::{Output, Provider, Scenario};
+use super::wait::{Told, WaitFormat};
+use super::wire::Tear;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Larger requests are answered 413, as Anthropic does.
+const MAX_REQUEST_BYTES: usize = 32 << 20;
+/// The wait that a rate limit by fault tells when the scenario does not say.
+const DEFAULT_WAIT: Duration = Duration::from_secs(1);
+/// The pause between the pieces of a slow drip when the scenario does not say.
+const DEFAULT_INTERVAL: Duration = Duration::from_millis(500);
+/// The size of a huge body when the scenario does not say.
+const DEFAULT_HUGE_BYTES: usize = 16 << 20;
+
+const REFUSAL: &str = "I'm sorry, but I can't help with that request.";
+const HTML: &str = "<!DOCTYPE html>\n<html><head><title>Just a moment...</title></head>\
+                    <body><h1>Checking your browser before accessing the site</h1></body></html>\n";
+const HTML_502: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
+                        <center><h1>502 Bad Gateway</h1></center>\r\n<hr><center>cloudflare</center>\r\n</body>\r\n</html>\r\n";
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub scenario: Scenario,
+    /// The providers in the order of the scenario: the ledger knows them by index.
+    pub providers: Vec<(String, Provider)>,
+    /// Tells the request ids of this run from those of another.
+    pub run: u32,
+    book: Mutex<Book>,
+}
+
+/// The ledger and the instant from which it counts time.
+#[derive(Debug)]
+pub(crate) struct Book {
+    started: Instant,
+    pub ledger: Ledger,
+}
+
+impl Book {
+    /// Time since the start or the last reset.
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Core {
+    pub fn new(scenario: Scenario) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        #[expect(clippy::cast_possible_truncation, reason = "any 32 bits that differ between runs")]
+        let run = mix(since.as_nanos() as u64, u64::from(std::process::id())) as u32;
+        let providers = scenario.providers.iter().map(|(name, spec)| (name.clone(), spec.clone())).collect();
+        let book = Mutex::new(Book { started: Instant::now(), ledger: Ledger::new(&scenario, 0) });
+        Self { scenario, providers, run, book }
+    }
+
+    /// The ledger. Held for no longer than it takes to book: never across an await.
+    pub fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Empties the ledger, fills the buckets and starts the clock again.
+    pub fn reset(&self) {
+        let mut book = self.book();
+        let generation = book.ledger.next_generation();
+        *book = Book { started: Instant::now(), ledger: Ledger::new(&self.scenario, generation) };
+    }
+}
+
+/// A call under way. Dropped without an end it was abandoned: the client went away.
+pub(crate) struct Ticket {
+    core: Arc<Core>,
+    entry: Entry,
+    open: bool,
+}
+
+impl Ticket {
+    fn spec(&self) -> &Provider {
+        &self.core.providers[self.entry.provider].1
+    }
+
+    /// Books the end.
+    pub fn end(mut self, ending: Ending) {
+        self.book(ending);
+    }
+
+    fn book(&mut self, ending: Ending) {
+        self.open = false;
+        let mut book = self.core.book();
+        let now = book.now();
+        book.ledger.end(&self.core.scenario, &self.core.providers[self.entry.provider].1, &self.entry, ending, now);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.open {
+            let charge = if self.entry.admitted { Charge::Lost } else { Charge::Free };
+            self.book(Ending { status: 0, told: None, charge, abandoned: true, reported: None });
+        }
+    }
+}
+
+/// The answer before it is written: the words, and how it ended.
+#[derive(Debug, PartialEq, Eq)]
+struct Composition {
+    text: String,
+    finish: Finish,
+    output_tokens: u64,
+}
+
+/// Answers one call of the provider with this index; `rest` is the path after its name.
+pub(crate) async fn answer_call(
+    core: Arc<Core>,
+    provider: usize,
+    name_length: usize,
+    request: Request<Incoming>,
+    tear: Tear,
+) -> io::Result<Response<ReplyBody>> {
+    let (parts, body) = request.into_parts();
+    let body = match Limited::new(body, MAX_REQUEST_BYTES).collect().await {
+        Ok(body) => Some(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => None,
+        // The client went away in the middle of its request.
+        Err(error) => return Err(io::Error::other(error)),
+    };
+    let path = &parts.uri.path()[name_length + 1..];
+    let (mut ticket, composition) = {
+        let body = body.as_deref();
+        admit(&core, provider, &parts.method, path, parts.uri.query(), &parts.headers, body)
+    };
+    let fault = match ticket.entry.decision {
+        Decision::Do(fault) => fault,
+        Decision::Reject(_) | Decision::Refuse(_) => Fault::new(FaultKind::Ok),
+    };
+    let mut pause = fault.delay.unwrap_or_default();
+    if let Some(composition) = &composition {
+        ticket.entry.output_tokens = composition.output_tokens;
+        pause += ticket.spec().latency.draw(mix(ticket.entry.draw, 0x1a7e), composition.output_tokens);
+    }
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+    match fault.kind {
+        // Until the client gives up, which drops the ticket.
+        FaultKind::Hang => std::future::pending().await,
+        FaultKind::Reset => {
+            tear.now();
+            ticket.end(Ending { status: 0, told: None, charge: Charge::Free, abandoned: false, reported: None });
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+        _ => Ok(respond(ticket, &fault, composition)),
+    }
+}
+
+/// Reads the call and has it booked; for an answer, thinks out what to say.
+fn admit(
+    core: &Arc<Core>,
+    provider: usize,
+    method: &Method,
+    path: &str,
+    query: Option<&str>,
+    headers: &HeaderMap,
+    body: Option<&[u8]>,
+) -> (Ticket, Option<Composition>) {
+    let (name, spec) = &core.providers[provider];
+    let dialect = spec.dialect;
+    let key = dialect.key(headers, query);
+    let ask = match body {
+        None => Err(Problem::PayloadTooLarge),
+        Some(_) if method != Method::POST => Err(Problem::MethodNotAllowed),
+        Some(body) => dialect.read(path, headers, body),
+    };
+    let (ask, problem) = match ask {
+        Ok(ask) => (Some(ask), None),
+        Err(problem) => (None, Some(problem)),
+    };
+    let authorized = spec.keys.is_empty() || key.is_some_and(|key| spec.keys.iter().any(|known| known == key));
+    let known_model = |ask: &Ask<'_>| spec.models.is_empty() || spec.models.contains_key(ask.model.as_ref());
+    // The key is looked at first, as everywhere.
+    let problem = if authorized {
+        problem.or_else(|| ask.as_ref().filter(|ask| !known_model(ask)).map(|_| Problem::NotFound))
+    } else {
+        Some(Problem::Auth)
+    };
+    let knock = Knock {
+        provider,
+        body_hash: if ask.is_none() { hash(body.unwrap_or_default()) } else { 0 },
+        key_hash: key.map_or(0, |key| hash(key.as_bytes())),
+        ask: ask.as_ref(),
+        problem,
+    };
+    let entry = {
+        let mut book = core.book();
+        let now = book.now();
+        book.ledger.arrive(&core.scenario, name, spec, knock, now)
+    };
+    let composition = match (&ask, &entry.decision) {
+        (Some(ask), Decision::Do(fault)) if fault.kind.is_answer() => {
+            Some(compose(core.scenario.seed, spec, ask, fault))
+        }
+        _ => None,
+    };
+    (Ticket { core: Arc::clone(core), entry, open: true }, composition)
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hash = PromptHash::default();
+    hash.text(&String::from_utf8_lossy(bytes));
+    hash.finish()
+}
+
+/// What the model says, with the fault worked in.
+fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composition {
+    let prompt = ask.prompt;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to be positive")]
+    let size = |spread: super::chance::Spread| spread.draw(mix(mix(seed, prompt), 0x517e)).round().max(1.0) as u64;
+    let tokens = || match &spec.output {
+        Output::Tokens(spread) => size(*spread),
+        Output::Text(text) => count_tokens(text),
+    };
+    let json = || match &ask.json {
+        Some(JsonAsk::Schema(schema)) => match serde_json::from_str(schema.get()) {
+            Ok(schema) => answer::sample(&schema, prompt),
+            Err(_) => answer::object(prompt, tokens()),
+        },
+        _ => answer::object(prompt, tokens()),
+    };
+    let whole = || match &spec.output {
+        _ if ask.json.is_some() => json().to_string(),
+        Output::Text(text) => text.clone(),
+        Output::Tokens(spread) => answer::text(prompt, size(*spread)),
+    };
+    let (mut text, mut finish) = match fault.kind {
+        FaultKind::Empty | FaultKind::Html | FaultKind::Garbage | FaultKind::ErrorIn200 => {
+            (String::new(), Finish::Stop)
+        }
+        FaultKind::NoChoices => (String::new(), Finish::Nothing),
+        FaultKind::ContentFilter => (String::new(), Finish::Filtered),
+        FaultKind::Refusal => (REFUSAL.to_owned(), Finish::Refused),
+        FaultKind::RefusalText => (REFUSAL.to_owned(), Finish::Stop),
+        FaultKind::Json => (json().to_string(), Finish::Stop),
+        FaultKind::FencedJson => (format!("```json\n{:#}\n```", json()), Finish::Stop),
+        FaultKind::BrokenJson => (json().to_string().replace('"', "'").replace('}', ",}"), Finish::Stop),
+        FaultKind::Truncated => {
+            let whole = whole();
+            (answer::cut(&whole, count_tokens(&whole).div_ceil(2)).to_owned(), Finish::Length)
+        }
+        _ => (whole(), Finish::Stop),
+    };
+    let mut output_tokens = count_tokens(&text);
+    if let Some(max) = ask.max_output.filter(|max| *max < output_tokens) {
+        text.truncate(answer::cut(&text, max).len());
+        output_tokens = max;
+        finish = Finish::Length;
+    }
+    Composition { text, finish, output_tokens }
+}
+
+/// A whole answer that is not yet a response.
+struct Reply {
+    status: u16,
+    content_type: &'static str,
+    body: Vec<u8>,
+    told: Told,
+    charge: Charge,
+    reported: Option<(u64, u64)>,
+}
+
+impl Reply {
+    fn page(status: u16, html: &str) -> Self {
+        Self { content_type: "text/html; charset=UTF-8", ..Self::bytes(status, html.as_bytes().to_vec(), Charge::Free) }
+    }
+
+    fn bytes(status: u16, body: Vec<u8>, charge: Charge) -> Self {
+        Self { status, content_type: "application/json", body, told: Told::default(), charge, reported: None }
+    }
+}
+
+fn respond(ticket: Ticket, fault: &Fault, composition: Option<Composition>) -> Response<ReplyBody> {
+    let wall = SystemTime::now();
+    let dialect = ticket.spec().dialect;
+    let id = dialect.request_id(ticket.core.run, ticket.entry.seq);
+    let reply = match composition {
+        Some(composition) => reply_of_answer(&ticket.entry, dialect, &id, fault, &composition, wall),
+        None => reply_of_problem(&ticket.entry, dialect, &id, wall),
+    };
+    let Reply { status, content_type, body, told, charge, reported } = reply;
+    let mut headers = HeaderMap::with_capacity(12);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(id)) {
+        headers.insert(dialect.id_header(), id);
+    }
+    if let Some(levels) = &ticket.entry.levels {
+        dialect.limit_headers(levels, wall, &mut headers);
+    }
+    for (name, value) in told.headers {
+        put(&mut headers, name, value);
+    }
+    let body = Bytes::from(body);
+    let ending = Ending { status, told: told.wait, charge, abandoned: false, reported };
+    let body = match fault.kind {
+        FaultKind::SlowDrip => ReplyBody::drip(body, fault.interval.unwrap_or(DEFAULT_INTERVAL), ticket, ending),
+        FaultKind::Cut => {
+            ticket.end(Ending { charge: Charge::Lost, reported: None, ..ending });
+            ReplyBody::cut(body)
+        }
+        _ => {
+            ticket.end(ending);
+            ReplyBody::Whole(body)
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.headers_mut() = headers;
+    response
+}
+
+fn reply_of_answer(
+    entry: &Entry,
+    dialect: Dialect,
+    id: &str,
+    fault: &Fault,
+    composition: &Composition,
+    wall: SystemTime,
+) -> Reply {
+    match fault.kind {
+        FaultKind::Html => return Reply::page(200, HTML),
+        FaultKind::ErrorIn200 => {
+            return Reply::bytes(200, dialect.error_in_200(id).to_string().into_bytes(), Charge::Free);
+        }
+        FaultKind::Garbage => {
+            // 0xff and 0xfe occur in no UTF-8 text.
+            let bytes = (0..64u64).flat_map(|i| [0xff, 0xfe, mix(entry.draw, i).to_le_bytes()[0]]).collect();
+            return Reply::bytes(200, bytes, Charge::Free);
+        }
+        _ => {}
+    }
+    let used = Usage { input: entry.input_tokens, output: composition.output_tokens };
+    let usage = match fault.kind {
+        FaultKind::NoUsage => None,
+        FaultKind::WrongUsage => Some(Usage { input: used.input * 10, output: used.output * 10 }),
+        _ => Some(used),
+    };
+    let mut body = dialect.write(&Answer {
+        id,
+        created: wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        model: &entry.model,
+        text: &composition.text,
+        finish: composition.finish,
+        usage,
+    });
+    match fault.kind {
+        FaultKind::MalformedJson => body.truncate(body.len() * 2 / 3),
+        FaultKind::HugeBody => {
+            // Valid JSON, with a field in front that nobody asked for.
+            let padding = fault.bytes.unwrap_or(DEFAULT_HUGE_BYTES).min(1 << 30);
+            let mut huge = Vec::with_capacity(padding + body.len() + 16);
+            huge.extend_from_slice(br#"{"padding":""#);
+            huge.resize(huge.len() + padding, b'x');
+            huge.extend_from_slice(br#"","#);
+            huge.extend_from_slice(&body[1..]);
+            body = huge;
+        }
+        _ => {}
+    }
+    Reply { reported: usage.map(|usage| (usage.input, usage.output)), ..Reply::bytes(200, body, Charge::Charged) }
+}
+
+fn reply_of_problem(entry: &Entry, dialect: Dialect, id: &str, wall: SystemTime) -> Reply {
+    let (problem, told) = match &entry.decision {
+        Decision::Reject(problem) => (problem.clone(), Told::default()),
+        Decision::Refuse(shortage) => {
+            let told = shortage.wait.map(|wait| dialect.tell(wait, None, wall));
+            (Problem::Limited(Some(*shortage)), told.unwrap_or_default())
+        }
+        Decision::Do(fault) if fault.kind == FaultKind::Html502 => return Reply::page(502, HTML_502),
+        Decision::Do(fault) => (problem_of(fault, entry.draw), told_by(fault, dialect, wall)),
+    };
+    let failure = dialect.fail(&problem, &told, &entry.model, id);
+    Reply { told, ..Reply::bytes(failure.status, failure.body.to_string().into_bytes(), Charge::Free) }
+}
+
+/// The failure that a fault before admission is.
+fn problem_of(fault: &Fault, draw: u64) -> Problem {
+    match fault.kind {
+        FaultKind::RateLimit => Problem::Limited(None),
+        FaultKind::Overloaded => Problem::Overloaded(fault.status),
+        FaultKind::OutOfQuota => {
+            Problem::OutOfQuota(fault.disguise.unwrap_or_else(|| Disguise::drawn(mix(draw, 0xd15))))
+        }
+        FaultKind::Auth => Problem::Auth,
+        FaultKind::Permission => Problem::Permission,
+        FaultKind::NotFound => Problem::NotFound,
+        FaultKind::InvalidRequest => Problem::InvalidRequest,
+        FaultKind::ContextLength => Problem::ContextLength,
+        FaultKind::ContentPolicy => Problem::ContentPolicy,
+        FaultKind::PayloadTooLarge => Problem::PayloadTooLarge,
+        FaultKind::Timeout => Problem::Timeout,
+        // Everything else is handled before, or is an answer.
+        _ => Problem::ServerError(fault.status.unwrap_or(500)),
+    }
+}
+
+/// The wait that a fault tells: a rate limit always, a failing server only when the scenario says so.
+fn told_by(fault: &Fault, dialect: Dialect, wall: SystemTime) -> Told {
+    match fault.kind {
+        FaultKind::RateLimit => dialect.tell(fault.wait.unwrap_or(DEFAULT_WAIT), fault.format, wall),
+        FaultKind::ServerError | FaultKind::Overloaded | FaultKind::Timeout => {
+            fault.wait.map(|wait| fault.format.unwrap_or(WaitFormat::RetryAfter).tell(wait, wall)).unwrap_or_default()
+        }
+        _ => Told::default(),
+    }
+}

@@ -1,0 +1,250 @@
+//! OpenAI chat completions, from the provider's side.
+
+use super::dialect::{Answer, Ask, Failure, Finish, JsonAsk, Problem, conversation, parse, push_json, put, with_wait};
+use super::fault::Disguise;
+use super::prompt::Text;
+use super::quota::{Dimension, Level, Levels, Shortage};
+use super::wait::{Told, go_duration};
+use hyper::HeaderMap;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::io::Write;
+
+/// What is read of a body; everything else is let through, as the many compatible servers do.
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    model: Option<Text<'a>>,
+    #[serde(borrow)]
+    messages: Option<Vec<Message<'a>>>,
+    max_tokens: Option<u64>,
+    max_completion_tokens: Option<u64>,
+    #[serde(borrow)]
+    response_format: Option<ResponseFormat<'a>>,
+    #[serde(default)]
+    stream: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    role: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    content: Text<'a>,
+}
+
+#[derive(Deserialize)]
+struct ResponseFormat<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    json_schema: Option<JsonSchema<'a>>,
+}
+
+#[derive(Deserialize)]
+struct JsonSchema<'a> {
+    name: Option<String>,
+    #[serde(borrow)]
+    schema: Option<&'a RawValue>,
+}
+
+pub(crate) fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
+    let wrong = |message: &str| Err(Problem::Malformed(message.to_owned()));
+    let body: Body<'_> = parse(body)?;
+    let Some(model) = body.model.filter(|model| !model.0.is_empty()) else {
+        return wrong("you must provide a model parameter");
+    };
+    let Some(messages) = body.messages else {
+        return wrong("Missing required parameter: 'messages'.");
+    };
+    if messages.is_empty() {
+        return wrong("Invalid 'messages': empty array. Expected an array with minimum length 1.");
+    }
+    if body.stream == Some(true) {
+        return wrong("The simulator answers whole bodies only: leave out 'stream'.");
+    }
+    if body.max_tokens == Some(0) || body.max_completion_tokens == Some(0) {
+        return wrong("Invalid 'max_completion_tokens': integer below minimum value. Expected a value >= 1.");
+    }
+    let mut system = Vec::new();
+    let mut turns = Vec::with_capacity(messages.len());
+    for (index, message) in messages.into_iter().enumerate() {
+        match message.role.as_ref().map(|role| role.0.as_ref()) {
+            Some("system" | "developer") => system.push(message.content),
+            Some("user") => turns.push((true, message.content)),
+            Some("assistant" | "tool" | "function") => turns.push((false, message.content)),
+            Some(role) => return wrong(&format!("Invalid value: '{role}' in 'messages[{index}].role'.")),
+            None => return wrong(&format!("Missing required parameter: 'messages[{index}].role'.")),
+        }
+    }
+    let json = match body.response_format {
+        None => None,
+        Some(format) => match format.kind.as_ref().map(|kind| kind.0.as_ref()) {
+            Some("text") => None,
+            Some("json_object") => Some(JsonAsk::Object),
+            Some("json_schema") => match format.json_schema {
+                Some(JsonSchema { name: Some(_), schema: Some(schema) }) => Some(JsonAsk::Schema(schema)),
+                Some(JsonSchema { name: Some(_), schema: None }) => Some(JsonAsk::Object),
+                _ => return wrong("Missing required parameter: 'response_format.json_schema.name'."),
+            },
+            _ => return wrong("Invalid value: 'response_format.type'."),
+        },
+    };
+    let system: Vec<&str> = system.iter().map(|text| text.0.as_ref()).collect();
+    let (prompt, input_tokens, last_user) = conversation(&system, turns);
+    let max_output = body.max_completion_tokens.or(body.max_tokens);
+    Ok(Ask { model: model.0, prompt, input_tokens, max_output, json, last_user })
+}
+
+pub(crate) fn write(answer: &Answer<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(answer.text.len() + 700);
+    let _ = write!(
+        out,
+        r#"{{"id":"chatcmpl-{}","object":"chat.completion","created":{},"model":"#,
+        answer.id, answer.created
+    );
+    push_json(&mut out, answer.model);
+    out.extend_from_slice(br#","choices":["#);
+    if answer.finish != Finish::Nothing {
+        out.extend_from_slice(br#"{"index":0,"message":{"role":"assistant","content":"#);
+        if answer.finish == Finish::Refused {
+            out.extend_from_slice(br#"null,"refusal":"#);
+            push_json(&mut out, answer.text);
+        } else {
+            push_json(&mut out, answer.text);
+            out.extend_from_slice(br#","refusal":null"#);
+        }
+        let finish = match answer.finish {
+            Finish::Stop | Finish::Refused | Finish::Nothing => "stop",
+            Finish::Length => "length",
+            Finish::Filtered => "content_filter",
+        };
+        let _ = write!(out, r#","annotations":[]}},"logprobs":null,"finish_reason":"{finish}"}}"#);
+    }
+    out.push(b']');
+    if let Some(usage) = answer.usage {
+        let _ = write!(
+            out,
+            concat!(
+                r#","usage":{{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},"#,
+                r#""prompt_tokens_details":{{"cached_tokens":0,"audio_tokens":0}},"#,
+                r#""completion_tokens_details":{{"reasoning_tokens":0,"audio_tokens":0,"#,
+                r#""accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}}}"#
+            ),
+            usage.input,
+            usage.output,
+            usage.input + usage.output
+        );
+    }
+    out.extend_from_slice(br#","service_tier":"default","system_fingerprint":"fp_simulated"}"#);
+    out
+}
+
+pub(crate) fn error_in_200() -> Value {
+    json!({"error": {"code": 502, "message": "Provider returned error",
+        "metadata": {"error_type": "provider_unavailable", "provider_code": 502}}})
+}
+
+pub(crate) fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
+    let error = |status: u16, kind: &str, code: Option<&str>, param: Option<&str>, message: String| {
+        let mut error = json!({"message": with_wait(message, told), "type": kind, "param": param, "code": code});
+        if let Some(delay) = &told.retry_info {
+            error["details"] = json!([{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}]);
+        }
+        Failure { status, body: json!({ "error": error }) }
+    };
+    let invalid = "invalid_request_error";
+    match problem {
+        Problem::Malformed(message) => error(400, invalid, None, None, message.clone()),
+        Problem::UnknownPath => error(404, invalid, Some("unknown_url"), None, "Unknown request URL.".to_owned()),
+        Problem::MethodNotAllowed => error(405, invalid, Some("method_not_supported"), None, "Use POST.".to_owned()),
+        Problem::Auth => {
+            let message = "Incorrect API key provided. You can find your API key in your account settings.";
+            error(401, invalid, Some("invalid_api_key"), None, message.to_owned())
+        }
+        Problem::Permission => {
+            let message = "Country, region, or territory not supported";
+            error(403, "request_forbidden", Some("unsupported_country_region_territory"), None, message.to_owned())
+        }
+        Problem::NotFound => {
+            let message = format!("The model `{model}` does not exist or you do not have access to it.");
+            error(404, invalid, Some("model_not_found"), None, message)
+        }
+        Problem::InvalidRequest => {
+            let message = format!("Unsupported value: 'temperature' does not support this value with {model}.");
+            error(400, invalid, Some("unsupported_value"), Some("temperature"), message)
+        }
+        Problem::ContextLength => {
+            let message = "This model's maximum context length is 8192 tokens. However, your messages resulted in \
+                           9000 tokens. Please reduce the length of the messages.";
+            error(400, invalid, Some("context_length_exceeded"), Some("messages"), message.to_owned())
+        }
+        Problem::ContentPolicy => {
+            let message = "Your request was rejected as a result of our safety system.";
+            error(400, invalid, Some("content_policy_violation"), None, message.to_owned())
+        }
+        Problem::PayloadTooLarge => error(413, invalid, None, None, "Request entity too large.".to_owned()),
+        Problem::Timeout => error(504, "server_error", None, None, "The request timed out.".to_owned()),
+        Problem::ServerError(status) => {
+            let message = "The server had an error while processing your request. Sorry about that!";
+            error(*status, "server_error", None, None, message.to_owned())
+        }
+        Problem::Overloaded(status) => {
+            let message = "The server is currently overloaded with other requests. Please try again later.";
+            let (kind, code) = ("service_unavailable_error", Some("server_is_overloaded"));
+            error(status.unwrap_or(503), kind, code, None, message.to_owned())
+        }
+        Problem::OutOfQuota(disguise) => {
+            let message = "You exceeded your current quota, please check your plan and billing details.";
+            let (status, code) = match disguise {
+                Disguise::TooManyRequests => (429, "insufficient_quota"),
+                Disguise::PaymentRequired => (402, "credit_balance_exhausted"),
+                Disguise::BadRequest => (429, "billing_hard_limit_reached"),
+            };
+            error(status, "insufficient_quota", Some(code), None, message.to_owned())
+        }
+        Problem::Limited(shortage) => {
+            let (kind, message) = limited(shortage.as_ref(), model);
+            error(429, kind, Some("rate_limit_exceeded"), None, message)
+        }
+    }
+}
+
+fn limited(shortage: Option<&Shortage>, model: &str) -> (&'static str, String) {
+    let Some(shortage) = shortage else {
+        return (
+            "requests",
+            format!("Rate limit reached for {model} on requests per min (RPM): Limit 1000, Used 1000."),
+        );
+    };
+    let (kind, name) = match shortage.dimension {
+        Dimension::Requests => ("requests", "requests per min (RPM)"),
+        Dimension::Tokens | Dimension::InputTokens | Dimension::OutputTokens => ("tokens", "tokens per min (TPM)"),
+        Dimension::RequestsPerDay => ("requests", "requests per day (RPD)"),
+        Dimension::Concurrency => ("requests", "concurrent requests"),
+    };
+    let Shortage { limit, used, requested, .. } = shortage;
+    if shortage.is_too_large() {
+        let message = format!(
+            "Request too large for {model} on {name}: Limit {limit}, Requested {requested}. The input or output \
+             tokens must be reduced in order to run successfully."
+        );
+        return (kind, message);
+    }
+    (kind, format!("Rate limit reached for {model} on {name}: Limit {limit}, Used {used}, Requested {requested}."))
+}
+
+pub(crate) fn limit_headers(levels: &Levels, headers: &mut HeaderMap) {
+    let mut family = |names: [&'static str; 3], level: Option<Level>| {
+        let Some(level) = level else { return };
+        put(headers, names[0], level.limit.to_string());
+        put(headers, names[1], level.remaining.to_string());
+        put(headers, names[2], go_duration(level.until_full));
+    };
+    family(
+        ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"],
+        levels.requests,
+    );
+    family(["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"], levels.tokens);
+}

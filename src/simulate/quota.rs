@@ -1,0 +1,428 @@
+//! Request and token quotas: continuously refilling buckets, as arithmetic over (state, now).
+//!
+//! Nothing here reads a clock. `now` is the time since the simulator started.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Slack for sums of floating point numbers: far below one request or token.
+const EPSILON: f64 = 1e-6;
+
+/// A token bucket that refills continuously and may be in debt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bucket {
+    capacity: f64,
+    per_second: f64,
+    level: f64,
+    at: Duration,
+}
+
+impl Bucket {
+    /// A full bucket.
+    #[must_use]
+    pub fn full(per_minute: f64, capacity: f64, now: Duration) -> Self {
+        Self { capacity, per_second: per_minute / 60.0, level: capacity, at: now }
+    }
+
+    /// What is in it at `now`; negative while in debt.
+    #[must_use]
+    pub fn level(&self, now: Duration) -> f64 {
+        let elapsed = now.saturating_sub(self.at).as_secs_f64();
+        (self.level + elapsed * self.per_second).min(self.capacity)
+    }
+
+    /// Takes `cost` out, into debt when there is less. Admission is asked for first: [`Bucket::wait_for`].
+    pub fn take(&mut self, cost: f64, now: Duration) {
+        self.level = self.level(now) - cost;
+        self.at = self.at.max(now);
+    }
+
+    /// How long until `cost` could be taken: zero for now, `None` when it is more than the bucket can ever hold.
+    #[must_use]
+    pub fn wait_for(&self, cost: f64, now: Duration) -> Option<Duration> {
+        if cost > self.capacity + EPSILON {
+            return None;
+        }
+        Some(self.wait_until(cost, now))
+    }
+
+    /// How long until the bucket is full again.
+    #[must_use]
+    pub fn until_full(&self, now: Duration) -> Duration {
+        self.wait_until(self.capacity, now)
+    }
+
+    fn wait_until(&self, wanted: f64, now: Duration) -> Duration {
+        let missing = wanted - self.level(now);
+        if missing <= EPSILON {
+            return Duration::ZERO;
+        }
+        // Rounded up to the microsecond: the promise must hold at the instant that is named.
+        Duration::try_from_secs_f64((missing / self.per_second * 1e6).ceil() / 1e6).unwrap_or(Duration::MAX)
+    }
+}
+
+/// What limits a provider. Absent: unlimited.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Requests that refill per minute.
+    pub requests_per_minute: Option<u32>,
+    /// Requests that a full bucket holds; the limit per minute when absent.
+    pub burst_requests: Option<u32>,
+    /// Tokens that refill per minute; what a request costs is the dialect's rule.
+    pub tokens_per_minute: Option<u64>,
+    /// Tokens that a full bucket holds; the limit per minute when absent.
+    pub burst_tokens: Option<u64>,
+    /// Anthropic's separate limit of input tokens per minute.
+    pub input_tokens_per_minute: Option<u64>,
+    /// Anthropic's separate limit of output tokens per minute, charged as they are produced.
+    pub output_tokens_per_minute: Option<u64>,
+    /// Calls at the same time.
+    pub concurrency: Option<u32>,
+    /// Requests per day; the first day begins when the simulator starts.
+    pub requests_per_day: Option<u64>,
+}
+
+/// A limit of a [`Quota`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dimension {
+    /// Requests per minute.
+    Requests,
+    /// Tokens per minute.
+    Tokens,
+    /// Input tokens per minute.
+    InputTokens,
+    /// Output tokens per minute.
+    OutputTokens,
+    /// Requests per day.
+    RequestsPerDay,
+    /// Calls at the same time.
+    Concurrency,
+}
+
+/// What a call takes when it is admitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// From the bucket of all tokens.
+    pub tokens: u64,
+    /// From the bucket of input tokens.
+    pub input_tokens: u64,
+}
+
+/// Why a call was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// Which limit.
+    pub dimension: Dimension,
+    /// Its value.
+    pub limit: u64,
+    /// What is used of it now.
+    pub used: u64,
+    /// What the call wanted.
+    pub requested: u64,
+    /// When it could be admitted; `None` when that cannot be said (concurrency) or will never be (too large).
+    pub wait: Option<Duration>,
+}
+
+impl Shortage {
+    /// The call alone is larger than the limit, so that waiting is in vain.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        self.dimension != Dimension::Concurrency && self.wait.is_none()
+    }
+}
+
+/// One limit as the headers tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// The limit per minute.
+    pub limit: u64,
+    /// What is left of it.
+    pub remaining: u64,
+    /// When it is whole again.
+    pub until_full: Duration,
+}
+
+/// The limits as the headers tell them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Levels {
+    /// Requests per minute.
+    pub requests: Option<Level>,
+    /// Tokens per minute.
+    pub tokens: Option<Level>,
+    /// Input tokens per minute.
+    pub input_tokens: Option<Level>,
+    /// Output tokens per minute.
+    pub output_tokens: Option<Level>,
+}
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// The buckets of one provider, model or key.
+#[derive(Clone, Debug)]
+pub struct Quota {
+    limits: Limits,
+    requests: Option<Bucket>,
+    tokens: Option<Bucket>,
+    input_tokens: Option<Bucket>,
+    output_tokens: Option<Bucket>,
+    day: u64,
+    used_today: u64,
+    in_flight: u32,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
+fn number(value: u64) -> f64 {
+    value as f64
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to be positive")]
+fn whole(value: f64) -> u64 {
+    (value + EPSILON).max(0.0) as u64
+}
+
+impl Quota {
+    /// Everything full.
+    #[must_use]
+    pub fn new(limits: &Limits, now: Duration) -> Self {
+        let bucket = |limit: Option<u64>, burst: Option<u64>| {
+            limit.map(|limit| Bucket::full(number(limit), number(burst.unwrap_or(limit)), now))
+        };
+        Self {
+            requests: bucket(limits.requests_per_minute.map(u64::from), limits.burst_requests.map(u64::from)),
+            tokens: bucket(limits.tokens_per_minute, limits.burst_tokens),
+            input_tokens: bucket(limits.input_tokens_per_minute, None),
+            output_tokens: bucket(limits.output_tokens_per_minute, None),
+            limits: limits.clone(),
+            day: 0,
+            used_today: 0,
+            in_flight: 0,
+        }
+    }
+
+    /// Admits a call and takes its cost, or takes nothing and says what is short: the shortage that lasts longest.
+    pub fn admit(&mut self, cost: Cost, now: Duration) -> Result<(), Shortage> {
+        if let Some(shortage) = self.shortage(cost, now) {
+            return Err(shortage);
+        }
+        if let Some(bucket) = &mut self.requests {
+            bucket.take(1.0, now);
+        }
+        if let Some(bucket) = &mut self.tokens {
+            bucket.take(number(cost.tokens), now);
+        }
+        if let Some(bucket) = &mut self.input_tokens {
+            bucket.take(number(cost.input_tokens), now);
+        }
+        self.used_today += 1;
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    fn shortage(&mut self, cost: Cost, now: Duration) -> Option<Shortage> {
+        let today = now.as_secs() / DAY.as_secs();
+        if today != self.day {
+            self.day = today;
+            self.used_today = 0;
+        }
+        if let Some(limit) = self.limits.requests_per_day
+            && self.used_today >= limit
+        {
+            let midnight = DAY.saturating_mul(u32::try_from(today + 1).unwrap_or(u32::MAX));
+            let wait = Some(midnight.saturating_sub(now));
+            let used = self.used_today;
+            return Some(Shortage { dimension: Dimension::RequestsPerDay, limit, used, requested: 1, wait });
+        }
+        // Output is charged afterwards: before it, one token must be left.
+        let asked = [
+            (Dimension::Requests, &self.requests, self.limits.requests_per_minute.map(u64::from), 1),
+            (Dimension::Tokens, &self.tokens, self.limits.tokens_per_minute, cost.tokens),
+            (Dimension::InputTokens, &self.input_tokens, self.limits.input_tokens_per_minute, cost.input_tokens),
+            (Dimension::OutputTokens, &self.output_tokens, self.limits.output_tokens_per_minute, 1),
+        ];
+        let mut longest: Option<Shortage> = None;
+        for (dimension, bucket, limit, requested) in asked {
+            let (Some(bucket), Some(limit)) = (bucket, limit) else { continue };
+            let wait = bucket.wait_for(number(requested), now);
+            if wait == Some(Duration::ZERO) {
+                continue;
+            }
+            // Rounded up, because what has been refilled in part cannot be used yet.
+            let used = whole((number(limit).max(bucket.capacity) - bucket.level(now) - EPSILON).ceil());
+            let shortage = Shortage { dimension, limit, used, requested, wait };
+            match &longest {
+                // Never beats any wait.
+                Some(other) if other.wait.is_none() => {}
+                Some(other) if wait.is_some() && wait <= other.wait => {}
+                _ => longest = Some(shortage),
+            }
+        }
+        if longest.is_some() {
+            return longest;
+        }
+        let limit = self.limits.concurrency?;
+        (self.in_flight >= limit).then_some(Shortage {
+            dimension: Dimension::Concurrency,
+            limit: u64::from(limit),
+            used: u64::from(self.in_flight),
+            requested: 1,
+            wait: None,
+        })
+    }
+
+    /// A call that was admitted has ended: `output` tokens from the output bucket, `tokens` from that of all tokens.
+    pub fn release(&mut self, output: u64, tokens: u64, now: Duration) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if let Some(bucket) = &mut self.output_tokens {
+            bucket.take(number(output), now);
+        }
+        if let Some(bucket) = &mut self.tokens {
+            bucket.take(number(tokens), now);
+        }
+    }
+
+    /// The limits for the headers.
+    #[must_use]
+    pub fn levels(&self, now: Duration) -> Levels {
+        let level = |bucket: &Option<Bucket>, limit: Option<u64>| {
+            let (bucket, limit) = (bucket.as_ref()?, limit?);
+            Some(Level { limit, remaining: whole(bucket.level(now)), until_full: bucket.until_full(now) })
+        };
+        Levels {
+            requests: level(&self.requests, self.limits.requests_per_minute.map(u64::from)),
+            tokens: level(&self.tokens, self.limits.tokens_per_minute),
+            input_tokens: level(&self.input_tokens, self.limits.input_tokens_per_minute),
+            output_tokens: level(&self.output_tokens, self.limits.output_tokens_per_minute),
+        }
+    }
+
+    /// How many requests could be admitted between `from` and `until`, if only requests counted; `None`: no limit.
+    #[must_use]
+    pub fn requests_between(&self, from: Duration, until: Duration) -> Option<f64> {
+        let bucket = self.requests.as_ref()?;
+        Some(bucket.level(from).max(0.0) + bucket.per_second * until.saturating_sub(from).as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn quota(limits: &Limits) -> Quota {
+        Quota::new(limits, Duration::ZERO)
+    }
+
+    #[test]
+    fn a_burst_is_admitted_and_then_one_call_per_refill() {
+        let mut quota = quota(&Limits { requests_per_minute: Some(60), burst_requests: Some(3), ..Limits::default() });
+        for _ in 0..3 {
+            assert_eq!(quota.admit(Cost::default(), ms(0)), Ok(()));
+        }
+        let shortage = quota.admit(Cost::default(), ms(400)).unwrap_err();
+        assert_eq!((shortage.dimension, shortage.limit, shortage.wait), (Dimension::Requests, 60, Some(ms(600))));
+        assert_eq!(quota.admit(Cost::default(), ms(1000)), Ok(()));
+        assert!(quota.admit(Cost::default(), ms(1001)).is_err());
+    }
+
+    #[test]
+    fn the_longest_shortage_is_the_one_that_is_told() {
+        let limits = Limits { requests_per_minute: Some(60), tokens_per_minute: Some(600), ..Limits::default() };
+        let mut quota = quota(&Limits { burst_requests: Some(1), ..limits });
+        let cost = Cost { tokens: 500, input_tokens: 0 };
+        assert_eq!(quota.admit(cost, ms(0)), Ok(()));
+        let shortage = quota.admit(cost, ms(0)).unwrap_err();
+        assert_eq!((shortage.dimension, shortage.wait), (Dimension::Tokens, Some(ms(40_000))));
+        assert_eq!((shortage.used, shortage.requested), (500, 500));
+        assert_eq!(quota.admit(cost, ms(40_000)), Ok(()));
+    }
+
+    #[test]
+    fn a_request_larger_than_the_bucket_is_refused_for_good() {
+        let mut quota = quota(&Limits { tokens_per_minute: Some(100), ..Limits::default() });
+        let shortage = quota.admit(Cost { tokens: 101, input_tokens: 0 }, ms(0)).unwrap_err();
+        assert!(shortage.is_too_large());
+    }
+
+    #[test]
+    fn output_tokens_are_charged_afterwards_and_may_leave_a_debt() {
+        let mut quota = quota(&Limits { output_tokens_per_minute: Some(60), ..Limits::default() });
+        assert_eq!(quota.admit(Cost::default(), ms(0)), Ok(()));
+        quota.release(70, 0, ms(0));
+        let shortage = quota.admit(Cost::default(), ms(0)).unwrap_err();
+        assert_eq!((shortage.dimension, shortage.wait), (Dimension::OutputTokens, Some(ms(11_000))));
+        assert_eq!(quota.admit(Cost::default(), ms(11_000)), Ok(()));
+    }
+
+    #[test]
+    fn concurrency_frees_with_every_release() {
+        let mut quota = quota(&Limits { concurrency: Some(1), ..Limits::default() });
+        assert_eq!(quota.admit(Cost::default(), ms(0)), Ok(()));
+        let shortage = quota.admit(Cost::default(), ms(1)).unwrap_err();
+        assert_eq!((shortage.dimension, shortage.is_too_large()), (Dimension::Concurrency, false));
+        quota.release(0, 0, ms(2));
+        assert_eq!(quota.admit(Cost::default(), ms(3)), Ok(()));
+    }
+
+    #[test]
+    fn a_daily_limit_opens_at_the_end_of_the_day() {
+        let mut quota = quota(&Limits { requests_per_day: Some(2), ..Limits::default() });
+        assert!(quota.admit(Cost::default(), ms(0)).is_ok() && quota.admit(Cost::default(), ms(0)).is_ok());
+        let shortage = quota.admit(Cost::default(), Duration::from_hours(1)).unwrap_err();
+        assert_eq!(shortage.wait, Some(Duration::from_hours(23)));
+        assert_eq!(quota.admit(Cost::default(), DAY), Ok(()));
+    }
+
+    #[test]
+    fn levels_tell_what_is_left_and_when_it_is_whole() {
+        let mut quota = quota(&Limits { requests_per_minute: Some(120), ..Limits::default() });
+        quota.admit(Cost::default(), ms(0)).unwrap();
+        let level = quota.levels(ms(0)).requests.unwrap();
+        assert_eq!(level, Level { limit: 120, remaining: 119, until_full: ms(500) });
+    }
+
+    proptest! {
+        #[test]
+        fn a_call_that_waits_as_told_is_admitted(
+            per_minute in 1u32..100_000, burst in 1u32..1_000, tokens_per_minute in 1000u64..1_000_000,
+            calls in prop::collection::vec((0u64..3_000, 1u64..1_000), 1..200),
+        ) {
+            let limits = Limits {
+                requests_per_minute: Some(per_minute), burst_requests: Some(burst),
+                tokens_per_minute: Some(tokens_per_minute), ..Limits::default()
+            };
+            let mut quota = quota(&limits);
+            let mut now = Duration::ZERO;
+            for (pause, tokens) in calls {
+                now += ms(pause);
+                let cost = Cost { tokens, input_tokens: tokens };
+                if let Err(shortage) = quota.admit(cost, now) {
+                    now += shortage.wait.unwrap();
+                    prop_assert_eq!(quota.admit(cost, now), Ok(()));
+                }
+            }
+        }
+
+        #[test]
+        fn no_window_admits_more_than_the_burst_and_the_refill(
+            per_minute in 60u32..6_000, burst in 1u32..100, pauses in prop::collection::vec(0u64..200, 1..300),
+        ) {
+            let mut quota = quota(&Limits {
+                requests_per_minute: Some(per_minute), burst_requests: Some(burst), ..Limits::default()
+            });
+            let (mut now, mut admitted) = (Duration::ZERO, 0u32);
+            for pause in pauses {
+                now += ms(pause);
+                admitted += u32::from(quota.admit(Cost::default(), now).is_ok());
+                let most = f64::from(burst) + f64::from(per_minute) / 60.0 * now.as_secs_f64();
+                prop_assert!(f64::from(admitted) <= most + 0.01);
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Does the book-keeping add up?
+
+use super::{Doing, Store, StoreError};
+use crate::domain::NanoUsd;
+
+/// The sums of a whole database, from the bodies and from the tallies, which were written apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// Jobs ever enqueued that are still kept.
+    pub jobs: i64,
+    /// Jobs with a result.
+    pub results: i64,
+    /// … of them successes.
+    pub succeeded: i64,
+    /// Jobs that are queued or running.
+    pub unfinished: i64,
+    /// Jobs that are neither finished nor anywhere in the queue. Never anything but 0.
+    pub lost: i64,
+    /// Endings that were counted as they were written; more than `results` means that a job ended twice.
+    pub endings: i64,
+    /// Rows of the ledger.
+    pub attempts: i64,
+    /// … of them for accepted answers.
+    pub accepted: i64,
+    /// Money on the ledger, as far as prices are known.
+    pub cost: NanoUsd,
+    /// Money in the tallies.
+    pub tallied_cost: NanoUsd,
+}
+
+impl Audit {
+    /// What is wrong, in words; empty when the books are in order.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.lost != 0 {
+            faults.push(format!("{} jobs are lost: neither finished nor queued nor running", self.lost));
+        }
+        if self.jobs != self.results + self.unfinished {
+            faults.push(format!(
+                "{} jobs, but {} results and {} unfinished jobs",
+                self.jobs, self.results, self.unfinished
+            ));
+        }
+        if self.endings != self.results {
+            faults.push(format!("{} endings were written for {} results", self.endings, self.results));
+        }
+        if self.accepted != self.succeeded {
+            faults.push(format!("{} answers were accepted for {} successes", self.accepted, self.succeeded));
+        }
+        if self.cost != self.tallied_cost {
+            faults.push(format!("the ledger says {}, the tallies {}", self.cost, self.tallied_cost));
+        }
+        faults
+    }
+}
+
+impl Store {
+    /// Adds everything up, in one snapshot. Reads whole tables: for tests, demos and doubts, not for dashboards.
+    pub async fn audit(&self) -> Result<Audit, StoreError> {
+        let row = sqlx::query!(
+            r#"with live as (
+                select job_id from sluice.ready union all select job_id from sluice.parked
+                union all select job_id from sluice.inflight
+            )
+            select (select count(*) from sluice.job) as "jobs!",
+                   (select count(*) from sluice.result) as "results!",
+                   (select count(*) from sluice.result where state = 'succeeded') as "succeeded!",
+                   (select count(*) from live) as "unfinished!",
+                   (select count(*) from sluice.job j
+                     where not exists (select from sluice.result r where r.job_id = j.id)
+                       and not exists (select from live l where l.job_id = j.id)) as "lost!",
+                   (select coalesce(sum(succeeded + failed + cancelled), 0)::bigint from sluice.totals) as "endings!",
+                   (select count(*) from sluice.attempt) as "attempts!",
+                   (select count(*) from sluice.attempt where accepted) as "accepted!",
+                   (select coalesce(sum(cost_nanos), 0)::bigint from sluice.attempt) as "cost!",
+                   (select coalesce(sum(cost_nanos), 0)::bigint from sluice.totals) as "tallied!""#
+        )
+        .fetch_one(&self.pool)
+        .await
+        .doing("adding up the books")?;
+        Ok(Audit {
+            jobs: row.jobs,
+            results: row.results,
+            succeeded: row.succeeded,
+            unfinished: row.unfinished,
+            lost: row.lost,
+            endings: row.endings,
+            attempts: row.attempts,
+            accepted: row.accepted,
+            cost: NanoUsd(row.cost),
+            tallied_cost: NanoUsd(row.tallied),
+        })
+    }
+}

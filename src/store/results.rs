@@ -1,0 +1,121 @@
+//! How the jobs of a batch ended, for export.
+
+use super::{Store, StoreError};
+use crate::domain::NanoUsd;
+use futures_util::{Stream, TryStreamExt as _};
+
+/// Jobs that one statement reads: few enough that it never holds up the vacuum. It stands in the statement as a number,
+/// so that the planner knows it too.
+pub const EXPORT_PAGE: u64 = 1_000;
+
+/// A job of a batch, ended or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportedJob {
+    /// Its number.
+    pub job: i64,
+    /// The author's name for it.
+    pub custom_id: Option<String>,
+    /// What its author put beside it: a JSON object.
+    pub metadata: Option<String>,
+    /// How it ended; `None`: it has not.
+    pub ending: Option<Ending>,
+    /// Calls made for it.
+    pub attempts: i16,
+    /// Who answered, or who was asked last.
+    pub provider: Option<String>,
+    /// For which model.
+    pub model: Option<String>,
+    /// Whether the answer was repaired.
+    pub repaired: bool,
+    /// All its calls together; `None`: it has not ended, or the price of a call is unknown.
+    pub cost: Option<NanoUsd>,
+    /// The provider's id of the request that was answered, or that failed last.
+    pub request_id: Option<String>,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With an answer.
+    Succeeded {
+        /// A chat completion, as JSON.
+        response: Option<String>,
+    },
+    /// Without one.
+    Failed {
+        /// The error class.
+        class: String,
+        /// Why.
+        reason: String,
+        /// What the provider said, when it was an HTTP error that ended the job.
+        http: Option<HttpError>,
+    },
+    /// Somebody cancelled it.
+    Cancelled,
+}
+
+/// An answer of a provider with an error status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpError {
+    /// From 400.
+    pub status: i16,
+    /// The provider's code.
+    pub code: Option<String>,
+    /// The provider's message.
+    pub message: Option<String>,
+}
+
+impl Store {
+    /// At most [`EXPORT_PAGE`] jobs of a batch with a number above `after`, in order: one row at a time, whatever their
+    /// size.
+    ///
+    /// It reads the tables, in index order. Through the public views, which hide the rows of others behind a barrier
+    /// that no limit passes, each page would read the whole batch.
+    pub fn export_batch(&self, batch: &str, after: i64) -> impl Stream<Item = Result<ExportedJob, StoreError>> + '_ {
+        sqlx::query!(
+            r#"select j.id as "job!", j.custom_id, j.metadata::text as metadata, r.state as "state?",
+                      coalesce(r.attempts, 0::smallint) as "attempts!", r.provider, r.model,
+                      coalesce(r.repaired, false) as "repaired!", r.error_class, r.error, r.cost_nanos,
+                      coalesce(r.request_id, f.request_id) as request_id, r.response::text as response,
+                      f.http_status, f.code, f.message
+                 from (select id, custom_id, metadata from sluice.job
+                        where batch = $1 and id > $2 order by id limit 1000) j
+                      left join lateral (
+                           select * from sluice.result r where r.job_id = j.id limit 1) r on true
+                      left join lateral (
+                           select a.http_status, a.code, a.message, a.request_id, a.class from sluice.attempt a
+                            where a.job_id = j.id and r.state = 'failed'
+                            order by a.number desc limit 1) f on f.class = r.error_class
+                order by j.id"#,
+            batch,
+            after
+        )
+        .map(|row| ExportedJob {
+            job: row.job,
+            custom_id: row.custom_id,
+            metadata: row.metadata,
+            ending: match row.state.as_deref() {
+                None => None,
+                Some("succeeded") => Some(Ending::Succeeded { response: row.response }),
+                Some("cancelled") => Some(Ending::Cancelled),
+                Some(_) => Some(Ending::Failed {
+                    class: row.error_class.unwrap_or_default(),
+                    reason: row.error.unwrap_or_default(),
+                    http: row.http_status.filter(|status| *status >= 400).map(|status| HttpError {
+                        status,
+                        code: row.code,
+                        message: row.message,
+                    }),
+                }),
+            },
+            attempts: row.attempts,
+            provider: row.provider,
+            model: row.model,
+            repaired: row.repaired,
+            cost: row.cost_nanos.map(NanoUsd),
+            request_id: row.request_id,
+        })
+        .fetch(self.pool())
+        .map_err(|source| StoreError::Sql { doing: "reading results", source })
+    }
+}

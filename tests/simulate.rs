@@ -1,0 +1,749 @@
+//! The simulator over real sockets: what each dialect, quota and fault looks like from outside.
+
+use serde_json::{Value, json};
+use sluice::simulate::chance::Spread;
+use sluice::simulate::{
+    Dialect, Fault, FaultKind, FaultRule, Limits, Model, Output, Price, Provider, QuotaScope, Scenario, Simulator,
+    Tolerances, count_tokens, request_hash,
+};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+const DIALECTS: [(&str, Dialect); 3] =
+    [("openai", Dialect::Openai), ("anthropic", Dialect::Anthropic), ("gemini", Dialect::Gemini)];
+
+/// A scenario with one provider for each dialect, named like it, that obeys scripts.
+fn scenario() -> Scenario {
+    let providers = DIALECTS.iter().map(|(name, dialect)| ((*name).to_owned(), Provider::new(*dialect))).collect();
+    Scenario { markers: true, providers, ..Scenario::default() }
+}
+
+fn start(scenario: Scenario) -> Simulator {
+    Simulator::start(scenario, SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port on loopback")
+}
+
+fn with(change: impl Fn(&mut Provider)) -> Simulator {
+    let mut scenario = scenario();
+    scenario.providers.values_mut().for_each(change);
+    start(scenario)
+}
+
+/// An answer as it came over the wire.
+#[derive(Debug)]
+struct Reply {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: Vec<u8>,
+    /// The body was shorter than announced.
+    cut: bool,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.headers))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// Sends a request over a connection of its own; an error is the connection's.
+fn send(simulator: &Simulator, method: &str, path: &str, headers: &str, body: &str) -> std::io::Result<Reply> {
+    let mut stream = TcpStream::connect(simulator.addr())?;
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n"
+    );
+    stream.write_all((head + body).as_bytes())?;
+    let mut raw = Vec::new();
+    stream.read_to_end(&mut raw)?;
+    let end = raw.windows(4).position(|window| window == b"\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    let head = String::from_utf8_lossy(&raw[..end]).into_owned();
+    let mut lines = head.split("\r\n");
+    let status_line = lines.next().unwrap_or_default();
+    let status = status_line.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
+    let headers: BTreeMap<String, String> = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let body = raw[end + 4..].to_vec();
+    let cut = headers.get("content-length").is_some_and(|length| length.parse() != Ok(body.len()));
+    Ok(Reply { status, headers, body, cut })
+}
+
+const ANTHROPIC_HEADERS: &str = "x-api-key: k\r\nanthropic-version: 2023-06-01\r\n";
+
+/// A call of a provider of [`scenario`] with one user message.
+fn call(simulator: &Simulator, provider: &str, prompt: &str) -> std::io::Result<Reply> {
+    let (path, headers, body) = match provider {
+        "openai" => (
+            "/openai/v1/chat/completions".to_owned(),
+            "authorization: Bearer k\r\n",
+            json!({"model": "m", "messages": [{"role": "user", "content": prompt}]}),
+        ),
+        "anthropic" => (
+            "/anthropic/v1/messages".to_owned(),
+            ANTHROPIC_HEADERS,
+            json!({"model": "m", "max_tokens": 1000, "messages": [{"role": "user", "content": prompt}]}),
+        ),
+        _ => (
+            "/gemini/v1beta/models/m:generateContent".to_owned(),
+            "x-goog-api-key: k\r\n",
+            json!({"contents": [{"role": "user", "parts": [{"text": prompt}]}]}),
+        ),
+    };
+    send(simulator, "POST", &path, headers, &body.to_string())
+}
+
+fn ok(simulator: &Simulator, provider: &str, prompt: &str) -> Reply {
+    let reply = call(simulator, provider, prompt).expect("an answer");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply
+}
+
+/// The words of an answer.
+fn words(provider: &str, body: &Value) -> String {
+    let pointer = match provider {
+        "openai" => "/choices/0/message/content",
+        "anthropic" => "/content/0/text",
+        _ => "/candidates/0/content/parts/0/text",
+    };
+    body.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// Input and output tokens as reported.
+fn usage(provider: &str, body: &Value) -> (Option<u64>, Option<u64>) {
+    let (input, output) = match provider {
+        "openai" => ("/usage/prompt_tokens", "/usage/completion_tokens"),
+        "anthropic" => ("/usage/input_tokens", "/usage/output_tokens"),
+        _ => ("/usageMetadata/promptTokenCount", "/usageMetadata/candidatesTokenCount"),
+    };
+    (body.pointer(input).and_then(Value::as_u64), body.pointer(output).and_then(Value::as_u64))
+}
+
+fn finish(provider: &str, body: &Value) -> String {
+    let pointer = match provider {
+        "openai" => "/choices/0/finish_reason",
+        "anthropic" => "/stop_reason",
+        _ => "/candidates/0/finishReason",
+    };
+    body.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// The message of an error.
+fn message(reply: &Reply) -> String {
+    reply.json().pointer("/error/message").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn every_dialect_answers_with_text_usage_and_its_request_id() {
+    let simulator = start(scenario());
+    let prompt = "How much water goes through the sluice?";
+    for (provider, _) in DIALECTS {
+        let reply = ok(&simulator, provider, prompt);
+        let body = reply.json();
+        assert_eq!(usage(provider, &body), (Some(count_tokens(prompt)), Some(16)), "{provider}");
+        let said = words(provider, &body);
+        assert_eq!(count_tokens(&said), 16);
+        assert!(said.starts_with(&format!("[{:016x}] ", request_hash("", &[prompt]))), "{said}");
+        let id = reply.header(if provider == "anthropic" { "request-id" } else { "x-request-id" });
+        assert_eq!(simulator.calls(1)[0].request_id, id);
+    }
+    let verdict = simulator.verdict();
+    assert!(verdict.clean, "{:?}", verdict.reasons);
+    assert_eq!((verdict.total.calls, verdict.distinct_requests, verdict.max_calls_per_request), (3, 1, 3));
+    assert_eq!((verdict.total.output_tokens, verdict.answered_twice), (48, 1));
+}
+
+#[test]
+fn a_conversation_is_the_same_request_in_every_dialect() {
+    let simulator = start(scenario());
+    let openai = json!({"model": "m", "messages": [
+        {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi"}, {"role": "user", "content": [{"type": "text", "text": "Bye"}]}]});
+    let anthropic = json!({"model": "m", "max_tokens": 5, "system": "Be brief.", "messages": [
+        {"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"},
+        {"role": "user", "content": [{"type": "text", "text": "Bye"}]}]});
+    let gemini = json!({"systemInstruction": {"parts": [{"text": "Be brief."}]}, "contents": [
+        {"role": "user", "parts": [{"text": "Hello"}]}, {"role": "model", "parts": [{"text": "Hi"}]},
+        {"role": "user", "parts": [{"text": "Bye"}]}]});
+    for (path, headers, body) in [
+        ("/openai/v1/chat/completions", "", openai),
+        ("/anthropic/v1/messages", ANTHROPIC_HEADERS, anthropic),
+        ("/gemini/v1beta/models/m:generateContent", "", gemini),
+    ] {
+        assert_eq!(send(&simulator, "POST", path, headers, &body.to_string()).unwrap().status, 200);
+    }
+    let hash = request_hash("Be brief.", &["Hello", "Hi", "Bye"]);
+    let requests = simulator.requests(10);
+    assert_eq!(requests.len(), 1);
+    assert_eq!((requests[0].request.clone(), requests[0].calls), (format!("{hash:016x}"), 3));
+}
+
+#[test]
+fn what_the_real_api_would_not_understand_is_refused_and_counted() {
+    let simulator = start(scenario());
+    let user = json!([{"role": "user", "content": "Hi"}]);
+    let anthropic = "/anthropic/v1/messages";
+    let gemini = "/gemini/v1beta/models/m:generateContent";
+    let cases: [(&str, &str, &str, Value, u16, &str); 13] = [
+        ("POST", anthropic, ANTHROPIC_HEADERS, json!({"model": "m", "messages": user}), 400, "max_tokens"),
+        ("POST", anthropic, "", json!({"model": "m", "max_tokens": 5, "messages": user}), 400, "anthropic-version"),
+        (
+            "POST",
+            anthropic,
+            ANTHROPIC_HEADERS,
+            json!({"model": "m", "max_tokens": 5, "messages": user, "n": 1}),
+            400,
+            "n",
+        ),
+        (
+            "POST",
+            anthropic,
+            ANTHROPIC_HEADERS,
+            json!({"model": "m", "max_tokens": 5, "messages": [{"role": "system", "content": "Hi"}]}),
+            400,
+            "role",
+        ),
+        ("POST", "/openai/v1/chat/completions", "", json!({"messages": user}), 400, "model"),
+        ("POST", "/openai/v1/chat/completions", "", json!({"model": "m"}), 400, "messages"),
+        ("POST", "/openai/v1/chat/completions", "", json!({"model": "m", "messages": []}), 400, "messages"),
+        ("POST", "/openai/v1/chat/completions", "", json!("nonsense"), 400, "invalid type"),
+        ("POST", gemini, "", json!({"contents": []}), 400, "contents"),
+        ("POST", gemini, "", json!({"contents": [{"role": "assistant", "parts": [{"text": "Hi"}]}]}), 400, "role"),
+        ("POST", gemini, "", json!({"messages": user}), 400, "messages"),
+        ("POST", "/openai/chat/completions", "", json!({"model": "m", "messages": user}), 404, "URL"),
+        ("GET", "/openai/v1/chat/completions", "", json!({}), 405, "POST"),
+    ];
+    for (method, path, headers, body, status, part) in &cases {
+        let reply = send(&simulator, method, path, headers, &body.to_string()).unwrap();
+        assert_eq!(reply.status, *status, "{path} {body}");
+        assert!(message(&reply).contains(part), "{}", reply.text());
+    }
+    let verdict = simulator.verdict();
+    assert_eq!(verdict.total.malformed_requests, cases.len() as u64);
+    assert!(!verdict.clean);
+    let unknown = send(&simulator, "POST", "/nobody/v1/messages", "", "{}").unwrap();
+    assert_eq!(unknown.status, 404);
+    assert_eq!(unknown.json()["providers"], json!(["anthropic", "gemini", "openai"]));
+}
+
+#[test]
+fn keys_and_models_that_are_not_listed_are_refused() {
+    let simulator = with(|provider| {
+        provider.keys = vec!["right".to_owned()];
+        provider.models.insert("known".to_owned(), Model::default());
+    });
+    for (provider, status) in [("openai", 401), ("anthropic", 401), ("gemini", 400)] {
+        assert_eq!(call(&simulator, provider, "Hi").unwrap().status, status, "{provider}");
+    }
+    let headers = "authorization: Bearer right\r\n";
+    let ask = |model: &str| {
+        let body = json!({"model": model, "messages": [{"role": "user", "content": "Hi"}]}).to_string();
+        send(&simulator, "POST", "/openai/v1/chat/completions", headers, &body).unwrap()
+    };
+    assert_eq!(ask("known").status, 200);
+    let unknown = ask("unknown");
+    assert_eq!((unknown.status, unknown.json()["error"]["code"].as_str()), (404, Some("model_not_found")));
+}
+
+#[test]
+fn over_the_quota_each_dialect_says_so_in_its_own_way() {
+    let simulator = with(|provider| {
+        provider.quota = Limits { requests_per_minute: Some(1), burst_requests: Some(2), ..Limits::default() };
+    });
+    for (provider, _) in DIALECTS {
+        let first = ok(&simulator, provider, "one");
+        ok(&simulator, provider, "two");
+        let refused = call(&simulator, provider, "three").unwrap();
+        assert_eq!(refused.status, 429, "{provider}");
+        match provider {
+            "openai" => {
+                assert_eq!(first.header("x-ratelimit-limit-requests"), "1");
+                assert_eq!(first.header("x-ratelimit-remaining-requests"), "1");
+                assert!(first.header("x-ratelimit-reset-requests").starts_with("1m0s"));
+                assert_eq!(refused.header("retry-after"), "60");
+                assert_eq!(refused.header("x-ratelimit-remaining-requests"), "0");
+                assert_eq!(refused.json()["error"]["code"], "rate_limit_exceeded");
+                assert!(
+                    message(&refused)
+                        .contains("requests per min (RPM): Limit 1, Used 2, Requested 1. Please try again in")
+                );
+            }
+            "anthropic" => {
+                assert_eq!(first.header("anthropic-ratelimit-requests-remaining"), "1");
+                assert!(first.header("anthropic-ratelimit-requests-reset").ends_with('Z'));
+                assert_eq!(refused.header("retry-after"), "60");
+                assert_eq!(refused.json()["error"]["type"], "rate_limit_error");
+                assert_eq!(refused.json()["request_id"], refused.header("request-id"));
+            }
+            _ => {
+                let details = refused.json()["error"]["details"].clone();
+                let id = &details[0]["violations"][0]["quotaId"];
+                assert!(id.as_str().unwrap().contains("PerMinute"), "{details}");
+                let delay = details[2]["retryDelay"].as_str().unwrap();
+                assert!(delay.starts_with("59.") || delay == "60s", "{delay}");
+            }
+        }
+    }
+    let verdict = simulator.verdict();
+    assert_eq!((verdict.total.refused_by_quota, verdict.total.rate_limited), (3, 3));
+    assert_eq!(verdict.total.early_retries, 0, "nobody retried");
+    for (provider, _) in DIALECTS {
+        call(&simulator, provider, "three").unwrap();
+    }
+    let verdict = simulator.verdict();
+    assert_eq!((verdict.total.early_retries, verdict.total.early_retries_of_same_request), (3, 3));
+    assert_eq!(verdict.reasons, ["early retries: 3, at most 0 tolerated"]);
+}
+
+#[test]
+fn tokens_are_counted_as_each_provider_counts_them() {
+    let simulator = with(|provider| {
+        provider.quota = Limits { tokens_per_minute: Some(1000), ..Limits::default() };
+    });
+    // OpenAI reserves max_tokens.
+    let ask = |max: u64| {
+        let body = json!({"model": "m", "max_tokens": max, "messages": [{"role": "user", "content": "Hi"}]});
+        send(&simulator, "POST", "/openai/v1/chat/completions", "", &body.to_string()).unwrap()
+    };
+    assert_eq!(ask(600).header("x-ratelimit-remaining-tokens"), "400");
+    assert_eq!(ask(600).json()["error"]["type"], "tokens");
+    let too_large = ask(1001);
+    assert!(message(&too_large).starts_with("Request too large"), "{}", too_large.text());
+    assert!(!too_large.headers.contains_key("retry-after"));
+    // Anthropic does not: input at once, output when it has been produced.
+    ok(&simulator, "anthropic", &"x".repeat(400));
+    let second = ok(&simulator, "anthropic", "Hi");
+    let remaining: u64 = second.header("anthropic-ratelimit-tokens-remaining").parse().unwrap();
+    assert!((883..=890).contains(&remaining), "1000 - 100 in - 16 out - 1 in, and what refilled: {remaining}");
+}
+
+#[test]
+fn keys_may_have_quotas_of_their_own() {
+    let simulator = with(|provider| {
+        provider.quota = Limits { requests_per_minute: Some(1), ..Limits::default() };
+        provider.quota_per = QuotaScope::Key;
+    });
+    let body = json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}).to_string();
+    let status = |key: &str| {
+        let headers = format!("authorization: Bearer {key}\r\n");
+        send(&simulator, "POST", "/openai/v1/chat/completions", &headers, &body).unwrap().status
+    };
+    assert_eq!((status("a"), status("b"), status("a"), status("b")), (200, 200, 429, 429));
+}
+
+#[test]
+fn failures_have_the_status_and_the_words_of_their_provider() {
+    let simulator = start(scenario());
+    let cases = [
+        ("500", [(500, "server_error"), (500, "api_error"), (500, "INTERNAL")]),
+        ("502", [(502, "server_error"), (502, "api_error"), (502, "INTERNAL")]),
+        ("overloaded", [(503, "server_is_overloaded"), (529, "overloaded_error"), (503, "UNAVAILABLE")]),
+        ("401", [(401, "invalid_api_key"), (401, "authentication_error"), (400, "API_KEY_INVALID")]),
+        ("403", [(403, "unsupported_country"), (403, "permission_error"), (403, "PERMISSION_DENIED")]),
+        ("404", [(404, "model_not_found"), (404, "not_found_error"), (404, "NOT_FOUND")]),
+        ("400", [(400, "unsupported_value"), (400, "invalid_request_error"), (400, "INVALID_ARGUMENT")]),
+        (
+            "context_length",
+            [(400, "context_length_exceeded"), (400, "prompt is too long"), (400, "maximum number of tokens")],
+        ),
+        ("content_policy", [(400, "content_policy_violation"), (400, "content filtering"), (200, "blockReason")]),
+        ("413", [(413, "too large"), (413, "request_too_large"), (413, "payload size")]),
+        ("504", [(504, "timed out"), (504, "timeout_error"), (504, "DEADLINE_EXCEEDED")]),
+        ("out_of_quota:disguise=429", [(429, "insufficient_quota"), (429, "enforced_spend_limit"), (429, "limit: 0")]),
+        ("402", [(402, "credit_balance_exhausted"), (402, "billing_error"), (402, "payment_required")]),
+        ("out_of_quota:disguise=400", [(429, "billing_hard_limit"), (400, "API usage limits"), (429, "limit: 0")]),
+        ("html_502", [(502, "<center>"), (502, "<center>"), (502, "<center>")]),
+    ];
+    for (index, (fault, expected)) in cases.iter().enumerate() {
+        for ((provider, _), (status, part)) in DIALECTS.iter().zip(expected) {
+            let reply = call(&simulator, provider, &format!("{index} [[fault:{fault}]]")).unwrap();
+            assert_eq!(reply.status, *status, "{provider} {fault}");
+            assert!(reply.text().contains(part), "{provider} {fault}: {}", reply.text());
+            assert!(!reply.headers.contains_key("retry-after"), "{provider} {fault}");
+        }
+    }
+    let verdict = simulator.verdict();
+    assert_eq!(verdict.total.charged_nano_usd + verdict.total.output_tokens, 0, "failures cost nothing");
+    assert_eq!(verdict.total.by_fault["out_of_quota"], 9);
+    assert_eq!(verdict.total.retried_non_retryables, 0, "each was sent once to each provider");
+}
+
+#[test]
+fn a_rate_limit_tells_its_wait_in_every_format() {
+    let simulator = start(scenario());
+    let cases: [(&str, Option<(&str, &str)>); 9] = [
+        ("retry-after=2", Some(("retry-after", "2"))),
+        ("retry_after_fraction=2.25", Some(("retry-after", "2.25"))),
+        ("retry-after-ms=2.5", Some(("retry-after-ms", "2500"))),
+        ("go-duration=90", Some(("x-ratelimit-reset-requests", "1m30s"))),
+        ("retry_after_and_zero_ms=3", Some(("retry-after-ms", "0"))),
+        ("http-date=5", None),
+        ("rfc3339=5", None),
+        ("epoch=5", None),
+        ("epoch_ms=5", None),
+    ];
+    for (option, header) in cases {
+        let reply = call(&simulator, "openai", &format!("[[fault:429:{option}]]")).unwrap();
+        assert_eq!(reply.status, 429);
+        if let Some((name, value)) = header {
+            assert_eq!(reply.header(name), value, "{option}");
+        }
+        match option.split('=').next().unwrap() {
+            "http-date" => assert!(reply.header("retry-after").ends_with(" GMT")),
+            "rfc3339" => assert!(reply.header("anthropic-ratelimit-requests-reset").ends_with('Z')),
+            "epoch" => assert_eq!(reply.header("x-ratelimit-reset").len(), 10),
+            "epoch_ms" => assert_eq!(reply.header("x-ratelimit-reset").len(), 13),
+            _ => {}
+        }
+    }
+    let told = call(&simulator, "openai", "[[fault:429:message=2.5]]").unwrap();
+    assert!(message(&told).ends_with("Please try again in 2.5s."));
+    assert!(!told.headers.contains_key("retry-after"));
+    let told = call(&simulator, "gemini", "[[fault:429:retry-info=46]]").unwrap();
+    assert_eq!(told.json()["error"]["details"][2]["retryDelay"], "46s");
+    let untold = call(&simulator, "openai", "[[fault:429:none]]").unwrap();
+    assert_eq!((untold.status, message(&untold).contains("try again")), (429, false));
+    let default = call(&simulator, "anthropic", "[[fault:429:wait=7]]").unwrap();
+    assert_eq!(default.header("retry-after"), "7");
+    let busy = call(&simulator, "anthropic", "[[fault:529:wait=3]]").unwrap();
+    assert_eq!((busy.status, busy.header("retry-after")), (529, "3"));
+}
+
+#[test]
+fn an_answer_may_be_bad_in_every_way() {
+    let simulator = start(scenario());
+    for (provider, _) in DIALECTS {
+        let get = |fault: &str| ok(&simulator, provider, &format!("What now? [[fault:{fault}]]"));
+        let body = get("empty").json();
+        assert_eq!((words(provider, &body).as_str(), usage(provider, &body).1), ("", Some(0)));
+
+        let body = get("truncated").json();
+        let length = ["length", "max_tokens", "MAX_TOKENS"];
+        assert!(length.contains(&finish(provider, &body).as_str()), "{body}");
+        assert_eq!(usage(provider, &body).1, Some(8));
+
+        assert!(serde_json::from_slice::<Value>(&get("malformed_json").body).is_err());
+        let page = get("html");
+        assert!(page.header("content-type").starts_with("text/html") && page.text().starts_with("<!DOCTYPE"));
+        assert!(std::str::from_utf8(&get("garbage").body).is_err());
+        assert!(get("error_in_200").json()["error"].is_object());
+        assert_eq!(usage(provider, &get("no_usage").json()), (None, None));
+        assert_eq!(usage(provider, &get("wrong_usage").json()).1, Some(160));
+        assert_eq!(words(provider, &get("no_choices").json()), "");
+
+        let fenced = words(provider, &get("fenced_json").json());
+        assert!(fenced.starts_with("```json\n{") && fenced.ends_with("}\n```"), "{fenced}");
+        let broken = words(provider, &get("broken_json").json());
+        assert!(broken.starts_with('{') && serde_json::from_str::<Value>(&broken).is_err());
+        let json = words(provider, &get("json").json());
+        assert!(serde_json::from_str::<Value>(&json).unwrap()["answer"].is_string());
+        assert!(words(provider, &get("refusal_text").json()).starts_with("I'm sorry"));
+
+        let filtered = get("content_filter").text();
+        assert!(["content_filter", "\"refusal\"", "SAFETY"].iter().any(|mark| filtered.contains(mark)), "{filtered}");
+        let refused = get("refusal").json();
+        match provider {
+            "openai" => assert!(refused["choices"][0]["message"]["refusal"].is_string()),
+            "anthropic" => assert_eq!(finish(provider, &refused), "refusal"),
+            _ => assert_eq!(finish(provider, &refused), "PROHIBITED_CONTENT"),
+        }
+        let huge = get("huge_body:bytes=3000000");
+        assert!(huge.body.len() > 3_000_000);
+        assert_eq!(count_tokens(&words(provider, &huge.json())), 16);
+    }
+    assert!(simulator.verdict().clean);
+}
+
+#[test]
+fn connections_may_break_in_every_way() {
+    let simulator = start(scenario());
+    for (provider, _) in DIALECTS {
+        let reset = call(&simulator, provider, "[[fault:reset]]").unwrap_err();
+        assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset, "{provider}");
+        let cut = call(&simulator, provider, "[[fault:cut]]").unwrap();
+        assert!(cut.cut && cut.status == 200 && !cut.body.is_empty());
+        let dripped = ok(&simulator, provider, "[[fault:slow_drip:interval=0.001]]");
+        assert_eq!(usage(provider, &dripped.json()).1, Some(16));
+    }
+    let total = simulator.verdict().total;
+    assert_eq!((total.by_status[&0], total.by_status[&200]), (3, 6));
+    assert_eq!((total.lost_calls, total.output_tokens), (3, 48), "a cut answer is generated and not delivered");
+}
+
+#[test]
+fn a_hang_lasts_until_the_client_gives_up() {
+    let simulator = start(scenario());
+    let mut stream = TcpStream::connect(simulator.addr()).unwrap();
+    let body = json!({"model": "m", "messages": [{"role": "user", "content": "[[fault:hang]]"}]}).to_string();
+    let length = body.len();
+    let head = format!("POST /openai/v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all((head + &body).as_bytes()).unwrap();
+    await_until(|| simulator.verdict().total.calls == 1);
+    assert!(simulator.verdict().total.by_status.is_empty(), "no end yet");
+    drop(stream);
+    await_until(|| simulator.verdict().total.abandoned == 1);
+}
+
+/// Waits for what another thread is about to do; a test that would wait for ever fails by the harness's time limit.
+fn await_until(mut reached: impl FnMut() -> bool) {
+    while !reached() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_script_counts_the_calls_of_its_request_and_not_those_of_others() {
+    let simulator = start(scenario());
+    let prompt = "a [[faults:500,empty,ok]]";
+    assert_eq!(call(&simulator, "openai", prompt).unwrap().status, 500);
+    ok(&simulator, "openai", "another request");
+    let empty = ok(&simulator, "gemini", prompt);
+    assert_eq!(words("gemini", &empty.json()), "");
+    for _ in 0..2 {
+        assert_ne!(words("openai", &ok(&simulator, "openai", prompt).json()), "");
+    }
+    let wrong = call(&simulator, "openai", "[[fault:meteor]]").unwrap();
+    assert_eq!(wrong.status, 400);
+    assert!(message(&wrong).contains("unknown fault `meteor`"));
+    let deaf = start(Scenario { markers: false, ..scenario() });
+    ok(&deaf, "openai", prompt);
+}
+
+#[test]
+fn rules_strike_by_prompt_by_place_and_by_chance() {
+    let mut scenario = scenario();
+    let rule = |kind| FaultRule::always(Fault::new(kind));
+    scenario.providers.get_mut("openai").unwrap().faults = vec![
+        FaultRule { first_n_calls: Some(1), ..rule(FaultKind::ServerError) },
+        FaultRule { containing: Some("poison".to_owned()), ..rule(FaultKind::ContextLength) },
+        FaultRule { until: Duration::from_nanos(1), ..rule(FaultKind::Overloaded) },
+    ];
+    scenario.providers.get_mut("gemini").unwrap().faults =
+        vec![FaultRule { rate: 0.5, ..rule(FaultKind::ServerError) }];
+    let simulator = start(scenario);
+    assert_eq!(call(&simulator, "openai", "a").unwrap().status, 500);
+    assert_eq!(call(&simulator, "openai", "a").unwrap().status, 200, "the first call alone fails, the window is over");
+    assert_eq!(call(&simulator, "openai", "poison").unwrap().status, 400);
+    assert_eq!(call(&simulator, "openai", "poison").unwrap().status, 400);
+    assert_eq!(simulator.verdict().total.retried_non_retryables, 1);
+    let statuses =
+        || (0..64).map(|i| call(&simulator, "gemini", &format!("prompt {i}")).unwrap().status).collect::<Vec<_>>();
+    let first = statuses();
+    assert!((16..48).contains(&first.iter().filter(|status| **status == 500).count()));
+    simulator.reset();
+    assert_eq!(statuses(), first, "chance is a function of the request");
+}
+
+#[test]
+fn calls_after_the_money_is_gone_are_counted_until_one_is_answered() {
+    let mut scenario = scenario();
+    scenario.verdict =
+        Tolerances { calls_after_out_of_quota: 0, in_flight_grace: Duration::ZERO, ..Tolerances::default() };
+    let simulator = start(scenario);
+    assert_eq!(call(&simulator, "openai", "[[fault:402]]").unwrap().status, 402);
+    ok(&simulator, "gemini", "elsewhere");
+    assert!(simulator.verdict().clean);
+    ok(&simulator, "openai", "a probe");
+    ok(&simulator, "openai", "all is well again");
+    let verdict = simulator.verdict();
+    assert_eq!(verdict.total.calls_after_out_of_quota, 1);
+    assert_eq!(verdict.reasons, ["calls after out of quota: 1, at most 0 tolerated"]);
+}
+
+#[test]
+fn the_ledger_holds_what_each_call_cost() {
+    let mut scenario = scenario();
+    let provider = scenario.providers.get_mut("openai").unwrap();
+    let price = Some(Price { input: 150_000_000, output: 600_000_000 });
+    provider.models.insert("m".to_owned(), Model { price });
+    provider.output = Output::Text("forty characters make ten tokens. Really".to_owned());
+    let simulator = start(scenario);
+    let reply = ok(&simulator, "openai", "twelve chars");
+    ok(&simulator, "openai", "twelve chars [[fault:wrong_usage]]");
+    let calls = simulator.calls(10);
+    let [wrong, right] = &calls[..] else { panic!("two calls") };
+    assert_eq!(right.request_id, reply.header("x-request-id"));
+    assert_eq!((right.input_tokens, right.output_tokens, right.nano_usd), (3, 10, Some(6450)));
+    assert_eq!((wrong.output_tokens, wrong.reported_output_tokens, wrong.fault), (10, Some(100), Some("wrong_usage")));
+    let total = simulator.verdict().total;
+    assert_eq!(total.charged_nano_usd, calls.iter().filter_map(|call| call.nano_usd).sum::<u64>());
+    assert_eq!(total.unpriced_calls, 0);
+}
+
+#[test]
+fn json_is_answered_when_it_is_asked_for() {
+    let simulator = start(scenario());
+    let schema = json!({"type": "object", "required": ["name", "stars"], "additionalProperties": false, "properties": {
+        "name": {"type": "string"}, "stars": {"type": "integer", "minimum": 1, "maximum": 5}}});
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let user = json!([{"role": "user", "content": "Rate it"}]);
+    let gemini = json!([{"role": "user", "parts": [{"text": "Rate it"}]}]);
+    let cases = [
+        (
+            "openai",
+            "/openai/v1/chat/completions",
+            json!({"model": "m", "messages": user, "response_format": {
+                "type": "json_schema", "json_schema": {"name": "rating", "strict": true, "schema": schema}}}),
+        ),
+        (
+            "anthropic",
+            "/anthropic/v1/messages",
+            json!({"model": "m", "max_tokens": 500, "messages": user, "output_config": {
+                "format": {"type": "json_schema", "schema": schema}}}),
+        ),
+        (
+            "gemini",
+            "/gemini/v1beta/models/m:generateContent",
+            json!({"contents": gemini, "generationConfig": {
+                "responseMimeType": "application/json", "responseJsonSchema": schema, "maxOutputTokens": 500}}),
+        ),
+    ];
+    for (provider, path, body) in cases {
+        let reply = send(&simulator, "POST", path, ANTHROPIC_HEADERS, &body.to_string()).unwrap();
+        let said = words(provider, &reply.json());
+        let value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{provider}: {error}: {}", reply.text()));
+        assert!(validator.is_valid(&value), "{provider}: {said}");
+    }
+}
+
+#[test]
+fn max_tokens_cuts_the_answer() {
+    let simulator = start(scenario());
+    let body = json!({"model": "m", "max_completion_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]});
+    let reply = send(&simulator, "POST", "/openai/v1/chat/completions", "", &body.to_string()).unwrap().json();
+    assert_eq!((usage("openai", &reply).1, finish("openai", &reply).as_str()), (Some(5), "length"));
+    assert_eq!(words("openai", &reply).len(), 20);
+}
+
+#[test]
+fn the_endpoints_tell_what_the_library_tells() {
+    let simulator = start(scenario());
+    ok(&simulator, "openai", "Hi");
+    let get = |path: &str| send(&simulator, "GET", path, "", "").unwrap();
+    assert_eq!(get("/_sim/health").status, 200);
+    let verdict = get("/_sim/verdict").json();
+    assert_eq!((verdict["clean"].as_bool(), verdict["calls"].as_u64()), (Some(true), Some(1)));
+    assert_eq!(verdict["providers"]["openai"]["by_status"]["200"], 1);
+    assert_eq!(verdict["providers"]["openai"]["dialect"], "openai");
+    assert_eq!(get("/_sim/calls?limit=5").json().as_array().unwrap().len(), 1);
+    assert_eq!(get("/_sim/requests").json()[0]["answered"], 1);
+    assert_eq!(get("/_sim/calls?limit=x").status, 400);
+    assert_eq!(get("/_sim/nothing").status, 404);
+    assert_eq!(get("/_sim/reset").status, 405);
+    assert_eq!(send(&simulator, "POST", "/_sim/reset", "", "").unwrap().status, 200);
+    assert_eq!(simulator.verdict().total.calls, 0);
+}
+
+#[test]
+fn memory_is_bounded_and_what_does_not_fit_is_counted() {
+    let simulator = start(Scenario { max_requests: 2, record_calls: 3, ..scenario() });
+    for i in 0..5 {
+        ok(&simulator, "openai", &format!("request {i}"));
+    }
+    ok(&simulator, "openai", "request 0");
+    let verdict = simulator.verdict();
+    assert_eq!((verdict.distinct_requests, verdict.untracked_calls, verdict.total.calls), (2, 3, 6));
+    assert_eq!(verdict.max_calls_per_request, 2);
+    assert_eq!(simulator.calls(100).len(), 3);
+}
+
+#[test]
+fn stopping_frees_the_port() {
+    let simulator = start(scenario());
+    let address = simulator.addr();
+    let taken = Simulator::start(scenario(), address).unwrap_err();
+    assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+    simulator.stop();
+    Simulator::start(scenario(), address).unwrap().stop();
+    let nonsense = Simulator::start(Scenario::default(), address).unwrap_err();
+    assert_eq!(nonsense.kind(), std::io::ErrorKind::InvalidInput);
+}
+
+#[tokio::test]
+async fn it_starts_and_stops_within_a_runtime() {
+    let simulator = start(scenario());
+    assert_eq!(simulator.base_url("gemini"), Some(format!("http://{}/gemini/v1beta", simulator.addr())));
+    assert_eq!(simulator.base_url("nobody"), None);
+    simulator.stop();
+}
+
+/// A measurement, not a test: `cargo test --release --test main simulate::throughput -- --ignored --nocapture`.
+///
+/// Counts the processor time of the simulator's one thread alone, so that the clients, which cost more, do not matter.
+#[test]
+#[ignore = "a measurement; it takes some seconds"]
+#[expect(clippy::cast_precision_loss, reason = "for display")]
+fn throughput_per_core() {
+    const CLIENTS: usize = 4;
+    const CALLS: usize = 20_000;
+    let simulator = with(|provider| {
+        provider.quota = Limits { requests_per_minute: Some(1_000_000_000), ..Limits::default() };
+        provider.output = Output::Tokens(Spread::Fixed(250.0));
+    });
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let address = simulator.addr();
+            scope.spawn(move || keep_calling(address, client, CALLS));
+        }
+    });
+    let wall = started.elapsed().as_secs_f64();
+    let calls = simulator.verdict().total.by_status[&200];
+    assert_eq!(calls, (CLIENTS * CALLS) as u64);
+    let cpu = cpu_seconds_of_threads("simulator");
+    println!(
+        "{calls} calls of 1 KB: {:.0} per second of one core ({:.0}/s by the clock)",
+        calls as f64 / cpu,
+        calls as f64 / wall
+    );
+}
+
+/// Keeps 25 connections busy.
+fn keep_calling(address: SocketAddr, client: usize, calls: usize) {
+    let mut streams: Vec<TcpStream> = (0..25).map(|_| TcpStream::connect(address).expect("a connection")).collect();
+    let filling = "x".repeat(1000);
+    let mut buffer = vec![0; 64 << 10];
+    for round in 0..calls / streams.len() {
+        for (index, stream) in streams.iter_mut().enumerate() {
+            let prompt = format!("{client} {round} {index} {filling}");
+            let body = json!({"model": "m", "messages": [{"role": "user", "content": prompt}]}).to_string();
+            let length = body.len();
+            let head =
+                format!("POST /openai/v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+            stream.write_all((head + &body).as_bytes()).expect("a request");
+        }
+        for stream in &mut streams {
+            // The answer is one line of JSON that nothing else ends like.
+            let mut got = 0;
+            while !buffer[..got].ends_with(b"\"fp_simulated\"}") {
+                let read = stream.read(&mut buffer[got..]).expect("an answer");
+                assert!(read > 0, "closed: {}", String::from_utf8_lossy(&buffer[..got]));
+                got += read;
+            }
+        }
+    }
+}
+
+/// Processor time of this process's threads of that name, from /proc; a tick is a hundredth of a second on Linux.
+fn cpu_seconds_of_threads(name: &str) -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux");
+    let ticks = tasks.filter_map(|task| {
+        let path = task.ok()?.path();
+        let stat = std::fs::read_to_string(path.join("stat")).ok()?;
+        let (head, fields) = stat.rsplit_once(')')?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let ticks = fields[11].parse::<f64>().ok()? + fields[12].parse::<f64>().ok()?;
+        head.ends_with(name).then_some(ticks)
+    });
+    ticks.sum::<f64>() / 100.0
+}

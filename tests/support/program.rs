@@ -1,0 +1,92 @@
+//! The real program, run as a user would run it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::{Child, Command};
+
+/// No command of a test takes longer; a test that waits for ever says nothing.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A folder with a configuration, and a database.
+pub struct Program {
+    folder: tempfile::TempDir,
+    url: String,
+}
+
+impl Program {
+    /// With this configuration and this database.
+    pub fn new(config: &str, url: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("sluice.toml"), config).unwrap();
+        Self { folder, url: url.to_owned() }
+    }
+
+    /// A path in its folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file into its folder.
+    pub fn file(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// A command with these arguments, not started yet.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        command
+            .current_dir(self.folder.path())
+            .arg("--config")
+            .arg(self.path("sluice.toml"))
+            .args(arguments)
+            .env_remove("SLUICE_CONFIG")
+            .env("DATABASE_URL", &self.url)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub async fn run(&self, arguments: &[&str]) -> Output {
+        ended(self.command(arguments).spawn().unwrap()).await
+    }
+
+    /// Runs a command to its end with something on its standard input.
+    pub async fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // A command that refuses its input early closes the pipe: that is no fault of ours.
+        let _ = stdin.write_all(input).await;
+        drop(stdin);
+        ended(child).await
+    }
+
+    /// Runs a command that has to succeed, and returns what it printed.
+    pub async fn output(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        assert!(output.status.success(), "`sluice {}` failed:\n{}", arguments.join(" "), text(&output.stderr));
+        text(&output.stdout)
+    }
+}
+
+/// Waits for a process, but not for ever.
+pub async fn ended(child: Child) -> Output {
+    tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("the command did not end").unwrap()
+}
+
+/// Bytes that a program printed, as text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Reads a file of JSON lines.
+pub fn json_lines(path: &Path) -> Vec<serde_json::Value> {
+    std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}

@@ -1,0 +1,14 @@
+//! Waiting for something to become true.
+
+use std::time::Duration;
+
+/// Asks again and again until it is so; a test in which it never is fails and says what was waited for.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+    let asking = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(10));
+        while !is_so().await {
+            tick.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), asking).await.unwrap_or_else(|_| panic!("never so: {what}"));
+}
