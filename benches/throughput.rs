@@ -33,11 +33,8 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn bench() -> anyhow::Result<()> {
-    let (runs, jobs, depth) = (
-        setting("SLUICE_BENCH_RUNS", 3),
-        setting("SLUICE_BENCH_JOBS", 20_000),
-        setting("SLUICE_BENCH_DEPTH", 50_000),
-    );
+    let (runs, jobs, depth) =
+        (setting("SLUICE_BENCH_RUNS", 3), setting("SLUICE_BENCH_JOBS", 20_000), setting("SLUICE_BENCH_DEPTH", 50_000));
     let scratch = tempfile::Builder::new().prefix("sluice-bench").tempdir()?;
     open_to_all(scratch.path())?;
     let postgres =
@@ -167,7 +164,9 @@ async fn fill(pool: &PgPool, jobs: usize) -> anyhow::Result<()> {
         .bind(i64::try_from(jobs)?)
         .execute(pool)
         .await?;
-    sqlx::raw_sql("analyze sluice.ready; analyze sluice.inflight; analyze sluice.job; checkpoint").execute(pool).await?;
+    sqlx::raw_sql("analyze sluice.ready; analyze sluice.inflight; analyze sluice.job; checkpoint")
+        .execute(pool)
+        .await?;
     Ok(())
 }
 
@@ -257,12 +256,7 @@ fn answered(claimed: &[Claimed]) -> Settlement {
 }
 
 /// The real worker against the real simulator, each its own process.
-async fn end_to_end(
-    pool: &PgPool,
-    url: &str,
-    scratch: &std::path::Path,
-    jobs: usize,
-) -> anyhow::Result<(f64, f64)> {
+async fn end_to_end(pool: &PgPool, url: &str, scratch: &std::path::Path, jobs: usize) -> anyhow::Result<(f64, f64)> {
     fill(pool, jobs).await?;
     let scenario = scratch.join("scenario.toml");
     std::fs::write(&scenario, include_str!("throughput.scenario.toml"))?;
@@ -307,7 +301,8 @@ async fn end_to_end(
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     anyhow::ensure!(status.success(), "the worker ended with {status}");
-    let done: i64 = sqlx::query_scalar("select count(*) from sluice.result where state = 'succeeded'").fetch_one(pool).await?;
+    let done: i64 =
+        sqlx::query_scalar("select count(*) from sluice.result where state = 'succeeded'").fetch_one(pool).await?;
     anyhow::ensure!(usize::try_from(done)? == jobs, "{done} of {jobs} jobs succeeded");
     // From the first claim to the last result, so that starting and stopping the process does not count.
     let seconds: f64 = sqlx::query_scalar(

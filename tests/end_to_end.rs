@@ -14,10 +14,37 @@ const PRICES: [(&str, i64, i64); 3] =
 /// Everything that can go wrong, each with the same small chance.
 fn scenario() -> Scenario {
     let kinds = [
-        "server_error", "overloaded", "out_of_quota", "auth", "permission", "not_found", "invalid_request",
-        "context_length", "content_policy", "payload_too_large", "timeout", "hang", "reset", "html_502", "slow_drip",
-        "cut", "empty", "error_in_200", "truncated", "malformed_json", "html", "wrong_usage", "no_usage", "fenced_json",
-        "broken_json", "content_filter", "refusal", "refusal_text", "no_choices", "garbage", "huge_body",
+        "server_error",
+        "overloaded",
+        "out_of_quota",
+        "auth",
+        "permission",
+        "not_found",
+        "invalid_request",
+        "context_length",
+        "content_policy",
+        "payload_too_large",
+        "timeout",
+        "hang",
+        "reset",
+        "html_502",
+        "slow_drip",
+        "cut",
+        "empty",
+        "error_in_200",
+        "truncated",
+        "malformed_json",
+        "html",
+        "wrong_usage",
+        "no_usage",
+        "fenced_json",
+        "broken_json",
+        "content_filter",
+        "refusal",
+        "refusal_text",
+        "no_choices",
+        "garbage",
+        "huge_body",
     ];
     let waits = sluice::simulate::wait::WaitFormat::ALL;
     let mut faults = String::new();
@@ -135,8 +162,7 @@ async fn compare_call_by_call(pool: &sqlx::PgPool, simulator: &Simulator) {
             assert_eq!(Some(input), call.reported_input_tokens.map(|n| i64::try_from(n).unwrap()), "{call:?}");
             assert_eq!(Some(output), call.reported_output_tokens.map(|n| i64::try_from(n).unwrap()), "{call:?}");
         }
-        let (_, input_price, output_price) =
-            PRICES.into_iter().find(|(name, ..)| *name == call.provider).unwrap();
+        let (_, input_price, output_price) = PRICES.into_iter().find(|(name, ..)| *name == call.provider).unwrap();
         let exact = i128::from(input) * i128::from(input_price) + i128::from(output) * i128::from(output_price);
         assert_eq!(i128::from(cost.unwrap()), (exact + 500_000) / 1_000_000, "{call:?}");
         if call.charged && call.fault.is_none() {
@@ -154,19 +180,33 @@ async fn compare_call_by_call(pool: &sqlx::PgPool, simulator: &Simulator) {
 fn every_fault_was_met(simulator: &Simulator) {
     let met = simulator.verdict().total.by_fault;
     let met: BTreeMap<&str, u64> = met.into_iter().filter(|(_, calls)| *calls > 0).collect();
-    for kind in ["hang", "reset", "slow_drip", "empty", "error_in_200", "truncated", "malformed_json", "html",
-        "wrong_usage", "out_of_quota", "rate_limit", "overloaded", "server_error", "cut", "auth"] {
+    for kind in [
+        "hang",
+        "reset",
+        "slow_drip",
+        "empty",
+        "error_in_200",
+        "truncated",
+        "malformed_json",
+        "html",
+        "wrong_usage",
+        "out_of_quota",
+        "rate_limit",
+        "overloaded",
+        "server_error",
+        "cut",
+        "auth",
+    ] {
         assert!(met.contains_key(kind), "the simulator never played {kind}: {met:?}");
     }
 }
 
 async fn nonsense_failed_alone(pool: &sqlx::PgPool) {
-    let reasons: Vec<(String, String)> = sqlx::query_as(
-        "select error_class, error from sluice.results where custom_id is null order by job_id",
-    )
-    .fetch_all(pool)
-    .await
-    .unwrap();
+    let reasons: Vec<(String, String)> =
+        sqlx::query_as("select error_class, error from sluice.results where custom_id is null order by job_id")
+            .fetch_all(pool)
+            .await
+            .unwrap();
     assert_eq!(reasons.len(), 2);
     assert!(reasons.iter().all(|(class, _)| class == "invalid_request"), "{reasons:?}");
     assert!(reasons[1].1.contains("messages"), "{reasons:?}");

@@ -23,7 +23,8 @@ impl Stage {
             "markers = true\nrecord_calls = 100000\n[providers.one]\ndialect = \"openai\"\n{behaviour}\n\
              models.model.price = {{ input = \"1\", output = \"2\" }}\n"
         );
-        let simulator = Simulator::start(Scenario::from_toml(&scenario).unwrap(), "127.0.0.1:0".parse().unwrap()).unwrap();
+        let simulator =
+            Simulator::start(Scenario::from_toml(&scenario).unwrap(), "127.0.0.1:0".parse().unwrap()).unwrap();
         let config = format!(
             "[worker]\nmax_in_flight = 20\ndrain_timeout = \"30s\"\n[http]\nlisten = \"off\"\n\
              [providers.one]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
@@ -122,7 +123,10 @@ async fn another_worker_takes_over_from_one_that_was_killed() {
     let held = stage.count("select count(*) from sluice.inflight").await;
     assert!(held > 0);
     // Thirty seconds pass.
-    sqlx::query("update sluice.worker set lease_until = now() - interval '1 second'").execute(&stage.pool).await.unwrap();
+    sqlx::query("update sluice.worker set lease_until = now() - interval '1 second'")
+        .execute(&stage.pool)
+        .await
+        .unwrap();
     stage.drain().await;
     stage.books_are_in_order(200).await;
     // What the dead worker held may have been bought twice, and nothing else.
@@ -153,7 +157,8 @@ async fn a_cancelled_job_is_called_back_and_its_slot_is_free() {
     .unwrap();
     let worker = stage.worker();
     until("it is called", async || stage.calls() == 1).await;
-    let cancelled: bool = sqlx::query_scalar("select sluice.cancel($1)").bind(job).fetch_one(&stage.pool).await.unwrap();
+    let cancelled: bool =
+        sqlx::query_scalar("select sluice.cancel($1)").bind(job).fetch_one(&stage.pool).await.unwrap();
     assert!(cancelled);
     until("the call is dropped and booked", async || {
         stage.count("select count(*) from sluice.attempt where class = 'abandoned'").await == 1

@@ -3,25 +3,32 @@
 //! Data goes to standard output through [`output::Output`], everything else to standard error. Every command is
 //! `run(args, &global) -> anyhow::Result<ExitCode>`; errors are printed once, in [`run`].
 
+pub mod batch;
 pub mod check;
 pub mod context;
 pub mod demo;
 pub mod enqueue;
 pub mod estimate;
+pub mod explain;
 pub mod failure;
 mod faults;
 pub mod generate;
+pub mod job;
 pub mod migrate;
+pub mod moment;
 pub mod out_file;
 pub mod output;
 pub mod pause;
 pub mod project;
 pub mod provider;
+pub mod report;
 pub mod results;
 pub mod route;
 pub mod simulate;
-pub mod worker;
+pub mod status;
+pub mod watch;
 pub mod when;
+pub mod worker;
 
 use crate::exit_code::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
@@ -81,26 +88,38 @@ pub enum LogFormat {
 pub enum Command {
     /// Work on jobs until told to stop
     Worker(worker::Args),
-    /// Play the providers: every dialect, real quotas, faults
-    Simulate(simulate::Args),
-    /// Show everything at once, on a private Postgres and simulated providers
-    Demo(demo::Args),
-    /// Check the configuration, without a network or a database
-    Check,
-    /// Bring the database's schema up to this version
-    Migrate(migrate::Args),
+    /// Put the requests of a file into the queue
+    Enqueue(enqueue::Args),
+    /// Watch a batch until it is done
+    Watch(watch::Args),
+    /// Write the answers of a batch as OpenAI-batch output lines
+    Results(results::Args),
+    /// Tell what a file will cost, rung by rung, before anything is sent
+    Estimate(estimate::Args),
+    /// List, show, cancel, retry, pause or resume batches
+    Batch(batch::Args),
+    /// Show, cancel or retry a job
+    Job(job::Args),
+    /// Tell the story of a job: each attempt, why that rung, what it cost
+    Explain(explain::Args),
+    /// Report cost, failures, waste, fallbacks or latency
+    Report(report::Args),
+    /// Show the queue, the workers, buckets and breakers
+    Status(status::Args),
     /// Pause or resume a provider
     Provider(provider::Args),
     /// Pause or resume a route
     Route(route::Args),
     /// Pause or resume a project
     Project(project::Args),
-    /// Put the requests of a file into the queue
-    Enqueue(enqueue::Args),
-    /// Write the answers of a batch as OpenAI-batch output lines
-    Results(results::Args),
-    /// Tell what a file will cost, rung by rung, before anything is sent
-    Estimate(estimate::Args),
+    /// Check the configuration, without a network or a database
+    Check,
+    /// Bring the database's schema up to this version
+    Migrate(migrate::Args),
+    /// Play the providers: every dialect, real quotas, faults
+    Simulate(simulate::Args),
+    /// Show everything at once, on a private Postgres and simulated providers
+    Demo(demo::Args),
     /// Print the completions for a shell
     Completions(generate::CompletionArgs),
     /// Print the manual page
@@ -111,17 +130,23 @@ pub enum Command {
 pub async fn run(cli: Cli) -> ExitCode {
     let global = &cli.global;
     let ended = match cli.command {
-        Command::Check => check_configuration(global),
-        Command::Migrate(args) => migrate::run(args, global).await,
+        Command::Worker(args) => worker::run(args, global).await,
+        Command::Enqueue(args) => enqueue::run(args, global).await,
+        Command::Watch(args) => watch::run(args, global).await,
+        Command::Results(args) => results::run(args, global).await,
+        Command::Estimate(args) => estimate::run(&args, global),
+        Command::Batch(args) => batch::run(args, global).await,
+        Command::Job(args) => job::run(args, global).await,
+        Command::Explain(args) => explain::run(args, global).await,
+        Command::Report(args) => report::run(args, global).await,
+        Command::Status(args) => status::run(args, global).await,
         Command::Provider(args) => provider::run(args, global).await,
         Command::Route(args) => route::run(args, global).await,
         Command::Project(args) => project::run(args, global).await,
-        Command::Worker(args) => worker::run(args, global).await,
+        Command::Check => check_configuration(global),
+        Command::Migrate(args) => migrate::run(args, global).await,
         Command::Simulate(args) => simulate::run(args, global).await,
         Command::Demo(args) => demo::run(args, global).await,
-        Command::Enqueue(args) => enqueue::run(args, global).await,
-        Command::Results(args) => results::run(args, global).await,
-        Command::Estimate(args) => estimate::run(&args, global),
         Command::Completions(args) => generate::completions(args),
         Command::Man => generate::manual(),
     };

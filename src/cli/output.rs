@@ -32,6 +32,7 @@ pub struct OutputError(pub io::Error);
 pub struct Output {
     format: Format,
     is_terminal: bool,
+    is_quiet: bool,
     writer: Box<dyn Write + Send>,
 }
 
@@ -48,7 +49,12 @@ impl Output {
         let stdout = io::stdout();
         let is_terminal = stdout.is_terminal();
         let usual = if is_terminal { Format::Table } else { Format::Plain };
-        Self { format: global.format.unwrap_or(usual), is_terminal, writer: Box::new(BufWriter::new(stdout)) }
+        Self {
+            format: global.format.unwrap_or(usual),
+            is_terminal,
+            is_quiet: global.quiet,
+            writer: Box::new(BufWriter::new(stdout)),
+        }
     }
 
     /// The shape that was asked for.
@@ -96,6 +102,19 @@ impl Output {
             Format::Plain => report.write_plain(&mut self.writer).map_err(OutputError),
             Format::Json => self.json(report),
             Format::Csv => report.write_csv(&mut self.writer).map_err(OutputError),
+        }
+    }
+
+    /// Something that is probably not as it should be; to standard error.
+    pub fn warn(&self, text: impl fmt::Display) {
+        self.note(format_args!("warning: {text}"));
+    }
+
+    /// A word to whoever looks on; to standard error, unless that is to be quiet.
+    pub fn note(&self, text: impl fmt::Display) {
+        if !self.is_quiet {
+            // Without a standard error there is nobody to tell.
+            let _ = writeln!(io::stderr(), "{text}");
         }
     }
 

@@ -340,7 +340,14 @@ fn may_fall_back(route: &Route, reason: Closed) -> bool {
     use ErrorClass as Class;
     let any: &[Class] = match reason {
         Closed::RateLimit | Closed::Concurrency => &[Class::RateLimit],
-        Closed::Breaker => &[Class::ServerError, Class::Overloaded, Class::Timeout, Class::Network, Class::Unreachable, Class::SoftFailure],
+        Closed::Breaker => &[
+            Class::ServerError,
+            Class::Overloaded,
+            Class::Timeout,
+            Class::Network,
+            Class::Unreachable,
+            Class::SoftFailure,
+        ],
         Closed::QuotaExhausted => &[Class::QuotaExhausted],
         Closed::Auth => &[Class::Auth],
         Closed::Model => &[Class::NotFound, Class::Permission],

@@ -21,7 +21,10 @@ pub fn ineligible(capabilities: &Capabilities, job: &Job, request: &ChatRequest)
         return Some(Ineligible::Unsupported(format!("max_tokens of {cap}: the model's cap is {most}")));
     }
     let has_images = || {
-        request.messages.iter().any(|message| message.content.iter().any(|part| matches!(part, ContentPart::Image { .. })))
+        request
+            .messages
+            .iter()
+            .any(|message| message.content.iter().any(|part| matches!(part, ContentPart::Image { .. })))
     };
     if capabilities.images == Some(false) && has_images() {
         return Some(Ineligible::Unsupported("images".to_owned()));

@@ -96,13 +96,22 @@ pub enum Moment {
     Ago(Duration),
 }
 
+impl Moment {
+    fn push(self, query: &mut QueryBuilder<Postgres>) {
+        match self {
+            Self::At(at) => query.push_bind(at),
+            Self::Ago(ago) => query.push("now() - make_interval(secs => ").push_bind(ago.as_secs_f64()).push(")"),
+        };
+    }
+}
+
 /// Which part of the work is summed. Sums are kept by the hour: the hours in which `since` and `until` fall count
 /// whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// From then on.
     pub since: Option<Moment>,
-    /// Until then.
+    /// Before then.
     pub until: Option<Moment>,
     /// Only this batch.
     pub batch: Option<String>,
@@ -110,6 +119,8 @@ pub struct Filter {
     pub project: Option<String>,
     /// Only this route.
     pub route: Option<String>,
+    /// Only attempts and jobs that failed.
+    pub failures_only: bool,
 }
 
 impl Filter {
@@ -123,23 +134,14 @@ impl Filter {
     }
 
     fn push_times(&self, query: &mut QueryBuilder<Postgres>, column: &'static str, whole_hours: bool) {
-        for (relation, moment) in [(" >= ", self.since), (" <= ", self.until)] {
-            let Some(moment) = moment else { continue };
-            query.push(" and ").push(column).push(relation);
-            if whole_hours {
-                query.push("date_trunc('hour', ");
-            }
-            match moment {
-                Moment::At(at) => {
-                    query.push_bind(at);
-                }
-                Moment::Ago(ago) => {
-                    query.push("now() - make_interval(secs => ").push_bind(ago.as_secs_f64()).push(")");
-                }
-            }
-            if whole_hours {
-                query.push(")");
-            }
+        if let Some(since) = self.since {
+            query.push(" and ").push(column).push(if whole_hours { " >= date_trunc('hour', " } else { " >= (" });
+            since.push(query);
+            query.push(")");
+        }
+        if let Some(until) = self.until {
+            query.push(" and ").push(column).push(" < ");
+            until.push(query);
         }
     }
 }
@@ -244,6 +246,9 @@ impl Store {
         if filter.batch.is_some() {
             // Lets the index over named batches be used.
             query.push(" and t.batch <> ''");
+        }
+        if filter.failures_only {
+            query.push(" and t.class <> ''");
         }
         if !by.is_empty() {
             query.push(" group by 1 order by 1");

@@ -140,7 +140,7 @@ impl Store {
         .await
         .doing("counting ready jobs")?;
         for (lane, count) in lanes.into_iter().zip(counts) {
-            let queue = routes.entry(lane.route).or_insert_with(RouteQueue::default);
+            let queue = routes.entry(lane.route).or_default();
             queue.ready.add(count.rows.min(cap), count.rows > cap);
             queue.oldest_ready = [queue.oldest_ready, count.since].into_iter().flatten().min();
         }
@@ -165,7 +165,7 @@ impl Store {
         .await
         .doing("counting parked jobs")?;
         for group in groups {
-            let queue = routes.entry(group.route).or_insert_with(RouteQueue::default);
+            let queue = routes.entry(group.route).or_default();
             // Which group the uncounted rows belong to is not known.
             let counted = Counted { rows: group.rows, more: group.seen > LANE_CAP };
             queue.parked.insert(group.reason, (counted, group.wakes_at));
@@ -186,7 +186,7 @@ impl Store {
         .await
         .doing("counting running jobs")?;
         for group in groups {
-            routes.entry(group.route).or_insert_with(RouteQueue::default).running = group.rows;
+            routes.entry(group.route).or_default().running = group.rows;
         }
         Ok(())
     }

@@ -58,9 +58,7 @@ struct Arrival(Arc<AtomicU64>);
 impl Arrival {
     fn update(&self, change: impl Fn(u64) -> u64) {
         let mut before = self.0.load(Ordering::Acquire);
-        while let Err(now) =
-            self.0.compare_exchange_weak(before, change(before), Ordering::AcqRel, Ordering::Acquire)
-        {
+        while let Err(now) = self.0.compare_exchange_weak(before, change(before), Ordering::AcqRel, Ordering::Acquire) {
             before = now;
         }
     }
@@ -264,9 +262,7 @@ impl Bucket {
         Self {
             name: name.to_owned(),
             meters: limits.rates.iter().map(|rate| Meter::new(*rate, clock)).collect(),
-            slots: limits
-                .concurrency
-                .map(|slots| (Arc::new(Semaphore::new(slots as usize)), slots)),
+            slots: limits.concurrency.map(|slots| (Arc::new(Semaphore::new(slots as usize)), slots)),
             block: Mutex::new(None),
             unhinted: AtomicI64::new(0),
             turnstile: tokio::sync::Mutex::new(()),

@@ -157,8 +157,7 @@ impl Claimer {
             let after = self.lanes.get(&key).map_or(i64::MIN, |state| state.after).min(lane.first.saturating_sub(1));
             lanes.insert(key, LaneState { lane, after, dry: false });
         }
-        self.idle_look =
-            if lanes.is_empty() { (self.idle_look * 2).min(LOOK_IDLE_MAX) } else { LOOK_IDLE_MIN };
+        self.idle_look = if lanes.is_empty() { (self.idle_look * 2).min(LOOK_IDLE_MAX) } else { LOOK_IDLE_MIN };
         self.lanes = lanes;
         let wait = if self.lanes.is_empty() { self.idle_look } else { LOOK_BUSY };
         // Looking must never become the main work, however many lanes or dead rows there are.

@@ -230,14 +230,23 @@ impl Worker {
 
     /// Works until `shutdown` completes, or until nothing is left to do where the settings say so, then drains:
     /// no more claims, calls under way finish within the grace, everything is written, the worker signs off.
-    pub async fn run(self, shutdown: impl Future<Output = ()>, hurry: impl Future<Output = ()>, sign: impl Fn(Sign) + Send + Sync + 'static) -> Summary {
+    pub async fn run(
+        self,
+        shutdown: impl Future<Output = ()>,
+        hurry: impl Future<Output = ()>,
+        sign: impl Fn(Sign) + Send + Sync + 'static,
+    ) -> Summary {
         let Self { shared, settle_loop } = self;
         let sign = Arc::new(sign);
         let settling = tokio::spawn(settle_loop.run());
         let heartbeat = tokio::spawn(heartbeat::run(Arc::clone(&shared)));
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&shared)));
         let claiming = tokio::spawn(claimer::run(Arc::clone(&shared), Arc::clone(&sign)));
-        tracing::info!(worker.id = shared.worker_id(), max_in_flight = shared.settings.max_in_flight, "worker is ready");
+        tracing::info!(
+            worker.id = shared.worker_id(),
+            max_in_flight = shared.settings.max_in_flight,
+            "worker is ready"
+        );
         sign(Sign::Ready);
         let mut claiming = claiming;
         let finished = tokio::select! {

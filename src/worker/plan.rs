@@ -84,8 +84,8 @@ impl Plan {
         let gate = Gate::new(&blueprint.buckets, &setups);
         let mut clients = HashMap::new();
         for (name, plan) in &blueprint.providers {
-            let client = Provider::new(plan.endpoint.clone())
-                .map_err(|error| anyhow::anyhow!("provider {name}: {error}"))?;
+            let client =
+                Provider::new(plan.endpoint.clone()).map_err(|error| anyhow::anyhow!("provider {name}: {error}"))?;
             clients.insert(name.clone(), Arc::new(client));
         }
         let mut routes = HashMap::new();

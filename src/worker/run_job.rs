@@ -62,9 +62,13 @@ struct Made {
 }
 
 /// Runs one claimed job until it ends or goes back. Never panics on a job's data.
-pub(super) async fn run_job(shared: Arc<Shared>, claimed: Claimed, past: Vec<PastAttempt>, recalled: CancellationToken) {
-    let labels =
-        Arc::new(Labels { route: claimed.route, project: claimed.project, batch: claimed.batch });
+pub(super) async fn run_job(
+    shared: Arc<Shared>,
+    claimed: Claimed,
+    past: Vec<PastAttempt>,
+    recalled: CancellationToken,
+) {
+    let labels = Arc::new(Labels { route: claimed.route, project: claimed.project, batch: claimed.batch });
     let facts = ClaimedFacts { lease: claimed.lease, round: claimed.round, labels };
     let Some(plan) = shared.plan().routes.get(&facts.labels.route).cloned() else {
         // The claimer takes only routes it knows; a reload may have removed one since.
@@ -87,7 +91,8 @@ pub(super) async fn run_job(shared: Arc<Shared>, claimed: Claimed, past: Vec<Pas
     };
     let order = plan.order(&job);
     let rungs = plan.rungs.len();
-    let spent = past.iter().map(|attempt| attempt.cost_nanos).try_fold(0_i64, |sum, cost| Some(sum.saturating_add(cost?)));
+    let spent =
+        past.iter().map(|attempt| attempt.cost_nanos).try_fold(0_i64, |sum, cost| Some(sum.saturating_add(cost?)));
     let uncertain = past.iter().fold(0_i64, |sum, attempt| sum.saturating_add(attempt.uncertain_nanos));
     let mut journey = Journey {
         history: past.iter().filter(|attempt| attempt.current_round).map(|attempt| recall(&plan, attempt)).collect(),
@@ -165,7 +170,10 @@ impl Journey {
     /// What one call to a rung is expected to take from its bucket.
     fn charge(&self) -> Charge {
         let tokens = |count: i64| u64::try_from(count).unwrap_or(0);
-        Charge { input: tokens(self.job.input_tokens), output: tokens(self.job.max_output_tokens.unwrap_or(estimate::USUAL_OUTPUT_TOKENS)) }
+        Charge {
+            input: tokens(self.job.input_tokens),
+            output: tokens(self.job.max_output_tokens.unwrap_or(estimate::USUAL_OUTPUT_TOKENS)),
+        }
     }
 
     fn health(&mut self, now: Timestamp) -> Vec<RungHealth> {
@@ -269,7 +277,8 @@ impl Journey {
     /// Validates an answer and works out what the call cost.
     fn judge(&self, spec: &crate::domain::Rung, report: CallReport) -> Judged {
         let price = spec.model.price;
-        let worst = || price.map_or(NanoUsd::ZERO, |price| estimate::worst_cost(&price, &spec.model.capabilities, &self.job));
+        let worst =
+            || price.map_or(NanoUsd::ZERO, |price| estimate::worst_cost(&price, &spec.model.capabilities, &self.job));
         let CallReport { result, status, request_id, first_byte_ms, total_ms, dropped, failed_usage, .. } = report;
         let mut judged = Judged {
             outcome: Outcome::Accepted,
@@ -442,7 +451,9 @@ impl Journey {
             Ending::Succeeded => match made.as_ref().and_then(|made| made.accepted.clone()) {
                 Some(accepted) => (None, Some(accepted)),
                 // Accepted in a former life, yet without a result: its answer is gone with the process.
-                None => (Some((ErrorClass::Abandoned, "the accepted answer was lost with its worker".to_owned())), None),
+                None => {
+                    (Some((ErrorClass::Abandoned, "the accepted answer was lost with its worker".to_owned())), None)
+                }
             },
             Ending::Failed { class, reason } => (Some((class, reason)), None),
         };

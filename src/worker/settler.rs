@@ -208,7 +208,10 @@ async fn persist(store: &Store, counters: &Settled, all: &Settlement) -> Result<
                 counters.parked.fetch_add(all.parks.len() as u64, Ordering::Relaxed);
                 if !fenced_out.is_empty() {
                     counters.fenced_out.fetch_add(fenced_out.len() as u64, Ordering::Relaxed);
-                    tracing::warn!(jobs = fenced_out.len(), "outcomes came too late: the jobs were taken over or cancelled");
+                    tracing::warn!(
+                        jobs = fenced_out.len(),
+                        "outcomes came too late: the jobs were taken over or cancelled"
+                    );
                 }
                 return Ok(());
             }

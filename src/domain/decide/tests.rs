@@ -191,7 +191,17 @@ fn a_dearer_rung_needs_a_route_that_falls_back_on_the_reason() {
     for (reason, classes) in [
         (Closed::RateLimit, &[Class::RateLimit][..]),
         (Closed::Concurrency, &[Class::RateLimit]),
-        (Closed::Breaker, &[Class::ServerError, Class::Overloaded, Class::Timeout, Class::Network, Class::Unreachable, Class::SoftFailure]),
+        (
+            Closed::Breaker,
+            &[
+                Class::ServerError,
+                Class::Overloaded,
+                Class::Timeout,
+                Class::Network,
+                Class::Unreachable,
+                Class::SoftFailure,
+            ],
+        ),
         (Closed::QuotaExhausted, &[Class::QuotaExhausted]),
         (Closed::Auth, &[Class::Auth]),
         (Closed::Model, &[Class::NotFound, Class::Permission]),

@@ -1,0 +1,165 @@
+//! `sluice batch`: batches, shown and changed as a whole.
+
+use super::GlobalArgs;
+use super::context::Context;
+use super::failure::Failure;
+use super::output::{Cell, Format, Report};
+use super::pause::{self, PauseCommand};
+use super::watch;
+use crate::exit_code::ExitCode;
+use crate::store::Store;
+use crate::store::batch::Batch;
+use crate::store::pause::PauseKind;
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use serde_json::json;
+
+/// What to do.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Which command.
+    #[command(subcommand)]
+    pub command: BatchCommand,
+}
+
+/// What to do with batches.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum BatchCommand {
+    /// List batches, the latest first
+    List {
+        /// At most so many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..))]
+        limit: i64,
+    },
+    /// Show one batch
+    Show {
+        /// The batch
+        name: String,
+    },
+    /// Cancel all its jobs that have not ended
+    Cancel {
+        /// The batch
+        name: String,
+    },
+    /// Put all its failed and cancelled jobs back into the queue
+    Retry {
+        /// The batch
+        name: String,
+    },
+    /// Pause or resume it
+    #[command(flatten)]
+    Pause(PauseCommand),
+}
+
+/// Does it.
+pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let mut context = Context::open(global).await?;
+    let code = match args.command {
+        BatchCommand::List { limit } => {
+            let batches = context.store.batches(limit).await?;
+            context.output.report(&table(&batches))?;
+            ExitCode::Success
+        }
+        BatchCommand::Show { name } => {
+            let batch = find(&context.store, &name).await?;
+            show(&mut context, &batch)?;
+            ExitCode::Success
+        }
+        BatchCommand::Cancel { name } => {
+            let batch = find(&context.store, &name).await?;
+            let bar = counter(batch.unfinished());
+            let cancelled = context.store.cancel_batch(&name, |done| set(&bar, done)).await?;
+            bar.finish_and_clear();
+            said(&mut context, &name, "cancelled", cancelled)?
+        }
+        BatchCommand::Retry { name } => {
+            let batch = find(&context.store, &name).await?;
+            let bar = counter(batch.failed + batch.cancelled);
+            let retried = context.store.retry_batch(&name, |done| set(&bar, done)).await?;
+            bar.finish_and_clear();
+            said(&mut context, &name, "queued_again", retried)?
+        }
+        BatchCommand::Pause(command) => {
+            if matches!(command, PauseCommand::Pause { .. }) {
+                find(&context.store, command.name()).await?;
+            }
+            pause::run(PauseKind::Batch, command, &mut context).await?
+        }
+    };
+    context.close().await?;
+    Ok(code)
+}
+
+/// The batch of this name, or an error that lists those that were busy last: a name is easily mistyped.
+pub(super) async fn find(store: &Store, name: &str) -> anyhow::Result<Batch> {
+    if let Some(batch) = store.batch(name).await? {
+        return Ok(batch);
+    }
+    let recent: Vec<String> = store.batches(5).await?.into_iter().map(|batch| batch.name).collect();
+    let recent = if recent.is_empty() {
+        "there are no batches yet".to_owned()
+    } else {
+        format!("the latest are: {}", recent.join(", "))
+    };
+    Err(Failure::not_found(format!("there is no batch {name:?}; {recent}")).into())
+}
+
+fn table(batches: &[Batch]) -> Report {
+    let mut report = Report::new([
+        "batch",
+        "jobs",
+        "succeeded",
+        "failed",
+        "cancelled",
+        "unfinished",
+        "attempts",
+        "cost",
+        "waste",
+        "unpriced",
+        "paused",
+        "last_hour",
+    ]);
+    for batch in batches {
+        report.row([
+            batch.name.as_str().into(),
+            batch.jobs.into(),
+            batch.succeeded.into(),
+            batch.failed.into(),
+            batch.cancelled.into(),
+            batch.unfinished().into(),
+            batch.attempts.into(),
+            batch.known_cost().into(),
+            batch.known_cost().map(|_| batch.waste).into(),
+            batch.unpriced.into(),
+            Cell::Flag(batch.paused),
+            batch.last_hour.into(),
+        ]);
+    }
+    report
+}
+
+fn show(context: &mut Context, batch: &Batch) -> anyhow::Result<()> {
+    if context.output.format() == Format::Json {
+        context.output.json(&watch::as_json(batch))?;
+    } else {
+        context.output.report(&table(std::slice::from_ref(batch)))?;
+    }
+    Ok(())
+}
+
+fn counter(jobs: i64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(u64::try_from(jobs).unwrap_or(0)), ProgressDrawTarget::stderr());
+    bar.with_message("jobs")
+}
+
+fn set(bar: &ProgressBar, done: i64) {
+    bar.set_position(u64::try_from(done).unwrap_or(0));
+}
+
+fn said(context: &mut Context, name: &str, what: &str, jobs: i64) -> anyhow::Result<ExitCode> {
+    if context.output.format() == Format::Json {
+        context.output.json(&json!({ "batch": name, what: jobs }))?;
+    } else {
+        context.output.line(format_args!("batch {name}: {jobs} jobs {}", what.replace('_', " ")))?;
+    }
+    Ok(ExitCode::Success)
+}

@@ -1,0 +1,280 @@
+//! `sluice watch`: the progress of a batch until it is done.
+
+use super::GlobalArgs;
+use super::batch::find;
+use super::context::Context;
+use super::output::{Cell, Format, Output, OutputError};
+use crate::exit_code::ExitCode;
+use crate::store::Store;
+use crate::store::batch::Batch;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often the sums are read.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often a line is printed where there is no terminal.
+const LINE: Duration = Duration::from_secs(5);
+/// The time over which the rate is taken: long enough to be calm, short enough to notice a stop.
+const RATE_WINDOW: Duration = Duration::from_secs(30);
+
+/// Which batch.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The batch
+    pub batch: String,
+}
+
+/// Watches until every job of the batch has ended.
+pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let mut context = Context::open(global).await?;
+    let batch = follow(&context.store, &mut context.output, &args.batch).await?;
+    context.close().await?;
+    Ok(exit_code(&batch))
+}
+
+/// The exit status that fits a finished batch.
+#[must_use]
+pub fn exit_code(batch: &Batch) -> ExitCode {
+    if batch.failed + batch.cancelled > 0 { ExitCode::JobsFailed } else { ExitCode::Success }
+}
+
+/// Shows the progress of a batch until all its jobs have ended: a bar on a terminal, JSON lines where JSON was asked
+/// for, and a line every few seconds elsewhere. At the end a summary goes to the output.
+pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::Result<Batch> {
+    let mut batch = find(store, name).await?;
+    let mut view = View::new(output, &batch);
+    let mut pace = Pace::default();
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        batch = find(store, name).await?;
+        pace.note(Instant::now(), batch.done());
+        if batch.unfinished() <= 0 {
+            break;
+        }
+        // Without a worker nothing will ever change, and a bar that stands still does not say so.
+        let idle = if batch.paused {
+            Some("paused")
+        } else if store.live_workers().await? == 0 {
+            Some("no worker is running")
+        } else {
+            None
+        };
+        view.show(output, &batch, &pace, idle)?;
+    }
+    view.close();
+    match output.format() {
+        Format::Json => output.json_line(&with_pace(&batch, &pace, None))?,
+        Format::Table | Format::Plain | Format::Csv => {
+            output.line(summary(&batch))?;
+            output.finish()?;
+        }
+    }
+    Ok(batch)
+}
+
+/// How fast jobs end.
+#[derive(Debug, Default)]
+struct Pace {
+    seen: VecDeque<(Instant, i64)>,
+}
+
+impl Pace {
+    fn note(&mut self, now: Instant, done: i64) {
+        self.seen.push_back((now, done));
+        while self.seen.len() > 2 && self.seen.front().is_some_and(|(then, _)| now - *then > RATE_WINDOW) {
+            self.seen.pop_front();
+        }
+    }
+
+    /// Jobs per second over the window.
+    fn per_second(&self) -> f64 {
+        let (Some((then, before)), Some((now, done))) = (self.seen.front(), self.seen.back()) else { return 0.0 };
+        let seconds = (*now - *then).as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        if seconds > 0.0 { (done - before) as f64 / seconds } else { 0.0 }
+    }
+
+    /// How long the rest takes at this rate; `None` while nothing moves.
+    fn remaining(&self, unfinished: i64) -> Option<Duration> {
+        let rate = self.per_second();
+        #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
+        let seconds = unfinished as f64 / rate;
+        (rate > 0.0).then(|| Duration::try_from_secs_f64(seconds.ceil()).ok()).flatten()
+    }
+}
+
+/// Where progress is shown.
+enum View {
+    Bar(ProgressBar),
+    Lines { next: Instant },
+    Json { shown: Option<(i64, i64)> },
+}
+
+impl View {
+    fn new(output: &Output, batch: &Batch) -> Self {
+        if output.format() == Format::Json {
+            return Self::Json { shown: None };
+        }
+        if !std::io::stderr().is_terminal() {
+            return Self::Lines { next: Instant::now() };
+        }
+        let length = u64::try_from(batch.jobs).ok();
+        let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self::Bar(bar)
+    }
+
+    fn show(&mut self, output: &mut Output, batch: &Batch, pace: &Pace, idle: Option<&str>) -> Result<(), OutputError> {
+        match self {
+            Self::Bar(bar) => {
+                bar.set_length(u64::try_from(batch.jobs).unwrap_or(0));
+                bar.set_position(u64::try_from(batch.done()).unwrap_or(0));
+                bar.set_message(progress(batch, pace, idle));
+            }
+            Self::Lines { next } => {
+                let now = Instant::now();
+                if now >= *next {
+                    *next = now + LINE;
+                    output.line(format_args!("{}: {}", batch.name, progress(batch, pace, idle)))?;
+                    output.finish()?;
+                }
+            }
+            Self::Json { shown } => {
+                let state = (batch.done(), batch.attempts);
+                if shown.replace(state) != Some(state) {
+                    output.json_line(&with_pace(batch, pace, idle))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&self) {
+        if let Self::Bar(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn progress(batch: &Batch, pace: &Pace, idle: Option<&str>) -> String {
+    let mut line = format!("{} of {} jobs", batch.done(), batch.jobs);
+    if batch.failed > 0 {
+        let _ = write!(line, ", {} failed", batch.failed);
+    }
+    if batch.cancelled > 0 {
+        let _ = write!(line, ", {} cancelled", batch.cancelled);
+    }
+    let _ = write!(line, ", {:.1}/s", pace.per_second());
+    if let Some(remaining) = pace.remaining(batch.unfinished()) {
+        let _ = write!(line, ", {} left", humantime::format_duration(remaining));
+    }
+    let _ = write!(line, ", {}", dollars(batch));
+    if let Some(idle) = idle {
+        let _ = write!(line, " ({idle})");
+    }
+    line
+}
+
+fn summary(batch: &Batch) -> String {
+    let mut line = format!("{}: done, {} succeeded, {} failed", batch.name, batch.succeeded, batch.failed);
+    if batch.cancelled > 0 {
+        let _ = write!(line, ", {} cancelled", batch.cancelled);
+    }
+    let _ = write!(line, ", {} attempts, {}", batch.attempts, dollars(batch));
+    line
+}
+
+/// What it cost so far; an unknown part is said.
+fn dollars(batch: &Batch) -> String {
+    match (batch.known_cost(), batch.unpriced) {
+        (Some(cost), 0) => cost.to_string(),
+        (Some(cost), unpriced) => format!("{cost} and {unpriced} attempts of unknown price"),
+        (None, _) => "cost unknown".to_owned(),
+    }
+}
+
+/// A batch, for programs.
+pub(super) fn as_json(batch: &Batch) -> Value {
+    json!({
+        "batch": batch.name, "jobs": batch.jobs, "done": batch.done(), "succeeded": batch.succeeded,
+        "failed": batch.failed, "cancelled": batch.cancelled, "unfinished": batch.unfinished(),
+        "attempts": batch.attempts, "cost": Cell::from(batch.known_cost()),
+        "waste": Cell::from(batch.known_cost().map(|_| batch.waste)), "uncertain_cost": Cell::from(batch.uncertain),
+        "unpriced_attempts": batch.unpriced, "paused": batch.paused,
+        "first_hour": batch.first_hour, "last_hour": batch.last_hour,
+    })
+}
+
+fn with_pace(batch: &Batch, pace: &Pace, idle: Option<&str>) -> Value {
+    let mut value = as_json(batch);
+    value["per_second"] = json!(pace.per_second());
+    value["seconds_left"] = json!(pace.remaining(batch.unfinished()).map(|left| left.as_secs()));
+    value["idle"] = json!(idle);
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::NanoUsd;
+    use chrono::DateTime;
+
+    fn batch() -> Batch {
+        Batch {
+            name: "nightly".to_owned(),
+            first_hour: DateTime::UNIX_EPOCH,
+            last_hour: DateTime::UNIX_EPOCH,
+            jobs: 1000,
+            succeeded: 390,
+            failed: 10,
+            cancelled: 0,
+            attempts: 450,
+            cost: NanoUsd(1_234_500_000),
+            waste: NanoUsd::ZERO,
+            uncertain: NanoUsd::ZERO,
+            unpriced: 0,
+            paused: false,
+        }
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_half_minute() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        assert_eq!((pace.per_second(), pace.remaining(600)), (0.0, None));
+        pace.note(start, 0);
+        pace.note(start + Duration::from_secs(100), 0);
+        pace.note(start + Duration::from_secs(120), 400);
+        assert!((pace.per_second() - 20.0).abs() < 1e-9);
+        assert_eq!(pace.remaining(600), Some(Duration::from_secs(30)));
+        assert_eq!(progress(&batch(), &pace, None), "400 of 1000 jobs, 10 failed, 20.0/s, 30s left, $1.2345");
+    }
+
+    #[test]
+    fn standing_still_is_said() {
+        let line = progress(&batch(), &Pace::default(), Some("no worker is running"));
+        assert!(line.ends_with("(no worker is running)") && !line.contains("left"), "{line}");
+    }
+
+    #[test]
+    fn an_unknown_cost_is_not_zero_dollars() {
+        let unknown = Batch { unpriced: 450, cost: NanoUsd::ZERO, ..batch() };
+        assert_eq!(dollars(&unknown), "cost unknown");
+        assert_eq!(as_json(&unknown)["cost"], Value::Null);
+        assert_eq!(dollars(&Batch { unpriced: 1, ..batch() }), "$1.2345 and 1 attempts of unknown price");
+    }
+
+    #[test]
+    fn a_batch_with_a_failed_job_has_its_own_exit_status() {
+        assert_eq!(exit_code(&batch()), ExitCode::JobsFailed);
+        assert_eq!(exit_code(&Batch { failed: 0, ..batch() }), ExitCode::Success);
+    }
+}
