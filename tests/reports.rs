@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sluice::domain::{ErrorClass, NanoUsd};
 use sluice::exit_code::ExitCode;
 use sluice::store::report::{Dimension, Filter, Moment};
-use sluice::store::settle::Settlement;
+use sluice::store::settle::{AttemptRow, Settlement};
 use sluice::store::status::Counted;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use std::time::Duration;
@@ -20,9 +20,11 @@ async fn history() -> Queue {
     queue.enqueue(in_batch("nightly"), 4).await;
     let claimed = queue.claim(worker, 3).await;
     queue.succeed(&claimed[0]).await;
-    let mut first = rejected(&claimed[1], 1, "not_json");
-    first.provider = "deepseek".to_owned();
-    first.model = "deepseek-chat".to_owned();
+    let first = AttemptRow {
+        provider: "deepseek".to_owned(),
+        model: "deepseek-chat".to_owned(),
+        ..rejected(&claimed[1], 1, "not_json")
+    };
     let mut ending = success(&claimed[1]);
     ending.after_fallback = true;
     let mut lost = failed(&claimed[2], 1, ErrorClass::Timeout);
@@ -37,11 +39,8 @@ async fn history() -> Queue {
     queue.store.cancel_batch("nightly", |_| {}).await.unwrap();
     queue.enqueue(NewJob { project: "other", ..NewJob::default() }, 1).await;
     let claimed = queue.claim_one(worker).await;
-    let mut unpriced = accepted(&claimed, 1);
-    unpriced.cost = None;
-    unpriced.price = None;
-    unpriced.provider = "local".to_owned();
-    unpriced.total_ms = 2400;
+    let unpriced =
+        AttemptRow { provider: "local".to_owned(), total_ms: 2400, cost: None, price: None, ..accepted(&claimed, 1) };
     let mut ending = success(&claimed);
     ending.cost = None;
     ending.target = Some(("local".to_owned(), "gpt-4o-mini".to_owned()));
