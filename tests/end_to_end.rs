@@ -73,7 +73,7 @@ fn config(simulator: &Simulator) -> String {
     let mut text = String::from("[worker]\nmax_in_flight = 100\n");
     for (name, dialect) in [("alpha", "openai"), ("beta", "anthropic"), ("gamma", "gemini")] {
         text.push_str(&format!(
-            "[providers.{name}]\ndialect = \"{dialect}\"\nbase_url = \"{}\"\nrecheck = \"500ms\"\nmax_body = \"16MiB\"\n\
+            "[providers.{name}]\ndialect = \"{dialect}\"\nbase_url = \"{}\"\nrecheck = \"500ms\"\nmax_body_bytes = 16777216\n\
              timeouts = {{ connect = \"2s\", first_byte = \"1s\", idle = \"200ms\", total = \"10s\" }}\n\
              breaker = {{ min_calls = 20, failure_rate = 0.9, window = \"10s\", open = \"500ms\" }}\n",
             simulator.base_url(name).unwrap()
@@ -110,7 +110,8 @@ async fn every_fault_at_once_ends_every_job_once_and_the_books_agree_with_the_pr
         let body = serde_json::json!({ "messages": [
             { "role": "system", "content": "Answer in JSON." },
             { "role": "user", "content": format!("Question {n} by file") },
-        ], "response_format": { "type": "json_object" } });
+        ], "response_format": { "type": "json_schema", "json_schema": { "name": "answer", "schema": {
+            "type": "object", "properties": { "answer": { "type": "string" } }, "required": ["answer"] } } } });
         let line = serde_json::json!({ "custom_id": format!("file-{n}"), "method": "POST",
             "url": "/v1/chat/completions", "body": body });
         lines.push_str(&format!("{line}\n"));
@@ -171,10 +172,9 @@ async fn compare_call_by_call(pool: &sqlx::PgPool, simulator: &Simulator) {
         }
     }
     assert!(reported > 500 && charged > 500, "{reported} reported, {charged} charged");
-    // Calls without an id on the ledger are those that never got an answer's head.
-    let silent = rows.iter().filter(|row| row.get::<Option<String>, _>("request_id").is_none()).count();
-    let headless = calls.values().filter(|call| call.status == 0).count();
-    assert_eq!(silent, headless);
+    // Attempts without an id never saw the answer's head. They are the calls that no other attempt accounts for.
+    let known: std::collections::HashSet<String> = rows.iter().filter_map(|row| row.get("request_id")).collect();
+    assert_eq!(rows.len() - known.len(), calls.keys().filter(|id| !known.contains(*id)).count());
 }
 
 fn every_fault_was_met(simulator: &Simulator) {
@@ -233,7 +233,7 @@ async fn the_export_is_complete(program: &Program) {
 async fn the_reports_add_up(program: &Program, audit: &sluice::store::audit::Audit) {
     let report = program.output(&["report", "cost", "--by", "provider", "--format", "json"]).await;
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    let rows = report["rows"].as_array().unwrap_or_else(|| panic!("{report}"));
+    let rows = report.as_array().unwrap_or_else(|| panic!("{report}"));
     let attempts: i64 = rows.iter().map(|row| row["attempts"].as_i64().unwrap()).sum();
     assert_eq!(attempts, audit.attempts, "{report}");
 }

@@ -21,7 +21,7 @@
 //! - A probe whose result never comes (its worker died) holds its place only for [`PROBE_LIMIT`].
 //! - Memory is constant, and every operation takes constant time.
 
-use super::{ErrorClass, Outcome, Timestamp};
+use super::{ErrorClass, Outcome, SoftFailure, Timestamp};
 use std::time::Duration;
 
 /// When a breaker opens and for how long.
@@ -69,8 +69,30 @@ impl Sign {
     pub const fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Accepted => Self::Good,
-            Outcome::Rejected(_) => Self::of_class(ErrorClass::SoftFailure),
+            Outcome::Rejected(kind) => Self::of_soft_failure(*kind),
             Outcome::Failed(class) => Self::of_class(*class),
+        }
+    }
+
+    /// What an unusable answer says.
+    ///
+    /// What depends on what the request demands (a schema, a length, a pattern, a topic that is refused) is no illness:
+    /// otherwise one project with a schema that nobody can meet would open the breaker for all the others.
+    #[must_use]
+    pub const fn of_soft_failure(kind: SoftFailure) -> Self {
+        match kind {
+            SoftFailure::Empty | SoftFailure::Html | SoftFailure::BadFinish => Self::Bad,
+            SoftFailure::TooShort
+            | SoftFailure::TooLong
+            | SoftFailure::Truncated
+            | SoftFailure::ReasoningExhausted
+            | SoftFailure::NotJson
+            | SoftFailure::SchemaMismatch
+            | SoftFailure::MissingPattern
+            | SoftFailure::ForbiddenPattern
+            | SoftFailure::Refusal
+            | SoftFailure::ContentFiltered
+            | SoftFailure::BadToolCall => Self::Neutral,
         }
     }
 
@@ -348,6 +370,15 @@ mod tests {
         }
         assert!(matches!(breaker.state(), State::Open { .. }));
         breaker
+    }
+
+    #[test]
+    fn a_schema_that_nobody_can_meet_opens_no_breaker() {
+        use SoftFailure::{BadFinish, Empty, Html};
+        for &kind in SoftFailure::ALL {
+            let expected = if [Empty, Html, BadFinish].contains(&kind) { Sign::Bad } else { Sign::Neutral };
+            assert_eq!(Sign::of(&Outcome::Rejected(kind)), expected, "{kind}");
+        }
     }
 
     #[test]

@@ -270,8 +270,10 @@ impl Gate {
             Some(ErrorClass::RateLimitDaily) => {
                 provider.bucket.shut(Closed::RateLimit, Some(wait.unwrap_or(provider.recheck)), now);
             }
+            // Not until the first of next month, even where the provider says so: somebody may pay before, and one
+            // call in a while is how that is found out.
             Some(ErrorClass::QuotaExhausted) => {
-                shut_for(&provider.key_closed, Closed::QuotaExhausted, wait.unwrap_or(provider.recheck), now);
+                shut_for(&provider.key_closed, Closed::QuotaExhausted, provider.recheck, now);
             }
             Some(ErrorClass::Auth) => shut_for(&provider.key_closed, Closed::Auth, provider.recheck, now),
             Some(ErrorClass::Permission | ErrorClass::NotFound) => {

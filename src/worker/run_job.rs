@@ -357,7 +357,9 @@ impl Journey {
         ended_at: Timestamp,
     ) {
         self.calls = self.calls.saturating_add(1);
-        let retry_at = judged.failure.as_ref().and_then(|failure| failure.wait).map(|wait| ended_at + wait);
+        // When there is money again is for the gate to find out, not for this job to wait for.
+        let hinted = judged.failure.as_ref().filter(|failure| failure.class != ErrorClass::QuotaExhausted);
+        let retry_at = hinted.and_then(|failure| failure.wait).map(|wait| ended_at + wait);
         self.spent = self.spent.zip(judged.cost).map(|(spent, cost)| spent + cost);
         self.uncertain += judged.uncertain;
         self.history.push(Attempt { rung: Some(index), outcome: judged.outcome.clone(), ended_at, retry_at });

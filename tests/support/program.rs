@@ -76,9 +76,17 @@ impl Program {
     }
 }
 
-/// Waits for a process, but not for ever.
+/// Waits for a process, but not for ever: one that takes too long is told to stop, and what it said is shown.
 pub async fn ended(child: Child) -> Output {
-    tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("the command did not end").unwrap()
+    let pid = child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
+    let mut waiting = std::pin::pin!(child.wait_with_output());
+    if let Ok(output) = tokio::time::timeout(PATIENCE, &mut waiting).await {
+        return output.unwrap();
+    }
+    if let Some(pid) = pid {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::ABORT);
+    }
+    panic!("the command did not end:\n{}", text(&waiting.await.unwrap().stderr));
 }
 
 /// Bytes that a program printed, as text.
