@@ -28,8 +28,16 @@ async fn faults_of_the_configuration_are_all_told_at_once_and_nothing_starts() {
                   [routes.default]\nrungs = [\"one\"]\n[routes.default.validate]\njson_schema = { type = 7 }\n";
     let program = Program::new(faulty, "postgres://127.0.0.1:1/none");
     let told = [
-        "wroker", "worker", "providers.one.dialect", "opnai", "SLUICE_TEST_NO_SUCH_KEY", "providers.one.timeouts.total",
-        "soon", "routes.default.rungs", "json_schema", "sluice.toml",
+        "wroker",
+        "worker",
+        "providers.one.dialect",
+        "opnai",
+        "SLUICE_TEST_NO_SUCH_KEY",
+        "providers.one.timeouts.total",
+        "soon",
+        "routes.default.rungs",
+        "json_schema",
+        "sluice.toml",
     ];
     refused(&program, &["worker"], 3, &told).await;
     refused(&program, &["check"], 3, &told).await;
@@ -102,12 +110,8 @@ async fn systemd_is_told_of_readiness_life_and_the_end() {
     let program = Program::new(MINIMAL, &database.url());
     let path = program.path("notify");
     let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
-    let worker = program
-        .command(&["worker"])
-        .env("NOTIFY_SOCKET", &path)
-        .env("WATCHDOG_USEC", "1000000")
-        .spawn()
-        .unwrap();
+    let worker =
+        program.command(&["worker"]).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000").spawn().unwrap();
     let pid = worker.id().unwrap();
     let heard = std::sync::Mutex::new(String::new());
     let hear = async || {
