@@ -128,8 +128,8 @@ async fn perform(stage: &Stage, store: &Store, simulator: &Simulator, out: &mut 
         audit.cost
     ))?;
 
-    stage.show(out, &["report", "cost"]).await?;
-    stage.show(out, &["report", "failures"]).await?;
+    stage.show(out, &["report", "cost", "--format", "table"]).await?;
+    stage.show(out, &["report", "failures", "--format", "table"]).await?;
     if let Some(job) = store.job_that_fell_back().await? {
         stage.show(out, &["explain", &job.to_string()]).await?;
     }

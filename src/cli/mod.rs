@@ -24,6 +24,7 @@ pub mod provider;
 pub mod report;
 pub mod results;
 pub mod route;
+pub mod run;
 pub mod simulate;
 pub mod status;
 pub mod watch;
@@ -88,6 +89,8 @@ pub enum LogFormat {
 pub enum Command {
     /// Work on jobs until told to stop
     Worker(worker::Args),
+    /// Enqueue a file, work on it, watch it, and write its answers
+    Run(run::Args),
     /// Put the requests of a file into the queue
     Enqueue(enqueue::Args),
     /// Watch a batch until it is done
@@ -132,6 +135,7 @@ pub async fn run(cli: Cli) -> ExitCode {
     let ended = match cli.command {
         Command::Worker(args) => worker::run(args, global).await,
         Command::Enqueue(args) => enqueue::run(args, global).await,
+        Command::Run(args) => run::run(args, global).await,
         Command::Watch(args) => watch::run(args, global).await,
         Command::Results(args) => results::run(args, global).await,
         Command::Estimate(args) => estimate::run(&args, global),
