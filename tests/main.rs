@@ -2,11 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 #![allow(clippy::print_stderr, reason = "libtest shows it beside the test that failed")]
 
+mod bad_input;
 mod embedded;
 mod end_to_end;
 mod enqueue;
 mod enqueue_command;
+mod queue;
+mod reports;
 mod results;
+mod settle;
 mod simulate;
 mod support;
 mod worker;

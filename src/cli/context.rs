@@ -109,7 +109,8 @@ fn log_settings(global: &GlobalArgs, config: &Config, keys: Keys) -> config::Log
     let mut log = config.log.clone();
     if keys == Keys::Ignored {
         log.dir = None;
-        "warn".clone_into(&mut log.filter);
+        // A report over a large ledger may take a second: that is no news to whoever asked for it.
+        "warn,sqlx=error".clone_into(&mut log.filter);
     }
     match (global.quiet, global.verbose) {
         (true, _) => "error".clone_into(&mut log.filter),

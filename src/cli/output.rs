@@ -306,7 +306,9 @@ impl Report {
             }));
         }
         for (index, column) in table.column_iter_mut().enumerate() {
-            if self.rows.iter().any(|row| row.get(index).is_some_and(Cell::is_number)) {
+            // A column of numbers stays one with an odd word in it (`100000+`), and one of words with an odd number.
+            let cells = || self.rows.iter().filter_map(|row| row.get(index)).filter(|cell| **cell != Cell::Empty);
+            if cells().filter(|cell| cell.is_number()).count() * 2 > cells().count() {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }

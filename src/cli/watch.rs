@@ -252,7 +252,7 @@ mod tests {
         assert_eq!((pace.per_second(), pace.remaining(600)), (0.0, None));
         pace.note(start, 0);
         pace.note(start + Duration::from_secs(100), 0);
-        pace.note(start + Duration::from_secs(120), 400);
+        pace.note(start + Duration::from_mins(2), 400);
         assert!((pace.per_second() - 20.0).abs() < 1e-9);
         assert_eq!(pace.remaining(600), Some(Duration::from_secs(30)));
         assert_eq!(progress(&batch(), &pace, None), "400 of 1000 jobs, 10 failed, 20.0/s, 30s left, $1.2345");

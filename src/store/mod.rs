@@ -19,7 +19,7 @@ pub mod status;
 
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, PgPool};
+use sqlx::{ConnectOptions as _, Connection as _, PgPool};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -37,6 +37,9 @@ static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
 
 /// A statement that takes longer than this is given up by the server: a hung call must not stop a worker.
 const STATEMENT_TIMEOUT: &str = "60s";
+
+/// How long a connection may take to be had.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connection to one database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -159,22 +162,13 @@ impl Store {
             // Every statement here is short and runs thousands of times: compiling it never pays.
             ("jit", "off"),
         ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options.clone())
-            .await;
-        match pool {
-            Ok(pool) => Ok(Self { pool }),
-            // The pool tries again where that may help, and at last says only that time is up: ask once more for the
-            // reason.
-            Err(sqlx::Error::PoolTimedOut) => {
-                let reason = tokio::time::timeout(Duration::from_secs(5), options.connect()).await;
-                let source = reason.ok().and_then(Result::err).unwrap_or(sqlx::Error::PoolTimedOut);
-                Err(StoreError::Connect { address, source })
-            }
-            Err(source) => Err(StoreError::Connect { address, source }),
-        }
+        // The pool would try for as long as its patience lasts and then say only that time is up. One connection of its
+        // own says at once what is wrong.
+        let refused = |source| StoreError::Connect { address: address.clone(), source };
+        let first = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
+        first.map_err(|_| refused(sqlx::Error::PoolTimedOut))?.map_err(refused)?.close().await.map_err(refused)?;
+        let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT_TIMEOUT);
+        Ok(Self { pool: pool.connect_with(options).await.map_err(refused)? })
     }
 
     /// A store on a pool that exists already.

@@ -2,4 +2,5 @@
 
 pub mod postgres;
 pub mod program;
+pub mod queue;
 pub mod wait;

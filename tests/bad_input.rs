@@ -1,0 +1,130 @@
+//! What people get wrong, and what they are told: one message that names the place and the way out, an exit status
+//! that scripts can rely on, and nothing half done.
+
+use crate::support::postgres::database;
+use crate::support::program::{Program, ended, text};
+use crate::support::wait::until;
+use std::net::TcpListener;
+
+const MINIMAL: &str = "[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+                       [models.\"one/model\"]\nprice = { input = \"1\", output = \"1\" }\n[routes.default]\nrungs = [\"one/model\"]\n";
+
+/// The command fails with this status, says all of this, and prints nothing that could be taken for data.
+async fn refused(program: &Program, arguments: &[&str], status: i32, says: &[&str]) {
+    let output = program.run(arguments).await;
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {error}");
+    for words in says {
+        assert!(error.contains(words), "{arguments:?} does not say {words:?}:\n{error}");
+    }
+    assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    assert!(!error.contains("panicked") && !error.contains("s3cret"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_the_configuration_are_all_told_at_once_and_nothing_starts() {
+    let faulty = "[wroker]\nmax = 1\n[providers.one]\ndialect = \"opnai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+                  api_key_env = \"SLUICE_TEST_NO_SUCH_KEY\"\ntimeouts = { total = \"soon\" }\n\
+                  [routes.default]\nrungs = [\"one\"]\n[routes.default.validate]\njson_schema = { type = 7 }\n";
+    let program = Program::new(faulty, "postgres://127.0.0.1:1/none");
+    let told = [
+        "wroker",
+        "worker",
+        "providers.one.dialect",
+        "opnai",
+        "SLUICE_TEST_NO_SUCH_KEY",
+        "providers.one.timeouts.total",
+        "soon",
+        "routes.default.rungs",
+        "json_schema",
+        "sluice.toml",
+    ];
+    refused(&program, &["worker"], 3, &told).await;
+    refused(&program, &["check"], 3, &told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_without_providers_says_what_to_add() {
+    let database = database().await;
+    let program = Program::new("[http]\nlisten = \"off\"\n", &database.url());
+    refused(&program, &["worker"], 3, &["providers", "api_key_env", "rungs"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreachable_database_is_named_without_its_password() {
+    let program = Program::new(MINIMAL, "postgres://someone:s3cret@127.0.0.1:1/jobs");
+    for arguments in [&["worker"][..], &["status"], &["migrate"]] {
+        refused(&program, arguments, 4, &["cannot connect", "127.0.0.1:1/jobs", "DATABASE_URL"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_the_schema_is_not_worked_on() {
+    let database = database().await;
+    sqlx::raw_sql("drop schema sluice cascade").execute(&database.pool()).await.unwrap();
+    let program = Program::new(MINIMAL, &database.url());
+    refused(&program, &["worker"], 4, &["sluice migrate"]).await;
+    program.output(&["migrate"]).await;
+    assert!(program.output(&["status", "--format", "json"]).await.contains("workers"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_from_the_future_is_left_alone() {
+    let database = database().await;
+    sqlx::raw_sql(
+        "insert into sluice.migration (version, description, success, checksum, execution_time)
+         values (9999, 'from the future', true, '', 0)",
+    )
+    .execute(&database.pool())
+    .await
+    .unwrap();
+    let program = Program::new(MINIMAL, &database.url());
+    for arguments in [&["worker"][..], &["migrate"], &["status"]] {
+        refused(&program, arguments, 4, &["9999", "upgrade sluice"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_is_named_when_it_was_chosen() {
+    let database = database().await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let config = MINIMAL.replace("\"off\"", &format!("\"{address}\""));
+    let program = Program::new(&config, &database.url());
+    refused(&program, &["worker"], 1, &[&address, "http.listen"]).await;
+    refused(&program, &["simulate", "--listen", &address], 1, &[&address, "--listen"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slip_in_a_command_line_is_answered_with_the_usage() {
+    let program = Program::new(MINIMAL, "postgres://127.0.0.1:1/none");
+    refused(&program, &["enqeue"], 2, &["enqueue"]).await;
+    refused(&program, &["report", "costs"], 2, &["cost"]).await;
+    refused(&program, &["job", "show", "seven"], 2, &["seven"]).await;
+}
+
+/// As systemd sees it: ready, then alive as long as the claim loop turns, then stopping.
+#[tokio::test(flavor = "multi_thread")]
+async fn systemd_is_told_of_readiness_life_and_the_end() {
+    let database = database().await;
+    let program = Program::new(MINIMAL, &database.url());
+    let path = program.path("notify");
+    let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
+    let worker =
+        program.command(&["worker"]).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000").spawn().unwrap();
+    let pid = worker.id().unwrap();
+    let heard = std::sync::Mutex::new(String::new());
+    let hear = async || {
+        let mut buffer = [0; 1000];
+        if let Ok(length) = socket.try_recv(&mut buffer) {
+            heard.lock().unwrap().push_str(&text(&buffer[..length]));
+        }
+        heard.lock().unwrap().clone()
+    };
+    until("it is ready", async || hear().await.contains("READY=1")).await;
+    until("the watchdog is fed twice", async || hear().await.matches("WATCHDOG=1").count() >= 2).await;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    until("it is stopping", async || hear().await.contains("STOPPING=1")).await;
+    assert!(ended(worker).await.status.success());
+}

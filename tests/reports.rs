@@ -1,0 +1,507 @@
+//! Reports, the status and the views, and who may see what.
+
+use crate::support::program::{Program, ended, text};
+use crate::support::queue::{NewJob, Queue, accepted, failed, failure, in_an_hour, in_batch, park, rejected, success};
+use serde_json::{Value, json};
+use sluice::domain::{ErrorClass, NanoUsd};
+use sluice::exit_code::ExitCode;
+use sluice::store::report::{Dimension, Filter, Moment};
+use sluice::store::settle::{AttemptRow, Settlement};
+use sluice::store::status::Counted;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+/// A batch of four jobs: one answered at once, one after a rejected answer and by a fallback, one failed, one
+/// cancelled; and a job of another project without a known price.
+async fn history() -> Queue {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    queue.enqueue(in_batch("nightly"), 4).await;
+    let claimed = queue.claim(worker, 3).await;
+    queue.succeed(&claimed[0]).await;
+    let first = AttemptRow {
+        provider: "deepseek".to_owned(),
+        model: "deepseek-chat".to_owned(),
+        ..rejected(&claimed[1], 1, "not_json")
+    };
+    let mut ending = success(&claimed[1]);
+    ending.after_fallback = true;
+    let mut lost = failed(&claimed[2], 1, ErrorClass::Timeout);
+    lost.uncertain = NanoUsd(7_000);
+    queue
+        .settle(Settlement {
+            attempts: vec![first, accepted(&claimed[1], 2), lost],
+            endings: vec![ending, failure(&claimed[2], ErrorClass::Timeout)],
+            parks: Vec::new(),
+        })
+        .await;
+    queue.store.cancel_batch("nightly", |_| {}).await.unwrap();
+    queue.enqueue(NewJob { project: "other", ..NewJob::default() }, 1).await;
+    let claimed = queue.claim_one(worker).await;
+    let unpriced =
+        AttemptRow { provider: "local".to_owned(), total_ms: 2400, cost: None, price: None, ..accepted(&claimed, 1) };
+    let mut ending = success(&claimed);
+    ending.cost = None;
+    ending.target = Some(("local".to_owned(), "gpt-4o-mini".to_owned()));
+    queue.settle(Settlement { attempts: vec![unpriced], endings: vec![ending], parks: Vec::new() }).await;
+    queue
+}
+
+fn program(queue: &Queue) -> Program {
+    Program::new("[http]\nlisten = \"off\"\n", &queue.database.url())
+}
+
+async fn json_of(program: &Program, arguments: &[&str]) -> Value {
+    let output = program.output(&[arguments, &["--format", "json"]].concat()).await;
+    serde_json::from_str(&output).unwrap()
+}
+
+// ------------------------------------------------------------------------------------------------------ reports
+
+#[tokio::test]
+async fn sums_can_be_told_apart_by_every_dimension_and_filtered() {
+    let queue = history().await;
+    for folded in [false, true] {
+        let all = queue.store.totals(&[], &Filter::default()).await.unwrap();
+        assert_eq!(all.len(), 1);
+        let all = &all[0];
+        assert_eq!((all.enqueued, all.succeeded, all.failed, all.cancelled), (4, 3, 1, 1));
+        assert_eq!((all.attempts, all.unpriced, all.fallbacks), (5, 1, 1));
+        assert_eq!((all.cost, all.waste, all.uncertain), (NanoUsd(90_000), NanoUsd(30_000), NanoUsd(7_000)));
+        assert_eq!((all.input_tokens, all.cached_tokens, all.output_tokens), (400, 80, 200));
+        for dimension in [
+            Dimension::Provider,
+            Dimension::Model,
+            Dimension::Route,
+            Dimension::Project,
+            Dimension::Batch,
+            Dimension::Class,
+            Dimension::Detail,
+            Dimension::Day,
+            Dimension::Hour,
+        ] {
+            let rows = queue.store.totals(&[dimension], &Filter::default()).await.unwrap();
+            assert_eq!(rows.iter().map(|row| row.attempts).sum::<i64>(), 5, "{dimension:?}, folded: {folded}");
+        }
+        let filter = Filter { batch: Some("nightly".to_owned()), ..Filter::default() };
+        assert_eq!(queue.store.totals(&[], &filter).await.unwrap()[0].attempts, 4);
+        let filter =
+            Filter { project: Some("other".to_owned()), route: Some("default".to_owned()), ..Filter::default() };
+        assert_eq!(queue.store.totals(&[], &filter).await.unwrap()[0].known_cost(), None);
+        queue.store.fold_tally().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn sums_and_latencies_are_told_apart_by_time() {
+    let queue = history().await;
+    queue.run("update sluice.tally set hour = '2026-01-31T10:00:00Z' where batch <> ''").await;
+    queue
+        .run(
+            "update sluice.attempt a set ended_at = '2026-01-31T10:20:00Z' from sluice.job j
+              where j.id = a.job_id and j.batch is not null",
+        )
+        .await;
+    let at = |text: &str| Some(Moment::At(text.parse().unwrap()));
+    let attempts = async |since, until| {
+        queue.store.totals(&[], &Filter { since, until, ..Filter::default() }).await.unwrap()[0].attempts
+    };
+    assert_eq!(attempts(at("2026-01-31T10:00:00Z"), at("2026-01-31T11:00:00Z")).await, 4);
+    // The hour in which an instant falls counts whole.
+    assert_eq!(attempts(at("2026-01-31T10:59:00Z"), at("2026-01-31T11:00:00Z")).await, 4);
+    assert_eq!(attempts(at("2026-01-31T11:00:00Z"), at("2026-01-31T12:00:00Z")).await, 0);
+    assert_eq!(attempts(None, at("2026-01-31T10:00:00Z")).await, 0);
+    assert_eq!(attempts(Some(Moment::Ago(Duration::from_hours(2))), None).await, 1);
+    let days = queue.store.totals(&[Dimension::Day, Dimension::Batch], &Filter::default()).await.unwrap();
+    assert_eq!(days[0].keys, ["2026-01-31", "nightly"]);
+    let hours = queue.store.totals(&[Dimension::Hour], &Filter::default()).await.unwrap();
+    assert_eq!(hours[0].keys, ["2026-01-31T10:00Z"]);
+
+    let filter = Filter { since: at("2026-01-31T10:20:00Z"), until: at("2026-01-31T10:21:00Z"), ..Filter::default() };
+    let latencies = queue.store.latencies(&[Dimension::Provider, Dimension::Hour], &filter).await.unwrap();
+    assert_eq!(latencies.len(), 1);
+    assert_eq!((latencies[0].keys[0].as_str(), latencies[0].keys[1].as_str()), ("openai", "2026-01-31T10:00Z"));
+    let filter = Filter { since: Some(Moment::Ago(Duration::from_hours(1))), ..Filter::default() };
+    let latencies = queue.store.latencies(&[Dimension::Provider, Dimension::Project], &filter).await.unwrap();
+    assert_eq!((latencies.len(), latencies[0].keys.join(" ")), (1, "local other".to_owned()));
+}
+
+#[tokio::test]
+async fn percentiles_are_those_of_accepted_answers() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    queue.enqueue(NewJob::default(), 100).await;
+    let claimed = queue.claim_all(worker).await;
+    let mut attempts = Vec::new();
+    for (index, job) in claimed.iter().enumerate() {
+        let mut attempt = accepted(job, 2);
+        attempt.total_ms = i32::try_from(index + 1).unwrap() * 10;
+        attempts.push(attempt);
+        let mut slow = failed(job, 1, ErrorClass::Timeout);
+        slow.total_ms = 600_000;
+        attempts.push(slow);
+    }
+    queue.settle(Settlement { attempts, ..Settlement::default() }).await;
+    let latencies = queue.store.latencies(&[Dimension::Provider, Dimension::Model], &Filter::default()).await.unwrap();
+    let row = &latencies[0];
+    assert_eq!((row.answers, row.p50_ms, row.p95_ms, row.p99_ms, row.mean_ms), (100, 500, 950, 990, 505));
+    assert_eq!(row.first_byte_p50_ms, Some(300));
+}
+
+#[tokio::test]
+async fn the_reports_of_the_program_agree_with_the_ledger_in_every_shape() {
+    let queue = history().await;
+    let program = program(&queue);
+    let cost = program.run(&["report", "cost", "--format", "csv"]).await;
+    assert_eq!(
+        text(&cost.stdout),
+        "provider,model,answered,attempts,input_tokens,cached_tokens,output_tokens,cost,waste,uncertain,unpriced\n\
+         openai,gpt-4o-mini,2,3,200,40,100,0.00006,0.00,0.000007,0\n\
+         deepseek,deepseek-chat,0,1,100,20,50,0.00003,0.00003,0.00,0\n\
+         local,gpt-4o-mini,1,1,100,20,50,,,0.00,1\n"
+    );
+    assert!(text(&cost.stderr).contains("the price of 1 attempts is unknown"), "{}", text(&cost.stderr));
+    assert!(text(&cost.stderr).contains("\"local/gpt-4o-mini\""), "{}", text(&cost.stderr));
+    let quiet = program.run(&["report", "cost", "--quiet"]).await;
+    assert_eq!(text(&quiet.stderr), "");
+
+    let plain = program.output(&["report", "cost", "--by", "project", "--by", "batch"]).await;
+    assert!(plain.contains("default\tnightly\t2\t4\t"), "{plain}");
+    let table = program.output(&["report", "cost", "--format", "table"]).await;
+    assert!(table.contains("total") && table.contains("$0.00009"), "{table}");
+
+    let failures = json_of(&program, &["report", "failures", "--by", "class"]).await;
+    assert_eq!(failures[0]["share"], 0.2);
+    let find = |class: &str| failures.as_array().unwrap().iter().find(|row| row["class"] == class).unwrap().clone();
+    assert_eq!((&find("timeout")["jobs_failed"], &find("timeout")["attempts"]), (&json!(1), &json!(1)));
+    assert_eq!(find("soft_failure")["detail"], "not_json");
+
+    let waste = json_of(&program, &["report", "waste"]).await;
+    assert_eq!((&waste[0]["provider"], &waste[0]["waste"].to_string()), (&json!("deepseek"), &"0.00003".to_owned()));
+    let fallbacks = json_of(&program, &["report", "fallbacks"]).await;
+    assert_eq!((&fallbacks[0]["after_fallback"], &fallbacks[0]["share"]), (&json!(1), &json!(0.5)));
+    let latency = json_of(&program, &["report", "latency", "--by", "provider"]).await;
+    assert_eq!((&latency[0]["provider"], &latency[0]["p95_ms"]), (&json!("local"), &json!(2400)));
+
+    let nothing = program.run(&["report", "cost", "--batch", "of-nobody"]).await;
+    assert!(nothing.status.success() && text(&nothing.stderr).contains("nothing to report"));
+    let wrong = program.run(&["report", "cost", "--since", "yesterday"]).await;
+    assert_eq!(wrong.status.code(), Some(ExitCode::Usage as i32));
+}
+
+// ---------------------------------------------------------------------------------------- jobs, batches, status
+
+#[tokio::test]
+async fn a_job_is_explained_without_its_prompt() {
+    let queue = history().await;
+    let program = program(&queue);
+    let id: i64 =
+        sqlx::query_scalar("select job_id from sluice.attempt where number = 2").fetch_one(&queue.pool).await.unwrap();
+    let id = id.to_string();
+    let story = program.output(&["explain", &id]).await;
+    assert!(story.contains("#1 deepseek/deepseek-chat") && story.contains("soft_failure, not_json"), "{story}");
+    assert!(story.contains("Total: $0.00006 in 2 attempts"), "{story}");
+    let told = json_of(&program, &["explain", &id]).await;
+    assert_eq!((&told["attempts"][1]["accepted"], &told["total"]["attempts"]), (&json!(true), &json!(2)));
+    for arguments in [["explain", &id], ["job", "show"]] {
+        let arguments: Vec<&str> = if arguments[0] == "job" { vec!["job", "show", &id] } else { arguments.to_vec() };
+        for format in ["table", "json"] {
+            let shown = program.output(&[arguments.as_slice(), &["--format", format]].concat()).await;
+            assert!(!shown.contains("a secret"), "{shown}");
+            let shown = program.output(&[arguments.as_slice(), &["--format", format, "--show-request"]].concat()).await;
+            assert!(shown.contains("a secret"), "{shown}");
+        }
+    }
+    let missing = program.run(&["explain", "999"]).await;
+    assert_eq!(missing.status.code(), Some(ExitCode::NotFound as i32));
+    assert_eq!(text(&missing.stderr), "error: there is no job 999\n");
+}
+
+#[tokio::test]
+async fn jobs_are_cancelled_and_tried_anew_by_number() {
+    let queue = Queue::new().await;
+    let ids = queue.enqueue(NewJob::default(), 2).await;
+    let (one, two) = (ids[0].to_string(), ids[1].to_string());
+    let program = program(&queue);
+    let cancelled = program.output(&["job", "cancel", &one, &two, "--format", "csv"]).await;
+    assert_eq!(cancelled, format!("job,outcome\n{one},cancelled\n{two},cancelled\n"));
+    let retried = program.run(&["job", "retry", &one, "999", "--format", "csv"]).await;
+    assert_eq!(text(&retried.stdout), format!("job,outcome\n{one},queued again\n"));
+    assert_eq!(retried.status.code(), Some(ExitCode::NotFound as i32));
+    assert_eq!((queue.state(ids[0]).await.as_str(), queue.state(ids[1]).await.as_str()), ("queued", "cancelled"));
+}
+
+#[tokio::test]
+async fn batches_are_listed_changed_and_watched_to_their_end() {
+    let queue = history().await;
+    let program = program(&queue);
+    let list = json_of(&program, &["batch", "list"]).await;
+    assert_eq!(
+        (&list[0]["batch"], &list[0]["jobs"], &list[0]["unfinished"]),
+        (&json!("nightly"), &json!(4), &json!(0))
+    );
+    let watched = program.run(&["watch", "nightly"]).await;
+    assert_eq!(watched.status.code(), Some(ExitCode::JobsFailed as i32));
+    assert_eq!(text(&watched.stdout), "nightly: done, 2 succeeded, 1 failed, 1 cancelled, 4 attempts, $0.00009\n");
+    let lines = program.run(&["watch", "nightly", "--format", "json"]).await;
+    let last: Value = serde_json::from_str(text(&lines.stdout).lines().last().unwrap()).unwrap();
+    assert_eq!((&last["done"], &last["failed"]), (&json!(4), &json!(1)));
+
+    let unknown = program.run(&["watch", "nigthly"]).await;
+    assert_eq!(unknown.status.code(), Some(ExitCode::NotFound as i32));
+    assert!(text(&unknown.stderr).contains("there is no batch \"nigthly\"; the latest are: nightly"));
+
+    assert_eq!(program.output(&["batch", "retry", "nightly"]).await, "batch nightly: 2 jobs queued again\n");
+    assert_eq!(program.output(&["batch", "pause", "nightly", "--reason", "lunch"]).await, "batch nightly is paused\n");
+    assert_eq!(json_of(&program, &["batch", "show", "nightly"]).await["paused"], true);
+    assert_eq!(program.output(&["batch", "resume", "nightly"]).await, "batch nightly goes on\n");
+    assert_eq!(program.output(&["batch", "cancel", "nightly"]).await, "batch nightly: 2 jobs cancelled\n");
+    let slip = program.run(&["batch", "pause", "nigthly"]).await;
+    assert_eq!(slip.status.code(), Some(ExitCode::NotFound as i32));
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_until_the_last_job_has_ended() {
+    let queue = Queue::new().await;
+    queue.enqueue(in_batch("b"), 2).await;
+    let program = program(&queue);
+    let mut watch = program.command(&["watch", "b", "--format", "json"]).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut next =
+        async || -> Option<Value> { lines.next_line().await.unwrap().map(|line| serde_json::from_str(&line).unwrap()) };
+    let first = next().await.unwrap();
+    assert_eq!((&first["done"], &first["idle"]), (&json!(0), &json!("no worker is running")));
+    let worker = queue.worker().await;
+    let claimed = queue.claim_all(worker).await;
+    queue.succeed(&claimed[0]).await;
+    let second = next().await.unwrap();
+    assert_eq!((&second["done"], &second["cost"], &second["idle"]), (&json!(1), &json!(0.00003), &Value::Null));
+    queue.succeed(&claimed[1]).await;
+    let last = next().await.unwrap();
+    assert_eq!((&last["done"], &last["unfinished"]), (&json!(2), &json!(0)));
+    assert_eq!(next().await, None);
+    assert!(ended(watch).await.status.success());
+}
+
+#[tokio::test]
+async fn only_what_is_configured_can_be_paused_and_anything_paused_resumed() {
+    let queue = Queue::new().await;
+    let config = "[providers.local]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\n\
+                  [routes.default]\nrungs = [\"local/m\"]\n";
+    let program = Program::new(config, &queue.database.url());
+    assert_eq!(program.output(&["provider", "pause", "local"]).await, "provider local is paused\n");
+    assert_eq!(program.output(&["provider", "pause", "local"]).await, "provider local was paused already\n");
+    assert_eq!(program.output(&["route", "pause", "default"]).await, "route default is paused\n");
+    assert_eq!(program.output(&["project", "pause", "anything"]).await, "project anything is paused\n");
+    let slip = program.run(&["route", "pause", "defualt"]).await;
+    assert_eq!(slip.status.code(), Some(ExitCode::NotFound as i32));
+    assert!(text(&slip.stderr).contains("there is no route \"defualt\"; there are: default"));
+    queue.run("insert into sluice.pause (kind, name) values ('route', 'of-yesterday')").await;
+    assert_eq!(program.output(&["route", "resume", "of-yesterday"]).await, "route of-yesterday goes on\n");
+    let paused = json_of(&program, &["status"]).await["paused"].clone();
+    assert_eq!(paused.as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn the_status_counts_what_waits_and_runs_by_route() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    queue.enqueue(NewJob { route: "a", ..NewJob::default() }, 3).await;
+    let claimed = queue.claim_all(worker).await;
+    queue.settle(Settlement { parks: vec![park(&claimed[0], Some(in_an_hour()))], ..Settlement::default() }).await;
+    queue.enqueue(NewJob { route: "a", ..in_batch("x") }, 5).await;
+    queue.enqueue(NewJob { route: "a", priority: 9, ..in_batch("x") }, 5).await;
+    queue.run("insert into sluice.job (route, run_at, request) values ('b', now() + interval '1 day', '{}')").await;
+    let status = queue.store.status().await.unwrap();
+    let a = &status.routes["a"];
+    assert_eq!((a.ready, a.running), (Counted { rows: 10, more: false }, 2));
+    assert!(a.oldest_ready.is_some_and(|since| since <= status.now));
+    assert_eq!(a.parked["openai/gpt-4o-mini: rate_limit"].0, Counted { rows: 1, more: false });
+    let b = &status.routes["b"];
+    assert_eq!((b.ready.rows, b.running, b.parked["scheduled"].0.rows), (0, 0, 1));
+    assert_eq!((status.workers.len(), status.workers[0].holds, status.workers[0].is_alive()), (1, 2, true));
+    queue.silence(worker).await;
+    assert!(!queue.store.status().await.unwrap().workers[0].is_alive());
+    assert_eq!(queue.store.live_workers().await.unwrap(), 0);
+
+    let program = program(&queue);
+    let shown = program.run(&["status"]).await;
+    assert!(text(&shown.stdout).starts_with("# queue\nroute\tready\t"), "{}", text(&shown.stdout));
+    assert!(text(&shown.stderr).contains("no worker is running"));
+    let shown = json_of(&program, &["status"]).await;
+    assert_eq!((&shown["routes"][0]["route"], &shown["routes"][0]["ready"]["jobs"]), (&json!("a"), &json!(10)));
+}
+
+#[tokio::test]
+async fn counting_stops_at_a_bound() {
+    let queue = Queue::new().await;
+    queue.enqueue(NewJob::default(), 100_001).await;
+    let status = queue.store.status().await.unwrap();
+    assert_eq!(status.routes["default"].ready, Counted { rows: 100_000, more: true });
+}
+
+// ------------------------------------------------------------------------------------------------- the schema
+
+#[tokio::test]
+async fn migrating_twice_changes_nothing_and_a_newer_schema_is_refused() {
+    let queue = Queue::new().await;
+    let program = program(&queue);
+    assert_eq!(program.output(&["migrate"]).await, "the schema is at version 1: nothing to do\n");
+    assert_eq!(json_of(&program, &["migrate", "--dry-run"]).await["changed"], false);
+    queue
+        .run(
+            "insert into sluice.migration (version, description, success, checksum, execution_time)
+                  values (20990101, 'of tomorrow', true, '', 0)",
+        )
+        .await;
+    for arguments in [&["migrate"][..], &["migrate", "--dry-run"], &["status"], &["report", "cost"]] {
+        let refused = program.run(arguments).await;
+        assert_eq!(refused.status.code(), Some(ExitCode::Database as i32));
+        assert!(text(&refused.stderr).contains("newer than this binary"), "{}", text(&refused.stderr));
+    }
+}
+
+#[tokio::test]
+async fn an_empty_database_is_refused_with_a_hint_and_then_migrated() {
+    let queue = Queue::new().await;
+    queue.run("drop schema sluice cascade").await;
+    let program = program(&queue);
+    let refused = program.run(&["status"]).await;
+    assert_eq!(refused.status.code(), Some(ExitCode::Database as i32));
+    assert!(text(&refused.stderr).contains("run `sluice migrate`"), "{}", text(&refused.stderr));
+    assert_eq!(program.output(&["migrate", "--dry-run"]).await, "would migrate from version 0 to 1\n");
+    assert_eq!(program.output(&["migrate"]).await, "migrated from version 0 to 1\n");
+    assert!(program.run(&["status"]).await.status.success());
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_without_its_password() {
+    let program = Program::new("", "postgres://me:hunter2@127.0.0.1:1/nowhere");
+    let refused = program.run(&["status"]).await;
+    assert_eq!(refused.status.code(), Some(ExitCode::Database as i32));
+    let error = text(&refused.stderr);
+    assert!(error.contains("127.0.0.1:1/nowhere") && error.contains("refused"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+/// A connection as a user of its own with these roles. Roles are the cluster's: the name has to be new.
+async fn as_user(queue: &Queue, user: &'static str, roles: &'static str) -> PgConnection {
+    let create = format!("create role {user} login; grant {roles} to {user}");
+    sqlx::raw_sql(AssertSqlSafe(create)).execute(&queue.pool).await.unwrap();
+    PgConnection::connect_with(&queue.database.connect_options().username(user)).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_enqueuer_sees_its_own_jobs_and_answers_only() {
+    let queue = history().await;
+    let mut app = as_user(&queue, "test_app", "sluice_enqueuer").await;
+    let mut other = as_user(&queue, "test_other_app", "sluice_enqueuer").await;
+    let id: i64 =
+        sqlx::query_scalar("select sluice.enqueue('{\"prompt\": \"Hi\"}')").fetch_one(&mut app).await.unwrap();
+    app.execute("insert into sluice.job (request) values ('{\"prompt\": \"Ho\"}')").await.unwrap();
+    let worker = queue.worker().await;
+    for claimed in queue.claim_all(worker).await {
+        queue.succeed(&claimed).await;
+    }
+    for (view, mine) in [("sluice.jobs", 2_i64), ("sluice.results", 2), ("sluice.attempts", 2)] {
+        let count = format!("select count(*) from {view}");
+        let seen: i64 = sqlx::query_scalar(AssertSqlSafe(count.clone())).fetch_one(&mut app).await.unwrap();
+        assert_eq!(seen, mine, "{view}");
+        let seen: i64 = sqlx::query_scalar(AssertSqlSafe(count.clone())).fetch_one(&mut other).await.unwrap();
+        assert_eq!(seen, 0, "{view}");
+        let all: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&queue.pool).await.unwrap();
+        assert!(all > mine, "the owner sees all of {view}");
+    }
+    let own: i64 =
+        sqlx::query_scalar("select job_id from sluice.results order by 1").fetch_one(&mut app).await.unwrap();
+    assert_eq!(own, id);
+    for forbidden in [
+        "select * from sluice.job",
+        "select * from sluice.result",
+        "select * from sluice.attempt",
+        "select * from sluice.totals",
+        "update sluice.job set project = 'mine'",
+        "insert into sluice.job (enqueued_by, request) values ('somebody', '{}')",
+        "select sluice.cancel(1::bigint)",
+        "delete from sluice.ready",
+    ] {
+        let error = app.execute(forbidden).await.unwrap_err();
+        assert!(error.to_string().contains("permission denied"), "{forbidden}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_reporter_reads_the_views_and_nothing_else() {
+    let queue = history().await;
+    let mut reporter = as_user(&queue, "test_reporter", "sluice_reporter").await;
+    let views: Vec<String> = sqlx::query_scalar("select viewname from pg_views where schemaname = 'sluice'")
+        .fetch_all(&queue.pool)
+        .await
+        .unwrap();
+    assert!(views.len() >= 11, "{views:?}");
+    for view in views {
+        let rows = reporter.fetch_all(AssertSqlSafe(format!("select * from sluice.{view}"))).await.unwrap();
+        assert!(!rows.is_empty(), "{view}");
+    }
+    for forbidden in [
+        "select * from sluice.job",
+        "select * from sluice.result",
+        "select * from sluice.attempt",
+        "select * from sluice.ready",
+        "insert into sluice.job (request) values ('{}')",
+        "insert into sluice.pause (kind, name) values ('route', 'default')",
+        "select sluice.enqueue('{}')",
+        "select sluice.retry(1::bigint)",
+    ] {
+        let error = reporter.execute(forbidden).await.unwrap_err();
+        assert!(error.to_string().contains("permission denied"), "{forbidden}: {error}");
+    }
+    // The commands work for a reporter as far as the views go.
+    let url = queue.database.url().replace("user=sluice", "user=test_reporter");
+    let program = Program::new("", &url);
+    assert!(program.output(&["report", "cost", "--quiet"]).await.contains("openai"));
+}
+
+#[tokio::test]
+async fn the_worker_role_can_do_all_of_the_work() {
+    let queue = Queue::new().await;
+    let daemon = as_user(&queue, "test_daemon", "sluice_worker").await;
+    drop(daemon);
+    let options = queue.database.connect_options().username("test_daemon");
+    let store = sluice::store::Store::connect(options, 2).await.unwrap();
+    store.require_schema().await.unwrap();
+    let queue = Queue { pool: store.pool().clone(), store, database: queue.database };
+    queue.enqueue(in_batch("b"), 3).await;
+    let worker = queue.worker().await;
+    let claimed = queue.claim_all(worker).await;
+    queue.succeed(&claimed[0]).await;
+    queue.settle(Settlement { parks: vec![park(&claimed[1], Some(in_an_hour()))], ..Settlement::default() }).await;
+    queue.store.beat(worker, &json!({})).await.unwrap();
+    queue.silence(worker).await;
+    queue.store.rescue(3).await.unwrap();
+    queue.store.promote().await.unwrap();
+    queue.store.fold_tally().await.unwrap();
+    queue.store.ensure_partitions().await.unwrap();
+    queue.store.forget_workers().await.unwrap();
+    assert_eq!(queue.store.cancel_batch("b", |_| {}).await.unwrap(), 2);
+    assert_eq!(queue.store.retry_batch("b", |_| {}).await.unwrap(), 2);
+    assert_eq!(queue.store.status().await.unwrap().routes["default"].ready.rows, 2);
+    assert_eq!(queue.store.totals(&[], &Filter::default()).await.unwrap()[0].succeeded, 1);
+}
+
+#[tokio::test]
+async fn the_owner_of_the_schema_sees_what_others_enqueued() {
+    let queue = history().await;
+    // As on a hosted Postgres: owner of a database, no superuser, member of none of our roles.
+    queue
+        .run(
+            "create role test_owner login;
+             alter schema sluice owner to test_owner;
+             grant select on sluice.jobs, sluice.results to test_owner",
+        )
+        .await;
+    let mut owner = PgConnection::connect_with(&queue.database.connect_options().username("test_owner")).await.unwrap();
+    let seen: i64 = sqlx::query_scalar("select count(*) from sluice.jobs").fetch_one(&mut owner).await.unwrap();
+    assert_eq!(seen, 5);
+}
