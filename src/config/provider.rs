@@ -5,8 +5,8 @@ use super::scalar;
 use super::section::Section;
 use crate::domain::{BreakerSettings, Limits, Rate, Unit};
 use crate::provider::{Dialect, Endpoint, Timeouts};
+use crate::provider::{HeaderName, HeaderValue};
 use config::ValueKind;
-use reqwest::header::{HeaderName, HeaderValue};
 use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -135,7 +135,7 @@ fn read_dialect(section: &mut Section<'_>, vendor: Option<&Vendor>) -> Dialect {
 fn read_base_url(section: &mut Section<'_>, vendor: Option<&Vendor>) -> String {
     const EXPECTED: &str = "a URL such as \"https://api.example.com/v1\"";
     let is_missing = !section.has("base_url");
-    let base_url = section.parsed("base_url", EXPECTED, |text| match reqwest::Url::parse(text) {
+    let base_url = section.parsed("base_url", EXPECTED, |text| match crate::provider::Url::parse(text) {
         Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() => {
             Err(format!("{text:?} is not an http or https URL"))
         }

@@ -21,7 +21,7 @@ impl Database {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let url = section.parsed("url", "postgres://user:password@host/database", |text| {
             // The URL is not repeated in the message: it may hold a password.
-            match reqwest::Url::parse(text) {
+            match crate::provider::Url::parse(text) {
                 Ok(url) if matches!(url.scheme(), "postgres" | "postgresql") => Ok(SecretString::from(text)),
                 Ok(_) => Err("is not the URL of a Postgres database".to_owned()),
                 Err(error) => Err(format!("is not a URL ({error})")),

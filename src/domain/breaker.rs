@@ -21,8 +21,11 @@
 //! - A probe whose result never comes (its worker died) holds its place only for [`PROBE_LIMIT`].
 //! - Memory is constant, and every operation takes constant time.
 
+mod window;
+
 use super::{ErrorClass, Outcome, SoftFailure, Timestamp};
 use std::time::Duration;
+use window::Window;
 
 /// When a breaker opens and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,9 +48,6 @@ pub const PROBE_LIMIT: Duration = Duration::from_mins(15);
 
 /// How long to wait before asking again while the probes of a half-open breaker are running.
 const PROBE_POLL: Duration = Duration::from_secs(1);
-
-/// The window is kept in so many slices: old calls leave it a slice at a time.
-const SLICES: u8 = 10;
 
 /// The longest time open, in doublings of the first: 16 times.
 const MOST_DOUBLINGS: u32 = 4;
@@ -296,50 +296,6 @@ impl Breaker {
 /// How many probes may run at once after so many successes: 1, 2, 4.
 fn probes_allowed(successes: u32) -> u32 {
     1_u32.checked_shl(successes.min(RAMP)).unwrap_or(1)
-}
-
-/// Calls of the last while, in slices.
-#[derive(Clone, Copy, Debug, Default)]
-struct Window {
-    slices: [Slice; SLICES as usize],
-    /// The number of the newest slice.
-    newest: i64,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Slice {
-    number: i64,
-    calls: u32,
-    failures: u32,
-}
-
-impl Window {
-    /// Counts a call. A clock that was set back counts into the newest slice.
-    fn count(&mut self, failed: bool, now: Timestamp, length: Duration) {
-        let slice_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX) / i64::from(SLICES);
-        let number = now.0.checked_div_euclid(slice_ms.max(1)).unwrap_or(0);
-        self.newest = if self.is_empty() { number } else { self.newest.max(number) };
-        let place = usize::try_from(self.newest.rem_euclid(i64::from(SLICES))).unwrap_or(0);
-        let Some(slice) = self.slices.get_mut(place) else { return };
-        if slice.number != self.newest {
-            *slice = Slice { number: self.newest, ..Slice::default() };
-        }
-        slice.calls = slice.calls.saturating_add(1);
-        slice.failures = slice.failures.saturating_add(u32::from(failed));
-    }
-
-    /// Calls and failures among them.
-    fn totals(&self) -> (u32, u32) {
-        let oldest = self.newest.saturating_sub(i64::from(SLICES) - 1);
-        let current = self.slices.iter().filter(|slice| slice.number >= oldest);
-        current.fold((0, 0), |(calls, failures), slice| {
-            (calls.saturating_add(slice.calls), failures.saturating_add(slice.failures))
-        })
-    }
-
-    fn is_empty(&self) -> bool {
-        self.slices.iter().all(|slice| slice.calls == 0)
-    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod server_user;
 pub use binaries::MINIMUM_MAJOR;
 pub use error::EmbeddedError;
 
+use crate::store::private;
 use error::io_error;
 use pid_file::{PidFile, Status};
 use place::{Place, is_alive};
@@ -33,8 +34,6 @@ use tokio::time::Instant;
 
 /// The superuser of the private cluster. The socket's directory is what keeps others out.
 const ROLE: &str = "sluice";
-/// The database that is created when missing.
-const DATABASE: &str = "sluice";
 /// Names the socket file; nothing listens on TCP.
 const PORT: u16 = 5432;
 /// How often conditions outside our process are looked at.
@@ -168,17 +167,10 @@ impl EmbeddedPostgres {
 
     async fn ensure_database(&self, durable: bool) -> Result<(), EmbeddedError> {
         let mut connection = self.connect_options("postgres").connect().await?;
-        let fsync: String = sqlx::query_scalar("show fsync").fetch_one(&mut connection).await?;
-        if durable && fsync != "on" {
+        if durable && !private::is_durable(&mut connection).await? {
             return Err(EmbeddedError::NotDurable(self.place.dir.clone()));
         }
-        let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
-            .bind(DATABASE)
-            .fetch_one(&mut connection)
-            .await?;
-        if !exists {
-            sqlx::query("create database sluice").execute(&mut connection).await?;
-        }
+        private::make_database(&mut connection).await?;
         connection.close().await?;
         Ok(())
     }

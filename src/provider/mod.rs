@@ -23,6 +23,9 @@ mod reply_body;
 mod robustness;
 mod scrub;
 
+pub use reqwest::Url;
+pub use reqwest::header::{HeaderName, HeaderValue};
+
 pub use adapter::{Adapter, Dialect, WireReply, WireRequest};
 pub use limit_headers::LimitObservation;
 pub use transport::{CallReport, Endpoint, Provider, ProviderError, Timeouts};

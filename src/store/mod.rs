@@ -12,6 +12,7 @@ pub mod job;
 pub mod lease;
 pub mod maintenance;
 pub mod pause;
+pub mod private;
 pub mod report;
 pub mod results;
 pub mod settle;

@@ -1,0 +1,51 @@
+//! The calls of the last while.
+
+use crate::domain::Timestamp;
+use std::time::Duration;
+
+/// The window is kept in so many slices: old calls leave it a slice at a time.
+const SLICES: u8 = 10;
+
+/// Calls of the last while, in slices.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Window {
+    slices: [Slice; SLICES as usize],
+    /// The number of the newest slice.
+    newest: i64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slice {
+    number: i64,
+    calls: u32,
+    failures: u32,
+}
+
+impl Window {
+    /// Counts a call. A clock that was set back counts into the newest slice.
+    pub(super) fn count(&mut self, failed: bool, now: Timestamp, length: Duration) {
+        let slice_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX) / i64::from(SLICES);
+        let number = now.0.checked_div_euclid(slice_ms.max(1)).unwrap_or(0);
+        self.newest = if self.is_empty() { number } else { self.newest.max(number) };
+        let place = usize::try_from(self.newest.rem_euclid(i64::from(SLICES))).unwrap_or(0);
+        let Some(slice) = self.slices.get_mut(place) else { return };
+        if slice.number != self.newest {
+            *slice = Slice { number: self.newest, ..Slice::default() };
+        }
+        slice.calls = slice.calls.saturating_add(1);
+        slice.failures = slice.failures.saturating_add(u32::from(failed));
+    }
+
+    /// Calls and failures among them.
+    pub(super) fn totals(&self) -> (u32, u32) {
+        let oldest = self.newest.saturating_sub(i64::from(SLICES) - 1);
+        let current = self.slices.iter().filter(|slice| slice.number >= oldest);
+        current.fold((0, 0), |(calls, failures), slice| {
+            (calls.saturating_add(slice.calls), failures.saturating_add(slice.failures))
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.slices.iter().all(|slice| slice.calls == 0)
+    }
+}
