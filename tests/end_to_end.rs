@@ -7,6 +7,7 @@ use sluice::simulate::{Scenario, Simulator};
 use sluice::store::Store;
 use sqlx::Row as _;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 
 const PRICES: [(&str, i64, i64); 3] =
     [("alpha", 50_000_000, 200_000_000), ("beta", 250_000_000, 1_250_000_000), ("gamma", 1_250_000_000, 5_000_000_000)];
@@ -49,10 +50,10 @@ fn scenario() -> Scenario {
     let waits = sluice::simulate::wait::WaitFormat::ALL;
     let mut faults = String::new();
     for kind in kinds {
-        faults.push_str(&format!("  {{ kind = \"{kind}\", rate = 0.006, bytes = 40000000, interval = 0.4 }},\n"));
+        writeln!(faults, "  {{ kind = \"{kind}\", rate = 0.006, bytes = 40000000, interval = 0.4 }},").unwrap();
     }
     for (format, _) in waits {
-        faults.push_str(&format!("  {{ kind = \"rate_limit\", rate = 0.002, format = \"{format}\", wait = 0.3 }},\n"));
+        writeln!(faults, "  {{ kind = \"rate_limit\", rate = 0.002, format = \"{format}\", wait = 0.3 }},").unwrap();
     }
     let provider = |name: &str, dialect: &str, input: &str, output: &str| {
         format!(
@@ -72,12 +73,14 @@ fn scenario() -> Scenario {
 fn config(simulator: &Simulator) -> String {
     let mut text = String::from("[worker]\nmax_in_flight = 100\n");
     for (name, dialect) in [("alpha", "openai"), ("beta", "anthropic"), ("gamma", "gemini")] {
-        text.push_str(&format!(
+        write!(
+            text,
             "[providers.{name}]\ndialect = \"{dialect}\"\nbase_url = \"{}\"\nrecheck = \"500ms\"\nmax_body_bytes = 16777216\n\
              timeouts = {{ connect = \"2s\", first_byte = \"1s\", idle = \"200ms\", total = \"10s\" }}\n\
              breaker = {{ min_calls = 20, failure_rate = 0.9, window = \"10s\", open = \"500ms\" }}\n",
             simulator.base_url(name).unwrap()
-        ));
+        )
+        .unwrap();
     }
     text.push_str(
         "[models.\"alpha/model\"]\nprice = { input = \"0.05\", output = \"0.20\" }\n\
@@ -114,7 +117,7 @@ async fn every_fault_at_once_ends_every_job_once_and_the_books_agree_with_the_pr
             "type": "object", "properties": { "answer": { "type": "string" } }, "required": ["answer"] } } } });
         let line = serde_json::json!({ "custom_id": format!("file-{n}"), "method": "POST",
             "url": "/v1/chat/completions", "body": body });
-        lines.push_str(&format!("{line}\n"));
+        writeln!(lines, "{line}").unwrap();
     }
     let file = program.file("jobs.jsonl", lines);
     program.output(&["enqueue", file.to_str().unwrap(), "--batch", "by_file", "--route", "careful"]).await;

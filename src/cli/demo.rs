@@ -50,7 +50,7 @@ impl Stage {
     }
 
     async fn show(&self, out: &mut Output, arguments: &[&str]) -> anyhow::Result<()> {
-        out.line(&format!("\n$ sluice {}", arguments.join(" ")))?;
+        out.line(format!("\n$ sluice {}", arguments.join(" ")))?;
         out.finish()?;
         let status = self.command(arguments)?.status().await.context("running our own program")?;
         anyhow::ensure!(status.success(), "`sluice {}` ended with {status}", arguments.join(" "));
@@ -67,14 +67,14 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let ended = play(scratch.path(), global).await;
     if args.keep {
         let kept = scratch.keep();
-        Output::new(global).line(&format!("Kept in {}", kept.display()))?;
+        Output::new(global).line(format!("Kept in {}", kept.display()))?;
     }
     ended
 }
 
 async fn play(folder: &Path, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut out = Output::new(global);
-    out.line(&format!(
+    out.line(format!(
         "Sluice demo: {} jobs, three simulated providers, a private Postgres. Nothing leaves this machine.",
         2 * JOBS
     ))?;
@@ -101,7 +101,7 @@ async fn play(folder: &Path, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 
 async fn perform(stage: &Stage, store: &Store, simulator: &Simulator, out: &mut Output) -> anyhow::Result<ExitCode> {
     out.line("\nHalf of the jobs come by SQL, as an application would insert them in its own transaction:")?;
-    out.line(&format!(
+    out.line(format!(
         "\n> insert into sluice.job (batch, custom_id, request)\n  select 'demo_sql', 'review-' || n, …\n    from generate_series(1, {JOBS}) n;"
     ))?;
     store.enqueue_demo("demo_sql", JOBS).await?;
@@ -118,7 +118,7 @@ async fn perform(stage: &Stage, store: &Store, simulator: &Simulator, out: &mut 
     let worker = stage.command(&["worker", "--drain"])?.spawn().context("starting the worker")?;
     let took = watch(store, worker).await?;
     let audit = store.audit().await?;
-    out.line(&format!(
+    out.line(format!(
         "{} jobs in {:.1} s: {} succeeded, {} failed, {} calls, {}",
         audit.results,
         took.as_secs_f64(),
@@ -158,7 +158,7 @@ fn verdict(audit: &Audit, simulator: &Simulator, out: &mut Output) -> anyhow::Re
     }
     out.line("")?;
     if faults.is_empty() {
-        out.line(&format!(
+        out.line(format!(
             "The books are in order: {} jobs, {} results, none lost, none twice; {} calls on the ledger and at the",
             audit.jobs, audit.results, audit.attempts
         ))?;
@@ -166,7 +166,7 @@ fn verdict(audit: &Audit, simulator: &Simulator, out: &mut Output) -> anyhow::Re
         Ok(ExitCode::Success)
     } else {
         for fault in faults {
-            out.line(&format!("NOT IN ORDER: {fault}"))?;
+            out.line(format!("NOT IN ORDER: {fault}"))?;
         }
         Ok(ExitCode::Failure)
     }

@@ -83,7 +83,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let (stop, hurry) = (signals.stop.clone(), signals.hurry.clone());
     worker
         .run(async move { stop.cancelled().await }, async move { hurry.cancelled().await }, move |sign| {
-            notifier.sign(sign)
+            notifier.sign(sign);
         })
         .await;
     context.close().await?;

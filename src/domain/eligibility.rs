@@ -45,8 +45,8 @@ mod tests {
     use crate::domain::{JobId, Timestamp};
     use serde_json::{Value, json};
 
-    fn check(capabilities: Capabilities, body: Value, input_tokens: i64) -> Option<Ineligible> {
-        let request = ChatRequest::parse(&body).expect("the request is valid");
+    fn check(capabilities: &Capabilities, body: &Value, input_tokens: i64) -> Option<Ineligible> {
+        let request = ChatRequest::parse(body).expect("the request is valid");
         let job = Job {
             id: JobId(1),
             ready_at: Timestamp(0),
@@ -55,15 +55,15 @@ mod tests {
             input_tokens,
             max_output_tokens: request.max_tokens,
         };
-        ineligible(&capabilities, &job, &request)
+        ineligible(capabilities, &job, &request)
     }
 
     #[test]
     fn prompt_and_output_cap_have_to_fit_the_window_together() {
         let model = Capabilities { context_window: Some(100), ..Capabilities::default() };
         let body = json!({ "prompt": "x", "max_tokens": 40 });
-        assert_eq!(check(model.clone(), body.clone(), 60), None);
-        assert_eq!(check(model, body, 61), Some(Ineligible::ContextWindow { needed: 101, window: 100 }));
+        assert_eq!(check(&model, &body, 60), None);
+        assert_eq!(check(&model, &body, 61), Some(Ineligible::ContextWindow { needed: 101, window: 100 }));
     }
 
     #[test]
@@ -80,14 +80,14 @@ mod tests {
             ..Capabilities::default()
         };
         for (body, what) in [(image, "images"), (tools, "tools"), (schema, "json_schema")] {
-            assert_eq!(check(Capabilities::default(), body.clone(), 1), None);
-            assert_eq!(check(lacks.clone(), body, 1), Some(Ineligible::Unsupported(what.to_owned())));
+            assert_eq!(check(&Capabilities::default(), &body, 1), None);
+            assert_eq!(check(&lacks, &body, 1), Some(Ineligible::Unsupported(what.to_owned())));
         }
     }
 
     #[test]
     fn an_output_cap_above_the_models_own_makes_it_ineligible() {
         let model = Capabilities { max_output_tokens: Some(10), ..Capabilities::default() };
-        assert!(check(model, json!({ "prompt": "x", "max_tokens": 11 }), 1).is_some());
+        assert!(check(&model, &json!({ "prompt": "x", "max_tokens": 11 }), 1).is_some());
     }
 }

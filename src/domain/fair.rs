@@ -126,7 +126,9 @@ mod tests {
             let demands: Vec<Demand> = flows
                 .iter()
                 .enumerate()
-                .map(|(flow, (project, route))| demand(&project.to_string(), flow as i64, route % budgets.len()))
+                .map(|(flow, (project, route))| {
+                    demand(&project.to_string(), i64::try_from(flow).unwrap(), route % budgets.len())
+                })
                 .collect();
             let dealt = Turns::default().deal(slots, &demands, &budgets);
             let mut used = vec![0; budgets.len()];

@@ -2,6 +2,9 @@
 
 use super::{Doing, Store, StoreError};
 
+/// Rows of `tally` that one call of [`Store::fold_tally`] takes at most.
+pub const FOLD_AT_ONCE: u64 = 20_000;
+
 impl Store {
     /// Makes the partitions that the coming jobs will need; returns how many tables it made.
     pub async fn ensure_partitions(&self) -> Result<i32, StoreError> {
@@ -28,7 +31,7 @@ impl Store {
         let folded = sqlx::query_scalar!(
             r#"with taken as (
                 delete from sluice.tally
-                 where ctid = any (array(select ctid from sluice.tally limit 20000 for update skip locked))
+                 where ctid = any (array(select ctid from sluice.tally limit $1 for update skip locked))
                 returning *
             ), kept as (
                 insert into sluice.tally_hour as h
@@ -53,7 +56,8 @@ impl Store {
                      unpriced = h.unpriced + excluded.unpriced,
                      total_ms = h.total_ms + excluded.total_ms
             )
-            select count(*) as "count!" from taken"#
+            select count(*) as "count!" from taken"#,
+            i64::try_from(FOLD_AT_ONCE).unwrap_or(i64::MAX)
         )
         .fetch_one(&mut *transaction)
         .await

@@ -304,7 +304,7 @@ impl Bucket {
         let wait = wait.unwrap_or_else(|| {
             // No hint: one second, doubling up to a minute, until something gets through.
             let times = self.unhinted.fetch_add(1, Ordering::Relaxed).clamp(0, 6);
-            Duration::from_secs(1 << times).min(Duration::from_secs(60))
+            Duration::from_secs(1 << times).min(Duration::from_mins(1))
         });
         let opens = Instant::now() + wait;
         let until = now + wait;
@@ -434,6 +434,7 @@ impl Bucket {
     /// What status shows of it.
     #[must_use]
     pub fn snapshot(&self) -> serde_json::Value {
+        #[expect(clippy::cast_precision_loss, reason = "shown to people")]
         let rates: Vec<_> = self
             .meters
             .iter()

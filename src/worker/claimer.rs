@@ -190,28 +190,28 @@ impl Claimer {
         let mut budgets = Vec::new();
         let mut opens: Option<Timestamp> = None;
         let mut demands = Vec::new();
+        let mut demanding = Vec::new();
         let mut keys: Vec<(i64, i16)> = heads.into_values().collect();
         keys.sort_unstable();
         for key in &keys {
             let Some(state) = self.lanes.get(key) else { continue };
-            let route = match routes.iter().position(|name| *name == state.lane.route) {
-                Some(route) => route,
-                None => {
-                    let Some(route_plan) = plan.routes.get(&state.lane.route) else { continue };
-                    let typical = self.typical.get(&state.lane.route).copied().unwrap_or(TYPICAL);
-                    let (budget, next) = budget(route_plan, typical, now);
-                    opens = [opens, next].into_iter().flatten().min();
-                    routes.push(&state.lane.route);
-                    budgets.push(budget);
-                    routes.len() - 1
-                }
+            let route = if let Some(route) = routes.iter().position(|name| *name == state.lane.route) {
+                route
+            } else {
+                let Some(route_plan) = plan.routes.get(&state.lane.route) else { continue };
+                let typical = self.typical.get(&state.lane.route).copied().unwrap_or(TYPICAL);
+                let (budget, next) = budget(route_plan, typical, now);
+                opens = [opens, next].into_iter().flatten().min();
+                routes.push(&state.lane.route);
+                budgets.push(budget);
+                routes.len() - 1
             };
             demands.push(Demand { project: state.lane.project.clone(), flow: key.0, route });
+            demanding.push((*key, state.after));
         }
         let dealt = self.turns.deal(free.min(MAX_CLAIM), &demands, &budgets);
-        let takes = keys
-            .iter()
-            .filter_map(|key| self.lanes.get(key).map(|state| (*key, state.after)))
+        let takes = demanding
+            .into_iter()
             .zip(dealt)
             .filter(|(_, count)| *count > 0)
             .map(|((key, after), count)| Take {

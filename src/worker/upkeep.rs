@@ -1,13 +1,14 @@
 //! What any worker does for all: waking parked jobs, rescuing those of the dead, folding sums, making partitions.
 
 use super::Shared;
+use crate::store::maintenance::FOLD_AT_ONCE;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 const RESCUE_EVERY: Duration = Duration::from_secs(5);
 const FOLD_EVERY: Duration = Duration::from_secs(5);
-const PARTITIONS_EVERY: Duration = Duration::from_secs(60);
+const PARTITIONS_EVERY: Duration = Duration::from_mins(1);
 /// Parked jobs are looked at when the next is due, and at least this often: others park too.
 const PROMOTE_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 
@@ -44,8 +45,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
         }
         if now >= fold_at {
             fold_at = now + FOLD_EVERY;
-            if let Err(error) = shared.store.fold_tally().await {
-                tracing::warn!(error = %error, "upkeep");
+            match shared.store.fold_tally().await {
+                // A full helping: there is more.
+                Ok(FOLD_AT_ONCE..) => fold_at = now,
+                Ok(_) => {}
+                Err(error) => tracing::warn!(error = %error, "upkeep"),
             }
         }
         if now >= partitions_at {

@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
 /// No command of a test takes longer; a test that waits for ever says nothing.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A folder with a configuration, and a database.
 pub struct Program {
@@ -56,16 +55,6 @@ impl Program {
     /// Runs a command to its end.
     pub async fn run(&self, arguments: &[&str]) -> Output {
         ended(self.command(arguments).spawn().unwrap()).await
-    }
-
-    /// Runs a command to its end with something on its standard input.
-    pub async fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
-        let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        // A command that refuses its input early closes the pipe: that is no fault of ours.
-        let _ = stdin.write_all(input).await;
-        drop(stdin);
-        ended(child).await
     }
 
     /// Runs a command that has to succeed, and returns what it printed.

@@ -10,5 +10,5 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut()
             tick.tick().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), asking).await.unwrap_or_else(|_| panic!("never so: {what}"));
+    tokio::time::timeout(Duration::from_mins(1), asking).await.unwrap_or_else(|_| panic!("never so: {what}"));
 }
