@@ -183,3 +183,20 @@ async fn a_rate_limit_pauses_the_bucket_and_not_the_jobs() {
     assert!(ended(worker).await.status.success());
     assert_eq!(stage.count("select count(*) from sluice.result where state = 'failed'").await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_at_a_rejected_key_rests_a_moment_and_goes_on_as_soon_as_the_key_is_mended() {
+    // The key rests ten minutes here; the second worker stands for one with a better key.
+    let stage = Stage::new("faults = [{ kind = \"auth\", first_n_calls = 1 }]").await;
+    stage.enqueue(1).await;
+    let worker = stage.worker();
+    until("the job is parked", async || stage.count("select count(*) from sluice.parked").await == 1).await;
+    assert_eq!(stage.count("select count(*) from sluice.parked where run_at > now() + interval '11 seconds'").await, 0);
+    signal(&worker, rustix::process::Signal::TERM);
+    let output = ended(worker).await;
+    assert!(text(&output.stderr).contains("the key is rejected"), "{}", text(&output.stderr));
+    // Ten seconds pass.
+    sqlx::query("update sluice.parked set run_at = now()").execute(&stage.pool).await.unwrap();
+    stage.drain().await;
+    assert_eq!(stage.count("select count(*) from sluice.results where state = 'succeeded'").await, 1);
+}

@@ -36,8 +36,10 @@ impl Context {
         Ok(context)
     }
 
-    /// For commands that do the work: keys are read, and `[log]` holds.
+    /// For commands that do the work: there are providers, their keys are read, and `[log]` holds.
     pub async fn open_for_work(global: &GlobalArgs) -> anyhow::Result<Self> {
+        // Before a private Postgres is made for a worker that could not work.
+        Config::load_with(global.config.as_deref(), environment(global), Keys::Required)?.require_providers()?;
         let context = Self::connect(global, Keys::Required).await?;
         context.require_schema().await?;
         Ok(context)

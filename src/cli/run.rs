@@ -36,7 +36,6 @@ pub struct Args {
 /// Runs the command.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open_for_work(global).await?;
-    context.config.require_providers()?;
     // Before anything is enqueued: a file that cannot be written should not be found out after the money is spent.
     let mut answers = OutFile::create(&args.output, args.force)?;
     let mut errors = args.errors.as_deref().map(|path| OutFile::create(path, args.force)).transpose()?;

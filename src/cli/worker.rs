@@ -57,7 +57,6 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let context = Context::open_for_work(global).await?;
     let (store, config) = (&context.store, &context.config);
-    config.require_providers()?;
     let signals = Signals::listen()?;
     let listener = match config.http.listen {
         Some(listen) => match http::bind(listen).await {

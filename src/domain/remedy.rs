@@ -99,9 +99,9 @@ impl SoftFailure {
     #[must_use]
     pub const fn remedy(self) -> Remedy {
         match self {
+            // The cap that cut it is the request's or the model's: it would cut again, at the same price.
+            Self::Truncated | Self::ReasoningExhausted => Remedy::NextRung,
             Self::Empty
-            | Self::ReasoningExhausted
-            | Self::Truncated
             | Self::Refusal
             | Self::ContentFiltered
             | Self::Html
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_rejected_answer_is_retried_on_the_same_rung_at_most_once() {
         for kind in SoftFailure::ALL {
-            assert!(matches!(kind.remedy(), Remedy::RetrySame { tries: 0 | 1 }), "{kind}");
+            assert!(matches!(kind.remedy(), Remedy::RetrySame { tries: 0 | 1 } | Remedy::NextRung), "{kind}");
         }
     }
 }

@@ -100,7 +100,41 @@ fn shut_for(slot: &Mutex<Option<Shut>>, reason: Closed, wait: Duration, now: Tim
     });
 }
 
+impl ProviderState {
+    /// Says it at the first call that meets it, not at each of the hundreds that are under way.
+    fn warn_once(&self, what: &'static str, failure: Option<&Failure>, now: Timestamp) {
+        if still_shut(&self.key_closed, now).is_none() {
+            tracing::warn!(
+                provider.name = self.name,
+                status = failure.and_then(|failure| failure.status),
+                code = failure.and_then(|failure| failure.code.as_deref()),
+                recheck_seconds = self.recheck.as_secs(),
+                "{what}; its jobs go elsewhere or wait, and one call tries again after the recheck"
+            );
+        }
+    }
+}
+
 impl TargetState {
+    /// Records what a call says of the target's health, and tells when its breaker opens or closes.
+    fn record(&self, permit: breaker::Permit, sign: breaker::Sign, class: Option<ErrorClass>, now: Timestamp) {
+        let mut breaker = lock(&self.breaker);
+        let before = breaker.state();
+        breaker.record(permit, sign, now);
+        match (before, breaker.state()) {
+            (breaker::State::Closed, breaker::State::Open { until, .. }) => tracing::warn!(
+                target.name = %self.target,
+                last = class.map(ErrorClass::as_str),
+                open_seconds = now.until(until).as_secs(),
+                "too many failures: the breaker is open"
+            ),
+            (breaker::State::HalfOpen { .. }, breaker::State::Closed) => {
+                tracing::info!(target.name = %self.target, "it works again: the breaker is closed");
+            }
+            _ => {}
+        }
+    }
+
     /// Its name.
     #[must_use]
     pub fn target(&self) -> &Target {
@@ -260,7 +294,7 @@ impl Gate {
             shut_for(&self.offline, Closed::Breaker, OFFLINE_REST, now);
         }
         let sign = if cut_off { breaker::Sign::Neutral } else { breaker::Sign::of(outcome) };
-        lock(&target.breaker).record(breaker, sign, now);
+        target.record(breaker, sign, class, now);
         let wait = failure.and_then(|failure| failure.wait);
         match class {
             None => {
@@ -273,10 +307,22 @@ impl Gate {
             // Not until the first of next month, even where the provider says so: somebody may pay before, and one
             // call in a while is how that is found out.
             Some(ErrorClass::QuotaExhausted) => {
+                provider.warn_once("the account is out of money", failure, now);
                 shut_for(&provider.key_closed, Closed::QuotaExhausted, provider.recheck, now);
             }
-            Some(ErrorClass::Auth) => shut_for(&provider.key_closed, Closed::Auth, provider.recheck, now),
+            Some(ErrorClass::Auth) => {
+                provider.warn_once("the key is rejected", failure, now);
+                shut_for(&provider.key_closed, Closed::Auth, provider.recheck, now);
+            }
             Some(ErrorClass::Permission | ErrorClass::NotFound) => {
+                if still_shut(&target.closed, now).is_none() {
+                    tracing::warn!(
+                        target.name = %target.target,
+                        status = failure.and_then(|failure| failure.status),
+                        recheck_seconds = provider.recheck.as_secs(),
+                        "the model is unknown or not allowed; its jobs go elsewhere or wait"
+                    );
+                }
                 shut_for(&target.closed, Closed::Model, provider.recheck, now);
             }
             // Asked to stay away, if not for a limit: honoured for every job, not only for this one.

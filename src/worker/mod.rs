@@ -17,10 +17,12 @@ mod upkeep;
 use crate::store::Store;
 use crate::store::claim::{Claimed, Lease, PastAttempt};
 use clock::Clock;
+use futures_util::FutureExt as _;
 use plan::Plan;
 use serde_json::{Value, json};
 use settler::Settler;
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -128,7 +130,13 @@ impl Shared {
         self.tasks.spawn(async move {
             // Given back on drop, so that a panic cannot leak the slot.
             let slot = Slot { shared: Arc::clone(&shared), fence };
-            run_job::run_job(shared, claimed, past, token).await;
+            let last_words = run_job::Panicked::of(&claimed);
+            let run = AssertUnwindSafe(run_job::run_job(Arc::clone(&shared), claimed, past, token));
+            if run.catch_unwind().await.is_err() {
+                // The row would stay in this worker's hands for as long as it lives. The job's data did it, so another
+                // worker would fare no better.
+                last_words.settle(&shared).await;
+            }
             drop(slot);
         });
     }

@@ -5,7 +5,7 @@ use super::bucket::{Charge, Shut, closed_name};
 use super::gate::PACE;
 use super::plan::{RoutePlan, RungPlan};
 use super::settler::{Item, Then};
-use crate::domain::decide::{Ending, Ineligible, RungHealth, Skip, Step, decide};
+use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, decide};
 use crate::domain::{
     Answer, Attempt, ChatRequest, ErrorClass, Failure, Job, NanoUsd, Outcome, Patience, Scope, SoftFailure, Target,
     Timestamp, Usage, UsageSource, Verdict, eligibility, estimate,
@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 /// A job that has to wait longer than this goes back to the database, so that it holds no place here.
 const HOLD: Duration = Duration::from_secs(2);
+
+/// How long a job is parked at a gate that somebody may open at any time.
+const GATE_REST: Duration = Duration::from_secs(10);
 
 /// What a claimed job brings along, parsed.
 struct Journey {
@@ -77,7 +80,7 @@ pub(super) async fn run_job(
     let (request, schema) = match ChatRequest::parse_with_schema(&claimed.request) {
         Ok(parsed) => parsed,
         Err(error) => {
-            let reason = format!("request.{error}");
+            let reason = if error.field == "request" { error.to_string() } else { format!("request.{error}") };
             return refuse(&shared, &facts, claimed.attempts, ErrorClass::InvalidRequest, reason).await;
         }
     };
@@ -147,7 +150,11 @@ impl Journey {
                 _ if self.shared.stop.is_cancelled() => return self.park(None, "worker stopped").await,
                 Step::Wait { until, rung, why } => {
                     if now.until(until) > HOLD {
-                        return self.park(Some(until), &self.waits_for(rung, &why)).await;
+                        // What is shut for all is the gate's to know, and the gate of another process, or of this one
+                        // after a restart with a better key, may know better: the row only rests a moment, and the
+                        // claimer leaves it alone from then on.
+                        let rest = if is_for_the_gate_to_know(&why) { until.min(now + GATE_REST) } else { until };
+                        return self.park(Some(rest), &self.waits_for(rung, &why)).await;
                     }
                     self.settle(Then::GoOn).await;
                     tokio::select! {
@@ -515,6 +522,18 @@ fn abandoned(started_at: Timestamp, ended_at: Timestamp, why: &str) -> CallRepor
     }
 }
 
+/// Whether what a job waits for may end at any time, by somebody's hand or by another job's luck.
+fn is_for_the_gate_to_know(why: &Skip) -> bool {
+    match why {
+        Skip::Closed { reason, .. } => match reason {
+            Closed::QuotaExhausted | Closed::Auth | Closed::Model | Closed::Paused | Closed::Breaker => true,
+            // How long is known, and nobody can shorten it.
+            Closed::RateLimit | Closed::Concurrency => false,
+        },
+        Skip::Ineligible(_) | Skip::Failed(_) | Skip::BackingOff { .. } => false,
+    }
+}
+
 /// Whether the provider may have generated an answer that never reached us whole.
 fn may_have_been_billed(failure: &Failure, status: Option<u16>) -> bool {
     match failure.class {
@@ -537,6 +556,30 @@ fn explain_skip(why: &Skip) -> Value {
         Skip::Ineligible(Ineligible::Unsupported(what)) => json!({ "why": "unsupported", "what": what }),
         Skip::Failed(class) => json!({ "why": "failed", "class": class.as_str() }),
         Skip::BackingOff { until } => json!({ "why": "backing_off", "until": at(*until) }),
+    }
+}
+
+/// What is needed to end a job whose journey panicked: a fault of ours, which must not take the worker along.
+pub(super) struct Panicked {
+    facts: ClaimedFacts,
+    attempts: i16,
+}
+
+impl Panicked {
+    pub(super) fn of(claimed: &Claimed) -> Self {
+        let labels =
+            Labels { route: claimed.route.clone(), project: claimed.project.clone(), batch: claimed.batch.clone() };
+        let facts = ClaimedFacts { lease: claimed.lease, round: claimed.round, labels: Arc::new(labels) };
+        Self { facts, attempts: claimed.attempts }
+    }
+
+    pub(super) async fn settle(self, shared: &Shared) {
+        tracing::error!(
+            job.id = self.facts.lease.job.0,
+            "a fault in Sluice itself: the job is failed, the worker goes on"
+        );
+        let reason = "a fault in Sluice itself (a panic); please report it with the job's request".to_owned();
+        refuse(shared, &self.facts, self.attempts, ErrorClass::Abandoned, reason).await;
     }
 }
 

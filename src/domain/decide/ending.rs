@@ -1,7 +1,7 @@
 //! When a job is over, and what is said of it then.
 
 use super::{Ending, Ineligible, Skip};
-use crate::domain::{Attempt, ErrorClass, Job, Outcome, Remedy, Route, Timestamp};
+use crate::domain::{Attempt, ErrorClass, Job, Outcome, Remedy, Route, SoftFailure, Timestamp};
 
 /// Attempts of any kind, those that only waited included, after which a job ends: nothing goes on for ever.
 pub(super) const MOST_ATTEMPTS: usize = 1_000;
@@ -24,19 +24,20 @@ pub(super) fn out_of_rungs(route: &Route, history: &[Attempt], skipped: &[(usize
     let named = |(rung, why): &(usize, Skip)| format!("{}: {why}", name(route, *rung));
     let reasons: Vec<String> = skipped.iter().map(named).collect();
     let reason = if reasons.is_empty() { "the route has no rungs".to_owned() } else { reasons.join("; ") };
-    failed(class.unwrap_or(ErrorClass::InvalidRequest), format!("no rung is left: {reason}"))
+    let last = last_failure(history).map(|(_, words)| format!(" (the last: {words})")).unwrap_or_default();
+    failed(class.unwrap_or(ErrorClass::InvalidRequest), format!("no rung is left: {reason}{last}"))
 }
 
 /// An attempt after which no other makes sense.
 fn hopeless(route: &Route, attempt: &Attempt) -> Option<Ending> {
-    let Outcome::Failed(class) = attempt.outcome else { return None };
-    match class.remedy() {
-        Remedy::End => Some(failed(class, format!("{class}: no rung would take this request"))),
+    let (class, words) = in_words(&attempt.outcome)?;
+    match attempt.outcome.remedy()? {
+        Remedy::End => Some(failed(class, format!("{words}: no rung would take this request"))),
         Remedy::NextRung | Remedy::LargerWindow => {
             // What became of a target that is no longer on the route binds nobody.
             let rung = attempt.rung.filter(|&rung| rung < route.rungs.len() && !route.fallback_on.contains(&class))?;
             let target = name(route, rung);
-            Some(failed(class, format!("{target}: {class}, which route {} does not fall back on", route.name)))
+            Some(failed(class, format!("{target}: {words}, which route {} does not fall back on", route.name)))
         }
         Remedy::WaitForGate(_) | Remedy::RetrySame { .. } => None,
     }
@@ -74,7 +75,13 @@ fn last_failure(history: &[Attempt]) -> Option<(ErrorClass, String)> {
 fn in_words(outcome: &Outcome) -> Option<(ErrorClass, String)> {
     match outcome {
         Outcome::Accepted => None,
-        Outcome::Rejected(kind) => Some((ErrorClass::SoftFailure, format!("{} ({kind})", ErrorClass::SoftFailure))),
+        Outcome::Rejected(kind) => {
+            let hint = match kind {
+                SoftFailure::Truncated | SoftFailure::ReasoningExhausted => "; a larger max_tokens may help",
+                _ => "",
+            };
+            Some((ErrorClass::SoftFailure, format!("{} ({kind}{hint})", ErrorClass::SoftFailure)))
+        }
         Outcome::Failed(class) => Some((*class, class.to_string())),
     }
 }

@@ -282,8 +282,19 @@ fn each_unusable_answer_is_tried_again_or_passed_on_as_its_remedy_says() {
         assert_eq!(again, kind.remedy() == Remedy::RetrySame { tries: 1 }, "{kind}");
         assert_eq!(next_call(&route(2), &[rejected(0, kind), rejected(0, kind)]), Some(1), "{kind}");
         let stays = without(route(2), &[Class::SoftFailure]);
-        assert_eq!(next_call(&stays, &vec![rejected(0, kind); 5]), Some(0), "{kind}");
+        let next = (kind.remedy() != Remedy::NextRung).then_some(0);
+        assert_eq!(next_call(&stays, &vec![rejected(0, kind); 5]), next, "{kind}");
     }
+}
+
+#[test]
+fn an_answer_that_its_cap_cut_is_bought_once_from_each_rung_and_no_more() {
+    let history = [rejected(0, SoftFailure::Truncated), rejected(1, SoftFailure::Truncated)];
+    assert_eq!(next_call(&route(2), &history[..1]), Some(1));
+    let step = after(&route(2), &history, NOW);
+    let (class, reason) = failure(&step).expect("both rungs have cut it");
+    assert_eq!(class, Class::SoftFailure);
+    assert!(reason.contains("max_tokens"), "{reason}");
 }
 
 #[test]
@@ -492,8 +503,8 @@ fn an_invalid_request_never_reaches_a_second_rung() {
 
 #[test]
 fn a_job_ends_when_its_attempts_are_used_up() {
-    let history = vec![rejected(0, SoftFailure::Truncated); 60];
-    let reason = "all 6 attempts used up, the last: soft_failure (truncated)";
+    let history = vec![rejected(0, SoftFailure::Empty); 60];
+    let reason = "all 6 attempts used up, the last: soft_failure (empty)";
     assert_eq!(failure(&after(&route(2), &history[..6], NOW)), Some((Class::SoftFailure, reason)));
     for (own, most) in [(Some(2), 2), (Some(60), 60), (Some(0), 1), (None, 6)] {
         let job = Job { max_attempts: own, ..job() };
@@ -544,7 +555,7 @@ fn a_job_that_no_rung_can_take_ends_with_every_reason() {
 #[test]
 fn a_job_that_every_rung_turned_away_ends_with_the_last_class() {
     let history = [failed(0, Class::NotFound), failed(1, Class::ContentPolicy)];
-    let reason = "no rung is left: p/0: not_found; p/1: content_policy";
+    let reason = "no rung is left: p/0: not_found; p/1: content_policy (the last: content_policy)";
     assert_eq!(failure(&after(&route(2), &history, NOW)), Some((Class::ContentPolicy, reason)));
 }
 
