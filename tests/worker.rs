@@ -200,3 +200,17 @@ async fn a_job_at_a_rejected_key_rests_a_moment_and_goes_on_as_soon_as_the_key_i
     stage.drain().await;
     assert_eq!(stage.count("select count(*) from sluice.results where state = 'succeeded'").await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_nobody_configured_is_felt_for_and_not_run_into_with_everything() {
+    let stage = Stage::new("quota = { requests_per_minute = 6000, burst_requests = 50 }\nlatency = { fixed = 0.05 }").await;
+    stage.enqueue(300).await;
+    let mut worker = stage.program.command(&["worker", "--drain"]);
+    let output = ended(worker.env("SLUICE__WORKER__MAX_IN_FLIGHT", "300").spawn().unwrap()).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    stage.books_are_in_order(300).await;
+    let seen = stage.simulator.verdict().total;
+    // All at once would be 250 refusals in the first wave alone.
+    assert!(seen.rate_limited < 150, "{} refusals", seen.rate_limited);
+    assert_eq!(seen.early_retries_of_same_request, 0);
+}

@@ -18,6 +18,7 @@ pub mod json_schema;
 pub mod limits;
 pub mod money;
 pub mod price;
+pub mod ramp;
 pub mod remedy;
 pub mod request;
 pub mod route;

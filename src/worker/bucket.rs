@@ -3,6 +3,7 @@
 //! `governor` decides every admission. It runs on a store of ours that holds its one number, the theoretical arrival
 //! time: that makes possible what it does not offer itself, namely to book debt, to refund, and to stay shut.
 
+use super::slots::{Slot, Slots};
 use crate::domain::decide::Closed;
 use crate::domain::{Limits, Timestamp, Unit, Usage};
 use governor::clock::Clock as GovernorClock;
@@ -14,7 +15,6 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 /// The clock that the limiters run on: nanoseconds since the gate was made.
@@ -225,7 +225,8 @@ pub struct Bucket {
     /// Its name in the configuration.
     pub name: String,
     meters: Vec<Meter>,
-    slots: Option<(Arc<Semaphore>, u32)>,
+    /// `None` where the rate of requests is configured and the number at once is not: the rate is limit enough.
+    slots: Option<Arc<Slots>>,
     block: Mutex<Option<(Shut, Instant)>>,
     /// Refusals in a row without a hint of how long to wait.
     unhinted: AtomicI64,
@@ -243,7 +244,7 @@ pub struct Bucket {
 pub struct Hold {
     bucket: Arc<Bucket>,
     charged: Charge,
-    _slot: Option<OwnedSemaphorePermit>,
+    _slot: Option<Slot>,
 }
 
 impl Hold {
@@ -262,7 +263,12 @@ impl Bucket {
         Self {
             name: name.to_owned(),
             meters: limits.rates.iter().map(|rate| Meter::new(*rate, clock)).collect(),
-            slots: limits.concurrency.map(|slots| (Arc::new(Semaphore::new(slots as usize)), slots)),
+            slots: match limits.concurrency {
+                Some(slots) => Some(Slots::fixed(slots)),
+                None if limits.rates.iter().any(|rate| rate.unit == Unit::Requests) => None,
+                // Nothing is known of how many it takes: it is felt for, rather than met with hundreds of refusals.
+                None => Some(Slots::felt_for()),
+            },
             block: Mutex::new(None),
             unhinted: AtomicI64::new(0),
             turnstile: tokio::sync::Mutex::new(()),
@@ -284,7 +290,7 @@ impl Bucket {
     fn rest(&self) {
         if self.saturated.load(Ordering::Relaxed) != 0
             && self.meters.iter().all(|meter| meter.headroom(Duration::ZERO) > meter.burst / 10)
-            && self.slots.as_ref().is_none_or(|(free, all)| free.available_permits() > *all as usize / 10)
+            && self.slots.as_ref().is_none_or(|slots| slots.free() > slots.limit() as usize / 10)
         {
             self.saturated.store(0, Ordering::Relaxed);
         }
@@ -301,6 +307,7 @@ impl Bucket {
     /// Shuts the bucket for as long as the provider asks, exactly; never shortens a wait that is on already.
     pub fn shut(&self, reason: Closed, wait: Option<Duration>, now: Timestamp) {
         self.refusals.fetch_add(1, Ordering::Relaxed);
+        self.crowded(now);
         let wait = wait.unwrap_or_else(|| {
             // No hint: one second, doubling up to a minute, until something gets through.
             let times = self.unhinted.fetch_add(1, Ordering::Relaxed).clamp(0, 6);
@@ -328,8 +335,18 @@ impl Bucket {
         }
     }
 
+    /// The provider had too many calls at once, by its own word.
+    pub fn crowded(&self, now: Timestamp) {
+        if let Some(slots) = &self.slots {
+            slots.refused(now);
+        }
+    }
+
     /// A call got through: refusals without a hint start again at one second.
     pub fn passed(&self) {
+        if let Some(slots) = &self.slots {
+            slots.passed();
+        }
         if self.unhinted.load(Ordering::Relaxed) != 0 {
             self.unhinted.store(0, Ordering::Relaxed);
         }
@@ -345,7 +362,7 @@ impl Bucket {
         if wait > horizon {
             return Some(Shut { reason: Closed::RateLimit, since: self.saturated_since(now), until: now + wait });
         }
-        if self.slots.as_ref().is_some_and(|(free, _)| free.available_permits() == 0) {
+        if self.slots.as_ref().is_some_and(|slots| slots.free() == 0) {
             let until = now + Duration::from_millis(100);
             return Some(Shut { reason: Closed::Concurrency, since: self.saturated_since(now), until });
         }
@@ -374,7 +391,7 @@ impl Bucket {
             .iter()
             .map(|meter| meter.headroom(horizon) / typical.units(meter.unit).max(1))
             .map(|calls| usize::try_from(calls).unwrap_or(usize::MAX));
-        let slots = self.slots.iter().map(|(slots, _)| slots.available_permits());
+        let slots = self.slots.iter().map(|slots| slots.free());
         rates.chain(slots).min().unwrap_or(usize::MAX)
     }
 
@@ -394,8 +411,8 @@ impl Bucket {
         let late = |reason, wait: Duration| Shut { reason, since: now, until: now + patience + wait };
         let slot = match &self.slots {
             None => None,
-            Some((slots, _)) => match tokio::time::timeout_at(give_up, Arc::clone(slots).acquire_owned()).await {
-                Ok(slot) => slot.ok(),
+            Some(slots) => match tokio::time::timeout_at(give_up, slots.enter()).await {
+                Ok(slot) => Some(slot),
                 Err(_) => return Err(late(Closed::Concurrency, Duration::from_millis(100))),
             },
         };
@@ -456,8 +473,8 @@ impl Bucket {
         serde_json::json!({
             "name": self.name,
             "rates": rates,
-            "concurrency": self.slots.as_ref().map(|(_, slots)| slots),
-            "running": self.slots.as_ref().map(|(free, slots)| *slots as usize - free.available_permits().min(*slots as usize)),
+            "concurrency": self.slots.as_ref().map(|slots| slots.limit()),
+            "running": self.slots.as_ref().map(|slots| slots.running()),
             "shut": block.map(|(shut, _)| closed_name(shut.reason)),
             "shut_until_ms": block.map(|(shut, _)| shut.until.0),
             "refusals": self.refusals.load(Ordering::Relaxed),

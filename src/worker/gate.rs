@@ -327,6 +327,9 @@ impl Gate {
             }
             // Asked to stay away, if not for a limit: honoured for every job, not only for this one.
             Some(ErrorClass::Overloaded | ErrorClass::ServerError) => {
+                if class == Some(ErrorClass::Overloaded) {
+                    provider.bucket.crowded(now);
+                }
                 if let Some(wait) = wait {
                     shut_for(&target.closed, Closed::Breaker, wait, now);
                 }

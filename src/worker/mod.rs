@@ -12,6 +12,7 @@ mod heartbeat;
 pub mod plan;
 mod run_job;
 pub mod settler;
+mod slots;
 mod upkeep;
 
 use crate::store::Store;

@@ -1,0 +1,166 @@
+//! The calls of one bucket that may run at once: so many as are configured, or as many as prove to be all right.
+
+use crate::domain::Timestamp;
+use crate::domain::ramp::Ramp;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Places for running calls.
+#[derive(Debug)]
+pub(super) struct Slots {
+    free: Arc<Semaphore>,
+    /// How many there are, taken or free.
+    limit: AtomicU32,
+    /// Places that were taken away while calls were in them: they vanish when those calls end.
+    owed: AtomicU32,
+    running: AtomicU32,
+    /// `None` where the number is configured.
+    ramp: Option<Mutex<Ramp>>,
+}
+
+/// One place, given back on drop.
+#[derive(Debug)]
+pub(super) struct Slot {
+    slots: Arc<Slots>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Slots {
+    /// A fixed number.
+    pub(super) fn fixed(limit: u32) -> Arc<Self> {
+        Arc::new(Self::new(limit, None))
+    }
+
+    /// As many as prove to be all right.
+    pub(super) fn felt_for() -> Arc<Self> {
+        let ramp = Ramp::default();
+        Arc::new(Self::new(ramp.limit(), Some(Mutex::new(ramp))))
+    }
+
+    fn new(limit: u32, ramp: Option<Mutex<Ramp>>) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(limit as usize)),
+            limit: AtomicU32::new(limit),
+            owed: AtomicU32::new(0),
+            running: AtomicU32::new(0),
+            ramp,
+        }
+    }
+
+    /// Places that are free now.
+    pub(super) fn free(&self) -> usize {
+        self.free.available_permits()
+    }
+
+    /// All places.
+    pub(super) fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Calls that run now.
+    pub(super) fn running(&self) -> u32 {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a place.
+    pub(super) async fn enter(self: &Arc<Self>) -> Slot {
+        // The semaphore is never closed; without a permit the call would merely not be counted.
+        let permit = Arc::clone(&self.free).acquire_owned().await.ok();
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Slot { slots: Arc::clone(self), permit }
+    }
+
+    /// A call got through.
+    pub(super) fn passed(&self) {
+        self.adjust(|ramp| ramp.passed(self.running()));
+    }
+
+    /// The provider had too many.
+    pub(super) fn refused(&self, now: Timestamp) {
+        self.adjust(|ramp| ramp.refused(now));
+    }
+
+    fn adjust(&self, change: impl FnOnce(&mut Ramp)) {
+        let Some(ramp) = &self.ramp else { return };
+        let mut ramp = ramp.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut ramp);
+        let (before, after) = (self.limit(), ramp.limit());
+        self.limit.store(after, Ordering::Relaxed);
+        if after > before {
+            // What is owed is paid first: those places are still taken.
+            let mut more = after - before;
+            while more > 0 && self.pay() {
+                more -= 1;
+            }
+            self.free.add_permits(more as usize);
+        } else if after < before {
+            let fewer = (before - after) as usize;
+            let gone = self.free.forget_permits(fewer);
+            self.owed.fetch_add(u32::try_from(fewer - gone).unwrap_or(0), Ordering::AcqRel);
+        }
+    }
+
+    /// Pays one place that is owed, if one is.
+    fn pay(&self) -> bool {
+        self.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, |owed| owed.checked_sub(1)).is_ok()
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.slots.running.fetch_sub(1, Ordering::Relaxed);
+        if let Some(permit) = self.permit.take()
+            && self.slots.pay()
+        {
+            permit.forget();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_place_taken_away_while_a_call_is_in_it_vanishes_when_the_call_ends() {
+        let slots = Slots::felt_for();
+        let mut held = Vec::new();
+        for _ in 0..16 {
+            held.push(slots.enter().await);
+        }
+        slots.refused(Timestamp(0));
+        assert_eq!((slots.limit(), slots.free(), slots.running()), (1, 0, 16));
+        held.truncate(2);
+        assert_eq!(slots.free(), 0, "two still run where one may");
+        held.truncate(1);
+        assert_eq!(slots.free(), 0, "one runs where one may");
+        held.clear();
+        assert_eq!((slots.free(), slots.running()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn good_calls_bring_places_and_never_more_than_the_limit() {
+        let slots = Slots::felt_for();
+        let mut held = Vec::new();
+        for _ in 0..16 {
+            held.push(slots.enter().await);
+        }
+        slots.refused(Timestamp(0));
+        held.truncate(1);
+        for _ in 0..50 {
+            slots.passed();
+        }
+        assert_eq!(slots.limit() as usize, slots.free() + held.len());
+        assert!(slots.limit() > 1);
+    }
+
+    #[tokio::test]
+    async fn a_configured_number_stays_as_it_is() {
+        let slots = Slots::fixed(3);
+        let _held = slots.enter().await;
+        slots.refused(Timestamp(0));
+        slots.passed();
+        assert_eq!((slots.limit(), slots.free()), (3, 2));
+    }
+}
