@@ -129,10 +129,35 @@ pub enum Command {
     Man,
 }
 
+impl Command {
+    /// What its login must be, in words.
+    fn needs(&self) -> &'static str {
+        use batch::BatchCommand;
+        use job::JobCommand;
+        match self {
+            Self::Migrate(_) => "the owner of the schema sluice, or of the database when there is none yet",
+            Self::Enqueue(_) => "a role such as sluice_enqueuer",
+            Self::Watch(_)
+            | Self::Results(_)
+            | Self::Explain(_)
+            | Self::Report(_)
+            | Self::Status(_)
+            | Self::Batch(batch::Args { command: BatchCommand::List { .. } | BatchCommand::Show { .. } })
+            | Self::Job(job::Args { command: JobCommand::Show { .. } }) => "a role such as sluice_reporter",
+            _ => "a role such as sluice_worker",
+        }
+    }
+}
+
 /// Runs a command to its end. An error is printed here, and nowhere else.
 pub async fn run(cli: Cli) -> ExitCode {
+    let needs = cli.command.needs();
+    perform(cli).await.unwrap_or_else(|error| failure::report(&error, needs))
+}
+
+async fn perform(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
-    let ended = match cli.command {
+    match cli.command {
         Command::Worker(args) => worker::run(args, global).await,
         Command::Enqueue(args) => enqueue::run(args, global).await,
         Command::Run(args) => run::run(args, global).await,
@@ -153,8 +178,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Demo(args) => demo::run(args, global).await,
         Command::Completions(args) => generate::completions(args),
         Command::Man => generate::manual(),
-    };
-    ended.unwrap_or_else(|error| failure::report(&error))
+    }
 }
 
 fn check_configuration(global: &GlobalArgs) -> anyhow::Result<ExitCode> {
