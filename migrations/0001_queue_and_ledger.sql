@@ -686,11 +686,16 @@ select sluice.ensure_partitions();
 
 -- ------------------------------------------------------------------------------------------------------ grants
 do $$
+declare
+    role_name text;
 begin
     if to_regrole('sluice_enqueuer') is not null then
         grant usage on schema sluice to sluice_enqueuer;
         grant insert (route, project, batch, custom_id, priority, run_at, deadline, max_attempts, idempotency_key,
                       metadata, request) on sluice.job to sluice_enqueuer;
+        -- For `insert … returning id`, which libraries append unasked. That there are jobs of others, and since when,
+        -- is all that can be seen by it.
+        grant select (id, created_at) on sluice.job to sluice_enqueuer;
         grant usage on sequence sluice.job_id_seq to sluice_enqueuer;
         grant select on sluice.jobs, sluice.results, sluice.attempts to sluice_enqueuer;
     end if;
@@ -699,15 +704,22 @@ begin
         grant select on sluice.jobs, sluice.results, sluice.attempts, sluice.batches, sluice.totals,
             sluice.cost_by_provider, sluice.cost_daily, sluice.failures, sluice.waste, sluice.fallbacks, sluice.latency
             to sluice_reporter;
-        -- The commands look at the version of the schema first.
-        if to_regclass('sluice.migration') is not null then
-            grant select on sluice.migration to sluice_reporter;
-        end if;
+        -- What the commands that only read look at: the bodies, which the views above show whole, and where jobs are.
+        grant select on sluice.job, sluice.result, sluice.attempt, sluice.ready, sluice.parked, sluice.inflight,
+            sluice.worker, sluice.pause to sluice_reporter;
     end if;
     if to_regrole('sluice_worker') is not null then
         grant usage on schema sluice to sluice_worker;
         grant select, insert, update, delete on all tables in schema sluice to sluice_worker;
         grant usage, select on all sequences in schema sluice to sluice_worker;
+    end if;
+    -- Every command looks at the version of the schema first.
+    if to_regclass('sluice.migration') is not null then
+        foreach role_name in array array['sluice_enqueuer', 'sluice_reporter', 'sluice_worker'] loop
+            if to_regrole(role_name) is not null then
+                execute format('grant select on sluice.migration to %I', role_name);
+            end if;
+        end loop;
     end if;
 end
 $$;
