@@ -25,7 +25,7 @@ begin
         exception
             when duplicate_object or unique_violation then null;
             when insufficient_privilege then
-                raise notice 'role % was not created: %', role_name, sqlerrm;
+                raise warning 'role % was not created: %', role_name, sqlerrm;
         end;
     end loop;
 end

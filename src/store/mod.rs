@@ -197,6 +197,8 @@ impl Store {
             ("lock_timeout", "20s"),
             // Every statement here is short and runs thousands of times: compiling it never pays.
             ("jit", "off"),
+            // That the schema exists already is no news.
+            ("client_min_messages", "warning"),
         ]);
         // The pool would try for as long as its patience lasts and then say only that time is up. One connection of its
         // own says at once what is wrong.
