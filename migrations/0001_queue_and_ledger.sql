@@ -580,7 +580,7 @@ select j.id,
        coalesce(r.state, case when i.job_id is not null then 'running' else 'queued' end) as state,
        j.route, j.project, j.batch, j.custom_id, j.priority, j.run_at, j.deadline, j.max_attempts,
        j.idempotency_key, j.metadata, j.created_at, r.finished_at,
-       coalesce(r.attempts, i.attempts, p.attempts, 0::smallint) as attempts,
+       coalesce(r.attempts, i.attempts, p.attempts, q.attempts, 0::smallint) as attempts,
        case when r.job_id is null then p.run_at end as waits_until,
        case when r.job_id is null then p.reason end as waits_for,
        j.request
@@ -588,9 +588,12 @@ select j.id,
        left join sluice.result r on r.job_id = j.id
        left join sluice.inflight i on i.job_id = j.id
        left join sluice.parked p on p.job_id = j.id
+       left join sluice.ready q on q.flow = sluice.flow_of(j.route, j.project, j.batch) and q.prio = -j.priority
+             and q.job_id = j.id
  where (select sluice.sees_all()) or j.enqueued_by = session_user;
 
 comment on view sluice.jobs is 'Every job with its state: queued, running, succeeded, failed or cancelled.';
+comment on column sluice.jobs.attempts is 'Calls made for the job so far.';
 comment on column sluice.jobs.waits_for is 'What a parked job waits for: scheduled, or the reason of its last wait.';
 
 create view sluice.results with (security_barrier) as
