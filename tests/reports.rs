@@ -519,6 +519,27 @@ async fn a_reporter_may_use_every_command_that_only_reads() {
 }
 
 #[tokio::test]
+async fn a_job_that_failed_was_answered_by_nobody() {
+    let queue = history().await;
+    let program = program(&queue);
+    let ended: Vec<(i64, String)> =
+        sqlx::query_as("select job_id, state from sluice.results where provider is not null order by 1")
+            .fetch_all(&queue.pool)
+            .await
+            .unwrap();
+    assert_eq!(ended.len(), 4);
+    for (id, state) in ended {
+        let id = id.to_string();
+        let place = json_of(&program, &["job", "show", &id]).await["place"].clone();
+        let shown = program.output(&["job", "show", &id]).await;
+        let (there, not_there) =
+            if state == "succeeded" { ("answered_by", "last_asked") } else { ("last_asked", "answered_by") };
+        assert!(place[there].as_str().unwrap().contains("/gpt-4o-mini") && place[not_there].is_null(), "{place}");
+        assert!(shown.contains(there) && !shown.contains(not_there), "{shown}");
+    }
+}
+
+#[tokio::test]
 async fn a_reporter_reads_everything_and_changes_nothing() {
     let queue = history().await;
     let mut reporter = as_user(&queue, "test_reporter", "sluice_reporter").await;
