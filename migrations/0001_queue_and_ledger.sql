@@ -25,7 +25,7 @@ begin
         exception
             when duplicate_object or unique_violation then null;
             when insufficient_privilege then
-                raise notice 'role % was not created: %', role_name, sqlerrm;
+                raise warning 'role % was not created: %', role_name, sqlerrm;
         end;
     end loop;
 end
@@ -580,7 +580,7 @@ select j.id,
        coalesce(r.state, case when i.job_id is not null then 'running' else 'queued' end) as state,
        j.route, j.project, j.batch, j.custom_id, j.priority, j.run_at, j.deadline, j.max_attempts,
        j.idempotency_key, j.metadata, j.created_at, r.finished_at,
-       coalesce(r.attempts, i.attempts, p.attempts, 0::smallint) as attempts,
+       coalesce(r.attempts, i.attempts, p.attempts, q.attempts, 0::smallint) as attempts,
        case when r.job_id is null then p.run_at end as waits_until,
        case when r.job_id is null then p.reason end as waits_for,
        j.request
@@ -588,9 +588,12 @@ select j.id,
        left join sluice.result r on r.job_id = j.id
        left join sluice.inflight i on i.job_id = j.id
        left join sluice.parked p on p.job_id = j.id
+       left join sluice.ready q on q.flow = sluice.flow_of(j.route, j.project, j.batch) and q.prio = -j.priority
+             and q.job_id = j.id
  where (select sluice.sees_all()) or j.enqueued_by = session_user;
 
 comment on view sluice.jobs is 'Every job with its state: queued, running, succeeded, failed or cancelled.';
+comment on column sluice.jobs.attempts is 'Calls made for the job so far.';
 comment on column sluice.jobs.waits_for is 'What a parked job waits for: scheduled, or the reason of its last wait.';
 
 create view sluice.results with (security_barrier) as
@@ -686,11 +689,16 @@ select sluice.ensure_partitions();
 
 -- ------------------------------------------------------------------------------------------------------ grants
 do $$
+declare
+    role_name text;
 begin
     if to_regrole('sluice_enqueuer') is not null then
         grant usage on schema sluice to sluice_enqueuer;
         grant insert (route, project, batch, custom_id, priority, run_at, deadline, max_attempts, idempotency_key,
                       metadata, request) on sluice.job to sluice_enqueuer;
+        -- For `insert … returning id`, which libraries append unasked. That there are jobs of others, and since when,
+        -- is all that can be seen by it.
+        grant select (id, created_at) on sluice.job to sluice_enqueuer;
         grant usage on sequence sluice.job_id_seq to sluice_enqueuer;
         grant select on sluice.jobs, sluice.results, sluice.attempts to sluice_enqueuer;
     end if;
@@ -699,15 +707,22 @@ begin
         grant select on sluice.jobs, sluice.results, sluice.attempts, sluice.batches, sluice.totals,
             sluice.cost_by_provider, sluice.cost_daily, sluice.failures, sluice.waste, sluice.fallbacks, sluice.latency
             to sluice_reporter;
-        -- The commands look at the version of the schema first.
-        if to_regclass('sluice.migration') is not null then
-            grant select on sluice.migration to sluice_reporter;
-        end if;
+        -- What the commands that only read look at: the bodies, which the views above show whole, and where jobs are.
+        grant select on sluice.job, sluice.result, sluice.attempt, sluice.ready, sluice.parked, sluice.inflight,
+            sluice.worker, sluice.pause to sluice_reporter;
     end if;
     if to_regrole('sluice_worker') is not null then
         grant usage on schema sluice to sluice_worker;
         grant select, insert, update, delete on all tables in schema sluice to sluice_worker;
         grant usage, select on all sequences in schema sluice to sluice_worker;
+    end if;
+    -- Every command looks at the version of the schema first.
+    if to_regclass('sluice.migration') is not null then
+        foreach role_name in array array['sluice_enqueuer', 'sluice_reporter', 'sluice_worker'] loop
+            if to_regrole(role_name) is not null then
+                execute format('grant select on sluice.migration to %I', role_name);
+            end if;
+        end loop;
     end if;
 end
 $$;

@@ -1,5 +1,6 @@
 //! Signals, as things to wait for.
 
+use crate::exit_code::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -41,4 +42,31 @@ impl Signals {
         });
         Ok(signals)
     }
+}
+
+/// For commands that end by themselves: cancelled by the first SIGINT, SIGTERM or SIGHUP. The second ends the process
+/// where it stands, for one that hangs.
+///
+/// # Errors
+/// When the operating system does not let us.
+pub fn interruption() -> std::io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let token = CancellationToken::new();
+    let told = token.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hangup.recv() => {}
+            }
+            if told.is_cancelled() {
+                std::process::exit(ExitCode::Interrupted as i32);
+            }
+            told.cancel();
+        }
+    });
+    Ok(token)
 }

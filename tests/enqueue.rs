@@ -237,18 +237,27 @@ async fn an_enqueuer_may_enqueue_and_sees_only_its_own() {
     bulk.push(&NewJob { idempotency_key: Some("k"), ..job(r#"{"prompt":"a"}"#) }).await.unwrap();
     assert_eq!(bulk.commit().await.unwrap(), Enqueued { jobs: 1, existing: 1 });
     pool_of_a.close().await;
+    // As libraries that map objects do it.
+    let (id, _): (i64, chrono::DateTime<chrono::Utc>) =
+        sqlx::query_as(r#"insert into sluice.job (request) values ('{"prompt":"a"}') returning id, created_at"#)
+            .fetch_one(&mut a)
+            .await
+            .unwrap();
+    assert_eq!(sqlx::query_scalar::<_, i64>("select max(id) from sluice.jobs").fetch_one(&mut a).await.unwrap(), id);
     execute(
         &pool,
         "insert into sluice.result (job_id, fence, state, attempts) select id, 1, 'succeeded', 1 from sluice.job",
     )
     .await;
-    for (connection, seen) in [(&mut a, 4_i64), (&mut b, 0)] {
+    for (connection, seen) in [(&mut a, 5_i64), (&mut b, 0)] {
         for view in ["sluice.jobs", "sluice.results"] {
             let sql = AssertSqlSafe(format!("select count(*) from {view}"));
             assert_eq!(sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *connection).await.unwrap(), seen, "{view}");
         }
         for forbidden in [
-            "select from sluice.job",
+            "select request from sluice.job",
+            "select batch, metadata from sluice.job",
+            "insert into sluice.job (request) values ('{}') returning request",
             "select from sluice.ready",
             "delete from sluice.job",
             "update sluice.job set priority = 1",

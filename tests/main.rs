@@ -11,6 +11,7 @@ mod queue;
 mod reports;
 mod results;
 mod settle;
+mod signals;
 mod simulate;
 mod support;
 mod worker;

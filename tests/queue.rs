@@ -1,11 +1,11 @@
 //! The queue by itself: claims, leases, rescue, cancel and retry, against a real Postgres.
 
-use crate::support::queue::{NewJob, Queue, failure, in_an_hour, in_batch, park, success};
+use crate::support::queue::{NewJob, Queue, failed, failure, in_an_hour, in_batch, park, success};
 use sluice::domain::{ErrorClass, JobId};
 use sluice::store::claim::Take;
 use sluice::store::job::Changed;
 use sluice::store::lease::Rescued;
-use sluice::store::settle::Settlement;
+use sluice::store::settle::{ParkRow, Settlement};
 use std::collections::HashSet;
 
 const MAX_CRASHES: u16 = 3;
@@ -404,6 +404,25 @@ async fn the_functions_for_sql_cancel_and_retry_a_whole_batch() {
 }
 
 // ------------------------------------------------------------------------------------------------ what users see
+
+#[tokio::test]
+async fn the_view_counts_the_attempts_of_a_job_wherever_it_is() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    queue.enqueue(in_batch("b"), 1).await;
+    let attempts = async || queue.count("select attempts::bigint from sluice.jobs").await;
+    assert_eq!(attempts().await, 0);
+    let claimed = queue.claim_one(worker).await;
+    let tried = failed(&claimed, 1, ErrorClass::ServerError);
+    let parks = vec![ParkRow { attempts: 1, ..park(&claimed, Some(in_an_hour())) }];
+    queue.settle(Settlement { attempts: vec![tried], parks, ..Settlement::default() }).await;
+    assert_eq!(attempts().await, 1, "parked");
+    queue.pass_time().await;
+    queue.store.promote().await.unwrap();
+    assert_eq!((attempts().await, queue.count("select count(*) from sluice.ready").await), (1, 1), "ready again");
+    queue.claim_one(worker).await;
+    assert_eq!(attempts().await, 1, "running");
+}
 
 #[tokio::test]
 async fn the_view_shows_a_job_in_every_phase_of_its_life() {

@@ -431,8 +431,116 @@ async fn an_enqueuer_sees_its_own_jobs_and_answers_only() {
     }
 }
 
+/// The program, run by a login that exists already.
+fn program_of(queue: &Queue, user: &str) -> Program {
+    let config = "[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+                  [models.\"one/model\"]\nprice = { input = \"1\", output = \"1\" }\n\
+                  [routes.default]\nrungs = [\"one/model\"]\n";
+    Program::new(config, &queue.database.url().replace("user=sluice", &format!("user={user}")))
+}
+
+/// The command fails for want of a right and says, as its last words, who may.
+async fn denied(program: &Program, arguments: &[&str], needs: &str) {
+    let output = program.run(arguments).await;
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+    assert!(error.contains(": permission denied for "), "{arguments:?}: {error}");
+    assert!(error.ends_with(&format!("; this needs {needs}\n")), "{arguments:?}: {error}");
+    assert!(!error.contains("at line"), "the line of the server's source: {error}");
+    assert_eq!(error.matches("permission denied").count(), 1, "said once: {error}");
+}
+
 #[tokio::test]
-async fn a_reporter_reads_the_views_and_nothing_else() {
+async fn an_enqueuer_may_use_the_command_that_enqueues() {
+    let queue = history().await;
+    as_user(&queue, "test_filer", "sluice_enqueuer").await;
+    let program = program_of(&queue, "test_filer");
+    let file =
+        program.file("in.jsonl", "{\"prompt\":\"a\",\"custom_id\":\"x\"}\n{\"prompt\":\"b\",\"custom_id\":\"y\"}\n");
+    let enqueue = ["enqueue", file.to_str().unwrap(), "--format", "csv", "--batch"];
+    assert_eq!(program.output(&[&enqueue[..], &["mine"]].concat()).await, "batch,jobs,existing,faulty\nmine,2,0,0\n");
+    for counts in ["keyed,2,0,0", "keyed,0,2,0"] {
+        let output = program.output(&[&enqueue[..], &["keyed", "--idempotent"]].concat()).await;
+        assert_eq!(output, format!("batch,jobs,existing,faulty\n{counts}\n"));
+    }
+    for reading in
+        [&["status"][..], &["watch", "mine"], &["results", "mine"], &["job", "show", "1"], &["batch", "list"]]
+    {
+        denied(&program, reading, "a role such as sluice_reporter").await;
+    }
+    denied(&program, &["job", "cancel", "1"], "a role such as sluice_worker").await;
+    denied(&program, &["worker", "--drain"], "a role such as sluice_worker").await;
+    // Who has no role at all is told at the first look.
+    queue.run("create role test_stranger login").await;
+    denied(&program_of(&queue, "test_stranger"), &enqueue[..2], "a role such as sluice_enqueuer").await;
+}
+
+#[tokio::test]
+async fn a_reporter_may_use_every_command_that_only_reads() {
+    let queue = history().await;
+    as_user(&queue, "test_auditor", "sluice_reporter").await;
+    let program = program_of(&queue, "test_auditor");
+    let all = queue.enqueue(in_batch("waits"), 2).await;
+    let (waiting, running) = (all[0].to_string(), all[1].to_string());
+    queue.run("insert into sluice.pause (kind, name) values ('batch', 'waits')").await;
+    let worker = queue.worker().await;
+    queue.claim(worker, 1).await;
+    for reading in [
+        &["status"][..],
+        &["report", "cost"],
+        &["report", "failures"],
+        &["report", "fallbacks"],
+        &["report", "waste"],
+        &["report", "latency"],
+        &["report", "latency", "--by", "project"],
+        &["explain", "1"],
+        &["explain", &waiting],
+        &["job", "show", &running],
+        &["batch", "list"],
+        &["batch", "show", "nightly"],
+    ] {
+        assert!(!program.output(reading).await.is_empty(), "{reading:?}");
+    }
+    for of_a_batch in ["results", "watch"] {
+        let output = program.run(&[of_a_batch, "nightly"]).await;
+        assert_eq!(output.status.code(), Some(5), "{of_a_batch}: {}", text(&output.stderr));
+        assert!(!output.stdout.is_empty(), "{of_a_batch}");
+    }
+    for changing in [
+        &["job", "retry", "1"][..],
+        &["job", "cancel", &waiting],
+        &["batch", "cancel", "waits"],
+        &["batch", "resume", "waits"],
+        &["route", "pause", "default"],
+    ] {
+        denied(&program, changing, "a role such as sluice_worker").await;
+    }
+    denied(&program, &["migrate"], "the owner of the schema sluice, or of the database when there is none yet").await;
+}
+
+#[tokio::test]
+async fn a_job_that_failed_was_answered_by_nobody() {
+    let queue = history().await;
+    let program = program(&queue);
+    let ended: Vec<(i64, String)> =
+        sqlx::query_as("select job_id, state from sluice.results where provider is not null order by 1")
+            .fetch_all(&queue.pool)
+            .await
+            .unwrap();
+    assert_eq!(ended.len(), 4);
+    for (id, state) in ended {
+        let id = id.to_string();
+        let place = json_of(&program, &["job", "show", &id]).await["place"].clone();
+        let shown = program.output(&["job", "show", &id]).await;
+        let (there, not_there) =
+            if state == "succeeded" { ("answered_by", "last_asked") } else { ("last_asked", "answered_by") };
+        assert!(place[there].as_str().unwrap().contains("/gpt-4o-mini") && place[not_there].is_null(), "{place}");
+        assert!(shown.contains(there) && !shown.contains(not_there), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_reporter_reads_everything_and_changes_nothing() {
     let queue = history().await;
     let mut reporter = as_user(&queue, "test_reporter", "sluice_reporter").await;
     let views: Vec<String> = sqlx::query_scalar("select viewname from pg_views where schemaname = 'sluice'")
@@ -445,11 +553,12 @@ async fn a_reporter_reads_the_views_and_nothing_else() {
         assert!(!rows.is_empty(), "{view}");
     }
     for forbidden in [
-        "select * from sluice.job",
-        "select * from sluice.result",
-        "select * from sluice.attempt",
-        "select * from sluice.ready",
+        "select * from sluice.idempotency",
+        "select * from sluice.recall",
         "insert into sluice.job (request) values ('{}')",
+        "update sluice.job set priority = 1",
+        "delete from sluice.result",
+        "delete from sluice.ready",
         "insert into sluice.pause (kind, name) values ('route', 'default')",
         "select sluice.enqueue('{}')",
         "select sluice.retry(1::bigint)",
@@ -457,10 +566,6 @@ async fn a_reporter_reads_the_views_and_nothing_else() {
         let error = reporter.execute(forbidden).await.unwrap_err();
         assert!(error.to_string().contains("permission denied"), "{forbidden}: {error}");
     }
-    // The commands work for a reporter as far as the views go.
-    let url = queue.database.url().replace("user=sluice", "user=test_reporter");
-    let program = Program::new("", &url);
-    assert!(program.output(&["report", "cost", "--quiet"]).await.contains("openai"));
 }
 
 #[tokio::test]

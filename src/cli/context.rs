@@ -112,7 +112,7 @@ fn log_settings(global: &GlobalArgs, config: &Config, keys: Keys) -> config::Log
     if keys == Keys::Ignored {
         log.dir = None;
         // A report over a large ledger may take a second: that is no news to whoever asked for it.
-        "warn,sqlx=error".clone_into(&mut log.filter);
+        "warn,sqlx=error,sqlx::postgres::notice=warn".clone_into(&mut log.filter);
     }
     match (global.quiet, global.verbose) {
         (true, _) => "error".clone_into(&mut log.filter),

@@ -7,6 +7,7 @@ use super::GlobalArgs;
 use super::output::Output;
 use crate::embedded::{EmbeddedPostgres, Options};
 use crate::exit_code::ExitCode;
+use crate::shutdown;
 use crate::simulate::{Scenario, Simulator};
 use crate::store::Store;
 use crate::store::audit::Audit;
@@ -79,6 +80,7 @@ async fn play(folder: &Path, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         2 * JOBS
     ))?;
     open_to_all(folder)?;
+    let interrupted = shutdown::interruption()?;
     let options = Options { data_dir: folder.join("postgres"), fsync: true, max_connections: 50 };
     let postgres = EmbeddedPostgres::start(&options).await?;
     let store = Store::connect(postgres.connect_options("sluice"), 4).await?;
@@ -92,7 +94,11 @@ async fn play(folder: &Path, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     std::fs::write(&config, text).context("writing the configuration")?;
     let stage = Stage { folder: folder.to_owned(), config, url: postgres.url("sluice") };
 
-    let ended = perform(&stage, &store, &simulator, &mut out).await;
+    // A signal that came before is found here. The commands that run are killed with what is dropped.
+    let ended = tokio::select! {
+        ended = perform(&stage, &store, &simulator, &mut out) => ended,
+        () = interrupted.cancelled() => Ok(ExitCode::Interrupted),
+    };
     store.close().await;
     simulator.stop();
     postgres.stop().await?;

@@ -138,7 +138,7 @@ pub async fn enqueue(
     loading.end().await
 }
 
-/// A slip in a route's name would be found out only when every job has failed.
+/// A slip in a route's name would be found out only when nobody works on the jobs.
 fn require_route(config: &Config, route: &str) -> Result<(), Failure> {
     if config.routes.is_empty() || config.routes.contains_key(route) {
         return Ok(());

@@ -67,29 +67,37 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::Failure
 }
 
-/// Prints an error and returns the exit status. Whoever stopped reading our output (`sluice … | head`) knows what
+/// Prints an error and returns the exit status; `needs` says what a login must be for what was tried. Whoever stopped reading our output (`sluice … | head`) knows what
 /// they do: that is no failure.
 #[must_use]
-pub fn report(error: &anyhow::Error) -> ExitCode {
+pub fn report(error: &anyhow::Error, needs: &str) -> ExitCode {
     let is_closed = |cause: &OutputError| cause.0.kind() == ErrorKind::BrokenPipe;
     if error.chain().any(|cause| cause.downcast_ref::<OutputError>().is_some_and(is_closed)) {
         return ExitCode::Success;
     }
     // When standard error is gone too, the exit status has to do.
-    let _ = writeln!(std::io::stderr(), "error: {}", in_words(error));
+    let _ = writeln!(std::io::stderr(), "error: {}", in_words(error, needs));
     exit_code(error)
 }
 
 /// The chain of causes, without those that the message before them quotes already.
-fn in_words(error: &anyhow::Error) -> String {
+fn in_words(error: &anyhow::Error, needs: &str) -> String {
     let mut words = String::new();
     for cause in error.chain() {
-        let cause = cause.to_string();
+        let said = cause.to_string();
         if words.is_empty() {
-            words = cause;
-        } else if !words.contains(&cause) {
+            words = said;
+        } else if !words.contains(&said) {
             words.push_str(": ");
-            words.push_str(&cause);
+            words.push_str(&said);
+        }
+        if cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_denied) {
+            words.push_str("; this needs ");
+            words.push_str(needs);
+        }
+        // These say everything, and better than the driver behind them.
+        if cause.is::<StoreError>() || cause.is::<EmbeddedError>() {
+            break;
         }
     }
     words
@@ -114,7 +122,7 @@ mod tests {
     #[test]
     fn a_reader_that_went_away_is_no_failure() {
         let closed = OutputError(ErrorKind::BrokenPipe.into());
-        assert_eq!(report(&anyhow::Error::from(closed)), ExitCode::Success);
+        assert_eq!(report(&anyhow::Error::from(closed), ""), ExitCode::Success);
     }
 
     #[test]
@@ -122,8 +130,8 @@ mod tests {
         let source = sqlx::Error::PoolTimedOut;
         let quoted = source.to_string();
         let error = anyhow::Error::from(StoreError::Sql { doing: "claiming jobs", source });
-        assert_eq!(in_words(&error), format!("claiming jobs: {quoted}"));
+        assert_eq!(in_words(&error, ""), format!("claiming jobs: {quoted}"));
         let io: Result<(), _> = Err(std::io::Error::other("disk full"));
-        assert_eq!(in_words(&io.context("writing").unwrap_err()), "writing: disk full");
+        assert_eq!(in_words(&io.context("writing").unwrap_err(), ""), "writing: disk full");
     }
 }

@@ -131,9 +131,10 @@ fn show(context: &mut Context, job: &JobRecord, show_request: bool, show_answer:
     field("metadata", job.metadata.as_ref().map(ToString::to_string).into());
     match &job.place {
         Place::Ended(ended) => {
-            let Ended { at, target, repaired, error_class, error, cost, uncertain, response, .. } = &**ended;
+            let Ended { at, repaired, error_class, error, cost, uncertain, response, .. } = &**ended;
             field("finished_at", (*at).into());
-            field("answered_by", target.as_deref().into());
+            field("answered_by", ended.answered_by().into());
+            field("last_asked", ended.last_asked().into());
             field("repaired", Cell::Flag(*repaired));
             field("error_class", error_class.as_deref().into());
             field("error", error.as_deref().into());
@@ -182,7 +183,8 @@ pub(super) fn as_json(job: &JobRecord, show_request: bool, show_answer: bool) ->
             "where": "running", "worker": worker, "host": host, "pid": pid, "since": since, "worker_alive": alive,
         }),
         Place::Ended(ended) => json!({
-            "where": "ended", "finished_at": ended.at, "answered_by": ended.target, "repaired": ended.repaired,
+            "where": "ended", "finished_at": ended.at, "answered_by": ended.answered_by(),
+            "last_asked": ended.last_asked(), "repaired": ended.repaired,
             "error_class": ended.error_class, "error": ended.error,
             "cost": Cell::from(ended.cost), "uncertain_cost": Cell::from(ended.uncertain),
         }),

@@ -32,6 +32,7 @@ pub mod when;
 pub mod worker;
 
 use crate::exit_code::ExitCode;
+use crate::shutdown;
 use clap::{ArgAction, Parser, Subcommand};
 use output::Format;
 use std::path::PathBuf;
@@ -50,7 +51,8 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "Exit status: 0 done, 1 failed, 2 wrong command line, 3 faulty configuration, 4 database \
 unreachable or its schema does not fit, 5 all work is finished and some jobs failed, 6 no such job, batch, route, \
-provider or schedule, 7 faulty input, 8 the simulator's verdict is not clean.";
+provider or schedule, 7 faulty input, 8 the simulator's verdict is not clean, \
+130 interrupted.";
 
 /// What holds for every command.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -129,10 +131,63 @@ pub enum Command {
     Man,
 }
 
+impl Command {
+    /// What its login must be, in words.
+    fn needs(&self) -> &'static str {
+        use batch::BatchCommand;
+        use job::JobCommand;
+        match self {
+            Self::Migrate(_) => "the owner of the schema sluice, or of the database when there is none yet",
+            Self::Enqueue(_) => "a role such as sluice_enqueuer",
+            Self::Watch(_)
+            | Self::Results(_)
+            | Self::Explain(_)
+            | Self::Report(_)
+            | Self::Status(_)
+            | Self::Batch(batch::Args { command: BatchCommand::List { .. } | BatchCommand::Show { .. } })
+            | Self::Job(job::Args { command: JobCommand::Show { .. } }) => "a role such as sluice_reporter",
+            _ => "a role such as sluice_worker",
+        }
+    }
+
+    /// Whether it knows itself what to do when a signal asks it to stop, or holds nothing that it would have to leave
+    /// in order.
+    fn minds_signals(&self) -> bool {
+        matches!(
+            self,
+            Self::Worker(_)
+                | Self::Run(_)
+                | Self::Simulate(_)
+                | Self::Demo(_)
+                | Self::Estimate(_)
+                | Self::Check
+                | Self::Completions(_)
+                | Self::Man
+        )
+    }
+}
+
 /// Runs a command to its end. An error is printed here, and nowhere else.
 pub async fn run(cli: Cli) -> ExitCode {
+    let (needs, minds_signals) = (cli.command.needs(), cli.command.minds_signals());
+    let command = perform(cli);
+    let ended = if minds_signals { command.await } else { unless_interrupted(command).await };
+    ended.unwrap_or_else(|error| failure::report(&error, needs))
+}
+
+/// Gives a command up when a signal asks for it. What it holds is dropped then, and a private Postgres that nobody else
+/// uses stops.
+async fn unless_interrupted(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let interrupted = shutdown::interruption()?;
+    tokio::select! {
+        ended = command => ended,
+        () = interrupted.cancelled() => Ok(ExitCode::Interrupted),
+    }
+}
+
+async fn perform(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
-    let ended = match cli.command {
+    match cli.command {
         Command::Worker(args) => worker::run(args, global).await,
         Command::Enqueue(args) => enqueue::run(args, global).await,
         Command::Run(args) => run::run(args, global).await,
@@ -153,8 +208,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Demo(args) => demo::run(args, global).await,
         Command::Completions(args) => generate::completions(args),
         Command::Man => generate::manual(),
-    };
-    ended.unwrap_or_else(|error| failure::report(&error))
+    }
 }
 
 fn check_configuration(global: &GlobalArgs) -> anyhow::Result<ExitCode> {

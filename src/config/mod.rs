@@ -113,7 +113,9 @@ impl Config {
             }
         }
         if !self.routes.is_empty() && !self.routes.contains_key("default") {
-            context.warn("there is no [routes.default]: jobs that name no route will fail".to_owned());
+            context.warn(
+                "there is no [routes.default]: jobs that name no route stay queued until a worker has one".to_owned(),
+            );
         }
         for name in self.providers.keys() {
             let is_used = |route: &RouteConfig| route.route.rungs.iter().any(|rung| rung.target.provider == *name);

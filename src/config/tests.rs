@@ -196,6 +196,13 @@ fn everything_of_a_full_file_arrives() {
 }
 
 #[test]
+fn without_a_default_route_it_is_said_what_becomes_of_jobs_that_name_none() {
+    let config = given(&format!("{LOCAL}[routes.night]\nrungs = [\"local/m\"]")).config();
+    let warned = config.warnings.iter().find(|warning| warning.contains("[routes.default]")).unwrap();
+    assert!(warned.contains("stay queued") && !warned.contains("fail"), "{warned}");
+}
+
+#[test]
 fn each_bad_value_is_named_with_what_was_expected() {
     let cases: &[(&str, &str)] = &[
         ("[worker]\nmax_inflight = 1", "worker.max_inflight: no such key; expected perhaps max_in_flight"),

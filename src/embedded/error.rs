@@ -1,6 +1,7 @@
 //! What can go wrong with the private Postgres, in words for its owner.
 
 use super::MINIMUM_MAJOR;
+use crate::store::in_words;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -98,7 +99,7 @@ pub enum EmbeddedError {
     #[error("the PostgreSQL that already runs on {} has fsync off: stop it first", .0.display())]
     NotDurable(PathBuf),
     /// SQL failed.
-    #[error("the private PostgreSQL: {0}")]
+    #[error("the private PostgreSQL: {}", in_words(.0))]
     Sql(#[from] sqlx::Error),
     /// A file, directory or process could not be handled.
     #[error("cannot {what} {}: {source}", path.display())]

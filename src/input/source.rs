@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const BUFFER_BYTES: usize = 256 << 10;
+/// Endings of files that hold tables.
+const TABLES: [&str; 4] = ["csv", "tsv", "xlsx", "parquet"];
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// A file, or standard input.
@@ -52,7 +54,7 @@ impl Source {
     /// Opens it; decompresses gzip, which is known by its first two bytes.
     ///
     /// # Errors
-    /// When it cannot be opened, is a folder, or is UTF-16.
+    /// When it cannot be opened, is a folder, a table, or UTF-16.
     pub fn open(&self) -> io::Result<(Box<dyn BufRead + Send>, Progress)> {
         let done = Arc::new(AtomicU64::new(0));
         let (raw, total): (Box<dyn Read + Send>, _) = match self {
@@ -67,7 +69,26 @@ impl Source {
             }
         };
         let counted = Counted { inner: raw, done: Arc::clone(&done) };
-        Ok((decompressed(counted)?, Progress { done, total }))
+        let mut reader = decompressed(counted)?;
+        self.refuse_table(&mut reader)?;
+        Ok((reader, Progress { done, total }))
+    }
+
+    /// Says once of a table what would otherwise be said of each of its lines.
+    fn refuse_table(&self, reader: &mut impl BufRead) -> io::Result<()> {
+        let Self::File(path) = self else { return Ok(()) };
+        let path = path.to_string_lossy().to_lowercase();
+        let ending = path.strip_suffix(".gz").unwrap_or(&path).rsplit('.').next().unwrap_or_default();
+        let first = reader.fill_buf()?.iter().find(|byte| !byte.is_ascii_whitespace());
+        // Whatever its name, a file of objects is welcome.
+        if !TABLES.contains(&ending) || matches!(first, None | Some(b'{')) {
+            return Ok(());
+        }
+        let reason = format!(
+            "is a table ({ending}), which this version does not read; expected JSON Lines, plain or gzip: on each line \
+             an OpenAI batch line with `body`, a request with `messages`, or {{\"prompt\": …}}"
+        );
+        Err(io::Error::new(io::ErrorKind::InvalidData, reason))
     }
 }
 
@@ -163,6 +184,28 @@ mod tests {
         damaged[middle] ^= 0xff;
         assert!(text_of(damaged).unwrap_err().to_string().starts_with("the gzip file is"));
         assert_eq!(text_of(b"\xff\xfe{\0".to_vec()).unwrap_err().to_string(), "is UTF-16; expected UTF-8");
+    }
+
+    #[test]
+    fn a_table_is_refused_in_one_sentence_that_names_what_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str, content: &[u8]| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            Source::new(Some(&path)).open().map(|_| ()).map_err(|error| error.to_string())
+        };
+        for (name, content) in [
+            ("x.csv", b"id,text\n1,Hi\n".to_vec()),
+            ("x.CSV", b"\n id".to_vec()),
+            ("x.csv.gz", gzip("id,text\n")),
+            ("x.parquet", b"PAR1".to_vec()),
+        ] {
+            let error = open(name, &content).unwrap_err();
+            assert!(error.starts_with("is a table (") && error.contains("JSON Lines"), "{name}: {error}");
+        }
+        open("y.csv", b" {\"prompt\":\"a\"}\n").unwrap();
+        open("z.csv", b"").unwrap();
+        open("z.txt", b"id,text\n").unwrap();
     }
 
     #[test]

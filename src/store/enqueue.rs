@@ -90,7 +90,7 @@ impl Store {
         match self.ensure_partitions().await {
             Ok(_) => {}
             // Who may only enqueue leaves it to the workers, which make them long before they are needed.
-            Err(StoreError::Sql { source, .. }) if is_not_allowed(&source) => {}
+            Err(error) if error.is_denied() => {}
             Err(error) => return Err(error),
         }
         let connection = self.pool().acquire().await.doing("connecting")?;
@@ -174,10 +174,6 @@ impl BulkEnqueue {
 }
 
 const ENQUEUEING: &str = "enqueueing";
-
-fn is_not_allowed(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "42501")
-}
 
 /// Writes chunks until there are no more. Without a [`Chunk::Commit`] before the end, everything is rolled back.
 async fn write(

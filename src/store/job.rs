@@ -96,6 +96,20 @@ pub struct Ended {
     pub response: Option<Value>,
 }
 
+impl Ended {
+    /// Who gave the answer; `None` when there is none.
+    #[must_use]
+    pub fn answered_by(&self) -> Option<&str> {
+        self.target.as_deref().filter(|_| self.state == "succeeded")
+    }
+
+    /// Who was asked last, when no answer came of it.
+    #[must_use]
+    pub fn last_asked(&self) -> Option<&str> {
+        self.target.as_deref().filter(|_| self.state != "succeeded")
+    }
+}
+
 impl Place {
     /// The state as users know it.
     #[must_use]

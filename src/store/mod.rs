@@ -18,8 +18,9 @@ pub mod results;
 pub mod settle;
 pub mod status;
 
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, PgPool};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -53,7 +54,8 @@ pub struct Store {
 pub enum StoreError {
     /// It cannot be reached, or it refused us.
     #[error(
-        "cannot connect to Postgres at {address}: {source}. Is it running, and is database.url (or DATABASE_URL) right?"
+        "cannot connect to Postgres at {address}: {}. Is it running, and is database.url (or DATABASE_URL) right?",
+        in_words(source)
     )]
     Connect {
         /// Host and database, without the password.
@@ -83,10 +85,10 @@ pub enum StoreError {
         known: i64,
     },
     /// A migration failed; nothing of it was kept.
-    #[error("migration failed: {0}")]
+    #[error("migration failed: {}", migration_in_words(.0))]
     Migrate(#[from] MigrateError),
     /// A statement failed.
-    #[error("{doing}: {source}")]
+    #[error("{doing}: {}", in_words(source))]
     Sql {
         /// What was being done.
         doing: &'static str,
@@ -121,6 +123,39 @@ impl StoreError {
             },
             Self::NotMigrated | Self::Outdated { .. } | Self::TooNew { .. } | Self::Migrate(_) => false,
         }
+    }
+
+    /// Whether the login lacks the right.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Sql { source, .. }
+            | Self::Migrate(MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _)) => {
+                is_denied(source)
+            }
+            _ => false,
+        }
+    }
+}
+
+fn is_denied(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "42501")
+}
+
+/// What the server or the driver said, in one sentence. The server's detail is left out: it may quote a row, and rows
+/// hold prompts.
+#[must_use]
+pub fn in_words(error: &sqlx::Error) -> String {
+    // The driver's own words end in the line of the server's source code.
+    let sqlx::Error::Database(error) = error else { return error.to_string() };
+    let hint = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::hint);
+    hint.map_or_else(|| error.message().to_owned(), |hint| format!("{} ({hint})", error.message()))
+}
+
+fn migration_in_words(error: &MigrateError) -> String {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => in_words(error),
+        error => error.to_string(),
     }
 }
 
@@ -162,6 +197,8 @@ impl Store {
             ("lock_timeout", "20s"),
             // Every statement here is short and runs thousands of times: compiling it never pays.
             ("jit", "off"),
+            // That the schema exists already is no news.
+            ("client_min_messages", "warning"),
         ]);
         // The pool would try for as long as its patience lasts and then say only that time is up. One connection of its
         // own says at once what is wrong.
@@ -214,7 +251,10 @@ impl Store {
         if table != Some(true) {
             return Ok(SchemaVersion { found: 0, known });
         }
-        let applied = connection.list_applied_migrations(&MIGRATOR.table_name).await?;
+        let applied = connection.list_applied_migrations(&MIGRATOR.table_name).await.map_err(|error| match error {
+            MigrateError::Execute(source) => StoreError::Sql { doing: "reading the version of the schema", source },
+            error => error.into(),
+        })?;
         Ok(SchemaVersion { found: applied.iter().map(|migration| migration.version).max().unwrap_or(0), known })
     }
 

@@ -1,0 +1,91 @@
+//! Commands that are interrupted leave in order: a private Postgres stops with its last user.
+
+use crate::support::postgres::{Watchdog, temporary_dir};
+use crate::support::program::{Program, ended, text};
+use crate::support::wait::until;
+use rustix::process::{Pid, Signal, kill_process};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::process::Child;
+
+fn send(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+/// Reads until a line holds this, and then all the rest in the background, so that the program never waits for us.
+async fn until_said(output: impl AsyncRead + Unpin + Send + 'static, words: &str) {
+    let mut lines = BufReader::new(output).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if line.contains(words) {
+            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            return;
+        }
+    }
+    panic!("the program ended without saying {words:?}");
+}
+
+async fn until_stopped(data_dir: &Path) {
+    until("the private Postgres has stopped", async || !data_dir.join("data/postmaster.pid").exists()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_postgres_stops_with_a_command_that_is_interrupted() {
+    let dir = temporary_dir();
+    let _watchdog = Watchdog::over(&dir);
+    let config = format!(
+        "[database]\ndata_dir = \"{}\"\n[http]\nlisten = \"off\"\n\
+         [providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+         [models.\"one/model\"]\nprice = {{ input = \"1\", output = \"1\" }}\n[routes.default]\nrungs = [\"one/model\"]\n",
+        dir.display()
+    );
+    let program = Program::new(&config, "");
+    let command = |arguments: &[&str]| {
+        let mut command = program.command(arguments);
+        command.env_remove("DATABASE_URL");
+        command.spawn().unwrap()
+    };
+    let first = ended(command(&["worker", "--drain"])).await;
+    let said = text(&first.stderr);
+    assert!(first.status.success() && said.contains("INFO"), "{said}");
+    assert!(!said.contains("already exists"), "a first start has nothing to warn of: {said}");
+    program.file("in.jsonl", "{\"prompt\":\"a\"}\n");
+    let file = program.path("in.jsonl");
+    let enqueued = ended(command(&["enqueue", file.to_str().unwrap(), "--batch", "b"])).await;
+    assert!(enqueued.status.success(), "{}", text(&enqueued.stderr));
+    until_stopped(&dir).await;
+
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let mut watch = command(&["watch", "b"]);
+        until_said(watch.stdout.take().unwrap(), "0 of 1 jobs").await;
+        assert!(dir.join("data/postmaster.pid").exists());
+        send(&watch, signal);
+        let watch = ended(watch).await;
+        assert_eq!(watch.status.code(), Some(130), "{signal:?}: {}", text(&watch.stderr));
+        until_stopped(&dir).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_demo_leaves_no_process_and_no_file() {
+    let dir = temporary_dir();
+    let _watchdog = Watchdog::over(&dir);
+    // The server may run as another user.
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = Program::new("", "");
+    let mut demo = program.command(&["demo"]).env("TMPDIR", &dir).spawn().unwrap();
+    until_said(demo.stdout.take().unwrap(), "$ sluice worker --drain").await;
+    let folder = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap().path();
+    assert!(folder.join("postgres/data/postmaster.pid").exists());
+    send(&demo, Signal::INT);
+    let demo = ended(demo).await;
+    assert_eq!(demo.status.code(), Some(130), "{}", text(&demo.stderr));
+    assert!(!folder.exists());
+    let mentions = |process: &Path| {
+        let command = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        text(&command).contains(folder.to_str().unwrap())
+    };
+    let left = async || std::fs::read_dir("/proc").unwrap().any(|entry| mentions(&entry.unwrap().path()));
+    until("no worker and no server is left", async || !left().await).await;
+}
