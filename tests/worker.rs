@@ -203,7 +203,8 @@ async fn a_job_at_a_rejected_key_rests_a_moment_and_goes_on_as_soon_as_the_key_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_nobody_configured_is_felt_for_and_not_run_into_with_everything() {
-    let stage = Stage::new("quota = { requests_per_minute = 6000, burst_requests = 50 }\nlatency = { fixed = 0.05 }").await;
+    let stage =
+        Stage::new("quota = { requests_per_minute = 6000, burst_requests = 50 }\nlatency = { fixed = 0.05 }").await;
     stage.enqueue(300).await;
     let mut worker = stage.program.command(&["worker", "--drain"]);
     let output = ended(worker.env("SLUICE__WORKER__MAX_IN_FLIGHT", "300").spawn().unwrap()).await;

@@ -3,7 +3,8 @@
 use super::section::{Context, Section};
 use secrecy::SecretString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// `[database]`
@@ -37,18 +38,28 @@ impl Database {
     }
 }
 
-/// Where a process of this user keeps its state: what systemd says, else the usual place of root or of a user.
+/// The state of the service.
+const SERVICE_STATE: &str = "/var/lib/sluice";
+
+/// Where a process of this user keeps its state: what systemd says, else the usual place of root or of a user. The
+/// service's own user works on the service's state outside the service too: a command that looked elsewhere would find
+/// an empty queue.
 fn state_dir(context: &Context) -> PathBuf {
     let variable = |name: &str| context.environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(dir) = variable("STATE_DIRECTORY") {
         return dir;
     }
-    if rustix::process::geteuid().is_root() {
-        return PathBuf::from("/var/lib/sluice");
+    if rustix::process::geteuid().is_root() || is_own(Path::new(SERVICE_STATE)) {
+        return PathBuf::from(SERVICE_STATE);
     }
     variable("XDG_STATE_HOME")
         .or_else(|| variable("HOME").map(|home| home.join(".local/state")))
-        .map_or_else(|| PathBuf::from("/var/lib/sluice"), |dir| dir.join("sluice"))
+        .map_or_else(|| PathBuf::from(SERVICE_STATE), |dir| dir.join("sluice"))
+}
+
+/// Whether a folder belongs to the user of this process.
+fn is_own(folder: &Path) -> bool {
+    std::fs::metadata(folder).is_ok_and(|found| found.uid() == rustix::process::geteuid().as_raw())
 }
 
 /// `[worker]`
@@ -149,5 +160,19 @@ impl Log {
         };
         section.finish();
         log
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_ones_own_when_one_owns_it() {
+        let own = tempfile::tempdir().unwrap();
+        assert!(is_own(own.path()));
+        assert!(!is_own(&own.path().join("missing")));
+        // Of root, as every system has it; as root it is ours.
+        assert_eq!(is_own(Path::new("/usr")), rustix::process::geteuid().is_root());
     }
 }
