@@ -458,3 +458,33 @@ async fn the_view_shows_a_job_in_every_phase_of_its_life() {
     let answer: String = sqlx::query_scalar("select answer from sluice.results").fetch_one(&queue.pool).await.unwrap();
     assert_eq!(answer, "Paris");
 }
+
+/// A worker that runs until the work is done asks this: it must not see a job in none of the tables while it moves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_moves_between_the_tables_is_outstanding_all_the_while() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    queue.enqueue_one().await;
+    let routes = ["default".to_owned()];
+    let moving = async {
+        for _ in 0..300 {
+            let claimed = queue.claim_one(worker).await;
+            queue.settle(Settlement { parks: vec![park(&claimed, Some(in_an_hour()))], ..Settlement::default() }).await;
+            queue.pass_time().await;
+            queue.store.promote().await.unwrap();
+        }
+    };
+    let mut moving = std::pin::pin!(moving);
+    let mut looks = 0;
+    loop {
+        tokio::select! {
+            () = &mut moving => break,
+            outstanding = queue.store.outstanding(&routes) => {
+                assert!(outstanding.unwrap(), "after {looks} looks");
+                looks += 1;
+            }
+        }
+    }
+    assert!(looks > 10, "{looks} looks");
+    assert!(!queue.store.outstanding(&["other".to_owned()]).await.unwrap());
+}

@@ -218,26 +218,31 @@ impl Store {
 
     /// Whether jobs of these routes are ready, running or waiting for a retry. Jobs scheduled for later do not count,
     /// nor do those of paused routes, projects and batches.
+    ///
+    /// One statement, so one snapshot: a job that moves from one table to another meanwhile is seen in one of them.
     pub async fn outstanding(&self, routes: &[String]) -> Result<bool, StoreError> {
-        let lanes = self.lanes().await?;
-        let pauses = self.pauses().await?;
-        let paused = |kind: &str, name: &str| pauses.iter().any(|pause| pause.kind == kind && pause.name == name);
-        let ready = lanes.iter().any(|lane| {
-            routes.contains(&lane.route)
-                && !paused("route", &lane.route)
-                && !paused("project", &lane.project)
-                && !lane.batch.as_deref().is_some_and(|batch| paused("batch", batch))
-        });
-        if ready {
-            return Ok(true);
-        }
-        let busy = sqlx::query_scalar!(
-            r#"select exists (select from sluice.inflight)
-                   or exists (select from sluice.parked where reason <> 'scheduled') as "busy!""#
+        sqlx::query_scalar!(
+            r#"with recursive lane as (
+                (select flow, prio, job_id from sluice.ready order by flow, prio, job_id limit 1)
+                union all
+                select n.flow, n.prio, n.job_id
+                  from lane l cross join lateral (
+                       select r.flow, r.prio, r.job_id from sluice.ready r
+                        where (r.flow, r.prio) > (l.flow, l.prio)
+                        order by r.flow, r.prio, r.job_id limit 1) n
+            )
+            select exists (select from sluice.inflight)
+                or exists (select from sluice.parked where reason <> 'scheduled')
+                or exists (select from lane l cross join lateral (
+                                  select b.route, b.project, b.batch from sluice.job b where b.id = l.job_id limit 1) j
+                            where j.route = any ($1)
+                              and not exists (select from sluice.pause p
+                                               where (p.kind, p.name) in (('route', j.route), ('project', j.project),
+                                                                          ('batch', j.batch)))) as "busy!""#,
+            routes
         )
         .fetch_one(&self.pool)
         .await
-        .doing("looking for unfinished jobs")?;
-        Ok(busy)
+        .doing("looking for unfinished jobs")
     }
 }
