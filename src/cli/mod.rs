@@ -170,7 +170,7 @@ impl Command {
 /// Runs a command to its end. An error is printed here, and nowhere else.
 pub async fn run(cli: Cli) -> ExitCode {
     let (needs, minds_signals) = (cli.command.needs(), cli.command.minds_signals());
-    let command = perform(cli);
+    let command = Box::pin(perform(cli));
     let ended = if minds_signals { command.await } else { unless_interrupted(command).await };
     ended.unwrap_or_else(|error| failure::report(&error, needs))
 }
