@@ -79,9 +79,10 @@ impl Source {
         let Self::File(path) = self else { return Ok(()) };
         let path = path.to_string_lossy().to_lowercase();
         let ending = path.strip_suffix(".gz").unwrap_or(&path).rsplit('.').next().unwrap_or_default();
-        let first = reader.fill_buf()?.iter().find(|byte| !byte.is_ascii_whitespace());
+        let beginning = reader.fill_buf()?;
+        let first = beginning.iter().find(|byte| !byte.is_ascii_whitespace());
         // Whatever its name, a file of objects is welcome.
-        if !TABLES.contains(&ending) || matches!(first, None | Some(b'{')) {
+        if !TABLES.contains(&ending) || beginning.is_empty() || first == Some(&b'{') {
             return Ok(());
         }
         let reason = format!(
