@@ -144,4 +144,6 @@ pub struct Attempt {
     pub ended_at: Timestamp,
     /// The earliest instant at which the provider wants to be asked again.
     pub retry_at: Option<Timestamp>,
+    /// The provider said that asking again does not help (`x-should-retry: false`): its word goes before the remedy.
+    pub is_final: bool,
 }

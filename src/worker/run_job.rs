@@ -133,7 +133,8 @@ fn recall(plan: &RoutePlan, past: &PastAttempt) -> Attempt {
         // A class that a newer version wrote.
         (false, None) => Outcome::Failed(ErrorClass::ServerError),
     };
-    Attempt { rung, outcome, ended_at: past.ended_at, retry_at: past.retry_at }
+    // Whether a provider had spoken its last word is not kept: after a park it is asked once more.
+    Attempt { rung, outcome, ended_at: past.ended_at, retry_at: past.retry_at, is_final: false }
 }
 
 impl Journey {
@@ -286,7 +287,9 @@ impl Journey {
         let price = spec.model.price;
         let worst =
             || price.map_or(NanoUsd::ZERO, |price| estimate::worst_cost(&price, &spec.model.capabilities, &self.job));
-        let CallReport { result, status, request_id, first_byte_ms, total_ms, dropped, failed_usage, .. } = report;
+        let CallReport {
+            result, status, request_id, first_byte_ms, total_ms, dropped, failed_usage, should_retry, ..
+        } = report;
         let mut judged = Judged {
             outcome: Outcome::Accepted,
             failure: None,
@@ -304,6 +307,7 @@ impl Journey {
             first_byte_ms,
             total_ms,
             dropped,
+            is_final: should_retry == Some(false),
         };
         match result {
             Ok(mut answer) => {
@@ -369,7 +373,13 @@ impl Journey {
         let retry_at = hinted.and_then(|failure| failure.wait).map(|wait| ended_at + wait);
         self.spent = self.spent.zip(judged.cost).map(|(spent, cost)| spent + cost);
         self.uncertain += judged.uncertain;
-        self.history.push(Attempt { rung: Some(index), outcome: judged.outcome.clone(), ended_at, retry_at });
+        self.history.push(Attempt {
+            rung: Some(index),
+            outcome: judged.outcome.clone(),
+            ended_at,
+            retry_at,
+            is_final: judged.is_final,
+        });
         let accepted = judged.outcome == Outcome::Accepted;
         let completion = judged.answer.as_ref().filter(|_| accepted).map(|answer| {
             (answer.to_chat_completion(&spec.target.model, ended_at.0.div_euclid(1000)).to_string(), judged.repaired)
@@ -504,6 +514,7 @@ struct Judged {
     first_byte_ms: Option<i32>,
     total_ms: i32,
     dropped: Vec<String>,
+    is_final: bool,
 }
 
 /// A call that this process gave up while the provider was at it.

@@ -114,7 +114,7 @@ impl Lap {
                 continue;
             };
             lap.pause_ends = attempt.ended_at + backoff::delay(job.id, counted);
-            let enough = lap.count_failure(rung) > tries || asks_for_too_long(route, attempt);
+            let enough = lap.count_failure(rung) > tries || attempt.is_final || asks_for_too_long(route, attempt);
             if enough && route.fallback_on.contains(&class) {
                 lap.pass(rung, class);
                 if taking_part.iter().all(|&rung| lap.passed(rung).is_some()) {

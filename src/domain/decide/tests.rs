@@ -43,11 +43,11 @@ fn without(mut route: Route, classes: &[Class]) -> Route {
 }
 
 fn failed(rung: usize, class: Class) -> Attempt {
-    Attempt { rung: Some(rung), outcome: Outcome::Failed(class), ended_at: NOW, retry_at: None }
+    Attempt { rung: Some(rung), outcome: Outcome::Failed(class), ended_at: NOW, retry_at: None, is_final: false }
 }
 
 fn rejected(rung: usize, kind: SoftFailure) -> Attempt {
-    Attempt { rung: Some(rung), outcome: Outcome::Rejected(kind), ended_at: NOW, retry_at: None }
+    Attempt { rung: Some(rung), outcome: Outcome::Rejected(kind), ended_at: NOW, retry_at: None, is_final: false }
 }
 
 fn closed(reason: Closed, wait: Duration) -> RungHealth {
@@ -295,6 +295,14 @@ fn an_answer_that_its_cap_cut_is_bought_once_from_each_rung_and_no_more() {
     let (class, reason) = failure(&step).expect("both rungs have cut it");
     assert_eq!(class, Class::SoftFailure);
     assert!(reason.contains("max_tokens"), "{reason}");
+}
+
+#[test]
+fn the_providers_last_word_goes_before_the_remedy() {
+    let history = [Attempt { is_final: true, ..failed(0, Class::ServerError) }];
+    assert_eq!(next_call(&route(2), &history), Some(1));
+    // With nowhere else to go the job tries again after its pause, within its attempts.
+    assert_eq!(next_call(&route(1), &history), Some(0));
 }
 
 #[test]
@@ -674,7 +682,7 @@ impl World {
                     let (outcome, took, asked) = calls.next().expect("cycles").clone();
                     now = now + SECOND * took;
                     let retry_at = asked.map(|seconds| now + SECOND * seconds);
-                    history.push(Attempt { rung: Some(rung), outcome, ended_at: now, retry_at });
+                    history.push(Attempt { rung: Some(rung), outcome, ended_at: now, retry_at, is_final: false });
                 }
             }
         }
@@ -829,7 +837,7 @@ proptest! {
         let history: Vec<Attempt> = history
             .into_iter()
             .map(|(rung, outcome, ended_at, retry_at)| {
-                Attempt { rung, outcome, ended_at: Timestamp(ended_at), retry_at: retry_at.map(Timestamp) }
+                Attempt { rung, outcome, ended_at: Timestamp(ended_at), retry_at: retry_at.map(Timestamp), is_final: false }
             })
             .collect();
         let (now, health) = (Timestamp(now), world.health(NOW));
