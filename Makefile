@@ -14,7 +14,8 @@ demo: postgres ## see everything at once, on a private Postgres and the provider
 	$(CARGO) run --release --locked -- demo
 
 test: postgres ## all tests; they start a Postgres of their own
-	$(CARGO) test --locked
+	$(CARGO) test --locked --doc --quiet
+	$(CARGO) test --locked --lib --bins --tests
 
 lint: ## formatting, lints, licences, the systemd unit
 	$(CARGO) fmt --check
