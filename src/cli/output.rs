@@ -4,7 +4,7 @@ use super::GlobalArgs;
 use crate::domain::NanoUsd;
 use chrono::{DateTime, SecondsFormat, Utc};
 use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, Width};
 use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 use serde_json::value::RawValue;
 use std::fmt;
@@ -190,7 +190,7 @@ impl Cell {
             Self::Count(count) => grouped(*count),
             Self::Share(share) => format!("{:.1} %", share * 100.0),
             Self::Millis(millis) => shown_millis(*millis),
-            Self::Money(money) => money.to_string(),
+            Self::Money(money) => shown_money(*money),
             Self::Time(at) => at.format("%Y-%m-%d %H:%M:%S").to_string(),
             Self::Flag(flag) => if *flag { "yes" } else { "no" }.to_owned(),
         }
@@ -259,6 +259,13 @@ fn shown_millis(millis: i64) -> String {
     if millis < 1000 { format!("{millis} ms") } else { format!("{}.{:02} s", millis / 1000, millis % 1000 / 10) }
 }
 
+/// Millionths of a dollar are enough to look at; an amount below that is shown in full rather than as nothing. The other
+/// shapes have every digit.
+fn shown_money(money: NanoUsd) -> String {
+    let rounded = NanoUsd((money.0.saturating_add(if money.0 < 0 { -500 } else { 500 })) / 1000 * 1000);
+    if rounded == NanoUsd::ZERO { money.to_string() } else { rounded.to_string() }
+}
+
 /// Columns and rows, and a row of totals for people.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
@@ -297,7 +304,8 @@ impl Report {
         table
             .load_style(NOTHING.header_separator(LineStyle::none().fill('─').junction('─')))
             .set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_header(&self.columns);
+        // Words can be broken between lines, a name with underscores cannot.
+        table.set_header(self.columns.iter().map(|column| column.replace('_', " ")));
         for row in self.rows.iter().chain(&self.total) {
             table.add_row(row.iter().map(|cell| match cell {
                 // Control characters of a provider's message must not reach the terminal.
@@ -307,9 +315,14 @@ impl Report {
         }
         for (index, column) in table.column_iter_mut().enumerate() {
             // A column of numbers stays one with an odd word in it (`100000+`), and one of words with an odd number.
-            let cells = || self.rows.iter().filter_map(|row| row.get(index)).filter(|cell| **cell != Cell::Empty);
+            let rows = || self.rows.iter().chain(&self.total);
+            let cells = || rows().filter_map(|row| row.get(index)).filter(|cell| **cell != Cell::Empty);
             if cells().filter(|cell| cell.is_number()).count() * 2 > cells().count() {
                 column.set_cell_alignment(CellAlignment::Right);
+                // Half a number is none: where there is little room, words give way.
+                let widest = cells().map(|cell| cell.shown().chars().count()).max().unwrap_or(0);
+                let least = Width::Fixed(u16::try_from(widest + 2).unwrap_or(u16::MAX));
+                column.set_constraint(ColumnConstraint::LowerBoundary(least));
             }
         }
         table
@@ -394,6 +407,13 @@ mod tests {
             String::from_utf8(plain).unwrap(),
             "provider\tattempts\tcost\tp95\tnote\na, b\t1234567\t0.00015\t2340\t\n"
         );
+    }
+
+    #[test]
+    fn a_table_rounds_money_to_millionths_and_never_to_nothing() {
+        for (nanos, shown) in [(168_183_750, "$0.168184"), (1_500, "$0.000002"), (70, "$0.00000007"), (0, "$0.00")] {
+            assert_eq!(Cell::Money(NanoUsd(nanos)).shown(), shown);
+        }
     }
 
     #[test]
