@@ -213,7 +213,8 @@ async fn nonsense_failed_alone(pool: &sqlx::PgPool) {
             .unwrap();
     assert_eq!(reasons.len(), 2);
     assert!(reasons.iter().all(|(class, _)| class == "invalid_request"), "{reasons:?}");
-    assert!(reasons[1].1.contains("messages"), "{reasons:?}");
+    assert!(reasons[0].1.starts_with("request: expected"), "{reasons:?}");
+    assert!(reasons[1].1.starts_with("request.messages"), "{reasons:?}");
 }
 
 async fn the_export_is_complete(program: &Program) {
