@@ -9,6 +9,7 @@ mod claimer;
 pub mod clock;
 pub mod gate;
 mod heartbeat;
+mod held_job;
 pub mod plan;
 mod run_job;
 pub mod settler;
@@ -131,12 +132,12 @@ impl Shared {
         self.tasks.spawn(async move {
             // Given back on drop, so that a panic cannot leak the slot.
             let slot = Slot { shared: Arc::clone(&shared), fence };
-            let last_words = run_job::Panicked::of(&claimed);
+            let last_words = held_job::HeldJob::of(&claimed);
             let run = AssertUnwindSafe(run_job::run_job(Arc::clone(&shared), claimed, past, token));
             if run.catch_unwind().await.is_err() {
                 // The row would stay in this worker's hands for as long as it lives. The job's data did it, so another
                 // worker would fare no better.
-                last_words.settle(&shared).await;
+                last_words.give_up(&shared).await;
             }
             drop(slot);
         });

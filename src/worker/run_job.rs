@@ -3,6 +3,7 @@
 use super::Shared;
 use super::bucket::{Charge, Shut, closed_name};
 use super::gate::PACE;
+use super::held_job::HeldJob;
 use super::plan::{RoutePlan, RungPlan};
 use super::settler::{Item, Then};
 use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, decide};
@@ -12,7 +13,7 @@ use crate::domain::{
 };
 use crate::provider::CallReport;
 use crate::store::claim::{Claimed, PastAttempt};
-use crate::store::settle::{AttemptRow, EndingRow, Labels, ParkRow};
+use crate::store::settle::{AttemptRow, EndingRow, ParkRow};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ const GATE_REST: Duration = Duration::from_secs(10);
 struct Journey {
     shared: Arc<Shared>,
     plan: Arc<RoutePlan>,
-    claimed: ClaimedFacts,
+    claimed: HeldJob,
     request: ChatRequest,
     schema: Option<jsonschema::Validator>,
     job: Job,
@@ -45,13 +46,6 @@ struct Journey {
     /// An attempt that is over and not yet handed to the settler.
     unsettled: Option<Box<AttemptRow>>,
     last: Option<Made>,
-}
-
-/// What remains of the claim once the request is parsed.
-struct ClaimedFacts {
-    lease: crate::store::claim::Lease,
-    round: i16,
-    labels: Arc<Labels>,
 }
 
 /// The last call, as the ending needs it.
@@ -71,17 +65,16 @@ pub(super) async fn run_job(
     past: Vec<PastAttempt>,
     recalled: CancellationToken,
 ) {
-    let labels = Arc::new(Labels { route: claimed.route, project: claimed.project, batch: claimed.batch });
-    let facts = ClaimedFacts { lease: claimed.lease, round: claimed.round, labels };
+    let facts = HeldJob::of(&claimed);
     let Some(plan) = shared.plan().routes.get(&facts.labels.route).cloned() else {
         // The claimer takes only routes it knows; a reload may have removed one since.
-        return give_back(&shared, &facts, claimed.attempts, None, "unknown route").await;
+        return facts.give_back(&shared, "unknown route").await;
     };
     let (request, schema) = match ChatRequest::parse_with_schema(&claimed.request) {
         Ok(parsed) => parsed,
         Err(error) => {
             let reason = if error.field == "request" { error.to_string() } else { format!("request.{error}") };
-            return refuse(&shared, &facts, claimed.attempts, ErrorClass::InvalidRequest, reason).await;
+            return facts.refuse(&shared, reason).await;
         }
     };
     let job = Job {
@@ -568,54 +561,4 @@ fn explain_skip(why: &Skip) -> Value {
         Skip::Failed(class) => json!({ "why": "failed", "class": class.as_str() }),
         Skip::BackingOff { until } => json!({ "why": "backing_off", "until": at(*until) }),
     }
-}
-
-/// What is needed to end a job whose journey panicked: a fault of ours, which must not take the worker along.
-pub(super) struct Panicked {
-    facts: ClaimedFacts,
-    attempts: i16,
-}
-
-impl Panicked {
-    pub(super) fn of(claimed: &Claimed) -> Self {
-        let labels =
-            Labels { route: claimed.route.clone(), project: claimed.project.clone(), batch: claimed.batch.clone() };
-        let facts = ClaimedFacts { lease: claimed.lease, round: claimed.round, labels: Arc::new(labels) };
-        Self { facts, attempts: claimed.attempts }
-    }
-
-    pub(super) async fn settle(self, shared: &Shared) {
-        tracing::error!(
-            job.id = self.facts.lease.job.0,
-            "a fault in Sluice itself: the job is failed, the worker goes on"
-        );
-        let reason = "a fault in Sluice itself (a panic); please report it with the job's request".to_owned();
-        refuse(shared, &self.facts, self.attempts, ErrorClass::Abandoned, reason).await;
-    }
-}
-
-/// Ends a job that cannot be tried at all.
-async fn refuse(shared: &Shared, facts: &ClaimedFacts, attempts: i16, class: ErrorClass, reason: String) {
-    let row = EndingRow {
-        lease: facts.lease,
-        labels: Arc::clone(&facts.labels),
-        attempts,
-        target: None,
-        rung: None,
-        after_fallback: false,
-        repaired: false,
-        failure: Some((class, reason)),
-        cost: Some(NanoUsd::ZERO),
-        uncertain: NanoUsd::ZERO,
-        input_tokens: 0,
-        output_tokens: 0,
-        request_id: None,
-        response: None,
-    };
-    shared.settler.settle(Item { attempt: None, then: Then::End(Box::new(row)) }).await;
-}
-
-async fn give_back(shared: &Shared, facts: &ClaimedFacts, attempts: i16, until: Option<Timestamp>, reason: &str) {
-    let row = ParkRow { lease: facts.lease, attempts, until, reason: reason.to_owned() };
-    shared.settler.settle(Item { attempt: None, then: Then::Park(row) }).await;
 }

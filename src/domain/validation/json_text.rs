@@ -204,12 +204,11 @@ mod tests {
     }
 
     #[test]
-    fn a_text_of_brackets_takes_no_time() {
+    fn a_text_of_brackets_holds_no_json_and_is_read_in_one_go() {
         for bracket in ["[", "{", "[x", "{x}", "]", "[[[]", "{\"", "\\\""] {
             let text = bracket.repeat(1_000_000 / bracket.len());
-            let started = std::time::Instant::now();
-            let _ = find(&text, &|_| true);
-            assert!(started.elapsed().as_secs() < 10, "{bracket}");
+            // A scanner that began anew at each bracket would not come to an end here.
+            assert!(!matches!(find(&text, &|_| true), Found::Whole(_)), "{bracket}");
         }
     }
 
