@@ -19,12 +19,14 @@ mod standing;
 mod tests;
 
 use super::{Attempt, ErrorClass, Job, Patience, Route, Rung, Timestamp};
+use serde::{Deserialize, Serialize};
 use standing::{Hold, Lap, Standing};
 use std::fmt;
 use std::time::Duration;
 
 /// Why a rung cannot be called right now although it may be called later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Closed {
     /// Requests or tokens are used up, or the provider asked to wait (429 of any kind but money).
     RateLimit,

@@ -22,6 +22,7 @@ pub mod ramp;
 pub mod remedy;
 pub mod request;
 pub mod route;
+pub mod shared_bucket;
 pub mod strategy;
 pub mod timestamp;
 pub mod validation;

@@ -1,0 +1,435 @@
+//! One bucket as all worker processes share it: who holds how much of which limit.
+//!
+//! A process does not ask for leave call by call. Every fraction of a second it tells what is left of what it holds and
+//! how much it could use ([`Report`]), and is lent a slice of what the limits allow by then ([`Allotment`]), which it
+//! spends by itself. The state is a plain value that the processes pass on through the database, each step by
+//! compare-and-swap, so that this module has all of the protocol and none of the traffic.
+//!
+//! Guarantees, as far as the processes keep to it (spend no more than they hold, and nothing of a slice that is older
+//! than [`LEASE`]):
+//! - What is lent and what is left are together never more than the burst; nothing comes back beyond that. So in any
+//!   time no more is spent than the burst and what came back in that time, however many processes there are.
+//! - What a process holds when it dies is lost, and nothing else: after [`LEASE`] the others have the whole limit.
+//! - What was spent without leave (an estimate that was too low) is a debt that is paid before anything is lent.
+//! - A wait that a provider asked for makes void what is lent, and holds for all.
+//! - Where there is not enough, it goes to whoever had least so far. So large calls and small ones get along, and two
+//!   large calls that each hold half of what they need do not wait for each other.
+
+mod meter;
+mod recent;
+#[cfg(test)]
+mod tests;
+
+use super::decide::Closed;
+use super::limits::{Dimension, Heard};
+use super::{Limits, Timestamp};
+use meter::Meter;
+pub use meter::Source;
+use recent::Recent;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long a slice may be spent without a word from its holder.
+pub const LEASE: Duration = Duration::from_secs(3);
+
+/// What a process lacks is put by for it for so long after it came.
+const PUT_BY: Duration = Duration::from_millis(500);
+
+/// After a provider complained of acceleration the rate is half, and is whole again in this time.
+const SLOPE_RECOVERS_IN: Duration = Duration::from_secs(60);
+
+/// What a process has of one limit, and what it could use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stock {
+    /// Which limit.
+    pub dimension: Dimension,
+    /// The epoch in which it was lent.
+    pub epoch: u64,
+    /// Units held; negative: spent without leave.
+    pub left: i64,
+    /// How long it has held no more than that.
+    pub quiet: Duration,
+    /// Units that came back because calls took less than estimated.
+    pub refund: u64,
+    /// How long ago the first of them came back.
+    pub refund_age: Duration,
+    /// Units that the call which is next needs before it can start; 0 when none waits.
+    pub need: u64,
+    /// Units that it would like to hold.
+    pub want: u64,
+}
+
+/// A wait that a provider asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Why.
+    pub reason: Closed,
+    /// How long from now.
+    pub remaining: Duration,
+    /// The limits that are used up, and how many units of each there are when the wait is over.
+    pub drained: Vec<(Dimension, u64)>,
+    /// The provider complains of how fast the calls became more.
+    pub too_steep: bool,
+}
+
+/// What a process says when it comes for its slice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Of each limit that it knows of.
+    pub stocks: Vec<Stock>,
+    /// Calls that run.
+    pub running: u32,
+    /// Calls that run or could.
+    pub slots_wanted: u32,
+    /// What the provider asked for since the last report.
+    pub wait: Option<Wait>,
+    /// Refusals (429) since the last report.
+    pub refused: u64,
+    /// What the provider told of its limits since the last report.
+    pub heard: Vec<Heard>,
+}
+
+/// A bucket that is shut for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gate {
+    /// Why.
+    pub reason: Closed,
+    /// Since when without a break.
+    pub since: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
+}
+
+/// What a process may do until it comes again, at most for [`LEASE`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allotment {
+    /// The state is from then, by the database's clock.
+    pub now: Timestamp,
+    /// Each limit.
+    pub slices: Vec<Slice>,
+    /// Calls that it may run at once; `None`: no limit.
+    pub slots: Option<u32>,
+    /// The wait that is on.
+    pub gate: Option<Gate>,
+    /// Processes that want something of this bucket, this one included if it does.
+    pub sharers: u32,
+}
+
+/// A process's part of one limit, and how the limit stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Which limit.
+    pub dimension: Dimension,
+    /// The epoch in which it is lent.
+    pub epoch: u64,
+    /// What the process holds now; not what it got in addition.
+    pub held: u64,
+    /// What nobody holds; negative while in debt.
+    pub level: i64,
+    /// What all hold together.
+    pub outstanding: u64,
+    /// What can be held and left together, at most. A call that needs more never fits.
+    pub capacity: u64,
+    /// Nanoseconds in which a unit comes back.
+    pub interval: u64,
+}
+
+/// What one process holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Share {
+    /// Its slice is void from then on.
+    until: Timestamp,
+    holdings: BTreeMap<String, Holding>,
+    slots: u32,
+    slots_wanted: u32,
+    hungry: bool,
+    #[serde(skip)]
+    is_new: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Holding {
+    held: u64,
+    /// What it would like to have in addition.
+    lacks: u64,
+    /// What it spent in all since it came, counted from where the others were then: who had least is first.
+    had: u64,
+}
+
+/// The rate is lowered since `since`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Slope {
+    since: Timestamp,
+}
+
+/// The bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedBucket {
+    /// The last report's time; time never goes back here, whatever the clock does.
+    at: Timestamp,
+    /// The youngest process whose configuration was taken over.
+    configured_by: i64,
+    meters: Vec<Meter>,
+    concurrency: Option<u32>,
+    shares: BTreeMap<i64, Share>,
+    gate: Option<Gate>,
+    slope: Option<Slope>,
+    refused: Recent,
+}
+
+impl SharedBucket {
+    /// Takes a process's report and gives it its slice. Pure and total.
+    ///
+    /// `worker` tells the processes apart and rises with their age: the configuration (`limits`) of the youngest counts.
+    pub fn exchange(&mut self, worker: i64, limits: &Limits, report: &Report, now: Timestamp) -> Allotment {
+        let now = now.max(self.at);
+        self.at = now;
+        self.gate = self.gate.filter(|gate| gate.until > now);
+        self.configure(worker, limits, now);
+        let permille = self.permille(now);
+        self.refill(permille, now);
+        let before = self.shares.len();
+        self.shares.retain(|_, share| share.until > now);
+        if self.shares.len() < before {
+            // Nobody knows when the dead spent what they held.
+            self.meters.iter_mut().for_each(|meter| meter.spent_since(now));
+        }
+        for heard in &report.heard {
+            self.hear(heard, now);
+        }
+        self.refused.add(i64::try_from(report.refused).unwrap_or(i64::MAX), now);
+
+        let mut share = self.shares.remove(&worker).unwrap_or_else(|| Share { is_new: true, ..Share::default() });
+        share.until = now + LEASE;
+        for index in 0..self.meters.len() {
+            self.take_back(index, permille, &mut share, report, now);
+        }
+        if let Some(wait) = &report.wait {
+            self.shut(wait, &mut share, now);
+        }
+        share.hungry = report.slots_wanted > report.running || report.stocks.iter().any(|stock| stock.need > 0);
+        for index in 0..self.meters.len() {
+            self.lend(index, worker, &mut share, report, now);
+        }
+        share.is_new = false;
+        let slots = self.concurrency.map(|limit| self.lend_slots(limit, worker, &mut share, report));
+        let idle = share.slots == 0 && !share.hungry && share.holdings.values().all(|holding| holding.held == 0);
+        let slices = (0..self.meters.len()).filter_map(|index| self.slice(index, &share)).collect();
+        if !idle {
+            self.shares.insert(worker, share);
+        }
+        let sharers = self.shares.values().filter(|share| share.hungry).count();
+        Allotment { now, slices, slots, gate: self.gate, sharers: u32::try_from(sharers).unwrap_or(u32::MAX) }
+    }
+
+    /// Whether a report would change anything but the time: if not, the state need not be written.
+    #[must_use]
+    pub fn is_open_to_all(&self) -> bool {
+        self.meters.is_empty() && self.concurrency.is_none()
+    }
+
+    fn configure(&mut self, worker: i64, limits: &Limits, now: Timestamp) {
+        if worker < self.configured_by {
+            return;
+        }
+        self.configured_by = worker;
+        self.concurrency = limits.concurrency;
+        self.meters.retain_mut(|meter| {
+            let rate = limits.rates.iter().find(|rate| rate.dimension() == meter.dimension);
+            meter.configure(rate)
+        });
+        for rate in &limits.rates {
+            if !self.meters.iter().any(|meter| meter.dimension == rate.dimension()) {
+                self.meters.push(Meter::configured(rate, now));
+            }
+        }
+    }
+
+    fn hear(&mut self, heard: &Heard, now: Timestamp) {
+        let found = self.meters.iter().position(|meter| meter.dimension == heard.dimension);
+        match (found, heard.limit) {
+            (Some(index), limit) => {
+                let outstanding = self.outstanding(index);
+                let Some(meter) = self.meters.get_mut(index) else { return };
+                if let Some(limit) = limit {
+                    meter.hear(limit, heard.remaining, outstanding);
+                }
+                meter.level = meter.level.saturating_sub(i64::try_from(heard.excess).unwrap_or(i64::MAX));
+            }
+            (None, Some(limit)) => {
+                let remaining = heard.remaining.unwrap_or(limit);
+                self.meters.push(Meter::learned(heard.dimension, limit, remaining, now));
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// How much of the rate comes back now, in thousandths.
+    fn permille(&mut self, now: Timestamp) -> u64 {
+        let Some(Slope { since }) = self.slope else { return 1_000 };
+        let passed = since.until(now);
+        if passed >= SLOPE_RECOVERS_IN {
+            self.slope = None;
+            return 1_000;
+        }
+        let recovered = passed.as_millis() * 500 / SLOPE_RECOVERS_IN.as_millis().max(1);
+        500 + u64::try_from(recovered).unwrap_or(500)
+    }
+
+    fn refill(&mut self, permille: u64, now: Timestamp) {
+        for index in 0..self.meters.len() {
+            let outstanding = self.outstanding(index);
+            if let Some(meter) = self.meters.get_mut(index) {
+                meter.refill(outstanding, permille, now);
+            }
+        }
+    }
+
+    fn outstanding(&self, index: usize) -> i64 {
+        let Some(name) = self.meters.get(index).map(|meter| meter.dimension.to_string()) else { return 0 };
+        let held = self.shares.values().filter_map(|share| share.holdings.get(&name));
+        i64::try_from(held.fold(0_u64, |sum, holding| sum.saturating_add(holding.held))).unwrap_or(i64::MAX)
+    }
+
+    /// Settles what a process held: what is gone was spent, what it does not want goes back.
+    fn take_back(&mut self, index: usize, permille: u64, share: &mut Share, report: &Report, now: Timestamp) {
+        let others = self.outstanding(index);
+        let Some(meter) = self.meters.get_mut(index) else { return };
+        let holding = share.holdings.entry(meter.dimension.to_string()).or_default();
+        let before = i64::try_from(holding.held).unwrap_or(i64::MAX);
+        let Some(stock) = report.stocks.iter().find(|stock| stock.dimension == meter.dimension) else {
+            // It does not know of this limit yet, so it holds nothing of it.
+            holding.held = 0;
+            return;
+        };
+        let is_void = stock.epoch != meter.epoch;
+        let left = stock.left;
+        let spent = before.saturating_sub(left);
+        meter.spent.add(spent, now);
+        if spent > 0 {
+            meter.spent_since(now - stock.quiet);
+        }
+        // A void slice goes back whole.
+        let want = if is_void { 0 } else { i64::try_from(stock.want).unwrap_or(i64::MAX) };
+        let kept = left.clamp(0, want);
+        holding.held = u64::try_from(kept).unwrap_or(0);
+        holding.had = holding.had.saturating_add(u64::try_from(spent).unwrap_or(0));
+        holding.lacks = 0;
+        let room = meter.capacity().saturating_sub(others).saturating_sub(kept);
+        meter.level = meter.level.saturating_add(left.saturating_sub(kept)).min(room);
+        meter.refill(others.saturating_add(kept), permille, now);
+        if stock.refund > 0 {
+            meter.spent.add(i64::try_from(stock.refund).unwrap_or(i64::MAX).saturating_neg(), now);
+            meter.refund(stock.refund, now - stock.refund_age, others.saturating_add(kept));
+        }
+    }
+
+    /// Lends what can be lent, first to those who had least.
+    fn lend(&mut self, index: usize, worker: i64, share: &mut Share, report: &Report, now: Timestamp) {
+        let shut = self.gate.is_some();
+        let Some(meter) = self.meters.get_mut(index) else { return };
+        let Some(stock) = report.stocks.iter().find(|stock| stock.dimension == meter.dimension) else { return };
+        let name = meter.dimension.to_string();
+        // Whoever has not come for a while may be stalled: it keeps what it holds, but nothing is put by for it.
+        let others: Vec<(i64, Holding)> = self
+            .shares
+            .iter()
+            .filter(|(_, other)| now + LEASE < other.until + PUT_BY)
+            .filter_map(|(who, other)| Some((*who, *other.holdings.get(&name)?)))
+            .collect();
+        let holding = share.holdings.entry(name).or_default();
+        let need = stock.need.min(u64::try_from(meter.capacity()).unwrap_or(0));
+        if share.is_new {
+            // Nobody saves up for later by having stayed away.
+            let least = others.iter().map(|(_, other)| other.had).min().unwrap_or(0);
+            holding.had = holding.had.max(least);
+        }
+        // What those lack who had less is theirs.
+        let rank = (holding.had, worker);
+        let reserved = others
+            .iter()
+            .filter(|(who, other)| (other.had, *who) < rank)
+            .fold(0_u64, |sum, (_, other)| sum.saturating_add(other.lacks));
+        let free = u64::try_from(meter.level).unwrap_or(0).saturating_sub(reserved);
+        let lacking = need.saturating_sub(holding.held);
+        // Half of what a call needs helps nobody, except for the first, who gets the rest next.
+        if !shut && (reserved == 0 || free >= lacking) {
+            let granted = free.min(stock.want.max(need).saturating_sub(holding.held));
+            meter.level = meter.level.saturating_sub(i64::try_from(granted).unwrap_or(0));
+            holding.held = holding.held.saturating_add(granted);
+        }
+        holding.lacks = stock.want.max(need).saturating_sub(holding.held);
+    }
+
+    /// Lends places for calls: an equal part to each, and what one does not want to the others.
+    fn lend_slots(&self, limit: u32, worker: i64, share: &mut Share, report: &Report) -> u32 {
+        let mut wanted: Vec<(i64, u32)> =
+            self.shares.iter().map(|(other, share)| (*other, share.slots_wanted)).collect();
+        wanted.push((worker, report.slots_wanted));
+        let fair = fair_part(limit, worker, wanted);
+        let others = self.shares.values().fold(0_u32, |sum, share| sum.saturating_add(share.slots));
+        share.slots_wanted = report.slots_wanted;
+        // Calls that run cannot be taken back, so who has more than its part gives it up as they end.
+        share.slots = if share.slots > fair || report.running > fair {
+            report.running.max(fair).min(share.slots.max(report.running))
+        } else {
+            fair.min(limit.saturating_sub(others)).max(report.running)
+        };
+        share.slots
+    }
+
+    /// Shuts the bucket for all, and drains what is used up. A wait that is on already is never shortened.
+    fn shut(&mut self, wait: &Wait, own: &mut Share, now: Timestamp) {
+        let until = now + wait.remaining;
+        let since = self.gate.map_or(now, |gate| gate.since);
+        if self.gate.is_none_or(|gate| gate.until < until) {
+            self.gate = Some(Gate { reason: wait.reason, since, until });
+        }
+        if wait.too_steep {
+            self.slope = Some(Slope { since: until });
+        }
+        for (dimension, units) in &wait.drained {
+            let Some(index) = self.meters.iter().position(|meter| meter.dimension == *dimension) else { continue };
+            // The others may spend what they hold until they hear of it.
+            let outstanding = self.outstanding(index);
+            let Some(meter) = self.meters.get_mut(index) else { continue };
+            meter.drain(until, *units, outstanding);
+            if let Some(holding) = own.holdings.get_mut(&dimension.to_string()) {
+                holding.held = 0;
+            }
+        }
+    }
+
+    fn slice(&self, index: usize, own: &Share) -> Option<Slice> {
+        let meter = self.meters.get(index)?;
+        let held = own.holdings.get(&meter.dimension.to_string()).map_or(0, |holding| holding.held);
+        let others = u64::try_from(self.outstanding(index)).unwrap_or(0);
+        Some(Slice {
+            dimension: meter.dimension,
+            epoch: meter.epoch,
+            held,
+            level: meter.level,
+            outstanding: others.saturating_add(held),
+            capacity: u64::try_from(meter.capacity()).unwrap_or(0),
+            interval: meter.interval(),
+        })
+    }
+}
+
+/// The part of `limit` that is one's own when each gets the same, and what some do not want goes to the others.
+fn fair_part(limit: u32, worker: i64, mut wanted: Vec<(i64, u32)>) -> u32 {
+    wanted.sort_by_key(|(who, wants)| (*wants, *who));
+    let mut left = limit;
+    let mut sharers = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
+    for (who, wants) in wanted {
+        // Rounded up, so that a small limit goes to some rather than to nobody.
+        let part = left.div_ceil(sharers.max(1)).min(wants);
+        if who == worker {
+            return part;
+        }
+        left = left.saturating_sub(part);
+        sharers = sharers.saturating_sub(1);
+    }
+    0
+}

@@ -1,0 +1,229 @@
+//! One limit of a shared bucket: its level, and how that comes back with time.
+
+use super::recent::Recent;
+use crate::domain::Timestamp;
+use crate::domain::limits::{DAY, Dimension, Rate};
+use serde::{Deserialize, Serialize};
+
+/// Calls do not arrive in the order and at the distance at which they were sent, so that a provider may see a little
+/// more than the rate for a moment. So much of the rate is held back from the burst for it.
+const JITTER_MS: u64 = 25;
+/// … but not more than this part of the burst.
+const JITTER_AT_MOST: u64 = 50;
+
+/// Where a limit comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The configuration.
+    Configured,
+    /// The provider's headers, where nothing is configured or where they say less.
+    Learned,
+}
+
+/// An amount per window, and how much may go at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Allowance {
+    pub amount: u64,
+    pub burst: u64,
+}
+
+/// One limit. All amounts are whole units.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Meter {
+    pub dimension: Dimension,
+    configured: Option<Allowance>,
+    learned: Option<Allowance>,
+    /// What nobody has leased; negative while in debt.
+    pub level: i64,
+    /// Up to when the level counts what has come back, in nanoseconds since the epoch. After a wait that the provider
+    /// asked for it lies ahead: nothing comes back until then.
+    at: i64,
+    /// Nothing comes back because of what is lent. Perhaps that was spent long ago and only its holder knows: until it
+    /// says so, `at` stays where it is.
+    stalled: bool,
+    /// When it was last full, as far as is known.
+    full_at: Timestamp,
+    /// Rises when everything that is leased becomes void.
+    pub epoch: u64,
+    pub spent: Recent,
+}
+
+fn nanos(now: Timestamp) -> i64 {
+    now.0.saturating_mul(1_000_000)
+}
+
+fn signed(units: u64) -> i64 {
+    i64::try_from(units).unwrap_or(i64::MAX)
+}
+
+impl Meter {
+    fn new(dimension: Dimension, now: Timestamp) -> Self {
+        Self {
+            dimension,
+            configured: None,
+            learned: None,
+            level: 0,
+            at: nanos(now),
+            stalled: false,
+            full_at: now,
+            epoch: 0,
+            spent: Recent::default(),
+        }
+    }
+
+    /// A full one, as configured.
+    pub(super) fn configured(rate: &Rate, now: Timestamp) -> Self {
+        let mut meter = Self::new(rate.dimension(), now);
+        meter.configured = Some(Allowance { amount: rate.amount.max(1), burst: rate.burst.max(1) });
+        meter.level = meter.capacity();
+        meter
+    }
+
+    /// One that a provider told of, with what it says is left.
+    pub(super) fn learned(dimension: Dimension, limit: u64, remaining: u64, now: Timestamp) -> Self {
+        let mut meter = Self::new(dimension, now);
+        meter.learned = Some(Allowance { amount: limit.max(1), burst: limit.max(1) });
+        meter.level = signed(remaining).min(meter.capacity());
+        meter
+    }
+
+    fn allowance(&self) -> Allowance {
+        match (self.configured, self.learned) {
+            (Some(configured), Some(learned)) if learned.amount < configured.amount => {
+                Allowance { amount: learned.amount, burst: configured.burst.min(learned.burst) }
+            }
+            (Some(configured), _) => configured,
+            (None, Some(learned)) => learned,
+            // Not reached: a meter has one of them.
+            (None, None) => Allowance { amount: 1, burst: 1 },
+        }
+    }
+
+    pub(super) fn source(&self) -> Source {
+        match (self.configured, self.learned) {
+            (Some(configured), Some(learned)) if learned.amount < configured.amount => Source::Learned,
+            (Some(_), _) => Source::Configured,
+            (None, _) => Source::Learned,
+        }
+    }
+
+    pub(super) fn amount(&self) -> u64 {
+        self.allowance().amount
+    }
+
+    /// Nanoseconds in which one unit comes back; rounded up, so that the rate is never higher than allowed.
+    pub(super) fn interval(&self) -> u64 {
+        self.dimension.seconds.saturating_mul(1_000_000_000).div_ceil(self.amount()).max(1)
+    }
+
+    /// Whether it is whole again at midnight rather than bit by bit. What vendors mean by "per day" where nobody says
+    /// otherwise; headers that tell when it is whole again do say otherwise.
+    pub(super) fn is_daily(&self) -> bool {
+        self.dimension.seconds == DAY && self.configured.is_some()
+    }
+
+    /// What can be leased and left together, at most.
+    pub(super) fn capacity(&self) -> i64 {
+        let burst = self.allowance().burst;
+        if self.is_daily() {
+            return signed(burst);
+        }
+        let jitter = (JITTER_MS * 1_000_000).div_ceil(self.interval()).min(burst / JITTER_AT_MOST);
+        signed(burst - jitter)
+    }
+
+    /// The configuration says so now; `None`: it does not name this limit any more. What was used stays used.
+    /// Returns whether anything is left that limits.
+    pub(super) fn configure(&mut self, rate: Option<&Rate>) -> bool {
+        let configured = rate.map(|rate| Allowance { amount: rate.amount.max(1), burst: rate.burst.max(1) });
+        if configured != self.configured {
+            self.retune(|meter| meter.configured = configured);
+        }
+        self.configured.is_some() || self.learned.is_some()
+    }
+
+    /// The provider says so now. What was used stays used, unless the provider says that more is left.
+    pub(super) fn hear(&mut self, limit: u64, remaining: Option<u64>, outstanding: i64) {
+        let learned = Some(Allowance { amount: limit.max(1), burst: limit.max(1) });
+        if learned == self.learned {
+            return;
+        }
+        let before = self.allowance();
+        self.retune(|meter| meter.learned = learned);
+        if self.allowance() != before
+            && let Some(remaining) = remaining
+        {
+            self.level = self.level.max(signed(remaining).min(self.capacity()).saturating_sub(outstanding));
+        }
+    }
+
+    fn retune(&mut self, change: impl FnOnce(&mut Self)) {
+        let before = self.capacity();
+        change(self);
+        self.level = self.level.saturating_add(self.capacity().saturating_sub(before));
+    }
+
+    /// Counts what has come back by `now`. What is leased (`outstanding`) leaves less room for it.
+    ///
+    /// `permille` of the rate comes back: less than 1,000 while the slope is lowered.
+    pub(super) fn refill(&mut self, outstanding: i64, permille: u64, now: Timestamp) {
+        let (today, now) = (now, nanos(now));
+        if now <= self.at {
+            return;
+        }
+        let room = self.capacity().saturating_sub(outstanding);
+        if self.is_daily() {
+            let day = signed(DAY).saturating_mul(1_000_000_000);
+            if now.div_euclid(day) != self.at.div_euclid(day) {
+                self.level = room;
+                self.full_at = today;
+            }
+            self.at = now;
+            return;
+        }
+        let interval = signed(self.interval().saturating_mul(1_000) / permille.max(1)).max(1);
+        let back = now.saturating_sub(self.at) / interval;
+        let missing = room.saturating_sub(self.level).max(0);
+        self.stalled = false;
+        if back < missing {
+            self.level = self.level.saturating_add(back);
+            self.at = self.at.saturating_add(back.saturating_mul(interval));
+        } else {
+            self.level = self.level.saturating_add(missing);
+            self.full_at = today;
+            if outstanding > 0 {
+                self.stalled = true;
+                self.at = self.at.saturating_add(missing.saturating_mul(interval));
+            } else {
+                // Full: what came back beyond that is nobody's.
+                self.at = now;
+            }
+        }
+    }
+
+    /// What was lent is spent since `since`, at the latest: from then on there was room for more to come back.
+    pub(super) fn spent_since(&mut self, since: Timestamp) {
+        if self.stalled {
+            self.at = self.at.max(nanos(since));
+        }
+    }
+
+    /// Gives back what calls took less than estimated, known since `since`. What comes back before the bucket was last
+    /// full is too late to be of use, as it is at the provider.
+    pub(super) fn refund(&mut self, units: u64, since: Timestamp, outstanding: i64) {
+        if since > self.full_at {
+            let room = self.capacity().saturating_sub(outstanding);
+            self.level = self.level.saturating_add(signed(units)).min(room.max(self.level));
+        }
+    }
+
+    /// Empties it until `until`, when exactly `units` are there and the rest comes back bit by bit, so that nobody
+    /// stampedes: what is lent (`outstanding`) is void, and counts as spent until it is given back.
+    pub(super) fn drain(&mut self, until: Timestamp, units: u64, outstanding: i64) {
+        self.epoch = self.epoch.saturating_add(1);
+        let there = signed(units).min(self.capacity()).saturating_sub(outstanding);
+        self.level = self.level.min(there);
+        self.at = self.at.max(nanos(until));
+    }
+}

@@ -1,0 +1,627 @@
+//! The protocol between processes that live, stall and die in any order, beside a provider that counts for itself.
+#![expect(clippy::cast_precision_loss, reason = "the provider's model is in floating point, for small numbers")]
+
+use super::*;
+use crate::domain::{Rate, Unit};
+use proptest::prelude::*;
+
+const EPOCH: i64 = 1_800_000_000_000;
+const REQUESTS: Dimension = Dimension { unit: Unit::Requests, seconds: 60 };
+
+fn limits(per_minute: u64, burst: u64) -> Limits {
+    let rate = Rate { unit: Unit::Requests, amount: per_minute, per: Duration::from_secs(60), burst };
+    Limits { rates: vec![rate], concurrency: None }
+}
+
+fn at(ms: i64) -> Timestamp {
+    Timestamp(EPOCH + ms)
+}
+
+fn stock(epoch: u64, left: i64, need: u64, want: u64) -> Report {
+    let quiet = Duration::ZERO;
+    Report {
+        stocks: vec![Stock {
+            dimension: REQUESTS,
+            epoch,
+            left,
+            quiet,
+            refund: 0,
+            refund_age: Duration::ZERO,
+            need,
+            want,
+        }],
+        ..Report::default()
+    }
+}
+
+/// A process that only asks and tells: what it has is written down here.
+#[derive(Clone, Debug)]
+struct Process {
+    id: i64,
+    limits: Limits,
+    epoch: u64,
+    held: i64,
+    spent_at: i64,
+    refund: u64,
+    refunded_at: i64,
+    /// Its slice is void from then on, by its own clock.
+    lease_until: i64,
+    shut_until: i64,
+}
+
+impl Process {
+    fn new(id: i64, limits: &Limits) -> Self {
+        Self {
+            id,
+            limits: limits.clone(),
+            epoch: 0,
+            held: 0,
+            spent_at: 0,
+            refund: 0,
+            refunded_at: 0,
+            lease_until: 0,
+            shut_until: 0,
+        }
+    }
+
+    fn exchange(&mut self, bucket: &mut SharedBucket, need: u64, want: u64, now: i64) -> Allotment {
+        if now >= self.lease_until {
+            self.held = self.held.min(0);
+        }
+        let mut report = stock(self.epoch, self.held, need, want);
+        report.stocks[0].quiet = self.quiet(now);
+        let allotment = bucket.exchange(self.id, &self.limits, &report, at(now));
+        self.take(&allotment, now);
+        allotment
+    }
+
+    fn take(&mut self, allotment: &Allotment, asked: i64) {
+        let slice = allotment.slices[0];
+        self.epoch = slice.epoch;
+        self.held = i64::try_from(slice.held).unwrap();
+        self.lease_until = asked + i64::try_from(LEASE.as_millis()).unwrap();
+        self.shut_until = allotment.gate.map_or(0, |gate| gate.until.0 - EPOCH);
+    }
+
+    fn quiet(&self, now: i64) -> Duration {
+        Duration::from_millis(u64::try_from(now - self.spent_at).unwrap())
+    }
+
+    /// Spends what it may of `calls`.
+    fn spend(&mut self, calls: i64, now: i64) -> i64 {
+        if now >= self.lease_until || now < self.shut_until {
+            return 0;
+        }
+        let spent = calls.min(self.held).max(0);
+        self.held -= spent;
+        if spent > 0 {
+            self.spent_at = now;
+        }
+        spent
+    }
+}
+
+#[test]
+fn one_process_that_wants_everything_gets_everything_at_once_and_then_the_rate() {
+    let (mut bucket, mut one) = (SharedBucket::default(), Process::new(1, &limits(1_200, 1_200)));
+    one.exchange(&mut bucket, 1, 10_000, 0);
+    // 20 a second; a fortieth of a second is held back.
+    assert_eq!(one.held, 1_199);
+    let mut spent = one.spend(10_000, 0);
+    for step in 1..=40 {
+        one.exchange(&mut bucket, 1, 10_000, step * 250);
+        spent += one.spend(10_000, step * 250);
+    }
+    assert_eq!(spent, 1_199 + 200);
+}
+
+#[test]
+fn an_idle_process_holds_nothing_and_a_busy_one_gets_it_all() {
+    let limits = limits(600, 600);
+    let mut bucket = SharedBucket::default();
+    let (mut one, mut two) = (Process::new(1, &limits), Process::new(2, &limits));
+    one.exchange(&mut bucket, 1, 400, 0);
+    assert_eq!(one.held, 400);
+    // It has no more work: what it holds goes back and to the other.
+    one.exchange(&mut bucket, 0, 0, 100);
+    assert_eq!(one.held, 0);
+    assert_eq!(bucket.shares.len(), 0);
+    two.exchange(&mut bucket, 1, 1_000, 200);
+    assert_eq!(two.held, 599);
+}
+
+#[test]
+fn what_a_dead_process_holds_is_lost_and_nothing_else() {
+    let limits = limits(600, 600);
+    let mut bucket = SharedBucket::default();
+    let (mut one, mut two) = (Process::new(1, &limits), Process::new(2, &limits));
+    one.exchange(&mut bucket, 1, 500, 0);
+    two.exchange(&mut bucket, 1, 10_000, 10);
+    assert_eq!(two.spend(10_000, 10), 99);
+    // The first is dead. The second has the whole rate, ten a second, from the first moment on …
+    two.exchange(&mut bucket, 1, 10_000, 1_010);
+    assert_eq!(two.spend(10_000, 1_010), 10);
+    // … and after the lease and a rest the whole burst.
+    two.exchange(&mut bucket, 0, 0, 1_100);
+    two.exchange(&mut bucket, 1, 10_000, 3_100);
+    two.exchange(&mut bucket, 0, 0, 3_200);
+    two.exchange(&mut bucket, 1, 10_000, 70_000);
+    assert_eq!(two.held, 599);
+}
+
+#[test]
+fn what_was_spent_without_leave_is_paid_before_anything_is_lent() {
+    let (mut bucket, mut one) = (SharedBucket::default(), Process::new(1, &limits(600, 100)));
+    one.exchange(&mut bucket, 1, 1_000, 0);
+    one.spend(1_000, 0);
+    one.held -= 50;
+    one.exchange(&mut bucket, 1, 10, 0);
+    assert_eq!(one.held, 0);
+    one.exchange(&mut bucket, 1, 10, 4_900);
+    assert_eq!(one.held, 0);
+    one.exchange(&mut bucket, 1, 10, 5_100);
+    assert_eq!(one.held, 1);
+}
+
+#[test]
+fn a_wait_holds_for_all_and_makes_void_what_is_lent() {
+    let limits = limits(600, 600);
+    let mut bucket = SharedBucket::default();
+    let (mut one, mut two) = (Process::new(1, &limits), Process::new(2, &limits));
+    one.exchange(&mut bucket, 1, 100, 0);
+    two.exchange(&mut bucket, 1, 100, 0);
+    let mut report = stock(one.epoch, 100, 1, 100);
+    report.wait = Some(Wait {
+        reason: Closed::RateLimit,
+        remaining: Duration::from_hours(10),
+        drained: vec![(REQUESTS, 1)],
+        too_steep: false,
+    });
+    let told = bucket.exchange(1, &limits, &report, at(1_000));
+    let until = at(1_000 + 36_000_000);
+    assert_eq!(told.gate, Some(Gate { reason: Closed::RateLimit, since: at(1_000), until }));
+    // A shorter wait shortens nothing.
+    report.wait.as_mut().unwrap().remaining = Duration::from_secs(1);
+    assert_eq!(bucket.exchange(1, &limits, &report, at(1_100)).gate.map(|gate| gate.until), Some(until));
+    let told = two.exchange(&mut bucket, 1, 100, 1_200);
+    assert_eq!((two.held, told.gate.map(|gate| gate.until)), (0, Some(until)));
+    // When it opens there is one, and then ten a second: no stampede.
+    let open = 36_001_000;
+    two.exchange(&mut bucket, 1, 100, open);
+    assert_eq!(two.spend(100, open), 1);
+    two.exchange(&mut bucket, 1, 100, open + 1_000);
+    assert_eq!(two.spend(100, open + 1_000), 10);
+}
+
+#[test]
+fn after_a_complaint_of_acceleration_the_rate_is_half_and_recovers() {
+    let limits = limits(6_000, 1_000);
+    let (mut bucket, mut one) = (SharedBucket::default(), Process::new(1, &limits));
+    one.exchange(&mut bucket, 1, 10, 0);
+    let mut report = stock(one.epoch, 0, 1, 10_000);
+    let drained = vec![(REQUESTS, 0)];
+    report.wait = Some(Wait { reason: Closed::RateLimit, remaining: Duration::from_secs(1), drained, too_steep: true });
+    bucket.exchange(1, &limits, &report, at(0));
+    let mut in_a_second = |from: i64| {
+        one.exchange(&mut bucket, 1, 10_000, from);
+        one.spend(10_000, from);
+        let mut spent = 0;
+        for step in 1..=10 {
+            one.exchange(&mut bucket, 1, 10_000, from + step * 100);
+            spent += one.spend(10_000, from + step * 100);
+        }
+        spent
+    };
+    let (first, middle, whole) = (in_a_second(1_000), in_a_second(31_000), in_a_second(62_000));
+    assert!((49..=52).contains(&first), "{first}");
+    assert!((74..=77).contains(&middle), "{middle}");
+    assert_eq!(whole, 100);
+}
+
+#[test]
+fn two_large_calls_do_not_wait_for_each_other_and_small_ones_do_not_overtake_for_ever() {
+    let limits = limits(6_000, 1_000);
+    let mut bucket = SharedBucket::default();
+    let (mut one, mut two, mut three) = (Process::new(1, &limits), Process::new(2, &limits), Process::new(3, &limits));
+    let large = 900;
+    let (mut first, mut second, mut small) = (0, 0, 0);
+    for step in 0..600 {
+        let now = step * 100;
+        for (process, done) in [(&mut one, &mut first), (&mut two, &mut second)] {
+            process.exchange(&mut bucket, large, large, now);
+            if process.held >= 900 {
+                *done += process.spend(900, now) / 900;
+            }
+        }
+        three.exchange(&mut bucket, 1, 50, now);
+        small += three.spend(50, now);
+    }
+    // 7,000 in a minute: about a third each, and nobody nothing.
+    assert!(first >= 2 && second >= 2, "{first} and {second}");
+    assert!(small >= 500, "{small}");
+    let in_hand = one.held + two.held + three.held;
+    let all = 900 * (first + second) + small + in_hand;
+    assert!(all >= 6_900, "{first}, {second}, {small} and {in_hand}: capacity is lost");
+}
+
+#[test]
+fn a_days_allowance_is_whole_again_at_midnight_and_not_before() {
+    let day = 86_400_000;
+    let midnight = EPOCH.div_euclid(day) * day + day - EPOCH;
+    let rate = Rate { unit: Unit::Requests, amount: 1_000, per: Duration::from_hours(24), burst: 1_000 };
+    let limits = Limits { rates: vec![rate], concurrency: None };
+    let dimension = rate.dimension();
+    let report = |left, want| Report {
+        stocks: vec![Stock {
+            dimension,
+            epoch: 0,
+            left,
+            quiet: Duration::ZERO,
+            refund: 0,
+            refund_age: Duration::ZERO,
+            need: 1,
+            want,
+        }],
+        ..Report::default()
+    };
+    let mut bucket = SharedBucket::default();
+    let mut held = |left, want, now| bucket.exchange(1, &limits, &report(left, want), at(now)).slices[0].held;
+    assert_eq!(held(0, 1_000, 0), 1_000);
+    assert_eq!(held(0, 1_000, 1_000), 0);
+    assert_eq!(held(0, 1_000, midnight - 1), 0);
+    assert_eq!(held(0, 2_000, midnight), 1_000);
+}
+
+#[test]
+fn a_limit_is_learned_where_none_is_configured_and_a_configured_one_is_the_ceiling() {
+    let heard = |limit, remaining, excess| Report {
+        heard: vec![Heard { dimension: REQUESTS, limit: Some(limit), remaining: Some(remaining), excess }],
+        ..stock(0, 0, 1, 10_000)
+    };
+    let mut bucket = SharedBucket::default();
+    let none = Limits::default();
+    let told = bucket.exchange(1, &none, &stock(0, 0, 1, 10), at(0));
+    assert_eq!(told.slices, []);
+    let told = bucket.exchange(1, &none, &heard(600, 500, 0), at(0));
+    assert_eq!((told.slices[0].held, told.slices[0].interval), (500, 100_000_000));
+    // The provider halves it: what was used stays used.
+    let told = bucket.exchange(1, &none, &heard(300, 0, 0), at(0));
+    assert_eq!(told.slices[0].interval, 200_000_000);
+    // Configured with less: that counts, whatever the headers say.
+    let told = bucket.exchange(2, &limits(60, 60), &heard(300, 0, 0), at(0));
+    assert_eq!((told.slices[0].interval, told.slices[0].capacity), (1_000_000_000, 59));
+    // Configured with more than the provider says: the provider knows better.
+    let told = bucket.exchange(3, &limits(6_000, 6_000), &heard(300, 0, 0), at(0));
+    assert_eq!(told.slices[0].interval, 200_000_000);
+    // A process with an older configuration changes nothing.
+    let told = bucket.exchange(1, &none, &stock(0, 0, 1, 10), at(0));
+    assert_eq!(told.slices[0].interval, 200_000_000);
+}
+
+#[test]
+fn less_than_we_believed_is_taken_off() {
+    let (mut bucket, mut one) = (SharedBucket::default(), Process::new(1, &limits(600, 600)));
+    one.exchange(&mut bucket, 1, 1, 0);
+    one.spend(1, 0);
+    let mut report = stock(0, 0, 1, 1_000);
+    report.heard = vec![Heard { dimension: REQUESTS, limit: Some(600), remaining: Some(100), excess: 498 }];
+    assert_eq!(bucket.exchange(1, &limits(600, 600), &report, at(0)).slices[0].held, 100);
+}
+
+#[test]
+fn a_new_limit_keeps_what_was_used() {
+    let mut bucket = SharedBucket::default();
+    let mut one = Process::new(1, &limits(600, 600));
+    one.exchange(&mut bucket, 1, 400, 0);
+    one.spend(400, 0);
+    one.limits = limits(1_200, 1_200);
+    one.exchange(&mut bucket, 1, 10_000, 0);
+    // 400 are used of 1,199 now.
+    assert_eq!(one.held, 799);
+}
+
+#[test]
+fn places_for_calls_are_shared_by_need() {
+    let limits = Limits { rates: Vec::new(), concurrency: Some(10) };
+    let mut bucket = SharedBucket::default();
+    let mut ask = |id, running, slots_wanted, now| {
+        let report = Report { running, slots_wanted, ..Report::default() };
+        bucket.exchange(id, &limits, &report, at(now)).slots.unwrap()
+    };
+    assert_eq!(ask(1, 0, 100, 0), 10);
+    assert_eq!(ask(2, 0, 100, 1), 0);
+    // The first gives up places as its calls end, down to its half.
+    assert_eq!(ask(1, 7, 100, 2), 7);
+    assert_eq!(ask(2, 0, 100, 3), 3);
+    assert_eq!(ask(1, 5, 100, 4), 5);
+    assert_eq!(ask(2, 3, 100, 5), 5);
+    // The first is done: the second gets all.
+    assert_eq!(ask(1, 0, 0, 6), 0);
+    assert_eq!(ask(2, 5, 100, 7), 10);
+    // The second dies: its places are free after the lease.
+    assert_eq!(ask(3, 0, 4, 8), 0);
+    assert_eq!(ask(3, 0, 4, 3_008), 4);
+}
+
+#[test]
+fn the_state_survives_being_written_down() {
+    let mut bucket = SharedBucket::default();
+    let mut one = Process::new(1, &limits(600, 600));
+    one.exchange(&mut bucket, 1, 400, 0);
+    let text = serde_json::to_string(&bucket).unwrap();
+    assert_eq!(serde_json::from_str::<SharedBucket>(&text).unwrap(), bucket);
+}
+
+/// One thing that happens among the processes.
+#[derive(Clone, Debug)]
+enum Event {
+    Pass {
+        ms: i64,
+    },
+    Exchange {
+        who: usize,
+        want: u64,
+    },
+    /// The state is written, but the process never hears of it.
+    Unheard {
+        who: usize,
+        want: u64,
+    },
+    /// The process reads, is held up, and writes only if nobody else has written meanwhile.
+    Late {
+        who: usize,
+        want: u64,
+        ms: i64,
+    },
+    Spend {
+        who: usize,
+        calls: i64,
+    },
+    /// An estimate was too high: units come back.
+    Refund {
+        who: usize,
+        units: i64,
+    },
+    Die {
+        who: usize,
+    },
+    /// The database's clock goes back, by so much for good.
+    ClockBack {
+        ms: i64,
+    },
+    Refused {
+        who: usize,
+        wait: u64,
+    },
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let who = 0_usize..4;
+    prop::collection::vec(
+        prop_oneof![
+            6 => (0_i64..700).prop_map(|ms| Event::Pass { ms }),
+            1 => (2_000_i64..9_000).prop_map(|ms| Event::Pass { ms }),
+            8 => (who.clone(), 0_u64..400).prop_map(|(who, want)| Event::Exchange { who, want }),
+            1 => (who.clone(), 0_u64..400).prop_map(|(who, want)| Event::Unheard { who, want }),
+            2 => (who.clone(), 0_u64..400, 0_i64..5_000).prop_map(|(who, want, ms)| Event::Late { who, want, ms }),
+            8 => (who.clone(), 0_i64..400).prop_map(|(who, calls)| Event::Spend { who, calls }),
+            1 => (who.clone(), 0_i64..50).prop_map(|(who, units)| Event::Refund { who, units }),
+            1 => who.clone().prop_map(|who| Event::Die { who }),
+            1 => (0_i64..2_000).prop_map(|ms| Event::ClockBack { ms }),
+            1 => (who, 0_u64..3_000).prop_map(|(who, wait)| Event::Refused { who, wait }),
+        ],
+        1..150,
+    )
+}
+
+/// Four processes, the bucket between them, and the provider's own count.
+struct World {
+    bucket: SharedBucket,
+    processes: Vec<Process>,
+    limits: Limits,
+    now: i64,
+    back: i64,
+    youngest: i64,
+    /// What the provider would let through.
+    level: f64,
+    burst: f64,
+    per_ms: f64,
+    /// What was spent since the start and not refunded.
+    spent: i64,
+}
+
+impl World {
+    fn new(per_minute: u64, burst: u64) -> Self {
+        let limits = limits(per_minute, burst);
+        Self {
+            bucket: SharedBucket::default(),
+            processes: (1..=4).map(|id| Process::new(id, &limits)).collect(),
+            limits,
+            now: 0,
+            back: 0,
+            youngest: 4,
+            level: burst as f64,
+            burst: burst as f64,
+            per_ms: per_minute as f64 / 60_000.0,
+            spent: 0,
+        }
+    }
+
+    fn pass(&mut self, ms: i64) {
+        self.now += ms;
+        self.level = self.burst.min(self.level + self.per_ms * ms as f64);
+    }
+
+    fn database_now(&self) -> Timestamp {
+        at(self.now - self.back)
+    }
+
+    fn report(&mut self, who: usize, want: u64) -> (i64, Report) {
+        let now = self.now;
+        let process = &mut self.processes[who];
+        if now >= process.lease_until {
+            process.held = process.held.min(0);
+        }
+        let left = process.held;
+        // What is not wanted is not spent any more, whether the report arrives or not.
+        process.held = left.min(i64::try_from(want).unwrap());
+        let mut report = stock(process.epoch, left, want.min(1), want);
+        report.stocks[0].quiet = process.quiet(now);
+        report.stocks[0].refund = std::mem::take(&mut process.refund);
+        report.stocks[0].refund_age = Duration::from_millis(u64::try_from(now - process.refunded_at).unwrap());
+        (process.id, report)
+    }
+
+    fn apply(&mut self, event: &Event) {
+        match *event {
+            Event::Pass { ms } => self.pass(ms),
+            Event::Exchange { who, want } => {
+                let (id, report) = self.report(who, want);
+                let told = self.bucket.exchange(id, &self.limits, &report, self.database_now());
+                self.processes[who].take_from(&told, self.now, self.back);
+            }
+            Event::Unheard { who, want } => {
+                let (id, report) = self.report(who, want);
+                self.bucket.exchange(id, &self.limits, &report, self.database_now());
+            }
+            Event::Late { who, want, ms } => {
+                // Read now, written later: the others find the state as it was, so nothing may have changed it, and
+                // the slice counts from when it was asked for.
+                let (id, report) = self.report(who, want);
+                let (asked, database_now) = (self.now, self.database_now());
+                self.pass(ms);
+                let told = self.bucket.exchange(id, &self.limits, &report, database_now);
+                self.processes[who].take_from(&told, asked, self.back);
+            }
+            Event::Spend { who, calls } => {
+                let spent = self.processes[who].spend(calls, self.now);
+                self.level -= spent as f64;
+                self.spent += spent;
+                assert!(self.level > -1e-6, "{spent} too many at {}: {}", self.now, self.level);
+            }
+            Event::Refund { who, units } => {
+                // Only what was spent can come back.
+                let units = units.min(self.spent).max(0);
+                self.spent -= units;
+                self.level = self.burst.min(self.level + units as f64);
+                if self.processes[who].refund == 0 {
+                    self.processes[who].refunded_at = self.now;
+                }
+                self.processes[who].refund += u64::try_from(units).unwrap();
+            }
+            Event::Die { who } => {
+                self.youngest += 1;
+                self.processes[who] = Process::new(self.youngest, &self.limits);
+            }
+            Event::ClockBack { ms } => self.back += ms,
+            Event::Refused { who, wait } => {
+                let (id, mut report) = self.report(who, 10);
+                report.wait = Some(Wait {
+                    reason: Closed::RateLimit,
+                    remaining: Duration::from_millis(wait),
+                    drained: vec![(REQUESTS, 1)],
+                    too_steep: false,
+                });
+                let told = self.bucket.exchange(id, &self.limits, &report, self.database_now());
+                self.processes[who].take_from(&told, self.now, self.back);
+            }
+        }
+    }
+}
+
+impl Process {
+    /// Like [`Process::take`], with a database whose clock went back by `back`.
+    fn take_from(&mut self, allotment: &Allotment, asked: i64, back: i64) {
+        self.take(allotment, asked);
+        if self.shut_until > 0 {
+            self.shut_until += back;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+    /// Whatever happens among them, the provider never has to refuse a call; and when it is over and the dead are
+    /// forgotten, nothing of the limit is lost.
+    #[test]
+    fn no_call_too_many_and_nothing_lost(
+        per_minute in 60_u64..6_000,
+        burst in 1_u64..1_500,
+        events in events(),
+    ) {
+        let mut world = World::new(per_minute, burst);
+        for event in &events {
+            world.apply(event);
+        }
+        // All die; the clock of the database comes to what it had been at most; everything comes back.
+        world.youngest += 1;
+        let mut heir = Process::new(world.youngest, &world.limits);
+        // Twice, because a refusal may have left a debt as large as what was lent.
+        let full_in = 2 * i64::try_from(burst * 60_000 / per_minute + 1).unwrap();
+        let rest = 20_000 + full_in;
+        heir.exchange(&mut world.bucket, 0, 0, world.now + 20_000);
+        let told = heir.exchange(&mut world.bucket, 1, u64::MAX / 4, world.now + rest + 20_000);
+        prop_assert_eq!(told.gate, None);
+        prop_assert_eq!(u64::try_from(heir.held).unwrap(), told.slices[0].capacity);
+        // Little is held back for jitter, and of small bursts nothing.
+        prop_assert!(told.slices[0].capacity >= burst - burst / 50);
+    }
+
+    /// Under constant demand from all the whole rate is used, however small the burst; and when one of them stalls, it
+    /// is used again when its lease is over.
+    #[test]
+    fn under_demand_the_rate_is_used_to_the_last_drop(
+        per_minute in 120_u64..12_000,
+        burst in 10_u64..1_000,
+        stalled in 0_usize..4,
+    ) {
+        // A burst that comes back faster than anybody can ask for it cannot be used whole.
+        let burst = burst + per_minute / 150;
+        let mut world = World::new(per_minute, burst);
+        let mut spent = [0; 20];
+        for (second, spent) in spent.iter_mut().enumerate() {
+            let before = world.spent;
+            for step in 0..10 {
+                world.pass(100);
+                for who in (0..4).map(|who| (who + second + step) % 4).filter(|who| second < 10 || *who != stalled) {
+                    world.apply(&Event::Exchange { who, want: 1_000 });
+                    world.apply(&Event::Spend { who, calls: 1_000 });
+                }
+            }
+            *spent = world.spent - before;
+        }
+        // Less what is held back, the last tenth of a second, and units that are not whole.
+        let slack = burst as f64 / 50.0 + world.per_ms * 100.0 + 2.0;
+        let (first, after): (i64, i64) = (spent.iter().take(10).sum(), spent.iter().skip(13).sum());
+        let ideal = burst as f64 + world.per_ms * 10_000.0;
+        prop_assert!(first as f64 >= 0.98 * ideal - slack, "{} of {}", first, ideal);
+        let ideal = world.per_ms * 7_000.0;
+        prop_assert!(after as f64 >= 0.98 * ideal - slack, "{} of {} after the stall", after, ideal);
+    }
+
+    /// However places are asked for, no more calls run than may, as long as nobody stalls beyond its lease.
+    #[test]
+    fn never_more_calls_than_places(
+        limit in 1_u32..20,
+        asks in prop::collection::vec((0_usize..3, 0_u32..20, 0_u32..20), 1..100),
+    ) {
+        let limits = Limits { rates: Vec::new(), concurrency: Some(limit) };
+        let mut bucket = SharedBucket::default();
+        let mut running = [0_u32; 3];
+        for (who, ends, wants) in asks {
+            running[who] = running[who].saturating_sub(ends);
+            let report = Report { running: running[who], slots_wanted: wants.max(running[who]), ..Report::default() };
+            let id = i64::try_from(who).unwrap();
+            let slots = bucket.exchange(id, &limits, &report, at(0)).slots.unwrap();
+            running[who] = running[who].max(slots.min(wants));
+            prop_assert!(running.iter().sum::<u32>() <= limit, "{:?} of {}", running, limit);
+        }
+        // What nobody uses, one gets.
+        for id in 0..3 {
+            bucket.exchange(id, &limits, &Report::default(), at(0));
+        }
+        let report = Report { slots_wanted: 100, ..Report::default() };
+        prop_assert_eq!(bucket.exchange(9, &limits, &report, at(0)).slots, Some(limit));
+    }
+}
