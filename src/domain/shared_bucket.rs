@@ -110,6 +110,8 @@ pub struct Allotment {
     pub slices: Vec<Slice>,
     /// Calls that it may run at once; `None`: no limit.
     pub slots: Option<u32>,
+    /// Places that nobody has.
+    pub places_left: u32,
     /// The wait that is on.
     pub gate: Option<Gate>,
     /// Processes that want something of this bucket, this one included if it does.
@@ -133,6 +135,46 @@ pub struct Slice {
     pub capacity: u64,
     /// Nanoseconds in which a unit comes back.
     pub interval: u64,
+    /// The limit as the provider would say it: units per window.
+    pub amount: u64,
+}
+
+/// How a bucket stands, for people.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Standing {
+    /// Each of its limits.
+    pub limits: Vec<LimitStanding>,
+    /// Calls that may run at once, and how many places each process has.
+    pub concurrency: Option<u32>,
+    /// Places by process.
+    pub places: BTreeMap<i64, u32>,
+    /// The wait that is on.
+    pub gate: Option<Gate>,
+    /// The rate is lowered for a while, because calls became more too fast.
+    pub slowed: bool,
+    /// Refusals (429) in the last minute.
+    pub refused_last_minute: u64,
+}
+
+/// How one limit stands, for people.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LimitStanding {
+    /// `requests/min`, …
+    pub limit: String,
+    /// Units per window.
+    pub amount: u64,
+    /// What can be held and left together, at most.
+    pub capacity: u64,
+    /// Where it comes from.
+    pub source: Source,
+    /// What nobody holds; negative while in debt.
+    pub level: i64,
+    /// What is lent, by process.
+    pub leased: BTreeMap<i64, u64>,
+    /// Units spent in the last minute.
+    pub spent_last_minute: u64,
+    /// That, as a part of what comes back in a minute. Above 1 while a burst is used.
+    pub utilisation: f64,
 }
 
 /// What one process holds.
@@ -165,6 +207,7 @@ struct Slope {
 
 /// The bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SharedBucket {
     /// The last report's time; time never goes back here, whatever the clock does.
     at: Timestamp,
@@ -216,17 +259,64 @@ impl SharedBucket {
         let slots = self.concurrency.map(|limit| self.lend_slots(limit, worker, &mut share, report));
         let idle = share.slots == 0 && !share.hungry && share.holdings.values().all(|holding| holding.held == 0);
         let slices = (0..self.meters.len()).filter_map(|index| self.slice(index, &share)).collect();
-        if !idle {
+        // What has no limit is nobody's to hold.
+        if !idle && !(self.meters.is_empty() && self.concurrency.is_none()) {
             self.shares.insert(worker, share);
         }
         let sharers = self.shares.values().filter(|share| share.hungry).count();
-        Allotment { now, slices, slots, gate: self.gate, sharers: u32::try_from(sharers).unwrap_or(u32::MAX) }
+        let placed = self.shares.values().fold(0_u32, |sum, share| sum.saturating_add(share.slots));
+        Allotment {
+            now,
+            slices,
+            slots,
+            places_left: self.concurrency.map_or(u32::MAX, |limit| limit.saturating_sub(placed)),
+            gate: self.gate,
+            sharers: u32::try_from(sharers).unwrap_or(u32::MAX),
+        }
     }
 
-    /// Whether a report would change anything but the time: if not, the state need not be written.
+    /// Whether it is the same as `other` but for the time of the last report, so that it need not be written.
     #[must_use]
-    pub fn is_open_to_all(&self) -> bool {
-        self.meters.is_empty() && self.concurrency.is_none()
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let Self { at: _, configured_by, meters, concurrency, shares, gate, slope, refused } = self;
+        (*configured_by, *concurrency, *gate, *slope)
+            == (other.configured_by, other.concurrency, other.gate, other.slope)
+            && (meters, shares, refused) == (&other.meters, &other.shares, &other.refused)
+    }
+
+    /// How it stands at `now`.
+    #[must_use]
+    pub fn standing(&self, now: Timestamp) -> Standing {
+        let mut then = self.clone();
+        let now = now.max(then.at);
+        let permille = then.permille(now);
+        then.refill(permille, now);
+        then.shares.retain(|_, share| share.until > now);
+        let limits = then.meters.iter().map(|meter| {
+            let name = meter.dimension.to_string();
+            let leased = then.shares.iter().filter_map(|(who, share)| Some((*who, share.holdings.get(&name)?.held)));
+            let spent = meter.spent.last_minute(now);
+            #[expect(clippy::cast_precision_loss, reason = "shown to people")]
+            let utilisation = spent as f64 / (meter.amount() as f64 * 60.0 / meter.dimension.seconds.max(1) as f64);
+            LimitStanding {
+                limit: name.clone(),
+                amount: meter.amount(),
+                capacity: u64::try_from(meter.capacity()).unwrap_or(0),
+                source: meter.source(),
+                level: meter.level,
+                leased: leased.filter(|(_, held)| *held > 0).collect(),
+                spent_last_minute: spent,
+                utilisation,
+            }
+        });
+        Standing {
+            limits: limits.collect(),
+            concurrency: then.concurrency,
+            places: then.shares.iter().filter(|(_, share)| share.slots > 0).map(|(who, share)| (*who, share.slots)).collect(),
+            gate: then.gate.filter(|gate| gate.until > now),
+            slowed: then.slope.is_some(),
+            refused_last_minute: then.refused.last_minute(now),
+        }
     }
 
     fn configure(&mut self, worker: i64, limits: &Limits, now: Timestamp) {
@@ -413,6 +503,7 @@ impl SharedBucket {
             outstanding: others.saturating_add(held),
             capacity: u64::try_from(meter.capacity()).unwrap_or(0),
             interval: meter.interval(),
+            amount: meter.amount(),
         })
     }
 }

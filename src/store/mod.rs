@@ -13,6 +13,7 @@ pub mod lease;
 pub mod maintenance;
 pub mod pause;
 pub mod private;
+pub mod quota;
 pub mod report;
 pub mod results;
 pub mod settle;
