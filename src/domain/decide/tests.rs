@@ -23,7 +23,7 @@ fn job() -> Job {
 fn route(rungs: usize) -> Route {
     let rung = |index: usize| Rung {
         target: Target { provider: "p".into(), model: index.to_string() },
-        model: Model { price: None::<Price>, capabilities: Capabilities::default() },
+        model: Model { price: None::<Price>, capabilities: Capabilities::default(), output_burndown: None },
         total_timeout: MINUTE,
     };
     Route {
@@ -123,13 +123,15 @@ fn an_order_that_does_not_fit_the_route_is_survived() {
 fn a_job_waits_for_a_cheaper_rung_within_its_patience() {
     let step = fresh(&route(2), &[closed(Closed::RateLimit, MINUTE), RungHealth::Open]);
     let until = NOW + MINUTE;
-    assert_eq!(step, Step::Wait { until, rung: 0, why: Skip::Closed { reason: Closed::RateLimit, until } });
+    let worth = Worth::Patience { until: NOW + MINUTE * 10 };
+    assert_eq!(step, Step::Wait { until, rung: 0, why: Skip::Closed { reason: Closed::RateLimit, until, worth } });
 }
 
 #[test]
 fn a_job_takes_the_dearer_rung_when_the_wait_exceeds_its_patience() {
     let step = fresh(&route(2), &[closed(Closed::RateLimit, HOUR), RungHealth::Open]);
-    let why = Skip::Closed { reason: Closed::RateLimit, until: NOW + HOUR };
+    let worth = Worth::PatienceOver { at: NOW + MINUTE * 10 };
+    let why = Skip::Closed { reason: Closed::RateLimit, until: NOW + HOUR, worth };
     assert_eq!(step, Step::Call { rung: 1, skipped: vec![(0, why)] });
 }
 
@@ -484,7 +486,7 @@ fn a_call_lists_the_rungs_before_it_and_why_each_was_not_taken() {
         (0, Skip::Ineligible(why)),
         (1, Skip::Failed(Class::NotFound)),
         (2, Skip::Failed(Class::SoftFailure)),
-        (3, Skip::Closed { reason: Closed::QuotaExhausted, until: NOW + HOUR }),
+        (3, Skip::Closed { reason: Closed::QuotaExhausted, until: NOW + HOUR, worth: Worth::Pointless }),
     ];
     assert_eq!(step, Step::Call { rung: 4, skipped });
 }
@@ -545,7 +547,7 @@ fn a_job_ends_at_its_deadline_and_waits_no_longer() {
 #[test]
 fn a_job_that_no_rung_can_take_ends_with_every_reason() {
     let window = Ineligible::ContextWindow { needed: 5_000, window: 4_096 };
-    let bucket = Ineligible::BucketTooSmall { needed: 5_000, size: 1_000 };
+    let bucket = Ineligible::BucketTooSmall { unit: Unit::InputTokens, needed: 5_000, size: 1_000 };
     let tools = Ineligible::Unsupported("tools".into());
     for (why, class) in [
         (window.clone(), Class::ContextLength),
@@ -556,7 +558,7 @@ fn a_job_that_no_rung_can_take_ends_with_every_reason() {
     }
     let step = fresh(&route(3), &[window, bucket, tools].map(RungHealth::Ineligible));
     let reason = "no rung is left: p/0: needs about 5000 tokens, its window has 4096; \
-                  p/1: needs about 5000 tokens, its limit allows 1000; p/2: does not support tools";
+                  p/1: needs about 5000 input tokens, its limit allows 1000 at once; p/2: does not support tools";
     assert_eq!(failure(&step), Some((Class::ContextLength, reason)));
 }
 
