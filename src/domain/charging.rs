@@ -303,7 +303,9 @@ pub fn never_fits(failure: &Failure, charging: &Charging, sizes: &Sizes) -> Opti
         ErrorClass::NeverFits => Some(named.requested.unwrap_or(expected)),
         ErrorClass::RateLimit | ErrorClass::RateLimitDaily if named.unit != Unit::Requests => {
             let surely = if failure.wait.is_some() { charging.least(sizes).units(named.unit) } else { expected };
-            (surely > named.size).then(|| named.requested.unwrap_or(expected))
+            // Its own figure needs no guess.
+            let (surely, needed) = named.requested.map_or((surely, expected), |requested| (requested, requested));
+            (surely > named.size).then_some(needed)
         }
         _ => None,
     }?;
@@ -421,6 +423,7 @@ mod tests {
         assert_eq!(needed(&named(Unit::InputTokens, 1_000)), Some(1_200));
         assert_eq!(needed(&named(Unit::InputTokens, 1_300)), None);
         assert_eq!(needed(&named(Unit::Requests, 0)), None);
+        assert_eq!(needed(&refusal(ErrorClass::RateLimit, Unit::InputTokens, 1_000, Some(1_000))), None);
         assert_eq!(needed(&refusal(ErrorClass::Overloaded, Unit::InputTokens, 1, None)), None);
         // It asks to wait: believed while the estimate may be a quarter too high.
         let waits = |size| Failure { wait: Some(Duration::from_secs(9)), ..named(Unit::InputTokens, size) };
