@@ -375,15 +375,15 @@ fn place_of(
             let until = Some(gate.opens().max(due).max(lap.pause_ends));
             Place::Shut { why: Skip::Failed(class), until, turn: Turn::LastResort }
         }
+        // Its own retry would come too late to be of use; the dearer rungs may be in time.
+        (gate, None) if due > now && latest.is_some_and(|latest| due > latest) => {
+            let (until, latest) = (gate.opens().max(due), latest.unwrap_or(due));
+            Place::Shut { why: Skip::TooLate { until, latest }, until: Some(until), turn: Turn::Lost }
+        }
         (Gate::Closed { reason, until, worth }, None) => {
             let until = until.max(due);
             let turn = if worth.is_waited_for() { Turn::Kept } else { Turn::Lost };
             Place::Shut { why: Skip::Closed { reason, until, worth }, until: Some(until), turn }
-        }
-        // Its own retry would come too late to be of use; the dearer rungs may be in time.
-        (Gate::Open, None) if due > now && latest.is_some_and(|latest| due > latest) => {
-            let latest = latest.unwrap_or(due);
-            Place::Shut { why: Skip::TooLate { until: due, latest }, until: Some(due), turn: Turn::Lost }
         }
         // Its own retry is still its turn, so the dearer rungs wait for it too.
         (Gate::Open, None) if due > now => {

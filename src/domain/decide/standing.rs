@@ -12,7 +12,7 @@ pub(super) struct Standing {
     pub(super) backing_off_until: Timestamp,
     /// What the provider asked this job to wait for.
     pub(super) hold: Option<Hold>,
-    /// The last failure after which it was to be tried again.
+    /// The class of its last failure.
     pub(super) last_failure: Option<ErrorClass>,
     /// Failures after which it was to be tried again.
     failures: u32,
@@ -54,11 +54,11 @@ pub(super) fn of(job: &Job, route: &Route, history: &[Attempt]) -> Vec<Standing>
 impl Standing {
     fn learn(&mut self, job: &Job, attempt: &Attempt) {
         let (Some(class), Some(remedy)) = (attempt.outcome.class(), attempt.outcome.remedy()) else { return };
+        self.last_failure = Some(class);
         match remedy {
             Remedy::WaitForGate(reason) => self.wait(job, attempt, reason),
             Remedy::RetrySame { .. } => {
                 (self.hold, self.waiting) = (None, None);
-                self.last_failure = Some(class);
                 self.failures = self.failures.saturating_add(1);
                 self.back_off(attempt.ended_at + backoff::delay(job.id, self.failures));
                 self.back_off(attempt.retry_at.unwrap_or(Timestamp::MIN));

@@ -949,12 +949,16 @@ proptest! {
     }
 
     #[test]
-    fn no_job_waits_beyond_its_last_chance_while_another_rung_is_open(world in worlds()) {
+    fn no_job_waits_beyond_its_last_chance_while_another_rung_is_open(world in worlds(), left in 1..2_000_u32) {
         let fallback_on = Class::ALL.iter().copied().collect();
         let patience = Patience::For(MINUTE * 20);
-        let world = World { route: Route { fallback_on, patience, ..world.route.clone() }, ..world };
+        let deadline = NOW + SECOND * left;
+        let mut route = Route { fallback_on, patience, ..world.route.clone() };
+        // No rung is out because another's window was too small.
+        route.rungs.iter_mut().for_each(|rung| rung.model.capabilities.context_window = None);
+        let world = World { job: Job { deadline: Some(deadline), ..world.job.clone() }, route, ..world };
         world.run(|history, now, step| {
-            let (Step::Wait { until, .. }, Some(deadline)) = (step, world.job.deadline) else { return };
+            let Step::Wait { until, .. } = step else { return };
             let untried = |rung: &usize| history.iter().all(|attempt| attempt.rung != Some(*rung));
             let health = world.health(now);
             if world.order.iter().any(|rung| untried(rung) && health[*rung] == RungHealth::Open) {
