@@ -181,27 +181,50 @@ fn reasons(attempt: &AttemptRecord) -> Vec<String> {
 fn skip_reason(skip: &Value) -> String {
     let text = |key: &str| skip.get(key).and_then(Value::as_str);
     let number = |key: &str| skip.get(key).and_then(Value::as_i64).unwrap_or(0);
-    let until = text("until").and_then(|at| at.parse::<DateTime<Utc>>().ok());
-    let until = until.map_or_else(String::new, |at| format!(" until {}", clock(at)));
+    let instant = |key: &str| text(key).and_then(|at| at.parse::<DateTime<Utc>>().ok()).map(clock);
+    let until = instant("until").map_or_else(String::new, |at| format!(" until {at}"));
+    let over = passed_over(text("passed_over"), instant("patience_until"));
     match text("why").unwrap_or("") {
-        "rate_limit" => format!("its limit was used up{until}"),
-        "concurrency" => format!("all its places were taken{until}"),
-        "breaker_open" => format!("its breaker was open{until}"),
-        "quota_exhausted" => format!("its key was out of money{until}"),
-        "auth" => format!("its key had been rejected{until}"),
-        "model" => format!("the model was unknown or not allowed to the key{until}"),
-        "paused" => "its provider was paused".to_owned(),
+        "rate_limit" => format!("its limit was used up{until}{over}"),
+        "concurrency" => format!("all its places were taken{until}{over}"),
+        "breaker_open" => format!("its breaker was open{until}{over}"),
+        "quota_exhausted" => format!("its key was out of money{until}{over}"),
+        "auth" => format!("its key had been rejected{until}{over}"),
+        "model" => format!("the model was unknown or not allowed to the key{until}{over}"),
+        "paused" => format!("its provider was paused{over}"),
         "backing_off" => format!("it was resting after a failure{until}"),
+        "too_late" => match instant("latest") {
+            Some(latest) => {
+                format!(
+                    "it was resting after a failure{until}, and only a call before {latest} could make the deadline"
+                )
+            }
+            None => format!("it was resting after a failure{until}, too long for the deadline"),
+        },
         "failed" => format!("it had failed this job already ({})", text("class").unwrap_or("unknown")),
         "context_window" => {
             format!("about {} tokens do not fit its window of {}", number("needed"), number("window"))
         }
         "bucket_too_small" => {
-            format!("about {} tokens can never fit its limit of {}", number("needed"), number("size"))
+            let unit = text("unit").unwrap_or("tokens");
+            format!("about {} {unit} can never fit its limit of {} at once", number("needed"), number("size"))
         }
         "unsupported" => format!("it does not support {}", text("what").unwrap_or("something the request asks for")),
         // A newer worker's word: better shown than hidden.
         other => format!("{other}{until}"),
+    }
+}
+
+/// Why a closed rung was not waited for. Nothing where an older worker did not note it.
+fn passed_over(why: Option<&str>, patience_until: Option<String>) -> String {
+    let until = patience_until.unwrap_or_else(|| "then".to_owned());
+    match why {
+        None => String::new(),
+        Some("no_patience") => ", and the route waits for no cheaper rung".to_owned(),
+        Some("patience_over") => format!(", and there was patience only until {until}"),
+        Some("deadline_near") => format!(", and the deadline left patience only until {until}"),
+        Some("waiting_is_pointless") => ", which does not pass by waiting".to_owned(),
+        Some(other) => format!(", {other}"),
     }
 }
 
@@ -483,8 +506,36 @@ Total: $0.000195 in 2 attempts"
             reason(json!({ "why": "context_window", "needed": 9000, "window": 8192 })),
             "about 9000 tokens do not fit its window of 8192"
         );
+        let bucket = json!({ "why": "bucket_too_small", "unit": "input tokens", "needed": 9000, "size": 8000 });
+        assert_eq!(reason(bucket), "about 9000 input tokens can never fit its limit of 8000 at once");
         assert_eq!(reason(json!({ "why": "unsupported", "what": "tools" })), "it does not support tools");
         assert_eq!(reason(json!({ "why": "of_tomorrow" })), "of_tomorrow");
+    }
+
+    #[test]
+    fn what_cut_the_wait_for_a_cheaper_rung_short_is_told_with_its_instant() {
+        let reason = |passed_over: &str| {
+            skip_reason(&json!({
+                "why": "rate_limit", "until": "2026-01-31T09:00:00Z",
+                "passed_over": passed_over, "patience_until": "2026-01-31T08:10:00Z",
+            }))
+        };
+        let (shut, until) = ("its limit was used up until 2026-01-31 09:00:00.000Z", "2026-01-31 08:10:00.000Z");
+        assert_eq!(reason("patience_over"), format!("{shut}, and there was patience only until {until}"));
+        assert_eq!(reason("deadline_near"), format!("{shut}, and the deadline left patience only until {until}"));
+        assert_eq!(reason("no_patience"), format!("{shut}, and the route waits for no cheaper rung"));
+        assert_eq!(
+            skip_reason(&json!({ "why": "auth", "passed_over": "waiting_is_pointless" })),
+            "its key had been rejected, which does not pass by waiting"
+        );
+        let late = json!({ "why": "too_late", "until": "2026-01-31T09:00:00Z", "latest": "2026-01-31T08:10:00Z" });
+        assert_eq!(
+            skip_reason(&late),
+            format!(
+                "it was resting after a failure until 2026-01-31 09:00:00.000Z, and only a call before {until} could \
+                 make the deadline"
+            )
+        );
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub fn blueprint(config: &Config) -> Blueprint {
     let providers = config.providers.iter().map(|(name, provider)| {
         let setup = ProviderSetup {
             bucket: provider.bucket.clone(),
+            charging: provider.charging,
             breaker: provider.breaker,
             recheck: provider.recheck,
             models: Vec::new(),

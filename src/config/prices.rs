@@ -62,6 +62,7 @@ fn read_model(section: &mut Section<'_>, known: Model) -> Model {
     let capabilities = known.capabilities;
     Model {
         price: read_price(section.child("price")).or(known.price),
+        output_burndown: section.whole("output_burndown", 1..=100).or(known.output_burndown),
         capabilities: Capabilities {
             context_window: section.whole("context_window", 1..=i64::MAX).or(capabilities.context_window),
             max_output_tokens: section.whole("max_output_tokens", 1..=i64::MAX).or(capabilities.max_output_tokens),

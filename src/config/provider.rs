@@ -3,7 +3,7 @@
 use super::Keys;
 use super::scalar;
 use super::section::Section;
-use crate::domain::{BreakerSettings, Limits, Rate, Unit};
+use crate::domain::{BreakerSettings, Charging, Limits, Rate, Unit};
 use crate::provider::{Dialect, Endpoint, Timeouts};
 use crate::provider::{HeaderName, HeaderValue};
 use config::ValueKind;
@@ -18,6 +18,8 @@ pub struct ProviderConfig {
     pub endpoint: Endpoint,
     /// The bucket whose limits its calls share.
     pub bucket: String,
+    /// How a request is counted there, unless the model differs.
+    pub charging: Charging,
     /// When its targets are avoided for a while.
     pub breaker: BreakerSettings,
     /// How long a rejected key, or one without money, rests before it is tried again.
@@ -36,20 +38,25 @@ struct Vendor {
     name: &'static str,
     dialect: Dialect,
     base_url: &'static str,
+    charging: Charging,
 }
 
 const VENDORS: &[Vendor] = &[
-    Vendor { name: "openai", dialect: Dialect::Openai, base_url: "https://api.openai.com/v1" },
-    Vendor { name: "anthropic", dialect: Dialect::Anthropic, base_url: "https://api.anthropic.com/v1" },
-    Vendor { name: "gemini", dialect: Dialect::Gemini, base_url: "https://generativelanguage.googleapis.com/v1beta" },
-    Vendor { name: "deepseek", dialect: Dialect::Openai, base_url: "https://api.deepseek.com/v1" },
-    Vendor { name: "mistral", dialect: Dialect::Openai, base_url: "https://api.mistral.ai/v1" },
-    Vendor { name: "groq", dialect: Dialect::Openai, base_url: "https://api.groq.com/openai/v1" },
-    Vendor { name: "together", dialect: Dialect::Openai, base_url: "https://api.together.xyz/v1" },
-    Vendor { name: "fireworks", dialect: Dialect::Openai, base_url: "https://api.fireworks.ai/inference/v1" },
-    Vendor { name: "openrouter", dialect: Dialect::Openai, base_url: "https://openrouter.ai/api/v1" },
-    Vendor { name: "xai", dialect: Dialect::Openai, base_url: "https://api.x.ai/v1" },
+    vendor("openai", Dialect::Openai, "https://api.openai.com/v1", Charging::OPENAI),
+    vendor("anthropic", Dialect::Anthropic, "https://api.anthropic.com/v1", Charging::ANTHROPIC),
+    vendor("gemini", Dialect::Gemini, "https://generativelanguage.googleapis.com/v1beta", Charging::GEMINI),
+    vendor("deepseek", Dialect::Openai, "https://api.deepseek.com/v1", Charging::COMBINED),
+    vendor("mistral", Dialect::Openai, "https://api.mistral.ai/v1", Charging::COMBINED),
+    vendor("groq", Dialect::Openai, "https://api.groq.com/openai/v1", Charging::GROQ),
+    vendor("together", Dialect::Openai, "https://api.together.xyz/v1", Charging::COMBINED),
+    vendor("fireworks", Dialect::Openai, "https://api.fireworks.ai/inference/v1", Charging::COMBINED),
+    vendor("openrouter", Dialect::Openai, "https://openrouter.ai/api/v1", Charging::COMBINED),
+    vendor("xai", Dialect::Openai, "https://api.x.ai/v1", Charging::COMBINED),
 ];
+
+const fn vendor(name: &'static str, dialect: Dialect, base_url: &'static str, charging: Charging) -> Vendor {
+    Vendor { name, dialect, base_url, charging }
+}
 
 /// Dialects that are planned and not spoken yet.
 const LATER: &[&str] =
@@ -104,6 +111,7 @@ fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String,
     let config = ProviderConfig {
         endpoint,
         bucket: read_bucket(name, &mut section, buckets),
+        charging: read_charging(&mut section, vendor, dialect),
         breaker: read_breaker(section.child("breaker")),
         recheck: section.positive_duration("recheck").unwrap_or(Duration::from_mins(10)),
     };
@@ -130,6 +138,22 @@ fn read_dialect(section: &mut Section<'_>, vendor: Option<&Vendor>) -> Dialect {
     }
     // After a fault the value is not used any more.
     dialect.or(from_vendor).unwrap_or(Dialect::Openai)
+}
+
+/// The rule of charging: as configured, else the vendor's, else that of whose dialect it is.
+fn read_charging(section: &mut Section<'_>, vendor: Option<&Vendor>, dialect: Dialect) -> Charging {
+    let known: Vec<&str> = Charging::ALL.iter().map(|(name, _)| *name).collect();
+    let configured = section.parsed("charging", &format!("one of {}", known.join(", ")), |text| {
+        Charging::parse(text).ok_or_else(|| match scalar::nearest(text, known.iter().copied()) {
+            Some(near) => format!("{text:?} is not a rule of charging; perhaps {near:?} is meant"),
+            None => format!("{text:?} is not a rule of charging"),
+        })
+    });
+    configured.or(vendor.map(|vendor| vendor.charging)).unwrap_or(match dialect {
+        Dialect::Openai => Charging::OPENAI,
+        Dialect::Anthropic => Charging::ANTHROPIC,
+        Dialect::Gemini => Charging::GEMINI,
+    })
 }
 
 fn read_base_url(section: &mut Section<'_>, vendor: Option<&Vendor>) -> String {

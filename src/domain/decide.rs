@@ -18,7 +18,7 @@ mod standing;
 #[cfg(test)]
 mod tests;
 
-use super::{Attempt, ErrorClass, Job, Patience, Route, Rung, Timestamp};
+use super::{Attempt, ErrorClass, Job, Patience, Route, Rung, Timestamp, Unit};
 use serde::{Deserialize, Serialize};
 use standing::{Hold, Lap, Standing};
 use std::fmt;
@@ -54,11 +54,13 @@ pub enum Ineligible {
         /// Tokens there are.
         window: i64,
     },
-    /// The request is larger than the bucket can ever hold.
+    /// The request is larger than a limit ever allows at once.
     BucketTooSmall {
-        /// Tokens needed, estimated.
+        /// What the limit counts.
+        unit: Unit,
+        /// What the request takes of it, estimated.
         needed: i64,
-        /// Tokens the bucket holds at most.
+        /// What it allows at most.
         size: i64,
     },
     /// The target lacks something the request asks for: `tools`, `images`, `json_schema`, …
@@ -89,12 +91,14 @@ pub type Health = [RungHealth];
 /// Why a rung was not taken, for `explain`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Skip {
-    /// It is closed, and waiting for it was not worth it.
+    /// It is closed.
     Closed {
         /// Why.
         reason: Closed,
         /// Until when.
         until: Timestamp,
+        /// Whether it was worth waiting for.
+        worth: Worth,
     },
     /// It cannot take this request at all.
     Ineligible(Ineligible),
@@ -105,6 +109,50 @@ pub enum Skip {
         /// Until when.
         until: Timestamp,
     },
+    /// It is backing off after a failure, for so long that a call after it could not end by the job's deadline.
+    TooLate {
+        /// Until when.
+        until: Timestamp,
+        /// When a call would have to begin at the latest.
+        latest: Timestamp,
+    },
+}
+
+/// Whether a job waits for a closed rung rather than take one after it, and what says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Worth {
+    /// It waits: the rung opens while there is patience, which lasts until then ([`Timestamp::MAX`]: without end).
+    Patience {
+        /// When it ends, be it because of the deadline.
+        until: Timestamp,
+    },
+    /// It waits: the route does not leave a rung for this reason.
+    NoFallback,
+    /// It does not: the route has no patience.
+    NoPatience,
+    /// It does not: patience has ended, or ends before the rung opens.
+    PatienceOver {
+        /// When it ended or will end.
+        at: Timestamp,
+    },
+    /// It does not: patience was cut short by the job's deadline, before which the call has to end too.
+    DeadlineNear {
+        /// When it ended or will end: the deadline less the rung's timeout.
+        at: Timestamp,
+    },
+    /// It does not: money, keys and models do not come back by themselves.
+    Pointless,
+}
+
+impl Worth {
+    /// Whether the job waits.
+    #[must_use]
+    pub const fn is_waited_for(self) -> bool {
+        match self {
+            Self::Patience { .. } | Self::NoFallback => true,
+            Self::NoPatience | Self::PatienceOver { .. } | Self::DeadlineNear { .. } | Self::Pointless => false,
+        }
+    }
 }
 
 /// How a job ends.
@@ -164,7 +212,9 @@ impl fmt::Display for Ineligible {
             Self::ContextWindow { needed, window } => {
                 write!(f, "needs about {needed} tokens, its window has {window}")
             }
-            Self::BucketTooSmall { needed, size } => write!(f, "needs about {needed} tokens, its limit allows {size}"),
+            Self::BucketTooSmall { unit, needed, size } => {
+                write!(f, "needs about {needed} {unit}, its limit allows {size} at once")
+            }
             Self::Unsupported(what) => write!(f, "does not support {what}"),
         }
     }
@@ -177,6 +227,7 @@ impl fmt::Display for Skip {
             Self::Ineligible(why) => why.fmt(f),
             Self::Failed(class) => class.fmt(f),
             Self::BackingOff { .. } => f.write_str("backing off after a failure"),
+            Self::TooLate { .. } => f.write_str("backing off after a failure for longer than the deadline leaves time"),
         }
     }
 }
@@ -193,7 +244,7 @@ impl fmt::Display for Skip {
 /// - A history only grows so long, so a job ends however the world behaves.
 #[must_use]
 pub fn decide(job: &Job, route: &Route, order: &[usize], history: &[Attempt], health: &Health, now: Timestamp) -> Step {
-    if let Some(ending) = ending::of(job, route, history, now) {
+    if let Some(ending) = ending::of(job, route, history, health, now) {
         return Step::Finish(ending);
     }
     let places = survey(job, route, order, history, health, now);
@@ -246,13 +297,27 @@ fn survey(
     let taking_part: Vec<usize> =
         rungs.iter().filter(|(_, standing, gate)| takes_part(standing, gate)).map(|&(index, ..)| index).collect();
     let lap = Lap::of(job, route, history, &taking_part);
-    rungs.into_iter().map(|(index, standing, gate)| (index, place_of(index, standing, gate, &lap, now))).collect()
+    rungs
+        .into_iter()
+        .map(|(index, standing, gate)| {
+            let latest = latest_retry(job, route, index, standing);
+            (index, place_of(index, standing, gate, &lap, latest, now))
+        })
+        .collect()
+}
+
+/// When a rung has to be tried again at the latest after a failure, if the job may leave it after that: so that the call
+/// can still end by the deadline.
+fn latest_retry(job: &Job, route: &Route, rung: usize, standing: &Standing) -> Option<Timestamp> {
+    let leaves = standing.last_failure.is_some_and(|class| route.fallback_on.contains(&class));
+    let rung = route.rungs.get(rung).filter(|_| leaves && route.patience != Patience::Forever)?;
+    Some(job.deadline? - rung.total_timeout)
 }
 
 /// What stands between a job and a rung apart from the job's own failures there.
 enum Gate {
     Open,
-    Closed { reason: Closed, until: Timestamp, over: bool },
+    Closed { reason: Closed, until: Timestamp, worth: Worth },
     Never(Ineligible),
 }
 
@@ -286,13 +351,24 @@ fn gate_of(job: &Job, route: &Route, rung: &Rung, standing: &Standing, health: &
         }
     };
     let hold = Hold { until: hold.until.max(standing.backing_off_until), ..hold };
-    Gate::Closed { reason: hold.reason, until: hold.until, over: is_passed_over(job, route, rung, hold, now) }
+    Gate::Closed { reason: hold.reason, until: hold.until, worth: worth_of(job, route, rung, hold, now) }
 }
 
-fn place_of(rung: usize, standing: &Standing, gate: Gate, lap: &Lap, now: Timestamp) -> Place {
+fn place_of(
+    rung: usize,
+    standing: &Standing,
+    gate: Gate,
+    lap: &Lap,
+    latest: Option<Timestamp>,
+    now: Timestamp,
+) -> Place {
     let out = |why| Place::Shut { why, until: None, turn: Turn::Lost };
     if let Some(class) = standing.excluded {
-        return out(Skip::Failed(class));
+        // Why it can never take the request says more than that it did not.
+        return out(match gate {
+            Gate::Never(why) => Skip::Ineligible(why),
+            Gate::Open | Gate::Closed { .. } => Skip::Failed(class),
+        });
     }
     let due = standing.backing_off_until.max(lap.begins);
     match (gate, lap.passed(rung)) {
@@ -301,10 +377,15 @@ fn place_of(rung: usize, standing: &Standing, gate: Gate, lap: &Lap, now: Timest
             let until = Some(gate.opens().max(due).max(lap.pause_ends));
             Place::Shut { why: Skip::Failed(class), until, turn: Turn::LastResort }
         }
-        (Gate::Closed { reason, until, over }, None) => {
+        // Its own retry would come too late to be of use; the dearer rungs may be in time.
+        (gate, None) if due > now && latest.is_some_and(|latest| due > latest) => {
+            let (until, latest) = (gate.opens().max(due), latest.unwrap_or(due));
+            Place::Shut { why: Skip::TooLate { until, latest }, until: Some(until), turn: Turn::Lost }
+        }
+        (Gate::Closed { reason, until, worth }, None) => {
             let until = until.max(due);
-            let turn = if over { Turn::Lost } else { Turn::Kept };
-            Place::Shut { why: Skip::Closed { reason, until }, until: Some(until), turn }
+            let turn = if worth.is_waited_for() { Turn::Kept } else { Turn::Lost };
+            Place::Shut { why: Skip::Closed { reason, until, worth }, until: Some(until), turn }
         }
         // Its own retry is still its turn, so the dearer rungs wait for it too.
         (Gate::Open, None) if due > now => {
@@ -314,26 +395,36 @@ fn place_of(rung: usize, standing: &Standing, gate: Gate, lap: &Lap, now: Timest
     }
 }
 
-/// Whether the rungs after a closed one may be taken before it opens at `until`.
+/// Whether a closed rung is waited for, or the rungs after it may be taken before it opens at `hold.until`.
 ///
-/// The route has to allow it (`fallback_on`), and the wait has to be more than the job has patience for. Patience runs
-/// from when the job could be run and the rung was closed, whichever is later, and ends early enough for a call to the
-/// closed rung to end before the job's deadline. It is not asked where waiting is pointless: money, keys and models do
-/// not come back by themselves.
-fn is_passed_over(job: &Job, route: &Route, rung: &Rung, hold: Hold, now: Timestamp) -> bool {
+/// To be left, the route has to allow it (`fallback_on`), and the wait has to be more than the job has patience for.
+/// Patience runs from when the job could be run and the rung was closed, whichever is later, and ends early enough for a
+/// call to the closed rung to end before the job's deadline. It is not asked where waiting is pointless: money, keys and
+/// models do not come back by themselves.
+fn worth_of(job: &Job, route: &Route, rung: &Rung, hold: Hold, now: Timestamp) -> Worth {
     if !may_fall_back(route, hold.reason) {
-        return false;
+        return Worth::NoFallback;
     }
-    match (hold.reason, route.patience) {
-        (Closed::QuotaExhausted | Closed::Auth | Closed::Model, _) => true,
-        (Closed::RateLimit | Closed::Concurrency | Closed::Breaker | Closed::Paused, Patience::Forever) => false,
-        (Closed::RateLimit | Closed::Concurrency | Closed::Breaker | Closed::Paused, Patience::For(patience)) => {
-            // What lies ahead of now is a clock that differs; it must not lengthen the wait.
-            let limit = job.ready_at.max(hold.since).min(now) + patience;
-            let limit = job.deadline.map_or(limit, |deadline| limit.min(deadline - rung.total_timeout));
-            // It opens later than now, so this is true also where patience has ended already.
-            hold.until > limit
+    let patience = match (hold.reason, route.patience) {
+        (Closed::QuotaExhausted | Closed::Auth | Closed::Model, _) => return Worth::Pointless,
+        (Closed::RateLimit | Closed::Concurrency | Closed::Breaker | Closed::Paused, Patience::Forever) => {
+            return Worth::Patience { until: Timestamp::MAX };
         }
+        (Closed::RateLimit | Closed::Concurrency | Closed::Breaker | Closed::Paused, Patience::For(patience)) => {
+            patience
+        }
+    };
+    if patience.is_zero() {
+        return Worth::NoPatience;
+    }
+    // What lies ahead of now is a clock that differs; it must not lengthen the wait.
+    let ends = job.ready_at.max(hold.since).min(now) + patience;
+    let latest = job.deadline.map_or(Timestamp::MAX, |deadline| deadline - rung.total_timeout);
+    // It opens later than now, so patience that has ended already is over here too.
+    match ends.min(latest) {
+        until if hold.until <= until => Worth::Patience { until },
+        at if latest < ends => Worth::DeadlineNear { at },
+        at => Worth::PatienceOver { at },
     }
 }
 

@@ -1,21 +1,22 @@
 //! Whether a model can take a request at all: asked before a call is paid for.
 
 use super::decide::Ineligible;
-use super::{Capabilities, ChatRequest, ContentPart, Job, ResponseFormat};
+use super::{Capabilities, ChatRequest, ContentPart, ResponseFormat, Sizes};
 
 /// Why a model with these abilities can never take this request; `None` when nothing known speaks against it.
 ///
 /// What is unknown of a model counts as "yes": a wrong guess then costs one refused call, the other way it would cost
 /// a provider.
 #[must_use]
-pub fn ineligible(capabilities: &Capabilities, job: &Job, request: &ChatRequest) -> Option<Ineligible> {
+pub fn ineligible(capabilities: &Capabilities, sizes: &Sizes, request: &ChatRequest) -> Option<Ineligible> {
     if let Some(window) = capabilities.context_window {
-        let needed = job.input_tokens.saturating_add(job.max_output_tokens.unwrap_or(1));
+        let input = i64::try_from(sizes.input).unwrap_or(i64::MAX);
+        let needed = input.saturating_add(request.max_tokens.unwrap_or(1));
         if needed > window {
             return Some(Ineligible::ContextWindow { needed, window });
         }
     }
-    if let (Some(cap), Some(most)) = (job.max_output_tokens, capabilities.max_output_tokens)
+    if let (Some(cap), Some(most)) = (request.max_tokens, capabilities.max_output_tokens)
         && cap > most
     {
         return Some(Ineligible::Unsupported(format!("max_tokens of {cap}: the model's cap is {most}")));
@@ -42,20 +43,12 @@ pub fn ineligible(capabilities: &Capabilities, job: &Job, request: &ChatRequest)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{JobId, Timestamp};
     use serde_json::{Value, json};
 
-    fn check(capabilities: &Capabilities, body: &Value, input_tokens: i64) -> Option<Ineligible> {
+    fn check(capabilities: &Capabilities, body: &Value, input_tokens: u64) -> Option<Ineligible> {
         let request = ChatRequest::parse(body).expect("the request is valid");
-        let job = Job {
-            id: JobId(1),
-            ready_at: Timestamp(0),
-            deadline: None,
-            max_attempts: None,
-            input_tokens,
-            max_output_tokens: request.max_tokens,
-        };
-        ineligible(capabilities, &job, &request)
+        let sizes = Sizes { input: input_tokens, ..Sizes::default() };
+        ineligible(capabilities, &sizes, &request)
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The provider-independent names of failures.
 
+use super::Unit;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -117,12 +118,25 @@ pub struct Failure {
     pub code: Option<String>,
     /// The provider's message, shortened, without keys. It may quote the prompt: rows may hold it, logs may not.
     pub message: String,
+    /// The limit that stood in the way, when the provider names it.
+    pub limit: Option<NamedLimit>,
+}
+
+/// A limit with its numbers, as a failure names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamedLimit {
+    /// What it counts.
+    pub unit: Unit,
+    /// How much it allows.
+    pub size: u64,
+    /// How much the request would have taken, where that is said.
+    pub requested: Option<u64>,
 }
 
 impl Failure {
     /// A failure with only a class, scope and message.
     #[must_use]
     pub fn new(class: ErrorClass, scope: Scope, message: impl Into<String>) -> Self {
-        Self { class, scope, wait: None, status: None, code: None, message: message.into() }
+        Self { class, scope, wait: None, status: None, code: None, message: message.into(), limit: None }
     }
 }

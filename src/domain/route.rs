@@ -75,6 +75,8 @@ pub struct Model {
     pub price: Option<Price>,
     /// What it can do.
     pub capabilities: Capabilities,
+    /// How many tokens of a limit of all tokens one token of output takes; `None`: as the provider's rule says.
+    pub output_burndown: Option<u32>,
 }
 
 /// One alternative of a chain.

@@ -3,8 +3,8 @@
 use super::adapter::{Adapter, WireReply};
 use crate::domain::request::Tool;
 use crate::domain::{
-    Answer, Capabilities, ChatRequest, ContentPart, ErrorClass, Finish, Message, Role, Scope, ToolCall, Usage,
-    UsageSource,
+    Answer, Capabilities, ChatRequest, ContentPart, ErrorClass, Finish, Message, NamedLimit, Role, Scope, ToolCall,
+    Unit, Usage, UsageSource,
 };
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
@@ -23,6 +23,8 @@ pub(super) struct Case {
     pub scope: Scope,
     pub wait_ms: Option<u64>,
     pub code: Option<&'static str>,
+    /// `None`: whatever it is, it is not looked at.
+    pub limit: Option<NamedLimit>,
 }
 
 /// A row without headers and wait.
@@ -34,7 +36,7 @@ pub(super) const fn case(
     scope: Scope,
     code: Option<&'static str>,
 ) -> Case {
-    Case { name, status, headers: &[], body, class, scope, wait_ms: None, code }
+    Case { name, status, headers: &[], body, class, scope, wait_ms: None, code, limit: None }
 }
 
 impl Case {
@@ -44,6 +46,11 @@ impl Case {
 
     pub const fn waits(self, wait_ms: u64) -> Self {
         Self { wait_ms: Some(wait_ms), ..self }
+    }
+
+    /// The limit that stood in the way, as the answer names it.
+    pub const fn names(self, unit: Unit, size: u64, requested: Option<u64>) -> Self {
+        Self { limit: Some(NamedLimit { unit, size, requested }), ..self }
     }
 }
 
@@ -68,6 +75,9 @@ pub(super) fn check_failures(adapter: &dyn Adapter, cases: &[Case]) {
             case.name,
             failure.message
         );
+        if case.limit.is_some() {
+            assert_eq!(failure.limit, case.limit, "{}", case.name);
+        }
         assert!(!failure.message.is_empty() && failure.message.chars().count() <= 500, "{}", case.name);
     }
 }

@@ -7,7 +7,8 @@ use crate::domain::ErrorClass::{
     self, Auth, Cancelled, Conflict, InvalidRequest, NotFound, Overloaded, PayloadTooLarge, Permission, QuotaExhausted,
     RateLimit, ServerError, Timeout,
 };
-use crate::domain::{Failure, Scope};
+use crate::domain::{Failure, NamedLimit, Scope, Unit};
+use serde_json::Value;
 
 /// One row: when all its conditions hold, that is what the failure is.
 #[derive(Clone, Copy)]
@@ -85,6 +86,7 @@ pub(super) fn classify(rules: &[Rule], reply: &WireReply<'_>, body: &ErrorBody) 
         status: Some(reply.status),
         code: body.code().map(|code| scrub::clean(&code)),
         message,
+        limit: named_limit(class, body),
     }
 }
 
@@ -164,14 +166,56 @@ pub(super) fn fits_later(body: &ErrorBody) -> bool {
     exceeds_limit(body) == Some(false)
 }
 
+/// The limit that a refusal names: OpenAI's "on tokens per min (TPM): Limit 30000, Used 9000, Requested 45000",
+/// Anthropic's "rate limit of 40,000 input tokens per minute", Gemini's violations of quotas with their values.
+fn named_limit(class: ErrorClass, body: &ErrorBody) -> Option<NamedLimit> {
+    if !matches!(class, ErrorClass::NeverFits | RateLimit | ErrorClass::RateLimitDaily) {
+        return None;
+    }
+    let text = &body.text;
+    if let Some((size, rest)) = number_and_rest(text, "limit of ") {
+        let unit = unit_at_start(rest.trim_start())?;
+        return Some(NamedLimit { unit, size, requested: None });
+    }
+    if let Some((size, rest)) = number_and_rest(text, "limit ") {
+        let unit = if text.contains("requests per") { Unit::Requests } else { Unit::Tokens };
+        let requested = number_and_rest(rest, "requested ").map(|(requested, _)| requested);
+        return Some(NamedLimit { unit, size, requested });
+    }
+    let details = body.value.get("details").and_then(Value::as_array).into_iter().flatten();
+    details
+        .filter_map(|detail| detail.get("violations").and_then(Value::as_array))
+        .flatten()
+        .filter(|violation| {
+            violation.get("quotaId").and_then(Value::as_str).is_some_and(|id| id.contains("InputTokens"))
+        })
+        .filter_map(|violation| violation.get("quotaValue")?.as_str()?.parse().ok())
+        .min()
+        .map(|size| NamedLimit { unit: Unit::InputTokens, size, requested: None })
+}
+
+fn unit_at_start(text: &str) -> Option<Unit> {
+    [
+        ("requests", Unit::Requests),
+        ("tokens", Unit::Tokens),
+        ("input tokens", Unit::InputTokens),
+        ("output tokens", Unit::OutputTokens),
+    ]
+    .into_iter()
+    .find_map(|(word, unit)| text.starts_with(word).then_some(unit))
+}
+
 /// The first number that directly follows `word`, with or without thousands separators.
 fn number_after(text: &str, word: &str) -> Option<u64> {
+    number_and_rest(text, word).map(|(number, _)| number)
+}
+
+/// The same, and what follows it.
+fn number_and_rest<'a>(text: &'a str, word: &str) -> Option<(u64, &'a str)> {
     text.match_indices(word).find_map(|(at, _)| {
-        let digits: String = text[at + word.len()..]
-            .chars()
-            .take_while(|character| character.is_ascii_digit() || matches!(character, ',' | '_'))
-            .filter(char::is_ascii_digit)
-            .collect();
-        digits.parse().ok()
+        let rest = &text[at + word.len()..];
+        let end = rest.find(|c: char| !c.is_ascii_digit() && !matches!(c, ',' | '_')).unwrap_or(rest.len());
+        let digits: String = rest[..end].chars().filter(char::is_ascii_digit).collect();
+        Some((digits.parse().ok()?, &rest[end..]))
     })
 }

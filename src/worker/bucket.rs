@@ -5,7 +5,7 @@
 
 use super::slots::{Slot, Slots};
 use crate::domain::decide::Closed;
-use crate::domain::{Limits, Timestamp, Unit, Usage};
+use crate::domain::{Charge, Limits, Timestamp, Unit};
 use governor::clock::Clock as GovernorClock;
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
@@ -177,35 +177,6 @@ impl Meter {
 
 fn wait_of(refusal: &NotUntil<Nanos>, clock: &GateClock) -> Duration {
     refusal.wait_time_from(Nanos::new(clock.nanos()))
-}
-
-/// What one call takes from a bucket, estimated before and corrected after.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Charge {
-    /// Input tokens.
-    pub input: u64,
-    /// Output tokens.
-    pub output: u64,
-}
-
-impl Charge {
-    /// What the provider says it was.
-    #[must_use]
-    pub fn from_usage(usage: &Usage) -> Self {
-        Self {
-            input: u64::try_from(usage.total_input()).unwrap_or(0),
-            output: u64::try_from(usage.output).unwrap_or(0),
-        }
-    }
-
-    fn units(&self, unit: Unit) -> u64 {
-        match unit {
-            Unit::Requests => 1,
-            Unit::Tokens => self.input.saturating_add(self.output),
-            Unit::InputTokens => self.input,
-            Unit::OutputTokens => self.output,
-        }
-    }
 }
 
 /// Why and how long a bucket is shut.

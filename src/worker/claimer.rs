@@ -1,11 +1,10 @@
 //! The one loop that takes jobs from the queue: as many as have a place here and may be started now, no more.
 
-use super::bucket::Charge;
-use super::plan::{Plan, RoutePlan};
+use super::plan::{Plan, RoutePlan, RungPlan};
 use super::{Shared, Sign};
 use crate::domain::decide::{RungHealth, Step, decide};
 use crate::domain::fair::{Demand, Turns};
-use crate::domain::{Job, JobId, Timestamp, estimate};
+use crate::domain::{Job, JobId, Timestamp};
 use crate::store::StoreError;
 use crate::store::claim::{Claimed, Lane, Lease, Take};
 use std::collections::{HashMap, HashSet};
@@ -26,8 +25,6 @@ const WORTH_A_CLAIM: usize = 64;
 const GATHER: Duration = Duration::from_millis(4);
 /// A claim takes at most this many jobs.
 const MAX_CLAIM: usize = 500;
-/// What a job is taken to be before one of its route was seen.
-const TYPICAL: Charge = Charge { input: 200, output: 300 };
 
 /// What is known of a lane.
 struct LaneState {
@@ -42,8 +39,6 @@ struct Claimer {
     shared: Arc<Shared>,
     lanes: HashMap<(i64, i16), LaneState>,
     turns: Turns,
-    /// Running mean of what a job of a route takes.
-    typical: HashMap<String, Charge>,
     look_at: Instant,
     idle_look: Duration,
     paused: HashSet<(String, String)>,
@@ -56,7 +51,6 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<impl Fn(Sign)>) {
         shared,
         lanes: HashMap::new(),
         turns: Turns::default(),
-        typical: HashMap::new(),
         look_at: Instant::now(),
         idle_look: LOOK_IDLE_MIN,
         paused: HashSet::new(),
@@ -199,8 +193,7 @@ impl Claimer {
                 route
             } else {
                 let Some(route_plan) = plan.routes.get(&state.lane.route) else { continue };
-                let typical = self.typical.get(&state.lane.route).copied().unwrap_or(TYPICAL);
-                let (budget, next) = budget(route_plan, typical, now);
+                let (budget, next) = budget(route_plan, now);
                 opens = [opens, next].into_iter().flatten().min();
                 routes.push(&state.lane.route);
                 budgets.push(budget);
@@ -264,12 +257,6 @@ impl Claimer {
                 past.entry(attempt.job).or_default().push(attempt);
             }
         }
-        // One of each claim is enough to know how large jobs are.
-        if let Some(job) = claimed.first() {
-            let seen = u64::try_from(estimate::json_tokens(&job.request)).unwrap_or(0);
-            let mean = self.typical.entry(job.route.clone()).or_insert(TYPICAL);
-            mean.input = (mean.input * 3 + seen).div_ceil(4);
-        }
         for job in claimed {
             let history = past.remove(&job.lease.job).unwrap_or_default();
             self.shared.start(job, history);
@@ -294,21 +281,27 @@ impl Claimer {
 }
 
 /// How many jobs of a route may be started now, and if none, when to ask again.
-fn budget(plan: &RoutePlan, typical: Charge, now: Timestamp) -> (usize, Option<Timestamp>) {
+fn budget(plan: &RoutePlan, now: Timestamp) -> (usize, Option<Timestamp>) {
+    let typical = plan.typical();
     // A job that has waited since ever: whatever patience there is, it is used up. What it may do, some job may do.
     let probe = Job {
         id: JobId(0),
         ready_at: Timestamp::MIN,
         deadline: None,
         max_attempts: None,
-        input_tokens: i64::try_from(typical.input).unwrap_or(i64::MAX),
-        max_output_tokens: None,
+        input_tokens: typical.input(),
+        max_output_tokens: typical.cap(),
     };
     let order = plan.order(&probe);
     let pace = Duration::from_millis(5);
-    let health: Vec<RungHealth> = plan.rungs.iter().map(|rung| rung.target.health(typical, pace, now)).collect();
+    let sizes: Vec<_> = plan.rungs.iter().map(|rung| rung.sizes(typical.input(), typical.cap())).collect();
+    let health: Vec<RungHealth> =
+        plan.rungs.iter().zip(&sizes).map(|(rung, sizes)| rung.health(sizes, pace, now)).collect();
     match decide(&probe, &plan.route, &order, &[], &health, now) {
-        Step::Call { rung, .. } => (plan.rungs.get(rung).map_or(0, |rung| rung.target.headroom(typical).max(1)), None),
+        Step::Call { rung, .. } => {
+            let room = |(rung, sizes): (&RungPlan, _)| rung.target.headroom(rung.charging.reserve(sizes)).max(1);
+            (plan.rungs.get(rung).zip(sizes.get(rung)).map_or(0, room), None)
+        }
         Step::Wait { until, .. } => (0, Some(until)),
         // No rung can take even a typical request: the jobs themselves will say why.
         Step::Finish(_) => (usize::MAX, None),

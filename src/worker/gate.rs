@@ -1,9 +1,12 @@
 //! What may be called now: buckets, breakers, and keys or models that are out of service.
 
-use super::bucket::{Bucket, Charge, GateClock, Hold, Shut, closed_name};
+use super::bucket::{Bucket, GateClock, Hold, Shut, closed_name};
 use crate::domain::breaker::{self, Breaker};
 use crate::domain::decide::{Closed, Ineligible, RungHealth};
-use crate::domain::{BreakerSettings, ErrorClass, Failure, Limits, Outcome, Target, Timestamp};
+use crate::domain::{
+    BreakerSettings, Calibration, Charge, Charging, ErrorClass, Failure, Limits, Outcome, Target, Timestamp, Unit,
+    Usage,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +44,8 @@ pub struct TargetState {
     target: Target,
     provider: Arc<ProviderState>,
     breaker: Mutex<Breaker>,
+    /// What its reports have taught about estimates.
+    calibration: Mutex<Calibration>,
     /// The model is unknown or not allowed, or asked to be left alone for a while.
     closed: Mutex<Option<Shut>>,
     calls: AtomicI64,
@@ -64,6 +69,8 @@ pub struct Gate {
 pub struct ProviderSetup {
     /// Its bucket's name.
     pub bucket: String,
+    /// How a request is counted there.
+    pub charging: Charging,
     /// Its targets' breakers.
     pub breaker: BreakerSettings,
     /// How long a rejected or penniless key rests before one call tries it again.
@@ -141,12 +148,39 @@ impl TargetState {
         &self.target
     }
 
-    /// The state of this target for a call of this size that would wait at most `horizon` for its turn.
+    /// What its reports have taught so far.
     #[must_use]
-    pub fn health(&self, charge: Charge, horizon: Duration, now: Timestamp) -> RungHealth {
-        if let Some((needed, size)) = self.provider.bucket.size(charge) {
-            let signed = |tokens| i64::try_from(tokens).unwrap_or(i64::MAX);
-            return RungHealth::Ineligible(Ineligible::BucketTooSmall { needed: signed(needed), size: signed(size) });
+    pub fn calibration(&self) -> Calibration {
+        *lock(&self.calibration)
+    }
+
+    /// Learns from the report of an answer what estimates are worth here.
+    pub fn learn(&self, estimated_input: i64, cap: Option<i64>, usage: &Usage) {
+        lock(&self.calibration).learn(estimated_input, cap, usage);
+    }
+
+    /// Why a call that takes at least this much can never be made, if it cannot; `charge` is what is said of it.
+    fn too_large(&self, least: Charge, charge: Charge) -> Option<Ineligible> {
+        let signed = |tokens| i64::try_from(tokens).unwrap_or(i64::MAX);
+        [
+            (Unit::Tokens, Charge { total: least.total, ..Charge::default() }),
+            (Unit::InputTokens, Charge { input: least.input, ..Charge::default() }),
+            (Unit::OutputTokens, Charge { output: least.output, ..Charge::default() }),
+        ]
+        .into_iter()
+        .find_map(|(unit, least)| {
+            let (_, size) = self.provider.bucket.size(least)?;
+            let needed = signed(charge.units(unit).max(size.saturating_add(1)));
+            Some(Ineligible::BucketTooSmall { unit, needed, size: signed(size) })
+        })
+    }
+
+    /// The state of this target for a call that takes `charge`, and `least` if the estimates are far too high, and would
+    /// wait at most `horizon` for its turn.
+    #[must_use]
+    pub fn health(&self, charge: Charge, least: Charge, horizon: Duration, now: Timestamp) -> RungHealth {
+        if let Some(why) = self.too_large(least, charge) {
+            return RungHealth::Ineligible(why);
         }
         if let Some(since) = *lock(&self.provider.paused) {
             // Somebody has to lift it; a second is how soon that is noticed.
@@ -209,6 +243,7 @@ impl Gate {
                     target: target.clone(),
                     provider: Arc::clone(&provider),
                     breaker: Mutex::new(Breaker::new(setup.breaker)),
+                    calibration: Mutex::new(Calibration::default()),
                     closed: Mutex::new(None),
                     calls: AtomicI64::new(0),
                     failures: AtomicI64::new(0),
@@ -261,14 +296,14 @@ impl Gate {
         }
     }
 
-    /// Learns from what came of a call: corrects the charge, and closes what has to be closed.
+    /// Learns from what came of a call: corrects the charge to what it took, and closes what has to be closed.
     pub fn report(
         &self,
         target: &TargetState,
         permit: Permit,
         outcome: &Outcome,
         failure: Option<&Failure>,
-        actual: Option<Charge>,
+        settled: Charge,
         now: Timestamp,
     ) {
         let provider = &target.provider;
@@ -278,12 +313,7 @@ impl Gate {
         }
         let class = outcome.class();
         let Permit { hold, breaker } = permit;
-        match (actual, class) {
-            (Some(actual), _) => hold.correct(actual),
-            // It never got there, so it used nothing.
-            (None, Some(ErrorClass::Unreachable)) => hold.correct(Charge::default()),
-            (None, _) => {}
-        }
+        hold.correct(settled);
         let silent = matches!(class, Some(ErrorClass::Unreachable | ErrorClass::Network | ErrorClass::Timeout));
         let seen = if silent { &provider.last_silence } else { &provider.last_contact };
         seen.store(now.0, Ordering::Relaxed);
@@ -355,8 +385,9 @@ impl Gate {
         self.changed.notify_waiters();
     }
 
-    /// A call was given up before anything came of it.
-    pub fn abandon(&self, target: &TargetState, permit: Permit, now: Timestamp) {
+    /// A call was given up before anything came of it, having taken so much, if it was sent at all.
+    pub fn abandon(&self, target: &TargetState, permit: Permit, taken: Charge, now: Timestamp) {
+        permit.hold.correct(taken);
         lock(&target.breaker).record(permit.breaker, breaker::Sign::Neutral, now);
         drop(permit.hold);
         self.changed.notify_waiters();
@@ -384,6 +415,7 @@ impl Gate {
                     breaker::State::Open { .. } => "open",
                     breaker::State::HalfOpen { .. } => "half_open",
                 };
+                let calibration = state.calibration();
                 serde_json::json!({
                     "target": state.target.to_string(),
                     "bucket": state.provider.bucket.name,
@@ -393,6 +425,12 @@ impl Gate {
                     "paused": lock(&state.provider.paused).is_some(),
                     "calls": state.calls.load(Ordering::Relaxed),
                     "failures": state.failures.load(Ordering::Relaxed),
+                    "estimates": {
+                        "reports": calibration.samples(),
+                        "input_reported_per_thousand_estimated": calibration.reported_per_thousand(),
+                        "output_expected": calibration.expected_output(None),
+                        "output_of_nine_in_ten_below": calibration.high_output(),
+                    },
                 })
             })
             .collect();

@@ -1,19 +1,21 @@
 //! The configuration, resolved for work: every route with its targets, clients and gates at hand.
 
 use super::gate::{Gate, ProviderSetup, TargetState};
+use crate::domain::decide::RungHealth;
 use crate::domain::strategy;
-use crate::domain::{Job, Limits, Route};
+use crate::domain::{Charging, Job, Limits, Route, Sizes, Timestamp, Typical};
 use crate::provider::{Endpoint, Provider, Timeouts};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// One provider as the worker needs it.
 #[derive(Clone, Debug)]
 pub struct ProviderPlan {
     /// Where and how it is reached.
     pub endpoint: Endpoint,
-    /// Its bucket, breaker and recheck time; the models are filled in from the routes.
+    /// Its bucket, the rule of charging, breaker and recheck time; the models are filled in from the routes.
     pub setup: ProviderSetup,
 }
 
@@ -38,6 +40,24 @@ pub struct RungPlan {
     pub timeouts: Timeouts,
     /// Its price as it is frozen on attempts.
     pub price: Option<Value>,
+    /// How a request is counted against its limits.
+    pub charging: Charging,
+}
+
+impl RungPlan {
+    /// What a request is expected to need here, by its estimated tokens of input and its output cap.
+    #[must_use]
+    pub fn sizes(&self, input_tokens: i64, cap: Option<i64>) -> Sizes {
+        let calibration = self.target.calibration();
+        let cap = cap.map(|cap| u64::try_from(cap).unwrap_or(0));
+        Sizes { input: calibration.input(input_tokens), cap, expected_output: calibration.expected_output(cap) }
+    }
+
+    /// The state of its target for a request of these sizes that would wait at most `horizon` for its turn.
+    #[must_use]
+    pub fn health(&self, sizes: &Sizes, horizon: Duration, now: Timestamp) -> RungHealth {
+        self.target.health(self.charging.reserve(sizes), self.charging.least(sizes), horizon, now)
+    }
 }
 
 /// One route, ready for work.
@@ -46,9 +66,22 @@ pub struct RoutePlan {
     pub route: Arc<Route>,
     /// Its rungs, in listed order.
     pub rungs: Vec<RungPlan>,
+    /// What its jobs are like.
+    typical: Mutex<Typical>,
 }
 
 impl RoutePlan {
+    /// What its jobs have been like lately.
+    #[must_use]
+    pub fn typical(&self) -> Typical {
+        *self.typical.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes the estimated tokens of input and the output cap of one more of its jobs.
+    pub fn see(&self, input_tokens: i64, cap: Option<i64>) {
+        self.typical.lock().unwrap_or_else(PoisonError::into_inner).see(input_tokens, cap);
+    }
+
     /// The order in which a job tries the rungs.
     #[must_use]
     pub fn order(&self, job: &Job) -> Vec<usize> {
@@ -100,9 +133,14 @@ impl Plan {
                     .cloned()
                     .ok_or_else(|| anyhow::anyhow!("route {}: {} has no provider", route.name, rung.target))?;
                 let price = rung.model.price.map(|price| serde_json::to_value(price).unwrap_or_default());
-                rungs.push(RungPlan { target, provider, timeouts: *timeouts, price });
+                let rule = setups.get(&rung.target.provider).map_or(Charging::COMBINED, |setup| setup.charging);
+                let charging = rule.for_model(&rung.target.model, rung.model.output_burndown);
+                rungs.push(RungPlan { target, provider, timeouts: *timeouts, price, charging });
             }
-            routes.insert(route.name.clone(), Arc::new(RoutePlan { route: Arc::clone(route), rungs }));
+            routes.insert(
+                route.name.clone(),
+                Arc::new(RoutePlan { route: Arc::clone(route), rungs, typical: Mutex::default() }),
+            );
         }
         Ok(Self { gate, routes })
     }

@@ -1,15 +1,16 @@
 //! One job's journey through this process: decide, pass the gate, call, judge, settle.
 
 use super::Shared;
-use super::bucket::{Charge, Shut, closed_name};
+use super::bucket::{Shut, closed_name};
 use super::gate::PACE;
 use super::held_job::HeldJob;
 use super::plan::{RoutePlan, RungPlan};
 use super::settler::{Item, Then};
-use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, decide};
+use crate::domain::charging::{self, Fate};
+use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, Worth, decide};
 use crate::domain::{
-    Answer, Attempt, ChatRequest, ErrorClass, Failure, Job, NanoUsd, Outcome, Patience, Scope, SoftFailure, Target,
-    Timestamp, Usage, UsageSource, Verdict, eligibility, estimate,
+    Answer, Attempt, Charge, ChatRequest, ErrorClass, Failure, Job, NanoUsd, Outcome, Patience, Scope, Sizes,
+    SoftFailure, Target, Timestamp, Usage, UsageSource, Verdict, eligibility, estimate,
 };
 use crate::provider::CallReport;
 use crate::store::claim::{Claimed, PastAttempt};
@@ -85,6 +86,7 @@ pub(super) async fn run_job(
         input_tokens: estimate::input_tokens(&request),
         max_output_tokens: request.max_tokens,
     };
+    plan.see(job.input_tokens, job.max_output_tokens);
     let order = plan.order(&job);
     let rungs = plan.rungs.len();
     let spent =
@@ -168,17 +170,12 @@ impl Journey {
         }
     }
 
-    /// What one call to a rung is expected to take from its bucket.
-    fn charge(&self) -> Charge {
-        let tokens = |count: i64| u64::try_from(count).unwrap_or(0);
-        Charge {
-            input: tokens(self.job.input_tokens),
-            output: tokens(self.job.max_output_tokens.unwrap_or(estimate::USUAL_OUTPUT_TOKENS)),
-        }
+    /// What one call to a rung is expected to need.
+    fn sizes(&self, rung: &RungPlan) -> Sizes {
+        rung.sizes(self.job.input_tokens, self.job.max_output_tokens)
     }
 
     fn health(&mut self, now: Timestamp) -> Vec<RungHealth> {
-        let charge = self.charge();
         // Whoever never waits for a cheaper rung does not queue for it either, unless there is nothing after it.
         let pace = match self.plan.route.patience {
             Patience::For(patience) => patience.min(PACE),
@@ -191,7 +188,8 @@ impl Journey {
                 health.push(RungHealth::Ineligible(ineligible));
                 continue;
             }
-            if let Some(ineligible) = eligibility::ineligible(&rung.model.capabilities, &self.job, &self.request) {
+            let sizes = self.sizes(planned);
+            if let Some(ineligible) = eligibility::ineligible(&rung.model.capabilities, &sizes, &self.request) {
                 health.push(RungHealth::Ineligible(ineligible));
                 continue;
             }
@@ -201,7 +199,7 @@ impl Journey {
                 }
                 _ => {
                     let horizon = if Some(index) == last { PACE } else { pace };
-                    health.push(planned.target.health(charge, horizon, now));
+                    health.push(planned.health(&sizes, horizon, now));
                 }
             }
         }
@@ -212,9 +210,10 @@ impl Journey {
     async fn call(&mut self, index: usize, rung: &RungPlan, skipped: &[(usize, Skip)], recalled: &CancellationToken) {
         let shared = Arc::clone(&self.shared);
         let plan = shared.plan();
-        let charge = self.charge();
+        let sizes = self.sizes(rung);
+        let reserved = rung.charging.reserve(&sizes);
         let permit = tokio::select! {
-            permit = plan.gate.admit(&rung.target, charge, 2 * PACE, shared.clock.now()) => permit,
+            permit = plan.gate.admit(&rung.target, reserved, 2 * PACE, shared.clock.now()) => permit,
             () = shared.stop.cancelled() => return,
             () = recalled.cancelled() => return,
         };
@@ -229,7 +228,7 @@ impl Journey {
         };
         if !shared.lease_is_fresh() {
             // Perhaps declared dead: others may have this job. Wait for the heartbeat to say.
-            plan.gate.abandon(&rung.target, permit, shared.clock.now());
+            plan.gate.abandon(&rung.target, permit, Charge::default(), shared.clock.now());
             tokio::select! {
                 () = shared.lease_renewed() => {}
                 () = shared.stop.cancelled() => {}
@@ -249,30 +248,44 @@ impl Journey {
         let (report, permit) = match report {
             Some(Ok(report)) => (report, Some(permit)),
             Some(Err(ineligible)) => {
-                plan.gate.abandon(&rung.target, permit, ended_at);
+                plan.gate.abandon(&rung.target, permit, Charge::default(), ended_at);
                 if let Some(slot) = self.ineligible.get_mut(index) {
                     *slot = Some(ineligible);
                 }
                 return;
             }
             None => {
-                plan.gate.abandon(&rung.target, permit, ended_at);
+                plan.gate.abandon(&rung.target, permit, reserved, ended_at);
                 let why = if recalled.is_cancelled() { "the job was cancelled" } else { "the worker was stopped" };
                 (abandoned(started_at, ended_at, why), None)
             }
         };
-        let judged = self.judge(&spec, report);
+        let mut judged = self.judge(&spec, report);
+        self.tell_apart(index, rung, &sizes, &mut judged);
         if let Some(permit) = permit {
-            plan.gate.report(
-                &rung.target,
-                permit,
-                &judged.outcome,
-                judged.failure.as_ref(),
-                judged.reported_usage.map(|usage| Charge::from_usage(&usage)),
-                ended_at,
-            );
+            let usage = judged.reported_usage;
+            if let Some(usage) = usage.filter(|_| judged.answer.is_some()) {
+                rung.target.learn(self.job.input_tokens, self.job.max_output_tokens, &usage);
+            }
+            let settled = rung.charging.settle(&sizes, usage.as_ref(), Fate::of(&judged.outcome));
+            plan.gate.report(&rung.target, permit, &judged.outcome, judged.failure.as_ref(), settled, ended_at);
         }
         self.record(index, &spec, rung, judged, skipped, started_at, ended_at);
+    }
+
+    /// Tells a request that is larger than a limit from one that came too fast, and notes the numbers for the reason.
+    fn tell_apart(&mut self, index: usize, rung: &RungPlan, sizes: &Sizes, judged: &mut Judged) {
+        let Some(failure) = &mut judged.failure else { return };
+        let Some(oversize) = charging::never_fits(failure, &rung.charging, sizes) else { return };
+        failure.class = ErrorClass::NeverFits;
+        failure.scope = Scope::Request;
+        failure.wait = None;
+        judged.outcome = Outcome::Failed(ErrorClass::NeverFits);
+        let signed = |tokens| i64::try_from(tokens).unwrap_or(i64::MAX);
+        if let Some(slot) = self.ineligible.get_mut(index) {
+            let (unit, needed, size) = (oversize.unit, signed(oversize.needed), signed(oversize.size));
+            *slot = Some(Ineligible::BucketTooSmall { unit, needed, size });
+        }
     }
 
     /// Validates an answer and works out what the call cost.
@@ -436,8 +449,10 @@ impl Journey {
     fn waits_for(&self, rung: usize, why: &Skip) -> String {
         let target = self.plan.route.rungs.get(rung).map(|rung| rung.target.to_string()).unwrap_or_default();
         match why {
-            Skip::Closed { reason, .. } => format!("{target}: {}", closed_name(*reason)),
-            Skip::BackingOff { .. } => format!("{target}: retry"),
+            Skip::Closed { reason, worth, .. } => {
+                format!("{target}: {}{}", closed_name(*reason), patience_left(*worth))
+            }
+            Skip::BackingOff { .. } | Skip::TooLate { .. } => format!("{target}: retry"),
             Skip::Failed(class) => format!("{target}: {class}"),
             Skip::Ineligible(_) => target,
         }
@@ -534,7 +549,7 @@ fn is_for_the_gate_to_know(why: &Skip) -> bool {
             // How long is known, and nobody can shorten it.
             Closed::RateLimit | Closed::Concurrency => false,
         },
-        Skip::Ineligible(_) | Skip::Failed(_) | Skip::BackingOff { .. } => false,
+        Skip::Ineligible(_) | Skip::Failed(_) | Skip::BackingOff { .. } | Skip::TooLate { .. } => false,
     }
 }
 
@@ -547,18 +562,48 @@ fn may_have_been_billed(failure: &Failure, status: Option<u16>) -> bool {
     }
 }
 
+/// How long a job that waits will go on waiting for this rung alone; for the reason of its rest.
+fn patience_left(worth: Worth) -> String {
+    let at = |at: Timestamp| crate::store::claim::datetime(at).format("%Y-%m-%dT%H:%M:%SZ");
+    match worth {
+        Worth::Patience { until: Timestamp::MAX } => ", patience without end".to_owned(),
+        Worth::Patience { until } => format!(", patience until {}", at(until)),
+        Worth::NoFallback => ", from which the route does not fall back".to_owned(),
+        // It waits although it need not: no other rung is to be had either.
+        Worth::NoPatience | Worth::Pointless => String::new(),
+        Worth::PatienceOver { at: ended } => format!(", patience only until {}", at(ended)),
+        Worth::DeadlineNear { at: ended } => format!(", patience only until {} for the deadline", at(ended)),
+    }
+}
+
 fn explain_skip(why: &Skip) -> Value {
     let at = |at: Timestamp| json!(crate::store::claim::datetime(at));
     match why {
-        Skip::Closed { reason, until } => json!({ "why": closed_name(*reason), "until": at(*until) }),
+        Skip::Closed { reason, until, worth } => {
+            let mut skip = json!({ "why": closed_name(*reason), "until": at(*until) });
+            let (passed_over, ended) = match worth {
+                // Waited for, and so never passed over.
+                Worth::Patience { .. } | Worth::NoFallback => return skip,
+                Worth::NoPatience => ("no_patience", None),
+                Worth::PatienceOver { at } => ("patience_over", Some(*at)),
+                Worth::DeadlineNear { at } => ("deadline_near", Some(*at)),
+                Worth::Pointless => ("waiting_is_pointless", None),
+            };
+            skip["passed_over"] = json!(passed_over);
+            if let Some(ended) = ended {
+                skip["patience_until"] = at(ended);
+            }
+            skip
+        }
         Skip::Ineligible(Ineligible::ContextWindow { needed, window }) => {
             json!({ "why": "context_window", "needed": needed, "window": window })
         }
-        Skip::Ineligible(Ineligible::BucketTooSmall { needed, size }) => {
-            json!({ "why": "bucket_too_small", "needed": needed, "size": size })
+        Skip::Ineligible(Ineligible::BucketTooSmall { unit, needed, size }) => {
+            json!({ "why": "bucket_too_small", "unit": unit.to_string(), "needed": needed, "size": size })
         }
         Skip::Ineligible(Ineligible::Unsupported(what)) => json!({ "why": "unsupported", "what": what }),
         Skip::Failed(class) => json!({ "why": "failed", "class": class.as_str() }),
         Skip::BackingOff { until } => json!({ "why": "backing_off", "until": at(*until) }),
+        Skip::TooLate { until, latest } => json!({ "why": "too_late", "until": at(*until), "latest": at(*latest) }),
     }
 }

@@ -1,19 +1,19 @@
 //! When a job is over, and what is said of it then.
 
-use super::{Ending, Ineligible, Skip};
+use super::{Ending, Health, Ineligible, RungHealth, Skip};
 use crate::domain::{Attempt, ErrorClass, Job, Outcome, Remedy, Route, SoftFailure, Timestamp};
 
 /// Attempts of any kind, those that only waited included, after which a job ends: nothing goes on for ever.
 pub(super) const MOST_ATTEMPTS: usize = 1_000;
 
 /// The job's ending, if history or time have ended it.
-pub(super) fn of(job: &Job, route: &Route, history: &[Attempt], now: Timestamp) -> Option<Ending> {
+pub(super) fn of(job: &Job, route: &Route, history: &[Attempt], health: &Health, now: Timestamp) -> Option<Ending> {
     if history.iter().any(|attempt| attempt.outcome == Outcome::Accepted) {
         return Some(Ending::Succeeded);
     }
     history
         .iter()
-        .find_map(|attempt| hopeless(route, attempt))
+        .find_map(|attempt| hopeless(route, health, attempt))
         .or_else(|| used_up(job, route, history))
         .or_else(|| too_late(job, history, now))
 }
@@ -29,7 +29,7 @@ pub(super) fn out_of_rungs(route: &Route, history: &[Attempt], skipped: &[(usize
 }
 
 /// An attempt after which no other makes sense.
-fn hopeless(route: &Route, attempt: &Attempt) -> Option<Ending> {
+fn hopeless(route: &Route, health: &Health, attempt: &Attempt) -> Option<Ending> {
     let (class, words) = in_words(&attempt.outcome)?;
     match attempt.outcome.remedy()? {
         Remedy::End => Some(failed(class, format!("{words}: no rung would take this request"))),
@@ -37,6 +37,11 @@ fn hopeless(route: &Route, attempt: &Attempt) -> Option<Ending> {
             // What became of a target that is no longer on the route binds nobody.
             let rung = attempt.rung.filter(|&rung| rung < route.rungs.len() && !route.fallback_on.contains(&class))?;
             let target = name(route, rung);
+            // The numbers, where they are known.
+            let words = match health.get(rung) {
+                Some(RungHealth::Ineligible(why)) => format!("{words} ({why})"),
+                _ => words,
+            };
             Some(failed(class, format!("{target}: {words}, which route {} does not fall back on", route.name)))
         }
         Remedy::WaitForGate(_) | Remedy::RetrySame { .. } => None,
@@ -93,7 +98,7 @@ fn first_class((_, why): &(usize, Skip)) -> Option<ErrorClass> {
         Skip::Ineligible(Ineligible::BucketTooSmall { .. }) => Some(ErrorClass::NeverFits),
         Skip::Ineligible(Ineligible::Unsupported(_)) => Some(ErrorClass::InvalidRequest),
         Skip::Failed(class) => Some(*class),
-        Skip::Closed { .. } | Skip::BackingOff { .. } => None,
+        Skip::Closed { .. } | Skip::BackingOff { .. } | Skip::TooLate { .. } => None,
     }
 }
 

@@ -12,6 +12,8 @@ pub(super) struct Standing {
     pub(super) backing_off_until: Timestamp,
     /// What the provider asked this job to wait for.
     pub(super) hold: Option<Hold>,
+    /// The class of its last failure.
+    pub(super) last_failure: Option<ErrorClass>,
     /// Failures after which it was to be tried again.
     failures: u32,
     /// Since when the attempts have met nothing but a closed gate, and how many they are.
@@ -28,7 +30,14 @@ pub(super) struct Hold {
 
 /// The standing of every rung, in listed order.
 pub(super) fn of(job: &Job, route: &Route, history: &[Attempt]) -> Vec<Standing> {
-    let fresh = Standing { excluded: None, backing_off_until: Timestamp::MIN, hold: None, failures: 0, waiting: None };
+    let fresh = Standing {
+        excluded: None,
+        backing_off_until: Timestamp::MIN,
+        hold: None,
+        last_failure: None,
+        failures: 0,
+        waiting: None,
+    };
     let mut standings = vec![fresh; route.rungs.len()];
     for attempt in history {
         let Some(rung) = attempt.rung.filter(|&rung| rung < standings.len()) else { continue };
@@ -45,6 +54,7 @@ pub(super) fn of(job: &Job, route: &Route, history: &[Attempt]) -> Vec<Standing>
 impl Standing {
     fn learn(&mut self, job: &Job, attempt: &Attempt) {
         let (Some(class), Some(remedy)) = (attempt.outcome.class(), attempt.outcome.remedy()) else { return };
+        self.last_failure = Some(class);
         match remedy {
             Remedy::WaitForGate(reason) => self.wait(job, attempt, reason),
             Remedy::RetrySame { .. } => {

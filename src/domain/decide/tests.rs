@@ -23,7 +23,7 @@ fn job() -> Job {
 fn route(rungs: usize) -> Route {
     let rung = |index: usize| Rung {
         target: Target { provider: "p".into(), model: index.to_string() },
-        model: Model { price: None::<Price>, capabilities: Capabilities::default() },
+        model: Model { price: None::<Price>, capabilities: Capabilities::default(), output_burndown: None },
         total_timeout: MINUTE,
     };
     Route {
@@ -123,13 +123,15 @@ fn an_order_that_does_not_fit_the_route_is_survived() {
 fn a_job_waits_for_a_cheaper_rung_within_its_patience() {
     let step = fresh(&route(2), &[closed(Closed::RateLimit, MINUTE), RungHealth::Open]);
     let until = NOW + MINUTE;
-    assert_eq!(step, Step::Wait { until, rung: 0, why: Skip::Closed { reason: Closed::RateLimit, until } });
+    let worth = Worth::Patience { until: NOW + MINUTE * 10 };
+    assert_eq!(step, Step::Wait { until, rung: 0, why: Skip::Closed { reason: Closed::RateLimit, until, worth } });
 }
 
 #[test]
 fn a_job_takes_the_dearer_rung_when_the_wait_exceeds_its_patience() {
     let step = fresh(&route(2), &[closed(Closed::RateLimit, HOUR), RungHealth::Open]);
-    let why = Skip::Closed { reason: Closed::RateLimit, until: NOW + HOUR };
+    let worth = Worth::PatienceOver { at: NOW + MINUTE * 10 };
+    let why = Skip::Closed { reason: Closed::RateLimit, until: NOW + HOUR, worth };
     assert_eq!(step, Step::Call { rung: 1, skipped: vec![(0, why)] });
 }
 
@@ -184,6 +186,76 @@ fn a_deadline_leaves_time_for_a_call_after_the_wait() {
     let step = |job: &Job| decide(job, &route(2), &[0, 1], &[], &health, NOW);
     assert_eq!(wait_until(&step(&due(MINUTE * 2))), Some(NOW + MINUTE));
     assert_eq!(called(&step(&due(MINUTE + SECOND))), Some(1));
+}
+
+/// Why the first of two rungs was not waited for.
+fn passed_over(step: &Step) -> Option<Worth> {
+    match step {
+        Step::Call { rung: 1, skipped } => match skipped.as_slice() {
+            [(0, Skip::Closed { worth, .. })] => Some(*worth),
+            _ => None,
+        },
+        Step::Call { .. } | Step::Wait { .. } | Step::Finish(_) => None,
+    }
+}
+
+#[test]
+fn a_rung_that_is_passed_over_says_what_cut_the_wait_short() {
+    let step = |job: &Job, patience, reason| {
+        let route = Route { patience, ..route(2) };
+        decide(job, &route, &[0, 1], &[], &[closed(reason, HOUR), RungHealth::Open], NOW)
+    };
+    let ten = Patience::For(MINUTE * 10);
+    let due = |wait| Job { deadline: Some(NOW + wait), ..job() };
+    for (job, patience, reason, worth) in [
+        (job(), Patience::For(Duration::ZERO), Closed::Breaker, Worth::NoPatience),
+        (due(MINUTE), Patience::For(Duration::ZERO), Closed::Breaker, Worth::NoPatience),
+        (job(), ten, Closed::RateLimit, Worth::PatienceOver { at: NOW + MINUTE * 10 }),
+        (due(HOUR), ten, Closed::RateLimit, Worth::PatienceOver { at: NOW + MINUTE * 10 }),
+        // The timeout is a minute.
+        (due(MINUTE * 9), ten, Closed::RateLimit, Worth::DeadlineNear { at: NOW + MINUTE * 8 }),
+        (due(SECOND), ten, Closed::Paused, Worth::DeadlineNear { at: NOW + SECOND - MINUTE }),
+        (job(), Patience::Forever, Closed::Auth, Worth::Pointless),
+    ] {
+        assert_eq!(passed_over(&step(&job, patience, reason)), Some(worth), "{job:?}, {patience:?}, {reason}");
+    }
+}
+
+#[test]
+fn a_job_that_waits_says_how_long_it_will() {
+    let waits = |route: &Route, job: &Job| {
+        let health = [closed(Closed::RateLimit, MINUTE), RungHealth::Open];
+        match decide(job, route, &[0, 1], &[], &health, NOW) {
+            Step::Wait { why: Skip::Closed { worth, .. }, .. } => Some(worth),
+            _ => None,
+        }
+    };
+    let patience = |until| Some(Worth::Patience { until });
+    assert_eq!(waits(&route(2), &job()), patience(NOW + MINUTE * 10));
+    assert_eq!(waits(&route(2), &Job { deadline: Some(NOW + MINUTE * 4), ..job() }), patience(NOW + MINUTE * 3));
+    assert_eq!(waits(&Route { patience: Patience::Forever, ..route(2) }, &job()), patience(Timestamp::MAX));
+    assert_eq!(waits(&without(route(2), &[Class::RateLimit]), &job()), Some(Worth::NoFallback));
+    // With nowhere else to go it waits although there is no patience for it.
+    let nowhere = Route { patience: Patience::For(SECOND), ..route(1) };
+    assert_eq!(waits(&nowhere, &job()), Some(Worth::PatienceOver { at: NOW + SECOND }));
+}
+
+#[test]
+fn a_retry_that_would_come_too_late_for_the_deadline_leaves_the_turn_to_the_next_rung() {
+    let history = [Attempt { retry_at: Some(NOW + MINUTE * 3), ..failed(0, Class::Overloaded) }];
+    let due = |wait| Job { deadline: Some(NOW + wait), ..job() };
+    let step = |route: &Route, job: &Job| decide(job, route, &[0, 1], &history, &[], NOW);
+    assert_eq!(wait_until(&step(&route(2), &due(MINUTE * 4))), Some(NOW + MINUTE * 3));
+    let why = Skip::TooLate { until: NOW + MINUTE * 3, latest: NOW + MINUTE * 4 - SECOND - MINUTE };
+    let late = due(MINUTE * 4 - SECOND);
+    assert_eq!(step(&route(2), &late), Step::Call { rung: 1, skipped: vec![(0, why)] });
+    // With nowhere else to go, or none that it may go to, it is worth the try.
+    for stays in [route(1), without(route(2), &[Class::Overloaded])] {
+        assert_eq!(wait_until(&step(&stays, &late)), Some(NOW + MINUTE * 3));
+    }
+    // Whoever waits for ever means it.
+    let patient = Route { patience: Patience::Forever, ..route(2) };
+    assert_eq!(wait_until(&step(&patient, &late)), Some(NOW + MINUTE * 3));
 }
 
 #[test]
@@ -484,7 +556,7 @@ fn a_call_lists_the_rungs_before_it_and_why_each_was_not_taken() {
         (0, Skip::Ineligible(why)),
         (1, Skip::Failed(Class::NotFound)),
         (2, Skip::Failed(Class::SoftFailure)),
-        (3, Skip::Closed { reason: Closed::QuotaExhausted, until: NOW + HOUR }),
+        (3, Skip::Closed { reason: Closed::QuotaExhausted, until: NOW + HOUR, worth: Worth::Pointless }),
     ];
     assert_eq!(step, Step::Call { rung: 4, skipped });
 }
@@ -545,7 +617,7 @@ fn a_job_ends_at_its_deadline_and_waits_no_longer() {
 #[test]
 fn a_job_that_no_rung_can_take_ends_with_every_reason() {
     let window = Ineligible::ContextWindow { needed: 5_000, window: 4_096 };
-    let bucket = Ineligible::BucketTooSmall { needed: 5_000, size: 1_000 };
+    let bucket = Ineligible::BucketTooSmall { unit: Unit::InputTokens, needed: 5_000, size: 1_000 };
     let tools = Ineligible::Unsupported("tools".into());
     for (why, class) in [
         (window.clone(), Class::ContextLength),
@@ -556,8 +628,23 @@ fn a_job_that_no_rung_can_take_ends_with_every_reason() {
     }
     let step = fresh(&route(3), &[window, bucket, tools].map(RungHealth::Ineligible));
     let reason = "no rung is left: p/0: needs about 5000 tokens, its window has 4096; \
-                  p/1: needs about 5000 tokens, its limit allows 1000; p/2: does not support tools";
+                  p/1: needs about 5000 input tokens, its limit allows 1000 at once; p/2: does not support tools";
     assert_eq!(failure(&step), Some((Class::ContextLength, reason)));
+}
+
+#[test]
+fn a_request_that_the_provider_found_too_large_ends_with_the_numbers_where_they_are_known() {
+    let why = Ineligible::BucketTooSmall { unit: Unit::Tokens, needed: 45_000, size: 30_000 };
+    let health = [RungHealth::Ineligible(why)];
+    let end = |route: &Route| {
+        failure(&decide(&job(), route, &[0], &[failed(0, Class::NeverFits)], &health, NOW))
+            .map(|(class, reason)| (class, reason.to_owned()))
+    };
+    let numbers = "needs about 45000 tokens, its limit allows 30000 at once";
+    let reason = format!("no rung is left: p/0: {numbers} (the last: never_fits)");
+    assert_eq!(end(&route(1)), Some((Class::NeverFits, reason)));
+    let reason = format!("p/0: never_fits ({numbers}), which route r does not fall back on");
+    assert_eq!(end(&without(route(1), &[Class::NeverFits])), Some((Class::NeverFits, reason)));
 }
 
 #[test]
@@ -811,6 +898,73 @@ proptest! {
             let first = world.order.iter().copied().find(|&rung| health[rung] == RungHealth::Open);
             prop_assert_eq!(called(&step), first);
         }
+    }
+
+    #[test]
+    fn what_is_said_of_patience_is_what_decided(world in worlds()) {
+        world.run(|_, now, step| {
+            let (skips, waited): (Vec<&Skip>, bool) = match step {
+                Step::Call { skipped, .. } => (skipped.iter().map(|(_, why)| why).collect(), false),
+                Step::Wait { why, .. } => (vec![why], true),
+                Step::Finish(_) => return,
+            };
+            for skip in skips {
+                let Skip::Closed { reason, until, worth } = skip else { continue };
+                // Nobody calls past a rung that is worth waiting for.
+                assert!(waited || !worth.is_waited_for(), "{skip:?}");
+                let patience = world.route.patience;
+                let latest = world.job.deadline.map(|deadline| deadline - MINUTE);
+                match *worth {
+                    Worth::Patience { until: ends } => assert!(ends > now && latest.is_none_or(|latest| ends <= latest || patience == Patience::Forever)),
+                    Worth::NoFallback => assert!(!may_fall_back(&world.route, *reason)),
+                    Worth::NoPatience => assert_eq!(patience, Patience::For(Duration::ZERO)),
+                    Worth::PatienceOver { at } => {
+                        let Patience::For(patience) = patience else { panic!("it does not end") };
+                        assert!(*until > at && at >= world.job.ready_at.min(now) + patience && at <= now + patience);
+                        assert!(latest.is_none_or(|latest| at <= latest));
+                    }
+                    Worth::DeadlineNear { at } => {
+                        assert!(*until > at && Some(at) == latest && at < now + SECOND * 4_000);
+                    }
+                    Worth::Pointless => assert!([Closed::Auth, Closed::Model, Closed::QuotaExhausted].contains(reason)),
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn the_nearer_the_deadline_the_less_patience(world in worlds(), nearer in 0..20_000_u32) {
+        let Some(deadline) = world.job.deadline else { return Ok(()) };
+        let health = world.health(NOW);
+        let with = |deadline| {
+            let job = Job { deadline: Some(deadline), ..world.job.clone() };
+            decide(&job, &world.route, &world.order, &[], &health, NOW)
+        };
+        let position = |rung| world.order.iter().position(|&other| other == rung);
+        if let Some(rung) = called(&with(deadline)) {
+            let sooner = with((deadline - SECOND * nearer).max(NOW + SECOND));
+            // Who would not wait with more time does not wait with less, and does not begin to like the cheaper rung.
+            prop_assert_eq!(called(&sooner).and_then(position), position(rung));
+        }
+    }
+
+    #[test]
+    fn no_job_waits_beyond_its_last_chance_while_another_rung_is_open(world in worlds(), left in 1..2_000_u32) {
+        let fallback_on = Class::ALL.iter().copied().collect();
+        let patience = Patience::For(MINUTE * 20);
+        let deadline = NOW + SECOND * left;
+        let mut route = Route { fallback_on, patience, ..world.route.clone() };
+        // No rung is out because another's window was too small.
+        route.rungs.iter_mut().for_each(|rung| rung.model.capabilities.context_window = None);
+        let world = World { job: Job { deadline: Some(deadline), ..world.job.clone() }, route, ..world };
+        world.run(|history, now, step| {
+            let Step::Wait { until, .. } = step else { return };
+            let untried = |rung: &usize| history.iter().all(|attempt| attempt.rung != Some(*rung));
+            let health = world.health(now);
+            if world.order.iter().any(|rung| untried(rung) && health[*rung] == RungHealth::Open) {
+                assert!(*until <= deadline - MINUTE, "{step:?} at {now:?}");
+            }
+        });
     }
 
     #[test]

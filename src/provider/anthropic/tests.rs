@@ -2,7 +2,7 @@ use super::*;
 use crate::domain::ErrorClass::*;
 use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::domain::request::ToolChoice;
-use crate::domain::{ContentPart, Finish, Message, ResponseFormat, Role, ToolCall, UsageSource};
+use crate::domain::{ContentPart, Finish, Message, ResponseFormat, Role, ToolCall, Unit, UsageSource};
 use crate::provider::checks::{
     Case, answer, case, check_failures, check_finishes, encoded, headers, long_conversation, message, request, usage,
 };
@@ -25,7 +25,9 @@ const FAILURES: &[Case] = &[
     case("conflict", 409, r#"{"type":"error","error":{"type":"conflict_error","message":"m"}}"#, Conflict, Request, Some("conflict_error")),
     case("bytes", 413, r#"{"type":"error","error":{"type":"request_too_large","message":"Request exceeds the maximum size"}}"#, PayloadTooLarge, Request, Some("request_too_large")),
     case("bytes, by the CDN", 413, "<html>413</html>", PayloadTooLarge, Request, None),
-    case("rate", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This request would exceed your organization's rate limit of 50 requests per minute"}}"#, RateLimit, Model, Some("rate_limit_error")).with(&[("retry-after", "17"), ("anthropic-ratelimit-requests-reset", "2026-11-20T12:00:40Z")]).waits(17_000),
+    case("rate", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This request would exceed your organization's rate limit of 50 requests per minute"}}"#, RateLimit, Model, Some("rate_limit_error")).with(&[("retry-after", "17"), ("anthropic-ratelimit-requests-reset", "2026-11-20T12:00:40Z")]).waits(17_000).names(Unit::Requests, 50, None),
+    case("rate of input tokens", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This request would exceed your organization's rate limit of 40,000 input tokens per minute. For details, refer to the documentation."}}"#, RateLimit, Model, Some("rate_limit_error")).names(Unit::InputTokens, 40_000, None),
+    case("rate of output tokens", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This request would exceed your organization's rate limit of 8000 output tokens per minute"}}"#, RateLimit, Model, Some("rate_limit_error")).names(Unit::OutputTokens, 8_000, None),
     case("rate, by reset", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"m"}}"#, RateLimit, Model, Some("rate_limit_error")).with(&[("anthropic-ratelimit-input-tokens-remaining", "0"), ("anthropic-ratelimit-input-tokens-reset", "2026-11-20T12:00:40Z"), ("anthropic-ratelimit-requests-remaining", "10"), ("anthropic-ratelimit-requests-reset", "2026-11-20T12:01:00Z")]).waits(40_000),
     case("ramp", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This request would exceed your organization's maximum usage increase rate (acceleration limit). Please scale up your usage more gradually"}}"#, RampLimit, Model, Some("rate_limit_error")).with(&[("retry-after", "5")]).waits(5_000),
     case("day", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This would exceed your daily rate limit"}}"#, RateLimitDaily, Model, Some("rate_limit_error")),

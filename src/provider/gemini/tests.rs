@@ -2,7 +2,7 @@ use super::*;
 use crate::domain::ErrorClass::*;
 use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::domain::request::ToolChoice;
-use crate::domain::{ContentPart, Finish, Message, ResponseFormat, Role, ToolCall, UsageSource};
+use crate::domain::{ContentPart, Finish, Message, ResponseFormat, Role, ToolCall, Unit, UsageSource};
 use crate::provider::checks::{
     Case, answer, case, check_failures, check_finishes, encoded, headers, long_conversation, message, request, usage,
 };
@@ -24,6 +24,7 @@ const FAILURES: &[Case] = &[
     case("prepaid credit, lower case", 402, r#"{"error":{"code":"payment_required","message":"m"}}"#, QuotaExhausted, Key, Some("payment_required")),
     case("model", 404, r#"{"error":{"code":404,"message":"models/x is not found","status":"NOT_FOUND"}}"#, NotFound, Model, Some("NOT_FOUND")),
     case("per minute", 429, r#"{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details. Please retry in 45.2s.","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaMetric":"m","quotaId":"GenerateRequestsPerMinutePerProjectPerModel-FreeTier","quotaValue":"10"}]},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"46s"}]}}"#, RateLimit, Model, Some("RESOURCE_EXHAUSTED")).waits(46_000),
+    case("input tokens per minute", 429, r#"{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details.","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"GenerateRequestsPerMinutePerProjectPerModel-FreeTier","quotaValue":"10"},{"quotaMetric":"generativelanguage.googleapis.com/generate_content_free_tier_input_token_count","quotaId":"GenerateContentInputTokensPerModelPerMinute-FreeTier","quotaValue":"250000"}]},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"12s"}]}}"#, RateLimit, Model, Some("RESOURCE_EXHAUSTED")).waits(12_000).names(Unit::InputTokens, 250_000, None),
     case("fractions of a second", 429, r#"{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"3.5s"}]}}"#, RateLimit, Model, Some("RESOURCE_EXHAUSTED")).waits(3_500),
     case("per day", 429, r#"{"error":{"code":429,"message":"Quota exceeded for metric: x, limit: 250\nPlease retry in 10h17m5.72s.","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"37025s"}]}}"#, RateLimitDaily, Model, Some("RESOURCE_EXHAUSTED")).waits(37_025_720),
     case("minute and day", 429, r#"{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{"violations":[{"quotaId":"XPerMinute"},{"quotaId":"XPerDay"}]}]}}"#, RateLimitDaily, Model, Some("RESOURCE_EXHAUSTED")),

@@ -2,7 +2,7 @@ use super::*;
 use crate::domain::ErrorClass::*;
 use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::domain::request::ToolChoice;
-use crate::domain::{ContentPart, Finish, ResponseFormat, Role, ToolCall, UsageSource};
+use crate::domain::{ContentPart, Finish, ResponseFormat, Role, ToolCall, Unit, UsageSource};
 use crate::provider::checks::{
     Case, answer, case, check_failures, check_finishes, encoded, long_conversation, message, request, usage,
 };
@@ -56,7 +56,7 @@ const OPENAI: &[Case] = &[
     case("quota: project spend", 429, r#"{"error":{"message":"m","type":"insufficient_quota","code":"project_spend_limit_exceeded"}}"#, QuotaExhausted, Key, Some("project_spend_limit_exceeded")),
     case("quota: usage", 429, r#"{"error":{"message":"m","code":"organization_usage_limit_exceeded"}}"#, QuotaExhausted, Key, Some("organization_usage_limit_exceeded")),
     case("quota: hard limit", 429, r#"{"error":{"message":"m","code":"billing_hard_limit_reached"}}"#, QuotaExhausted, Key, Some("billing_hard_limit_reached")),
-    case("never fits", 429, r#"{"error":{"message":"Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 45,000. The input or output tokens must be reduced.","type":"tokens","code":"rate_limit_exceeded"}}"#, NeverFits, Request, Some("rate_limit_exceeded")),
+    case("never fits", 429, r#"{"error":{"message":"Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 45,000. The input or output tokens must be reduced.","type":"tokens","code":"rate_limit_exceeded"}}"#, NeverFits, Request, Some("rate_limit_exceeded")).names(Unit::Tokens, 30_000, Some(45_000)),
     case("never fits, without numbers", 429, r#"{"error":{"message":"Request too large for gpt-4o: it exceeds the tokens per min limit","type":"tokens","code":"rate_limit_exceeded"}}"#, NeverFits, Request, Some("rate_limit_exceeded")),
     case("500", 500, r#"{"error":{"message":"The server had an error","type":"server_error","code":null}}"#, ServerError, Model, Some("server_error")),
     case("500 does not wait for a reset", 500, "", ServerError, Model, None).with(&[("x-ratelimit-reset-tokens", "6m0s")]),
@@ -83,9 +83,9 @@ const COMPATIBLE: &[Case] = &[
     // Groq
     case("Groq output", 400, r#"{"error":{"message":"Failed to generate JSON","type":"invalid_request_error","code":"json_validate_failed","failed_generation":"{"}}"#, OutputInvalid, Request, Some("json_validate_failed")),
     case("Groq tool", 400, r#"{"error":{"message":"Failed to call a function","type":"invalid_request_error","code":"tool_use_failed"}}"#, OutputInvalid, Request, Some("tool_use_failed")),
-    case("Groq never fits", 413, r#"{"error":{"message":"Request too large for model `m` in organization `o` service tier `on_demand` on tokens per minute (TPM): Limit 6000, Requested 8123, please reduce your message size and try again.","type":"tokens","code":"rate_limit_exceeded"}}"#, NeverFits, Request, Some("rate_limit_exceeded")),
-    case("Groq not now", 413, r#"{"error":{"message":"Request too large for model `m` on tokens per minute (TPM): Limit 6000, Requested 5000","type":"tokens","code":"rate_limit_exceeded"}}"#, RateLimit, Model, Some("rate_limit_exceeded")),
-    case("Groq not today", 413, r#"{"error":{"message":"Request too large for model `m` on tokens per day (TPD): Limit 100000, Used 99000, Requested 5000. Please try again in 57m36s.","type":"tokens","code":"rate_limit_exceeded"}}"#, RateLimitDaily, Model, Some("rate_limit_exceeded")).waits(3_456_000),
+    case("Groq never fits", 413, r#"{"error":{"message":"Request too large for model `m` in organization `o` service tier `on_demand` on tokens per minute (TPM): Limit 6000, Requested 8123, please reduce your message size and try again.","type":"tokens","code":"rate_limit_exceeded"}}"#, NeverFits, Request, Some("rate_limit_exceeded")).names(Unit::Tokens, 6_000, Some(8_123)),
+    case("Groq not now", 413, r#"{"error":{"message":"Request too large for model `m` on tokens per minute (TPM): Limit 6000, Requested 5000","type":"tokens","code":"rate_limit_exceeded"}}"#, RateLimit, Model, Some("rate_limit_exceeded")).names(Unit::Tokens, 6_000, Some(5_000)),
+    case("Groq not today", 413, r#"{"error":{"message":"Request too large for model `m` on tokens per day (TPD): Limit 100000, Used 99000, Requested 5000. Please try again in 57m36s.","type":"tokens","code":"rate_limit_exceeded"}}"#, RateLimitDaily, Model, Some("rate_limit_exceeded")).waits(3_456_000).names(Unit::Tokens, 100_000, Some(5_000)),
     case("Groq 422", 422, r#"{"error":{"message":"semantic","type":"invalid_request_error"}}"#, InvalidRequest, Request, Some("invalid_request_error")),
     case("Groq 424", 424, "", ServerError, Model, None),
     case("Groq rate", 429, r#"{"error":{"message":"Rate limit reached for model `m` on tokens per minute (TPM): Limit 6000, Used 5000, Requested 2000. Please try again in 7.66s.","type":"tokens","code":"rate_limit_exceeded"}}"#, RateLimit, Model, Some("rate_limit_exceeded")).with(&[("retry-after", "7.66")]).waits(7_660),

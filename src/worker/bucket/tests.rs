@@ -15,7 +15,7 @@ fn bucket(rates: &[(Unit, u64, u64)], concurrency: Option<u32>) -> Arc<Bucket> {
 }
 
 fn tokens(input: u64) -> Charge {
-    Charge { input, output: 0 }
+    Charge { input, output: 0, total: input }
 }
 
 async fn enter_after(bucket: &Arc<Bucket>, charge: Charge) -> Duration {

@@ -1,0 +1,289 @@
+//! What a target's reports teach about estimates: how many tokens an estimated token of input is, and how long its answers
+//! usually are.
+//!
+//! Both are running figures over the last dozens of calls. They are bounded, and a single report that makes no sense
+//! moves them by little: providers do send such reports. Whole numbers only, so that the same reports in the same order
+//! give the same figures everywhere.
+
+use super::Usage;
+use super::estimate::USUAL_OUTPUT_TOKENS;
+
+/// Sums and means are kept in parts of a token.
+const SCALE: u64 = 1024;
+/// About so many calls are remembered.
+const MEMORY: u64 = 64;
+/// The actual size is believed to be so many times the estimate at most, and one part in so many of it at least.
+const MOST_FACTOR: u64 = 4;
+/// Before anything is known the estimate is taken to be right, with the weight of so many tokens.
+const PRIOR_TOKENS: u64 = 32;
+/// No number of tokens is larger: sums cannot overflow.
+const MOST_TOKENS: u64 = 1 << 32;
+/// An answer counts as so many times the high mark of answers at most.
+const MOST_OUTPUT_FACTOR: u64 = 4;
+/// Of so many answers one is above the high mark.
+const HIGH_MARK_ONE_IN: u64 = 10;
+
+/// What is known of one target's reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Calibration {
+    /// Input as estimated and as reported, each a decaying sum in parts of a token.
+    estimated: u64,
+    reported: u64,
+    /// Running mean of output, and the mark that nine of ten answers stay below; in parts of a token.
+    output_mean: u64,
+    output_high: u64,
+    /// Reports that were learned from.
+    samples: u64,
+    outputs: u64,
+}
+
+impl Default for Calibration {
+    fn default() -> Self {
+        let usual = USUAL_OUTPUT_TOKENS.unsigned_abs().saturating_mul(SCALE);
+        Self {
+            estimated: PRIOR_TOKENS * SCALE,
+            reported: PRIOR_TOKENS * SCALE,
+            output_mean: usual,
+            output_high: usual,
+            samples: 0,
+            outputs: 0,
+        }
+    }
+}
+
+impl Calibration {
+    /// Learns from the report of one answer: `estimated_input` is what was estimated without this calibration, `cap` the
+    /// output cap that the request set.
+    pub fn learn(&mut self, estimated_input: i64, cap: Option<i64>, usage: &Usage) {
+        let tokens = |count: i64| u64::try_from(count).unwrap_or(0).min(MOST_TOKENS);
+        let (estimated, reported) = (tokens(estimated_input), tokens(usage.total_input()));
+        if estimated > 0 && reported > 0 {
+            self.learn_input(estimated, reported);
+        }
+        if usage.output > 0 {
+            self.learn_output(tokens(usage.output), cap.map(tokens));
+        }
+    }
+
+    fn learn_input(&mut self, estimated: u64, reported: u64) {
+        // No more than twice or half of what is expected, and within the bounds.
+        let expected = self.scaled(estimated);
+        let least = (expected / 2).max(estimated / MOST_FACTOR).max(1);
+        let most = expected.saturating_mul(2).min(estimated.saturating_mul(MOST_FACTOR)).max(least);
+        let reported = reported.clamp(least, most);
+        // One call weighs no more than a quarter of all before it.
+        let weight = estimated.saturating_mul(SCALE).min(self.estimated / 4);
+        let counted = share(weight, reported, estimated);
+        self.estimated = decayed(self.estimated).saturating_add(weight);
+        self.reported = decayed(self.reported).saturating_add(counted);
+        self.samples = self.samples.saturating_add(1);
+    }
+
+    fn learn_output(&mut self, output: u64, cap: Option<u64>) {
+        let output = output.saturating_mul(SCALE);
+        let is_cut = cap.is_some_and(|cap| output >= cap.saturating_mul(SCALE));
+        if is_cut && output <= self.output_mean {
+            // Its cap ended it. That it would have been longer than that is what was thought already.
+            return;
+        }
+        let believed = output.min(self.output_high.saturating_mul(MOST_OUTPUT_FACTOR));
+        let weight = self.outputs.saturating_add(2).min(MEMORY);
+        self.output_mean = if believed >= self.output_mean {
+            self.output_mean.saturating_add((believed - self.output_mean) / weight)
+        } else {
+            self.output_mean.saturating_sub((self.output_mean - believed) / weight)
+        };
+        // Up by nine steps for one answer above it, down by one for each below: at rest where one of ten is above.
+        let step = (self.output_high / MEMORY).max(1);
+        self.output_high = if believed > self.output_high {
+            self.output_high.saturating_add(step.saturating_mul(HIGH_MARK_ONE_IN - 1)).min(believed)
+        } else {
+            self.output_high.saturating_sub(step).max(believed)
+        };
+        self.outputs = self.outputs.saturating_add(1);
+    }
+
+    /// The tokens of input that an estimate really stands for, at least 1.
+    #[must_use]
+    pub fn input(&self, estimate: i64) -> u64 {
+        self.scaled(u64::try_from(estimate).unwrap_or(0)).max(1)
+    }
+
+    /// The tokens of output to expect of a request with this cap, at least 1.
+    #[must_use]
+    pub fn expected_output(&self, cap: Option<u64>) -> u64 {
+        let mean = self.output_mean.div_ceil(SCALE);
+        cap.map_or(mean, |cap| cap.min(mean)).max(1)
+    }
+
+    /// Tokens of input that were reported for a thousand that were estimated.
+    #[must_use]
+    pub fn reported_per_thousand(&self) -> u64 {
+        self.scaled(1000)
+    }
+
+    /// The tokens of output that nine of ten answers stay below.
+    #[must_use]
+    pub const fn high_output(&self) -> u64 {
+        self.output_high.div_ceil(SCALE)
+    }
+
+    /// How many reports were learned from.
+    #[must_use]
+    pub const fn samples(&self) -> u64 {
+        self.samples
+    }
+
+    fn scaled(&self, estimate: u64) -> u64 {
+        share(estimate, self.reported, self.estimated)
+    }
+}
+
+/// `amount` × `part` / `whole`, rounded to the nearest.
+fn share(amount: u64, part: u64, whole: u64) -> u64 {
+    let whole = u128::from(whole.max(1));
+    let product = u128::from(amount).saturating_mul(u128::from(part)).saturating_add(whole / 2);
+    u64::try_from(product.checked_div(whole).unwrap_or(0)).unwrap_or(u64::MAX)
+}
+
+const fn decayed(sum: u64) -> u64 {
+    sum - sum / MEMORY
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn usage(input: i64, output: i64) -> Usage {
+        Usage { input, output, ..Usage::default() }
+    }
+
+    fn after(reports: impl IntoIterator<Item = (i64, i64)>) -> Calibration {
+        let mut calibration = Calibration::default();
+        for (estimated, reported) in reports {
+            calibration.learn(estimated, None, &usage(reported, 0));
+        }
+        calibration
+    }
+
+    fn after_outputs(outputs: impl IntoIterator<Item = (i64, Option<i64>)>) -> Calibration {
+        let mut calibration = Calibration::default();
+        for (output, cap) in outputs {
+            calibration.learn(0, cap, &usage(0, output));
+        }
+        calibration
+    }
+
+    #[test]
+    fn before_anything_is_known_an_estimate_is_taken_as_it_is() {
+        let fresh = Calibration::default();
+        assert_eq!((fresh.input(777), fresh.input(0), fresh.input(-5), fresh.samples()), (777, 1, 1, 0));
+        assert_eq!((fresh.expected_output(None), fresh.expected_output(Some(10))), (500, 10));
+    }
+
+    #[test]
+    fn thirty_reports_are_enough_to_know_a_ratio() {
+        for (estimated, reported) in [(1_000, 700), (20, 15), (1_000_000, 1_400_000), (50, 200)] {
+            let found = after([(estimated, reported); 30]).input(estimated);
+            let expected = u64::try_from(reported).unwrap();
+            assert!(found.abs_diff(expected) <= expected / 20, "{estimated}: {found} instead of {reported}");
+        }
+    }
+
+    #[test]
+    fn small_and_large_requests_together_are_right_in_the_sum() {
+        // Twenty tokens too much in each, whatever its size: what is learned makes the sum right, not each of them.
+        let sizes = [40_i64, 120, 400, 1_200].repeat(50);
+        let calibration = after(sizes.iter().map(|&size| (size + 20, size)));
+        let sum: u64 = sizes.iter().map(|&size| calibration.input(size + 20)).sum();
+        let expected = u64::try_from(sizes.iter().sum::<i64>()).unwrap();
+        assert!(sum.abs_diff(expected) <= expected / 33, "{sum} instead of {expected}");
+    }
+
+    #[test]
+    fn answers_that_grow_longer_are_followed_up_and_down() {
+        let long = after_outputs([(20_000, None); 200]);
+        assert!(long.expected_output(None) >= 19_000, "{long:?}");
+        let mut short = long;
+        for _ in 0..600 {
+            short.learn(0, None, &usage(0, 40));
+        }
+        assert!((40..=60).contains(&short.expected_output(None)), "{short:?}");
+    }
+
+    #[test]
+    fn an_answer_that_its_cap_cut_teaches_only_that_answers_are_that_long() {
+        let calibration = after_outputs([(1_000, None); 100]);
+        let mut cut = calibration;
+        cut.learn(0, Some(10), &usage(0, 10));
+        assert_eq!(cut, calibration);
+        for _ in 0..100 {
+            cut.learn(0, Some(2_000), &usage(0, 2_000));
+        }
+        assert!(cut.expected_output(None) > 1_500, "{cut:?}");
+        assert_eq!(cut.expected_output(Some(64)), 64);
+    }
+
+    #[test]
+    fn the_high_mark_is_above_nine_answers_of_ten() {
+        // A sequence without a pattern: multiples of a number that shares no factor with the length.
+        let outputs: Vec<i64> = (0..2_000_i64).map(|n| 1 + n * 617 % 1_000).collect();
+        let high = after_outputs(outputs.iter().map(|&output| (output, None))).high_output();
+        assert!((800..=980).contains(&high), "{high}");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_reported_an_estimate_stays_within_a_factor_of_four(
+            reports in prop::collection::vec((any::<i64>(), any::<i64>()), 0..300), estimate in 1..1_000_000_i64,
+        ) {
+            let found = after(reports).input(estimate);
+            let estimate = estimate.unsigned_abs();
+            prop_assert!(found >= (estimate / 4).saturating_sub(estimate / 64).max(1), "{found} for {estimate}");
+            prop_assert!(found <= estimate * 4 + estimate / 64 + 1, "{found} for {estimate}");
+        }
+
+        #[test]
+        fn one_report_moves_an_estimate_by_little(
+            reports in prop::collection::vec((1..100_000_i64, 1..100_000_i64), 0..200),
+            wild in (1..i64::MAX, 0..i64::MAX),
+        ) {
+            let before = after(reports);
+            let mut later = before;
+            later.learn(wild.0, None, &usage(wild.1, 0));
+            let (old, new) = (before.input(1_000_000), later.input(1_000_000));
+            prop_assert!(new <= old + old / 3 && new >= old - old / 4, "{old}, then {new}");
+        }
+
+        #[test]
+        fn one_answer_in_twenty_with_nonsense_does_not_spoil_what_the_others_teach(
+            size in 50..5_000_i64, percent in 60..160_i64, factor in 10..1_000_i64,
+        ) {
+            let reported = size * percent / 100;
+            let calibration = after((0..400).map(|n| (size, if n % 20 == 7 { reported * factor } else { reported })));
+            let (found, expected) = (calibration.input(size), reported.unsigned_abs());
+            prop_assert!(found.abs_diff(expected) <= expected / 8 + 1, "{found} instead of {expected}");
+        }
+
+        #[test]
+        fn expected_output_stays_between_the_shortest_and_the_longest_answer(
+            outputs in prop::collection::vec(1..50_000_i64, 100..300),
+        ) {
+            let calibration = after_outputs(outputs.iter().map(|&output| (output, None)));
+            let expected = calibration.expected_output(None);
+            let (least, most) = (outputs.iter().min().unwrap().unsigned_abs(), outputs.iter().max().unwrap().unsigned_abs());
+            // The first guess fades with the square of the number of answers.
+            prop_assert!(expected + 1 >= least.min(480) && expected <= most.max(520), "{expected}: {least} to {most}");
+        }
+
+        #[test]
+        fn a_larger_estimate_never_stands_for_less(
+            reports in prop::collection::vec((1..100_000_i64, 1..100_000_i64), 0..50), one in any::<i64>(), other in any::<i64>(),
+        ) {
+            let calibration = after(reports);
+            let (small, large) = (one.min(other), one.max(other));
+            prop_assert!(calibration.input(small) <= calibration.input(large));
+        }
+    }
+}
