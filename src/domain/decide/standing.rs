@@ -16,7 +16,13 @@ pub(super) struct Standing {
     failures: u32,
     /// Since when the attempts have met nothing but a closed gate, and how many they are.
     waiting: Option<(Timestamp, u32)>,
+    /// Attempts that ended because of their key.
+    keys_refused: u32,
 }
+
+/// So many refused keys are followed by the next key at once. That many keys no provider has: whatever is wrong then, a
+/// pause does no harm.
+const KEYS_WITHOUT_A_PAUSE: u32 = 30;
 
 /// Something that keeps a rung closed for a while.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +34,14 @@ pub(super) struct Hold {
 
 /// The standing of every rung, in listed order.
 pub(super) fn of(job: &Job, route: &Route, history: &[Attempt]) -> Vec<Standing> {
-    let fresh = Standing { excluded: None, backing_off_until: Timestamp::MIN, hold: None, failures: 0, waiting: None };
+    let fresh = Standing {
+        excluded: None,
+        backing_off_until: Timestamp::MIN,
+        hold: None,
+        failures: 0,
+        waiting: None,
+        keys_refused: 0,
+    };
     let mut standings = vec![fresh; route.rungs.len()];
     for attempt in history {
         let Some(rung) = attempt.rung.filter(|&rung| rung < standings.len()) else { continue };
@@ -46,6 +59,9 @@ impl Standing {
     fn learn(&mut self, job: &Job, attempt: &Attempt) {
         let (Some(class), Some(remedy)) = (attempt.outcome.class(), attempt.outcome.remedy()) else { return };
         match remedy {
+            Remedy::WaitForGate(Closed::Auth | Closed::QuotaExhausted) if attempt.retry_at.is_none() => {
+                self.lose_a_key(job, attempt);
+            }
             Remedy::WaitForGate(reason) => self.wait(job, attempt, reason),
             Remedy::RetrySame { .. } => {
                 (self.hold, self.waiting) = (None, None);
@@ -57,8 +73,17 @@ impl Standing {
         }
     }
 
-    /// Waits for as long as the provider asked. Where it named no time the gate is what knows, which may well be open at
-    /// once (another key); backing off keeps a gate that is not closed from being hammered.
+    /// A key was refused, and the gate has taken it out of service: where it is open all the same, it is so with another
+    /// key, and the job goes on with that at once. When the refused one is good again is no matter of this job's.
+    fn lose_a_key(&mut self, job: &Job, attempt: &Attempt) {
+        self.keys_refused = self.keys_refused.saturating_add(1);
+        if let Some(times @ 1..) = self.keys_refused.checked_sub(KEYS_WITHOUT_A_PAUSE) {
+            self.back_off(attempt.ended_at + backoff::delay(job.id, times));
+        }
+    }
+
+    /// Waits for as long as the provider asked. Where it named no time the gate is what knows; backing off keeps a gate
+    /// that is not closed from being hammered.
     fn wait(&mut self, job: &Job, attempt: &Attempt, reason: Closed) {
         let (since, times) = self.waiting.unwrap_or((attempt.ended_at, 0));
         let times = times.saturating_add(1);
