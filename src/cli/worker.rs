@@ -26,6 +26,7 @@ pub fn blueprint(config: &Config) -> Blueprint {
         let setup = ProviderSetup {
             bucket: provider.bucket.clone(),
             breaker: provider.breaker,
+            keys: provider.endpoint.keys.iter().map(|key| key.name.clone()).collect(),
             recheck: provider.recheck,
             models: Vec::new(),
         };

@@ -28,4 +28,4 @@ pub use reqwest::header::{HeaderName, HeaderValue};
 
 pub use adapter::{Adapter, Dialect, WireReply, WireRequest};
 pub use limit_headers::LimitObservation;
-pub use transport::{CallReport, Endpoint, Provider, ProviderError, Timeouts};
+pub use transport::{ApiKey, CallReport, Endpoint, Provider, ProviderError, Timeouts};
