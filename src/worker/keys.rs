@@ -1,5 +1,8 @@
 //! The keys of one provider at its gate: the ring that decides, with names, counts and what is said in the log.
 
+#[cfg(test)]
+mod tests;
+
 use super::bucket::{Shut, closed_name};
 use crate::domain::key_ring::{KeyChange, KeyFault, KeyLease, KeyRing, KeySign, KeyState, KeysOut};
 use crate::domain::{Failure, Outcome, Timestamp};
