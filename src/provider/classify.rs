@@ -8,6 +8,7 @@ use crate::domain::ErrorClass::{
     RateLimit, ServerError, Timeout,
 };
 use crate::domain::{Failure, Scope};
+use serde_json::Value;
 
 /// One row: when all its conditions hold, that is what the failure is.
 #[derive(Clone, Copy)]
@@ -54,6 +55,11 @@ impl Rule {
     /// Only when one of these phrases is in the message as well.
     pub const fn saying(self, phrases: &'static [&'static str]) -> Self {
         Self { phrases, ..self }
+    }
+
+    /// Only when a further condition holds.
+    pub const fn given(self, test: fn(&ErrorBody) -> bool) -> Self {
+        Self { test: Some(test), ..self }
     }
 
     fn matches(&self, status: Option<u16>, body: &ErrorBody) -> bool {
@@ -163,6 +169,39 @@ pub(super) fn never_fits(body: &ErrorBody) -> bool {
 pub(super) fn fits_later(body: &ErrorBody) -> bool {
     exceeds_limit(body) == Some(false)
 }
+
+/// Phrases by which Google says that a project has nobody who pays.
+pub(super) const NO_BILLING: &[&str] = &["enable billing", "billing to be enabled", "billing is not enabled"];
+
+/// Google's "limit: 0": not a limit that refills, but none at all.
+pub(super) fn google_has_none(body: &ErrorBody) -> bool {
+    body.text.match_indices("limit: 0").any(|(at, found)| {
+        !body.text[at + found.len()..].starts_with(|next: char| next.is_ascii_digit() || next == '.')
+    })
+}
+
+/// Whether one of the quotas that Google says are violated counts by the day: then the minutes no longer matter.
+pub(super) fn google_per_day(body: &ErrorBody) -> bool {
+    let details = body.value.get("details").and_then(Value::as_array).into_iter().flatten();
+    details
+        .filter_map(|detail| detail.get("violations").and_then(Value::as_array))
+        .flatten()
+        .filter_map(|violation| violation.get("quotaId").and_then(Value::as_str))
+        .any(|quota| quota.contains("PerDay"))
+}
+
+/// Phrases by which Anthropic says that traffic grew too fast.
+pub(super) const ACCELERATION: &[&str] = &[
+    "acceleration",
+    "usage increase rate",
+    "increased too sharply",
+    "increase*gradually",
+    "scale up*gradually",
+    "ramp up*gradually",
+];
+
+/// Phrases by which Anthropic says that there is no money, as an invalid request.
+pub(super) const ANTHROPIC_MONEY: &[&str] = &["reached your specified*usage limits", "credit balance is too low"];
 
 /// The first number that directly follows `word`, with or without thousands separators.
 fn number_after(text: &str, word: &str) -> Option<u64> {

@@ -18,6 +18,8 @@ mod checks;
 mod classify;
 mod conversation;
 mod error_body;
+#[cfg(test)]
+mod fixtures;
 mod reply_body;
 #[cfg(test)]
 mod robustness;
