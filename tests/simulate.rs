@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use sluice::simulate::chance::Spread;
 use sluice::simulate::{
-    Dialect, Fault, FaultKind, FaultRule, Limits, Model, Output, Price, Provider, QuotaScope, Scenario, Simulator,
-    Tolerances, count_tokens, request_hash,
+    Dialect, Disguise, Fault, FaultKind, FaultRule, Key, Limits, Model, Output, Price, Provider, QuotaScope, Scenario,
+    Simulator, Tolerances, count_tokens, request_hash,
 };
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -239,7 +239,7 @@ fn what_the_real_api_would_not_understand_is_refused_and_counted() {
 #[test]
 fn keys_and_models_that_are_not_listed_are_refused() {
     let simulator = with(|provider| {
-        provider.keys = vec!["right".to_owned()];
+        provider.keys = vec!["right".into()];
         provider.models.insert("known".to_owned(), Model::default());
     });
     for (provider, status) in [("openai", 401), ("anthropic", 401), ("gemini", 400)] {
@@ -253,6 +253,37 @@ fn keys_and_models_that_are_not_listed_are_refused() {
     assert_eq!(ask("known").status, 200);
     let unknown = ask("unknown");
     assert_eq!((unknown.status, unknown.json()["error"]["code"].as_str()), (404, Some("model_not_found")));
+}
+
+#[test]
+fn each_key_may_have_money_and_limits_of_its_own() {
+    // An answer costs a billionth of a dollar and a little: two of them use the poor key's credit up.
+    let price = Price { input: 0, output: 1_000_000_000 };
+    let simulator = with(|provider| {
+        let poor = Key { credit: Some(2_000), disguise: Some(Disguise::PaymentRequired), ..Key::from("poor") };
+        let tight = Limits { requests_per_minute: Some(1), ..Limits::default() };
+        provider.keys = vec![poor, Key { quota: Some(tight), ..Key::from("slow") }, "rich".into()];
+        provider.models.insert("m".to_owned(), Model { price: Some(price) });
+        provider.output = Output::Text("one".to_owned());
+    });
+    let ask = |key: &str| {
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": key}]}).to_string();
+        let headers = format!("authorization: Bearer {key}\r\n");
+        send(&simulator, "POST", "/openai/v1/chat/completions", &headers, &body).unwrap().status
+    };
+    let statuses = |key: &str| [0; 4].map(|_| ask(key));
+    assert_eq!(statuses("poor"), [200, 200, 402, 402]);
+    assert_eq!(statuses("slow"), [200, 429, 429, 429]);
+    assert_eq!(statuses("rich"), [200; 4]);
+    assert_eq!(ask("unknown"), 401);
+    let seen: Vec<(Option<usize>, u16)> =
+        simulator.calls(100).iter().rev().map(|call| (call.key, call.status)).collect();
+    assert_eq!(seen[1..4], [(Some(0), 200), (Some(0), 402), (Some(0), 402)]);
+    assert_eq!(seen[11..], [(Some(2), 200), (None, 401)]);
+    // What others do with their money is no call without any.
+    let figures = simulator.verdict().total;
+    assert_eq!((figures.by_fault["out_of_quota"], figures.refused_by_quota), (2, 3));
+    assert!(figures.calls_after_out_of_quota <= 1, "{figures:?}");
 }
 
 #[test]
@@ -359,9 +390,15 @@ fn failures_have_the_status_and_the_words_of_their_provider() {
         ("content_policy", [(400, "content_policy_violation"), (400, "content filtering"), (200, "blockReason")]),
         ("413", [(413, "too large"), (413, "request_too_large"), (413, "payload size")]),
         ("504", [(504, "timed out"), (504, "timeout_error"), (504, "DEADLINE_EXCEEDED")]),
-        ("out_of_quota:disguise=429", [(429, "insufficient_quota"), (429, "enforced_spend_limit"), (429, "limit: 0")]),
+        (
+            "out_of_quota:disguise=429",
+            [(429, "insufficient_quota"), (429, "enforced_spend_limit"), (429, "credits are depleted")],
+        ),
         ("402", [(402, "credit_balance_exhausted"), (402, "billing_error"), (402, "payment_required")]),
-        ("out_of_quota:disguise=400", [(429, "billing_hard_limit"), (400, "API usage limits"), (429, "limit: 0")]),
+        (
+            "out_of_quota:disguise=400",
+            [(429, "billing_hard_limit"), (400, "API usage limits"), (400, "enable billing")],
+        ),
         ("html_502", [(502, "<center>"), (502, "<center>"), (502, "<center>")]),
     ];
     for (index, (fault, expected)) in cases.iter().enumerate() {

@@ -95,7 +95,11 @@ fn summarise(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     }
     for (name, provider) in &config.providers {
         let endpoint = &provider.endpoint;
-        let key = if endpoint.key.is_some() { "with a key" } else { "without a key" };
+        let key = match endpoint.keys.len() {
+            0 => "without a key".to_owned(),
+            1 => "with a key".to_owned(),
+            keys => format!("with {keys} keys"),
+        };
         writeln!(out, "provider {name}: {} at {}, {key}", endpoint.dialect.as_str(), endpoint.base_url)?;
         let limits = config.buckets.get(&provider.bucket).map(describe_limits).unwrap_or_default();
         let limits = if limits.is_empty() { "no limits of our own".to_owned() } else { limits };

@@ -171,6 +171,9 @@ fn reasons(attempt: &AttemptRecord) -> Vec<String> {
     if reasons.is_empty() {
         reasons.push("it was the first choice".to_owned());
     }
+    if let Some(key) = decision.get("key").and_then(Value::as_str) {
+        reasons.push(format!("it was called with the key {key}"));
+    }
     let dropped: Vec<&str> = list("dropped").iter().filter_map(Value::as_str).collect();
     if !dropped.is_empty() {
         reasons.push(format!("it does not take {}: left out of the request", dropped.join(", ")));
@@ -536,6 +539,13 @@ Total: $0.000195 in 2 attempts"
                  make the deadline"
             )
         );
+    }
+
+    #[test]
+    fn the_key_of_a_call_is_named_where_the_ledger_names_it() {
+        let decision = Some(json!({ "skipped": [], "dropped": [], "key": "OPENAI_B" }));
+        let story = story(&job(Place::Ready { crashes: 0 }), &[AttemptRecord { decision, ..attempt(1) }]).join("\n");
+        assert!(story.contains("it was the first choice\n   it was called with the key OPENAI_B\n"), "{story}");
     }
 
     #[test]

@@ -35,6 +35,7 @@ fn print(output: &mut Output, status: &Status) -> Result<(), OutputError> {
         ("Workers", workers(status), "none"),
         ("Buckets", buckets(status), ""),
         ("Targets", targets(status), ""),
+        ("Keys", keys(status), ""),
         ("Paused", pauses(status), ""),
     ];
     let mut first = true;
@@ -250,6 +251,24 @@ fn targets(status: &Status) -> Report {
     report
 }
 
+/// The keys by their names; a key that is out is so for one worker, as each has its own experience of it.
+fn keys(status: &Status) -> Report {
+    let mut report = Report::new(["provider", "key", "worker", "state", "why", "for", "tried_in"]);
+    for (worker, key) in gate(status, "keys") {
+        let since = key.get("since_ms").and_then(Value::as_i64).and_then(DateTime::from_timestamp_millis);
+        report.row([
+            text(key, "provider").into(),
+            text(key, "key").into(),
+            Cell::Text(worker.to_string()),
+            text(key, "state").into(),
+            text(key, "why").into(),
+            since.map(|since| age(status.now, since)).into(),
+            opens_in(status.now, key, "until_ms"),
+        ]);
+    }
+    report
+}
+
 fn pauses(status: &Status) -> Report {
     let mut report = Report::new(["kind", "name", "since", "reason"]);
     for pause in &status.pauses {
@@ -321,6 +340,13 @@ mod tests {
                         "target": "openai/gpt-4o-mini", "bucket": "openai", "breaker": breaker, "closed": null,
                         "closed_until_ms": null, "paused": false, "calls": 6, "failures": 1,
                     }],
+                    "keys": [{
+                        "provider": "openai", "key": "OPENAI_A", "state": "in_service", "why": null, "since_ms": null,
+                        "until_ms": null,
+                    }, {
+                        "provider": "openai", "key": "OPENAI_B", "state": "out", "why": "quota_exhausted",
+                        "since_ms": 1_800_000_030_000_i64, "until_ms": 1_800_000_120_000_i64,
+                    }],
                 },
             }),
         }
@@ -383,11 +409,25 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_in_service_or_has_a_reason_and_a_time() {
+        let rows = json_of(&keys(&status()));
+        assert_eq!(rows.as_array().unwrap().len(), 4);
+        let row = |key, state, why: Value, out_for: Value, tried_in: Value| {
+            json!({
+                "provider": "openai", "key": key, "worker": "1", "state": state, "why": why, "for": out_for,
+                "tried_in": tried_in,
+            })
+        };
+        assert_eq!(rows[0], row("OPENAI_A", "in_service", Value::Null, Value::Null, Value::Null));
+        assert_eq!(rows[1], row("OPENAI_B", "out", "quota_exhausted".into(), "30s".into(), "1m".into()));
+    }
+
+    #[test]
     fn what_a_dead_worker_said_of_its_gate_does_not_count() {
         let mut dead = worker(1, "open");
         "dead".clone_into(&mut dead.state);
         let status = Status { workers: vec![dead], ..status() };
-        assert!(targets(&status).is_empty() && buckets(&status).is_empty());
+        assert!(targets(&status).is_empty() && buckets(&status).is_empty() && keys(&status).is_empty());
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub fn blueprint(config: &Config) -> Blueprint {
             bucket: provider.bucket.clone(),
             charging: provider.charging,
             breaker: provider.breaker,
+            keys: provider.endpoint.keys.iter().map(|key| key.name.clone()).collect(),
             recheck: provider.recheck,
             models: Vec::new(),
         };

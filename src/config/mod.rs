@@ -3,6 +3,7 @@
 //! Only this module reads the configuration's files and variables. Loading needs neither a network nor a database,
 //! and reports every fault at once, each with the file (or variable), the key and what was expected there.
 
+mod api_keys;
 mod fault;
 mod prices;
 mod provider;
@@ -130,7 +131,8 @@ impl Config {
         }
         for (name, provider) in &self.providers {
             let endpoint = &provider.endpoint;
-            if endpoint.key.is_some() && endpoint.base_url.starts_with("http://") && !is_loopback(&endpoint.base_url) {
+            if !endpoint.keys.is_empty() && endpoint.base_url.starts_with("http://") && !is_loopback(&endpoint.base_url)
+            {
                 context.warn(format!("the key of provider {name} is sent unencrypted to {}", endpoint.base_url));
             }
         }

@@ -1,13 +1,13 @@
 //! `[providers.NAME]` and `[buckets.NAME]`.
 
 use super::Keys;
+use super::api_keys;
 use super::scalar;
 use super::section::Section;
 use crate::domain::{BreakerSettings, Charging, Limits, Rate, Unit};
 use crate::provider::{Dialect, Endpoint, Timeouts};
 use crate::provider::{HeaderName, HeaderValue};
 use config::ValueKind;
-use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -98,12 +98,12 @@ fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String,
     let vendor = VENDORS.iter().find(|vendor| vendor.name == vendor_name);
     let dialect = read_dialect(&mut section, vendor);
     let base_url = read_base_url(&mut section, vendor);
-    let key = read_key(name, &mut section, keys);
+    let keys = api_keys::read(name, &mut section, keys);
     let endpoint = Endpoint {
         name: name.to_owned(),
         dialect,
         base_url,
-        key,
+        keys,
         headers: read_headers(section.child("headers")),
         timeouts: read_timeouts(section.child("timeouts"), DEFAULT_TIMEOUTS),
         max_body: section.whole("max_body_bytes", 1024..=1 << 40).unwrap_or(32 << 20),
@@ -184,75 +184,6 @@ fn read_base_url(section: &mut Section<'_>, vendor: Option<&Vendor>) -> String {
             String::new()
         }
     }
-}
-
-/// The key from wherever it is kept; never from the file itself.
-fn read_key(provider: &str, section: &mut Section<'_>, keys: Keys) -> Option<SecretString> {
-    const SOURCES: &str = "api_key_env = \"VARIABLE\", api_key_file = \"PATH\" or credential = \"NAME\"";
-    if section.take("api_key").is_some() {
-        section.fault("api_key", "keys do not belong into the configuration file", SOURCES);
-    }
-    if section.take("keys").is_some() {
-        section.fault("keys", "several keys per provider are not supported by this version", SOURCES);
-    }
-    let variable = section.text("api_key_env", "the name of a variable");
-    let file = section.path("api_key_file");
-    let credential = section.text("credential", "the name of a systemd credential");
-    if [variable.is_some(), file.is_some(), credential.is_some()].iter().filter(|given| **given).count() > 1 {
-        section.fault("api_key_env", "the key is given in more than one way", format!("only one of {SOURCES}"));
-        return None;
-    }
-    if keys == Keys::Ignored {
-        return None;
-    }
-    let environment = &section.context().environment;
-    if let Some(variable) = variable {
-        if !variable.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            // Not repeated: it may be the key itself.
-            section.fault("api_key_env", "is not the name of a variable", "the name, not the key");
-            return None;
-        }
-        let Some(key) = environment.get(&variable).map(|key| key.trim()).filter(|key| !key.is_empty()) else {
-            section.fault(
-                "api_key_env",
-                format!("the variable {variable} is not set, so there is no key for the provider {provider}"),
-                "a variable that holds the key",
-            );
-            return None;
-        };
-        return checked_key(key, "api_key_env", section);
-    }
-    let (name, path) = if let Some(file) = file {
-        ("api_key_file", file)
-    } else {
-        let credential = credential?;
-        let Some(dir) = environment.get("CREDENTIALS_DIRECTORY") else {
-            section.fault(
-                "credential",
-                format!("CREDENTIALS_DIRECTORY is not set, so there is no key for the provider {provider}"),
-                format!("a start by systemd with LoadCredential={credential}:PATH"),
-            );
-            return None;
-        };
-        ("credential", std::path::Path::new(dir).join(credential))
-    };
-    match std::fs::read_to_string(&path) {
-        Ok(key) => checked_key(key.trim(), name, section),
-        Err(error) => {
-            let problem = format!("the key of the provider {provider} cannot be read from {}: {error}", path.display());
-            section.fault(name, problem, "a file that holds nothing but the key");
-            None
-        }
-    }
-}
-
-/// A key has to fit into a header. What is wrong with it is said without repeating it.
-fn checked_key(key: &str, name: &str, section: &Section<'_>) -> Option<SecretString> {
-    if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        section.fault(name, "the key is empty, or has blanks or characters in it that no key has", "the bare key");
-        return None;
-    }
-    Some(SecretString::from(key))
 }
 
 fn read_headers(mut section: Section<'_>) -> Vec<(String, String)> {

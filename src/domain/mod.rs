@@ -17,6 +17,7 @@ pub mod estimate;
 pub mod fair;
 pub mod job;
 pub mod json_schema;
+pub mod key_ring;
 pub mod limits;
 pub mod money;
 pub mod price;

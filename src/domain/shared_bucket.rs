@@ -312,7 +312,12 @@ impl SharedBucket {
         Standing {
             limits: limits.collect(),
             concurrency: then.concurrency,
-            places: then.shares.iter().filter(|(_, share)| share.slots > 0).map(|(who, share)| (*who, share.slots)).collect(),
+            places: then
+                .shares
+                .iter()
+                .filter(|(_, share)| share.slots > 0)
+                .map(|(who, share)| (*who, share.slots))
+                .collect(),
             gate: then.gate.filter(|gate| gate.until > now),
             slowed: then.slope.is_some(),
             refused_last_minute: then.refused.last_minute(now),

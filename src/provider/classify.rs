@@ -57,6 +57,11 @@ impl Rule {
         Self { phrases, ..self }
     }
 
+    /// Only when a further condition holds.
+    pub const fn given(self, test: fn(&ErrorBody) -> bool) -> Self {
+        Self { test: Some(test), ..self }
+    }
+
     fn matches(&self, status: Option<u16>, body: &ErrorBody) -> bool {
         let by_status_alone = self.codes.is_empty() && self.phrases.is_empty() && self.test.is_none();
         (self.statuses.is_empty() || status.map_or(!by_status_alone, |status| self.statuses.contains(&status)))
@@ -204,6 +209,39 @@ fn unit_at_start(text: &str) -> Option<Unit> {
     .into_iter()
     .find_map(|(word, unit)| text.starts_with(word).then_some(unit))
 }
+
+/// Phrases by which Google says that a project has nobody who pays.
+pub(super) const NO_BILLING: &[&str] = &["enable billing", "billing to be enabled", "billing is not enabled"];
+
+/// Google's "limit: 0": not a limit that refills, but none at all.
+pub(super) fn google_has_none(body: &ErrorBody) -> bool {
+    body.text.match_indices("limit: 0").any(|(at, found)| {
+        !body.text[at + found.len()..].starts_with(|next: char| next.is_ascii_digit() || next == '.')
+    })
+}
+
+/// Whether one of the quotas that Google says are violated counts by the day: then the minutes no longer matter.
+pub(super) fn google_per_day(body: &ErrorBody) -> bool {
+    let details = body.value.get("details").and_then(Value::as_array).into_iter().flatten();
+    details
+        .filter_map(|detail| detail.get("violations").and_then(Value::as_array))
+        .flatten()
+        .filter_map(|violation| violation.get("quotaId").and_then(Value::as_str))
+        .any(|quota| quota.contains("PerDay"))
+}
+
+/// Phrases by which Anthropic says that traffic grew too fast.
+pub(super) const ACCELERATION: &[&str] = &[
+    "acceleration",
+    "usage increase rate",
+    "increased too sharply",
+    "increase*gradually",
+    "scale up*gradually",
+    "ramp up*gradually",
+];
+
+/// Phrases by which Anthropic says that there is no money, as an invalid request.
+pub(super) const ANTHROPIC_MONEY: &[&str] = &["reached your specified*usage limits", "credit balance is too low"];
 
 /// The first number that directly follows `word`, with or without thousands separators.
 fn number_after(text: &str, word: &str) -> Option<u64> {

@@ -18,6 +18,8 @@ mod checks;
 mod classify;
 mod conversation;
 mod error_body;
+#[cfg(test)]
+mod fixtures;
 mod reply_body;
 #[cfg(test)]
 mod robustness;
@@ -28,4 +30,4 @@ pub use reqwest::header::{HeaderName, HeaderValue};
 
 pub use adapter::{Adapter, Dialect, WireReply, WireRequest};
 pub use limit_headers::LimitObservation;
-pub use transport::{CallReport, Endpoint, Provider, ProviderError, Timeouts};
+pub use transport::{ApiKey, CallReport, Endpoint, Provider, ProviderError, Timeouts};

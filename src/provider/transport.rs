@@ -30,6 +30,15 @@ pub struct Timeouts {
     pub total: Duration,
 }
 
+/// A key under a name that may be shown: that of its variable, its file or its credential.
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    /// The name; unique within a provider.
+    pub name: String,
+    /// The key.
+    pub secret: SecretString,
+}
+
 /// A provider as configured.
 ///
 /// Its `Debug` shows neither the key nor the values of the headers, which may be keys as well.
@@ -41,8 +50,8 @@ pub struct Endpoint {
     pub dialect: Dialect,
     /// For example `https://api.openai.com/v1`; without a trailing slash.
     pub base_url: String,
-    /// The key; `None` for servers without one.
-    pub key: Option<SecretString>,
+    /// The keys, one of which goes with each call; none for servers without.
+    pub keys: Vec<ApiKey>,
     /// Extra headers (`OpenAI-Organization`, …).
     pub headers: Vec<(String, String)>,
     /// Timeouts, before a rung's own.
@@ -60,7 +69,7 @@ impl fmt::Debug for Endpoint {
             .field("name", &self.name)
             .field("dialect", &self.dialect)
             .field("base_url", &base_url)
-            .field("key", &self.key)
+            .field("keys", &self.keys)
             .field("headers", &headers)
             .field("timeouts", &self.timeouts)
             .field("max_body", &self.max_body)
@@ -79,11 +88,13 @@ pub enum ProviderError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// The key has characters that no header can carry.
-    #[error("providers.{provider}: the key is empty or has characters that an HTTP header cannot carry")]
+    /// A key has characters that no header can carry.
+    #[error("providers.{provider}: the key {key} is empty or has characters that an HTTP header cannot carry")]
     Key {
         /// The provider's name.
         provider: String,
+        /// The key's name.
+        key: String,
     },
     /// A configured header is unusable.
     #[error("providers.{provider}.headers: {header:?} is not a valid HTTP header")]
@@ -132,9 +143,9 @@ pub struct Provider {
     adapter: &'static dyn Adapter,
     client: Client,
     base_url: Url,
-    /// Key, content type and configured headers.
-    headers: HeaderMap,
-    /// What must not appear in any message: the key and the values of headers that carry one.
+    /// Key, content type and configured headers: for each key, or once for a server without.
+    headers: Vec<HeaderMap>,
+    /// What must not appear in any message: the keys and the values of headers that carry one.
     secrets: Vec<SecretString>,
 }
 
@@ -163,13 +174,6 @@ impl Provider {
         }
         let mut headers = HeaderMap::new();
         let mut secrets = Vec::new();
-        if let Some(key) = &endpoint.key {
-            if key.expose_secret().is_empty() || HeaderValue::from_str(key.expose_secret()).is_err() {
-                return Err(ProviderError::Key { provider: provider() });
-            }
-            adapter.authorize(key, &mut headers);
-            secrets.push(key.clone());
-        }
         for (name, value) in &endpoint.headers {
             let invalid = || ProviderError::Header { provider: provider(), header: name.clone() };
             let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
@@ -182,6 +186,17 @@ impl Provider {
             headers.insert(header, header_value);
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut with_key = Vec::new();
+        for ApiKey { name, secret } in &endpoint.keys {
+            if secret.expose_secret().is_empty() || HeaderValue::from_str(secret.expose_secret()).is_err() {
+                return Err(ProviderError::Key { provider: provider(), key: name.clone() });
+            }
+            let mut authorized = headers.clone();
+            adapter.authorize(secret, &mut authorized);
+            with_key.push(authorized);
+            secrets.push(secret.clone());
+        }
+        let headers = if with_key.is_empty() { vec![headers] } else { with_key };
 
         let mut builder = Client::builder()
             .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
@@ -213,12 +228,14 @@ impl Provider {
         &self.endpoint
     }
 
-    /// Makes one call and reports it; never retries. `timeouts` are those of the rung.
+    /// Makes one call with the key at this place among the configured ones (0 for a server without), and reports it;
+    /// never retries. `timeouts` are those of the rung.
     ///
     /// # Errors
     /// [`Ineligible`] when this target can never take the request: nothing was sent then.
     pub async fn call(
         &self,
+        key: usize,
         request: &ChatRequest,
         model: &str,
         capabilities: &Capabilities,
@@ -226,7 +243,7 @@ impl Provider {
     ) -> Result<CallReport, Ineligible> {
         let WireRequest { path, headers, body, dropped } = self.adapter.encode(request, model, capabilities)?;
         let started = Instant::now();
-        let exchange = self.exchange(self.request(&path, headers, body), timeouts, started).await;
+        let exchange = self.exchange(self.request(key, &path, headers, body), timeouts, started).await;
         let mut report = match exchange {
             Ok(reply) => self.report(&reply, dropped),
             Err(failure) => CallReport {
@@ -248,12 +265,13 @@ impl Provider {
         Ok(report)
     }
 
-    fn request(&self, path: &str, extra: HeaderMap, body: Vec<u8>) -> Request {
+    fn request(&self, key: usize, path: &str, extra: HeaderMap, body: Vec<u8>) -> Request {
         let mut url = self.base_url.clone();
         url.set_path(&format!("{}{path}", self.base_url.path().trim_end_matches('/')));
         let mut request = Request::new(Method::POST, url);
         let headers = request.headers_mut();
-        headers.clone_from(&self.headers);
+        // A key that is not there goes out as none, which the provider refuses: better than the wrong one.
+        self.headers.get(key).into_iter().for_each(|with_key| headers.clone_from(with_key));
         headers.extend(extra);
         *request.body_mut() = Some(body.into());
         request

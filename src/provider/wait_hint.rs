@@ -2,7 +2,8 @@
 //!
 //! What is *asked* (`retry-after` and its kin, the body, the message) is combined by taking the longest. Reset
 //! headers are not a request but a state (often the time until the limit is *full* again), so they count only when
-//! nothing was asked and the failure is a limit. There is no upper bound: ten hours are ten hours.
+//! nothing was asked and the failure is a limit. Ten hours are ten hours, and a month is a month; what is longer than
+//! thirty years is nonsense, and nonsense beside sense does not count.
 
 use super::adapter::WireReply;
 use super::limit_headers::{self, Conventions};
@@ -12,7 +13,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Numbers from here on are instants (seconds since the epoch), not durations: thirty years are no wait.
+/// Numbers from here on are instants (seconds since the epoch), not durations: thirty years are no wait, however told.
 const EPOCH_SECONDS: f64 = 1e9;
 /// Numbers from here on are milliseconds since the epoch.
 const EPOCH_MILLIS: f64 = 1e11;
@@ -59,6 +60,9 @@ pub fn of_failure(class: ErrorClass, reply: &WireReply<'_>, body: &Value, messag
 pub fn of_headers(headers: &HeaderMap, now: Option<Timestamp>) -> Option<Duration> {
     let millis = |name: &str| {
         let value: f64 = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
+        if (EPOCH_MILLIS..NONSENSE).contains(&value) {
+            return since(now, value).filter(|wait| !wait.is_zero());
+        }
         seconds(value / 1000.0)
     };
     let after = headers.get_all(RETRY_AFTER).iter().filter_map(|value| parse(value.to_str().ok()?, now));
@@ -137,11 +141,11 @@ pub(super) fn parse_any(text: &str, now: Option<Timestamp>) -> Option<Duration> 
         return Some(wait);
     }
     if let Ok(instant) = DateTime::parse_from_rfc3339(text) {
-        return now.map(|now| now.until(Timestamp(instant.timestamp_millis())));
+        return now.map(|now| now.until(Timestamp(instant.timestamp_millis()))).filter(is_sane);
     }
     let date = httpdate::parse_http_date(text).ok()?;
     let millis = i64::try_from(date.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()?;
-    now.map(|now| now.until(Timestamp(millis)))
+    now.map(|now| now.until(Timestamp(millis))).filter(is_sane)
 }
 
 /// `1h2m3s`, `6m0s`, `12ms`, `7.66s`, `1m2.5s`: the whole text, nothing else.
@@ -195,7 +199,7 @@ fn seconds(seconds: f64) -> Option<Duration> {
 }
 
 fn seconds_or_zero(seconds: f64) -> Option<Duration> {
-    let exact = Duration::try_from_secs_f64(seconds).ok().filter(|_| seconds < NONSENSE)?;
+    let exact = Duration::try_from_secs_f64(seconds).ok().filter(is_sane)?;
     let millis = u64::try_from(exact.as_nanos().div_ceil(1_000_000)).ok()?;
     Some(Duration::from_millis(millis))
 }
@@ -203,12 +207,17 @@ fn seconds_or_zero(seconds: f64) -> Option<Duration> {
 /// From `now` until an instant in milliseconds; zero when it has passed.
 fn since(now: Option<Timestamp>, epoch_millis: f64) -> Option<Duration> {
     #[expect(clippy::cast_possible_truncation, reason = "bounded by NONSENSE")]
-    now.map(|now| now.until(Timestamp(epoch_millis as i64)))
+    now.map(|now| now.until(Timestamp(epoch_millis as i64))).filter(is_sane)
 }
 
 /// From `now` until `instant`; `None` when it has passed or nobody knows what time it is.
 fn until(instant: Timestamp, now: Option<Timestamp>) -> Option<Duration> {
-    now.map(|now| now.until(instant)).filter(|wait| !wait.is_zero())
+    now.map(|now| now.until(instant)).filter(|wait| !wait.is_zero() && is_sane(wait))
+}
+
+/// Shorter than thirty years.
+fn is_sane(wait: &Duration) -> bool {
+    wait.as_secs_f64() < EPOCH_SECONDS
 }
 
 fn longest<const N: usize>(waits: [Option<Duration>; N]) -> Option<Duration> {

@@ -190,7 +190,8 @@ fn admit(
         Ok(ask) => (Some(ask), None),
         Err(problem) => (None, Some(problem)),
     };
-    let authorized = spec.keys.is_empty() || key.is_some_and(|key| spec.keys.iter().any(|known| known == key));
+    let known_key = key.and_then(|key| spec.keys.iter().position(|known| known.key == key));
+    let authorized = spec.keys.is_empty() || known_key.is_some();
     let known_model = |ask: &Ask<'_>| spec.models.is_empty() || spec.models.contains_key(ask.model.as_ref());
     // The key is looked at first, as everywhere.
     let problem = if authorized {
@@ -201,6 +202,7 @@ fn admit(
     let knock = Knock {
         provider,
         body_hash: if ask.is_none() { hash(body.unwrap_or_default()) } else { 0 },
+        key: known_key,
         key_hash: key.map_or(0, |key| hash(key.as_bytes())),
         ask: ask.as_ref(),
         problem,

@@ -124,11 +124,12 @@ impl fmt::Display for FaultKind {
 /// How a provider says that there is no money left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disguise {
-    /// 429: OpenAI `insufficient_quota`, Anthropic `enforced_spend_limit_reached`, Gemini `limit: 0`.
+    /// 429: OpenAI `insufficient_quota`, Anthropic `enforced_spend_limit_reached`, Gemini's depleted credits.
     TooManyRequests,
     /// 402: payment required.
     PaymentRequired,
-    /// 400: Anthropic's "You have reached your specified API usage limits"; elsewhere as 429.
+    /// 400: Anthropic's "You have reached your specified API usage limits", Gemini's `FAILED_PRECONDITION` without
+    /// billing; OpenAI's `billing_hard_limit_reached`, which is a 429.
     BadRequest,
 }
 

@@ -220,11 +220,12 @@ pub(crate) fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
         Problem::OutOfQuota(Disguise::PaymentRequired) => {
             error(402, "RESOURCE_EXHAUSTED", "Your prepaid credit is used up. payment_required", vec![])
         }
-        Problem::OutOfQuota(Disguise::TooManyRequests | Disguise::BadRequest) => {
-            let message =
-                format!("{exceeded} Quota exceeded for metric: generate_content_paid_tier_requests, limit: 0");
-            let details = quota("generate_content_paid_tier_requests", "GenerateRequestsPerDayPerProjectPerModel", 0);
-            error(429, "RESOURCE_EXHAUSTED", &message, details)
+        Problem::OutOfQuota(Disguise::TooManyRequests) => {
+            let message = "Your prepayment credits are depleted. Please manage your project's billing.";
+            error(429, "RESOURCE_EXHAUSTED", message, vec![])
+        }
+        Problem::OutOfQuota(Disguise::BadRequest) => {
+            error(400, "FAILED_PRECONDITION", "Please enable billing on your project.", vec![])
         }
         Problem::Limited(None) => {
             let id = "GenerateRequestsPerMinutePerProjectPerModel";

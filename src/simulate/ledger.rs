@@ -4,7 +4,7 @@ use super::chance::mix;
 use super::conduct::{Arrival, Gate};
 use super::dialect::{Ask, Problem};
 use super::fault::{Circumstances, Fault, FaultKind, choose, scripted};
-use super::quota::{Levels, Quota, Shortage};
+use super::quota::{Levels, Limits, Quota, Shortage};
 use super::scenario::{Price, Provider, QuotaScope, Scenario};
 use super::verdict::{Figures, ProviderVerdict, Verdict};
 use serde::Serialize;
@@ -35,6 +35,10 @@ pub(crate) struct Entry {
     pub generation: u64,
     pub provider: usize,
     pub scope: u64,
+    /// Scope and key, hashed: whose money it is.
+    pub purse: u64,
+    /// The key's place in the scenario's list.
+    pub key: Option<usize>,
     pub prompt: u64,
     /// Prompt, provider and model, hashed.
     pub target: u64,
@@ -90,6 +94,8 @@ pub struct CallRecord {
     pub provider: String,
     /// The model.
     pub model: String,
+    /// The key's place in the scenario's list, from 0; absent when it is not on it.
+    pub key: Option<usize>,
     /// The distinct request, in hexadecimal.
     pub request: String,
     /// The status that was sent; 0: none.
@@ -147,7 +153,6 @@ struct Target {
 struct Scope {
     quota: Quota,
     gate: Gate,
-    out_of_money_since: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -157,6 +162,10 @@ struct Account {
     statuses: Vec<(u16, u64)>,
     faults: Vec<u64>,
     scopes: HashMap<u64, Scope>,
+    /// Since when a purse has been known to be empty.
+    out_of_money: HashMap<u64, Duration>,
+    /// What was charged to each key of the scenario's list, in nano-dollars.
+    charged: Vec<u64>,
     models: HashMap<String, (Arc<str>, Option<Price>)>,
     in_flight: u64,
 }
@@ -194,6 +203,8 @@ pub(crate) struct Knock<'a> {
     pub problem: Option<Problem>,
     /// Stands for the prompt of a request that cannot be read.
     pub body_hash: u64,
+    /// Its place in the scenario's list, if it is on it.
+    pub key: Option<usize>,
     pub key_hash: u64,
 }
 
@@ -204,6 +215,8 @@ impl Ledger {
             statuses: Vec::new(),
             faults: vec![0; FaultKind::ALL.len()],
             scopes: HashMap::new(),
+            out_of_money: HashMap::new(),
+            charged: vec![0; provider.keys.len()],
             models: provider
                 .models
                 .iter()
@@ -256,12 +269,18 @@ impl Ledger {
         };
         let (model, price) = account.model(asked_model);
         let model_hash = model.bytes().fold(knock.provider as u64 + 1, |hash, byte| mix(hash, u64::from(byte)));
+        let key = knock.key.and_then(|key| spec.keys.get(key));
+        let own_quota = key.and_then(|key| key.quota.as_ref());
         let scope_key = match spec.quota_per {
+            _ if own_quota.is_some() => knock.key_hash,
             QuotaScope::Provider => 0,
             QuotaScope::Model => model_hash,
             QuotaScope::Key => knock.key_hash,
         };
-        let scope_key = account.scope_key(scope_key, spec, now);
+        let scope_key = account.scope_key(scope_key, own_quota.unwrap_or(&spec.quota), now);
+        let purse = mix(scope_key, knock.key_hash);
+        let charged = knock.key.and_then(|key| account.charged.get(key)).copied().unwrap_or(0);
+        let without_money = key.filter(|key| key.credit.is_some_and(|credit| charged >= credit));
         let target_key = mix(prompt, model_hash);
 
         // A request that does not fit the table is judged as if it came for the first time.
@@ -278,10 +297,10 @@ impl Ledger {
 
         let scope = account.scopes.get_mut(&scope_key).expect("made above");
         let rules = scenario.verdict.rules();
-        let Scope { quota, gate, out_of_money_since } = scope;
+        let Scope { quota, gate } = scope;
         let Arrival { early, storm } = gate.arrive(now, &rules, |from, until| quota.requests_between(from, until));
         let same = now + rules.tolerance < target.not_before;
-        let after_money = out_of_money_since.is_some_and(|since| now > since + rules.in_flight_grace);
+        let after_money = account.out_of_money.get(&purse).is_some_and(|since| now > *since + rules.in_flight_grace);
         let figures = &mut account.figures;
         figures.early_retries += u64::from(early || same);
         figures.early_retries_of_same_request += u64::from(same);
@@ -295,6 +314,11 @@ impl Ledger {
         let decision = match (knock.problem, knock.ask) {
             (Some(problem), _) => Decision::Reject(problem),
             (None, None) => Decision::Reject(Problem::InvalidRequest),
+            // Money is looked at before anything else is done.
+            (None, Some(_)) if without_money.is_some() => {
+                let disguise = without_money.and_then(|key| key.disguise);
+                Decision::Do(Fault { disguise, ..Fault::new(FaultKind::OutOfQuota) })
+            }
             (None, Some(ask)) => {
                 let circumstances = Circumstances {
                     now,
@@ -333,6 +357,8 @@ impl Ledger {
             generation: self.generation,
             provider: knock.provider,
             scope: scope_key,
+            purse,
+            key: knock.key,
             prompt,
             target: target_key,
             model,
@@ -370,6 +396,9 @@ impl Ledger {
                 figures.output_tokens += entry.output_tokens;
                 figures.charged_nano_usd += cost.unwrap_or(0);
                 figures.unpriced_calls += u64::from(cost.is_none());
+                if let Some(charged) = entry.key.and_then(|key| account.charged.get_mut(key)) {
+                    *charged += cost.unwrap_or(0);
+                }
             }
             Charge::Lost => {
                 figures.lost_calls += 1;
@@ -385,11 +414,14 @@ impl Ledger {
             if let Some(wait) = ending.told {
                 scope.gate.tell(now, wait);
             }
-            if entry.is(FaultKind::OutOfQuota) {
-                scope.out_of_money_since.get_or_insert(now);
-            } else if ending.charge == Charge::Charged {
-                scope.out_of_money_since = None;
+        }
+        if entry.is(FaultKind::OutOfQuota) {
+            // Bounded as the scopes are.
+            if account.out_of_money.len() < MAX_SCOPES {
+                account.out_of_money.entry(entry.purse).or_insert(now);
             }
+        } else if ending.charge == Charge::Charged {
+            account.out_of_money.remove(&entry.purse);
         }
         if let Some(target) = self.targets.get_mut(&entry.target) {
             target.refused_for_good |= ending.status != 0 && entry.is_refused_for_good();
@@ -461,6 +493,7 @@ impl Ledger {
                 ended_ms: millis(*ended),
                 provider: name.clone(),
                 model: entry.model.to_string(),
+                key: entry.key,
                 request: format!("{:016x}", entry.prompt),
                 status: ending.status,
                 fault,
@@ -527,14 +560,10 @@ impl Account {
     }
 
     /// Makes the scope if need be; beyond the cap everybody shares one.
-    fn scope_key(&mut self, wanted: u64, spec: &Provider, now: Duration) -> u64 {
+    fn scope_key(&mut self, wanted: u64, limits: &Limits, now: Duration) -> u64 {
         let full = self.scopes.len() >= MAX_SCOPES && !self.scopes.contains_key(&wanted);
         let key = if full { 0 } else { wanted };
-        self.scopes.entry(key).or_insert_with(|| Scope {
-            quota: Quota::new(&spec.quota, now),
-            gate: Gate::default(),
-            out_of_money_since: None,
-        });
+        self.scopes.entry(key).or_insert_with(|| Scope { quota: Quota::new(limits, now), gate: Gate::default() });
         key
     }
 }

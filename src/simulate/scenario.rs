@@ -71,7 +71,7 @@ pub struct Provider {
     pub dialect: Dialect,
     /// The keys it takes; any, or none, when empty.
     #[serde(default)]
-    pub keys: Vec<String>,
+    pub keys: Vec<Key>,
     /// The models it knows; any when empty.
     #[serde(default)]
     pub models: BTreeMap<String, Model>,
@@ -106,6 +106,26 @@ impl Provider {
             output: Output::default(),
             faults: Vec::new(),
         }
+    }
+}
+
+/// A key that a provider takes: in TOML its text, or a table.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(try_from = "RawKey")]
+pub struct Key {
+    /// The key.
+    pub key: String,
+    /// Prepaid nano-dollars, in TOML decimal dollars: when the charged calls have used them up, there is no money left.
+    pub credit: Option<u64>,
+    /// How it is said that there is no money left; drawn when absent.
+    pub disguise: Option<Disguise>,
+    /// Limits of its own, instead of those of the provider.
+    pub quota: Option<Limits>,
+}
+
+impl From<&str> for Key {
+    fn from(key: &str) -> Self {
+        Self { key: key.to_owned(), ..Self::default() }
     }
 }
 
@@ -230,6 +250,14 @@ impl Scenario {
             if name.is_empty() || name.starts_with('_') || !name.chars().all(plain) {
                 return wrong(key(""), "expected a name of a-z, 0-9 and _, not beginning with _");
             }
+            for (index, own) in provider.keys.iter().enumerate() {
+                if own.key.is_empty() {
+                    return wrong(key(&format!(".keys[{index}]")), "expected a key");
+                }
+                if own.credit.is_some() && provider.models.values().all(|model| model.price.is_none()) {
+                    return wrong(key(&format!(".keys[{index}].credit")), "has no effect without a model with a price");
+                }
+            }
             let quota = &provider.quota;
             let limits = [
                 ("requests_per_minute", quota.requests_per_minute.map(u64::from)),
@@ -328,6 +356,39 @@ fn parse_dollars(text: &str) -> Option<u64> {
     }
     let nanos = format!("{fraction:0<9}").parse::<u64>().ok()?;
     whole.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a key, or a table with key and perhaps credit, disguise and quota")]
+enum RawKey {
+    Text(String),
+    Table(RawKeyTable),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawKeyTable {
+    key: String,
+    credit: Option<String>,
+    disguise: Option<u16>,
+    quota: Option<Limits>,
+}
+
+impl TryFrom<RawKey> for Key {
+    type Error = String;
+    fn try_from(raw: RawKey) -> Result<Self, String> {
+        let RawKeyTable { key, credit, disguise, quota } = match raw {
+            RawKey::Text(key) => return Ok(key.as_str().into()),
+            RawKey::Table(table) => table,
+        };
+        let dollars =
+            |text: String| parse_dollars(&text).ok_or(format!("expected dollars such as \"0.05\", found {text:?}"));
+        let named = |status: u16| {
+            Disguise::parse(&status.to_string()).ok_or(format!("unknown disguise {status}: expected 400, 402 or 429"))
+        };
+        let (credit, disguise) = (credit.map(dollars).transpose()?, disguise.map(named).transpose()?);
+        Ok(Self { key, credit, disguise, quota })
+    }
 }
 
 #[derive(Deserialize)]
@@ -500,9 +561,38 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_a_text_or_a_table() {
+        let scenario = Scenario::from_toml(
+            r#"
+            [providers.a]
+            dialect = "openai"
+            keys = ["one", { key = "two", credit = "0.05", disguise = 402, quota = { concurrency = 3 } }]
+            models.m.price = { input = "1", output = "2" }
+            "#,
+        )
+        .unwrap();
+        let [one, two] = &scenario.providers["a"].keys[..] else { panic!("two keys") };
+        assert_eq!(*one, "one".into());
+        assert_eq!((two.key.as_str(), two.credit), ("two", Some(50_000_000)));
+        assert_eq!(two.disguise, Some(Disguise::PaymentRequired));
+        assert_eq!(two.quota.as_ref().unwrap().concurrency, Some(3));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_place() {
         for (toml, expected) in [
             ("", "providers: expected at least one"),
+            ("[providers.a]\ndialect = \"openai\"\nkeys = [1]", "expected a key, or a table"),
+            ("[providers.a]\ndialect = \"openai\"\nkeys = [\"\"]", "providers.a.keys[0]: expected a key"),
+            (
+                "[providers.a]\ndialect = \"openai\"\nkeys = [{ key = \"k\", credit = \"x\" }]",
+                "expected dollars such as",
+            ),
+            ("[providers.a]\ndialect = \"openai\"\nkeys = [{ key = \"k\", disguise = 418 }]", "unknown disguise 418"),
+            (
+                "[providers.a]\ndialect = \"openai\"\nkeys = [{ key = \"k\", credit = \"1\" }]",
+                "keys[0].credit: has no effect",
+            ),
             ("sed = 1", "unknown field `sed`"),
             ("[providers.a]\ndialect = \"openia\"", "unknown variant `openia`"),
             ("[providers.A]\ndialect = \"openai\"", "providers.A: expected a name"),

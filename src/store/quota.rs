@@ -110,8 +110,9 @@ impl Store {
         .await
         .doing("reading the limits")?;
         let now = rows.first().map_or(Timestamp::MIN, |row| timestamp(row.now));
-        let found =
-            rows.into_iter().filter_map(|row| Some((row.name?, serde_json::from_value(row.state?).unwrap_or_default())));
+        let found = rows
+            .into_iter()
+            .filter_map(|row| Some((row.name?, serde_json::from_value(row.state?).unwrap_or_default())));
         Ok((found.collect(), now))
     }
 }

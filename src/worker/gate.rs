@@ -1,6 +1,7 @@
 //! What may be called now: buckets, breakers, and keys or models that are out of service.
 
 use super::bucket::{Bucket, GateClock, Hold, Shut, closed_name};
+use super::keys::{KeyHold, Keys};
 use crate::domain::breaker::{self, Breaker};
 use crate::domain::decide::{Closed, Ineligible, RungHealth};
 use crate::domain::{
@@ -27,8 +28,7 @@ const OFFLINE_REST: Duration = Duration::from_secs(5);
 pub struct ProviderState {
     name: String,
     bucket: Arc<Bucket>,
-    /// The key is rejected or out of money.
-    key_closed: Mutex<Option<Shut>>,
+    keys: Arc<Keys>,
     paused: Mutex<Option<Timestamp>>,
     recheck: Duration,
     /// Shared by all providers.
@@ -73,6 +73,8 @@ pub struct ProviderSetup {
     pub charging: Charging,
     /// Its targets' breakers.
     pub breaker: BreakerSettings,
+    /// The names of its keys, in the order of the configuration; none for a server without keys.
+    pub keys: Vec<String>,
     /// How long a rejected or penniless key rests before one call tries it again.
     pub recheck: Duration,
     /// Its models, as routes name them.
@@ -83,7 +85,16 @@ pub struct ProviderSetup {
 #[derive(Debug)]
 pub struct Permit {
     hold: Hold,
+    key: KeyHold,
     breaker: breaker::Permit,
+}
+
+impl Permit {
+    /// The key to call with, by its place in the configuration.
+    #[must_use]
+    pub fn key(&self) -> usize {
+        self.key.index()
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -105,21 +116,6 @@ fn shut_for(slot: &Mutex<Option<Shut>>, reason: Closed, wait: Duration, now: Tim
         Some(shut) if shut.until > now => Shut { reason, since: shut.since, until: until.max(shut.until) },
         _ => Shut { reason, since: now, until },
     });
-}
-
-impl ProviderState {
-    /// Says it at the first call that meets it, not at each of the hundreds that are under way.
-    fn warn_once(&self, what: &'static str, failure: Option<&Failure>, now: Timestamp) {
-        if still_shut(&self.key_closed, now).is_none() {
-            tracing::warn!(
-                provider.name = self.name,
-                status = failure.and_then(|failure| failure.status),
-                code = failure.and_then(|failure| failure.code.as_deref()),
-                recheck_seconds = self.recheck.as_secs(),
-                "{what}; its jobs go elsewhere or wait, and one call tries again after the recheck"
-            );
-        }
-    }
 }
 
 impl TargetState {
@@ -186,7 +182,10 @@ impl TargetState {
             // Somebody has to lift it; a second is how soon that is noticed.
             return RungHealth::Closed { reason: Closed::Paused, since, until: now + Duration::from_secs(1) };
         }
-        let shut = still_shut(&self.provider.key_closed, now)
+        let shut = self
+            .provider
+            .keys
+            .shut(now)
             .or_else(|| still_shut(&self.closed, now))
             .or_else(|| still_shut(&self.provider.offline, now))
             .or_else(|| {
@@ -203,7 +202,7 @@ impl TargetState {
     /// How many calls of about this size could begin within the pace.
     #[must_use]
     pub fn headroom(&self, typical: Charge) -> usize {
-        self.provider.bucket.headroom(typical, PACE / 2)
+        self.provider.bucket.headroom(typical, PACE / 2).min(self.provider.keys.headroom())
     }
 }
 
@@ -230,7 +229,7 @@ impl Gate {
             let provider = Arc::new(ProviderState {
                 name: name.clone(),
                 bucket: Arc::clone(bucket),
-                key_closed: Mutex::new(None),
+                keys: Keys::new(name, &setup.keys, setup.recheck),
                 paused: Mutex::new(None),
                 recheck: setup.recheck,
                 offline: Arc::clone(&gate.offline),
@@ -286,9 +285,17 @@ impl Gate {
         now: Timestamp,
     ) -> Result<Permit, Shut> {
         let hold = target.provider.bucket.enter(charge, patience, now).await?;
-        // Last, because an open breaker lets one probe pass: it must not be taken by a call that then waits.
+        // After that, because a key that is out and an open breaker let one call pass to try: it must not be one that
+        // then waits.
+        let key = match target.provider.keys.take(now) {
+            Ok(key) => key,
+            Err(shut) => {
+                hold.correct(Charge::default());
+                return Err(shut);
+            }
+        };
         match lock(&target.breaker).admit(now) {
-            Ok(breaker) => Ok(Permit { hold, breaker }),
+            Ok(breaker) => Ok(Permit { hold, key, breaker }),
             Err(until) => {
                 hold.correct(Charge::default());
                 Err(Shut { reason: Closed::Breaker, since: now, until })
@@ -312,7 +319,10 @@ impl Gate {
             target.failures.fetch_add(1, Ordering::Relaxed);
         }
         let class = outcome.class();
-        let Permit { hold, breaker } = permit;
+        let Permit { hold, key, breaker } = permit;
+        // When a key is good again is not what the provider says (the first of next month): somebody may pay before, and
+        // one call in a while is how that is found out.
+        key.report(outcome, failure, now);
         hold.correct(settled);
         let silent = matches!(class, Some(ErrorClass::Unreachable | ErrorClass::Network | ErrorClass::Timeout));
         let seen = if silent { &provider.last_silence } else { &provider.last_contact };
@@ -333,16 +343,6 @@ impl Gate {
             Some(ErrorClass::RateLimit | ErrorClass::RampLimit) => provider.bucket.shut(Closed::RateLimit, wait, now),
             Some(ErrorClass::RateLimitDaily) => {
                 provider.bucket.shut(Closed::RateLimit, Some(wait.unwrap_or(provider.recheck)), now);
-            }
-            // Not until the first of next month, even where the provider says so: somebody may pay before, and one
-            // call in a while is how that is found out.
-            Some(ErrorClass::QuotaExhausted) => {
-                provider.warn_once("the account is out of money", failure, now);
-                shut_for(&provider.key_closed, Closed::QuotaExhausted, provider.recheck, now);
-            }
-            Some(ErrorClass::Auth) => {
-                provider.warn_once("the key is rejected", failure, now);
-                shut_for(&provider.key_closed, Closed::Auth, provider.recheck, now);
             }
             Some(ErrorClass::Permission | ErrorClass::NotFound) => {
                 if still_shut(&target.closed, now).is_none() {
@@ -368,6 +368,8 @@ impl Gate {
                 ErrorClass::Timeout
                 | ErrorClass::Network
                 | ErrorClass::Unreachable
+                | ErrorClass::QuotaExhausted
+                | ErrorClass::Auth
                 | ErrorClass::InvalidRequest
                 | ErrorClass::ContextLength
                 | ErrorClass::ContentPolicy
@@ -409,7 +411,7 @@ impl Gate {
         let targets: Vec<_> = states
             .into_iter()
             .map(|state| {
-                let shut = still_shut(&state.provider.key_closed, now).or_else(|| still_shut(&state.closed, now));
+                let shut = state.provider.keys.shut(now).or_else(|| still_shut(&state.closed, now));
                 let breaker = match lock(&state.breaker).state() {
                     breaker::State::Closed => "closed",
                     breaker::State::Open { .. } => "open",
@@ -434,6 +436,7 @@ impl Gate {
                 })
             })
             .collect();
-        serde_json::json!({ "buckets": buckets, "targets": targets })
+        let keys: Vec<_> = self.providers.values().flat_map(|provider| provider.keys.snapshot(now)).collect();
+        serde_json::json!({ "buckets": buckets, "targets": targets, "keys": keys })
     }
 }

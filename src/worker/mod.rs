@@ -10,6 +10,7 @@ pub mod clock;
 pub mod gate;
 mod heartbeat;
 mod held_job;
+mod keys;
 pub mod plan;
 mod run_job;
 pub mod settler;

@@ -60,6 +60,15 @@ impl RungPlan {
     }
 }
 
+impl RungPlan {
+    /// The name of the key that a call was made with, where it says something: there were others, or it was refused.
+    #[must_use]
+    pub fn key_worth_telling(&self, key: usize, refused: bool) -> Option<&str> {
+        let keys = &self.provider.endpoint().keys;
+        keys.get(key).filter(|_| refused || keys.len() > 1).map(|key| key.name.as_str())
+    }
+}
+
 /// One route, ready for work.
 pub struct RoutePlan {
     /// The policy.

@@ -8,6 +8,7 @@ use super::plan::{RoutePlan, RungPlan};
 use super::settler::{Item, Then};
 use crate::domain::charging::{self, Fate};
 use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, Worth, decide};
+use crate::domain::key_ring::KeyFault;
 use crate::domain::{
     Answer, Attempt, Charge, ChatRequest, ErrorClass, Failure, Job, NanoUsd, Outcome, Patience, Scope, Sizes,
     SoftFailure, Target, Timestamp, Usage, UsageSource, Verdict, eligibility, estimate,
@@ -236,9 +237,10 @@ impl Journey {
             }
             return;
         }
+        let key = permit.key();
         let started_at = shared.clock.now();
         let Some(spec) = self.plan.route.rungs.get(index).cloned() else { return };
-        let call = rung.provider.call(&self.request, &spec.target.model, &spec.model.capabilities, &rung.timeouts);
+        let call = rung.provider.call(key, &self.request, &spec.target.model, &spec.model.capabilities, &rung.timeouts);
         let report = tokio::select! {
             report = call => Some(report),
             () = shared.abort.cancelled() => None,
@@ -270,7 +272,7 @@ impl Journey {
             let settled = rung.charging.settle(&sizes, usage.as_ref(), Fate::of(&judged.outcome));
             plan.gate.report(&rung.target, permit, &judged.outcome, judged.failure.as_ref(), settled, ended_at);
         }
-        self.record(index, &spec, rung, judged, skipped, started_at, ended_at);
+        self.record(index, &spec, rung, key, judged, skipped, started_at, ended_at);
     }
 
     /// Tells a request that is larger than a limit from one that came too fast, and notes the numbers for the reason.
@@ -368,14 +370,16 @@ impl Journey {
         index: usize,
         spec: &crate::domain::Rung,
         rung: &RungPlan,
+        key: usize,
         judged: Judged,
         skipped: &[(usize, Skip)],
         started_at: Timestamp,
         ended_at: Timestamp,
     ) {
         self.calls = self.calls.saturating_add(1);
-        // When there is money again is for the gate to find out, not for this job to wait for.
-        let hinted = judged.failure.as_ref().filter(|failure| failure.class != ErrorClass::QuotaExhausted);
+        // When a key has money again is for the gate to find out, not for this job to wait for: another key may be good.
+        let refused = judged.outcome.class().is_some_and(|class| KeyFault::of_class(class).is_some());
+        let hinted = judged.failure.as_ref().filter(|_| !refused);
         let retry_at = hinted.and_then(|failure| failure.wait).map(|wait| ended_at + wait);
         self.spent = self.spent.zip(judged.cost).map(|(spent, cost)| spent + cost);
         self.uncertain += judged.uncertain;
@@ -424,14 +428,15 @@ impl Journey {
             cost: judged.cost,
             uncertain: judged.uncertain,
             price: rung.price.clone(),
-            decision: self.explanation(skipped, &judged.dropped),
+            decision: self.explanation(skipped, &judged.dropped, rung.key_worth_telling(key, refused)),
             rejected: answer.filter(|_| !accepted),
         }));
     }
 
-    /// Why this rung: nothing when it was simply the first and took the whole request.
-    fn explanation(&self, skipped: &[(usize, Skip)], dropped: &[String]) -> Option<Value> {
-        if skipped.is_empty() && dropped.is_empty() {
+    /// Why this rung, and with which key: nothing when it was simply the first, took the whole request and has no choice
+    /// of keys.
+    fn explanation(&self, skipped: &[(usize, Skip)], dropped: &[String], key: Option<&str>) -> Option<Value> {
+        if skipped.is_empty() && dropped.is_empty() && key.is_none() {
             return None;
         }
         let name = |index: usize| self.plan.route.rungs.get(index).map(|rung| rung.target.to_string());
@@ -443,7 +448,11 @@ impl Journey {
                 entry
             })
             .collect();
-        Some(json!({ "skipped": skipped, "dropped": dropped }))
+        let mut explanation = json!({ "skipped": skipped, "dropped": dropped });
+        if let Some(key) = key {
+            explanation["key"] = json!(key);
+        }
+        Some(explanation)
     }
 
     fn waits_for(&self, rung: usize, why: &Skip) -> String {

@@ -18,7 +18,13 @@ pub(super) struct Standing {
     failures: u32,
     /// Since when the attempts have met nothing but a closed gate, and how many they are.
     waiting: Option<(Timestamp, u32)>,
+    /// Attempts that ended because of their key.
+    keys_refused: u32,
 }
+
+/// So many refused keys are followed by the next key at once. That many keys no provider has: whatever is wrong then, a
+/// pause does no harm.
+const KEYS_WITHOUT_A_PAUSE: u32 = 30;
 
 /// Something that keeps a rung closed for a while.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +43,7 @@ pub(super) fn of(job: &Job, route: &Route, history: &[Attempt]) -> Vec<Standing>
         last_failure: None,
         failures: 0,
         waiting: None,
+        keys_refused: 0,
     };
     let mut standings = vec![fresh; route.rungs.len()];
     for attempt in history {
@@ -56,6 +63,9 @@ impl Standing {
         let (Some(class), Some(remedy)) = (attempt.outcome.class(), attempt.outcome.remedy()) else { return };
         self.last_failure = Some(class);
         match remedy {
+            Remedy::WaitForGate(Closed::Auth | Closed::QuotaExhausted) if attempt.retry_at.is_none() => {
+                self.lose_a_key(job, attempt);
+            }
             Remedy::WaitForGate(reason) => self.wait(job, attempt, reason),
             Remedy::RetrySame { .. } => {
                 (self.hold, self.waiting) = (None, None);
@@ -67,8 +77,17 @@ impl Standing {
         }
     }
 
-    /// Waits for as long as the provider asked. Where it named no time the gate is what knows, which may well be open at
-    /// once (another key); backing off keeps a gate that is not closed from being hammered.
+    /// A key was refused, and the gate has taken it out of service: where it is open all the same, it is so with another
+    /// key, and the job goes on with that at once. When the refused one is good again is no matter of this job's.
+    fn lose_a_key(&mut self, job: &Job, attempt: &Attempt) {
+        self.keys_refused = self.keys_refused.saturating_add(1);
+        if let Some(times @ 1..) = self.keys_refused.checked_sub(KEYS_WITHOUT_A_PAUSE) {
+            self.back_off(attempt.ended_at + backoff::delay(job.id, times));
+        }
+    }
+
+    /// Waits for as long as the provider asked. Where it named no time the gate is what knows; backing off keeps a gate
+    /// that is not closed from being hammered.
     fn wait(&mut self, job: &Job, attempt: &Attempt, reason: Closed) {
         let (since, times) = self.waiting.unwrap_or((attempt.ended_at, 0));
         let times = times.saturating_add(1);

@@ -487,8 +487,13 @@ fn a_failure_between_two_waits_begins_the_patience_anew() {
 
 #[test]
 fn a_rejected_key_leaves_the_rung_to_the_next_key() {
-    // The gate says open because the provider has another key: that is tried before any dearer rung.
-    assert_eq!(next_call(&route(2), &[failed(0, Class::Auth)]), Some(0));
+    // The gate says open because the provider has another key: that is tried at once, and before any dearer rung.
+    for class in [Class::Auth, Class::QuotaExhausted] {
+        assert_eq!(called(&after(&route(2), &[failed(0, class)], NOW)), Some(0), "{class}");
+        assert_eq!(called(&after(&route(2), &vec![failed(0, class); 30], NOW)), Some(0), "{class}");
+        let beyond_belief = after(&route(2), &vec![failed(0, class); 31], NOW);
+        assert!(wait_until(&beyond_belief).is_some(), "{class}: {beyond_belief:?}");
+    }
     let health = [closed(Closed::Auth, HOUR), RungHealth::Open];
     let step = decide(&job(), &route(2), &[0, 1], &[failed(0, Class::Auth)], &health, NOW);
     assert_eq!(called(&step), Some(1));

@@ -5,19 +5,18 @@ use crate::domain::ErrorClass::{
     QuotaExhausted, RampLimit, RateLimit, RateLimitDaily, ServerError, Timeout,
 };
 use crate::domain::Scope::{Key, Model, Provider, Request};
-use crate::provider::classify::{Rule, never_fits, prompt_too_long};
+use crate::provider::classify::{ACCELERATION, ANTHROPIC_MONEY, Rule, never_fits, prompt_too_long};
 use crate::provider::error_body::ErrorBody;
 
 pub(super) const RULES: &[Rule] = &[
     // --- money ---
     Rule::when(spend_limit_reached, QuotaExhausted, Key),
-    Rule::says(&["reached your specified*usage limits", "credit balance is too low"], QuotaExhausted, Key)
-        .at(&[400, 403, 429]),
+    Rule::says(ANTHROPIC_MONEY, QuotaExhausted, Key).at(&[400, 403, 429]),
     Rule::code(&["billing_error"], QuotaExhausted, Key),
     // --- limits ---
     Rule::code(&["overloaded_error"], Overloaded, Provider),
     Rule::when(never_fits, NeverFits, Request).at(&[429]),
-    Rule::says(&["acceleration", "increase*gradually", "scale up*gradually"], RampLimit, Model).at(&[429]),
+    Rule::says(ACCELERATION, RampLimit, Model).at(&[429]),
     Rule::says(&["per day", "daily rate limit"], RateLimitDaily, Model).at(&[429]),
     Rule::code(&["rate_limit_error"], RateLimit, Model),
     // --- the request ---

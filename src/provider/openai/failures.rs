@@ -6,7 +6,10 @@ use crate::domain::ErrorClass::{
     PayloadTooLarge, Permission, QuotaExhausted, RampLimit, RateLimit, RateLimitDaily, ServerError, Timeout,
 };
 use crate::domain::Scope::{Key, Model, Provider, Request};
-use crate::provider::classify::{Rule, fits_later, never_fits, prompt_too_long};
+use crate::provider::classify::{
+    ACCELERATION, ANTHROPIC_MONEY, NO_BILLING, Rule, fits_later, google_has_none, google_per_day, never_fits,
+    prompt_too_long,
+};
 
 pub(super) const RULES: &[Rule] = &[
     // --- money ---
@@ -24,6 +27,11 @@ pub(super) const RULES: &[Rule] = &[
             "weight_exceeds_budget",
             "payment_required",
             "insufficient_credits",
+            // Groq's spend limit, and what Anthropic and Google say at their doors for this dialect.
+            "blocked_api_access",
+            "billing_error",
+            "enforced_spend_limit_reached",
+            "BILLING_DISABLED",
         ],
         QuotaExhausted,
         Key,
@@ -31,16 +39,29 @@ pub(super) const RULES: &[Rule] = &[
     Rule::says(
         &[
             "used all available credits",
+            "run out of credits",
+            "doesn't have any credits",
             "monthly spending limit",
             "insufficient balance",
-            "exceeded your current quota",
+            "credits are depleted",
+            // OpenRouter: a limit on what one key may spend.
+            "key limit exceeded",
         ],
         QuotaExhausted,
         Key,
     )
     .at(&[400, 402, 403, 429]),
+    Rule::says(ANTHROPIC_MONEY, QuotaExhausted, Key).at(&[400, 403, 429]),
+    Rule::says(NO_BILLING, QuotaExhausted, Key).at(&[400, 403]),
+    // Google's limits of a minute and of a day come in the words that are OpenAI's for money.
+    Rule::code(&["RESOURCE_EXHAUSTED"], Permission, Model).given(google_has_none).at(&[429]),
+    Rule::code(&["RESOURCE_EXHAUSTED"], RateLimitDaily, Model).given(google_per_day).at(&[429]),
+    Rule::code(&["RESOURCE_EXHAUSTED"], RateLimit, Model).at(&[429]),
+    Rule::says(&["exceeded your current quota"], QuotaExhausted, Key).at(&[400, 402, 403, 429]),
     // --- the provider's capacity, before the rate limits that it is dressed up as ---
     Rule::code(&["slow_down"], RampLimit, Model),
+    Rule::says(ACCELERATION, RampLimit, Model).at(&[429]),
+    Rule::says(&["slow down*gradually"], RampLimit, Model).at(&[503]),
     Rule::code(&["capacity_exhausted", "temporarily_unavailable", "resource_unavailable"], Overloaded, Model),
     Rule::says(&["tier capacity exceeded", "experiencing high demand", "resource unavailable"], Overloaded, Model)
         .at(&[429]),
@@ -62,7 +83,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule::when(fits_later, RateLimitDaily, Model).at(&[413, 429]).saying(&["per day", "(rpd)", "(tpd)"]),
     Rule::when(fits_later, RateLimit, Model).at(&[413]),
     // A month is no day, but asking once a day is the right manner for both.
-    Rule::says(&["per day", "(rpd)", "(tpd)", "daily limit", "per month"], RateLimitDaily, Model).at(&[429]),
+    Rule::says(&["per day", "per-day", "(rpd)", "(tpd)", "daily limit", "per month"], RateLimitDaily, Model).at(&[429]),
     Rule::code(&["rate_limit_exceeded", "rate_limit_error", "too_many_requests"], RateLimit, Model),
     // --- the request ---
     Rule::code(&["string_above_max_length", "string_too_long"], InvalidRequest, Request),

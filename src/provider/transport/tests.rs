@@ -118,13 +118,17 @@ const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(100);
 const PATIENT: Timeouts = Timeouts { connect: LONG, first_byte: LONG, idle: LONG, total: LONG };
 
+fn api_key(name: &str, secret: &str) -> ApiKey {
+    ApiKey { name: name.to_owned(), secret: secret.into() }
+}
+
 fn endpoint(url: &str) -> Endpoint {
     rustls::crypto::ring::default_provider().install_default().ok();
     Endpoint {
         name: "test".to_owned(),
         dialect: Dialect::Openai,
         base_url: url.to_owned(),
-        key: Some(KEY.to_owned().into()),
+        keys: vec![api_key("THE_KEY", KEY)],
         headers: vec![
             ("X-Team".to_owned(), "blue".to_owned()),
             ("x-proxy-token".to_owned(), "another-secret-987".to_owned()),
@@ -137,7 +141,7 @@ fn endpoint(url: &str) -> Endpoint {
 async fn call(endpoint: Endpoint, timeouts: &Timeouts) -> CallReport {
     let provider = Provider::new(endpoint).unwrap();
     let request = request(vec![message(Role::User, "Hello")]);
-    provider.call(&request, "the-model", &Capabilities::default(), timeouts).await.unwrap()
+    provider.call(0, &request, "the-model", &Capabilities::default(), timeouts).await.unwrap()
 }
 
 /// Runs a script against a client with these timeouts and says what the client made of it.
@@ -333,7 +337,7 @@ async fn a_connection_is_used_again() {
     let provider = Provider::new(endpoint(&server.url)).unwrap();
     let request = request(vec![message(Role::User, "Hello")]);
     for _ in 0..2 {
-        let report = provider.call(&request, "m", &Capabilities::default(), &PATIENT).await.unwrap();
+        let report = provider.call(0, &request, "m", &Capabilities::default(), &PATIENT).await.unwrap();
         assert!(report.result.is_ok(), "{report:?}");
     }
     assert_eq!((server.heard().len(), *server.connections.lock().unwrap()), (2, 1));
@@ -344,9 +348,27 @@ async fn an_ineligible_request_is_not_sent() {
     let server = Server::start(vec![reply(200, "", ANSWER)]).await;
     let provider = Provider::new(Endpoint { dialect: Dialect::Anthropic, ..endpoint(&server.url) }).unwrap();
     let request = request(vec![message(Role::User, "Hello"), message(Role::Assistant, "Well")]);
-    let refused = provider.call(&request, "m", &Capabilities::default(), &PATIENT).await.unwrap_err();
+    let refused = provider.call(0, &request, "m", &Capabilities::default(), &PATIENT).await.unwrap_err();
     assert!(matches!(refused, Ineligible::Unsupported(_)), "{refused:?}");
     assert_eq!(*server.connections.lock().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn each_call_goes_out_with_the_key_it_was_given_and_none_of_them_comes_back() {
+    let quoting = format!(r#"{{"error":{{"message":"not {KEY} and not 0123-second-4567","code":"x"}}}}"#);
+    let server = Server::start(vec![reply(401, "", &quoting), Step::Again, reply(401, "", &quoting)]).await;
+    let keys = vec![api_key("FIRST", KEY), api_key("SECOND", "0123-second-4567")];
+    let provider = Provider::new(Endpoint { keys, ..endpoint(&server.url) }).unwrap();
+    let request = request(vec![message(Role::User, "Hello")]);
+    for key in [1, 0] {
+        let report = provider.call(key, &request, "m", &Capabilities::default(), &PATIENT).await.unwrap();
+        let failure = report.result.unwrap_err();
+        assert_eq!(failure.message, "not [REDACTED] and not [REDACTED]");
+    }
+    let sent: Vec<bool> = server.heard().iter().map(|request| request.contains("Bearer 0123-second-4567")).collect();
+    assert_eq!(sent, [true, false]);
+    assert!(server.heard()[1].contains(&format!("Bearer {KEY}")));
+    assert!(provider.request(2, "/", HeaderMap::new(), vec![]).headers().get("authorization").is_none());
 }
 
 #[tokio::test]
@@ -367,7 +389,7 @@ async fn secrets_appear_nowhere() {
     shown.push(format!("{:?}", call(refused, &PATIENT).await));
     let with_password = Endpoint { base_url: format!("http://user:{KEY}@127.0.0.1/v1"), ..endpoint("") };
     shown.push(format!("{with_password:?} {:?}", Provider::new(with_password.clone())));
-    let bad_key = Endpoint { key: Some(format!("{KEY}\n").into()), ..endpoint("http://127.0.0.1/v1") };
+    let bad_key = Endpoint { keys: vec![api_key("THE_KEY", &format!("{KEY}\n"))], ..endpoint("http://127.0.0.1/v1") };
     let error = Provider::new(bad_key).unwrap_err();
     shown.push(format!("{error} {error:?}"));
     let shown = shown.concat();
@@ -392,9 +414,9 @@ fn a_bad_configuration_is_refused_with_its_member() {
         |e| e.base_url = "https://me@host".into(),
         "providers.test.base_url: a name or password in the URL ends up in logs; use a key or a header",
     );
-    let key = "providers.test: the key is empty or has characters that an HTTP header cannot carry";
-    check(|e| e.key = Some(String::new().into()), key);
-    check(|e| e.key = Some("a\nb".to_owned().into()), key);
+    let key = "providers.test: the key BAD is empty or has characters that an HTTP header cannot carry";
+    check(|e| e.keys = vec![api_key("BAD", "")], key);
+    check(|e| e.keys = vec![api_key("BAD", "a\nb")], key);
     check(
         |e| e.headers = vec![("a b".into(), "c".into())],
         "providers.test.headers: \"a b\" is not a valid HTTP header",
@@ -411,6 +433,6 @@ fn a_path_is_joined_with_any_base_url() {
         ("https://h/v1?api-version=1", "https://h/v1/chat/completions?api-version=1"),
     ] {
         let provider = Provider::new(endpoint(base_url)).unwrap();
-        assert_eq!(provider.request("/chat/completions", HeaderMap::new(), vec![]).url().as_str(), expected);
+        assert_eq!(provider.request(0, "/chat/completions", HeaderMap::new(), vec![]).url().as_str(), expected);
     }
 }

@@ -1,0 +1,127 @@
+//! The keys of a provider, from wherever they are kept; never from the configuration itself.
+
+use super::Keys;
+use super::section::Section;
+use crate::provider::ApiKey;
+use config::ValueKind;
+use secrecy::{ExposeSecret as _, SecretString};
+use std::path::Path;
+
+/// Where a key may come from.
+const SOURCES: &str = "api_key_env = \"VARIABLE\", api_key_file = \"PATH\" or credential = \"NAME\"";
+
+/// A list of keys, as it is written.
+const LIST: &str = "a list such as [{ api_key_env = \"VARIABLE_A\" }, { api_key_file = \"PATH\" }]";
+
+/// The keys of a provider in the order of the configuration; none for a server without.
+pub(super) fn read(provider: &str, section: &mut Section<'_>, keys: Keys) -> Vec<ApiKey> {
+    let one = ["api_key_env", "api_key_file", "credential"].into_iter().find(|source| section.has(source));
+    let Some(list) = section.take("keys") else {
+        return read_one(provider, section, keys).into_iter().collect();
+    };
+    if let Some(one) = one {
+        section.fault(one, "there is a list of keys too", "either this or keys");
+    }
+    // The sources are known, and what is wrong with them is said already.
+    let _ = read_one(provider, section, Keys::Ignored);
+    let ValueKind::Array(entries) = list.kind else {
+        // Not repeated, here and below: it may be a key itself.
+        section.fault("keys", "is not a list", LIST);
+        return Vec::new();
+    };
+    if entries.is_empty() {
+        section.fault("keys", "is empty", LIST);
+    }
+    let mut found: Vec<ApiKey> = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.into_iter().enumerate() {
+        let path = format!("keys[{index}]");
+        let ValueKind::Table(table) = entry.kind else {
+            section.fault(&path, "is not a table", SOURCES);
+            continue;
+        };
+        let mut entry = section.nested(&path, table.into_iter().collect());
+        if !["api_key", "api_key_env", "api_key_file", "credential"].iter().any(|source| entry.has(source)) {
+            entry.fault("", "says nothing of where the key is", SOURCES);
+        }
+        let key = read_one(provider, &mut entry, keys);
+        entry.finish();
+        let Some(key) = key else { continue };
+        if found.iter().any(|other| other.name == key.name) {
+            section.fault(&path, format!("{} is named before", key.name), "each key once");
+            continue;
+        }
+        if let Some(same) = found.iter().find(|other| other.secret.expose_secret() == key.secret.expose_secret()) {
+            let (key, same) = (&key.name, &same.name);
+            section.context().warn(format!("provider {provider}: {key} and {same} hold the same key"));
+        }
+        found.push(key);
+    }
+    found
+}
+
+/// The one key that a table names.
+fn read_one(provider: &str, section: &mut Section<'_>, keys: Keys) -> Option<ApiKey> {
+    if section.take("api_key").is_some() {
+        section.fault("api_key", "keys do not belong into the configuration file", SOURCES);
+    }
+    let variable = section.text("api_key_env", "the name of a variable");
+    let file = section.path("api_key_file");
+    let credential = section.text("credential", "the name of a systemd credential");
+    if [variable.is_some(), file.is_some(), credential.is_some()].iter().filter(|given| **given).count() > 1 {
+        section.fault("api_key_env", "the key is given in more than one way", format!("only one of {SOURCES}"));
+        return None;
+    }
+    if keys == Keys::Ignored {
+        return None;
+    }
+    let environment = &section.context().environment;
+    if let Some(variable) = variable {
+        if !variable.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            // Not repeated: it may be the key itself.
+            section.fault("api_key_env", "is not the name of a variable", "the name, not the key");
+            return None;
+        }
+        let Some(key) = environment.get(&variable).map(|key| key.trim()).filter(|key| !key.is_empty()) else {
+            section.fault(
+                "api_key_env",
+                format!("the variable {variable} is not set, so there is no key for the provider {provider}"),
+                "a variable that holds the key",
+            );
+            return None;
+        };
+        let secret = checked(key, "api_key_env", section)?;
+        return Some(ApiKey { name: variable, secret });
+    }
+    let (source, path, name) = if let Some(file) = file {
+        let name = file.display().to_string();
+        ("api_key_file", file, name)
+    } else {
+        let credential = credential?;
+        let Some(dir) = environment.get("CREDENTIALS_DIRECTORY") else {
+            section.fault(
+                "credential",
+                format!("CREDENTIALS_DIRECTORY is not set, so there is no key for the provider {provider}"),
+                format!("a start by systemd with LoadCredential={credential}:PATH"),
+            );
+            return None;
+        };
+        ("credential", Path::new(dir).join(&credential), credential)
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(key) => Some(ApiKey { name, secret: checked(key.trim(), source, section)? }),
+        Err(error) => {
+            let problem = format!("the key of the provider {provider} cannot be read from {}: {error}", path.display());
+            section.fault(source, problem, "a file that holds nothing but the key");
+            None
+        }
+    }
+}
+
+/// A key has to fit into a header. What is wrong with it is said without repeating it.
+fn checked(key: &str, source: &str, section: &Section<'_>) -> Option<SecretString> {
+    if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        section.fault(source, "the key is empty, or has blanks or characters in it that no key has", "the bare key");
+        return None;
+    }
+    Some(SecretString::from(key))
+}

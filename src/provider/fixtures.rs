@@ -1,0 +1,33 @@
+//! Recorded and documented failures by what they mean, across all providers: the tables that say that each disguise is
+//! seen through, whichever dialect it comes in.
+
+mod money;
+mod ramp;
+mod waits;
+
+use super::adapter::Dialect;
+use super::checks::{Case, check_failures};
+
+/// A provider as it is configured, and what it answers.
+type Table = (Dialect, &'static str, &'static [Case]);
+
+const OPENAI: &str = "https://api.openai.com/v1";
+const ANTHROPIC: &str = "https://api.anthropic.com/v1";
+const GEMINI: &str = "https://generativelanguage.googleapis.com/v1beta";
+const GEMINI_AS_OPENAI: &str = "https://generativelanguage.googleapis.com/v1beta/openai";
+const AZURE: &str = "https://acme.openai.azure.com/openai/v1";
+const MISTRAL: &str = "https://api.mistral.ai/v1";
+const GROQ: &str = "https://api.groq.com/openai/v1";
+const DEEPSEEK: &str = "https://api.deepseek.com/v1";
+const TOGETHER: &str = "https://api.together.xyz/v1";
+const FIREWORKS: &str = "https://api.fireworks.ai/inference/v1";
+const OPENROUTER: &str = "https://openrouter.ai/api/v1";
+const XAI: &str = "https://api.x.ai/v1";
+/// A server of one's own, or a gateway.
+const SERVER: &str = "http://127.0.0.1:8000/v1";
+
+fn check(tables: &[Table]) {
+    for (dialect, base_url, cases) in tables {
+        check_failures(dialect.adapter(base_url), cases);
+    }
+}

@@ -1,0 +1,152 @@
+//! The keys of one provider at its gate: the ring that decides, with names, counts and what is said in the log.
+
+#[cfg(test)]
+mod tests;
+
+use super::bucket::{Shut, closed_name};
+use crate::domain::key_ring::{KeyChange, KeyFault, KeyLease, KeyRing, KeySign, KeyState, KeysOut};
+use crate::domain::{Failure, Outcome, Timestamp};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The keys of one provider.
+#[derive(Debug)]
+pub(super) struct Keys {
+    provider: String,
+    /// Names that may be shown; empty for a server without keys.
+    names: Vec<String>,
+    recheck: Duration,
+    ring: Mutex<KeyRing>,
+}
+
+/// A key taken for one call. Dropped without a report it is as if the call had not been made.
+#[derive(Debug)]
+pub(super) struct KeyHold {
+    keys: Arc<Keys>,
+    index: usize,
+    lease: Option<KeyLease>,
+}
+
+impl Keys {
+    /// All in service.
+    pub(super) fn new(provider: &str, names: &[String], recheck: Duration) -> Arc<Self> {
+        let ring = Mutex::new(KeyRing::new(names.len(), recheck));
+        Arc::new(Self { provider: provider.to_owned(), names: names.to_vec(), recheck, ring })
+    }
+
+    fn ring(&self) -> MutexGuard<'_, KeyRing> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why no call can be made with any key; `None` when one can.
+    pub(super) fn shut(&self, now: Timestamp) -> Option<Shut> {
+        self.ring().closed(now).map(shut)
+    }
+
+    /// How many calls may begin, as far as keys are concerned: a key that is out is tried by one.
+    pub(super) fn headroom(&self) -> usize {
+        let ring = self.ring();
+        if ring.in_service() > 0 { usize::MAX } else { ring.states().count() }
+    }
+
+    /// Takes the key whose turn it is.
+    ///
+    /// # Errors
+    /// Why there is none, and until when.
+    pub(super) fn take(self: &Arc<Self>, now: Timestamp) -> Result<KeyHold, Shut> {
+        let lease = self.ring().take(now).map_err(shut)?;
+        Ok(KeyHold { keys: Arc::clone(self), index: lease.index(), lease: Some(lease) })
+    }
+
+    /// What status shows of them.
+    pub(super) fn snapshot(&self, now: Timestamp) -> Vec<Value> {
+        let states: Vec<KeyState> = self.ring().states().collect();
+        let named = self.names.iter().zip(states);
+        named
+            .map(|(name, state)| {
+                let (word, until) = match state {
+                    KeyState::InService => ("in_service", None),
+                    KeyState::Retired { until, .. } if until > now => ("out", Some(until)),
+                    KeyState::Retired { .. } => ("due", None),
+                    KeyState::Probed { .. } => ("tried_again", None),
+                };
+                json!({
+                    "provider": self.provider,
+                    "key": name,
+                    "state": word,
+                    "why": state.fault().map(|(fault, _)| closed_name(fault.closed())),
+                    "since_ms": state.fault().map(|(_, since)| since.0),
+                    "until_ms": until.map(|until| until.0),
+                })
+            })
+            .collect()
+    }
+
+    /// Says it at the first call that meets it, not at each of the hundreds that are under way.
+    fn tell(&self, key: usize, change: KeyChange, failure: Option<&Failure>) {
+        let name = self.names.get(key).map(String::as_str);
+        let left = self.ring().in_service();
+        match change {
+            KeyChange::Retired(fault) => tracing::warn!(
+                provider.name = self.provider,
+                key.name = name,
+                status = failure.and_then(|failure| failure.status),
+                code = failure.and_then(|failure| failure.code.as_deref()),
+                recheck_seconds = self.recheck.as_secs(),
+                keys_left = left,
+                "{}; {}, and one call tries the key again after the recheck",
+                what(fault),
+                if left > 0 { "the other keys go on" } else { "its jobs go elsewhere or wait" },
+            ),
+            KeyChange::StillOut(fault) => tracing::info!(
+                provider.name = self.provider,
+                key.name = name,
+                status = failure.and_then(|failure| failure.status),
+                code = failure.and_then(|failure| failure.code.as_deref()),
+                recheck_seconds = self.recheck.as_secs(),
+                keys_left = left,
+                "tried again: {}",
+                what(fault),
+            ),
+            KeyChange::Back => {
+                tracing::info!(provider.name = self.provider, key.name = name, keys_left = left, "the key works again");
+            }
+        }
+    }
+}
+
+impl KeyHold {
+    /// Which key, in the order of the configuration.
+    pub(super) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Learns from what came of the call.
+    pub(super) fn report(mut self, outcome: &Outcome, failure: Option<&Failure>, now: Timestamp) {
+        let Some(lease) = self.lease.take() else { return };
+        let change = self.keys.ring().report(lease, KeySign::of(outcome), now);
+        if let Some(change) = change {
+            self.keys.tell(self.index, change, failure);
+        }
+    }
+}
+
+impl Drop for KeyHold {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.keys.ring().give_back(lease);
+        }
+    }
+}
+
+fn shut(KeysOut { fault, since, until }: KeysOut) -> Shut {
+    Shut { reason: fault.closed(), since, until }
+}
+
+fn what(fault: KeyFault) -> &'static str {
+    match fault {
+        KeyFault::Rejected => "the key is rejected",
+        KeyFault::OutOfMoney => "the key is out of money",
+    }
+}

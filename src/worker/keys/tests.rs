@@ -1,0 +1,204 @@
+//! Keys at the gate, on paused time.
+
+use crate::domain::decide::{Closed, RungHealth};
+use crate::domain::{
+    BreakerSettings, Charge, Charging, ErrorClass, Failure, Limits, Outcome, Rate, Scope, Target, Timestamp, Unit,
+};
+use crate::provider::{Dialect, WireReply};
+use crate::worker::gate::{Gate, Permit, ProviderSetup, TargetState};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+const NOW: Timestamp = Timestamp(1_795_176_000_000);
+const RECHECK: Duration = Duration::from_mins(10);
+const SECOND: Duration = Duration::from_secs(1);
+const CHARGE: Charge = Charge { input: 1, output: 1, total: 2 };
+
+struct Stage {
+    gate: Gate,
+    target: Arc<TargetState>,
+}
+
+impl Stage {
+    /// A provider with these keys, a bucket of these limits, and a breaker that opens at the third failure in a row.
+    fn new(keys: &[&str], limits: Limits) -> Self {
+        let open = Duration::from_secs(30);
+        let breaker = BreakerSettings { min_calls: 3, failure_rate: 1.0, window: Duration::from_mins(1), open };
+        let setup = ProviderSetup {
+            bucket: "p".to_owned(),
+            charging: Charging::COMBINED,
+            breaker,
+            keys: keys.iter().map(|&key| key.to_owned()).collect(),
+            recheck: RECHECK,
+            models: vec!["m".to_owned()],
+        };
+        let gate = Gate::new(&[("p".to_owned(), limits)].into(), &BTreeMap::from([("p".to_owned(), setup)]));
+        let target = gate.target(&Target { provider: "p".to_owned(), model: "m".to_owned() }).unwrap();
+        Self { gate, target }
+    }
+
+    fn with_keys(keys: &[&str]) -> Self {
+        Self::new(keys, Limits::default())
+    }
+
+    async fn admit(&self, now: Timestamp) -> Result<Permit, Closed> {
+        self.gate.admit(&self.target, CHARGE, Duration::ZERO, now).await.map_err(|shut| shut.reason)
+    }
+
+    fn report(&self, permit: Permit, outcome: Outcome, now: Timestamp) {
+        let class = outcome.class();
+        let failure = class.map(|class| Failure::new(class, Scope::Key, "m"));
+        self.gate.report(&self.target, permit, &outcome, failure.as_ref(), CHARGE, now);
+    }
+
+    /// Makes a call and returns the place of the key it was made with.
+    async fn call(&self, outcome: impl Fn(usize) -> Outcome, now: Timestamp) -> usize {
+        let permit = self.admit(now).await.expect("the gate is open");
+        let key = permit.key();
+        self.report(permit, outcome(key), now);
+        key
+    }
+
+    async fn calls<const N: usize>(&self, outcome: impl Fn(usize) -> Outcome, now: Timestamp) -> [usize; N] {
+        let mut keys = [0; N];
+        for key in &mut keys {
+            *key = self.call(&outcome, now).await;
+        }
+        keys
+    }
+
+    fn health(&self, now: Timestamp) -> RungHealth {
+        self.target.health(CHARGE, CHARGE, SECOND, now)
+    }
+
+    fn keys(&self, now: Timestamp) -> Vec<Value> {
+        self.gate.snapshot(now)["keys"].as_array().unwrap().clone()
+    }
+}
+
+fn accepted(_: usize) -> Outcome {
+    Outcome::Accepted
+}
+
+fn refused(class: ErrorClass) -> impl Fn(usize) -> Outcome {
+    move |_| Outcome::Failed(class)
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_take_the_keys_in_turn_and_go_on_with_those_that_are_left() {
+    let stage = Stage::with_keys(&["A", "B", "C"]);
+    assert_eq!(stage.calls(accepted, NOW).await, [0, 1, 2, 0]);
+    let second_is_out = |key| if key == 1 { Outcome::Failed(ErrorClass::QuotaExhausted) } else { Outcome::Accepted };
+    assert_eq!(stage.calls(second_is_out, NOW).await, [1, 2, 0, 2, 0]);
+    assert_eq!(stage.health(NOW), RungHealth::Open);
+    let state = |key: &str, state: &str, why: Option<&str>, since: Option<i64>, until: Option<i64>| json!({ "provider": "p", "key": key, "state": state, "why": why, "since_ms": since, "until_ms": until });
+    let until = (NOW + RECHECK).0;
+    let expected = [
+        state("A", "in_service", None, None, None),
+        state("B", "out", Some("quota_exhausted"), Some(NOW.0), Some(until)),
+        state("C", "in_service", None, None, None),
+    ];
+    assert_eq!(stage.keys(NOW + SECOND), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_keys_are_out_the_provider_is_closed_until_the_first_may_be_tried() {
+    let stage = Stage::with_keys(&["A", "B"]);
+    stage.call(refused(ErrorClass::Auth), NOW).await;
+    let later = NOW + SECOND;
+    stage.call(refused(ErrorClass::QuotaExhausted), later).await;
+    let closed = RungHealth::Closed { reason: Closed::Auth, since: later, until: NOW + RECHECK };
+    assert_eq!(stage.health(later), closed);
+    assert_eq!(stage.admit(later).await.err(), Some(Closed::Auth));
+    assert_eq!(stage.gate.snapshot(later)["targets"][0]["closed"], "auth");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_recheck_one_call_for_each_key_tries_again_and_not_a_herd() {
+    let stage = Stage::with_keys(&["A", "B"]);
+    stage.calls::<2>(refused(ErrorClass::QuotaExhausted), NOW).await;
+    let due = NOW + RECHECK;
+    assert_eq!(stage.health(due), RungHealth::Open);
+    assert_eq!(stage.target.headroom(CHARGE), 2, "the claimer brings one job for each");
+    let probes = [stage.admit(due).await.expect("a probe"), stage.admit(due).await.expect("a probe")];
+    for _ in 0..100 {
+        assert_eq!(stage.admit(due).await.err(), Some(Closed::QuotaExhausted));
+    }
+    assert!(stage.keys(due).iter().all(|key| key["state"] == "tried_again"));
+    let [first, second] = probes;
+    let (good, bad) = (first.key(), second.key());
+    stage.report(first, Outcome::Accepted, due);
+    stage.report(second, Outcome::Failed(ErrorClass::QuotaExhausted), due);
+    assert_eq!(stage.calls(accepted, due).await, [good, good]);
+    assert_eq!(stage.keys(due)[bad]["until_ms"], (due + RECHECK).0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_not_made_after_all_leaves_its_place_to_the_next() {
+    let stage = Stage::with_keys(&["A"]);
+    stage.call(refused(ErrorClass::Auth), NOW).await;
+    let due = NOW + RECHECK;
+    // Given up, …
+    let permit = stage.admit(due).await.expect("a probe");
+    stage.gate.abandon(&stage.target, permit, Charge::default(), due);
+    // … dropped with its task, …
+    drop(stage.admit(due).await.expect("a probe"));
+    // … or answered by nobody.
+    stage.call(refused(ErrorClass::Timeout), due).await;
+    assert_eq!(stage.call(accepted, due).await, 0);
+    assert_eq!(stage.keys(due)[0]["state"], "in_service");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_the_breaker_stops_tries_no_key() {
+    let stage = Stage::with_keys(&["A", "B"]);
+    let first_is_out = |key| Outcome::Failed(if key == 0 { ErrorClass::Auth } else { ErrorClass::ServerError });
+    // The breaker opens at the third failure of the second key, and for longer at a failed probe of its own.
+    stage.calls::<4>(first_is_out, NOW).await;
+    let due = NOW + RECHECK;
+    stage.call(refused(ErrorClass::ServerError), due).await;
+    for _ in 0..5 {
+        assert_eq!(stage.admit(due + SECOND).await.err(), Some(Closed::Breaker));
+    }
+    assert_eq!(stage.keys(due + SECOND)[0]["state"], "due");
+    let later = due + Duration::from_mins(2);
+    let mut tried = stage.calls::<2>(accepted, later).await;
+    tried.sort_unstable();
+    assert_eq!(tried, [0, 1]);
+    assert_eq!(stage.keys(later)[0]["state"], "in_service");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_the_bucket_stops_tries_no_key() {
+    let twice_an_hour = Rate { unit: Unit::Requests, amount: 2, per: Duration::from_hours(1), burst: 2 };
+    let stage = Stage::new(&["A", "B"], Limits { rates: vec![twice_an_hour], concurrency: None });
+    stage.calls::<2>(refused(ErrorClass::Auth), NOW).await;
+    assert_eq!(stage.admit(NOW + RECHECK).await.err(), Some(Closed::RateLimit));
+    assert!(stage.keys(NOW + RECHECK).iter().all(|key| key["state"] == "due"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_without_keys_rests_as_a_whole_and_has_no_line_in_the_status() {
+    let stage = Stage::with_keys(&[]);
+    assert_eq!(stage.call(refused(ErrorClass::Auth), NOW).await, 0);
+    assert_eq!(stage.admit(NOW).await.err(), Some(Closed::Auth));
+    assert!(stage.keys(NOW).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_of_hours_reaches_the_gate_to_the_millisecond() {
+    let stage = Stage::with_keys(&["A", "B"]);
+    let body = br#"{"error":{"code":429,"message":"Please retry in 10h17m5.72s.","status":"RESOURCE_EXHAUSTED"}}"#;
+    let headers = reqwest::header::HeaderMap::new();
+    let failure = Dialect::Gemini.adapter("").decode(&WireReply::new(429, &headers, body)).expect_err("a failure");
+    let permit = stage.admit(NOW).await.expect("the gate is open");
+    let outcome = Outcome::Failed(failure.class);
+    stage.gate.report(&stage.target, permit, &outcome, Some(&failure), CHARGE, NOW);
+    // For all keys: limits are the account's.
+    let until = NOW + Duration::from_millis(37_025_720);
+    assert_eq!(stage.health(NOW), RungHealth::Closed { reason: Closed::RateLimit, since: NOW, until });
+    let almost = until - Duration::from_millis(1);
+    assert!(matches!(stage.health(almost), RungHealth::Closed { until: opens, .. } if opens == until));
+}
