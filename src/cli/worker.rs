@@ -23,6 +23,7 @@ pub struct Args {
 #[must_use]
 pub fn blueprint(config: &Config) -> Blueprint {
     let providers = config.providers.iter().map(|(name, provider)| {
+        let own = config.model_buckets.iter().filter(|(target, _)| target.provider == *name);
         let setup = ProviderSetup {
             bucket: provider.bucket.clone(),
             charging: provider.charging,
@@ -30,6 +31,7 @@ pub fn blueprint(config: &Config) -> Blueprint {
             keys: provider.endpoint.keys.iter().map(|key| key.name.clone()).collect(),
             recheck: provider.recheck,
             models: Vec::new(),
+            model_buckets: own.map(|(target, bucket)| (target.model.clone(), bucket.clone())).collect(),
         };
         (name.clone(), ProviderPlan { endpoint: provider.endpoint.clone(), setup })
     });

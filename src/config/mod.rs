@@ -37,6 +37,8 @@ pub struct Config {
     pub providers: BTreeMap<String, ProviderConfig>,
     /// Limits, by bucket. A provider without a bucket of its own has one of its name, perhaps without limits.
     pub buckets: BTreeMap<String, Limits>,
+    /// The buckets of models whose limits are not their provider's.
+    pub model_buckets: BTreeMap<Target, String>,
     /// Policies, by name.
     pub routes: BTreeMap<String, RouteConfig>,
     /// Every target that a route uses or that has an entry of its own.
@@ -91,12 +93,24 @@ impl Config {
         let log = Log::read(root.child("log"));
         let mut buckets = provider::read_buckets(root.children("buckets"));
         let providers = provider::read_all(root.children("providers"), &mut buckets, keys);
-        let mut models = prices::read_models(root.table("models"), context, &providers);
+        let prices::ReadModels { mut models, buckets: model_buckets } =
+            prices::read_models(root.table("models"), context, &providers, &mut buckets);
         let routes = route::read_all(root.children("routes"), &providers, &mut models);
         root.finish();
         let providers: BTreeMap<_, _> = providers.into_iter().map(|(name, read)| (name, read.config)).collect();
-        let config =
-            Self { file: None, database, worker, providers, buckets, routes, models, http, log, warnings: Vec::new() };
+        let config = Self {
+            file: None,
+            database,
+            worker,
+            providers,
+            buckets,
+            model_buckets,
+            routes,
+            models,
+            http,
+            log,
+            warnings: Vec::new(),
+        };
         config.warn(context);
         config
     }
@@ -125,7 +139,9 @@ impl Config {
             }
         }
         for name in self.buckets.keys() {
-            if !self.providers.values().any(|provider| provider.bucket == *name) {
+            let is_used = self.providers.values().any(|provider| provider.bucket == *name)
+                || self.model_buckets.values().any(|bucket| bucket == name);
+            if !is_used {
                 context.warn(format!("no provider uses the bucket {name}"));
             }
         }

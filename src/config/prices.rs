@@ -8,7 +8,7 @@ use super::provider::{self, ReadProvider};
 use super::scalar::{self, MONEY};
 use super::section::{Context, Section, Table, join, quote};
 use crate::domain::price::Price;
-use crate::domain::{Capabilities, Model, Target};
+use crate::domain::{Capabilities, Limits, Model, Target};
 use config::{FileFormat, ValueKind};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
@@ -24,14 +24,23 @@ pub(super) fn catalogued(vendor: &str, model: &str) -> Option<Model> {
     CATALOGUE.get(&(vendor.to_owned(), model.to_owned())).cloned()
 }
 
+/// What `[models]` says.
+#[derive(Default)]
+pub(super) struct ReadModels {
+    pub models: BTreeMap<Target, Model>,
+    /// Of those whose limits are not their provider's.
+    pub buckets: BTreeMap<Target, String>,
+}
+
 /// Reads `[models]`: each entry over what the catalogue says.
 pub(super) fn read_models(
     table: Table,
     context: &Context,
     providers: &BTreeMap<String, ReadProvider>,
-) -> BTreeMap<Target, Model> {
+    buckets: &mut BTreeMap<String, Limits>,
+) -> ReadModels {
     let root = Section::new(context, "models".to_owned(), Table::new());
-    let mut models = BTreeMap::new();
+    let mut read = ReadModels::default();
     for (name, value) in table {
         let path = quote(&name);
         let Some(target) = Target::parse(&name) else {
@@ -51,10 +60,13 @@ pub(super) fn read_models(
         let known = vendor.and_then(|vendor| catalogued(vendor, &target.model)).unwrap_or_default();
         let mut section = root.nested(&path, entries.into_iter().collect());
         let model = read_model(&mut section, known);
+        if section.has("bucket") || section.has("limits") {
+            read.buckets.insert(target.clone(), provider::read_bucket(&name, &mut section, buckets));
+        }
         section.finish();
-        models.insert(target, model);
+        read.models.insert(target, model);
     }
-    models
+    read
 }
 
 /// What the section says, and for the rest what is known already.

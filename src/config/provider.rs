@@ -227,8 +227,8 @@ fn read_breaker(mut section: Section<'_>) -> BreakerSettings {
     breaker
 }
 
-/// The provider's bucket: the one it names, or one of its own name.
-fn read_bucket(provider: &str, section: &mut Section<'_>, buckets: &mut BTreeMap<String, Limits>) -> String {
+/// The bucket of a provider or model: the one it names, or one of its own name.
+pub(super) fn read_bucket(owner: &str, section: &mut Section<'_>, buckets: &mut BTreeMap<String, Limits>) -> String {
     let named = section.text("bucket", "the name of one of the [buckets]");
     let has_limits = section.has("limits");
     let limits = read_limits(section.child("limits"));
@@ -246,12 +246,12 @@ fn read_bucket(provider: &str, section: &mut Section<'_>, buckets: &mut BTreeMap
         }
         return bucket;
     }
-    if has_limits && buckets.contains_key(provider) {
-        let problem = format!("there is a section [buckets.{provider}] too, which has the limits of this provider");
+    if has_limits && buckets.contains_key(owner) {
+        let problem = format!("there is a section [buckets.{owner}] too, which has the limits of this one");
         section.fault("limits", problem, "only one of the two");
     }
-    buckets.entry(provider.to_owned()).or_insert(limits);
-    provider.to_owned()
+    buckets.entry(owner.to_owned()).or_insert(limits);
+    owner.to_owned()
 }
 
 /// One of `requests_per_minute` and so on: its key, unit and time.

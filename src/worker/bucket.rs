@@ -1,183 +1,37 @@
-//! One bucket: the limits that one or more targets share.
+//! One bucket: the limits that one or more targets share, as this process has its part of them.
 //!
-//! `governor` decides every admission. It runs on a store of ours that holds its one number, the theoretical arrival
-//! time: that makes possible what it does not offer itself, namely to book debt, to refund, and to stay shut.
+//! What may be spent here is lent by the bucket that all processes share ([`SharedBucket`]); the keeper fetches it
+//! ([`Bucket::report`], [`Bucket::receive`]). In between this process decides by itself, call by call. Without word
+//! from the others for longer than the lease nothing is spent.
+//!
+//! [`SharedBucket`]: crate::domain::shared_bucket::SharedBucket
+
+mod meter;
+#[cfg(test)]
+mod tests;
 
 use super::slots::{Slot, Slots};
 use crate::domain::decide::Closed;
+use crate::domain::limits::{Dimension, Heard};
+use crate::domain::shared_bucket::{Allotment, LEASE, Report, Wait};
 use crate::domain::{Charge, Limits, Timestamp, Unit};
-use governor::clock::Clock as GovernorClock;
-use governor::middleware::NoOpMiddleware;
-use governor::nanos::Nanos;
-use governor::state::{NotKeyed, StateStore};
-use governor::{NotUntil, Quota, RateLimiter};
-use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use meter::{Mark, Meter};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// The clock that the limiters run on: nanoseconds since the gate was made.
-#[derive(Clone, Debug)]
-pub(super) struct GateClock {
-    epoch: Instant,
-    /// A limiter takes its first reading as the origin of its arithmetic; answering zero makes all origins equal, so
-    /// that the stored numbers mean the same to everyone.
-    primed: Arc<AtomicBool>,
-}
-
-impl GateClock {
-    pub(super) fn new() -> Self {
-        Self { epoch: Instant::now(), primed: Arc::new(AtomicBool::new(false)) }
-    }
-
-    fn nanos(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    fn unprimed(&self) -> Self {
-        Self { epoch: self.epoch, primed: Arc::new(AtomicBool::new(false)) }
-    }
-}
-
-impl GovernorClock for GateClock {
-    type Instant = Nanos;
-
-    fn now(&self) -> Nanos {
-        if !self.primed.swap(true, Ordering::AcqRel) {
-            return Nanos::new(0);
-        }
-        Nanos::new(self.nanos())
-    }
-}
-
-/// The theoretical arrival time in nanoseconds of [`GateClock`]: when the bucket would be full again.
-#[derive(Clone, Debug, Default)]
-struct Arrival(Arc<AtomicU64>);
-
-impl Arrival {
-    fn update(&self, change: impl Fn(u64) -> u64) {
-        let mut before = self.0.load(Ordering::Acquire);
-        while let Err(now) = self.0.compare_exchange_weak(before, change(before), Ordering::AcqRel, Ordering::Acquire) {
-            before = now;
-        }
-    }
-}
-
-impl StateStore for Arrival {
-    type Key = NotKeyed;
-
-    fn measure_and_replace<T, F, E>(&self, _key: &NotKeyed, decide: F) -> Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
-    {
-        let mut before = self.0.load(Ordering::Acquire);
-        loop {
-            let (outcome, after) = decide(Some(Nanos::new(before)))?;
-            match self.0.compare_exchange_weak(before, after.as_u64(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Ok(outcome),
-                Err(now) => before = now,
-            }
-        }
-    }
-}
-
-/// One rate of a bucket.
-#[derive(Debug)]
-struct Meter {
-    unit: Unit,
-    limiter: RateLimiter<NotKeyed, Arrival, GateClock, NoOpMiddleware<Nanos>>,
-    arrival: Arrival,
-    clock: GateClock,
-    /// Nanoseconds in which one unit flows back.
-    interval: u64,
-    burst: u64,
-    /// Units that calls wait for: admitted to the queue, not yet charged.
-    pending: AtomicU64,
-}
-
-impl Meter {
-    fn new(rate: crate::domain::Rate, clock: &GateClock) -> Self {
-        // Rounded up: a rate must never come out higher than configured.
-        let period = u64::try_from(rate.per.as_nanos()).unwrap_or(u64::MAX);
-        let interval = period.div_ceil(rate.amount.max(1)).max(1);
-        let burst = u32::try_from(rate.burst).unwrap_or(u32::MAX).max(1);
-        let quota = Quota::with_period(Duration::from_nanos(interval))
-            .expect("the interval is not zero")
-            .allow_burst(NonZeroU32::new(burst).expect("the burst is not zero"));
-        let arrival = Arrival::default();
-        let limiter = RateLimiter::new(quota, arrival.clone(), clock.unprimed());
-        Self {
-            unit: rate.unit,
-            limiter,
-            arrival,
-            clock: clock.clone(),
-            interval,
-            burst: u64::from(burst),
-            pending: AtomicU64::new(0),
-        }
-    }
-
-    fn span(&self, units: u64) -> u64 {
-        units.saturating_mul(self.interval)
-    }
-
-    /// How long until `units` more could be charged after everything that waits already.
-    fn wait(&self, units: u64) -> Duration {
-        let queued = self.pending.load(Ordering::Relaxed).saturating_add(units.min(self.burst));
-        let full_at = self.arrival.0.load(Ordering::Acquire).max(self.clock.nanos());
-        let ready_at = full_at.saturating_add(self.span(queued)).saturating_sub(self.span(self.burst));
-        Duration::from_nanos(ready_at.saturating_sub(self.clock.nanos()))
-    }
-
-    /// How many units could be charged within `horizon` beside everything that waits already.
-    fn headroom(&self, horizon: Duration) -> u64 {
-        let horizon = u64::try_from(horizon.as_nanos()).unwrap_or(u64::MAX);
-        let debt = self.arrival.0.load(Ordering::Acquire).saturating_sub(self.clock.nanos());
-        let room = self.span(self.burst).saturating_add(horizon).saturating_sub(debt) / self.interval;
-        room.saturating_sub(self.pending.load(Ordering::Relaxed))
-    }
-
-    /// Takes `units`, or says how long to wait. What exceeds the burst is booked as debt.
-    fn take(&self, units: u64) -> Result<(), Duration> {
-        let now = units.min(self.burst);
-        let Some(count) = u32::try_from(now).ok().and_then(NonZeroU32::new) else { return Ok(()) };
-        match self.limiter.check_n(count) {
-            Ok(Ok(())) => {
-                self.charge(units - now);
-                Ok(())
-            }
-            Ok(Err(refusal)) => Err(wait_of(&refusal, &self.clock)),
-            // Impossible: `count` is at most the burst. Treated as free rather than as a panic.
-            Err(_) => Ok(()),
-        }
-    }
-
-    /// Books `units` whatever the level: the bucket may go into debt.
-    fn charge(&self, units: u64) {
-        if units > 0 {
-            let now = self.clock.nanos();
-            self.arrival.update(|at| at.max(now).saturating_add(self.span(units)));
-        }
-    }
-
-    /// Gives `units` back. Never lets more than the burst through: an arrival time in the past counts as now.
-    fn refund(&self, units: u64) {
-        if units > 0 {
-            self.arrival.update(|at| at.saturating_sub(self.span(units)));
-        }
-    }
-
-    /// Empties it so that the first unit is there at `opens` and the others follow one by one: no stampede then.
-    fn empty_until(&self, opens: u64) {
-        let full_at = opens.saturating_add(self.span(self.burst - 1));
-        self.arrival.update(|at| at.max(full_at));
-    }
-}
-
-fn wait_of(refusal: &NotUntil<Nanos>, clock: &GateClock) -> Duration {
-    refusal.wait_time_from(Nanos::new(clock.nanos()))
-}
+/// Between two reports while there is enough, and while there is not.
+const SOON: Duration = Duration::from_millis(20);
+const STEADY: Duration = Duration::from_millis(200);
+/// What is held is held on to by a word this often.
+const RENEW: Duration = Duration::from_secs(1);
+/// A bucket in use is looked at this often even when there is nothing to report: others may have shut it.
+const LOOK: Duration = Duration::from_millis(500);
+/// A bucket that nobody has asked about for this long is not in use.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Why and how long a bucket is shut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,24 +44,63 @@ pub struct Shut {
     pub until: Timestamp,
 }
 
-/// The limits that one or more targets share, and what is left of them.
+/// The limits that one or more targets share, and this process's part of them.
 #[derive(Debug)]
 pub struct Bucket {
     /// Its name in the configuration.
     pub name: String,
-    meters: Vec<Meter>,
+    limits: Limits,
+    meters: RwLock<Vec<Arc<Meter>>>,
     /// `None` where the rate of requests is configured and the number at once is not: the rate is limit enough.
     slots: Option<Arc<Slots>>,
+    /// Places of the shared number that nobody has, as of the last word.
+    places_left: AtomicU32,
     block: Mutex<Option<(Shut, Instant)>>,
     /// Refusals in a row without a hint of how long to wait.
     unhinted: AtomicI64,
     /// Those who wait for tokens do so one behind the other, so that a large request is not overtaken for ever.
     turnstile: tokio::sync::Mutex<()>,
-    clock: GateClock,
     /// 429 answers so far, for status.
     refusals: AtomicU64,
     /// Since when calls have had to wait without a real rest: milliseconds since the epoch, 0 when they need not.
     saturated: AtomicI64,
+    waiting: AtomicU32,
+    running: AtomicU32,
+    keeping: Mutex<Keeping>,
+    /// Wakes the keeper.
+    wake: Arc<Notify>,
+    /// Told when the keeper has brought something.
+    received: Notify,
+    hungry: AtomicBool,
+}
+
+/// What a provider refused a call for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Requests or tokens came too fast.
+    Pace,
+    /// They became more too fast.
+    Slope,
+    /// What is allowed in a day is used up: what comes back in a minute is another matter.
+    Day,
+}
+
+/// What is to be told to the others, and when.
+#[derive(Debug)]
+struct Keeping {
+    wait: Option<(Wait, Instant)>,
+    refused: u64,
+    heard: Vec<Heard>,
+    /// What was told of limits already.
+    told_limits: BTreeMap<Dimension, u64>,
+    /// The last word from the others is from then.
+    heard_at: Option<Instant>,
+    /// The last report set out then.
+    told_at: Option<Instant>,
+    /// Somebody asked about this bucket then.
+    used_at: Option<Instant>,
+    /// The others know of something that this process holds.
+    is_known: bool,
 }
 
 /// A call's hold on a bucket: a slot, and tokens to be corrected.
@@ -215,37 +108,160 @@ pub struct Bucket {
 pub struct Hold {
     bucket: Arc<Bucket>,
     charged: Charge,
+    taken: Vec<(Arc<Meter>, u64, Mark)>,
     _slot: Option<Slot>,
+    _running: Running,
 }
 
-impl Hold {
-    /// Corrects the estimate by what the call really used.
-    pub fn correct(&self, actual: Charge) {
-        for meter in &self.bucket.meters {
-            let (estimated, actual) = (self.charged.units(meter.unit), actual.units(meter.unit));
-            meter.charge(actual.saturating_sub(estimated));
-            meter.refund(estimated.saturating_sub(actual));
+/// Counts a call while it runs.
+#[derive(Debug)]
+struct Running(Arc<Bucket>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+        if self.0.limits.concurrency.is_some() {
+            self.0.ask();
         }
     }
 }
 
+impl Hold {
+    /// Corrects the estimate to what the call really took. One request stays one request.
+    pub fn correct(&self, actual: Charge) {
+        let mut is_news = false;
+        for (meter, estimated, _) in &self.taken {
+            let actual = actual.units(meter.dimension.unit);
+            meter.charge(actual.saturating_sub(*estimated));
+            meter.refund(estimated.saturating_sub(actual));
+            is_news |= actual != *estimated;
+        }
+        if is_news {
+            self.bucket.ask();
+        }
+    }
+
+    /// The call was not made: it took nothing at all.
+    pub fn cancel(self) {
+        for (meter, units, _) in &self.taken {
+            meter.untake(*units);
+        }
+        self.bucket.received.notify_waiters();
+    }
+
+    /// What it was charged when it was let in.
+    #[must_use]
+    pub const fn charged(&self) -> Charge {
+        self.charged
+    }
+
+    /// Learns from what the answer says of the provider's limits.
+    pub fn hear(&self, heard: &[Heard]) {
+        if heard.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut news = Vec::new();
+        for heard in heard {
+            let known = self.bucket.meters().iter().find(|meter| meter.dimension == heard.dimension).cloned();
+            let is_known = known.is_some_and(|known| heard.limit.is_none_or(|limit| limit == known.amount()));
+            if !is_known && heard.limit.is_some() {
+                news.push(*heard);
+            }
+            let taken = self.taken.iter().find(|(meter, ..)| meter.dimension == heard.dimension);
+            if let (Some((meter, units, mark)), Some(remaining)) = (taken, heard.remaining) {
+                meter.compare(*mark, remaining, *units, now);
+            }
+        }
+        if !news.is_empty() {
+            let mut keeping = self.bucket.keeping();
+            // A limit that is configured lower differs from what is heard for ever: once is enough.
+            news.retain(|heard| keeping.told_limits.get(&heard.dimension) != heard.limit.as_ref());
+            for heard in news {
+                keeping.told_limits.extend(heard.limit.map(|limit| (heard.dimension, limit)));
+                keeping.heard.retain(|before| before.dimension != heard.dimension);
+                keeping.heard.push(heard);
+            }
+            let is_news = !keeping.heard.is_empty();
+            drop(keeping);
+            if is_news {
+                self.bucket.ask();
+            }
+        }
+    }
+
+    /// The limits that a refusal is about: those of which the answer says that too little is left, else the one of
+    /// which the least is left by our own count; with what the call took of each.
+    fn drained(&self, heard: &[Heard]) -> Vec<(Dimension, u64)> {
+        let now = Instant::now();
+        let short = |meter: &Meter, units: u64| {
+            heard.iter().any(|heard| {
+                heard.dimension == meter.dimension && heard.remaining.is_some_and(|remaining| remaining < units)
+            })
+        };
+        let told: Vec<_> = self
+            .taken
+            .iter()
+            .filter(|(meter, units, _)| short(meter, *units))
+            .map(|(meter, units, _)| (meter.dimension, *units))
+            .collect();
+        if !told.is_empty() {
+            return told;
+        }
+        let least = self.taken.iter().min_by_key(|(meter, ..)| meter.fullness(now));
+        least.map(|(meter, units, _)| (meter.dimension, *units)).into_iter().collect()
+    }
+}
+
 impl Bucket {
-    pub(super) fn new(name: &str, limits: &Limits, clock: &GateClock) -> Self {
+    /// A bucket of which nothing is held yet; `wake` is told when something is wanted.
+    pub(super) fn new(name: &str, limits: &Limits, wake: &Arc<Notify>) -> Self {
         Self {
             name: name.to_owned(),
-            meters: limits.rates.iter().map(|rate| Meter::new(*rate, clock)).collect(),
+            limits: limits.clone(),
+            meters: RwLock::new(limits.rates.iter().map(|rate| Arc::new(Meter::of(rate))).collect()),
             slots: match limits.concurrency {
-                Some(slots) => Some(Slots::fixed(slots)),
+                Some(_) => Some(Slots::lent()),
                 None if limits.rates.iter().any(|rate| rate.unit == Unit::Requests) => None,
                 // Nothing is known of how many it takes: it is felt for, rather than met with hundreds of refusals.
                 None => Some(Slots::felt_for()),
             },
+            places_left: AtomicU32::new(0),
             block: Mutex::new(None),
             unhinted: AtomicI64::new(0),
             turnstile: tokio::sync::Mutex::new(()),
-            clock: clock.clone(),
             refusals: AtomicU64::new(0),
             saturated: AtomicI64::new(0),
+            waiting: AtomicU32::new(0),
+            running: AtomicU32::new(0),
+            keeping: Mutex::new(Keeping {
+                wait: None,
+                refused: 0,
+                heard: Vec::new(),
+                told_limits: BTreeMap::new(),
+                heard_at: None,
+                told_at: None,
+                used_at: None,
+                is_known: false,
+            }),
+            wake: Arc::clone(wake),
+            received: Notify::new(),
+            hungry: AtomicBool::new(false),
+        }
+    }
+
+    fn keeping(&self) -> MutexGuard<'_, Keeping> {
+        self.keeping.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn meters(&self) -> Vec<Arc<Meter>> {
+        self.meters.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks for the keeper to come.
+    fn ask(&self) {
+        if !self.hungry.swap(true, Ordering::AcqRel) {
+            self.wake.notify_one();
         }
     }
 
@@ -258,25 +274,39 @@ impl Bucket {
         }
     }
 
-    fn rest(&self) {
+    fn rest(&self, meters: &[Arc<Meter>]) {
+        let now = Instant::now();
         if self.saturated.load(Ordering::Relaxed) != 0
-            && self.meters.iter().all(|meter| meter.headroom(Duration::ZERO) > meter.burst / 10)
-            && self.slots.as_ref().is_none_or(|slots| slots.free() > slots.limit() as usize / 10)
+            && meters.iter().all(|meter| meter.fullness(now) > 100)
+            && self.slots.as_ref().is_none_or(|slots| self.free_places(slots) > slots.limit() as usize / 10)
         {
             self.saturated.store(0, Ordering::Relaxed);
         }
     }
 
-    fn block(&self) -> Option<(Shut, Instant)> {
+    fn block(&self) -> Option<Shut> {
         let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
         if block.is_some_and(|(_, opens)| opens <= Instant::now()) {
             *block = None;
         }
-        *block
+        block.map(|(shut, _)| shut)
     }
 
-    /// Shuts the bucket for as long as the provider asks, exactly; never shortens a wait that is on already.
-    pub fn shut(&self, reason: Closed, wait: Option<Duration>, now: Timestamp) {
+    /// Shuts it here; never shortens a wait that is on already. Returns whether it is longer now.
+    fn set_block(&self, shut: Shut, opens: Instant) -> bool {
+        let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = match *block {
+            Some((_, before)) if before >= opens => return false,
+            Some((before, opened)) if opened > Instant::now() => before.since.min(shut.since),
+            _ => shut.since,
+        };
+        *block = Some((Shut { since, ..shut }, opens));
+        true
+    }
+
+    /// A provider refused `hold`'s call because of its limits. Shuts the bucket, here and for all, for as long as the
+    /// provider asks, exactly; never shortens a wait that is on already.
+    pub fn refuse(&self, hold: &Hold, why: Refusal, wait: Option<Duration>, heard: &[Heard], now: Timestamp) {
         self.refusals.fetch_add(1, Ordering::Relaxed);
         self.crowded(now);
         let wait = wait.unwrap_or_else(|| {
@@ -285,25 +315,28 @@ impl Bucket {
             Duration::from_secs(1 << times).min(Duration::from_mins(1))
         });
         let opens = Instant::now() + wait;
-        let until = now + wait;
-        let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = match *block {
-            Some((shut, opened)) if opened > Instant::now() => {
-                if opened >= opens {
-                    return;
+        self.set_block(Shut { reason: Closed::RateLimit, since: now, until: now + wait }, opens);
+        let drained = if why == Refusal::Day { Vec::new() } else { hold.drained(heard) };
+        let too_steep = why == Refusal::Slope;
+        let mut keeping = self.keeping();
+        keeping.refused = keeping.refused.saturating_add(1);
+        let before = keeping.wait.take();
+        let mut asked = Wait { reason: Closed::RateLimit, remaining: wait, drained, too_steep };
+        let mut until = opens;
+        if let Some((earlier, opened)) = before {
+            // Two refusals before anybody was told of the first: the longer wait, and all that they are about.
+            until = until.max(opened);
+            asked.too_steep |= earlier.too_steep;
+            for drained in earlier.drained {
+                if !asked.drained.iter().any(|(dimension, _)| *dimension == drained.0) {
+                    asked.drained.push(drained);
                 }
-                shut.since
-            }
-            _ => now,
-        };
-        *block = Some((Shut { reason, since, until }, opens));
-        drop(block);
-        let opens = self.clock.nanos().saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
-        for meter in &self.meters {
-            if meter.unit == Unit::Requests {
-                meter.empty_until(opens);
             }
         }
+        keeping.wait = Some((asked, until));
+        drop(keeping);
+        self.hungry.store(true, Ordering::Release);
+        self.wake.notify_one();
     }
 
     /// The provider had too many calls at once, by its own word.
@@ -323,31 +356,64 @@ impl Bucket {
         }
     }
 
+    /// Whether the last word from the others still holds.
+    fn is_fresh(&self) -> bool {
+        self.keeping().heard_at.is_some_and(|at| at.elapsed() < LEASE)
+    }
+
+    /// Notes that somebody wants to use this bucket; without fresh word from the others it is asked for.
+    fn touch(&self) -> bool {
+        let mut keeping = self.keeping();
+        let now = Instant::now();
+        keeping.used_at = Some(now);
+        let is_fresh = keeping.heard_at.is_some_and(|at| now - at < LEASE);
+        drop(keeping);
+        if !is_fresh {
+            self.ask();
+        }
+        is_fresh
+    }
+
+    /// Places that are free here, or that nobody has.
+    fn free_places(&self, slots: &Slots) -> usize {
+        slots.free() + if slots.is_lent() { self.places_left.load(Ordering::Relaxed) as usize } else { 0 }
+    }
+
     /// Whether a call of this size would have to wait longer than `horizon`, and why.
     #[must_use]
     pub fn look(&self, charge: Charge, horizon: Duration, now: Timestamp) -> Option<Shut> {
-        if let Some((shut, _)) = self.block() {
+        if let Some(shut) = self.block() {
             return Some(shut);
         }
-        let wait = self.meters.iter().map(|meter| meter.wait(charge.units(meter.unit))).max().unwrap_or_default();
+        if !self.touch() {
+            // What the others say is there in a moment, sooner than anything could be decided here.
+            return None;
+        }
+        let (meters, instant) = (self.meters(), Instant::now());
+        let wait = meters.iter().map(|meter| meter.wait(charge.units(meter.dimension.unit), instant)).max();
+        let wait = wait.unwrap_or_default();
         if wait > horizon {
             return Some(Shut { reason: Closed::RateLimit, since: self.saturated_since(now), until: now + wait });
         }
-        if self.slots.as_ref().is_some_and(|slots| slots.free() == 0) {
+        if self.slots.as_ref().is_some_and(|slots| self.free_places(slots) == 0) {
             let until = now + Duration::from_millis(100);
             return Some(Shut { reason: Closed::Concurrency, since: self.saturated_since(now), until });
         }
-        self.rest();
+        self.rest(&meters);
         None
     }
 
-    /// The most tokens that one call may have here; `None` without a token limit.
+    /// The most tokens that one call may have here; `None` without a token limit that is too small.
     #[must_use]
     pub fn size(&self, charge: Charge) -> Option<(u64, u64)> {
-        self.meters
-            .iter()
-            .filter(|meter| meter.unit != Unit::Requests)
-            .map(|meter| (charge.units(meter.unit), meter.burst))
+        let configured = self.limits.rates.iter().map(|rate| (rate.unit, rate.burst));
+        let known = self.meters().into_iter().map(|meter| (meter.dimension.unit, meter.capacity()));
+        // What is held back for jitter is no reason never to let a call in: it is let in on debt.
+        let known: Vec<_> = if self.limits.rates.is_empty() { known.collect() } else { configured.collect() };
+        known
+            .into_iter()
+            .filter(|(unit, _)| *unit != Unit::Requests)
+            .map(|(unit, size)| (charge.units(unit), size))
             .find(|(needed, size)| needed > size)
     }
 
@@ -357,12 +423,20 @@ impl Bucket {
         if self.block().is_some() {
             return 0;
         }
-        let rates = self
-            .meters
+        if !self.touch() {
+            // One, which brings word of how it stands.
+            return 1;
+        }
+        let now = Instant::now();
+        let meters = self.meters();
+        let rates = meters
             .iter()
-            .map(|meter| meter.headroom(horizon) / typical.units(meter.unit).max(1))
+            .map(|meter| meter.headroom(horizon, now) / typical.units(meter.dimension.unit).max(1))
             .map(|calls| usize::try_from(calls).unwrap_or(usize::MAX));
-        let slots = self.slots.iter().map(|slots| slots.free());
+        let slots = self
+            .slots
+            .iter()
+            .map(|slots| self.free_places(slots).saturating_sub(self.waiting.load(Ordering::Relaxed) as usize));
         rates.chain(slots).min().unwrap_or(usize::MAX)
     }
 
@@ -371,72 +445,238 @@ impl Bucket {
     /// # Errors
     /// Why it is shut and until when; nothing is taken then.
     pub async fn enter(self: &Arc<Self>, charge: Charge, patience: Duration, now: Timestamp) -> Result<Hold, Shut> {
-        if let Some((shut, _)) = self.block() {
+        if let Some(shut) = self.block() {
             return Err(shut);
         }
-        for meter in &self.meters {
-            meter.pending.fetch_add(charge.units(meter.unit).min(meter.burst), Ordering::Relaxed);
-        }
-        let queued = Queued { bucket: self, charge };
+        self.touch();
+        let mut queued = Queued::new(self, charge);
         let give_up = Instant::now() + patience;
         let late = |reason, wait: Duration| Shut { reason, since: now, until: now + patience + wait };
         let slot = match &self.slots {
             None => None,
-            Some(slots) => match tokio::time::timeout_at(give_up, slots.enter()).await {
-                Ok(slot) => Some(slot),
-                Err(_) => return Err(late(Closed::Concurrency, Duration::from_millis(100))),
-            },
-        };
-        if !self.meters.is_empty() {
-            let Ok(_turn) = tokio::time::timeout_at(give_up, self.turnstile.lock()).await else {
-                return Err(late(Closed::RateLimit, Duration::from_millis(100)));
-            };
-            loop {
-                if let Some((shut, _)) = self.block() {
-                    return Err(shut);
+            Some(slots) => {
+                if slots.is_lent() && slots.free() == 0 {
+                    self.ask();
                 }
-                let Err(wait) = self.take(charge) else { break };
-                if Instant::now() + wait > give_up {
+                match tokio::time::timeout_at(give_up, slots.enter()).await {
+                    Ok(slot) => Some(slot),
+                    Err(_) => return Err(late(Closed::Concurrency, Duration::from_millis(100))),
+                }
+            }
+        };
+        let Ok(turn) = tokio::time::timeout_at(give_up, self.turnstile.lock()).await else {
+            return Err(late(Closed::RateLimit, Duration::from_millis(100)));
+        };
+        let taken = loop {
+            let received = self.received.notified();
+            tokio::pin!(received);
+            received.as_mut().enable();
+            if let Some(shut) = self.block() {
+                return Err(shut);
+            }
+            let mut wait = Duration::ZERO;
+            if self.is_fresh() {
+                let meters = self.meters();
+                if let Some(taken) = Self::take(&meters, charge) {
+                    break taken;
+                }
+                if queued.is_outdated(&meters) {
+                    // A limit was learned while it waited.
+                    queued = Queued::new(self, charge);
+                }
+                let now = Instant::now();
+                let waits = meters.iter().map(|meter| meter.wait_alone(charge.units(meter.dimension.unit), now));
+                wait = waits.max().unwrap_or_default();
+                if now + wait > give_up {
                     return Err(late(Closed::RateLimit, wait));
                 }
-                tokio::time::sleep(wait).await;
             }
-        }
+            // Also when it was asked to come later: there may be enough to come at once.
+            self.hungry.store(true, Ordering::Release);
+            self.wake.notify_one();
+            tokio::select! {
+                () = received => {}
+                () = tokio::time::sleep_until(give_up) => return Err(late(Closed::RateLimit, wait)),
+            }
+        };
+        drop(turn);
         drop(queued);
-        Ok(Hold { bucket: Arc::clone(self), charged: charge, _slot: slot })
+        self.running.fetch_add(1, Ordering::Relaxed);
+        let running = Running(Arc::clone(self));
+        Ok(Hold { bucket: Arc::clone(self), charged: charge, taken, _slot: slot, _running: running })
     }
 
     /// Takes from all meters or from none.
-    fn take(&self, charge: Charge) -> Result<(), Duration> {
-        for (index, meter) in self.meters.iter().enumerate() {
-            if let Err(wait) = meter.take(charge.units(meter.unit)) {
-                for taken in self.meters.iter().take(index) {
-                    taken.refund(charge.units(taken.unit));
-                }
-                return Err(wait);
+    fn take(meters: &[Arc<Meter>], charge: Charge) -> Option<Vec<(Arc<Meter>, u64, Mark)>> {
+        let mut taken: Vec<(Arc<Meter>, u64, Mark)> = Vec::with_capacity(meters.len());
+        for meter in meters {
+            let units = charge.units(meter.dimension.unit);
+            if !meter.take(units) {
+                taken.iter().for_each(|(meter, units, _)| meter.untake(*units));
+                return None;
             }
+            taken.push((Arc::clone(meter), units, meter.mark(Instant::now())));
         }
-        Ok(())
+        Some(taken)
     }
 
-    /// What status shows of it.
+    /// When the keeper should come, if at all.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        let keeping = self.keeping();
+        let Some(told_at) = keeping.told_at else {
+            return self.hungry.load(Ordering::Acquire).then_some(now);
+        };
+        if keeping.wait.is_some() {
+            return Some(now);
+        }
+        let meters = self.meters();
+        let mut due = None;
+        if self.hungry.load(Ordering::Acquire) {
+            let is_stale = keeping.heard_at.is_none_or(|at| now - at >= LEASE);
+            let wants = meters.iter().any(|meter| meter.is_short())
+                || self.slots.as_ref().is_some_and(|slots| slots.is_lent() && slots.free() == 0)
+                    && self.waiting.load(Ordering::Relaxed) > 0;
+            let has_enough = meters.iter().all(|meter| meter.is_plentiful(now));
+            let pause = if is_stale || wants && has_enough { SOON } else { STEADY };
+            due = Some(told_at + pause);
+        }
+        if keeping.is_known {
+            due = Some(due.unwrap_or(told_at + RENEW).min(told_at + RENEW));
+        }
+        if keeping.used_at.is_some_and(|at| now - at < IDLE) {
+            due = Some(due.unwrap_or(told_at + LOOK).min(told_at + LOOK));
+        }
+        due
+    }
+
+    /// What is to be told to the others, with what [`Bucket::receive`] needs to know of it.
+    pub(super) fn report(&self, is_closing: bool) -> (Report, Base) {
+        let now = Instant::now();
+        self.hungry.store(false, Ordering::Release);
+        let mut keeping = self.keeping();
+        let meters = self.meters();
+        if keeping.heard_at.is_some_and(|at| now - at >= LEASE) {
+            meters.iter().for_each(|meter| meter.void());
+        }
+        keeping.told_at = Some(now);
+        let wait =
+            keeping.wait.take().map(|(wait, opens)| Wait { remaining: opens.saturating_duration_since(now), ..wait });
+        let mut heard = std::mem::take(&mut keeping.heard);
+        let (refused, is_known) = (std::mem::take(&mut keeping.refused), keeping.is_known);
+        drop(keeping);
+        let mut stocks = Vec::with_capacity(meters.len());
+        let mut base = Vec::with_capacity(meters.len());
+        for meter in &meters {
+            let (stock, left) = meter.stock(now, is_closing);
+            stocks.push(stock);
+            base.push((Arc::clone(meter), left));
+            let excess = meter.excess();
+            if excess > 0 {
+                match heard.iter_mut().find(|heard| heard.dimension == meter.dimension) {
+                    Some(heard) => heard.excess = excess,
+                    None => heard.push(Heard { dimension: meter.dimension, limit: None, remaining: None, excess }),
+                }
+            }
+        }
+        let running = self.running.load(Ordering::Relaxed);
+        let waiting = if is_closing { 0 } else { self.waiting.load(Ordering::Relaxed) };
+        let slots_wanted = running.saturating_add(waiting);
+        // A call that has its place and waits for tokens has its place.
+        let running = self.slots.as_ref().map_or(running, |slots| slots.running());
+        let report = Report { stocks, running, slots_wanted: slots_wanted.max(running), wait, refused, heard };
+        (report, Base { asked_at: now, left: base, is_known })
+    }
+
+    /// The limits as configured here.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Takes over what the others say.
+    pub(super) fn receive(&self, base: &Base, told: &Allotment) {
+        let now = Instant::now();
+        let mut meters = self.meters();
+        let mut changed = false;
+        for slice in &told.slices {
+            let found = base.left.iter().find(|(meter, _)| meter.dimension == slice.dimension);
+            if let Some((meter, left)) = found {
+                meter.receive(*slice, *left, told.sharers, base.asked_at);
+            } else if !meters.iter().any(|meter| meter.dimension == slice.dimension) {
+                let meter = Arc::new(Meter::new(*slice, base.asked_at));
+                meter.receive(*slice, 0, told.sharers, base.asked_at);
+                meters.push(meter);
+                changed = true;
+            }
+        }
+        let before = meters.len();
+        meters.retain(|meter| told.slices.iter().any(|slice| slice.dimension == meter.dimension));
+        if changed || meters.len() < before {
+            if let Some(slots) = &self.slots
+                && meters.iter().any(|meter| meter.dimension.unit == Unit::Requests)
+            {
+                // The provider told how many it takes: there is nothing left to feel for.
+                slots.lift();
+            }
+            *self.meters.write().unwrap_or_else(PoisonError::into_inner) = meters;
+        }
+        if let (Some(slots), Some(places)) = (&self.slots, told.slots) {
+            slots.lend(places);
+            self.places_left.store(told.places_left, Ordering::Relaxed);
+        }
+        if let Some(gate) = told.gate {
+            // Counted from when the answer was here: rather a moment late than one too early.
+            let shut = Shut { reason: gate.reason, since: gate.since, until: gate.until };
+            self.set_block(shut, now + told.now.until(gate.until));
+        }
+        let mut keeping = self.keeping();
+        keeping.heard_at = Some(base.asked_at);
+        keeping.is_known =
+            told.slices.iter().any(|slice| slice.held > 0) || told.slots.is_some_and(|places| places > 0);
+        drop(keeping);
+        let is_short = self.meters().iter().any(|meter| meter.is_short() || meter.has_news());
+        if is_short {
+            self.hungry.store(true, Ordering::Release);
+        }
+        self.received.notify_waiters();
+    }
+
+    /// What was asked for did not come: it is asked for again.
+    pub(super) fn failed(&self, report: Report) {
+        let mut keeping = self.keeping();
+        keeping.refused = keeping.refused.saturating_add(report.refused);
+        for heard in report.heard {
+            if !keeping.heard.iter().any(|newer| newer.dimension == heard.dimension) {
+                keeping.heard.push(heard);
+            }
+        }
+        if let Some(wait) = report.wait
+            && keeping.wait.is_none()
+        {
+            let opens = Instant::now() + wait.remaining;
+            keeping.wait = Some((wait, opens));
+        }
+        drop(keeping);
+        self.hungry.store(true, Ordering::Release);
+        // Places are lent for a while only: calls that run go on, no other begins.
+        if let Some(slots) = &self.slots
+            && !self.is_fresh()
+        {
+            slots.lend(0);
+        }
+    }
+
+    /// What status shows of this process's part of it.
     #[must_use]
     pub fn snapshot(&self) -> serde_json::Value {
-        #[expect(clippy::cast_precision_loss, reason = "shown to people")]
+        let now = Instant::now();
         let rates: Vec<_> = self
-            .meters
+            .meters()
             .iter()
             .map(|meter| {
                 serde_json::json!({
-                    "unit": match meter.unit {
-                        Unit::Requests => "requests",
-                        Unit::Tokens => "tokens",
-                        Unit::InputTokens => "input_tokens",
-                        Unit::OutputTokens => "output_tokens",
-                    },
-                    "burst": meter.burst,
-                    "level": meter.headroom(Duration::ZERO),
-                    "per_second": 1e9 / meter.interval as f64,
+                    "limit": meter.dimension.to_string(),
+                    "held": meter.held(),
+                    "headroom": meter.headroom(Duration::ZERO, now),
                 })
             })
             .collect();
@@ -445,12 +685,22 @@ impl Bucket {
             "name": self.name,
             "rates": rates,
             "concurrency": self.slots.as_ref().map(|slots| slots.limit()),
-            "running": self.slots.as_ref().map(|slots| slots.running()),
-            "shut": block.map(|(shut, _)| closed_name(shut.reason)),
-            "shut_until_ms": block.map(|(shut, _)| shut.until.0),
+            "running": self.running.load(Ordering::Relaxed),
+            "waiting": self.waiting.load(Ordering::Relaxed),
+            "shut": block.map(|shut| closed_name(shut.reason)),
+            "shut_until_ms": block.map(|shut| shut.until.0),
             "refusals": self.refusals.load(Ordering::Relaxed),
         })
     }
+}
+
+/// What a process had at a report, so that what is lent can be told from what was spent meanwhile.
+#[derive(Debug)]
+pub(super) struct Base {
+    asked_at: Instant,
+    left: Vec<(Arc<Meter>, i64)>,
+    /// The others know of something that this process holds.
+    pub is_known: bool,
 }
 
 /// The word for it in status and reports.
@@ -470,16 +720,35 @@ pub const fn closed_name(reason: Closed) -> &'static str {
 /// A place in the queue: given up on drop, so that a cancelled call leaves no trace.
 struct Queued<'a> {
     bucket: &'a Bucket,
-    charge: Charge,
+    queued: Vec<(Arc<Meter>, u64)>,
+}
+
+impl<'a> Queued<'a> {
+    fn new(bucket: &'a Bucket, charge: Charge) -> Self {
+        bucket.waiting.fetch_add(1, Ordering::Relaxed);
+        let queued: Vec<_> = bucket
+            .meters()
+            .into_iter()
+            .map(|meter| {
+                let units = charge.units(meter.dimension.unit).min(meter.capacity());
+                meter.queue(units);
+                (meter, units)
+            })
+            .collect();
+        Self { bucket, queued }
+    }
+
+    fn is_outdated(&self, meters: &[Arc<Meter>]) -> bool {
+        self.queued.len() != meters.len()
+            || self.queued.iter().zip(meters).any(|((known, _), meter)| !Arc::ptr_eq(known, meter))
+    }
 }
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        for meter in &self.bucket.meters {
-            meter.pending.fetch_sub(self.charge.units(meter.unit).min(meter.burst), Ordering::Relaxed);
+        self.bucket.waiting.fetch_sub(1, Ordering::Relaxed);
+        for (meter, units) in &self.queued {
+            meter.unqueue(*units);
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,13 +1,15 @@
 //! What may be called now: buckets, breakers, and keys or models that are out of service.
 
-use super::bucket::{Bucket, GateClock, Hold, Shut, closed_name};
+use super::bucket::{Bucket, Hold, Refusal, Shut, closed_name};
 use super::keys::{KeyHold, Keys};
 use crate::domain::breaker::{self, Breaker};
 use crate::domain::decide::{Closed, Ineligible, RungHealth};
+use crate::domain::limits::{self, Dimension, Heard};
 use crate::domain::{
     BreakerSettings, Calibration, Charge, Charging, ErrorClass, Failure, Limits, Outcome, Target, Timestamp, Unit,
     Usage,
 };
+use crate::provider::LimitObservation;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +29,6 @@ const OFFLINE_REST: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct ProviderState {
     name: String,
-    bucket: Arc<Bucket>,
     keys: Arc<Keys>,
     paused: Mutex<Option<Timestamp>>,
     recheck: Duration,
@@ -43,6 +44,7 @@ pub struct ProviderState {
 pub struct TargetState {
     target: Target,
     provider: Arc<ProviderState>,
+    bucket: Arc<Bucket>,
     breaker: Mutex<Breaker>,
     /// What its reports have taught about estimates.
     calibration: Mutex<Calibration>,
@@ -62,6 +64,8 @@ pub struct Gate {
     offline: Arc<Mutex<Option<Shut>>>,
     /// Told whenever something may have opened.
     changed: Notify,
+    /// Told whenever a bucket wants to hear from the others.
+    wanted: Arc<Notify>,
 }
 
 /// How the gate is set up for one provider.
@@ -79,6 +83,20 @@ pub struct ProviderSetup {
     pub recheck: Duration,
     /// Its models, as routes name them.
     pub models: Vec<String>,
+    /// The buckets of models that have one of their own.
+    pub model_buckets: BTreeMap<String, String>,
+}
+
+impl ProviderSetup {
+    /// The bucket whose limits calls to `target` share: the model's own, else the provider's. Where nothing is
+    /// configured at all each target has one of its own: what vendors allow, they allow by model, and it is learned.
+    fn bucket_of(&self, target: &Target, configured: &BTreeMap<String, Limits>) -> String {
+        if let Some(bucket) = self.model_buckets.get(&target.model) {
+            return bucket.clone();
+        }
+        let is_open = configured.get(&self.bucket).is_none_or(|limits| *limits == Limits::default());
+        if is_open && self.bucket == target.provider { target.to_string() } else { self.bucket.clone() }
+    }
 }
 
 /// Leave to make one call. Give it back with [`Gate::report`].
@@ -116,6 +134,20 @@ fn shut_for(slot: &Mutex<Option<Shut>>, reason: Closed, wait: Duration, now: Tim
         Some(shut) if shut.until > now => Shut { reason, since: shut.since, until: until.max(shut.until) },
         _ => Shut { reason, since: now, until },
     });
+}
+
+/// What an answer says of limits, as far as it is clear which limits are meant. Separate pools of the same unit
+/// (priority, fast) are no limits of ordinary calls.
+fn heard(observations: &[LimitObservation]) -> Vec<Heard> {
+    let ordinary = observations.iter().filter(|seen| seen.pool.is_none());
+    ordinary
+        .filter_map(|seen| {
+            let told = || limits::window(seen.limit?, seen.remaining?, seen.reset_in?);
+            let seconds = seen.per.or_else(told)?.as_secs().max(1);
+            let dimension = Dimension { unit: seen.unit, seconds };
+            Some(Heard { dimension, limit: seen.limit, remaining: seen.remaining, excess: 0 })
+        })
+        .collect()
 }
 
 impl TargetState {
@@ -165,7 +197,7 @@ impl TargetState {
         ]
         .into_iter()
         .find_map(|(unit, least)| {
-            let (_, size) = self.provider.bucket.size(least)?;
+            let (_, size) = self.bucket.size(least)?;
             let needed = signed(charge.units(unit).max(size.saturating_add(1)));
             Some(Ineligible::BucketTooSmall { unit, needed, size: signed(size) })
         })
@@ -192,7 +224,7 @@ impl TargetState {
                 let (since, until) = lock(&self.breaker).peek(now)?;
                 Some(Shut { reason: Closed::Breaker, since, until })
             })
-            .or_else(|| self.provider.bucket.look(charge, horizon, now));
+            .or_else(|| self.bucket.look(charge, horizon, now));
         match shut {
             Some(Shut { reason, since, until }) => RungHealth::Closed { reason, since, until },
             None => RungHealth::Open,
@@ -202,7 +234,7 @@ impl TargetState {
     /// How many calls of about this size could begin within the pace.
     #[must_use]
     pub fn headroom(&self, typical: Charge) -> usize {
-        self.provider.bucket.headroom(typical, PACE / 2).min(self.provider.keys.headroom())
+        self.bucket.headroom(typical, PACE / 2).min(self.provider.keys.headroom())
     }
 }
 
@@ -210,25 +242,18 @@ impl Gate {
     /// A gate with all buckets full and all breakers closed.
     #[must_use]
     pub fn new(buckets: &BTreeMap<String, Limits>, providers: &BTreeMap<String, ProviderSetup>) -> Self {
-        let clock = GateClock::new();
+        let wanted = Arc::new(Notify::new());
         let mut gate = Self {
-            buckets: buckets
-                .iter()
-                .map(|(name, limits)| (name.clone(), Arc::new(Bucket::new(name, limits, &clock))))
-                .collect(),
+            buckets: BTreeMap::new(),
             providers: BTreeMap::new(),
             targets: HashMap::new(),
             offline: Arc::new(Mutex::new(None)),
             changed: Notify::new(),
+            wanted,
         };
         for (name, setup) in providers {
-            let bucket = gate
-                .buckets
-                .entry(setup.bucket.clone())
-                .or_insert_with(|| Arc::new(Bucket::new(&setup.bucket, &Limits::default(), &clock)));
             let provider = Arc::new(ProviderState {
                 name: name.clone(),
-                bucket: Arc::clone(bucket),
                 keys: Keys::new(name, &setup.keys, setup.recheck),
                 paused: Mutex::new(None),
                 recheck: setup.recheck,
@@ -238,9 +263,16 @@ impl Gate {
             });
             for model in &setup.models {
                 let target = Target { provider: name.clone(), model: model.clone() };
+                let bucket = setup.bucket_of(&target, buckets);
+                let limits = buckets.get(&bucket).cloned().unwrap_or_default();
+                let wanted = &gate.wanted;
+                let bucket =
+                    gate.buckets.entry(bucket).or_insert_with_key(|name| Arc::new(Bucket::new(name, &limits, wanted)));
+                let bucket = Arc::clone(bucket);
                 let state = TargetState {
                     target: target.clone(),
                     provider: Arc::clone(&provider),
+                    bucket,
                     breaker: Mutex::new(Breaker::new(setup.breaker)),
                     calibration: Mutex::new(Calibration::default()),
                     closed: Mutex::new(None),
@@ -258,6 +290,21 @@ impl Gate {
     #[must_use]
     pub fn target(&self, target: &Target) -> Option<Arc<TargetState>> {
         self.targets.get(target).cloned()
+    }
+
+    /// All buckets.
+    pub(super) fn buckets(&self) -> impl Iterator<Item = &Arc<Bucket>> {
+        self.buckets.values()
+    }
+
+    /// Waits until a bucket wants to hear from the others.
+    pub(super) async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Says that something may have opened.
+    pub(super) fn has_changed(&self) {
+        self.changed.notify_waiters();
     }
 
     /// Waits until something may have opened.
@@ -284,20 +331,20 @@ impl Gate {
         patience: Duration,
         now: Timestamp,
     ) -> Result<Permit, Shut> {
-        let hold = target.provider.bucket.enter(charge, patience, now).await?;
+        let hold = target.bucket.enter(charge, patience, now).await?;
         // After that, because a key that is out and an open breaker let one call pass to try: it must not be one that
         // then waits.
         let key = match target.provider.keys.take(now) {
             Ok(key) => key,
             Err(shut) => {
-                hold.correct(Charge::default());
+                hold.cancel();
                 return Err(shut);
             }
         };
         match lock(&target.breaker).admit(now) {
             Ok(breaker) => Ok(Permit { hold, key, breaker }),
             Err(until) => {
-                hold.correct(Charge::default());
+                hold.cancel();
                 Err(Shut { reason: Closed::Breaker, since: now, until })
             }
         }
@@ -311,6 +358,7 @@ impl Gate {
         outcome: &Outcome,
         failure: Option<&Failure>,
         settled: Charge,
+        limits: &[LimitObservation],
         now: Timestamp,
     ) {
         let provider = &target.provider;
@@ -324,6 +372,8 @@ impl Gate {
         // one call in a while is how that is found out.
         key.report(outcome, failure, now);
         hold.correct(settled);
+        let heard = heard(limits);
+        hold.hear(&heard);
         let silent = matches!(class, Some(ErrorClass::Unreachable | ErrorClass::Network | ErrorClass::Timeout));
         let seen = if silent { &provider.last_silence } else { &provider.last_contact };
         seen.store(now.0, Ordering::Relaxed);
@@ -337,12 +387,11 @@ impl Gate {
         target.record(breaker, sign, class, now);
         let wait = failure.and_then(|failure| failure.wait);
         match class {
-            None => {
-                provider.bucket.passed();
-            }
-            Some(ErrorClass::RateLimit | ErrorClass::RampLimit) => provider.bucket.shut(Closed::RateLimit, wait, now),
+            None => target.bucket.passed(),
+            Some(ErrorClass::RateLimit) => target.bucket.refuse(&hold, Refusal::Pace, wait, &heard, now),
+            Some(ErrorClass::RampLimit) => target.bucket.refuse(&hold, Refusal::Slope, wait, &heard, now),
             Some(ErrorClass::RateLimitDaily) => {
-                provider.bucket.shut(Closed::RateLimit, Some(wait.unwrap_or(provider.recheck)), now);
+                target.bucket.refuse(&hold, Refusal::Day, Some(wait.unwrap_or(provider.recheck)), &heard, now);
             }
             Some(ErrorClass::Permission | ErrorClass::NotFound) => {
                 if still_shut(&target.closed, now).is_none() {
@@ -358,7 +407,7 @@ impl Gate {
             // Asked to stay away, if not for a limit: honoured for every job, not only for this one.
             Some(ErrorClass::Overloaded | ErrorClass::ServerError) => {
                 if class == Some(ErrorClass::Overloaded) {
-                    provider.bucket.crowded(now);
+                    target.bucket.crowded(now);
                 }
                 if let Some(wait) = wait {
                     shut_for(&target.closed, Closed::Breaker, wait, now);
@@ -387,11 +436,13 @@ impl Gate {
         self.changed.notify_waiters();
     }
 
-    /// A call was given up before anything came of it, having taken so much, if it was sent at all.
-    pub fn abandon(&self, target: &TargetState, permit: Permit, taken: Charge, now: Timestamp) {
-        permit.hold.correct(taken);
+    /// A call was given up before anything came of it, having taken so much; `None`: it was never sent.
+    pub fn abandon(&self, target: &TargetState, permit: Permit, taken: Option<Charge>, now: Timestamp) {
         lock(&target.breaker).record(permit.breaker, breaker::Sign::Neutral, now);
-        drop(permit.hold);
+        match taken {
+            Some(taken) => permit.hold.correct(taken),
+            None => permit.hold.cancel(),
+        }
         self.changed.notify_waiters();
     }
 
@@ -420,7 +471,7 @@ impl Gate {
                 let calibration = state.calibration();
                 serde_json::json!({
                     "target": state.target.to_string(),
-                    "bucket": state.provider.bucket.name,
+                    "bucket": state.bucket.name,
                     "breaker": breaker,
                     "closed": shut.map(|shut| closed_name(shut.reason)),
                     "closed_until_ms": shut.map(|shut| shut.until.0),

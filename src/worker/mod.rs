@@ -10,6 +10,7 @@ pub mod clock;
 pub mod gate;
 mod heartbeat;
 mod held_job;
+mod keeper;
 mod keys;
 pub mod plan;
 mod run_job;
@@ -252,6 +253,7 @@ impl Worker {
         let settling = tokio::spawn(settle_loop.run());
         let heartbeat = tokio::spawn(heartbeat::run(Arc::clone(&shared)));
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&shared)));
+        let keeping = tokio::spawn(keeper::run(Arc::clone(&shared)));
         let claiming = tokio::spawn(claimer::run(Arc::clone(&shared), Arc::clone(&sign)));
         tracing::info!(
             worker.id = shared.worker_id(),
@@ -290,6 +292,9 @@ impl Worker {
         shared.tasks.wait().await;
         upkeep.abort();
         let _ = upkeep.await;
+        keeping.abort();
+        let _ = keeping.await;
+        keeper::close(&shared).await;
         // The lease is kept until the last outcome is written.
         while shared.settler.counters().waiting.load(Ordering::Acquire) > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -10,8 +10,8 @@ use crate::domain::charging::{self, Fate};
 use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, Worth, decide};
 use crate::domain::key_ring::KeyFault;
 use crate::domain::{
-    Answer, Attempt, Charge, ChatRequest, ErrorClass, Failure, Job, NanoUsd, Outcome, Patience, Scope, Sizes,
-    SoftFailure, Target, Timestamp, Usage, UsageSource, Verdict, eligibility, estimate,
+    Answer, Attempt, ChatRequest, ErrorClass, Failure, Job, NanoUsd, Outcome, Patience, Scope, Sizes, SoftFailure,
+    Target, Timestamp, Usage, UsageSource, Verdict, eligibility, estimate,
 };
 use crate::provider::CallReport;
 use crate::store::claim::{Claimed, PastAttempt};
@@ -229,7 +229,7 @@ impl Journey {
         };
         if !shared.lease_is_fresh() {
             // Perhaps declared dead: others may have this job. Wait for the heartbeat to say.
-            plan.gate.abandon(&rung.target, permit, Charge::default(), shared.clock.now());
+            plan.gate.abandon(&rung.target, permit, None, shared.clock.now());
             tokio::select! {
                 () = shared.lease_renewed() => {}
                 () = shared.stop.cancelled() => {}
@@ -247,21 +247,22 @@ impl Journey {
             () = recalled.cancelled() => None,
         };
         let ended_at = shared.clock.now();
-        let (report, permit) = match report {
+        let (mut report, permit) = match report {
             Some(Ok(report)) => (report, Some(permit)),
             Some(Err(ineligible)) => {
-                plan.gate.abandon(&rung.target, permit, Charge::default(), ended_at);
+                plan.gate.abandon(&rung.target, permit, None, ended_at);
                 if let Some(slot) = self.ineligible.get_mut(index) {
                     *slot = Some(ineligible);
                 }
                 return;
             }
             None => {
-                plan.gate.abandon(&rung.target, permit, reserved, ended_at);
+                plan.gate.abandon(&rung.target, permit, Some(reserved), ended_at);
                 let why = if recalled.is_cancelled() { "the job was cancelled" } else { "the worker was stopped" };
                 (abandoned(started_at, ended_at, why), None)
             }
         };
+        let limits = std::mem::take(&mut report.limits);
         let mut judged = self.judge(&spec, report);
         self.tell_apart(index, rung, &sizes, &mut judged);
         if let Some(permit) = permit {
@@ -270,7 +271,15 @@ impl Journey {
                 rung.target.learn(self.job.input_tokens, self.job.max_output_tokens, &usage);
             }
             let settled = rung.charging.settle(&sizes, usage.as_ref(), Fate::of(&judged.outcome));
-            plan.gate.report(&rung.target, permit, &judged.outcome, judged.failure.as_ref(), settled, ended_at);
+            plan.gate.report(
+                &rung.target,
+                permit,
+                &judged.outcome,
+                judged.failure.as_ref(),
+                settled,
+                &limits,
+                ended_at,
+            );
         }
         self.record(index, &spec, rung, key, judged, skipped, started_at, ended_at);
     }

@@ -15,9 +15,20 @@ pub(super) struct Slots {
     /// Places that were taken away while calls were in them: they vanish when those calls end.
     owed: AtomicU32,
     running: AtomicU32,
-    /// `None` where the number is configured.
-    ramp: Option<Mutex<Ramp>>,
+    /// How the number comes about.
+    kind: Kind,
 }
+
+#[derive(Debug)]
+enum Kind {
+    /// This process's part of a number that is configured.
+    Lent,
+    /// As many as prove to be all right. `None`: it is known by now that something else is the limit.
+    FeltFor(Mutex<Option<Ramp>>),
+}
+
+/// As good as no limit.
+const PLENTY: u32 = 1_000_000;
 
 /// One place, given back on drop.
 #[derive(Debug)]
@@ -27,24 +38,24 @@ pub(super) struct Slot {
 }
 
 impl Slots {
-    /// A fixed number.
-    pub(super) fn fixed(limit: u32) -> Arc<Self> {
-        Arc::new(Self::new(limit, None))
+    /// None before some are lent.
+    pub(super) fn lent() -> Arc<Self> {
+        Arc::new(Self::new(0, Kind::Lent))
     }
 
     /// As many as prove to be all right.
     pub(super) fn felt_for() -> Arc<Self> {
         let ramp = Ramp::default();
-        Arc::new(Self::new(ramp.limit(), Some(Mutex::new(ramp))))
+        Arc::new(Self::new(ramp.limit(), Kind::FeltFor(Mutex::new(Some(ramp)))))
     }
 
-    fn new(limit: u32, ramp: Option<Mutex<Ramp>>) -> Self {
+    fn new(limit: u32, kind: Kind) -> Self {
         Self {
             free: Arc::new(Semaphore::new(limit as usize)),
             limit: AtomicU32::new(limit),
             owed: AtomicU32::new(0),
             running: AtomicU32::new(0),
-            ramp,
+            kind,
         }
     }
 
@@ -81,12 +92,38 @@ impl Slots {
         self.adjust(|ramp| ramp.refused(now));
     }
 
+    /// Whether they are a part of what all processes share.
+    pub(super) fn is_lent(&self) -> bool {
+        matches!(self.kind, Kind::Lent)
+    }
+
+    /// So many are lent now, more or fewer than before.
+    pub(super) fn lend(&self, places: u32) {
+        if self.is_lent() {
+            self.resize(places);
+        }
+    }
+
+    /// Something else is the limit: nothing is felt for any more.
+    pub(super) fn lift(&self) {
+        if let Kind::FeltFor(ramp) = &self.kind
+            && ramp.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+        {
+            self.resize(PLENTY);
+        }
+    }
+
     fn adjust(&self, change: impl FnOnce(&mut Ramp)) {
-        let Some(ramp) = &self.ramp else { return };
+        let Kind::FeltFor(ramp) = &self.kind else { return };
         let mut ramp = ramp.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut ramp);
-        let (before, after) = (self.limit(), ramp.limit());
-        self.limit.store(after, Ordering::Relaxed);
+        if let Some(ramp) = ramp.as_mut() {
+            change(ramp);
+            self.resize(ramp.limit());
+        }
+    }
+
+    fn resize(&self, after: u32) {
+        let before = self.limit.swap(after, Ordering::AcqRel);
         if after > before {
             // What is owed is paid first: those places are still taken.
             let mut more = after - before;
@@ -156,8 +193,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_configured_number_stays_as_it_is() {
-        let slots = Slots::fixed(3);
+    async fn a_number_that_is_lent_changes_with_what_is_lent_and_with_nothing_else() {
+        let slots = Slots::lent();
+        assert_eq!((slots.limit(), slots.free()), (0, 0));
+        slots.lend(3);
         let _held = slots.enter().await;
         slots.refused(Timestamp(0));
         slots.passed();

@@ -4,6 +4,7 @@ use super::recent::Recent;
 use crate::domain::Timestamp;
 use crate::domain::limits::{DAY, Dimension, Rate};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Calls do not arrive in the order and at the distance at which they were sent, so that a provider may see a little
 /// more than the rate for a moment. So much of the rate is held back from the burst for it.
@@ -191,13 +192,13 @@ impl Meter {
             self.at = self.at.saturating_add(back.saturating_mul(interval));
         } else {
             self.level = self.level.saturating_add(missing);
-            self.full_at = today;
             if outstanding > 0 {
                 self.stalled = true;
                 self.at = self.at.saturating_add(missing.saturating_mul(interval));
             } else {
                 // Full: what came back beyond that is nobody's.
                 self.at = now;
+                self.full_at = today;
             }
         }
     }
@@ -206,6 +207,8 @@ impl Meter {
     pub(super) fn spent_since(&mut self, since: Timestamp) {
         if self.stalled {
             self.at = self.at.max(nanos(since));
+            // From then on there was room.
+            self.full_at = self.full_at.max(since - Duration::from_millis(1));
         }
     }
 

@@ -3,19 +3,57 @@
 
 use super::*;
 use crate::domain::Rate;
+use crate::domain::shared_bucket::SharedBucket;
 use proptest::prelude::*;
-use tokio::time::{advance, sleep};
+use tokio::time::sleep;
 
 const MINUTE: Duration = Duration::from_mins(1);
 const NOW: Timestamp = Timestamp(1_000_000);
+/// Enough for one round of the keeper, and for nothing to come back.
+const AT_ONCE: Duration = Duration::from_millis(30);
+
+/// Keeps the buckets of processes that share one: what the keeper and the database do, without either.
+#[derive(Clone, Default)]
+struct Others(Arc<Mutex<SharedBucket>>);
+
+impl Others {
+    /// A process's bucket. Its time is the test's time, as far as the others know.
+    fn join(&self, id: i64, rates: &[(Unit, u64, u64)], concurrency: Option<u32>) -> Arc<Bucket> {
+        let rates = rates.iter().map(|&(unit, amount, burst)| Rate { unit, amount, per: MINUTE, burst }).collect();
+        let wake = Arc::new(Notify::new());
+        let bucket = Arc::new(Bucket::new("test", &Limits { rates, concurrency }, &wake));
+        let (weak, others, began) = (Arc::downgrade(&bucket), self.clone(), Instant::now());
+        tokio::spawn(async move {
+            while let Some(bucket) = weak.upgrade() {
+                let now = Instant::now();
+                let due = bucket.due(now);
+                if due.is_some_and(|due| due <= now) {
+                    let (report, base) = bucket.report(false);
+                    let told = others.0.lock().unwrap().exchange(id, bucket.limits(), &report, NOW + began.elapsed());
+                    bucket.receive(&base, &told);
+                }
+                drop(bucket);
+                tokio::select! {
+                    () = tokio::time::sleep_until(due.unwrap_or(now + MINUTE)) => {}
+                    () = wake.notified() => {}
+                }
+            }
+        });
+        bucket
+    }
+}
 
 fn bucket(rates: &[(Unit, u64, u64)], concurrency: Option<u32>) -> Arc<Bucket> {
-    let rates = rates.iter().map(|&(unit, amount, burst)| Rate { unit, amount, per: MINUTE, burst }).collect();
-    Arc::new(Bucket::new("test", &Limits { rates, concurrency }, &GateClock::new()))
+    Others::default().join(1, rates, concurrency)
 }
 
 fn tokens(input: u64) -> Charge {
     Charge { input, output: 0, total: input }
+}
+
+async fn refuse(bucket: &Arc<Bucket>, wait: Option<Duration>) {
+    let hold = bucket.enter(tokens(1), AT_ONCE, NOW).await.expect("it is open");
+    bucket.refuse(&hold, Refusal::Pace, wait, &[], NOW);
 }
 
 async fn enter_after(bucket: &Arc<Bucket>, charge: Charge) -> Duration {
@@ -29,54 +67,102 @@ async fn enter_after(bucket: &Arc<Bucket>, charge: Charge) -> Duration {
 async fn the_burst_goes_at_once_and_the_rest_at_the_rate() {
     let bucket = bucket(&[(Unit::Requests, 1200, 1200)], None);
     let began = Instant::now();
-    for _ in 0..1200 {
-        assert_eq!(enter_after(&bucket, tokens(1)).await, Duration::ZERO);
+    let calls: Vec<_> = (0..2500)
+        .map(|_| {
+            let bucket = Arc::clone(&bucket);
+            tokio::spawn(async move { enter_after(&bucket, tokens(1)).await })
+        })
+        .collect();
+    let mut waits = Vec::new();
+    for call in calls {
+        waits.push(call.await.expect("no panic"));
     }
-    for _ in 0..1300 {
-        enter_after(&bucket, tokens(1)).await;
-    }
+    waits.sort_unstable();
+    assert!(waits[1_198] < AT_ONCE, "{:?}", waits[1_198]);
     // Ideal: 1,300 tokens at 20 a second.
     let took = began.elapsed();
-    assert!(took >= Duration::from_secs(65) && took < Duration::from_millis(65_100), "{took:?}");
+    assert!(took >= Duration::from_secs(65) && took < Duration::from_millis(65_300), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_processes_share_what_one_would_have_had() {
+    let others = Others::default();
+    let limits = [(Unit::Requests, 600, 100)];
+    let both = [others.join(1, &limits, None), others.join(2, &limits, None)];
+    let began = Instant::now();
+    let calls: Vec<_> = (0..400)
+        .map(|index| {
+            let bucket = Arc::clone(&both[index % 2]);
+            tokio::spawn(async move { enter_after(&bucket, tokens(1)).await })
+        })
+        .collect();
+    for call in calls {
+        call.await.expect("no panic");
+    }
+    // Ideal: 300 tokens at 10 a second.
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(30) && took < Duration::from_millis(30_900), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_an_estimate_took_too_much_comes_back() {
     let bucket = bucket(&[(Unit::Tokens, 60_000, 10_000)], None);
-    let hold = bucket.enter(tokens(10_000), Duration::ZERO, NOW).await.expect("the bucket is full");
-    assert!(bucket.enter(tokens(5_000), Duration::ZERO, NOW).await.is_err());
+    let hold = bucket.enter(tokens(9_900), AT_ONCE, NOW).await.expect("the bucket is full");
+    assert!(bucket.enter(tokens(5_000), AT_ONCE, NOW).await.is_err());
+    sleep(AT_ONCE).await;
     hold.correct(tokens(2_000));
-    assert_eq!(enter_after(&bucket, tokens(8_000)).await, Duration::ZERO);
+    // Not at once, but in the next round, and not at the rate, which would take five seconds.
+    let waited = enter_after(&bucket, tokens(7_000)).await;
+    assert!(waited <= 2 * STEADY, "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_an_estimate_took_too_little_is_a_debt_that_is_paid_before_anything_else() {
     let bucket = bucket(&[(Unit::Tokens, 60_000, 1_000)], None);
-    let hold = bucket.enter(tokens(1_000), Duration::ZERO, NOW).await.expect("the bucket is full");
-    hold.correct(tokens(11_000));
-    // 10,000 of debt at 1,000 a second, then 1,000 for the call itself.
-    let waited = enter_after(&bucket, tokens(1_000)).await;
-    assert!(waited >= Duration::from_secs(11) && waited < Duration::from_millis(11_010), "{waited:?}");
+    let hold = bucket.enter(tokens(900), AT_ONCE, NOW).await.expect("the bucket is full");
+    hold.correct(tokens(10_900));
+    // 10,000 of debt at 1,000 a second, then 900 for the call itself, of which 80 are there.
+    let waited = enter_after(&bucket, tokens(900)).await;
+    assert!(waited >= Duration::from_millis(10_750) && waited < Duration::from_millis(11_250), "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_that_was_asked_for_is_kept_to_the_millisecond_and_no_stampede_follows() {
-    let bucket = bucket(&[(Unit::Requests, 600, 600)], None);
-    bucket.shut(Closed::RateLimit, Some(Duration::from_secs(90)), NOW);
-    advance(Duration::from_millis(89_999)).await;
-    assert_eq!(bucket.enter(tokens(1), Duration::ZERO, NOW).await.expect_err("it is shut").reason, Closed::RateLimit);
-    advance(Duration::from_millis(1)).await;
-    assert_eq!(enter_after(&bucket, tokens(1)).await, Duration::ZERO);
-    // The next come at the rate, ten a second, not all at once.
-    let waited = enter_after(&bucket, tokens(1)).await;
-    assert!(waited >= Duration::from_millis(99), "{waited:?}");
+async fn a_wait_that_was_asked_for_is_kept_to_the_millisecond_by_all_and_no_stampede_follows() {
+    let others = Others::default();
+    let limits = [(Unit::Requests, 600, 600)];
+    let (one, two) = (others.join(1, &limits, None), others.join(2, &limits, None));
+    enter_after(&two, tokens(1)).await;
+    let began = Instant::now();
+    refuse(&one, Some(Duration::from_secs(90))).await;
+    // The other hears of it within a second.
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(two.enter(tokens(1), AT_ONCE, NOW).await.expect_err("it is shut").reason, Closed::RateLimit);
+    while began.elapsed() < Duration::from_millis(89_990) {
+        for bucket in [&one, &two] {
+            assert!(bucket.enter(tokens(1), Duration::ZERO, NOW).await.is_err());
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    sleep(Duration::from_millis(10)).await;
+    let mut calls = 0;
+    while began.elapsed() < Duration::from_secs(92) {
+        for bucket in [&one, &two] {
+            calls += usize::from(bucket.enter(tokens(1), Duration::from_millis(250), NOW).await.is_ok());
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    // The first at once, the next at the rate, ten a second, and not all at once.
+    assert!((15..=21).contains(&calls), "{calls}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shorter_wait_never_shortens_a_longer_one() {
     let bucket = bucket(&[], None);
-    bucket.shut(Closed::RateLimit, Some(Duration::from_hours(10)), NOW);
-    bucket.shut(Closed::RateLimit, Some(Duration::from_secs(1)), NOW);
+    let first = bucket.enter(tokens(1), AT_ONCE, NOW).await.expect("it is open");
+    let second = bucket.enter(tokens(1), AT_ONCE, NOW).await.expect("it is open");
+    bucket.refuse(&first, Refusal::Pace, Some(Duration::from_hours(10)), &[], NOW);
+    bucket.refuse(&second, Refusal::Pace, Some(Duration::from_secs(1)), &[], NOW);
+    sleep(Duration::from_secs(2)).await;
     let shut = bucket.look(tokens(1), Duration::ZERO, NOW).expect("it is shut");
     assert_eq!(NOW.until(shut.until), Duration::from_hours(10));
 }
@@ -86,44 +172,44 @@ async fn refusals_without_a_hint_back_off_and_a_success_ends_that() {
     let bucket = bucket(&[], None);
     let mut waits = Vec::new();
     for _ in 0..8 {
-        bucket.shut(Closed::RateLimit, None, NOW);
+        refuse(&bucket, None).await;
         let shut = bucket.look(tokens(1), Duration::ZERO, NOW).expect("it is shut");
         waits.push(NOW.until(shut.until).as_secs());
-        sleep(NOW.until(shut.until)).await;
+        sleep(NOW.until(shut.until) + Duration::from_millis(10)).await;
     }
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
     bucket.passed();
-    bucket.shut(Closed::RateLimit, None, NOW);
+    refuse(&bucket, None).await;
     assert_eq!(NOW.until(bucket.look(tokens(1), Duration::ZERO, NOW).expect("it is shut").until).as_secs(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_call_takes_nothing_from_any_meter() {
-    let bucket = bucket(&[(Unit::Requests, 60, 10), (Unit::Tokens, 60_000, 1_000)], None);
-    let hold = bucket.enter(tokens(1_000), Duration::ZERO, NOW).await.expect("the bucket is full");
-    for _ in 0..100 {
-        assert!(bucket.enter(tokens(1_000), Duration::ZERO, NOW).await.is_err());
+async fn a_call_that_is_not_let_in_takes_nothing_from_any_meter() {
+    let bucket = bucket(&[(Unit::Requests, 60, 10), (Unit::Tokens, 6_000, 1_000)], None);
+    let hold = bucket.enter(tokens(980), AT_ONCE, NOW).await.expect("the bucket is full");
+    for _ in 0..10 {
+        assert!(bucket.enter(tokens(900), Duration::ZERO, NOW).await.is_err());
     }
-    hold.correct(tokens(0));
-    // Nine requests are left of ten: the hundred refusals cost none.
-    for _ in 0..9 {
-        assert_eq!(enter_after(&bucket, tokens(1)).await, Duration::ZERO);
+    hold.cancel();
+    // Ten requests of ten are left: neither the refusals cost any, nor the call that was not made.
+    for _ in 0..10 {
+        bucket.enter(tokens(1), 2 * STEADY, NOW).await.expect("enough is left");
     }
-    assert!(bucket.enter(tokens(1), Duration::ZERO, NOW).await.is_err());
+    assert!(bucket.enter(tokens(1), AT_ONCE, NOW).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_large_call_is_not_overtaken_by_small_ones_for_ever() {
     let bucket = bucket(&[(Unit::Tokens, 60_000, 1_000)], None);
-    let _first = bucket.enter(tokens(1_000), Duration::ZERO, NOW).await.expect("the bucket is full");
+    let _first = bucket.enter(tokens(980), AT_ONCE, NOW).await.expect("the bucket is full");
     let large = tokio::spawn({
         let bucket = Arc::clone(&bucket);
-        async move { bucket.enter(tokens(1_000), Duration::from_secs(5), NOW).await.is_ok() }
+        async move { bucket.enter(tokens(900), Duration::from_secs(5), NOW).await.is_ok() }
     });
     tokio::task::yield_now().await;
     let small = tokio::spawn({
         let bucket = Arc::clone(&bucket);
-        async move { bucket.enter(tokens(1), Duration::ZERO, NOW).await.is_ok() }
+        async move { bucket.enter(tokens(1), STEADY, NOW).await.is_ok() }
     });
     assert!(!small.await.expect("no panic"), "the small one has to queue behind the large one");
     assert!(large.await.expect("no panic"));
@@ -134,53 +220,139 @@ async fn a_call_larger_than_the_bucket_is_told_apart_from_one_that_has_to_wait()
     let bucket = bucket(&[(Unit::Tokens, 60_000, 1_000)], None);
     assert_eq!(bucket.size(tokens(1_001)), Some((1_001, 1_000)));
     assert_eq!(bucket.size(tokens(1_000)), None);
+    // The whole bucket can be had, although a little is held back from those who ask for less.
+    let waited = enter_after(&bucket, tokens(1_000)).await;
+    assert!(waited < AT_ONCE, "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn slots_are_given_back_when_the_call_is_over() {
-    let bucket = bucket(&[], Some(2));
-    let first = bucket.enter(tokens(1), Duration::ZERO, NOW).await.expect("two are free");
-    let _second = bucket.enter(tokens(1), Duration::ZERO, NOW).await.expect("one is free");
-    assert_eq!(bucket.look(tokens(1), Duration::ZERO, NOW).map(|shut| shut.reason), Some(Closed::Concurrency));
-    assert!(bucket.enter(tokens(1), Duration::from_secs(1), NOW).await.is_err());
+async fn places_are_given_back_when_the_call_is_over_and_shared_with_others() {
+    let others = Others::default();
+    let (one, two) = (others.join(1, &[], Some(2)), others.join(2, &[], Some(2)));
+    let first = one.enter(tokens(1), AT_ONCE, NOW).await.expect("two are free");
+    let _second = one.enter(tokens(1), AT_ONCE, NOW).await.expect("one is free");
+    assert_eq!(one.look(tokens(1), Duration::ZERO, NOW).map(|shut| shut.reason), Some(Closed::Concurrency));
+    assert!(one.enter(tokens(1), Duration::from_secs(1), NOW).await.is_err());
+    assert!(two.enter(tokens(1), Duration::from_secs(1), NOW).await.is_err());
     drop(first);
-    assert!(bucket.look(tokens(1), Duration::ZERO, NOW).is_none());
+    two.enter(tokens(1), Duration::from_secs(1), NOW).await.expect("one is free again");
 }
 
 #[tokio::test(start_paused = true)]
 async fn whoever_gives_up_waiting_leaves_no_place_taken() {
     let bucket = bucket(&[(Unit::Requests, 60, 1)], None);
-    let _first = bucket.enter(tokens(1), Duration::ZERO, NOW).await.expect("the bucket is full");
+    let _first = bucket.enter(tokens(1), AT_ONCE, NOW).await.expect("the bucket is full");
     for _ in 0..10 {
         let waiting = bucket.enter(tokens(1), Duration::from_secs(50), NOW);
         assert!(tokio::time::timeout(Duration::from_millis(1), waiting).await.is_err());
     }
     // One call a second: the ten who gave up are not waited for.
     let waited = enter_after(&bucket, tokens(1)).await;
-    assert!(waited <= Duration::from_secs(1), "{waited:?}");
+    assert!(waited <= Duration::from_millis(1_250), "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn saturation_lasts_through_single_tokens_and_ends_with_a_rest() {
     let bucket = bucket(&[(Unit::Requests, 60, 100)], None);
+    while bucket.enter(tokens(1), AT_ONCE, NOW).await.is_ok() {}
+    let first = bucket.look(tokens(1), Duration::ZERO, NOW).expect("it is empty").since;
+    sleep(Duration::from_secs(2)).await;
+    assert!(bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + 2_000)).is_none(), "two tokens dripped in");
+    while bucket.enter(tokens(1), AT_ONCE, NOW).await.is_ok() {}
+    let later = bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + 2_500)).expect("it is empty again").since;
+    assert_eq!(first, later);
+    sleep(Duration::from_secs(30)).await;
+    enter_after(&bucket, tokens(1)).await;
+    assert!(bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + 32_000)).is_none());
+    while bucket.enter(tokens(1), AT_ONCE, NOW).await.is_ok() {}
+    let rested = bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + 33_000)).expect("it is empty again").since;
+    assert!(rested > first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_word_from_the_others_what_is_held_is_spent_and_then_nothing() {
+    let others = Others::default();
+    let bucket = others.join(1, &[(Unit::Requests, 6_000, 1_000)], None);
     for _ in 0..100 {
         enter_after(&bucket, tokens(1)).await;
     }
-    let first = bucket.look(tokens(1), Duration::ZERO, NOW).expect("it is empty").since;
-    advance(Duration::from_secs(2)).await;
-    assert!(bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + 2_000)).is_none(), "two tokens dripped in");
-    for _ in 0..2 {
+    // From here on nobody answers.
+    let silent = others.0.lock().unwrap();
+    let (report, _) = bucket.report(false);
+    let mut more = 0;
+    while bucket.enter(tokens(1), Duration::ZERO, NOW).await.is_ok() {
+        more += 1;
+    }
+    assert!(more <= report.stocks[0].want, "{more} of {:?}", report.stocks[0]);
+    drop(silent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slice_that_is_older_than_its_lease_is_not_spent() {
+    let wake = Arc::new(Notify::new());
+    let rate = Rate { unit: Unit::Requests, amount: 600, per: MINUTE, burst: 600 };
+    let bucket = Arc::new(Bucket::new("test", &Limits { rates: vec![rate], concurrency: None }, &wake));
+    let waiting = tokio::spawn({
+        let bucket = Arc::clone(&bucket);
+        async move { bucket.enter(tokens(1), Duration::from_secs(60), NOW).await.is_ok() }
+    });
+    tokio::task::yield_now().await;
+    let (report, base) = bucket.report(false);
+    assert_eq!(report.stocks[0].want, 1);
+    // The answer is on its way for longer than the lease.
+    let told = SharedBucket::default().exchange(1, bucket.limits(), &report, NOW);
+    assert_eq!(told.slices[0].held, 1);
+    sleep(LEASE).await;
+    bucket.receive(&base, &told);
+    sleep(Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished(), "what was lent then is another's now");
+    let (report, base) = bucket.report(false);
+    assert_eq!(report.stocks[0].left, 0);
+    let told = SharedBucket::default().exchange(1, bucket.limits(), &report, NOW + LEASE);
+    bucket.receive(&base, &told);
+    assert!(waiting.await.expect("no panic"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_answers_tell_of_is_kept_from_then_on() {
+    let bucket = bucket(&[], None);
+    let heard = |remaining| Heard {
+        dimension: Dimension { unit: Unit::Requests, seconds: 60 },
+        limit: Some(600),
+        remaining: Some(remaining),
+        excess: 0,
+    };
+    let first = bucket.enter(tokens(1), AT_ONCE, NOW).await.expect("nothing is known yet");
+    first.hear(&[heard(20)]);
+    sleep(2 * STEADY).await;
+    let began = Instant::now();
+    for _ in 0..70 {
         enter_after(&bucket, tokens(1)).await;
     }
-    let later = bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + 2_000)).expect("it is empty again").since;
-    assert_eq!(first, later);
-    advance(Duration::from_secs(30)).await;
-    assert!(bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + 32_000)).is_none());
-    for _ in 0..30 {
-        enter_after(&bucket, tokens(1)).await;
+    // Twenty are left, and then ten a second come.
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(4_800) && took <= Duration::from_millis(5_300), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_provider_says_that_less_is_left_it_is_believed_once() {
+    let bucket = bucket(&[(Unit::Requests, 600, 600)], None);
+    let mut holds = Vec::new();
+    for _ in 0..10 {
+        holds.push(bucket.enter(tokens(1), 2 * STEADY, NOW).await.expect("the bucket is full"));
     }
-    let rested = bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + 33_000)).expect("it is empty again").since;
-    assert!(rested > first);
+    // Each of ten answers says that the account has a hundred left: somebody else uses it too.
+    for hold in &holds {
+        hold.hear(&[Heard {
+            dimension: Dimension { unit: Unit::Requests, seconds: 60 },
+            limit: Some(600),
+            remaining: Some(100),
+            excess: 0,
+        }]);
+    }
+    sleep(2 * STEADY).await;
+    let left = bucket.headroom(tokens(1), Duration::ZERO);
+    assert!((95..=112).contains(&left), "{left}");
 }
 
 /// One thing that happens to a bucket.
@@ -199,8 +371,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Beside a plain model of a bucket: a call waits exactly as long as the model says, however wrong the estimates
-    /// were. So never more is spent than the limit allows, and nothing that is allowed is lost.
+    /// Beside a plain model of a bucket: no call begins before the model would let it, however wrong the estimates
+    /// were, and all together take little longer.
     #[test]
     fn a_bucket_is_a_bucket_whatever_the_estimates(events in events()) {
         let runtime =
@@ -210,6 +382,7 @@ proptest! {
             const PER_SECOND: f64 = 100.0;
             let bucket = bucket(&[(Unit::Tokens, 6_000, 200)], None);
             let (mut level, mut at) = (BURST, Instant::now());
+            let (mut late, mut calls) = (0.0, 0.0);
             for event in events {
                 let (estimate, actual) = match event {
                     Event::Rest { ms } => {
@@ -227,14 +400,19 @@ proptest! {
                     .await
                     .expect("the patience is long enough");
                 let waited = asked.elapsed().as_secs_f64();
-                // Timers are rounded up to the millisecond.
-                assert!(waited >= expected - 0.000_1, "after {waited} s instead of {expected} s");
-                assert!(waited <= expected + 0.002, "after {waited} s instead of {expected} s");
+                assert!(waited >= expected - 0.001, "after {waited} s instead of {expected} s");
+                late += waited - expected;
+                calls += 1.0;
                 level = BURST.min(level + PER_SECOND * at.elapsed().as_secs_f64()) - estimate as f64;
+                at = Instant::now();
+                sleep(Duration::from_millis(5)).await;
+                level = BURST.min(level + PER_SECOND * at.elapsed().as_secs_f64());
                 at = Instant::now();
                 hold.correct(tokens(actual));
                 level = BURST.min(level + estimate as f64 - actual as f64);
             }
+            // A round of the keeper, and what comes back later than it might.
+            assert!(late <= calls * 0.45, "{late} s in {calls} calls");
         });
     }
 }

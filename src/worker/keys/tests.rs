@@ -33,6 +33,7 @@ impl Stage {
             keys: keys.iter().map(|&key| key.to_owned()).collect(),
             recheck: RECHECK,
             models: vec!["m".to_owned()],
+            model_buckets: BTreeMap::new(),
         };
         let gate = Gate::new(&[("p".to_owned(), limits)].into(), &BTreeMap::from([("p".to_owned(), setup)]));
         let target = gate.target(&Target { provider: "p".to_owned(), model: "m".to_owned() }).unwrap();
@@ -50,7 +51,7 @@ impl Stage {
     fn report(&self, permit: Permit, outcome: Outcome, now: Timestamp) {
         let class = outcome.class();
         let failure = class.map(|class| Failure::new(class, Scope::Key, "m"));
-        self.gate.report(&self.target, permit, &outcome, failure.as_ref(), CHARGE, now);
+        self.gate.report(&self.target, permit, &outcome, failure.as_ref(), CHARGE, &[], now);
     }
 
     /// Makes a call and returns the place of the key it was made with.
@@ -142,7 +143,7 @@ async fn a_probe_that_is_not_made_after_all_leaves_its_place_to_the_next() {
     let due = NOW + RECHECK;
     // Given up, …
     let permit = stage.admit(due).await.expect("a probe");
-    stage.gate.abandon(&stage.target, permit, Charge::default(), due);
+    stage.gate.abandon(&stage.target, permit, None, due);
     // … dropped with its task, …
     drop(stage.admit(due).await.expect("a probe"));
     // … or answered by nobody.
@@ -195,7 +196,7 @@ async fn a_wait_of_hours_reaches_the_gate_to_the_millisecond() {
     let failure = Dialect::Gemini.adapter("").decode(&WireReply::new(429, &headers, body)).expect_err("a failure");
     let permit = stage.admit(NOW).await.expect("the gate is open");
     let outcome = Outcome::Failed(failure.class);
-    stage.gate.report(&stage.target, permit, &outcome, Some(&failure), CHARGE, NOW);
+    stage.gate.report(&stage.target, permit, &outcome, Some(&failure), CHARGE, &[], NOW);
     // For all keys: limits are the account's.
     let until = NOW + Duration::from_millis(37_025_720);
     assert_eq!(stage.health(NOW), RungHealth::Closed { reason: Closed::RateLimit, since: NOW, until });

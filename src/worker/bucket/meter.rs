@@ -1,0 +1,376 @@
+//! One limit of a bucket in this process: what it holds of it, and what it knows of the rest.
+//!
+//! `governor` decides every admission. It runs on a store of ours that holds its one number, the theoretical arrival
+//! time, and on a clock that does not run by itself: it is moved on by what is lent, so that exactly that can be spent.
+//! That makes possible what `governor` does not offer itself, namely to book debt, to give back and to void.
+
+use crate::domain::Rate;
+use crate::domain::limits::Dimension;
+use crate::domain::shared_bucket::{Slice, Stock};
+use governor::clock::Clock as GovernorClock;
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{NotKeyed, StateStore};
+use governor::{Quota, RateLimiter};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What one unit takes on the limiter's clock, in its nanoseconds.
+const UNIT: u64 = 1_000;
+/// Units that the limiter lets through at once: more than anybody ever holds.
+const MOST: u32 = u32::MAX / 2;
+const SPAN: u64 = UNIT * MOST as u64;
+/// How fast the memory of how much was spent fades.
+const PACE_OVER: Duration = Duration::from_secs(1);
+/// What came in this time before a report is news of others rather than a doubt about what the provider says.
+const NOISE: Duration = Duration::from_millis(250);
+
+/// The clock that the limiter runs on: it shows how much was ever lent.
+#[derive(Clone, Debug)]
+struct LentClock {
+    lent: Arc<AtomicU64>,
+    /// A limiter takes its first reading as the origin of its arithmetic; zero makes the stored number mean the same to us.
+    primed: Arc<AtomicBool>,
+}
+
+impl GovernorClock for LentClock {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        if !self.primed.swap(true, Ordering::AcqRel) {
+            return Nanos::new(0);
+        }
+        Nanos::new(self.lent.load(Ordering::Acquire))
+    }
+}
+
+/// The theoretical arrival time: how much was ever spent, with a span of which the limiter knows.
+#[derive(Clone, Debug)]
+struct Spent(Arc<AtomicU64>);
+
+impl StateStore for Spent {
+    type Key = NotKeyed;
+
+    fn measure_and_replace<T, F, E>(&self, _key: &NotKeyed, decide: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let mut before = self.0.load(Ordering::Acquire);
+        loop {
+            let (outcome, after) = decide(Some(Nanos::new(before)))?;
+            match self.0.compare_exchange_weak(before, after.as_u64(), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Ok(outcome),
+                Err(now) => before = now,
+            }
+        }
+    }
+}
+
+/// One limit of a bucket.
+#[derive(Debug)]
+pub(super) struct Meter {
+    pub dimension: Dimension,
+    limiter: RateLimiter<NotKeyed, Spent, LentClock, NoOpMiddleware<Nanos>>,
+    lent: Arc<AtomicU64>,
+    spent: Arc<AtomicU64>,
+    /// Units that calls wait for.
+    pending: AtomicU64,
+    book: Mutex<Book>,
+}
+
+/// What is known of the limit as a whole, and what is to be told at the next report.
+#[derive(Clone, Copy, Debug)]
+struct Book {
+    slice: Slice,
+    /// When that was so.
+    at: Instant,
+    sharers: u32,
+    spent_at: Instant,
+    refund: u64,
+    refunded_at: Instant,
+    /// Units a second, lately.
+    pace: f64,
+    spent_since: u64,
+    /// Units that the next call needs.
+    need: u64,
+    /// What was taken off because the provider said that less was left, ever.
+    corrected: u64,
+    /// … and is to be told.
+    excess: u64,
+}
+
+/// What the meter showed when a call was let in, to be compared with what the provider says of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    believed: i64,
+    corrected: u64,
+}
+
+fn units_of(nanos: u128, interval: u64) -> u64 {
+    u64::try_from(nanos / u128::from(interval.max(1))).unwrap_or(u64::MAX)
+}
+
+fn signed(units: u64) -> i64 {
+    i64::try_from(units).unwrap_or(i64::MAX)
+}
+
+impl Meter {
+    /// One of which nothing is held yet.
+    pub(super) fn new(slice: Slice, now: Instant) -> Self {
+        let quota = Quota::with_period(Duration::from_nanos(UNIT))
+            .expect("a unit is not zero")
+            .allow_burst(NonZeroU32::new(MOST).expect("the burst is not zero"));
+        let (lent, spent) = (Arc::new(AtomicU64::new(SPAN)), Arc::new(AtomicU64::new(2 * SPAN)));
+        let clock = LentClock { lent: Arc::clone(&lent), primed: Arc::new(AtomicBool::new(false)) };
+        let book = Book {
+            slice,
+            at: now,
+            sharers: 1,
+            spent_at: now,
+            refund: 0,
+            refunded_at: now,
+            pace: 0.0,
+            spent_since: 0,
+            need: 0,
+            corrected: 0,
+            excess: 0,
+        };
+        Self {
+            dimension: slice.dimension,
+            limiter: RateLimiter::new(quota, Spent(Arc::clone(&spent)), clock),
+            lent,
+            spent,
+            pending: AtomicU64::new(0),
+            book: Mutex::new(book),
+        }
+    }
+
+    /// One that is configured, before anything is known of how it stands.
+    pub(super) fn of(rate: &Rate) -> Self {
+        let dimension = rate.dimension();
+        let interval = dimension.seconds.saturating_mul(1_000_000_000).div_ceil(rate.amount.max(1)).max(1);
+        let (capacity, amount) = (rate.burst, rate.amount);
+        let slice = Slice { dimension, epoch: 0, held: 0, level: 0, outstanding: 0, capacity, interval, amount };
+        Self::new(slice, Instant::now())
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Units in hand; negative: spent without leave.
+    pub(super) fn held(&self) -> i64 {
+        let (lent, spent) = (self.lent.load(Ordering::Acquire), self.spent.load(Ordering::Acquire));
+        (signed(lent) + signed(SPAN) - signed(spent)) / signed(UNIT)
+    }
+
+    /// What fits into the bucket, at most.
+    pub(super) fn capacity(&self) -> u64 {
+        self.book().slice.capacity
+    }
+
+    /// The limit as the provider would say it.
+    pub(super) fn amount(&self) -> u64 {
+        self.book().slice.amount
+    }
+
+    pub(super) fn queue(&self, units: u64) {
+        self.pending.fetch_add(units, Ordering::Relaxed);
+    }
+
+    pub(super) fn unqueue(&self, units: u64) {
+        self.pending.fetch_sub(units, Ordering::Relaxed);
+    }
+
+    /// Whether what is in hand is less than what calls wait for.
+    pub(super) fn is_short(&self) -> bool {
+        let pending = self.pending.load(Ordering::Relaxed);
+        pending > 0 && self.held() < signed(pending)
+    }
+
+    /// Takes `units` of what is in hand, all or none. What is more than the bucket can ever hold is booked as debt.
+    pub(super) fn take(&self, units: u64) -> bool {
+        let now = units.min(self.capacity().max(1));
+        let Some(count) = u32::try_from(now.min(u64::from(MOST))).ok().and_then(NonZeroU32::new) else { return true };
+        let taken = matches!(self.limiter.check_n(count), Ok(Ok(())));
+        let mut book = self.book();
+        if taken {
+            self.spent.fetch_add(units.saturating_sub(u64::from(count.get())).saturating_mul(UNIT), Ordering::AcqRel);
+            book.spent_since = book.spent_since.saturating_add(units);
+            book.spent_at = Instant::now();
+            book.need = 0;
+        } else {
+            book.need = now;
+        }
+        taken
+    }
+
+    /// Undoes a [`Meter::take`] of a call that was not made.
+    pub(super) fn untake(&self, units: u64) {
+        self.spent.fetch_sub(units.saturating_mul(UNIT), Ordering::AcqRel);
+        let mut book = self.book();
+        book.spent_since = book.spent_since.saturating_sub(units);
+    }
+
+    /// Books what a call took beyond its estimate: a debt, if need be.
+    pub(super) fn charge(&self, units: u64) {
+        if units > 0 {
+            self.spent.fetch_add(units.saturating_mul(UNIT), Ordering::AcqRel);
+            let mut book = self.book();
+            book.spent_since = book.spent_since.saturating_add(units);
+            book.spent_at = Instant::now();
+        }
+    }
+
+    /// Books what a call took less than estimated. It goes back to all, because only there it is known whether the
+    /// bucket has been full meanwhile.
+    pub(super) fn refund(&self, units: u64) {
+        if units > 0 {
+            let mut book = self.book();
+            if book.refund == 0 {
+                book.refunded_at = Instant::now();
+            }
+            book.refund = book.refund.saturating_add(units);
+        }
+    }
+
+    /// What is in hand is void: its time is over.
+    pub(super) fn void(&self) {
+        let held = u64::try_from(self.held()).unwrap_or(0);
+        self.spent.fetch_add(held * UNIT, Ordering::AcqRel);
+    }
+
+    /// What nobody holds, as far as is known; negative while in debt.
+    fn level(book: &Book, now: Instant) -> i64 {
+        let back = units_of(now.saturating_duration_since(book.at).as_nanos(), book.slice.interval);
+        let room = signed(book.slice.capacity.saturating_sub(book.slice.outstanding));
+        book.slice.level.saturating_add(signed(back)).min(room.max(book.slice.level))
+    }
+
+    /// How long until `units` more could be had after everything that waits already; zero when they could be now.
+    pub(super) fn wait(&self, units: u64, now: Instant) -> Duration {
+        let book = *self.book();
+        let wanted = signed(self.pending.load(Ordering::Relaxed).saturating_add(units.min(book.slice.capacity)));
+        let mine = self.held().saturating_add(Self::level(&book, now));
+        let missing = u64::try_from(wanted.saturating_sub(mine)).unwrap_or(0);
+        Duration::from_nanos(missing.saturating_mul(book.slice.interval).saturating_mul(u64::from(book.sharers.max(1))))
+    }
+
+    /// How long until `units` could be had if nothing else waited.
+    pub(super) fn wait_alone(&self, units: u64, now: Instant) -> Duration {
+        let book = *self.book();
+        let mine = self.held().saturating_add(Self::level(&book, now));
+        let missing = u64::try_from(signed(units.min(book.slice.capacity)).saturating_sub(mine)).unwrap_or(0);
+        Duration::from_nanos(missing.saturating_mul(book.slice.interval).saturating_mul(u64::from(book.sharers.max(1))))
+    }
+
+    /// How many units could be had within `horizon` beside everything that waits already.
+    pub(super) fn headroom(&self, horizon: Duration, now: Instant) -> u64 {
+        let book = *self.book();
+        let coming = signed(units_of(horizon.as_nanos(), book.slice.interval));
+        let shared = Self::level(&book, now).saturating_add(coming).max(0) / i64::from(book.sharers.max(1));
+        let room = self.held().saturating_add(shared).saturating_sub(signed(self.pending.load(Ordering::Relaxed)));
+        u64::try_from(room).unwrap_or(0)
+    }
+
+    /// Whether more could be had at once than calls wait for.
+    pub(super) fn is_plentiful(&self, now: Instant) -> bool {
+        let book = *self.book();
+        Self::level(&book, now) >= signed(self.pending.load(Ordering::Relaxed))
+    }
+
+    /// The part of the burst that is there now, in thousandths.
+    pub(super) fn fullness(&self, now: Instant) -> u64 {
+        let book = *self.book();
+        let there = u64::try_from(self.held().saturating_add(Self::level(&book, now))).unwrap_or(0);
+        there.saturating_mul(1_000) / book.slice.capacity.max(1)
+    }
+
+    /// What is to be reported, and what this process has from then on, which is the base of [`Meter::receive`].
+    ///
+    /// What it does not want any more it does not spend any more, whether the report arrives or not.
+    pub(super) fn stock(&self, now: Instant, is_closing: bool) -> (Stock, i64) {
+        let mut book = self.book();
+        let passed = now.saturating_duration_since(book.at).as_secs_f64().max(0.2);
+        let weight = (passed / PACE_OVER.as_secs_f64()).min(1.0);
+        #[expect(clippy::cast_precision_loss, reason = "an estimate of the demand")]
+        let lately = book.spent_since as f64 / passed;
+        book.pace = if lately > book.pace { lately } else { book.pace + (lately - book.pace) * weight };
+        book.spent_since = 0;
+        let pending = self.pending.load(Ordering::Relaxed);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate that was measured")]
+        let ahead = (book.pace / 2.0) as u64;
+        // Without calls that wait there is no use in holding a fraction of one.
+        let want = if is_closing { 0 } else { pending.saturating_add(if pending > 0 { ahead } else { ahead / 2 }) };
+        let left = self.held();
+        let surplus = u64::try_from(left.saturating_sub(signed(want))).unwrap_or(0);
+        self.spent.fetch_add(surplus.saturating_mul(UNIT), Ordering::AcqRel);
+        let stock = Stock {
+            dimension: self.dimension,
+            epoch: book.slice.epoch,
+            left,
+            quiet: now.saturating_duration_since(book.spent_at),
+            refund: std::mem::take(&mut book.refund),
+            refund_age: now.saturating_duration_since(book.refunded_at),
+            need: if pending == 0 { 0 } else { book.need.max(1) },
+            want,
+        };
+        (stock, left.saturating_sub(signed(surplus)))
+    }
+
+    /// What the provider was found to say less than believed, since the last report.
+    pub(super) fn excess(&self) -> u64 {
+        std::mem::take(&mut self.book().excess)
+    }
+
+    /// Whether something was refunded or overspent that the others should know of.
+    pub(super) fn has_news(&self) -> bool {
+        let book = *self.book();
+        book.refund > 0 || book.excess > 0 || book.spent_since > 0 || self.held() != 0
+    }
+
+    /// Takes over what was lent, `base` being what was left at the report.
+    pub(super) fn receive(&self, slice: Slice, base: i64, sharers: u32, at: Instant) {
+        {
+            let mut book = self.book();
+            book.slice = slice;
+            book.at = at;
+            book.sharers = sharers;
+        }
+        let granted = signed(slice.held).saturating_sub(base);
+        match u64::try_from(granted) {
+            Ok(more) => self.lent.fetch_add(more.saturating_mul(UNIT), Ordering::AcqRel),
+            Err(_) => self.spent.fetch_add(granted.unsigned_abs().saturating_mul(UNIT), Ordering::AcqRel),
+        };
+    }
+
+    /// What is believed to be left at the provider now.
+    pub(super) fn mark(&self, now: Instant) -> Mark {
+        let book = *self.book();
+        Mark { believed: self.believed(&book, now), corrected: book.corrected }
+    }
+
+    fn believed(&self, book: &Book, now: Instant) -> i64 {
+        let others = signed(book.slice.outstanding.saturating_sub(book.slice.held));
+        Self::level(book, now).saturating_add(others).saturating_add(self.held())
+    }
+
+    /// Compares with what the provider says was left. What is less than believed, beyond what calls on their way and
+    /// other processes explain, is taken off.
+    pub(super) fn compare(&self, mark: Mark, remaining: u64, units: u64, now: Instant) {
+        let mut book = self.book();
+        let since = signed(book.corrected.saturating_sub(mark.corrected));
+        let then = mark.believed.saturating_sub(since);
+        let believed = then.min(self.believed(&book, now).saturating_sub(signed(book.excess)));
+        let others = book.slice.outstanding.saturating_sub(book.slice.held);
+        let noise = units_of(NOISE.as_nanos(), book.slice.interval).saturating_add(units.saturating_mul(2));
+        let allowed = signed(remaining.saturating_add(others).saturating_add(noise));
+        if let Ok(excess) = u64::try_from(believed.saturating_sub(allowed)) {
+            book.excess = book.excess.saturating_add(excess);
+            book.corrected = book.corrected.saturating_add(excess);
+        }
+    }
+}
