@@ -187,6 +187,24 @@ async fn one_good_key_of_three_is_enough_and_no_job_pays_for_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_names_an_only_key_when_it_is_refused_and_only_then() {
+    let stage =
+        Stage::new(&format!("[\"{GOOD}\"]\nfaults = [{{ kind = \"auth\", first_n_calls = 1 }}]"), "100ms").await;
+    stage.enqueue(1).await;
+    let mut command = stage.program.command(&["worker", "--drain"]);
+    let three = "[{ api_key_env = \"FIRST_KEY\" }, { api_key_file = \"second.key\" }, { credential = \"third\" }]";
+    let config = std::fs::read_to_string(stage.program.path("sluice.toml")).unwrap();
+    stage.program.file("sluice.toml", config.replace(three, "[{ api_key_env = \"FIRST_KEY\" }]"));
+    let output = ended(command.env("FIRST_KEY", GOOD).spawn().unwrap()).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let told: Vec<Option<String>> = sqlx::query_scalar("select decision->>'key' from sluice.attempts order by number")
+        .fetch_all(&stage.pool)
+        .await
+        .unwrap();
+    assert_eq!(told, [Some("FIRST_KEY".to_owned()), None]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_all_keys_out_jobs_wait_until_a_recheck_finds_one_good_again() {
     // In the first wave each job can meet each key once; the refusals that are left are met by probes.
     let refusals = 3 * AT_ONCE + 6;
