@@ -179,6 +179,11 @@ mod tests {
         assert!(out.contains("openai/gpt-4o-mini: $0.15 in, $0.60 out per million tokens, timeout 10m"), "{out}");
         assert!(err.contains("warning: the price of openai/of-tomorrow"), "{err}");
         assert!(!out.contains(KEY) && !err.contains(KEY));
+        let other = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&other, "another-key").unwrap();
+        let list = format!("keys = [{{ api_key_env = \"OPENAI_API_KEY\" }}, {{ api_key_file = {:?} }}]", other.path());
+        let (_, out, _) = check(&GOOD.replace("api_key_env = \"OPENAI_API_KEY\"", &list), Format::Text);
+        assert!(out.contains("provider openai: openai at https://api.openai.com/v1, with 2 keys"), "{out}");
     }
 
     #[test]

@@ -34,9 +34,9 @@ pub enum Closed {
     Concurrency,
     /// The breaker is open.
     Breaker,
-    /// The key is out of money.
+    /// No key is in service; the first that may be tried again was out of money.
     QuotaExhausted,
-    /// The key was rejected.
+    /// No key is in service; the first that may be tried again was rejected.
     Auth,
     /// The model is unknown to the provider or not allowed to this key.
     Model,

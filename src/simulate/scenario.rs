@@ -3,6 +3,7 @@
 use super::chance::Spread;
 use super::dialect::Dialect;
 use super::fault::{Disguise, Fault, FaultRule};
+use super::key::Key;
 use super::quota::Limits;
 use super::verdict::Tolerances;
 use super::wait::WaitFormat;
@@ -106,26 +107,6 @@ impl Provider {
             output: Output::default(),
             faults: Vec::new(),
         }
-    }
-}
-
-/// A key that a provider takes: in TOML its text, or a table.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(try_from = "RawKey")]
-pub struct Key {
-    /// The key.
-    pub key: String,
-    /// Prepaid nano-dollars, in TOML decimal dollars: when the charged calls have used them up, there is no money left.
-    pub credit: Option<u64>,
-    /// How it is said that there is no money left; drawn when absent.
-    pub disguise: Option<Disguise>,
-    /// Limits of its own, instead of those of the provider.
-    pub quota: Option<Limits>,
-}
-
-impl From<&str> for Key {
-    fn from(key: &str) -> Self {
-        Self { key: key.to_owned(), ..Self::default() }
     }
 }
 
@@ -348,7 +329,7 @@ fn dollars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> 
 }
 
 /// Decimal dollars to nano-dollars, exactly: at most nine decimals.
-fn parse_dollars(text: &str) -> Option<u64> {
+pub(super) fn parse_dollars(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if whole.is_empty() || fraction.len() > 9 || !digits(whole) || !digits(fraction) {
@@ -356,39 +337,6 @@ fn parse_dollars(text: &str) -> Option<u64> {
     }
     let nanos = format!("{fraction:0<9}").parse::<u64>().ok()?;
     whole.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a key, or a table with key and perhaps credit, disguise and quota")]
-enum RawKey {
-    Text(String),
-    Table(RawKeyTable),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawKeyTable {
-    key: String,
-    credit: Option<String>,
-    disguise: Option<u16>,
-    quota: Option<Limits>,
-}
-
-impl TryFrom<RawKey> for Key {
-    type Error = String;
-    fn try_from(raw: RawKey) -> Result<Self, String> {
-        let RawKeyTable { key, credit, disguise, quota } = match raw {
-            RawKey::Text(key) => return Ok(key.as_str().into()),
-            RawKey::Table(table) => table,
-        };
-        let dollars =
-            |text: String| parse_dollars(&text).ok_or(format!("expected dollars such as \"0.05\", found {text:?}"));
-        let named = |status: u16| {
-            Disguise::parse(&status.to_string()).ok_or(format!("unknown disguise {status}: expected 400, 402 or 429"))
-        };
-        let (credit, disguise) = (credit.map(dollars).transpose()?, disguise.map(named).transpose()?);
-        Ok(Self { key, credit, disguise, quota })
-    }
 }
 
 #[derive(Deserialize)]
@@ -558,24 +506,6 @@ mod tests {
         assert_eq!((outage.from, outage.until), (Duration::from_secs(5), Duration::from_secs(15)));
         assert_eq!((limited.fault.kind, limited.fault.format), (FaultKind::RateLimit, Some(WaitFormat::HttpDate)));
         assert_eq!((gateway.fault.status, gateway.first_n_calls), (Some(502), Some(3)));
-    }
-
-    #[test]
-    fn a_key_is_a_text_or_a_table() {
-        let scenario = Scenario::from_toml(
-            r#"
-            [providers.a]
-            dialect = "openai"
-            keys = ["one", { key = "two", credit = "0.05", disguise = 402, quota = { concurrency = 3 } }]
-            models.m.price = { input = "1", output = "2" }
-            "#,
-        )
-        .unwrap();
-        let [one, two] = &scenario.providers["a"].keys[..] else { panic!("two keys") };
-        assert_eq!(*one, "one".into());
-        assert_eq!((two.key.as_str(), two.credit), ("two", Some(50_000_000)));
-        assert_eq!(two.disguise, Some(Disguise::PaymentRequired));
-        assert_eq!(two.quota.as_ref().unwrap().concurrency, Some(3));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 mod meter;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::slots::{Slot, Slots};
 use crate::domain::decide::Closed;

@@ -331,9 +331,11 @@ impl Gate {
         patience: Duration,
         now: Timestamp,
     ) -> Result<Permit, Shut> {
+        if let Some(shut) = target.provider.keys.shut(now) {
+            return Err(shut);
+        }
         let hold = target.bucket.enter(charge, patience, now).await?;
-        // After that, because a key that is out and an open breaker let one call pass to try: it must not be one that
-        // then waits.
+        // The two that let one call pass to try come last: it must not be one that then waits.
         let key = match target.provider.keys.take(now) {
             Ok(key) => key,
             Err(shut) => {

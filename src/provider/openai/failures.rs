@@ -27,6 +27,8 @@ pub(super) const RULES: &[Rule] = &[
             "weight_exceeds_budget",
             "payment_required",
             "insufficient_credits",
+            "insufficient_balance",
+            "exceeded_current_quota_error",
             // Groq's spend limit, and what Anthropic and Google say at their doors for this dialect.
             "blocked_api_access",
             "billing_error",
@@ -44,8 +46,9 @@ pub(super) const RULES: &[Rule] = &[
             "monthly spending limit",
             "insufficient balance",
             "credits are depleted",
-            // OpenRouter: a limit on what one key may spend.
+            // OpenRouter: a limit on what one key may spend; Cohere: on what a trial key may do in a month.
             "key limit exceeded",
+            "trial key*calls / month",
         ],
         QuotaExhausted,
         Key,

@@ -14,15 +14,21 @@ const AT_ONCE: Duration = Duration::from_millis(30);
 
 /// Keeps the buckets of processes that share one: what the keeper and the database do, without either.
 #[derive(Clone, Default)]
-struct Others(Arc<Mutex<SharedBucket>>);
+pub(in crate::worker) struct Others(Arc<Mutex<SharedBucket>>);
 
 impl Others {
     /// A process's bucket. Its time is the test's time, as far as the others know.
     fn join(&self, id: i64, rates: &[(Unit, u64, u64)], concurrency: Option<u32>) -> Arc<Bucket> {
         let rates = rates.iter().map(|&(unit, amount, burst)| Rate { unit, amount, per: MINUTE, burst }).collect();
-        let wake = Arc::new(Notify::new());
-        let bucket = Arc::new(Bucket::new("test", &Limits { rates, concurrency }, &wake));
-        let (weak, others, began) = (Arc::downgrade(&bucket), self.clone(), Instant::now());
+        let bucket = Arc::new(Bucket::new("test", &Limits { rates, concurrency }, &Arc::new(Notify::new())));
+        self.keep(id, &bucket);
+        bucket
+    }
+
+    /// Does the keeper's work for a bucket, as long as it lives.
+    pub(in crate::worker) fn keep(&self, id: i64, bucket: &Arc<Bucket>) {
+        let (weak, others, began) = (Arc::downgrade(bucket), self.clone(), Instant::now());
+        let wake = Arc::clone(&bucket.wake);
         tokio::spawn(async move {
             while let Some(bucket) = weak.upgrade() {
                 let now = Instant::now();
@@ -39,7 +45,6 @@ impl Others {
                 }
             }
         });
-        bucket
     }
 }
 

@@ -5,6 +5,7 @@ use crate::domain::{
     BreakerSettings, Charge, Charging, ErrorClass, Failure, Limits, Outcome, Rate, Scope, Target, Timestamp, Unit,
 };
 use crate::provider::{Dialect, WireReply};
+use crate::worker::bucket::tests::Others;
 use crate::worker::gate::{Gate, Permit, ProviderSetup, TargetState};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -36,6 +37,9 @@ impl Stage {
             model_buckets: BTreeMap::new(),
         };
         let gate = Gate::new(&[("p".to_owned(), limits)].into(), &BTreeMap::from([("p".to_owned(), setup)]));
+        for bucket in gate.buckets() {
+            Others::default().keep(1, bucket);
+        }
         let target = gate.target(&Target { provider: "p".to_owned(), model: "m".to_owned() }).unwrap();
         Self { gate, target }
     }
@@ -45,20 +49,20 @@ impl Stage {
     }
 
     async fn admit(&self, now: Timestamp) -> Result<Permit, Closed> {
-        self.gate.admit(&self.target, CHARGE, Duration::ZERO, now).await.map_err(|shut| shut.reason)
+        self.gate.admit(&self.target, CHARGE, Duration::from_millis(30), now).await.map_err(|shut| shut.reason)
     }
 
-    fn report(&self, permit: Permit, outcome: Outcome, now: Timestamp) {
+    fn report(&self, permit: Permit, outcome: &Outcome, now: Timestamp) {
         let class = outcome.class();
         let failure = class.map(|class| Failure::new(class, Scope::Key, "m"));
-        self.gate.report(&self.target, permit, &outcome, failure.as_ref(), CHARGE, &[], now);
+        self.gate.report(&self.target, permit, outcome, failure.as_ref(), CHARGE, &[], now);
     }
 
     /// Makes a call and returns the place of the key it was made with.
     async fn call(&self, outcome: impl Fn(usize) -> Outcome, now: Timestamp) -> usize {
         let permit = self.admit(now).await.expect("the gate is open");
         let key = permit.key();
-        self.report(permit, outcome(key), now);
+        self.report(permit, &outcome(key), now);
         key
     }
 
@@ -130,8 +134,8 @@ async fn after_the_recheck_one_call_for_each_key_tries_again_and_not_a_herd() {
     assert!(stage.keys(due).iter().all(|key| key["state"] == "tried_again"));
     let [first, second] = probes;
     let (good, bad) = (first.key(), second.key());
-    stage.report(first, Outcome::Accepted, due);
-    stage.report(second, Outcome::Failed(ErrorClass::QuotaExhausted), due);
+    stage.report(first, &Outcome::Accepted, due);
+    stage.report(second, &Outcome::Failed(ErrorClass::QuotaExhausted), due);
     assert_eq!(stage.calls(accepted, due).await, [good, good]);
     assert_eq!(stage.keys(due)[bad]["until_ms"], (due + RECHECK).0);
 }

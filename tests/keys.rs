@@ -1,0 +1,229 @@
+//! Several keys of one provider with the real program: one is rejected, one runs out of money in mid-run, one is good.
+
+use crate::support::postgres::{TestDatabase, database};
+use crate::support::program::{Program, ended, text};
+use crate::support::wait::until;
+use serde_json::Value;
+use sluice::simulate::{Scenario, Simulator};
+use sluice::store::Store;
+use sqlx::{AssertSqlSafe, PgPool};
+use tokio::process::Child;
+
+/// Not shaped like any vendor's, so that no pattern of keys takes them out by chance.
+const REJECTED: &str = "first-key-3f9a1c77";
+const POOR: &str = "second-key-b8d20e41";
+const GOOD: &str = "third-key-5c6e9f02";
+
+/// More calls at once there are not, so that many may be under way with a key when it turns out to be dead.
+const AT_ONCE: usize = 12;
+
+struct Stage {
+    database: TestDatabase,
+    pool: PgPool,
+    simulator: Simulator,
+    program: Program,
+}
+
+impl Stage {
+    /// A provider that takes these keys, and a worker that has all three.
+    async fn new(keys: &str, recheck: &str) -> Self {
+        let database = database().await;
+        // An answer of 16 tokens costs 16 millionths of a dollar.
+        let scenario = format!(
+            "record_calls = 100000\n[providers.one]\ndialect = \"openai\"\nkeys = {keys}\n\
+             latency = {{ uniform = [0.002, 0.02] }}\nmodels.model.price = {{ input = \"0\", output = \"1\" }}\n"
+        );
+        let simulator =
+            Simulator::start(Scenario::from_toml(&scenario).unwrap(), "127.0.0.1:0".parse().unwrap()).unwrap();
+        // One attempt has to do: a key that fails must not cost a job its only one.
+        let config = format!(
+            "[worker]\nmax_in_flight = {AT_ONCE}\n[http]\nlisten = \"off\"\n\
+             [providers.one]\ndialect = \"openai\"\nbase_url = \"{}\"\nrecheck = \"{recheck}\"\n\
+             keys = [{{ api_key_env = \"FIRST_KEY\" }}, {{ api_key_file = \"second.key\" }}, {{ credential = \"third\" }}]\n\
+             [models.\"one/model\"]\nprice = {{ input = \"0\", output = \"1\" }}\n\
+             [routes.default]\nrungs = [\"one/model\"]\nmax_attempts = 1\n",
+            simulator.base_url("one").unwrap()
+        );
+        let program = Program::new(&config, &database.url());
+        program.file("second.key", format!("{POOR}\n"));
+        program.file("third", GOOD);
+        Self { pool: database.pool(), database, simulator, program }
+    }
+
+    async fn enqueue(&self, jobs: i32) {
+        sqlx::query("insert into sluice.job (request) select jsonb_build_object('prompt', 'Question ' || n) from generate_series(1, $1) n")
+            .bind(jobs)
+            .execute(&self.pool)
+            .await
+            .unwrap();
+    }
+
+    fn worker(&self) -> Child {
+        let mut command = self.program.command(&["worker"]);
+        command.env("FIRST_KEY", REJECTED).env("CREDENTIALS_DIRECTORY", self.program.path(""));
+        command.spawn().unwrap()
+    }
+
+    async fn count(&self, query: &'static str) -> i64 {
+        sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// How the calls ended that were made with the key at this place of the simulator's list.
+    fn statuses(&self, key: Option<usize>) -> Vec<u16> {
+        let calls = self.simulator.calls(100_000);
+        calls.iter().rev().filter(|call| call.key == key).map(|call| call.status).collect()
+    }
+
+    /// Everything in every table, as text.
+    async fn all_rows(&self) -> String {
+        let tables: Vec<String> = sqlx::query_scalar(
+            "select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+              where c.relkind in ('r', 'p') and n.nspname not in ('pg_catalog', 'information_schema', 'pg_toast')",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .unwrap();
+        assert!(tables.iter().any(|table| table == "sluice.attempt"), "{tables:?}");
+        let mut all = String::new();
+        for table in tables {
+            let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!("select t::text from {table} t")))
+                .fetch_all(&self.pool)
+                .await
+                .unwrap();
+            all.push_str(&rows.join("\n"));
+        }
+        all
+    }
+
+    async fn books_are_in_order(&self, jobs: i64) {
+        let audit = Store::from_pool(self.database.pool()).audit().await.unwrap();
+        assert_eq!(audit.faults(), Vec::<String>::new());
+        assert_eq!((audit.jobs, audit.succeeded), (jobs, jobs), "{audit:?}");
+    }
+}
+
+async fn stop(worker: Child) -> String {
+    let pid = i32::try_from(worker.id().unwrap()).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::TERM).unwrap();
+    let output = ended(worker).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+/// The keys as `sluice status` shows them, by name.
+async fn key_states(program: &Program) -> Vec<(String, String, Option<String>)> {
+    let status: Value = serde_json::from_str(&program.output(&["status", "--format", "json"]).await).unwrap();
+    let word = |key: &Value, member: &str| key[member].as_str().map(str::to_owned);
+    let keys = status["workers"][0]["stats"]["gate"]["keys"].as_array().cloned().unwrap_or_default();
+    keys.iter().map(|key| (word(key, "key").unwrap(), word(key, "state").unwrap(), word(key, "why"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_good_key_of_three_is_enough_and_no_job_pays_for_the_others() {
+    // Enough for some forty answers.
+    let poor = format!("{{ key = \"{POOR}\", credit = \"0.00064\", disguise = 429 }}");
+    let stage = Stage::new(&format!("[{poor}, \"{GOOD}\"]"), "10m").await;
+    stage.enqueue(300).await;
+    let worker = stage.worker();
+    until("all jobs have ended", async || stage.count("select count(*) from sluice.result").await == 300).await;
+    stage.books_are_in_order(300).await;
+
+    let [rejected, poor, good] = [None, Some(0), Some(1)].map(|key| stage.statuses(key));
+    assert!(!rejected.is_empty() && rejected.len() <= AT_ONCE, "{rejected:?}");
+    let refused = poor.iter().filter(|status| **status == 429).count();
+    assert!((1..=AT_ONCE).contains(&refused), "{poor:?}");
+    assert_eq!((poor.len() - refused) + good.len(), 300, "every other call is an answer that is used");
+    assert!(poor.len() - refused >= 40, "the money was there to be used: {poor:?}");
+
+    // The ledger has every call, with the key's name, and none of them counts against a job.
+    let second = stage.program.path("second.key").display().to_string();
+    let booked = "select count(*) from sluice.attempts where decision->>'key' is not null";
+    assert_eq!(stage.count(booked).await, i64::try_from(rejected.len() + poor.len() + good.len()).unwrap());
+    let failed: Vec<(String, String, i64)> = sqlx::query_as(
+        "select class, decision->>'key', count(*) from sluice.attempts where not accepted group by 1, 2 order by 1",
+    )
+    .fetch_all(&stage.pool)
+    .await
+    .unwrap();
+    let expected = [
+        ("auth".to_owned(), "FIRST_KEY".to_owned(), i64::try_from(rejected.len()).unwrap()),
+        ("quota_exhausted".to_owned(), second.clone(), i64::try_from(refused).unwrap()),
+    ];
+    assert_eq!(failed, expected);
+    assert_eq!(stage.count("select count(*) from sluice.parked").await, 0);
+
+    // Who looks, sees which keys are out and why.
+    let state =
+        |name: &str, state: &str, why: Option<&str>| (name.to_owned(), state.to_owned(), why.map(str::to_owned));
+    let expected = [
+        state("FIRST_KEY", "out", Some("auth")),
+        state(&second, "out", Some("quota_exhausted")),
+        state("third", "in_service", None),
+    ];
+    until("the status shows the keys", async || key_states(&stage.program).await == expected).await;
+    let mut shown = stage.program.output(&["status"]).await;
+    assert!(shown.contains("# keys") && shown.contains("quota_exhausted"), "{shown}");
+    let job: i64 = sqlx::query_scalar("select job_id from sluice.attempts where class = 'auth' limit 1")
+        .fetch_one(&stage.pool)
+        .await
+        .unwrap();
+    let story = stage.program.output(&["explain", &job.to_string()]).await;
+    assert!(story.contains("it was called with the key FIRST_KEY"), "{story}");
+    assert!(story.contains("#2 ") && story.contains("It succeeded"), "{story}");
+    shown.push_str(&story);
+
+    let log = stop(worker).await;
+    let warnings = |what: &str, key: &str| {
+        log.lines().filter(|line| line.contains("WARN") && line.contains(what) && line.contains(key)).count()
+    };
+    assert_eq!(warnings("the key is rejected", "FIRST_KEY"), 1, "{log}");
+    assert_eq!(warnings("the key is out of money", &second), 1, "{log}");
+
+    shown.push_str(&log);
+    shown.push_str(&stage.all_rows().await);
+    for key in [REJECTED, POOR, GOOD] {
+        assert!(!shown.contains(key), "a key is shown");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_names_an_only_key_when_it_is_refused_and_only_then() {
+    let stage =
+        Stage::new(&format!("[\"{GOOD}\"]\nfaults = [{{ kind = \"auth\", first_n_calls = 1 }}]"), "100ms").await;
+    stage.enqueue(1).await;
+    let mut command = stage.program.command(&["worker", "--drain"]);
+    let three = "[{ api_key_env = \"FIRST_KEY\" }, { api_key_file = \"second.key\" }, { credential = \"third\" }]";
+    let config = std::fs::read_to_string(stage.program.path("sluice.toml")).unwrap();
+    stage.program.file("sluice.toml", config.replace(three, "[{ api_key_env = \"FIRST_KEY\" }]"));
+    let output = ended(command.env("FIRST_KEY", GOOD).spawn().unwrap()).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let told: Vec<Option<String>> = sqlx::query_scalar("select decision->>'key' from sluice.attempts order by number")
+        .fetch_all(&stage.pool)
+        .await
+        .unwrap();
+    assert_eq!(told, [Some("FIRST_KEY".to_owned()), None]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_all_keys_out_jobs_wait_until_a_recheck_finds_one_good_again() {
+    // In the first wave each job can meet each key once; the refusals that are left are met by probes.
+    let refusals = 3 * AT_ONCE + 6;
+    let stage = Stage::new(
+        &format!(
+            "[\"{REJECTED}\", \"{POOR}\", \"{GOOD}\"]\nfaults = [{{ kind = \"402\", first_n_calls = {refusals} }}]"
+        ),
+        "100ms",
+    )
+    .await;
+    stage.enqueue(40).await;
+    let worker = stage.worker();
+    until("all jobs have ended", async || stage.count("select count(*) from sluice.result").await == 40).await;
+    stage.books_are_in_order(40).await;
+    assert_eq!(usize::try_from(stage.simulator.verdict().total.calls).unwrap(), 40 + refusals);
+    let log = stop(worker).await;
+    let lines = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+    assert_eq!(lines("the key is out of money; "), 3, "{log}");
+    let probes = lines("tried again: the key is out of money");
+    assert!((6..=refusals - AT_ONCE).contains(&probes), "{probes} probes\n{log}");
+    assert_eq!(lines("the key works again"), 3, "{log}");
+}
