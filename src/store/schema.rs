@@ -36,17 +36,15 @@ impl Store {
     /// looks sees the old schema or the new one.
     ///
     /// # Errors
-    /// [`StoreError::TooNew`] when the database is ahead, [`StoreError::Migrating`] when another process has been at it
-    /// for longer than 20 s, [`StoreError::Migrate`] when a migration fails. Nothing is changed then.
+    /// [`StoreError::TooNew`] when the database is ahead, [`StoreError::Migrating`] when another process was at it for
+    /// longer than the connection's `lock_timeout` (20 s), [`StoreError::Migrate`] when a migration fails. Nothing is changed then.
     pub async fn migrate(&self) -> Result<SchemaVersion, StoreError> {
         let mut transaction = self.db.begin().await.doing("connecting")?;
-        // A migration takes as long as the tables are large; only for locks there is a limit to patience.
-        sqlx::query!(
-            "select set_config('statement_timeout', '0', true) as work, set_config('lock_timeout', '20s', true) as wait"
-        )
-        .fetch_one(&mut transaction)
-        .await
-        .doing("migrating")?;
+        // A migration takes as long as the tables are large; only locks are waited for no longer than ever.
+        sqlx::query!("select set_config('statement_timeout', '0', true)")
+            .fetch_one(&mut transaction)
+            .await
+            .doing("migrating")?;
         // It is held until the commit, and needs no session: that is why it works behind a pooler.
         sqlx::query!("select pg_advisory_xact_lock(hashtextextended('sluice.migrate', 0))")
             .fetch_one(&mut transaction)
