@@ -354,7 +354,7 @@ async fn from_file_to_answers(settings: &str) {
          [routes.default]\nrungs = [\"one/model\"]\n",
         simulator.base_url("one").unwrap()
     );
-    let program = Program::new(&config, &pooler.url(&database));
+    let program = Program::new(&config, &pooler.url(&database.connect_options()));
     assert!(program.output(&["migrate"]).await.contains("migrated"));
     assert!(program.output(&["migrate"]).await.contains("nothing to do"));
 

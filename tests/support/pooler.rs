@@ -1,6 +1,6 @@
 //! A real PgBouncer in transaction mode in front of the cluster of the tests.
 
-use super::postgres::{TestDatabase, temporary_dir};
+use super::postgres::temporary_dir;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 use std::io::Read as _;
@@ -18,7 +18,7 @@ pub const REFUSES: &str = "";
 /// What is often configured, for the sake of other drivers: it takes them and keeps them to itself.
 pub const SWALLOWS: &str = "ignore_startup_parameters = extra_float_digits,options";
 
-/// A PgBouncer with two server connections for each database; gone with this value, and when the test process is.
+/// A PgBouncer with two server connections for each database and user; gone with this value, and when the test process is.
 pub struct Pooler {
     dir: PathBuf,
     keeper: Child,
@@ -28,25 +28,29 @@ impl Pooler {
     /// Starts one with these settings beside the usual ones. `None` only when the tests are told to do without
     /// (`SLUICE_WITHOUT_PGBOUNCER=1`), which it says.
     pub async fn start(server: &PgConnectOptions, settings: &str) -> Option<Self> {
-        // Ends when the other end of its pipe is closed, which the kernel does for a process that was killed.
+        // Ends when the other end of its pipe is closed, which the kernel does for a process that was killed. The gentler
+        // signals wait for clients, in some versions.
         const SCRIPT: &str = r#"
             "$1" "$2/pgbouncer.ini" 2> "$2/log" &
             cat > /dev/null
-            kill "$!" 2> /dev/null
+            kill -KILL "$!" 2> /dev/null
             wait
             rm -rf "$2"
         "#;
         let program = program()?;
         let dir = temporary_dir();
+        let superuser = server.get_username();
         let socket = server.get_socket().expect("the cluster of the tests is on a socket");
         let ini = format!(
-            "[databases]\n* = host={} port={} user={}\n[pgbouncer]\nlisten_addr =\nlisten_port = {PORT}\n\
-             unix_socket_dir = {}\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 2\n{settings}\n",
+            "[databases]\n* = host={} port={}\n[pgbouncer]\nlisten_addr =\nlisten_port = {PORT}\n\
+             unix_socket_dir = {dir}\npool_mode = transaction\ndefault_pool_size = 2\n\
+             auth_type = trust\nauth_file = {dir}/users\nauth_user = {superuser}\n\
+             auth_query = select usename::text, '' from pg_user where usename = $1\n{settings}\n",
             socket.display(),
             server.get_port(),
-            server.get_username(),
-            dir.display()
+            dir = dir.display(),
         );
+        std::fs::write(dir.join("users"), format!("\"{superuser}\" \"\"\n")).unwrap();
         std::fs::write(dir.join("pgbouncer.ini"), ini).unwrap();
         // It does not run as root either, and has to get at the server's socket: so it is the server's user.
         let owner = socket.metadata().unwrap();
@@ -97,14 +101,9 @@ impl Pooler {
     }
 
     /// For other processes.
-    pub fn url(&self, database: &TestDatabase) -> String {
-        let options = database.connect_options();
-        format!(
-            "postgresql:///{}?host={}&port={PORT}&user={}",
-            options.get_database().unwrap(),
-            self.dir.display(),
-            options.get_username()
-        )
+    pub fn url(&self, server: &PgConnectOptions) -> String {
+        let (database, user) = (server.get_database().unwrap(), server.get_username());
+        format!("postgresql:///{database}?host={}&port={PORT}&user={user}", self.dir.display())
     }
 }
 
