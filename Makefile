@@ -5,7 +5,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sqlx sqlx-check postgres servers build clean
+.PHONY: help demo test test-pooler lint bench sqlx sqlx-check postgres servers build clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ demo: postgres ## see everything at once, on a private Postgres and the provider
 test: servers ## all tests; they start a Postgres and a PgBouncer of their own
 	$(CARGO) test --locked --doc --quiet
 	$(CARGO) test --locked --lib --bins --tests
+
+test-pooler: servers ## the tests against Postgres once more, with a PgBouncer between
+	SLUICE_TEST_BEHIND_PGBOUNCER=1 $(CARGO) test --locked --test main
 
 lint: ## formatting, lints, licences, the systemd unit
 	$(CARGO) fmt --check

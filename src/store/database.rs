@@ -7,7 +7,7 @@
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
-use sqlx::error::BoxDynError;
+use sqlx::error::{BoxDynError, DatabaseError};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Describe, Either, Execute, Executor, PgConnection, PgPool,
@@ -59,11 +59,7 @@ pub(super) struct Database {
 
 impl Database {
     /// Connects, and finds out what is between when nobody says.
-    pub async fn connect(
-        options: PgConnectOptions,
-        connections: u32,
-        pooler: Pooler,
-    ) -> Result<Self, sqlx::Error> {
+    pub async fn connect(options: PgConnectOptions, connections: u32, pooler: Pooler) -> Result<Self, sqlx::Error> {
         let options = options.application_name("sluice");
         let pooled = match pooler {
             Pooler::Auto => is_pooled(&options).await?,
@@ -83,7 +79,7 @@ impl Database {
         Ok(Self { pool: pool.connect_with(options).await?, begin })
     }
 
-    /// On a pool that exists already and is connected to Postgres itself.
+    /// On a pool that exists already and leads to Postgres itself.
     pub fn direct(pool: PgPool) -> Self {
         Self { pool, begin: None }
     }
@@ -101,7 +97,8 @@ impl Database {
     pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
         let transaction = match &self.begin {
             None => self.pool.begin().await?,
-            // One round trip for all of it.
+            // One round trip for all of it. When it is given up half-way, the transaction stays open until the next one
+            // on this connection takes it over, or until the server's patience with idle ones is at its end.
             Some(begin) => self.pool.begin_with(begin.clone()).await?,
         };
         Ok(Transaction { transaction, named: self.begin.is_none() })
@@ -157,11 +154,11 @@ async fn is_pooled(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
     Ok(arrived.as_deref() != Some(&mark))
 }
 
-/// Whether the other end does not take what a connection of ours begins with: a violation of the protocol or something
-/// that it does not support. Postgres takes all of it.
+/// Whether the other end does not take what a connection of ours begins with: a violation of the protocol, something that
+/// it does not support, or a setting that it does not know. Postgres takes all of it.
 pub(super) fn is_refusal(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    matches!(code.as_deref(), Some("08P01" | "0A000"))
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    matches!(code.as_deref(), Some("08P01" | "0A000" | "42704"))
 }
 
 async fn within_patience<T>(connecting: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
@@ -237,10 +234,7 @@ impl<'q, Q: Execute<'q, Postgres>> Execute<'q, Postgres> for Statement<Q> {
 impl<'c> Executor<'c> for &'c Database {
     type Database = Postgres;
 
-    fn fetch_many<'e, 'q: 'e, E>(
-        self,
-        query: E,
-    ) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
     where
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
@@ -287,10 +281,7 @@ impl<'c> Executor<'c> for &'c Database {
 impl<'c> Executor<'c> for &'c mut Transaction {
     type Database = Postgres;
 
-    fn fetch_many<'e, 'q: 'e, E>(
-        self,
-        query: E,
-    ) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
     where
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,

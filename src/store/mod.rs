@@ -26,8 +26,8 @@ pub use database::Pooler;
 pub use schema::SchemaVersion;
 
 use database::Database;
-use sqlx::error::DatabaseError;
 use sqlx::PgPool;
+use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError};
 
@@ -101,7 +101,7 @@ impl StoreError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { .. } => true,
+            Self::Connect { .. } | Self::Migrating => true,
             Self::Sql { source, .. } => match source {
                 sqlx::Error::Database(error) => {
                     let code = error.code().unwrap_or_default();
@@ -120,7 +120,6 @@ impl StoreError {
                 | sqlx::Error::WorkerCrashed => true,
                 _ => false,
             },
-            Self::Migrating => true,
             Self::Pooler { .. }
             | Self::NotMigrated
             | Self::Outdated { .. }

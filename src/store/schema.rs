@@ -2,6 +2,7 @@
 
 use super::database::Transaction;
 use super::{Doing, Store, StoreError};
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migrator};
 use std::time::Instant;
 
@@ -49,7 +50,7 @@ impl Store {
         sqlx::query!("select pg_advisory_xact_lock(hashtextextended('sluice.migrate', 0))")
             .fetch_one(&mut transaction)
             .await
-            .map_err(|source| match source.as_database_error().and_then(|error| error.code()).as_deref() {
+            .map_err(|source| match source.as_database_error().and_then(DatabaseError::code).as_deref() {
                 Some("55P03") => StoreError::Migrating,
                 _ => StoreError::Sql { doing: "waiting for the turn to migrate", source },
             })?;

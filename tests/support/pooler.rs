@@ -78,9 +78,7 @@ impl Pooler {
             }
         };
         let answered = tokio::time::timeout(Duration::from_secs(20), answering).await;
-        if !matches!(answered, Ok(Ok(()))) {
-            panic!("PgBouncer does not answer ({answered:?}):\n{}", self.log());
-        }
+        assert!(matches!(answered, Ok(Ok(()))), "PgBouncer does not answer ({answered:?}):\n{}", self.log());
     }
 
     /// What it has logged.
