@@ -5,7 +5,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sqlx sqlx-check postgres build clean
+.PHONY: help demo test test-pooler lint bench sqlx sqlx-check postgres servers build clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,9 +13,12 @@ help: ## what there is
 demo: postgres ## see everything at once, on a private Postgres and the provider simulator
 	$(CARGO) run --release --locked -- demo
 
-test: postgres ## all tests; they start a Postgres of their own
+test: servers ## all tests; they start a Postgres and a PgBouncer of their own
 	$(CARGO) test --locked --doc --quiet
 	$(CARGO) test --locked --lib --bins --tests
+
+test-pooler: servers ## the tests against Postgres once more, with a PgBouncer between
+	SLUICE_TEST_BEHIND_PGBOUNCER=1 $(CARGO) test --locked --test main
 
 lint: ## formatting, lints, licences, the systemd unit
 	$(CARGO) fmt --check
@@ -40,7 +43,10 @@ build: ## the release binary
 	$(CARGO) build --release --locked
 
 postgres:
-	@scripts/postgres-programs
+	@scripts/programs postgres
+
+servers:
+	@scripts/programs postgres pgbouncer
 
 clean: ## remove what was built
 	$(CARGO) clean

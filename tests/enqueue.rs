@@ -70,7 +70,7 @@ async fn a_rollback_leaves_nothing() {
     .await
     .unwrap();
     transaction.rollback().await.unwrap();
-    let mut bulk = Store::from_pool(pool.clone()).bulk_enqueue(options("b")).await.unwrap();
+    let mut bulk = database.store().await.bulk_enqueue(options("b")).await.unwrap();
     bulk.push(&job(r#"{"prompt":"d"}"#)).await.unwrap();
     bulk.push(&NewJob { idempotency_key: Some("m"), ..job(r#"{"prompt":"e"}"#) }).await.unwrap();
     bulk.rollback().await.unwrap();
@@ -283,7 +283,7 @@ async fn connect(database: &TestDatabase, user: &str) -> PgConnection {
 async fn a_bulk_enqueue_is_visible_at_once_and_not_before() {
     let database = postgres::database().await;
     let pool = database.pool();
-    let mut bulk = Store::from_pool(pool.clone()).bulk_enqueue(options("b")).await.unwrap();
+    let mut bulk = database.store().await.bulk_enqueue(options("b")).await.unwrap();
     // More than one chunk, so that some rows are on the server long before the commit.
     let request = format!(r#"{{"prompt":"{}"}}"#, "x".repeat(2_000));
     for _ in 0..5_000 {
@@ -307,7 +307,7 @@ async fn a_bulk_enqueue_fills_every_column() {
         deadline: Some(Timestamp(4_000_000_001_000)),
         max_attempts: Some(4),
     };
-    let mut bulk = Store::from_pool(pool.clone()).bulk_enqueue(all).await.unwrap();
+    let mut bulk = database.store().await.bulk_enqueue(all).await.unwrap();
     for key in [None, Some("k")] {
         let job = NewJob {
             custom_id: Some("c\\N"),
@@ -338,7 +338,7 @@ async fn a_bulk_enqueue_fills_every_column() {
 async fn what_the_database_refuses_is_an_error_and_leaves_nothing() {
     let database = postgres::database().await;
     let pool = database.pool();
-    let mut bulk = Store::from_pool(pool.clone()).bulk_enqueue(options("b")).await.unwrap();
+    let mut bulk = database.store().await.bulk_enqueue(options("b")).await.unwrap();
     bulk.push(&job(r#"{"prompt":"a"}"#)).await.unwrap();
     bulk.push(&job("no json")).await.unwrap();
     let error = bulk.commit().await.unwrap_err();

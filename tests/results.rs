@@ -3,7 +3,6 @@
 use crate::support::postgres::{self, TestDatabase};
 use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
-use sluice::store::Store;
 use sqlx::AssertSqlSafe;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -196,7 +195,7 @@ async fn a_page_begins_behind_the_last_one() {
               select id, 1, 'succeeded', 1, '{}' from sluice.job where id % 2 = 0;",
     )
     .await;
-    let store = Store::from_pool(database.pool());
+    let store = database.store().await;
     let page: Vec<_> = store.export_batch("b", 10_000).try_collect().await.unwrap();
     assert_eq!((page.len(), page[0].job, page.iter().filter(|job| job.ending.is_some()).count()), (1_000, 10_001, 500));
 }

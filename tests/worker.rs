@@ -4,7 +4,6 @@ use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, ended, text};
 use crate::support::wait::until;
 use sluice::simulate::{Scenario, Simulator};
-use sluice::store::Store;
 use sqlx::PgPool;
 use tokio::process::Child;
 
@@ -66,7 +65,7 @@ impl Stage {
     }
 
     async fn books_are_in_order(&self, jobs: i64) {
-        let audit = Store::from_pool(self.database.pool()).audit().await.unwrap();
+        let audit = self.database.store().await.audit().await.unwrap();
         assert_eq!(audit.faults(), Vec::<String>::new());
         assert_eq!((audit.jobs, audit.succeeded), (jobs, jobs), "{audit:?}");
     }

@@ -4,7 +4,7 @@ use super::output::Output;
 use super::{GlobalArgs, LogFormat};
 use crate::config::{self, Config, Keys};
 use crate::embedded::{EmbeddedPostgres, Options};
-use crate::store::{Store, StoreError};
+use crate::store::{Pooler, Store, StoreError};
 use crate::telemetry;
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
@@ -54,10 +54,10 @@ impl Context {
     async fn connect(global: &GlobalArgs, keys: Keys) -> anyhow::Result<Self> {
         let config = Config::load_with(global.config.as_deref(), environment(global), keys)?;
         let log = telemetry::init(&log_settings(global, &config, keys)).ok();
-        let (options, private) = if let Some(url) = &config.database.url {
+        let (options, private, pooler) = if let Some(url) = &config.database.url {
             // The URL is not repeated in the error: it may hold a password.
             let options: PgConnectOptions = url.expose_secret().parse().context("database.url")?;
-            (options, None)
+            (options, None, config.database.pooler)
         } else {
             let options = Options {
                 data_dir: config.database.data_dir.clone(),
@@ -67,9 +67,12 @@ impl Context {
             let private = EmbeddedPostgres::start(&options)
                 .await
                 .context("no database.url is configured, so a private Postgres is kept, and it could not be started")?;
-            (private.connect_options("sluice"), Some(private))
+            (private.connect_options("sluice"), Some(private), Pooler::None)
         };
-        let store = Store::connect(options, config.database.max_connections).await?;
+        let store = Store::connect_through(pooler, options, config.database.max_connections).await?;
+        if store.is_pooled() {
+            tracing::info!("a pooler is between this process and Postgres: every statement is a transaction");
+        }
         Ok(Self { config, store, output: Output::new(global), private, _log: log })
     }
 

@@ -56,6 +56,8 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         if let Some(error) = cause.downcast_ref::<StoreError>() {
             return match error {
                 StoreError::Connect { .. }
+                | StoreError::Pooler { .. }
+                | StoreError::Migrating
                 | StoreError::NotMigrated
                 | StoreError::Outdated { .. }
                 | StoreError::TooNew { .. } => ExitCode::Database,

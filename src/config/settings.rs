@@ -1,6 +1,7 @@
 //! The sections of the daemon itself: `[database]`, `[worker]`, `[http]`, `[log]`.
 
 use super::section::{Context, Section};
+use crate::store::Pooler;
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
@@ -16,6 +17,8 @@ pub struct Database {
     pub data_dir: PathBuf,
     /// Connections that this process opens at most.
     pub max_connections: u32,
+    /// What is between this process and the Postgres at `url`.
+    pub pooler: Pooler,
 }
 
 impl Database {
@@ -32,6 +35,14 @@ impl Database {
             url,
             data_dir: section.path("data_dir").unwrap_or_else(|| state_dir(section.context()).join("postgres")),
             max_connections: section.whole("max_connections", 2..=1000).unwrap_or(10),
+            pooler: section
+                .parsed("pooler", "\"auto\", \"none\" or \"transaction\"", |text| match text {
+                    "auto" => Ok(Pooler::Auto),
+                    "none" => Ok(Pooler::None),
+                    "transaction" => Ok(Pooler::Transaction),
+                    other => Err(format!("{other:?} is no kind of pooler")),
+                })
+                .unwrap_or_default(),
         };
         section.finish();
         database

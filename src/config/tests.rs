@@ -3,6 +3,7 @@
 use super::*;
 use crate::domain::{BreakerSettings, ErrorClass, Patience, Rate, Strategy, Unit};
 use crate::provider::Dialect;
+use crate::store::Pooler;
 use secrecy::ExposeSecret as _;
 use std::time::Duration;
 
@@ -82,6 +83,7 @@ fn everything_of_a_full_file_arrives() {
         [database]
         url = "postgres://me:secret@db/sluice"
         max_connections = 20
+        pooler = "transaction"
         [worker]
         max_in_flight = 7
         drain_timeout = "90s"
@@ -131,6 +133,7 @@ fn everything_of_a_full_file_arrives() {
     let dir = config.dir.path().to_owned();
     let config = config.config();
     assert_eq!(config.database.url.as_ref().unwrap().expose_secret(), "postgres://me:secret@db/sluice");
+    assert_eq!(config.database.pooler, Pooler::Transaction);
     assert_eq!((config.worker.max_in_flight, config.worker.drain_timeout), (7, Duration::from_secs(90)));
     assert_eq!(config.http.listen, None);
     assert_eq!(
@@ -268,6 +271,10 @@ fn each_bad_value_is_named_with_what_was_expected() {
         (
             "[providers.Open-AI]\nvendor = \"openai\"",
             "providers.Open-AI: \"Open-AI\" cannot be a name; expected a name of",
+        ),
+        (
+            "[database]\npooler = \"pgbouncer\"",
+            "database.pooler: \"pgbouncer\" is no kind of pooler; expected \"auto\"",
         ),
         ("[models.gpt]\nprice = { input = \"1\", output = \"1\" }", "models.gpt: has no provider or no model"),
         (
@@ -578,4 +585,5 @@ fn the_default_file_loads_with_everything_uncommented() {
     assert_eq!(config.http.listen, defaults.http.listen);
     assert!(config.http.chosen && !defaults.http.chosen);
     assert_eq!(config.database.max_connections, defaults.database.max_connections);
+    assert_eq!(config.database.pooler, defaults.database.pooler);
 }

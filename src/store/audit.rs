@@ -76,7 +76,7 @@ impl Store {
                    (select coalesce(sum(cost_nanos), 0)::bigint from sluice.attempt) as "cost!",
                    (select coalesce(sum(cost_nanos), 0)::bigint from sluice.totals) as "tallied!""#
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&self.db)
         .await
         .doing("adding up the books")?;
         Ok(Audit {

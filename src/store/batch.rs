@@ -89,7 +89,7 @@ macro_rules! batches {
             unpriced: row.unpriced,
             paused: row.paused,
         })
-        .$fetch(&$store.pool)
+        .$fetch(&$store.db)
         .await
         .doing("reading batches")
     };
@@ -125,7 +125,7 @@ impl Store {
                     after,
                     CHUNK
                 )
-                .fetch_one(&self.pool)
+                .fetch_one(&self.db)
                 .await
                 .doing("cancelling the batch");
                 match chunk {
@@ -156,7 +156,7 @@ impl Store {
                 after,
                 CHUNK
             )
-            .fetch_one(&self.pool)
+            .fetch_one(&self.db)
             .await
             .doing("retrying the batch")?;
             retried += row.changed;

@@ -134,7 +134,7 @@ impl Store {
               from lane l cross join lateral (
                    select b.route, b.project, b.batch from sluice.job b where b.id = l.job_id limit 1) j"#
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.db)
         .await
         .doing("looking for ready jobs")
     }
@@ -174,7 +174,7 @@ impl Store {
             &afters,
             &counts
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.db)
         .await
         .doing("claiming jobs")?;
         Ok(rows
@@ -209,7 +209,7 @@ impl Store {
                 order by a.job_id, a.ended_at, a.number"#,
             &ids
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.db)
         .await
         .doing("reading attempts")?;
         Ok(rows

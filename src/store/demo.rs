@@ -28,7 +28,7 @@ impl Store {
             batch,
             i64::try_from(count).unwrap_or(i64::MAX)
         )
-        .execute(&self.pool)
+        .execute(&self.db)
         .await
         .doing("enqueueing")?;
         Ok(())
@@ -46,7 +46,7 @@ impl Store {
                           as "shut!"
                  from sluice.totals"#
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&self.db)
         .await
         .doing("looking at progress")?;
         Ok(Progress { finished: row.finished, failed: row.failed, cost: NanoUsd(row.cost), shut: row.shut })
@@ -59,7 +59,7 @@ impl Store {
               group by a.job_id having count(distinct a.provider) > 1
               order by count(distinct a.provider) desc, count(*) desc, a.job_id limit 1"
         )
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.db)
         .await
         .doing("looking for a job that fell back")?;
         Ok(job.map(JobId))

@@ -1,10 +1,9 @@
 //! Putting many jobs into the queue in one transaction.
 
 use super::claim::datetime;
+use super::database::Transaction;
 use super::{Doing, Store, StoreError};
 use crate::domain::Timestamp;
-use sqlx::pool::PoolConnection;
-use sqlx::{Connection as _, PgConnection, Postgres};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -93,10 +92,10 @@ impl Store {
             Err(error) if error.is_denied() => {}
             Err(error) => return Err(error),
         }
-        let connection = self.pool().acquire().await.doing("connecting")?;
+        let transaction = self.db.begin().await.doing("connecting")?;
         let (chunks, incoming) = mpsc::channel(CHUNKS_AHEAD);
         let (common, common_keyed) = (common_columns(&options), common_members(&options));
-        let writer = tokio::spawn(write(connection, options, incoming));
+        let writer = tokio::spawn(write(transaction, options, incoming));
         Ok(BulkEnqueue {
             common,
             common_keyed,
@@ -177,18 +176,17 @@ const ENQUEUEING: &str = "enqueueing";
 
 /// Writes chunks until there are no more. Without a [`Chunk::Commit`] before the end, everything is rolled back.
 async fn write(
-    mut connection: PoolConnection<Postgres>,
+    mut transaction: Transaction,
     options: BulkOptions,
     mut chunks: mpsc::Receiver<Chunk>,
 ) -> Result<Enqueued, StoreError> {
-    let mut transaction = connection.begin().await.doing(ENQUEUEING)?;
     // The file may be long and slow to come, and another session may be enqueueing the same keys: for this
     // transaction none of that is a hung call.
     sqlx::query!(
         "select set_config('statement_timeout', '0', true) as work, set_config('lock_timeout', '0', true) as wait,
                 set_config('idle_in_transaction_session_timeout', '0', true) as idle"
     )
-    .fetch_one(&mut *transaction)
+    .fetch_one(&mut transaction)
     .await
     .doing(ENQUEUEING)?;
     let mut sum = Enqueued::default();
@@ -211,20 +209,19 @@ async fn write(
     Ok(Enqueued::default())
 }
 
-async fn copy(connection: &mut PgConnection, rows: &str) -> Result<u64, sqlx::Error> {
-    let mut copy = connection
-        .copy_in_raw(
+async fn copy(transaction: &mut Transaction, rows: &str) -> Result<u64, sqlx::Error> {
+    transaction
+        .copy_in(
             "copy sluice.job (route, project, batch, priority, run_at, deadline, max_attempts, custom_id, metadata,
                               request) from stdin",
+            rows.as_bytes(),
         )
-        .await?;
-    copy.send(rows.as_bytes()).await?;
-    copy.finish().await
+        .await
 }
 
 /// Returns how many were added and how many existed.
 async fn enqueue_many(
-    connection: &mut PgConnection,
+    transaction: &mut Transaction,
     jobs: &str,
     options: &BulkOptions,
 ) -> Result<(u64, u64), sqlx::Error> {
@@ -236,7 +233,7 @@ async fn enqueue_many(
         options.project,
         options.batch.as_deref() as _
     )
-    .fetch_one(connection)
+    .fetch_one(transaction)
     .await?;
     let whole = |count: i64| u64::try_from(count).unwrap_or(0);
     Ok((whole(counts.added), whole(counts.existing)))

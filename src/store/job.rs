@@ -231,7 +231,7 @@ impl Store {
                 where j.id = $1"#,
             id.0
         )
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.db)
         .await
         .doing("reading the job")?;
         Ok(row.map(|row| {
@@ -286,20 +286,20 @@ impl Store {
                from sluice.attempt where job_id = $1 order by started_at, number, fence",
             id.0
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.db)
         .await
         .doing("reading attempts")
     }
 
     /// Cancels a job that has not ended. A call under way is dropped by its worker.
     pub async fn cancel_job(&self, id: JobId) -> Result<Changed, StoreError> {
-        let answer = sqlx::query_scalar!("select sluice.cancel($1::bigint)", id.0).fetch_one(&self.pool).await;
+        let answer = sqlx::query_scalar!("select sluice.cancel($1::bigint)", id.0).fetch_one(&self.db).await;
         Changed::of(answer, "cancelling the job")
     }
 
     /// Puts a failed or cancelled job back into the queue, with a fresh count of attempts.
     pub async fn retry_job(&self, id: JobId) -> Result<Changed, StoreError> {
-        let answer = sqlx::query_scalar!("select sluice.retry($1::bigint)", id.0).fetch_one(&self.pool).await;
+        let answer = sqlx::query_scalar!("select sluice.retry($1::bigint)", id.0).fetch_one(&self.db).await;
         Changed::of(answer, "retrying the job")
     }
 }

@@ -42,7 +42,7 @@ impl Store {
             version,
             LEASE_SECONDS
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&self.db)
         .await
         .doing("registering the worker")?;
         Ok((row.id, timestamp(row.now)))
@@ -66,7 +66,7 @@ impl Store {
             stats,
             LEASE_SECONDS
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&self.db)
         .await
         .doing("renewing the lease")?;
         let recalled = row.jobs.into_iter().zip(row.fences).map(|(job, fence)| Lease { job: JobId(job), fence });
@@ -79,7 +79,7 @@ impl Store {
             "update sluice.worker set state = 'gone', lease_until = now() where id = $1 and state = 'live'",
             worker
         )
-        .execute(&self.pool)
+        .execute(&self.db)
         .await
         .doing("signing off")?;
         Ok(())
@@ -91,7 +91,7 @@ impl Store {
     pub async fn rescue(&self, max_crashes: u16) -> Result<Rescued, StoreError> {
         let workers =
             sqlx::query!("update sluice.worker set state = 'dead' where state = 'live' and lease_until < now()")
-                .execute(&self.pool)
+                .execute(&self.db)
                 .await
                 .doing("looking for dead workers")?
                 .rows_affected();
@@ -126,7 +126,7 @@ impl Store {
                 select (select count(*) from back) as "back!", (select count(*) from poison) as "poison!""#,
                 i32::from(max_crashes)
             )
-            .fetch_one(&self.pool)
+            .fetch_one(&self.db)
             .await
             .doing("rescuing jobs")?;
             let (back, poison) = (u64::try_from(row.back).unwrap_or(0), u64::try_from(row.poison).unwrap_or(0));
@@ -150,7 +150,7 @@ impl Store {
              insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
                   select flow, prio, job_id, attempts, crashes, round from gone"
         )
-        .execute(&self.pool)
+        .execute(&self.db)
         .await
         .doing("waking parked jobs")?;
         Ok(promoted.rows_affected())
@@ -159,7 +159,7 @@ impl Store {
     /// When the next parked job is due.
     pub async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
         let due = sqlx::query_scalar!("select min(run_at) from sluice.parked")
-            .fetch_one(&self.pool)
+            .fetch_one(&self.db)
             .await
             .doing("looking at parked jobs")?;
         Ok(due.map(timestamp))

@@ -9,7 +9,7 @@ impl Store {
     /// Makes the partitions that the coming jobs will need; returns how many tables it made.
     pub async fn ensure_partitions(&self) -> Result<i32, StoreError> {
         let made = sqlx::query_scalar!("select sluice.ensure_partitions()")
-            .fetch_one(&self.pool)
+            .fetch_one(&self.db)
             .await
             .doing("making partitions")?;
         Ok(made.unwrap_or(0))
@@ -18,11 +18,11 @@ impl Store {
     /// Folds the appended sums into those of the hour; returns how many rows it took. Zero when another process is
     /// doing it.
     pub async fn fold_tally(&self) -> Result<u64, StoreError> {
-        let mut transaction = self.pool.begin().await.doing("folding sums")?;
+        let mut transaction = self.db.begin().await.doing("folding sums")?;
         let free = sqlx::query_scalar!(
             r#"select pg_try_advisory_xact_lock(hashtextextended('sluice.fold_tally', 0)) as "free!""#
         )
-        .fetch_one(&mut *transaction)
+        .fetch_one(&mut transaction)
         .await
         .doing("folding sums")?;
         if !free {
@@ -59,7 +59,7 @@ impl Store {
             select count(*) as "count!" from taken"#,
             i64::try_from(FOLD_AT_ONCE).unwrap_or(i64::MAX)
         )
-        .fetch_one(&mut *transaction)
+        .fetch_one(&mut transaction)
         .await
         .doing("folding sums")?;
         transaction.commit().await.doing("folding sums")?;
@@ -73,7 +73,7 @@ impl Store {
             "delete from sluice.recall r
               where not exists (select from sluice.worker w where w.id = r.worker and w.state = 'live')"
         )
-        .execute(&self.pool)
+        .execute(&self.db)
         .await
         .doing("forgetting recalls")?;
         let forgotten = sqlx::query!(
@@ -81,7 +81,7 @@ impl Store {
               where w.state <> 'live' and w.seen_at < now() - interval '1 hour'
                 and not exists (select from sluice.inflight i where i.worker = w.id)"
         )
-        .execute(&self.pool)
+        .execute(&self.db)
         .await
         .doing("forgetting workers")?;
         Ok(forgotten.rows_affected())

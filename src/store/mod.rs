@@ -1,11 +1,15 @@
 //! All SQL. Knows the domain and nothing of providers.
 //!
 //! One file per noun; each function is one statement or one short transaction, and none is open while a provider
-//! is being called. Times are the database's own: no statement takes the caller's clock where `now()` will do.
+//! is being called. A single statement runs on `&self.db`, several in a transaction of `self.db.begin()`: both know what
+//! to do behind a pooler. Nothing rests on a session: no `set` that outlives its transaction, no `listen`, no temporary
+//! table, no advisory lock but those of a transaction. Times are the database's own: no statement takes the caller's
+//! clock where `now()` will do.
 
 pub mod audit;
 pub mod batch;
 pub mod claim;
+mod database;
 pub mod demo;
 pub mod enqueue;
 pub mod job;
@@ -16,38 +20,23 @@ pub mod private;
 pub mod quota;
 pub mod report;
 pub mod results;
+mod schema;
 pub mod settle;
 pub mod status;
 
+pub use database::Pooler;
+pub use schema::SchemaVersion;
+
+use database::Database;
+use sqlx::PgPool;
 use sqlx::error::DatabaseError;
-use sqlx::migrate::{Migrate, MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, PgPool};
-use std::sync::LazyLock;
-use std::time::Duration;
-
-/// The migrations that this binary carries, and where the database notes which of them it has had.
-///
-/// The table's schema is named: a role called `sluice` (ours, in the private Postgres) finds the schema `sluice` in
-/// its search path as soon as the first migration has made it, and would look for the notes there and not where they
-/// were written.
-static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
-    let mut migrator = sqlx::migrate!("./migrations");
-    migrator.create_schema("sluice");
-    migrator.dangerous_set_table_name("sluice.migration");
-    migrator
-});
-
-/// A statement that takes longer than this is given up by the server: a hung call must not stop a worker.
-const STATEMENT_TIMEOUT: &str = "60s";
-
-/// How long a connection may take to be had.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+use sqlx::migrate::MigrateError;
+use sqlx::postgres::{PgConnectOptions, PgDatabaseError};
 
 /// The connection to one database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pool: PgPool,
+    db: Database,
 }
 
 /// Why the database could not be used.
@@ -62,6 +51,14 @@ pub enum StoreError {
         /// Host and database, without the password.
         address: String,
         /// What the driver said.
+        source: sqlx::Error,
+    },
+    /// There is a pooler although the configuration says that there is none.
+    #[error("what answers at {address} is a pooler, it seems ({}): set database.pooler to \"auto\"", in_words(source))]
+    Pooler {
+        /// Host and database, without the password.
+        address: String,
+        /// What it said.
         source: sqlx::Error,
     },
     /// The schema is not there.
@@ -85,7 +82,10 @@ pub enum StoreError {
         /// The newest version that this binary knows.
         known: i64,
     },
-    /// A migration failed; nothing of it was kept.
+    /// Another process is migrating.
+    #[error("another process is migrating this database and is not done yet; try again when it is")]
+    Migrating,
+    /// A migration failed; nothing was changed.
     #[error("migration failed: {}", migration_in_words(.0))]
     Migrate(#[from] MigrateError),
     /// A statement failed.
@@ -103,7 +103,7 @@ impl StoreError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { .. } => true,
+            Self::Connect { .. } | Self::Migrating => true,
             Self::Sql { source, .. } => match source {
                 sqlx::Error::Database(error) => {
                     let code = error.code().unwrap_or_default();
@@ -122,7 +122,11 @@ impl StoreError {
                 | sqlx::Error::WorkerCrashed => true,
                 _ => false,
             },
-            Self::NotMigrated | Self::Outdated { .. } | Self::TooNew { .. } | Self::Migrate(_) => false,
+            Self::Pooler { .. }
+            | Self::NotMigrated
+            | Self::Outdated { .. }
+            | Self::TooNew { .. }
+            | Self::Migrate(_) => false,
         }
     }
 
@@ -171,105 +175,61 @@ impl<T> Doing<T> for Result<T, sqlx::Error> {
     }
 }
 
-/// The state of the schema.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SchemaVersion {
-    /// What the database has; 0 when it has nothing.
-    pub found: i64,
-    /// What this binary brings.
-    pub known: i64,
-}
-
 impl Store {
-    /// Connects, without looking at the schema.
+    /// Connects, without looking at the schema, and finds out by itself whether a pooler is between.
     ///
     /// # Errors
     /// [`StoreError::Connect`] when no connection is had within ten seconds.
     pub async fn connect(options: PgConnectOptions, connections: u32) -> Result<Self, StoreError> {
+        Self::connect_through(Pooler::Auto, options, connections).await
+    }
+
+    /// [`connect`](Self::connect), with what is said to be between this process and Postgres.
+    ///
+    /// # Errors
+    /// [`StoreError::Connect`] when no connection is had within ten seconds, [`StoreError::Pooler`] when there is a
+    /// pooler although none was expected.
+    pub async fn connect_through(
+        pooler: Pooler,
+        options: PgConnectOptions,
+        connections: u32,
+    ) -> Result<Self, StoreError> {
         let address = format!(
             "{}{}/{}",
             options.get_socket().map_or_else(|| options.get_host().to_owned(), |path| path.display().to_string()),
             if options.get_socket().is_some() { String::new() } else { format!(":{}", options.get_port()) },
             options.get_database().unwrap_or("")
         );
-        let options = options.application_name("sluice").options([
-            ("statement_timeout", STATEMENT_TIMEOUT),
-            ("idle_in_transaction_session_timeout", "60s"),
-            ("lock_timeout", "20s"),
-            // Every statement here is short and runs thousands of times: compiling it never pays.
-            ("jit", "off"),
-            // That the schema exists already is no news.
-            ("client_min_messages", "warning"),
-        ]);
-        // The pool would try for as long as its patience lasts and then say only that time is up. One connection of its
-        // own says at once what is wrong.
-        let refused = |source| StoreError::Connect { address: address.clone(), source };
-        let first = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
-        first.map_err(|_| refused(sqlx::Error::PoolTimedOut))?.map_err(refused)?.close().await.map_err(refused)?;
-        let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT_TIMEOUT);
-        Ok(Self { pool: pool.connect_with(options).await.map_err(refused)? })
+        let db = Database::connect(options, connections, pooler).await.map_err(|source| {
+            if pooler == Pooler::None && database::is_refusal(&source) {
+                StoreError::Pooler { address, source }
+            } else {
+                StoreError::Connect { address, source }
+            }
+        })?;
+        Ok(Self { db })
     }
 
-    /// A store on a pool that exists already.
+    /// A store on a pool that exists already and leads to Postgres itself, with whatever settings it has.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
-        Self { pool }
+        Self { db: Database::direct(pool) }
     }
 
     /// The pool, for what is not a statement of this module (tests, closing).
     #[must_use]
     pub fn pool(&self) -> &PgPool {
-        &self.pool
+        self.db.pool()
+    }
+
+    /// Whether a pooler that works by transactions is, or is taken to be, between this process and Postgres.
+    #[must_use]
+    pub fn is_pooled(&self) -> bool {
+        self.db.is_pooled()
     }
 
     /// Waits until all connections are closed.
     pub async fn close(&self) {
-        self.pool.close().await;
-    }
-
-    /// Brings the schema up to this binary's version, under an advisory lock, and returns what it was and is.
-    ///
-    /// # Errors
-    /// [`StoreError::TooNew`] when the database is ahead; then nothing is changed.
-    pub async fn migrate(&self) -> Result<SchemaVersion, StoreError> {
-        let before = self.schema_version().await?;
-        if before.found > before.known {
-            return Err(StoreError::TooNew { found: before.found, known: before.known });
-        }
-        MIGRATOR.run(&self.pool).await?;
-        self.ensure_partitions().await?;
-        Ok(before)
-    }
-
-    /// Which version the schema has and which this binary knows.
-    pub async fn schema_version(&self) -> Result<SchemaVersion, StoreError> {
-        let mut connection = self.pool.acquire().await.doing("connecting")?;
-        let known = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
-        let table = sqlx::query_scalar!("select to_regclass('sluice.migration') is not null")
-            .fetch_one(&mut *connection)
-            .await
-            .doing("looking for the schema")?;
-        if table != Some(true) {
-            return Ok(SchemaVersion { found: 0, known });
-        }
-        let applied = connection.list_applied_migrations(&MIGRATOR.table_name).await.map_err(|error| match error {
-            MigrateError::Execute(source) => StoreError::Sql { doing: "reading the version of the schema", source },
-            error => error.into(),
-        })?;
-        Ok(SchemaVersion { found: applied.iter().map(|migration| migration.version).max().unwrap_or(0), known })
-    }
-
-    /// Refuses to go on with a schema that is not this binary's.
-    ///
-    /// # Errors
-    /// [`StoreError::NotMigrated`], [`StoreError::Outdated`] or [`StoreError::TooNew`].
-    pub async fn require_schema(&self) -> Result<(), StoreError> {
-        let SchemaVersion { found, known } = self.schema_version().await?;
-        match found {
-            0 => Err(StoreError::NotMigrated),
-            found if found < known => Err(StoreError::Outdated { found, needed: known }),
-            found if found > known => Err(StoreError::TooNew { found, known }),
-            _ => Ok(()),
-        }
+        self.db.pool().close().await;
     }
 }

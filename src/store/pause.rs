@@ -46,7 +46,7 @@ impl Store {
             name,
             reason
         )
-        .execute(&self.pool)
+        .execute(&self.db)
         .await
         .doing("pausing")?;
         Ok(added.rows_affected() > 0)
@@ -55,7 +55,7 @@ impl Store {
     /// Resumes something; false when it was not paused.
     pub async fn resume(&self, kind: PauseKind, name: &str) -> Result<bool, StoreError> {
         let removed = sqlx::query!("delete from sluice.pause where kind = $1 and name = $2", kind.as_str(), name)
-            .execute(&self.pool)
+            .execute(&self.db)
             .await
             .doing("resuming")?;
         Ok(removed.rows_affected() > 0)
@@ -64,7 +64,7 @@ impl Store {
     /// Everything that is paused.
     pub async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
         sqlx::query_as!(Pause, "select kind, name from sluice.pause order by kind, name")
-            .fetch_all(&self.pool)
+            .fetch_all(&self.db)
             .await
             .doing("reading pauses")
     }

@@ -43,7 +43,7 @@ impl Store {
              insert into sluice.bucket_state (bucket, version, state) select id, 0, '{}' from made",
             names
         )
-        .execute(&self.pool)
+        .execute(&self.db)
         .await
         .doing("making a bucket")?;
         self.find_buckets(names).await
@@ -59,7 +59,7 @@ impl Store {
                                      where s.bucket = b.id order by version desc limit 1) s on true"#,
             names
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.db)
         .await
         .doing("reading the limits")?;
         let now = rows.first().map_or(Timestamp::MIN, |row| timestamp(row.now));
@@ -93,7 +93,7 @@ impl Store {
             &from,
             &states
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.db)
         .await
         .doing("writing the limits")
     }
@@ -106,7 +106,7 @@ impl Store {
                  left join (sluice.bucket b cross join lateral (
                      select state from sluice.bucket_state s where s.bucket = b.id order by version desc limit 1) s) on true"#
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.db)
         .await
         .doing("reading the limits")?;
         let now = rows.first().map_or(Timestamp::MIN, |row| timestamp(row.now));

@@ -253,7 +253,7 @@ impl Store {
         if !by.is_empty() {
             query.push(" group by 1 order by 1");
         }
-        let rows = query.build().fetch_all(&self.pool).await.doing("summing up")?;
+        let rows = query.build().fetch_all(&self.db).await.doing("summing up")?;
         let read = |row: sqlx::postgres::PgRow| -> Result<Totals, sqlx::Error> {
             Ok(Totals {
                 keys: row.try_get("keys")?,
@@ -297,7 +297,7 @@ impl Store {
         filter.push_times(&mut query, "a.ended_at", false);
         filter.push_labels(&mut query, "j.");
         query.push(" group by 1 order by 1");
-        let rows = query.build().fetch_all(&self.pool).await.doing("reading latencies")?;
+        let rows = query.build().fetch_all(&self.db).await.doing("reading latencies")?;
         let read = |row: sqlx::postgres::PgRow| -> Result<Latency, sqlx::Error> {
             let spread: Vec<i32> = row.try_get("spread")?;
             let at = |index: usize| spread.get(index).copied().map_or(0, i64::from);

@@ -115,7 +115,7 @@ impl Store {
             cost: row.cost_nanos.map(NanoUsd),
             request_id: row.request_id,
         })
-        .fetch(self.pool())
+        .fetch(&self.db)
         .map_err(|source| StoreError::Sql { doing: "reading results", source })
     }
 }

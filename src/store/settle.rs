@@ -4,6 +4,7 @@
 //! changes nothing. Attempts are booked always, because the money was spent; the same attempt sent twice is one row.
 
 use super::claim::{Lease, datetime};
+use super::database::Transaction;
 use super::{Doing, Store, StoreError};
 use crate::domain::{Answer, ErrorClass, NanoUsd, Timestamp, Usage};
 use serde_json::Value;
@@ -174,7 +175,7 @@ impl Store {
     ///
     /// Sending the same settlement again after an unknown outcome is safe.
     pub async fn settle(&self, settlement: &Settlement) -> Result<Vec<Lease>, StoreError> {
-        let mut transaction = self.pool.begin().await.doing("settling")?;
+        let mut transaction = self.db.begin().await.doing("settling")?;
         if !settlement.attempts.is_empty() {
             book_attempts(&mut transaction, &settlement.attempts).await?;
         }
@@ -192,7 +193,7 @@ impl Store {
     }
 }
 
-async fn book_attempts(connection: &mut sqlx::PgConnection, rows: &[AttemptRow]) -> Result<(), StoreError> {
+async fn book_attempts(transaction: &mut Transaction, rows: &[AttemptRow]) -> Result<(), StoreError> {
     macro_rules! column {
         ($row:ident => $value:expr) => {
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
@@ -273,13 +274,13 @@ async fn book_attempts(connection: &mut sqlx::PgConnection, rows: &[AttemptRow])
         &column!(row => row.labels.project.clone()),
         &column!(row => row.labels.batch.clone().unwrap_or_default()),
     )
-    .execute(connection)
+    .execute(transaction)
     .await
     .doing("booking attempts")?;
     Ok(())
 }
 
-async fn write_endings(connection: &mut sqlx::PgConnection, rows: &[EndingRow]) -> Result<Vec<i64>, StoreError> {
+async fn write_endings(transaction: &mut Transaction, rows: &[EndingRow]) -> Result<Vec<i64>, StoreError> {
     macro_rules! column {
         ($row:ident => $value:expr) => {
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
@@ -336,12 +337,12 @@ async fn write_endings(connection: &mut sqlx::PgConnection, rows: &[EndingRow]) 
         &column!(row => row.labels.project.clone()),
         &column!(row => row.labels.batch.clone().unwrap_or_default()),
     )
-    .fetch_all(connection)
+    .fetch_all(transaction)
     .await
     .doing("writing results")
 }
 
-async fn write_parks(connection: &mut sqlx::PgConnection, rows: &[ParkRow]) -> Result<Vec<i64>, StoreError> {
+async fn write_parks(transaction: &mut Transaction, rows: &[ParkRow]) -> Result<Vec<i64>, StoreError> {
     macro_rules! column {
         ($row:ident => $value:expr) => {
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
@@ -368,7 +369,7 @@ async fn write_parks(connection: &mut sqlx::PgConnection, rows: &[ParkRow]) -> R
         &column!(row => row.until.map(datetime)) as _,
         &column!(row => clean(&row.reason)),
     )
-    .fetch_all(connection)
+    .fetch_all(transaction)
     .await
     .doing("giving jobs back")
 }

@@ -101,7 +101,7 @@ impl Store {
     /// Everything that `sluice status` shows. Takes about a second at most, however long the queue.
     pub async fn status(&self) -> Result<Status, StoreError> {
         let now =
-            sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&self.pool).await.doing("reading the clock")?;
+            sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&self.db).await.doing("reading the clock")?;
         let mut routes = BTreeMap::new();
         self.count_ready(&mut routes).await?;
         self.count_parked(&mut routes).await?;
@@ -109,7 +109,7 @@ impl Store {
         let workers = self.workers().await?;
         let pauses =
             sqlx::query_as!(PauseRecord, "select kind, name, since, reason from sluice.pause order by kind, name")
-                .fetch_all(&self.pool)
+                .fetch_all(&self.db)
                 .await
                 .doing("reading pauses")?;
         Ok(Status { now, routes, workers, pauses })
@@ -136,7 +136,7 @@ impl Store {
             &firsts,
             cap + 1
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.db)
         .await
         .doing("counting ready jobs")?;
         for (lane, count) in lanes.into_iter().zip(counts) {
@@ -161,7 +161,7 @@ impl Store {
              group by j.route, f.reason"#,
             LANE_CAP + 1
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.db)
         .await
         .doing("counting parked jobs")?;
         for group in groups {
@@ -182,7 +182,7 @@ impl Store {
               from flow f cross join lateral (select b.route from sluice.job b where b.id = f.job_id limit 1) j
              group by j.route"#
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.db)
         .await
         .doing("counting running jobs")?;
         for group in groups {
@@ -201,7 +201,7 @@ impl Store {
                  from sluice.worker w
                 order by w.state <> 'live', w.id"#
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.db)
         .await
         .doing("reading workers")
     }
@@ -211,7 +211,7 @@ impl Store {
         sqlx::query_scalar!(
             r#"select count(*) as "workers!" from sluice.worker where state = 'live' and lease_until > now()"#
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&self.db)
         .await
         .doing("looking for workers")
     }
@@ -241,7 +241,7 @@ impl Store {
                                                                           ('batch', j.batch)))) as "busy!""#,
             routes
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&self.db)
         .await
         .doing("looking for unfinished jobs")
     }

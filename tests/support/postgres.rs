@@ -1,5 +1,6 @@
 //! A database per test, cloned in milliseconds from a migrated template, in one throw-away cluster per run.
 
+use super::pooler::{Pooler, REFUSES};
 use sluice::embedded::{EmbeddedPostgres, Options};
 use sluice::store::Store;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -43,7 +44,18 @@ impl TestDatabase {
 
     /// For other processes.
     pub fn url(&self) -> String {
-        self.cluster.postgres.url(&self.name)
+        match &self.cluster.pooler {
+            None => self.cluster.postgres.url(&self.name),
+            Some(pooler) => pooler.url(&self.connect_options()),
+        }
+    }
+
+    /// The queue in it.
+    pub async fn store(&self) -> Store {
+        match &self.cluster.pooler {
+            None => Store::from_pool(self.pool()),
+            Some(pooler) => Store::connect(pooler.options(self.connect_options()), 8).await.expect("PgBouncer"),
+        }
     }
 }
 
@@ -57,6 +69,8 @@ impl Drop for TestDatabase {
 /// The cluster of this run.
 struct Cluster {
     postgres: EmbeddedPostgres,
+    /// With `SLUICE_TEST_BEHIND_PGBOUNCER=1`: what is between the tests' stores and programs and the server.
+    pooler: Option<Pooler>,
     /// Names of databases to be dropped.
     leftovers: mpsc::Sender<String>,
     _watchdog: Watchdog,
@@ -75,8 +89,14 @@ impl Cluster {
         let postgres = EmbeddedPostgres::start(&options).await.expect("starting the cluster of the tests");
         let (leftovers, names) = mpsc::channel();
         let admin = postgres.connect_options("postgres");
+        let admin_options = admin.clone();
         std::thread::spawn(move || drop_databases(&admin, &names));
-        let cluster = Self { postgres, leftovers, _watchdog: watchdog };
+        let pooler = if std::env::var("SLUICE_TEST_BEHIND_PGBOUNCER").is_ok_and(|value| value == "1") {
+            Pooler::start(&admin_options, REFUSES).await
+        } else {
+            None
+        };
+        let cluster = Self { postgres, pooler, leftovers, _watchdog: watchdog };
         cluster.execute(format!("create database {TEMPLATE}")).await;
         let store = Store::connect(cluster.postgres.connect_options(TEMPLATE), 1).await.expect("the template");
         store.migrate().await.expect("the migrations apply");

@@ -41,7 +41,7 @@ pub struct Queue {
 impl Queue {
     pub async fn new() -> Self {
         let database = database().await;
-        Self { store: Store::from_pool(database.pool()), pool: database.pool(), database }
+        Self { store: database.store().await, pool: database.pool(), database }
     }
 
     /// Enqueues jobs of a kind and returns their numbers, in order.

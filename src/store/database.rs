@@ -1,0 +1,319 @@
+//! The way to the database: connections of our own, perhaps with a pooler between them and Postgres.
+//!
+//! A pooler that works by transactions (PgBouncer with `pool_mode = transaction`) may give every transaction another
+//! server connection. Nothing that belongs to a session holds there: neither settings nor named prepared statements.
+//! So behind one each statement stands in a transaction, which begins with the settings, and no statement has a name.
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use sqlx::error::{BoxDynError, DatabaseError};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Describe, Either, Execute, Executor, PgConnection, PgPool,
+    Postgres, Row as _, SqlSafeStr as _, SqlStr,
+};
+use std::time::{Duration, SystemTime};
+use tokio::sync::mpsc;
+
+/// How long a connection may take to be had.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What holds for every statement.
+const SETTINGS: [(&str, &str); 5] = [
+    // A statement that takes longer is given up by the server: a hung call must not stop a worker.
+    ("statement_timeout", "60s"),
+    ("idle_in_transaction_session_timeout", "60s"),
+    ("lock_timeout", "20s"),
+    // Every statement here is short and runs thousands of times: compiling it never pays.
+    ("jit", "off"),
+    // That the schema exists already is no news.
+    ("client_min_messages", "warning"),
+];
+
+/// A setting that means nothing to Postgres: whether it arrives tells whether the session is ours.
+const MARK: &str = "sluice.mark";
+
+/// What is between this process and Postgres.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pooler {
+    /// That is found out when connecting.
+    #[default]
+    Auto,
+    /// Nothing, or a pooler that leaves a session to its client and passes settings on.
+    None,
+    /// A pooler that gives a server connection to one transaction at a time.
+    Transaction,
+}
+
+/// Connections to one database. As an [`Executor`] it runs single statements; those that belong together go into one
+/// [`begin`](Self::begin).
+///
+/// Behind a pooler a statement that is given up before its last row was read is rolled back.
+#[derive(Clone, Debug)]
+pub(super) struct Database {
+    pool: PgPool,
+    /// Behind a pooler: what every transaction begins with.
+    begin: Option<SqlStr>,
+}
+
+impl Database {
+    /// Connects, and finds out what is between when nobody says.
+    pub async fn connect(options: PgConnectOptions, connections: u32, pooler: Pooler) -> Result<Self, sqlx::Error> {
+        let options = options.application_name("sluice");
+        let pooled = match pooler {
+            Pooler::Auto => is_pooled(&options).await?,
+            Pooler::None => false,
+            Pooler::Transaction => true,
+        };
+        let (options, begin) = if pooled {
+            // A pooler refuses settings that it does not know, and this one, which floats as text would need.
+            (options.extra_float_digits(None), Some(begin_with_settings()))
+        } else {
+            (options.options(SETTINGS), None)
+        };
+        // The pool would try for as long as its patience lasts and then say only that time is up. One connection of its
+        // own says at once what is wrong.
+        within_patience(options.connect()).await?.close().await?;
+        let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT_TIMEOUT);
+        Ok(Self { pool: pool.connect_with(options).await?, begin })
+    }
+
+    /// On a pool that exists already and leads to Postgres itself.
+    pub fn direct(pool: PgPool) -> Self {
+        Self { pool, begin: None }
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Whether a pooler is between.
+    pub fn is_pooled(&self) -> bool {
+        self.begin.is_some()
+    }
+
+    /// Begins a transaction. Dropping it rolls it back.
+    pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
+        let transaction = match &self.begin {
+            None => self.pool.begin().await?,
+            // One round trip for all of it. When it is given up half-way, the transaction stays open until the next one
+            // on this connection takes it over, or until the server's patience with idle ones is at its end.
+            Some(begin) => self.pool.begin_with(begin.clone()).await?,
+        };
+        Ok(Transaction { transaction, named: self.begin.is_none() })
+    }
+
+    /// The rows of a statement in a transaction of its own, one at a time.
+    fn stream<'e, 'q: 'e, E>(&self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
+    where
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let database = self.clone();
+        let (rows, mut incoming) = mpsc::channel(1);
+        let work = async move {
+            let committed = async {
+                let mut transaction = database.begin().await?;
+                let mut results = transaction.fetch_many(query);
+                while let Some(result) = results.try_next().await? {
+                    // The other end is in the same stream: it is there.
+                    let _ = rows.send(Ok(result)).await;
+                }
+                drop(results);
+                transaction.commit().await
+            };
+            if let Err(error) = committed.await {
+                let _ = rows.send(Err(error)).await;
+            }
+        };
+        let mut work = Box::pin(work.fuse());
+        stream::poll_fn(move |context| {
+            // When it is done, its end of the channel is gone, and so ends the stream.
+            let _ = work.poll_unpin(context);
+            incoming.poll_recv(context)
+        })
+        .boxed()
+    }
+}
+
+/// Whether something refuses our settings or keeps them to itself, as poolers do.
+async fn is_pooled(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    // Not the same for any two connections: a pooler may hand us a session that another client has begun like this.
+    let mark = format!("{}-{}", std::process::id(), since_epoch.as_nanos());
+    let marked = options.clone().options(SETTINGS).options([(MARK, &mark)]);
+    let mut connection = match within_patience(marked.connect()).await {
+        Ok(connection) => connection,
+        Err(error) if is_refusal(&error) => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    // As text and without being prepared: that needs neither a transaction nor a session.
+    let asked = sqlx::raw_sql("select current_setting('sluice.mark', true)").fetch_one(&mut connection).await?;
+    let arrived: Option<String> = asked.try_get(0)?;
+    connection.close().await?;
+    Ok(arrived.as_deref() != Some(&mark))
+}
+
+/// Whether the other end does not take what a connection of ours begins with: a violation of the protocol, something that
+/// it does not support, or a setting that it does not know. Postgres takes all of it.
+pub(super) fn is_refusal(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    matches!(code.as_deref(), Some("08P01" | "0A000" | "42704"))
+}
+
+async fn within_patience<T>(connecting: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
+fn begin_with_settings() -> SqlStr {
+    let mut statements = "begin".to_owned();
+    for (name, value) in SETTINGS {
+        statements.push_str("; set local ");
+        statements.push_str(name);
+        statements.push_str(" = '");
+        statements.push_str(value);
+        statements.push('\'');
+    }
+    // All of it stands in this file.
+    AssertSqlSafe(statements).into_sql_str()
+}
+
+/// Statements that take effect together, or not at all.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    transaction: sqlx::Transaction<'static, Postgres>,
+    /// Whether prepared statements may be kept under a name.
+    named: bool,
+}
+
+impl Transaction {
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.transaction.commit().await
+    }
+
+    pub async fn rollback(self) -> Result<(), sqlx::Error> {
+        self.transaction.rollback().await
+    }
+
+    /// Sends `rows` to a `copy … from stdin`; returns how many rows that were.
+    pub async fn copy_in(&mut self, statement: &str, rows: &[u8]) -> Result<u64, sqlx::Error> {
+        let mut copy = self.transaction.copy_in_raw(statement).await?;
+        copy.send(rows).await?;
+        copy.finish().await
+    }
+
+    fn parts<Q>(&mut self, query: Q) -> (&mut PgConnection, Statement<Q>) {
+        (&mut self.transaction, Statement { query, named: self.named })
+    }
+}
+
+/// A statement, prepared under a name only where names hold. The driver would name it even when it caches none.
+struct Statement<Q> {
+    query: Q,
+    named: bool,
+}
+
+impl<'q, Q: Execute<'q, Postgres>> Execute<'q, Postgres> for Statement<Q> {
+    fn sql(self) -> SqlStr {
+        self.query.sql()
+    }
+
+    fn statement(&self) -> Option<&PgStatement> {
+        self.query.statement()
+    }
+
+    fn take_arguments(&mut self) -> Result<Option<PgArguments>, BoxDynError> {
+        self.query.take_arguments()
+    }
+
+    fn persistent(&self) -> bool {
+        self.named && self.query.persistent()
+    }
+}
+
+impl<'c> Executor<'c> for &'c Database {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        if self.is_pooled() { self.stream(query) } else { self.pool.fetch_many(query) }
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        if !self.is_pooled() {
+            return self.pool.fetch_optional(query);
+        }
+        Box::pin(async move {
+            let mut transaction = self.begin().await?;
+            let row = transaction.fetch_optional(query).await?;
+            transaction.commit().await?;
+            Ok(row)
+        })
+    }
+
+    // No statement of ours is prepared by hand, and the macros look at statements through connections of their own.
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, Result<PgStatement, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        self.pool.prepare_with(sql, parameters)
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        self.pool.describe(sql)
+    }
+}
+
+impl<'c> Executor<'c> for &'c mut Transaction {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let (connection, statement) = self.parts(query);
+        connection.fetch_many(statement)
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let (connection, statement) = self.parts(query);
+        connection.fetch_optional(statement)
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, Result<PgStatement, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        self.parts(()).0.prepare_with(sql, parameters)
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        self.parts(()).0.describe(sql)
+    }
+}
