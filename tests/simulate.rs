@@ -11,6 +11,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+mod quotas;
+
 const DIALECTS: [(&str, Dialect); 3] =
     [("openai", Dialect::Openai), ("anthropic", Dialect::Anthropic), ("gemini", Dialect::Gemini)];
 
@@ -565,7 +567,7 @@ fn the_ledger_holds_what_each_call_cost() {
     let mut scenario = scenario();
     let provider = scenario.providers.get_mut("openai").unwrap();
     let price = Some(Price { input: 150_000_000, output: 600_000_000 });
-    provider.models.insert("m".to_owned(), Model { price });
+    provider.models.insert("m".to_owned(), Model { price, ..Model::default() });
     provider.output = Output::Text("forty characters make ten tokens. Really".to_owned());
     let simulator = start(scenario);
     let reply = ok(&simulator, "openai", "twelve chars");

@@ -4,7 +4,7 @@ use super::chance::mix;
 use super::conduct::{Arrival, Gate};
 use super::dialect::{Ask, Problem};
 use super::fault::{Circumstances, Fault, FaultKind, choose, scripted};
-use super::quota::{Levels, Quota, Shortage};
+use super::quota::{Levels, Limits, Quota, Shortage};
 use super::scenario::{Price, Provider, QuotaScope, Scenario};
 use super::verdict::{Figures, ProviderVerdict, Verdict};
 use serde::Serialize;
@@ -47,6 +47,8 @@ pub(crate) struct Entry {
     pub input_tokens: u64,
     pub output_tokens: u64,
     pub early: bool,
+    /// Calls of the provider that were under way when it arrived, itself included.
+    pub in_flight: u64,
     /// For draws that belong to this call: seed, request, occurrence.
     pub draw: u64,
     pub arrived: Duration,
@@ -256,12 +258,14 @@ impl Ledger {
         };
         let (model, price) = account.model(asked_model);
         let model_hash = model.bytes().fold(knock.provider as u64 + 1, |hash, byte| mix(hash, u64::from(byte)));
+        let own_quota = spec.models.get(asked_model).and_then(|model| model.quota.as_ref());
         let scope_key = match spec.quota_per {
+            _ if own_quota.is_some() => model_hash,
             QuotaScope::Provider => 0,
             QuotaScope::Model => model_hash,
             QuotaScope::Key => knock.key_hash,
         };
-        let scope_key = account.scope_key(scope_key, spec, now);
+        let scope_key = account.scope_key(scope_key, own_quota.unwrap_or(&spec.quota), now);
         let target_key = mix(prompt, model_hash);
 
         // A request that does not fit the table is judged as if it came for the first time.
@@ -343,6 +347,7 @@ impl Ledger {
             input_tokens,
             output_tokens: 0,
             early: early || same,
+            in_flight: account.in_flight,
             draw,
             arrived: now,
         }
@@ -527,11 +532,11 @@ impl Account {
     }
 
     /// Makes the scope if need be; beyond the cap everybody shares one.
-    fn scope_key(&mut self, wanted: u64, spec: &Provider, now: Duration) -> u64 {
+    fn scope_key(&mut self, wanted: u64, limits: &Limits, now: Duration) -> u64 {
         let full = self.scopes.len() >= MAX_SCOPES && !self.scopes.contains_key(&wanted);
         let key = if full { 0 } else { wanted };
         self.scopes.entry(key).or_insert_with(|| Scope {
-            quota: Quota::new(&spec.quota, now),
+            quota: Quota::new(limits, now),
             gate: Gate::default(),
             out_of_money_since: None,
         });

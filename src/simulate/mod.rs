@@ -30,7 +30,7 @@ pub use dialect::Dialect;
 pub use fault::{Fault, FaultKind, FaultRule};
 pub use ledger::{CallRecord, RequestRecord};
 pub use prompt::{count_tokens, request_hash};
-pub use quota::Limits;
+pub use quota::{Growth, Limits};
 pub use scenario::{Latency, Model, Output, Price, Provider, QuotaScope, Scenario, ScenarioError};
 pub use simulator::Simulator;
 pub use verdict::{Figures, ProviderVerdict, Tolerances, Verdict};
