@@ -15,7 +15,7 @@ pub struct Fleet {
     pub simulator: Simulator,
     program: Program,
     /// Dropped with the fleet; absent where the test brought a server of its own.
-    database: Option<TestDatabase>,
+    _database: Option<TestDatabase>,
 }
 
 impl Fleet {
@@ -23,7 +23,7 @@ impl Fleet {
     pub async fn new(scenario: &str, config: &str) -> Self {
         let database = database().await;
         let fleet = Self::over(database.pool(), &database.url(), scenario, config);
-        Self { database: Some(database), ..fleet }
+        Self { _database: Some(database), ..fleet }
     }
 
     /// The same over a database that is there already.
@@ -34,7 +34,7 @@ impl Fleet {
         let simulator = Simulator::start(scenario, "127.0.0.1:0".parse().unwrap()).unwrap();
         let config = config.replace("http://simulator", &format!("http://{}", simulator.addr()));
         let program = Program::new(&format!("[http]\nlisten = \"off\"\n{config}"), url);
-        Self { pool, simulator, program, database: None }
+        Self { pool, simulator, program, _database: None }
     }
 
     /// Starts one more process.
