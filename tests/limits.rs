@@ -307,6 +307,59 @@ async fn three_processes_share_the_places_of_one_provider() {
     assert_eq!(fleet.verdict().total.max_concurrency, 6, "never more, and all of them are used");
 }
 
+/// Eight calls at once, and not a word about it: a bare 429 for every call more. It says to make fewer calls at once, not
+/// to make none for seconds on end: the jobs are four seconds of work.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs concurrency that is felt for without long pauses"]
+async fn a_provider_that_publishes_nothing_is_felt_for() {
+    const JOBS: i64 = 300;
+    let fleet =
+        Fleet::new(&one("quota = { concurrency = 8 }\nlatency = { uniform = [0.05, 0.15] }"), &worker(100, "")).await;
+    fleet.enqueue("default", JOBS).await;
+    let process = fleet.start();
+    fleet.until_answered(JOBS).await;
+    process.stop().await;
+    fleet.books_are_in_order(JOBS).await;
+    let verdict = fleet.verdict();
+    // Everything at once would be refused nine times in ten.
+    assert!(verdict.total.rate_limited < 60, "{} refusals", verdict.total.rate_limited);
+    assert!(verdict.clean, "{:?}", verdict.reasons);
+}
+
+/// A server that answers eight calls at full speed and divides itself between more: more calls at once gain nothing.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs concurrency that follows latency"]
+async fn a_server_that_slows_down_under_load_is_not_loaded_with_everything() {
+    const JOBS: i64 = 600;
+    let fleet = Fleet::new(&one("latency = { uniform = [0.08, 0.12], full_speed = 8 }"), &worker(300, "")).await;
+    fleet.enqueue("default", JOBS).await;
+    let process = fleet.start();
+    fleet.until_answered(JOBS).await;
+    process.stop().await;
+    fleet.books_are_in_order(JOBS).await;
+    let most = fleet.verdict().total.max_concurrency;
+    assert!((8..=80).contains(&most), "{most} calls at once where 8 are answered at full speed");
+}
+
+/// Ten calls in the first second, and half as many again in each that follows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_wants_calls_to_grow_slowly_is_not_run_into() {
+    const JOBS: i64 = 250;
+    let fleet = Fleet::new(
+        &one("quota.growth = { calls = 10, factor = 1.5, window = \"1s\" }\nlatency = { uniform = [0.05, 0.15] }"),
+        &worker(100, ""),
+    )
+    .await;
+    fleet.enqueue("default", JOBS).await;
+    let process = fleet.start();
+    fleet.until_answered(JOBS).await;
+    process.stop().await;
+    fleet.books_are_in_order(JOBS).await;
+    let verdict = fleet.verdict();
+    assert!(verdict.total.rate_limited < 120, "{} refusals", verdict.total.rate_limited);
+    assert_eq!((verdict.total.early_retries, verdict.total.storms), (0, 0));
+}
+
 /// Postgres is killed in the middle of the work and comes back.
 async fn the_database_is_away(processes: i64) {
     const JOBS: i64 = 130;
