@@ -356,7 +356,7 @@ async fn a_provider_that_wants_calls_to_grow_slowly_is_not_run_into() {
     process.stop().await;
     fleet.books_are_in_order(JOBS).await;
     let verdict = fleet.verdict();
-    assert!(verdict.total.rate_limited < 120, "{} refusals", verdict.total.rate_limited);
+    assert!(verdict.total.rate_limited < 40, "{} refusals", verdict.total.rate_limited);
     assert_eq!((verdict.total.early_retries, verdict.total.storms), (0, 0));
 }
 
