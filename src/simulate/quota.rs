@@ -38,6 +38,12 @@ impl Bucket {
         self.at = self.at.max(now);
     }
 
+    /// Takes up to `cost` out, as far as there is something: never into debt.
+    fn take_what_there_is(&mut self, cost: f64, now: Duration) {
+        let level = self.level(now);
+        self.take(cost.min(level.max(0.0)), now);
+    }
+
     /// How long until `cost` could be taken: zero for now, `None` when it is more than the bucket can ever hold.
     #[must_use]
     pub fn wait_for(&self, cost: f64, now: Duration) -> Option<Duration> {
@@ -85,6 +91,8 @@ pub struct Limits {
     pub requests_per_day: Option<u64>,
     /// How fast the number of requests may grow.
     pub growth: Option<Growth>,
+    /// A call that is refused takes one request all the same, as far as there is one: who keeps knocking is not let in.
+    pub refused_count: bool,
 }
 
 impl Limits {
@@ -294,9 +302,17 @@ impl Quota {
         }
     }
 
-    /// Admits a call and takes its cost, or takes nothing and says what is short: the shortage that lasts longest.
+    /// Admits a call and takes its cost, or says what is short: the shortage that lasts longest. A call that is not
+    /// admitted takes nothing, unless refusals count.
     pub fn admit(&mut self, cost: Cost, now: Duration) -> Result<(), Shortage> {
         if let Some(shortage) = self.shortage(cost, now) {
+            if self.limits.refused_count
+                && let Some(bucket) = &mut self.requests
+            {
+                bucket.take_what_there_is(1.0, now);
+                // The wait is that of the bucket as it is now.
+                return Err(self.shortage(cost, now).unwrap_or(shortage));
+            }
             return Err(shortage);
         }
         if let Some(bucket) = &mut self.requests {
@@ -487,6 +503,21 @@ mod tests {
     }
 
     #[test]
+    fn where_refusals_count_who_keeps_knocking_is_not_let_in_and_who_waits_is() {
+        let limits = Limits { requests_per_minute: Some(60), burst_requests: Some(1), ..Limits::default() };
+        let mut patient = quota(&Limits { refused_count: true, ..limits.clone() });
+        let (mut hasty, mut lenient) = (patient.clone(), quota(&limits));
+        // Every half second, for ten seconds.
+        let knocking =
+            |quota: &mut Quota| (0..20).filter(|n| quota.admit(Cost::default(), ms(n * 500)).is_ok()).count();
+        assert_eq!((knocking(&mut hasty), knocking(&mut lenient)), (1, 10));
+        assert_eq!(patient.admit(Cost::default(), ms(0)), Ok(()));
+        let shortage = patient.admit(Cost::default(), ms(500)).unwrap_err();
+        assert_eq!(shortage.wait, Some(ms(1_000)), "half a request had flowed back, and is gone");
+        assert_eq!(patient.admit(Cost::default(), ms(1_500)), Ok(()));
+    }
+
+    #[test]
     fn the_burst_of_tokens_holds_for_every_kind_of_token() {
         let limits = Limits {
             input_tokens_per_minute: Some(6_000),
@@ -524,11 +555,11 @@ mod tests {
         #[test]
         fn a_call_that_waits_as_told_is_admitted(
             per_minute in 1u32..100_000, burst in 1u32..1_000, tokens_per_minute in 1000u64..1_000_000,
-            calls in prop::collection::vec((0u64..3_000, 1u64..1_000), 1..200),
+            refused_count in any::<bool>(), calls in prop::collection::vec((0u64..3_000, 1u64..1_000), 1..200),
         ) {
             let limits = Limits {
                 requests_per_minute: Some(per_minute), burst_requests: Some(burst),
-                tokens_per_minute: Some(tokens_per_minute), ..Limits::default()
+                tokens_per_minute: Some(tokens_per_minute), refused_count, ..Limits::default()
             };
             let mut quota = quota(&limits);
             let mut now = Duration::ZERO;
