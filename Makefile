@@ -5,7 +5,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pooler lint bench sqlx sqlx-check postgres servers build clean
+.PHONY: help demo test test-pooler lint bench bench-quota sqlx sqlx-check postgres servers build clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,8 +30,11 @@ lint: ## formatting, lints, licences, the systemd unit
 	fi
 	systemd/check
 
-bench: postgres ## the measurements of docs, with the release build
-	$(CARGO) bench --locked
+bench: postgres ## how fast the queue is, with the release build
+	$(CARGO) bench --locked --bench throughput
+
+bench-quota: postgres ## how well providers' limits are kept and used, with the release build (ten minutes)
+	$(CARGO) bench --locked --bench quota
 
 sqlx: ## refresh .sqlx after a change to a statement or a migration
 	scripts/sqlx

@@ -12,16 +12,16 @@ use sluice::store::settle::{AttemptRow, EndingRow, Labels, Settlement};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+mod support;
+
+use support::{Running, open_to_all, setting};
+
 const BATCH: usize = 500;
 const CONNECTIONS: usize = 2;
-
-fn setting(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
 
 fn main() -> anyhow::Result<()> {
     // `cargo test --benches` runs this too; there is nothing to check then.
@@ -76,12 +76,6 @@ async fn bench() -> anyhow::Result<()> {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
-}
-
-/// The server runs as another user when we are root: it has to be able to get to its directory.
-fn open_to_all(path: &std::path::Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
 }
 
 fn body() -> String {
@@ -313,16 +307,6 @@ async fn end_to_end(pool: &PgPool, url: &str, scratch: &std::path::Path, jobs: u
     .await?;
     let _ = began;
     Ok((rate(jobs, Duration::from_secs_f64(seconds)), peak))
-}
-
-/// A process that does not outlive the benchmark.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 fn resident_mb(pid: u32) -> f64 {

@@ -8,6 +8,7 @@ mod end_to_end;
 mod enqueue;
 mod enqueue_command;
 mod keys;
+mod limits;
 mod pooler;
 mod queue;
 mod reports;

@@ -11,6 +11,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+mod quotas;
+
 const DIALECTS: [(&str, Dialect); 3] =
     [("openai", Dialect::Openai), ("anthropic", Dialect::Anthropic), ("gemini", Dialect::Gemini)];
 
@@ -263,7 +265,7 @@ fn each_key_may_have_money_and_limits_of_its_own() {
         let poor = Key { credit: Some(2_000), disguise: Some(Disguise::PaymentRequired), ..Key::from("poor") };
         let tight = Limits { requests_per_minute: Some(1), ..Limits::default() };
         provider.keys = vec![poor, Key { quota: Some(tight), ..Key::from("slow") }, "rich".into()];
-        provider.models.insert("m".to_owned(), Model { price: Some(price) });
+        provider.models.insert("m".to_owned(), Model { price: Some(price), ..Model::default() });
         provider.output = Output::Text("one".to_owned());
     });
     let ask = |key: &str| {
@@ -602,7 +604,7 @@ fn the_ledger_holds_what_each_call_cost() {
     let mut scenario = scenario();
     let provider = scenario.providers.get_mut("openai").unwrap();
     let price = Some(Price { input: 150_000_000, output: 600_000_000 });
-    provider.models.insert("m".to_owned(), Model { price });
+    provider.models.insert("m".to_owned(), Model { price, ..Model::default() });
     provider.output = Output::Text("forty characters make ten tokens. Really".to_owned());
     let simulator = start(scenario);
     let reply = ok(&simulator, "openai", "twelve chars");

@@ -210,6 +210,12 @@ pub(crate) fn fail(problem: &Problem, told: &Told, model: &str, id: &str) -> Fai
             "rate_limit_error",
             "This request would exceed your organization's rate limit of 1000 requests per minute.",
         ),
+        Problem::Limited(Some(shortage)) if shortage.dimension == Dimension::Growth => error(
+            429,
+            "rate_limit_error",
+            "This request would exceed your organization's maximum usage increase rate (acceleration limit). Please \
+             scale up your usage more gradually.",
+        ),
         Problem::Limited(Some(shortage)) => {
             let limit = shortage.limit;
             let what = match shortage.dimension {
@@ -219,6 +225,7 @@ pub(crate) fn fail(problem: &Problem, told: &Told, model: &str, id: &str) -> Fai
                 Dimension::OutputTokens => format!("rate limit of {limit} output tokens per minute"),
                 Dimension::RequestsPerDay => format!("rate limit of {limit} requests per day"),
                 Dimension::Concurrency => format!("limit of {limit} concurrent connections"),
+                Dimension::Growth => format!("growth to {limit} requests"),
             };
             error(429, "rate_limit_error", &format!("This request would exceed your organization's {what} ({model})."))
         }

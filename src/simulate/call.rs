@@ -151,7 +151,8 @@ pub(crate) async fn answer_call(
     let mut pause = fault.delay.unwrap_or_default();
     if let Some(composition) = &composition {
         ticket.entry.output_tokens = composition.output_tokens;
-        pause += ticket.spec().latency.draw(mix(ticket.entry.draw, 0x1a7e), composition.output_tokens);
+        let draw = mix(ticket.entry.draw, 0x1a7e);
+        pause += ticket.spec().latency.draw(draw, composition.output_tokens, ticket.entry.in_flight);
     }
     if !pause.is_zero() {
         tokio::time::sleep(pause).await;
@@ -296,11 +297,11 @@ impl Reply {
 
 fn respond(ticket: Ticket, fault: &Fault, composition: Option<Composition>) -> Response<ReplyBody> {
     let wall = SystemTime::now();
-    let dialect = ticket.spec().dialect;
+    let Provider { dialect, publishes, .. } = *ticket.spec();
     let id = dialect.request_id(ticket.core.run, ticket.entry.seq);
     let reply = match composition {
         Some(composition) => reply_of_answer(&ticket.entry, dialect, &id, fault, &composition, wall),
-        None => reply_of_problem(&ticket.entry, dialect, &id, wall),
+        None => reply_of_problem(&ticket.entry, ticket.spec(), &id, wall),
     };
     let Reply { status, content_type, body, told, charge, reported } = reply;
     let mut headers = HeaderMap::with_capacity(12);
@@ -308,7 +309,9 @@ fn respond(ticket: Ticket, fault: &Fault, composition: Option<Composition>) -> R
     if let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(id)) {
         headers.insert(dialect.id_header(), id);
     }
-    if let Some(levels) = &ticket.entry.levels {
+    if let Some(levels) = &ticket.entry.levels
+        && publishes
+    {
         dialect.limit_headers(levels, wall, &mut headers);
     }
     for (name, value) in told.headers {
@@ -384,11 +387,12 @@ fn reply_of_answer(
     Reply { reported: usage.map(|usage| (usage.input, usage.output)), ..Reply::bytes(200, body, Charge::Charged) }
 }
 
-fn reply_of_problem(entry: &Entry, dialect: Dialect, id: &str, wall: SystemTime) -> Reply {
+fn reply_of_problem(entry: &Entry, spec: &Provider, id: &str, wall: SystemTime) -> Reply {
+    let dialect = spec.dialect;
     let (problem, told) = match &entry.decision {
         Decision::Reject(problem) => (problem.clone(), Told::default()),
         Decision::Refuse(shortage) => {
-            let told = shortage.wait.map(|wait| dialect.tell(wait, None, wall));
+            let told = shortage.wait.filter(|_| spec.publishes).map(|wait| dialect.tell(wait, spec.wait_format, wall));
             (Problem::Limited(Some(*shortage)), told.unwrap_or_default())
         }
         Decision::Do(fault) if fault.kind == FaultKind::Html502 => return Reply::page(502, HTML_502),

@@ -233,7 +233,7 @@ pub(crate) fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
         }
         Problem::Limited(Some(shortage)) => {
             let (metric, id) = match shortage.dimension {
-                Dimension::Requests | Dimension::Concurrency => {
+                Dimension::Requests | Dimension::Concurrency | Dimension::Growth => {
                     ("generate_content_paid_tier_requests", "GenerateRequestsPerMinutePerProjectPerModel")
                 }
                 Dimension::RequestsPerDay => {

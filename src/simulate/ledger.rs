@@ -51,6 +51,8 @@ pub(crate) struct Entry {
     pub input_tokens: u64,
     pub output_tokens: u64,
     pub early: bool,
+    /// Calls of the provider that were under way when it arrived, itself included.
+    pub in_flight: u64,
     /// For draws that belong to this call: seed, request, occurrence.
     pub draw: u64,
     pub arrived: Duration,
@@ -270,9 +272,12 @@ impl Ledger {
         let (model, price) = account.model(asked_model);
         let model_hash = model.bytes().fold(knock.provider as u64 + 1, |hash, byte| mix(hash, u64::from(byte)));
         let key = knock.key.and_then(|key| spec.keys.get(key));
-        let own_quota = key.and_then(|key| key.quota.as_ref());
+        let of_key = key.and_then(|key| key.quota.as_ref());
+        let of_model = spec.models.get(asked_model).and_then(|model| model.quota.as_ref());
+        let own_quota = of_key.or(of_model);
         let scope_key = match spec.quota_per {
-            _ if own_quota.is_some() => knock.key_hash,
+            _ if of_key.is_some() => knock.key_hash,
+            _ if of_model.is_some() => model_hash,
             QuotaScope::Provider => 0,
             QuotaScope::Model => model_hash,
             QuotaScope::Key => knock.key_hash,
@@ -369,6 +374,7 @@ impl Ledger {
             input_tokens,
             output_tokens: 0,
             early: early || same,
+            in_flight: account.in_flight,
             draw,
             arrived: now,
         }

@@ -32,7 +32,7 @@ pub use fault::{Disguise, Fault, FaultKind, FaultRule};
 pub use key::Key;
 pub use ledger::{CallRecord, RequestRecord};
 pub use prompt::{count_tokens, request_hash};
-pub use quota::Limits;
+pub use quota::{Growth, Limits};
 pub use scenario::{Latency, Model, Output, Price, Provider, QuotaScope, Scenario, ScenarioError};
 pub use simulator::Simulator;
 pub use verdict::{Figures, ProviderVerdict, Tolerances, Verdict};

@@ -204,6 +204,11 @@ pub(crate) fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
             };
             error(status, "insufficient_quota", Some(code), None, message.to_owned())
         }
+        // As it has been since it is no 503 any more.
+        Problem::Limited(Some(shortage)) if shortage.dimension == Dimension::Growth => {
+            let message = "Rate of requests has increased too quickly. Please slow down and ramp up gradually.";
+            error(429, "rate_limit_error", Some("slow_down"), None, message.to_owned())
+        }
         Problem::Limited(shortage) => {
             let (kind, message) = limited(shortage.as_ref(), model);
             error(429, kind, Some("rate_limit_exceeded"), None, message)
@@ -223,6 +228,7 @@ fn limited(shortage: Option<&Shortage>, model: &str) -> (&'static str, String) {
         Dimension::Tokens | Dimension::InputTokens | Dimension::OutputTokens => ("tokens", "tokens per min (TPM)"),
         Dimension::RequestsPerDay => ("requests", "requests per day (RPD)"),
         Dimension::Concurrency => ("requests", "concurrent requests"),
+        Dimension::Growth => ("requests", "growth of requests"),
     };
     let Shortage { limit, used, requested, .. } = shortage;
     if shortage.is_too_large() {

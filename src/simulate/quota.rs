@@ -2,6 +2,7 @@
 //!
 //! Nothing here reads a clock. `now` is the time since the simulator started.
 
+use super::scenario::span;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -35,6 +36,12 @@ impl Bucket {
     pub fn take(&mut self, cost: f64, now: Duration) {
         self.level = self.level(now) - cost;
         self.at = self.at.max(now);
+    }
+
+    /// Takes up to `cost` out, as far as there is something: never into debt.
+    fn take_what_there_is(&mut self, cost: f64, now: Duration) {
+        let level = self.level(now);
+        self.take(cost.min(level.max(0.0)), now);
     }
 
     /// How long until `cost` could be taken: zero for now, `None` when it is more than the bucket can ever hold.
@@ -72,7 +79,7 @@ pub struct Limits {
     pub burst_requests: Option<u32>,
     /// Tokens that refill per minute; what a request costs is the dialect's rule.
     pub tokens_per_minute: Option<u64>,
-    /// Tokens that a full bucket holds; the limit per minute when absent.
+    /// Tokens that a full bucket of any kind of token holds; its limit per minute when absent.
     pub burst_tokens: Option<u64>,
     /// Anthropic's separate limit of input tokens per minute.
     pub input_tokens_per_minute: Option<u64>,
@@ -82,6 +89,95 @@ pub struct Limits {
     pub concurrency: Option<u32>,
     /// Requests per day; the first day begins when the simulator starts.
     pub requests_per_day: Option<u64>,
+    /// How fast the number of requests may grow.
+    pub growth: Option<Growth>,
+    /// A call that is refused takes one request all the same, as far as there is one: who keeps knocking is not let in.
+    pub refused_count: bool,
+}
+
+impl Limits {
+    /// The first limit that makes no sense, and what was expected.
+    pub(super) fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        let limits = [
+            ("requests_per_minute", self.requests_per_minute.map(u64::from)),
+            ("burst_requests", self.burst_requests.map(u64::from)),
+            ("tokens_per_minute", self.tokens_per_minute),
+            ("burst_tokens", self.burst_tokens),
+            ("input_tokens_per_minute", self.input_tokens_per_minute),
+            ("output_tokens_per_minute", self.output_tokens_per_minute),
+            ("growth.calls", self.growth.map(|growth| u64::from(growth.calls))),
+        ];
+        for (limit, value) in limits {
+            if value == Some(0) {
+                return Err((limit, "expected at least 1; leave it out for no limit"));
+            }
+        }
+        if self.burst_requests.is_some() && self.requests_per_minute.is_none() {
+            return Err(("burst_requests", "has no effect without requests_per_minute"));
+        }
+        let tokens = [self.tokens_per_minute, self.input_tokens_per_minute, self.output_tokens_per_minute];
+        if self.burst_tokens.is_some() && tokens.iter().all(Option::is_none) {
+            return Err(("burst_tokens", "has no effect without a limit of tokens per minute"));
+        }
+        match self.growth {
+            Some(growth) if growth.factor.is_nan() || growth.factor < 1.0 => {
+                Err(("growth.factor", "expected at least 1: with less the calls would dwindle away"))
+            }
+            Some(growth) if growth.window.is_zero() => Err(("growth.window", "expected a duration such as \"1s\"")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An acceleration limit: in each window at most `factor` times the calls that were admitted in the one before, and
+/// always `calls`. The windows follow each other from the start of the simulator.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Growth {
+    /// So many calls are admitted in any window.
+    pub calls: u32,
+    /// How many times the window before may be reached; at least 1.
+    pub factor: f64,
+    /// How long a window is; more than nothing.
+    #[serde(deserialize_with = "span")]
+    pub window: Duration,
+}
+
+impl Growth {
+    /// The number of the window in which `now` lies.
+    fn window_of(&self, now: Duration) -> u64 {
+        u64::try_from(now.as_nanos() / self.window.as_nanos().max(1)).unwrap_or(u64::MAX)
+    }
+
+    /// How many calls a window admits after one that admitted `before`.
+    fn allowed(&self, before: u64) -> u64 {
+        u64::from(self.calls).max(whole(number(before) * self.factor))
+    }
+
+    /// How long until the next window begins.
+    fn until_next(&self, now: Duration) -> Duration {
+        let into = now.as_nanos() % self.window.as_nanos().max(1);
+        self.window.saturating_sub(Duration::from_nanos(u64::try_from(into).unwrap_or(u64::MAX)))
+    }
+}
+
+/// The calls that were admitted in a window, and in the one before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Grown {
+    window: u64,
+    admitted: u64,
+    before: u64,
+}
+
+impl Grown {
+    /// The same as seen from `window`: what lies further back than one window counts no more.
+    fn seen_from(self, window: u64) -> Self {
+        match window.saturating_sub(self.window) {
+            0 => self,
+            1 => Self { window, admitted: 0, before: self.admitted },
+            _ => Self { window, admitted: 0, before: 0 },
+        }
+    }
 }
 
 /// A limit of a [`Quota`].
@@ -100,6 +196,8 @@ pub enum Dimension {
     RequestsPerDay,
     /// Calls at the same time.
     Concurrency,
+    /// Calls more than before.
+    Growth,
 }
 
 /// What a call takes when it is admitted.
@@ -171,6 +269,7 @@ pub struct Quota {
     day: u64,
     used_today: u64,
     in_flight: u32,
+    grown: Grown,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
@@ -193,18 +292,27 @@ impl Quota {
         Self {
             requests: bucket(limits.requests_per_minute.map(u64::from), limits.burst_requests.map(u64::from)),
             tokens: bucket(limits.tokens_per_minute, limits.burst_tokens),
-            input_tokens: bucket(limits.input_tokens_per_minute, None),
-            output_tokens: bucket(limits.output_tokens_per_minute, None),
+            input_tokens: bucket(limits.input_tokens_per_minute, limits.burst_tokens),
+            output_tokens: bucket(limits.output_tokens_per_minute, limits.burst_tokens),
             limits: limits.clone(),
             day: 0,
             used_today: 0,
             in_flight: 0,
+            grown: Grown::default(),
         }
     }
 
-    /// Admits a call and takes its cost, or takes nothing and says what is short: the shortage that lasts longest.
+    /// Admits a call and takes its cost, or says what is short: the shortage that lasts longest. A call that is not
+    /// admitted takes nothing, unless refusals count.
     pub fn admit(&mut self, cost: Cost, now: Duration) -> Result<(), Shortage> {
         if let Some(shortage) = self.shortage(cost, now) {
+            if self.limits.refused_count
+                && let Some(bucket) = &mut self.requests
+            {
+                bucket.take_what_there_is(1.0, now);
+                // The wait is that of the bucket as it is now.
+                return Err(self.shortage(cost, now).unwrap_or(shortage));
+            }
             return Err(shortage);
         }
         if let Some(bucket) = &mut self.requests {
@@ -218,6 +326,7 @@ impl Quota {
         }
         self.used_today += 1;
         self.in_flight += 1;
+        self.grown.admitted += 1;
         Ok(())
     }
 
@@ -261,6 +370,14 @@ impl Quota {
         }
         if longest.is_some() {
             return longest;
+        }
+        if let Some(growth) = self.limits.growth {
+            self.grown = self.grown.seen_from(growth.window_of(now));
+            let (limit, used) = (growth.allowed(self.grown.before), self.grown.admitted);
+            if used >= limit {
+                let wait = Some(growth.until_next(now));
+                return Some(Shortage { dimension: Dimension::Growth, limit, used, requested: 1, wait });
+            }
         }
         let limit = self.limits.concurrency?;
         (self.in_flight >= limit).then_some(Shortage {
@@ -371,6 +488,53 @@ mod tests {
     }
 
     #[test]
+    fn the_number_of_calls_may_grow_by_its_factor_and_no_faster() {
+        let growth = Growth { calls: 10, factor: 1.5, window: ms(1_000) };
+        let mut quota = quota(&Limits { growth: Some(growth), ..Limits::default() });
+        // How many of a hundred calls in the middle of a second are admitted.
+        let mut admitted = |second: u64| {
+            let at = ms(second * 1_000 + 500);
+            (0..100).filter(|_| quota.admit(Cost::default(), at).is_ok()).count()
+        };
+        assert_eq!([0, 1, 2, 3].map(&mut admitted), [10, 15, 22, 33]);
+        assert_eq!(admitted(5), 10, "after a second without calls it begins anew");
+        let shortage = quota.admit(Cost::default(), ms(5_600)).unwrap_err();
+        assert_eq!((shortage.dimension, shortage.wait), (Dimension::Growth, Some(ms(400))));
+    }
+
+    #[test]
+    fn where_refusals_count_who_keeps_knocking_is_not_let_in_and_who_waits_is() {
+        let limits = Limits { requests_per_minute: Some(60), burst_requests: Some(1), ..Limits::default() };
+        let mut patient = quota(&Limits { refused_count: true, ..limits.clone() });
+        let (mut hasty, mut lenient) = (patient.clone(), quota(&limits));
+        // Every half second, for ten seconds.
+        let knocking =
+            |quota: &mut Quota| (0..20).filter(|n| quota.admit(Cost::default(), ms(n * 500)).is_ok()).count();
+        assert_eq!((knocking(&mut hasty), knocking(&mut lenient)), (1, 10));
+        assert_eq!(patient.admit(Cost::default(), ms(0)), Ok(()));
+        let shortage = patient.admit(Cost::default(), ms(500)).unwrap_err();
+        assert_eq!(shortage.wait, Some(ms(1_000)), "half a request had flowed back, and is gone");
+        assert_eq!(patient.admit(Cost::default(), ms(1_500)), Ok(()));
+    }
+
+    #[test]
+    fn the_burst_of_tokens_holds_for_every_kind_of_token() {
+        let limits = Limits {
+            input_tokens_per_minute: Some(6_000),
+            output_tokens_per_minute: Some(600),
+            burst_tokens: Some(100),
+            ..Limits::default()
+        };
+        let mut quota = quota(&limits);
+        assert_eq!(quota.admit(Cost { tokens: 100, input_tokens: 100 }, ms(0)), Ok(()));
+        let shortage = quota.admit(Cost { tokens: 50, input_tokens: 50 }, ms(0)).unwrap_err();
+        assert_eq!((shortage.dimension, shortage.wait), (Dimension::InputTokens, Some(ms(500))));
+        quota.release(110, 0, ms(0));
+        let shortage = quota.admit(Cost { tokens: 50, input_tokens: 50 }, ms(500)).unwrap_err();
+        assert_eq!((shortage.dimension, shortage.wait), (Dimension::OutputTokens, Some(ms(600))));
+    }
+
+    #[test]
     fn a_daily_limit_opens_at_the_end_of_the_day() {
         let mut quota = quota(&Limits { requests_per_day: Some(2), ..Limits::default() });
         assert!(quota.admit(Cost::default(), ms(0)).is_ok() && quota.admit(Cost::default(), ms(0)).is_ok());
@@ -391,11 +555,11 @@ mod tests {
         #[test]
         fn a_call_that_waits_as_told_is_admitted(
             per_minute in 1u32..100_000, burst in 1u32..1_000, tokens_per_minute in 1000u64..1_000_000,
-            calls in prop::collection::vec((0u64..3_000, 1u64..1_000), 1..200),
+            refused_count in any::<bool>(), calls in prop::collection::vec((0u64..3_000, 1u64..1_000), 1..200),
         ) {
             let limits = Limits {
                 requests_per_minute: Some(per_minute), burst_requests: Some(burst),
-                tokens_per_minute: Some(tokens_per_minute), ..Limits::default()
+                tokens_per_minute: Some(tokens_per_minute), refused_count, ..Limits::default()
             };
             let mut quota = quota(&limits);
             let mut now = Duration::ZERO;

@@ -82,6 +82,12 @@ pub struct Provider {
     /// What a bucket of limits belongs to.
     #[serde(default)]
     pub quota_per: QuotaScope,
+    /// Whether it says anything of its limits: in headers, and how long to wait when it refuses a call.
+    #[serde(default = "yes")]
+    pub publishes: bool,
+    /// How a refusal by the quota tells the wait; the dialect's own way when absent.
+    #[serde(default, deserialize_with = "wait_format")]
+    pub wait_format: Option<WaitFormat>,
     /// How long answers take.
     #[serde(default)]
     pub latency: Latency,
@@ -103,6 +109,8 @@ impl Provider {
             models: BTreeMap::new(),
             quota: Limits::default(),
             quota_per: QuotaScope::default(),
+            publishes: true,
+            wait_format: None,
             latency: Latency::default(),
             output: Output::default(),
             faults: Vec::new(),
@@ -116,6 +124,8 @@ impl Provider {
 pub struct Model {
     /// Its price; what calls cost is unknown without.
     pub price: Option<Price>,
+    /// Limits of its own, in place of the provider's and in a bucket of its own.
+    pub quota: Option<Limits>,
 }
 
 /// Prices in nano-dollars per million tokens; in TOML decimal dollars per million tokens.
@@ -161,21 +171,24 @@ pub struct Latency {
     pub first: Spread,
     /// For each token of output, in seconds.
     pub per_output_token: f64,
+    /// So many calls at once are answered at full speed; with more, each takes longer in proportion. Absent: any number.
+    pub full_speed: Option<u32>,
 }
 
 impl Default for Latency {
     fn default() -> Self {
-        Self { first: Spread::Fixed(0.0), per_output_token: 0.0 }
+        Self { first: Spread::Fixed(0.0), per_output_token: 0.0, full_speed: None }
     }
 }
 
 impl Latency {
-    /// The latency that belongs to this draw.
+    /// The latency that belongs to this draw for a call that, itself included, is one of `in_flight`.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "token counts are small")]
-    pub fn draw(&self, hash: u64, output_tokens: u64) -> Duration {
+    #[expect(clippy::cast_precision_loss, reason = "numbers of tokens and calls are small")]
+    pub fn draw(&self, hash: u64, output_tokens: u64, in_flight: u64) -> Duration {
         let seconds = self.first.draw(hash) + self.per_output_token * output_tokens as f64;
-        Duration::try_from_secs_f64(seconds).unwrap_or_default()
+        let load = self.full_speed.map_or(1.0, |calls| in_flight as f64 / f64::from(calls.max(1)));
+        Duration::try_from_secs_f64(seconds * load.max(1.0)).unwrap_or_default()
     }
 }
 
@@ -238,26 +251,20 @@ impl Scenario {
                 if own.credit.is_some() && provider.models.values().all(|model| model.price.is_none()) {
                     return wrong(key(&format!(".keys[{index}].credit")), "has no effect without a model with a price");
                 }
-            }
-            let quota = &provider.quota;
-            let limits = [
-                ("requests_per_minute", quota.requests_per_minute.map(u64::from)),
-                ("burst_requests", quota.burst_requests.map(u64::from)),
-                ("tokens_per_minute", quota.tokens_per_minute),
-                ("burst_tokens", quota.burst_tokens),
-                ("input_tokens_per_minute", quota.input_tokens_per_minute),
-                ("output_tokens_per_minute", quota.output_tokens_per_minute),
-            ];
-            for (limit, value) in limits {
-                if value == Some(0) {
-                    return wrong(key(&format!(".quota.{limit}")), "expected at least 1; leave it out for no limit");
+                if let Some(Err((limit, problem))) = own.quota.as_ref().map(Limits::check) {
+                    return wrong(key(&format!(".keys[{index}].quota.{limit}")), problem);
                 }
             }
-            if quota.burst_requests.is_some() && quota.requests_per_minute.is_none() {
-                return wrong(key(".quota.burst_requests"), "has no effect without requests_per_minute");
+            if let Err((limit, problem)) = provider.quota.check() {
+                return wrong(key(&format!(".quota.{limit}")), problem);
             }
-            if quota.burst_tokens.is_some() && quota.tokens_per_minute.is_none() {
-                return wrong(key(".quota.burst_tokens"), "has no effect without tokens_per_minute");
+            for (model, spec) in &provider.models {
+                if let Some(Err((limit, problem))) = spec.quota.as_ref().map(Limits::check) {
+                    return wrong(key(&format!(".models.{model}.quota.{limit}")), problem);
+                }
+            }
+            if provider.latency.full_speed == Some(0) {
+                return wrong(key(".latency.full_speed"), "expected at least 1; leave it out for any number");
             }
             for (index, rule) in provider.faults.iter().enumerate() {
                 let key = |rest: &str| key(&format!(".faults[{index}].{rest}"));
@@ -274,6 +281,20 @@ impl Scenario {
         }
         Ok(())
     }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The format with the given name, or an error that lists all of them.
+fn named_format<E: de::Error>(name: &str) -> Result<WaitFormat, E> {
+    let known = || WaitFormat::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    WaitFormat::parse(name).ok_or_else(|| E::custom(format!("unknown format `{name}`: expected one of {}", known())))
+}
+
+fn wait_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<WaitFormat>, D::Error> {
+    named_format(&String::deserialize(deserializer)?).map(Some)
 }
 
 /// Seconds as a number (`5`, `0.5`) or a duration with a unit (`"90s"`, `"200ms"`).
@@ -347,6 +368,7 @@ struct RawLatency {
     median: Option<Span>,
     p99: Option<Span>,
     per_output_token: Option<Span>,
+    full_speed: Option<u32>,
 }
 
 /// One of: fixed, uniform, median with p99; `None` when none is given.
@@ -378,6 +400,7 @@ impl TryFrom<RawLatency> for Latency {
         Ok(Self {
             first: first.unwrap_or(Spread::Fixed(0.0)),
             per_output_token: raw.per_output_token.map_or(0.0, seconds),
+            full_speed: raw.full_speed,
         })
     }
 }
@@ -430,11 +453,7 @@ impl<'de> Deserialize<'de> for FaultRule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = RawFaultRule::deserialize(deserializer)?;
         let named = Fault::named(&raw.kind).map_err(de::Error::custom)?;
-        let format = raw.format.map(|name| {
-            let known = || WaitFormat::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-            WaitFormat::parse(&name)
-                .ok_or_else(|| de::Error::custom(format!("unknown format `{name}`: expected one of {}", known())))
-        });
+        let format = raw.format.map(|name| named_format(&name));
         let disguise = raw.disguise.map(|status| {
             let unknown = || de::Error::custom(format!("unknown disguise {status}: expected 400, 402 or 429"));
             Disguise::parse(&status.to_string()).ok_or_else(unknown)
@@ -488,6 +507,9 @@ mod tests {
             dialect = "openai"
             latency = { median = "400ms", p99 = "3s", per_output_token = 0.005 }
             output = { uniform = [20, 200] }
+            publishes = false
+            wait_format = "http-date"
+            quota.growth = { calls = 20, factor = 1.5, window = "1s" }
             faults = [
                 { kind = "overloaded", from = 5, until = "15s" },
                 { kind = "rate_limit", rate = 0.02, wait = "2s", format = "http_date" },
@@ -502,6 +524,8 @@ mod tests {
         assert_eq!(provider.latency.first, Spread::Lognormal { median: 0.4, p99: 3.0 });
         assert_eq!(provider.output, Output::Tokens(Spread::Uniform(20.0, 200.0)));
         assert_eq!(provider.models["m"].price, Some(Price { input: 150_000_000, output: 600_000_000 }));
+        assert_eq!((provider.publishes, provider.wait_format), (false, Some(WaitFormat::HttpDate)));
+        assert_eq!(provider.quota.growth.map(|growth| growth.window), Some(Duration::from_secs(1)));
         let [outage, limited, gateway] = &provider.faults[..] else { panic!("three rules") };
         assert_eq!((outage.from, outage.until), (Duration::from_secs(5), Duration::from_secs(15)));
         assert_eq!((limited.fault.kind, limited.fault.format), (FaultKind::RateLimit, Some(WaitFormat::HttpDate)));
@@ -531,11 +555,35 @@ mod tests {
             ("[providers.a]\ndialect = \"openai\"\nfaults = [{ kind = \"empty\", rate = 2.0 }]", "faults[0].rate"),
             ("[providers.a]\ndialect = \"openai\"\nfaults = [{ kind = \"empty\", from = 9, until = 3 }]", "until"),
             ("[providers.a]\ndialect = \"openai\"\nquota = { requests_per_minute = 0 }", "quota.requests_per_minute"),
+            (
+                "[providers.a]\ndialect = \"openai\"\nmodels.m.quota = { burst_tokens = 1 }",
+                "models.m.quota.burst_tokens",
+            ),
+            ("[providers.a]\ndialect = \"openai\"\nwait_format = \"pigeon\"", "unknown format `pigeon`"),
+            (
+                "[providers.a]\ndialect = \"openai\"\nquota.growth = { calls = 1, factor = 0.5, window = 1 }",
+                "quota.growth.factor",
+            ),
+            (
+                "[providers.a]\ndialect = \"openai\"\nquota.growth = { calls = 1, factor = 2, window = 0 }",
+                "quota.growth.window",
+            ),
+            ("[providers.a]\ndialect = \"openai\"\nlatency = { fixed = 1, full_speed = 0 }", "latency.full_speed"),
             ("[providers.a]\ndialect = \"openai\"\nlatency = { fixed = 1, median = 2 }", "expected one of"),
             ("[providers.a]\ndialect = \"openai\"\nlatency = { fixed = \"soon\" }", "a duration"),
             ("[providers.a]\ndialect = \"openai\"\nmodels.m.price = { input = \"x\", output = \"1\" }", "dollars per"),
         ] {
             assert!(error(toml).contains(expected), "{toml}: {}", error(toml));
+        }
+    }
+
+    #[test]
+    fn a_latency_grows_with_the_load_beyond_full_speed() {
+        let steady = Latency { first: Spread::Fixed(0.1), ..Latency::default() };
+        let loaded = Latency { full_speed: Some(4), ..steady };
+        for (in_flight, millis) in [(1, 100), (4, 100), (6, 150), (40, 1_000)] {
+            assert_eq!(loaded.draw(1, 0, in_flight), Duration::from_millis(millis));
+            assert_eq!(steady.draw(1, 0, in_flight), Duration::from_millis(100));
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the integration tests share.
 
+pub mod fleet;
 pub mod pooler;
 pub mod postgres;
 pub mod program;

@@ -383,9 +383,9 @@ proptest! {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
         runtime.block_on(async {
-            const BURST: f64 = 200.0;
+            const BURST: f64 = 1_000.0;
             const PER_SECOND: f64 = 100.0;
-            let bucket = bucket(&[(Unit::Tokens, 6_000, 200)], None);
+            let bucket = bucket(&[(Unit::Tokens, 6_000, 1_000)], None);
             let (mut level, mut at) = (BURST, Instant::now());
             let (mut late, mut calls) = (0.0, 0.0);
             for event in events {

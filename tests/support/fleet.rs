@@ -1,0 +1,166 @@
+//! Several worker processes over one database and one simulator, and what the simulator saw of them.
+
+use super::postgres::{TestDatabase, database};
+use super::program::{Program, text};
+use super::wait::until;
+use rustix::process::{Pid, Signal, kill_process};
+use sluice::simulate::{CallRecord, Scenario, Simulator, Verdict};
+use sluice::store::Store;
+use sqlx::PgPool;
+use tokio::process::Child;
+
+/// A database, a simulator, and the configuration that all processes have.
+pub struct Fleet {
+    pub pool: PgPool,
+    pub simulator: Simulator,
+    program: Program,
+    /// Dropped with the fleet; absent where the test brought a server of its own.
+    _database: Option<TestDatabase>,
+}
+
+impl Fleet {
+    /// A simulator that plays `scenario`, and a configuration in which `http://simulator` stands for its address.
+    pub async fn new(scenario: &str, config: &str) -> Self {
+        let database = database().await;
+        let fleet = Self::over(database.pool(), &database.url(), scenario, config);
+        Self { _database: Some(database), ..fleet }
+    }
+
+    /// The same over a database that is there already.
+    pub fn over(pool: PgPool, url: &str, scenario: &str, config: &str) -> Self {
+        // One process's 429 has to reach the others within a second: until then their calls are on their way.
+        let scenario = format!("record_calls = 1000000\nverdict.in_flight_grace = \"1s\"\n{scenario}");
+        let scenario = Scenario::from_toml(&scenario).unwrap();
+        let simulator = Simulator::start(scenario, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let config = config.replace("http://simulator", &format!("http://{}", simulator.addr()));
+        let program = Program::new(&format!("[http]\nlisten = \"off\"\n{config}"), url);
+        Self { pool, simulator, program, _database: None }
+    }
+
+    /// Starts one more process.
+    pub fn start(&self) -> Process {
+        let said = tempfile::NamedTempFile::new().unwrap();
+        let mut command = self.program.command(&["worker"]);
+        command.stdout(said.reopen().unwrap()).stderr(said.reopen().unwrap());
+        let child = command.spawn().unwrap();
+        Process { pid: i32::try_from(child.id().unwrap()).unwrap(), child, said }
+    }
+
+    /// Starts processes and waits until all of them are there: none of them has a head start.
+    pub async fn start_many(&self, count: i64) -> Vec<Process> {
+        let processes = (0..count).map(|_| self.start()).collect();
+        self.until_live(count).await;
+        processes
+    }
+
+    /// Waits until this many processes have registered, those that are gone left out.
+    pub async fn until_live(&self, count: i64) {
+        let live = "select count(*) from sluice.worker where state = 'live'";
+        until("all processes have registered", async || self.number(live).await >= count).await;
+    }
+
+    /// Enqueues jobs of a route, each with a prompt of its own.
+    pub async fn enqueue(&self, route: &str, jobs: i64) {
+        sqlx::query(
+            "insert into sluice.job (route, request)
+                  select $1, jsonb_build_object('prompt', $1 || ', question ' || n) from generate_series(1, $2) n",
+        )
+        .bind(route)
+        .bind(jobs)
+        .execute(&self.pool)
+        .await
+        .unwrap();
+    }
+
+    /// The one number that a query answers.
+    pub async fn number(&self, query: &'static str) -> i64 {
+        sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// How many jobs have ended well.
+    pub async fn answered(&self) -> i64 {
+        self.number("select count(*) from sluice.result where state = 'succeeded'").await
+    }
+
+    /// Waits until this many jobs have ended well.
+    pub async fn until_answered(&self, jobs: i64) {
+        until("the jobs are answered", async || self.answered().await >= jobs).await;
+    }
+
+    /// All jobs have ended well, and the books agree.
+    pub async fn books_are_in_order(&self, jobs: i64) {
+        let audit = Store::from_pool(self.pool.clone()).audit().await.unwrap();
+        assert_eq!(audit.faults(), Vec::<String>::new());
+        assert_eq!((audit.jobs, audit.succeeded), (jobs, jobs), "{audit:?}");
+    }
+
+    /// What the simulator counted.
+    pub fn verdict(&self) -> Verdict {
+        self.simulator.verdict()
+    }
+
+    /// Calls that the provider's quota has let through.
+    pub fn admitted(&self) -> u64 {
+        let total = self.verdict().total;
+        total.calls - total.refused_by_quota
+    }
+
+    /// Waits until the quota has let so many calls through, and returns the simulator's time.
+    pub async fn until_admitted(&self, calls: u64) -> f64 {
+        until("the calls are let through", async || self.admitted() >= calls).await;
+        self.verdict().seconds
+    }
+
+    /// Every call that has ended, in the order of arrival.
+    pub fn calls(&self) -> Vec<CallRecord> {
+        let mut calls = self.simulator.calls(usize::MAX);
+        calls.sort_by_key(|call| call.arrived_ms);
+        calls
+    }
+}
+
+/// A worker process; killed when it is dropped.
+pub struct Process {
+    child: Child,
+    pid: i32,
+    said: tempfile::NamedTempFile,
+}
+
+impl Process {
+    /// Its number, also when it is gone.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.pid).unwrap(), signal).unwrap();
+    }
+
+    /// Ends it as the kernel does when memory runs out.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub async fn stop(mut self) {
+        self.signal(Signal::TERM);
+        let status = self.child.wait().await.unwrap();
+        assert!(status.success(), "{status}\n{}", text(&std::fs::read(self.said.path()).unwrap()));
+    }
+}
+
+/// Stops processes, one after the other.
+pub async fn stop(processes: Vec<Process>) {
+    for process in processes {
+        process.stop().await;
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = text(&std::fs::read(self.said.path()).unwrap_or_default());
+            eprintln!("what the process {} said:\n{said}", self.pid);
+        }
+    }
+}
