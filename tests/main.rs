@@ -7,6 +7,7 @@ mod embedded;
 mod end_to_end;
 mod enqueue;
 mod enqueue_command;
+mod never_fits;
 mod queue;
 mod reports;
 mod results;

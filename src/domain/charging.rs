@@ -298,7 +298,7 @@ impl Charging {
 #[must_use]
 pub fn never_fits(failure: &Failure, charging: &Charging, sizes: &Sizes) -> Option<Oversize> {
     let named = failure.limit?;
-    let expected = charging.reserve(sizes).units(named.unit);
+    let expected = charging.reserve(&Sizes { expected_output: 0, ..*sizes }).units(named.unit);
     let needed = match failure.class {
         ErrorClass::NeverFits => Some(named.requested.unwrap_or(expected)),
         ErrorClass::RateLimit | ErrorClass::RateLimitDaily if named.unit != Unit::Requests => {
@@ -423,6 +423,9 @@ mod tests {
         assert_eq!(needed(&named(Unit::InputTokens, 1_000)), Some(1_200));
         assert_eq!(needed(&named(Unit::InputTokens, 1_300)), None);
         assert_eq!(needed(&named(Unit::Requests, 0)), None);
+        // An output that is only expected speaks against nobody.
+        assert_eq!(needed(&named(Unit::Tokens, 1_300)), None);
+        assert_eq!(needed(&named(Unit::OutputTokens, 10)), None);
         assert_eq!(needed(&refusal(ErrorClass::RateLimit, Unit::InputTokens, 1_000, Some(1_000))), None);
         assert_eq!(needed(&refusal(ErrorClass::Overloaded, Unit::InputTokens, 1, None)), None);
         // It asks to wait: believed while the estimate may be a quarter too high.
