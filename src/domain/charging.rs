@@ -283,7 +283,7 @@ impl Charging {
         Charge { input, output, total: self.total(input, counted) }
     }
 
-    const fn reserved_output(&self, sizes: &Sizes) -> u64 {
+    const fn reserved_output(self, sizes: &Sizes) -> u64 {
         match (self.output, sizes.cap) {
             (OutputShare::None, _) | (OutputShare::LargerCap, None) => 0,
             (OutputShare::LargerCap | OutputShare::Cap, Some(cap)) => cap,
@@ -291,7 +291,7 @@ impl Charging {
         }
     }
 
-    const fn total(&self, input: u64, output: u64) -> u64 {
+    const fn total(self, input: u64, output: u64) -> u64 {
         match self.output {
             OutputShare::None => input,
             OutputShare::LargerCap => {
