@@ -8,6 +8,7 @@ mod end_to_end;
 mod enqueue;
 mod enqueue_command;
 mod never_fits;
+mod patience;
 mod queue;
 mod reports;
 mod results;
