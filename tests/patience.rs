@@ -36,10 +36,11 @@ impl Stage {
         Self { pool: database.pool(), _database: database, simulator, program }
     }
 
+    /// Each enqueueing is a batch of its own.
     async fn enqueue(&self, route: &str, jobs: i32, deadline: Option<&str>) {
         sqlx::query(
-            "insert into sluice.job (route, deadline, request)
-             select $1, now() + $3::text::interval, jsonb_build_object('prompt', $1 || n) from generate_series(1, $2) n",
+            "insert into sluice.job (route, batch, deadline, request)
+             select $1, 'by ' || $3, now() + $3::text::interval, jsonb_build_object('prompt', $1 || n) from generate_series(1, $2) n",
         )
         .bind(route)
         .bind(jobs)
@@ -99,7 +100,33 @@ async fn a_job_with_time_and_patience_waits_for_the_cheap_rung_and_says_so() {
     })
     .await;
     assert_eq!((stage.calls("cheap"), stage.calls("dear")), (1, 0));
-    let pid = i32::try_from(worker.id().unwrap()).unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::TERM).unwrap();
+    terminate(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_deadline_is_near_is_claimed_although_its_route_waits() {
+    let stage = Stage::new("faults = [{ kind = \"rate_limit\", wait = 60 }]").await;
+    stage.enqueue("default", 1, None).await;
+    let worker = stage.program.command(&["worker"]).spawn().unwrap();
+    until("the cheap provider is shut", async || {
+        let parked = "select count(*) from sluice.parked";
+        sqlx::query_scalar::<_, i64>(parked).fetch_one(&stage.pool).await.unwrap() == 1
+    })
+    .await;
+    stage.enqueue("default", 1, Some("30 seconds")).await;
+    until("the one in a hurry has its answer", async || {
+        let answers = "select count(*) from sluice.result";
+        sqlx::query_scalar::<_, i64>(answers).fetch_one(&stage.pool).await.unwrap() == 1
+    })
+    .await;
+    assert_eq!((stage.calls("cheap"), stage.calls("dear")), (1, 1));
+    let story = stage.story().await;
+    assert!(story.contains(", and the deadline left patience only until "), "{story}");
+    terminate(worker).await;
+}
+
+async fn terminate(worker: tokio::process::Child) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(worker.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(ended(worker).await.status.success());
 }
