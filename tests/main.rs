@@ -9,6 +9,8 @@ mod enqueue;
 mod enqueue_command;
 mod keys;
 mod limits;
+mod never_fits;
+mod patience;
 mod pooler;
 mod queue;
 mod reports;

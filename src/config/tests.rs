@@ -587,3 +587,35 @@ fn the_default_file_loads_with_everything_uncommented() {
     assert_eq!(config.database.max_connections, defaults.database.max_connections);
     assert_eq!(config.database.pooler, defaults.database.pooler);
 }
+
+#[test]
+fn how_tokens_are_counted_follows_the_vendor_then_the_dialect_and_can_be_set() {
+    use crate::domain::Charging;
+    let rule = |section: &str| {
+        let config = given(&format!("{section}\nbase_url = \"http://127.0.0.1:8000/v1\"\n")).config();
+        config.providers.values().next().unwrap().charging
+    };
+    for (section, expected) in [
+        ("[providers.openai]", Charging::OPENAI),
+        ("[providers.anthropic]", Charging::ANTHROPIC),
+        ("[providers.gemini]", Charging::GEMINI),
+        ("[providers.groq]", Charging::GROQ),
+        ("[providers.mistral]", Charging::COMBINED),
+        ("[providers.mine]\nvendor = \"groq\"", Charging::GROQ),
+        ("[providers.mine]\ndialect = \"anthropic\"", Charging::ANTHROPIC),
+        ("[providers.mine]\ndialect = \"openai\"", Charging::OPENAI),
+        ("[providers.mine]\ndialect = \"openai\"\ncharging = \"combined\"", Charging::COMBINED),
+        ("[providers.openai]\ncharging = \"azure\"", Charging::AZURE),
+    ] {
+        assert_eq!(rule(section), expected, "{section}");
+    }
+    assert_eq!(
+        given("[providers.openai]\ncharging = \"combine\"").faults(),
+        [
+            "providers.openai.charging: \"combine\" is not a rule of charging; perhaps \"combined\" is meant; expected one \
+              of openai, azure, anthropic, gemini, groq, bedrock, combined"
+        ]
+    );
+    let config = route("[models.\"local/m\"]\noutput_burndown = 5\n").config();
+    assert_eq!(config.routes["default"].route.rungs[0].model.output_burndown, Some(5));
+}

@@ -34,8 +34,10 @@ impl Charge {
 /// What is known of a request's size before the call, in tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// Input, estimated.
+    /// Input, as expected.
     pub input: u64,
+    /// Input, as large as it turns out to be but for few requests: what has to be held back.
+    pub input_at_most: u64,
     /// The output cap that the request sets.
     pub cap: Option<u64>,
     /// Output as such requests usually come out.
@@ -51,11 +53,29 @@ impl Sizes {
         }
     }
 
+    /// Without what is only held back to be safe.
+    const fn expected(&self) -> Self {
+        Self { input_at_most: self.input, ..*self }
+    }
+
     /// The least that it may be: the estimate of the input is taken to be right within a quarter, a cap is exact, and an
     /// output that is only expected may be none.
     const fn least(&self) -> Self {
-        Self { input: self.input - self.input / 4, cap: self.cap, expected_output: 0 }
+        let input = self.input - self.input / 4;
+        Self { input, input_at_most: input, cap: self.cap, expected_output: 0 }
     }
+}
+
+/// What a request asks of a bucket before it is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// Taken in advance and corrected afterwards.
+    pub reserved: Charge,
+    /// What it will probably come to.
+    pub expected: Charge,
+    /// The least that it can turn out to be: a request of which even this is more than a bucket ever holds never fits
+    /// there. What is only guessed is left out, so that a wrong guess costs one refused call and not a job.
+    pub least: Charge,
 }
 
 /// How the output of a request counts against a limit of all tokens.
@@ -233,15 +253,15 @@ impl Charging {
     /// What is taken for a request before it is sent.
     #[must_use]
     pub const fn reserve(&self, sizes: &Sizes) -> Charge {
-        let total = self.total(sizes.input, self.reserved_output(sizes));
-        Charge { input: sizes.input, output: sizes.output(), total }
+        let input = if sizes.input_at_most > sizes.input { sizes.input_at_most } else { sizes.input };
+        Charge { input, output: sizes.output(), total: self.total(input, self.reserved_output(sizes)) }
     }
 
-    /// The least that a request can turn out to take: one for which even this is more than a bucket ever holds never fits
-    /// there. What is only guessed is left out, so that a wrong guess costs one refused call and not a job.
+    /// The same with what it is expected to be and what it is at least.
     #[must_use]
-    pub const fn least(&self, sizes: &Sizes) -> Charge {
-        self.reserve(&sizes.least())
+    pub const fn ask(&self, sizes: &Sizes) -> Ask {
+        let (expected, least) = (self.reserve(&sizes.expected()), self.reserve(&sizes.least()));
+        Ask { reserved: self.reserve(sizes), expected, least }
     }
 
     /// What a call has really taken, given what the provider reports of it; without a report, what was reserved, or
@@ -263,7 +283,7 @@ impl Charging {
         Charge { input, output, total: self.total(input, counted) }
     }
 
-    const fn reserved_output(&self, sizes: &Sizes) -> u64 {
+    const fn reserved_output(self, sizes: &Sizes) -> u64 {
         match (self.output, sizes.cap) {
             (OutputShare::None, _) | (OutputShare::LargerCap, None) => 0,
             (OutputShare::LargerCap | OutputShare::Cap, Some(cap)) => cap,
@@ -271,7 +291,7 @@ impl Charging {
         }
     }
 
-    const fn total(&self, input: u64, output: u64) -> u64 {
+    const fn total(self, input: u64, output: u64) -> u64 {
         match self.output {
             OutputShare::None => input,
             OutputShare::LargerCap => {
@@ -298,11 +318,11 @@ impl Charging {
 #[must_use]
 pub fn never_fits(failure: &Failure, charging: &Charging, sizes: &Sizes) -> Option<Oversize> {
     let named = failure.limit?;
-    let expected = charging.reserve(sizes).units(named.unit);
+    let expected = charging.reserve(&Sizes { expected_output: 0, ..sizes.expected() }).units(named.unit);
     let needed = match failure.class {
         ErrorClass::NeverFits => Some(named.requested.unwrap_or(expected)),
         ErrorClass::RateLimit | ErrorClass::RateLimitDaily if named.unit != Unit::Requests => {
-            let surely = if failure.wait.is_some() { charging.least(sizes).units(named.unit) } else { expected };
+            let surely = if failure.wait.is_some() { charging.ask(sizes).least.units(named.unit) } else { expected };
             // Its own figure needs no guess.
             let (surely, needed) = named.requested.map_or((surely, expected), |requested| (requested, requested));
             (surely > named.size).then_some(needed)
@@ -332,7 +352,7 @@ mod tests {
     use std::time::Duration;
 
     fn sizes(input: u64, cap: Option<u64>, expected_output: u64) -> Sizes {
-        Sizes { input, cap, expected_output }
+        Sizes { input, input_at_most: input, cap, expected_output }
     }
 
     fn usage(input: i64, cache_read: i64, output: i64) -> Usage {
@@ -423,6 +443,9 @@ mod tests {
         assert_eq!(needed(&named(Unit::InputTokens, 1_000)), Some(1_200));
         assert_eq!(needed(&named(Unit::InputTokens, 1_300)), None);
         assert_eq!(needed(&named(Unit::Requests, 0)), None);
+        // An output that is only expected speaks against nobody.
+        assert_eq!(needed(&named(Unit::Tokens, 1_300)), None);
+        assert_eq!(needed(&named(Unit::OutputTokens, 10)), None);
         assert_eq!(needed(&refusal(ErrorClass::RateLimit, Unit::InputTokens, 1_000, Some(1_000))), None);
         assert_eq!(needed(&refusal(ErrorClass::Overloaded, Unit::InputTokens, 1, None)), None);
         // It asks to wait: believed while the estimate may be a quarter too high.
@@ -459,14 +482,15 @@ mod tests {
         #[test]
         fn the_least_is_never_more_than_the_reservation(
             input in any::<u64>(), cap in prop::option::of(any::<u64>()), expected_output in any::<u64>(),
-            burndown in 1..100_u32,
+            burndown in 1..100_u32, more in any::<u64>(),
         ) {
             for (_, rule) in Charging::ALL {
                 let rule = Charging { output_burndown: burndown, ..*rule };
                 let sizes = sizes(input, cap, expected_output);
-                let (least, reserved) = (rule.least(&sizes), rule.reserve(&sizes));
+                let Ask { reserved, expected, least } = rule.ask(&Sizes { input_at_most: input.saturating_add(more), ..sizes });
                 for unit in [Unit::Requests, Unit::Tokens, Unit::InputTokens, Unit::OutputTokens] {
-                    prop_assert!(least.units(unit) <= reserved.units(unit));
+                    prop_assert!(least.units(unit) <= expected.units(unit));
+                    prop_assert!(expected.units(unit) <= reserved.units(unit));
                 }
             }
         }

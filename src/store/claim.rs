@@ -21,6 +21,8 @@ pub struct Lane {
     pub batch: Option<String>,
     /// The first job.
     pub first: i64,
+    /// Until when that job may be called for.
+    pub deadline: Option<DateTime<Utc>>,
 }
 
 /// How much to take from a lane.
@@ -130,9 +132,9 @@ impl Store {
                         order by r.flow, r.prio, r.job_id limit 1) n
             )
             select l.flow as "flow!", l.prio as "prio!", l.job_id as "first!", j.route as "route!",
-                   j.project as "project!", j.batch
+                   j.project as "project!", j.batch, j.deadline
               from lane l cross join lateral (
-                   select b.route, b.project, b.batch from sluice.job b where b.id = l.job_id limit 1) j"#
+                   select b.route, b.project, b.batch, b.deadline from sluice.job b where b.id = l.job_id limit 1) j"#
         )
         .fetch_all(&self.db)
         .await

@@ -193,12 +193,19 @@ impl Claimer {
                 route
             } else {
                 let Some(route_plan) = plan.routes.get(&state.lane.route) else { continue };
-                let (budget, next) = budget(route_plan, now);
+                let (budget, next) = budget(route_plan, None, now);
                 opens = [opens, next].into_iter().flatten().min();
                 routes.push(&state.lane.route);
                 budgets.push(budget);
                 routes.len() - 1
             };
+            let hurried = hurried(plan, &state.lane, budgets.get(route).copied(), now);
+            let route = hurried.map_or(route, |budget| {
+                // A budget of its own, under a name that no route has.
+                routes.push("");
+                budgets.push(budget);
+                routes.len() - 1
+            });
             demands.push(Demand { project: state.lane.project.clone(), flow: key.0, route });
             demanding.push((*key, state.after));
         }
@@ -280,14 +287,22 @@ impl Claimer {
     }
 }
 
-/// How many jobs of a route may be started now, and if none, when to ask again.
-fn budget(plan: &RoutePlan, now: Timestamp) -> (usize, Option<Timestamp>) {
+/// How many jobs of a lane may be started although others of their route have to wait, because the deadline of the first
+/// is near. `None`: no more than others.
+fn hurried(plan: &Plan, lane: &Lane, budget_of_route: Option<usize>, now: Timestamp) -> Option<usize> {
+    let deadline = lane.deadline.filter(|_| budget_of_route == Some(0))?;
+    let (budget, _) = budget(plan.routes.get(&lane.route)?, Some(Timestamp(deadline.timestamp_millis())), now);
+    (budget > 0).then_some(budget)
+}
+
+/// How many jobs of a route with this deadline may be started now, and if none, when to ask again.
+fn budget(plan: &RoutePlan, deadline: Option<Timestamp>, now: Timestamp) -> (usize, Option<Timestamp>) {
     let typical = plan.typical();
     // A job that has waited since ever: whatever patience there is, it is used up. What it may do, some job may do.
     let probe = Job {
         id: JobId(0),
         ready_at: Timestamp::MIN,
-        deadline: None,
+        deadline,
         max_attempts: None,
         input_tokens: typical.input(),
         max_output_tokens: typical.cap(),

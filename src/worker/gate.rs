@@ -3,6 +3,7 @@
 use super::bucket::{Bucket, Hold, Refusal, Shut, closed_name};
 use super::keys::{KeyHold, Keys};
 use crate::domain::breaker::{self, Breaker};
+use crate::domain::charging::Ask;
 use crate::domain::decide::{Closed, Ineligible, RungHealth};
 use crate::domain::limits::{self, Dimension, Heard};
 use crate::domain::{
@@ -187,27 +188,26 @@ impl TargetState {
         lock(&self.calibration).learn(estimated_input, cap, usage);
     }
 
-    /// Why a call that takes at least this much can never be made, if it cannot; `charge` is what is said of it.
-    fn too_large(&self, least: Charge, charge: Charge) -> Option<Ineligible> {
+    /// Why a call can never be made, if even the least that it takes is more than the bucket ever holds.
+    fn too_large(&self, ask: &Ask) -> Option<Ineligible> {
         let signed = |tokens| i64::try_from(tokens).unwrap_or(i64::MAX);
         [
-            (Unit::Tokens, Charge { total: least.total, ..Charge::default() }),
-            (Unit::InputTokens, Charge { input: least.input, ..Charge::default() }),
-            (Unit::OutputTokens, Charge { output: least.output, ..Charge::default() }),
+            (Unit::Tokens, Charge { total: ask.least.total, ..Charge::default() }),
+            (Unit::InputTokens, Charge { input: ask.least.input, ..Charge::default() }),
+            (Unit::OutputTokens, Charge { output: ask.least.output, ..Charge::default() }),
         ]
         .into_iter()
         .find_map(|(unit, least)| {
             let (_, size) = self.bucket.size(least)?;
-            let needed = signed(charge.units(unit).max(size.saturating_add(1)));
-            Some(Ineligible::BucketTooSmall { unit, needed, size: signed(size) })
+            let (needed, size) = (signed(ask.expected.units(unit)), signed(size));
+            Some(Ineligible::BucketTooSmall { unit, needed, size })
         })
     }
 
-    /// The state of this target for a call that takes `charge`, and `least` if the estimates are far too high, and would
-    /// wait at most `horizon` for its turn.
+    /// The state of this target for a call that asks for this much and would wait at most `horizon` for its turn.
     #[must_use]
-    pub fn health(&self, charge: Charge, least: Charge, horizon: Duration, now: Timestamp) -> RungHealth {
-        if let Some(why) = self.too_large(least, charge) {
+    pub fn health(&self, ask: &Ask, horizon: Duration, now: Timestamp) -> RungHealth {
+        if let Some(why) = self.too_large(ask) {
             return RungHealth::Ineligible(why);
         }
         if let Some(since) = *lock(&self.provider.paused) {
@@ -224,7 +224,7 @@ impl TargetState {
                 let (since, until) = lock(&self.breaker).peek(now)?;
                 Some(Shut { reason: Closed::Breaker, since, until })
             })
-            .or_else(|| self.bucket.look(charge, horizon, now));
+            .or_else(|| self.bucket.look(ask.reserved, horizon, now));
         match shut {
             Some(Shut { reason, since, until }) => RungHealth::Closed { reason, since, until },
             None => RungHealth::Open,

@@ -7,6 +7,7 @@
 pub mod bucket;
 mod claimer;
 pub mod clock;
+mod explanation;
 pub mod gate;
 mod heartbeat;
 mod held_job;

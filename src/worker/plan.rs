@@ -50,13 +50,18 @@ impl RungPlan {
     pub fn sizes(&self, input_tokens: i64, cap: Option<i64>) -> Sizes {
         let calibration = self.target.calibration();
         let cap = cap.map(|cap| u64::try_from(cap).unwrap_or(0));
-        Sizes { input: calibration.input(input_tokens), cap, expected_output: calibration.expected_output(cap) }
+        Sizes {
+            input: calibration.input(input_tokens),
+            input_at_most: calibration.input_at_most(input_tokens),
+            cap,
+            expected_output: calibration.expected_output(cap),
+        }
     }
 
     /// The state of its target for a request of these sizes that would wait at most `horizon` for its turn.
     #[must_use]
     pub fn health(&self, sizes: &Sizes, horizon: Duration, now: Timestamp) -> RungHealth {
-        self.target.health(self.charging.reserve(sizes), self.charging.least(sizes), horizon, now)
+        self.target.health(&self.charging.ask(sizes), horizon, now)
     }
 }
 

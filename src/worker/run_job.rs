@@ -1,13 +1,14 @@
 //! One job's journey through this process: decide, pass the gate, call, judge, settle.
 
 use super::Shared;
-use super::bucket::{Shut, closed_name};
+use super::bucket::Shut;
+use super::explanation::{explain_skip, what_is_waited_for};
 use super::gate::PACE;
 use super::held_job::HeldJob;
 use super::plan::{RoutePlan, RungPlan};
 use super::settler::{Item, Then};
 use crate::domain::charging::{self, Fate};
-use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, Worth, decide};
+use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, decide};
 use crate::domain::key_ring::KeyFault;
 use crate::domain::{
     Answer, Attempt, ChatRequest, ErrorClass, Failure, Job, NanoUsd, Outcome, Patience, Scope, Sizes, SoftFailure,
@@ -466,14 +467,7 @@ impl Journey {
 
     fn waits_for(&self, rung: usize, why: &Skip) -> String {
         let target = self.plan.route.rungs.get(rung).map(|rung| rung.target.to_string()).unwrap_or_default();
-        match why {
-            Skip::Closed { reason, worth, .. } => {
-                format!("{target}: {}{}", closed_name(*reason), patience_left(*worth))
-            }
-            Skip::BackingOff { .. } | Skip::TooLate { .. } => format!("{target}: retry"),
-            Skip::Failed(class) => format!("{target}: {class}"),
-            Skip::Ineligible(_) => target,
-        }
+        what_is_waited_for(&target, why)
     }
 
     async fn settle(&mut self, then: Then) {
@@ -577,51 +571,5 @@ fn may_have_been_billed(failure: &Failure, status: Option<u16>) -> bool {
         ErrorClass::Timeout | ErrorClass::Network | ErrorClass::Abandoned | ErrorClass::Cancelled => true,
         ErrorClass::Unreachable => false,
         _ => status.is_some_and(|status| (200..300).contains(&status)) && failure.code.is_none(),
-    }
-}
-
-/// How long a job that waits will go on waiting for this rung alone; for the reason of its rest.
-fn patience_left(worth: Worth) -> String {
-    let at = |at: Timestamp| crate::store::claim::datetime(at).format("%Y-%m-%dT%H:%M:%SZ");
-    match worth {
-        Worth::Patience { until: Timestamp::MAX } => ", patience without end".to_owned(),
-        Worth::Patience { until } => format!(", patience until {}", at(until)),
-        Worth::NoFallback => ", from which the route does not fall back".to_owned(),
-        // It waits although it need not: no other rung is to be had either.
-        Worth::NoPatience | Worth::Pointless => String::new(),
-        Worth::PatienceOver { at: ended } => format!(", patience only until {}", at(ended)),
-        Worth::DeadlineNear { at: ended } => format!(", patience only until {} for the deadline", at(ended)),
-    }
-}
-
-fn explain_skip(why: &Skip) -> Value {
-    let at = |at: Timestamp| json!(crate::store::claim::datetime(at));
-    match why {
-        Skip::Closed { reason, until, worth } => {
-            let mut skip = json!({ "why": closed_name(*reason), "until": at(*until) });
-            let (passed_over, ended) = match worth {
-                // Waited for, and so never passed over.
-                Worth::Patience { .. } | Worth::NoFallback => return skip,
-                Worth::NoPatience => ("no_patience", None),
-                Worth::PatienceOver { at } => ("patience_over", Some(*at)),
-                Worth::DeadlineNear { at } => ("deadline_near", Some(*at)),
-                Worth::Pointless => ("waiting_is_pointless", None),
-            };
-            skip["passed_over"] = json!(passed_over);
-            if let Some(ended) = ended {
-                skip["patience_until"] = at(ended);
-            }
-            skip
-        }
-        Skip::Ineligible(Ineligible::ContextWindow { needed, window }) => {
-            json!({ "why": "context_window", "needed": needed, "window": window })
-        }
-        Skip::Ineligible(Ineligible::BucketTooSmall { unit, needed, size }) => {
-            json!({ "why": "bucket_too_small", "unit": unit.to_string(), "needed": needed, "size": size })
-        }
-        Skip::Ineligible(Ineligible::Unsupported(what)) => json!({ "why": "unsupported", "what": what }),
-        Skip::Failed(class) => json!({ "why": "failed", "class": class.as_str() }),
-        Skip::BackingOff { until } => json!({ "why": "backing_off", "until": at(*until) }),
-        Skip::TooLate { until, latest } => json!({ "why": "too_late", "until": at(*until), "latest": at(*latest) }),
     }
 }

@@ -247,7 +247,7 @@ fn a_retry_that_would_come_too_late_for_the_deadline_leaves_the_turn_to_the_next
     let step = |route: &Route, job: &Job| decide(job, route, &[0, 1], &history, &[], NOW);
     assert_eq!(wait_until(&step(&route(2), &due(MINUTE * 4))), Some(NOW + MINUTE * 3));
     let why = Skip::TooLate { until: NOW + MINUTE * 3, latest: NOW + MINUTE * 4 - SECOND - MINUTE };
-    let late = due(MINUTE * 4 - SECOND);
+    let late = due(MINUTE * 3 + SECOND * 59);
     assert_eq!(step(&route(2), &late), Step::Call { rung: 1, skipped: vec![(0, why)] });
     // With nowhere else to go, or none that it may go to, it is worth the try.
     for stays in [route(1), without(route(2), &[Class::Overloaded])] {
@@ -958,7 +958,7 @@ proptest! {
         let fallback_on = Class::ALL.iter().copied().collect();
         let patience = Patience::For(MINUTE * 20);
         let deadline = NOW + SECOND * left;
-        let mut route = Route { fallback_on, patience, ..world.route.clone() };
+        let mut route = Route { patience, fallback_on, ..world.route.clone() };
         // No rung is out because another's window was too small.
         route.rungs.iter_mut().for_each(|rung| rung.model.capabilities.context_window = None);
         let world = World { job: Job { deadline: Some(deadline), ..world.job.clone() }, route, ..world };

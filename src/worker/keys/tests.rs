@@ -1,5 +1,6 @@
 //! Keys at the gate, on paused time.
 
+use crate::domain::charging::Ask;
 use crate::domain::decide::{Closed, RungHealth};
 use crate::domain::{
     BreakerSettings, Charge, Charging, ErrorClass, Failure, Limits, Outcome, Rate, Scope, Target, Timestamp, Unit,
@@ -75,7 +76,7 @@ impl Stage {
     }
 
     fn health(&self, now: Timestamp) -> RungHealth {
-        self.target.health(CHARGE, CHARGE, SECOND, now)
+        self.target.health(&Ask { reserved: CHARGE, expected: CHARGE, least: CHARGE }, SECOND, now)
     }
 
     fn keys(&self, now: Timestamp) -> Vec<Value> {
