@@ -12,9 +12,10 @@ pub(super) mod tests;
 
 use super::slots::{Slot, Slots};
 use crate::domain::decide::Closed;
-use crate::domain::limits::{Dimension, Heard};
+use crate::domain::limits::{self, Dimension, Heard};
 use crate::domain::shared_bucket::{Allotment, LEASE, Report, Wait};
 use crate::domain::{Charge, Limits, Timestamp, Unit};
+use crate::provider::LimitObservation;
 use meter::{Mark, Meter};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -30,6 +31,8 @@ const STEADY: Duration = Duration::from_millis(200);
 const RENEW: Duration = Duration::from_secs(1);
 /// A bucket in use is looked at this often even when there is nothing to report: others may have shut it.
 const LOOK: Duration = Duration::from_millis(500);
+/// So many answers have to agree on the time over which a limit counts.
+const AGREED: u8 = 2;
 /// A bucket that nobody has asked about for this long is not in use.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -91,6 +94,8 @@ struct Keeping {
     wait: Option<(Wait, Instant)>,
     refused: u64,
     heard: Vec<Heard>,
+    /// The windows of limits that answers told of, and how many answers agree.
+    windows: BTreeMap<(Unit, u64), (u64, u8)>,
     /// What was told of limits already.
     told_limits: BTreeMap<Dimension, u64>,
     /// The last word from the others is from then.
@@ -238,6 +243,7 @@ impl Bucket {
                 wait: None,
                 refused: 0,
                 heard: Vec::new(),
+                windows: BTreeMap::new(),
                 told_limits: BTreeMap::new(),
                 heard_at: None,
                 told_at: None,
@@ -337,6 +343,40 @@ impl Bucket {
         drop(keeping);
         self.hungry.store(true, Ordering::Release);
         self.wake.notify_one();
+    }
+
+    /// What an answer says of limits, as far as it is clear which are meant. Separate pools of the same unit (priority,
+    /// fast) are no limits of ordinary calls.
+    ///
+    /// Where the time over which a limit counts is not said, it is the configured one of the same amount; without any
+    /// configured it is worked out from when the limit is whole again, and believed when two answers agree.
+    pub fn understand(&self, observations: &[LimitObservation]) -> Vec<Heard> {
+        let ordinary = observations.iter().filter(|seen| seen.pool.is_none());
+        ordinary
+            .filter_map(|seen| {
+                let seconds = match seen.per {
+                    Some(per) => per.as_secs().max(1),
+                    None => self.window(seen)?,
+                };
+                let dimension = Dimension { unit: seen.unit, seconds };
+                Some(Heard { dimension, limit: seen.limit, remaining: seen.remaining, excess: 0 })
+            })
+            .collect()
+    }
+
+    fn window(&self, seen: &LimitObservation) -> Option<u64> {
+        let limit = seen.limit?;
+        let mut configured = self.limits.rates.iter().filter(|rate| rate.unit == seen.unit).peekable();
+        if configured.peek().is_some() {
+            return configured.find(|rate| rate.amount == limit).map(|rate| rate.dimension().seconds);
+        }
+        let told = limits::window(limit, seen.remaining?, seen.reset_in?)?.as_secs();
+        let mut keeping = self.keeping();
+        let (window, agreed) = keeping.windows.entry((seen.unit, limit)).or_insert((told, 0_u8));
+        if *agreed < AGREED {
+            (*window, *agreed) = if *window == told { (told, agreed.saturating_add(1)) } else { (told, 1) };
+        }
+        (*agreed >= AGREED).then_some(*window)
     }
 
     /// The provider had too many calls at once, by its own word.
@@ -450,8 +490,9 @@ impl Bucket {
         }
         self.touch();
         let mut queued = Queued::new(self, charge);
-        let give_up = Instant::now() + patience;
-        let late = |reason, wait: Duration| Shut { reason, since: now, until: now + patience + wait };
+        let began = Instant::now();
+        let give_up = began + patience;
+        let late = |reason, wait: Duration| Shut { reason, since: now, until: now + began.elapsed() + wait };
         let slot = match &self.slots {
             None => None,
             Some(slots) => {
@@ -496,7 +537,9 @@ impl Bucket {
             self.wake.notify_one();
             tokio::select! {
                 () = received => {}
-                () = tokio::time::sleep_until(give_up) => return Err(late(Closed::RateLimit, wait)),
+                () = tokio::time::sleep_until(give_up) => {
+                    return Err(late(Closed::RateLimit, wait.max(Duration::from_millis(100))));
+                }
             }
         };
         drop(turn);

@@ -296,7 +296,7 @@ fn hurried(plan: &Plan, lane: &Lane, budget_of_route: Option<usize>, now: Timest
 }
 
 /// How many jobs of a route with this deadline may be started now, and if none, when to ask again.
-fn budget(plan: &RoutePlan, deadline: Option<Timestamp>, now: Timestamp) -> (usize, Option<Timestamp>) {
+pub(super) fn budget(plan: &RoutePlan, deadline: Option<Timestamp>, now: Timestamp) -> (usize, Option<Timestamp>) {
     let typical = plan.typical();
     // A job that has waited since ever: whatever patience there is, it is used up. What it may do, some job may do.
     let probe = Job {

@@ -5,7 +5,6 @@ use super::keys::{KeyHold, Keys};
 use crate::domain::breaker::{self, Breaker};
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Closed, Ineligible, RungHealth};
-use crate::domain::limits::{self, Dimension, Heard};
 use crate::domain::{
     BreakerSettings, Calibration, Charge, Charging, ErrorClass, Failure, Limits, Outcome, Target, Timestamp, Unit,
     Usage,
@@ -135,20 +134,6 @@ fn shut_for(slot: &Mutex<Option<Shut>>, reason: Closed, wait: Duration, now: Tim
         Some(shut) if shut.until > now => Shut { reason, since: shut.since, until: until.max(shut.until) },
         _ => Shut { reason, since: now, until },
     });
-}
-
-/// What an answer says of limits, as far as it is clear which limits are meant. Separate pools of the same unit
-/// (priority, fast) are no limits of ordinary calls.
-fn heard(observations: &[LimitObservation]) -> Vec<Heard> {
-    let ordinary = observations.iter().filter(|seen| seen.pool.is_none());
-    ordinary
-        .filter_map(|seen| {
-            let told = || limits::window(seen.limit?, seen.remaining?, seen.reset_in?);
-            let seconds = seen.per.or_else(told)?.as_secs().max(1);
-            let dimension = Dimension { unit: seen.unit, seconds };
-            Some(Heard { dimension, limit: seen.limit, remaining: seen.remaining, excess: 0 })
-        })
-        .collect()
 }
 
 impl TargetState {
@@ -374,7 +359,7 @@ impl Gate {
         // one call in a while is how that is found out.
         key.report(outcome, failure, now);
         hold.correct(settled);
-        let heard = heard(limits);
+        let heard = target.bucket.understand(limits);
         hold.hear(&heard);
         let silent = matches!(class, Some(ErrorClass::Unreachable | ErrorClass::Network | ErrorClass::Timeout));
         let seen = if silent { &provider.last_silence } else { &provider.last_contact };

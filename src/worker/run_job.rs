@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::bucket::Shut;
+use super::claimer::budget;
 use super::explanation::{explain_skip, what_is_waited_for};
 use super::gate::PACE;
 use super::held_job::HeldJob;
@@ -46,6 +47,8 @@ struct Journey {
     ineligible: Vec<Option<Ineligible>>,
     /// Rungs whose gate just said no: believed until then.
     refused: Vec<Option<Shut>>,
+    /// Since when it has waited here without a call.
+    waits_since: Option<Timestamp>,
     /// An attempt that is over and not yet handed to the settler.
     unsettled: Option<Box<AttemptRow>>,
     last: Option<Made>,
@@ -101,6 +104,7 @@ pub(super) async fn run_job(
         uncertain: NanoUsd(uncertain),
         ineligible: vec![None; rungs],
         refused: vec![None; rungs],
+        waits_since: None,
         unsettled: None,
         last: None,
         shared,
@@ -147,12 +151,18 @@ impl Journey {
                 Step::Finish(ending) => return self.finish(ending, now).await,
                 _ if self.shared.stop.is_cancelled() => return self.park(None, "worker stopped").await,
                 Step::Wait { until, rung, why } => {
-                    if now.until(until) > HOLD {
+                    let since = *self.waits_since.get_or_insert(now);
+                    // A short wait after a short wait is a long one, when it is for what all wait for.
+                    if now.until(until) > HOLD || is_a_limit(&why) && since.until(now) > HOLD {
                         // What is shut for all is the gate's to know, and the gate of another process, or of this one
                         // after a restart with a better key, may know better: the row only rests a moment, and the
                         // claimer leaves it alone from then on.
                         let rest = if is_for_the_gate_to_know(&why) { until.min(now + GATE_REST) } else { until };
-                        return self.park(Some(rest), &self.waits_for(rung, &why)).await;
+                        // While nothing of this route is claimed, a job that waits for the same limit as all waits with
+                        // the others: it is not touched again before there is room for it.
+                        let waits_like_all = is_a_limit(&why) && budget(&self.plan, self.job.deadline, now).0 == 0;
+                        let rest = if waits_like_all { None } else { Some(rest) };
+                        return self.park(rest, &self.waits_for(rung, &why)).await;
                     }
                     self.settle(Then::GoOn).await;
                     tokio::select! {
@@ -387,6 +397,7 @@ impl Journey {
         ended_at: Timestamp,
     ) {
         self.calls = self.calls.saturating_add(1);
+        self.waits_since = None;
         // When a key has money again is for the gate to find out, not for this job to wait for: another key may be good.
         let refused = judged.outcome.class().is_some_and(|class| KeyFault::of_class(class).is_some());
         let hinted = judged.failure.as_ref().filter(|_| !refused);
@@ -551,6 +562,11 @@ fn abandoned(started_at: Timestamp, ended_at: Timestamp, why: &str) -> CallRepor
         should_retry: None,
         failed_usage: None,
     }
+}
+
+/// Whether a job waits for requests, tokens or places to come back.
+fn is_a_limit(why: &Skip) -> bool {
+    matches!(why, Skip::Closed { reason: Closed::RateLimit | Closed::Concurrency, .. })
 }
 
 /// Whether what a job waits for may end at any time, by somebody's hand or by another job's luck.
