@@ -61,7 +61,6 @@ fn per_second(calls: usize, from: f64, until: f64) -> f64 {
 
 /// Needs a limit that all processes share: alone each of them would make all the calls that are allowed.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs limits shared by processes"]
 async fn three_processes_keep_one_limit_and_use_it() {
     let quota = "requests_per_minute = 1200, burst_requests = 60";
     let fleet = Fleet::new(
@@ -88,7 +87,6 @@ async fn three_processes_keep_one_limit_and_use_it() {
 /// Needs a limit that all processes share. Each event is followed by a phase of some four seconds; what the quota let
 /// through from one and a half seconds into it (a lease, and as much again for a busy machine) until its end is counted.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs limits shared by processes"]
 async fn a_process_that_dies_or_stalls_or_joins_breaks_no_limit_and_leaves_nothing_of_it_unused() {
     const PER_SECOND: f64 = 30.0;
     const PHASE: u64 = 120;
@@ -256,14 +254,12 @@ async fn a_gate_that_opens_is_not_stormed() {
 
 /// Needs gates that all processes share.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs limits shared by processes"]
 async fn a_gate_that_opens_is_not_stormed_by_a_fleet() {
     a_gate_opens(3).await;
 }
 
 /// Needs gates that all processes share: who was not told himself would go on calling.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs limits shared by processes"]
 async fn one_process_is_told_to_wait_and_within_a_second_all_of_them_do() {
     const JOBS: i64 = 400;
     let fleet = Fleet::new(
@@ -295,7 +291,6 @@ async fn one_process_is_told_to_wait_and_within_a_second_all_of_them_do() {
 
 /// Needs a limit that all processes share.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs limits shared by processes"]
 async fn three_processes_share_the_places_of_one_provider() {
     let fleet =
         Fleet::new(&one("latency = { uniform = [0.2, 0.4] }"), &worker(50, "limits = { concurrency = 6 }")).await;
@@ -412,7 +407,6 @@ async fn a_worker_spends_what_it_holds_while_the_database_is_away_and_goes_on_af
 
 /// Needs a limit that all processes share.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs limits shared by processes"]
 async fn a_fleet_keeps_its_limit_while_the_database_is_away() {
     the_database_is_away(3).await;
 }

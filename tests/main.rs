@@ -13,6 +13,7 @@ mod never_fits;
 mod patience;
 mod pooler;
 mod queue;
+mod quota;
 mod reports;
 mod results;
 mod settle;

@@ -416,8 +416,8 @@ proptest! {
                 hold.correct(tokens(actual));
                 level = BURST.min(level + estimate as f64 - actual as f64);
             }
-            // A round of the keeper, and what comes back later than it might.
-            assert!(late <= calls * 0.45, "{late} s in {calls} calls");
+            // A round of the keeper for each; and what came back while the bucket was perhaps full is given up.
+            assert!(late <= calls * 0.45 + 4.0, "{late} s in {calls} calls");
         });
     }
 }
