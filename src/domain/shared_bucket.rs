@@ -36,8 +36,11 @@ pub const LEASE: Duration = Duration::from_secs(3);
 /// What a process lacks is put by for it for so long after it came.
 const PUT_BY: Duration = Duration::from_millis(500);
 
+/// Whoever had less than the others comes first for at most so much of what comes back.
+const CREDIT: Duration = Duration::from_secs(5);
+
 /// After a provider complained of acceleration the rate is half, and is whole again in this time.
-const SLOPE_RECOVERS_IN: Duration = Duration::from_secs(60);
+const SLOPE_RECOVERS_IN: Duration = Duration::from_mins(1);
 
 /// What a process has of one limit, and what it could use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,8 +189,6 @@ struct Share {
     slots: u32,
     slots_wanted: u32,
     hungry: bool,
-    #[serde(skip)]
-    is_new: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,7 +244,7 @@ impl SharedBucket {
         }
         self.refused.add(i64::try_from(report.refused).unwrap_or(i64::MAX), now);
 
-        let mut share = self.shares.remove(&worker).unwrap_or_else(|| Share { is_new: true, ..Share::default() });
+        let mut share = self.shares.remove(&worker).unwrap_or_default();
         share.until = now + LEASE;
         for index in 0..self.meters.len() {
             self.take_back(index, permille, &mut share, report, now);
@@ -255,12 +256,12 @@ impl SharedBucket {
         for index in 0..self.meters.len() {
             self.lend(index, worker, &mut share, report, now);
         }
-        share.is_new = false;
         let slots = self.concurrency.map(|limit| self.lend_slots(limit, worker, &mut share, report));
         let idle = share.slots == 0 && !share.hungry && share.holdings.values().all(|holding| holding.held == 0);
         let slices = (0..self.meters.len()).filter_map(|index| self.slice(index, &share)).collect();
         // What has no limit is nobody's to hold.
-        if !idle && !(self.meters.is_empty() && self.concurrency.is_none()) {
+        let is_unlimited = self.meters.is_empty() && self.concurrency.is_none();
+        if !idle && !is_unlimited {
             self.shares.insert(worker, share);
         }
         let sharers = self.shares.values().filter(|share| share.hungry).count();
@@ -435,11 +436,10 @@ impl SharedBucket {
             .collect();
         let holding = share.holdings.entry(name).or_default();
         let need = stock.need.min(u64::try_from(meter.capacity()).unwrap_or(0));
-        if share.is_new {
-            // Nobody saves up for later by having stayed away.
-            let least = others.iter().map(|(_, other)| other.had).min().unwrap_or(0);
-            holding.had = holding.had.max(least);
-        }
+        // Nobody saves up for long by having stayed away or been slow.
+        let most = others.iter().map(|(_, other)| other.had).max().unwrap_or(0);
+        let credit = (u64::try_from(CREDIT.as_nanos()).unwrap_or(u64::MAX) / meter.interval()).max(need);
+        holding.had = holding.had.max(most.saturating_sub(credit));
         // What those lack who had less is theirs.
         let rank = (holding.had, worker);
         let reserved = others

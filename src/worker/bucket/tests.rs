@@ -276,20 +276,24 @@ async fn saturation_lasts_through_single_tokens_and_ends_with_a_rest() {
 
 #[tokio::test(start_paused = true)]
 async fn without_word_from_the_others_what_is_held_is_spent_and_then_nothing() {
-    let others = Others::default();
-    let bucket = others.join(1, &[(Unit::Requests, 6_000, 1_000)], None);
-    for _ in 0..100 {
-        enter_after(&bucket, tokens(1)).await;
-    }
+    let rate = Rate { unit: Unit::Requests, amount: 6_000, per: MINUTE, burst: 1_000 };
+    let limits = Limits { rates: vec![rate], concurrency: None };
+    let bucket = Arc::new(Bucket::new("test", &limits, &Arc::new(Notify::new())));
+    let waiting: Vec<_> = (0..10)
+        .map(|_| {
+            let bucket = Arc::clone(&bucket);
+            tokio::spawn(async move { bucket.enter(tokens(1), MINUTE, NOW).await.is_ok() })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    let (report, base) = bucket.report(false);
+    let told = SharedBucket::default().exchange(1, &limits, &report, NOW);
+    bucket.receive(&base, &told);
     // From here on nobody answers.
-    let silent = others.0.lock().unwrap();
-    let (report, _) = bucket.report(false);
-    let mut more = 0;
-    while bucket.enter(tokens(1), Duration::ZERO, NOW).await.is_ok() {
-        more += 1;
+    for call in waiting {
+        assert!(call.await.expect("no panic"));
     }
-    assert!(more <= report.stocks[0].want, "{more} of {:?}", report.stocks[0]);
-    drop(silent);
+    assert!(bucket.enter(tokens(1), Duration::from_secs(20), NOW).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
