@@ -303,7 +303,7 @@ async fn a_slice_that_is_older_than_its_lease_is_not_spent() {
     let bucket = Arc::new(Bucket::new("test", &Limits { rates: vec![rate], concurrency: None }, &wake));
     let waiting = tokio::spawn({
         let bucket = Arc::clone(&bucket);
-        async move { bucket.enter(tokens(1), Duration::from_secs(60), NOW).await.is_ok() }
+        async move { bucket.enter(tokens(1), MINUTE, NOW).await.is_ok() }
     });
     tokio::task::yield_now().await;
     let (report, base) = bucket.report(false);
@@ -420,8 +420,8 @@ proptest! {
                 hold.correct(tokens(actual));
                 level = BURST.min(level + estimate as f64 - actual as f64);
             }
-            // A round of the keeper for each; and what came back while the bucket was perhaps full is given up.
-            assert!(late <= calls * 0.45 + 4.0, "{late} s in {calls} calls");
+            // A few rounds of the keeper for each; and what came back while the bucket was perhaps full is given up.
+            assert!(late <= calls * 0.75 + 4.0, "{late} s in {calls} calls");
         });
     }
 }
