@@ -381,7 +381,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     /// Beside a plain model of a bucket: no call begins before the model would let it, however wrong the estimates
-    /// were, and all together take little longer.
+    /// were, and nothing is lost for good.
     #[test]
     fn a_bucket_is_a_bucket_whatever_the_estimates(events in events()) {
         let runtime =
@@ -391,7 +391,6 @@ proptest! {
             const PER_SECOND: f64 = 100.0;
             let bucket = bucket(&[(Unit::Tokens, 6_000, 1_000)], None);
             let (mut level, mut at) = (BURST, Instant::now());
-            let (mut late, mut calls) = (0.0, 0.0);
             for event in events {
                 let (estimate, actual) = match event {
                     Event::Rest { ms } => {
@@ -410,8 +409,6 @@ proptest! {
                     .expect("the patience is long enough");
                 let waited = asked.elapsed().as_secs_f64();
                 assert!(waited >= expected - 0.001, "after {waited} s instead of {expected} s");
-                late += waited - expected;
-                calls += 1.0;
                 level = BURST.min(level + PER_SECOND * at.elapsed().as_secs_f64()) - estimate as f64;
                 at = Instant::now();
                 sleep(Duration::from_millis(5)).await;
@@ -420,8 +417,10 @@ proptest! {
                 hold.correct(tokens(actual));
                 level = BURST.min(level + estimate as f64 - actual as f64);
             }
-            // A few rounds of the keeper for each; and what came back while the bucket was perhaps full is given up.
-            assert!(late <= calls * 0.75 + 4.0, "{late} s in {calls} calls");
+            // After a rest all of it is there again, but for what is held back.
+            sleep(Duration::from_secs(60)).await;
+            let waited = enter_after(&bucket, tokens(980)).await;
+            assert!(waited <= 2 * STEADY, "{waited:?}");
         });
     }
 }
