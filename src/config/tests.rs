@@ -111,6 +111,9 @@ fn everything_of_a_full_file_arrives() {
 
         [models."team_b/gpt-4o-mini"]
         context_window = 4096
+        limits = { tokens_per_minute = 7000 }
+        [models."openai/gpt-4o"]
+        bucket = "shared"
         [models."openai/house/model.1"]
         price = { input = "1", output = "2.5", cached_input = "0.1" }
         tools = false
@@ -172,6 +175,10 @@ fn everything_of_a_full_file_arrives() {
     assert_eq!(team_b.bucket, "shared");
     assert_eq!(config.buckets["shared"].rates, [rate(Unit::Requests, 5, 1, 5)]);
     assert!(!config.buckets.contains_key("team_b"));
+    assert_eq!(config.buckets["team_b/gpt-4o-mini"].rates, [rate(Unit::Tokens, 7_000, 60, 7_000)]);
+    let own: Vec<_> =
+        config.model_buckets.iter().map(|(target, bucket)| (target.to_string(), bucket.as_str())).collect();
+    assert_eq!(own, [("openai/gpt-4o".to_owned(), "shared"), ("team_b/gpt-4o-mini".to_owned(), "team_b/gpt-4o-mini")]);
 
     let RouteConfig { route, timeouts } = &config.routes["default"];
     assert_eq!((route.strategy, route.patience, route.max_attempts), (Strategy::Priority, Patience::Forever, 4));

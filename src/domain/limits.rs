@@ -105,8 +105,9 @@ pub struct Heard {
     pub limit: Option<u64>,
     /// What was left of it.
     pub remaining: Option<u64>,
-    /// By how much less was left than we believed, beyond what delay explains.
-    pub excess: u64,
+    /// What all corrections together have to come to, so that no more is believed to be left than the provider says;
+    /// 0 where there is nothing to correct. A total, because several processes find out the same.
+    pub corrected: u64,
 }
 
 /// The time over which a limit counts, where the provider tells only when it will be whole again: what is used comes

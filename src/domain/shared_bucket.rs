@@ -140,6 +140,8 @@ pub struct Slice {
     pub interval: u64,
     /// The limit as the provider would say it: units per window.
     pub amount: u64,
+    /// What was ever taken off because the provider said that less was left.
+    pub corrected: u64,
 }
 
 /// How a bucket stands, for people.
@@ -196,6 +198,9 @@ struct Holding {
     held: u64,
     /// What it would like to have in addition.
     lacks: u64,
+    /// It does not know yet that this is void: it may still spend it, and gets no more.
+    #[serde(default)]
+    void: bool,
     /// What it spent in all since it came, counted from where the others were then: who had least is first.
     had: u64,
 }
@@ -351,7 +356,7 @@ impl SharedBucket {
                 if let Some(limit) = limit {
                     meter.hear(limit, heard.remaining, outstanding);
                 }
-                meter.level = meter.level.saturating_sub(i64::try_from(heard.excess).unwrap_or(i64::MAX));
+                meter.correct(heard.corrected);
             }
             (None, Some(limit)) => {
                 let remaining = heard.remaining.unwrap_or(limit);
@@ -400,16 +405,19 @@ impl SharedBucket {
             return;
         };
         let is_void = stock.epoch != meter.epoch;
-        let left = stock.left;
+        // Who has heard that its slice is void has dropped what it had of it, and tells what it spent before it heard.
+        let has_heard = holding.void && !is_void;
+        let left = if has_heard { stock.left.saturating_add(before) } else { stock.left };
         let spent = before.saturating_sub(left);
         meter.spent.add(spent, now);
         if spent > 0 {
             meter.spent_since(now - stock.quiet);
         }
-        // A void slice goes back whole.
-        let want = if is_void { 0 } else { i64::try_from(stock.want).unwrap_or(i64::MAX) };
+        let want = if has_heard { 0 } else { i64::try_from(stock.want).unwrap_or(i64::MAX) };
         let kept = left.clamp(0, want);
         holding.held = u64::try_from(kept).unwrap_or(0);
+        // What it has of a void slice it may spend until it has heard, which it has when it knows the new epoch.
+        holding.void = is_void;
         holding.had = holding.had.saturating_add(u64::try_from(spent).unwrap_or(0));
         holding.lacks = 0;
         let room = meter.capacity().saturating_sub(others).saturating_sub(kept);
@@ -417,8 +425,11 @@ impl SharedBucket {
         meter.refill(others.saturating_add(kept), permille, now);
         if stock.refund > 0 {
             meter.spent.add(i64::try_from(stock.refund).unwrap_or(i64::MAX).saturating_neg(), now);
-            meter.refund(stock.refund, now - stock.refund_age, others.saturating_add(kept));
+            // When the refund came in, it held what it holds now, unless it has spent something since.
+            let held_then = if stock.quiet < stock.refund_age { before.max(kept) } else { kept };
+            meter.refund(stock.refund, now - stock.refund_age, others.saturating_add(held_then), now);
         }
+        meter.note(others.saturating_add(before.max(kept)), now);
     }
 
     /// Lends what can be lent, first to those who had least.
@@ -449,7 +460,7 @@ impl SharedBucket {
         let free = u64::try_from(meter.level).unwrap_or(0).saturating_sub(reserved);
         let lacking = need.saturating_sub(holding.held);
         // Half of what a call needs helps nobody, except for the first, who gets the rest next.
-        if !shut && (reserved == 0 || free >= lacking) {
+        if !shut && !holding.void && (reserved == 0 || free >= lacking) {
             let granted = free.min(stock.want.max(need).saturating_sub(holding.held));
             meter.level = meter.level.saturating_sub(i64::try_from(granted).unwrap_or(0));
             holding.held = holding.held.saturating_add(granted);
@@ -486,29 +497,30 @@ impl SharedBucket {
         }
         for (dimension, units) in &wait.drained {
             let Some(index) = self.meters.iter().position(|meter| meter.dimension == *dimension) else { continue };
-            // The others may spend what they hold until they hear of it.
-            let outstanding = self.outstanding(index);
+            // All may spend what they hold until they hear of it.
+            let holding = own.holdings.entry(dimension.to_string()).or_default();
+            holding.void = true;
+            let held = i64::try_from(holding.held).unwrap_or(i64::MAX);
+            let outstanding = self.outstanding(index).saturating_add(held);
             let Some(meter) = self.meters.get_mut(index) else { continue };
             meter.drain(until, *units, outstanding);
-            if let Some(holding) = own.holdings.get_mut(&dimension.to_string()) {
-                holding.held = 0;
-            }
         }
     }
 
     fn slice(&self, index: usize, own: &Share) -> Option<Slice> {
         let meter = self.meters.get(index)?;
-        let held = own.holdings.get(&meter.dimension.to_string()).map_or(0, |holding| holding.held);
+        let own = own.holdings.get(&meter.dimension.to_string()).copied().unwrap_or_default();
         let others = u64::try_from(self.outstanding(index)).unwrap_or(0);
         Some(Slice {
             dimension: meter.dimension,
             epoch: meter.epoch,
-            held,
+            held: if own.void { 0 } else { own.held },
             level: meter.level,
-            outstanding: others.saturating_add(held),
+            outstanding: others.saturating_add(own.held),
             capacity: u64::try_from(meter.capacity()).unwrap_or(0),
             interval: meter.interval(),
             amount: meter.amount(),
+            corrected: meter.corrected,
         })
     }
 }

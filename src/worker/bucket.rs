@@ -184,13 +184,17 @@ impl Hold {
             news.retain(|heard| keeping.told_limits.get(&heard.dimension) != heard.limit.as_ref());
             for heard in news {
                 keeping.told_limits.extend(heard.limit.map(|limit| (heard.dimension, limit)));
-                keeping.heard.retain(|before| before.dimension != heard.dimension);
-                keeping.heard.push(heard);
+                match keeping.heard.iter_mut().find(|before| before.dimension == heard.dimension) {
+                    // Of several answers the one that has least counts.
+                    Some(before) => *before = Heard { remaining: before.remaining.min(heard.remaining), ..heard },
+                    None => keeping.heard.push(heard),
+                }
             }
             let is_news = !keeping.heard.is_empty();
             drop(keeping);
             if is_news {
-                self.bucket.ask();
+                self.bucket.hungry.store(true, Ordering::Release);
+                self.bucket.wake.notify_one();
             }
         }
     }
@@ -359,7 +363,7 @@ impl Bucket {
                     None => self.window(seen)?,
                 };
                 let dimension = Dimension { unit: seen.unit, seconds };
-                Some(Heard { dimension, limit: seen.limit, remaining: seen.remaining, excess: 0 })
+                Some(Heard { dimension, limit: seen.limit, remaining: seen.remaining, corrected: 0 })
             })
             .collect()
     }
@@ -582,14 +586,16 @@ impl Bucket {
                 || self.slots.as_ref().is_some_and(|slots| slots.is_lent() && slots.free() == 0)
                     && self.waiting.load(Ordering::Relaxed) > 0;
             let has_enough = meters.iter().all(|meter| meter.is_plentiful(now));
-            let pause = if is_stale || wants && has_enough { SOON } else { STEADY };
+            let pause = if is_stale || wants && has_enough || !keeping.heard.is_empty() { SOON } else { STEADY };
             due = Some(told_at + pause);
         }
         if keeping.is_known {
             due = Some(due.unwrap_or(told_at + RENEW).min(told_at + RENEW));
         }
         if keeping.used_at.is_some_and(|at| now - at < IDLE) {
-            due = Some(due.unwrap_or(told_at + LOOK).min(told_at + LOOK));
+            // While nothing is known of its limits, another process may learn of them at any time.
+            let look = if meters.is_empty() { STEADY } else { LOOK };
+            due = Some(due.unwrap_or(told_at + look).min(told_at + look));
         }
         due
     }
@@ -617,11 +623,11 @@ impl Bucket {
             let (stock, left) = meter.stock(now, is_closing);
             stocks.push(stock);
             base.push((Arc::clone(meter), left));
-            let excess = meter.excess();
-            if excess > 0 {
+            let corrected = meter.corrected();
+            if corrected > 0 {
                 match heard.iter_mut().find(|heard| heard.dimension == meter.dimension) {
-                    Some(heard) => heard.excess = excess,
-                    None => heard.push(Heard { dimension: meter.dimension, limit: None, remaining: None, excess }),
+                    Some(heard) => heard.corrected = corrected,
+                    None => heard.push(Heard { dimension: meter.dimension, limit: None, remaining: None, corrected }),
                 }
             }
         }

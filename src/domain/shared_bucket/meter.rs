@@ -12,6 +12,9 @@ const JITTER_MS: u64 = 25;
 /// … but not more than this part of the burst.
 const JITTER_AT_MOST: u64 = 50;
 
+/// How long it is known how full a bucket was.
+const KNOWN_FOR: Duration = Duration::from_secs(1);
+
 /// Where a limit comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -43,11 +46,15 @@ pub(super) struct Meter {
     /// Nothing comes back because of what is lent. Perhaps that was spent long ago and only its holder knows: until it
     /// says so, `at` stays where it is.
     stalled: bool,
-    /// When it was last full, as far as is known.
-    full_at: Timestamp,
+    /// How much was left and lent together lately, and when: each more than what came after it.
+    #[serde(default)]
+    peaks: Vec<(Timestamp, i64)>,
     /// Rises when everything that is leased becomes void.
     pub epoch: u64,
     pub spent: Recent,
+    /// What was ever taken off because the provider said that less was left.
+    #[serde(default)]
+    pub corrected: u64,
 }
 
 fn nanos(now: Timestamp) -> i64 {
@@ -67,9 +74,10 @@ impl Meter {
             level: 0,
             at: nanos(now),
             stalled: false,
-            full_at: now,
+            peaks: Vec::new(),
             epoch: 0,
             spent: Recent::default(),
+            corrected: 0,
         }
     }
 
@@ -159,6 +167,13 @@ impl Meter {
         }
     }
 
+    /// Takes off what is missing until all corrections come to `total`.
+    pub(super) fn correct(&mut self, total: u64) {
+        let missing = total.saturating_sub(self.corrected);
+        self.corrected = self.corrected.saturating_add(missing);
+        self.level = self.level.saturating_sub(signed(missing));
+    }
+
     fn retune(&mut self, change: impl FnOnce(&mut Self)) {
         let before = self.capacity();
         change(self);
@@ -169,7 +184,7 @@ impl Meter {
     ///
     /// `permille` of the rate comes back: less than 1,000 while the slope is lowered.
     pub(super) fn refill(&mut self, outstanding: i64, permille: u64, now: Timestamp) {
-        let (today, now) = (now, nanos(now));
+        let now = nanos(now);
         if now <= self.at {
             return;
         }
@@ -178,7 +193,6 @@ impl Meter {
             let day = signed(DAY).saturating_mul(1_000_000_000);
             if now.div_euclid(day) != self.at.div_euclid(day) {
                 self.level = room;
-                self.full_at = today;
             }
             self.at = now;
             return;
@@ -198,7 +212,6 @@ impl Meter {
             } else {
                 // Full: what came back beyond that is nobody's.
                 self.at = now;
-                self.full_at = today;
             }
         }
     }
@@ -207,18 +220,26 @@ impl Meter {
     pub(super) fn spent_since(&mut self, since: Timestamp) {
         if self.stalled {
             self.at = self.at.max(nanos(since));
-            // From then on there was room.
-            self.full_at = self.full_at.max(since - Duration::from_millis(1));
         }
     }
 
-    /// Gives back what calls took less than estimated, known since `since`. What comes back before the bucket was last
-    /// full is too late to be of use, as it is at the provider.
-    pub(super) fn refund(&mut self, units: u64, since: Timestamp, outstanding: i64) {
-        if since > self.full_at {
-            let room = self.capacity().saturating_sub(outstanding);
-            self.level = self.level.saturating_add(signed(units)).min(room.max(self.level));
+    /// Notes how much is left and lent together.
+    pub(super) fn note(&mut self, outstanding: i64, now: Timestamp) {
+        let total = self.level.saturating_add(outstanding);
+        self.peaks.retain(|(when, peak)| *peak > total && *when + KNOWN_FOR > now);
+        self.peaks.push((now, total));
+    }
+
+    /// Gives back what calls took less than estimated, known since `since`. What found no room then is too late to be of
+    /// use, as it is at the provider, and so is what came back too long ago to know.
+    pub(super) fn refund(&mut self, units: u64, since: Timestamp, outstanding: i64, now: Timestamp) {
+        if since + KNOWN_FOR <= now {
+            return;
         }
+        let then = self.peaks.iter().filter(|(when, _)| *when >= since).map(|(_, peak)| *peak);
+        let most = then.max().unwrap_or(i64::MIN).max(self.level.saturating_add(outstanding));
+        let room = self.capacity().saturating_sub(most).max(0);
+        self.level = self.level.saturating_add(signed(units).min(room));
     }
 
     /// Empties it until `until`, when exactly `units` are there and the rest comes back bit by bit, so that nobody

@@ -182,9 +182,14 @@ fn a_wait_holds_for_all_and_makes_void_what_is_lent() {
     assert_eq!(told.gate, Some(Gate { reason: Closed::RateLimit, since: at(1_000), until }));
     // A shorter wait shortens nothing.
     report.wait.as_mut().unwrap().remaining = Duration::from_secs(1);
-    assert_eq!(bucket.exchange(1, &limits, &report, at(1_100)).gate.map(|gate| gate.until), Some(until));
+    let told = bucket.exchange(1, &limits, &report, at(1_100));
+    assert_eq!(told.gate.map(|gate| gate.until), Some(until));
+    one.take(&told, 1_100);
     let told = two.exchange(&mut bucket, 1, 100, 1_200);
     assert_eq!((two.held, told.gate.map(|gate| gate.until)), (0, Some(until)));
+    // Both have heard, and what they held goes back.
+    one.exchange(&mut bucket, 0, 0, 1_300);
+    two.exchange(&mut bucket, 0, 0, 1_300);
     // When it opens there is one, and then ten a second: no stampede.
     let open = 36_001_000;
     two.exchange(&mut bucket, 1, 100, open);
@@ -198,10 +203,12 @@ fn after_a_complaint_of_acceleration_the_rate_is_half_and_recovers() {
     let limits = limits(6_000, 1_000);
     let (mut bucket, mut one) = (SharedBucket::default(), Process::new(1, &limits));
     one.exchange(&mut bucket, 1, 10, 0);
+    one.spend(10, 0);
     let mut report = stock(one.epoch, 0, 1, 10_000);
     let drained = vec![(REQUESTS, 0)];
     report.wait = Some(Wait { reason: Closed::RateLimit, remaining: Duration::from_secs(1), drained, too_steep: true });
-    bucket.exchange(1, &limits, &report, at(0));
+    let told = bucket.exchange(1, &limits, &report, at(0));
+    one.take(&told, 0);
     let mut in_a_second = |from: i64| {
         one.exchange(&mut bucket, 1, 10_000, from);
         one.spend(10_000, from);
@@ -274,8 +281,8 @@ fn a_days_allowance_is_whole_again_at_midnight_and_not_before() {
 
 #[test]
 fn a_limit_is_learned_where_none_is_configured_and_a_configured_one_is_the_ceiling() {
-    let heard = |limit, remaining, excess| Report {
-        heard: vec![Heard { dimension: REQUESTS, limit: Some(limit), remaining: Some(remaining), excess }],
+    let heard = |limit, remaining, corrected| Report {
+        heard: vec![Heard { dimension: REQUESTS, limit: Some(limit), remaining: Some(remaining), corrected }],
         ..stock(0, 0, 1, 10_000)
     };
     let mut bucket = SharedBucket::default();
@@ -304,8 +311,14 @@ fn less_than_we_believed_is_taken_off() {
     one.exchange(&mut bucket, 1, 1, 0);
     one.spend(1, 0);
     let mut report = stock(0, 0, 1, 1_000);
-    report.heard = vec![Heard { dimension: REQUESTS, limit: Some(600), remaining: Some(100), excess: 498 }];
+    report.heard = vec![Heard { dimension: REQUESTS, limit: Some(600), remaining: Some(100), corrected: 498 }];
     assert_eq!(bucket.exchange(1, &limits(600, 600), &report, at(0)).slices[0].held, 100);
+    // Another process finds the same, and that is not another correction.
+    report.stocks[0].left = 100;
+    let told = bucket.exchange(1, &limits(600, 600), &report, at(0)).slices[0];
+    assert_eq!((told.held, told.level, told.corrected), (100, 0, 498));
+    report.heard[0].corrected = 500;
+    assert_eq!(bucket.exchange(1, &limits(600, 600), &report, at(0)).slices[0].level, -2);
 }
 
 #[test]

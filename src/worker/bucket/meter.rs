@@ -96,17 +96,15 @@ struct Book {
     spent_since: u64,
     /// Units that the next call needs.
     need: u64,
-    /// What was taken off because the provider said that less was left, ever.
+    /// What all corrections have to come to by what the provider said; 0 when nothing is to be told.
     corrected: u64,
-    /// … and is to be told.
-    excess: u64,
 }
 
 /// What the meter showed when a call was let in, to be compared with what the provider says of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
+    /// As if nothing had ever been corrected: so marks of different times can be compared.
     believed: i64,
-    corrected: u64,
 }
 
 fn units_of(nanos: u128, interval: u64) -> u64 {
@@ -136,7 +134,6 @@ impl Meter {
             spent_since: 0,
             need: 0,
             corrected: 0,
-            excess: 0,
         };
         Self {
             dimension: slice.dimension,
@@ -153,7 +150,8 @@ impl Meter {
         let dimension = rate.dimension();
         let interval = dimension.seconds.saturating_mul(1_000_000_000).div_ceil(rate.amount.max(1)).max(1);
         let (capacity, amount) = (rate.burst, rate.amount);
-        let slice = Slice { dimension, epoch: 0, held: 0, level: 0, outstanding: 0, capacity, interval, amount };
+        let (held, level, outstanding, corrected) = (0, 0, 0, 0);
+        let slice = Slice { dimension, epoch: 0, held, level, outstanding, capacity, interval, amount, corrected };
         Self::new(slice, Instant::now())
     }
 
@@ -321,15 +319,15 @@ impl Meter {
         (stock, left.saturating_sub(signed(surplus)))
     }
 
-    /// What the provider was found to say less than believed, since the last report.
-    pub(super) fn excess(&self) -> u64 {
-        std::mem::take(&mut self.book().excess)
+    /// What the corrections have to come to by what the provider said since the last report; 0 when there is none.
+    pub(super) fn corrected(&self) -> u64 {
+        std::mem::take(&mut self.book().corrected)
     }
 
     /// Whether something was refunded or overspent that the others should know of.
     pub(super) fn has_news(&self) -> bool {
         let book = *self.book();
-        book.refund > 0 || book.excess > 0 || book.spent_since > 0 || self.held() != 0
+        book.refund > 0 || book.corrected > book.slice.corrected || book.spent_since > 0 || self.held() != 0
     }
 
     /// Takes over what was lent, `base` being what was left at the report.
@@ -350,27 +348,26 @@ impl Meter {
     /// What is believed to be left at the provider now.
     pub(super) fn mark(&self, now: Instant) -> Mark {
         let book = *self.book();
-        Mark { believed: self.believed(&book, now), corrected: book.corrected }
+        Mark { believed: self.believed(&book, now) }
     }
 
     fn believed(&self, book: &Book, now: Instant) -> i64 {
         let others = signed(book.slice.outstanding.saturating_sub(book.slice.held));
-        Self::level(book, now).saturating_add(others).saturating_add(self.held())
+        let corrected = signed(book.slice.corrected);
+        Self::level(book, now).saturating_add(others).saturating_add(self.held()).saturating_add(corrected)
     }
 
     /// Compares with what the provider says was left. What is less than believed, beyond what calls on their way and
     /// other processes explain, is taken off.
     pub(super) fn compare(&self, mark: Mark, remaining: u64, units: u64, now: Instant) {
         let mut book = self.book();
-        let since = signed(book.corrected.saturating_sub(mark.corrected));
-        let then = mark.believed.saturating_sub(since);
-        let believed = then.min(self.believed(&book, now).saturating_sub(signed(book.excess)));
+        let believed = mark.believed.min(self.believed(&book, now));
         let others = book.slice.outstanding.saturating_sub(book.slice.held);
         let noise = units_of(NOISE.as_nanos(), book.slice.interval).saturating_add(units.saturating_mul(2));
         let allowed = signed(remaining.saturating_add(others).saturating_add(noise));
-        if let Ok(excess) = u64::try_from(believed.saturating_sub(allowed)) {
-            book.excess = book.excess.saturating_add(excess);
-            book.corrected = book.corrected.saturating_add(excess);
+        let total = u64::try_from(believed.saturating_sub(allowed)).unwrap_or(0);
+        if total > book.slice.corrected {
+            book.corrected = book.corrected.max(total);
         }
     }
 }
