@@ -1,5 +1,8 @@
 //! What may be called now: buckets, breakers, and keys or models that are out of service.
 
+#[cfg(test)]
+mod tests;
+
 use super::bucket::{Bucket, Hold, Refusal, Shut, closed_name};
 use super::keys::{KeyHold, Keys};
 use crate::domain::breaker::{self, Breaker};
