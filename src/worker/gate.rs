@@ -376,6 +376,7 @@ impl Gate {
     }
 
     /// Learns from what came of a call: corrects the charge to what it took, and closes what has to be closed.
+    #[expect(clippy::too_many_arguments, reason = "a call has that many sides")]
     pub fn report(
         &self,
         target: &TargetState,

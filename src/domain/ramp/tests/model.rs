@@ -1,5 +1,12 @@
 //! A provider and processes that keep it busy, in made-up time. Nothing of this is random: the numbers come from a hash.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "made-up times are small and positive"
+)]
+
 use crate::domain::ramp::Ramp;
 use crate::domain::tempo::{Tempo, Took};
 use std::cmp::Reverse;
