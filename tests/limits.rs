@@ -305,7 +305,6 @@ async fn three_processes_share_the_places_of_one_provider() {
 /// Eight calls at once, and not a word about it: a bare 429 for every call more. It says to make fewer calls at once, not
 /// to make none for seconds on end: the jobs are four seconds of work.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs concurrency that is felt for without long pauses"]
 async fn a_provider_that_publishes_nothing_is_felt_for() {
     const JOBS: i64 = 300;
     let fleet =
@@ -323,7 +322,6 @@ async fn a_provider_that_publishes_nothing_is_felt_for() {
 
 /// A server that answers eight calls at full speed and divides itself between more: more calls at once gain nothing.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs concurrency that follows latency"]
 async fn a_server_that_slows_down_under_load_is_not_loaded_with_everything() {
     const JOBS: i64 = 600;
     let fleet = Fleet::new(&one("latency = { uniform = [0.08, 0.12], full_speed = 8 }"), &worker(300, "")).await;

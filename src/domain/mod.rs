@@ -27,6 +27,7 @@ pub mod request;
 pub mod route;
 pub mod shared_bucket;
 pub mod strategy;
+pub mod tempo;
 pub mod timestamp;
 pub mod typical;
 pub mod validation;

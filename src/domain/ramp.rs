@@ -1,30 +1,53 @@
 //! How many calls may run at once where nobody has said so.
-
-use super::Timestamp;
-use std::time::Duration;
+//!
+//! A provider that publishes nothing shows what it takes by what it refuses, and by how long it takes. So the number is
+//! felt for, as TCP feels for the room on a line: it grows while calls pass, and falls by a part when they are refused
+//! ([`Ramp::refused`]) or take clearly longer than usual ([`Tempo`], [`Ramp::slowed`]).
+//!
+//! Each process feels for itself. Processes that share a provider each meet its refusals, so they share its room about
+//! evenly, without a word between them.
+//!
+//! [`Tempo`]: super::tempo::Tempo
 
 /// Where a ramp begins: enough for a quick start, few enough that an unknown limit is met by dozens and not hundreds.
 const FIRST: f64 = 16.0;
 /// However well it goes.
 const MOST: f64 = 100_000.0;
-/// Refusals within this time are one event: they were all under way when the first came.
-const ONE_EVENT: Duration = Duration::from_secs(1);
+/// The smallest step of a round: this is how long it lingers around what was too much before.
+const LEAST_STEP: f64 = 1.0 / 16.0;
+/// What is left after a refusal.
+const AFTER_REFUSAL: f64 = 0.7;
+/// After slow answers at most and at least so much is left, whatever they would bear.
+const AFTER_SLOWNESS: (f64, f64) = (0.25, 0.6);
+/// Slow answers never lower it further than this: with so few calls the load is hardly ours.
+const FLOOR: f64 = 4.0;
 
-/// Feels for the limit of a provider that has none configured: doubles with each round of good calls, starts again
-/// from one call after a refusal, and from half of what was too much goes on in single steps.
+/// The number of calls that may run at once, as far as it is known by now.
 ///
-/// Guarantees: the limit is at least 1; a refusal never raises it; a call that passes never lowers it.
+/// It doubles with each round of good calls until something is too much. From then on it closes half of the gap to that
+/// with each round, lingers there, and leaves it behind in steps that grow again.
+///
+/// All calls that began before it was lowered are one event: only what begins afterwards can say that it is still too
+/// much. That is what eras are for: a call brings along the one in which it began.
+///
+/// Guarantees: the limit is between 1 and 100,000; it is lowered once per event; a call that passes never lowers it and
+/// raises it by 1 at most; slow answers take no more than three quarters of it and leave at least 4.
 #[derive(Clone, Copy, Debug)]
 pub struct Ramp {
     limit: f64,
-    /// Up to here it doubles, from here it steps.
-    threshold: f64,
-    refused_at: Option<Timestamp>,
+    /// What was last too much.
+    ceiling: f64,
+    /// Counts how often it was lowered.
+    era: u64,
+    /// Calls of this era that passed.
+    passed: f64,
+    /// So many have to pass before it grows: what is usual has to be seen first.
+    hold: f64,
 }
 
 impl Default for Ramp {
     fn default() -> Self {
-        Self { limit: FIRST, threshold: MOST, refused_at: None }
+        Self { limit: FIRST, ceiling: MOST, era: 0, passed: 0.0, hold: 0.0 }
     }
 }
 
@@ -36,92 +59,83 @@ impl Ramp {
         self.limit as u32
     }
 
-    /// A call got through while so many were running. Only a limit that was made use of has proved itself.
-    pub fn passed(&mut self, running: u32) {
-        if f64::from(running) * 2.0 < self.limit {
-            return;
-        }
-        let step = if self.limit < self.threshold { 1.0 } else { 1.0 / self.limit };
-        self.limit = (self.limit + step).min(MOST);
+    /// What a call that begins now has to bring along.
+    #[must_use]
+    pub fn era(&self) -> u64 {
+        self.era
     }
 
-    /// The provider refused a call because there were too many.
-    pub fn refused(&mut self, now: Timestamp) {
-        if self.refused_at.is_some_and(|at| now < at + ONE_EVENT) {
+    /// A call got through while so many were running. Only a limit that was made use of has proved itself.
+    pub fn passed(&mut self, era: u64, running: u32) {
+        if era == self.era {
+            self.passed += 1.0;
+        }
+        if self.passed < self.hold || !self.is_in_use(running) {
             return;
         }
-        self.refused_at = Some(now);
-        self.threshold = (self.limit / 2.0).max(2.0);
-        self.limit = 1.0;
+        let step = ((self.ceiling - self.limit).abs() / 2.0).clamp(LEAST_STEP, self.limit);
+        self.limit = (self.limit + step / self.limit).min(MOST);
+    }
+
+    /// The provider refused a call without a word on how long to wait, while so many were running, itself included.
+    /// Returns whether fewer at once are no help: it was the only one.
+    #[must_use]
+    pub fn refused(&mut self, era: u64, running: u32) -> bool {
+        if era != self.era {
+            return false;
+        }
+        let used = self.note_ceiling(running);
+        self.lower(used * AFTER_REFUSAL, 0.0);
+        used < 2.0
+    }
+
+    /// The provider asked to be left alone for a while, when so many calls were running. Afterwards they begin one by
+    /// one and double up to half of what was too much: all who wait would come at once otherwise.
+    pub fn shut(&mut self, era: u64, running: u32) {
+        if era != self.era {
+            return;
+        }
+        self.note_ceiling(running);
+        self.ceiling = (self.ceiling / 2.0).max(2.0);
+        self.lower(1.0, 0.0);
+    }
+
+    /// Answers take clearly longer than usual with so many calls running; about `bearable` would not. It holds still then
+    /// until it is known what is usual with so few.
+    pub fn slowed(&mut self, era: u64, running: u32, bearable: f64) {
+        // Too soon after it was lowered: another target of the same bucket has said so already.
+        let is_news = era == self.era && self.passed * 2.0 >= self.limit;
+        if !is_news || !self.is_in_use(running) || self.limit <= FLOOR || bearable.is_nan() {
+            return;
+        }
+        let (least, most) = AFTER_SLOWNESS;
+        let after = bearable.clamp(self.limit * least, self.limit * most).max(FLOOR);
+        self.ceiling = self.limit.min(after * 2.0);
+        // One round for the calls to get used to it, and one to see.
+        self.lower(after, after.max(FIRST) * 2.0);
+    }
+
+    fn is_in_use(&self, running: u32) -> bool {
+        f64::from(running) * 2.0 >= self.limit
+    }
+
+    /// Notes that so many were too much, and returns how many of the places that was. A few calls that are refused, or a
+    /// probe of a provider that is ill, say nothing of many: there may be no room at all for the moment.
+    fn note_ceiling(&mut self, running: u32) -> f64 {
+        let used = self.limit.min(f64::from(running.max(1)));
+        if used >= 2.0 && self.is_in_use(running) {
+            self.ceiling = used;
+        }
+        used
+    }
+
+    fn lower(&mut self, limit: f64, hold: f64) {
+        self.limit = limit.max(1.0).min(self.limit);
+        self.era = self.era.wrapping_add(1);
+        self.passed = 0.0;
+        self.hold = hold;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// So many rounds in which every allowed call passes.
-    fn rounds(ramp: &mut Ramp, count: usize) -> Vec<u32> {
-        (0..count)
-            .map(|_| {
-                let running = ramp.limit();
-                (0..running).for_each(|_| ramp.passed(running));
-                ramp.limit()
-            })
-            .collect()
-    }
-
-    #[test]
-    fn it_doubles_until_it_is_refused_and_steps_from_half_of_that() {
-        let mut ramp = Ramp::default();
-        assert_eq!(rounds(&mut ramp, 5), [32, 64, 128, 256, 512]);
-        ramp.refused(Timestamp(0));
-        assert_eq!(ramp.limit(), 1);
-        assert_eq!(rounds(&mut ramp, 8), [2, 4, 8, 16, 32, 64, 128, 256]);
-        let stepping = rounds(&mut ramp, 3);
-        assert!(stepping[2] > 256 && stepping[2] <= 260, "{stepping:?}");
-    }
-
-    #[test]
-    fn refusals_that_come_together_count_once() {
-        let mut ramp = Ramp::default();
-        rounds(&mut ramp, 5);
-        for millisecond in 0..900 {
-            ramp.refused(Timestamp(millisecond));
-        }
-        rounds(&mut ramp, 8);
-        assert_eq!(ramp.limit(), 256);
-    }
-
-    #[test]
-    fn a_limit_that_nobody_uses_does_not_grow() {
-        let mut ramp = Ramp::default();
-        (0..1_000).for_each(|_| ramp.passed(3));
-        assert_eq!(ramp.limit(), 16);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
-
-        #[test]
-        fn it_is_never_below_one_and_moves_only_the_way_it_was_told(
-            events in prop::collection::vec((any::<bool>(), 0_u32..1_000, 0_i64..5_000), 0..200),
-        ) {
-            let mut ramp = Ramp::default();
-            let mut now = Timestamp(0);
-            for (good, running, later) in events {
-                now = now + Duration::from_millis(later.unsigned_abs());
-                let before = ramp.limit();
-                if good {
-                    ramp.passed(running);
-                    prop_assert!(ramp.limit() >= before && ramp.limit() <= before + 1);
-                } else {
-                    ramp.refused(now);
-                    prop_assert!(ramp.limit() <= before);
-                }
-                prop_assert!(ramp.limit() >= 1);
-            }
-        }
-    }
-}
+mod tests;

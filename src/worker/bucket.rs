@@ -114,7 +114,7 @@ pub struct Hold {
     bucket: Arc<Bucket>,
     charged: Charge,
     taken: Vec<(Arc<Meter>, u64, Mark)>,
-    _slot: Option<Slot>,
+    slot: Option<Slot>,
     _running: Running,
 }
 
@@ -152,6 +152,28 @@ impl Hold {
             meter.untake(*units);
         }
         self.bucket.received.notify_waiters();
+    }
+
+    /// How many calls may run at once, if that is felt for and has not been lowered since this one began.
+    #[must_use]
+    pub(super) fn felt(&self) -> Option<u32> {
+        self.slot.as_ref()?.felt()
+    }
+
+    /// Answers take longer than usual; with about so many calls at once they would not.
+    pub(super) fn slowed(&self, bearable: f64) {
+        if let Some(slot) = &self.slot {
+            slot.slowed(bearable);
+        }
+    }
+
+    /// The provider has too many calls at once, by its own word, and asks for a wait or says nothing of one.
+    pub(super) fn crowded(&self, wait: Option<Duration>) {
+        match (&self.slot, wait) {
+            (Some(slot), Some(_)) => slot.shut(),
+            (Some(slot), None) => _ = slot.refused(),
+            (None, _) => {}
+        }
     }
 
     /// What it was charged when it was let in.
@@ -316,14 +338,26 @@ impl Bucket {
 
     /// A provider refused `hold`'s call because of its limits. Shuts the bucket, here and for all, for as long as the
     /// provider asks, exactly; never shortens a wait that is on already.
+    ///
+    /// Where nothing is known of its limits and it asks for nothing, there were too many calls at once: fewer may run from
+    /// now on, and the bucket is shut, only here, when the call was the only one.
     pub fn refuse(&self, hold: &Hold, why: Refusal, wait: Option<Duration>, heard: &[Heard], now: Timestamp) {
         self.refusals.fetch_add(1, Ordering::Relaxed);
-        self.crowded(now);
-        let wait = wait.unwrap_or_else(|| {
-            // No hint: one second, doubling up to a minute, until something gets through.
-            let times = self.unhinted.fetch_add(1, Ordering::Relaxed).clamp(0, 6);
-            Duration::from_secs(1 << times).min(Duration::from_mins(1))
-        });
+        let is_bare = wait.is_none() && why == Refusal::Pace && heard.is_empty() && hold.taken.is_empty();
+        if is_bare && let Some(was_alone) = hold.slot.as_ref().and_then(Slot::refused) {
+            if was_alone {
+                let wait = self.unhinted_wait();
+                let shut = Shut { reason: Closed::RateLimit, since: now, until: now + wait };
+                self.set_block(shut, Instant::now() + wait);
+            }
+            let mut keeping = self.keeping();
+            keeping.refused = keeping.refused.saturating_add(1);
+            return;
+        }
+        if let Some(slot) = &hold.slot {
+            slot.shut();
+        }
+        let wait = wait.unwrap_or_else(|| self.unhinted_wait());
         let opens = Instant::now() + wait;
         self.set_block(Shut { reason: Closed::RateLimit, since: now, until: now + wait }, opens);
         let drained = if why == Refusal::Day { Vec::new() } else { hold.drained(heard) };
@@ -383,17 +417,16 @@ impl Bucket {
         (*agreed >= AGREED).then_some(*window)
     }
 
-    /// The provider had too many calls at once, by its own word.
-    pub fn crowded(&self, now: Timestamp) {
-        if let Some(slots) = &self.slots {
-            slots.refused(now);
-        }
+    /// No hint: one second, doubling up to a minute, until something gets through.
+    fn unhinted_wait(&self) -> Duration {
+        let times = self.unhinted.fetch_add(1, Ordering::Relaxed).clamp(0, 6);
+        Duration::from_secs(1 << times).min(Duration::from_mins(1))
     }
 
-    /// A call got through: refusals without a hint start again at one second.
-    pub fn passed(&self) {
-        if let Some(slots) = &self.slots {
-            slots.passed();
+    /// `hold`'s call got through: refusals without a hint start again at one second.
+    pub fn passed(&self, hold: &Hold) {
+        if let Some(slot) = &hold.slot {
+            slot.passed();
         }
         if self.unhinted.load(Ordering::Relaxed) != 0 {
             self.unhinted.store(0, Ordering::Relaxed);
@@ -550,7 +583,7 @@ impl Bucket {
         drop(queued);
         self.running.fetch_add(1, Ordering::Relaxed);
         let running = Running(Arc::clone(self));
-        Ok(Hold { bucket: Arc::clone(self), charged: charge, taken, _slot: slot, _running: running })
+        Ok(Hold { bucket: Arc::clone(self), charged: charge, taken, slot, _running: running })
     }
 
     /// Takes from all meters or from none.

@@ -1,10 +1,14 @@
 //! What may be called now: buckets, breakers, and keys or models that are out of service.
 
+#[cfg(test)]
+mod tests;
+
 use super::bucket::{Bucket, Hold, Refusal, Shut, closed_name};
 use super::keys::{KeyHold, Keys};
 use crate::domain::breaker::{self, Breaker};
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Closed, Ineligible, RungHealth};
+use crate::domain::tempo::{Tempo, Took};
 use crate::domain::{
     BreakerSettings, Calibration, Charge, Charging, ErrorClass, Failure, Limits, Outcome, Target, Timestamp, Unit,
     Usage,
@@ -48,6 +52,8 @@ pub struct TargetState {
     breaker: Mutex<Breaker>,
     /// What its reports have taught about estimates.
     calibration: Mutex<Calibration>,
+    /// How long its answers take.
+    tempo: Mutex<Tempo>,
     /// The model is unknown or not allowed, or asked to be left alone for a while.
     closed: Mutex<Option<Shut>>,
     calls: AtomicI64,
@@ -173,6 +179,22 @@ impl TargetState {
         lock(&self.calibration).learn(estimated_input, cap, usage);
     }
 
+    /// Lowers the number of calls at once, where it is felt for, when they take clearly longer than usual for this target.
+    /// `None`: there was no answer in time.
+    fn time(&self, hold: &Hold, took: Option<Took>) {
+        let Some(places) = hold.felt() else { return };
+        let mut tempo = lock(&self.tempo);
+        let bearable = match took {
+            Some(took) => tempo.learn(took, places),
+            None => tempo.timed_out(places),
+        };
+        drop(tempo);
+        if let Some(bearable) = bearable {
+            tracing::debug!(target.name = %self.target, places, bearable, "answers take longer than usual");
+            hold.slowed(bearable);
+        }
+    }
+
     /// Why a call can never be made, if even the least that it takes is more than the bucket ever holds.
     fn too_large(&self, ask: &Ask) -> Option<Ineligible> {
         let signed = |tokens| i64::try_from(tokens).unwrap_or(i64::MAX);
@@ -260,6 +282,7 @@ impl Gate {
                     bucket,
                     breaker: Mutex::new(Breaker::new(setup.breaker)),
                     calibration: Mutex::new(Calibration::default()),
+                    tempo: Mutex::new(Tempo::default()),
                     closed: Mutex::new(None),
                     calls: AtomicI64::new(0),
                     failures: AtomicI64::new(0),
@@ -338,6 +361,7 @@ impl Gate {
     }
 
     /// Learns from what came of a call: corrects the charge to what it took, and closes what has to be closed.
+    #[expect(clippy::too_many_arguments, reason = "a call has that many sides")]
     pub fn report(
         &self,
         target: &TargetState,
@@ -345,6 +369,7 @@ impl Gate {
         outcome: &Outcome,
         failure: Option<&Failure>,
         settled: Charge,
+        took: Took,
         limits: &[LimitObservation],
         now: Timestamp,
     ) {
@@ -374,7 +399,11 @@ impl Gate {
         target.record(breaker, sign, class, now);
         let wait = failure.and_then(|failure| failure.wait);
         match class {
-            None => target.bucket.passed(),
+            None => {
+                target.time(&hold, Some(took));
+                target.bucket.passed(&hold);
+            }
+            Some(ErrorClass::Timeout) => target.time(&hold, None),
             Some(ErrorClass::RateLimit) => target.bucket.refuse(&hold, Refusal::Pace, wait, &heard, now),
             Some(ErrorClass::RampLimit) => target.bucket.refuse(&hold, Refusal::Slope, wait, &heard, now),
             Some(ErrorClass::RateLimitDaily) => {
@@ -394,15 +423,14 @@ impl Gate {
             // Asked to stay away, if not for a limit: honoured for every job, not only for this one.
             Some(ErrorClass::Overloaded | ErrorClass::ServerError) => {
                 if class == Some(ErrorClass::Overloaded) {
-                    target.bucket.crowded(now);
+                    hold.crowded(wait);
                 }
                 if let Some(wait) = wait {
                     shut_for(&target.closed, Closed::Breaker, wait, now);
                 }
             }
             Some(
-                ErrorClass::Timeout
-                | ErrorClass::Network
+                ErrorClass::Network
                 | ErrorClass::Unreachable
                 | ErrorClass::QuotaExhausted
                 | ErrorClass::Auth

@@ -11,6 +11,7 @@ use super::settler::{Item, Then};
 use crate::domain::charging::{self, Fate};
 use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, decide};
 use crate::domain::key_ring::KeyFault;
+use crate::domain::tempo::Took;
 use crate::domain::{
     Answer, Attempt, ChatRequest, ErrorClass, Failure, Job, NanoUsd, Outcome, Patience, Scope, Sizes, SoftFailure,
     Target, Timestamp, Usage, UsageSource, Verdict, eligibility, estimate,
@@ -282,12 +283,17 @@ impl Journey {
                 rung.target.learn(self.job.input_tokens, self.job.max_output_tokens, &usage);
             }
             let settled = rung.charging.settle(&sizes, usage.as_ref(), Fate::of(&judged.outcome));
+            let took = Took {
+                time: Duration::from_millis(u64::try_from(judged.total_ms).unwrap_or(0)),
+                output_tokens: judged.usage.output,
+            };
             plan.gate.report(
                 &rung.target,
                 permit,
                 &judged.outcome,
                 judged.failure.as_ref(),
                 settled,
+                took,
                 &limits,
                 ended_at,
             );

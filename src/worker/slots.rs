@@ -1,6 +1,5 @@
 //! The calls of one bucket that may run at once: so many as are configured, or as many as prove to be all right.
 
-use crate::domain::Timestamp;
 use crate::domain::ramp::Ramp;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +33,8 @@ const PLENTY: u32 = 1_000_000;
 #[derive(Debug)]
 pub(super) struct Slot {
     slots: Arc<Slots>,
+    /// In which era of the ramp its call began.
+    era: u64,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -79,17 +80,8 @@ impl Slots {
         // The semaphore is never closed; without a permit the call would merely not be counted.
         let permit = Arc::clone(&self.free).acquire_owned().await.ok();
         self.running.fetch_add(1, Ordering::Relaxed);
-        Slot { slots: Arc::clone(self), permit }
-    }
-
-    /// A call got through.
-    pub(super) fn passed(&self) {
-        self.adjust(|ramp| ramp.passed(self.running()));
-    }
-
-    /// The provider had too many.
-    pub(super) fn refused(&self, now: Timestamp) {
-        self.adjust(|ramp| ramp.refused(now));
+        let era = self.ramp(|ramp| ramp.era()).unwrap_or_default();
+        Slot { slots: Arc::clone(self), era, permit }
     }
 
     /// Whether they are a part of what all processes share.
@@ -113,13 +105,16 @@ impl Slots {
         }
     }
 
-    fn adjust(&self, change: impl FnOnce(&mut Ramp)) {
-        let Kind::FeltFor(ramp) = &self.kind else { return };
+    /// What a ramp says; `None` when nothing is felt for.
+    fn ramp<T>(&self, ask: impl FnOnce(&mut Ramp) -> T) -> Option<T> {
+        let Kind::FeltFor(ramp) = &self.kind else { return None };
         let mut ramp = ramp.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ramp) = ramp.as_mut() {
-            change(ramp);
+        let ramp = ramp.as_mut()?;
+        let answer = ask(ramp);
+        if ramp.limit() != self.limit() {
             self.resize(ramp.limit());
         }
+        Some(answer)
     }
 
     fn resize(&self, after: u32) {
@@ -141,6 +136,35 @@ impl Slots {
     /// Pays one place that is owed, if one is.
     fn pay(&self) -> bool {
         self.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, |owed| owed.checked_sub(1)).is_ok()
+    }
+}
+
+impl Slot {
+    /// The call got through.
+    pub(super) fn passed(&self) {
+        self.slots.ramp(|ramp| ramp.passed(self.era, self.slots.running()));
+    }
+
+    /// The provider had too many, and said nothing of how long to wait. Whether fewer are no help, because this was the
+    /// only one; `None` when the number is not felt for.
+    pub(super) fn refused(&self) -> Option<bool> {
+        self.slots.ramp(|ramp| ramp.refused(self.era, self.slots.running()))
+    }
+
+    /// The provider asked to be left alone for a while.
+    pub(super) fn shut(&self) {
+        self.slots.ramp(|ramp| ramp.shut(self.era, self.slots.running()));
+    }
+
+    /// Answers take longer than usual; with about so many at once they would not.
+    pub(super) fn slowed(&self, bearable: f64) {
+        self.slots.ramp(|ramp| ramp.slowed(self.era, self.slots.running(), bearable));
+    }
+
+    /// All places, if their number is felt for and has not been lowered since the call began: only then the time that it
+    /// took is the time that calls take now.
+    pub(super) fn felt(&self) -> Option<u32> {
+        self.slots.ramp(|ramp| (ramp.era() == self.era).then(|| ramp.limit())).flatten()
     }
 }
 
@@ -166,7 +190,7 @@ mod tests {
         for _ in 0..16 {
             held.push(slots.enter().await);
         }
-        slots.refused(Timestamp(0));
+        held[3].shut();
         assert_eq!((slots.limit(), slots.free(), slots.running()), (1, 0, 16));
         held.truncate(2);
         assert_eq!(slots.free(), 0, "two still run where one may");
@@ -183,10 +207,10 @@ mod tests {
         for _ in 0..16 {
             held.push(slots.enter().await);
         }
-        slots.refused(Timestamp(0));
+        held[0].shut();
         held.truncate(1);
         for _ in 0..50 {
-            slots.passed();
+            held[0].passed();
         }
         assert_eq!(slots.limit() as usize, slots.free() + held.len());
         assert!(slots.limit() > 1);
@@ -197,9 +221,25 @@ mod tests {
         let slots = Slots::lent();
         assert_eq!((slots.limit(), slots.free()), (0, 0));
         slots.lend(3);
-        let _held = slots.enter().await;
-        slots.refused(Timestamp(0));
-        slots.passed();
+        let held = slots.enter().await;
+        assert_eq!((held.refused(), held.felt()), (None, None));
+        held.shut();
+        held.slowed(1.0);
+        held.passed();
         assert_eq!((slots.limit(), slots.free()), (3, 2));
+    }
+
+    #[tokio::test]
+    async fn calls_that_began_before_the_number_was_lowered_say_nothing_of_it() {
+        let slots = Slots::felt_for();
+        let (one, other) = (slots.enter().await, slots.enter().await);
+        assert_eq!(one.felt(), Some(16));
+        assert_eq!((one.refused(), other.refused()), (Some(false), Some(false)));
+        assert_eq!((slots.limit(), one.felt(), other.felt()), (1, None, None));
+        drop(other);
+        drop(one);
+        assert_eq!(slots.enter().await.refused(), Some(true), "it was the only one");
+        slots.lift();
+        assert_eq!(slots.enter().await.refused(), None, "something else is the limit");
     }
 }

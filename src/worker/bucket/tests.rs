@@ -183,9 +183,41 @@ async fn refusals_without_a_hint_back_off_and_a_success_ends_that() {
         sleep(NOW.until(shut.until) + Duration::from_millis(10)).await;
     }
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-    bucket.passed();
+    let hold = bucket.enter(tokens(1), AT_ONCE, NOW).await.expect("it is open");
+    bucket.passed(&hold);
+    drop(hold);
     refuse(&bucket, None).await;
     assert_eq!(NOW.until(bucket.look(tokens(1), Duration::ZERO, NOW).expect("it is shut").until).as_secs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_of_which_nothing_is_known_lower_the_number_at_once_and_shut_nothing_while_others_run() {
+    let bucket = bucket(&[], None);
+    let mut calls = Vec::new();
+    while let Ok(hold) = bucket.enter(tokens(1), AT_ONCE, NOW).await {
+        calls.push(hold);
+    }
+    let began = calls.len();
+    for refused in calls.drain(..4) {
+        bucket.refuse(&refused, Refusal::Pace, None, &[], NOW);
+    }
+    assert_eq!(bucket.look(tokens(1), AT_ONCE, NOW).map(|shut| shut.reason), Some(Closed::Concurrency));
+    // Those that go on are more than may run now; when they have ended seven of ten may.
+    calls.clear();
+    while let Ok(hold) = bucket.enter(tokens(1), AT_ONCE, NOW).await {
+        calls.push(hold);
+    }
+    assert_eq!((began, calls.len()), (16, 11));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_was_asked_for_shuts_all_however_many_run() {
+    let bucket = bucket(&[], None);
+    let refused = bucket.enter(tokens(1), AT_ONCE, NOW).await.expect("it is open");
+    let _other = bucket.enter(tokens(1), AT_ONCE, NOW).await.expect("it is open");
+    bucket.refuse(&refused, Refusal::Pace, Some(Duration::from_secs(7)), &[], NOW);
+    let shut = bucket.look(tokens(1), AT_ONCE, NOW).expect("it is shut");
+    assert_eq!((shut.reason, NOW.until(shut.until)), (Closed::RateLimit, Duration::from_secs(7)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Closed, RungHealth};
+use crate::domain::tempo::Took;
 use crate::domain::{
     BreakerSettings, Charge, Charging, ErrorClass, Failure, Limits, Outcome, Rate, Scope, Target, Timestamp, Unit,
 };
@@ -16,6 +17,7 @@ use std::time::Duration;
 const NOW: Timestamp = Timestamp(1_795_176_000_000);
 const RECHECK: Duration = Duration::from_mins(10);
 const SECOND: Duration = Duration::from_secs(1);
+const TOOK: Took = Took { time: Duration::from_millis(100), output_tokens: 10 };
 const CHARGE: Charge = Charge { input: 1, output: 1, total: 2 };
 
 struct Stage {
@@ -56,7 +58,7 @@ impl Stage {
     fn report(&self, permit: Permit, outcome: &Outcome, now: Timestamp) {
         let class = outcome.class();
         let failure = class.map(|class| Failure::new(class, Scope::Key, "m"));
-        self.gate.report(&self.target, permit, outcome, failure.as_ref(), CHARGE, &[], now);
+        self.gate.report(&self.target, permit, outcome, failure.as_ref(), CHARGE, TOOK, &[], now);
     }
 
     /// Makes a call and returns the place of the key it was made with.
@@ -201,7 +203,7 @@ async fn a_wait_of_hours_reaches_the_gate_to_the_millisecond() {
     let failure = Dialect::Gemini.adapter("").decode(&WireReply::new(429, &headers, body)).expect_err("a failure");
     let permit = stage.admit(NOW).await.expect("the gate is open");
     let outcome = Outcome::Failed(failure.class);
-    stage.gate.report(&stage.target, permit, &outcome, Some(&failure), CHARGE, &[], NOW);
+    stage.gate.report(&stage.target, permit, &outcome, Some(&failure), CHARGE, TOOK, &[], NOW);
     // For all keys: limits are the account's.
     let until = NOW + Duration::from_millis(37_025_720);
     assert_eq!(stage.health(NOW), RungHealth::Closed { reason: Closed::RateLimit, since: NOW, until });

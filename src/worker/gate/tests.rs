@@ -1,0 +1,151 @@
+//! How many calls at once are felt for, through the gate, on paused time.
+
+use super::*;
+use crate::domain::Rate;
+use crate::domain::error_class::Scope;
+use crate::worker::bucket::tests::Others;
+use std::collections::VecDeque;
+
+const NOW: Timestamp = Timestamp(1_795_176_000_000);
+const OPEN: Duration = Duration::from_secs(30);
+const CHARGE: Charge = Charge { input: 1, output: 1, total: 2 };
+
+struct Stage {
+    gate: Gate,
+}
+
+impl Stage {
+    /// A provider with two models that share a bucket of these limits, and breakers that open at the third failure.
+    fn new(limits: Limits) -> Self {
+        let breaker = BreakerSettings { min_calls: 3, failure_rate: 1.0, window: Duration::from_mins(1), open: OPEN };
+        let setup = ProviderSetup {
+            bucket: "shared".to_owned(),
+            charging: Charging::COMBINED,
+            breaker,
+            keys: Vec::new(),
+            recheck: Duration::from_mins(10),
+            models: vec!["quick".to_owned(), "slow".to_owned()],
+            model_buckets: BTreeMap::new(),
+        };
+        let buckets = BTreeMap::from([("shared".to_owned(), limits)]);
+        let gate = Gate::new(&buckets, &BTreeMap::from([("p".to_owned(), setup)]));
+        for bucket in gate.buckets() {
+            Others::default().keep(1, bucket);
+        }
+        Self { gate }
+    }
+
+    fn target(&self, model: &str) -> Arc<TargetState> {
+        self.gate.target(&Target { provider: "p".to_owned(), model: model.to_owned() }).expect("it is set up")
+    }
+
+    async fn admit(&self, model: &str, now: Timestamp) -> Result<Permit, Closed> {
+        let patience = Duration::from_millis(30);
+        self.gate.admit(&self.target(model), CHARGE, patience, now).await.map_err(|shut| shut.reason)
+    }
+
+    /// As many calls as may run.
+    async fn all(&self, model: &str, now: Timestamp) -> Vec<Permit> {
+        let mut permits = Vec::new();
+        while let Ok(permit) = self.admit(model, now).await {
+            permits.push(permit);
+        }
+        permits
+    }
+
+    fn end(&self, model: &str, permit: Permit, class: Option<ErrorClass>, millis: u64, now: Timestamp) {
+        let failure = class.map(|class| Failure::new(class, Scope::Model, "m"));
+        let outcome = class.map_or(Outcome::Accepted, Outcome::Failed);
+        let took = Took { time: Duration::from_millis(millis), output_tokens: 50 };
+        self.gate.report(&self.target(model), permit, &outcome, failure.as_ref(), CHARGE, took, &[], now);
+    }
+
+    fn pass(&self, model: &str, permits: Vec<Permit>, millis: u64, now: Timestamp) {
+        permits.into_iter().for_each(|permit| self.end(model, permit, None, millis, now));
+    }
+
+    /// Rounds of as many calls as may run, all of which pass; how many they were.
+    async fn rounds(&self, model: &str, count: usize, millis: u64, now: Timestamp) -> Vec<usize> {
+        let mut sizes = Vec::new();
+        for _ in 0..count {
+            let permits = self.all(model, now).await;
+            sizes.push(permits.len());
+            self.pass(model, permits, millis, now);
+        }
+        sizes
+    }
+
+    /// So many calls end, each of which makes room for the next; returns how many ran at most.
+    async fn steady(&self, running: &mut VecDeque<Permit>, model: &str, calls: usize, millis: u64) -> usize {
+        let mut most = 0;
+        for _ in 0..calls {
+            running.extend(self.all(model, NOW).await);
+            most = most.max(running.len());
+            let oldest = running.pop_front().expect("some may run");
+            self.end(model, oldest, None, millis, NOW);
+        }
+        running.extend(self.all(model, NOW).await);
+        most.max(running.len())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_is_overloaded_gets_fewer_calls_at_once() {
+    let stage = Stage::new(Limits::default());
+    let mut permits = stage.all("quick", NOW).await;
+    assert_eq!(permits.len(), 16);
+    for refused in permits.split_off(14) {
+        stage.end("quick", refused, Some(ErrorClass::Overloaded), 10, NOW);
+    }
+    stage.pass("quick", permits, 100, NOW);
+    let after = stage.all("quick", NOW).await.len();
+    assert!((11..=14).contains(&after), "{after}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_of_a_provider_that_is_ill_say_nothing_of_how_many_it_takes() {
+    let stage = Stage::new(Limits::default());
+    let known = stage.rounds("quick", 6, 100, NOW).await[5];
+    assert!(known > 60, "{known}");
+    let mut now = NOW + Duration::from_mins(2);
+    let overloaded = Some(ErrorClass::Overloaded);
+    for permit in stage.all("quick", now).await.drain(..3) {
+        stage.end("quick", permit, overloaded, 10, now);
+    }
+    // Three probes, one by one, half a minute and more apart.
+    for doubled in 0..3 {
+        assert_eq!(stage.admit("quick", now).await.err(), Some(Closed::Breaker));
+        now = now + OPEN * (1 << doubled);
+        let probe = stage.admit("quick", now).await.expect("one may try");
+        assert!(stage.admit("quick", now).await.is_err());
+        stage.end("quick", probe, overloaded, 10, now);
+    }
+    // It works again: no stampede, and what was known before is there within a few rounds.
+    now = now + OPEN * 8;
+    let rounds = stage.rounds("quick", 14, 100, now).await;
+    assert!(rounds[2] <= 4 && rounds[13] > known * 3 / 4, "{rounds:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_take_longer_and_longer_lower_the_number() {
+    let stage = Stage::new(Limits::default());
+    let mut running = VecDeque::new();
+    let most = stage.steady(&mut running, "quick", 60, 100).await;
+    assert!(most > 60, "{most}");
+    let most = stage.steady(&mut running, "quick", 300, 300).await;
+    assert!(running.len() < most * 2 / 3, "{} after {most}", running.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_model_beside_a_quick_one_is_no_rise() {
+    // Only requests would say how many may run; so it is felt for.
+    let plenty = Rate { unit: Unit::Tokens, amount: 1_000_000, per: Duration::from_mins(1), burst: 1_000_000 };
+    let stage = Stage::new(Limits { rates: vec![plenty], concurrency: None });
+    let mut running = VecDeque::new();
+    for _ in 0..5 {
+        stage.steady(&mut running, "quick", 40, 100).await;
+        let most = stage.steady(&mut running, "slow", 40, 5_000).await;
+        assert_eq!(running.len(), most, "it has never been less");
+    }
+    assert!(running.len() > 300, "{}", running.len());
+}
