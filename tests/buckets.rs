@@ -64,7 +64,7 @@ async fn shared_limits() -> (Queue, i64, i64) {
     (spent.stocks[0].left, spent.stocks[0].want) = (15, 15);
     tell(&queue, "openai", &limits, [(first, asked), (second, also_asked), (first, spent)]).await;
 
-    let hour = Duration::from_secs(3_600);
+    let hour = Duration::from_hours(1);
     let wait = Wait { reason: Closed::RateLimit, remaining: hour, drained: Vec::new(), too_steep: false };
     let told = Report { wait: Some(wait), refused: 2, ..Report::default() };
     tell(&queue, "shut", &Limits::default(), [(first, told)]).await;

@@ -37,7 +37,7 @@ pub const LEASE: Duration = Duration::from_secs(3);
 const PUT_BY: Duration = Duration::from_millis(500);
 
 /// After a provider complained of acceleration the rate is half, and is whole again in this time.
-const SLOPE_RECOVERS_IN: Duration = Duration::from_secs(60);
+const SLOPE_RECOVERS_IN: Duration = Duration::from_mins(1);
 
 /// What a process has of one limit, and what it could use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,7 +288,7 @@ impl SharedBucket {
         let idle = share.slots == 0 && !share.hungry && share.holdings.values().all(|holding| holding.held == 0);
         let slices = (0..self.meters.len()).filter_map(|index| self.slice(index, &share)).collect();
         // What has no limit is nobody's to hold.
-        if !idle && !(self.meters.is_empty() && self.concurrency.is_none()) {
+        if !idle && (!self.meters.is_empty() || self.concurrency.is_some()) {
             self.shares.insert(worker, share);
         }
         let sharers = self.shares.values().filter(|share| share.hungry).count();

@@ -391,7 +391,7 @@ impl Page {
         )?;
         let parked = |queue: &RouteQueue, is_scheduled: bool| {
             let reasons = queue.parked.iter().filter(|(reason, _)| (*reason == SCHEDULED) == is_scheduled);
-            reasons.map(|(_, (jobs, _))| rows(jobs.rows)).sum::<f64>()
+            rows(reasons.map(|(_, (jobs, _))| jobs.rows).sum())
         };
         page.gauges(
             "queue_parked_jobs",
@@ -407,7 +407,7 @@ impl Page {
         page.gauge(
             "queue_unknown_route_jobs",
             "Jobs that could be taken, but for their routes, which this worker does not have.",
-            unknown.map(|(_, queue)| rows(queue.ready.rows)).sum(),
+            rows(unknown.map(|(_, queue)| queue.ready.rows).sum()),
         )
     }
 }

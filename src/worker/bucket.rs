@@ -512,7 +512,9 @@ impl Bucket {
         for meter in meters {
             let units = charge.units(meter.dimension.unit);
             if !meter.take(units) {
-                taken.iter().for_each(|(meter, units, _)| meter.untake(*units));
+                for (meter, units, _) in &taken {
+                    meter.untake(*units);
+                }
                 return None;
             }
             taken.push((Arc::clone(meter), units, meter.mark(Instant::now())));
@@ -556,7 +558,9 @@ impl Bucket {
         let mut keeping = self.keeping();
         let meters = self.meters();
         if keeping.heard_at.is_some_and(|at| now - at >= LEASE) {
-            meters.iter().for_each(|meter| meter.void());
+            for meter in &meters {
+                meter.void();
+            }
         }
         keeping.told_at = Some(now);
         let wait =

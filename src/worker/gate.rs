@@ -361,6 +361,7 @@ impl Gate {
     }
 
     /// Learns from what came of a call: corrects the charge to what it took, and closes what has to be closed.
+    #[expect(clippy::too_many_arguments, reason = "all that one call came to")]
     pub fn report(
         &self,
         target: &TargetState,

@@ -88,9 +88,10 @@ impl Exposition {
         sums
     }
 
-    /// All samples of a name together.
-    pub fn sum(&self, name: &str) -> f64 {
-        self.samples.iter().filter(|((sample, _), _)| sample == name).map(|(_, value)| value).sum()
+    /// All samples of a name together; `None` when there is none.
+    pub fn sum(&self, name: &str) -> Option<f64> {
+        let samples = self.samples.iter().filter(|((sample, _), _)| sample == name);
+        samples.map(|(_, value)| *value).reduce(|sum, value| sum + value)
     }
 }
 

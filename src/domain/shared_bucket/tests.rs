@@ -9,7 +9,7 @@ const EPOCH: i64 = 1_800_000_000_000;
 const REQUESTS: Dimension = Dimension { unit: Unit::Requests, seconds: 60 };
 
 fn limits(per_minute: u64, burst: u64) -> Limits {
-    let rate = Rate { unit: Unit::Requests, amount: per_minute, per: Duration::from_secs(60), burst };
+    let rate = Rate { unit: Unit::Requests, amount: per_minute, per: Duration::from_mins(1), burst };
     Limits { rates: vec![rate], concurrency: None }
 }
 

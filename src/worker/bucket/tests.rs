@@ -274,6 +274,7 @@ async fn saturation_lasts_through_single_tokens_and_ends_with_a_rest() {
     assert!(rested > first);
 }
 
+#[expect(clippy::await_holding_lock, reason = "who holds it keeps the others from answering")]
 #[tokio::test(start_paused = true)]
 async fn without_word_from_the_others_what_is_held_is_spent_and_then_nothing() {
     let others = Others::default();
@@ -299,7 +300,7 @@ async fn a_slice_that_is_older_than_its_lease_is_not_spent() {
     let bucket = Arc::new(Bucket::new("test", &Limits { rates: vec![rate], concurrency: None }, &wake));
     let waiting = tokio::spawn({
         let bucket = Arc::clone(&bucket);
-        async move { bucket.enter(tokens(1), Duration::from_secs(60), NOW).await.is_ok() }
+        async move { bucket.enter(tokens(1), MINUTE, NOW).await.is_ok() }
     });
     tokio::task::yield_now().await;
     let (report, base) = bucket.report(false);
