@@ -16,6 +16,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Child;
 
+const MANUAL: &str = include_str!("../docs/operations.md");
+
 /// A name as no vendor has it, to see that nothing in it ends a label.
 const MODEL: &str = r#"mo"del\n"#;
 
@@ -58,7 +60,16 @@ impl Measured {
         let (head, body) = self.get("/metrics").await;
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         assert!(head.contains("application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
-        Exposition::parse(&body)
+        let page = Exposition::parse(&body);
+        for (name, kind) in &page.types {
+            let suffix = match kind.as_str() {
+                "counter" => "_total",
+                "info" => "_info",
+                _ => "",
+            };
+            assert!(MANUAL.contains(&format!("`{name}{suffix}`")), "{name} is not in the manual");
+        }
+        page
     }
 
     /// Scrapes until it is so, and returns that page.

@@ -424,3 +424,41 @@ impl Collector for Page {
         self.shared_buckets(&mut page)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_database_is_asked_now_and_then_however_many_scrape() {
+        let (cached, reads) = (Cached::new(), Cell::new(0));
+        let read = async |takes: Duration| {
+            tokio::time::sleep(takes).await;
+            reads.set(reads.get() + 1);
+            Ok(reads.get())
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(cached.get(read(Duration::ZERO)).await, Some(1));
+        tokio::time::advance(2 * second).await;
+        assert_eq!(cached.get(read(Duration::ZERO)).await, Some(1));
+        tokio::time::advance(2 * second).await;
+        assert_eq!(cached.get(read(second)).await, Some(2));
+        // That took a second, so it has to do for twenty.
+        tokio::time::advance(19 * second).await;
+        assert_eq!(cached.get(read(second)).await, Some(2));
+        tokio::time::advance(2 * second).await;
+        assert_eq!(cached.get(read(second)).await, Some(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_does_not_answer_holds_up_one_scrape_and_is_asked_again_soon() {
+        let cached = Cached::new();
+        assert_eq!(cached.get(std::future::pending()).await, None::<u32>);
+        let failed_at = Instant::now();
+        assert_eq!(cached.get(std::future::pending()).await, None);
+        assert_eq!(Instant::now(), failed_at, "the second did not wait");
+        tokio::time::advance(FRESH).await;
+        assert_eq!(cached.get(std::future::ready(Ok(7))).await, Some(7));
+    }
+}

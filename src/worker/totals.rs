@@ -146,6 +146,10 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{JobId, Timestamp, Usage};
+    use crate::store::claim::Lease;
+    use crate::store::settle::Labels;
+    use std::sync::Arc;
 
     #[test]
     fn a_duration_is_in_the_first_class_that_holds_it() {
@@ -158,5 +162,59 @@ mod tests {
             (3, 1, 1, 2)
         );
         assert_eq!((durations.count(), durations.sum_ms), (7, 50 + 51 + 300_000 + 300_001 + 2_147_483_647));
+    }
+
+    /// An attempt that took a second, with 30 tokens in, 10 of them from a cache, and 5 out.
+    fn attempt(class: Option<ErrorClass>, cost: Option<NanoUsd>) -> AttemptRow {
+        AttemptRow {
+            lease: Lease { job: JobId(1), fence: 1 },
+            labels: Arc::new(Labels { route: "default".to_owned(), project: "default".to_owned(), batch: None }),
+            number: 1,
+            round: 0,
+            provider: "one".to_owned(),
+            model: "model".to_owned(),
+            rung: 0,
+            started_at: Timestamp(0),
+            ended_at: Timestamp(1_000),
+            first_byte_ms: Some(400),
+            total_ms: 1_000,
+            class,
+            detail: (class == Some(ErrorClass::SoftFailure)).then_some("empty"),
+            http_status: None,
+            code: None,
+            message: None,
+            retry_at: None,
+            request_id: None,
+            model_served: None,
+            finish: None,
+            usage_raw: None,
+            usage: Usage { input: 20, cache_read: 10, output: 5, ..Usage::default() },
+            cost,
+            uncertain: NanoUsd(3),
+            price: None,
+            decision: None,
+            rejected: None,
+        }
+    }
+
+    #[test]
+    fn an_attempt_is_counted_by_what_came_of_it() {
+        let ledger = Ledger::default();
+        let rows = [
+            attempt(None, Some(NanoUsd(100))),
+            attempt(Some(ErrorClass::SoftFailure), Some(NanoUsd(40))),
+            attempt(Some(ErrorClass::Timeout), None),
+        ];
+        ledger.book(&rows[..1], []);
+        ledger.book(&rows[1..], []);
+        let totals = ledger.totals();
+        let of = &totals.targets[&Target { provider: "one".to_owned(), model: "model".to_owned() }];
+        let classes = [None, Some(ErrorClass::SoftFailure), Some(ErrorClass::Timeout)];
+        assert_eq!(of.attempts, classes.map(|class| (class, 1)).into());
+        assert_eq!(of.soft_failures, [("empty", 1)].into());
+        assert_eq!((of.answered.count(), of.unanswered.count(), of.first_byte.count()), (2, 1, 2));
+        assert_eq!((of.input_tokens, of.cached_tokens, of.output_tokens), (60, 30, 15));
+        assert_eq!((of.cost, of.waste, of.uncertain, of.unpriced), (NanoUsd(140), NanoUsd(40), NanoUsd(9), 1));
+        assert!(totals.routes.is_empty());
     }
 }
