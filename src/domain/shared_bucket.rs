@@ -288,7 +288,8 @@ impl SharedBucket {
         let idle = share.slots == 0 && !share.hungry && share.holdings.values().all(|holding| holding.held == 0);
         let slices = (0..self.meters.len()).filter_map(|index| self.slice(index, &share)).collect();
         // What has no limit is nobody's to hold.
-        if !idle && (!self.meters.is_empty() || self.concurrency.is_some()) {
+        let is_unlimited = self.meters.is_empty() && self.concurrency.is_none();
+        if !idle && !is_unlimited {
             self.shares.insert(worker, share);
         }
         let sharers = self.shares.values().filter(|share| share.hungry).count();
