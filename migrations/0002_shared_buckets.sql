@@ -31,13 +31,14 @@ create view sluice.buckets as
 select b.name as bucket,
        m.value -> 'dimension' ->> 'unit' as unit,
        (m.value -> 'dimension' ->> 'seconds')::bigint as per_seconds,
-       coalesce(least((m.value -> 'configured' ->> 'amount')::bigint, (m.value -> 'learned' ->> 'amount')::bigint))
+       least((m.value -> 'configured' ->> 'amount')::bigint, (m.value -> 'learned' ->> 'amount')::bigint)
            as amount,
        case when (m.value -> 'configured' ->> 'amount')::bigint <= coalesce((m.value -> 'learned' ->> 'amount')::bigint,
                                                                           (m.value -> 'configured' ->> 'amount')::bigint)
             then 'configured' when m.value is not null then 'learned' end as source,
        (m.value ->> 'level')::bigint as level,
        leased.units as leased,
+       leased.by_worker as leased_to,
        (s.state ->> 'concurrency')::bigint as concurrency,
        places.taken as places,
        case when gate.until > clock_timestamp() then s.state -> 'gate' ->> 'reason' end as shut,
@@ -49,7 +50,9 @@ select b.name as bucket,
   cross join lateral (
       select to_timestamp((s.state -> 'gate' ->> 'until')::numeric / 1000) as until) gate
   cross join lateral (
-      select coalesce(sum((h.value ->> 'held')::bigint), 0)::bigint as units
+      select coalesce(sum((h.value ->> 'held')::bigint), 0)::bigint as units,
+             coalesce(jsonb_object_agg(share.key, h.value -> 'held') filter (where (h.value ->> 'held')::bigint > 0),
+                      '{}') as by_worker
         from jsonb_each(s.state -> 'shares') share,
              jsonb_each(share.value -> 'holdings') h
        where to_timestamp((share.value ->> 'until')::numeric / 1000) > clock_timestamp()
@@ -66,6 +69,7 @@ comment on view sluice.buckets is
 comment on column sluice.buckets.source is 'configured, or learned from the headers of answers where nothing is configured or they say less';
 comment on column sluice.buckets.level is 'units that nobody holds, at written_at; negative while in debt';
 comment on column sluice.buckets.leased is 'units that workers hold and may have spent';
+comment on column sluice.buckets.leased_to is 'the same by the number of the worker';
 comment on column sluice.buckets.places is 'calls that workers may run at once, of concurrency';
 
 do $$

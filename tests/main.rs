@@ -3,12 +3,14 @@
 #![allow(clippy::print_stderr, reason = "libtest shows it beside the test that failed")]
 
 mod bad_input;
+mod buckets;
 mod embedded;
 mod end_to_end;
 mod enqueue;
 mod enqueue_command;
 mod keys;
 mod limits;
+mod metrics;
 mod never_fits;
 mod patience;
 mod pooler;

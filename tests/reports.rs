@@ -347,7 +347,7 @@ async fn counting_stops_at_a_bound() {
 async fn migrating_twice_changes_nothing_and_a_newer_schema_is_refused() {
     let queue = Queue::new().await;
     let program = program(&queue);
-    assert_eq!(program.output(&["migrate"]).await, "the schema is at version 1: nothing to do\n");
+    assert_eq!(program.output(&["migrate"]).await, "the schema is at version 2: nothing to do\n");
     assert_eq!(json_of(&program, &["migrate", "--dry-run"]).await["changed"], false);
     queue
         .run(
@@ -370,8 +370,8 @@ async fn an_empty_database_is_refused_with_a_hint_and_then_migrated() {
     let refused = program.run(&["status"]).await;
     assert_eq!(refused.status.code(), Some(ExitCode::Database as i32));
     assert!(text(&refused.stderr).contains("run `sluice migrate`"), "{}", text(&refused.stderr));
-    assert_eq!(program.output(&["migrate", "--dry-run"]).await, "would migrate from version 0 to 1\n");
-    assert_eq!(program.output(&["migrate"]).await, "migrated from version 0 to 1\n");
+    assert_eq!(program.output(&["migrate", "--dry-run"]).await, "would migrate from version 0 to 2\n");
+    assert_eq!(program.output(&["migrate"]).await, "migrated from version 0 to 2\n");
     assert!(program.run(&["status"]).await.status.success());
 }
 
@@ -542,6 +542,7 @@ async fn a_job_that_failed_was_answered_by_nobody() {
 #[tokio::test]
 async fn a_reporter_reads_everything_and_changes_nothing() {
     let queue = history().await;
+    queue.store.read_buckets(&["openai".to_owned()]).await.unwrap();
     let mut reporter = as_user(&queue, "test_reporter", "sluice_reporter").await;
     let views: Vec<String> = sqlx::query_scalar("select viewname from pg_views where schemaname = 'sluice'")
         .fetch_all(&queue.pool)

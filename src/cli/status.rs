@@ -1,4 +1,6 @@
-//! `sluice status`: what waits, who works, what is open, what is paused.
+//! `sluice status`: what waits, who works, what the limits leave, what is open, what is paused.
+
+mod buckets;
 
 use super::GlobalArgs;
 use super::context::Context;
@@ -33,7 +35,7 @@ fn print(output: &mut Output, status: &Status) -> Result<(), OutputError> {
     let sections = [
         ("Queue", queue(status), "nothing waits and nothing runs"),
         ("Workers", workers(status), "none"),
-        ("Buckets", buckets(status), ""),
+        ("Buckets", buckets::report(status), ""),
         ("Targets", targets(status), ""),
         ("Keys", keys(status), ""),
         ("Paused", pauses(status), ""),
@@ -113,6 +115,8 @@ fn workers(status: &Status) -> Report {
         "up",
         "in_flight",
         "of",
+        "calls",
+        "waiting",
         "succeeded",
         "failed",
         "attempts",
@@ -120,6 +124,11 @@ fn workers(status: &Status) -> Report {
     ]);
     for worker in &status.workers {
         let number = |key: &str| Cell::from(worker.stats.get(key).and_then(Value::as_i64));
+        // Calls that run and calls that wait for their turn, in all buckets.
+        let calls = |key: &str| -> Cell {
+            let counts = gate_of(worker, "buckets").filter_map(|bucket| bucket.get(key).and_then(Value::as_i64));
+            counts.reduce(i64::saturating_add).into()
+        };
         let stopping = worker.stats.get("stopping").and_then(Value::as_bool).unwrap_or(false);
         let state = if worker.is_alive() && stopping { "stopping" } else { &worker.state };
         report.row([
@@ -132,6 +141,8 @@ fn workers(status: &Status) -> Report {
             age(worker.seen_at, worker.started_at),
             worker.holds.into(),
             number("max_in_flight"),
+            calls("running"),
+            calls("waiting"),
             number("succeeded"),
             number("failed"),
             number("attempts"),
@@ -141,12 +152,16 @@ fn workers(status: &Status) -> Report {
     report
 }
 
-/// The parts of what live workers say of their gates.
+/// A part of what a worker says of its gate.
+fn gate_of<'a>(worker: &'a WorkerRecord, part: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+    let parts = worker.stats.get("gate").and_then(|gate| gate.get(part)).and_then(Value::as_array);
+    parts.into_iter().flatten()
+}
+
+/// The same part of all live workers.
 fn gate<'a>(status: &'a Status, part: &'a str) -> impl Iterator<Item = (i64, &'a Value)> {
-    status.workers.iter().filter(|worker| worker.is_alive()).flat_map(move |worker| {
-        let parts = worker.stats.get("gate").and_then(|gate| gate.get(part)).and_then(Value::as_array);
-        parts.into_iter().flatten().map(move |entry| (worker.id, entry))
-    })
+    let alive = status.workers.iter().filter(|worker| worker.is_alive());
+    alive.flat_map(move |worker| gate_of(worker, part).map(move |entry| (worker.id, entry)))
 }
 
 fn text(value: &Value, key: &str) -> Option<String> {
@@ -157,36 +172,6 @@ fn text(value: &Value, key: &str) -> Option<String> {
 fn opens_in(now: DateTime<Utc>, value: &Value, key: &str) -> Cell {
     let until = value.get(key).and_then(Value::as_i64).and_then(DateTime::from_timestamp_millis);
     until.map(|until| age(until, now)).into()
-}
-
-fn buckets(status: &Status) -> Report {
-    let mut report =
-        Report::new(["bucket", "worker", "unit", "level", "burst", "per_minute", "calls", "of", "shut", "opens_in"]);
-    for (worker, bucket) in gate(status, "buckets") {
-        let rates = bucket.get("rates").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let whole = |value: &Value, key: &str, times: f64| -> Cell {
-            #[expect(clippy::cast_possible_truncation, reason = "saturates, and is for people")]
-            let rounded = value.get(key).and_then(Value::as_f64).map(|number| (number * times).round() as i64);
-            rounded.into()
-        };
-        // A bucket without rates has its line too: its calls, and whether it is shut.
-        for index in 0..rates.len().max(1) {
-            let rate = rates.get(index).unwrap_or(&Value::Null);
-            report.row([
-                text(bucket, "name").into(),
-                Cell::Text(worker.to_string()),
-                text(rate, "unit").into(),
-                whole(rate, "level", 1.0),
-                whole(rate, "burst", 1.0),
-                whole(rate, "per_second", 60.0),
-                whole(bucket, "running", 1.0),
-                whole(bucket, "concurrency", 1.0),
-                text(bucket, "shut").into(),
-                opens_in(status.now, bucket, "shut_until_ms"),
-            ]);
-        }
-    }
-    report
 }
 
 /// One target as several workers see it.
@@ -308,7 +293,7 @@ pub fn as_json(status: &Status) -> Value {
         .map(|pause| json!({ "kind": pause.kind, "name": pause.name, "since": pause.since, "reason": pause.reason }));
     json!({
         "now": status.now, "routes": routes.collect::<Value>(), "workers": workers.collect::<Value>(),
-        "paused": pauses.collect::<Value>(),
+        "buckets": buckets::as_json(status), "paused": pauses.collect::<Value>(),
     })
 }
 
@@ -332,10 +317,11 @@ mod tests {
                 "stopping": false,
                 "gate": {
                     "buckets": [{
-                        "name": "openai",
-                        "rates": [{ "unit": "requests", "burst": 600, "level": 599.6, "per_second": 10.0 }],
-                        "concurrency": 20, "running": 3, "shut": "rate_limit", "shut_until_ms": 1_800_000_090_000_i64,
-                    }, { "name": "free", "rates": [], "concurrency": null, "running": null, "shut": null }],
+                        "name": "openai", "rates": [{ "limit": "requests/min", "held": 20, "headroom": 20 }],
+                        "concurrency": 20, "running": 3, "waiting": 4, "shut": null,
+                    }, {
+                        "name": "free", "rates": [], "concurrency": null, "running": 2, "waiting": 0, "shut": null,
+                    }],
                     "targets": [{
                         "target": "openai/gpt-4o-mini", "bucket": "openai", "breaker": breaker, "closed": null,
                         "closed_until_ms": null, "paused": false, "calls": 6, "failures": 1,
@@ -372,6 +358,7 @@ mod tests {
             routes: [("default".to_owned(), queue)].into_iter().collect(),
             workers: vec![worker(1, "closed"), worker(2, "open")],
             pauses: Vec::new(),
+            buckets: BTreeMap::new(),
         }
     }
 
@@ -392,12 +379,9 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_without_rates_has_a_line_too() {
-        let rows = json_of(&buckets(&status()));
-        assert_eq!(rows.as_array().unwrap().len(), 4);
-        assert_eq!((&rows[0]["level"], &rows[0]["per_minute"]), (&600.into(), &600.into()));
-        assert_eq!((&rows[0]["shut"], &rows[0]["opens_in"]), (&"rate_limit".into(), &"30s".into()));
-        assert_eq!((&rows[1]["bucket"], &rows[1]["unit"]), (&"free".into(), &Value::Null));
+    fn a_worker_has_its_calls_of_all_buckets_together() {
+        let rows = json_of(&workers(&status()));
+        assert_eq!((&rows[0]["calls"], &rows[0]["waiting"]), (&5.into(), &4.into()));
     }
 
     #[test]
@@ -427,7 +411,7 @@ mod tests {
         let mut dead = worker(1, "open");
         "dead".clone_into(&mut dead.state);
         let status = Status { workers: vec![dead], ..status() };
-        assert!(targets(&status).is_empty() && buckets(&status).is_empty() && keys(&status).is_empty());
+        assert!(targets(&status).is_empty() && keys(&status).is_empty());
     }
 
     #[test]
@@ -435,7 +419,8 @@ mod tests {
         let odd =
             WorkerRecord { stats: json!({ "gate": { "targets": "none", "buckets": [3, null] } }), ..worker(1, "") };
         let status = Status { workers: vec![odd], ..status() };
-        assert_eq!(json_of(&workers(&status))[0]["of"], Value::Null);
+        let row = &json_of(&workers(&status))[0];
+        assert_eq!((&row["of"], &row["calls"]), (&Value::Null, &Value::Null));
         assert!(targets(&status).is_empty());
     }
 }

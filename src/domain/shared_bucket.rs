@@ -22,7 +22,7 @@ mod tests;
 
 use super::decide::Closed;
 use super::limits::{Dimension, Heard};
-use super::{Limits, Timestamp};
+use super::{Limits, Timestamp, Unit};
 use meter::Meter;
 pub use meter::Source;
 use recent::Recent;
@@ -166,6 +166,10 @@ pub struct Standing {
 pub struct LimitStanding {
     /// `requests/min`, …
     pub limit: String,
+    /// What it counts.
+    pub unit: Unit,
+    /// In so many seconds.
+    pub per_seconds: u64,
     /// Units per window.
     pub amount: u64,
     /// What can be held and left together, at most.
@@ -180,6 +184,30 @@ pub struct LimitStanding {
     pub spent_last_minute: u64,
     /// That, as a part of what comes back in a minute. Above 1 while a burst is used.
     pub utilisation: f64,
+}
+
+impl LimitStanding {
+    /// Units that come back per second.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "shown to people")]
+    pub fn per_second(&self) -> f64 {
+        self.amount as f64 / self.per_seconds as f64
+    }
+}
+
+impl Standing {
+    /// Whether nobody holds anything of it and nothing is missing: it was not used for a while.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let is_full = |limit: &LimitStanding| {
+            let is_whole = u64::try_from(limit.level).is_ok_and(|level| level >= limit.capacity);
+            is_whole && limit.leased.is_empty() && limit.spent_last_minute == 0
+        };
+        self.gate.is_none()
+            && self.places.is_empty()
+            && self.refused_last_minute == 0
+            && self.limits.iter().all(is_full)
+    }
 }
 
 /// What one process holds.
@@ -306,6 +334,8 @@ impl SharedBucket {
             let utilisation = spent as f64 / (meter.amount() as f64 * 60.0 / meter.dimension.seconds.max(1) as f64);
             LimitStanding {
                 limit: name.clone(),
+                unit: meter.dimension.unit,
+                per_seconds: meter.dimension.seconds.max(1),
                 amount: meter.amount(),
                 capacity: u64::try_from(meter.capacity()).unwrap_or(0),
                 source: meter.source(),

@@ -1,6 +1,7 @@
 //! What is in the queue, and who works on it.
 
 use super::{Doing, Store, StoreError};
+use crate::domain::shared_bucket::Standing;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -95,6 +96,8 @@ pub struct Status {
     pub workers: Vec<WorkerRecord>,
     /// What is paused.
     pub pauses: Vec<PauseRecord>,
+    /// The limits by bucket, of every bucket that a worker has ever used.
+    pub buckets: BTreeMap<String, Standing>,
 }
 
 impl Store {
@@ -102,17 +105,30 @@ impl Store {
     pub async fn status(&self) -> Result<Status, StoreError> {
         let now =
             sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&self.db).await.doing("reading the clock")?;
-        let mut routes = BTreeMap::new();
-        self.count_ready(&mut routes).await?;
-        self.count_parked(&mut routes).await?;
-        self.count_running(&mut routes).await?;
+        let routes = self.queue().await?;
         let workers = self.workers().await?;
         let pauses =
             sqlx::query_as!(PauseRecord, "select kind, name, since, reason from sluice.pause order by kind, name")
                 .fetch_all(&self.db)
                 .await
                 .doing("reading pauses")?;
-        Ok(Status { now, routes, workers, pauses })
+        let buckets = self.standings().await?;
+        Ok(Status { now, routes, workers, pauses, buckets })
+    }
+
+    /// What waits and runs, by route. Takes about a second at most, however long the queue.
+    pub async fn queue(&self) -> Result<BTreeMap<String, RouteQueue>, StoreError> {
+        let mut routes = BTreeMap::new();
+        self.count_ready(&mut routes).await?;
+        self.count_parked(&mut routes).await?;
+        self.count_running(&mut routes).await?;
+        Ok(routes)
+    }
+
+    /// How every bucket stands that a worker has ever used, by name.
+    pub async fn standings(&self) -> Result<BTreeMap<String, Standing>, StoreError> {
+        let (buckets, now) = self.all_buckets().await?;
+        Ok(buckets.into_iter().map(|(name, bucket)| (name, bucket.standing(now))).collect())
     }
 
     async fn count_ready(&self, routes: &mut BTreeMap<String, RouteQueue>) -> Result<(), StoreError> {

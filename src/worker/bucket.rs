@@ -751,6 +751,13 @@ impl Bucket {
         }
     }
 
+    /// Calls of this process that run, calls that wait for their turn, and 429 answers so far.
+    #[must_use]
+    pub fn counts(&self) -> (u32, u32, u64) {
+        let calls = (self.running.load(Ordering::Relaxed), self.waiting.load(Ordering::Relaxed));
+        (calls.0, calls.1, self.refusals.load(Ordering::Relaxed))
+    }
+
     /// What status shows of this process's part of it.
     #[must_use]
     pub fn snapshot(&self) -> serde_json::Value {

@@ -162,6 +162,14 @@ impl TargetState {
         }
     }
 
+    fn breaker_name(&self) -> &'static str {
+        match lock(&self.breaker).state() {
+            breaker::State::Closed => "closed",
+            breaker::State::Open { .. } => "open",
+            breaker::State::HalfOpen { .. } => "half_open",
+        }
+    }
+
     /// Its name.
     #[must_use]
     pub fn target(&self) -> &Target {
@@ -468,6 +476,18 @@ impl Gate {
         tried > 1 && !self.providers.values().any(|provider| recent(&provider.last_contact))
     }
 
+    /// The state of each target's breaker: `closed`, `open` or `half_open`.
+    #[must_use]
+    pub fn breakers(&self) -> BTreeMap<Target, &'static str> {
+        self.targets.iter().map(|(target, state)| (target.clone(), state.breaker_name())).collect()
+    }
+
+    /// How many keys each provider has, and how many of them are in service; those that need none are left out.
+    pub fn keys(&self) -> impl Iterator<Item = (&str, usize, usize)> {
+        let counted = self.providers.iter().map(|(name, provider)| (name.as_str(), provider.keys.counts()));
+        counted.filter(|(_, (all, _))| *all > 0).map(|(name, (all, in_service))| (name, all, in_service))
+    }
+
     /// What status shows of it.
     #[must_use]
     pub fn snapshot(&self, now: Timestamp) -> serde_json::Value {
@@ -478,16 +498,11 @@ impl Gate {
             .into_iter()
             .map(|state| {
                 let shut = state.provider.keys.shut(now).or_else(|| still_shut(&state.closed, now));
-                let breaker = match lock(&state.breaker).state() {
-                    breaker::State::Closed => "closed",
-                    breaker::State::Open { .. } => "open",
-                    breaker::State::HalfOpen { .. } => "half_open",
-                };
                 let calibration = state.calibration();
                 serde_json::json!({
                     "target": state.target.to_string(),
                     "bucket": state.bucket.name,
-                    "breaker": breaker,
+                    "breaker": state.breaker_name(),
                     "closed": shut.map(|shut| closed_name(shut.reason)),
                     "closed_until_ms": shut.map(|shut| shut.until.0),
                     "paused": lock(&state.provider.paused).is_some(),

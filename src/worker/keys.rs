@@ -59,6 +59,12 @@ impl Keys {
         Ok(KeyHold { keys: Arc::clone(self), index: lease.index(), lease: Some(lease) })
     }
 
+    /// How many there are and how many of them are in service; a server without keys has none.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let in_service = self.ring().in_service();
+        (self.names.len(), in_service.min(self.names.len()))
+    }
+
     /// What status shows of them.
     pub(super) fn snapshot(&self, now: Timestamp) -> Vec<Value> {
         let states: Vec<KeyState> = self.ring().states().collect();

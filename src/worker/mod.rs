@@ -13,16 +13,19 @@ mod heartbeat;
 mod held_job;
 mod keeper;
 mod keys;
+mod observer;
 pub mod plan;
 mod run_job;
 pub mod settler;
 mod slots;
+pub mod totals;
 mod upkeep;
 
 use crate::store::Store;
 use crate::store::claim::{Claimed, Lease, PastAttempt};
 use clock::Clock;
 use futures_util::FutureExt as _;
+pub use observer::{Observer, Vitals};
 use plan::Plan;
 use serde_json::{Value, json};
 use settler::Settler;
@@ -321,25 +324,5 @@ impl Worker {
             "worker is done"
         );
         summary
-    }
-}
-
-/// Sees what a worker does.
-#[derive(Clone)]
-pub struct Observer {
-    shared: Arc<Shared>,
-}
-
-impl Observer {
-    /// The same as the heartbeat publishes, as of now.
-    #[must_use]
-    pub fn stats(&self) -> Value {
-        self.shared.stats()
-    }
-
-    /// Whether the worker is connected and not stopping.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        !self.shared.stop.is_cancelled() && self.shared.lease_is_fresh()
     }
 }

@@ -1,6 +1,8 @@
 //! Writes what came of jobs in batches, so that one commit serves hundreds of answers.
 
+use super::totals::Ledger;
 use crate::domain::ErrorClass;
+use crate::store::claim::Lease;
 use crate::store::settle::{AttemptRow, EndingRow, ParkRow, Settlement};
 use crate::store::{Store, StoreError};
 use std::sync::Arc;
@@ -70,6 +72,8 @@ pub struct Settled {
     pub fenced_out: AtomicU64,
     /// Items on their way.
     pub waiting: AtomicU64,
+    /// What was booked, by target and by route.
+    pub ledger: Ledger,
 }
 
 /// The way in. Cheap to clone; when the last one is dropped the settler writes what it has and ends.
@@ -201,11 +205,16 @@ async fn persist(store: &Store, counters: &Settled, all: &Settlement) -> Result<
     loop {
         match store.settle(all).await {
             Ok(fenced_out) => {
-                let failed = all.endings.iter().filter(|row| row.failure.is_some()).count() as u64;
+                // What came too late has changed nothing, except that its attempts are booked.
+                let came_late = |lease: &Lease| fenced_out.contains(lease);
+                let endings: Vec<&EndingRow> = all.endings.iter().filter(|row| !came_late(&row.lease)).collect();
+                let parked = all.parks.iter().filter(|row| !came_late(&row.lease)).count() as u64;
+                let failed = endings.iter().filter(|row| row.failure.is_some()).count() as u64;
                 counters.failed.fetch_add(failed, Ordering::Relaxed);
-                counters.succeeded.fetch_add(all.endings.len() as u64 - failed, Ordering::Relaxed);
+                counters.succeeded.fetch_add(endings.len() as u64 - failed, Ordering::Relaxed);
                 counters.attempts.fetch_add(all.attempts.len() as u64, Ordering::Relaxed);
-                counters.parked.fetch_add(all.parks.len() as u64, Ordering::Relaxed);
+                counters.parked.fetch_add(parked, Ordering::Relaxed);
+                counters.ledger.book(&all.attempts, endings);
                 if !fenced_out.is_empty() {
                     counters.fenced_out.fetch_add(fenced_out.len() as u64, Ordering::Relaxed);
                     tracing::warn!(

@@ -25,6 +25,17 @@ pub enum Source {
     Learned,
 }
 
+impl Source {
+    /// The word for it in status and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Configured => "configured",
+            Self::Learned => "learned",
+        }
+    }
+}
+
 /// An amount per window, and how much may go at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Allowance {

@@ -306,6 +306,7 @@ async fn saturation_lasts_through_single_tokens_and_ends_with_a_rest() {
     assert!(rested > first);
 }
 
+#[expect(clippy::await_holding_lock, reason = "who holds it keeps the others from answering")]
 #[tokio::test(start_paused = true)]
 async fn without_word_from_the_others_what_is_held_is_spent_and_then_nothing() {
     let rate = Rate { unit: Unit::Requests, amount: 6_000, per: MINUTE, burst: 1_000 };

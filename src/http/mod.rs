@@ -1,12 +1,18 @@
 //! The worker's own HTTP server: is it alive, is it ready, what is it doing. On loopback unless configured otherwise.
 
+mod families;
+mod metrics;
+
 use crate::worker::Observer;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use metrics::Gauged;
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 
 /// Binds the address.
@@ -26,22 +32,28 @@ pub async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// Serves until the listener fails or the task is dropped.
 pub async fn serve(listener: TcpListener, observer: Observer) -> std::io::Result<()> {
+    tracing::info!(http.listen = %listener.local_addr()?, "serving health, status and metrics");
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/api/status", get(status))
-        .with_state(observer);
+        .route("/metrics", get(exposition))
+        .with_state(Arc::new(Gauged::new(observer)));
     axum::serve(listener, router).await
 }
 
-async fn ready(State(observer): State<Observer>) -> (StatusCode, &'static str) {
-    if observer.is_ready() {
+async fn ready(State(gauged): State<Arc<Gauged>>) -> (StatusCode, &'static str) {
+    if gauged.observer().is_ready() {
         (StatusCode::OK, "ready\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping, or no heartbeat reaches the database\n")
     }
 }
 
-async fn status(State(observer): State<Observer>) -> Json<Value> {
-    Json(observer.stats())
+async fn status(State(gauged): State<Arc<Gauged>>) -> Json<Value> {
+    Json(gauged.observer().stats())
+}
+
+async fn exposition(State(gauged): State<Arc<Gauged>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], gauged.exposition().await)
 }

@@ -1,0 +1,464 @@
+//! What is measured: what this process counted itself, and what it shares with others, read from the database.
+//!
+//! The names are a part of the public surface; docs/operations.md has the table. Labels are names from the configuration
+//! and words of ours, so that there are not more of them than somebody wrote down.
+
+use super::families::{Classes, Families, Labels};
+use crate::domain::shared_bucket::{LimitStanding, Standing};
+use crate::domain::{ErrorClass, Target, Timestamp};
+use crate::store::StoreError;
+use crate::store::status::RouteQueue;
+use crate::worker::bucket::closed_name;
+use crate::worker::totals::{BOUNDS_MS, Durations, OfRoute, OfTarget};
+use crate::worker::{Observer, Vitals};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, text};
+use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+/// OpenMetrics, the shape of Prometheus's text that is a standard.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The database is asked for the same at most this often, however many scrape.
+const FRESH: Duration = Duration::from_secs(3);
+/// … and if the answer takes long, for this part of the time at most.
+const SPARING: u32 = 20;
+/// Without an answer for so long a scrape goes on without; those who scrape usually wait ten seconds.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Something that was read from the database a moment ago.
+struct Cached<T>(Mutex<Option<Read<T>>>);
+
+struct Read<T> {
+    ended_at: Instant,
+    good_for: Duration,
+    /// `None`: there was no answer.
+    value: Option<T>,
+}
+
+impl<T: Clone> Cached<T> {
+    fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// What was read last, if that was not long ago, else what `read` brings.
+    async fn get(&self, read: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
+        // Held while it is read: whoever scrapes meanwhile waits for the same answer.
+        let mut slot = self.0.lock().await;
+        if let Some(last) = slot.as_ref().filter(|last| last.ended_at.elapsed() < last.good_for) {
+            return last.value.clone();
+        }
+        let asked_at = Instant::now();
+        let value = match timeout(PATIENCE, read).await {
+            Ok(Ok(value)) => Some(value),
+            Ok(Err(error)) => {
+                tracing::debug!(error = %error, "metrics without what the database knows");
+                None
+            }
+            Err(_) => None,
+        };
+        let took = if value.is_some() { asked_at.elapsed() } else { Duration::ZERO };
+        let good_for = FRESH.max(took * SPARING);
+        *slot = Some(Read { ended_at: Instant::now(), good_for, value: value.clone() });
+        value
+    }
+}
+
+/// A worker that is measured.
+pub(super) struct Gauged {
+    observer: Observer,
+    buckets: Cached<BTreeMap<String, Standing>>,
+    queue: Cached<BTreeMap<String, RouteQueue>>,
+}
+
+impl Gauged {
+    pub(super) fn new(observer: Observer) -> Self {
+        Self { observer, buckets: Cached::new(), queue: Cached::new() }
+    }
+
+    pub(super) fn observer(&self) -> &Observer {
+        &self.observer
+    }
+
+    /// Everything there is to know now, as text.
+    pub(super) async fn exposition(&self) -> String {
+        let (buckets, queue) =
+            tokio::join!(self.buckets.get(self.observer.buckets()), self.queue.get(self.observer.queue()));
+        Page { vitals: self.observer.vitals(), buckets, queue, now: self.observer.now() }.exposition()
+    }
+}
+
+/// What is shown at one scrape.
+#[derive(Debug)]
+struct Page {
+    vitals: Vitals,
+    /// `None`: the database did not answer.
+    buckets: Option<BTreeMap<String, Standing>>,
+    queue: Option<BTreeMap<String, RouteQueue>>,
+    /// The database's time.
+    now: Timestamp,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are floats by nature; up to 2^53 they are exact")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+fn rows(count: i64) -> f64 {
+    float(u64::try_from(count).unwrap_or(0))
+}
+
+fn flag(is_so: bool) -> f64 {
+    if is_so { 1.0 } else { 0.0 }
+}
+
+fn by_target(target: &Target) -> Labels<'_, 2> {
+    [("provider", &target.provider), ("model", &target.model)]
+}
+
+fn by_route(route: &str) -> Labels<'_, 1> {
+    [("route", route)]
+}
+
+fn by_limit<'a>(bucket: &'a str, limit: &'a LimitStanding) -> Labels<'a, 2> {
+    [("bucket", bucket), ("limit", &limit.limit)]
+}
+
+fn with<'a>(labels: Labels<'a, 2>, name: &'static str, value: &'a str) -> Labels<'a, 3> {
+    let [first, second] = labels;
+    [first, second, (name, value)]
+}
+
+fn classes(durations: &Durations) -> Classes {
+    let bounds = BOUNDS_MS.iter().map(|bound| f64::from(*bound) / 1e3).chain([f64::INFINITY]);
+    Classes { sum: float(durations.sum_ms) / 1e3, counts: bounds.zip(durations.counts).collect() }
+}
+
+impl Page {
+    fn exposition(self) -> String {
+        let mut registry = Registry::with_prefix("sluice");
+        registry.register_collector(Box::new(self));
+        let mut page = String::new();
+        if let Err(error) = text::encode(&mut page, &registry) {
+            // Writing into a string does not fail.
+            tracing::error!(error = %error, "the metrics cannot be written down");
+        }
+        page
+    }
+
+    fn process(&self, page: &mut Families<'_>) -> fmt::Result {
+        let vitals = &self.vitals;
+        page.info("build", "The program.", [("version", env!("CARGO_PKG_VERSION"))])?;
+        page.gauge(
+            "ready",
+            "1 while the worker claims jobs and its heartbeats reach the database.",
+            flag(vitals.is_ready),
+        )?;
+        page.gauge("uptime_seconds", "Time since the worker started.", vitals.uptime.as_secs_f64())?;
+        page.gauge(
+            "heartbeat_age_seconds",
+            "Time since the last heartbeat that reached the database; the lease ends at 30.",
+            vitals.heartbeat_age.as_secs_f64(),
+        )?;
+        page.gauge("database_up", "1 when the database answered this scrape.", flag(self.buckets.is_some()))?;
+        let (in_hand, most) = (vitals.in_hand as u64, vitals.max_in_hand as u64);
+        page.gauge("jobs_in_hand", "Jobs that this worker holds.", float(in_hand))?;
+        page.gauge("jobs_in_hand_limit", "Jobs that it holds at most (worker.max_in_flight).", float(most))?;
+        page.gauge("unsettled", "Outcomes that are not written to the database yet.", float(vitals.unsettled))?;
+        page.counter("jobs_claimed", "Jobs that this worker took from the queue.", vitals.claimed)?;
+        page.counter("jobs_parked", "Jobs that it gave back to wait for something.", vitals.parked)?;
+        page.counter("fenced_out", "Outcomes that changed nothing: the job was another's by then.", vitals.fenced_out)?;
+        let none = OfRoute::default();
+        let known = vitals.routes.iter().map(|route| (route, &none));
+        let routes: BTreeMap<&String, &OfRoute> = known.chain(&vitals.totals.routes).collect();
+        page.counters(
+            "jobs_ended",
+            "Jobs that this worker brought to their end.",
+            routes.iter().flat_map(|(route, totals)| {
+                [("succeeded", totals.succeeded), ("failed", totals.failed)]
+                    .map(|(state, jobs)| ([("route", route.as_str()), ("state", state)], jobs))
+            }),
+        )
+    }
+
+    fn targets(&self, page: &mut Families<'_>) -> fmt::Result {
+        let vitals = &self.vitals;
+        let none = OfTarget::default();
+        let known = vitals.breakers.keys().map(|target| (target, &none));
+        let targets: BTreeMap<&Target, &OfTarget> = known.chain(&vitals.totals.targets).collect();
+        page.counters(
+            "attempts",
+            "Calls to providers, by what came of them; as booked on the ledger.",
+            targets.iter().flat_map(|(target, totals)| {
+                // Something to compare the failures with, from the start.
+                let accepted = [(None, totals.attempts.get(&None).copied().unwrap_or(0))];
+                let failed = totals.attempts.iter().filter(|(class, _)| class.is_some());
+                accepted.into_iter().chain(failed.map(|(class, attempts)| (*class, *attempts))).map(
+                    |(class, attempts)| {
+                        (with(by_target(target), "class", class.map_or("accepted", ErrorClass::as_str)), attempts)
+                    },
+                )
+            }),
+        )?;
+        page.counters(
+            "soft_failures",
+            "Answers that were rejected, by their gravest failure.",
+            targets.iter().flat_map(|(target, totals)| {
+                let kinds = totals.soft_failures.iter();
+                kinds.map(|(kind, answers)| (with(by_target(target), "kind", kind), *answers))
+            }),
+        )?;
+        page.histograms(
+            "attempt_duration_seconds",
+            "How long calls took, apart for those that brought an answer.",
+            targets.iter().flat_map(|(target, totals)| {
+                [("true", &totals.answered), ("false", &totals.unanswered)]
+                    .map(|(answered, durations)| (with(by_target(target), "answered", answered), classes(durations)))
+            }),
+        )?;
+        page.histograms(
+            "first_byte_seconds",
+            "How long it took until answers began.",
+            targets.iter().map(|(target, totals)| (by_target(target), classes(&totals.first_byte))),
+        )?;
+        page.counters(
+            "tokens",
+            "Tokens of all attempts, as reported or else estimated; cached input apart from other input.",
+            targets.iter().flat_map(|(target, totals)| {
+                [
+                    ("input", totals.input_tokens),
+                    ("cached_input", totals.cached_tokens),
+                    ("output", totals.output_tokens),
+                ]
+                .map(|(kind, tokens)| (with(by_target(target), "kind", kind), tokens))
+            }),
+        )?;
+        let money = |amount: fn(&OfTarget) -> f64| {
+            let amounts = targets.iter().map(move |(target, totals)| (by_target(target), amount(totals)));
+            amounts.collect::<Vec<_>>()
+        };
+        page.amounts("cost_dollars", "Money spent, where the price is known.", money(|of| of.cost.dollars()))?;
+        page.amounts(
+            "waste_dollars",
+            "The part of it for answers that were not used.",
+            money(|of| of.waste.dollars()),
+        )?;
+        page.amounts(
+            "uncertain_cost_dollars",
+            "Money that may have been spent besides: the worst case of calls whose end is not known.",
+            money(|of| of.uncertain.dollars()),
+        )?;
+        page.counters(
+            "unpriced_attempts",
+            "Attempts whose price is not known: their cost is not in sluice_cost_dollars.",
+            targets.iter().map(|(target, totals)| (by_target(target), totals.unpriced)),
+        )?;
+        page.gauges(
+            "breaker_state",
+            "1 for the state in which the target's breaker is in this worker.",
+            vitals.breakers.iter().flat_map(|(target, state)| {
+                ["closed", "half_open", "open"]
+                    .map(|each| (with(by_target(target), "state", each), flag(each == *state)))
+            }),
+        )?;
+        let keys = |count: fn(&(usize, usize)) -> usize| {
+            let counts = vitals.keys.iter();
+            counts.map(move |(name, keys)| ([("provider", name.as_str())], float(count(keys) as u64)))
+        };
+        page.gauges("keys", "Keys of the provider.", keys(|(all, _)| *all))?;
+        page.gauges("keys_in_service", "Keys that are neither rejected nor out of money.", keys(|(_, good)| *good))
+    }
+
+    fn shared_buckets(&self, page: &mut Families<'_>) -> fmt::Result {
+        let own = &self.vitals.buckets;
+        page.gauges(
+            "bucket_calls",
+            "Calls of this worker that run, and that wait for their turn.",
+            own.iter().flat_map(|(name, (running, waiting, _))| {
+                [("running", running), ("waiting", waiting)]
+                    .map(|(state, calls)| ([("bucket", name.as_str()), ("state", state)], f64::from(*calls)))
+            }),
+        )?;
+        page.counters(
+            "bucket_refusals",
+            "Answers 429 that this worker met, those for want of money left out.",
+            own.iter().map(|(name, (.., refusals))| ([("bucket", name.as_str())], *refusals)),
+        )?;
+        let Some(buckets) = &self.buckets else { return Ok(()) };
+        let worker = self.vitals.worker;
+        let limits: Vec<(&str, &LimitStanding)> = buckets
+            .iter()
+            .flat_map(|(name, standing)| standing.limits.iter().map(move |limit| (name.as_str(), limit)))
+            .collect();
+        let each = |value: &dyn Fn(&LimitStanding) -> f64| -> Vec<(Labels<'_, 2>, f64)> {
+            limits.iter().map(|(name, limit)| (by_limit(name, limit), value(limit))).collect()
+        };
+        page.gauges(
+            "bucket_limit_per_second",
+            "What the limit lets come back, by where it comes from; of all workers together.",
+            limits.iter().map(|(name, limit)| {
+                (with(by_limit(name, limit), "source", limit.source.as_str()), limit.per_second())
+            }),
+        )?;
+        page.gauges(
+            "bucket_capacity",
+            "What can be used at once after a rest; of all workers together.",
+            each(&|limit| float(limit.capacity)),
+        )?;
+        #[expect(clippy::cast_precision_loss, reason = "metrics are floats by nature")]
+        page.gauges(
+            "bucket_level",
+            "What is left and nobody holds; negative while in debt.",
+            each(&|limit| limit.level as f64),
+        )?;
+        page.gauges(
+            "bucket_leased",
+            "What this worker holds of it.",
+            each(&|limit| float(limit.leased.get(&worker).copied().unwrap_or(0))),
+        )?;
+        page.gauges(
+            "bucket_utilisation_ratio",
+            "What all workers used in the last minute, as a part of what came back in it; above 1 while a burst is used.",
+            each(&|limit| limit.utilisation),
+        )?;
+        let whole = || buckets.iter().map(|(name, standing)| ([("bucket", name.as_str())], standing));
+        page.gauges(
+            "bucket_concurrency",
+            "Calls of all workers that may run at once, where that is limited.",
+            whole().filter_map(|(labels, standing)| Some((labels, f64::from(standing.concurrency?)))),
+        )?;
+        page.gauges(
+            "bucket_places",
+            "How many of these this worker has.",
+            whole()
+                .filter(|(_, standing)| standing.concurrency.is_some())
+                .map(|(labels, standing)| (labels, f64::from(standing.places.get(&worker).copied().unwrap_or(0)))),
+        )?;
+        page.gauges(
+            "bucket_refused_last_minute",
+            "Answers 429 that all workers met in the last minute.",
+            whole().map(|(labels, standing)| (labels, float(standing.refused_last_minute))),
+        )?;
+        page.gauges(
+            "bucket_shut",
+            "1 while a wait that the provider asked for holds for all workers.",
+            whole().map(|(labels, standing)| (labels, flag(standing.gate.is_some()))),
+        )?;
+        page.gauges(
+            "bucket_opens_in_seconds",
+            "How long that wait still is, and what it is for; only while there is one.",
+            buckets.iter().filter_map(|(name, standing)| {
+                let gate = standing.gate?;
+                let labels = [("bucket", name.as_str()), ("reason", closed_name(gate.reason))];
+                Some((labels, self.now.until(gate.until).as_secs_f64()))
+            }),
+        )
+    }
+
+    fn routes(&self, page: &mut Families<'_>) -> fmt::Result {
+        let Some(queue) = &self.queue else { return Ok(()) };
+        let none = RouteQueue::default();
+        let known: Vec<(&str, &RouteQueue)> = self
+            .vitals
+            .routes
+            .iter()
+            .map(|route| (route.as_str(), queue.get(route.as_str()).unwrap_or(&none)))
+            .collect();
+        let each = |value: &dyn Fn(&RouteQueue) -> f64| -> Vec<(Labels<'_, 1>, f64)> {
+            known.iter().map(|(route, queue)| (by_route(route), value(queue))).collect()
+        };
+        page.gauges(
+            "queue_ready_jobs",
+            "Jobs that a worker may take at once, counted up to a hundred thousand per project, batch and priority.",
+            each(&|queue| rows(queue.ready.rows)),
+        )?;
+        page.gauges(
+            "queue_oldest_ready_seconds",
+            "For how long the oldest of them could have been taken; 0 without any.",
+            each(&|queue| {
+                let since = queue.oldest_ready.map(|since| Timestamp(since.timestamp_millis()));
+                since.map_or(0.0, |since| since.until(self.now).as_secs_f64())
+            }),
+        )?;
+        page.gauges(
+            "queue_running_jobs",
+            "Jobs in the hands of workers, all together.",
+            each(&|queue| rows(queue.running)),
+        )?;
+        let parked = |queue: &RouteQueue, is_scheduled: bool| {
+            let reasons = queue.parked.iter().filter(|(reason, _)| (*reason == SCHEDULED) == is_scheduled);
+            rows(reasons.map(|(_, (jobs, _))| jobs.rows).sum())
+        };
+        page.gauges(
+            "queue_parked_jobs",
+            "Jobs that wait for a limit, a retry or a target, up to a hundred thousand in all.",
+            each(&|queue| parked(queue, false)),
+        )?;
+        page.gauges(
+            "queue_scheduled_jobs",
+            "Jobs that wait for the time for which they were enqueued, counted with the parked ones.",
+            each(&|queue| parked(queue, true)),
+        )?;
+        let unknown = queue.iter().filter(|(route, _)| !self.vitals.routes.contains(*route));
+        page.gauge(
+            "queue_unknown_route_jobs",
+            "Jobs that could be taken, but for their routes, which this worker does not have.",
+            rows(unknown.map(|(_, queue)| queue.ready.rows).sum()),
+        )
+    }
+}
+
+/// What a job waits for that was enqueued for later.
+const SCHEDULED: &str = "scheduled";
+
+impl Collector for Page {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Families(encoder);
+        self.process(&mut page)?;
+        self.routes(&mut page)?;
+        self.targets(&mut page)?;
+        self.shared_buckets(&mut page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_database_is_asked_now_and_then_however_many_scrape() {
+        let (cached, reads) = (Cached::new(), Cell::new(0));
+        let read = async |takes: Duration| {
+            tokio::time::sleep(takes).await;
+            reads.set(reads.get() + 1);
+            Ok(reads.get())
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(cached.get(read(Duration::ZERO)).await, Some(1));
+        tokio::time::advance(2 * second).await;
+        assert_eq!(cached.get(read(Duration::ZERO)).await, Some(1));
+        tokio::time::advance(2 * second).await;
+        assert_eq!(cached.get(read(second)).await, Some(2));
+        // That took a second, so it has to do for twenty.
+        tokio::time::advance(19 * second).await;
+        assert_eq!(cached.get(read(second)).await, Some(2));
+        tokio::time::advance(2 * second).await;
+        assert_eq!(cached.get(read(second)).await, Some(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_does_not_answer_holds_up_one_scrape_and_is_asked_again_soon() {
+        let cached = Cached::new();
+        assert_eq!(cached.get(std::future::pending()).await, None::<u32>);
+        let failed_at = Instant::now();
+        assert_eq!(cached.get(std::future::pending()).await, None);
+        assert_eq!(Instant::now(), failed_at, "the second did not wait");
+        tokio::time::advance(FRESH).await;
+        assert_eq!(cached.get(std::future::ready(Ok(7))).await, Some(7));
+    }
+}
