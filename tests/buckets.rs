@@ -52,7 +52,7 @@ async fn shared_limits() -> (Queue, i64, i64) {
         dimension: Dimension { unit: Unit::Tokens, seconds: 86_400 },
         limit: Some(1_000),
         remaining: Some(900),
-        excess: 0,
+        corrected: 0,
     };
     let told = Report { heard: vec![heard], ..holding(0, 2) };
     let mut asked = holding(20, 3);

@@ -119,8 +119,8 @@ pub fn window(limit: u64, remaining: u64, whole_in: Duration) -> Option<Duration
     [1, 60, 3_600, DAY]
         .into_iter()
         .map(Duration::from_secs)
-        // Providers round what they tell, up to whole seconds: of a minute that is little, of a second it is all.
-        .find(|window| millis * 10 >= window.as_millis() * 8 && millis * 10 <= window.as_millis() * 12)
+        // Providers round what they tell.
+        .find(|window| millis * 100 >= window.as_millis() * 92 && millis * 100 <= window.as_millis() * 108)
 }
 
 #[cfg(test)]
@@ -138,7 +138,8 @@ mod tests {
             (1_200, 1_200, 0, None),
             (1_200, 1_300, 10, None),
             (1_200, 600, 10_000, None),
-            (60, 59, 1_100, Some(60)),
+            (60, 59, 1_050, Some(60)),
+            (1_200, 80, 1_000, None),
         ] {
             assert_eq!(window(limit, remaining, ms(whole_in)).map(|window| window.as_secs()), window_seconds);
         }

@@ -6,35 +6,26 @@
 //!
 //! [`SharedBucket`]: crate::domain::shared_bucket::SharedBucket
 
+mod hold;
 mod meter;
+mod sharing;
 #[cfg(test)]
 pub(super) mod tests;
 
 use super::slots::{Slot, Slots};
 use crate::domain::decide::Closed;
-use crate::domain::limits::{self, Dimension, Heard};
-use crate::domain::shared_bucket::{Allotment, LEASE, Report, Wait};
+use crate::domain::limits::Heard;
+use crate::domain::shared_bucket::{LEASE, Wait};
 use crate::domain::{Charge, Limits, Timestamp, Unit};
-use crate::provider::LimitObservation;
+pub use hold::Hold;
 use meter::{Mark, Meter};
-use std::collections::BTreeMap;
+pub(super) use sharing::Base;
+use sharing::Keeping;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-
-/// Between two reports while there is enough, and while there is not.
-const SOON: Duration = Duration::from_millis(20);
-const STEADY: Duration = Duration::from_millis(200);
-/// What is held is held on to by a word this often.
-const RENEW: Duration = Duration::from_secs(1);
-/// A bucket in use is looked at this often even when there is nothing to report: others may have shut it.
-const LOOK: Duration = Duration::from_millis(500);
-/// So many answers have to agree on the time over which a limit counts.
-const AGREED: u8 = 2;
-/// A bucket that nobody has asked about for this long is not in use.
-const IDLE: Duration = Duration::from_secs(5);
 
 /// Why and how long a bucket is shut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,162 +79,6 @@ pub enum Refusal {
     Day,
 }
 
-/// What is to be told to the others, and when.
-#[derive(Debug)]
-struct Keeping {
-    wait: Option<(Wait, Instant)>,
-    refused: u64,
-    heard: Vec<Heard>,
-    /// The windows of limits that answers told of, and how many answers agree.
-    windows: BTreeMap<(Unit, u64), (u64, u8)>,
-    /// What was told of limits already.
-    told_limits: BTreeMap<Dimension, u64>,
-    /// The last word from the others is from then.
-    heard_at: Option<Instant>,
-    /// The last report set out then.
-    told_at: Option<Instant>,
-    /// Somebody asked about this bucket then.
-    used_at: Option<Instant>,
-    /// The others know of something that this process holds.
-    is_known: bool,
-}
-
-/// A call's hold on a bucket: a slot, and tokens to be corrected.
-#[derive(Debug)]
-pub struct Hold {
-    bucket: Arc<Bucket>,
-    charged: Charge,
-    taken: Vec<(Arc<Meter>, u64, Mark)>,
-    slot: Option<Slot>,
-    _running: Running,
-}
-
-/// Counts a call while it runs.
-#[derive(Debug)]
-struct Running(Arc<Bucket>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
-        if self.0.limits.concurrency.is_some() {
-            self.0.ask();
-        }
-    }
-}
-
-impl Hold {
-    /// Corrects the estimate to what the call really took. One request stays one request.
-    pub fn correct(&self, actual: Charge) {
-        let mut is_news = false;
-        for (meter, estimated, _) in &self.taken {
-            let actual = actual.units(meter.dimension.unit);
-            meter.charge(actual.saturating_sub(*estimated));
-            meter.refund(estimated.saturating_sub(actual));
-            is_news |= actual != *estimated;
-        }
-        if is_news {
-            self.bucket.ask();
-        }
-    }
-
-    /// The call was not made: it took nothing at all.
-    pub fn cancel(self) {
-        for (meter, units, _) in &self.taken {
-            meter.untake(*units);
-        }
-        self.bucket.received.notify_waiters();
-    }
-
-    /// How many calls may run at once, if that is felt for and has not been lowered since this one began.
-    #[must_use]
-    pub(super) fn felt(&self) -> Option<u32> {
-        self.slot.as_ref()?.felt()
-    }
-
-    /// Answers take longer than usual; with about so many calls at once they would not.
-    pub(super) fn slowed(&self, bearable: f64) {
-        if let Some(slot) = &self.slot {
-            slot.slowed(bearable);
-        }
-    }
-
-    /// The provider has too many calls at once, by its own word, and asks for a wait or says nothing of one.
-    pub(super) fn crowded(&self, wait: Option<Duration>) {
-        match (&self.slot, wait) {
-            (Some(slot), Some(_)) => slot.shut(),
-            (Some(slot), None) => _ = slot.refused(),
-            (None, _) => {}
-        }
-    }
-
-    /// What it was charged when it was let in.
-    #[must_use]
-    pub const fn charged(&self) -> Charge {
-        self.charged
-    }
-
-    /// Learns from what the answer says of the provider's limits.
-    pub fn hear(&self, heard: &[Heard]) {
-        if heard.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        let mut news = Vec::new();
-        for heard in heard {
-            let known = self.bucket.meters().iter().find(|meter| meter.dimension == heard.dimension).cloned();
-            let is_known = known.is_some_and(|known| heard.limit.is_none_or(|limit| limit == known.amount()));
-            if !is_known && heard.limit.is_some() {
-                news.push(*heard);
-            }
-            let taken = self.taken.iter().find(|(meter, ..)| meter.dimension == heard.dimension);
-            if let (Some((meter, units, mark)), Some(remaining)) = (taken, heard.remaining) {
-                meter.compare(*mark, remaining, *units, now);
-            }
-        }
-        if !news.is_empty() {
-            let mut keeping = self.bucket.keeping();
-            // A limit that is configured lower differs from what is heard for ever: once is enough.
-            news.retain(|heard| keeping.told_limits.get(&heard.dimension) != heard.limit.as_ref());
-            for heard in news {
-                keeping.told_limits.extend(heard.limit.map(|limit| (heard.dimension, limit)));
-                match keeping.heard.iter_mut().find(|before| before.dimension == heard.dimension) {
-                    // Of several answers the one that has least counts.
-                    Some(before) => *before = Heard { remaining: before.remaining.min(heard.remaining), ..heard },
-                    None => keeping.heard.push(heard),
-                }
-            }
-            let is_news = !keeping.heard.is_empty();
-            drop(keeping);
-            if is_news {
-                self.bucket.hungry.store(true, Ordering::Release);
-                self.bucket.wake.notify_one();
-            }
-        }
-    }
-
-    /// The limits that a refusal is about: those of which the answer says that too little is left, else the one of
-    /// which the least is left by our own count; with what the call took of each.
-    fn drained(&self, heard: &[Heard]) -> Vec<(Dimension, u64)> {
-        let now = Instant::now();
-        let short = |meter: &Meter, units: u64| {
-            heard.iter().any(|heard| {
-                heard.dimension == meter.dimension && heard.remaining.is_some_and(|remaining| remaining < units)
-            })
-        };
-        let told: Vec<_> = self
-            .taken
-            .iter()
-            .filter(|(meter, units, _)| short(meter, *units))
-            .map(|(meter, units, _)| (meter.dimension, *units))
-            .collect();
-        if !told.is_empty() {
-            return told;
-        }
-        let least = self.taken.iter().min_by_key(|(meter, ..)| meter.fullness(now));
-        least.map(|(meter, units, _)| (meter.dimension, *units)).into_iter().collect()
-    }
-}
-
 impl Bucket {
     /// A bucket of which nothing is held yet; `wake` is told when something is wanted.
     pub(super) fn new(name: &str, limits: &Limits, wake: &Arc<Notify>) -> Self {
@@ -265,17 +100,7 @@ impl Bucket {
             saturated: AtomicI64::new(0),
             waiting: AtomicU32::new(0),
             running: AtomicU32::new(0),
-            keeping: Mutex::new(Keeping {
-                wait: None,
-                refused: 0,
-                heard: Vec::new(),
-                windows: BTreeMap::new(),
-                told_limits: BTreeMap::new(),
-                heard_at: None,
-                told_at: None,
-                used_at: None,
-                is_known: false,
-            }),
+            keeping: Mutex::new(Keeping::default()),
             wake: Arc::clone(wake),
             received: Notify::new(),
             hungry: AtomicBool::new(false),
@@ -381,40 +206,6 @@ impl Bucket {
         drop(keeping);
         self.hungry.store(true, Ordering::Release);
         self.wake.notify_one();
-    }
-
-    /// What an answer says of limits, as far as it is clear which are meant. Separate pools of the same unit (priority,
-    /// fast) are no limits of ordinary calls.
-    ///
-    /// Where the time over which a limit counts is not said, it is the configured one of the same amount; without any
-    /// configured it is worked out from when the limit is whole again, and believed when two answers agree.
-    pub fn understand(&self, observations: &[LimitObservation]) -> Vec<Heard> {
-        let ordinary = observations.iter().filter(|seen| seen.pool.is_none());
-        ordinary
-            .filter_map(|seen| {
-                let seconds = match seen.per {
-                    Some(per) => per.as_secs().max(1),
-                    None => self.window(seen)?,
-                };
-                let dimension = Dimension { unit: seen.unit, seconds };
-                Some(Heard { dimension, limit: seen.limit, remaining: seen.remaining, corrected: 0 })
-            })
-            .collect()
-    }
-
-    fn window(&self, seen: &LimitObservation) -> Option<u64> {
-        let limit = seen.limit?;
-        let mut configured = self.limits.rates.iter().filter(|rate| rate.unit == seen.unit).peekable();
-        if configured.peek().is_some() {
-            return configured.find(|rate| rate.amount == limit).map(|rate| rate.dimension().seconds);
-        }
-        let told = limits::window(limit, seen.remaining?, seen.reset_in?)?.as_secs();
-        let mut keeping = self.keeping();
-        let (window, agreed) = keeping.windows.entry((seen.unit, limit)).or_insert((told, 0_u8));
-        if *agreed < AGREED {
-            (*window, *agreed) = if *window == told { (told, agreed.saturating_add(1)) } else { (told, 1) };
-        }
-        (*agreed >= AGREED).then_some(*window)
     }
 
     /// No hint: one second, doubling up to a minute, until something gets through.
@@ -581,9 +372,7 @@ impl Bucket {
         };
         drop(turn);
         drop(queued);
-        self.running.fetch_add(1, Ordering::Relaxed);
-        let running = Running(Arc::clone(self));
-        Ok(Hold { bucket: Arc::clone(self), charged: charge, taken, slot, _running: running })
+        Ok(Hold::new(self, charge, taken, slot))
     }
 
     /// Takes from all meters or from none.
@@ -600,155 +389,6 @@ impl Bucket {
             taken.push((Arc::clone(meter), units, meter.mark(Instant::now())));
         }
         Some(taken)
-    }
-
-    /// When the keeper should come, if at all.
-    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        let keeping = self.keeping();
-        let Some(told_at) = keeping.told_at else {
-            return self.hungry.load(Ordering::Acquire).then_some(now);
-        };
-        if keeping.wait.is_some() {
-            return Some(now);
-        }
-        let meters = self.meters();
-        let mut due = None;
-        if self.hungry.load(Ordering::Acquire) {
-            let is_stale = keeping.heard_at.is_none_or(|at| now - at >= LEASE);
-            let wants = meters.iter().any(|meter| meter.is_short())
-                || self.slots.as_ref().is_some_and(|slots| slots.is_lent() && slots.free() == 0)
-                    && self.waiting.load(Ordering::Relaxed) > 0;
-            let has_enough = meters.iter().all(|meter| meter.is_plentiful(now));
-            let pause = if is_stale || wants && has_enough || !keeping.heard.is_empty() { SOON } else { STEADY };
-            due = Some(told_at + pause);
-        }
-        if keeping.is_known {
-            due = Some(due.unwrap_or(told_at + RENEW).min(told_at + RENEW));
-        }
-        if keeping.used_at.is_some_and(|at| now - at < IDLE) {
-            // While nothing is known of its limits, another process may learn of them at any time.
-            let look = if meters.is_empty() { STEADY } else { LOOK };
-            due = Some(due.unwrap_or(told_at + look).min(told_at + look));
-        }
-        due
-    }
-
-    /// What is to be told to the others, with what [`Bucket::receive`] needs to know of it.
-    pub(super) fn report(&self, is_closing: bool) -> (Report, Base) {
-        let now = Instant::now();
-        self.hungry.store(false, Ordering::Release);
-        let mut keeping = self.keeping();
-        let meters = self.meters();
-        if keeping.heard_at.is_some_and(|at| now - at >= LEASE) {
-            for meter in &meters {
-                meter.void();
-            }
-        }
-        keeping.told_at = Some(now);
-        let wait =
-            keeping.wait.take().map(|(wait, opens)| Wait { remaining: opens.saturating_duration_since(now), ..wait });
-        let mut heard = std::mem::take(&mut keeping.heard);
-        let (refused, is_known) = (std::mem::take(&mut keeping.refused), keeping.is_known);
-        drop(keeping);
-        let mut stocks = Vec::with_capacity(meters.len());
-        let mut base = Vec::with_capacity(meters.len());
-        for meter in &meters {
-            let (stock, left) = meter.stock(now, is_closing);
-            stocks.push(stock);
-            base.push((Arc::clone(meter), left));
-            let corrected = meter.corrected();
-            if corrected > 0 {
-                match heard.iter_mut().find(|heard| heard.dimension == meter.dimension) {
-                    Some(heard) => heard.corrected = corrected,
-                    None => heard.push(Heard { dimension: meter.dimension, limit: None, remaining: None, corrected }),
-                }
-            }
-        }
-        let running = self.running.load(Ordering::Relaxed);
-        let waiting = if is_closing { 0 } else { self.waiting.load(Ordering::Relaxed) };
-        let slots_wanted = running.saturating_add(waiting);
-        // A call that has its place and waits for tokens has its place.
-        let running = self.slots.as_ref().map_or(running, |slots| slots.running());
-        let report = Report { stocks, running, slots_wanted: slots_wanted.max(running), wait, refused, heard };
-        (report, Base { asked_at: now, left: base, is_known })
-    }
-
-    /// The limits as configured here.
-    pub(super) fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
-    /// Takes over what the others say.
-    pub(super) fn receive(&self, base: &Base, told: &Allotment) {
-        let now = Instant::now();
-        let mut meters = self.meters();
-        let mut changed = false;
-        for slice in &told.slices {
-            let found = base.left.iter().find(|(meter, _)| meter.dimension == slice.dimension);
-            if let Some((meter, left)) = found {
-                meter.receive(*slice, *left, told.sharers, base.asked_at);
-            } else if !meters.iter().any(|meter| meter.dimension == slice.dimension) {
-                let meter = Arc::new(Meter::new(*slice, base.asked_at));
-                meter.receive(*slice, 0, told.sharers, base.asked_at);
-                meters.push(meter);
-                changed = true;
-            }
-        }
-        let before = meters.len();
-        meters.retain(|meter| told.slices.iter().any(|slice| slice.dimension == meter.dimension));
-        if changed || meters.len() < before {
-            if let Some(slots) = &self.slots
-                && meters.iter().any(|meter| meter.dimension.unit == Unit::Requests)
-            {
-                // The provider told how many it takes: there is nothing left to feel for.
-                slots.lift();
-            }
-            *self.meters.write().unwrap_or_else(PoisonError::into_inner) = meters;
-        }
-        if let (Some(slots), Some(places)) = (&self.slots, told.slots) {
-            slots.lend(places);
-            self.places_left.store(told.places_left, Ordering::Relaxed);
-        }
-        if let Some(gate) = told.gate {
-            // Counted from when the answer was here: rather a moment late than one too early.
-            let shut = Shut { reason: gate.reason, since: gate.since, until: gate.until };
-            self.set_block(shut, now + told.now.until(gate.until));
-        }
-        let mut keeping = self.keeping();
-        keeping.heard_at = Some(base.asked_at);
-        keeping.is_known =
-            told.slices.iter().any(|slice| slice.held > 0) || told.slots.is_some_and(|places| places > 0);
-        drop(keeping);
-        let is_short = self.meters().iter().any(|meter| meter.is_short() || meter.has_news());
-        if is_short {
-            self.hungry.store(true, Ordering::Release);
-        }
-        self.received.notify_waiters();
-    }
-
-    /// What was asked for did not come: it is asked for again.
-    pub(super) fn failed(&self, report: Report) {
-        let mut keeping = self.keeping();
-        keeping.refused = keeping.refused.saturating_add(report.refused);
-        for heard in report.heard {
-            if !keeping.heard.iter().any(|newer| newer.dimension == heard.dimension) {
-                keeping.heard.push(heard);
-            }
-        }
-        if let Some(wait) = report.wait
-            && keeping.wait.is_none()
-        {
-            let opens = Instant::now() + wait.remaining;
-            keeping.wait = Some((wait, opens));
-        }
-        drop(keeping);
-        self.hungry.store(true, Ordering::Release);
-        // Places are lent for a while only: calls that run go on, no other begins.
-        if let Some(slots) = &self.slots
-            && !self.is_fresh()
-        {
-            slots.lend(0);
-        }
     }
 
     /// Calls of this process that run, calls that wait for their turn, and 429 answers so far.
@@ -785,15 +425,6 @@ impl Bucket {
             "refusals": self.refusals.load(Ordering::Relaxed),
         })
     }
-}
-
-/// What a process had at a report, so that what is lent can be told from what was spent meanwhile.
-#[derive(Debug)]
-pub(super) struct Base {
-    asked_at: Instant,
-    left: Vec<(Arc<Meter>, i64)>,
-    /// The others know of something that this process holds.
-    pub is_known: bool,
 }
 
 /// The word for it in status and reports.

@@ -158,7 +158,7 @@ mod tests {
             dimension: Dimension { unit: Unit::Tokens, seconds: 60 },
             limit: Some(90_000),
             remaining: Some(80_000),
-            excess: 0,
+            corrected: 0,
         };
         let told = Told { heard: vec![heard], ..told(0, 10, 2) };
         bucket.exchange(2, &limits(Some(8)), &told, Timestamp(NOW));

@@ -1,8 +1,10 @@
 //! The arithmetic of one bucket, on paused time: no socket is open here, so time stands still unless we move it.
 #![expect(clippy::cast_precision_loss, reason = "the model of the property is in floating point, for small numbers")]
 
+use super::sharing::STEADY;
 use super::*;
 use crate::domain::Rate;
+use crate::domain::limits::Dimension;
 use crate::domain::shared_bucket::SharedBucket;
 use proptest::prelude::*;
 use tokio::time::sleep;

@@ -1,0 +1,264 @@
+//! What a bucket tells the other processes, and takes from them: the keeper's side of it.
+
+use super::meter::Meter;
+use super::{Bucket, Shut};
+use crate::domain::limits::{self, Dimension, Heard};
+use crate::domain::shared_bucket::{Allotment, LEASE, Report, Wait};
+use crate::domain::{Limits, Unit};
+use crate::provider::LimitObservation;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Between two reports while there is enough, and while there is not.
+const SOON: Duration = Duration::from_millis(20);
+pub(super) const STEADY: Duration = Duration::from_millis(200);
+/// What is held is held on to by a word this often.
+const RENEW: Duration = Duration::from_secs(1);
+/// A bucket in use is looked at this often even when there is nothing to report: others may have shut it.
+const LOOK: Duration = Duration::from_millis(500);
+/// Answers have to agree over this part of a limit on the time over which it counts.
+const SPREAD: u64 = 33;
+/// A bucket that nobody has asked about for this long is not in use.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// What is to be told to the others, and when.
+#[derive(Debug, Default)]
+pub(super) struct Keeping {
+    pub wait: Option<(Wait, Instant)>,
+    pub refused: u64,
+    pub heard: Vec<Heard>,
+    /// The windows of limits that answers told of.
+    pub windows: BTreeMap<(Unit, u64), Guess>,
+    /// What was told of limits already.
+    pub told_limits: BTreeMap<Dimension, u64>,
+    /// The last word from the others is from then.
+    pub heard_at: Option<Instant>,
+    /// The last report set out then.
+    pub told_at: Option<Instant>,
+    /// Somebody asked about this bucket then.
+    pub used_at: Option<Instant>,
+    /// The others know of something that this process holds.
+    pub is_known: bool,
+}
+
+/// The time over which a limit counts, as answers tell it that had from `least` to `most` left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Guess {
+    window: u64,
+    least: u64,
+    most: u64,
+}
+
+impl Guess {
+    /// Answers at levels that are different enough agree. At a single level a limit that means something else may look like
+    /// any window.
+    const fn is_sure(&self, limit: u64) -> bool {
+        self.most - self.least >= limit.div_ceil(SPREAD)
+    }
+}
+
+/// What a process had at a report, so that what is lent can be told from what was spent meanwhile.
+#[derive(Debug)]
+pub(in crate::worker) struct Base {
+    asked_at: Instant,
+    left: Vec<(Arc<Meter>, i64)>,
+    /// The others know of something that this process holds.
+    pub is_known: bool,
+}
+
+impl Bucket {
+    /// What an answer says of limits, as far as it is clear which are meant. Separate pools of the same unit (priority,
+    /// fast) are no limits of ordinary calls.
+    ///
+    /// Where the time over which a limit counts is not said, it is the configured one of the same amount; without any
+    /// configured it is worked out from when the limit is whole again, and believed when answers at different levels agree.
+    pub fn understand(&self, observations: &[LimitObservation]) -> Vec<Heard> {
+        let ordinary = observations.iter().filter(|seen| seen.pool.is_none());
+        ordinary
+            .filter_map(|seen| {
+                let seconds = match seen.per {
+                    Some(per) => per.as_secs().max(1),
+                    None => self.window(seen)?,
+                };
+                let dimension = Dimension { unit: seen.unit, seconds };
+                Some(Heard { dimension, limit: seen.limit, remaining: seen.remaining, corrected: 0 })
+            })
+            .collect()
+    }
+
+    fn window(&self, seen: &LimitObservation) -> Option<u64> {
+        let limit = seen.limit?;
+        let mut configured = self.limits.rates.iter().filter(|rate| rate.unit == seen.unit).peekable();
+        if configured.peek().is_some() {
+            return configured.find(|rate| rate.amount == limit).map(|rate| rate.dimension().seconds);
+        }
+        let remaining = seen.remaining?;
+        let told = limits::window(limit, remaining, seen.reset_in?)?.as_secs();
+        let mut keeping = self.keeping();
+        let guess = keeping.windows.entry((seen.unit, limit)).or_insert(Guess {
+            window: told,
+            least: remaining,
+            most: remaining,
+        });
+        if !guess.is_sure(limit) {
+            if guess.window != told {
+                *guess = Guess { window: told, least: remaining, most: remaining };
+            }
+            guess.least = guess.least.min(remaining);
+            guess.most = guess.most.max(remaining);
+        }
+        guess.is_sure(limit).then_some(guess.window)
+    }
+
+    /// When the keeper should come, if at all.
+    pub(in crate::worker) fn due(&self, now: Instant) -> Option<Instant> {
+        let keeping = self.keeping();
+        let Some(told_at) = keeping.told_at else {
+            return self.hungry.load(Ordering::Acquire).then_some(now);
+        };
+        if keeping.wait.is_some() {
+            return Some(now);
+        }
+        let meters = self.meters();
+        let mut due = None;
+        if self.hungry.load(Ordering::Acquire) {
+            let is_stale = keeping.heard_at.is_none_or(|at| now - at >= LEASE);
+            let wants = meters.iter().any(|meter| meter.is_short())
+                || self.slots.as_ref().is_some_and(|slots| slots.is_lent() && slots.free() == 0)
+                    && self.waiting.load(Ordering::Relaxed) > 0;
+            let has_enough = meters.iter().all(|meter| meter.is_plentiful(now));
+            let pause = if is_stale || wants && has_enough || !keeping.heard.is_empty() { SOON } else { STEADY };
+            due = Some(told_at + pause);
+        }
+        if keeping.is_known {
+            due = Some(due.unwrap_or(told_at + RENEW).min(told_at + RENEW));
+        }
+        if keeping.used_at.is_some_and(|at| now - at < IDLE) {
+            // While nothing is known of its limits, another process may learn of them at any time.
+            let look = if meters.is_empty() { STEADY } else { LOOK };
+            due = Some(due.unwrap_or(told_at + look).min(told_at + look));
+        }
+        due
+    }
+
+    /// What is to be told to the others, with what [`Bucket::receive`] needs to know of it.
+    pub(in crate::worker) fn report(&self, is_closing: bool) -> (Report, Base) {
+        let now = Instant::now();
+        self.hungry.store(false, Ordering::Release);
+        let mut keeping = self.keeping();
+        let meters = self.meters();
+        if keeping.heard_at.is_some_and(|at| now - at >= LEASE) {
+            for meter in &meters {
+                meter.void();
+            }
+        }
+        keeping.told_at = Some(now);
+        let wait =
+            keeping.wait.take().map(|(wait, opens)| Wait { remaining: opens.saturating_duration_since(now), ..wait });
+        let mut heard = std::mem::take(&mut keeping.heard);
+        let (refused, is_known) = (std::mem::take(&mut keeping.refused), keeping.is_known);
+        drop(keeping);
+        let mut stocks = Vec::with_capacity(meters.len());
+        let mut base = Vec::with_capacity(meters.len());
+        for meter in &meters {
+            let (stock, left) = meter.stock(now, is_closing);
+            stocks.push(stock);
+            base.push((Arc::clone(meter), left));
+            let corrected = meter.corrected();
+            if corrected > 0 {
+                match heard.iter_mut().find(|heard| heard.dimension == meter.dimension) {
+                    Some(heard) => heard.corrected = corrected,
+                    None => heard.push(Heard { dimension: meter.dimension, limit: None, remaining: None, corrected }),
+                }
+            }
+        }
+        let running = self.running.load(Ordering::Relaxed);
+        let waiting = if is_closing { 0 } else { self.waiting.load(Ordering::Relaxed) };
+        let slots_wanted = running.saturating_add(waiting);
+        // A call that has its place and waits for tokens has its place.
+        let running = self.slots.as_ref().map_or(running, |slots| slots.running());
+        let report = Report { stocks, running, slots_wanted: slots_wanted.max(running), wait, refused, heard };
+        (report, Base { asked_at: now, left: base, is_known })
+    }
+
+    /// The limits as configured here.
+    pub(in crate::worker) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Takes over what the others say.
+    pub(in crate::worker) fn receive(&self, base: &Base, told: &Allotment) {
+        let now = Instant::now();
+        let mut meters = self.meters();
+        let mut changed = false;
+        for slice in &told.slices {
+            let found = base.left.iter().find(|(meter, _)| meter.dimension == slice.dimension);
+            if let Some((meter, left)) = found {
+                meter.receive(*slice, *left, told.sharers, base.asked_at);
+            } else if !meters.iter().any(|meter| meter.dimension == slice.dimension) {
+                let meter = Arc::new(Meter::new(*slice, base.asked_at));
+                meter.receive(*slice, 0, told.sharers, base.asked_at);
+                meters.push(meter);
+                changed = true;
+            }
+        }
+        let before = meters.len();
+        meters.retain(|meter| told.slices.iter().any(|slice| slice.dimension == meter.dimension));
+        if changed || meters.len() < before {
+            if let Some(slots) = &self.slots
+                && meters.iter().any(|meter| meter.dimension.unit == Unit::Requests)
+            {
+                // The provider told how many it takes: there is nothing left to feel for.
+                slots.lift();
+            }
+            *self.meters.write().unwrap_or_else(PoisonError::into_inner) = meters;
+        }
+        if let (Some(slots), Some(places)) = (&self.slots, told.slots) {
+            slots.lend(places);
+            self.places_left.store(told.places_left, Ordering::Relaxed);
+        }
+        if let Some(gate) = told.gate {
+            // Counted from when the answer was here: rather a moment late than one too early.
+            let shut = Shut { reason: gate.reason, since: gate.since, until: gate.until };
+            self.set_block(shut, now + told.now.until(gate.until));
+        }
+        let mut keeping = self.keeping();
+        keeping.heard_at = Some(base.asked_at);
+        keeping.is_known =
+            told.slices.iter().any(|slice| slice.held > 0) || told.slots.is_some_and(|places| places > 0);
+        drop(keeping);
+        let is_short = self.meters().iter().any(|meter| meter.is_short() || meter.has_news());
+        if is_short {
+            self.hungry.store(true, Ordering::Release);
+        }
+        self.received.notify_waiters();
+    }
+
+    /// What was asked for did not come: it is asked for again.
+    pub(in crate::worker) fn failed(&self, report: Report) {
+        let mut keeping = self.keeping();
+        keeping.refused = keeping.refused.saturating_add(report.refused);
+        for heard in report.heard {
+            if !keeping.heard.iter().any(|newer| newer.dimension == heard.dimension) {
+                keeping.heard.push(heard);
+            }
+        }
+        if let Some(wait) = report.wait
+            && keeping.wait.is_none()
+        {
+            let opens = Instant::now() + wait.remaining;
+            keeping.wait = Some((wait, opens));
+        }
+        drop(keeping);
+        self.hungry.store(true, Ordering::Release);
+        // Places are lent for a while only: calls that run go on, no other begins.
+        if let Some(slots) = &self.slots
+            && !self.is_fresh()
+        {
+            slots.lend(0);
+        }
+    }
+}
