@@ -15,7 +15,7 @@ use tokio::time::Instant;
 pub struct Hold {
     bucket: Arc<Bucket>,
     charged: Charge,
-    taken: Vec<(Arc<Meter>, u64, Mark)>,
+    pub(super) taken: Vec<(Arc<Meter>, u64, Mark)>,
     pub(super) slot: Option<Slot>,
     _running: Running,
 }
@@ -70,19 +70,19 @@ impl Hold {
 
     /// How many calls may run at once, if that is felt for and has not been lowered since this one began.
     #[must_use]
-    pub(super) fn felt(&self) -> Option<u32> {
+    pub(in crate::worker) fn felt(&self) -> Option<u32> {
         self.slot.as_ref()?.felt()
     }
 
     /// Answers take longer than usual; with about so many calls at once they would not.
-    pub(super) fn slowed(&self, bearable: f64) {
+    pub(in crate::worker) fn slowed(&self, bearable: f64) {
         if let Some(slot) = &self.slot {
             slot.slowed(bearable);
         }
     }
 
     /// The provider has too many calls at once, by its own word, and asks for a wait or says nothing of one.
-    pub(super) fn crowded(&self, wait: Option<Duration>) {
+    pub(in crate::worker) fn crowded(&self, wait: Option<Duration>) {
         match (&self.slot, wait) {
             (Some(slot), Some(_)) => slot.shut(),
             (Some(slot), None) => _ = slot.refused(),
