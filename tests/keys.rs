@@ -224,6 +224,7 @@ async fn with_all_keys_out_jobs_wait_until_a_recheck_finds_one_good_again() {
     let lines = |what: &str| log.lines().filter(|line| line.contains(what)).count();
     assert_eq!(lines("the key is out of money; "), 3, "{log}");
     let probes = lines("tried again: the key is out of money");
-    assert!((6..=refusals - AT_ONCE).contains(&probes), "{probes} probes\n{log}");
+    // How many calls are in the first wave depends on how fast it starts; at least one of each key is not a probe.
+    assert!((6..=refusals - 3).contains(&probes), "{probes} probes\n{log}");
     assert_eq!(lines("the key works again"), 3, "{log}");
 }

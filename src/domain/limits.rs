@@ -139,7 +139,8 @@ mod tests {
             (1_200, 1_300, 10, None),
             (1_200, 600, 10_000, None),
             (60, 59, 1_050, Some(60)),
-            (1_200, 80, 1_000, None),
+            // Of a bucket that holds less than its limit this is chance: one answer proves nothing.
+            (1_200, 80, 1_000, Some(1)),
         ] {
             assert_eq!(window(limit, remaining, ms(whole_in)).map(|window| window.as_secs()), window_seconds);
         }

@@ -42,8 +42,7 @@ impl Hold {
         slot: Option<Slot>,
     ) -> Self {
         bucket.running.fetch_add(1, Ordering::Relaxed);
-        let _running = Running(Arc::clone(bucket));
-        Self { bucket: Arc::clone(bucket), charged, taken, slot, _running }
+        Self { bucket: Arc::clone(bucket), charged, taken, slot, _running: Running(Arc::clone(bucket)) }
     }
 
     /// Corrects the estimate to what the call really took. One request stays one request.

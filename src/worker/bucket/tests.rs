@@ -6,6 +6,7 @@ use super::*;
 use crate::domain::Rate;
 use crate::domain::limits::Dimension;
 use crate::domain::shared_bucket::SharedBucket;
+use crate::provider::LimitObservation;
 use proptest::prelude::*;
 use tokio::time::sleep;
 
@@ -308,7 +309,6 @@ async fn saturation_lasts_through_single_tokens_and_ends_with_a_rest() {
     assert!(rested > first);
 }
 
-#[expect(clippy::await_holding_lock, reason = "who holds it keeps the others from answering")]
 #[tokio::test(start_paused = true)]
 async fn without_word_from_the_others_what_is_held_is_spent_and_then_nothing() {
     let rate = Rate { unit: Unit::Requests, amount: 6_000, per: MINUTE, burst: 1_000 };
@@ -376,6 +376,35 @@ async fn a_limit_that_answers_tell_of_is_kept_from_then_on() {
     // Twenty are left, and then ten a second come.
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(4_500) && took <= Duration::from_millis(5_300), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_that_nobody_names_is_believed_when_answers_at_different_levels_agree() {
+    let seen = |capacity: u64, remaining: u64| LimitObservation {
+        unit: Unit::Requests,
+        limit: Some(1_200),
+        remaining: Some(remaining),
+        reset_in: Some(Duration::from_millis((capacity - remaining) * 50)),
+        per: None,
+        pool: None,
+    };
+    // A minute's limit, told by a bucket that holds all of it.
+    let told = bucket(&[], None);
+    let windows: Vec<_> = (1_100..1_200)
+        .rev()
+        .filter_map(|remaining| Some(told.understand(&[seen(1_200, remaining)]).first()?.dimension.seconds))
+        .collect();
+    assert!(windows.len() >= 50 && windows.iter().all(|window| *window == 60), "{windows:?}");
+    // By one that holds a twelfth of it: what looks like a second at some level is none at the next.
+    let told = bucket(&[], None);
+    for remaining in (0..100).rev() {
+        assert_eq!(told.understand(&[seen(100, remaining)]), []);
+    }
+    // What is configured says which is meant.
+    let told = bucket(&[(Unit::Requests, 1_200, 100)], None);
+    assert_eq!(told.understand(&[seen(100, 80)])[0].dimension.seconds, 60);
+    let told = bucket(&[(Unit::Requests, 600, 100)], None);
+    assert_eq!(told.understand(&[seen(100, 80)]), []);
 }
 
 #[tokio::test(start_paused = true)]
@@ -453,7 +482,7 @@ proptest! {
                 level = BURST.min(level + estimate as f64 - actual as f64);
             }
             // After a rest all of it is there again, but for what is held back.
-            sleep(Duration::from_secs(60)).await;
+            sleep(MINUTE).await;
             let waited = enter_after(&bucket, tokens(980)).await;
             assert!(waited <= 2 * STEADY, "{waited:?}");
         });

@@ -61,7 +61,9 @@ impl Stage {
     }
 
     fn pass(&self, model: &str, permits: Vec<Permit>, millis: u64, now: Timestamp) {
-        permits.into_iter().for_each(|permit| self.end(model, permit, None, millis, now));
+        for permit in permits {
+            self.end(model, permit, None, millis, now);
+        }
     }
 
     /// Rounds of as many calls as may run, all of which pass; how many they were.
