@@ -161,7 +161,10 @@ impl Journey {
                         let rest = if is_for_the_gate_to_know(&why) { until.min(now + GATE_REST) } else { until };
                         // While nothing of this route is claimed, a job that waits for the same limit as all waits with
                         // the others: it is not touched again before there is room for it.
-                        let waits_like_all = is_a_limit(&why) && budget(&self.plan, self.job.deadline, now).0 == 0;
+                        // One that was told itself how long to wait is parked exactly that long.
+                        let was_told = self.history.iter().any(|attempt| attempt.retry_at.is_some_and(|at| at > now));
+                        let waits_like_all =
+                            is_a_limit(&why) && !was_told && budget(&self.plan, self.job.deadline, now).0 == 0;
                         let rest = if waits_like_all { None } else { Some(rest) };
                         return self.park(rest, &self.waits_for(rung, &why)).await;
                     }
