@@ -36,6 +36,9 @@ pub const LEASE: Duration = Duration::from_secs(3);
 /// What a process lacks is put by for it for so long after it came.
 const PUT_BY: Duration = Duration::from_millis(500);
 
+/// The configuration of a process counts before that of older ones for so long after it last came.
+const SPEAKS_FOR: Duration = Duration::from_mins(1);
+
 /// Whoever had less than the others comes first for at most so much of what comes back.
 const CREDIT: Duration = Duration::from_secs(5);
 
@@ -245,8 +248,9 @@ struct Slope {
 pub struct SharedBucket {
     /// The last report's time; time never goes back here, whatever the clock does.
     at: Timestamp,
-    /// The youngest process whose configuration was taken over.
+    /// The youngest process whose configuration was taken over, and when it last came.
     configured_by: i64,
+    configured_at: Timestamp,
     meters: Vec<Meter>,
     concurrency: Option<u32>,
     shares: BTreeMap<i64, Share>,
@@ -258,7 +262,8 @@ pub struct SharedBucket {
 impl SharedBucket {
     /// Takes a process's report and gives it its slice. Pure and total.
     ///
-    /// `worker` tells the processes apart and rises with their age: the configuration (`limits`) of the youngest counts.
+    /// `worker` tells the processes apart, and who started later has the higher number. Of those who came in the last
+    /// minute the configuration (`limits`) of the youngest counts.
     pub fn exchange(&mut self, worker: i64, limits: &Limits, report: &Report, now: Timestamp) -> Allotment {
         let now = now.max(self.at);
         self.at = now;
@@ -312,7 +317,7 @@ impl SharedBucket {
     /// Whether it is the same as `other` but for the time of the last report, so that it need not be written.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
-        let Self { at: _, configured_by, meters, concurrency, shares, gate, slope, refused } = self;
+        let Self { at: _, configured_at: _, configured_by, meters, concurrency, shares, gate, slope, refused } = self;
         (*configured_by, *concurrency, *gate, *slope)
             == (other.configured_by, other.concurrency, other.gate, other.slope)
             && (meters, shares, refused) == (&other.meters, &other.shares, &other.refused)
@@ -361,10 +366,10 @@ impl SharedBucket {
     }
 
     fn configure(&mut self, worker: i64, limits: &Limits, now: Timestamp) {
-        if worker < self.configured_by {
+        if worker < self.configured_by && now < self.configured_at + SPEAKS_FOR {
             return;
         }
-        self.configured_by = worker;
+        (self.configured_by, self.configured_at) = (worker, now);
         self.concurrency = limits.concurrency;
         self.meters.retain_mut(|meter| {
             let rate = limits.rates.iter().find(|rate| rate.dimension() == meter.dimension);

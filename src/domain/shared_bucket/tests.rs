@@ -300,9 +300,12 @@ fn a_limit_is_learned_where_none_is_configured_and_a_configured_one_is_the_ceili
     // Configured with more than the provider says: the provider knows better.
     let told = bucket.exchange(3, &limits(6_000, 6_000), &heard(300, 0, 0), at(0));
     assert_eq!(told.slices[0].interval, 200_000_000);
-    // A process with an older configuration changes nothing.
-    let told = bucket.exchange(1, &none, &stock(0, 0, 1, 10), at(0));
+    // A process with an older configuration changes nothing …
+    let told = bucket.exchange(2, &limits(60, 60), &stock(0, 0, 1, 10), at(0));
     assert_eq!(told.slices[0].interval, 200_000_000);
+    // … before the younger has been away for a while.
+    let told = bucket.exchange(2, &limits(60, 60), &stock(0, 0, 1, 10), at(60_000));
+    assert_eq!(told.slices[0].interval, 1_000_000_000);
 }
 
 #[test]
