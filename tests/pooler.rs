@@ -117,7 +117,9 @@ async fn every_statement_of_the_store_works_for_many_clients_on_two_server_conne
         for database in databases {
             let noise = noise(&pooler, &database).await;
             let store = through(&pooler, &database).await;
-            use_everything(&queue(store, database)).await;
+            // Kept until the others are done: the database goes with it, and all connections to it.
+            let queue = queue(store, database);
+            use_everything(&queue).await;
             noise.abort();
             assert!(noise.await.unwrap_err().is_cancelled(), "a statement of the others failed");
         }
