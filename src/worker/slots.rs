@@ -89,6 +89,17 @@ impl Slots {
         matches!(self.kind, Kind::Lent)
     }
 
+    /// Gives up what is lent and free, and says how many places are taken: from now on no more are, until some are lent
+    /// again. Without that a call could begin in a place that is given to another process at the same moment.
+    pub(super) fn freeze(&self) -> u32 {
+        if self.is_lent() {
+            let gone = self.free.forget_permits(usize::MAX);
+            self.limit.fetch_sub(u32::try_from(gone).unwrap_or(0), Ordering::AcqRel);
+            return self.limit().saturating_add(self.owed.load(Ordering::Acquire));
+        }
+        self.running()
+    }
+
     /// So many are lent now, more or fewer than before.
     pub(super) fn lend(&self, places: u32) {
         if self.is_lent() {
@@ -214,6 +225,22 @@ mod tests {
         }
         assert_eq!(slots.limit() as usize, slots.free() + held.len());
         assert!(slots.limit() > 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_reported_as_free_is_not_taken_any_more() {
+        let slots = Slots::lent();
+        slots.lend(3);
+        let held = slots.enter().await;
+        assert_eq!(slots.freeze(), 1);
+        assert_eq!((slots.limit(), slots.free()), (1, 0));
+        // Fewer are lent than are taken: the next report says what is taken.
+        slots.lend(0);
+        assert_eq!(slots.freeze(), 1);
+        drop(held);
+        assert_eq!((slots.freeze(), slots.free()), (0, 0));
+        slots.lend(2);
+        assert_eq!(slots.free(), 2);
     }
 
     #[tokio::test]

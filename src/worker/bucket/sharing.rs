@@ -179,7 +179,7 @@ impl Bucket {
         let waiting = if is_closing { 0 } else { self.waiting.load(Ordering::Relaxed) };
         let slots_wanted = running.saturating_add(waiting);
         // A call that has its place and waits for tokens has its place.
-        let running = self.slots.as_ref().map_or(running, |slots| slots.running());
+        let running = self.slots.as_ref().map_or(running, |slots| slots.freeze());
         let report = Report { stocks, running, slots_wanted: slots_wanted.max(running), wait, refused, heard };
         (report, Base { asked_at: now, left: base, is_known })
     }
