@@ -26,7 +26,7 @@ mod robustness;
 mod scrub;
 
 pub use reqwest::Url;
-pub use reqwest::header::{HeaderName, HeaderValue};
+pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 pub use adapter::{Adapter, Dialect, WireReply, WireRequest};
 pub use limit_headers::LimitObservation;

@@ -372,7 +372,7 @@ impl Bucket {
         };
         drop(turn);
         drop(queued);
-        Ok(Hold::new(self, charge, taken, slot))
+        Ok(Hold::new(self, taken, slot))
     }
 
     /// Takes from all meters or from none.

@@ -1,10 +1,9 @@
 //! The one loop that takes jobs from the queue: as many as have a place here and may be started now, no more.
 
-use super::plan::{Plan, RoutePlan, RungPlan};
+use super::plan::Plan;
 use super::{Shared, Sign};
-use crate::domain::decide::{RungHealth, Step, decide};
 use crate::domain::fair::{Demand, Turns};
-use crate::domain::{Job, JobId, Timestamp};
+use crate::domain::{JobId, Timestamp};
 use crate::store::StoreError;
 use crate::store::claim::{Claimed, Lane, Lease, Take};
 use std::collections::{HashMap, HashSet};
@@ -193,7 +192,7 @@ impl Claimer {
                 route
             } else {
                 let Some(route_plan) = plan.routes.get(&state.lane.route) else { continue };
-                let (budget, next) = budget(route_plan, None, now);
+                let (budget, next) = route_plan.budget(None, now);
                 opens = [opens, next].into_iter().flatten().min();
                 routes.push(&state.lane.route);
                 budgets.push(budget);
@@ -291,34 +290,6 @@ impl Claimer {
 /// is near. `None`: no more than others.
 fn hurried(plan: &Plan, lane: &Lane, budget_of_route: Option<usize>, now: Timestamp) -> Option<usize> {
     let deadline = lane.deadline.filter(|_| budget_of_route == Some(0))?;
-    let (budget, _) = budget(plan.routes.get(&lane.route)?, Some(Timestamp(deadline.timestamp_millis())), now);
+    let (budget, _) = plan.routes.get(&lane.route)?.budget(Some(Timestamp(deadline.timestamp_millis())), now);
     (budget > 0).then_some(budget)
-}
-
-/// How many jobs of a route with this deadline may be started now, and if none, when to ask again.
-pub(super) fn budget(plan: &RoutePlan, deadline: Option<Timestamp>, now: Timestamp) -> (usize, Option<Timestamp>) {
-    let typical = plan.typical();
-    // A job that has waited since ever: whatever patience there is, it is used up. What it may do, some job may do.
-    let probe = Job {
-        id: JobId(0),
-        ready_at: Timestamp::MIN,
-        deadline,
-        max_attempts: None,
-        input_tokens: typical.input(),
-        max_output_tokens: typical.cap(),
-    };
-    let order = plan.order(&probe);
-    let pace = Duration::from_millis(5);
-    let sizes: Vec<_> = plan.rungs.iter().map(|rung| rung.sizes(typical.input(), typical.cap())).collect();
-    let health: Vec<RungHealth> =
-        plan.rungs.iter().zip(&sizes).map(|(rung, sizes)| rung.health(sizes, pace, now)).collect();
-    match decide(&probe, &plan.route, &order, &[], &health, now) {
-        Step::Call { rung, .. } => {
-            let room = |(rung, sizes): (&RungPlan, _)| rung.target.headroom(rung.charging.reserve(sizes)).max(1);
-            (plan.rungs.get(rung).zip(sizes.get(rung)).map_or(0, room), None)
-        }
-        Step::Wait { until, .. } => (0, Some(until)),
-        // No rung can take even a typical request: the jobs themselves will say why.
-        Step::Finish(_) => (usize::MAX, None),
-    }
 }

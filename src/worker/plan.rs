@@ -1,9 +1,9 @@
 //! The configuration, resolved for work: every route with its targets, clients and gates at hand.
 
 use super::gate::{Gate, ProviderSetup, TargetState};
-use crate::domain::decide::RungHealth;
+use crate::domain::decide::{RungHealth, Step, decide};
 use crate::domain::strategy;
-use crate::domain::{Charging, Job, Limits, Route, Sizes, Timestamp, Typical};
+use crate::domain::{Charging, Job, JobId, Limits, Route, Sizes, Timestamp, Typical};
 use crate::provider::{Endpoint, Provider, Timeouts};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -100,6 +100,34 @@ impl RoutePlan {
     #[must_use]
     pub fn order(&self, job: &Job) -> Vec<usize> {
         strategy::order(&self.route, job)
+    }
+
+    /// How many of its jobs with this deadline may be started now, and if none, when to ask again.
+    pub(super) fn budget(&self, deadline: Option<Timestamp>, now: Timestamp) -> (usize, Option<Timestamp>) {
+        let typical = self.typical();
+        // A job that has waited since ever: whatever patience there is, it is used up. What it may do, some job may do.
+        let probe = Job {
+            id: JobId(0),
+            ready_at: Timestamp::MIN,
+            deadline,
+            max_attempts: None,
+            input_tokens: typical.input(),
+            max_output_tokens: typical.cap(),
+        };
+        let order = self.order(&probe);
+        let pace = Duration::from_millis(5);
+        let sizes: Vec<_> = self.rungs.iter().map(|rung| rung.sizes(typical.input(), typical.cap())).collect();
+        let health: Vec<RungHealth> =
+            self.rungs.iter().zip(&sizes).map(|(rung, sizes)| rung.health(sizes, pace, now)).collect();
+        match decide(&probe, &self.route, &order, &[], &health, now) {
+            Step::Call { rung, .. } => {
+                let room = |(rung, sizes): (&RungPlan, _)| rung.target.headroom(rung.charging.reserve(sizes)).max(1);
+                (self.rungs.get(rung).zip(sizes.get(rung)).map_or(0, room), None)
+            }
+            Step::Wait { until, .. } => (0, Some(until)),
+            // No rung can take even a typical request: the jobs themselves will say why.
+            Step::Finish(_) => (usize::MAX, None),
+        }
     }
 }
 

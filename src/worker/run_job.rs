@@ -2,7 +2,6 @@
 
 use super::Shared;
 use super::bucket::Shut;
-use super::claimer::budget;
 use super::explanation::{explain_skip, what_is_waited_for};
 use super::gate::PACE;
 use super::held_job::HeldJob;
@@ -48,7 +47,7 @@ struct Journey {
     ineligible: Vec<Option<Ineligible>>,
     /// Rungs whose gate just said no: believed until then.
     refused: Vec<Option<Shut>>,
-    /// Since when it has waited here without a call.
+    /// Since when it has waited here for a limit, without a call.
     waits_since: Option<Timestamp>,
     /// An attempt that is over and not yet handed to the settler.
     unsettled: Option<Box<AttemptRow>>,
@@ -152,9 +151,9 @@ impl Journey {
                 Step::Finish(ending) => return self.finish(ending, now).await,
                 _ if self.shared.stop.is_cancelled() => return self.park(None, "worker stopped").await,
                 Step::Wait { until, rung, why } => {
-                    let since = *self.waits_since.get_or_insert(now);
+                    self.waits_since = is_a_limit(&why).then(|| self.waits_since.unwrap_or(now));
                     // A short wait after a short wait is a long one, when it is for what all wait for.
-                    if now.until(until) > HOLD || is_a_limit(&why) && since.until(now) > HOLD {
+                    if now.until(until) > HOLD || self.waits_since.is_some_and(|since| since.until(now) > HOLD) {
                         // What is shut for all is the gate's to know, and the gate of another process, or of this one
                         // after a restart with a better key, may know better: the row only rests a moment, and the
                         // claimer leaves it alone from then on.
@@ -164,7 +163,7 @@ impl Journey {
                         // One that was told itself how long to wait is parked exactly that long.
                         let was_told = self.history.iter().any(|attempt| attempt.retry_at.is_some_and(|at| at > now));
                         let waits_like_all =
-                            is_a_limit(&why) && !was_told && budget(&self.plan, self.job.deadline, now).0 == 0;
+                            is_a_limit(&why) && !was_told && self.plan.budget(self.job.deadline, now).0 == 0;
                         let rest = if waits_like_all { None } else { Some(rest) };
                         return self.park(rest, &self.waits_for(rung, &why)).await;
                     }

@@ -14,7 +14,6 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub struct Hold {
     bucket: Arc<Bucket>,
-    charged: Charge,
     pub(super) taken: Vec<(Arc<Meter>, u64, Mark)>,
     pub(super) slot: Option<Slot>,
     _running: Running,
@@ -35,14 +34,9 @@ impl Drop for Running {
 
 impl Hold {
     /// Counts the call as running from now on.
-    pub(super) fn new(
-        bucket: &Arc<Bucket>,
-        charged: Charge,
-        taken: Vec<(Arc<Meter>, u64, Mark)>,
-        slot: Option<Slot>,
-    ) -> Self {
+    pub(super) fn new(bucket: &Arc<Bucket>, taken: Vec<(Arc<Meter>, u64, Mark)>, slot: Option<Slot>) -> Self {
         bucket.running.fetch_add(1, Ordering::Relaxed);
-        Self { bucket: Arc::clone(bucket), charged, taken, slot, _running: Running(Arc::clone(bucket)) }
+        Self { bucket: Arc::clone(bucket), taken, slot, _running: Running(Arc::clone(bucket)) }
     }
 
     /// Corrects the estimate to what the call really took. One request stays one request.
@@ -87,12 +81,6 @@ impl Hold {
             (Some(slot), None) => _ = slot.refused(),
             (None, _) => {}
         }
-    }
-
-    /// What it was charged when it was let in.
-    #[must_use]
-    pub const fn charged(&self) -> Charge {
-        self.charged
     }
 
     /// Learns from what the answer says of the provider's limits.
