@@ -7,6 +7,7 @@ pub mod embedded;
 pub mod exit_code;
 pub mod http;
 pub mod input;
+pub mod journal;
 pub mod provider;
 pub mod shutdown;
 pub mod simulate;

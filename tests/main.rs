@@ -9,6 +9,7 @@ mod end_to_end;
 mod enqueue;
 mod enqueue_command;
 mod keys;
+mod late;
 mod limits;
 mod metrics;
 mod never_fits;

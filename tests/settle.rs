@@ -47,8 +47,8 @@ async fn a_wrong_fence_changes_nothing_and_its_attempt_is_booked() {
     queue.silence(silent).await;
     queue.store.rescue(3).await.unwrap();
     let current = queue.claim_one(heir).await;
-    // The zombie's answer, its failure and its wish to park: none of them has any effect.
-    assert_eq!(queue.succeed(&stale).await, [id]);
+    // The zombie's failure and its wish to park: none of them has any effect.
+    assert_eq!(queue.fail(&stale, ErrorClass::Timeout).await, [id]);
     assert_eq!(
         queue.settle(Settlement { parks: vec![park(&stale, Some(in_an_hour()))], ..Settlement::default() }).await,
         [id]
@@ -56,12 +56,16 @@ async fn a_wrong_fence_changes_nothing_and_its_attempt_is_booked() {
     assert_eq!(queue.settle(Settlement { parks: vec![park(&stale, None)], ..Settlement::default() }).await, [id]);
     assert_eq!(queue.places(id).await, "i");
     assert!(queue.succeed(&current).await.is_empty());
-    assert_eq!(queue.succeed(&stale).await, [id]);
     let fence: i64 = sqlx::query_scalar("select fence from sluice.result").fetch_one(&queue.pool).await.unwrap();
     assert_eq!(fence, current.lease.fence);
-    // Both calls were paid for, so both stand on the books; the job is counted once.
+    // Both calls were made, so both stand on the books; the job is counted once.
     let batch = queue.store.batch("b").await.unwrap().unwrap();
-    assert_eq!((batch.succeeded, batch.attempts, batch.cost), (1, 2, NanoUsd(60_000)));
+    assert_eq!((batch.succeeded, batch.attempts, batch.cost), (1, 2, NanoUsd(30_000)));
+    books_are_in_order(&queue).await;
+}
+
+async fn books_are_in_order(queue: &Queue) {
+    assert_eq!(queue.store.audit().await.unwrap().faults(), Vec::<String>::new());
 }
 
 #[tokio::test]

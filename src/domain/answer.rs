@@ -103,7 +103,7 @@ impl Usage {
 }
 
 /// A decoded answer. Whether it is any good is for validation to say.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// The text, all text parts joined; `None` when the provider sent none.
     pub text: Option<String>,

@@ -1,6 +1,7 @@
 //! The provider-independent names of failures.
 
 use super::Unit;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,7 +11,8 @@ macro_rules! error_classes {
         /// What kind of failure an attempt met, whatever the provider calls it.
         ///
         /// What each calls for is in [`ErrorClass::remedy`](crate::domain::remedy).
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
         pub enum ErrorClass { $($(#[$doc])* $variant,)* }
 
         impl ErrorClass {

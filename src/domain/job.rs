@@ -4,7 +4,7 @@ use super::Timestamp;
 use std::fmt;
 
 /// A job's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct JobId(pub i64);
 
 impl fmt::Display for JobId {

@@ -3,6 +3,7 @@
 use super::{Doing, Store, StoreError};
 use crate::domain::{ErrorClass, JobId, Timestamp};
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::types::Json;
 
@@ -39,7 +40,7 @@ pub struct Take {
 }
 
 /// A worker's right to act for one job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Lease {
     /// Which job.
     pub job: JobId,

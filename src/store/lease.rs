@@ -95,47 +95,133 @@ impl Store {
                 .await
                 .doing("looking for dead workers")?
                 .rows_affected();
-        let mut total = Rescued { workers, ..Rescued::default() };
+        let rescued = self.rescue_left(max_crashes).await?;
+        Ok(Rescued { workers, ..rescued })
+    }
+
+    /// [`rescue`](Self::rescue), of workers that are known to be dead or gone: no lease is looked at. For whoever cannot say
+    /// yet whether the others are silent, or were cut off together with it and had no time to say anything.
+    pub async fn rescue_left(&self, max_crashes: u16) -> Result<Rescued, StoreError> {
+        let mut total = Rescued::default();
         loop {
-            let row = sqlx::query!(
-                r#"with orphan as (
-                    delete from sluice.inflight
-                     where job_id in (select i.job_id from sluice.inflight i join sluice.worker w on w.id = i.worker
-                                       where w.state <> 'live' limit 1000 for update of i skip locked)
-                    returning job_id, fence, flow, prio, attempts, crashes + 1 as crashes, round
-                ), back as (
-                    insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
-                         select flow, prio, job_id, attempts, crashes, round from orphan where crashes < $1
-                    returning job_id
-                ), poison as (
-                    insert into sluice.result (job_id, fence, state, attempts, error_class, error, cost_nanos, uncertain_nanos)
-                         select o.job_id, o.fence, 'failed', o.attempts, 'abandoned',
-                                format('%s workers died while they held this job', o.crashes), a.cost, a.uncertain
-                           from orphan o cross join lateral (
-                                select case when count(*) = count(t.cost_nanos) then coalesce(sum(t.cost_nanos), 0) end as cost,
-                                       coalesce(sum(t.uncertain_nanos), 0) as uncertain
-                                  from sluice.attempt t where t.job_id = o.job_id) a
-                          where o.crashes >= $1
-                    on conflict do nothing returning job_id
-                ), told as (
-                    insert into sluice.tally (hour, route, project, batch, class, failed)
-                         select date_trunc('hour', now()), j.route, j.project, coalesce(j.batch, ''), 'abandoned', count(*)
-                           from poison p cross join lateral (select b.* from sluice.job b where b.id = p.job_id) j
-                          group by 2, 3, 4
-                )
-                select (select count(*) from back) as "back!", (select count(*) from poison) as "poison!""#,
-                i32::from(max_crashes)
-            )
-            .fetch_one(&self.db)
-            .await
-            .doing("rescuing jobs")?;
-            let (back, poison) = (u64::try_from(row.back).unwrap_or(0), u64::try_from(row.poison).unwrap_or(0));
-            total.jobs += back;
-            total.poisoned += poison;
-            if back + poison == 0 {
+            let (jobs, poisoned) = self.rescue_some(max_crashes).await?;
+            total.jobs += jobs;
+            total.poisoned += poisoned;
+            if jobs + poisoned == 0 {
                 return Ok(total);
             }
         }
+    }
+
+    /// Takes a thousand jobs from workers that are gone; returns how many went back into the queue and how many failed.
+    async fn rescue_some(&self, max_crashes: u16) -> Result<(u64, u64), StoreError> {
+        let mut transaction = self.db.begin().await.doing("rescuing jobs")?;
+        // The calls first: what an ending says of the cost is read from the ledger.
+        let orphans = sqlx::query!(
+            r#"with orphan as materialized (
+                select i as held from sluice.inflight i join sluice.worker w on w.id = i.worker
+                 where w.state <> 'live' order by i.job_id limit 1000 for update of i skip locked
+            )
+            select (held).job_id as "job_id!", (held).fence as "fence!",
+                   sluice.book_open_call(held, 'worker_died') as "booked!"
+              from orphan"#
+        )
+        .fetch_all(&mut transaction)
+        .await
+        .doing("rescuing jobs")?;
+        if orphans.is_empty() {
+            return Ok((0, 0));
+        }
+        let row = sqlx::query!(
+            r#"with orphan as (
+                delete from sluice.inflight i using unnest($2::bigint[], $3::bigint[]) o(job_id, fence)
+                 where i.job_id = o.job_id and i.fence = o.fence
+                returning i.job_id, i.fence, i.flow, i.prio, greatest(i.attempts, i.call_number) as attempts,
+                          i.crashes + 1 as crashes, i.round
+            ), back as (
+                insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
+                     select flow, prio, job_id, attempts, crashes, round from orphan where crashes < $1
+                returning job_id
+            ), poison as (
+                insert into sluice.result (job_id, fence, state, attempts, error_class, error, cost_nanos,
+                            uncertain_nanos, round)
+                     select o.job_id, o.fence, 'failed', o.attempts, 'abandoned',
+                            format('%s workers died while they held this job', o.crashes), a.cost, a.uncertain, o.round
+                       from orphan o cross join lateral (
+                            select case when count(*) = count(t.cost_nanos) then coalesce(sum(t.cost_nanos), 0) end as cost,
+                                   coalesce(sum(t.uncertain_nanos), 0) as uncertain
+                              from sluice.attempt t where t.job_id = o.job_id) a
+                      where o.crashes >= $1
+                on conflict do nothing returning job_id
+            ), told as (
+                insert into sluice.tally (hour, route, project, batch, class, failed)
+                     select date_trunc('hour', now()), j.route, j.project, coalesce(j.batch, ''), 'abandoned', count(*)
+                       from poison p cross join lateral (select b.* from sluice.job b where b.id = p.job_id) j
+                      group by 2, 3, 4
+            )
+            select (select count(*) from back) as "back!", (select count(*) from poison) as "poison!""#,
+            i32::from(max_crashes),
+            &orphans.iter().map(|orphan| orphan.job_id).collect::<Vec<_>>(),
+            &orphans.iter().map(|orphan| orphan.fence).collect::<Vec<_>>()
+        )
+        .fetch_one(&mut transaction)
+        .await
+        .doing("rescuing jobs")?;
+        transaction.commit().await.doing("rescuing jobs")?;
+        Ok((u64::try_from(row.back).unwrap_or(0), u64::try_from(row.poison).unwrap_or(0)))
+    }
+
+    /// Declares workers dead whose processes are known to have ended: nobody has to wait for their leases to run out.
+    pub async fn declare_dead(&self, workers: &[i64]) -> Result<u64, StoreError> {
+        let declared =
+            sqlx::query!("update sluice.worker set state = 'dead' where id = any ($1) and state = 'live'", workers)
+                .execute(&self.db)
+                .await
+                .doing("declaring workers dead")?;
+        Ok(declared.rows_affected())
+    }
+
+    /// Gives back what is in this worker's hands by the queue's account and not by its own: a claim whose commit went through
+    /// although nobody heard of it. `known` are the fences of everything that it holds or has not settled yet; nothing may be
+    /// claimed in between.
+    pub async fn give_back_unknown(&self, worker: i64, known: &[i64]) -> Result<u64, StoreError> {
+        let unknown = sqlx::query!(
+            "select job_id, fence from sluice.inflight where worker = $1 and fence <> all ($2)",
+            worker,
+            known
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing("comparing what is held")?;
+        if unknown.is_empty() {
+            return Ok(0);
+        }
+        // By their fences: should the server run this late, it must not take what was claimed since.
+        let given_back = sqlx::query!(
+            "with lost as (
+                 delete from sluice.inflight i using unnest($1::bigint[], $2::bigint[]) u(job_id, fence)
+                  where i.job_id = u.job_id and i.fence = u.fence
+                 returning i.flow, i.prio, i.job_id, i.attempts, i.crashes, i.round
+             )
+             insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
+                  select flow, prio, job_id, attempts, crashes, round from lost",
+            &unknown.iter().map(|row| row.job_id).collect::<Vec<_>>(),
+            &unknown.iter().map(|row| row.fence).collect::<Vec<_>>()
+        )
+        .execute(&self.db)
+        .await
+        .doing("giving back jobs of a lost claim")?;
+        Ok(given_back.rows_affected())
+    }
+
+    /// Which database this is, in words that another has not: what a spool on disk belongs to.
+    pub async fn installation(&self) -> Result<String, StoreError> {
+        sqlx::query_scalar!(
+            r#"select id || '-' || current_database() as "installation!" from sluice.installation limit 1"#
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing("reading which database this is")
     }
 
     /// Puts parked jobs whose time has come into the queue, earliest first; returns how many.

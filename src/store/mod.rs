@@ -8,11 +8,13 @@
 
 pub mod audit;
 pub mod batch;
+pub mod call;
 pub mod claim;
 mod database;
 pub mod demo;
 pub mod enqueue;
 pub mod job;
+mod late;
 pub mod lease;
 pub mod maintenance;
 pub mod pause;
@@ -32,6 +34,7 @@ use sqlx::PgPool;
 use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError};
+use std::time::Duration;
 
 /// The connection to one database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -88,6 +91,14 @@ pub enum StoreError {
     /// A migration failed; nothing was changed.
     #[error("migration failed: {}", migration_in_words(.0))]
     Migrate(#[from] MigrateError),
+    /// It did not answer in time. Whether the statement took effect is not known.
+    #[error("{doing}: Postgres did not answer within {} s", limit.as_secs())]
+    Timeout {
+        /// What was being done.
+        doing: &'static str,
+        /// How long it was waited for.
+        limit: Duration,
+    },
     /// A statement failed.
     #[error("{doing}: {}", in_words(source))]
     Sql {
@@ -103,7 +114,7 @@ impl StoreError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Migrating => true,
+            Self::Connect { .. } | Self::Migrating | Self::Timeout { .. } => true,
             Self::Sql { source, .. } => match source {
                 sqlx::Error::Database(error) => {
                     let code = error.code().unwrap_or_default();
@@ -128,6 +139,14 @@ impl StoreError {
             | Self::TooNew { .. }
             | Self::Migrate(_) => false,
         }
+    }
+
+    /// Whether another transaction was in the way, so that the same may succeed at once.
+    #[must_use]
+    pub fn is_contention(&self) -> bool {
+        let Self::Sql { source, .. } = self else { return false };
+        let code = source.as_database_error().and_then(DatabaseError::code);
+        matches!(code.as_deref(), Some("40P01" | "40001" | "55P03"))
     }
 
     /// Whether the login lacks the right.
@@ -162,6 +181,18 @@ fn migration_in_words(error: &MigrateError) -> String {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => in_words(error),
         error => error.to_string(),
     }
+}
+
+/// Waits no longer than `limit` for the database: a connection may be cut so that nothing ever says so.
+///
+/// # Errors
+/// [`StoreError::Timeout`], besides those of what is done.
+pub async fn within<T>(
+    limit: Duration,
+    doing: &'static str,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(StoreError::Timeout { doing, limit }))
 }
 
 /// Says what was being done when a statement failed.

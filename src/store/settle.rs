@@ -1,18 +1,21 @@
 //! Writing what came of jobs: attempts, endings, and jobs given back.
 //!
 //! One transaction settles many jobs. Every ending and every park checks the fence: a worker whose lease is gone
-//! changes nothing. Attempts are booked always, because the money was spent; the same attempt sent twice is one row.
+//! changes nothing, except that an answer which comes late is used when the job is still open ([`super::late`]). Attempts
+//! are booked always, because the money was spent; the same attempt sent twice is one row.
 
 use super::claim::{Lease, datetime};
 use super::database::Transaction;
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, late};
 use crate::domain::{Answer, ErrorClass, NanoUsd, Timestamp, Usage};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Whose job it is: the labels that sums are kept by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Labels {
     /// The job's route.
     pub route: String,
@@ -23,7 +26,7 @@ pub struct Labels {
 }
 
 /// A row for the ledger.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AttemptRow {
     /// Under which claim.
     pub lease: Lease,
@@ -49,8 +52,8 @@ pub struct AttemptRow {
     pub total_ms: i32,
     /// `None`: accepted.
     pub class: Option<ErrorClass>,
-    /// The gravest soft failure, by name.
-    pub detail: Option<&'static str>,
+    /// The gravest soft failure by name, or what else there is to say of the class.
+    pub detail: Option<Cow<'static, str>>,
     /// HTTP status.
     pub http_status: Option<u16>,
     /// The provider's error code.
@@ -82,10 +85,12 @@ pub struct AttemptRow {
 }
 
 /// How a job ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EndingRow {
     /// The claim that ends it.
     pub lease: Lease,
+    /// The job's round.
+    pub round: i16,
     /// Whose.
     pub labels: Arc<Labels>,
     /// Calls made for it in all.
@@ -115,7 +120,7 @@ pub struct EndingRow {
 }
 
 /// A job that goes back into the queue.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ParkRow {
     /// The claim that gives it back.
     pub lease: Lease,
@@ -170,36 +175,87 @@ fn json_text(value: &Value) -> String {
 }
 
 impl Store {
-    /// Settles everything in one transaction and returns the leases whose fence no longer held: of those only the
-    /// attempts were written.
+    /// Settles everything in one transaction and returns the leases whose endings and parks changed nothing, because the
+    /// fence was gone and the job finished, or not to be finished by this: of those only the attempts were written. An
+    /// accepted answer among them that was not used is booked as `abandoned`, `late`: what it cost is waste.
     ///
     /// Sending the same settlement again after an unknown outcome is safe.
     pub async fn settle(&self, settlement: &Settlement) -> Result<Vec<Lease>, StoreError> {
         let mut transaction = self.db.begin().await.doing("settling")?;
-        if !settlement.attempts.is_empty() {
-            book_attempts(&mut transaction, &settlement.attempts).await?;
-        }
-        let mut held = HashSet::with_capacity(settlement.endings.len() + settlement.parks.len());
+        let mut fenced_out = Vec::new();
         if !settlement.endings.is_empty() {
-            held.extend(write_endings(&mut transaction, &settlement.endings).await?);
+            let held = write_endings(&mut transaction, &settlement.endings).await?;
+            if held.len() < settlement.endings.len() {
+                fenced_out = end_late(&mut transaction, &settlement.endings, &held).await?;
+            }
         }
+        let unused: HashSet<i64> = fenced_out.iter().map(|lease| lease.fence).collect();
         if !settlement.parks.is_empty() {
-            held.extend(write_parks(&mut transaction, &settlement.parks).await?);
+            let held = write_parks(&mut transaction, &settlement.parks).await?;
+            fenced_out
+                .extend(settlement.parks.iter().map(|row| row.lease).filter(|lease| !held.contains(&lease.fence)));
+        }
+        if !settlement.attempts.is_empty() {
+            let is_unused = |row: &AttemptRow| row.class.is_none() && unused.contains(&row.lease.fence);
+            if settlement.attempts.iter().any(is_unused) {
+                let mut rows = settlement.attempts.clone();
+                rows.iter_mut().filter(|row| is_unused(row)).for_each(AttemptRow::came_late);
+                book(&mut transaction, &rows).await?;
+            } else {
+                book(&mut transaction, &settlement.attempts).await?;
+            }
         }
         transaction.commit().await.doing("settling")?;
-        let ended = settlement.endings.iter().map(|row| row.lease);
-        let parked = settlement.parks.iter().map(|row| row.lease);
-        Ok(ended.chain(parked).filter(|lease| !held.contains(&lease.job.0)).collect())
+        Ok(fenced_out)
     }
 }
 
-async fn book_attempts(transaction: &mut Transaction, rows: &[AttemptRow]) -> Result<(), StoreError> {
+impl AttemptRow {
+    /// The answer was good, and nobody waited for it any more.
+    pub(crate) fn came_late(&mut self) {
+        self.class = Some(ErrorClass::Abandoned);
+        self.detail = Some(Cow::Borrowed("late"));
+        self.message = Some("a good answer, which came when the job was cancelled or answered already".to_owned());
+    }
+}
+
+/// Ends jobs whose claims are gone but which are still open, where the ending is a good answer; returns the leases whose
+/// endings stay without effect.
+async fn end_late(
+    transaction: &mut Transaction,
+    endings: &[EndingRow],
+    held: &HashSet<i64>,
+) -> Result<Vec<Lease>, StoreError> {
+    let missing = || endings.iter().filter(|row| !held.contains(&row.lease.fence));
+    let answers: Vec<EndingRow> = missing().filter(|row| row.failure.is_none()).cloned().collect();
+    let taken = late::take_back(transaction, &answers).await?;
+    let mut ended = HashSet::new();
+    if !taken.is_empty() {
+        let rows: Vec<EndingRow> = answers.into_iter().filter(|row| taken.contains(&row.lease.fence)).collect();
+        ended = write_endings(transaction, &rows).await?;
+    }
+    Ok(missing().map(|row| row.lease).filter(|lease| !ended.contains(&lease.fence)).collect())
+}
+
+/// Writes attempts to the ledger. Where somebody has booked a call in its worker's place, the worker's word replaces that.
+async fn book(transaction: &mut Transaction, rows: &[AttemptRow]) -> Result<(), StoreError> {
+    if book_attempts(transaction, rows).await? < rows.len() {
+        let keys: Vec<(Lease, i16)> = rows.iter().map(|row| (row.lease, row.number)).collect();
+        if late::remove_placeholders(transaction, &keys).await? > 0 {
+            book_attempts(transaction, rows).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns how many of them were not on the ledger before.
+async fn book_attempts(transaction: &mut Transaction, rows: &[AttemptRow]) -> Result<usize, StoreError> {
     macro_rules! column {
         ($row:ident => $value:expr) => {
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
         };
     }
-    sqlx::query!(
+    let booked = sqlx::query_scalar!(
         r#"with w as (
             select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::text[], $6::text[],
                 $7::smallint[], $8::timestamptz[], $9::timestamptz[], $10::integer[], $11::integer[], $12::text[],
@@ -225,7 +281,7 @@ async fn book_attempts(transaction: &mut Transaction, rows: &[AttemptRow]) -> Re
                    from w
             on conflict do nothing
             returning job_id, fence, number
-        )
+        ), told as (
         insert into sluice.tally (hour, route, project, batch, provider, model, class, detail, attempts, input_tokens,
                     cached_tokens, output_tokens, cost_nanos, waste_nanos, uncertain_nanos, unpriced, total_ms)
              select date_trunc('hour', w.ended_at), w.route, w.project, w.batch, w.provider, w.model,
@@ -235,7 +291,8 @@ async fn book_attempts(transaction: &mut Transaction, rows: &[AttemptRow]) -> Re
                     coalesce(sum(w.cost_nanos) filter (where w.class is not null), 0), sum(w.uncertain_nanos),
                     count(*) - count(w.cost_nanos), sum(w.total_ms)
                from booked b join w on w.job_id = b.job_id and w.fence = b.fence and w.number = b.number
-              group by 1, 2, 3, 4, 5, 6, 7, 8"#,
+              group by 1, 2, 3, 4, 5, 6, 7, 8)
+        select count(*) as "booked!" from booked"#,
         &column!(row => row.lease.job.0),
         &column!(row => row.lease.fence),
         &column!(row => row.number),
@@ -248,7 +305,7 @@ async fn book_attempts(transaction: &mut Transaction, rows: &[AttemptRow]) -> Re
         &column!(row => row.first_byte_ms) as _,
         &column!(row => row.total_ms),
         &column!(row => row.class.map(ErrorClass::as_str)) as _,
-        &column!(row => row.detail) as _,
+        &column!(row => row.detail.as_deref()) as _,
         &column!(row => row.http_status.and_then(|status| i16::try_from(status).ok())) as _,
         &column!(row => clean_option(row.code.as_ref())) as _,
         &column!(row => clean_option(row.message.as_ref())) as _,
@@ -274,49 +331,52 @@ async fn book_attempts(transaction: &mut Transaction, rows: &[AttemptRow]) -> Re
         &column!(row => row.labels.project.clone()),
         &column!(row => row.labels.batch.clone().unwrap_or_default()),
     )
-    .execute(transaction)
+    .fetch_one(transaction)
     .await
     .doing("booking attempts")?;
-    Ok(())
+    Ok(usize::try_from(booked).unwrap_or(0))
 }
 
-async fn write_endings(transaction: &mut Transaction, rows: &[EndingRow]) -> Result<Vec<i64>, StoreError> {
+/// Returns the fences that held.
+async fn write_endings(transaction: &mut Transaction, rows: &[EndingRow]) -> Result<HashSet<i64>, StoreError> {
     macro_rules! column {
         ($row:ident => $value:expr) => {
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
         };
     }
-    sqlx::query_scalar!(
+    let held = sqlx::query_scalar!(
         r#"with w as (
             select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::text[], $6::smallint[],
                 $7::boolean[], $8::boolean[], $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[],
-                $14::bigint[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[])
+                $14::bigint[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[], $20::smallint[])
               as w(job_id, fence, attempts, provider, model, rung, after_fallback, repaired, error_class, error,
-                   cost_nanos, uncertain_nanos, input_tokens, output_tokens, request_id, response, route, project, batch)
+                   cost_nanos, uncertain_nanos, input_tokens, output_tokens, request_id, response, route, project, batch,
+                   round)
         ), held as (
-            delete from sluice.inflight i using w where i.job_id = w.job_id and i.fence = w.fence returning i.job_id
+            delete from sluice.inflight i using w where i.job_id = w.job_id and i.fence = w.fence
+            returning i.job_id, i.fence
         ), done as (
             insert into sluice.result (job_id, fence, state, attempts, provider, model, rung, repaired, error_class,
-                        error, cost_nanos, uncertain_nanos, input_tokens, output_tokens, request_id, response)
+                        error, cost_nanos, uncertain_nanos, input_tokens, output_tokens, request_id, response, round)
                  select job_id, fence, case when error_class is null then 'succeeded' else 'failed' end, attempts,
                         provider, model, rung, repaired, error_class, error, cost_nanos, uncertain_nanos,
-                        input_tokens, output_tokens, request_id, response::jsonb
-                   from w join held using (job_id)
+                        input_tokens, output_tokens, request_id, response::jsonb, round
+                   from w join held using (job_id, fence)
             on conflict do nothing
-            returning job_id
+            returning job_id, fence
         ), told as (
             insert into sluice.tally (hour, route, project, batch, provider, model, class, succeeded, failed, fallbacks)
                  select date_trunc('hour', now()), w.route, w.project, w.batch, coalesce(w.provider, ''),
                         coalesce(w.model, ''), coalesce(w.error_class, ''), count(*) filter (where w.error_class is null),
                         count(*) filter (where w.error_class is not null),
                         count(*) filter (where w.error_class is null and w.after_fallback)
-                   from done join w using (job_id)
+                   from done join w using (job_id, fence)
                   group by 1, 2, 3, 4, 5, 6, 7
         )
-        select job_id as "job_id!" from held
+        select fence as "fence!" from held
          union
         -- Sent before, and that commit went through after all: the result stands under our own fence.
-        select r.job_id from w join sluice.result r on r.job_id = w.job_id and r.fence = w.fence"#,
+        select r.fence from w join sluice.result r on r.job_id = w.job_id and r.fence = w.fence"#,
         &column!(row => row.lease.job.0),
         &column!(row => row.lease.fence),
         &column!(row => row.attempts),
@@ -336,25 +396,28 @@ async fn write_endings(transaction: &mut Transaction, rows: &[EndingRow]) -> Res
         &column!(row => row.labels.route.clone()),
         &column!(row => row.labels.project.clone()),
         &column!(row => row.labels.batch.clone().unwrap_or_default()),
+        &column!(row => row.round),
     )
     .fetch_all(transaction)
     .await
-    .doing("writing results")
+    .doing("writing results")?;
+    Ok(held.into_iter().collect())
 }
 
-async fn write_parks(transaction: &mut Transaction, rows: &[ParkRow]) -> Result<Vec<i64>, StoreError> {
+/// Returns the fences that held.
+async fn write_parks(transaction: &mut Transaction, rows: &[ParkRow]) -> Result<HashSet<i64>, StoreError> {
     macro_rules! column {
         ($row:ident => $value:expr) => {
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
         };
     }
-    sqlx::query_scalar!(
+    let held = sqlx::query_scalar!(
         r#"with w as (
             select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::timestamptz[], $5::text[])
               as w(job_id, fence, attempts, until, reason)
         ), held as (
             delete from sluice.inflight i using w where i.job_id = w.job_id and i.fence = w.fence
-            returning i.job_id, i.flow, i.prio, i.crashes, i.round, w.attempts, w.until, w.reason
+            returning i.job_id, i.fence, i.flow, i.prio, i.crashes, i.round, w.attempts, w.until, w.reason
         ), waiting as (
             insert into sluice.parked (job_id, run_at, flow, prio, attempts, crashes, round, reason)
                  select job_id, until, flow, prio, attempts, crashes, round, reason from held where until is not null
@@ -362,7 +425,7 @@ async fn write_parks(transaction: &mut Transaction, rows: &[ParkRow]) -> Result<
             insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
                  select flow, prio, job_id, attempts, crashes, round from held where until is null
         )
-        select job_id as "job_id!" from held"#,
+        select fence as "fence!" from held"#,
         &column!(row => row.lease.job.0),
         &column!(row => row.lease.fence),
         &column!(row => row.attempts),
@@ -371,5 +434,6 @@ async fn write_parks(transaction: &mut Transaction, rows: &[ParkRow]) -> Result<
     )
     .fetch_all(transaction)
     .await
-    .doing("giving jobs back")
+    .doing("giving jobs back")?;
+    Ok(held.into_iter().collect())
 }

@@ -44,6 +44,8 @@ impl Program {
             .args(arguments)
             .env_remove("SLUICE_CONFIG")
             .env("DATABASE_URL", &self.url)
+            // Of the program alone: tests do not take over from each other's workers.
+            .env("SLUICE__SPOOL__DIR", self.path("spool"))
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -210,13 +210,14 @@ pub fn failed(claimed: &Claimed, number: i16, class: ErrorClass) -> AttemptRow {
 
 /// An attempt whose answer was paid for and not used.
 pub fn rejected(claimed: &Claimed, number: i16, detail: &'static str) -> AttemptRow {
-    AttemptRow { class: Some(ErrorClass::SoftFailure), detail: Some(detail), ..accepted(claimed, number) }
+    AttemptRow { class: Some(ErrorClass::SoftFailure), detail: Some(detail.into()), ..accepted(claimed, number) }
 }
 
 /// The ending of a job whose last attempt was accepted.
 pub fn success(claimed: &Claimed) -> EndingRow {
     EndingRow {
         lease: claimed.lease,
+        round: claimed.round,
         labels: labels(claimed),
         attempts: 1,
         target: Some(("openai".to_owned(), "gpt-4o-mini".to_owned())),

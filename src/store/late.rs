@@ -1,0 +1,125 @@
+//! What comes after the claim it belongs to is gone: good answers, and word of calls that others have booked already.
+//!
+//! A worker that was taken for dead may live, and its answers were paid for. So one that comes for a job that is still
+//! open is used rather than bought again.
+
+use super::claim::Lease;
+use super::database::Transaction;
+use super::settle::EndingRow;
+use super::{Doing, StoreError};
+use std::collections::HashSet;
+
+/// A job moves between tables while it is looked for: each look is a new snapshot, so a few are enough.
+const LOOKS: u32 = 5;
+
+/// Takes the jobs of these endings out of the queue or out of another worker's hands, where they are open and in the same
+/// round, and puts them back under the old claims; returns the fences of those. Must be followed by writing the endings.
+///
+/// The other worker is told to drop its call, and that call is booked in its place.
+pub(super) async fn take_back(transaction: &mut Transaction, rows: &[EndingRow]) -> Result<HashSet<i64>, StoreError> {
+    let mut taken = HashSet::new();
+    let mut jobs = HashSet::new();
+    for _ in 0..LOOKS {
+        let open: Vec<&EndingRow> = rows.iter().filter(|row| !jobs.contains(&row.lease.job.0)).collect();
+        if open.is_empty() {
+            break;
+        }
+        let found = sqlx::query!(
+            r#"with w as (
+                -- Of two late answers for one job the first that was claimed.
+                select distinct on (job_id) job_id, fence, round
+                  from unnest($1::bigint[], $2::bigint[], $3::smallint[]) w(job_id, fence, round)
+                 order by job_id, fence
+            ), open as (
+                select w.job_id, w.fence, w.round, sluice.flow_of(j.route, j.project, j.batch) as flow,
+                       (-j.priority)::smallint as prio
+                  from w join sluice.job j on j.id = w.job_id
+                 where not exists (select from sluice.result r where r.job_id = w.job_id)
+            ), waiting as (
+                delete from sluice.ready r using open o
+                 where r.flow = o.flow and r.prio = o.prio and r.job_id = o.job_id and r.round = o.round
+                returning r.job_id, r.attempts, r.crashes
+            ), parked as (
+                delete from sluice.parked p using open o where p.job_id = o.job_id and p.round = o.round
+                returning p.job_id, p.attempts, p.crashes
+            ), running as (
+                delete from sluice.inflight i using open o
+                 where i.job_id = o.job_id and i.round = o.round and i.fence <> o.fence
+                returning i as held
+            ), told as (
+                insert into sluice.recall (worker, job_id, fence)
+                     select (held).worker, (held).job_id, (held).fence from running
+            ), taken as (
+                select job_id, attempts, crashes, false as booked from waiting
+                 union all
+                select job_id, attempts, crashes, false from parked
+                 union all
+                select (held).job_id, (held).attempts, (held).crashes,
+                       sluice.book_open_call(held, 'answered_elsewhere') from running
+            )
+            select o.job_id as "job_id!", o.fence as "fence!", o.flow as "flow!", o.prio as "prio!", o.round as "round!",
+                   t.attempts as "attempts!", t.crashes as "crashes!"
+              from taken t join open o using (job_id)"#,
+            &open.iter().map(|row| row.lease.job.0).collect::<Vec<_>>(),
+            &open.iter().map(|row| row.lease.fence).collect::<Vec<_>>(),
+            &open.iter().map(|row| row.round).collect::<Vec<_>>()
+        )
+        .fetch_all(&mut *transaction)
+        .await
+        .doing("looking for jobs whose answer came late")?;
+        if !found.is_empty() {
+            // For the moment until the ending is written, in this very transaction: so there is one way to end a job.
+            sqlx::query!(
+                "insert into sluice.inflight (job_id, fence, worker, flow, prio, attempts, crashes, round)
+                      select job_id, fence, 0, flow, prio, attempts, crashes, round
+                        from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::smallint[],
+                                    $6::smallint[], $7::smallint[])
+                          as t(job_id, fence, flow, prio, attempts, crashes, round)",
+                &found.iter().map(|row| row.job_id).collect::<Vec<_>>(),
+                &found.iter().map(|row| row.fence).collect::<Vec<_>>(),
+                &found.iter().map(|row| row.flow).collect::<Vec<_>>(),
+                &found.iter().map(|row| row.prio).collect::<Vec<_>>(),
+                &found.iter().map(|row| row.attempts).collect::<Vec<_>>(),
+                &found.iter().map(|row| row.crashes).collect::<Vec<_>>(),
+                &found.iter().map(|row| row.round).collect::<Vec<_>>()
+            )
+            .execute(&mut *transaction)
+            .await
+            .doing("taking jobs back whose answer came late")?;
+            taken.extend(found.iter().map(|row| row.fence));
+            jobs.extend(found.iter().map(|row| row.job_id));
+        }
+    }
+    Ok(taken)
+}
+
+/// Removes what others have booked in the place of these calls, from the ledger and from the sums; returns how many.
+pub(super) async fn remove_placeholders(
+    transaction: &mut Transaction,
+    calls: &[(Lease, i16)],
+) -> Result<u64, StoreError> {
+    let removed = sqlx::query_scalar!(
+        r#"with gone as (
+            delete from sluice.attempt a
+             using unnest($1::bigint[], $2::bigint[], $3::smallint[]) c(job_id, fence, number)
+             where a.job_id = c.job_id and a.fence = c.fence and a.number = c.number and a.placeholder
+            returning a.*
+        ), untold as (
+            insert into sluice.tally (hour, route, project, batch, provider, model, class, detail, attempts,
+                        uncertain_nanos, unpriced, total_ms)
+                 select date_trunc('hour', g.ended_at), j.route, j.project, coalesce(j.batch, ''), g.provider, g.model,
+                        coalesce(g.class, ''), coalesce(g.detail, ''), -count(*), -sum(g.uncertain_nanos),
+                        -(count(*) - count(g.cost_nanos)), -sum(g.total_ms)
+                   from gone g join sluice.job j on j.id = g.job_id
+                  group by 1, 2, 3, 4, 5, 6, 7, 8
+        )
+        select count(*) as "removed!" from gone"#,
+        &calls.iter().map(|(lease, _)| lease.job.0).collect::<Vec<_>>(),
+        &calls.iter().map(|(lease, _)| lease.fence).collect::<Vec<_>>(),
+        &calls.iter().map(|(_, number)| *number).collect::<Vec<_>>()
+    )
+    .fetch_one(transaction)
+    .await
+    .doing("replacing what was booked for calls")?;
+    Ok(u64::try_from(removed).unwrap_or(0))
+}
