@@ -231,6 +231,7 @@ fn answered(claimed: &[Claimed]) -> Settlement {
         });
         all.endings.push(EndingRow {
             lease: job.lease,
+            round: job.round,
             labels,
             attempts: 1,
             target: Some(("provider".to_owned(), "model".to_owned())),

@@ -125,7 +125,11 @@ async fn what_a_provider_finds_too_large_is_sent_there_once_and_holds_up_nobody(
         // Each of them once, and no wait was made of it: nothing that fits was told to stay away.
         let jobs = stage.count("select count(distinct job_id) from sluice.attempts where class = 'never_fits'").await;
         assert_eq!(jobs, refused, "{dialect}");
-        assert_eq!((i64::try_from(seen.refused_by_quota).unwrap(), seen.retried_non_retryables), (refused, 0), "{dialect}");
+        assert_eq!(
+            (i64::try_from(seen.refused_by_quota).unwrap(), seen.retried_non_retryables),
+            (refused, 0),
+            "{dialect}"
+        );
         let elsewhere = "select count(*) from sluice.attempts where class = 'never_fits' and provider <> 'small'";
         assert_eq!(stage.count(elsewhere).await, 0, "{dialect}");
         let done = stage.count("select count(*) from sluice.results where state = 'succeeded'").await;

@@ -58,6 +58,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
                 StoreError::Connect { .. }
                 | StoreError::Pooler { .. }
                 | StoreError::Migrating
+                | StoreError::Timeout { .. }
                 | StoreError::NotMigrated
                 | StoreError::Outdated { .. }
                 | StoreError::TooNew { .. } => ExitCode::Database,

@@ -9,6 +9,7 @@ use crate::shutdown::Signals;
 use crate::systemd::Notifier;
 use crate::worker::gate::ProviderSetup;
 use crate::worker::plan::{Blueprint, Plan, ProviderPlan};
+use crate::worker::spool::SpoolSettings;
 use crate::worker::{Settings, Worker};
 
 /// Claims jobs and works on them until it is told to stop.
@@ -51,6 +52,8 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
         max_crashes: config.worker.max_crashes,
         until_done,
         only_batch: None,
+        spool: config.spool.dir.clone().map(|dir| SpoolSettings { dir, max_bytes: config.spool.max_bytes }),
+        spool_is_optional: !config.spool.chosen,
     }
 }
 
@@ -84,11 +87,12 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     }
     let notifier = Notifier::new();
     let (stop, hurry) = (signals.stop.clone(), signals.hurry.clone());
-    worker
+    let summary = worker
         .run(async move { stop.cancelled().await }, async move { hurry.cancelled().await }, move |sign| {
             notifier.sign(sign);
         })
         .await;
     context.close().await?;
-    Ok(ExitCode::Success)
+    // What is left in the spool is safe, and yet somebody has to know of it.
+    Ok(if summary.spooled > 0 { ExitCode::Database } else { ExitCode::Success })
 }

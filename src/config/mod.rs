@@ -17,7 +17,7 @@ mod source;
 pub use fault::{ConfigErrors, Fault};
 pub use provider::ProviderConfig;
 pub use route::RouteConfig;
-pub use settings::{Database, Http, Log, LogFormat, Worker};
+pub use settings::{Database, Http, Log, LogFormat, Spool, Worker};
 
 use crate::domain::{Limits, Model, Target};
 use section::Context;
@@ -43,6 +43,8 @@ pub struct Config {
     pub routes: BTreeMap<String, RouteConfig>,
     /// Every target that a route uses or that has an entry of its own.
     pub models: BTreeMap<Target, Model>,
+    /// Where outcomes wait while the database is away.
+    pub spool: Spool,
     /// The status endpoints.
     pub http: Http,
     /// What is logged and where.
@@ -89,6 +91,7 @@ impl Config {
         let mut root = section::Section::new(context, String::new(), tree);
         let database = Database::read(root.child("database"));
         let worker = Worker::read(root.child("worker"));
+        let spool = Spool::read(root.child("spool"));
         let http = Http::read(root.child("http"));
         let log = Log::read(root.child("log"));
         let mut buckets = provider::read_buckets(root.children("buckets"));
@@ -107,6 +110,7 @@ impl Config {
             model_buckets,
             routes,
             models,
+            spool,
             http,
             log,
             warnings: Vec::new(),

@@ -96,6 +96,28 @@ impl Worker {
     }
 }
 
+/// `[spool]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spool {
+    /// The folder in which outcomes wait while the database is away; `None`: they wait in memory.
+    pub dir: Option<PathBuf>,
+    /// What one worker may put there, in bytes.
+    pub max_bytes: u64,
+    /// Whether somebody chose the folder: then it has to be had. The default is done without when it cannot be written to.
+    pub chosen: bool,
+}
+
+impl Spool {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let chosen = section.path("dir");
+        let max_bytes = section.whole("max_bytes", 1_000_000..=i64::MAX).unwrap_or(1 << 30);
+        let is_off = chosen.as_deref().and_then(Path::file_name).is_some_and(|name| name == "off");
+        let dir = chosen.clone().unwrap_or_else(|| state_dir(section.context()).join("spool"));
+        section.finish();
+        Self { dir: (!is_off).then_some(dir), max_bytes, chosen: chosen.is_some() }
+    }
+}
+
 /// `[http]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {

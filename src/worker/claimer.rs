@@ -4,8 +4,8 @@ use super::plan::Plan;
 use super::{Shared, Sign};
 use crate::domain::fair::{Demand, Turns};
 use crate::domain::{JobId, Timestamp};
-use crate::store::StoreError;
 use crate::store::claim::{Claimed, Lane, Lease, Take};
+use crate::store::{StoreError, within};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,6 +22,10 @@ const TURN_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// Free places are worth a claim of their own when there are this many, or after [`GATHER`].
 const WORTH_A_CLAIM: usize = 64;
 const GATHER: Duration = Duration::from_millis(4);
+/// What takes longer is tried again on another connection: well below the watchdog of the service.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A claim whose commit went through although nobody heard of it is found within this time.
+const COMPARE_EVERY: Duration = Duration::from_secs(5);
 /// A claim takes at most this many jobs.
 const MAX_CLAIM: usize = 500;
 
@@ -36,6 +40,8 @@ struct LaneState {
 
 struct Claimer {
     shared: Arc<Shared>,
+    /// When what the queue says of this worker is compared with what it knows.
+    compare_at: Instant,
     lanes: HashMap<(i64, i16), LaneState>,
     turns: Turns,
     look_at: Instant,
@@ -48,6 +54,7 @@ struct Claimer {
 pub(super) async fn run(shared: Arc<Shared>, sign: Arc<impl Fn(Sign)>) {
     let mut claimer = Claimer {
         shared,
+        compare_at: Instant::now() + COMPARE_EVERY,
         lanes: HashMap::new(),
         turns: Turns::default(),
         look_at: Instant::now(),
@@ -88,6 +95,9 @@ enum Turn {
 
 impl Claimer {
     async fn turn(&mut self) -> Result<Turn, StoreError> {
+        if self.compare_at <= Instant::now() {
+            self.give_back_unknown().await?;
+        }
         if Instant::now() >= self.look_at {
             self.look().await?;
         }
@@ -115,22 +125,37 @@ impl Claimer {
             // A few milliseconds of patience turn ten claims of one job into one claim of ten.
             tokio::time::sleep(GATHER).await;
         }
-        let claimed = self.shared.store.claim(self.shared.worker_id(), &takes).await?;
+        let claimed =
+            within(PATIENCE, "claiming jobs", self.shared.store.claim(self.shared.worker_id(), &takes)).await?;
         self.remember(&takes, &claimed);
         self.start(claimed).await?;
         Ok(Turn::Again)
     }
 
+    /// Gives back what the queue says this worker holds and it does not know of: the connection broke when a claim was being
+    /// committed. Nothing is claimed meanwhile, because this is the one loop that claims. What commits after this is found
+    /// the next time.
+    async fn give_back_unknown(&mut self) -> Result<(), StoreError> {
+        let (worker, known) = (self.shared.worker_id(), self.shared.known_fences());
+        let given_back = self.shared.store.give_back_unknown(worker, &known);
+        let jobs = within(PATIENCE, "comparing what is held", given_back).await?;
+        if jobs > 0 {
+            tracing::warn!(jobs, "gave back jobs of a claim that was committed without word of it");
+        }
+        self.compare_at = Instant::now() + COMPARE_EVERY;
+        Ok(())
+    }
+
     /// Looks which lanes there are, and what is paused.
     async fn look(&mut self) -> Result<(), StoreError> {
         let began = Instant::now();
-        let pauses = self.shared.store.pauses().await?;
+        let pauses = within(PATIENCE, "reading pauses", self.shared.store.pauses()).await?;
         let providers: Vec<&str> =
             pauses.iter().filter(|pause| pause.kind == "provider").map(|pause| pause.name.as_str()).collect();
         let plan = self.shared.plan();
         plan.gate.set_paused(&providers, self.shared.clock.now());
         self.paused = pauses.into_iter().map(|pause| (pause.kind, pause.name)).collect();
-        let found = self.shared.store.lanes().await?;
+        let found = within(PATIENCE, "looking for ready jobs", self.shared.store.lanes()).await?;
         let mut lanes = HashMap::with_capacity(found.len());
         for lane in found {
             if self.shared.settings.only_batch.is_some() && self.shared.settings.only_batch != lane.batch {
@@ -250,7 +275,7 @@ impl Claimer {
         if !tried.is_empty() {
             // The jobs are ours already: without their history they cannot go on, so this is tried until it works.
             let history = loop {
-                match self.shared.store.history(&tried).await {
+                match within(PATIENCE, "reading attempts", self.shared.store.history(&tried)).await {
                     Ok(history) => break history,
                     Err(error) if error.is_transient() && !self.shared.stop.is_cancelled() => {
                         tracing::warn!(error = %error, "cannot read the history of claimed jobs; trying again");
@@ -272,13 +297,11 @@ impl Claimer {
 
     /// Whether a worker that is to run until the work is done has done it.
     async fn nothing_is_left(&self) -> Result<bool, StoreError> {
-        if self.shared.holding.load(Ordering::Acquire) > 0
-            || self.shared.settler.counters().waiting.load(Ordering::Acquire) > 0
-        {
+        if self.shared.holding.load(Ordering::Acquire) > 0 || self.shared.settler.unsettled() > 0 {
             return Ok(false);
         }
         let routes: Vec<String> = self.shared.plan().routes.keys().cloned().collect();
-        let left = self.shared.store.outstanding(&routes).await?;
+        let left = within(PATIENCE, "counting what is left", self.shared.store.outstanding(&routes)).await?;
         if !left {
             tracing::info!("nothing is left to do");
         }

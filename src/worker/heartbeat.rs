@@ -1,45 +1,73 @@
 //! Says that this process is alive, and hears of cancelled jobs.
 
-use super::Shared;
+use super::{STEADY, Shared};
+use crate::store::within;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Far below the lease, so that several beats may fail before anybody takes over.
 const EVERY: Duration = Duration::from_secs(3);
 
+/// A beat that takes longer is not waited for: the connection may be dead, and the next beat takes another.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
     loop {
         // Counted from before the statement: the lease runs from when the database saw it, which is not earlier.
         let asked = Instant::now();
-        match shared.store.beat(shared.worker_id(), &shared.stats()).await {
+        let stats = shared.stats();
+        match within(PATIENCE, "renewing the lease", shared.store.beat(shared.worker_id(), &stats)).await {
             Ok(beat) if beat.alive => {
                 shared.clock.set(beat.now);
-                *shared.last_beat.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+                let before = std::mem::replace(&mut *lock(&shared.last_beat), asked);
+                let mut steady = lock(&shared.steady_since);
+                // A process that was stopped for a while has heard nothing of the others either.
+                if steady.is_none() || asked.duration_since(before) > STEADY {
+                    *steady = Some(asked);
+                }
+                drop(steady);
                 shared.beaten.notify_waiters();
                 if !beat.recalled.is_empty() {
                     shared.recall(&beat.recalled);
                 }
             }
             Ok(_) => begin_anew(&shared).await,
-            Err(error) => tracing::warn!(error = %error, "no heartbeat"),
+            Err(error) => {
+                *lock(&shared.steady_since) = None;
+                tracing::warn!(error = %error, "no heartbeat");
+            }
         }
         tokio::time::sleep(EVERY).await;
     }
 }
 
-/// Declared dead: others may have every job in hand. They are dropped here, and a new life begins.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Declared dead: others may have every job in hand. No call is started for them any more; those under way are paid for, so
+/// they go on, and their answers are used where nobody else was faster. A new life begins.
 async fn begin_anew(shared: &Arc<Shared>) {
-    tracing::error!(worker.id = shared.worker_id(), "this worker was declared dead; dropping what it holds");
-    shared.recall_all();
+    tracing::error!(
+        worker.id = shared.worker_id(),
+        "this worker was declared dead: it starts no more calls for what it holds, and begins anew"
+    );
+    shared.lose_all();
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let pid = i32::try_from(std::process::id()).unwrap_or(0);
-    match shared.store.register(&host, pid, env!("CARGO_PKG_VERSION")).await {
+    let registered = within(PATIENCE, "registering", shared.store.register(&host, pid, env!("CARGO_PKG_VERSION")));
+    match registered.await {
         Ok((id, now)) => {
             shared.id.store(id, Ordering::Release);
             shared.clock.set(now);
+            if let Some(spool) = shared.settler.spool().cloned()
+                && let Ok(Err(error)) = tokio::task::spawn_blocking(move || spool.renumber(id)).await
+            {
+                tracing::warn!(error = %error, "the spool does not know the new number; a restart will wait for the lease");
+            }
         }
         Err(error) => tracing::warn!(error = %error, "cannot register anew"),
     }

@@ -39,6 +39,7 @@ impl HeldJob {
     async fn fail(self, shared: &Shared, class: ErrorClass, reason: String, cost: Option<NanoUsd>) {
         let row = EndingRow {
             lease: self.lease,
+            round: self.round,
             labels: self.labels,
             attempts: self.attempts,
             target: None,

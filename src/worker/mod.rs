@@ -14,15 +14,18 @@ mod held_job;
 mod keeper;
 mod keys;
 mod observer;
+mod opener;
+mod outlet;
 pub mod plan;
 mod run_job;
 pub mod settler;
 mod slots;
+pub mod spool;
 pub mod totals;
 mod upkeep;
 
-use crate::store::Store;
 use crate::store::claim::{Claimed, Lease, PastAttempt};
+use crate::store::{Store, within};
 use clock::Clock;
 use futures_util::FutureExt as _;
 pub use observer::{Observer, Vitals};
@@ -42,6 +45,12 @@ use tokio_util::task::TaskTracker;
 /// Without a successful heartbeat for this long no call is started: the lease may be another's by now.
 const SELF_FENCE: Duration = Duration::from_secs(15);
 
+/// Heartbeats are this far apart at most, also after one that was waited for in vain; and some time to connect.
+const STEADY: Duration = Duration::from_secs(10);
+
+/// How long the database is waited for at the end, at least.
+const GOOD_BYE: Duration = Duration::from_secs(5);
+
 /// How a worker is to work.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -55,6 +64,19 @@ pub struct Settings {
     pub until_done: bool,
     /// Work on the jobs of this batch only.
     pub only_batch: Option<String>,
+    /// Where outcomes wait on disk while the database is away; `None`: in memory.
+    pub spool: Option<spool::SpoolSettings>,
+    /// Whether the worker does without that folder when it cannot be written to.
+    pub spool_is_optional: bool,
+}
+
+/// How a job in hand is told that it is not this worker's any more.
+#[derive(Clone, Debug, Default)]
+struct Hold {
+    /// It was cancelled, or another answer came: its call is dropped.
+    recalled: CancellationToken,
+    /// Others may have it. A call under way goes on, since it is paid for, but none is started any more.
+    lost: CancellationToken,
 }
 
 /// What the parts of a worker share.
@@ -64,12 +86,15 @@ struct Shared {
     settings: Settings,
     plan: Mutex<Arc<Plan>>,
     settler: Settler,
+    opener: opener::Opener,
+    /// Which database this is, for spools.
+    installation: String,
     /// No more claims, no more calls: what is under way may finish.
     stop: CancellationToken,
     /// The grace is over: calls under way are dropped.
     abort: CancellationToken,
-    /// Jobs in hand, by fence, each with the token that calls it back.
-    held: Mutex<HashMap<i64, CancellationToken>>,
+    /// Jobs in hand, by fence.
+    held: Mutex<HashMap<i64, Hold>>,
     holding: AtomicUsize,
     /// Told whenever a job leaves.
     freed: Notify,
@@ -77,6 +102,8 @@ struct Shared {
     /// This process's number in the worker table; changes when it was declared dead and begins anew.
     id: AtomicI64,
     last_beat: Mutex<Instant>,
+    /// Since when every heartbeat has reached the database; `None`: the last one did not.
+    steady_since: Mutex<Option<Instant>>,
     beaten: Notify,
     claimed: AtomicU64,
     started: Instant,
@@ -104,6 +131,8 @@ pub struct Summary {
     pub given_back: u64,
     /// Calls made.
     pub attempts: u64,
+    /// Outcomes that wait in the spool, because the database was away to the end.
+    pub spooled: u64,
 }
 
 impl Shared {
@@ -119,6 +148,13 @@ impl Shared {
         self.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < SELF_FENCE
     }
 
+    /// Whether the database was there for long enough that every worker that lives has said so: when it was away for longer
+    /// than a lease, all leases have run out, and nobody has died.
+    fn others_have_had_their_time(&self) -> bool {
+        let since = *self.steady_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() >= STEADY)
+    }
+
     async fn lease_renewed(&self) {
         // The timeout is for a beat that came between the caller's look and this wait.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.beaten.notified()).await;
@@ -130,16 +166,16 @@ impl Shared {
 
     /// Sets a claimed job on its way.
     fn start(self: &Arc<Self>, claimed: Claimed, past: Vec<PastAttempt>) {
-        let token = CancellationToken::new();
+        let hold = Hold::default();
         let fence = claimed.lease.fence;
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(fence, token.clone());
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(fence, hold.clone());
         self.holding.fetch_add(1, Ordering::AcqRel);
         let shared = Arc::clone(self);
         self.tasks.spawn(async move {
             // Given back on drop, so that a panic cannot leak the slot.
             let slot = Slot { shared: Arc::clone(&shared), fence };
             let last_words = held_job::HeldJob::of(&claimed);
-            let run = AssertUnwindSafe(run_job::run_job(Arc::clone(&shared), claimed, past, token));
+            let run = AssertUnwindSafe(run_job::run_job(Arc::clone(&shared), claimed, past, hold));
             if run.catch_unwind().await.is_err() {
                 // The row would stay in this worker's hands for as long as it lives. The job's data did it, so another
                 // worker would fare no better.
@@ -153,17 +189,25 @@ impl Shared {
     fn recall(&self, leases: &[Lease]) {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         for lease in leases {
-            if let Some(token) = held.get(&lease.fence) {
-                token.cancel();
+            if let Some(hold) = held.get(&lease.fence) {
+                hold.recalled.cancel();
             }
         }
     }
 
-    /// Calls every job back: the lease is gone.
-    fn recall_all(&self) {
-        for token in self.held.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            token.cancel();
+    /// The lease is gone, and with it the right to every job in hand.
+    fn lose_all(&self) {
+        for hold in self.held.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            hold.lost.cancel();
         }
+    }
+
+    /// Every claim that is in hand or not settled yet.
+    fn known_fences(&self) -> Vec<i64> {
+        // In this order: what leaves the hand is with the settler before.
+        let mut known: Vec<i64> = self.held.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        known.extend(self.settler.counters().unsettled());
+        known
     }
 
     /// What is published with every heartbeat.
@@ -178,7 +222,7 @@ impl Shared {
             "attempts": counters.attempts.load(Ordering::Relaxed),
             "given_back": counters.parked.load(Ordering::Relaxed),
             "fenced_out": counters.fenced_out.load(Ordering::Relaxed),
-            "unsettled": counters.waiting.load(Ordering::Relaxed),
+            "unsettled": self.settler.unsettled(),
             "stopping": self.stop.is_cancelled(),
             "uptime_seconds": self.started.elapsed().as_secs(),
             "gate": self.plan().gate.snapshot(self.clock.now()),
@@ -204,25 +248,36 @@ impl Drop for Slot {
 pub struct Worker {
     shared: Arc<Shared>,
     settle_loop: settler::SettleLoop,
+    open_loop: opener::OpenLoop,
 }
 
 impl Worker {
-    /// Registers a worker. It does nothing before [`Worker::run`].
+    /// Registers a worker. It does nothing before [`Worker::run`], except that what workers of this machine left behind is
+    /// written, and their jobs are given back.
     ///
     /// # Errors
-    /// When the database does not answer or has another schema.
+    /// When the database does not answer or has another schema, or the spool cannot be had and is not optional.
     pub async fn register(store: Store, plan: Plan, settings: Settings) -> anyhow::Result<Self> {
         store.require_schema().await?;
+        let installation = store.installation().await?;
+        if let Some(spool) = &settings.spool {
+            let left = spool::Spool::abandoned(spool, &installation)?;
+            outlet::take_over(&store, left, settings.max_crashes).await?;
+        }
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let pid = i32::try_from(std::process::id()).unwrap_or(0);
         let (id, now) = store.register(&host, pid, env!("CARGO_PKG_VERSION")).await?;
-        let (settler, settle_loop) = Settler::new(store.clone());
+        let spool = make_spool(&settings, &installation, id)?;
+        let (settler, settle_loop) = Settler::new(store.clone(), spool);
+        let (opener, open_loop) = opener::Opener::new(store.clone());
         let shared = Arc::new(Shared {
             store,
             clock: Clock::new(now),
             settings,
             plan: Mutex::new(Arc::new(plan)),
             settler,
+            opener,
+            installation,
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
             held: Mutex::new(HashMap::new()),
@@ -231,11 +286,12 @@ impl Worker {
             tasks: TaskTracker::new(),
             id: AtomicI64::new(id),
             last_beat: Mutex::new(Instant::now()),
+            steady_since: Mutex::new(None),
             beaten: Notify::new(),
             claimed: AtomicU64::new(0),
             started: Instant::now(),
         });
-        Ok(Self { shared, settle_loop })
+        Ok(Self { shared, settle_loop, open_loop })
     }
 
     /// A handle that asks what the worker is doing while it runs.
@@ -252,9 +308,11 @@ impl Worker {
         hurry: impl Future<Output = ()>,
         sign: impl Fn(Sign) + Send + Sync + 'static,
     ) -> Summary {
-        let Self { shared, settle_loop } = self;
+        let Self { shared, settle_loop, open_loop } = self;
         let sign = Arc::new(sign);
+        let mut hurry = std::pin::pin!(hurry.fuse());
         let settling = tokio::spawn(settle_loop.run());
+        let opening = tokio::spawn(open_loop.run());
         let heartbeat = tokio::spawn(heartbeat::run(Arc::clone(&shared)));
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&shared)));
         let keeping = tokio::spawn(keeper::run(Arc::clone(&shared)));
@@ -288,7 +346,7 @@ impl Worker {
             () = tokio::time::sleep(shared.settings.drain_timeout) => {
                 tracing::warn!(jobs = shared.holding.load(Ordering::Acquire), "the grace is over; dropping the calls that are left");
             }
-            () = hurry => {
+            () = &mut hurry => {
                 tracing::warn!(jobs = shared.holding.load(Ordering::Acquire), "told to hurry; dropping the calls that are left");
             }
         }
@@ -300,13 +358,20 @@ impl Worker {
         let _ = keeping.await;
         keeper::close(&shared).await;
         // The lease is kept until the last outcome is written.
-        while shared.settler.counters().waiting.load(Ordering::Acquire) > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let spooled = all_is_settled(&shared, hurry).await;
         heartbeat.abort();
         let _ = heartbeat.await;
-        if let Err(error) = shared.store.sign_off(shared.worker_id()).await {
-            tracing::warn!(error = %error, "could not sign off; the lease will run out");
+        if spooled > 0 {
+            tracing::error!(
+                outcomes = spooled,
+                "the database is away: outcomes stay in the spool, and are written by the next worker that starts on this machine"
+            );
+        } else {
+            // Only now: whoever signs off holds nothing any more.
+            match within(GOOD_BYE, "signing off", shared.store.sign_off(shared.worker_id())).await {
+                Ok(()) => close_spool(&shared).await,
+                Err(error) => tracing::warn!(error = %error, "could not sign off; the lease will run out"),
+            }
         }
         let counters = shared.settler.counters();
         let summary = Summary {
@@ -314,9 +379,11 @@ impl Worker {
             failed: counters.failed.load(Ordering::Relaxed),
             given_back: counters.parked.load(Ordering::Relaxed),
             attempts: counters.attempts.load(Ordering::Relaxed),
+            spooled,
         };
         drop(shared);
         settling.abort();
+        opening.abort();
         tracing::info!(
             jobs.succeeded = summary.succeeded,
             jobs.failed = summary.failed,
@@ -324,5 +391,51 @@ impl Worker {
             "worker is done"
         );
         summary
+    }
+}
+
+/// This worker's own spool.
+fn make_spool(settings: &Settings, installation: &str, worker: i64) -> anyhow::Result<Option<Arc<spool::Spool>>> {
+    let Some(wanted) = &settings.spool else { return Ok(None) };
+    match spool::Spool::create(wanted, installation, worker) {
+        Ok(spool) => Ok(Some(spool)),
+        Err(error) if settings.spool_is_optional => {
+            tracing::warn!(
+                error = %error,
+                dir = %wanted.dir.display(),
+                "there is no spool: answers that come while the database is away wait in memory. Set [spool] dir"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(anyhow::anyhow!("the spool {} cannot be written to: {error}", wanted.dir.display())),
+    }
+}
+
+/// Waits until nothing is left to be written, or until what is left is on the disk and the database has had its time;
+/// returns how many outcomes are left there.
+async fn all_is_settled(shared: &Shared, mut hurry: impl Future<Output = ()> + Unpin) -> u64 {
+    let mut give_up_at = Instant::now() + shared.settings.drain_timeout.max(GOOD_BYE);
+    let mut is_hurried = false;
+    while shared.settler.unsettled() > 0 {
+        if shared.settler.unkept() == 0 && Instant::now() >= give_up_at {
+            break;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+            () = &mut hurry, if !is_hurried => {
+                is_hurried = true;
+                give_up_at = Instant::now() + GOOD_BYE;
+            }
+        }
+    }
+    shared.settler.unsettled()
+}
+
+/// What is left of the spool of a worker that has signed off: nothing.
+async fn close_spool(shared: &Shared) {
+    let Some(spool) = shared.settler.spool().cloned() else { return };
+    let removed = tokio::task::spawn_blocking(move || spool.forget()).await;
+    if let Ok(Err(error)) = removed {
+        tracing::debug!(error = %error, "the empty spool stays");
     }
 }

@@ -1,6 +1,7 @@
 //! A look at a worker while it runs, for whoever serves it: health, status, metrics.
 
 use super::Shared;
+use super::spool::Fill;
 use super::totals::Totals;
 use crate::domain::Target;
 use crate::domain::shared_bucket::Standing;
@@ -41,6 +42,8 @@ pub struct Vitals {
     pub fenced_out: u64,
     /// Outcomes that are not written yet.
     pub unsettled: u64,
+    /// How full the spool is; `None`: there is none.
+    pub spool: Option<Fill>,
     /// What was booked.
     pub totals: Totals,
     /// The state of the breaker of each target: `closed`, `open` or `half_open`.
@@ -82,7 +85,8 @@ impl Observer {
             claimed: shared.claimed.load(Ordering::Relaxed),
             parked: counters.parked.load(Ordering::Relaxed),
             fenced_out: counters.fenced_out.load(Ordering::Relaxed),
-            unsettled: counters.waiting.load(Ordering::Relaxed),
+            unsettled: shared.settler.unsettled(),
+            spool: shared.settler.spool().map(|spool| spool.fill()),
             totals: counters.ledger.totals(),
             breakers: plan.gate.breakers(),
             keys: plan.gate.keys().map(|(name, all, in_service)| (name.to_owned(), (all, in_service))).collect(),

@@ -1,12 +1,13 @@
 //! One job's journey through this process: decide, pass the gate, call, judge, settle.
 
-use super::Shared;
 use super::bucket::Shut;
 use super::explanation::{explain_skip, what_is_waited_for};
 use super::gate::PACE;
 use super::held_job::HeldJob;
+use super::opener::Opened;
 use super::plan::{RoutePlan, RungPlan};
 use super::settler::{Item, Then};
+use super::{Hold, Shared};
 use crate::domain::charging::{self, Fate};
 use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, decide};
 use crate::domain::key_ring::KeyFault;
@@ -16,12 +17,12 @@ use crate::domain::{
     Target, Timestamp, Usage, UsageSource, Verdict, eligibility, estimate,
 };
 use crate::provider::CallReport;
+use crate::store::call::OpenCall;
 use crate::store::claim::{Claimed, PastAttempt};
 use crate::store::settle::{AttemptRow, EndingRow, ParkRow};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// A job that has to wait longer than this goes back to the database, so that it holds no place here.
 const HOLD: Duration = Duration::from_secs(2);
@@ -65,12 +66,7 @@ struct Made {
 }
 
 /// Runs one claimed job until it ends or goes back. Never panics on a job's data.
-pub(super) async fn run_job(
-    shared: Arc<Shared>,
-    claimed: Claimed,
-    past: Vec<PastAttempt>,
-    recalled: CancellationToken,
-) {
+pub(super) async fn run_job(shared: Arc<Shared>, claimed: Claimed, past: Vec<PastAttempt>, hold: Hold) {
     let facts = HeldJob::of(&claimed);
     let Some(plan) = shared.plan().routes.get(&facts.labels.route).cloned() else {
         // The claimer takes only routes it knows; a reload may have removed one since.
@@ -115,7 +111,7 @@ pub(super) async fn run_job(
         job,
         order,
     };
-    journey.run(&recalled).await;
+    journey.run(&hold).await;
 }
 
 /// A ledger row as history.
@@ -139,15 +135,18 @@ fn recall(plan: &RoutePlan, past: &PastAttempt) -> Attempt {
 }
 
 impl Journey {
-    async fn run(&mut self, recalled: &CancellationToken) {
+    async fn run(&mut self, hold: &Hold) {
         loop {
-            if recalled.is_cancelled() {
-                // Cancelled or taken over: the row is not ours any more, only the money is booked.
+            if hold.recalled.is_cancelled() {
+                // Cancelled or answered elsewhere: the row is not ours any more, only the money is booked.
                 return self.settle(Then::GoOn).await;
             }
             let now = self.shared.clock.now();
             let health = self.health(now);
             match decide(&self.job, &self.plan.route, &self.order, &self.history, &health, now) {
+                // A good answer is used also when the job may be another's by now: it is paid for.
+                Step::Finish(ending @ Ending::Succeeded) => return self.finish(ending, now).await,
+                _ if hold.lost.is_cancelled() => return self.settle(Then::GoOn).await,
                 Step::Finish(ending) => return self.finish(ending, now).await,
                 _ if self.shared.stop.is_cancelled() => return self.park(None, "worker stopped").await,
                 Step::Wait { until, rung, why } => {
@@ -171,14 +170,19 @@ impl Journey {
                     tokio::select! {
                         () = tokio::time::sleep_until(self.shared.clock.instant(until)) => {}
                         () = self.shared.stop.cancelled() => {}
-                        () = recalled.cancelled() => {}
+                        () = hold.recalled.cancelled() => {}
+                        () = hold.lost.cancelled() => {}
                     }
                 }
                 Step::Call { rung, skipped } => {
-                    self.settle(Then::GoOn).await;
+                    // The row of the claim names one call: how the last one ended must be safe before the next one is named.
+                    if let Some(attempt) = self.unsettled.take() {
+                        let item = Item { attempt: Some(attempt), then: Then::GoOn };
+                        self.shared.settler.settle_for_good(item).await;
+                    }
                     let plan = Arc::clone(&self.plan);
                     if let Some(planned) = plan.rungs.get(rung) {
-                        self.call(rung, planned, &skipped, recalled).await;
+                        self.call(rung, planned, &skipped, hold).await;
                     }
                 }
             }
@@ -222,7 +226,7 @@ impl Journey {
     }
 
     /// One call, from the gate to the verdict; what came of it is appended to the history.
-    async fn call(&mut self, index: usize, rung: &RungPlan, skipped: &[(usize, Skip)], recalled: &CancellationToken) {
+    async fn call(&mut self, index: usize, rung: &RungPlan, skipped: &[(usize, Skip)], hold: &Hold) {
         let shared = Arc::clone(&self.shared);
         let plan = shared.plan();
         let sizes = self.sizes(rung);
@@ -230,7 +234,8 @@ impl Journey {
         let permit = tokio::select! {
             permit = plan.gate.admit(&rung.target, reserved, 2 * PACE, shared.clock.now()) => permit,
             () = shared.stop.cancelled() => return,
-            () = recalled.cancelled() => return,
+            () = hold.recalled.cancelled() => return,
+            () = hold.lost.cancelled() => return,
         };
         let permit = match permit {
             Ok(permit) => permit,
@@ -241,24 +246,30 @@ impl Journey {
                 return;
             }
         };
-        if !shared.lease_is_fresh() {
-            // Perhaps declared dead: others may have this job. Wait for the heartbeat to say.
+        let Some(spec) = self.plan.route.rungs.get(index).cloned() else { return };
+        let opened = self.open(index, &spec).await;
+        if opened != Opened::Yes {
             plan.gate.abandon(&rung.target, permit, None, shared.clock.now());
+            if opened == Opened::Lost {
+                hold.lost.cancel();
+                return;
+            }
+            // The heartbeat finds out when the database is there again, and whether this job is still ours.
             tokio::select! {
                 () = shared.lease_renewed() => {}
                 () = shared.stop.cancelled() => {}
-                () = recalled.cancelled() => {}
+                () = hold.recalled.cancelled() => {}
+                () = hold.lost.cancelled() => {}
             }
             return;
         }
         let key = permit.key();
         let started_at = shared.clock.now();
-        let Some(spec) = self.plan.route.rungs.get(index).cloned() else { return };
         let call = rung.provider.call(key, &self.request, &spec.target.model, &spec.model.capabilities, &rung.timeouts);
         let report = tokio::select! {
             report = call => Some(report),
             () = shared.abort.cancelled() => None,
-            () = recalled.cancelled() => None,
+            () = hold.recalled.cancelled() => None,
         };
         let ended_at = shared.clock.now();
         let (mut report, permit) = match report {
@@ -272,7 +283,11 @@ impl Journey {
             }
             None => {
                 plan.gate.abandon(&rung.target, permit, Some(reserved), ended_at);
-                let why = if recalled.is_cancelled() { "the job was cancelled" } else { "the worker was stopped" };
+                let why = if hold.recalled.is_cancelled() {
+                    "the job was cancelled, or answered by another worker"
+                } else {
+                    "the worker was stopped"
+                };
                 (abandoned(started_at, ended_at, why), None)
             }
         };
@@ -303,6 +318,23 @@ impl Journey {
         self.record(index, &spec, rung, key, judged, skipped, started_at, ended_at);
     }
 
+    /// Notes the coming call in the database, so that it can be named should this process die.
+    async fn open(&self, index: usize, spec: &crate::domain::Rung) -> Opened {
+        // Perhaps declared dead: others may have this job. And what comes back must have a place to wait in.
+        if !self.shared.lease_is_fresh() || self.shared.settler.spool().is_some_and(|spool| spool.fill().is_full) {
+            return Opened::Away;
+        }
+        let call = OpenCall {
+            lease: self.claimed.lease,
+            number: self.calls.saturating_add(1),
+            target: spec.target.clone(),
+            rung: i16::try_from(index).unwrap_or(i16::MAX),
+            started_at: self.shared.clock.now(),
+            worst: spec.model.price.map(|price| estimate::worst_cost(&price, &spec.model.capabilities, &self.job)),
+        };
+        self.shared.opener.open(call).await
+    }
+
     /// Tells a request that is larger than a limit from one that came too fast, and notes the numbers for the reason.
     fn tell_apart(&mut self, index: usize, rung: &RungPlan, sizes: &Sizes, judged: &mut Judged) {
         let Some(failure) = &mut judged.failure else { return };
@@ -321,8 +353,7 @@ impl Journey {
     /// Validates an answer and works out what the call cost.
     fn judge(&self, spec: &crate::domain::Rung, report: CallReport) -> Judged {
         let price = spec.model.price;
-        let worst =
-            || price.map_or(NanoUsd::ZERO, |price| estimate::worst_cost(&price, &spec.model.capabilities, &self.job));
+        let worst = || price.map(|price| estimate::worst_cost(&price, &spec.model.capabilities, &self.job));
         let CallReport {
             result, status, request_id, first_byte_ms, total_ms, dropped, failed_usage, should_retry, ..
         } = report;
@@ -382,7 +413,9 @@ impl Journey {
                     judged.usage_raw = Some(raw);
                     judged.cost = price.map(|price| price.cost(&usage));
                 } else if may_have_been_billed(&failure, judged.status) {
-                    judged.uncertain = worst();
+                    // Without a price nobody knows what it may have cost: not nothing.
+                    judged.cost = worst().map(|_| NanoUsd::ZERO);
+                    judged.uncertain = worst().unwrap_or(NanoUsd::ZERO);
                 }
                 judged.outcome = Outcome::Failed(failure.class);
                 judged.message = Some(failure.message.clone());
@@ -444,7 +477,7 @@ impl Journey {
             first_byte_ms: judged.first_byte_ms,
             total_ms: judged.total_ms,
             class: judged.outcome.class(),
-            detail: judged.soft.map(SoftFailure::as_str),
+            detail: judged.soft.map(|kind| kind.as_str().into()),
             http_status: judged.status,
             code: judged.failure.as_ref().and_then(|failure| failure.code.clone()),
             message: judged.message,
@@ -516,6 +549,7 @@ impl Journey {
         let first_choice = self.order.first().copied();
         let row = EndingRow {
             lease: self.claimed.lease,
+            round: self.claimed.round,
             labels: Arc::clone(&self.claimed.labels),
             attempts: self.calls,
             rung: made.as_ref().map(|made| i16::try_from(made.rung).unwrap_or(i16::MAX)),

@@ -1,14 +1,16 @@
-//! Writes what came of jobs in batches, so that one commit serves hundreds of answers.
+//! Gathers what came of jobs into batches, so that one commit serves hundreds of answers.
 
+use super::outlet::Outlet;
+use super::spool::Spool;
 use super::totals::Ledger;
-use crate::domain::ErrorClass;
-use crate::store::claim::Lease;
+use crate::store::Store;
 use crate::store::settle::{AttemptRow, EndingRow, ParkRow, Settlement};
-use crate::store::{Store, StoreError};
-use std::sync::Arc;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 /// An answer waits at most this long for company.
@@ -23,7 +25,8 @@ const FLUSHERS: usize = 2;
 const BACKLOG: usize = 4_000;
 
 /// What becomes of the job.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Then {
     /// It goes on in this worker's hands.
     GoOn,
@@ -34,7 +37,7 @@ pub enum Then {
 }
 
 /// What came of one step of a job: written together or not at all.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Item {
     /// The call that was made, if one was.
     pub attempt: Option<Box<AttemptRow>>,
@@ -43,6 +46,15 @@ pub struct Item {
 }
 
 impl Item {
+    /// The claim that it is written under.
+    pub(super) fn fence(&self) -> Option<i64> {
+        match &self.then {
+            Then::GoOn => self.attempt.as_ref().map(|row| row.lease.fence),
+            Then::End(row) => Some(row.lease.fence),
+            Then::Park(row) => Some(row.lease.fence),
+        }
+    }
+
     fn bytes(&self) -> usize {
         let attempt = self.attempt.as_ref().map_or(0, |row| {
             300 + row.message.as_ref().map_or(0, String::len)
@@ -70,34 +82,83 @@ pub struct Settled {
     pub parked: AtomicU64,
     /// Writes whose fence no longer held.
     pub fenced_out: AtomicU64,
-    /// Items on their way.
+    /// Items on their way that nothing but memory holds.
     pub waiting: AtomicU64,
+    /// Claims with items that are not in the database yet, in memory or in the spool, and how many.
+    unsettled: Mutex<HashMap<i64, u32>>,
     /// What was booked, by target and by route.
     pub ledger: Ledger,
+}
+
+impl Settled {
+    fn begins(&self, item: &Item) {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        if let Some(fence) = item.fence() {
+            *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).entry(fence).or_default() += 1;
+        }
+    }
+
+    /// These are in the database, or never will be.
+    pub(super) fn are_settled(&self, items: &[Item]) {
+        let mut unsettled = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
+        for fence in items.iter().filter_map(Item::fence) {
+            if let Some(count) = unsettled.get_mut(&fence) {
+                *count -= 1;
+                if *count == 0 {
+                    unsettled.remove(&fence);
+                }
+            }
+        }
+    }
+
+    /// Claims of which something is not in the database yet.
+    #[must_use]
+    pub fn unsettled(&self) -> Vec<i64> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+}
+
+/// An item, and who wants to hear when it outlives this process.
+#[derive(Debug)]
+struct Handed {
+    item: Item,
+    kept: Option<oneshot::Sender<()>>,
 }
 
 /// The way in. Cheap to clone; when the last one is dropped the settler writes what it has and ends.
 #[derive(Clone, Debug)]
 pub struct Settler {
-    sender: mpsc::Sender<Item>,
+    sender: mpsc::Sender<Handed>,
     counters: Arc<Settled>,
+    spool: Option<Arc<Spool>>,
 }
 
 impl Settler {
-    /// A settler and the loop that has to be run for it.
+    /// A settler and the loop that has to be run for it. Without a spool outcomes wait in memory while the database is away.
     #[must_use]
-    pub fn new(store: Store) -> (Self, SettleLoop) {
+    pub fn new(store: Store, spool: Option<Arc<Spool>>) -> (Self, SettleLoop) {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let counters = Arc::new(Settled::default());
-        let settle_loop = SettleLoop { store, receiver, counters: Arc::clone(&counters) };
-        (Self { sender, counters }, settle_loop)
+        let outlet = Outlet::new(store, Arc::clone(&counters), spool.clone());
+        (Self { sender, counters, spool }, SettleLoop { receiver, outlet })
     }
 
     /// Hands an item over; waits when too much is waiting already.
     pub async fn settle(&self, item: Item) {
-        self.counters.waiting.fetch_add(1, Ordering::Relaxed);
+        self.hand_over(item, None).await;
+    }
+
+    /// Hands an item over and waits until it is in the database or in the spool.
+    pub async fn settle_for_good(&self, item: Item) {
+        let (kept, heard) = oneshot::channel();
+        self.hand_over(item, Some(kept)).await;
+        let _ = heard.await;
+    }
+
+    async fn hand_over(&self, item: Item, kept: Option<oneshot::Sender<()>>) {
+        self.counters.begins(&item);
         // The loop outlives every sender, so there is always somebody who receives.
-        if self.sender.send(item).await.is_err() {
+        if self.sender.send(Handed { item, kept }).await.is_err() {
             tracing::error!("the settler is gone; an outcome could not be written");
         }
     }
@@ -107,46 +168,71 @@ impl Settler {
     pub fn counters(&self) -> &Settled {
         &self.counters
     }
+
+    /// Where outcomes wait on disk.
+    #[must_use]
+    pub fn spool(&self) -> Option<&Arc<Spool>> {
+        self.spool.as_ref()
+    }
+
+    /// Outcomes that are not in the database yet.
+    #[must_use]
+    pub fn unsettled(&self) -> u64 {
+        self.unkept() + self.spool.as_ref().map_or(0, |spool| spool.fill().outcomes)
+    }
+
+    /// Those of them that nothing but memory holds.
+    #[must_use]
+    pub fn unkept(&self) -> u64 {
+        self.counters.waiting.load(Ordering::Acquire)
+    }
 }
 
 /// The receiving end: see [`SettleLoop::run`].
 #[derive(Debug)]
 pub struct SettleLoop {
-    store: Store,
-    receiver: mpsc::Receiver<Item>,
-    counters: Arc<Settled>,
+    receiver: mpsc::Receiver<Handed>,
+    outlet: Outlet,
 }
 
 impl SettleLoop {
-    /// Runs until every [`Settler`] is dropped and everything is written.
+    /// Runs until every [`Settler`] is dropped and everything is written or kept.
     pub async fn run(mut self) {
         let flushers = Arc::new(Semaphore::new(FLUSHERS));
+        let replaying = tokio::spawn(self.outlet.clone().replay());
         while let Some(first) = self.receiver.recv().await {
-            let mut items = vec![first];
-            let mut bytes = items.first().map_or(0, Item::bytes);
+            let mut bytes = first.item.bytes();
+            let (mut items, mut waiting) = (vec![first.item], Vec::from_iter(first.kept));
             let full_at = Instant::now() + LINGER;
             while items.len() < MAX_ITEMS && bytes < MAX_BYTES {
                 match tokio::time::timeout_at(full_at, self.receiver.recv()).await {
-                    Ok(Some(item)) => {
+                    Ok(Some(Handed { item, kept })) => {
                         bytes += item.bytes();
                         items.push(item);
+                        waiting.extend(kept);
                     }
                     Ok(None) | Err(_) => break,
                 }
             }
             let permit = Arc::clone(&flushers).acquire_owned().await.expect("the semaphore is never closed");
-            let (store, counters) = (self.store.clone(), Arc::clone(&self.counters));
+            let outlet = self.outlet.clone();
             tokio::spawn(async move {
-                write(&store, &counters, items).await;
+                outlet.write(items).await;
                 drop(permit);
+                for kept in waiting {
+                    // Whoever does not wait any more was stopped.
+                    let _ = kept.send(());
+                }
             });
         }
         // All permits back: all transactions are done.
         let _all = flushers.acquire_many(u32::try_from(FLUSHERS).unwrap_or(1)).await;
+        replaying.abort();
     }
 }
 
-fn settlement(items: &[Item]) -> Settlement {
+/// What one transaction is to write for these items.
+pub(super) fn settlement(items: &[Item]) -> Settlement {
     let mut all = Settlement::default();
     for item in items {
         all.attempts.extend(item.attempt.as_deref().cloned());
@@ -157,79 +243,4 @@ fn settlement(items: &[Item]) -> Settlement {
         }
     }
     all
-}
-
-/// Writes a batch; when the data of one item is refused, writes the items one by one, and that one without its texts.
-async fn write(store: &Store, counters: &Settled, items: Vec<Item>) {
-    let count = items.len() as u64;
-    let all = settlement(&items);
-    match persist(store, counters, &all).await {
-        Ok(()) => {}
-        Err(error) if items.len() > 1 => {
-            tracing::warn!(error = %error, items = count, "a batch was refused; writing its items one by one");
-            for item in items {
-                write_one(store, counters, item).await;
-            }
-        }
-        Err(_) => {
-            for item in items {
-                write_one(store, counters, item).await;
-            }
-        }
-    }
-    counters.waiting.fetch_sub(count, Ordering::Relaxed);
-}
-
-async fn write_one(store: &Store, counters: &Settled, item: Item) {
-    let Err(error) = persist(store, counters, &settlement(std::slice::from_ref(&item))).await else { return };
-    let mut bare = item;
-    if let Some(row) = &mut bare.attempt {
-        row.message = None;
-        row.code = None;
-        row.usage_raw = None;
-        row.rejected = None;
-        row.decision = None;
-    }
-    if let Then::End(row) = &mut bare.then {
-        row.response = None;
-        row.failure = Some((ErrorClass::OutputInvalid, format!("the answer could not be stored: {error}")));
-    }
-    if let Err(error) = persist(store, counters, &settlement(std::slice::from_ref(&bare))).await {
-        tracing::error!(error = %error, "an outcome could not be written; the job will be rescued");
-    }
-}
-
-/// Tries until the database takes it; gives up only when it refuses the data.
-async fn persist(store: &Store, counters: &Settled, all: &Settlement) -> Result<(), StoreError> {
-    let mut pause = Duration::from_millis(100);
-    loop {
-        match store.settle(all).await {
-            Ok(fenced_out) => {
-                // What came too late has changed nothing, except that its attempts are booked.
-                let came_late = |lease: &Lease| fenced_out.contains(lease);
-                let endings: Vec<&EndingRow> = all.endings.iter().filter(|row| !came_late(&row.lease)).collect();
-                let parked = all.parks.iter().filter(|row| !came_late(&row.lease)).count() as u64;
-                let failed = endings.iter().filter(|row| row.failure.is_some()).count() as u64;
-                counters.failed.fetch_add(failed, Ordering::Relaxed);
-                counters.succeeded.fetch_add(endings.len() as u64 - failed, Ordering::Relaxed);
-                counters.attempts.fetch_add(all.attempts.len() as u64, Ordering::Relaxed);
-                counters.parked.fetch_add(parked, Ordering::Relaxed);
-                counters.ledger.book(&all.attempts, endings);
-                if !fenced_out.is_empty() {
-                    counters.fenced_out.fetch_add(fenced_out.len() as u64, Ordering::Relaxed);
-                    tracing::warn!(
-                        jobs = fenced_out.len(),
-                        "outcomes came too late: the jobs were taken over or cancelled"
-                    );
-                }
-                return Ok(());
-            }
-            Err(error) if error.is_transient() => {
-                tracing::warn!(error = %error, waiting = all.endings.len(), "cannot write outcomes; trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(5));
-            }
-            Err(error) => return Err(error),
-        }
-    }
 }

@@ -3,7 +3,7 @@
 //! They are added to when a transaction has been committed, so that they agree with the ledger at any time, and are kept
 //! in memory only: whoever collects metrics knows that counters begin again with a new process.
 
-use crate::domain::{ErrorClass, NanoUsd, Target};
+use crate::domain::{ErrorClass, NanoUsd, SoftFailure, Target};
 use crate::store::settle::{AttemptRow, EndingRow};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -90,7 +90,8 @@ impl Totals {
         let target = Target { provider: row.provider.clone(), model: row.model.clone() };
         let totals = self.targets.entry(target).or_default();
         *totals.attempts.entry(row.class).or_default() += 1;
-        if let Some(kind) = row.detail {
+        let kind = row.detail.as_deref().filter(|_| row.class == Some(ErrorClass::SoftFailure));
+        if let Some(kind) = kind.and_then(SoftFailure::parse).map(SoftFailure::as_str) {
             *totals.soft_failures.entry(kind).or_default() += 1;
         }
         let has_answer = matches!(row.class, None | Some(ErrorClass::SoftFailure));
@@ -179,7 +180,7 @@ mod tests {
             first_byte_ms: Some(400),
             total_ms: 1_000,
             class,
-            detail: (class == Some(ErrorClass::SoftFailure)).then_some("empty"),
+            detail: (class == Some(ErrorClass::SoftFailure)).then_some("empty".into()),
             http_status: None,
             code: None,
             message: None,

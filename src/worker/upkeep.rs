@@ -1,7 +1,9 @@
 //! What any worker does for all: waking parked jobs, rescuing those of the dead, folding sums, making partitions.
 
-use super::Shared;
+use super::spool::Spool;
+use super::{Shared, outlet};
 use crate::store::maintenance::FOLD_AT_ONCE;
+use crate::store::within;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -12,13 +14,16 @@ const PARTITIONS_EVERY: Duration = Duration::from_mins(1);
 /// Parked jobs are looked at when the next is due, and at least this often: others park too.
 const PROMOTE_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 
+/// What takes longer is tried again on another connection.
+const PATIENCE: Duration = Duration::from_secs(70);
+
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
     let (mut rescue_at, mut fold_at, mut partitions_at) = (Instant::now(), Instant::now(), Instant::now());
     loop {
         let mut next = Instant::now() + PROMOTE_AT_LEAST_EVERY;
-        match shared.store.promote().await {
-            Ok(0) => match shared.store.next_due().await {
+        match within(PATIENCE, "waking parked jobs", shared.store.promote()).await {
+            Ok(0) => match within(PATIENCE, "looking at parked jobs", shared.store.next_due()).await {
                 Ok(Some(due)) => next = next.min(shared.clock.instant(due)),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(error = %error, "upkeep"),
@@ -32,7 +37,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let now = Instant::now();
         if now >= rescue_at {
             rescue_at = now + RESCUE_EVERY;
-            match shared.store.rescue(shared.settings.max_crashes).await {
+            if let Err(error) = take_over(&shared).await {
+                tracing::warn!(error = %error, "cannot take over from a worker of this machine that has ended");
+            }
+            let rescuing = async {
+                if shared.others_have_had_their_time() {
+                    shared.store.rescue(shared.settings.max_crashes).await
+                } else {
+                    shared.store.rescue_left(shared.settings.max_crashes).await
+                }
+            };
+            match within(PATIENCE, "rescuing jobs", rescuing).await {
                 Ok(rescued) if rescued.workers + rescued.jobs + rescued.poisoned > 0 => tracing::warn!(
                     workers = rescued.workers,
                     jobs = rescued.jobs,
@@ -45,7 +60,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         }
         if now >= fold_at {
             fold_at = now + FOLD_EVERY;
-            match shared.store.fold_tally().await {
+            match within(PATIENCE, "folding sums", shared.store.fold_tally()).await {
                 // A full helping: there is more.
                 Ok(FOLD_AT_ONCE..) => fold_at = now,
                 Ok(_) => {}
@@ -58,11 +73,20 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 shared.store.ensure_partitions().await?;
                 shared.store.forget_workers().await
             };
-            if let Err(error) = kept.await {
+            if let Err(error) = within(PATIENCE, "keeping tables in shape", kept).await {
                 tracing::warn!(error = %error, "upkeep");
             }
         }
         // Never a busy loop, even when the clock says that something was due long ago.
         tokio::time::sleep_until(next.max(Instant::now() + Duration::from_millis(20))).await;
     }
+}
+
+/// Siblings on this machine that have ended leave their spools behind: there is no need to wait for their leases.
+async fn take_over(shared: &Arc<Shared>) -> anyhow::Result<()> {
+    let Some(settings) = shared.settings.spool.clone() else { return Ok(()) };
+    let installation = shared.installation.clone();
+    let left = tokio::task::spawn_blocking(move || Spool::abandoned(&settings, &installation)).await??;
+    outlet::take_over(&shared.store, left, shared.settings.max_crashes).await?;
+    Ok(())
 }

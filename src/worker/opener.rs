@@ -1,0 +1,104 @@
+//! Opens calls before they are made: in batches, as many as have come while the last batch was on its way.
+
+use crate::store::call::OpenCall;
+use crate::store::{Store, within};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// Calls in one statement, at most.
+const MAX_CALLS: usize = 500;
+/// Statements under way at once.
+const STATEMENTS: usize = 2;
+/// Calls that may wait to be opened; whoever brings more waits too.
+const BACKLOG: usize = 4_000;
+/// Whoever waits longer decides anew.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Whether a call may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// It is in the database, and the claim holds.
+    Yes,
+    /// The claim is gone: the job was taken over or cancelled.
+    Lost,
+    /// The database does not answer: should this process die, nobody could name the call.
+    Away,
+}
+
+#[derive(Debug)]
+struct Wish {
+    call: OpenCall,
+    reply: oneshot::Sender<Opened>,
+}
+
+/// The way in. Cheap to clone; when the last one is dropped the loop ends.
+#[derive(Clone, Debug)]
+pub(super) struct Opener {
+    wishes: mpsc::Sender<Wish>,
+}
+
+impl Opener {
+    /// An opener and the loop that has to be run for it.
+    pub fn new(store: Store) -> (Self, OpenLoop) {
+        let (wishes, incoming) = mpsc::channel(BACKLOG);
+        (Self { wishes }, OpenLoop { store, incoming })
+    }
+
+    /// Waits until a call is in the database.
+    pub async fn open(&self, call: OpenCall) -> Opened {
+        let (reply, answer) = oneshot::channel();
+        if self.wishes.send(Wish { call, reply }).await.is_err() {
+            return Opened::Away;
+        }
+        answer.await.unwrap_or(Opened::Away)
+    }
+}
+
+/// The receiving end: see [`OpenLoop::run`].
+#[derive(Debug)]
+pub(super) struct OpenLoop {
+    store: Store,
+    incoming: mpsc::Receiver<Wish>,
+}
+
+impl OpenLoop {
+    /// Runs until every [`Opener`] is dropped.
+    pub async fn run(mut self) {
+        let free = Arc::new(Semaphore::new(STATEMENTS));
+        while let Some(first) = self.incoming.recv().await {
+            let permit = Arc::clone(&free).acquire_owned().await.expect("the semaphore is never closed");
+            let mut wishes = vec![first];
+            while wishes.len() < MAX_CALLS {
+                match self.incoming.try_recv() {
+                    Ok(wish) => wishes.push(wish),
+                    Err(_) => break,
+                }
+            }
+            let store = self.store.clone();
+            tokio::spawn(async move {
+                open(&store, wishes).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+async fn open(store: &Store, wishes: Vec<Wish>) {
+    let mut calls: Vec<OpenCall> = wishes.iter().map(|wish| wish.call.clone()).collect();
+    // Always in the same order, so that two statements do not wait for each other.
+    calls.sort_by_key(|call| call.lease.job);
+    let opened = within(PATIENCE, "opening calls", store.open_calls(&calls)).await;
+    if let Err(error) = &opened {
+        tracing::warn!(error = %error, calls = calls.len(), "calls are not made before the database knows of them");
+    }
+    for wish in wishes {
+        let answer = match &opened {
+            Ok(open) if open.contains(&wish.call.lease.fence) => Opened::Yes,
+            Ok(_) => Opened::Lost,
+            Err(_) => Opened::Away,
+        };
+        // Whoever does not wait any more was stopped.
+        let _ = wish.reply.send(answer);
+    }
+}

@@ -1,0 +1,298 @@
+//! The way of outcomes into the database, by way of the disk when it does not take them.
+
+use super::settler::{Item, Settled, Then, settlement};
+use super::spool::{Abandoned, Spool};
+use crate::domain::ErrorClass;
+use crate::store::settle::{EndingRow, Settlement};
+use crate::store::{Store, StoreError, within};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A commit that takes longer is not waited for: its outcomes go to the disk, and are written again from there. Whether it
+/// went through after all makes no difference.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same where there is no hurry.
+const PATIENCE_REPLAYING: Duration = Duration::from_mins(1);
+/// Others wrote the same rows in another order, so often: the database is not away for that.
+const CONTENTIONS: u32 = 5;
+/// Between two attempts while it is away.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Where outcomes go. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Outlet {
+    store: Store,
+    counters: Arc<Settled>,
+    spool: Option<Arc<Spool>>,
+}
+
+/// Why outcomes are not in the database.
+enum Unwritten {
+    /// It will not have this data.
+    Refused(StoreError),
+    /// It is away, or does not answer in time.
+    Away(StoreError),
+}
+
+impl Outlet {
+    pub fn new(store: Store, counters: Arc<Settled>, spool: Option<Arc<Spool>>) -> Self {
+        Self { store, counters, spool }
+    }
+
+    /// Writes outcomes, or puts them where they outlive this process. What the database refuses is written item by item, and
+    /// the one at fault without its texts.
+    pub async fn write(&self, items: Vec<Item>) {
+        let count = items.len() as u64;
+        self.write_or_keep(items).await;
+        self.counters.waiting.fetch_sub(count, Ordering::AcqRel);
+    }
+
+    async fn write_or_keep(&self, items: Vec<Item>) {
+        // What is in the spool came before.
+        if self.spool.as_ref().is_none_or(|spool| spool.is_empty()) {
+            match self.persist(&items, PATIENCE).await {
+                Ok(()) => return,
+                Err(Unwritten::Refused(error)) => {
+                    if items.len() > 1 {
+                        tracing::warn!(error = %error, items = items.len(), "a batch was refused; writing its items one by one");
+                    }
+                    return self.write_one_by_one(items).await;
+                }
+                Err(Unwritten::Away(error)) => self.tell_that_it_is_away(&error),
+            }
+        }
+        self.keep(items).await;
+    }
+
+    fn tell_that_it_is_away(&self, error: &StoreError) {
+        match &self.spool {
+            None => tracing::warn!(error = %error, "cannot write outcomes; they wait in memory"),
+            Some(spool) if spool.is_empty() => {
+                tracing::warn!(error = %error, "cannot write outcomes; they wait in the spool");
+            }
+            Some(_) => {}
+        }
+    }
+
+    async fn write_one_by_one(&self, items: Vec<Item>) {
+        for item in items {
+            let one = std::slice::from_ref(&item);
+            let refused = match self.persist(one, PATIENCE).await {
+                Ok(()) => continue,
+                Err(Unwritten::Away(_)) => {
+                    self.keep(vec![item]).await;
+                    continue;
+                }
+                Err(Unwritten::Refused(error)) => error,
+            };
+            let bare = without_texts(item.clone(), &refused);
+            match self.persist(std::slice::from_ref(&bare), PATIENCE).await {
+                Ok(()) => {}
+                Err(Unwritten::Away(_)) => self.keep(vec![bare]).await,
+                Err(Unwritten::Refused(error)) => {
+                    tracing::error!(error = %error, "an outcome could not be written; the job will be rescued");
+                    self.counters.are_settled(one);
+                }
+            }
+        }
+    }
+
+    /// Puts outcomes into the spool; where it takes nothing more, or is none, they wait here until the database takes them.
+    async fn keep(&self, items: Vec<Item>) {
+        let mut pause = PAUSE_MIN;
+        let items = Arc::new(items);
+        loop {
+            if let Some(spool) = &self.spool {
+                let (into, kept) = (Arc::clone(spool), Arc::clone(&items));
+                match tokio::task::spawn_blocking(move || into.keep(&kept)).await {
+                    Ok(Ok(())) => {
+                        if spool.set_full(false) {
+                            tracing::info!("the spool takes outcomes again");
+                        }
+                        return;
+                    }
+                    Ok(Err(error)) => {
+                        if spool.set_full(true) {
+                            tracing::error!(
+                                error = %error,
+                                path = %spool.path().display(),
+                                "the spool takes no more outcomes; they wait in memory, and no call is started before there is room"
+                            );
+                        }
+                    }
+                    // It panicked, which is a fault of ours; the items are still here.
+                    Err(error) => tracing::error!(error = %error, "the spool failed"),
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+            match self.persist(&items, PATIENCE).await {
+                Ok(()) => {
+                    if let Some(spool) = &self.spool {
+                        spool.set_full(false);
+                    }
+                    return;
+                }
+                Err(Unwritten::Away(_)) => {}
+                Err(Unwritten::Refused(_)) => {
+                    let items = Arc::unwrap_or_clone(items);
+                    return Box::pin(self.write_one_by_one(items)).await;
+                }
+            }
+        }
+    }
+
+    /// Writes what is in the spool, in order, whenever there is something. Runs until it is aborted.
+    pub async fn replay(self) {
+        let Some(spool) = self.spool.clone() else { return };
+        let mut pause = PAUSE_MIN;
+        loop {
+            if spool.is_empty() {
+                pause = PAUSE_MIN;
+                spool.filled().await;
+            }
+            tokio::time::sleep(pause).await;
+            match self.drain(&spool).await {
+                Ok(0) => {}
+                Ok(written) => {
+                    pause = PAUSE_MIN;
+                    tracing::info!(outcomes = written, "wrote what waited in the spool");
+                }
+                Err(error) => {
+                    tracing::debug!(error = %error, "the spool cannot be written to the database yet");
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    /// Writes all that is in a spool; returns how many outcomes that were.
+    async fn drain(&self, spool: &Arc<Spool>) -> anyhow::Result<u64> {
+        let mut written = 0;
+        while !spool.is_empty() {
+            let from = Arc::clone(spool);
+            let (items, next) = tokio::task::spawn_blocking(move || from.first()).await??;
+            if items.is_empty() {
+                anyhow::bail!("{} cannot be read", spool.path().display());
+            }
+            match self.persist(&items, PATIENCE_REPLAYING).await {
+                Ok(()) => {}
+                Err(Unwritten::Away(error)) => return Err(error.into()),
+                Err(Unwritten::Refused(_)) => self.replay_one_by_one(&items).await?,
+            }
+            written += items.len() as u64;
+            let (done, count) = (Arc::clone(spool), items.len());
+            tokio::task::spawn_blocking(move || done.done(count, next)).await??;
+        }
+        Ok(written)
+    }
+
+    /// As [`write_one_by_one`](Self::write_one_by_one), of what stays in the spool when the database goes away.
+    async fn replay_one_by_one(&self, items: &[Item]) -> anyhow::Result<()> {
+        for item in items {
+            let one = std::slice::from_ref(item);
+            let refused = match self.persist(one, PATIENCE_REPLAYING).await {
+                Ok(()) => continue,
+                Err(Unwritten::Away(error)) => return Err(error.into()),
+                Err(Unwritten::Refused(error)) => error,
+            };
+            let bare = without_texts(item.clone(), &refused);
+            match self.persist(std::slice::from_ref(&bare), PATIENCE_REPLAYING).await {
+                Ok(()) => {}
+                Err(Unwritten::Away(error)) => return Err(error.into()),
+                Err(Unwritten::Refused(error)) => {
+                    tracing::error!(error = %error, "an outcome could not be written; the job will be rescued");
+                    self.counters.are_settled(one);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One transaction. Says whether it is the data or the database that keeps it from being.
+    async fn persist(&self, items: &[Item], patience: Duration) -> Result<(), Unwritten> {
+        let all = settlement(items);
+        let mut contentions = 0;
+        loop {
+            match within(patience, "settling", self.store.settle(&all)).await {
+                Ok(fenced_out) => {
+                    self.count(&all, &fenced_out.iter().map(|lease| lease.fence).collect());
+                    self.counters.are_settled(items);
+                    return Ok(());
+                }
+                Err(error) if error.is_contention() && contentions < CONTENTIONS => {
+                    contentions += 1;
+                    tokio::time::sleep(Duration::from_millis(20) * contentions).await;
+                }
+                Err(error) if error.is_transient() => return Err(Unwritten::Away(error)),
+                Err(error) => return Err(Unwritten::Refused(error)),
+            }
+        }
+    }
+
+    /// Adds to the sums what was committed.
+    fn count(&self, all: &Settlement, fenced_out: &HashSet<i64>) {
+        let counters = &self.counters;
+        // What came too late has changed nothing, except that its attempts are booked.
+        let endings: Vec<&EndingRow> =
+            all.endings.iter().filter(|row| !fenced_out.contains(&row.lease.fence)).collect();
+        let parked = all.parks.iter().filter(|row| !fenced_out.contains(&row.lease.fence)).count() as u64;
+        let failed = endings.iter().filter(|row| row.failure.is_some()).count() as u64;
+        counters.failed.fetch_add(failed, Ordering::Relaxed);
+        counters.succeeded.fetch_add(endings.len() as u64 - failed, Ordering::Relaxed);
+        counters.attempts.fetch_add(all.attempts.len() as u64, Ordering::Relaxed);
+        counters.parked.fetch_add(parked, Ordering::Relaxed);
+        if fenced_out.is_empty() {
+            counters.ledger.book(&all.attempts, endings);
+        } else {
+            let mut attempts = all.attempts.clone();
+            let unused = attempts.iter_mut().filter(|row| row.class.is_none() && fenced_out.contains(&row.lease.fence));
+            unused.for_each(crate::store::settle::AttemptRow::came_late);
+            counters.ledger.book(&attempts, endings);
+            counters.fenced_out.fetch_add(fenced_out.len() as u64, Ordering::Relaxed);
+            tracing::warn!(jobs = fenced_out.len(), "outcomes came too late: the jobs were taken over or cancelled");
+        }
+    }
+}
+
+/// What can be written of an outcome whose texts the database refuses.
+fn without_texts(mut item: Item, refusal: &StoreError) -> Item {
+    if let Some(row) = &mut item.attempt {
+        row.message = None;
+        row.code = None;
+        row.usage_raw = None;
+        row.rejected = None;
+        row.decision = None;
+        if row.class.is_none() {
+            row.class = Some(ErrorClass::OutputInvalid);
+        }
+    }
+    if let Then::End(row) = &mut item.then {
+        row.response = None;
+        row.failure = Some((ErrorClass::OutputInvalid, format!("the answer could not be stored: {refusal}")));
+    }
+    item
+}
+
+/// Writes what dead workers of this machine have left behind, declares them dead, and gives their jobs back; returns how
+/// many workers that were.
+pub(super) async fn take_over(store: &Store, left: Vec<Abandoned>, max_crashes: u16) -> anyhow::Result<u64> {
+    let mut workers = 0;
+    for Abandoned { spool, is_damaged } in left {
+        let outlet = Outlet::new(store.clone(), Arc::default(), None);
+        let written = outlet.drain(&spool).await?;
+        let dead = store.declare_dead(&spool.workers()).await?;
+        workers += dead;
+        if written + dead > 0 {
+            tracing::warn!(outcomes = written, path = %spool.path().display(), "took over from a worker of this machine that has ended");
+        }
+        tokio::task::spawn_blocking(move || Spool::close(spool, is_damaged)).await??;
+    }
+    if workers > 0 {
+        store.rescue(max_crashes).await?;
+    }
+    Ok(workers)
+}

@@ -1,0 +1,304 @@
+//! Where outcomes wait on this machine's disk while the database does not take them.
+//!
+//! Each worker process has one journal ([`crate::journal`]). It begins with whose it is; then come outcomes, in the order
+//! in which they have to be written. Whoever finds a journal that nobody holds knows that its worker is gone, writes what
+//! stands in it, and takes over from that worker at once instead of waiting for its lease to run out.
+
+use super::settler::Item;
+use crate::journal::{AppendError, Journal, Next};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// Outcomes that are read back at once.
+const READ_ITEMS: usize = 500;
+/// Bytes of them, roughly.
+const READ_BYTES: u64 = 4 << 20;
+
+/// Where and how large.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolSettings {
+    /// The folder of all spools of this machine.
+    pub dir: PathBuf,
+    /// What one worker's may have, in bytes.
+    pub max_bytes: u64,
+}
+
+/// A line of the journal.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    /// Whose journal it is; again when its worker began anew under another number.
+    Worker {
+        /// Of which database.
+        installation: String,
+        /// Its number there.
+        id: i64,
+    },
+    /// What has to be written.
+    Outcome(Item),
+}
+
+impl Line {
+    fn encode(&self) -> io::Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(io::Error::other)
+    }
+}
+
+/// The journal of one worker, its own or one that was left behind.
+#[derive(Debug)]
+pub struct Spool {
+    state: Mutex<State>,
+    installation: String,
+    /// Outcomes that are not in the database yet.
+    waiting: AtomicU64,
+    bytes: AtomicU64,
+    /// Set while outcomes are kept in memory because nothing more can be put here.
+    full: AtomicBool,
+    filled: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    journal: Journal,
+    /// What stands before the first outcome.
+    head: u64,
+    /// Everything before this is in the database.
+    next: u64,
+    workers: Vec<i64>,
+    /// How many of them stand in the head.
+    in_head: usize,
+}
+
+impl State {
+    /// Says in the journal that its worker has a number, behind what is there.
+    fn name_worker(&mut self, installation: &str, id: i64) -> Result<(), AppendError> {
+        let line = Line::Worker { installation: installation.to_owned(), id }.encode()?;
+        self.journal.append(&[line])
+    }
+
+    /// Takes everything up to the end as its head.
+    fn begin_here(&mut self) {
+        self.head = self.journal.size();
+        self.next = self.head;
+        self.in_head = self.workers.len();
+    }
+}
+
+/// How full a spool is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fill {
+    /// Outcomes that wait in it.
+    pub outcomes: u64,
+    /// Bytes on the disk.
+    pub bytes: u64,
+    /// Whether it takes nothing more: no call is started then.
+    pub is_full: bool,
+}
+
+/// A journal that was left behind.
+#[derive(Debug)]
+pub struct Abandoned {
+    /// What is in it.
+    pub spool: Arc<Spool>,
+    /// Whether a part of it cannot be read.
+    pub is_damaged: bool,
+}
+
+impl Spool {
+    /// A new one for a worker of this number.
+    pub fn create(settings: &SpoolSettings, installation: &str, worker: i64) -> io::Result<Arc<Self>> {
+        let first = Line::Worker { installation: installation.to_owned(), id: worker }.encode()?;
+        let journal = Journal::create(&settings.dir, settings.max_bytes, &first)?;
+        let head = journal.size();
+        let state = State { journal, head, next: head, workers: vec![worker], in_head: 1 };
+        Ok(Arc::new(Self::new(state, installation.to_owned(), 0)))
+    }
+
+    fn new(state: State, installation: String, waiting: u64) -> Self {
+        Self {
+            bytes: AtomicU64::new(state.journal.size()),
+            state: Mutex::new(state),
+            installation,
+            waiting: AtomicU64::new(waiting),
+            full: AtomicBool::new(false),
+            filled: Notify::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything that workers of this installation left behind in a folder. What cannot be opened is told and left alone.
+    pub fn abandoned(settings: &SpoolSettings, installation: &str) -> io::Result<Vec<Abandoned>> {
+        let mut found = Vec::new();
+        for path in Journal::list(&settings.dir)? {
+            match Self::adopt(&path, settings.max_bytes, installation) {
+                Ok(Some(abandoned)) => found.push(abandoned),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(error = %error, path = %path.display(), "cannot read a spool"),
+            }
+        }
+        Ok(found)
+    }
+
+    fn adopt(path: &Path, max: u64, installation: &str) -> io::Result<Option<Abandoned>> {
+        let Some(journal) = Journal::adopt(path, max)? else { return Ok(None) };
+        let (mut workers, mut head, mut in_head, mut waiting, mut is_damaged) = (Vec::new(), 0, 0, 0, false);
+        let mut records = journal.records(0);
+        loop {
+            match records.read_next()? {
+                Next::Record(record) => match serde_json::from_slice(&record) {
+                    Ok(Line::Worker { installation: whose, .. }) if whose != installation => return Ok(None),
+                    Ok(Line::Worker { id, .. }) => {
+                        workers.push(id);
+                        if waiting == 0 {
+                            head = records.at();
+                            in_head = workers.len();
+                        }
+                    }
+                    Ok(Line::Outcome(_)) => waiting += 1,
+                    // Of a version that knows more than this one.
+                    Err(_) => is_damaged = true,
+                },
+                Next::End => break,
+                Next::Torn => {
+                    tracing::info!(path = %path.display(), "the last record of a spool is not whole; it was not kept yet");
+                    break;
+                }
+                Next::Damaged => {
+                    is_damaged = true;
+                    break;
+                }
+            }
+        }
+        drop(records);
+        if workers.is_empty() && !is_damaged {
+            // Its worker ended before it had begun.
+            journal.remove()?;
+            return Ok(None);
+        }
+        let state = State { journal, head, next: head, workers, in_head };
+        let spool = Arc::new(Self::new(state, installation.to_owned(), waiting));
+        Ok(Some(Abandoned { spool, is_damaged }))
+    }
+
+    /// The numbers under which its worker was registered.
+    #[must_use]
+    pub fn workers(&self) -> Vec<i64> {
+        self.state().workers.clone()
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.state().journal.path().to_owned()
+    }
+
+    /// How full it is.
+    #[must_use]
+    pub fn fill(&self) -> Fill {
+        Fill {
+            outcomes: self.waiting.load(Ordering::Acquire),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            is_full: self.full.load(Ordering::Acquire),
+        }
+    }
+
+    /// Whether everything that was ever put here is in the database.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) == 0
+    }
+
+    /// Notes whether outcomes wait in memory for want of room; returns whether that is news.
+    pub(super) fn set_full(&self, full: bool) -> bool {
+        self.full.swap(full, Ordering::AcqRel) != full
+    }
+
+    /// Puts outcomes here; when this returns they are on the disk. Blocks the thread.
+    pub(super) fn keep(&self, items: &[Item]) -> Result<(), AppendError> {
+        let mut lines = Vec::with_capacity(items.len());
+        for item in items {
+            lines.push(Line::Outcome(item.clone()).encode()?);
+        }
+        let mut state = self.state();
+        state.journal.append(&lines)?;
+        self.waiting.fetch_add(items.len() as u64, Ordering::AcqRel);
+        self.bytes.store(state.journal.size(), Ordering::Relaxed);
+        drop(state);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Waits until something was put here.
+    pub(super) async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// The first outcomes that are not in the database yet, and the place behind them. Blocks the thread.
+    pub(super) fn first(&self) -> io::Result<(Vec<Item>, u64)> {
+        let state = self.state();
+        let mut records = state.journal.records(state.next);
+        let mut items = Vec::new();
+        while items.len() < READ_ITEMS && records.at() - state.next < READ_BYTES {
+            let Next::Record(record) = records.read_next()? else { break };
+            // What cannot be understood was noticed when the journal was taken over.
+            if let Ok(Line::Outcome(item)) = serde_json::from_slice(&record) {
+                items.push(item);
+            }
+        }
+        Ok((items, records.at()))
+    }
+
+    /// The first `count` outcomes, which end before `next`, are in the database. Blocks the thread.
+    pub(super) fn done(&self, count: usize, next: u64) -> Result<(), AppendError> {
+        let mut state = self.state();
+        state.next = next;
+        if self.waiting.fetch_sub(count as u64, Ordering::AcqRel) == count as u64 {
+            let head = state.head;
+            state.journal.truncate(head)?;
+            let in_head = state.in_head;
+            for id in state.workers.split_off(in_head) {
+                state.name_worker(&self.installation, id)?;
+                state.workers.push(id);
+            }
+            state.begin_here();
+        }
+        self.bytes.store(state.journal.size(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Its worker goes on under another number. Blocks the thread.
+    pub(super) fn renumber(&self, worker: i64) -> Result<(), AppendError> {
+        let mut state = self.state();
+        state.name_worker(&self.installation, worker)?;
+        state.workers.push(worker);
+        if self.is_empty() {
+            state.begin_here();
+        }
+        self.bytes.store(state.journal.size(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Removes the file of a worker that has signed off, with nothing in it. Blocks the thread.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        std::fs::remove_file(self.state().journal.path())
+    }
+
+    /// Gives up one that was taken over: what was in it is in the database. A damaged one stays for people to look at.
+    pub(super) fn close(spool: Arc<Self>, is_damaged: bool) -> io::Result<()> {
+        let Ok(spool) = Arc::try_unwrap(spool) else { return Ok(()) };
+        let journal = spool.state.into_inner().unwrap_or_else(PoisonError::into_inner).journal;
+        if is_damaged {
+            let aside = journal.put_aside()?;
+            tracing::error!(path = %aside.display(), "a part of a spool could not be read: outcomes in it are lost; it was put aside");
+            return Ok(());
+        }
+        journal.remove()
+    }
+}
