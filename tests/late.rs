@@ -49,7 +49,11 @@ async fn stale_claim(queue: &Queue) -> Claimed {
 }
 
 fn answer(claimed: &Claimed) -> Settlement {
-    Settlement { attempts: vec![accepted(claimed, 1)], endings: vec![success(claimed)], ..Settlement::default() }
+    Settlement {
+        attempts: vec![accepted(claimed, claimed.attempts + 1)],
+        endings: vec![success(claimed)],
+        ..Settlement::default()
+    }
 }
 
 /// The ledger of everything: class and detail, and whether it is a placeholder, in order of fences.
@@ -281,17 +285,24 @@ async fn the_word_of_a_worker_that_lives_replaces_what_was_booked_in_its_place()
 async fn a_job_that_kills_its_workers_ends_with_all_that_it_may_have_cost() {
     let queue = Queue::new().await;
     let id = queue.enqueue_one().await;
+    let mut last = None;
     for _ in 0..MAX_CRASHES {
         let worker = queue.worker().await;
         let claimed = queue.claim_one(worker).await;
         assert!(open(&queue, &claimed, claimed.attempts + 1).await);
         queue.silence(worker).await;
         queue.store.rescue(MAX_CRASHES).await.unwrap();
+        last = Some(claimed);
     }
     assert_eq!(queue.state(id).await, "failed");
     let row = sqlx::query("select attempts, uncertain_nanos, error_class from sluice.result");
     let row = row.fetch_one(&queue.pool).await.unwrap();
     assert_eq!((row.get::<i16, _>(0), row.get::<i64, _>(1), row.get::<&str, _>(2)), (3, 2700, "abandoned"));
+    books_are_in_order(&queue).await;
+    // The last of them lives after all: its answer comes too late, and it must not take that ending for its own.
+    assert_eq!(queue.settle(answer(&last.unwrap())).await, [id]);
+    assert_eq!(queue.state(id).await, "failed");
+    assert_eq!(ledger(&queue).await.pop().unwrap(), entry("abandoned", "late", false, 0));
     books_are_in_order(&queue).await;
 }
 

@@ -3,14 +3,11 @@
 //!
 //! Bounds are on what the simulator counted and on its own times between calls, never on how long a test took.
 
+use crate::support::cluster::OwnCluster;
 use crate::support::fleet::{Fleet, stop};
-use crate::support::postgres::{Watchdog, temporary_dir};
 use crate::support::wait::until;
-use rustix::process::{Pid, Signal, kill_process};
-use sluice::embedded::{EmbeddedPostgres, Options};
+use rustix::process::Signal;
 use sluice::simulate::CallRecord;
-use sluice::store::Store;
-use sqlx::postgres::PgPoolOptions;
 
 /// As many refusals as one event may cost: calls that were on their way, and a clock that is a little ahead. Three
 /// processes that each take the whole limit for themselves meet dozens.
@@ -356,18 +353,11 @@ async fn a_provider_that_wants_calls_to_grow_slowly_is_not_run_into() {
 /// Postgres is killed in the middle of the work and comes back.
 async fn the_database_is_away(processes: i64) {
     const JOBS: i64 = 130;
-    let dir = temporary_dir();
-    let _watchdog = Watchdog::over(&dir);
-    // A cluster without fsync forgets its last commits when it is killed, as the service's never does.
-    let options = Options { data_dir: dir.clone(), fsync: true, max_connections: 50 };
-    let postgres = EmbeddedPostgres::start(&options).await.unwrap();
-    let url = postgres.url("sluice");
-    let pool = PgPoolOptions::new().max_connections(4).connect_lazy_with(postgres.connect_options("sluice"));
-    Store::from_pool(pool.clone()).migrate().await.unwrap();
+    let mut cluster = OwnCluster::start().await;
     // The provider allows a little more than the configuration says, which leaves room for calls that come late.
     let fleet = Fleet::over(
-        pool,
-        &url,
+        cluster.pool.clone(),
+        &cluster.url,
         &one("quota = { requests_per_minute = 600, burst_requests = 30 }\nlatency = { uniform = [0.05, 0.3] }"),
         &worker(40, "limits = { requests_per_minute = 600, burst_requests = 20 }"),
     );
@@ -375,18 +365,14 @@ async fn the_database_is_away(processes: i64) {
     fleet.enqueue("default", JOBS).await;
     fleet.until_admitted(50).await;
     let before = fleet.admitted();
-    let pid_file = std::fs::read_to_string(dir.join("data/postmaster.pid")).unwrap();
-    let server = Pid::from_raw(pid_file.lines().next().unwrap().parse().unwrap()).unwrap();
-    // An immediate shutdown: no good-bye to anybody.
-    kill_process(server, Signal::QUIT).unwrap();
+    cluster.kill();
     until("the calls have stopped", async || {
         let newest = fleet.calls().last().map_or(0.0, |call| seconds(call.arrived_ms));
         fleet.verdict().seconds > newest + 3.0
     })
     .await;
     let meanwhile = fleet.admitted() - before;
-    let again = EmbeddedPostgres::start(&options).await.unwrap();
-    assert_eq!(again.url("sluice"), url);
+    cluster.return_of_the_server().await;
     fleet.until_answered(JOBS).await;
     stop(workers).await;
     fleet.books_are_in_order(JOBS).await;
@@ -394,8 +380,7 @@ async fn the_database_is_away(processes: i64) {
     assert_eq!(total.rate_limited, 0);
     assert_eq!(total.calls - u64::try_from(JOBS).unwrap(), 0, "nothing was bought twice");
     assert!(meanwhile <= 40 * u64::try_from(processes).unwrap(), "{meanwhile} calls without a database");
-    postgres.stop().await.unwrap();
-    again.stop().await.unwrap();
+    cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,5 +22,6 @@ mod results;
 mod settle;
 mod signals;
 mod simulate;
+mod spool;
 mod support;
 mod worker;

@@ -222,11 +222,20 @@ async fn a_live_worker_keeps_its_jobs_and_a_silent_one_loses_them() {
 async fn a_claim_that_commits_after_its_worker_was_declared_dead_is_rescued_too() {
     let queue = Queue::new().await;
     let worker = queue.worker().await;
-    queue.silence(worker).await;
-    queue.store.rescue(MAX_CRASHES).await.unwrap();
     let id = queue.enqueue_one().await;
     queue.claim_one(worker).await;
+    assert_eq!(queue.store.declare_dead(&[worker]).await.unwrap(), 1);
     assert_eq!(queue.store.rescue(MAX_CRASHES).await.unwrap(), Rescued { workers: 0, jobs: 1, poisoned: 0 });
+    assert_eq!(queue.places(id).await, "r");
+}
+
+#[tokio::test]
+async fn whoever_was_declared_dead_claims_nothing() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    let id = queue.enqueue_one().await;
+    queue.store.declare_dead(&[worker]).await.unwrap();
+    assert!(queue.claim_all(worker).await.is_empty());
     assert_eq!(queue.places(id).await, "r");
 }
 

@@ -169,6 +169,15 @@ impl Page {
         page.gauge("jobs_in_hand", "Jobs that this worker holds.", float(in_hand))?;
         page.gauge("jobs_in_hand_limit", "Jobs that it holds at most (worker.max_in_flight).", float(most))?;
         page.gauge("unsettled", "Outcomes that are not written to the database yet.", float(vitals.unsettled))?;
+        if let Some(fill) = vitals.spool {
+            page.gauge("spool_outcomes", "Outcomes that wait on disk for the database.", float(fill.outcomes))?;
+            page.gauge("spool_bytes", "Size of this worker's spool.", float(fill.bytes))?;
+            page.gauge(
+                "spool_full",
+                "1 while the spool takes nothing more, so that no call is started.",
+                flag(fill.is_full),
+            )?;
+        }
         page.counter("jobs_claimed", "Jobs that this worker took from the queue.", vitals.claimed)?;
         page.counter("jobs_parked", "Jobs that it gave back to wait for something.", vitals.parked)?;
         page.counter("fenced_out", "Outcomes that changed nothing: the job was another's by then.", vitals.fenced_out)?;

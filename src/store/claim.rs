@@ -156,6 +156,8 @@ impl Store {
                     select r.ctid as tid, r.flow, r.prio, r.job_id, r.attempts, r.crashes, r.round
                       from sluice.ready r
                      where r.flow = l.flow and r.prio = l.prio and r.job_id > l.after
+                       -- Whoever was declared dead and has not heard of it yet takes nothing: it would be rescued from it.
+                       and (select w.state from sluice.worker w where w.id = $1) = 'live'
                      order by r.job_id limit l.n
                        for update skip locked) p
             ), gone as (

@@ -19,6 +19,20 @@ use tokio::sync::mpsc;
 /// How long a connection may take to be had.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a statement's next row may take to come, and a commit. Longer than the server's own patience with statements:
+/// whoever waits that long waits for a connection that is dead, or for a server that hangs.
+const PATIENCE: Duration = Duration::from_secs(75);
+
+/// What holds on connections of our own, beside [`SETTINGS`]: the server notices when this end is gone, and lets go of
+/// locks. Behind a pooler its other end is the pooler.
+const SESSION_SETTINGS: [(&str, &str); 5] = [
+    ("tcp_keepalives_idle", "30"),
+    ("tcp_keepalives_interval", "10"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "60s"),
+    ("client_connection_check_interval", "10s"),
+];
+
 /// What holds for every statement.
 const SETTINGS: [(&str, &str); 5] = [
     // A statement that takes longer is given up by the server: a hung call must not stop a worker.
@@ -70,7 +84,7 @@ impl Database {
             // A pooler refuses settings that it does not know, and this one, which floats as text would need.
             (options.extra_float_digits(None), Some(begin_with_settings()))
         } else {
-            (options.options(SETTINGS), None)
+            (options.options(SETTINGS).options(SESSION_SETTINGS), None)
         };
         // The pool would try for as long as its patience lasts and then say only that time is up. One connection of its
         // own says at once what is wrong.
@@ -95,13 +109,16 @@ impl Database {
 
     /// Begins a transaction. Dropping it rolls it back.
     pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
-        let transaction = match &self.begin {
-            None => self.pool.begin().await?,
-            // One round trip for all of it. When it is given up half-way, the transaction stays open until the next one
-            // on this connection takes it over, or until the server's patience with idle ones is at its end.
-            Some(begin) => self.pool.begin_with(begin.clone()).await?,
+        let beginning = async {
+            match &self.begin {
+                None => self.pool.begin().await,
+                // One round trip for all of it. When it is given up half-way, the transaction stays open until the next
+                // one on this connection takes it over, or until the server's patience with idle ones is at its end.
+                Some(begin) => self.pool.begin_with(begin.clone()).await,
+            }
         };
-        Ok(Transaction { transaction, named: self.begin.is_none() })
+        let transaction = in_time(Some(PATIENCE), beginning).await?;
+        Ok(Transaction { transaction, named: self.begin.is_none(), patience: Some(PATIENCE) })
     }
 
     /// The rows of a statement in a transaction of its own, one at a time.
@@ -184,15 +201,48 @@ pub(super) struct Transaction {
     transaction: sqlx::Transaction<'static, Postgres>,
     /// Whether prepared statements may be kept under a name.
     named: bool,
+    /// How long an answer may take to come.
+    patience: Option<Duration>,
 }
 
 impl Transaction {
+    /// Its statements may take as long as they do: for work whose length nobody knows.
+    pub fn wait_for_ever(&mut self) {
+        self.patience = None;
+    }
+
     pub async fn commit(self) -> Result<(), sqlx::Error> {
-        self.transaction.commit().await
+        in_time(self.patience, self.transaction.commit()).await
+    }
+
+    /// Commits. Where the connection breaks before the server's word has come, asks the server on another one what came of
+    /// it, until it knows: there is no guessing whether the work was done.
+    ///
+    /// # Errors
+    /// When it was not done; or, after [`PATIENCE`], when nobody could say.
+    pub async fn commit_for_sure(mut self, database: &Database) -> Result<(), sqlx::Error> {
+        let id: String =
+            sqlx::query_scalar!(r#"select pg_current_xact_id()::text as "id!""#).fetch_one(&mut self).await?;
+        let Err(error) = self.commit().await else { return Ok(()) };
+        if error.as_database_error().is_some() {
+            // The server's own word.
+            return Err(error);
+        }
+        let give_up_at = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < give_up_at {
+            let asked = sqlx::query_scalar!("select pg_xact_status($1::text::xid8)", id).fetch_one(database).await;
+            match asked.ok().flatten().as_deref() {
+                Some("committed") => return Ok(()),
+                Some("aborted") => return Err(error),
+                // It may still be at it; or the server is away, or coming back.
+                _ => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+        Err(error)
     }
 
     pub async fn rollback(self) -> Result<(), sqlx::Error> {
-        self.transaction.rollback().await
+        in_time(self.patience, self.transaction.rollback()).await
     }
 
     /// Sends `rows` to a `copy … from stdin`; returns how many rows that were.
@@ -205,6 +255,37 @@ impl Transaction {
     fn parts<Q>(&mut self, query: Q) -> (&mut PgConnection, Statement<Q>) {
         (&mut self.transaction, Statement { query, named: self.named })
     }
+}
+
+async fn in_time<T>(
+    patience: Option<Duration>,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    match patience {
+        Some(patience) => tokio::time::timeout(patience, work).await.unwrap_or_else(|_| Err(no_answer(patience))),
+        None => work.await,
+    }
+}
+
+/// The rows of a statement, each of which has to come in time.
+fn rows_in_time<'e, T: Send + 'e>(
+    patience: Option<Duration>,
+    rows: BoxStream<'e, Result<T, sqlx::Error>>,
+) -> BoxStream<'e, Result<T, sqlx::Error>> {
+    let Some(patience) = patience else { return rows };
+    stream::unfold(Some(rows), move |rows| async move {
+        let mut rows = rows?;
+        match tokio::time::timeout(patience, rows.next()).await {
+            Ok(next) => next.map(|row| (row, Some(rows))),
+            Err(_) => Some((Err(no_answer(patience)), None)),
+        }
+    })
+    .boxed()
+}
+
+fn no_answer(patience: Duration) -> sqlx::Error {
+    let words = format!("Postgres did not answer within {} s", patience.as_secs());
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, words))
 }
 
 /// A statement, prepared under a name only where names hold. The driver would name it even when it caches none.
@@ -239,7 +320,7 @@ impl<'c> Executor<'c> for &'c Database {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        if self.is_pooled() { self.stream(query) } else { self.pool.fetch_many(query) }
+        if self.is_pooled() { self.stream(query) } else { rows_in_time(Some(PATIENCE), self.pool.fetch_many(query)) }
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
@@ -248,7 +329,7 @@ impl<'c> Executor<'c> for &'c Database {
         E: 'q + Execute<'q, Postgres>,
     {
         if !self.is_pooled() {
-            return self.pool.fetch_optional(query);
+            return Box::pin(in_time(Some(PATIENCE), self.pool.fetch_optional(query)));
         }
         Box::pin(async move {
             let mut transaction = self.begin().await?;
@@ -286,8 +367,9 @@ impl<'c> Executor<'c> for &'c mut Transaction {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
+        let patience = self.patience;
         let (connection, statement) = self.parts(query);
-        connection.fetch_many(statement)
+        rows_in_time(patience, connection.fetch_many(statement))
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
@@ -295,8 +377,9 @@ impl<'c> Executor<'c> for &'c mut Transaction {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
+        let patience = self.patience;
         let (connection, statement) = self.parts(query);
-        connection.fetch_optional(statement)
+        Box::pin(in_time(patience, connection.fetch_optional(statement)))
     }
 
     fn prepare_with<'e>(

@@ -1,7 +1,7 @@
 //! Putting many jobs into the queue in one transaction.
 
 use super::claim::datetime;
-use super::database::Transaction;
+use super::database::{Database, Transaction};
 use super::{Doing, Store, StoreError};
 use crate::domain::Timestamp;
 use tokio::sync::mpsc;
@@ -95,7 +95,7 @@ impl Store {
         let transaction = self.db.begin().await.doing("connecting")?;
         let (chunks, incoming) = mpsc::channel(CHUNKS_AHEAD);
         let (common, common_keyed) = (common_columns(&options), common_members(&options));
-        let writer = tokio::spawn(write(transaction, options, incoming));
+        let writer = tokio::spawn(write(self.db.clone(), transaction, options, incoming));
         Ok(BulkEnqueue {
             common,
             common_keyed,
@@ -133,8 +133,8 @@ impl BulkEnqueue {
     /// Makes all jobs visible at once; returns how many there are.
     ///
     /// # Errors
-    /// What went wrong; nothing is enqueued then. Only when the connection breaks during the commit itself is it not
-    /// known whether it went through.
+    /// What went wrong; nothing is enqueued then. When the connection breaks during the commit itself the server is asked
+    /// what came of it; only when it cannot be reached for longer than a minute is that not known.
     pub async fn commit(mut self) -> Result<Enqueued, StoreError> {
         let rows = std::mem::take(&mut self.rows);
         if !rows.is_empty() {
@@ -176,10 +176,12 @@ const ENQUEUEING: &str = "enqueueing";
 
 /// Writes chunks until there are no more. Without a [`Chunk::Commit`] before the end, everything is rolled back.
 async fn write(
+    database: Database,
     mut transaction: Transaction,
     options: BulkOptions,
     mut chunks: mpsc::Receiver<Chunk>,
 ) -> Result<Enqueued, StoreError> {
+    transaction.wait_for_ever();
     // The file may be long and slow to come, and another session may be enqueueing the same keys: for this
     // transaction none of that is a hung call.
     sqlx::query!(
@@ -200,7 +202,7 @@ async fn write(
                 sum.existing += existing;
             }
             Chunk::Commit => {
-                transaction.commit().await.doing(ENQUEUEING)?;
+                transaction.commit_for_sure(&database).await.doing(ENQUEUEING)?;
                 return Ok(sum);
             }
         }

@@ -145,7 +145,8 @@ impl Store {
             ), poison as (
                 insert into sluice.result (job_id, fence, state, attempts, error_class, error, cost_nanos,
                             uncertain_nanos, round)
-                     select o.job_id, o.fence, 'failed', o.attempts, 'abandoned',
+                     -- A fence of its own: its worker may live, and must not take this for what it has settled itself.
+                     select o.job_id, nextval('sluice.fence_seq'), 'failed', o.attempts, 'abandoned',
                             format('%s workers died while they held this job', o.crashes), a.cost, a.uncertain, o.round
                        from orphan o cross join lateral (
                             select case when count(*) = count(t.cost_nanos) then coalesce(sum(t.cost_nanos), 0) end as cost,

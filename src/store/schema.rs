@@ -42,6 +42,7 @@ impl Store {
     pub async fn migrate(&self) -> Result<SchemaVersion, StoreError> {
         let mut transaction = self.db.begin().await.doing("connecting")?;
         // A migration takes as long as the tables are large; only locks are waited for no longer than ever.
+        transaction.wait_for_ever();
         sqlx::query!("select set_config('statement_timeout', '0', true)")
             .fetch_one(&mut transaction)
             .await

@@ -63,25 +63,37 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<impl Fn(Sign)>) {
         warned: HashSet::new(),
     };
     let shared = Arc::clone(&claimer.shared);
+    let mut is_away = false;
     while !shared.stop.is_cancelled() {
         sign(Sign::Alive);
-        let sleep = match claimer.turn().await {
-            Ok(Turn::Again) => Duration::ZERO,
+        let turn = claimer.turn().await;
+        if turn.is_ok() && is_away {
+            tracing::info!("claiming again");
+            is_away = false;
+        }
+        let sleep = match turn {
+            Ok(Turn::Again) => continue,
             Ok(Turn::Sleep(duration)) => duration.min(TURN_AT_LEAST_EVERY),
             Ok(Turn::Done) => return,
             Err(error) => {
-                tracing::warn!(error = %error, "cannot claim; trying again");
-                TURN_AT_LEAST_EVERY
+                if !is_away {
+                    tracing::warn!(error = %error, "cannot claim; trying again every second");
+                }
+                is_away = true;
+                // Whatever may be free now, there is nothing to be had for it.
+                tokio::select! {
+                    () = tokio::time::sleep(TURN_AT_LEAST_EVERY) => {}
+                    () = shared.stop.cancelled() => {}
+                }
+                continue;
             }
         };
-        if sleep > Duration::ZERO {
-            let plan = shared.plan();
-            tokio::select! {
-                () = tokio::time::sleep(sleep) => {}
-                () = shared.freed.notified() => {}
-                () = plan.gate.changed() => {}
-                () = shared.stop.cancelled() => {}
-            }
+        let plan = shared.plan();
+        tokio::select! {
+            () = tokio::time::sleep(sleep) => {}
+            () = shared.freed.notified() => {}
+            () = plan.gate.changed() => {}
+            () = shared.stop.cancelled() => {}
         }
     }
 }

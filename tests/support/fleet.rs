@@ -53,6 +53,14 @@ impl Fleet {
         processes
     }
 
+    /// The files in the folder of spools: its processes are all of one machine.
+    pub fn spools(&self) -> Vec<std::path::PathBuf> {
+        let Ok(entries) = std::fs::read_dir(self.program.path("spool")) else { return Vec::new() };
+        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    }
+
     /// Waits until this many processes have registered, those that are gone left out.
     pub async fn until_live(&self, count: i64) {
         let live = "select count(*) from sluice.worker where state = 'live'";
@@ -142,10 +150,21 @@ impl Process {
     }
 
     /// Asks it to stop and waits until it has.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
         self.signal(Signal::TERM);
-        let status = self.child.wait().await.unwrap();
-        assert!(status.success(), "{status}\n{}", text(&std::fs::read(self.said.path()).unwrap()));
+        let (code, said) = self.ended().await;
+        assert_eq!(code, Some(0), "{said}");
+    }
+
+    /// Waits until it has ended; returns its exit status and what it said.
+    pub async fn ended(mut self) -> (Option<i32>, String) {
+        let code = self.child.wait().await.unwrap().code();
+        (code, self.said())
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        text(&std::fs::read(self.said.path()).unwrap())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the integration tests share.
 
+pub mod cluster;
 pub mod exposition;
 pub mod fleet;
 pub mod pooler;
