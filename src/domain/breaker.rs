@@ -197,6 +197,15 @@ impl Breaker {
         Self { state, ..Self::new(settings) }
     }
 
+    /// Goes by these settings from now on. A breaker that is open keeps its time.
+    pub fn retune(&mut self, settings: BreakerSettings) {
+        if settings.window != self.settings.window {
+            // Calls are counted in slices of the window.
+            self.window = Window::default();
+        }
+        self.settings = settings;
+    }
+
     /// Where it stands.
     #[must_use]
     pub fn state(&self) -> State {
@@ -326,6 +335,24 @@ mod tests {
         }
         assert!(matches!(breaker.state(), State::Open { .. }));
         breaker
+    }
+
+    #[test]
+    fn new_settings_hold_at_once_and_leave_the_state_alone() {
+        let mut breaker = opened();
+        let before = breaker.state();
+        breaker.retune(BreakerSettings { open: SECOND, min_calls: 1, ..SETTINGS });
+        assert_eq!(breaker.state(), before);
+        let mut breaker = Breaker::new(SETTINGS);
+        call(&mut breaker, Sign::Bad, START);
+        breaker.retune(BreakerSettings { min_calls: 2, ..SETTINGS });
+        call(&mut breaker, Sign::Bad, START);
+        assert!(matches!(breaker.state(), State::Open { .. }), "what was counted counts");
+        let mut breaker = Breaker::new(SETTINGS);
+        call(&mut breaker, Sign::Bad, START);
+        breaker.retune(BreakerSettings { min_calls: 2, window: SECOND, ..SETTINGS });
+        call(&mut breaker, Sign::Bad, START);
+        assert_eq!(breaker.state(), State::Closed, "another window counts anew");
     }
 
     #[test]

@@ -208,6 +208,19 @@ impl KeyRing {
         Self { keys: vec![fresh; keys.max(1)], recheck, turn: 0 }
     }
 
+    /// A ring after the configuration was read again. Of each key: what was found wrong with it and since when, if it is
+    /// the same key; one call may try it at once. All others are in service.
+    #[must_use]
+    pub fn renewed(faults: &[Option<(KeyFault, Timestamp)>], recheck: Duration, now: Timestamp) -> Self {
+        let mut ring = Self::new(faults.len(), recheck);
+        for (key, fault) in ring.keys.iter_mut().zip(faults) {
+            if let Some((fault, since)) = *fault {
+                key.enter(KeyState::Retired { fault, since, until: now });
+            }
+        }
+        ring
+    }
+
     /// Where the keys stand, in the order of the configuration.
     pub fn states(&self) -> impl Iterator<Item = KeyState> {
         self.keys.iter().map(|key| key.state)
@@ -349,6 +362,20 @@ mod tests {
                 index
             })
             .collect()
+    }
+
+    #[test]
+    fn after_a_reload_one_call_tries_a_key_that_is_still_the_same_and_all_may_take_a_new_one() {
+        let mut ring = KeyRing::renewed(&[Some((KeyFault::Rejected, NOW))], RECHECK, NOW);
+        let probe = take(&mut ring, NOW);
+        assert!(ring.take(NOW).is_err(), "one at a time");
+        assert_eq!(ring.report(probe, KeySign::Works, NOW), Some(KeyChange::Back));
+        assert_eq!(ring.in_service(), 1);
+        let mut ring = KeyRing::renewed(&[None, Some((KeyFault::OutOfMoney, NOW))], RECHECK, NOW);
+        assert_eq!(ring.in_service(), 1);
+        let taken: Vec<usize> = (0..3).map(|_| take(&mut ring, NOW).index()).collect();
+        assert_eq!(taken, [0, 1, 0]);
+        assert_eq!(KeyRing::renewed(&[], RECHECK, NOW).in_service(), 1, "a server without keys");
     }
 
     #[test]

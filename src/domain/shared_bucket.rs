@@ -268,7 +268,7 @@ impl SharedBucket {
         let now = now.max(self.at);
         self.at = now;
         self.gate = self.gate.filter(|gate| gate.until > now);
-        self.configure(worker, limits, now);
+        let is_news = self.configure(worker, limits, now);
         let permille = self.permille(now);
         self.refill(permille, now);
         let before = self.shares.len();
@@ -285,7 +285,7 @@ impl SharedBucket {
         let mut share = self.shares.remove(&worker).unwrap_or_default();
         share.until = now + LEASE;
         for index in 0..self.meters.len() {
-            self.take_back(index, permille, &mut share, report, now);
+            self.take_back(index, permille, is_news, &mut share, report, now);
         }
         if let Some(wait) = &report.wait {
             self.shut(wait, &mut share, now);
@@ -365,12 +365,14 @@ impl SharedBucket {
         }
     }
 
-    fn configure(&mut self, worker: i64, limits: &Limits, now: Timestamp) {
+    /// Takes over what a process is configured with, if its word counts. Returns whether any limit is another now.
+    fn configure(&mut self, worker: i64, limits: &Limits, now: Timestamp) -> bool {
         if worker < self.configured_by && now < self.configured_at + SPEAKS_FOR {
-            return;
+            return false;
         }
         (self.configured_by, self.configured_at) = (worker, now);
         self.concurrency = limits.concurrency;
+        let before: Vec<_> = self.meters.iter().map(|meter| (meter.capacity(), meter.amount())).collect();
         self.meters.retain_mut(|meter| {
             let rate = limits.rates.iter().find(|rate| rate.dimension() == meter.dimension);
             meter.configure(rate)
@@ -380,6 +382,7 @@ impl SharedBucket {
                 self.meters.push(Meter::configured(rate, now));
             }
         }
+        !before.into_iter().eq(self.meters.iter().map(|meter| (meter.capacity(), meter.amount())))
     }
 
     fn hear(&mut self, heard: &Heard, now: Timestamp) {
@@ -429,7 +432,17 @@ impl SharedBucket {
     }
 
     /// Settles what a process held: what is gone was spent, what it does not want goes back.
-    fn take_back(&mut self, index: usize, permille: u64, share: &mut Share, report: &Report, now: Timestamp) {
+    ///
+    /// Where the configuration has just changed (`is_news`), it keeps no more than is left by the new one.
+    fn take_back(
+        &mut self,
+        index: usize,
+        permille: u64,
+        is_news: bool,
+        share: &mut Share,
+        report: &Report,
+        now: Timestamp,
+    ) {
         let others = self.outstanding(index);
         let Some(meter) = self.meters.get_mut(index) else { return };
         let holding = share.holdings.entry(meter.dimension.to_string()).or_default();
@@ -449,7 +462,8 @@ impl SharedBucket {
             meter.spent_since(now - stock.quiet);
         }
         let want = if has_heard { 0 } else { i64::try_from(stock.want).unwrap_or(i64::MAX) };
-        let kept = left.clamp(0, want);
+        let most = if is_news { meter.level.saturating_add(left).max(0) } else { i64::MAX };
+        let kept = left.clamp(0, want).min(most);
         holding.held = u64::try_from(kept).unwrap_or(0);
         // What it has of a void slice it may spend until it has heard, which it has when it knows the new epoch.
         holding.void = is_void;
@@ -503,7 +517,8 @@ impl SharedBucket {
         holding.lacks = stock.want.max(need).saturating_sub(holding.held);
     }
 
-    /// Lends places for calls: an equal part to each, and what one does not want to the others.
+    /// Lends places for calls: an equal part to each, and what one does not want to the others. Whoever has more calls
+    /// running than its part is told its part, and counts with what runs until that has ended.
     fn lend_slots(&self, limit: u32, worker: i64, share: &mut Share, report: &Report) -> u32 {
         let mut wanted: Vec<(i64, u32)> =
             self.shares.iter().map(|(other, share)| (*other, share.slots_wanted)).collect();
@@ -517,7 +532,8 @@ impl SharedBucket {
         } else {
             fair.min(limit.saturating_sub(others)).max(report.running)
         };
-        share.slots
+        // Told what runs, it would begin a call for each that ends, and never have less.
+        if report.running > fair { fair } else { share.slots }
     }
 
     /// Shuts the bucket for all, and drains what is used up. A wait that is on already is never shortened.

@@ -9,10 +9,11 @@
 mod hold;
 mod meter;
 mod sharing;
+mod succession;
 #[cfg(test)]
 pub(super) mod tests;
 
-use super::slots::{Slot, Slots};
+use super::slots::{Rule, Slots};
 use crate::domain::decide::Closed;
 use crate::domain::limits::Heard;
 use crate::domain::shared_bucket::{LEASE, Wait};
@@ -24,6 +25,7 @@ use sharing::Keeping;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
+use succession::{Calls, Running};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -43,10 +45,10 @@ pub struct Shut {
 pub struct Bucket {
     /// Its name in the configuration.
     pub name: String,
-    limits: Limits,
+    /// As configured now.
+    limits: RwLock<Arc<Limits>>,
     meters: RwLock<Vec<Arc<Meter>>>,
-    /// `None` where the rate of requests is configured and the number at once is not: the rate is limit enough.
-    slots: Option<Arc<Slots>>,
+    slots: Arc<Slots>,
     /// Places of the shared number that nobody has, as of the last word.
     places_left: AtomicU32,
     block: Mutex<Option<(Shut, Instant)>>,
@@ -59,7 +61,7 @@ pub struct Bucket {
     /// Since when calls have had to wait without a real rest: milliseconds since the epoch, 0 when they need not.
     saturated: AtomicI64,
     waiting: AtomicU32,
-    running: AtomicU32,
+    calls: Mutex<Calls>,
     keeping: Mutex<Keeping>,
     /// Wakes the keeper.
     wake: Arc<Notify>,
@@ -84,14 +86,9 @@ impl Bucket {
     pub(super) fn new(name: &str, limits: &Limits, wake: &Arc<Notify>) -> Self {
         Self {
             name: name.to_owned(),
-            limits: limits.clone(),
+            limits: RwLock::new(Arc::new(limits.clone())),
             meters: RwLock::new(limits.rates.iter().map(|rate| Arc::new(Meter::of(rate))).collect()),
-            slots: match limits.concurrency {
-                Some(_) => Some(Slots::lent()),
-                None if limits.rates.iter().any(|rate| rate.unit == Unit::Requests) => None,
-                // Nothing is known of how many it takes: it is felt for, rather than met with hundreds of refusals.
-                None => Some(Slots::felt_for()),
-            },
+            slots: Slots::new(rule(limits)),
             places_left: AtomicU32::new(0),
             block: Mutex::new(None),
             unhinted: AtomicI64::new(0),
@@ -99,7 +96,7 @@ impl Bucket {
             refusals: AtomicU64::new(0),
             saturated: AtomicI64::new(0),
             waiting: AtomicU32::new(0),
-            running: AtomicU32::new(0),
+            calls: Mutex::default(),
             keeping: Mutex::new(Keeping::default()),
             wake: Arc::clone(wake),
             received: Notify::new(),
@@ -135,7 +132,7 @@ impl Bucket {
         let now = Instant::now();
         if self.saturated.load(Ordering::Relaxed) != 0
             && meters.iter().all(|meter| meter.fullness(now) > 100)
-            && self.slots.as_ref().is_none_or(|slots| self.free_places(slots) > slots.limit() as usize / 10)
+            && self.free_places() > self.slots.limit() as usize / 10
         {
             self.saturated.store(0, Ordering::Relaxed);
         }
@@ -169,7 +166,7 @@ impl Bucket {
     pub fn refuse(&self, hold: &Hold, why: Refusal, wait: Option<Duration>, heard: &[Heard], now: Timestamp) {
         self.refusals.fetch_add(1, Ordering::Relaxed);
         let is_bare = wait.is_none() && why == Refusal::Pace && heard.is_empty() && hold.taken.is_empty();
-        if is_bare && let Some(was_alone) = hold.slot.as_ref().and_then(Slot::refused) {
+        if is_bare && let Some(was_alone) = hold.slot.refused() {
             if was_alone {
                 let wait = self.unhinted_wait();
                 let shut = Shut { reason: Closed::RateLimit, since: now, until: now + wait };
@@ -179,9 +176,7 @@ impl Bucket {
             keeping.refused = keeping.refused.saturating_add(1);
             return;
         }
-        if let Some(slot) = &hold.slot {
-            slot.shut();
-        }
+        hold.slot.shut();
         let wait = wait.unwrap_or_else(|| self.unhinted_wait());
         let opens = Instant::now() + wait;
         self.set_block(Shut { reason: Closed::RateLimit, since: now, until: now + wait }, opens);
@@ -216,9 +211,7 @@ impl Bucket {
 
     /// `hold`'s call got through: refusals without a hint start again at one second.
     pub fn passed(&self, hold: &Hold) {
-        if let Some(slot) = &hold.slot {
-            slot.passed();
-        }
+        hold.slot.passed();
         if self.unhinted.load(Ordering::Relaxed) != 0 {
             self.unhinted.store(0, Ordering::Relaxed);
         }
@@ -243,8 +236,8 @@ impl Bucket {
     }
 
     /// Places that are free here, or that nobody has.
-    fn free_places(&self, slots: &Slots) -> usize {
-        slots.free() + if slots.is_lent() { self.places_left.load(Ordering::Relaxed) as usize } else { 0 }
+    fn free_places(&self) -> usize {
+        self.slots.free() + if self.slots.is_lent() { self.places_left.load(Ordering::Relaxed) as usize } else { 0 }
     }
 
     /// Whether a call of this size would have to wait longer than `horizon`, and why.
@@ -263,7 +256,7 @@ impl Bucket {
         if wait > horizon {
             return Some(Shut { reason: Closed::RateLimit, since: self.saturated_since(now), until: now + wait });
         }
-        if self.slots.as_ref().is_some_and(|slots| self.free_places(slots) == 0) {
+        if self.free_places() == 0 {
             let until = now + Duration::from_millis(100);
             return Some(Shut { reason: Closed::Concurrency, since: self.saturated_since(now), until });
         }
@@ -274,10 +267,11 @@ impl Bucket {
     /// The most tokens that one call may have here; `None` without a token limit that is too small.
     #[must_use]
     pub fn size(&self, charge: Charge) -> Option<(u64, u64)> {
-        let configured = self.limits.rates.iter().map(|rate| (rate.unit, rate.burst));
+        let limits = self.limits();
+        let configured = limits.rates.iter().map(|rate| (rate.unit, rate.burst));
         let known = self.meters().into_iter().map(|meter| (meter.dimension.unit, meter.capacity()));
         // What is held back for jitter is no reason never to let a call in: it is let in on debt.
-        let known: Vec<_> = if self.limits.rates.is_empty() { known.collect() } else { configured.collect() };
+        let known: Vec<_> = if limits.rates.is_empty() { known.collect() } else { configured.collect() };
         known
             .into_iter()
             .filter(|(unit, _)| *unit != Unit::Requests)
@@ -301,11 +295,8 @@ impl Bucket {
             .iter()
             .map(|meter| meter.headroom(horizon, now) / typical.units(meter.dimension.unit).max(1))
             .map(|calls| usize::try_from(calls).unwrap_or(usize::MAX));
-        let slots = self
-            .slots
-            .iter()
-            .map(|slots| self.free_places(slots).saturating_sub(self.waiting.load(Ordering::Relaxed) as usize));
-        rates.chain(slots).min().unwrap_or(usize::MAX)
+        let places = self.free_places().saturating_sub(self.waiting.load(Ordering::Relaxed) as usize);
+        rates.min().unwrap_or(usize::MAX).min(places)
     }
 
     /// Waits for a slot and for tokens, at most until `patience` is over, in the order of asking.
@@ -321,17 +312,11 @@ impl Bucket {
         let began = Instant::now();
         let give_up = began + patience;
         let late = |reason, wait: Duration| Shut { reason, since: now, until: now + began.elapsed() + wait };
-        let slot = match &self.slots {
-            None => None,
-            Some(slots) => {
-                if slots.is_lent() && slots.free() == 0 {
-                    self.ask();
-                }
-                match tokio::time::timeout_at(give_up, slots.enter()).await {
-                    Ok(slot) => Some(slot),
-                    Err(_) => return Err(late(Closed::Concurrency, Duration::from_millis(100))),
-                }
-            }
+        if self.slots.is_lent() && self.slots.free() == 0 {
+            self.ask();
+        }
+        let Ok(slot) = tokio::time::timeout_at(give_up, self.slots.enter()).await else {
+            return Err(late(Closed::Concurrency, Duration::from_millis(100)));
         };
         let Ok(turn) = tokio::time::timeout_at(give_up, self.turnstile.lock()).await else {
             return Err(late(Closed::RateLimit, Duration::from_millis(100)));
@@ -342,6 +327,9 @@ impl Bucket {
             received.as_mut().enable();
             if let Some(shut) = self.block() {
                 return Err(shut);
+            }
+            if self.is_retired() {
+                return Err(late(Closed::RateLimit, Duration::ZERO));
             }
             let mut wait = Duration::ZERO;
             if self.is_fresh() {
@@ -372,7 +360,13 @@ impl Bucket {
         };
         drop(turn);
         drop(queued);
-        Ok(Hold::new(self, taken, slot))
+        let Some(running) = Running::begin(self) else {
+            for (meter, units, _) in &taken {
+                meter.untake(*units);
+            }
+            return Err(late(Closed::RateLimit, Duration::ZERO));
+        };
+        Ok(Hold::new(self, taken, slot, running))
     }
 
     /// Takes from all meters or from none.
@@ -394,7 +388,7 @@ impl Bucket {
     /// Calls of this process that run, calls that wait for their turn, and 429 answers so far.
     #[must_use]
     pub fn counts(&self) -> (u32, u32, u64) {
-        let calls = (self.running.load(Ordering::Relaxed), self.waiting.load(Ordering::Relaxed));
+        let calls = (self.running(), self.waiting.load(Ordering::Relaxed));
         (calls.0, calls.1, self.refusals.load(Ordering::Relaxed))
     }
 
@@ -417,13 +411,23 @@ impl Bucket {
         serde_json::json!({
             "name": self.name,
             "rates": rates,
-            "concurrency": self.slots.as_ref().map(|slots| slots.limit()),
-            "running": self.running.load(Ordering::Relaxed),
+            "concurrency": self.slots.bound(),
+            "running": self.running(),
             "waiting": self.waiting.load(Ordering::Relaxed),
             "shut": block.map(|shut| closed_name(shut.reason)),
             "shut_until_ms": block.map(|shut| shut.until.0),
             "refusals": self.refusals.load(Ordering::Relaxed),
         })
+    }
+}
+
+/// What the number of calls at once rests on where these limits are configured.
+fn rule(limits: &Limits) -> Rule {
+    match limits.concurrency {
+        Some(_) => Rule::Lent,
+        None if limits.rates.iter().any(|rate| rate.unit == Unit::Requests) => Rule::Open,
+        // Nothing is known of how many it takes: it is felt for, rather than met with hundreds of refusals.
+        None => Rule::FeltFor,
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let now = Instant::now();
         let mut next = now + AT_LEAST_EVERY;
         let mut due = Vec::new();
-        for bucket in plan.gate.buckets() {
+        for bucket in plan.gate.kept_buckets() {
             match bucket.due(now) {
                 Some(at) if at <= now => due.push(Arc::clone(bucket)),
                 Some(at) => next = next.min(at),
@@ -59,7 +59,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 /// Gives everything back, so that the others need not wait for the lease to run out.
 pub(super) async fn close(shared: &Shared) {
     let plan = shared.plan();
-    let held = plan.gate.buckets().filter_map(|bucket| {
+    let held = plan.gate.kept_buckets().filter_map(|bucket| {
         let (report, base) = bucket.report(true);
         base.is_known.then(|| (Arc::clone(bucket), report, base))
     });
@@ -89,7 +89,7 @@ async fn exchange(
         for (index, (bucket, report, _)) in reports.iter().enumerate() {
             let Some(register) = registers.get(&bucket.name) else { continue };
             let mut state = register.state.clone();
-            let allotment = state.exchange(worker, bucket.limits(), report, now);
+            let allotment = state.exchange(worker, &bucket.limits(), report, now);
             let is_same = state.is_same_as(&register.state);
             told.push((index, register.id, is_same, allotment));
             if !is_same {

@@ -347,7 +347,7 @@ fn places_for_calls_are_shared_by_need() {
     assert_eq!(ask(1, 0, 100, 0), 10);
     assert_eq!(ask(2, 0, 100, 1), 0);
     // The first gives up places as its calls end, down to its half.
-    assert_eq!(ask(1, 7, 100, 2), 7);
+    assert_eq!(ask(1, 7, 100, 2), 5);
     assert_eq!(ask(2, 0, 100, 3), 3);
     assert_eq!(ask(1, 5, 100, 4), 5);
     assert_eq!(ask(2, 3, 100, 5), 5);

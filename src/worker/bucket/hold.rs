@@ -2,6 +2,7 @@
 
 use super::Bucket;
 use super::meter::{Mark, Meter};
+use super::succession::Running;
 use crate::domain::Charge;
 use crate::domain::limits::{Dimension, Heard};
 use crate::worker::slots::Slot;
@@ -15,28 +16,13 @@ use tokio::time::Instant;
 pub struct Hold {
     bucket: Arc<Bucket>,
     pub(super) taken: Vec<(Arc<Meter>, u64, Mark)>,
-    pub(super) slot: Option<Slot>,
+    pub(super) slot: Slot,
     _running: Running,
 }
 
-/// Counts a call while it runs.
-#[derive(Debug)]
-struct Running(Arc<Bucket>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
-        if self.0.limits.concurrency.is_some() {
-            self.0.ask();
-        }
-    }
-}
-
 impl Hold {
-    /// Counts the call as running from now on.
-    pub(super) fn new(bucket: &Arc<Bucket>, taken: Vec<(Arc<Meter>, u64, Mark)>, slot: Option<Slot>) -> Self {
-        bucket.running.fetch_add(1, Ordering::Relaxed);
-        Self { bucket: Arc::clone(bucket), taken, slot, _running: Running(Arc::clone(bucket)) }
+    pub(super) fn new(bucket: &Arc<Bucket>, taken: Vec<(Arc<Meter>, u64, Mark)>, slot: Slot, running: Running) -> Self {
+        Self { bucket: Arc::clone(bucket), taken, slot, _running: running }
     }
 
     /// Corrects the estimate to what the call really took. One request stays one request.
@@ -64,22 +50,19 @@ impl Hold {
     /// How many calls may run at once, if that is felt for and has not been lowered since this one began.
     #[must_use]
     pub(in crate::worker) fn felt(&self) -> Option<u32> {
-        self.slot.as_ref()?.felt()
+        self.slot.felt()
     }
 
     /// Answers take longer than usual; with about so many calls at once they would not.
     pub(in crate::worker) fn slowed(&self, bearable: f64) {
-        if let Some(slot) = &self.slot {
-            slot.slowed(bearable);
-        }
+        self.slot.slowed(bearable);
     }
 
     /// The provider has too many calls at once, by its own word, and asks for a wait or says nothing of one.
     pub(in crate::worker) fn crowded(&self, wait: Option<Duration>) {
-        match (&self.slot, wait) {
-            (Some(slot), Some(_)) => slot.shut(),
-            (Some(slot), None) => _ = slot.refused(),
-            (None, _) => {}
+        match wait {
+            Some(_) => self.slot.shut(),
+            None => _ = self.slot.refused(),
         }
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Keeping {
     pub used_at: Option<Instant>,
     /// The others know of something that this process holds.
     pub is_known: bool,
+    /// The limits were last configured anew then.
+    pub changed_at: Option<Instant>,
 }
 
 /// The time over which a limit counts, as answers tell it that had from `least` to `most` left.
@@ -91,7 +93,8 @@ impl Bucket {
 
     fn window(&self, seen: &LimitObservation) -> Option<u64> {
         let limit = seen.limit?;
-        let mut configured = self.limits.rates.iter().filter(|rate| rate.unit == seen.unit).peekable();
+        let limits = self.limits();
+        let mut configured = limits.rates.iter().filter(|rate| rate.unit == seen.unit).peekable();
         if configured.peek().is_some() {
             return configured.find(|rate| rate.amount == limit).map(|rate| rate.dimension().seconds);
         }
@@ -127,8 +130,7 @@ impl Bucket {
         if self.hungry.load(Ordering::Acquire) {
             let is_stale = keeping.heard_at.is_none_or(|at| now - at >= LEASE);
             let wants = meters.iter().any(|meter| meter.is_short())
-                || self.slots.as_ref().is_some_and(|slots| slots.is_lent() && slots.free() == 0)
-                    && self.waiting.load(Ordering::Relaxed) > 0;
+                || self.slots.is_lent() && self.slots.free() == 0 && self.waiting.load(Ordering::Relaxed) > 0;
             let has_enough = meters.iter().all(|meter| meter.is_plentiful(now));
             let pause = if is_stale || wants && has_enough || !keeping.heard.is_empty() { SOON } else { STEADY };
             due = Some(told_at + pause);
@@ -147,6 +149,7 @@ impl Bucket {
     /// What is to be told to the others, with what [`Bucket::receive`] needs to know of it.
     pub(in crate::worker) fn report(&self, is_closing: bool) -> (Report, Base) {
         let now = Instant::now();
+        let is_closing = is_closing || self.is_retired();
         self.hungry.store(false, Ordering::Release);
         let mut keeping = self.keeping();
         let meters = self.meters();
@@ -175,18 +178,18 @@ impl Bucket {
                 }
             }
         }
-        let running = self.running.load(Ordering::Relaxed);
+        let running = self.running();
         let waiting = if is_closing { 0 } else { self.waiting.load(Ordering::Relaxed) };
         let slots_wanted = running.saturating_add(waiting);
         // A call that has its place and waits for tokens has its place.
-        let running = self.slots.as_ref().map_or(running, |slots| slots.freeze());
+        let running = self.slots.freeze().unwrap_or(running);
         let report = Report { stocks, running, slots_wanted: slots_wanted.max(running), wait, refused, heard };
         (report, Base { asked_at: now, left: base, is_known })
     }
 
     /// The limits as configured here.
-    pub(in crate::worker) fn limits(&self) -> &Limits {
-        &self.limits
+    pub(in crate::worker) fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.limits.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes over what the others say.
@@ -208,30 +211,34 @@ impl Bucket {
         let before = meters.len();
         meters.retain(|meter| told.slices.iter().any(|slice| slice.dimension == meter.dimension));
         if changed || meters.len() < before {
-            if let Some(slots) = &self.slots
-                && meters.iter().any(|meter| meter.dimension.unit == Unit::Requests)
-            {
+            if meters.iter().any(|meter| meter.dimension.unit == Unit::Requests) {
                 // The provider told how many it takes: there is nothing left to feel for.
-                slots.lift();
+                self.slots.lift();
             }
             *self.meters.write().unwrap_or_else(PoisonError::into_inner) = meters;
-        }
-        if let (Some(slots), Some(places)) = (&self.slots, told.slots) {
-            slots.lend(places);
-            self.places_left.store(told.places_left, Ordering::Relaxed);
         }
         if let Some(gate) = told.gate {
             // Counted from when the answer was here: rather a moment late than one too early.
             let shut = Shut { reason: gate.reason, since: gate.since, until: gate.until };
             self.set_block(shut, now + told.now.until(gate.until));
         }
+        let running = self.slots.running();
         let mut keeping = self.keeping();
-        keeping.heard_at = Some(base.asked_at);
+        // What was asked for under limits that hold no longer lets nobody begin.
+        let is_current = keeping.changed_at.is_none_or(|at| base.asked_at >= at);
+        if is_current {
+            keeping.heard_at = Some(base.asked_at);
+            // Where the others, whose configuration counts, know of no limit, this process keeps to its own.
+            if let Some(places) = told.slots.or_else(|| self.limits().concurrency) {
+                self.slots.lend(places);
+                self.places_left.store(if told.slots.is_some() { told.places_left } else { 0 }, Ordering::Relaxed);
+            }
+        }
         keeping.is_known =
-            told.slices.iter().any(|slice| slice.held > 0) || told.slots.is_some_and(|places| places > 0);
+            told.slices.iter().any(|slice| slice.held > 0) || told.slots.is_some_and(|places| places.max(running) > 0);
         drop(keeping);
         let is_short = self.meters().iter().any(|meter| meter.is_short() || meter.has_news());
-        if is_short {
+        if is_short || !is_current {
             self.hungry.store(true, Ordering::Release);
         }
         self.received.notify_waiters();
@@ -255,10 +262,8 @@ impl Bucket {
         drop(keeping);
         self.hungry.store(true, Ordering::Release);
         // Places are lent for a while only: calls that run go on, no other begins.
-        if let Some(slots) = &self.slots
-            && !self.is_fresh()
-        {
-            slots.lend(0);
+        if !self.is_fresh() {
+            self.slots.lend(0);
         }
     }
 }

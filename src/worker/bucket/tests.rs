@@ -5,9 +5,10 @@ use super::sharing::STEADY;
 use super::*;
 use crate::domain::Rate;
 use crate::domain::limits::Dimension;
-use crate::domain::shared_bucket::SharedBucket;
+use crate::domain::shared_bucket::{Allotment, Report, SharedBucket};
 use crate::provider::LimitObservation;
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use tokio::time::sleep;
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -17,9 +18,23 @@ const AT_ONCE: Duration = Duration::from_millis(30);
 
 /// Keeps the buckets of processes that share one: what the keeper and the database do, without either.
 #[derive(Clone, Default)]
-pub(in crate::worker) struct Others(Arc<Mutex<SharedBucket>>);
+pub(in crate::worker) struct Others {
+    shared: Arc<Mutex<SharedBucket>>,
+    /// Buckets of other names.
+    named: Arc<Mutex<BTreeMap<String, Others>>>,
+}
 
 impl Others {
+    /// The bucket of this name.
+    pub(in crate::worker) fn of(&self, name: &str) -> Self {
+        self.named.lock().unwrap().entry(name.to_owned()).or_default().clone()
+    }
+
+    /// One step by hand.
+    pub(in crate::worker) fn exchange(&self, id: i64, limits: &Limits, report: &Report, now: Timestamp) -> Allotment {
+        self.shared.lock().unwrap().exchange(id, limits, report, now)
+    }
+
     /// A process's bucket. Its time is the test's time, as far as the others know.
     fn join(&self, id: i64, rates: &[(Unit, u64, u64)], concurrency: Option<u32>) -> Arc<Bucket> {
         let rates = rates.iter().map(|&(unit, amount, burst)| Rate { unit, amount, per: MINUTE, burst }).collect();
@@ -38,7 +53,7 @@ impl Others {
                 let due = bucket.due(now);
                 if due.is_some_and(|due| due <= now) {
                     let (report, base) = bucket.report(false);
-                    let told = others.0.lock().unwrap().exchange(id, bucket.limits(), &report, NOW + began.elapsed());
+                    let told = others.exchange(id, &bucket.limits(), &report, NOW + began.elapsed());
                     bucket.receive(&base, &told);
                 }
                 drop(bucket);
@@ -344,7 +359,7 @@ async fn a_slice_that_is_older_than_its_lease_is_not_spent() {
     let (report, base) = bucket.report(false);
     assert_eq!(report.stocks[0].want, 1);
     // The answer is on its way for longer than the lease.
-    let told = SharedBucket::default().exchange(1, bucket.limits(), &report, NOW);
+    let told = SharedBucket::default().exchange(1, &bucket.limits(), &report, NOW);
     assert_eq!(told.slices[0].held, 1);
     sleep(LEASE).await;
     bucket.receive(&base, &told);
@@ -352,7 +367,7 @@ async fn a_slice_that_is_older_than_its_lease_is_not_spent() {
     assert!(!waiting.is_finished(), "what was lent then is another's now");
     let (report, base) = bucket.report(false);
     assert_eq!(report.stocks[0].left, 0);
-    let told = SharedBucket::default().exchange(1, bucket.limits(), &report, NOW + LEASE);
+    let told = SharedBucket::default().exchange(1, &bucket.limits(), &report, NOW + LEASE);
     bucket.receive(&base, &told);
     assert!(waiting.await.expect("no panic"));
 }
