@@ -60,6 +60,32 @@ pub struct Endpoint {
     pub max_body: usize,
 }
 
+impl ApiKey {
+    /// Whether it is the same key under the same name.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.name == other.name && self.secret.expose_secret() == other.secret.expose_secret()
+    }
+}
+
+impl Endpoint {
+    /// Whether it is the same server, perhaps with other keys.
+    #[must_use]
+    pub fn is_same_server_as(&self, other: &Self) -> bool {
+        (self.dialect, &self.base_url) == (other.dialect, &other.base_url)
+    }
+
+    /// Whether all of it is the same, so that a client of the one is a client of the other.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let Self { name, dialect: _, base_url: _, keys, headers, timeouts, max_body } = self;
+        self.is_same_server_as(other)
+            && (name, headers, timeouts, max_body) == (&other.name, &other.headers, &other.timeouts, &other.max_body)
+            && keys.len() == other.keys.len()
+            && keys.iter().zip(&other.keys).all(|(key, other)| key.is_same_as(other))
+    }
+}
+
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A password before the host is refused later; until then it must not show either.

@@ -119,7 +119,7 @@ impl Claimer {
         }
         let until_look = self.look_at.saturating_duration_since(Instant::now());
         if self.lanes.values().all(|state| state.dry) {
-            if self.shared.settings.until_done && self.nothing_is_left().await? {
+            if self.shared.settings().until_done && self.nothing_is_left().await? {
                 return Ok(Turn::Done);
             }
             return Ok(Turn::Sleep(until_look.max(Duration::from_millis(1))));
@@ -133,7 +133,7 @@ impl Claimer {
             return Ok(Turn::Sleep(opens.min(until_look).max(Duration::from_millis(5))));
         }
         let asked: i32 = takes.iter().map(|take| take.count).sum();
-        if usize::try_from(asked).unwrap_or(0) < WORTH_A_CLAIM.min(self.shared.settings.max_in_flight / 4) {
+        if usize::try_from(asked).unwrap_or(0) < WORTH_A_CLAIM.min(self.shared.settings().max_in_flight / 4) {
             // A few milliseconds of patience turn ten claims of one job into one claim of ten.
             tokio::time::sleep(GATHER).await;
         }
@@ -165,12 +165,15 @@ impl Claimer {
         let providers: Vec<&str> =
             pauses.iter().filter(|pause| pause.kind == "provider").map(|pause| pause.name.as_str()).collect();
         let plan = self.shared.plan();
+        self.warned.retain(|route| !plan.routes.contains_key(route));
         plan.gate.set_paused(&providers, self.shared.clock.now());
         self.paused = pauses.into_iter().map(|pause| (pause.kind, pause.name)).collect();
         let found = within(PATIENCE, "looking for ready jobs", self.shared.store.lanes()).await?;
+        let settings = self.shared.settings();
+        let only_batch = settings.only_batch.as_ref();
         let mut lanes = HashMap::with_capacity(found.len());
         for lane in found {
-            if self.shared.settings.only_batch.is_some() && self.shared.settings.only_batch != lane.batch {
+            if only_batch.is_some() && only_batch != lane.batch.as_ref() {
                 continue;
             }
             if !plan.routes.contains_key(&lane.route) {

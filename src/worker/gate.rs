@@ -1,5 +1,6 @@
 //! What may be called now: buckets, breakers, and keys or models that are out of service.
 
+mod setup;
 #[cfg(test)]
 mod tests;
 
@@ -9,11 +10,9 @@ use crate::domain::breaker::{self, Breaker};
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Closed, Ineligible, RungHealth};
 use crate::domain::tempo::{Tempo, Took};
-use crate::domain::{
-    BreakerSettings, Calibration, Charge, Charging, ErrorClass, Failure, Limits, Outcome, Target, Timestamp, Unit,
-    Usage,
-};
+use crate::domain::{Calibration, Charge, ErrorClass, Failure, Outcome, Target, Timestamp, Unit, Usage};
 use crate::provider::LimitObservation;
+pub use setup::{Kept, ProviderSetup};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,13 +48,21 @@ pub struct TargetState {
     target: Target,
     provider: Arc<ProviderState>,
     bucket: Arc<Bucket>,
+    /// The model is unknown or not allowed, by the configuration as it is.
+    closed: Mutex<Option<Shut>>,
+    record: Arc<Record>,
+}
+
+/// What calls to one target have shown of it.
+#[derive(Debug)]
+struct Record {
     breaker: Mutex<Breaker>,
     /// What its reports have taught about estimates.
     calibration: Mutex<Calibration>,
     /// How long its answers take.
     tempo: Mutex<Tempo>,
-    /// The model is unknown or not allowed, or asked to be left alone for a while.
-    closed: Mutex<Option<Shut>>,
+    /// It asked to be left alone for a while.
+    resting: Mutex<Option<Shut>>,
     calls: AtomicI64,
     failures: AtomicI64,
 }
@@ -64,45 +71,16 @@ pub struct TargetState {
 #[derive(Debug)]
 pub struct Gate {
     buckets: BTreeMap<String, Arc<Bucket>>,
+    /// Buckets of earlier configurations, until their calls have ended and what they held is given back.
+    retired: Vec<Arc<Bucket>>,
     providers: BTreeMap<String, Arc<ProviderState>>,
     targets: HashMap<Target, Arc<TargetState>>,
     /// Nobody can be reached: the trouble is probably ours, and every call would only say so again.
     offline: Arc<Mutex<Option<Shut>>>,
     /// Told whenever something may have opened.
-    changed: Notify,
+    changed: Arc<Notify>,
     /// Told whenever a bucket wants to hear from the others.
     wanted: Arc<Notify>,
-}
-
-/// How the gate is set up for one provider.
-#[derive(Clone, Debug)]
-pub struct ProviderSetup {
-    /// Its bucket's name.
-    pub bucket: String,
-    /// How a request is counted there.
-    pub charging: Charging,
-    /// Its targets' breakers.
-    pub breaker: BreakerSettings,
-    /// The names of its keys, in the order of the configuration; none for a server without keys.
-    pub keys: Vec<String>,
-    /// How long a rejected or penniless key rests before one call tries it again.
-    pub recheck: Duration,
-    /// Its models, as routes name them.
-    pub models: Vec<String>,
-    /// The buckets of models that have one of their own.
-    pub model_buckets: BTreeMap<String, String>,
-}
-
-impl ProviderSetup {
-    /// The bucket whose limits calls to `target` share: the model's own, else the provider's. Where nothing is
-    /// configured at all each target has one of its own: what vendors allow, they allow by model, and it is learned.
-    fn bucket_of(&self, target: &Target, configured: &BTreeMap<String, Limits>) -> String {
-        if let Some(bucket) = self.model_buckets.get(&target.model) {
-            return bucket.clone();
-        }
-        let is_open = configured.get(&self.bucket).is_none_or(|limits| *limits == Limits::default());
-        if is_open && self.bucket == target.provider { target.to_string() } else { self.bucket.clone() }
-    }
 }
 
 /// Leave to make one call. Give it back with [`Gate::report`].
@@ -145,7 +123,7 @@ fn shut_for(slot: &Mutex<Option<Shut>>, reason: Closed, wait: Duration, now: Tim
 impl TargetState {
     /// Records what a call says of the target's health, and tells when its breaker opens or closes.
     fn record(&self, permit: breaker::Permit, sign: breaker::Sign, class: Option<ErrorClass>, now: Timestamp) {
-        let mut breaker = lock(&self.breaker);
+        let mut breaker = lock(&self.record.breaker);
         let before = breaker.state();
         breaker.record(permit, sign, now);
         match (before, breaker.state()) {
@@ -163,7 +141,7 @@ impl TargetState {
     }
 
     fn breaker_name(&self) -> &'static str {
-        match lock(&self.breaker).state() {
+        match lock(&self.record.breaker).state() {
             breaker::State::Closed => "closed",
             breaker::State::Open { .. } => "open",
             breaker::State::HalfOpen { .. } => "half_open",
@@ -179,19 +157,19 @@ impl TargetState {
     /// What its reports have taught so far.
     #[must_use]
     pub fn calibration(&self) -> Calibration {
-        *lock(&self.calibration)
+        *lock(&self.record.calibration)
     }
 
     /// Learns from the report of an answer what estimates are worth here.
     pub fn learn(&self, estimated_input: i64, cap: Option<i64>, usage: &Usage) {
-        lock(&self.calibration).learn(estimated_input, cap, usage);
+        lock(&self.record.calibration).learn(estimated_input, cap, usage);
     }
 
     /// Lowers the number of calls at once, where it is felt for, when they take clearly longer than usual for this target.
     /// `None`: there was no answer in time.
     fn time(&self, hold: &Hold, took: Option<Took>) {
         let Some(places) = hold.felt() else { return };
-        let mut tempo = lock(&self.tempo);
+        let mut tempo = lock(&self.record.tempo);
         let bearable = match took {
             Some(took) => tempo.learn(took, places),
             None => tempo.timed_out(places),
@@ -234,9 +212,10 @@ impl TargetState {
             .keys
             .shut(now)
             .or_else(|| still_shut(&self.closed, now))
+            .or_else(|| still_shut(&self.record.resting, now))
             .or_else(|| still_shut(&self.provider.offline, now))
             .or_else(|| {
-                let (since, until) = lock(&self.breaker).peek(now)?;
+                let (since, until) = lock(&self.record.breaker).peek(now)?;
                 Some(Shut { reason: Closed::Breaker, since, until })
             })
             .or_else(|| self.bucket.look(ask.reserved, horizon, now));
@@ -254,54 +233,6 @@ impl TargetState {
 }
 
 impl Gate {
-    /// A gate with all buckets full and all breakers closed.
-    #[must_use]
-    pub fn new(buckets: &BTreeMap<String, Limits>, providers: &BTreeMap<String, ProviderSetup>) -> Self {
-        let wanted = Arc::new(Notify::new());
-        let mut gate = Self {
-            buckets: BTreeMap::new(),
-            providers: BTreeMap::new(),
-            targets: HashMap::new(),
-            offline: Arc::new(Mutex::new(None)),
-            changed: Notify::new(),
-            wanted,
-        };
-        for (name, setup) in providers {
-            let provider = Arc::new(ProviderState {
-                name: name.clone(),
-                keys: Keys::new(name, &setup.keys, setup.recheck),
-                paused: Mutex::new(None),
-                recheck: setup.recheck,
-                offline: Arc::clone(&gate.offline),
-                last_contact: AtomicI64::new(0),
-                last_silence: AtomicI64::new(0),
-            });
-            for model in &setup.models {
-                let target = Target { provider: name.clone(), model: model.clone() };
-                let bucket = setup.bucket_of(&target, buckets);
-                let limits = buckets.get(&bucket).cloned().unwrap_or_default();
-                let wanted = &gate.wanted;
-                let bucket =
-                    gate.buckets.entry(bucket).or_insert_with_key(|name| Arc::new(Bucket::new(name, &limits, wanted)));
-                let bucket = Arc::clone(bucket);
-                let state = TargetState {
-                    target: target.clone(),
-                    provider: Arc::clone(&provider),
-                    bucket,
-                    breaker: Mutex::new(Breaker::new(setup.breaker)),
-                    calibration: Mutex::new(Calibration::default()),
-                    tempo: Mutex::new(Tempo::default()),
-                    closed: Mutex::new(None),
-                    calls: AtomicI64::new(0),
-                    failures: AtomicI64::new(0),
-                };
-                gate.targets.insert(target, Arc::new(state));
-            }
-            gate.providers.insert(name.clone(), provider);
-        }
-        gate
-    }
-
     /// The state of a target; `None` when no route names it.
     #[must_use]
     pub fn target(&self, target: &Target) -> Option<Arc<TargetState>> {
@@ -311,6 +242,11 @@ impl Gate {
     /// All buckets.
     pub(super) fn buckets(&self) -> impl Iterator<Item = &Arc<Bucket>> {
         self.buckets.values()
+    }
+
+    /// All buckets of which something may have to be told to the others.
+    pub(super) fn kept_buckets(&self) -> impl Iterator<Item = &Arc<Bucket>> {
+        self.buckets.values().chain(&self.retired)
     }
 
     /// Waits until a bucket wants to hear from the others.
@@ -359,7 +295,7 @@ impl Gate {
                 return Err(shut);
             }
         };
-        match lock(&target.breaker).admit(now) {
+        match lock(&target.record.breaker).admit(now) {
             Ok(breaker) => Ok(Permit { hold, key, breaker }),
             Err(until) => {
                 hold.cancel();
@@ -382,9 +318,9 @@ impl Gate {
         now: Timestamp,
     ) {
         let provider = &target.provider;
-        target.calls.fetch_add(1, Ordering::Relaxed);
+        target.record.calls.fetch_add(1, Ordering::Relaxed);
         if !matches!(outcome, Outcome::Accepted) {
-            target.failures.fetch_add(1, Ordering::Relaxed);
+            target.record.failures.fetch_add(1, Ordering::Relaxed);
         }
         let class = outcome.class();
         let Permit { hold, key, breaker } = permit;
@@ -434,7 +370,7 @@ impl Gate {
                     hold.crowded(wait);
                 }
                 if let Some(wait) = wait {
-                    shut_for(&target.closed, Closed::Breaker, wait, now);
+                    shut_for(&target.record.resting, Closed::Breaker, wait, now);
                 }
             }
             Some(
@@ -461,7 +397,7 @@ impl Gate {
 
     /// A call was given up before anything came of it, having taken so much; `None`: it was never sent.
     pub fn abandon(&self, target: &TargetState, permit: Permit, taken: Option<Charge>, now: Timestamp) {
-        lock(&target.breaker).record(permit.breaker, breaker::Sign::Neutral, now);
+        lock(&target.record.breaker).record(permit.breaker, breaker::Sign::Neutral, now);
         match taken {
             Some(taken) => permit.hold.correct(taken),
             None => permit.hold.cancel(),
@@ -498,6 +434,7 @@ impl Gate {
             .into_iter()
             .map(|state| {
                 let shut = state.provider.keys.shut(now).or_else(|| still_shut(&state.closed, now));
+                let shut = shut.or_else(|| still_shut(&state.record.resting, now));
                 let calibration = state.calibration();
                 serde_json::json!({
                     "target": state.target.to_string(),
@@ -506,8 +443,8 @@ impl Gate {
                     "closed": shut.map(|shut| closed_name(shut.reason)),
                     "closed_until_ms": shut.map(|shut| shut.until.0),
                     "paused": lock(&state.provider.paused).is_some(),
-                    "calls": state.calls.load(Ordering::Relaxed),
-                    "failures": state.failures.load(Ordering::Relaxed),
+                    "calls": state.record.calls.load(Ordering::Relaxed),
+                    "failures": state.record.failures.load(Ordering::Relaxed),
                     "estimates": {
                         "reports": calibration.samples(),
                         "input_reported_per_thousand_estimated": calibration.reported_per_thousand(),

@@ -7,6 +7,7 @@ use super::bucket::{Shut, closed_name};
 use crate::domain::key_ring::{KeyChange, KeyFault, KeyLease, KeyRing, KeySign, KeyState, KeysOut};
 use crate::domain::{Failure, Outcome, Timestamp};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,24 @@ impl Keys {
     pub(super) fn new(provider: &str, names: &[String], recheck: Duration) -> Arc<Self> {
         let ring = Mutex::new(KeyRing::new(names.len(), recheck));
         Arc::new(Self { provider: provider.to_owned(), names: names.to_vec(), recheck, ring })
+    }
+
+    /// The keys as configured anew. One that is out of service and is still the same (`same`, by name) is tried by one call
+    /// at once; all others are in service.
+    pub(super) fn renewed(
+        before: &Self,
+        names: &[String],
+        same: &BTreeSet<String>,
+        recheck: Duration,
+        now: Timestamp,
+    ) -> Arc<Self> {
+        let states: Vec<KeyState> = before.ring().states().collect();
+        let fault_of = |name: &String| {
+            let index = before.names.iter().position(|known| known == name).filter(|_| same.contains(name))?;
+            states.get(index)?.fault()
+        };
+        let ring = KeyRing::renewed(&names.iter().map(fault_of).collect::<Vec<_>>(), recheck, now);
+        Arc::new(Self { provider: before.provider.clone(), names: names.to_vec(), recheck, ring: Mutex::new(ring) })
     }
 
     fn ring(&self) -> MutexGuard<'_, KeyRing> {

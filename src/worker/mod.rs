@@ -17,6 +17,7 @@ mod observer;
 mod opener;
 mod outlet;
 pub mod plan;
+mod reload;
 mod run_job;
 pub mod settler;
 mod slots;
@@ -30,6 +31,7 @@ use clock::Clock;
 use futures_util::FutureExt as _;
 pub use observer::{Observer, Vitals};
 use plan::Plan;
+pub use reload::Reloader;
 use serde_json::{Value, json};
 use settler::Settler;
 use std::collections::HashMap;
@@ -83,7 +85,9 @@ struct Hold {
 struct Shared {
     store: Store,
     clock: Clock,
-    settings: Settings,
+    /// As configured now.
+    settings: Mutex<Arc<Settings>>,
+    /// As configured now; whoever began with an earlier one goes over at its next decision.
     plan: Mutex<Arc<Plan>>,
     settler: Settler,
     opener: opener::Opener,
@@ -140,6 +144,10 @@ impl Shared {
         Arc::clone(&self.plan.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn worker_id(&self) -> i64 {
         self.id.load(Ordering::Acquire)
     }
@@ -161,7 +169,7 @@ impl Shared {
     }
 
     fn free_slots(&self) -> usize {
-        self.settings.max_in_flight.saturating_sub(self.holding.load(Ordering::Acquire))
+        self.settings().max_in_flight.saturating_sub(self.holding.load(Ordering::Acquire))
     }
 
     /// Sets a claimed job on its way.
@@ -215,7 +223,7 @@ impl Shared {
         let counters = self.settler.counters();
         json!({
             "in_flight": self.holding.load(Ordering::Relaxed),
-            "max_in_flight": self.settings.max_in_flight,
+            "max_in_flight": self.settings().max_in_flight,
             "claimed": self.claimed.load(Ordering::Relaxed),
             "succeeded": counters.succeeded.load(Ordering::Relaxed),
             "failed": counters.failed.load(Ordering::Relaxed),
@@ -273,7 +281,7 @@ impl Worker {
         let shared = Arc::new(Shared {
             store,
             clock: Clock::new(now),
-            settings,
+            settings: Mutex::new(Arc::new(settings)),
             plan: Mutex::new(Arc::new(plan)),
             settler,
             opener,
@@ -300,6 +308,12 @@ impl Worker {
         Observer { shared: Arc::clone(&self.shared) }
     }
 
+    /// A handle that gives it another configuration while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader { shared: Arc::clone(&self.shared) }
+    }
+
     /// Works until `shutdown` completes, or until nothing is left to do where the settings say so, then drains:
     /// no more claims, calls under way finish within the grace, everything is written, the worker signs off.
     pub async fn run(
@@ -319,7 +333,7 @@ impl Worker {
         let claiming = tokio::spawn(claimer::run(Arc::clone(&shared), Arc::clone(&sign)));
         tracing::info!(
             worker.id = shared.worker_id(),
-            max_in_flight = shared.settings.max_in_flight,
+            max_in_flight = shared.settings().max_in_flight,
             "worker is ready"
         );
         sign(Sign::Ready);
@@ -337,13 +351,14 @@ impl Worker {
             None => drop(claiming.await),
         }
         let in_hand = shared.holding.load(Ordering::Acquire);
+        let grace = shared.settings().drain_timeout;
         if in_hand > 0 {
-            tracing::info!(jobs = in_hand, grace_seconds = shared.settings.drain_timeout.as_secs(), "draining");
+            tracing::info!(jobs = in_hand, grace_seconds = grace.as_secs(), "draining");
         }
         shared.tasks.close();
         tokio::select! {
             () = shared.tasks.wait() => {}
-            () = tokio::time::sleep(shared.settings.drain_timeout) => {
+            () = tokio::time::sleep(grace) => {
                 tracing::warn!(jobs = shared.holding.load(Ordering::Acquire), "the grace is over; dropping the calls that are left");
             }
             () = &mut hurry => {
@@ -414,7 +429,7 @@ fn make_spool(settings: &Settings, installation: &str, worker: i64) -> anyhow::R
 /// Waits until nothing is left to be written, or until what is left is on the disk and the database has had its time;
 /// returns how many outcomes are left there.
 async fn all_is_settled(shared: &Shared, mut hurry: impl Future<Output = ()> + Unpin) -> u64 {
-    let mut give_up_at = Instant::now() + shared.settings.drain_timeout.max(GOOD_BYE);
+    let mut give_up_at = Instant::now() + shared.settings().drain_timeout.max(GOOD_BYE);
     let mut is_hurried = false;
     while shared.settler.unsettled() > 0 {
         if shared.settler.unkept() == 0 && Instant::now() >= give_up_at {

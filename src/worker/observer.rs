@@ -81,7 +81,7 @@ impl Observer {
             heartbeat_age: shared.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed(),
             uptime: shared.started.elapsed(),
             in_hand: shared.holding.load(Ordering::Relaxed),
-            max_in_hand: shared.settings.max_in_flight,
+            max_in_hand: shared.settings().max_in_flight,
             claimed: shared.claimed.load(Ordering::Relaxed),
             parked: counters.parked.load(Ordering::Relaxed),
             fenced_out: counters.fenced_out.load(Ordering::Relaxed),

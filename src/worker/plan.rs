@@ -1,10 +1,10 @@
 //! The configuration, resolved for work: every route with its targets, clients and gates at hand.
 
-use super::gate::{Gate, ProviderSetup, TargetState};
+use super::gate::{Gate, Kept, ProviderSetup, TargetState};
 use crate::domain::decide::{RungHealth, Step, decide};
 use crate::domain::strategy;
-use crate::domain::{Charging, Job, JobId, Limits, Route, Sizes, Timestamp, Typical};
-use crate::provider::{Endpoint, Provider, Timeouts};
+use crate::domain::{Charging, Job, JobId, Limits, Route, Sizes, Target, Timestamp, Typical};
+use crate::provider::{ApiKey, Endpoint, Provider, Timeouts};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -81,7 +81,7 @@ pub struct RoutePlan {
     /// Its rungs, in listed order.
     pub rungs: Vec<RungPlan>,
     /// What its jobs are like.
-    typical: Mutex<Typical>,
+    typical: Arc<Mutex<Typical>>,
 }
 
 impl RoutePlan {
@@ -137,6 +137,8 @@ pub struct Plan {
     pub gate: Gate,
     /// By name.
     pub routes: HashMap<String, Arc<RoutePlan>>,
+    /// By provider.
+    clients: BTreeMap<String, Arc<Provider>>,
 }
 
 impl Plan {
@@ -145,45 +147,100 @@ impl Plan {
     /// # Errors
     /// When a provider's client cannot be made (a base URL or header that is none).
     pub fn new(blueprint: &Blueprint) -> anyhow::Result<Self> {
-        let mut setups: BTreeMap<String, ProviderSetup> =
-            blueprint.providers.iter().map(|(name, plan)| (name.clone(), plan.setup.clone())).collect();
-        for (route, _) in &blueprint.routes {
-            for rung in &route.rungs {
-                if let Some(setup) = setups.get_mut(&rung.target.provider)
-                    && !setup.models.contains(&rung.target.model)
-                {
-                    setup.models.push(rung.target.model.clone());
-                }
-            }
-        }
+        let setups = setups(blueprint);
+        let clients = clients(blueprint, None)?;
         let gate = Gate::new(&blueprint.buckets, &setups);
-        let mut clients = HashMap::new();
-        for (name, plan) in &blueprint.providers {
-            let client =
-                Provider::new(plan.endpoint.clone()).map_err(|error| anyhow::anyhow!("provider {name}: {error}"))?;
-            clients.insert(name.clone(), Arc::new(client));
-        }
+        Self::assemble(blueprint, &setups, clients, gate, None)
+    }
+
+    /// The plan after this one: what is still the same goes on as it stands, connections, limits and what was learned.
+    ///
+    /// # Errors
+    /// As for [`Plan::new`]; this plan is then as it was.
+    pub fn succeeded_by(&self, blueprint: &Blueprint, now: Timestamp) -> anyhow::Result<Self> {
+        let setups = setups(blueprint);
+        let clients = clients(blueprint, Some(self))?;
+        require_targets(blueprint)?;
+        let kept = blueprint.providers.iter().filter_map(|(name, plan)| {
+            let known = self.clients.get(name)?.endpoint();
+            let is_known = |key: &&ApiKey| known.keys.iter().any(|known| known.is_same_as(key));
+            let keys = plan.endpoint.keys.iter().filter(is_known).map(|key| key.name.clone()).collect();
+            Some((name.clone(), Kept { is_same_server: known.is_same_server_as(&plan.endpoint), keys }))
+        });
+        let gate = self.gate.succeeded_by(&blueprint.buckets, &setups, &kept.collect(), now);
+        Self::assemble(blueprint, &setups, clients, gate, Some(self))
+    }
+
+    fn assemble(
+        blueprint: &Blueprint,
+        setups: &BTreeMap<String, ProviderSetup>,
+        clients: BTreeMap<String, Arc<Provider>>,
+        gate: Gate,
+        before: Option<&Self>,
+    ) -> anyhow::Result<Self> {
         let mut routes = HashMap::new();
         for (route, timeouts) in &blueprint.routes {
             let mut rungs = Vec::new();
             for (rung, timeouts) in route.rungs.iter().zip(timeouts) {
-                let target = gate
-                    .target(&rung.target)
-                    .ok_or_else(|| anyhow::anyhow!("route {}: {} has no provider", route.name, rung.target))?;
-                let provider = clients
-                    .get(&rung.target.provider)
-                    .cloned()
-                    .ok_or_else(|| anyhow::anyhow!("route {}: {} has no provider", route.name, rung.target))?;
+                let target = gate.target(&rung.target).ok_or_else(|| no_provider(route, &rung.target))?;
+                let provider = clients.get(&rung.target.provider).ok_or_else(|| no_provider(route, &rung.target))?;
                 let price = rung.model.price.map(|price| serde_json::to_value(price).unwrap_or_default());
                 let rule = setups.get(&rung.target.provider).map_or(Charging::COMBINED, |setup| setup.charging);
                 let charging = rule.for_model(&rung.target.model, rung.model.output_burndown);
-                rungs.push(RungPlan { target, provider, timeouts: *timeouts, price, charging });
+                rungs.push(RungPlan { target, provider: Arc::clone(provider), timeouts: *timeouts, price, charging });
             }
-            routes.insert(
-                route.name.clone(),
-                Arc::new(RoutePlan { route: Arc::clone(route), rungs, typical: Mutex::default() }),
-            );
+            let known = before.and_then(|before| before.routes.get(&route.name));
+            let typical = known.map(|known| Arc::clone(&known.typical)).unwrap_or_default();
+            routes.insert(route.name.clone(), Arc::new(RoutePlan { route: Arc::clone(route), rungs, typical }));
         }
-        Ok(Self { gate, routes })
+        Ok(Self { gate, routes, clients })
     }
+}
+
+/// Providers with the models that routes name.
+fn setups(blueprint: &Blueprint) -> BTreeMap<String, ProviderSetup> {
+    let mut setups: BTreeMap<String, ProviderSetup> =
+        blueprint.providers.iter().map(|(name, plan)| (name.clone(), plan.setup.clone())).collect();
+    for (route, _) in &blueprint.routes {
+        for rung in &route.rungs {
+            if let Some(setup) = setups.get_mut(&rung.target.provider)
+                && !setup.models.contains(&rung.target.model)
+            {
+                setup.models.push(rung.target.model.clone());
+            }
+        }
+    }
+    setups
+}
+
+/// A client for each provider; where nothing about it has changed, the one that there is, with its connections.
+fn clients(blueprint: &Blueprint, before: Option<&Plan>) -> anyhow::Result<BTreeMap<String, Arc<Provider>>> {
+    let mut clients = BTreeMap::new();
+    for (name, plan) in &blueprint.providers {
+        let known = before.and_then(|before| before.clients.get(name));
+        let client = match known.filter(|known| known.endpoint().is_same_as(&plan.endpoint)) {
+            Some(known) => Arc::clone(known),
+            None => Arc::new(
+                Provider::new(plan.endpoint.clone()).map_err(|error| anyhow::anyhow!("provider {name}: {error}"))?,
+            ),
+        };
+        clients.insert(name.clone(), client);
+    }
+    Ok(clients)
+}
+
+/// Before anything is taken over from the plan before: afterwards nothing fails any more.
+fn require_targets(blueprint: &Blueprint) -> anyhow::Result<()> {
+    for (route, _) in &blueprint.routes {
+        for rung in &route.rungs {
+            if !blueprint.providers.contains_key(&rung.target.provider) {
+                return Err(no_provider(route, &rung.target));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn no_provider(route: &Route, target: &Target) -> anyhow::Error {
+    anyhow::anyhow!("route {}: {target} has no provider", route.name)
 }

@@ -141,6 +141,9 @@ impl Journey {
                 // Cancelled or answered elsewhere: the row is not ours any more, only the money is booked.
                 return self.settle(Then::GoOn).await;
             }
+            if !self.follow_plan() {
+                return self.park(None, "unknown route").await;
+            }
             let now = self.shared.clock.now();
             let health = self.health(now);
             match decide(&self.job, &self.plan.route, &self.order, &self.history, &health, now) {
@@ -187,6 +190,35 @@ impl Journey {
                 }
             }
         }
+    }
+
+    /// Goes over to the route as it is configured now. Returns false when there is none of its name any more.
+    fn follow_plan(&mut self) -> bool {
+        // Whoever has its answer is done, whatever became of its route.
+        if self.history.last().is_some_and(|attempt| attempt.outcome == Outcome::Accepted) {
+            return true;
+        }
+        let plan = self.shared.plan();
+        let Some(route) = plan.routes.get(&self.claimed.labels.route) else { return false };
+        if Arc::ptr_eq(route, &self.plan) {
+            return true;
+        }
+        // What a rung was called for counts for it wherever it stands now.
+        let place = |index: usize| {
+            let target = &self.plan.route.rungs.get(index)?.target;
+            route.route.rungs.iter().position(|rung| rung.target == *target)
+        };
+        for attempt in &mut self.history {
+            attempt.rung = attempt.rung.and_then(place);
+        }
+        if let Some(made) = &mut self.last {
+            made.rung = place(made.rung).unwrap_or(made.rung);
+        }
+        self.order = route.order(&self.job);
+        self.ineligible = vec![None; route.rungs.len()];
+        self.refused = vec![None; route.rungs.len()];
+        self.plan = Arc::clone(route);
+        true
     }
 
     /// What one call to a rung is expected to need.

@@ -42,9 +42,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
             let rescuing = async {
                 if shared.others_have_had_their_time() {
-                    shared.store.rescue(shared.settings.max_crashes).await
+                    shared.store.rescue(shared.settings().max_crashes).await
                 } else {
-                    shared.store.rescue_left(shared.settings.max_crashes).await
+                    shared.store.rescue_left(shared.settings().max_crashes).await
                 }
             };
             match within(PATIENCE, "rescuing jobs", rescuing).await {
@@ -84,9 +84,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 /// Siblings on this machine that have ended leave their spools behind: there is no need to wait for their leases.
 async fn take_over(shared: &Arc<Shared>) -> anyhow::Result<()> {
-    let Some(settings) = shared.settings.spool.clone() else { return Ok(()) };
+    let Some(settings) = shared.settings().spool.clone() else { return Ok(()) };
     let installation = shared.installation.clone();
     let left = tokio::task::spawn_blocking(move || Spool::abandoned(&settings, &installation)).await??;
-    outlet::take_over(&shared.store, left, shared.settings.max_crashes).await?;
+    outlet::take_over(&shared.store, left, shared.settings().max_crashes).await?;
     Ok(())
 }

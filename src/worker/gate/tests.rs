@@ -1,8 +1,8 @@
 //! How many calls at once are felt for, through the gate, on paused time.
 
 use super::*;
-use crate::domain::Rate;
 use crate::domain::error_class::Scope;
+use crate::domain::{BreakerSettings, Charging, Limits, Rate};
 use crate::worker::bucket::tests::Others;
 use std::collections::VecDeque;
 

@@ -1,0 +1,212 @@
+//! How a gate is set up, and what it takes over from the one before it when the configuration is read again.
+
+#[cfg(test)]
+mod tests;
+
+use super::{Gate, ProviderState, Record, TargetState, lock};
+use crate::domain::breaker::Breaker;
+use crate::domain::tempo::Tempo;
+use crate::domain::{BreakerSettings, Calibration, Charging, Limits, Target, Timestamp};
+use crate::worker::bucket::Bucket;
+use crate::worker::keys::Keys;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How the gate is set up for one provider.
+#[derive(Clone, Debug)]
+pub struct ProviderSetup {
+    /// Its bucket's name.
+    pub bucket: String,
+    /// How a request is counted there.
+    pub charging: Charging,
+    /// Its targets' breakers.
+    pub breaker: BreakerSettings,
+    /// The names of its keys, in the order of the configuration; none for a server without keys.
+    pub keys: Vec<String>,
+    /// How long a rejected or penniless key rests before one call tries it again.
+    pub recheck: Duration,
+    /// Its models, as routes name them.
+    pub models: Vec<String>,
+    /// The buckets of models that have one of their own.
+    pub model_buckets: BTreeMap<String, String>,
+}
+
+impl ProviderSetup {
+    /// The bucket whose limits calls to `target` share: the model's own, else the provider's. Where nothing is
+    /// configured at all each target has one of its own: what vendors allow, they allow by model, and it is learned.
+    fn bucket_of(&self, target: &Target, configured: &BTreeMap<String, Limits>) -> String {
+        if let Some(bucket) = self.model_buckets.get(&target.model) {
+            return bucket.clone();
+        }
+        let is_open = configured.get(&self.bucket).is_none_or(|limits| *limits == Limits::default());
+        if is_open && self.bucket == target.provider { target.to_string() } else { self.bucket.clone() }
+    }
+}
+
+/// What of a provider is as it was before the configuration was read again.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    /// It is the same server: what its targets have shown says something of them now.
+    pub is_same_server: bool,
+    /// The names of the keys that are the same keys.
+    pub keys: BTreeSet<String>,
+}
+
+/// The gate before, as far as one provider goes.
+struct Before<'a> {
+    gate: &'a Gate,
+    kept: Kept,
+    now: Timestamp,
+}
+
+impl Gate {
+    /// A gate with all buckets full and all breakers closed.
+    #[must_use]
+    pub fn new(buckets: &BTreeMap<String, Limits>, providers: &BTreeMap<String, ProviderSetup>) -> Self {
+        Self::set_up(None, buckets, providers, &BTreeMap::new(), Timestamp(0))
+    }
+
+    /// The gate after this one: what is still the same goes on as it stands, and what was refused for good gets another
+    /// chance. Calls that run count where their targets belong now.
+    #[must_use]
+    pub fn succeeded_by(
+        &self,
+        buckets: &BTreeMap<String, Limits>,
+        providers: &BTreeMap<String, ProviderSetup>,
+        kept: &BTreeMap<String, Kept>,
+        now: Timestamp,
+    ) -> Self {
+        let mut gate = Self::set_up(Some(self), buckets, providers, kept, now);
+        let mut heirs: BTreeMap<&str, BTreeMap<&str, &Arc<Bucket>>> = BTreeMap::new();
+        for (target, before) in &self.targets {
+            if let Some(after) = gate.targets.get(target).map(|state| &state.bucket)
+                && !Arc::ptr_eq(after, &before.bucket)
+            {
+                heirs.entry(&before.bucket.name).or_default().insert(&after.name, after);
+            }
+        }
+        let mut retired: Vec<_> = self.retired.iter().filter(|bucket| !bucket.is_finished()).map(Arc::clone).collect();
+        for (name, bucket) in &self.buckets {
+            if !gate.buckets.contains_key(name) {
+                bucket.retire();
+                retired.push(Arc::clone(bucket));
+            }
+            for heir in heirs.get(name.as_str()).into_iter().flatten().map(|(_, heir)| heir) {
+                bucket.crowd_into(heir);
+            }
+        }
+        // One that is back in use is no longer retired.
+        retired.retain(|bucket| !gate.buckets.contains_key(&bucket.name));
+        gate.retired = retired;
+        gate
+    }
+
+    fn set_up(
+        before: Option<&Self>,
+        buckets: &BTreeMap<String, Limits>,
+        providers: &BTreeMap<String, ProviderSetup>,
+        kept: &BTreeMap<String, Kept>,
+        now: Timestamp,
+    ) -> Self {
+        let shared = |of: fn(&Self) -> &Arc<Notify>| before.map_or_else(Arc::default, |gate| Arc::clone(of(gate)));
+        let mut gate = Self {
+            buckets: BTreeMap::new(),
+            retired: Vec::new(),
+            providers: BTreeMap::new(),
+            targets: HashMap::new(),
+            offline: before.map_or_else(Arc::default, |gate| Arc::clone(&gate.offline)),
+            changed: shared(|gate| &gate.changed),
+            wanted: shared(|gate| &gate.wanted),
+        };
+        for (name, setup) in providers {
+            let before = before.map(|gate| Before { gate, kept: kept.get(name).cloned().unwrap_or_default(), now });
+            let before = before.as_ref();
+            let provider = Arc::new(gate.provider(name, setup, before));
+            for model in &setup.models {
+                let target = Target { provider: name.clone(), model: model.clone() };
+                let bucket = gate.bucket(setup.bucket_of(&target, buckets), buckets, before);
+                let record = before.and_then(|before| before.record(&target, setup.breaker));
+                let state = TargetState {
+                    target: target.clone(),
+                    provider: Arc::clone(&provider),
+                    bucket,
+                    closed: Mutex::new(None),
+                    record: record.unwrap_or_else(|| Arc::new(Record::new(setup.breaker, Calibration::default()))),
+                };
+                gate.targets.insert(target, Arc::new(state));
+            }
+            gate.providers.insert(name.clone(), provider);
+        }
+        gate
+    }
+
+    fn provider(&self, name: &str, setup: &ProviderSetup, before: Option<&Before<'_>>) -> ProviderState {
+        let known = before.and_then(|before| Some((before, before.gate.providers.get(name)?)));
+        let keys = match known {
+            Some((Before { kept, now, .. }, known)) if kept.is_same_server => {
+                Keys::renewed(&known.keys, &setup.keys, &kept.keys, setup.recheck, *now)
+            }
+            _ => Keys::new(name, &setup.keys, setup.recheck),
+        };
+        let known = known.map(|(_, known)| known);
+        let when = |of: fn(&ProviderState) -> &AtomicI64| {
+            AtomicI64::new(known.map_or(0, |known| of(known).load(Ordering::Relaxed)))
+        };
+        ProviderState {
+            name: name.to_owned(),
+            keys,
+            paused: Mutex::new(known.and_then(|known| *lock(&known.paused))),
+            recheck: setup.recheck,
+            offline: Arc::clone(&self.offline),
+            last_contact: when(|known| &known.last_contact),
+            last_silence: when(|known| &known.last_silence),
+        }
+    }
+
+    /// The bucket of this name: of this gate, or of the one before, even if it was out of use there.
+    fn bucket(
+        &mut self,
+        name: String,
+        configured: &BTreeMap<String, Limits>,
+        before: Option<&Before<'_>>,
+    ) -> Arc<Bucket> {
+        let wanted = &self.wanted;
+        let bucket = self.buckets.entry(name).or_insert_with_key(|name| {
+            let limits = configured.get(name).cloned().unwrap_or_default();
+            let known = before.and_then(|before| before.gate.kept_buckets().find(|bucket| bucket.name == *name));
+            let Some(known) = known else { return Arc::new(Bucket::new(name, &limits, wanted)) };
+            known.reconfigure(&limits);
+            Arc::clone(known)
+        });
+        Arc::clone(bucket)
+    }
+}
+
+impl Before<'_> {
+    /// What a target has shown, as far as it says something of it now.
+    fn record(&self, target: &Target, breaker: BreakerSettings) -> Option<Arc<Record>> {
+        let known = &self.gate.targets.get(target)?.record;
+        if self.kept.is_same_server {
+            lock(&known.breaker).retune(breaker);
+            return Some(Arc::clone(known));
+        }
+        // How a model counts tokens does not depend on where it runs.
+        Some(Arc::new(Record::new(breaker, *lock(&known.calibration))))
+    }
+}
+
+impl Record {
+    fn new(breaker: BreakerSettings, calibration: Calibration) -> Self {
+        Self {
+            breaker: Mutex::new(Breaker::new(breaker)),
+            calibration: Mutex::new(calibration),
+            tempo: Mutex::new(Tempo::default()),
+            resting: Mutex::new(None),
+            calls: AtomicI64::new(0),
+            failures: AtomicI64::new(0),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Another configuration for a worker that is running.
+
+use super::plan::Blueprint;
+use super::{Settings, Shared};
+use std::sync::{Arc, PoisonError};
+
+/// Gives a worker another configuration.
+pub struct Reloader {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Reloader {
+    /// Whether the worker is stopping: another configuration is of no use to it any more.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.shared.stop.is_cancelled()
+    }
+
+    /// Works by these from now on. Calls under way end as they began; jobs in hand go over at their next decision, and
+    /// those whose route is gone go back into the queue. How long the worker runs and on which batch does not change.
+    ///
+    /// # Errors
+    /// When the blueprint cannot be resolved. The worker then goes on as before.
+    pub fn reload(&mut self, blueprint: &Blueprint, settings: &Settings) -> anyhow::Result<()> {
+        let shared = &self.shared;
+        // Nobody else changes the plan, so it may be read before it is written.
+        let plan = Arc::new(shared.plan().succeeded_by(blueprint, shared.clock.now())?);
+        *shared.plan.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&plan);
+        let mut current = shared.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let (until_done, only_batch) = (current.until_done, current.only_batch.clone());
+        *current = Arc::new(Settings { until_done, only_batch, ..settings.clone() });
+        drop(current);
+        // Perhaps there are more places, and what was shut is open.
+        shared.freed.notify_one();
+        plan.gate.has_changed();
+        Ok(())
+    }
+}
