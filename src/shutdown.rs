@@ -1,7 +1,7 @@
 //! Signals, as things to wait for.
 
 use crate::exit_code::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// The two stages of stopping: the first SIGTERM or SIGINT asks to drain, the second to hurry.
@@ -21,14 +21,6 @@ impl Signals {
     pub fn listen() -> std::io::Result<Self> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        // Many a habit and many a script sends SIGHUP to make a daemon read its configuration again. By default that
-        // would end the process and cut every call.
-        let mut hangup = signal(SignalKind::hangup())?;
-        tokio::spawn(async move {
-            while hangup.recv().await.is_some() {
-                tracing::warn!("SIGHUP changes nothing: restart the worker to read the configuration again");
-            }
-        });
         let signals = Self { stop: CancellationToken::new(), hurry: CancellationToken::new() };
         let told = signals.clone();
         tokio::spawn(async move {
@@ -41,6 +33,27 @@ impl Signals {
             }
         });
         Ok(signals)
+    }
+}
+
+/// SIGHUP, by which a daemon is told to read its configuration again.
+#[derive(Debug)]
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Listens from now on. By default the signal would end the process and cut every call.
+    ///
+    /// # Errors
+    /// When the operating system does not let us.
+    pub fn listen() -> std::io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Waits for the next one. Several that came together are one.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending().await
+        }
     }
 }
 

@@ -22,6 +22,18 @@ impl Notifier {
         Self { every: sd_notify::watchdog_enabled().map(|patience| patience / 2), fed_at: Mutex::new(None) }
     }
 
+    /// The configuration is being read again.
+    pub fn reloading(&self) {
+        let reloading = |now| sd_notify::notify(&[NotifyState::Reloading, now, NotifyState::Status("reloading")]);
+        tell(NotifyState::monotonic_usec_now().and_then(reloading));
+    }
+
+    /// The configuration was read again: it is in force, or it was refused and the one before is.
+    pub fn reloaded(&self, is_in_force: bool) {
+        let status = if is_in_force { "working" } else { "working; the new configuration was refused, see the log" };
+        tell(sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]));
+    }
+
     /// Passes a sign on.
     pub fn sign(&self, sign: Sign) {
         let sent = match sign {
@@ -37,9 +49,13 @@ impl Notifier {
                 sd_notify::notify(&[NotifyState::Watchdog])
             }
         };
-        if let Err(error) = sent {
-            tracing::warn!(error = %error, "cannot notify systemd");
-        }
+        tell(sent);
+    }
+}
+
+fn tell(sent: std::io::Result<()>) {
+    if let Err(error) = sent {
+        tracing::warn!(error = %error, "cannot notify systemd");
     }
 }
 

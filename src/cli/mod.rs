@@ -21,6 +21,7 @@ pub mod output;
 pub mod pause;
 pub mod project;
 pub mod provider;
+mod reload;
 pub mod report;
 pub mod results;
 pub mod route;

@@ -5,7 +5,7 @@ use super::out_file::OutFile;
 use super::worker::{blueprint, settings};
 use super::{GlobalArgs, enqueue, results, watch};
 use crate::exit_code::ExitCode;
-use crate::shutdown::Signals;
+use crate::shutdown::{Hangups, Signals};
 use crate::worker::plan::Plan;
 use crate::worker::{Settings, Worker};
 use std::io::{self, IsTerminal as _, Write};
@@ -53,6 +53,13 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let _ = writeln!(stderr, "{} jobs enqueued as batch {}", summary.jobs, summary.batch);
 
     let signals = Signals::listen()?;
+    let mut hangups = Hangups::listen()?;
+    tokio::spawn(async move {
+        loop {
+            hangups.next().await;
+            tracing::warn!("SIGHUP changes nothing: a run works to its end with the configuration that it began with");
+        }
+    });
     let settings = Settings { only_batch: Some(summary.batch.clone()), ..settings(&context.config, false) };
     let worker = Worker::register(context.store.clone(), plan, settings).await?;
     let finished = CancellationToken::new();

@@ -2,15 +2,17 @@
 
 use super::GlobalArgs;
 use super::context::Context;
+use super::reload;
 use crate::config::Config;
 use crate::exit_code::ExitCode;
 use crate::http;
-use crate::shutdown::Signals;
+use crate::shutdown::{Hangups, Signals};
 use crate::systemd::Notifier;
 use crate::worker::gate::ProviderSetup;
 use crate::worker::plan::{Blueprint, Plan, ProviderPlan};
 use crate::worker::spool::SpoolSettings;
 use crate::worker::{Settings, Worker};
+use std::sync::Arc;
 
 /// Claims jobs and works on them until it is told to stop.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -64,7 +66,7 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let context = Context::open_for_work(global).await?;
     let (store, config) = (&context.store, &context.config);
-    let signals = Signals::listen()?;
+    let (signals, hangups) = (Signals::listen()?, Hangups::listen()?);
     let listener = match config.http.listen {
         Some(listen) => match http::bind(listen).await {
             Ok(listener) => Some(listener),
@@ -85,7 +87,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             }
         });
     }
-    let notifier = Notifier::new();
+    let notifier = Arc::new(Notifier::new());
+    tokio::spawn(reload::at_each(hangups, worker.reloader(), config.clone(), global.clone(), Arc::clone(&notifier)));
     let (stop, hurry) = (signals.stop.clone(), signals.hurry.clone());
     let summary = worker
         .run(async move { stop.cancelled().await }, async move { hurry.cancelled().await }, move |sign| {
