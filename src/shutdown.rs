@@ -52,7 +52,7 @@ impl Hangups {
     /// Waits for the next one. Several that came together are one.
     pub async fn next(&mut self) {
         if self.0.recv().await.is_none() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -17,6 +17,7 @@ mod patience;
 mod pooler;
 mod queue;
 mod quota;
+mod reload;
 mod reports;
 mod results;
 mod settle;

@@ -32,15 +32,33 @@ impl Fleet {
         let scenario = format!("record_calls = 1000000\nverdict.in_flight_grace = \"1s\"\n{scenario}");
         let scenario = Scenario::from_toml(&scenario).unwrap();
         let simulator = Simulator::start(scenario, "127.0.0.1:0".parse().unwrap()).unwrap();
-        let config = config.replace("http://simulator", &format!("http://{}", simulator.addr()));
-        let program = Program::new(&format!("[http]\nlisten = \"off\"\n{config}"), url);
-        Self { pool, simulator, program, _database: None }
+        let program = Program::new("", url);
+        let fleet = Self { pool, simulator, program, _database: None };
+        fleet.configure(config);
+        fleet
+    }
+
+    /// Writes the configuration anew, for processes that are yet to read it.
+    pub fn configure(&self, config: &str) {
+        let config = config.replace("http://simulator", &format!("http://{}", self.simulator.addr()));
+        self.program.file("sluice.toml", format!("[http]\nlisten = \"off\"\n{config}"));
+    }
+
+    /// Writes a file beside the configuration.
+    pub fn file(&self, name: &str, text: &str) {
+        self.program.file(name, text);
     }
 
     /// Starts one more process.
     pub fn start(&self) -> Process {
+        self.start_with(&[])
+    }
+
+    /// Starts one more process with these variables.
+    pub fn start_with(&self, variables: &[(&str, &str)]) -> Process {
         let said = tempfile::NamedTempFile::new().unwrap();
         let mut command = self.program.command(&["worker"]);
+        command.envs(variables.iter().copied());
         command.stdout(said.reopen().unwrap()).stderr(said.reopen().unwrap());
         let child = command.spawn().unwrap();
         Process { pid: i32::try_from(child.id().unwrap()).unwrap(), child, said }
@@ -138,6 +156,16 @@ impl Process {
     /// Its number, also when it is gone.
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        text(&std::fs::read(self.said.path()).unwrap())
+    }
+
+    /// Waits until it has said this so many times.
+    pub async fn until_said(&self, words: &str, times: usize) {
+        until(words, async || self.said().matches(words).count() >= times).await;
     }
 
     pub fn signal(&self, signal: Signal) {
