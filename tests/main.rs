@@ -20,6 +20,7 @@ mod quota;
 mod reload;
 mod reports;
 mod results;
+mod retention;
 mod settle;
 mod signals;
 mod simulate;

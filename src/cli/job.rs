@@ -65,8 +65,17 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 
 /// The job with this number.
 pub(super) async fn find(store: &Store, id: i64) -> anyhow::Result<JobRecord> {
-    let job = store.job(JobId(id)).await?;
-    Ok(job.ok_or_else(|| Failure::not_found(format!("there is no job {id}")))?)
+    if let Some(job) = store.job(JobId(id)).await? {
+        return Ok(job);
+    }
+    let words = match store.retired(id).await? {
+        Some(gone) => format!(
+            "there is no job {id} any more: it had ended, and was dropped at {} by [retention]",
+            gone.dropped_at.to_rfc3339_opts(SecondsFormat::Secs, true)
+        ),
+        None => format!("there is no job {id}"),
+    };
+    Err(Failure::not_found(words).into())
 }
 
 #[derive(Clone, Copy)]

@@ -95,6 +95,12 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     for file in [answers, errors].into_iter().flatten() {
         file.finish()?;
     }
+    let dropped = dropped(&args.batch, &context.store, counts).await?;
+    if dropped > 0 {
+        context
+            .output
+            .warn(format_args!("{dropped} more jobs of this batch are no longer kept: [retention] has dropped them"));
+    }
     context.close().await?;
     if counts.total() > counts.succeeded && !global.quiet {
         let hint = match (args.errors.is_none() && !is_csv, counts.failed + counts.cancelled) {
@@ -111,6 +117,15 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         );
     }
     Ok(counts.exit_code())
+}
+
+/// How many jobs of a batch are no longer kept. The sums still know of them.
+async fn dropped(batch: &str, store: &Store, counts: Counts) -> anyhow::Result<u64> {
+    if !store.has_retired().await? {
+        return Ok(0);
+    }
+    let enqueued = store.batch(batch).await?.map_or(0, |batch| u64::try_from(batch.jobs).unwrap_or(0));
+    Ok(enqueued.saturating_sub(counts.total()))
 }
 
 fn open(path: Option<&Path>, force: bool) -> anyhow::Result<Option<OutFile>> {
@@ -143,7 +158,13 @@ pub async fn export<'a>(
         }
     }
     if export.counts.total() == 0 {
-        return Err(Failure::not_found(format!("there is no batch `{batch}`")).into());
+        let words = match dropped(batch, store, Counts::default()).await? {
+            0 => format!("there is no batch `{batch}`"),
+            _ => format!(
+                "the jobs of batch `{batch}` are no longer kept: they had ended, and [retention] has dropped them"
+            ),
+        };
+        return Err(Failure::not_found(words).into());
     }
     Ok(export.counts)
 }

@@ -52,6 +52,7 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
         max_in_flight: config.worker.max_in_flight,
         drain_timeout: config.worker.drain_timeout,
         max_crashes: config.worker.max_crashes,
+        retention: config.retention,
         until_done,
         only_batch: None,
         spool: config.spool.dir.clone().map(|dir| SpoolSettings { dir, max_bytes: config.spool.max_bytes }),

@@ -19,6 +19,7 @@ pub use provider::ProviderConfig;
 pub use route::RouteConfig;
 pub use settings::{Database, Http, Log, LogFormat, Spool, Worker};
 
+use crate::domain::retention::Retention;
 use crate::domain::{Limits, Model, Target};
 use section::Context;
 use std::collections::BTreeMap;
@@ -33,6 +34,8 @@ pub struct Config {
     pub database: Database,
     /// How the daemon works.
     pub worker: Worker,
+    /// How long finished work is kept; `None`: for ever.
+    pub retention: Option<Retention>,
     /// Accounts and servers, by name.
     pub providers: BTreeMap<String, ProviderConfig>,
     /// Limits, by bucket. A provider without a bucket of its own has one of its name, perhaps without limits.
@@ -92,6 +95,7 @@ impl Config {
         let database = Database::read(root.child("database"));
         let worker = Worker::read(root.child("worker"));
         let spool = Spool::read(root.child("spool"));
+        let retention = settings::read_retention(root.child("retention"));
         let http = Http::read(root.child("http"));
         let log = Log::read(root.child("log"));
         let mut buckets = provider::read_buckets(root.children("buckets"));
@@ -105,6 +109,7 @@ impl Config {
             file: None,
             database,
             worker,
+            retention,
             providers,
             buckets,
             model_buckets,

@@ -1,6 +1,8 @@
-//! The sections of the daemon itself: `[database]`, `[worker]`, `[http]`, `[log]`.
+//! The sections of the daemon itself: `[database]`, `[worker]`, `[retention]`, `[http]`, `[log]`.
 
+use super::scalar;
 use super::section::{Context, Section};
+use crate::domain::retention::Retention;
 use crate::store::Pooler;
 use secrecy::SecretString;
 use std::net::SocketAddr;
@@ -116,6 +118,17 @@ impl Spool {
         section.finish();
         Self { dir: (!is_off).then_some(dir), max_bytes, chosen: chosen.is_some() }
     }
+}
+
+/// `[retention]`
+pub(super) fn read_retention(mut section: Section<'_>) -> Option<Retention> {
+    let expected = "a duration such as \"90d\", an hour at least";
+    let finished = section.parsed("finished", expected, |text| match scalar::duration(text)? {
+        kept if kept < Retention::SHORTEST => Err(format!("{text:?} is too short")),
+        kept => Ok(kept),
+    });
+    section.finish();
+    finished.map(|finished| Retention { finished })
 }
 
 /// `[http]`

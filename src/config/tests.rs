@@ -626,3 +626,19 @@ fn how_tokens_are_counted_follows_the_vendor_then_the_dialect_and_can_be_set() {
     let config = route("[models.\"local/m\"]\noutput_burndown = 5\n").config();
     assert_eq!(config.routes["default"].route.rungs[0].model.output_burndown, Some(5));
 }
+
+// -------------------------------------------------------------------------------------------------- retention
+
+#[test]
+fn finished_work_is_kept_for_ever_unless_a_time_is_given() {
+    let kept = |text: &str| given(text).config().retention.map(|retention| retention.finished);
+    assert_eq!(kept(""), None);
+    assert_eq!(kept("[retention]\n"), None);
+    assert_eq!(kept("[retention]\nfinished = \"90d\"\n"), Some(Duration::from_hours(90 * 24)));
+    assert_eq!(kept("[retention]\nfinished = \"1h\"\n"), Some(Duration::from_hours(1)));
+    let expected = "expected a duration such as \"90d\", an hour at least";
+    for (value, problem) in [("\"59m\"", "\"59m\" is too short"), ("90", "is 90")] {
+        let faults = given(&format!("[retention]\nfinished = {value}\n")).faults();
+        assert_eq!(faults, [format!("retention.finished: {problem}; {expected}")]);
+    }
+}

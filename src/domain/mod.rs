@@ -24,6 +24,7 @@ pub mod price;
 pub mod ramp;
 pub mod remedy;
 pub mod request;
+pub mod retention;
 pub mod route;
 pub mod shared_bucket;
 pub mod strategy;

@@ -6,7 +6,7 @@ use crate::domain::NanoUsd;
 /// The sums of a whole database, from the bodies and from the tallies, which were written apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Audit {
-    /// Jobs ever enqueued that are still kept.
+    /// Jobs ever enqueued; what retention has dropped is counted by its note, here and below.
     pub jobs: i64,
     /// Jobs with a result.
     pub results: i64,
@@ -59,22 +59,29 @@ impl Store {
     /// Adds everything up, in one snapshot. Reads whole tables: for tests, demos and doubts, not for dashboards.
     pub async fn audit(&self) -> Result<Audit, StoreError> {
         let row = sqlx::query!(
-            r#"with live as (
+            r#"with gone as (
+                select coalesce(sum(jobs), 0)::bigint as jobs, coalesce(sum(succeeded), 0)::bigint as succeeded,
+                       coalesce(sum(succeeded + failed + cancelled), 0)::bigint as results,
+                       coalesce(sum(attempts), 0)::bigint as attempts, coalesce(sum(accepted), 0)::bigint as accepted,
+                       coalesce(sum(cost_nanos), 0)::bigint as cost
+                  from sluice.retired
+            ), live as (
                 select job_id from sluice.ready union all select job_id from sluice.parked
                 union all select job_id from sluice.inflight
             )
-            select (select count(*) from sluice.job) as "jobs!",
-                   (select count(*) from sluice.result) as "results!",
-                   (select count(*) from sluice.result where state = 'succeeded') as "succeeded!",
+            select (select count(*) from sluice.job) + gone.jobs as "jobs!",
+                   (select count(*) from sluice.result) + gone.results as "results!",
+                   (select count(*) from sluice.result where state = 'succeeded') + gone.succeeded as "succeeded!",
                    (select count(*) from live) as "unfinished!",
                    (select count(*) from sluice.job j
                      where not exists (select from sluice.result r where r.job_id = j.id)
                        and not exists (select from live l where l.job_id = j.id)) as "lost!",
                    (select coalesce(sum(succeeded + failed + cancelled), 0)::bigint from sluice.totals) as "endings!",
-                   (select count(*) from sluice.attempt) as "attempts!",
-                   (select count(*) from sluice.attempt where accepted) as "accepted!",
-                   (select coalesce(sum(cost_nanos), 0)::bigint from sluice.attempt) as "cost!",
-                   (select coalesce(sum(cost_nanos), 0)::bigint from sluice.totals) as "tallied!""#
+                   (select count(*) from sluice.attempt) + gone.attempts as "attempts!",
+                   (select count(*) from sluice.attempt where accepted) + gone.accepted as "accepted!",
+                   (select coalesce(sum(cost_nanos), 0)::bigint from sluice.attempt) + gone.cost as "cost!",
+                   (select coalesce(sum(cost_nanos), 0)::bigint from sluice.totals) as "tallied!"
+              from gone"#
         )
         .fetch_one(&self.db)
         .await

@@ -22,6 +22,7 @@ pub mod private;
 pub mod quota;
 pub mod report;
 pub mod results;
+pub mod retention;
 mod schema;
 pub mod settle;
 pub mod status;

@@ -18,6 +18,7 @@ mod opener;
 mod outlet;
 pub mod plan;
 mod reload;
+mod retention;
 mod run_job;
 pub mod settler;
 mod slots;
@@ -25,6 +26,7 @@ pub mod spool;
 pub mod totals;
 mod upkeep;
 
+use crate::domain::retention::Retention;
 use crate::store::claim::{Claimed, Lease, PastAttempt};
 use crate::store::{Store, within};
 use clock::Clock;
@@ -62,6 +64,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// A job that so many workers died with is failed rather than tried again.
     pub max_crashes: u16,
+    /// How long finished work is kept; `None`: for ever.
+    pub retention: Option<Retention>,
     /// Stop by itself when nothing is left to do.
     pub until_done: bool,
     /// Work on the jobs of this batch only.

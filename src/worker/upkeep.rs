@@ -1,7 +1,8 @@
-//! What any worker does for all: waking parked jobs, rescuing those of the dead, folding sums, making partitions.
+//! What any worker does for all: waking parked jobs, rescuing those of the dead, folding sums, making partitions and
+//! dropping old ones.
 
 use super::spool::Spool;
-use super::{Shared, outlet};
+use super::{Shared, outlet, retention};
 use crate::store::maintenance::FOLD_AT_ONCE;
 use crate::store::within;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(70);
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
     let (mut rescue_at, mut fold_at, mut partitions_at) = (Instant::now(), Instant::now(), Instant::now());
+    let mut retention_at = Instant::now();
     loop {
         let mut next = Instant::now() + PROMOTE_AT_LEAST_EVERY;
         match within(PATIENCE, "waking parked jobs", shared.store.promote()).await {
@@ -76,6 +78,10 @@ pub(super) async fn run(shared: Arc<Shared>) {
             if let Err(error) = within(PATIENCE, "keeping tables in shape", kept).await {
                 tracing::warn!(error = %error, "upkeep");
             }
+        }
+        if now >= retention_at {
+            retention_at = now + retention::step(&shared).await;
+            next = next.min(retention_at);
         }
         // Never a busy loop, even when the clock says that something was due long ago.
         tokio::time::sleep_until(next.max(Instant::now() + Duration::from_millis(20))).await;

@@ -1,0 +1,36 @@
+//! How long finished work is kept.
+
+use std::time::Duration;
+
+/// What is kept for how long. Nothing that has not ended is ever dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// A job that ended is kept at least this long, with its answer and its attempts.
+    pub finished: Duration,
+}
+
+impl Retention {
+    /// Shorter would be a queue that forgets what nobody has fetched yet, and a new partition every few minutes.
+    pub const SHORTEST: Duration = Duration::from_hours(1);
+
+    /// A partition goes as a whole, when the last of its jobs is old enough; so what is kept longer than it has to be is
+    /// what came in the time in which a partition is filled: an eighth of the time. A job's partition is found by its
+    /// number, and each statement looks into all of them at worst: some dozen at once is what this comes to.
+    #[must_use]
+    pub fn partition_age(self) -> Duration {
+        (self.finished / 8).max(Self::SHORTEST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_filled_for_an_eighth_of_the_time_and_an_hour_at_least() {
+        let age = |hours| Retention { finished: Duration::from_hours(hours) }.partition_age();
+        assert_eq!(age(90 * 24), Duration::from_hours(270));
+        assert_eq!(age(8), Duration::from_hours(1));
+        assert_eq!(age(1), Duration::from_hours(1));
+    }
+}
