@@ -26,4 +26,5 @@ mod signals;
 mod simulate;
 mod spool;
 mod support;
+mod upgrade;
 mod worker;

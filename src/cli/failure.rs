@@ -59,6 +59,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
                 | StoreError::Pooler { .. }
                 | StoreError::Migrating
                 | StoreError::Timeout { .. }
+                | StoreError::Locked { .. }
                 | StoreError::NotMigrated
                 | StoreError::Outdated { .. }
                 | StoreError::TooNew { .. } => ExitCode::Database,

@@ -4,7 +4,7 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::output::{Format, Output, OutputError};
 use crate::exit_code::ExitCode;
-use crate::store::{SchemaVersion, StoreError};
+use crate::store::SchemaVersion;
 use serde_json::json;
 
 /// What to do.
@@ -15,22 +15,32 @@ pub struct Args {
     pub dry_run: bool,
 }
 
-/// Migrates, or says what would be migrated. A database that is ahead of this binary is refused.
+/// Migrates, or says what would be migrated. A database that is too far ahead of this binary is refused.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open_any_schema(global).await?;
     let version = if args.dry_run { context.store.schema_version().await? } else { context.store.migrate().await? };
-    if version.found > version.known {
-        return Err(StoreError::TooNew { found: version.found, known: version.known }.into());
+    if version.has_outgrown() {
+        version.require()?;
     }
     say(&mut context.output, version, args.dry_run)?;
     context.close().await?;
     Ok(ExitCode::Success)
 }
 
-fn say(output: &mut Output, SchemaVersion { found, known }: SchemaVersion, dry_run: bool) -> Result<(), OutputError> {
+fn say(
+    output: &mut Output,
+    SchemaVersion { found, known, .. }: SchemaVersion,
+    dry_run: bool,
+) -> Result<(), OutputError> {
     if output.format() == Format::Json {
-        return output
-            .json(&json!({ "from": found, "to": known, "dry_run": dry_run, "changed": found < known && !dry_run }));
+        return output.json(
+            &json!({ "from": found, "to": found.max(known), "dry_run": dry_run, "changed": found < known && !dry_run }),
+        );
+    }
+    if found > known {
+        return output.line(format_args!(
+            "the schema is at version {found}, newer than this binary's {known}, which can live with it: nothing to do"
+        ));
     }
     match (found < known, dry_run) {
         (false, _) => output.line(format_args!("the schema is at version {known}: nothing to do")),

@@ -73,14 +73,23 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             }
         }
     };
-    let working = tokio::spawn(worker.run(stopped, async move { hurry.cancelled().await }, |_| {}));
+    let mut working = tokio::spawn(worker.run(stopped, async move { hurry.cancelled().await }, |_| {}));
     // Progress is for people: standard output stays empty, the answers are in the file.
+    let mut worked = None;
     let watched = tokio::select! {
         watched = watch::follow(&context.store, &mut context.output, &summary.batch) => Some(watched?),
         () = signals.stop.cancelled() => None,
+        // Without being asked: the schema has become too new for it.
+        done = &mut working => {
+            worked = Some(done?);
+            None
+        }
     };
     finished.cancel();
-    working.await?;
+    let worked = match worked {
+        Some(worked) => worked,
+        None => working.await?,
+    };
     if watched.is_none() {
         let _ = writeln!(
             stderr,
@@ -90,6 +99,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             args.output.display()
         );
         context.close().await?;
+        if let Some(version) = worked.outgrown {
+            version.require()?;
+        }
         return Ok(ExitCode::Failure);
     }
     let counts = {

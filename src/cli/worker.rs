@@ -97,6 +97,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         })
         .await;
     context.close().await?;
+    if let Some(version) = summary.outgrown {
+        version.require()?;
+    }
     // What is left in the spool is safe, and yet somebody has to know of it.
     Ok(if summary.spooled > 0 { ExitCode::Database } else { ExitCode::Success })
 }

@@ -76,19 +76,29 @@ pub enum StoreError {
         /// The version that this binary brings.
         needed: i64,
     },
-    /// The schema is newer than this binary.
+    /// The schema is newer than what this binary can live with.
     #[error(
-        "the database schema is at version {found}, newer than this binary, which knows up to {known}: upgrade sluice on this machine"
+        "the database schema is at version {found} and works with binaries that know version {oldest} at least; this one knows up to {known}: upgrade sluice on this machine"
     )]
     TooNew {
         /// The version found.
         found: i64,
         /// The newest version that this binary knows.
         known: i64,
+        /// What a binary must know at least.
+        oldest: i64,
     },
     /// Another process is migrating.
     #[error("another process is migrating this database and is not done yet; try again when it is")]
     Migrating,
+    /// A migration could not have a table for itself.
+    #[error(
+        "migration {version} waited 3 s for a table that another transaction holds, and gave up so that the queue does not wait behind it; nothing was changed. Try again when that transaction is over: `sluice doctor` names it"
+    )]
+    Locked {
+        /// Which migration.
+        version: i64,
+    },
     /// A migration failed; nothing was changed.
     #[error("migration failed: {}", migration_in_words(.0))]
     Migrate(#[from] MigrateError),
@@ -115,7 +125,7 @@ impl StoreError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Migrating | Self::Timeout { .. } => true,
+            Self::Connect { .. } | Self::Migrating | Self::Locked { .. } | Self::Timeout { .. } => true,
             Self::Sql { source, .. } => match source {
                 sqlx::Error::Database(error) => {
                     let code = error.code().unwrap_or_default();

@@ -9,6 +9,10 @@ use std::time::Instant;
 /// The migrations that this binary carries.
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
+/// How long a migration waits for a table that a transaction holds. Whatever comes to the table meanwhile waits behind it,
+/// so the queue stands still for that long.
+const LOCK_TIMEOUT: &str = "3s";
+
 /// The state of the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchemaVersion {
@@ -16,12 +20,47 @@ pub struct SchemaVersion {
     pub found: i64,
     /// What this binary brings.
     pub known: i64,
+    /// What a binary must know at least to work on it.
+    pub oldest: i64,
 }
 
 impl SchemaVersion {
-    fn of(applied: &[Applied]) -> Self {
+    async fn read(transaction: &mut Transaction, applied: &[Applied]) -> Result<Self, StoreError> {
         let known = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
-        Self { found: applied.iter().map(|applied| applied.version).max().unwrap_or(0), known }
+        let found = applied.iter().map(|applied| applied.version).max().unwrap_or(0);
+        let told = sqlx::query_scalar!("select to_regclass('sluice.schema_support') is not null")
+            .fetch_one(&mut *transaction)
+            .await
+            .doing("looking for the schema")?;
+        let oldest = if told == Some(true) {
+            sqlx::query_scalar!("select oldest from sluice.schema_support")
+                .fetch_optional(transaction)
+                .await
+                .doing("reading who may work on the schema")?
+        } else {
+            None
+        };
+        Ok(Self { found, known, oldest: oldest.unwrap_or(found) })
+    }
+
+    /// Whether a newer schema says that it cannot be worked on by this binary.
+    #[must_use]
+    pub fn has_outgrown(self) -> bool {
+        self.known < self.oldest && self.found > self.known
+    }
+
+    /// Whether this binary can work on it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotMigrated`], [`StoreError::Outdated`] or [`StoreError::TooNew`].
+    pub fn require(self) -> Result<(), StoreError> {
+        let Self { found, known, oldest } = self;
+        match found {
+            0 => Err(StoreError::NotMigrated),
+            found if found < known => Err(StoreError::Outdated { found, needed: known }),
+            found if self.has_outgrown() => Err(StoreError::TooNew { found, known, oldest }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -37,8 +76,9 @@ impl Store {
     /// looks sees the old schema or the new one.
     ///
     /// # Errors
-    /// [`StoreError::TooNew`] when the database is ahead, [`StoreError::Migrating`] when another process was at it for
-    /// longer than the connection's `lock_timeout` (20 s), [`StoreError::Migrate`] when a migration fails. Nothing is changed then.
+    /// [`StoreError::TooNew`] when the database is too far ahead, [`StoreError::Migrating`] when another process was at it for
+    /// longer than the connection's `lock_timeout` (20 s), [`StoreError::Locked`] when a transaction held a table for longer
+    /// than 3 s, [`StoreError::Migrate`] when a migration fails. Nothing is changed then.
     pub async fn migrate(&self) -> Result<SchemaVersion, StoreError> {
         let mut transaction = self.db.begin().await.doing("connecting")?;
         // A migration takes as long as the tables are large; only locks are waited for no longer than ever.
@@ -56,9 +96,10 @@ impl Store {
                 _ => StoreError::Sql { doing: "waiting for the turn to migrate", source },
             })?;
         let applied = applied(&mut transaction).await?;
-        let before = SchemaVersion::of(&applied);
+        let before = SchemaVersion::read(&mut transaction, &applied).await?;
         if before.found > before.known {
-            return Err(StoreError::TooNew { found: before.found, known: before.known });
+            // Whoever is ahead has done what there was to do.
+            return before.require().map(|()| before);
         }
         apply_missing(&mut transaction, &applied).await?;
         transaction.commit().await.doing("migrating")?;
@@ -69,23 +110,18 @@ impl Store {
     /// Which version the schema has and which this binary knows.
     pub async fn schema_version(&self) -> Result<SchemaVersion, StoreError> {
         let mut transaction = self.db.begin().await.doing("connecting")?;
-        let version = SchemaVersion::of(&applied(&mut transaction).await?);
+        let applied = applied(&mut transaction).await?;
+        let version = SchemaVersion::read(&mut transaction, &applied).await?;
         transaction.commit().await.doing("reading the version of the schema")?;
         Ok(version)
     }
 
-    /// Refuses to go on with a schema that is not this binary's.
+    /// Refuses to go on with a schema that this binary cannot work on. One that is newer may well be one that it can.
     ///
     /// # Errors
     /// [`StoreError::NotMigrated`], [`StoreError::Outdated`] or [`StoreError::TooNew`].
     pub async fn require_schema(&self) -> Result<(), StoreError> {
-        let SchemaVersion { found, known } = self.schema_version().await?;
-        match found {
-            0 => Err(StoreError::NotMigrated),
-            found if found < known => Err(StoreError::Outdated { found, needed: known }),
-            found if found > known => Err(StoreError::TooNew { found, known }),
-            _ => Ok(()),
-        }
+        self.schema_version().await?.require()
     }
 }
 
@@ -109,7 +145,7 @@ async fn applied(transaction: &mut Transaction) -> Result<Vec<Applied>, StoreErr
         .doing("reading the version of the schema")
 }
 
-async fn apply_missing(transaction: &mut Transaction, applied: &[Applied]) -> Result<(), MigrateError> {
+async fn apply_missing(transaction: &mut Transaction, applied: &[Applied]) -> Result<(), StoreError> {
     if applied.is_empty() {
         // In the form that sqlx's own migrator gives it.
         sqlx::raw_sql(
@@ -124,24 +160,32 @@ async fn apply_missing(transaction: &mut Transaction, applied: &[Applied]) -> Re
              )",
         )
         .execute(&mut *transaction)
-        .await?;
+        .await
+        .map_err(MigrateError::Execute)?;
     }
     if let Some(unknown) = applied.iter().find(|applied| !MIGRATOR.version_exists(applied.version)) {
-        return Err(MigrateError::VersionMissing(unknown.version));
+        return Err(MigrateError::VersionMissing(unknown.version).into());
     }
     for migration in MIGRATOR.iter() {
         let version = migration.version;
         if let Some(applied) = applied.iter().find(|applied| applied.version == version) {
             if *applied.checksum != *migration.checksum {
-                return Err(MigrateError::VersionMismatch(version));
+                return Err(MigrateError::VersionMismatch(version).into());
             }
             continue;
         }
         let began = Instant::now();
-        sqlx::raw_sql(migration.sql.clone())
-            .execute(&mut *transaction)
+        // Anew each time: a migration may have set its own.
+        sqlx::query!("select set_config('lock_timeout', $1, true)", LOCK_TIMEOUT)
+            .fetch_one(&mut *transaction)
             .await
-            .map_err(|source| MigrateError::ExecuteMigration(source, version))?;
+            .map_err(MigrateError::Execute)?;
+        sqlx::raw_sql(migration.sql.clone()).execute(&mut *transaction).await.map_err(|source| {
+            match source.as_database_error().and_then(DatabaseError::code).as_deref() {
+                Some("55P03") => StoreError::Locked { version },
+                _ => MigrateError::ExecuteMigration(source, version).into(),
+            }
+        })?;
         sqlx::query(
             "insert into sluice.migration (version, description, success, checksum, execution_time)
                   values ($1, $2, true, $3, $4)",
@@ -151,7 +195,8 @@ async fn apply_missing(transaction: &mut Transaction, applied: &[Applied]) -> Re
         .bind(&*migration.checksum)
         .bind(i64::try_from(began.elapsed().as_nanos()).unwrap_or(i64::MAX))
         .execute(&mut *transaction)
-        .await?;
+        .await
+        .map_err(MigrateError::Execute)?;
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ mod upkeep;
 
 use crate::domain::retention::Retention;
 use crate::store::claim::{Claimed, Lease, PastAttempt};
-use crate::store::{Store, within};
+use crate::store::{SchemaVersion, Store, within};
 use clock::Clock;
 use futures_util::FutureExt as _;
 pub use observer::{Observer, Vitals};
@@ -39,7 +39,7 @@ use settler::Settler;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -115,6 +115,8 @@ struct Shared {
     beaten: Notify,
     claimed: AtomicU64,
     started: Instant,
+    /// Set when a migration has made this binary too old for the database.
+    outgrown: OnceLock<SchemaVersion>,
 }
 
 /// A fact about the worker's life that whoever runs it may want to pass on (to systemd, to a progress line).
@@ -141,6 +143,8 @@ pub struct Summary {
     pub attempts: u64,
     /// Outcomes that wait in the spool, because the database was away to the end.
     pub spooled: u64,
+    /// It stopped by itself, because the schema had become too new for it.
+    pub outgrown: Option<SchemaVersion>,
 }
 
 impl Shared {
@@ -150,6 +154,19 @@ impl Shared {
 
     fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Stops in order when the schema has become too new for this binary.
+    fn mind_schema(&self, version: SchemaVersion) {
+        if version.has_outgrown() && self.outgrown.set(version).is_ok() {
+            tracing::error!(
+                schema = version.found,
+                needed = version.oldest,
+                known = version.known,
+                "this binary is too old for the database's schema, which has been migrated; stopping: upgrade sluice on this machine"
+            );
+            self.stop.cancel();
+        }
     }
 
     fn worker_id(&self) -> i64 {
@@ -302,6 +319,7 @@ impl Worker {
             beaten: Notify::new(),
             claimed: AtomicU64::new(0),
             started: Instant::now(),
+            outgrown: OnceLock::new(),
         });
         Ok(Self { shared, settle_loop, open_loop })
     }
@@ -399,6 +417,7 @@ impl Worker {
             given_back: counters.parked.load(Ordering::Relaxed),
             attempts: counters.attempts.load(Ordering::Relaxed),
             spooled,
+            outgrown: shared.outgrown.get().copied(),
         };
         drop(shared);
         settling.abort();

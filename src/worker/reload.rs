@@ -27,8 +27,8 @@ impl Reloader {
         let plan = Arc::new(shared.plan().succeeded_by(blueprint, shared.clock.now())?);
         *shared.plan.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&plan);
         let mut current = shared.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        let (until_done, only_batch) = (current.until_done, current.only_batch.clone());
-        *current = Arc::new(Settings { until_done, only_batch, ..settings.clone() });
+        let (until_done, only_batch, spool) = (current.until_done, current.only_batch.clone(), current.spool.clone());
+        *current = Arc::new(Settings { until_done, only_batch, spool, ..settings.clone() });
         drop(current);
         // Perhaps there are more places, and what was shut is open.
         shared.freed.notify_one();

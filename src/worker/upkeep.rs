@@ -1,4 +1,4 @@
-//! What any worker does for all: waking parked jobs, rescuing those of the dead, folding sums, making partitions and
+//! What any worker does for all, and a look whether it still may: waking parked jobs, rescuing those of the dead, folding sums, making partitions and
 //! dropping old ones.
 
 use super::spool::Spool;
@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const RESCUE_EVERY: Duration = Duration::from_secs(5);
+/// A worker that is too old for the schema stops within this time.
+const SCHEMA_EVERY: Duration = Duration::from_secs(5);
 const FOLD_EVERY: Duration = Duration::from_secs(5);
 const PARTITIONS_EVERY: Duration = Duration::from_mins(1);
 /// Parked jobs are looked at when the next is due, and at least this often: others park too.
@@ -21,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(70);
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
     let (mut rescue_at, mut fold_at, mut partitions_at) = (Instant::now(), Instant::now(), Instant::now());
-    let mut retention_at = Instant::now();
+    let (mut retention_at, mut schema_at) = (Instant::now(), Instant::now() + SCHEMA_EVERY);
     loop {
         let mut next = Instant::now() + PROMOTE_AT_LEAST_EVERY;
         match within(PATIENCE, "waking parked jobs", shared.store.promote()).await {
@@ -77,6 +79,13 @@ pub(super) async fn run(shared: Arc<Shared>) {
             };
             if let Err(error) = within(PATIENCE, "keeping tables in shape", kept).await {
                 tracing::warn!(error = %error, "upkeep");
+            }
+        }
+        if now >= schema_at {
+            schema_at = now + SCHEMA_EVERY;
+            match shared.store.schema_version().await {
+                Ok(version) => shared.mind_schema(version),
+                Err(error) => tracing::warn!(error = %error, "upkeep"),
             }
         }
         if now >= retention_at {
