@@ -71,6 +71,7 @@ fn waits_for_a_restart(started: &Config, now: &Config) -> Vec<&'static str> {
         database,
         // What a worker reads anew with each step, and the rest of it, which is for commands.
         worker: _,
+        retention: _,
         providers: _,
         buckets: _,
         model_buckets: _,

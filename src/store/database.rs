@@ -118,7 +118,7 @@ impl Database {
             }
         };
         let transaction = in_time(Some(PATIENCE), beginning).await?;
-        Ok(Transaction { transaction, named: self.begin.is_none(), patience: Some(PATIENCE) })
+        Ok(Transaction { inner: transaction, named: self.begin.is_none(), patience: Some(PATIENCE) })
     }
 
     /// The rows of a statement in a transaction of its own, one at a time.
@@ -198,7 +198,7 @@ fn begin_with_settings() -> SqlStr {
 /// Statements that take effect together, or not at all.
 #[derive(Debug)]
 pub(super) struct Transaction {
-    transaction: sqlx::Transaction<'static, Postgres>,
+    inner: sqlx::Transaction<'static, Postgres>,
     /// Whether prepared statements may be kept under a name.
     named: bool,
     /// How long an answer may take to come.
@@ -212,7 +212,7 @@ impl Transaction {
     }
 
     pub async fn commit(self) -> Result<(), sqlx::Error> {
-        in_time(self.patience, self.transaction.commit()).await
+        in_time(self.patience, self.inner.commit()).await
     }
 
     /// Commits. Where the connection breaks before the server's word has come, asks the server on another one what came of
@@ -242,18 +242,18 @@ impl Transaction {
     }
 
     pub async fn rollback(self) -> Result<(), sqlx::Error> {
-        in_time(self.patience, self.transaction.rollback()).await
+        in_time(self.patience, self.inner.rollback()).await
     }
 
     /// Sends `rows` to a `copy … from stdin`; returns how many rows that were.
     pub async fn copy_in(&mut self, statement: &str, rows: &[u8]) -> Result<u64, sqlx::Error> {
-        let mut copy = self.transaction.copy_in_raw(statement).await?;
+        let mut copy = self.inner.copy_in_raw(statement).await?;
         copy.send(rows).await?;
         copy.finish().await
     }
 
     fn parts<Q>(&mut self, query: Q) -> (&mut PgConnection, Statement<Q>) {
-        (&mut self.transaction, Statement { query, named: self.named })
+        (&mut self.inner, Statement { query, named: self.named })
     }
 }
 
@@ -262,7 +262,9 @@ async fn in_time<T>(
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
     match patience {
-        Some(patience) => tokio::time::timeout(patience, work).await.unwrap_or_else(|_| Err(no_answer(patience))),
+        Some(patience) => {
+            tokio::time::timeout(patience, Box::pin(work)).await.unwrap_or_else(|_| Err(no_answer(patience)))
+        }
         None => work.await,
     }
 }

@@ -203,7 +203,8 @@ pub async fn within<T>(
     doing: &'static str,
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    tokio::time::timeout(limit, work).await.unwrap_or(Err(StoreError::Timeout { doing, limit }))
+    // On the heap: futures of statements are large, and this one is held by many others.
+    tokio::time::timeout(limit, Box::pin(work)).await.unwrap_or(Err(StoreError::Timeout { doing, limit }))
 }
 
 /// Says what was being done when a statement failed.

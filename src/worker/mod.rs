@@ -291,7 +291,7 @@ impl Worker {
         let installation = store.installation().await?;
         if let Some(spool) = &settings.spool {
             let left = spool::Spool::abandoned(spool, &installation)?;
-            outlet::take_over(&store, left, settings.max_crashes).await?;
+            Box::pin(outlet::take_over(&store, left, settings.max_crashes)).await?;
         }
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let pid = i32::try_from(std::process::id()).unwrap_or(0);

@@ -12,7 +12,7 @@ const BETWEEN_STEPS: Duration = Duration::from_millis(100);
 
 /// One step; returns when to come again.
 pub(super) async fn step(shared: &Shared) -> Duration {
-    let Some(retention) = shared.settings.retention else { return EVERY };
+    let Some(retention) = shared.settings().retention else { return EVERY };
     match try_step(shared, retention).await {
         Ok(next) => next,
         Err(error) => {

@@ -189,11 +189,6 @@ impl Process {
         let code = self.child.wait().await.unwrap().code();
         (code, self.said())
     }
-
-    /// What it has said so far.
-    pub fn said(&self) -> String {
-        text(&std::fs::read(self.said.path()).unwrap())
-    }
 }
 
 /// Stops processes, one after the other.
