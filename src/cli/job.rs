@@ -1,4 +1,4 @@
-//! `sluice job`: one job, shown, cancelled or tried anew.
+//! `sluice job`: one job, shown, cancelled, tried anew, paused or resumed.
 
 use super::GlobalArgs;
 use super::context::Context;
@@ -10,6 +10,9 @@ use crate::store::Store;
 use crate::store::job::{Changed, Ended, JobRecord, Place};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
+
+/// What a paused job waits for, as its row says it. There is an instant beside it that means nothing.
+pub(super) const PAUSED: &str = "paused";
 
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
@@ -45,6 +48,18 @@ pub enum JobCommand {
         #[arg(required = true, value_name = "ID")]
         ids: Vec<i64>,
     },
+    /// Keep jobs that wait from being started, until they are resumed
+    Pause {
+        /// The jobs' numbers
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<i64>,
+    },
+    /// Let paused jobs go on
+    Resume {
+        /// The jobs' numbers
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<i64>,
+    },
 }
 
 /// Does it.
@@ -58,6 +73,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         }
         JobCommand::Cancel { ids } => change(&mut context, &ids, Wish::Cancel).await?,
         JobCommand::Retry { ids } => change(&mut context, &ids, Wish::Retry).await?,
+        JobCommand::Pause { ids } => change(&mut context, &ids, Wish::Pause).await?,
+        JobCommand::Resume { ids } => change(&mut context, &ids, Wish::Resume).await?,
     };
     context.close().await?;
     Ok(code)
@@ -82,21 +99,33 @@ pub(super) async fn find(store: &Store, id: i64) -> anyhow::Result<JobRecord> {
 enum Wish {
     Cancel,
     Retry,
+    Pause,
+    Resume,
 }
 
 async fn change(context: &mut Context, ids: &[i64], wish: Wish) -> anyhow::Result<ExitCode> {
     let mut report = Report::new(["job", "outcome"]);
-    let mut missing = Vec::new();
+    let (mut missing, mut running) = (Vec::new(), Vec::new());
     for id in ids {
         let changed = match wish {
             Wish::Cancel => context.store.cancel_job(JobId(*id)).await?,
             Wish::Retry => context.store.retry_job(JobId(*id)).await?,
+            Wish::Pause => context.store.pause_job(JobId(*id)).await?,
+            Wish::Resume => context.store.resume_job(JobId(*id)).await?,
         };
         let outcome = match (changed, wish) {
             (Changed::Yes, Wish::Cancel) => "cancelled",
             (Changed::Yes, Wish::Retry) => "queued again",
             (Changed::No, Wish::Cancel) => "had ended already",
             (Changed::No, Wish::Retry) => "has not failed",
+            (Changed::Yes, Wish::Pause) => "paused",
+            (Changed::Yes, Wish::Resume) => "goes on",
+            (Changed::No, Wish::Pause) => "has ended or was paused already",
+            (Changed::No, Wish::Resume) => "was not paused",
+            (Changed::Running, _) => {
+                running.push(id.to_string());
+                continue;
+            }
             (Changed::NoSuchJob, _) => {
                 missing.push(id.to_string());
                 continue;
@@ -107,11 +136,18 @@ async fn change(context: &mut Context, ids: &[i64], wish: Wish) -> anyhow::Resul
     if !report.is_empty() {
         context.output.report(&report)?;
     }
-    if missing.is_empty() {
-        return Ok(ExitCode::Success);
+    if !missing.is_empty() {
+        context.output.finish()?;
+        return Err(Failure::not_found(format!("there is no job {}", missing.join(", "))).into());
     }
-    context.output.finish()?;
-    Err(Failure::not_found(format!("there is no job {}", missing.join(", "))).into())
+    if !running.is_empty() {
+        context.output.finish()?;
+        anyhow::bail!(
+            "in the hands of a worker and not paused: job {}; cancel it to drop its call, or try again when it waits",
+            running.join(", ")
+        );
+    }
+    Ok(ExitCode::Success)
 }
 
 fn show(context: &mut Context, job: &JobRecord, show_request: bool, show_answer: bool) -> anyhow::Result<()> {
@@ -168,6 +204,7 @@ pub(super) fn whereabouts(place: &Place) -> String {
     match place {
         Place::Ready { crashes: 0 } => "ready: the next free worker takes it".to_owned(),
         Place::Ready { crashes } => format!("ready again, after {crashes} workers died with it"),
+        Place::Parked { reason, .. } if reason == PAUSED => "paused, until it is resumed".to_owned(),
         Place::Parked { until, reason } if reason == "scheduled" => format!("scheduled for {}", at(until)),
         Place::Parked { until, reason } => format!("parked until {}, waiting for {reason}", at(until)),
         Place::Running { worker, host, pid, since, alive } => {
@@ -187,7 +224,9 @@ pub(super) fn whereabouts(place: &Place) -> String {
 pub(super) fn as_json(job: &JobRecord, show_request: bool, show_answer: bool) -> Value {
     let place = match &job.place {
         Place::Ready { crashes } => json!({ "where": "ready", "crashes": crashes }),
-        Place::Parked { until, reason } => json!({ "where": "parked", "until": until, "waits_for": reason }),
+        Place::Parked { until, reason } => json!({
+            "where": "parked", "until": (reason != PAUSED).then_some(until), "waits_for": reason,
+        }),
         Place::Running { worker, host, pid, since, alive } => json!({
             "where": "running", "worker": worker, "host": host, "pid": pid, "since": since, "worker_alive": alive,
         }),
@@ -226,6 +265,8 @@ mod tests {
             whereabouts(&parked),
             "parked until 2026-01-31T08:00:00Z, waiting for openai/gpt-4o-mini: rate_limit"
         );
+        let paused = Place::Parked { until: at, reason: PAUSED.to_owned() };
+        assert_eq!(whereabouts(&paused), "paused, until it is resumed");
         let running =
             Place::Running { worker: 7, host: Some("db1".to_owned()), pid: Some(42), since: at, alive: false };
         assert_eq!(

@@ -104,7 +104,7 @@ pub enum Command {
     Estimate(estimate::Args),
     /// List, show, cancel, retry, pause or resume batches
     Batch(batch::Args),
-    /// Show, cancel or retry a job
+    /// Show, cancel, retry, pause or resume jobs
     Job(job::Args),
     /// Tell the story of a job: each attempt, why that rung, what it cost
     Explain(explain::Args),
@@ -114,7 +114,7 @@ pub enum Command {
     Status(status::Args),
     /// Pause or resume a provider
     Provider(provider::Args),
-    /// Pause or resume a route
+    /// Pause or resume a route, cancel or retry its jobs
     Route(route::Args),
     /// Pause or resume a project
     Project(project::Args),

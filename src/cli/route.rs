@@ -1,19 +1,119 @@
-//! `sluice route`: pausing and resuming routes.
+//! `sluice route`: pausing and resuming routes, and what is done to all of their jobs.
 
 use super::GlobalArgs;
+use super::context::Context;
+use super::failure::Failure;
+use super::output::Format;
 use super::pause::{self, PauseCommand};
 use crate::exit_code::ExitCode;
 use crate::store::pause::PauseKind;
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use serde_json::json;
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Which command.
     #[command(subcommand)]
-    pub command: PauseCommand,
+    pub command: RouteCommand,
+}
+
+/// What to do with a route.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum RouteCommand {
+    /// Cancel all its jobs that have not ended; calls under way are dropped
+    Cancel(Bulk),
+    /// Put all its failed jobs back into the queue, with a fresh count of attempts
+    Retry(Bulk),
+    /// Pause or resume it
+    #[command(flatten)]
+    Pause(PauseCommand),
+}
+
+/// All jobs of a route.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Bulk {
+    /// The route
+    name: String,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
 }
 
 /// Does it.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
-    pause::run_configured(PauseKind::Route, args.command, global).await
+    match args.command {
+        RouteCommand::Pause(command) => pause::run_configured(PauseKind::Route, command, global).await,
+        RouteCommand::Cancel(bulk) => {
+            let context = Context::open(global).await?;
+            let jobs = context.store.unfinished_of_route(&bulk.name).await?;
+            require_route(&context, &bulk.name, &jobs)?;
+            agree(&bulk, "cancel", "unfinished", &jobs)?;
+            let bar = counter(&jobs);
+            let cancelled = context.store.cancel_route(&bulk.name, jobs, |done| set(&bar, done)).await?;
+            bar.finish_and_clear();
+            said(context, &bulk.name, "cancelled", cancelled).await
+        }
+        RouteCommand::Retry(bulk) => {
+            let context = Context::open(global).await?;
+            let jobs = context.store.failed_of_route(&bulk.name).await?;
+            require_route(&context, &bulk.name, &jobs)?;
+            agree(&bulk, "retry", "failed", &jobs)?;
+            let bar = counter(&jobs);
+            let retried = context.store.retry_jobs(&jobs, |done| set(&bar, done)).await?;
+            bar.finish_and_clear();
+            said(context, &bulk.name, "queued_again", retried).await
+        }
+    }
+}
+
+/// A name that neither the configuration nor any such job has is a slip of the hand.
+fn require_route(context: &Context, name: &str, jobs: &[i64]) -> anyhow::Result<()> {
+    let known = &context.config.routes;
+    if !jobs.is_empty() || known.contains_key(name) {
+        return Ok(());
+    }
+    let known = known.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let known = if known.is_empty() { "none is configured".to_owned() } else { format!("there are: {known}") };
+    Err(Failure::not_found(format!("there is no route {name:?}; {known}")).into())
+}
+
+/// Asks whoever is there. A route has more jobs than one thinks of, of projects and batches that others own.
+fn agree(bulk: &Bulk, what: &str, which: &str, jobs: &[i64]) -> anyhow::Result<()> {
+    if bulk.yes || jobs.is_empty() {
+        return Ok(());
+    }
+    let wish = format!("{what} {} {which} jobs of the route {}", jobs.len(), bulk.name);
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(format!("to {wish}, say --yes; nothing was changed")).into());
+    }
+    let mut stderr = io::stderr();
+    write!(stderr, "{wish}? [y/N] ")?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+        return Ok(());
+    }
+    anyhow::bail!("nothing was changed")
+}
+
+fn counter(jobs: &[i64]) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(jobs.len() as u64), ProgressDrawTarget::stderr());
+    bar.with_message("jobs")
+}
+
+fn set(bar: &ProgressBar, done: i64) {
+    bar.set_position(u64::try_from(done).unwrap_or(0));
+}
+
+async fn said(mut context: Context, name: &str, what: &str, jobs: i64) -> anyhow::Result<ExitCode> {
+    if context.output.format() == Format::Json {
+        context.output.json(&json!({ "route": name, what: jobs }))?;
+    } else {
+        context.output.line(format_args!("route {name}: {jobs} jobs {}", what.replace('_', " ")))?;
+    }
+    context.close().await?;
+    Ok(ExitCode::Success)
 }

@@ -4,6 +4,7 @@ mod buckets;
 
 use super::GlobalArgs;
 use super::context::Context;
+use super::job::PAUSED;
 use super::output::{Cell, Format, Output, OutputError, Report};
 use crate::exit_code::ExitCode;
 use crate::store::status::{Counted, Status, WorkerRecord};
@@ -74,6 +75,11 @@ fn age(now: DateTime<Utc>, since: DateTime<Utc>) -> Cell {
     Cell::Text(humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string())
 }
 
+/// When the first of them wakes; paused jobs do not by themselves.
+fn wakes(reason: &str, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    (reason != PAUSED).then_some(at)
+}
+
 fn queue(status: &Status) -> Report {
     let mut report = Report::new(["route", "ready", "oldest", "running", "parked", "waits_for", "wakes_in"]);
     for (route, queue) in &status.routes {
@@ -89,7 +95,8 @@ fn queue(status: &Status) -> Report {
         loop {
             let waits: [Cell; 3] = match parked {
                 Some((reason, (count, wakes_at))) => {
-                    [counted(*count), reason.as_str().into(), age(*wakes_at, status.now)]
+                    let wakes_in = wakes(reason, *wakes_at).map(|at| age(at, status.now));
+                    [counted(*count), reason.as_str().into(), wakes_in.unwrap_or(Cell::Empty)]
                 }
                 None => [Cell::Count(0), Cell::Empty, Cell::Empty],
             };
@@ -273,7 +280,7 @@ pub fn as_json(status: &Status) -> Value {
     let count = |count: Counted| json!({ "jobs": count.rows, "or_more": count.more });
     let routes = status.routes.iter().map(|(name, queue)| {
         let parked = queue.parked.iter().map(
-            |(reason, (jobs, wakes_at))| json!({ "waits_for": reason, "count": count(*jobs), "wakes_at": wakes_at }),
+            |(reason, (jobs, wakes_at))| json!({ "waits_for": reason, "count": count(*jobs), "wakes_at": wakes(reason, *wakes_at) }),
         );
         json!({
             "route": name, "ready": count(queue.ready), "oldest_ready": queue.oldest_ready, "running": queue.running,

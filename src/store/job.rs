@@ -192,17 +192,21 @@ pub enum Changed {
     Yes,
     /// Its state does not allow it.
     No,
+    /// A worker has it.
+    Running,
     /// There is no such job.
     NoSuchJob,
 }
 
 impl Changed {
-    /// The functions of the schema raise `no_data_found` for a job that is not there.
+    /// The functions of the schema raise `no_data_found` for a job that is not there, and `object_in_use` for one that a
+    /// worker has.
     fn of(answer: Result<Option<bool>, sqlx::Error>, doing: &'static str) -> Result<Self, StoreError> {
         match answer {
             Ok(Some(true)) => Ok(Self::Yes),
             Ok(_) => Ok(Self::No),
             Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("P0002") => Ok(Self::NoSuchJob),
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55006") => Ok(Self::Running),
             Err(source) => Err(source).doing(doing),
         }
     }
@@ -213,9 +217,13 @@ impl Store {
     pub async fn job(&self, id: JobId) -> Result<Option<JobRecord>, StoreError> {
         // One statement, so that it sees the tables between which the job moves at one instant.
         let row = sqlx::query!(
-            r#"select j.route, j.project, j.batch, j.custom_id, j.priority, j.run_at, j.deadline, j.max_attempts,
-                      j.enqueued_by, j.created_at, j.metadata, j.request,
-                      q.crashes as "ready_crashes?", p.run_at as "parked_until?", p.reason as "parked_reason?",
+            r#"select j.route, j.project, j.batch, j.custom_id, j.priority, j.max_attempts,
+                      -- A driver knows no infinity.
+                      greatest(least(j.run_at, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00') as run_at,
+                      greatest(least(j.deadline, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00') as deadline,
+                      j.enqueued_by, j.created_at, j.metadata, j.request, q.crashes as "ready_crashes?",
+                      greatest(least(p.run_at, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00') as parked_until,
+                      p.reason as "parked_reason?",
                       i.worker as "worker?", i.claimed_at as "claimed_at?", w.host as "host?", w.pid as "pid?",
                       coalesce(w.state = 'live' and w.lease_until > now(), false) as "alive!",
                       r.state as "state?", r.finished_at as "finished_at?",
@@ -301,5 +309,16 @@ impl Store {
     pub async fn retry_job(&self, id: JobId) -> Result<Changed, StoreError> {
         let answer = sqlx::query_scalar!("select sluice.retry($1::bigint)", id.0).fetch_one(&self.db).await;
         Changed::of(answer, "retrying the job")
+    }
+    /// Pauses a job that waits.
+    pub async fn pause_job(&self, id: JobId) -> Result<Changed, StoreError> {
+        let answer = sqlx::query_scalar!("select sluice.pause($1::bigint)", id.0).fetch_one(&self.db).await;
+        Changed::of(answer, "pausing the job")
+    }
+
+    /// Lets a paused job go on.
+    pub async fn resume_job(&self, id: JobId) -> Result<Changed, StoreError> {
+        let answer = sqlx::query_scalar!("select sluice.resume($1::bigint)", id.0).fetch_one(&self.db).await;
+        Changed::of(answer, "resuming the job")
     }
 }

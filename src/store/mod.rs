@@ -23,6 +23,7 @@ pub mod quota;
 pub mod report;
 pub mod results;
 pub mod retention;
+pub mod route;
 mod schema;
 pub mod settle;
 pub mod status;

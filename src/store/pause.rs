@@ -40,25 +40,18 @@ pub struct Pause {
 impl Store {
     /// Pauses something; false when it was paused already.
     pub async fn pause(&self, kind: PauseKind, name: &str, reason: Option<&str>) -> Result<bool, StoreError> {
-        let added = sqlx::query!(
-            "insert into sluice.pause (kind, name, reason) values ($1, $2, $3) on conflict do nothing",
-            kind.as_str(),
-            name,
-            reason
-        )
-        .execute(&self.db)
-        .await
-        .doing("pausing")?;
-        Ok(added.rows_affected() > 0)
+        sqlx::query_scalar!(r#"select sluice.pause($1, $2, $3) as "changed!""#, kind.as_str(), name, reason)
+            .fetch_one(&self.db)
+            .await
+            .doing("pausing")
     }
 
     /// Resumes something; false when it was not paused.
     pub async fn resume(&self, kind: PauseKind, name: &str) -> Result<bool, StoreError> {
-        let removed = sqlx::query!("delete from sluice.pause where kind = $1 and name = $2", kind.as_str(), name)
-            .execute(&self.db)
+        sqlx::query_scalar!(r#"select sluice.resume($1, $2) as "changed!""#, kind.as_str(), name)
+            .fetch_one(&self.db)
             .await
-            .doing("resuming")?;
-        Ok(removed.rows_affected() > 0)
+            .doing("resuming")
     }
 
     /// Everything that is paused.

@@ -172,7 +172,7 @@ impl Store {
                   from seen group by flow, reason
             )
             select j.route as "route!", f.reason as "reason!", sum(f.rows)::bigint as "rows!",
-                   min(f.wakes_at) as "wakes_at!", (select count(*) from seen) as "seen!"
+                   least(min(f.wakes_at), '9999-12-31 00:00:00+00') as "wakes_at!", (select count(*) from seen) as "seen!"
               from flow f cross join lateral (select b.route from sluice.job b where b.id = f.job_id limit 1) j
              group by j.route, f.reason"#,
             LANE_CAP + 1
@@ -233,7 +233,7 @@ impl Store {
     }
 
     /// Whether jobs of these routes are ready, running or waiting for a retry. Jobs scheduled for later do not count,
-    /// nor do those of paused routes, projects and batches.
+    /// nor do paused ones and those of paused routes, projects and batches.
     ///
     /// One statement, so one snapshot: a job that moves from one table to another meanwhile is seen in one of them.
     pub async fn outstanding(&self, routes: &[String]) -> Result<bool, StoreError> {
@@ -248,7 +248,7 @@ impl Store {
                         order by r.flow, r.prio, r.job_id limit 1) n
             )
             select exists (select from sluice.inflight)
-                or exists (select from sluice.parked where reason <> 'scheduled')
+                or exists (select from sluice.parked where reason not in ('scheduled', 'paused'))
                 or exists (select from lane l cross join lateral (
                                   select b.route, b.project, b.batch from sluice.job b where b.id = l.job_id limit 1) j
                             where j.route = any ($1)

@@ -1,0 +1,177 @@
+//! What is done to all jobs of a route.
+
+use super::{Doing, Store, StoreError};
+use std::collections::BTreeSet;
+
+/// Jobs that one statement cancels or retries: few enough that locks are held for a moment only.
+const CHUNK: usize = 1_000;
+
+/// Rows that one statement looks through.
+const PAGE: i64 = 10_000;
+
+/// Job numbers that one statement looks through for results.
+const SPAN: i64 = 100_000;
+
+/// How often a chunk that met another's locks is tried before that is an error.
+const TRIES: u32 = 5;
+
+/// How often jobs are looked for that were moving between the tables at the look before.
+const LOOKS: u32 = 5;
+
+impl Store {
+    /// The jobs of a route that have not ended, up to the newest that there is now.
+    pub async fn unfinished_of_route(&self, route: &str) -> Result<Vec<i64>, StoreError> {
+        let newest = self.newest_job().await?;
+        self.unfinished_until(route, newest).await
+    }
+
+    /// The jobs of a route that failed.
+    pub async fn failed_of_route(&self, route: &str) -> Result<Vec<i64>, StoreError> {
+        let ends = sqlx::query!("select min(job_id) as first, max(job_id) as last from sluice.result")
+            .fetch_one(&self.db)
+            .await
+            .doing("looking for failed jobs")?;
+        let (Some(first), Some(last)) = (ends.first, ends.last) else { return Ok(Vec::new()) };
+        let mut failed = Vec::new();
+        let mut from = first;
+        while from <= last {
+            let found = sqlx::query_scalar!(
+                r#"select r.job_id
+                     from sluice.result r
+                          cross join lateral (select b.route from sluice.job b where b.id = r.job_id limit 1) j
+                    where r.job_id >= $2 and r.job_id < $3 and r.state = 'failed' and j.route = $1
+                    order by r.job_id"#,
+                route,
+                from,
+                from.saturating_add(SPAN)
+            )
+            .fetch_all(&self.db)
+            .await
+            .doing("looking for failed jobs")?;
+            failed.extend(found);
+            from = from.saturating_add(SPAN);
+        }
+        Ok(failed)
+    }
+
+    /// Cancels the unfinished jobs of a route, those that were there when it was asked for, and returns how many.
+    /// `jobs` is what [`Store::unfinished_of_route`] found; `progress` hears of each chunk.
+    pub async fn cancel_route(
+        &self,
+        route: &str,
+        jobs: Vec<i64>,
+        mut progress: impl FnMut(i64),
+    ) -> Result<i64, StoreError> {
+        let (mut jobs, mut cancelled) = (jobs, 0);
+        let Some(newest) = jobs.iter().copied().max() else { return Ok(0) };
+        // A job that moved from one table to another while we looked at both is found the next time.
+        for _ in 0..LOOKS {
+            for chunk in jobs.chunks(CHUNK) {
+                cancelled += self.cancel_jobs(chunk).await?;
+                progress(cancelled);
+            }
+            jobs = self.unfinished_until(route, newest).await?;
+            if jobs.is_empty() {
+                break;
+            }
+        }
+        Ok(cancelled)
+    }
+
+    /// Puts failed jobs back into the queue, and returns how many.
+    pub async fn retry_jobs(&self, jobs: &[i64], mut progress: impl FnMut(i64)) -> Result<i64, StoreError> {
+        let mut retried = 0;
+        for chunk in jobs.chunks(CHUNK) {
+            retried += sqlx::query_scalar!(
+                r#"select count(*) filter (where sluice.retry(id)) as "changed!" from unnest($1::bigint[]) id"#,
+                chunk
+            )
+            .fetch_one(&self.db)
+            .await
+            .doing("retrying the jobs")?;
+            progress(retried);
+        }
+        Ok(retried)
+    }
+
+    async fn cancel_jobs(&self, jobs: &[i64]) -> Result<i64, StoreError> {
+        let mut tries = 0;
+        loop {
+            let cancelled = sqlx::query_scalar!(
+                r#"select count(*) filter (where sluice.cancel(id)) as "changed!" from unnest($1::bigint[]) id"#,
+                jobs
+            )
+            .fetch_one(&self.db)
+            .await
+            .doing("cancelling the jobs");
+            match cancelled {
+                // A worker settles the same jobs in another order: one of the two had to yield.
+                Err(error) if error.is_transient() && tries < TRIES => tries += 1,
+                cancelled => return cancelled,
+            }
+        }
+    }
+
+    async fn newest_job(&self) -> Result<i64, StoreError> {
+        let newest = sqlx::query_scalar!("select max(id) from sluice.job").fetch_one(&self.db).await;
+        Ok(newest.doing("looking for the newest job")?.unwrap_or(0))
+    }
+
+    /// In steps, since each job of the queue is looked up.
+    async fn unfinished_until(&self, route: &str, newest: i64) -> Result<Vec<i64>, StoreError> {
+        let doing = "looking for unfinished jobs";
+        let mut jobs = BTreeSet::new();
+        for lane in self.lanes().await?.into_iter().filter(|lane| lane.route == route) {
+            let mut after = i64::MIN;
+            loop {
+                let page = sqlx::query!(
+                    r#"select r.job_id, j.route = $1 as "is_ours!"
+                         from (select job_id from sluice.ready where flow = $2 and prio = $3 and job_id > $4
+                                order by job_id limit $5) r
+                              cross join lateral (select b.route from sluice.job b where b.id = r.job_id limit 1) j
+                        order by r.job_id"#,
+                    route,
+                    lane.flow,
+                    lane.prio,
+                    after,
+                    PAGE
+                )
+                .fetch_all(&self.db)
+                .await
+                .doing(doing)?;
+                let Some(last) = page.last().map(|row| row.job_id) else { break };
+                jobs.extend(page.iter().filter(|row| row.is_ours).map(|row| row.job_id));
+                after = last;
+            }
+        }
+        let mut after = i64::MIN;
+        loop {
+            let page = sqlx::query!(
+                r#"select p.job_id, j.route = $1 as "is_ours!"
+                     from (select job_id from sluice.parked where job_id > $2 order by job_id limit $3) p
+                          cross join lateral (select b.route from sluice.job b where b.id = p.job_id limit 1) j
+                    order by p.job_id"#,
+                route,
+                after,
+                PAGE
+            )
+            .fetch_all(&self.db)
+            .await
+            .doing(doing)?;
+            let Some(last) = page.last().map(|row| row.job_id) else { break };
+            jobs.extend(page.iter().filter(|row| row.is_ours).map(|row| row.job_id));
+            after = last;
+        }
+        let running = sqlx::query_scalar!(
+            "select i.job_id from sluice.inflight i
+                    cross join lateral (select b.route from sluice.job b where b.id = i.job_id limit 1) j
+              where j.route = $1",
+            route
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(doing)?;
+        jobs.extend(running);
+        Ok(jobs.into_iter().take_while(|job| *job <= newest).collect())
+    }
+}
