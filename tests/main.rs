@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod buckets;
+mod chaos;
 mod embedded;
 mod end_to_end;
 mod enqueue;

@@ -6,5 +6,6 @@ pub mod fleet;
 pub mod pooler;
 pub mod postgres;
 pub mod program;
+pub mod proxy;
 pub mod queue;
 pub mod wait;

@@ -1,0 +1,123 @@
+//! Everything goes wrong at once, and the books have to be right afterwards.
+//!
+//! Several worker processes, an application that enqueues, cancels and retries all the time, providers that fail in every
+//! way, and a schedule of faults that is drawn from a seed: kills, hangs, cut and half-open connections, commits that are
+//! carried out and not confirmed, a Postgres that crashes. In the end three parties are compared one by one: what the
+//! application was told, what the ledger says, and what the simulator counted.
+//!
+//! The schedule is a function of the seed, of the length and of the number of workers. What each fault meets is not: that
+//! is the operating system's to decide. `make chaos` prints how to have the same schedule again.
+
+mod books;
+mod load;
+mod schedule;
+mod stage;
+
+use books::reckon;
+use load::Load;
+use schedule::{Kind, Size, schedule, troubles};
+use stage::{PROVIDERS, Stage, TROUBLES};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Whether workers keep a spool.
+const SPOOL: bool = false;
+
+/// The faults that the core is expected to stand.
+const ENABLED: &[Kind] = &[
+    Kind::Kill,
+    Kind::Term,
+    Kind::Stop,
+    Kind::Terminate,
+    Kind::Crash,
+    Kind::Net,
+    Kind::Outage,
+    Kind::Commit,
+];
+
+/// Attempts that count, by route.
+const MAX_ATTEMPTS: [(&str, usize); 2] = [("default", 6), ("narrow", 4)];
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug)]
+struct Finding {
+    what: String,
+    /// Which job it is about.
+    job: Option<i64>,
+}
+
+impl Finding {
+    fn of(what: String) -> Self {
+        Self { what, job: None }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_books_are_right_after_half_a_minute_of_chaos() {
+    run(7, Size { seconds: 25, workers: 3, machines: 2 }).await;
+}
+
+/// `make chaos`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes"]
+async fn the_books_are_right_after_minutes_of_chaos() {
+    let number = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty()).map(|text| {
+        text.parse::<u64>().unwrap_or_else(|_| panic!("{name}: expected a number, found {text:?}"))
+    });
+    let drawn = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() % 1_000_000;
+    let seed = number("SLUICE_CHAOS_SEED").unwrap_or(drawn);
+    let seconds = number("SLUICE_CHAOS_SECONDS").unwrap_or(300);
+    let workers = usize::try_from(number("SLUICE_CHAOS_WORKERS").unwrap_or(4)).unwrap().max(1);
+    run(seed, Size { seconds, workers, machines: 2.min(workers) }).await;
+}
+
+async fn run(seed: u64, size: Size) {
+    let Size { seconds, workers, machines } = size;
+    eprintln!(
+        "chaos: seed {seed}, {seconds} s, {workers} workers on {machines} machines. The same schedule again:\n\
+         SLUICE_CHAOS_SEED={seed} SLUICE_CHAOS_SECONDS={seconds} SLUICE_CHAOS_WORKERS={workers} make chaos"
+    );
+    let events = schedule(seed, size, ENABLED);
+    let troubles = troubles(seed, size, PROVIDERS.len(), TROUBLES.len());
+    let mut stage = Stage::new(seed, machines, workers, &troubles).await;
+    let load = Load::start(&stage.pool, seed);
+    let told = std::sync::Arc::clone(&load.told);
+    stage
+        .play(&events, Duration::from_secs(seconds), |diary| {
+            let accepted = told.lock().unwrap().accepted();
+            let acts: u64 = diary.done.values().sum();
+            eprintln!("chaos: {accepted} jobs accepted, {acts} acts");
+        })
+        .await;
+    let told = load.stop().await;
+    stage.heal().await;
+    stage.drain(Duration::from_secs(120 + seconds / 2)).await;
+
+    let mut table = reckon(&mut stage, told).await;
+    for (name, count) in &stage.diary.done {
+        table.add(format!("fault: {name}"), count);
+    }
+    table.add("fault: of the cuts at a commit, struck", stage.struck());
+    table.add("acts that met nobody", stage.diary.in_vain);
+    table.print();
+    let findings = std::mem::take(&mut stage.findings);
+    if findings.is_empty() {
+        eprintln!("chaos: the books are right");
+        return stage.stop().await;
+    }
+    eprintln!("\nthe schedule of seed {seed}:");
+    for event in &events {
+        eprintln!("{event}");
+    }
+    eprintln!("\nwhat the workers said last:\n{}", stage.last_words());
+    let mut jobs: Vec<i64> = findings.iter().filter_map(|finding| finding.job).collect();
+    jobs.dedup();
+    for job in jobs.iter().take(5) {
+        let explained = stage.program.run(&["explain", &job.to_string()]).await;
+        eprintln!("\n$ sluice explain {job}\n{}", String::from_utf8_lossy(&explained.stdout));
+    }
+    eprintln!();
+    for finding in findings.iter().take(40) {
+        eprintln!("finding: {}{}", finding.job.map(|job| format!("job {job}: ")).unwrap_or_default(), finding.what);
+    }
+    panic!("seed {seed}: {} findings", findings.len());
+}

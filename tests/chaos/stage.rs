@@ -1,0 +1,575 @@
+//! What a run takes place on: a cluster that survives its crashes, a simulator that counts, machines with a network of
+//! their own, and the processes on them.
+
+use super::schedule::{Act, Event, Room, Trouble};
+use super::{Finding, SPOOL};
+use crate::support::postgres::{Watchdog, temporary_dir};
+use crate::support::program::{Program, text};
+use crate::support::proxy::{Proxy, Weather};
+use crate::support::wait::until;
+use rustix::process::{Pid, Signal, kill_process};
+use sluice::embedded::{EmbeddedPostgres, Options};
+use sluice::simulate::{Scenario, Simulator};
+use sluice::store::Store;
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::process::Child;
+use tokio::time::{Instant, timeout};
+
+/// The providers, in the order in which troubles count them.
+pub const PROVIDERS: [&str; 4] = ["thrifty", "steady", "premium", "fickle"];
+/// What may befall a provider for some seconds.
+pub const TROUBLES: [&str; 8] = [
+    "kind = \"overloaded\"",
+    "kind = \"hang\"",
+    "kind = \"reset\"",
+    "kind = \"html_502\"",
+    "kind = \"rate_limit\", wait = \"1500ms\", format = \"retry_after_ms\"",
+    "kind = \"cut\"",
+    "kind = \"slow\", delay = \"1500ms\"",
+    "kind = \"garbage\"",
+];
+/// How long a worker may take to stop when nothing is in its way.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Rubbish now and then, and the troubles. Answers whose usage is wrong or missing are left out: their money cannot be
+/// compared to the nano-dollar.
+fn scenario(seed: u64, troubles: &[Trouble]) -> String {
+    let mut scenario = format!(
+        "seed = {seed}\nrecord_calls = 10000000\nmax_requests = 10000000\nverdict.in_flight_grace = \"1s\"\n"
+    );
+    let own = [
+        "{ kind = \"rate_limit\", wait = \"400ms\", format = \"retry_after_ms\", rate = 0.005 }, \
+         { kind = \"empty\", rate = 0.01 }, { kind = \"truncated\", rate = 0.01 }, \
+         { kind = \"malformed_json\", rate = 0.01 }",
+        "{ kind = \"cut\", rate = 0.01 }, { kind = \"html\", rate = 0.01 }, { kind = \"reset\", rate = 0.02 }, \
+         { kind = \"slow_drip\", interval = \"20ms\", rate = 0.01 }, { kind = \"error_in_200\", rate = 0.01 }",
+        "{ kind = \"server_error\", rate = 0.02 }, { kind = \"no_choices\", rate = 0.01 }, \
+         { kind = \"refusal\", rate = 0.01 }, { kind = \"garbage\", rate = 0.01 }",
+        "{ kind = \"500\", rate = 0.3 }, { kind = \"reset\", rate = 0.1 }, { kind = \"hang\", rate = 0.01 }",
+    ];
+    let kinds = [
+        ("openai", "small", "quota = { requests_per_minute = 2400, burst_requests = 100 }"),
+        ("anthropic", "medium", ""),
+        ("gemini", "large", ""),
+        ("openai", "odd", ""),
+    ];
+    for (index, (name, (dialect, model, quota))) in PROVIDERS.iter().zip(kinds).enumerate() {
+        let mut faults = String::new();
+        for Trouble { from, until, what, .. } in troubles.iter().filter(|trouble| trouble.provider == index) {
+            let _ = write!(faults, "{{ {}, from = {from:.3}, until = {until:.3} }}, ", TROUBLES[*what]);
+        }
+        let _ = write!(
+            scenario,
+            "[providers.{name}]\ndialect = \"{dialect}\"\nwait_format = \"retry_after_ms\"\n{quota}\n\
+             latency = {{ median = 0.5, p99 = 2.5 }}\noutput = {{ median = 20, p99 = 60 }}\n\
+             models.{model}.price = {{ input = \"{}\", output = \"{}\" }}\nfaults = [{faults}{}]\n",
+            PRICES[index].0, PRICES[index].1, own[index]
+        );
+    }
+    scenario
+}
+
+const PRICES: [(&str, &str); 4] = [("0.5", "2"), ("1", "4"), ("2.5", "10"), ("0.4", "1.2")];
+
+fn config() -> String {
+    let mut config = "[worker]\nmax_in_flight = 25\ndrain_timeout = \"20s\"\nmax_crashes = 4\n[http]\nlisten = \"off\"\n\
+                      [database]\nmax_connections = 8\n"
+        .to_owned();
+    let kinds = [("openai", "v1"), ("anthropic", "v1"), ("gemini", "v1beta"), ("openai", "v1")];
+    let limits = [
+        "limits = { requests_per_minute = 2400, burst_requests = 60 }",
+        "limits = { concurrency = 60 }",
+        "limits = { concurrency = 60 }",
+        "limits = { concurrency = 20 }",
+    ];
+    let targets = ["thrifty/small", "steady/medium", "premium/large", "fickle/odd"];
+    for (index, (name, (dialect, path))) in PROVIDERS.iter().zip(kinds).enumerate() {
+        let _ = write!(
+            config,
+            "[providers.{name}]\ndialect = \"{dialect}\"\nbase_url = \"http://simulator/{name}/{path}\"\n{}\n\
+             timeouts = {{ connect = \"2s\", first_byte = \"3s\", idle = \"2s\", total = \"6s\" }}\n\
+             breaker = {{ min_calls = 10, failure_rate = 0.6, window = \"2s\", open = \"500ms\" }}\nrecheck = \"2s\"\n\
+             [models.\"{}\"]\nprice = {{ input = \"{}\", output = \"{}\" }}\n",
+            limits[index], targets[index], PRICES[index].0, PRICES[index].1
+        );
+    }
+    let _ = write!(
+        config,
+        "[routes.default]\nrungs = [\"thrifty/small\", \"steady/medium\", \"premium/large\"]\npatience = \"1s\"\n\
+         max_attempts = {}\n[routes.narrow]\nrungs = [\"fickle/odd\"]\nmax_attempts = {}\n",
+        super::MAX_ATTEMPTS[0].1,
+        super::MAX_ATTEMPTS[1].1
+    );
+    config
+}
+
+/// Milliseconds of the wall clock, which the cluster has too.
+pub fn now_ms() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+/// Time during which something was wrong.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    pub from: i64,
+    pub until: i64,
+}
+
+impl Window {
+    pub fn meets(self, from: i64, until: i64) -> bool {
+        self.from <= until && from <= self.until
+    }
+}
+
+/// When what happened, for the judgement afterwards. In milliseconds of the wall clock.
+#[derive(Debug, Default)]
+pub struct Diary {
+    /// Processes that were killed.
+    pub kills: Vec<i64>,
+    /// Processes that were stopped, until they went on or were killed.
+    pub pauses: Vec<Window>,
+    /// Somebody could not reach the database, or lost a connection to it.
+    pub apart: Vec<Window>,
+    /// How often which act was done.
+    pub done: std::collections::BTreeMap<&'static str, u64>,
+    /// Acts that found nobody to do something to.
+    pub in_vain: u64,
+}
+
+/// A worker process.
+struct Running {
+    child: Child,
+    pid: i32,
+    machine: usize,
+    log: PathBuf,
+    paused_since: Option<i64>,
+    /// It was asked to end, in one way or the other.
+    asked: bool,
+}
+
+#[derive(Default)]
+struct Slot {
+    running: Option<Running>,
+    wanted: Option<(usize, Room)>,
+    last_pid: Option<i32>,
+}
+
+pub struct Stage {
+    pub pool: PgPool,
+    pub simulator: Simulator,
+    /// The instant at which the simulator's clock began, in milliseconds of the wall clock.
+    pub simulator_began: i64,
+    pub diary: Diary,
+    pub program: Program,
+    pub findings: Vec<Finding>,
+    proxies: Vec<Proxy>,
+    /// Since when the network of a machine has been in trouble.
+    cut_off: Vec<Option<i64>>,
+    crashed: Option<i64>,
+    slots: Vec<Slot>,
+    logs: Vec<PathBuf>,
+    folder: tempfile::TempDir,
+    options: Options,
+    postgres: EmbeddedPostgres,
+    recovering: Option<tokio::task::JoinHandle<EmbeddedPostgres>>,
+    _watchdog: Watchdog,
+}
+
+impl Stage {
+    pub async fn new(seed: u64, machines: usize, workers: usize, troubles: &[Trouble]) -> Self {
+        let dir = temporary_dir();
+        let watchdog = Watchdog::over(&dir);
+        // A cluster without fsync forgets its last commits when it is killed.
+        let options = Options { data_dir: dir, fsync: true, max_connections: 100 };
+        let postgres = EmbeddedPostgres::start(&options).await.unwrap();
+        let server = postgres.connect_options("sluice");
+        let pool = PgPoolOptions::new()
+            .max_connections(6)
+            .acquire_timeout(Duration::from_secs(3))
+            .connect_lazy_with(server.clone().application_name("chaos"));
+        Store::from_pool(pool.clone()).migrate().await.unwrap();
+        // When each row of the ledger became known. Holds from the next start on.
+        sqlx::raw_sql("alter system set track_commit_timestamp = on").execute(&pool).await.unwrap();
+        let mut proxies = Vec::new();
+        for _ in 0..machines {
+            proxies.push(Proxy::to(&server).await);
+        }
+        let scenario = Scenario::from_toml(&scenario(seed, troubles)).unwrap();
+        let simulator = Simulator::start(scenario, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let config = config().replace("http://simulator", &format!("http://{}", simulator.addr()));
+        let mut stage = Self {
+            pool,
+            simulator_began: 0,
+            diary: Diary::default(),
+            program: Program::new(&config, &postgres.url("sluice")),
+            findings: Vec::new(),
+            proxies,
+            cut_off: vec![None; machines],
+            crashed: None,
+            slots: (0..workers).map(|_| Slot::default()).collect(),
+            logs: Vec::new(),
+            folder: tempfile::tempdir().unwrap(),
+            options,
+            postgres,
+            recovering: None,
+            simulator,
+            _watchdog: watchdog,
+        };
+        stage.act(Act::Crash).await;
+        stage.act(Act::Recover).await;
+        stage.recovered().await;
+        stage.diary = Diary::default();
+        for slot in 0..workers {
+            stage.slots[slot].wanted = Some((slot % machines, Room::Plenty));
+        }
+        stage.tend();
+        stage.simulator.reset();
+        stage.simulator_began = now_ms();
+        stage
+    }
+
+    pub fn store(&self) -> Store {
+        Store::from_pool(self.pool.clone())
+    }
+
+    /// Does everything on the schedule in its time.
+    pub async fn play(&mut self, events: &[Event], length: Duration, mut tell: impl FnMut(&Diary)) {
+        let began = Instant::now();
+        let mut told = began;
+        for event in events.iter().filter(|event| event.at <= length) {
+            while began.elapsed() < event.at {
+                self.tend();
+                if told.elapsed() > Duration::from_secs(20) {
+                    told = Instant::now();
+                    tell(&self.diary);
+                }
+                tokio::time::sleep(Duration::from_millis(50).min(event.at.saturating_sub(began.elapsed()))).await;
+            }
+            self.act(event.act).await;
+        }
+        while began.elapsed() < length {
+            self.tend();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn act(&mut self, act: Act) {
+        let now = now_ms();
+        let name = match act {
+            Act::Kill { slot } => {
+                let Some(running) = &mut self.slots[slot].running else { return self.diary.in_vain += 1 };
+                running.asked = true;
+                running.signal(Signal::KILL);
+                if let Some(from) = running.paused_since.take() {
+                    self.diary.pauses.push(Window { from, until: now });
+                }
+                self.diary.kills.push(now);
+                "killed"
+            }
+            Act::Term { slot } => {
+                let Some(running) = &mut self.slots[slot].running else { return self.diary.in_vain += 1 };
+                running.asked = true;
+                running.signal(Signal::TERM);
+                "asked to stop"
+            }
+            Act::Stop { slot } => {
+                let Some(running) = &mut self.slots[slot].running else { return self.diary.in_vain += 1 };
+                running.signal(Signal::STOP);
+                running.paused_since.get_or_insert(now);
+                "paused"
+            }
+            Act::Continue { slot } => {
+                if let Some(running) = &mut self.slots[slot].running {
+                    running.signal(Signal::CONT);
+                    if let Some(from) = running.paused_since.take() {
+                        self.diary.pauses.push(Window { from, until: now });
+                    }
+                }
+                return;
+            }
+            Act::Start { slot, machine, spool } => {
+                self.slots[slot].wanted = Some((machine, spool));
+                self.tend();
+                return;
+            }
+            Act::Expire { slot } => {
+                let Some(pid) = self.slots[slot].last_pid else { return };
+                let pool = self.pool.clone();
+                // Not waited for: the database may be away.
+                tokio::spawn(async move { expire(&pool, Some(pid)).await });
+                "leases run out"
+            }
+            Act::Terminate { backends, draw } => {
+                let pool = self.pool.clone();
+                tokio::spawn(async move {
+                    let _ = sqlx::query(
+                        "select pg_terminate_backend(pid) from (
+                             select pid from pg_stat_activity
+                              where backend_type = 'client backend' and pid <> pg_backend_pid() and datname = 'sluice'
+                              order by hashint8extended(pid, $1) limit $2) some",
+                    )
+                    .bind(draw)
+                    .bind(backends)
+                    .execute(&pool)
+                    .await;
+                });
+                self.apart(now);
+                "backends terminated"
+            }
+            Act::Crash => {
+                self.recovered().await;
+                if self.crashed.is_some() {
+                    return self.diary.in_vain += 1;
+                }
+                let Ok(file) = std::fs::read_to_string(self.options.data_dir.join("data/postmaster.pid")) else {
+                    return self.diary.in_vain += 1;
+                };
+                let server = Pid::from_raw(file.lines().next().unwrap().parse().unwrap()).unwrap();
+                if kill_process(server, Signal::QUIT).is_err() {
+                    return self.diary.in_vain += 1;
+                }
+                self.crashed.get_or_insert(now);
+                "Postgres crashed"
+            }
+            Act::Recover => {
+                let options = self.options.clone();
+                self.recovered().await;
+                self.recovering =
+                    Some(tokio::spawn(async move { EmbeddedPostgres::start(&options).await.unwrap() }));
+                return;
+            }
+            Act::Net { machine, weather } => {
+                self.proxies[machine].set(weather);
+                if let Some(from) = self.cut_off[machine].take() {
+                    self.diary.apart.push(Window { from, until: now });
+                }
+                let name = match weather {
+                    Weather::Clear => return,
+                    Weather::Delay(_) => "network slow",
+                    Weather::Refuse => "network refuses",
+                    Weather::Blackhole => "network half open",
+                    Weather::Stall => "network stalls",
+                };
+                self.cut_off[machine] = Some(now);
+                name
+            }
+            Act::Cut { machine } => {
+                self.proxies[machine].cut();
+                self.apart(now);
+                "connections reset"
+            }
+            Act::CutAt { machine, moment } => {
+                self.proxies[machine].cut_at(moment);
+                self.apart(now);
+                "cut at a commit"
+            }
+        };
+        *self.diary.done.entry(name).or_default() += 1;
+    }
+
+    /// Somebody lost a connection just now.
+    fn apart(&mut self, now: i64) {
+        self.diary.apart.push(Window { from: now, until: now + 1_000 });
+    }
+
+    /// Waits until the server that was to come back is back.
+    async fn recovered(&mut self) {
+        if let Some(recovering) = self.recovering.take() {
+            self.postgres = recovering.await.unwrap();
+            if let Some(from) = self.crashed.take() {
+                self.diary.apart.push(Window { from, until: now_ms() });
+            }
+        }
+    }
+
+    /// Buries who has ended, and starts who is wanted, as a supervisor does.
+    fn tend(&mut self) {
+        for index in 0..self.slots.len() {
+            let slot = &mut self.slots[index];
+            if let Some(running) = &mut slot.running {
+                let Some(status) = running.child.try_wait().unwrap() else { continue };
+                // One that cannot reach the database at its start gives up with 4, and is started again.
+                let excused = running.asked || status.code() == Some(4);
+                if !excused {
+                    let log = running.log.clone();
+                    self.findings.push(Finding::of(format!("a worker ended by itself: {status}\n{}", tail(&log, 30))));
+                }
+                let (machine, room) = (running.machine, Room::Plenty);
+                if !running.asked {
+                    slot.wanted.get_or_insert((machine, room));
+                }
+                slot.running = None;
+            }
+            if let Some((machine, room)) = self.slots[index].wanted.take() {
+                self.start(index, machine, room);
+            }
+        }
+    }
+
+    fn start(&mut self, slot: usize, machine: usize, room: Room) {
+        let log = self.folder.path().join(format!("worker-{}-slot-{slot}.log", self.logs.len()));
+        let mut command = self.worker(machine, room, &["worker"], &log);
+        let child = command.spawn().unwrap();
+        let pid = i32::try_from(child.id().unwrap()).unwrap();
+        self.logs.push(log.clone());
+        self.slots[slot].last_pid = Some(pid);
+        self.slots[slot].running = Some(Running { child, pid, machine, log, paused_since: None, asked: false });
+        *self.diary.done.entry("processes started").or_default() += 1;
+    }
+
+    fn worker(&self, machine: usize, room: Room, arguments: &[&str], log: &Path) -> tokio::process::Command {
+        let said = std::fs::File::create(log).unwrap();
+        let mut command = self.program.command(arguments);
+        command
+            .env("DATABASE_URL", self.proxies[machine].url("sluice", "sluice"))
+            .stdout(said.try_clone().unwrap())
+            .stderr(said);
+        if SPOOL {
+            command.env("SLUICE__SPOOL__DIR", self.spool(machine));
+            if room == Room::None {
+                command.env("SLUICE__SPOOL__MAX_BYTES", "4096");
+            }
+        }
+        command
+    }
+
+    /// Where the workers of a machine keep what the database does not take.
+    pub fn spool(&self, machine: usize) -> PathBuf {
+        self.folder.path().join(format!("spool-{machine}"))
+    }
+
+    /// Ends all trouble and every worker.
+    pub async fn heal(&mut self) {
+        let now = now_ms();
+        for machine in 0..self.proxies.len() {
+            self.act(Act::Net { machine, weather: Weather::Clear }).await;
+        }
+        self.act(Act::Recover).await;
+        self.recovered().await;
+        for slot in 0..self.slots.len() {
+            self.act(Act::Continue { slot }).await;
+        }
+        until("the database takes statements", async || {
+            sqlx::query("truncate sluice.pause").execute(&self.pool).await.is_ok()
+        })
+        .await;
+        for slot in &mut self.slots {
+            slot.wanted = None;
+            let Some(mut running) = slot.running.take() else { continue };
+            running.signal(Signal::TERM);
+            match timeout(PATIENCE, running.child.wait()).await {
+                Ok(status) => {
+                    let status: ExitStatus = status.unwrap();
+                    if !status.success() && !running.asked && status.code() != Some(4) {
+                        let said = tail(&running.log, 30);
+                        self.findings.push(Finding::of(format!("a worker did not stop well: {status}\n{said}")));
+                    }
+                }
+                Err(_) => {
+                    let said = tail(&running.log, 60);
+                    self.findings.push(Finding::of(format!("a worker did not stop on SIGTERM\n{said}")));
+                    self.diary.kills.push(now_ms());
+                    running.child.kill().await.unwrap();
+                }
+            }
+        }
+        self.apart(now);
+    }
+
+    /// Healthy workers on every machine, until nothing is left to do.
+    pub async fn drain(&mut self, bound: Duration) {
+        expire(&self.pool, None).await;
+        let mut children = Vec::new();
+        for machine in 0..self.proxies.len() {
+            let log = self.folder.path().join(format!("drain-{machine}.log"));
+            let child = self.worker(machine, Room::Plenty, &["worker", "--drain"], &log).spawn().unwrap();
+            self.logs.push(log.clone());
+            children.push((child, log));
+        }
+        let deadline = Instant::now() + bound;
+        for (mut child, log) in children {
+            match tokio::time::timeout_at(deadline, child.wait()).await {
+                Ok(status) if status.as_ref().unwrap().success() => {}
+                Ok(status) => {
+                    let (status, said) = (status.unwrap(), tail(&log, 60));
+                    self.findings.push(Finding::of(format!("a draining worker failed: {status}\n{said}")));
+                }
+                Err(_) => {
+                    let said = tail(&log, 60);
+                    self.findings.push(Finding::of(format!("the work that is left is not done in {bound:?}\n{said}")));
+                    child.kill().await.unwrap();
+                }
+            }
+        }
+        // A call whose worker is gone ends when the simulator notices.
+        let all = || self.simulator.verdict().total.calls == self.simulator.calls(usize::MAX).len() as u64;
+        until("the simulator has seen the end of every call", async || all()).await;
+        for log in &self.logs {
+            let said = std::fs::read(log).unwrap_or_default();
+            let said = text(&said);
+            if let Some(line) = said.lines().find(|line| line.contains("panicked at")) {
+                self.findings.push(Finding::of(format!("a worker panicked: {line}")));
+            }
+        }
+    }
+
+    /// How often a connection was cut exactly at its moment.
+    pub fn struck(&self) -> u64 {
+        self.proxies.iter().map(Proxy::struck).sum()
+    }
+
+    /// What the latest workers said last.
+    pub fn last_words(&self) -> String {
+        let mut words = String::new();
+        for log in self.logs.iter().rev().take(12).rev() {
+            let _ = writeln!(words, "--- {}\n{}", log.file_name().unwrap().to_string_lossy(), tail(log, 25));
+        }
+        words
+    }
+
+    /// Lines in which any worker speaks of one of these words.
+    pub fn said_of(&self, words: &[String]) -> String {
+        let mut lines = String::new();
+        for log in &self.logs {
+            let said = text(&std::fs::read(log).unwrap_or_default());
+            for line in said.lines().filter(|line| words.iter().any(|word| line.contains(word.as_str()))).take(20) {
+                let _ = writeln!(lines, "{}: {line}", log.file_name().unwrap().to_string_lossy());
+            }
+        }
+        lines
+    }
+
+    pub async fn stop(self) {
+        drop(self.pool);
+        self.postgres.stop().await.unwrap();
+    }
+}
+
+impl Running {
+    fn signal(&self, signal: Signal) {
+        // It may have ended and not been buried yet.
+        let _ = kill_process(Pid::from_raw(self.pid).unwrap(), signal);
+    }
+}
+
+/// Thirty seconds without a heartbeat pass for this process, or for all.
+async fn expire(pool: &PgPool, pid: Option<i32>) {
+    let expired = sqlx::query(
+        "update sluice.worker set lease_until = now() - interval '1 second'
+          where state = 'live' and ($1::integer is null or pid = $1)",
+    )
+    .bind(pid);
+    let _ = expired.execute(pool).await;
+}
+
+/// The last lines of a file.
+fn tail(path: &Path, lines: usize) -> String {
+    let said = text(&std::fs::read(path).unwrap_or_default());
+    let all: Vec<&str> = said.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
