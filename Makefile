@@ -5,7 +5,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pooler lint bench bench-quota sqlx sqlx-check postgres servers build clean
+.PHONY: help demo test test-pooler chaos lint bench bench-quota sqlx sqlx-check postgres servers build clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test: servers ## all tests; they start a Postgres and a PgBouncer of their own
 
 test-pooler: servers ## the tests against Postgres once more, with a PgBouncer between
 	SLUICE_TEST_BEHIND_PGBOUNCER=1 $(CARGO) test --locked --test main
+
+chaos: postgres ## everything fails at once, and the books have to be right (five minutes; SLUICE_CHAOS_SEED, _SECONDS, _WORKERS)
+	$(CARGO) test --locked --test main chaos::the_books_are_right_after_minutes_of_chaos -- --ignored --nocapture
 
 lint: ## formatting, lints, licences, the systemd unit
 	$(CARGO) fmt --check

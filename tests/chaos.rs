@@ -23,16 +23,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const SPOOL: bool = false;
 
 /// The faults that the core is expected to stand.
-const ENABLED: &[Kind] = &[
-    Kind::Kill,
-    Kind::Term,
-    Kind::Stop,
-    Kind::Terminate,
-    Kind::Crash,
-    Kind::Net,
-    Kind::Outage,
-    Kind::Commit,
-];
+const ENABLED: &[Kind] =
+    &[Kind::Kill, Kind::Term, Kind::Stop, Kind::Terminate, Kind::Crash, Kind::Net, Kind::Outage, Kind::Commit];
 
 /// Attempts that count, by route.
 const MAX_ATTEMPTS: [(&str, usize); 2] = [("default", 6), ("narrow", 4)];
@@ -60,9 +52,12 @@ async fn the_books_are_right_after_half_a_minute_of_chaos() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes"]
 async fn the_books_are_right_after_minutes_of_chaos() {
-    let number = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty()).map(|text| {
-        text.parse::<u64>().unwrap_or_else(|_| panic!("{name}: expected a number, found {text:?}"))
-    });
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .filter(|text| !text.is_empty())
+            .map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name}: expected a number, found {text:?}")))
+    };
     let drawn = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() % 1_000_000;
     let seed = number("SLUICE_CHAOS_SEED").unwrap_or(drawn);
     let seconds = number("SLUICE_CHAOS_SECONDS").unwrap_or(300);
@@ -76,7 +71,7 @@ async fn run(seed: u64, size: Size) {
         "chaos: seed {seed}, {seconds} s, {workers} workers on {machines} machines. The same schedule again:\n\
          SLUICE_CHAOS_SEED={seed} SLUICE_CHAOS_SECONDS={seconds} SLUICE_CHAOS_WORKERS={workers} make chaos"
     );
-    let events = schedule(seed, size, ENABLED);
+    let events = schedule(seed, size, KINDS);
     let troubles = troubles(seed, size, PROVIDERS.len(), TROUBLES.len());
     let mut stage = Stage::new(seed, machines, workers, &troubles).await;
     let load = Load::start(&stage.pool, seed);

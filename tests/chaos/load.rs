@@ -58,6 +58,15 @@ pub struct Told {
 }
 
 impl Told {
+    /// A statement failed. What the database itself says against it is a finding, unless it was being stopped.
+    fn failed(&mut self, error: &sqlx::Error) {
+        self.failed_statements += 1;
+        let code = error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+        if code.is_some_and(|code| !code.starts_with("57P") && !code.starts_with("08")) {
+            self.findings.push(Finding::of(format!("the application was told: {error}")));
+        }
+    }
+
     pub fn accepted(&self) -> usize {
         self.wishes.iter().filter(|wish| matches!(wish.fate, Fate::Accepted(_))).count()
     }
@@ -77,10 +86,7 @@ impl Load {
         let feeder =
             Feeder { pool: pool.clone(), told: Arc::clone(&told), dice: Dice::new(seed, 3), named: 0, transactions: 0 };
         let meddler = Meddler { pool: pool.clone(), told: Arc::clone(&told), dice: Dice::new(seed, 4) };
-        let tasks = vec![
-            tokio::spawn(feeder.run(Arc::clone(&stop))),
-            tokio::spawn(meddler.run(Arc::clone(&stop))),
-        ];
+        let tasks = vec![tokio::spawn(feeder.run(Arc::clone(&stop))), tokio::spawn(meddler.run(Arc::clone(&stop)))];
         Self { told, stop, tasks }
     }
 
@@ -200,8 +206,8 @@ impl Feeder {
         };
         let inserted = inserted.await;
         match inserted {
-            Err(_) => {
-                self.failed();
+            Err(error) => {
+                self.failed(&error);
                 self.note(drafts, |_| Fate::Never);
             }
             Ok(transaction) if give_up => {
@@ -211,16 +217,16 @@ impl Feeder {
             }
             Ok(transaction) => match transaction.commit().await {
                 Ok(()) => self.note(drafts, |index| Fate::Accepted(ids[index])),
-                Err(_) => {
-                    self.failed();
+                Err(error) => {
+                    self.failed(&error);
                     self.note(drafts, |_| Fate::Unknown);
                 }
             },
         }
     }
 
-    fn failed(&self) {
-        self.told.lock().unwrap().failed_statements += 1;
+    fn failed(&self, error: &sqlx::Error) {
+        self.told.lock().unwrap().failed(error);
     }
 
     /// A key: a new one, or one that has been used.
@@ -252,8 +258,8 @@ impl Feeder {
         .await;
         match enqueued {
             Ok(id) => self.keyed(vec![draft], &[(id, None)]),
-            Err(_) => {
-                self.failed();
+            Err(error) => {
+                self.failed(&error);
                 self.note(vec![draft], |_| Fate::Unknown);
             }
         }
@@ -287,8 +293,8 @@ impl Feeder {
             Ok::<_, sqlx::Error>((transaction, rows))
         };
         match enqueued.await {
-            Err(_) => {
-                self.failed();
+            Err(error) => {
+                self.failed(&error);
                 self.note(drafts, |_| Fate::Never);
             }
             Ok((transaction, _)) if give_up => {
@@ -297,8 +303,8 @@ impl Feeder {
             }
             Ok((transaction, rows)) => match transaction.commit().await {
                 Ok(()) => self.keyed(drafts, &rows),
-                Err(_) => {
-                    self.failed();
+                Err(error) => {
+                    self.failed(&error);
                     self.note(drafts, |_| Fate::Unknown);
                 }
             },
@@ -376,9 +382,9 @@ impl Meddler {
             from[self.dice.below(from.len())]
         };
         let statement = if retry { "select sluice.retry($1::bigint)" } else { "select sluice.cancel($1::bigint)" };
-        let answer = sqlx::query_scalar::<_, bool>(statement).bind(job).fetch_one(&self.pool).await.ok();
+        let answer = sqlx::query_scalar::<_, bool>(statement).bind(job).fetch_one(&self.pool).await;
         let mut told = self.told.lock().unwrap();
-        told.failed_statements += u64::from(answer.is_none());
+        let answer = answer.inspect_err(|error| told.failed(error)).ok();
         told.interventions.entry(job).or_default().push(Intervention { retry, answer });
     }
 
@@ -386,9 +392,11 @@ impl Meddler {
         let batch = format!("batch-{}", self.dice.below(12));
         let retry = self.dice.chance(0.5);
         let statement = if retry { "select sluice.retry($1::text)" } else { "select sluice.cancel($1::text)" };
-        let done = sqlx::query(statement).bind(&batch).execute(&self.pool).await.is_ok();
+        let done = sqlx::query(statement).bind(&batch).execute(&self.pool).await;
         let mut told = self.told.lock().unwrap();
-        told.failed_statements += u64::from(!done);
+        if let Err(error) = done {
+            told.failed(&error);
+        }
         told.doubtful_batches.push(batch);
     }
 
@@ -407,8 +415,10 @@ impl Meddler {
             .await;
         {
             let mut told = self.told.lock().unwrap();
-            told.failed_statements += u64::from(paused.is_err());
-            told.pauses += u64::from(paused.is_ok());
+            match paused {
+                Ok(_) => told.pauses += 1,
+                Err(error) => told.failed(&error),
+            }
         }
         let rest = self.dice.seconds(0.1, 1.0);
         tokio::time::sleep(rest).await;

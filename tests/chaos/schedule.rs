@@ -62,8 +62,10 @@ pub enum Act {
 pub enum Room {
     /// As much as by default.
     Plenty,
-    /// Next to nothing.
-    None,
+    /// Next to nothing: the configuration says so.
+    Little,
+    /// Next to nothing: the disk is full.
+    Disk,
 }
 
 /// An act and its time from the start.
@@ -159,7 +161,7 @@ pub fn schedule(seed: u64, size: Size, kinds: &[Kind]) -> Vec<Event> {
         if let Some(kind) = turns.pop() {
             one(&mut dice, kind, at, size, &mut events);
         }
-        at += dice.seconds(0.3, 3.5);
+        at += dice.seconds(0.2, 2.0);
     }
     events.sort_by_key(|event| event.at);
     events
@@ -237,7 +239,8 @@ fn one(dice: &mut Dice, kind: Kind, at: Duration, size: Size, events: &mut Vec<E
         Kind::FullSpool => {
             let machine = slot % size.machines;
             add(at, Act::Term { slot });
-            add(at, Act::Start { slot, machine, spool: Room::None });
+            let spool = if dice.chance(0.5) { Room::Little } else { Room::Disk };
+            add(at, Act::Start { slot, machine, spool });
             let cut = at + dice.seconds(1.0, 3.0);
             add(cut, Act::Net { machine, weather: Weather::Refuse });
             add(cut + dice.seconds(5.0, 9.0), Act::Net { machine, weather: Weather::Clear });

@@ -14,8 +14,10 @@ use sluice::store::Store;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::process::Child;
 use tokio::time::{Instant, timeout};
@@ -39,9 +41,8 @@ const PATIENCE: Duration = Duration::from_mins(2);
 /// Rubbish now and then, and the troubles. Answers whose usage is wrong or missing are left out: their money cannot be
 /// compared to the nano-dollar.
 fn scenario(seed: u64, troubles: &[Trouble]) -> String {
-    let mut scenario = format!(
-        "seed = {seed}\nrecord_calls = 10000000\nmax_requests = 10000000\nverdict.in_flight_grace = \"1s\"\n"
-    );
+    let mut scenario =
+        format!("seed = {seed}\nrecord_calls = 10000000\nmax_requests = 10000000\nverdict.in_flight_grace = \"1s\"\n");
     let own = [
         "{ kind = \"rate_limit\", wait = \"400ms\", format = \"retry_after_ms\", rate = 0.005 }, \
          { kind = \"empty\", rate = 0.01 }, { kind = \"truncated\", rate = 0.01 }, \
@@ -77,9 +78,10 @@ fn scenario(seed: u64, troubles: &[Trouble]) -> String {
 const PRICES: [(&str, &str); 4] = [("0.5", "2"), ("1", "4"), ("2.5", "10"), ("0.4", "1.2")];
 
 fn config() -> String {
-    let mut config = "[worker]\nmax_in_flight = 25\ndrain_timeout = \"20s\"\nmax_crashes = 4\n[http]\nlisten = \"off\"\n\
-                      [database]\nmax_connections = 8\n"
-        .to_owned();
+    let mut config =
+        "[worker]\nmax_in_flight = 25\ndrain_timeout = \"20s\"\nmax_crashes = 4\n[http]\nlisten = \"off\"\n\
+                      [log]\nfilter = \"info,sqlx=error\"\n[database]\nmax_connections = 8\n"
+            .to_owned();
     let kinds = [("openai", "v1"), ("anthropic", "v1"), ("gemini", "v1beta"), ("openai", "v1")];
     let limits = [
         "limits = { requests_per_minute = 2400, burst_requests = 60 }",
@@ -135,10 +137,41 @@ pub struct Diary {
     pub pauses: Vec<Window>,
     /// Somebody could not reach the database, or lost a connection to it.
     pub apart: Vec<Window>,
+    /// Processes lived whose spool has no room.
+    pub roomless: Vec<Window>,
     /// How often which act was done.
     pub done: std::collections::BTreeMap<&'static str, u64>,
     /// Acts that found nobody to do something to.
     pub in_vain: u64,
+}
+
+/// A file system that is full at once. Only root can have one.
+struct SmallDisk {
+    path: PathBuf,
+    keeper: std::process::Child,
+}
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        // `cat` ends when the other end of its pipe is closed, which the kernel does for a process that was killed.
+        const SCRIPT: &str =
+            r#"mount -t tmpfs -o size=32k none "$1" && echo mounted && cat > /dev/null; umount -l "$1"; rmdir "$1""#;
+        let path = tempfile::Builder::new().prefix("sluice-test-disk-").tempdir().unwrap().keep();
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", SCRIPT, "small-disk"]).arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut keeper = command.stderr(Stdio::null()).process_group(0).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let disk = Self { path, keeper };
+        (line == "mounted\n").then_some(disk)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
 }
 
 /// A worker process.
@@ -147,6 +180,8 @@ struct Running {
     pid: i32,
     machine: usize,
     log: PathBuf,
+    room: Room,
+    began: i64,
     paused_since: Option<i64>,
     /// It was asked to end, in one way or the other.
     asked: bool,
@@ -174,6 +209,7 @@ pub struct Stage {
     slots: Vec<Slot>,
     logs: Vec<PathBuf>,
     folder: tempfile::TempDir,
+    small_disk: Option<SmallDisk>,
     options: Options,
     postgres: EmbeddedPostgres,
     recovering: Option<tokio::task::JoinHandle<EmbeddedPostgres>>,
@@ -214,12 +250,16 @@ impl Stage {
             slots: (0..workers).map(|_| Slot::default()).collect(),
             logs: Vec::new(),
             folder: tempfile::tempdir().unwrap(),
+            small_disk: SmallDisk::mount(),
             options,
             postgres,
             recovering: None,
             simulator,
             _watchdog: watchdog,
         };
+        if stage.small_disk.is_none() {
+            eprintln!("chaos: no disk can be mounted that is full; spools without room are only configured so");
+        }
         stage.act(Act::Crash).await;
         stage.act(Act::Recover).await;
         stage.recovered().await;
@@ -339,8 +379,7 @@ impl Stage {
             Act::Recover => {
                 let options = self.options.clone();
                 self.recovered().await;
-                self.recovering =
-                    Some(tokio::spawn(async move { EmbeddedPostgres::start(&options).await.unwrap() }));
+                self.recovering = Some(tokio::spawn(async move { EmbeddedPostgres::start(&options).await.unwrap() }));
                 return;
             }
             Act::Net { machine, weather } => {
@@ -399,10 +438,10 @@ impl Stage {
                     let log = running.log.clone();
                     self.findings.push(Finding::of(format!("a worker ended by itself: {status}\n{}", tail(&log, 30))));
                 }
-                let (machine, room) = (running.machine, Room::Plenty);
                 if !running.asked {
-                    slot.wanted.get_or_insert((machine, room));
+                    slot.wanted.get_or_insert((running.machine, running.room));
                 }
+                self.diary.roomless.extend(running.roomless());
                 slot.running = None;
             }
             if let Some((machine, room)) = self.slots[index].wanted.take() {
@@ -418,7 +457,8 @@ impl Stage {
         let pid = i32::try_from(child.id().unwrap()).unwrap();
         self.logs.push(log.clone());
         self.slots[slot].last_pid = Some(pid);
-        self.slots[slot].running = Some(Running { child, pid, machine, log, paused_since: None, asked: false });
+        self.slots[slot].running =
+            Some(Running { child, pid, machine, log, room, began: now_ms(), paused_since: None, asked: false });
         *self.diary.done.entry("processes started").or_default() += 1;
     }
 
@@ -430,17 +470,20 @@ impl Stage {
             .stdout(said.try_clone().unwrap())
             .stderr(said);
         if SPOOL {
-            command.env("SLUICE__SPOOL__DIR", self.spool(machine));
-            if room == Room::None {
+            command.env("SLUICE__SPOOL__DIR", self.spool(machine, room));
+            if room == Room::Little {
                 command.env("SLUICE__SPOOL__MAX_BYTES", "4096");
             }
         }
         command
     }
 
-    /// Where the workers of a machine keep what the database does not take.
-    pub fn spool(&self, machine: usize) -> PathBuf {
-        self.folder.path().join(format!("spool-{machine}"))
+    /// Where a worker keeps what the database does not take.
+    fn spool(&self, machine: usize, room: Room) -> PathBuf {
+        match &self.small_disk {
+            Some(disk) if room == Room::Disk => disk.path.join("spool"),
+            _ => self.folder.path().join(format!("spool-{machine}")),
+        }
     }
 
     /// Ends all trouble and every worker.
@@ -462,6 +505,7 @@ impl Stage {
             slot.wanted = None;
             let Some(mut running) = slot.running.take() else { continue };
             running.signal(Signal::TERM);
+            self.diary.roomless.extend(running.roomless());
             match timeout(PATIENCE, running.child.wait()).await {
                 Ok(status) => {
                     let status: ExitStatus = status.unwrap();
@@ -470,9 +514,9 @@ impl Stage {
                         self.findings.push(Finding::of(format!("a worker did not stop well: {status}\n{said}")));
                     }
                 }
-                Err(_) => {
+                Err(late) => {
                     let said = tail(&running.log, 60);
-                    self.findings.push(Finding::of(format!("a worker did not stop on SIGTERM\n{said}")));
+                    self.findings.push(Finding::of(format!("a worker did not stop on SIGTERM: {late}\n{said}")));
                     self.diary.kills.push(now_ms());
                     running.child.kill().await.unwrap();
                 }
@@ -485,9 +529,12 @@ impl Stage {
     pub async fn drain(&mut self, bound: Duration) {
         expire(&self.pool, None).await;
         let mut children = Vec::new();
-        for machine in 0..self.proxies.len() {
-            let log = self.folder.path().join(format!("drain-{machine}.log"));
-            let child = self.worker(machine, Room::Plenty, &["worker", "--drain"], &log).spawn().unwrap();
+        // Every spool has somebody who replays it.
+        let mut spools: Vec<(usize, Room)> = (0..self.proxies.len()).map(|machine| (machine, Room::Plenty)).collect();
+        spools.extend(self.small_disk.is_some().then_some((0, Room::Disk)));
+        for (index, (machine, room)) in spools.into_iter().enumerate() {
+            let log = self.folder.path().join(format!("drain-{index}.log"));
+            let child = self.worker(machine, room, &["worker", "--drain"], &log).spawn().unwrap();
             self.logs.push(log.clone());
             children.push((child, log));
         }
@@ -532,18 +579,6 @@ impl Stage {
         words
     }
 
-    /// Lines in which any worker speaks of one of these words.
-    pub fn said_of(&self, words: &[String]) -> String {
-        let mut lines = String::new();
-        for log in &self.logs {
-            let said = text(&std::fs::read(log).unwrap_or_default());
-            for line in said.lines().filter(|line| words.iter().any(|word| line.contains(word.as_str()))).take(20) {
-                let _ = writeln!(lines, "{}: {line}", log.file_name().unwrap().to_string_lossy());
-            }
-        }
-        lines
-    }
-
     pub async fn stop(self) {
         drop(self.pool);
         self.postgres.stop().await.unwrap();
@@ -551,6 +586,11 @@ impl Stage {
 }
 
 impl Running {
+    /// The time in which its spool had no room, which is all of its life or nothing.
+    fn roomless(&self) -> Option<Window> {
+        (self.room != Room::Plenty).then(|| Window { from: self.began, until: now_ms() })
+    }
+
     fn signal(&self, signal: Signal) {
         // It may have ended and not been buried yet.
         let _ = kill_process(Pid::from_raw(self.pid).unwrap(), signal);

@@ -142,7 +142,7 @@ async fn carry(state: Arc<State>, client: TcpStream) {
                 let mut reader = Frontend::default();
                 let mut buffer = vec![0; 64 << 10];
                 while let Some(bytes) = read(&state, born.age, &mut from_client, &mut buffer).await {
-                    match state.strikes(&reader.take_in(bytes)) {
+                    match state.strikes(reader.take_in(bytes)) {
                         Some(Moment::Commit) => return,
                         Some(Moment::CommitAnswer | Moment::Answer) => severed.store(true, Ordering::SeqCst),
                         None => {}
@@ -217,7 +217,7 @@ async fn swallow(state: &State, mut client: TcpStream, age: u64) {
 
 impl State {
     /// Whether one of these messages is the moment that was waited for.
-    fn strikes(&self, seen: &Seen) -> Option<Moment> {
+    fn strikes(&self, seen: Seen) -> Option<Moment> {
         let mut armed = self.armed.lock().unwrap();
         let strikes = match (*armed)? {
             Moment::CommitAnswer | Moment::Commit => seen.commit,

@@ -1,0 +1,169 @@
+//! Each call of the simulator with the row that it has on the ledger.
+
+use super::{CLOCKS, Diary, Evidence, Finding, IN_HAND, Job, Row, Table};
+use crate::chaos::load::Intervention;
+use sluice::simulate::CallRecord;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// Each call with the row that it has on the ledger.
+pub struct Matched<'a> {
+    pairs: Vec<(&'a CallRecord, &'a Row)>,
+    /// Calls that are on nobody's books.
+    unbooked: Vec<(&'a CallRecord, Option<i64>)>,
+    /// Rows without a call.
+    uncalled: Vec<&'a Row>,
+    /// Jobs that were or may have been cancelled at some time.
+    cancelled: HashSet<i64>,
+}
+
+impl<'a> Matched<'a> {
+    /// By request id where the answer's head came, else by job and target in the order of time.
+    pub fn of(evidence: &'a Evidence, findings: &mut Vec<Finding>) -> Self {
+        let Evidence { jobs, rows, calls, told, .. } = evidence;
+        let ids: HashMap<&str, i64> = jobs.iter().map(|job| (job.custom_id.as_str(), job.id)).collect();
+        let job_of: HashMap<String, Option<i64>> = told
+            .wishes
+            .iter()
+            .map(|wish| (format!("{:016x}", wish.prompt), ids.get(wish.tag.as_str()).copied()))
+            .collect();
+        let mut by_request: HashMap<&str, &Row> = HashMap::new();
+        let mut cut: HashMap<(i64, &str, &str), Vec<&Row>> = HashMap::new();
+        for row in rows {
+            match &row.request_id {
+                None => cut.entry((row.job_id, &row.provider, &row.model)).or_default().push(row),
+                Some(id) => {
+                    if by_request.insert(id, row).is_some() {
+                        let what = format!("the call {id} is booked twice");
+                        findings.push(Finding { what, job: Some(row.job_id) });
+                    }
+                }
+            }
+        }
+        let (mut pairs, mut open) = (Vec::new(), Vec::new());
+        for call in calls {
+            match by_request.remove(call.request_id.as_str()) {
+                Some(row) => {
+                    if job_of.get(&call.request).copied().flatten() != Some(row.job_id) {
+                        let what = format!("booked for a job that did not ask it: {call:?}, {row:?}");
+                        findings.push(Finding { what, job: Some(row.job_id) });
+                    }
+                    pairs.push((call, row));
+                }
+                None => open.push(call),
+            }
+        }
+        let mut unbooked = Vec::new();
+        for call in open {
+            let Some(job) = job_of.get(&call.request).copied().flatten() else {
+                unbooked.push((call, None));
+                continue;
+            };
+            // The latest row that had begun when the call arrived: those before it may never have been sent.
+            let arrived = evidence.wall(call.arrived_ms);
+            let candidates = cut.entry((job, &call.provider, &call.model)).or_default();
+            let latest = candidates.iter().rposition(|row| row.started <= arrived + CLOCKS);
+            match latest {
+                Some(at) => pairs.push((call, candidates.remove(at))),
+                None => unbooked.push((call, Some(job))),
+            }
+        }
+        let uncalled = cut.into_values().flatten().chain(by_request.into_values()).collect();
+        let cancels = |list: &[Intervention]| list.iter().any(|one| !one.retry && one.answer != Some(false));
+        let mut cancelled: HashSet<i64> =
+            told.interventions.iter().filter(|(_, list)| cancels(list)).map(|(job, _)| *job).collect();
+        let batches: HashSet<&str> = told.doubtful_batches.iter().map(String::as_str).collect();
+        let in_batch = |job: &&Job| job.batch.as_deref().is_some_and(|batch| batches.contains(batch));
+        cancelled.extend(jobs.iter().filter(in_batch).map(|job| job.id));
+        Self { pairs, unbooked, uncalled, cancelled }
+    }
+
+    /// 2, 3 and 5: no call without a row, no row without a call, and the same money on both sides.
+    pub fn judge(&self, evidence: &Evidence, table: &mut Table, findings: &mut Vec<Finding>) {
+        let Diary { kills, pauses, roomless, .. } = &evidence.diary;
+        let mut finding = |job: Option<i64>, what: String| findings.push(Finding { what, job });
+        let mut lost_answers = 0_u64;
+        let (mut same_money, mut uncertain_money) = (0_u64, 0_u64);
+        let mut placeholders = 0_u64;
+        for (call, row) in &self.pairs {
+            let charged = i64::try_from(call.nano_usd.unwrap_or(0)).unwrap();
+            let cost = row.cost_nanos.unwrap_or(-1);
+            let named = cost == 0 && row.uncertain_nanos >= charged && row.uncertain_nanos > 0;
+            if cost == charged {
+                same_money += call.nano_usd.unwrap_or(0);
+            } else if named {
+                uncertain_money += call.nano_usd.unwrap_or(0);
+            } else {
+                finding(
+                    Some(row.job_id),
+                    format!("the provider charged {charged}, the ledger says {cost}: {call:?}, {row:?}"),
+                );
+            }
+            let good = call.charged && matches!(call.fault, None | Some("slow" | "slow_drip"));
+            if row.request_id.is_some() {
+                let used = row.accepted || row.is("abandoned", Some("late"));
+                if good && !used {
+                    finding(Some(row.job_id), format!("a good answer was thrown away: {call:?}, {row:?}"));
+                }
+                continue;
+            }
+            placeholders += u64::from(row.is("abandoned", Some("worker_died")));
+            if !call.charged {
+                continue;
+            }
+            // Given out in full, and nobody has it.
+            lost_answers += 1;
+            let ended = evidence.wall(call.ended_ms);
+            // Whoever has no room for what the database does not take keeps it in memory.
+            let held = roomless.iter().filter(|window| window.meets(row.started, ended)).map(|window| window.until);
+            let until = held.max().unwrap_or(0).max(ended + IN_HAND);
+            let killed = kills.iter().any(|kill| (row.started..=until).contains(kill));
+            let paused = pauses.iter().any(|pause| pause.meets(row.started, row.ended));
+            let excused = match row.class.as_deref() {
+                Some("abandoned") if row.detail.as_deref() == Some("worker_died") => killed,
+                Some("abandoned") => self.cancelled.contains(&row.job_id),
+                Some("timeout" | "network") => paused,
+                _ => false,
+            };
+            if !excused {
+                finding(Some(row.job_id), format!("an answer that was given out is lost: {call:?}, {row:?}"));
+            }
+        }
+        for (call, job) in &self.unbooked {
+            finding(*job, format!("a call is on nobody's books: {call:?}"));
+        }
+        let mut unsent: BTreeMap<String, u64> = BTreeMap::new();
+        for row in &self.uncalled {
+            let class = row.class.as_deref().unwrap_or("accepted");
+            *unsent.entry([class, row.detail.as_deref().unwrap_or("")].join(" ")).or_default() += 1;
+            let paused = pauses.iter().any(|pause| pause.meets(row.started, row.ended));
+            let excused = row.request_id.is_none()
+                && match class {
+                    "abandoned" | "unreachable" => true,
+                    // It was stopped before it had sent anything, and found its time over.
+                    "timeout" | "network" => paused,
+                    _ => false,
+                };
+            if !excused || row.cost_nanos != Some(0) {
+                finding(Some(row.job_id), format!("a row without a call: {row:?}"));
+            }
+        }
+        table.add("calls at the providers", self.pairs.len() + self.unbooked.len());
+        table.add(
+            "  on the ledger by their request id",
+            self.pairs.iter().filter(|(_, r)| r.request_id.is_some()).count(),
+        );
+        table.add("  on the ledger as cut", self.pairs.iter().filter(|(_, row)| row.request_id.is_none()).count());
+        table.add("    of them with a worker that died", placeholders);
+        table.add("  on nobody's books", self.unbooked.len());
+        table.add("answers given out in full that nobody has", lost_answers);
+        for (class, count) in unsent {
+            table.add(format!("rows without a call: {class}"), count);
+        }
+        let charged =
+            |calls: &mut dyn Iterator<Item = &CallRecord>| calls.filter_map(|call| call.nano_usd).sum::<u64>();
+        table.add("nano-dollars charged by the providers", charged(&mut evidence.calls.iter()));
+        table.add("  on the ledger as cost", same_money);
+        table.add("  on the ledger as uncertain", uncertain_money);
+        table.add("  on nobody's books", charged(&mut self.unbooked.iter().map(|(call, _)| *call)));
+    }
+}
