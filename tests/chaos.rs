@@ -17,14 +17,11 @@ use books::reckon;
 use load::Load;
 use schedule::{Kind, Size, schedule, troubles};
 use stage::{PROVIDERS, Stage, TROUBLES};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Whether workers keep a spool.
 const SPOOL: bool = false;
-
-/// The faults that the core is expected to stand.
-const ENABLED: &[Kind] =
-    &[Kind::Kill, Kind::Term, Kind::Stop, Kind::Terminate, Kind::Crash, Kind::Net, Kind::Outage, Kind::Commit];
 
 /// Attempts that count, by route.
 const MAX_ATTEMPTS: [(&str, usize); 2] = [("default", 6), ("narrow", 4)];
@@ -41,37 +38,53 @@ impl Finding {
     fn of(what: String) -> Self {
         Self { what, job: None }
     }
+
+    /// The same for findings that differ in their numbers.
+    fn kind(&self) -> String {
+        let head = self.what.split([':', '{', '(']).next().unwrap_or_default();
+        head.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default().trim().chars().take(80).collect()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_books_are_right_after_half_a_minute_of_chaos() {
-    run(7, Size { seconds: 25, workers: 3, machines: 2 }).await;
+    run(7, Size { seconds: 25, workers: 3, machines: 2 }, None).await;
 }
 
 /// `make chaos`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes"]
 async fn the_books_are_right_after_minutes_of_chaos() {
+    let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
     let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .filter(|text| !text.is_empty())
-            .map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name}: expected a number, found {text:?}")))
+        let parse =
+            |text: String| text.parse::<u64>().unwrap_or_else(|_| panic!("{name}: expected a number, found {text:?}"));
+        text(name).map(parse)
     };
     let drawn = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() % 1_000_000;
     let seed = number("SLUICE_CHAOS_SEED").unwrap_or(drawn);
     let seconds = number("SLUICE_CHAOS_SECONDS").unwrap_or(300);
     let workers = usize::try_from(number("SLUICE_CHAOS_WORKERS").unwrap_or(4)).unwrap().max(1);
-    run(seed, Size { seconds, workers, machines: 2.min(workers) }).await;
+    run(seed, Size { seconds, workers, machines: 2.min(workers) }, text("SLUICE_CHAOS_KINDS").as_deref()).await;
 }
 
-async fn run(seed: u64, size: Size) {
+/// The kinds of faults with these names; all when none are named.
+fn kinds(names: Option<&str>) -> Vec<Kind> {
+    let known = |name: &str| {
+        let found = Kind::ALL.iter().find(|(known, _)| *known == name);
+        found.unwrap_or_else(|| panic!("SLUICE_CHAOS_KINDS: no kind {name:?} among {:?}", Kind::ALL)).1
+    };
+    names.map_or_else(|| Kind::ALL.map(|(_, kind)| kind).to_vec(), |names| names.split(',').map(known).collect())
+}
+
+async fn run(seed: u64, size: Size, only: Option<&str>) {
     let Size { seconds, workers, machines } = size;
+    let same = only.map(|kinds| format!("SLUICE_CHAOS_KINDS={kinds} ")).unwrap_or_default();
     eprintln!(
         "chaos: seed {seed}, {seconds} s, {workers} workers on {machines} machines. The same schedule again:\n\
-         SLUICE_CHAOS_SEED={seed} SLUICE_CHAOS_SECONDS={seconds} SLUICE_CHAOS_WORKERS={workers} make chaos"
+         SLUICE_CHAOS_SEED={seed} SLUICE_CHAOS_SECONDS={seconds} SLUICE_CHAOS_WORKERS={workers} {same}make chaos"
     );
-    let events = schedule(seed, size, KINDS);
+    let events = schedule(seed, size, &kinds(only));
     let troubles = troubles(seed, size, PROVIDERS.len(), TROUBLES.len());
     let mut stage = Stage::new(seed, machines, workers, &troubles).await;
     let load = Load::start(&stage.pool, seed);
@@ -111,8 +124,15 @@ async fn run(seed: u64, size: Size) {
         eprintln!("\n$ sluice explain {job}\n{}", String::from_utf8_lossy(&explained.stdout));
     }
     eprintln!();
-    for finding in findings.iter().take(40) {
-        eprintln!("finding: {}{}", finding.job.map(|job| format!("job {job}: ")).unwrap_or_default(), finding.what);
+    let mut kinds: BTreeMap<String, Vec<&Finding>> = BTreeMap::new();
+    for finding in &findings {
+        kinds.entry(finding.kind()).or_default().push(finding);
+    }
+    for (kind, findings) in &kinds {
+        for finding in findings.iter().take(8) {
+            eprintln!("finding: {}{}", finding.job.map(|job| format!("job {job}: ")).unwrap_or_default(), finding.what);
+        }
+        eprintln!("{} findings: {kind}\n", findings.len());
     }
     panic!("seed {seed}: {} findings", findings.len());
 }

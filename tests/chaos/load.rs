@@ -4,6 +4,7 @@ use super::Finding;
 use super::schedule::Dice;
 use serde_json::{Value, json};
 use sluice::simulate::request_hash;
+use sqlx::error::DatabaseError;
 use sqlx::{PgPool, Row as _};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,7 +62,7 @@ impl Told {
     /// A statement failed. What the database itself says against it is a finding, unless it was being stopped.
     fn failed(&mut self, error: &sqlx::Error) {
         self.failed_statements += 1;
-        let code = error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+        let code = error.as_database_error().and_then(DatabaseError::code);
         if code.is_some_and(|code| !code.starts_with("57P") && !code.starts_with("08")) {
             self.findings.push(Finding::of(format!("the application was told: {error}")));
         }

@@ -28,6 +28,21 @@ pub enum Kind {
     FullSpool,
 }
 
+impl Kind {
+    /// Every kind with its name.
+    pub const ALL: [(&str, Self); 9] = [
+        ("kill", Self::Kill),
+        ("term", Self::Term),
+        ("stop", Self::Stop),
+        ("terminate", Self::Terminate),
+        ("crash", Self::Crash),
+        ("net", Self::Net),
+        ("outage", Self::Outage),
+        ("commit", Self::Commit),
+        ("full_spool", Self::FullSpool),
+    ];
+}
+
 /// One thing that is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {

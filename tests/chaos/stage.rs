@@ -35,6 +35,8 @@ pub const TROUBLES: [&str; 8] = [
     "kind = \"slow\", delay = \"1500ms\"",
     "kind = \"garbage\"",
 ];
+/// How long a supervisor waits before it starts one again that has ended by itself.
+const RESTART: Duration = Duration::from_secs(1);
 /// How long a worker may take to stop when nothing is in its way.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -192,6 +194,8 @@ struct Slot {
     running: Option<Running>,
     wanted: Option<(usize, Room)>,
     last_pid: Option<i32>,
+    /// One that ended by itself is not started again at once.
+    not_before: Option<Instant>,
 }
 
 pub struct Stage {
@@ -440,11 +444,14 @@ impl Stage {
                 }
                 if !running.asked {
                     slot.wanted.get_or_insert((running.machine, running.room));
+                    slot.not_before = Some(Instant::now() + RESTART);
                 }
                 self.diary.roomless.extend(running.roomless());
                 slot.running = None;
             }
-            if let Some((machine, room)) = self.slots[index].wanted.take() {
+            let slot = &mut self.slots[index];
+            let rests = slot.not_before.is_some_and(|start| Instant::now() < start);
+            if !rests && let Some((machine, room)) = slot.wanted.take() {
                 self.start(index, machine, room);
             }
         }
