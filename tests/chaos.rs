@@ -20,9 +20,6 @@ use stage::{PROVIDERS, Stage, TROUBLES};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Whether workers keep a spool.
-const SPOOL: bool = false;
-
 /// Attempts that count, by route.
 const MAX_ATTEMPTS: [(&str, usize); 2] = [("default", 6), ("narrow", 4)];
 

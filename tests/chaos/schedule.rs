@@ -77,8 +77,8 @@ pub enum Act {
 pub enum Room {
     /// As much as by default.
     Plenty,
-    /// Next to nothing: the configuration says so.
-    Little,
+    /// Nothing: the configuration says so.
+    Off,
     /// Next to nothing: the disk is full.
     Disk,
 }
@@ -254,7 +254,7 @@ fn one(dice: &mut Dice, kind: Kind, at: Duration, size: Size, events: &mut Vec<E
         Kind::FullSpool => {
             let machine = slot % size.machines;
             add(at, Act::Term { slot });
-            let spool = if dice.chance(0.5) { Room::Little } else { Room::Disk };
+            let spool = if dice.chance(0.5) { Room::Off } else { Room::Disk };
             add(at, Act::Start { slot, machine, spool });
             let cut = at + dice.seconds(1.0, 3.0);
             add(cut, Act::Net { machine, weather: Weather::Refuse });

@@ -1,8 +1,8 @@
 //! What a run takes place on: a cluster that survives its crashes, a simulator that counts, machines with a network of
 //! their own, and the processes on them.
 
+use super::Finding;
 use super::schedule::{Act, Event, Room, Trouble};
-use super::{Finding, SPOOL};
 use crate::support::postgres::{Watchdog, temporary_dir};
 use crate::support::program::{Program, text};
 use crate::support::proxy::{Proxy, Weather};
@@ -262,7 +262,7 @@ impl Stage {
             _watchdog: watchdog,
         };
         if stage.small_disk.is_none() {
-            eprintln!("chaos: no disk can be mounted that is full; spools without room are only configured so");
+            eprintln!("chaos: no disk can be mounted that is full; such spools are switched off instead");
         }
         stage.act(Act::Crash).await;
         stage.act(Act::Recover).await;
@@ -476,20 +476,16 @@ impl Stage {
             .env("DATABASE_URL", self.proxies[machine].url("sluice", "sluice"))
             .stdout(said.try_clone().unwrap())
             .stderr(said);
-        if SPOOL {
-            command.env("SLUICE__SPOOL__DIR", self.spool(machine, room));
-            if room == Room::Little {
-                command.env("SLUICE__SPOOL__MAX_BYTES", "4096");
-            }
-        }
+        command.env("SLUICE__SPOOL__DIR", self.spool(machine, room));
         command
     }
 
     /// Where a worker keeps what the database does not take.
     fn spool(&self, machine: usize, room: Room) -> PathBuf {
-        match &self.small_disk {
-            Some(disk) if room == Room::Disk => disk.path.join("spool"),
-            _ => self.folder.path().join(format!("spool-{machine}")),
+        match (room, &self.small_disk) {
+            (Room::Plenty, _) => self.folder.path().join(format!("spool-{machine}")),
+            (Room::Disk, Some(disk)) => disk.path.join("spool"),
+            (Room::Off, _) | (Room::Disk, None) => PathBuf::from("off"),
         }
     }
 
