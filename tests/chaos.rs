@@ -45,7 +45,7 @@ impl Finding {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_books_are_right_after_half_a_minute_of_chaos() {
-    run(7, Size { seconds: 25, workers: 3, machines: 2 }, None).await;
+    run(7, Size { seconds: 20, workers: 3, machines: 2 }, None).await;
 }
 
 /// `make chaos`.

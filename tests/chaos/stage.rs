@@ -559,6 +559,14 @@ impl Stage {
         // A call whose worker is gone ends when the simulator notices.
         let all = || self.simulator.verdict().total.calls == self.simulator.calls(usize::MAX).len() as u64;
         until("the simulator has seen the end of every call", async || all()).await;
+        let small = self.small_disk.as_ref().map(|_| self.spool(0, Room::Disk));
+        for folder in (0..self.proxies.len()).map(|machine| self.spool(machine, Room::Plenty)).chain(small) {
+            let left: Vec<_> =
+                std::fs::read_dir(&folder).into_iter().flatten().map(|file| file.unwrap().path()).collect();
+            if !left.is_empty() {
+                self.findings.push(Finding::of(format!("a spool was not written to the database: {left:?}")));
+            }
+        }
         for log in &self.logs {
             let said = std::fs::read(log).unwrap_or_default();
             let said = text(&said);

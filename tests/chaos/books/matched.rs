@@ -152,6 +152,8 @@ impl<'a> Matched<'a> {
             "  on the ledger by their request id",
             self.pairs.iter().filter(|(_, r)| r.request_id.is_some()).count(),
         );
+        let late = self.pairs.iter().filter(|(_, row)| row.is("abandoned", Some("late"))).count();
+        table.add("    of them good and late, so that another was used", late);
         table.add("  on the ledger as cut", self.pairs.iter().filter(|(_, row)| row.request_id.is_none()).count());
         table.add("    of them with a worker that died", placeholders);
         table.add("  on nobody's books", self.unbooked.len());
