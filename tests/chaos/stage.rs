@@ -560,7 +560,8 @@ impl Stage {
         let all = || self.simulator.verdict().total.calls == self.simulator.calls(usize::MAX).len() as u64;
         until("the simulator has seen the end of every call", async || all()).await;
         let small = self.small_disk.as_ref().map(|_| self.spool(0, Room::Disk));
-        for folder in (0..self.proxies.len()).map(|machine| self.spool(machine, Room::Plenty)).chain(small) {
+        let folders = (0..self.proxies.len()).map(|machine| self.spool(machine, Room::Plenty)).chain(small);
+        for folder in folders.collect::<Vec<_>>() {
             let left: Vec<_> =
                 std::fs::read_dir(&folder).into_iter().flatten().map(|file| file.unwrap().path()).collect();
             if !left.is_empty() {
