@@ -81,7 +81,9 @@ impl<'a> Matched<'a> {
     pub fn judge(&self, evidence: &Evidence, table: &mut Table, findings: &mut Vec<Finding>) {
         let Diary { kills, pauses, roomless, .. } = &evidence.diary;
         let mut finding = |job: Option<i64>, what: String| findings.push(Finding { what, job });
-        let mut lost_answers = 0_u64;
+        let answered: HashSet<i64> = evidence.rows.iter().filter(|row| row.accepted).map(|row| row.job_id).collect();
+        // How long before the end of their worker they were given out.
+        let mut lost_answers: Vec<i64> = Vec::new();
         let (mut same_money, mut uncertain_money) = (0_u64, 0_u64);
         let mut placeholders = 0_u64;
         for (call, row) in &self.pairs {
@@ -111,16 +113,16 @@ impl<'a> Matched<'a> {
                 continue;
             }
             // Given out in full, and nobody has it.
-            lost_answers += 1;
             let ended = evidence.wall(call.ended_ms);
             // Whoever has no room for what the database does not take keeps it in memory.
             let held = roomless.iter().filter(|window| window.meets(row.started, ended)).map(|window| window.until);
             let until = held.max().unwrap_or(0).max(ended + IN_HAND);
-            let killed = kills.iter().any(|kill| (row.started..=until).contains(kill));
+            let killed = kills.iter().filter(|kill| (row.started..=until).contains(kill)).min();
+            lost_answers.push(killed.map_or(0, |kill| (kill - ended).max(0)));
             let paused = pauses.iter().any(|pause| pause.meets(row.started, row.ended));
             let excused = match row.class.as_deref() {
-                Some("abandoned") if row.detail.as_deref() == Some("worker_died") => killed,
-                Some("abandoned") => self.cancelled.contains(&row.job_id),
+                Some("abandoned") if row.detail.as_deref() == Some("worker_died") => killed.is_some(),
+                Some("abandoned") => self.cancelled.contains(&row.job_id) || answered.contains(&row.job_id),
                 Some("timeout" | "network") => paused,
                 _ => false,
             };
@@ -157,7 +159,13 @@ impl<'a> Matched<'a> {
         table.add("  on the ledger as cut", self.pairs.iter().filter(|(_, row)| row.request_id.is_none()).count());
         table.add("    of them with a worker that died", placeholders);
         table.add("  on nobody's books", self.unbooked.len());
-        table.add("answers given out in full that nobody has", lost_answers);
+        table.add("answers given out in full that nobody has", lost_answers.len());
+        for (name, from, until) in
+            [("a tenth of a second", 0, 100), ("a second", 100, 1_000), ("eight", 1_000, IN_HAND)]
+        {
+            let count = lost_answers.iter().filter(|age| (from..until).contains(*age)).count();
+            table.add(format!("  at most {name} before their worker was killed"), count);
+        }
         for (class, count) in unsent {
             table.add(format!("rows without a call: {class}"), count);
         }
