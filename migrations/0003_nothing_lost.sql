@@ -55,6 +55,7 @@ begin
                  held.call_rung, held.call_started, now(), took, false, 'abandoned', why,
                  case why when 'worker_died' then 'the worker died or was cut off during the call'
                           when 'cancelled' then 'the job was cancelled during the call'
+                          when 'fault' then 'a fault in Sluice itself during the call'
                           else 'another answer came for the job during the call' end,
                  'unknown', case when held.call_worst is not null then 0 end, coalesce(held.call_worst, 0), true)
     -- Its worker has told already how it ended, and had gone on to something else.

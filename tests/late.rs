@@ -1,7 +1,7 @@
 //! What comes after its claim is gone: good answers for jobs that are still open are used, others are costed, and word of a
 //! call replaces what was booked in its worker's place.
 
-use crate::support::queue::{Queue, accepted, failed, in_an_hour, in_batch, park, success};
+use crate::support::queue::{Queue, accepted, failed, failure, in_an_hour, in_batch, park, success};
 use sluice::domain::{ErrorClass, NanoUsd, Target, Timestamp};
 use sluice::store::call::OpenCall;
 use sluice::store::claim::Claimed;
@@ -303,6 +303,20 @@ async fn a_job_that_kills_its_workers_ends_with_all_that_it_may_have_cost() {
     assert_eq!(queue.settle(answer(&last.unwrap())).await, [id]);
     assert_eq!(queue.state(id).await, "failed");
     assert_eq!(ledger(&queue).await.pop().unwrap(), entry("abandoned", "late", false, 0));
+    books_are_in_order(&queue).await;
+}
+
+#[tokio::test]
+async fn a_call_in_which_sluice_itself_failed_is_named() {
+    let queue = Queue::new().await;
+    queue.enqueue_one().await;
+    let worker = queue.worker().await;
+    let claimed = queue.claim_one(worker).await;
+    assert!(open(&queue, &claimed, 1).await);
+    queue
+        .settle(Settlement { endings: vec![failure(&claimed, ErrorClass::Abandoned)], ..Settlement::default() })
+        .await;
+    assert_eq!(ledger(&queue).await, [entry("abandoned", "fault", true, 900)]);
     books_are_in_order(&queue).await;
 }
 

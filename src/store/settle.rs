@@ -354,14 +354,17 @@ async fn write_endings(transaction: &mut Transaction, rows: &[EndingRow]) -> Res
                    round)
         ), held as (
             delete from sluice.inflight i using w where i.job_id = w.job_id and i.fence = w.fence
-            returning i.job_id, i.fence
+            returning i.job_id, i.fence, i as claim, w.error_class
+        ), named as materialized (
+            -- A fault of ours in the middle of a call: nobody else says that it was made.
+            select sluice.book_open_call(claim, 'fault') from held where error_class = 'abandoned'
         ), done as (
             insert into sluice.result (job_id, fence, state, attempts, provider, model, rung, repaired, error_class,
                         error, cost_nanos, uncertain_nanos, input_tokens, output_tokens, request_id, response, round)
-                 select job_id, fence, case when error_class is null then 'succeeded' else 'failed' end, attempts,
-                        provider, model, rung, repaired, error_class, error, cost_nanos, uncertain_nanos,
-                        input_tokens, output_tokens, request_id, response::jsonb, round
-                   from w join held using (job_id, fence)
+                 select w.job_id, w.fence, case when w.error_class is null then 'succeeded' else 'failed' end, attempts,
+                        w.provider, w.model, w.rung, w.repaired, w.error_class, w.error, w.cost_nanos,
+                        w.uncertain_nanos, w.input_tokens, w.output_tokens, w.request_id, w.response::jsonb, w.round
+                   from w join held h on h.job_id = w.job_id and h.fence = w.fence
             on conflict do nothing
             returning job_id, fence
         ), told as (
@@ -373,7 +376,7 @@ async fn write_endings(transaction: &mut Transaction, rows: &[EndingRow]) -> Res
                    from done join w using (job_id, fence)
                   group by 1, 2, 3, 4, 5, 6, 7
         )
-        select fence as "fence!" from held
+        select fence as "fence!" from held where (select count(*) from named) >= 0
          union
         -- Sent before, and that commit went through after all: the result stands under our own fence.
         select r.fence from w join sluice.result r on r.job_id = w.job_id and r.fence = w.fence"#,
