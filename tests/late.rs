@@ -313,9 +313,7 @@ async fn a_call_in_which_sluice_itself_failed_is_named() {
     let worker = queue.worker().await;
     let claimed = queue.claim_one(worker).await;
     assert!(open(&queue, &claimed, 1).await);
-    queue
-        .settle(Settlement { endings: vec![failure(&claimed, ErrorClass::Abandoned)], ..Settlement::default() })
-        .await;
+    queue.settle(Settlement { endings: vec![failure(&claimed, ErrorClass::Abandoned)], ..Settlement::default() }).await;
     assert_eq!(ledger(&queue).await, [entry("abandoned", "fault", true, 900)]);
     books_are_in_order(&queue).await;
 }

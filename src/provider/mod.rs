@@ -30,4 +30,4 @@ pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 pub use adapter::{Adapter, Dialect, WireReply, WireRequest};
 pub use limit_headers::LimitObservation;
-pub use transport::{ApiKey, CallReport, Endpoint, Provider, ProviderError, Timeouts};
+pub use transport::{ApiKey, CallReport, Endpoint, Head, Provider, ProviderError, Timeouts};

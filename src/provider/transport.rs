@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use std::error::Error;
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::{Instant, timeout_at};
 
@@ -163,6 +164,17 @@ pub struct CallReport {
     pub failed_usage: Option<(Usage, Value)>,
 }
 
+/// What is known of an answer as soon as its head has come, also when the call is then given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// HTTP status.
+    pub status: u16,
+    /// The provider's id of the request.
+    pub request_id: Option<String>,
+    /// Milliseconds until then.
+    pub first_byte_ms: i32,
+}
+
 /// A provider that can be called: one HTTP client with its own pool of connections.
 pub struct Provider {
     endpoint: Endpoint,
@@ -255,7 +267,8 @@ impl Provider {
     }
 
     /// Makes one call with the key at this place among the configured ones (0 for a server without), and reports it;
-    /// never retries. `timeouts` are those of the rung.
+    /// never retries. `timeouts` are those of the rung. `head` is filled when the answer's head has come: it is all that is
+    /// left when this future is dropped.
     ///
     /// # Errors
     /// [`Ineligible`] when this target can never take the request: nothing was sent then.
@@ -266,10 +279,11 @@ impl Provider {
         model: &str,
         capabilities: &Capabilities,
         timeouts: &Timeouts,
+        head: &OnceLock<Head>,
     ) -> Result<CallReport, Ineligible> {
         let WireRequest { path, headers, body, dropped } = self.adapter.encode(request, model, capabilities)?;
         let started = Instant::now();
-        let exchange = self.exchange(self.request(key, &path, headers, body), timeouts, started).await;
+        let exchange = self.exchange(self.request(key, &path, headers, body), timeouts, started, head).await;
         let mut report = match exchange {
             Ok(reply) => self.report(&reply, dropped),
             Err(failure) => CallReport {
@@ -304,7 +318,13 @@ impl Provider {
     }
 
     /// Sends, and reads the answer as far as it comes. Fails only when there is no head.
-    async fn exchange(&self, request: Request, timeouts: &Timeouts, started: Instant) -> Result<Reply, Failure> {
+    async fn exchange(
+        &self,
+        request: Request,
+        timeouts: &Timeouts,
+        started: Instant,
+        head: &OnceLock<Head>,
+    ) -> Result<Reply, Failure> {
         let deadline = deadline(started, timeouts.total);
         let head_by =
             deadline.min(self::deadline(started, self.endpoint.timeouts.connect.saturating_add(timeouts.first_byte)));
@@ -314,6 +334,11 @@ impl Provider {
             Ok(Ok(response)) => response,
         };
         let first_byte = started.elapsed();
+        let _ = head.set(Head {
+            status: response.status().as_u16(),
+            request_id: request_id(response.headers()),
+            first_byte_ms: millis(first_byte),
+        });
         let fault = match self.body(&mut response, timeouts, deadline).await {
             Ok(body) => return Ok(Reply::new(&mut response, body, None, first_byte)),
             Err(fault) => fault,

@@ -11,6 +11,7 @@ mod explanation;
 pub mod gate;
 mod heartbeat;
 mod held_job;
+mod judge;
 mod keeper;
 mod keys;
 mod observer;

@@ -4,6 +4,7 @@ use super::bucket::Shut;
 use super::explanation::{explain_skip, what_is_waited_for};
 use super::gate::PACE;
 use super::held_job::HeldJob;
+use super::judge::{Asked, Judged, abandoned, judge};
 use super::opener::Opened;
 use super::plan::{RoutePlan, RungPlan};
 use super::settler::{Item, Then};
@@ -13,15 +14,14 @@ use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, 
 use crate::domain::key_ring::KeyFault;
 use crate::domain::tempo::Took;
 use crate::domain::{
-    Answer, Attempt, ChatRequest, ErrorClass, Failure, Job, NanoUsd, Outcome, Patience, Scope, Sizes, SoftFailure,
-    Target, Timestamp, Usage, UsageSource, Verdict, eligibility, estimate,
+    Attempt, ChatRequest, ErrorClass, Job, NanoUsd, Outcome, Patience, Scope, Sizes, SoftFailure, Target, Timestamp,
+    Usage, eligibility, estimate,
 };
-use crate::provider::CallReport;
 use crate::store::call::OpenCall;
 use crate::store::claim::{Claimed, PastAttempt};
 use crate::store::settle::{AttemptRow, EndingRow, ParkRow};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A job that has to wait longer than this goes back to the database, so that it holds no place here.
@@ -297,7 +297,9 @@ impl Journey {
         }
         let key = permit.key();
         let started_at = shared.clock.now();
-        let call = rung.provider.call(key, &self.request, &spec.target.model, &spec.model.capabilities, &rung.timeouts);
+        let head = OnceLock::new();
+        let (model, capabilities) = (&spec.target.model, &spec.model.capabilities);
+        let call = rung.provider.call(key, &self.request, model, capabilities, &rung.timeouts, &head);
         let report = tokio::select! {
             report = call => Some(report),
             () = shared.abort.cancelled() => None,
@@ -320,11 +322,12 @@ impl Journey {
                 } else {
                     "the worker was stopped"
                 };
-                (abandoned(started_at, ended_at, why), None)
+                (abandoned(started_at, ended_at, head.into_inner(), why), None)
             }
         };
         let limits = std::mem::take(&mut report.limits);
-        let mut judged = self.judge(&spec, report);
+        let asked = Asked { job: &self.job, request: &self.request, schema: self.schema.as_ref() };
+        let mut judged = judge(&self.plan.route.rules, &asked, &spec, report);
         self.tell_apart(index, rung, &sizes, &mut judged);
         if let Some(permit) = permit {
             let usage = judged.reported_usage;
@@ -380,81 +383,6 @@ impl Journey {
             let (unit, needed, size) = (oversize.unit, signed(oversize.needed), signed(oversize.size));
             *slot = Some(Ineligible::BucketTooSmall { unit, needed, size });
         }
-    }
-
-    /// Validates an answer and works out what the call cost.
-    fn judge(&self, spec: &crate::domain::Rung, report: CallReport) -> Judged {
-        let price = spec.model.price;
-        let worst = || price.map(|price| estimate::worst_cost(&price, &spec.model.capabilities, &self.job));
-        let CallReport {
-            result, status, request_id, first_byte_ms, total_ms, dropped, failed_usage, should_retry, ..
-        } = report;
-        let mut judged = Judged {
-            outcome: Outcome::Accepted,
-            failure: None,
-            answer: None,
-            repaired: false,
-            soft: None,
-            message: None,
-            usage: Usage::default(),
-            reported_usage: None,
-            usage_raw: None,
-            cost: Some(NanoUsd::ZERO),
-            uncertain: NanoUsd::ZERO,
-            status,
-            request_id,
-            first_byte_ms,
-            total_ms,
-            dropped,
-            is_final: should_retry == Some(false),
-        };
-        match result {
-            Ok(mut answer) => {
-                judged.usage = answer.usage;
-                if answer.usage.source == UsageSource::Unknown {
-                    judged.usage = Usage {
-                        input: self.job.input_tokens,
-                        output: estimate::text_tokens(answer.text.as_deref().unwrap_or("")),
-                        source: UsageSource::Estimated,
-                        ..Usage::default()
-                    };
-                } else {
-                    judged.reported_usage = Some(answer.usage);
-                }
-                judged.cost = price.map(|price| price.cost(&judged.usage));
-                match self.plan.route.rules.judge(&answer, &self.request, self.schema.as_ref()) {
-                    Verdict::Accepted => {}
-                    Verdict::Repaired { text } => {
-                        answer.text = Some(text);
-                        judged.repaired = true;
-                    }
-                    Verdict::Rejected { failures, message } => {
-                        let gravest = failures.first().copied().unwrap_or(SoftFailure::Empty);
-                        judged.outcome = Outcome::Rejected(gravest);
-                        judged.soft = Some(gravest);
-                        judged.message = Some(message);
-                    }
-                }
-                judged.answer = Some(Box::new(answer));
-            }
-            Err(failure) => {
-                if let Some((usage, raw)) = failed_usage {
-                    // It failed and says that it was billed all the same.
-                    judged.usage = usage;
-                    judged.reported_usage = Some(usage);
-                    judged.usage_raw = Some(raw);
-                    judged.cost = price.map(|price| price.cost(&usage));
-                } else if may_have_been_billed(&failure, judged.status) {
-                    // Without a price nobody knows what it may have cost: not nothing.
-                    judged.cost = worst().map(|_| NanoUsd::ZERO);
-                    judged.uncertain = worst().unwrap_or(NanoUsd::ZERO);
-                }
-                judged.outcome = Outcome::Failed(failure.class);
-                judged.message = Some(failure.message.clone());
-                judged.failure = Some(failure);
-            }
-        }
-        judged
     }
 
     #[expect(clippy::too_many_arguments, reason = "one row of the ledger has that many facts")]
@@ -601,43 +529,6 @@ impl Journey {
     }
 }
 
-/// A finished call with its verdict.
-struct Judged {
-    outcome: Outcome,
-    failure: Option<Failure>,
-    answer: Option<Box<Answer>>,
-    repaired: bool,
-    soft: Option<SoftFailure>,
-    message: Option<String>,
-    usage: Usage,
-    reported_usage: Option<Usage>,
-    usage_raw: Option<Value>,
-    cost: Option<NanoUsd>,
-    uncertain: NanoUsd,
-    status: Option<u16>,
-    request_id: Option<String>,
-    first_byte_ms: Option<i32>,
-    total_ms: i32,
-    dropped: Vec<String>,
-    is_final: bool,
-}
-
-/// A call that this process gave up while the provider was at it.
-fn abandoned(started_at: Timestamp, ended_at: Timestamp, why: &str) -> CallReport {
-    let total = started_at.until(ended_at).as_millis();
-    CallReport {
-        result: Err(Failure::new(ErrorClass::Abandoned, Scope::Request, why)),
-        status: None,
-        request_id: None,
-        first_byte_ms: None,
-        total_ms: i32::try_from(total).unwrap_or(i32::MAX),
-        dropped: Vec::new(),
-        limits: Vec::new(),
-        should_retry: None,
-        failed_usage: None,
-    }
-}
-
 /// Whether a job waits for requests, tokens or places to come back.
 fn is_a_limit(why: &Skip) -> bool {
     matches!(why, Skip::Closed { reason: Closed::RateLimit | Closed::Concurrency, .. })
@@ -652,14 +543,5 @@ fn is_for_the_gate_to_know(why: &Skip) -> bool {
             Closed::RateLimit | Closed::Concurrency => false,
         },
         Skip::Ineligible(_) | Skip::Failed(_) | Skip::BackingOff { .. } | Skip::TooLate { .. } => false,
-    }
-}
-
-/// Whether the provider may have generated an answer that never reached us whole.
-fn may_have_been_billed(failure: &Failure, status: Option<u16>) -> bool {
-    match failure.class {
-        ErrorClass::Timeout | ErrorClass::Network | ErrorClass::Abandoned | ErrorClass::Cancelled => true,
-        ErrorClass::Unreachable => false,
-        _ => status.is_some_and(|status| (200..300).contains(&status)) && failure.code.is_none(),
     }
 }

@@ -141,7 +141,7 @@ fn endpoint(url: &str) -> Endpoint {
 async fn call(endpoint: Endpoint, timeouts: &Timeouts) -> CallReport {
     let provider = Provider::new(endpoint).unwrap();
     let request = request(vec![message(Role::User, "Hello")]);
-    provider.call(0, &request, "the-model", &Capabilities::default(), timeouts).await.unwrap()
+    provider.call(0, &request, "the-model", &Capabilities::default(), timeouts, &OnceLock::new()).await.unwrap()
 }
 
 /// Runs a script against a client with these timeouts and says what the client made of it.
@@ -212,6 +212,23 @@ async fn every_stage_has_its_timeout() {
     check("stalls at once", vec![send(head), Step::Hang], idle, Some(200), timeout, model).await;
     check("stalls in the body", vec![send(head), send("{"), Step::Hang], idle, Some(200), timeout, model).await;
     check("drips for ever", vec![send(head), Step::Drip(" ")], total, Some(200), timeout, model).await;
+}
+
+#[tokio::test]
+async fn what_the_head_has_told_is_left_of_a_call_that_is_given_up() {
+    let head = "HTTP/1.1 200 OK\r\nx-request-id: req_17\r\ncontent-length: 100\r\n\r\n";
+    let server = Server::start(vec![send(head), Step::Hang]).await;
+    let provider = Provider::new(endpoint(&server.url)).unwrap();
+    let request = request(vec![message(Role::User, "Hello")]);
+    let seen = OnceLock::new();
+    let capabilities = Capabilities::default();
+    let call = provider.call(0, &request, "m", &capabilities, &PATIENT, &seen);
+    tokio::select! {
+        report = call => panic!("{report:?}"),
+        () = async { while seen.get().is_none() { tokio::task::yield_now().await } } => {}
+    }
+    let told = seen.into_inner().unwrap();
+    assert_eq!((told.status, told.request_id.as_deref()), (200, Some("req_17")));
 }
 
 #[tokio::test]
@@ -337,7 +354,8 @@ async fn a_connection_is_used_again() {
     let provider = Provider::new(endpoint(&server.url)).unwrap();
     let request = request(vec![message(Role::User, "Hello")]);
     for _ in 0..2 {
-        let report = provider.call(0, &request, "m", &Capabilities::default(), &PATIENT).await.unwrap();
+        let report =
+            provider.call(0, &request, "m", &Capabilities::default(), &PATIENT, &OnceLock::new()).await.unwrap();
         assert!(report.result.is_ok(), "{report:?}");
     }
     assert_eq!((server.heard().len(), *server.connections.lock().unwrap()), (2, 1));
@@ -348,7 +366,8 @@ async fn an_ineligible_request_is_not_sent() {
     let server = Server::start(vec![reply(200, "", ANSWER)]).await;
     let provider = Provider::new(Endpoint { dialect: Dialect::Anthropic, ..endpoint(&server.url) }).unwrap();
     let request = request(vec![message(Role::User, "Hello"), message(Role::Assistant, "Well")]);
-    let refused = provider.call(0, &request, "m", &Capabilities::default(), &PATIENT).await.unwrap_err();
+    let refused =
+        provider.call(0, &request, "m", &Capabilities::default(), &PATIENT, &OnceLock::new()).await.unwrap_err();
     assert!(matches!(refused, Ineligible::Unsupported(_)), "{refused:?}");
     assert_eq!(*server.connections.lock().unwrap(), 0);
 }
@@ -361,7 +380,8 @@ async fn each_call_goes_out_with_the_key_it_was_given_and_none_of_them_comes_bac
     let provider = Provider::new(Endpoint { keys, ..endpoint(&server.url) }).unwrap();
     let request = request(vec![message(Role::User, "Hello")]);
     for key in [1, 0] {
-        let report = provider.call(key, &request, "m", &Capabilities::default(), &PATIENT).await.unwrap();
+        let report =
+            provider.call(key, &request, "m", &Capabilities::default(), &PATIENT, &OnceLock::new()).await.unwrap();
         let failure = report.result.unwrap_err();
         assert_eq!(failure.message, "not [REDACTED] and not [REDACTED]");
     }
