@@ -123,13 +123,14 @@ begin
     if cancel.kind = 'batch' then
         return sluice.cancel(cancel.name);
     elsif cancel.kind = 'route' then
-        return (select count(*) from (
+        -- Materialized, or the planner might cancel first and look at the route afterwards.
+        return (with open as materialized (
                     select o.job_id
                       from (select r.job_id from sluice.ready r union all select p.job_id from sluice.parked p
                             union all select i.job_id from sluice.inflight i) o
                            cross join lateral (select b.route from sluice.job b where b.id = o.job_id limit 1) j
-                     where j.route = cancel.name order by o.job_id) open
-                 where sluice.cancel(open.job_id));
+                     where j.route = cancel.name order by o.job_id)
+                select count(*) from open where sluice.cancel(open.job_id));
     end if;
     raise invalid_parameter_value using
         message = format('the jobs of %L cannot be cancelled together: expected batch or route', cancel.kind);
@@ -145,12 +146,12 @@ begin
     if retry.kind = 'batch' then
         return sluice.retry(retry.name);
     elsif retry.kind = 'route' then
-        return (select count(*) from (
+        return (with ended as materialized (
                     select r.job_id
                       from sluice.result r
                            cross join lateral (select b.route from sluice.job b where b.id = r.job_id limit 1) j
-                     where r.state = 'failed' and j.route = retry.name order by r.job_id) ended
-                 where sluice.retry(ended.job_id));
+                     where r.state = 'failed' and j.route = retry.name order by r.job_id)
+                select count(*) from ended where sluice.retry(ended.job_id));
     end if;
     raise invalid_parameter_value using
         message = format('the jobs of %L cannot be retried together: expected batch or route', retry.kind);

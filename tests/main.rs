@@ -15,6 +15,7 @@ mod limits;
 mod metrics;
 mod never_fits;
 mod patience;
+mod pause;
 mod pooler;
 mod queue;
 mod quota;

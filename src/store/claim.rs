@@ -134,8 +134,9 @@ impl Store {
             )
             select l.flow as "flow!", l.prio as "prio!", l.job_id as "first!", j.route as "route!",
                    j.project as "project!", j.batch,
-                   -- A driver knows no infinity.
-                   greatest(least(j.deadline, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00') as deadline
+                   -- A driver knows no infinity, and a deadline in infinity is none.
+                   nullif(greatest(least(j.deadline, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00'),
+                          '9999-12-31 00:00:00+00') as deadline
               from lane l cross join lateral (
                    select b.route, b.project, b.batch, b.deadline from sluice.job b where b.id = l.job_id limit 1) j"#
         )
@@ -172,7 +173,8 @@ impl Store {
             select m.job_id, m.fence, m.flow, m.prio, m.attempts, m.crashes, m.round,
                    j.route as "route!", j.project as "project!", j.batch,
                    greatest(j.created_at, j.run_at) as "ready_at!",
-                   greatest(least(j.deadline, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00') as deadline,
+                   nullif(greatest(least(j.deadline, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00'),
+                          '9999-12-31 00:00:00+00') as deadline,
                    j.max_attempts,
                    j.request as "request!: Json<Value>"
               from mine m cross join lateral (

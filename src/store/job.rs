@@ -219,10 +219,13 @@ impl Store {
         let row = sqlx::query!(
             r#"select j.route, j.project, j.batch, j.custom_id, j.priority, j.max_attempts,
                       -- A driver knows no infinity.
-                      greatest(least(j.run_at, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00') as run_at,
-                      greatest(least(j.deadline, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00') as deadline,
+                      case when j.run_at is not null then
+                           greatest(least(j.run_at, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00') end as run_at,
+                      case when j.deadline is not null then
+                           greatest(least(j.deadline, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00') end as deadline,
                       j.enqueued_by, j.created_at, j.metadata, j.request, q.crashes as "ready_crashes?",
-                      greatest(least(p.run_at, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00') as parked_until,
+                      case when p.run_at is not null then
+                           greatest(least(p.run_at, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00') end as parked_until,
                       p.reason as "parked_reason?",
                       i.worker as "worker?", i.claimed_at as "claimed_at?", w.host as "host?", w.pid as "pid?",
                       coalesce(w.state = 'live' and w.lease_until > now(), false) as "alive!",

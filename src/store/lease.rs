@@ -245,10 +245,12 @@ impl Store {
 
     /// When the next parked job is due.
     pub async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        let due = sqlx::query_scalar!("select least(min(run_at), '9999-12-31 00:00:00+00') from sluice.parked")
-            .fetch_one(&self.db)
-            .await
-            .doing("looking at parked jobs")?;
+        let due = sqlx::query_scalar!(
+            "select nullif(least(min(run_at), '9999-12-31 00:00:00+00'), '9999-12-31 00:00:00+00') from sluice.parked"
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing("looking at parked jobs")?;
         Ok(due.map(timestamp))
     }
 }
