@@ -5,6 +5,7 @@
 mod bad_input;
 mod buckets;
 mod chaos;
+mod deploy;
 mod embedded;
 mod end_to_end;
 mod enqueue;

@@ -49,7 +49,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             let context = Context::open(global).await?;
             let jobs = context.store.unfinished_of_route(&bulk.name).await?;
             require_route(&context, &bulk.name, &jobs)?;
-            agree(&bulk, "cancel", "unfinished", &jobs)?;
+            agree(&bulk, "cancel", "unfinished", &jobs).await?;
             let bar = counter(&jobs);
             let cancelled = context.store.cancel_route(&bulk.name, jobs, |done| set(&bar, done)).await?;
             bar.finish_and_clear();
@@ -59,7 +59,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             let context = Context::open(global).await?;
             let jobs = context.store.failed_of_route(&bulk.name).await?;
             require_route(&context, &bulk.name, &jobs)?;
-            agree(&bulk, "retry", "failed", &jobs)?;
+            agree(&bulk, "retry", "failed", &jobs).await?;
             let bar = counter(&jobs);
             let retried = context.store.retry_jobs(&jobs, |done| set(&bar, done)).await?;
             bar.finish_and_clear();
@@ -80,7 +80,7 @@ fn require_route(context: &Context, name: &str, jobs: &[i64]) -> anyhow::Result<
 }
 
 /// Asks whoever is there. A route has more jobs than one thinks of, of projects and batches that others own.
-fn agree(bulk: &Bulk, what: &str, which: &str, jobs: &[i64]) -> anyhow::Result<()> {
+async fn agree(bulk: &Bulk, what: &str, which: &str, jobs: &[i64]) -> anyhow::Result<()> {
     if bulk.yes || jobs.is_empty() {
         return Ok(());
     }
@@ -91,8 +91,14 @@ fn agree(bulk: &Bulk, what: &str, which: &str, jobs: &[i64]) -> anyhow::Result<(
     let mut stderr = io::stderr();
     write!(stderr, "{wish}? [y/N] ")?;
     stderr.flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
+    // A thread of its own, which nobody waits for: Ctrl-C is an answer too.
+    let (tell, told) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        let read = io::stdin().lock().read_line(&mut answer);
+        drop(tell.send(read.map(|_| answer)));
+    });
+    let answer = told.await??;
     if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
         return Ok(());
     }

@@ -103,6 +103,17 @@ impl Fleet {
         sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap()
     }
 
+    /// How many jobs a process has in hand.
+    pub async fn held_by(&self, process: &Process) -> i64 {
+        sqlx::query_scalar(
+            "select count(*) from sluice.inflight i join sluice.worker w on w.id = i.worker where w.pid = $1",
+        )
+        .bind(process.pid())
+        .fetch_one(&self.pool)
+        .await
+        .unwrap()
+    }
+
     /// How many jobs have ended well.
     pub async fn answered(&self) -> i64 {
         self.number("select count(*) from sluice.result where state = 'succeeded'").await
