@@ -97,3 +97,95 @@ fn waits_for_a_restart(started: &Config, now: &Config) -> Vec<&'static str> {
     ];
     changes.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+    use crate::worker::plan::{Plan, RungPlan};
+
+    const NOW: Timestamp = Timestamp(1_000_000);
+    const CONFIG: &str = "[providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\napi_key_env = \"ONE\"\n\
+                          [providers.two]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\n\
+                          [routes.default]\nrungs = [\"one/model\", \"two/model\"]\n";
+
+    fn config(text: &str, key: &str) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sluice.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(Some(&path), [("ONE".to_owned(), key.to_owned())]).unwrap()
+    }
+
+    fn after(plan: &Plan, text: &str, key: &str) -> Plan {
+        plan.succeeded_by(&blueprint(&config(text, key)), NOW).unwrap()
+    }
+
+    fn rung<'a>(plan: &'a Plan, provider: &str) -> &'a RungPlan {
+        let rungs = plan.routes["default"].rungs.iter();
+        rungs.into_iter().find(|rung| rung.target.target().provider == provider).unwrap()
+    }
+
+    fn has_the_same_client(before: &Plan, after: &Plan, provider: &str) -> bool {
+        Arc::ptr_eq(&rung(before, provider).provider, &rung(after, provider).provider)
+    }
+
+    #[tokio::test]
+    async fn connections_stay_with_a_provider_until_something_about_it_is_changed() {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let plan = Plan::new(&blueprint(&config(CONFIG, "k1"))).unwrap();
+        let same = after(&plan, &CONFIG.replace("\"one/model\", \"two/model\"", "\"two/model\", \"one/model\""), "k1");
+        assert!(has_the_same_client(&plan, &same, "one") && has_the_same_client(&plan, &same, "two"));
+        assert_eq!(same.routes["default"].rungs[0].target.target().provider, "two");
+        let renewed = after(&plan, CONFIG, "k2");
+        assert!(!has_the_same_client(&plan, &renewed, "one") && has_the_same_client(&plan, &renewed, "two"));
+        for more in ["timeouts = { total = \"7s\" }", "max_body_bytes = 4096", "headers = { x-team = \"a\" }"] {
+            let changed =
+                after(&plan, &CONFIG.replace("[providers.two]\n", &format!("[providers.two]\n{more}\n")), "k1");
+            assert!(
+                has_the_same_client(&plan, &changed, "one") && !has_the_same_client(&plan, &changed, "two"),
+                "{more}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_route_keeps_what_its_jobs_are_like() {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let plan = Plan::new(&blueprint(&config(CONFIG, "k"))).unwrap();
+        plan.routes["default"].see(50_000, Some(7));
+        let next = after(&plan, &format!("{CONFIG}patience = \"forever\"\n"), "k");
+        assert_eq!(next.routes["default"].typical(), plan.routes["default"].typical());
+        // A job that began before the change still tells those after it.
+        plan.routes["default"].see(90_000, None);
+        assert_eq!(next.routes["default"].typical(), plan.routes["default"].typical());
+    }
+
+    #[tokio::test]
+    async fn a_blueprint_that_cannot_be_resolved_changes_nothing() {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let limited = CONFIG.replace("[routes", "limits = { concurrency = 3 }\n[routes");
+        let plan = Plan::new(&blueprint(&config(&limited, "k"))).unwrap();
+        let mut broken = blueprint(&config(&limited.replace("concurrency = 3", "concurrency = 5"), "k"));
+        broken.providers.remove("one");
+        assert!(plan.succeeded_by(&broken, NOW).is_err());
+        let mut broken = blueprint(&config(&limited.replace("concurrency = 3", "concurrency = 5"), "k"));
+        broken.providers.get_mut("one").unwrap().endpoint.base_url = "no address".to_owned();
+        assert!(plan.succeeded_by(&broken, NOW).is_err());
+        let limits = plan.gate.limits();
+        assert_eq!(limits["two"].concurrency, Some(3));
+    }
+
+    #[test]
+    fn what_a_running_worker_cannot_change_is_named() {
+        let started = config(CONFIG, "k");
+        let waits = |more: &str| waits_for_a_restart(&started, &config(&format!("{CONFIG}{more}\n"), "k"));
+        assert_eq!(waits("[worker]\nmax_in_flight = 3\ndrain_timeout = \"1s\"\nmax_crashes = 9"), [""; 0]);
+        assert_eq!(
+            waits("[database]\nurl = \"postgres://a/b\"\ndata_dir = \"/d\"\nmax_connections = 3\npooler = \"none\""),
+            ["database.url", "database.data_dir", "database.max_connections", "database.pooler"]
+        );
+        assert_eq!(waits("[http]\nlisten = \"off\""), ["http.listen"]);
+        let log = "[log]\nformat = \"json\"\nfilter = \"debug\"\ndir = \"/l\"\nkeep = 3";
+        assert_eq!(waits(log), ["log.format", "log.filter", "log.dir", "log.keep"]);
+    }
+}

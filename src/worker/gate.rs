@@ -249,6 +249,12 @@ impl Gate {
         self.buckets.values().chain(&self.retired)
     }
 
+    /// The limits of each bucket, as configured now.
+    #[cfg(test)]
+    pub fn limits(&self) -> BTreeMap<&str, Arc<crate::domain::Limits>> {
+        self.buckets.iter().map(|(name, bucket)| (name.as_str(), bucket.limits())).collect()
+    }
+
     /// Waits until a bucket wants to hear from the others.
     pub(super) async fn wanted(&self) {
         self.wanted.notified().await;
