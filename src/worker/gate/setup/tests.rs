@@ -231,12 +231,20 @@ async fn a_limit_where_there_was_none_counts_the_calls_that_run_already() {
     let mut running = all(&gate, "a").await;
     running.extend(all(&gate, "b").await);
     assert_eq!(running.len(), 32);
+    let waiting = tokio::spawn({
+        let bucket = bucket(&gate, "a");
+        async move { bucket.enter(CHARGE, MINUTE, NOW).await.map(drop).is_err() }
+    });
+    sleep(SOON).await;
     stage.buckets = BTreeMap::from([("p".to_owned(), concurrency(6))]);
     let after = stage.after(&gate);
     assert_eq!(after.buckets().map(|bucket| bucket.name.as_str()).collect::<Vec<_>>(), ["p"]);
     assert_eq!(after.retired.len(), 2);
     sleep(SOON).await;
-    assert!(admit(&gate, "a").await.is_err(), "none begins in a bucket that is out of use");
+    assert!(waiting.is_finished(), "nobody waits for a bucket that is out of use");
+    assert!(waiting.await.expect("no panic"), "and none begins in it");
+    running.remove(0);
+    assert!(admit(&gate, "a").await.is_err());
     assert!(admit(&after, "a").await.is_err());
     running.truncate(6);
     sleep(SOON).await;
