@@ -24,6 +24,8 @@ pub enum ExitCode {
     Input = 7,
     /// The simulator ended, and the client that it saw did not behave.
     NotClean = 8,
+    /// The doctor found something that hurts the queue.
+    Unwell = 9,
     /// A signal ended it before it was done (the number that shells use for Ctrl-C).
     Interrupted = 130,
 }
@@ -40,6 +42,7 @@ impl ExitCode {
         Self::NotFound,
         Self::Input,
         Self::NotClean,
+        Self::Unwell,
         Self::Interrupted,
     ];
 
@@ -56,6 +59,7 @@ impl ExitCode {
             Self::NotFound => "no such job, batch, route, provider or schedule",
             Self::Input => "faulty input; nothing was done with it",
             Self::NotClean => "the simulator's verdict is not clean",
+            Self::Unwell => "the doctor found something bad",
             Self::Interrupted => "interrupted",
         }
     }
@@ -74,7 +78,7 @@ mod tests {
     #[test]
     fn the_numbers_are_a_contract() {
         let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| *code as u8).collect();
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 130]);
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 130]);
         assert_eq!(ExitCode::JobsFailed as u8, 5);
     }
 }

@@ -6,6 +6,7 @@ mod bad_input;
 mod buckets;
 mod chaos;
 mod deploy;
+mod doctor;
 mod embedded;
 mod end_to_end;
 mod enqueue;

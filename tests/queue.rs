@@ -125,10 +125,7 @@ async fn the_claim_reads_the_index_in_order_and_only_the_partitions_it_needs() {
     queue.run("analyze sluice.ready, sluice.job").await;
     let lane = queue.store.lanes().await.unwrap().remove(0);
     // The statement of the store, as the server was given it: a copy in this test would soon be another one.
-    let source = include_str!("../src/store/claim.rs");
-    let start = source.find("with lane as (\n                select * from unnest($2").unwrap();
-    let statement = &source[start..start + source[start..].find("\"#").unwrap()];
-    let statement = regex::Regex::new(r#" as "[^"]+""#).unwrap().replace_all(statement, "");
+    let statement = include_str!("../src/store/claim/claim.sql");
     let mut connection = queue.pool.acquire().await.unwrap();
     // The plan that a prepared statement settles on after a few runs, when it knows no values.
     for setting in ["set plan_cache_mode = force_generic_plan", "set jit = off"] {

@@ -107,8 +107,7 @@ async fn a_running_worker_that_has_become_too_old_finishes_its_calls_and_stops_w
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_of_a_file_stops_too() {
     let stage = Stage::new().await;
-    let lines: String = "{\"prompt\":\"Question\"}\n".repeat(20_000);
-    let file = stage.program.file("in.jsonl", lines);
+    let file = stage.program.file("in.jsonl", "{\"prompt\":\"Question\"}\n".repeat(20_000));
     let run = stage.program.command(&["run", file.to_str().unwrap(), "-o", "out.jsonl"]).spawn().unwrap();
     until("it works", async || stage.count("select count(*) from sluice.result").await > 0).await;
     stage.leave_older_binaries_behind().await;

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod check;
 pub mod context;
 pub mod demo;
+pub mod doctor;
 pub mod enqueue;
 pub mod estimate;
 pub mod explain;
@@ -52,7 +53,7 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "Exit status: 0 done, 1 failed, 2 wrong command line, 3 faulty configuration, 4 database \
 unreachable or its schema does not fit, 5 all work is finished and some jobs failed, 6 no such job, batch, route, \
-provider or schedule, 7 faulty input, 8 the simulator's verdict is not clean, \
+provider or schedule, 7 faulty input, 8 the simulator's verdict is not clean, 9 the doctor found something bad, \
 130 interrupted.";
 
 /// What holds for every command.
@@ -120,6 +121,8 @@ pub enum Command {
     Project(project::Args),
     /// Check the configuration, without a network or a database
     Check,
+    /// Look for what hurts the queue, and say what to do about it
+    Doctor(doctor::Args),
     /// Bring the database's schema up to this version
     Migrate(migrate::Args),
     /// Play the providers: every dialect, real quotas, faults
@@ -145,6 +148,7 @@ impl Command {
             | Self::Explain(_)
             | Self::Report(_)
             | Self::Status(_)
+            | Self::Doctor(_)
             | Self::Batch(batch::Args { command: BatchCommand::List { .. } | BatchCommand::Show { .. } })
             | Self::Job(job::Args { command: JobCommand::Show { .. } }) => "a role such as sluice_reporter",
             _ => "a role such as sluice_worker",
@@ -205,6 +209,7 @@ async fn perform(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Route(args) => route::run(args, global).await,
         Command::Project(args) => project::run(args, global).await,
         Command::Check => check_configuration(global),
+        Command::Doctor(args) => doctor::run(args, global).await,
         Command::Migrate(args) => migrate::run(args, global).await,
         Command::Simulate(args) => simulate::run(args, global).await,
         Command::Demo(args) => demo::run(args, global).await,

@@ -11,6 +11,7 @@ pub mod breaker;
 pub mod calibration;
 pub mod charging;
 pub mod decide;
+pub mod diagnosis;
 pub mod eligibility;
 pub mod error_class;
 pub mod estimate;

@@ -121,28 +121,10 @@ pub(crate) fn datetime(at: Timestamp) -> DateTime<Utc> {
 impl Store {
     /// The lanes that have ready jobs: one index descent per lane, whatever the number of jobs.
     pub async fn lanes(&self) -> Result<Vec<Lane>, StoreError> {
-        sqlx::query_as!(
-            Lane,
-            r#"with recursive lane as (
-                (select flow, prio, job_id from sluice.ready order by flow, prio, job_id limit 1)
-                union all
-                select n.flow, n.prio, n.job_id
-                  from lane l cross join lateral (
-                       select r.flow, r.prio, r.job_id from sluice.ready r
-                        where (r.flow, r.prio) > (l.flow, l.prio)
-                        order by r.flow, r.prio, r.job_id limit 1) n
-            )
-            select l.flow as "flow!", l.prio as "prio!", l.job_id as "first!", j.route as "route!",
-                   j.project as "project!", j.batch,
-                   -- A driver knows no infinity, and a deadline in infinity is none.
-                   nullif(greatest(least(j.deadline, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00'),
-                          '9999-12-31 00:00:00+00') as deadline
-              from lane l cross join lateral (
-                   select b.route, b.project, b.batch, b.deadline from sluice.job b where b.id = l.job_id limit 1) j"#
-        )
-        .fetch_all(&self.db)
-        .await
-        .doing("looking for ready jobs")
+        sqlx::query_file_as!(Lane, "src/store/claim/lanes.sql")
+            .fetch_all(&self.db)
+            .await
+            .doing("looking for ready jobs")
     }
 
     /// Takes jobs from the front of lanes for `worker`, in index order, skipping what others are taking.
@@ -151,43 +133,10 @@ impl Store {
         let prios: Vec<i16> = takes.iter().map(|take| take.prio).collect();
         let afters: Vec<i64> = takes.iter().map(|take| take.after).collect();
         let counts: Vec<i32> = takes.iter().map(|take| take.count).collect();
-        let rows = sqlx::query!(
-            r#"with lane as (
-                select * from unnest($2::bigint[], $3::smallint[], $4::bigint[], $5::integer[]) l(flow, prio, after, n)
-            ), picked as materialized (
-                select p.* from lane l cross join lateral (
-                    select r.ctid as tid, r.flow, r.prio, r.job_id, r.attempts, r.crashes, r.round
-                      from sluice.ready r
-                     where r.flow = l.flow and r.prio = l.prio and r.job_id > l.after
-                       -- Whoever was declared dead and has not heard of it yet takes nothing: it would be rescued from it.
-                       and (select w.state from sluice.worker w where w.id = $1) = 'live'
-                     order by r.job_id limit l.n
-                       for update skip locked) p
-            ), gone as (
-                delete from sluice.ready where ctid = any (array(select tid from picked))
-            ), mine as (
-                insert into sluice.inflight (job_id, fence, worker, flow, prio, attempts, crashes, round)
-                     select job_id, nextval('sluice.fence_seq'), $1, flow, prio, attempts, crashes, round from picked
-                returning job_id, fence, flow, prio, attempts, crashes, round
-            )
-            select m.job_id, m.fence, m.flow, m.prio, m.attempts, m.crashes, m.round,
-                   j.route as "route!", j.project as "project!", j.batch,
-                   greatest(j.created_at, j.run_at) as "ready_at!",
-                   nullif(greatest(least(j.deadline, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00'),
-                          '9999-12-31 00:00:00+00') as deadline,
-                   j.max_attempts,
-                   j.request as "request!: Json<Value>"
-              from mine m cross join lateral (
-                   select b.* from sluice.job b where b.id = m.job_id limit 1) j"#,
-            worker,
-            &flows,
-            &prios,
-            &afters,
-            &counts
-        )
-        .fetch_all(&self.db)
-        .await
-        .doing("claiming jobs")?;
+        let rows = sqlx::query_file!("src/store/claim/claim.sql", worker, &flows, &prios, &afters, &counts)
+            .fetch_all(&self.db)
+            .await
+            .doing("claiming jobs")?;
         Ok(rows
             .into_iter()
             .map(|row| Claimed {

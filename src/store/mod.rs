@@ -12,6 +12,7 @@ pub mod call;
 pub mod claim;
 mod database;
 pub mod demo;
+pub mod doctor;
 pub mod enqueue;
 pub mod job;
 mod late;

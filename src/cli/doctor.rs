@@ -1,0 +1,117 @@
+//! `sluice doctor`: what hurts the queue, why, and what to do.
+
+use super::GlobalArgs;
+use super::context::Context;
+use super::output::{Format, Output, OutputError, Report};
+use crate::domain::diagnosis::{self, Finding, Severity, Thresholds};
+use crate::exit_code::ExitCode;
+use crate::store::StoreError;
+use crate::store::doctor::Surroundings;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// What is worth a word.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Args {
+    /// A transaction that is open for longer is a warning; one that is open twelve times as long is bad
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
+    pub transaction_age: Duration,
+    /// A job that could be worked on and is not for longer than this is a warning
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    pub waiting: Duration,
+    /// Warnings change the exit status too
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Looks, and says what it found.
+pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let mut context = match Context::open_any_schema(global).await {
+        Ok(context) => context,
+        Err(error) => match error.downcast_ref::<StoreError>() {
+            // The first thing that can be wrong is one more finding: whoever reads them by program finds it there.
+            Some(StoreError::Connect { .. } | StoreError::Pooler { .. }) => {
+                let mut output = Output::new(global);
+                print(&mut output, &[diagnosis::unreachable(&error.to_string())])?;
+                output.finish()?;
+                return Ok(ExitCode::Database);
+            }
+            _ => return Err(error),
+        },
+    };
+    let around = Surroundings {
+        private: context.is_private(),
+        connections_each: context.config.database.max_connections,
+        routes: context.config.routes.keys().cloned().collect(),
+        retention: context.config.retention.is_some(),
+    };
+    let facts = context.store.facts(&around).await;
+    let thresholds = Thresholds { transaction: args.transaction_age, waiting: args.waiting };
+    let findings = diagnosis::diagnose(&facts, thresholds);
+    print(&mut context.output, &findings)?;
+    context.close().await?;
+    Ok(match diagnosis::worst(&findings) {
+        Severity::Bad => ExitCode::Unwell,
+        Severity::Warning if args.strict => ExitCode::Unwell,
+        Severity::Warning | Severity::Unseen | Severity::Ok => ExitCode::Success,
+    })
+}
+
+fn print(output: &mut Output, findings: &[Finding]) -> Result<(), OutputError> {
+    match output.format() {
+        Format::Json => output.json(&as_json(findings)),
+        Format::Plain | Format::Csv => {
+            let mut report = Report::new(["severity", "check", "what", "why", "do"]);
+            for finding in findings {
+                report.row([
+                    finding.severity.as_str().into(),
+                    finding.check.into(),
+                    finding.what.as_str().into(),
+                    finding.why.into(),
+                    finding.remedy.as_str().into(),
+                ]);
+            }
+            output.report(&report)
+        }
+        Format::Table => print_for_people(output, findings),
+    }
+}
+
+/// All in short, then what is to be done, the gravest first.
+fn print_for_people(output: &mut Output, findings: &[Finding]) -> Result<(), OutputError> {
+    let mut report = Report::new(["severity", "check", "what"]);
+    for finding in findings {
+        report.row([
+            finding.severity.as_str().into(),
+            finding.check.replace('_', " ").into(),
+            finding.what.as_str().into(),
+        ]);
+    }
+    output.report(&report)?;
+    let mut wrong: Vec<&Finding> = findings.iter().filter(|finding| !finding.remedy.is_empty()).collect();
+    wrong.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    for finding in wrong {
+        // What others call themselves must not drive the terminal.
+        let line = |text: String| text.chars().filter(|c| !c.is_control()).collect::<String>();
+        output.line("")?;
+        let what = format!("{}: {}: {}", finding.severity.as_str(), finding.check.replace('_', " "), finding.what);
+        output.line(line(what))?;
+        if !finding.why.is_empty() {
+            output.line(line(format!("  why: {}", finding.why)))?;
+        }
+        output.line(line(format!("  do:  {}", finding.remedy)))?;
+    }
+    Ok(())
+}
+
+fn as_json(findings: &[Finding]) -> Value {
+    let text = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
+    let worst = diagnosis::worst(findings);
+    let all = findings.iter().map(|finding| {
+        json!({
+            "check": finding.check, "severity": finding.severity.as_str(), "what": finding.what,
+            "why": text(finding.why), "do": text(&finding.remedy),
+        })
+    });
+    json!({ "ok": worst < Severity::Warning, "worst": worst.as_str(), "findings": all.collect::<Value>() })
+}

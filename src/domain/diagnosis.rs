@@ -1,0 +1,354 @@
+//! What hurts the queue: facts about the database and those who use it, and what to make of them.
+
+mod database;
+mod queue;
+mod sessions;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// It could not be looked at.
+    Unseen,
+    /// It will hurt, or hurts a little.
+    Warning,
+    /// It hurts.
+    Bad,
+}
+
+impl Severity {
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unseen => "unseen",
+            Self::Warning => "warning",
+            Self::Bad => "bad",
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at: a name that stays.
+    pub check: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was found.
+    pub what: String,
+    /// Why it matters; empty when all is well.
+    pub why: &'static str,
+    /// What to do about it; empty when all is well.
+    pub remedy: String,
+}
+
+impl Finding {
+    fn ok(check: &'static str, what: impl Into<String>) -> Self {
+        Self { check, severity: Severity::Ok, what: what.into(), why: "", remedy: String::new() }
+    }
+
+    fn warning(check: &'static str, what: impl Into<String>, why: &'static str, remedy: impl Into<String>) -> Self {
+        Self { check, severity: Severity::Warning, what: what.into(), why, remedy: remedy.into() }
+    }
+
+    fn bad(check: &'static str, what: impl Into<String>, why: &'static str, remedy: impl Into<String>) -> Self {
+        Self { severity: Severity::Bad, ..Self::warning(check, what, why, remedy) }
+    }
+
+    fn unseen(check: &'static str, reason: &str) -> Self {
+        Self {
+            check,
+            severity: Severity::Unseen,
+            what: format!("could not be looked at: {reason}"),
+            why: "",
+            remedy: String::new(),
+        }
+    }
+
+    /// Warning or bad, whichever it is.
+    fn grave(self, is_bad: bool) -> Self {
+        if is_bad { Self { severity: Severity::Bad, ..self } } else { self }
+    }
+}
+
+/// What was read, or why it could not be.
+pub type Seen<T> = Result<T, String>;
+
+/// From when on something is worth a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// A transaction that is open for longer is a warning, one that is open twelve times as long is bad.
+    pub transaction: Duration,
+    /// A job that could be worked on and is not for longer than this is a warning.
+    pub waiting: Duration,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { transaction: Duration::from_mins(5), waiting: Duration::from_hours(1) }
+    }
+}
+
+/// Everything that was looked at.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Whether a pooler is between.
+    pub pooled: bool,
+    /// Whether it is the private Postgres.
+    pub private: bool,
+    /// The version of the schema.
+    pub schema: Seen<Schema>,
+    /// The server and its settings.
+    pub server: Seen<Server>,
+    /// How far the server's clock is ahead of this machine's, in milliseconds, and how far off that may be.
+    pub clock: Seen<(i64, i64)>,
+    /// Transactions that are open.
+    pub sessions: Seen<Vec<Session>>,
+    /// Whether those of other logins are among them.
+    pub sees_all_sessions: bool,
+    /// Prepared transactions: name and age in seconds.
+    pub prepared: Seen<Vec<(String, i64)>>,
+    /// Replication slots.
+    pub slots: Seen<Vec<Slot>>,
+    /// Standbys that ask the server to keep old rows for them: name, and how many transactions back.
+    pub standbys: Seen<Vec<(String, i64)>>,
+    /// Tables that turn over.
+    pub tables: Seen<Vec<Table>>,
+    /// Tables that autovacuum is told to leave alone.
+    pub vacuum_off: Seen<Vec<String>>,
+    /// Indexes that the migrations made and that are not there, and indexes that cannot be used.
+    pub indexes: Seen<(Vec<String>, Vec<String>)>,
+    /// Whether the trigger that puts new jobs into the queue is there and fires; `None`: it is not there.
+    pub trigger: Seen<Option<bool>>,
+    /// The partitions.
+    pub partitions: Seen<Partitions>,
+    /// The statements that the queue lives by.
+    pub plans: Seen<Vec<Plan>>,
+    /// The queue.
+    pub queue: Seen<Queue>,
+    /// What is kept of finished work.
+    pub retention: Seen<Kept>,
+}
+
+/// The version of the schema.
+#[derive(Clone, Copy, Debug)]
+pub struct Schema {
+    /// What the database has.
+    pub found: i64,
+    /// What this binary brings.
+    pub known: i64,
+    /// What a binary must know at least.
+    pub oldest: i64,
+}
+
+/// The server and its settings.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// `server_version_num`.
+    pub version: i32,
+    /// The same in words.
+    pub version_name: String,
+    /// Whether it is a standby.
+    pub standby: bool,
+    /// Settings that should be on, and are not: by name, with what they are.
+    pub off: Vec<(String, String)>,
+    /// How many connections it takes from others than superusers.
+    pub connections: i64,
+    /// How many there are.
+    pub used_connections: i64,
+    /// How old the oldest row that is not frozen is, in transactions.
+    pub transaction_age: i64,
+    /// The same for shared row locks.
+    pub multixact_age: i64,
+    /// From when on autovacuum freezes.
+    pub freeze_max_age: i64,
+    /// The size of the database.
+    pub bytes: i64,
+}
+
+/// An open transaction.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Its process at the server.
+    pub pid: i32,
+    /// What it calls itself.
+    pub application: String,
+    /// `active`, `idle in transaction`, …
+    pub state: String,
+    /// For how many seconds the transaction has been open.
+    pub seconds: i64,
+    /// For how many seconds it has been in that state.
+    pub state_seconds: i64,
+    /// Whether it keeps dead rows from being removed.
+    pub holds_rows: bool,
+}
+
+/// A replication slot.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// Whether somebody reads from it.
+    pub active: bool,
+    /// How many transactions back it keeps dead rows; `None`: none.
+    pub row_age: Option<i64>,
+    /// How much WAL it keeps.
+    pub bytes: i64,
+}
+
+/// A table that turns over all day.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// Rows.
+    pub live: i64,
+    /// Rows that are no more, and not yet removed.
+    pub dead: i64,
+    /// Seconds since it was last vacuumed.
+    pub vacuumed: Option<i64>,
+    /// Settings that the migrations made and that are gone.
+    pub missing: Vec<String>,
+}
+
+/// The partitions of jobs.
+#[derive(Clone, Debug)]
+pub struct Partitions {
+    /// Job numbers that are left before there is no partition for them.
+    pub ids_left: i64,
+    /// Tables that are missing between others.
+    pub missing: Vec<String>,
+}
+
+/// How a statement would be carried out.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Which statement.
+    pub statement: &'static str,
+    /// What is wrong with it.
+    pub faults: Vec<String>,
+    /// Whether the queue is too short for the plan to say anything.
+    pub is_small: bool,
+}
+
+/// The queue.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    /// Workers that live.
+    pub workers: i64,
+    /// Connections that each opens at most.
+    pub connections_each: i64,
+    /// Workers that are gone and still hold jobs: number, jobs, seconds since their lease ran out.
+    pub dead: Vec<(i64, i64, i64)>,
+    /// Of the jobs that are ready and not paused, the one that could have been taken first: its route, and for how many
+    /// seconds.
+    pub oldest: Option<(String, i64)>,
+    /// Routes of ready jobs that the configuration here does not have.
+    pub strange_routes: Vec<String>,
+}
+
+/// What is kept of finished work.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Whether there is `[retention]` in the configuration here.
+    pub configured: bool,
+    /// Partitions that no new job goes into.
+    pub past: i64,
+    /// Partitions that would be old enough, and the job that keeps each.
+    pub held: Vec<(i64, i64)>,
+    /// Partitions that were dropped.
+    pub dropped: i64,
+}
+
+/// Looks at everything.
+#[must_use]
+pub fn diagnose(facts: &Facts, thresholds: Thresholds) -> Vec<Finding> {
+    let mut findings = vec![database::connection(facts.pooled, facts.private)];
+    findings.extend(database::server(&facts.server));
+    findings.push(seen("schema", &facts.schema, |schema| database::schema(*schema)));
+    findings.push(seen("clock", &facts.clock, |clock| database::clock(*clock)));
+    findings.extend(sessions::transactions(&facts.sessions, facts.sees_all_sessions, thresholds));
+    findings.push(seen("prepared_transactions", &facts.prepared, |all| sessions::prepared(all, thresholds)));
+    findings.push(seen("replication_slots", &facts.slots, |slots| sessions::slots(slots)));
+    findings.push(seen("standbys", &facts.standbys, |standbys| sessions::standbys(standbys)));
+    findings.push(seen("dead_rows", &facts.tables, |tables| database::dead_rows(tables)));
+    findings.push(seen("table_settings", &facts.tables, |tables| database::table_settings(tables)));
+    findings.push(seen("autovacuum", &facts.vacuum_off, |tables| database::vacuum_off(tables)));
+    findings.push(seen("indexes", &facts.indexes, |(missing, invalid)| database::indexes(missing, invalid)));
+    findings.push(seen("trigger", &facts.trigger, |fires| database::trigger(*fires)));
+    findings.push(seen("partitions", &facts.partitions, database::partitions));
+    findings.push(seen("plans", &facts.plans, |plans| database::plans(plans)));
+    findings.push(match (&facts.server, &facts.queue) {
+        (Ok(server), queue) => queue::connections(server, queue.as_ref().ok(), facts.pooled),
+        (Err(reason), _) => Finding::unseen("connections", reason),
+    });
+    match &facts.queue {
+        Ok(queue) => findings.extend(queue::all(queue, thresholds)),
+        Err(reason) => findings.push(Finding::unseen("workers", reason)),
+    }
+    findings.push(seen("retention", &facts.retention, queue::retention));
+    findings
+}
+
+/// There is no database to look at.
+#[must_use]
+pub fn unreachable(reason: &str) -> Finding {
+    Finding::bad(
+        "connection",
+        reason,
+        "nothing else can be looked at; workers wait, and what they hold in memory is not written",
+        "start the server, or correct [database] url",
+    )
+}
+
+/// The gravest of them.
+#[must_use]
+pub fn worst(findings: &[Finding]) -> Severity {
+    findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Ok)
+}
+
+fn seen<T>(check: &'static str, fact: &Seen<T>, judge: impl FnOnce(&T) -> Finding) -> Finding {
+    match fact {
+        Ok(fact) => judge(fact),
+        Err(reason) => Finding::unseen(check, reason),
+    }
+}
+
+/// Seconds in words, roughly.
+fn span(seconds: i64) -> String {
+    match seconds {
+        ..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// Bytes in words, roughly.
+fn size(bytes: i64) -> String {
+    match bytes {
+        ..10_485_760 => format!("{} kB", bytes / 1024),
+        10_485_760..10_737_418_240 => format!("{} MB", bytes / 1_048_576),
+        _ => format!("{} GB", bytes / 1_073_741_824),
+    }
+}
+
+/// `1234567` as `1,234,567`.
+fn grouped(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut shown = if number < 0 { "-".to_owned() } else { String::new() };
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}

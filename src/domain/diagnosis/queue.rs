@@ -1,0 +1,123 @@
+//! Who works, what waits, what is kept.
+
+use super::{Finding, Kept, Queue, Server, Thresholds, grouped, span};
+
+pub(super) fn connections(server: &Server, queue: Option<&Queue>, pooled: bool) -> Finding {
+    const CHECK: &str = "connections";
+    const WHY: &str = "whoever comes when all are taken is turned away: workers, commands, and your application";
+    const REMEDY: &str = "raise max_connections, lower [database] max_connections, or put a pooler in front";
+    let what = format!("{} of {}", server.used_connections, server.connections);
+    let share = server.used_connections.saturating_mul(100) / server.connections.max(1);
+    let wanted = queue.map_or(0, |queue| queue.workers.saturating_mul(queue.connections_each));
+    if share >= 80 {
+        return Finding::warning(CHECK, format!("{what} are taken"), WHY, REMEDY).grave(share >= 95);
+    }
+    if wanted > server.connections && !pooled {
+        let what = format!("the workers may want {wanted} of {}", server.connections);
+        return Finding::warning(CHECK, what, WHY, REMEDY);
+    }
+    Finding::ok(CHECK, format!("{what} are taken"))
+}
+
+pub(super) fn all(queue: &Queue, thresholds: Thresholds) -> Vec<Finding> {
+    vec![workers(queue), held(queue), routes(queue), waiting(queue, thresholds)]
+}
+
+fn workers(queue: &Queue) -> Finding {
+    match (queue.workers, &queue.oldest) {
+        (0, Some(_)) => Finding::bad(
+            "workers",
+            "none is running, and jobs are ready",
+            "nobody works on them",
+            "start one: sluice worker",
+        ),
+        (0, None) => Finding::ok("workers", "none is running, and nothing is ready"),
+        (workers, _) => Finding::ok("workers", format!("{workers} running")),
+    }
+}
+
+/// Living workers take over within seconds; when they do not, something keeps them from it.
+fn held(queue: &Queue) -> Finding {
+    const CHECK: &str = "dead_workers";
+    let jobs: i64 = queue.dead.iter().map(|(_, jobs, _)| jobs).sum();
+    let Some((worker, _, longest)) = queue.dead.iter().max_by_key(|(_, _, seconds)| *seconds) else {
+        return Finding::ok(CHECK, "none holds a job");
+    };
+    Finding::warning(
+        CHECK,
+        format!(
+            "{jobs} jobs are held by workers that are gone, the longest by worker {worker}, for {}",
+            span(*longest)
+        ),
+        "nobody works on these jobs until another worker takes them over",
+        "any running worker does so within seconds: start one, or look into its log",
+    )
+    .grave(*longest >= 60)
+}
+
+fn routes(queue: &Queue) -> Finding {
+    const CHECK: &str = "routes";
+    if queue.strange_routes.is_empty() {
+        return Finding::ok(CHECK, "each route with ready jobs is known here");
+    }
+    Finding::warning(
+        CHECK,
+        format!("jobs wait for routes that the configuration here does not have: {}", queue.strange_routes.join(", ")),
+        "only a worker that has the route works on them",
+        "correct the name, or add [routes.NAME] and restart the workers",
+    )
+}
+
+fn waiting(queue: &Queue, thresholds: Thresholds) -> Finding {
+    const CHECK: &str = "oldest_job";
+    match &queue.oldest {
+        None => Finding::ok(CHECK, "nothing is ready"),
+        Some((route, seconds)) => {
+            let what = format!("one of route {route} could have been taken for {}", span(*seconds));
+            if u64::try_from(*seconds).unwrap_or(0) < thresholds.waiting.as_secs() {
+                return Finding::ok(CHECK, what);
+            }
+            Finding::warning(
+                CHECK,
+                what,
+                "more comes in than is worked off, or something is closed",
+                "sluice status says what the limits leave and what is open; more workers help only when they are full",
+            )
+        }
+    }
+}
+
+pub(super) fn retention(kept: &Kept) -> Finding {
+    const CHECK: &str = "retention";
+    /// [retention] keeps eight and a bit.
+    const MANY: i64 = 24;
+    let what = format!("{} past partitions are kept, {} were dropped", kept.past, kept.dropped);
+    if let (true, Some((partition, job))) = (kept.configured, kept.held.first()) {
+        return Finding::warning(
+            CHECK,
+            format!("{what}; partition {partition} is kept by job {job}, which has not ended"),
+            "a partition of ten million numbers goes as a whole, when its last job has ended",
+            format!("sluice explain {job} says what it waits for; cancel it if nobody needs it"),
+        );
+    }
+    if kept.past >= MANY {
+        return Finding::warning(
+            CHECK,
+            what,
+            "statements look into more tables, and the disk fills",
+            if kept.configured {
+                "long transactions may keep them from being dropped: see oldest_snapshot and idle_in_transaction"
+            } else {
+                "set [retention] finished, such as \"90d\""
+            },
+        );
+    }
+    Finding::ok(
+        CHECK,
+        if kept.configured {
+            what
+        } else {
+            format!("finished work is kept for ever: {} past partitions", grouped(kept.past))
+        },
+    )
+}

@@ -1,0 +1,236 @@
+use super::*;
+use std::time::Duration;
+
+fn session(pid: i32) -> Session {
+    Session {
+        pid,
+        application: "psql".to_owned(),
+        state: "active".to_owned(),
+        seconds: 1,
+        state_seconds: 1,
+        holds_rows: true,
+    }
+}
+
+fn table(name: &str) -> Table {
+    Table { name: name.to_owned(), live: 100, dead: 100, vacuumed: Some(30), missing: Vec::new() }
+}
+
+/// A database that lacks nothing.
+fn healthy() -> Facts {
+    Facts {
+        pooled: false,
+        private: false,
+        schema: Ok(Schema { found: 4, known: 4, oldest: 4 }),
+        server: Ok(Server {
+            version: 150_008,
+            version_name: "15.8".to_owned(),
+            standby: false,
+            off: Vec::new(),
+            connections: 97,
+            used_connections: 10,
+            transaction_age: 100_000_000,
+            multixact_age: 0,
+            freeze_max_age: 200_000_000,
+            bytes: 1 << 30,
+        }),
+        clock: Ok((120, 3)),
+        sessions: Ok(vec![session(1)]),
+        sees_all_sessions: true,
+        prepared: Ok(Vec::new()),
+        slots: Ok(Vec::new()),
+        standbys: Ok(Vec::new()),
+        tables: Ok(vec![table("ready"), table("worker")]),
+        vacuum_off: Ok(Vec::new()),
+        indexes: Ok((Vec::new(), Vec::new())),
+        trigger: Ok(Some(true)),
+        partitions: Ok(Partitions { ids_left: 39_999_999, missing: Vec::new() }),
+        plans: Ok(vec![Plan { statement: "claiming", faults: Vec::new(), is_small: false }]),
+        queue: Ok(Queue {
+            workers: 2,
+            connections_each: 10,
+            dead: Vec::new(),
+            oldest: Some(("default".to_owned(), 5)),
+            strange_routes: Vec::new(),
+        }),
+        retention: Ok(Kept { configured: true, past: 8, held: Vec::new(), dropped: 3 }),
+    }
+}
+
+fn of(check: &str, facts: &Facts) -> Finding {
+    let mut findings = diagnose(facts, Thresholds::default());
+    findings.retain(|finding| finding.check == check);
+    assert_eq!(findings.len(), 1, "{check}: {findings:?}");
+    findings.remove(0)
+}
+
+#[test]
+fn a_healthy_database_has_nothing_but_good_findings() {
+    for finding in diagnose(&healthy(), Thresholds::default()) {
+        assert_eq!(finding.severity, Severity::Ok, "{finding:?}");
+        assert!(!finding.what.is_empty() && finding.why.is_empty() && finding.remedy.is_empty(), "{finding:?}");
+    }
+}
+
+#[test]
+fn each_thing_that_can_be_wrong_is_named_by_its_own_finding_alone() {
+    use Severity::{Bad, Ok as Well, Warning};
+    type Spoil = fn(&mut Facts);
+    fn server(facts: &mut Facts) -> &mut Server {
+        facts.server.as_mut().unwrap()
+    }
+    fn queue(facts: &mut Facts) -> &mut Queue {
+        facts.queue.as_mut().unwrap()
+    }
+    fn off(facts: &mut Facts, name: &str) {
+        server(facts).off.push((name.to_owned(), "off".to_owned()));
+    }
+    fn slot(active: bool, row_age: Option<i64>, gigabytes: i64) -> Slot {
+        Slot { name: "copy".to_owned(), active, row_age, bytes: gigabytes << 30 }
+    }
+    let spoils: &[(&str, Severity, &str, Spoil)] = &[
+        ("connection", Well, "pooler", |f| f.pooled = true),
+        ("server", Bad, "14.1", |f| (server(f).version, server(f).version_name) = (140_001, "14.1".to_owned())),
+        ("server", Bad, "standby", |f| server(f).standby = true),
+        ("durability", Bad, "fsync is off", |f| off(f, "fsync")),
+        ("durability", Bad, "full_page_writes is off", |f| off(f, "full_page_writes")),
+        ("durability", Bad, "autovacuum is off", |f| off(f, "autovacuum")),
+        ("durability", Warning, "synchronous_commit is off", |f| off(f, "synchronous_commit")),
+        ("transaction_ids", Well, "399,999,999", |f| server(f).transaction_age = 399_999_999),
+        ("transaction_ids", Warning, "400,000,000", |f| server(f).multixact_age = 400_000_000),
+        ("transaction_ids", Bad, "1,200,000,000", |f| server(f).transaction_age = 1_200_000_000),
+        ("schema", Bad, "there is none", |f| f.schema.as_mut().unwrap().found = 0),
+        ("schema", Bad, "version 3, this binary knows 4", |f| f.schema.as_mut().unwrap().found = 3),
+        ("schema", Well, "can live with", |f| f.schema.as_mut().unwrap().found = 9),
+        ("schema", Bad, "know 5 at least", |f| f.schema = Ok(Schema { found: 9, known: 4, oldest: 5 })),
+        ("clock", Well, "agrees", |f| f.clock = Ok((-9000, 7001))),
+        ("clock", Warning, "9 s behind", |f| f.clock = Ok((-9500, 500))),
+        ("clock", Bad, "60 s ahead", |f| f.clock = Ok((60_500, 500))),
+        ("oldest_snapshot", Well, "299 s", |f| f.sessions.as_mut().unwrap()[0].seconds = 299),
+        ("oldest_snapshot", Warning, "process 1 (psql)", |f| f.sessions.as_mut().unwrap()[0].seconds = 300),
+        ("oldest_snapshot", Bad, "60 min", |f| f.sessions.as_mut().unwrap()[0].seconds = 3600),
+        ("prepared_transactions", Warning, "\"g\"", |f| f.prepared = Ok(vec![("g".to_owned(), 300)])),
+        ("prepared_transactions", Bad, "\"g\"", |f| f.prepared = Ok(vec![("g".to_owned(), 3600)])),
+        ("replication_slots", Well, "1, all of them read", |f| f.slots = Ok(vec![slot(true, Some(5), 0)])),
+        ("replication_slots", Warning, "read by nobody", |f| f.slots = Ok(vec![slot(false, None, 0)])),
+        ("replication_slots", Warning, "keeps 1024 MB of WAL", |f| f.slots = Ok(vec![slot(true, None, 1)])),
+        ("replication_slots", Bad, "dead rows of 20,000,000", |f| f.slots = Ok(vec![slot(true, Some(20_000_000), 0)])),
+        ("standbys", Well, "999,999", |f| f.standbys = Ok(vec![("s".to_owned(), 999_999)])),
+        ("standbys", Warning, "hot_standby_feedback", |f| f.standbys = Ok(vec![("s".to_owned(), 1_000_000)])),
+        ("standbys", Bad, "\"s\"", |f| f.standbys = Ok(vec![("s".to_owned(), 20_000_000)])),
+        ("dead_rows", Well, "199,999 in ready", |f| f.tables.as_mut().unwrap()[0].dead = 199_999),
+        ("dead_rows", Warning, "ready has 200,000", |f| f.tables.as_mut().unwrap()[0].dead = 200_000),
+        ("dead_rows", Bad, "ready has 2,000,000", |f| f.tables.as_mut().unwrap()[0].dead = 2_000_000),
+        ("dead_rows", Warning, "worker has 20,000", |f| f.tables.as_mut().unwrap()[1].dead = 20_000),
+        ("dead_rows", Warning, "tally has 500,000", |f| {
+            f.tables.as_mut().unwrap().push(Table { live: 500_000, ..table("tally") });
+        }),
+        ("table_settings", Warning, "ready has lost fillfactor", |f| {
+            f.tables.as_mut().unwrap()[0].missing.push("fillfactor".to_owned());
+        }),
+        ("autovacuum", Bad, "ready", |f| f.vacuum_off = Ok(vec!["ready".to_owned()])),
+        ("indexes", Bad, "missing: ready_pkey; not valid: job_batch", |f| {
+            f.indexes = Ok((vec!["ready_pkey".to_owned()], vec!["job_batch".to_owned()]));
+        }),
+        ("trigger", Bad, "disabled", |f| f.trigger = Ok(Some(false))),
+        ("trigger", Bad, "missing", |f| f.trigger = Ok(None)),
+        ("partitions", Bad, "job_p1", |f| f.partitions.as_mut().unwrap().missing.push("job_p1".to_owned())),
+        ("partitions", Warning, "9,999,999", |f| f.partitions.as_mut().unwrap().ids_left = 9_999_999),
+        ("partitions", Bad, "999,999", |f| f.partitions.as_mut().unwrap().ids_left = 999_999),
+        ("plans", Bad, "claiming: Seq Scan", |f| f.plans.as_mut().unwrap()[0].faults.push("Seq Scan".to_owned())),
+        ("plans", Well, "too short", |f| {
+            f.plans = Ok(vec![Plan { statement: "claiming", faults: vec!["Seq Scan".to_owned()], is_small: true }]);
+        }),
+        ("connections", Warning, "80 of 97", |f| server(f).used_connections = 80),
+        ("connections", Bad, "93 of 97", |f| server(f).used_connections = 93),
+        ("connections", Warning, "may want 100 of 97", |f| queue(f).workers = 10),
+        ("connections", Well, "10 of 97", |f| (f.pooled, queue(f).workers) = (true, 10)),
+        ("workers", Bad, "none is running, and jobs are ready", |f| queue(f).workers = 0),
+        ("workers", Well, "nothing is ready", |f| (queue(f).workers, queue(f).oldest) = (0, None)),
+        ("dead_workers", Warning, "7 jobs", |f| queue(f).dead.push((3, 7, 59))),
+        ("dead_workers", Bad, "by worker 3", |f| queue(f).dead.push((3, 7, 60))),
+        ("routes", Warning, "typo", |f| queue(f).strange_routes.push("typo".to_owned())),
+        ("oldest_job", Warning, "route slow", |f| queue(f).oldest = Some(("slow".to_owned(), 3600))),
+        ("retention", Warning, "by job 17", |f| f.retention.as_mut().unwrap().held.push((0, 17))),
+        ("retention", Warning, "24 past", |f| f.retention.as_mut().unwrap().past = 24),
+        ("retention", Well, "for ever", |f| {
+            f.retention = Ok(Kept { configured: false, past: 1, held: vec![(0, 17)], dropped: 0 });
+        }),
+    ];
+    for (check, severity, words, spoil) in spoils {
+        let mut facts = healthy();
+        spoil(&mut facts);
+        let finding = of(check, &facts);
+        assert_eq!(finding.severity, *severity, "{finding:?}");
+        assert!(finding.what.contains(words), "{words}: {finding:?}");
+        assert_eq!(*severity == Well, finding.why.is_empty() && finding.remedy.is_empty(), "{finding:?}");
+        let findings = diagnose(&facts, Thresholds::default());
+        let others = findings.iter().filter(|finding| finding.check != *check);
+        assert!(others.into_iter().all(|finding| finding.severity == Well), "{check}: {findings:?}");
+        assert_eq!(worst(&findings), *severity);
+    }
+}
+
+#[test]
+fn a_session_that_does_nothing_hurts_with_and_without_a_snapshot() {
+    let mut facts = healthy();
+    let idle = Session {
+        state: "idle in transaction (aborted)".to_owned(),
+        state_seconds: 300,
+        holds_rows: false,
+        ..session(7)
+    };
+    facts.sessions = Ok(vec![idle]);
+    assert_eq!(of("oldest_snapshot", &facts).severity, Severity::Ok);
+    let finding = of("idle_in_transaction", &facts);
+    assert_eq!(finding.severity, Severity::Warning);
+    assert!(finding.what.contains("process 7"), "{finding:?}");
+}
+
+#[test]
+fn what_cannot_be_seen_is_said_and_is_no_praise() {
+    let mut facts = healthy();
+    facts.sees_all_sessions = false;
+    for check in ["oldest_snapshot", "idle_in_transaction"] {
+        let finding = of(check, &facts);
+        assert_eq!(finding.severity, Severity::Unseen);
+        assert!(finding.remedy.contains("pg_read_all_stats"), "{finding:?}");
+    }
+    // What is seen all the same is told.
+    facts.sessions.as_mut().unwrap()[0].seconds = 300;
+    assert_eq!(of("oldest_snapshot", &facts).severity, Severity::Warning);
+    let reason = || "permission denied".to_owned();
+    let blind = Facts {
+        server: Err(reason()),
+        schema: Err(reason()),
+        clock: Err(reason()),
+        sessions: Err(reason()),
+        prepared: Err(reason()),
+        slots: Err(reason()),
+        standbys: Err(reason()),
+        tables: Err(reason()),
+        vacuum_off: Err(reason()),
+        indexes: Err(reason()),
+        trigger: Err(reason()),
+        partitions: Err(reason()),
+        plans: Err(reason()),
+        queue: Err(reason()),
+        retention: Err(reason()),
+        ..healthy()
+    };
+    let findings = diagnose(&blind, Thresholds::default());
+    for finding in findings.iter().filter(|finding| finding.check != "connection") {
+        assert_eq!(finding.severity, Severity::Unseen, "{finding:?}");
+    }
+    assert_eq!(worst(&findings), Severity::Unseen);
+}
+
+#[test]
+fn thresholds_may_be_anything() {
+    let none = Thresholds { transaction: Duration::ZERO, waiting: Duration::MAX };
+    let findings = diagnose(&healthy(), none);
+    let snapshot = findings.iter().find(|finding| finding.check == "oldest_snapshot").unwrap();
+    assert_eq!(snapshot.severity, Severity::Bad);
+    let all = diagnose(&healthy(), Thresholds { transaction: Duration::MAX, waiting: Duration::ZERO });
+    assert_eq!(worst(&all), Severity::Warning);
+}

@@ -1,0 +1,486 @@
+//! What `sluice doctor` looks at. Each look stands for itself, so that one which this login may not have, or which an older
+//! schema has not got, takes nothing from the others. Texts of other people's statements are not read: they may hold prompts.
+
+use super::{Doing, Store, StoreError};
+use crate::domain::diagnosis::{Facts, Kept, Partitions, Plan, Queue, Schema, Seen, Server, Session, Slot, Table};
+use serde_json::Value;
+use sqlx::types::Json;
+use sqlx::{AssertSqlSafe, Row as _};
+use std::collections::HashSet;
+use std::time::SystemTime;
+
+const DIAGNOSING: &str = "looking at the database";
+
+/// Numbers for one partition.
+const PARTITION: i64 = 10_000_000;
+
+/// What the migrations made, by name. A test compares it with a new database.
+const INDEXES: [&str; 24] = [
+    "attempt_ended_at",
+    "attempt_pkey",
+    "bucket_name_key",
+    "bucket_pkey",
+    "bucket_state_newest",
+    "idempotency_pkey",
+    "inflight_pkey",
+    "inflight_worker",
+    "job_batch",
+    "job_pkey",
+    "parked_pkey",
+    "parked_run_at",
+    "pause_pkey",
+    "ready_pkey",
+    "recall_pkey",
+    "result_pkey",
+    "retired_pkey",
+    "retiring_pkey",
+    "retiring_touched_pkey",
+    "schema_support_one",
+    "tally_hour_batch",
+    "tally_hour_pkey",
+    "worker_pkey",
+    "migration_pkey",
+];
+
+/// The tables that turn over all day, with the settings that the migrations gave them.
+const CHURNING: [(&str, &[&str]); 6] = [
+    (
+        "ready",
+        &[
+            "autovacuum_vacuum_scale_factor",
+            "autovacuum_vacuum_threshold",
+            "autovacuum_vacuum_cost_delay",
+            "autovacuum_vacuum_insert_threshold",
+            "vacuum_truncate",
+        ],
+    ),
+    ("parked", &["autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold", "vacuum_truncate"]),
+    ("inflight", &["autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold", "vacuum_truncate"]),
+    ("tally", &[]),
+    ("worker", &["fillfactor"]),
+    ("bucket_state", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
+];
+
+/// What the caller knows and the database does not.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Whether it is the private Postgres.
+    pub private: bool,
+    /// Connections that each worker opens at most.
+    pub connections_each: u32,
+    /// The routes of the configuration; empty: nothing is said of routes.
+    pub routes: HashSet<String>,
+    /// Whether the configuration has `[retention]`.
+    pub retention: bool,
+}
+
+/// Why something could not be seen, in words.
+fn seen<T>(looked: Result<T, StoreError>) -> Seen<T> {
+    looked.map_err(|error| {
+        let words = match &error {
+            StoreError::Sql { source, .. } => super::in_words(source),
+            error => error.to_string(),
+        };
+        if error.is_denied() {
+            format!("{words}; a role such as sluice_reporter may, and for plans sluice_worker")
+        } else {
+            words
+        }
+    })
+}
+
+impl Store {
+    /// Looks at everything that can be seen from here.
+    pub async fn facts(&self, around: &Surroundings) -> Facts {
+        Facts {
+            pooled: self.is_pooled(),
+            private: around.private,
+            schema: seen(self.schema_version().await.map(|version| Schema {
+                found: version.found,
+                known: version.known,
+                oldest: version.oldest,
+            })),
+            server: seen(self.server().await),
+            clock: seen(self.clock_difference().await),
+            sessions: seen(self.open_transactions().await),
+            sees_all_sessions: self.sees_all_sessions().await.unwrap_or(false),
+            prepared: seen(self.prepared_transactions().await),
+            slots: seen(self.slots().await),
+            standbys: seen(self.standbys().await),
+            tables: seen(self.churning_tables().await),
+            vacuum_off: seen(self.vacuum_off().await),
+            indexes: seen(self.faulty_indexes().await),
+            trigger: seen(self.trigger_fires().await),
+            partitions: seen(self.partition_headroom().await),
+            plans: seen(self.plans().await),
+            queue: seen(self.queue_health(around).await),
+            retention: seen(self.kept(around.retention).await),
+        }
+    }
+
+    async fn server(&self) -> Result<Server, StoreError> {
+        let row = sqlx::query!(
+            r#"select current_setting('server_version_num')::integer as "version!", current_setting('server_version') as "name!",
+                      pg_is_in_recovery() as "standby!",
+                      (select coalesce(array_agg(s.name || '=' || s.setting order by s.name), '{}') from pg_settings s
+                        where s.name in ('fsync', 'full_page_writes', 'synchronous_commit', 'autovacuum', 'track_counts')
+                          and s.setting = 'off') as "off!",
+                      current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint
+                          as "connections!",
+                      (select count(*) from pg_stat_activity where datid is not null and pid <> pg_backend_pid()) as "used!",
+                      age(d.datfrozenxid)::bigint as "transaction_age!", mxid_age(d.datminmxid)::bigint as "multixact_age!",
+                      current_setting('autovacuum_freeze_max_age')::bigint as "freeze_max_age!",
+                      pg_database_size(d.oid) as "bytes!"
+                 from pg_database d where d.datname = current_database()"#
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing(DIAGNOSING)?;
+        let off = row.off.iter().filter_map(|setting| setting.split_once('='));
+        Ok(Server {
+            version: row.version,
+            version_name: row.name,
+            standby: row.standby,
+            off: off.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            connections: row.connections,
+            used_connections: row.used,
+            transaction_age: row.transaction_age,
+            multixact_age: row.multixact_age,
+            freeze_max_age: row.freeze_max_age,
+            bytes: row.bytes,
+        })
+    }
+
+    /// How far the server is ahead of us in milliseconds, and half of the time that asking took.
+    async fn clock_difference(&self) -> Result<(i64, i64), StoreError> {
+        let millis = || {
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        };
+        let before = millis();
+        let there = sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#)
+            .fetch_one(&self.db)
+            .await
+            .doing(DIAGNOSING)?
+            .timestamp_millis();
+        let after = millis();
+        Ok((there - i64::midpoint(before, after), (after - before) / 2 + 1))
+    }
+
+    async fn sees_all_sessions(&self) -> Result<bool, StoreError> {
+        sqlx::query_scalar!(r#"select pg_has_role(current_user, 'pg_read_all_stats', 'usage') as "all!""#)
+            .fetch_one(&self.db)
+            .await
+            .doing(DIAGNOSING)
+    }
+
+    async fn open_transactions(&self) -> Result<Vec<Session>, StoreError> {
+        sqlx::query_as!(
+            Session,
+            r#"select pid as "pid!", coalesce(application_name, '') as "application!", coalesce(state, '') as "state!",
+                      extract(epoch from clock_timestamp() - xact_start)::bigint as "seconds!",
+                      coalesce(extract(epoch from clock_timestamp() - state_change), 0)::bigint as "state_seconds!",
+                      (backend_xmin is not null or backend_xid is not null) as "holds_rows!"
+                 from pg_stat_activity
+                where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null
+                  and backend_type <> 'autovacuum worker'"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(DIAGNOSING)
+    }
+
+    async fn prepared_transactions(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select gid as "name!", extract(epoch from clock_timestamp() - prepared)::bigint as "seconds!"
+                 from pg_prepared_xacts where database = current_database()"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(DIAGNOSING)?;
+        Ok(rows.into_iter().map(|row| (row.name, row.seconds)).collect())
+    }
+
+    async fn slots(&self) -> Result<Vec<Slot>, StoreError> {
+        sqlx::query_as!(
+            Slot,
+            r#"select slot_name::text as "name!", active as "active!", age(xmin)::bigint as row_age,
+                      coalesce(case when not pg_is_in_recovery() then pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) end,
+                               0)::bigint as "bytes!"
+                 from pg_replication_slots"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(DIAGNOSING)
+    }
+
+    async fn standbys(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select application_name as "name!", age(backend_xmin)::bigint as "age!"
+                 from pg_stat_replication where backend_xmin is not null"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(DIAGNOSING)?;
+        Ok(rows.into_iter().map(|row| (row.name, row.age)).collect())
+    }
+
+    async fn churning_tables(&self) -> Result<Vec<Table>, StoreError> {
+        let names: Vec<String> = CHURNING.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let rows = sqlx::query!(
+            r#"select c.relname::text as "name!", coalesce(s.n_live_tup, 0) as "live!", coalesce(s.n_dead_tup, 0) as "dead!",
+                      extract(epoch from clock_timestamp() - greatest(s.last_vacuum, s.last_autovacuum))::bigint as vacuumed,
+                      (select coalesce(array_agg(o.option_name), '{}') from pg_options_to_table(c.reloptions) o) as "settings!"
+                 from pg_class c left join pg_stat_user_tables s on s.relid = c.oid
+                where c.relnamespace = 'sluice'::regnamespace and c.relname = any ($1)"#,
+            &names
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(DIAGNOSING)?;
+        let missing = |name: &str, settings: &[String]| {
+            let expected = CHURNING.iter().find(|(table, _)| *table == name).map(|(_, expected)| *expected);
+            let expected = expected.unwrap_or_default().iter();
+            expected.filter(|name| !settings.iter().any(|set| set == *name)).map(|name| (*name).to_owned()).collect()
+        };
+        Ok(rows
+            .into_iter()
+            .map(|row| Table {
+                missing: missing(&row.name, &row.settings),
+                name: row.name,
+                live: row.live,
+                dead: row.dead,
+                vacuumed: row.vacuumed,
+            })
+            .collect())
+    }
+
+    async fn vacuum_off(&self) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar!(
+            r#"select c.relname::text as "name!" from pg_class c cross join lateral pg_options_to_table(c.reloptions) o
+                where c.relnamespace = 'sluice'::regnamespace and o.option_name = 'autovacuum_enabled'
+                  and not o.option_value::boolean
+                order by 1"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(DIAGNOSING)
+    }
+
+    async fn faulty_indexes(&self) -> Result<(Vec<String>, Vec<String>), StoreError> {
+        let rows = sqlx::query!(
+            r#"select c.relname::text as "name!", (i.indisvalid and i.indisready) as "valid!"
+                 from pg_index i join pg_class c on c.oid = i.indexrelid
+                where c.relnamespace = 'sluice'::regnamespace order by 1"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(DIAGNOSING)?;
+        let is_there = |name: &str| rows.iter().any(|row| row.name == name);
+        let missing = INDEXES.iter().filter(|name| !is_there(name)).map(|name| (*name).to_owned()).collect();
+        let invalid = rows.iter().filter(|row| !row.valid).map(|row| row.name.clone()).collect();
+        Ok((missing, invalid))
+    }
+
+    /// `None`: there is no such trigger.
+    async fn trigger_fires(&self) -> Result<Option<bool>, StoreError> {
+        sqlx::query_scalar!(
+            r#"select tgenabled in ('O', 'A') as "fires!" from pg_trigger
+                where tgrelid = to_regclass('sluice.job') and tgname = 'job_enqueued'"#
+        )
+        .fetch_optional(&self.db)
+        .await
+        .doing(DIAGNOSING)
+    }
+
+    async fn partition_headroom(&self) -> Result<Partitions, StoreError> {
+        let row = sqlx::query!(
+            r#"select last_value as "next!",
+                      (select coalesce(array_agg(c.relname::text), '{}') from pg_inherits i join pg_class c on c.oid = i.inhrelid
+                        where i.inhparent in ('sluice.job'::regclass, 'sluice.result'::regclass, 'sluice.attempt'::regclass))
+                          as "tables!"
+                 from sluice.job_id_seq"#
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing(DIAGNOSING)?;
+        let there: HashSet<&str> = row.tables.iter().map(String::as_str).collect();
+        let present = row.next / PARTITION;
+        let number = |name: &&str| name.rsplit_once("_p").and_then(|(_, number)| number.parse::<i64>().ok());
+        let last = there.iter().filter_map(number).max().unwrap_or(present).max(present);
+        let names = |partition: i64| ["job", "result", "attempt"].map(|base| format!("{base}_p{partition}"));
+        let missing: Vec<String> =
+            (present..=last).flat_map(names).filter(|name| !there.contains(name.as_str())).collect();
+        Ok(Partitions { ids_left: (last + 1) * PARTITION - row.next, missing })
+    }
+
+    async fn plans(&self) -> Result<Vec<Plan>, StoreError> {
+        let pages = sqlx::query_scalar!(
+            r#"select pg_relation_size('sluice.ready') / current_setting('block_size')::bigint as "pages!""#
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing(DIAGNOSING)?;
+        let first = self.lanes().await?.into_iter().next();
+        let (flow, prio) = first.map_or((0, 0), |lane| (lane.flow, lane.prio));
+        // A scan of a few pages is as good as any other.
+        let is_small = pages < 50;
+        let lanes = explained(include_str!("claim/lanes.sql"));
+        let claim = explained(include_str!("claim/claim.sql"));
+        let lanes = sqlx::query(AssertSqlSafe(lanes)).fetch_one(&self.db).await.doing(DIAGNOSING)?;
+        let claim = sqlx::query(AssertSqlSafe(claim))
+            .bind(0_i64)
+            .bind(vec![flow])
+            .bind(vec![prio])
+            .bind(vec![0_i64])
+            .bind(vec![100_i32])
+            .fetch_one(&self.db)
+            .await
+            .doing(DIAGNOSING)?;
+        let mut plans = Vec::new();
+        for (statement, row) in [("looking for lanes", lanes), ("claiming", claim)] {
+            let Json(plan): Json<Value> = row.try_get(0).doing(DIAGNOSING)?;
+            let mut faults = Vec::new();
+            walk(&plan, &mut faults);
+            plans.push(Plan { statement, faults, is_small });
+        }
+        Ok(plans)
+    }
+
+    async fn queue_health(&self, around: &Surroundings) -> Result<Queue, StoreError> {
+        let workers = self.live_workers().await?;
+        let dead = sqlx::query!(
+            r#"select i.worker, count(*) as "jobs!",
+                      extract(epoch from now() - coalesce(w.lease_until, min(i.claimed_at)))::bigint as "seconds!"
+                 from sluice.inflight i left join sluice.worker w on w.id = i.worker
+                where w.id is null or w.state <> 'live' or w.lease_until < now()
+                group by i.worker, w.lease_until"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(DIAGNOSING)?;
+        let lanes = self.lanes().await?;
+        let paused: HashSet<(String, String)> =
+            self.pauses().await?.into_iter().map(|pause| (pause.kind, pause.name)).collect();
+        let is_paused = |kind: &str, name: &str| paused.contains(&(kind.to_owned(), name.to_owned()));
+        let open: Vec<i64> = lanes
+            .iter()
+            .filter(|lane| {
+                !is_paused("route", &lane.route)
+                    && !is_paused("project", &lane.project)
+                    && !lane.batch.as_ref().is_some_and(|batch| is_paused("batch", batch))
+            })
+            .map(|lane| lane.first)
+            .collect();
+        let oldest = sqlx::query!(
+            r#"select j.route as "route!", extract(epoch from now() - greatest(j.created_at, j.run_at))::bigint as "seconds!"
+                 from unnest($1::bigint[]) f(id)
+                      cross join lateral (select * from sluice.job b where b.id = f.id limit 1) j
+                order by 2 desc limit 1"#,
+            &open
+        )
+        .fetch_optional(&self.db)
+        .await
+        .doing(DIAGNOSING)?;
+        let strange: HashSet<&String> = lanes.iter().map(|lane| &lane.route).collect();
+        let strange = strange.into_iter().filter(|route| !around.routes.is_empty() && !around.routes.contains(*route));
+        let mut strange_routes: Vec<String> = strange.cloned().collect();
+        strange_routes.sort();
+        Ok(Queue {
+            workers,
+            connections_each: around.connections_each.into(),
+            dead: dead.into_iter().map(|row| (row.worker, row.jobs, row.seconds)).collect(),
+            oldest: oldest.map(|row| (row.route, row.seconds)),
+            strange_routes,
+        })
+    }
+
+    async fn kept(&self, configured: bool) -> Result<Kept, StoreError> {
+        let held = sqlx::query!(
+            r#"select part, open_job as "job!" from sluice.retiring where open_job is not null order by part"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(DIAGNOSING)?;
+        let row = sqlx::query!(
+            r#"select (select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid
+                        where i.inhparent = 'sluice.job'::regclass
+                          and substring(c.relname from '_p(\d+)$')::bigint < s.last_value / 10000000) as "past!",
+                      (select count(*) from sluice.retired) as "dropped!"
+                 from sluice.job_id_seq s"#
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing(DIAGNOSING)?;
+        Ok(Kept {
+            configured,
+            past: row.past,
+            held: held.into_iter().map(|row| (row.part, row.job)).collect(),
+            dropped: row.dropped,
+        })
+    }
+}
+
+fn explained(statement: &str) -> String {
+    format!("explain (format json) {statement}")
+}
+
+/// Whether anything below reads `ready`.
+fn reads_ready(node: &Value) -> bool {
+    let is_scan = node["Node Type"].as_str().is_some_and(|kind| kind.ends_with("Scan"));
+    is_scan && node["Relation Name"] == "ready" || children(node).any(reads_ready)
+}
+
+fn children(node: &Value) -> impl Iterator<Item = &Value> {
+    node["Plans"].as_array().into_iter().flatten()
+}
+
+/// Whatever of a plan does not read `ready` in the order of its primary key, or by the place of a row.
+fn walk(plan: &Value, faults: &mut Vec<String>) {
+    if let Some(all) = plan.as_array() {
+        for plan in all {
+            walk(&plan["Plan"], faults);
+        }
+        return;
+    }
+    let kind = plan["Node Type"].as_str().unwrap_or_default();
+    if plan["Relation Name"] == "ready" {
+        let by_key = matches!(kind, "Index Scan" | "Index Only Scan") && plan["Index Name"] == "ready_pkey";
+        if kind.ends_with("Scan") && kind != "Tid Scan" && !by_key {
+            let index = plan["Index Name"].as_str().map(|name| format!(" using {name}")).unwrap_or_default();
+            faults.push(format!("{kind} on ready{index}"));
+        }
+    }
+    if matches!(kind, "Sort" | "Incremental Sort") && reads_ready(plan) {
+        faults.push(format!("{kind} of ready"));
+    }
+    for child in children(plan) {
+        walk(child, faults);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_plan_is_good_when_the_queue_is_read_by_its_key_or_by_place() {
+        let faults = |plan: Value| {
+            let mut faults = Vec::new();
+            walk(&json!([{ "Plan": plan }]), &mut faults);
+            faults
+        };
+        let by_key = json!({ "Node Type": "Index Scan", "Relation Name": "ready", "Index Name": "ready_pkey" });
+        let by_place = json!({ "Node Type": "Tid Scan", "Relation Name": "ready" });
+        let delete = json!({ "Node Type": "ModifyTable", "Relation Name": "ready", "Plans": [by_place, by_key] });
+        assert!(faults(delete).is_empty());
+        let whole = json!({ "Node Type": "Seq Scan", "Relation Name": "ready" });
+        let sorted = json!({ "Node Type": "Limit", "Plans": [{ "Node Type": "Sort", "Plans": [whole] }] });
+        assert_eq!(faults(sorted), ["Sort of ready", "Seq Scan on ready"]);
+        let other = json!({ "Node Type": "Index Scan", "Relation Name": "ready", "Index Name": "mine" });
+        assert_eq!(faults(other), ["Index Scan on ready using mine"]);
+        let bodies = json!({ "Node Type": "Seq Scan", "Relation Name": "job_p0" });
+        assert!(faults(json!({ "Node Type": "Sort", "Plans": [bodies] })).is_empty());
+    }
+}
