@@ -106,7 +106,7 @@ fn each_thing_that_can_be_wrong_is_named_by_its_own_finding_alone() {
         ("clock", Well, "agrees", |f| f.clock = Ok((-9000, 7001))),
         ("clock", Warning, "9 s behind", |f| f.clock = Ok((-9500, 500))),
         ("clock", Bad, "60 s ahead", |f| f.clock = Ok((60_500, 500))),
-        ("oldest_snapshot", Well, "299 s", |f| f.sessions.as_mut().unwrap()[0].seconds = 299),
+        ("oldest_snapshot", Well, "4 min", |f| f.sessions.as_mut().unwrap()[0].seconds = 299),
         ("oldest_snapshot", Warning, "process 1 (psql)", |f| f.sessions.as_mut().unwrap()[0].seconds = 300),
         ("oldest_snapshot", Bad, "60 min", |f| f.sessions.as_mut().unwrap()[0].seconds = 3600),
         ("prepared_transactions", Warning, "\"g\"", |f| f.prepared = Ok(vec![("g".to_owned(), 300)])),
