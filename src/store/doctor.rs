@@ -15,7 +15,7 @@ const DIAGNOSING: &str = "looking at the database";
 const PARTITION: i64 = 10_000_000;
 
 /// What the migrations made, by name. A test compares it with a new database.
-const INDEXES: [&str; 24] = [
+const INDEXES: [&str; 25] = [
     "attempt_ended_at",
     "attempt_pkey",
     "bucket_name_key",
@@ -24,6 +24,7 @@ const INDEXES: [&str; 24] = [
     "idempotency_pkey",
     "inflight_pkey",
     "inflight_worker",
+    "installation_pkey",
     "job_batch",
     "job_pkey",
     "parked_pkey",
