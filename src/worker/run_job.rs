@@ -169,7 +169,7 @@ impl Journey {
                         let rest = if waits_like_all { None } else { Some(rest) };
                         return self.park(rest, &self.waits_for(rung, &why)).await;
                     }
-                    self.settle(Then::GoOn).await;
+                    self.settle_attempt().await;
                     tokio::select! {
                         () = tokio::time::sleep_until(self.shared.clock.instant(until)) => {}
                         () = self.shared.stop.cancelled() => {}
@@ -178,11 +178,7 @@ impl Journey {
                     }
                 }
                 Step::Call { rung, skipped } => {
-                    // The row of the claim names one call: how the last one ended must be safe before the next one is named.
-                    if let Some(attempt) = self.unsettled.take() {
-                        let item = Item { attempt: Some(attempt), then: Then::GoOn };
-                        self.shared.settler.settle_for_good(item).await;
-                    }
+                    self.settle_attempt().await;
                     let plan = Arc::clone(&self.plan);
                     if let Some(planned) = plan.rungs.get(rung) {
                         self.call(rung, planned, &skipped, hold).await;
@@ -355,8 +351,11 @@ impl Journey {
 
     /// Notes the coming call in the database, so that it can be named should this process die.
     async fn open(&self, index: usize, spec: &crate::domain::Rung) -> Opened {
-        // Perhaps declared dead: others may have this job. And what comes back must have a place to wait in.
-        if !self.shared.lease_is_fresh() || self.shared.settler.spool().is_some_and(|spool| spool.fill().is_full) {
+        // Perhaps declared dead: others may have this job. And while outcomes wait in the spool, those of this job may be
+        // among them: whoever takes over on another machine would know of one call only, the one that is noted here. Nor may
+        // an answer come that has no place to wait in.
+        let spool = self.shared.settler.spool().map(|spool| spool.fill()).unwrap_or_default();
+        if !self.shared.lease_is_fresh() || spool.outcomes > 0 || spool.is_full {
             return Opened::Away;
         }
         let call = OpenCall {
@@ -486,6 +485,14 @@ impl Journey {
         let attempt = self.unsettled.take();
         if attempt.is_some() || !matches!(then, Then::GoOn) {
             self.shared.settler.settle(Item { attempt, then }).await;
+        }
+    }
+
+    /// Sees to it that what came of the last call is safe, before anything else is said of the job: outcomes of one job are
+    /// written in their order, and the row of its claim names only one call.
+    async fn settle_attempt(&mut self) {
+        if let Some(attempt) = self.unsettled.take() {
+            self.shared.settler.settle_for_good(Item { attempt: Some(attempt), then: Then::GoOn }).await;
         }
     }
 

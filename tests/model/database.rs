@@ -1,0 +1,387 @@
+//! The database of the model: what each statement does to the rows, and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Which rules are kept. A test takes one away and looks what breaks.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is taken away by itself")]
+pub struct Rules {
+    /// An ending or a park needs the fence of the claim.
+    pub fence: bool,
+    /// A call is written down before it is made.
+    pub open_record: bool,
+    /// A late answer counts only in the round in which it was asked for.
+    pub round: bool,
+    /// The same attempt sent twice is one row.
+    pub idempotent: bool,
+    /// Claims that their worker does not know of are given back.
+    pub reconcile: bool,
+    /// They are given back by their fence, not by "all but those that I know".
+    pub reconcile_by_fence: bool,
+    /// What waits in the spool is known.
+    pub spool_is_known: bool,
+    /// An open call never makes way for an earlier one.
+    pub open_forward: bool,
+    /// What takes a job out of a worker's hands names the call that was open.
+    pub name_when_taken: bool,
+    /// The next call of a job waits until the outcome of the last one is in the database.
+    pub settle_before_next: bool,
+    /// Outcomes of one job are written in their order.
+    pub in_order: bool,
+    /// A worker that stops stays until its spool is written, unless it gives up waiting.
+    pub stay_until_written: bool,
+    /// An answer whose fence is gone is used where it can be.
+    pub late_answers: bool,
+    /// A worker that was declared dead claims nothing.
+    pub claim_alive: bool,
+}
+
+impl Rules {
+    pub const ALL: Self = Self {
+        fence: true,
+        open_record: true,
+        round: true,
+        idempotent: true,
+        reconcile: true,
+        reconcile_by_fence: true,
+        spool_is_known: true,
+        open_forward: true,
+        name_when_taken: true,
+        settle_before_next: true,
+        in_order: true,
+        stay_until_written: true,
+        late_answers: true,
+        claim_alive: true,
+    };
+}
+
+/// A call to a provider, and its row on the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Call {
+    pub job: u8,
+    pub fence: u8,
+    pub number: u8,
+}
+
+/// Where an open job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    Ready,
+    Parked,
+    InFlight { fence: u8, worker: u8, open: Option<u8> },
+}
+
+/// How a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum How {
+    Succeeded(Call),
+    Failed,
+    Cancelled,
+}
+
+/// A row of results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ending {
+    pub how: How,
+    pub fence: u8,
+    pub round: u8,
+}
+
+/// A job's rows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Job {
+    pub place: Option<Place>,
+    pub ending: Option<Ending>,
+    pub crashes: u8,
+    pub round: u8,
+}
+
+/// What a row of the ledger says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Said {
+    /// An answer that was used.
+    Accepted,
+    /// An answer that came too late to be used: its cost is waste.
+    Late,
+    /// The provider said no, and took nothing.
+    Refused,
+    /// It broke off, or was given up: it may have been billed.
+    Uncertain,
+    /// Booked by somebody else because the worker may never tell.
+    Placeholder,
+}
+
+impl Said {
+    pub fn cost(self) -> u8 {
+        u8::from(matches!(self, Self::Accepted | Self::Late))
+    }
+
+    pub fn uncertain(self) -> u8 {
+        u8::from(matches!(self, Self::Uncertain | Self::Placeholder))
+    }
+}
+
+/// A row of the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Row {
+    pub said: Said,
+    pub round: u8,
+    /// How many there are with this key: more than one is a fault.
+    pub copies: u8,
+}
+
+/// What a worker saw of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Seen {
+    Answer,
+    Refusal,
+    Cut,
+}
+
+/// What becomes of the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Then {
+    GoOn,
+    Succeed,
+    Fail,
+    Park,
+}
+
+/// What came of a step: written together or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Outcome {
+    pub call: Call,
+    pub round: u8,
+    pub seen: Option<Seen>,
+    pub then: Then,
+}
+
+/// A worker's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Life {
+    Live,
+    Dead,
+    Gone,
+}
+
+/// A statement that a worker has given up waiting for. The server may run it at any time, or never: a reply that was
+/// lost is one that runs at once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Statement {
+    Claim { job: u8, worker: u8 },
+    Open(Call),
+    Settle(Outcome),
+    GiveBack { job: u8, fence: u8 },
+    GiveBackAllBut { worker: u8, known: BTreeSet<u8> },
+}
+
+/// Everything that is in the database.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Database {
+    pub jobs: Vec<Job>,
+    pub ledger: BTreeMap<Call, Row>,
+    pub workers: Vec<Life>,
+    pub recalls: BTreeSet<(u8, u8, u8)>,
+    pub next_fence: u8,
+}
+
+impl Database {
+    pub fn new(jobs: u8) -> Self {
+        let job = Job { place: Some(Place::Ready), ending: None, crashes: 0, round: 0 };
+        Self {
+            jobs: vec![job; usize::from(jobs)],
+            ledger: BTreeMap::new(),
+            workers: Vec::new(),
+            recalls: BTreeSet::new(),
+            next_fence: 1,
+        }
+    }
+
+    pub fn job(&self, job: u8) -> &Job {
+        &self.jobs[usize::from(job)]
+    }
+
+    fn job_mut(&mut self, job: u8) -> &mut Job {
+        &mut self.jobs[usize::from(job)]
+    }
+
+    pub fn is_live(&self, worker: u8) -> bool {
+        self.workers[usize::from(worker)] == Life::Live
+    }
+
+    pub fn register(&mut self) -> u8 {
+        self.workers.push(Life::Live);
+        u8::try_from(self.workers.len() - 1).unwrap()
+    }
+
+    fn fence(&mut self) -> u8 {
+        self.next_fence += 1;
+        self.next_fence - 1
+    }
+
+    /// The fence, when the job was there to be taken.
+    pub fn claim(&mut self, rules: &Rules, job: u8, worker: u8) -> Option<u8> {
+        if self.job(job).place != Some(Place::Ready) || (rules.claim_alive && !self.is_live(worker)) {
+            return None;
+        }
+        let fence = self.fence();
+        self.job_mut(job).place = Some(Place::InFlight { fence, worker, open: None });
+        Some(fence)
+    }
+
+    /// Whether the call may be made.
+    pub fn open(&mut self, rules: &Rules, call: Call) -> bool {
+        match &mut self.job_mut(call.job).place {
+            Some(Place::InFlight { fence, open, .. }) if *fence == call.fence => {
+                if rules.open_forward && open.is_some_and(|open| open > call.number) {
+                    return false;
+                }
+                if rules.open_record {
+                    *open = Some(call.number);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Rows that stand for a worker's word until it comes, if it does.
+    fn book_placeholder(&mut self, job: u8) {
+        if let Some(Place::InFlight { fence, open: Some(number), .. }) = self.job(job).place {
+            let row = Row { said: Said::Placeholder, round: self.job(job).round, copies: 1 };
+            self.ledger.entry(Call { job, fence, number }).or_insert(row);
+        }
+    }
+
+    /// Takes a job out of somebody else's hands.
+    fn take_away(&mut self, rules: &Rules, job: u8) {
+        if let Some(Place::InFlight { fence, worker, .. }) = self.job(job).place {
+            if rules.name_when_taken {
+                self.book_placeholder(job);
+            }
+            self.recalls.insert((worker, job, fence));
+        }
+    }
+
+    pub fn settle(&mut self, rules: &Rules, outcome: Outcome) {
+        let Call { job, fence, .. } = outcome.call;
+        let held = match self.job(job).place {
+            Some(Place::InFlight { fence: current, .. }) => current == fence || !rules.fence,
+            Some(_) => !rules.fence,
+            None => false,
+        };
+        let row = self.job(job);
+        let in_time = row.place.is_some() && (row.round == outcome.round || !rules.round);
+        // Sent before, and that commit went through after all. A failure under the same fence is somebody else's word.
+        let own_ending =
+            row.ending.is_some_and(|ending| matches!(ending.how, How::Succeeded(of) if of == outcome.call));
+        let mut used = false;
+        match outcome.then {
+            Then::Succeed if held || (in_time && rules.late_answers) => {
+                used = true;
+                if !held {
+                    self.take_away(rules, job);
+                }
+                self.end(job, How::Succeeded(outcome.call), fence);
+            }
+            Then::Succeed => used = own_ending,
+            Then::Fail if held => self.end(job, How::Failed, fence),
+            Then::Park if held => self.job_mut(job).place = Some(Place::Parked),
+            Then::Fail | Then::Park | Then::GoOn => {}
+        }
+        let said = match outcome.seen {
+            None => return,
+            Some(Seen::Answer) if used => Said::Accepted,
+            Some(Seen::Answer) => Said::Late,
+            Some(Seen::Refusal) => Said::Refused,
+            Some(Seen::Cut) => Said::Uncertain,
+        };
+        let fresh = Row { said, round: outcome.round, copies: 1 };
+        self.ledger
+            .entry(outcome.call)
+            .and_modify(|row| {
+                if row.said == Said::Placeholder {
+                    *row = fresh;
+                } else if !rules.idempotent {
+                    row.copies += 1;
+                }
+            })
+            .or_insert(fresh);
+    }
+
+    fn end(&mut self, job: u8, how: How, fence: u8) {
+        let row = self.job_mut(job);
+        row.place = None;
+        row.ending = Some(Ending { how, fence, round: row.round });
+    }
+
+    /// Whether there was something to do.
+    pub fn give_back(&mut self, job: u8, fence: u8) -> bool {
+        let held = matches!(self.job(job).place, Some(Place::InFlight { fence: current, .. }) if current == fence);
+        if held {
+            self.job_mut(job).place = Some(Place::Ready);
+        }
+        held
+    }
+
+    pub fn run(&mut self, rules: &Rules, statement: &Statement) {
+        match statement {
+            Statement::Claim { job, worker } => {
+                self.claim(rules, *job, *worker);
+            }
+            Statement::Open(call) => {
+                self.open(rules, *call);
+            }
+            Statement::Settle(outcome) => self.settle(rules, *outcome),
+            Statement::GiveBack { job, fence } => {
+                self.give_back(*job, *fence);
+            }
+            Statement::GiveBackAllBut { worker, known } => {
+                for job in &mut self.jobs {
+                    if let Some(Place::InFlight { fence, worker: holder, .. }) = job.place
+                        && holder == *worker
+                        && !known.contains(&fence)
+                    {
+                        job.place = Some(Place::Ready);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives back a job whose worker is not alive, or ends it when too many have died with it.
+    pub fn rescue(&mut self, max_crashes: u8, job: u8) {
+        self.book_placeholder(job);
+        let Some(Place::InFlight { fence, .. }) = self.job(job).place else { return };
+        let row = self.job_mut(job);
+        row.crashes += 1;
+        if row.crashes < max_crashes {
+            row.place = Some(Place::Ready);
+        } else {
+            self.end(job, How::Failed, fence);
+        }
+    }
+
+    pub fn cancel(&mut self, rules: &Rules, job: u8) {
+        self.take_away(rules, job);
+        let fence = self.fence();
+        self.end(job, How::Cancelled, fence);
+    }
+
+    pub fn retry(&mut self, job: u8) {
+        let row = self.job_mut(job);
+        if let Some(ending) = row.ending.take() {
+            row.round = ending.round + 1;
+            row.crashes = 0;
+            row.place = Some(Place::Ready);
+        }
+    }
+
+    /// Calls of a round that use up an attempt.
+    pub fn tried(&self, job: u8, round: u8) -> u8 {
+        let counts = |(call, row): &(&Call, &Row)| {
+            call.job == job && row.round == round && matches!(row.said, Said::Refused | Said::Uncertain)
+        };
+        u8::try_from(self.ledger.iter().filter(counts).count()).unwrap()
+    }
+}

@@ -1,0 +1,226 @@
+//! The protocol by which jobs are claimed, called for, settled, rescued, cancelled and tried again, explored: every
+//! interleaving of two workers, a provider and a database, with crashes, delays and lost replies, up to a bound.
+//!
+//! The model is `database.rs` (what each statement does), `worker.rs` (what a process holds) and `world.rs` (what may
+//! happen next); `properties.rs` says what has to hold. Every trouble is counted down and every claim takes a new fence, so no
+//! behaviour goes on for ever: that each one that stops has ended every job is that every job ends.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+#![allow(clippy::print_stderr, reason = "libtest shows it beside the test that failed")]
+
+mod database;
+mod properties;
+mod worker;
+mod world;
+
+use database::Rules;
+use properties::{
+    BLAMELESS, BOUGHT_ONCE, BOUNDED, ENDS, EVERY_CALL_NAMED, FAILS_FOR_A_REASON, ONE_ROW, RESULT_IS_ACCEPTED, USED,
+};
+use stateright::{Checker, HasDiscoveries, Model, Path};
+use world::{Action, State, Trouble, World};
+
+const CALM: World = World {
+    workers: 2,
+    jobs: 1,
+    max_attempts: 2,
+    max_crashes: 3,
+    trouble: Trouble {
+        crashes: 0,
+        expiries: 0,
+        delays: 0,
+        refusals: 0,
+        cuts: 0,
+        cancels: 0,
+        retries: 0,
+        drains: 0,
+        give_ups: 0,
+    },
+    rules: Rules::ALL,
+};
+
+fn steps(path: Path<State, Action>) -> String {
+    let steps: Vec<String> = path.into_actions().iter().map(|action| format!("{action:?}")).collect();
+    steps.join("\n    ")
+}
+
+/// Explores everything; fails with the shortest way to what must not be.
+fn holds(name: &str, world: World) {
+    let checker = world.checker().threads(2).spawn_bfs().join();
+    eprintln!("{name}: {} states, at most {} steps deep", checker.unique_state_count(), checker.max_depth());
+    if let Some((property, path)) = checker.discoveries().into_iter().next() {
+        panic!("{name}: it does not hold that {property}:\n    {}", steps(path));
+    }
+}
+
+/// The same with one rule taken away: there is a way to what must not be.
+fn breaks(without: &str, world: World, property: &'static str) {
+    let wanted = HasDiscoveries::AnyOf([property].into());
+    let checker = world.checker().threads(2).finish_when(wanted).spawn_bfs().join();
+    let Some(path) = checker.discovery(property) else {
+        panic!("without {without} nothing breaks ({} states): {property}", checker.unique_state_count());
+    };
+    eprintln!("without {without} it does not hold that {property}:\n    {}", steps(path));
+}
+
+// ------------------------------------------------------------------------------------------------ what holds
+
+#[test]
+fn with_crashes_and_lost_replies() {
+    let trouble = Trouble { crashes: 2, delays: 1, ..CALM.trouble };
+    holds("crashes", World { trouble, ..CALM });
+    let trouble = Trouble { crashes: 1, delays: 1, refusals: 1, cuts: 1, ..CALM.trouble };
+    holds("crashes and refusals", World { trouble, ..CALM });
+}
+
+#[test]
+fn with_delayed_statements() {
+    let trouble = Trouble { crashes: 1, delays: 2, ..CALM.trouble };
+    holds("delays", World { trouble, ..CALM });
+    let trouble = Trouble { delays: 2, refusals: 2, ..CALM.trouble };
+    holds("delays and refusals", World { trouble, ..CALM });
+}
+
+#[test]
+fn with_workers_that_are_taken_for_dead() {
+    let trouble = Trouble { crashes: 1, expiries: 1, delays: 1, ..CALM.trouble };
+    holds("expiries", World { trouble, ..CALM });
+    let trouble = Trouble { expiries: 2, refusals: 1, cuts: 1, ..CALM.trouble };
+    holds("expiries and refusals", World { trouble, ..CALM });
+}
+
+#[test]
+fn with_cancelled_and_retried_jobs() {
+    let trouble = Trouble { crashes: 1, expiries: 1, cancels: 1, retries: 1, ..CALM.trouble };
+    holds("cancels", World { trouble, max_attempts: 1, ..CALM });
+    let trouble = Trouble { delays: 1, refusals: 1, cancels: 2, retries: 2, ..CALM.trouble };
+    holds("cancels and delays", World { trouble, max_attempts: 1, ..CALM });
+}
+
+#[test]
+fn with_workers_that_are_asked_to_stop() {
+    let trouble = Trouble { delays: 1, refusals: 1, drains: 2, give_ups: 1, ..CALM.trouble };
+    holds("drains", World { trouble, max_attempts: 1, ..CALM });
+    let trouble = Trouble { crashes: 1, delays: 1, drains: 1, ..CALM.trouble };
+    holds("drains and crashes", World { trouble, ..CALM });
+}
+
+#[test]
+fn with_jobs_that_kill_their_workers() {
+    let trouble = Trouble { crashes: 1, expiries: 1, retries: 1, ..CALM.trouble };
+    holds("poison", World { trouble, max_crashes: 2, max_attempts: 1, ..CALM });
+}
+
+#[test]
+fn with_two_jobs() {
+    let trouble = Trouble { crashes: 1, refusals: 1, ..CALM.trouble };
+    holds("two jobs, crashes", World { trouble, jobs: 2, max_attempts: 1, ..CALM });
+    let trouble = Trouble { delays: 1, refusals: 1, ..CALM.trouble };
+    holds("two jobs, delays", World { trouble, jobs: 2, max_attempts: 1, ..CALM });
+}
+
+// ----------------------------------------------------------------------------- what every rule is there for
+
+#[test]
+fn without_the_fence_a_dead_workers_word_ends_a_job() {
+    let rules = Rules { fence: false, ..Rules::ALL };
+    let trouble = Trouble { expiries: 1, refusals: 1, cancels: 1, retries: 1, ..CALM.trouble };
+    breaks("the fence", World { trouble, rules, max_attempts: 1, ..CALM }, FAILS_FOR_A_REASON);
+}
+
+#[test]
+fn without_the_record_of_an_open_call_a_crash_hides_it() {
+    let rules = Rules { open_record: false, ..Rules::ALL };
+    let trouble = Trouble { crashes: 1, ..CALM.trouble };
+    breaks("the record of an open call", World { trouble, rules, ..CALM }, EVERY_CALL_NAMED);
+}
+
+#[test]
+fn without_rounds_an_answer_to_the_cancelled_job_is_delivered() {
+    let rules = Rules { round: false, ..Rules::ALL };
+    let trouble = Trouble { cancels: 1, retries: 1, ..CALM.trouble };
+    breaks("the round", World { trouble, rules, ..CALM }, RESULT_IS_ACCEPTED);
+}
+
+#[test]
+fn without_idempotence_an_attempt_sent_twice_is_booked_twice() {
+    let rules = Rules { idempotent: false, ..Rules::ALL };
+    let trouble = Trouble { delays: 1, ..CALM.trouble };
+    breaks("idempotence", World { trouble, rules, ..CALM }, ONE_ROW);
+}
+
+#[test]
+fn without_looking_for_unknown_claims_a_job_never_ends() {
+    let rules = Rules { reconcile: false, ..Rules::ALL };
+    let trouble = Trouble { delays: 1, ..CALM.trouble };
+    breaks("looking for unknown claims", World { trouble, rules, ..CALM }, ENDS);
+}
+
+#[test]
+fn when_all_claims_but_the_known_are_given_back_a_call_is_lost() {
+    let rules = Rules { reconcile_by_fence: false, ..Rules::ALL };
+    let trouble = Trouble { crashes: 1, delays: 1, ..CALM.trouble };
+    breaks("fences for what is given back", World { trouble, rules, ..CALM }, EVERY_CALL_NAMED);
+}
+
+#[test]
+fn when_the_spool_is_not_known_what_it_holds_is_bought_again() {
+    let rules = Rules { spool_is_known: false, ..Rules::ALL };
+    let trouble = Trouble { delays: 1, ..CALM.trouble };
+    breaks("knowing the spool", World { trouble, rules, ..CALM }, BOUGHT_ONCE);
+}
+
+#[test]
+fn when_an_open_call_makes_way_for_an_earlier_one_it_is_lost() {
+    let rules = Rules { open_forward: false, ..Rules::ALL };
+    let trouble = Trouble { crashes: 1, delays: 1, refusals: 1, ..CALM.trouble };
+    breaks("open calls that only go forward", World { trouble, rules, ..CALM }, EVERY_CALL_NAMED);
+}
+
+#[test]
+fn when_a_job_is_cancelled_without_naming_its_call_a_crash_hides_it() {
+    let rules = Rules { name_when_taken: false, ..Rules::ALL };
+    let trouble = Trouble { crashes: 1, cancels: 1, ..CALM.trouble };
+    breaks("naming the call of a cancelled job", World { trouble, rules, ..CALM }, EVERY_CALL_NAMED);
+}
+
+#[test]
+fn when_a_late_answer_takes_a_job_without_naming_its_call_a_crash_hides_it() {
+    let rules = Rules { name_when_taken: false, ..Rules::ALL };
+    let trouble = Trouble { crashes: 1, expiries: 1, ..CALM.trouble };
+    breaks("naming the call of a job that is taken", World { trouble, rules, ..CALM }, EVERY_CALL_NAMED);
+}
+
+#[test]
+fn when_the_next_call_does_not_wait_for_the_last_ones_row_a_crash_hides_it() {
+    let rules = Rules { settle_before_next: false, ..Rules::ALL };
+    let trouble = Trouble { crashes: 1, refusals: 1, ..CALM.trouble };
+    breaks("settling before the next call", World { trouble, rules, ..CALM }, EVERY_CALL_NAMED);
+}
+
+#[test]
+fn when_outcomes_overtake_each_other_a_job_is_called_for_too_often() {
+    let rules = Rules { in_order: false, ..Rules::ALL };
+    let trouble = Trouble { drains: 1, refusals: 2, ..CALM.trouble };
+    breaks("order", World { trouble, rules, ..CALM }, BOUNDED);
+}
+
+#[test]
+fn when_a_worker_leaves_its_spool_behind_what_it_holds_is_bought_again() {
+    let rules = Rules { stay_until_written: false, ..Rules::ALL };
+    let trouble = Trouble { delays: 1, drains: 1, ..CALM.trouble };
+    breaks("staying until all is written", World { trouble, rules, ..CALM }, BOUGHT_ONCE);
+}
+
+#[test]
+fn without_the_rule_for_late_answers_one_is_thrown_away() {
+    let rules = Rules { late_answers: false, ..Rules::ALL };
+    let trouble = Trouble { expiries: 1, ..CALM.trouble };
+    breaks("the rule for late answers", World { trouble, rules, ..CALM }, USED);
+}
+
+#[test]
+fn when_the_dead_may_claim_a_job_is_blamed_for_it() {
+    let rules = Rules { claim_alive: false, ..Rules::ALL };
+    let trouble = Trouble { expiries: 1, ..CALM.trouble };
+    breaks("claims for the living alone", World { trouble, rules, ..CALM }, BLAMELESS);
+}

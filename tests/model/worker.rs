@@ -1,0 +1,82 @@
+//! A worker process of the model: what it holds in memory, and what it has on disk.
+
+use super::database::{Call, Outcome};
+
+/// How far a job has come in a worker's hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Step {
+    /// No call is under way.
+    Idle,
+    /// The call was written down and may be made.
+    Opened,
+    /// The provider is at it.
+    Calling,
+}
+
+/// A job in a worker's hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Held {
+    /// The job, the fence, and the number of its last call.
+    pub call: Call,
+    pub round: u8,
+    /// Attempts of this round that are used up.
+    pub tried: u8,
+    pub step: Step,
+    /// The claim is gone: the call may end, and no other is made.
+    pub doomed: bool,
+}
+
+/// An outcome in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Unsettled {
+    pub outcome: Outcome,
+    /// The database did not take it at once.
+    pub delayed: bool,
+}
+
+/// A process, in the life that it has now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Worker {
+    pub up: bool,
+    pub id: u8,
+    pub draining: bool,
+    pub held: Vec<Held>,
+    pub memory: Vec<Unsettled>,
+    /// Its journal: survives it.
+    pub spool: Vec<Outcome>,
+}
+
+impl Worker {
+    /// Whether an outcome of this job waits in memory before position `before`.
+    pub fn waits_in_memory(&self, job: u8, before: usize) -> bool {
+        self.memory.iter().take(before).any(|unsettled| unsettled.outcome.call.job == job)
+    }
+
+    pub fn waits_in_spool(&self, job: u8) -> bool {
+        self.spool.iter().any(|outcome| outcome.call.job == job)
+    }
+
+    /// Whether a claim is one that this process knows of.
+    pub fn knows(&self, fence: u8, spool_counts: bool) -> bool {
+        self.held.iter().any(|held| held.call.fence == fence)
+            || self.memory.iter().any(|unsettled| unsettled.outcome.call.fence == fence)
+            || (spool_counts && self.spool.iter().any(|outcome| outcome.call.fence == fence))
+    }
+}
+
+/// A journal that nobody holds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Orphan {
+    pub owner: u8,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What the provider knows of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Made {
+    pub round: u8,
+    /// Whether money was taken for it. What nobody hears the end of is taken to be billed.
+    pub charged: bool,
+    /// Whether a process has the whole answer and has not lost it by crashing.
+    pub received: bool,
+}

@@ -1,0 +1,597 @@
+//! Everything together, and every step that may come next.
+
+use super::database::{Call, Database, How, Life, Outcome, Place, Rules, Seen, Statement, Then};
+use super::worker::{Held, Made, Orphan, Step, Unsettled, Worker};
+use stateright::{Model, Property};
+use std::collections::BTreeMap;
+
+/// How often each thing may still go wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Trouble {
+    /// A process is killed.
+    pub crashes: u8,
+    /// A living worker is taken for dead.
+    pub expiries: u8,
+    /// A statement has no reply in time.
+    pub delays: u8,
+    /// A provider refuses.
+    pub refusals: u8,
+    /// An answer breaks off.
+    pub cuts: u8,
+    /// Somebody cancels.
+    pub cancels: u8,
+    /// Somebody asks for another try.
+    pub retries: u8,
+    /// A process is asked to stop.
+    pub drains: u8,
+    /// One that is stopping gives up a call, or leaves something in its journal.
+    pub give_ups: u8,
+}
+
+/// What is explored.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub workers: usize,
+    pub jobs: u8,
+    pub max_attempts: u8,
+    pub max_crashes: u8,
+    pub trouble: Trouble,
+    pub rules: Rules,
+}
+
+/// One state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    pub database: Database,
+    pub workers: Vec<Worker>,
+    pub orphans: Vec<Orphan>,
+    /// Statements whose reply nobody waits for any more.
+    pub adrift: Vec<Statement>,
+    pub calls: BTreeMap<Call, Made>,
+    pub trouble: Trouble,
+}
+
+/// One step. Numbers are positions; `delayed` means that no reply comes in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Start {
+        worker: usize,
+    },
+    Claim {
+        worker: usize,
+        job: u8,
+        delayed: bool,
+    },
+    Open {
+        worker: usize,
+        held: usize,
+        delayed: bool,
+    },
+    Send {
+        worker: usize,
+        held: usize,
+    },
+    Answer {
+        worker: usize,
+        held: usize,
+    },
+    Fail {
+        worker: usize,
+        held: usize,
+        cut: bool,
+        park: bool,
+    },
+    /// A job whose attempts are used up, or that its worker may not go on with.
+    Conclude {
+        worker: usize,
+        held: usize,
+    },
+    Settle {
+        worker: usize,
+        outcome: usize,
+        delayed: bool,
+    },
+    Spool {
+        worker: usize,
+        outcome: usize,
+    },
+    Replay {
+        worker: usize,
+        delayed: bool,
+    },
+    ReplayOrphan {
+        orphan: usize,
+    },
+    Bury {
+        orphan: usize,
+    },
+    Beat {
+        worker: usize,
+    },
+    Reconcile {
+        worker: usize,
+        job: u8,
+        delayed: bool,
+    },
+    RunAdrift {
+        statement: usize,
+    },
+    DropAdrift {
+        statement: usize,
+    },
+    Crash {
+        worker: usize,
+    },
+    Expire {
+        id: u8,
+    },
+    Rescue {
+        job: u8,
+    },
+    Wake {
+        job: u8,
+    },
+    Cancel {
+        job: u8,
+    },
+    Retry {
+        job: u8,
+    },
+    Drain {
+        worker: usize,
+    },
+    GiveUp {
+        worker: usize,
+        held: usize,
+    },
+    Leave {
+        worker: usize,
+    },
+}
+
+impl State {
+    /// Nothing is left to do: what faults are still allowed does not count.
+    pub fn is_done(&self) -> bool {
+        self.database.jobs.iter().all(|job| job.place.is_none())
+            && self
+                .workers
+                .iter()
+                .all(|worker| worker.held.is_empty() && worker.memory.is_empty() && worker.spool.is_empty())
+            && self.orphans.iter().all(|orphan| orphan.outcomes.is_empty())
+            && self.adrift.is_empty()
+    }
+
+    fn is_current(&self, id: u8) -> bool {
+        self.workers.iter().any(|worker| worker.up && worker.id == id)
+    }
+
+    fn delay(&mut self, statement: Statement) {
+        self.trouble.delays -= 1;
+        self.adrift.push(statement);
+        self.adrift.sort();
+    }
+
+    /// Whether a worker's row still means something.
+    fn is_referred_to(&self, id: u8) -> bool {
+        let holds = |place| matches!(place, Some(Place::InFlight { worker, .. }) if worker == id);
+        let may_hold = |statement: &Statement| match statement {
+            Statement::Claim { worker, .. } | Statement::GiveBackAllBut { worker, .. } => *worker == id,
+            _ => false,
+        };
+        self.is_current(id) || self.database.jobs.iter().any(|job| holds(job.place)) || self.adrift.iter().any(may_hold)
+    }
+
+    /// States that differ in nothing that matters become one.
+    fn tidy(&mut self) {
+        for worker in &mut self.workers {
+            worker.held.sort();
+        }
+        // Which process is which does not matter.
+        self.workers.sort();
+        let mut recalls = std::mem::take(&mut self.database.recalls);
+        recalls.retain(|(worker, ..)| self.is_current(*worker));
+        self.database.recalls = recalls;
+        let mut orphans = std::mem::take(&mut self.orphans);
+        orphans.retain(|orphan| !orphan.outcomes.is_empty() || self.is_referred_to(orphan.owner));
+        self.orphans = orphans;
+        for id in 0..self.database.workers.len() {
+            if !self.is_referred_to(u8::try_from(id).unwrap()) {
+                self.database.workers[id] = Life::Gone;
+            }
+        }
+        // The number of the last one may be given anew when nobody remembers it.
+        while let Some(last) = self.database.workers.len().checked_sub(1).map(|last| u8::try_from(last).unwrap()) {
+            if self.is_referred_to(last) || self.orphans.iter().any(|orphan| orphan.owner == last) {
+                break;
+            }
+            self.database.workers.pop();
+        }
+    }
+
+    /// The end of a process, by its own will or not.
+    fn end_process(&mut self, worker: usize) {
+        let process = &mut self.workers[worker];
+        let orphan = Orphan { owner: process.id, outcomes: std::mem::take(&mut process.spool) };
+        *process = Worker::default();
+        self.orphans.push(orphan);
+        self.orphans.sort();
+    }
+
+    /// A call that nobody hears the end of.
+    fn lose_call(&mut self, call: Call) {
+        if let Some(made) = self.calls.get_mut(&call) {
+            made.charged = true;
+        }
+    }
+}
+
+impl World {
+    fn worker_actions(&self, state: &State, worker: usize, actions: &mut Vec<Action>) {
+        let process = &state.workers[worker];
+        let delays: &[bool] = if state.trouble.delays > 0 { &[false, true] } else { &[false] };
+        let rules = &self.rules;
+        for (job, row) in (0_u8..).zip(&state.database.jobs) {
+            match row.place {
+                Some(Place::Ready)
+                    if !process.draining && (state.database.is_live(process.id) || !rules.claim_alive) =>
+                {
+                    actions.extend(delays.iter().map(|&delayed| Action::Claim { worker, job, delayed }));
+                }
+                Some(Place::InFlight { fence, worker: id, .. })
+                    if rules.reconcile && id == process.id && !process.knows(fence, rules.spool_is_known) =>
+                {
+                    actions.extend(delays.iter().map(|&delayed| Action::Reconcile { worker, job, delayed }));
+                }
+                _ => {}
+            }
+        }
+        if !rules.reconcile_by_fence && state.trouble.delays > 0 {
+            // The list is made when nothing is wrong yet, and used when it is out of date.
+            actions.push(Action::Reconcile { worker, job: 0, delayed: true });
+        }
+        for (index, held) in process.held.iter().enumerate() {
+            match held.step {
+                Step::Idle if process.draining || held.tried >= self.max_attempts => {
+                    actions.push(Action::Conclude { worker, held: index });
+                }
+                Step::Idle => {
+                    let settled =
+                        !process.waits_in_memory(held.call.job, usize::MAX) && !process.waits_in_spool(held.call.job);
+                    if settled || !rules.settle_before_next {
+                        actions.extend(delays.iter().map(|&delayed| Action::Open { worker, held: index, delayed }));
+                    }
+                }
+                Step::Opened => actions.push(Action::Send { worker, held: index }),
+                Step::Calling => {
+                    actions.push(Action::Answer { worker, held: index });
+                    // Whether it is tried again here or parked matters only while there are attempts left.
+                    let parks: &[bool] =
+                        if held.doomed || held.tried + 1 >= self.max_attempts { &[false] } else { &[false, true] };
+                    for (cut, left) in [(false, state.trouble.refusals), (true, state.trouble.cuts)] {
+                        if left > 0 {
+                            actions.extend(parks.iter().map(|&park| Action::Fail { worker, held: index, cut, park }));
+                        }
+                    }
+                    if process.draining && state.trouble.give_ups > 0 {
+                        actions.push(Action::GiveUp { worker, held: index });
+                    }
+                }
+            }
+        }
+        for (index, unsettled) in process.memory.iter().enumerate() {
+            let job = unsettled.outcome.call.job;
+            if rules.in_order && process.waits_in_memory(job, index) {
+                continue;
+            }
+            let behind = rules.in_order && process.waits_in_spool(job);
+            if !behind {
+                actions.extend(delays.iter().map(|&delayed| Action::Settle { worker, outcome: index, delayed }));
+            }
+            if unsettled.delayed || behind {
+                actions.push(Action::Spool { worker, outcome: index });
+            }
+        }
+        if !process.spool.is_empty() {
+            actions.extend(delays.iter().map(|&delayed| Action::Replay { worker, delayed }));
+        }
+        let recalled = |held: &Held| state.database.recalls.contains(&(process.id, held.call.job, held.call.fence));
+        if !state.database.is_live(process.id) || process.held.iter().any(recalled) {
+            actions.push(Action::Beat { worker });
+        }
+        if state.trouble.crashes > 0 {
+            actions.push(Action::Crash { worker });
+        }
+        if state.trouble.drains > 0 && !process.draining {
+            actions.push(Action::Drain { worker });
+        }
+        let may_leave = process.spool.is_empty() || state.trouble.give_ups > 0 || !rules.stay_until_written;
+        if process.draining && process.held.is_empty() && process.memory.is_empty() && may_leave {
+            actions.push(Action::Leave { worker });
+        }
+    }
+
+    fn known(state: &State, worker: usize) -> std::collections::BTreeSet<u8> {
+        let process = &state.workers[worker];
+        (0..state.database.next_fence).filter(|&fence| process.knows(fence, true)).collect()
+    }
+}
+
+impl Model for World {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        let mut database = Database::new(self.jobs);
+        let workers =
+            (0..self.workers).map(|_| Worker { up: true, id: database.register(), ..Worker::default() }).collect();
+        let (orphans, adrift, calls) = (Vec::new(), Vec::new(), BTreeMap::new());
+        vec![State { database, workers, orphans, adrift, calls, trouble: self.trouble }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        for (worker, process) in state.workers.iter().enumerate() {
+            if process.up {
+                self.worker_actions(state, worker, actions);
+            } else {
+                actions.push(Action::Start { worker });
+            }
+        }
+        for (orphan, journal) in state.orphans.iter().enumerate() {
+            // Its worker is declared dead when it has been read to the end.
+            let empty = journal.outcomes.is_empty();
+            actions.push(if empty { Action::Bury { orphan } } else { Action::ReplayOrphan { orphan } });
+        }
+        for statement in 0..state.adrift.len() {
+            actions.push(Action::RunAdrift { statement });
+            actions.push(Action::DropAdrift { statement });
+        }
+        for (id, life) in (0_u8..).zip(&state.database.workers) {
+            // (One that nothing refers to is `Gone`: see `State::tidy`.)
+            if *life == Life::Live && (!state.is_current(id) || state.trouble.expiries > 0) {
+                actions.push(Action::Expire { id });
+            }
+        }
+        for (job, row) in (0_u8..).zip(&state.database.jobs) {
+            match row.place {
+                Some(Place::InFlight { worker, .. }) if !state.database.is_live(worker) => {
+                    actions.push(Action::Rescue { job });
+                }
+                Some(Place::Parked) => actions.push(Action::Wake { job }),
+                _ => {}
+            }
+            if row.place.is_some() && state.trouble.cancels > 0 {
+                actions.push(Action::Cancel { job });
+            }
+            let may_be_retried = row.ending.is_some_and(|ending| !matches!(ending.how, How::Succeeded(_)));
+            if may_be_retried && state.trouble.retries > 0 {
+                actions.push(Action::Retry { job });
+            }
+        }
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut next = last.clone();
+        self.step(&mut next, action);
+        next.tidy();
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        super::properties::all()
+    }
+}
+
+impl World {
+    fn step(&self, state: &mut State, action: Action) {
+        let rules = &self.rules;
+        match action {
+            Action::Start { worker } => {
+                let id = state.database.register();
+                state.workers[worker] = Worker { up: true, id, ..Worker::default() };
+            }
+            Action::Claim { worker, job, delayed } => {
+                let id = state.workers[worker].id;
+                if delayed {
+                    state.delay(Statement::Claim { job, worker: id });
+                } else if let Some(fence) = state.database.claim(rules, job, id) {
+                    let round = state.database.job(job).round;
+                    let tried = state.database.tried(job, round);
+                    let call = Call { job, fence, number: 0 };
+                    state.workers[worker].held.push(Held { call, round, tried, step: Step::Idle, doomed: false });
+                }
+            }
+            Action::Open { worker, held, delayed } => {
+                let mut call = state.workers[worker].held[held].call;
+                call.number += 1;
+                if delayed {
+                    // Not known whether it was written down: the call is not made.
+                    state.delay(Statement::Open(call));
+                } else if state.database.open(rules, call) {
+                    let held = &mut state.workers[worker].held[held];
+                    (held.call, held.step) = (call, Step::Opened);
+                } else {
+                    state.workers[worker].held.remove(held);
+                }
+            }
+            Action::Send { worker, held } => {
+                let held = &mut state.workers[worker].held[held];
+                held.step = Step::Calling;
+                state.calls.insert(held.call, Made { round: held.round, charged: false, received: false });
+            }
+            Action::Answer { worker, held } => {
+                let held = state.workers[worker].held.remove(held);
+                state.calls.insert(held.call, Made { round: held.round, charged: true, received: true });
+                remember(state, worker, held, Some(Seen::Answer), Then::Succeed);
+            }
+            Action::Fail { worker, held, cut, park } => self.fail(state, worker, held, cut, park),
+            Action::Conclude { worker, held } => {
+                let held = state.workers[worker].held.remove(held);
+                let then = if held.tried >= self.max_attempts { Then::Fail } else { Then::Park };
+                remember(state, worker, held, None, then);
+            }
+            Action::Settle { worker, outcome, delayed } => {
+                let unsettled = &mut state.workers[worker].memory[outcome];
+                let settled = unsettled.outcome;
+                if delayed {
+                    unsettled.delayed = true;
+                    state.delay(Statement::Settle(settled));
+                } else {
+                    state.workers[worker].memory.remove(outcome);
+                    state.database.settle(rules, settled);
+                }
+            }
+            Action::Spool { worker, outcome } => {
+                let unsettled = state.workers[worker].memory.remove(outcome);
+                state.workers[worker].spool.push(unsettled.outcome);
+            }
+            Action::Replay { worker, delayed } => {
+                if delayed {
+                    let outcome = state.workers[worker].spool[0];
+                    state.delay(Statement::Settle(outcome));
+                } else {
+                    let outcome = state.workers[worker].spool.remove(0);
+                    state.database.settle(rules, outcome);
+                }
+            }
+            Action::ReplayOrphan { orphan } => {
+                let outcome = state.orphans[orphan].outcomes.remove(0);
+                state.database.settle(rules, outcome);
+            }
+            Action::Bury { orphan } => {
+                let owner = state.orphans.remove(orphan).owner;
+                let life = &mut state.database.workers[usize::from(owner)];
+                if *life == Life::Live {
+                    *life = Life::Dead;
+                }
+            }
+            Action::Beat { worker } => beat(state, worker),
+            Action::Reconcile { worker, job, delayed } => self.reconcile(state, worker, job, delayed),
+            Action::RunAdrift { statement } => {
+                let statement = state.adrift.remove(statement);
+                state.database.run(rules, &statement);
+            }
+            Action::DropAdrift { statement } => {
+                state.adrift.remove(statement);
+            }
+            Action::Crash { worker } => {
+                state.trouble.crashes -= 1;
+                for held in std::mem::take(&mut state.workers[worker].held) {
+                    if held.step == Step::Calling {
+                        state.lose_call(held.call);
+                    }
+                }
+                for unsettled in std::mem::take(&mut state.workers[worker].memory) {
+                    if let Some(made) = state.calls.get_mut(&unsettled.outcome.call) {
+                        made.received = false;
+                    }
+                }
+                state.end_process(worker);
+            }
+            Action::Expire { id } => {
+                if state.is_current(id) {
+                    state.trouble.expiries -= 1;
+                }
+                state.database.workers[usize::from(id)] = Life::Dead;
+            }
+            Action::Rescue { job } => state.database.rescue(self.max_crashes, job),
+            Action::Wake { job } => state.database.jobs[usize::from(job)].place = Some(Place::Ready),
+            Action::Cancel { job } => {
+                state.trouble.cancels -= 1;
+                state.database.cancel(rules, job);
+            }
+            Action::Retry { job } => {
+                state.trouble.retries -= 1;
+                state.database.retry(job);
+            }
+            Action::Drain { worker } => {
+                state.trouble.drains -= 1;
+                state.workers[worker].draining = true;
+            }
+            Action::GiveUp { worker, held } => {
+                state.trouble.give_ups -= 1;
+                let held = state.workers[worker].held.remove(held);
+                state.lose_call(held.call);
+                let then = if held.doomed { Then::GoOn } else { Then::Park };
+                remember(state, worker, held, Some(Seen::Cut), then);
+            }
+            Action::Leave { worker } => {
+                let process = &state.workers[worker];
+                let (id, spooled) = (usize::from(process.id), !process.spool.is_empty());
+                if spooled && rules.stay_until_written {
+                    // It does not wait for the database any longer.
+                    state.trouble.give_ups -= 1;
+                }
+                // What is in the journal is not for others to buy again: only the lease tells them.
+                if !spooled && state.database.workers[id] == Life::Live {
+                    state.database.workers[id] = Life::Gone;
+                }
+                state.end_process(worker);
+            }
+        }
+    }
+
+    fn fail(&self, state: &mut State, worker: usize, index: usize, cut: bool, park: bool) {
+        let left = if cut { &mut state.trouble.cuts } else { &mut state.trouble.refusals };
+        *left -= 1;
+        let mut held = state.workers[worker].held.remove(index);
+        // The worse case of a call that broke off is that it is billed.
+        state.calls.insert(held.call, Made { round: held.round, charged: cut, received: false });
+        held.tried += 1;
+        held.step = Step::Idle;
+        let seen = Some(if cut { Seen::Cut } else { Seen::Refusal });
+        if held.doomed {
+            remember(state, worker, held, seen, Then::GoOn);
+        } else if held.tried >= self.max_attempts {
+            remember(state, worker, held, seen, Then::Fail);
+        } else if park {
+            remember(state, worker, held, seen, Then::Park);
+        } else {
+            remember(state, worker, held, seen, Then::GoOn);
+            state.workers[worker].held.push(held);
+        }
+    }
+
+    fn reconcile(&self, state: &mut State, worker: usize, job: u8, delayed: bool) {
+        let id = state.workers[worker].id;
+        let statement = if self.rules.reconcile_by_fence {
+            let Some(Place::InFlight { fence, .. }) = state.database.job(job).place else { return };
+            Statement::GiveBack { job, fence }
+        } else {
+            Statement::GiveBackAllBut { worker: id, known: Self::known(state, worker) }
+        };
+        if delayed {
+            state.delay(statement);
+        } else {
+            state.database.run(&self.rules, &statement);
+        }
+    }
+}
+
+fn remember(state: &mut State, worker: usize, held: Held, seen: Option<Seen>, then: Then) {
+    let outcome = Outcome { call: held.call, round: held.round, seen, then };
+    state.workers[worker].memory.push(Unsettled { outcome, delayed: false });
+}
+
+/// Hears of cancelled jobs and of its own death.
+fn beat(state: &mut State, worker: usize) {
+    let id = state.workers[worker].id;
+    let recalled = |held: &Held, state: &State| state.database.recalls.contains(&(id, held.call.job, held.call.fence));
+    for held in std::mem::take(&mut state.workers[worker].held) {
+        if !recalled(&held, state) {
+            state.workers[worker].held.push(held);
+        } else if held.step == Step::Calling {
+            state.lose_call(held.call);
+            remember(state, worker, held, Some(Seen::Cut), Then::GoOn);
+        }
+    }
+    state.database.recalls.retain(|(of, ..)| *of != id);
+    if !state.database.is_live(id) {
+        let fresh = state.database.register();
+        let process = &mut state.workers[worker];
+        process.id = fresh;
+        process.held.retain(|held| held.step == Step::Calling);
+        for held in &mut process.held {
+            held.doomed = true;
+        }
+    }
+}
