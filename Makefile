@@ -5,7 +5,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pooler chaos lint bench bench-quota sqlx sqlx-check postgres servers build clean
+.PHONY: help demo test test-pooler chaos lint bench bench-quota bench-trouble sqlx sqlx-check postgres servers build clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench: postgres ## how fast the queue is, with the release build
 
 bench-quota: postgres ## how well providers' limits are kept and used, with the release build (ten minutes)
 	$(CARGO) bench --locked --bench quota
+
+bench-trouble: postgres ## a snapshot held open, and an outage, while a million jobs flow (twenty minutes)
+	$(CARGO) bench --locked --bench trouble
 
 sqlx: ## refresh .sqlx after a change to a statement or a migration
 	scripts/sqlx

@@ -1,23 +1,26 @@
 //! Throughput in three layers, in one run, on one private Postgres with fsync on:
-//! bare batched SQL (the floor), the queue alone (claim and settle, no HTTP), and end to end (the real worker against
+//! bare batched SQL (the floor), the queue alone (claim, open the calls, settle; no HTTP), and end to end (the real worker against
 //! the real simulator). Prints the median of several runs and the ratios; `make bench`.
 //!
 //! Options by environment: `SLUICE_BENCH_RUNS` (3), `SLUICE_BENCH_JOBS` (20000), `SLUICE_BENCH_DEPTH` (50000).
 
-use sluice::domain::{NanoUsd, Timestamp, Usage, UsageSource};
+use sluice::domain::{NanoUsd, Target, Timestamp, Usage, UsageSource};
 use sluice::embedded::{EmbeddedPostgres, Options};
 use sluice::store::Store;
+use sluice::store::call::OpenCall;
 use sluice::store::claim::{Claimed, Take};
 use sluice::store::settle::{AttemptRow, EndingRow, Labels, Settlement};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[path = "support/fast.rs"]
+mod fast;
 mod support;
 
+use fast::{fast_provider, fast_worker};
 use support::{Running, open_to_all, setting};
 
 const BATCH: usize = 500;
@@ -164,7 +167,7 @@ async fn fill(pool: &PgPool, jobs: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The product's own claim and settle, with attempt and result rows, without calls.
+/// The product's own claim, opening of calls and settle, with attempt and result rows, without making the calls.
 async fn queue_alone(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
     fill(pool, depth).await?;
     let store = Store::from_pool(pool.clone());
@@ -180,6 +183,7 @@ async fn queue_alone(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
                 let claimed = store.claim(worker, &[take]).await?;
                 let Some(last) = claimed.iter().map(|job| job.lease.job.0).max() else { return anyhow::Ok(()) };
                 after = last;
+                store.open_calls(&calls(&claimed)).await?;
                 store.settle(&answered(&claimed)).await?;
             }
         })
@@ -191,6 +195,20 @@ async fn queue_alone(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
     let done: i64 = sqlx::query_scalar("select count(*) from sluice.result").fetch_one(pool).await?;
     anyhow::ensure!(usize::try_from(done)? == depth, "{done} of {depth} jobs have a result");
     Ok(rate(depth, took))
+}
+
+fn calls(claimed: &[Claimed]) -> Vec<OpenCall> {
+    let now = Timestamp(chrono::Utc::now().timestamp_millis());
+    let target = Target { provider: "provider".to_owned(), model: "model".to_owned() };
+    let open = |job: &Claimed| OpenCall {
+        lease: job.lease,
+        number: 1,
+        target: target.clone(),
+        rung: 0,
+        started_at: now,
+        worst: Some(NanoUsd(2000)),
+    };
+    claimed.iter().map(open).collect()
 }
 
 fn answered(claimed: &[Claimed]) -> Settlement {
@@ -253,40 +271,8 @@ fn answered(claimed: &[Claimed]) -> Settlement {
 /// The real worker against the real simulator, each its own process.
 async fn end_to_end(pool: &PgPool, url: &str, scratch: &std::path::Path, jobs: usize) -> anyhow::Result<(f64, f64)> {
     fill(pool, jobs).await?;
-    let scenario = scratch.join("scenario.toml");
-    std::fs::write(&scenario, include_str!("throughput.scenario.toml"))?;
-    let mut simulator = Running(
-        Command::new(env!("CARGO_BIN_EXE_sluice"))
-            .args(["simulate", "--listen", "127.0.0.1:0", "--scenario"])
-            .arg(&scenario)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?,
-    );
-    let errors = simulator.0.stderr.take().ok_or_else(|| anyhow::anyhow!("no pipe"))?;
-    let mut lines = BufReader::new(errors).lines();
-    let base = loop {
-        let line = lines.next().ok_or_else(|| anyhow::anyhow!("the simulator did not start"))??;
-        if let Some(at) = line.find("http://127.0.0.1:") {
-            let rest = &line[at..];
-            let end = rest["http://127.0.0.1:".len()..].find(|c: char| !c.is_ascii_digit());
-            break end.map_or(rest, |end| &rest[.."http://127.0.0.1:".len() + end]).to_owned();
-        }
-    };
-    std::thread::spawn(move || for _ in lines {});
-    let config = scratch.join("sluice.toml");
-    std::fs::write(&config, include_str!("throughput.sluice.toml").replace("http://simulator", &base))?;
-    let began = Instant::now();
-    let mut worker = Running(
-        Command::new(env!("CARGO_BIN_EXE_sluice"))
-            .arg("--config")
-            .arg(&config)
-            .args(["worker", "--drain"])
-            .env("DATABASE_URL", url)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?,
-    );
+    let (_simulator, provider) = fast_provider(scratch)?;
+    let mut worker = Running(fast_worker(scratch, url, &provider)?.args(["worker", "--drain"]).spawn()?);
     let mut peak = 0.0_f64;
     let status = loop {
         if let Some(status) = worker.0.try_wait()? {
@@ -306,7 +292,6 @@ async fn end_to_end(pool: &PgPool, url: &str, scratch: &std::path::Path, jobs: u
     )
     .fetch_one(pool)
     .await?;
-    let _ = began;
     Ok((rate(jobs, Duration::from_secs_f64(seconds)), peak))
 }
 
