@@ -369,7 +369,7 @@ async fn migrating_twice_changes_nothing_and_a_newer_schema_is_refused() {
     for arguments in [&["migrate"][..], &["migrate", "--dry-run"], &["status"], &["report", "cost"]] {
         let refused = program.run(arguments).await;
         assert_eq!(refused.status.code(), Some(ExitCode::Database as i32));
-        assert!(text(&refused.stderr).contains("newer than this binary"), "{}", text(&refused.stderr));
+        assert!(text(&refused.stderr).contains("upgrade sluice on this machine"), "{}", text(&refused.stderr));
     }
 }
 

@@ -11,10 +11,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A commit that takes longer is not waited for: its outcomes go to the disk, and are written again from there. Whether it
-/// went through after all makes no difference.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The same where there is no hurry.
-const PATIENCE_REPLAYING: Duration = Duration::from_mins(1);
+/// went through after all makes no difference. Until then only memory holds them, so this is short.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The same where the outcomes are on the disk, or there is no disk to put them on.
+const PATIENCE_REPLAYING: Duration = Duration::from_secs(20);
 /// Others wrote the same rows in another order, so often: the database is not away for that.
 const CONTENTIONS: u32 = 5;
 /// Between two attempts while it is away.
@@ -53,7 +53,8 @@ impl Outlet {
     async fn write_or_keep(&self, items: Vec<Item>) {
         // What is in the spool came before.
         if self.spool.as_ref().is_none_or(|spool| spool.is_empty()) {
-            match self.persist(&items, PATIENCE).await {
+            let patience = if self.spool.is_some() { PATIENCE } else { PATIENCE_REPLAYING };
+            match self.persist(&items, patience).await {
                 Ok(()) => return,
                 Err(Unwritten::Refused(error)) => {
                     if items.len() > 1 {
@@ -129,7 +130,7 @@ impl Outlet {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
-            match self.persist(&items, PATIENCE).await {
+            match self.persist(&items, PATIENCE_REPLAYING).await {
                 Ok(()) => {
                     if let Some(spool) = &self.spool {
                         spool.set_full(false);
