@@ -114,9 +114,9 @@ impl<'a> Matched<'a> {
             }
             // Given out in full, and nobody has it.
             let ended = evidence.wall(call.ended_ms);
-            // Whoever has no room for what the database does not take keeps it in memory.
-            let held = roomless.iter().filter(|window| window.meets(row.started, ended)).map(|window| window.until);
-            let until = held.max().unwrap_or(0).max(ended + IN_HAND);
+            // Whoever has no room for what the database does not take keeps it in memory, and whoever hangs writes nothing.
+            let longer = roomless.iter().chain(pauses).filter(|window| window.meets(row.started, ended));
+            let until = longer.map(|window| window.until).max().unwrap_or(0).max(ended + IN_HAND);
             let killed = kills.iter().filter(|kill| (row.started..=until).contains(kill)).min();
             lost_answers.push(killed.map_or(0, |kill| (kill - ended).max(0)));
             let paused = pauses.iter().any(|pause| pause.meets(row.started, row.ended));
