@@ -26,11 +26,13 @@ pub enum Kind {
     Commit,
     /// A machine is cut off while its spool has no room.
     FullSpool,
+    /// A worker reads its configuration again.
+    Reload,
 }
 
 impl Kind {
     /// Every kind with its name.
-    pub const ALL: [(&str, Self); 9] = [
+    pub const ALL: [(&str, Self); 10] = [
         ("kill", Self::Kill),
         ("term", Self::Term),
         ("stop", Self::Stop),
@@ -40,6 +42,7 @@ impl Kind {
         ("outage", Self::Outage),
         ("commit", Self::Commit),
         ("full_spool", Self::FullSpool),
+        ("reload", Self::Reload),
     ];
 }
 
@@ -52,6 +55,8 @@ pub enum Act {
     Term { slot: usize },
     /// SIGSTOP.
     Stop { slot: usize },
+    /// SIGHUP.
+    Reload { slot: usize },
     /// SIGCONT.
     Continue { slot: usize },
     /// The process of this slot is started as soon as the one before it has ended.
@@ -209,6 +214,7 @@ fn one(dice: &mut Dice, kind: Kind, at: Duration, size: Size, events: &mut Vec<E
             }
             add(at + pause, Act::Continue { slot });
         }
+        Kind::Reload => add(at, Act::Reload { slot }),
         Kind::Terminate => {
             let backends = i64::try_from(1 + dice.below(6)).unwrap();
             let draw = i64::try_from(dice.number() >> 1).unwrap();

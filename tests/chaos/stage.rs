@@ -321,6 +321,11 @@ impl Stage {
                 running.signal(Signal::TERM);
                 "asked to stop"
             }
+            Act::Reload { slot } => {
+                let Some(running) = &self.slots[slot].running else { return self.diary.in_vain += 1 };
+                running.signal(Signal::HUP);
+                "told to reload"
+            }
             Act::Stop { slot } => {
                 let Some(running) = &mut self.slots[slot].running else { return self.diary.in_vain += 1 };
                 running.signal(Signal::STOP);
