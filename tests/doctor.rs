@@ -198,7 +198,7 @@ async fn the_doctor_knows_every_index_that_the_migrations_make() {
             private: false,
             connections_each: 10,
             routes: std::collections::HashSet::new(),
-            retention: false,
+            retention: None,
         };
         let facts = patient.store.facts(&around).await;
         assert_eq!(facts.indexes.unwrap().0, [index.as_str()], "add it to store/doctor.rs");
@@ -330,6 +330,13 @@ async fn old_work_that_a_job_keeps_is_named_where_retention_is_configured() {
     assert_eq!(patient.examine(&[]).await.of("retention")["severity"], "ok");
     patient.run("insert into sluice.retiring (part, counted_to, open_job) values (0, 0, 17)").await;
     patient.examine(&[]).await.is("retention", "warning", "by job 17");
+    patient.run("update sluice.retiring set open_job = null, since = now() - interval '2 hours'").await;
+    patient.examine(&[]).await.is("retention", "warning", "partition 0 has been about to be dropped for 2 h");
+    patient.run("delete from sluice.retiring").await;
+    patient.run("insert into sluice.job (created_at, request) values (now() - interval '3 days', '{}')").await;
+    assert_eq!(patient.examine(&[]).await.of("retention")["severity"], "ok");
+    patient.run("update sluice.job set created_at = now() - interval '4 days'").await;
+    patient.examine(&[]).await.is("retention", "warning", "another partition for 6 h");
 }
 
 #[tokio::test]

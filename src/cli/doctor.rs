@@ -43,7 +43,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         private: context.is_private(),
         connections_each: context.config.database.max_connections,
         routes: context.config.routes.keys().cloned().collect(),
-        retention: context.config.retention.is_some(),
+        retention: context.config.retention,
     };
     let facts = context.store.facts(&around).await;
     let thresholds = Thresholds { transaction: args.transaction_age, waiting: args.waiting };

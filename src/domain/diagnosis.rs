@@ -261,8 +261,14 @@ pub struct Kept {
     pub configured: bool,
     /// Partitions that no new job goes into.
     pub past: i64,
+    /// How many of them are old enough by their last job.
+    pub due: i64,
     /// Partitions that would be old enough, and the job that keeps each.
     pub held: Vec<(i64, i64)>,
+    /// The one that has been about to be dropped for longest, and for how many seconds.
+    pub stuck: Option<(i64, i64)>,
+    /// For how many seconds new jobs should have gone into another partition; negative: it is not time yet.
+    pub late: Option<i64>,
     /// Partitions that were dropped.
     pub dropped: i64,
 }

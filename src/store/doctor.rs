@@ -3,6 +3,7 @@
 
 use super::{Doing, Store, StoreError};
 use crate::domain::diagnosis::{Facts, Kept, Partitions, Plan, Queue, Schema, Seen, Server, Session, Slot, Table};
+use crate::domain::retention::Retention;
 use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -71,8 +72,8 @@ pub struct Surroundings {
     pub connections_each: u32,
     /// The routes of the configuration; empty: nothing is said of routes.
     pub routes: HashSet<String>,
-    /// Whether the configuration has `[retention]`.
-    pub retention: bool,
+    /// `[retention]` of the configuration.
+    pub retention: Option<Retention>,
 }
 
 /// Why something could not be seen, in words.
@@ -396,26 +397,58 @@ impl Store {
         })
     }
 
-    async fn kept(&self, configured: bool) -> Result<Kept, StoreError> {
+    async fn kept(&self, retention: Option<Retention>) -> Result<Kept, StoreError> {
+        let (keep, age) = retention.map_or((0.0, 0.0), |retention| {
+            (retention.finished.as_secs_f64(), retention.partition_age().as_secs_f64())
+        });
         let held = sqlx::query!(
             r#"select part, open_job as "job!" from sluice.retiring where open_job is not null order by part"#
         )
         .fetch_all(&self.db)
         .await
         .doing(DIAGNOSING)?;
+        let stuck = sqlx::query!(
+            r#"select part, extract(epoch from now() - since)::bigint as "seconds!" from sluice.retiring
+                where open_job is null and (youngest is null or youngest < now() - make_interval(secs => $1))
+                order by since limit 1"#,
+            keep
+        )
+        .fetch_optional(&self.db)
+        .await
+        .doing(DIAGNOSING)?;
         let row = sqlx::query!(
-            r#"select (select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid
-                        where i.inhparent = 'sluice.job'::regclass
-                          and substring(c.relname from '_p(\d+)$')::bigint < s.last_value / 10000000) as "past!",
-                      (select count(*) from sluice.retired) as "dropped!"
-                 from sluice.job_id_seq s"#
+            r#"with past as materialized (
+                select substring(c.relname from '_p(\d+)$')::bigint as part
+                  from pg_inherits i join pg_class c on c.oid = i.inhrelid
+                 where i.inhparent = 'sluice.job'::regclass
+                   and substring(c.relname from '_p(\d+)$')::bigint < (select last_value / 10000000 from sluice.job_id_seq)
+            ), ended as (
+                select p.part, r.finished_at
+                  from past p cross join lateral (
+                           select j.id from sluice.job j
+                            where j.id >= p.part * 10000000 and j.id < (p.part + 1) * 10000000
+                            order by j.id desc limit 1) l
+                       join sluice.result r on r.job_id = l.id
+            )
+            select (select count(*) from past) as "past!",
+                   (select count(*) from ended where finished_at < now() - make_interval(secs => $1)) as "due!",
+                   (select extract(epoch from now() - make_interval(secs => $2) - f.created_at)::bigint
+                      from sluice.job_id_seq s cross join lateral (
+                           select j.created_at from sluice.job j where j.id >= s.last_value / 10000000 * 10000000
+                            order by j.id limit 1) f) as late,
+                   (select count(*) from sluice.retired) as "dropped!""#,
+            keep,
+            age
         )
         .fetch_one(&self.db)
         .await
         .doing(DIAGNOSING)?;
         Ok(Kept {
-            configured,
+            configured: retention.is_some(),
             past: row.past,
+            due: if retention.is_some() { row.due } else { 0 },
+            stuck: stuck.map(|row| (row.part, row.seconds)),
+            late: row.late,
             held: held.into_iter().map(|row| (row.part, row.job)).collect(),
             dropped: row.dropped,
         })

@@ -91,7 +91,26 @@ pub(super) fn retention(kept: &Kept) -> Finding {
     const CHECK: &str = "retention";
     /// [retention] keeps eight and a bit.
     const MANY: i64 = 24;
-    let what = format!("{} past partitions are kept, {} were dropped", kept.past, kept.dropped);
+    /// Tried every minute.
+    const LONG: i64 = 3600;
+    let what =
+        format!("{} past partitions are kept, {} of them may go, {} were dropped", kept.past, kept.due, kept.dropped);
+    if let (true, Some((partition, seconds))) = (kept.configured, kept.stuck.filter(|(_, seconds)| *seconds >= LONG)) {
+        return Finding::warning(
+            CHECK,
+            format!("{what}; partition {partition} has been about to be dropped for {}", span(seconds)),
+            "the disk fills, and each try holds others up for a moment",
+            "transactions on sluice.job that stay open are in the way (oldest_snapshot, idle_in_transaction), or no worker has [retention]",
+        );
+    }
+    if let (true, Some(seconds)) = (kept.configured, kept.late.filter(|seconds| *seconds >= LONG)) {
+        return Finding::warning(
+            CHECK,
+            format!("{what}; new jobs should have gone into another partition for {}", span(seconds)),
+            "the present one can be dropped only as a whole",
+            "transactions that enqueue and stay open are in the way (idle_in_transaction), or no worker has [retention]",
+        );
+    }
     if let (true, Some((partition, job))) = (kept.configured, kept.held.first()) {
         return Finding::warning(
             CHECK,

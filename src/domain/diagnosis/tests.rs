@@ -53,7 +53,15 @@ fn healthy() -> Facts {
             oldest: Some(("default".to_owned(), 5)),
             strange_routes: Vec::new(),
         }),
-        retention: Ok(Kept { configured: true, past: 8, held: Vec::new(), dropped: 3 }),
+        retention: Ok(Kept {
+            configured: true,
+            past: 8,
+            due: 1,
+            held: Vec::new(),
+            stuck: Some((0, 3599)),
+            late: Some(3599),
+            dropped: 3,
+        }),
     }
 }
 
@@ -152,9 +160,12 @@ fn each_thing_that_can_be_wrong_is_named_by_its_own_finding_alone() {
         ("routes", Warning, "typo", |f| queue(f).strange_routes.push("typo".to_owned())),
         ("oldest_job", Warning, "route slow", |f| queue(f).oldest = Some(("slow".to_owned(), 3600))),
         ("retention", Warning, "by job 17", |f| f.retention.as_mut().unwrap().held.push((0, 17))),
+        ("retention", Warning, "partition 3 has been", |f| f.retention.as_mut().unwrap().stuck = Some((3, 3600))),
+        ("retention", Warning, "another partition for 60 min", |f| f.retention.as_mut().unwrap().late = Some(3600)),
         ("retention", Warning, "24 past", |f| f.retention.as_mut().unwrap().past = 24),
         ("retention", Well, "for ever", |f| {
-            f.retention = Ok(Kept { configured: false, past: 1, held: vec![(0, 17)], dropped: 0 });
+            let kept = f.retention.as_mut().unwrap();
+            (kept.configured, kept.held, kept.stuck, kept.late) = (false, vec![(0, 17)], Some((0, 9999)), Some(9999));
         }),
     ];
     for (check, severity, words, spoil) in spoils {
