@@ -81,7 +81,7 @@ async fn a_claimed_job_carries_what_it_was_enqueued_with() {
     assert_eq!((claimed.route.as_str(), claimed.project.as_str()), ("cheap", "acme"));
     assert_eq!((claimed.batch.as_deref(), claimed.prio, claimed.max_attempts), (Some("nightly"), -7, Some(4)));
     assert!(claimed.deadline.is_some());
-    assert_eq!(claimed.request["prompt"], "Hi");
+    assert_eq!(claimed.request.as_ref().unwrap()["prompt"], "Hi");
     assert_eq!((claimed.attempts, claimed.crashes, claimed.round), (0, 0, 0));
 }
 

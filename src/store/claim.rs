@@ -5,7 +5,6 @@ use crate::domain::{ErrorClass, JobId, Timestamp};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::types::Json;
 
 /// One readable stretch of the queue: the ready jobs of one route, project and batch at one priority.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +74,19 @@ pub struct Claimed {
     pub deadline: Option<Timestamp>,
     /// Its own bound on attempts.
     pub max_attempts: Option<i16>,
-    /// The request as it was inserted: anything that is JSON.
-    pub request: Value,
+    /// The request as it was inserted: anything that is JSON; or why it cannot be read.
+    pub request: Result<Value, String>,
+}
+
+/// A request has at most so many bytes, as text: as many as a line of a file may have, and far more than any provider
+/// takes. A row of 255 MB would otherwise be in memory as often as there are places.
+pub const MOST_REQUEST_BYTES: i32 = 32 << 20;
+
+/// Postgres takes more for JSON than can be read here: deeper nesting, larger numbers. One such row must not stop those
+/// that are claimed with it.
+fn read_request(text: Option<String>) -> Result<Value, String> {
+    let text = text.ok_or_else(|| format!("is larger than {} MB", MOST_REQUEST_BYTES >> 20))?;
+    serde_json::from_str(&text).map_err(|error| format!("cannot be read: {error}"))
 }
 
 /// A row of the ledger as the decision needs it.
@@ -133,7 +143,7 @@ impl Store {
         let prios: Vec<i16> = takes.iter().map(|take| take.prio).collect();
         let afters: Vec<i64> = takes.iter().map(|take| take.after).collect();
         let counts: Vec<i32> = takes.iter().map(|take| take.count).collect();
-        let rows = sqlx::query_file!("src/store/claim/claim.sql", worker, &flows, &prios, &afters, &counts)
+        let rows = sqlx::query_file!("src/store/claim/claim.sql", worker, &flows, &prios, &afters, &counts, MOST_REQUEST_BYTES)
             .fetch_all(&self.db)
             .await
             .doing("claiming jobs")?;
@@ -152,7 +162,7 @@ impl Store {
                 ready_at: timestamp(row.ready_at),
                 deadline: row.deadline.map(timestamp),
                 max_attempts: row.max_attempts,
-                request: row.request.0,
+                request: read_request(row.request),
             })
             .collect())
     }

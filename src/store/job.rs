@@ -212,6 +212,11 @@ impl Changed {
     }
 }
 
+/// JSON that cannot be read here (nested too deep, a number too large) is shown as the text that it is.
+fn readable(text: String) -> Value {
+    serde_json::from_str(&text).unwrap_or(Value::String(text))
+}
+
 impl Store {
     /// One job; `None` when there is none with this number.
     pub async fn job(&self, id: JobId) -> Result<Option<JobRecord>, StoreError> {
@@ -219,13 +224,15 @@ impl Store {
         let row = sqlx::query!(
             r#"select j.route, j.project, j.batch, j.custom_id, j.priority, j.max_attempts,
                       -- A driver knows no infinity.
-                      case when j.run_at is not null then
-                           greatest(least(j.run_at, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00') end as run_at,
-                      case when j.deadline is not null then
-                           greatest(least(j.deadline, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00') end as deadline,
-                      j.enqueued_by, j.created_at, j.metadata, j.request, q.crashes as "ready_crashes?",
-                      case when p.run_at is not null then
-                           greatest(least(p.run_at, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00') end as parked_until,
+                      case when j.run_at is not null
+                           then least(greatest(j.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') end as run_at,
+                      case when j.deadline is not null
+                           then least(greatest(j.deadline, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') end as deadline,
+                      j.enqueued_by,
+                      least(greatest(j.created_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') as "created_at!",
+                      j.metadata::text as metadata, j.request::text as "request!", q.crashes as "ready_crashes?",
+                      case when p.run_at is not null
+                           then least(greatest(p.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') end as parked_until,
                       p.reason as "parked_reason?",
                       i.worker as "worker?", i.claimed_at as "claimed_at?", w.host as "host?", w.pid as "pid?",
                       coalesce(w.state = 'live' and w.lease_until > now(), false) as "alive!",
@@ -279,8 +286,8 @@ impl Store {
                 max_attempts: row.max_attempts,
                 enqueued_by: row.enqueued_by,
                 created_at: row.created_at,
-                metadata: row.metadata,
-                request: row.request,
+                metadata: row.metadata.map(readable),
+                request: readable(row.request),
                 place,
             }
         }))

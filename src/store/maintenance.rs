@@ -29,13 +29,21 @@ impl Store {
             return Ok(0);
         }
         let folded = sqlx::query_scalar!(
-            r#"with taken as (
+            r#"with old as (
                 delete from sluice.tally
                  where ctid = any (array(select ctid from sluice.tally limit $1 for update skip locked))
                 returning *
+            ), taken as (
+                -- A name that is too long for an index keeps its beginning, and its hash so that it stays one of its own.
+                select o.*, n.route as route_name, n.project as project_name, n.batch as batch_name
+                  from old o cross join lateral (
+                       select case when octet_length(o.route) > 500 then left(o.route, 100) || '…' || md5(o.route) else o.route end,
+                              case when octet_length(o.project) > 500 then left(o.project, 100) || '…' || md5(o.project) else o.project end,
+                              case when octet_length(o.batch) > 500 then left(o.batch, 100) || '…' || md5(o.batch) else o.batch end
+                       ) n(route, project, batch)
             ), kept as (
                 insert into sluice.tally_hour as h
-                     select hour, route, project, batch, provider, model, class, detail, sum(enqueued), sum(succeeded),
+                     select hour, route_name, project_name, batch_name, provider, model, class, detail, sum(enqueued), sum(succeeded),
                             sum(failed), sum(cancelled), sum(attempts), sum(fallbacks), sum(input_tokens),
                             sum(cached_tokens), sum(output_tokens), sum(cost_nanos), sum(waste_nanos),
                             sum(uncertain_nanos), sum(unpriced), sum(total_ms)

@@ -138,7 +138,8 @@ impl Store {
         let prios: Vec<i16> = lanes.iter().map(|lane| lane.prio).collect();
         let firsts: Vec<i64> = lanes.iter().map(|lane| lane.first).collect();
         let counts = sqlx::query!(
-            r#"select c.rows as "rows!", greatest(j.created_at, j.run_at) as since
+            r#"select c.rows as "rows!", case when j.created_at is not null
+                           then least(greatest(j.created_at, j.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') end as since
                  from unnest($1::bigint[], $2::smallint[], $3::bigint[]) with ordinality l(flow, prio, first, n)
                       cross join lateral (
                           select count(*) as rows from (

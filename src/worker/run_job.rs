@@ -72,7 +72,11 @@ pub(super) async fn run_job(shared: Arc<Shared>, claimed: Claimed, past: Vec<Pas
         // The claimer takes only routes it knows; a reload may have removed one since.
         return facts.give_back(&shared, "unknown route").await;
     };
-    let (request, schema) = match ChatRequest::parse_with_schema(&claimed.request) {
+    let body = match &claimed.request {
+        Ok(body) => body,
+        Err(reason) => return facts.refuse(&shared, format!("request {reason}")).await,
+    };
+    let (request, schema) = match ChatRequest::parse_with_schema(body) {
         Ok(parsed) => parsed,
         Err(error) => {
             let reason = if error.field == "request" { error.to_string() } else { format!("request.{error}") };

@@ -1,5 +1,5 @@
 -- Moves jobs from the front of lanes into the hands of a worker, and brings their bodies.
--- $1 worker, then for each lane $2 flow, $3 prio, $4 after which job, $5 how many at most
+-- $1 worker, then for each lane $2 flow, $3 prio, $4 after which job, $5 how many at most; $6 bytes of a request at most
 with lane as (
     select * from unnest($2::bigint[], $3::smallint[], $4::bigint[], $5::integer[]) l(flow, prio, after, n)
 ), picked as materialized (
@@ -20,11 +20,10 @@ with lane as (
 )
 select m.job_id, m.fence, m.flow, m.prio, m.attempts, m.crashes, m.round,
        j.route as "route!", j.project as "project!", j.batch,
-       greatest(j.created_at, j.run_at) as "ready_at!",
-       -- A driver knows no infinity, and a deadline in infinity is none.
-       nullif(greatest(least(j.deadline, '9999-12-31 00:00:00+00'), '1970-01-01 00:00:00+00'),
-              '9999-12-31 00:00:00+00') as deadline,
-       j.max_attempts,
-       j.request as "request!: Json<Value>"
+       -- A driver knows no infinity, and a deadline far away is none. (`least` of nothing is not nothing.)
+       least(greatest(j.created_at, j.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') as "ready_at!",
+       case when j.deadline < '9999-12-31 00:00:00+00'
+            then greatest(j.deadline, '1970-01-01 00:00:00+00') end as deadline,
+       j.max_attempts, case when octet_length(j.body) <= $6 then j.body end as request
   from mine m cross join lateral (
-       select b.* from sluice.job b where b.id = m.job_id limit 1) j
+       select b.*, b.request::text as body from sluice.job b where b.id = m.job_id limit 1) j

@@ -1,0 +1,438 @@
+//! What comes from outside and is not to be trusted: rows that people insert, bytes that providers send, files. Whatever
+//! it is, the worker goes on with the good jobs beside it, and its memory stays within bounds.
+
+use crate::support::postgres::{TestDatabase, database};
+use crate::support::program::{Program, ended, text};
+use crate::support::wait::until;
+use rustix::process::{Pid, Signal, kill_process};
+use sluice::simulate::{Scenario, Simulator};
+use sqlx::PgPool;
+use std::io::Write as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Child;
+
+/// A debug build with a few jobs in hand, and room for two requests of the size that is allowed.
+const MOST_MEMORY: u64 = 400 << 20;
+
+const LIMITS: &str = "timeouts = { connect = \"1s\", first_byte = \"1s\", idle = \"500ms\", total = \"2s\" }\n";
+
+struct Stage {
+    _database: TestDatabase,
+    pool: PgPool,
+    program: Program,
+    _good: Simulator,
+}
+
+impl Stage {
+    /// A provider that is good, and one that is whatever listens at `bad`.
+    async fn new(bad: &str) -> Self {
+        let database = database().await;
+        let scenario =
+            "[providers.good]\ndialect = \"openai\"\nmodels.model.price = { input = \"1\", output = \"2\" }\n";
+        let good = Simulator::start(Scenario::from_toml(scenario).unwrap(), "127.0.0.1:0".parse().unwrap()).unwrap();
+        let config = format!(
+            "[worker]\nmax_in_flight = 50\n[http]\nlisten = \"off\"\n\
+             [providers.good]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
+             [models.\"good/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
+             [routes.default]\nrungs = [\"good/model\"]\n\
+             [providers.bad]\ndialect = \"openai\"\nbase_url = \"http://{bad}/v1\"\n{LIMITS}\
+             breaker = {{ min_calls = 1000, failure_rate = 1.0, window = \"60s\", open = \"1s\" }}\n\
+             [models.\"bad/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
+             [routes.bad]\nrungs = [\"bad/model\"]\nmax_attempts = 1\n",
+            good.base_url("good").unwrap()
+        );
+        let program = Program::new(&config, &database.url());
+        Self { pool: database.pool(), _database: database, program, _good: good }
+    }
+
+    async fn run(&self, statement: &'static str) {
+        sqlx::raw_sql(statement).execute(&self.pool).await.unwrap();
+    }
+
+    async fn count(&self, query: &'static str) -> i64 {
+        sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap()
+    }
+
+    fn worker(&self) -> Running {
+        let said = tempfile::NamedTempFile::new().unwrap();
+        let mut command = self.program.command(&["worker"]);
+        command.stdout(said.reopen().unwrap()).stderr(said.reopen().unwrap());
+        let child = command.spawn().unwrap();
+        Running { pid: i32::try_from(child.id().unwrap()).unwrap(), child, said }
+    }
+
+    async fn good_jobs(&self, count: i64) {
+        sqlx::query(
+            "insert into sluice.job (request, batch) select '{\"prompt\": \"Hi\"}', 'good' from generate_series(1, $1)",
+        )
+        .bind(count)
+        .execute(&self.pool)
+        .await
+        .unwrap();
+    }
+
+    /// Good jobs beside the bad ones all succeed.
+    async fn until_good_succeed(&self, count: i64) {
+        let good = "select count(*) from sluice.jobs where batch = 'good' and state = 'succeeded'";
+        until("the good jobs succeed", async || self.count(good).await >= count).await;
+    }
+}
+
+/// The most memory that a process ever had, in bytes; `None` when it has none any more.
+fn most_memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? << 10)
+}
+
+struct Running {
+    child: Child,
+    pid: i32,
+    said: tempfile::NamedTempFile,
+}
+
+impl Running {
+    /// Stops it, and returns what it said.
+    async fn stop(mut self) -> String {
+        let most = most_memory(u32::try_from(self.pid).unwrap()).unwrap();
+        kill_process(Pid::from_raw(self.pid).unwrap(), Signal::TERM).unwrap();
+        assert!(self.child.wait().await.unwrap().success());
+        let said = self.said();
+        assert!(!said.contains("panicked"), "{said}");
+        assert!(most < MOST_MEMORY, "{} MB", most >> 20);
+        said
+    }
+
+    fn said(&self) -> String {
+        text(&std::fs::read(self.said.path()).unwrap_or_default())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("what the worker said:\n{}", self.said());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_no_requests_fail_alone() {
+    let stage = Stage::new("127.0.0.1:1").await;
+    stage
+        .run(
+            r#"insert into sluice.job (custom_id, request) values
+                 ('number', '1'), ('text', '"x"'), ('null', 'null'), ('array', '[]'), ('empty', '{}'),
+                 ('big number', '{"prompt": "x", "temperature": 1e400}'),
+                 ('small number', '{"prompt": "x", "temperature": 1e-400}'),
+                 ('many digits', ('{"prompt": "x", "n": 1' || repeat('0', 100000) || '}')::jsonb),
+                 ('odd text', jsonb_build_object('prompt', E'\x01\x1b[31m\u2028\uFFFF')),
+                 ('odd name', jsonb_build_object(E'\x1b[31m' || repeat('x', 100000), 1)),
+                 ('deep', (repeat('[', 5000) || repeat(']', 5000))::jsonb),
+                 ('deep objects', (repeat('{"a":', 3000) || '1' || repeat('}', 3000))::jsonb),
+                 ('deep member', ('{"prompt": "x", "tools": ' || repeat('[', 3000) || repeat(']', 3000) || '}')::jsonb),
+                 ('deep schema', ('{"prompt": "x", "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": '
+                     || repeat('{"not":', 100) || 'true' || repeat('}', 100) || '}}}')::jsonb)"#,
+        )
+        .await;
+    stage.run("insert into sluice.job (custom_id, request, metadata) select repeat('c', 1000000), '{\"prompt\": \"Hi\"}', (repeat('[', 3000) || repeat(']', 3000))::jsonb").await;
+    stage.run("insert into sluice.job (priority, batch, request) values (1000, 'good', '{\"prompt\": \"Hi\"}'), (-1000, 'good', '{\"prompt\": \"Hi\"}')").await;
+    stage.run("insert into sluice.job (route, request) values (E'a\\x1b[31m\\nroute', '{\"prompt\": \"Hi\"}'), (repeat('r', 100000), '{}')").await;
+    stage.good_jobs(100).await;
+    let worker = stage.worker();
+    stage.until_good_succeed(102).await;
+    let open = "select count(*) from sluice.jobs where route = 'default' and state not in ('succeeded', 'failed')";
+    until("every row of a known route has ended", async || stage.count(open).await == 0).await;
+    // Another batch of good ones finds the worker in good health.
+    stage.good_jobs(10).await;
+    stage.until_good_succeed(112).await;
+    let said = worker.stop().await;
+    assert!(!said.contains('\u{1b}'), "a control character reached the terminal:\n{said}");
+    let refused = "select count(*) from sluice.results where state = 'failed' and error_class = 'invalid_request' and length(error) between 1 and 1000";
+    assert_eq!(
+        stage.count("select count(*) from sluice.results where state = 'failed'").await,
+        stage.count(refused).await
+    );
+    assert_eq!(
+        stage
+            .count("select count(*) from sluice.attempt a join sluice.result r using (job_id) where r.state = 'failed'")
+            .await,
+        0
+    );
+    for (name, state) in [("deep", "failed"), ("big number", "failed"), ("number", "failed"), ("odd text", "succeeded")]
+    {
+        let found: String = sqlx::query_scalar("select state from sluice.jobs where custom_id = $1")
+            .bind(name)
+            .fetch_one(&stage.pool)
+            .await
+            .unwrap();
+        assert_eq!(found, state, "{name}");
+    }
+    // They can be looked at, too.
+    for id in [1, 6, 8, 11, 12, 13, 15] {
+        for arguments in [["job", "show"], ["explain", ""]] {
+            let id = id.to_string();
+            let arguments: Vec<&str> =
+                arguments.into_iter().filter(|word| !word.is_empty()).chain([id.as_str()]).collect();
+            let output = stage.program.run(&arguments).await;
+            assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_beyond_all_calendars_stop_nobody() {
+    let stage = Stage::new("127.0.0.1:1").await;
+    stage
+        .run(
+            r#"insert into sluice.job (custom_id, batch, request, deadline) values
+                   ('never late', 'good', '{"prompt": "Hi"}', 'infinity'),
+                   ('far', 'good', '{"prompt": "Hi"}', '290000-01-01'),
+                   ('no deadline', 'good', '{"prompt": "Hi"}', null),
+                   ('late', null, '{"prompt": "Hi"}', '-infinity');
+               insert into sluice.job (batch, request, run_at) values
+                   ('good', '{"prompt": "Hi"}', '-infinity'), (null, '{"prompt": "Hi"}', 'infinity'), (null, '{"prompt": "Hi"}', '290000-01-01');
+               insert into sluice.job (batch, request, created_at) values
+                   ('good', '{"prompt": "Hi"}', 'infinity'), ('good', '{"prompt": "Hi"}', '-infinity')"#,
+        )
+        .await;
+    let worker = stage.worker();
+    stage.until_good_succeed(6).await;
+    let late = "select count(*) from sluice.results where state = 'failed' and error_class = 'deadline'";
+    until("the late one fails", async || stage.count(late).await == 1).await;
+    worker.stop().await;
+    for id in 1..=9 {
+        let id = id.to_string();
+        let shown = stage.program.output(&["job", "show", &id, "--format", "json"]).await;
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(shown["deadline"].is_null(), id.parse::<i32>().unwrap() > 4 || id == "3", "{shown}");
+        stage.program.output(&["explain", &id]).await;
+    }
+    stage.program.output(&["status", "--format", "json"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_no_index_holds_do_not_stop_the_sums() {
+    let stage = Stage::new("127.0.0.1:1").await;
+    // Random, so that no compression makes them short.
+    stage
+        .run(
+            "insert into sluice.job (project, request) select string_agg(md5(random()::text), ''), '{\"prompt\": \"Hi\"}' from generate_series(1, 300)",
+        )
+        .await;
+    stage.good_jobs(5).await;
+    let worker = stage.worker();
+    stage.until_good_succeed(5).await;
+    until("all sums are folded", async || {
+        stage.count("select count(*) from sluice.tally").await == 0
+            && stage.count("select coalesce(sum(succeeded), 0)::bigint from sluice.tally_hour").await == 6
+    })
+    .await;
+    worker.stop().await;
+    stage.program.output(&["report", "cost", "--by", "project"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_any_size_stay_within_memory() {
+    let stage = Stage::new("127.0.0.1:1").await;
+    for _ in 0..6 {
+        // Sixty megabytes that the database keeps as one.
+        stage
+            .run("insert into sluice.job (request) values (jsonb_build_object('prompt', repeat('x', 60000000)))")
+            .await;
+    }
+    stage.good_jobs(20).await;
+    let worker = stage.worker();
+    stage.until_good_succeed(20).await;
+    let refused = "select count(*) from sluice.results where state = 'failed' and error like '%larger than%'";
+    until("the large ones are refused", async || stage.count(refused).await == 6).await;
+    worker.stop().await;
+}
+
+/// Reads a request, as far as it goes.
+async fn request_of(stream: &mut TcpStream) -> Option<String> {
+    let mut heard = Vec::new();
+    let mut piece = [0; 8192];
+    loop {
+        let text = text(&heard);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length =
+                head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            if body.len() >= length.unwrap_or(0) {
+                return Some(text);
+            }
+        }
+        match stream.read(&mut piece).await {
+            Ok(0) | Err(_) => return None,
+            Ok(read) => heard.extend_from_slice(&piece[..read]),
+        }
+    }
+}
+
+const ANSWER: &str = r#"{"id":"x","choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#;
+
+/// Every way in which this provider misbehaves.
+const WAYS: &[&str] = &[
+    "endless body",
+    "endless chunks",
+    "bomb",
+    "bomb in a failure",
+    "deep",
+    "deep failure",
+    "not utf-8",
+    "no json",
+    "slow head",
+    "slow body",
+    "many headers",
+    "large header",
+    "endless 1xx",
+    "bad chunk",
+    "huge chunk",
+    "huge length",
+    "bad length",
+    "two lengths",
+    "bad status",
+    "no status",
+    "nothing",
+    "upgrade",
+    "no content",
+    "not gzip",
+    "brackets",
+    "huge numbers",
+    "long names",
+    "bad header",
+    "endless retry-after",
+    "many choices",
+];
+
+fn gzip(bytes: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    for piece in bytes {
+        encoder.write_all(&piece).unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+fn whole(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+/// Answers on one connection until the client has had enough of it.
+async fn misbehave(mut stream: TcpStream, bomb: std::sync::Arc<Vec<u8>>) {
+    let Some(request) = request_of(&mut stream).await else { return };
+    let way = WAYS.iter().find(|way| request.contains(&format!("[[{way}]]"))).copied().unwrap_or_default();
+    let ok = |headers: &str, body: &str| whole("200 OK", headers, body.as_bytes());
+    let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let answer = match way {
+        "endless body" | "endless chunks" => {
+            let head = if way == "endless body" { "content-length: 99999999999" } else { "transfer-encoding: chunked" };
+            let mut sent = stream.write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n").as_bytes()).await;
+            let piece = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
+            while sent.is_ok() {
+                sent = stream.write_all(&piece).await;
+            }
+            return;
+        }
+        "bomb" => whole("200 OK", "content-encoding: gzip\r\n", &bomb),
+        "bomb in a failure" => whole("500 Oh", "content-encoding: gzip\r\n", &bomb),
+        "deep" => ok("", &format!(r#"{{"choices": {}}}"#, deep(100_000))),
+        "deep failure" => whole("429 No", "", format!(r#"{{"error": {}}}"#, deep(100_000)).as_bytes()),
+        "not utf-8" => whole("200 OK", "", b"{\"choices\":[{\"message\":{\"content\":\"\xff\xfe\xc0\"}}]}"),
+        "no json" => ok("content-type: text/html\r\n", "<html>"),
+        "slow head" | "slow body" => {
+            let head = if way == "slow body" { "HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" } else { "HTTP/1.1 200 OK\r\n" };
+            let mut sent = stream.write_all(head.as_bytes()).await;
+            while sent.is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                sent = stream.write_all(b"a").await;
+            }
+            return;
+        }
+        "many headers" => ok(&(0..10_000).map(|n| format!("x-{n}: {n}\r\n")).collect::<String>(), ANSWER),
+        "large header" => ok(&format!("x-request-id: {}\r\n", "y".repeat(1 << 20)), ANSWER),
+        "endless 1xx" => {
+            while stream.write_all(b"HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n").await.is_ok() {}
+            return;
+        }
+        "bad chunk" => b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\nabc\r\n".to_vec(),
+        "huge chunk" => b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\nabc".to_vec(),
+        "huge length" => b"HTTP/1.1 200 OK\r\ncontent-length: 18446744073709551615\r\n\r\nabc".to_vec(),
+        "bad length" => b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\nabc".to_vec(),
+        "two lengths" => b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd".to_vec(),
+        "bad status" => b"HTTP/1.1 9999 Whatever\r\n\r\n".to_vec(),
+        "no status" => vec![b'z'; 100_000],
+        "nothing" => Vec::new(),
+        "upgrade" => b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n".to_vec(),
+        "no content" => b"HTTP/1.1 204 Nothing\r\n\r\n".to_vec(),
+        "not gzip" => whole("200 OK", "content-encoding: gzip\r\n", ANSWER.as_bytes()),
+        "brackets" => ok("", &serde_json::json!({"choices": [{"message": {"content": "{[".repeat(2_000_000)}, "finish_reason": "stop"}]}).to_string()),
+        "huge numbers" => ok("", &ANSWER.replace(":1,", ":99999999999999999999999,")),
+        "long names" => ok("", &ANSWER.replace("stop", &"s".repeat(1 << 20)).replace("\"x\"", &format!("\"{}\"", "i".repeat(1 << 20)))),
+        "bad header" => ok("x-a\x01b: \x02\r\n", ANSWER),
+        "endless retry-after" => whole("400 No", "retry-after: 99999999999999999999\r\n", b"{}"),
+        "many choices" => ok("", &format!(r#"{{"choices":[{}1]}}"#, "{},".repeat(1_000_000))),
+        other => panic!("nobody knows how to be {other:?}: {request}"),
+    };
+    let _ = stream.write_all(&answer).await;
+    // A client that waits for more waits until its own time is over.
+    if way != "nothing" {
+        let _ = stream.read(&mut [0]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_provider_sends_the_worker_goes_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stage = Stage::new(&listener.local_addr().unwrap().to_string()).await;
+    // More than memory may hold.
+    let bomb = std::sync::Arc::new(gzip((0..600).map(|_| vec![b' '; 1 << 20])));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(misbehave(stream, std::sync::Arc::clone(&bomb)));
+        }
+    });
+    for way in WAYS {
+        sqlx::query("insert into sluice.job (route, custom_id, request) values ('bad', $1, jsonb_build_object('prompt', '[[' || $1 || ']]'))")
+            .bind(way)
+            .execute(&stage.pool)
+            .await
+            .unwrap();
+    }
+    stage.good_jobs(50).await;
+    let worker = stage.worker();
+    stage.until_good_succeed(50).await;
+    let open = "select count(*) from sluice.jobs where route = 'bad' and state not in ('succeeded', 'failed')";
+    let bad = i64::try_from(WAYS.len()).unwrap();
+    until("every call has an end", async || {
+        // Network faults are waited for, not failed: what was asked once has shown what it does.
+        stage.count(open).await == 0
+            || stage.count("select count(distinct job_id) from sluice.attempt a join sluice.job j on j.id = a.job_id where j.route = 'bad'").await >= bad
+    })
+    .await;
+    stage.good_jobs(10).await;
+    stage.until_good_succeed(60).await;
+    let longest = "select max(coalesce(length(message), 0) + coalesce(length(request_id), 0) + coalesce(length(finish), 0))::bigint from sluice.attempt";
+    assert!(stage.count(longest).await < 10_000, "{}", stage.count(longest).await);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_unpacks_to_gigabytes_or_has_one_line_is_read_within_memory() {
+    let stage = Stage::new("127.0.0.1:1").await;
+    let line = gzip((0..600).map(|_| vec![b'x'; 1 << 20]));
+    let path = stage.program.file("line.jsonl.gz", line);
+    let mut child = stage.program.command(&["enqueue", path.to_str().unwrap()]).spawn().unwrap();
+    let pid = child.id().unwrap();
+    let mut most = 0;
+    while child.try_wait().unwrap().is_none() {
+        most = most.max(most_memory(pid).unwrap_or(0));
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let output = child.wait_with_output().await.unwrap();
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("bytes in a line"), "{}", text(&output.stderr));
+    assert!(most > 0 && most < MOST_MEMORY, "{} MB", most >> 20);
+    assert_eq!(stage.count("select count(*) from sluice.job").await, 0);
+}
