@@ -156,22 +156,29 @@ fn read_charging(section: &mut Section<'_>, vendor: Option<&Vendor>, dialect: Di
     })
 }
 
+/// What may be repeated of something that should be a URL: nothing when there may be a password in it, and no query,
+/// where some put their key.
+fn without_secrets(text: &str) -> String {
+    let shown = text.split(['?', '#']).next().unwrap_or_default();
+    if text.contains('@') { String::new() } else { format!("{shown:?} ") }
+}
+
 fn read_base_url(section: &mut Section<'_>, vendor: Option<&Vendor>) -> String {
     const EXPECTED: &str = "a URL such as \"https://api.example.com/v1\"";
     let is_missing = !section.has("base_url");
     let base_url = section.parsed("base_url", EXPECTED, |text| match crate::provider::Url::parse(text) {
         Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() => {
-            Err(format!("{text:?} is not an http or https URL"))
+            Err(format!("{}is not an http or https URL", without_secrets(text)))
         }
         Ok(url) if url.query().is_some() || url.fragment().is_some() => {
-            Err(format!("{text:?} has a query or a fragment, and paths are appended to it"))
+            Err(format!("{}has a query or a fragment, and paths are appended to it", without_secrets(text)))
         }
         // Not repeated: it may hold a password.
         Ok(url) if !url.username().is_empty() || url.password().is_some() => {
             Err("holds a user name or password".to_owned())
         }
         Ok(_) => Ok(text.trim_end_matches('/').to_owned()),
-        Err(error) => Err(format!("{text:?} is not a URL ({error})")),
+        Err(error) => Err(format!("{}is not a URL ({error})", without_secrets(text))),
     });
     match (base_url, vendor) {
         (Some(base_url), _) => base_url,

@@ -106,7 +106,7 @@ impl<'a> Section<'a> {
         self.context.faults.borrow_mut().push(Fault { place, key, problem: problem.into(), expected: expected.into() });
     }
 
-    /// A value of the wrong kind. `what` is said instead of the value where that could be a secret.
+    /// A value of the wrong kind, where it is none that could be a secret.
     fn wrong_kind(&self, key: &str, value: &Value, expected: &str) {
         self.fault_at(key, is_from_environment(value), format!("is {}", describe(value)), expected);
     }
@@ -214,7 +214,7 @@ impl<'a> Section<'a> {
                 Some(parts.map(|part| Value::new(Some(&origin), part)).collect())
             }
             _ => {
-                self.wrong_kind(key, &value, expected);
+                self.fault_at(key, is_from_environment(&value), format!("is {}", describe_kind(&value)), expected);
                 None
             }
         }
@@ -255,7 +255,7 @@ impl<'a> Section<'a> {
         if let ValueKind::Table(table) = value.kind {
             return table.into_iter().collect();
         }
-        self.wrong_kind(key, &value, "a table");
+        self.fault_at(key, is_from_environment(&value), format!("is {}", describe_kind(&value)), "a table");
         Table::new()
     }
 
@@ -280,7 +280,12 @@ impl<'a> Section<'a> {
                     children.push((name, section));
                 }
                 _ => {
-                    self.fault_at(&join(key, &quoted), from_environment, format!("is {}", describe(&value)), "a table");
+                    self.fault_at(
+                        &join(key, &quoted),
+                        from_environment,
+                        format!("is {}", describe_kind(&value)),
+                        "a table",
+                    );
                 }
             }
         }
@@ -325,6 +330,11 @@ fn is_from_environment(value: &Value) -> bool {
         ValueKind::Table(table) => !table.is_empty() && table.values().all(is_from_environment),
         _ => value.origin() == Some(FROM_ENVIRONMENT),
     }
+}
+
+/// A value in an error message, where headers or keys belong: somebody may have put one there as a mere text.
+fn describe_kind(value: &Value) -> String {
+    if matches!(value.kind, ValueKind::String(_)) { "a text".to_owned() } else { describe(value) }
 }
 
 /// A value in an error message, shortened.

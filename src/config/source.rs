@@ -58,14 +58,20 @@ fn fault_of_file(file: &Path, error: &std::io::Error) -> ConfigErrors {
     })
 }
 
-/// A syntax error, with its line and a caret.
+/// A parser's message without the line of the file that it shows, which may hold a password or a header.
+fn without_source(message: &str) -> String {
+    let is_source = |line: &&str| line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
+    message.trim_end().lines().filter(|line| !is_source(line)).collect::<Vec<_>>().join(": ")
+}
+
+/// A syntax error, with its line and column.
 fn fault_of_parser(file: Option<&Path>, error: &ConfigError) -> Fault {
     let file = || file.map_or_else(String::new, |file| file.display().to_string());
     match error {
         ConfigError::FileParse { cause, .. } => Fault {
             place: file(),
             key: String::new(),
-            problem: format!("is not valid TOML: {}", cause.to_string().trim_end()),
+            problem: format!("is not valid TOML: {}", without_source(&cause.to_string())),
             expected: String::new(),
         },
         other => Fault {

@@ -1,6 +1,7 @@
 //! Takes keys out of what providers say, and shortens it.
 
 use regex::Regex;
+use serde_json::Value;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
@@ -45,6 +46,25 @@ pub(super) fn without<'a>(text: &'a str, secret: &str) -> Cow<'a, str> {
         Cow::Borrowed(text)
     } else {
         Cow::Owned(text.replace(secret, REDACTED))
+    }
+}
+
+/// Does this to every text in a value that came out of the JSON parser, names included.
+pub(super) fn each_text(value: &mut Value, change: &impl Fn(&mut String)) {
+    match value {
+        Value::String(text) => change(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| each_text(item, change)),
+        Value::Object(members) => {
+            *members = std::mem::take(members)
+                .into_iter()
+                .map(|(mut name, mut member)| {
+                    change(&mut name);
+                    each_text(&mut member, change);
+                    (name, member)
+                })
+                .collect();
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

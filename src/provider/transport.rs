@@ -12,6 +12,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::OnceLock;
@@ -298,9 +299,7 @@ impl Provider {
                 failed_usage: None,
             },
         };
-        if let Err(failure) = &mut report.result {
-            self.redact(failure);
-        }
+        self.redact(&mut report);
         report.total_ms = millis(started.elapsed());
         Ok(report)
     }
@@ -398,7 +397,7 @@ impl Provider {
             failed_usage: if billed { self.adapter.usage_of(&wire) } else { None },
             result,
             status: Some(reply.status),
-            request_id: request_id(&reply.headers),
+            request_id: self.request_id(&reply.headers),
             first_byte_ms: Some(millis(reply.first_byte)),
             total_ms: 0,
             dropped,
@@ -430,11 +429,45 @@ impl Provider {
         self.adapter.decode(&WireReply { body: redacted.as_bytes(), ..*wire })
     }
 
-    fn redact(&self, failure: &mut Failure) {
-        for secret in &self.secrets {
-            let secret = secret.expose_secret();
-            failure.message = scrub::without(&failure.message, secret).into_owned();
-            failure.code = failure.code.take().map(|code| scrub::without(&code, secret).into_owned());
+    /// The id under which the provider knows the request, for its support.
+    fn request_id(&self, headers: &HeaderMap) -> Option<String> {
+        const NAMES: [&str; 5] = ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray"];
+        let id = NAMES.iter().find_map(|name| headers.get(*name)?.to_str().ok().filter(|id| !id.is_empty()))?;
+        // Before it is shortened, so that no half of a secret is left.
+        let id = self
+            .secrets
+            .iter()
+            .fold(Cow::Borrowed(id), |id, secret| Cow::Owned(scrub::without(&id, secret.expose_secret()).into_owned()));
+        Some(scrub::head(&id, 200).to_owned())
+    }
+
+    /// Takes the secrets out of everything that is kept: a server may send back what it was sent, anywhere.
+    fn redact(&self, report: &mut CallReport) {
+        let redact = |text: &mut String| {
+            for secret in &self.secrets {
+                if let Cow::Owned(redacted) = scrub::without(text, secret.expose_secret()) {
+                    *text = redacted;
+                }
+            }
+        };
+        if let Some((_, usage)) = &mut report.failed_usage {
+            scrub::each_text(usage, &redact);
+        }
+        match &mut report.result {
+            Err(failure) => {
+                redact(&mut failure.message);
+                failure.code.iter_mut().for_each(redact);
+            }
+            Ok(answer) => {
+                let Answer { text, refusal, reasoning, tool_calls, finish_raw, model, id, usage_raw, .. } = answer;
+                for text in [text, refusal, reasoning, finish_raw, model, id] {
+                    text.iter_mut().for_each(redact);
+                }
+                for call in tool_calls {
+                    [&mut call.id, &mut call.name, &mut call.arguments].into_iter().for_each(redact);
+                }
+                usage_raw.iter_mut().for_each(|usage| scrub::each_text(usage, &redact));
+            }
         }
     }
 }
@@ -500,13 +533,6 @@ fn broken(error: &reqwest::Error, when: &str) -> Failure {
     };
     let class = if error.is_connect() { ErrorClass::Unreachable } else { ErrorClass::Network };
     Failure::new(class, Scope::Network, scrub::clean(&what))
-}
-
-/// The id under which the provider knows the request, for its support.
-fn request_id(headers: &HeaderMap) -> Option<String> {
-    const NAMES: [&str; 5] = ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray"];
-    let id = NAMES.iter().find_map(|name| headers.get(*name)?.to_str().ok().filter(|id| !id.is_empty()))?;
-    Some(scrub::head(id, 200).to_owned())
 }
 
 fn is_loopback(url: &Url) -> bool {
