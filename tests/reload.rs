@@ -247,11 +247,13 @@ async fn jobs_of_a_route_that_vanished_go_back_and_wait_for_it() {
     fleet.until_answered(2).await;
     fleet.configure(&config("other"));
     reload(&process).await;
+    let begun = fleet.verdict().total.calls;
     process.until_said("jobs wait for a route that this worker does not have", 1).await;
     until("no job is in hand", async || fleet.number("select count(*) from sluice.inflight").await == 0).await;
     let answered = fleet.answered().await;
     assert_eq!(fleet.number("select count(*) from sluice.ready").await, JOBS - answered);
     assert_eq!(fleet.verdict().total.calls, u64::try_from(answered).unwrap(), "calls under way ended well");
+    assert!(fleet.verdict().total.calls <= begun + 2, "and no other began but those that had passed the gate");
     fleet.configure(&config("default"));
     reload(&process).await;
     fleet.until_answered(JOBS).await;
