@@ -335,7 +335,7 @@ impl Provider {
         let first_byte = started.elapsed();
         let _ = head.set(Head {
             status: response.status().as_u16(),
-            request_id: request_id(response.headers()),
+            request_id: self.request_id(response.headers()),
             first_byte_ms: millis(first_byte),
         });
         let fault = match self.body(&mut response, timeouts, deadline).await {

@@ -143,10 +143,18 @@ impl Store {
         let prios: Vec<i16> = takes.iter().map(|take| take.prio).collect();
         let afters: Vec<i64> = takes.iter().map(|take| take.after).collect();
         let counts: Vec<i32> = takes.iter().map(|take| take.count).collect();
-        let rows = sqlx::query_file!("src/store/claim/claim.sql", worker, &flows, &prios, &afters, &counts, MOST_REQUEST_BYTES)
-            .fetch_all(&self.db)
-            .await
-            .doing("claiming jobs")?;
+        let rows = sqlx::query_file!(
+            "src/store/claim/claim.sql",
+            worker,
+            &flows,
+            &prios,
+            &afters,
+            &counts,
+            MOST_REQUEST_BYTES
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing("claiming jobs")?;
         Ok(rows
             .into_iter()
             .map(|row| Claimed {

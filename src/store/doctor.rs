@@ -336,6 +336,7 @@ impl Store {
             .bind(vec![prio])
             .bind(vec![0_i64])
             .bind(vec![100_i32])
+            .bind(super::claim::MOST_REQUEST_BYTES)
             .fetch_one(&self.db)
             .await
             .doing(DIAGNOSING)?;
