@@ -95,7 +95,7 @@ pub enum StoreError {
     Migrating,
     /// A migration could not have a table for itself.
     #[error(
-        "migration {version} waited 3 s for a table that another transaction holds, and gave up so that the queue does not wait behind it; nothing was changed. Try again when that transaction is over: `sluice doctor` names it"
+        "migration {version} waited some seconds for a table that another transaction holds, and gave up so that the queue does not wait behind it; nothing was changed. Try again when that transaction is over: `sluice doctor` names it"
     )]
     Locked {
         /// Which migration.
