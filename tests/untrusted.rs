@@ -2,7 +2,7 @@
 //! it is, the worker goes on with the good jobs beside it, and its memory stays within bounds.
 
 use crate::support::postgres::{TestDatabase, database};
-use crate::support::program::{Program, ended, text};
+use crate::support::program::{Program, text};
 use crate::support::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
 use sluice::simulate::{Scenario, Simulator};
@@ -329,7 +329,7 @@ async fn misbehave(mut stream: TcpStream, bomb: std::sync::Arc<Vec<u8>>) {
         "endless body" | "endless chunks" => {
             let head = if way == "endless body" { "content-length: 99999999999" } else { "transfer-encoding: chunked" };
             let mut sent = stream.write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n").as_bytes()).await;
-            let piece = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
+            let piece = [b"10000\r\n".as_slice(), &vec![b' '; 0x10000], b"\r\n"].concat();
             while sent.is_ok() {
                 sent = stream.write_all(&piece).await;
             }
@@ -350,7 +350,7 @@ async fn misbehave(mut stream: TcpStream, bomb: std::sync::Arc<Vec<u8>>) {
             }
             return;
         }
-        "many headers" => ok(&(0..10_000).map(|n| format!("x-{n}: {n}\r\n")).collect::<String>(), ANSWER),
+        "many headers" => ok(&(0..10_000).fold(String::new(), |headers, n| headers + &format!("x-{n}: {n}\r\n")), ANSWER),
         "large header" => ok(&format!("x-request-id: {}\r\n", "y".repeat(1 << 20)), ANSWER),
         "endless 1xx" => {
             while stream.write_all(b"HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n").await.is_ok() {}

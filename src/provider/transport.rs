@@ -466,7 +466,9 @@ impl Provider {
                 for call in tool_calls {
                     [&mut call.id, &mut call.name, &mut call.arguments].into_iter().for_each(redact);
                 }
-                usage_raw.iter_mut().for_each(|usage| scrub::each_text(usage, &redact));
+                for usage in usage_raw.iter_mut() {
+                    scrub::each_text(usage, &redact);
+                }
             }
         }
     }
