@@ -251,8 +251,7 @@ impl Gate {
 
     /// The limits of each bucket, as configured now.
     #[cfg(test)]
-    #[must_use]
-    pub fn limits(&self) -> BTreeMap<&str, Arc<crate::domain::Limits>> {
+    pub(crate) fn limits(&self) -> BTreeMap<&str, Arc<crate::domain::Limits>> {
         self.buckets.iter().map(|(name, bucket)| (name.as_str(), bucket.limits())).collect()
     }
 
