@@ -288,7 +288,8 @@ async fn of_many_who_migrate_at_once_one_does_it() {
         .fetch_one(&database.pool())
         .await
         .unwrap();
-    assert_eq!((notes.0, notes.0), (notes.1, migrated[0].known));
+    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap().count();
+    assert_eq!((notes.0, notes.0), (notes.1, i64::try_from(files).unwrap()));
 }
 
 #[tokio::test]
