@@ -320,6 +320,39 @@ async fn rubbish_in_a_success_is_the_servers_fault() {
         .await;
 }
 
+/// A server with a certificate of its own making; returns its port, and what it could read of a request.
+fn unknown_server(name: &str) -> (u16, std::thread::JoinHandle<String>) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut connection = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+        let mut heard = String::new();
+        let mut tls = rustls::Stream::new(&mut connection, &mut stream);
+        let _ = std::io::Read::read_to_string(&mut tls, &mut heard);
+        heard
+    });
+    (port, server)
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_prove_who_it_is_is_not_talked_to() {
+    let (port, server) = unknown_server("localhost");
+    let endpoint = endpoint(&format!("https://localhost:{port}/v1"));
+    let failure = call(endpoint, &PATIENT).await.result.unwrap_err();
+    assert_eq!(failure.class, ErrorClass::Unreachable);
+    assert!(failure.message.contains("certificate"), "{}", failure.message);
+    assert_eq!(server.join().unwrap(), "", "nothing was sent, and so no key");
+}
+
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
     let elsewhere = Server::start(vec![reply(200, "", ANSWER)]).await;

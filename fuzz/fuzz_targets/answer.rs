@@ -1,0 +1,39 @@
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sluice::domain::validation::Rules;
+use sluice::domain::{Answer, ChatRequest};
+use std::sync::LazyLock;
+
+static CASES: LazyLock<Vec<(Rules, ChatRequest)>> = LazyLock::new(|| {
+    let rules = Rules {
+        non_empty: true,
+        min_chars: Some(1),
+        max_chars: Some(1_000),
+        json: true,
+        reject_refusals: true,
+        reject_html: true,
+        reject_truncated: true,
+        ..Rules::default()
+    };
+    let plain = serde_json::json!({ "prompt": "Hi" });
+    let object = serde_json::json!({ "prompt": "Hi", "response_format": { "type": "json_object" } });
+    let schema = serde_json::json!({ "prompt": "Hi", "response_format": { "type": "json_schema", "json_schema": {
+        "name": "x", "schema": { "type": "object", "required": ["a"], "properties": { "a": { "pattern": "^a+$" } } } } } });
+    [plain, object, schema]
+        .iter()
+        .flat_map(|body| {
+            let request = ChatRequest::parse(body).unwrap();
+            [(rules.clone(), request.clone()), (Rules::default(), request)]
+        })
+        .collect()
+});
+
+// What a model says, put through the rules for answers.
+fuzz_target!(|text: &str| {
+    let answer = Answer { text: Some(text.to_owned()), ..Answer::default() };
+    for (rules, request) in CASES.iter() {
+        let schema = request.compile_schema().unwrap();
+        let _ = rules.judge(&answer, request, schema.as_ref());
+    }
+});

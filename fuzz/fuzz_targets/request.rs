@@ -1,0 +1,24 @@
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sluice::domain::{Capabilities, ChatRequest, estimate};
+use sluice::provider::Dialect;
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(body) = serde_json::from_slice(data) else { return };
+    match ChatRequest::parse_with_schema(&body) {
+        Err(error) => assert!(error.to_string().len() < 2_000, "{error}"),
+        Ok((request, schema)) => {
+            let _ = estimate::input_tokens(&request);
+            if let Some(schema) = schema {
+                let _ = schema.is_valid(&body);
+            }
+            for dialect in Dialect::ALL {
+                let adapter = dialect.adapter("http://127.0.0.1:8000/v1");
+                if let Ok(wire) = adapter.encode(&request, "model", &Capabilities::default()) {
+                    assert!(serde_json::from_slice::<serde_json::Value>(&wire.body).is_ok());
+                }
+            }
+        }
+    }
+});
