@@ -5,7 +5,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pooler chaos lint bench bench-quota bench-trouble sqlx sqlx-check postgres servers build clean
+.PHONY: help demo test test-pooler chaos lint bench bench-quota bench-trouble fuzz sqlx sqlx-check postgres servers build clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench-quota: postgres ## how well providers' limits are kept and used, with the 
 
 bench-trouble: postgres ## a snapshot held open, and an outage, while a million jobs flow (twenty minutes)
 	$(CARGO) bench --locked --bench trouble
+
+fuzz: ## arbitrary bytes for everything that reads what it has not written; SECONDS_EACH=20
+	scripts/fuzz $(or $(SECONDS_EACH),20)
 
 sqlx: ## refresh .sqlx after a change to a statement or a migration
 	scripts/sqlx
