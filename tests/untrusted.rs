@@ -350,7 +350,7 @@ async fn misbehave(mut stream: TcpStream, bomb: std::sync::Arc<Vec<u8>>) {
             }
             return;
         }
-        "many headers" => ok(&(0..10_000).fold(String::new(), |headers, n| headers + &format!("x-{n}: {n}\r\n")), ANSWER),
+        "many headers" => ok(&"x-one-of-many: 1\r\n".repeat(10_000), ANSWER),
         "large header" => ok(&format!("x-request-id: {}\r\n", "y".repeat(1 << 20)), ANSWER),
         "endless 1xx" => {
             while stream.write_all(b"HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n").await.is_ok() {}

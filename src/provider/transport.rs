@@ -466,7 +466,7 @@ impl Provider {
                 for call in tool_calls {
                     [&mut call.id, &mut call.name, &mut call.arguments].into_iter().for_each(redact);
                 }
-                for usage in usage_raw.iter_mut() {
+                if let Some(usage) = usage_raw {
                     scrub::each_text(usage, &redact);
                 }
             }
