@@ -91,3 +91,20 @@ async fn an_interrupted_demo_leaves_no_process_and_no_file() {
     let left = async || std::fs::read_dir("/proc").unwrap().any(|entry| mentions(&entry.unwrap().path()));
     until("no worker and no server is left", async || !left().await).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_while_a_worker_starts_does_not_end_it() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://sluice@{}/sluice?sslmode=disable", silent.local_addr().unwrap());
+    let config = "[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+                  [models.\"one/model\"]\nprice = { input = \"1\", output = \"1\" }\n\
+                  [routes.default]\nrungs = [\"one/model\"]\n";
+    let program = Program::new(config, &url);
+    let worker = program.command(&["worker"]).spawn().unwrap();
+    // It waits for a word from its database, which has nothing to say.
+    let (connection, _) = silent.accept().await.unwrap();
+    send(&worker, Signal::HUP);
+    drop((connection, silent));
+    let output = ended(worker).await;
+    assert_eq!(output.status.code(), Some(4), "{}\n{}", output.status, text(&output.stderr));
+}

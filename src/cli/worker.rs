@@ -65,9 +65,11 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
 /// # Errors
 /// Everything that keeps it from starting; once it works it returns normally.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    // Before anything that takes its time: one that came meanwhile would end the process.
+    let hangups = Hangups::listen()?;
     let context = Context::open_for_work(global).await?;
     let (store, config) = (&context.store, &context.config);
-    let (signals, hangups) = (Signals::listen()?, Hangups::listen()?);
+    let signals = Signals::listen()?;
     let listener = match config.http.listen {
         Some(listen) => match http::bind(listen).await {
             Ok(listener) => Some(listener),

@@ -322,7 +322,9 @@ impl Stage {
                 "asked to stop"
             }
             Act::Reload { slot } => {
-                let Some(running) = &self.slots[slot].running else { return self.diary.in_vain += 1 };
+                // In its very first moments it cannot hear anything yet.
+                let running = self.slots[slot].running.as_ref().filter(|running| now > running.began + 1_000);
+                let Some(running) = running else { return self.diary.in_vain += 1 };
                 running.signal(Signal::HUP);
                 "told to reload"
             }
