@@ -31,6 +31,7 @@ mod signals;
 mod simulate;
 mod spool;
 mod support;
+mod unknown_commit;
 mod untrusted;
 mod upgrade;
 mod worker;
