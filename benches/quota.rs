@@ -361,6 +361,7 @@ async fn run(
             .arg(&config)
             .args(["worker", "--drain"])
             .env("DATABASE_URL", postgres.url(database))
+            .env("SLUICE__SPOOL__DIR", scratch.join("spool"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log)?)

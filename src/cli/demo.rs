@@ -45,6 +45,7 @@ impl Stage {
             .arg(&self.config)
             .args(arguments)
             .env("DATABASE_URL", &self.url)
+            .env("SLUICE__SPOOL__DIR", self.folder.join("spool"))
             .stdin(Stdio::null())
             .kill_on_drop(true);
         Ok(command)
