@@ -3,6 +3,7 @@
 use crate::store::call::OpenCall;
 use crate::store::{Store, within};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -66,6 +67,7 @@ impl OpenLoop {
     /// Runs until every [`Opener`] is dropped.
     pub async fn run(mut self) {
         let free = Arc::new(Semaphore::new(STATEMENTS));
+        let is_away = Arc::new(AtomicBool::new(false));
         while let Some(first) = self.incoming.recv().await {
             let permit = Arc::clone(&free).acquire_owned().await.expect("the semaphore is never closed");
             let mut wishes = vec![first];
@@ -75,22 +77,26 @@ impl OpenLoop {
                     Err(_) => break,
                 }
             }
-            let store = self.store.clone();
+            let (store, is_away) = (self.store.clone(), Arc::clone(&is_away));
             tokio::spawn(async move {
-                open(&store, wishes).await;
+                open(&store, wishes, &is_away).await;
                 drop(permit);
             });
         }
     }
 }
 
-async fn open(store: &Store, wishes: Vec<Wish>) {
+async fn open(store: &Store, wishes: Vec<Wish>, is_away: &AtomicBool) {
     let mut calls: Vec<OpenCall> = wishes.iter().map(|wish| wish.call.clone()).collect();
     // Always in the same order, so that two statements do not wait for each other.
     calls.sort_by_key(|call| call.lease.job);
     let opened = within(PATIENCE, "opening calls", store.open_calls(&calls)).await;
-    if let Err(error) = &opened {
-        tracing::warn!(error = %error, calls = calls.len(), "calls are not made before the database knows of them");
+    // Once, not with every batch: whoever waits tries again every second.
+    let was_away = is_away.swap(opened.is_err(), Ordering::AcqRel);
+    if let Err(error) = &opened
+        && !was_away
+    {
+        tracing::warn!(error = %error, "no call is begun before the database knows of it");
     }
     for wish in wishes {
         let answer = match &opened {
