@@ -1,8 +1,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use sluice::domain::ChatRequest;
 use sluice::domain::validation::Rules;
-use sluice::domain::{Answer, ChatRequest};
+use sluice::provider::{Dialect, HeaderMap, WireReply};
 use std::sync::LazyLock;
 
 static CASES: LazyLock<Vec<(Rules, ChatRequest)>> = LazyLock::new(|| {
@@ -31,7 +32,11 @@ static CASES: LazyLock<Vec<(Rules, ChatRequest)>> = LazyLock::new(|| {
 
 // What a model says, put through the rules for answers.
 fuzz_target!(|text: &str| {
-    let answer = Answer { text: Some(text.to_owned()), ..Answer::default() };
+    let body =
+        serde_json::json!({ "choices": [{ "message": { "content": text }, "finish_reason": "stop" }] }).to_string();
+    let headers = HeaderMap::new();
+    let adapter = Dialect::Openai.adapter("http://127.0.0.1:8000/v1");
+    let Ok(answer) = adapter.decode(&WireReply::new(200, &headers, body.as_bytes())) else { return };
     for (rules, request) in CASES.iter() {
         let schema = request.compile_schema().unwrap();
         let _ = rules.judge(&answer, request, schema.as_ref());
