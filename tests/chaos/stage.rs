@@ -500,6 +500,7 @@ impl Stage {
     pub async fn heal(&mut self) {
         let now = now_ms();
         for machine in 0..self.proxies.len() {
+            self.proxies[machine].cut_at_none();
             self.act(Act::Net { machine, weather: Weather::Clear }).await;
         }
         self.act(Act::Recover).await;

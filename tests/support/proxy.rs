@@ -103,6 +103,11 @@ impl Proxy {
         *self.state.armed.lock().unwrap() = Some(moment);
     }
 
+    /// Cuts none any more.
+    pub fn cut_at_none(&self) {
+        *self.state.armed.lock().unwrap() = None;
+    }
+
     /// How many connections were cut at their moment so far.
     pub fn struck(&self) -> u64 {
         self.state.struck.load(Ordering::Relaxed)

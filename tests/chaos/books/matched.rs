@@ -117,7 +117,8 @@ impl<'a> Matched<'a> {
             // Whoever has no room for what the database does not take keeps it in memory, and whoever hangs writes nothing.
             let longer = roomless.iter().chain(pauses).filter(|window| window.meets(row.started, ended));
             let until = longer.map(|window| window.until).max().unwrap_or(0).max(ended + IN_HAND);
-            let killed = kills.iter().filter(|kill| (row.started..=until).contains(kill)).min();
+            // It lived when it was answered: whoever is gone is not answered in full.
+            let killed = kills.iter().filter(|kill| (ended - CLOCKS..=until).contains(kill)).min();
             lost_answers.push(killed.map_or(0, |kill| (kill - ended).max(0)));
             let paused = pauses.iter().any(|pause| pause.meets(row.started, row.ended));
             let excused = match row.class.as_deref() {
@@ -160,11 +161,15 @@ impl<'a> Matched<'a> {
         table.add("    of them with a worker that died", placeholders);
         table.add("  on nobody's books", self.unbooked.len());
         table.add("answers given out in full that nobody has", lost_answers.len());
-        for (name, from, until) in
-            [("a tenth of a second", 0, 100), ("a second", 100, 1_000), ("eight", 1_000, IN_HAND)]
-        {
+        let spans = [
+            ("at most a tenth of a second before their worker was killed", 0, 100),
+            ("at most a second before, while the database did not answer", 100, 1_000),
+            ("longer before, while the database did not answer", 1_000, IN_HAND),
+            ("longer before, their worker hung or had no spool", IN_HAND, i64::MAX),
+        ];
+        for (name, from, until) in spans {
             let count = lost_answers.iter().filter(|age| (from..until).contains(*age)).count();
-            table.add(format!("  at most {name} before their worker was killed"), count);
+            table.add(format!("  {name}"), count);
         }
         for (class, count) in unsent {
             table.add(format!("rows without a call: {class}"), count);

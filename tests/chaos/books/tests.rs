@@ -160,7 +160,7 @@ fn money_is_the_same_on_both_sides_or_named() {
     let cut = |uncertain_nanos| {
         found(|books| {
             books.rows[0] = Row { uncertain_nanos, ..placeholder(1) };
-            books.diary.kills.push(BEGAN + SECOND + 500);
+            books.diary.kills.push(BEGAN + 2 * SECOND);
             (books.jobs[0].state, books.jobs[0].answered_by) = (Some("failed".to_owned()), None);
         })
     };
