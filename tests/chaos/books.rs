@@ -16,7 +16,7 @@ use std::fmt::Display;
 
 /// How long an answer may be in a worker's hands before it is safe: until the database has taken it or, when that does
 /// not answer, the spool. A worker that is killed meanwhile takes it along. Milliseconds.
-const IN_HAND: i64 = 6_000;
+const IN_HAND: i64 = 4_000;
 /// Two clocks that follow the same one. Milliseconds.
 const CLOCKS: i64 = 250;
 
