@@ -370,7 +370,9 @@ impl Journey {
             started_at: self.shared.clock.now(),
             worst: spec.model.price.map(|price| estimate::worst_cost(&price, &spec.model.capabilities, &self.job)),
         };
-        self.shared.opener.open(call).await
+        let opened = self.shared.opener.open(call).await;
+        // A process that hung meanwhile may have lost its lease behind the answer.
+        if opened == Opened::Yes && !self.shared.lease_is_fresh() { Opened::Away } else { opened }
     }
 
     /// Tells a request that is larger than a limit from one that came too fast, and notes the numbers for the reason.
