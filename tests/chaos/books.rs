@@ -17,6 +17,8 @@ use std::fmt::Display;
 /// How long an answer may be in a worker's hands before it is safe: until the database has taken it or, when that does
 /// not answer, the spool. A worker that is killed meanwhile takes it along. Milliseconds.
 const IN_HAND: i64 = 4_000;
+/// For how long a worker believes an answer of the database that takes its time. Milliseconds.
+const ANSWER: i64 = 6_000;
 /// Two clocks that follow the same one. Milliseconds.
 const CLOCKS: i64 = 250;
 
@@ -246,7 +248,7 @@ impl Evidence {
                 if rows.iter().filter(|row| row.accepted).count() > 1 {
                     findings.push(Finding { what: "two answers were accepted".to_owned(), job: Some(id) });
                 }
-                let after = rows.iter().find(|row| accepted.known.is_some_and(|known| row.started > known + CLOCKS));
+                let after = rows.iter().find(|row| accepted.known.is_some_and(|known| self.begun_after(row, known)));
                 if let Some(after) = after {
                     findings.push(Finding { what: format!("called after it was answered: {after:?}"), job: Some(id) });
                 }
@@ -281,7 +283,7 @@ impl Evidence {
         }
         for row in rows {
             let Some(job) = jobs.get(&row.job_id) else { continue };
-            if job.state.as_deref() == Some("cancelled") && job.ended.is_some_and(|ended| row.started > ended + CLOCKS)
+            if job.state.as_deref() == Some("cancelled") && job.ended.is_some_and(|ended| self.begun_after(row, ended))
             {
                 let (late, row) = (row.started - job.ended.unwrap_or(0), row);
                 let what = format!("called {late} ms after it was cancelled: {row:?}");
@@ -314,6 +316,14 @@ impl Evidence {
             }
         }
         table.add("calls before their time, which nobody could know", excused);
+    }
+
+    /// Whether a call was begun that nobody could have been allowed after this instant. It was allowed when the database
+    /// noted it: who hears of that late, or hangs before it acts on it, calls later.
+    fn begun_after(&self, row: &Row, instant: i64) -> bool {
+        let between = |windows: &[Window]| windows.iter().any(|window| window.meets(instant, row.started));
+        let late = row.started - instant;
+        late > CLOCKS && !between(&self.diary.pauses) && (late > ANSWER || !between(&self.diary.apart))
     }
 
     /// An instant of the simulator's, in milliseconds of the wall clock.

@@ -236,6 +236,23 @@ fn nobody_calls_for_a_job_that_is_over() {
             ..Row { request_id: Some("call-4".to_owned()), ..failed(4, "abandoned") }
         });
     });
+    let after = |late: i64, apart: Option<Window>, pause: Option<Window>| {
+        !found(|books| {
+            (books.jobs[0].state, books.jobs[0].ended) = (Some("cancelled".to_owned()), Some(BEGAN + SECOND - late));
+            (books.rows[0].accepted, books.rows[0].class) = (false, Some("abandoned".to_owned()));
+            books.rows[0].detail = Some("late".to_owned());
+            books.diary.apart.extend(apart);
+            books.diary.pauses.extend(pause);
+        })
+        .is_empty()
+    };
+    let then = Some(Window { from: BEGAN, until: BEGAN + SECOND / 2 });
+    assert!(after(600, None, None) && !after(100, None, None));
+    assert!(
+        !after(900, then, None) && after(10 * SECOND, then, None),
+        "it was told late, and no answer takes that long"
+    );
+    assert!(!after(10 * SECOND, None, then), "it hung");
     finds("the result says", |books| books.jobs[0].answered_by = Some("call-7".to_owned()));
     finds("ms after it was cancelled", |books| {
         books.jobs[0].state = Some("cancelled".to_owned());
