@@ -10,13 +10,15 @@
 
 mod books;
 mod load;
+mod providers;
 mod schedule;
 mod stage;
 
 use books::reckon;
 use load::Load;
+use providers::{PROVIDERS, TROUBLES};
 use schedule::{Kind, Size, schedule, troubles};
-use stage::{PROVIDERS, Stage, TROUBLES};
+use stage::Stage;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -406,7 +406,7 @@ impl Meddler {
         let (kind, name) = match self.dice.below(4) {
             0 => ("route", "narrow".to_owned()),
             1 => ("project", "plum".to_owned()),
-            2 => ("provider", super::stage::PROVIDERS[self.dice.below(3)].to_owned()),
+            2 => ("provider", super::providers::PROVIDERS[self.dice.below(3)].to_owned()),
             _ => ("batch", format!("batch-{}", self.dice.below(12))),
         };
         let paused = sqlx::query("insert into sluice.pause (kind, name) values ($1, $2) on conflict do nothing")
