@@ -57,6 +57,13 @@ fn records(journal: &[u8]) -> usize {
     count
 }
 
+/// A cluster that may be killed, with workers of one machine.
+async fn stage(behaviour: &str, max_in_flight: u32, more: &str) -> (OwnCluster, Fleet) {
+    let cluster = OwnCluster::start().await;
+    let fleet = Fleet::over(cluster.pool.clone(), &cluster.url, &scenario(behaviour), &config(max_in_flight, more));
+    (cluster, fleet)
+}
+
 /// The database is killed while twenty calls are under way, and they are answered without it.
 async fn answers_without_a_database(cluster: &OwnCluster, fleet: &Fleet) -> Process {
     let worker = fleet.start();
@@ -71,13 +78,7 @@ async fn answers_without_a_database(cluster: &OwnCluster, fleet: &Fleet) -> Proc
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_came_while_the_database_was_away_outlive_their_worker() {
-    let mut cluster = OwnCluster::start().await;
-    let fleet = Fleet::over(
-        cluster.pool.clone(),
-        &cluster.url,
-        &scenario("latency = { uniform = [1.5, 2.5] }"),
-        &config(20, ""),
-    );
+    let (mut cluster, fleet) = stage("latency = { uniform = [1.5, 2.5] }", 20, "").await;
     let mut worker = answers_without_a_database(&cluster, &fleet).await;
     worker.kill().await;
     assert_eq!(fleet.spools().len(), 1);
@@ -96,13 +97,7 @@ async fn answers_that_came_while_the_database_was_away_outlive_their_worker() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_stopped_without_a_database_leaves_its_answers_for_the_next() {
-    let mut cluster = OwnCluster::start().await;
-    let fleet = Fleet::over(
-        cluster.pool.clone(),
-        &cluster.url,
-        &scenario("latency = { uniform = [1.5, 2.5] }"),
-        &config(20, ""),
-    );
+    let (mut cluster, fleet) = stage("latency = { uniform = [1.5, 2.5] }", 20, "").await;
     let worker = answers_without_a_database(&cluster, &fleet).await;
     worker.signal(Signal::TERM);
     let (code, said) = worker.ended().await;
@@ -120,13 +115,7 @@ async fn a_worker_that_is_stopped_without_a_database_leaves_its_answers_for_the_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_goes_on_by_itself_when_the_database_is_back() {
-    let mut cluster = OwnCluster::start().await;
-    let fleet = Fleet::over(
-        cluster.pool.clone(),
-        &cluster.url,
-        &scenario("latency = { uniform = [1.5, 2.5] }"),
-        &config(20, ""),
-    );
+    let (mut cluster, fleet) = stage("latency = { uniform = [1.5, 2.5] }", 20, "").await;
     let worker = answers_without_a_database(&cluster, &fleet).await;
     cluster.return_of_the_server().await;
     fleet.until_answered(20).await;
@@ -141,14 +130,10 @@ async fn a_worker_goes_on_by_itself_when_the_database_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spool_that_is_full_stops_calls_and_drops_no_answer() {
-    let mut cluster = OwnCluster::start().await;
     // Forty answers of some hundred kilobytes do not fit into a megabyte.
-    let fleet = Fleet::over(
-        cluster.pool.clone(),
-        &cluster.url,
-        &scenario("latency = { uniform = [1.5, 2.5] }\noutput = { tokens = 20000 }"),
-        &config(40, "[spool]\nmax_bytes = 1000000"),
-    );
+    let (mut cluster, fleet) =
+        stage("latency = { uniform = [1.5, 2.5] }\noutput = { tokens = 20000 }", 40, "[spool]\nmax_bytes = 1000000")
+            .await;
     let worker = fleet.start();
     fleet.until_live(1).await;
     fleet.enqueue("default", 50).await;
@@ -166,13 +151,7 @@ async fn a_spool_that_is_full_stops_calls_and_drops_no_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_spool_is_put_aside_and_the_rest_of_it_is_written() {
-    let mut cluster = OwnCluster::start().await;
-    let fleet = Fleet::over(
-        cluster.pool.clone(),
-        &cluster.url,
-        &scenario("latency = { uniform = [1.5, 2.5] }"),
-        &config(20, ""),
-    );
+    let (mut cluster, fleet) = stage("latency = { uniform = [1.5, 2.5] }", 20, "").await;
     let mut worker = answers_without_a_database(&cluster, &fleet).await;
     worker.kill().await;
     let path = fleet.spools().remove(0);
