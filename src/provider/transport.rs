@@ -19,6 +19,9 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::{Instant, timeout_at};
 
+/// A provider's own account of tokens is kept as it came, unless it is larger than this.
+const MOST_USAGE_BYTES: usize = 5_000;
+
 /// How long each stage of a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -457,11 +460,16 @@ impl Provider {
             Err(failure) => {
                 redact(&mut failure.message);
                 failure.code.iter_mut().for_each(redact);
+                failure.code.iter_mut().for_each(shorten);
             }
             Ok(answer) => {
                 let Answer { text, refusal, reasoning, tool_calls, finish_raw, model, id, usage_raw, .. } = answer;
-                for text in [text, refusal, reasoning, finish_raw, model, id] {
+                for text in [text, refusal, reasoning, &mut *finish_raw, &mut *model, &mut *id] {
                     text.iter_mut().for_each(redact);
+                }
+                // Names, which stand on the ledger and in messages; not in the answer, which may be as long as it is.
+                for name in [finish_raw, model, id] {
+                    name.iter_mut().for_each(shorten);
                 }
                 for call in tool_calls {
                     [&mut call.id, &mut call.name, &mut call.arguments].into_iter().for_each(redact);
@@ -469,8 +477,19 @@ impl Provider {
                 if let Some(usage) = usage_raw {
                     scrub::each_text(usage, &redact);
                 }
+                if usage_raw.as_ref().is_some_and(|usage| usage.to_string().len() > MOST_USAGE_BYTES) {
+                    *usage_raw = None;
+                }
             }
         }
+    }
+}
+
+/// Cuts a name that is none: the ledger keeps what tells it from others.
+fn shorten(name: &mut String) {
+    const CHARS: usize = 200;
+    if let Some((end, _)) = name.char_indices().nth(CHARS) {
+        name.truncate(end);
     }
 }
 

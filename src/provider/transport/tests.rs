@@ -382,6 +382,26 @@ async fn tokens_of_a_failed_call_are_not_lost() {
 }
 
 #[tokio::test]
+async fn names_without_end_are_cut() {
+    let (long, longer) = ("n".repeat(500), "m".repeat(6_000));
+    let usage = format!(r#"{{"prompt_tokens":1,"completion_tokens":1,"note":"{longer}"}}"#);
+    let answer = format!(
+        r#"{{"id":"{long}","model":"{long}","choices":[{{"message":{{"content":"{long}"}},"finish_reason":"{long}"}}],"usage":{usage}}}"#
+    );
+    let report = outcome(vec![reply(200, "", answer)], PATIENT).await;
+    let answer = report.result.unwrap();
+    assert_eq!(answer.text.unwrap().len(), 500, "the answer itself is whole");
+    for name in [&answer.id, &answer.model, &answer.finish_raw] {
+        assert!(name.as_ref().is_none_or(|name| name.len() <= 200), "{name:?}");
+    }
+    assert_eq!(answer.finish_raw.map(|finish| finish.len()), Some(200));
+    assert_eq!((answer.usage.input, answer.usage_raw), (1, None));
+    let refusal = format!(r#"{{"error":{{"message":"No.","code":"{long}"}}}}"#);
+    let failure = outcome(vec![reply(400, "", refusal)], PATIENT).await.result.unwrap_err();
+    assert!(failure.code.is_none_or(|code| code.len() <= 200));
+}
+
+#[tokio::test]
 async fn a_connection_is_used_again() {
     let server = Server::start(vec![reply(200, "", ANSWER), Step::Again, reply(200, "", ANSWER)]).await;
     let provider = Provider::new(endpoint(&server.url)).unwrap();
