@@ -6,7 +6,7 @@
 
 use crate::domain::Rate;
 use crate::domain::limits::Dimension;
-use crate::domain::shared_bucket::{Slice, Stock};
+use crate::domain::shared_bucket::{LEASE, Slice, Stock};
 use governor::clock::Clock as GovernorClock;
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
@@ -98,6 +98,23 @@ struct Book {
     need: u64,
     /// What all corrections have to come to by what the provider said; 0 when nothing is to be told.
     corrected: u64,
+    /// What the provider said since the others were last heard; of several words the one that differs most.
+    said: Option<Said>,
+}
+
+/// What a provider said was left after a call.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    mark: Mark,
+    remaining: u64,
+    units: u64,
+    at: Instant,
+}
+
+impl Said {
+    fn differs_by(&self) -> i64 {
+        self.mark.believed.saturating_sub(signed(self.remaining.saturating_add(self.units.saturating_mul(2))))
+    }
 }
 
 /// What the meter showed when a call was let in, to be compared with what the provider says of it.
@@ -134,6 +151,7 @@ impl Meter {
             spent_since: 0,
             need: 0,
             corrected: 0,
+            said: None,
         };
         Self {
             dimension: slice.dimension,
@@ -327,7 +345,11 @@ impl Meter {
     /// Whether something was refunded or overspent that the others should know of.
     pub(super) fn has_news(&self) -> bool {
         let book = *self.book();
-        book.refund > 0 || book.corrected > book.slice.corrected || book.spent_since > 0 || self.held() != 0
+        book.refund > 0
+            || book.corrected > book.slice.corrected
+            || book.said.is_some()
+            || book.spent_since > 0
+            || self.held() != 0
     }
 
     /// Takes over what was lent, `base` being what was left at the report.
@@ -343,6 +365,7 @@ impl Meter {
             Ok(more) => self.lent.fetch_add(more.saturating_mul(UNIT), Ordering::AcqRel),
             Err(_) => self.spent.fetch_add(granted.unsigned_abs().saturating_mul(UNIT), Ordering::AcqRel),
         };
+        self.weigh(at);
     }
 
     /// What is believed to be left at the provider now.
@@ -357,11 +380,27 @@ impl Meter {
         Self::level(book, now).saturating_add(others).saturating_add(self.held()).saturating_add(corrected)
     }
 
-    /// Compares with what the provider says was left. What is less than believed, beyond what calls on their way and
-    /// other processes explain, is taken off.
+    /// Notes what the provider says was left, to be compared when the others have been heard: what is missing may be in
+    /// their hands since the last word of them.
     pub(super) fn compare(&self, mark: Mark, remaining: u64, units: u64, now: Instant) {
+        let said = Said { mark, remaining, units, at: now };
         let mut book = self.book();
-        let believed = mark.believed.min(self.believed(&book, now));
+        if book.said.is_none_or(|before| before.differs_by() < said.differs_by()) {
+            book.said = Some(said);
+        }
+    }
+
+    /// Compares what the provider said with what the others say, who were asked at `heard`. What is less than believed,
+    /// beyond what calls on their way and other processes explain, is taken off.
+    fn weigh(&self, heard: Instant) {
+        let mut book = self.book();
+        let Some(Said { mark, remaining, units, at }) = book.said.filter(|said| said.at <= heard) else { return };
+        book.said = None;
+        // After a rest it says nothing of what is left now.
+        if heard - at > LEASE {
+            return;
+        }
+        let believed = mark.believed.min(self.believed(&book, Instant::now()));
         let others = book.slice.outstanding.saturating_sub(book.slice.held);
         let noise = units_of(NOISE.as_nanos(), book.slice.interval).saturating_add(units.saturating_mul(2));
         let allowed = signed(remaining.saturating_add(others).saturating_add(noise));

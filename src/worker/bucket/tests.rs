@@ -5,7 +5,7 @@ use super::sharing::STEADY;
 use super::*;
 use crate::domain::Rate;
 use crate::domain::limits::Dimension;
-use crate::domain::shared_bucket::{Allotment, Report, SharedBucket};
+use crate::domain::shared_bucket::{Allotment, Report, SharedBucket, Slice};
 use crate::provider::LimitObservation;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -438,9 +438,38 @@ async fn when_the_provider_says_that_less_is_left_it_is_believed_once() {
             corrected: 0,
         }]);
     }
-    sleep(2 * STEADY).await;
+    // Once to hear what the others have, and once to tell what is missing.
+    sleep(4 * STEADY).await;
     let left = bucket.headroom(tokens(1), Duration::ZERO);
-    assert!((95..=112).contains(&left), "{left}");
+    assert!((90..=120).contains(&left), "{left}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_were_lent_meanwhile_is_not_missing() {
+    let rate = Rate { unit: Unit::Requests, amount: 1_200, per: Duration::from_mins(1), burst: 1_200 };
+    let slice = |held, level, outstanding| Slice {
+        dimension: rate.dimension(),
+        epoch: 0,
+        held,
+        level,
+        outstanding,
+        capacity: 1_200,
+        interval: 50_000_000,
+        amount: 1_200,
+        corrected: 0,
+    };
+    for (level, others, missing) in [(12, 700, false), (712, 0, true)] {
+        let meter = Meter::of(&rate);
+        meter.receive(slice(488, 712, 488), 0, 1, Instant::now());
+        let mark = meter.mark(Instant::now());
+        // The others were lent 700 and have spent them, which this process has not heard when its answer comes.
+        sleep(Duration::from_millis(50)).await;
+        meter.compare(mark, 499, 1, Instant::now());
+        assert_eq!(meter.corrected(), 0, "nothing is taken off before the others were heard");
+        sleep(Duration::from_millis(50)).await;
+        meter.receive(slice(488, level, 488 + others), 488, 3, Instant::now());
+        assert_eq!(meter.corrected() > 0, missing, "with {others} in the hands of others");
+    }
 }
 
 /// One thing that happens to a bucket.
