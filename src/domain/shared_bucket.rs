@@ -474,8 +474,9 @@ impl SharedBucket {
         meter.refill(others.saturating_add(kept), permille, now);
         if stock.refund > 0 {
             meter.spent.add(i64::try_from(stock.refund).unwrap_or(i64::MAX).saturating_neg(), now);
-            // When the refund came in, it held what it holds now, unless it has spent something since.
-            let held_then = if stock.quiet < stock.refund_age { before.max(kept) } else { kept };
+            // When the refund came in, it held what it holds now, unless it has spent something since; of two things at
+            // the same instant the refund may have been the first.
+            let held_then = if stock.quiet <= stock.refund_age { before.max(kept) } else { kept };
             meter.refund(stock.refund, now - stock.refund_age, others.saturating_add(held_then), now);
         }
         meter.note(others.saturating_add(before.max(kept)), now);
