@@ -80,23 +80,27 @@ impl Outlet {
 
     async fn write_one_by_one(&self, items: Vec<Item>) {
         for item in items {
-            let one = std::slice::from_ref(&item);
-            let refused = match self.persist(one, PATIENCE).await {
-                Ok(()) => continue,
-                Err(Unwritten::Away(_)) => {
-                    self.keep(vec![item]).await;
-                    continue;
-                }
-                Err(Unwritten::Refused(error)) => error,
-            };
-            let bare = without_texts(item.clone(), &refused);
-            match self.persist(std::slice::from_ref(&bare), PATIENCE).await {
-                Ok(()) => {}
-                Err(Unwritten::Away(_)) => self.keep(vec![bare]).await,
-                Err(Unwritten::Refused(error)) => {
-                    tracing::error!(error = %error, "an outcome could not be written; the job will be rescued");
-                    self.counters.are_settled(one);
-                }
+            if let Err((item, _)) = self.write_one(item, PATIENCE).await {
+                self.keep(vec![item]).await;
+            }
+        }
+    }
+
+    /// Writes one item, without its texts when the database refuses them; gives it back when the database is away.
+    async fn write_one(&self, item: Item, patience: Duration) -> Result<(), (Item, StoreError)> {
+        let refused = match self.persist(std::slice::from_ref(&item), patience).await {
+            Ok(()) => return Ok(()),
+            Err(Unwritten::Away(error)) => return Err((item, error)),
+            Err(Unwritten::Refused(error)) => error,
+        };
+        let bare = without_texts(item, &refused);
+        match self.persist(std::slice::from_ref(&bare), patience).await {
+            Ok(()) => Ok(()),
+            Err(Unwritten::Away(error)) => Err((bare, error)),
+            Err(Unwritten::Refused(error)) => {
+                tracing::error!(error = %error, "an outcome could not be written; the job will be rescued");
+                self.counters.are_settled(std::slice::from_ref(&bare));
+                Ok(())
             }
         }
     }
@@ -130,19 +134,19 @@ impl Outlet {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
-            match self.persist(&items, PATIENCE_REPLAYING).await {
-                Ok(()) => {
-                    if let Some(spool) = &self.spool {
-                        spool.set_full(false);
-                    }
-                    return;
-                }
-                Err(Unwritten::Away(_)) => {}
-                Err(Unwritten::Refused(_)) => {
-                    let items = Arc::unwrap_or_clone(items);
-                    return Box::pin(self.write_one_by_one(items)).await;
-                }
+            let refused = match self.persist(&items, PATIENCE_REPLAYING).await {
+                Ok(()) => false,
+                Err(Unwritten::Refused(_)) => true,
+                Err(Unwritten::Away(_)) => continue,
+            };
+            // It is there again, so nothing need wait for room.
+            if let Some(spool) = &self.spool {
+                spool.set_full(false);
             }
+            if refused {
+                Box::pin(self.write_one_by_one(Arc::unwrap_or_clone(items))).await;
+            }
+            return;
         }
     }
 
@@ -179,38 +183,22 @@ impl Outlet {
             if items.is_empty() {
                 anyhow::bail!("{} cannot be read", spool.path().display());
             }
+            let count = items.len();
             match self.persist(&items, PATIENCE_REPLAYING).await {
                 Ok(()) => {}
                 Err(Unwritten::Away(error)) => return Err(error.into()),
-                Err(Unwritten::Refused(_)) => self.replay_one_by_one(&items).await?,
+                Err(Unwritten::Refused(_)) => {
+                    // What is written already is written again, without harm, when the database goes away in between.
+                    for item in items {
+                        self.write_one(item, PATIENCE_REPLAYING).await.map_err(|(_, error)| error)?;
+                    }
+                }
             }
-            written += items.len() as u64;
-            let (done, count) = (Arc::clone(spool), items.len());
+            written += count as u64;
+            let done = Arc::clone(spool);
             tokio::task::spawn_blocking(move || done.done(count, next)).await??;
         }
         Ok(written)
-    }
-
-    /// As [`write_one_by_one`](Self::write_one_by_one), of what stays in the spool when the database goes away.
-    async fn replay_one_by_one(&self, items: &[Item]) -> anyhow::Result<()> {
-        for item in items {
-            let one = std::slice::from_ref(item);
-            let refused = match self.persist(one, PATIENCE_REPLAYING).await {
-                Ok(()) => continue,
-                Err(Unwritten::Away(error)) => return Err(error.into()),
-                Err(Unwritten::Refused(error)) => error,
-            };
-            let bare = without_texts(item.clone(), &refused);
-            match self.persist(std::slice::from_ref(&bare), PATIENCE_REPLAYING).await {
-                Ok(()) => {}
-                Err(Unwritten::Away(error)) => return Err(error.into()),
-                Err(Unwritten::Refused(error)) => {
-                    tracing::error!(error = %error, "an outcome could not be written; the job will be rescued");
-                    self.counters.are_settled(one);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// One transaction. Says whether it is the data or the database that keeps it from being.
