@@ -229,3 +229,14 @@ async fn the_answers_of_a_worker_that_was_taken_for_dead_are_used() {
     zombie.stop().await;
     rescuer.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_was_chosen_and_cannot_be_had_is_an_error_and_leaves_no_worker_behind() {
+    let fleet = Fleet::new(&scenario(""), &config(10, "")).await;
+    // A file where the folder should be.
+    let process = fleet.start_with(&[("SLUICE__SPOOL__DIR", fleet.file("in-the-way", "").to_str().unwrap())]);
+    let (code, said) = process.ended().await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("the spool") && said.contains("in-the-way"), "{said}");
+    assert_eq!(fleet.number("select count(*) from sluice.worker where state = 'live'").await, 0);
+}

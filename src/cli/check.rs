@@ -93,6 +93,10 @@ fn summarise(config: &Config, out: &mut dyn Write) -> io::Result<()> {
         Some(_) => writeln!(out, "database: by URL")?,
         None => writeln!(out, "database: a private Postgres in {}", config.database.data_dir.display())?,
     }
+    match &config.spool.dir {
+        Some(dir) => writeln!(out, "spool: {}", dir.display())?,
+        None => writeln!(out, "spool: none; answers wait in memory while the database is away")?,
+    }
     for (name, provider) in &config.providers {
         let endpoint = &provider.endpoint;
         let key = match endpoint.keys.len() {

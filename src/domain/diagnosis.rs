@@ -309,7 +309,7 @@ pub fn unreachable(reason: &str) -> Finding {
     Finding::bad(
         "connection",
         reason,
-        "nothing else can be looked at; workers wait, and what they hold in memory is not written",
+        "nothing else can be looked at; workers begin no call, and what came of calls waits in their spools",
         "start the server, or correct [database] url",
     )
 }

@@ -291,13 +291,24 @@ impl Worker {
         store.require_schema().await?;
         let installation = store.installation().await?;
         if let Some(spool) = &settings.spool {
-            let left = spool::Spool::abandoned(spool, &installation)?;
-            Box::pin(outlet::take_over(&store, left, settings.max_crashes)).await?;
+            match spool::Spool::abandoned(spool, &installation) {
+                Ok(left) => Box::pin(outlet::take_over(&store, left, settings.max_crashes)).await?,
+                // What that means is said when this worker's own is made.
+                Err(_) if settings.spool_is_optional => 0,
+                Err(error) => return Err(cannot_spool(spool, &error)),
+            };
         }
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let pid = i32::try_from(std::process::id()).unwrap_or(0);
         let (id, now) = store.register(&host, pid, env!("CARGO_PKG_VERSION")).await?;
-        let spool = make_spool(&settings, &installation, id)?;
+        let spool = match make_spool(&settings, &installation, id) {
+            Ok(spool) => spool,
+            Err(error) => {
+                // It will not come up, and should not look as if it had.
+                let _ = within(GOOD_BYE, "signing off", store.sign_off(id)).await;
+                return Err(error);
+            }
+        };
         let (settler, settle_loop) = Settler::new(store.clone(), spool);
         let (opener, open_loop) = opener::Opener::new(store.clone());
         let shared = Arc::new(Shared {
@@ -446,8 +457,15 @@ fn make_spool(settings: &Settings, installation: &str, worker: i64) -> anyhow::R
             );
             Ok(None)
         }
-        Err(error) => Err(anyhow::anyhow!("the spool {} cannot be written to: {error}", wanted.dir.display())),
+        Err(error) => Err(cannot_spool(wanted, &error)),
     }
+}
+
+fn cannot_spool(wanted: &spool::SpoolSettings, error: &std::io::Error) -> anyhow::Error {
+    anyhow::anyhow!(
+        "the spool {} cannot be used: {error}. Correct [spool] dir, or set it to \"off\"",
+        wanted.dir.display()
+    )
 }
 
 /// Waits until nothing is left to be written, or until what is left is on the disk and the database has had its time;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// A commit that takes longer is not waited for: its outcomes go to the disk, and are written again from there. Whether it
 /// went through after all makes no difference. Until then only memory holds them, so this is short.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(500);
 /// The same where the outcomes are on the disk, or there is no disk to put them on.
 const PATIENCE_REPLAYING: Duration = Duration::from_secs(20);
 /// Others wrote the same rows in another order, so often: the database is not away for that.

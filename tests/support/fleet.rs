@@ -45,8 +45,8 @@ impl Fleet {
     }
 
     /// Writes a file beside the configuration.
-    pub fn file(&self, name: &str, text: &str) {
-        self.program.file(name, text);
+    pub fn file(&self, name: &str, text: &str) -> std::path::PathBuf {
+        self.program.file(name, text)
     }
 
     /// Starts one more process.

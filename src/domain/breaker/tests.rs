@@ -1,0 +1,304 @@
+use super::*;
+use proptest::prelude::*;
+
+const START: Timestamp = Timestamp(1_000_000);
+const SECOND: Duration = Duration::from_secs(1);
+
+const SETTINGS: BreakerSettings =
+    BreakerSettings { min_calls: 4, failure_rate: 0.5, window: Duration::from_mins(1), open: Duration::from_secs(30) };
+
+fn call(breaker: &mut Breaker, sign: Sign, now: Timestamp) {
+    let permit = breaker.admit(now).expect("is admitted");
+    breaker.record(permit, sign, now);
+}
+
+/// A breaker that opened at `START`.
+fn opened() -> Breaker {
+    let mut breaker = Breaker::new(SETTINGS);
+    for _ in 0..4 {
+        call(&mut breaker, Sign::Bad, START);
+    }
+    assert!(matches!(breaker.state(), State::Open { .. }));
+    breaker
+}
+
+#[test]
+fn new_settings_hold_at_once_and_leave_the_state_alone() {
+    let mut breaker = opened();
+    let before = breaker.state();
+    breaker.retune(BreakerSettings { open: SECOND, min_calls: 1, ..SETTINGS });
+    assert_eq!(breaker.state(), before);
+    let mut breaker = Breaker::new(SETTINGS);
+    call(&mut breaker, Sign::Bad, START);
+    breaker.retune(BreakerSettings { min_calls: 2, ..SETTINGS });
+    call(&mut breaker, Sign::Bad, START);
+    assert!(matches!(breaker.state(), State::Open { .. }), "what was counted counts");
+    let mut breaker = Breaker::new(SETTINGS);
+    call(&mut breaker, Sign::Bad, START);
+    breaker.retune(BreakerSettings { min_calls: 2, window: SECOND, ..SETTINGS });
+    call(&mut breaker, Sign::Bad, START);
+    assert_eq!(breaker.state(), State::Closed, "another window counts anew");
+}
+
+#[test]
+fn a_schema_that_nobody_can_meet_opens_no_breaker() {
+    use SoftFailure::{BadFinish, Empty, Html};
+    for &kind in SoftFailure::ALL {
+        let expected = if [Empty, Html, BadFinish].contains(&kind) { Sign::Bad } else { Sign::Neutral };
+        assert_eq!(Sign::of(&Outcome::Rejected(kind)), expected, "{kind}");
+    }
+}
+
+#[test]
+fn it_opens_at_the_failure_rate_and_not_below_the_least_number_of_calls() {
+    let mut breaker = Breaker::new(SETTINGS);
+    for _ in 0..3 {
+        call(&mut breaker, Sign::Bad, START);
+        assert_eq!(breaker.peek(START), None);
+    }
+    call(&mut breaker, Sign::Bad, START);
+    assert_eq!(breaker.peek(START), Some((START, START + SETTINGS.open)));
+
+    let mut breaker = Breaker::new(SETTINGS);
+    for sign in [Sign::Good, Sign::Good, Sign::Good, Sign::Bad, Sign::Bad] {
+        call(&mut breaker, sign, START);
+        assert_eq!(breaker.state(), State::Closed);
+    }
+    call(&mut breaker, Sign::Bad, START);
+    assert!(matches!(breaker.state(), State::Open { .. }));
+}
+
+#[test]
+fn what_says_nothing_about_health_is_not_counted() {
+    let mut breaker = Breaker::new(SETTINGS);
+    for _ in 0..100 {
+        call(&mut breaker, Sign::Neutral, START);
+    }
+    for _ in 0..3 {
+        call(&mut breaker, Sign::Bad, START);
+    }
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
+fn limits_keys_money_and_requests_say_nothing_about_health() {
+    use ErrorClass::{Network, Overloaded, ServerError, SoftFailure, Timeout, Unreachable};
+    let bad = [Overloaded, ServerError, Timeout, Network, Unreachable, SoftFailure];
+    for &class in ErrorClass::ALL {
+        let expected = if bad.contains(&class) { Sign::Bad } else { Sign::Neutral };
+        assert_eq!(Sign::of(&Outcome::Failed(class)), expected, "{class}");
+    }
+    assert_eq!(Sign::of(&Outcome::Accepted), Sign::Good);
+}
+
+#[test]
+fn failures_leave_the_window() {
+    let mut breaker = Breaker::new(SETTINGS);
+    for second in 0..100 {
+        // One failure in twenty seconds: three in the window, four are needed.
+        call(&mut breaker, Sign::Bad, START + SECOND * 20 * second);
+    }
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
+fn a_clock_that_is_set_back_forgets_nothing() {
+    let mut breaker = Breaker::new(SETTINGS);
+    for _ in 0..3 {
+        call(&mut breaker, Sign::Bad, START);
+    }
+    call(&mut breaker, Sign::Bad, START - SETTINGS.window);
+    assert!(matches!(breaker.state(), State::Open { .. }));
+}
+
+#[test]
+fn one_probe_goes_when_its_time_is_over() {
+    let mut breaker = opened();
+    let due = START + SETTINGS.open;
+    assert_eq!(breaker.admit(due - SECOND), Err(due));
+    let probe = breaker.admit(due).unwrap();
+    assert_eq!(breaker.admit(due), Err(due + PROBE_POLL));
+    assert_eq!(breaker.peek(due), Some((START, due + PROBE_POLL)));
+    breaker.record(probe, Sign::Good, due);
+    assert_eq!(breaker.peek(due), None);
+}
+
+#[test]
+fn successes_let_more_through_until_it_is_closed() {
+    let mut breaker = opened();
+    let now = START + SETTINGS.open;
+    for allowed in [1, 2, 4] {
+        let mut permits: Vec<Permit> = (0..allowed).map(|_| breaker.admit(now).unwrap()).collect();
+        assert!(breaker.admit(now).is_err());
+        let last = permits.pop().unwrap();
+        for permit in permits {
+            breaker.record(permit, Sign::Neutral, now);
+        }
+        breaker.record(last, Sign::Good, now);
+    }
+    assert_eq!(breaker.state(), State::Closed);
+    // What failed before is forgotten.
+    call(&mut breaker, Sign::Bad, now);
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
+fn each_failed_probe_doubles_the_time_up_to_sixteen_times() {
+    let mut breaker = opened();
+    let mut factors = Vec::new();
+    for _ in 0..7 {
+        let State::Open { since, until, .. } = breaker.state() else { panic!("{:?}", breaker.state()) };
+        assert_eq!(since, START, "it has not been closed since");
+        call(&mut breaker, Sign::Bad, until);
+        let (_, next) = breaker.peek(until).unwrap();
+        factors.push(until.until(next).as_secs() / SETTINGS.open.as_secs());
+    }
+    assert_eq!(factors, [2, 4, 8, 16, 16, 16, 16]);
+}
+
+#[test]
+fn a_probe_that_says_nothing_leaves_its_place_to_another() {
+    let mut breaker = opened();
+    let now = START + SETTINGS.open;
+    call(&mut breaker, Sign::Neutral, now);
+    assert!(matches!(breaker.state(), State::HalfOpen { running: 0, successes: 0, .. }));
+    assert!(breaker.admit(now).is_ok());
+}
+
+#[test]
+fn a_probe_that_never_answers_is_given_up() {
+    let mut breaker = opened();
+    let now = START + SETTINGS.open;
+    let lost = breaker.admit(now).unwrap();
+    assert!(breaker.admit(now + PROBE_LIMIT - SECOND).is_err());
+    let other = breaker.admit(now + PROBE_LIMIT).unwrap();
+    assert!(breaker.admit(now + PROBE_LIMIT).is_err(), "only one in its place");
+    drop(lost);
+    breaker.record(other, Sign::Good, now + PROBE_LIMIT);
+    assert!(breaker.admit(now + PROBE_LIMIT).is_ok());
+}
+
+#[test]
+fn a_result_from_before_it_opened_changes_nothing() {
+    for sign in [Sign::Good, Sign::Bad] {
+        let mut breaker = Breaker::new(SETTINGS);
+        let early = [breaker.admit(START).unwrap(), breaker.admit(START).unwrap()];
+        for _ in 0..4 {
+            call(&mut breaker, Sign::Bad, START);
+        }
+        let [first, second] = early;
+        let before = breaker.state();
+        breaker.record(first, sign, START + SECOND);
+        assert_eq!(breaker.state(), before);
+        let probe = breaker.admit(START + SETTINGS.open).unwrap();
+        let before = breaker.state();
+        breaker.record(second, sign, START + SETTINGS.open);
+        assert_eq!(breaker.state(), before);
+        breaker.record(probe, Sign::Good, START + SETTINGS.open);
+    }
+}
+
+#[test]
+fn a_restored_breaker_goes_on_where_it_stood() {
+    let mut breaker = Breaker::restore(SETTINGS, opened().state());
+    let due = START + SETTINGS.open;
+    assert_eq!(breaker.admit(START), Err(due));
+    let _lost = breaker.admit(due).unwrap();
+    let mut breaker = Breaker::restore(SETTINGS, breaker.state());
+    assert!(breaker.admit(due).is_ok(), "the probe of the other process is not waited for");
+}
+
+#[test]
+fn settings_without_sense_are_survived() {
+    for failure_rate in [f64::NAN, -1.0, 0.0, 2.0, f64::INFINITY] {
+        for (window, open) in [(Duration::ZERO, Duration::ZERO), (Duration::MAX, Duration::MAX)] {
+            let mut breaker = Breaker::new(BreakerSettings { min_calls: 0, failure_rate, window, open });
+            for now in [Timestamp::MIN, Timestamp(0), Timestamp::MAX] {
+                for sign in [Sign::Bad, Sign::Good, Sign::Neutral] {
+                    if let Ok(permit) = breaker.admit(now) {
+                        breaker.record(permit, sign, now);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Pass(u16),
+    Admit,
+    Record(usize, Sign),
+    Lose(usize),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let sign = prop::sample::select(vec![Sign::Bad, Sign::Bad, Sign::Good, Sign::Neutral]);
+    let event = prop_oneof![
+        2 => (0..40_000_u16).prop_map(Event::Pass),
+        4 => Just(Event::Admit),
+        4 => (0..8_usize, sign).prop_map(|(which, sign)| Event::Record(which, sign)),
+        1 => (0..8_usize).prop_map(Event::Lose),
+    ];
+    prop::collection::vec(event, 0..200)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn it_keeps_its_promises_whatever_happens(events in events()) {
+        let mut breaker = Breaker::new(SETTINGS);
+        let mut now = START;
+        let mut running: Vec<Permit> = Vec::new();
+        // The counted calls since it was last closed, whatever their age.
+        let mut counted = 0;
+        for event in events {
+            let before = breaker.state();
+            match event {
+                Event::Pass(ms) => now = now + Duration::from_millis(u64::from(ms)),
+                Event::Admit => {
+                    let peeked = breaker.peek(now);
+                    let answer = breaker.admit(now);
+                    prop_assert_eq!(peeked.map(|(_, until)| until), answer.as_ref().err().copied());
+                    prop_assert!(answer.as_ref().err().is_none_or(|&until| until > now));
+                    if let State::Open { until, .. } = before {
+                        prop_assert_eq!(answer.is_ok(), now >= until);
+                    }
+                    if let State::HalfOpen { running, successes, .. } = breaker.state() {
+                        prop_assert!(running <= probes_allowed(successes));
+                    }
+                    running.extend(answer);
+                }
+                Event::Record(which, sign) if !running.is_empty() => {
+                    let permit = running.swap_remove(which % running.len());
+                    let current = permit.era == breaker.era;
+                    counted += u32::from(current && before == State::Closed && sign != Sign::Neutral);
+                    breaker.record(permit, sign, now);
+                    let after = breaker.state();
+                    if !current {
+                        prop_assert_eq!(before, after);
+                    }
+                    if let (State::Closed, State::Open { until, .. }) = (before, after) {
+                        prop_assert!(sign == Sign::Bad && counted >= SETTINGS.min_calls);
+                        prop_assert_eq!(until, now + SETTINGS.open);
+                    }
+                    if let State::Open { since, until, .. } = after {
+                        prop_assert!(since <= now && until <= now + SETTINGS.open * 16);
+                    }
+                    if (before != State::Closed) && after == State::Closed {
+                        prop_assert_eq!(sign, Sign::Good);
+                        counted = 0;
+                    }
+                }
+                Event::Lose(which) if !running.is_empty() => {
+                    let _ = running.swap_remove(which % running.len());
+                }
+                Event::Record(..) | Event::Lose(_) => {}
+            }
+        }
+        // However it was left, it lets a call go in the end.
+        let later = now + PROBE_LIMIT.max(SETTINGS.open * 16);
+        prop_assert_eq!(breaker.peek(later), None);
+    }
+}

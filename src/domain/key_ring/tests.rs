@@ -1,0 +1,276 @@
+use super::*;
+use crate::domain::SoftFailure;
+use proptest::prelude::*;
+
+const NOW: Timestamp = Timestamp(1_000_000);
+const SECOND: Duration = Duration::from_secs(1);
+const RECHECK: Duration = Duration::from_mins(10);
+const REFUSED: KeySign = KeySign::Refused(KeyFault::Rejected);
+const PENNILESS: KeySign = KeySign::Refused(KeyFault::OutOfMoney);
+
+fn ring(keys: usize) -> KeyRing {
+    KeyRing::new(keys, RECHECK)
+}
+
+fn take(ring: &mut KeyRing, now: Timestamp) -> KeyLease {
+    ring.take(now).expect("a key may be taken")
+}
+
+/// Takes keys until this one comes, and reports it; the others work.
+fn retire(ring: &mut KeyRing, index: usize, sign: KeySign, now: Timestamp) {
+    loop {
+        let lease = take(ring, now);
+        if lease.index() == index {
+            assert!(matches!(ring.report(lease, sign, now), Some(KeyChange::Retired(_))));
+            return;
+        }
+        assert_eq!(ring.report(lease, KeySign::Works, now), None);
+    }
+}
+
+fn taken(ring: &mut KeyRing, calls: usize, now: Timestamp) -> Vec<usize> {
+    (0..calls)
+        .map(|_| {
+            let lease = take(ring, now);
+            let index = lease.index();
+            ring.report(lease, KeySign::Works, now);
+            index
+        })
+        .collect()
+}
+
+#[test]
+fn after_a_reload_one_call_tries_a_key_that_is_still_the_same_and_all_may_take_a_new_one() {
+    let mut ring = KeyRing::renewed(&[Some((KeyFault::Rejected, NOW))], RECHECK, NOW);
+    let probe = take(&mut ring, NOW);
+    assert!(ring.take(NOW).is_err(), "one at a time");
+    assert_eq!(ring.report(probe, KeySign::Works, NOW), Some(KeyChange::Back));
+    assert_eq!(ring.in_service(), 1);
+    let mut ring = KeyRing::renewed(&[None, Some((KeyFault::OutOfMoney, NOW))], RECHECK, NOW);
+    assert_eq!(ring.in_service(), 1);
+    let taken: Vec<usize> = (0..3).map(|_| take(&mut ring, NOW).index()).collect();
+    assert_eq!(taken, [0, 1, 0]);
+    assert_eq!(KeyRing::renewed(&[], RECHECK, NOW).in_service(), 1, "a server without keys");
+}
+
+#[test]
+fn keys_in_service_are_taken_in_turn() {
+    let mut ring = ring(3);
+    assert_eq!(taken(&mut ring, 7, NOW), [0, 1, 2, 0, 1, 2, 0]);
+    retire(&mut ring, 2, REFUSED, NOW);
+    assert_eq!(taken(&mut ring, 4, NOW), [0, 1, 0, 1]);
+}
+
+#[test]
+fn a_server_without_keys_counts_as_one_key() {
+    let mut ring = ring(0);
+    retire(&mut ring, 0, REFUSED, NOW);
+    assert_eq!(ring.closed(NOW), Some(KeysOut { fault: KeyFault::Rejected, since: NOW, until: NOW + RECHECK }));
+}
+
+#[test]
+fn what_an_outcome_says_of_a_key() {
+    use ErrorClass as Class;
+    for class in Class::ALL.iter().copied() {
+        let expected = match class {
+            Class::Auth => REFUSED,
+            Class::QuotaExhausted => PENNILESS,
+            _ => KeySign::Silent,
+        };
+        assert_eq!(KeySign::of(&Outcome::Failed(class)), expected, "{class}");
+    }
+    assert_eq!(KeySign::of(&Outcome::Accepted), KeySign::Works);
+    assert_eq!(KeySign::of(&Outcome::Rejected(SoftFailure::Refusal)), KeySign::Works);
+}
+
+#[test]
+fn a_provider_is_closed_when_all_its_keys_are_out_and_for_the_reason_of_the_first_to_be_tried() {
+    let mut ring = ring(2);
+    retire(&mut ring, 0, REFUSED, NOW);
+    assert_eq!(ring.closed(NOW), None);
+    let later = NOW + SECOND;
+    retire(&mut ring, 1, PENNILESS, later);
+    let out = KeysOut { fault: KeyFault::Rejected, since: later, until: NOW + RECHECK };
+    assert_eq!(ring.closed(later), Some(out));
+    assert_eq!(ring.take(later), Err(out));
+    assert_eq!(out.fault.closed(), Closed::Auth);
+    assert_eq!(KeyFault::OutOfMoney.closed(), Closed::QuotaExhausted);
+}
+
+#[test]
+fn one_call_tries_a_key_again_and_nobody_else_meanwhile() {
+    let mut ring = ring(1);
+    retire(&mut ring, 0, PENNILESS, NOW);
+    assert!(ring.take(NOW + RECHECK - Duration::from_millis(1)).is_err());
+    let due = NOW + RECHECK;
+    let probe = take(&mut ring, due);
+    let waiting = KeysOut { fault: KeyFault::OutOfMoney, since: NOW, until: due + PROBE_POLL };
+    assert_eq!(ring.take(due), Err(waiting));
+    assert_eq!(
+        ring.report(probe, REFUSED, due + SECOND),
+        Some(KeyChange::StillOut(KeyFault::Rejected)),
+        "it may be another fault now"
+    );
+    let again = due + SECOND + RECHECK;
+    assert_eq!(ring.closed(due + SECOND).map(|out| (out.since, out.until)), Some((NOW, again)));
+    let probe = take(&mut ring, again);
+    assert_eq!(ring.report(probe, KeySign::Works, again), Some(KeyChange::Back));
+    assert_eq!((ring.in_service(), ring.closed(again)), (1, None));
+}
+
+#[test]
+fn a_probe_that_teaches_nothing_leaves_the_key_to_the_next_call() {
+    for drop in [false, true] {
+        let mut ring = ring(1);
+        retire(&mut ring, 0, REFUSED, NOW);
+        let due = NOW + RECHECK;
+        let probe = take(&mut ring, due);
+        if drop {
+            ring.give_back(probe);
+        } else {
+            assert_eq!(ring.report(probe, KeySign::Silent, due + SECOND), None);
+        }
+        assert!(ring.take(due + SECOND).is_ok());
+        assert!(ring.take(due + SECOND).is_err(), "one at a time");
+    }
+}
+
+#[test]
+fn a_probe_whose_result_never_comes_is_replaced_and_then_counts_for_nothing() {
+    let mut ring = ring(1);
+    retire(&mut ring, 0, REFUSED, NOW);
+    let due = NOW + RECHECK;
+    let lost = take(&mut ring, due);
+    assert!(ring.take(due + PROBE_LIMIT - SECOND).is_err());
+    let probe = take(&mut ring, due + PROBE_LIMIT);
+    assert_eq!(ring.report(lost, KeySign::Works, due + PROBE_LIMIT), None);
+    assert_eq!(ring.in_service(), 0);
+    assert_eq!(ring.report(probe, KeySign::Works, due + PROBE_LIMIT), Some(KeyChange::Back));
+}
+
+#[test]
+fn calls_from_before_a_key_was_retired_change_nothing_any_more() {
+    let mut ring = ring(1);
+    let [first, refused_too, late] = [0; 3].map(|_| take(&mut ring, NOW));
+    assert_eq!(ring.report(first, REFUSED, NOW), Some(KeyChange::Retired(KeyFault::Rejected)));
+    let later = NOW + SECOND;
+    assert_eq!(ring.report(refused_too, REFUSED, later), None, "it is said once");
+    assert_eq!(ring.report(late, KeySign::Works, later), None);
+    assert_eq!(ring.closed(later).map(|out| out.until), Some(NOW + RECHECK), "its rest is not lengthened");
+}
+
+#[test]
+fn a_due_key_is_tried_although_others_are_in_service() {
+    let mut ring = ring(3);
+    retire(&mut ring, 1, REFUSED, NOW);
+    taken(&mut ring, 2, NOW + RECHECK - SECOND);
+    let probe = take(&mut ring, NOW + RECHECK);
+    assert_eq!(probe.index(), 1);
+    assert_eq!(taken(&mut ring, 3, NOW + RECHECK).len(), 3, "the others go on");
+    assert_eq!(ring.report(probe, KeySign::Works, NOW + RECHECK), Some(KeyChange::Back));
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Take,
+    /// Reports the lease at this place among those that are out.
+    Report(usize, KeySign),
+    GiveBack(usize),
+    Pass(Duration),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let sign = prop::sample::select(vec![KeySign::Works, KeySign::Silent, REFUSED, PENNILESS]);
+    prop_oneof![
+        3 => Just(Event::Take),
+        3 => (0..8_usize, sign).prop_map(|(which, sign)| Event::Report(which, sign)),
+        1 => (0..8_usize).prop_map(Event::GiveBack),
+        1 => (0..1_200_u64).prop_map(|seconds| Event::Pass(Duration::from_secs(seconds))),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_a_retired_key_rests_and_is_tried_by_one_call_at_a_time(
+        keys in 0..5_usize,
+        events in prop::collection::vec(event(), 0..200),
+    ) {
+        let mut ring = ring(keys);
+        let mut now = NOW;
+        let mut out: Vec<KeyLease> = Vec::new();
+        for event in events {
+            let before: Vec<KeyState> = ring.states().collect();
+            match event {
+                Event::Pass(time) => now = now + time,
+                Event::Take => {
+                    let closed = ring.closed(now);
+                    let taken = ring.take(now);
+                    prop_assert_eq!(taken.as_ref().err().copied(), closed);
+                    if let Some(closed) = closed {
+                        prop_assert!(closed.until > now);
+                        prop_assert_eq!(ring.in_service(), 0);
+                    }
+                    if let Ok(lease) = taken {
+                        match before[lease.index()] {
+                            KeyState::InService => {}
+                            KeyState::Retired { until, .. } => prop_assert!(until <= now),
+                            KeyState::Probed { began, .. } => prop_assert!(began + PROBE_LIMIT <= now),
+                        }
+                        let after = ring.states().nth(lease.index());
+                        let in_service = before[lease.index()] == KeyState::InService;
+                        prop_assert_eq!(after == Some(KeyState::InService), in_service);
+                        out.push(lease);
+                    }
+                }
+                Event::Report(which, sign) if which < out.len() => {
+                    let lease = out.swap_remove(which);
+                    let index = lease.index();
+                    let change = ring.report(lease, sign, now);
+                    let after = ring.states().nth(index).expect("the keys stay");
+                    match change {
+                        None => prop_assert_eq!(after.fault(), before[index].fault()),
+                        Some(KeyChange::Back) => prop_assert_eq!(after, KeyState::InService),
+                        Some(KeyChange::Retired(fault) | KeyChange::StillOut(fault)) => {
+                            let since = before[index].fault().map_or(now, |(_, since)| since);
+                            prop_assert_eq!(after, KeyState::Retired { fault, since, until: now + RECHECK });
+                        }
+                    }
+                }
+                Event::GiveBack(which) if which < out.len() => {
+                    let lease = out.swap_remove(which);
+                    let index = lease.index();
+                    ring.give_back(lease);
+                    let after = ring.states().nth(index).expect("the keys stay");
+                    prop_assert_eq!(after.fault(), before[index].fault());
+                }
+                Event::Report(..) | Event::GiveBack(_) => {}
+            }
+        }
+    }
+
+    /// Calls one after the other, each learnt from before the next.
+    #[test]
+    fn a_dead_key_costs_one_call_and_then_one_for_each_recheck(
+        dead in prop::collection::vec(any::<bool>(), 1..6),
+        pauses in prop::collection::vec(0..120_u64, 1..300),
+    ) {
+        let mut ring = ring(dead.len());
+        let mut now = NOW;
+        let mut calls = vec![0_u64; dead.len()];
+        let mut refused_in_a_row = 0;
+        for pause in pauses {
+            now = now + Duration::from_secs(pause);
+            let Ok(lease) = ring.take(now) else { continue };
+            calls[lease.index()] += 1;
+            let sign = if dead[lease.index()] { REFUSED } else { KeySign::Works };
+            refused_in_a_row = if dead[lease.index()] { refused_in_a_row + 1 } else { 0 };
+            let one_works = dead.iter().any(|dead| !dead);
+            prop_assert!(!one_works || refused_in_a_row < dead.len(), "each dead key once, then one that works");
+            ring.report(lease, sign, now);
+        }
+        let rechecks = NOW.until(now).as_secs() / RECHECK.as_secs();
+        for (calls, dead) in calls.iter().zip(&dead) {
+            prop_assert!(!dead || *calls <= 1 + rechecks);
+        }
+    }
+}
