@@ -56,10 +56,11 @@ fn answer(claimed: &Claimed) -> Settlement {
     }
 }
 
-/// The ledger of everything: class and detail, and whether it is a placeholder, in order of fences.
+/// The ledger of everything: class and detail, and whether it is a placeholder, in order of the attempts and what was accepted
+/// first. Fences tell no order: every connection takes a hundred of them at a time.
 async fn ledger(queue: &Queue) -> Vec<(String, String, bool, i64)> {
     let query = "select coalesce(class, 'accepted'), coalesce(detail, ''), placeholder, uncertain_nanos
-                   from sluice.attempt order by fence, number";
+                   from sluice.attempt order by number, accepted desc, detail";
     let rows = sqlx::query(query).fetch_all(&queue.pool).await.unwrap();
     rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect()
 }
