@@ -360,7 +360,7 @@ impl Bucket {
         };
         drop(turn);
         drop(queued);
-        let Some(running) = Running::begin(self) else {
+        let Some(running) = Running::begin(self, charge) else {
             for (meter, units, _) in &taken {
                 meter.untake(*units);
             }

@@ -204,6 +204,8 @@ impl Bucket {
             } else if !meters.iter().any(|meter| meter.dimension == slice.dimension) {
                 let meter = Arc::new(Meter::new(*slice, base.asked_at));
                 meter.receive(*slice, 0, told.sharers, base.asked_at);
+                // Calls that began when nobody knew of this limit: hardly any of them was counted in what is said to be left.
+                meter.charge(self.charge_of_running(slice.dimension.unit));
                 meters.push(meter);
                 changed = true;
             }

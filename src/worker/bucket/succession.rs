@@ -1,7 +1,7 @@
 //! What becomes of a bucket, and of the calls that run in it, when the configuration changes.
 
 use super::{Bucket, rule};
-use crate::domain::Limits;
+use crate::domain::{Charge, Limits, Unit};
 use crate::worker::slots::Slot;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -14,8 +14,16 @@ pub(super) struct Calls {
     /// No call begins any more: others have taken the bucket's place.
     is_retired: bool,
     next: u64,
-    /// By number, with the places that each takes in buckets to which its target belongs now.
-    running: HashMap<u64, Vec<Slot>>,
+    /// By number.
+    running: HashMap<u64, Call>,
+}
+
+/// A call that runs.
+#[derive(Debug)]
+struct Call {
+    charge: Charge,
+    /// The places that it takes in buckets to which its target belongs now.
+    places: Vec<Slot>,
 }
 
 /// Counts a call while it runs.
@@ -27,14 +35,14 @@ pub(super) struct Running {
 
 impl Running {
     /// Counts a call from now on; `None` when none begins here any more.
-    pub(super) fn begin(bucket: &Arc<Bucket>) -> Option<Self> {
+    pub(super) fn begin(bucket: &Arc<Bucket>, charge: Charge) -> Option<Self> {
         let mut calls = bucket.calls();
         if calls.is_retired {
             return None;
         }
         calls.next = calls.next.wrapping_add(1);
         let number = calls.next;
-        calls.running.insert(number, Vec::new());
+        calls.running.insert(number, Call { charge, places: Vec::new() });
         Some(Self { bucket: Arc::clone(bucket), number })
     }
 }
@@ -42,10 +50,10 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let mut calls = self.bucket.calls();
-        let places = calls.running.remove(&self.number);
+        let call = calls.running.remove(&self.number);
         let is_retired = calls.is_retired;
         drop(calls);
-        drop(places);
+        drop(call);
         if is_retired || self.bucket.slots.is_lent() {
             self.bucket.ask();
         }
@@ -62,6 +70,11 @@ impl Bucket {
         u32::try_from(self.calls().running.len()).unwrap_or(u32::MAX)
     }
 
+    /// What the calls that run take from a limit of this unit by their estimates.
+    pub(super) fn charge_of_running(&self, unit: Unit) -> u64 {
+        self.calls().running.values().fold(0, |sum, call| sum.saturating_add(call.charge.units(unit)))
+    }
+
     /// Whether no call begins here any more.
     pub(super) fn is_retired(&self) -> bool {
         self.calls().is_retired
@@ -74,7 +87,7 @@ impl Bucket {
         let is_back = std::mem::take(&mut calls.is_retired);
         if is_back {
             // What runs counts here again.
-            calls.running.values_mut().for_each(Vec::clear);
+            calls.running.values_mut().for_each(|call| call.places.clear());
         }
         drop(calls);
         let before = self.limits();
@@ -103,8 +116,8 @@ impl Bucket {
 
     /// Calls that run here take places there as well until they end: the limits there are theirs now.
     pub(in crate::worker) fn crowd_into(&self, heir: &Arc<Self>) {
-        for places in self.calls().running.values_mut() {
-            places.push(heir.slots.crowd_in());
+        for call in self.calls().running.values_mut() {
+            call.places.push(heir.slots.crowd_in());
         }
         heir.call_keeper();
     }

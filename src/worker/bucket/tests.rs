@@ -445,6 +445,21 @@ async fn when_the_provider_says_that_less_is_left_it_is_believed_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_that_began_before_a_limit_was_known_count_against_it() {
+    let bucket = bucket(&[], None);
+    let mut holds = Vec::new();
+    for _ in 0..16 {
+        holds.push(bucket.enter(tokens(1), 2 * STEADY, NOW).await.expect("sixteen may be tried"));
+    }
+    // The first to be answered hears of the limit; the other fifteen are on their way.
+    let dimension = Dimension { unit: Unit::Requests, seconds: 60 };
+    holds.remove(0).hear(&[Heard { dimension, limit: Some(60), remaining: Some(40), corrected: 0 }]);
+    sleep(2 * STEADY).await;
+    let left = bucket.headroom(tokens(1), Duration::ZERO);
+    assert!((24..=26).contains(&left), "{left}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_others_were_lent_meanwhile_is_not_missing() {
     let rate = Rate { unit: Unit::Requests, amount: 1_200, per: Duration::from_mins(1), burst: 1_200 };
     let slice = |held, level, outstanding| Slice {
