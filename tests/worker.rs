@@ -170,17 +170,16 @@ async fn a_cancelled_job_is_called_back_and_its_slot_is_free() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_limit_pauses_the_bucket_and_not_the_jobs() {
-    // Thirty calls, then one every two seconds: the rest has to wait, untouched.
-    let stage = Stage::new("quota = { requests_per_minute = 30, burst_requests = 30 }").await;
+    // Twenty at once, of which one is told to wait: the rest waits too, untouched.
+    let stage =
+        Stage::new("faults = [{ kind = \"rate_limit\", wait = \"2s\", format = \"retry_after\", first_n_calls = 1 }]")
+            .await;
     stage.enqueue(60).await;
-    let worker = stage.worker();
-    stage.until_results(30).await;
-    until("the bucket is shut", async || stage.simulator.verdict().total.rate_limited > 0).await;
-    stage.until_results(32).await;
-    assert_eq!(stage.simulator.verdict().total.early_retries, 0);
-    signal(&worker, rustix::process::Signal::TERM);
-    assert!(ended(worker).await.status.success());
-    assert_eq!(stage.count("select count(*) from sluice.result where state = 'failed'").await, 0);
+    stage.drain().await;
+    stage.books_are_in_order(60).await;
+    let seen = stage.simulator.verdict().total;
+    assert_eq!((seen.calls, seen.rate_limited, seen.early_retries), (61, 1, 0));
+    assert_eq!(stage.count("select count(*) from sluice.attempt where class = 'rate_limit'").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@
 
 mod hold;
 mod meter;
+mod running;
 mod sharing;
 mod succession;
 #[cfg(test)]
@@ -20,12 +21,12 @@ use crate::domain::shared_bucket::{LEASE, Wait};
 use crate::domain::{Charge, Limits, Timestamp, Unit};
 pub use hold::Hold;
 use meter::{Mark, Meter};
+use running::{Calls, Running};
 pub(super) use sharing::Base;
 use sharing::Keeping;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
-use succession::{Calls, Running};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 

@@ -2,7 +2,7 @@
 
 use super::Bucket;
 use super::meter::{Mark, Meter};
-use super::succession::Running;
+use super::running::Running;
 use crate::domain::Charge;
 use crate::domain::limits::{Dimension, Heard};
 use crate::worker::slots::Slot;
@@ -17,22 +17,24 @@ pub struct Hold {
     bucket: Arc<Bucket>,
     pub(super) taken: Vec<(Arc<Meter>, u64, Mark)>,
     pub(super) slot: Slot,
-    _running: Running,
+    running: Running,
 }
 
 impl Hold {
     pub(super) fn new(bucket: &Arc<Bucket>, taken: Vec<(Arc<Meter>, u64, Mark)>, slot: Slot, running: Running) -> Self {
-        Self { bucket: Arc::clone(bucket), taken, slot, _running: running }
+        Self { bucket: Arc::clone(bucket), taken, slot, running }
     }
 
     /// Corrects the estimate to what the call really took. One request stays one request.
     pub fn correct(&self, actual: Charge) {
         let mut is_news = false;
-        for (meter, estimated, _) in &self.taken {
+        let taken = self.taken.iter().map(|(meter, estimated, _)| (meter, *estimated));
+        let late = self.running.close();
+        for (meter, estimated) in taken.chain(late.iter().map(|(meter, units)| (meter, *units))) {
             let actual = actual.units(meter.dimension.unit);
-            meter.charge(actual.saturating_sub(*estimated));
+            meter.charge(actual.saturating_sub(estimated));
             meter.refund(estimated.saturating_sub(actual));
-            is_news |= actual != *estimated;
+            is_news |= actual != estimated;
         }
         if is_news {
             self.bucket.ask();
@@ -43,6 +45,9 @@ impl Hold {
     pub fn cancel(self) {
         for (meter, units, _) in &self.taken {
             meter.untake(*units);
+        }
+        for (meter, units) in self.running.close() {
+            meter.refund(units);
         }
         self.bucket.received.notify_waiters();
     }

@@ -204,8 +204,7 @@ impl Bucket {
             } else if !meters.iter().any(|meter| meter.dimension == slice.dimension) {
                 let meter = Arc::new(Meter::new(*slice, base.asked_at));
                 meter.receive(*slice, 0, told.sharers, base.asked_at);
-                // Calls that began when nobody knew of this limit: hardly any of them was counted in what is said to be left.
-                meter.charge(self.charge_of_running(slice.dimension.unit));
+                self.charge_running(&meter);
                 meters.push(meter);
                 changed = true;
             }

@@ -1,80 +1,12 @@
-//! What becomes of a bucket, and of the calls that run in it, when the configuration changes.
+//! What becomes of a bucket when the configuration changes.
 
 use super::{Bucket, rule};
-use crate::domain::{Charge, Limits, Unit};
-use crate::worker::slots::Slot;
-use std::collections::HashMap;
+use crate::domain::Limits;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use tokio::time::Instant;
 
-/// The calls that run in a bucket.
-#[derive(Debug, Default)]
-pub(super) struct Calls {
-    /// No call begins any more: others have taken the bucket's place.
-    is_retired: bool,
-    next: u64,
-    /// By number.
-    running: HashMap<u64, Call>,
-}
-
-/// A call that runs.
-#[derive(Debug)]
-struct Call {
-    charge: Charge,
-    /// The places that it takes in buckets to which its target belongs now.
-    places: Vec<Slot>,
-}
-
-/// Counts a call while it runs.
-#[derive(Debug)]
-pub(super) struct Running {
-    bucket: Arc<Bucket>,
-    number: u64,
-}
-
-impl Running {
-    /// Counts a call from now on; `None` when none begins here any more.
-    pub(super) fn begin(bucket: &Arc<Bucket>, charge: Charge) -> Option<Self> {
-        let mut calls = bucket.calls();
-        if calls.is_retired {
-            return None;
-        }
-        calls.next = calls.next.wrapping_add(1);
-        let number = calls.next;
-        calls.running.insert(number, Call { charge, places: Vec::new() });
-        Some(Self { bucket: Arc::clone(bucket), number })
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let mut calls = self.bucket.calls();
-        let call = calls.running.remove(&self.number);
-        let is_retired = calls.is_retired;
-        drop(calls);
-        drop(call);
-        if is_retired || self.bucket.slots.is_lent() {
-            self.bucket.ask();
-        }
-    }
-}
-
 impl Bucket {
-    fn calls(&self) -> MutexGuard<'_, Calls> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Calls that run.
-    pub(super) fn running(&self) -> u32 {
-        u32::try_from(self.calls().running.len()).unwrap_or(u32::MAX)
-    }
-
-    /// What the calls that run take from a limit of this unit by their estimates.
-    pub(super) fn charge_of_running(&self, unit: Unit) -> u64 {
-        self.calls().running.values().fold(0, |sum, call| sum.saturating_add(call.charge.units(unit)))
-    }
-
     /// Whether no call begins here any more.
     pub(super) fn is_retired(&self) -> bool {
         self.calls().is_retired

@@ -460,6 +460,33 @@ async fn calls_that_began_before_a_limit_was_known_count_against_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_provider_refuses_is_not_held_against_a_limit_that_it_tells_of_meanwhile() {
+    let bucket = bucket(&[], None);
+    let mut holds = Vec::new();
+    for _ in 0..16 {
+        // The first could never fit, and would be waited for in vain.
+        let size = if holds.is_empty() { 50_000 } else { 500 };
+        holds.push(bucket.enter(tokens(size), 2 * STEADY, NOW).await.expect("sixteen may be tried"));
+    }
+    let dimension = Dimension { unit: Unit::Tokens, seconds: 60 };
+    let heard = Heard { dimension, limit: Some(1_000), remaining: Some(900), corrected: 0 };
+    let first = holds.pop().unwrap();
+    first.correct(tokens(100));
+    first.hear(&[heard]);
+    drop(first);
+    sleep(2 * STEADY).await;
+    let shut = bucket.enter(tokens(1), STEADY, NOW).await.expect_err("they may all have been charged");
+    assert_eq!(shut.reason, Closed::RateLimit);
+    // Fourteen times 500, less what is left, come back at 1,000 a minute.
+    assert!((340_000..380_000).contains(&(NOW.until(shut.until).as_millis())), "{shut:?}");
+    for hold in holds.drain(..) {
+        hold.correct(tokens(0));
+    }
+    sleep(2 * STEADY).await;
+    bucket.enter(tokens(900), 2 * STEADY, NOW).await.expect("none of them was");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_others_were_lent_meanwhile_is_not_missing() {
     let rate = Rate { unit: Unit::Requests, amount: 1_200, per: Duration::from_mins(1), burst: 1_200 };
     let slice = |held, level, outstanding| Slice {

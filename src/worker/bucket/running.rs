@@ -1,0 +1,97 @@
+//! The calls that run in a bucket.
+
+use super::Bucket;
+use super::meter::Meter;
+use crate::domain::Charge;
+use crate::worker::slots::Slot;
+use std::collections::HashMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    /// No call begins any more: others have taken the bucket's place.
+    pub(super) is_retired: bool,
+    next: u64,
+    /// By number.
+    pub(super) running: HashMap<u64, Call>,
+}
+
+/// A call that runs.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// What it takes by its estimate; `None` once it is known what it really took.
+    charge: Option<Charge>,
+    /// What it was charged since it began, for limits that were not known before.
+    late: Vec<(Arc<Meter>, u64)>,
+    /// The places that it takes in buckets to which its target belongs now.
+    pub(super) places: Vec<Slot>,
+}
+
+/// Counts a call while it runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    bucket: Arc<Bucket>,
+    number: u64,
+}
+
+impl Running {
+    /// Counts a call from now on; `None` when none begins here any more.
+    pub(super) fn begin(bucket: &Arc<Bucket>, charge: Charge) -> Option<Self> {
+        let mut calls = bucket.calls();
+        if calls.is_retired {
+            return None;
+        }
+        calls.next = calls.next.wrapping_add(1);
+        let number = calls.next;
+        calls.running.insert(number, Call { charge: Some(charge), late: Vec::new(), places: Vec::new() });
+        Some(Self { bucket: Arc::clone(bucket), number })
+    }
+
+    /// What the call was charged since it began. It is charged nothing more: what it takes is known now.
+    pub(super) fn close(&self) -> Vec<(Arc<Meter>, u64)> {
+        let mut calls = self.bucket.calls();
+        let Some(call) = calls.running.get_mut(&self.number) else { return Vec::new() };
+        call.charge = None;
+        std::mem::take(&mut call.late)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut calls = self.bucket.calls();
+        let call = calls.running.remove(&self.number);
+        let is_retired = calls.is_retired;
+        drop(calls);
+        drop(call);
+        if is_retired || self.bucket.slots.is_lent() {
+            self.bucket.ask();
+        }
+    }
+}
+
+impl Bucket {
+    pub(super) fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls that run.
+    pub(super) fn running(&self) -> u32 {
+        u32::try_from(self.calls().running.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Charges the calls that run for a limit of which nobody knew when they began: hardly any of them was counted in what
+    /// the provider said to be left.
+    pub(super) fn charge_running(&self, meter: &Arc<Meter>) {
+        for call in self.calls().running.values_mut() {
+            let Some(charge) = call.charge else { continue };
+            let units = charge.units(meter.dimension.unit);
+            // What can never fit will be refused, and takes nothing.
+            if units > meter.capacity() {
+                continue;
+            }
+            meter.charge(units);
+            call.late.push((Arc::clone(meter), units));
+        }
+    }
+}
