@@ -180,7 +180,7 @@ async fn queue_alone(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
             let mut after = i64::MIN;
             loop {
                 let take = Take { flow: lane.flow, prio: lane.prio, after, count: i32::try_from(BATCH)? };
-                let claimed = store.claim(worker, &[take]).await?;
+                let claimed = store.claim(worker, &[take], usize::MAX).await?.jobs;
                 let Some(last) = claimed.iter().map(|job| job.lease.job.0).max() else { return anyhow::Ok(()) };
                 after = last;
                 store.open_calls(&calls(&claimed)).await?;

@@ -2,7 +2,7 @@
 
 use crate::support::queue::{NewJob, Queue, failed, failure, in_an_hour, in_batch, park, success};
 use sluice::domain::{ErrorClass, JobId};
-use sluice::store::claim::Take;
+use sluice::store::claim::{NoRequest, Take};
 use sluice::store::job::Changed;
 use sluice::store::lease::Rescued;
 use sluice::store::settle::{ParkRow, Settlement};
@@ -53,18 +53,18 @@ async fn a_claim_takes_no_more_than_it_was_told_and_begins_after_the_watermark()
     let worker = queue.worker().await;
     let lane = queue.store.lanes().await.unwrap().remove(0);
     let take = |after, count| Take { flow: lane.flow, prio: lane.prio, after, count };
-    let first = queue.store.claim(worker, &[take(0, 3)]).await.unwrap();
+    let first = queue.store.claim(worker, &[take(0, 3)], usize::MAX).await.unwrap().jobs;
     assert_eq!(
         first.iter().map(|claimed| claimed.lease.job.0).collect::<HashSet<_>>(),
         ids[..3].iter().copied().collect()
     );
-    let later = queue.store.claim(worker, &[take(ids[6], 100)]).await.unwrap();
+    let later = queue.store.claim(worker, &[take(ids[6], 100)], usize::MAX).await.unwrap().jobs;
     assert_eq!(
         later.iter().map(|claimed| claimed.lease.job.0).collect::<HashSet<_>>(),
         ids[7..].iter().copied().collect()
     );
     assert_eq!(queue.count("select count(*) from sluice.ready").await, 4);
-    assert!(queue.store.claim(worker, &[]).await.unwrap().is_empty());
+    assert!(queue.store.claim(worker, &[], usize::MAX).await.unwrap().jobs.is_empty());
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn two_claimers_never_get_the_same_job() {
         claimers.push(tokio::spawn(async move {
             let mut mine = Vec::new();
             loop {
-                let claimed = store.claim(worker, &[take]).await.unwrap();
+                let claimed = store.claim(worker, &[take], usize::MAX).await.unwrap().jobs;
                 if claimed.is_empty() {
                     return mine;
                 }
@@ -131,10 +131,11 @@ async fn the_claim_reads_the_index_in_order_and_only_the_partitions_it_needs() {
     for setting in ["set plan_cache_mode = force_generic_plan", "set jit = off"] {
         sqlx::raw_sql(setting).execute(&mut *connection).await.unwrap();
     }
-    let prepare = format!("prepare claim (bigint, bigint[], smallint[], bigint[], integer[], integer) as {statement}");
+    let prepare =
+        format!("prepare claim (bigint, bigint[], smallint[], bigint[], integer[], integer, bigint) as {statement}");
     sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut *connection).await.unwrap();
     let explain = format!(
-        "explain (analyze, timing off, summary off, costs off) execute claim (1, '{{{}}}', '{{0}}', '{{0}}', '{{100}}', 1000000)",
+        "explain (analyze, timing off, summary off, costs off) execute claim (1, '{{{}}}', '{{0}}', '{{0}}', '{{100}}', 1000000, 1000000)",
         lane.flow
     );
     let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut *connection).await.unwrap();
@@ -147,6 +148,37 @@ async fn the_claim_reads_the_index_in_order_and_only_the_partitions_it_needs() {
         let pruned = format!(r" on job_p{partition} b_\d+ \(never executed\)");
         assert!(regex::Regex::new(&pruned).unwrap().is_match(&plan), "{plan}");
     }
+}
+
+#[tokio::test]
+async fn a_claim_ends_where_its_requests_become_too_large() {
+    let queue = Queue::new().await;
+    // Half a megabyte each that cannot be stored smaller, but for every tenth, which is stored as a few kilobytes.
+    queue
+        .run(
+            "insert into sluice.job (request) select jsonb_build_object('prompt', case when n % 10 = 0
+                then repeat('x', 500000) else (select string_agg(md5(n || '-' || m), '') from generate_series(1, 15000) m) end)
+             from generate_series(1, 100) n",
+        )
+        .await;
+    let worker = queue.worker().await;
+    let lane = queue.store.lanes().await.unwrap().remove(0);
+    let take = |after, count| Take { flow: lane.flow, prio: lane.prio, after, count };
+    let first = queue.store.claim(worker, &[take(0, 100)], usize::MAX).await.unwrap();
+    let count = first.jobs.len();
+    assert!(first.is_cut && (30..100).contains(&count), "{count}");
+    assert!(first.jobs.iter().all(|job| job.request.is_ok() && job.weight > 470_000));
+    assert_eq!(queue.count("select count(*) from sluice.ready").await, 100 - i64::try_from(count).unwrap());
+    // In memory there is room for three; the others are claimed, and come without their requests.
+    let after = first.jobs.last().unwrap().lease.job.0;
+    let second = queue.store.claim(worker, &[take(after, 10)], 1_600_000).await.unwrap();
+    let read = second.jobs.iter().filter(|job| job.request.is_ok()).count();
+    assert_eq!((second.jobs.len(), read, second.is_cut), (10, 3, false));
+    assert!(second.jobs[3..].iter().all(|job| job.request == Err(NoRequest::NoRoom) && job.weight == 0));
+    // The first always has room.
+    let after = second.jobs.last().unwrap().lease.job.0;
+    let third = queue.store.claim(worker, &[take(after, 2)], 1).await.unwrap();
+    assert_eq!(third.jobs.iter().map(|job| job.request.is_ok()).collect::<Vec<_>>(), [true, false]);
 }
 
 // ------------------------------------------------------------------------------------------- park and promote

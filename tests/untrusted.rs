@@ -55,8 +55,13 @@ impl Stage {
     }
 
     fn worker(&self) -> Running {
+        self.worker_with(&[])
+    }
+
+    fn worker_with(&self, variables: &[(&str, &str)]) -> Running {
         let said = tempfile::NamedTempFile::new().unwrap();
         let mut command = self.program.command(&["worker"]);
+        command.envs(variables.iter().copied());
         command.stdout(said.reopen().unwrap()).stderr(said.reopen().unwrap());
         let child = command.spawn().unwrap();
         Running { pid: i32::try_from(child.id().unwrap()).unwrap(), child, said }
@@ -242,12 +247,34 @@ async fn requests_of_any_size_stay_within_memory() {
             .run("insert into sluice.job (request) values (jsonb_build_object('prompt', repeat('x', 60000000)))")
             .await;
     }
+    stage.run("insert into sluice.job (request) select jsonb_build_object('prompt', jsonb_agg(0)) from generate_series(1, 3000000)").await;
     stage.good_jobs(20).await;
     let worker = stage.worker();
     stage.until_good_succeed(20).await;
     let refused = "select count(*) from sluice.results where state = 'failed' and error like '%larger than%'";
     until("the large ones are refused", async || stage.count(refused).await == 6).await;
+    let refused = "select count(*) from sluice.results where state = 'failed' and error like '%members%'";
+    until("the one of many members is refused", async || stage.count(refused).await == 1).await;
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_large_requests_are_taken_as_there_is_room_for_them() {
+    let stage = Stage::new("127.0.0.1:1").await;
+    // A quarter of a gigabyte in all, and a megabyte as it is stored.
+    stage
+        .run(
+            "insert into sluice.job (request, batch)
+             select jsonb_build_object('prompt', repeat('x', 6000000)), 'good' from generate_series(1, 40)",
+        )
+        .await;
+    stage.good_jobs(20).await;
+    let worker = stage.worker_with(&[("SLUICE__WORKER__MAX_IN_FLIGHT_BYTES", "16000000")]);
+    stage.until_good_succeed(60).await;
+    worker.stop().await;
+    // It cost none of them anything.
+    let again = "select count(*) from sluice.jobs where attempts <> 1";
+    assert_eq!(stage.count(again).await, 0);
 }
 
 /// Reads a request, as far as it goes.

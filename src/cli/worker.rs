@@ -50,6 +50,7 @@ pub fn blueprint(config: &Config) -> Blueprint {
 pub fn settings(config: &Config, until_done: bool) -> Settings {
     Settings {
         max_in_flight: config.worker.max_in_flight,
+        max_in_flight_bytes: config.worker.max_in_flight_bytes,
         drain_timeout: config.worker.drain_timeout,
         max_crashes: config.worker.max_crashes,
         retention: config.retention,

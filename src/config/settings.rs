@@ -80,6 +80,8 @@ fn is_own(folder: &Path) -> bool {
 pub struct Worker {
     /// Calls that this process has in flight at most.
     pub max_in_flight: usize,
+    /// No job is taken while the requests in hand have so many bytes.
+    pub max_in_flight_bytes: usize,
     /// How long calls may go on after the signal to stop, before their jobs are given back.
     pub drain_timeout: Duration,
     /// A job in whose hands this many workers died fails instead of being tried again.
@@ -90,6 +92,7 @@ impl Worker {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let worker = Self {
             max_in_flight: section.whole("max_in_flight", 1..=100_000).unwrap_or(500),
+            max_in_flight_bytes: section.whole("max_in_flight_bytes", 1_000_000..=i64::MAX).unwrap_or(256 << 20),
             drain_timeout: section.duration("drain_timeout").unwrap_or(Duration::from_mins(1)),
             max_crashes: section.whole("max_crashes", 1..=1000).unwrap_or(3),
         };

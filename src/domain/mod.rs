@@ -8,6 +8,7 @@ pub mod answer;
 pub mod attempt;
 pub mod backoff;
 pub mod breaker;
+pub mod bulk;
 pub mod calibration;
 pub mod charging;
 pub mod decide;

@@ -168,6 +168,10 @@ impl Page {
         let (in_hand, most) = (vitals.in_hand as u64, vitals.max_in_hand as u64);
         page.gauge("jobs_in_hand", "Jobs that this worker holds.", float(in_hand))?;
         page.gauge("jobs_in_hand_limit", "Jobs that it holds at most (worker.max_in_flight).", float(most))?;
+        let (bytes, most) = (vitals.request_bytes as u64, vitals.max_request_bytes as u64);
+        page.gauge("request_bytes_in_hand", "About what the requests of those jobs take in memory.", float(bytes))?;
+        let meaning = "With so much in hand it takes no more jobs (worker.max_in_flight_bytes).";
+        page.gauge("request_bytes_in_hand_limit", meaning, float(most))?;
         page.gauge("unsettled", "Outcomes that are not written to the database yet.", float(vitals.unsettled))?;
         if let Some(fill) = vitals.spool {
             page.gauge("spool_outcomes", "Outcomes that wait on disk for the database.", float(fill.outcomes))?;

@@ -1,5 +1,6 @@
 //! Reading JSON bodies that servers write in good and in bad faith.
 
+use crate::domain::bulk::{MOST_MEMBERS, is_too_much};
 use crate::domain::{ErrorClass, Failure, Scope};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -20,6 +21,9 @@ pub(super) fn parse(body: &[u8], status: u16) -> Result<Value, Failure> {
 
 /// Parses JSON, or says in a few words what the bytes are instead.
 pub(super) fn parse_json(body: &[u8]) -> Result<Value, String> {
+    if is_too_much(body) {
+        return Err(format!("JSON of more than {MOST_MEMBERS} members"));
+    }
     match serde_json::from_slice(body) {
         Ok(value) => Ok(value),
         Err(error) => {

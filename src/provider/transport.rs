@@ -1,5 +1,6 @@
 //! The one way out: sends a request, times it, caps it, and never retries.
 
+mod body;
 #[cfg(test)]
 mod tests;
 
@@ -7,7 +8,7 @@ use super::scrub;
 use crate::domain::decide::Ineligible;
 use crate::domain::{Answer, Capabilities, ChatRequest, ErrorClass, Failure, Scope, Timestamp, Usage};
 use crate::provider::{Adapter, Dialect, LimitObservation, WireReply, WireRequest};
-use bytes::{Bytes, BytesMut};
+use body::{Body, ROOM};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
@@ -17,6 +18,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 /// A provider's own account of tokens is kept as it came, unless it is larger than this.
@@ -189,6 +191,8 @@ pub struct Provider {
     headers: Vec<HeaderMap>,
     /// What must not appear in any message: the keys and the values of headers that carry one.
     secrets: Vec<SecretString>,
+    /// For large answers.
+    room: &'static Semaphore,
 }
 
 impl fmt::Debug for Provider {
@@ -261,7 +265,7 @@ impl Provider {
         let client = builder
             .build()
             .map_err(|source| ProviderError::Client { provider: provider(), source: source.without_url() })?;
-        Ok(Self { endpoint, adapter, client, base_url, headers, secrets })
+        Ok(Self { endpoint, adapter, client, base_url, headers, secrets, room: &ROOM })
     }
 
     /// The provider as configured.
@@ -341,54 +345,19 @@ impl Provider {
             request_id: self.request_id(response.headers()),
             first_byte_ms: millis(first_byte),
         });
-        let fault = match self.body(&mut response, timeouts, deadline).await {
-            Ok(body) => return Ok(Reply::new(&mut response, body, None, first_byte)),
-            Err(fault) => fault,
+        let limits = body::Limits { max: self.endpoint.max_body, idle: timeouts.idle, deadline };
+        let (body, fault) = match Body::read(&mut response, &limits, self.room).await {
+            Ok(body) => (body, None),
+            Err(fault) => (Body::default(), Some(fault)),
         };
-        Ok(Reply::new(&mut response, Bytes::new(), Some(fault), first_byte))
-    }
-
-    async fn body(&self, response: &mut Response, timeouts: &Timeouts, deadline: Instant) -> Result<Bytes, Failure> {
-        let too_large = || {
-            let message = format!("the answer is larger than {} bytes (max_body)", self.endpoint.max_body);
-            Failure::new(ErrorClass::ServerError, Scope::Model, message)
-        };
-        let announced = response.content_length().unwrap_or(0);
-        if announced > self.endpoint.max_body as u64 {
-            return Err(too_large());
-        }
-        // Most answers come in one piece, which is then handed on as it is.
-        let mut whole = Bytes::new();
-        let mut gathered = BytesMut::new();
-        loop {
-            let piece_by = deadline.min(self::deadline(Instant::now(), timeouts.idle));
-            let piece = match timeout_at(piece_by, response.chunk()).await {
-                Err(_) if piece_by == deadline => return Err(timed_out("the answer did not end in time")),
-                Err(_) => return Err(timed_out("the answer stalled")),
-                Ok(Err(error)) => return Err(broken(&error, "in the middle of the answer")),
-                Ok(Ok(None)) => return Ok(if gathered.is_empty() { whole } else { gathered.freeze() }),
-                Ok(Ok(Some(piece))) => piece,
-            };
-            if whole.len().max(gathered.len()).saturating_add(piece.len()) > self.endpoint.max_body {
-                return Err(too_large());
-            }
-            if whole.is_empty() {
-                whole = piece;
-            } else {
-                if gathered.is_empty() {
-                    gathered.reserve(usize::try_from(announced).unwrap_or(0).max(whole.len() + piece.len()));
-                    gathered.extend_from_slice(&whole);
-                }
-                gathered.extend_from_slice(&piece);
-            }
-        }
+        Ok(Reply::new(&mut response, body, fault, first_byte))
     }
 
     /// Makes a report of an answer; the total time is the caller's to note.
     fn report(&self, reply: &Reply, dropped: Vec<String>) -> CallReport {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).ok();
         let received_at = since_epoch.and_then(|now| i64::try_from(now.as_millis()).ok()).map(Timestamp);
-        let wire = WireReply { status: reply.status, headers: &reply.headers, body: &reply.body, received_at };
+        let wire = WireReply { status: reply.status, headers: &reply.headers, body: reply.body.bytes(), received_at };
         let success = (200..300).contains(&reply.status);
         let result = match &reply.fault {
             // A failure is known by its head: its status and its wait count, whatever became of the body.
@@ -497,14 +466,14 @@ fn shorten(name: &mut String) {
 struct Reply {
     status: u16,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
     /// What went wrong with the body.
     fault: Option<Failure>,
     first_byte: Duration,
 }
 
 impl Reply {
-    fn new(response: &mut Response, body: Bytes, fault: Option<Failure>, first_byte: Duration) -> Self {
+    fn new(response: &mut Response, body: Body, fault: Option<Failure>, first_byte: Duration) -> Self {
         let headers = std::mem::take(response.headers_mut());
         Self { status: response.status().as_u16(), headers, body, fault, first_byte }
     }

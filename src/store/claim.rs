@@ -1,8 +1,10 @@
 //! Taking jobs out of the queue.
 
 use super::{Doing, Store, StoreError};
+use crate::domain::bulk::{self, MOST_MEMBERS, is_too_much};
 use crate::domain::{ErrorClass, JobId, Timestamp};
 use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -74,19 +76,45 @@ pub struct Claimed {
     pub deadline: Option<Timestamp>,
     /// Its own bound on attempts.
     pub max_attempts: Option<i16>,
-    /// The request as it was inserted: anything that is JSON; or why it cannot be read.
-    pub request: Result<Value, String>,
+    /// The request as it was inserted: anything that is JSON.
+    pub request: Result<Value, NoRequest>,
+    /// About how many bytes the request takes in memory.
+    pub weight: usize,
+}
+
+/// Why a claimed job comes without its request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoRequest {
+    /// It cannot be read, in words.
+    Unreadable(String),
+    /// There is no room for it beside the others: the job has to go back.
+    NoRoom,
+}
+
+/// What a claim brought.
+#[derive(Debug)]
+pub struct Claim {
+    /// The jobs.
+    pub jobs: Vec<Claimed>,
+    /// There are more where the requests of these came to [`MOST_STORED_BYTES`].
+    pub is_cut: bool,
 }
 
 /// A request has at most so many bytes, as text: as many as a line of a file may have, and far more than any provider
 /// takes. A row of 255 MB would otherwise be in memory as often as there are places.
 pub const MOST_REQUEST_BYTES: i32 = 32 << 20;
 
+/// A claim ends with the request that brings it to so many bytes, as Postgres stores them.
+pub const MOST_STORED_BYTES: i64 = 16 << 20;
+
 /// Postgres takes more for JSON than can be read here: deeper nesting, larger numbers. One such row must not stop those
 /// that are claimed with it.
-fn read_request(text: Option<String>) -> Result<Value, String> {
+fn read_request(text: Option<&str>) -> Result<Value, String> {
     let text = text.ok_or_else(|| format!("is larger than {} MB", MOST_REQUEST_BYTES >> 20))?;
-    serde_json::from_str(&text).map_err(|error| format!("cannot be read: {error}"))
+    if is_too_much(text.as_bytes()) {
+        return Err(format!("has more than {MOST_MEMBERS} members"));
+    }
+    serde_json::from_str(text).map_err(|error| format!("cannot be read: {error}"))
 }
 
 /// A row of the ledger as the decision needs it.
@@ -137,27 +165,37 @@ impl Store {
             .doing("looking for ready jobs")
     }
 
-    /// Takes jobs from the front of lanes for `worker`, in index order, skipping what others are taking.
-    pub async fn claim(&self, worker: i64, takes: &[Take]) -> Result<Vec<Claimed>, StoreError> {
+    /// Takes jobs from the front of lanes for `worker`, in index order, skipping what others are taking. Of their requests
+    /// no more are kept than take `room` bytes in memory together, but for the first.
+    pub async fn claim(&self, worker: i64, takes: &[Take], room: usize) -> Result<Claim, StoreError> {
         let flows: Vec<i64> = takes.iter().map(|take| take.flow).collect();
         let prios: Vec<i16> = takes.iter().map(|take| take.prio).collect();
         let afters: Vec<i64> = takes.iter().map(|take| take.after).collect();
         let counts: Vec<i32> = takes.iter().map(|take| take.count).collect();
-        let rows = sqlx::query_file!(
+        let doing = "claiming jobs";
+        let mut rows = sqlx::query_file!(
             "src/store/claim/claim.sql",
             worker,
             &flows,
             &prios,
             &afters,
             &counts,
-            MOST_REQUEST_BYTES
+            MOST_REQUEST_BYTES,
+            MOST_STORED_BYTES
         )
-        .fetch_all(&self.db)
-        .await
-        .doing("claiming jobs")?;
-        Ok(rows
-            .into_iter()
-            .map(|row| Claimed {
+        .fetch(&self.db);
+        let mut claim = Claim { jobs: Vec::new(), is_cut: false };
+        let mut used = 0_usize;
+        while let Some(row) = rows.try_next().await.doing(doing)? {
+            claim.is_cut |= row.cut;
+            let text = row.request.as_deref();
+            let weight = text.map_or(0, bulk::weight);
+            // As it is stored it may have been a hundred times smaller.
+            let fits = claim.jobs.is_empty() || used.saturating_add(weight) <= room;
+            let request = if fits { read_request(text).map_err(NoRequest::Unreadable) } else { Err(NoRequest::NoRoom) };
+            let weight = if request.is_ok() { weight } else { 0 };
+            used = used.saturating_add(weight);
+            claim.jobs.push(Claimed {
                 lease: Lease { job: JobId(row.job_id), fence: row.fence },
                 flow: row.flow,
                 prio: row.prio,
@@ -170,9 +208,11 @@ impl Store {
                 ready_at: timestamp(row.ready_at),
                 deadline: row.deadline.map(timestamp),
                 max_attempts: row.max_attempts,
-                request: read_request(row.request),
-            })
-            .collect())
+                request,
+                weight,
+            });
+        }
+        Ok(claim)
     }
 
     /// The ledger of these jobs, oldest first: what `decide` goes on from when a job was tried before.

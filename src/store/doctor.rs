@@ -337,6 +337,7 @@ impl Store {
             .bind(vec![0_i64])
             .bind(vec![100_i32])
             .bind(super::claim::MOST_REQUEST_BYTES)
+            .bind(super::claim::MOST_STORED_BYTES)
             .fetch_one(&self.db)
             .await
             .doing(DIAGNOSING)?;

@@ -4,7 +4,7 @@ use super::plan::Plan;
 use super::{Shared, Sign};
 use crate::domain::fair::{Demand, Turns};
 use crate::domain::{JobId, Timestamp};
-use crate::store::claim::{Claimed, Lane, Lease, Take};
+use crate::store::claim::{Claim, Claimed, Lane, Lease, Take};
 use crate::store::{StoreError, within};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -48,6 +48,8 @@ struct Claimer {
     idle_look: Duration,
     paused: HashSet<(String, String)>,
     warned: HashSet<String>,
+    /// What a request took in memory on average at the last claim, in bytes.
+    typical_bytes: usize,
 }
 
 /// Runs until the worker stops, or until nothing is left where the settings say so.
@@ -61,6 +63,7 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<impl Fn(Sign)>) {
         idle_look: LOOK_IDLE_MIN,
         paused: HashSet::new(),
         warned: HashSet::new(),
+        typical_bytes: 0,
     };
     let shared = Arc::clone(&claimer.shared);
     let mut is_away = false;
@@ -113,8 +116,10 @@ impl Claimer {
         if Instant::now() >= self.look_at {
             self.look().await?;
         }
-        let free = self.shared.free_slots();
-        if free == 0 {
+        let room = self.shared.room();
+        // What would have no room is better left to others; one always has, since then nothing is in hand.
+        let free = self.shared.free_slots().min((room / self.typical_bytes.max(1)).max(1));
+        if free == 0 || room == 0 {
             return Ok(Turn::Sleep(TURN_AT_LEAST_EVERY));
         }
         let until_look = self.look_at.saturating_duration_since(Instant::now());
@@ -137,10 +142,10 @@ impl Claimer {
             // A few milliseconds of patience turn ten claims of one job into one claim of ten.
             tokio::time::sleep(GATHER).await;
         }
-        let claimed =
-            within(PATIENCE, "claiming jobs", self.shared.store.claim(self.shared.worker_id(), &takes)).await?;
-        self.remember(&takes, &claimed);
-        self.start(claimed).await?;
+        let claim = self.shared.store.claim(self.shared.worker_id(), &takes, room);
+        let claim = within(PATIENCE, "claiming jobs", claim).await?;
+        self.remember(&takes, &claim);
+        self.start(claim.jobs).await?;
         Ok(Turn::Again)
     }
 
@@ -264,7 +269,11 @@ impl Claimer {
     }
 
     /// Moves the marks, and notes which lanes gave less than they were asked for.
-    fn remember(&mut self, takes: &[Take], claimed: &[Claimed]) {
+    fn remember(&mut self, takes: &[Take], claim: &Claim) {
+        let claimed = &claim.jobs;
+        let bytes = claimed.iter().fold(0_usize, |sum, job| sum.saturating_add(job.weight));
+        let read = claimed.iter().filter(|job| job.weight > 0).count();
+        self.typical_bytes = bytes.checked_div(read).unwrap_or(self.typical_bytes);
         let mut got: HashMap<(i64, i16), (i32, i64)> = HashMap::new();
         for job in claimed {
             let (count, last) = got.entry((job.flow, job.prio)).or_insert((0, i64::MIN));
@@ -275,7 +284,7 @@ impl Claimer {
             let Some(state) = self.lanes.get_mut(&(take.flow, take.prio)) else { continue };
             let (count, last) = got.get(&(take.flow, take.prio)).copied().unwrap_or((0, take.after));
             state.after = state.after.max(last);
-            state.dry = count < take.count;
+            state.dry = count < take.count && !claim.is_cut;
         }
         if claimed.is_empty() {
             self.look_at = self.look_at.min(Instant::now() + LOOK_IDLE_MIN);

@@ -61,6 +61,8 @@ const GOOD_BYE: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// Jobs in hand at once, at most.
     pub max_in_flight: usize,
+    /// With so many bytes of requests in hand no job is taken.
+    pub max_in_flight_bytes: usize,
     /// How long calls under way may go on after a stop.
     pub drain_timeout: Duration,
     /// A job that so many workers died with is failed rather than tried again.
@@ -105,6 +107,8 @@ struct Shared {
     /// Jobs in hand, by fence.
     held: Mutex<HashMap<i64, Hold>>,
     holding: AtomicUsize,
+    /// About how many bytes their requests take.
+    holding_bytes: AtomicUsize,
     /// Told whenever a job leaves.
     freed: Notify,
     tasks: TaskTracker,
@@ -194,16 +198,23 @@ impl Shared {
         self.settings().max_in_flight.saturating_sub(self.holding.load(Ordering::Acquire))
     }
 
+    /// For how many bytes of requests there is room.
+    fn room(&self) -> usize {
+        self.settings().max_in_flight_bytes.saturating_sub(self.holding_bytes.load(Ordering::Acquire))
+    }
+
     /// Sets a claimed job on its way.
     fn start(self: &Arc<Self>, claimed: Claimed, past: Vec<PastAttempt>) {
         let hold = Hold::default();
         let fence = claimed.lease.fence;
         self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(fence, hold.clone());
+        let bytes = claimed.weight;
         self.holding.fetch_add(1, Ordering::AcqRel);
+        self.holding_bytes.fetch_add(bytes, Ordering::AcqRel);
         let shared = Arc::clone(self);
         self.tasks.spawn(async move {
             // Given back on drop, so that a panic cannot leak the slot.
-            let slot = Slot { shared: Arc::clone(&shared), fence };
+            let slot = Slot { shared: Arc::clone(&shared), fence, bytes };
             let last_words = held_job::HeldJob::of(&claimed);
             let run = AssertUnwindSafe(run_job::run_job(Arc::clone(&shared), claimed, past, hold));
             if run.catch_unwind().await.is_err() {
@@ -246,6 +257,7 @@ impl Shared {
         json!({
             "in_flight": self.holding.load(Ordering::Relaxed),
             "max_in_flight": self.settings().max_in_flight,
+            "in_flight_bytes": self.holding_bytes.load(Ordering::Relaxed),
             "claimed": self.claimed.load(Ordering::Relaxed),
             "succeeded": counters.succeeded.load(Ordering::Relaxed),
             "failed": counters.failed.load(Ordering::Relaxed),
@@ -264,12 +276,15 @@ impl Shared {
 struct Slot {
     shared: Arc<Shared>,
     fence: i64,
+    /// What its request takes.
+    bytes: usize,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         self.shared.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.fence);
         self.shared.holding.fetch_sub(1, Ordering::AcqRel);
+        self.shared.holding_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
         self.shared.freed.notify_one();
     }
 }
@@ -323,6 +338,7 @@ impl Worker {
             abort: CancellationToken::new(),
             held: Mutex::new(HashMap::new()),
             holding: AtomicUsize::new(0),
+            holding_bytes: AtomicUsize::new(0),
             freed: Notify::new(),
             tasks: TaskTracker::new(),
             id: AtomicI64::new(id),

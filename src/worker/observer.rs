@@ -34,6 +34,10 @@ pub struct Vitals {
     pub in_hand: usize,
     /// … at most.
     pub max_in_hand: usize,
+    /// About what the requests of the jobs in hand take in memory.
+    pub request_bytes: usize,
+    /// With so much in hand no job is taken.
+    pub max_request_bytes: usize,
     /// Jobs claimed.
     pub claimed: u64,
     /// Jobs given back.
@@ -82,6 +86,8 @@ impl Observer {
             uptime: shared.started.elapsed(),
             in_hand: shared.holding.load(Ordering::Relaxed),
             max_in_hand: shared.settings().max_in_flight,
+            request_bytes: shared.holding_bytes.load(Ordering::Relaxed),
+            max_request_bytes: shared.settings().max_in_flight_bytes,
             claimed: shared.claimed.load(Ordering::Relaxed),
             parked: counters.parked.load(Ordering::Relaxed),
             fenced_out: counters.fenced_out.load(Ordering::Relaxed),

@@ -18,7 +18,7 @@ use crate::domain::{
     Usage, eligibility, estimate,
 };
 use crate::store::call::OpenCall;
-use crate::store::claim::{Claimed, PastAttempt};
+use crate::store::claim::{Claimed, NoRequest, PastAttempt};
 use crate::store::settle::{AttemptRow, EndingRow, ParkRow};
 use serde_json::{Value, json};
 use std::sync::{Arc, OnceLock};
@@ -74,7 +74,8 @@ pub(super) async fn run_job(shared: Arc<Shared>, claimed: Claimed, past: Vec<Pas
     };
     let body = match &claimed.request {
         Ok(body) => body,
-        Err(reason) => return facts.refuse(&shared, format!("request {reason}")).await,
+        Err(NoRequest::Unreadable(reason)) => return facts.refuse(&shared, format!("request {reason}")).await,
+        Err(NoRequest::NoRoom) => return facts.give_back(&shared, "no room in memory").await,
     };
     let (request, schema) = match ChatRequest::parse_with_schema(body) {
         Ok(parsed) => parsed,
@@ -115,6 +116,8 @@ pub(super) async fn run_job(shared: Arc<Shared>, claimed: Claimed, past: Vec<Pas
         job,
         order,
     };
+    // It has been read: in memory once is enough.
+    drop(claimed);
     journey.run(&hold).await;
 }
 

@@ -78,7 +78,7 @@ impl Queue {
         let lanes = self.store.lanes().await.unwrap();
         let takes: Vec<Take> =
             lanes.iter().map(|lane| Take { flow: lane.flow, prio: lane.prio, after: 0, count }).collect();
-        self.store.claim(worker, &takes).await.unwrap()
+        self.store.claim(worker, &takes, usize::MAX).await.unwrap().jobs
     }
 
     /// Claims everything that is ready.

@@ -3,6 +3,7 @@
 //! Models put it into code fences and write sentences around it. Taking those off loses nothing; anything more would be
 //! a guess: a missing bracket is not added, a trailing comma not removed, and of two values none is chosen.
 
+use crate::domain::bulk::MOST_MEMBERS;
 use serde_json::Value;
 
 /// What there is of JSON in a text.
@@ -25,6 +26,10 @@ const MOST_TRIES: usize = 64;
 
 /// Finds the JSON in a text. Among several values the one that `fits` is meant, if it is the only one.
 pub(super) fn find<'a>(text: &'a str, fits: &dyn Fn(&Value) -> bool) -> Found<'a> {
+    // In prose quotes need not come in pairs, so every comma counts.
+    if text.len() > MOST_MEMBERS && text.bytes().filter(|byte| *byte == b',').count() > MOST_MEMBERS {
+        return Found::Nothing;
+    }
     if let Ok(value) = serde_json::from_str(text) {
         return Found::Whole(value);
     }

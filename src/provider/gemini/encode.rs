@@ -1,5 +1,6 @@
 //! From a request to a `generateContent` body.
 
+use crate::domain::bulk::is_too_much;
 use crate::domain::decide::Ineligible;
 use crate::domain::request::{Tool, ToolChoice};
 use crate::domain::{Capabilities, ChatRequest, ContentPart, ResponseFormat};
@@ -215,10 +216,11 @@ fn part<'a>(item: Item<'a>, call_signature: Option<&'static str>) -> Result<Part
             }
             let text = message.text();
             // The response has to be an object.
-            let response = match serde_json::from_str(&text) {
-                Ok(object @ Value::Object(_)) => object,
-                Ok(other) => json!({ "result": other }),
-                Err(_) => json!({ "result": text }),
+            let parsed = if is_too_much(text.as_bytes()) { None } else { serde_json::from_str(&text).ok() };
+            let response = match parsed {
+                Some(object @ Value::Object(_)) => object,
+                Some(other) => json!({ "result": other }),
+                None => json!({ "result": text }),
             };
             Kind::FunctionResponse(Response { name, response })
         }

@@ -215,6 +215,36 @@ async fn every_stage_has_its_timeout() {
 }
 
 #[tokio::test]
+async fn large_answers_wait_for_room_and_small_ones_do_not() {
+    let padding = "x".repeat(900_000);
+    let large = ANSWER.replacen('{', &format!("{{\"padding\":\"{padding}\","), 1);
+    // Room for one of them, if nobody else has any.
+    let room: &'static Semaphore = Box::leak(Box::new(Semaphore::new(1_000)));
+    let call = async |answer: &str, timeouts: &Timeouts| {
+        let server = Server::start(vec![reply(200, "", answer)]).await;
+        let mut provider = Provider::new(Endpoint { max_body: 1_000_000, ..endpoint(&server.url) }).unwrap();
+        provider.room = room;
+        let request = request(vec![message(Role::User, "Hello")]);
+        provider.call(0, &request, "m", &Capabilities::default(), timeouts, &OnceLock::new()).await.unwrap().result
+    };
+    let taken = room.try_acquire_many(500).unwrap();
+    assert_eq!(call(ANSWER, &PATIENT).await.unwrap().text.as_deref(), Some("Hi"));
+    let refused = call(&large, &Timeouts { total: SHORT, ..PATIENT }).await.unwrap_err();
+    assert_eq!(refused.class, ErrorClass::Timeout, "{}", refused.message);
+    let (answer, ()) = tokio::join!(call(&large, &PATIENT), async {
+        // Until it waits for it.
+        while room.try_acquire_many(1).is_ok() {
+            tokio::task::yield_now().await;
+        }
+        drop(taken);
+    });
+    assert_eq!(answer.unwrap().text.as_deref(), Some("Hi"));
+    let both = tokio::join!(call(&large, &PATIENT), call(&large, &PATIENT));
+    assert!(both.0.is_ok() && both.1.is_ok());
+    assert_eq!(room.available_permits(), 1_000, "all of it is free again");
+}
+
+#[tokio::test]
 async fn what_the_head_has_told_is_left_of_a_call_that_is_given_up() {
     let head = "HTTP/1.1 200 OK\r\nx-request-id: req_17\r\ncontent-length: 100\r\n\r\n";
     let server = Server::start(vec![send(head), Step::Hang]).await;

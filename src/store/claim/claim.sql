@@ -1,5 +1,6 @@
 -- Moves jobs from the front of lanes into the hands of a worker, and brings their bodies.
--- $1 worker, then for each lane $2 flow, $3 prio, $4 after which job, $5 how many at most; $6 bytes of a request at most
+-- $1 worker, then for each lane $2 flow, $3 prio, $4 after which job, $5 how many at most; $6 bytes of a request at most;
+-- $7 bytes that all of the requests have together at most, as they are stored, but for the first
 with lane as (
     select * from unnest($2::bigint[], $3::smallint[], $4::bigint[], $5::integer[]) l(flow, prio, after, n)
 ), picked as materialized (
@@ -11,14 +12,22 @@ with lane as (
            and (select w.state from sluice.worker w where w.id = $1) = 'live'
          order by r.job_id limit l.n
            for update skip locked) p
+), sized as materialized (
+    -- How large a request will be in memory is not known before it is read; how it is stored is.
+    select p.*, sum(j.stored) over (rows unbounded preceding) - j.stored as before
+      from picked p left join lateral (
+           select pg_column_size(b.request) as stored from sluice.job b where b.id = p.job_id limit 1) j on true
+), taken as materialized (
+    select * from sized where coalesce(before, 0) = 0 or before < $7
 ), gone as (
-    delete from sluice.ready where ctid = any (array(select tid from picked))
+    delete from sluice.ready where ctid = any (array(select tid from taken))
 ), mine as (
     insert into sluice.inflight (job_id, fence, worker, flow, prio, attempts, crashes, round)
-         select job_id, nextval('sluice.fence_seq'), $1, flow, prio, attempts, crashes, round from picked
+         select job_id, nextval('sluice.fence_seq'), $1, flow, prio, attempts, crashes, round from taken
     returning job_id, fence, flow, prio, attempts, crashes, round
 )
 select m.job_id, m.fence, m.flow, m.prio, m.attempts, m.crashes, m.round,
+       (select count(*) from picked) > (select count(*) from taken) as "cut!",
        j.route as "route!", j.project as "project!", j.batch,
        -- A driver knows no infinity, and a deadline far away is none. (`least` of nothing is not nothing.)
        least(greatest(j.created_at, j.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') as "ready_at!",

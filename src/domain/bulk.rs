@@ -1,0 +1,80 @@
+//! How much memory JSON takes once it has been read, judged by its text before that.
+
+/// Members and elements that a document may have. A text of 32 MB can have 16 million, which take half a gigabyte; no
+/// request and no answer of a model comes near two.
+pub const MOST_MEMBERS: usize = 2_000_000;
+
+/// What an element or a member takes beside its text.
+const MEMBER_BYTES: usize = 100;
+
+/// Members and elements of all objects and arrays in a JSON text, not counting the first of each. For a text that is no JSON
+/// it is a number too.
+#[must_use]
+pub fn members(text: &[u8]) -> usize {
+    let (mut members, mut in_string, mut escaped) = (0, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b',' if !in_string => members += 1,
+            _ => {}
+        }
+    }
+    members
+}
+
+/// Whether a text would be too much when read as JSON.
+#[must_use]
+pub fn is_too_much(text: &[u8]) -> bool {
+    // Shorter ones cannot have so many.
+    text.len() > MOST_MEMBERS && members(text) > MOST_MEMBERS
+}
+
+/// About how many bytes a JSON text takes in memory when it has been read.
+#[must_use]
+pub fn weight(text: &str) -> usize {
+    text.len().saturating_add(members(text.as_bytes()).saturating_mul(MEMBER_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    /// Commas that separate something.
+    fn commas(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => items.len().saturating_sub(1) + items.iter().map(commas).sum::<usize>(),
+            Value::Object(members) => members.len().saturating_sub(1) + members.values().map(commas).sum::<usize>(),
+            _ => 0,
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![Just(Value::Null), any::<i64>().prop_map(Value::from), ".*".prop_map(Value::from)];
+        leaf.prop_recursive(4, 60, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::vec((".*", inner), 0..6)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn commas_in_texts_separate_nothing(value in any_json()) {
+            prop_assert_eq!(members(value.to_string().as_bytes()), commas(&value));
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_counted_without_harm() {
+        for (text, expected) in [("", 0), (",,", 2), ("\"\\", 0), ("\"a\\\",\",", 1), ("\\,", 1)] {
+            assert_eq!(members(text.as_bytes()), expected, "{text}");
+        }
+        assert_eq!(weight("[1,2]"), 105);
+    }
+}
