@@ -208,8 +208,14 @@ async fn metrics_agree_with_the_ledger() {
     assert_eq!(page.value("sluice_jobs_ended_total", &ended), Some(39.0));
     assert_eq!(page.value("sluice_breaker_state", &of_target("state", "closed")), Some(1.0));
     assert_eq!(page.value("sluice_breaker_state", &of_target("state", "open")), Some(0.0));
-    for (name, expected) in [("ready", 1.0), ("database_up", 1.0), ("jobs_in_hand", 0.0), ("jobs_in_hand_limit", 20.0)]
-    {
+    for (name, expected) in [
+        ("ready", 1.0),
+        ("database_up", 1.0),
+        ("jobs_in_hand", 0.0),
+        ("jobs_in_hand_limit", 20.0),
+        ("request_bytes_in_hand", 0.0),
+        ("request_bytes_in_hand_limit", 268_435_456.0),
+    ] {
         assert_eq!(page.value(&format!("sluice_{name}"), &[]), Some(expected), "{name}");
     }
     worker.stop().await;
