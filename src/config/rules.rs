@@ -1,6 +1,7 @@
 //! `validate = { … }` of a route, compiled.
 
 use super::section::{Section, to_json};
+use crate::domain::json_schema::Schema;
 use crate::domain::validation::Rules;
 use regex::Regex;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ fn read_patterns(section: &mut Section<'_>, key: &'static str) -> Vec<Regex> {
     section.parsed_list(key, "a list of regular expressions", compile).unwrap_or_default()
 }
 
-fn read_schema(section: &mut Section<'_>) -> Option<Arc<jsonschema::Validator>> {
+fn read_schema(section: &mut Section<'_>) -> Option<Arc<Schema>> {
     let inline = section.take("json_schema").map(|value| to_json(&value));
     let file = section.path("json_schema_file");
     let (key, schema, described) = match (inline, file) {
@@ -67,7 +68,7 @@ fn read_schema(section: &mut Section<'_>) -> Option<Arc<jsonschema::Validator>> 
         }
     };
     match jsonschema::validator_for(&schema) {
-        Ok(validator) => Some(Arc::new(validator)),
+        Ok(validator) => Some(Arc::new(Schema::compiled(validator, &schema))),
         Err(error) => {
             let at = error.instance_path().to_string();
             let at = if at.is_empty() { String::new() } else { format!(" at {at}") };

@@ -187,7 +187,7 @@ fn everything_of_a_full_file_arrives() {
     assert_eq!((timeouts[1].connect, timeouts[1].total), (Duration::from_secs(10), Duration::from_mins(5)));
     assert_eq!(route.rungs[1].total_timeout, Duration::from_mins(5));
     assert!(route.rules.json && !route.rules.reject_refusals && route.rules.reject_html && route.rules.non_empty);
-    assert!(!route.rules.json_schema.as_ref().unwrap().is_valid(&serde_json::json!([])));
+    assert!(route.rules.json_schema.as_ref().unwrap().check(&serde_json::json!([])).is_err());
     assert!(route.rules.forbidden_patterns[0].is_match("Lorem ipsum"));
 
     let known = &route.rungs[0].model;
@@ -358,7 +358,7 @@ fn a_schema_file_is_found_beside_the_configuration_and_its_faults_name_it() {
     let line = "validate = { json_schema_file = \"answer.json\" }";
     let config = route(line).with_file("answer.json", r#"{"type": "array"}"#).config();
     let rules = &config.routes["default"].route.rules;
-    assert!(rules.json && rules.json_schema.as_ref().unwrap().is_valid(&serde_json::json!([])));
+    assert!(rules.json && rules.json_schema.as_ref().unwrap().check(&serde_json::json!([])).is_ok());
     for (text, reason) in [(r#"{"type": 7}"#, "does not compile at /type"), ("{", "is not JSON")] {
         let faults = route(line).with_file("answer.json", text).faults();
         assert!(faults[0].contains("answer.json") && faults[0].contains(reason), "{faults:#?}");

@@ -1,5 +1,11 @@
-//! Compiling JSON schemas, in one way for routes and requests.
+//! JSON schemas of routes and requests, and answers checked against them.
+//!
+//! A schema comes from whoever may enqueue, and the answer from a model that does as it is told. Neither may keep a worker busy
+//! for ever, or end it.
 
+mod effort;
+
+use effort::{Names, effort};
 use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -13,7 +19,7 @@ const MOST_WRITTEN_OUT: u64 = 1_000_000;
 
 /// A schema that is nested deeper than this when its references are written out is refused: they are followed one inside the
 /// other, on the stack.
-const DEEPEST: usize = 1_000;
+const DEEPEST: usize = 300;
 
 /// References by `$id` are not written out here, so only so many are taken: they cannot multiply to much.
 const MOST_BY_ID: u32 = 32;
@@ -21,19 +27,78 @@ const MOST_BY_ID: u32 = 32;
 /// How many characters a message has at most.
 const MESSAGE_LENGTH: usize = 200;
 
-/// Compiles a schema. References outside it are not followed, and patterns match in linear time (so look-around and
-/// back-references are refused). A schema that refers to itself is fine, one whose references multiply is refused. (One that
-/// does both, naming itself twice for the same place of an answer, still takes time exponential in the depth of the answer.)
-///
-/// # Errors
-/// What is wrong with the schema, in words.
-pub fn compile(schema: &Value) -> Result<Validator, String> {
-    Size::of(schema)?;
-    jsonschema::options()
-        .offline()
-        .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES))
-        .build(schema)
-        .map_err(|error| shortened(&error.to_string()))
+/// A check that would take more steps than this is not made: some seconds at most.
+const MOST_STEPS: u64 = 10_000_000;
+
+/// A compiled schema.
+#[derive(Debug)]
+pub struct Schema {
+    validator: Validator,
+    written: Value,
+}
+
+/// How an answer fails a schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// It does not fit.
+    At {
+        /// Where in the answer, as a JSON pointer.
+        place: String,
+        /// Which rule, as a JSON pointer into the schema.
+        rule: String,
+    },
+    /// It does not fit, and finding out where would take too long.
+    Somewhere,
+    /// Whether it fits would take too long to find out, or too much of the stack.
+    TooCostly,
+}
+
+impl Schema {
+    /// Compiles a schema of a request. References outside it are not followed, and patterns match in linear time (so
+    /// look-around and back-references are refused). A schema that refers to itself is fine, one whose references multiply is
+    /// refused.
+    ///
+    /// # Errors
+    /// What is wrong with the schema, in words.
+    pub fn compile(schema: &Value) -> Result<Self, String> {
+        Size::of(schema)?;
+        let validator = jsonschema::options()
+            .offline()
+            .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES))
+            .build(schema)
+            .map_err(|error| shortened(&error.to_string()))?;
+        Ok(Self::compiled(validator, schema))
+    }
+
+    /// What the library has made of a schema, and the schema.
+    #[must_use]
+    pub fn compiled(validator: Validator, schema: &Value) -> Self {
+        Self { validator, written: schema.clone() }
+    }
+
+    /// Checks an answer. Takes a few seconds at most, whatever the two are.
+    ///
+    /// # Errors
+    /// How it fails.
+    pub fn check(&self, answer: &Value) -> Result<(), Mismatch> {
+        let names = Names::of(&self.written);
+        let effort = effort(&names, &self.written, answer).filter(|effort| effort.deciding <= MOST_STEPS);
+        let effort = effort.ok_or(Mismatch::TooCostly)?;
+        // It stops at the first rule that is broken, and notes nothing.
+        if self.validator.is_valid(answer) {
+            return Ok(());
+        }
+        if effort.explaining > MOST_STEPS {
+            return Err(Mismatch::Somewhere);
+        }
+        match self.validator.validate(answer) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Mismatch::At {
+                place: error.instance_path().as_str().to_owned(),
+                rule: error.schema_path().as_str().to_owned(),
+            }),
+        }
+    }
 }
 
 /// How large a schema is when all it refers to is written out.
@@ -131,80 +196,4 @@ fn shortened(message: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn a_schema_that_refers_to_itself_does_not_recurse_for_ever() {
-        for schema in [
-            json!({"$ref": "#"}),
-            json!({"allOf": [{"$ref": "#"}]}),
-            json!({"if": {"$ref": "#"}}),
-            json!({"$dynamicAnchor": "x", "$dynamicRef": "#x"}),
-            json!({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"not": {"$ref": "#/$defs/a"}}}, "$ref": "#/$defs/a"}),
-        ] {
-            let validator = compile(&schema).unwrap();
-            let _ = validator.is_valid(&json!({"a": [1]}));
-        }
-    }
-
-    /// Definitions of which each names the next one twice, by `name`.
-    fn multiplying(levels: usize, name: impl Fn(usize) -> String) -> Value {
-        let mut definitions = serde_json::Map::new();
-        for level in 0..levels {
-            let next = json!({"$ref": name(level + 1)});
-            definitions.insert(format!("d{level}"), json!({"$anchor": format!("a{level}"), "allOf": [next, next]}));
-        }
-        definitions.insert(format!("d{levels}"), json!({"$anchor": format!("a{levels}"), "type": "integer"}));
-        json!({"$defs": definitions, "$ref": name(0)})
-    }
-
-    #[test]
-    fn references_that_multiply_are_refused() {
-        let by_pointer = |level| format!("#/$defs/d{level}");
-        let by_anchor = |level| format!("#a{level}");
-        for schema in [multiplying(40, by_pointer), multiplying(40, by_anchor)] {
-            let error = compile(&schema).unwrap_err();
-            assert!(error.contains("when its references are written out"), "{error}");
-        }
-        // What many schemas do a little of is fine.
-        assert!(compile(&multiplying(10, by_pointer)).unwrap().is_valid(&json!(1)));
-        assert!(!compile(&multiplying(10, by_anchor)).unwrap().is_valid(&json!("one")));
-        // A tree names itself twice, for different places.
-        let tree = json!({"properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}, "leaf": {"type": "integer"}}});
-        assert!(compile(&tree).unwrap().is_valid(&json!({"left": {"leaf": 1}, "right": {"left": {}}})));
-        assert!(!compile(&tree).unwrap().is_valid(&json!({"left": {"left": {"leaf": "x"}}})));
-    }
-
-    #[test]
-    fn a_long_chain_of_references_is_refused_before_the_stack_ends() {
-        let chain = |length: usize| {
-            let mut definitions = serde_json::Map::new();
-            for link in 0..length {
-                definitions.insert(format!("d{link}"), json!({"$ref": format!("#/$defs/d{}", link + 1)}));
-            }
-            definitions.insert(format!("d{length}"), json!({"type": "integer"}));
-            json!({"$defs": definitions, "$ref": "#/$defs/d0"})
-        };
-        assert!(compile(&chain(100)).unwrap().is_valid(&json!(1)));
-        assert!(compile(&chain(100_000)).unwrap_err().contains("is nested deeper"), "a chain of a hundred thousand");
-    }
-
-    #[test]
-    fn a_schema_nested_as_deeply_as_json_may_be_is_compiled() {
-        let mut schema = json!({"type": "integer"});
-        let mut answer = json!(1);
-        for _ in 0..60 {
-            schema = json!({"items": schema});
-            answer = json!([answer]);
-        }
-        assert!(compile(&schema).unwrap().is_valid(&answer));
-    }
-
-    #[test]
-    fn a_fault_is_told_in_few_words() {
-        let names: Vec<String> = (0..1_000).map(|n| format!("name{n}")).collect();
-        assert!(compile(&json!({"type": names})).unwrap_err().chars().count() <= MESSAGE_LENGTH + 1);
-    }
-}
+mod tests;

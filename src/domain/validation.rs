@@ -10,8 +10,8 @@ mod phrases;
 mod tests;
 
 use super::{Answer, ChatRequest, Finish, ResponseFormat, SoftFailure, ToolCall, Verdict};
+use crate::domain::json_schema::{Mismatch, Schema};
 use json_text::Found;
-use jsonschema::Validator;
 use serde_json::Value;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub struct Rules {
     /// Must be JSON.
     pub json: bool,
     /// Must be JSON of this schema.
-    pub json_schema: Option<Arc<Validator>>,
+    pub json_schema: Option<Arc<Schema>>,
     /// Each has to match.
     pub required_patterns: Vec<regex::Regex>,
     /// None may match.
@@ -49,7 +49,7 @@ impl Rules {
     ///
     /// Rules about text do not bind an answer that only calls tools.
     #[must_use]
-    pub fn judge(&self, answer: &Answer, request: &ChatRequest, schema: Option<&Validator>) -> Verdict {
+    pub fn judge(&self, answer: &Answer, request: &ChatRequest, schema: Option<&Schema>) -> Verdict {
         let mut faults = Faults::default();
         let whole = answer.text.as_deref().unwrap_or_default();
         let text = trimmed(whole);
@@ -97,7 +97,7 @@ impl Rules {
         &self,
         whole: &str,
         request: &ChatRequest,
-        schema: Option<&Validator>,
+        schema: Option<&Schema>,
         faults: &mut Faults,
     ) -> Option<String> {
         let (by_request, object) = match &request.response_format {
@@ -177,11 +177,17 @@ fn judge_call(call: &ToolCall, request: &ChatRequest, faults: &mut Faults) {
 }
 
 /// Names the place and the rule of the schema, never the value.
-fn broken_schema(schemas: &[Option<&Validator>], value: &Value) -> Option<(SoftFailure, String)> {
-    let error = schemas.iter().flatten().find_map(|schema| schema.validate(value).err())?;
-    let place = excerpt(error.instance_path().as_str());
-    let place = if place.is_empty() { "the whole" } else { &place };
-    Some((SoftFailure::SchemaMismatch, format!("{place} breaks {}", excerpt(error.schema_path().as_str()))))
+fn broken_schema(schemas: &[Option<&Schema>], value: &Value) -> Option<(SoftFailure, String)> {
+    let words = match schemas.iter().flatten().find_map(|schema| schema.check(value).err())? {
+        Mismatch::At { place, rule } => {
+            let place = excerpt(&place);
+            let place = if place.is_empty() { "the whole" } else { &place };
+            format!("{place} breaks {}", excerpt(&rule))
+        }
+        Mismatch::Somewhere => "it breaks the schema; where would take too long to find out".to_owned(),
+        Mismatch::TooCostly => "checking it against the schema would take too long".to_owned(),
+    };
+    Some((SoftFailure::SchemaMismatch, words))
 }
 
 /// Without white space and invisible characters at the ends.

@@ -1,5 +1,6 @@
 //! What came of one call: the verdict on its answer, and what it cost.
 
+use crate::domain::json_schema::Schema;
 use crate::domain::validation::Rules;
 use crate::domain::{
     Answer, ChatRequest, ErrorClass, Failure, Job, NanoUsd, Outcome, Rung, Scope, SoftFailure, Timestamp, Usage,
@@ -12,7 +13,7 @@ use serde_json::Value;
 pub(super) struct Asked<'a> {
     pub(super) job: &'a Job,
     pub(super) request: &'a ChatRequest,
-    pub(super) schema: Option<&'a jsonschema::Validator>,
+    pub(super) schema: Option<&'a Schema>,
 }
 
 /// A finished call with its verdict.

@@ -11,6 +11,7 @@ use super::settler::{Item, Then};
 use super::{Hold, Shared};
 use crate::domain::charging::{self, Fate};
 use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, decide};
+use crate::domain::json_schema::Schema;
 use crate::domain::key_ring::KeyFault;
 use crate::domain::tempo::Took;
 use crate::domain::{
@@ -36,7 +37,7 @@ struct Journey {
     plan: Arc<RoutePlan>,
     claimed: HeldJob,
     request: ChatRequest,
-    schema: Option<jsonschema::Validator>,
+    schema: Option<Schema>,
     job: Job,
     order: Vec<usize>,
     history: Vec<Attempt>,

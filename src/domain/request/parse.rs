@@ -2,8 +2,8 @@
 
 use super::field::{Field, Members, boolean, deeper_than, shown, string, text};
 use super::{ChatRequest, ContentPart, Message, RequestError, ResponseFormat, Role, Tool, ToolChoice};
-use crate::domain::{ToolCall, json_schema};
-use jsonschema::Validator;
+use crate::domain::ToolCall;
+use crate::domain::json_schema::Schema;
 use serde_json::{Map, Value};
 
 /// How deep a body may be nested: the JSON parser allows no more, so a deeper value never came from a text.
@@ -29,7 +29,7 @@ impl ChatRequest {
     ///
     /// # Errors
     /// As [`ChatRequest::parse`].
-    pub fn parse_with_schema(body: &Value) -> Result<(Self, Option<Validator>), RequestError> {
+    pub fn parse_with_schema(body: &Value) -> Result<(Self, Option<Schema>), RequestError> {
         let request = read(&Field::root(body))?;
         let schema = request.compile_schema()?;
         Ok((request, schema))
@@ -39,10 +39,10 @@ impl ChatRequest {
     ///
     /// # Errors
     /// Names `response_format.json_schema.schema` and what is wrong with it.
-    pub fn compile_schema(&self) -> Result<Option<Validator>, RequestError> {
+    pub fn compile_schema(&self) -> Result<Option<Schema>, RequestError> {
         match &self.response_format {
             Some(ResponseFormat::JsonSchema { schema, .. }) => {
-                json_schema::compile(schema).map(Some).map_err(|reason| RequestError {
+                Schema::compile(schema).map(Some).map_err(|reason| RequestError {
                     field: "response_format.json_schema.schema".to_owned(),
                     reason: format!("expected a JSON schema: {reason}"),
                 })

@@ -1,7 +1,7 @@
 //! Verdicts, rule by rule.
 
 use super::*;
-use crate::domain::{Usage, json_schema};
+use crate::domain::Usage;
 use SoftFailure as Soft;
 use proptest::prelude::*;
 use serde_json::json;
@@ -222,7 +222,7 @@ fn json_is_demanded_by_the_route_or_by_the_request() {
 
 #[test]
 fn both_schemas_have_to_be_kept() {
-    let route = json_schema::compile(&json!({"properties": {"a": {"type": "integer"}}})).unwrap();
+    let route = Schema::compile(&json!({"properties": {"a": {"type": "integer"}}})).unwrap();
     let rules = Rules { json_schema: Some(Arc::new(route)), ..Rules::default() };
     let own = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {"required": ["a"]}}});
     assert_eq!(failures_for(&rules, &answer("{\"a\": 1}"), &demanding(&own)), []);
@@ -262,7 +262,7 @@ fn the_gravest_failure_comes_first() {
 
 #[test]
 fn a_message_names_the_place_and_not_the_words_of_the_answer() {
-    let schema = json_schema::compile(&json!({
+    let schema = Schema::compile(&json!({
         "properties": {"people": {"items": {"properties": {"name": {"maxLength": 3}}}}}, "additionalProperties": false,
     }));
     let rules = Rules { json_schema: Some(Arc::new(schema.unwrap())), ..Rules::default() };
