@@ -139,7 +139,7 @@ impl Bucket {
         }
     }
 
-    fn block(&self) -> Option<Shut> {
+    pub(super) fn block(&self) -> Option<Shut> {
         let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
         if block.is_some_and(|(_, opens)| opens <= Instant::now()) {
             *block = None;

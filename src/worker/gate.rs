@@ -225,6 +225,22 @@ impl TargetState {
         }
     }
 
+    /// Whether something has shut this target since a call got its leave, which waits for nobody: an answer to another call, or
+    /// somebody who paused the provider.
+    #[must_use]
+    pub fn shut_meanwhile(&self, now: Timestamp) -> Option<Shut> {
+        let paused = lock(&self.provider.paused).map(|since| {
+            let until = now + Duration::from_secs(1);
+            Shut { reason: Closed::Paused, since, until }
+        });
+        // Not its key and not its breaker, which may have let just this call pass.
+        paused
+            .or_else(|| still_shut(&self.closed, now))
+            .or_else(|| still_shut(&self.record.resting, now))
+            .or_else(|| still_shut(&self.provider.offline, now))
+            .or_else(|| self.bucket.block())
+    }
+
     /// How many calls of about this size could begin within the pace.
     #[must_use]
     pub fn headroom(&self, typical: Charge) -> usize {

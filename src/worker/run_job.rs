@@ -299,8 +299,16 @@ impl Journey {
             }
             return;
         }
-        let key = permit.key();
+        // It takes the database a moment, or longer, to note a call. A provider may have asked for a wait meanwhile.
         let started_at = shared.clock.now();
+        if let Some(shut) = rung.target.shut_meanwhile(started_at) {
+            plan.gate.abandon(&rung.target, permit, None, started_at);
+            if let Some(slot) = self.refused.get_mut(index) {
+                *slot = Some(shut);
+            }
+            return;
+        }
+        let key = permit.key();
         let head = OnceLock::new();
         let (model, capabilities) = (&spec.target.model, &spec.model.capabilities);
         let call = rung.provider.call(key, &self.request, model, capabilities, &rung.timeouts, &head);

@@ -183,8 +183,45 @@ pub fn schedule(seed: u64, size: Size, kinds: &[Kind]) -> Vec<Event> {
         }
         at += dice.seconds(0.2, 2.0);
     }
+    if size.seconds >= LONG {
+        for (kind, share) in [(Kind::Outage, 0.3), (Kind::Stop, 0.65)] {
+            if kinds.contains(&kind) {
+                lapse(&mut dice, kind, end.mul_f64(share), size, &mut events);
+            }
+        }
+    }
     events.sort_by_key(|event| event.at);
     events
+}
+
+/// In runs of so many seconds leases really run out once, instead of being said to have.
+const LONG: u64 = 150;
+
+/// Nobody reaches Postgres, or a worker hangs, for longer than a lease of 30 s. Nothing else that is planned ends it before.
+fn lapse(dice: &mut Dice, kind: Kind, from: Duration, size: Size, events: &mut Vec<Event>) {
+    let until = from + dice.seconds(36.0, 42.0);
+    let mut replace = |ends_it: &dyn Fn(Act) -> bool, begin: &[Act], end: &[Act]| {
+        events.retain(|event| !((from..=until).contains(&event.at) && ends_it(event.act)));
+        events.extend(begin.iter().map(|act| Event { at: from, act: *act }));
+        events.extend(end.iter().map(|act| Event { at: until, act: *act }));
+    };
+    if kind == Kind::Outage {
+        let weather = [Weather::Refuse, Weather::Blackhole, Weather::Stall][dice.below(3)];
+        let all = |weather| (0..size.machines).map(move |machine| Act::Net { machine, weather }).collect::<Vec<_>>();
+        replace(&|act| matches!(act, Act::Net { .. }), &all(weather), &all(Weather::Clear));
+    } else {
+        let one = dice.below(size.workers);
+        let is_its = |act| match act {
+            Act::Kill { slot }
+            | Act::Term { slot }
+            | Act::Stop { slot }
+            | Act::Continue { slot }
+            | Act::Start { slot, .. }
+            | Act::Expire { slot } => slot == one,
+            _ => false,
+        };
+        replace(&is_its, &[Act::Stop { slot: one }], &[Act::Continue { slot: one }]);
+    }
 }
 
 fn one(dice: &mut Dice, kind: Kind, at: Duration, size: Size, events: &mut Vec<Event>) {
@@ -291,5 +328,12 @@ fn a_schedule_is_a_function_of_its_seed() {
     assert_eq!(schedule(7, size, &ALL), schedule(7, size, &ALL));
     assert_ne!(schedule(7, size, &ALL), schedule(8, size, &ALL));
     assert!(schedule(7, size, &ALL).is_sorted_by_key(|event| event.at));
+    let long = Size { seconds: 300, ..size };
+    let mut networks = schedule(7, long, &[Kind::Net, Kind::Outage]);
+    networks.retain(|event| matches!(event.act, Act::Net { .. }));
+    let lasts = |pair: &&[Event]| pair[1].at > pair[0].at + Duration::from_secs(36);
+    let lasting: Vec<_> = networks.windows(2).filter(lasts).map(|pair| pair[0].act).collect();
+    let is_cut = matches!(lasting[..], [Act::Net { weather, .. }] if weather != Weather::Clear);
+    assert!(is_cut, "one outage is longer than a lease, and nothing is changed meanwhile: {lasting:?}");
     assert_eq!(troubles(7, size, 3, 4), troubles(7, size, 3, 4));
 }
