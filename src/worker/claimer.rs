@@ -50,6 +50,8 @@ struct Claimer {
     warned: HashSet<String>,
     /// What a request took in memory on average at the last claim, in bytes.
     typical_bytes: usize,
+    /// Claims that ended before they had come to the last lane. Another lane is the first after each of them.
+    cuts: usize,
 }
 
 /// Runs until the worker stops, or until nothing is left where the settings say so.
@@ -64,6 +66,7 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<impl Fn(Sign)>) {
         paused: HashSet::new(),
         warned: HashSet::new(),
         typical_bytes: 0,
+        cuts: 0,
     };
     let shared = Arc::clone(&claimer.shared);
     let mut is_away = false;
@@ -130,13 +133,15 @@ impl Claimer {
             return Ok(Turn::Sleep(until_look.max(Duration::from_millis(1))));
         }
         let plan = self.shared.plan();
-        let (takes, opens) = self.choose(&plan, free);
+        let (mut takes, opens) = self.choose(&plan, free);
         if takes.is_empty() {
             // Something is there and may not start: sleep until a gate opens, or something else comes.
             let now = self.shared.clock.now();
             let opens = opens.map_or(TURN_AT_LEAST_EVERY, |opens| now.until(opens));
             return Ok(Turn::Sleep(opens.min(until_look).max(Duration::from_millis(5))));
         }
+        let first = self.cuts % takes.len();
+        takes.rotate_left(first);
         let asked: i32 = takes.iter().map(|take| take.count).sum();
         if usize::try_from(asked).unwrap_or(0) < WORTH_A_CLAIM.min(self.shared.settings().max_in_flight / 4) {
             // A few milliseconds of patience turn ten claims of one job into one claim of ten.
@@ -273,6 +278,7 @@ impl Claimer {
         let claimed = &claim.jobs;
         let bytes = claimed.iter().fold(0_usize, |sum, job| sum.saturating_add(job.weight));
         let read = claimed.iter().filter(|job| job.weight > 0).count();
+        self.cuts = self.cuts.wrapping_add(usize::from(claim.is_cut));
         self.typical_bytes = bytes.checked_div(read).unwrap_or(self.typical_bytes);
         let mut got: HashMap<(i64, i16), (i32, i64)> = HashMap::new();
         for job in claimed {

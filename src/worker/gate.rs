@@ -203,17 +203,10 @@ impl TargetState {
         if let Some(why) = self.too_large(ask) {
             return RungHealth::Ineligible(why);
         }
-        if let Some(since) = *lock(&self.provider.paused) {
-            // Somebody has to lift it; a second is how soon that is noticed.
-            return RungHealth::Closed { reason: Closed::Paused, since, until: now + Duration::from_secs(1) };
-        }
         let shut = self
-            .provider
-            .keys
-            .shut(now)
-            .or_else(|| still_shut(&self.closed, now))
-            .or_else(|| still_shut(&self.record.resting, now))
-            .or_else(|| still_shut(&self.provider.offline, now))
+            .paused(now)
+            .or_else(|| self.provider.keys.shut(now))
+            .or_else(|| self.rests(now))
             .or_else(|| {
                 let (since, until) = lock(&self.record.breaker).peek(now)?;
                 Some(Shut { reason: Closed::Breaker, since, until })
@@ -229,16 +222,21 @@ impl TargetState {
     /// somebody who paused the provider.
     #[must_use]
     pub fn shut_meanwhile(&self, now: Timestamp) -> Option<Shut> {
-        let paused = lock(&self.provider.paused).map(|since| {
-            let until = now + Duration::from_secs(1);
-            Shut { reason: Closed::Paused, since, until }
-        });
         // Not its key and not its breaker, which may have let just this call pass.
-        paused
-            .or_else(|| still_shut(&self.closed, now))
+        self.paused(now).or_else(|| self.rests(now)).or_else(|| self.bucket.block())
+    }
+
+    fn paused(&self, now: Timestamp) -> Option<Shut> {
+        let since = (*lock(&self.provider.paused))?;
+        // Somebody has to lift it; a second is how soon that is noticed.
+        Some(Shut { reason: Closed::Paused, since, until: now + Duration::from_secs(1) })
+    }
+
+    /// It is known not to take calls for a time, whatever they ask for.
+    fn rests(&self, now: Timestamp) -> Option<Shut> {
+        still_shut(&self.closed, now)
             .or_else(|| still_shut(&self.record.resting, now))
             .or_else(|| still_shut(&self.provider.offline, now))
-            .or_else(|| self.bucket.block())
     }
 
     /// How many calls of about this size could begin within the pace.

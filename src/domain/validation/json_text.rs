@@ -42,9 +42,10 @@ pub(super) fn find<'a>(text: &'a str, fits: &dyn Fn(&Value) -> bool) -> Found<'a
         Scan::Broken => return Found::Nothing,
     };
     if values.len() > 1 {
-        let fitting = values.iter().filter(|(value, _)| fits(value)).count();
-        if fitting > 0 {
-            values.retain(|(value, _)| fits(value));
+        let fitting: Vec<bool> = values.iter().map(|(value, _)| fits(value)).collect();
+        if fitting.contains(&true) {
+            let mut fitting = fitting.into_iter();
+            values.retain(|_| fitting.next().unwrap_or(false));
         }
         // A reference such as `[1]` in the prose beside an object is no rival to it.
         if values.iter().any(|(value, _)| value.is_object()) {

@@ -11,9 +11,12 @@ use tokio::time::{Instant, timeout_at};
 /// Up to so many bytes a body takes no room: a hundred times what an answer of a thousand tokens has.
 const SMALL: usize = 512 << 10;
 
-/// Kilobytes that larger bodies take together, in the whole process: 256 MB. Who does not find room waits for it, and the
-/// server with it. Hundreds of calls to a server that sends whatever it can would otherwise fill the memory.
-pub(super) static ROOM: Semaphore = Semaphore::const_new(256 << 10);
+/// Kilobytes that larger bodies take together: 256 MB.
+const ALL_KB: u32 = 256 << 10;
+
+/// The room of the whole process, in kilobytes. Who does not find any waits for it, and the server with it. Hundreds of calls
+/// to a server that sends whatever it can would otherwise fill the memory.
+pub(super) static ROOM: Semaphore = Semaphore::const_new(ALL_KB as usize);
 
 /// How much and for how long.
 pub(super) struct Limits {
@@ -75,7 +78,7 @@ impl Body {
             if length > SMALL && body.room.is_none() {
                 // All that it may come to at once: who had a part of it would wait for the rest while others do.
                 let whole = if announced > 0 { announced } else { limits.max };
-                let kilobytes = u32::try_from(whole >> 10).unwrap_or(u32::MAX).min(256 << 10);
+                let kilobytes = u32::try_from(whole >> 10).unwrap_or(u32::MAX).min(ALL_KB);
                 let found = timeout_at(limits.deadline, room.acquire_many(kilobytes)).await;
                 let found = found.map_err(|_| timed_out("the answer is large, and so were too many others"))?;
                 body.room = found.ok();
