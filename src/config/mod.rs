@@ -7,7 +7,7 @@ mod api_keys;
 mod fault;
 mod prices;
 mod provider;
-mod route;
+pub(crate) mod route;
 mod rules;
 mod scalar;
 mod section;

@@ -21,9 +21,9 @@ pub struct RouteConfig {
 
 /// What lets a job move on unless the route says otherwise: everything that another target may do better.
 ///
-/// Missing are faults of the request itself, refusals by policy (the route has to want that), and what was not the
-/// target's doing (`conflict`, `cancelled`, `abandoned`).
-const FALLBACK_ON: &[ErrorClass] = &[
+/// Missing are refusals by policy (the route has to want that) and `abandoned`, which was not the target's doing. What says
+/// that a target cannot take a request at all moves a job on whatever is listed ([`Route::falls_back_on`]).
+pub(crate) const FALLBACK_ON: &[ErrorClass] = &[
     ErrorClass::RateLimit,
     ErrorClass::RateLimitDaily,
     ErrorClass::RampLimit,
@@ -35,9 +35,14 @@ const FALLBACK_ON: &[ErrorClass] = &[
     ErrorClass::Auth,
     ErrorClass::Permission,
     ErrorClass::NotFound,
+    ErrorClass::InvalidRequest,
+    ErrorClass::Refused,
     ErrorClass::OutputInvalid,
     ErrorClass::NeverFits,
+    ErrorClass::PayloadTooLarge,
     ErrorClass::ContextLength,
+    ErrorClass::Conflict,
+    ErrorClass::Cancelled,
     ErrorClass::SoftFailure,
 ];
 

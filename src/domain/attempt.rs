@@ -1,6 +1,7 @@
 //! One call to one target, as the decision sees it afterwards.
 
-use super::{ErrorClass, Timestamp};
+use super::decide::Closed;
+use super::{Bearing, ErrorClass, Remedy, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -146,4 +147,48 @@ pub struct Attempt {
     pub retry_at: Option<Timestamp>,
     /// The provider said that asking again does not help (`x-should-retry: false`): its word goes before the remedy.
     pub is_final: bool,
+    /// Whom the failure concerns.
+    pub bearing: Bearing,
+    /// The refusal asks for a change of the request that has not been tried on this rung yet.
+    pub is_mendable: bool,
+    /// What the provider said of the failure, without keys; it may quote the prompt.
+    pub words: Option<Box<str>>,
+}
+
+impl Attempt {
+    /// An attempt of which nothing is known but what came of it.
+    #[must_use]
+    pub const fn new(rung: Option<usize>, outcome: Outcome, ended_at: Timestamp) -> Self {
+        Self {
+            rung,
+            outcome,
+            ended_at,
+            retry_at: None,
+            is_final: false,
+            bearing: Bearing::AsScoped,
+            is_mendable: false,
+            words: None,
+        }
+    }
+
+    /// What it calls for: what its class calls for, unless its words say more. `None` when the answer was accepted.
+    #[must_use]
+    pub const fn remedy(&self) -> Option<Remedy> {
+        let Some(remedy) = self.outcome.remedy() else { return None };
+        Some(match (remedy, self.bearing) {
+            _ if self.is_mendable => Remedy::Mend,
+            (_, Bearing::EveryTarget) => Remedy::End,
+            // The key stays in service until a second request meets the same, so there is no gate to wait for.
+            (Remedy::WaitForGate(Closed::Auth | Closed::QuotaExhausted), Bearing::InDoubt) => {
+                Remedy::RetrySame { tries: 0 }
+            }
+            (remedy, Bearing::AsScoped | Bearing::InDoubt) => remedy,
+        })
+    }
+
+    /// Whether it counts towards the job's bound on attempts.
+    #[must_use]
+    pub fn uses_up_an_attempt(&self) -> bool {
+        !self.is_mendable && self.outcome.class().is_some_and(ErrorClass::uses_up_an_attempt)
+    }
 }

@@ -116,6 +116,7 @@ impl Sign {
             | ErrorClass::Permission
             | ErrorClass::NotFound
             | ErrorClass::InvalidRequest
+            | ErrorClass::Refused
             | ErrorClass::ContextLength
             | ErrorClass::ContentPolicy
             | ErrorClass::PayloadTooLarge

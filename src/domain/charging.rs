@@ -138,6 +138,7 @@ impl Fate {
                 ErrorClass::Overloaded
                 | ErrorClass::ServerError
                 | ErrorClass::InvalidRequest
+                | ErrorClass::Refused
                 | ErrorClass::ContextLength
                 | ErrorClass::ContentPolicy
                 | ErrorClass::PayloadTooLarge

@@ -309,7 +309,7 @@ fn survey(
 /// When a rung has to be tried again at the latest after a failure, if the job may leave it after that: so that the call
 /// can still end by the deadline.
 fn latest_retry(job: &Job, route: &Route, rung: usize, standing: &Standing) -> Option<Timestamp> {
-    let leaves = standing.last_failure.is_some_and(|class| route.fallback_on.contains(&class));
+    let leaves = standing.last_failure.is_some_and(|class| route.falls_back_on(class));
     let rung = route.rungs.get(rung).filter(|_| leaves && route.patience != Patience::Forever)?;
     Some(job.deadline? - rung.total_timeout)
 }
@@ -447,7 +447,7 @@ fn may_fall_back(route: &Route, reason: Closed) -> bool {
         // Whoever pauses a provider wants its work done elsewhere.
         Closed::Paused => return true,
     };
-    any.iter().any(|class| route.fallback_on.contains(class))
+    any.iter().any(|&class| route.falls_back_on(class))
 }
 
 /// The first rung that may be called; else the first instant at which one may be; else the end.

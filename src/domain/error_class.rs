@@ -1,6 +1,6 @@
 //! The provider-independent names of failures.
 
-use super::Unit;
+use super::{Bearing, Mend, Unit};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -60,8 +60,11 @@ error_classes! {
     Permission = "permission",
     /// No such model or deployment.
     NotFound = "not_found",
-    /// The request is wrong; no provider would take it.
+    /// The target finds the request itself wrong. Another may think otherwise.
     InvalidRequest = "invalid_request",
+    /// The target does not take what this request asks of it (a parameter, a combination, an output cap), or something in
+    /// front of its API turned the request away.
+    Refused = "refused",
     /// The prompt (with the output cap) does not fit the model's window.
     ContextLength = "context_length",
     /// Input or output was blocked by the provider's policy.
@@ -122,6 +125,10 @@ pub struct Failure {
     pub message: String,
     /// The limit that stood in the way, when the provider names it.
     pub limit: Option<NamedLimit>,
+    /// Whom it concerns, as far as its words leave no doubt.
+    pub bearing: Bearing,
+    /// The change that it asks for, where it asks for one that keeps the request's meaning.
+    pub mend: Option<Mend>,
 }
 
 /// A limit with its numbers, as a failure names it.
@@ -139,6 +146,16 @@ impl Failure {
     /// A failure with only a class, scope and message.
     #[must_use]
     pub fn new(class: ErrorClass, scope: Scope, message: impl Into<String>) -> Self {
-        Self { class, scope, wait: None, status: None, code: None, message: message.into(), limit: None }
+        Self {
+            class,
+            scope,
+            wait: None,
+            status: None,
+            code: None,
+            message: message.into(),
+            limit: None,
+            bearing: Bearing::AsScoped,
+            mend: None,
+        }
     }
 }

@@ -53,6 +53,7 @@ impl KeyFault {
             | ErrorClass::Permission
             | ErrorClass::NotFound
             | ErrorClass::InvalidRequest
+            | ErrorClass::Refused
             | ErrorClass::ContextLength
             | ErrorClass::ContentPolicy
             | ErrorClass::PayloadTooLarge

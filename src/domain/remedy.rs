@@ -19,6 +19,8 @@ pub enum Remedy {
     NextRung,
     /// As [`Remedy::NextRung`], and neither will any rung whose window is known and no larger.
     LargerWindow,
+    /// Ask the same rung again at once, with the request changed as the refusal asks. Uses up no attempt.
+    Mend,
     /// No rung will take this request: the job ends, whatever the route says.
     End,
 }
@@ -33,9 +35,11 @@ impl ErrorClass {
     /// | `timeout`, `cancelled`, `output_invalid`, `abandoned` | one more try, then move on |
     /// | `unreachable` | one more try, then move on; no attempt is used up |
     /// | `soft_failure` | by kind, see [`SoftFailure::remedy`]; move on where the kind is not known |
-    /// | `permission`, `not_found`, `content_policy`, `never_fits`, `payload_too_large` | never this rung again |
+    /// | `invalid_request`, `refused`, `permission`, `not_found`, `content_policy`, `never_fits`, `payload_too_large` | never this rung again |
     /// | `context_length` | never this rung nor one with a window that is no larger |
-    /// | `invalid_request`, `deadline` | the job ends |
+    /// | `deadline` | the job ends |
+    ///
+    /// The words of a single failure may say more: see [`Attempt::remedy`](super::Attempt::remedy).
     #[must_use]
     pub const fn remedy(self) -> Remedy {
         match self {
@@ -48,11 +52,16 @@ impl ErrorClass {
                 Remedy::RetrySame { tries: 1 }
             }
             Self::SoftFailure => Remedy::RetrySame { tries: 0 },
-            Self::Permission | Self::NotFound | Self::ContentPolicy | Self::NeverFits | Self::PayloadTooLarge => {
-                Remedy::NextRung
-            }
+            // The words of vendors are never complete: what one target finds wrong, the next may take.
+            Self::InvalidRequest
+            | Self::Refused
+            | Self::Permission
+            | Self::NotFound
+            | Self::ContentPolicy
+            | Self::NeverFits
+            | Self::PayloadTooLarge => Remedy::NextRung,
             Self::ContextLength => Remedy::LargerWindow,
-            Self::InvalidRequest | Self::Deadline => Remedy::End,
+            Self::Deadline => Remedy::End,
         }
     }
 
@@ -78,6 +87,7 @@ impl ErrorClass {
             | Self::Permission
             | Self::NotFound
             | Self::InvalidRequest
+            | Self::Refused
             | Self::ContextLength
             | Self::ContentPolicy
             | Self::PayloadTooLarge
@@ -87,6 +97,41 @@ impl ErrorClass {
             | Self::Cancelled
             | Self::SoftFailure
             | Self::Deadline => true,
+        }
+    }
+}
+
+impl ErrorClass {
+    /// Whether it says that a target cannot take a request at all, so that a job goes on along its route whatever
+    /// `fallback_on` lists, as it does where a target is known beforehand to be unable. `fallback = "never"` holds.
+    #[must_use]
+    pub const fn excludes_the_target(self) -> bool {
+        match self {
+            Self::InvalidRequest
+            | Self::Refused
+            | Self::Permission
+            | Self::NotFound
+            | Self::ContextLength
+            | Self::PayloadTooLarge
+            | Self::NeverFits => true,
+            // By the policy of one vendor. Whether another is to be asked is for the route to say.
+            Self::ContentPolicy
+            | Self::RateLimit
+            | Self::RateLimitDaily
+            | Self::RampLimit
+            | Self::QuotaExhausted
+            | Self::Auth
+            | Self::Unreachable
+            | Self::Abandoned
+            | Self::Overloaded
+            | Self::ServerError
+            | Self::Timeout
+            | Self::Network
+            | Self::OutputInvalid
+            | Self::Conflict
+            | Self::Cancelled
+            | Self::SoftFailure
+            | Self::Deadline => false,
         }
     }
 }

@@ -103,8 +103,16 @@ pub struct Route {
     pub patience: Patience,
     /// Attempts that count, per job (waiting for a limit does not count).
     pub max_attempts: u16,
-    /// The classes that let a job move on to another rung.
+    /// The classes that let a job move on to another rung; see [`falls_back_on`](Self::falls_back_on). Empty: it never does.
     pub fallback_on: BTreeSet<ErrorClass>,
     /// What an answer must be.
     pub rules: Rules,
+}
+
+impl Route {
+    /// Whether a job may leave a rung because of a failure of this class.
+    #[must_use]
+    pub fn falls_back_on(&self, class: ErrorClass) -> bool {
+        self.fallback_on.contains(&class) || (class.excludes_the_target() && !self.fallback_on.is_empty())
+    }
 }

@@ -91,7 +91,7 @@ pub trait Adapter: Send + Sync {
 
     /// The limits that the headers tell of.
     fn limits(&self, reply: &WireReply<'_>) -> Vec<LimitObservation> {
-        limit_headers::observe(reply.headers, reply.sent_at(), &Conventions::NONE)
+        limit_headers::of_reply(reply, &Conventions::NONE)
     }
 }
 

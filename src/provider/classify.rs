@@ -2,12 +2,13 @@
 
 use super::adapter::WireReply;
 use super::error_body::ErrorBody;
+use super::wording::{self, Meaning};
 use super::{scrub, wait_hint};
 use crate::domain::ErrorClass::{
     self, Auth, Cancelled, Conflict, InvalidRequest, NotFound, Overloaded, PayloadTooLarge, Permission, QuotaExhausted,
-    RateLimit, ServerError, Timeout,
+    RateLimit, Refused, ServerError, Timeout,
 };
-use crate::domain::{Failure, NamedLimit, Scope, Unit};
+use crate::domain::{Bearing, Failure, NamedLimit, Scope, Unit};
 use serde_json::Value;
 
 /// One row: when all its conditions hold, that is what the failure is.
@@ -24,27 +25,28 @@ pub(super) struct Rule {
     test: Option<fn(&ErrorBody) -> bool>,
     class: ErrorClass,
     scope: Scope,
+    bearing: Bearing,
 }
 
 impl Rule {
     /// By code.
     pub const fn code(codes: &'static [&'static str], class: ErrorClass, scope: Scope) -> Self {
-        Self { codes, phrases: &[], statuses: &[], test: None, class, scope }
+        Self { codes, phrases: &[], statuses: &[], test: None, class, scope, bearing: Bearing::AsScoped }
     }
 
     /// By phrase; say at which statuses, because messages quote prompts.
     pub const fn says(phrases: &'static [&'static str], class: ErrorClass, scope: Scope) -> Self {
-        Self { codes: &[], phrases, statuses: &[], test: None, class, scope }
+        Self { codes: &[], phrases, statuses: &[], test: None, class, scope, bearing: Bearing::AsScoped }
     }
 
     /// By a condition on the body.
     pub const fn when(test: fn(&ErrorBody) -> bool, class: ErrorClass, scope: Scope) -> Self {
-        Self { codes: &[], phrases: &[], statuses: &[], test: Some(test), class, scope }
+        Self { codes: &[], phrases: &[], statuses: &[], test: Some(test), class, scope, bearing: Bearing::AsScoped }
     }
 
     /// By status alone.
     pub const fn status(statuses: &'static [u16], class: ErrorClass, scope: Scope) -> Self {
-        Self { codes: &[], phrases: &[], statuses, test: None, class, scope }
+        Self { codes: &[], phrases: &[], statuses, test: None, class, scope, bearing: Bearing::AsScoped }
     }
 
     /// Only with one of these statuses.
@@ -62,6 +64,15 @@ impl Rule {
         Self { test: Some(test), ..self }
     }
 
+    /// Vendors say the same of single requests.
+    pub const fn in_doubt(self) -> Self {
+        Self { bearing: Bearing::InDoubt, ..self }
+    }
+
+    fn meaning(&self) -> Meaning {
+        Meaning { class: self.class, scope: self.scope, bearing: self.bearing, mend: None }
+    }
+
     fn matches(&self, status: Option<u16>, body: &ErrorBody) -> bool {
         let by_status_alone = self.codes.is_empty() && self.phrases.is_empty() && self.test.is_none();
         (self.statuses.is_empty() || status.map_or(!by_status_alone, |status| self.statuses.contains(&status)))
@@ -71,14 +82,16 @@ impl Rule {
     }
 }
 
-/// Classifies a failure: the dialect's rules in their order, else the status.
+/// Classifies a failure: what surely concerns one request, then the dialect's rules in their order, then what its words
+/// say, else the status.
 pub(super) fn classify(rules: &[Rule], reply: &WireReply<'_>, body: &ErrorBody) -> Failure {
     let success = (200..300).contains(&reply.status);
     let status = if success { body.http_code } else { Some(reply.status) };
-    let (class, scope) = rules
-        .iter()
-        .find(|rule| rule.matches(status, body))
-        .map_or_else(|| by_status(status, body, reply), |rule| (rule.class, rule.scope));
+    let Meaning { class, scope, bearing, mend } = wording::of_one_request(status, body)
+        .or_else(|| rules.iter().find(|rule| rule.matches(status, body)).map(Rule::meaning))
+        .or_else(|| wording::of_refusal(status, body))
+        .or_else(|| if status.is_none() { wording::of_error_inside(body) } else { None })
+        .unwrap_or_else(|| by_status(status, body, reply));
     let message = if body.message.trim().is_empty() {
         format!("HTTP {} without a message", reply.status)
     } else {
@@ -87,71 +100,55 @@ pub(super) fn classify(rules: &[Rule], reply: &WireReply<'_>, body: &ErrorBody) 
     Failure {
         class,
         scope,
-        wait: wait_hint::of_failure(class, reply, &body.value, &body.message),
+        wait: wait_hint::of_failure(class, reply, body),
         status: Some(reply.status),
         code: body.code().map(|code| scrub::clean(&code)),
         message,
         limit: named_limit(class, body),
+        bearing,
+        mend,
     }
 }
 
-/// What a status means when no code says more.
-fn by_status(status: Option<u16>, body: &ErrorBody, reply: &WireReply<'_>) -> (ErrorClass, Scope) {
+/// What a status means when no code and no word says more.
+fn by_status(status: Option<u16>, body: &ErrorBody, reply: &WireReply<'_>) -> Meaning {
     let Some(status) = status else {
         // An error inside a success with nothing to go by but its type.
         let caller =
             ["invalid_request_error", "invalid_request", "BadRequestError", "unprocessable", "INVALID_ARGUMENT"];
-        return if body.has_code(&caller) { (InvalidRequest, Scope::Request) } else { (ServerError, Scope::Model) };
+        let is_refusal = body.has_code(&caller) || body.base_resp.is_some();
+        return if is_refusal {
+            Meaning::new(InvalidRequest, Scope::Request)
+        } else {
+            Meaning::new(ServerError, Scope::Model)
+        };
     };
     // The provider knows better than the table whether a nameless 4xx would go through next time.
     let retry_helps = reply.headers.get("x-should-retry").is_some_and(|value| value == "true");
     match status {
-        401 => (Auth, Scope::Key),
-        402 => (QuotaExhausted, Scope::Key),
-        403 | 412 | 451 => (Permission, Scope::Model),
-        404 | 410 => (NotFound, Scope::Model),
+        401 => Meaning::in_doubt(Auth, Scope::Key),
+        402 => Meaning::in_doubt(QuotaExhausted, Scope::Key),
+        403 | 412 | 451 => Meaning::in_doubt(Permission, Scope::Model),
+        404 | 410 => Meaning::in_doubt(NotFound, Scope::Model),
         // The URL is wrong, not the request: another rung may well take it.
-        405 => (NotFound, Scope::Provider),
-        408 | 504 | 522 | 524 => (Timeout, Scope::Model),
-        409 => (Conflict, Scope::Request),
-        413 | 414 | 431 => (PayloadTooLarge, Scope::Request),
-        424 | 425 => (ServerError, Scope::Model),
-        429 => (RateLimit, Scope::Model),
-        498 | 503 => (Overloaded, Scope::Model),
-        529 => (Overloaded, Scope::Provider),
-        499 => (Cancelled, Scope::Request),
-        400..500 if retry_helps => (ServerError, Scope::Model),
-        400..500 => (InvalidRequest, Scope::Request),
-        520..=530 => (ServerError, Scope::Provider),
-        500..600 => (ServerError, Scope::Model),
+        405 => Meaning::in_doubt(NotFound, Scope::Provider),
+        408 | 504 | 522 | 524 => Meaning::new(Timeout, Scope::Model),
+        409 => Meaning::new(Conflict, Scope::Request),
+        413 | 414 | 431 => Meaning::new(PayloadTooLarge, Scope::Request),
+        424 | 425 => Meaning::new(ServerError, Scope::Model),
+        429 => Meaning::new(RateLimit, Scope::Model),
+        498 | 503 => Meaning::new(Overloaded, Scope::Model),
+        529 => Meaning::new(Overloaded, Scope::Provider),
+        499 => Meaning::new(Cancelled, Scope::Request),
+        400..500 if retry_helps => Meaning::new(ServerError, Scope::Model),
+        // An API finds a request wrong in its own words. A page of a proxy says nothing about the request.
+        400..500 if body.is_object => Meaning::new(InvalidRequest, Scope::Request),
+        400..500 => Meaning::new(Refused, Scope::Request),
+        520..=530 => Meaning::new(ServerError, Scope::Provider),
+        500..600 => Meaning::new(ServerError, Scope::Model),
         // Redirects are not followed, and nothing else comes without a success either.
-        _ => (ServerError, Scope::Provider),
+        _ => Meaning::new(ServerError, Scope::Provider),
     }
-}
-
-/// Phrases that say that a prompt is too long, where no code does.
-pub(super) const TOO_LONG: &[&str] = &[
-    "exceed context limit",
-    "maximum context length is",
-    "maximum context limit",
-    "longer than the model's context length",
-    "input tokens exceed the configured limit",
-    "inputs tokens + max_new_tokens must be",
-    "tokens + max_tokens must be",
-    "tokens + max_new_tokens must be",
-    "must be less than context",
-    "exceeds the available context size",
-    "exceeds the maximum number of tokens allowed",
-    "input token count",
-    "prompt is too long",
-    "current length is*while limit is",
-    "maximum input length is*tokens",
-    "too many tokens",
-];
-
-/// Whether a prompt is too long by one of [`TOO_LONG`]; a single overlong string field is not.
-pub(super) fn prompt_too_long(body: &ErrorBody) -> bool {
-    body.says(TOO_LONG) && !body.says(&["string_above_max_length", "string too long"])
 }
 
 /// "Limit 30000, Requested 45000": whether the request alone is larger than the limit; `None` without numbers.

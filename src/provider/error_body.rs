@@ -2,23 +2,91 @@
 
 use super::reply_body;
 use super::scrub;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
+use std::borrow::Cow;
 
-/// An error body, read leniently: `error` as object or string, `code` as number or string, array-wrapped, in a
-/// choice, or not JSON at all.
+/// An error body, read leniently.
+///
+/// The error may be an object, a string, a list, JSON inside a string, or the body itself; its code may be a number or a
+/// string; its message has a dozen names. A body that is no JSON at all is plain text or a page.
 #[derive(Debug, Default)]
 pub(super) struct ErrorBody {
     /// Every code, type, status word and reason in it, the most telling first.
     pub codes: Vec<String>,
     /// A numeric code in the range of HTTP errors.
     pub http_code: Option<u16>,
+    /// The code of MiniMax's envelope, whose numbers mean something only there.
+    pub base_resp: Option<i64>,
     /// The message as it came.
     pub message: String,
     /// Message and quoted upstream message in lower case without back-ticks: what phrases are looked for in.
     pub text: String,
+    /// The parameter that it names.
+    pub param: Option<String>,
     /// The error object, or the whole body when it has none.
     pub value: Value,
+    /// Headers that the body quotes: a gateway's way to pass on the limits of the server behind it.
+    pub headers: HeaderMap,
+    /// Whether it is a JSON object. What is not comes from a proxy or a server that fell over, not from an API.
+    pub is_object: bool,
 }
+
+/// Where an error object may be, the first that is there.
+const ERRORS: &[&str] = &[
+    "/error",
+    "/errors/0",
+    "/errors",
+    "/Response/Error",
+    "/base_resp",
+    "/err",
+    "/fault",
+    "/detail/error",
+    "/detail/0/error",
+    "/choices/0/error",
+    "/detail",
+];
+
+/// The names of a message, in an error object or beside it.
+const MESSAGES: &[&str] = &[
+    "message",
+    "error",
+    "detail",
+    "msg",
+    "error_message",
+    "error_msg",
+    "errorMessage",
+    "errmsg",
+    "status_msg",
+    "Message",
+    "faultstring",
+    "error_description",
+    "description",
+    "title",
+    "errors",
+];
+
+/// Where codes are, the most telling first.
+const CODES: &[&str] = &[
+    "/innererror/code",
+    "/details/error_code",
+    "/detail/errorcode",
+    "/availability/code",
+    "/metadata/reason",
+    "/metadata/reasons/0",
+    "/code",
+    "/error_code",
+    "/errorCode",
+    "/err_code",
+    "/Code",
+    "/__type",
+    "/metadata/error_type",
+    "/type",
+    "/status",
+];
+
+/// Where a status in the range of HTTP errors is repeated.
+const STATUSES: &[&str] = &["/code", "/status", "/status_code", "/statusCode", "/error_code", "/httpStatus"];
 
 impl ErrorBody {
     /// Reads the body of an HTTP failure.
@@ -27,7 +95,7 @@ impl ErrorBody {
             Ok(value) => Self::of_value(&value),
             Err(reason) => {
                 let words = String::from_utf8_lossy(&body[..body.len().min(2000)]);
-                // Markup tells nobody anything; plain text of a proxy often does.
+                // Markup tells a reader nothing; plain text of a proxy often does.
                 let message = if words.trim_start().starts_with('<') || words.trim().is_empty() {
                     reason
                 } else {
@@ -41,70 +109,82 @@ impl ErrorBody {
     /// Reads the error that an HTTP success hides, if there is one.
     pub fn inside(body: &Value) -> Option<Self> {
         let body = unwrapped(body);
-        let present = |value: &&Value| match value {
-            Value::Object(members) => !members.is_empty(),
-            Value::String(text) => !text.is_empty(),
-            _ => false,
-        };
         let word = |key: &str| body.get(key).and_then(Value::as_str);
-        let top = body.get("error").as_ref().is_some_and(present)
-            || word("object") == Some("error")
-            || word("type") == Some("error");
-        if top {
-            return Some(Self::of_value(body));
-        }
-        body.pointer("/choices/0/error").filter(present).map(Self::of_value)
+        let says_so = word("object") == Some("error") || word("type") == Some("error");
+        let holds_one = ["/error", "/errors", "/Response/Error", "/choices/0/error"]
+            .iter()
+            .any(|pointer| body.pointer(pointer).is_some_and(is_present));
+        // These stand beside good answers as well, with a zero in them.
+        let number = |pointer: &str| body.pointer(pointer).and_then(Value::as_i64);
+        let coded = ["/base_resp/status_code", "/error_code", "/errcode"]
+            .iter()
+            .any(|pointer| number(pointer).is_some_and(|code| code != 0));
+        let is_answer = ["choices", "content", "candidates", "output", "data"]
+            .iter()
+            .any(|key| body.get(*key).is_some_and(|member| is_present(member) && !member.is_boolean()));
+        let refused = !is_answer
+            && (body.get("success") == Some(&Value::Bool(false))
+                || (body.get("code").is_some()
+                    && MESSAGES.iter().any(|key| word(key).is_some_and(|text| !text.is_empty()))));
+        (says_so || holds_one || coded || refused).then(|| Self::of_value(body))
     }
 
     fn of_value(value: &Value) -> Self {
         let root = unwrapped(value);
-        let error = root.get("error").filter(|error| error.is_object()).unwrap_or(root);
+        let error = error_object(root);
+        let error = error.as_ref();
 
-        let mut codes: Vec<String> = Vec::new();
-        let mut add = |value: Option<&Value>| {
-            if let Some(code) = value.and_then(Value::as_str).filter(|code| !code.is_empty())
-                && !codes.iter().any(|known| known == code)
-            {
-                codes.push(scrub::head(code, 200).to_owned());
-            }
+        let mut codes = Codes::default();
+        codes.add_all(error);
+        codes.add(root.pointer("/code"));
+        codes.add(root.pointer("/status"));
+        codes.add(root.pointer("/type").filter(|kind| **kind != "error"));
+
+        let named = |object: &Value| {
+            let present = || MESSAGES.iter().filter_map(|key| object.get(*key).filter(|message| is_present(message)));
+            // An object under such a name is the message only where no text is.
+            present().find(|message| !message.is_object()).or_else(|| present().next()).map(words)
         };
-        for pointer in [
-            "/innererror/code",
-            "/details/error_code",
-            "/availability/code",
-            "/metadata/reason",
-            "/metadata/reasons/0",
-            "/code",
-            "/metadata/error_type",
-            "/type",
-            "/status",
-        ] {
-            add(error.pointer(pointer));
-        }
-        for detail in error.get("details").and_then(Value::as_array).into_iter().flatten() {
-            add(detail.get("reason"));
-        }
-        if !std::ptr::eq(root, error) {
-            add(root.get("code"));
-        }
-
-        let message = ["message", "error", "detail", "msg"]
-            .iter()
-            .find_map(|key| error.get(*key).filter(|message| !message.is_null()))
-            .or_else(|| root.get("message"))
-            .map_or_else(String::new, words);
-        let mut text = searchable(&message);
-        if let Some(raw) = error.pointer("/metadata/raw") {
+        let message = match error {
+            Value::String(text) => text.clone(),
+            error => named(error).or_else(|| named(root)).unwrap_or_default(),
+        };
+        let (message, inner) = match nested(&message) {
+            Some(inner) => (Self::of_value(&inner), true),
+            None => (Self { message, ..Self::default() }, false),
+        };
+        codes.append(message.codes);
+        let mut text = if inner { message.text } else { searchable(&message.message) };
+        for quoted in ["/metadata/raw", "/error/metadata/raw", "/upstream_error", "/innererror/message"] {
+            let Some(raw) = error.pointer(quoted).filter(|raw| is_present(raw)) else { continue };
+            let raw = words(raw);
             text.push('\n');
-            text.push_str(&searchable(&words(raw)));
+            text.push_str(&searchable(&raw));
+            if let Some(inner) = nested(&raw) {
+                codes.append(Self::of_value(&inner).codes);
+            }
         }
-        let http_code = error
-            .get("code")
-            .and_then(|code| code.as_u64().or_else(|| code.as_str()?.parse().ok()))
-            .and_then(|code| u16::try_from(code).ok())
-            .filter(|code| (400..600).contains(code));
-        let value = error.clone();
-        Self { codes, http_code, message, text, value }
+        let number = |value: &Value| value.as_i64().or_else(|| value.as_str()?.trim().parse().ok());
+        let http_code = [error, root]
+            .iter()
+            .flat_map(|object| STATUSES.iter().filter_map(|pointer| number(object.pointer(pointer)?)))
+            .filter_map(|code| u16::try_from(code).ok())
+            .find(|code| (400..600).contains(code))
+            .or(message.http_code);
+        let param = ["param", "parameter", "field"]
+            .iter()
+            .find_map(|key| error.get(*key).and_then(Value::as_str).filter(|param| !param.is_empty()));
+        Self {
+            codes: codes.0,
+            http_code,
+            base_resp: root.pointer("/base_resp/status_code").and_then(Value::as_i64),
+            message: message.message,
+            text,
+            param: param.map(|param| scrub::head(param, 200).to_owned()).or(message.param),
+            value: error.clone(),
+            headers: quoted_headers(error).or_else(|| quoted_headers(root)).unwrap_or(message.headers),
+            is_object: root.is_object(),
+        }
     }
 
     /// Whether one of the codes is one of `wanted`, in any case.
@@ -122,7 +202,47 @@ impl ErrorBody {
 
     /// The code for the ledger.
     pub fn code(&self) -> Option<String> {
-        self.codes.first().cloned().or_else(|| self.http_code.map(|code| code.to_string()))
+        let number = || self.base_resp.map(|code| code.to_string());
+        self.codes.first().cloned().or_else(number).or_else(|| self.http_code.map(|code| code.to_string()))
+    }
+}
+
+/// Codes in the order in which they tell something, each once.
+#[derive(Default)]
+struct Codes(Vec<String>);
+
+impl Codes {
+    fn add(&mut self, value: Option<&Value>) {
+        let code = match value {
+            // A bare "error" is no code.
+            Some(Value::String(code)) if !code.is_empty() && code != "error" => Cow::Borrowed(code.as_str()),
+            // A status is told apart; any other number is the vendor's own.
+            Some(Value::Number(code)) if code.as_u64().is_some_and(|code| code >= 600) => Cow::Owned(code.to_string()),
+            _ => return,
+        };
+        if !self.0.iter().any(|known| *known == code) {
+            self.0.push(scrub::head(&code, 200).to_owned());
+        }
+    }
+
+    fn add_all(&mut self, error: &Value) {
+        for pointer in CODES {
+            self.add(error.pointer(pointer));
+        }
+        for detail in error.get("details").and_then(Value::as_array).into_iter().flatten() {
+            self.add(detail.get("reason"));
+        }
+        for fault in error.as_array().into_iter().flatten().take(5) {
+            self.add(fault.get("type"));
+        }
+    }
+
+    fn append(&mut self, more: Vec<String>) {
+        for code in more {
+            if !self.0.contains(&code) {
+                self.0.push(code);
+            }
+        }
     }
 }
 
@@ -131,12 +251,62 @@ fn unwrapped(body: &Value) -> &Value {
     body.as_array().and_then(|list| list.first()).unwrap_or(body)
 }
 
+/// The error object of a body, the body itself where it has none.
+fn error_object(root: &Value) -> Cow<'_, Value> {
+    for pointer in ERRORS {
+        match root.pointer(pointer) {
+            Some(Value::String(text)) => {
+                if let Some(inner) = nested(text) {
+                    return Cow::Owned(error_object(&inner).into_owned());
+                }
+            }
+            Some(error @ Value::Object(members)) if !members.is_empty() => return Cow::Borrowed(error),
+            _ => {}
+        }
+    }
+    Cow::Borrowed(root)
+}
+
+/// A JSON object that a text consists of, as gateways quote the servers behind them.
+fn nested(text: &str) -> Option<Value> {
+    let text = text.trim();
+    if text.len() > 100_000 || !text.starts_with('{') || !text.ends_with('}') {
+        return None;
+    }
+    reply_body::parse_json(text.as_bytes()).ok().filter(Value::is_object)
+}
+
+fn is_present(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => !members.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::String(text) => !text.is_empty(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// The headers that an error quotes.
+fn quoted_headers(error: &Value) -> Option<HeaderMap> {
+    let quoted = ["/metadata/headers", "/headers", "/response_headers", "/metadata/provider_headers"];
+    let members = quoted.iter().find_map(|pointer| error.pointer(pointer)?.as_object())?;
+    let headers = members.iter().take(100).filter_map(|(name, value)| {
+        let value = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            _ => return None,
+        };
+        Some((HeaderName::try_from(name.as_str()).ok()?, HeaderValue::try_from(value).ok()?))
+    });
+    Some(headers.collect())
+}
+
 /// The words of a message: a string as it is, a list of validation faults as its messages, anything else as JSON.
 fn words(message: &Value) -> String {
     match message {
         Value::String(text) => text.clone(),
         Value::Array(faults) => {
-            let fault = |fault: &Value| match fault.get("msg").and_then(Value::as_str) {
+            let fault = |fault: &Value| match fault.get("msg").or_else(|| fault.get("message")).and_then(Value::as_str)
+            {
                 Some(reason) => {
                     let place: Vec<String> =
                         fault.get("loc").and_then(Value::as_array).into_iter().flatten().map(words).collect();

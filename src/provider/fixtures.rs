@@ -3,6 +3,7 @@
 
 mod money;
 mod ramp;
+mod refusals;
 mod waits;
 
 use super::adapter::Dialect;

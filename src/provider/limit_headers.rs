@@ -1,5 +1,7 @@
 //! Limits as providers publish them in the headers of their answers.
 
+use super::adapter::WireReply;
+use super::error_body::ErrorBody;
 use super::wait_hint;
 use crate::domain::{Timestamp, Unit};
 use reqwest::header::HeaderMap;
@@ -151,6 +153,16 @@ pub fn observe(headers: &HeaderMap, now: Option<Timestamp>, conventions: &Conven
         return Vec::new();
     }
     FAMILIES.iter().filter_map(|family| family.observe(headers, now, conventions)).collect()
+}
+
+/// The same for a whole answer: of its headers, and of those that the body of a refusal quotes.
+#[must_use]
+pub fn of_reply(reply: &WireReply<'_>, conventions: &Conventions) -> Vec<LimitObservation> {
+    let mut seen = observe(reply.headers, reply.sent_at(), conventions);
+    if reply.status == 429 && seen.is_empty() {
+        seen = observe(&ErrorBody::read(reply.body).headers, reply.sent_at(), conventions);
+    }
+    seen
 }
 
 impl Family {

@@ -20,10 +20,12 @@ mod conversation;
 mod error_body;
 #[cfg(test)]
 mod fixtures;
+mod mending;
 mod reply_body;
 #[cfg(test)]
 mod robustness;
 mod scrub;
+mod wording;
 
 pub use reqwest::Url;
 pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};

@@ -61,6 +61,6 @@ impl Adapter for Openai {
     }
 
     fn limits(&self, reply: &WireReply<'_>) -> Vec<LimitObservation> {
-        limit_headers::observe(reply.headers, reply.sent_at(), &self.quirks.limits)
+        limit_headers::of_reply(reply, &self.quirks.limits)
     }
 }

@@ -4,9 +4,9 @@ mod body;
 #[cfg(test)]
 mod tests;
 
-use super::scrub;
+use super::{mending, scrub};
 use crate::domain::decide::Ineligible;
-use crate::domain::{Answer, Capabilities, ChatRequest, ErrorClass, Failure, Scope, Timestamp, Usage};
+use crate::domain::{Answer, Capabilities, ChatRequest, ErrorClass, Failure, Mend, Scope, Timestamp, Usage};
 use crate::provider::{Adapter, Dialect, LimitObservation, WireReply, WireRequest};
 use body::{Body, ROOM};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -276,20 +276,24 @@ impl Provider {
 
     /// Makes one call with the key at this place among the configured ones (0 for a server without), and reports it;
     /// never retries. `timeouts` are those of the rung. `head` is filled when the answer's head has come: it is all that is
-    /// left when this future is dropped.
+    /// left when this future is dropped. `mends` are what earlier refusals of this target have asked for.
     ///
     /// # Errors
     /// [`Ineligible`] when this target can never take the request: nothing was sent then.
+    #[expect(clippy::too_many_arguments, reason = "a call has that many sides")]
     pub async fn call(
         &self,
         key: usize,
         request: &ChatRequest,
         model: &str,
         capabilities: &Capabilities,
+        mends: &[Mend],
         timeouts: &Timeouts,
         head: &OnceLock<Head>,
     ) -> Result<CallReport, Ineligible> {
-        let WireRequest { path, headers, body, dropped } = self.adapter.encode(request, model, capabilities)?;
+        let mut wire = self.adapter.encode(request, model, capabilities)?;
+        mending::apply(&mut wire, mends);
+        let WireRequest { path, headers, body, dropped } = wire;
         let started = Instant::now();
         let exchange = self.exchange(self.request(key, &path, headers, body), timeouts, started, head).await;
         let mut report = match exchange {

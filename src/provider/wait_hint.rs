@@ -6,6 +6,7 @@
 //! thirty years is nonsense, and nonsense beside sense does not count.
 
 use super::adapter::WireReply;
+use super::error_body::ErrorBody;
 use super::limit_headers::{self, Conventions};
 use crate::domain::{ErrorClass, Timestamp};
 use chrono::{DateTime, Datelike, NaiveDateTime, TimeZone, Utc};
@@ -22,8 +23,9 @@ const NONSENSE: f64 = 1e14;
 
 /// The wait for a failure of this class; `None` when nothing, zero or nonsense was asked.
 #[must_use]
-pub fn of_failure(class: ErrorClass, reply: &WireReply<'_>, body: &Value, message: &str) -> Option<Duration> {
+pub(super) fn of_failure(class: ErrorClass, reply: &WireReply<'_>, body: &ErrorBody) -> Option<Duration> {
     let now = reply.sent_at();
+    let message = &body.message;
     let said = match class {
         ErrorClass::RateLimit
         | ErrorClass::RateLimitDaily
@@ -40,6 +42,7 @@ pub fn of_failure(class: ErrorClass, reply: &WireReply<'_>, body: &Value, messag
         | ErrorClass::Permission
         | ErrorClass::NotFound
         | ErrorClass::InvalidRequest
+        | ErrorClass::Refused
         | ErrorClass::ContextLength
         | ErrorClass::ContentPolicy
         | ErrorClass::PayloadTooLarge
@@ -50,9 +53,12 @@ pub fn of_failure(class: ErrorClass, reply: &WireReply<'_>, body: &Value, messag
         | ErrorClass::Abandoned
         | ErrorClass::Deadline => None,
     };
-    let asked = longest([of_headers(reply.headers, now), of_body(body), said]);
+    let quoted = of_headers(&body.headers, now);
+    let asked = longest([of_headers(reply.headers, now), quoted, of_body(&body.value, now), said]);
     let limited = matches!(class, ErrorClass::RateLimit | ErrorClass::RateLimitDaily | ErrorClass::RampLimit);
-    asked.or_else(|| limited.then(|| of_resets(reply.headers, now)).flatten())
+    let resets =
+        || longest([of_resets(reply.headers, now), of_resets(&body.headers, now), of_reset_members(&body.value, now)]);
+    asked.or_else(|| limited.then(resets).flatten())
 }
 
 /// What `retry-after-ms`, `x-ms-retry-after-ms` and `retry-after` ask for, the longest of them.
@@ -69,18 +75,90 @@ pub fn of_headers(headers: &HeaderMap, now: Option<Timestamp>) -> Option<Duratio
     longest([millis("retry-after-ms"), millis("x-ms-retry-after-ms"), after.max()])
 }
 
-/// What the body asks for: Gemini's `RetryInfo` and OpenRouter's `availability.retry_after`. Takes the error object.
+/// What the body asks for: Gemini's `RetryInfo`, OpenRouter's `availability.retry_after`, and the names that other
+/// servers have for it. Takes the error object.
 #[must_use]
-pub fn of_body(error: &Value) -> Option<Duration> {
-    let value = |value: &Value| match value {
-        Value::String(text) => parse(text, None),
-        Value::Number(number) => number.as_f64().filter(|number| *number < EPOCH_SECONDS).and_then(seconds),
-        _ => None,
-    };
+pub fn of_body(error: &Value, now: Option<Timestamp>) -> Option<Duration> {
     let details = error.get("details").and_then(Value::as_array).into_iter().flatten();
-    let delays = details.filter_map(|detail| value(detail.get("retryDelay")?));
-    let after = ["/availability/retry_after", "/metadata/retry_after", "/retry_after"];
-    longest([delays.max(), after.iter().filter_map(|pointer| value(error.pointer(pointer)?)).max()])
+    let of_detail = |detail: &Value| {
+        let metadata = |name: &str| member(detail.pointer("/metadata")?.get(name)?, 1.0, now);
+        longest([
+            detail.get("retryDelay").and_then(|delay| member(delay, 1.0, now)),
+            metadata("quotaResetDelay"),
+            metadata("retryDelay"),
+        ])
+    };
+    longest([details.filter_map(of_detail).max(), of_members(error, ASKED, now)])
+}
+
+/// Members of an error object, or of its metadata, that ask for a wait; and how many of their unit a second has.
+const ASKED: &[(&str, f64)] = &[
+    ("retry_after", 1.0),
+    ("retryAfter", 1.0),
+    ("retry-after", 1.0),
+    ("Retry-After", 1.0),
+    ("retry_after_seconds", 1.0),
+    ("retryAfterSeconds", 1.0),
+    ("retry_after_secs", 1.0),
+    ("retry_after_sec", 1.0),
+    ("retry_in", 1.0),
+    ("retry_delay", 1.0),
+    ("retryDelay", 1.0),
+    ("wait_seconds", 1.0),
+    ("retry_after_ms", 1e3),
+    ("retryAfterMs", 1e3),
+    ("retry_after_millis", 1e3),
+];
+
+/// Members that say when a limit is full again, which is no request to wait.
+const RESETS: &[(&str, f64)] = &[
+    ("reset", 1.0),
+    ("reset_at", 1.0),
+    ("resetAt", 1.0),
+    ("resets_at", 1.0),
+    ("reset_time", 1.0),
+    ("resetTime", 1.0),
+    ("reset_in", 1.0),
+    ("reset_seconds", 1.0),
+    ("resets_in_seconds", 1.0),
+    ("reset_after", 1.0),
+    ("reset_ms", 1e3),
+];
+
+/// What the body says of when a limit resets.
+fn of_reset_members(error: &Value, now: Option<Timestamp>) -> Option<Duration> {
+    of_members(error, RESETS, now)
+}
+
+fn of_members(error: &Value, names: &[(&str, f64)], now: Option<Timestamp>) -> Option<Duration> {
+    const PLACES: &[&str] =
+        &["", "/availability", "/metadata", "/rate_limit", "/rateLimit", "/parameters", "/data", "/extra", "/details"];
+    let objects = PLACES.iter().filter_map(|place| error.pointer(place)).filter(|object| object.is_object());
+    let found = objects.flat_map(|object| {
+        names.iter().filter_map(move |(name, per_second)| member(object.get(*name)?, *per_second, now))
+    });
+    found.max()
+}
+
+/// One member as a wait: a duration in its unit, or an instant, as a number or a string.
+fn member(value: &Value, per_second: f64, now: Option<Timestamp>) -> Option<Duration> {
+    match value {
+        Value::String(text) => match text.trim().parse::<f64>() {
+            Ok(number) => of_number(number, per_second, now),
+            Err(_) => parse(text, now),
+        },
+        Value::Number(number) => of_number(number.as_f64()?, per_second, now),
+        // A protobuf duration as an object.
+        Value::Object(parts) => seconds(parts.get("seconds")?.as_f64()?),
+        _ => None,
+    }
+}
+
+fn of_number(number: f64, per_second: f64, now: Option<Timestamp>) -> Option<Duration> {
+    if number >= EPOCH_MILLIS && per_second > 1.0 {
+        return since(now, number).filter(|wait| number < NONSENSE && !wait.is_zero());
+    }
+    if number >= EPOCH_SECONDS { parse(&number.to_string(), now) } else { seconds(number / per_second) }
 }
 
 /// What a message asks for: "try again in 1m2.5s", "Please retry in 10h17m5.72s.", "retry after 6 seconds",
@@ -88,7 +166,7 @@ pub fn of_body(error: &Value) -> Option<Duration> {
 #[must_use]
 pub fn of_message(message: &str, now: Option<Timestamp>) -> Option<Duration> {
     let text = super::scrub::head(message, 4000).to_ascii_lowercase();
-    let durations = ["try again in ", "retry in ", "retry after ", "please wait "]
+    let durations = DURATIONS
         .iter()
         .flat_map(|words| text.match_indices(words).map(|(at, words)| &text[at + words.len()..]))
         .filter_map(spoken);
@@ -99,8 +177,37 @@ pub fn of_message(message: &str, now: Option<Timestamp>) -> Option<Duration> {
         let at = NaiveDateTime::parse_from_str(&format!("{date} {time}"), "%Y-%m-%d %H:%M").ok()?;
         until(Timestamp(at.and_utc().timestamp_millis()), now)
     });
-    longest([durations.max(), instants.max()])
+    let moments = MOMENTS
+        .iter()
+        .flat_map(|words| text.match_indices(words).map(|(at, words)| &text[at + words.len()..]))
+        .filter_map(|rest| {
+            let end =
+                rest.find(|c: char| c.is_whitespace() || matches!(c, ',' | ')' | '"' | '\'')).unwrap_or(rest.len());
+            let moment = rest[..end].trim_end_matches('.').to_ascii_uppercase();
+            until(Timestamp(DateTime::parse_from_rfc3339(&moment).ok()?.timestamp_millis()), now)
+        });
+    longest([durations.max(), instants.max(), moments.max()])
 }
+
+/// What a duration follows in a message.
+const DURATIONS: &[&str] = &[
+    "try again in ",
+    "try again after ",
+    "retry in ",
+    "retry after ",
+    "retrying in ",
+    "please wait ",
+    "wait for ",
+    "wait at least ",
+    "resets in ",
+    "reset in ",
+    "reset after ",
+    "available in ",
+];
+
+/// What an instant follows.
+const MOMENTS: &[&str] =
+    &["try again at ", "try again after ", "retry at ", "retry after ", "resets at ", "reset at ", "until "];
 
 /// What reset headers suggest: of the limits that are used up, the last to reset; when none is, the last of all.
 fn of_resets(headers: &HeaderMap, now: Option<Timestamp>) -> Option<Duration> {
@@ -314,12 +421,12 @@ mod tests {
         let headers =
             headers(&[("date", "Fri, 20 Nov 2026 13:00:00 GMT"), ("retry-after", "Fri, 20 Nov 2026 13:00:10 GMT")]);
         let reply = WireReply { received_at: Some(NOW), ..WireReply::new(429, &headers, b"") };
-        let wait = of_failure(ErrorClass::RateLimit, &reply, &Value::Null, "");
+        let wait = of_failure(ErrorClass::RateLimit, &reply, &ErrorBody::default());
         assert_eq!(wait, Some(Duration::from_secs(10)));
 
         let dateless = self::headers(&[("retry-after", "Fri, 20 Nov 2026 12:00:10 GMT")]);
         let reply = WireReply { received_at: Some(NOW), ..WireReply::new(429, &dateless, b"") };
-        assert_eq!(of_failure(ErrorClass::RateLimit, &reply, &Value::Null, ""), Some(Duration::from_secs(10)));
+        assert_eq!(of_failure(ErrorClass::RateLimit, &reply, &ErrorBody::default()), Some(Duration::from_secs(10)));
     }
 
     #[test]
@@ -332,7 +439,7 @@ mod tests {
             (json!({"details": "none"}), None),
             (json!(null), None),
         ] {
-            assert_eq!(of_body(&body), expected_ms.map(Duration::from_millis), "{body}");
+            assert_eq!(of_body(&body, Some(NOW)), expected_ms.map(Duration::from_millis), "{body}");
         }
     }
 
@@ -366,7 +473,8 @@ mod tests {
         let resets = [("x-ratelimit-reset-tokens", "6m0s"), ("x-ratelimit-reset-requests", "1s")];
         let wait = |class: ErrorClass, more: &[(&'static str, &'static str)], message: &str| {
             let headers = headers(&[&resets[..], more].concat());
-            of_failure(class, &WireReply::new(429, &headers, b""), &Value::Null, message).map(|wait| wait.as_secs())
+            let body = ErrorBody { message: message.to_owned(), ..ErrorBody::default() };
+            of_failure(class, &WireReply::new(429, &headers, b""), &body).map(|wait| wait.as_secs())
         };
         assert_eq!(wait(ErrorClass::RateLimit, &[], ""), Some(360), "the largest");
         assert_eq!(

@@ -132,6 +132,8 @@ pub struct PastAttempt {
     pub class: Option<ErrorClass>,
     /// The gravest soft failure.
     pub detail: Option<String>,
+    /// What the provider said of a failure.
+    pub message: Option<String>,
     /// When it ended.
     pub ended_at: Timestamp,
     /// When the provider wants to be asked again.
@@ -219,8 +221,8 @@ impl Store {
     pub async fn history(&self, jobs: &[Lease]) -> Result<Vec<PastAttempt>, StoreError> {
         let ids: Vec<i64> = jobs.iter().map(|lease| lease.job.0).collect();
         let rows = sqlx::query!(
-            r#"select a.job_id, a.provider, a.model, a.accepted, a.class, a.detail, a.ended_at, a.retry_at,
-                      a.cost_nanos, a.uncertain_nanos, a.round = i.round as "current_round!"
+            r#"select a.job_id, a.provider, a.model, a.accepted, a.class, a.detail, a.message, a.ended_at,
+                      a.retry_at, a.cost_nanos, a.uncertain_nanos, a.round = i.round as "current_round!"
                  from unnest($1::bigint[]) w(id)
                       join sluice.inflight i on i.job_id = w.id
                       cross join lateral (select * from sluice.attempt t where t.job_id = w.id) a
@@ -239,6 +241,7 @@ impl Store {
                 accepted: row.accepted,
                 class: row.class.and_then(|class| class.parse().ok()),
                 detail: row.detail,
+                message: row.message,
                 ended_at: timestamp(row.ended_at),
                 retry_at: row.retry_at.map(timestamp),
                 cost_nanos: row.cost_nanos,

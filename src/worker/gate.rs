@@ -1,5 +1,7 @@
 //! What may be called now: buckets, breakers, and keys or models that are out of service.
 
+#[cfg(test)]
+mod refusals;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -9,8 +11,9 @@ use super::keys::{KeyHold, Keys};
 use crate::domain::breaker::{self, Breaker};
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Closed, Ineligible, RungHealth};
+use crate::domain::doubt::{Asked, Doubt};
 use crate::domain::tempo::{Tempo, Took};
-use crate::domain::{Calibration, Charge, ErrorClass, Failure, Outcome, Target, Timestamp, Unit, Usage};
+use crate::domain::{Bearing, Calibration, Charge, ErrorClass, Failure, Mend, Outcome, Target, Timestamp, Unit, Usage};
 use crate::provider::LimitObservation;
 pub use setup::{Kept, ProviderSetup};
 use std::collections::{BTreeMap, HashMap};
@@ -24,6 +27,9 @@ pub const PACE: Duration = Duration::from_secs(1);
 
 /// No word from anywhere for this long while calls fail: the trouble is probably ours.
 const SILENCE: Duration = Duration::from_secs(5);
+
+/// So many changes are remembered of a target.
+const MOST_MENDS: usize = 8;
 
 /// How long nobody is called when nobody can be reached.
 const OFFLINE_REST: Duration = Duration::from_secs(5);
@@ -50,6 +56,10 @@ pub struct TargetState {
     bucket: Arc<Bucket>,
     /// The model is unknown or not allowed, by the configuration as it is.
     closed: Mutex<Option<Shut>>,
+    /// What it has been refusing in words that may concern one request alone.
+    doubt: Mutex<Doubt>,
+    /// What its refusals have asked for and an answer has confirmed.
+    mends: Mutex<Vec<Mend>>,
     record: Arc<Record>,
 }
 
@@ -163,6 +173,33 @@ impl TargetState {
     /// Learns from the report of an answer what estimates are worth here.
     pub fn learn(&self, estimated_input: i64, cap: Option<i64>, usage: &Usage) {
         lock(&self.record.calibration).learn(estimated_input, cap, usage);
+    }
+
+    /// What every request to it has to be changed in, as far as that is known.
+    #[must_use]
+    pub fn mends(&self) -> Vec<Mend> {
+        lock(&self.mends).clone()
+    }
+
+    /// An answer came to a request that was changed like this: what lasts of it is kept for the others.
+    pub fn learn_mends(&self, mends: &[Mend]) {
+        let mut known = lock(&self.mends);
+        for mend in mends.iter().filter(|mend| mend.is_lasting()) {
+            if known.len() < MOST_MENDS && !known.contains(mend) {
+                tracing::info!(target.name = %self.target, change = ?mend, "its refusal was right: requests are changed from now on");
+                known.push(mend.clone());
+            }
+        }
+    }
+
+    /// Whether a refusal is believed of all requests, and for how long then.
+    fn believe(&self, failure: Option<&Failure>, asked: Asked) -> Option<Duration> {
+        let recheck = self.provider.recheck;
+        if failure.is_none_or(|failure| failure.bearing != Bearing::InDoubt) {
+            return Some(recheck);
+        }
+        let mut doubt = lock(&self.doubt);
+        doubt.refused(asked.request, asked.began).then(|| doubt.rest(recheck))
     }
 
     /// Lowers the number of calls at once, where it is felt for, when they take clearly longer than usual for this target.
@@ -335,6 +372,7 @@ impl Gate {
         settled: Charge,
         took: Took,
         limits: &[LimitObservation],
+        asked: Asked,
         now: Timestamp,
     ) {
         let provider = &target.provider;
@@ -343,10 +381,13 @@ impl Gate {
             target.record.failures.fetch_add(1, Ordering::Relaxed);
         }
         let class = outcome.class();
+        if matches!(class, None | Some(ErrorClass::SoftFailure)) {
+            lock(&target.doubt).answered(asked.began);
+        }
         let Permit { hold, key, breaker } = permit;
         // When a key is good again is not what the provider says (the first of next month): somebody may pay before, and
         // one call in a while is how that is found out.
-        key.report(outcome, failure, now);
+        key.report(outcome, failure, asked, now);
         hold.correct(settled);
         let heard = target.bucket.understand(limits);
         hold.hear(&heard);
@@ -374,15 +415,17 @@ impl Gate {
                 target.bucket.refuse(&hold, Refusal::Day, Some(wait.unwrap_or(provider.recheck)), &heard, now);
             }
             Some(ErrorClass::Permission | ErrorClass::NotFound) => {
-                if still_shut(&target.closed, now).is_none() {
-                    tracing::warn!(
-                        target.name = %target.target,
-                        status = failure.and_then(|failure| failure.status),
-                        recheck_seconds = provider.recheck.as_secs(),
-                        "the model is unknown or not allowed; its jobs go elsewhere or wait"
-                    );
+                if let Some(rest) = target.believe(failure, asked) {
+                    if still_shut(&target.closed, now).is_none() {
+                        tracing::warn!(
+                            target.name = %target.target,
+                            status = failure.and_then(|failure| failure.status),
+                            recheck_seconds = rest.as_secs(),
+                            "the model is unknown or not allowed; its jobs go elsewhere or wait"
+                        );
+                    }
+                    shut_for(&target.closed, Closed::Model, rest, now);
                 }
-                shut_for(&target.closed, Closed::Model, provider.recheck, now);
             }
             // Asked to stay away, if not for a limit: honoured for every job, not only for this one.
             Some(ErrorClass::Overloaded | ErrorClass::ServerError) => {
@@ -399,6 +442,7 @@ impl Gate {
                 | ErrorClass::QuotaExhausted
                 | ErrorClass::Auth
                 | ErrorClass::InvalidRequest
+                | ErrorClass::Refused
                 | ErrorClass::ContextLength
                 | ErrorClass::ContentPolicy
                 | ErrorClass::PayloadTooLarge

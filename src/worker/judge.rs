@@ -10,7 +10,7 @@ use crate::provider::{CallReport, Head};
 use serde_json::Value;
 
 /// What the call was for.
-pub(super) struct Asked<'a> {
+pub(super) struct AskedFor<'a> {
     pub(super) job: &'a Job,
     pub(super) request: &'a ChatRequest,
     pub(super) schema: Option<&'a Schema>,
@@ -38,7 +38,7 @@ pub(super) struct Judged {
 }
 
 /// Validates an answer and works out what the call cost.
-pub(super) fn judge(rules: &Rules, asked: &Asked<'_>, spec: &Rung, report: CallReport) -> Judged {
+pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: CallReport) -> Judged {
     let price = spec.model.price;
     let worst = || price.map(|price| estimate::worst_cost(&price, &spec.model.capabilities, asked.job));
     let CallReport { result, status, request_id, first_byte_ms, total_ms, dropped, failed_usage, should_retry, .. } =

@@ -4,8 +4,9 @@
 mod tests;
 
 use super::bucket::{Shut, closed_name};
+use crate::domain::doubt::{Asked, Doubt};
 use crate::domain::key_ring::{KeyChange, KeyFault, KeyLease, KeyRing, KeySign, KeyState, KeysOut};
-use crate::domain::{Failure, Outcome, Timestamp};
+use crate::domain::{Bearing, Failure, Outcome, Timestamp};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,8 @@ pub(super) struct Keys {
     names: Vec<String>,
     recheck: Duration,
     ring: Mutex<KeyRing>,
+    /// What each key has been refusing in words that may concern one request alone.
+    doubts: Mutex<Vec<Doubt>>,
 }
 
 /// A key taken for one call. Dropped without a report it is as if the call had not been made.
@@ -33,7 +36,8 @@ impl Keys {
     /// All in service.
     pub(super) fn new(provider: &str, names: &[String], recheck: Duration) -> Arc<Self> {
         let ring = Mutex::new(KeyRing::new(names.len(), recheck));
-        Arc::new(Self { provider: provider.to_owned(), names: names.to_vec(), recheck, ring })
+        let doubts = Mutex::default();
+        Arc::new(Self { provider: provider.to_owned(), names: names.to_vec(), recheck, ring, doubts })
     }
 
     /// The keys as configured anew. One that is out of service and is still the same (`same`, by name) is tried by one call
@@ -51,11 +55,37 @@ impl Keys {
             states.get(index)?.fault()
         };
         let ring = KeyRing::renewed(&names.iter().map(fault_of).collect::<Vec<_>>(), recheck, now);
-        Arc::new(Self { provider: before.provider.clone(), names: names.to_vec(), recheck, ring: Mutex::new(ring) })
+        let (provider, names) = (before.provider.clone(), names.to_vec());
+        Arc::new(Self { provider, names, recheck, ring: Mutex::new(ring), doubts: Mutex::default() })
     }
 
     fn ring(&self) -> MutexGuard<'_, KeyRing> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the outcome of a call says of its key, where a refusal in doubt says nothing yet.
+    fn sign(&self, index: usize, outcome: &Outcome, failure: Option<&Failure>, asked: Asked) -> KeySign {
+        let sign = KeySign::of(outcome);
+        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        if doubts.len() <= index {
+            doubts.resize(index.saturating_add(1), Doubt::default());
+        }
+        let Some(doubt) = doubts.get_mut(index) else { return sign };
+        match sign {
+            KeySign::Works => doubt.answered(asked.began),
+            KeySign::Refused(fault) if failure.is_some_and(|failure| failure.bearing == Bearing::InDoubt) => {
+                // A status that says "unauthorized" is hardly ever about the request, so that the same one may confirm it.
+                let request = match fault {
+                    KeyFault::OutOfMoney => asked.request,
+                    KeyFault::Rejected => asked.request ^ asked.began.0.unsigned_abs(),
+                };
+                if !doubt.refused(request, asked.began) {
+                    return KeySign::Silent;
+                }
+            }
+            KeySign::Refused(_) | KeySign::Silent => {}
+        }
+        sign
     }
 
     /// Why no call can be made with any key; `None` when one can.
@@ -148,9 +178,10 @@ impl KeyHold {
     }
 
     /// Learns from what came of the call.
-    pub(super) fn report(mut self, outcome: &Outcome, failure: Option<&Failure>, now: Timestamp) {
+    pub(super) fn report(mut self, outcome: &Outcome, failure: Option<&Failure>, asked: Asked, now: Timestamp) {
         let Some(lease) = self.lease.take() else { return };
-        let change = self.keys.ring().report(lease, KeySign::of(outcome), now);
+        let sign = self.keys.sign(self.index, outcome, failure, asked);
+        let change = self.keys.ring().report(lease, sign, now);
         if let Some(change) = change {
             self.keys.tell(self.index, change, failure);
         }

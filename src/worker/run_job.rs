@@ -4,29 +4,34 @@ use super::bucket::Shut;
 use super::explanation::{explain_skip, what_is_waited_for};
 use super::gate::PACE;
 use super::held_job::HeldJob;
-use super::judge::{Asked, Judged, abandoned, judge};
+use super::judge::{AskedFor, Judged, abandoned, judge};
 use super::opener::Opened;
 use super::plan::{RoutePlan, RungPlan};
 use super::settler::{Item, Then};
 use super::{Hold, Shared};
 use crate::domain::charging::{self, Fate};
 use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, decide};
+use crate::domain::doubt::{Asked, RequestHash};
 use crate::domain::json_schema::Schema;
 use crate::domain::key_ring::KeyFault;
 use crate::domain::tempo::Took;
 use crate::domain::{
-    Attempt, ChatRequest, ErrorClass, Job, NanoUsd, Outcome, Patience, Scope, Sizes, SoftFailure, Target, Timestamp,
-    Usage, eligibility, estimate,
+    Attempt, ChatRequest, ErrorClass, Failure, Job, Mend, NanoUsd, Outcome, Patience, Scope, Sizes, SoftFailure,
+    Target, Timestamp, Usage, eligibility, estimate,
 };
 use crate::store::call::OpenCall;
 use crate::store::claim::{Claimed, NoRequest, PastAttempt};
 use crate::store::settle::{AttemptRow, EndingRow, ParkRow};
 use serde_json::{Value, json};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A job that has to wait longer than this goes back to the database, so that it holds no place here.
 const HOLD: Duration = Duration::from_secs(2);
+
+/// A rung is asked again so often with a changed request.
+const MOST_MENDS: usize = 3;
 
 /// How long a job is parked at a gate that somebody may open at any time.
 const GATE_REST: Duration = Duration::from_secs(10);
@@ -49,6 +54,9 @@ struct Journey {
     ineligible: Vec<Option<Ineligible>>,
     /// Rungs whose gate just said no: believed until then.
     refused: Vec<Option<Shut>>,
+    /// What the refusals of each rung have asked to be changed in the request.
+    mends: Vec<Vec<Mend>>,
+    hash: RequestHash,
     /// Since when it has waited here for a limit, without a call.
     waits_since: Option<Timestamp>,
     /// An attempt that is over and not yet handed to the settler.
@@ -106,6 +114,8 @@ pub(super) async fn run_job(shared: Arc<Shared>, claimed: Claimed, past: Vec<Pas
         uncertain: NanoUsd(uncertain),
         ineligible: vec![None; rungs],
         refused: vec![None; rungs],
+        mends: vec![Vec::new(); rungs],
+        hash: hash_of(body),
         waits_since: None,
         unsettled: None,
         last: None,
@@ -138,8 +148,17 @@ fn recall(plan: &RoutePlan, past: &PastAttempt) -> Attempt {
         // A class that a newer version wrote.
         (false, None) => Outcome::Failed(ErrorClass::ServerError),
     };
+    // What a soft failure says is ours and stands for itself.
+    let words = past.message.as_deref().filter(|_| matches!(outcome, Outcome::Failed(_))).map(Box::from);
     // Whether a provider had spoken its last word is not kept: after a park it is asked once more.
-    Attempt { rung, outcome, ended_at: past.ended_at, retry_at: past.retry_at, is_final: false }
+    Attempt { retry_at: past.retry_at, words, ..Attempt::new(rung, outcome, past.ended_at) }
+}
+
+/// Tells requests apart.
+fn hash_of(request: &Value) -> RequestHash {
+    let mut hasher = DefaultHasher::new();
+    request.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Journey {
@@ -221,6 +240,7 @@ impl Journey {
         self.order = route.order(&self.job);
         self.ineligible = vec![None; route.rungs.len()];
         self.refused = vec![None; route.rungs.len()];
+        self.mends = vec![Vec::new(); route.rungs.len()];
         self.plan = Arc::clone(route);
         true
     }
@@ -311,7 +331,9 @@ impl Journey {
         let key = permit.key();
         let head = OnceLock::new();
         let (model, capabilities) = (&spec.target.model, &spec.model.capabilities);
-        let call = rung.provider.call(key, &self.request, model, capabilities, &rung.timeouts, &head);
+        let mut mends = rung.target.mends();
+        mends.extend(self.mends.get(index).into_iter().flatten().cloned());
+        let call = rung.provider.call(key, &self.request, model, capabilities, &mends, &rung.timeouts, &head);
         let report = tokio::select! {
             report = call => Some(report),
             () = shared.abort.cancelled() => None,
@@ -338,7 +360,7 @@ impl Journey {
             }
         };
         let limits = std::mem::take(&mut report.limits);
-        let asked = Asked { job: &self.job, request: &self.request, schema: self.schema.as_ref() };
+        let asked = AskedFor { job: &self.job, request: &self.request, schema: self.schema.as_ref() };
         let mut judged = judge(&self.plan.route.rules, &asked, &spec, report);
         self.tell_apart(index, rung, &sizes, &mut judged);
         if let Some(permit) = permit {
@@ -359,10 +381,15 @@ impl Journey {
                 settled,
                 took,
                 &limits,
+                Asked { request: self.hash, began: started_at },
                 ended_at,
             );
+            if judged.answer.is_some() {
+                rung.target.learn_mends(&mends);
+            }
         }
-        self.record(index, &spec, rung, key, judged, skipped, started_at, ended_at);
+        let is_mendable = self.mend(index, judged.failure.as_ref(), &mends);
+        self.record(index, &spec, rung, key, judged, is_mendable, skipped, started_at, ended_at);
     }
 
     /// Notes the coming call in the database, so that it can be named should this process die.
@@ -385,6 +412,23 @@ impl Journey {
         let opened = self.shared.opener.open(call).await;
         // A process that hung meanwhile may have lost its lease behind the answer.
         if opened == Opened::Yes && !self.shared.lease_is_fresh() { Opened::Away } else { opened }
+    }
+
+    /// Notes the change that a refusal asks for. Returns whether the same rung is worth another call with it.
+    fn mend(&mut self, index: usize, failure: Option<&Failure>, tried: &[Mend]) -> bool {
+        let Some(mend) = failure.and_then(|failure| failure.mend.clone()) else { return false };
+        let asked = self.request.max_tokens.and_then(|asked| u64::try_from(asked).ok());
+        let keeps_the_meaning = match &mend {
+            Mend::Rename { .. } | Mend::Drop { .. } => true,
+            // An answer that needs more is found out to be cut.
+            Mend::Cap { tokens, .. } => asked.is_none_or(|asked| asked > *tokens),
+        };
+        let Some(mends) = self.mends.get_mut(index) else { return false };
+        if !keeps_the_meaning || tried.contains(&mend) || mends.len() >= MOST_MENDS {
+            return false;
+        }
+        mends.push(mend);
+        true
     }
 
     /// Tells a request that is larger than a limit from one that came too fast, and notes the numbers for the reason.
@@ -410,6 +454,7 @@ impl Journey {
         rung: &RungPlan,
         key: usize,
         judged: Judged,
+        is_mendable: bool,
         skipped: &[(usize, Skip)],
         started_at: Timestamp,
         ended_at: Timestamp,
@@ -428,6 +473,9 @@ impl Journey {
             ended_at,
             retry_at,
             is_final: judged.is_final,
+            bearing: judged.failure.as_ref().map(|failure| failure.bearing).unwrap_or_default(),
+            is_mendable,
+            words: judged.failure.as_ref().map(|failure| failure.message.as_str().into()),
         });
         let accepted = judged.outcome == Outcome::Accepted;
         let completion = judged.answer.as_ref().filter(|_| accepted).map(|answer| {

@@ -1,7 +1,9 @@
 //! When a job is over, and what is said of it then.
 
 use super::{Ending, Health, Ineligible, RungHealth, Skip};
+use crate::domain::refusal::gist;
 use crate::domain::{Attempt, ErrorClass, Job, Outcome, Remedy, Route, SoftFailure, Timestamp};
+use std::fmt;
 
 /// Attempts of any kind, those that only waited included, after which a job ends: nothing goes on for ever.
 pub(super) const MOST_ATTEMPTS: usize = 1_000;
@@ -14,80 +16,141 @@ pub(super) fn of(job: &Job, route: &Route, history: &[Attempt], health: &Health,
     history
         .iter()
         .find_map(|attempt| hopeless(route, health, attempt))
+        .or_else(|| refused_alike(route, history))
         .or_else(|| used_up(job, route, history))
         .or_else(|| too_late(job, history, now))
 }
 
 /// Every rung is out for good.
 pub(super) fn out_of_rungs(route: &Route, history: &[Attempt], skipped: &[(usize, Skip)]) -> Ending {
-    let class = last_failure(history).map(|(class, _)| class).or_else(|| skipped.iter().find_map(first_class));
-    let named = |(rung, why): &(usize, Skip)| format!("{}: {why}", name(route, *rung));
-    let reasons: Vec<String> = skipped.iter().map(named).collect();
+    let last = last_failure(history);
+    let class = last.as_ref().map(|last| last.class).or_else(|| skipped.iter().find_map(first_class));
+    let mut last_is_named = false;
+    let mut named = |(rung, why): &(usize, Skip)| {
+        let failed = history.iter().rposition(|attempt| attempt.rung == Some(*rung) && attempt.words.is_some());
+        match (why, failed.and_then(|index| Some((index, failure(history.get(index)?)?)))) {
+            (Skip::Failed(class), Some((index, told))) if told.class == *class => {
+                last_is_named |= index.saturating_add(1) == history.len();
+                format!("{}: {told}", name(route, *rung))
+            }
+            _ => format!("{}: {why}", name(route, *rung)),
+        }
+    };
+    let reasons: Vec<String> = skipped.iter().map(&mut named).collect();
     let reason = if reasons.is_empty() { "the route has no rungs".to_owned() } else { reasons.join("; ") };
-    let last = last_failure(history).map(|(_, words)| format!(" (the last: {words})")).unwrap_or_default();
+    let last = last.filter(|_| !last_is_named).map(|last| format!(" (the last: {last})")).unwrap_or_default();
     failed(class.unwrap_or(ErrorClass::InvalidRequest), format!("no rung is left: {reason}{last}"))
 }
 
 /// An attempt after which no other makes sense.
 fn hopeless(route: &Route, health: &Health, attempt: &Attempt) -> Option<Ending> {
-    let (class, words) = in_words(&attempt.outcome)?;
-    match attempt.outcome.remedy()? {
-        Remedy::End => Some(failed(class, format!("{words}: no rung would take this request"))),
+    let told = failure(attempt)?;
+    match attempt.remedy()? {
+        Remedy::End => {
+            let target = attempt.rung.map(|rung| format!("{}: ", name(route, rung))).unwrap_or_default();
+            Some(failed(told.class, format!("{target}{told}; no rung would take this request")))
+        }
         Remedy::NextRung | Remedy::LargerWindow => {
             // What became of a target that is no longer on the route binds nobody.
-            let rung = attempt.rung.filter(|&rung| rung < route.rungs.len() && !route.fallback_on.contains(&class))?;
+            let rung = attempt.rung.filter(|&rung| rung < route.rungs.len() && !route.falls_back_on(told.class))?;
             let target = name(route, rung);
             // The numbers, where they are known.
-            let words = match health.get(rung) {
-                Some(RungHealth::Ineligible(why)) => format!("{words} ({why})"),
-                _ => words,
+            let numbers = match health.get(rung) {
+                Some(RungHealth::Ineligible(why)) => format!(" ({why})"),
+                _ => String::new(),
             };
-            Some(failed(class, format!("{target}: {words}, which route {} does not fall back on", route.name)))
+            let rule = format!("which route {} does not fall back on", route.name);
+            Some(failed(told.class, format!("{target}: {told}{numbers}, {rule}")))
         }
-        Remedy::WaitForGate(_) | Remedy::RetrySame { .. } => None,
+        Remedy::WaitForGate(_) | Remedy::RetrySame { .. } | Remedy::Mend => None,
     }
+}
+
+/// So many rungs that find the request wrong are believed, whatever their words.
+const ENOUGH_REFUSALS: usize = 3;
+
+/// Several rungs found the request itself wrong: two in the same words, or [`ENOUGH_REFUSALS`] in any.
+fn refused_alike(route: &Route, history: &[Attempt]) -> Option<Ending> {
+    let mut refusals: Vec<(usize, String)> = Vec::new();
+    for attempt in history {
+        let (Outcome::Failed(class @ ErrorClass::InvalidRequest), Some(rung), Some(Remedy::NextRung)) =
+            (&attempt.outcome, attempt.rung, attempt.remedy())
+        else {
+            continue;
+        };
+        if rung >= route.rungs.len() || refusals.iter().any(|(known, _)| *known == rung) {
+            continue;
+        }
+        let gist = attempt.words.as_deref().map(gist).unwrap_or_default();
+        let is_known = !gist.is_empty() && refusals.iter().any(|(_, known)| *known == gist);
+        refusals.push((rung, gist));
+        if is_known || refusals.len() >= ENOUGH_REFUSALS {
+            let (target, count, told) = (name(route, rung), refusals.len(), failure(attempt)?);
+            let alike = if is_known { " in the same way" } else { "" };
+            let reason = format!("{count} rungs refused this request{alike}, the last: {target}: {told}");
+            return Some(failed(*class, reason));
+        }
+    }
+    None
 }
 
 fn used_up(job: &Job, route: &Route, history: &[Attempt]) -> Option<Ending> {
     let most = usize::from(job.max_attempts.unwrap_or(route.max_attempts).max(1));
-    let counted: Vec<&Outcome> =
-        history.iter().map(|attempt| &attempt.outcome).filter(|outcome| counts(outcome)).collect();
-    if let Some((class, words)) = counted.last().filter(|_| counted.len() >= most).and_then(|last| in_words(last)) {
-        return Some(failed(class, format!("all {most} attempts used up, the last: {words}")));
+    let counted: Vec<&Attempt> = history.iter().filter(|attempt| attempt.uses_up_an_attempt()).collect();
+    if let Some(last) = counted.last().filter(|_| counted.len() >= most).and_then(|last| failure(last)) {
+        return Some(failed(last.class, format!("all {most} attempts used up, the last: {last}")));
     }
-    let (class, words) = last_failure(history).filter(|_| history.len() >= MOST_ATTEMPTS)?;
-    Some(failed(class, format!("{MOST_ATTEMPTS} attempts of any kind made, the last: {words}")))
-}
-
-fn counts(outcome: &Outcome) -> bool {
-    outcome.class().is_some_and(ErrorClass::uses_up_an_attempt)
+    let last = last_failure(history).filter(|_| history.len() >= MOST_ATTEMPTS)?;
+    Some(failed(last.class, format!("{MOST_ATTEMPTS} attempts of any kind made, the last: {last}")))
 }
 
 fn too_late(job: &Job, history: &[Attempt], now: Timestamp) -> Option<Ending> {
     job.deadline.filter(|&deadline| now >= deadline)?;
-    let last = last_failure(history).map_or_else(|| "none was made".to_owned(), |(_, words)| words);
+    let last = last_failure(history).map_or_else(|| "none was made".to_owned(), |last| last.to_string());
     Some(failed(
         ErrorClass::Deadline,
         format!("the deadline passed before an answer was accepted; last attempt: {last}"),
     ))
 }
 
-fn last_failure(history: &[Attempt]) -> Option<(ErrorClass, String)> {
-    history.iter().rev().find_map(|attempt| in_words(&attempt.outcome))
+fn last_failure(history: &[Attempt]) -> Option<Told<'_>> {
+    history.iter().rev().find_map(failure)
 }
 
-/// The class of a failure, and the same in words.
-fn in_words(outcome: &Outcome) -> Option<(ErrorClass, String)> {
-    match outcome {
-        Outcome::Accepted => None,
-        Outcome::Rejected(kind) => {
-            let hint = match kind {
-                SoftFailure::Truncated | SoftFailure::ReasoningExhausted => "; a larger max_tokens may help",
-                _ => "",
-            };
-            Some((ErrorClass::SoftFailure, format!("{} ({kind}{hint})", ErrorClass::SoftFailure)))
+/// A failure as a reason tells it: its class, its kind, and what the provider said.
+struct Told<'a> {
+    class: ErrorClass,
+    kind: Option<SoftFailure>,
+    words: Option<&'a str>,
+}
+
+fn failure(attempt: &Attempt) -> Option<Told<'_>> {
+    let class = attempt.outcome.class()?;
+    let kind = match attempt.outcome {
+        Outcome::Rejected(kind) => Some(kind),
+        Outcome::Accepted | Outcome::Failed(_) => None,
+    };
+    Some(Told { class, kind, words: attempt.words.as_deref().map(str::trim).filter(|words| !words.is_empty()) })
+}
+
+/// So many characters of a provider's words are enough for a reason. The ledger has all of them.
+const MOST_WORDS: usize = 240;
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.class.fmt(f)?;
+        match self.kind {
+            Some(kind @ (SoftFailure::Truncated | SoftFailure::ReasoningExhausted)) => {
+                write!(f, " ({kind}; a larger max_tokens may help)")?;
+            }
+            Some(kind) => write!(f, " ({kind})")?,
+            None => {}
         }
-        Outcome::Failed(class) => Some((*class, class.to_string())),
+        match self.words.map(|words| (words, words.char_indices().nth(MOST_WORDS))) {
+            Some((words, None)) => write!(f, " “{words}”"),
+            Some((words, Some((end, _)))) => write!(f, " “{}…”", words.get(..end).unwrap_or(words)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn of(job: &Job, route: &Route, history: &[Attempt]) -> Vec<Standing>
         if let Some(standing) = standings.get_mut(rung) {
             standing.learn(job, attempt);
         }
-        if attempt.outcome.remedy() == Some(Remedy::LargerWindow) {
+        if attempt.remedy() == Some(Remedy::LargerWindow) {
             exclude_windows_up_to(route, rung, &mut standings);
         }
     }
@@ -60,7 +60,7 @@ pub(super) fn of(job: &Job, route: &Route, history: &[Attempt]) -> Vec<Standing>
 
 impl Standing {
     fn learn(&mut self, job: &Job, attempt: &Attempt) {
-        let (Some(class), Some(remedy)) = (attempt.outcome.class(), attempt.outcome.remedy()) else { return };
+        let (Some(class), Some(remedy)) = (attempt.outcome.class(), attempt.remedy()) else { return };
         self.last_failure = Some(class);
         match remedy {
             Remedy::WaitForGate(Closed::Auth | Closed::QuotaExhausted) if attempt.retry_at.is_none() => {
@@ -74,6 +74,8 @@ impl Standing {
                 self.back_off(attempt.retry_at.unwrap_or(Timestamp::MIN));
             }
             Remedy::NextRung | Remedy::LargerWindow | Remedy::End => self.excluded = Some(class),
+            // What was refused is not what is sent next.
+            Remedy::Mend => {}
         }
     }
 
@@ -138,13 +140,13 @@ impl Lap {
         let mut counted = 0_u32;
         for attempt in history {
             let Some(class) = attempt.outcome.class() else { continue };
-            counted = counted.saturating_add(u32::from(class.uses_up_an_attempt()));
-            let (Some(Remedy::RetrySame { tries }), Some(rung)) = (attempt.outcome.remedy(), attempt.rung) else {
+            counted = counted.saturating_add(u32::from(attempt.uses_up_an_attempt()));
+            let (Some(Remedy::RetrySame { tries }), Some(rung)) = (attempt.remedy(), attempt.rung) else {
                 continue;
             };
             lap.pause_ends = attempt.ended_at + backoff::delay(job.id, counted);
             let enough = lap.count_failure(rung) > tries || attempt.is_final || asks_for_too_long(route, attempt);
-            if enough && route.fallback_on.contains(&class) {
+            if enough && route.falls_back_on(class) {
                 lap.pass(rung, class);
                 if taking_part.iter().all(|&rung| lap.passed(rung).is_some()) {
                     lap.begin_again();

@@ -4,7 +4,7 @@ use super::ending::MOST_ATTEMPTS;
 use super::*;
 use crate::domain::price::Price;
 use crate::domain::validation::Rules;
-use crate::domain::{Capabilities, JobId, Model, Outcome, Remedy, SoftFailure, Strategy, Target};
+use crate::domain::{Bearing, Capabilities, JobId, Model, Outcome, Remedy, SoftFailure, Strategy, Target};
 use ErrorClass as Class;
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Values;
@@ -43,11 +43,11 @@ fn without(mut route: Route, classes: &[Class]) -> Route {
 }
 
 fn failed(rung: usize, class: Class) -> Attempt {
-    Attempt { rung: Some(rung), outcome: Outcome::Failed(class), ended_at: NOW, retry_at: None, is_final: false }
+    Attempt::new(Some(rung), Outcome::Failed(class), NOW)
 }
 
 fn rejected(rung: usize, kind: SoftFailure) -> Attempt {
-    Attempt { rung: Some(rung), outcome: Outcome::Rejected(kind), ended_at: NOW, retry_at: None, is_final: false }
+    Attempt::new(Some(rung), Outcome::Rejected(kind), NOW)
 }
 
 fn closed(reason: Closed, wait: Duration) -> RungHealth {
@@ -276,7 +276,6 @@ fn a_dearer_rung_needs_a_route_that_falls_back_on_the_reason() {
         ),
         (Closed::QuotaExhausted, &[Class::QuotaExhausted]),
         (Closed::Auth, &[Class::Auth]),
-        (Closed::Model, &[Class::NotFound, Class::Permission]),
     ] {
         let health = [closed(reason, HOUR), RungHealth::Open];
         assert_eq!(called(&fresh(&without(route(2), classes), &health)), None, "{reason}");
@@ -287,6 +286,11 @@ fn a_dearer_rung_needs_a_route_that_falls_back_on_the_reason() {
     }
     let health = [closed(Closed::Paused, HOUR), RungHealth::Open];
     assert_eq!(called(&fresh(&without(route(2), Class::ALL), &health)), Some(1));
+    // A model that is gone takes no request at all: only a route that never falls back waits for it.
+    let health = [closed(Closed::Model, HOUR), RungHealth::Open];
+    let listed = Route { fallback_on: [Class::RateLimit].into(), ..route(2) };
+    assert_eq!(called(&fresh(&listed, &health)), Some(1));
+    assert_eq!(called(&fresh(&without(route(2), Class::ALL), &health)), None);
 }
 
 #[test]
@@ -326,7 +330,7 @@ fn each_failure_is_tried_again_and_passed_on_as_its_remedy_says() {
             Remedy::WaitForGate(_) => (None, Some(0)),
             Remedy::RetrySame { tries } => (Some(usize::try_from(tries).unwrap() + 1), Some(1)),
             Remedy::NextRung | Remedy::LargerWindow => (Some(1), Some(1)),
-            Remedy::End => (Some(1), None),
+            Remedy::End | Remedy::Mend => (Some(1), None),
         };
         assert_eq!((tries_here, then), expected, "{class}");
     }
@@ -342,8 +346,12 @@ fn a_route_that_does_not_fall_back_stays_or_ends() {
             Remedy::RetrySame { .. } => {
                 assert_eq!(next_call(&route, &vec![failed(0, class); 5]), Some(0), "{class}");
             }
-            Remedy::NextRung | Remedy::LargerWindow | Remedy::End => assert_eq!(step, None, "{class}"),
+            // What says that a target cannot take the request at all moves on unless the route never does.
+            _ if class.excludes_the_target() => assert_eq!(step, Some(1), "{class}"),
+            Remedy::NextRung | Remedy::LargerWindow | Remedy::End | Remedy::Mend => assert_eq!(step, None, "{class}"),
         }
+        let pinned = Route { fallback_on: [].into(), ..route };
+        assert_ne!(next_call(&pinned, &[failed(0, class)]), Some(1), "{class}");
     }
 }
 
@@ -579,11 +587,85 @@ fn an_accepted_answer_anywhere_in_the_history_ends_the_job() {
     assert_eq!(decide(&late, &route(1), &[0], &history, &[], NOW), done);
 }
 
+fn told(rung: usize, class: Class, words: &str) -> Attempt {
+    Attempt { words: Some(words.into()), ..failed(rung, class) }
+}
+
 #[test]
-fn an_invalid_request_never_reaches_a_second_rung() {
-    let step = after(&route(3), &[failed(0, Class::InvalidRequest)], NOW);
-    let reason = "invalid_request: no rung would take this request";
-    assert_eq!(failure(&step), Some((Class::InvalidRequest, reason)));
+fn a_refusal_that_may_be_one_targets_own_moves_the_job_on() {
+    for class in [Class::InvalidRequest, Class::Refused, Class::NotFound, Class::Permission, Class::PayloadTooLarge] {
+        assert_eq!(next_call(&route(2), &[told(0, class, "No.")]), Some(1), "{class}");
+        assert_eq!(next_call(&without(route(2), &[class]), &[told(0, class, "No.")]), Some(1), "{class}, not listed");
+    }
+}
+
+#[test]
+fn a_fault_of_the_request_for_every_target_never_reaches_a_second_rung() {
+    let broken = Attempt { bearing: Bearing::EveryTarget, ..told(0, Class::InvalidRequest, "Tool without a call.") };
+    let reason = "p/0: invalid_request “Tool without a call.”; no rung would take this request";
+    assert_eq!(failure(&after(&route(3), &[broken], NOW)), Some((Class::InvalidRequest, reason)));
+}
+
+#[test]
+fn two_rungs_that_refuse_in_the_same_words_end_the_job_and_three_in_any() {
+    let words =
+        ["Roles must alternate: `a`, 3", "Roles must alternate: `b`, 17", "The roles are odd", "I do not like it"];
+    let refused = |rung: usize, words: &str| told(rung, Class::InvalidRequest, words);
+    let step = |history: &[Attempt]| after(&route(5), history, NOW);
+    let same = [refused(0, words[0]), refused(1, words[1])];
+    let reason =
+        "2 rungs refused this request in the same way, the last: p/1: invalid_request “Roles must alternate: `b`, 17”";
+    assert_eq!(failure(&step(&same)), Some((Class::InvalidRequest, reason)));
+    let differently = [refused(0, words[0]), refused(1, words[2]), refused(2, words[3])];
+    assert_eq!(called(&step(&differently[..2])), Some(2));
+    let reason = "3 rungs refused this request, the last: p/2: invalid_request “I do not like it”";
+    assert_eq!(failure(&step(&differently)), Some((Class::InvalidRequest, reason)));
+    // Without words nothing is the same, and one rung counts once.
+    assert_eq!(called(&step(&[failed(0, Class::InvalidRequest), failed(1, Class::InvalidRequest)])), Some(2));
+    assert_eq!(called(&step(&[refused(0, words[0]), refused(0, words[0])])), Some(1));
+    // A parameter that two targets do not take is no fault of the request.
+    let parameters = [0, 1, 2].map(|rung| told(rung, Class::Refused, words[0]));
+    assert_eq!(called(&step(&parameters)), Some(3));
+}
+
+#[test]
+fn a_refused_key_that_is_in_doubt_moves_this_job_on_and_fails_it_never() {
+    for class in [Class::QuotaExhausted, Class::Auth] {
+        let doubtful = Attempt { bearing: Bearing::InDoubt, ..failed(0, class) };
+        assert_eq!(next_call(&route(2), std::slice::from_ref(&doubtful)), Some(1), "{class}");
+        // The only rung is asked again after a pause.
+        let step = after(&route(1), &vec![doubtful; 50], NOW);
+        assert!(wait_until(&step).is_some(), "{class}: {step:?}");
+    }
+}
+
+#[test]
+fn a_rung_whose_refusal_can_be_mended_is_asked_again_at_once() {
+    for class in [Class::Refused, Class::NeverFits] {
+        let mendable = Attempt { is_mendable: true, ..told(0, class, "Use 'max_completion_tokens' instead.") };
+        assert_eq!(next_call(&route(2), std::slice::from_ref(&mendable)), Some(0), "{class}");
+        let one = Job { max_attempts: Some(1), ..job() };
+        let step = decide(&one, &route(2), &[0, 1], std::slice::from_ref(&mendable), &[], NOW);
+        assert_eq!(called(&step), Some(0), "{class}: it uses up no attempt");
+        assert_eq!(next_call(&route(2), &[mendable, told(0, class, "No.")]), Some(1), "{class}: and then no longer");
+    }
+}
+
+#[test]
+fn an_ending_quotes_the_provider_and_not_at_length() {
+    let history =
+        [told(0, Class::NotFound, "The model `x` is gone."), told(1, Class::ContextLength, &"long ".repeat(90))];
+    let step = after(&route(2), &history, NOW);
+    let (class, reason) = failure(&step).expect("no rung is left");
+    assert_eq!(class, Class::ContextLength);
+    assert!(
+        reason.starts_with("no rung is left: p/0: not_found “The model `x` is gone.”; p/1: context_length “long "),
+        "{reason}"
+    );
+    assert!(reason.ends_with("…”") && reason.chars().count() < 350, "{reason}");
+    let used_up = vec![told(0, Class::ServerError, "Oh."); 6];
+    let reason = "all 6 attempts used up, the last: server_error “Oh.”";
+    assert_eq!(failure(&after(&route(1), &used_up, NOW)), Some((Class::ServerError, reason)));
 }
 
 #[test]
@@ -649,7 +731,7 @@ fn a_request_that_the_provider_found_too_large_ends_with_the_numbers_where_they_
     let reason = format!("no rung is left: p/0: {numbers} (the last: never_fits)");
     assert_eq!(end(&route(1)), Some((Class::NeverFits, reason)));
     let reason = format!("p/0: never_fits ({numbers}), which route r does not fall back on");
-    assert_eq!(end(&without(route(1), &[Class::NeverFits])), Some((Class::NeverFits, reason)));
+    assert_eq!(end(&Route { fallback_on: [].into(), ..route(1) }), Some((Class::NeverFits, reason)));
 }
 
 #[test]
@@ -774,7 +856,7 @@ impl World {
                     let (outcome, took, asked) = calls.next().expect("cycles").clone();
                     now = now + SECOND * took;
                     let retry_at = asked.map(|seconds| now + SECOND * seconds);
-                    history.push(Attempt { rung: Some(rung), outcome, ended_at: now, retry_at, is_final: false });
+                    history.push(Attempt { retry_at, ..Attempt::new(Some(rung), outcome, now) });
                 }
             }
         }
@@ -841,7 +923,7 @@ proptest! {
                     prop_assert!(later.iter().all(|other| other.rung != attempt.rung));
                 }
                 Some(Remedy::End) | None => prop_assert!(later.is_empty()),
-                Some(Remedy::WaitForGate(_) | Remedy::RetrySame { .. }) => {}
+                Some(Remedy::WaitForGate(_) | Remedy::RetrySame { .. } | Remedy::Mend) => {}
             }
             if remedy == Some(Remedy::LargerWindow) {
                 let window = |rung: Option<usize>| world.route.rungs[rung.unwrap()].model.capabilities.context_window;
@@ -996,7 +1078,7 @@ proptest! {
         let history: Vec<Attempt> = history
             .into_iter()
             .map(|(rung, outcome, ended_at, retry_at)| {
-                Attempt { rung, outcome, ended_at: Timestamp(ended_at), retry_at: retry_at.map(Timestamp), is_final: false }
+                Attempt { retry_at: retry_at.map(Timestamp), ..Attempt::new(rung, outcome, Timestamp(ended_at)) }
             })
             .collect();
         let (now, health) = (Timestamp(now), world.health(NOW));

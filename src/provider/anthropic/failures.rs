@@ -1,32 +1,56 @@
 //! What Anthropic's errors mean. The first row that fits counts: money hides behind 400 and 429.
 
 use crate::domain::ErrorClass::{
-    Auth, Conflict, ContentPolicy, ContextLength, NeverFits, NotFound, Overloaded, PayloadTooLarge, Permission,
+    Auth, Conflict, ContentPolicy, Network, NeverFits, NotFound, Overloaded, PayloadTooLarge, Permission,
     QuotaExhausted, RampLimit, RateLimit, RateLimitDaily, ServerError, Timeout,
 };
 use crate::domain::Scope::{Key, Model, Provider, Request};
-use crate::provider::classify::{ACCELERATION, ANTHROPIC_MONEY, Rule, never_fits, prompt_too_long};
+use crate::provider::classify::{ACCELERATION, ANTHROPIC_MONEY, Rule, never_fits};
 use crate::provider::error_body::ErrorBody;
 
 pub(super) const RULES: &[Rule] = &[
     // --- money ---
     Rule::when(spend_limit_reached, QuotaExhausted, Key),
     Rule::says(ANTHROPIC_MONEY, QuotaExhausted, Key).at(&[400, 403, 429]),
-    Rule::code(&["billing_error"], QuotaExhausted, Key),
+    Rule::code(
+        &[
+            "billing_error",
+            "contract_spend_limit_reached",
+            "linked_organization_spend_limit_reached",
+            "linked_organization_billing_unavailable",
+        ],
+        QuotaExhausted,
+        Key,
+    ),
     // --- limits ---
     Rule::code(&["overloaded_error"], Overloaded, Provider),
     Rule::when(never_fits, NeverFits, Request).at(&[429]),
+    Rule::code(&["ramp_limit_exceeded"], RampLimit, Model),
     Rule::says(ACCELERATION, RampLimit, Model).at(&[429]),
     Rule::says(&["per day", "daily rate limit"], RateLimitDaily, Model).at(&[429]),
     Rule::code(&["rate_limit_error"], RateLimit, Model),
     // --- the request ---
     Rule::code(&["request_too_large"], PayloadTooLarge, Request),
-    Rule::when(prompt_too_long, ContextLength, Request).at(&[400, 413]),
     Rule::says(&["blocked by content filtering policy"], ContentPolicy, Request).at(&[400]),
+    // The body did not arrive in time; nothing was read of it.
+    Rule::code(&["request_body_timeout"], Network, Request),
     // --- the key and the model ---
+    // Of the organization or the workspace, so of every model alike.
+    Rule::code(
+        &[
+            "organization_on_hold",
+            "claude_code_key_creator_not_member",
+            "cmek_key_disabled",
+            "cmek_key_network_blocked",
+            "workspace_human_review_disabled",
+            "organization_not_enrolled_in_beta",
+        ],
+        Permission,
+        Model,
+    ),
     Rule::code(&["authentication_error"], Auth, Key),
-    Rule::code(&["permission_error"], Permission, Model),
-    Rule::code(&["not_found_error"], NotFound, Model),
+    Rule::code(&["permission_error"], Permission, Model).in_doubt(),
+    Rule::code(&["not_found_error"], NotFound, Model).in_doubt(),
     Rule::code(&["conflict_error"], Conflict, Request),
     // --- the provider ---
     Rule::code(&["timeout_error"], Timeout, Model),

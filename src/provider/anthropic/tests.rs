@@ -11,6 +11,10 @@ use serde_json::json;
 // === failures ===
 
 const FAILURES: &[Case] = &[
+    case("ramp by its code", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":{"error_code":"ramp_limit_exceeded"}}}"#, RampLimit, Model, Some("ramp_limit_exceeded")),
+    case("contract", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":{"error_code":"contract_spend_limit_reached"}}}"#, QuotaExhausted, Key, Some("contract_spend_limit_reached")),
+    case("on hold", 400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"m","details":{"error_code":"organization_on_hold"}}}"#, Permission, Model, Some("organization_on_hold")),
+    case("body cut", 400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"m","details":{"error_code":"request_body_timeout"}}}"#, Network, Request, Some("request_body_timeout")),
     case("request", 400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"messages: at least one message is required"},"request_id":"req_1"}"#, InvalidRequest, Request, Some("invalid_request_error")),
     case("customer's spend limit", 400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC."}}"#, QuotaExhausted, Key, Some("invalid_request_error")).waits(907_200_000),
     case("workspace's spend limit", 400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"You have reached your specified workspace API usage limits."}}"#, QuotaExhausted, Key, Some("invalid_request_error")),

@@ -2,11 +2,11 @@
 //! key comes as a 400.
 
 use crate::domain::ErrorClass::{
-    Auth, Cancelled, Conflict, ContextLength, InvalidRequest, NotFound, Overloaded, Permission, QuotaExhausted,
-    RateLimit, RateLimitDaily, ServerError, Timeout,
+    Auth, Cancelled, Conflict, NotFound, Overloaded, Permission, QuotaExhausted, RateLimit, RateLimitDaily,
+    ServerError, Timeout,
 };
 use crate::domain::Scope::{Key, Model, Request};
-use crate::provider::classify::{NO_BILLING, Rule, google_has_none, google_per_day, prompt_too_long};
+use crate::provider::classify::{NO_BILLING, Rule, google_has_none, google_per_day};
 
 pub(super) const RULES: &[Rule] = &[
     // --- the key ---
@@ -15,7 +15,7 @@ pub(super) const RULES: &[Rule] = &[
     // --- money ---
     Rule::code(&["payment_required", "BILLING_DISABLED"], QuotaExhausted, Key),
     Rule::says(NO_BILLING, QuotaExhausted, Key).at(&[400, 403]),
-    Rule::status(&[402], QuotaExhausted, Key),
+    Rule::status(&[402], QuotaExhausted, Key).in_doubt(),
     Rule::says(&["credits are depleted", "monthly spend"], QuotaExhausted, Key).at(&[429]),
     // --- limits ---
     // The account's tier has none of this model: no wait helps, and other models of the same key work. So it is
@@ -26,19 +26,16 @@ pub(super) const RULES: &[Rule] = &[
     // Vertex says so with other statuses.
     Rule::says(&["quota exceeded", "resource exhausted", "resource has been exhausted"], RateLimit, Model)
         .at(&[400, 500]),
-    // --- the request ---
-    Rule::when(prompt_too_long, ContextLength, Request).at(&[400, 413]),
     // --- the account and the model ---
     // The region: nothing this key asks for will work.
     Rule::code(&["FAILED_PRECONDITION"], Permission, Key),
     Rule::code(&["UNAUTHENTICATED"], Auth, Key),
-    Rule::code(&["PERMISSION_DENIED"], Permission, Model),
-    Rule::code(&["NOT_FOUND"], NotFound, Model),
+    Rule::code(&["PERMISSION_DENIED"], Permission, Model).in_doubt(),
+    Rule::code(&["NOT_FOUND"], NotFound, Model).in_doubt(),
     // --- the provider ---
     Rule::code(&["UNAVAILABLE", "service_unavailable"], Overloaded, Model),
     Rule::code(&["DEADLINE_EXCEEDED"], Timeout, Model),
     Rule::code(&["INTERNAL"], ServerError, Model),
     Rule::code(&["CANCELLED"], Cancelled, Request),
     Rule::code(&["ABORTED"], Conflict, Request),
-    Rule::code(&["INVALID_ARGUMENT", "OUT_OF_RANGE"], InvalidRequest, Request),
 ];

@@ -8,7 +8,6 @@ use crate::domain::ErrorClass::{
 use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::provider::classify::{
     ACCELERATION, ANTHROPIC_MONEY, NO_BILLING, Rule, fits_later, google_has_none, google_per_day, never_fits,
-    prompt_too_long,
 };
 
 pub(super) const RULES: &[Rule] = &[
@@ -25,7 +24,6 @@ pub(super) const RULES: &[Rule] = &[
             "billing_hard_limit_reached",
             "billing_not_active",
             "weight_exceeds_budget",
-            "payment_required",
             "insufficient_credits",
             "insufficient_balance",
             "exceeded_current_quota_error",
@@ -38,6 +36,8 @@ pub(super) const RULES: &[Rule] = &[
         QuotaExhausted,
         Key,
     ),
+    // OpenRouter says so of single requests too.
+    Rule::code(&["payment_required"], QuotaExhausted, Key).in_doubt(),
     Rule::says(
         &[
             "used all available credits",
@@ -91,11 +91,6 @@ pub(super) const RULES: &[Rule] = &[
     // --- the request ---
     Rule::code(&["string_above_max_length", "string_too_long"], InvalidRequest, Request),
     Rule::code(
-        &["context_length_exceeded", "exceed_context_size_error", "max_tokens_exceeded", "token_limit_exceeded"],
-        ContextLength,
-        Request,
-    ),
-    Rule::code(
         &[
             "content_policy_violation",
             "moderation_blocked",
@@ -133,15 +128,12 @@ pub(super) const RULES: &[Rule] = &[
             "no_endpoints",
             "wrong_endpoint",
             "free_variant_ended",
-            "not_found",
-            "not_found_error",
-            "NotFoundError",
         ],
         NotFound,
         Model,
     ),
-    Rule::says(&["model not exist", "invalid model", "model*does not exist", "is not a valid model"], NotFound, Model)
-        .at(&[400, 422]),
+    // Files, tools and cached prompts are not found in the same words.
+    Rule::code(&["not_found", "not_found_error", "NotFoundError"], NotFound, Model).in_doubt(),
     Rule::code(
         &[
             "permission_denied",
@@ -155,9 +147,9 @@ pub(super) const RULES: &[Rule] = &[
         Permission,
         Model,
     )
-    .at(&[400, 403, 404, 412]),
-    // Together answers 403, llama.cpp 500 to a prompt that is too long.
-    Rule::when(prompt_too_long, ContextLength, Request).at(&[400, 403, 413, 422]),
+    .at(&[400, 403, 404, 412])
+    .in_doubt(),
+    // llama.cpp, of a prompt that is too long.
     Rule::says(&["too large to process"], ContextLength, Request).at(&[500]),
     // --- the provider ---
     Rule::code(&["timeout"], Timeout, Model),

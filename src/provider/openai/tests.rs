@@ -27,7 +27,7 @@ fn unsupported(adapter: &Openai, request: &ChatRequest, capabilities: &Capabilit
 // === failures ===
 
 const OPENAI: &[Case] = &[
-    case("schema", 400, r#"{"error":{"message":"Invalid value","type":"invalid_request_error","param":"x","code":null}}"#, InvalidRequest, Request, Some("invalid_request_error")),
+    case("schema", 400, r#"{"error":{"message":"Invalid value","type":"invalid_request_error","param":"x","code":null}}"#, Refused, Request, Some("invalid_request_error")),
     case("window by code", 400, r#"{"error":{"message":"too long","type":"invalid_request_error","code":"context_length_exceeded"}}"#, ContextLength, Request, Some("context_length_exceeded")),
     case("window by message", 400, r#"{"error":{"message":"This model's maximum context length is 8192 tokens.","type":"invalid_request_error","code":null}}"#, ContextLength, Request, Some("invalid_request_error")),
     case("window, configured limit", 400, r#"{"error":{"message":"Input tokens exceed the configured limit of 272000 tokens.","code":null}}"#, ContextLength, Request, None),
@@ -76,7 +76,7 @@ const COMPATIBLE: &[Case] = &[
     case("Mistral 402", 402, r#"{"object":"error","message":"Payment required","type":"payment","code":null}"#, QuotaExhausted, Key, Some("payment")),
     case("Mistral 403", 403, r#"{"object":"error","message":"tier","type":"forbidden","code":"1010"}"#, Permission, Model, Some("1010")),
     case("Mistral model", 400, r#"{"object":"error","message":"Invalid model: x","type":"invalid_model","param":null,"code":"1500"}"#, NotFound, Model, Some("1500")),
-    case("Mistral 422", 422, r#"{"detail":[{"loc":["body","seed"],"msg":"Extra inputs are not permitted","type":"extra_forbidden"}]}"#, InvalidRequest, Request, None),
+    case("Mistral 422", 422, r#"{"detail":[{"loc":["body","seed"],"msg":"Extra inputs are not permitted","type":"extra_forbidden"}]}"#, Refused, Request, None),
     case("Mistral rate", 429, r#"{"object":"error","message":"Requests rate limit exceeded","type":"rate_limited","param":null,"code":"1300"}"#, RateLimit, Model, Some("1300")).with(&[("ratelimitbysize-remaining", "0"), ("ratelimitbysize-reset", "28")]).waits(28_000),
     case("Mistral capacity", 429, r#"{"object":"error","message":"Service tier capacity exceeded for this model.","type":"invalid_request_error","param":null,"code":"3505"}"#, Overloaded, Model, Some("3505")),
     case("Mistral month", 429, r#"{"message":"Tokens per month limit exceeded"}"#, RateLimitDaily, Model, None),
@@ -149,12 +149,12 @@ const COMPATIBLE: &[Case] = &[
     case("OpenRouter in a choice", 200, r#"{"choices":[{"error":{"code":503,"message":"Overloaded"},"finish_reason":"error","message":{"content":""}}]}"#, Overloaded, Model, Some("503")),
     // xAI
     case("xAI key", 400, r#"{"code":"Client specified an invalid argument","error":"Incorrect API key provided: xa***bc."}"#, Auth, Key, Some("Client specified an invalid argument")),
-    case("xAI request", 400, r#"{"code":"Client specified an invalid argument","error":"Argument not supported"}"#, InvalidRequest, Request, Some("Client specified an invalid argument")),
+    case("xAI request", 400, r#"{"code":"Client specified an invalid argument","error":"Argument not supported"}"#, Refused, Request, Some("Client specified an invalid argument")),
     case("xAI credits", 403, r#"{"code":"permission-denied","error":"Your team has used all available credits or reached its monthly spending limit."}"#, QuotaExhausted, Key, Some("permission-denied")),
     case("xAI credits as 429", 429, r#"{"code":"Some resource has been exhausted","error":"Your team x has used all available credits or reached its monthly spending limit."}"#, QuotaExhausted, Key, Some("Some resource has been exhausted")),
     case("xAI permission", 403, r#"{"code":"permission-denied","error":"no access to the model"}"#, Permission, Model, Some("permission-denied")),
     case("xAI rate", 429, r#"{"code":"Some resource has been exhausted","error":"Too many requests for team"}"#, RateLimit, Model, Some("Some resource has been exhausted")),
-    case("xAI 415", 415, "", InvalidRequest, Request, None),
+    case("xAI 415", 415, "", Refused, Request, None),
     case("xAI not ready", 202, "", ServerError, Provider, None),
     // Servers of one's own
     case("Ollama model", 404, r#"{"error":"model 'x' not found"}"#, NotFound, Model, None),
@@ -187,7 +187,7 @@ const COMPATIBLE: &[Case] = &[
     case("not an object", 200, "[]", ServerError, Model, None),
     case("a redirect", 302, "", ServerError, Provider, None),
     case("a status nobody has", 799, "", ServerError, Provider, None),
-    case("another 4xx", 418, "", InvalidRequest, Request, None),
+    case("another 4xx", 418, "", Refused, Request, None),
 ];
 
 #[test]

@@ -141,7 +141,7 @@ fn endpoint(url: &str) -> Endpoint {
 async fn call(endpoint: Endpoint, timeouts: &Timeouts) -> CallReport {
     let provider = Provider::new(endpoint).unwrap();
     let request = request(vec![message(Role::User, "Hello")]);
-    provider.call(0, &request, "the-model", &Capabilities::default(), timeouts, &OnceLock::new()).await.unwrap()
+    provider.call(0, &request, "the-model", &Capabilities::default(), &[], timeouts, &OnceLock::new()).await.unwrap()
 }
 
 /// Runs a script against a client with these timeouts and says what the client made of it.
@@ -225,7 +225,7 @@ async fn large_answers_wait_for_room_and_small_ones_do_not() {
         let mut provider = Provider::new(Endpoint { max_body: 1_000_000, ..endpoint(&server.url) }).unwrap();
         provider.room = room;
         let request = request(vec![message(Role::User, "Hello")]);
-        provider.call(0, &request, "m", &Capabilities::default(), timeouts, &OnceLock::new()).await.unwrap().result
+        provider.call(0, &request, "m", &Capabilities::default(), &[], timeouts, &OnceLock::new()).await.unwrap().result
     };
     let taken = room.try_acquire_many(500).unwrap();
     assert_eq!(call(ANSWER, &PATIENT).await.unwrap().text.as_deref(), Some("Hi"));
@@ -252,7 +252,7 @@ async fn what_the_head_has_told_is_left_of_a_call_that_is_given_up() {
     let request = request(vec![message(Role::User, "Hello")]);
     let seen = OnceLock::new();
     let capabilities = Capabilities::default();
-    let call = provider.call(0, &request, "m", &capabilities, &PATIENT, &seen);
+    let call = provider.call(0, &request, "m", &capabilities, &[], &PATIENT, &seen);
     tokio::select! {
         report = call => panic!("{report:?}"),
         () = async { while seen.get().is_none() { tokio::task::yield_now().await } } => {}
@@ -438,7 +438,7 @@ async fn a_connection_is_used_again() {
     let request = request(vec![message(Role::User, "Hello")]);
     for _ in 0..2 {
         let report =
-            provider.call(0, &request, "m", &Capabilities::default(), &PATIENT, &OnceLock::new()).await.unwrap();
+            provider.call(0, &request, "m", &Capabilities::default(), &[], &PATIENT, &OnceLock::new()).await.unwrap();
         assert!(report.result.is_ok(), "{report:?}");
     }
     assert_eq!((server.heard().len(), *server.connections.lock().unwrap()), (2, 1));
@@ -450,7 +450,7 @@ async fn an_ineligible_request_is_not_sent() {
     let provider = Provider::new(Endpoint { dialect: Dialect::Anthropic, ..endpoint(&server.url) }).unwrap();
     let request = request(vec![message(Role::User, "Hello"), message(Role::Assistant, "Well")]);
     let refused =
-        provider.call(0, &request, "m", &Capabilities::default(), &PATIENT, &OnceLock::new()).await.unwrap_err();
+        provider.call(0, &request, "m", &Capabilities::default(), &[], &PATIENT, &OnceLock::new()).await.unwrap_err();
     assert!(matches!(refused, Ineligible::Unsupported(_)), "{refused:?}");
     assert_eq!(*server.connections.lock().unwrap(), 0);
 }
@@ -464,7 +464,7 @@ async fn each_call_goes_out_with_the_key_it_was_given_and_none_of_them_comes_bac
     let request = request(vec![message(Role::User, "Hello")]);
     for key in [1, 0] {
         let report =
-            provider.call(key, &request, "m", &Capabilities::default(), &PATIENT, &OnceLock::new()).await.unwrap();
+            provider.call(key, &request, "m", &Capabilities::default(), &[], &PATIENT, &OnceLock::new()).await.unwrap();
         let failure = report.result.unwrap_err();
         assert_eq!(failure.message, "not [REDACTED] and not [REDACTED]");
     }

@@ -134,6 +134,8 @@ impl Gate {
                     provider: Arc::clone(&provider),
                     bucket,
                     closed: Mutex::new(None),
+                    doubt: Mutex::default(),
+                    mends: Mutex::default(),
                     record: record.unwrap_or_else(|| Arc::new(Record::new(setup.breaker, Calibration::default()))),
                 };
                 gate.targets.insert(target, Arc::new(state));

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::decide::{Closed, RungHealth};
+use crate::domain::doubt::Asked;
 use crate::domain::error_class::Scope;
 use crate::domain::tempo::Took;
 use crate::domain::{Charge, ErrorClass, Failure, Outcome, Rate, Unit, Usage};
@@ -97,7 +98,17 @@ fn end(gate: &Gate, model: &str, permit: Permit, class: Option<ErrorClass>, wait
     let failure = class.map(|class| Failure { wait, ..Failure::new(class, Scope::Model, "m") });
     let outcome = class.map_or(Outcome::Accepted, Outcome::Failed);
     let took = Took { time: SOON, output_tokens: 50 };
-    gate.report(&target(gate, model), permit, &outcome, failure.as_ref(), CHARGE, took, &[], NOW);
+    gate.report(
+        &target(gate, model),
+        permit,
+        &outcome,
+        failure.as_ref(),
+        CHARGE,
+        took,
+        &[],
+        Asked { request: 1, began: NOW },
+        NOW,
+    );
 }
 
 fn bucket(gate: &Gate, model: &str) -> Arc<Bucket> {

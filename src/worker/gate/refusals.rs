@@ -1,0 +1,226 @@
+//! What the refusal of one request means for the others and for its own job: from the bytes, through gate and decision.
+
+use super::*;
+use crate::config::route::FALLBACK_ON;
+use crate::domain::decide::{Step, decide};
+use crate::domain::doubt::Asked;
+use crate::domain::price::Price;
+use crate::domain::validation::Rules;
+use crate::domain::{
+    Attempt, BreakerSettings, Capabilities, Charging, Job, JobId, Limits, Model, Patience, Route, Rung,
+};
+use crate::provider::{Dialect, WireReply};
+use crate::worker::bucket::tests::Others;
+use proptest::prelude::*;
+use reqwest::header::HeaderMap;
+use serde_json::json;
+
+const NOW: Timestamp = Timestamp(1_795_176_000_000);
+const SECOND: Duration = Duration::from_secs(1);
+const CHARGE: Charge = Charge { input: 1, output: 1, total: 2 };
+
+struct Stage {
+    gate: Gate,
+    target: Arc<TargetState>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Stage {
+    fn new(keys: &[&str]) -> Self {
+        let breaker = BreakerSettings { min_calls: 10, failure_rate: 0.5, window: SECOND * 60, open: SECOND * 30 };
+        let setup = ProviderSetup {
+            bucket: "p".to_owned(),
+            charging: Charging::COMBINED,
+            breaker,
+            keys: keys.iter().map(|&key| key.to_owned()).collect(),
+            recheck: SECOND * 600,
+            models: vec!["m".to_owned()],
+            model_buckets: BTreeMap::new(),
+        };
+        let buckets = BTreeMap::from([("p".to_owned(), Limits::default())]);
+        let gate = Gate::new(&buckets, &BTreeMap::from([("p".to_owned(), setup)]));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let entered = runtime.enter();
+        for bucket in gate.buckets() {
+            Others::default().keep(1, bucket);
+        }
+        drop(entered);
+        let target = gate.target(&Target { provider: "p".to_owned(), model: "m".to_owned() }).expect("it is set up");
+        Self { gate, target, runtime }
+    }
+
+    /// A call for this request that begins and ends at `now`.
+    fn call(&self, request: u64, failure: Option<&Failure>, now: Timestamp) {
+        let _entered = self.runtime.enter();
+        let permit =
+            self.runtime.block_on(self.gate.admit(&self.target, CHARGE, SECOND, now)).expect("the gate is open");
+        let outcome = failure.map_or(Outcome::Accepted, |failure| Outcome::Failed(failure.class));
+        let took = Took { time: SECOND, output_tokens: 50 };
+        let asked = Asked { request, began: now };
+        self.gate.report(&self.target, permit, &outcome, failure, CHARGE, took, &[], asked, now);
+    }
+
+    fn closed(&self, now: Timestamp) -> Option<Closed> {
+        let _entered = self.runtime.enter();
+        let ask = Ask { reserved: CHARGE, least: CHARGE, expected: CHARGE };
+        match self.target.health(&ask, SECOND, now) {
+            RungHealth::Closed { reason, .. } => Some(reason),
+            RungHealth::Open => None,
+            RungHealth::Ineligible(why) => panic!("{why}"),
+        }
+    }
+}
+
+fn failure(dialect: Dialect, status: u16, body: &str) -> Failure {
+    let adapter = dialect.adapter("http://127.0.0.1:8000/v1");
+    adapter.decode(&WireReply::new(status, &HeaderMap::new(), body.as_bytes())).expect_err(body)
+}
+
+#[test]
+fn a_refusal_in_doubt_shuts_a_target_when_a_different_request_meets_it() {
+    let refused = failure(Dialect::Openai, 403, r#"{"code":"permission-denied","error":"No."}"#);
+    let stage = Stage::new(&[]);
+    for _ in 0..5 {
+        stage.call(1, Some(&refused), NOW);
+        assert_eq!(stage.closed(NOW), None);
+    }
+    stage.call(2, Some(&refused), NOW);
+    assert_eq!(stage.closed(NOW + SECOND * 29), Some(Closed::Model));
+    // For a moment only, since it may still have been these two.
+    let later = NOW + SECOND * 31;
+    assert_eq!(stage.closed(later), None);
+    stage.call(3, Some(&refused), later);
+    assert_eq!(stage.closed(later + SECOND * 59), Some(Closed::Model));
+}
+
+#[test]
+fn an_answer_shows_that_a_refusal_concerned_its_request() {
+    let refused = failure(Dialect::Openai, 403, r#"{"code":"permission-denied","error":"No."}"#);
+    let stage = Stage::new(&[]);
+    for request in 0..20 {
+        stage.call(request, Some(&refused), NOW + SECOND * u32::try_from(2 * request).unwrap());
+        stage.call(100, None, NOW + SECOND * u32::try_from(2 * request + 1).unwrap());
+        assert_eq!(stage.closed(NOW + SECOND * 60), None, "{request}");
+    }
+}
+
+#[test]
+fn a_code_that_names_the_model_is_believed_at_once() {
+    let gone = failure(Dialect::Openai, 400, r#"{"error":{"message":"m","code":"model_decommissioned"}}"#);
+    let stage = Stage::new(&[]);
+    stage.call(1, Some(&gone), NOW);
+    assert_eq!(stage.closed(NOW + SECOND * 599), Some(Closed::Model));
+}
+
+#[test]
+fn a_key_stays_in_service_until_a_second_request_is_refused_for_money() {
+    let refused = failure(Dialect::Openai, 402, r#"{"error":{"message":"Pay."}}"#);
+    let stage = Stage::new(&["A"]);
+    for _ in 0..5 {
+        stage.call(1, Some(&refused), NOW);
+        assert_eq!(stage.closed(NOW), None);
+    }
+    stage.call(7, None, NOW + SECOND);
+    stage.call(2, Some(&refused), NOW + SECOND);
+    assert_eq!(stage.closed(NOW + SECOND), None, "it has answered in between");
+    stage.call(3, Some(&refused), NOW + SECOND);
+    assert_eq!(stage.closed(NOW + SECOND), Some(Closed::QuotaExhausted));
+
+    let sure = failure(Dialect::Openai, 402, r#"{"error":{"message":"Insufficient Balance"}}"#);
+    let stage = Stage::new(&["A"]);
+    stage.call(1, Some(&sure), NOW);
+    assert_eq!(stage.closed(NOW), Some(Closed::QuotaExhausted));
+}
+
+#[test]
+fn a_status_that_speaks_of_the_key_is_confirmed_by_the_same_request_too() {
+    let refused = failure(Dialect::Openai, 401, "Unauthorized");
+    let stage = Stage::new(&["A"]);
+    stage.call(1, Some(&refused), NOW);
+    assert_eq!(stage.closed(NOW), None);
+    stage.call(1, Some(&refused), NOW + SECOND);
+    assert_eq!(stage.closed(NOW + SECOND), Some(Closed::Auth));
+}
+
+fn route() -> Route {
+    let rung = |model: &str| Rung {
+        target: Target { provider: model.into(), model: model.into() },
+        model: Model { price: None::<Price>, capabilities: Capabilities::default(), output_burndown: None },
+        total_timeout: SECOND * 60,
+    };
+    Route {
+        name: "r".into(),
+        rungs: vec![rung("a"), rung("b")],
+        strategy: crate::domain::Strategy::Priority,
+        patience: Patience::For(SECOND * 600),
+        max_attempts: 6,
+        fallback_on: FALLBACK_ON.iter().copied().collect(),
+        rules: Rules::default(),
+    }
+}
+
+/// Words that no table knows.
+fn messages() -> impl Strategy<Value = String> {
+    const WORDS: &[&str] =
+        &["zorb", "quux", "mumble", "frob", "wibble", "plugh", "42", "xyzzy", "grault", "'thud'", "#7"];
+    prop::collection::vec(prop::sample::select(WORDS), 0..12).prop_map(|words| words.join(" "))
+}
+
+fn bodies() -> impl Strategy<Value = String> {
+    (messages(), messages(), 0..10_u8).prop_map(|(message, code, shape)| match shape {
+        0 => json!({"error": {"message": message, "type": code, "code": null}}).to_string(),
+        1 => json!({"error": message, "code": code}).to_string(),
+        2 => json!({"detail": [{"msg": message, "loc": ["body", "messages", 3]}]}).to_string(),
+        3 => json!({"errors": [{"message": message, "code": 700_123}]}).to_string(),
+        4 => json!({"type": "error", "error": {"type": code, "message": message}}).to_string(),
+        5 => format!("<html><body>{message}</body></html>"),
+        6 => message,
+        7 => json!({"error": {"status": code, "message": message, "details": [{"reason": code}]}}).to_string(),
+        8 => json!({message: code}).to_string(),
+        _ => String::new(),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+    /// For a limit alone the others have to wait: it is theirs as well.
+    #[test]
+    fn what_no_table_knows_ends_no_job_and_holds_up_no_other(
+        status in 400..600_u16,
+        body in bodies(),
+        dialect in prop::sample::select(Dialect::ALL),
+    ) {
+        let failure = failure(dialect, status, &body);
+        let (route, job) = (route(), Job {
+            id: JobId(7), ready_at: NOW, deadline: None, max_attempts: None, input_tokens: 10, max_output_tokens: None,
+        });
+        let stage = Stage::new(&["A"]);
+        let (mut now, mut history) = (NOW, Vec::new());
+        let first_other = loop {
+            let health = [stage.closed(now), None].map(|closed| closed.map_or(RungHealth::Open, |reason| {
+                RungHealth::Closed { reason, since: NOW, until: now + SECOND }
+            }));
+            match decide(&job, &route, &[0, 1], &history, &health, now) {
+                Step::Call { rung: 1, .. } => break history.len(),
+                Step::Call { .. } => {
+                    stage.call(1, Some(&failure), now);
+                    history.push(Attempt {
+                        bearing: failure.bearing,
+                        words: Some(failure.message.as_str().into()),
+                        ..Attempt::new(Some(0), Outcome::Failed(failure.class), now)
+                    });
+                    let closed = stage.closed(now);
+                    let limited = matches!(failure.class, ErrorClass::RateLimit);
+                    // The same request a second time says that a key is refused; it takes a status for that.
+                    let confirmed = status == 401 && history.len() > 1;
+                    prop_assert!(closed.is_none() || limited || confirmed, "{} {closed:?}", failure.class);
+                }
+                Step::Wait { until, .. } => now = until,
+                Step::Finish(ending) => return Err(TestCaseError::fail(format!("{ending:?} after {failure:?}"))),
+            }
+            prop_assert!(now.0 - NOW.0 < 3_600_000, "{failure:?}");
+        };
+        prop_assert!(first_other <= 5 || failure.class == ErrorClass::RateLimit, "{first_other} calls, {failure:?}");
+    }
+}
