@@ -21,6 +21,7 @@ mod pause;
 mod pooler;
 mod queue;
 mod quota;
+mod refusals;
 mod reload;
 mod reports;
 mod results;

@@ -8,4 +8,5 @@ pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod queue;
+pub mod scripted;
 pub mod wait;
