@@ -315,6 +315,23 @@ impl Provider {
         Ok(report)
     }
 
+    /// Whether a change, on top of those made already, changes what is sent for a request.
+    #[must_use]
+    pub fn changes(
+        &self,
+        request: &ChatRequest,
+        model: &str,
+        capabilities: &Capabilities,
+        made: &[Mend],
+        change: &Mend,
+    ) -> bool {
+        let Ok(mut wire) = self.adapter.encode(request, model, capabilities) else { return false };
+        mending::apply(&mut wire, made);
+        let before = wire.dropped.len();
+        mending::apply(&mut wire, std::slice::from_ref(change));
+        wire.dropped.len() > before
+    }
+
     fn request(&self, key: usize, path: &str, extra: HeaderMap, body: Vec<u8>) -> Request {
         let mut url = self.base_url.clone();
         url.set_path(&format!("{}{path}", self.base_url.path().trim_end_matches('/')));

@@ -388,7 +388,7 @@ impl Journey {
                 rung.target.learn_mends(&mends);
             }
         }
-        let is_mendable = self.mend(index, judged.failure.as_ref(), &mends);
+        let is_mendable = self.mend(index, rung, &spec, judged.failure.as_ref(), &mends);
         self.record(index, &spec, rung, key, judged, is_mendable, skipped, started_at, ended_at);
     }
 
@@ -414,20 +414,23 @@ impl Journey {
         if opened == Opened::Yes && !self.shared.lease_is_fresh() { Opened::Away } else { opened }
     }
 
-    /// Notes the change that a refusal asks for. Returns whether the same rung is worth another call with it.
-    fn mend(&mut self, index: usize, failure: Option<&Failure>, tried: &[Mend]) -> bool {
-        let Some(mend) = failure.and_then(|failure| failure.mend.clone()) else { return false };
-        let asked = self.request.max_tokens.and_then(|asked| u64::try_from(asked).ok());
-        let keeps_the_meaning = match &mend {
-            Mend::Rename { .. } | Mend::Drop { .. } => true,
-            // An answer that needs more is found out to be cut.
-            Mend::Cap { tokens, .. } => asked.is_none_or(|asked| asked > *tokens),
-        };
-        let Some(mends) = self.mends.get_mut(index) else { return false };
-        if !keeps_the_meaning || tried.contains(&mend) || mends.len() >= MOST_MENDS {
+    /// Notes the change that a refusal asks for. Returns whether the same rung is worth another call with it: not where nothing
+    /// would be sent otherwise than before.
+    fn mend(
+        &mut self,
+        index: usize,
+        rung: &RungPlan,
+        spec: &crate::domain::Rung,
+        failure: Option<&Failure>,
+        made: &[Mend],
+    ) -> bool {
+        let Some(mend) = failure.and_then(|failure| failure.mend.as_ref()) else { return false };
+        let (model, capabilities) = (&spec.target.model, &spec.model.capabilities);
+        let Some(mends) = self.mends.get_mut(index).filter(|mends| mends.len() < MOST_MENDS) else { return false };
+        if !rung.provider.changes(&self.request, model, capabilities, made, mend) {
             return false;
         }
-        mends.push(mend);
+        mends.push(mend.clone());
         true
     }
 

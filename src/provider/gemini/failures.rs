@@ -15,6 +15,7 @@ pub(super) const RULES: &[Rule] = &[
     // --- money ---
     Rule::code(&["payment_required", "BILLING_DISABLED"], QuotaExhausted, Key),
     Rule::says(NO_BILLING, QuotaExhausted, Key).at(&[400, 403]),
+    Rule::code(&["RESOURCE_EXHAUSTED"], QuotaExhausted, Key).at(&[402]),
     Rule::status(&[402], QuotaExhausted, Key).in_doubt(),
     Rule::says(&["credits are depleted", "monthly spend"], QuotaExhausted, Key).at(&[429]),
     // --- limits ---
