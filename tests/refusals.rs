@@ -4,6 +4,7 @@ use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::Program;
 use crate::support::scripted::{Call, Reply, Scripted, answer};
 use sqlx::PgPool;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 const RETIRED: &str = r#"{"error":{"message":"The model `x` has been decommissioned and is no longer supported.","type":"invalid_request_error","code":"model_decommissioned"}}"#;
@@ -32,13 +33,15 @@ impl Stage {
         .await;
         let mut config = "[http]\nlisten = \"off\"\n[worker]\nmax_in_flight = 4\n".to_owned();
         for (name, price) in [("first", "1"), ("second", "6")] {
-            config += &format!(
+            write!(
+                config,
                 "[providers.{name}]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
                  [models.\"{name}/m\"]\nprice = {{ input = \"{price}\", output = \"{price}\" }}\n",
                 server.base_url(name)
-            );
+            )
+            .unwrap();
         }
-        config += &format!("[routes.default]\nrungs = {rungs}\n{route}\n");
+        writeln!(config, "[routes.default]\nrungs = {rungs}\n{route}").unwrap();
         let program = Program::new(&config, &database.url());
         Self { pool: database.pool(), database, server, program }
     }

@@ -128,7 +128,7 @@ pub struct Failure {
     /// Whom it concerns, as far as its words leave no doubt.
     pub bearing: Bearing,
     /// The change that it asks for, where it asks for one that keeps the request's meaning.
-    pub mend: Option<Mend>,
+    pub mend: Option<Box<Mend>>,
 }
 
 /// A limit with its numbers, as a failure names it.

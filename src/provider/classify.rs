@@ -106,7 +106,7 @@ pub(super) fn classify(rules: &[Rule], reply: &WireReply<'_>, body: &ErrorBody) 
         message,
         limit: named_limit(class, body),
         bearing,
-        mend,
+        mend: mend.map(Box::new),
     }
 }
 

@@ -424,7 +424,7 @@ impl Journey {
         failure: Option<&Failure>,
         made: &[Mend],
     ) -> bool {
-        let Some(mend) = failure.and_then(|failure| failure.mend.as_ref()) else { return false };
+        let Some(mend) = failure.and_then(|failure| failure.mend.as_deref()) else { return false };
         let (model, capabilities) = (&spec.target.model, &spec.model.capabilities);
         let Some(mends) = self.mends.get_mut(index).filter(|mends| mends.len() < MOST_MENDS) else { return false };
         if !rung.provider.changes(&self.request, model, capabilities, made, mend) {
