@@ -245,7 +245,11 @@ fn answered(claimed: &[Claimed]) -> Settlement {
             uncertain: NanoUsd::ZERO,
             price: Some(serde_json::json!({ "input": 150_000_000, "output": 600_000_000 })),
             decision: None,
-            rejected: None,
+            answer: None,
+            service_tier: None,
+            reported_cost: None,
+            cost_source: None,
+            notes: Vec::new(),
         });
         all.endings.push(EndingRow {
             lease: job.lease,

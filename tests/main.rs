@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 #![allow(clippy::print_stderr, reason = "libtest shows it beside the test that failed")]
 
+mod answers;
 mod bad_input;
 mod buckets;
 mod chaos;

@@ -4,6 +4,7 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::job::{as_json, find, whereabouts};
 use super::output::{Cell, Format};
+use crate::domain::price::special_tier;
 use crate::domain::{JobId, NanoUsd};
 use crate::exit_code::ExitCode;
 use crate::store::job::{AttemptRecord, JobRecord, Place};
@@ -152,9 +153,17 @@ fn tell_attempt(attempt: &AttemptRecord, free_since: DateTime<Utc>, lines: &mut 
         lines.push(format!("   {tokens}"));
     }
     lines.push(format!("   {}", cost(attempt)));
+    lines.extend(notes(attempt).map(|note| format!("   note: {note}")));
+    if attempt.accepted && attempt.has_answer {
+        lines.push("   the answer as it came: `answer` of this attempt in sluice.attempts".to_owned());
+    }
     if let Some(request_id) = &attempt.request_id {
         lines.push(format!("   the provider's request id: {request_id}"));
     }
+}
+
+fn notes(attempt: &AttemptRecord) -> impl Iterator<Item = &str> {
+    attempt.notes.as_ref().and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
 /// Why this rung and no other, and what of the request it does not take.
@@ -250,6 +259,7 @@ fn outcome(attempt: &AttemptRecord) -> String {
         attempt.http_status.filter(|_| !attempt.accepted).map(|status| format!("HTTP {status}")),
         attempt.code.clone(),
         attempt.finish.as_ref().map(|finish| format!("finish {finish}")),
+        attempt.service_tier.as_deref().and_then(special_tier).map(|tier| format!("tier {tier}")),
         attempt
             .model_served
             .as_ref()
@@ -283,7 +293,7 @@ fn tokens(attempt: &AttemptRecord) -> Option<String> {
         let _ = write!(line, " ({} of them reasoning)", attempt.reasoning_tokens);
     }
     if attempt.usage_source != "provider" {
-        line.push_str(", estimated: the provider did not say");
+        line.push_str(", estimated: the provider did not say, or not what can be");
     }
     Some(line)
 }
@@ -291,9 +301,15 @@ fn tokens(attempt: &AttemptRecord) -> Option<String> {
 fn cost(attempt: &AttemptRecord) -> String {
     let mut line = match (attempt.cost_nanos, &attempt.price) {
         (Some(cost), Some(price)) => format!("cost {} at {}", NanoUsd(cost), price_in_words(price)),
+        (Some(cost), None) if attempt.cost_source.as_deref() == Some("reported") => {
+            format!("cost {}, as the provider says: the price was not known", NanoUsd(cost))
+        }
         (Some(cost), None) => format!("cost {}", NanoUsd(cost)),
         (None, _) => "cost unknown: the price was not known".to_owned(),
     };
+    if let Some(reported) = attempt.reported_cost_nanos.filter(|_| attempt.cost_source.as_deref() != Some("reported")) {
+        let _ = write!(line, "; the provider says {}", NanoUsd(reported));
+    }
     if attempt.uncertain_nanos > 0 {
         let _ = write!(line, ", and perhaps up to {} more: its end is not known", NanoUsd(attempt.uncertain_nanos));
     }
@@ -420,6 +436,11 @@ mod tests {
             uncertain_nanos: 0,
             price: None,
             decision: None,
+            service_tier: None,
+            reported_cost_nanos: None,
+            cost_source: None,
+            notes: None,
+            has_answer: false,
         }
     }
 
@@ -498,6 +519,30 @@ Total: $0.000195 in 2 attempts"
         assert!(story.contains("cost unknown: the price was not known"), "{story}");
         assert!(story.contains("and the unknown cost of 1 of them"), "{story}");
         assert!(story.contains("It is ready"), "{story}");
+    }
+
+    #[test]
+    fn what_was_mended_and_who_named_the_cost_is_told() {
+        let mended = AttemptRecord {
+            price: None,
+            cost_source: Some("reported".to_owned()),
+            service_tier: Some("flex".to_owned()),
+            notes: Some(json!(["reasoning before the answer was cut off (12 characters)"])),
+            has_answer: true,
+            ..answer(1)
+        };
+        let story = story(&job(Place::Ready { crashes: 0 }), &[mended]).join("\n");
+        for words in [
+            "; tier flex",
+            "cost $0.000195, as the provider says: the price was not known\n",
+            "note: reasoning before the answer was cut off (12 characters)\n",
+            "the answer as it came: `answer` of this attempt in sluice.attempts\n",
+        ] {
+            assert!(story.contains(words), "{words}: {story}");
+        }
+        let both =
+            AttemptRecord { cost_source: Some("price".to_owned()), reported_cost_nanos: Some(200_000), ..answer(1) };
+        assert!(cost(&both).ends_with("per million tokens; the provider says $0.0002"), "{}", cost(&both));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use super::provider::{self, ReadProvider};
 use super::scalar::{self, MONEY};
 use super::section::{Context, Section, Table, join, quote};
-use crate::domain::price::Price;
+use crate::domain::price::{Factor, Price, TierPrice, special_tier};
 use crate::domain::{Capabilities, Limits, Model, Target};
 use config::{FileFormat, ValueKind};
 use std::collections::{BTreeMap, HashMap};
@@ -19,9 +19,13 @@ type Catalogue = HashMap<(String, String), Model>;
 /// The catalogue, read once. A fault in it is a fault of the build, and a test reads it.
 static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| parse_catalogue(include_str!("../../config/prices.toml")).0);
 
+/// Stands for the models of a vendor that are not listed: what is known of all of them.
+const OTHERS: &str = "";
+
 /// What the catalogue knows of a model.
 pub(super) fn catalogued(vendor: &str, model: &str) -> Option<Model> {
-    CATALOGUE.get(&(vendor.to_owned(), model.to_owned())).cloned()
+    let of_vendor = || CATALOGUE.get(&(vendor.to_owned(), OTHERS.to_owned()));
+    CATALOGUE.get(&(vendor.to_owned(), model.to_owned())).or_else(of_vendor).cloned()
 }
 
 /// What `[models]` says.
@@ -72,8 +76,16 @@ pub(super) fn read_models(
 /// What the section says, and for the rest what is known already.
 fn read_model(section: &mut Section<'_>, known: Model) -> Model {
     let capabilities = known.capabilities;
+    let price = read_price(section.child("price"));
+    let mut tiers = known.tiers;
+    if price.is_some() {
+        // Prices of a list say nothing beside a price that is not the list's.
+        tiers.retain(|_, tier| matches!(tier, TierPrice::Times(_)));
+    }
+    tiers.extend(read_tiers(section));
     Model {
-        price: read_price(section.child("price")).or(known.price),
+        price: price.or(known.price),
+        tiers,
         output_burndown: section.whole("output_burndown", 1..=100).or(known.output_burndown),
         capabilities: Capabilities {
             context_window: section.whole("context_window", 1..=i64::MAX).or(capabilities.context_window),
@@ -103,6 +115,38 @@ fn read_price(mut section: Section<'_>) -> Option<Price> {
     Some(Price { input: input?, output: output?, cached_input, cache_write, cache_write_1h })
 }
 
+/// `tiers = { flex = "0.5", priority = { input = "3.50", output = "28" } }`: by the word for the tier in the provider's
+/// answers, how many times the usual price it costs, or prices of its own.
+fn read_tiers(section: &mut Section<'_>) -> BTreeMap<String, TierPrice> {
+    const EXPECTED: &str = "a factor such as \"0.5\", or { input = \"…\", output = \"…\" }";
+    let mut tiers = BTreeMap::new();
+    for (name, value) in section.table("tiers") {
+        let key = join("tiers", &quote(&name));
+        let Some(tier) = special_tier(&name) else {
+            section.fault(&key, "is the usual tier, whose price is `price`", "the name of another tier");
+            continue;
+        };
+        let price = match value.kind {
+            ValueKind::Table(entries) => {
+                read_price(section.nested(&key, entries.into_iter().collect())).map(TierPrice::Own)
+            }
+            ValueKind::String(text) => {
+                let factor = scalar::nano_dollars(&text).map(|billionths| TierPrice::Times(Factor(billionths)));
+                if factor.is_err() {
+                    section.fault(&key, format!("{text:?} is no factor"), EXPECTED);
+                }
+                factor.ok()
+            }
+            _ => {
+                section.fault(&key, "is no factor and no price", EXPECTED);
+                None
+            }
+        };
+        tiers.extend(price.map(|price| (tier, price)));
+    }
+    tiers
+}
+
 /// The catalogue and what is wrong with it.
 fn parse_catalogue(text: &str) -> (Catalogue, Result<(), String>) {
     let parsed = config::Config::builder().add_source(config::File::from_str(text, FileFormat::Toml)).build();
@@ -121,6 +165,8 @@ fn parse_catalogue(text: &str) -> (Catalogue, Result<(), String>) {
                 section.fault(needed, "is missing", "where and when the prices were read");
             }
         }
+        let tiers = read_tiers(&mut section);
+        catalogue.insert((vendor.clone(), OTHERS.to_owned()), Model { tiers: tiers.clone(), ..Model::default() });
         for (name, value) in section.table("models") {
             let ValueKind::Table(entries) = value.kind else {
                 section.fault(&name, "is not a table", "a model");
@@ -129,7 +175,7 @@ fn parse_catalogue(text: &str) -> (Catalogue, Result<(), String>) {
             let mut entry = section.nested(&join("models", &quote(&name)), entries.into_iter().collect());
             let aliases =
                 entry.parsed_list("aliases", "a list of names", |name| Ok(name.to_owned())).unwrap_or_default();
-            let model = read_model(&mut entry, Model::default());
+            let model = read_model(&mut entry, Model { tiers: tiers.clone(), ..Model::default() });
             for name in aliases.into_iter().chain([name]) {
                 if catalogue.insert((vendor.clone(), name.clone()), model.clone()).is_some() {
                     entry.fault("", format!("{name} is listed twice"), "each name once");
@@ -150,11 +196,37 @@ mod tests {
     fn the_catalogue_is_without_fault_and_every_model_in_it_has_a_price() {
         let (catalogue, result) = parse_catalogue(include_str!("../../config/prices.toml"));
         assert_eq!(result, Ok(()));
-        for ((vendor, model), entry) in &catalogue {
+        for ((vendor, model), entry) in catalogue.iter().filter(|((_, model), _)| model != OTHERS) {
             let price = entry.price.unwrap_or_else(|| panic!("{vendor}/{model} has no price"));
             assert!(price.input > 0, "{vendor}/{model}");
             assert!(price.cached_input.is_none_or(|cached| cached <= price.input), "{vendor}/{model}");
             assert!(price.cache_write.is_none_or(|write| write >= price.input), "{vendor}/{model}");
+        }
+    }
+
+    #[test]
+    fn tiers_are_those_of_the_model_or_of_its_vendor() {
+        let factor = |model: &str, tier: &str| match catalogued("openai", model).unwrap().tiers.get(tier) {
+            Some(TierPrice::Times(Factor(billionths))) => Some(*billionths),
+            _ => None,
+        };
+        assert_eq!(
+            (factor("gpt-5-mini", "flex"), factor("gpt-5-mini", "priority")),
+            (Some(500_000_000), Some(1_800_000_000))
+        );
+        // A snapshot and a model that is not listed.
+        assert_eq!(
+            (factor("gpt-5-2025-08-07", "priority"), factor("gpt-99", "flex")),
+            (Some(2_000_000_000), Some(500_000_000))
+        );
+        assert_eq!(catalogued("openai", "gpt-99").unwrap().price, None);
+        assert!(matches!(catalogued("openai", "gpt-4o-mini").unwrap().tiers["priority"], TierPrice::Own(_)));
+        let (_, faults) = parse_catalogue(
+            "[v]\nas_of = \"2026-01-01\"\nsource = \"x\"\ntiers = { default = \"1\", flex = \"half\", odd = 3 }\n[v.models]\n",
+        );
+        let faults = faults.unwrap_err();
+        for fault in ["default", "is the usual tier", "\"half\" is no factor", "is no factor and no price"] {
+            assert!(faults.contains(fault), "{fault}: {faults}");
         }
     }
 

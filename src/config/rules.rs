@@ -2,7 +2,7 @@
 
 use super::section::{Section, to_json};
 use crate::domain::json_schema::Schema;
-use crate::domain::validation::Rules;
+use crate::domain::validation::{FinishRule, Rules};
 use regex::Regex;
 use std::sync::Arc;
 
@@ -20,6 +20,14 @@ pub(super) fn read(mut section: Section<'_>) -> Rules {
         reject_refusals: section.flag("refusal").unwrap_or(true),
         reject_html: section.flag("html").unwrap_or(true),
         reject_truncated: section.flag("truncated").unwrap_or(true),
+        finish: section
+            .parsed("finish", "\"said\", \"known\" or \"any\"", |text| match text {
+                "known" => Ok(FinishRule::Known),
+                "said" => Ok(FinishRule::Said),
+                "any" => Ok(FinishRule::Any),
+                other => Err(format!("{other:?} is not a rule for finish words")),
+            })
+            .unwrap_or_default(),
     };
     if let (Some(min), Some(max)) = (rules.min_chars, rules.max_chars)
         && min > max

@@ -1,43 +1,9 @@
 //! What a provider answered, in one shape for all dialects.
 
+use super::{Finish, NanoUsd, Usage};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
-/// Why generation ended (reference: the finish classes that all dialects are mapped to).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Finish {
-    /// The model was done.
-    Complete,
-    /// Cut at the output cap or the context window.
-    Length,
-    /// The provider cut or blocked output or prompt.
-    ContentFilter,
-    /// The model declined.
-    Refusal,
-    /// The model asks for a tool.
-    ToolCall,
-    /// The turn is unfinished and may be continued.
-    Pause,
-    /// Generation failed inside an HTTP success.
-    Error,
-    /// A value this version does not know; the raw string is kept beside it.
-    Unknown,
-}
-
-impl Finish {
-    /// The value in OpenAI's `finish_reason` that says the same.
-    #[must_use]
-    pub fn as_openai(self) -> &'static str {
-        match self {
-            Self::Complete | Self::Refusal | Self::Unknown => "stop",
-            Self::Length | Self::Pause => "length",
-            Self::ContentFilter => "content_filter",
-            Self::ToolCall => "tool_calls",
-            Self::Error => "error",
-        }
-    }
-}
+use serde_json::{Map, Value, json};
+use std::fmt::Write as _;
 
 /// A call that the model wants made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,58 +14,6 @@ pub struct ToolCall {
     pub name: String,
     /// The arguments: a JSON text, as the model wrote it.
     pub arguments: String,
-}
-
-/// Where token counts come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum UsageSource {
-    /// The provider reported them.
-    Provider,
-    /// Sluice estimated them, because the provider said nothing.
-    Estimated,
-    /// Nothing is known.
-    #[default]
-    Unknown,
-}
-
-impl UsageSource {
-    /// The name in the ledger.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Provider => "provider",
-            Self::Estimated => "estimated",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// Tokens in disjoint classes: each token is in exactly one of the first five fields.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Input that was neither read from nor written to a cache.
-    pub input: i64,
-    /// Input read from the provider's prompt cache.
-    pub cache_read: i64,
-    /// Input written to a cache that lives minutes (Anthropic: 5 minutes).
-    pub cache_write: i64,
-    /// Input written to a cache that lives an hour (Anthropic).
-    pub cache_write_1h: i64,
-    /// Everything generated, reasoning included.
-    pub output: i64,
-    /// The part of `output` that was reasoning: information only, already counted.
-    pub reasoning: i64,
-    /// Who says so.
-    pub source: UsageSource,
-}
-
-impl Usage {
-    /// All input tokens, cached or not.
-    #[must_use]
-    pub fn total_input(&self) -> i64 {
-        self.input.saturating_add(self.cache_read).saturating_add(self.cache_write).saturating_add(self.cache_write_1h)
-    }
 }
 
 /// A decoded answer. Whether it is any good is for validation to say.
@@ -125,44 +39,195 @@ pub struct Answer {
     pub usage: Usage,
     /// The provider's usage object as it came: what prices can be recomputed from.
     pub usage_raw: Option<Value>,
+    /// Everything else that it came with.
+    #[serde(default)]
+    pub beside: Beside,
+}
+
+/// What an answer holds beside its words and their count.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Beside {
+    /// The tier that served it, in the provider's word.
+    pub service_tier: Option<String>,
+    /// What the provider says it cost.
+    pub cost: Option<NanoUsd>,
+    /// Further members of the completion (`system_fingerprint`, `provider`, …).
+    pub completion: Map<String, Value>,
+    /// Further members of the choice (`logprobs`, …).
+    pub choice: Map<String, Value>,
+    /// Further members of the message (`annotations`, `audio`, …).
+    pub message: Map<String, Value>,
+    /// Further members of each tool call (`extra_content`), by its place.
+    pub tool_calls: Vec<Map<String, Value>>,
+    /// What had to be mended to read it, and what else is worth a note.
+    pub notes: Vec<String>,
+}
+
+impl Beside {
+    /// The most that further members may have, in bytes. Log probabilities of a long answer come to some megabytes.
+    pub const MOST_BYTES: usize = 8 << 20;
+
+    /// Everything in it that is JSON.
+    pub fn members_mut(&mut self) -> impl Iterator<Item = &mut Map<String, Value>> {
+        let Self { completion, choice, message, tool_calls, .. } = self;
+        [completion, choice, message].into_iter().chain(tool_calls)
+    }
+
+    /// Bytes of each member.
+    fn sizes(&self) -> impl Iterator<Item = (usize, usize, &String)> {
+        let members = [&self.completion, &self.choice, &self.message].into_iter().chain(&self.tool_calls);
+        members.enumerate().flat_map(|(place, members)| {
+            members.iter().map(move |(key, value)| (key.len().saturating_add(value.to_string().len()), place, key))
+        })
+    }
+
+    /// Leaves out the largest members until the rest is small enough to be kept, and notes which.
+    pub fn shorten(&mut self, most: usize) {
+        const NAMED: usize = 5;
+        let mut sizes: Vec<(usize, usize, String)> =
+            self.sizes().map(|(size, place, key)| (size, place, key.clone())).collect();
+        let mut total = sizes.iter().fold(0, |sum: usize, (size, ..)| sum.saturating_add(*size));
+        if total <= most {
+            return;
+        }
+        sizes.sort_unstable();
+        let mut dropped = Vec::new();
+        while total > most {
+            let Some((size, place, key)) = sizes.pop() else { break };
+            total = total.saturating_sub(size);
+            if let Some(members) = self.members_mut().nth(place) {
+                members.remove(&key);
+            }
+            dropped.push(key);
+        }
+        let names = dropped.iter().take(NAMED).map(|name| name.chars().take(60).collect());
+        let mut names = names.collect::<Vec<String>>().join(", ");
+        if dropped.len() > NAMED {
+            // Writing to a string cannot fail.
+            let _ = write!(names, " and {} more", dropped.len() - NAMED);
+        }
+        self.notes.push(format!("too large to be kept: {names}"));
+    }
 }
 
 impl Answer {
-    /// The answer as an OpenAI chat completion: what results and exports hold, whoever answered.
+    /// About how many bytes it takes where it is written.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let texts = [&self.text, &self.reasoning, &self.refusal].into_iter().flatten().map(String::len);
+        let calls = self.tool_calls.iter().map(|call| call.arguments.len());
+        let beside = self.beside.sizes().map(|(size, ..)| size);
+        texts.chain(calls).chain(beside).fold(0, usize::saturating_add)
+    }
+
+    /// The answer as an OpenAI chat completion: what results and exports hold, whoever answered. What an answer came
+    /// with beside its text is in it, in OpenAI's words where it has any.
     ///
     /// NUL characters are replaced with U+FFFD because Postgres cannot store them.
     #[must_use]
     pub fn to_chat_completion(&self, model: &str, created_seconds: i64) -> Value {
-        let clean = |s: &str| Value::from(if s.contains('\0') { s.replace('\0', "\u{fffd}") } else { s.to_owned() });
-        let mut message = serde_json::Map::new();
+        let Beside { service_tier, completion, choice, message, .. } = &self.beside;
+        let mut message = message.clone();
         message.insert("role".into(), "assistant".into());
-        message.insert("content".into(), self.text.as_deref().map_or(Value::Null, clean));
+        message.insert("content".into(), self.text.as_deref().into());
         if let Some(refusal) = &self.refusal {
-            message.insert("refusal".into(), clean(refusal));
+            message.insert("refusal".into(), refusal.as_str().into());
+        }
+        if let Some(reasoning) = &self.reasoning {
+            message.insert("reasoning_content".into(), reasoning.as_str().into());
         }
         if !self.tool_calls.is_empty() {
-            let calls = self.tool_calls.iter().map(|call| {
-                serde_json::json!({
-                    "id": clean(&call.id), "type": "function",
-                    "function": { "name": clean(&call.name), "arguments": clean(&call.arguments) },
-                })
+            let calls = self.tool_calls.iter().enumerate().map(|(index, call)| {
+                let mut members = self.beside.tool_calls.get(index).cloned().unwrap_or_default();
+                members.insert("id".into(), call.id.as_str().into());
+                members.insert("type".into(), "function".into());
+                members.insert("function".into(), json!({ "name": call.name, "arguments": call.arguments }));
+                Value::Object(members)
             });
             message.insert("tool_calls".into(), calls.collect());
         }
+        let finish = self.finish.as_openai();
+        let mut choice = choice.clone();
+        if let Some(raw) = self.finish_raw.as_deref().filter(|raw| *raw != finish) {
+            choice.entry("native_finish_reason").or_insert_with(|| raw.into());
+        }
+        choice.insert("index".into(), 0.into());
+        choice.insert("message".into(), message.into());
+        choice.insert("finish_reason".into(), finish.into());
+        let mut whole = completion.clone();
+        whole.insert("id".into(), self.id.as_deref().unwrap_or("").into());
+        whole.insert("object".into(), "chat.completion".into());
+        whole.insert("created".into(), created_seconds.into());
+        whole.insert("model".into(), self.model.as_deref().unwrap_or(model).into());
+        if let Some(tier) = service_tier {
+            whole.insert("service_tier".into(), tier.as_str().into());
+        }
+        whole.insert("choices".into(), json!([choice]));
+        whole.insert("usage".into(), self.usage_as_openai());
+        without_nul(Value::Object(whole))
+    }
+
+    /// The counts in OpenAI's words, with what else a usage in those words holds.
+    fn usage_as_openai(&self) -> Value {
         let usage = &self.usage;
-        serde_json::json!({
-            "id": clean(self.id.as_deref().unwrap_or("")),
-            "object": "chat.completion",
-            "created": created_seconds,
-            "model": clean(self.model.as_deref().unwrap_or(model)),
-            "choices": [{ "index": 0, "message": message, "finish_reason": self.finish.as_openai() }],
-            "usage": {
-                "prompt_tokens": usage.total_input(),
-                "completion_tokens": usage.output,
-                "total_tokens": usage.total_input().saturating_add(usage.output),
-                "prompt_tokens_details": { "cached_tokens": usage.cache_read },
-                "completion_tokens_details": { "reasoning_tokens": usage.reasoning },
-            },
-        })
+        let mut whole = match &self.usage_raw {
+            Some(Value::Object(raw)) if raw.contains_key("prompt_tokens") || raw.contains_key("completion_tokens") => {
+                raw.clone()
+            }
+            _ => Map::new(),
+        };
+        let mut put = |key: &str, count: i64| whole.insert(key.to_owned(), count.into());
+        put("prompt_tokens", usage.total_input());
+        put("completion_tokens", usage.output);
+        put("total_tokens", usage.total_input().saturating_add(usage.output));
+        let written = usage.cache_write.saturating_add(usage.cache_write_1h);
+        for (details, key, count) in [
+            ("prompt_tokens_details", "cached_tokens", usage.cache_read),
+            ("prompt_tokens_details", "cache_write_tokens", written),
+            ("completion_tokens_details", "reasoning_tokens", usage.reasoning),
+        ] {
+            let details = whole.entry(details).or_insert_with(|| json!({}));
+            if !details.is_object() {
+                *details = json!({});
+            }
+            if key != "cache_write_tokens" || count > 0 {
+                details[key] = count.into();
+            }
+        }
+        Value::Object(whole)
+    }
+}
+
+/// Postgres keeps no NUL, neither in a text nor in a name.
+fn without_nul(value: Value) -> Value {
+    let clean = |text: String| if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text };
+    match value {
+        Value::String(text) => Value::String(clean(text)),
+        Value::Array(items) => items.into_iter().map(without_nul).collect(),
+        Value::Object(members) => members.into_iter().map(|(key, member)| (clean(key), without_nul(member))).collect(),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_to_be_kept_is_left_out_by_name_and_the_rest_is_kept() {
+        let mut beside = Beside::default();
+        beside.choice.insert("logprobs".into(), Value::from("x".repeat(1_000)));
+        beside.message.insert("annotations".into(), json!([1]));
+        beside.completion.insert("provider".into(), "a".into());
+        beside.shorten(100);
+        assert_eq!((beside.choice.len(), beside.message.len(), beside.completion.len()), (0, 1, 1));
+        assert_eq!(beside.notes, ["too large to be kept: logprobs"]);
+        // Many small ones, in no more than one go.
+        beside.completion = (0..200_000).map(|index| (format!("member_{index}"), Value::from(index))).collect();
+        beside.notes.clear();
+        beside.shorten(1_000);
+        assert!(beside.completion.len() < 150, "{}", beside.completion.len());
+        assert!(beside.notes[0].ends_with(" more") && beside.notes[0].len() < 200, "{:?}", beside.notes);
     }
 }

@@ -97,10 +97,15 @@ impl fmt::Display for SoftFailure {
 pub enum Verdict {
     /// Use it as it is.
     Accepted,
-    /// Use this text instead: a repair that lost nothing (a code fence or surrounding prose taken off JSON).
+    /// Use this text instead: a repair that lost nothing (reasoning before the answer, a code fence or prose around
+    /// JSON).
     Repaired {
         /// The text to deliver.
         text: String,
+        /// Reasoning that stood in the text before the answer.
+        draft: Option<String>,
+        /// What was cut, for people.
+        cut: String,
     },
     /// Do not use it.
     Rejected {

@@ -4,7 +4,7 @@
 //! its provider charges it: [`Charging::reserve`] before the call, by estimate, and [`Charging::settle`] after it, by what
 //! the provider reports.
 
-use super::{ErrorClass, Failure, Outcome, Unit, Usage};
+use super::{ErrorClass, Failure, Outcome, Unit, Usage, UsageSource};
 
 /// What one call takes from a bucket, in tokens; and one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,15 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// The larger of each.
+    fn max(self, other: Self) -> Self {
+        Self {
+            input: self.input.max(other.input),
+            output: self.output.max(other.output),
+            total: self.total.max(other.total),
+        }
+    }
+
     /// What it takes from a limit of this unit. Whatever its size it is one request.
     #[must_use]
     pub const fn units(&self, unit: Unit) -> u64 {
@@ -266,7 +275,7 @@ impl Charging {
     }
 
     /// What a call has really taken, given what the provider reports of it; without a report, what was reserved, or
-    /// nothing where a failed request takes none.
+    /// nothing where a failed request takes none. An estimate of our own gives back nothing of what was reserved.
     #[must_use]
     pub fn settle(&self, sizes: &Sizes, usage: Option<&Usage>, fate: Fate) -> Charge {
         let Some(usage) = usage else {
@@ -281,7 +290,8 @@ impl Charging {
         let input = tokens(usage.total_input()).saturating_sub(cached);
         let output = tokens(usage.output);
         let counted = if self.is_reconciled { output } else { self.reserved_output(sizes) };
-        Charge { input, output, total: self.total(input, counted) }
+        let used = Charge { input, output, total: self.total(input, counted) };
+        if usage.source == UsageSource::Estimated { used.max(self.reserve(sizes)) } else { used }
     }
 
     const fn reserved_output(self, sizes: &Sizes) -> u64 {
@@ -347,7 +357,7 @@ pub struct Oversize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{NamedLimit, Scope, UsageSource};
+    use crate::domain::{NamedLimit, Scope};
     use crate::simulate::Dialect;
     use proptest::prelude::*;
     use std::time::Duration;
@@ -397,6 +407,18 @@ mod tests {
             assert_eq!((settled.input, settled.output), (input, 50), "{name}");
             assert_eq!(settled.units(Unit::Requests), 1, "{name}");
         }
+    }
+
+    #[test]
+    fn an_estimate_of_ours_gives_back_nothing_and_takes_what_was_shown() {
+        let estimated = |output| Usage { source: UsageSource::Estimated, ..usage(1_200, 0, output) };
+        let sizes = sizes(1_200, None, 300);
+        for (name, rule) in Charging::ALL {
+            let reserved = rule.reserve(&sizes);
+            assert_eq!(rule.settle(&sizes, Some(&estimated(50)), Fate::LetIn), reserved, "{name}");
+            assert_eq!(rule.settle(&sizes, Some(&estimated(900)), Fate::LetIn).output, 900, "{name}");
+        }
+        assert_eq!(Charging::COMBINED.settle(&sizes, Some(&estimated(900)), Fate::LetIn).total, 2_100);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::{MoneyError, NanoUsd, Usage};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Prices of one model, in nano-dollars per million tokens, as frozen on each attempt.
 ///
@@ -50,10 +51,67 @@ impl Price {
         NanoUsd(i64::try_from(total / 1_000_000).unwrap_or(i64::MAX))
     }
 
+    /// The same price times a factor, in billionths; each part rounded half up.
+    #[must_use]
+    pub fn times(&self, Factor(billionths): Factor) -> Self {
+        let scale = |price: i64| {
+            let scaled = (i128::from(price) * i128::from(billionths) + 500_000_000) / 1_000_000_000;
+            i64::try_from(scaled).unwrap_or(i64::MAX)
+        };
+        Self {
+            input: scale(self.input),
+            output: scale(self.output),
+            cached_input: self.cached_input.map(scale),
+            cache_write: self.cache_write.map(scale),
+            cache_write_1h: self.cache_write_1h.map(scale),
+        }
+    }
+
     /// The highest price that a token of input can have.
     pub(super) fn dearest_input(&self) -> i64 {
         let others = [self.cached_input, self.cache_write, self.cache_write_1h];
         others.into_iter().flatten().fold(self.input, i64::max)
+    }
+}
+
+/// A factor on a price, in billionths: `0.5` is 500,000,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Factor(pub i64);
+
+/// What a tier of service costs that is not the usual one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TierPrice {
+    /// So many times the usual price.
+    Times(Factor),
+    /// Prices of its own.
+    Own(Price),
+}
+
+/// Words for the tier that the price list is about.
+const USUAL: &[&str] =
+    &["", "default", "standard", "auto", "on_demand", "ondemand", "normal", "regular", "unspecified"];
+
+/// The tier in one spelling; `None` for the usual one.
+#[must_use]
+pub fn special_tier(tier: &str) -> Option<String> {
+    let tier = tier.trim().to_ascii_lowercase().replace(['-', ' '], "_");
+    (!USUAL.contains(&tier.as_str())).then_some(tier)
+}
+
+/// The price in the tier that served a call; `None` where no price is known for it: a wrong sum is worse than none.
+#[must_use]
+pub fn price_in(price: Option<Price>, tiers: &BTreeMap<String, TierPrice>, tier: Option<&str>) -> Option<Price> {
+    let price = price?;
+    let Some(tier) = tier.and_then(special_tier) else { return Some(price) };
+    // What OpenAI sells as fast it calls priority in its answers, and once the other way round.
+    let other = match tier.as_str() {
+        "fast" => "priority",
+        "priority" => "fast",
+        _ => "",
+    };
+    match tiers.get(&tier).or_else(|| tiers.get(other))? {
+        TierPrice::Times(factor) => Some(price.times(*factor)),
+        TierPrice::Own(own) => Some(*own),
     }
 }
 
@@ -108,6 +166,31 @@ mod tests {
         let most = Usage { input: m, cache_read: m, cache_write: m, cache_write_1h: m, output: m, ..Usage::default() };
         assert_eq!(price.cost(&most), NanoUsd(m));
         assert_eq!(price.cost(&usage(i64::MIN, -5, -1)), NanoUsd::ZERO);
+    }
+
+    #[test]
+    fn a_tier_has_its_price_or_none() {
+        let own = Price { input: 250_000_000, output: 1_000_000_000, ..GPT };
+        let tiers = BTreeMap::from([
+            ("flex".to_owned(), TierPrice::Times(Factor(500_000_000))),
+            ("priority".to_owned(), TierPrice::Own(own)),
+        ]);
+        let half = Price { input: 75_000_000, output: 300_000_000, cached_input: Some(37_500_000), ..GPT };
+        for (tier, expected) in [
+            (None, Some(GPT)),
+            (Some("default"), Some(GPT)),
+            (Some("Standard"), Some(GPT)),
+            (Some("auto"), Some(GPT)),
+            (Some("on-demand"), Some(GPT)),
+            (Some("flex"), Some(half)),
+            (Some("FLEX"), Some(half)),
+            (Some("priority"), Some(own)),
+            (Some("fast"), Some(own)),
+            (Some("scale"), None),
+        ] {
+            assert_eq!(price_in(Some(GPT), &tiers, tier), expected, "{tier:?}");
+        }
+        assert_eq!(price_in(None, &tiers, Some("flex")), None);
     }
 
     #[test]

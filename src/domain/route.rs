@@ -1,9 +1,9 @@
 //! Routes: chains of targets with the rules for moving along them.
 
 use super::ErrorClass;
-use super::price::Price;
+use super::price::{Price, TierPrice};
 use super::validation::Rules;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -73,6 +73,8 @@ pub struct Capabilities {
 pub struct Model {
     /// `None`: unknown, so costs are NULL and an alert is raised.
     pub price: Option<Price>,
+    /// What it costs in other tiers of service than the usual one, by the provider's word for the tier.
+    pub tiers: BTreeMap<String, TierPrice>,
     /// What it can do.
     pub capabilities: Capabilities,
     /// How many tokens of a limit of all tokens one token of output takes; `None`: as the provider's rule says.

@@ -1,15 +1,18 @@
 //! Rules that an answer has to keep, and the verdict on it.
 //!
 //! HTTP's yes is not the answer's: an answer may be empty, cut off, malformed or a refusal, and it is paid for all the
-//! same. What a request demands by itself (JSON, a schema, its own tools) holds whatever the route says. A repair is made
-//! only where it loses nothing: text around JSON is taken off, but nothing is ever added or guessed.
+//! same. What a request demands by itself (JSON, a schema, its own tools) holds whatever the route says. A repair is
+//! made only where it loses nothing: reasoning before an answer and text around JSON are taken off, but nothing is ever
+//! added or guessed, and what the text itself does not stand by is not taken.
 
+mod doubt;
+mod draft;
 mod json_text;
 mod phrases;
 #[cfg(test)]
 mod tests;
 
-use super::{Answer, ChatRequest, Finish, ResponseFormat, SoftFailure, ToolCall, Verdict};
+use super::{Answer, ChatRequest, Finish, ResponseFormat, SoftFailure, ToolCall, UsageSource, Verdict};
 use crate::domain::json_schema::{Mismatch, Schema};
 use json_text::Found;
 use serde_json::Value;
@@ -41,6 +44,20 @@ pub struct Rules {
     pub reject_html: bool,
     /// An answer cut at the output cap is a failure. JSON that is cut off is one always.
     pub reject_truncated: bool,
+    /// What it has to say of its end.
+    pub finish: FinishRule,
+}
+
+/// What an answer has to say of why it ended, where that is no word for a failure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FinishRule {
+    /// A word that is known.
+    Known,
+    /// A word: a whole answer with one that is not known is taken, and the word noted.
+    #[default]
+    Said,
+    /// Nothing: for servers that never say why they ended.
+    Any,
 }
 
 impl Rules {
@@ -52,31 +69,60 @@ impl Rules {
     pub fn judge(&self, answer: &Answer, request: &ChatRequest, schema: Option<&Schema>) -> Verdict {
         let mut faults = Faults::default();
         let whole = answer.text.as_deref().unwrap_or_default();
-        let text = trimmed(whole);
-        self.judge_finish(answer, text, &mut faults);
+        let is_json = answer.tool_calls.is_empty() && self.wants_json(request, schema);
+        let split = draft::split(whole, is_json);
+        let said = split.as_ref().map_or(whole, |split| split.answer);
+        let text = trimmed(said);
+        self.judge_finish(answer, text, split.is_some(), request, &mut faults);
         for call in &answer.tool_calls {
             judge_call(call, request, &mut faults);
         }
         let only_calls = text.is_empty() && !answer.tool_calls.is_empty();
-        let repaired =
-            if answer.tool_calls.is_empty() { self.judge_json(whole, request, schema, &mut faults) } else { None };
+        let repaired = if is_json { self.judge_json(said, request, schema, &mut faults) } else { None };
         if !only_calls {
             self.judge_text(repaired.as_deref().unwrap_or(text), &mut faults);
         }
-        faults.verdict(repaired)
+        let mut cut = Vec::new();
+        if split.is_some() {
+            let length = whole.chars().count().saturating_sub(said.chars().count());
+            cut.push(format!("reasoning before the answer was cut off ({length} characters)"));
+        }
+        if let Some(repaired) = &repaired {
+            let length = said.chars().count().saturating_sub(repaired.chars().count());
+            cut.push(format!("text around the JSON was taken off ({length} characters)"));
+        }
+        faults.verdict(|| {
+            if cut.is_empty() {
+                return Verdict::Accepted;
+            }
+            let text = repaired.unwrap_or_else(|| said.to_owned());
+            let draft = split.map(|split| split.draft).filter(|draft| !draft.is_empty());
+            Verdict::Repaired { text, draft, cut: cut.join("; ") }
+        })
     }
 
-    fn judge_finish(&self, answer: &Answer, text: &str, faults: &mut Faults) {
+    /// Whether the route or the request demands JSON.
+    fn wants_json(&self, request: &ChatRequest, schema: Option<&Schema>) -> bool {
+        let by_request = match &request.response_format {
+            Some(ResponseFormat::JsonObject | ResponseFormat::JsonSchema { .. }) => true,
+            Some(ResponseFormat::Text) | None => false,
+        };
+        by_request || self.json || self.json_schema.is_some() || schema.is_some()
+    }
+
+    fn judge_finish(&self, answer: &Answer, text: &str, has_draft: bool, request: &ChatRequest, faults: &mut Faults) {
         if answer.refusal.as_deref().is_some_and(|refusal| !trimmed(refusal).is_empty()) {
             faults.add(SoftFailure::Refusal, &"the model declined");
         }
+        let is_there = !text.is_empty() || !answer.tool_calls.is_empty();
         match answer.finish {
             Finish::ToolCall if answer.tool_calls.is_empty() => {
                 faults.add(SoftFailure::BadToolCall, &"a call was announced and none came");
             }
             Finish::Length if self.reject_truncated => {
-                let thought = answer.reasoning.is_some() || answer.usage.reasoning > 0 || answer.usage.output > 0;
-                if text.is_empty() && answer.tool_calls.is_empty() && thought {
+                let thought =
+                    has_draft || answer.reasoning.is_some() || answer.usage.reasoning > 0 || answer.usage.output > 0;
+                if !is_there && thought {
                     faults.add(SoftFailure::ReasoningExhausted, &"the output cap was reached before an answer began");
                 } else {
                     faults.add(SoftFailure::Truncated, &"cut off at the output cap");
@@ -85,10 +131,28 @@ impl Rules {
             Finish::Complete | Finish::ToolCall | Finish::Length => {}
             Finish::ContentFilter => faults.add(SoftFailure::ContentFiltered, &"the provider's filter cut it"),
             Finish::Refusal => faults.add(SoftFailure::Refusal, &"the model declined"),
+            Finish::Unknown if is_there && self.finish != FinishRule::Known => self.judge_cap(answer, request, faults),
+            Finish::Error if is_there && answer.finish_raw.is_none() && self.finish == FinishRule::Any => {
+                self.judge_cap(answer, request, faults);
+            }
+            Finish::Error if is_there && answer.finish_raw.is_none() => {
+                let words = "it does not say why it ended (validate = { finish = \"any\" } takes that)";
+                faults.add(SoftFailure::BadFinish, &words);
+            }
             Finish::Pause | Finish::Error | Finish::Unknown => {
                 let raw = excerpt(answer.finish_raw.as_deref().unwrap_or("nothing"));
                 faults.add(SoftFailure::BadFinish, &format_args!("it ended with {raw}"));
             }
+        }
+    }
+
+    /// An answer that does not say in known words why it ended was cut when it is as long as it may be.
+    fn judge_cap(&self, answer: &Answer, request: &ChatRequest, faults: &mut Faults) {
+        let usage = &answer.usage;
+        let shown = usage.output.saturating_sub(usage.reasoning);
+        let is_reported = usage.source == UsageSource::Provider;
+        if self.reject_truncated && is_reported && request.max_tokens.is_some_and(|most| shown >= most) {
+            faults.add(SoftFailure::Truncated, &"it is as long as the output cap, and does not say that it is done");
         }
     }
 
@@ -100,16 +164,9 @@ impl Rules {
         schema: Option<&Schema>,
         faults: &mut Faults,
     ) -> Option<String> {
-        let (by_request, object) = match &request.response_format {
-            Some(ResponseFormat::JsonObject) => (true, true),
-            Some(ResponseFormat::JsonSchema { .. }) => (true, false),
-            Some(ResponseFormat::Text) | None => (false, false),
-        };
+        let object = matches!(request.response_format, Some(ResponseFormat::JsonObject));
         let text = trimmed(whole);
         let route_schema = self.json_schema.as_deref();
-        if !(by_request || self.json || route_schema.is_some() || schema.is_some()) {
-            return None;
-        }
         let schemas = [route_schema, schema];
         let fault = |value: &Value| match value {
             Value::Object(_) => broken_schema(&schemas, value),
@@ -133,6 +190,10 @@ impl Rules {
             }
             Found::Several => {
                 faults.add(SoftFailure::NotJson, &"several JSON values, and no telling which is meant");
+                None
+            }
+            Found::Doubtful => {
+                faults.add(SoftFailure::NotJson, &"a JSON value that the text around it supposes or takes back");
                 None
             }
             Found::Nothing => {
@@ -190,6 +251,11 @@ fn broken_schema(schemas: &[Option<&Schema>], value: &Value) -> Option<(SoftFail
     Some((SoftFailure::SchemaMismatch, words))
 }
 
+/// Without white space and invisible characters at the beginning.
+fn trimmed_start(text: &str) -> &str {
+    text.trim_start_matches(|c: char| !is_visible(c))
+}
+
 /// Without white space and invisible characters at the ends.
 fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| !is_visible(c))
@@ -235,9 +301,10 @@ impl Faults {
         self.found.extend(fault);
     }
 
-    fn verdict(mut self, repaired: Option<String>) -> Verdict {
+    /// The verdict, given what it is when nothing was found.
+    fn verdict(mut self, good: impl FnOnce() -> Verdict) -> Verdict {
         if self.found.is_empty() {
-            return repaired.map_or(Verdict::Accepted, |text| Verdict::Repaired { text });
+            return good();
         }
         self.found.sort_by_key(|(kind, _)| gravity(*kind));
         let mut failures: Vec<SoftFailure> = self.found.iter().map(|(kind, _)| *kind).collect();

@@ -2,6 +2,7 @@
 
 mod decode;
 mod encode;
+mod events;
 mod failures;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ pub mod openai;
 pub mod limit_headers;
 pub mod wait_hint;
 
+mod beside;
 #[cfg(test)]
 mod checks;
 mod classify;
@@ -20,6 +21,7 @@ mod conversation;
 mod error_body;
 #[cfg(test)]
 mod fixtures;
+mod lenient_json;
 mod mending;
 mod reply_body;
 #[cfg(test)]

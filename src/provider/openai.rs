@@ -2,12 +2,14 @@
 //!
 //! "More or less" is data: a [`Quirks`] per host in [`PROFILES`], and [`Quirks::COMPATIBLE`] for any other.
 
+mod chunks;
 mod decode;
 mod encode;
 mod failures;
 mod profiles;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub use profiles::{CapField, PROFILES, Profile, Quirks};
 

@@ -1,17 +1,26 @@
 //! Reading JSON bodies that servers write in good and in bad faith.
 
-use crate::domain::bulk::{MOST_MEMBERS, is_too_much};
+use super::lenient_json;
 use crate::domain::{ErrorClass, Failure, Scope};
-use serde_json::Value;
-use std::fmt::Write as _;
+use serde_json::{Map, Value};
 
-/// Parses the body of an HTTP success.
+/// The body of an HTTP success.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    /// The answer.
+    pub value: Value,
+    /// What had to be mended to read it, in words for the ledger.
+    pub mended: Vec<&'static str>,
+}
+
+/// Parses the body of an HTTP success. `join` makes one answer of several values, which are the pieces of a stream or
+/// stand one after another; the flag says that they came as events.
 ///
 /// # Errors
 /// A server error: an empty body, an HTML page (captive portal, CDN) and broken JSON are faults of whoever sent
 /// them, and a retry may well help.
-pub(super) fn parse(body: &[u8], status: u16) -> Result<Value, Failure> {
-    parse_json(body).map_err(|reason| {
+pub(super) fn parse(body: &[u8], status: u16, join: fn(Vec<Value>, bool) -> Option<Value>) -> Result<Parsed, Failure> {
+    read(body, join).map_err(|reason| {
         let mut failure =
             Failure::new(ErrorClass::ServerError, Scope::Provider, format!("HTTP {status} with {reason}"));
         failure.status = Some(status);
@@ -19,73 +28,86 @@ pub(super) fn parse(body: &[u8], status: u16) -> Result<Value, Failure> {
     })
 }
 
+/// The same, with the reason alone.
+fn read(body: &[u8], join: fn(Vec<Value>, bool) -> Option<Value>) -> Result<Parsed, String> {
+    let mut read = lenient_json::read(body).map_err(|reason| reason.to_string())?;
+    if let [Value::Array(items)] = read.values.as_mut_slice()
+        && !items.is_empty()
+        && items.iter().all(Value::is_object)
+    {
+        read.values = std::mem::take(items);
+        read.mended.push("it came in an array");
+    }
+    let value =
+        if read.values.len() == 1 && !read.is_stream { read.values.pop() } else { join(read.values, read.is_stream) };
+    let value = value.ok_or("a stream that breaks off")?;
+    Ok(Parsed { value, mended: read.mended })
+}
+
 /// Parses JSON, or says in a few words what the bytes are instead.
 pub(super) fn parse_json(body: &[u8]) -> Result<Value, String> {
-    if is_too_much(body) {
-        return Err(format!("JSON of more than {MOST_MEMBERS} members"));
-    }
-    match serde_json::from_slice(body) {
-        Ok(value) => Ok(value),
-        Err(error) => {
-            let trimmed = body.trim_ascii();
-            if trimmed.is_empty() {
-                return Err("an empty body".to_owned());
+    let read = lenient_json::read(body).map_err(|reason| reason.to_string())?;
+    read.values.into_iter().next().ok_or_else(|| "a body that is not JSON".to_owned())
+}
+
+/// The body's usage, where there is one, although the body is a failure.
+pub(super) fn take_usage(body: &[u8], key: &str, join: fn(Vec<Value>, bool) -> Option<Value>) -> Option<Value> {
+    let mut parsed = read(body, join).ok()?;
+    parsed.value.get_mut(key).map(Value::take).filter(Value::is_object)
+}
+
+/// The arguments of a tool call as JSON text: none is the empty object, in each of the ways in which servers write
+/// none.
+pub(super) fn arguments(value: Option<Value>) -> String {
+    const NONE: &str = "{}";
+    match value {
+        None | Some(Value::Null) => NONE.to_owned(),
+        // What PHP makes of an empty map.
+        Some(Value::Array(items)) if items.is_empty() => NONE.to_owned(),
+        Some(Value::String(text)) => {
+            let bare = text.trim_matches(|c: char| c.is_whitespace() || c == '\0' || c == '\u{feff}');
+            if ["", "null", "none", "undefined", "\"\"", "[]"].iter().any(|none| bare.eq_ignore_ascii_case(none)) {
+                return NONE.to_owned();
             }
-            if trimmed.starts_with(b"<") {
-                return Err("an HTML page instead of JSON".to_owned());
+            // Written as a text once too often.
+            match serde_json::from_str::<Value>(bare) {
+                Ok(Value::String(inner))
+                    if serde_json::from_str::<Value>(&inner).is_ok_and(|value| value.is_object()) =>
+                {
+                    inner
+                }
+                _ => text,
             }
-            if let Some(value) = mend_surrogates(trimmed).and_then(|text| serde_json::from_str(&text).ok()) {
-                return Ok(value);
-            }
-            let mut reason =
-                if error.is_eof() { "JSON that breaks off".to_owned() } else { "a body that is not JSON".to_owned() };
-            // The position only: serde's own words may quote the body.
-            let _ = write!(reason, " (line {}, column {})", error.line(), error.column());
-            Err(reason)
         }
+        Some(other) => other.to_string(),
     }
 }
 
-/// Replaces escapes of lone surrogates (half an emoji, cut by a token limit) with U+FFFD, as the rest of the
-/// answer was paid for; `None` when there is nothing to mend.
-fn mend_surrogates(body: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(body).ok()?;
-    let mut mended = String::with_capacity(text.len());
-    let mut changed = false;
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        mended.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let length = match unit(rest) {
-            Some(0xD800..=0xDBFF) if matches!(rest.get(6..).and_then(unit), Some(0xDC00..=0xDFFF)) => 12,
-            Some(0xD800..=0xDFFF) => {
-                changed = true;
-                mended.push_str("\\ufffd");
-                rest = &rest[6..];
-                continue;
-            }
-            Some(_) => 6,
-            // Another escape: the backslash and the character after it.
-            None => 1 + rest.chars().nth(1).map_or(0, char::len_utf8),
-        };
-        mended.push_str(&rest[..length]);
-        rest = &rest[length..];
-    }
-    mended.push_str(rest);
-    changed.then_some(mended)
-}
+/// More tokens than any call has. Larger counts are rubbish, such as the largest integer there is.
+const MOST_TOKENS: i64 = 20_000_000;
 
-/// The UTF-16 unit that an escape at the start of `text` stands for.
-fn unit(text: &str) -> Option<u16> {
-    let digits = text.strip_prefix("\\u")?.get(..4)?;
-    digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok()).flatten()
-}
-
-/// A token count: whole, not negative, however it is written; `None` when it is missing or no number.
+/// A token count as far as it can be one: whole, not negative, not beyond all measure. `None` when it is missing or
+/// something else: usage that is no number is no usage.
 pub(super) fn count(value: &Value, pointer: &str) -> Option<i64> {
     let number = value.pointer(pointer)?;
-    #[expect(clippy::cast_possible_truncation, reason = "a saturating cast is what is wanted of an absurd count")]
-    number.as_i64().or_else(|| number.as_f64().map(|float| float as i64)).map(|count| count.max(0))
+    #[expect(clippy::cast_possible_truncation, reason = "a saturating cast, and what is too large is left out")]
+    let count =
+        number.as_i64().or_else(|| number.as_f64().filter(|float| float.fract() == 0.0).map(|float| float as i64))?;
+    (0..=MOST_TOKENS).contains(&count).then_some(count)
+}
+
+/// The word that says why it ended, under the first of these names that has one. Some servers put it into an object, or
+/// give the number of a constant.
+pub(super) fn finish_word(members: &Map<String, Value>, keys: &[&str]) -> Option<String> {
+    let word = |value: &Value| match value {
+        Value::String(word) => Some(word.clone()).filter(|word| !word.trim().is_empty()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    keys.iter().filter_map(|key| members.get(*key)).find_map(|value| match value {
+        Value::Object(inner) => ["type", "reason", "name"].iter().find_map(|key| word(inner.get(*key)?)),
+        other => word(other),
+    })
 }
 
 /// A non-null string, taken out of the value.
@@ -96,32 +118,15 @@ pub(super) fn take_string(value: &mut Value, key: &str) -> Option<String> {
     }
 }
 
-/// The text of a JSON value that may be a string already.
-pub(super) fn json_text(value: Value) -> String {
-    match value {
-        Value::String(text) => text,
-        other => other.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     #[test]
-    fn half_an_emoji_does_not_lose_the_answer() {
-        let check = |body: &str, expected: Value| assert_eq!(parse_json(body.as_bytes()).unwrap(), expected, "{body}");
-        check(r#"{"a":"x\ud83d"}"#, json!({"a": "x\u{fffd}"}));
-        check(r#"{"a":"\ude00y"}"#, json!({"a": "\u{fffd}y"}));
-        check(r#"{"a":"\ud83d\ude00"}"#, json!({"a": "😀"}));
-        check(r#"{"a":"\ud83d\ud83d\ude00\\ud83d"}"#, json!({"a": "\u{fffd}😀\\ud83d"}));
-    }
-
-    #[test]
     fn what_is_not_json_is_named() {
         let check = |body: &[u8], expected: &str| {
-            let failure = parse(body, 200).unwrap_err();
+            let failure = parse(body, 200, |_, _| None).unwrap_err();
             assert_eq!(failure.class, ErrorClass::ServerError);
             assert!(failure.message.contains(expected), "{}", failure.message);
         };
@@ -129,14 +134,43 @@ mod tests {
         check(b" \n", "an empty body");
         check(b"<!DOCTYPE html><html>", "an HTML page");
         check(b"upstream error", "not JSON");
-        check(b"{\"a\": \"\xff\"}", "not JSON");
+        check(b"{\"a\": error}", "not JSON");
         check(b"{\"choices\": [", "breaks off");
     }
 
     #[test]
-    fn counts_are_whole_and_not_negative() {
-        let usage = json!({"a": 3, "b": 4.0, "c": -1, "d": "5", "e": null, "f": 1e30});
-        let counts = ["/a", "/b", "/c", "/d", "/e", "/f", "/g"].map(|pointer| count(&usage, pointer));
-        assert_eq!(counts, [Some(3), Some(4), Some(0), None, None, Some(i64::MAX), None]);
+    fn counts_are_whole_and_such_as_can_be() {
+        let usage = json!({"a": 3, "b": 4.0, "c": -1, "d": "5", "e": null, "f": 1e30, "h": 4.5, "i": i64::MAX, "j": 0});
+        let counts = ["/a", "/b", "/c", "/d", "/e", "/f", "/g", "/h", "/i", "/j"].map(|pointer| count(&usage, pointer));
+        assert_eq!(counts, [Some(3), Some(4), None, None, None, None, None, None, None, Some(0)]);
+    }
+
+    #[test]
+    fn a_call_without_arguments_has_an_empty_object() {
+        let text = |text: &str| Some(Value::from(text));
+        for none in [
+            None,
+            Some(Value::Null),
+            text(""),
+            text(" \n"),
+            text("null"),
+            text("None"),
+            text("\"\""),
+            text("[]"),
+            Some(json!([])),
+            Some(json!({})),
+        ] {
+            assert_eq!(arguments(none.clone()), "{}", "{none:?}");
+        }
+        for (given, expected) in [
+            (text("{\"a\": 1}"), "{\"a\": 1}"),
+            (Some(json!({"a": 1})), "{\"a\":1}"),
+            (text("\"{\\\"a\\\":1}\""), "{\"a\":1}"),
+            (text("{\"a\": "), "{\"a\": "),
+            (text("\"Rome\""), "\"Rome\""),
+            (Some(json!([1])), "[1]"),
+        ] {
+            assert_eq!(arguments(given), expected);
+        }
     }
 }

@@ -6,7 +6,7 @@ mod tests;
 
 use super::{mending, scrub};
 use crate::domain::decide::Ineligible;
-use crate::domain::{Answer, Capabilities, ChatRequest, ErrorClass, Failure, Mend, Scope, Timestamp, Usage};
+use crate::domain::{Answer, Beside, Capabilities, ChatRequest, ErrorClass, Failure, Mend, Scope, Timestamp, Usage};
 use crate::provider::{Adapter, Dialect, LimitObservation, WireReply, WireRequest};
 use body::{Body, ROOM};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -367,10 +367,7 @@ impl Provider {
             first_byte_ms: millis(first_byte),
         });
         let limits = body::Limits { max: self.endpoint.max_body, idle: timeouts.idle, deadline };
-        let (body, fault) = match Body::read(&mut response, &limits, self.room).await {
-            Ok(body) => (body, None),
-            Err(fault) => (Body::default(), Some(fault)),
-        };
+        let (body, fault) = Body::read(&mut response, &limits, self.room).await;
         Ok(Reply::new(&mut response, body, fault, first_byte))
     }
 
@@ -382,7 +379,7 @@ impl Provider {
         let success = (200..300).contains(&reply.status);
         let result = match &reply.fault {
             // A failure is known by its head: its status and its wait count, whatever became of the body.
-            Some(fault) if success => Err(Failure { status: Some(reply.status), ..fault.clone() }),
+            Some(fault) if success => self.decode_whole(&wire, fault),
             _ => self.decode(&wire),
         };
         let billed = success && result.is_err() && reply.fault.is_none();
@@ -401,6 +398,17 @@ impl Provider {
                 _ => None,
             },
         }
+    }
+
+    /// Decodes an answer whose connection broke or fell silent after all of it was there: some servers never end
+    /// theirs. What is not whole is a failure.
+    fn decode_whole(&self, wire: &WireReply<'_>, fault: &Failure) -> Result<Answer, Failure> {
+        let mut answer = match self.adapter.decode(wire) {
+            Ok(answer) if !wire.body.is_empty() => answer,
+            _ => return Err(Failure { status: Some(wire.status), ..fault.clone() }),
+        };
+        answer.beside.notes.push(format!("it was whole when its connection failed: {}", fault.message));
+        Ok(answer)
     }
 
     /// Decodes; when that fails and the body quotes a secret, again without the secret, so that no shortening can
@@ -453,10 +461,21 @@ impl Provider {
                 failure.code.iter_mut().for_each(shorten);
             }
             Ok(answer) => {
-                let Answer { text, refusal, reasoning, tool_calls, finish_raw, model, id, usage_raw, .. } = answer;
+                let Answer { text, refusal, reasoning, tool_calls, finish_raw, model, id, usage_raw, beside, .. } =
+                    answer;
                 for text in [text, refusal, reasoning, &mut *finish_raw, &mut *model, &mut *id] {
                     text.iter_mut().for_each(redact);
                 }
+                for members in beside.members_mut() {
+                    let mut whole = Value::Object(std::mem::take(members));
+                    scrub::each_text(&mut whole, &redact);
+                    if let Value::Object(redacted) = whole {
+                        *members = redacted;
+                    }
+                }
+                beside.service_tier.iter_mut().for_each(redact);
+                beside.service_tier.iter_mut().for_each(shorten);
+                beside.shorten(Beside::MOST_BYTES);
                 // Names, which stand on the ledger and in messages; not in the answer, which may be as long as it is.
                 for name in [finish_raw, model, id] {
                     name.iter_mut().for_each(shorten);

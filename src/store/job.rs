@@ -183,6 +183,16 @@ pub struct AttemptRecord {
     pub price: Option<Value>,
     /// Why this rung; `None` when it was simply the first.
     pub decision: Option<Value>,
+    /// The tier that served it, in the provider's word.
+    pub service_tier: Option<String>,
+    /// What the provider says it cost, in billionths of a dollar.
+    pub reported_cost_nanos: Option<i64>,
+    /// Where the cost comes from: `price` or `reported`.
+    pub cost_source: Option<String>,
+    /// What was mended, cut or doubted of the answer.
+    pub notes: Option<Value>,
+    /// Whether the ledger has the answer as it came: it was rejected or repaired.
+    pub has_answer: bool,
 }
 
 /// What became of a wish to change a job.
@@ -297,11 +307,12 @@ impl Store {
     pub async fn job_attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>, StoreError> {
         sqlx::query_as!(
             AttemptRecord,
-            "select number, round, provider, model, rung, started_at, ended_at, first_byte_ms, total_ms, accepted, class,
-                    detail, http_status, code, message, retry_at, request_id, model_served, finish, usage_source,
+            r#"select number, round, provider, model, rung, started_at, ended_at, first_byte_ms, total_ms, accepted,
+                    class, detail, http_status, code, message, retry_at, request_id, model_served, finish, usage_source,
                     input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_nanos,
-                    uncertain_nanos, price, decision
-               from sluice.attempt where job_id = $1 order by started_at, number, fence",
+                    uncertain_nanos, price, decision, service_tier, reported_cost_nanos, cost_source, notes,
+                    answer is not null as "has_answer!"
+               from sluice.attempt where job_id = $1 order by started_at, number, fence"#,
             id.0
         )
         .fetch_all(&self.db)

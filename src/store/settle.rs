@@ -80,8 +80,21 @@ pub struct AttemptRow {
     pub price: Option<Value>,
     /// Why this rung; `None` when it was simply the first.
     pub decision: Option<Value>,
-    /// The answer, when it was rejected.
-    pub rejected: Option<Box<Answer>>,
+    /// The answer, when it was rejected; as it came, when it was repaired.
+    #[serde(rename = "rejected")]
+    pub answer: Option<Box<Answer>>,
+    /// The tier that served it, in the provider's word.
+    #[serde(default)]
+    pub service_tier: Option<String>,
+    /// What the provider says it cost.
+    #[serde(default)]
+    pub reported_cost: Option<NanoUsd>,
+    /// Where `cost` comes from: `price` or `reported`.
+    #[serde(default)]
+    pub cost_source: Option<Cow<'static, str>>,
+    /// What was mended, cut or doubted of the answer.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// How a job ended.
@@ -174,6 +187,11 @@ fn json_text(value: &Value) -> String {
     if text.contains("\\u0000") { without_nul(value).to_string() } else { text }
 }
 
+/// Notes as a JSON list; `None` when there are none.
+fn notes_text(notes: &[String]) -> Option<String> {
+    (!notes.is_empty()).then(|| json_text(&notes.iter().map(String::as_str).collect()))
+}
+
 impl Store {
     /// Settles everything in one transaction and returns the leases whose endings and parks changed nothing, because the
     /// fence was gone and the job finished, or not to be finished by this: of those only the attempts were written. An
@@ -262,22 +280,24 @@ async fn book_attempts(transaction: &mut Transaction, rows: &[AttemptRow]) -> Re
                 $13::text[], $14::smallint[], $15::text[], $16::text[], $17::timestamptz[], $18::text[], $19::text[],
                 $20::text[], $21::text[], $22::text[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[],
                 $27::bigint[], $28::bigint[], $29::bigint[], $30::text[], $31::text[], $32::text[],
-                $33::text[], $34::text[], $35::text[])
+                $33::text[], $34::text[], $35::text[], $36::text[], $37::bigint[], $38::text[], $39::text[])
               as w(job_id, fence, number, round, provider, model, rung, started_at, ended_at, first_byte_ms, total_ms,
                    class, detail, http_status, code, message, retry_at, request_id, model_served, finish, usage,
                    usage_source, input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-                   cost_nanos, uncertain_nanos, price, decision, answer, route, project, batch)
+                   cost_nanos, uncertain_nanos, price, decision, answer, route, project, batch, service_tier,
+                   reported_cost_nanos, cost_source, notes)
         ), booked as (
             insert into sluice.attempt (job_id, fence, number, round, provider, model, rung, started_at, ended_at,
                         first_byte_ms, total_ms, accepted, class, detail, http_status, code, message, retry_at,
                         request_id, model_served, finish, usage, usage_source, input_tokens, cache_read_tokens,
                         cache_write_tokens, output_tokens, reasoning_tokens, cost_nanos, uncertain_nanos, price,
-                        decision, answer)
+                        decision, answer, service_tier, reported_cost_nanos, cost_source, notes)
                  select job_id, fence, number, round, provider, model, rung, started_at, ended_at, first_byte_ms,
                         total_ms, class is null, class, detail, http_status, code, message, retry_at, request_id,
                         model_served, finish, usage::jsonb, usage_source, input_tokens, cache_read_tokens,
                         cache_write_tokens, output_tokens, reasoning_tokens, cost_nanos, uncertain_nanos,
-                        price::jsonb, decision::jsonb, answer::jsonb
+                        price::jsonb, decision::jsonb, answer::jsonb, service_tier, reported_cost_nanos, cost_source,
+                        notes::jsonb
                    from w
             on conflict do nothing
             returning job_id, fence, number
@@ -324,12 +344,16 @@ async fn book_attempts(transaction: &mut Transaction, rows: &[AttemptRow]) -> Re
         &column!(row => row.uncertain.0),
         &column!(row => row.price.as_ref().map(json_text)) as _,
         &column!(row => row.decision.as_ref().map(json_text)) as _,
-        &column!(row => row.rejected.as_ref().map(|answer| {
+        &column!(row => row.answer.as_ref().map(|answer| {
             json_text(&answer.to_chat_completion(&row.model, row.ended_at.0.div_euclid(1000)))
         })) as _,
         &column!(row => row.labels.route.clone()),
         &column!(row => row.labels.project.clone()),
         &column!(row => row.labels.batch.clone().unwrap_or_default()),
+        &column!(row => clean_option(row.service_tier.as_ref())) as _,
+        &column!(row => row.reported_cost.map(|cost| cost.0)) as _,
+        &column!(row => row.cost_source.as_deref()) as _,
+        &column!(row => notes_text(&row.notes)) as _,
     )
     .fetch_one(transaction)
     .await

@@ -1,10 +1,12 @@
 //! What came of one call: the verdict on its answer, and what it cost.
 
 use crate::domain::json_schema::Schema;
+use crate::domain::price::{Price, price_in};
+use crate::domain::usage::Sent;
 use crate::domain::validation::Rules;
 use crate::domain::{
-    Answer, ChatRequest, ErrorClass, Failure, Job, NanoUsd, Outcome, Rung, Scope, SoftFailure, Timestamp, Usage,
-    UsageSource, Verdict, estimate,
+    Answer, Beside, ChatRequest, ErrorClass, Failure, Finish, Job, NanoUsd, Outcome, Rung, Scope, SoftFailure,
+    Timestamp, Usage, Verdict, estimate,
 };
 use crate::provider::{CallReport, Head};
 use serde_json::Value;
@@ -21,13 +23,22 @@ pub(super) struct Judged {
     pub(super) outcome: Outcome,
     pub(super) failure: Option<Failure>,
     pub(super) answer: Option<Box<Answer>>,
-    pub(super) repaired: bool,
+    /// The answer as it came, when it was repaired.
+    pub(super) original: Option<Box<Answer>>,
+    /// What was mended, cut or doubted of it.
+    pub(super) notes: Vec<String>,
     pub(super) soft: Option<SoftFailure>,
     pub(super) message: Option<String>,
     pub(super) usage: Usage,
-    pub(super) reported_usage: Option<Usage>,
+    /// What limits are charged by; `None`: nothing is known of it.
+    pub(super) counted_usage: Option<Usage>,
     pub(super) usage_raw: Option<Value>,
+    pub(super) service_tier: Option<String>,
+    /// The price that was used: that of the tier.
+    pub(super) price: Option<Price>,
     pub(super) cost: Option<NanoUsd>,
+    pub(super) reported_cost: Option<NanoUsd>,
+    pub(super) cost_source: Option<&'static str>,
     pub(super) uncertain: NanoUsd,
     pub(super) status: Option<u16>,
     pub(super) request_id: Option<String>,
@@ -47,13 +58,18 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
         outcome: Outcome::Accepted,
         failure: None,
         answer: None,
-        repaired: false,
+        original: None,
+        notes: Vec::new(),
         soft: None,
         message: None,
         usage: Usage::default(),
-        reported_usage: None,
+        counted_usage: None,
         usage_raw: None,
+        service_tier: None,
+        price,
         cost: Some(NanoUsd::ZERO),
+        reported_cost: None,
+        cost_source: None,
         uncertain: NanoUsd::ZERO,
         status,
         request_id,
@@ -64,23 +80,19 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
     };
     match result {
         Ok(mut answer) => {
-            judged.usage = answer.usage;
-            if answer.usage.source == UsageSource::Unknown {
-                judged.usage = Usage {
-                    input: asked.job.input_tokens,
-                    output: estimate::text_tokens(answer.text.as_deref().unwrap_or("")),
-                    source: UsageSource::Estimated,
-                    ..Usage::default()
-                };
-            } else {
-                judged.reported_usage = Some(answer.usage);
-            }
-            judged.cost = price.map(|price| price.cost(&judged.usage));
+            judged.notes = std::mem::take(&mut answer.beside.notes);
+            judged.count(&mut answer, asked.job);
+            judged.bill(&answer, spec);
             match rules.judge(&answer, asked.request, asked.schema) {
                 Verdict::Accepted => {}
-                Verdict::Repaired { text } => {
+                Verdict::Repaired { text, draft, cut } => {
+                    judged.original = Some(Box::new(Answer { beside: Beside::default(), ..answer.clone() }));
                     answer.text = Some(text);
-                    judged.repaired = true;
+                    if let Some(draft) = draft {
+                        let shown = answer.reasoning.take().filter(|reasoning| !reasoning.is_empty());
+                        answer.reasoning = Some(shown.map_or(draft.clone(), |shown| format!("{shown}\n\n{draft}")));
+                    }
+                    judged.notes.push(cut);
                 }
                 Verdict::Rejected { failures, message } => {
                     let gravest = failures.first().copied().unwrap_or(SoftFailure::Empty);
@@ -89,15 +101,20 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
                     judged.message = Some(message);
                 }
             }
+            if answer.finish == Finish::Unknown && judged.soft.is_none() {
+                let word: String = answer.finish_raw.as_deref().unwrap_or_default().chars().take(60).collect();
+                judged.notes.push(format!("it ended with {word:?}, a word that is not known"));
+            }
             judged.answer = Some(Box::new(answer));
         }
         Err(failure) => {
             if let Some((usage, raw)) = failed_usage {
                 // It failed and says that it was billed all the same.
                 judged.usage = usage;
-                judged.reported_usage = Some(usage);
+                judged.counted_usage = Some(usage);
                 judged.usage_raw = Some(raw);
                 judged.cost = price.map(|price| price.cost(&usage));
+                judged.cost_source = price.map(|_| "price");
             } else if may_have_been_billed(&failure, judged.status) {
                 // Without a price nobody knows what it may have cost: not nothing.
                 judged.cost = worst().map(|_| NanoUsd::ZERO);
@@ -109,6 +126,50 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
         }
     }
     judged
+}
+
+impl Judged {
+    /// Counts the tokens: as reported, or as estimated where the report cannot be.
+    fn count(&mut self, answer: &mut Answer, job: &Job) {
+        let mut texts: Vec<&str> =
+            [&answer.text, &answer.reasoning, &answer.refusal].into_iter().flatten().map(String::as_str).collect();
+        texts.extend(answer.tool_calls.iter().flat_map(|call| [call.name.as_str(), call.arguments.as_str()]));
+        let (usage, doubt) = answer.usage.believed(Sent { input: job.input_tokens }, &texts);
+        self.notes.extend(doubt.map(|doubt| format!("{doubt}: estimated")));
+        answer.usage = usage;
+        self.usage = usage;
+        self.counted_usage = Some(usage);
+    }
+
+    /// Works out what it cost: by the price of the tier that served it, else by what the provider says.
+    fn bill(&mut self, answer: &Answer, spec: &Rung) {
+        let tier = answer.beside.service_tier.as_deref();
+        self.price = price_in(spec.model.price, &spec.model.tiers, tier);
+        self.reported_cost = answer.beside.cost;
+        self.cost = self.price.map(|price| price.cost(&self.usage)).or(self.reported_cost);
+        self.cost_source = match (self.price, self.reported_cost) {
+            (Some(_), _) => Some("price"),
+            (None, Some(_)) => Some("reported"),
+            (None, None) => None,
+        };
+        if spec.model.price.is_some() && self.price.is_none() {
+            let tier: String = tier.unwrap_or_default().chars().take(60).collect();
+            self.notes.push(format!(
+                "the tier {tier:?} has no price: `tiers` in [models.\"{}\"] can give it one",
+                spec.target
+            ));
+        }
+        self.service_tier.clone_from(&answer.beside.service_tier);
+    }
+
+    /// What the ledger keeps of the answer: one that was not used, or one that was repaired as it came.
+    pub(super) fn kept(
+        answer: Option<Box<Answer>>,
+        original: Option<Box<Answer>>,
+        is_accepted: bool,
+    ) -> Option<Box<Answer>> {
+        if is_accepted { original } else { answer }
+    }
 }
 
 /// A call that this process gave up while the provider was at it.

@@ -253,7 +253,8 @@ fn without_texts(mut item: Item, refusal: &StoreError) -> Item {
         row.message = None;
         row.code = None;
         row.usage_raw = None;
-        row.rejected = None;
+        row.answer = None;
+        row.notes.clear();
         row.decision = None;
         if row.class.is_none() {
             row.class = Some(ErrorClass::OutputInvalid);

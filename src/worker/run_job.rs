@@ -14,15 +14,17 @@ use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, 
 use crate::domain::doubt::{Asked, RequestHash};
 use crate::domain::json_schema::Schema;
 use crate::domain::key_ring::KeyFault;
+use crate::domain::price::Price;
 use crate::domain::tempo::Took;
 use crate::domain::{
     Attempt, ChatRequest, ErrorClass, Failure, Job, Mend, NanoUsd, Outcome, Patience, Scope, Sizes, SoftFailure,
-    Target, Timestamp, Usage, eligibility, estimate,
+    Target, Timestamp, Usage, UsageSource, eligibility, estimate,
 };
 use crate::store::call::OpenCall;
 use crate::store::claim::{Claimed, NoRequest, PastAttempt};
 use crate::store::settle::{AttemptRow, EndingRow, ParkRow};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -364,8 +366,9 @@ impl Journey {
         let mut judged = judge(&self.plan.route.rules, &asked, &spec, report);
         self.tell_apart(index, rung, &sizes, &mut judged);
         if let Some(permit) = permit {
-            let usage = judged.reported_usage;
-            if let Some(usage) = usage.filter(|_| judged.answer.is_some()) {
+            let usage = judged.counted_usage;
+            let is_reported = |usage: &Usage| judged.answer.is_some() && usage.source == UsageSource::Provider;
+            if let Some(usage) = usage.filter(is_reported) {
                 rung.target.learn(self.job.input_tokens, self.job.max_output_tokens, &usage);
             }
             let settled = rung.charging.settle(&sizes, usage.as_ref(), Fate::of(&judged.outcome));
@@ -482,7 +485,10 @@ impl Journey {
         });
         let accepted = judged.outcome == Outcome::Accepted;
         let completion = judged.answer.as_ref().filter(|_| accepted).map(|answer| {
-            (answer.to_chat_completion(&spec.target.model, ended_at.0.div_euclid(1000)).to_string(), judged.repaired)
+            (
+                answer.to_chat_completion(&spec.target.model, ended_at.0.div_euclid(1000)).to_string(),
+                judged.original.is_some(),
+            )
         });
         self.last = Some(Made {
             target: spec.target.clone(),
@@ -517,9 +523,13 @@ impl Journey {
             usage: judged.usage,
             cost: judged.cost,
             uncertain: judged.uncertain,
-            price: rung.price.clone(),
+            price: if judged.price == spec.model.price { rung.price.clone() } else { frozen(judged.price) },
             decision: self.explanation(skipped, &judged.dropped, rung.key_worth_telling(key, refused)),
-            rejected: answer.filter(|_| !accepted),
+            answer: Judged::kept(answer, judged.original, accepted),
+            service_tier: judged.service_tier,
+            reported_cost: judged.reported_cost,
+            cost_source: judged.cost_source.map(Cow::Borrowed),
+            notes: judged.notes,
         }));
     }
 
@@ -603,6 +613,11 @@ impl Journey {
         tracing::debug!(job.id = row.lease.job.0, failed = row.failure.is_some(), at = now.0, "job ended");
         self.settle(Then::End(Box::new(row))).await;
     }
+}
+
+/// A price as it stands on the ledger.
+fn frozen(price: Option<Price>) -> Option<Value> {
+    price.map(|price| serde_json::to_value(price).unwrap_or_default())
 }
 
 /// Whether a job waits for requests, tokens or places to come back.

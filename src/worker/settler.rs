@@ -57,8 +57,7 @@ impl Item {
 
     fn bytes(&self) -> usize {
         let attempt = self.attempt.as_ref().map_or(0, |row| {
-            300 + row.message.as_ref().map_or(0, String::len)
-                + row.rejected.as_ref().map_or(0, |answer| answer.text.as_ref().map_or(0, String::len))
+            300 + row.message.as_ref().map_or(0, String::len) + row.answer.as_ref().map_or(0, |answer| answer.bytes())
         });
         let then = match &self.then {
             Then::GoOn => 0,

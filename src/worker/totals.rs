@@ -194,7 +194,11 @@ mod tests {
             uncertain: NanoUsd(3),
             price: None,
             decision: None,
-            rejected: None,
+            answer: None,
+            service_tier: None,
+            reported_cost: None,
+            cost_source: None,
+            notes: Vec::new(),
         }
     }
 

@@ -192,7 +192,11 @@ pub fn accepted(claimed: &Claimed, number: i16) -> AttemptRow {
         uncertain: NanoUsd::ZERO,
         price: Some(serde_json::json!({ "input": 150_000_000, "output": 600_000_000 })),
         decision: None,
-        rejected: None,
+        answer: None,
+        service_tier: None,
+        reported_cost: None,
+        cost_source: None,
+        notes: Vec::new(),
     }
 }
 

@@ -4,7 +4,7 @@ use super::ending::MOST_ATTEMPTS;
 use super::*;
 use crate::domain::price::Price;
 use crate::domain::validation::Rules;
-use crate::domain::{Bearing, Capabilities, JobId, Model, Outcome, Remedy, SoftFailure, Strategy, Target};
+use crate::domain::{Bearing, JobId, Model, Outcome, Remedy, SoftFailure, Strategy, Target};
 use ErrorClass as Class;
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Values;
@@ -23,7 +23,7 @@ fn job() -> Job {
 fn route(rungs: usize) -> Route {
     let rung = |index: usize| Rung {
         target: Target { provider: "p".into(), model: index.to_string() },
-        model: Model { price: None::<Price>, capabilities: Capabilities::default(), output_burndown: None },
+        model: Model { price: None::<Price>, ..Model::default() },
         total_timeout: MINUTE,
     };
     Route {

@@ -1,8 +1,10 @@
 //! Finding JSON in a text that was meant to be JSON.
 //!
 //! Models put it into code fences and write sentences around it. Taking those off loses nothing; anything more would be
-//! a guess: a missing bracket is not added, a trailing comma not removed, and of two values none is chosen.
+//! a guess: a missing bracket is not added, a trailing comma not removed, of two values none is chosen, and one that
+//! the sentences suppose or take back is none.
 
+use super::{doubt, draft};
 use crate::domain::bulk::MOST_MEMBERS;
 use serde_json::Value;
 
@@ -17,6 +19,8 @@ pub(super) enum Found<'a> {
     CutOff,
     /// More than one value could be meant.
     Several,
+    /// A value that the text around it only supposes, or takes back.
+    Doubtful,
     /// None.
     Nothing,
 }
@@ -41,21 +45,34 @@ pub(super) fn find<'a>(text: &'a str, fits: &dyn Fn(&Value) -> bool) -> Found<'a
         Scan::CutOff => return Found::CutOff,
         Scan::Broken => return Found::Nothing,
     };
+    let found = values.len();
+    // What a model says to itself on the way is no rival to what it says in the end.
+    let tags = draft::tags_in(text);
+    values.retain(|found| !draft::is_open(text.get(..found.at).unwrap_or_default(), &tags));
+    if values.is_empty() && found > 0 {
+        return Found::Doubtful;
+    }
     if values.len() > 1 {
-        let fitting: Vec<bool> = values.iter().map(|(value, _)| fits(value)).collect();
+        let fitting: Vec<bool> = values.iter().map(|found| fits(&found.value)).collect();
         if fitting.contains(&true) {
             let mut fitting = fitting.into_iter();
             values.retain(|_| fitting.next().unwrap_or(false));
         }
         // A reference such as `[1]` in the prose beside an object is no rival to it.
-        if values.iter().any(|(value, _)| value.is_object()) {
-            values.retain(|(value, _)| value.is_object());
+        if values.iter().any(|found| found.value.is_object()) {
+            values.retain(|found| found.value.is_object());
         }
-        values.dedup_by(|(one, _), (other, _)| one == other);
+        // Of several that are the same the last one has the last word.
+        values.reverse();
+        values.dedup_by(|one, other| one.value == other.value);
     }
     match values.pop() {
         None => Found::Nothing,
-        Some((value, part)) if values.is_empty() => Found::Inside(value, part),
+        Some(Part { value, at, text: part }) if values.is_empty() => {
+            let (before, rest) = text.split_at_checked(at).unwrap_or((text, ""));
+            let after = rest.get(part.len()..).unwrap_or_default();
+            if doubt::is_doubtful(&value, before, after) { Found::Doubtful } else { Found::Inside(value, part) }
+        }
         Some(_) => Found::Several,
     }
 }
@@ -66,9 +83,16 @@ fn unfenced(text: &str) -> Option<&str> {
     rest.trim_end().strip_suffix("```").map(str::trim)
 }
 
+/// A value in a text.
+struct Part<'a> {
+    value: Value,
+    at: usize,
+    text: &'a str,
+}
+
 enum Scan<'a> {
     /// Every object and array that does not lie within another one.
-    Values(Vec<(Value, &'a str)>),
+    Values(Vec<Part<'a>>),
     CutOff,
     /// Something that was to be an object or array is malformed.
     Broken,
@@ -85,7 +109,7 @@ fn scan(text: &str) -> Scan<'_> {
             Some(end) => {
                 let part = candidate.get(..end).unwrap_or_default();
                 match serde_json::from_str(part) {
-                    Ok(value) => values.push((value, part)),
+                    Ok(value) => values.push(Part { value, at: from.saturating_add(start), text: part }),
                     Err(_) if is_meant_as_json(part) => return Scan::Broken,
                     // A bracket in the prose; what is within it is prose as well.
                     Err(_) => {}
@@ -146,7 +170,7 @@ mod tests {
     fn inside(text: &str) -> Option<&str> {
         match find(text, &|_| true) {
             Found::Inside(_, part) => Some(part),
-            Found::Whole(_) | Found::CutOff | Found::Several | Found::Nothing => None,
+            Found::Whole(_) | Found::CutOff | Found::Several | Found::Doubtful | Found::Nothing => None,
         }
     }
 
@@ -210,6 +234,27 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_the_text_takes_back_is_none() {
+        let spam = json!({"label": "spam"});
+        for text in [
+            "Maybe {\"label\": \"spam\"}? No, on reflection it is not spam.",
+            "Maybe {\"label\": \"spam\"}? No: {\"verdict\": \"ham\"}",
+            "{\"label\": \"spam\"}\n\nWait, that is wrong.",
+            "Let me see. <think>Maybe {\"label\": \"spam\"}?</think>",
+            "```json\n{\"label\": \"spam\"}\n```\nCorrection: it is ham.",
+        ] {
+            assert_eq!(find(text, &|value| *value == spam), Found::Doubtful, "{text}");
+        }
+        let ham = json!({"label": "ham"});
+        let text = "Let me see. <think>Maybe {\"label\": \"spam\"}?</think> {\"label\": \"ham\"}";
+        assert_eq!(find(text, &|_| true), Found::Inside(ham, "{\"label\": \"ham\"}"));
+        let text = "Maybe {\"label\": \"spam\"}? No, {\"label\": \"ham\"}";
+        assert_eq!(find(text, &|_| true), Found::Several);
+        let text = "Maybe {\"label\": \"spam\"}? Yes: {\"label\": \"spam\"}";
+        assert_eq!(find(text, &|_| true), Found::Inside(spam, "{\"label\": \"spam\"}"));
+    }
+
+    #[test]
     fn a_text_of_brackets_holds_no_json_and_is_read_in_one_go() {
         for bracket in ["[", "{", "[x", "{x}", "]", "[[[]", "{\"", "\\\""] {
             let text = bracket.repeat(1_000_000 / bracket.len());
@@ -240,6 +285,7 @@ mod tests {
 
         #[test]
         fn json_is_found_in_any_prose(value in compound(), before in "[a-zA-Z ,.:\\n]{0,30}", after in "[a-zA-Z ,.:\\n]{0,30}") {
+            prop_assume!(!doubt::is_doubtful(&value, &before, &after));
             let text = format!("{before}\n{value}\n{after}");
             match find(&text, &|_| true) {
                 Found::Whole(found) | Found::Inside(found, _) => prop_assert_eq!(found, value),

@@ -18,6 +18,7 @@ fn answer(text: &str) -> Answer {
         id: None,
         usage: Usage::default(),
         usage_raw: None,
+        beside: crate::domain::Beside::default(),
     }
 }
 
@@ -57,6 +58,86 @@ fn message(rules: &Rules, answer: &Answer) -> String {
     }
 }
 
+/// The text of an answer that was repaired.
+fn repaired(rules: &Rules, text: &str) -> String {
+    match rules.judge(&answer(text), &request(), None) {
+        Verdict::Repaired { text, cut, .. } if !cut.is_empty() => text,
+        verdict => panic!("{text}: {verdict:?}"),
+    }
+}
+
+#[test]
+fn a_draft_is_not_an_answer() {
+    let schema = json!({"type": "object", "required": ["label"], "properties": {"label": {"enum": ["spam", "ham"]}}});
+    let wanted = demanding(&json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}));
+    let spam = "{\"label\": \"spam\"}";
+    for (text, expected) in [
+        (format!("<think>Maybe {spam}? No, on reflection it is not spam.</think>"), Soft::Empty),
+        (format!("<think>Maybe {spam}?"), Soft::Empty),
+        (format!("[THINK]Maybe {spam}?[/THINK]"), Soft::Empty),
+        (format!("<|channel|>analysis<|message|>Maybe {spam}?<|end|>"), Soft::Empty),
+        (format!("Maybe {spam}?\n</think>\n"), Soft::Empty),
+        (format!("Maybe {spam}? No, on reflection it is not spam."), Soft::NotJson),
+        (format!("Let me see.\n<think>Maybe {spam}?</think>"), Soft::NotJson),
+    ] {
+        let found = failures_for(&strict(), &answer(&text), &wanted);
+        assert!(found.contains(&expected), "{text}: {found:?}");
+    }
+    for text in [
+        format!("<think>Maybe {{\"label\": \"ham\"}}? No.</think>{spam}"),
+        format!("<think>Hm.</think>\n\n```json\n{spam}\n```"),
+        format!("It is spam. </think>{spam}"),
+        format!("<|channel|>analysis<|message|>Ham?<|end|><|start|>assistant<|channel|>final<|message|>{spam}"),
+    ] {
+        match strict().judge(&answer(&text), &wanted, wanted.compile_schema().unwrap().as_ref()) {
+            Verdict::Repaired { text: given, draft, .. } => {
+                assert_eq!((given.as_str(), draft.is_some()), (spam, true), "{text}");
+            }
+            verdict => panic!("{text}: {verdict:?}"),
+        }
+    }
+    // Nor where no JSON is asked for, and the other rules bind what is left.
+    assert_eq!(failures(&strict(), &answer("<think>Hm.</think>\n")), [Soft::Empty]);
+    assert_eq!(repaired(&strict(), "<think>Hm.</think>\n\nYes."), "Yes.");
+    let short = Rules { max_chars: Some(5), ..strict() };
+    assert_eq!(failures(&short, &answer("<think>A long thought.</think>Yes.")), []);
+    let cut = Answer { finish: Finish::Length, ..answer("<think>A long thou") };
+    assert_eq!(failures(&strict(), &cut), [Soft::ReasoningExhausted, Soft::Empty]);
+    let calls =
+        Answer { tool_calls: vec![call("look", "{}")], finish: Finish::ToolCall, ..answer("<think>Hm.</think>") };
+    assert_eq!(failures(&strict(), &calls), []);
+}
+
+#[test]
+fn a_whole_answer_with_an_unknown_word_for_its_end_is_taken_unless_the_route_is_strict() {
+    let odd =
+        |finish, raw: Option<&str>, text: &str| Answer { finish, finish_raw: raw.map(str::to_owned), ..answer(text) };
+    let with = |finish| Rules { finish, ..strict() };
+    let unknown = odd(Finish::Unknown, Some("brand_new"), "Yes.");
+    let silent = odd(Finish::Error, None, "Yes.");
+    for (rule, answer, expected) in [
+        (FinishRule::Said, &unknown, vec![]),
+        (FinishRule::Any, &unknown, vec![]),
+        (FinishRule::Known, &unknown, vec![Soft::BadFinish]),
+        (FinishRule::Said, &silent, vec![Soft::BadFinish]),
+        (FinishRule::Any, &silent, vec![]),
+        (FinishRule::Any, &odd(Finish::Error, Some("error"), "Yes."), vec![Soft::BadFinish]),
+        (FinishRule::Said, &odd(Finish::Unknown, Some("brand_new"), ""), vec![Soft::BadFinish, Soft::Empty]),
+    ] {
+        assert_eq!(failures(&with(rule), answer), expected, "{rule:?} {answer:?}");
+    }
+    // As long as it may be, it was cut, whatever the word.
+    let mut capped = request();
+    capped.max_tokens = Some(10);
+    let used = |output, reasoning| {
+        let usage = Usage { output, reasoning, source: UsageSource::Provider, ..Usage::default() };
+        failures_for(&strict(), &Answer { usage, ..unknown.clone() }, &capped)
+    };
+    assert_eq!(used(10, 0), [Soft::Truncated]);
+    assert_eq!(used(9, 0), []);
+    assert_eq!(used(30, 21), []);
+}
+
 #[test]
 fn a_plain_answer_is_accepted_as_it_is() {
     for text in ["Yes.", " padded \n", "0", "👍🏽", "日本語", "I can't find it in the text."] {
@@ -85,7 +166,8 @@ fn a_tool_call_is_not_empty() {
 fn a_tool_call_has_to_be_offered_and_to_carry_json() {
     for (name, arguments, expected) in [
         ("look", "{\"at\": [1]}", vec![]),
-        ("look", "", vec![Soft::BadToolCall]),
+        ("look", "{}", vec![]),
+        ("look", "not JSON", vec![Soft::BadToolCall]),
         ("look", "{\"at\": ", vec![Soft::BadToolCall]),
         ("jump", "{}", vec![Soft::BadToolCall]),
     ] {
@@ -105,7 +187,7 @@ fn the_reason_for_which_it_ended_is_judged() {
         (Finish::Refusal, vec![Soft::Refusal]),
         (Finish::Pause, vec![Soft::BadFinish]),
         (Finish::Error, vec![Soft::BadFinish]),
-        (Finish::Unknown, vec![Soft::BadFinish]),
+        (Finish::Unknown, vec![]),
     ] {
         assert_eq!(failures(&strict(), &Answer { finish, ..answer("Half an ans") }), expected, "{finish:?}");
     }
@@ -234,13 +316,11 @@ fn both_schemas_have_to_be_kept() {
 #[test]
 fn what_surrounds_json_is_taken_off() {
     let rules = Rules { json: true, ..strict() };
-    let repaired = Verdict::Repaired { text: "{\"a\": {\"b\": []}}".to_owned() };
     for text in ["```json\n{\"a\": {\"b\": []}}\n```", "Sure!\n\n{\"a\": {\"b\": []}}\n\nBye."] {
-        assert_eq!(rules.judge(&answer(text), &request(), None), repaired, "{text}");
+        assert_eq!(repaired(&rules, text), "{\"a\": {\"b\": []}}", "{text}");
     }
     assert_eq!(rules.judge(&answer(" {\"a\": 1}\n"), &request(), None), Verdict::Accepted);
-    let marked = rules.judge(&answer("\u{feff}{\"a\": 1}"), &request(), None);
-    assert_eq!(marked, Verdict::Repaired { text: "{\"a\": 1}".to_owned() });
+    assert_eq!(repaired(&rules, "\u{feff}{\"a\": 1}"), "{\"a\": 1}");
     // Where JSON was not asked for, a fence is a part of the answer.
     assert_eq!(strict().judge(&answer("```json\n{}\n```"), &request(), None), Verdict::Accepted);
 }
@@ -248,8 +328,7 @@ fn what_surrounds_json_is_taken_off() {
 #[test]
 fn the_other_rules_bind_the_repaired_text() {
     let rules = Rules { json: true, max_chars: Some(10), ..Rules::default() };
-    let wordy = answer("Here is the object that you asked for: {\"a\": 1}");
-    assert_eq!(rules.judge(&wordy, &request(), None), Verdict::Repaired { text: "{\"a\": 1}".to_owned() });
+    assert_eq!(repaired(&rules, "Here is the object that you asked for: {\"a\": 1}"), "{\"a\": 1}");
 }
 
 #[test]
@@ -270,7 +349,7 @@ fn a_message_names_the_place_and_not_the_words_of_the_answer() {
     assert_eq!(found, "schema_mismatch: /people/0/name breaks /properties/people/items/properties/name/maxLength");
     let found = message(&rules, &answer("{\"Rosalind\": 1}"));
     assert_eq!(found, "schema_mismatch: the whole breaks /additionalProperties");
-    let long = Answer { finish: Finish::Unknown, finish_raw: Some("x".repeat(1_000)), ..answer("Rosalind") };
+    let long = Answer { finish: Finish::Error, finish_raw: Some("x".repeat(1_000)), ..answer("Rosalind") };
     assert!(message(&strict(), &long).len() < 100);
 }
 
@@ -301,7 +380,7 @@ proptest! {
                 prop_assert!(!failures.is_empty() && !message.is_empty());
                 prop_assert!(failures.windows(2).all(|pair| gravity(pair[0]) < gravity(pair[1])));
             }
-            Verdict::Repaired { text } => {
+            Verdict::Repaired { text, .. } => {
                 prop_assert!(serde_json::from_str::<Value>(&text).is_ok());
                 prop_assert!(answer.text.is_some_and(|whole| whole.contains(&text)));
             }

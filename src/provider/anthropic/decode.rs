@@ -1,19 +1,22 @@
 //! From a Messages answer to the domain's.
 
+use super::events;
 use super::failures::{RULES, spend_limit_reached};
-use crate::domain::{Answer, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
+use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
 use crate::provider::adapter::WireReply;
+use crate::provider::beside;
 use crate::provider::classify::classify;
 use crate::provider::error_body::ErrorBody;
-use crate::provider::reply_body::{self, count, json_text, take_string};
+use crate::provider::reply_body::{self, arguments, count, finish_word, take_string};
 use crate::provider::wait_hint;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 pub(super) fn decode(reply: &WireReply<'_>) -> Result<Answer, Failure> {
     if !(200..300).contains(&reply.status) {
         return Err(failure(reply, &ErrorBody::read(reply.body)));
     }
-    let mut body = reply_body::parse(reply.body, reply.status)?;
+    let parsed = reply_body::parse(reply.body, reply.status, events::join)?;
+    let mut body = parsed.value;
     if let Some(error) = ErrorBody::inside(&body) {
         return Err(failure(reply, &error));
     }
@@ -24,30 +27,20 @@ pub(super) fn decode(reply: &WireReply<'_>) -> Result<Answer, Failure> {
             ..Failure::new(ErrorClass::ServerError, Scope::Model, message)
         });
     };
-    let mut text: Option<String> = None;
-    let mut reasoning: Option<String> = None;
-    let mut tool_calls = Vec::new();
-    for (index, mut block) in blocks.into_iter().enumerate() {
-        match block.get("type").and_then(Value::as_str) {
-            Some("text") => append(&mut text, take_string(&mut block, "text")),
-            Some("thinking") => append(&mut reasoning, take_string(&mut block, "thinking")),
-            Some("tool_use") => {
-                let Some(name) = take_string(&mut block, "name") else { continue };
-                let id = take_string(&mut block, "id").unwrap_or_else(|| format!("call_{index}"));
-                let arguments = json_text(block.get_mut("input").map_or(Value::Null, Value::take));
-                tool_calls.push(ToolCall { id, name, arguments });
-            }
-            // Redacted thinking, server tools and what is yet to be invented: nothing to deliver.
-            _ => {}
-        }
-    }
-    let finish_raw = take_string(&mut body, "stop_reason");
-    let finish = finish(finish_raw.as_deref());
+    let Blocks { text, reasoning, tool_calls, message, extras } = read_blocks(blocks);
+    let finish_raw = body.as_object().and_then(|body| finish_word(body, &["stop_reason", "finish_reason"]));
+    let finish = finish(finish_raw.as_deref(), &tool_calls);
     let refusal = (finish == Finish::Refusal).then(|| {
         let detail = |pointer: &str| body.pointer(pointer).and_then(Value::as_str);
         detail("/stop_details/explanation").or(detail("/stop_details/category")).unwrap_or("refusal").to_owned()
     });
     let usage_raw = body.get_mut("usage").map(Value::take).filter(|usage| !usage.is_null());
+    let model = take_string(&mut body, "model");
+    let id = take_string(&mut body, "id");
+    let Value::Object(body) = body else { return Err(failure(reply, &ErrorBody::default())) };
+    let of_usage = |key: &str| usage_raw.as_ref().and_then(|usage| usage.get(key));
+    // Its fast mode is a tier of its own price.
+    let fast = of_usage("speed").filter(|speed| speed.as_str().is_some_and(|speed| speed != "standard"));
     Ok(Answer {
         text,
         refusal,
@@ -55,16 +48,98 @@ pub(super) fn decode(reply: &WireReply<'_>) -> Result<Answer, Failure> {
         tool_calls,
         finish,
         finish_raw,
-        model: take_string(&mut body, "model"),
-        id: take_string(&mut body, "id"),
+        model,
+        id,
         usage: usage_raw.as_ref().map_or_else(Usage::default, usage),
+        beside: Beside {
+            service_tier: beside::tier(&[fast, of_usage("service_tier"), body.get("service_tier")]),
+            cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),
+            completion: beside::kept(
+                body,
+                &[
+                    "type",
+                    "role",
+                    "content",
+                    "usage",
+                    "stop_reason",
+                    "stop_sequence",
+                    "finish_reason",
+                    "service_tier",
+                    "model",
+                    "id",
+                ],
+            ),
+            choice: Map::new(),
+            message,
+            tool_calls: beside::of_calls(extras),
+            notes: parsed.mended.into_iter().map(str::to_owned).collect(),
+        },
         usage_raw,
     })
 }
 
+#[derive(Default)]
+struct Blocks {
+    text: Option<String>,
+    reasoning: Option<String>,
+    tool_calls: Vec<ToolCall>,
+    /// What else the blocks say, in OpenAI's words where it has any.
+    message: Map<String, Value>,
+    extras: Vec<Map<String, Value>>,
+}
+
+fn read_blocks(blocks: Vec<Value>) -> Blocks {
+    let mut read = Blocks::default();
+    let (mut annotations, mut signed, mut others) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, mut block) in blocks.into_iter().enumerate() {
+        match block.get("type").and_then(Value::as_str) {
+            Some("text") => {
+                if let Some(Value::Array(citations)) = block.get_mut("citations").map(Value::take) {
+                    annotations.extend(citations.into_iter().map(annotation));
+                }
+                append(&mut read.text, take_string(&mut block, "text"));
+            }
+            Some("thinking" | "redacted_thinking") => {
+                // Its signature is wanted when the conversation goes on.
+                signed.push(block.clone());
+                append(&mut read.reasoning, take_string(&mut block, "thinking"));
+            }
+            Some("tool_use") => {
+                let Some(name) = take_string(&mut block, "name") else { continue };
+                let id = take_string(&mut block, "id").unwrap_or_else(|| format!("call_{index}"));
+                let arguments = arguments(block.get_mut("input").map(Value::take));
+                read.tool_calls.push(ToolCall { id, name, arguments });
+                let Value::Object(block) = block else { continue };
+                read.extras.push(beside::kept(block, &["type", "name", "id", "input"]));
+            }
+            // Server tools and what is yet to be invented.
+            _ => others.push(block),
+        }
+    }
+    let has_signature =
+        |block: &Value| block.get("signature").or(block.get("data")).is_some_and(|value| !value.is_null());
+    if !signed.iter().any(has_signature) {
+        signed.clear();
+    }
+    for (key, values) in [("annotations", annotations), ("thinking_blocks", signed), ("content_parts", others)] {
+        if !values.is_empty() {
+            read.message.insert(key.to_owned(), Value::Array(values));
+        }
+    }
+    read
+}
+
+/// A citation as OpenAI's annotation where it has an address, else as it came.
+fn annotation(citation: Value) -> Value {
+    match citation.get("url").and_then(Value::as_str) {
+        Some(url) => json!({ "type": "url_citation", "url_citation": { "url": url, "title": citation.get("title"),
+            "content": citation.get("cited_text") } }),
+        None => citation,
+    }
+}
+
 pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let mut body = reply_body::parse_json(reply.body).ok()?;
-    let raw = body.get_mut("usage").map(Value::take).filter(Value::is_object)?;
+    let raw = reply_body::take_usage(reply.body, "usage", events::join)?;
     Some((usage(&raw), raw))
 }
 
@@ -85,17 +160,11 @@ fn append(to: &mut Option<String>, piece: Option<String>) {
     }
 }
 
-/// The finish class of each known word.
-fn finish(raw: Option<&str>) -> Finish {
-    match raw {
-        Some("end_turn" | "stop_sequence") => Finish::Complete,
-        Some("max_tokens" | "model_context_window_exceeded") => Finish::Length,
-        Some("tool_use") => Finish::ToolCall,
-        Some("refusal") => Finish::Refusal,
-        Some("pause_turn" | "compaction") => Finish::Pause,
-        // A finished body without a reason did not finish.
-        None => Finish::Error,
-        Some(_) => Finish::Unknown,
+/// The finish class. A finished body without a reason did not finish.
+fn finish(raw: Option<&str>, tool_calls: &[ToolCall]) -> Finish {
+    match raw.map_or(Finish::Error, Finish::of_word) {
+        Finish::Unknown if !tool_calls.is_empty() => Finish::ToolCall,
+        finish => finish,
     }
 }
 

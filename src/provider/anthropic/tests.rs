@@ -2,7 +2,7 @@ use super::*;
 use crate::domain::ErrorClass::*;
 use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::domain::request::ToolChoice;
-use crate::domain::{ContentPart, Finish, Message, ResponseFormat, Role, ToolCall, Unit, UsageSource};
+use crate::domain::{Beside, ContentPart, Finish, Message, ResponseFormat, Role, ToolCall, Unit, UsageSource};
 use crate::provider::checks::{
     Case, answer, case, check_failures, check_finishes, encoded, headers, long_conversation, message, request, usage,
 };
@@ -78,8 +78,71 @@ fn an_answer_is_read_whole() {
         id: Some("msg_1".to_owned()),
         usage: usage([10, 0, 0, 0, 20, 0]),
         usage_raw: Some(body["usage"].clone()),
+        beside: Beside {
+            message: serde_json::Map::from_iter([(
+                "thinking_blocks".to_owned(),
+                json!([body["content"][0], body["content"][1]]),
+            )]),
+            ..Beside::default()
+        },
     };
     assert_eq!(answer(&Anthropic, &body), expected);
+}
+
+#[test]
+fn what_came_with_an_answer_is_in_the_result() {
+    let body = json!({
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "stop_reason": "end_turn", "stop_sequence": null,
+        "container": {"id": "c"},
+        "content": [
+            {"type": "thinking", "thinking": "Hmm"},
+            {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},
+            {"type": "text", "text": "Hi", "citations": [
+                {"type": "web_search_result_location", "url": "https://example.com", "title": "E", "cited_text": "x"},
+                {"type": "char_location", "document_index": 0},
+            ]},
+        ],
+        "usage": {"input_tokens": 10, "output_tokens": 2, "service_tier": "batch"},
+    });
+    let answer = answer(&Anthropic, &body);
+    assert_eq!(answer.beside.service_tier.as_deref(), Some("batch"));
+    let whole = answer.to_chat_completion("m", 7);
+    let message = &whole["choices"][0]["message"];
+    assert_eq!(message["reasoning_content"], "Hmm");
+    assert_eq!(message["annotations"][0]["url_citation"]["url"], "https://example.com");
+    assert_eq!(message["annotations"][1], json!({"type": "char_location", "document_index": 0}));
+    assert_eq!(message["content_parts"][0]["name"], "web_search");
+    assert_eq!(
+        (&whole["container"]["id"], &whole["service_tier"], &whole["type"]),
+        (&json!("c"), &json!("batch"), &json!(null))
+    );
+    let mut fast = body.clone();
+    fast["usage"]["speed"] = json!("fast");
+    assert_eq!(super::super::checks::answer(&Anthropic, &fast).beside.service_tier.as_deref(), Some("fast"));
+}
+
+#[test]
+fn events_that_nobody_asked_for_are_put_together() {
+    let events = [
+        json!({"type": "message_start", "message": {"id": "m", "content": "", "stop_reason": null, "usage": {"input_tokens": 7, "output_tokens": 1}}}),
+        json!({"type": "ping"}),
+        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "He"}}),
+        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "llo"}}),
+        json!({"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "id": "t", "name": "f", "input": {}}}),
+        json!({"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "{\"x\":"}}),
+        json!({"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "1}"}}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 9}}),
+        json!({"type": "message_stop"}),
+    ];
+    let stream = |events: &[Value]| {
+        events.iter().map(|event| format!("event: x\ndata: {event}\n\n")).collect::<Vec<_>>().concat()
+    };
+    let decoded = |body: String| Anthropic.decode(&WireReply::new(200, &HeaderMap::new(), body.as_bytes()));
+    let answer = decoded(stream(&events)).unwrap();
+    assert_eq!((answer.text.as_deref(), &*answer.tool_calls[0].arguments), (Some("Hello"), "{\"x\":1}"));
+    assert_eq!((answer.finish, answer.usage), (Finish::ToolCall, usage([7, 0, 0, 0, 9, 0])));
+    assert!(decoded(stream(&events[..5])).is_err());
 }
 
 #[test]

@@ -1,47 +1,52 @@
 //! From a `generateContent` answer to the domain's.
 
 use super::failures::RULES;
-use crate::domain::{Answer, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
+use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
 use crate::provider::adapter::WireReply;
+use crate::provider::beside;
 use crate::provider::classify::classify;
 use crate::provider::error_body::ErrorBody;
-use crate::provider::reply_body::{self, count, json_text, take_string};
+use crate::provider::reply_body::{self, arguments, count, finish_word, take_string};
 use crate::provider::scrub;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 pub(super) fn decode(reply: &WireReply<'_>) -> Result<Answer, Failure> {
     if !(200..300).contains(&reply.status) {
         return Err(classify(RULES, reply, &ErrorBody::read(reply.body)));
     }
-    let mut body = reply_body::parse(reply.body, reply.status)?;
+    let parsed = reply_body::parse(reply.body, reply.status, join)?;
+    let mut body = parsed.value;
     if let Some(error) = ErrorBody::inside(&body) {
         return Err(classify(RULES, reply, &error));
     }
-    let Some(candidate) = body.pointer_mut("/candidates/0").filter(|candidate| candidate.is_object()) else {
+    let Some(Value::Object(mut candidate)) =
+        body.pointer_mut("/candidates/0").filter(|candidate| candidate.is_object()).map(Value::take)
+    else {
         return Err(no_candidate(reply, &body));
     };
-    let finish_raw = take_string(candidate, "finishReason");
-    let mut text: Option<String> = None;
-    let mut reasoning: Option<String> = None;
-    let mut tool_calls = Vec::new();
-    let parts = candidate.pointer_mut("/content/parts").and_then(Value::as_array_mut);
-    for (index, part) in parts.into_iter().flatten().enumerate() {
-        let thought = part.get("thought").and_then(Value::as_bool) == Some(true);
-        if let Some(piece) = take_string(part, "text") {
-            if thought { &mut reasoning } else { &mut text }.get_or_insert_default().push_str(&piece);
-        }
-        if let Some(call) = part.get_mut("functionCall") {
-            let Some(name) = take_string(call, "name") else { continue };
-            let id = take_string(call, "id").unwrap_or_else(|| format!("call_{index}"));
-            let arguments = call.get_mut("args").map(Value::take).filter(|args| !args.is_null());
-            tool_calls.push(ToolCall { id, name, arguments: arguments.map_or_else(|| "{}".to_owned(), json_text) });
-        }
-    }
-    let finish = match finish(finish_raw.as_deref()) {
-        Finish::Complete if !tool_calls.is_empty() => Finish::ToolCall,
+    let finish_raw = finish_word(&candidate, &["finishReason", "finish_reason"]);
+    let Parts { text, reasoning, tool_calls, extras, others } = read_parts(&mut candidate);
+    let finish = match finish_raw.as_deref().map_or(Finish::Error, finish) {
+        Finish::Complete | Finish::Unknown if !tool_calls.is_empty() => Finish::ToolCall,
         finish => finish,
     };
+    let mut message = Map::new();
+    let annotations = annotations(&candidate);
+    for (key, values) in [("annotations", annotations), ("content_parts", others)] {
+        if !values.is_empty() {
+            message.insert(key.to_owned(), Value::Array(values));
+        }
+    }
+    if let Some(logprobs) = candidate.get("logprobsResult").and_then(logprobs) {
+        candidate.remove("logprobsResult");
+        candidate.insert("logprobs".to_owned(), logprobs);
+    }
     let usage_raw = body.get_mut("usageMetadata").map(Value::take).filter(|usage| !usage.is_null());
+    let model = take_string(&mut body, "modelVersion");
+    let id = take_string(&mut body, "responseId");
+    let Value::Object(body) = body else { return Err(no_candidate(reply, &Value::Null)) };
+    let of_usage = usage_raw.as_ref().and_then(|usage| usage.get("serviceTier"));
+    let tier = beside::tier(&[body.get("serviceTier"), of_usage]);
     Ok(Answer {
         text,
         refusal: None,
@@ -49,17 +54,137 @@ pub(super) fn decode(reply: &WireReply<'_>) -> Result<Answer, Failure> {
         tool_calls,
         finish,
         finish_raw,
-        model: take_string(&mut body, "modelVersion"),
-        id: take_string(&mut body, "responseId"),
+        model,
+        id,
         usage: usage_raw.as_ref().map_or_else(Usage::default, usage),
+        beside: Beside {
+            // `SERVICE_TIER_FLEX` is what other vendors call flex.
+            service_tier: tier.map(|tier| tier.to_ascii_lowercase().trim_start_matches("service_tier_").to_owned()),
+            cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),
+            completion: beside::kept(
+                body,
+                &["candidates", "usageMetadata", "serviceTier", "modelVersion", "responseId"],
+            ),
+            choice: beside::kept(candidate, &["content", "finishReason", "finish_reason", "index"]),
+            message,
+            tool_calls: beside::of_calls(extras),
+            notes: parsed.mended.into_iter().map(str::to_owned).collect(),
+        },
         usage_raw,
     })
 }
 
 pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let mut body = reply_body::parse_json(reply.body).ok()?;
-    let raw = body.get_mut("usageMetadata").map(Value::take).filter(Value::is_object)?;
+    let raw = reply_body::take_usage(reply.body, "usageMetadata", join)?;
     Some((usage(&raw), raw))
+}
+
+/// One answer out of the pieces of a stream: what `streamGenerateContent` sends, as events or as an array.
+fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
+    let mut whole = Map::new();
+    let mut candidate = Map::new();
+    let mut parts = Vec::new();
+    for value in values {
+        if value.get("error").is_some_and(Value::is_object) {
+            return Some(value);
+        }
+        let Value::Object(members) = value else { continue };
+        for (key, mut member) in members {
+            if key != "candidates" {
+                whole.insert(key, member);
+                continue;
+            }
+            let Some(Value::Object(piece)) = member.get_mut(0).map(Value::take) else { continue };
+            for (key, mut member) in piece {
+                if key == "content" {
+                    if let Some(Value::Array(more)) = member.get_mut("parts").map(Value::take) {
+                        parts.extend(more);
+                    }
+                } else {
+                    candidate.insert(key, member);
+                }
+            }
+        }
+    }
+    let has_end = candidate.contains_key("finishReason") || whole.contains_key("promptFeedback");
+    if is_stream && !has_end {
+        return None;
+    }
+    if !candidate.is_empty() || !parts.is_empty() {
+        candidate.insert("content".to_owned(), json!({ "parts": parts }));
+        whole.insert("candidates".to_owned(), json!([candidate]));
+    }
+    Some(Value::Object(whole))
+}
+
+#[derive(Default)]
+struct Parts {
+    text: Option<String>,
+    reasoning: Option<String>,
+    tool_calls: Vec<ToolCall>,
+    extras: Vec<Map<String, Value>>,
+    /// Parts that are neither text nor calls, as they came: images, code that was run.
+    others: Vec<Value>,
+}
+
+fn read_parts(candidate: &mut Map<String, Value>) -> Parts {
+    let mut read = Parts::default();
+    let content = candidate.get_mut("content");
+    let parts = content.and_then(|content| content.get_mut("parts")).and_then(Value::as_array_mut);
+    for (index, part) in parts.into_iter().flatten().enumerate() {
+        let thought = part.get("thought").and_then(Value::as_bool) == Some(true);
+        if let Some(piece) = take_string(part, "text") {
+            let text = if thought { &mut read.reasoning } else { &mut read.text };
+            text.get_or_insert_default().push_str(&piece);
+            continue;
+        }
+        // Wanted when the conversation goes on; in the words of Google's own compatible endpoint.
+        let signature = take_string(part, "thoughtSignature");
+        let Some(call) = part.get_mut("functionCall") else {
+            if part.as_object().is_some_and(|members| members.keys().any(|key| key != "text" && key != "thought")) {
+                read.others.push(part.take());
+            }
+            continue;
+        };
+        let Some(name) = take_string(call, "name") else { continue };
+        let id = take_string(call, "id").unwrap_or_else(|| format!("call_{index}"));
+        read.tool_calls.push(ToolCall { id, name, arguments: arguments(call.get_mut("args").map(Value::take)) });
+        let extra = signature
+            .map(|signature| ("extra_content".to_owned(), json!({ "google": { "thought_signature": signature } })));
+        read.extras.push(extra.into_iter().collect());
+    }
+    read
+}
+
+/// The sources of a grounded answer, as OpenAI's annotations.
+fn annotations(candidate: &Map<String, Value>) -> Vec<Value> {
+    let chunks = candidate.get("groundingMetadata").and_then(|grounding| grounding.get("groundingChunks"));
+    let source = |chunk: &Value| {
+        let web = chunk.get("web")?;
+        let url = web.get("uri")?.as_str()?;
+        Some(json!({ "type": "url_citation", "url_citation": { "url": url, "title": web.get("title") } }))
+    };
+    chunks.and_then(Value::as_array).into_iter().flatten().filter_map(source).collect()
+}
+
+/// Log probabilities as OpenAI writes them.
+fn logprobs(result: &Value) -> Option<Value> {
+    let token = |candidate: &Value| {
+        let (token, logprob) = (candidate.get("token"), candidate.get("logProbability"));
+        json!({ "token": token, "logprob": logprob, "bytes": null })
+    };
+    let chosen = result.get("chosenCandidates")?.as_array()?;
+    let content: Vec<Value> = chosen
+        .iter()
+        .enumerate()
+        .map(|(index, candidate)| {
+            let mut entry = token(candidate);
+            let top = result.pointer(&format!("/topCandidates/{index}/candidates")).and_then(Value::as_array);
+            entry["top_logprobs"] = top.into_iter().flatten().map(token).collect();
+            entry
+        })
+        .collect();
+    Some(json!({ "content": content }))
 }
 
 /// No candidate: a blocked prompt when it says so, else a fault of the provider.
@@ -78,26 +203,22 @@ fn no_candidate(reply: &WireReply<'_>, body: &Value) -> Failure {
     failure
 }
 
-/// The finish class of each known word.
-fn finish(raw: Option<&str>) -> Finish {
-    match raw {
-        Some("STOP") => Finish::Complete,
-        Some("MAX_TOKENS") => Finish::Length,
-        Some("SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "MODEL_ARMOR" | "LANGUAGE") => {
-            Finish::ContentFilter
-        }
-        Some(word) if word.starts_with("IMAGE_") => Finish::ContentFilter,
-        // A finished body without a reason did not finish.
-        None
-        | Some(
-            "MALFORMED_FUNCTION_CALL"
-            | "UNEXPECTED_TOOL_CALL"
-            | "TOO_MANY_TOOL_CALLS"
-            | "OTHER"
-            | "FINISH_REASON_UNSPECIFIED",
-        ) => Finish::Error,
-        Some(_) => Finish::Unknown,
-    }
+/// The finish class of a word, or of the number of its constant.
+fn finish(raw: &str) -> Finish {
+    const NUMBERS: [&str; 10] = [
+        "FINISH_REASON_UNSPECIFIED",
+        "STOP",
+        "MAX_TOKENS",
+        "SAFETY",
+        "RECITATION",
+        "OTHER",
+        "BLOCKLIST",
+        "PROHIBITED_CONTENT",
+        "SPII",
+        "MALFORMED_FUNCTION_CALL",
+    ];
+    let named = raw.parse::<usize>().ok().and_then(|number| NUMBERS.get(number).copied());
+    Finish::of_word(named.unwrap_or(raw))
 }
 
 /// Tokens in disjoint classes: the cache is inside the prompt, thoughts and tool prompts are outside of the rest.
@@ -108,16 +229,20 @@ fn usage(raw: &Value) -> Usage {
     if prompt.is_none() && candidates.is_none() && thoughts.is_none() {
         return Usage::default();
     }
-    let (prompt, reasoning) = (prompt.unwrap_or(0), thoughts.unwrap_or(0));
+    let (prompt, candidates) = (prompt.unwrap_or(0), candidates.unwrap_or(0));
     let cache_read = count(raw, "/cachedContentTokenCount").unwrap_or(0);
     let tool_prompts = count(raw, "/toolUsePromptTokenCount").unwrap_or(0);
     let uncached = if cache_read > prompt { prompt } else { prompt - cache_read };
+    // What the total has beyond the parts was thought and not told.
+    let told = prompt.saturating_add(tool_prompts).saturating_add(candidates);
+    let beyond = count(raw, "/totalTokenCount").map_or(0, |total| total.saturating_sub(told)).max(0);
+    let reasoning = thoughts.unwrap_or(0).max(beyond);
     Usage {
         input: uncached.saturating_add(tool_prompts),
         cache_read,
         cache_write: 0,
         cache_write_1h: 0,
-        output: candidates.unwrap_or(0).saturating_add(reasoning),
+        output: candidates.saturating_add(reasoning),
         reasoning,
         source: UsageSource::Provider,
     }

@@ -2,7 +2,7 @@ use super::*;
 use crate::domain::ErrorClass::*;
 use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::domain::request::ToolChoice;
-use crate::domain::{ContentPart, Finish, Message, ResponseFormat, Role, ToolCall, Unit, UsageSource};
+use crate::domain::{Beside, ContentPart, Finish, Message, ResponseFormat, Role, ToolCall, Unit, UsageSource};
 use crate::provider::checks::{
     Case, answer, case, check_failures, check_finishes, encoded, headers, long_conversation, message, request, usage,
 };
@@ -88,8 +88,51 @@ fn an_answer_is_read_whole() {
         id: Some("r1".to_owned()),
         usage: usage([10, 0, 0, 0, 5, 0]),
         usage_raw: Some(body["usageMetadata"].clone()),
+        beside: Beside::default(),
     };
     assert_eq!(answer(&Gemini, &body), expected);
+}
+
+#[test]
+fn what_came_with_an_answer_is_in_the_result() {
+    let body = json!({
+        "candidates": [{"finishReason": "STOP", "index": 0, "avgLogprobs": -0.5,
+            "content": {"role": "model", "parts": [
+                {"text": "Hmm", "thought": true}, {"text": "Hi"}, {"inlineData": {"mimeType": "image/png", "data": "QUJD"}},
+                {"functionCall": {"name": "f"}, "thoughtSignature": "s"},
+            ]},
+            "groundingMetadata": {"groundingChunks": [{"web": {"uri": "https://example.com", "title": "E"}}]},
+            "logprobsResult": {"chosenCandidates": [{"token": "Hi", "logProbability": -0.25}],
+                "topCandidates": [{"candidates": [{"token": "Ho", "logProbability": -2.5}]}]}}],
+        "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 75, "serviceTier": "SERVICE_TIER_FLEX"},
+        "modelStatus": {"modelStage": "STABLE"},
+    });
+    let answer = answer(&Gemini, &body);
+    assert_eq!(answer.beside.service_tier.as_deref(), Some("flex"));
+    // What the total has beyond the parts was thought.
+    assert_eq!(answer.usage, usage([10, 0, 0, 0, 65, 60]));
+    let whole = answer.to_chat_completion("m", 7);
+    let choice = &whole["choices"][0];
+    assert_eq!(choice["message"]["reasoning_content"], "Hmm");
+    assert_eq!(choice["message"]["annotations"][0]["url_citation"]["url"], "https://example.com");
+    assert_eq!(choice["message"]["content_parts"][0]["inlineData"]["data"], "QUJD");
+    assert_eq!(choice["message"]["tool_calls"][0]["extra_content"]["google"]["thought_signature"], "s");
+    assert_eq!(choice["logprobs"]["content"][0]["logprob"], -0.25);
+    assert_eq!(choice["logprobs"]["content"][0]["top_logprobs"][0]["token"], "Ho");
+    assert_eq!((&choice["avgLogprobs"], &whole["modelStatus"]["modelStage"]), (&json!(-0.5), &json!("STABLE")));
+}
+
+#[test]
+fn pieces_of_a_stream_are_put_together() {
+    let piece = |text: &str, finish: Option<&str>| {
+        json!({"candidates": [{"content": {"parts": [{"text": text}]}, "finishReason": finish}],
+        "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2}})
+    };
+    let pieces = json!([piece("He", None), piece("llo", Some("STOP"))]);
+    let answer = answer(&Gemini, &pieces);
+    assert_eq!((answer.text.as_deref(), answer.finish), (Some("Hello"), Finish::Complete));
+    let numbered = json!({"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "finishReason": 2}]});
+    assert_eq!(super::super::checks::answer(&Gemini, &numbered).finish, Finish::Length);
 }
 
 #[test]

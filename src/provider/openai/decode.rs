@@ -1,26 +1,30 @@
 //! From a chat-completions answer to the domain's.
 
+use super::chunks;
 use super::failures::RULES;
 use super::profiles::Quirks;
-use crate::domain::{Answer, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
+use super::usage::{remark, usage};
+use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage};
 use crate::provider::adapter::WireReply;
+use crate::provider::beside;
 use crate::provider::classify::classify;
 use crate::provider::error_body::ErrorBody;
-use crate::provider::reply_body::{self, count, json_text, take_string};
-use serde_json::Value;
+use crate::provider::reply_body::{self, arguments, finish_word, take_string};
+use serde_json::{Map, Value, json};
 
 pub(super) fn decode(quirks: &Quirks, reply: &WireReply<'_>) -> Result<Answer, Failure> {
     if !(200..300).contains(&reply.status) {
         return Err(classify(RULES, reply, &ErrorBody::read(reply.body)));
     }
-    let mut body = reply_body::parse(reply.body, reply.status)?;
+    let parsed = reply_body::parse(reply.body, reply.status, chunks::join)?;
+    let body = parsed.value;
     if let Some(error) = ErrorBody::inside(&body) {
         return Err(classify(RULES, reply, &error));
     }
-    let Some(choice) = body.pointer_mut("/choices/0").filter(|choice| choice.is_object()) else {
-        return Err(unusable(reply, "without choices"));
-    };
-    let finish_raw = take_string(choice, "finish_reason");
+    let Value::Object(mut body) = body else { return Err(unusable(reply, "without choices")) };
+    let mut notes: Vec<String> = parsed.mended.into_iter().map(str::to_owned).collect();
+    let Some(mut choice) = first_choice(&mut body, &mut notes) else { return Err(unusable(reply, "without choices")) };
+    let finish_raw = finish_word(&choice, &["finish_reason", "finishReason", "stop_reason", "native_finish_reason"]);
     if finish_raw.as_deref() == Some("insufficient_system_resource") {
         let mut failure =
             Failure::new(ErrorClass::Overloaded, Scope::Model, "the provider ran out of resources while generating");
@@ -28,18 +32,17 @@ pub(super) fn decode(quirks: &Quirks, reply: &WireReply<'_>) -> Result<Answer, F
         failure.code = finish_raw;
         return Err(failure);
     }
-    let Some(message) = choice.get_mut("message").filter(|message| message.is_object()) else {
-        return Err(unusable(reply, "whose choice has no message"));
-    };
-    let (text, thoughts) = content(message.get_mut("content").map_or(Value::Null, Value::take));
-    let refusal = take_string(message, "refusal").filter(|refusal| !refusal.is_empty());
-    let reasoning = ["reasoning_content", "reasoning"]
+    let Some(mut message) = message(&mut choice) else { return Err(unusable(reply, "whose choice has no message")) };
+    let Content { text, thoughts, others } = content(message.remove("content").unwrap_or_default());
+    let refusal = take(&mut message, "refusal").filter(|refusal| !refusal.is_empty());
+    let reasoning = ["reasoning_content", "reasoning", "thinking"]
         .iter()
-        .find_map(|key| take_string(message, key).filter(|reasoning| !reasoning.is_empty()))
+        .find_map(|key| take(&mut message, key).filter(|reasoning| !reasoning.is_empty()))
         .or(thoughts);
-    let tool_calls = tool_calls(message);
-    let mut finish = finish(finish_raw.as_deref());
-    if finish == Finish::Complete {
+    let (tool_calls, extras) = tool_calls(&mut message);
+    // A finished body without a reason did not finish.
+    let mut finish = finish_raw.as_deref().map_or(Finish::Error, Finish::of_word);
+    if finish == Finish::Complete || finish == Finish::Unknown {
         if refusal.is_some() {
             finish = Finish::Refusal;
         } else if !tool_calls.is_empty() {
@@ -47,7 +50,13 @@ pub(super) fn decode(quirks: &Quirks, reply: &WireReply<'_>) -> Result<Answer, F
             finish = Finish::ToolCall;
         }
     }
-    let usage_raw = body.get_mut("usage").map(Value::take).filter(|usage| !usage.is_null());
+    let usage_raw = body.remove("usage").filter(|usage| !usage.is_null());
+    let counts = usage_raw.as_ref().map_or_else(Usage::default, |raw| usage(quirks, raw));
+    notes.extend(usage_raw.as_ref().and_then(|raw| remark(raw, &counts)));
+    if let Some(others) = others {
+        message.insert("content_parts".to_owned(), others);
+    }
+    let of_usage = usage_raw.as_ref().and_then(|usage| usage.get("service_tier"));
     Ok(Answer {
         text,
         refusal,
@@ -55,16 +64,24 @@ pub(super) fn decode(quirks: &Quirks, reply: &WireReply<'_>) -> Result<Answer, F
         tool_calls,
         finish,
         finish_raw,
-        model: take_string(&mut body, "model"),
-        id: take_string(&mut body, "id"),
-        usage: usage_raw.as_ref().map_or_else(Usage::default, |raw| usage(quirks, raw)),
+        model: take(&mut body, "model"),
+        id: take(&mut body, "id"),
+        usage: counts,
+        beside: Beside {
+            service_tier: beside::tier(&[body.get("service_tier"), of_usage]),
+            cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),
+            completion: beside::kept(body, &["object", "created", "choices", "service_tier", "model", "id"]),
+            choice: beside::kept(choice, &["index", "message", "finish_reason", "delta", "text"]),
+            message: beside::kept(message, &["role", "tool_calls", "function_call"]),
+            tool_calls: beside::of_calls(extras),
+            notes,
+        },
         usage_raw,
     })
 }
 
 pub(super) fn usage_of(quirks: &Quirks, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let mut body = reply_body::parse_json(reply.body).ok()?;
-    let raw = body.get_mut("usage").map(Value::take).filter(Value::is_object)?;
+    let raw = reply_body::take_usage(reply.body, "usage", chunks::join)?;
     Some((usage(quirks, &raw), raw))
 }
 
@@ -75,108 +92,109 @@ fn unusable(reply: &WireReply<'_>, what: &str) -> Failure {
     failure
 }
 
-/// Text, and reasoning where the content is a list of chunks (Mistral's reasoning models).
-fn content(content: Value) -> (Option<String>, Option<String>) {
+fn first_choice(body: &mut Map<String, Value>, notes: &mut Vec<String>) -> Option<Map<String, Value>> {
+    let Some(Value::Array(choices)) = body.remove("choices") else { return None };
+    if choices.len() > 1 {
+        notes.push(format!("{} further choices were left out", choices.len() - 1));
+    }
+    match choices.into_iter().next()? {
+        Value::Object(choice) => Some(choice),
+        _ => None,
+    }
+}
+
+/// The message: as it should be, as a single piece of a stream has it, or the bare text of a legacy completion.
+fn message(choice: &mut Map<String, Value>) -> Option<Map<String, Value>> {
+    for key in ["message", "delta"] {
+        if let Some(Value::Object(message)) = choice.remove(key) {
+            return Some(message);
+        }
+    }
+    let text = take(choice, "text")?;
+    Some(Map::from_iter([("content".to_owned(), Value::String(text))]))
+}
+
+/// A non-null string, taken out.
+fn take(members: &mut Map<String, Value>, key: &str) -> Option<String> {
+    match members.get_mut(key).map(Value::take) {
+        Some(Value::String(text)) => Some(text),
+        Some(other) => {
+            // Not for us; it stays among the rest.
+            members.insert(key.to_owned(), other);
+            None
+        }
+        None => None,
+    }
+}
+
+#[derive(Default)]
+struct Content {
+    text: Option<String>,
+    thoughts: Option<String>,
+    /// The parts as they came, when some are neither text nor thoughts (references, images).
+    others: Option<Value>,
+}
+
+/// Text, and reasoning where the content is a list of parts (Mistral's reasoning models).
+fn content(content: Value) -> Content {
     match content {
-        Value::String(text) => (Some(text), None),
-        Value::Array(chunks) => {
-            let mut text: Option<String> = None;
-            let mut reasoning: Option<String> = None;
-            for mut chunk in chunks {
-                match chunk.get("type").and_then(Value::as_str) {
+        Value::String(text) => Content { text: Some(text), ..Content::default() },
+        Value::Array(parts) => {
+            let mut read = Content::default();
+            let is_plain = |part: &Value| {
+                matches!(
+                    part.get("type").and_then(Value::as_str),
+                    Some("text" | "output_text" | "thinking" | "reasoning")
+                ) && part.as_object().is_some_and(|members| members.len() <= 2)
+            };
+            if !parts.iter().all(is_plain) {
+                read.others = Some(Value::Array(parts.clone()));
+            }
+            for mut part in parts {
+                if let Value::String(piece) = part {
+                    read.text.get_or_insert_default().push_str(&piece);
+                    continue;
+                }
+                match part.get("type").and_then(Value::as_str) {
                     Some("thinking" | "reasoning") => {
-                        let thinking = chunk.get_mut("thinking").map_or(Value::Null, Value::take);
-                        if let (Some(thought), _) = self::content(thinking) {
-                            reasoning.get_or_insert_default().push_str(&thought);
+                        let key = if part.get("thinking").is_some() { "thinking" } else { "text" };
+                        let thinking = part.get_mut(key).map_or(Value::Null, Value::take);
+                        if let Some(thought) = self::content(thinking).text {
+                            read.thoughts.get_or_insert_default().push_str(&thought);
                         }
                     }
                     _ => {
-                        if let Some(piece) = take_string(&mut chunk, "text") {
-                            text.get_or_insert_default().push_str(&piece);
+                        if let Some(piece) = take_string(&mut part, "text") {
+                            read.text.get_or_insert_default().push_str(&piece);
                         }
                     }
                 }
             }
-            (text, reasoning)
+            read
         }
-        _ => (None, None),
+        _ => Content::default(),
     }
 }
 
-fn tool_calls(message: &mut Value) -> Vec<ToolCall> {
-    let function = |function: &mut Value, id: Option<String>, index: usize| {
-        Some(ToolCall {
-            id: id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{index}")),
-            name: take_string(function, "name")?,
-            arguments: function
-                .get_mut("arguments")
-                .map(Value::take)
-                .filter(|arguments| !arguments.is_null())
-                .map_or_else(String::new, json_text),
-        })
+/// The calls, and of each what it has beside its id and its function.
+fn tool_calls(message: &mut Map<String, Value>) -> (Vec<ToolCall>, Vec<Map<String, Value>>) {
+    let listed = match message.remove("tool_calls") {
+        Some(Value::Array(list)) => list,
+        _ => Vec::new(),
     };
-    let mut calls = Vec::new();
-    for (index, call) in message.get_mut("tool_calls").and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
-        let id = take_string(call, "id");
-        calls.extend(call.get_mut("function").and_then(|inner| function(inner, id, index)));
-    }
-    if calls.is_empty()
-        && let Some(legacy) = message.get_mut("function_call").filter(|call| call.is_object())
-    {
-        calls.extend(function(legacy, None, 0));
-    }
-    calls
-}
-
-/// The finish class of each known word.
-fn finish(raw: Option<&str>) -> Finish {
-    match raw {
-        Some("stop" | "eos" | "end_turn") => Finish::Complete,
-        Some("length" | "model_length") => Finish::Length,
-        Some("tool_calls" | "function_call") => Finish::ToolCall,
-        Some("content_filter") => Finish::ContentFilter,
-        // A finished body without a reason did not finish.
-        None | Some("error" | "abort" | "aborted" | "repetition") => Finish::Error,
-        Some(_) => Finish::Unknown,
-    }
-}
-
-/// Tokens in disjoint classes.
-///
-/// Cached tokens are inside `prompt_tokens`, unless there are more of them than of all (xAI). Reasoning is inside
-/// `completion_tokens`, unless the total or the host's habit says otherwise.
-fn usage(quirks: &Quirks, raw: &Value) -> Usage {
-    let first = |pointers: &[&str]| pointers.iter().find_map(|pointer| count(raw, pointer));
-    let total = first(&["/total_tokens"]);
-    let prompt = first(&["/prompt_tokens"]);
-    let completion = first(&["/completion_tokens"]);
-    if prompt.is_none() && completion.is_none() {
-        return Usage::default();
-    }
-    let left = |other: Option<i64>| total.unwrap_or(0).saturating_sub(other.unwrap_or(0)).max(0);
-    let prompt = prompt.unwrap_or_else(|| left(completion));
-    let completion = completion.unwrap_or_else(|| left(Some(prompt)));
-
-    let cache_read = first(&[
-        "/prompt_tokens_details/cached_tokens",
-        "/prompt_token_details/cached_tokens",
-        "/prompt_cache_hit_tokens",
-        "/num_cached_tokens",
-        "/cached_tokens",
-    ])
-    .unwrap_or(0);
-    let cache_write = first(&["/prompt_tokens_details/cache_write_tokens"]).unwrap_or(0);
-    let cached = cache_read.saturating_add(cache_write);
-    let input = if cached > prompt { prompt } else { prompt - cached };
-
-    let reasoning = first(&["/completion_tokens_details/reasoning_tokens", "/reasoning_tokens"]).unwrap_or(0);
-    let all_input = input.saturating_add(cached);
-    let outside = match total.map(|total| total.saturating_sub(all_input).saturating_sub(completion)) {
-        _ if reasoning > completion => true,
-        Some(0) => false,
-        Some(spare) if spare == reasoning => true,
-        _ => quirks.reasoning_outside,
+    let legacy = message.remove("function_call");
+    let read = |(index, call): (usize, Value)| {
+        let Value::Object(mut call) = call else { return None };
+        let Some(Value::Object(mut function)) = call.remove("function") else { return None };
+        let name = take(&mut function, "name")?;
+        let id = take(&mut call, "id").filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{index}"));
+        let arguments = arguments(function.remove("arguments"));
+        Some((ToolCall { id, name, arguments }, beside::kept(call, &["id", "type", "index"])))
     };
-    let output = if outside { completion.saturating_add(reasoning) } else { completion };
-    Usage { input, cache_read, cache_write, cache_write_1h: 0, output, reasoning, source: UsageSource::Provider }
+    let calls: (Vec<_>, Vec<_>) = listed.into_iter().enumerate().filter_map(read).unzip();
+    if calls.0.is_empty() {
+        legacy.and_then(|function| read((0, json!({ "function": function })))).into_iter().unzip()
+    } else {
+        calls
+    }
 }

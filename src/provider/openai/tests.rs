@@ -2,7 +2,7 @@ use super::*;
 use crate::domain::ErrorClass::*;
 use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::domain::request::ToolChoice;
-use crate::domain::{ContentPart, Finish, ResponseFormat, Role, ToolCall, Unit, UsageSource};
+use crate::domain::{Beside, ContentPart, Finish, ResponseFormat, Role, ToolCall, Unit, UsageSource};
 use crate::provider::checks::{
     Case, answer, case, check_failures, check_finishes, encoded, long_conversation, message, request, usage,
 };
@@ -227,6 +227,7 @@ fn an_answer_is_read_whole() {
         id: Some("chatcmpl-1".to_owned()),
         usage: usage([10, 0, 0, 0, 2, 0]),
         usage_raw: Some(body["usage"].clone()),
+        beside: Beside { service_tier: Some("default".to_owned()), ..Beside::default() },
     };
     assert_eq!(answer(openai(), &body), expected);
 }
@@ -267,8 +268,149 @@ fn tool_calls_are_read_in_every_shape() {
     assert_eq!(read(usual, "stop"), (Finish::ToolCall, vec![call("a", "{}")]), "a forced call ends with stop");
     let objects = json!({"tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]});
     assert_eq!(read(objects, "tool_calls"), (Finish::ToolCall, vec![call("call_0", r#"{"x":1}"#)]));
+    for none in [json!(""), json!(" "), json!("null"), json!(null), json!({}), json!([])] {
+        let without = json!({"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": none}}]});
+        assert_eq!(read(without, "tool_calls"), (Finish::ToolCall, vec![call("a", "{}")]), "{none}");
+    }
+    let missing = json!({"tool_calls": [{"id": "a", "function": {"name": "f"}}]});
+    assert_eq!(read(missing, "tool_calls"), (Finish::ToolCall, vec![call("a", "{}")]));
     let legacy = json!({"function_call": {"name": "f", "arguments": "{}"}});
     assert_eq!(read(legacy, "function_call"), (Finish::ToolCall, vec![call("call_0", "{}")]));
+}
+
+fn decoded(body: &[u8]) -> Result<Answer, Failure> {
+    server().decode(&WireReply::new(200, &HeaderMap::new(), body))
+}
+
+#[test]
+fn everything_that_came_with_an_answer_is_in_the_result() {
+    let logprobs =
+        json!({"content": [{"token": "Hi", "logprob": -0.1, "bytes": [72, 105], "top_logprobs": []}], "refusal": null});
+    let annotations = json!([{"type": "url_citation", "url_citation": {"url": "https://example.com", "title": "E"}}]);
+    let body = json!({
+        "id": "c1", "object": "chat.completion", "created": 1, "model": "m", "service_tier": "flex",
+        "system_fingerprint": "fp_1", "provider": "Acme", "citations": ["https://example.com"], "nothing": null,
+        "choices": [{"index": 0, "finish_reason": "stop", "logprobs": logprobs, "native_finish_reason": "end", "message": {
+            "role": "assistant", "content": "Hi", "refusal": null, "annotations": annotations, "reasoning_content": "Hmm",
+            "reasoning_details": [{"type": "reasoning.text", "text": "Hmm"}], "audio": {"id": "a"},
+            "tool_calls": [{"id": "t", "type": "function", "function": {"name": "f", "arguments": "{}"},
+                "extra_content": {"google": {"thought_signature": "s"}}}],
+        }}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12, "cost": 0.5,
+            "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 1}},
+    });
+    let whole = answer(server(), &body).to_chat_completion("m", 7);
+    let mut expected = body.clone();
+    expected["created"] = json!(7);
+    expected.as_object_mut().unwrap().remove("nothing");
+    expected["choices"][0]["message"].as_object_mut().unwrap().remove("refusal");
+    expected["choices"][0]["finish_reason"] = json!("tool_calls");
+    expected["usage"]["completion_tokens_details"] = json!({"reasoning_tokens": 0});
+    assert_eq!(whole, expected);
+    let odd = with_message(&json!({"content": "a\0", "note\0": ["\0"], "reasoning": "b\0"}), "MAX_TOKENS");
+    let text = odd.to_chat_completion("m", 7).to_string();
+    assert!(!text.contains("\\u0000") && text.contains(r#""native_finish_reason":"MAX_TOKENS""#), "{text}");
+}
+
+#[test]
+fn parts_that_are_no_text_are_kept_beside_it() {
+    let parts = json!([{"type": "text", "text": "See "}, {"type": "reference", "reference_ids": [1]}, {"type": "text", "text": "this"}]);
+    let answer = with_message(&json!({ "content": parts }), "stop");
+    assert_eq!((answer.text.as_deref(), &answer.beside.message["content_parts"]), (Some("See this"), &parts));
+}
+
+#[test]
+fn an_answer_is_read_whatever_stands_beside_it() {
+    let whole = r#"{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop","logprobs":{"content":[{"token":"Hi","logprob":-0.5}]}}]}"#;
+    for body in [
+        whole.replace("-0.5", "-Infinity"),
+        whole.replace("-0.5", "NaN"),
+        whole.replace("-0.5", "1e999"),
+        format!("\u{feff}{whole}"),
+        format!("{whole}\0\0"),
+        format!("{whole}<!-- served by proxy -->"),
+        format!("[{whole}]"),
+        format!("data: {whole}\n\ndata: [DONE]\n\n"),
+        format!(": keep-alive\n\n{whole}"),
+        whole.replace("\"stop\",", "\"stop\",\"finish_reason\":\"stop\","),
+        whole.replace("}]}}]}", "},]},}],}"),
+    ] {
+        let answer = decoded(body.as_bytes()).unwrap_or_else(|failure| panic!("{body}: {failure:?}"));
+        assert_eq!((answer.text.as_deref(), answer.finish), (Some("Hi"), Finish::Complete), "{body}");
+        let is_json = serde_json::from_str::<Value>(&body).is_ok_and(|value| value.is_object());
+        assert_eq!(answer.beside.notes.is_empty(), is_json, "{body}: {:?}", answer.beside.notes);
+    }
+    let broken = decoded(whole.replace("Hi", "H\\ud83d").replacen('i', "\u{1}", 0).as_bytes()).unwrap();
+    assert_eq!(broken.text.as_deref(), Some("H\u{fffd}"));
+    for cut in
+        [&whole[..whole.len() - 1], "data: {\"choices\":[{\"delta\":{\"content\":\"H\"},\"finish_reason\":null}]}\n\n"]
+    {
+        assert_eq!(decoded(cut.as_bytes()).unwrap_err().class, ServerError, "{cut}");
+    }
+}
+
+#[test]
+fn pieces_of_a_stream_are_put_together() {
+    let piece = |delta: Value, finish: Option<&str>| {
+        json!({"id": "c1", "object": "chat.completion.chunk", "model": "m", "system_fingerprint": "fp",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": {"content": [{"token": "x", "logprob": -1.0}]}}]})
+    };
+    let call = |index: u32, id: Option<&str>, name: Option<&str>, arguments: &str| json!({"tool_calls": [{"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}}]});
+    let pieces = [
+        piece(json!({"role": "assistant", "content": "", "reasoning_content": "Hm"}), None),
+        piece(json!({"content": "He", "reasoning_content": "m."}), None),
+        piece(json!({"content": "llo"}), None),
+        piece(call(0, Some("a"), Some("f"), ""), None),
+        piece(call(0, None, None, "{\"x\""), None),
+        piece(call(1, Some("b"), Some("g"), ""), None),
+        piece(call(0, None, None, ":1}"), None),
+        piece(json!({}), Some("tool_calls")),
+        json!({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}}),
+    ];
+    let stream = pieces.iter().map(|piece| format!("data: {piece}\n\n")).collect::<Vec<_>>().concat();
+    for body in [
+        format!("{stream}data: [DONE]\n\n"),
+        json!(pieces).to_string(),
+        pieces.iter().map(|piece| format!("{piece}\n")).collect::<Vec<_>>().concat(),
+    ] {
+        let answer = decoded(body.as_bytes()).unwrap_or_else(|failure| panic!("{body}: {failure:?}"));
+        assert_eq!((answer.text.as_deref(), answer.reasoning.as_deref()), (Some("Hello"), Some("Hmm.")), "{body}");
+        let calls: Vec<_> = answer.tool_calls.iter().map(|call| [&*call.id, &*call.name, &*call.arguments]).collect();
+        assert_eq!(calls, [["a", "f", "{\"x\":1}"], ["b", "g", "{}"]]);
+        assert_eq!((answer.finish, answer.usage), (Finish::ToolCall, usage([3, 0, 0, 0, 4, 0])));
+        assert_eq!(answer.beside.choice["logprobs"]["content"].as_array().unwrap().len(), 8);
+        assert_eq!(answer.beside.completion["system_fingerprint"], "fp");
+    }
+    let failed =
+        format!("{stream}data: {{\"error\":{{\"message\":\"gone\",\"code\":502}}}}\n\n").replace("tool_calls\"", "x\"");
+    assert_eq!(decoded(failed.as_bytes()).unwrap_err().class, ServerError);
+}
+
+#[test]
+fn the_word_for_the_end_is_found_where_servers_put_it() {
+    let finish = |choice: Value| {
+        let mut choice = choice;
+        choice["message"] = json!({"content": "x"});
+        let answer = answer(server(), &json!({"choices": [choice]}));
+        (answer.finish, answer.finish_raw)
+    };
+    for (choice, class, raw) in [
+        (json!({"finish_reason": "EOS_TOKEN"}), Finish::Complete, Some("EOS_TOKEN")),
+        (json!({"finish_reason": {"type": "length", "length": 16}}), Finish::Length, Some("length")),
+        (json!({"finish_reason": null, "native_finish_reason": "SAFETY"}), Finish::ContentFilter, Some("SAFETY")),
+        (json!({"finish_reason": "", "stop_reason": "end_turn"}), Finish::Complete, Some("end_turn")),
+        (json!({"finishReason": "MAX_TOKENS"}), Finish::Length, Some("MAX_TOKENS")),
+        (
+            json!({"finish_reason": "content_filter: PROHIBITED_CONTENT"}),
+            Finish::ContentFilter,
+            Some("content_filter: PROHIBITED_CONTENT"),
+        ),
+        (json!({"finish_reason": "zork"}), Finish::Unknown, Some("zork")),
+        (json!({}), Finish::Error, None),
+        (json!({"finish_reason": ""}), Finish::Error, None),
+    ] {
+        assert_eq!(finish(choice.clone()), (class, raw.map(str::to_owned)), "{choice}");
+    }
 }
 
 #[test]
@@ -366,6 +508,78 @@ fn usage_is_split_into_disjoint_classes() {
         json!({"prompt_tokens": 10, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 20}}),
         [10, 0, 0, 0, 25, 20],
     );
+    // A total beyond the parts was billed too.
+    check(
+        server(),
+        json!({"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623}),
+        [20, 0, 0, 0, 603, 405],
+    );
+    check(
+        server(),
+        json!({"prompt_tokens": 21, "completion_tokens": 0, "total_tokens": 81, "completion_tokens_details": {"reasoning_tokens": 60}}),
+        [21, 0, 0, 0, 60, 60],
+    );
+    check(
+        xai,
+        json!({"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623, "completion_tokens_details": {"reasoning_tokens": 300}}),
+        [20, 0, 0, 0, 603, 405],
+    );
+    // One below its parts is not believed.
+    for total in [0, 5, 17] {
+        check(
+            server(),
+            json!({"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": total}),
+            [20, 0, 0, 0, 198, 0],
+        );
+    }
+    check(
+        server(),
+        json!({"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": i64::MAX}),
+        [20, 0, 0, 0, 198, 0],
+    );
+    // More of the prompt from the cache than there is, and a total that has no room for it.
+    check(
+        server(),
+        json!({"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25, "prompt_tokens_details": {"cached_tokens": 160}}),
+        [20, 0, 0, 0, 5, 0],
+    );
+    // Cache writes in the words of gateways, inside of the prompt or beside it.
+    for word in
+        ["cache_creation_input_tokens", "cache_write_tokens", "cache_write_input_tokens", "cacheWriteInputTokens"]
+    {
+        let mut raw = json!({"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 105});
+        raw[word] = json!(80);
+        check(server(), raw, [20, 0, 80, 0, 5, 0]);
+    }
+    for word in [
+        "cache_write_tokens",
+        "cache_creation_tokens",
+        "cached_write_tokens",
+        "cached_creation_tokens",
+        "cache_creation_input_tokens",
+    ] {
+        let mut raw =
+            json!({"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 10}});
+        raw["prompt_tokens_details"][word] = json!(80);
+        check(server(), raw, [10, 10, 80, 0, 5, 0]);
+    }
+    // LiteLLM fills both places.
+    check(
+        server(),
+        json!({"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 105, "cache_creation_input_tokens": 80, "cache_read_input_tokens": 0,
+            "prompt_tokens_details": {"cached_tokens": 0, "cache_creation_tokens": 80, "cache_creation_token_details": {"ephemeral_5m_input_tokens": 50, "ephemeral_1h_input_tokens": 30}}}),
+        [20, 0, 50, 30, 5, 0],
+    );
+    check(
+        server(),
+        json!({"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 115, "cache_creation_input_tokens": 80, "cache_read_input_tokens": 10}),
+        [20, 10, 80, 0, 5, 0],
+    );
+    check(
+        server(),
+        json!({"input_tokens": 20, "output_tokens": 5, "cache_creation_input_tokens": 8, "cache_read_input_tokens": 10}),
+        [20, 10, 8, 0, 5, 0],
+    );
     // Half of it missing.
     check(server(), json!({"prompt_tokens": 10, "total_tokens": 15}), [10, 0, 0, 0, 5, 0]);
     check(server(), json!({"completion_tokens": 5, "total_tokens": 15}), [10, 0, 0, 0, 5, 0]);
@@ -378,7 +592,15 @@ fn usage_is_split_into_disjoint_classes() {
 
 #[test]
 fn missing_usage_is_unknown() {
-    for raw in [json!(null), json!({}), json!({"cost": 1})] {
+    for raw in [
+        json!(null),
+        json!({}),
+        json!({"cost": 1}),
+        json!({"prompt_tokens": "10", "completion_tokens": "5"}),
+        json!({"prompt_tokens": -1, "completion_tokens": -1}),
+        json!({"prompt_tokens": 1.5, "completion_tokens": 1e30}),
+        json!({"prompt_tokens": i64::MAX, "completion_tokens": u64::MAX}),
+    ] {
         let body = json!({"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": raw});
         assert_eq!(answer(server(), &body).usage.source, UsageSource::Unknown, "{raw}");
     }

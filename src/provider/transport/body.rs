@@ -36,15 +36,29 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// Reads it to its end.
-    ///
-    /// # Errors
-    /// When it is too large, does not end in time or breaks off.
+    /// Reads it to its end, or as far as it comes: with the failure when it is too large, does not end in time or
+    /// breaks off.
     pub(super) async fn read(
         response: &mut Response,
         limits: &Limits,
         room: &'static Semaphore,
-    ) -> Result<Self, Failure> {
+    ) -> (Self, Option<Failure>) {
+        let mut body = Self::default();
+        let mut gathered = BytesMut::new();
+        let fault = body.fill(&mut gathered, response, limits, room).await.err();
+        if !gathered.is_empty() {
+            body.bytes = gathered.freeze();
+        }
+        (body, fault)
+    }
+
+    async fn fill(
+        &mut self,
+        gathered: &mut BytesMut,
+        response: &mut Response,
+        limits: &Limits,
+        room: &'static Semaphore,
+    ) -> Result<(), Failure> {
         let too_large = || {
             let message = format!("the answer is larger than {} bytes (max_body)", limits.max);
             Failure::new(ErrorClass::ServerError, Scope::Model, message)
@@ -55,40 +69,33 @@ impl Body {
         }
         let announced = usize::try_from(announced).unwrap_or(0);
         // Most answers come in one piece, which is then handed on as it is.
-        let mut body = Self::default();
-        let mut gathered = BytesMut::new();
         loop {
             let piece_by = limits.deadline.min(deadline(Instant::now(), limits.idle));
             let piece = match timeout_at(piece_by, response.chunk()).await {
                 Err(_) if piece_by == limits.deadline => return Err(timed_out("the answer did not end in time")),
                 Err(_) => return Err(timed_out("the answer stalled")),
                 Ok(Err(error)) => return Err(broken(&error, "in the middle of the answer")),
-                Ok(Ok(None)) => {
-                    if !gathered.is_empty() {
-                        body.bytes = gathered.freeze();
-                    }
-                    return Ok(body);
-                }
+                Ok(Ok(None)) => return Ok(()),
                 Ok(Ok(Some(piece))) => piece,
             };
-            let length = body.bytes.len().max(gathered.len()).saturating_add(piece.len());
+            let length = self.bytes.len().max(gathered.len()).saturating_add(piece.len());
             if length > limits.max {
                 return Err(too_large());
             }
-            if length > SMALL && body.room.is_none() {
+            if length > SMALL && self.room.is_none() {
                 // All that it may come to at once: who had a part of it would wait for the rest while others do.
                 let whole = if announced > 0 { announced } else { limits.max };
                 let kilobytes = u32::try_from(whole >> 10).unwrap_or(u32::MAX).min(ALL_KB);
                 let found = timeout_at(limits.deadline, room.acquire_many(kilobytes)).await;
                 let found = found.map_err(|_| timed_out("the answer is large, and so were too many others"))?;
-                body.room = found.ok();
+                self.room = found.ok();
             }
-            if body.bytes.is_empty() {
-                body.bytes = piece;
+            if self.bytes.is_empty() {
+                self.bytes = piece;
             } else {
                 if gathered.is_empty() {
                     gathered.reserve(announced.max(length));
-                    gathered.extend_from_slice(&body.bytes);
+                    gathered.extend_from_slice(&self.bytes);
                 }
                 gathered.extend_from_slice(&piece);
             }

@@ -265,7 +265,8 @@ async fn what_the_head_has_told_is_left_of_a_call_that_is_given_up() {
 async fn a_broken_connection_is_the_networks_fault() {
     let network = (ErrorClass::Network, Scope::Network);
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n";
-    let chunked = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{ANSWER}\r\n", ANSWER.len());
+    let cut = &ANSWER[..ANSWER.len() - 1];
+    let chunked = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{cut}\r\n", cut.len());
     let zipped = gzip(ANSWER.as_bytes());
     let half = &zipped[..zipped.len() / 2];
     let cut_gzip = reply(200, "content-encoding: gzip\r\n", half);
@@ -275,11 +276,27 @@ async fn a_broken_connection_is_the_networks_fault() {
         ("closed in the head", vec![send("HTTP/1.1 200 OK\r\nconte")], None),
         ("no HTTP", vec![send("SSH-2.0-OpenSSH_9.2\r\n")], None),
         ("reset in the body", vec![send(head), send(&ANSWER[..20]), Step::Reset], Some(200)),
-        ("shorter than announced", vec![send(head), send(ANSWER)], Some(200)),
+        ("shorter than announced", vec![send(head), send(cut)], Some(200)),
         ("chunks without an end", vec![send(chunked)], Some(200)),
         ("half of a gzip", vec![cut_gzip], Some(200)),
     ] {
         check(name, script, PATIENT, status, network.0, network.1).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_whole_is_taken_whatever_becomes_of_its_connection() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n";
+    let chunked = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{ANSWER}\r\n", ANSWER.len());
+    let impatient = Timeouts { idle: SHORT, ..PATIENT };
+    for (name, script, timeouts) in [
+        ("shorter than announced", vec![send(head), send(ANSWER)], PATIENT),
+        ("chunks without an end", vec![send(chunked)], PATIENT),
+        ("silence behind it", vec![send(head), send(ANSWER), Step::Hang], impatient),
+    ] {
+        let answer = outcome(script, timeouts).await.result.expect(name);
+        assert_eq!(answer.text.as_deref(), Some("Hi"), "{name}");
+        assert!(answer.beside.notes[0].contains("it was whole"), "{name}: {:?}", answer.beside.notes);
     }
 }
 
@@ -344,7 +361,8 @@ async fn rubbish_in_a_success_is_the_servers_fault() {
         provider,
     )
     .await;
-    check("no UTF-8", vec![reply(200, "", b"{\"choices\": \"\xff\xfe\"}")], PATIENT, Some(200), class, provider).await;
+    check("no choices", vec![reply(200, "", b"{\"choices\": \"\xff\xfe\"}")], PATIENT, Some(200), class, Scope::Model)
+        .await;
     check("nothing", vec![reply(200, "", "")], PATIENT, Some(200), class, provider).await;
     check("no gzip", vec![reply(200, "content-encoding: gzip\r\n", ANSWER)], PATIENT, Some(200), class, Scope::Model)
         .await;

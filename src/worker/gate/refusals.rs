@@ -6,9 +6,7 @@ use crate::domain::decide::{Step, decide};
 use crate::domain::doubt::Asked;
 use crate::domain::price::Price;
 use crate::domain::validation::Rules;
-use crate::domain::{
-    Attempt, BreakerSettings, Capabilities, Charging, Job, JobId, Limits, Model, Patience, Route, Rung,
-};
+use crate::domain::{Attempt, BreakerSettings, Charging, Job, JobId, Limits, Model, Patience, Route, Rung};
 use crate::provider::{Dialect, WireReply};
 use crate::worker::bucket::tests::Others;
 use proptest::prelude::*;
@@ -145,7 +143,7 @@ fn a_status_that_speaks_of_the_key_is_confirmed_by_the_same_request_too() {
 fn route() -> Route {
     let rung = |model: &str| Rung {
         target: Target { provider: model.into(), model: model.into() },
-        model: Model { price: None::<Price>, capabilities: Capabilities::default(), output_burndown: None },
+        model: Model { price: None::<Price>, ..Model::default() },
         total_timeout: SECOND * 60,
     };
     Route {

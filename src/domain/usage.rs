@@ -1,0 +1,178 @@
+//! Tokens of one call, and how far what a provider says of them is believed.
+
+use super::{NanoUsd, estimate};
+use serde::{Deserialize, Serialize};
+
+/// Where token counts come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsageSource {
+    /// The provider reported them.
+    Provider,
+    /// Sluice estimated them, in whole or in part, because the provider said nothing or nothing that can be.
+    Estimated,
+    /// Nothing is known.
+    #[default]
+    Unknown,
+}
+
+impl UsageSource {
+    /// The name in the ledger.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Provider => "provider",
+            Self::Estimated => "estimated",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Tokens in disjoint classes: each token is in exactly one of the first five fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Input that was neither read from nor written to a cache.
+    pub input: i64,
+    /// Input read from the provider's prompt cache.
+    pub cache_read: i64,
+    /// Input written to a cache that lives minutes (Anthropic: 5 minutes).
+    pub cache_write: i64,
+    /// Input written to a cache that lives an hour (Anthropic).
+    pub cache_write_1h: i64,
+    /// Everything generated, reasoning included.
+    pub output: i64,
+    /// The part of `output` that was reasoning: information only, already counted.
+    pub reasoning: i64,
+    /// Who says so.
+    pub source: UsageSource,
+}
+
+impl Usage {
+    /// All input tokens, cached or not.
+    #[must_use]
+    pub fn total_input(&self) -> i64 {
+        self.input.saturating_add(self.cache_read).saturating_add(self.cache_write).saturating_add(self.cache_write_1h)
+    }
+
+    /// What is taken to have been used, and why that is not what the provider reports. A report is doubted where it
+    /// cannot be: no input though every request has some, no output beside a text, a text of more characters than so
+    /// few tokens can write. The side that is doubted is estimated; an answer without a word may have cost nothing.
+    #[must_use]
+    pub fn believed(self, sent: Sent, text: &[&str]) -> (Self, Option<&'static str>) {
+        let output = text.iter().fold(0, |sum: i64, text| sum.saturating_add(estimate::text_tokens(text)));
+        if self.source == UsageSource::Unknown {
+            let usage = Self { input: sent.input, output, source: UsageSource::Estimated, ..Self::default() };
+            return (usage, None);
+        }
+        let no_input = self.total_input() == 0 && (output > 0 || self.output > 0);
+        let no_output = self.output == 0 && output > 0;
+        // A token is three or four characters; white space and repetitions come to some dozens.
+        let too_little = !no_output && self.output < output / MOST_OVERESTIMATED;
+        let too_much = self.total_input() > most(sent.input);
+        let mut usage = self;
+        if no_input || too_much {
+            usage = Self { input: sent.input, cache_read: 0, cache_write: 0, cache_write_1h: 0, ..usage };
+        }
+        if no_output || too_little {
+            usage.output = output;
+            usage.reasoning = usage.reasoning.min(output);
+        }
+        let doubt = if no_input && no_output {
+            "no tokens at all were reported beside an answer"
+        } else if no_input {
+            "no tokens of input were reported"
+        } else if no_output {
+            "no tokens of output were reported beside an answer"
+        } else if too_little {
+            "fewer tokens of output were reported than such a text can have"
+        } else if too_much {
+            "more tokens of input were reported than such a request can have"
+        } else {
+            return (usage, None);
+        };
+        usage.source = UsageSource::Estimated;
+        (usage, Some(doubt))
+    }
+}
+
+/// How much larger than the truth an estimate of a text can be.
+const MOST_OVERESTIMATED: i64 = 32;
+
+/// The most input that a request of an estimated size can turn out to have: gateways add prompts of their own, and tools
+/// bring in pages.
+const fn most(estimated: i64) -> i64 {
+    estimated.saturating_mul(100).saturating_add(2_000_000)
+}
+
+/// What is known of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// Its tokens, by our own estimate.
+    pub input: i64,
+}
+
+/// What a gateway says that a call cost, in dollars; `None` for what is no amount of money.
+///
+/// Exactly for decimals of up to nine places, and rounded half up beyond.
+#[must_use]
+pub fn dollars(amount: f64) -> Option<NanoUsd> {
+    const MOST: f64 = 1e6;
+    #[expect(clippy::cast_possible_truncation, reason = "within bounds")]
+    (0.0..=MOST).contains(&amount).then(|| NanoUsd((amount * 1e9).round() as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn reported(input: i64, output: i64) -> Usage {
+        Usage { input, output, source: UsageSource::Provider, ..Usage::default() }
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_is_estimated_side_by_side() {
+        let text = "The quick brown fox jumps over the lazy dog. ".repeat(20);
+        let tokens = estimate::text_tokens(&text);
+        let sent = Sent { input: 700 };
+        for (report, input, output, is_believed) in [
+            (reported(690, 200), 690, 200, true),
+            (reported(0, 0), 700, tokens, false),
+            (reported(0, 200), 700, 200, false),
+            (reported(690, 0), 690, tokens, false),
+            (reported(690, 1), 690, tokens, false),
+            (Usage::default(), 700, tokens, false),
+            (Usage { cache_read: 690, ..reported(0, 200) }, 0, 200, true),
+            (reported(15_000_000, 200), 700, 200, false),
+        ] {
+            let (usage, doubt) = report.believed(sent, &[&text]);
+            assert_eq!((usage.input, usage.output), (input, output), "{report:?}");
+            assert_eq!(usage.source == UsageSource::Provider, is_believed, "{report:?}");
+            assert_eq!(doubt.is_some(), !is_believed && report.source == UsageSource::Provider, "{report:?}");
+        }
+        // Nothing was said, and perhaps nothing was charged.
+        assert_eq!(reported(0, 0).believed(sent, &["", ""]), (reported(0, 0), None));
+        assert_eq!(reported(690, 0).believed(sent, &[""]), (reported(690, 0), None));
+        // Reasoning that was not shown is output too.
+        assert_eq!(reported(690, 5_000).believed(sent, &["x"]).0, reported(690, 5_000));
+    }
+
+    #[test]
+    fn money_in_a_report_is_read_to_the_nano_dollar() {
+        assert_eq!(dollars(0.000_195), Some(NanoUsd(195_000)));
+        assert_eq!(dollars(1.0), Some(NanoUsd(1_000_000_000)));
+        assert_eq!(dollars(0.0), Some(NanoUsd(0)));
+        for odd in [-1.0, f64::NAN, f64::INFINITY, 1e12] {
+            assert_eq!(dollars(odd), None, "{odd}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_shown_answer_is_never_free(input in 0_i64..100_000, output in 0_i64..100_000, text in "[a-z ]{1,200}") {
+            let (usage, _) = reported(input, output).believed(Sent { input: 50 }, &[&text]);
+            prop_assert!(usage.total_input() > 0 && usage.output > 0);
+            prop_assert!(usage.output >= output && usage.total_input() >= input);
+        }
+    }
+}

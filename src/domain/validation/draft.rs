@@ -1,0 +1,384 @@
+//! Reasoning that was left in the text of an answer.
+//!
+//! A draft is not an answer: what a model says to itself before it answers is cut off, and what follows is judged. Only
+//! what stands before the answer is a draft; a text that speaks of `<think>` in its middle is left alone.
+
+use serde::de::IgnoredAny;
+
+/// What stands before an answer, and the answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Split<'a> {
+    /// What the model said to itself.
+    pub draft: String,
+    /// What it said to whoever asked; empty when it never came to that.
+    pub answer: &'a str,
+}
+
+/// Tags in which models think aloud, in small letters, by the pair that opens and closes. Whoever wants such a tag in
+/// an answer asks for it by another name.
+const TAGS: &[(&str, &str)] = &[
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<thoughts>", "</thoughts>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<antthinking>", "</antthinking>"),
+    ("<ant_thinking>", "</ant_thinking>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),
+    ("<longcat_think>", "</longcat_think>"),
+    ("<internal_reasoning>", "</internal_reasoning>"),
+    ("<chain_of_thought>", "</chain_of_thought>"),
+    ("<inner_monologue>", "</inner_monologue>"),
+    ("[think]", "[/think]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|think|>", "<|/think|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|start_thinking|>", "<|end_thinking|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<|channel>thought", "<channel|>"),
+    ("<unused94>", "<unused95>"),
+];
+
+/// Further tags in which a text with JSON in it can hold a draft. Elsewhere they are a form that the request asked for.
+const TAGS_BESIDE_JSON: &[(&str, &str)] = &[
+    ("<analysis>", "</analysis>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("<reflection>", "</reflection>"),
+    ("<planning>", "</planning>"),
+    ("<reason>", "</reason>"),
+];
+
+/// Marks of the answer itself that the same models write around it.
+const FRAMES: &[(&str, &str)] =
+    &[("<|begin_of_solution|>", "<|end_of_solution|>"), ("<|start_response|>", "<|end_response|>")];
+
+/// Splits a text; `None` when it is all answer. `is_json`: the answer is to be JSON.
+pub(super) fn split(text: &str, is_json: bool) -> Option<Split<'_>> {
+    let more = if is_json { TAGS_BESIDE_JSON } else { &[] };
+    let tags = || TAGS.iter().chain(more);
+    if let Some(split) = harmony(text).or_else(|| bare_harmony(text)) {
+        return Some(split);
+    }
+    let mut drafts: Vec<&str> = Vec::new();
+    let mut rest = text;
+    // Some think several times before they answer.
+    loop {
+        let start = super::trimmed_start(rest);
+        let Some((inside, close)) = tags().find_map(|(open, close)| Some((after_open(start, open)?, close))) else {
+            break;
+        };
+        // Without an end it never came to an answer.
+        let (end, after) = find_tag(inside, close)
+            .map_or((inside.len(), inside.len()), |(at, length)| (at, at.saturating_add(length)));
+        drafts.push(inside.get(..end).unwrap_or_default());
+        rest = inside.get(after..).unwrap_or_default();
+    }
+    // Templates put the opening tag into the prompt, so that only the closing one is in the answer.
+    let is_value =
+        || text.trim_start().starts_with(['{', '[']) && serde_json::from_str::<IgnoredAny>(text.trim()).is_ok();
+    if drafts.is_empty()
+        && !is_value()
+        && let Some((at, length)) = tags().filter_map(|(_, close)| orphan(text, close, is_json)).max()
+    {
+        drafts.push(text.get(..at).unwrap_or_default());
+        rest = text.get(at.saturating_add(length)..).unwrap_or_default();
+    }
+    if drafts.is_empty() {
+        return None;
+    }
+    let draft =
+        drafts.iter().map(|draft| draft.trim()).filter(|draft| !draft.is_empty()).collect::<Vec<_>>().join("\n\n");
+    Some(Split { draft, answer: unframed(super::trimmed(rest)) })
+}
+
+/// The tags of drafts that a text holds anywhere.
+pub(super) fn tags_in(text: &str) -> Vec<&'static (&'static str, &'static str)> {
+    TAGS.iter().chain(TAGS_BESIDE_JSON).filter(|(open, _)| find_tag(text, open).is_some()).collect()
+}
+
+/// Whether what follows this text stands in a draft that one of these tags has opened in it.
+pub(super) fn is_open(before: &str, tags: &[&(&str, &str)]) -> bool {
+    tags.iter().any(|(open, close)| {
+        let opened = places(before, open).next_back();
+        opened.is_some_and(|at| find_tag(before.get(at..).unwrap_or_default(), close).is_none())
+    })
+}
+
+/// What follows an opening tag at the beginning of a text. It may carry attributes.
+fn after_open<'a>(text: &'a str, open: &str) -> Option<&'a str> {
+    let name = open.strip_suffix('>').filter(|_| !open.ends_with("|>")).unwrap_or(open);
+    let head = text.get(..name.len()).filter(|head| head.eq_ignore_ascii_case(name))?;
+    let rest = text.get(head.len()..)?;
+    if name.len() == open.len() {
+        return Some(rest);
+    }
+    let end = rest.find('>')?;
+    let attributes = rest.get(..end)?;
+    let are_plain =
+        attributes.is_empty() || (attributes.starts_with(char::is_whitespace) && !attributes.contains(['<', '\n']));
+    are_plain.then(|| rest.get(end.saturating_add(1)..)).flatten()
+}
+
+/// Where a tag stands first, in any case, and its length.
+fn find_tag(text: &str, tag: &str) -> Option<(usize, usize)> {
+    places(text, tag).next().map(|at| (at, tag.len()))
+}
+
+/// Every place of a tag.
+fn places<'a>(text: &'a str, tag: &'a str) -> impl DoubleEndedIterator<Item = usize> + 'a {
+    let first = tag.chars().next().unwrap_or('<');
+    text.match_indices(first).map(|(at, _)| at).filter(move |&at| {
+        text.as_bytes()
+            .get(at..at.saturating_add(tag.len()))
+            .is_some_and(|found| found.eq_ignore_ascii_case(tag.as_bytes()))
+    })
+}
+
+/// The last closing tag that nothing has opened and that ends a thought: one that stands by itself, or behind a
+/// sentence. One that a sentence speaks of does not, nor one in a JSON value.
+fn orphan(text: &str, close: &str, is_json: bool) -> Option<(usize, usize)> {
+    let ends_a_thought = |at: &usize| {
+        let before = text.get(..*at).unwrap_or_default();
+        let after = text.get(at.saturating_add(close.len())..).unwrap_or_default();
+        // What it closes would have been opened in the middle.
+        let name = close.trim_start_matches(['<', '[', '◁', '/']).trim_end_matches(['>', ']', '▷']);
+        if places(before, name).any(|at| before.get(..at).is_some_and(|before| before.ends_with(['<', '[', '◁']))) {
+            return false;
+        }
+        let is_quoted = before.ends_with(['`', '"', '\'', '“', '‘']) || after.starts_with(['`', '"', '\'', '”', '’']);
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let by_itself = line.trim().is_empty();
+        let ends_line = after.is_empty() || after.starts_with(['\n', '\r']);
+        let behind_sentence = before.trim_end().ends_with(['.', '!', '?', ':', '…', ')', '。', '！', '？']);
+        let before_answer = after.trim_start().starts_with(|c: char| !c.is_lowercase());
+        let before_json = is_json && after.trim_start().starts_with(['{', '[', '`']);
+        !is_quoted
+            && !is_fenced(before)
+            && (by_itself || before_json || (behind_sentence && (ends_line || before_answer)))
+    };
+    places(text, close).rev().take(MOST_PIECES).find(ends_a_thought).map(|at| (at, close.len()))
+}
+
+/// Whether a text ends within a block of code.
+fn is_fenced(before: &str) -> bool {
+    before.lines().filter(|line| line.trim_start().starts_with("```")).count() % 2 == 1
+}
+
+fn unframed(answer: &str) -> &str {
+    for (open, close) in FRAMES {
+        if let Some(inside) = after_open(answer, open) {
+            let end = find_tag(inside, close).map_or(inside.len(), |(at, _)| at);
+            return super::trimmed(inside.get(..end).unwrap_or_default());
+        }
+    }
+    answer
+}
+
+/// So many channels, and so many closing tags, are looked at: a text of nothing else must not cost the square of its length.
+const MOST_PIECES: usize = 64;
+
+const CHANNEL: &str = "<|channel|>";
+const MESSAGE: &str = "<|message|>";
+const ENDS: &[&str] = &["<|end|>", "<|return|>", "<|call|>", "<|start|>", CHANNEL];
+
+/// The channels of OpenAI's open models: `<|channel|>analysis<|message|>…<|end|>`, and the answer in the one called
+/// final.
+fn harmony(text: &str) -> Option<Split<'_>> {
+    let start = super::trimmed_start(text);
+    let is_framed = start.starts_with(CHANNEL) || start.starts_with("<|start|>") || start.starts_with(MESSAGE);
+    // The first mark may have been in the prompt.
+    let goes_over = || {
+        [
+            "<|end|><|start|>assistant<|channel|>",
+            "<|start|>assistant<|channel|>final",
+            "<|end|>\n<|start|>assistant<|channel|>",
+        ]
+        .iter()
+        .any(|mark| places(text, mark).any(|at| !text.get(..at).is_some_and(|before| before.ends_with('`'))))
+    };
+    if !is_framed && !goes_over() {
+        return None;
+    }
+    let mut drafts = Vec::new();
+    let mut answer = None;
+    let first = text.find(CHANNEL).unwrap_or(0);
+    drafts.push(unmarked(text.get(..first).unwrap_or_default()));
+    let mut rest = text.get(first..).unwrap_or_default();
+    for _ in 0..MOST_PIECES {
+        let Some(at) = rest.find(CHANNEL) else { break };
+        let piece = rest.get(at.saturating_add(CHANNEL.len())..).unwrap_or_default();
+        let Some((name, body)) = piece.split_once(MESSAGE) else {
+            drafts.push(piece);
+            rest = "";
+            break;
+        };
+        let end = ENDS.iter().filter_map(|end| body.find(end)).min().unwrap_or(body.len());
+        let said = super::trimmed(body.get(..end).unwrap_or_default());
+        if name.trim_start().starts_with("final") {
+            answer = Some(said);
+        } else {
+            drafts.push(said);
+        }
+        rest = body.get(end..).unwrap_or_default();
+    }
+    if rest.len() == text.len() {
+        // `<|message|>` alone: no channel was named.
+        return text.split_once(MESSAGE).map(|(_, body)| {
+            let end = ENDS.iter().filter_map(|end| body.find(end)).min().unwrap_or(body.len());
+            Split { draft: String::new(), answer: super::trimmed(body.get(..end).unwrap_or_default()) }
+        });
+    }
+    let draft =
+        drafts.iter().map(|draft| draft.trim()).filter(|draft| !draft.is_empty()).collect::<Vec<_>>().join("\n\n");
+    Some(Split { draft, answer: answer.unwrap_or_default() })
+}
+
+/// Without the marks around a piece.
+fn unmarked(piece: &str) -> &str {
+    let mut piece = piece.trim();
+    for mark in ["<|start|>assistant", "<|start|>", "<|end|>"] {
+        piece = piece.strip_suffix(mark).unwrap_or(piece).trim();
+    }
+    piece
+}
+
+/// The same channels after a server has taken the marks off and left the words: `analysisThe user wants
+/// …assistantfinal4`.
+fn bare_harmony(text: &str) -> Option<Split<'_>> {
+    const FINAL: &str = "assistantfinal";
+    let inside = text.trim_start().strip_prefix("analysis")?;
+    if !inside.starts_with(char::is_uppercase) {
+        return None;
+    }
+    Some(match inside.rfind(FINAL) {
+        Some(at) => Split {
+            draft: inside.get(..at).unwrap_or_default().trim().to_owned(),
+            answer: super::trimmed(inside.get(at.saturating_add(FINAL.len())..).unwrap_or_default()),
+        },
+        None => Split { draft: inside.trim().to_owned(), answer: "" },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reasoning_before_an_answer_is_told_from_it() {
+        for (text, draft, answer) in [
+            ("<think>Hmm.</think>Yes", "Hmm.", "Yes"),
+            ("\n<think>\nHmm.\n</think>\n\nYes\n", "Hmm.", "Yes"),
+            ("<THINK>Hmm.</Think> Yes", "Hmm.", "Yes"),
+            ("<think time=\"3\">Hmm.</think>Yes", "Hmm.", "Yes"),
+            ("<think></think>Yes", "", "Yes"),
+            ("<think>a</think><think>b</think>Yes", "a\n\nb", "Yes"),
+            ("<think>Hmm.</think>", "Hmm.", ""),
+            ("<think>Hmm, and then", "Hmm, and then", ""),
+            ("<thinking>Hmm.</thinking>Yes", "Hmm.", "Yes"),
+            ("[THINK]Hmm.[/THINK]Yes", "Hmm.", "Yes"),
+            ("◁think▷Hmm.◁/think▷Yes", "Hmm.", "Yes"),
+            ("<seed:think>Hmm.</seed:think>Yes", "Hmm.", "Yes"),
+            ("<reasoning>Hmm.</reasoning>Yes", "Hmm.", "Yes"),
+            ("<|START_THINKING|>Hmm.<|END_THINKING|><|START_RESPONSE|>Yes<|END_RESPONSE|>", "Hmm.", "Yes"),
+            ("<|begin_of_thought|>Hmm.<|end_of_thought|>\n<|begin_of_solution|>Yes<|end_of_solution|>", "Hmm.", "Yes"),
+            ("<|channel>thought\nHmm.<channel|>Yes", "Hmm.", "Yes"),
+            ("Okay, the user asks.\n</think>\n\nYes", "Okay, the user asks.", "Yes"),
+            ("Okay, the user asks. </think> Yes", "Okay, the user asks.", "Yes"),
+            ("Okay, the user asks.[/THINK]Yes", "Okay, the user asks.", "Yes"),
+            ("</think>Yes", "", "Yes"),
+            ("Okay.\n</think>", "Okay.", ""),
+            (
+                "<|channel|>analysis<|message|>Hmm.<|end|><|start|>assistant<|channel|>final<|message|>Yes<|return|>",
+                "Hmm.",
+                "Yes",
+            ),
+            ("<|channel|>final<|message|>Yes", "", "Yes"),
+            ("<|start|>assistant<|channel|>analysis<|message|>Hmm.<|end|>", "Hmm.", ""),
+            ("<|channel|>analysis<|message|>Hmm, and", "Hmm, and", ""),
+            (
+                "<|channel|>analysis<|message|>Hmm.<|channel|>final <|constrain|>json<|message|>{}<|return|>",
+                "Hmm.",
+                "{}",
+            ),
+            ("Hmm.<|end|><|start|>assistant<|channel|>final<|message|>Yes", "Hmm.", "Yes"),
+            ("<|channel|>commentary to=functions.f<|message|>{\"a\":1}<|call|>", "{\"a\":1}", ""),
+            ("analysisThe user asks.assistantfinalYes", "The user asks.", "Yes"),
+            ("analysisWe need to", "We need to", ""),
+        ] {
+            let expected = Split { draft: draft.to_owned(), answer };
+            assert_eq!(split(text, false), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_only_speaks_of_such_a_tag_is_left_alone() {
+        for text in [
+            "Yes",
+            "",
+            "Models write <think> before they answer.",
+            "Use </think> to close the block.",
+            "Close it with `</think>`.\nThen answer.",
+            "The tag is \"</think>\".",
+            "```\n<think>\nHmm.\n</think>\n```\nThat is how it looks.",
+            "Write:\n\n<think>Hmm.</think>\n\nand then the answer.",
+            "<thinker>Rodin</thinker>",
+            "<analysis>It rose by 3 %.</analysis>",
+            "[thinking about it] Yes",
+            "analysis of the data shows",
+            "analysis",
+            "The channel is named `<|channel|>final<|message|>`.",
+            "<p>A think piece</p>",
+        ] {
+            assert_eq!(split(text, false), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn beside_json_more_is_a_draft() {
+        for (text, answer) in [
+            ("<analysis>Maybe {\"a\": 1}?</analysis>{\"a\": 2}", "{\"a\": 2}"),
+            ("<scratchpad>Maybe {\"a\": 1}", ""),
+            ("it is a list</think>{\"a\": 2}", "{\"a\": 2}"),
+            ("it is a list</think>\n```json\n{\"a\": 2}\n```", "```json\n{\"a\": 2}\n```"),
+        ] {
+            assert_eq!(split(text, true).map(|split| split.answer), Some(answer), "{text}");
+        }
+        assert_eq!(split("Here: {\"a\": \"close with </think> and\"}", true), None);
+    }
+
+    #[test]
+    fn a_text_of_nothing_but_marks_is_read_in_one_go() {
+        for mark in
+            ["</think>`", "<think></think>", "<|channel|>x<|message|>", "<think>", "assistantfinal", ". </think> x"]
+        {
+            let text = mark.repeat(1_000_000 / mark.len());
+            let _ = split(&text, true);
+            let _ = split(&format!("analysisA{text}"), false);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_split_into_pieces_of_itself(
+            pieces in prop::collection::vec(prop::sample::select(vec![
+                "<think>", "</think>", "[THINK]", "◁think▷", "◁/think▷", "<|channel|>", "final", "analysis", "<|message|>", "<|end|>",
+                "<|start|>assistant", "Yes. ", "\n", "{\"a\":1}", "ä", "`", "assistantfinal", "A", "<think ", ">",
+            ]), 0..12),
+            is_json in any::<bool>(),
+        ) {
+            let text = pieces.concat();
+            if let Some(split) = split(&text, is_json) {
+                prop_assert!(text.contains(split.answer));
+                prop_assert!(split.answer.len() < text.len());
+            }
+        }
+
+        #[test]
+        fn an_answer_behind_a_draft_is_that_answer(draft in "[a-zA-Z .,\n{}\"?]{0,60}", answer in "[a-zA-Z][a-zA-Z .,]{0,30}[a-z]") {
+            let text = format!("<think>{draft}</think>\n\n{answer}");
+            prop_assert_eq!(split(&text, false).unwrap().answer, answer);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Token counts in OpenAI's words, and in those of the servers and gateways that are compatible with it.
+
+use super::profiles::Quirks;
+use crate::domain::{Usage, UsageSource};
+use crate::provider::reply_body::count;
+use serde_json::Value;
+
+const TOTAL: &[&str] = &["/total_tokens", "/totalTokens"];
+const PROMPT: &[&str] = &["/prompt_tokens", "/input_tokens", "/promptTokens", "/inputTokens"];
+const COMPLETION: &[&str] = &["/completion_tokens", "/output_tokens", "/completionTokens", "/outputTokens"];
+const READ: &[&str] = &[
+    "/prompt_tokens_details/cached_tokens",
+    "/input_tokens_details/cached_tokens",
+    "/prompt_token_details/cached_tokens",
+    "/prompt_tokens_details/cache_read_tokens",
+    "/prompt_tokens_details/cache_read_input_tokens",
+    "/cache_read_input_tokens",
+    "/cacheReadInputTokens",
+    "/cache_read_tokens",
+    "/prompt_cache_hit_tokens",
+    "/num_cached_tokens",
+    "/cached_tokens",
+];
+/// LiteLLM, OpenRouter, Envoy, new-api, Bedrock behind a gateway: each has words of its own for the same.
+const WRITTEN: &[&str] = &[
+    "/prompt_tokens_details/cache_write_tokens",
+    "/input_tokens_details/cache_write_tokens",
+    "/prompt_tokens_details/cache_creation_tokens",
+    "/prompt_tokens_details/cached_creation_tokens",
+    "/prompt_tokens_details/cache_creation_input_tokens",
+    "/prompt_tokens_details/cached_write_tokens",
+    "/prompt_tokens_details/cache_write_input_tokens",
+    "/cache_creation_input_tokens",
+    "/cache_write_input_tokens",
+    "/cacheWriteInputTokens",
+    "/cache_creation_tokens",
+    "/cache_write_tokens",
+    "/prompt_cache_write_tokens",
+];
+const WRITTEN_1H: &[&str] = &[
+    "/cache_creation/ephemeral_1h_input_tokens",
+    "/prompt_tokens_details/cache_creation_token_details/ephemeral_1h_input_tokens",
+    "/prompt_tokens_details/cache_write_tokens_details/ttl_12h_tokens",
+    "/input_tokens_details/cache_write_tokens_details/ttl_12h_tokens",
+    "/claude_cache_creation_1_h_tokens",
+];
+const WRITTEN_5M: &[&str] = &[
+    "/cache_creation/ephemeral_5m_input_tokens",
+    "/prompt_tokens_details/cache_creation_token_details/ephemeral_5m_input_tokens",
+    "/prompt_tokens_details/cache_write_tokens_details/ttl_30m_tokens",
+    "/input_tokens_details/cache_write_tokens_details/ttl_30m_tokens",
+    "/claude_cache_creation_5_m_tokens",
+];
+const REASONING: &[&str] = &[
+    "/completion_tokens_details/reasoning_tokens",
+    "/output_tokens_details/reasoning_tokens",
+    "/reasoning_tokens",
+    "/reasoningTokens",
+];
+
+/// Tokens in disjoint classes.
+///
+/// The total decides what is inside of what, as far as it adds up. Without one, cached tokens are inside of the prompt
+/// unless there are more of them than of all, or the words are Anthropic's; reasoning is inside of the completion
+/// unless there is more of it or the host's habit says otherwise. What a total has beyond the parts was generated and
+/// not shown: it is billed as output. A total below its parts is not believed.
+pub(super) fn usage(quirks: &Quirks, raw: &Value) -> Usage {
+    let first = |pointers: &[&str]| pointers.iter().find_map(|pointer| count(raw, pointer));
+    // A count of nothing hides another word's count of something: gateways fill both.
+    let most = |pointers: &[&str]| pointers.iter().filter_map(|pointer| count(raw, pointer)).max().unwrap_or(0);
+    let total = first(TOTAL);
+    let (prompt, completion) = (first(PROMPT), first(COMPLETION));
+    if prompt.is_none() && completion.is_none() {
+        return Usage::default();
+    }
+    let left = |other: Option<i64>| total.unwrap_or(0).saturating_sub(other.unwrap_or(0)).max(0);
+    let prompt = prompt.unwrap_or_else(|| left(completion));
+    let completion = completion.unwrap_or_else(|| left(Some(prompt)));
+
+    let (mut read, mut for_an_hour, for_minutes) = (most(READ), most(WRITTEN_1H), most(WRITTEN_5M));
+    let mut written = most(WRITTEN).max(for_an_hour.saturating_add(for_minutes));
+    for_an_hour = for_an_hour.min(written);
+    let cached = read.saturating_add(written);
+    let adds_up = |input: i64| total == Some(input.saturating_add(completion));
+    let native = raw.get("prompt_tokens").is_none() && raw.get("cache_read_input_tokens").is_some();
+    let input = if cached == 0 {
+        prompt
+    } else if adds_up(prompt) {
+        // The total has no room for a cache beside the prompt.
+        if cached > prompt {
+            (read, written, for_an_hour) = (0, 0, 0);
+            prompt
+        } else {
+            prompt - cached
+        }
+    } else if adds_up(prompt.saturating_add(cached)) {
+        prompt
+    } else if written > 0 && read <= prompt && adds_up(prompt.saturating_add(written)) {
+        prompt - read
+    } else if cached > prompt || native {
+        prompt
+    } else {
+        prompt - cached
+    };
+
+    let all_input = input.saturating_add(read).saturating_add(written);
+    let reasoning = first(REASONING).unwrap_or(0);
+    let beyond = total.map_or(0, |total| total.saturating_sub(all_input).saturating_sub(completion)).max(0);
+    let is_outside = beyond > 0 || reasoning > completion || (quirks.reasoning_outside && !adds_up(all_input));
+    let output = match (is_outside, total) {
+        // The total is the word on how much there is outside.
+        (true, _) if beyond > 0 => completion.saturating_add(beyond),
+        (true, Some(_)) if adds_up(all_input) => completion,
+        (true, _) => completion.saturating_add(reasoning),
+        (false, _) => completion,
+    };
+    let reasoning = reasoning.max(if beyond > 0 { beyond } else { 0 }).min(output);
+    Usage {
+        input,
+        cache_read: read,
+        cache_write: written - for_an_hour,
+        cache_write_1h: for_an_hour,
+        output,
+        reasoning,
+        source: UsageSource::Provider,
+    }
+}
+
+/// What is to be said of counts that contradict each other.
+pub(super) fn remark(raw: &Value, usage: &Usage) -> Option<String> {
+    let first = |pointers: &[&str]| pointers.iter().find_map(|pointer| count(raw, pointer));
+    let (total, prompt, completion) = (first(TOTAL)?, first(PROMPT)?, first(COMPLETION)?);
+    let shown = usage.total_input().saturating_add(completion);
+    if total > shown && first(REASONING).unwrap_or(0) != total - shown {
+        let beyond = total - shown;
+        return Some(format!("the total names {beyond} tokens beyond prompt and completion: taken as output"));
+    }
+    (total < prompt.saturating_add(completion))
+        .then(|| format!("the total of {total} tokens is less than its parts: not believed"))
+}
