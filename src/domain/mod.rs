@@ -24,6 +24,7 @@ pub mod limits;
 pub mod money;
 pub mod price;
 pub mod ramp;
+pub mod raw_object;
 pub mod remedy;
 pub mod request;
 pub mod retention;

@@ -103,7 +103,7 @@ impl Rules {
         let (by_request, object) = match &request.response_format {
             Some(ResponseFormat::JsonObject) => (true, true),
             Some(ResponseFormat::JsonSchema { .. }) => (true, false),
-            Some(ResponseFormat::Text) | None => (false, false),
+            Some(ResponseFormat::Text | ResponseFormat::Other(_)) | None => (false, false),
         };
         let text = trimmed(whole);
         let route_schema = self.json_schema.as_deref();

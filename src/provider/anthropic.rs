@@ -3,6 +3,7 @@
 mod decode;
 mod encode;
 mod failures;
+mod schema;
 #[cfg(test)]
 mod tests;
 

@@ -16,18 +16,26 @@ pub mod wait_hint;
 #[cfg(test)]
 mod checks;
 mod classify;
+mod configured;
 mod conversation;
 mod error_body;
 #[cfg(test)]
 mod fixtures;
+mod model_habits;
+mod names;
+mod quirks;
 mod reply_body;
 #[cfg(test)]
 mod robustness;
 mod scrub;
+#[cfg(test)]
+mod translation;
 
 pub use reqwest::Url;
 pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 pub use adapter::{Adapter, Dialect, WireReply, WireRequest};
 pub use limit_headers::LimitObservation;
+pub use names::Undo;
+pub use quirks::QuirkSettings;
 pub use transport::{ApiKey, CallReport, Endpoint, Head, Provider, ProviderError, Timeouts};
