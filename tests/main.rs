@@ -26,6 +26,7 @@ mod reports;
 mod results;
 mod retention;
 mod secrets;
+mod sent;
 mod settle;
 mod signals;
 mod simulate;

@@ -1,7 +1,9 @@
 //! One line: which format it has, and what job it is.
 
 use super::json_text::{has_nul, path_of_nul, unstorable_number};
-use super::{InputJob, LineError};
+use super::{InputJob, LineError, MemberNote};
+use crate::domain::raw_object::RawObject;
+use crate::domain::request::is_known_member;
 use crate::domain::{ChatRequest, RequestError};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -83,25 +85,62 @@ fn parse_batch_line(number: u64, text: &str, mut members: Map<String, Value>) ->
         Some(_) => return Err(fault("metadata", "expected an object".to_owned())),
     }
     let body = members.remove("body").ok_or_else(|| fault("body", "is missing; expected the request".to_owned()))?;
-    let request = ChatRequest::parse(&body).map_err(|error| fault(&within_body(&error), error.reason))?;
     let raw: BatchLine<'_> = serde_json::from_str(text).map_err(|error| fault("", json_reason(&error)))?;
+    let (request, _) =
+        ChatRequest::parse_written(&body, raw.body.get()).map_err(|error| fault(&within_body(&error), error.reason))?;
+    let notes = body.as_object().map(MemberNote::of_body).unwrap_or_default();
     Ok(InputJob {
         line: number,
         custom_id,
         metadata: raw.metadata.map(|metadata| metadata.get().to_owned()),
         body: raw.body.get().to_owned(),
         request,
+        notes,
     })
 }
 
-/// A request body without anything around it. Its `custom_id`, which no provider knows, names the job.
+/// A request body without anything around it. Its `custom_id`, which no provider knows, names the job; beside a
+/// `prompt`, what no provider knows is the author's own and becomes the job's metadata.
 fn parse_bare(number: u64, text: &str, mut members: Map<String, Value>) -> Result<InputJob, LineError> {
-    let named = members.remove("custom_id");
-    let custom_id = custom_id(number, named.as_ref())?;
-    let body = Value::Object(members);
-    let request = ChatRequest::parse(&body).map_err(|error| LineError::new(number, error.field, error.reason))?;
-    let body = if named.is_some() { body.to_string() } else { text.to_owned() };
-    Ok(InputJob { line: number, custom_id, metadata: None, body, request })
+    let fault = |field: &str, reason: String| LineError::new(number, field, reason);
+    let custom_id = custom_id(number, members.get("custom_id"))?;
+    let mut raw = RawObject::read(text).ok_or_else(|| fault("", "expected an object".to_owned()))?;
+    let mut is_changed = raw.take("custom_id").is_some();
+    members.remove("custom_id");
+    let (mut metadata, mut notes) = (None, Vec::new());
+    if members.contains_key("prompt") {
+        let given = members.remove("metadata");
+        if given.as_ref().is_some_and(|given| !given.is_object() && !given.is_null()) {
+            return Err(fault("metadata", "expected an object".to_owned()));
+        }
+        let own: Vec<String> = members
+            .iter()
+            .filter(|(name, value)| !is_known_member(name, value))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let written = raw.take("metadata");
+        is_changed |= written.is_some() || !own.is_empty();
+        let mut gathered = written.as_deref().and_then(RawObject::read).unwrap_or_default();
+        for name in own {
+            members.remove(&name);
+            let is_doubled = gathered.get(&name).is_some();
+            notes.extend(MemberNote::of_metadata(&name, is_doubled));
+            if let Some(value) = raw.take(&name)
+                && !is_doubled
+            {
+                gathered.set_text(&name, &value);
+            }
+        }
+        if written.as_deref().is_some_and(|written| written != "null") || !gathered.is_empty() {
+            metadata = Some(gathered.to_text());
+        }
+    } else {
+        notes = MemberNote::of_body(&members);
+    }
+    let body = if is_changed { raw.to_text() } else { text.to_owned() };
+    let (request, _) = ChatRequest::parse_written(&Value::Object(members), &body)
+        .map_err(|error| LineError::new(number, error.field, error.reason))?;
+    Ok(InputJob { line: number, custom_id, metadata, body, request, notes })
 }
 
 fn custom_id(number: u64, value: Option<&Value>) -> Result<Option<String>, LineError> {
