@@ -60,6 +60,13 @@ fn what_stands_beside_a_prompt_and_is_no_parameter_is_metadata() {
         ),
         (r#"{"prompt":"Hi","metadata":null}"#, None, r#"{"prompt":"Hi"}"#),
         (r#"{"prompt":"Hi","metadata":{}}"#, Some("{}"), r#"{"prompt":"Hi"}"#),
+        // A batch line whose body is short.
+        (
+            r#"{"custom_id":"x","body":{"prompt":"Hi","review_id":7},"metadata":{"k":1.0}}"#,
+            Some(r#"{"k":1.0,"review_id":7}"#),
+            r#"{"prompt":"Hi"}"#,
+        ),
+        (r#"{"body":{"prompt":"Hi"},"metadata":{"k":1.0}}"#, Some(r#"{"k":1.0}"#), r#"{"prompt":"Hi"}"#),
         // Columns that are called like a vendor's parameter, and are none by their values.
         (
             r#"{"prompt":"Hi","provider":"acme","reasoning":"because","store":"Berlin"}"#,
