@@ -28,6 +28,7 @@ mod reports;
 mod results;
 mod retention;
 mod secrets;
+mod sent;
 mod settle;
 mod signals;
 mod simulate;

@@ -81,7 +81,7 @@ async fn a_claimed_job_carries_what_it_was_enqueued_with() {
     assert_eq!((claimed.route.as_str(), claimed.project.as_str()), ("cheap", "acme"));
     assert_eq!((claimed.batch.as_deref(), claimed.prio, claimed.max_attempts), (Some("nightly"), -7, Some(4)));
     assert!(claimed.deadline.is_some());
-    assert_eq!(claimed.request.as_ref().unwrap()["prompt"], "Hi");
+    assert!(claimed.request.as_ref().unwrap().contains(r#""prompt": "Hi""#));
     assert_eq!((claimed.attempts, claimed.crashes, claimed.round), (0, 0, 0));
 }
 
@@ -171,7 +171,7 @@ async fn a_claim_ends_where_its_requests_become_too_large() {
     assert_eq!(queue.count("select count(*) from sluice.ready").await, 100 - i64::try_from(count).unwrap());
     // In memory there is room for three; the others are claimed, and come without their requests.
     let after = first.jobs.last().unwrap().lease.job.0;
-    let second = queue.store.claim(worker, &[take(after, 10)], 1_600_000).await.unwrap();
+    let second = queue.store.claim(worker, &[take(after, 10)], 3_200_000).await.unwrap();
     let read = second.jobs.iter().filter(|job| job.request.is_ok()).count();
     assert_eq!((second.jobs.len(), read, second.is_cut), (10, 3, false));
     assert!(second.jobs[3..].iter().all(|job| job.request == Err(NoRequest::NoRoom) && job.weight == 0));

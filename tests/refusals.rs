@@ -174,7 +174,7 @@ async fn a_refused_parameter_is_mended_once_and_remembered() {
         .await
         .unwrap();
     let explained = stage.program.output(&["explain", &job.to_string()]).await;
-    assert!(explained.contains("max_tokens (sent as max_completion_tokens)"), "{explained}");
+    assert!(explained.contains("max_tokens as max_completion_tokens"), "{explained}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,12 +9,13 @@ use super::when::When;
 use crate::config::{Config, Keys};
 use crate::domain::Timestamp;
 use crate::exit_code::ExitCode;
-use crate::input::{InputError, InputJob, JobReader, LineError, Progress, ReadLimits, Source};
+use crate::input::{InputError, InputJob, JobReader, LineError, MemberNotes, Progress, ReadLimits, Source};
 use crate::store::Store;
 use crate::store::enqueue::{BulkEnqueue, BulkOptions, NewJob};
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write};
 use std::path::PathBuf;
 use tokio::sync::mpsc;
@@ -81,6 +82,8 @@ pub struct Summary {
     pub existing: u64,
     /// Faulty lines that were left out.
     pub faulty: u64,
+    /// Members that are sent although no provider is known to take them, and how many lines have each.
+    pub unknown_members: BTreeMap<String, u64>,
 }
 
 /// Runs the command.
@@ -127,7 +130,14 @@ pub async fn enqueue(
     let needs_name = args.idempotent;
     let jobs = JobReader::new(reader, limits).map(move |job| job.and_then(|job| in_order(job, needs_name)));
     let mut lots = read_ahead(jobs, args.limit)?;
-    let mut loading = Loading { args, batch, bulk, faults: Faults::new(source.name(), faults), jobs: 0 };
+    let mut loading = Loading {
+        args,
+        batch,
+        bulk,
+        faults: Faults::new(source.name(), faults),
+        jobs: 0,
+        notes: MemberNotes::default(),
+    };
     let bar = progress_bar(shows_progress, &progress);
     while let Some(lot) = lots.recv().await {
         loading.take(lot, &bar).await?;
@@ -236,6 +246,7 @@ struct Loading<'a> {
     bulk: Option<BulkEnqueue>,
     faults: Faults<'a>,
     jobs: u64,
+    notes: MemberNotes,
 }
 
 impl Loading<'_> {
@@ -255,6 +266,7 @@ impl Loading<'_> {
 
     async fn push(&mut self, job: &InputJob) -> anyhow::Result<()> {
         self.jobs += 1;
+        self.notes.add(job.line, &job.notes);
         if let Some(bulk) = &mut self.bulk {
             let named = job.custom_id.as_deref().filter(|_| self.args.idempotent);
             let key = named.map(|custom_id| format!("{}/{custom_id}", self.batch));
@@ -278,8 +290,12 @@ impl Loading<'_> {
     }
 
     async fn end(self) -> anyhow::Result<Summary> {
-        let Self { args, batch, bulk, mut faults, jobs } = self;
+        let Self { args, batch, bulk, mut faults, jobs, notes } = self;
         faults.end().context("reporting faulty lines")?;
+        for sentence in notes.sentences() {
+            faults.warn(&sentence).context("reporting members")?;
+        }
+        let unknown_members = notes.unknown().into_iter().map(|(name, lines)| (name.to_owned(), lines)).collect();
         let (name, faulty) = (faults.file(), faults.count());
         if faulty > 0 && !args.skip_bad {
             let lines = faulty + jobs;
@@ -292,9 +308,11 @@ impl Loading<'_> {
             let what = if faulty > 0 { "every line is faulty" } else { "there are no jobs in it" };
             return Err(Failure::input(format!("{name}: {what}; nothing was enqueued")).into());
         }
-        let Some(bulk) = bulk else { return Ok(Summary { batch, jobs, existing: 0, faulty }) };
+        let Some(bulk) = bulk else {
+            return Ok(Summary { batch, jobs, existing: 0, faulty, unknown_members });
+        };
         let enqueued = bulk.commit().await?;
-        Ok(Summary { batch, jobs: enqueued.jobs, existing: enqueued.existing, faulty })
+        Ok(Summary { batch, jobs: enqueued.jobs, existing: enqueued.existing, faulty, unknown_members })
     }
 }
 
@@ -311,7 +329,7 @@ fn progress_bar(is_shown: bool, progress: &Progress) -> ProgressBar {
 }
 
 fn tell(args: &Args, summary: &Summary, output: &mut Output) -> anyhow::Result<()> {
-    let Summary { batch, jobs, existing, faulty } = summary;
+    let Summary { batch, jobs, existing, faulty, unknown_members } = summary;
     match output.format() {
         Format::Table => {
             let done = if args.dry_run {
@@ -325,6 +343,7 @@ fn tell(args: &Args, summary: &Summary, output: &mut Output) -> anyhow::Result<(
         }
         Format::Json => output.json(&serde_json::json!({
             "batch": batch, "jobs": jobs, "existing": existing, "faulty": faulty, "dry_run": args.dry_run,
+            "unknown_members": unknown_members,
         }))?,
         Format::Plain | Format::Csv => {
             let count = |count: u64| Cell::Count(i64::try_from(count).unwrap_or(i64::MAX));

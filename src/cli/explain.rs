@@ -185,7 +185,7 @@ fn reasons(attempt: &AttemptRecord) -> Vec<String> {
     }
     let dropped: Vec<&str> = list("dropped").iter().filter_map(Value::as_str).collect();
     if !dropped.is_empty() {
-        reasons.push(format!("it does not take {}: left out of the request", dropped.join(", ")));
+        reasons.push(format!("not sent to it as it came: {}", dropped.join(", ")));
     }
     reasons
 }
@@ -501,7 +501,7 @@ Enqueued 2026-01-31 08:00:00.000Z by app
 
 #2 openai/gpt-4o-mini at 2026-01-31 08:00:10.000Z, after waiting 9.78 s
    not deepseek/deepseek-chat: its limit was used up until 2026-01-31 08:00:30.000Z
-   it does not take logit_bias: left out of the request
+   not sent to it as it came: logit_bias
    accepted after 1.24 s (first byte after 310 ms); finish stop; served by gpt-4o-mini-2024-07-18
    120 tokens in (20 from the cache), 300 out
    cost $0.000195 at $0.15 in, $0.60 out per million tokens

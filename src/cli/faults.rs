@@ -34,6 +34,11 @@ impl<'a> Faults<'a> {
         if self.count <= MOST { writeln!(self.writer, "{}:{fault}", self.file) } else { Ok(()) }
     }
 
+    /// `FILE: warning: …`
+    pub(super) fn warn(&mut self, sentence: &str) -> io::Result<()> {
+        writeln!(self.writer, "{}: warning: {sentence}", self.file)
+    }
+
     /// Says how many were not reported.
     pub(super) fn end(&mut self) -> io::Result<()> {
         match self.count.checked_sub(MOST) {

@@ -7,6 +7,7 @@ mod api_keys;
 mod fault;
 mod prices;
 mod provider;
+mod quirks;
 pub(crate) mod route;
 mod rules;
 mod scalar;

@@ -102,6 +102,8 @@ fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String,
     let endpoint = Endpoint {
         name: name.to_owned(),
         dialect,
+        vendor: Some(vendor_name.clone()),
+        quirks: super::quirks::read(section.child("quirks"), dialect),
         base_url,
         keys,
         headers: read_headers(section.child("headers")),

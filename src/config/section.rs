@@ -80,6 +80,11 @@ impl<'a> Section<'a> {
         self.entries.get(key).is_some_and(|value| value.kind != ValueKind::Nil)
     }
 
+    /// The keys that are there.
+    pub fn keys(&self) -> Vec<String> {
+        self.entries.keys().cloned().collect()
+    }
+
     /// All entries, for tables whose keys are free.
     pub fn take_all(&mut self) -> Table {
         std::mem::take(&mut self.entries)

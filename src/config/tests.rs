@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::domain::{BreakerSettings, ErrorClass, Patience, Rate, Strategy, Unit};
-use crate::provider::Dialect;
+use crate::provider::limit_headers::Conventions;
+use crate::provider::openai::CapField;
+use crate::provider::{Dialect, QuirkSettings};
 use crate::store::Pooler;
 use secrecy::ExposeSecret as _;
 use std::time::Duration;
@@ -641,4 +643,96 @@ fn finished_work_is_kept_for_ever_unless_a_time_is_given() {
         let faults = given(&format!("[retention]\nfinished = {value}\n")).faults();
         assert_eq!(faults, [format!("retention.finished: {problem}; {expected}")]);
     }
+}
+
+#[test]
+fn each_quirk_of_a_provider_can_be_set() {
+    let config = given(
+        "[providers.gateway]\nvendor = \"openai\"\nbase_url = \"https://gateway.example/v1\"\n\
+         [providers.gateway.quirks]\ncap_field = \"max_tokens\"\ndrop = [\"user\", \"messages[].name\"]\n\
+         keep = [\"stop\"]\ndrop_when_reasoning = []\ntakes_only = [\"messages\", \"model\"]\n\
+         rename = { seed = \"random_seed\" }\nadd = { safe_prompt = true }\njson_schema = false\n\
+         tools_with_schema = false\nneeds_json_word = false\nrequire_parameters = true\nshort_call_ids = true\n\
+         max_call_id = 12\nneeds_user_last = true\nchecks_strict = false\n\
+         plain_tool_names = false\nmax_stops = 4\nstop_as_list = true\njoin_texts = true\n\
+         empty_content_as_null = true\ntakes_null = false\ntakes_functions = false\ntakes_developer = false\nmodel_rules = false\n\
+         reasoning_outside = true\nlimit_headers = \"groq\"\n",
+    )
+    .config();
+    let endpoint = &config.providers["gateway"].endpoint;
+    assert_eq!(endpoint.vendor.as_deref(), Some("openai"));
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(
+        endpoint.quirks,
+        QuirkSettings {
+            cap_field: Some(CapField::MaxTokens),
+            drop: names(&["user", "messages[].name"]),
+            keep: names(&["stop"]),
+            drop_when_reasoning: Some(vec![]),
+            takes_only: Some(names(&["messages", "model"])),
+            rename: vec![("seed".to_owned(), "random_seed".to_owned())],
+            add: vec![("safe_prompt".to_owned(), serde_json::json!(true))],
+            json_schema: Some(false),
+            tools_with_schema: Some(false),
+            needs_json_word: Some(false),
+            require_parameters: Some(true),
+            short_call_ids: Some(true),
+            max_call_id: Some(12),
+            needs_user_last: Some(true),
+            checks_strict: Some(false),
+            plain_tool_names: Some(false),
+            max_stops: Some(4),
+            stop_as_list: Some(true),
+            join_texts: Some(true),
+            empty_content_as_null: Some(true),
+            takes_null: Some(false),
+            takes_functions: Some(false),
+            takes_developer: Some(false),
+            model_rules: Some(false),
+            reasoning_outside: Some(true),
+            limit_headers: Some(Conventions::GROQ),
+        }
+    );
+    let by_variable = given(LOCAL).with("SLUICE__PROVIDERS__LOCAL__QUIRKS__DROP", "user,seed").config();
+    assert_eq!(by_variable.providers["local"].endpoint.quirks.drop, ["user", "seed"]);
+}
+
+#[test]
+fn faulty_quirks_are_named() {
+    let quirks = |lines: &str| given(&format!("{LOCAL}[providers.local.quirks]\n{lines}")).faults();
+    for (lines, expected) in [
+        ("capfield = \"max_tokens\"", "providers.local.quirks.capfield: no such key; expected perhaps cap_field"),
+        (
+            "cap_field = \"max_output_tokens\"",
+            "providers.local.quirks.cap_field: \"max_output_tokens\" is no field for the output cap; expected max_tokens or \
+             max_completion_tokens",
+        ),
+        (
+            "drop = [\"model\"]",
+            "providers.local.quirks.drop[0]: \"model\" is always sent as the route and the worker want it; expected the path \
+             of a member, such as \"user\" or \"messages[].name\"",
+        ),
+        (
+            "drop = [\"messages[0].name\"]",
+            "providers.local.quirks.drop[0]: \"messages[0].name\" is not the path of a member; expected the path of a \
+             member, such as \"user\" or \"messages[].name\"",
+        ),
+        (
+            "rename = { model = \"deployment\" }",
+            "providers.local.quirks.rename.model: is always sent as the route and the worker want it; expected another member",
+        ),
+        ("json_schema = \"no\"", "providers.local.quirks.json_schema: is \"no\"; expected true or false"),
+        ("max_stops = -1", "providers.local.quirks.max_stops: is -1; expected a whole number from 0 to 1000"),
+    ] {
+        assert_eq!(quirks(lines), [expected], "{lines}");
+    }
+    let claude = given("[providers.anthropic]\nquirks = { cap_field = \"max_tokens\", drop = [\"user\"] }\n").faults();
+    assert!(
+        claude.iter().any(|fault| {
+            fault
+                == "providers.anthropic.quirks.cap_field: is a quirk of OpenAI's dialect, and this provider speaks \
+                    anthropic; expected here only drop and json_schema"
+        }),
+        "{claude:?}"
+    );
 }

@@ -30,7 +30,7 @@ pub fn ineligible(capabilities: &Capabilities, sizes: &Sizes, request: &ChatRequ
     if capabilities.images == Some(false) && has_images() {
         return Some(Ineligible::Unsupported("images".to_owned()));
     }
-    if capabilities.tools == Some(false) && !request.tools.is_empty() {
+    if capabilities.tools == Some(false) && !(request.tools.is_empty() && request.other_tools.is_empty()) {
         return Some(Ineligible::Unsupported("tools".to_owned()));
     }
     let wants_schema = matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. }));

@@ -31,13 +31,13 @@ pub fn input_tokens(request: &ChatRequest) -> i64 {
     let messages = sum(request.messages.iter().map(message_tokens));
     let tools = match request.tool_choice {
         Some(ToolChoice::None) => 0,
-        Some(ToolChoice::Auto | ToolChoice::Required | ToolChoice::Function(_)) | None => {
+        Some(ToolChoice::Auto | ToolChoice::Required | ToolChoice::Function(_) | ToolChoice::Other(_)) | None => {
             sum(request.tools.iter().map(tool_tokens))
         }
     };
     let schema = match &request.response_format {
         Some(ResponseFormat::JsonSchema { schema, .. }) => json_tokens(schema),
-        Some(ResponseFormat::Text | ResponseFormat::JsonObject) | None => 0,
+        Some(ResponseFormat::Text | ResponseFormat::JsonObject | ResponseFormat::Other(_)) | None => 0,
     };
     sum([messages, tools, schema, PRIMING_TOKENS].into_iter())
 }
@@ -68,7 +68,8 @@ fn message_tokens(message: &Message) -> i64 {
     let content = sum(message.content.iter().map(|part| match part {
         ContentPart::Text(text) => text_tokens(text),
         ContentPart::Image { detail, .. } if detail.as_deref() == Some("low") => LOW_DETAIL_TOKENS,
-        ContentPart::Image { .. } => IMAGE_TOKENS,
+        // As little is known of the size of a sound or a file.
+        ContentPart::Image { .. } | ContentPart::Other(_) => IMAGE_TOKENS,
     }));
     let calls = sum(message
         .tool_calls

@@ -26,6 +26,7 @@ pub mod limits;
 pub mod money;
 pub mod price;
 pub mod ramp;
+pub mod raw_object;
 pub mod refusal;
 pub mod remedy;
 pub mod request;

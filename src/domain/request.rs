@@ -1,11 +1,19 @@
 //! The request of a job: an OpenAI chat-completions body, parsed once.
+//!
+//! It is kept twice: as it was written, for targets that speak the same dialect, and understood, for all others and for
+//! what is decided about it. What is not understood is named in [`ChatRequest::unread`], so that no translation can
+//! lose it unseen.
 
 mod field;
+mod known;
 mod parse;
 #[cfg(test)]
 mod tests;
 
-use serde_json::{Map, Value};
+pub use known::{is_known_member, near_known_member};
+
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +37,24 @@ pub enum ContentPart {
     Image {
         /// `data:image/png;base64,…` or `https://…`.
         url: String,
-        /// `low`, `high`, `auto`.
+        /// `low`, `high`, `auto`, or what a vendor calls it.
         detail: Option<String>,
     },
+    /// Something else, by its `type` (`input_audio`, `file`, …), which only targets of the same dialect can take.
+    Other(String),
+}
+
+/// A call that the model made earlier in the conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastCall {
+    /// The id by which a tool's result refers to it.
+    pub id: String,
+    /// The function's name.
+    pub name: String,
+    /// The arguments: a JSON text, as the model wrote it.
+    pub arguments: String,
+    /// Gemini's signature of the thought behind the call (`extra_content.google.thought_signature`).
+    pub thought_signature: Option<String>,
 }
 
 /// One turn of the conversation.
@@ -41,15 +64,36 @@ pub struct Message {
     pub role: Role,
     /// What is said; empty for an assistant turn that only calls tools.
     pub content: Vec<ContentPart>,
-    /// Tools the assistant called in this turn.
-    pub tool_calls: Vec<super::ToolCall>,
+    /// Functions the assistant called in this turn.
+    pub tool_calls: Vec<PastCall>,
+    /// The `type` of calls that are none of functions, which only targets of the same dialect can take.
+    pub other_calls: Vec<String>,
     /// For a tool's result: which call it answers.
     pub tool_call_id: Option<String>,
     /// The speaker's name.
     pub name: Option<String>,
+    /// `cache_control` of parts, by their place in `content`.
+    pub cache_marks: BTreeMap<usize, Value>,
+    /// `cache_control` of the message.
+    pub cache_control: Option<Value>,
 }
 
 impl Message {
+    /// A message that says something and nothing else.
+    #[must_use]
+    pub fn new(role: Role, content: Vec<ContentPart>) -> Self {
+        Self {
+            role,
+            content,
+            tool_calls: Vec::new(),
+            other_calls: Vec::new(),
+            tool_call_id: None,
+            name: None,
+            cache_marks: BTreeMap::new(),
+            cache_control: None,
+        }
+    }
+
     /// All text parts, joined with line breaks.
     #[must_use]
     pub fn text(&self) -> String {
@@ -58,7 +102,7 @@ impl Message {
             .iter()
             .filter_map(|part| match part {
                 ContentPart::Text(text) => Some(text.as_str()),
-                ContentPart::Image { .. } => None,
+                ContentPart::Image { .. } | ContentPart::Other(_) => None,
             })
             .collect();
         parts.join("\n")
@@ -81,6 +125,8 @@ pub enum ResponseFormat {
         /// Whether the provider is to enforce it.
         strict: Option<bool>,
     },
+    /// Something else, by its `type` (`grammar`, `regex`, …), which only targets of the same dialect can take.
+    Other(String),
 }
 
 /// A function the model may call.
@@ -92,6 +138,8 @@ pub struct Tool {
     pub description: Option<String>,
     /// JSON schema of its arguments.
     pub parameters: Option<Value>,
+    /// `cache_control` of the tool, on it or in its `function`.
+    pub cache_control: Option<Value>,
 }
 
 /// Whether and which tool the model has to call.
@@ -105,6 +153,8 @@ pub enum ToolChoice {
     Required,
     /// This one.
     Function(String),
+    /// Something else, by its `type` (`allowed_tools`, `custom`, …), which only targets of the same dialect can take.
+    Other(String),
 }
 
 /// What is wrong with a request, in words for its author.
@@ -127,14 +177,22 @@ impl std::error::Error for RequestError {}
 /// A request that can be translated to every dialect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatRequest {
+    /// The body as it was written: what targets of the same dialect get.
+    pub raw: Box<str>,
+    /// Whether it was written as `{"prompt": …}`: members that no provider knows belong to its author then.
+    pub is_prompt: bool,
     /// The conversation; never empty.
     pub messages: Vec<Message>,
+    /// The model that the body names. The route decides, so it is only for saying what was replaced.
+    pub model: Option<String>,
     /// Output cap, from `max_completion_tokens` or `max_tokens`; positive.
     pub max_tokens: Option<i64>,
     /// 0 to 2.
     pub temperature: Option<f64>,
     /// 0 to 1.
     pub top_p: Option<f64>,
+    /// How many tokens are chosen from, with vendors that have it.
+    pub top_k: Option<i64>,
     /// Strings at which generation stops.
     pub stop: Vec<String>,
     /// For providers that promise reproducible sampling.
@@ -147,10 +205,19 @@ pub struct ChatRequest {
     pub response_format: Option<ResponseFormat>,
     /// Functions the model may call.
     pub tools: Vec<Tool>,
+    /// The `type` of tools that are no functions, which only targets of the same dialect can take.
+    pub other_tools: Vec<String>,
     /// Whether it must.
     pub tool_choice: Option<ToolChoice>,
-    /// `none`, `minimal`, `low`, `medium`, `high`, `xhigh`.
+    /// Whether it may call several at once.
+    pub parallel_tool_calls: Option<bool>,
+    /// How much it may think, in the vendor's word.
     pub reasoning_effort: Option<String>,
-    /// Every other member of the body but `model` and `stream`: passed on to OpenAI-compatible targets only.
-    pub extra: Map<String, Value>,
+    /// On whose behalf.
+    pub user: Option<String>,
+    /// `cache_control` of the whole request.
+    pub cache_control: Option<Value>,
+    /// The paths of members that are not understood, each once and without positions: what a target of another dialect
+    /// does not get.
+    pub unread: Vec<String>,
 }

@@ -105,7 +105,7 @@ impl Rules {
     fn wants_json(&self, request: &ChatRequest, schema: Option<&Schema>) -> bool {
         let by_request = match &request.response_format {
             Some(ResponseFormat::JsonObject | ResponseFormat::JsonSchema { .. }) => true,
-            Some(ResponseFormat::Text) | None => false,
+            Some(ResponseFormat::Text | ResponseFormat::Other(_)) | None => false,
         };
         by_request || self.json || self.json_schema.is_some() || schema.is_some()
     }

@@ -1,7 +1,9 @@
 //! One line: which format it has, and what job it is.
 
 use super::json_text::{has_nul, path_of_nul, unstorable_number};
-use super::{InputJob, LineError};
+use super::{InputJob, LineError, MemberNote};
+use crate::domain::raw_object::RawObject;
+use crate::domain::request::is_known_member;
 use crate::domain::{ChatRequest, RequestError};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -82,26 +84,91 @@ fn parse_batch_line(number: u64, text: &str, mut members: Map<String, Value>) ->
         None | Some(Value::Null | Value::Object(_)) => {}
         Some(_) => return Err(fault("metadata", "expected an object".to_owned())),
     }
-    let body = members.remove("body").ok_or_else(|| fault("body", "is missing; expected the request".to_owned()))?;
-    let request = ChatRequest::parse(&body).map_err(|error| fault(&within_body(&error), error.reason))?;
+    let mut body =
+        members.remove("body").ok_or_else(|| fault("body", "is missing; expected the request".to_owned()))?;
     let raw: BatchLine<'_> = serde_json::from_str(text).map_err(|error| fault("", json_reason(&error)))?;
-    Ok(InputJob {
-        line: number,
-        custom_id,
-        metadata: raw.metadata.map(|metadata| metadata.get().to_owned()),
-        body: raw.body.get().to_owned(),
-        request,
-    })
+    let mut metadata = raw.metadata.map(|metadata| metadata.get().to_owned());
+    let mut written = raw.body.get().to_owned();
+    let mut notes = Vec::new();
+    if let Value::Object(members) = &mut body {
+        if is_prompt(members) {
+            let mut object = RawObject::read(raw.body.get()).unwrap_or_default();
+            let own = own_members(members, &mut object, metadata.as_deref());
+            if own.is_any {
+                (written, metadata) = (object.to_text(), Some(own.metadata));
+            }
+            notes = own.notes;
+        } else {
+            notes = MemberNote::of_body(members);
+        }
+    }
+    let (request, _) =
+        ChatRequest::parse_written(&body, &written).map_err(|error| fault(&within_body(&error), error.reason))?;
+    Ok(InputJob { line: number, custom_id, metadata, body: written, request, notes })
 }
 
-/// A request body without anything around it. Its `custom_id`, which no provider knows, names the job.
+/// A request body without anything around it. Its `custom_id`, which no provider knows, names the job, and beside a
+/// `prompt` its `metadata` is the job's.
 fn parse_bare(number: u64, text: &str, mut members: Map<String, Value>) -> Result<InputJob, LineError> {
-    let named = members.remove("custom_id");
-    let custom_id = custom_id(number, named.as_ref())?;
-    let body = Value::Object(members);
-    let request = ChatRequest::parse(&body).map_err(|error| LineError::new(number, error.field, error.reason))?;
-    let body = if named.is_some() { body.to_string() } else { text.to_owned() };
-    Ok(InputJob { line: number, custom_id, metadata: None, body, request })
+    let fault = |field: &str, reason: String| LineError::new(number, field, reason);
+    let custom_id = custom_id(number, members.get("custom_id"))?;
+    let mut raw = RawObject::read(text).ok_or_else(|| fault("", "expected an object".to_owned()))?;
+    let mut is_changed = raw.take("custom_id").is_some();
+    members.remove("custom_id");
+    let (mut metadata, mut notes) = (None, Vec::new());
+    if is_prompt(&members) {
+        let given = members.remove("metadata");
+        if given.as_ref().is_some_and(|given| !given.is_object() && !given.is_null()) {
+            return Err(fault("metadata", "expected an object".to_owned()));
+        }
+        let written = raw.take("metadata");
+        is_changed |= written.is_some();
+        metadata = written.filter(|written| written != "null");
+        let own = own_members(&mut members, &mut raw, metadata.as_deref());
+        if own.is_any {
+            is_changed = true;
+            metadata = Some(own.metadata);
+        }
+        notes = own.notes;
+    } else {
+        notes.extend(MemberNote::of_body(&members));
+    }
+    let body = if is_changed { raw.to_text() } else { text.to_owned() };
+    let (request, _) = ChatRequest::parse_written(&Value::Object(members), &body)
+        .map_err(|error| LineError::new(number, error.field, error.reason))?;
+    Ok(InputJob { line: number, custom_id, metadata, body, request, notes })
+}
+
+fn is_prompt(members: &Map<String, Value>) -> bool {
+    members.get("prompt").is_some_and(|prompt| !prompt.is_null())
+}
+
+/// What an author has written beside a `prompt` for himself.
+struct Own {
+    is_any: bool,
+    /// The job's metadata, with it.
+    metadata: String,
+    notes: Vec<MemberNote>,
+}
+
+/// Takes the members that no provider knows out of a body with `prompt`, a form that is ours and not the dialect's: they
+/// are the author's own, and become metadata. What the metadata has already stays.
+fn own_members(members: &mut Map<String, Value>, raw: &mut RawObject<'_>, metadata: Option<&str>) -> Own {
+    let names: Vec<String> =
+        members.iter().filter(|(name, value)| !is_known_member(name, value)).map(|(name, _)| name.clone()).collect();
+    let mut gathered = metadata.and_then(RawObject::read).unwrap_or_default();
+    let mut notes = Vec::new();
+    for name in &names {
+        members.remove(name);
+        let is_doubled = gathered.get(name).is_some();
+        notes.extend(MemberNote::of_metadata(name, is_doubled));
+        if let Some(value) = raw.take(name)
+            && !is_doubled
+        {
+            gathered.set_text(name, &value);
+        }
+    }
+    Own { is_any: !names.is_empty(), metadata: gathered.to_text(), notes }
 }
 
 fn custom_id(number: u64, value: Option<&Value>) -> Result<Option<String>, LineError> {

@@ -2,7 +2,9 @@
 //!
 //! A file holds one request to a line, in any mix of three formats: the lines of an OpenAI batch
 //! (`{"custom_id": …, "method": "POST", "url": "/v1/chat/completions", "body": {…}}`), bare request bodies, and
-//! `{"prompt": "…"}`. It may be compressed with gzip, begin with a byte order mark and have blank lines.
+//! `{"prompt": "…"}`. What stands beside a `prompt` and is no parameter goes into the job's metadata; in the other two
+//! the request is sent as it is, and members that no provider is known to take are named. A file may be compressed with
+//! gzip, begin with a byte order mark and have blank lines.
 //!
 //! Memory: one line at a time (see [`ReadLimits::line_bytes`]) and about 35 bytes per distinct `custom_id`, by which
 //! a second use is found.
@@ -11,8 +13,10 @@ mod custom_ids;
 mod json_text;
 mod line;
 mod line_reader;
+mod members;
 mod source;
 
+pub use members::{MemberNote, MemberNotes};
 pub use source::{Progress, Source};
 
 use crate::domain::ChatRequest;
@@ -34,6 +38,8 @@ pub struct InputJob {
     pub body: String,
     /// The same, understood.
     pub request: ChatRequest,
+    /// Members that its author should look at.
+    pub notes: Vec<MemberNote>,
 }
 
 /// A line that is no job.

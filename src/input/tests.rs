@@ -43,6 +43,68 @@ fn the_three_formats_may_be_mixed() {
 }
 
 #[test]
+fn what_stands_beside_a_prompt_and_is_no_parameter_is_metadata() {
+    for (line, metadata, body) in [
+        (r#"{"id":"a","review_id":7,"prompt":"Hi"}"#, Some(r#"{"id":"a","review_id":7}"#), r#"{"prompt":"Hi"}"#),
+        (
+            r#"{"custom_id":"x", "prompt":"Hi","temperature":1.0,"price":12345678901234567890.50,"top_k":5}"#,
+            Some(r#"{"price":12345678901234567890.50}"#),
+            r#"{"prompt":"Hi","temperature":1.0,"top_k":5}"#,
+        ),
+        // An explicit metadata is the job's, and comes first.
+        (r#"{"prompt":"Hi","metadata":{"k":1.0}}"#, Some(r#"{"k":1.0}"#), r#"{"prompt":"Hi"}"#),
+        (
+            r#"{"id":"line","prompt":"Hi","metadata":{"id":"own","k":1},"row":2}"#,
+            Some(r#"{"id":"own","k":1,"row":2}"#),
+            r#"{"prompt":"Hi"}"#,
+        ),
+        (r#"{"prompt":"Hi","metadata":null}"#, None, r#"{"prompt":"Hi"}"#),
+        (r#"{"prompt":"Hi","metadata":{}}"#, Some("{}"), r#"{"prompt":"Hi"}"#),
+        // A batch line whose body is short.
+        (
+            r#"{"custom_id":"x","body":{"prompt":"Hi","review_id":7},"metadata":{"k":1.0}}"#,
+            Some(r#"{"k":1.0,"review_id":7}"#),
+            r#"{"prompt":"Hi"}"#,
+        ),
+        (r#"{"body":{"prompt":"Hi"},"metadata":{"k":1.0}}"#, Some(r#"{"k":1.0}"#), r#"{"prompt":"Hi"}"#),
+        // Columns that are called like a vendor's parameter, and are none by their values.
+        (
+            r#"{"prompt":"Hi","provider":"acme","reasoning":"because","store":"Berlin"}"#,
+            Some(r#"{"provider":"acme","reasoning":"because","store":"Berlin"}"#),
+            r#"{"prompt":"Hi"}"#,
+        ),
+        (r#"{"prompt":"Hi","provider":{"only":["x"]}}"#, None, r#"{"prompt":"Hi","provider":{"only":["x"]}}"#),
+        (r#"{"prompt":"Hi","label":null,"seed":null}"#, Some(r#"{"label":null}"#), r#"{"prompt":"Hi","seed":null}"#),
+    ] {
+        let job = only(line).unwrap();
+        let told = (job.metadata.as_deref(), job.body.as_str(), &*job.request.raw);
+        assert_eq!(told, (metadata, body, body), "{line}");
+    }
+    assert_eq!(only(r#"{"prompt":"x","metadata":3}"#), Err("1: metadata: expected an object".to_owned()));
+}
+
+#[test]
+fn members_that_no_provider_is_known_to_take_are_told() {
+    let unknown = |name: &str| MemberNote::Unknown(name.to_owned());
+    for (line, notes) in [
+        (
+            r#"{"custom_id":"a","body":{"messages":[{"role":"user","content":"x"}],"review_id":7,"top_k":5,"extra_body":{}}}"#,
+            vec![unknown("review_id")],
+        ),
+        (
+            r#"{"messages":[{"role":"user","content":"x"}],"temprature":0.5,"provider":"acme"}"#,
+            vec![unknown("provider"), unknown("temprature")],
+        ),
+        (r#"{"messages":[{"role":"user","content":"x"}],"reasoning":{"effort":"low"},"thinking":{}}"#, vec![]),
+        (r#"{"prompt":"x","review_id":7}"#, vec![]),
+        (r#"{"prompt":"x","temprature":0.5}"#, vec![MemberNote::Slip("temprature".to_owned())]),
+        (r#"{"prompt":"x","id":1,"metadata":{"id":2}}"#, vec![MemberNote::Doubled("id".to_owned())]),
+    ] {
+        assert_eq!(only(line).unwrap().notes, notes, "{line}");
+    }
+}
+
+#[test]
 fn a_fault_names_its_line_its_field_and_what_was_expected() {
     for (line, fault) in [
         ("[]", "1: expected an object: a batch line with `body`, a request with `messages`, or {\"prompt\": …}"),

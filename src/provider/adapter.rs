@@ -6,6 +6,7 @@ use crate::provider::LimitObservation;
 use crate::provider::anthropic::Anthropic;
 use crate::provider::gemini::Gemini;
 use crate::provider::limit_headers::{self, Conventions};
+use crate::provider::names::Undo;
 use crate::provider::openai;
 use reqwest::header::{DATE, HeaderMap};
 use secrecy::SecretString;
@@ -21,8 +22,12 @@ pub struct WireRequest {
     pub headers: HeaderMap,
     /// The JSON body.
     pub body: Vec<u8>,
-    /// Parameters of the request that this target does not take and that were left out: recorded on the attempt.
+    /// What of the request is not sent as it came, because this target does not take it: paths of members that were
+    /// left out (`messages[].name`), or in a few words what became of them (`seed as random_seed`). Each once and
+    /// without positions; recorded on the attempt.
     pub dropped: Vec<String>,
+    /// What has to be turned back in the answer.
+    pub undo: Undo,
 }
 
 /// A complete HTTP answer.

@@ -4,6 +4,7 @@ mod decode;
 mod encode;
 mod events;
 mod failures;
+mod schema;
 #[cfg(test)]
 mod tests;
 

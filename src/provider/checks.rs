@@ -1,13 +1,12 @@
 //! What the adapters' tests share: one check per kind of table.
 
 use super::adapter::{Adapter, WireReply};
-use crate::domain::request::Tool;
 use crate::domain::{
-    Answer, Capabilities, ChatRequest, ContentPart, ErrorClass, Finish, Message, NamedLimit, Role, Scope, ToolCall,
-    Unit, Usage, UsageSource,
+    Answer, Capabilities, ChatRequest, ContentPart, ErrorClass, Finish, Message, NamedLimit, Role, Scope, Unit, Usage,
+    UsageSource,
 };
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// The `Date` of every recorded answer.
@@ -103,61 +102,61 @@ pub(super) fn check_finishes(decode: impl Fn(&Value) -> Finish, rows: &[(Value, 
 }
 
 pub(super) fn message(role: Role, text: &str) -> Message {
-    Message {
-        role,
-        content: if text.is_empty() { vec![] } else { vec![ContentPart::Text(text.to_owned())] },
-        tool_calls: vec![],
-        tool_call_id: None,
-        name: None,
-    }
+    Message::new(role, if text.is_empty() { vec![] } else { vec![ContentPart::Text(text.to_owned())] })
 }
 
+/// The request that a body is understood as.
+#[expect(clippy::needless_pass_by_value, reason = "reads better with the JSON in place")]
+pub(super) fn parsed(body: Value) -> ChatRequest {
+    ChatRequest::parse(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
+}
+
+/// A request of these messages, for the dialects that translate what was understood.
 pub(super) fn request(messages: Vec<Message>) -> ChatRequest {
-    ChatRequest {
-        messages,
-        max_tokens: None,
-        temperature: None,
-        top_p: None,
-        stop: vec![],
-        seed: None,
-        presence_penalty: None,
-        frequency_penalty: None,
-        response_format: None,
-        tools: vec![],
-        tool_choice: None,
-        reasoning_effort: None,
-        extra: Map::new(),
-    }
+    let texts: Vec<String> = messages
+        .iter()
+        .map(|message| {
+            let role = match message.role {
+                Role::System => "system",
+                Role::User => "user",
+                Role::Assistant => "assistant",
+                Role::Tool => "tool",
+            };
+            format!(r#"{{"role":"{role}","content":{}}}"#, json!(message.text()))
+        })
+        .collect();
+    let mut request = parsed(json!({ "prompt": "x" }));
+    request.is_prompt = false;
+    request.raw = format!(r#"{{"messages":[{}]}}"#, texts.join(",")).into();
+    request.messages = messages;
+    request
 }
 
 /// Instructions, a question with an image, two calls, their results, a closing word: everything a conversation has.
 pub(super) fn long_conversation() -> ChatRequest {
-    let image = |url: &str| ContentPart::Image { url: url.to_owned(), detail: Some("low".to_owned()) };
-    let call = |id: &str, arguments: &str| ToolCall {
-        id: id.to_owned(),
-        name: "weather".to_owned(),
-        arguments: arguments.to_owned(),
-    };
-    let result = |id: &str, text: &str| Message { tool_call_id: Some(id.to_owned()), ..message(Role::Tool, text) };
-    let mut question = message(Role::User, "Where is this?");
-    question.content.push(image("data:image/png;base64,QUJD"));
-    let mut calls = message(Role::Assistant, "Looking.");
-    calls.tool_calls = vec![call("call.1", r#"{"city":"Rome"}"#), call("call_2", "")];
-    let mut request = request(vec![
-        message(Role::System, "Be brief."),
-        message(Role::System, "Be kind."),
-        question,
-        calls,
-        result("call.1", r#"{"sky":"blue"}"#),
-        result("call_2", "unknown"),
-        message(Role::User, "And now?"),
-    ]);
-    request.tools = vec![Tool {
-        name: "weather".to_owned(),
-        description: Some("Tells the weather".to_owned()),
-        parameters: Some(json!({"type": "object", "properties": {"city": {"type": "string"}}})),
-    }];
-    request
+    let call = |id: &str, arguments: &str| json!({ "id": id, "type": "function", "function": { "name": "weather", "arguments": arguments } });
+    parsed(json!({
+        "messages": [
+            { "role": "system", "content": "Be brief." },
+            { "role": "system", "content": "Be kind." },
+            { "role": "user", "content": [
+                { "type": "text", "text": "Where is this?" },
+                { "type": "image_url", "image_url": { "url": "data:image/png;base64,QUJD", "detail": "low" } },
+            ] },
+            { "role": "assistant", "content": "Looking.", "tool_calls": [
+                call("call.1", r#"{"city":"Rome"}"#),
+                call("call_2", ""),
+            ] },
+            { "role": "tool", "tool_call_id": "call.1", "content": r#"{"sky":"blue"}"# },
+            { "role": "tool", "tool_call_id": "call_2", "content": "unknown" },
+            { "role": "user", "content": "And now?" },
+        ],
+        "tools": [{ "type": "function", "function": {
+            "name": "weather",
+            "description": "Tells the weather",
+            "parameters": { "type": "object", "properties": { "city": { "type": "string" } } },
+        } }],
+    }))
 }
 
 /// Encodes; the body as JSON, and what was dropped.

@@ -2,7 +2,11 @@
 //! dialects share.
 
 use crate::domain::decide::Ineligible;
-use crate::domain::{Capabilities, ChatRequest, ContentPart, Message, ResponseFormat, Role, ToolCall};
+use crate::domain::request::{PastCall, ToolChoice};
+use crate::domain::{Capabilities, ChatRequest, ContentPart, Message, ResponseFormat, Role};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Who speaks in a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,23 +18,53 @@ pub(super) enum Speaker {
 }
 
 /// A piece of a turn.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Item<'a> {
     /// Text; never empty.
-    Text(&'a str),
+    Text {
+        /// The text.
+        text: &'a str,
+        /// Its `cache_control`.
+        cache: Option<&'a Value>,
+    },
     /// An image.
-    Image(&'a str),
+    Image {
+        /// Its address.
+        url: &'a str,
+        /// Its `cache_control`.
+        cache: Option<&'a Value>,
+    },
     /// A call that the model made.
-    Call(&'a ToolCall),
+    Call {
+        /// The call.
+        call: &'a PastCall,
+        /// Its id, which no other call of the conversation has.
+        id: Cow<'a, str>,
+        /// `cache_control` of a message that ends with it.
+        cache: Option<&'a Value>,
+    },
     /// What a tool answered.
     Result {
         /// The tool's message.
         message: &'a Message,
         /// The id of the call that it answers.
-        id: &'a str,
+        id: Cow<'a, str>,
         /// The function's name: the call's, else the message's own.
         name: Option<&'a str>,
+        /// `cache_control` of the message.
+        cache: Option<&'a Value>,
     },
+}
+
+impl<'a> Item<'a> {
+    fn set_cache(&mut self, mark: &'a Value) {
+        match self {
+            Self::Text { cache, .. }
+            | Self::Image { cache, .. }
+            | Self::Call { cache, .. }
+            | Self::Result { cache, .. } => *cache = Some(mark),
+        }
+    }
 }
 
 /// Everything that one speaker says before the other has the word.
@@ -45,12 +79,46 @@ pub(super) struct Turn<'a> {
 /// A conversation as turns that alternate between the two speakers.
 #[derive(Debug)]
 pub(super) struct Conversation<'a> {
-    /// All instructions, in their order, joined with an empty line; `None` without any.
-    pub system: Option<String>,
+    /// All instructions in their order, each with its `cache_control`.
+    pub system: Vec<(Cow<'a, str>, Option<&'a Value>)>,
     /// The turns; the first and the last are the user's.
     pub turns: Vec<Turn<'a>>,
     /// Parameters that were lost on the way.
     pub dropped: Vec<String>,
+}
+
+/// How much of a text has to be there for a dialect to take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blank {
+    /// One character, of whatever kind.
+    White,
+    /// Something that is no white space.
+    Refused,
+}
+
+/// Ids of calls, each made unlike all others: some agents number the calls of each turn anew.
+#[derive(Default)]
+struct CallIds<'a> {
+    taken: BTreeSet<Cow<'a, str>>,
+    /// Calls of one id that have no result yet.
+    open: BTreeMap<&'a str, VecDeque<Cow<'a, str>>>,
+}
+
+impl<'a> CallIds<'a> {
+    fn called(&mut self, id: &'a str) -> Cow<'a, str> {
+        let mut unique = Cow::Borrowed(id);
+        let mut number = 2_usize;
+        while !self.taken.insert(unique.clone()) {
+            unique = Cow::Owned(format!("{id}_{number}"));
+            number = number.saturating_add(1);
+        }
+        self.open.entry(id).or_default().push_back(unique.clone());
+        unique
+    }
+
+    fn answered(&mut self, id: &'a str) -> Cow<'a, str> {
+        self.open.get_mut(id).and_then(VecDeque::pop_front).unwrap_or(Cow::Borrowed(id))
+    }
 }
 
 impl<'a> Conversation<'a> {
@@ -61,17 +129,17 @@ impl<'a> Conversation<'a> {
     ///
     /// # Errors
     /// [`Ineligible::Unsupported`] for what the dialects with turns do not have: images in instructions or in the
-    /// model's words, and a conversation in which the model speaks first or last (their models would continue the
-    /// text instead of answering, or reject it).
-    pub fn of(request: &'a ChatRequest) -> Result<Self, Ineligible> {
-        let unsupported = |what: &str| Err(Ineligible::Unsupported(what.to_owned()));
+    /// model's words, parts and tools that only OpenAI's dialect knows, a call without its result or the other way
+    /// round, and a conversation in which the model speaks first or last (their models would continue the text instead
+    /// of answering, or reject it).
+    pub fn of(request: &'a ChatRequest, blank: Blank) -> Result<Self, Ineligible> {
+        only_here(request)?;
         let only_instructions = request.messages.iter().all(|message| message.role == Role::System);
-        let mut system: Option<String> = None;
-        let mut turns: Vec<Turn<'a>> = Vec::new();
-        let mut dropped = Vec::new();
+        let mut conversation = Self { system: Vec::new(), turns: Vec::new(), dropped: request.unread.clone() };
+        let mut ids = CallIds::default();
         for (index, message) in request.messages.iter().enumerate() {
             if message.name.is_some() && message.role != Role::Tool {
-                note(&mut dropped, "messages.name");
+                note(&mut conversation.dropped, "messages[].name");
             }
             let has_image = message.content.iter().any(|part| matches!(part, ContentPart::Image { .. }));
             let speaker = match message.role {
@@ -79,16 +147,7 @@ impl<'a> Conversation<'a> {
                     if has_image {
                         return unsupported("images in system messages");
                     }
-                    let text = message.text();
-                    if !text.is_empty() {
-                        match &mut system {
-                            Some(system) => {
-                                system.push_str("\n\n");
-                                system.push_str(&text);
-                            }
-                            None => system = Some(text),
-                        }
-                    }
+                    conversation.instruct(message, blank);
                     continue;
                 }
                 Role::System | Role::User | Role::Tool => Speaker::User,
@@ -99,42 +158,184 @@ impl<'a> Conversation<'a> {
             if message.role == Role::Tool {
                 let id = message.tool_call_id.as_deref().unwrap_or("");
                 let name = called(&request.messages[..index], id).or(message.name.as_deref());
-                items.push(Item::Result { message, id, name });
+                items.push(Item::Result { message, id: ids.answered(id), name, cache: None });
             } else {
-                for part in &message.content {
-                    match part {
-                        // The dialects reject empty text.
-                        ContentPart::Text(text) if text.is_empty() => {}
-                        ContentPart::Text(text) => items.push(Item::Text(text)),
-                        ContentPart::Image { url, detail } => {
-                            if detail.as_deref().is_some_and(|detail| detail != "auto") {
-                                note(&mut dropped, "image_url.detail");
-                            }
-                            items.push(Item::Image(url));
-                        }
-                    }
-                }
-                items.extend(message.tool_calls.iter().map(Item::Call));
+                conversation.say(message, blank, &mut items);
+                items.extend(message.tool_calls.iter().map(|call| Item::Call {
+                    call,
+                    id: ids.called(&call.id),
+                    cache: None,
+                }));
             }
-            if items.is_empty() {
-                continue;
+            match (items.last_mut(), &message.cache_control) {
+                (None, _) => continue,
+                (Some(last), Some(mark)) => last.set_cache(mark),
+                (Some(_), None) => {}
             }
-            match turns.last_mut() {
+            match conversation.turns.last_mut() {
                 Some(turn) if turn.speaker == speaker => turn.items.extend(items),
-                _ => turns.push(Turn { speaker, items }),
+                _ => conversation.turns.push(Turn { speaker, items }),
             }
         }
-        for turn in &mut turns {
+        for turn in &mut conversation.turns {
             // Results have to come before anything else in the turn that follows a call.
             turn.items.sort_by_key(|item| !matches!(item, Item::Result { .. }));
         }
-        match (turns.first(), turns.last()) {
-            (None, _) | (_, None) => unsupported("a conversation without words"),
-            (Some(first), _) if first.speaker == Speaker::Model => {
-                unsupported("a conversation that the assistant opens")
+        conversation.check()?;
+        Ok(conversation)
+    }
+
+    fn instruct(&mut self, message: &'a Message, blank: Blank) {
+        if message.cache_marks.is_empty() && message.cache_control.is_none() {
+            let text = message.text();
+            if is_said(&text, blank) {
+                self.system.push((Cow::Owned(text), None));
+            } else if !text.is_empty() {
+                note(&mut self.dropped, BLANK_TEXT);
             }
-            (_, Some(last)) if last.speaker == Speaker::Model => unsupported("a last message from the assistant"),
-            _ => Ok(Self { system, turns, dropped }),
+            return;
+        }
+        let mut items = Vec::new();
+        self.say(message, blank, &mut items);
+        if let (Some(last), Some(mark)) = (items.last_mut(), &message.cache_control) {
+            last.set_cache(mark);
+        }
+        self.system.extend(items.into_iter().filter_map(|item| match item {
+            Item::Text { text, cache } => Some((Cow::Borrowed(text), cache)),
+            Item::Image { .. } | Item::Call { .. } | Item::Result { .. } => None,
+        }));
+    }
+
+    fn say(&mut self, message: &'a Message, blank: Blank, items: &mut Vec<Item<'a>>) {
+        for (place, part) in message.content.iter().enumerate() {
+            let cache = message.cache_marks.get(&place);
+            match part {
+                ContentPart::Text(text) if is_said(text, blank) => items.push(Item::Text { text, cache }),
+                // The dialects reject it.
+                ContentPart::Text(text) => {
+                    if !text.is_empty() {
+                        note(&mut self.dropped, BLANK_TEXT);
+                    }
+                }
+                ContentPart::Image { url, detail } => {
+                    if detail.as_deref().is_some_and(|detail| detail != "auto") {
+                        note(&mut self.dropped, "messages[].content[].image_url.detail");
+                    }
+                    items.push(Item::Image { url, cache });
+                }
+                // Refused before.
+                ContentPart::Other(_) => {}
+            }
+        }
+    }
+
+    /// The order in which the dialects want it.
+    fn check(&self) -> Result<(), Ineligible> {
+        match (self.turns.first(), self.turns.last()) {
+            (None, _) | (_, None) => return unsupported("a conversation without words"),
+            (Some(first), _) if first.speaker == Speaker::Model => {
+                return unsupported("a conversation that the assistant opens");
+            }
+            (_, Some(last)) if last.speaker == Speaker::Model => {
+                return unsupported("a last message from the assistant");
+            }
+            _ => {}
+        }
+        let mut open: BTreeSet<&str> = BTreeSet::new();
+        for turn in &self.turns {
+            if turn.speaker == Speaker::User {
+                for item in &turn.items {
+                    if let Item::Result { id, .. } = item
+                        && !open.remove(id.as_ref())
+                    {
+                        return unsupported("a tool result whose call is not in the turn before it");
+                    }
+                }
+                if !open.is_empty() {
+                    return unsupported("a tool call without its result in the turn after it");
+                }
+            }
+            open.extend(turn.items.iter().filter_map(|item| match item {
+                Item::Call { id, .. } => Some(id.as_ref()),
+                Item::Text { .. } | Item::Image { .. } | Item::Result { .. } => None,
+            }));
+        }
+        Ok(())
+    }
+}
+
+/// What is noted of texts that a dialect rejects because there is nothing in them.
+pub(super) const BLANK_TEXT: &str = "messages[].content[] of white space";
+
+/// What is noted when names of functions are written differently.
+pub(super) const NAMES_REWRITTEN: &str = "tools[].function.name in letters that the dialect takes";
+
+/// Whether there is enough of a text for the dialect.
+pub(super) fn is_said(text: &str, blank: Blank) -> bool {
+    match blank {
+        Blank::White => !text.is_empty(),
+        Blank::Refused => !text.trim().is_empty(),
+    }
+}
+
+/// What is noted of stop sequences beyond a number of them.
+pub(super) fn stops_beyond(most: usize) -> String {
+    format!("stop beyond {most} (the answer is cut at the others)")
+}
+
+/// A refusal in words.
+pub(super) fn unsupported<T>(what: impl Into<String>) -> Result<T, Ineligible> {
+    Err(Ineligible::Unsupported(what.into()))
+}
+
+/// What only OpenAI's own dialect can say.
+fn only_here(request: &ChatRequest) -> Result<(), Ineligible> {
+    for message in &request.messages {
+        if let Some(kind) = message.other_calls.first() {
+            return unsupported(format!("tool calls of type {kind}"));
+        }
+        for part in &message.content {
+            if let ContentPart::Other(kind) = part {
+                return unsupported(format!("content parts of type {kind}"));
+            }
+        }
+    }
+    if let Some(kind) = request.other_tools.first() {
+        return unsupported(format!("tools of type {kind}"));
+    }
+    if let Some(ToolChoice::Other(kind)) = &request.tool_choice {
+        return unsupported(format!("a tool choice of type {kind}"));
+    }
+    if let Some(ResponseFormat::Other(kind)) = &request.response_format {
+        return unsupported(format!("a response format of type {kind}"));
+    }
+    Ok(())
+}
+
+/// Whether the model may call tools in its answer.
+pub(super) fn offers_tools(request: &ChatRequest) -> bool {
+    let has_tools = !request.tools.is_empty() || !request.other_tools.is_empty();
+    has_tools && request.tool_choice != Some(ToolChoice::None)
+}
+
+/// Notes that the body names another model than the one that is asked: the route decides.
+pub(super) fn note_model(request: &ChatRequest, model: &str, dropped: &mut Vec<String>) {
+    if request.model.as_deref().is_some_and(|named| named != model) {
+        note(dropped, "model");
+    }
+}
+
+/// Notes marks of caching for a dialect that has none.
+pub(super) fn note_cache_marks(request: &ChatRequest, dropped: &mut Vec<String>) {
+    let (messages, tools) = (&request.messages, &request.tools);
+    for (path, is_there) in [
+        ("cache_control", request.cache_control.is_some()),
+        ("tools[].cache_control", tools.iter().any(|tool| tool.cache_control.is_some())),
+        ("messages[].cache_control", messages.iter().any(|message| message.cache_control.is_some())),
+        ("messages[].content[].cache_control", messages.iter().any(|message| !message.cache_marks.is_empty())),
+    ] {
+        if is_there {
+            note(dropped, path);
         }
     }
 }
@@ -161,7 +362,11 @@ pub(super) fn check(request: &ChatRequest, capabilities: &Capabilities) -> Resul
             .flat_map(|message| &message.content)
             .any(|part| matches!(part, ContentPart::Image { .. }))
     };
-    let tools = || !request.tools.is_empty() || request.messages.iter().any(|message| !message.tool_calls.is_empty());
+    let tools = || {
+        !request.tools.is_empty()
+            || !request.other_tools.is_empty()
+            || request.messages.iter().any(|message| !message.tool_calls.is_empty() || !message.other_calls.is_empty())
+    };
     let lacking = if capabilities.tools == Some(false) && tools() {
         "tools"
     } else if capabilities.images == Some(false) && images() {
@@ -173,7 +378,7 @@ pub(super) fn check(request: &ChatRequest, capabilities: &Capabilities) -> Resul
     } else {
         return Ok(());
     };
-    Err(Ineligible::Unsupported(lacking.to_owned()))
+    unsupported(lacking)
 }
 
 /// The output cap that is asked for, lowered to the model's own: a larger one is an error with every provider.
@@ -187,11 +392,15 @@ pub(super) fn output_cap(request: &ChatRequest, capabilities: &Capabilities, dro
     }
 }
 
-/// Notes once what was dropped.
+/// Notes once what was dropped. The list stays short enough for a reader and for a row.
 pub(super) fn note(dropped: &mut Vec<String>, what: &str) {
-    if !dropped.iter().any(|noted| noted == what) {
-        dropped.push(what.to_owned());
+    const MOST: usize = 60;
+    if dropped.len() > MOST || dropped.iter().any(|noted| noted == what) {
+        return;
     }
+    let is_one_too_many = dropped.len() == MOST;
+    let what = if is_one_too_many { "and more" } else { what };
+    dropped.push(what.chars().take(160).collect());
 }
 
 /// A `data:` URL with base64 content: media type and data.
@@ -199,4 +408,20 @@ pub(super) fn data_url(url: &str) -> Option<(&str, &str)> {
     let (kind, data) = url.strip_prefix("data:")?.split_once(',')?;
     let media_type = kind.strip_suffix(";base64")?;
     Some((media_type.split_once(';').map_or(media_type, |(media_type, _)| media_type), data))
+}
+
+/// The type of an image by its own first bytes, else by the name that it was given, in the word that all dialects know.
+pub(super) fn image_type(given: &str, data: &str) -> String {
+    // Base64 of the first bytes of each format. Providers compare them with the name.
+    const BEGINNINGS: [(&str, &str); 4] =
+        [("iVBORw0KGgo", "image/png"), ("/9j/", "image/jpeg"), ("R0lGOD", "image/gif"), ("UklGR", "image/webp")];
+    if let Some((_, kind)) = BEGINNINGS.iter().find(|(beginning, _)| data.starts_with(beginning)) {
+        return (*kind).to_owned();
+    }
+    let given = given.trim().to_ascii_lowercase();
+    match given.as_str() {
+        "image/jpg" | "image/pjpeg" | "image/jfif" => "image/jpeg".to_owned(),
+        "image/x-png" | "image/apng" => "image/png".to_owned(),
+        _ => given,
+    }
 }

@@ -17,16 +17,22 @@ mod beside;
 #[cfg(test)]
 mod checks;
 mod classify;
+mod configured;
 mod conversation;
 mod error_body;
 #[cfg(test)]
 mod fixtures;
 mod lenient_json;
 mod mending;
+mod model_habits;
+mod names;
+mod quirks;
 mod reply_body;
 #[cfg(test)]
 mod robustness;
 mod scrub;
+#[cfg(test)]
+mod translation;
 mod wording;
 
 pub use reqwest::Url;
@@ -34,4 +40,6 @@ pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 pub use adapter::{Adapter, Dialect, WireReply, WireRequest};
 pub use limit_headers::LimitObservation;
+pub use names::Undo;
+pub use quirks::QuirkSettings;
 pub use transport::{ApiKey, CallReport, Endpoint, Head, Provider, ProviderError, Timeouts};

@@ -7,6 +7,11 @@ mod tests;
 use super::{mending, scrub};
 use crate::domain::decide::Ineligible;
 use crate::domain::{Answer, Beside, Capabilities, ChatRequest, ErrorClass, Failure, Mend, Scope, Timestamp, Usage};
+use crate::provider::anthropic::Anthropic;
+use crate::provider::configured::Configured;
+use crate::provider::gemini::Gemini;
+use crate::provider::openai;
+use crate::provider::quirks::QuirkSettings;
 use crate::provider::{Adapter, Dialect, LimitObservation, WireReply, WireRequest};
 use body::{Body, ROOM};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -16,7 +21,7 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -55,6 +60,10 @@ pub struct Endpoint {
     pub name: String,
     /// What it speaks.
     pub dialect: Dialect,
+    /// Whose it is, where that is known: decides on the habits of its server, whatever address it has.
+    pub vendor: Option<String>,
+    /// What the operator says of these habits.
+    pub quirks: QuirkSettings,
     /// For example `https://api.openai.com/v1`; without a trailing slash.
     pub base_url: String,
     /// The keys, one of which goes with each call; none for servers without.
@@ -76,6 +85,16 @@ impl ApiKey {
 }
 
 impl Endpoint {
+    /// How it is spoken to.
+    #[must_use]
+    pub fn adapter(&self) -> Arc<dyn Adapter> {
+        match self.dialect {
+            Dialect::Openai => Arc::new(openai::for_provider(self.vendor.as_deref(), &self.base_url, &self.quirks)),
+            Dialect::Anthropic => Arc::new(Configured { adapter: Anthropic, quirks: self.quirks.clone() }),
+            Dialect::Gemini => Arc::new(Configured { adapter: Gemini, quirks: self.quirks.clone() }),
+        }
+    }
+
     /// Whether it is the same server, perhaps with other keys.
     #[must_use]
     pub fn is_same_server_as(&self, other: &Self) -> bool {
@@ -85,8 +104,9 @@ impl Endpoint {
     /// Whether all of it is the same, so that a client of the one is a client of the other.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
-        let Self { name, dialect: _, base_url: _, keys, headers, timeouts, max_body } = self;
+        let Self { name, dialect: _, vendor, quirks, base_url: _, keys, headers, timeouts, max_body } = self;
         self.is_same_server_as(other)
+            && (vendor, quirks) == (&other.vendor, &other.quirks)
             && (name, headers, timeouts, max_body) == (&other.name, &other.headers, &other.timeouts, &other.max_body)
             && keys.len() == other.keys.len()
             && keys.iter().zip(&other.keys).all(|(key, other)| key.is_same_as(other))
@@ -101,12 +121,14 @@ impl fmt::Debug for Endpoint {
         f.debug_struct("Endpoint")
             .field("name", &self.name)
             .field("dialect", &self.dialect)
+            .field("vendor", &self.vendor)
             .field("base_url", &base_url)
             .field("keys", &self.keys)
             .field("headers", &headers)
             .field("timeouts", &self.timeouts)
             .field("max_body", &self.max_body)
-            .finish()
+            // What an operator adds to bodies is his own.
+            .finish_non_exhaustive()
     }
 }
 
@@ -184,7 +206,7 @@ pub struct Head {
 /// A provider that can be called: one HTTP client with its own pool of connections.
 pub struct Provider {
     endpoint: Endpoint,
-    adapter: &'static dyn Adapter,
+    adapter: Arc<dyn Adapter>,
     client: Client,
     base_url: Url,
     /// Key, content type and configured headers: for each key, or once for a server without.
@@ -207,7 +229,7 @@ impl Provider {
     /// # Errors
     /// [`ProviderError`] when URL, key or headers cannot be used.
     pub fn new(endpoint: Endpoint) -> Result<Self, ProviderError> {
-        let adapter = endpoint.dialect.adapter(&endpoint.base_url);
+        let adapter = endpoint.adapter();
         let provider = || endpoint.name.clone();
         let invalid = |reason| ProviderError::BaseUrl { provider: provider(), reason };
         let base_url =
@@ -293,7 +315,7 @@ impl Provider {
     ) -> Result<CallReport, Ineligible> {
         let mut wire = self.adapter.encode(request, model, capabilities)?;
         mending::apply(&mut wire, mends);
-        let WireRequest { path, headers, body, dropped } = wire;
+        let WireRequest { path, headers, body, dropped, undo } = wire;
         let started = Instant::now();
         let exchange = self.exchange(self.request(key, &path, headers, body), timeouts, started, head).await;
         let mut report = match exchange {
@@ -310,6 +332,9 @@ impl Provider {
                 failed_usage: None,
             },
         };
+        if let Ok(answer) = &mut report.result {
+            undo.apply(answer);
+        }
         self.redact(&mut report);
         report.total_ms = millis(started.elapsed());
         Ok(report)

@@ -6,7 +6,6 @@ use crate::domain::{ErrorClass, JobId, Timestamp};
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// One readable stretch of the queue: the ready jobs of one route, project and batch at one priority.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +75,8 @@ pub struct Claimed {
     pub deadline: Option<Timestamp>,
     /// Its own bound on attempts.
     pub max_attempts: Option<i16>,
-    /// The request as it was inserted: anything that is JSON.
-    pub request: Result<Value, NoRequest>,
+    /// The request as it was inserted: the text of anything that is JSON.
+    pub request: Result<Box<str>, NoRequest>,
     /// About how many bytes the request takes in memory.
     pub weight: usize,
 }
@@ -107,14 +106,13 @@ pub const MOST_REQUEST_BYTES: i32 = 32 << 20;
 /// A claim ends with the request that brings it to so many bytes, as Postgres stores them.
 pub const MOST_STORED_BYTES: i64 = 16 << 20;
 
-/// Postgres takes more for JSON than can be read here: deeper nesting, larger numbers. One such row must not stop those
-/// that are claimed with it.
-fn read_request(text: Option<&str>) -> Result<Value, String> {
+/// Postgres takes more for JSON than is good to read here. One such row must not stop those that are claimed with it.
+fn read_request(text: Option<&str>) -> Result<Box<str>, String> {
     let text = text.ok_or_else(|| format!("is larger than {} MB", MOST_REQUEST_BYTES >> 20))?;
     if is_too_much(text.as_bytes()) {
         return Err(format!("has more than {MOST_MEMBERS} members"));
     }
-    serde_json::from_str(text).map_err(|error| format!("cannot be read: {error}"))
+    Ok(text.into())
 }
 
 /// A row of the ledger as the decision needs it.

@@ -88,7 +88,7 @@ pub(super) async fn run_job(shared: Arc<Shared>, claimed: Claimed, past: Vec<Pas
         Err(NoRequest::Unreadable(reason)) => return facts.refuse(&shared, format!("request {reason}")).await,
         Err(NoRequest::NoRoom) => return facts.give_back(&shared, "no room in memory").await,
     };
-    let (request, schema) = match ChatRequest::parse_with_schema(body) {
+    let (request, schema) = match ChatRequest::parse_text(body) {
         Ok(parsed) => parsed,
         Err(error) => {
             let reason = if error.field == "request" { error.to_string() } else { format!("request.{error}") };
@@ -157,7 +157,7 @@ fn recall(plan: &RoutePlan, past: &PastAttempt) -> Attempt {
 }
 
 /// Tells requests apart.
-fn hash_of(request: &Value) -> RequestHash {
+fn hash_of(request: &str) -> RequestHash {
     let mut hasher = DefaultHasher::new();
     request.hash(&mut hasher);
     hasher.finish()

@@ -2,12 +2,53 @@
 
 use super::RequestError;
 use serde_json::{Map, Value};
+use std::cell::RefCell;
 use std::fmt;
 
-/// A value and where it stands. The path is written out only when there is a fault to report.
+/// A value and where it stands. The path is written out only when there is something to report.
 pub(super) struct Field<'a> {
     pub(super) value: &'a Value,
     path: Path<'a>,
+    unread: &'a Unread,
+}
+
+/// The paths of members that the parser did not take, each once and without positions:
+/// `messages[].reasoning_content`.
+#[derive(Default)]
+pub(super) struct Unread(RefCell<Vec<String>>);
+
+impl Unread {
+    /// So many are named; more help no reader.
+    const MOST: usize = 40;
+    /// A longer name is cut.
+    const LONGEST_NAME: usize = 60;
+
+    fn note(&self, path: Path<'_>, name: &str) {
+        let mut noted = self.0.borrow_mut();
+        if noted.len() > Self::MOST {
+            return;
+        }
+        let end = name.char_indices().nth(Self::LONGEST_NAME).map_or(name.len(), |(end, _)| end);
+        let name = name.get(..end).unwrap_or(name);
+        let path = match path {
+            Path::Root => name.to_owned(),
+            Path::Member(..) | Path::Item(..) => format!("{}.{name}", Places(path)),
+        };
+        if !noted.contains(&path) {
+            let is_one_too_many = noted.len() == Self::MOST;
+            noted.push(if is_one_too_many { "and more".to_owned() } else { path });
+        }
+    }
+
+    /// In order, so that the same request gives the same list.
+    pub(super) fn into_paths(self) -> Vec<String> {
+        let mut paths = self.0.into_inner();
+        let named = paths.len().min(Self::MOST);
+        if let Some(named) = paths.get_mut(..named) {
+            named.sort_unstable();
+        }
+        paths
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -19,8 +60,8 @@ enum Path<'a> {
 
 impl<'a> Field<'a> {
     /// The body itself.
-    pub(super) fn root(body: &'a Value) -> Self {
-        Self { value: body, path: Path::Root }
+    pub(super) fn root(body: &'a Value, unread: &'a Unread) -> Self {
+        Self { value: body, path: Path::Root, unread }
     }
 
     /// The fault that something else was expected here than was found.
@@ -35,7 +76,7 @@ impl<'a> Field<'a> {
 
     pub(super) fn members(&'a self) -> Result<Members<'a>, RequestError> {
         match self.value {
-            Value::Object(map) => Ok(Members { map, path: &self.path, taken: Vec::new() }),
+            Value::Object(map) => Ok(Members { map, path: &self.path, taken: Vec::new(), unread: self.unread }),
             _ => self.expected("an object"),
         }
     }
@@ -43,7 +84,7 @@ impl<'a> Field<'a> {
     /// Reads every item of an array; the first fault ends it.
     pub(super) fn each<T>(&self, read: impl Fn(&Field<'_>) -> Result<T, RequestError>) -> Result<Vec<T>, RequestError> {
         let Value::Array(items) = self.value else { return self.expected("an array") };
-        let field = |(index, value)| Field { value, path: Path::Item(&self.path, index) };
+        let field = |(index, value)| Field { value, path: Path::Item(&self.path, index), unread: self.unread };
         items.iter().enumerate().map(|item| read(&field(item))).collect()
     }
 
@@ -87,11 +128,24 @@ pub(super) fn boolean(field: &Field<'_>) -> Result<bool, RequestError> {
     field.value.as_bool().map_or_else(|| field.expected("true or false"), Ok)
 }
 
-/// The members of an object, each handed out once; what remains at the end is what nobody knew.
+/// The members of an object, each handed out once. What was not taken at the end is noted as unread, so that nothing
+/// can be overlooked: either the parser understands a member, or its path is on the list.
 pub(super) struct Members<'a> {
     map: &'a Map<String, Value>,
     path: &'a Path<'a>,
     taken: Vec<&'static str>,
+    unread: &'a Unread,
+}
+
+impl Drop for Members<'_> {
+    fn drop(&mut self) {
+        for (name, value) in self.map {
+            // A member that is null counts as absent.
+            if !value.is_null() && !self.taken.contains(&name.as_str()) {
+                self.unread.note(*self.path, name);
+            }
+        }
+    }
 }
 
 impl<'a> Members<'a> {
@@ -99,7 +153,19 @@ impl<'a> Members<'a> {
     pub(super) fn take(&mut self, name: &'static str) -> Option<Field<'a>> {
         self.taken.push(name);
         let value = self.map.get(name).filter(|value| !value.is_null())?;
-        Some(Field { value, path: Path::Member(self.path, name) })
+        Some(Field { value, path: Path::Member(self.path, name), unread: self.unread })
+    }
+
+    /// A member that can be understood; otherwise it stays unread, as a vendor may mean something else by the name.
+    pub(super) fn take_if<T>(&mut self, name: &'static str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
+        let understood = self.map.get(name).and_then(read)?;
+        self.taken.push(name);
+        Some(understood)
+    }
+
+    /// Whether a member is there and not null, without taking it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(|value| !value.is_null())
     }
 
     /// A member that has to be there.
@@ -109,7 +175,7 @@ impl<'a> Members<'a> {
 
     /// The fault that a member is missing.
     pub(super) fn missing<T>(&self, name: &'static str, what: &str) -> Result<T, RequestError> {
-        Field { value: &Value::Null, path: Path::Member(self.path, name) }
+        Field { value: &Value::Null, path: Path::Member(self.path, name), unread: self.unread }
             .fault(format_args!("expected {what}, found nothing"))
     }
 
@@ -131,12 +197,6 @@ impl<'a> Members<'a> {
     pub(super) fn need_text(&mut self, name: &'static str) -> Result<String, RequestError> {
         text(&self.need(name, "a string")?)
     }
-
-    /// Everything that was not taken.
-    pub(super) fn rest(self) -> Map<String, Value> {
-        let unknown = self.map.iter().filter(|(name, _)| !self.taken.contains(&name.as_str()));
-        unknown.map(|(name, value)| (name.clone(), value.clone())).collect()
-    }
 }
 
 impl fmt::Display for Path<'_> {
@@ -146,6 +206,20 @@ impl fmt::Display for Path<'_> {
             Self::Member(Path::Root, name) => f.write_str(name),
             Self::Member(parent, name) => write!(f, "{parent}.{name}"),
             Self::Item(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+/// A path without positions: `messages[].content[]`.
+struct Places<'a>(Path<'a>);
+
+impl fmt::Display for Places<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Path::Root => f.write_str("request"),
+            Path::Member(Path::Root, name) => f.write_str(name),
+            Path::Member(parent, name) => write!(f, "{}.{name}", Places(*parent)),
+            Path::Item(parent, _) => write!(f, "{}[]", Places(*parent)),
         }
     }
 }

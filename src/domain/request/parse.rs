@@ -1,10 +1,11 @@
 //! Reading a request's JSON: every fault is named by its field and by what was expected there.
 
-use super::field::{Field, Members, boolean, deeper_than, shown, string, text};
-use super::{ChatRequest, ContentPart, Message, RequestError, ResponseFormat, Role, Tool, ToolChoice};
-use crate::domain::ToolCall;
+use super::field::{Field, Members, Unread, boolean, deeper_than, shown, string, text};
+use super::{ChatRequest, ContentPart, Message, PastCall, RequestError, ResponseFormat, Role, Tool, ToolChoice};
 use crate::domain::json_schema::Schema;
 use serde_json::{Map, Value};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 /// How deep a body may be nested: the JSON parser allows no more, so a deeper value never came from a text.
 const MAX_DEPTH: usize = 128;
@@ -15,9 +16,9 @@ const MOST_OUTPUT_TOKENS: i64 = 1_000_000_000;
 impl ChatRequest {
     /// Reads an OpenAI chat-completions body, or `{"prompt": "…"}` as short for one user message.
     ///
-    /// A member that is `null` counts as absent. `model`, `stream` and `stream_options` are dropped: the route
-    /// decides on them. A JSON schema in `response_format` is compiled to check it. The deprecated `functions` and
-    /// `function_call` become tools; the id of such a call is its function's name.
+    /// A member that is `null` counts as absent. A JSON schema in `response_format` is compiled to check it. The
+    /// deprecated `functions` and `function_call` become tools; the id of such a call is its function's name. What is
+    /// not understood is no fault, as vendors have members of their own: see [`ChatRequest::unread`].
     ///
     /// # Errors
     /// The first fault, with the path of its field; never quotes more than one short word of the body.
@@ -30,7 +31,33 @@ impl ChatRequest {
     /// # Errors
     /// As [`ChatRequest::parse`].
     pub fn parse_with_schema(body: &Value) -> Result<(Self, Option<Schema>), RequestError> {
-        let request = read(&Field::root(body))?;
+        // A value that is too deep cannot be written out either.
+        let raw = if deeper_than(body, MAX_DEPTH) { String::new() } else { body.to_string() };
+        Self::parse_written(body, &raw)
+    }
+
+    /// As [`ChatRequest::parse_with_schema`], from the text: every figure and letter of it is kept for targets that
+    /// speak the same dialect.
+    ///
+    /// # Errors
+    /// As [`ChatRequest::parse`]; and when it is no JSON.
+    pub fn parse_text(text: &str) -> Result<(Self, Option<Schema>), RequestError> {
+        let body: Value = serde_json::from_str(text).map_err(|error| RequestError {
+            field: "request".to_owned(),
+            reason: format!("cannot be read: {error}"),
+        })?;
+        Self::parse_written(&body, text)
+    }
+
+    /// As [`ChatRequest::parse_with_schema`], with the text that the body was read from.
+    ///
+    /// # Errors
+    /// As [`ChatRequest::parse`].
+    pub fn parse_written(body: &Value, text: &str) -> Result<(Self, Option<Schema>), RequestError> {
+        let unread = Unread::default();
+        let mut request = read(&Field::root(body, &unread))?;
+        request.raw = text.into();
+        request.unread = unread.into_paths();
         let schema = request.compile_schema()?;
         Ok((request, schema))
     }
@@ -47,7 +74,7 @@ impl ChatRequest {
                     reason: format!("expected a JSON schema: {reason}"),
                 })
             }
-            Some(ResponseFormat::Text | ResponseFormat::JsonObject) | None => Ok(None),
+            Some(ResponseFormat::Text | ResponseFormat::JsonObject | ResponseFormat::Other(_)) | None => Ok(None),
         }
     }
 }
@@ -57,27 +84,41 @@ fn read(body: &Field<'_>) -> Result<ChatRequest, RequestError> {
         return body.fault(format_args!("expected at most {MAX_DEPTH} levels of nesting"));
     }
     let mut members = body.members()?;
-    // Routing and streaming are not the request's business.
-    for dropped in ["model", "stream", "stream_options"] {
-        members.take(dropped);
-    }
+    let is_prompt = members.has("prompt");
     members.read("n", only_one_answer)?;
-    let tools = read_tools(&mut members)?;
+    // It asks for what is done anyway.
+    members.take_if("stream", |stream| (*stream == Value::Bool(false)).then_some(()));
+    let other_tools = RefCell::new(Vec::new());
+    let tools = read_tools(&mut members, &other_tools)?;
+    let other_tools = other_tools.into_inner();
     Ok(ChatRequest {
+        raw: Box::default(),
+        is_prompt,
         messages: read_conversation(&mut members, body)?,
+        model: members.take("model").map(|model| model.value.as_str().unwrap_or_default().to_owned()),
         max_tokens: read_output_cap(&mut members)?,
         temperature: members.read("temperature", |field| field.number(0.0, 2.0))?,
         top_p: members.read("top_p", |field| field.number(0.0, 1.0))?,
+        top_k: members.take_if("top_k", Value::as_i64),
         stop: members.read("stop", read_stop)?.unwrap_or_default(),
         seed: members.read("seed", |field| field.integer(i64::MIN, i64::MAX))?,
         presence_penalty: members.read("presence_penalty", |field| field.number(-2.0, 2.0))?,
         frequency_penalty: members.read("frequency_penalty", |field| field.number(-2.0, 2.0))?,
         response_format: members.read("response_format", read_format)?,
-        tool_choice: read_tool_choice(&mut members, &tools)?,
+        tool_choice: read_tool_choice(&mut members, &tools, &other_tools)?,
         tools,
+        other_tools,
+        parallel_tool_calls: members.take_if("parallel_tool_calls", Value::as_bool),
         reasoning_effort: members.read("reasoning_effort", read_effort)?,
-        extra: members.rest(),
+        user: members.take_if("user", |user| user.as_str().map(str::to_owned)),
+        cache_control: read_cache_control(&mut members),
+        unread: Vec::new(),
     })
+}
+
+/// Anthropic's mark of where a prompt may be cached, which gateways take in this dialect too.
+fn read_cache_control(members: &mut Members<'_>) -> Option<Value> {
+    members.take_if("cache_control", |mark| mark.is_object().then(|| mark.clone()))
 }
 
 fn only_one_answer(n: &Field<'_>) -> Result<(), RequestError> {
@@ -90,7 +131,7 @@ fn read_conversation(members: &mut Members<'_>, body: &Field<'_>) -> Result<Vec<
         (None, None) => body.fault("expected `messages`, or `prompt` as short for one user message, found neither"),
         (None, Some(prompt)) => {
             let content = vec![ContentPart::Text(string(&prompt)?)];
-            Ok(vec![Message { role: Role::User, content, tool_calls: Vec::new(), tool_call_id: None, name: None }])
+            Ok(vec![Message::new(Role::User, content)])
         }
         (Some(list), None) => {
             let messages = list.each(read_message)?;
@@ -103,7 +144,9 @@ fn read_message(message: &Field<'_>) -> Result<Message, RequestError> {
     let mut members = message.members()?;
     let (role, is_function) = read_role(&members.need("role", "a role")?)?;
     let name = members.read("name", string)?;
-    let tool_calls = read_tool_calls(&mut members, role)?;
+    let other_calls = RefCell::new(Vec::new());
+    let tool_calls = read_tool_calls(&mut members, role, &other_calls)?;
+    let other_calls = other_calls.into_inner();
     let mut tool_call_id = members.read("tool_call_id", string)?;
     if is_function {
         tool_call_id = tool_call_id.or_else(|| name.clone());
@@ -112,15 +155,22 @@ fn read_message(message: &Field<'_>) -> Result<Message, RequestError> {
         return members.missing("tool_call_id", "the id of the call that this message answers");
     }
     let refusal = members.read("refusal", text)?;
-    let content = match (members.take("content"), refusal) {
+    let says_otherwise = role == Role::Assistant && SAYING.iter().any(|name| members.has(name));
+    let (content, cache_marks) = match (members.take("content"), refusal) {
         (Some(content), _) => read_content(&content)?,
-        (None, Some(refusal)) if role == Role::Assistant => vec![ContentPart::Text(refusal)],
+        (None, Some(refusal)) if role == Role::Assistant => (vec![ContentPart::Text(refusal)], BTreeMap::new()),
         // A turn that only calls tools says nothing.
-        (None, _) if !tool_calls.is_empty() => Vec::new(),
+        (None, _) if !tool_calls.is_empty() || !other_calls.is_empty() || says_otherwise => {
+            (Vec::new(), BTreeMap::new())
+        }
         (None, _) => return members.missing("content", "a string or an array of parts"),
     };
-    Ok(Message { role, content, tool_calls, tool_call_id, name })
+    let cache_control = read_cache_control(&mut members);
+    Ok(Message { role, content, tool_calls, other_calls, tool_call_id, name, cache_marks, cache_control })
 }
+
+/// Members by which an assistant says something without `content`.
+const SAYING: [&str; 4] = ["audio", "reasoning_content", "reasoning", "reasoning_details"];
 
 /// The role, and whether it is the deprecated `function`, whose messages carry a name in place of a call's id.
 fn read_role(role: &Field<'_>) -> Result<(Role, bool), RequestError> {
@@ -134,45 +184,69 @@ fn read_role(role: &Field<'_>) -> Result<(Role, bool), RequestError> {
     }
 }
 
-fn read_content(content: &Field<'_>) -> Result<Vec<ContentPart>, RequestError> {
+type Content = (Vec<ContentPart>, BTreeMap<usize, Value>);
+
+fn read_content(content: &Field<'_>) -> Result<Content, RequestError> {
     match content.value {
-        Value::String(text) => Ok(vec![ContentPart::Text(text.clone())]),
+        Value::String(text) => Ok((vec![ContentPart::Text(text.clone())], BTreeMap::new())),
         Value::Array(parts) if parts.is_empty() => content.expected("at least one part"),
-        Value::Array(_) => content.each(read_part),
+        Value::Array(_) => {
+            let parts = content.each(read_part)?;
+            let marks =
+                parts.iter().enumerate().filter_map(|(index, (_, mark))| Some((index, mark.clone()?))).collect();
+            Ok((parts.into_iter().map(|(part, _)| part).collect(), marks))
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
             content.expected("a string or an array of parts")
         }
     }
 }
 
-fn read_part(part: &Field<'_>) -> Result<ContentPart, RequestError> {
+/// A part, and its `cache_control`.
+fn read_part(part: &Field<'_>) -> Result<(ContentPart, Option<Value>), RequestError> {
     let mut members = part.members()?;
-    let kind = members.need("type", "text or image_url")?;
-    match kind.value.as_str() {
-        Some("text") => Ok(ContentPart::Text(members.need_text("text")?)),
-        Some("refusal") => Ok(ContentPart::Text(members.need_text("refusal")?)),
-        Some("image_url") => read_image(&members.need("image_url", "an object with `url`")?),
-        _ => kind.expected("text or image_url"),
-    }
+    let kind = members.need("type", "text, image_url or another type of part")?;
+    let part = match kind.value.as_str() {
+        Some("text") => ContentPart::Text(members.need_text("text")?),
+        Some("refusal") => ContentPart::Text(members.need_text("refusal")?),
+        Some("image_url") => read_image(&members.need("image_url", "an object with `url`")?)?,
+        Some(other) if !other.is_empty() => ContentPart::Other(shortened(other)),
+        _ => return kind.expected("text, image_url or another type of part"),
+    };
+    Ok((part, read_cache_control(&mut members)))
+}
+
+/// The name of a type, short enough for any message.
+fn shortened(kind: &str) -> String {
+    kind.chars().take(40).collect()
 }
 
 fn read_image(image: &Field<'_>) -> Result<ContentPart, RequestError> {
+    if image.value.is_string() {
+        return Ok(ContentPart::Image { url: read_address(image)?, detail: None });
+    }
     let mut members = image.members()?;
-    let url = members.need("url", "an address")?;
-    let detail = members.read("detail", |detail| match detail.value.as_str() {
-        Some(word @ ("low" | "high" | "auto")) => Ok(word.to_owned()),
-        _ => detail.expected("low, high or auto"),
-    })?;
-    let address = string(&url)?;
+    let url = read_address(&members.need("url", "an address")?)?;
+    let detail = members.read("detail", string)?;
+    Ok(ContentPart::Image { url, detail })
+}
+
+fn read_address(url: &Field<'_>) -> Result<String, RequestError> {
+    let address = string(url)?;
     if ["data:", "https://", "http://"].iter().any(|scheme| address.starts_with(scheme)) {
-        Ok(ContentPart::Image { url: address, detail })
+        Ok(address)
     } else {
         url.expected("an address that begins with data:, https:// or http://")
     }
 }
 
-/// Tools that this turn of the assistant called, those in the deprecated `function_call` included.
-fn read_tool_calls(members: &mut Members<'_>, role: Role) -> Result<Vec<ToolCall>, RequestError> {
+/// Functions that this turn of the assistant called, the one in the deprecated `function_call` included. Calls of other
+/// kinds are put aside.
+fn read_tool_calls(
+    members: &mut Members<'_>,
+    role: Role,
+    others: &RefCell<Vec<String>>,
+) -> Result<Vec<PastCall>, RequestError> {
     let list = members.take("tool_calls");
     let single = members.take("function_call");
     if role != Role::Assistant {
@@ -181,20 +255,38 @@ fn read_tool_calls(members: &mut Members<'_>, role: Role) -> Result<Vec<ToolCall
             None => Ok(Vec::new()),
         };
     }
-    let mut calls = list.map(|list| list.each(read_tool_call)).transpose()?.unwrap_or_default();
+    let read = |call: &Field<'_>| read_tool_call(call, others);
+    let calls = list.map(|list| list.each(read)).transpose()?.unwrap_or_default();
+    let mut calls: Vec<PastCall> = calls.into_iter().flatten().collect();
     if let Some(single) = single {
         let (name, arguments) = read_call(&single)?;
-        calls.push(ToolCall { id: name.clone(), name, arguments });
+        calls.push(PastCall { id: name.clone(), name, arguments, thought_signature: None });
     }
     Ok(calls)
 }
 
-fn read_tool_call(call: &Field<'_>) -> Result<ToolCall, RequestError> {
+fn read_tool_call(call: &Field<'_>, others: &RefCell<Vec<String>>) -> Result<Option<PastCall>, RequestError> {
     let mut members = call.members()?;
-    members.read("type", is_function)?;
+    if let Some(kind) = members.read("type", read_kind)?.flatten() {
+        others.borrow_mut().push(kind);
+        return Ok(None);
+    }
     let id = members.need_string("id")?;
     let (name, arguments) = read_call(&members.need("function", "an object with `name` and `arguments`")?)?;
-    Ok(ToolCall { id, name, arguments })
+    let thought_signature = members.take_if("extra_content", |extra| {
+        let google = extra.as_object().filter(|extra| extra.len() == 1)?.get("google")?.as_object()?;
+        google.get("thought_signature").filter(|_| google.len() == 1)?.as_str().map(str::to_owned)
+    });
+    Ok(Some(PastCall { id, name, arguments, thought_signature }))
+}
+
+/// The kind of a tool or call; `None` for functions, the only ones that every dialect can express.
+fn read_kind(kind: &Field<'_>) -> Result<Option<String>, RequestError> {
+    match kind.value.as_str() {
+        Some("function") => Ok(None),
+        Some(other) if !other.is_empty() => Ok(Some(shortened(other))),
+        _ => kind.expected("function or another type"),
+    }
 }
 
 fn read_call(function: &Field<'_>) -> Result<(String, String), RequestError> {
@@ -223,12 +315,13 @@ fn read_stop(stop: &Field<'_>) -> Result<Vec<String>, RequestError> {
 
 fn read_format(format: &Field<'_>) -> Result<ResponseFormat, RequestError> {
     let mut members = format.members()?;
-    let kind = members.need("type", "text, json_object or json_schema")?;
+    let kind = members.need("type", "text, json_object, json_schema or another type")?;
     match kind.value.as_str() {
         Some("text") => Ok(ResponseFormat::Text),
         Some("json_object") => Ok(ResponseFormat::JsonObject),
         Some("json_schema") => read_schema(&members.need("json_schema", "an object with `name` and `schema`")?),
-        _ => kind.expected("text, json_object or json_schema"),
+        Some(other) if !other.is_empty() => Ok(ResponseFormat::Other(shortened(other))),
+        _ => kind.expected("text, json_object, json_schema or another type"),
     }
 }
 
@@ -240,9 +333,11 @@ fn read_schema(format: &Field<'_>) -> Result<ResponseFormat, RequestError> {
     Ok(ResponseFormat::JsonSchema { name, schema, strict })
 }
 
-/// An empty list offers nothing and is let pass.
-fn read_tools(members: &mut Members<'_>) -> Result<Vec<Tool>, RequestError> {
-    let newer = members.read("tools", |list| distinct(list, list.each(read_tool)?))?;
+/// An empty list offers nothing and is let pass. Tools that are no functions are put aside.
+fn read_tools(members: &mut Members<'_>, others: &RefCell<Vec<String>>) -> Result<Vec<Tool>, RequestError> {
+    let newer = members.read("tools", |list| {
+        distinct(list, list.each(|tool| read_tool(tool, others))?.into_iter().flatten().collect())
+    })?;
     let older = members.read("functions", |list| distinct(list, list.each(read_function)?))?;
     Ok(newer.or(older).unwrap_or_default())
 }
@@ -256,10 +351,15 @@ fn distinct(list: &Field<'_>, tools: Vec<Tool>) -> Result<Vec<Tool>, RequestErro
     }
 }
 
-fn read_tool(tool: &Field<'_>) -> Result<Tool, RequestError> {
+fn read_tool(tool: &Field<'_>, others: &RefCell<Vec<String>>) -> Result<Option<Tool>, RequestError> {
     let mut members = tool.members()?;
-    members.read("type", is_function)?;
-    read_function(&members.need("function", "an object with `name`")?)
+    if let Some(kind) = members.read("type", read_kind)?.flatten() {
+        others.borrow_mut().push(kind);
+        return Ok(None);
+    }
+    let mut tool = read_function(&members.need("function", "an object with `name`")?)?;
+    tool.cache_control = read_cache_control(&mut members).or(tool.cache_control);
+    Ok(Some(tool))
 }
 
 fn read_function(function: &Field<'_>) -> Result<Tool, RequestError> {
@@ -267,48 +367,60 @@ fn read_function(function: &Field<'_>) -> Result<Tool, RequestError> {
     let name = members.need_string("name")?;
     let description = members.read("description", text)?;
     let parameters: Option<Map<String, Value>> = members.read("parameters", |field| field.object().cloned())?;
-    Ok(Tool { name, description, parameters: parameters.map(Value::Object) })
+    let cache_control = read_cache_control(&mut members);
+    Ok(Tool { name, description, parameters: parameters.map(Value::Object), cache_control })
 }
 
-/// Functions are the only tools that every dialect can express.
-fn is_function(kind: &Field<'_>) -> Result<(), RequestError> {
-    if kind.value.as_str() == Some("function") { Ok(()) } else { kind.expected("function") }
-}
-
-fn read_tool_choice(members: &mut Members<'_>, tools: &[Tool]) -> Result<Option<ToolChoice>, RequestError> {
+fn read_tool_choice(
+    members: &mut Members<'_>,
+    tools: &[Tool],
+    others: &[String],
+) -> Result<Option<ToolChoice>, RequestError> {
     let (newer, older) = (members.take("tool_choice"), members.take("function_call"));
     let Some(field) = newer.or(older) else { return Ok(None) };
     let choice = match field.value {
         Value::String(word) if word == "auto" => ToolChoice::Auto,
         Value::String(word) if word == "none" => ToolChoice::None,
-        Value::String(word) if word == "required" => ToolChoice::Required,
-        Value::Object(_) => ToolChoice::Function(read_chosen_name(&field)?),
+        // `any` is Mistral's word.
+        Value::String(word) if word == "required" || word == "any" => ToolChoice::Required,
+        Value::Object(_) => read_chosen(&field)?,
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
             return field.expected("auto, none, required or an object that names a function");
         }
     };
     match &choice {
-        ToolChoice::Required if tools.is_empty() => field.fault("expected `tools` beside it, found none to call"),
+        ToolChoice::Required if tools.is_empty() && others.is_empty() => {
+            field.fault("expected `tools` beside it, found none to call")
+        }
         ToolChoice::Function(name) if !tools.iter().any(|tool| tool.name == *name) => {
             field.fault(format_args!("expected the name of a function in `tools`, found {}", shown(name)))
         }
-        ToolChoice::Auto | ToolChoice::None | ToolChoice::Required | ToolChoice::Function(_) => Ok(Some(choice)),
+        ToolChoice::Auto | ToolChoice::None | ToolChoice::Required | ToolChoice::Function(_) | ToolChoice::Other(_) => {
+            Ok(Some(choice))
+        }
     }
 }
 
-/// `{"type": "function", "function": {"name": …}}`, or the deprecated `{"name": …}`.
-fn read_chosen_name(choice: &Field<'_>) -> Result<String, RequestError> {
+/// `{"type": "function", "function": {"name": …}}`, the deprecated `{"name": …}`, or a choice of another type.
+fn read_chosen(choice: &Field<'_>) -> Result<ToolChoice, RequestError> {
     let mut members = choice.members()?;
-    members.read("type", is_function)?;
+    if let Some(kind) = members.read("type", read_kind)?.flatten() {
+        return Ok(ToolChoice::Other(kind));
+    }
     match members.take("function") {
         Some(function) => function.members()?.need_string("name"),
         None => members.need_string("name"),
     }
+    .map(ToolChoice::Function)
 }
 
+/// Words differ by vendor (`none` to `xhigh`, `max`, `default`), and some take a number.
 fn read_effort(effort: &Field<'_>) -> Result<String, RequestError> {
-    match effort.value.as_str() {
-        Some(word @ ("none" | "minimal" | "low" | "medium" | "high" | "xhigh")) => Ok(word.to_owned()),
-        _ => effort.expected("one of none, minimal, low, medium, high, xhigh"),
+    match effort.value {
+        Value::String(word) if !word.is_empty() => Ok(shortened(word)),
+        Value::Number(number) => Ok(number.to_string()),
+        Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+            effort.expected("a word such as none, minimal, low, medium, high or xhigh")
+        }
     }
 }

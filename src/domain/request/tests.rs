@@ -1,7 +1,6 @@
 //! What is read from a body, and what is refused.
 
 use super::*;
-use crate::domain::ToolCall;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -14,6 +13,11 @@ fn fault(body: &Value) -> String {
         Ok(_) => panic!("was read: {body}"),
         Err(error) => error.to_string(),
     }
+}
+
+/// The request without how it was written.
+fn understood(request: &ChatRequest) -> ChatRequest {
+    ChatRequest { raw: Box::default(), is_prompt: false, ..request.clone() }
 }
 
 /// A valid body with one member more.
@@ -32,7 +36,7 @@ fn saying(message: Value) -> Value {
 #[test]
 fn a_prompt_is_short_for_one_user_message() {
     let short = parsed(&json!({"prompt": "Hi", "max_tokens": 5}));
-    assert_eq!(short, parsed(&with("max_tokens", json!(5))));
+    assert_eq!(understood(&short), understood(&parsed(&with("max_tokens", json!(5)))));
     assert_eq!(short.messages[0].role, Role::User);
     assert_eq!(short.messages[0].text(), "Hi");
 }
@@ -67,7 +71,8 @@ fn a_whole_conversation_is_read() {
     let image = ContentPart::Image { url: "data:image/png;base64,AA==".into(), detail: Some("low".into()) };
     assert_eq!(request.messages[2].content[1], image);
     assert_eq!(request.messages[2].name.as_deref(), Some("ann"));
-    let call = ToolCall { id: "call_1".into(), name: "look".into(), arguments: "{}".into() };
+    let (id, name, arguments) = ("call_1".to_owned(), "look".to_owned(), "{}".to_owned());
+    let call = PastCall { id, name, arguments, thought_signature: None };
     assert_eq!(request.messages[3].tool_calls, [call]);
     assert!(request.messages[3].content.is_empty());
     assert_eq!(request.messages[4].tool_call_id.as_deref(), Some("call_1"));
@@ -82,15 +87,16 @@ fn a_whole_conversation_is_read() {
     assert_eq!(request.reasoning_effort.as_deref(), Some("low"));
     let format = ResponseFormat::JsonSchema { name: "cat".into(), schema: json!({"type": "object"}), strict: None };
     assert_eq!(request.response_format, Some(format));
-    // What nobody knows is kept for targets that may know it; routing and streaming are not.
-    assert_eq!(Value::Object(request.extra), json!({"user": "ann", "logit_bias": {"5": 1}, "top_k": null}));
+    assert_eq!((request.user.as_deref(), request.top_k), (Some("ann"), None));
+    // What is not understood is named for targets of other dialects.
+    assert_eq!(request.unread, ["logit_bias", "stream", "stream_options"]);
 }
 
 #[test]
 fn a_member_that_is_null_counts_as_absent() {
     let plain = parsed(&with("seed", Value::Null));
     for member in ["max_tokens", "temperature", "stop", "tools", "tool_choice", "response_format", "n", "model"] {
-        assert_eq!(parsed(&with(member, Value::Null)), plain, "{member}");
+        assert_eq!(understood(&parsed(&with(member, Value::Null))), understood(&plain), "{member}");
     }
 }
 
@@ -117,7 +123,7 @@ fn the_deprecated_functions_become_tools() {
     assert_eq!(request.messages[2].tool_call_id.as_deref(), Some("weather"));
     assert_eq!(request.tools[0].name, "weather");
     assert_eq!(request.tool_choice, Some(ToolChoice::Function("weather".into())));
-    assert!(request.extra.is_empty());
+    assert_eq!(request.unread, Vec::<String>::new());
 }
 
 #[test]
@@ -150,22 +156,22 @@ fn a_fault_names_its_field_and_what_was_expected() {
             "messages[0].content: expected at least one part, found an empty array",
         ),
         (
-            saying(json!({"role": "user", "content": [{"type": "input_audio"}]})),
-            "messages[0].content[0].type: expected text or image_url, found `input_audio`",
+            saying(json!({"role": "user", "content": [{"type": 5}]})),
+            "messages[0].content[0].type: expected text, image_url or another type of part, found 5",
         ),
         (
             saying(json!({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text"}]})),
             "messages[0].content[1].text: expected a string, found nothing",
         ),
-        (image(json!("https://a")), "messages[0].content[0].image_url: expected an object, found `https://a`"),
+        (image(json!(5)), "messages[0].content[0].image_url: expected an object, found 5"),
         (
             image(json!({"url": "file:///etc/passwd"})),
             "messages[0].content[0].image_url.url: expected an address that begins with data:, https:// or http://, \
              found `file:///etc/passwd`",
         ),
         (
-            image(json!({"url": "https://a", "detail": "ultra"})),
-            "messages[0].content[0].image_url.detail: expected low, high or auto, found `ultra`",
+            image(json!({"url": "https://a", "detail": 5})),
+            "messages[0].content[0].image_url.detail: expected a string that is not empty, found 5",
         ),
         (
             saying(json!({"role": "user", "content": "a", "tool_calls": []})),
@@ -180,8 +186,8 @@ fn a_fault_names_its_field_and_what_was_expected() {
             "messages[0].tool_calls[0].id: expected a string that is not empty, found an empty string",
         ),
         (
-            call(json!({"id": "a", "type": "custom"})),
-            "messages[0].tool_calls[0].type: expected function, found `custom`",
+            call(json!({"id": "a", "type": 5})),
+            "messages[0].tool_calls[0].type: expected function or another type, found 5",
         ),
         (
             call(json!({"id": "a", "function": {"name": "f", "arguments": {}}})),
@@ -206,13 +212,13 @@ fn a_fault_names_its_field_and_what_was_expected() {
         (with("stop", json!([1])), "stop[0]: expected a string that is not empty, found 1"),
         (with("stop", json!(true)), "stop: expected a string or an array of strings, found true"),
         (
-            with("reasoning_effort", json!("extreme")),
-            "reasoning_effort: expected one of none, minimal, low, medium, high, xhigh, found `extreme`",
+            with("reasoning_effort", json!(true)),
+            "reasoning_effort: expected a word such as none, minimal, low, medium, high or xhigh, found true",
         ),
         (with("response_format", json!("json")), "response_format: expected an object, found `json`"),
         (
-            with("response_format", json!({"type": "xml"})),
-            "response_format.type: expected text, json_object or json_schema, found `xml`",
+            with("response_format", json!({"type": ""})),
+            "response_format.type: expected text, json_object, json_schema or another type, found an empty string",
         ),
         (
             with("response_format", json!({"type": "json_schema", "json_schema": {"name": "a"}})),
@@ -239,6 +245,80 @@ fn a_fault_names_its_field_and_what_was_expected() {
     ] {
         assert_eq!(fault(&body), expected, "{body}");
     }
+}
+
+#[test]
+fn what_is_not_understood_is_named_at_every_depth_and_once() {
+    let request = parsed(&json!({
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "a", "annotations": []}, {"type": "text", "text": "b", "annotations": [], "empty": null}]},
+            {"role": "assistant", "content": "x", "reasoning_content": "hm", "tool_calls": [
+                {"id": "a", "function": {"name": "f", "arguments": "{}", "x": 1}, "extra_content": {"google": {"thought_signature": "s"}}},
+                {"id": "b", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"other": 1}},
+            ]},
+            {"role": "assistant", "content": "y", "reasoning_content": "hm", "audio": {"id": "z"}},
+        ],
+        "tools": [{"type": "function", "function": {"name": "f", "strict": true}, "cache_control": {"type": "ephemeral"}}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"anything": 1}, "description": "d"}},
+        "stream": true, "top_k": "many", "extra_body": {},
+    }));
+    assert_eq!(
+        request.unread,
+        [
+            "extra_body",
+            "messages[].audio",
+            "messages[].content[].annotations",
+            "messages[].reasoning_content",
+            "messages[].tool_calls[].extra_content",
+            "messages[].tool_calls[].function.x",
+            "response_format.json_schema.description",
+            "stream",
+            "tools[].function.strict",
+            "top_k",
+        ]
+    );
+    assert_eq!(request.messages[1].tool_calls[0].thought_signature.as_deref(), Some("s"));
+    assert_eq!(request.tools[0].cache_control, Some(json!({"type": "ephemeral"})));
+}
+
+#[test]
+fn what_is_not_understood_is_named_within_bounds() {
+    let many: serde_json::Map<String, Value> =
+        (0..1_000).map(|n| (format!("{n}{}", "é".repeat(90)), json!(1))).collect();
+    let mut body = with("seed", Value::Null);
+    body.as_object_mut().unwrap().extend(many);
+    let unread = parsed(&body).unread;
+    assert!(unread.len() == 41 && unread.iter().all(|path| path.chars().count() <= 60), "{unread:?}");
+    assert_eq!(unread.last().map(String::as_str), Some("and more"));
+}
+
+#[test]
+fn what_only_this_dialect_knows_is_read_by_its_type() {
+    let request = parsed(&json!({
+        "messages": [
+            {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]},
+            {"role": "assistant", "content": null, "tool_calls": [{"id": "a", "type": "custom", "custom": {"name": "g", "input": "x"}}]},
+            {"role": "assistant", "audio": {"id": "z"}},
+            {"role": "user", "content": [{"type": "image_url", "image_url": "https://example.com/a.png"}]},
+        ],
+        "tools": [{"type": "web_search"}],
+        "tool_choice": {"type": "allowed_tools", "allowed_tools": {}},
+        "response_format": {"type": "grammar", "grammar": "x"},
+        "reasoning_effort": 512,
+    }));
+    assert_eq!(request.messages[0].content, [ContentPart::Other("input_audio".to_owned())]);
+    assert_eq!(request.messages[1].other_calls, ["custom"]);
+    assert_eq!(request.other_tools, ["web_search"]);
+    assert_eq!(request.tool_choice, Some(ToolChoice::Other("allowed_tools".to_owned())));
+    assert_eq!(request.response_format, Some(ResponseFormat::Other("grammar".to_owned())));
+    assert_eq!(request.reasoning_effort.as_deref(), Some("512"));
+}
+
+#[test]
+fn a_body_is_kept_as_it_was_written() {
+    let text = r#"{"prompt":"\u00e9","temperature":1.0,"seed":1}"#;
+    assert_eq!(&*ChatRequest::parse_text(text).unwrap().0.raw, text);
+    assert!(ChatRequest::parse_text("{").unwrap_err().to_string().starts_with("request: cannot be read: EOF"));
 }
 
 #[test]

@@ -1,14 +1,17 @@
 //! From a request to a Messages body.
 
+use super::schema::{self, Fitted};
 use crate::domain::decide::Ineligible;
 use crate::domain::request::{Tool, ToolChoice};
 use crate::domain::{Capabilities, ChatRequest, ContentPart, ResponseFormat};
 use crate::provider::adapter::WireRequest;
-use crate::provider::conversation::{self, Conversation, Item, Speaker, note};
+use crate::provider::conversation::{self, Blank, Conversation, Item, Speaker, note, unsupported};
+use crate::provider::model_habits::Claude;
+use crate::provider::names::{self, NameRule, Renamed, Undo};
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::borrow::Cow;
 
 /// The API version that this adapter is written for.
@@ -17,25 +20,49 @@ const VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
 /// The output cap of a request without one, for a model of which none is configured: the API demands a number.
 const DEFAULT_MAX_TOKENS: i64 = 4096;
 
+/// Images that the API takes.
+const IMAGE_TYPES: &[&str] = &["image/jpeg", "image/png", "image/gif", "image/webp"];
+
+/// Places of a prompt that may be marked for caching.
+const MOST_CACHE_MARKS: usize = 4;
+
 #[derive(Serialize)]
 struct Body<'a> {
     model: &'a str,
     max_tokens: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    system: Option<&'a str>,
+    system: Option<System<'a>>,
     messages: Vec<TurnOut<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     top_p: Option<f64>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    stop_sequences: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_k: Option<i64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stop_sequences: Vec<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tools: Vec<ToolOut<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_choice: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output_config: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<Metadata<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Option<&'a Value>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum System<'a> {
+    Text(String),
+    Blocks(Vec<Block<'a>>),
+}
+
+#[derive(Serialize)]
+struct Metadata<'a> {
+    user_id: &'a str,
 }
 
 #[derive(Serialize)]
@@ -44,19 +71,51 @@ struct TurnOut<'a> {
     content: Vec<Block<'a>>,
 }
 
+type Mark<'a> = Option<&'a Value>;
+
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Block<'a> {
-    Text { text: &'a str },
-    Image { source: Source<'a> },
-    ToolUse { id: Cow<'a, str>, name: &'a str, input: &'a RawValue },
-    ToolResult { tool_use_id: Cow<'a, str>, content: Vec<Block<'a>> },
+    Text {
+        text: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Mark<'a>,
+    },
+    Image {
+        source: Source<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Mark<'a>,
+    },
+    ToolUse {
+        id: Cow<'a, str>,
+        name: &'a str,
+        input: &'a RawValue,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Mark<'a>,
+    },
+    ToolResult {
+        tool_use_id: Cow<'a, str>,
+        content: Vec<Block<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Mark<'a>,
+    },
+}
+
+impl<'a> Block<'a> {
+    fn mark(&mut self) -> &mut Mark<'a> {
+        match self {
+            Self::Text { cache_control, .. }
+            | Self::Image { cache_control, .. }
+            | Self::ToolUse { cache_control, .. }
+            | Self::ToolResult { cache_control, .. } => cache_control,
+        }
+    }
 }
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Source<'a> {
-    Base64 { media_type: &'a str, data: &'a str },
+    Base64 { media_type: String, data: &'a str },
     Url { url: &'a str },
 }
 
@@ -66,6 +125,8 @@ struct ToolOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<&'a str>,
     input_schema: Cow<'a, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Mark<'a>,
 }
 
 pub(super) fn encode(
@@ -74,129 +135,276 @@ pub(super) fn encode(
     capabilities: &Capabilities,
 ) -> Result<WireRequest, Ineligible> {
     conversation::check(request, capabilities)?;
-    let Conversation { system, turns, mut dropped } = Conversation::of(request)?;
-    let messages = turns
+    let claude = Claude::of(model);
+    check(request, claude, capabilities)?;
+    let Conversation { system, turns, mut dropped } = Conversation::of(request, Blank::Refused)?;
+    conversation::note_model(request, model, &mut dropped);
+    let renamed = Renamed::of(NameRule::PLAIN, names::function_names(request));
+    if !renamed.is_empty() {
+        note(&mut dropped, conversation::NAMES_REWRITTEN);
+    }
+    let ids: Vec<&str> = turns.iter().flat_map(|turn| turn.items.iter().filter_map(id_of)).collect();
+    let ids = Renamed::of(NameRule::CALL_ID, ids.iter().copied());
+    let mut blocks = Blocks { renamed: &renamed, ids: &ids, dropped: &mut dropped };
+    let mut messages = turns
         .iter()
         .map(|turn| {
             let role = match turn.speaker {
                 Speaker::User => "user",
                 Speaker::Model => "assistant",
             };
-            Ok(TurnOut { role, content: turn.items.iter().map(|item| block(*item)).collect::<Result<_, _>>()? })
+            Ok(TurnOut { role, content: turn.items.iter().map(|item| blocks.of(item)).collect::<Result<_, _>>()? })
         })
-        .collect::<Result<_, Ineligible>>()?;
+        .collect::<Result<Vec<_>, Ineligible>>()?;
+    let mut tools =
+        request.tools.iter().map(|tool| self::tool(tool, &renamed)).collect::<Result<Vec<_>, Ineligible>>()?;
+    let mut system = instructions(&system);
+    let cache_control = is_mark(request.cache_control.as_ref(), &mut dropped);
+    bound_marks(&mut tools, &mut system, &mut messages, cache_control.is_some(), &mut dropped);
     let max_tokens = conversation::output_cap(request, capabilities, &mut dropped)
         .or(capabilities.max_output_tokens)
         .unwrap_or(DEFAULT_MAX_TOKENS);
-    let (temperature, top_p) = sampling(request, capabilities, &mut dropped);
-    let output_config = match &request.response_format {
-        None | Some(ResponseFormat::Text) => None,
-        // There is no such mode; the prompt has to ask for JSON in any case, and validation sees to the rest.
-        Some(ResponseFormat::JsonObject) => {
-            note(&mut dropped, "response_format");
-            None
-        }
-        Some(ResponseFormat::JsonSchema { schema, .. }) => {
-            let mut schema = schema.clone();
-            close_objects(&mut schema);
-            Some(json!({ "format": { "type": "json_schema", "schema": schema } }))
-        }
-    };
-    let tool_choice = match &request.tool_choice {
-        Some(_) if request.tools.is_empty() => {
-            note(&mut dropped, "tool_choice");
-            None
-        }
-        Some(ToolChoice::Auto) => Some(json!({ "type": "auto" })),
-        Some(ToolChoice::None) => Some(json!({ "type": "none" })),
-        Some(ToolChoice::Required) => Some(json!({ "type": "any" })),
-        Some(ToolChoice::Function(name)) => Some(json!({ "type": "tool", "name": name })),
-        None => None,
-    };
-    let not_taken = [
+    let Sampling { temperature, top_p, top_k } = sampling(request, claude, capabilities, &mut dropped);
+    let (stop_sequences, held_back) = stops(request, &mut dropped);
+    let output_config = output_config(request, &mut dropped)?;
+    let tool_choice = tool_choice(request, &renamed, &mut dropped);
+    let user_id = request.user.as_deref().filter(|user| !user.is_empty() && user.len() <= 256);
+    for (name, is_lost) in [
         ("seed", request.seed.is_some()),
         ("presence_penalty", request.presence_penalty.is_some()),
         ("frequency_penalty", request.frequency_penalty.is_some()),
         ("reasoning_effort", request.reasoning_effort.is_some()),
-    ];
-    dropped.extend(not_taken.iter().filter(|(_, present)| *present).map(|(name, _)| (*name).to_owned()));
-    dropped.extend(request.extra.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.clone()));
+        ("user", request.user.is_some() && user_id.is_none()),
+        ("messages[].tool_calls[].extra_content", has_signatures(request)),
+    ] {
+        if is_lost {
+            note(&mut dropped, name);
+        }
+    }
     let body = Body {
         model,
         max_tokens,
-        system: system.as_deref(),
+        system,
         messages,
         temperature,
         top_p,
-        stop_sequences: &request.stop,
-        tools: request.tools.iter().map(tool).collect(),
+        top_k,
+        stop_sequences,
+        tools,
         tool_choice,
         output_config,
+        metadata: user_id.map(|user_id| Metadata { user_id }),
+        cache_control,
     };
     let body = serde_json::to_vec(&body).expect("strings, numbers and JSON values always serialize");
     let headers = HeaderMap::from_iter([(reqwest::header::HeaderName::from_static("anthropic-version"), VERSION)]);
-    Ok(WireRequest { path: "/messages".to_owned(), headers, body, dropped })
+    let undo = Undo::of(&renamed, held_back);
+    Ok(WireRequest { path: "/messages".to_owned(), headers, body, dropped, undo })
 }
 
-fn block(item: Item<'_>) -> Result<Block<'_>, Ineligible> {
-    Ok(match item {
-        Item::Text(text) => Block::Text { text },
-        Item::Image(url) => image(url)?,
-        Item::Call(call) => {
-            let arguments = if call.arguments.trim().is_empty() { "{}" } else { call.arguments.trim() };
-            let input = serde_json::from_str::<&RawValue>(arguments)
-                .ok()
-                .filter(|input| input.get().starts_with('{'))
-                .ok_or_else(|| Ineligible::Unsupported("tool call arguments that are not a JSON object".to_owned()))?;
-            Block::ToolUse { id: call_id(&call.id), name: &call.name, input }
-        }
-        Item::Result { message, id, .. } => {
-            let content = message
-                .content
-                .iter()
-                .filter_map(|part| match part {
-                    ContentPart::Text(text) if text.is_empty() => None,
-                    ContentPart::Text(text) => Some(Ok(Block::Text { text })),
-                    ContentPart::Image { url, .. } => Some(image(url)),
-                })
-                .collect::<Result<_, _>>()?;
-            Block::ToolResult { tool_use_id: call_id(id), content }
-        }
-    })
+/// What some models are known to refuse.
+fn check(request: &ChatRequest, claude: Option<Claude>, capabilities: &Capabilities) -> Result<(), Ineligible> {
+    let wants_schema = matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. }));
+    if wants_schema && capabilities.json_schema.is_none() && claude.is_some_and(|claude| !claude.has_json_schema()) {
+        return unsupported("json_schema");
+    }
+    let forces = matches!(request.tool_choice, Some(ToolChoice::Required | ToolChoice::Function(_)));
+    if forces && claude.is_some_and(Claude::refuses_forced_tools) {
+        return unsupported("a tool choice that forces a call");
+    }
+    Ok(())
 }
 
-fn image(url: &str) -> Result<Block<'_>, Ineligible> {
-    let source = if let Some((media_type, data)) = conversation::data_url(url) {
-        Source::Base64 { media_type, data }
-    } else if url.starts_with("https://") || url.starts_with("http://") {
-        Source::Url { url }
+fn has_signatures(request: &ChatRequest) -> bool {
+    request.messages.iter().any(|message| message.tool_calls.iter().any(|call| call.thought_signature.is_some()))
+}
+
+fn id_of<'a>(item: &'a Item<'_>) -> Option<&'a str> {
+    match item {
+        Item::Call { id, .. } | Item::Result { id, .. } => Some(id),
+        Item::Text { .. } | Item::Image { .. } => None,
+    }
+}
+
+/// One text; or blocks, where one of them is marked for caching.
+fn instructions<'a>(parts: &'a [(Cow<'a, str>, Mark<'a>)]) -> Option<System<'a>> {
+    if parts.is_empty() {
+        return None;
+    }
+    if parts.iter().any(|(_, mark)| mark.is_some()) {
+        let block = |(text, mark): &'a (Cow<'a, str>, Mark<'a>)| Block::Text { text, cache_control: *mark };
+        return Some(System::Blocks(parts.iter().map(block).collect()));
+    }
+    let texts: Vec<&str> = parts.iter().map(|(text, _)| text.as_ref()).collect();
+    Some(System::Text(texts.join("\n\n")))
+}
+
+/// Writes the pieces of a turn.
+struct Blocks<'a, 'b> {
+    renamed: &'a Renamed,
+    ids: &'a Renamed,
+    dropped: &'b mut Vec<String>,
+}
+
+impl<'a> Blocks<'a, '_> {
+    fn of(&mut self, item: &'a Item<'a>) -> Result<Block<'a>, Ineligible> {
+        Ok(match item {
+            Item::Text { text, cache } => Block::Text { text, cache_control: *cache },
+            Item::Image { url, cache } => Block::Image { source: image(url)?, cache_control: *cache },
+            Item::Call { call, id, cache } => {
+                let arguments = if call.arguments.trim().is_empty() { "{}" } else { call.arguments.trim() };
+                let input = serde_json::from_str::<&RawValue>(arguments)
+                    .ok()
+                    .filter(|input| input.get().starts_with('{'))
+                    .map_or_else(|| unsupported("tool call arguments that are not a JSON object"), Ok)?;
+                Block::ToolUse {
+                    id: self.ids.to_written(id),
+                    name: self.renamed.written(&call.name),
+                    input,
+                    cache_control: *cache,
+                }
+            }
+            Item::Result { message, id, cache, .. } => {
+                let mut content = Vec::with_capacity(message.content.len());
+                for (place, part) in message.content.iter().enumerate() {
+                    let cache_control = message.cache_marks.get(&place);
+                    match part {
+                        ContentPart::Text(text) if conversation::is_said(text, Blank::Refused) => {
+                            content.push(Block::Text { text, cache_control });
+                        }
+                        ContentPart::Text(text) if text.is_empty() => {}
+                        ContentPart::Text(_) => note(self.dropped, conversation::BLANK_TEXT),
+                        ContentPart::Image { url, .. } => {
+                            content.push(Block::Image { source: image(url)?, cache_control });
+                        }
+                        ContentPart::Other(_) => {}
+                    }
+                }
+                Block::ToolResult { tool_use_id: self.ids.to_written(id), content, cache_control: *cache }
+            }
+        })
+    }
+}
+
+fn image(url: &str) -> Result<Source<'_>, Ineligible> {
+    if let Some((given, data)) = conversation::data_url(url) {
+        let media_type = conversation::image_type(given, data);
+        if !IMAGE_TYPES.contains(&media_type.as_str()) {
+            let named: String = media_type.chars().take(40).collect();
+            return unsupported(format!("images of type {named}"));
+        }
+        Ok(Source::Base64 { media_type, data })
+    } else if url.starts_with("https://") {
+        Ok(Source::Url { url })
+    } else if url.starts_with("http://") {
+        unsupported("images by a web address that is not https")
     } else {
-        return Err(Ineligible::Unsupported("images that are neither base64 data nor a web address".to_owned()));
-    };
-    Ok(Block::Image { source })
+        unsupported("images that are neither base64 data nor a web address")
+    }
 }
 
-fn tool(tool: &Tool) -> ToolOut<'_> {
-    let input_schema = match &tool.parameters {
+fn tool<'a>(tool: &'a Tool, renamed: &'a Renamed) -> Result<ToolOut<'a>, Ineligible> {
+    let mut input_schema = match &tool.parameters {
         Some(schema) => Cow::Borrowed(schema),
         None => Cow::Owned(json!({ "type": "object", "properties": {} })),
     };
-    ToolOut { name: &tool.name, description: tool.description.as_deref(), input_schema }
+    for keyword in ["anyOf", "oneOf", "allOf"] {
+        if input_schema.get(keyword).is_some() {
+            return unsupported(format!("a tool whose parameters begin with {keyword}"));
+        }
+    }
+    match input_schema.get("type") {
+        Some(kind) if kind == "object" => {}
+        None => input_schema.to_mut()["type"] = json!("object"),
+        Some(_) => return unsupported("a tool whose parameters are not an object"),
+    }
+    let takes = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.');
+    let properties = input_schema.get("properties").and_then(Value::as_object);
+    let odd = properties.is_some_and(|properties| {
+        properties.keys().any(|name| name.is_empty() || name.len() > 64 || !name.chars().all(takes))
+    });
+    if odd {
+        return unsupported("a tool whose parameters are named with more than letters, digits, `_`, `-` and `.`");
+    }
+    let description = tool.description.as_deref().filter(|text| conversation::is_said(text, Blank::Refused));
+    let name = renamed.written(&tool.name);
+    Ok(ToolOut { name, description, input_schema, cache_control: tool.cache_control.as_ref() })
 }
 
-/// Temperature ends at 1 here, and newer models take only one of the two.
+/// A mark that the API understands; others are noted.
+fn is_mark<'a>(mark: Mark<'a>, dropped: &mut Vec<String>) -> Mark<'a> {
+    let kept = mark.filter(|mark| mark.get("type").is_some_and(|kind| kind == "ephemeral"));
+    if mark.is_some() && kept.is_none() {
+        note(dropped, "cache_control of another type than ephemeral");
+    }
+    kept
+}
+
+/// Keeps the marks that the API understands, and of those the last ones: more are an error, and the longest prefix
+/// saves most.
+fn bound_marks<'a>(
+    tools: &mut [ToolOut<'a>],
+    system: &mut Option<System<'a>>,
+    messages: &mut [TurnOut<'a>],
+    has_own: bool,
+    dropped: &mut Vec<String>,
+) {
+    let mut marks: Vec<&mut Mark<'a>> = tools.iter_mut().map(|tool| &mut tool.cache_control).collect();
+    if let Some(System::Blocks(blocks)) = system {
+        marks.extend(blocks.iter_mut().map(Block::mark));
+    }
+    for block in messages.iter_mut().flat_map(|turn| &mut turn.content) {
+        let is_result = matches!(block, Block::ToolResult { .. });
+        if is_result {
+            // Inside and on the result itself.
+            if let Block::ToolResult { content, cache_control, .. } = block {
+                marks.extend(content.iter_mut().map(Block::mark));
+                marks.push(cache_control);
+            }
+        } else {
+            marks.push(block.mark());
+        }
+    }
+    let mut left = if has_own { MOST_CACHE_MARKS.saturating_sub(1) } else { MOST_CACHE_MARKS };
+    for mark in marks.into_iter().rev() {
+        *mark = is_mark(*mark, dropped);
+        if mark.is_some() {
+            if left == 0 {
+                *mark = None;
+                note(dropped, &format!("cache_control beyond {MOST_CACHE_MARKS}"));
+            }
+            left = left.saturating_sub(1);
+        }
+    }
+}
+
+struct Sampling {
+    temperature: Option<f64>,
+    top_p: Option<f64>,
+    top_k: Option<i64>,
+}
+
+/// Temperature ends at 1 here, and newer models take only one of the two, or none but the defaults.
 fn sampling(
     request: &ChatRequest,
+    claude: Option<Claude>,
     capabilities: &Capabilities,
     dropped: &mut Vec<String>,
-) -> (Option<f64>, Option<f64>) {
-    let (mut temperature, mut top_p) = (request.temperature, request.top_p);
-    if capabilities.temperature == Some(false) {
+) -> Sampling {
+    let ChatRequest { mut temperature, mut top_p, mut top_k, .. } = *request;
+    let defaults_only = match capabilities.temperature {
+        Some(takes) => !takes,
+        None => claude.is_some_and(Claude::samples_by_default_only),
+    };
+    if defaults_only {
         if temperature.take().is_some() {
             note(dropped, "temperature");
         }
         if top_p.take().is_some() {
             note(dropped, "top_p");
+        }
+        if top_k.take().is_some() {
+            note(dropped, "top_k");
         }
     }
     if temperature.is_some_and(|temperature| temperature > 1.0) {
@@ -206,38 +414,69 @@ fn sampling(
     if temperature.is_some() && top_p.take().is_some() {
         note(dropped, "top_p");
     }
-    (temperature, top_p)
+    if top_k.is_some_and(|top_k| top_k < 1) {
+        note(dropped, "top_k");
+        top_k = None;
+    }
+    Sampling { temperature, top_p, top_k }
 }
 
-/// Says of every object in a schema that it has no further members, where the schema is silent: the API demands
-/// it. What fits the stricter schema fits the given one.
-fn close_objects(schema: &mut Value) {
-    match schema {
-        Value::Object(members) => {
-            let closes = |members: &Map<String, Value>| {
-                members.get("type").is_some_and(|kind| kind == "object")
-                    && !members.contains_key("additionalProperties")
-            };
-            if closes(members) {
-                members.insert("additionalProperties".to_owned(), Value::Bool(false));
-            }
-            for (key, member) in members.iter_mut() {
-                // Data, not schemas.
-                if !matches!(key.as_str(), "enum" | "const" | "default" | "examples") {
-                    close_objects(member);
+/// Those that the API takes, and those at which the answer is cut afterwards: it rejects mere white space.
+fn stops<'a>(request: &'a ChatRequest, dropped: &mut Vec<String>) -> (Vec<&'a str>, Vec<String>) {
+    let (sent, held_back): (Vec<&str>, Vec<&str>) =
+        request.stop.iter().map(String::as_str).partition(|stop| !stop.trim().is_empty());
+    if !held_back.is_empty() {
+        note(dropped, "stop of white space (the answer is cut there)");
+    }
+    (sent, held_back.into_iter().map(str::to_owned).collect())
+}
+
+fn output_config(request: &ChatRequest, dropped: &mut Vec<String>) -> Result<Option<Value>, Ineligible> {
+    match &request.response_format {
+        None | Some(ResponseFormat::Text | ResponseFormat::Other(_)) => Ok(None),
+        // There is no such mode; the prompt has to ask for JSON in any case, and validation sees to the rest.
+        Some(ResponseFormat::JsonObject) => {
+            note(dropped, "response_format");
+            Ok(None)
+        }
+        Some(ResponseFormat::JsonSchema { schema, .. }) => {
+            note(dropped, "response_format.json_schema.name");
+            match schema::fit(schema)? {
+                Fitted::AnyObject => {
+                    note(dropped, "response_format");
+                    Ok(None)
+                }
+                Fitted::Schema { schema, stripped } => {
+                    for keyword in stripped {
+                        note(dropped, &format!("response_format.json_schema.schema: {keyword}"));
+                    }
+                    Ok(Some(json!({ "format": { "type": "json_schema", "schema": schema } })))
                 }
             }
         }
-        Value::Array(list) => list.iter_mut().for_each(close_objects),
-        _ => {}
     }
 }
 
-/// Ids may have letters, digits, `_` and `-`.
-fn call_id(id: &str) -> Cow<'_, str> {
-    let fits = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
-    if !id.is_empty() && id.chars().all(fits) {
-        return Cow::Borrowed(id);
+fn tool_choice(request: &ChatRequest, renamed: &Renamed, dropped: &mut Vec<String>) -> Option<Value> {
+    if request.tools.is_empty() {
+        if request.tool_choice.is_some() {
+            note(dropped, "tool_choice");
+        }
+        if request.parallel_tool_calls.is_some() {
+            note(dropped, "parallel_tool_calls");
+        }
+        return None;
     }
-    Cow::Owned(format!("_{}", id.replace(|character| !fits(character), "_")))
+    let mut choice = match &request.tool_choice {
+        Some(ToolChoice::Auto) => json!({ "type": "auto" }),
+        Some(ToolChoice::None) => return Some(json!({ "type": "none" })),
+        Some(ToolChoice::Required) => json!({ "type": "any" }),
+        Some(ToolChoice::Function(name)) => json!({ "type": "tool", "name": renamed.written(name) }),
+        Some(ToolChoice::Other(_)) | None if request.parallel_tool_calls == Some(false) => json!({ "type": "auto" }),
+        Some(ToolChoice::Other(_)) | None => return None,
+    };
+    if request.parallel_tool_calls == Some(false) {
+        choice["disable_parallel_tool_use"] = json!(true);
+    }
+    Some(choice)
 }

@@ -5,7 +5,9 @@ use crate::domain::decide::Ineligible;
 use crate::domain::request::{Tool, ToolChoice};
 use crate::domain::{Capabilities, ChatRequest, ContentPart, ResponseFormat};
 use crate::provider::adapter::WireRequest;
-use crate::provider::conversation::{self, Conversation, Item, Speaker, note};
+use crate::provider::conversation::{self, Blank, Conversation, Item, Speaker, note, unsupported};
+use crate::provider::model_habits::{gemini_generation, gemini_refuses_penalties};
+use crate::provider::names::{self, NameRule, Renamed, Undo};
 use reqwest::header::HeaderMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -38,7 +40,7 @@ struct Part<'a> {
     #[serde(flatten)]
     kind: Kind<'a>,
     #[serde(rename = "thoughtSignature", skip_serializing_if = "Option::is_none")]
-    thought_signature: Option<&'static str>,
+    thought_signature: Option<&'a str>,
 }
 
 // Each variant holds one value: only then does `flatten` pass raw JSON through as it is.
@@ -55,7 +57,7 @@ enum Kind<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Blob<'a> {
-    mime_type: &'a str,
+    mime_type: String,
     data: &'a str,
 }
 
@@ -81,11 +83,11 @@ struct Response<'a> {
 /// model, so there is none to give back, and without it they reject the whole request.
 const NO_SIGNATURE: &str = "skip_thought_signature_validator";
 
-/// Gemini 3 and later.
-fn demands_signatures(model: &str) -> bool {
-    let generation = model.strip_prefix("gemini-").map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
-    generation.flatten().and_then(|digits| digits.parse::<u32>().ok()).is_some_and(|generation| generation >= 3)
-}
+/// Images that models take.
+const IMAGE_TYPES: &[&str] = &["image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"];
+
+/// Stop sequences that a request may have.
+const MOST_STOPS: usize = 5;
 
 #[derive(PartialEq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -96,6 +98,8 @@ struct Config<'a> {
     temperature: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_k: Option<i64>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     stop_sequences: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,8 +143,16 @@ pub(super) fn encode(
 ) -> Result<WireRequest, Ineligible> {
     conversation::check(request, capabilities)?;
     let model = model.strip_prefix("models/").unwrap_or(model);
-    let call_signature = demands_signatures(model).then_some(NO_SIGNATURE);
-    let Conversation { system, turns, mut dropped } = Conversation::of(request)?;
+    let generation = gemini_generation(model);
+    check(request, generation)?;
+    let call_signature = generation.filter(|(major, _)| *major >= 3).map(|_| NO_SIGNATURE);
+    let Conversation { system, turns, mut dropped } = Conversation::of(request, Blank::White)?;
+    conversation::note_model(request, model, &mut dropped);
+    conversation::note_cache_marks(request, &mut dropped);
+    let renamed = Renamed::of(NameRule::GEMINI, names::function_names(request));
+    if !renamed.is_empty() {
+        note(&mut dropped, conversation::NAMES_REWRITTEN);
+    }
     let contents = turns
         .iter()
         .map(|turn| {
@@ -148,66 +160,99 @@ pub(super) fn encode(
                 Speaker::User => "user",
                 Speaker::Model => "model",
             };
-            let parts = turn.items.iter().map(|item| part(*item, call_signature)).collect::<Result<_, _>>()?;
+            let parts = turn.items.iter().map(|item| part(item, call_signature, &renamed)).collect::<Result<_, _>>()?;
             Ok(Content { role: Some(role), parts })
         })
         .collect::<Result<_, Ineligible>>()?;
-    let generation_config = config(request, capabilities, &mut dropped);
-    let tool_config = match &request.tool_choice {
-        Some(_) if request.tools.is_empty() => {
-            note(&mut dropped, "tool_choice");
-            None
-        }
-        Some(ToolChoice::Auto) => Some(json!({ "mode": "AUTO" })),
-        Some(ToolChoice::None) => Some(json!({ "mode": "NONE" })),
-        Some(ToolChoice::Required) => Some(json!({ "mode": "ANY" })),
-        Some(ToolChoice::Function(name)) => Some(json!({ "mode": "ANY", "allowedFunctionNames": [name] })),
-        None => None,
+    let (generation_config, held_back) = config(request, model, capabilities, &mut dropped);
+    // Declared tools and a demanded form do not go together; where none may be called, none need be declared.
+    let form_comes_first = !takes_tools_with_form(generation) && wants_json(request);
+    let tools: &[Tool] = if form_comes_first { &[] } else { &request.tools };
+    if tools.len() < request.tools.len() {
+        note(&mut dropped, "tools (tool_choice is none)");
     }
-    .map(|calling| json!({ "functionCallingConfig": calling }));
-    if request.reasoning_effort.is_some() {
+    let tool_config = tool_config(request, tools, &renamed, &mut dropped);
+    for (name, is_lost) in [
         // Budgets and levels differ by model generation, and the wrong one is an error.
-        note(&mut dropped, "reasoning_effort");
+        ("reasoning_effort", request.reasoning_effort.is_some()),
+        ("user", request.user.is_some()),
+        ("parallel_tool_calls", request.parallel_tool_calls.is_some()),
+        (
+            "response_format.json_schema.name",
+            matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. })),
+        ),
+    ] {
+        if is_lost {
+            note(&mut dropped, name);
+        }
     }
-    dropped.extend(request.extra.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.clone()));
-    let functions = || Functions { function_declarations: request.tools.iter().map(declaration).collect() };
+    let functions =
+        || Functions { function_declarations: tools.iter().map(|tool| declaration(tool, &renamed)).collect() };
+    let system: Vec<&str> = system.iter().map(|(text, _)| text.as_ref()).collect();
     let body = Body {
-        system_instruction: system.map(|text| Content {
+        system_instruction: (!system.is_empty()).then(|| Content {
             role: None,
-            parts: vec![Part { kind: Kind::Text(Cow::Owned(text)), thought_signature: None }],
+            parts: vec![Part { kind: Kind::Text(Cow::Owned(system.join("\n\n"))), thought_signature: None }],
         }),
         contents,
         generation_config,
-        tools: (!request.tools.is_empty()).then(|| [functions()]),
+        tools: (!tools.is_empty()).then(|| [functions()]),
         tool_config,
     };
     let body = serde_json::to_vec(&body).expect("strings, numbers and JSON values always serialize");
-    Ok(WireRequest { path: format!("/models/{model}:generateContent"), headers: HeaderMap::new(), body, dropped })
+    let undo = Undo::of(&renamed, held_back);
+    Ok(WireRequest { path: format!("/models/{model}:generateContent"), headers: HeaderMap::new(), body, dropped, undo })
 }
 
-fn part<'a>(item: Item<'a>, call_signature: Option<&'static str>) -> Result<Part<'a>, Ineligible> {
-    let unsupported = |what: &str| Err(Ineligible::Unsupported(what.to_owned()));
+fn wants_json(request: &ChatRequest) -> bool {
+    matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. } | ResponseFormat::JsonObject))
+}
+
+/// Models before Gemini 3 reject it: "Function calling with a response mime type: 'application/json' is unsupported".
+fn takes_tools_with_form(generation: Option<(u32, u32)>) -> bool {
+    generation.is_none_or(|(major, _)| major >= 3)
+}
+
+fn check(request: &ChatRequest, generation: Option<(u32, u32)>) -> Result<(), Ineligible> {
+    if wants_json(request) && conversation::offers_tools(request) && !takes_tools_with_form(generation) {
+        return unsupported("tools together with a response schema");
+    }
+    Ok(())
+}
+
+fn tool_config(request: &ChatRequest, tools: &[Tool], renamed: &Renamed, dropped: &mut Vec<String>) -> Option<Value> {
+    let calling = match &request.tool_choice {
+        Some(_) if tools.is_empty() => {
+            note(dropped, "tool_choice");
+            return None;
+        }
+        Some(ToolChoice::Auto) => json!({ "mode": "AUTO" }),
+        Some(ToolChoice::None) => json!({ "mode": "NONE" }),
+        Some(ToolChoice::Required) => json!({ "mode": "ANY" }),
+        Some(ToolChoice::Function(name)) => json!({ "mode": "ANY", "allowedFunctionNames": [renamed.written(name)] }),
+        Some(ToolChoice::Other(_)) | None => return None,
+    };
+    Some(json!({ "functionCallingConfig": calling }))
+}
+
+fn part<'a>(
+    item: &'a Item<'a>,
+    call_signature: Option<&'static str>,
+    renamed: &'a Renamed,
+) -> Result<Part<'a>, Ineligible> {
     let mut thought_signature = None;
     let kind = match item {
-        Item::Text(text) => Kind::Text(Cow::Borrowed(text)),
-        Item::Image(url) => {
-            if let Some((mime_type, data)) = conversation::data_url(url) {
-                Kind::InlineData(Blob { mime_type, data })
-            } else if url.starts_with("gs://") || url.starts_with("https://generativelanguage.googleapis.com/") {
-                Kind::FileData(File { file_uri: url })
-            } else {
-                return unsupported("images by web address");
-            }
-        }
-        Item::Call(call) => {
+        Item::Text { text, .. } => Kind::Text(Cow::Borrowed(text)),
+        Item::Image { url, .. } => image(url)?,
+        Item::Call { call, .. } => {
             let arguments = if call.arguments.trim().is_empty() { "{}" } else { call.arguments.trim() };
             let Some(args) =
                 serde_json::from_str::<&RawValue>(arguments).ok().filter(|args| args.get().starts_with('{'))
             else {
                 return unsupported("tool call arguments that are not a JSON object");
             };
-            thought_signature = call_signature;
-            Kind::FunctionCall(Call { name: &call.name, args })
+            thought_signature = call.thought_signature.as_deref().or(call_signature);
+            Kind::FunctionCall(Call { name: renamed.written(&call.name), args })
         }
         Item::Result { name: None, .. } => return unsupported("a tool result whose call is not in the conversation"),
         Item::Result { message, name: Some(name), .. } => {
@@ -222,14 +267,35 @@ fn part<'a>(item: Item<'a>, call_signature: Option<&'static str>) -> Result<Part
                 Some(other) => json!({ "result": other }),
                 None => json!({ "result": text }),
             };
-            Kind::FunctionResponse(Response { name, response })
+            Kind::FunctionResponse(Response { name: renamed.written(name), response })
         }
     };
     Ok(Part { kind, thought_signature })
 }
 
-fn config<'a>(request: &'a ChatRequest, capabilities: &Capabilities, dropped: &mut Vec<String>) -> Config<'a> {
-    let (mut temperature, mut top_p) = (request.temperature, request.top_p);
+fn image(url: &str) -> Result<Kind<'_>, Ineligible> {
+    if let Some((given, data)) = conversation::data_url(url) {
+        let mime_type = conversation::image_type(given, data);
+        if !IMAGE_TYPES.contains(&mime_type.as_str()) {
+            let named: String = mime_type.chars().take(40).collect();
+            return unsupported(format!("images of type {named}"));
+        }
+        Ok(Kind::InlineData(Blob { mime_type, data }))
+    } else if url.starts_with("gs://") || url.starts_with("https://generativelanguage.googleapis.com/") {
+        Ok(Kind::FileData(File { file_uri: url }))
+    } else {
+        unsupported("images by web address")
+    }
+}
+
+/// The parameters, and the stop sequences that are too many: the answer is cut at them afterwards.
+fn config<'a>(
+    request: &'a ChatRequest,
+    model: &str,
+    capabilities: &Capabilities,
+    dropped: &mut Vec<String>,
+) -> (Config<'a>, Vec<String>) {
+    let ChatRequest { mut temperature, mut top_p, mut presence_penalty, mut frequency_penalty, .. } = *request;
     if capabilities.temperature == Some(false) {
         if temperature.take().is_some() {
             note(dropped, "temperature");
@@ -238,32 +304,50 @@ fn config<'a>(request: &'a ChatRequest, capabilities: &Capabilities, dropped: &m
             note(dropped, "top_p");
         }
     }
+    if gemini_refuses_penalties(model) {
+        if presence_penalty.take().is_some() {
+            note(dropped, "presence_penalty");
+        }
+        if frequency_penalty.take().is_some() {
+            note(dropped, "frequency_penalty");
+        }
+    }
+    let top_k = request.top_k.filter(|top_k| *top_k > 0 && i32::try_from(*top_k).is_ok());
+    if top_k != request.top_k {
+        note(dropped, "top_k");
+    }
+    let (sent, held_back) = request.stop.split_at(request.stop.len().min(MOST_STOPS));
+    if !held_back.is_empty() {
+        note(dropped, &conversation::stops_beyond(MOST_STOPS));
+    }
     // The field has 32 bits.
     let seed = request.seed.filter(|seed| i32::try_from(*seed).is_ok());
     if seed != request.seed {
         note(dropped, "seed");
     }
     let (response_mime_type, response_json_schema) = match &request.response_format {
-        None | Some(ResponseFormat::Text) => (None, None),
+        None | Some(ResponseFormat::Text | ResponseFormat::Other(_)) => (None, None),
         Some(ResponseFormat::JsonObject) => (Some("application/json"), None),
         Some(ResponseFormat::JsonSchema { schema, .. }) => (Some("application/json"), Some(schema)),
     };
-    Config {
+    let config = Config {
         max_output_tokens: conversation::output_cap(request, capabilities, dropped),
         temperature,
         top_p,
-        stop_sequences: &request.stop,
+        top_k,
+        stop_sequences: sent,
         seed,
-        presence_penalty: request.presence_penalty,
-        frequency_penalty: request.frequency_penalty,
+        presence_penalty,
+        frequency_penalty,
         response_mime_type,
         response_json_schema,
-    }
+    };
+    (config, held_back.to_vec())
 }
 
-fn declaration(tool: &Tool) -> Declaration<'_> {
+fn declaration<'a>(tool: &'a Tool, renamed: &'a Renamed) -> Declaration<'a> {
     Declaration {
-        name: &tool.name,
+        name: renamed.written(&tool.name),
         description: tool.description.as_deref(),
         parameters_json_schema: tool.parameters.as_ref(),
     }

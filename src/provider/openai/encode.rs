@@ -1,35 +1,21 @@
-//! From a request to a chat-completions body, written straight from the borrowed request.
+//! From a request to a chat-completions body: the body goes through as it was written, member by member, and only what
+//! the server or the model is known to take otherwise is changed, visibly.
 
-use super::profiles::Quirks;
+use super::profiles::{CapField, Quirks};
+use super::strict;
 use crate::domain::decide::Ineligible;
-use crate::domain::request::{Tool, ToolChoice};
-use crate::domain::{Capabilities, ChatRequest, ContentPart, Message, ResponseFormat, Role, ToolCall};
+use crate::domain::raw_object::RawObject;
+use crate::domain::request::is_known_member;
+use crate::domain::{Capabilities, ChatRequest, ContentPart, ResponseFormat, Role};
 use crate::provider::adapter::WireRequest;
+use crate::provider::conversation::{self, note, unsupported};
+use crate::provider::model_habits::{self, ModelHabits};
+use crate::provider::names::{self, NameRule, Renamed, Undo};
 use reqwest::header::HeaderMap;
-use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
-
-/// Members that are not the request's to set: one whole answer to one model is what a job is.
-const RESERVED: &[&str] = &[
-    "model",
-    "messages",
-    "stream",
-    "stream_options",
-    "n",
-    "max_tokens",
-    "max_completion_tokens",
-    "temperature",
-    "top_p",
-    "stop",
-    "seed",
-    "presence_penalty",
-    "frequency_penalty",
-    "response_format",
-    "tools",
-    "tool_choice",
-    "reasoning_effort",
-];
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn encode(
     quirks: &Quirks,
@@ -37,305 +23,474 @@ pub(super) fn encode(
     model: &str,
     capabilities: &Capabilities,
 ) -> Result<WireRequest, Ineligible> {
-    crate::provider::conversation::check(request, capabilities)?;
-    let schema_asked = matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. }));
-    if schema_asked && !capabilities.json_schema.unwrap_or(quirks.json_schema) {
-        return Err(Ineligible::Unsupported("json_schema".to_owned()));
-    }
-    let mut dropped = Vec::new();
-    let max_tokens = crate::provider::conversation::output_cap(request, capabilities, &mut dropped);
-    let takes = |name: &str| {
-        !quirks.never.contains(&name)
-            && (capabilities.temperature != Some(false) || !quirks.never_when_reasoning.contains(&name))
-    };
-    let mut keep = |name: &'static str, present: bool| {
-        let kept = present && takes(name);
-        if present && !kept {
-            dropped.push(name.to_owned());
-        }
-        kept
-    };
-    let body = Body {
-        quirks,
-        request,
-        model,
-        max_tokens,
-        temperature: request.temperature.filter(|_| keep("temperature", true)),
-        top_p: request.top_p.filter(|_| keep("top_p", true)),
-        presence_penalty: request.presence_penalty.filter(|_| keep("presence_penalty", true)),
-        frequency_penalty: request.frequency_penalty.filter(|_| keep("frequency_penalty", true)),
-        stop: keep("stop", !request.stop.is_empty()),
-        names: keep("name", request.messages.iter().any(|message| message.name.is_some())),
-        // Servers reject a choice among no tools.
-        tool_choice: if request.tools.is_empty() {
-            if request.tool_choice.is_some() {
-                dropped.push("tool_choice".to_owned());
-            }
-            None
-        } else {
-            request.tool_choice.as_ref()
-        },
-        extra: request.extra.iter().filter(|(name, value)| extra_passes(name, value, &takes, &mut dropped)).collect(),
-        require_parameters: quirks.require_parameters && schema_asked && !request.extra.contains_key("provider"),
-    };
-    let mut bytes = Vec::with_capacity(1024);
+    conversation::check(request, capabilities)?;
+    check(quirks, request, model, capabilities)?;
+    let habits = if quirks.model_rules { model_habits::of(model) } else { ModelHabits::default() };
+    let mut writing =
+        Writing { quirks, request, body: RawObject::read(&request.raw).unwrap_or_default(), dropped: Vec::new() };
+    writing.spell_out_prompt();
+    writing.leave_out_what_asks_for_nothing();
+    writing.leave_to_the_worker();
+    writing.functions_as_tools();
+    writing.cap(&habits, capabilities);
+    writing.drop_what_is_not_taken(&habits, capabilities);
+    writing.keep_what_is_taken();
+    let stops = writing.stops();
+    writing.shape_messages();
+    writing.loosen_what_is_not_strict();
+    writing.ids();
+    let renamed = writing.names();
+    writing.rename();
+    writing.add(model);
+    let Writing { body, dropped, .. } = writing;
+    let mut bytes = Vec::with_capacity(request.raw.len().saturating_add(256));
     serde_json::to_writer(&mut bytes, &body).expect("strings, numbers and JSON values always serialize");
-    Ok(WireRequest { path: "/chat/completions".to_owned(), headers: HeaderMap::new(), body: bytes, dropped })
+    Ok(WireRequest {
+        path: "/chat/completions".to_owned(),
+        headers: HeaderMap::new(),
+        body: bytes,
+        dropped,
+        undo: Undo::of(&renamed, stops),
+    })
 }
 
-/// Whether a further member of the body is passed on; noted when it is not and would have meant something.
-fn extra_passes(name: &str, value: &Value, takes: &impl Fn(&str) -> bool, dropped: &mut Vec<String>) -> bool {
-    let passes = !RESERVED.contains(&name) && takes(name);
-    let means_nothing =
-        value.is_null() || (name == "n" && *value == json!(1)) || (name == "stream" && *value == json!(false));
-    if !passes && !means_nothing {
-        dropped.push(name.to_owned());
+/// What this server is known to refuse.
+fn check(quirks: &Quirks, request: &ChatRequest, model: &str, capabilities: &Capabilities) -> Result<(), Ineligible> {
+    match &request.response_format {
+        Some(ResponseFormat::JsonSchema { .. }) => {
+            let model = model.to_ascii_lowercase();
+            let of_model = quirks.json_schema_models.is_empty()
+                || quirks.json_schema_models.iter().any(|part| model.contains(part.as_str()));
+            if !capabilities.json_schema.unwrap_or(quirks.json_schema && of_model) {
+                return unsupported("json_schema");
+            }
+            if !quirks.tools_with_schema && conversation::offers_tools(request) {
+                return unsupported("tools together with a response schema");
+            }
+        }
+        Some(ResponseFormat::JsonObject) if quirks.needs_json_word && !says_json(request) => {
+            return unsupported("json_object without the word JSON in the messages");
+        }
+        Some(ResponseFormat::JsonObject | ResponseFormat::Text | ResponseFormat::Other(_)) | None => {}
     }
-    passes
+    let ends_with_model = request.messages.last().is_some_and(|message| message.role == Role::Assistant);
+    // `prefix` asks for the words to be continued.
+    let is_prefix = request.unread.iter().any(|path| path == "messages[].prefix");
+    if quirks.needs_user_last && ends_with_model && !is_prefix {
+        return unsupported("a last message from the assistant");
+    }
+    Ok(())
 }
 
-/// The body, as a view of the request.
-struct Body<'a> {
+fn says_json(request: &ChatRequest) -> bool {
+    let has_it = |text: &str| text.as_bytes().windows(4).any(|word| word.eq_ignore_ascii_case(b"json"));
+    request.messages.iter().flat_map(|message| &message.content).any(|part| match part {
+        ContentPart::Text(text) => has_it(text),
+        ContentPart::Image { .. } => false,
+        ContentPart::Other(_) => true,
+    })
+}
+
+/// A body that is being changed.
+struct Writing<'a> {
     quirks: &'a Quirks,
     request: &'a ChatRequest,
-    model: &'a str,
-    max_tokens: Option<i64>,
-    temperature: Option<f64>,
-    top_p: Option<f64>,
-    presence_penalty: Option<f64>,
-    frequency_penalty: Option<f64>,
-    stop: bool,
-    names: bool,
-    tool_choice: Option<&'a ToolChoice>,
-    extra: Vec<(&'a String, &'a Value)>,
-    require_parameters: bool,
+    body: RawObject<'a>,
+    dropped: Vec<String>,
 }
 
-impl Serialize for Body<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let request = self.request;
-        let name =
-            |ours: &'static str| self.quirks.renamed.iter().find(|(from, _)| *from == ours).map_or(ours, |(_, to)| to);
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("model", self.model)?;
-        map.serialize_entry("messages", &Messages(self))?;
-        let numbers = [
-            ("temperature", self.temperature),
-            ("top_p", self.top_p),
-            ("presence_penalty", self.presence_penalty),
-            ("frequency_penalty", self.frequency_penalty),
-        ];
-        for (key, number) in numbers {
-            if let Some(number) = number {
-                map.serialize_entry(name(key), &number)?;
+impl Writing<'_> {
+    /// `{"prompt": …}` is ours and not the dialect's. What stands beside it and no provider knows is the author's own.
+    fn spell_out_prompt(&mut self) {
+        if !self.request.is_prompt {
+            return;
+        }
+        if let Some(prompt) = self.body.get("prompt").map(str::to_owned) {
+            let content: &RawValue = serde_json::from_str(&prompt).expect("the text of a member is JSON");
+            let mut message = RawObject::default();
+            message.set("role", "user");
+            message.set("content", content);
+            self.body.set("prompt", &[message]);
+            self.body.rename("prompt", "messages");
+        }
+        let dropped = &mut self.dropped;
+        self.body.retain(|name, value| {
+            let is_known = serde_json::from_str(value).is_ok_and(|value| is_known_member(name, &value));
+            if !is_known && value != "null" {
+                note(dropped, name);
+            }
+            is_known
+        });
+    }
+
+    /// Members that mean nothing and that servers reject.
+    fn leave_out_what_asks_for_nothing(&mut self) {
+        if !self.quirks.takes_null {
+            self.body.retain(|_, value| value != "null");
+        }
+        for name in ["tools", "functions", "stop"] {
+            if self.body.get(name).is_some_and(is_empty_list) {
+                self.body.remove(name);
+                note(&mut self.dropped, &format!("{name} (an empty list)"));
             }
         }
-        if let Some(cap) = self.max_tokens {
-            map.serialize_entry(self.quirks.cap_field.as_str(), &cap)?;
-        }
-        if let Some(seed) = request.seed {
-            map.serialize_entry(name("seed"), &seed)?;
-        }
-        if self.stop {
-            map.serialize_entry("stop", &request.stop)?;
-        }
-        if let Some(format) = &request.response_format {
-            map.serialize_entry("response_format", &Format(format))?;
-        }
-        if !request.tools.is_empty() {
-            map.serialize_entry("tools", &request.tools.iter().map(ToolOut).collect::<Vec<_>>())?;
-        }
-        if let Some(choice) = self.tool_choice {
-            map.serialize_entry("tool_choice", &choice_value(choice))?;
-        }
-        if let Some(effort) = &request.reasoning_effort {
-            map.serialize_entry("reasoning_effort", effort)?;
-        }
-        if self.require_parameters {
-            map.serialize_entry("provider", &json!({ "require_parameters": true }))?;
-        }
-        for (key, value) in &self.extra {
-            map.serialize_entry(key, value)?;
-        }
-        for (key, value) in self.quirks.added {
-            if !request.extra.contains_key(*key) {
-                map.serialize_entry(key, value)?;
+        if self.request.tools.is_empty() && self.request.other_tools.is_empty() {
+            for name in ["tool_choice", "function_call"] {
+                self.remove(name);
             }
         }
-        map.end()
     }
-}
 
-struct Messages<'a>(&'a Body<'a>);
-
-impl Serialize for Messages<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.request.messages.iter().map(|message| MessageOut { message, body: self.0 }))
+    /// How an answer is transferred is not the request's to say.
+    fn leave_to_the_worker(&mut self) {
+        if self.body.given("stream").is_some_and(|stream| stream != "false") {
+            self.remove("stream");
+        }
+        self.remove("stream_options");
     }
-}
 
-struct MessageOut<'a> {
-    message: &'a Message,
-    body: &'a Body<'a>,
-}
+    /// The output cap, in the field that is wanted, and no higher than the model's own: a larger one is an error with
+    /// every provider.
+    fn cap(&mut self, habits: &ModelHabits, capabilities: &Capabilities) {
+        let by_model = if habits.wants_completion_cap { CapField::MaxCompletionTokens } else { CapField::MaxTokens };
+        let field = self.quirks.cap_field.unwrap_or(by_model).as_str();
+        let other = if field == "max_tokens" { "max_completion_tokens" } else { "max_tokens" };
+        if self.body.given(other).is_some() {
+            // The newer of the two names wins, whichever is sent.
+            if other == "max_completion_tokens" && self.body.given(field).is_some() {
+                self.body.remove(field);
+            }
+            let is_alone = self.body.given(field).is_none();
+            self.body.rename(other, field);
+            let what = if is_alone { format!("{other} as {field}") } else { other.to_owned() };
+            note(&mut self.dropped, &what);
+        }
+        let lowered = conversation::output_cap(self.request, capabilities, &mut self.dropped);
+        if lowered != self.request.max_tokens {
+            self.body.set(field, &lowered);
+        }
+    }
 
-impl Serialize for MessageOut<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let message = self.message;
-        let short = self.body.quirks.short_call_ids;
-        let mut map = serializer.serialize_map(None)?;
-        let role = match message.role {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
-            Role::Tool => "tool",
+    fn drop_what_is_not_taken(&mut self, habits: &ModelHabits, capabilities: &Capabilities) {
+        let quirks = self.quirks;
+        let when_reasoning = (capabilities.temperature == Some(false)).then_some(&quirks.drop_when_reasoning);
+        let by_server = quirks.drop.iter().chain(when_reasoning.into_iter().flatten()).map(String::as_str);
+        for path in by_server.chain(habits.refuses.iter().copied()) {
+            if !quirks.keep.iter().any(|kept| kept == path) {
+                self.remove(path);
+            }
+        }
+    }
+
+    /// For servers that reject whatever they do not know.
+    fn keep_what_is_taken(&mut self) {
+        let (quirks, dropped) = (self.quirks, &mut self.dropped);
+        for (path, takes) in &quirks.takes_only {
+            let is_taken = |name: &str| {
+                let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+                takes.iter().any(|taken| taken == name)
+                    || quirks.keep.contains(&path)
+                    || quirks.add.iter().any(|(added, _)| *added == path)
+            };
+            let mut leave_out = |object: &mut RawObject<'_>| {
+                let mut is_changed = false;
+                object.retain(|name, value| {
+                    let is_taken = is_taken(name);
+                    is_changed |= !is_taken;
+                    if !is_taken && value != "null" {
+                        let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+                        note(dropped, &path);
+                    }
+                    is_taken
+                });
+                is_changed
+            };
+            if path.is_empty() {
+                leave_out(&mut self.body);
+            } else {
+                self.body.edit_at(path, &mut leave_out);
+            }
+        }
+    }
+
+    /// Takes out a member by its path, and notes it.
+    fn remove(&mut self, path: &str) {
+        if self.body.remove_at(path) {
+            note(&mut self.dropped, path);
+        }
+    }
+
+    /// The stop sequences that the server or the model does not take, or not so many of: the answer is cut at them
+    /// afterwards.
+    fn stops(&mut self) -> Vec<String> {
+        if self.body.given("stop").is_none() {
+            return self.request.stop.clone();
+        }
+        let most = self.quirks.max_stops.unwrap_or(usize::MAX);
+        let (sent, held_back) = self.request.stop.split_at(most.min(self.request.stop.len()));
+        if !held_back.is_empty() {
+            self.body.set("stop", sent);
+            note(&mut self.dropped, &conversation::stops_beyond(most));
+        } else if self.quirks.stop_as_list && self.body.given("stop").is_some_and(|stop| stop.starts_with('"')) {
+            self.body.set("stop", sent);
+        }
+        held_back.to_vec()
+    }
+
+    fn shape_messages(&mut self) {
+        let quirks = self.quirks;
+        if quirks.join_texts {
+            let mut joined = false;
+            let mut has_more = false;
+            let mut has_marks = false;
+            self.body.edit_at("messages[]", &mut |message| {
+                let Some(parts) = message.get("content").and_then(text_parts) else { return false };
+                joined = true;
+                has_marks |= parts.has_marks;
+                has_more |= parts.has_more;
+                message.set("content", &parts.text);
+                true
+            });
+            if joined {
+                note(&mut self.dropped, "messages[].content[] as one text");
+            }
+            if has_marks {
+                note(&mut self.dropped, "messages[].content[].cache_control");
+            }
+            if has_more {
+                note(&mut self.dropped, "messages[].content[]: members beside text");
+            }
+        }
+        if !quirks.takes_developer {
+            let is_renamed = self.body.edit_at("messages[]", &mut |message| {
+                let is_developer = message.get("role") == Some("\"developer\"");
+                if is_developer {
+                    message.set("role", "system");
+                }
+                is_developer
+            });
+            if is_renamed {
+                note(&mut self.dropped, "messages[].role developer as system");
+            }
+        }
+        if quirks.empty_content_as_null {
+            let calls_something =
+                |message: &RawObject<'_>| message.given("tool_calls").is_some_and(|calls| !is_empty_list(calls));
+            self.body.edit_at("messages[]", &mut |message| {
+                let is_empty = message.get("content") == Some("\"\"") && calls_something(message);
+                if is_empty {
+                    message.set("content", &());
+                }
+                is_empty
+            });
+        }
+    }
+
+    /// `strict` is kept where the schema can be enforced to the letter; elsewhere it would only be an error, and
+    /// validation sees to the schema in any case.
+    fn loosen_what_is_not_strict(&mut self) {
+        if !self.quirks.checks_strict {
+            return;
+        }
+        for (path, place) in [("response_format.json_schema", "schema"), ("tools[].function", "parameters")] {
+            let was_loosened = self.body.edit_at(path, &mut |object| {
+                let is_strict = object.get("strict") == Some("true");
+                let schema = object.get(place).and_then(|schema| serde_json::from_str(schema).ok());
+                is_strict && !schema.is_some_and(|schema| strict::is_strict(&schema)) && object.remove("strict")
+            });
+            if was_loosened {
+                note(&mut self.dropped, &format!("{path}.strict"));
+            }
+        }
+    }
+
+    /// Where the server wants nine letters or digits as the id of a call, others become nine digits; where it wants
+    /// short ones, long ones are cut. A result still finds its call.
+    fn ids(&mut self) {
+        if !self.quirks.short_call_ids && self.quirks.max_call_id.is_none() {
+            return;
+        }
+        let messages = &self.request.messages;
+        let called = messages.iter().flat_map(|message| message.tool_calls.iter().map(|call| call.id.as_str()));
+        let answered = messages.iter().filter_map(|message| message.tool_call_id.as_deref());
+        let ids = called.chain(answered);
+        let (ids, what) = if self.quirks.short_call_ids {
+            (nine_digits(ids), "messages[].tool_calls[].id as nine digits")
+        } else {
+            let longest = self.quirks.max_call_id.unwrap_or(usize::MAX);
+            (Renamed::of(NameRule::up_to(longest), ids), "messages[].tool_calls[].id cut to what is taken")
         };
-        map.serialize_entry("role", role)?;
-        match message.content.as_slice() {
-            [] if message.tool_calls.is_empty() => map.serialize_entry("content", "")?,
-            [] => map.serialize_entry("content", &())?,
-            [ContentPart::Text(text)] => map.serialize_entry("content", text)?,
-            // Not every compatible server takes a list; joined text says the same everywhere.
-            parts if parts.iter().all(|part| matches!(part, ContentPart::Text(_))) => {
-                map.serialize_entry("content", &message.text())?;
+        if ids.is_empty() {
+            return;
+        }
+        let shorten = |object: &mut RawObject<'_>, name: &str| {
+            let id = object.get(name).and_then(|id| serde_json::from_str::<Cow<'_, str>>(id).ok());
+            let Some(id) = id.filter(|id| ids.written(id) != id.as_ref()) else { return false };
+            object.set(name, ids.written(&id));
+            true
+        };
+        self.body.edit_at("messages[].tool_calls[]", &mut |call| shorten(call, "id"));
+        self.body.edit_at("messages[]", &mut |message| shorten(message, "tool_call_id"));
+        note(&mut self.dropped, what);
+    }
+
+    fn names(&mut self) -> Renamed {
+        if !self.quirks.plain_tool_names {
+            return Renamed::default();
+        }
+        let renamed = Renamed::of(NameRule::PLAIN, names::function_names(self.request));
+        if renamed.is_empty() {
+            return renamed;
+        }
+        let mut rewrite = |object: &mut RawObject<'_>| {
+            let Some(name) = object.get("name").and_then(|name| serde_json::from_str::<String>(name).ok()) else {
+                return false;
+            };
+            let written = renamed.written(&name);
+            if written == name {
+                return false;
             }
-            parts => map.serialize_entry("content", &Parts(parts))?,
+            object.set("name", written);
+            true
+        };
+        for path in [
+            "tools[].function",
+            "functions[]",
+            "tool_choice.function",
+            "function_call",
+            "messages[].tool_calls[].function",
+            "messages[].function_call",
+        ] {
+            self.body.edit_at(path, &mut rewrite);
         }
-        if !message.tool_calls.is_empty() {
-            let calls: Vec<_> = message.tool_calls.iter().map(|call| CallOut { call, short }).collect();
-            map.serialize_entry("tool_calls", &calls)?;
-        }
-        if let Some(id) = &message.tool_call_id {
-            map.serialize_entry("tool_call_id", &call_id(id, short))?;
-        }
-        if let Some(name) = message.name.as_ref().filter(|_| self.body.names) {
-            map.serialize_entry("name", name)?;
-        }
-        map.end()
+        self.body.edit_at("messages[]", &mut |message| {
+            matches!(message.get("role"), Some("\"tool\"" | "\"function\"")) && rewrite(message)
+        });
+        note(&mut self.dropped, conversation::NAMES_REWRITTEN);
+        renamed
     }
-}
 
-struct Parts<'a>(&'a [ContentPart]);
-
-impl Serialize for Parts<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_seq(Some(self.0.len()))?;
-        for part in self.0 {
-            list.serialize_element(&PartOut(part))?;
+    /// For servers that have forgotten the deprecated form, or never knew it.
+    fn functions_as_tools(&mut self) {
+        if self.quirks.takes_functions {
+            return;
         }
-        list.end()
-    }
-}
-
-struct PartOut<'a>(&'a ContentPart);
-
-impl Serialize for PartOut<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(2))?;
-        match self.0 {
-            ContentPart::Text(text) => {
-                map.serialize_entry("type", "text")?;
-                map.serialize_entry("text", text)?;
+        if let Some(functions) = self.body.given("functions").map(str::to_owned) {
+            let functions: Vec<&RawValue> = serde_json::from_str(&functions).unwrap_or_default();
+            let tools: Vec<_> = functions.into_iter().map(of_function).collect();
+            self.body.set("functions", &tools);
+            self.body.rename("functions", "tools");
+            note(&mut self.dropped, "functions as tools");
+        }
+        if let Some(choice) = self.body.given("function_call").map(str::to_owned) {
+            let choice: &RawValue = serde_json::from_str(&choice).expect("the text of a member is JSON");
+            if choice.get().starts_with('{') {
+                self.body.set("function_call", &of_function(choice));
             }
-            ContentPart::Image { url, detail } => {
-                map.serialize_entry("type", "image_url")?;
-                map.serialize_entry("image_url", &ImageUrl { url, detail: detail.as_deref() })?;
+            self.body.rename("function_call", "tool_choice");
+        }
+        let was_rewritten = self.body.edit_at("messages[]", &mut |message| {
+            if let Some(call) = message.given("function_call").map(str::to_owned) {
+                let call: &RawValue = serde_json::from_str(&call).expect("the text of a member is JSON");
+                let name: Option<String> =
+                    RawObject::read(call.get()).and_then(|call| serde_json::from_str(call.get("name")?).ok());
+                let mut tool_call = of_function(call);
+                tool_call.set("id", &name.unwrap_or_default());
+                message.remove("function_call");
+                message.set("tool_calls", &[tool_call]);
+                return true;
             }
+            let is_function = message.get("role") == Some("\"function\"");
+            if is_function {
+                message.set("role", "tool");
+                message.rename("name", "tool_call_id");
+            }
+            is_function
+        });
+        if was_rewritten {
+            note(&mut self.dropped, "messages[].function_call as tool_calls");
         }
-        map.end()
     }
-}
 
-#[derive(serde::Serialize)]
-struct ImageUrl<'a> {
-    url: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
-}
-
-struct CallOut<'a> {
-    call: &'a ToolCall,
-    short: bool,
-}
-
-impl Serialize for CallOut<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(serde::Serialize)]
-        struct Function<'a> {
-            name: &'a str,
-            arguments: &'a str,
-        }
-        let mut map = serializer.serialize_map(Some(3))?;
-        map.serialize_entry("id", &call_id(&self.call.id, self.short))?;
-        map.serialize_entry("type", "function")?;
-        map.serialize_entry("function", &Function { name: &self.call.name, arguments: &self.call.arguments })?;
-        map.end()
-    }
-}
-
-struct ToolOut<'a>(&'a Tool);
-
-impl Serialize for ToolOut<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(serde::Serialize)]
-        struct Function<'a> {
-            name: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            description: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            parameters: Option<&'a Value>,
-        }
-        let Tool { name, description, parameters } = self.0;
-        let function = Function { name, description: description.as_deref(), parameters: parameters.as_ref() };
-        let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry("type", "function")?;
-        map.serialize_entry("function", &function)?;
-        map.end()
-    }
-}
-
-struct Format<'a>(&'a ResponseFormat);
-
-impl Serialize for Format<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(serde::Serialize)]
-        struct Named<'a> {
-            name: &'a str,
-            schema: &'a Value,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            strict: Option<bool>,
-        }
-        let mut map = serializer.serialize_map(None)?;
-        match self.0 {
-            ResponseFormat::Text => map.serialize_entry("type", "text")?,
-            ResponseFormat::JsonObject => map.serialize_entry("type", "json_object")?,
-            ResponseFormat::JsonSchema { name, schema, strict } => {
-                map.serialize_entry("type", "json_schema")?;
-                map.serialize_entry("json_schema", &Named { name, schema, strict: *strict })?;
+    fn rename(&mut self) {
+        for (from, to) in &self.quirks.rename {
+            if self.body.rename(from, to) {
+                note(&mut self.dropped, &format!("{from} as {to}"));
             }
         }
-        map.end()
+    }
+
+    fn add(&mut self, model: &str) {
+        conversation::note_model(self.request, model, &mut self.dropped);
+        self.body.set_first("model", model);
+        let wants_schema = matches!(self.request.response_format, Some(ResponseFormat::JsonSchema { .. }));
+        if self.quirks.require_parameters && wants_schema && self.body.given("provider").is_none() {
+            self.body.set("provider", &json!({ "require_parameters": true }));
+        }
+        for (name, value) in &self.quirks.add {
+            if self.body.given(name).is_none() {
+                self.body.set(name, value);
+            }
+        }
     }
 }
 
-fn choice_value(choice: &ToolChoice) -> Value {
-    match choice {
-        ToolChoice::Auto => json!("auto"),
-        ToolChoice::None => json!("none"),
-        ToolChoice::Required => json!("required"),
-        ToolChoice::Function(name) => json!({ "type": "function", "function": { "name": name } }),
-    }
+/// The newer form of a deprecated function or choice.
+fn of_function(function: &RawValue) -> RawObject<'static> {
+    let mut tool = RawObject::default();
+    tool.set("type", "function");
+    tool.set("function", function);
+    tool
 }
 
-/// The id of a call; where the server wants nine letters or digits, others become nine digits that depend on the
-/// id alone, so that a result still finds its call.
-fn call_id(id: &str, short: bool) -> Cow<'_, str> {
-    if !short || (id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
-        return Cow::Borrowed(id);
+fn is_empty_list(text: &str) -> bool {
+    text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(|rest| rest.trim_ascii().is_empty())
+}
+
+/// The parts of a message, where all of them are texts.
+struct TextParts {
+    text: String,
+    has_marks: bool,
+    /// Members beside type, text and mark.
+    has_more: bool,
+}
+
+fn text_parts(content: &str) -> Option<TextParts> {
+    let parts: Vec<RawObject<'_>> = serde_json::from_str(content).ok()?;
+    let mut joined = TextParts { text: String::new(), has_marks: false, has_more: false };
+    for (index, part) in parts.iter().enumerate() {
+        if part.get("type") != Some("\"text\"") {
+            return None;
+        }
+        let text: String = serde_json::from_str(part.get("text")?).ok()?;
+        if index > 0 {
+            joined.text.push('\n');
+        }
+        joined.text.push_str(&text);
+        joined.has_marks |= part.given("cache_control").is_some();
+        joined.has_more |= part.names().any(|name| !matches!(name, "type" | "text" | "cache_control"));
     }
-    // FNV-1a.
-    let hash = id
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    Cow::Owned(format!("{:09}", hash % 1_000_000_000))
+    Some(joined)
+}
+
+/// Ids that are no nine letters or digits, and the nine digits that stand for each.
+fn nine_digits<'a>(ids: impl Iterator<Item = &'a str> + Clone) -> Renamed {
+    let fits = |id: &&str| id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let mut taken: BTreeSet<String> = ids.clone().filter(fits).map(str::to_owned).collect();
+    let mut short = BTreeMap::new();
+    for id in ids.filter(|id| !fits(id)) {
+        if short.contains_key(id) {
+            continue;
+        }
+        // FNV-1a, so that an id is the same in every request that has it.
+        let mut hash = id
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let digits = |hash: u64| format!("{:09}", hash % 1_000_000_000);
+        while !taken.insert(digits(hash)) {
+            hash = hash.wrapping_add(1);
+        }
+        short.insert(id.to_owned(), digits(hash));
+    }
+    Renamed::from_pairs(short)
 }

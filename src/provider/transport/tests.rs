@@ -127,6 +127,8 @@ fn endpoint(url: &str) -> Endpoint {
     Endpoint {
         name: "test".to_owned(),
         dialect: Dialect::Openai,
+        vendor: None,
+        quirks: QuirkSettings::default(),
         base_url: url.to_owned(),
         keys: vec![api_key("THE_KEY", KEY)],
         headers: vec![

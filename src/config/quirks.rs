@@ -1,0 +1,164 @@
+//! `[providers.NAME.quirks]`: what a server does differently from what is known of its vendor.
+
+use super::section::{Section, to_json};
+use crate::provider::limit_headers::Conventions;
+use crate::provider::openai::CapField;
+use crate::provider::{Dialect, QuirkSettings};
+use config::ValueKind;
+use serde_json::Value;
+
+const PATH: &str = "the path of a member, such as \"user\" or \"messages[].name\"";
+const MEMBER: &str = "the name of a top-level member";
+
+/// What limit headers may mean, by whose habit it is.
+const LIMIT_HEADERS: &[(&str, Conventions)] =
+    &[("plain", Conventions::NONE), ("groq", Conventions::GROQ), ("together", Conventions::TOGETHER)];
+
+/// Members that are not the operator's to move: the route and the worker decide on them.
+const FIXED: &[&str] = &["model", "messages", "prompt", "stream", "stream_options", "n"];
+
+/// Keys that every dialect heeds.
+const FOR_ALL: &[&str] = &["drop", "json_schema"];
+
+pub(super) fn read(mut section: Section<'_>, dialect: Dialect) -> QuirkSettings {
+    if dialect != Dialect::Openai {
+        for key in section.keys() {
+            if !FOR_ALL.contains(&key.as_str()) && KEYS.contains(&key.as_str()) {
+                let problem = format!("is a quirk of OpenAI's dialect, and this provider speaks {}", dialect.as_str());
+                section.fault(&key, problem, format!("here only {}", FOR_ALL.join(" and ")));
+            }
+        }
+    }
+    let quirks = QuirkSettings {
+        cap_field: section.parsed("cap_field", "max_tokens or max_completion_tokens", |text| {
+            CapField::parse(text).ok_or_else(|| format!("{text:?} is no field for the output cap"))
+        }),
+        drop: section.parsed_list("drop", PATH, path).unwrap_or_default(),
+        keep: section.parsed_list("keep", PATH, path).unwrap_or_default(),
+        drop_when_reasoning: section.parsed_list("drop_when_reasoning", PATH, path),
+        takes_only: section.parsed_list("takes_only", MEMBER, member),
+        rename: renames(&mut section),
+        add: additions(&mut section),
+        json_schema: section.flag("json_schema"),
+        tools_with_schema: section.flag("tools_with_schema"),
+        needs_json_word: section.flag("needs_json_word"),
+        require_parameters: section.flag("require_parameters"),
+        short_call_ids: section.flag("short_call_ids"),
+        max_call_id: section.whole("max_call_id", 9..=1_000),
+        needs_user_last: section.flag("needs_user_last"),
+        checks_strict: section.flag("checks_strict"),
+        plain_tool_names: section.flag("plain_tool_names"),
+        max_stops: section.whole("max_stops", 0..=1_000),
+        stop_as_list: section.flag("stop_as_list"),
+        join_texts: section.flag("join_texts"),
+        empty_content_as_null: section.flag("empty_content_as_null"),
+        takes_null: section.flag("takes_null"),
+        takes_functions: section.flag("takes_functions"),
+        takes_developer: section.flag("takes_developer"),
+        model_rules: section.flag("model_rules"),
+        reasoning_outside: section.flag("reasoning_outside"),
+        limit_headers: section.parsed("limit_headers", "plain, groq or together", |text| {
+            let known = LIMIT_HEADERS.iter().find(|(name, _)| *name == text);
+            known.map(|(_, meaning)| *meaning).ok_or_else(|| format!("{text:?} is no known meaning"))
+        }),
+    };
+    section.finish();
+    quirks
+}
+
+const KEYS: &[&str] = &[
+    "cap_field",
+    "drop",
+    "keep",
+    "drop_when_reasoning",
+    "takes_only",
+    "rename",
+    "add",
+    "json_schema",
+    "tools_with_schema",
+    "needs_json_word",
+    "require_parameters",
+    "short_call_ids",
+    "max_call_id",
+    "needs_user_last",
+    "checks_strict",
+    "plain_tool_names",
+    "max_stops",
+    "stop_as_list",
+    "join_texts",
+    "empty_content_as_null",
+    "takes_null",
+    "takes_functions",
+    "takes_developer",
+    "model_rules",
+    "reasoning_outside",
+    "limit_headers",
+];
+
+/// `user`, `messages[].content[].cache_control`.
+fn path(text: &str) -> Result<String, String> {
+    let well_formed = text.split('.').all(|step| member(step.strip_suffix("[]").unwrap_or(step)).is_ok());
+    if !well_formed || text.ends_with("[]") {
+        return Err(format!("{text:?} is not the path of a member"));
+    }
+    if FIXED.contains(&text) {
+        return Err(format!("{text:?} is always sent as the route and the worker want it"));
+    }
+    Ok(text.to_owned())
+}
+
+fn member(text: &str) -> Result<String, String> {
+    let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    if is_name { Ok(text.to_owned()) } else { Err(format!("{text:?} is not the name of a member")) }
+}
+
+fn renames(section: &mut Section<'_>) -> Vec<(String, String)> {
+    let mut child = section.child("rename");
+    let mut renames = Vec::new();
+    for (from, to) in child.take_all() {
+        let ValueKind::String(to) = to.kind else {
+            child.fault(&from, "is not a text", "the member's name at this provider");
+            continue;
+        };
+        if FIXED.contains(&from.as_str()) || FIXED.contains(&to.as_str()) {
+            child.fault(&from, "is always sent as the route and the worker want it", "another member");
+        } else if member(&from).is_err() || member(&to).is_err() {
+            child.fault(
+                &from,
+                "is not the name of a top-level member, or gets one that is none",
+                "seed = \"random_seed\"",
+            );
+        } else {
+            renames.push((from, to));
+        }
+    }
+    renames
+}
+
+fn additions(section: &mut Section<'_>) -> Vec<(String, Value)> {
+    let mut child = section.child("add");
+    let mut additions = Vec::new();
+    for (name, value) in child.take_all() {
+        if FIXED.contains(&name.as_str()) || member(&name).is_err() {
+            child.fault(&name, "cannot be added to a request", "another top-level member");
+        } else {
+            additions.push((name, to_json(&value)));
+        }
+    }
+    additions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_told_from_other_texts() {
+        for good in ["user", "messages[].name", "messages[].content[].cache_control", "tools[].function.strict"] {
+            assert_eq!(path(good), Ok(good.to_owned()));
+        }
+        for bad in ["", "messages[]", "a..b", "a[0].b", "model", "stream", "a b", "[]"] {
+            assert!(path(bad).is_err(), "{bad}");
+        }
+    }
+}

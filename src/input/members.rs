@@ -1,0 +1,160 @@
+//! Members of a line's request that no known provider takes: told once for all lines that have them.
+
+use crate::domain::request::{is_known_member, near_known_member};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Something about a member that its author should know. It is no fault: vendors have members of their own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MemberNote {
+    /// A request has it, and no provider is known to take it: it is sent as it is.
+    Unknown(String),
+    /// A line with `prompt` has it, and it looks like a slip: it went into the job's metadata.
+    Slip(String),
+    /// A line with `prompt` has it beside a metadata of the same name, which stays as it is.
+    Doubled(String),
+}
+
+/// Names longer than this are cut.
+const LONGEST_NAME: usize = 60;
+
+fn shortened(name: &str) -> String {
+    name.chars().take(LONGEST_NAME).collect()
+}
+
+impl MemberNote {
+    /// The member's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Unknown(name) | Self::Slip(name) | Self::Doubled(name) => name,
+        }
+    }
+
+    /// What is to be told of a body that is sent.
+    pub(super) fn of_body(body: &Map<String, Value>) -> Vec<Self> {
+        let unknown = body.iter().filter(|(name, value)| !is_known_member(name, value));
+        unknown.map(|(name, _)| Self::Unknown(shortened(name))).collect()
+    }
+
+    /// What is to be told of a member that became metadata.
+    pub(super) fn of_metadata(name: &str, is_doubled: bool) -> Option<Self> {
+        if is_doubled {
+            return Some(Self::Doubled(shortened(name)));
+        }
+        near_known_member(name).map(|_| Self::Slip(shortened(name)))
+    }
+}
+
+/// Ends a sentence that begins with how many lines have the member.
+impl fmt::Display for MemberNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let near = match near_known_member(self.name()) {
+            Some(near) => format!(" (perhaps `{near}` is meant)"),
+            None => String::new(),
+        };
+        match self {
+            Self::Unknown(name) => {
+                write!(
+                    f,
+                    "`{name}`, which no provider is known to take{near}: it is sent as it is. What is your own "
+                )?;
+                f.write_str("belongs into `metadata`")
+            }
+            Self::Slip(name) => write!(f, "`{name}`, which is no parameter{near}: it went into the job's metadata"),
+            Self::Doubled(name) => {
+                write!(f, "`{name}` twice, beside `prompt` and in `metadata`: the one in `metadata` was kept")
+            }
+        }
+    }
+}
+
+/// What is to be told of all lines of a file.
+#[derive(Debug, Default)]
+pub struct MemberNotes {
+    /// By what is told: how many lines, and the first.
+    told: BTreeMap<MemberNote, (u64, u64)>,
+    /// Kinds beyond those.
+    more: u64,
+}
+
+impl MemberNotes {
+    /// So many are told apart; a file whose lines all have names of their own is not kept in memory.
+    const MOST: usize = 20;
+
+    /// Notes what is to be told of a line.
+    pub fn add(&mut self, line: u64, notes: &[MemberNote]) {
+        for note in notes {
+            if let Some((lines, _)) = self.told.get_mut(note) {
+                *lines = lines.saturating_add(1);
+            } else if self.told.len() < Self::MOST {
+                self.told.insert(note.clone(), (1, line));
+            } else {
+                self.more = self.more.saturating_add(1);
+            }
+        }
+    }
+
+    /// A sentence for each.
+    #[must_use]
+    pub fn sentences(&self) -> Vec<String> {
+        let mut sentences: Vec<String> = self
+            .told
+            .iter()
+            .map(|(note, (lines, first))| match lines {
+                1 => format!("line {first} has {note}"),
+                _ => format!("{lines} lines, the first of them {first}, have {note}"),
+            })
+            .collect();
+        if self.more > 0 {
+            sentences.push(format!("{} more members like these are not told one by one", self.more));
+        }
+        sentences
+    }
+
+    /// The members that are sent although no provider is known to take them, and how many lines have each.
+    #[must_use]
+    pub fn unknown(&self) -> BTreeMap<&str, u64> {
+        let unknown = self.told.iter().filter_map(|(note, (lines, _))| match note {
+            MemberNote::Unknown(name) => Some((name.as_str(), *lines)),
+            MemberNote::Slip(_) | MemberNote::Doubled(_) => None,
+        });
+        unknown.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_member_is_told_once_with_the_number_of_its_lines() {
+        let unknown = |name: &str| MemberNote::Unknown(name.to_owned());
+        let mut notes = MemberNotes::default();
+        notes.add(3, &[unknown("review_id"), unknown("temprature")]);
+        notes.add(5, &[unknown("review_id"), MemberNote::Slip("max_token".to_owned())]);
+        assert_eq!(
+            notes.sentences(),
+            [
+                "2 lines, the first of them 3, have `review_id`, which no provider is known to take: it is sent as it is. \
+                 What is your own belongs into `metadata`",
+                "line 3 has `temprature`, which no provider is known to take (perhaps `temperature` is meant): it is sent \
+                 as it is. What is your own belongs into `metadata`",
+                "line 5 has `max_token`, which is no parameter (perhaps `max_tokens` is meant): it went into the job's \
+                 metadata",
+            ]
+        );
+        assert_eq!(notes.unknown(), BTreeMap::from([("review_id", 2), ("temprature", 1)]));
+    }
+
+    #[test]
+    fn a_file_of_ever_new_names_does_not_grow_the_list() {
+        let mut notes = MemberNotes::default();
+        for line in 1..=1_000 {
+            notes.add(line, &[MemberNote::Unknown(format!("column_{line}"))]);
+        }
+        assert_eq!(notes.sentences().len(), MemberNotes::MOST + 1);
+        assert!(notes.sentences()[MemberNotes::MOST].starts_with("980 more"));
+    }
+}

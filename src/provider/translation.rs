@@ -1,0 +1,141 @@
+//! A property of all dialects: whatever a request has is sent, or named among what was not.
+
+use super::adapter::{Adapter, Dialect};
+use super::openai::PROFILES;
+use crate::domain::decide::Ineligible;
+use crate::domain::{Capabilities, ChatRequest};
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+/// A body that has everything, each leaf unlike every other. What is between `<` and `>` is a token to look for.
+fn everything() -> Value {
+    json!({
+        "model": "<model>",
+        "messages": [
+            {"role": "system", "content": "<system>", "weight": "<w0>"},
+            {"role": "developer", "content": [
+                {"type": "text", "text": "<developer>", "cache_control": {"type": "ephemeral", "ttl": "<ttl>"}},
+            ]},
+            {"role": "user", "name": "<name>", "content": [
+                {"type": "text", "text": "<text>", "annotations": ["<annotation>"]},
+                {"type": "image_url", "image_url": {
+                    "url": "data:image/png;base64,AAAAimage", "detail": "<detail>", "format": "<format>",
+                }},
+            ]},
+            {"role": "assistant", "content": "<answer>", "reasoning_content": "<thought>", "refusal": null, "audio": {"id": "<audio>"},
+             "reasoning_details": [{"data": "<detail2>"}], "tool_calls": [
+                {"id": "call1", "type": "function", "index": 71234, "extra_content": {"google": {"thought_signature": "<signature>"}},
+                 "function": {"name": "fn", "arguments": "{\"a\":\"argument\"}", "x": "<inner>"}},
+            ]},
+            {"role": "tool", "tool_call_id": "call1", "content": "<result>", "is_error": "<error>", "cache_control": {"type": "ephemeral", "ttl": "<ttl2>"}},
+            {"role": "user", "content": "<last>", "cache_control": {"type": "ephemeral", "ttl": "<ttl3>"}},
+        ],
+        "tools": [{"type": "function", "cache_control": {"type": "ephemeral", "ttl": "<ttl4>"}, "function": {
+            "name": "fn", "strict": true, "description": "<description>", "returns": "<returns>",
+            "parameters": {"type": "object", "properties": {"a": {"type": "string", "description": "<property>"}}},
+        }}],
+        "tool_choice": {"type": "function", "function": {"name": "fn"}},
+        "parallel_tool_calls": false,
+        "max_completion_tokens": 71235, "temperature": 0.71236, "top_p": 0.71237, "top_k": 71238, "seed": 71239,
+        "presence_penalty": 0.71240, "frequency_penalty": 0.71241, "stop": ["<stop1>", "<stop2>", "<stop3>", "<stop4>", "<stop5>", "<stop6>"],
+        "reasoning_effort": "<effort>", "user": "<user>", "metadata": {"k": "<metadata>"}, "logit_bias": {"71242": 71243},
+        "logprobs": true, "service_tier": "<tier>", "store": true, "stream": true, "stream_options": {"x": "<option>"},
+        "extra_body": {"deep": [{"y": "<deep>"}]}, "reasoning": {"effort": "<effort2>"}, "verbosity": "<verbosity>",
+        "cache_control": {"type": "ephemeral", "ttl": "<ttl5>"},
+    })
+}
+
+/// Leaves with a token: what to look for, and the path without positions.
+fn leaves(path: &str, value: &Value, found: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                leaves(&path, value, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| leaves(&format!("{path}[]"), item, found)),
+        Value::String(text) if text.starts_with('<') => found.push((text.clone(), path.to_owned())),
+        Value::Number(number) if number.to_string().contains("712") => {
+            found.push((number.to_string(), path.to_owned()));
+        }
+        Value::String(_) | Value::Number(_) | Value::Null | Value::Bool(_) => {}
+    }
+}
+
+/// Whether the list of what was not sent names this path, itself or as part of something larger.
+fn is_named(dropped: &[String], path: &str) -> bool {
+    dropped.iter().any(|noted| {
+        let noted = noted.split([' ', ':']).next().unwrap_or_default();
+        // Marks of caching are bounded over the whole request, wherever they stand.
+        (noted == "cache_control" && path.contains("cache_control"))
+            || noted == path
+            || path.strip_prefix(noted).is_some_and(|rest| rest.starts_with(['.', '[']))
+    })
+}
+
+/// Members of the body and of what is in it that are taken out for a try.
+fn thinned(value: &Value, coins: &mut dyn Iterator<Item = bool>) -> Value {
+    // Without these it is no request, or another one.
+    const NEEDED: &[&str] = &[
+        "messages",
+        "role",
+        "content",
+        "type",
+        "text",
+        "id",
+        "url",
+        "image_url",
+        "tool_call_id",
+        "function",
+        "name",
+        "arguments",
+        "tool_calls",
+        "tools",
+        "tool_choice",
+    ];
+    match value {
+        Value::Object(members) => {
+            let mut left = Map::new();
+            for (name, value) in members {
+                if coins.next().unwrap_or(true) || NEEDED.contains(&name.as_str()) {
+                    left.insert(name.clone(), thinned(value, coins));
+                }
+            }
+            Value::Object(left)
+        }
+        Value::Array(items) => items.iter().map(|item| thinned(item, coins)).collect(),
+        other => other.clone(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn whatever_a_request_has_is_sent_or_named(coins in prop::collection::vec(prop::bool::weighted(0.7), 200)) {
+        let body = thinned(&everything(), &mut coins.into_iter());
+        let request = ChatRequest::parse(&body).unwrap();
+        let mut tokens = Vec::new();
+        leaves("", &body, &mut tokens);
+        let dialects = Dialect::ALL.iter().map(|dialect| (dialect.as_str(), dialect.adapter("http://127.0.0.1/v1")));
+        let vendors = PROFILES.iter().map(|profile| (profile.vendor, &profile.adapter as &dyn Adapter));
+        for (name, adapter) in dialects.chain(vendors) {
+            for model in ["the-model", "gpt-5-mini", "claude-opus-4-7", "gemini-2.5-flash", "grok-4"] {
+                let wire = match adapter.encode(&request, model, &Capabilities::default()) {
+                    Ok(wire) => wire,
+                    Err(Ineligible::Unsupported(why)) => panic!("{name} {model}: {why}"),
+                    Err(other) => panic!("{name} {model}: {other:?}"),
+                };
+                let sent = String::from_utf8(wire.body).unwrap();
+                for (token, path) in &tokens {
+                    prop_assert!(
+                        sent.contains(token.as_str()) || is_named(&wire.dropped, path),
+                        "{} {}: {} at {} is neither sent nor among {:?}: {}", name, model, token, path, wire.dropped, sent
+                    );
+                }
+                prop_assert!(wire.dropped.len() <= 61);
+            }
+        }
+    }
+}
