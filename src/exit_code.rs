@@ -18,7 +18,7 @@ pub enum ExitCode {
     Database = 4,
     /// All work is finished, and some jobs failed or were cancelled.
     JobsFailed = 5,
-    /// There is no such job, batch, route, provider or schedule.
+    /// There is no such job, batch, route or provider.
     NotFound = 6,
     /// The input is wrong (a file to enqueue, for example); nothing was done with it.
     Input = 7,
@@ -56,7 +56,7 @@ impl ExitCode {
             Self::Configuration => "faulty configuration",
             Self::Database => "database unreachable, or its schema does not fit",
             Self::JobsFailed => "all work is finished, and some jobs failed",
-            Self::NotFound => "no such job, batch, route, provider or schedule",
+            Self::NotFound => "no such job, batch, route or provider",
             Self::Input => "faulty input; nothing was done with it",
             Self::NotClean => "the simulator's verdict is not clean",
             Self::Unwell => "the doctor found something bad",

@@ -3,7 +3,7 @@
 use crate::support::postgres::{Watchdog, database, temporary_dir};
 use rustix::process::{Pid, Signal};
 use sluice::embedded::{EmbeddedError, EmbeddedPostgres, Options};
-use sqlx::{ConnectOptions as _, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -276,4 +276,32 @@ async fn every_test_has_a_database_of_its_own() {
         .await
         .unwrap();
     assert!(other.url().contains(&name));
+}
+
+#[tokio::test]
+async fn no_row_and_no_statement_reaches_the_servers_log() {
+    let home = Home::new();
+    // As of a version that did not see to it yet, and then as of this one.
+    for undo in [false, true] {
+        let postgres = home.start().await;
+        let mut connection = connect(&postgres).await;
+        sqlx::raw_sql("create table if not exists note (n int not null, text text not null check (text <> 'hunter2'))")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        for faulty in ["insert into note values (1, 'hunter2')", "insert into note values (null, 'hunter2')", "hunter2"]
+        {
+            sqlx::raw_sql(faulty).execute(&mut connection).await.unwrap_err();
+        }
+        if !undo {
+            sqlx::raw_sql("alter database sluice reset all").execute(&mut connection).await.unwrap();
+        }
+        connection.close().await.unwrap();
+        postgres.stop().await.unwrap();
+    }
+    let log = std::fs::read_to_string(home.dir.join("postgres.log")).unwrap();
+    let said: Vec<&str> = log.lines().filter(|line| line.contains("violates") || line.contains("syntax")).collect();
+    assert_eq!(said.len(), 6, "errors are still told: {log}");
+    // The word itself is at fault where the message names it.
+    assert!(!log.lines().any(|line| line.contains("hunter2") && !line.contains("syntax error")), "{log}");
 }

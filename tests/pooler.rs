@@ -98,7 +98,7 @@ async fn timeouts_are_in_force_behind_a_pooler_and_the_same_as_without() {
         .unwrap()
         .into_iter()
         .collect();
-    assert_eq!(noted["pooled"], "1min 20s 1min off warning");
+    assert_eq!(noted["pooled"], "1min 20s 1min off error");
     assert_eq!(noted["direct"], noted["pooled"]);
     // And nothing of it stays with the server's session, which is not ours.
     let left: String = sqlx::raw_sql("show statement_timeout")
@@ -238,7 +238,7 @@ async fn enqueue_in_bulk(queue: &Queue) {
         bulk.push(&job(Some(&key))).await.unwrap();
     }
     bulk.push(&job(Some("key 1"))).await.unwrap();
-    assert_eq!(bulk.commit().await.unwrap(), Enqueued { jobs: 20, existing: 1 });
+    assert_eq!(bulk.commit().await.unwrap(), Enqueued { jobs: 20, existing: 1, changed: None });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,7 +34,10 @@ pub fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<ExitCode> {
-    let loaded = Config::load(file, environment);
+    let loaded = Config::load(file, environment).and_then(|config| {
+        // The defaults are in order, and yet whoever asks has surely written something that was not found.
+        if config.file.is_none() { config.require_providers().map(|()| config) } else { Ok(config) }
+    });
     let code = if loaded.is_ok() { ExitCode::Success } else { ExitCode::Configuration };
     match (args.format, &loaded) {
         (Format::Json, loaded) => writeln!(out, "{:#}", as_json(loaded))?,
@@ -86,8 +89,11 @@ fn as_json(loaded: &Result<Config, ConfigErrors>) -> Value {
 
 fn summarise(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     match &config.file {
+        Some(file) if config.require_providers().is_err() => {
+            writeln!(out, "{} has no faults, and nothing that a worker could work with.", file.display())?;
+        }
         Some(file) => writeln!(out, "{} is in order.", file.display())?,
-        None => writeln!(out, "There is no configuration file; the defaults hold.")?,
+        None => writeln!(out, "The configuration in variables is in order; there is no file.")?,
     }
     match &config.database.url {
         Some(_) => writeln!(out, "database: by URL")?,

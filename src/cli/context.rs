@@ -13,6 +13,15 @@ use sqlx::postgres::PgConnectOptions;
 /// Connections that the private Postgres takes: workers and commands of one machine share it.
 const PRIVATE_CONNECTIONS: u32 = 200;
 
+/// Who reads the log lines on standard error.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// Whoever looks after a daemon.
+    Operator,
+    /// Whoever called a command and sees its progress.
+    Caller,
+}
+
 /// An open database with the configuration that led to it.
 #[derive(Debug)]
 pub struct Context {
@@ -31,16 +40,26 @@ pub struct Context {
 impl Context {
     /// For commands that call no provider: no key is read, and only warnings are logged.
     pub async fn open(global: &GlobalArgs) -> anyhow::Result<Self> {
-        let context = Self::connect(global, Keys::Ignored).await?;
+        let context = Self::connect(global, Keys::Ignored, Reader::Caller).await?;
         context.require_schema().await?;
         Ok(context)
     }
 
-    /// For commands that do the work: there are providers, their keys are read, and `[log]` holds.
+    /// For the daemon: there are providers, their keys are read, and `[log]` holds.
     pub async fn open_for_work(global: &GlobalArgs) -> anyhow::Result<Self> {
+        Self::open_with_providers(global, Reader::Operator).await
+    }
+
+    /// For work that somebody waits for at a terminal: as for the daemon, but what goes well is not logged unless
+    /// `[log]` says so.
+    pub async fn open_for_run(global: &GlobalArgs) -> anyhow::Result<Self> {
+        Self::open_with_providers(global, Reader::Caller).await
+    }
+
+    async fn open_with_providers(global: &GlobalArgs, reader: Reader) -> anyhow::Result<Self> {
         // Before a private Postgres is made for a worker that could not work.
         Config::load_with(global.config.as_deref(), environment(global), Keys::Required)?.require_providers()?;
-        let context = Self::connect(global, Keys::Required).await?;
+        let context = Self::connect(global, Keys::Required, reader).await?;
         context.require_schema().await?;
         Ok(context)
     }
@@ -48,12 +67,12 @@ impl Context {
     /// Without a look at the schema, for `sluice migrate`. A private Postgres is migrated nevertheless: nobody else
     /// looks after it.
     pub async fn open_any_schema(global: &GlobalArgs) -> anyhow::Result<Self> {
-        Self::connect(global, Keys::Ignored).await
+        Self::connect(global, Keys::Ignored, Reader::Caller).await
     }
 
-    async fn connect(global: &GlobalArgs, keys: Keys) -> anyhow::Result<Self> {
+    async fn connect(global: &GlobalArgs, keys: Keys, reader: Reader) -> anyhow::Result<Self> {
         let config = Config::load_with(global.config.as_deref(), environment(global), keys)?;
-        let log = telemetry::init(&log_settings(global, &config, keys)).ok();
+        let log = telemetry::init(&log_settings(global, &config, keys, reader)).ok();
         let (options, private, pooler) = if let Some(url) = &config.database.url {
             // The URL is not repeated in the error: it may hold a password.
             let options: PgConnectOptions = url.expose_secret().parse().context("database.url")?;
@@ -110,12 +129,13 @@ pub fn environment(global: &GlobalArgs) -> impl Iterator<Item = (String, String)
 }
 
 /// What is logged: a daemon says what it does, a command only what is wrong.
-fn log_settings(global: &GlobalArgs, config: &Config, keys: Keys) -> config::Log {
+fn log_settings(global: &GlobalArgs, config: &Config, keys: Keys, reader: Reader) -> config::Log {
     let mut log = config.log.clone();
     if keys == Keys::Ignored {
         log.dir = None;
-        // A report over a large ledger may take a second: that is no news to whoever asked for it.
-        "warn,sqlx=error,sqlx::postgres::notice=warn".clone_into(&mut log.filter);
+        "warn,sqlx=error".clone_into(&mut log.filter);
+    } else if reader == Reader::Caller && log.filter == config::Log::default().filter {
+        "warn".clone_into(&mut log.filter);
     }
     match (global.quiet, global.verbose) {
         (true, _) => "error".clone_into(&mut log.filter),

@@ -1,5 +1,7 @@
 //! `sluice enqueue`: the requests of a file into the queue, all or none.
 
+mod entry;
+
 use super::GlobalArgs;
 use super::context::{Context, environment};
 use super::failure::Failure;
@@ -14,6 +16,7 @@ use crate::store::Store;
 use crate::store::enqueue::{BulkEnqueue, BulkOptions, NewJob};
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
+use entry::Entry;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write};
@@ -25,6 +28,9 @@ const LOT: usize = 256;
 const LOT_BYTES: usize = 1 << 20;
 const LOTS_AHEAD: usize = 8;
 
+/// The longest line that is accepted, in MiB, unless it is said.
+pub const MAX_LINE: u16 = 32;
+
 /// Arguments of `sluice enqueue`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -32,18 +38,20 @@ pub struct Args {
     /// Without it, or with -, standard input is read
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// The route that the jobs take
-    #[arg(long, default_value = "default")]
-    pub route: String,
-    /// Whose money it is
-    #[arg(long, default_value = "default")]
-    pub project: String,
-    /// The name under which they are watched, exported and cancelled [default: the file's name and the time]
+    /// The route that the jobs take [default: default; with --resume that of the batch]
+    #[arg(long, value_name = "ROUTE")]
+    pub route: Option<String>,
+    /// Whose money it is [default: default; with --resume that of the batch]
+    #[arg(long, value_name = "PROJECT")]
+    pub project: Option<String>,
+    /// The name under which they are watched, exported and cancelled; one that exists needs --resume or --append
+    /// [default: the file's name and the time]
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub batch: Option<String>,
-    /// Higher goes first, from -1000 to 1000
-    #[arg(long, default_value_t = 0, allow_hyphen_values = true, value_parser = clap::value_parser!(i16).range(-1000..=1000))]
-    pub priority: i16,
+    /// Higher goes first, from -1000 to 1000 [default: 0]
+    #[arg(long, value_name = "N", allow_hyphen_values = true,
+          value_parser = clap::value_parser!(i16).range(-1000..=1000))]
+    pub priority: Option<i16>,
     /// Not before this instant (2026-08-01T06:00:00Z), or this long from now (2h)
     #[arg(long, value_name = "TIME")]
     pub run_at: Option<When>,
@@ -62,13 +70,30 @@ pub struct Args {
     /// Enqueue the lines that are in order, and only report the others
     #[arg(long)]
     pub skip_bad: bool,
-    /// Leave out jobs that an earlier enqueue of the same batch has brought, by their custom_id. Without --batch, the
-    /// batch is then named after the file alone
-    #[arg(long)]
-    pub idempotent: bool,
+    /// What is done with a batch that exists
+    #[command(flatten)]
+    pub again: Again,
     /// The longest line that is accepted, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 32, hide_short_help = true, value_parser = clap::value_parser!(u16).range(1..=128))]
+    #[arg(long, value_name = "MIB", default_value_t = MAX_LINE, hide_short_help = true, value_parser = clap::value_parser!(u16).range(1..=128))]
     pub max_line: u16,
+}
+
+/// What is done with a batch that exists; without a word, nothing goes into it.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct Again {
+    /// Go on with a batch that exists: leave out the lines that it has, by custom_id, or by their content where they
+    /// have none. Jobs that are there stay as they are, failed ones too (`sluice batch retry` puts those back)
+    #[arg(long, conflicts_with = "append")]
+    pub resume: bool,
+    /// Add every line to a batch that exists, those that it has too
+    #[arg(long)]
+    pub append: bool,
+    /// As --resume, for lines that all have a custom_id; and each job gets the idempotency key BATCH/CUSTOM_ID, so that
+    /// no insert or enqueue with that key brings it into the project again. It knows nothing of a request that comes in
+    /// another batch, under another custom_id or without a key, and a key is kept only as long as its job. Without
+    /// --batch, the batch is named after the file alone
+    #[arg(long, conflicts_with = "append")]
+    pub idempotent: bool,
 }
 
 /// What an enqueue came to.
@@ -84,6 +109,8 @@ pub struct Summary {
     pub faulty: u64,
     /// Members that are sent although no provider is known to take them, and how many lines have each.
     pub unknown_members: BTreeMap<String, u64>,
+    /// What else is to be said.
+    pub remarks: Vec<String>,
 }
 
 /// Runs the command.
@@ -116,24 +143,45 @@ pub async fn enqueue(
     shows_progress: bool,
     faults: &mut (dyn Write + Send),
 ) -> anyhow::Result<Summary> {
+    load(args, store, config, shows_progress, faults).await?.end().await
+}
+
+/// The first part of [`enqueue`]: nothing of it is there before [`Loading::end`].
+pub(super) async fn load<'a>(
+    args: &'a Args,
+    store: Option<&Store>,
+    config: &Config,
+    shows_progress: bool,
+    faults: &'a mut (dyn Write + Send),
+) -> anyhow::Result<Loading<'a>> {
     let source = Source::new(args.file.as_deref());
-    require_route(config, &args.route)?;
     let now = Utc::now();
-    let options = bulk_options(args, &source, now)?;
-    let batch = options.batch.clone().unwrap_or_default();
-    let (reader, progress) = source.open().map_err(|error| Failure::input(format!("{}: {error}", source.name())))?;
-    let limits = ReadLimits { line_bytes: usize::from(args.max_line) << 20 };
-    let bulk = match store {
-        Some(store) => Some(store.bulk_enqueue(options).await?),
+    let mut options = bulk_options(args, &source, now)?;
+    let entry = match store {
+        Some(store) => Some(Entry::of(args, store, &mut options).await?),
         None => None,
     };
-    let needs_name = args.idempotent;
+    require_route(config, &options.route)?;
+    let (reader, progress) = source.open().map_err(|error| Failure::input(format!("{}: {error}", source.name())))?;
+    let limits = ReadLimits { line_bytes: usize::from(args.max_line) << 20 };
+    let mut goes_on = false;
+    let bulk = match (store, entry) {
+        (Some(store), Some(entry)) => {
+            let (bulk, before) = entry.open(args, store, &mut options, faults).await?;
+            goes_on = before;
+            Some(bulk)
+        }
+        _ => None,
+    };
+    let batch = options.batch.clone().unwrap_or_default();
+    let needs_name = args.again.idempotent;
     let jobs = JobReader::new(reader, limits).map(move |job| job.and_then(|job| in_order(job, needs_name)));
     let mut lots = read_ahead(jobs, args.limit)?;
     let mut loading = Loading {
         args,
         batch,
         bulk,
+        goes_on,
         faults: Faults::new(source.name(), faults),
         jobs: 0,
         notes: MemberNotes::default(),
@@ -145,7 +193,21 @@ pub async fn enqueue(
         bar.set_message(format!("{} jobs", loading.jobs));
     }
     bar.finish_and_clear();
-    loading.end().await
+    Ok(loading)
+}
+
+/// What holds only for jobs that are new, when some were there before.
+fn own_options(args: &Args) -> Option<String> {
+    let given = [
+        (args.priority.is_some(), "--priority"),
+        (args.run_at.is_some(), "--run-at"),
+        (args.deadline.is_some(), "--deadline"),
+        (args.max_attempts.is_some(), "--max-attempts"),
+    ];
+    let given: Vec<&str> = given.into_iter().filter_map(|(is_given, name)| is_given.then_some(name)).collect();
+    (!given.is_empty()).then(|| {
+        format!("{}: only for the jobs that are new; those that were there keep what they have", given.join(", "))
+    })
 }
 
 /// A slip in a route's name would be found out only when nobody works on the jobs.
@@ -173,10 +235,10 @@ fn bulk_options(args: &Args, source: &Source, now: DateTime<Utc>) -> Result<Bulk
     }
     let timestamp = |at: DateTime<Utc>| Timestamp(at.timestamp_millis());
     Ok(BulkOptions {
-        route: args.route.clone(),
-        project: args.project.clone(),
+        route: args.route.clone().unwrap_or_else(|| "default".to_owned()),
+        project: args.project.clone().unwrap_or_else(|| "default".to_owned()),
         batch: Some(batch_name(args, source, now)?),
-        priority: args.priority,
+        priority: args.priority.unwrap_or(0),
         run_at: run_at.map(timestamp),
         deadline: deadline.map(timestamp),
         max_attempts: args.max_attempts,
@@ -185,10 +247,14 @@ fn bulk_options(args: &Args, source: &Source, now: DateTime<Utc>) -> Result<Bulk
 
 /// The same file is often enqueued again, and is then another batch; unless it is to be found again.
 fn batch_name(args: &Args, source: &Source, now: DateTime<Utc>) -> Result<String, Failure> {
-    match (&args.batch, source.stem(), args.idempotent) {
+    match (&args.batch, source.stem(), args.again.idempotent) {
         (Some(batch), _, _) => Ok(batch.clone()),
         (None, Some(stem), true) => Ok(stem),
         (None, None, true) => Err(Failure::usage("--idempotent needs --batch when standard input is read")),
+        (None, _, false) if args.again.resume || args.again.append => Err(Failure::usage(format!(
+            "--{} needs --batch: the name that was told when it was enqueued; `sluice batch list` shows the latest",
+            if args.again.resume { "resume" } else { "append" }
+        ))),
         (None, stem, false) => Ok(format!("{}-{}", stem.as_deref().unwrap_or("stdin"), now.format("%Y%m%d-%H%M%S"))),
     }
 }
@@ -239,11 +305,13 @@ fn read_ahead(
 }
 
 /// An enqueue under way.
-struct Loading<'a> {
+pub(super) struct Loading<'a> {
     args: &'a Args,
     batch: String,
     /// `None` when nothing is to be enqueued, or not any more.
     bulk: Option<BulkEnqueue>,
+    /// Whether the batch has had jobs before.
+    goes_on: bool,
     faults: Faults<'a>,
     jobs: u64,
     notes: MemberNotes,
@@ -268,7 +336,7 @@ impl Loading<'_> {
         self.jobs += 1;
         self.notes.add(job.line, &job.notes);
         if let Some(bulk) = &mut self.bulk {
-            let named = job.custom_id.as_deref().filter(|_| self.args.idempotent);
+            let named = job.custom_id.as_deref().filter(|_| self.args.again.idempotent);
             let key = named.map(|custom_id| format!("{}/{custom_id}", self.batch));
             bulk.push(&NewJob {
                 custom_id: job.custom_id.as_deref(),
@@ -289,8 +357,9 @@ impl Loading<'_> {
         self.faults.report(fault).context("reporting a faulty line")
     }
 
-    async fn end(self) -> anyhow::Result<Summary> {
-        let Self { args, batch, bulk, mut faults, jobs, notes } = self;
+    /// Makes all of it visible at once, unless there were faults.
+    pub(super) async fn end(self) -> anyhow::Result<Summary> {
+        let Self { args, batch, bulk, goes_on, mut faults, jobs, notes } = self;
         faults.end().context("reporting faulty lines")?;
         for sentence in notes.sentences() {
             faults.warn(&sentence).context("reporting members")?;
@@ -309,10 +378,20 @@ impl Loading<'_> {
             return Err(Failure::input(format!("{name}: {what}; nothing was enqueued")).into());
         }
         let Some(bulk) = bulk else {
-            return Ok(Summary { batch, jobs, existing: 0, faulty, unknown_members });
+            return Ok(Summary { batch, jobs, faulty, unknown_members, ..Summary::default() });
         };
         let enqueued = bulk.commit().await?;
-        Ok(Summary { batch, jobs: enqueued.jobs, existing: enqueued.existing, faulty, unknown_members })
+        let mut remarks = Vec::new();
+        if let Some(custom_id) = enqueued.changed {
+            remarks.push(format!(
+                "warning: batch {batch} has another request under the custom_id `{custom_id}`, and perhaps under \
+                 others. Lines are known by their custom_id, so it was left out; to ask anew, choose another --batch"
+            ));
+        }
+        if let Some(remark) = own_options(args).filter(|_| goes_on && enqueued.existing > 0) {
+            remarks.push(remark);
+        }
+        Ok(Summary { batch, jobs: enqueued.jobs, existing: enqueued.existing, faulty, unknown_members, remarks })
     }
 }
 
@@ -329,7 +408,10 @@ fn progress_bar(is_shown: bool, progress: &Progress) -> ProgressBar {
 }
 
 fn tell(args: &Args, summary: &Summary, output: &mut Output) -> anyhow::Result<()> {
-    let Summary { batch, jobs, existing, faulty, unknown_members } = summary;
+    let Summary { batch, jobs, existing, faulty, unknown_members, remarks } = summary;
+    for remark in remarks {
+        output.note(remark);
+    }
     match output.format() {
         Format::Table => {
             let done = if args.dry_run {

@@ -1,7 +1,8 @@
 //! `sluice estimate`: what a file will cost, rung by rung, before anything is sent.
 
 use super::GlobalArgs;
-use super::context::environment;
+use super::batch::find;
+use super::context::{Context, environment};
 use super::failure::Failure;
 use super::faults::Faults;
 use super::output::{Cell, Format, Output, Report};
@@ -12,14 +13,18 @@ use crate::domain::{
 };
 use crate::exit_code::ExitCode;
 use crate::input::{InputError, JobReader, ReadLimits, Source};
+use crate::store::batch::Batch;
 use anyhow::Context as _;
 use std::io::Write;
 use std::path::PathBuf;
 
 /// Arguments of `sluice estimate`.
 ///
-/// Tokens are estimated, and an answer without a cap is taken for 500 of them. The worst case of one call takes the
-/// whole output cap and a quarter more input. Calls that fail and are made again come on top.
+/// Tokens are estimated, and an answer without a cap is taken for 500 of them. Neither figure is a bound on what a run
+/// costs. `expected` is one call for each job. `worst without retries` is one call for each job, too, with the whole
+/// output cap and a quarter more input: calls that are made again, after a failure or an answer that was rejected, come
+/// on top of it, up to max_attempts of the route. Nothing is learned from earlier jobs, unless --pilot names a batch of
+/// them.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A file as for `sluice enqueue`; without it, or with -, standard input
@@ -31,19 +36,39 @@ pub struct Args {
     /// Only the first N jobs
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
+    /// Tell also what the jobs would cost if each cost what the finished jobs of this batch did on average, retries and
+    /// fallbacks included; needs the database
+    #[arg(long, value_name = "BATCH")]
+    pub pilot: Option<String>,
     /// Estimate the lines that are in order, and only report the others
     #[arg(long)]
     pub skip_bad: bool,
 }
 
-/// Runs the command: it needs neither a database nor a key.
-pub fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+/// Runs the command: without a pilot it needs neither a database nor a key.
+pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)?;
+    let pilot = match &args.pilot {
+        Some(batch) => Some(pilot(batch, global).await?),
+        None => None,
+    };
     let mut output = Output::new(global);
-    let estimate = estimate(args, &config, &mut std::io::stderr())?;
+    let mut estimate = estimate(args, &config, &mut std::io::stderr())?;
+    estimate.pilot = pilot;
     output.report(&estimate.report(output.format()))?;
     output.finish()?;
     Ok(ExitCode::Success)
+}
+
+/// The batch that was a trial of the same kind.
+async fn pilot(name: &str, global: &GlobalArgs) -> anyhow::Result<Batch> {
+    let context = Context::open(global).await?;
+    let batch = find(&context.store, name).await?;
+    context.close().await?;
+    if ended(&batch) == 0 {
+        return Err(Failure::usage(format!("--pilot {name}: none of its jobs has ended yet")).into());
+    }
+    Ok(batch)
 }
 
 /// Reads a file and sums up its jobs. Faulty lines are reported on `faults`.
@@ -97,6 +122,8 @@ pub struct Estimate {
     pub as_routed: Option<NanoUsd>,
     /// Jobs that no rung can take.
     pub stranded: u64,
+    /// A batch of the same kind that has run.
+    pub pilot: Option<Batch>,
 }
 
 /// What it would come to if all jobs that a rung can take went there.
@@ -133,7 +160,13 @@ impl Estimate {
                 ..RungEstimate::default()
             }
         };
-        Self { jobs: 0, rungs: route.rungs.iter().map(rung).collect(), as_routed: Some(NanoUsd::ZERO), stranded: 0 }
+        Self {
+            jobs: 0,
+            rungs: route.rungs.iter().map(rung).collect(),
+            as_routed: Some(NanoUsd::ZERO),
+            stranded: 0,
+            pilot: None,
+        }
     }
 
     fn add(&mut self, route: &Route, request: &ChatRequest) {
@@ -187,7 +220,7 @@ impl Estimate {
             "input_tokens",
             "output_tokens",
             "expected",
-            "worst",
+            "worst_without_retries",
         ]);
         for (index, rung) in (1..).zip(&self.rungs) {
             report.row([
@@ -201,6 +234,23 @@ impl Estimate {
                 rung.output_tokens.into(),
                 money(rung.expected),
                 money(rung.worst),
+            ]);
+        }
+        if let Some(pilot) = &self.pilot {
+            let seen = format!("as batch {}: {} ended in {} attempts", pilot.name, ended(pilot), pilot.attempts);
+            let empty = || [const { Cell::Empty }; 3];
+            let [large, unsupported, input] = empty();
+            report.row([
+                Cell::Empty,
+                seen.into(),
+                count(self.jobs),
+                Cell::Empty,
+                large,
+                unsupported,
+                input,
+                Cell::Empty,
+                money(like(pilot, self.jobs)),
+                Cell::Empty,
             ]);
         }
         let stranded = if self.stranded > 0 { format!("no rung can take {}", self.stranded) } else { String::new() };
@@ -218,6 +268,18 @@ impl Estimate {
         ]);
         report
     }
+}
+
+/// Cancelled jobs say nothing of what one costs.
+fn ended(pilot: &Batch) -> i64 {
+    pilot.succeeded + pilot.failed
+}
+
+/// What so many jobs would cost at the average of a batch; `None`: a price is unknown.
+fn like(pilot: &Batch, jobs: u64) -> Option<NanoUsd> {
+    let sum = i128::from(pilot.cost.0) * i128::from(jobs);
+    let average = sum.checked_div(i128::from(ended(pilot)))?;
+    (pilot.unpriced == 0).then(|| NanoUsd(i64::try_from(average).unwrap_or(i64::MAX)))
 }
 
 impl RungEstimate {
@@ -310,6 +372,33 @@ mod tests {
         assert!(found.as_routed > cheap.expected && found.as_routed < dear.expected);
         let shown = serde_json::to_value(found.report(Format::Json)).unwrap();
         assert_eq!((&shown[2]["expected"], &shown[2]["target"]), (&serde_json::Value::Null, &"a/free".into()));
+    }
+
+    #[test]
+    fn a_pilot_tells_what_a_job_has_cost_with_all_its_attempts() {
+        let pilot = |unpriced| Batch {
+            name: "trial".to_owned(),
+            first_hour: chrono::DateTime::UNIX_EPOCH,
+            last_hour: chrono::DateTime::UNIX_EPOCH,
+            jobs: 12,
+            succeeded: 9,
+            failed: 1,
+            cancelled: 0,
+            attempts: 17,
+            cost: NanoUsd(1_000_000),
+            waste: NanoUsd::ZERO,
+            uncertain: NanoUsd::ZERO,
+            unpriced,
+            paused: false,
+        };
+        assert_eq!(like(&pilot(0), 2_000), Some(NanoUsd(200_000_000)));
+        assert_eq!(like(&pilot(1), 2_000), None, "an unknown price is no price");
+        let mut found = estimate_of("{\"prompt\":\"a\"}\n", &[]).unwrap();
+        found.pilot = Some(pilot(0));
+        let shown = serde_json::to_value(found.report(Format::Json)).unwrap();
+        assert_eq!(shown[3]["target"], "as batch trial: 10 ended in 17 attempts");
+        assert_eq!(shown[3]["worst_without_retries"], serde_json::Value::Null);
+        assert!(shown[0]["worst_without_retries"].is_number() && shown[0].get("worst").is_none(), "{shown}");
     }
 
     #[test]

@@ -515,10 +515,10 @@ Total: $0.000195 in 2 attempts"
     #[test]
     fn an_unknown_price_is_said_and_not_summed_as_zero() {
         let unpriced = AttemptRecord { cost_nanos: None, price: None, ..answer(1) };
-        let story = story(&job(Place::Ready { crashes: 0 }), &[unpriced]).join("\n");
+        let story = story(&job(Place::Ready { crashes: 0, waits_for: None }), &[unpriced]).join("\n");
         assert!(story.contains("cost unknown: the price was not known"), "{story}");
         assert!(story.contains("and the unknown cost of 1 of them"), "{story}");
-        assert!(story.contains("It is ready"), "{story}");
+        assert!(story.contains("It is queued"), "{story}");
     }
 
     #[test]
@@ -531,7 +531,7 @@ Total: $0.000195 in 2 attempts"
             has_answer: true,
             ..answer(1)
         };
-        let story = story(&job(Place::Ready { crashes: 0 }), &[mended]).join("\n");
+        let story = story(&job(Place::Ready { crashes: 0, waits_for: None }), &[mended]).join("\n");
         for words in [
             "; tier flex",
             "cost $0.000195, as the provider says: the price was not known\n",
@@ -589,14 +589,16 @@ Total: $0.000195 in 2 attempts"
     #[test]
     fn the_key_of_a_call_is_named_where_the_ledger_names_it() {
         let decision = Some(json!({ "skipped": [], "dropped": [], "key": "OPENAI_B" }));
-        let story = story(&job(Place::Ready { crashes: 0 }), &[AttemptRecord { decision, ..attempt(1) }]).join("\n");
+        let story =
+            story(&job(Place::Ready { crashes: 0, waits_for: None }), &[AttemptRecord { decision, ..attempt(1) }])
+                .join("\n");
         assert!(story.contains("it was the first choice\n   it was called with the key OPENAI_B\n"), "{story}");
     }
 
     #[test]
     fn a_retry_by_hand_and_money_at_risk_are_told() {
         let second = AttemptRecord { round: 1, uncertain_nanos: 5_000_000, ..attempt(2) };
-        let story = story(&job(Place::Ready { crashes: 1 }), &[attempt(1), second]).join("\n");
+        let story = story(&job(Place::Ready { crashes: 1, waits_for: None }), &[attempt(1), second]).join("\n");
         assert!(story.contains("Tried anew by hand: round 1"), "{story}");
         assert!(story.contains("perhaps up to $0.005 more"), "{story}");
     }

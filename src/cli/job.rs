@@ -4,12 +4,14 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::{Cell, Format, Report};
+use super::waits::in_words;
 use crate::domain::JobId;
 use crate::exit_code::ExitCode;
 use crate::store::Store;
 use crate::store::job::{Changed, Ended, JobRecord, Place};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 
 /// What a paused job waits for, as its row says it. There is an instant beside it that means nothing.
 pub(super) const PAUSED: &str = "paused";
@@ -202,11 +204,20 @@ fn show(context: &mut Context, job: &JobRecord, show_request: bool, show_answer:
 pub(super) fn whereabouts(place: &Place) -> String {
     let at = |at: &DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
     match place {
-        Place::Ready { crashes: 0 } => "ready: the next free worker takes it".to_owned(),
-        Place::Ready { crashes } => format!("ready again, after {crashes} workers died with it"),
+        Place::Ready { crashes, waits_for } => {
+            let mut words = "queued".to_owned();
+            if *crashes > 0 {
+                let _ = write!(words, " again, after {crashes} workers died with it");
+            }
+            if let Some(reason) = waits_for {
+                let _ = write!(words, ": {}", in_words(reason));
+            }
+            words
+        }
         Place::Parked { reason, .. } if reason == PAUSED => "paused, until it is resumed".to_owned(),
         Place::Parked { until, reason } if reason == "scheduled" => format!("scheduled for {}", at(until)),
-        Place::Parked { until, reason } => format!("parked until {}, waiting for {reason}", at(until)),
+        Place::Parked { reason, .. } if reason.ends_with(" paused") => format!("queued: {}", in_words(reason)),
+        Place::Parked { until, reason } => format!("parked until {}: {}", at(until), in_words(reason)),
         Place::Running { worker, host, pid, since, alive } => {
             let process = match (host, pid) {
                 (Some(host), Some(pid)) => format!(" ({host}, process {pid})"),
@@ -223,7 +234,9 @@ pub(super) fn whereabouts(place: &Place) -> String {
 /// Everything about a job, for programs.
 pub(super) fn as_json(job: &JobRecord, show_request: bool, show_answer: bool) -> Value {
     let place = match &job.place {
-        Place::Ready { crashes } => json!({ "where": "ready", "crashes": crashes }),
+        Place::Ready { crashes, waits_for } => {
+            json!({ "where": "ready", "crashes": crashes, "waits_for": waits_for })
+        }
         Place::Parked { until, reason } => json!({
             "where": "parked", "until": (reason != PAUSED).then_some(until), "waits_for": reason,
         }),
@@ -261,10 +274,12 @@ mod tests {
     fn whereabouts_read_as_a_sentence() {
         let at: DateTime<Utc> = "2026-01-31T08:00:00Z".parse().unwrap();
         let parked = Place::Parked { until: at, reason: "openai/gpt-4o-mini: rate_limit".to_owned() };
-        assert_eq!(
-            whereabouts(&parked),
-            "parked until 2026-01-31T08:00:00Z, waiting for openai/gpt-4o-mini: rate_limit"
-        );
+        assert_eq!(whereabouts(&parked), "parked until 2026-01-31T08:00:00Z: openai/gpt-4o-mini: its limit is used up");
+        let ready = |waits_for: Option<&str>| Place::Ready { crashes: 0, waits_for: waits_for.map(str::to_owned) };
+        assert_eq!(whereabouts(&ready(None)), "queued");
+        assert_eq!(whereabouts(&ready(Some("route paused"))), "queued: its route is paused");
+        let held = Place::Parked { until: at, reason: "batch paused".to_owned() };
+        assert_eq!(whereabouts(&held), "queued: its batch is paused");
         let paused = Place::Parked { until: at, reason: PAUSED.to_owned() };
         assert_eq!(whereabouts(&paused), "paused, until it is resumed");
         let running =

@@ -3,6 +3,7 @@
 use super::GlobalArgs;
 use super::context::Context;
 use super::output::{Format, Output, OutputError};
+use crate::domain::diagnosis::Roles;
 use crate::exit_code::ExitCode;
 use crate::store::SchemaVersion;
 use serde_json::json;
@@ -22,7 +23,15 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     if version.has_outgrown() {
         version.require()?;
     }
-    say(&mut context.output, version, args.dry_run)?;
+    // A schema that is not there has nothing to say of roles.
+    let roles = if args.dry_run { Roles::default() } else { context.store.roles().await? };
+    say(&mut context.output, version, args.dry_run, &roles)?;
+    for fault in roles.faults() {
+        context.output.warn(fault);
+    }
+    if !roles.remedy().is_empty() {
+        context.output.note(format_args!("to set that right, {}", roles.remedy()));
+    }
     context.close().await?;
     Ok(ExitCode::Success)
 }
@@ -31,11 +40,13 @@ fn say(
     output: &mut Output,
     SchemaVersion { found, known, .. }: SchemaVersion,
     dry_run: bool,
+    roles: &Roles,
 ) -> Result<(), OutputError> {
     if output.format() == Format::Json {
-        return output.json(
-            &json!({ "from": found, "to": found.max(known), "dry_run": dry_run, "changed": found < known && !dry_run }),
-        );
+        return output.json(&json!({
+            "from": found, "to": found.max(known), "dry_run": dry_run, "changed": found < known && !dry_run,
+            "missing_roles": roles.missing, "missing_rights": roles.lacking,
+        }));
     }
     if found > known {
         return output.line(format_args!(

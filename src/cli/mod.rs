@@ -29,6 +29,7 @@ pub mod route;
 pub mod run;
 pub mod simulate;
 pub mod status;
+mod waits;
 pub mod watch;
 pub mod when;
 pub mod worker;
@@ -52,14 +53,15 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "Exit status: 0 done, 1 failed, 2 wrong command line, 3 faulty configuration, 4 database \
-unreachable or its schema does not fit, 5 all work is finished and some jobs failed, 6 no such job, batch, route, \
-provider or schedule, 7 faulty input, 8 the simulator's verdict is not clean, 9 the doctor found something bad, \
+unreachable or its schema does not fit, 5 all work is finished and some jobs failed, 6 no such job, batch, route or \
+provider, 7 faulty input, 8 the simulator's verdict is not clean, 9 the doctor found something bad, \
 130 interrupted.";
 
 /// What holds for every command.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct GlobalArgs {
-    /// The configuration [default: $SLUICE_CONFIG, ./config/sluice.toml or /etc/sluice/sluice.toml]
+    /// The configuration [default: $SLUICE_CONFIG, else the first that exists of ./sluice.toml,
+    /// ./config/sluice.toml and /etc/sluice/sluice.toml]
     #[arg(long, short, global = true, value_name = "FILE", help_heading = "Global options")]
     pub config: Option<PathBuf>,
     /// The Postgres to use, in place of the configured one. DATABASE_URL is the safer way: others see arguments
@@ -199,7 +201,7 @@ async fn perform(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args, global).await,
         Command::Watch(args) => watch::run(args, global).await,
         Command::Results(args) => results::run(args, global).await,
-        Command::Estimate(args) => estimate::run(&args, global),
+        Command::Estimate(args) => estimate::run(&args, global).await,
         Command::Batch(args) => batch::run(args, global).await,
         Command::Job(args) => job::run(args, global).await,
         Command::Explain(args) => explain::run(args, global).await,

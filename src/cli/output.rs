@@ -57,6 +57,20 @@ impl Output {
         }
     }
 
+    /// The same on standard error, where standard output is taken by something else.
+    #[must_use]
+    pub fn on_stderr(global: &GlobalArgs) -> Self {
+        let stderr = io::stderr();
+        let is_terminal = stderr.is_terminal();
+        let usual = if is_terminal { Format::Table } else { Format::Plain };
+        Self {
+            format: global.format.unwrap_or(usual),
+            is_terminal,
+            is_quiet: global.quiet,
+            writer: Box::new(BufWriter::new(stderr)),
+        }
+    }
+
     /// The shape that was asked for.
     #[must_use]
     pub fn format(&self) -> Format {
@@ -97,7 +111,10 @@ impl Output {
         match self.format {
             Format::Table => {
                 let table = report.to_table();
-                self.line(table)
+                match table.width() {
+                    Some(width) if report.least_width() > usize::from(width) => self.line(report.to_blocks()),
+                    _ => self.line(table),
+                }
             }
             Format::Plain => report.write_plain(&mut self.writer).map_err(OutputError),
             Format::Json => self.json(report),
@@ -328,6 +345,35 @@ impl Report {
         table
     }
 
+    /// The narrowest table that breaks no word.
+    fn least_width(&self) -> usize {
+        let longest = |text: &str| text.split([' ', '-']).map(|word| word.chars().count()).max().unwrap_or(0);
+        let of_column = |index: usize, name: &str| {
+            let cells = self.rows.iter().chain(&self.total).filter_map(|row| row.get(index));
+            let of_cell = |cell: &Cell| {
+                if cell.is_number() { cell.shown().chars().count() } else { longest(&cell.shown()) }
+            };
+            cells.map(of_cell).max().unwrap_or(0).max(longest(&name.replace('_', " ")))
+        };
+        // A blank on either side, and one between columns.
+        self.columns.iter().enumerate().map(|(index, name)| of_column(index, name) + 3).sum()
+    }
+
+    /// A line for each value, where the rows are too long for the screen.
+    fn to_blocks(&self) -> String {
+        let width = self.columns.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        let rows = self.rows.iter().chain(&self.total).map(|row| {
+            let is_told = |cell: &Cell| *cell != Cell::Empty && !cell.shown().is_empty();
+            let values = self.columns.iter().zip(row).filter(|(_, cell)| is_told(cell));
+            let lines = values.map(|(name, cell)| {
+                let shown: String = cell.shown().chars().filter(|c| !c.is_control()).collect();
+                format!(" {:width$}   {shown}\n", name.replace('_', " "))
+            });
+            lines.collect::<String>()
+        });
+        rows.collect::<Vec<_>>().join("\n").trim_end().to_owned()
+    }
+
     fn write_plain(&self, writer: &mut dyn Write) -> io::Result<()> {
         writeln!(writer, "{}", self.columns.join("\t"))?;
         for row in &self.rows {
@@ -377,6 +423,18 @@ impl Serialize for Row<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_that_are_too_long_for_the_screen_become_blocks() {
+        let mut report = Report::new(["target", "output_tokens", "cost"]);
+        report.row(["one/a-model of mine".into(), Cell::Count(30_000), Cell::Empty]);
+        report.row(["two\x1b[2J".into(), Cell::Count(7), Cell::Money(NanoUsd(1_000_000_000))]);
+        // The longest of each: `two…`, `30,000` and `$1.00`.
+        assert_eq!(report.least_width(), 7 + 6 + 5 + 9, "{}", report.to_table());
+        let blocks = " target          one/a-model of mine\n output tokens   30,000\n\n \
+                      target          two[2J\n output tokens   7\n cost            $1.00";
+        assert_eq!(report.to_blocks(), blocks);
+    }
 
     fn report() -> Report {
         let mut report = Report::new(["provider", "attempts", "cost", "p95", "note"]);

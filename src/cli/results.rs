@@ -3,7 +3,7 @@
 use super::GlobalArgs;
 use super::context::Context;
 use super::failure::Failure;
-use super::out_file::OutFile;
+use super::out_file::{OutFile, is_stdout, require_apart};
 use super::output::{Format, OutputError};
 use crate::domain::NanoUsd;
 use crate::exit_code::ExitCode;
@@ -22,11 +22,11 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     /// Which batch
     pub batch: String,
-    /// Where the answers go, in place of standard output. The file appears when it is complete
+    /// Where the answers go, in place of standard output (-). The file appears when it is complete
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Where failed and cancelled jobs go, as error lines; without it they are only counted (with --format csv they
-    /// stand among the others)
+    /// Where failed and cancelled jobs go, as error lines, - for standard output; without it they are only counted
+    /// (with --format csv they stand among the others)
     #[arg(long, value_name = "FILE")]
     pub errors: Option<PathBuf>,
     /// Replace files that exist
@@ -81,8 +81,11 @@ impl fmt::Display for Counts {
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     let is_csv = context.output.format() == Format::Csv;
-    let mut answers = open(args.output.as_deref(), args.force)?;
-    let mut errors = open(args.errors.as_deref(), args.force)?;
+    let stdout = Path::new("-");
+    require_apart(args.output.as_deref().unwrap_or(stdout), args.errors.as_deref())?;
+    let open = |path: &Path| OutFile::create(path, args.force);
+    let mut answers = args.output.as_deref().filter(|path| !is_stdout(path)).map(open).transpose()?;
+    let mut errors = args.errors.as_deref().map(open).transpose()?;
     let counts = {
         let answers: &mut (dyn Write + Send) = match &mut answers {
             Some(file) => file,
@@ -126,10 +129,6 @@ async fn dropped(batch: &str, store: &Store, counts: Counts) -> anyhow::Result<u
     }
     let enqueued = store.batch(batch).await?.map_or(0, |batch| u64::try_from(batch.jobs).unwrap_or(0));
     Ok(enqueued.saturating_sub(counts.total()))
-}
-
-fn open(path: Option<&Path>, force: bool) -> anyhow::Result<Option<OutFile>> {
-    path.filter(|path| *path != Path::new("-")).map(|path| OutFile::create(path, force)).transpose()
 }
 
 /// Writes the jobs of a batch that ended, in the order in which they were enqueued, however many there are.

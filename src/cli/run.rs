@@ -1,31 +1,35 @@
 //! `sluice run`: a file in, its answers out, in one command.
 
+use super::batch::find;
 use super::context::Context;
-use super::out_file::OutFile;
+use super::out_file::{OutFile, is_stdout, require_apart};
+use super::output::Output;
 use super::worker::{blueprint, settings};
 use super::{GlobalArgs, enqueue, results, watch};
 use crate::exit_code::ExitCode;
 use crate::shutdown::{Hangups, Signals};
+use crate::store::SchemaVersion;
 use crate::worker::plan::Plan;
 use crate::worker::{Settings, Worker};
 use std::io::{self, IsTerminal as _, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 /// Enqueue a file, work on it, watch it, and write its answers.
 ///
-/// Only the jobs of this file are worked on, whatever else is queued. Interrupted, it finishes the calls under way and
-/// gives back the rest: `sluice worker` goes on with them, and `sluice results` writes the answers.
+/// Only the jobs of this batch are worked on, whatever else is queued. Interrupted, it finishes the calls under way,
+/// gives back the rest, and says the command that goes on. With --resume on a batch that is finished, it only writes
+/// the answers.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "run")]
 pub struct Args {
     /// What to enqueue and how
     #[command(flatten)]
     pub enqueue: enqueue::Args,
-    /// Where the answers go. The file appears when all jobs have ended
+    /// Where the answers go; - is standard output. The file appears when all jobs have ended
     #[arg(long, short, value_name = "FILE")]
     pub output: PathBuf,
-    /// Where failed and cancelled jobs go
+    /// Where failed and cancelled jobs go; - is standard output
     #[arg(long, value_name = "FILE")]
     pub errors: Option<PathBuf>,
     /// Replace files that exist
@@ -35,24 +39,95 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
-    let mut context = Context::open_for_work(global).await?;
+    require_apart(&args.output, args.errors.as_deref())?;
+    let signals = Signals::listen()?;
+    let mut context = Context::open_for_run(global).await?;
+    if is_stdout(&args.output) || args.errors.as_deref().is_some_and(is_stdout) {
+        context.output = Output::on_stderr(global);
+    }
     // Before anything is enqueued: a file that cannot be written should not be found out after the money is spent.
     let mut answers = OutFile::create(&args.output, args.force)?;
     let mut errors = args.errors.as_deref().map(|path| OutFile::create(path, args.force)).transpose()?;
     let plan = Plan::new(&blueprint(&context.config))?;
 
-    let mut stderr = io::stderr();
-    let shows_progress = stderr.is_terminal() && !global.quiet;
-    let summary =
-        enqueue::enqueue(&args.enqueue, Some(&context.store), &context.config, shows_progress, &mut stderr).await?;
+    let Some(summary) = enqueued(&args, &context, global, &signals).await? else {
+        context.close().await?;
+        return Ok(ExitCode::Interrupted);
+    };
     if args.enqueue.dry_run {
         context.close().await?;
         return Ok(ExitCode::Success);
     }
-    // When standard error is gone, the work goes on all the same.
-    let _ = writeln!(stderr, "{} jobs enqueued as batch {}", summary.jobs, summary.batch);
+    let batch = find(&context.store, &summary.batch).await?;
+    let mut outgrown = None;
+    if batch.unfinished() > 0 {
+        outgrown = work(&mut context, plan, &summary.batch, &signals).await?;
+    } else {
+        context.output.note("every job of it has ended: there is nothing to work on");
+    }
+    let left = find(&context.store, &summary.batch).await?.unfinished();
+    if left > 0 {
+        // Also where it is to be quiet: nothing else says how to go on. When standard error is gone, nobody can be
+        // told.
+        let _ = writeln!(io::stderr(), "{}", resume_line(&args, global, &summary.batch, left));
+        context.close().await?;
+        if let Some(version) = outgrown {
+            version.require()?;
+        }
+        return Ok(ExitCode::Interrupted);
+    }
+    let counts = {
+        let errors = errors.as_mut().map(|file| file as &mut (dyn Write + Send));
+        results::export(&summary.batch, &context.store, false, &mut answers, errors).await?
+    };
+    for file in [Some(answers), errors].into_iter().flatten() {
+        file.finish()?;
+    }
+    context.close().await?;
+    Ok(counts.exit_code())
+}
 
-    let signals = Signals::listen()?;
+/// Puts the file into the queue, and says so; `None` when that was interrupted, and nothing is there.
+async fn enqueued(
+    args: &Args,
+    context: &Context,
+    global: &GlobalArgs,
+    signals: &Signals,
+) -> anyhow::Result<Option<enqueue::Summary>> {
+    let mut stderr = io::stderr();
+    let shows_progress = stderr.is_terminal() && !global.quiet;
+    let store = (!args.enqueue.dry_run).then_some(&context.store);
+    let loading = tokio::select! {
+        loading = enqueue::load(&args.enqueue, store, &context.config, shows_progress, &mut stderr) => loading?,
+        () = signals.stop.cancelled() => {
+            context.output.note("interrupted; nothing was enqueued");
+            return Ok(None);
+        }
+    };
+    let summary = loading.end().await?;
+    if args.enqueue.dry_run {
+        context.output.note(format_args!("{} jobs are in order; nothing was enqueued (--dry-run)", summary.jobs));
+        return Ok(Some(summary));
+    }
+    let before = match summary.existing {
+        0 => String::new(),
+        existing => format!(", {existing} were there before"),
+    };
+    context.output.note(format_args!("{} jobs enqueued as batch {}{before}", summary.jobs, summary.batch));
+    for remark in &summary.remarks {
+        context.output.note(remark);
+    }
+    Ok(Some(summary))
+}
+
+/// Works on a batch and watches it until all of its jobs have ended, or until it is told to stop. Returns what the
+/// schema has become when it is too new for this program.
+async fn work(
+    context: &mut Context,
+    plan: Plan,
+    batch: &str,
+    signals: &Signals,
+) -> anyhow::Result<Option<SchemaVersion>> {
     let mut hangups = Hangups::listen()?;
     tokio::spawn(async move {
         loop {
@@ -60,7 +135,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             tracing::warn!("SIGHUP changes nothing: a run works to its end with the configuration that it began with");
         }
     });
-    let settings = Settings { only_batch: Some(summary.batch.clone()), ..settings(&context.config, false) };
+    let settings = Settings { only_batch: Some(batch.to_owned()), ..settings(&context.config, false) };
     let worker = Worker::register(context.store.clone(), plan, settings).await?;
     let finished = CancellationToken::new();
     let (stop, hurry) = (signals.stop.clone(), signals.hurry.clone());
@@ -74,43 +149,132 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let mut working = tokio::spawn(worker.run(stopped, async move { hurry.cancelled().await }, |_| {}));
-    // Progress is for people: standard output stays empty, the answers are in the file.
+    // Progress is for people: the answers are in the file.
     let mut worked = None;
-    let watched = tokio::select! {
-        watched = watch::follow(&context.store, &mut context.output, &summary.batch) => Some(watched?),
-        () = signals.stop.cancelled() => None,
+    tokio::select! {
+        watched = watch::follow(&context.store, &mut context.output, batch) => { watched?; }
+        () = signals.stop.cancelled() => {}
         // Without being asked: the schema has become too new for it.
-        done = &mut working => {
-            worked = Some(done?);
-            None
-        }
-    };
+        done = &mut working => worked = Some(done?),
+    }
     finished.cancel();
     let worked = match worked {
         Some(worked) => worked,
         None => working.await?,
     };
-    if watched.is_none() {
-        let _ = writeln!(
-            stderr,
-            "stopped. The jobs that are left stay queued: `sluice worker --drain` goes on with them, \
-             `sluice results {} -o {}` writes the answers",
-            summary.batch,
-            args.output.display()
+    Ok(worked.outgrown)
+}
+
+/// How to go on with what is left.
+fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64) -> String {
+    let jobs = if left == 1 { "1 job is left and stays" } else { &format!("{left} jobs are left and stay") };
+    let path = |path: &Path| quoted(&path.to_string_lossy());
+    let Some(file) = args.enqueue.file.as_deref().filter(|file| *file != Path::new("-")) else {
+        let errors = args.errors.as_deref().map_or_else(String::new, |errors| format!(" --errors {}", path(errors)));
+        return format!(
+            "stopped. {jobs} queued. Go on with: sluice worker --drain\n\
+             and then: sluice results {} -o {}{errors}",
+            quoted(batch),
+            path(&args.output)
         );
-        context.close().await?;
-        if let Some(version) = worked.outgrown {
-            version.require()?;
-        }
-        return Ok(ExitCode::Failure);
-    }
-    let counts = {
-        let errors = errors.as_mut().map(|file| file as &mut (dyn Write + Send));
-        results::export(&summary.batch, &context.store, false, &mut answers, errors).await?
     };
-    for file in [Some(answers), errors].into_iter().flatten() {
-        file.finish()?;
+    let mut words = vec!["sluice".to_owned()];
+    if let Some(config) = &global.config {
+        words.extend(["--config".to_owned(), path(config)]);
     }
-    context.close().await?;
-    Ok(counts.exit_code())
+    if global.database_url.is_some() {
+        // It may hold a password.
+        words.push("--database-url …".to_owned());
+    }
+    words.extend(["run".to_owned(), path(file), "--batch".to_owned(), quoted(batch), "--resume".to_owned()]);
+    if let Some(limit) = args.enqueue.limit {
+        words.push(format!("--limit {limit}"));
+    }
+    if args.enqueue.skip_bad {
+        words.push("--skip-bad".to_owned());
+    }
+    if args.enqueue.max_line != enqueue::MAX_LINE {
+        words.push(format!("--max-line {}", args.enqueue.max_line));
+    }
+    words.extend(["-o".to_owned(), path(&args.output)]);
+    if let Some(errors) = &args.errors {
+        words.extend(["--errors".to_owned(), path(errors)]);
+    }
+    if args.force {
+        words.push("--force".to_owned());
+    }
+    format!("stopped. {jobs} queued. Go on with:\n  {}", words.join(" "))
+}
+
+/// As one word to a shell.
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
+    if !word.is_empty() && word.chars().all(is_plain) && !word.starts_with('-') {
+        return word.to_owned();
+    }
+    // A name that begins like an option is taken for a file nevertheless.
+    let word = if word.starts_with('-') && word != "-" { format!("./{word}") } else { word.to_owned() };
+    if word.chars().all(is_plain) && !word.is_empty() {
+        return word;
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        global: GlobalArgs,
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn line(words: &[&str]) -> String {
+        let command = Command::try_parse_from([&["run"], words].concat()).unwrap();
+        resume_line(&command.args, &command.global, "b 1", 3)
+    }
+
+    #[test]
+    fn what_is_said_to_go_on_is_the_command_that_does() {
+        let said =
+            line(&["my file.jsonl", "-o", "out", "--errors", "it's", "--limit", "7", "--skip-bad", "-c", "s.toml"]);
+        assert_eq!(
+            said,
+            "stopped. 3 jobs are left and stay queued. Go on with:\n  sluice --config s.toml run 'my file.jsonl' \
+             --batch 'b 1' --resume --limit 7 --skip-bad -o out --errors 'it'\\''s'"
+        );
+        // The same words again, as a shell gives them to the program, are understood.
+        let again = ["x.jsonl", "--batch", "b 1", "--resume", "-o", "-", "--force", "--max-line", "64"];
+        let said = line(&again);
+        assert!(said.ends_with("run x.jsonl --batch 'b 1' --resume --max-line 64 -o - --force"), "{said}");
+        assert!(!line(&["x", "-o", "y", "--database-url", "postgres://u:hunter2@h/d"]).contains("hunter2"));
+    }
+
+    #[test]
+    fn standard_input_cannot_be_read_twice() {
+        for words in [&["-", "-o", "out"][..], &["-o", "out"]] {
+            let said = line(words);
+            assert!(said.contains("sluice worker --drain") && said.contains("sluice results 'b 1' -o out"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_word_stays_one_in_a_shell() {
+        for (word, expected) in [
+            ("a-b_c.9/x", "a-b_c.9/x"),
+            ("-", "-"),
+            ("-x", "./-x"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("$HOME", "'$HOME'"),
+            ("grün", "grün"),
+            ("a'b", r"'a'\''b'"),
+        ] {
+            assert_eq!(quoted(word), expected);
+        }
+    }
 }

@@ -67,7 +67,11 @@ fn print(output: &mut Output, status: &Status) -> Result<(), OutputError> {
 
 /// `100000+` where counting stopped.
 fn counted(count: Counted) -> Cell {
-    if count.more { Cell::Text(format!("{}+", count.rows)) } else { Cell::Count(count.rows) }
+    if count.more { Cell::Text(in_short(count)) } else { Cell::Count(count.rows) }
+}
+
+fn in_short(count: Counted) -> String {
+    format!("{}{}", count.rows, if count.more { "+" } else { "" })
 }
 
 fn age(now: DateTime<Utc>, since: DateTime<Utc>) -> Cell {
@@ -89,22 +93,24 @@ fn queue(status: &Status) -> Report {
             queue.oldest_ready.map(|since| age(status.now, since)).into(),
             queue.running.into(),
         ];
-        let mut reasons = queue.parked.iter();
-        let mut parked = reasons.next();
         // A line for each reason; what is true of the whole route stands on the first of them.
-        loop {
-            let waits: [Cell; 3] = match parked {
-                Some((reason, (count, wakes_at))) => {
-                    let wakes_in = wakes(reason, *wakes_at).map(|at| age(at, status.now));
-                    [counted(*count), reason.as_str().into(), wakes_in.unwrap_or(Cell::Empty)]
-                }
-                None => [Cell::Count(0), Cell::Empty, Cell::Empty],
-            };
-            report.row(cells.iter().cloned().chain(waits));
-            parked = reasons.next();
-            if parked.is_none() {
-                break;
+        let held = queue.held.iter().map(|(reason, count)| {
+            let of_some = if *count == queue.ready { String::new() } else { format!(" ({} ready)", in_short(*count)) };
+            [Cell::Empty, Cell::Text(format!("{reason}{of_some}")), Cell::Empty]
+        });
+        let parked = queue.parked.iter().map(|(reason, (count, wakes_at))| {
+            let wakes_in = wakes(reason, *wakes_at).map(|at| age(at, status.now));
+            [counted(*count), reason.as_str().into(), wakes_in.unwrap_or(Cell::Empty)]
+        });
+        let mut lines: Vec<[Cell; 3]> = held.chain(parked).collect();
+        if queue.parked.is_empty() {
+            match lines.first_mut() {
+                Some([parked, ..]) => *parked = Cell::Count(0),
+                None => lines.push([Cell::Count(0), Cell::Empty, Cell::Empty]),
             }
+        }
+        for waits in lines {
+            report.row(cells.iter().cloned().chain(waits));
             cells = [route.as_str().into(), Cell::Empty, Cell::Empty, Cell::Empty];
         }
     }
@@ -285,6 +291,9 @@ pub fn as_json(status: &Status) -> Value {
         json!({
             "route": name, "ready": count(queue.ready), "oldest_ready": queue.oldest_ready, "running": queue.running,
             "parked": parked.collect::<Value>(),
+            "ready_waits_for": queue.held.iter()
+                .map(|(reason, jobs)| json!({ "waits_for": reason, "count": count(*jobs) }))
+                .collect::<Value>(),
         })
     });
     let workers = status.workers.iter().map(|worker| {
@@ -357,6 +366,7 @@ mod tests {
         let queue = RouteQueue {
             ready: Counted { rows: 100_000, more: true },
             oldest_ready: Some(at(0)),
+            held: BTreeMap::new(),
             running: 3,
             parked: parked.into_iter().collect(),
         };
@@ -383,6 +393,24 @@ mod tests {
         );
         assert_eq!((&rows[0]["parked"], &rows[0]["wakes_in"]), (&7.into(), &"1s".into()));
         assert_eq!((&rows[1]["waits_for"], &rows[1]["ready"]), (&"scheduled".into(), &Value::Null));
+    }
+
+    #[test]
+    fn what_holds_up_ready_jobs_has_a_line_of_its_own() {
+        let mut status = status();
+        let queue_of = status.routes.get_mut("default").unwrap();
+        queue_of.ready = Counted { rows: 10, more: false };
+        queue_of.held.insert("batch paused".to_owned(), Counted { rows: 4, more: false });
+        let rows = json_of(&queue(&status));
+        assert_eq!((&rows[0]["ready"], &rows[0]["waits_for"]), (&10.into(), &"batch paused (4 ready)".into()));
+        assert_eq!((&rows[1]["ready"], &rows[1]["parked"]), (&Value::Null, &7.into()));
+        let queue_of = status.routes.get_mut("default").unwrap();
+        queue_of.parked.clear();
+        queue_of.held.insert("batch paused".to_owned(), Counted { rows: 10, more: false });
+        let rows = json_of(&queue(&status));
+        assert_eq!((&rows[0]["parked"], &rows[0]["waits_for"]), (&0.into(), &"batch paused".into()));
+        assert_eq!(rows.as_array().unwrap().len(), 1);
+        assert_eq!(as_json(&status)["routes"][0]["ready_waits_for"][0]["count"]["jobs"], 10);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::GlobalArgs;
 use super::batch::find;
 use super::context::Context;
 use super::output::{Cell, Format, Output, OutputError};
+use super::waits::{in_words, is_a_limit};
 use crate::exit_code::ExitCode;
 use crate::store::Store;
 use crate::store::batch::Batch;
@@ -58,15 +59,9 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::R
         if batch.unfinished() <= 0 {
             break;
         }
-        // Without a worker nothing will ever change, and a bar that stands still does not say so.
-        let idle = if batch.paused {
-            Some("paused")
-        } else if store.live_workers().await? == 0 {
-            Some("no worker is running")
-        } else {
-            None
-        };
-        view.show(output, &batch, &pace, idle)?;
+        // A bar that stands still does not say why.
+        let waits_for = store.batch_waits_for(name).await?;
+        view.show(output, &batch, &pace, waits_for.as_deref())?;
     }
     view.close();
     match output.format() {
@@ -132,25 +127,34 @@ impl View {
         Self::Bar(bar)
     }
 
-    fn show(&mut self, output: &mut Output, batch: &Batch, pace: &Pace, idle: Option<&str>) -> Result<(), OutputError> {
+    fn show(
+        &mut self,
+        output: &mut Output,
+        batch: &Batch,
+        pace: &Pace,
+        waits_for: Option<&str>,
+    ) -> Result<(), OutputError> {
         match self {
             Self::Bar(bar) => {
                 bar.set_length(u64::try_from(batch.jobs).unwrap_or(0));
                 bar.set_position(u64::try_from(batch.done()).unwrap_or(0));
-                bar.set_message(progress(batch, pace, idle));
+                // On a line of its own: what does not fit is cut off.
+                let reason = waits_for.map_or_else(String::new, |reason| format!("\n{}", in_words(reason)));
+                bar.set_message(progress(batch, pace, waits_for) + &reason);
             }
             Self::Lines { next } => {
                 let now = Instant::now();
                 if now >= *next {
                     *next = now + LINE;
-                    output.line(format_args!("{}: {}", batch.name, progress(batch, pace, idle)))?;
+                    let reason = waits_for.map_or_else(String::new, |reason| format!(" ({})", in_words(reason)));
+                    output.line(format_args!("{}: {}{reason}", batch.name, progress(batch, pace, waits_for)))?;
                     output.finish()?;
                 }
             }
             Self::Json { shown } => {
                 let state = (batch.done(), batch.attempts);
                 if shown.replace(state) != Some(state) {
-                    output.json_line(&with_pace(batch, pace, idle))?;
+                    output.json_line(&with_pace(batch, pace, waits_for))?;
                 }
             }
         }
@@ -164,7 +168,7 @@ impl View {
     }
 }
 
-fn progress(batch: &Batch, pace: &Pace, idle: Option<&str>) -> String {
+fn progress(batch: &Batch, pace: &Pace, waits_for: Option<&str>) -> String {
     let mut line = format!("{} of {} jobs", batch.done(), batch.jobs);
     if batch.failed > 0 {
         let _ = write!(line, ", {} failed", batch.failed);
@@ -173,14 +177,16 @@ fn progress(batch: &Batch, pace: &Pace, idle: Option<&str>) -> String {
         let _ = write!(line, ", {} cancelled", batch.cancelled);
     }
     let _ = write!(line, ", {:.1}/s", pace.per_second());
-    if let Some(remaining) = pace.remaining(batch.unfinished()) {
+    if let Some(remaining) = remaining(batch, pace, waits_for) {
         let _ = write!(line, ", {} left", humantime::format_duration(remaining));
     }
     let _ = write!(line, ", {}", dollars(batch));
-    if let Some(idle) = idle {
-        let _ = write!(line, " ({idle})");
-    }
     line
+}
+
+/// How long the rest takes. What was done before something came in the way says nothing of that.
+fn remaining(batch: &Batch, pace: &Pace, waits_for: Option<&str>) -> Option<Duration> {
+    if waits_for.is_some_and(|reason| !is_a_limit(reason)) { None } else { pace.remaining(batch.unfinished()) }
 }
 
 fn summary(batch: &Batch) -> String {
@@ -213,11 +219,12 @@ pub(super) fn as_json(batch: &Batch) -> Value {
     })
 }
 
-fn with_pace(batch: &Batch, pace: &Pace, idle: Option<&str>) -> Value {
+fn with_pace(batch: &Batch, pace: &Pace, waits_for: Option<&str>) -> Value {
     let mut value = as_json(batch);
     value["per_second"] = json!(pace.per_second());
-    value["seconds_left"] = json!(pace.remaining(batch.unfinished()).map(|left| left.as_secs()));
-    value["idle"] = json!(idle);
+    value["seconds_left"] = json!(remaining(batch, pace, waits_for).map(|left| left.as_secs()));
+    value["idle"] = json!(waits_for.map(in_words));
+    value["waits_for"] = json!(waits_for);
     value
 }
 
@@ -259,9 +266,18 @@ mod tests {
     }
 
     #[test]
-    fn standing_still_is_said() {
-        let line = progress(&batch(), &Pace::default(), Some("no worker is running"));
-        assert!(line.ends_with("(no worker is running)") && !line.contains("left"), "{line}");
+    fn no_time_is_promised_while_something_is_in_the_way() {
+        // Also when it was moving a moment ago: the time that is left would only grow.
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        pace.note(start, 0);
+        pace.note(start + Duration::from_secs(10), 400);
+        for reason in
+            ["no worker", "batch paused", "a/m: auth (nowhere else to go)", "a/m: paused (nowhere else to go)"]
+        {
+            assert!(!progress(&batch(), &pace, Some(reason)).contains("left"), "{reason}");
+        }
+        assert!(progress(&batch(), &pace, Some("a/m: rate_limit (nowhere else to go)")).contains("15s left"));
     }
 
     #[test]

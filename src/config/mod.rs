@@ -67,8 +67,9 @@ pub enum Keys {
 }
 
 impl Config {
-    /// Reads the file at `path`, or else at `SLUICE_CONFIG`, `./config/sluice.toml` or `/etc/sluice/sluice.toml`,
-    /// and puts `SLUICE__SECTION__KEY` variables and `DATABASE_URL` over it. Without any file the defaults hold.
+    /// Reads the file at `path`, or else at `SLUICE_CONFIG`, `./sluice.toml`, `./config/sluice.toml` or
+    /// `/etc/sluice/sluice.toml`, and puts `SLUICE__SECTION__KEY` variables and `DATABASE_URL` over it. Without any
+    /// file the defaults hold.
     pub fn load(
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -175,7 +176,7 @@ impl Config {
         };
         Err(ConfigErrors::of(Fault {
             place: self.file.as_ref().map_or_else(
-                || "no configuration file (looked for ./config/sluice.toml and /etc/sluice/sluice.toml)".to_owned(),
+                || format!("no configuration file (looked for {})", usual_files()),
                 |file| file.display().to_string(),
             ),
             key: missing.to_owned(),
@@ -189,6 +190,13 @@ impl Config {
                 .to_owned(),
         }))
     }
+}
+
+/// Where the file is looked for when nobody names one, in words.
+#[must_use]
+pub fn usual_files() -> String {
+    let [files @ .., last] = source::USUAL_FILES;
+    format!("{} and {last}", files.join(", "))
 }
 
 fn is_loopback(url: &str) -> bool {

@@ -46,7 +46,7 @@ pub(crate) const FALLBACK_ON: &[ErrorClass] = &[
     ErrorClass::SoftFailure,
 ];
 
-const RUNGS: &str = "a list of rungs such as [\"deepseek/deepseek-chat\", \"openai/gpt-4o-mini\"]";
+const RUNGS: &str = "a list of rungs such as [\"deepseek/deepseek-flash\", \"openai/gpt-4o-mini\"]";
 const RUNG: &str = "\"provider/model\", or { target = \"provider/model\", timeouts = { total = \"2m\" } }";
 
 pub(super) fn read_all(

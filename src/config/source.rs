@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Where the file is looked for when nobody names one.
-const USUAL_FILES: [&str; 2] = ["./config/sluice.toml", "/etc/sluice/sluice.toml"];
+pub(super) const USUAL_FILES: [&str; 3] = ["./sluice.toml", "./config/sluice.toml", "/etc/sluice/sluice.toml"];
 
 /// The file to read. One that was named is returned even when it does not exist, so that its absence is a fault.
 pub(super) fn find_file(named: Option<&Path>, environment: &BTreeMap<String, String>) -> Option<PathBuf> {

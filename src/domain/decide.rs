@@ -140,7 +140,7 @@ pub enum Worth {
         /// When it ended or will end: the deadline less the rung's timeout.
         at: Timestamp,
     },
-    /// It does not: money, keys and models do not come back by themselves.
+    /// It does not: money, keys, models and paused providers do not come back by themselves.
     Pointless,
 }
 
@@ -332,7 +332,8 @@ impl Gate {
 }
 
 /// Joins what the gate says with what the provider asked of this very job: the later opening counts, and the earlier
-/// closing, as patience has been running since then.
+/// closing, as patience has been running since then. A gate that waiting does not open, and that the job may leave, is
+/// the reason whatever was asked.
 fn gate_of(job: &Job, route: &Route, rung: &Rung, standing: &Standing, health: &RungHealth, now: Timestamp) -> Gate {
     let shut = match health {
         RungHealth::Open => None,
@@ -347,7 +348,9 @@ fn gate_of(job: &Job, route: &Route, rung: &Rung, standing: &Standing, health: &
         (Some(hold), None) | (None, Some(hold)) => hold,
         (Some(shut), Some(asked)) => {
             let later = if asked.until > shut.until { asked } else { shut };
-            Hold { since: asked.since.min(shut.since), ..later }
+            let decides = is_pointless(shut.reason) && may_fall_back(route, shut.reason);
+            let reason = if decides { shut.reason } else { later.reason };
+            Hold { reason, since: asked.since.min(shut.since), until: later.until }
         }
     };
     let hold = Hold { until: hold.until.max(standing.backing_off_until), ..hold };
@@ -400,19 +403,17 @@ fn place_of(
 /// To be left, the route has to allow it (`fallback_on`), and the wait has to be more than the job has patience for.
 /// Patience runs from when the job could be run and the rung was closed, whichever is later, and ends early enough for a
 /// call to the closed rung to end before the job's deadline. It is not asked where waiting is pointless: money, keys and
-/// models do not come back by themselves.
+/// models do not come back by themselves, and a provider that an operator paused comes back when he says so.
 fn worth_of(job: &Job, route: &Route, rung: &Rung, hold: Hold, now: Timestamp) -> Worth {
     if !may_fall_back(route, hold.reason) {
         return Worth::NoFallback;
     }
-    let patience = match (hold.reason, route.patience) {
-        (Closed::QuotaExhausted | Closed::Auth | Closed::Model, _) => return Worth::Pointless,
-        (Closed::RateLimit | Closed::Concurrency | Closed::Breaker | Closed::Paused, Patience::Forever) => {
-            return Worth::Patience { until: Timestamp::MAX };
-        }
-        (Closed::RateLimit | Closed::Concurrency | Closed::Breaker | Closed::Paused, Patience::For(patience)) => {
-            patience
-        }
+    if is_pointless(hold.reason) {
+        return Worth::Pointless;
+    }
+    let patience = match route.patience {
+        Patience::Forever => return Worth::Patience { until: Timestamp::MAX },
+        Patience::For(patience) => patience,
     };
     if patience.is_zero() {
         return Worth::NoPatience;
@@ -425,6 +426,14 @@ fn worth_of(job: &Job, route: &Route, rung: &Rung, hold: Hold, now: Timestamp) -
         until if hold.until <= until => Worth::Patience { until },
         at if latest < ends => Worth::DeadlineNear { at },
         at => Worth::PatienceOver { at },
+    }
+}
+
+/// Whether a rung that is closed for this reason does not open by itself.
+fn is_pointless(reason: Closed) -> bool {
+    match reason {
+        Closed::QuotaExhausted | Closed::Auth | Closed::Model | Closed::Paused => true,
+        Closed::RateLimit | Closed::Concurrency | Closed::Breaker => false,
     }
 }
 

@@ -2,9 +2,12 @@
 
 mod database;
 mod queue;
+mod roles;
 mod sessions;
 #[cfg(test)]
 mod tests;
+
+pub use roles::Roles;
 
 use std::time::Duration;
 
@@ -135,6 +138,8 @@ pub struct Facts {
     pub queue: Seen<Queue>,
     /// What is kept of finished work.
     pub retention: Seen<Kept>,
+    /// The roles for applications, reports and workers.
+    pub roles: Seen<Roles>,
 }
 
 /// The version of the schema.
@@ -300,6 +305,7 @@ pub fn diagnose(facts: &Facts, thresholds: Thresholds) -> Vec<Finding> {
         Err(reason) => findings.push(Finding::unseen("workers", reason)),
     }
     findings.push(seen("retention", &facts.retention, queue::retention));
+    findings.push(seen("roles", &facts.roles, roles::roles));
     findings
 }
 

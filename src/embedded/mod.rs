@@ -92,6 +92,7 @@ impl EmbeddedPostgres {
             .database(database)
             .ssl_mode(PgSslMode::Disable)
             .application_name("sluice")
+            .disable_statement_logging()
     }
 
     /// The same as a URL that `psql` and sqlx understand.

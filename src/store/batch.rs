@@ -106,6 +106,31 @@ impl Store {
         batches!("and batch = $1", "", name => fetch_optional, self)
     }
 
+    /// What all unfinished jobs of a batch wait for, where that is the same for all of them and known. Jobs that wait
+    /// each for something of their own have no such reason.
+    pub async fn batch_waits_for(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let reasons = sqlx::query_scalar!(
+            r#"select distinct case
+                      when exists (select from sluice.pause p where p.kind = 'batch' and p.name = $1)
+                          then 'batch paused'
+                      when exists (select from sluice.pause p where p.kind = 'route' and p.name = l.route)
+                          then 'route paused'
+                      when exists (select from sluice.pause p where p.kind = 'project' and p.name = l.project)
+                          then 'project paused'
+                      else sluice.nobody_takes((select c.said from sluice.claimers c), l.route, $1) end as reason
+                 from (select t.route, t.project from sluice.totals t where t.batch <> '' and t.batch = $1
+                        group by t.route, t.project
+                       having sum(t.enqueued) > sum(t.succeeded) + sum(t.failed) + sum(t.cancelled)) l"#,
+            name
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing("looking at what the batch waits for")?;
+        // One that is not known to wait may well be moving.
+        let all: Option<Vec<String>> = reasons.into_iter().collect();
+        Ok(all.and_then(|reasons| reasons.into_iter().next()))
+    }
+
     /// Cancels every unfinished job of a batch, a chunk at a time, and returns how many. `progress` hears of each
     /// chunk.
     pub async fn cancel_batch(&self, name: &str, mut progress: impl FnMut(i64)) -> Result<i64, StoreError> {

@@ -41,8 +41,8 @@ const SETTINGS: [(&str, &str); 5] = [
     ("lock_timeout", "20s"),
     // Every statement here is short and runs thousands of times: compiling it never pays.
     ("jit", "off"),
-    // That the schema exists already is no news.
-    ("client_min_messages", "warning"),
+    // Notices and warnings are for people at a prompt of the server's own; here they would land among our words.
+    ("client_min_messages", "error"),
 ];
 
 /// A setting that means nothing to Postgres: whether it arrives tells whether the session is ours.
@@ -74,7 +74,8 @@ pub(super) struct Database {
 impl Database {
     /// Connects, and finds out what is between when nobody says.
     pub async fn connect(options: PgConnectOptions, connections: u32, pooler: Pooler) -> Result<Self, sqlx::Error> {
-        let options = options.application_name("sluice");
+        // A statement is no message for whoever runs a command. The server logs slow ones where that is asked for.
+        let options = options.application_name("sluice").disable_statement_logging();
         let pooled = match pooler {
             Pooler::Auto => is_pooled(&options).await?,
             Pooler::None => false,
@@ -286,7 +287,7 @@ fn rows_in_time<'e, T: Send + 'e>(
 }
 
 fn no_answer(patience: Duration) -> sqlx::Error {
-    let words = format!("Postgres did not answer within {} s", patience.as_secs());
+    let words = format!("Postgres did not answer within {}", super::span(patience));
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, words))
 }
 

@@ -117,6 +117,7 @@ impl Store {
             plans: seen(self.plans().await),
             queue: seen(self.queue_health(around).await),
             retention: seen(self.kept(around.retention).await),
+            roles: seen(self.roles().await),
         }
     }
 

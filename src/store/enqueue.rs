@@ -1,9 +1,14 @@
 //! Putting many jobs into the queue in one transaction.
 
+mod presence;
+
+pub use presence::Standing;
+
 use super::claim::datetime;
 use super::database::{Database, Transaction};
 use super::{Doing, Store, StoreError};
 use crate::domain::Timestamp;
+use presence::{Match, Presence};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -45,13 +50,47 @@ pub struct NewJob<'a> {
     pub request: &'a str,
 }
 
+/// What is done with a batch that has jobs already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Nothing goes into it.
+    New,
+    /// Everything is added.
+    Append,
+    /// What it has is left out, by custom id, or by content where there is none.
+    Resume {
+        /// Whether another command that enqueues into the same batch is waited for.
+        wait: bool,
+    },
+}
+
+/// How a bulk enqueue begins.
+#[derive(Debug)]
+pub enum Opened {
+    /// Jobs may be pushed.
+    Open {
+        /// Where to.
+        bulk: BulkEnqueue,
+        /// What the batch had before; `None` when it is new, or was not looked at.
+        before: Option<Standing>,
+    },
+    /// The batch has jobs, and [`Admission::New`] was asked for.
+    Exists(Standing),
+    /// Another command is enqueueing into it.
+    Busy,
+    /// Its jobs cannot be told from new lines, because so many of them are no longer kept.
+    Lost(Standing, i64),
+}
+
 /// What a bulk enqueue came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Enqueued {
     /// Jobs that are in the queue now.
     pub jobs: u64,
-    /// Jobs that were left out because their idempotency key has a job already.
+    /// Jobs that were left out because their idempotency key has a job already, or the batch has them.
     pub existing: u64,
+    /// One that was left out although something else was enqueued under its custom id. Only some are looked at.
+    pub changed: Option<String>,
 }
 
 /// A transaction that takes jobs as they come: nothing is visible before [`commit`](Self::commit), and dropping it
@@ -66,6 +105,10 @@ pub struct BulkEnqueue {
     common_keyed: String,
     rows: String,
     keyed: String,
+    /// Whether lines are compared with what is there.
+    compares: bool,
+    lines: Vec<Line>,
+    line_bytes: usize,
     chunks: mpsc::Sender<Chunk>,
     /// `None` once it has told how it ended.
     writer: Option<JoinHandle<Result<Enqueued, StoreError>>>,
@@ -78,33 +121,178 @@ enum Chunk {
     /// Jobs with a key: the JSON array that `sluice.enqueue_many` takes, without its end. COPY cannot leave out those
     /// whose key exists.
     Keyed(String),
+    /// Jobs that are to be compared first.
+    Lines(Vec<Line>),
     /// There is no more.
     Commit,
 }
 
+/// A job that owns its texts.
+#[derive(Debug)]
+struct Line {
+    custom_id: Option<String>,
+    idempotency_key: Option<String>,
+    metadata: Option<String>,
+    request: String,
+}
+
+impl Line {
+    fn of(job: &NewJob<'_>) -> Self {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Self {
+            custom_id: owned(job.custom_id),
+            idempotency_key: owned(job.idempotency_key),
+            metadata: owned(job.metadata),
+            request: job.request.to_owned(),
+        }
+    }
+
+    fn job(&self) -> NewJob<'_> {
+        NewJob {
+            custom_id: self.custom_id.as_deref(),
+            idempotency_key: self.idempotency_key.as_deref(),
+            metadata: self.metadata.as_deref(),
+            request: &self.request,
+        }
+    }
+}
+
 impl Store {
-    /// Begins a bulk enqueue on a connection of its own.
+    /// Begins a bulk enqueue on a connection of its own, whatever the batch has already.
     pub async fn bulk_enqueue(&self, options: BulkOptions) -> Result<BulkEnqueue, StoreError> {
+        self.partitions_ahead().await?;
+        let transaction = self.begin_long().await?;
+        Ok(self.bulk(transaction, options, None))
+    }
+
+    /// Begins a bulk enqueue into a batch as [`Admission`] says. Of several that begin at once into the same batch one
+    /// is first, and the others find what it has put there, or that it is at it: a lock of the transaction sees to
+    /// that.
+    ///
+    /// # Errors
+    /// Only of the database; what the batch has is told by [`Opened`].
+    pub async fn enqueue_into(&self, options: BulkOptions, admission: Admission) -> Result<Opened, StoreError> {
+        let Some(batch) = options.batch.clone() else {
+            return Ok(Opened::Open { bulk: self.bulk_enqueue(options).await?, before: None });
+        };
+        self.partitions_ahead().await?;
+        let mut transaction = self.begin_long().await?;
+        if !has_turn(&mut transaction, &batch, admission).await? {
+            transaction.rollback().await.doing(LOOKING)?;
+            return Ok(Opened::Busy);
+        }
+        let (standing, presence) = match admission {
+            Admission::Append => (Standing::default(), None),
+            Admission::New => (Standing::read(&mut transaction, &batch).await?, None),
+            // In this order: what commits between the two looks is no loss.
+            Admission::Resume { .. } => {
+                let standing = Standing::read(&mut transaction, &batch).await?;
+                let presence = Presence::read(&mut transaction, &batch).await?;
+                let lost = standing.lost(&presence);
+                if lost > 0 {
+                    transaction.rollback().await.doing(LOOKING)?;
+                    return Ok(Opened::Lost(standing, lost));
+                }
+                (standing, Some(presence))
+            }
+        };
+        if admission == Admission::New && standing.jobs > 0 {
+            transaction.rollback().await.doing(LOOKING)?;
+            return Ok(Opened::Exists(standing));
+        }
+        let before = Some(standing).filter(|standing| standing.jobs > 0);
+        Ok(Opened::Open { bulk: self.bulk(transaction, options, presence), before })
+    }
+
+    /// What is known of a batch: whether it has jobs, and which.
+    pub async fn batch_standing(&self, batch: &str) -> Result<Standing, StoreError> {
+        let mut transaction = self.db.begin().await.doing("connecting")?;
+        let standing = Standing::read(&mut transaction, batch).await?;
+        transaction.commit().await.doing(LOOKING)?;
+        Ok(standing)
+    }
+
+    async fn partitions_ahead(&self) -> Result<(), StoreError> {
         // Not in the transaction: making a partition locks the table for everyone.
         match self.ensure_partitions().await {
-            Ok(_) => {}
+            Ok(_) => Ok(()),
             // Who may only enqueue leaves it to the workers, which make them long before they are needed.
-            Err(error) if error.is_denied() => {}
-            Err(error) => return Err(error),
+            Err(error) if error.is_denied() => Ok(()),
+            Err(error) => Err(error),
         }
-        let transaction = self.db.begin().await.doing("connecting")?;
+    }
+
+    /// A transaction that may take its time.
+    async fn begin_long(&self) -> Result<Transaction, StoreError> {
+        let mut transaction = self.db.begin().await.doing("connecting")?;
+        transaction.wait_for_ever();
+        // Who waits for another's commit has to see it afterwards, whatever the database's default is.
+        sqlx::raw_sql("set transaction isolation level read committed")
+            .execute(&mut transaction)
+            .await
+            .doing(ENQUEUEING)?;
+        // The file may be long and slow to come, and another session may be enqueueing the same keys: for this
+        // transaction none of that is a hung call.
+        sqlx::query!(
+            "select set_config('statement_timeout', '0', true) as work, set_config('lock_timeout', '0', true) as wait,
+                    set_config('idle_in_transaction_session_timeout', '0', true) as idle"
+        )
+        .fetch_one(&mut transaction)
+        .await
+        .doing(ENQUEUEING)?;
+        Ok(transaction)
+    }
+
+    fn bulk(&self, transaction: Transaction, options: BulkOptions, presence: Option<Presence>) -> BulkEnqueue {
         let (chunks, incoming) = mpsc::channel(CHUNKS_AHEAD);
         let (common, common_keyed) = (common_columns(&options), common_members(&options));
-        let writer = tokio::spawn(write(self.db.clone(), transaction, options, incoming));
-        Ok(BulkEnqueue {
+        let compares = presence.is_some();
+        let mut writing = Writing {
+            transaction,
+            common: common.clone(),
+            common_keyed: common_keyed.clone(),
+            options,
+            presence: presence.unwrap_or_default(),
+            sum: Enqueued::default(),
+        };
+        let database = self.db.clone();
+        let writer = tokio::spawn(async move {
+            let is_complete = writing.take_all(incoming).await?;
+            writing.end(is_complete, &database).await
+        });
+        BulkEnqueue {
             common,
             common_keyed,
             rows: String::new(),
             keyed: String::new(),
+            compares,
+            lines: Vec::new(),
+            line_bytes: 0,
             chunks,
             writer: Some(writer),
-        })
+        }
     }
+}
+
+/// Takes the lock of a batch: alone, or beside others that add to it without looking. False: another has it.
+async fn has_turn(transaction: &mut Transaction, batch: &str, admission: Admission) -> Result<bool, StoreError> {
+    let key = format!("sluice.batch/{batch}");
+    let taken = match admission {
+        Admission::Append => sqlx::query!("select pg_advisory_xact_lock_shared(hashtextextended($1, 0))", key)
+            .fetch_one(transaction)
+            .await
+            .map(|_| Some(true)),
+        Admission::Resume { wait: true } => sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", key)
+            .fetch_one(transaction)
+            .await
+            .map(|_| Some(true)),
+        Admission::New | Admission::Resume { wait: false } => {
+            sqlx::query_scalar!("select pg_try_advisory_xact_lock(hashtextextended($1, 0))", key)
+                .fetch_one(transaction)
+                .await
+        }
+    };
+    Ok(taken.doing(LOOKING)? == Some(true))
 }
 
 impl BulkEnqueue {
@@ -113,7 +301,13 @@ impl BulkEnqueue {
     /// # Errors
     /// What went wrong with this job or an earlier one; nothing is enqueued then.
     pub async fn push(&mut self, job: &NewJob<'_>) -> Result<(), StoreError> {
-        if let Some(key) = job.idempotency_key {
+        if self.compares {
+            self.line_bytes += job.request.len() + job.metadata.map_or(0, str::len) + LINE_COST;
+            self.lines.push(Line::of(job));
+            if self.line_bytes >= CHUNK_BYTES {
+                self.send_lines().await?;
+            }
+        } else if let Some(key) = job.idempotency_key {
             push_keyed(&mut self.keyed, &self.common_keyed, key, job);
             if self.keyed.len() >= CHUNK_BYTES {
                 let chunk = std::mem::take(&mut self.keyed);
@@ -136,6 +330,9 @@ impl BulkEnqueue {
     /// What went wrong; nothing is enqueued then. When the connection breaks during the commit itself the server is asked
     /// what came of it; only when it cannot be reached for longer than a minute is that not known.
     pub async fn commit(mut self) -> Result<Enqueued, StoreError> {
+        if !self.lines.is_empty() {
+            self.send_lines().await?;
+        }
         let rows = std::mem::take(&mut self.rows);
         if !rows.is_empty() {
             self.send(Chunk::Rows(rows)).await?;
@@ -153,6 +350,12 @@ impl BulkEnqueue {
         let (closed, _) = mpsc::channel(1);
         self.chunks = closed;
         self.outcome().await.map(|_| ())
+    }
+
+    async fn send_lines(&mut self) -> Result<(), StoreError> {
+        self.line_bytes = 0;
+        let chunk = Chunk::Lines(std::mem::take(&mut self.lines));
+        self.send(chunk).await
     }
 
     async fn send(&mut self, chunk: Chunk) -> Result<(), StoreError> {
@@ -173,42 +376,103 @@ impl BulkEnqueue {
 }
 
 const ENQUEUEING: &str = "enqueueing";
+const LOOKING: &str = "looking at what the batch has";
 
-/// Writes chunks until there are no more. Without a [`Chunk::Commit`] before the end, everything is rolled back.
-async fn write(
-    database: Database,
-    mut transaction: Transaction,
+/// What a line costs beside its texts while it waits.
+const LINE_COST: usize = 128;
+
+/// The other end of a [`BulkEnqueue`]: a transaction, and what it has done.
+struct Writing {
+    transaction: Transaction,
+    common: String,
+    common_keyed: String,
     options: BulkOptions,
-    mut chunks: mpsc::Receiver<Chunk>,
-) -> Result<Enqueued, StoreError> {
-    transaction.wait_for_ever();
-    // The file may be long and slow to come, and another session may be enqueueing the same keys: for this
-    // transaction none of that is a hung call.
-    sqlx::query!(
-        "select set_config('statement_timeout', '0', true) as work, set_config('lock_timeout', '0', true) as wait,
-                set_config('idle_in_transaction_session_timeout', '0', true) as idle"
-    )
-    .fetch_one(&mut transaction)
-    .await
-    .doing(ENQUEUEING)?;
-    let mut sum = Enqueued::default();
-    while let Some(chunk) = chunks.recv().await {
-        match chunk {
-            Chunk::Rows(rows) => sum.jobs += copy(&mut transaction, &rows).await.doing(ENQUEUEING)?,
-            Chunk::Keyed(mut jobs) => {
-                jobs.push(']');
-                let (added, existing) = enqueue_many(&mut transaction, &jobs, &options).await.doing(ENQUEUEING)?;
-                sum.jobs += added;
-                sum.existing += existing;
-            }
-            Chunk::Commit => {
-                transaction.commit_for_sure(&database).await.doing(ENQUEUEING)?;
-                return Ok(sum);
+    presence: Presence,
+    sum: Enqueued,
+}
+
+impl Writing {
+    /// Writes chunks until there are no more. False: there was no [`Chunk::Commit`] before the end.
+    async fn take_all(&mut self, mut chunks: mpsc::Receiver<Chunk>) -> Result<bool, StoreError> {
+        while let Some(chunk) = chunks.recv().await {
+            match chunk {
+                Chunk::Rows(rows) => self.copy(&rows).await?,
+                Chunk::Keyed(jobs) => self.enqueue_many(jobs).await?,
+                Chunk::Lines(lines) => self.take_new(lines).await?,
+                Chunk::Commit => return Ok(true),
             }
         }
+        Ok(false)
     }
-    transaction.rollback().await.doing("giving up an enqueue")?;
-    Ok(Enqueued::default())
+
+    async fn end(self, is_complete: bool, database: &Database) -> Result<Enqueued, StoreError> {
+        if is_complete {
+            self.transaction.commit_for_sure(database).await.doing(ENQUEUEING)?;
+            return Ok(self.sum);
+        }
+        self.transaction.rollback().await.doing("giving up an enqueue")?;
+        Ok(Enqueued::default())
+    }
+
+    async fn copy(&mut self, rows: &str) -> Result<(), StoreError> {
+        self.sum.jobs += copy(&mut self.transaction, rows).await.doing(ENQUEUEING)?;
+        Ok(())
+    }
+
+    async fn enqueue_many(&mut self, mut jobs: String) -> Result<(), StoreError> {
+        jobs.push(']');
+        let (added, existing) = enqueue_many(&mut self.transaction, &jobs, &self.options).await.doing(ENQUEUEING)?;
+        self.sum.jobs += added;
+        self.sum.existing += existing;
+        Ok(())
+    }
+
+    /// Adds what the batch has not got, in the order in which it came.
+    async fn take_new(&mut self, lines: Vec<Line>) -> Result<(), StoreError> {
+        let mut digests = self.digests(&lines).await?.into_iter();
+        let (mut rows, mut keyed) = (String::new(), String::new());
+        for line in &lines {
+            let digest = if self.presence.compares_content(line.custom_id.as_deref()) { digests.next() } else { None };
+            match self.presence.look_up(line.custom_id.as_deref(), digest.as_deref()) {
+                Match::New => match &line.idempotency_key {
+                    Some(key) => push_keyed(&mut keyed, &self.common_keyed, key, &line.job()),
+                    None => push_row(&mut rows, &self.common, &line.job()),
+                },
+                Match::Same => self.sum.existing += 1,
+                Match::Changed => {
+                    self.sum.existing += 1;
+                    self.sum.changed = self.sum.changed.take().or_else(|| line.custom_id.clone());
+                }
+            }
+        }
+        if !rows.is_empty() {
+            self.copy(&rows).await?;
+        }
+        if !keyed.is_empty() {
+            self.enqueue_many(keyed).await?;
+        }
+        Ok(())
+    }
+
+    /// Of each line whose content is compared, in order, its digest. The server works them out: it knows how it would
+    /// store the line.
+    async fn digests(&mut self, lines: &[Line]) -> Result<Vec<Vec<u8>>, StoreError> {
+        let compared = || lines.iter().filter(|line| self.presence.compares_content(line.custom_id.as_deref()));
+        let requests: Vec<&str> = compared().map(|line| line.request.as_str()).collect();
+        let metadata: Vec<Option<&str>> = compared().map(|line| line.metadata.as_deref()).collect();
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        sqlx::query_scalar!(
+            r#"select sluice.line_digest(l.request::jsonb, l.metadata::jsonb) as "digest!"
+                 from unnest($1::text[], $2::text[]) with ordinality l(request, metadata, n) order by l.n"#,
+            &requests as _,
+            &metadata as _
+        )
+        .fetch_all(&mut self.transaction)
+        .await
+        .doing(LOOKING)
+    }
 }
 
 async fn copy(transaction: &mut Transaction, rows: &str) -> Result<u64, sqlx::Error> {

@@ -42,16 +42,18 @@ pub struct JobRecord {
 /// Where a job is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Place {
-    /// In the queue: the next free worker may take it.
+    /// In the queue: a worker may take it.
     Ready {
         /// Workers that died with it.
         crashes: i16,
+        /// What is known to be in its way, as `sluice.jobs.waits_for` has it.
+        waits_for: Option<String>,
     },
     /// Waiting.
     Parked {
         /// Until then.
         until: DateTime<Utc>,
-        /// For what.
+        /// For what, as `sluice.jobs.waits_for` has it.
         reason: String,
     },
     /// In a worker's hands.
@@ -244,6 +246,7 @@ impl Store {
                       case when p.run_at is not null
                            then least(greatest(p.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') end as parked_until,
                       p.reason as "parked_reason?",
+                      (select v.waits_for from sluice.jobs v where v.id = $1) as waits_for,
                       i.worker as "worker?", i.claimed_at as "claimed_at?", w.host as "host?", w.pid as "pid?",
                       coalesce(w.state = 'live' and w.lease_until > now(), false) as "alive!",
                       r.state as "state?", r.finished_at as "finished_at?",
@@ -278,9 +281,9 @@ impl Store {
             } else if let (Some(worker), Some(since)) = (row.worker, row.claimed_at) {
                 Place::Running { worker, host: row.host, pid: row.pid, since, alive: row.alive }
             } else if let (Some(until), Some(reason)) = (row.parked_until, row.parked_reason) {
-                Place::Parked { until, reason }
+                Place::Parked { until, reason: row.waits_for.unwrap_or(reason) }
             } else if let Some(crashes) = row.ready_crashes {
-                Place::Ready { crashes }
+                Place::Ready { crashes, waits_for: row.waits_for }
             } else {
                 Place::Moving
             };

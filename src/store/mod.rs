@@ -24,6 +24,7 @@ pub mod quota;
 pub mod report;
 pub mod results;
 pub mod retention;
+pub mod roles;
 pub mod route;
 mod schema;
 pub mod settle;
@@ -105,7 +106,7 @@ pub enum StoreError {
     #[error("migration failed: {}", migration_in_words(.0))]
     Migrate(#[from] MigrateError),
     /// It did not answer in time. Whether the statement took effect is not known.
-    #[error("{doing}: Postgres did not answer within {} s", limit.as_secs())]
+    #[error("{doing}: Postgres did not answer within {}", span(*limit))]
     Timeout {
         /// What was being done.
         doing: &'static str,
@@ -187,6 +188,15 @@ pub fn in_words(error: &sqlx::Error) -> String {
     let sqlx::Error::Database(error) = error else { return error.to_string() };
     let hint = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::hint);
     hint.map_or_else(|| error.message().to_owned(), |hint| format!("{} ({hint})", error.message()))
+}
+
+/// How long something was waited for: `75 s`, `500 ms`.
+fn span(time: Duration) -> String {
+    match time.subsec_millis() {
+        0 => format!("{} s", time.as_secs()),
+        _ if time.as_secs() > 0 => format!("{:.1} s", time.as_secs_f64()),
+        millis => format!("{millis} ms"),
+    }
 }
 
 fn migration_in_words(error: &MigrateError) -> String {
@@ -276,5 +286,19 @@ impl Store {
     /// Waits until all connections are closed.
     pub async fn close(&self) {
         self.db.pool().close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_told_as_long_as_it_was() {
+        for (millis, told) in [(500, "500 ms"), (1, "1 ms"), (5_000, "5 s"), (75_000, "75 s"), (1_500, "1.5 s")] {
+            assert_eq!(span(Duration::from_millis(millis)), told);
+        }
+        let error = StoreError::Timeout { doing: "settling", limit: Duration::from_millis(500) };
+        assert_eq!(error.to_string(), "settling: Postgres did not answer within 500 ms");
     }
 }

@@ -1,7 +1,7 @@
 //! The schema: which version the database has, and bringing it up to this binary's.
 
 use super::database::Transaction;
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, roles};
 use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migrator};
 use std::time::Instant;
@@ -73,7 +73,8 @@ struct Applied {
 
 impl Store {
     /// Brings the schema up to this binary's version and returns what it was and is. All in one transaction: whoever
-    /// looks sees the old schema or the new one.
+    /// looks sees the old schema or the new one. Roles that are missing are made, where this login may, and all roles
+    /// get the rights that they lack; [`Store::roles`] tells what is left.
     ///
     /// # Errors
     /// [`StoreError::TooNew`] when the database is too far ahead, [`StoreError::Migrating`] when another process was at it for
@@ -101,7 +102,10 @@ impl Store {
             // Whoever is ahead has done what there was to do.
             return before.require().map(|()| before);
         }
+        roles::make(&mut transaction).await?;
         apply_missing(&mut transaction, &applied).await?;
+        // Also when there is nothing else to do: a role may have come since, or the right to make one.
+        roles::grant(&mut transaction).await?;
         transaction.commit().await.doing("migrating")?;
         self.ensure_partitions().await?;
         Ok(before)

@@ -1,15 +1,18 @@
 //! What is in the queue, and who works on it.
 
+use super::claim::Lane;
 use super::{Doing, Store, StoreError};
 use crate::domain::shared_bucket::Standing;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Rows that are counted in one lane at most.
 const LANE_CAP: i64 = 100_000;
 /// Rows that are counted in all lanes together, roughly: what a second is enough for.
 const TOTAL_CAP: i64 = 1_000_000;
+
+const REASONS: &str = "looking at what jobs wait for";
 
 /// A number of rows, counted up to a bound: exact counts of millions take seconds, and nobody needs them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,8 +33,10 @@ impl Counted {
 /// What waits and runs on one route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteQueue {
-    /// Jobs that a worker may take at once.
+    /// Jobs that a worker may take at once, as far as is known.
     pub ready: Counted,
+    /// What is known to be in the way of ready jobs, as `sluice.jobs.waits_for` has it, and of how many.
+    pub held: BTreeMap<String, Counted>,
     /// When the first of them could first have been taken; of each project and batch the job with the lowest number
     /// is looked at.
     pub oldest_ready: Option<DateTime<Utc>>,
@@ -156,12 +161,62 @@ impl Store {
         .fetch_all(&self.db)
         .await
         .doing("counting ready jobs")?;
-        for (lane, count) in lanes.into_iter().zip(counts) {
+        let reasons = self.reasons(&lanes).await?;
+        for ((lane, count), reason) in lanes.into_iter().zip(counts).zip(reasons) {
             let queue = routes.entry(lane.route).or_default();
             queue.ready.add(count.rows.min(cap), count.rows > cap);
             queue.oldest_ready = [queue.oldest_ready, count.since].into_iter().flatten().min();
+            if let Some(reason) = reason {
+                queue.held.entry(reason).or_default().add(count.rows.min(cap), count.rows > cap);
+            }
         }
         Ok(())
+    }
+
+    /// Of each lane what is known to be in its way.
+    async fn reasons(&self, lanes: &[Lane]) -> Result<Vec<Option<String>>, StoreError> {
+        // By route and not by lane: there may be a million of those. Only batches that workers have for themselves
+        // alone are asked about one by one.
+        let alone: HashSet<String> = sqlx::query_scalar!(
+            r#"select c.it ->> 'only' as "batch!" from sluice.claimers s cross join jsonb_array_elements(s.said) c(it)
+                where c.it ->> 'only' is not null"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(REASONS)?
+        .into_iter()
+        .collect();
+        let batch_of = |lane: &Lane| lane.batch.clone().filter(|batch| alone.contains(batch));
+        let pairs: HashSet<(String, Option<String>)> =
+            lanes.iter().map(|lane| (lane.route.clone(), batch_of(lane))).collect();
+        let (routes, batches): (Vec<String>, Vec<Option<String>>) = pairs.into_iter().unzip();
+        let rows = sqlx::query!(
+            r#"select l.route as "route!", l.batch,
+                      sluice.nobody_takes((select c.said from sluice.claimers c), l.route, l.batch) as reason
+                 from unnest($1::text[], $2::text[]) l(route, batch)"#,
+            &routes as _,
+            &batches as _
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(REASONS)?;
+        let taken: HashMap<(String, Option<String>), Option<String>> =
+            rows.into_iter().map(|row| ((row.route, row.batch), row.reason)).collect();
+        let paused: HashSet<(String, String)> =
+            self.pauses().await?.into_iter().map(|pause| (pause.kind, pause.name)).collect();
+        let is_paused = |kind: &str, name: &str| paused.contains(&(kind.to_owned(), name.to_owned()));
+        let reason = |lane: &Lane| {
+            if lane.batch.as_deref().is_some_and(|batch| is_paused("batch", batch)) {
+                Some("batch paused".to_owned())
+            } else if is_paused("route", &lane.route) {
+                Some("route paused".to_owned())
+            } else if is_paused("project", &lane.project) {
+                Some("project paused".to_owned())
+            } else {
+                taken.get(&(lane.route.clone(), batch_of(lane))).cloned().flatten()
+            }
+        };
+        Ok(lanes.iter().map(reason).collect())
     }
 
     async fn count_parked(&self, routes: &mut BTreeMap<String, RouteQueue>) -> Result<(), StoreError> {

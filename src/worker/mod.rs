@@ -254,6 +254,11 @@ impl Shared {
     /// What is published with every heartbeat.
     fn stats(&self) -> Value {
         let counters = self.settler.counters();
+        let (plan, now) = (self.plan(), self.clock.now());
+        let waits = plan.routes.iter().filter_map(|(name, route)| {
+            let hold_up = route.hold_up(now)?;
+            Some((name.clone(), json!({ "for": hold_up })))
+        });
         json!({
             "in_flight": self.holding.load(Ordering::Relaxed),
             "max_in_flight": self.settings().max_in_flight,
@@ -267,7 +272,10 @@ impl Shared {
             "unsettled": self.settler.unsettled(),
             "stopping": self.stop.is_cancelled(),
             "uptime_seconds": self.started.elapsed().as_secs(),
-            "gate": self.plan().gate.snapshot(self.clock.now()),
+            "only_batch": self.settings().only_batch,
+            "routes": plan.routes.keys().collect::<Vec<_>>(),
+            "waits": waits.collect::<serde_json::Map<_, _>>(),
+            "gate": plan.gate.snapshot(now),
         })
     }
 }

@@ -1,7 +1,8 @@
 //! The configuration, resolved for work: every route with its targets, clients and gates at hand.
 
+use super::explanation::what_is_waited_for;
 use super::gate::{Gate, Kept, ProviderSetup, TargetState};
-use crate::domain::decide::{RungHealth, Step, decide};
+use crate::domain::decide::{Closed, RungHealth, Skip, Step, decide};
 use crate::domain::strategy;
 use crate::domain::{Charging, Job, JobId, Limits, Route, Sizes, Target, Timestamp, Typical};
 use crate::provider::{ApiKey, Endpoint, Provider, Timeouts};
@@ -9,6 +10,9 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+/// A limit that is used up for less time than this is told to nobody: it is over when the word of it has come.
+const WORTH_SAYING: Duration = Duration::from_secs(3);
 
 /// One provider as the worker needs it.
 #[derive(Clone, Debug)]
@@ -104,6 +108,33 @@ impl RoutePlan {
 
     /// How many of its jobs with this deadline may be started now, and if none, when to ask again.
     pub(super) fn budget(&self, deadline: Option<Timestamp>, now: Timestamp) -> (usize, Option<Timestamp>) {
+        let (step, sizes) = self.probe(deadline, now);
+        match step {
+            Step::Call { rung, .. } => {
+                let room = |(rung, sizes): (&RungPlan, _)| rung.target.headroom(rung.charging.reserve(sizes)).max(1);
+                (self.rungs.get(rung).zip(sizes.get(rung)).map_or(0, room), None)
+            }
+            Step::Wait { until, .. } => (0, Some(until)),
+            // No rung can take even a typical request: the jobs themselves will say why.
+            Step::Finish(_) => (usize::MAX, None),
+        }
+    }
+
+    /// What its jobs wait for, when none of them may be started for longer than it takes to say so.
+    pub(super) fn hold_up(&self, now: Timestamp) -> Option<String> {
+        let Step::Wait { until, rung, why } = self.probe(None, now).0 else { return None };
+        let passes = match why {
+            // Calls end all the time.
+            Skip::Closed { reason: Closed::Concurrency, .. } => true,
+            Skip::Closed { reason: Closed::RateLimit, .. } => until - WORTH_SAYING <= now,
+            _ => false,
+        };
+        let target = self.rungs.get(rung)?.target.target().to_string();
+        (!passes).then(|| what_is_waited_for(&target, &why))
+    }
+
+    /// What a job of usual size may do, and what it takes of each rung.
+    fn probe(&self, deadline: Option<Timestamp>, now: Timestamp) -> (Step, Vec<Sizes>) {
         let typical = self.typical();
         // A job that has waited since ever: whatever patience there is, it is used up. What it may do, some job may do.
         let probe = Job {
@@ -119,15 +150,7 @@ impl RoutePlan {
         let sizes: Vec<_> = self.rungs.iter().map(|rung| rung.sizes(typical.input(), typical.cap())).collect();
         let health: Vec<RungHealth> =
             self.rungs.iter().zip(&sizes).map(|(rung, sizes)| rung.health(sizes, pace, now)).collect();
-        match decide(&probe, &self.route, &order, &[], &health, now) {
-            Step::Call { rung, .. } => {
-                let room = |(rung, sizes): (&RungPlan, _)| rung.target.headroom(rung.charging.reserve(sizes)).max(1);
-                (self.rungs.get(rung).zip(sizes.get(rung)).map_or(0, room), None)
-            }
-            Step::Wait { until, .. } => (0, Some(until)),
-            // No rung can take even a typical request: the jobs themselves will say why.
-            Step::Finish(_) => (usize::MAX, None),
-        }
+        (decide(&probe, &self.route, &order, &[], &health, now), sizes)
     }
 }
 

@@ -138,7 +138,7 @@ fn a_job_takes_the_dearer_rung_when_the_wait_exceeds_its_patience() {
 #[test]
 fn patience_zero_never_waits_for_a_cheaper_rung() {
     let route = Route { patience: Patience::For(Duration::ZERO), ..route(2) };
-    for reason in [Closed::RateLimit, Closed::Concurrency, Closed::Breaker, Closed::Paused] {
+    for reason in [Closed::RateLimit, Closed::Concurrency, Closed::Breaker] {
         let health = [closed(reason, Duration::from_millis(1)), RungHealth::Open];
         assert_eq!(called(&fresh(&route, &health)), Some(1), "{reason}");
         // Not even when clocks differ.
@@ -151,7 +151,7 @@ fn patience_zero_never_waits_for_a_cheaper_rung() {
 #[test]
 fn patience_without_end_never_takes_the_dearer_rung_for_a_wait() {
     let route = Route { patience: Patience::Forever, ..route(2) };
-    for reason in [Closed::RateLimit, Closed::Concurrency, Closed::Breaker, Closed::Paused] {
+    for reason in [Closed::RateLimit, Closed::Concurrency, Closed::Breaker] {
         let health = [closed(reason, HOUR * 1_000), RungHealth::Open];
         assert_eq!(wait_until(&fresh(&route, &health)), Some(NOW + HOUR * 1_000), "{reason}");
     }
@@ -214,8 +214,10 @@ fn a_rung_that_is_passed_over_says_what_cut_the_wait_short() {
         (due(HOUR), ten, Closed::RateLimit, Worth::PatienceOver { at: NOW + MINUTE * 10 }),
         // The timeout is a minute.
         (due(MINUTE * 9), ten, Closed::RateLimit, Worth::DeadlineNear { at: NOW + MINUTE * 8 }),
-        (due(SECOND), ten, Closed::Paused, Worth::DeadlineNear { at: NOW + SECOND - MINUTE }),
+        (due(SECOND), ten, Closed::Breaker, Worth::DeadlineNear { at: NOW + SECOND - MINUTE }),
         (job(), Patience::Forever, Closed::Auth, Worth::Pointless),
+        (job(), ten, Closed::Paused, Worth::Pointless),
+        (due(HOUR), Patience::Forever, Closed::Paused, Worth::Pointless),
     ] {
         assert_eq!(passed_over(&step(&job, patience, reason)), Some(worth), "{job:?}, {patience:?}, {reason}");
     }
@@ -294,13 +296,18 @@ fn a_dearer_rung_needs_a_route_that_falls_back_on_the_reason() {
 }
 
 #[test]
-fn waiting_for_money_keys_and_models_is_pointless() {
+fn waiting_for_money_keys_models_and_paused_providers_is_pointless() {
     let route = Route { patience: Patience::Forever, ..route(2) };
-    for reason in [Closed::QuotaExhausted, Closed::Auth, Closed::Model] {
+    for reason in [Closed::QuotaExhausted, Closed::Auth, Closed::Model, Closed::Paused] {
         assert_eq!(called(&fresh(&route, &[closed(reason, SECOND), RungHealth::Open])), Some(1), "{reason}");
         // With nowhere else to go there is nothing but to wait.
         let health = [closed(reason, MINUTE), closed(reason, SECOND)];
         assert_eq!(wait_until(&fresh(&route, &health)), Some(NOW + SECOND), "{reason}");
+        // Nor does it become worth while because the provider has asked this job for patience, too.
+        let asked = [Attempt { retry_at: Some(NOW + MINUTE), ..failed(0, Class::RateLimit) }];
+        let health = [closed(reason, SECOND), RungHealth::Open];
+        assert_eq!(called(&decide(&job(), &route, &[0, 1], &asked, &health, NOW)), Some(1), "{reason}");
+        assert_eq!(wait_until(&decide(&job(), &route, &[0], &asked, &health, NOW)), Some(NOW + MINUTE), "{reason}");
     }
 }
 
@@ -1013,7 +1020,7 @@ proptest! {
                     Worth::DeadlineNear { at } => {
                         assert!(*until > at && Some(at) == latest && at < now + SECOND * 4_000);
                     }
-                    Worth::Pointless => assert!([Closed::Auth, Closed::Model, Closed::QuotaExhausted].contains(reason)),
+                    Worth::Pointless => assert!(is_pointless(*reason)),
                 }
             }
         });
@@ -1060,8 +1067,7 @@ proptest! {
         world.run(|_, _, step| {
             if let Step::Call { skipped, .. } = step {
                 for (_, why) in skipped {
-                    use Closed::{Auth, Model, QuotaExhausted};
-                    assert!(!matches!(why, Skip::Closed { reason, .. } if ![Auth, Model, QuotaExhausted].contains(reason)));
+                    assert!(!matches!(why, Skip::Closed { reason, .. } if !is_pointless(*reason)));
                 }
             }
         });

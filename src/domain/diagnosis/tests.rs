@@ -62,6 +62,7 @@ fn healthy() -> Facts {
             late: Some(3599),
             dropped: 3,
         }),
+        roles: Ok(Roles { owner: "sluice".to_owned(), ..Roles::default() }),
     }
 }
 
@@ -227,6 +228,7 @@ fn what_cannot_be_seen_is_said_and_is_no_praise() {
         plans: Err(reason()),
         queue: Err(reason()),
         retention: Err(reason()),
+        roles: Err(reason()),
         ..healthy()
     };
     let findings = diagnose(&blind, Thresholds::default());
@@ -244,4 +246,33 @@ fn thresholds_may_be_anything() {
     assert_eq!(snapshot.severity, Severity::Bad);
     let all = diagnose(&healthy(), Thresholds { transaction: Duration::MAX, waiting: Duration::ZERO });
     assert_eq!(worst(&all), Severity::Warning);
+}
+
+#[test]
+fn a_role_that_is_missing_or_lacks_a_right_is_named_with_who_can_help() {
+    let lacking = |rights: &[&str]| {
+        let rights = rights.iter().map(|right| (*right).to_owned()).collect();
+        [("sluice_worker".to_owned(), rights)].into_iter().collect()
+    };
+    let owner = || "shop".to_owned();
+    let missing = Roles { missing: vec!["sluice_reporter".to_owned()], owner: owner(), ..Roles::default() };
+    let four = ["select on sluice.jobs", "select on sluice.job", "update on sluice.job", "delete on sluice.job"];
+    for (roles, what, remedy) in [
+        (
+            missing,
+            "the role sluice_reporter is missing",
+            "`create role sluice_reporter nologin;`; then run `sluice migrate` as shop",
+        ),
+        (
+            Roles { lacking: lacking(&four), owner: owner(), ..Roles::default() },
+            "the role sluice_worker lacks select on sluice.jobs, select on sluice.job, update on sluice.job and 1 more",
+            "run `sluice migrate` as shop",
+        ),
+    ] {
+        let facts = Facts { roles: Ok(roles), ..healthy() };
+        let findings = diagnose(&facts, Thresholds::default());
+        let finding = findings.iter().find(|finding| finding.check == "roles").unwrap();
+        assert_eq!((finding.severity, finding.what.as_str()), (Severity::Warning, what));
+        assert!(finding.remedy.contains(remedy), "{}", finding.remedy);
+    }
 }

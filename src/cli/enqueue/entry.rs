@@ -1,0 +1,141 @@
+//! Into which batch a file goes, and what is said of one that exists.
+
+use super::Args;
+use crate::cli::failure::Failure;
+use crate::store::Store;
+use crate::store::enqueue::{Admission, BulkEnqueue, BulkOptions, Opened, Standing};
+use std::io::Write;
+
+/// Names that are tried for a batch that has none of its own.
+const NAMES: u32 = 100;
+
+/// How a file may go into its batch.
+pub(super) struct Entry {
+    admission: Admission,
+    /// Whether the name was made up here, so that another one does as well.
+    is_made_up: bool,
+}
+
+impl Entry {
+    /// What the arguments ask for. Where a batch goes on, its jobs say what was left open: their route and project.
+    pub(super) async fn of(args: &Args, store: &Store, options: &mut BulkOptions) -> anyhow::Result<Self> {
+        let goes_on = args.again.resume || args.again.idempotent;
+        let admission = match (goes_on, args.again.append) {
+            (true, _) => Admission::Resume { wait: false },
+            (false, true) => Admission::Append,
+            (false, false) => Admission::New,
+        };
+        if let Some(batch) = options.batch.as_deref().filter(|_| goes_on) {
+            let standing = store.batch_standing(batch).await?;
+            options.route = inherited(batch, args.route.as_deref(), &standing.routes, "route", &options.route)?;
+            options.project =
+                inherited(batch, args.project.as_deref(), &standing.projects, "project", &options.project)?;
+            // With keys the schema itself knows them again.
+            if standing.of_others && !args.again.idempotent {
+                return Err(Failure::usage(format!(
+                    "batch {batch} has jobs of other logins, which this one may not see, so its lines cannot be told \
+                     from those that are new; nothing was enqueued. Use their login, or one with the role sluice_worker, or \
+                     choose another --batch"
+                ))
+                .into());
+            }
+        }
+        Ok(Self { admission, is_made_up: args.batch.is_none() && !args.again.idempotent })
+    }
+
+    /// Opens the batch. Returns whether it had jobs before.
+    pub(super) async fn open(
+        mut self,
+        args: &Args,
+        store: &Store,
+        options: &mut BulkOptions,
+        told: &mut (dyn Write + Send),
+    ) -> anyhow::Result<(BulkEnqueue, bool)> {
+        let name = options.batch.clone().unwrap_or_default();
+        for number in 2.. {
+            match store.enqueue_into(options.clone(), self.admission).await? {
+                Opened::Open { bulk, before } => return Ok((bulk, before.is_some())),
+                // Two files of the same name within a second.
+                Opened::Exists(_) | Opened::Busy if self.is_made_up && number <= NAMES => {
+                    options.batch = Some(format!("{name}-{number}"));
+                }
+                Opened::Busy if self.admission == (Admission::Resume { wait: false }) => {
+                    // When standard error is gone, it is waited for all the same.
+                    let _ = writeln!(told, "another command is enqueueing into batch {name}: waiting for it");
+                    self.admission = Admission::Resume { wait: true };
+                }
+                Opened::Busy => {
+                    return Err(Failure::usage(format!(
+                        "another command is enqueueing into batch {name} at this moment; nothing was enqueued. \
+                         --resume waits for it and adds what it has left out; another --batch keeps the jobs apart"
+                    ))
+                    .into());
+                }
+                Opened::Exists(standing) => return Err(exists(&name, &standing, args).into()),
+                Opened::Lost(standing, lost) => {
+                    return Err(Failure::usage(format!(
+                        "{lost} of the {} jobs of batch {name} are no longer kept ([retention] has dropped them), so \
+                         their lines cannot be told from those that are new; nothing was enqueued. Choose another \
+                         --batch, or --append with a file of what is missing",
+                        standing.jobs
+                    ))
+                    .into());
+                }
+            }
+        }
+        anyhow::bail!("no name is left for the batch")
+    }
+}
+
+/// A batch's own route or project, unless another one is asked for, which its jobs cannot take.
+fn inherited(batch: &str, asked: Option<&str>, there: &[String], what: &str, usual: &str) -> Result<String, Failure> {
+    match (asked, there) {
+        (None, []) => Ok(usual.to_owned()),
+        (None, [only]) => Ok(only.clone()),
+        (None, several) => Err(Failure::usage(format!(
+            "batch {batch} has jobs of more than one {what} ({}): say with --{what} which one new lines get",
+            several.join(", ")
+        ))),
+        (Some(asked), there) if there.is_empty() || there.iter().any(|name| name == asked) => Ok(asked.to_owned()),
+        (Some(asked), there) => Err(Failure::usage(format!(
+            "the jobs of batch {batch} have the {what} {}, and a job's {what} never changes; nothing was enqueued. \
+             Without --{what} {asked} the batch goes on as it is; for {asked}, cancel what is left of it (`sluice batch cancel \
+             {batch}`) and choose another --batch",
+            there.join(", ")
+        ))),
+    }
+}
+
+/// A batch of this name is there, and nothing was said of it.
+fn exists(batch: &str, standing: &Standing, args: &Args) -> Failure {
+    let file = args.file.as_deref().map_or_else(|| "the input".to_owned(), |file| file.display().to_string());
+    Failure::usage(format!(
+        "batch {batch} exists already: {} jobs, {} of them have ended; nothing was enqueued. Say what is meant:\n  \
+         --resume      go on with it: lines that it has are left out, only new ones are added\n  \
+         --append      add every line of {file} once more, and pay for it once more\n  \
+         --batch NAME  keep them apart",
+        standing.jobs, standing.ended
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_says_what_was_left_open_and_is_not_contradicted() {
+        let [cheap, dear] = ["cheap", "dear"].map(str::to_owned);
+        let of = |asked: Option<&str>, there: &[String]| {
+            inherited("b", asked, there, "route", "default").map_err(|failure| failure.to_string())
+        };
+        let one = std::slice::from_ref(&cheap);
+        assert_eq!(of(None, &[]).unwrap(), "default");
+        assert_eq!(of(Some("dear"), &[]).unwrap(), "dear");
+        assert_eq!(of(None, one).unwrap(), "cheap");
+        assert_eq!(of(Some("cheap"), one).unwrap(), "cheap");
+        assert!(of(Some("dear"), one).unwrap_err().contains("never changes"));
+        let both = [cheap, dear];
+        assert_eq!(of(Some("dear"), &both).unwrap(), "dear");
+        assert!(of(None, &both).unwrap_err().contains("more than one route (cheap, dear)"));
+    }
+}

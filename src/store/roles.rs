@@ -1,0 +1,287 @@
+//! The roles for applications, reports and workers, and what each may do. Roles belong to the whole cluster, so one may
+//! be missing where whoever migrates may not make it; each `sluice migrate` makes up for what it can.
+
+use super::database::Transaction;
+use super::{Doing, Store, StoreError};
+use crate::domain::diagnosis::Roles;
+use sqlx::AssertSqlSafe;
+use std::collections::BTreeMap;
+
+const ENQUEUER: &str = "sluice_enqueuer";
+const REPORTER: &str = "sluice_reporter";
+const WORKER: &str = "sluice_worker";
+
+/// Who applications, people who read reports, and workers are.
+pub const ROLES: [&str; 3] = [ENQUEUER, REPORTER, WORKER];
+
+/// What a right is about.
+#[derive(Clone, Copy)]
+enum On {
+    Schema,
+    Table,
+    /// These columns of `sluice.job`.
+    Column,
+    Sequence,
+    /// All functions of this name.
+    Function,
+}
+
+/// Rights by role: which, and on what. A migration that makes something adds it here; a test compares the two.
+const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
+    (ENQUEUER, On::Schema, &["usage"], &["sluice"]),
+    // The version of the schema is what every command looks at first.
+    (ENQUEUER, On::Table, &["select"], &["migration", "schema_support", "jobs", "results", "attempts"]),
+    (
+        ENQUEUER,
+        On::Column,
+        &["insert"],
+        &[
+            "route",
+            "project",
+            "batch",
+            "custom_id",
+            "priority",
+            "run_at",
+            "deadline",
+            "max_attempts",
+            "idempotency_key",
+            "metadata",
+            "request",
+        ],
+    ),
+    (ENQUEUER, On::Column, &["select"], &["id", "created_at"]),
+    (ENQUEUER, On::Sequence, &["usage"], &["job_id_seq"]),
+    (ENQUEUER, On::Function, &["execute"], &["enqueue", "enqueue_many", "batch_standing", "batch_lines"]),
+    (REPORTER, On::Schema, &["usage"], &["sluice"]),
+    (
+        REPORTER,
+        On::Table,
+        &["select"],
+        &[
+            "migration",
+            "schema_support",
+            "installation",
+            "jobs",
+            "results",
+            "attempts",
+            "batches",
+            "totals",
+            "cost_by_provider",
+            "cost_daily",
+            "failures",
+            "waste",
+            "fallbacks",
+            "latency",
+            "buckets",
+            "claimers",
+            "job",
+            "result",
+            "attempt",
+            "ready",
+            "parked",
+            "inflight",
+            "worker",
+            "pause",
+            "bucket",
+            "bucket_state",
+            "retired",
+            "retiring",
+        ],
+    ),
+    (REPORTER, On::Sequence, &["select"], &["job_id_seq"]),
+    (WORKER, On::Schema, &["usage"], &["sluice"]),
+    (
+        WORKER,
+        On::Table,
+        &["select", "insert", "update", "delete"],
+        &[
+            "migration",
+            "job",
+            "result",
+            "attempt",
+            "ready",
+            "parked",
+            "inflight",
+            "idempotency",
+            "worker",
+            "pause",
+            "recall",
+            "tally",
+            "tally_hour",
+            "bucket",
+            "bucket_state",
+        ],
+    ),
+    (
+        WORKER,
+        On::Table,
+        &["select"],
+        &[
+            "schema_support",
+            "installation",
+            "jobs",
+            "results",
+            "attempts",
+            "batches",
+            "totals",
+            "cost_by_provider",
+            "cost_daily",
+            "failures",
+            "waste",
+            "fallbacks",
+            "latency",
+            "buckets",
+            "claimers",
+            "retired",
+            "retiring",
+        ],
+    ),
+    (WORKER, On::Sequence, &["usage", "select"], &["job_id_seq", "fence_seq", "worker_id_seq", "bucket_id_seq"]),
+    (
+        WORKER,
+        On::Function,
+        &["execute"],
+        &[
+            "enqueue",
+            "enqueue_many",
+            "batch_standing",
+            "batch_lines",
+            "cancel",
+            "retry",
+            "pause",
+            "resume",
+            "ensure_partitions",
+            "job_enqueued",
+            "book_open_call",
+            "begin_partition",
+            "retire",
+        ],
+    ),
+];
+
+const LOOKING: &str = "looking at the roles";
+const SETTING_UP: &str = "setting up the roles";
+
+/// A right that a role lacks.
+struct Lack {
+    role: String,
+    privilege: String,
+    /// As a grant names it.
+    object: String,
+}
+
+impl Store {
+    /// Which roles are missing, and what those that are there may not do.
+    pub async fn roles(&self) -> Result<Roles, StoreError> {
+        let mut transaction = self.db.begin().await.doing("connecting")?;
+        let row = sqlx::query!(
+            r#"select (select coalesce(array_agg(r.name order by r.name), '{}') from unnest($1::text[]) r(name)
+                        where to_regrole(r.name) is null) as "missing!",
+                      (select pg_get_userbyid(n.nspowner)::text from pg_namespace n
+                        where n.nspname = 'sluice') as owner"#,
+            &ROLES.map(str::to_owned) as _
+        )
+        .fetch_one(&mut transaction)
+        .await
+        .doing(LOOKING)?;
+        let mut lacking: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for lack in lacks(&mut transaction).await? {
+            lacking.entry(lack.role).or_default().push(format!("{} on {}", lack.privilege, lack.object));
+        }
+        transaction.commit().await.doing(LOOKING)?;
+        Ok(Roles { missing: row.missing, lacking, owner: row.owner.unwrap_or_default() })
+    }
+}
+
+/// Makes the roles that are missing, where that is allowed: before the migrations, which grant what is theirs.
+pub(super) async fn make(transaction: &mut Transaction) -> Result<(), StoreError> {
+    for role in ROLES {
+        // Another database of the cluster may be at it.
+        let statement = format!(
+            "do $$ begin
+                 if to_regrole('{role}') is null then create role {role} nologin; end if;
+             exception when duplicate_object or unique_violation or insufficient_privilege then null;
+             end $$"
+        );
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *transaction).await.doing(SETTING_UP)?;
+    }
+    Ok(())
+}
+
+/// Grants what the roles lack that are there. Only the owner can; others leave it.
+pub(super) async fn grant(transaction: &mut Transaction) -> Result<(), StoreError> {
+    let is_owner = sqlx::query_scalar!(
+        "select pg_has_role(current_user, n.nspowner, 'usage') from pg_namespace n where n.nspname = 'sluice'"
+    )
+    .fetch_optional(&mut *transaction)
+    .await
+    .doing(SETTING_UP)?;
+    if is_owner.flatten() != Some(true) {
+        return Ok(());
+    }
+    for Lack { role, privilege, object } in lacks(transaction).await? {
+        let statement = format!("grant {privilege} on {object} to {role}");
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *transaction).await.doing(SETTING_UP)?;
+    }
+    Ok(())
+}
+
+/// The rights that roles which are there have not got. What an older schema has not got is nobody's lack.
+async fn lacks(transaction: &mut Transaction) -> Result<Vec<Lack>, StoreError> {
+    let (mut roles, mut kinds, mut privileges, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (role, on, some, objects) in RIGHTS {
+        for object in *objects {
+            for privilege in *some {
+                roles.push((*role).to_owned());
+                kinds.push(match on {
+                    On::Schema => "schema".to_owned(),
+                    On::Table => "table".to_owned(),
+                    On::Column => "column".to_owned(),
+                    On::Sequence => "sequence".to_owned(),
+                    On::Function => "function".to_owned(),
+                });
+                privileges.push((*privilege).to_owned());
+                names.push((*object).to_owned());
+            }
+        }
+    }
+    sqlx::query_as!(
+        Lack,
+        r#"with needed as (
+            select n.*, to_regrole(n.role)::oid as grantee, to_regclass('sluice.' || n.name)::oid as relation
+              from unnest($1::text[], $2::text[], $3::text[], $4::text[]) with ordinality
+                       n(role, kind, privilege, name, ordinal)
+             where to_regrole(n.role) is not null
+        ), judged as (
+            select n.ordinal, n.role,
+                   case n.kind when 'column' then n.privilege || ' (' || n.name || ')'
+                               else n.privilege end as privilege,
+                   case n.kind when 'schema' then 'schema ' || n.name
+                               when 'column' then 'sluice.job'
+                               when 'sequence' then 'sequence sluice.' || n.name
+                               when 'function' then 'function ' || p.oid::regprocedure::text
+                               else 'sluice.' || n.name end as object,
+                   -- Each kind has its own words for rights, and refuses those of the others.
+                   case n.kind
+                       when 'schema' then has_schema_privilege(n.grantee, to_regnamespace(n.name)::oid, n.privilege)
+                       when 'table' then has_table_privilege(n.grantee, n.relation, n.privilege)
+                       when 'column'
+                           then has_column_privilege(n.grantee, to_regclass('sluice.job')::oid, n.name, n.privilege)
+                       when 'sequence' then has_sequence_privilege(n.grantee, n.relation, n.privilege)
+                       when 'function' then has_function_privilege(n.grantee, p.oid, n.privilege)
+                   end as has
+              from needed n
+                   left join pg_proc p on n.kind = 'function' and p.pronamespace = to_regnamespace('sluice')
+                                      and p.proname = n.name
+        )
+        select role as "role!", privilege as "privilege!", object as "object!" from judged where not has
+         order by ordinal, object"#,
+        &roles as _,
+        &kinds as _,
+        &privileges as _,
+        &names as _
+    )
+    .fetch_all(transaction)
+    .await
+    .doing(LOOKING)
+}

@@ -1,0 +1,210 @@
+//! What a job waits for: the true reason where it is known, and nothing where it is not.
+
+use crate::support::postgres::{TestDatabase, database};
+use crate::support::program::Program;
+use crate::support::wait::until;
+use serde_json::Value;
+use sluice::simulate::{Scenario, Simulator};
+use sqlx::{AssertSqlSafe, PgPool};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+struct Stage {
+    pool: PgPool,
+    program: Program,
+    _simulator: Simulator,
+    _database: TestDatabase,
+}
+
+/// A provider that takes one key and knows one model. Its configuration has three routes: with the wrong key, with the
+/// wrong model, and with both right.
+async fn stage() -> Stage {
+    let database = database().await;
+    let scenario = "[providers.one]\ndialect = \"openai\"\nkeys = [\"right\"]\n\
+                    models.model.price = { input = \"1\", output = \"2\" }\n";
+    let simulator = Simulator::start(Scenario::from_toml(scenario).unwrap(), "127.0.0.1:0".parse().unwrap()).unwrap();
+    let base = simulator.base_url("one").unwrap();
+    let provider = |name: &str, file: &str| {
+        format!("[providers.{name}]\ndialect = \"openai\"\nbase_url = \"{base}\"\napi_key_file = \"{file}\"\n")
+    };
+    let config = format!(
+        "[worker]\nmax_in_flight = 2\n[http]\nlisten = \"off\"\n{}{}\
+         [models.\"good/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
+         [routes.default]\nrungs = [\"good/model\"]\n\
+         [routes.key]\nrungs = [\"bad/model\"]\n[routes.model]\nrungs = [\"good/missing\"]\n",
+        provider("good", "right.key"),
+        provider("bad", "wrong.key")
+    );
+    let program = Program::new(&config, &database.url());
+    program.file("right.key", "right");
+    program.file("wrong.key", "wrong-3f9a1c77");
+    Stage { pool: database.pool(), program, _simulator: simulator, _database: database }
+}
+
+impl Stage {
+    async fn run(&self, statement: &'static str) {
+        sqlx::raw_sql(statement).execute(&self.pool).await.unwrap();
+    }
+
+    async fn job(&self, columns: &str, values: &str) -> i64 {
+        let statement = format!(
+            "insert into sluice.job (request, {columns}) values ('{{\"prompt\": \"x\"}}', {values}) returning id"
+        );
+        sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&self.pool).await.unwrap()
+    }
+
+    async fn waits_for(&self, job: i64) -> Option<String> {
+        sqlx::query_scalar("select waits_for from sluice.jobs where id = $1")
+            .bind(job)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    /// View, `job show`, `explain` and `status` say the same.
+    async fn all_say(&self, job: i64, reason: &str, words: &str) {
+        assert_eq!(self.waits_for(job).await.as_deref(), Some(reason));
+        let id = job.to_string();
+        for command in [&["job", "show", &id][..], &["explain", &id]] {
+            let said = self.program.output(command).await;
+            assert!(said.contains(words) && !said.contains("next free worker"), "{command:?}: {said}");
+        }
+        let said = self.program.output(&["status", "--format", "json"]).await;
+        let status: Value = serde_json::from_str(&said).unwrap();
+        let routes = status["routes"].as_array().unwrap();
+        let held = |route: &Value| {
+            let of = |key: &str| route[key].as_array().unwrap().clone();
+            of("ready_waits_for").into_iter().chain(of("parked")).any(|entry| entry["waits_for"] == reason)
+        };
+        assert!(routes.iter().any(held), "{status:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_is_told_whatever_it_is_of() {
+    let stage = stage().await;
+    let alive = "insert into sluice.worker (host, pid, version, lease_until, stats)
+                      values ('h', 1, '1', now() + interval '1 h', '{}')";
+    stage.run(alive).await;
+    for (kind, columns, values) in
+        [("batch", "batch", "'b'"), ("project", "project", "'p'"), ("route", "route", "'key'")]
+    {
+        let job = stage.job(columns, values).await;
+        assert_eq!(stage.waits_for(job).await, None, "a worker that says nothing of routes may well take it");
+        let said = stage.program.output(&["explain", &job.to_string()]).await;
+        assert!(said.contains("It is queued\n"), "{said}");
+        let name = values.trim_matches('\'');
+        stage.program.output(&[kind, "pause", name]).await;
+        stage.all_say(job, &format!("{kind} paused"), &format!("queued: its {kind} is paused")).await;
+        stage.program.output(&[kind, "resume", name]).await;
+        assert_eq!(stage.waits_for(job).await, None);
+    }
+    // One that is parked for something of its own waits for the pause too.
+    let job = stage.job("batch, run_at", "'b', now() + interval '1 h'").await;
+    assert_eq!(stage.waits_for(job).await.as_deref(), Some("scheduled"));
+    stage.program.output(&["batch", "pause", "b"]).await;
+    assert_eq!(stage.waits_for(job).await.as_deref(), Some("batch paused"));
+    stage.program.output(&["job", "pause", &job.to_string()]).await;
+    assert_eq!(stage.waits_for(job).await.as_deref(), Some("paused"));
+    stage.run("delete from sluice.worker").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_nobody_is_there_or_nobody_knows_the_route_is_told() {
+    let stage = stage().await;
+    let job = stage.job("batch", "'b'").await;
+    stage.all_say(job, "no worker", "queued: no worker is running").await;
+    let told = |stats: &str| {
+        format!(
+            "delete from sluice.worker;
+             insert into sluice.worker (host, pid, version, lease_until, stats)
+                  values ('h', 1, '1', now() + interval '1 h', '{stats}')"
+        )
+    };
+    let set = async |stats: &str| sqlx::raw_sql(AssertSqlSafe(told(stats))).execute(&stage.pool).await.unwrap();
+    for (stats, reason) in [
+        (r#"{"routes": ["other"], "waits": {}}"#, Some("no worker knows the route")),
+        (r#"{"routes": ["default"], "waits": {}}"#, None),
+        (
+            r#"{"routes": ["default"], "waits": {"default": {"for": "a/m: auth (nowhere else to go)"}}}"#,
+            Some("a/m: auth (nowhere else to go)"),
+        ),
+        // It works on a batch of its own, or on no other any more.
+        (r#"{"routes": ["default"], "waits": {}, "only_batch": "c"}"#, Some("no worker")),
+        (r#"{"routes": ["default"], "waits": {}, "only_batch": "b"}"#, None),
+        (r#"{"routes": ["default"], "waits": {}, "stopping": true}"#, Some("no worker")),
+        // What another version may say does no harm.
+        (r#"{"routes": 7, "waits": []}"#, None),
+        (r#"{"routes": ["default"], "waits": {"default": "x"}}"#, None),
+        ("[]", None),
+    ] {
+        set(stats).await;
+        assert_eq!(stage.waits_for(job).await.as_deref(), reason, "{stats}");
+        let status: Value = serde_json::from_str(&stage.program.output(&["status", "--format", "json"]).await).unwrap();
+        assert_eq!(status["routes"][0]["ready_waits_for"][0]["waits_for"].as_str(), reason, "{stats}");
+    }
+    // One that waits does not hold up what another takes.
+    set(r#"{"routes": ["default"], "waits": {"default": {"for": "a/m: auth (nowhere else to go)"}}}"#).await;
+    stage
+        .run(
+            "insert into sluice.worker (host, pid, version, lease_until, stats)
+                  values ('h', 2, '1', now() + interval '1 h', '{\"routes\": [\"default\"], \"waits\": {}}')",
+        )
+        .await;
+    assert_eq!(stage.waits_for(job).await, None);
+    stage.run("delete from sluice.worker").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_a_model_and_a_paused_provider_are_told_by_the_workers() {
+    let stage = stage().await;
+    stage.program.output(&["provider", "pause", "good"]).await;
+    let worker = stage.program.command(&["worker"]).spawn().unwrap();
+    let paused = stage.job("route", "'default'").await;
+    let say = async |job: i64, reason: &str| {
+        until(reason, async || stage.waits_for(job).await.is_some_and(|said| said.starts_with(reason))).await;
+    };
+    say(paused, "good/model: paused").await;
+    stage.all_say(paused, "good/model: paused (nowhere else to go)", "good/model: its provider is paused").await;
+    let mut keys = Vec::new();
+    for _ in 0..5 {
+        keys.push(stage.job("route", "'key'").await);
+    }
+    for job in keys {
+        say(job, "bad/model: auth").await;
+    }
+    stage.program.output(&["provider", "resume", "good"]).await;
+    let ended = async |job: i64| {
+        sqlx::query_scalar::<_, i64>("select count(*) from sluice.result where job_id = $1")
+            .bind(job)
+            .fetch_one(&stage.pool)
+            .await
+            .unwrap()
+            == 1
+    };
+    until("the paused one goes on", async || ended(paused).await).await;
+    drop(worker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_only_rung_is_shut_says_why() {
+    let stage = stage().await;
+    stage.program.file("q.jsonl", "{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n{\"prompt\": \"c\"}\n");
+    let arguments = ["run", "q.jsonl", "-o", "out.jsonl", "--route", "key"];
+    let mut run = stage.program.command(&arguments).spawn().unwrap();
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
+    loop {
+        let line = lines.next_line().await.unwrap().expect("the run goes on");
+        if line.contains("(bad/model: its key is rejected (nowhere else to go))") {
+            assert!(!line.contains("left"), "{line}");
+            break;
+        }
+    }
+    let _ = run.kill().await;
+    // The same through `watch`, when nobody works any more.
+    stage.run("update sluice.worker set state = 'gone'").await;
+    let batch: String = sqlx::query_scalar("select min(batch) from sluice.job").fetch_one(&stage.pool).await.unwrap();
+    let mut watch = stage.program.command(&["watch", &batch]).spawn().unwrap();
+    let line = BufReader::new(watch.stdout.take().unwrap()).lines().next_line().await.unwrap().unwrap();
+    assert!(line.contains("(no worker is running)"), "{line}");
+    let _ = watch.kill().await;
+}

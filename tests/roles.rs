@@ -1,0 +1,177 @@
+//! Who may do what, with real logins: each `sluice migrate` makes up for what the one before could not do.
+
+use crate::support::postgres::{Watchdog, temporary_dir};
+use crate::support::program::{Program, text};
+use serde_json::Value;
+use sluice::embedded::{EmbeddedPostgres, Options};
+use sluice::store::Store;
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{AssertSqlSafe, PgPool};
+
+/// A server of its own: roles belong to all databases of one.
+struct Server {
+    admin: PgPool,
+    url: String,
+    postgres: EmbeddedPostgres,
+    _watchdog: Watchdog,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let dir = temporary_dir();
+        let watchdog = Watchdog::over(&dir);
+        let options = Options { data_dir: dir, fsync: false, max_connections: 50 };
+        let postgres = EmbeddedPostgres::start(&options).await.unwrap();
+        let admin = PgPoolOptions::new().max_connections(2).connect_lazy_with(postgres.connect_options("postgres"));
+        run(&admin, "create role shop login").await;
+        run(&admin, "create database shop owner shop").await;
+        Self { admin, url: postgres.url("shop"), postgres, _watchdog: watchdog }
+    }
+
+    /// The program with a login.
+    fn program(&self, user: &str) -> Program {
+        Program::new("", &self.url.replace("user=sluice", &format!("user={user}")))
+    }
+
+    async fn stop(self) {
+        self.admin.close().await;
+        self.postgres.stop().await.unwrap();
+    }
+}
+
+async fn run(pool: &PgPool, statement: &str) {
+    sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(pool).await.unwrap();
+}
+
+/// What the doctor finds of the roles: severity and words.
+async fn diagnosis(program: &Program) -> (String, String) {
+    let output = program.run(&["doctor", "--format", "json"]).await;
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+    let findings = found["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|finding| finding["check"] == "roles").unwrap();
+    let words = format!("{} {}", finding["what"].as_str().unwrap(), finding["do"].as_str().unwrap_or_default());
+    (finding["severity"].as_str().unwrap().to_owned(), words)
+}
+
+/// Applications, readers and workers can do what they are for.
+async fn the_roles_work(server: &Server, suffix: &str) {
+    for (login, role, command) in [
+        ("app", "sluice_enqueuer", &["enqueue", "q.jsonl"][..]),
+        ("reader", "sluice_reporter", &["status"]),
+        ("hand", "sluice_worker", &["job", "cancel", "1"]),
+    ] {
+        let login = format!("{login}_{suffix}");
+        run(&server.admin, &format!("create role {login} login; grant {role} to {login}")).await;
+        let program = server.program(&login);
+        program.file("q.jsonl", "{\"prompt\": \"a\"}\n");
+        program.output(command).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_who_may_make_no_roles_is_told_what_is_missing_and_repairs_it_later() {
+    let server = Server::start().await;
+    let owner = server.program("shop");
+    let first = owner.run(&["migrate"]).await;
+    let said = text(&first.stderr);
+    assert_eq!(first.status.code(), Some(0), "{said}");
+    assert!(text(&first.stdout).contains("migrated from version 0"));
+    for role in ["sluice_enqueuer", "sluice_reporter", "sluice_worker"] {
+        assert!(said.contains(&format!("warning: the role {role} is missing\n")), "{said}");
+        assert!(said.contains(&format!("create role {role} nologin;")), "{said}");
+    }
+    assert!(said.contains("run `sluice migrate` as shop"), "{said}");
+    assert_eq!(said.lines().count(), 4, "nothing of the server's own words: {said}");
+    let (severity, words) = diagnosis(&owner).await;
+    assert_eq!(severity, "warning");
+    assert!(words.contains("the role sluice_worker is missing"), "{words}");
+
+    run(&server.admin, "alter role shop createrole").await;
+    let second = owner.run(&["migrate"]).await;
+    assert_eq!((second.status.code(), text(&second.stderr).as_str()), (Some(0), ""));
+    assert_eq!(diagnosis(&owner).await.0, "ok");
+    the_roles_work(&server, "one").await;
+    let again = owner.run(&["migrate", "--format", "json"]).await;
+    let told: Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!((&told["changed"], &told["missing_roles"]), (&false.into(), &serde_json::json!([])));
+    assert_eq!(text(&again.stderr), "");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_that_an_administrator_made_are_granted_to_without_a_wrong_warning() {
+    let server = Server::start().await;
+    let owner = server.program("shop");
+    run(&server.admin, "create role sluice_enqueuer nologin").await;
+    let first = text(&owner.run(&["migrate"]).await.stderr);
+    assert!(!first.contains("sluice_enqueuer") && first.contains("the role sluice_worker is missing"), "{first}");
+    // The others come after the schema.
+    run(&server.admin, "create role sluice_reporter nologin; create role sluice_worker nologin").await;
+    let (severity, words) = diagnosis(&owner).await;
+    assert_eq!(severity, "warning");
+    assert!(
+        words.contains("the role sluice_worker lacks") && words.contains("run `sluice migrate` as shop"),
+        "{words}"
+    );
+    let second = owner.run(&["migrate"]).await;
+    assert_eq!((second.status.code(), text(&second.stderr).as_str()), (Some(0), ""));
+    the_roles_work(&server, "two").await;
+    assert_eq!(diagnosis(&owner).await.0, "ok");
+
+    // Whoever looks is told what one role lacks, and who can help.
+    run(&server.admin, "create role guest login in role sluice_reporter").await;
+    let shop = PgPoolOptions::new().max_connections(1).connect_lazy_with(server.postgres.connect_options("shop"));
+    run(&shop, "revoke select on sluice.jobs from sluice_enqueuer").await;
+    let (severity, words) = diagnosis(&server.program("guest")).await;
+    assert_eq!(severity, "warning");
+    assert!(
+        words.contains("the role sluice_enqueuer lacks select on sluice.jobs run `sluice migrate` as shop"),
+        "{words}"
+    );
+    shop.close().await;
+    server.stop().await;
+}
+
+/// Every right of our roles, but for partitions, which nobody names.
+const RIGHTS: &str = "
+    select string_agg(line, chr(10) order by line) from (
+        select concat_ws(' ', a.grantee::regrole, lower(a.privilege_type), 'on', c.relname) as line
+          from pg_class c cross join lateral aclexplode(c.relacl) a
+         where c.relnamespace = 'sluice'::regnamespace and a.grantee <> c.relowner and not c.relispartition
+           -- The first migration let workers write to views, which none of them can.
+           and (c.relkind <> 'v' or a.privilege_type = 'SELECT')
+        union all
+        select concat_ws(' ', a.grantee::regrole, lower(a.privilege_type), 'on', c.relname, t.attname)
+          from pg_attribute t join pg_class c on c.oid = t.attrelid cross join lateral aclexplode(t.attacl) a
+         where c.relnamespace = 'sluice'::regnamespace and not c.relispartition
+        union all
+        select concat_ws(' ', a.grantee::regrole, 'on', p.oid::regprocedure)
+          from pg_proc p cross join lateral aclexplode(p.proacl) a
+         where p.pronamespace = 'sluice'::regnamespace and a.grantee <> p.proowner and a.grantee <> 0
+           -- What everybody may call anyway.
+           and not exists (select from aclexplode(p.proacl) e where e.grantee = 0)
+        union all
+        select concat_ws(' ', a.grantee::regrole, lower(a.privilege_type), 'on', n.nspname)
+          from pg_namespace n cross join lateral aclexplode(n.nspacl) a
+         where n.nspname = 'sluice' and a.grantee <> n.nspowner) lines";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_migrations_grant_can_be_granted_again() {
+    let server = Server::start().await;
+    let shop = PgPoolOptions::new().max_connections(2).connect_lazy_with(server.postgres.connect_options("shop"));
+    let store = Store::from_pool(shop.clone());
+    store.migrate().await.unwrap();
+    let rights = async || sqlx::query_scalar::<_, String>(RIGHTS).fetch_one(&shop).await.unwrap();
+    let before = rights().await;
+    assert!(before.lines().count() > 100);
+    run(&shop, "drop owned by sluice_enqueuer, sluice_reporter, sluice_worker").await;
+    assert_eq!(store.roles().await.unwrap().lacking.len(), 3);
+    store.migrate().await.unwrap();
+    let after = rights().await;
+    let only = |one: &str, other: &str| -> Vec<String> {
+        one.lines().filter(|line| !other.lines().any(|known| known == *line)).map(str::to_owned).collect()
+    };
+    assert_eq!((only(&before, &after), only(&after, &before)), (Vec::new(), Vec::new()));
+    shop.close().await;
+    server.stop().await;
+}
