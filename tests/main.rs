@@ -25,6 +25,7 @@ mod queue;
 mod quota;
 mod reasons;
 mod refusals;
+mod refusing;
 mod reload;
 mod reports;
 mod results;

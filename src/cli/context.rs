@@ -4,7 +4,7 @@ use super::output::Output;
 use super::{GlobalArgs, LogFormat};
 use crate::config::{self, Config, Keys};
 use crate::embedded::{EmbeddedPostgres, Options};
-use crate::store::{Pooler, Store, StoreError};
+use crate::store::{Pooler, Purpose, Store, StoreError};
 use crate::telemetry;
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
@@ -88,7 +88,9 @@ impl Context {
                 .context("no database.url is configured, so a private Postgres is kept, and it could not be started")?;
             (private.connect_options("sluice"), Some(private), Pooler::None)
         };
-        let store = Store::connect_through(pooler, options, config.database.max_connections).await?;
+        // What reads only may read from a standby.
+        let purpose = if keys == Keys::Required { Purpose::Work } else { Purpose::Commands };
+        let store = Store::connect_through(pooler, purpose, options, config.database.max_connections).await?;
         if store.is_pooled() {
             tracing::info!("a pooler is between this process and Postgres: every statement is a transaction");
         }

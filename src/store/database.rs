@@ -6,14 +6,15 @@
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use sqlx::error::{BoxDynError, DatabaseError};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Describe, Either, Execute, Executor, PgConnection, PgPool,
     Postgres, Row as _, SqlSafeStr as _, SqlStr,
 };
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 /// How long a connection may take to be had.
@@ -34,7 +35,11 @@ const SESSION_SETTINGS: [(&str, &str); 5] = [
 ];
 
 /// What holds for every statement.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 7] = [
+    // A login or a database may have another default, under which statements that meet each other fail.
+    ("default_transaction_isolation", "read committed"),
+    // Rows that a policy would hide are an error that says so, and not jobs that wait for ever.
+    ("row_security", "off"),
     // A statement that takes longer is given up by the server: a hung call must not stop a worker.
     ("statement_timeout", "60s"),
     ("idle_in_transaction_session_timeout", "60s"),
@@ -44,6 +49,10 @@ const SETTINGS: [(&str, &str); 5] = [
     // Notices and warnings are for people at a prompt of the server's own; here they would land among our words.
     ("client_min_messages", "error"),
 ];
+
+/// What holds for the statements of a worker besides. They run thousands of times and touch few rows, whatever the planner knows
+/// of tables that were empty when it looked: a plan of then would read all of them for ever after.
+const WORK_SETTINGS: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
 
 /// A setting that means nothing to Postgres: whether it arrives tells whether the session is ours.
 const MARK: &str = "sluice.mark";
@@ -60,6 +69,75 @@ pub enum Pooler {
     Transaction,
 }
 
+/// What connections are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// Commands: a few statements of any kind, perhaps on a standby that serves reports.
+    #[default]
+    Commands,
+    /// A worker, or whatever else has to write: a session that takes no writes is of no use.
+    Work,
+}
+
+/// What was seen of all connections together.
+#[derive(Debug, Default)]
+struct Sessions {
+    /// Connections made before this are not used again: one of them was on a server that takes no writes.
+    distrusted: Mutex<Option<Instant>>,
+}
+
+impl Sessions {
+    /// Learns from an error. A server that takes no writes (25006: a standby, or one that was switched over) closes every
+    /// connection that was made before it was found out.
+    fn see(&self, error: &sqlx::Error) {
+        if is_read_only(error) {
+            *lock(&self.distrusted) = Some(Instant::now());
+        }
+    }
+
+    /// Whether a connection of this age is still to be used.
+    fn trusts(&self, age: Duration) -> bool {
+        let made = Instant::now().checked_sub(age);
+        lock(&self.distrusted).is_none_or(|distrusted| made.is_some_and(|made| made > distrusted))
+    }
+}
+
+/// Whether a session takes no writes.
+fn is_read_only(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("25006")
+}
+
+/// Fails in a session that takes no writes: on a standby, or where somebody has made the database read-only.
+async fn require_writable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // As text and without being prepared, so that a pooler does not mind.
+    let question = "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean";
+    let read_only: bool = sqlx::raw_sql(question).fetch_one(connection).await?.try_get(0)?;
+    if read_only {
+        let words = "the server takes no writes: it is a standby, or the database was made read-only";
+        return Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::ReadOnlyFilesystem, words)));
+    }
+    Ok(())
+}
+
+/// How many more connections this login may have, besides the one that asks: by its role, its database and the server.
+async fn connections_left(connection: &mut PgConnection) -> Result<Option<u32>, sqlx::Error> {
+    let question = "select (least(
+            case when r.rolsuper then null else nullif(r.rolconnlimit, -1) - (
+                 select count(*) from pg_stat_activity a where a.usename = current_user and a.pid <> pg_backend_pid()) end,
+            case when r.rolsuper then null else nullif(d.datconnlimit, -1) - (
+                 select count(*) from pg_stat_activity a where a.datname = d.datname and a.pid <> pg_backend_pid()) end,
+            current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer - (
+                 select count(*) from pg_stat_activity a
+                  where a.backend_type = 'client backend' and a.pid <> pg_backend_pid())))::integer
+       from pg_roles r, pg_database d where r.rolname = current_user and d.datname = current_database()";
+    let left: Option<i32> = sqlx::raw_sql(question).fetch_one(connection).await?.try_get(0)?;
+    Ok(left.map(|left| u32::try_from(left).unwrap_or(0)))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Connections to one database. As an [`Executor`] it runs single statements; those that belong together go into one
 /// [`begin`](Self::begin).
 ///
@@ -67,13 +145,19 @@ pub enum Pooler {
 #[derive(Clone, Debug)]
 pub(super) struct Database {
     pool: PgPool,
+    sessions: Arc<Sessions>,
     /// Behind a pooler: what every transaction begins with.
     begin: Option<SqlStr>,
 }
 
 impl Database {
     /// Connects, and finds out what is between when nobody says.
-    pub async fn connect(options: PgConnectOptions, connections: u32, pooler: Pooler) -> Result<Self, sqlx::Error> {
+    pub async fn connect(
+        options: PgConnectOptions,
+        connections: u32,
+        pooler: Pooler,
+        purpose: Purpose,
+    ) -> Result<Self, sqlx::Error> {
         // A statement is no message for whoever runs a command. The server logs slow ones where that is asked for.
         let options = options.application_name("sluice").disable_statement_logging();
         let pooled = match pooler {
@@ -83,20 +167,41 @@ impl Database {
         };
         let (options, begin) = if pooled {
             // A pooler refuses settings that it does not know, and this one, which floats as text would need.
-            (options.extra_float_digits(None), Some(begin_with_settings()))
+            (options.extra_float_digits(None), Some(begin_with_settings(purpose)))
         } else {
-            (options.options(SETTINGS).options(SESSION_SETTINGS), None)
+            let options = options.options(SETTINGS).options(SESSION_SETTINGS);
+            (if purpose == Purpose::Work { options.options(WORK_SETTINGS) } else { options }, None)
         };
         // The pool would try for as long as its patience lasts and then say only that time is up. One connection of its
         // own says at once what is wrong.
-        within_patience(options.connect()).await?.close().await?;
-        let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT_TIMEOUT);
-        Ok(Self { pool: pool.connect_with(options).await?, begin })
+        let mut first = within_patience(options.connect()).await?;
+        let connections = match purpose {
+            Purpose::Commands => connections,
+            Purpose::Work => {
+                require_writable(&mut first).await?;
+                // One that the server would refuse is waited for in vain, while those that there are lie idle.
+                let left = if pooled { None } else { connections_left(&mut first).await? };
+                left.map_or(connections, |left| connections.min(left.max(1)))
+            }
+        };
+        first.close().await?;
+        let sessions = Arc::<Sessions>::default();
+        let mut pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT_TIMEOUT);
+        if purpose == Purpose::Work {
+            let seen = Arc::clone(&sessions);
+            pool = pool.after_connect(|connection, _| Box::pin(require_writable(connection))).before_acquire(
+                move |_, facts| {
+                    let trusted = seen.trusts(facts.age);
+                    Box::pin(async move { Ok(trusted) })
+                },
+            );
+        }
+        Ok(Self { pool: pool.connect_with(options).await?, sessions, begin })
     }
 
     /// On a pool that exists already and leads to Postgres itself.
     pub fn direct(pool: PgPool) -> Self {
-        Self { pool, begin: None }
+        Self { pool, sessions: Arc::default(), begin: None }
     }
 
     pub fn pool(&self) -> &PgPool {
@@ -119,7 +224,8 @@ impl Database {
             }
         };
         let transaction = in_time(Some(PATIENCE), beginning).await?;
-        Ok(Transaction { inner: transaction, named: self.begin.is_none(), patience: Some(PATIENCE) })
+        let (named, sessions) = (self.begin.is_none(), Arc::clone(&self.sessions));
+        Ok(Transaction { inner: transaction, named, patience: Some(PATIENCE), sessions })
     }
 
     /// The rows of a statement in a transaction of its own, one at a time.
@@ -183,9 +289,11 @@ async fn within_patience<T>(connecting: impl Future<Output = Result<T, sqlx::Err
     tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
-fn begin_with_settings() -> SqlStr {
-    let mut statements = "begin".to_owned();
-    for (name, value) in SETTINGS {
+fn begin_with_settings(purpose: Purpose) -> SqlStr {
+    // The default of the session comes too late for this very transaction.
+    let mut statements = "begin isolation level read committed".to_owned();
+    let for_work = WORK_SETTINGS.into_iter().filter(|_| purpose == Purpose::Work);
+    for (name, value) in SETTINGS.into_iter().chain(for_work) {
         statements.push_str("; set local ");
         statements.push_str(name);
         statements.push_str(" = '");
@@ -204,6 +312,7 @@ pub(super) struct Transaction {
     named: bool,
     /// How long an answer may take to come.
     patience: Option<Duration>,
+    sessions: Arc<Sessions>,
 }
 
 impl Transaction {
@@ -323,7 +432,11 @@ impl<'c> Executor<'c> for &'c Database {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        if self.is_pooled() { self.stream(query) } else { rows_in_time(Some(PATIENCE), self.pool.fetch_many(query)) }
+        if self.is_pooled() {
+            return self.stream(query);
+        }
+        let sessions = Arc::clone(&self.sessions);
+        rows_in_time(Some(PATIENCE), self.pool.fetch_many(query)).inspect_err(move |error| sessions.see(error)).boxed()
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
@@ -332,7 +445,8 @@ impl<'c> Executor<'c> for &'c Database {
         E: 'q + Execute<'q, Postgres>,
     {
         if !self.is_pooled() {
-            return Box::pin(in_time(Some(PATIENCE), self.pool.fetch_optional(query)));
+            let found = in_time(Some(PATIENCE), self.pool.fetch_optional(query));
+            return Box::pin(found.inspect_err(|error| self.sessions.see(error)));
         }
         Box::pin(async move {
             let mut transaction = self.begin().await?;
@@ -370,9 +484,9 @@ impl<'c> Executor<'c> for &'c mut Transaction {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let patience = self.patience;
+        let (patience, sessions) = (self.patience, Arc::clone(&self.sessions));
         let (connection, statement) = self.parts(query);
-        rows_in_time(patience, connection.fetch_many(statement))
+        rows_in_time(patience, connection.fetch_many(statement)).inspect_err(move |error| sessions.see(error)).boxed()
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
@@ -380,9 +494,9 @@ impl<'c> Executor<'c> for &'c mut Transaction {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let patience = self.patience;
+        let (patience, sessions) = (self.patience, Arc::clone(&self.sessions));
         let (connection, statement) = self.parts(query);
-        Box::pin(in_time(patience, connection.fetch_optional(statement)))
+        Box::pin(in_time(patience, connection.fetch_optional(statement)).inspect_err(move |error| sessions.see(error)))
     }
 
     fn prepare_with<'e>(

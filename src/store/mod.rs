@@ -30,7 +30,7 @@ mod schema;
 pub mod settle;
 pub mod status;
 
-pub use database::Pooler;
+pub use database::{Pooler, Purpose};
 pub use schema::SchemaVersion;
 
 use database::Database;
@@ -135,6 +135,8 @@ impl StoreError {
                     // Connection, resources, operator intervention, deadlock and serialisation; a cancelled statement
                     // (57014) is one of the third.
                     ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+                        // Takes no writes now: a standby, or a database that was made read-only.
+                        || code == "25006"
                         || code == "40P01"
                         || code == "40001"
                         || code == "55P03"
@@ -161,6 +163,27 @@ impl StoreError {
         let Self::Sql { source, .. } = self else { return false };
         let code = source.as_database_error().and_then(DatabaseError::code);
         matches!(code.as_deref(), Some("40P01" | "40001" | "55P03"))
+    }
+
+    /// Whether a row is surely at fault, so that the same row would be refused again whatever becomes of the database: a value
+    /// that its column does not take, or a constraint that it breaks.
+    ///
+    /// Everything else is the database's: it is away, takes no writes, knows the login no more, has lost a table or a
+    /// partition. That ends some time, and until then what is to be written waits.
+    #[must_use]
+    pub fn is_the_rows_fault(&self) -> bool {
+        match self {
+            // The driver could not write a value as its type.
+            Self::Sql { source: sqlx::Error::Encode(_), .. } => true,
+            Self::Sql { source: sqlx::Error::Database(error), .. } => match error.code().unwrap_or_default().as_ref() {
+                // "No partition of relation … found for row" is a check violation that names no constraint.
+                "23514" => error.constraint().is_some(),
+                // A value that is too large for an index, or nested too deeply.
+                "54000" | "54001" => true,
+                code => code.starts_with("22") || code.starts_with("23"),
+            },
+            _ => false,
+        }
     }
 
     /// Whether the login lacks the right.
@@ -236,16 +259,18 @@ impl Store {
     /// # Errors
     /// [`StoreError::Connect`] when no connection is had within ten seconds.
     pub async fn connect(options: PgConnectOptions, connections: u32) -> Result<Self, StoreError> {
-        Self::connect_through(Pooler::Auto, options, connections).await
+        Self::connect_through(Pooler::Auto, Purpose::Commands, options, connections).await
     }
 
-    /// [`connect`](Self::connect), with what is said to be between this process and Postgres.
+    /// [`connect`](Self::connect), with what is said to be between this process and Postgres, and what the connections are
+    /// for. A worker gets only sessions that take writes.
     ///
     /// # Errors
     /// [`StoreError::Connect`] when no connection is had within ten seconds, [`StoreError::Pooler`] when there is a
     /// pooler although none was expected.
     pub async fn connect_through(
         pooler: Pooler,
+        purpose: Purpose,
         options: PgConnectOptions,
         connections: u32,
     ) -> Result<Self, StoreError> {
@@ -255,7 +280,7 @@ impl Store {
             if options.get_socket().is_some() { String::new() } else { format!(":{}", options.get_port()) },
             options.get_database().unwrap_or("")
         );
-        let db = Database::connect(options, connections, pooler).await.map_err(|source| {
+        let db = Database::connect(options, connections, pooler, purpose).await.map_err(|source| {
             if pooler == Pooler::None && database::is_refusal(&source) {
                 StoreError::Pooler { address, source }
             } else {

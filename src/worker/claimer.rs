@@ -17,6 +17,8 @@ const LOOK_BUSY: Duration = Duration::from_millis(250);
 /// … and at first this often, doubling up to a second, while there is none.
 const LOOK_IDLE_MIN: Duration = Duration::from_millis(50);
 const LOOK_IDLE_MAX: Duration = Duration::from_secs(1);
+/// However long a look takes, the next one comes after this long.
+const LOOK_SLOW_MAX: Duration = Duration::from_secs(2);
 /// The claim loop turns at least this often, which is what the watchdog watches.
 const TURN_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// Free places are worth a claim of their own when there are this many, or after [`GATHER`].
@@ -203,8 +205,9 @@ impl Claimer {
         self.idle_look = if lanes.is_empty() { (self.idle_look * 2).min(LOOK_IDLE_MAX) } else { LOOK_IDLE_MIN };
         self.lanes = lanes;
         let wait = if self.lanes.is_empty() { self.idle_look } else { LOOK_BUSY };
-        // Looking must never become the main work, however many lanes or dead rows there are.
-        self.look_at = Instant::now() + wait.max(began.elapsed() * 10);
+        // Looking must never become the main work, however many lanes or dead rows there are. But a look that took long because
+        // the database was away, or a table locked, is no reason to leave work waiting.
+        self.look_at = Instant::now() + wait.max((began.elapsed() * 10).min(LOOK_SLOW_MAX));
         Ok(())
     }
 
@@ -307,7 +310,7 @@ impl Claimer {
             let history = loop {
                 match within(PATIENCE, "reading attempts", self.shared.store.history(&tried)).await {
                     Ok(history) => break history,
-                    Err(error) if error.is_transient() && !self.shared.stop.is_cancelled() => {
+                    Err(error) if !error.is_the_rows_fault() && !self.shared.stop.is_cancelled() => {
                         tracing::warn!(error = %error, "cannot read the history of claimed jobs; trying again");
                         tokio::time::sleep(Duration::from_millis(500)).await;
                     }

@@ -31,9 +31,9 @@ pub(super) struct Outlet {
 
 /// Why outcomes are not in the database.
 enum Unwritten {
-    /// It will not have this data.
+    /// It will not have this data, now or later.
     Refused(StoreError),
-    /// It is away, or does not answer in time.
+    /// It is away, does not answer in time, or refuses for a reason that is not in the data.
     Away(StoreError),
 }
 
@@ -86,21 +86,47 @@ impl Outlet {
         }
     }
 
-    /// Writes one item, without its texts when the database refuses them; gives it back when the database is away.
+    /// Writes one item, and what can be written of it when the database refuses a part; gives it back when the database is
+    /// away. What cannot be written is put aside in a file, where a person can get it.
     async fn write_one(&self, item: Item, patience: Duration) -> Result<(), (Item, StoreError)> {
         let refused = match self.persist(std::slice::from_ref(&item), patience).await {
             Ok(()) => return Ok(()),
             Err(Unwritten::Away(error)) => return Err((item, error)),
             Err(Unwritten::Refused(error)) => error,
         };
-        let bare = without_texts(item, &refused);
-        match self.persist(std::slice::from_ref(&bare), patience).await {
-            Ok(()) => Ok(()),
-            Err(Unwritten::Away(error)) => Err((bare, error)),
-            Err(Unwritten::Refused(error)) => {
-                tracing::error!(error = %error, "an outcome could not be written; the job will be rescued");
-                self.counters.are_settled(std::slice::from_ref(&bare));
-                Ok(())
+        // Before anything says that the job is over.
+        self.put_aside(&item, &refused).await;
+        let bare = without_texts(item.clone(), &refused);
+        let ledger_only = Item { then: Then::GoOn, ..bare.clone() };
+        for less in [bare, ledger_only] {
+            match self.persist(std::slice::from_ref(&less), patience).await {
+                Ok(()) => return Ok(()),
+                Err(Unwritten::Away(error)) => return Err((item, error)),
+                Err(Unwritten::Refused(_)) => {}
+            }
+        }
+        tracing::error!(error = %refused, "an outcome could not be written; the job will be rescued");
+        self.counters.are_settled(std::slice::from_ref(&item));
+        Ok(())
+    }
+
+    /// Keeps an outcome that the database will not have in a file beside the spool, and says where.
+    async fn put_aside(&self, item: &Item, refused: &StoreError) {
+        let (job, lines) = (item.job(), item.clone());
+        let Some(spool) = self.spool.clone() else {
+            tracing::error!(error = %refused, job.id = job, "an outcome cannot be stored as it is, and there is no spool to keep it in");
+            return;
+        };
+        let kept = tokio::task::spawn_blocking(move || spool.put_aside(&lines)).await;
+        match kept.map_err(std::io::Error::other).flatten() {
+            Ok(path) => tracing::error!(
+                error = %refused,
+                job.id = job,
+                path = %path.display(),
+                "an outcome cannot be stored as it is: it was put aside in a file, and its call is booked without its texts"
+            ),
+            Err(error) => {
+                tracing::error!(error = %error, job.id = job, "an outcome cannot be stored, nor kept in a file")
             }
         }
     }
@@ -216,8 +242,8 @@ impl Outlet {
                     contentions += 1;
                     tokio::time::sleep(Duration::from_millis(20) * contentions).await;
                 }
-                Err(error) if error.is_transient() => return Err(Unwritten::Away(error)),
-                Err(error) => return Err(Unwritten::Refused(error)),
+                Err(error) if error.is_the_rows_fault() => return Err(Unwritten::Refused(error)),
+                Err(error) => return Err(Unwritten::Away(error)),
             }
         }
     }
@@ -272,8 +298,9 @@ fn without_texts(mut item: Item, refusal: &StoreError) -> Item {
 pub(super) async fn take_over(store: &Store, left: Vec<Abandoned>, max_crashes: u16) -> anyhow::Result<u64> {
     let mut workers = 0;
     for Abandoned { spool, is_damaged } in left {
-        let outlet = Outlet::new(store.clone(), Arc::default(), None);
+        let outlet = Outlet::new(store.clone(), Arc::default(), Some(Arc::clone(&spool)));
         let written = outlet.drain(&spool).await?;
+        drop(outlet);
         let dead = store.declare_dead(&spool.workers()).await?;
         workers += dead;
         if written + dead > 0 {

@@ -55,6 +55,15 @@ impl Item {
         }
     }
 
+    /// The job's number, for what is said of it.
+    pub(super) fn job(&self) -> Option<i64> {
+        match &self.then {
+            Then::GoOn => self.attempt.as_ref().map(|row| row.lease.job.0),
+            Then::End(row) => Some(row.lease.job.0),
+            Then::Park(row) => Some(row.lease.job.0),
+        }
+    }
+
     fn bytes(&self) -> usize {
         let attempt = self.attempt.as_ref().map_or(0, |row| {
             300 + row.message.as_ref().map_or(0, String::len) + row.answer.as_ref().map_or(0, |answer| answer.bytes())

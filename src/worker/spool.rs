@@ -7,7 +7,9 @@
 use super::settler::Item;
 use crate::journal::{AppendError, Journal, Next};
 use serde::{Deserialize, Serialize};
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -283,6 +285,20 @@ impl Spool {
         }
         self.bytes.store(state.journal.size(), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Keeps an outcome that the database will not have in a file of its own, whole, with its answer, and returns where. The same
+    /// outcome again is the same file. Blocks the thread.
+    pub(super) fn put_aside(&self, item: &Item) -> io::Result<PathBuf> {
+        let name = format!("unwritten-job-{}-claim-{}.json", item.job().unwrap_or(0), item.fence().unwrap_or(0));
+        let path = self.path().with_file_name(name);
+        let text = serde_json::to_vec_pretty(item).map_err(io::Error::other)?;
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let mut file = file?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        Ok(path)
     }
 
     /// Removes the file of a worker that has signed off, with nothing in it. Blocks the thread.
