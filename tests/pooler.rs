@@ -14,7 +14,7 @@ use sluice::store::job::Changed;
 use sluice::store::pause::PauseKind;
 use sluice::store::report::{Dimension, Filter};
 use sluice::store::settle::Settlement;
-use sluice::store::{Pooler as Between, Purpose, Store, StoreError};
+use sluice::store::{Address, Pooler as Between, Purpose, Store, StoreError};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,10 +47,10 @@ async fn a_pooler_is_noticed_whether_it_refuses_or_swallows_settings() {
         let Some(pooler) = Pooler::start(&database.connect_options(), settings).await else { return };
         through(&pooler, &database).await.require_schema().await.unwrap();
         let options = pooler.options(database.connect_options());
-        let told = Store::connect_through(Between::Transaction, Purpose::Commands, options.clone(), 1).await.unwrap();
+        let told = Store::connect_through(Between::Transaction, Purpose::Commands, &Address::of(options.clone()), 1).await.unwrap();
         told.require_schema().await.unwrap();
         // Where a refusal can tell, the wrong setting is named.
-        let denied = Store::connect_through(Between::None, Purpose::Commands, options, 1).await;
+        let denied = Store::connect_through(Between::None, Purpose::Commands, &Address::of(options), 1).await;
         if settings == SWALLOWS {
             assert!(!denied.unwrap().is_pooled());
         } else {

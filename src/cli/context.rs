@@ -4,11 +4,10 @@ use super::output::Output;
 use super::{GlobalArgs, LogFormat};
 use crate::config::{self, Config, Keys};
 use crate::embedded::{EmbeddedPostgres, Options};
-use crate::store::{Pooler, Purpose, Store, StoreError};
+use crate::store::{Address, Pooler, Purpose, Store, StoreError};
 use crate::telemetry;
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
-use sqlx::postgres::PgConnectOptions;
 
 /// Connections that the private Postgres takes: workers and commands of one machine share it.
 const PRIVATE_CONNECTIONS: u32 = 200;
@@ -73,10 +72,10 @@ impl Context {
     async fn connect(global: &GlobalArgs, keys: Keys, reader: Reader) -> anyhow::Result<Self> {
         let config = Config::load_with(global.config.as_deref(), environment(global), keys)?;
         let log = telemetry::init(&log_settings(global, &config, keys, reader)).ok();
-        let (options, private, pooler) = if let Some(url) = &config.database.url {
+        let (address, private, pooler) = if let Some(url) = &config.database.url {
             // The URL is not repeated in the error: it may hold a password.
-            let options: PgConnectOptions = url.expose_secret().parse().context("database.url")?;
-            (options, None, config.database.pooler)
+            let address: Address = url.expose_secret().parse().context("database.url")?;
+            (address, None, config.database.pooler)
         } else {
             let options = Options {
                 data_dir: config.database.data_dir.clone(),
@@ -86,11 +85,11 @@ impl Context {
             let private = EmbeddedPostgres::start(&options)
                 .await
                 .context("no database.url is configured, so a private Postgres is kept, and it could not be started")?;
-            (private.connect_options("sluice"), Some(private), Pooler::None)
+            (Address::of(private.connect_options("sluice")), Some(private), Pooler::None)
         };
         // What reads only may read from a standby.
         let purpose = if keys == Keys::Required { Purpose::Work } else { Purpose::Commands };
-        let store = Store::connect_through(pooler, purpose, options, config.database.max_connections).await?;
+        let store = Store::connect_through(pooler, purpose, &address, config.database.max_connections).await?;
         if store.is_pooled() {
             tracing::info!("a pooler is between this process and Postgres: every statement is a transaction");
         }

@@ -3,7 +3,7 @@
 use super::scalar;
 use super::section::{Context, Section};
 use crate::domain::retention::Retention;
-use crate::store::Pooler;
+use crate::store::{Address, Pooler};
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
@@ -27,11 +27,7 @@ impl Database {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let url = section.parsed("url", "postgres://user:password@host/database", |text| {
             // The URL is not repeated in the message: it may hold a password.
-            match crate::provider::Url::parse(text) {
-                Ok(url) if matches!(url.scheme(), "postgres" | "postgresql") => Ok(SecretString::from(text)),
-                Ok(_) => Err("is not the URL of a Postgres database".to_owned()),
-                Err(error) => Err(format!("is not a URL ({error})")),
-            }
+            text.parse::<Address>().map(|_| SecretString::from(text)).map_err(|error| error.to_string())
         });
         let database = Self {
             url,

@@ -4,6 +4,7 @@
 //! server connection. Nothing that belongs to a session holds there: neither settings nor named prepared statements.
 //! So behind one each statement stands in a transaction, which begins with the settings, and no statement has a name.
 
+use super::Address;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
@@ -13,12 +14,19 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Describe, Either, Execute, Executor, PgConnection, PgPool,
     Postgres, Row as _, SqlSafeStr as _, SqlStr,
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 /// How long a connection may take to be had.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one of several servers may take to say whether it serves.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Where there are several, it is looked this often which one serves while something is wrong.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
 /// How long a statement's next row may take to come, and a commit. Longer than the server's own patience with statements:
 /// whoever waits that long waits for a connection that is dead, or for a server that hangs.
@@ -82,6 +90,8 @@ pub enum Purpose {
 /// What was seen of all connections together.
 #[derive(Debug, Default)]
 struct Sessions {
+    /// Something went wrong that is not a statement's own fault: where there are several servers, another one may serve now.
+    in_trouble: AtomicBool,
     /// Connections made before this are not used again: one of them was on a server that takes no writes.
     distrusted: Mutex<Option<Instant>>,
 }
@@ -92,6 +102,13 @@ impl Sessions {
     fn see(&self, error: &sqlx::Error) {
         if is_read_only(error) {
             *lock(&self.distrusted) = Some(Instant::now());
+        }
+        let is_a_statements_own = match error.as_database_error().and_then(DatabaseError::code).as_deref() {
+            Some(code) => !["08", "25006", "53", "57", "58", "XX"].iter().any(|class| code.starts_with(class)),
+            None => matches!(error, sqlx::Error::RowNotFound | sqlx::Error::Encode(_) | sqlx::Error::Decode(_)),
+        };
+        if !is_a_statements_own {
+            self.in_trouble.store(true, Ordering::Release);
         }
     }
 
@@ -153,25 +170,31 @@ pub(super) struct Database {
 impl Database {
     /// Connects, and finds out what is between when nobody says.
     pub async fn connect(
-        options: PgConnectOptions,
+        address: &Address,
         connections: u32,
         pooler: Pooler,
         purpose: Purpose,
     ) -> Result<Self, sqlx::Error> {
         // A statement is no message for whoever runs a command. The server logs slow ones where that is asked for.
-        let options = options.application_name("sluice").disable_statement_logging();
+        let ours = |server: &PgConnectOptions| server.clone().application_name("sluice").disable_statement_logging();
+        let servers: Vec<PgConnectOptions> = address.servers().iter().map(ours).collect();
+        let writable = purpose == Purpose::Work || address.must_be_writable();
+        let options = servers.get(first_that_serves(&servers, writable).await?).cloned().unwrap_or_default();
         let pooled = match pooler {
             Pooler::Auto => is_pooled(&options).await?,
             Pooler::None => false,
             Pooler::Transaction => true,
         };
-        let (options, begin) = if pooled {
-            // A pooler refuses settings that it does not know, and this one, which floats as text would need.
-            (options.extra_float_digits(None), Some(begin_with_settings(purpose)))
-        } else {
+        let with_settings = move |options: PgConnectOptions| {
+            if pooled {
+                // A pooler refuses settings that it does not know, and this one, which floats as text would need.
+                return options.extra_float_digits(None);
+            }
             let options = options.options(SETTINGS).options(SESSION_SETTINGS);
-            (if purpose == Purpose::Work { options.options(WORK_SETTINGS) } else { options }, None)
+            if purpose == Purpose::Work { options.options(WORK_SETTINGS) } else { options }
         };
+        let begin = pooled.then(|| begin_with_settings(purpose));
+        let options = with_settings(options);
         // The pool would try for as long as its patience lasts and then say only that time is up. One connection of its
         // own says at once what is wrong.
         let mut first = within_patience(options.connect()).await?;
@@ -196,7 +219,12 @@ impl Database {
                 },
             );
         }
-        Ok(Self { pool: pool.connect_with(options).await?, sessions, begin })
+        let pool = pool.connect_with(options).await?;
+        if servers.len() > 1 {
+            let servers = servers.into_iter().map(with_settings).collect();
+            tokio::spawn(follow(pool.clone(), servers, writable, Arc::downgrade(&sessions)));
+        }
+        Ok(Self { pool, sessions, begin })
     }
 
     /// On a pool that exists already and leads to Postgres itself.
@@ -223,7 +251,7 @@ impl Database {
                 Some(begin) => self.pool.begin_with(begin.clone()).await,
             }
         };
-        let transaction = in_time(Some(PATIENCE), beginning).await?;
+        let transaction = in_time(Some(PATIENCE), beginning).await.inspect_err(|error| self.sessions.see(error))?;
         let (named, sessions) = (self.begin.is_none(), Arc::clone(&self.sessions));
         Ok(Transaction { inner: transaction, named, patience: Some(PATIENCE), sessions })
     }
@@ -257,6 +285,57 @@ impl Database {
             incoming.poll_recv(context)
         })
         .boxed()
+    }
+}
+
+/// The first server that can be connected to, and that takes writes where that is asked for.
+async fn first_that_serves(servers: &[PgConnectOptions], writable: bool) -> Result<usize, sqlx::Error> {
+    if servers.len() == 1 {
+        return Ok(0);
+    }
+    let mut last = sqlx::Error::PoolTimedOut;
+    for (index, server) in servers.iter().enumerate() {
+        let asked = async {
+            let mut connection = server.connect().await?;
+            if writable {
+                require_writable(&mut connection).await?;
+            }
+            connection.close().await
+        };
+        match tokio::time::timeout(SERVER_TIMEOUT, asked).await {
+            Ok(Ok(())) => return Ok(index),
+            Ok(Err(error)) => last = error,
+            Err(_) => {}
+        }
+    }
+    Err(last)
+}
+
+/// Leads a pool to the server that serves, for as long as the pool is used: after a failover that is another one.
+async fn follow(pool: PgPool, servers: Vec<PgConnectOptions>, writable: bool, sessions: Weak<Sessions>) {
+    let mut current = None;
+    let mut tick = tokio::time::interval(FOLLOW_EVERY);
+    loop {
+        tick.tick().await;
+        let Some(sessions) = sessions.upgrade() else { return };
+        if pool.is_closed() {
+            return;
+        }
+        if !sessions.in_trouble.swap(false, Ordering::AcqRel) {
+            continue;
+        }
+        let Ok(serving) = first_that_serves(&servers, writable).await else {
+            // Nowhere yet: it is looked again.
+            sessions.in_trouble.store(true, Ordering::Release);
+            continue;
+        };
+        if current.replace(serving) != Some(serving)
+            && let Some(server) = servers.get(serving)
+        {
+            tracing::info!(host = server.get_host(), port = server.get_port(), "this server serves now");
+            pool.set_connect_options(server.clone());
+            *lock(&sessions.distrusted) = Some(Instant::now());
+        }
     }
 }
 

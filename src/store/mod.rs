@@ -6,6 +6,7 @@
 //! table, no advisory lock but those of a transaction. Times are the database's own: no statement takes the caller's
 //! clock where `now()` will do.
 
+mod address;
 pub mod audit;
 pub mod batch;
 pub mod call;
@@ -30,6 +31,7 @@ mod schema;
 pub mod settle;
 pub mod status;
 
+pub use address::{Address, AddressError};
 pub use database::{Pooler, Purpose};
 pub use schema::SchemaVersion;
 
@@ -253,13 +255,24 @@ impl<T> Doing<T> for Result<T, sqlx::Error> {
     }
 }
 
+/// Hosts and database, without the password.
+fn in_short(address: &Address) -> String {
+    let place = |options: &PgConnectOptions| match options.get_socket() {
+        Some(path) => path.display().to_string(),
+        None => format!("{}:{}", options.get_host(), options.get_port()),
+    };
+    let places: Vec<String> = address.servers().iter().map(place).collect();
+    let database = address.servers().first().and_then(PgConnectOptions::get_database).unwrap_or("");
+    format!("{}/{database}", places.join(","))
+}
+
 impl Store {
     /// Connects, without looking at the schema, and finds out by itself whether a pooler is between.
     ///
     /// # Errors
     /// [`StoreError::Connect`] when no connection is had within ten seconds.
     pub async fn connect(options: PgConnectOptions, connections: u32) -> Result<Self, StoreError> {
-        Self::connect_through(Pooler::Auto, Purpose::Commands, options, connections).await
+        Self::connect_through(Pooler::Auto, Purpose::Commands, &Address::of(options), connections).await
     }
 
     /// [`connect`](Self::connect), with what is said to be between this process and Postgres, and what the connections are
@@ -271,16 +284,11 @@ impl Store {
     pub async fn connect_through(
         pooler: Pooler,
         purpose: Purpose,
-        options: PgConnectOptions,
+        address: &Address,
         connections: u32,
     ) -> Result<Self, StoreError> {
-        let address = format!(
-            "{}{}/{}",
-            options.get_socket().map_or_else(|| options.get_host().to_owned(), |path| path.display().to_string()),
-            if options.get_socket().is_some() { String::new() } else { format!(":{}", options.get_port()) },
-            options.get_database().unwrap_or("")
-        );
-        let db = Database::connect(options, connections, pooler, purpose).await.map_err(|source| {
+        let db = Database::connect(address, connections, pooler, purpose).await.map_err(|source| {
+            let address = in_short(address);
             if pooler == Pooler::None && database::is_refusal(&source) {
                 StoreError::Pooler { address, source }
             } else {
