@@ -12,6 +12,7 @@ mod embedded;
 mod end_to_end;
 mod enqueue;
 mod enqueue_command;
+mod failover;
 mod first_steps;
 mod keys;
 mod late;

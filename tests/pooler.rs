@@ -47,7 +47,9 @@ async fn a_pooler_is_noticed_whether_it_refuses_or_swallows_settings() {
         let Some(pooler) = Pooler::start(&database.connect_options(), settings).await else { return };
         through(&pooler, &database).await.require_schema().await.unwrap();
         let options = pooler.options(database.connect_options());
-        let told = Store::connect_through(Between::Transaction, Purpose::Commands, &Address::of(options.clone()), 1).await.unwrap();
+        let told = Store::connect_through(Between::Transaction, Purpose::Commands, &Address::of(options.clone()), 1)
+            .await
+            .unwrap();
         told.require_schema().await.unwrap();
         // Where a refusal can tell, the wrong setting is named.
         let denied = Store::connect_through(Between::None, Purpose::Commands, &Address::of(options), 1).await;

@@ -96,7 +96,9 @@ impl FromStr for Address {
                     kept.push(if kept.is_empty() { '?' } else { '&' });
                     kept.push_str(member);
                 }
-                name => return Err(AddressError(format!("has the option {name:?}, which is not supported: leave it out"))),
+                name => {
+                    return Err(AddressError(format!("has the option {name:?}, which is not supported: leave it out")));
+                }
             }
         }
         if hosts.is_empty() {
@@ -131,7 +133,8 @@ fn server(url: &str, host: &str, port: &str) -> Result<PgConnectOptions, Address
     if port.is_empty() {
         return Ok(options);
     }
-    let port = port.parse().map_err(|_| AddressError(format!("has the port {port:?}: expected a number up to 65535")))?;
+    let port =
+        port.parse().map_err(|_| AddressError(format!("has the port {port:?}: expected a number up to 65535")))?;
     Ok(options.port(port))
 }
 
@@ -223,18 +226,27 @@ mod tests {
             ("postgres://u@[::1]:5433/sluice", vec![("::1", 5433)]),
             ("postgres://u@[fd00::7]/sluice", vec![("fd00::7", 5432)]),
             ("postgres://u@one,two/sluice", vec![("one", 5432), ("two", 5432)]),
-            ("postgres://u@one:1,[::1]:2,three:3/d?target_session_attrs=read-write", vec![("one", 1), ("::1", 2), ("three", 3)]),
+            (
+                "postgres://u@one:1,[::1]:2,three:3/d?target_session_attrs=read-write",
+                vec![("one", 1), ("::1", 2), ("three", 3)],
+            ),
             ("postgres:///d?host=one,two&port=7,8&user=u", vec![("one", 7), ("two", 8)]),
             ("postgres:///d?host=one,two&port=7", vec![("one", 7), ("two", 7)]),
             ("postgresql:///d?host=%2Ftmp%2Fpg&port=5432&user=u", vec![("/tmp/pg", 5432)]),
             ("postgres://u@%2Ftmp%2Fpg/d", vec![("/tmp/pg", 5432)]),
         ] {
-            let expected: Vec<(String, u16)> = expected.into_iter().map(|(host, port)| (host.to_owned(), port)).collect();
+            let expected: Vec<(String, u16)> =
+                expected.into_iter().map(|(host, port)| (host.to_owned(), port)).collect();
             assert_eq!(servers(url), expected, "{url}");
         }
         let address: Address = "postgres://me:p%40ss@one,two/my%20base?target_session_attrs=primary".parse().unwrap();
         assert!(address.must_be_writable());
-        assert!(address.servers().iter().all(|server| server.get_database() == Some("my base") && server.get_username() == "me"));
+        assert!(
+            address
+                .servers()
+                .iter()
+                .all(|server| server.get_database() == Some("my base") && server.get_username() == "me")
+        );
     }
 
     #[test]
@@ -243,7 +255,10 @@ mod tests {
             ("mysql://u:secret@h/d", "is not the URL of a Postgres database"),
             ("secret", "is not a URL"),
             ("postgres://u:secret@h/d?target_session_attrs=standby", "target_session_attrs that is not supported"),
-            ("postgres://u:secret@h/d?channel_binding=require", "the option \"channel_binding\", which is not supported"),
+            (
+                "postgres://u:secret@h/d?channel_binding=require",
+                "the option \"channel_binding\", which is not supported",
+            ),
             ("postgres://u:secret@h/d?load_balance_hosts=random", "the option \"load_balance_hosts\""),
             ("postgres://u:secret@h:port/d", "has the port \"port\""),
             ("postgres://u:secret@h/d?sslmode=secret", "is not a URL that can be read"),

@@ -9,4 +9,5 @@ pub mod program;
 pub mod proxy;
 pub mod queue;
 pub mod scripted;
+pub mod server;
 pub mod wait;

@@ -1,0 +1,54 @@
+//! The primary dies and a standby takes over: work goes on without a restart, and nothing is lost.
+
+use crate::support::fleet::Fleet;
+use crate::support::server::Server;
+use crate::support::wait::until;
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+
+const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\nlatency = { uniform = [0.1, 0.4] }\n\
+                        models.model.price = { input = \"1\", output = \"2\" }\n";
+const CONFIG: &str = "[worker]\nmax_in_flight = 8\ndrain_timeout = \"5s\"\n\
+                      [providers.one]\ndialect = \"openai\"\nbase_url = \"http://simulator/one/v1\"\n\
+                      limits = { concurrency = 100 }\n\
+                      [models.\"one/model\"]\nprice = { input = \"1\", output = \"2\" }\n\
+                      [routes.default]\nrungs = [\"one/model\"]\n";
+
+fn pool(server: &Server) -> PgPool {
+    PgPoolOptions::new().max_connections(2).connect_lazy(&server.url("sluice")).unwrap()
+}
+
+async fn execute(server: &Server, database: &str, statement: &'static str) {
+    let pool = PgPool::connect(&server.url(database)).await.unwrap();
+    sqlx::query(statement).execute(&pool).await.unwrap();
+    pool.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_synchronous_standby_takes_over_and_nothing_is_lost_or_bought_twice() {
+    const JOBS: i64 = 120;
+    let primary = Server::primary();
+    execute(&primary, "postgres", "create database sluice").await;
+    let standby = primary.standby();
+    execute(&primary, "postgres", "alter system set synchronous_standby_names = '*'").await;
+    execute(&primary, "postgres", "select pg_reload_conf()").await;
+    sluice::store::Store::from_pool(pool(&primary)).migrate().await.unwrap();
+    let url = format!(
+        "postgres://sluice@127.0.0.1:{},127.0.0.1:{}/sluice?target_session_attrs=read-write",
+        primary.port, standby.port
+    );
+    let mut fleet = Fleet::over(pool(&primary), &url, SCENARIO, CONFIG);
+    let worker = fleet.start();
+    fleet.until_live(1).await;
+    fleet.enqueue("default", JOBS).await;
+    until("work is under way", async || fleet.answered().await >= 16).await;
+    primary.crash();
+    standby.promote();
+    fleet.pool = pool(&standby);
+    fleet.until_answered(JOBS).await;
+    fleet.books_are_in_order(JOBS).await;
+    let calls = i64::try_from(fleet.verdict().total.calls).unwrap();
+    let booked = fleet.number("select count(*) from sluice.attempt").await;
+    assert_eq!((calls, booked), (JOBS, JOBS), "nothing was bought twice:\n{}", worker.said());
+    worker.stop().await;
+}

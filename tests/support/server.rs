@@ -1,0 +1,113 @@
+//! Postgres servers of a test's own that replicate: a primary and its standbys, on loopback.
+
+use super::postgres::{Watchdog, temporary_dir};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// A server; stopped and removed when it is dropped.
+pub struct Server {
+    dir: PathBuf,
+    pub port: u16,
+    _watchdog: Watchdog,
+}
+
+/// PostgreSQL does not run as root.
+fn as_server(mut command: Command) -> Command {
+    if rustix::process::geteuid().is_root() {
+        let number = |flag: &str| {
+            let found = Command::new("id").args([flag, "postgres"]).output().unwrap();
+            String::from_utf8(found.stdout).unwrap().trim().parse().unwrap()
+        };
+        command.uid(number("-u")).gid(number("-g"));
+    }
+    command.current_dir("/").stdin(Stdio::null());
+    command
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let found = Command::new("pg_config").arg("--bindir").output().unwrap();
+    let bin = PathBuf::from(String::from_utf8(found.stdout).unwrap().trim());
+    let mut command = Command::new(bin.join(program));
+    command.args(arguments);
+    let output = as_server(command).stdout(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+impl Server {
+    fn place() -> Self {
+        let dir = temporary_dir();
+        if rustix::process::geteuid().is_root() {
+            let owner = Command::new("chown").arg("postgres").arg(&dir).status().unwrap();
+            assert!(owner.success());
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let watchdog = Watchdog::over(&dir);
+        Self { dir, port, _watchdog: watchdog }
+    }
+
+    fn data(&self) -> String {
+        self.dir.join("data").display().to_string()
+    }
+
+    fn start(&self) {
+        let settings = format!(
+            "-c listen_addresses=127.0.0.1 -c port={} -c unix_socket_directories={} -c max_connections=50 -c fsync=off",
+            self.port,
+            self.dir.display()
+        );
+        let log = self.dir.join("log").display().to_string();
+        run("pg_ctl", &["-D", &self.data(), "-s", "-w", "-l", &log, "-o", &settings, "start"]);
+    }
+
+    /// An empty server that others may replicate.
+    pub fn primary() -> Self {
+        let server = Self::place();
+        run("initdb", &["-D", &server.data(), "-U", "sluice", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]);
+        server.start();
+        server
+    }
+
+    /// A standby that streams from this one.
+    pub fn standby(&self) -> Self {
+        let server = Self::place();
+        let port = self.port.to_string();
+        run(
+            "pg_basebackup",
+            &[
+                "-D",
+                &server.data(),
+                "-R",
+                "-X",
+                "stream",
+                "-c",
+                "fast",
+                "--no-sync",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &port,
+                "-U",
+                "sluice",
+            ],
+        );
+        server.start();
+        server
+    }
+
+    /// It dies as in a crash.
+    pub fn crash(&self) {
+        run("pg_ctl", &["-D", &self.data(), "-s", "-m", "immediate", "stop"]);
+    }
+
+    /// A standby becomes a primary of its own.
+    pub fn promote(&self) {
+        run("pg_ctl", &["-D", &self.data(), "-s", "-w", "promote"]);
+    }
+
+    /// Its URL.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://sluice@127.0.0.1:{}/{database}", self.port)
+    }
+}
