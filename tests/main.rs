@@ -6,6 +6,7 @@ mod answers;
 mod bad_input;
 mod buckets;
 mod chaos;
+mod databases;
 mod deploy;
 mod doctor;
 mod embedded;

@@ -128,7 +128,7 @@ async fn the_newest_state_is_found_however_many_dead_ones_a_snapshot_keeps() {
     .await
     .unwrap();
     let plan = plan.join("\n");
-    assert!(plan.contains("bucket_state_newest"), "{plan}");
+    assert!(plan.contains("bucket_state_pkey"), "{plan}");
     // The newest comes first: what is dead is not looked at.
     let touched: u32 = plan
         .lines()

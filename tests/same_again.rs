@@ -6,7 +6,7 @@ use crate::support::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
 use sluice::simulate::{Scenario, Simulator};
 use sluice::store::enqueue::{Admission, BulkOptions, NewJob, Opened};
-use sluice::store::{Pooler, Store};
+use sluice::store::{Address, Pooler, Purpose, Store};
 use sqlx::{AssertSqlSafe, PgPool};
 use std::fmt::Write as _;
 
@@ -290,7 +290,9 @@ async fn behind_a_pooler_it_is_the_same() {
     let database = database().await;
     let Some(pooler) = Between::start(&database.connect_options(), REFUSES).await else { return };
     let options = || pooler.options(database.connect_options());
-    let store = async || Store::connect_through(Pooler::Transaction, options(), 4).await.unwrap();
+    let store = async || {
+        Store::connect_through(Pooler::Transaction, Purpose::Commands, &Address::of(options()), 4).await.unwrap()
+    };
     two_at_once(&store().await, &store().await, &database.pool()).await;
 }
 

@@ -61,6 +61,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
                 | StoreError::Timeout { .. }
                 | StoreError::Locked { .. }
                 | StoreError::NotMigrated
+                | StoreError::Encoding { .. }
                 | StoreError::Outdated { .. }
                 | StoreError::TooNew { .. } => ExitCode::Database,
                 StoreError::Sql { .. } if error.is_transient() => ExitCode::Database,

@@ -162,6 +162,8 @@ pub struct Server {
     pub version_name: String,
     /// Whether it is a standby.
     pub standby: bool,
+    /// How the database writes text, such as `UTF8`.
+    pub encoding: String,
     /// Settings that should be on, and are not: by name, with what they are.
     pub off: Vec<(String, String)>,
     /// How many connections it takes from others than superusers.

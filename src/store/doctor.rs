@@ -16,12 +16,12 @@ const DIAGNOSING: &str = "looking at the database";
 const PARTITION: i64 = 10_000_000;
 
 /// What the migrations made, by name. A test compares it with a new database.
-const INDEXES: [&str; 25] = [
+const INDEXES: [&str; 27] = [
     "attempt_ended_at",
     "attempt_pkey",
     "bucket_name_key",
     "bucket_pkey",
-    "bucket_state_newest",
+    "bucket_state_pkey",
     "idempotency_pkey",
     "inflight_pkey",
     "inflight_worker",
@@ -38,8 +38,10 @@ const INDEXES: [&str; 25] = [
     "retiring_pkey",
     "retiring_touched_pkey",
     "schema_support_one",
+    "schema_support_pkey",
     "tally_hour_batch",
     "tally_hour_pkey",
+    "tally_pkey",
     "worker_pkey",
     "migration_pkey",
 ];
@@ -124,7 +126,7 @@ impl Store {
     async fn server(&self) -> Result<Server, StoreError> {
         let row = sqlx::query!(
             r#"select current_setting('server_version_num')::integer as "version!", current_setting('server_version') as "name!",
-                      pg_is_in_recovery() as "standby!",
+                      pg_is_in_recovery() as "standby!", pg_encoding_to_char(d.encoding) as "encoding!",
                       (select coalesce(array_agg(s.name || '=' || s.setting order by s.name), '{}') from pg_settings s
                         where s.name in ('fsync', 'full_page_writes', 'synchronous_commit', 'autovacuum', 'track_counts')
                           and s.setting = 'off') as "off!",
@@ -144,6 +146,7 @@ impl Store {
             version: row.version,
             version_name: row.name,
             standby: row.standby,
+            encoding: row.encoding,
             off: off.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             connections: row.connections,
             used_connections: row.used,

@@ -93,6 +93,14 @@ pub enum StoreError {
         /// What a binary must know at least.
         oldest: i64,
     },
+    /// The database cannot hold what prompts and answers are written in.
+    #[error(
+        "the database writes text in {found}, which cannot hold every prompt and answer: make one with `create database … encoding 'UTF8' template template0`"
+    )]
+    Encoding {
+        /// The encoding, as Postgres calls it.
+        found: String,
+    },
     /// Another process is migrating.
     #[error("another process is migrating this database and is not done yet; try again when it is")]
     Migrating,
@@ -153,6 +161,7 @@ impl StoreError {
             },
             Self::Pooler { .. }
             | Self::NotMigrated
+            | Self::Encoding { .. }
             | Self::Outdated { .. }
             | Self::TooNew { .. }
             | Self::Migrate(_) => false,

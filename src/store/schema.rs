@@ -77,7 +77,7 @@ impl Store {
     /// get the rights that they lack; [`Store::roles`] tells what is left.
     ///
     /// # Errors
-    /// [`StoreError::TooNew`] when the database is too far ahead, [`StoreError::Migrating`] when another process was at it for
+    /// [`StoreError::Encoding`] when the database is not one of UTF-8, [`StoreError::TooNew`] when it is too far ahead, [`StoreError::Migrating`] when another process was at it for
     /// longer than the connection's `lock_timeout` (20 s), [`StoreError::Locked`] when a transaction held a table for longer
     /// than 3 s, [`StoreError::Migrate`] when a migration fails. Nothing is changed then.
     pub async fn migrate(&self) -> Result<SchemaVersion, StoreError> {
@@ -96,6 +96,7 @@ impl Store {
                 Some("55P03") => StoreError::Migrating,
                 _ => StoreError::Sql { doing: "waiting for the turn to migrate", source },
             })?;
+        require_unicode(&mut transaction).await?;
         let applied = applied(&mut transaction).await?;
         let before = SchemaVersion::read(&mut transaction, &applied).await?;
         if before.found > before.known {
@@ -127,6 +128,18 @@ impl Store {
     pub async fn require_schema(&self) -> Result<(), StoreError> {
         self.schema_version().await?.require()
     }
+}
+
+/// Refuses a database that cannot hold every text: in one of another encoding a single job with such a text would stop the
+/// statement that claims it, and an answer with an emoji could not be stored.
+async fn require_unicode(transaction: &mut Transaction) -> Result<(), StoreError> {
+    let found = sqlx::query_scalar!(
+        r#"select pg_encoding_to_char(encoding) as "encoding!" from pg_database where datname = current_database()"#
+    )
+    .fetch_one(transaction)
+    .await
+    .doing("looking at the database's encoding")?;
+    if found == "UTF8" { Ok(()) } else { Err(StoreError::Encoding { found: found.to_string() }) }
 }
 
 /// What the database notes of the migrations that it has had.

@@ -19,12 +19,16 @@ pub(super) fn connection(pooled: bool, private: bool) -> Finding {
 }
 
 pub(super) fn server(server: &Seen<Server>) -> Vec<Finding> {
-    const CHECKS: [&str; 4] = ["server", "durability", "transaction_ids", "size"];
+    const CHECKS: [&str; 5] = ["server", "encoding", "durability", "transaction_ids", "size"];
     match server {
         Err(reason) => CHECKS.iter().map(|check| Finding::unseen(check, reason)).collect(),
-        Ok(server) => {
-            vec![version(server), settings(server), transaction_ids(server), Finding::ok("size", size(server.bytes))]
-        }
+        Ok(server) => vec![
+            version(server),
+            encoding(&server.encoding),
+            settings(server),
+            transaction_ids(server),
+            Finding::ok("size", size(server.bytes)),
+        ],
     }
 }
 
@@ -42,6 +46,19 @@ fn version(server: &Server) -> Finding {
         return Finding::bad("server", what, "Sluice is made for PostgreSQL 15 and later", "upgrade the server");
     }
     Finding::ok("server", what)
+}
+
+fn encoding(encoding: &str) -> Finding {
+    let what = format!("the database writes text in {encoding}");
+    if encoding == "UTF8" {
+        return Finding::ok("encoding", what);
+    }
+    Finding::bad(
+        "encoding",
+        what,
+        "prompts and answers have characters that it cannot hold: such an answer is paid for and cannot be stored",
+        "make a database with `create database … encoding 'UTF8' template template0`, and migrate that one",
+    )
 }
 
 fn settings(server: &Server) -> Finding {
