@@ -342,3 +342,61 @@ async fn jobs_of_a_claim_that_nobody_heard_of_are_given_back() {
     let again = queue.claim_one(worker).await;
     assert_eq!((again.lease.job.0, again.crashes), (lost, 0));
 }
+
+/// The database goes back in time: a job is lost, and another one gets its number.
+async fn lose(queue: &Queue, claimed: &Claimed) {
+    let number = claimed.lease.job.0;
+    for statement in [
+        "delete from sluice.inflight where job_id = $1",
+        "delete from sluice.attempt where job_id = $1",
+        "delete from sluice.job where id = $1",
+        "insert into sluice.job (id, request) values ($1, '{\"prompt\": \"Another question\"}')",
+    ] {
+        sqlx::query(statement).bind(number).execute(queue.store.pool()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_never_taken_for_that_of_another_job_with_the_same_number() {
+    for ends in [true, false] {
+        let queue = Queue::new().await;
+        queue.enqueue_one().await;
+        let worker = queue.worker().await;
+        let lost = queue.claim_one(worker).await;
+        lose(&queue, &lost).await;
+        let settlement = if ends {
+            answer(&lost)
+        } else {
+            Settlement { attempts: vec![failed(&lost, 1, ErrorClass::ServerError)], ..Settlement::default() }
+        };
+        queue.store.settle(&settlement).await.unwrap();
+        // The other job waits as before, and what was paid for stands beside it, under the number that it had.
+        assert_eq!(queue.count("select count(*) from sluice.result").await, 0);
+        assert_eq!(queue.count("select count(*) from sluice.ready").await, 1);
+        let booked = "select count(*) from sluice.attempt where detail = 'other_job' and not accepted and round = -1";
+        assert_eq!(queue.count(booked).await, 1);
+        let again = queue.claim_one(worker).await;
+        let history = queue.store.history(&[again.lease]).await.unwrap();
+        assert!(history.iter().all(|attempt| !attempt.current_round), "{history:?}");
+        queue.store.settle(&answer(&again)).await.unwrap();
+        assert_eq!(queue.count("select count(*) from sluice.result where state = 'succeeded'").await, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_never_have_the_numbers_of_earlier_ones_even_when_sequences_go_back() {
+    let queue = Queue::new().await;
+    let worker = queue.worker().await;
+    queue.enqueue_one().await;
+    let first = queue.claim_one(worker).await;
+    queue.enqueue_one().await;
+    sqlx::query("select setval('sluice.fence_seq', 1, false)").execute(queue.store.pool()).await.unwrap();
+    let same_process = queue.claim_one(worker).await;
+    queue.enqueue_one().await;
+    let another = sluice::store::Store::from_pool(queue.store.pool().clone());
+    let lane = sluice::store::claim::Take { flow: first.flow, prio: first.prio, after: i64::MIN, count: 1 };
+    let third = another.claim(worker, &[lane], usize::MAX).await.unwrap().jobs.remove(0);
+    let fences = std::collections::HashSet::from([first, same_process, third].map(|claimed| claimed.lease.fence));
+    assert_eq!(fences.len(), 3);
+    assert!(fences.iter().all(|fence| *fence > i64::from(u32::MAX)), "above all that a sequence has given: {fences:?}");
+}

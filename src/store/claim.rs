@@ -6,6 +6,8 @@ use crate::domain::{ErrorClass, JobId, Timestamp};
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
+use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// One readable stretch of the queue: the ready jobs of one route, project and batch at one priority.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,13 +41,50 @@ pub struct Take {
     pub count: i32,
 }
 
-/// A worker's right to act for one job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Numbers for claims. A sequence of the database goes back when a failover loses commits or a backup is restored, and a
+/// worker that lives through that, or a spool that waits for it, would meet its own numbers again as somebody else's.
+#[derive(Debug)]
+pub(super) struct Fences(AtomicI64);
+
+impl Fences {
+    /// Of one process: 30 bits that no other has, and room for four thousand million claims. Above all that a sequence gives.
+    pub fn new() -> Self {
+        let chance = RandomState::new().build_hasher().finish() >> 34;
+        let own = i64::try_from(chance).unwrap_or(0) << 32;
+        Self(AtomicI64::new((1 << 62) | own))
+    }
+
+    /// The number before the first of so many that are used for nothing else.
+    fn reserve(&self, count: i64) -> i64 {
+        self.0.fetch_add(count, Ordering::Relaxed)
+    }
+}
+
+/// A worker's right to act for one job. Equal by job and fence.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Lease {
     /// Which job.
     pub job: JobId,
-    /// Unique to this claim: a write with another fence changes nothing.
+    /// Unique to this claim, over all workers and all times: a write with another fence changes nothing.
     pub fence: i64,
+    /// When the job was created, as a number that only this database understands. After a failover that lost commits, or a
+    /// restored backup, another job may have the same number. 0: not known.
+    #[serde(default)]
+    pub born: i64,
+}
+
+impl PartialEq for Lease {
+    fn eq(&self, other: &Self) -> bool {
+        (self.job, self.fence) == (other.job, other.fence)
+    }
+}
+
+impl Eq for Lease {}
+
+impl Hash for Lease {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.job, self.fence).hash(state);
+    }
 }
 
 /// A job in a worker's hands.
@@ -173,6 +212,7 @@ impl Store {
         let afters: Vec<i64> = takes.iter().map(|take| take.after).collect();
         let counts: Vec<i32> = takes.iter().map(|take| take.count).collect();
         let doing = "claiming jobs";
+        let asked = counts.iter().map(|count| i64::from((*count).max(0))).sum();
         let mut rows = sqlx::query_file!(
             "src/store/claim/claim.sql",
             worker,
@@ -181,7 +221,8 @@ impl Store {
             &afters,
             &counts,
             MOST_REQUEST_BYTES,
-            MOST_STORED_BYTES
+            MOST_STORED_BYTES,
+            self.fences.reserve(asked)
         )
         .fetch(&self.db);
         let mut claim = Claim { jobs: Vec::new(), is_cut: false };
@@ -196,7 +237,7 @@ impl Store {
             let weight = if request.is_ok() { weight } else { 0 };
             used = used.saturating_add(weight);
             claim.jobs.push(Claimed {
-                lease: Lease { job: JobId(row.job_id), fence: row.fence },
+                lease: Lease { job: JobId(row.job_id), fence: row.fence, born: row.born },
                 flow: row.flow,
                 prio: row.prio,
                 attempts: row.attempts,

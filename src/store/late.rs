@@ -26,15 +26,17 @@ pub(super) async fn take_back(transaction: &mut Transaction, rows: &[EndingRow])
         }
         let found = sqlx::query!(
             r#"with w as (
-                -- Of two late answers for one job the first that was claimed.
-                select distinct on (job_id) job_id, fence, round
-                  from unnest($1::bigint[], $2::bigint[], $3::smallint[]) w(job_id, fence, round)
+                -- Of two late answers for one job any one.
+                select distinct on (job_id) job_id, fence, round, born
+                  from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::bigint[]) w(job_id, fence, round, born)
                  order by job_id, fence
             ), open as (
                 select w.job_id, w.fence, w.round, sluice.flow_of(j.route, j.project, j.batch) as flow,
                        (-j.priority)::smallint as prio
                   from w join sluice.job j on j.id = w.job_id
                  where not exists (select from sluice.result r where r.job_id = w.job_id)
+                   -- Not another job that has the number now.
+                   and w.born in (0, ('x' || encode(timestamptz_send(j.created_at), 'hex'))::bit(64)::bigint)
             ), waiting as (
                 delete from sluice.ready r using open o
                  where r.flow = o.flow and r.prio = o.prio and r.job_id = o.job_id and r.round = o.round
@@ -62,7 +64,8 @@ pub(super) async fn take_back(transaction: &mut Transaction, rows: &[EndingRow])
               from taken t join open o using (job_id)"#,
             &open.iter().map(|row| row.lease.job.0).collect::<Vec<_>>(),
             &open.iter().map(|row| row.lease.fence).collect::<Vec<_>>(),
-            &open.iter().map(|row| row.round).collect::<Vec<_>>()
+            &open.iter().map(|row| row.round).collect::<Vec<_>>(),
+            &open.iter().map(|row| row.lease.born).collect::<Vec<_>>()
         )
         .fetch_all(&mut *transaction)
         .await
@@ -122,4 +125,26 @@ pub(super) async fn remove_placeholders(
     .await
     .doing("replacing what was booked for calls")?;
     Ok(u64::try_from(removed).unwrap_or(0))
+}
+
+/// Of these claims those whose number another job has now: the database has gone back in time, by a failover that lost commits
+/// or a restored backup.
+pub(super) async fn of_other_jobs(transaction: &mut Transaction, leases: &[Lease]) -> Result<HashSet<i64>, StoreError> {
+    let known: Vec<&Lease> = leases.iter().filter(|lease| lease.born != 0).collect();
+    if known.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let fences = sqlx::query_scalar!(
+        r#"select l.fence as "fence!"
+             from unnest($1::bigint[], $2::bigint[], $3::bigint[]) l(job_id, fence, born)
+                  join sluice.job j on j.id = l.job_id
+            where l.born <> ('x' || encode(timestamptz_send(j.created_at), 'hex'))::bit(64)::bigint"#,
+        &known.iter().map(|lease| lease.job.0).collect::<Vec<_>>(),
+        &known.iter().map(|lease| lease.fence).collect::<Vec<_>>(),
+        &known.iter().map(|lease| lease.born).collect::<Vec<_>>()
+    )
+    .fetch_all(transaction)
+    .await
+    .doing("comparing jobs with their numbers")?;
+    Ok(fences.into_iter().collect())
 }

@@ -69,7 +69,8 @@ impl Store {
         .fetch_one(&self.db)
         .await
         .doing("renewing the lease")?;
-        let recalled = row.jobs.into_iter().zip(row.fences).map(|(job, fence)| Lease { job: JobId(job), fence });
+        let recalled =
+            row.jobs.into_iter().zip(row.fences).map(|(job, fence)| Lease { job: JobId(job), fence, born: 0 });
         Ok(Beat { alive: row.alive, now: timestamp(row.now), recalled: recalled.collect() })
     }
 

@@ -40,12 +40,14 @@ use sqlx::PgPool;
 use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The connection to one database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
     db: Database,
+    fences: Arc<claim::Fences>,
 }
 
 /// Why the database could not be used.
@@ -304,13 +306,13 @@ impl Store {
                 StoreError::Connect { address, source }
             }
         })?;
-        Ok(Self { db })
+        Ok(Self { db, fences: Arc::new(claim::Fences::new()) })
     }
 
     /// A store on a pool that exists already and leads to Postgres itself, with whatever settings it has.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
-        Self { db: Database::direct(pool) }
+        Self { db: Database::direct(pool), fences: Arc::new(claim::Fences::new()) }
     }
 
     /// The pool, for what is not a statement of this module (tests, closing).

@@ -139,7 +139,7 @@ async fn require_unicode(transaction: &mut Transaction) -> Result<(), StoreError
     .fetch_one(transaction)
     .await
     .doing("looking at the database's encoding")?;
-    if found == "UTF8" { Ok(()) } else { Err(StoreError::Encoding { found: found.to_string() }) }
+    if found == "UTF8" { Ok(()) } else { Err(StoreError::Encoding { found }) }
 }
 
 /// What the database notes of the migrations that it has had.

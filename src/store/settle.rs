@@ -157,6 +157,12 @@ pub struct Settlement {
 }
 
 impl Settlement {
+    /// The claims that are over with it.
+    fn fences_that_end(&self) -> impl Iterator<Item = i64> {
+        let endings = self.endings.iter().map(|row| row.lease.fence);
+        endings.chain(self.parks.iter().map(|row| row.lease.fence))
+    }
+
     /// Whether there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -215,9 +221,15 @@ impl Store {
         }
         if !settlement.attempts.is_empty() {
             let is_unused = |row: &AttemptRow| row.class.is_none() && unused.contains(&row.lease.fence);
-            if settlement.attempts.iter().any(is_unused) {
+            let ends: HashSet<i64> = settlement.fences_that_end().collect();
+            let goes_on = settlement.attempts.iter().map(|row| row.lease).filter(|lease| !ends.contains(&lease.fence));
+            let doubtful: Vec<Lease> = fenced_out.iter().copied().chain(goes_on).collect();
+            let strangers = late::of_other_jobs(&mut transaction, &doubtful).await?;
+            let is_strange = |row: &AttemptRow| strangers.contains(&row.lease.fence);
+            if settlement.attempts.iter().any(|row| is_unused(row) || is_strange(row)) {
                 let mut rows = settlement.attempts.clone();
                 rows.iter_mut().filter(|row| is_unused(row)).for_each(AttemptRow::came_late);
+                rows.iter_mut().filter(|row| is_strange(row)).for_each(AttemptRow::is_of_another_job);
                 book(&mut transaction, &rows).await?;
             } else {
                 book(&mut transaction, &settlement.attempts).await?;
@@ -236,6 +248,23 @@ impl AttemptRow {
         self.message = Some("a good answer, which came when the job was cancelled or answered already".to_owned());
     }
 }
+
+impl AttemptRow {
+    /// The job that the call was for is not in the database any more, and another one has its number. The money is booked
+    /// under that number, in a round that no job has, so that it says nothing of the job that is there now.
+    fn is_of_another_job(&mut self) {
+        self.round = OF_ANOTHER_JOB;
+        self.class = Some(ErrorClass::Abandoned);
+        self.detail = Some(Cow::Borrowed("other_job"));
+        self.message = Some(
+            "the call was for a job that the database has lost, by a failover or a restored backup; another job has its number"
+                .to_owned(),
+        );
+    }
+}
+
+/// The round of calls whose job is lost.
+const OF_ANOTHER_JOB: i16 = -1;
 
 /// Ends jobs whose claims are gone but which are still open, where the ending is a good answer; returns the leases whose
 /// endings stay without effect.

@@ -168,7 +168,7 @@ mod tests {
     /// An attempt that took a second, with 30 tokens in, 10 of them from a cache, and 5 out.
     fn attempt(class: Option<ErrorClass>, cost: Option<NanoUsd>) -> AttemptRow {
         AttemptRow {
-            lease: Lease { job: JobId(1), fence: 1 },
+            lease: Lease { job: JobId(1), fence: 1, born: 0 },
             labels: Arc::new(Labels { route: "default".to_owned(), project: "default".to_owned(), batch: None }),
             number: 1,
             round: 0,

@@ -1,6 +1,7 @@
 -- Moves jobs from the front of lanes into the hands of a worker, and brings their bodies.
 -- $1 worker, then for each lane $2 flow, $3 prio, $4 after which job, $5 how many at most; $6 bytes of a request at most;
--- $7 bytes that all of the requests have together at most, as they are stored, but for the first
+-- $7 bytes that all of the requests have together at most, as they are stored, but for the first; $8 the number before the
+-- first fence
 with lane as (
     select * from unnest($2::bigint[], $3::smallint[], $4::bigint[], $5::integer[]) l(flow, prio, after, n)
 ), picked as materialized (
@@ -23,11 +24,13 @@ with lane as (
     delete from sluice.ready where ctid = any (array(select tid from taken))
 ), mine as (
     insert into sluice.inflight (job_id, fence, worker, flow, prio, attempts, crashes, round)
-         select job_id, nextval('sluice.fence_seq'), $1, flow, prio, attempts, crashes, round from taken
+         select job_id, $8 + row_number() over (), $1, flow, prio, attempts, crashes, round from taken
     returning job_id, fence, flow, prio, attempts, crashes, round
 )
 select m.job_id, m.fence, m.flow, m.prio, m.attempts, m.crashes, m.round,
        (select count(*) from picked) > (select count(*) from taken) as "cut!",
+       -- Whatever a number meant before the database went back in time: this job began at this very instant.
+       ('x' || encode(timestamptz_send(j.created_at), 'hex'))::bit(64)::bigint as "born!",
        j.route as "route!", j.project as "project!", j.batch,
        -- A driver knows no infinity, and a deadline far away is none. (`least` of nothing is not nothing.)
        least(greatest(j.created_at, j.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') as "ready_at!",
