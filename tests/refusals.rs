@@ -143,7 +143,7 @@ async fn a_failed_job_says_the_providers_own_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rungs_that_refuse_alike_end_the_job_before_all_are_asked() {
     let odd = |_: &Call, _: usize| {
-        (400, r#"{"error":{"message":"Roles 3 zorb.","type":"invalid_request_error"}}"#.to_owned())
+        (400, r#"{"error":{"message":"The roles 3 zorb for quux.","type":"invalid_request_error"}}"#.to_owned())
     };
     let stage = Stage::new(r#"["first/m", "first/n", "first/o", "second/m"]"#, "strategy = \"priority\"", odd).await;
     stage.enqueue(ASK, 1).await;
@@ -151,7 +151,8 @@ async fn rungs_that_refuse_alike_end_the_job_before_all_are_asked() {
     assert_eq!((stage.server.calls("first").len(), stage.server.calls("second").len()), (2, 0));
     let error = stage.error().await;
     assert!(
-        error.starts_with("2 rungs refused this request in the same way, the last: first/n: invalid_request “Roles"),
+        error
+            .starts_with("2 rungs refused this request in the same way, the last: first/n: invalid_request “The roles"),
         "{error}"
     );
 }

@@ -143,6 +143,16 @@ pub struct NamedLimit {
 }
 
 impl Failure {
+    /// The provider's code, where it looks like one: a server may put anything there, a prompt too.
+    #[must_use]
+    pub fn code_for_the_log(&self) -> Option<&str> {
+        let looks_like_one = |code: &&str| {
+            code.len() <= 64
+                && code.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.'))
+        };
+        self.code.as_deref().filter(looks_like_one)
+    }
+
     /// A failure with only a class, scope and message.
     #[must_use]
     pub fn new(class: ErrorClass, scope: Scope, message: impl Into<String>) -> Self {

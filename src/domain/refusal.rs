@@ -30,6 +30,8 @@ pub enum Mend {
     Drop {
         /// The member.
         member: &'static str,
+        /// Whether the model never takes it; otherwise it is this value that was refused, or this combination.
+        lasting: bool,
     },
     /// The target does not take an output cap above this one.
     Cap {
@@ -45,8 +47,8 @@ impl Mend {
     #[must_use]
     pub const fn is_lasting(&self) -> bool {
         match self {
-            Self::Rename { .. } | Self::Drop { .. } => true,
-            Self::Cap { lasting, .. } => *lasting,
+            Self::Rename { .. } => true,
+            Self::Drop { lasting, .. } | Self::Cap { lasting, .. } => *lasting,
         }
     }
 }

@@ -26,6 +26,10 @@ pub(super) struct ErrorBody {
     pub param: Option<String>,
     /// The error object, or the whole body when it has none.
     pub value: Value,
+    /// The whole body where the error is only a part of it, and what the error quotes of the server behind a gateway.
+    pub beside: Vec<Value>,
+    /// The words of that server.
+    pub quoted: String,
     /// Headers that the body quotes: a gateway's way to pass on the limits of the server behind it.
     pub headers: HeaderMap,
     /// Whether it is a JSON object. What is not comes from a proxy or a server that fell over, not from an API.
@@ -96,7 +100,9 @@ impl ErrorBody {
             Err(reason) => {
                 let words = String::from_utf8_lossy(&body[..body.len().min(2000)]);
                 // Markup tells a reader nothing; plain text of a proxy often does.
-                let message = if words.trim_start().starts_with('<') || words.trim().is_empty() {
+                let message = if let Some(title) = title(&words) {
+                    title
+                } else if words.trim_start().starts_with('<') || words.trim().is_empty() {
                     reason
                 } else {
                     words.trim().to_owned()
@@ -126,7 +132,10 @@ impl ErrorBody {
             && (body.get("success") == Some(&Value::Bool(false))
                 || (body.get("code").is_some()
                     && MESSAGES.iter().any(|key| word(key).is_some_and(|text| !text.is_empty()))));
-        (says_so || holds_one || coded || refused).then(|| Self::of_value(body))
+        // A message and nothing that could be an answer.
+        let only_words = !is_answer
+            && ["message", "detail", "fault", "Message"].iter().any(|key| body.get(*key).is_some_and(is_present));
+        (says_so || holds_one || coded || refused || only_words).then(|| Self::of_value(body))
     }
 
     fn of_value(value: &Value) -> Self {
@@ -155,15 +164,39 @@ impl ErrorBody {
         };
         codes.append(message.codes);
         let mut text = if inner { message.text } else { searchable(&message.message) };
+        let mut beside: Vec<Value> = if std::ptr::eq(root, error) { Vec::new() } else { vec![root.clone()] };
+        let mut upstream = String::new();
         for quoted in ["/metadata/raw", "/error/metadata/raw", "/upstream_error", "/innererror/message"] {
             let Some(raw) = error.pointer(quoted).filter(|raw| is_present(raw)) else { continue };
             let raw = words(raw);
             text.push('\n');
             text.push_str(&searchable(&raw));
-            if let Some(inner) = nested(&raw) {
-                codes.append(Self::of_value(&inner).codes);
+            match nested(&raw) {
+                Some(inner) => {
+                    let inner = Self::of_value(&inner);
+                    codes.append(inner.codes);
+                    upstream = inner.message;
+                    beside.push(inner.value);
+                }
+                None => upstream = raw,
             }
         }
+        // A gateway's own words say little where it quotes the server behind it.
+        let told = if upstream.trim().is_empty() || message.message.contains(upstream.trim()) {
+            message.message
+        } else if message.message.trim().is_empty() {
+            upstream.clone()
+        } else {
+            format!("{}: {}", message.message.trim(), upstream.trim())
+        };
+        // What has no name that is known is better than nothing.
+        let told = if told.trim().is_empty() && is_present(error) && !error.is_string() {
+            let told = error.to_string();
+            text = searchable(&told);
+            told
+        } else {
+            told
+        };
         let number = |value: &Value| value.as_i64().or_else(|| value.as_str()?.trim().parse().ok());
         let http_code = [error, root]
             .iter()
@@ -178,8 +211,10 @@ impl ErrorBody {
             codes: codes.0,
             http_code,
             base_resp: root.pointer("/base_resp/status_code").and_then(Value::as_i64),
-            message: message.message,
+            message: told,
             text,
+            beside,
+            quoted: upstream,
             param: param.map(|param| scrub::head(param, 200).to_owned()).or(message.param),
             value: error.clone(),
             headers: quoted_headers(error).or_else(|| quoted_headers(root)).unwrap_or(message.headers),
@@ -244,6 +279,15 @@ impl Codes {
             }
         }
     }
+}
+
+/// The title of a page.
+fn title(page: &str) -> Option<String> {
+    let lower = page.to_ascii_lowercase();
+    let begin = lower.find("<title>")? + "<title>".len();
+    let end = begin + lower.get(begin..)?.find("</title>")?;
+    let title = page.get(begin..end)?.split_whitespace().collect::<Vec<_>>().join(" ");
+    (!title.is_empty()).then_some(title)
 }
 
 /// Some endpoints wrap their errors in an array.

@@ -168,7 +168,8 @@ pub fn of_reply(reply: &WireReply<'_>, conventions: &Conventions) -> Vec<LimitOb
 impl Family {
     fn observe(&self, headers: &HeaderMap, now: Option<Timestamp>, by: &Conventions) -> Option<LimitObservation> {
         let text = |name: &str| if name.is_empty() { None } else { headers.get(name)?.to_str().ok() };
-        let limit = text(self.limit).and_then(amount);
+        // A limit of nothing would refuse every request for good, and is said by servers that mean that there is none.
+        let limit = text(self.limit).and_then(amount).filter(|&limit| limit > 0);
         let remaining = text(self.remaining).and_then(amount);
         let reset_in = text(self.reset).and_then(|text| wait_hint::parse_any(text, now));
         let per = match self.window {

@@ -23,7 +23,7 @@ pub(super) fn apply(wire: &mut WireRequest, mends: &[Mend]) {
             Mend::Rename { from, to } => {
                 (body.get(to).is_none() && body.rename(from, to)).then(|| format!("{from} as {to}"))
             }
-            Mend::Drop { member } => body.remove(member).then(|| (*member).to_owned()),
+            Mend::Drop { member, .. } => body.remove(member).then(|| (*member).to_owned()),
             Mend::Cap { tokens, .. } => cap(&mut body, *tokens),
         });
     }
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn each_change_is_made_and_noted() {
         let rename = Mend::Rename { from: "max_tokens", to: "max_completion_tokens" };
-        let drop = Mend::Drop { member: "temperature" };
+        let drop = Mend::Drop { member: "temperature", lasting: true };
         let cap = |tokens| Mend::Cap { tokens, lasting: true };
         for (body, mends, expected, note) in [
             (
@@ -108,7 +108,7 @@ mod tests {
             (r#"{"max_tokens":5,"max_completion_tokens":5}"#, rename),
             (r#"{"max_tokens":5}"#, Mend::Cap { tokens: 5, lasting: false }),
             (r#"{"generationConfig":{}}"#, Mend::Cap { tokens: 5, lasting: false }),
-            ("[1]", Mend::Drop { member: "seed" }),
+            ("[1]", Mend::Drop { member: "seed", lasting: true }),
         ] {
             assert_eq!(mended(body, &[mend]), (body.to_owned(), vec![]), "{body}");
         }

@@ -34,7 +34,7 @@ pub(super) fn of_failure(class: ErrorClass, reply: &WireReply<'_>, body: &ErrorB
         | ErrorClass::Overloaded
         | ErrorClass::ServerError
         | ErrorClass::Timeout
-        | ErrorClass::Conflict => of_message(message, now),
+        | ErrorClass::Conflict => longest([of_message(message, now), of_message(&body.quoted, now)]),
         // The messages of these quote prompts, and waiting does not help them anyway.
         ErrorClass::Network
         | ErrorClass::Unreachable
@@ -54,7 +54,8 @@ pub(super) fn of_failure(class: ErrorClass, reply: &WireReply<'_>, body: &ErrorB
         | ErrorClass::Deadline => None,
     };
     let quoted = of_headers(&body.headers, now);
-    let asked = longest([of_headers(reply.headers, now), quoted, of_body(&body.value, now), said]);
+    let beside = body.beside.iter().filter_map(|value| of_body(value, now)).max();
+    let asked = longest([of_headers(reply.headers, now), quoted, of_body(&body.value, now), beside, said]);
     let limited = matches!(class, ErrorClass::RateLimit | ErrorClass::RateLimitDaily | ErrorClass::RampLimit);
     let resets =
         || longest([of_resets(reply.headers, now), of_resets(&body.headers, now), of_reset_members(&body.value, now)]);
@@ -72,7 +73,8 @@ pub fn of_headers(headers: &HeaderMap, now: Option<Timestamp>) -> Option<Duratio
         seconds(value / 1000.0)
     };
     let after = headers.get_all(RETRY_AFTER).iter().filter_map(|value| parse(value.to_str().ok()?, now));
-    longest([millis("retry-after-ms"), millis("x-ms-retry-after-ms"), after.max()])
+    let other = headers.get("x-retry-after").and_then(|value| parse(value.to_str().ok()?, now));
+    longest([millis("retry-after-ms"), millis("x-ms-retry-after-ms"), after.max(), other])
 }
 
 /// What the body asks for: Gemini's `RetryInfo`, OpenRouter's `availability.retry_after`, and the names that other
@@ -105,6 +107,14 @@ const ASKED: &[(&str, f64)] = &[
     ("retry_delay", 1.0),
     ("retryDelay", 1.0),
     ("wait_seconds", 1.0),
+    ("wait", 1.0),
+    ("cooldown", 1.0),
+    ("cooldown_seconds", 1.0),
+    ("cooldown_time", 1.0),
+    ("backoff_seconds", 1.0),
+    ("blocked_until", 1.0),
+    ("available_at", 1.0),
+    ("retry_at", 1.0),
     ("retry_after_ms", 1e3),
     ("retryAfterMs", 1e3),
     ("retry_after_millis", 1e3),
@@ -131,8 +141,18 @@ fn of_reset_members(error: &Value, now: Option<Timestamp>) -> Option<Duration> {
 }
 
 fn of_members(error: &Value, names: &[(&str, f64)], now: Option<Timestamp>) -> Option<Duration> {
-    const PLACES: &[&str] =
-        &["", "/availability", "/metadata", "/rate_limit", "/rateLimit", "/parameters", "/data", "/extra", "/details"];
+    const PLACES: &[&str] = &[
+        "",
+        "/availability",
+        "/metadata",
+        "/rate_limit",
+        "/rateLimit",
+        "/parameters",
+        "/data",
+        "/extra",
+        "/details",
+        "/extensions",
+    ];
     let objects = PLACES.iter().filter_map(|place| error.pointer(place)).filter(|object| object.is_object());
     let found = objects.flat_map(|object| {
         names.iter().filter_map(move |(name, per_second)| member(object.get(*name)?, *per_second, now))
@@ -186,8 +206,26 @@ pub fn of_message(message: &str, now: Option<Timestamp>) -> Option<Duration> {
             let moment = rest[..end].trim_end_matches('.').to_ascii_uppercase();
             until(Timestamp(DateTime::parse_from_rfc3339(&moment).ok()?.timestamp_millis()), now)
         });
-    longest([durations.max(), instants.max(), moments.max()])
+    // The date and the time apart, as people write them.
+    let dates = MOMENTS
+        .iter()
+        .flat_map(|words| text.match_indices(words).map(|(at, words)| &text[at + words.len()..]))
+        .filter_map(|rest| {
+            let at = NaiveDateTime::parse_from_str(rest.trim_start().get(..19)?, "%Y-%m-%d %H:%M:%S").ok()?;
+            until(Timestamp(at.and_utc().timestamp_millis()), now)
+        });
+    let bare = SECONDS
+        .iter()
+        .flat_map(|words| text.match_indices(words).map(|(at, words)| &text[at + words.len()..]))
+        .filter_map(|rest| {
+            let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+            parse(rest[..end].trim_end_matches('.'), None)
+        });
+    longest([durations.max(), instants.max(), moments.max(), dates.max(), bare.max()])
 }
+
+/// What a number of seconds follows without a unit.
+const SECONDS: &[&str] = &["retry-after: ", "retry_after: ", "cooldown time: ", "retry-after="];
 
 /// What a duration follows in a message.
 const DURATIONS: &[&str] = &[
@@ -203,15 +241,38 @@ const DURATIONS: &[&str] = &[
     "reset in ",
     "reset after ",
     "available in ",
+    "cool down for ",
+    "cooldown for ",
+    "refilled in ",
 ];
 
 /// What an instant follows.
-const MOMENTS: &[&str] =
-    &["try again at ", "try again after ", "retry at ", "retry after ", "resets at ", "reset at ", "until "];
+const MOMENTS: &[&str] = &[
+    "try again at ",
+    "try again after ",
+    "retry at ",
+    "retry after ",
+    "resets at ",
+    "resets at: ",
+    "reset at ",
+    "reset at: ",
+    "until ",
+];
 
 /// What reset headers suggest: of the limits that are used up, the last to reset; when none is, the last of all.
 fn of_resets(headers: &HeaderMap, now: Option<Timestamp>) -> Option<Duration> {
     let observed = limit_headers::observe(headers, now, &Conventions::NONE);
+    // The draft of one header for all of it: `"default";r=0;t=300`.
+    let drafted = headers.get("ratelimit").and_then(|value| {
+        let text = value.to_str().ok()?;
+        let member =
+            |name: &str| text.split([';', ',']).find_map(|part| part.trim().strip_prefix(name)?.parse::<u64>().ok());
+        (member("r=")? == 0).then(|| member("t=")).flatten().map(Duration::from_secs)
+    });
+    let after = headers.get("x-ratelimit-reset-after").and_then(|value| parse(value.to_str().ok()?, now));
+    if let Some(wait) = longest([drafted, after]) {
+        return Some(wait).filter(|wait| !wait.is_zero());
+    }
     let used_up = observed.iter().filter(|limit| limit.remaining == Some(0)).filter_map(|limit| limit.reset_in).max();
     used_up.or_else(|| observed.iter().filter_map(|limit| limit.reset_in).max()).filter(|wait| !wait.is_zero())
 }

@@ -58,6 +58,33 @@ pattern!(
 );
 
 // An account that has money, but not enough for the worst that this request may cost.
+// The key or the account, whichever status it comes with.
+pattern!(
+    BAD_KEY,
+    r"\bapi[ _-]?keys?\b[^.]{0,40}\b(?:not valid|invalid|expired|revoked|incorrect|missing|unknown|deleted|not found|disabled)\b",
+    r"|\b(?:invalid|incorrect|expired|revoked|missing|wrong|bad|no|malformed)\b[^.]{0,30}\b(?:api[ _-]?key|authorization header|auth(?:entication|orization)? (?:token|credentials?)|access token|bearer token|credentials?)\b",
+    r"|\bauthentication (?:failed|required|error)\b|\bunauthori[sz]ed\b",
+);
+pattern!(
+    NO_MONEY,
+    r"\bbudget (?:has been )?exceeded\b|\bexceeded (?:your |the )?budget\b|\binsufficient[ _](?:balance|funds|credits?)\b|\b(?:out of|not enough) (?:credits?|balance|funds)\b",
+    r"|\bin arrears\b|\barrearage\b|\bcredit balance\b[^.]{0,20}\btoo low\b|余额不足|欠费",
+);
+const BAD_KEY_CODES: &[&str] =
+    &["API_KEY_INVALID", "invalid_api_key", "InvalidApiKey", "invalid_authentication", "ApiKeyExpired"];
+const NO_MONEY_CODES: &[&str] = &["budget_exceeded", "Arrearage", "insufficient_balance", "insufficient_credits"];
+
+// What the request brought along, at a status that speaks of keys and models.
+pattern!(
+    OF_INPUT,
+    r"\b(?:image|picture|audio|video|pdf|file|url|attachment|document|media)s?\b",
+    r"|\b(?:prompt|input|message|content)s?\b[^.]{0,20}\b(?:blocked|rejected|denied|refused)\b",
+    r"|\bsupports? (?:image|tool|audio|video|structured)",
+);
+
+// A 429 about this request alone.
+pattern!(PER_REQUEST, r"\bper[- ]request\b|\btoo many (?:images|tools|files|messages)\b|\bsingle request\b");
+
 pattern!(AFFORDS, r"\bcan (?:only )?afford (\d+)|\bprompt tokens limit exceeded: \d+ > \d+");
 // An account that cannot pay for this many tokens is out of money for everything.
 const AFFORDS_SOMETHING: u64 = 256;
@@ -163,7 +190,7 @@ pattern!(
 );
 pattern!(
     CAP_BOUND,
-    r"(?:at most|less than or equal to|smaller than or equal to|no more than|not exceed|cannot exceed|<=|up to|a maximum of|maximum value(?: of)?|",
+    r"(?:at most|greater than the maximum|exceeds the maximum(?: of)?|less than or equal to|smaller than or equal to|no more than|not exceed|cannot exceed|<=|up to|a maximum of|maximum value(?: of)?|",
     r"maximum (?:allowed )?(?:number of )?(?:output |completion )?tokens(?: is| of|:)|limit(?: is| of)|lower than)\s*['\x22]?(\d[\d,_]{0,9})",
     r"|(?:range|between|from)\b[^.]{0,60}?\b\d+[^.\d]{1,40}?(\d[\d,_]{0,9})\s*(\(exclusive\)|\))?",
     r"|\d\s*>\s*(\d[\d,_]{0,9})",
@@ -229,7 +256,7 @@ pattern!(
     r"\b(?:unsupported|unknown|unrecogni[sz]ed|unexpected|unpermitted|extra|additional|incompatible) (?:request )?(?:parameter|argument|field|value|name|property|properties|option|key|input|inputs|keyword|type)s?\b",
     r"|\binvalid (?:request )?(?:param|parameter|argument|field|property|option)s?\b",
     r"|\b(?:not|n't|isn’t|aren’t|no longer|never) (?:currently |yet |be )?(?:support(?:ed|s)?|allow(?:ed|s)?|permit(?:ted|s)?|accept(?:ed|s)?|implement(?:ed|s)?|available|compatible|enabled|recogni[sz]ed|valid)\b",
-    r"|\b(?:does|do|did) not (?:support|accept|allow|recogni[sz]e|implement)\b|\bdoesn't (?:support|accept|allow)\b|\bonly (?:the )?(?:default|support)",
+    r"|\b(?:does|do|did) not (?:support|accept|allow|recogni[sz]e|implement)\b|\bdoesn't (?:support|accept|allow)\b|\bonly (?:the )?(?:default|support)|\bonly \S+ is allowed\b|\bmoved to\b",
     r"|\b(?:is|are|was) deprecated\b|\bunsupported\b|\bincompatible\b|\bcannot (?:both )?be (?:used|set|specified|combined)\b|\bmutually exclusive\b|\bmust be (?:omitted|unset|removed)\b|不支持",
 );
 const PARAMETER_CODES: &[&str] = &[
@@ -247,6 +274,13 @@ const PARAMETER_CODES: &[&str] = &[
     "unsupported_operation",
     "wrong_api_format",
 ];
+
+// A value or a combination was refused, and not the parameter.
+pattern!(
+    OF_A_VALUE,
+    r"\bvalue\b[^.]{0,80}\b(?:not support|supported values|expected|must be|one of)|\bwhen\b|\btogether\b|\bboth\b|\bcombin|\bonly one\b|\bunless\b|\bif \b|\bwith tools\b|\bin combination\b|\bsupported values\b",
+);
+pattern!(ONLY_THE_DEFAULT, r"\bonly (?:the )?(?:default|\S+ is allowed)");
 
 // The request itself, wherever it is sent: its conversation contradicts itself.
 pattern!(
@@ -280,6 +314,14 @@ pub(super) fn of_one_request(status: Option<u16>, body: &ErrorBody) -> Option<Me
     if !may_be || ACCOUNT.is_match(text) {
         return None;
     }
+    if status == Some(429) {
+        if body.has_code(LENGTH_CODES) || text.contains("context window") || text.contains("context length") {
+            return Some(Meaning::new(ContextLength, Scope::Request));
+        }
+        if PER_REQUEST.is_match(text) {
+            return Some(Meaning::new(NeverFits, Scope::Request));
+        }
+    }
     if status.is_none_or(|status| matches!(status, 400 | 402 | 403 | 429))
         && let Some(found) = AFFORDS.captures(text)
     {
@@ -302,7 +344,9 @@ pub(super) fn of_one_request(status: Option<u16>, body: &ErrorBody) -> Option<Me
 pub(super) fn of_refusal(status: Option<u16>, body: &ErrorBody) -> Option<Meaning> {
     let caller = ["invalid_request_error", "invalid_request", "BadRequestError", "unprocessable", "INVALID_ARGUMENT"];
     let is_refusal = match status {
-        Some(401 | 402 | 408 | 409 | 425 | 429 | 499) => false,
+        Some(402 | 408 | 409 | 425 | 429 | 499) => false,
+        // What a request brought along may be fetched with no right to it.
+        Some(401) => return OF_INPUT.is_match(head(&body.text)).then(|| Meaning::new(Refused, Scope::Request)),
         Some(status) => (400..500).contains(&status),
         None => {
             body.base_resp.is_none_or(|code| code == BAD_PARAMETERS)
@@ -313,8 +357,17 @@ pub(super) fn of_refusal(status: Option<u16>, body: &ErrorBody) -> Option<Meanin
     if status == Some(500) && (body.has_code(LENGTH_CODES) || is_too_long(text)) {
         return Some(Meaning::new(ContextLength, Scope::Request));
     }
-    if !is_refusal || ACCOUNT.is_match(text) {
+    if !is_refusal {
         return None;
+    }
+    if ACCOUNT.is_match(text) || body.has_code(BAD_KEY_CODES) || (BAD_KEY.is_match(text) && !OF_INPUT.is_match(text)) {
+        return Some(Meaning::in_doubt(Auth, Scope::Key));
+    }
+    if body.has_code(NO_MONEY_CODES) || NO_MONEY.is_match(text) {
+        return Some(Meaning::in_doubt(QuotaExhausted, Scope::Key));
+    }
+    if matches!(status, Some(403 | 404 | 410)) && OF_INPUT.is_match(text) {
+        return Some(Meaning::new(Refused, Scope::Request));
     }
     if body.has_code(LENGTH_CODES) {
         return Some(Meaning::new(ContextLength, Scope::Request));
@@ -439,7 +492,7 @@ const PARAMETERS: &[(&str, bool)] = &[
     ("metadata", true),
     ("store", true),
     ("user", true),
-    ("service_tier", true),
+    ("service_tier", false),
     ("parallel_tool_calls", true),
     ("reasoning_effort", true),
     ("verbosity", true),
@@ -471,7 +524,7 @@ fn parameter(text: &str, body: &ErrorBody) -> Option<&'static str> {
         return Some(name);
     }
     // The one that comes first: what follows is what to use in its place. A word of everyday speech has to be quoted.
-    let message = head(&body.message).to_lowercase();
+    let message = snake_case(head(&body.message));
     let quoted = |name: &str| {
         let spelled = [format!("'{name}'"), format!("\"{name}\""), format!("`{name}`"), format!("body.{name}:")];
         message.starts_with(&format!("{name}:")) || spelled.iter().any(|spelled| message.contains(spelled))
@@ -480,9 +533,23 @@ fn parameter(text: &str, body: &ErrorBody) -> Option<&'static str> {
     PARAMETERS
         .iter()
         .filter(|(name, _)| !everyday(name) || quoted(name))
-        .filter_map(|(name, _)| Some((word_at(text, name)?, *name)))
+        .filter_map(|(name, _)| Some((word_at(&message, name).or_else(|| word_at(text, name))?, *name)))
         .min()
         .map(|(_, name)| name)
+}
+
+/// `presencePenalty` and `MaxTokens` as they are written elsewhere; everything else in lower case.
+fn snake_case(text: &str) -> String {
+    let mut snake = String::with_capacity(text.len() + 16);
+    let mut before = ' ';
+    for letter in text.chars() {
+        if letter.is_uppercase() && before.is_lowercase() {
+            snake.push('_');
+        }
+        snake.extend(letter.to_lowercase());
+        before = letter;
+    }
+    snake
 }
 
 /// Where a word stands in a text as a word of its own.
@@ -496,12 +563,13 @@ fn word_at(text: &str, word: &str) -> Option<usize> {
 /// The change that lets a request pass which was refused for this parameter, if its meaning stays the same.
 fn mend(member: &'static str, text: &str) -> Option<Mend> {
     match member {
-        "max_tokens" if text.contains("max_completion_tokens") => {
+        "max_tokens" if text.contains("max_completion_tokens") || text.contains("maxcompletiontokens") => {
             Some(Mend::Rename { from: "max_tokens", to: "max_completion_tokens" })
         }
         "max_completion_tokens" => Some(Mend::Rename { from: "max_completion_tokens", to: "max_tokens" }),
-        member => {
-            PARAMETERS.iter().find(|(name, may_go)| *name == member && *may_go).map(|(member, _)| Mend::Drop { member })
-        }
+        member => PARAMETERS.iter().find(|(name, may_go)| *name == member && *may_go).map(|(member, _)| {
+            let lasting = ONLY_THE_DEFAULT.is_match(text) || !OF_A_VALUE.is_match(text);
+            Mend::Drop { member, lasting }
+        }),
     }
 }

@@ -11,7 +11,7 @@ use super::keys::{KeyHold, Keys};
 use crate::domain::breaker::{self, Breaker};
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Closed, Ineligible, RungHealth};
-use crate::domain::doubt::{Asked, Doubt};
+use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::tempo::{Tempo, Took};
 use crate::domain::{Bearing, Calibration, Charge, ErrorClass, Failure, Mend, Outcome, Target, Timestamp, Unit, Usage};
 use crate::provider::LimitObservation;
@@ -193,13 +193,13 @@ impl TargetState {
     }
 
     /// Whether a refusal is believed of all requests, and for how long then.
-    fn believe(&self, failure: Option<&Failure>, asked: Asked) -> Option<Duration> {
+    fn believe(&self, failure: Option<&Failure>, request: RequestHash) -> Option<Duration> {
         let recheck = self.provider.recheck;
         if failure.is_none_or(|failure| failure.bearing != Bearing::InDoubt) {
             return Some(recheck);
         }
         let mut doubt = lock(&self.doubt);
-        doubt.refused(asked.request, asked.began).then(|| doubt.rest(recheck))
+        doubt.refused(request).then(|| doubt.rest(recheck))
     }
 
     /// Lowers the number of calls at once, where it is felt for, when they take clearly longer than usual for this target.
@@ -361,7 +361,8 @@ impl Gate {
         }
     }
 
-    /// Learns from what came of a call: corrects the charge to what it took, and closes what has to be closed.
+    /// Learns from what came of a call: corrects the charge to what it took, and closes what has to be closed. Returns whether
+    /// the key is out of service because of it.
     #[expect(clippy::too_many_arguments, reason = "a call has that many sides")]
     pub fn report(
         &self,
@@ -372,9 +373,9 @@ impl Gate {
         settled: Charge,
         took: Took,
         limits: &[LimitObservation],
-        asked: Asked,
+        request: RequestHash,
         now: Timestamp,
-    ) {
+    ) -> bool {
         let provider = &target.provider;
         target.record.calls.fetch_add(1, Ordering::Relaxed);
         if !matches!(outcome, Outcome::Accepted) {
@@ -382,12 +383,12 @@ impl Gate {
         }
         let class = outcome.class();
         if matches!(class, None | Some(ErrorClass::SoftFailure)) {
-            lock(&target.doubt).answered(asked.began);
+            lock(&target.doubt).answered();
         }
         let Permit { hold, key, breaker } = permit;
         // When a key is good again is not what the provider says (the first of next month): somebody may pay before, and
         // one call in a while is how that is found out.
-        key.report(outcome, failure, asked, now);
+        let key_is_refused = key.report(outcome, failure, request, now);
         hold.correct(settled);
         let heard = target.bucket.understand(limits);
         hold.hear(&heard);
@@ -415,7 +416,7 @@ impl Gate {
                 target.bucket.refuse(&hold, Refusal::Day, Some(wait.unwrap_or(provider.recheck)), &heard, now);
             }
             Some(ErrorClass::Permission | ErrorClass::NotFound) => {
-                if let Some(rest) = target.believe(failure, asked) {
+                if let Some(rest) = target.believe(failure, request) {
                     if still_shut(&target.closed, now).is_none() {
                         tracing::warn!(
                             target.name = %target.target,
@@ -457,6 +458,7 @@ impl Gate {
         }
         drop(hold);
         self.changed.notify_waiters();
+        key_is_refused
     }
 
     /// A call was given up before anything came of it, having taken so much; `None`: it was never sent.

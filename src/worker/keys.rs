@@ -4,7 +4,7 @@
 mod tests;
 
 use super::bucket::{Shut, closed_name};
-use crate::domain::doubt::{Asked, Doubt};
+use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::key_ring::{KeyChange, KeyFault, KeyLease, KeyRing, KeySign, KeyState, KeysOut};
 use crate::domain::{Bearing, Failure, Outcome, Timestamp};
 use serde_json::{Value, json};
@@ -64,7 +64,7 @@ impl Keys {
     }
 
     /// What the outcome of a call says of its key, where a refusal in doubt says nothing yet.
-    fn sign(&self, index: usize, outcome: &Outcome, failure: Option<&Failure>, asked: Asked) -> KeySign {
+    fn sign(&self, index: usize, outcome: &Outcome, failure: Option<&Failure>, request: RequestHash) -> KeySign {
         let sign = KeySign::of(outcome);
         let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
         if doubts.len() <= index {
@@ -72,14 +72,9 @@ impl Keys {
         }
         let Some(doubt) = doubts.get_mut(index) else { return sign };
         match sign {
-            KeySign::Works => doubt.answered(asked.began),
-            KeySign::Refused(fault) if failure.is_some_and(|failure| failure.bearing == Bearing::InDoubt) => {
-                // A status that says "unauthorized" is hardly ever about the request, so that the same one may confirm it.
-                let request = match fault {
-                    KeyFault::OutOfMoney => asked.request,
-                    KeyFault::Rejected => asked.request ^ asked.began.0.unsigned_abs(),
-                };
-                if !doubt.refused(request, asked.began) {
+            KeySign::Works => doubt.answered(),
+            KeySign::Refused(_) if failure.is_some_and(|failure| failure.bearing == Bearing::InDoubt) => {
+                if !doubt.refused(request) {
                     return KeySign::Silent;
                 }
             }
@@ -147,7 +142,7 @@ impl Keys {
                 provider.name = self.provider,
                 key.name = name,
                 status = failure.and_then(|failure| failure.status),
-                code = failure.and_then(|failure| failure.code.as_deref()),
+                code = failure.and_then(Failure::code_for_the_log),
                 recheck_seconds = self.recheck.as_secs(),
                 keys_left = left,
                 "{}; {}, and one call tries the key again after the recheck",
@@ -158,7 +153,7 @@ impl Keys {
                 provider.name = self.provider,
                 key.name = name,
                 status = failure.and_then(|failure| failure.status),
-                code = failure.and_then(|failure| failure.code.as_deref()),
+                code = failure.and_then(Failure::code_for_the_log),
                 recheck_seconds = self.recheck.as_secs(),
                 keys_left = left,
                 "tried again: {}",
@@ -178,13 +173,21 @@ impl KeyHold {
     }
 
     /// Learns from what came of the call.
-    pub(super) fn report(mut self, outcome: &Outcome, failure: Option<&Failure>, asked: Asked, now: Timestamp) {
-        let Some(lease) = self.lease.take() else { return };
-        let sign = self.keys.sign(self.index, outcome, failure, asked);
+    /// Returns whether what the call says against its key is believed.
+    pub(super) fn report(
+        mut self,
+        outcome: &Outcome,
+        failure: Option<&Failure>,
+        request: RequestHash,
+        now: Timestamp,
+    ) -> bool {
+        let Some(lease) = self.lease.take() else { return false };
+        let sign = self.keys.sign(self.index, outcome, failure, request);
         let change = self.keys.ring().report(lease, sign, now);
         if let Some(change) = change {
             self.keys.tell(self.index, change, failure);
         }
+        matches!(sign, KeySign::Refused(_))
     }
 }
 

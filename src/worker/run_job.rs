@@ -11,14 +11,14 @@ use super::settler::{Item, Then};
 use super::{Hold, Shared};
 use crate::domain::charging::{self, Fate};
 use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, decide};
-use crate::domain::doubt::{Asked, RequestHash};
+use crate::domain::doubt::RequestHash;
 use crate::domain::json_schema::Schema;
 use crate::domain::key_ring::KeyFault;
 use crate::domain::price::Price;
 use crate::domain::tempo::Took;
 use crate::domain::{
-    Attempt, ChatRequest, ErrorClass, Failure, Job, Mend, NanoUsd, Outcome, Patience, Scope, Sizes, SoftFailure,
-    Target, Timestamp, Usage, UsageSource, eligibility, estimate,
+    Attempt, Bearing, ChatRequest, ErrorClass, Failure, Job, Mend, NanoUsd, Outcome, Patience, Scope, Sizes,
+    SoftFailure, Target, Timestamp, Usage, UsageSource, eligibility, estimate,
 };
 use crate::store::call::OpenCall;
 use crate::store::claim::{Claimed, NoRequest, PastAttempt};
@@ -376,7 +376,7 @@ impl Journey {
                 time: Duration::from_millis(u64::try_from(judged.total_ms).unwrap_or(0)),
                 output_tokens: judged.usage.output,
             };
-            plan.gate.report(
+            let key_is_refused = plan.gate.report(
                 &rung.target,
                 permit,
                 &judged.outcome,
@@ -384,9 +384,13 @@ impl Journey {
                 settled,
                 took,
                 &limits,
-                Asked { request: self.hash, began: started_at },
+                self.hash,
                 ended_at,
             );
+            // What is believed of the key is the gate's to wait for, and no doubt of this job's any more.
+            if let Some(failure) = judged.failure.as_mut().filter(|_| key_is_refused) {
+                failure.bearing = Bearing::AsScoped;
+            }
             if judged.answer.is_some() {
                 rung.target.learn_mends(&mends);
             }
@@ -430,7 +434,14 @@ impl Journey {
         let Some(mend) = failure.and_then(|failure| failure.mend.as_deref()) else { return false };
         let (model, capabilities) = (&spec.target.model, &spec.model.capabilities);
         let Some(mends) = self.mends.get_mut(index).filter(|mends| mends.len() < MOST_MENDS) else { return false };
-        if !rung.provider.changes(&self.request, model, capabilities, made, mend) {
+        // A server that wants the opposite of what it wanted before is not followed.
+        let takes_back = |earlier: &Mend| match (earlier, mend) {
+            (Mend::Rename { from, to }, Mend::Rename { from: back_from, to: back_to }) => {
+                from == back_to && to == back_from
+            }
+            _ => false,
+        };
+        if made.iter().any(takes_back) || !rung.provider.changes(&self.request, model, capabilities, made, mend) {
             return false;
         }
         mends.push(mend.clone());

@@ -69,6 +69,9 @@ fn hopeless(route: &Route, health: &Health, attempt: &Attempt) -> Option<Ending>
 /// So many rungs that find the request wrong are believed, whatever their words.
 const ENOUGH_REFUSALS: usize = 3;
 
+/// Refusals of fewer words than this are no ground for calling two of them the same.
+const WORDS_THAT_TELL: usize = 4;
+
 /// Several rungs found the request itself wrong: two in the same words, or [`ENOUGH_REFUSALS`] in any.
 fn refused_alike(route: &Route, history: &[Attempt]) -> Option<Ending> {
     let mut refusals: Vec<(usize, String)> = Vec::new();
@@ -82,7 +85,8 @@ fn refused_alike(route: &Route, history: &[Attempt]) -> Option<Ending> {
             continue;
         }
         let gist = attempt.words.as_deref().map(gist).unwrap_or_default();
-        let is_known = !gist.is_empty() && refusals.iter().any(|(_, known)| *known == gist);
+        // "Bad Request" is what a server says that has nothing to say.
+        let is_known = gist.split(' ').count() >= WORDS_THAT_TELL && refusals.iter().any(|(_, known)| *known == gist);
         refusals.push((rung, gist));
         if is_known || refusals.len() >= ENOUGH_REFUSALS {
             let (target, count, told) = (name(route, rung), refusals.len(), failure(attempt)?);

@@ -20,11 +20,16 @@ pub(super) struct Standing {
     waiting: Option<(Timestamp, u32)>,
     /// Attempts that ended because of their key.
     keys_refused: u32,
+    /// Those of them that nobody else met: the key may well be good for others.
+    doubts: u32,
 }
 
 /// So many refused keys are followed by the next key at once. That many keys no provider has: whatever is wrong then, a
 /// pause does no harm.
 const KEYS_WITHOUT_A_PAUSE: u32 = 30;
+
+/// So often a request is refused as if by its key, although the key stays in service: then it is this request's own matter.
+const MOST_DOUBTS: u32 = 3;
 
 /// Something that keeps a rung closed for a while.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +49,7 @@ pub(super) fn of(job: &Job, route: &Route, history: &[Attempt]) -> Vec<Standing>
         failures: 0,
         waiting: None,
         keys_refused: 0,
+        doubts: 0,
     };
     let mut standings = vec![fresh; route.rungs.len()];
     for attempt in history {
@@ -68,6 +74,11 @@ impl Standing {
             }
             Remedy::WaitForGate(reason) => self.wait(job, attempt, reason),
             Remedy::RetrySame { .. } => {
+                let is_doubt = matches!(class, ErrorClass::Auth | ErrorClass::QuotaExhausted);
+                self.doubts = self.doubts.saturating_add(u32::from(is_doubt));
+                if self.doubts >= MOST_DOUBTS {
+                    self.excluded = Some(class);
+                }
                 (self.hold, self.waiting) = (None, None);
                 self.failures = self.failures.saturating_add(1);
                 self.back_off(attempt.ended_at + backoff::delay(job.id, self.failures));

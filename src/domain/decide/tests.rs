@@ -616,17 +616,18 @@ fn a_fault_of_the_request_for_every_target_never_reaches_a_second_rung() {
 #[test]
 fn two_rungs_that_refuse_in_the_same_words_end_the_job_and_three_in_any() {
     let words =
-        ["Roles must alternate: `a`, 3", "Roles must alternate: `b`, 17", "The roles are odd", "I do not like it"];
+        ["The roles must alternate: `a`, 3", "The roles must alternate: `b`, 17", "The roles are odd", "Bad Request"];
     let refused = |rung: usize, words: &str| told(rung, Class::InvalidRequest, words);
     let step = |history: &[Attempt]| after(&route(5), history, NOW);
     let same = [refused(0, words[0]), refused(1, words[1])];
-    let reason =
-        "2 rungs refused this request in the same way, the last: p/1: invalid_request “Roles must alternate: `b`, 17”";
+    let reason = "2 rungs refused this request in the same way, the last: p/1: invalid_request “The roles must alternate: `b`, 17”";
     assert_eq!(failure(&step(&same)), Some((Class::InvalidRequest, reason)));
     let differently = [refused(0, words[0]), refused(1, words[2]), refused(2, words[3])];
     assert_eq!(called(&step(&differently[..2])), Some(2));
-    let reason = "3 rungs refused this request, the last: p/2: invalid_request “I do not like it”";
+    let reason = "3 rungs refused this request, the last: p/2: invalid_request “Bad Request”";
     assert_eq!(failure(&step(&differently)), Some((Class::InvalidRequest, reason)));
+    let bare = [refused(0, "Bad Request"), refused(1, "Bad Request")];
+    assert_eq!(called(&step(&bare)), Some(2), "that says nothing");
     // Without words nothing is the same, and one rung counts once.
     assert_eq!(called(&step(&[failed(0, Class::InvalidRequest), failed(1, Class::InvalidRequest)])), Some(2));
     assert_eq!(called(&step(&[refused(0, words[0]), refused(0, words[0])])), Some(1));
@@ -636,13 +637,18 @@ fn two_rungs_that_refuse_in_the_same_words_end_the_job_and_three_in_any() {
 }
 
 #[test]
-fn a_refused_key_that_is_in_doubt_moves_this_job_on_and_fails_it_never() {
+fn a_refused_key_that_is_in_doubt_moves_this_job_on_and_is_its_own_matter_after_three_times() {
     for class in [Class::QuotaExhausted, Class::Auth] {
         let doubtful = Attempt { bearing: Bearing::InDoubt, ..failed(0, class) };
         assert_eq!(next_call(&route(2), std::slice::from_ref(&doubtful)), Some(1), "{class}");
-        // The only rung is asked again after a pause.
-        let step = after(&route(1), &vec![doubtful; 50], NOW);
+        // The only rung is asked again after a pause, but not for ever while the key is good for others.
+        let step = after(&route(1), &vec![doubtful.clone(); 2], NOW);
         assert!(wait_until(&step).is_some(), "{class}: {step:?}");
+        let one = Job { max_attempts: Some(1), ..job() };
+        let step = decide(&one, &route(1), &[0], &vec![doubtful.clone(); 2], &[], NOW);
+        assert!(wait_until(&step).is_some(), "{class}: it uses up no attempt");
+        let step = after(&route(1), &vec![doubtful; 3], NOW);
+        assert_eq!(failure(&step).map(|(class, _)| class), Some(class));
     }
 }
 

@@ -1,7 +1,6 @@
 //! How many calls at once are felt for, through the gate, on paused time.
 
 use super::*;
-use crate::domain::doubt::Asked;
 use crate::domain::error_class::Scope;
 use crate::domain::{BreakerSettings, Charging, Limits, Rate};
 use crate::worker::bucket::tests::Others;
@@ -58,17 +57,7 @@ impl Stage {
         let failure = class.map(|class| Failure::new(class, Scope::Model, "m"));
         let outcome = class.map_or(Outcome::Accepted, Outcome::Failed);
         let took = Took { time: Duration::from_millis(millis), output_tokens: 50 };
-        self.gate.report(
-            &self.target(model),
-            permit,
-            &outcome,
-            failure.as_ref(),
-            CHARGE,
-            took,
-            &[],
-            Asked { request: 1, began: now },
-            now,
-        );
+        self.gate.report(&self.target(model), permit, &outcome, failure.as_ref(), CHARGE, took, &[], 1, now);
     }
 
     fn pass(&self, model: &str, permits: Vec<Permit>, millis: u64, now: Timestamp) {

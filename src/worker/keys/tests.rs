@@ -2,7 +2,6 @@
 
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Closed, RungHealth};
-use crate::domain::doubt::Asked;
 use crate::domain::tempo::Took;
 use crate::domain::{
     BreakerSettings, Charge, Charging, ErrorClass, Failure, Limits, Outcome, Rate, Scope, Target, Timestamp, Unit,
@@ -59,17 +58,7 @@ impl Stage {
     fn report(&self, permit: Permit, outcome: &Outcome, now: Timestamp) {
         let class = outcome.class();
         let failure = class.map(|class| Failure::new(class, Scope::Key, "m"));
-        self.gate.report(
-            &self.target,
-            permit,
-            outcome,
-            failure.as_ref(),
-            CHARGE,
-            TOOK,
-            &[],
-            Asked { request: 1, began: now },
-            now,
-        );
+        self.gate.report(&self.target, permit, outcome, failure.as_ref(), CHARGE, TOOK, &[], 1, now);
     }
 
     /// Makes a call and returns the place of the key it was made with.
@@ -214,17 +203,7 @@ async fn a_wait_of_hours_reaches_the_gate_to_the_millisecond() {
     let failure = Dialect::Gemini.adapter("").decode(&WireReply::new(429, &headers, body)).expect_err("a failure");
     let permit = stage.admit(NOW).await.expect("the gate is open");
     let outcome = Outcome::Failed(failure.class);
-    stage.gate.report(
-        &stage.target,
-        permit,
-        &outcome,
-        Some(&failure),
-        CHARGE,
-        TOOK,
-        &[],
-        Asked { request: 1, began: NOW },
-        NOW,
-    );
+    stage.gate.report(&stage.target, permit, &outcome, Some(&failure), CHARGE, TOOK, &[], 1, NOW);
     // For all keys: limits are the account's.
     let until = NOW + Duration::from_millis(37_025_720);
     assert_eq!(stage.health(NOW), RungHealth::Closed { reason: Closed::RateLimit, since: NOW, until });

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::domain::decide::{Closed, RungHealth};
-use crate::domain::doubt::Asked;
 use crate::domain::error_class::Scope;
 use crate::domain::tempo::Took;
 use crate::domain::{Charge, ErrorClass, Failure, Outcome, Rate, Unit, Usage};
@@ -98,17 +97,7 @@ fn end(gate: &Gate, model: &str, permit: Permit, class: Option<ErrorClass>, wait
     let failure = class.map(|class| Failure { wait, ..Failure::new(class, Scope::Model, "m") });
     let outcome = class.map_or(Outcome::Accepted, Outcome::Failed);
     let took = Took { time: SOON, output_tokens: 50 };
-    gate.report(
-        &target(gate, model),
-        permit,
-        &outcome,
-        failure.as_ref(),
-        CHARGE,
-        took,
-        &[],
-        Asked { request: 1, began: NOW },
-        NOW,
-    );
+    gate.report(&target(gate, model), permit, &outcome, failure.as_ref(), CHARGE, took, &[], 1, NOW);
 }
 
 fn bucket(gate: &Gate, model: &str) -> Arc<Bucket> {
