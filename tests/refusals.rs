@@ -3,6 +3,7 @@
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::Program;
 use crate::support::scripted::{Call, Reply, Scripted, answer};
+use crate::support::wait::until;
 use sqlx::PgPool;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -232,4 +233,49 @@ async fn a_limit_that_only_the_body_tells_of_is_kept_to_the_millisecond() {
     assert_eq!(calls.len(), 2);
     // The answer's own date has whole seconds.
     assert!(calls[1].at + Duration::from_secs(1) >= *resets.get().unwrap(), "it was asked again too early");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_says_of_a_conversation_is_believed_where_the_conversation_shows_it() {
+    const UNPAIRED: &str = r#"{"error":{"message":"Invalid parameter: messages with role 'tool' must be a response to a preceeding message with 'tool_calls'.","type":"invalid_request_error"}}"#;
+    let stage = Stage::new(BOTH, "", |_, _| (400, UNPAIRED.to_owned())).await;
+    stage.enqueue(ASK, 1).await;
+    let orphan = r#"{"messages": [{"role": "user", "content": "Question NUMBER"}, {"role": "tool", "tool_call_id": "a", "content": "1"}]}"#;
+    stage.enqueue(orphan, 1).await;
+    stage.drain().await;
+    let failed = ("failed".to_owned(), Some("first".to_owned()), Some("invalid_request".to_owned()), 1);
+    assert_eq!(stage.results().await, [failed, succeeded("second", 1)]);
+    assert_eq!(stage.server.calls("second").len(), 1);
+    assert!(stage.error().await.ends_with("; no rung would take this request"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_refused_for_money_again_and_again_ends_while_the_key_is_good_for_others() {
+    let script = |call: &Call, _: usize| {
+        if call.prompt().contains("dear") {
+            (402, r#"{"detail":"Payment required for this prompt"}"#.to_owned())
+        } else {
+            answer("From the first.")
+        }
+    };
+    let stage = Stage::new(r#"["first/m"]"#, "", script).await;
+    stage.enqueue(r#"{"prompt": "A dear question NUMBER"}"#, 1).await;
+    stage.enqueue(ASK, 3).await;
+    // Others are answered between its tries.
+    let worker = stage.program.command(&["worker"]).spawn().unwrap();
+    let tries = "select count(*) from sluice.attempt where class = 'quota_exhausted'";
+    for times in 1..=3_i64 {
+        until("it was refused once more", async || {
+            sqlx::query_scalar::<_, i64>(tries).fetch_one(&stage.pool).await.unwrap() >= times
+        })
+        .await;
+        stage.enqueue(ASK, 1).await;
+    }
+    let ended = "select count(*) from sluice.result where state = 'failed'";
+    until("it has ended", async || sqlx::query_scalar::<_, i64>(ended).fetch_one(&stage.pool).await.unwrap() == 1)
+        .await;
+    drop(worker);
+    assert!(stage.error().await.contains("quota_exhausted “Payment required for this prompt”"));
+    let dear = stage.server.calls("first").iter().filter(|call| call.prompt().contains("dear")).count();
+    assert_eq!(dear, 3);
 }

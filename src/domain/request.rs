@@ -7,6 +7,28 @@
 mod field;
 mod known;
 mod parse;
+
+impl ChatRequest {
+    /// Whether every call of a function has its result in the conversation, and every result its call: a provider that finds
+    /// otherwise has been told something else on the way.
+    #[must_use]
+    pub fn calls_have_their_results(&self) -> bool {
+        let mut open: Vec<&str> = Vec::new();
+        for message in &self.messages {
+            match (&message.tool_call_id, message.role) {
+                (Some(id), Role::Tool) => match open.iter().position(|call| call == id) {
+                    Some(place) => drop(open.swap_remove(place)),
+                    None => return false,
+                },
+                (None, Role::Tool) => return false,
+                _ if !open.is_empty() => return false,
+                _ => open.extend(message.tool_calls.iter().map(|call| call.id.as_str())),
+            }
+        }
+        open.is_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests;
 

@@ -342,6 +342,7 @@ impl Store {
             .bind(vec![100_i32])
             .bind(super::claim::MOST_REQUEST_BYTES)
             .bind(super::claim::MOST_STORED_BYTES)
+            .bind(0_i64)
             .fetch_one(&self.db)
             .await
             .doing(DIAGNOSING)?;

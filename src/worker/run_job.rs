@@ -365,6 +365,13 @@ impl Journey {
         let asked = AskedFor { job: &self.job, request: &self.request, schema: self.schema.as_ref() };
         let mut judged = judge(&self.plan.route.rules, &asked, &spec, report);
         self.tell_apart(index, rung, &sizes, &mut judged);
+        // What a server says of the conversation is believed where the conversation shows it.
+        if let Some(failure) = &mut judged.failure
+            && failure.bearing == Bearing::EveryTarget
+            && self.request.calls_have_their_results()
+        {
+            failure.bearing = Bearing::AsScoped;
+        }
         if let Some(permit) = permit {
             let usage = judged.counted_usage;
             let is_reported = |usage: &Usage| judged.answer.is_some() && usage.source == UsageSource::Provider;

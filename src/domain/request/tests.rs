@@ -445,3 +445,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_conversation_shows_whether_its_calls_have_their_results() {
+    let call = |id: &str| {
+        json!({"role": "assistant", "tool_calls": [
+        {"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}}]})
+    };
+    let result = |id: &str| json!({"role": "tool", "tool_call_id": id, "content": "1"});
+    let said = json!({"role": "user", "content": "Hi"});
+    for (messages, expected) in [
+        (vec![said.clone()], true),
+        (vec![said.clone(), call("a"), result("a"), said.clone()], true),
+        (vec![said.clone(), call("a")], false),
+        (vec![said.clone(), call("a"), said.clone(), result("a")], false),
+        (vec![said.clone(), result("a")], false),
+        (vec![said.clone(), call("a"), result("b")], false),
+    ] {
+        let request = ChatRequest::parse(&json!({"messages": messages})).unwrap();
+        assert_eq!(request.calls_have_their_results(), expected, "{:?}", request.messages);
+    }
+}
