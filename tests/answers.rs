@@ -264,6 +264,30 @@ async fn a_draft_is_no_answer_and_a_repair_keeps_what_came() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_only_our_check_cannot_follow_ends_no_job() {
+    let says: Says = vec![("fits", bytes(&said("{\"code\": \"ab1c\"}"))), ("breaks", bytes(&said("{\"code\": 5}")))];
+    let stage = Stage::new(says, CONFIG).await;
+    let code = json!({ "type": "string", "pattern": "^(?=.*[0-9]).{4,}$" });
+    let schema = json!({
+        "$schema": "http://json-schema.org/draft-05/schema#", "type": "object", "properties": { "code": code },
+    });
+    let format =
+        json!({ "response_format": { "type": "json_schema", "json_schema": { "name": "c", "schema": schema } } });
+    for name in ["fits", "breaks"] {
+        stage.ask("default", name, &format).await;
+    }
+    stage.drain().await;
+    assert_eq!(stage.result("fits").await.0, "succeeded");
+    let attempt = stage.attempt("fits").await;
+    assert_eq!(attempt["decision"]["unchecked"], json!(["/$schema", "/properties/code/pattern"]), "{attempt}");
+    let explained = stage.program.output(&["explain", &attempt["job_id"].to_string()]).await;
+    assert!(explained.contains("not checked in its answer, of the request's JSON schema: /$schema"), "{explained}");
+    // The rest is checked.
+    assert_eq!(stage.result("breaks").await.0, "failed");
+    assert_eq!(stage.attempt("breaks").await["detail"], json!("schema_mismatch"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn usage_that_cannot_be_is_estimated_and_cost_is_what_was_billed() {
     let text = "The quick brown fox jumps over the lazy dog. ".repeat(10);
     let with = |usage: Value| completion(&json!({ "content": text }), "stop", &usage);

@@ -187,6 +187,10 @@ fn reasons(attempt: &AttemptRecord) -> Vec<String> {
     if !dropped.is_empty() {
         reasons.push(format!("not sent to it as it came: {}", dropped.join(", ")));
     }
+    let unchecked: Vec<&str> = list("unchecked").iter().filter_map(Value::as_str).collect();
+    if !unchecked.is_empty() {
+        reasons.push(format!("not checked in its answer, of the request's JSON schema: {}", unchecked.join(", ")));
+    }
     reasons
 }
 
@@ -593,6 +597,16 @@ Total: $0.000195 in 2 attempts"
             story(&job(Place::Ready { crashes: 0, waits_for: None }), &[AttemptRecord { decision, ..attempt(1) }])
                 .join("\n");
         assert!(story.contains("it was the first choice\n   it was called with the key OPENAI_B\n"), "{story}");
+    }
+
+    #[test]
+    fn what_no_answer_is_checked_against_is_told() {
+        let decision = Some(json!({ "skipped": [], "dropped": [], "unchecked": ["/properties/code/pattern", "/not"] }));
+        let story =
+            story(&job(Place::Ready { crashes: 0, waits_for: None }), &[AttemptRecord { decision, ..attempt(1) }])
+                .join("\n");
+        let told = "not checked in its answer, of the request's JSON schema: /properties/code/pattern, /not\n";
+        assert!(story.contains(told), "{story}");
     }
 
     #[test]

@@ -4,10 +4,13 @@
 //! for ever, or end it.
 
 mod effort;
+mod loosen;
 
 use effort::{Names, effort};
-use jsonschema::{PatternOptions, Validator};
-use serde_json::Value;
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{Draft, PatternOptions, ReferencingError, ValidationError, Validator};
+use loosen::Loosened;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 
 /// Compiled patterns larger than this many bytes are refused: a schema comes from whoever may enqueue.
@@ -30,11 +33,22 @@ const MESSAGE_LENGTH: usize = 200;
 /// A check that would take more steps than this is not made: some seconds at most.
 const MOST_STEPS: u64 = 10_000_000;
 
+/// The drafts as which a schema is read that names none, or one that is not known here: the first that takes it.
+const DRAFTS: [(Draft, &str); 5] = [
+    (Draft::Draft202012, "2020-12"),
+    (Draft::Draft201909, "2019-09"),
+    (Draft::Draft7, "7"),
+    (Draft::Draft6, "6"),
+    (Draft::Draft4, "4"),
+];
+
 /// A compiled schema.
 #[derive(Debug)]
 pub struct Schema {
-    validator: Validator,
+    /// None when nothing of it can be checked.
+    validator: Option<Validator>,
     written: Value,
+    unchecked: Vec<String>,
 }
 
 /// How an answer fails a schema.
@@ -54,26 +68,72 @@ pub enum Mismatch {
 }
 
 impl Schema {
-    /// Compiles a schema of a request. References outside it are not followed, and patterns match in linear time (so
-    /// look-around and back-references are refused). A schema that refers to itself is fine, one whose references multiply is
-    /// refused.
+    /// Compiles a schema of a request. References outside it are not followed, and patterns match in linear time.
+    /// What cannot be checked so (look-around, back-references, patterns that grow too large, a meta-schema that is
+    /// not known, a schema elsewhere) is left unchecked, and named by [`Self::unchecked`]: whoever answers may know
+    /// it, and it is no fault of the request. A schema that refers to itself is fine, one whose references multiply
+    /// is refused.
     ///
     /// # Errors
-    /// What is wrong with the schema, in words.
+    /// What is wrong with the schema, in words: no draft of JSON Schema takes it, or it is too large.
     pub fn compile(schema: &Value) -> Result<Self, String> {
         Size::of(schema)?;
-        let validator = jsonschema::options()
-            .offline()
-            .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES))
-            .build(schema)
-            .map_err(|error| shortened(&error.to_string()))?;
-        Ok(Self::compiled(validator, schema))
+        match build(None, schema) {
+            Ok(validator) => Ok(Self::compiled(validator, schema)),
+            Err(error) => Self::compile_what_is_known(schema, &error),
+        }
+    }
+
+    /// As [`Self::compile`], of a schema that the library does not take as it is.
+    fn compile_what_is_known(schema: &Value, error: &ValidationError<'_>) -> Result<Self, String> {
+        let declared = Draft::default().detect(schema);
+        let is_declared = schema.get("$schema").is_some_and(Value::is_string);
+        let is_unknown = is_declared && declared == Draft::Unknown;
+        let Loosened { schema: loose, mut unchecked, has_gaps } =
+            Loosened::of(schema, is_unknown, &|pattern| build(None, &json!({ "pattern": pattern })).is_ok());
+        let mut first = None;
+        for (draft, name) in DRAFTS {
+            if is_declared && !is_unknown && draft != declared {
+                continue;
+            }
+            match build(Some(draft), &loose) {
+                Ok(validator) => {
+                    if first.is_some() {
+                        unchecked.push(format!("what draft {name} does not know"));
+                    }
+                    return Ok(Self { validator: Some(validator), written: loose, unchecked });
+                }
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        let error = first.as_ref().unwrap_or(error);
+        let is_elsewhere = match error.kind() {
+            ValidationErrorKind::Referencing(ReferencingError::Unretrievable { .. }) => true,
+            // It may lead to what was taken out.
+            ValidationErrorKind::Referencing(_) => has_gaps,
+            _ => false,
+        };
+        if is_unknown || is_elsewhere {
+            let why = if is_unknown { "a meta-schema that is not known" } else { "a schema elsewhere" };
+            return Ok(Self {
+                validator: None,
+                written: Value::Null,
+                unchecked: vec![format!("all of it, for {why}")],
+            });
+        }
+        Err(in_words(error))
     }
 
     /// What the library has made of a schema, and the schema.
     #[must_use]
     pub fn compiled(validator: Validator, schema: &Value) -> Self {
-        Self { validator, written: schema.clone() }
+        Self { validator: Some(validator), written: schema.clone(), unchecked: Vec::new() }
+    }
+
+    /// What of the schema no answer is checked against: pointers into it, or a few words.
+    #[must_use]
+    pub fn unchecked(&self) -> &[String] {
+        &self.unchecked
     }
 
     /// Checks an answer. Takes a few seconds at most, whatever the two are.
@@ -81,17 +141,18 @@ impl Schema {
     /// # Errors
     /// How it fails.
     pub fn check(&self, answer: &Value) -> Result<(), Mismatch> {
+        let Some(validator) = &self.validator else { return Ok(()) };
         let names = Names::of(&self.written);
         let effort = effort(&names, &self.written, answer).filter(|effort| effort.deciding <= MOST_STEPS);
         let effort = effort.ok_or(Mismatch::TooCostly)?;
         // It stops at the first rule that is broken, and notes nothing.
-        if self.validator.is_valid(answer) {
+        if validator.is_valid(answer) {
             return Ok(());
         }
         if effort.explaining > MOST_STEPS {
             return Err(Mismatch::Somewhere);
         }
-        match self.validator.validate(answer) {
+        match validator.validate(answer) {
             Ok(()) => Ok(()),
             Err(error) => Err(Mismatch::At {
                 place: error.instance_path().as_str().to_owned(),
@@ -99,6 +160,21 @@ impl Schema {
             }),
         }
     }
+}
+
+/// As the draft that it names, unless another is demanded.
+fn build(draft: Option<Draft>, schema: &Value) -> Result<Validator, ValidationError<'static>> {
+    let options = jsonschema::options()
+        .offline()
+        .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES));
+    match draft {
+        Some(draft) => options.with_draft(draft).build(schema),
+        None => options.build(schema),
+    }
+}
+
+fn in_words(error: &ValidationError<'_>) -> String {
+    shortened(&error.to_string())
 }
 
 /// How large a schema is when all it refers to is written out.

@@ -23,8 +23,9 @@ pub struct WireRequest {
     /// The JSON body.
     pub body: Vec<u8>,
     /// What of the request is not sent as it came, because this target does not take it: paths of members that were
-    /// left out (`messages[].name`), or in a few words what became of them (`seed as random_seed`). Each once and
-    /// without positions; recorded on the attempt.
+    /// left out (`messages[].name`), or in a few words what became of them (`seed as random_seed`) or that they are
+    /// not the request's (`safe_prompt added`). Each once and without positions; recorded on the attempt. A member that
+    /// is null says nothing, and may be left out without a word.
     pub dropped: Vec<String>,
     /// What has to be turned back in the answer.
     pub undo: Undo,

@@ -552,9 +552,10 @@ impl Journey {
     }
 
     /// Why this rung, and with which key: nothing when it was simply the first, took the whole request and has no choice
-    /// of keys.
+    /// of keys; and what of the demanded schema no answer is checked against.
     fn explanation(&self, skipped: &[(usize, Skip)], dropped: &[String], key: Option<&str>) -> Option<Value> {
-        if skipped.is_empty() && dropped.is_empty() && key.is_none() {
+        let unchecked = self.schema.as_ref().map(Schema::unchecked).unwrap_or_default();
+        if skipped.is_empty() && dropped.is_empty() && key.is_none() && unchecked.is_empty() {
             return None;
         }
         let name = |index: usize| self.plan.route.rungs.get(index).map(|rung| rung.target.to_string());
@@ -569,6 +570,9 @@ impl Journey {
         let mut explanation = json!({ "skipped": skipped, "dropped": dropped });
         if let Some(key) = key {
             explanation["key"] = json!(key);
+        }
+        if !unchecked.is_empty() {
+            explanation["unchecked"] = json!(unchecked);
         }
         Some(explanation)
     }

@@ -164,3 +164,172 @@ fn a_large_schema_for_many_places_is_given_up() {
     assert_eq!(schema.check(&json!(vec!["name49999"; 10])), Ok(()));
     assert_eq!(schema.check(&json!(vec!["name49999"; 1_000])), Err(Mismatch::TooCostly));
 }
+
+#[test]
+fn what_cannot_be_checked_is_left_unchecked_and_the_rest_is_checked() {
+    let ahead = "^(?=.*[0-9]).{4,}$";
+    let past_count = |code: Value| json!({"type": "object", "properties": {"n": {"type": "integer"}, "code": code}, "required": ["n"]});
+    for (schema, unchecked, good, bad) in [
+        (
+            past_count(json!({"type": "string", "pattern": ahead})),
+            "/properties/code/pattern",
+            json!({"n": 1, "code": "ab1c"}),
+            json!({"n": 1, "code": 5}),
+        ),
+        (
+            past_count(json!({"pattern": r"^(a+)\1$"})),
+            "/properties/code/pattern",
+            json!({"n": 1, "code": "aa"}),
+            json!({"n": "x"}),
+        ),
+        (
+            past_count(json!({"pattern": "((a{1000}){1000}){1000}"})),
+            "/properties/code/pattern",
+            json!({"n": 1, "code": "a"}),
+            json!({}),
+        ),
+        (
+            past_count(json!({"pattern": r"\Aab\Z"})),
+            "/properties/code/pattern",
+            json!({"n": 1, "code": "ab"}),
+            json!({}),
+        ),
+        // Drafts whose meta-schemas look into patterns.
+        (
+            json!({"$schema": "http://json-schema.org/draft-07/schema#", "pattern": r"\Aab\Z", "minLength": 2}),
+            "/pattern",
+            json!("ab"),
+            json!("a"),
+        ),
+        // What is under a negation would forbid the rest.
+        (
+            past_count(json!({"not": {"pattern": ahead}, "type": "string"})),
+            "/properties/code/not",
+            json!({"n": 1, "code": "abc"}),
+            json!({"n": 1, "code": 1}),
+        ),
+        (
+            json!({"not": {"anyOf": [{"not": {"pattern": ahead}}, {"type": "integer"}]}, "minLength": 2}),
+            "/not",
+            json!("abc"),
+            json!("a"),
+        ),
+        (json!({"oneOf": [{"pattern": ahead}, {"pattern": "^b"}], "type": "string"}), "/oneOf", json!("bbb"), json!(1)),
+        (
+            json!({"oneOf": [{"pattern": ahead, "type": "string"}, {"type": "integer"}],
+                "anyOf": [{"type": "string"}, {"minimum": 3}]}),
+            "/oneOf",
+            json!("a123"),
+            json!(1.5),
+        ),
+        (
+            json!({"if": {"pattern": ahead}, "then": {"maxLength": 1}, "else": {"maxLength": 5}, "type": "string"}),
+            "/if",
+            json!("abc"),
+            json!(2),
+        ),
+        (
+            json!({"contains": {"pattern": ahead}, "maxContains": 1, "type": "array"}),
+            "/maxContains",
+            json!(["a", "b"]),
+            json!([]),
+        ),
+        // By way of a reference.
+        (
+            json!({"$defs": {"p": {"pattern": ahead}}, "not": {"$ref": "#/$defs/p"}, "type": "string"}),
+            "/not",
+            json!("abc"),
+            json!(1),
+        ),
+        // Names that a pattern would have allowed.
+        (
+            json!({"patternProperties": {ahead: {}, "^n": {"type": "integer"}}, "additionalProperties": false}),
+            "/additionalProperties",
+            json!({"abc1": 1, "n": 1}),
+            json!({"n": "x"}),
+        ),
+        (
+            json!({"allOf": [{"patternProperties": {ahead: {}}}], "unevaluatedProperties": false, "required": ["a"]}),
+            "/unevaluatedProperties",
+            json!({"abc1": 1, "a": 1}),
+            json!({}),
+        ),
+        (
+            json!({"propertyNames": {"pattern": ahead}, "minProperties": 1}),
+            "/propertyNames/pattern",
+            json!({"a": 1}),
+            json!({}),
+        ),
+        // Data is not a schema, and the name of a member is not a keyword.
+        (
+            json!({"properties": {"pattern": {"const": {"pattern": ahead}}, "a": {"pattern": ahead}}}),
+            "/properties/a/pattern",
+            json!({"pattern": {"pattern": ahead}}),
+            json!({"pattern": {}}),
+        ),
+        // Meta-schemas of which nothing is known.
+        (
+            json!({"$schema": "http://json-schema.org/draft-05/schema#", "type": "integer"}),
+            "/$schema",
+            json!(1),
+            json!("x"),
+        ),
+        (
+            json!({"$schema": "https://example.com/ours", "minimum": 1, "exclusiveMinimum": true}),
+            "/$schema",
+            json!(2),
+            json!(1),
+        ),
+        (
+            json!({"$schema": "https://example.com/ours", "pattern": ahead, "minLength": 2}),
+            "/pattern",
+            json!("ab"),
+            json!("a"),
+        ),
+        // Older forms without a word of the draft.
+        (
+            json!({"items": [{"type": "integer"}], "additionalItems": false}),
+            "what draft 2019-09 does not know",
+            json!([1]),
+            json!([1, 2]),
+        ),
+        (json!({"minimum": 1, "exclusiveMinimum": true}), "what draft 4 does not know", json!(2), json!(1)),
+    ] {
+        let compiled = Schema::compile(&schema).unwrap_or_else(|error| panic!("{schema}: {error}"));
+        assert!(compiled.unchecked().iter().any(|place| place == unchecked), "{schema}: {:?}", compiled.unchecked());
+        assert_eq!(compiled.check(&good), Ok(()), "{schema}: {:?}", compiled.written);
+        assert!(compiled.check(&bad).is_err(), "{schema}: {bad} passes");
+    }
+}
+
+#[test]
+fn a_schema_of_which_nothing_can_be_checked_takes_every_answer() {
+    for (schema, why) in [
+        (
+            json!({"$schema": "http://json-schema.org/draft-03/schema#", "properties": {"a": {"required": true}}}),
+            "meta-schema",
+        ),
+        (json!({"$ref": "https://example.com/schema.json"}), "elsewhere"),
+        (json!({"oneOf": [{"pattern": "(?=a)"}], "items": {"$ref": "#/oneOf/0"}}), "elsewhere"),
+    ] {
+        let compiled = Schema::compile(&schema).unwrap_or_else(|error| panic!("{schema}: {error}"));
+        assert!(matches!(compiled.unchecked(), [all] if all.contains(why)), "{schema}: {:?}", compiled.unchecked());
+        assert_eq!(compiled.check(&json!({"a": 1})), Ok(()));
+    }
+    // What can be checked has nothing to say.
+    assert_eq!(
+        Schema::compile(&json!({"pattern": "^a", "oneOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {}}}))
+            .unwrap()
+            .unchecked(),
+        [""; 0]
+    );
+}
+
+#[test]
+fn the_places_that_are_not_checked_are_few_and_short() {
+    let patterns: serde_json::Map<String, Value> =
+        (0..100).map(|n| (format!("{n}{}", "x".repeat(500)), json!({"pattern": "(?=a)"}))).collect();
+    let compiled = Schema::compile(&json!({"properties": patterns})).unwrap();
+    assert_eq!(compiled.unchecked().len(), 11);
+    assert!(compiled.unchecked().iter().all(|place| place.chars().count() <= 100));
+}

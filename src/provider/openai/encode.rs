@@ -34,7 +34,8 @@ pub(super) fn encode(
     writing.functions_as_tools();
     writing.cap(&habits, capabilities);
     writing.drop_what_is_not_taken(&habits, capabilities);
-    writing.keep_what_is_taken();
+    writing.keep_what_is_taken()?;
+    writing.check_that_all_is_whole()?;
     let stops = writing.stops();
     writing.shape_messages();
     writing.loosen_what_is_not_strict();
@@ -182,24 +183,35 @@ impl Writing<'_> {
         }
     }
 
-    /// For servers that reject whatever they do not know.
-    fn keep_what_is_taken(&mut self) {
+    /// For servers that reject whatever they do not know. A tool of which only its type would be left, or a call of
+    /// one, is none that the server knows.
+    fn keep_what_is_taken(&mut self) -> Result<(), Ineligible> {
         let (quirks, dropped) = (self.quirks, &mut self.dropped);
+        let mut unknown = None;
         for (path, takes) in &quirks.takes_only {
+            let path_of = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
             let is_taken = |name: &str| {
-                let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+                let path = path_of(name);
                 takes.iter().any(|taken| taken == name)
                     || quirks.keep.contains(&path)
                     || quirks.add.iter().any(|(added, _)| *added == path)
             };
+            let has_types = matches!(path.as_str(), "tools[]" | "messages[].tool_calls[]");
             let mut leave_out = |object: &mut RawObject<'_>| {
+                let kind = object.given("type").filter(|kind| has_types && *kind != "\"function\"");
+                if let Some(kind) = kind.and_then(|kind| serde_json::from_str::<String>(kind).ok())
+                    && object.given(&kind).is_some()
+                    && !is_taken(&kind)
+                {
+                    let of_what = if path == "tools[]" { "tools" } else { "tool calls" };
+                    unknown.get_or_insert_with(|| format!("{of_what} of type {kind}"));
+                }
                 let mut is_changed = false;
                 object.retain(|name, value| {
                     let is_taken = is_taken(name);
                     is_changed |= !is_taken;
                     if !is_taken && value != "null" {
-                        let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-                        note(dropped, &path);
+                        note(dropped, &path_of(name));
                     }
                     is_taken
                 });
@@ -211,6 +223,30 @@ impl Writing<'_> {
                 self.body.edit_at(path, &mut leave_out);
             }
         }
+        match unknown {
+            Some(what) => unsupported(what.chars().take(80).collect::<String>()),
+            None => Ok(()),
+        }
+    }
+
+    /// A message that says something still has to, and the result of a function has to name it.
+    fn check_that_all_is_whole(&self) -> Result<(), Ineligible> {
+        if self.request.is_prompt || self.dropped.is_empty() {
+            return Ok(());
+        }
+        let before = RawObject::read(&self.request.raw).unwrap_or_default();
+        let (Some(before), Some(after)) = (messages_of(&before), messages_of(&self.body)) else { return Ok(()) };
+        for (before, after) in before.iter().zip(&after) {
+            let is_result = after.get("role") == Some("\"function\"");
+            if is_result && before.given("name").is_some() && after.given("name").is_none() {
+                return unsupported("messages of the role function");
+            }
+            if says_something(before) && !says_something(after) {
+                let lost = before.names().find(|name| is_said(name) && after.given(name).is_none());
+                return unsupported(format!("a message of nothing but {}", lost.unwrap_or("what is not taken")));
+            }
+        }
+        Ok(())
     }
 
     /// Takes out a member by its path, and notes it.
@@ -426,13 +462,28 @@ impl Writing<'_> {
         let wants_schema = matches!(self.request.response_format, Some(ResponseFormat::JsonSchema { .. }));
         if self.quirks.require_parameters && wants_schema && self.body.given("provider").is_none() {
             self.body.set("provider", &json!({ "require_parameters": true }));
+            note(&mut self.dropped, "provider.require_parameters added");
         }
         for (name, value) in &self.quirks.add {
             if self.body.given(name).is_none() {
                 self.body.set(name, value);
+                note(&mut self.dropped, &format!("{name} added"));
             }
         }
     }
+}
+
+fn messages_of<'a>(body: &'a RawObject<'_>) -> Option<Vec<RawObject<'a>>> {
+    serde_json::from_str(body.get("messages")?).ok()
+}
+
+/// Whether a member of a message is what it says, and not whose it is.
+fn is_said(name: &str) -> bool {
+    !matches!(name, "role" | "name" | "tool_call_id" | "cache_control" | "weight" | "prefix")
+}
+
+fn says_something(message: &RawObject<'_>) -> bool {
+    message.names().any(is_said)
 }
 
 /// The newer form of a deprecated function or choice.

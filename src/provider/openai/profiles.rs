@@ -233,6 +233,7 @@ impl Quirks {
             plain_tool_names: true,
             max_stops: Some(4),
             takes_null: false,
+            takes_functions: false,
             takes_developer: false,
             limits: Conventions::GROQ,
             ..Self::compatible()

@@ -159,7 +159,8 @@ fn an_operators_word_counts_more_than_what_is_known() {
         body(json!({"model": "gpt-5-mini", "max_tokens": 5, "random_seed": 1, "safe_prompt": true, "seed": 3}))
     );
     dropped.sort();
-    assert_eq!(dropped, ["logit_bias", "presence_penalty", "seed as random_seed", "stop", "user"]);
+    let added = ["safe_prompt added", "seed added", "seed as random_seed"];
+    assert_eq!(dropped, [&["logit_bias", "presence_penalty"][..], &added, &["stop", "user"]].concat());
     // `keep` and `model_rules` undo what is known.
     let kept = configured(QuirkSettings { keep: names(&["stop"]), ..QuirkSettings::default() });
     assert_eq!(to(&kept, "gpt-5-mini", &request).0["stop"], json!(["a", "b"]));
@@ -331,6 +332,71 @@ fn what_is_known_to_be_refused_makes_the_target_ineligible() {
 }
 
 #[test]
+fn what_is_added_is_named() {
+    let request = || with(json!({"response_format": schema()}));
+    let added = |base_url: &str, request: &ChatRequest| to(at(base_url), "m", request).1;
+    let (fireworks, openrouter) = ("https://api.fireworks.ai/inference/v1", "https://openrouter.ai/api/v1");
+    assert_eq!(added(fireworks, &request()), ["context_length_exceeded_behavior added"]);
+    assert_eq!(added(openrouter, &request()), ["provider.require_parameters added"]);
+    let own = with(json!({"context_length_exceeded_behavior": "truncate", "provider": {"sort": "price"}}));
+    assert_eq!((added(fireworks, &own), added(openrouter, &own)), (vec![], vec![]));
+}
+
+#[test]
+fn what_would_be_left_in_pieces_makes_the_target_ineligible() {
+    let custom = json!([{"type": "custom", "custom": {"name": "g"}}]);
+    let saying = |message: Value| {
+        parsed(json!({"messages": [{"role": "user", "content": "a"}, message, {"role": "user", "content": "b"}]}))
+    };
+    let call = json!([{"id": "a", "type": "custom", "custom": {"name": "g", "input": "1"}}]);
+    let refused = json!({"role": "assistant", "content": null, "refusal": "No."});
+    let thought = json!({"role": "assistant", "content": null, "reasoning_content": "Hm"});
+    for base_url in ["https://api.groq.com/openai/v1", "https://api.mistral.ai/v1"] {
+        let ineligible = |request: &ChatRequest| refusal(at(base_url), "m", request, &known());
+        assert_eq!(ineligible(&with(json!({ "tools": custom }))), "tools of type custom");
+        let called = json!({"role": "assistant", "content": null, "tool_calls": call});
+        assert_eq!(ineligible(&saying(called)), "tool calls of type custom");
+        assert_eq!(ineligible(&saying(refused.clone())), "a message of nothing but refusal");
+        assert_eq!(ineligible(&saying(thought.clone())), "a message of nothing but reasoning_content");
+        // What a type says alone is whole.
+        let built_in = with(json!({"tools": [{"type": "browser_search"}]}));
+        assert_eq!(to(at(base_url), "m", &built_in).0["tools"], json!([{"type": "browser_search"}]));
+        // Whoever takes it gets it.
+        assert_eq!(to(server(), "m", &with(json!({ "tools": custom }))).0["tools"], custom);
+    }
+    assert_eq!(
+        refusal(at("https://api.cerebras.ai/v1"), "m", &saying(thought), &known()),
+        "a message of nothing but reasoning_content"
+    );
+}
+
+#[test]
+fn the_deprecated_form_of_tools_is_no_broken_conversation_at_groq() {
+    let told = parsed(json!({
+        "messages": [
+            {"role": "user", "content": "Go"},
+            {"role": "assistant", "content": null, "function_call": {"name": "f", "arguments": "{}"}},
+            {"role": "function", "name": "f", "content": "1"},
+        ],
+        "functions": [{"name": "f", "parameters": {}}],
+        "function_call": "auto",
+    }));
+    let (sent, dropped) = encoded(at("https://api.groq.com/openai/v1"), &told, &known());
+    let call = json!({"type": "function", "function": {"name": "f", "arguments": "{}"}, "id": "f"});
+    assert_eq!(sent["messages"][1], json!({"role": "assistant", "content": null, "tool_calls": [call]}));
+    assert_eq!(sent["messages"][2], json!({"role": "tool", "tool_call_id": "f", "content": "1"}));
+    assert_eq!(sent["tools"], json!([{"type": "function", "function": {"name": "f", "parameters": {}}}]));
+    assert_eq!((&sent["tool_choice"], sent.get("function_call")), (&json!("auto"), None));
+    assert_eq!(dropped, ["functions as tools", "messages[].function_call as tool_calls"]);
+    // An operator who says that they are taken.
+    let settings = QuirkSettings { takes_functions: Some(true), ..QuirkSettings::default() };
+    let literal = for_provider(Some("groq"), "https://gateway.example/v1", &settings);
+    assert_eq!(refusal(&literal, "m", &told, &known()), "a message of nothing but function_call");
+    let result = parsed(json!({"messages": [{"role": "function", "name": "f", "content": "1"}]}));
+    assert_eq!(refusal(&literal, "m", &result, &known()), "messages of the role function");
+}
+
+#[test]
 fn names_that_the_server_forbids_are_written_otherwise_and_turned_back() {
     let function = |name: &str| json!({"type": "function", "function": {"name": name}});
     let request = parsed(json!({
@@ -416,7 +482,8 @@ fn instructions_have_the_role_that_the_server_knows() {
         let adapter = for_provider(Some(vendor), "https://gateway.example/v1", &QuirkSettings::default());
         let (sent, dropped) = encoded(&adapter, &request, &known());
         assert_eq!(sent["messages"][0]["role"], json!("system"), "{vendor}");
-        assert_eq!(dropped, ["messages[].role developer as system"]);
+        assert_eq!(dropped.first().map(String::as_str), Some("messages[].role developer as system"));
+        assert_eq!(dropped.len(), if vendor == "fireworks" { 2 } else { 1 }, "{dropped:?}");
     }
     for adapter in [openai(), server()] {
         assert_eq!(encoded(adapter, &request, &known()).0["messages"][0]["role"], json!("developer"));
@@ -598,8 +665,10 @@ proptest! {
                 }
                 _ => format!("{{\"model\":\"m\",{}", &text[1..]),
             };
-            prop_assert_eq!(sent, expected);
-            prop_assert_eq!(wire.dropped, Vec::<String>::new());
+            prop_assert_eq!(&sent, &expected);
+            let is_added = expected.contains("require_parameters");
+            let named = if is_added { vec!["provider.require_parameters added"] } else { vec![] };
+            prop_assert_eq!(wire.dropped, named);
         }
     }
 
