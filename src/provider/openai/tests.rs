@@ -645,6 +645,12 @@ fn usage_is_split_into_disjoint_classes() {
         json!({"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25, "prompt_tokens_details": {"cached_tokens": 160}}),
         [20, 0, 0, 0, 5, 0],
     );
+    check(
+        server(),
+        json!({"prompt_tokens": 12, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 500}}),
+        [12, 0, 0, 0, 5, 0],
+    );
+    check(server(), json!({"prompt_tokens": "12", "completion_tokens": " 5"}), [12, 0, 0, 0, 5, 0]);
     // Cache writes in the words of gateways, inside of the prompt or beside it.
     for word in
         ["cache_creation_input_tokens", "cache_write_tokens", "cache_write_input_tokens", "cacheWriteInputTokens"]
