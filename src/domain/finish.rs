@@ -94,6 +94,24 @@ const WORDS: &[(Finish, &[&str])] = &[
             "incomplete",
             "truncated",
             "timelimit",
+            "limitreached",
+            "limitexceeded",
+            "maxlengthreached",
+            "maxseqlen",
+            "maxseqlength",
+            "maxsequencelength",
+            "maxcontext",
+            "maxcontextlen",
+            "maxcontextlength",
+            "maxmodellen",
+            "maxmodellength",
+            "maxtokensexceeded",
+            "maxlengthexceeded",
+            "tokenlimitexceeded",
+            "contextfull",
+            "outoftokens",
+            "partial",
+            "cutoff",
             "budgetexceeded",
         ],
     ),
@@ -140,6 +158,9 @@ const WORDS: &[(Finish, &[&str])] = &[
             "inputsensitive",
             "outputsensitive",
             "noimage",
+            "flagged",
+            "censored",
+            "unsafe",
         ],
     ),
     (Finish::Refusal, &["refusal", "refused"]),
@@ -191,6 +212,19 @@ const WORDS: &[(Finish, &[&str])] = &[
             "unavailable",
             "disconnected",
             "interrupted",
+            "disconnect",
+            "unfinished",
+            "preempted",
+            "preemption",
+            "evicted",
+            "killed",
+            "crashed",
+            "engineerror",
+            "modelerror",
+            "generationerror",
+            "exception",
+            "outofmemory",
+            "oom",
             "ragquerywhenragdisabled",
         ],
     ),
@@ -217,9 +251,13 @@ impl Finish {
             .unwrap_or(&plain);
         let known = WORDS.iter().find(|(_, words)| words.contains(&plain)).map(|(finish, _)| *finish);
         known.unwrap_or_else(|| {
-            // Families that go on growing: `content_filter: PROHIBITED_CONTENT`, `IMAGE_SAFETY`, `SAFETY_BLOCKED`.
+            // Families that go on growing: `content_filter: PROHIBITED_CONTENT`, `IMAGE_SAFETY`, `engine_error`.
             if ["contentfilter", "image", "safety"].iter().any(|family| plain.starts_with(family)) {
                 Self::ContentFilter
+            } else if ["error", "failure", "failed"].iter().any(|family| plain.ends_with(family)) {
+                Self::Error
+            } else if ["limitreached", "limitexceeded"].iter().any(|family| plain.ends_with(family)) {
+                Self::Length
             } else {
                 Self::Unknown
             }
@@ -254,12 +292,14 @@ mod tests {
             (
                 Finish::Length,
                 "length LENGTH MAX_TOKENS max_tokens maxTokens max-tokens FinishReason.MAX_TOKENS max_length model_length \
-                 ERROR_LIMIT model_context_window_exceeded token_limit max_output_tokens time_limit maximum_tokens limit",
+                 ERROR_LIMIT model_context_window_exceeded token_limit max_output_tokens time_limit maximum_tokens limit \
+                 max_seq_len max_context_length limit_reached partial LENGTH_LIMIT_REACHED",
             ),
             (
                 Finish::ContentFilter,
                 "content_filter content-filter CONTENT_FILTERED contentFilter SAFETY safety RECITATION BLOCKLIST \
-                 PROHIBITED_CONTENT SPII sensitive guardrail_intervened ERROR_TOXIC IMAGE_SAFETY IMAGE_OTHER MODEL_ARMOR",
+                 PROHIBITED_CONTENT SPII sensitive guardrail_intervened ERROR_TOXIC IMAGE_SAFETY IMAGE_OTHER MODEL_ARMOR \
+                 flagged",
             ),
             (Finish::ToolCall, "tool_calls tool-calls TOOL_CALL tool_use toolUse function_call requires_action"),
             (Finish::Refusal, "refusal REFUSAL"),
@@ -267,7 +307,8 @@ mod tests {
             (
                 Finish::Error,
                 "error ERROR abort aborted cancelled TIMEOUT repetition MALFORMED_FUNCTION_CALL OTHER network_error \
-                 FINISH_REASON_UNSPECIFIED malformed_model_output insufficient_system_resource",
+                 FINISH_REASON_UNSPECIFIED malformed_model_output insufficient_system_resource unfinished preempted \
+                 disconnect engine_error upstream_error worker_failure",
             ),
             (Finish::Unknown, "brand_new 1 finish_reason - 停止"),
         ] {

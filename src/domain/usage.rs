@@ -56,7 +56,7 @@ impl Usage {
 
     /// What is taken to have been used, and why that is not what the provider reports. A report is doubted where it
     /// cannot be: no input though every request has some, no output beside a text, a text of more characters than so
-    /// few tokens can write. The side that is doubted is estimated; an answer without a word may have cost nothing.
+    /// few tokens can write, many times more output than was allowed. The side that is doubted is estimated; an answer without a word may have cost nothing.
     #[must_use]
     pub fn believed(self, sent: Sent, text: &[&str]) -> (Self, Option<&'static str>) {
         let output = text.iter().fold(0, |sum: i64, text| sum.saturating_add(estimate::text_tokens(text)));
@@ -69,11 +69,12 @@ impl Usage {
         // A token is three or four characters; white space and repetitions come to some dozens.
         let too_little = !no_output && self.output < output / MOST_OVERESTIMATED;
         let too_much = self.total_input() > most(sent.input);
+        let beyond_cap = self.output > most_output(sent.max_output, output);
         let mut usage = self;
         if no_input || too_much {
             usage = Self { input: sent.input, cache_read: 0, cache_write: 0, cache_write_1h: 0, ..usage };
         }
-        if no_output || too_little {
+        if no_output || too_little || beyond_cap {
             usage.output = output;
             usage.reasoning = usage.reasoning.min(output);
         }
@@ -87,6 +88,8 @@ impl Usage {
             "fewer tokens of output were reported than such a text can have"
         } else if too_much {
             "more tokens of input were reported than such a request can have"
+        } else if beyond_cap {
+            "more tokens of output were reported than such a request can bring"
         } else {
             return (usage, None);
         };
@@ -104,11 +107,23 @@ const fn most(estimated: i64) -> i64 {
     estimated.saturating_mul(100).saturating_add(2_000_000)
 }
 
+/// The most output that there can be beside a text of an estimated size. Some vendors do not count reasoning against the
+/// cap, and several choices are each as long; without a cap, no model writes as much.
+const fn most_output(cap: Option<i64>, shown: i64) -> i64 {
+    let allowed = match cap {
+        Some(cap) => cap.saturating_mul(16).saturating_add(100_000),
+        None => 2_000_000,
+    };
+    allowed.saturating_add(shown.saturating_mul(MOST_OVERESTIMATED))
+}
+
 /// What is known of the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     /// Its tokens, by our own estimate.
     pub input: i64,
+    /// Its cap on the output.
+    pub max_output: Option<i64>,
 }
 
 /// What a gateway says that a call cost, in dollars; `None` for what is no amount of money.
@@ -134,7 +149,7 @@ mod tests {
     fn a_report_that_cannot_be_is_estimated_side_by_side() {
         let text = "The quick brown fox jumps over the lazy dog. ".repeat(20);
         let tokens = estimate::text_tokens(&text);
-        let sent = Sent { input: 700 };
+        let sent = Sent { input: 700, max_output: Some(200) };
         for (report, input, output, is_believed) in [
             (reported(690, 200), 690, 200, true),
             (reported(0, 0), 700, tokens, false),
@@ -144,6 +159,8 @@ mod tests {
             (Usage::default(), 700, tokens, false),
             (Usage { cache_read: 690, ..reported(0, 200) }, 0, 200, true),
             (reported(15_000_000, 200), 700, 200, false),
+            (reported(690, 9_000_000), 690, tokens, false),
+            (reported(690, 90_000), 690, 90_000, true),
         ] {
             let (usage, doubt) = report.believed(sent, &[&text]);
             assert_eq!((usage.input, usage.output), (input, output), "{report:?}");
@@ -170,7 +187,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_shown_answer_is_never_free(input in 0_i64..100_000, output in 0_i64..100_000, text in "[a-z ]{1,200}") {
-            let (usage, _) = reported(input, output).believed(Sent { input: 50 }, &[&text]);
+            let (usage, _) = reported(input, output).believed(Sent { input: 50, max_output: None }, &[&text]);
             prop_assert!(usage.total_input() > 0 && usage.output > 0);
             prop_assert!(usage.output >= output && usage.total_input() >= input);
         }

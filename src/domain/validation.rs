@@ -7,12 +7,15 @@
 
 mod doubt;
 mod draft;
+mod form;
 mod json_text;
 mod phrases;
 #[cfg(test)]
 mod tests;
 
-use super::{Answer, ChatRequest, Finish, ResponseFormat, SoftFailure, ToolCall, UsageSource, Verdict};
+use super::{
+    Answer, ChatRequest, ContentPart, Finish, ResponseFormat, Role, SoftFailure, ToolCall, UsageSource, Verdict,
+};
 use crate::domain::json_schema::{Mismatch, Schema};
 use json_text::Found;
 use serde_json::Value;
@@ -70,8 +73,10 @@ impl Rules {
         let mut faults = Faults::default();
         let whole = answer.text.as_deref().unwrap_or_default();
         let is_json = answer.tool_calls.is_empty() && self.wants_json(request, schema);
-        let split = draft::split(whole, is_json);
-        let said = split.as_ref().map_or(whole, |split| split.answer);
+        let mentions = |tag: &str| mentions(request, tag);
+        let unmarked = draft::without_endings(whole, &mentions);
+        let split = draft::split(unmarked, is_json, &mentions);
+        let said = split.as_ref().map_or(unmarked, |split| split.answer);
         let text = trimmed(said);
         self.judge_finish(answer, text, split.is_some(), request, &mut faults);
         for call in &answer.tool_calls {
@@ -83,13 +88,18 @@ impl Rules {
             self.judge_text(repaired.as_deref().unwrap_or(text), &mut faults);
         }
         let mut cut = Vec::new();
+        if unmarked.len() < whole.len() {
+            let length = whole.chars().count().saturating_sub(unmarked.chars().count());
+            cut.push(format!("marks of the end of its turn were cut off ({length} characters)"));
+        }
         if split.is_some() {
-            let length = whole.chars().count().saturating_sub(said.chars().count());
+            let length = unmarked.chars().count().saturating_sub(said.chars().count());
             cut.push(format!("reasoning before the answer was cut off ({length} characters)"));
         }
         if let Some(repaired) = &repaired {
             let length = said.chars().count().saturating_sub(repaired.chars().count());
-            cut.push(format!("text around the JSON was taken off ({length} characters)"));
+            let what = if said.contains(repaired) { "text around the JSON" } else { "what is no JSON in or around it" };
+            cut.push(format!("{what} was taken off ({length} characters)"));
         }
         faults.verdict(|| {
             if cut.is_empty() {
@@ -182,7 +192,7 @@ impl Rules {
             }
             Found::Inside(value, part) => {
                 faults.extend(fault(&value));
-                Some(part.to_owned())
+                Some(part.into_owned())
             }
             Found::CutOff => {
                 faults.add(SoftFailure::Truncated, &"the JSON has no end");
@@ -193,7 +203,8 @@ impl Rules {
                 None
             }
             Found::Doubtful => {
-                faults.add(SoftFailure::NotJson, &"a JSON value that the text around it supposes or takes back");
+                faults
+                    .add(SoftFailure::NotJson, &"a JSON value, and a text around it that may say that it is not meant");
                 None
             }
             Found::Nothing => {
@@ -254,6 +265,25 @@ fn broken_schema(schemas: &[Option<&Schema>], value: &Value) -> Option<(SoftFail
 /// Without white space and invisible characters at the beginning.
 fn trimmed_start(text: &str) -> &str {
     text.trim_start_matches(|c: char| !is_visible(c))
+}
+
+/// Whether the instructions or the questions of a request speak of a tag: as it is written, or by its name.
+fn mentions(request: &ChatRequest, tag: &str) -> bool {
+    let name = tag.trim_matches(|c: char| !c.is_alphanumeric()).to_ascii_lowercase();
+    let ways = [tag.to_ascii_lowercase(), format!("{name} tag"), format!("`{name}`")];
+    let asked = request.messages.iter().filter(|message| matches!(message.role, Role::System | Role::User));
+    asked.flat_map(|message| &message.content).any(|part| match part {
+        ContentPart::Text(text) => {
+            let text = text.to_ascii_lowercase();
+            ways.iter().any(|way| text.contains(way.as_str()))
+        }
+        ContentPart::Image { .. } | ContentPart::Other(_) => false,
+    })
+}
+
+/// Without white space and invisible characters at the end.
+fn trimmed_end(text: &str) -> &str {
+    text.trim_end_matches(|c: char| !is_visible(c))
 }
 
 /// Without white space and invisible characters at the ends.

@@ -2,6 +2,7 @@
 
 use super::reply_body;
 use super::scrub;
+use crate::domain::Finish;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -113,18 +114,22 @@ impl ErrorBody {
     }
 
     /// Reads the error that an HTTP success hides, if there is one.
+    ///
+    /// Beside a whole answer, which was paid for, only what says that generating failed is one: gateways write an error
+    /// of nothing into every body, and tell of the providers that failed before the one that answered.
     pub fn inside(body: &Value) -> Option<Self> {
         let body = unwrapped(body);
         let word = |key: &str| body.get(key).and_then(Value::as_str);
-        let says_so = word("object") == Some("error") || word("type") == Some("error");
-        let holds_one = ["/error", "/errors", "/Response/Error", "/choices/0/error"]
-            .iter()
-            .any(|pointer| body.pointer(pointer).is_some_and(is_present));
+        let is_whole = is_whole_answer(body);
+        let says_so = !is_whole && (word("object") == Some("error") || word("type") == Some("error"));
+        let holds_one = HELD.iter().any(|pointer| {
+            body.pointer(pointer).is_some_and(|error| if is_whole { says_failed(error) } else { is_present(error) })
+        });
         // These stand beside good answers as well, with a zero in them.
         let number = |pointer: &str| body.pointer(pointer).and_then(Value::as_i64);
         let coded = ["/base_resp/status_code", "/error_code", "/errcode"]
             .iter()
-            .any(|pointer| number(pointer).is_some_and(|code| code != 0));
+            .any(|pointer| number(pointer).is_some_and(|code| code != 0 && !(200..300).contains(&code)));
         let is_answer = ["choices", "content", "candidates", "output", "data"]
             .iter()
             .any(|key| body.get(*key).is_some_and(|member| is_present(member) && !member.is_boolean()));
@@ -136,6 +141,15 @@ impl ErrorBody {
         let only_words = !is_answer
             && ["message", "detail", "fault", "Message"].iter().any(|key| body.get(*key).is_some_and(is_present));
         (says_so || holds_one || coded || refused || only_words).then(|| Self::of_value(body))
+    }
+
+    /// What is to be said of something like an error beside an answer that is taken all the same.
+    pub fn set_aside(body: &Value) -> Option<&'static str> {
+        let body = unwrapped(body);
+        let is_one = |error: &Value| is_present(error) && !is_of_nothing(error);
+        HELD.iter()
+            .any(|pointer| body.pointer(pointer).is_some_and(is_one))
+            .then_some("an error beside a whole answer, which does not say that generating failed, was set aside")
     }
 
     fn of_value(value: &Value) -> Self {
@@ -327,6 +341,80 @@ fn is_present(value: &Value) -> bool {
         Value::String(text) => !text.is_empty(),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
+}
+
+/// Where an HTTP success holds an error.
+const HELD: &[&str] = &["/error", "/errors", "/Response/Error", "/choices/0/error"];
+
+/// Whether a body holds a whole answer of any dialect: content, and a word that it came to an end.
+fn is_whole_answer(body: &Value) -> bool {
+    let choice = body.pointer("/choices/0").or_else(|| body.pointer("/candidates/0")).unwrap_or(body);
+    let contents =
+        ["/message/content", "/message/tool_calls", "/message/function_call", "/text", "/content/parts", "/content"];
+    let has_content = contents.iter().any(|pointer| choice.pointer(pointer).is_some_and(is_present));
+    let words = ["finish_reason", "finishReason", "stop_reason", "native_finish_reason"];
+    let word = choice.as_object().and_then(|choice| reply_body::finish_word(choice, &words));
+    has_content && word.is_some_and(|word| !matches!(Finish::of_word(&word), Finish::Error | Finish::Pause))
+}
+
+/// Whether an error says that generating failed: by a code that is one of failure, or by a message where it has no code.
+/// A list may tell of attempts that others made good; there only a code counts.
+pub(super) fn says_failed(error: &Value) -> bool {
+    match error {
+        Value::String(text) => !is_nothing(text),
+        Value::Array(errors) => errors.iter().any(|error| codes_of(error).any(is_failing)),
+        Value::Object(_) => {
+            let mut codes = codes_of(error).peekable();
+            if codes.peek().is_some() {
+                return codes.any(is_failing);
+            }
+            MESSAGES.iter().filter_map(|key| error.get(*key)).any(|message| match message {
+                Value::String(text) => !is_nothing(text),
+                other => is_present(other),
+            })
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// Whether an error is there in form alone.
+fn is_of_nothing(error: &Value) -> bool {
+    match error {
+        Value::String(text) => is_nothing(text),
+        Value::Array(errors) => errors.iter().all(is_of_nothing),
+        Value::Object(members) => members.values().all(|member| is_of_nothing(member) || !is_failing(member)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+    }
+}
+
+/// The codes that an error object has.
+fn codes_of(error: &Value) -> impl Iterator<Item = &Value> {
+    let pointers = CODES.iter().chain(STATUSES).filter(|pointer| **pointer != "/metadata/reasons/0");
+    pointers.filter_map(|pointer| error.pointer(pointer)).filter(|code| match code {
+        Value::String(code) => !code.trim().is_empty(),
+        Value::Number(_) => true,
+        _ => false,
+    })
+}
+
+/// Whether a code is one of failure: not zero, not one of HTTP's for success, not a word for nothing.
+fn is_failing(code: &Value) -> bool {
+    match code {
+        Value::String(code) => match code.trim().parse::<i64>() {
+            Ok(number) => number != 0 && !(200..300).contains(&number),
+            Err(_) => !is_nothing(code),
+        },
+        Value::Number(code) => code.as_i64().is_none_or(|code| code != 0 && !(200..300).contains(&code)),
+        _ => false,
+    }
+}
+
+/// Whether a word says that there is no error.
+fn is_nothing(word: &str) -> bool {
+    let word = word.trim().trim_end_matches(['.', '!']).to_ascii_lowercase();
+    let words =
+        ["", "0", "200", "null", "none", "nil", "undefined", "false", "no", "no error", "no_error", "ok", "okay"];
+    words.contains(&word.as_str()) || ["success", "succeeded", "successful", "completed"].contains(&word.as_str())
 }
 
 /// The headers that an error quotes.

@@ -151,14 +151,16 @@ fn read_stream(text: &str, read: &mut Read) -> Option<Fault> {
     for line in text.lines().flat_map(|line| line.split('\r')).chain([""]) {
         if line.is_empty() {
             let event = std::mem::take(&mut data);
-            let event = event.trim_matches(BESIDE);
-            if event.starts_with(['{', '[']) && event != "[DONE]" {
+            let mut event = event.trim_matches(BESIDE);
+            // Some servers leave out the empty lines, so that all events look like one.
+            while event.starts_with(['{', '[']) && event != "[DONE]" {
                 match value(event) {
-                    Ok((value, _, mended)) => {
+                    Ok((value, length, mended)) => {
                         read.note_all(mended);
                         read.values.push(value);
+                        event = event.get(length..).unwrap_or_default().trim_start_matches(BESIDE);
                     }
-                    Err(Fault::NotJson) => {}
+                    Err(Fault::NotJson) => break,
                     Err(fault) => return Some(fault),
                 }
             }
@@ -203,6 +205,14 @@ fn value(text: &str) -> Result<(Value, usize, Vec<&'static str>), Fault> {
     }
     let value = serde_json::from_str(&tidy.out).map_err(|_| Fault::NotJson)?;
     Ok((value, length, tidy.mended))
+}
+
+/// The one object that a text is, in strict JSON, where nothing of it had to be guessed.
+pub(super) fn object(text: &str) -> Option<String> {
+    let mut tidy = Tidy::default();
+    let is_all = text.starts_with('{') && tidy.take(text).is_ok_and(|length| length == text.len());
+    let is_clear = is_all && !tidy.mended.contains(&ESCAPE) && !is_too_much(tidy.out.as_bytes());
+    (is_clear && serde_json::from_str::<serde::de::IgnoredAny>(&tidy.out).is_ok()).then_some(tidy.out)
 }
 
 const NOT_A_NUMBER: &str = "numbers that JSON does not have were taken as null";
@@ -411,6 +421,7 @@ mod tests {
         let values = |body: &str| read(body.as_bytes()).unwrap().values;
         assert_eq!(values("{\"a\":1}\n{\"a\":2}\n"), [json!({"a": 1}), json!({"a": 2})]);
         assert_eq!(values("data: {\"a\":1}\n\ndata: {\"a\":2}\n\ndata: [DONE]\n"), [json!({"a": 1}), json!({"a": 2})]);
+        assert_eq!(values("data: {\"a\":1}\ndata: {\"a\":2}\ndata: [DONE]\n"), [json!({"a": 1}), json!({"a": 2})]);
     }
 
     #[test]

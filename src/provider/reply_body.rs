@@ -14,13 +14,14 @@ pub(super) struct Parsed {
 }
 
 /// Parses the body of an HTTP success. `join` makes one answer of several values, which are the pieces of a stream or
-/// stand one after another; the flag says that they came as events.
+/// stand one after another; the flag says that they came as events. `holder` is the member that an answer has: where
+/// it lies in an envelope, it is taken out.
 ///
 /// # Errors
 /// A server error: an empty body, an HTML page (captive portal, CDN) and broken JSON are faults of whoever sent
 /// them, and a retry may well help.
-pub(super) fn parse(body: &[u8], status: u16, join: fn(Vec<Value>, bool) -> Option<Value>) -> Result<Parsed, Failure> {
-    read(body, join).map_err(|reason| {
+pub(super) fn parse(body: &[u8], status: u16, holder: &str, join: Join) -> Result<Parsed, Failure> {
+    read(body, holder, join).map_err(|reason| {
         let mut failure =
             Failure::new(ErrorClass::ServerError, Scope::Provider, format!("HTTP {status} with {reason}"));
         failure.status = Some(status);
@@ -28,9 +29,17 @@ pub(super) fn parse(body: &[u8], status: u16, join: fn(Vec<Value>, bool) -> Opti
     })
 }
 
+/// Makes one answer of several values.
+pub(super) type Join = fn(Vec<Value>, bool) -> Option<Value>;
+
 /// The same, with the reason alone.
-fn read(body: &[u8], join: fn(Vec<Value>, bool) -> Option<Value>) -> Result<Parsed, String> {
+fn read(body: &[u8], holder: &str, join: Join) -> Result<Parsed, String> {
     let mut read = lenient_json::read(body).map_err(|reason| reason.to_string())?;
+    if let [Value::String(text)] = read.values.as_slice() {
+        // Written as a text once too often.
+        read = lenient_json::read(text.as_bytes()).map_err(|reason| reason.to_string())?;
+        read.mended.push("it came as a text of JSON");
+    }
     if let [Value::Array(items)] = read.values.as_mut_slice()
         && !items.is_empty()
         && items.iter().all(Value::is_object)
@@ -40,8 +49,37 @@ fn read(body: &[u8], join: fn(Vec<Value>, bool) -> Option<Value>) -> Result<Pars
     }
     let value =
         if read.values.len() == 1 && !read.is_stream { read.values.pop() } else { join(read.values, read.is_stream) };
-    let value = value.ok_or("a stream that breaks off")?;
+    let mut value = value.ok_or("a stream that breaks off")?;
+    if take_from_envelope(&mut value, holder) {
+        read.mended.push("it came in an envelope");
+    }
     Ok(Parsed { value, mended: read.mended })
+}
+
+/// Where gateways put what they pass on.
+const ENVELOPES: &[&str] = &["data", "result", "response", "body", "completion"];
+
+/// What an envelope says of what is in it.
+const ON_ENVELOPES: &[&str] = &["error", "errors", "base_resp", "error_code", "errcode", "usage", "usageMetadata"];
+
+/// Takes the answer out of its envelope, with what the envelope says of it.
+fn take_from_envelope(value: &mut Value, holder: &str) -> bool {
+    let Value::Object(outer) = value else { return false };
+    if outer.contains_key(holder) {
+        return false;
+    }
+    let holds_it = |envelope: &&&str| outer.get(**envelope).and_then(|inner| inner.get(holder)).is_some();
+    let Some(Value::Object(mut inner)) = ENVELOPES.iter().find(holds_it).and_then(|envelope| outer.remove(*envelope))
+    else {
+        return false;
+    };
+    for key in ON_ENVELOPES {
+        if let Some(member) = outer.remove(*key) {
+            inner.entry(*key).or_insert(member);
+        }
+    }
+    *value = Value::Object(inner);
+    true
 }
 
 /// Parses JSON, or says in a few words what the bytes are instead.
@@ -51,8 +89,8 @@ pub(super) fn parse_json(body: &[u8]) -> Result<Value, String> {
 }
 
 /// The body's usage, where there is one, although the body is a failure.
-pub(super) fn take_usage(body: &[u8], key: &str, join: fn(Vec<Value>, bool) -> Option<Value>) -> Option<Value> {
-    let mut parsed = read(body, join).ok()?;
+pub(super) fn take_usage(body: &[u8], holder: &str, key: &str, join: Join) -> Option<Value> {
+    let mut parsed = read(body, holder, join).ok()?;
     parsed.value.get_mut(key).map(Value::take).filter(Value::is_object)
 }
 
@@ -76,11 +114,18 @@ pub(super) fn arguments(value: Option<Value>) -> String {
                 {
                     inner
                 }
-                _ => text,
+                Ok(_) => text,
+                Err(_) => lenient_json::object(unfenced(bare)).unwrap_or(text),
             }
         }
         Some(other) => other.to_string(),
     }
+}
+
+/// The inside of a text that is one block of code.
+fn unfenced(text: &str) -> &str {
+    let inside = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
+    inside.map_or(text, |inside| inside.trim_start_matches(|c: char| c.is_ascii_alphanumeric()).trim())
 }
 
 /// More tokens than any call has. Larger counts are rubbish, such as the largest integer there is.
@@ -91,8 +136,11 @@ const MOST_TOKENS: i64 = 20_000_000;
 pub(super) fn count(value: &Value, pointer: &str) -> Option<i64> {
     let number = value.pointer(pointer)?;
     #[expect(clippy::cast_possible_truncation, reason = "a saturating cast, and what is too large is left out")]
-    let count =
-        number.as_i64().or_else(|| number.as_f64().filter(|float| float.fract() == 0.0).map(|float| float as i64))?;
+    let count = number
+        .as_i64()
+        .or_else(|| number.as_f64().filter(|float| float.fract() == 0.0).map(|float| float as i64))
+        // Figures are figures, in quotes too.
+        .or_else(|| number.as_str()?.trim().parse().ok())?;
     (0..=MOST_TOKENS).contains(&count).then_some(count)
 }
 
@@ -126,7 +174,7 @@ mod tests {
     #[test]
     fn what_is_not_json_is_named() {
         let check = |body: &[u8], expected: &str| {
-            let failure = parse(body, 200, |_, _| None).unwrap_err();
+            let failure = parse(body, 200, "choices", |_, _| None).unwrap_err();
             assert_eq!(failure.class, ErrorClass::ServerError);
             assert!(failure.message.contains(expected), "{}", failure.message);
         };
@@ -140,9 +188,10 @@ mod tests {
 
     #[test]
     fn counts_are_whole_and_such_as_can_be() {
-        let usage = json!({"a": 3, "b": 4.0, "c": -1, "d": "5", "e": null, "f": 1e30, "h": 4.5, "i": i64::MAX, "j": 0});
-        let counts = ["/a", "/b", "/c", "/d", "/e", "/f", "/g", "/h", "/i", "/j"].map(|pointer| count(&usage, pointer));
-        assert_eq!(counts, [Some(3), Some(4), None, None, None, None, None, None, None, Some(0)]);
+        let usage = json!({"a": 3, "b": 4.0, "c": -1, "d": "5", "e": null, "k": "five", "l": "-5", "m": "", "f": 1e30, "h": 4.5, "i": i64::MAX, "j": 0});
+        let counts = ["/a", "/b", "/c", "/d", "/e", "/f", "/g", "/h", "/i", "/j", "/k", "/l", "/m"]
+            .map(|pointer| count(&usage, pointer));
+        assert_eq!(counts, [Some(3), Some(4), None, Some(5), None, None, None, None, None, Some(0), None, None, None]);
     }
 
     #[test]
@@ -168,6 +217,13 @@ mod tests {
             (text("\"{\\\"a\\\":1}\""), "{\"a\":1}"),
             (text("{\"a\": "), "{\"a\": "),
             (text("\"Rome\""), "\"Rome\""),
+            (text("```json\n{\"a\": 1}\n```"), "{\"a\":1}"),
+            (text("```{\"a\": 1}```"), "{\"a\":1}"),
+            (text("{\"a\": NaN}"), "{\"a\":null}"),
+            (text("{\"a\": [1,],}"), "{\"a\":[1]}"),
+            (text("{\"a\": True}"), "{\"a\":true}"),
+            (text("```json\n{\"a\": "), "```json\n{\"a\": "),
+            (text("{\"a\": 1} {\"b\": 2}"), "{\"a\": 1} {\"b\": 2}"),
             (Some(json!([1])), "[1]"),
         ] {
             assert_eq!(arguments(given), expected);

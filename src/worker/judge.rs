@@ -81,7 +81,7 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
     match result {
         Ok(mut answer) => {
             judged.notes = std::mem::take(&mut answer.beside.notes);
-            judged.count(&mut answer, asked.job);
+            judged.count(&mut answer, asked);
             judged.bill(&answer, spec);
             match rules.judge(&answer, asked.request, asked.schema) {
                 Verdict::Accepted => {}
@@ -130,11 +130,12 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
 
 impl Judged {
     /// Counts the tokens: as reported, or as estimated where the report cannot be.
-    fn count(&mut self, answer: &mut Answer, job: &Job) {
+    fn count(&mut self, answer: &mut Answer, asked: &AskedFor<'_>) {
         let mut texts: Vec<&str> =
             [&answer.text, &answer.reasoning, &answer.refusal].into_iter().flatten().map(String::as_str).collect();
         texts.extend(answer.tool_calls.iter().flat_map(|call| [call.name.as_str(), call.arguments.as_str()]));
-        let (usage, doubt) = answer.usage.believed(Sent { input: job.input_tokens }, &texts);
+        let sent = Sent { input: asked.job.input_tokens, max_output: asked.request.max_tokens };
+        let (usage, doubt) = answer.usage.believed(sent, &texts);
         self.notes.extend(doubt.map(|doubt| format!("{doubt}: estimated")));
         answer.usage = usage;
         self.usage = usage;

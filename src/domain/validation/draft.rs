@@ -14,22 +14,16 @@ pub(super) struct Split<'a> {
     pub answer: &'a str,
 }
 
-/// Tags in which models think aloud, in small letters, by the pair that opens and closes. Whoever wants such a tag in
-/// an answer asks for it by another name.
+/// Tags in which models think aloud unasked, in small letters, by the pair that opens and closes. One that the request
+/// speaks of is a matter of the answer.
 const TAGS: &[(&str, &str)] = &[
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<thoughts>", "</thoughts>"),
-    ("<reasoning>", "</reasoning>"),
     ("<antthinking>", "</antthinking>"),
     ("<ant_thinking>", "</ant_thinking>"),
     ("<seed:think>", "</seed:think>"),
     ("<mm:think>", "</mm:think>"),
     ("<longcat_think>", "</longcat_think>"),
-    ("<internal_reasoning>", "</internal_reasoning>"),
-    ("<chain_of_thought>", "</chain_of_thought>"),
-    ("<inner_monologue>", "</inner_monologue>"),
     ("[think]", "[/think]"),
     ("◁think▷", "◁/think▷"),
     ("<|think|>", "<|/think|>"),
@@ -42,6 +36,12 @@ const TAGS: &[(&str, &str)] = &[
 
 /// Further tags in which a text with JSON in it can hold a draft. Elsewhere they are a form that the request asked for.
 const TAGS_BESIDE_JSON: &[(&str, &str)] = &[
+    ("<thought>", "</thought>"),
+    ("<thoughts>", "</thoughts>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<internal_reasoning>", "</internal_reasoning>"),
+    ("<chain_of_thought>", "</chain_of_thought>"),
+    ("<inner_monologue>", "</inner_monologue>"),
     ("<analysis>", "</analysis>"),
     ("<scratchpad>", "</scratchpad>"),
     ("<reflection>", "</reflection>"),
@@ -53,24 +53,75 @@ const TAGS_BESIDE_JSON: &[(&str, &str)] = &[
 const FRAMES: &[(&str, &str)] =
     &[("<|begin_of_solution|>", "<|end_of_solution|>"), ("<|start_response|>", "<|end_response|>")];
 
-/// Splits a text; `None` when it is all answer. `is_json`: the answer is to be JSON.
-pub(super) fn split(text: &str, is_json: bool) -> Option<Split<'_>> {
+/// Marks by which models end their turn, which some servers leave in the text.
+const ENDINGS: &[&str] = &[
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<|return|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|end_of_turn|>",
+    "<|eot|>",
+    "<|user|>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<eos>",
+    "</s>",
+    "<｜end▁of▁sentence｜>",
+];
+
+/// Marks by which a turn of the model begins, with which some templates leave it alone.
+const BEGINNINGS: &[&str] = &[
+    "<|im_start|>assistant",
+    "<|start_header_id|>assistant<|end_header_id|>",
+    "<start_of_turn>model",
+    "<|assistant|>",
+    "assistant\n",
+];
+
+/// A text without the marks that end it; `mentions` says whether the request speaks of one.
+pub(super) fn without_endings<'a>(text: &'a str, mentions: &dyn Fn(&str) -> bool) -> &'a str {
+    let mut rest = text;
+    for _ in 0..MOST_PIECES {
+        let bare = super::trimmed_end(rest);
+        let found = ENDINGS.iter().find_map(|ending| Some((ending, bare.strip_suffix(*ending)?)));
+        let Some((ending, shorter)) = found else { break };
+        // `</s>` may close what is struck out, a text may speak of a mark, and channels have ends of their own.
+        let is_struck = *ending == "</s>" && shorter.contains("<s>");
+        let is_kept = is_struck || shorter.ends_with(['`', '"', '\'', '“']) || shorter.contains(CHANNEL);
+        if is_kept || mentions(ending) {
+            break;
+        }
+        rest = shorter;
+    }
+    rest
+}
+
+/// Splits a text; `None` when it is all answer. `is_json`: the answer is to be JSON. `mentions` says whether the
+/// request speaks of a tag.
+pub(super) fn split<'a>(text: &'a str, is_json: bool, mentions: &dyn Fn(&str) -> bool) -> Option<Split<'a>> {
     let more = if is_json { TAGS_BESIDE_JSON } else { &[] };
     let tags = || TAGS.iter().chain(more);
-    if let Some(split) = harmony(text).or_else(|| bare_harmony(text)) {
+    // JSON is no draft of anything; elsewhere the answer has what was asked for.
+    let is_asked_for = |open: &str, close: &str| !is_json && (mentions(open) || mentions(close));
+    let marked = harmony(text).filter(|_| !is_asked_for(CHANNEL, CHANNEL));
+    if let Some(split) = marked.or_else(|| bare_harmony(text)).or_else(|| announced(text)) {
         return Some(split);
     }
     let mut drafts: Vec<&str> = Vec::new();
-    let mut rest = text;
+    let mut rest = without_beginning(text, TAGS);
     // Some think several times before they answer.
     loop {
         let start = super::trimmed_start(rest);
-        let Some((inside, close)) = tags().find_map(|(open, close)| Some((after_open(start, open)?, close))) else {
-            break;
-        };
+        let found = tags().find_map(|(open, close)| Some((after_open(start, open)?, open, close)));
+        let Some((inside, open, close)) = found else { break };
         // Without an end it never came to an answer.
-        let (end, after) = find_tag(inside, close)
-            .map_or((inside.len(), inside.len()), |(at, length)| (at, at.saturating_add(length)));
+        let (end, after) = end_of(inside, open, close);
+        if is_asked_for(open, close) || (!is_json && is_mention(inside, end, after)) {
+            break;
+        }
         drafts.push(inside.get(..end).unwrap_or_default());
         rest = inside.get(after..).unwrap_or_default();
     }
@@ -79,7 +130,11 @@ pub(super) fn split(text: &str, is_json: bool) -> Option<Split<'_>> {
         || text.trim_start().starts_with(['{', '[']) && serde_json::from_str::<IgnoredAny>(text.trim()).is_ok();
     if drafts.is_empty()
         && !is_value()
-        && let Some((at, length)) = tags().filter_map(|(_, close)| orphan(text, close, is_json)).max()
+        && let Some((at, length)) = tags()
+            .filter_map(|(open, close)| Some((orphan(text, close, is_json)?, open, close)))
+            .filter(|(_, open, close)| !is_asked_for(open, close))
+            .map(|(found, ..)| found)
+            .max()
     {
         drafts.push(text.get(..at).unwrap_or_default());
         rest = text.get(at.saturating_add(length)..).unwrap_or_default();
@@ -102,6 +157,60 @@ pub(super) fn is_open(before: &str, tags: &[&(&str, &str)]) -> bool {
     tags.iter().any(|(open, close)| {
         let opened = places(before, open).next_back();
         opened.is_some_and(|at| find_tag(before.get(at..).unwrap_or_default(), close).is_none())
+    })
+}
+
+/// What follows the last draft of a text in one of these tags.
+pub(super) fn after_drafts<'a>(text: &'a str, tags: &[&(&str, &str)]) -> &'a str {
+    let ends =
+        tags.iter().filter_map(|(_, close)| places(text, close).next_back().map(|at| at.saturating_add(close.len())));
+    ends.max().and_then(|end| text.get(end..)).unwrap_or(text)
+}
+
+/// Where a draft ends, and where what follows it begins. A draft may hold another one.
+fn end_of(inside: &str, open: &str, close: &str) -> (usize, usize) {
+    let Some((mut end, length)) = find_tag(inside, close) else { return (inside.len(), inside.len()) };
+    let mut opened = places(inside.get(..end).unwrap_or_default(), open).take(MOST_PIECES).count();
+    while opened > 0 {
+        let from = end.saturating_add(length);
+        let Some((at, _)) = inside.get(from..).and_then(|rest| find_tag(rest, close)) else { break };
+        let between = inside.get(from..from.saturating_add(at)).unwrap_or_default();
+        opened = opened.saturating_add(places(between, open).count()).saturating_sub(1);
+        end = from.saturating_add(at);
+    }
+    (end, end.saturating_add(length))
+}
+
+/// Whether a text that begins with a tag speaks of it: the sentence goes on behind it, and behind the tag that closes.
+fn is_mention(inside: &str, end: usize, after: usize) -> bool {
+    const GOING_ON: &[&str] = &[
+        "is", "are", "was", "and", "or", "tag", "tags", "token", "tokens", "block", "blocks", "opens", "marks",
+        "starts", "begins", "means", "denotes", "element", "elements", "sections",
+    ];
+    let thought = inside.get(..end).unwrap_or_default();
+    let rest = inside.get(after..).unwrap_or_default();
+    let goes_on = |text: &str| text.strip_prefix(' ').is_some_and(|text| text.starts_with(char::is_lowercase));
+    let word = thought.strip_prefix(' ').and_then(|thought| thought.split(|c: char| !c.is_alphanumeric()).next());
+    let is_of_tag = word.is_some_and(|word| GOING_ON.contains(&word));
+    let is_inline = !thought.contains('\n') && !thought.trim_end().ends_with(['.', '!', '?', '。']);
+    is_of_tag || (goes_on(thought) && is_inline && goes_on(rest))
+}
+
+/// Without the mark of a turn that begins, where a draft or a mark follows.
+fn without_beginning<'a>(text: &'a str, tags: &[(&str, &str)]) -> &'a str {
+    let start = super::trimmed_start(text);
+    let rest = BEGINNINGS.iter().find_map(|beginning| start.strip_prefix(beginning)).map(super::trimmed_start);
+    rest.filter(|rest| tags.iter().any(|(open, _)| after_open(rest, open).is_some())).unwrap_or(text)
+}
+
+/// What Ollama's command line writes around a draft.
+fn announced(text: &str) -> Option<Split<'_>> {
+    const DONE: &str = "...done thinking.";
+    let inside = super::trimmed_start(text).strip_prefix("Thinking...\n")?;
+    let at = inside.find(DONE).filter(|at| inside.get(..*at).is_some_and(|before| before.ends_with('\n')))?;
+    Some(Split {
+        draft: inside.get(..at).unwrap_or_default().trim().to_owned(),
+        answer: super::trimmed(inside.get(at.saturating_add(DONE.len())..).unwrap_or_default()),
     })
 }
 
@@ -146,16 +255,24 @@ fn orphan(text: &str, close: &str, is_json: bool) -> Option<(usize, usize)> {
         if places(before, name).any(|at| before.get(..at).is_some_and(|before| before.ends_with(['<', '[', '◁']))) {
             return false;
         }
-        let is_quoted = before.ends_with(['`', '"', '\'', '“', '‘']) || after.starts_with(['`', '"', '\'', '”', '’']);
+        let is_quoted = before.ends_with(['`', '"', '\'', '“', '‘']) && after.starts_with(['`', '"', '\'', '”', '’']);
         let line = before.rsplit('\n').next().unwrap_or_default();
         let by_itself = line.trim().is_empty();
         let ends_line = after.is_empty() || after.starts_with(['\n', '\r']);
-        let behind_sentence = before.trim_end().ends_with(['.', '!', '?', ':', '…', ')', '。', '！', '？']);
+        // A sentence that speaks of a tag does not end with it, and the paragraph too.
+        let ends_paragraph = ["\n\n", "\r\n\r\n"].iter().any(|gap| after.starts_with(gap));
+        let ends_draft = is_json && (ends_line || before.trim_end().ends_with(['}', ']', '`']));
+        let behind_sentence =
+            before.trim_end().ends_with(['.', '!', '?', ':', '…', ')', '"', '”', '。', '！', '？', '」']);
         let before_answer = after.trim_start().starts_with(|c: char| !c.is_lowercase());
         let before_json = is_json && after.trim_start().starts_with(['{', '[', '`']);
         !is_quoted
             && !is_fenced(before)
-            && (by_itself || before_json || (behind_sentence && (ends_line || before_answer)))
+            && (by_itself
+                || before_json
+                || ends_paragraph
+                || ends_draft
+                || (behind_sentence && (ends_line || before_answer)))
     };
     places(text, close).rev().take(MOST_PIECES).find(ends_a_thought).map(|at| (at, close.len()))
 }
@@ -265,6 +382,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// A request that speaks of no tag.
+    const NOTHING: &dyn Fn(&str) -> bool = &|_| false;
+
     #[test]
     fn reasoning_before_an_answer_is_told_from_it() {
         for (text, draft, answer) in [
@@ -280,7 +400,17 @@ mod tests {
             ("[THINK]Hmm.[/THINK]Yes", "Hmm.", "Yes"),
             ("◁think▷Hmm.◁/think▷Yes", "Hmm.", "Yes"),
             ("<seed:think>Hmm.</seed:think>Yes", "Hmm.", "Yes"),
-            ("<reasoning>Hmm.</reasoning>Yes", "Hmm.", "Yes"),
+            ("<think>a <think>b</think> c</think>Yes", "a <think>b</think> c", "Yes"),
+            ("<think>I use <think> tags.</think>Yes", "I use <think> tags.", "Yes"),
+            ("<think>hm, is it so</think>Yes", "hm, is it so", "Yes"),
+            ("assistant\n<think>\nHmm.\n</think>\nYes", "Hmm.", "Yes"),
+            ("<|im_start|>assistant\n<think>Hmm.</think>Yes", "Hmm.", "Yes"),
+            ("Thinking...\nHmm.\n...done thinking.\n\nYes", "Hmm.", "Yes"),
+            ("So it is Paris</think>\n\nYes", "So it is Paris", "Yes"),
+            ("所以是巴黎</think>\n\nYes", "所以是巴黎", "Yes"),
+            ("It is \"Paris\"</think>\n\nYes", "It is \"Paris\"", "Yes"),
+            ("It is `Paris`</think>\r\n\r\nYes", "It is `Paris`", "Yes"),
+            ("Paris 🎉</think>\n\nYes", "Paris 🎉", "Yes"),
             ("<|START_THINKING|>Hmm.<|END_THINKING|><|START_RESPONSE|>Yes<|END_RESPONSE|>", "Hmm.", "Yes"),
             ("<|begin_of_thought|>Hmm.<|end_of_thought|>\n<|begin_of_solution|>Yes<|end_of_solution|>", "Hmm.", "Yes"),
             ("<|channel>thought\nHmm.<channel|>Yes", "Hmm.", "Yes"),
@@ -308,7 +438,7 @@ mod tests {
             ("analysisWe need to", "We need to", ""),
         ] {
             let expected = Split { draft: draft.to_owned(), answer };
-            assert_eq!(split(text, false), Some(expected), "{text}");
+            assert_eq!(split(text, false, NOTHING), Some(expected), "{text}");
         }
     }
 
@@ -325,13 +455,20 @@ mod tests {
             "Write:\n\n<think>Hmm.</think>\n\nand then the answer.",
             "<thinker>Rodin</thinker>",
             "<analysis>It rose by 3 %.</analysis>",
+            "<reasoning>It rose.</reasoning><label>up</label>",
+            "<thought>Be kind.</thought>",
+            "[THINK] is Magistral's opening tag and [/THINK] its closing tag.",
+            "<think> opens the block that the parser skips.",
+            "<think> blocks are skipped:\n\n<think>Hmm.</think>",
+            "Thinking... is what it says.",
+            "assistant\nis the role",
             "[thinking about it] Yes",
             "analysis of the data shows",
             "analysis",
             "The channel is named `<|channel|>final<|message|>`.",
             "<p>A think piece</p>",
         ] {
-            assert_eq!(split(text, false), None, "{text}");
+            assert_eq!(split(text, false, NOTHING), None, "{text}");
         }
     }
 
@@ -340,12 +477,44 @@ mod tests {
         for (text, answer) in [
             ("<analysis>Maybe {\"a\": 1}?</analysis>{\"a\": 2}", "{\"a\": 2}"),
             ("<scratchpad>Maybe {\"a\": 1}", ""),
+            ("<reasoning>Maybe {\"a\": 1}?</reasoning>{\"a\": 2}", "{\"a\": 2}"),
+            ("{\"a\": 1}</think>", ""),
+            ("{\"a\": 1}</think>I cannot answer.", "I cannot answer."),
+            ("```json\n{\"a\": 1}\n```</think>no", "no"),
             ("it is a list</think>{\"a\": 2}", "{\"a\": 2}"),
             ("it is a list</think>\n```json\n{\"a\": 2}\n```", "```json\n{\"a\": 2}\n```"),
         ] {
-            assert_eq!(split(text, true).map(|split| split.answer), Some(answer), "{text}");
+            assert_eq!(split(text, true, NOTHING).map(|split| split.answer), Some(answer), "{text}");
         }
-        assert_eq!(split("Here: {\"a\": \"close with </think> and\"}", true), None);
+        assert_eq!(split("Here: {\"a\": \"close with </think> and\"}", true, NOTHING), None);
+    }
+
+    #[test]
+    fn what_the_request_speaks_of_is_no_draft() {
+        let think = |tag: &str| tag == "<think>";
+        assert_eq!(split("<think>Hallo</think> Welt", false, &think), None);
+        assert_eq!(split("Hallo.</think> Welt", false, &|tag| tag == "</think>"), None);
+        assert!(split("<thinking>Hallo</thinking> Welt", false, &think).is_some());
+        // A draft is no JSON, whatever was asked for beside it.
+        assert!(split("<think>Hallo</think> {}", true, &think).is_some());
+    }
+
+    #[test]
+    fn marks_that_end_a_turn_are_no_part_of_it() {
+        for (text, bare) in [
+            ("Yes<|im_end|>", "Yes"),
+            ("Yes.<|eot_id|>\n", "Yes."),
+            ("Yes</s></s>", "Yes"),
+            ("Yes\n<|im_end|>\n<|endoftext|>", "Yes\n"),
+            ("<s>No</s>", "<s>No</s>"),
+            ("It ends with `<|im_end|>", "It ends with `<|im_end|>"),
+            ("Yes", "Yes"),
+            ("Yes\n", "Yes\n"),
+            ("", ""),
+        ] {
+            assert_eq!(without_endings(text, NOTHING), bare, "{text}");
+        }
+        assert_eq!(without_endings("Yes</s>", &|tag| tag == "</s>"), "Yes</s>");
     }
 
     #[test]
@@ -354,8 +523,9 @@ mod tests {
             ["</think>`", "<think></think>", "<|channel|>x<|message|>", "<think>", "assistantfinal", ". </think> x"]
         {
             let text = mark.repeat(1_000_000 / mark.len());
-            let _ = split(&text, true);
-            let _ = split(&format!("analysisA{text}"), false);
+            let _ = split(&text, true, NOTHING);
+            let _ = without_endings(&text, NOTHING);
+            let _ = split(&format!("analysisA{text}"), false, NOTHING);
         }
     }
 
@@ -369,7 +539,7 @@ mod tests {
             is_json in any::<bool>(),
         ) {
             let text = pieces.concat();
-            if let Some(split) = split(&text, is_json) {
+            if let Some(split) = split(&text, is_json, NOTHING) {
                 prop_assert!(text.contains(split.answer));
                 prop_assert!(split.answer.len() < text.len());
             }
@@ -378,7 +548,7 @@ mod tests {
         #[test]
         fn an_answer_behind_a_draft_is_that_answer(draft in "[a-zA-Z .,\n{}\"?]{0,60}", answer in "[a-zA-Z][a-zA-Z .,]{0,30}[a-z]") {
             let text = format!("<think>{draft}</think>\n\n{answer}");
-            prop_assert_eq!(split(&text, false).unwrap().answer, answer);
+            prop_assert_eq!(split(&text, false, NOTHING).unwrap().answer, answer);
         }
     }
 }

@@ -1,25 +1,26 @@
 //! Finding JSON in a text that was meant to be JSON.
 //!
-//! Models put it into code fences and write sentences around it. Taking those off loses nothing; anything more would be
-//! a guess: a missing bracket is not added, a trailing comma not removed, of two values none is chosen, and one that
-//! the sentences suppose or take back is none.
+//! Models put it into code fences and write sentences around it. Taking those off loses nothing, nor does taking off a
+//! comma before a closing bracket; anything more would be a guess: a missing bracket is not added, of two values none
+//! is chosen, and one is taken only where nothing beside it could say that it is not meant ([`form`]).
 
-use super::{doubt, draft};
+use super::{doubt, draft, form};
 use crate::domain::bulk::MOST_MEMBERS;
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// What there is of JSON in a text.
 #[derive(Debug, PartialEq)]
 pub(super) enum Found<'a> {
     /// The text is JSON.
     Whole(Value),
-    /// A part of the text is.
-    Inside(Value, &'a str),
+    /// A part of the text is, or is but for commas before closing brackets.
+    Inside(Value, Cow<'a, str>),
     /// A value begins and does not end.
     CutOff,
     /// More than one value could be meant.
     Several,
-    /// A value that the text around it only supposes, or takes back.
+    /// A value of which the text around it may say that it is not meant.
     Doubtful,
     /// None.
     Nothing,
@@ -37,7 +38,7 @@ pub(super) fn find<'a>(text: &'a str, fits: &dyn Fn(&Value) -> bool) -> Found<'a
     if let Ok(value) = serde_json::from_str(text) {
         return Found::Whole(value);
     }
-    if let Some((value, part)) = unfenced(text).and_then(|part| Some((serde_json::from_str(part).ok()?, part))) {
+    if let Some((value, part)) = unfenced(text).and_then(parsed) {
         return Found::Inside(value, part);
     }
     let mut values = match scan(text) {
@@ -68,10 +69,15 @@ pub(super) fn find<'a>(text: &'a str, fits: &dyn Fn(&Value) -> bool) -> Found<'a
     }
     match values.pop() {
         None => Found::Nothing,
-        Some(Part { value, at, text: part }) if values.is_empty() => {
+        Some(Part { value, at, length, text: part }) if values.is_empty() => {
             let (before, rest) = text.split_at_checked(at).unwrap_or((text, ""));
-            let after = rest.get(part.len()..).unwrap_or_default();
-            if doubt::is_doubtful(&value, before, after) { Found::Doubtful } else { Found::Inside(value, part) }
+            let after = rest.get(length..).unwrap_or_default();
+            let is_meant = form::is_surely_meant(draft::after_drafts(before, &tags), after);
+            if is_meant && !doubt::is_doubtful(&value, before, after) {
+                Found::Inside(value, part)
+            } else {
+                Found::Doubtful
+            }
         }
         Some(_) => Found::Several,
     }
@@ -87,7 +93,51 @@ fn unfenced(text: &str) -> Option<&str> {
 struct Part<'a> {
     value: Value,
     at: usize,
-    text: &'a str,
+    length: usize,
+    text: Cow<'a, str>,
+}
+
+/// The value that a text is, and its JSON.
+fn parsed(text: &str) -> Option<(Value, Cow<'_, str>)> {
+    if let Ok(value) = serde_json::from_str(text) {
+        return Some((value, Cow::Borrowed(text)));
+    }
+    let mended = without_commas(text);
+    Some((serde_json::from_str(&mended).ok()?, Cow::Owned(mended)))
+}
+
+/// Without single commas between a value and the closing bracket.
+fn without_commas(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let (mut in_string, mut escaped) = (false, false);
+    // Where a comma was written behind which nothing but white space came.
+    let mut comma = None;
+    let mut last = '[';
+    for c in text.chars() {
+        if in_string {
+            in_string = c != '"' || escaped;
+            escaped = c == '\\' && !escaped;
+        } else {
+            match c {
+                '}' | ']' => {
+                    if let Some(at) = comma.take() {
+                        out.remove(at);
+                    }
+                }
+                ',' => comma = (!matches!(last, '{' | '[' | ',' | ':')).then_some(out.len()),
+                c if c.is_whitespace() => {}
+                c => {
+                    in_string = c == '"';
+                    comma = None;
+                }
+            }
+        }
+        if !c.is_whitespace() {
+            last = c;
+        }
+        out.push(c);
+    }
+    out
 }
 
 enum Scan<'a> {
@@ -108,11 +158,13 @@ fn scan(text: &str) -> Scan<'_> {
         let length = match end_of(candidate) {
             Some(end) => {
                 let part = candidate.get(..end).unwrap_or_default();
-                match serde_json::from_str(part) {
-                    Ok(value) => values.push(Part { value, at: from.saturating_add(start), text: part }),
-                    Err(_) if is_meant_as_json(part) => return Scan::Broken,
+                match parsed(part) {
+                    Some((value, text)) => {
+                        values.push(Part { value, at: from.saturating_add(start), length: end, text });
+                    }
+                    None if is_meant_as_json(part) => return Scan::Broken,
                     // A bracket in the prose; what is within it is prose as well.
-                    Err(_) => {}
+                    None => {}
                 }
                 end
             }
@@ -167,7 +219,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn inside(text: &str) -> Option<&str> {
+    fn inside(text: &str) -> Option<Cow<'_, str>> {
         match find(text, &|_| true) {
             Found::Inside(_, part) => Some(part),
             Found::Whole(_) | Found::CutOff | Found::Several | Found::Doubtful | Found::Nothing => None,
@@ -183,14 +235,17 @@ mod tests {
             ("```json\n42\n```\n", "42"),
             ("Here you are:\n```json\n{\"a\": {\"b\": [1]}}\n```\nAnything else?", "{\"a\": {\"b\": [1]}}"),
             ("Sure! {\"a\": \"}\"} Bye.", "{\"a\": \"}\"}"),
-            ("{\"a\": \"\\\"}{\"} trailing }]", "{\"a\": \"\\\"}{\"}"),
-            ("As {name} asked [sic]: [{\"a\": 1}, {\"a\": 2}]", "[{\"a\": 1}, {\"a\": 2}]"),
-            ("See [1] and [2]: {\"a\": 1}", "{\"a\": 1}"),
-            ("{\"a\": 1}\n\nThat is {\"a\": 1}.", "{\"a\": 1}"),
-            ("An [open bracket, then {\"a\": 1}", "{\"a\": 1}"),
+            ("Answer: {\"a\": \"\\\"}{\"}", "{\"a\": \"\\\"}{\"}"),
+            ("Here you are: [{\"a\": 1}, {\"a\": 2}]", "[{\"a\": 1}, {\"a\": 2}]"),
+            ("It is what [1] and [2] say.\nFinal answer: {\"a\": 1}", "{\"a\": 1}"),
+            ("I take {\"a\": 1}.\n\nAnswer:\n{\"a\": 1}", "{\"a\": 1}"),
+            ("An [open bracket, then\nFinal answer: {\"a\": 1}", "{\"a\": 1}"),
             ("\u{feff}{\"a\": \"ü\"}", "{\"a\": \"ü\"}"),
+            ("{\"a\": \"Paris\",}", "{\"a\": \"Paris\"}"),
+            ("```json\n{\"a\": [1, 2, ],\n}\n```", "{\"a\": [1, 2 ]\n}"),
+            ("JSON: {\"a\": \",]\\\",}\",}", "{\"a\": \",]\\\",}\"}"),
         ] {
-            assert_eq!(inside(text), Some(part), "{text}");
+            assert_eq!(inside(text).as_deref(), Some(part), "{text}");
         }
     }
 
@@ -219,7 +274,7 @@ mod tests {
 
     #[test]
     fn what_is_malformed_is_not_repaired_nor_robbed_of_its_parts() {
-        for text in ["", "no", "{'a': [1]}", "{\"a\": [1], }", "[1, {\"a\": 2},, ]", "[1}", "{name}"] {
+        for text in ["", "no", "{'a': [1]}", "{\"a\": [1],, }", "[1, {\"a\": 2},, ]", "{,}", "[,]", "[1}", "{name}"] {
             assert_eq!(find(text, &|_| true), Found::Nothing, "{text}");
         }
     }
@@ -230,7 +285,9 @@ mod tests {
         assert_eq!(find(text, &|_| true), Found::Several);
         assert_eq!(find(text, &|_| false), Found::Several);
         let second = json!({"a": 2});
-        assert_eq!(find(text, &|value| *value == second), Found::Inside(second.clone(), "{\"a\": 2}"));
+        assert_eq!(find(text, &|value| *value == second), Found::Doubtful);
+        let text = "From {\"a\": 1} follows this.\nOutput: {\"a\": 2}";
+        assert_eq!(find(text, &|value| *value == second), Found::Inside(second.clone(), "{\"a\": 2}".into()));
     }
 
     #[test]
@@ -247,11 +304,11 @@ mod tests {
         }
         let ham = json!({"label": "ham"});
         let text = "Let me see. <think>Maybe {\"label\": \"spam\"}?</think> {\"label\": \"ham\"}";
-        assert_eq!(find(text, &|_| true), Found::Inside(ham, "{\"label\": \"ham\"}"));
+        assert_eq!(find(text, &|_| true), Found::Inside(ham, "{\"label\": \"ham\"}".into()));
         let text = "Maybe {\"label\": \"spam\"}? No, {\"label\": \"ham\"}";
         assert_eq!(find(text, &|_| true), Found::Several);
-        let text = "Maybe {\"label\": \"spam\"}? Yes: {\"label\": \"spam\"}";
-        assert_eq!(find(text, &|_| true), Found::Inside(spam, "{\"label\": \"spam\"}"));
+        let text = "Maybe {\"label\": \"spam\"}? Yes:\nFinal answer: {\"label\": \"spam\"}";
+        assert_eq!(find(text, &|_| true), Found::Inside(spam, "{\"label\": \"spam\"}".into()));
     }
 
     #[test]
@@ -284,12 +341,24 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
         #[test]
-        fn json_is_found_in_any_prose(value in compound(), before in "[a-zA-Z ,.:\\n]{0,30}", after in "[a-zA-Z ,.:\\n]{0,30}") {
+        fn json_is_found_where_the_form_is_that_of_an_answer(
+            value in compound(),
+            before in "(Sure!|Here is the JSON:|Answer:|```json)?\n?",
+            after in "\n?(```)?\n?(Bye\\.|Let me know if you need anything else!)?",
+        ) {
             prop_assume!(!doubt::is_doubtful(&value, &before, &after));
             let text = format!("{before}\n{value}\n{after}");
             match find(&text, &|_| true) {
                 Found::Whole(found) | Found::Inside(found, _) => prop_assert_eq!(found, value),
                 other => prop_assert!(false, "{:?} in {}", other, text),
+            }
+        }
+
+        #[test]
+        fn json_in_any_prose_is_it_or_none(value in compound(), before in "[a-zA-Z ,.:\\n]{0,30}", after in "[a-zA-Z ,.:\\n]{0,30}") {
+            match find(&format!("{before}\n{value}\n{after}"), &|_| true) {
+                Found::Whole(found) | Found::Inside(found, _) => prop_assert_eq!(found, value),
+                other => prop_assert_eq!(other, Found::Doubtful),
             }
         }
 

@@ -51,6 +51,12 @@ pub(super) fn is_refusal(text: &str) -> bool {
     after_any(rest, INABILITIES).is_some_and(|service| after_any(service, SERVICES).is_some())
 }
 
+/// Whether a text says anywhere that something cannot be done.
+pub(super) fn declines(text: &str) -> bool {
+    let plain = text.replace('’', "'").to_lowercase();
+    INABILITIES.iter().any(|inability| plain.contains(inability))
+}
+
 fn after_any<'a>(text: &'a str, beginnings: &[&str]) -> Option<&'a str> {
     beginnings.iter().find_map(|beginning| text.strip_prefix(beginning)).map(str::trim_start)
 }

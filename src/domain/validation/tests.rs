@@ -96,6 +96,13 @@ fn a_draft_is_not_an_answer() {
             verdict => panic!("{text}: {verdict:?}"),
         }
     }
+    // A tag that the request speaks of is a part of the answer; a mark of the end of a turn is none.
+    let asking =
+        ChatRequest::parse(&json!({"prompt": "Translate, keep tags: <THINKING>Hello</THINKING> world"})).unwrap();
+    let kept = answer("<thinking>Hallo</thinking> Welt");
+    assert_eq!(strict().judge(&kept, &asking, None), Verdict::Accepted);
+    assert_eq!(repaired(&strict(), "<thinking>Hallo</thinking> Welt"), "Welt");
+    assert_eq!(repaired(&strict(), "Welt<|im_end|>\n"), "Welt");
     // Nor where no JSON is asked for, and the other rules bind what is left.
     assert_eq!(failures(&strict(), &answer("<think>Hm.</think>\n")), [Soft::Empty]);
     assert_eq!(repaired(&strict(), "<think>Hm.</think>\n\nYes."), "Yes.");
@@ -235,7 +242,7 @@ fn patterns_have_to_match_or_must_not() {
     };
     assert_eq!(failures(&rules, &answer("Answer: 4")), []);
     assert_eq!(failures(&rules, &answer("Answer: four")), [Soft::MissingPattern]);
-    assert_eq!(failures(&rules, &answer("4<|im_end|>")), [Soft::ForbiddenPattern, Soft::MissingPattern]);
+    assert_eq!(failures(&rules, &answer("4<|im_end|> so")), [Soft::ForbiddenPattern, Soft::MissingPattern]);
     assert_eq!(
         message(&rules, &answer("four")),
         "missing_pattern: it does not match ^Answer:; missing_pattern: it does not match \\d"
@@ -382,7 +389,9 @@ proptest! {
             }
             Verdict::Repaired { text, .. } => {
                 prop_assert!(serde_json::from_str::<Value>(&text).is_ok());
-                prop_assert!(answer.text.is_some_and(|whole| whole.contains(&text)));
+                // Nothing but commas is taken out of its midst.
+                let plain = |text: &str| text.replace([',', ' ', '\n'], "");
+                prop_assert!(answer.text.is_some_and(|whole| plain(&whole).contains(&plain(&text))));
             }
             Verdict::Accepted => {
                 let text = answer.text.as_deref().unwrap_or_default();

@@ -15,17 +15,23 @@ pub(super) fn decode(reply: &WireReply<'_>) -> Result<Answer, Failure> {
     if !(200..300).contains(&reply.status) {
         return Err(failure(reply, &ErrorBody::read(reply.body)));
     }
-    let parsed = reply_body::parse(reply.body, reply.status, events::join)?;
+    let parsed = reply_body::parse(reply.body, reply.status, "content", events::join)?;
     let mut body = parsed.value;
     if let Some(error) = ErrorBody::inside(&body) {
         return Err(failure(reply, &error));
     }
-    let Some(Value::Array(blocks)) = body.get_mut("content").map(Value::take) else {
-        let message = format!("HTTP {} with an answer without content", reply.status);
-        return Err(Failure {
-            status: Some(reply.status),
-            ..Failure::new(ErrorClass::ServerError, Scope::Model, message)
-        });
+    let aside = ErrorBody::set_aside(&body);
+    let blocks = match body.get_mut("content").map(Value::take) {
+        Some(Value::Array(blocks)) => blocks,
+        Some(Value::String(text)) => vec![json!({ "type": "text", "text": text })],
+        Some(block @ Value::Object(_)) => vec![block],
+        _ => {
+            let message = format!("HTTP {} with an answer without content", reply.status);
+            return Err(Failure {
+                status: Some(reply.status),
+                ..Failure::new(ErrorClass::ServerError, Scope::Model, message)
+            });
+        }
     };
     let Blocks { text, reasoning, tool_calls, message, extras } = read_blocks(blocks);
     let finish_raw = body.as_object().and_then(|body| finish_word(body, &["stop_reason", "finish_reason"]));
@@ -72,7 +78,7 @@ pub(super) fn decode(reply: &WireReply<'_>) -> Result<Answer, Failure> {
             choice: Map::new(),
             message,
             tool_calls: beside::of_calls(extras),
-            notes: parsed.mended.into_iter().map(str::to_owned).collect(),
+            notes: parsed.mended.into_iter().chain(aside).map(str::to_owned).collect(),
         },
         usage_raw,
     })
@@ -139,7 +145,7 @@ fn annotation(citation: Value) -> Value {
 }
 
 pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let raw = reply_body::take_usage(reply.body, "usage", events::join)?;
+    let raw = reply_body::take_usage(reply.body, "content", "usage", events::join)?;
     Some((usage(&raw), raw))
 }
 

@@ -5,7 +5,7 @@ use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall
 use crate::provider::adapter::WireReply;
 use crate::provider::beside;
 use crate::provider::classify::classify;
-use crate::provider::error_body::ErrorBody;
+use crate::provider::error_body::{ErrorBody, says_failed};
 use crate::provider::reply_body::{self, arguments, count, finish_word, take_string};
 use crate::provider::scrub;
 use serde_json::{Map, Value, json};
@@ -14,11 +14,12 @@ pub(super) fn decode(reply: &WireReply<'_>) -> Result<Answer, Failure> {
     if !(200..300).contains(&reply.status) {
         return Err(classify(RULES, reply, &ErrorBody::read(reply.body)));
     }
-    let parsed = reply_body::parse(reply.body, reply.status, join)?;
+    let parsed = reply_body::parse(reply.body, reply.status, "candidates", join)?;
     let mut body = parsed.value;
     if let Some(error) = ErrorBody::inside(&body) {
         return Err(classify(RULES, reply, &error));
     }
+    let aside = ErrorBody::set_aside(&body);
     let Some(Value::Object(mut candidate)) =
         body.pointer_mut("/candidates/0").filter(|candidate| candidate.is_object()).map(Value::take)
     else {
@@ -68,14 +69,14 @@ pub(super) fn decode(reply: &WireReply<'_>) -> Result<Answer, Failure> {
             choice: beside::kept(candidate, &["content", "finishReason", "finish_reason", "index"]),
             message,
             tool_calls: beside::of_calls(extras),
-            notes: parsed.mended.into_iter().map(str::to_owned).collect(),
+            notes: parsed.mended.into_iter().chain(aside).map(str::to_owned).collect(),
         },
         usage_raw,
     })
 }
 
 pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let raw = reply_body::take_usage(reply.body, "usageMetadata", join)?;
+    let raw = reply_body::take_usage(reply.body, "candidates", "usageMetadata", join)?;
     Some((usage(&raw), raw))
 }
 
@@ -85,7 +86,7 @@ fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
     let mut candidate = Map::new();
     let mut parts = Vec::new();
     for value in values {
-        if value.get("error").is_some_and(Value::is_object) {
+        if value.get("error").is_some_and(says_failed) {
             return Some(value);
         }
         let Value::Object(members) = value else { continue };
@@ -130,8 +131,12 @@ struct Parts {
 fn read_parts(candidate: &mut Map<String, Value>) -> Parts {
     let mut read = Parts::default();
     let content = candidate.get_mut("content");
-    let parts = content.and_then(|content| content.get_mut("parts")).and_then(Value::as_array_mut);
-    for (index, part) in parts.into_iter().flatten().enumerate() {
+    let parts = match content.and_then(|content| content.get_mut("parts")) {
+        Some(Value::Array(parts)) => parts.as_mut_slice(),
+        Some(part @ Value::Object(_)) => std::slice::from_mut(part),
+        _ => &mut [],
+    };
+    for (index, part) in parts.iter_mut().enumerate() {
         let thought = part.get("thought").and_then(Value::as_bool) == Some(true);
         if let Some(piece) = take_string(part, "text") {
             let text = if thought { &mut read.reasoning } else { &mut read.text };

@@ -1,5 +1,6 @@
 //! One completion out of the pieces of a stream, for servers that stream though nobody asked.
 
+use crate::provider::error_body::says_failed;
 use serde_json::{Map, Value, json};
 
 /// Puts the pieces together; `None` when the stream was cut before its end.
@@ -8,7 +9,7 @@ use serde_json::{Map, Value, json};
 /// ended; a completion that says so comes out as any other.
 pub(super) fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
     let is_whole = |value: &&Value| value.pointer("/choices/0/message").is_some_and(Value::is_object);
-    let is_error = |value: &&Value| value.get("error").is_some_and(|error| !error.is_null());
+    let is_error = |value: &&Value| value.get("error").is_some_and(says_failed);
     let found = values.iter().find(is_whole).or_else(|| values.iter().find(is_error));
     if let Some(found) = found {
         return Some(found.clone());

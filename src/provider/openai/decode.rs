@@ -16,13 +16,14 @@ pub(super) fn decode(quirks: &Quirks, reply: &WireReply<'_>) -> Result<Answer, F
     if !(200..300).contains(&reply.status) {
         return Err(classify(RULES, reply, &ErrorBody::read(reply.body)));
     }
-    let parsed = reply_body::parse(reply.body, reply.status, chunks::join)?;
+    let parsed = reply_body::parse(reply.body, reply.status, "choices", chunks::join)?;
     let body = parsed.value;
     if let Some(error) = ErrorBody::inside(&body) {
         return Err(classify(RULES, reply, &error));
     }
+    let aside = ErrorBody::set_aside(&body);
     let Value::Object(mut body) = body else { return Err(unusable(reply, "without choices")) };
-    let mut notes: Vec<String> = parsed.mended.into_iter().map(str::to_owned).collect();
+    let mut notes: Vec<String> = parsed.mended.into_iter().chain(aside).map(str::to_owned).collect();
     let Some(mut choice) = first_choice(&mut body, &mut notes) else { return Err(unusable(reply, "without choices")) };
     let finish_raw = finish_word(&choice, &["finish_reason", "finishReason", "stop_reason", "native_finish_reason"]);
     if finish_raw.as_deref() == Some("insufficient_system_resource") {
@@ -81,7 +82,7 @@ pub(super) fn decode(quirks: &Quirks, reply: &WireReply<'_>) -> Result<Answer, F
 }
 
 pub(super) fn usage_of(quirks: &Quirks, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let raw = reply_body::take_usage(reply.body, "usage", chunks::join)?;
+    let raw = reply_body::take_usage(reply.body, "choices", "usage", chunks::join)?;
     Some((usage(quirks, &raw), raw))
 }
 
@@ -139,6 +140,8 @@ struct Content {
 fn content(content: Value) -> Content {
     match content {
         Value::String(text) => Content { text: Some(text), ..Content::default() },
+        // A single part, without the list around it.
+        part @ Value::Object(_) => self::content(Value::Array(vec![part])),
         Value::Array(parts) => {
             let mut read = Content::default();
             let is_plain = |part: &Value| {
@@ -180,12 +183,18 @@ fn content(content: Value) -> Content {
 fn tool_calls(message: &mut Map<String, Value>) -> (Vec<ToolCall>, Vec<Map<String, Value>>) {
     let listed = match message.remove("tool_calls") {
         Some(Value::Array(list)) => list,
+        Some(call @ Value::Object(_)) => vec![call],
         _ => Vec::new(),
     };
     let legacy = message.remove("function_call");
     let read = |(index, call): (usize, Value)| {
         let Value::Object(mut call) = call else { return None };
-        let Some(Value::Object(mut function)) = call.remove("function") else { return None };
+        let mut function = match call.remove("function") {
+            Some(Value::Object(function)) => function,
+            // Flat, as the Responses API writes it.
+            None => ["name", "arguments"].iter().filter_map(|key| call.remove_entry(*key)).collect(),
+            Some(_) => return None,
+        };
         let name = take(&mut function, "name")?;
         let id = take(&mut call, "id").filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{index}"));
         let arguments = arguments(function.remove("arguments"));

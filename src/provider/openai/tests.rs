@@ -2,6 +2,7 @@ use super::*;
 use crate::domain::ErrorClass::*;
 use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::domain::{Beside, Finish, ToolCall, Unit, UsageSource};
+use crate::provider::adapter::Dialect;
 use crate::provider::checks::{Case, answer, case, check_failures, check_finishes, usage};
 use serde_json::json;
 
@@ -342,6 +343,114 @@ fn an_answer_is_read_whatever_stands_beside_it() {
     }
 }
 
+/// What gateways write beside a whole answer, and whether it says that generating failed.
+const BESIDE_ANSWERS: &[(&str, bool)] = &[
+    (r#""error":{"code":0,"message":""}"#, false),
+    (r#""error":{"message":null,"code":null}"#, false),
+    (r#""error":{"code":"0","message":"success"}"#, false),
+    (r#""error":{"code":200,"message":"ok"}"#, false),
+    (r#""error":{"type":null,"message":"None"}"#, false),
+    (r#""error":"null""#, false),
+    (r#""error":"none""#, false),
+    (r#""error":"""#, false),
+    (r#""error":"OK.""#, false),
+    (r#""error":[]"#, false),
+    (r#""object":"error""#, false),
+    (r#""type":"error""#, false),
+    (r#""errors":[{"provider":"A","message":"first provider failed; served by B"}]"#, false),
+    (r#""errors":["A timed out"]"#, false),
+    (r#""error_code":0,"base_resp":{"status_code":0,"status_msg":"success"}"#, false),
+    (r#""code":0,"message":"success","success":true"#, false),
+    (r#""error":{"code":502,"message":"Upstream failed"}"#, true),
+    (r#""error":{"code":"502","message":"Upstream failed"}"#, true),
+    (r#""error":{"message":"The connection was lost while generating"}"#, true),
+    (r#""error":{"type":"overloaded_error","message":""}"#, true),
+    (r#""error":"upstream connection lost""#, true),
+    (r#""errors":[{"code":7003,"message":"No route"}]"#, true),
+    (r#""base_resp":{"status_code":1027,"status_msg":"output new_sensitive"}"#, true),
+];
+
+#[test]
+fn a_whole_answer_is_one_whatever_is_no_error_beside_it() {
+    let anthropic = Dialect::Anthropic.adapter("https://api.anthropic.com");
+    let gemini = Dialect::Gemini.adapter("https://generativelanguage.googleapis.com");
+    let bodies: [(&dyn Adapter, &str); 3] = [
+        (server(), r#"{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],BESIDE}"#),
+        (anthropic, r#"{"content":[{"type":"text","text":"Hi"}],"stop_reason":"end_turn",BESIDE}"#),
+        (gemini, r#"{"candidates":[{"content":{"parts":[{"text":"Hi"}]},"finishReason":"STOP"}],BESIDE}"#),
+    ];
+    for (adapter, body) in bodies {
+        for (beside, has_failed) in BESIDE_ANSWERS {
+            let body = body.replace("BESIDE", beside);
+            match adapter.decode(&WireReply::new(200, &HeaderMap::new(), body.as_bytes())) {
+                Ok(answer) => {
+                    assert!(!has_failed, "{body}");
+                    assert_eq!((answer.text.as_deref(), answer.finish), (Some("Hi"), Finish::Complete), "{body}");
+                }
+                Err(failure) => assert!(has_failed, "{body}: {failure:?}"),
+            }
+        }
+    }
+    // What generated a part and broke off is none, and what holds nothing is none.
+    for body in [
+        r#"{"choices":[{"message":{"content":"H"},"finish_reason":null}],"object":"error","message":"gone"}"#,
+        r#"{"choices":[{"message":{"content":"H"},"finish_reason":"error"}],"error":{"message":"gone"}}"#,
+        r#"{"choices":[{"message":{"content":""},"finish_reason":"stop"}],"errors":[{"message":"gone"}]}"#,
+    ] {
+        assert_eq!(decoded(body.as_bytes()).unwrap_err().class, ServerError, "{body}");
+    }
+    let told =
+        decoded(br#"{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],"errors":["A timed out"]}"#);
+    assert!(told.unwrap().beside.notes.iter().any(|note| note.contains("set aside")));
+}
+
+#[test]
+fn an_answer_is_found_in_whatever_it_is_wrapped() {
+    let whole = r#"{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
+    let piece = |text: &str, finish: &str| {
+        format!(
+            r#"{{"error":null,"choices":[{{"delta":{{"content":"{text}"}},"finish_reason":{finish}}}],"usage":{{"prompt_tokens":"3","completion_tokens":"2"}}}}"#
+        )
+    };
+    let (first, last) = (piece("H", "null"), piece("i", "\"stop\""));
+    for body in [
+        format!(r#"{{"data":{whole}}}"#),
+        format!(r#"{{"result":{whole},"success":true,"errors":[],"messages":[]}}"#),
+        format!(r#"{{"code":0,"message":"success","response":{whole}}}"#),
+        json!(whole).to_string(),
+        format!("data: {first}\ndata: {last}\ndata: [DONE]\n"),
+        format!("data: {first}\r\ndata: {last}\r\n"),
+        format!(
+            "data: {}\n\ndata: {}\n\n",
+            first.replace("null,\"ch", "{\"code\":0},\"ch"),
+            last.replace("null", "\"\"")
+        ),
+        whole.replace("\"Hi\"", r#"{"type":"text","text":"Hi"}"#),
+    ] {
+        let answer = decoded(body.as_bytes()).unwrap_or_else(|failure| panic!("{body}: {failure:?}"));
+        assert_eq!((answer.text.as_deref(), answer.finish), (Some("Hi"), Finish::Complete), "{body}");
+        assert_eq!(answer.usage, usage([3, 0, 0, 0, 2, 0]), "{body}");
+    }
+    let refused = r#"{"code":1001,"message":"no","data":null}"#;
+    assert_eq!(decoded(refused.as_bytes()).unwrap_err().class, ServerError);
+    for calls in [
+        r#"{"id":"a","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}}"#,
+        r#"[{"id":"a","name":"f","arguments":{"x":1}}]"#,
+        r#"{"id":"a","name":"f","arguments":"```json\n{\"x\":1}\n```"}"#,
+    ] {
+        let body = format!(r#"{{"choices":[{{"message":{{"tool_calls":{calls}}},"finish_reason":"tool_calls"}}]}}"#);
+        let answer = decoded(body.as_bytes()).unwrap();
+        let call = ToolCall { id: "a".into(), name: "f".into(), arguments: r#"{"x":1}"#.into() };
+        assert_eq!((answer.tool_calls, answer.finish), (vec![call], Finish::ToolCall), "{body}");
+    }
+    let anthropic = Dialect::Anthropic.adapter("https://api.anthropic.com");
+    for content in [r#""Hi""#, r#"{"type":"text","text":"Hi"}"#, r#"[{"type":"text","text":"Hi"}]"#] {
+        let body = format!(r#"{{"data":{{"content":{content},"stop_reason":"end_turn"}}}}"#);
+        let answer = anthropic.decode(&WireReply::new(200, &HeaderMap::new(), body.as_bytes())).unwrap();
+        assert_eq!(answer.text.as_deref(), Some("Hi"), "{body}");
+    }
+}
+
 #[test]
 fn pieces_of_a_stream_are_put_together() {
     let piece = |delta: Value, finish: Option<&str>| {
@@ -536,6 +645,12 @@ fn usage_is_split_into_disjoint_classes() {
         json!({"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25, "prompt_tokens_details": {"cached_tokens": 160}}),
         [20, 0, 0, 0, 5, 0],
     );
+    check(
+        server(),
+        json!({"prompt_tokens": 12, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 500}}),
+        [12, 0, 0, 0, 5, 0],
+    );
+    check(server(), json!({"prompt_tokens": "12", "completion_tokens": " 5"}), [12, 0, 0, 0, 5, 0]);
     // Cache writes in the words of gateways, inside of the prompt or beside it.
     for word in
         ["cache_creation_input_tokens", "cache_write_tokens", "cache_write_input_tokens", "cacheWriteInputTokens"]
@@ -589,7 +704,7 @@ fn missing_usage_is_unknown() {
         json!(null),
         json!({}),
         json!({"cost": 1}),
-        json!({"prompt_tokens": "10", "completion_tokens": "5"}),
+        json!({"prompt_tokens": "ten", "completion_tokens": "-5"}),
         json!({"prompt_tokens": -1, "completion_tokens": -1}),
         json!({"prompt_tokens": 1.5, "completion_tokens": 1e30}),
         json!({"prompt_tokens": i64::MAX, "completion_tokens": u64::MAX}),

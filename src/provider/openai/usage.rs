@@ -21,6 +21,12 @@ const READ: &[&str] = &[
     "/num_cached_tokens",
     "/cached_tokens",
 ];
+/// Words for what is a part of the prompt with all vendors but those who count reasoning apart as well.
+const READ_OF_PROMPT: &[&str] = &[
+    "/prompt_tokens_details/cached_tokens",
+    "/input_tokens_details/cached_tokens",
+    "/prompt_token_details/cached_tokens",
+];
 /// LiteLLM, OpenRouter, Envoy, new-api, Bedrock behind a gateway: each has words of its own for the same.
 const WRITTEN: &[&str] = &[
     "/prompt_tokens_details/cache_write_tokens",
@@ -82,6 +88,7 @@ pub(super) fn usage(quirks: &Quirks, raw: &Value) -> Usage {
     for_an_hour = for_an_hour.min(written);
     let cached = read.saturating_add(written);
     let adds_up = |input: i64| total == Some(input.saturating_add(completion));
+    let of_prompt = written == 0 && read == most(READ_OF_PROMPT) && !quirks.reasoning_outside;
     let native = raw.get("prompt_tokens").is_none() && raw.get("cache_read_input_tokens").is_some();
     let input = if cached == 0 {
         prompt
@@ -97,6 +104,9 @@ pub(super) fn usage(quirks: &Quirks, raw: &Value) -> Usage {
         prompt
     } else if written > 0 && read <= prompt && adds_up(prompt.saturating_add(written)) {
         prompt - read
+    } else if cached > prompt && of_prompt && total.is_none() {
+        read = 0;
+        prompt
     } else if cached > prompt || native {
         prompt
     } else {
@@ -129,6 +139,9 @@ pub(super) fn usage(quirks: &Quirks, raw: &Value) -> Usage {
 /// What is to be said of counts that contradict each other.
 pub(super) fn remark(raw: &Value, usage: &Usage) -> Option<String> {
     let first = |pointers: &[&str]| pointers.iter().find_map(|pointer| count(raw, pointer));
+    if usage.cache_read == 0 && first(READ).is_some_and(|read| read > usage.input) {
+        return Some("more tokens from the cache than the prompt has: not believed".to_owned());
+    }
     let (total, prompt, completion) = (first(TOTAL)?, first(PROMPT)?, first(COMPLETION)?);
     let shown = usage.total_input().saturating_add(completion);
     if total > shown && first(REASONING).unwrap_or(0) != total - shown {
