@@ -30,6 +30,7 @@ pub mod route;
 mod schema;
 pub mod settle;
 pub mod status;
+pub mod unqueued;
 
 pub use address::{Address, AddressError};
 pub use database::{Pooler, Purpose};
