@@ -126,7 +126,7 @@ impl Outlet {
                 "an outcome cannot be stored as it is: it was put aside in a file, and its call is booked without its texts"
             ),
             Err(error) => {
-                tracing::error!(error = %error, job.id = job, "an outcome cannot be stored, nor kept in a file")
+                tracing::error!(error = %error, job.id = job, "an outcome cannot be stored, nor kept in a file");
             }
         }
     }
