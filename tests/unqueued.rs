@@ -8,7 +8,7 @@ use sluice::domain::JobId;
 use sluice::store::job::{Changed, Place};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// As a logical restore or a subscription writes rows.
 async fn insert_with_triggers_off(queue: &Queue, values: &str) -> Vec<i64> {

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// So many job numbers are looked through in one statement.
 const AT_ONCE: i64 = 250_000;
 
+/// So many are put into the queue in one statement, which has a minute.
+const QUEUED_AT_ONCE: i64 = 50_000;
+
 /// So many are named.
 const NAMED: usize = 10;
 
@@ -55,7 +58,7 @@ impl Store {
         let mut done = Queued::default();
         let mut newest = self.newest_until(i64::MAX).await?;
         while let Some(last) = newest {
-            let first = last.saturating_sub(AT_ONCE - 1);
+            let first = last.saturating_sub(QUEUED_AT_ONCE - 1);
             let row = sqlx::query!(
                 r#"select queued as "queued!", kept as "kept!" from sluice.queue_unqueued($1, $2)"#,
                 first,
