@@ -54,8 +54,10 @@ async fn a_worker_without_providers_says_what_to_add() {
 async fn an_unreachable_database_is_named_without_its_password() {
     let program = Program::new(MINIMAL, "postgres://someone:s3cret@127.0.0.1:1/jobs");
     for arguments in [&["worker"][..], &["status"], &["migrate"]] {
-        refused(&program, arguments, 4, &["cannot connect", "127.0.0.1:1/jobs", "DATABASE_URL"]).await;
+        refused(&program, arguments, 4, &["cannot connect", "127.0.0.1:1/jobs", "is DATABASE_URL right?"]).await;
     }
+    let by_option = ["status", "--database-url", "postgres://127.0.0.1:1/others"];
+    refused(&program, &by_option, 4, &["127.0.0.1:1/others", "is --database-url right?"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -141,3 +141,48 @@ async fn a_table_that_was_locked_for_a_while_does_not_leave_work_waiting_for_ten
     fleet.until_answered(3).await;
     worker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_lz4_is_migrated_and_works() {
+    let database = database().await;
+    let admin = database.pool();
+    let name: String = sqlx::query_scalar("select current_database()").fetch_one(&admin).await.unwrap();
+    let bare = format!("{name}_bare");
+    execute(&admin, &[&format!("create database {bare} template template0")]).await;
+    let url = database.url().replace(&name, &bare);
+    let pool = PgPool::connect_lazy_with(database.connect_options().database(&bare));
+    // A build without lz4 differs from others by what this view says, and by refusing to be asked for it.
+    execute(
+        &pool,
+        &[
+            "create schema built;
+             create view built.pg_settings as
+                 select name, setting, case name when 'default_toast_compression' then '{pglz}' else enumvals end as enumvals
+                   from pg_catalog.pg_settings",
+            &format!("alter database {bare} set search_path = built, pg_catalog"),
+        ],
+    )
+    .await;
+    pool.close().await;
+    let pool = PgPool::connect_lazy_with(database.connect_options().database(&bare));
+    let fleet = Fleet::over(pool.clone(), &url, SCENARIO, CONFIG);
+    let migrated = Program::new("", &url).run(&["migrate"]).await;
+    assert_eq!(migrated.status.code(), Some(0), "{}", text(&migrated.stderr));
+    let asked: i64 = sqlx::query_scalar(
+        "select count(*) from pg_attribute a join pg_class c on c.oid = a.attrelid
+          where c.relnamespace = 'sluice'::regnamespace and a.attcompression = 'l'",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    assert_eq!(asked, 0);
+    let again = Program::new("", &url).output(&["migrate"]).await;
+    assert!(again.contains("nothing to do"), "{again}");
+    let worker = fleet.start();
+    fleet.enqueue("default", 20).await;
+    fleet.until_answered(20).await;
+    worker.stop().await;
+    drop(fleet);
+    pool.close().await;
+    execute(&admin, &[&format!("drop database {bare} with (force)")]).await;
+}

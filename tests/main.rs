@@ -42,6 +42,7 @@ mod simulate;
 mod spool;
 mod support;
 mod unknown_commit;
+mod unqueued;
 mod untrusted;
 mod upgrade;
 mod worker;

@@ -175,3 +175,41 @@ async fn what_the_migrations_grant_can_be_granted_again() {
     shop.close().await;
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_owns_the_schema_and_may_make_none_migrates_and_works() {
+    let server = Server::start().await;
+    // The database belongs to somebody else, as with most hosts.
+    run(
+        &server.admin,
+        "create role app login; create role other login; create role host; alter database shop owner to host",
+    )
+    .await;
+    let app = server.program("app");
+    let without = app.run(&["migrate"]).await;
+    let said = text(&without.stderr);
+    assert_eq!(without.status.code(), Some(4), "{said}");
+    assert!(said.contains("app may not make one in the database shop"), "{said}");
+    assert!(said.contains("create schema sluice authorization app;"), "{said}");
+
+    let shop = PgPoolOptions::new().max_connections(1).connect_lazy_with(server.postgres.connect_options("shop"));
+    run(&shop, "create schema sluice authorization app").await;
+    let of_another = server.program("other").run(&["migrate"]).await;
+    let said = text(&of_another.stderr);
+    assert_eq!(of_another.status.code(), Some(4), "{said}");
+    assert!(said.contains("the schema sluice belongs to app, and other may not change it"), "{said}");
+
+    let migrated = app.run(&["migrate"]).await;
+    assert_eq!(migrated.status.code(), Some(0), "{}", text(&migrated.stderr));
+    app.file("q.jsonl", "{\"prompt\": \"a\"}\n");
+    app.output(&["enqueue", "q.jsonl"]).await;
+    app.output(&["job", "cancel", "1"]).await;
+    assert!(app.output(&["migrate"]).await.contains("nothing to do"));
+    // Whoever is a member of the owner may too.
+    run(&server.admin, "create role deployer login; grant app to deployer").await;
+    run(&shop, "drop schema sluice cascade; create schema sluice authorization app").await;
+    let migrated = server.program("deployer").run(&["migrate"]).await;
+    assert_eq!(migrated.status.code(), Some(0), "{}", text(&migrated.stderr));
+    shop.close().await;
+    server.stop().await;
+}

@@ -75,7 +75,7 @@ impl Context {
         let (address, private, pooler) = if let Some(url) = &config.database.url {
             // The URL is not repeated in the error: it may hold a password.
             let address: Address = url.expose_secret().parse().context("database.url")?;
-            (address, None, config.database.pooler)
+            (address.set_by(&config.database.url_set_by), None, config.database.pooler)
         } else {
             let options = Options {
                 data_dir: config.database.data_dir.clone(),
@@ -124,8 +124,7 @@ impl Context {
 
 /// The variables that configuration is read from, with those of the command line over them.
 pub fn environment(global: &GlobalArgs) -> impl Iterator<Item = (String, String)> + use<> {
-    let url = global.database_url.clone().map(|url| ("SLUICE__DATABASE__URL".to_owned(), url));
-    // The last of two with the same name holds.
+    let url = global.database_url.clone().map(|url| (config::DATABASE_URL_OPTION.to_owned(), url));
     config::process_environment().chain(url)
 }
 

@@ -19,6 +19,9 @@ pub struct Args {
     /// A job that could be worked on and is not for longer than this is a warning
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     pub waiting: Duration,
+    /// First put jobs that are in no queue into it: they came in while triggers were off
+    #[arg(long)]
+    pub repair: bool,
     /// Warnings change the exit status too
     #[arg(long)]
     pub strict: bool,
@@ -39,6 +42,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             _ => return Err(error),
         },
     };
+    if args.repair {
+        repair(&mut context).await?;
+    }
     let around = Surroundings {
         private: context.is_private(),
         connections_each: context.config.database.max_connections,
@@ -55,6 +61,20 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Severity::Warning if args.strict => ExitCode::Unwell,
         Severity::Warning | Severity::Unseen | Severity::Ok => ExitCode::Success,
     })
+}
+
+async fn repair(context: &mut Context) -> anyhow::Result<()> {
+    context.store.require_schema().await?;
+    let done = context.store.queue_unqueued().await?;
+    context.output.note(format_args!("{} jobs that were in no queue are in it now", done.jobs));
+    if !done.left.is_empty() {
+        context.output.warn(format!(
+            "{} jobs were left in no queue, because their idempotency key is another job's, or their priority or \
+             max_attempts is out of range; sluice job cancel ends them",
+            done.left.len()
+        ));
+    }
+    Ok(())
 }
 
 fn print(output: &mut Output, findings: &[Finding]) -> Result<(), OutputError> {

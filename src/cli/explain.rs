@@ -117,6 +117,7 @@ fn story(job: &JobRecord, attempts: &[AttemptRecord]) -> Vec<String> {
 
 fn headline(job: &JobRecord) -> String {
     let state = match job.place.state() {
+        _ if job.place == Place::Nowhere => "is in no queue",
         "succeeded" => "has succeeded",
         "failed" => "has failed",
         "cancelled" => "was cancelled",

@@ -62,6 +62,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
                 | StoreError::Locked { .. }
                 | StoreError::NotMigrated
                 | StoreError::Encoding { .. }
+                | StoreError::NotOurs { .. }
                 | StoreError::Outdated { .. }
                 | StoreError::TooNew { .. } => ExitCode::Database,
                 StoreError::Sql { .. } if error.is_transient() => ExitCode::Database,

@@ -4,7 +4,7 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::{Cell, Format, Report};
-use super::waits::in_words;
+use super::waits::{NO_QUEUE, in_words};
 use crate::domain::JobId;
 use crate::exit_code::ExitCode;
 use crate::store::Store;
@@ -227,7 +227,7 @@ pub(super) fn whereabouts(place: &Place) -> String {
             format!("with worker {worker}{process} since {}{state}", at(since))
         }
         Place::Ended(ended) => format!("{} at {}", ended.state, at(&ended.at)),
-        Place::Moving => "changing hands at this very moment".to_owned(),
+        Place::Nowhere => in_words(NO_QUEUE).into_owned(),
     }
 }
 
@@ -249,7 +249,7 @@ pub(super) fn as_json(job: &JobRecord, show_request: bool, show_answer: bool) ->
             "error_class": ended.error_class, "error": ended.error,
             "cost": Cell::from(ended.cost), "uncertain_cost": Cell::from(ended.uncertain),
         }),
-        Place::Moving => json!({ "where": "moving" }),
+        Place::Nowhere => json!({ "where": "nowhere", "waits_for": NO_QUEUE }),
     };
     let mut value = json!({
         "job": job.id, "state": job.place.state(), "route": job.route, "project": job.project, "batch": job.batch,

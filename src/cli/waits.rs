@@ -3,9 +3,17 @@
 
 use std::borrow::Cow;
 
+/// It came in while triggers were off.
+pub(super) const NO_QUEUE: &str = "no queue";
+
 /// As the end of a sentence about a job.
 pub(super) fn in_words(reason: &str) -> Cow<'_, str> {
     match reason {
+        NO_QUEUE => {
+            "in no queue, so nobody works on it: it came in while triggers were off, and `sluice doctor --repair` \
+                     puts it into the queue"
+                .into()
+        }
         "batch paused" => "its batch is paused".into(),
         "route paused" => "its route is paused".into(),
         "project paused" => "its project is paused".into(),

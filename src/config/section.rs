@@ -1,7 +1,7 @@
 //! Typed access to one table of the configuration, which collects faults instead of stopping at the first.
 
 use super::scalar::{self, DURATION};
-use super::{ConfigErrors, Fault};
+use super::{ConfigErrors, Fault, source};
 use config::{Value, ValueKind};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -101,9 +101,18 @@ impl<'a> Section<'a> {
         self.fault_at(key, self.from_environment, problem, expected);
     }
 
+    /// A key of this section as the file has it, with the file.
+    pub fn key_in_file(&self, key: &str) -> String {
+        format!("{} of {}", join(&self.path, key), self.context.file_name())
+    }
+
     fn fault_at(&self, key: &str, from_environment: bool, problem: impl Into<String>, expected: impl Into<String>) {
         let path = join(&self.path, key);
-        let (place, key) = if from_environment {
+        let url = source::database_url(&self.context.environment).filter(|_| path == "database.url");
+        let (place, key) = if let (true, Some((name, _))) = (from_environment, url) {
+            let place = if name.starts_with('-') { "the command line" } else { FROM_ENVIRONMENT };
+            (place.to_owned(), name.to_owned())
+        } else if from_environment {
             (FROM_ENVIRONMENT.to_owned(), format!("SLUICE__{}", path.replace('.', "__").to_uppercase()))
         } else {
             (self.context.file_name(), path)

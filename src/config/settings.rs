@@ -2,6 +2,7 @@
 
 use super::scalar;
 use super::section::{Context, Section};
+use super::source::database_url;
 use crate::domain::retention::Retention;
 use crate::store::{Address, Pooler};
 use secrecy::SecretString;
@@ -15,6 +16,8 @@ use std::time::Duration;
 pub struct Database {
     /// A running Postgres; `None`: a private one is kept under `data_dir`.
     pub url: Option<SecretString>,
+    /// What it was set by: a variable, an option of the command line, or the key of the file.
+    pub url_set_by: String,
     /// Where the private one lives.
     pub data_dir: PathBuf,
     /// Connections that this process opens at most.
@@ -29,8 +32,11 @@ impl Database {
             // The URL is not repeated in the message: it may hold a password.
             text.parse::<Address>().map(|_| SecretString::from(text)).map_err(|error| error.to_string())
         });
+        let url_set_by = database_url(&section.context().environment)
+            .map_or_else(|| section.key_in_file("url"), |(name, _)| name.to_owned());
         let database = Self {
             url,
+            url_set_by,
             data_dir: section.path("data_dir").unwrap_or_else(|| state_dir(section.context()).join("postgres")),
             max_connections: section.whole("max_connections", 2..=1000).unwrap_or(10),
             pooler: section

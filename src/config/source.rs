@@ -17,6 +17,21 @@ pub(super) fn find_file(named: Option<&Path>, environment: &BTreeMap<String, Str
         .or_else(|| USUAL_FILES.iter().map(PathBuf::from).find(|path| path.exists()))
 }
 
+/// The option of the command line by which a database is named. It stands among the variables under this name, which is
+/// none that a variable has.
+pub const DATABASE_URL_OPTION: &str = "--database-url";
+
+/// Our own variable for it.
+const OUR_URL: &str = "SLUICE__DATABASE__URL";
+
+/// What names the database beside the file, and how: of several the most specific one. An empty one is none.
+pub(super) fn database_url(environment: &BTreeMap<String, String>) -> Option<(&'static str, &str)> {
+    [DATABASE_URL_OPTION, OUR_URL, "DATABASE_URL"]
+        .into_iter()
+        .filter_map(|name| Some((name, environment.get(name)?.as_str())))
+        .find(|(_, url)| !url.is_empty())
+}
+
 /// The merged tree of all sources.
 pub(super) fn read(file: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Table, ConfigErrors> {
     let mut builder = config::Config::builder();
@@ -31,9 +46,8 @@ pub(super) fn read(file: Option<&Path>, environment: &BTreeMap<String, String>) 
         .filter(|(name, _)| name.starts_with("SLUICE__"))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    if let Some(url) = environment.get("DATABASE_URL") {
-        // Our own variable is the more specific one.
-        variables.entry("SLUICE__DATABASE__URL".to_owned()).or_insert_with(|| url.clone());
+    if let Some((_, url)) = database_url(environment) {
+        variables.insert(OUR_URL.to_owned(), url.to_owned());
     }
     builder = builder.add_source(
         Environment::with_prefix("SLUICE")

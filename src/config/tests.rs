@@ -44,7 +44,11 @@ impl Given {
     fn faults(&self) -> Vec<String> {
         let errors = self.load().expect_err("a faulty configuration");
         for fault in errors.faults() {
-            assert!(fault.place.ends_with("sluice.toml") || fault.place == "the environment", "{fault}");
+            assert!(
+                fault.place.ends_with("sluice.toml")
+                    || ["the environment", "the command line"].contains(&fault.place.as_str()),
+                "{fault}"
+            );
         }
         let strip = |fault: &Fault| fault.to_string().split_once(": ").unwrap().1.to_owned();
         errors.faults().iter().map(strip).collect()
@@ -429,6 +433,28 @@ fn database_url_is_honoured_and_our_own_variable_wins() {
     assert_eq!(url(given(file).with("DATABASE_URL", "postgres://env/d")), "postgres://env/d");
     let both = given(file).with("DATABASE_URL", "postgres://env/d").with("SLUICE__DATABASE__URL", "postgresql:///own");
     assert_eq!(url(both), "postgresql:///own");
+}
+
+#[test]
+fn a_fault_of_the_database_names_what_it_was_set_by() {
+    let wrong = "mysql://me:secret@h/d";
+    for (set, told) in [
+        (&["DATABASE_URL"][..], "DATABASE_URL: is not the URL"),
+        (&["SLUICE__DATABASE__URL"], "SLUICE__DATABASE__URL: is not the URL"),
+        (&["--database-url"], "--database-url: is not the URL"),
+        (&["DATABASE_URL", "SLUICE__DATABASE__URL"], "SLUICE__DATABASE__URL: is not the URL"),
+        (&["DATABASE_URL", "SLUICE__DATABASE__URL", "--database-url"], "--database-url: is not the URL"),
+    ] {
+        let given = set.iter().fold(given("[database]\nmax_connections = 5\n"), |given, name| given.with(name, wrong));
+        let faults = given.faults();
+        assert!(faults.len() == 1 && faults[0].starts_with(told), "{faults:#?}");
+    }
+    // One that is empty is none, and hides no other.
+    let config = given("").with("SLUICE__DATABASE__URL", "").with("DATABASE_URL", "postgres://env/d").config();
+    assert_eq!(config.database.url.unwrap().expose_secret(), "postgres://env/d");
+    assert_eq!(config.database.url_set_by, "DATABASE_URL");
+    let of_file = given("[database]\nurl = \"postgres://file/d\"\n").config();
+    assert!(of_file.database.url_set_by.starts_with("database.url of /"), "{}", of_file.database.url_set_by);
 }
 
 #[test]

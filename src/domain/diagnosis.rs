@@ -136,6 +136,8 @@ pub struct Facts {
     pub plans: Seen<Vec<Plan>>,
     /// The queue.
     pub queue: Seen<Queue>,
+    /// Jobs that are in no queue.
+    pub unqueued: Seen<Unqueued>,
     /// What is kept of finished work.
     pub retention: Seen<Kept>,
     /// The roles for applications, reports and workers.
@@ -261,6 +263,17 @@ pub struct Queue {
     pub strange_routes: Vec<String>,
 }
 
+/// Jobs that have not ended and are in no queue: they came in while triggers were off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unqueued {
+    /// How many were found.
+    pub jobs: i64,
+    /// The first few of them.
+    pub some: Vec<i64>,
+    /// Older jobs than this one were not looked at: there are too many; `None`: all were.
+    pub looked_from: Option<i64>,
+}
+
 /// What is kept of finished work.
 #[derive(Clone, Debug)]
 pub struct Kept {
@@ -272,6 +285,8 @@ pub struct Kept {
     pub due: i64,
     /// Partitions that would be old enough, and the job that keeps each.
     pub held: Vec<(i64, i64)>,
+    /// What of somebody else depends on partitions, so that they cannot be dropped: foreign keys, views, functions.
+    pub dependents: Vec<String>,
     /// The one that has been about to be dropped for longest, and for how many seconds.
     pub stuck: Option<(i64, i64)>,
     /// For how many seconds new jobs should have gone into another partition; negative: it is not time yet.
@@ -306,6 +321,7 @@ pub fn diagnose(facts: &Facts, thresholds: Thresholds) -> Vec<Finding> {
         Ok(queue) => findings.extend(queue::all(queue, thresholds)),
         Err(reason) => findings.push(Finding::unseen("workers", reason)),
     }
+    findings.push(seen("unqueued_jobs", &facts.unqueued, queue::unqueued));
     findings.push(seen("retention", &facts.retention, queue::retention));
     findings.push(seen("roles", &facts.roles, roles::roles));
     findings

@@ -14,6 +14,8 @@ pub struct Address {
     servers: Vec<PgConnectOptions>,
     /// Whether the URL asks for a server that takes writes.
     must_be_writable: bool,
+    /// What it was set by, for messages: a variable, an option, a key of the configuration.
+    set_by: Option<String>,
 }
 
 /// What is wrong with a URL. Never quotes it: it may hold a password.
@@ -52,7 +54,21 @@ impl Address {
     /// One server.
     #[must_use]
     pub fn of(server: PgConnectOptions) -> Self {
-        Self { servers: vec![server], must_be_writable: false }
+        Self { servers: vec![server], must_be_writable: false, set_by: None }
+    }
+
+    /// The same, with what it was set by.
+    #[must_use]
+    pub fn set_by(self, name: impl Into<String>) -> Self {
+        Self { set_by: Some(name.into()), ..self }
+    }
+
+    /// Whether it is reachable, and right, as a question.
+    pub(super) fn doubt(&self) -> String {
+        match &self.set_by {
+            Some(name) => format!("Is it running, and is {name} right?"),
+            None => "Is it running?".to_owned(),
+        }
     }
 
     /// The servers, in the order of the URL; never empty.
@@ -114,7 +130,7 @@ impl FromStr for Address {
             let port = ports.get(if one_for_all { 0 } else { index }).map_or("", String::as_str);
             server(&format!("{}://{}localhost{}{kept}", parts.scheme, parts.user, parts.path), host, port)
         });
-        Ok(Self { servers: servers.collect::<Result<_, _>>()?, must_be_writable })
+        Ok(Self { servers: servers.collect::<Result<_, _>>()?, must_be_writable, set_by: None })
     }
 }
 

@@ -8,9 +8,12 @@ use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, Row as _};
 use std::collections::HashSet;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 const DIAGNOSING: &str = "looking at the database";
+
+/// How long jobs that are in no queue are looked for. With many millions of jobs only the newest are looked at.
+const LOOKING_FOR_UNQUEUED: Duration = Duration::from_secs(10);
 
 /// Numbers for one partition.
 const PARTITION: i64 = 10_000_000;
@@ -118,6 +121,7 @@ impl Store {
             partitions: seen(self.partition_headroom().await),
             plans: seen(self.plans().await),
             queue: seen(self.queue_health(around).await),
+            unqueued: seen(self.unqueued(LOOKING_FOR_UNQUEUED).await),
             retention: seen(self.kept(around.retention).await),
             roles: seen(self.roles().await),
         }
@@ -416,11 +420,21 @@ impl Store {
         .doing(DIAGNOSING)?;
         let stuck = sqlx::query!(
             r#"select part, extract(epoch from now() - since)::bigint as "seconds!" from sluice.retiring
-                where open_job is null and (youngest is null or youngest < now() - make_interval(secs => $1))
+                where open_job is null and dependents is null and (youngest is null or youngest < now() - make_interval(secs => $1))
                 order by since limit 1"#,
             keep
         )
         .fetch_optional(&self.db)
+        .await
+        .doing(DIAGNOSING)?;
+        let dependents = sqlx::query_scalar!(
+            r#"select distinct d.name as "name!"
+                 from pg_inherits i join pg_class c on c.oid = i.inhrelid
+                      cross join lateral unnest(sluice.dependents(substring(c.relname from '^job_p(\d+)$')::bigint)) d(name)
+                where i.inhparent = 'sluice.job'::regclass and c.relname ~ '^job_p\d+$'
+                order by 1"#
+        )
+        .fetch_all(&self.db)
         .await
         .doing(DIAGNOSING)?;
         let row = sqlx::query!(
@@ -456,6 +470,7 @@ impl Store {
             due: if retention.is_some() { row.due } else { 0 },
             stuck: stuck.map(|row| (row.part, row.seconds)),
             late: row.late,
+            dependents,
             held: held.into_iter().map(|row| (row.part, row.job)).collect(),
             dropped: row.dropped,
         })

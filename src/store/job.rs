@@ -71,8 +71,8 @@ pub enum Place {
     },
     /// It has ended.
     Ended(Box<Ended>),
-    /// On its way between the tables while we looked.
-    Moving,
+    /// In no queue, and so nobody works on it: it came in while triggers were off.
+    Nowhere,
 }
 
 /// How a job ended.
@@ -117,7 +117,7 @@ impl Place {
     #[must_use]
     pub fn state(&self) -> &str {
         match self {
-            Self::Ready { .. } | Self::Parked { .. } | Self::Moving => "queued",
+            Self::Ready { .. } | Self::Parked { .. } | Self::Nowhere => "queued",
             Self::Running { .. } => "running",
             Self::Ended(ended) => &ended.state,
         }
@@ -255,7 +255,7 @@ impl Store {
                  from sluice.job j
                       left join sluice.result r on r.job_id = j.id
                       left join sluice.ready q on q.flow = sluice.flow_of(j.route, j.project, j.batch)
-                            and q.prio = -j.priority and q.job_id = j.id
+                            and q.prio = -(j.priority::integer) and q.job_id = j.id
                       left join sluice.parked p on p.job_id = j.id
                       left join sluice.inflight i on i.job_id = j.id
                       left join sluice.worker w on w.id = i.worker
@@ -285,7 +285,8 @@ impl Store {
             } else if let Some(crashes) = row.ready_crashes {
                 Place::Ready { crashes, waits_for: row.waits_for }
             } else {
-                Place::Moving
+                // All places were seen at one instant, and there a job is in exactly one.
+                Place::Nowhere
             };
             JobRecord {
                 id: id.0,

@@ -30,6 +30,7 @@ pub mod route;
 mod schema;
 pub mod settle;
 pub mod status;
+pub mod unqueued;
 
 pub use address::{Address, AddressError};
 pub use database::{Pooler, Purpose};
@@ -54,13 +55,12 @@ pub struct Store {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// It cannot be reached, or it refused us.
-    #[error(
-        "cannot connect to Postgres at {address}: {}. Is it running, and is database.url (or DATABASE_URL) right?",
-        in_words(source)
-    )]
+    #[error("cannot connect to Postgres at {address}: {}. {doubt}", in_words(source))]
     Connect {
         /// Host and database, without the password.
         address: String,
+        /// What may be wrong, as a question that names what the address was set by.
+        doubt: String,
         /// What the driver said.
         source: sqlx::Error,
     },
@@ -102,6 +102,14 @@ pub enum StoreError {
     Encoding {
         /// The encoding, as Postgres calls it.
         found: String,
+    },
+    /// The login may not make the schema, or what is in it.
+    #[error("{problem}: {remedy}")]
+    NotOurs {
+        /// What is in the way.
+        problem: String,
+        /// What an administrator can do.
+        remedy: String,
     },
     /// Another process is migrating.
     #[error("another process is migrating this database and is not done yet; try again when it is")]
@@ -164,6 +172,7 @@ impl StoreError {
             Self::Pooler { .. }
             | Self::NotMigrated
             | Self::Encoding { .. }
+            | Self::NotOurs { .. }
             | Self::Outdated { .. }
             | Self::TooNew { .. }
             | Self::Migrate(_) => false,
@@ -299,11 +308,11 @@ impl Store {
         connections: u32,
     ) -> Result<Self, StoreError> {
         let db = Database::connect(address, connections, pooler, purpose).await.map_err(|source| {
-            let address = in_short(address);
+            let (address, doubt) = (in_short(address), address.doubt());
             if pooler == Pooler::None && database::is_refusal(&source) {
                 StoreError::Pooler { address, source }
             } else {
-                StoreError::Connect { address, source }
+                StoreError::Connect { address, doubt, source }
             }
         })?;
         Ok(Self { db, fences: Arc::new(claim::Fences::new()) })

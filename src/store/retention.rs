@@ -23,6 +23,12 @@ pub enum Retired {
         /// The job.
         job: i64,
     },
+    /// This partition would be old enough, were it not for something of somebody else that depends on its tables:
+    /// [`Store::kept_for_others`] names it.
+    Needed {
+        /// Which.
+        partition: i64,
+    },
     /// This partition is gone.
     Dropped {
         /// Which.
@@ -76,12 +82,24 @@ impl Store {
         let partition = step.partition.unwrap_or(0);
         Ok(match step.outcome.as_str() {
             "dropped" => Retired::Dropped { partition, jobs: step.detail.unwrap_or(0) },
+            "needed" => Retired::Needed { partition },
             "open" => Retired::Open { partition, job: step.detail.unwrap_or(0) },
             "watched" | "again" | "counted" | "keys" | "touched" | "young" => Retired::Underway { partition },
             "elsewhere" => Retired::Busy,
             // "nothing", and whatever a newer schema knows.
             _ => Retired::Nothing,
         })
+    }
+
+    /// Partitions that would be old enough, and what of somebody else depends on each: foreign keys, views, functions.
+    pub async fn kept_for_others(&self) -> Result<Vec<(i64, Vec<String>)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select part, dependents as "dependents!" from sluice.retiring where dependents is not null order by part"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing("looking for what keeps old work")?;
+        Ok(rows.into_iter().map(|row| (row.part, row.dependents)).collect())
     }
 
     /// The partition that a job was dropped with; `None` for a job that is kept, or never was.

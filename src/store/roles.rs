@@ -89,6 +89,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
         ],
     ),
     (REPORTER, On::Sequence, &["select"], &["job_id_seq"]),
+    (REPORTER, On::Function, &["execute"], &["dependents", "unqueued"]),
     (WORKER, On::Schema, &["usage"], &["sluice"]),
     (
         WORKER,
@@ -155,6 +156,9 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "book_open_call",
             "begin_partition",
             "retire",
+            "dependents",
+            "unqueued",
+            "queue_unqueued",
         ],
     ),
 ];

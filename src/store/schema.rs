@@ -4,6 +4,7 @@ use super::database::Transaction;
 use super::{Doing, Store, StoreError, roles};
 use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 use std::time::Instant;
 
 /// The migrations that this binary carries.
@@ -77,7 +78,8 @@ impl Store {
     /// get the rights that they lack; [`Store::roles`] tells what is left.
     ///
     /// # Errors
-    /// [`StoreError::Encoding`] when the database is not one of UTF-8, [`StoreError::TooNew`] when it is too far ahead, [`StoreError::Migrating`] when another process was at it for
+    /// [`StoreError::Encoding`] when the database is not one of UTF-8, [`StoreError::NotOurs`] when the login may not make the
+    /// schema, [`StoreError::TooNew`] when it is too far ahead, [`StoreError::Migrating`] when another process was at it for
     /// longer than the connection's `lock_timeout` (20 s), [`StoreError::Locked`] when a transaction held a table for longer
     /// than 3 s, [`StoreError::Migrate`] when a migration fails. Nothing is changed then.
     pub async fn migrate(&self) -> Result<SchemaVersion, StoreError> {
@@ -97,6 +99,10 @@ impl Store {
                 _ => StoreError::Sql { doing: "waiting for the turn to migrate", source },
             })?;
         require_unicode(&mut transaction).await?;
+        let server = Server::look(&mut transaction).await?;
+        if !server.may_look {
+            server.require_rights()?;
+        }
         let applied = applied(&mut transaction).await?;
         let before = SchemaVersion::read(&mut transaction, &applied).await?;
         if before.found > before.known {
@@ -104,7 +110,7 @@ impl Store {
             return before.require().map(|()| before);
         }
         roles::make(&mut transaction).await?;
-        apply_missing(&mut transaction, &applied).await?;
+        apply_missing(&mut transaction, &server, &applied).await?;
         // Also when there is nothing else to do: a role may have come since, or the right to make one.
         roles::grant(&mut transaction).await?;
         transaction.commit().await.doing("migrating")?;
@@ -162,12 +168,84 @@ async fn applied(transaction: &mut Transaction) -> Result<Vec<Applied>, StoreErr
         .doing("reading the version of the schema")
 }
 
-async fn apply_missing(transaction: &mut Transaction, applied: &[Applied]) -> Result<(), StoreError> {
+/// What decides how a migration is put to this server.
+struct Server {
+    /// Who the login is.
+    login: String,
+    database: String,
+    /// Whose the schema is; `None`: there is none yet.
+    schema_owner: Option<String>,
+    /// Whether the login may act as that owner.
+    is_owner: bool,
+    /// Whether the login may look into it.
+    may_look: bool,
+    /// Whether it may make schemas.
+    may_create: bool,
+    /// How the server can compress values: what it was built with is a matter of its packagers.
+    compressions: Vec<String>,
+}
+
+impl Server {
+    async fn look(transaction: &mut Transaction) -> Result<Self, StoreError> {
+        sqlx::query_as!(
+            Self,
+            r#"select quote_ident(current_user) as "login!", current_database()::text as "database!",
+                      (select quote_ident(pg_get_userbyid(n.nspowner)) from pg_namespace n where n.nspname = 'sluice')
+                          as schema_owner,
+                      coalesce((select pg_has_role(current_user, n.nspowner, 'usage')
+                                  from pg_namespace n where n.nspname = 'sluice'), false) as "is_owner!",
+                      coalesce((select has_schema_privilege(n.oid, 'usage')
+                                  from pg_namespace n where n.nspname = 'sluice'), true) as "may_look!",
+                      has_database_privilege(current_database(), 'create') as "may_create!",
+                      coalesce((select s.enumvals from pg_settings s
+                                 where s.name = 'default_toast_compression'), '{}') as "compressions!""#
+        )
+        .fetch_one(transaction)
+        .await
+        .doing("looking at the server")
+    }
+
+    /// Says in words what the server would say in the middle, and what helps.
+    fn require_rights(&self) -> Result<(), StoreError> {
+        let Self { login, database, .. } = self;
+        match &self.schema_owner {
+            Some(owner) if !self.is_owner => Err(StoreError::NotOurs {
+                problem: format!("the schema sluice belongs to {owner}, and {login} may not change it"),
+                remedy: format!(
+                    "run `sluice migrate` as {owner}, or let an administrator run `grant {owner} to {login};`"
+                ),
+            }),
+            None if !self.may_create => Err(StoreError::NotOurs {
+                problem: format!("there is no schema sluice, and {login} may not make one in the database {database}"),
+                remedy: format!("let an administrator run `create schema sluice authorization {login};`"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// A migration as this server takes it. The schema is there by now; asking for it once more takes the right to make
+    /// one, which its owner need not have. Without lz4 values are compressed as the server does it by default.
+    fn adapted(&self, migration: &SqlStr) -> SqlStr {
+        let mut adapted = migration.as_str().replace("create schema if not exists sluice;", "");
+        if !self.compressions.iter().any(|method| method == "lz4") {
+            adapted = adapted.replace(" compression lz4", "");
+        }
+        // All of it stands in this program.
+        AssertSqlSafe(adapted).into_sql_str()
+    }
+}
+
+async fn apply_missing(transaction: &mut Transaction, server: &Server, applied: &[Applied]) -> Result<(), StoreError> {
+    if MIGRATOR.iter().any(|migration| applied.iter().all(|applied| applied.version != migration.version)) {
+        server.require_rights()?;
+    }
     if applied.is_empty() {
+        if server.schema_owner.is_none() {
+            sqlx::raw_sql("create schema sluice").execute(&mut *transaction).await.map_err(MigrateError::Execute)?;
+        }
         // In the form that sqlx's own migrator gives it.
         sqlx::raw_sql(
-            "create schema if not exists sluice;
-             create table if not exists sluice.migration (
+            "create table if not exists sluice.migration (
                  version bigint primary key,
                  description text not null,
                  installed_on timestamptz not null default now(),
@@ -197,12 +275,12 @@ async fn apply_missing(transaction: &mut Transaction, applied: &[Applied]) -> Re
             .fetch_one(&mut *transaction)
             .await
             .map_err(MigrateError::Execute)?;
-        sqlx::raw_sql(migration.sql.clone()).execute(&mut *transaction).await.map_err(|source| {
-            match source.as_database_error().and_then(DatabaseError::code).as_deref() {
+        sqlx::raw_sql(server.adapted(&migration.sql)).execute(&mut *transaction).await.map_err(
+            |source| match source.as_database_error().and_then(DatabaseError::code).as_deref() {
                 Some("55P03") => StoreError::Locked { version },
                 _ => MigrateError::ExecuteMigration(source, version).into(),
-            }
-        })?;
+            },
+        )?;
         sqlx::query(
             "insert into sluice.migration (version, description, success, checksum, execution_time)
                   values ($1, $2, true, $3, $4)",

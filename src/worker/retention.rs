@@ -10,10 +10,14 @@ const EVERY: Duration = Duration::from_mins(1);
 /// A partition of ten million jobs is some hundred steps, each a fraction of a second: others come between.
 const BETWEEN_STEPS: Duration = Duration::from_millis(100);
 
+/// What was said already of partitions that cannot be dropped: once is enough, until it changes.
+#[derive(Default)]
+pub(super) struct Said(Vec<(i64, Vec<String>)>);
+
 /// One step; returns when to come again.
-pub(super) async fn step(shared: &Shared) -> Duration {
+pub(super) async fn step(shared: &Shared, said: &mut Said) -> Duration {
     let Some(retention) = shared.settings().retention else { return EVERY };
-    match try_step(shared, retention).await {
+    match try_step(shared, retention, said).await {
         Ok(next) => next,
         Err(error) => {
             tracing::warn!(error = %error, "upkeep");
@@ -22,12 +26,12 @@ pub(super) async fn step(shared: &Shared) -> Duration {
     }
 }
 
-async fn try_step(shared: &Shared, retention: Retention) -> Result<Duration, StoreError> {
+async fn try_step(shared: &Shared, retention: Retention, said: &mut Said) -> Result<Duration, StoreError> {
     if let Some(partition) = shared.store.begin_partition(retention.partition_age()).await? {
         tracing::debug!(partition, "new jobs go into the next partition");
     }
     Ok(match shared.store.retire(retention.finished).await? {
-        Retired::Underway { .. } => BETWEEN_STEPS,
+        Retired::Underway { .. } | Retired::Needed { .. } => BETWEEN_STEPS,
         Retired::Dropped { partition, jobs } => {
             tracing::info!(partition, jobs, "finished work was dropped: it is older than [retention] keeps it");
             BETWEEN_STEPS
@@ -36,6 +40,21 @@ async fn try_step(shared: &Shared, retention: Retention) -> Result<Duration, Sto
             tracing::debug!(partition, job.id = job, "old work is kept: a job of its partition has not ended");
             BETWEEN_STEPS
         }
-        Retired::Nothing | Retired::Busy => EVERY,
+        Retired::Nothing | Retired::Busy => {
+            say_what_keeps(shared.store.kept_for_others().await?, said);
+            EVERY
+        }
     })
+}
+
+/// Another process may have found it out, so each looks and says it.
+fn say_what_keeps(kept: Vec<(i64, Vec<String>)>, said: &mut Said) {
+    for (partition, dependents) in kept.iter().filter(|kept| !said.0.contains(kept)) {
+        tracing::warn!(
+            partition,
+            dependents = dependents.join(", "),
+            "old work is kept although [retention] would drop it: something that is not Sluice's depends on its tables"
+        );
+    }
+    said.0 = kept;
 }

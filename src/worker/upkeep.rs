@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(70);
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
     let (mut rescue_at, mut fold_at, mut partitions_at) = (Instant::now(), Instant::now(), Instant::now());
+    let mut said = retention::Said::default();
     let (mut retention_at, mut schema_at) = (Instant::now(), Instant::now() + SCHEMA_EVERY);
     loop {
         let mut next = Instant::now() + PROMOTE_AT_LEAST_EVERY;
@@ -89,7 +90,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
         }
         if now >= retention_at {
-            retention_at = now + retention::step(&shared).await;
+            retention_at = now + retention::step(&shared, &mut said).await;
             next = next.min(retention_at);
         }
         // Never a busy loop, even when the clock says that something was due long ago.

@@ -1,6 +1,6 @@
 //! Who works, what waits, what is kept.
 
-use super::{Finding, Kept, Queue, Server, Thresholds, grouped, span};
+use super::{Finding, Kept, Queue, Server, Thresholds, Unqueued, grouped, span};
 
 pub(super) fn connections(server: &Server, queue: Option<&Queue>, pooled: bool) -> Finding {
     const CHECK: &str = "connections";
@@ -87,6 +87,35 @@ fn waiting(queue: &Queue, thresholds: Thresholds) -> Finding {
     }
 }
 
+pub(super) fn unqueued(unqueued: &Unqueued) -> Finding {
+    const CHECK: &str = "unqueued_jobs";
+    let looked = unqueued.looked_from.map_or_else(String::new, |first| format!(" (looked at jobs from {first} on)"));
+    if unqueued.jobs == 0 {
+        return Finding::ok(CHECK, format!("every job that has not ended is in the queue{looked}"));
+    }
+    let some: Vec<String> = unqueued.some.iter().map(ToString::to_string).collect();
+    let more = if usize::try_from(unqueued.jobs).is_ok_and(|jobs| jobs > some.len()) { ", …" } else { "" };
+    Finding::bad(
+        CHECK,
+        format!(
+            "{} jobs have not ended and are in no queue: {}{more}{looked}",
+            grouped(unqueued.jobs),
+            some.join(", ")
+        ),
+        "nobody ever works on them: they came in while triggers were off (session_replication_role, a logical restore)",
+        "sluice doctor --repair puts them into the queue. It leaves those whose idempotency key is another job's, and \
+         those with a priority or max_attempts that is out of range: sluice job cancel ends them",
+    )
+}
+
+/// The first few of them.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let more = names.len().saturating_sub(SHOWN);
+    let shown = names.get(..SHOWN).unwrap_or(names).join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
 pub(super) fn retention(kept: &Kept) -> Finding {
     const CHECK: &str = "retention";
     /// [retention] keeps eight and a bit.
@@ -95,6 +124,15 @@ pub(super) fn retention(kept: &Kept) -> Finding {
     const LONG: i64 = 3600;
     let what =
         format!("{} past partitions are kept, {} of them may go, {} were dropped", kept.past, kept.due, kept.dropped);
+    if kept.configured && !kept.dependents.is_empty() {
+        return Finding::warning(
+            CHECK,
+            format!("{what}; what is not Sluice's depends on their tables: {}", listed(&kept.dependents)),
+            "a partition that something depends on is never dropped, so the disk fills; its idempotency keys stay too",
+            "drop a foreign key (keep the job's number without one); let views and functions read sluice.jobs, \
+             sluice.results or sluice.attempts, which no partition is needed for",
+        );
+    }
     if let (true, Some((partition, seconds))) = (kept.configured, kept.stuck.filter(|(_, seconds)| *seconds >= LONG)) {
         return Finding::warning(
             CHECK,

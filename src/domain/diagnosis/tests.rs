@@ -54,6 +54,7 @@ fn healthy() -> Facts {
             oldest: Some(("default".to_owned(), 5)),
             strange_routes: Vec::new(),
         }),
+        unqueued: Ok(Unqueued::default()),
         retention: Ok(Kept {
             configured: true,
             past: 8,
@@ -61,6 +62,7 @@ fn healthy() -> Facts {
             held: Vec::new(),
             stuck: Some((0, 3599)),
             late: Some(3599),
+            dependents: Vec::new(),
             dropped: 3,
         }),
         roles: Ok(Roles { owner: "sluice".to_owned(), ..Roles::default() }),
@@ -229,6 +231,7 @@ fn what_cannot_be_seen_is_said_and_is_no_praise() {
         partitions: Err(reason()),
         plans: Err(reason()),
         queue: Err(reason()),
+        unqueued: Err(reason()),
         retention: Err(reason()),
         roles: Err(reason()),
         ..healthy()

@@ -1,0 +1,84 @@
+//! Jobs that are in no queue, because they came in while triggers were off: finding them, and putting them into it.
+
+use super::{Doing, Store, StoreError};
+use crate::domain::diagnosis::Unqueued;
+use std::time::{Duration, Instant};
+
+/// So many job numbers are looked through in one statement.
+const AT_ONCE: i64 = 250_000;
+
+/// So many are put into the queue in one statement, which has a minute.
+const QUEUED_AT_ONCE: i64 = 50_000;
+
+/// So many are named.
+const NAMED: usize = 10;
+
+/// What [`Store::queue_unqueued`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Queued {
+    /// So many jobs are in the queue now.
+    pub jobs: i64,
+    /// These were left: their idempotency key is another job's, or their priority or `max_attempts` is none.
+    pub left: Vec<i64>,
+}
+
+impl Store {
+    /// Looks for jobs that are in no queue, the newest first, for about so long.
+    pub async fn unqueued(&self, patience: Duration) -> Result<Unqueued, StoreError> {
+        let began = Instant::now();
+        let mut found = Unqueued { jobs: 0, some: Vec::new(), looked_from: None };
+        let mut newest = self.newest_until(i64::MAX).await?;
+        while let Some(last) = newest {
+            let first = last.saturating_sub(AT_ONCE - 1);
+            let row = sqlx::query!(
+                r#"with found as materialized (select job_id from sluice.unqueued($1, $2))
+                   select count(*) as "jobs!", array(select job_id from found order by job_id limit $3) as "some!"
+                     from found"#,
+                first,
+                last.saturating_add(1),
+                i64::try_from(NAMED).unwrap_or(i64::MAX)
+            )
+            .fetch_one(&self.db)
+            .await
+            .doing("looking for jobs that are in no queue")?;
+            found.jobs += row.jobs;
+            found.some.splice(0..0, row.some);
+            found.some.truncate(NAMED);
+            newest = self.newest_until(first.saturating_sub(1)).await?;
+            if newest.is_some() && began.elapsed() >= patience {
+                found.looked_from = Some(first);
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Puts all jobs that are in no queue into it.
+    pub async fn queue_unqueued(&self) -> Result<Queued, StoreError> {
+        let mut done = Queued::default();
+        let mut newest = self.newest_until(i64::MAX).await?;
+        while let Some(last) = newest {
+            let first = last.saturating_sub(QUEUED_AT_ONCE - 1);
+            let row = sqlx::query!(
+                r#"select queued as "queued!", kept as "kept!" from sluice.queue_unqueued($1, $2)"#,
+                first,
+                last.saturating_add(1)
+            )
+            .fetch_one(&self.db)
+            .await
+            .doing("putting jobs into the queue")?;
+            done.jobs += row.queued;
+            done.left.splice(0..0, row.kept);
+            newest = self.newest_until(first.saturating_sub(1)).await?;
+        }
+        Ok(done)
+    }
+
+    /// The highest job number up to this one.
+    async fn newest_until(&self, last: i64) -> Result<Option<i64>, StoreError> {
+        sqlx::query_scalar!("select max(id) from sluice.job where id <= $1", last)
+            .fetch_one(&self.db)
+            .await
+            .doing("looking for the newest job")
+    }
+}
