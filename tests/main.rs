@@ -22,6 +22,7 @@ mod metrics;
 mod never_fits;
 mod patience;
 mod pause;
+mod plans;
 mod pooler;
 mod queue;
 mod quota;
