@@ -18,6 +18,7 @@ mod first_steps;
 mod keys;
 mod late;
 mod limits;
+mod logs;
 mod metrics;
 mod never_fits;
 mod patience;
