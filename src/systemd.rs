@@ -2,6 +2,8 @@
 
 use crate::worker::Sign;
 use sd_notify::NotifyState;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -24,21 +26,21 @@ impl Notifier {
 
     /// The configuration is being read again.
     pub fn reloading(&self) {
-        let reloading = |now| sd_notify::notify(&[NotifyState::Reloading, now, NotifyState::Status("reloading")]);
+        let reloading = |now| notify(&[NotifyState::Reloading, now, NotifyState::Status("reloading")]);
         tell(NotifyState::monotonic_usec_now().and_then(reloading));
     }
 
     /// The configuration was read again: it is in force, or it was refused and the one before is.
     pub fn reloaded(&self, is_in_force: bool) {
         let status = if is_in_force { "working" } else { "working; the new configuration was refused, see the log" };
-        tell(sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]));
+        tell(notify(&[NotifyState::Ready, NotifyState::Status(status)]));
     }
 
     /// Passes a sign on.
     pub fn sign(&self, sign: Sign) {
         let sent = match sign {
-            Sign::Ready => sd_notify::notify(&[NotifyState::Ready, NotifyState::Status("working")]),
-            Sign::Stopping => sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("draining")]),
+            Sign::Ready => notify(&[NotifyState::Ready, NotifyState::Status("working")]),
+            Sign::Stopping => notify(&[NotifyState::Stopping, NotifyState::Status("draining")]),
             Sign::Alive => {
                 let Some(every) = self.every else { return };
                 let mut fed_at = self.fed_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -46,14 +48,39 @@ impl Notifier {
                     return;
                 }
                 *fed_at = Some(Instant::now());
-                sd_notify::notify(&[NotifyState::Watchdog])
+                notify(&[NotifyState::Watchdog])
             }
         };
         tell(sent);
     }
 }
 
-fn tell(sent: std::io::Result<()>) {
+/// Sends a message to the socket that the environment names. The crate knows no socket without a file (`@name`), which
+/// container managers use.
+fn notify(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let socket = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    match socket.as_bytes() {
+        [] => Ok(()),
+        [b'@', name @ ..] => {
+            send_to_abstract(name, &states.iter().map(|state| format!("{state}\n")).collect::<String>())
+        }
+        _ => sd_notify::notify(states),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn send_to_abstract(name: &[u8], message: &str) -> io::Result<()> {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &SocketAddr::from_abstract_name(name)?).map(|_| ())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn send_to_abstract(_name: &[u8], _message: &str) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+fn tell(sent: io::Result<()>) {
     if let Err(error) = sent {
         tracing::warn!(error = %error, "cannot notify systemd");
     }

@@ -3,7 +3,9 @@
 //! Standard output is for data. Prompts, answers and keys are never logged.
 
 use crate::config::{Log, LogFormat};
+use chrono::{NaiveDate, Utc};
 use std::io::{IsTerminal as _, Write};
+use std::path::PathBuf;
 use tracing::Subscriber;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling::{InitError, RollingFileAppender, Rotation};
@@ -68,13 +70,18 @@ where
     S: Subscriber + for<'s> LookupSpan<'s>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours);
+    // Whoever read our lines may be gone. That must not end a worker: to complain on standard error, as the crate would, is a
+    // panic then.
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours).log_internal_errors(false);
     match format {
         LogFormat::Human => layer.boxed(),
         // Fields of the event beside the message, so that they can be queried without a path.
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     }
 }
+
+const PREFIX: &str = "sluice";
+const SUFFIX: &str = "log";
 
 /// Files `sluice.2026-01-31.log`, one per day (UTC), the oldest removed when there are too many.
 fn open_files(log: &Log) -> Result<(NonBlocking, WorkerGuard), TelemetryError> {
@@ -86,12 +93,69 @@ fn open_files(log: &Log) -> Result<(NonBlocking, WorkerGuard), TelemetryError> {
     };
     let files = RollingFileAppender::builder()
         .rotation(Rotation::DAILY)
-        .filename_prefix("sluice")
-        .filename_suffix("log")
-        .max_log_files(log.keep)
+        .filename_prefix(PREFIX)
+        .filename_suffix(SUFFIX)
         .build(dir)
         .map_err(|error| fault(&error))?;
-    Ok(without_loss(files))
+    Ok(without_loss(DailyFiles::new(files, dir.to_owned(), log.keep, || Utc::now().date_naive())))
+}
+
+/// The daily files. Old ones are removed here and not by the crate: that one makes room for a file which is mostly there
+/// already, and takes one that was copied yesterday for one of yesterday.
+struct DailyFiles<W, C> {
+    files: W,
+    dir: PathBuf,
+    keep: usize,
+    today: C,
+    /// For which day room was made last.
+    tidied: NaiveDate,
+}
+
+impl<W: Write, C: Fn() -> NaiveDate> DailyFiles<W, C> {
+    fn new(files: W, dir: PathBuf, keep: usize, today: C) -> Self {
+        let tidied = today();
+        let daily = Self { files, dir, keep, today, tidied };
+        daily.tidy();
+        daily
+    }
+
+    /// Removes all but the newest of the files that bear a day in their name, and touches nothing else.
+    fn tidy(&self) {
+        // What cannot be read or removed is there tomorrow too. The log goes on.
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
+        let mut days: Vec<(NaiveDate, PathBuf)> = entries
+            .filter_map(Result::ok)
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
+            .filter_map(|entry| Some((day_of(entry.file_name().to_str()?)?, entry.path())))
+            .collect();
+        days.sort_unstable();
+        for (_, path) in days.iter().rev().skip(self.keep) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// The day of a log file; `None` for files of another kind.
+fn day_of(name: &str) -> Option<NaiveDate> {
+    let day = name.strip_prefix(PREFIX)?.strip_prefix('.')?.strip_suffix(SUFFIX)?.strip_suffix('.')?;
+    NaiveDate::parse_from_str(day, "%Y-%m-%d").ok().filter(|date| date.to_string() == day)
+}
+
+impl<W: Write, C: Fn() -> NaiveDate> Write for DailyFiles<W, C> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        // The first line of a day makes its file.
+        let written = self.files.write(bytes);
+        let today = (self.today)();
+        if today != self.tidied {
+            self.tidied = today;
+            self.tidy();
+        }
+        written
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.files.flush()
+    }
 }
 
 /// A writer behind a thread. When the thread falls behind, whoever logs waits: the default would drop lines.
@@ -130,7 +194,7 @@ mod tests {
         }
     }
 
-    fn files_in(dir: &Path) -> Vec<std::path::PathBuf> {
+    fn files_in(dir: &Path) -> Vec<PathBuf> {
         std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 
@@ -168,17 +232,73 @@ mod tests {
         assert!(text.contains("loud") && !text.contains("quiet"), "{text}");
     }
 
+    fn names_in(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            files_in(dir).iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    }
+
     #[test]
-    fn old_files_are_removed() {
+    fn as_many_files_are_kept_as_is_said_and_nothing_else_is_touched() {
         let dir = tempfile::tempdir().unwrap();
-        for day in 1..=5 {
+        // The oldest was copied last.
+        for day in [5, 4, 3, 2, 1] {
             std::fs::write(dir.path().join(format!("sluice.2020-01-0{day}.log")), "old").unwrap();
         }
-        std::fs::write(dir.path().join("thesis.txt"), "not ours").unwrap();
-        log_while(&Log { keep: 3, ..with_dir(dir.path()) }, || tracing::info!("new"));
-        let ours = files_in(dir.path()).into_iter().filter(|file| file.extension().is_some_and(|e| e == "log")).count();
-        assert!(ours <= 3, "{:?}", files_in(dir.path()));
-        assert!(dir.path().join("thesis.txt").exists());
+        let others =
+            ["sluice.2020-01-01.log.gz", "sluice.log", "sluice.notes.log", "sluice.2020-1-1.log", "thesis.txt"];
+        for other in others {
+            std::fs::write(dir.path().join(other), "not ours").unwrap();
+        }
+        std::fs::create_dir(dir.path().join("sluice.2019-12-31.log")).unwrap();
+        for _restart in 0..3 {
+            log_while(&Log { keep: 3, ..with_dir(dir.path()) }, || tracing::info!("new"));
+            let today = format!("sluice.{}.log", Utc::now().date_naive());
+            let kept: Vec<String> =
+                names_in(dir.path()).into_iter().filter(|name| !others.contains(&name.as_str())).collect();
+            assert_eq!(kept, ["sluice.2019-12-31.log", "sluice.2020-01-04.log", "sluice.2020-01-05.log", &today]);
+            assert_eq!(names_in(dir.path()).len(), 4 + others.len());
+        }
+    }
+
+    #[test]
+    fn todays_file_outlives_a_restart_also_where_one_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log { keep: 1, ..with_dir(dir.path()) };
+        for restart in 1..=3 {
+            log_while(&log, || tracing::info!("again"));
+            let text: String = files_in(dir.path()).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+            assert_eq!(text.lines().count(), restart);
+        }
+    }
+
+    /// As the crate's writer: a file for each day, made with its first line.
+    struct PerDay<C>(PathBuf, C);
+    impl<C: Fn() -> NaiveDate> Write for PerDay<C> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let path = self.0.join(format!("sluice.{}.log", (self.1)()));
+            std::fs::File::options().create(true).append(true).open(path)?.write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_new_day_makes_room_for_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let day = Arc::new(Mutex::new(NaiveDate::from_ymd_opt(2026, 1, 30).unwrap()));
+        let (clock, folder) = (Arc::clone(&day), dir.path().to_owned());
+        let today = move || *clock.lock().unwrap();
+        let mut files = DailyFiles::new(PerDay(folder.clone(), today.clone()), folder, 2, today);
+        for _ in 0..4 {
+            files.write_all(b"a line\n").unwrap();
+            files.write_all(b"another\n").unwrap();
+            let mut day = day.lock().unwrap();
+            *day = day.succ_opt().unwrap();
+        }
+        assert_eq!(names_in(dir.path()), ["sluice.2026-02-01.log", "sluice.2026-02-02.log"]);
     }
 
     #[test]

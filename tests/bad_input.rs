@@ -5,6 +5,7 @@ use crate::support::postgres::database;
 use crate::support::program::{Program, ended, text};
 use crate::support::wait::until;
 use std::net::TcpListener;
+use std::os::unix::net::UnixDatagram;
 
 const MINIMAL: &str = "[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
                        [models.\"one/model\"]\nprice = { input = \"1\", output = \"1\" }\n[routes.default]\nrungs = [\"one/model\"]\n";
@@ -112,14 +113,26 @@ async fn systemd_is_told_of_readiness_life_and_the_end() {
     let database = database().await;
     let program = Program::new(MINIMAL, &database.url());
     let path = program.path("notify");
-    let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
+    hears_of_a_life(&program, UnixDatagram::bind(&path).unwrap(), path.to_str().unwrap()).await;
+    // One without a file, as container managers have them.
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::linux::net::SocketAddrExt as _;
+        let name = format!("sluice-test-{}", std::process::id());
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+        hears_of_a_life(&program, UnixDatagram::bind_addr(&address).unwrap(), &format!("@{name}")).await;
+    }
+}
+
+async fn hears_of_a_life(program: &Program, socket: UnixDatagram, name: &str) {
+    socket.set_nonblocking(true).unwrap();
     let worker =
-        program.command(&["worker"]).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000").spawn().unwrap();
+        program.command(&["worker"]).env("NOTIFY_SOCKET", name).env("WATCHDOG_USEC", "1000000").spawn().unwrap();
     let pid = worker.id().unwrap();
     let heard = std::sync::Mutex::new(String::new());
     let hear = async || {
         let mut buffer = [0; 1000];
-        if let Ok(length) = socket.try_recv(&mut buffer) {
+        if let Ok(length) = socket.recv(&mut buffer) {
             heard.lock().unwrap().push_str(&text(&buffer[..length]));
         }
         heard.lock().unwrap().clone()

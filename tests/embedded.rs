@@ -1,6 +1,7 @@
 //! The private Postgres: real starts of a real server.
 
 use crate::support::postgres::{Watchdog, database, temporary_dir};
+use crate::support::program::{Program, ended, text};
 use rustix::process::{Pid, Signal};
 use sluice::embedded::{EmbeddedError, EmbeddedPostgres, Options};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
@@ -304,4 +305,20 @@ async fn no_row_and_no_statement_reaches_the_servers_log() {
     assert_eq!(said.len(), 6, "errors are still told: {log}");
     // The word itself is at fault where the message names it.
     assert!(!log.lines().any(|line| line.contains("hunter2") && !line.contains("syntax error")), "{log}");
+}
+
+/// Only root's umask matters: others run the server themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_gets_through_whatever_the_umask_is() {
+    let home = Home::new();
+    std::fs::set_permissions(&home.dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let inner = Home::at(home.dir.join("var/lib/postgres"));
+    let program = Program::new(&format!("[database]\ndata_dir = \"{}\"\n", inner.dir.display()), "");
+    let sluice = program.command(&["migrate"]);
+    let mut command = tokio::process::Command::new("sh");
+    command.args(["-c", "umask 077; exec \"$@\"", "sh"]).arg(sluice.as_std().get_program());
+    command.args(sluice.as_std().get_args()).current_dir(program.path("")).env_remove("DATABASE_URL");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = ended(command.spawn().unwrap()).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
 }

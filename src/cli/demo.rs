@@ -208,7 +208,8 @@ async fn watch(store: &Store, mut worker: Child) -> anyhow::Result<Duration> {
                 bar.set_message(message);
             }
             None if ticks.is_multiple_of(4) => {
-                writeln!(std::io::stderr(), "{}/{total}  {message}", progress.finished)?;
+                // Without a standard error there is nobody to tell.
+                let _ = writeln!(std::io::stderr(), "{}/{total}  {message}", progress.finished);
             }
             None => {}
         }

@@ -35,10 +35,7 @@ impl Place {
         let dir = std::path::absolute(dir).map_err(io_error("find", dir))?;
         let user = ServerUser::choose(&dir).await?;
         if !dir.exists() {
-            if let Some(parent) = dir.parent() {
-                std::fs::create_dir_all(parent).map_err(io_error("create", parent))?;
-            }
-            user.create_dir(&dir)?;
+            user.create_dir_and_way(&dir)?;
         }
         let dir = dir.canonicalize().map_err(io_error("open", &dir))?;
         if !is_empty_or_ours(&dir)? {
@@ -315,4 +312,40 @@ fn fnv1a(text: &std::ffi::OsStr) -> u64 {
 /// Whether a process with this id exists.
 pub(super) fn is_alive(pid: Pid) -> bool {
     !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    /// Of a folder that everybody can get to.
+    fn open_folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        folder
+    }
+
+    #[test]
+    fn several_may_make_the_directory_at_once() {
+        const STARTS: usize = 6;
+        for _ in 0..20 {
+            let folder = open_folder();
+            let dir = folder.path().join("new/one/postgres");
+            let barrier = Barrier::new(STARTS);
+            std::thread::scope(|scope| {
+                let start = || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    barrier.wait();
+                    runtime.block_on(Place::prepare(&dir)).map(|place| place.open_lock("start.lock").map(drop))
+                };
+                let starts: Vec<_> = (0..STARTS).map(|_| scope.spawn(start)).collect();
+                for start in starts {
+                    start.join().unwrap().unwrap().unwrap();
+                }
+            });
+            let left: Vec<_> = dir.parent().unwrap().read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+            assert_eq!(left, [dir]);
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! The user as whom the server runs: PostgreSQL refuses to run as root.
 
 use super::{EmbeddedError, io_error};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ServerUser {
@@ -32,6 +33,24 @@ impl ServerUser {
             }
         }
         Err(EmbeddedError::NoServerUser)
+    }
+
+    /// Makes a directory for this user alone, and those above it as far as they are missing. Others may be about to make the
+    /// same ones: none is seen before it is as it has to be, and it does not matter who is first.
+    pub fn create_dir_and_way(self, dir: &Path) -> Result<(), EmbeddedError> {
+        let missing: Vec<&Path> = dir.ancestors().skip(1).take_while(|above| !above.exists()).collect();
+        for above in missing.into_iter().rev() {
+            appear(above, |new| {
+                std::fs::create_dir(new).map_err(io_error("create", new))?;
+                if self.is_other {
+                    // Root's umask may keep all others out, and the server's user is one of them.
+                    let mode = std::fs::Permissions::from_mode(0o755);
+                    std::fs::set_permissions(new, mode).map_err(io_error("set the mode of", new))?;
+                }
+                Ok(())
+            })?;
+        }
+        appear(dir, |new| self.create_dir(new))
     }
 
     /// Makes a directory that only this user (and root) may enter.
@@ -92,6 +111,36 @@ impl ServerUser {
         command.args(["-c", "cd -- \"$1\"", "sh"]).arg(dir).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(command.status().await.map_err(io_error("run", shell))?.success())
     }
+}
+
+/// Makes a directory under another name and gives it its own when it is done, unless somebody else was first.
+fn appear(dir: &Path, make: impl FnOnce(&Path) -> Result<(), EmbeddedError>) -> Result<(), EmbeddedError> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".new-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    let new = dir.with_file_name(name);
+    make(&new)?;
+    let Err(error) = rename_to_new(&new, dir) else { return Ok(()) };
+    std::fs::remove_dir(&new).map_err(io_error("remove", &new))?;
+    if dir.is_dir() { Ok(()) } else { Err(io_error("create", dir)(error)) }
+}
+
+/// Renames, and replaces nothing: an empty directory that was made just now is in somebody's hands.
+fn rename_to_new(from: &Path, to: &Path) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // Not every file system can.
+            Err(Errno::INVAL | Errno::NOSYS) => {}
+            renamed => return Ok(renamed?),
+        }
+    }
+    if to.exists() {
+        return Err(std::io::ErrorKind::AlreadyExists.into());
+    }
+    std::fs::rename(from, to)
 }
 
 /// Asks `id`, which knows users of every kind (files, LDAP, …).

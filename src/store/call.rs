@@ -33,7 +33,7 @@ impl Store {
                  from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::text[], $6::smallint[],
                              $7::timestamptz[], $8::bigint[])
                         as c(job_id, fence, number, provider, model, rung, started, worst)
-                where i.job_id = c.job_id and i.fence = c.fence
+                where i.job_id = any (array[c.job_id]) and i.fence = c.fence
                   -- A statement that was given up and is run late by the server must not hide a later call.
                   and coalesce(i.call_number, 0) <= c.number
                returning i.fence"#,

@@ -263,8 +263,8 @@ impl Store {
             r#"select a.job_id, a.provider, a.model, a.accepted, a.class, a.detail, a.message, a.ended_at,
                       a.retry_at, a.cost_nanos, a.uncertain_nanos, a.round = i.round as "current_round!"
                  from unnest($1::bigint[]) w(id)
-                      join sluice.inflight i on i.job_id = w.id
-                      cross join lateral (select * from sluice.attempt t where t.job_id = w.id) a
+                      join sluice.inflight i on i.job_id = any (array[w.id])
+                      cross join lateral (select * from sluice.attempt t where t.job_id = any (array[w.id])) a
                 order by a.job_id, a.ended_at, a.number"#,
             &ids
         )

@@ -58,8 +58,9 @@ const SETTINGS: [(&str, &str); 7] = [
     ("client_min_messages", "error"),
 ];
 
-/// What holds for the statements of a worker besides. They run thousands of times and touch few rows, whatever the planner knows
-/// of tables that were empty when it looked: a plan of then would read all of them for ever after.
+/// What holds for the statements of a worker besides. They run thousands of times and touch few rows, whatever the planner
+/// knows of tables that were empty when it looked: a plan of then would read all of them for ever after. These settings are
+/// not all that it takes: how a statement looks up rows is said in `store/mod.rs`.
 const WORK_SETTINGS: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
 
 /// A setting that means nothing to Postgres: whether it arrives tells whether the session is ours.

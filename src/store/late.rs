@@ -33,20 +33,20 @@ pub(super) async fn take_back(transaction: &mut Transaction, rows: &[EndingRow])
             ), open as (
                 select w.job_id, w.fence, w.round, sluice.flow_of(j.route, j.project, j.batch) as flow,
                        (-j.priority)::smallint as prio
-                  from w join sluice.job j on j.id = w.job_id
-                 where not exists (select from sluice.result r where r.job_id = w.job_id)
+                  from w join sluice.job j on j.id = any (array[w.job_id])
+                 where not exists (select from sluice.result r where r.job_id = any (array[w.job_id]))
                    -- Not another job that has the number now.
                    and w.born in (0, ('x' || encode(timestamptz_send(j.created_at), 'hex'))::bit(64)::bigint)
             ), waiting as (
                 delete from sluice.ready r using open o
-                 where r.flow = o.flow and r.prio = o.prio and r.job_id = o.job_id and r.round = o.round
+                 where r.flow = any (array[o.flow]) and r.prio = o.prio and r.job_id = o.job_id and r.round = o.round
                 returning r.job_id, r.attempts, r.crashes
             ), parked as (
-                delete from sluice.parked p using open o where p.job_id = o.job_id and p.round = o.round
+                delete from sluice.parked p using open o where p.job_id = any (array[o.job_id]) and p.round = o.round
                 returning p.job_id, p.attempts, p.crashes
             ), running as (
                 delete from sluice.inflight i using open o
-                 where i.job_id = o.job_id and i.round = o.round and i.fence <> o.fence
+                 where i.job_id = any (array[o.job_id]) and i.round = o.round and i.fence <> o.fence
                 returning i as held
             ), told as (
                 insert into sluice.recall (worker, job_id, fence)
@@ -105,7 +105,7 @@ pub(super) async fn remove_placeholders(
         r#"with gone as (
             delete from sluice.attempt a
              using unnest($1::bigint[], $2::bigint[], $3::smallint[]) c(job_id, fence, number)
-             where a.job_id = c.job_id and a.fence = c.fence and a.number = c.number and a.placeholder
+             where a.job_id = any (array[c.job_id]) and a.fence = c.fence and a.number = c.number and a.placeholder
             returning a.*
         ), untold as (
             insert into sluice.tally (hour, route, project, batch, provider, model, class, detail, attempts,
@@ -113,7 +113,7 @@ pub(super) async fn remove_placeholders(
                  select date_trunc('hour', g.ended_at), j.route, j.project, coalesce(j.batch, ''), g.provider, g.model,
                         coalesce(g.class, ''), coalesce(g.detail, ''), -count(*), -sum(g.uncertain_nanos),
                         -(count(*) - count(g.cost_nanos)), -sum(g.total_ms)
-                   from gone g join sluice.job j on j.id = g.job_id
+                   from gone g join sluice.job j on j.id = any (array[g.job_id])
                   group by 1, 2, 3, 4, 5, 6, 7, 8
         )
         select count(*) as "removed!" from gone"#,

@@ -120,8 +120,8 @@ impl Store {
         // The calls first: what an ending says of the cost is read from the ledger.
         let orphans = sqlx::query!(
             r#"with orphan as materialized (
-                select i as held from sluice.inflight i join sluice.worker w on w.id = i.worker
-                 where w.state <> 'live' order by i.job_id limit 1000 for update of i skip locked
+                select i as held from sluice.worker w join sluice.inflight i on i.worker = any (array[w.id])
+                 where w.state <> 'live' limit 1000 for update of i skip locked
             )
             select (held).job_id as "job_id!", (held).fence as "fence!",
                    sluice.book_open_call(held, 'worker_died') as "booked!"
@@ -136,7 +136,7 @@ impl Store {
         let row = sqlx::query!(
             r#"with orphan as (
                 delete from sluice.inflight i using unnest($2::bigint[], $3::bigint[]) o(job_id, fence)
-                 where i.job_id = o.job_id and i.fence = o.fence
+                 where i.job_id = any (array[o.job_id]) and i.fence = o.fence
                 returning i.job_id, i.fence, i.flow, i.prio, greatest(i.attempts, i.call_number) as attempts,
                           i.crashes + 1 as crashes, i.round
             ), back as (
@@ -152,13 +152,13 @@ impl Store {
                        from orphan o cross join lateral (
                             select case when count(*) = count(t.cost_nanos) then coalesce(sum(t.cost_nanos), 0) end as cost,
                                    coalesce(sum(t.uncertain_nanos), 0) as uncertain
-                              from sluice.attempt t where t.job_id = o.job_id) a
+                              from sluice.attempt t where t.job_id = any (array[o.job_id])) a
                       where o.crashes >= $1
                 on conflict do nothing returning job_id
             ), told as (
                 insert into sluice.tally (hour, route, project, batch, class, failed)
                      select date_trunc('hour', now()), j.route, j.project, coalesce(j.batch, ''), 'abandoned', count(*)
-                       from poison p cross join lateral (select b.* from sluice.job b where b.id = p.job_id) j
+                       from poison p cross join lateral (select b.* from sluice.job b where b.id = any (array[p.job_id])) j
                       group by 2, 3, 4
             )
             select (select count(*) from back) as "back!", (select count(*) from poison) as "poison!""#,
@@ -202,7 +202,7 @@ impl Store {
         let given_back = sqlx::query!(
             "with lost as (
                  delete from sluice.inflight i using unnest($1::bigint[], $2::bigint[]) u(job_id, fence)
-                  where i.job_id = u.job_id and i.fence = u.fence
+                  where i.job_id = any (array[u.job_id]) and i.fence = u.fence
                  returning i.flow, i.prio, i.job_id, i.attempts, i.crashes, i.round
              )
              insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
@@ -232,7 +232,7 @@ impl Store {
             "with due as materialized (
                  select job_id from sluice.parked where run_at <= now() order by run_at limit 2000 for update skip locked
              ), gone as (
-                 delete from sluice.parked p using due d where p.job_id = d.job_id
+                 delete from sluice.parked p using due d where p.job_id = any (array[d.job_id])
                  returning p.flow, p.prio, p.job_id, p.attempts, p.crashes, p.round
              )
              insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
@@ -247,11 +247,12 @@ impl Store {
     /// When the next parked job is due.
     pub async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
         let due = sqlx::query_scalar!(
-            "select nullif(least(min(run_at), '9999-12-31 00:00:00+00'), '9999-12-31 00:00:00+00') from sluice.parked"
+            "select nullif(least(first.run_at, '9999-12-31 00:00:00+00'), '9999-12-31 00:00:00+00')
+               from (select run_at from sluice.parked order by run_at limit 1) first"
         )
-        .fetch_one(&self.db)
+        .fetch_optional(&self.db)
         .await
         .doing("looking at parked jobs")?;
-        Ok(due.map(timestamp))
+        Ok(due.flatten().map(timestamp))
     }
 }

@@ -87,7 +87,7 @@ impl Store {
         let forgotten = sqlx::query!(
             "delete from sluice.worker w
               where w.state <> 'live' and w.seen_at < now() - interval '1 hour'
-                and not exists (select from sluice.inflight i where i.worker = w.id)"
+                and not exists (select from sluice.inflight i where i.worker = any (array[w.id]))"
         )
         .execute(&self.db)
         .await

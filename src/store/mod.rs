@@ -5,6 +5,11 @@
 //! to do behind a pooler. Nothing rests on a session: no `set` that outlives its transaction, no `listen`, no temporary
 //! table, no advisory lock but those of a transaction. Times are the database's own: no statement takes the caller's
 //! clock where `now()` will do.
+//!
+//! A statement that runs all day and looks up the rows of a list in `job`, `result`, `attempt`, `inflight`, `ready` or
+//! `parked` writes `x.job_id = any (array[list.job_id])`. For that Postgres looks into the index once for each, and has no
+//! other way. With a plain `=` it may walk through the whole index instead. It does so as long as it takes the table for
+//! empty: the table is new, or was vacuumed while nothing was in hand. `tests/plans.rs` looks at the plans.
 
 mod address;
 pub mod audit;

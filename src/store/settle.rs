@@ -406,7 +406,7 @@ async fn write_endings(transaction: &mut Transaction, rows: &[EndingRow]) -> Res
                    cost_nanos, uncertain_nanos, input_tokens, output_tokens, request_id, response, route, project, batch,
                    round)
         ), held as (
-            delete from sluice.inflight i using w where i.job_id = w.job_id and i.fence = w.fence
+            delete from sluice.inflight i using w where i.job_id = any (array[w.job_id]) and i.fence = w.fence
             returning i.job_id, i.fence, i as claim, w.error_class
         ), named as materialized (
             -- A fault of ours in the middle of a call: nobody else says that it was made.
@@ -432,7 +432,7 @@ async fn write_endings(transaction: &mut Transaction, rows: &[EndingRow]) -> Res
         select fence as "fence!" from held where (select count(*) from named) >= 0
          union
         -- Sent before, and that commit went through after all: the result stands under our own fence.
-        select r.fence from w join sluice.result r on r.job_id = w.job_id and r.fence = w.fence"#,
+        select r.fence from w join sluice.result r on r.job_id = any (array[w.job_id]) and r.fence = w.fence"#,
         &column!(row => row.lease.job.0),
         &column!(row => row.lease.fence),
         &column!(row => row.attempts),
@@ -472,7 +472,7 @@ async fn write_parks(transaction: &mut Transaction, rows: &[ParkRow]) -> Result<
             select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::timestamptz[], $5::text[])
               as w(job_id, fence, attempts, until, reason)
         ), held as (
-            delete from sluice.inflight i using w where i.job_id = w.job_id and i.fence = w.fence
+            delete from sluice.inflight i using w where i.job_id = any (array[w.job_id]) and i.fence = w.fence
             returning i.job_id, i.fence, i.flow, i.prio, i.crashes, i.round, w.attempts, w.until, w.reason
         ), waiting as (
             insert into sluice.parked (job_id, run_at, flow, prio, attempts, crashes, round, reason)

@@ -36,6 +36,11 @@ impl OwnCluster {
         kill_process(server, Signal::QUIT).unwrap();
     }
 
+    /// What the server has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.options.data_dir.join("postgres.log")).unwrap()
+    }
+
     /// It is there again.
     pub async fn return_of_the_server(&mut self) {
         let again = EmbeddedPostgres::start(&self.options).await.unwrap();

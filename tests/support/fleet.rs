@@ -54,10 +54,15 @@ impl Fleet {
         self.start_with(&[])
     }
 
+    /// A process that is not started yet, for whoever wants it otherwise.
+    pub fn command(&self) -> tokio::process::Command {
+        self.program.command(&["worker"])
+    }
+
     /// Starts one more process with these variables.
     pub fn start_with(&self, variables: &[(&str, &str)]) -> Process {
         let said = tempfile::NamedTempFile::new().unwrap();
-        let mut command = self.program.command(&["worker"]);
+        let mut command = self.command();
         command.envs(variables.iter().copied());
         command.stdout(said.reopen().unwrap()).stderr(said.reopen().unwrap());
         let child = command.spawn().unwrap();

@@ -53,7 +53,10 @@ struct Now {
 }
 
 struct State {
-    socket: PathBuf,
+    /// Where new connections lead.
+    socket: Mutex<PathBuf>,
+    /// How many there were.
+    opened: AtomicU64,
     now: watch::Sender<Now>,
     armed: Mutex<Option<Moment>>,
     /// How often a connection was cut at its moment.
@@ -63,9 +66,9 @@ struct State {
 impl Proxy {
     /// To the server that these options lead to.
     pub async fn to(server: &PgConnectOptions) -> Self {
-        let folder = server.get_socket().expect("the cluster listens on a socket");
         let state = Arc::new(State {
-            socket: folder.join(format!(".s.PGSQL.{}", server.get_port())),
+            socket: Mutex::new(socket_of(server)),
+            opened: AtomicU64::new(0),
             now: watch::Sender::new(Now { weather: Weather::Clear, age: 0 }),
             armed: Mutex::new(None),
             struck: AtomicU64::new(0),
@@ -79,6 +82,16 @@ impl Proxy {
     /// For the programs that are to go through it.
     pub fn url(&self, user: &str, database: &str) -> String {
         format!("postgres://{user}@{}/{database}?sslmode=disable", self.address)
+    }
+
+    /// Leads new connections to another server. Those that there are stay with the one before.
+    pub fn lead_to(&self, server: &PgConnectOptions) {
+        *self.state.socket.lock().unwrap() = socket_of(server);
+    }
+
+    /// How many connections came by so far.
+    pub fn opened(&self) -> u64 {
+        self.state.opened.load(Ordering::Relaxed)
     }
 
     /// From now on.
@@ -114,6 +127,11 @@ impl Proxy {
     }
 }
 
+fn socket_of(server: &PgConnectOptions) -> PathBuf {
+    let folder = server.get_socket().expect("the cluster listens on a socket");
+    folder.join(format!(".s.PGSQL.{}", server.get_port()))
+}
+
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.accepting.abort();
@@ -130,11 +148,13 @@ async fn accept(state: Arc<State>, listener: TcpListener) {
 /// One connection, from its first byte to its end.
 async fn carry(state: Arc<State>, client: TcpStream) {
     let born = *state.now.borrow();
+    state.opened.fetch_add(1, Ordering::Relaxed);
+    let socket = state.socket.lock().unwrap().clone();
     let server = match born.weather {
         Weather::Refuse => None,
         // Nobody is there, and nobody says so.
         Weather::Blackhole => return swallow(&state, client, born.age).await,
-        Weather::Clear | Weather::Stall | Weather::Delay(_) => UnixStream::connect(&state.socket).await.ok(),
+        Weather::Clear | Weather::Stall | Weather::Delay(_) => UnixStream::connect(&socket).await.ok(),
     };
     if let Some(mut server) = server {
         let mut client = client;

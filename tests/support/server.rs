@@ -1,6 +1,7 @@
 //! Postgres servers of a test's own that replicate: a primary and its standbys, on loopback.
 
 use super::postgres::{Watchdog, temporary_dir};
+use sqlx::postgres::PgConnectOptions;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -104,6 +105,11 @@ impl Server {
     /// A standby becomes a primary of its own.
     pub fn promote(&self) {
         run("pg_ctl", &["-D", &self.data(), "-s", "-w", "promote"]);
+    }
+
+    /// Its socket, for a proxy.
+    pub fn socket(&self) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass().socket(&self.dir).port(self.port)
     }
 
     /// Its URL.

@@ -1,0 +1,309 @@
+//! How Postgres goes about the statements of a worker, by the plans that it writes into its log. Whatever it knew of the
+//! tables when it made a plan, no statement reads a whole table of the queue, or a whole partition.
+
+use crate::support::cluster::OwnCluster;
+use crate::support::queue::{accepted, failed, failure, park, success};
+use serde_json::Value;
+use sluice::domain::{ErrorClass, NanoUsd, Target, Timestamp};
+use sluice::store::call::OpenCall;
+use sluice::store::claim::{Claimed, Lease, Take};
+use sluice::store::quota::Rewrite;
+use sluice::store::settle::Settlement;
+use sluice::store::{Address, Pooler, Purpose, Store};
+use sqlx::postgres::PgConnectOptions;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// The tables that grow with the work, and those that churn.
+const TABLES: [&str; 6] = ["job", "result", "attempt", "inflight", "ready", "parked"];
+
+/// A few words of each statement that a worker runs all day.
+const HOT: [(&str, &str); 17] = [
+    ("lanes", "with recursive lane as"),
+    ("claim", "picked as materialized"),
+    ("history", "as \"current_round!\""),
+    ("open", "set call_number = c.number"),
+    ("endings", "insert into sluice.result (job_id, fence, state, attempts, provider"),
+    (
+        "attempts",
+        "insert into sluice.attempt (job_id, fence, number, round, provider, model, rung, started_at, ended_at,\n",
+    ),
+    ("parks", "waiting as (\n            insert into sluice.parked"),
+    ("late", "-- Of two late answers for one job"),
+    ("what was booked for a call", "and a.placeholder"),
+    ("beat", "update sluice.worker\n"),
+    ("rescue, calls", "with orphan as materialized"),
+    ("rescue, jobs", "poison as ("),
+    ("a lost claim", "fence <> all ($2)"),
+    ("giving a lost claim back", "with lost as ("),
+    ("wake", "with due as materialized"),
+    ("next due", "select nullif(least(first.run_at"),
+    ("fold", "from sluice.tally limit $1"),
+];
+
+/// A server that writes down the plan of every statement that the login `planned` runs, those in functions included.
+struct Stage {
+    cluster: OwnCluster,
+    url: String,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let cluster = OwnCluster::start().await;
+        let url = cluster.url.replace("user=sluice", "user=planned");
+        let stage = Self { cluster, url };
+        stage
+            .run(
+                "create role planned login in role sluice_worker;
+                 alter role planned set session_preload_libraries = 'auto_explain';
+                 alter role planned set auto_explain.log_min_duration = 0;
+                 alter role planned set auto_explain.log_nested_statements = on;
+                 alter role planned set auto_explain.log_format = json",
+            )
+            .await;
+        stage
+    }
+
+    async fn run(&self, statements: &'static str) {
+        sqlx::raw_sql(statements).execute(&self.cluster.pool).await.unwrap();
+    }
+
+    async fn store(&self, pooler: Pooler) -> Store {
+        let options: PgConnectOptions = self.url.parse().unwrap();
+        Store::connect_through(pooler, Purpose::Work, &Address::of(options), 2).await.unwrap()
+    }
+
+    async fn enqueue(&self, count: i32) {
+        sqlx::query(
+            "insert into sluice.job (request, batch)
+                  select jsonb_build_object('prompt', n), 'b' || n % 2 from generate_series(1, $1) n",
+        )
+        .bind(count)
+        .execute(&self.cluster.pool)
+        .await
+        .unwrap();
+    }
+
+    /// As if the lease of this worker had run out.
+    async fn silence(&self, worker: i64) {
+        sqlx::query("update sluice.worker set lease_until = now() - interval '1 s' where id = $1")
+            .bind(worker)
+            .execute(&self.cluster.pool)
+            .await
+            .unwrap();
+    }
+
+    /// The plans since the log was so long.
+    fn plans(&self, since: usize) -> Vec<Plan> {
+        let log = self.cluster.log();
+        log[since..]
+            .split(" plan:\n")
+            .skip(1)
+            .map(|said| {
+                let lines = said.lines().take_while(|line| line.starts_with('\t'));
+                let json: String = lines.flat_map(|line| [line, "\n"]).collect();
+                let plan: Value = serde_json::from_str(&json).unwrap();
+                Plan { statement: plan["Query Text"].as_str().unwrap().to_owned(), top: plan["Plan"].clone() }
+            })
+            .collect()
+    }
+}
+
+struct Plan {
+    statement: String,
+    top: Value,
+}
+
+impl Plan {
+    /// What is read from end to end of the tables that count.
+    fn whole_reads(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        whole_reads(&self.top, false, &mut found);
+        found
+    }
+}
+
+/// The table behind a name: `job_p0` is a part of `job`.
+fn table(relation: &str) -> &str {
+    match relation.rsplit_once("_p") {
+        Some((table, part)) if part.bytes().all(|byte| byte.is_ascii_digit()) => table,
+        _ => relation,
+    }
+}
+
+fn whole_reads(node: &Value, is_cut: bool, found: &mut Vec<String>) {
+    let kind = node["Node Type"].as_str().unwrap_or("");
+    let relation = node["Relation Name"].as_str().unwrap_or("");
+    let is_whole = match kind {
+        "Seq Scan" => true,
+        // A walk along an index from its beginning is as long, unless whoever asks wants no more than the first rows.
+        "Index Scan" | "Index Only Scan" => node["Index Cond"].is_null() && !is_cut,
+        // The condition stands below.
+        "Bitmap Heap Scan" => {
+            node["Plans"].as_array().is_none_or(|plans| plans.iter().any(|p| p["Index Cond"].is_null()))
+        }
+        _ => false,
+    };
+    if is_whole && TABLES.contains(&table(relation)) {
+        found.push(format!("{kind} of {relation}"));
+    }
+    let passes_on = ["LockRows", "Result", "Subquery Scan", "Append", "Merge Append", "ProjectSet"].contains(&kind);
+    for below in node["Plans"].as_array().into_iter().flatten() {
+        whole_reads(below, kind == "Limit" || (is_cut && passes_on), found);
+    }
+}
+
+async fn claim(store: &Store, worker: i64, count: i32) -> Vec<Claimed> {
+    let lanes = store.lanes().await.unwrap();
+    let takes: Vec<Take> =
+        lanes.iter().map(|lane| Take { flow: lane.flow, prio: lane.prio, after: 0, count }).collect();
+    store.claim(worker, &takes, usize::MAX).await.unwrap().jobs
+}
+
+fn call(claimed: &Claimed) -> OpenCall {
+    OpenCall {
+        lease: claimed.lease,
+        number: claimed.attempts + 1,
+        target: Target { provider: "openai".to_owned(), model: "gpt-4o-mini".to_owned() },
+        rung: 0,
+        started_at: Timestamp(chrono::Utc::now().timestamp_millis()),
+        worst: Some(NanoUsd(900)),
+    }
+}
+
+async fn open(store: &Store, jobs: &[Claimed]) {
+    let calls: Vec<OpenCall> = jobs.iter().map(call).collect();
+    assert_eq!(store.open_calls(&calls).await.unwrap().len(), jobs.len());
+}
+
+fn answered(claimed: &Claimed) -> Settlement {
+    Settlement {
+        attempts: vec![accepted(claimed, claimed.attempts + 1)],
+        endings: vec![success(claimed)],
+        ..Settlement::default()
+    }
+}
+
+/// What workers do all day, each of it at least once; all jobs have ended well or badly afterwards.
+async fn a_day(stage: &Stage, store: &Store) {
+    stage.enqueue(12).await;
+    let (worker, _) = store.register("host", 1, "0.0.0").await.unwrap();
+    store.installation().await.unwrap();
+    store.pauses().await.unwrap();
+    let jobs = claim(store, worker, 3).await;
+    assert_eq!(jobs.len(), 6);
+    open(store, &jobs).await;
+    let [good, again, waits, faulty, lost, also_lost] = &jobs[..] else { panic!("six jobs") };
+    let overdue = Timestamp(chrono::Utc::now().timestamp_millis() - 1000);
+    let mut fault = failure(faulty, ErrorClass::Abandoned);
+    fault.attempts = 1;
+    let settlement = Settlement {
+        attempts: vec![
+            accepted(good, 1),
+            failed(again, 1, ErrorClass::ServerError),
+            failed(waits, 1, ErrorClass::ServerError),
+        ],
+        endings: vec![success(good), fault],
+        parks: [(again, None), (waits, Some(overdue))]
+            .map(|(job, until)| {
+                let mut row = park(job, until);
+                row.attempts = 1;
+                row
+            })
+            .into(),
+    };
+    store.settle(&settlement).await.unwrap();
+    // Sent once more, because nobody heard what came of it.
+    store.settle(&settlement).await.unwrap();
+    store.next_due().await.unwrap();
+    assert_eq!(store.promote().await.unwrap(), 1);
+    assert_eq!(store.give_back_unknown(worker, &[lost.lease.fence]).await.unwrap(), 1);
+    store.beat(worker, &serde_json::json!({})).await.unwrap();
+    // The worker falls silent, and lives; another one takes what was lost, and a third nothing.
+    let (heir, _) = store.register("host", 2, "0.0.0").await.unwrap();
+    stage.silence(worker).await;
+    store.rescue(3).await.unwrap();
+    let taken = claim(store, heir, 1000).await;
+    let tried: Vec<Lease> = taken.iter().filter(|job| job.attempts > 0).map(|job| job.lease).collect();
+    assert!(!store.history(&tried).await.unwrap().is_empty());
+    open(store, &taken).await;
+    assert_eq!(store.settle(&answered(lost)).await.unwrap(), []);
+    assert_eq!(store.settle(&answered(also_lost)).await.unwrap(), []);
+    store.beat(heir, &serde_json::json!({})).await.unwrap();
+    for job in taken.iter().filter(|job| ![lost.lease.job, also_lost.lease.job].contains(&job.lease.job)) {
+        assert_eq!(store.settle(&answered(job)).await.unwrap(), []);
+    }
+    while store.fold_tally().await.unwrap() > 0 {}
+    let (buckets, _) = store.read_buckets(&["one".to_owned()]).await.unwrap();
+    let rewrites: Vec<Rewrite> = buckets
+        .into_values()
+        .map(|register| Rewrite { id: register.id, from: register.version, state: register.state })
+        .collect();
+    store.write_buckets(&rewrites).await.unwrap();
+    store.standings().await.unwrap();
+    store.declare_dead(&[heir]).await.unwrap();
+    // Dies with a job in its hands.
+    stage.enqueue(1).await;
+    let (third, _) = store.register("host", 3, "0.0.0").await.unwrap();
+    open(store, &claim(store, third, 1).await).await;
+    stage.silence(third).await;
+    assert_eq!(store.rescue(1).await.unwrap().poisoned, 1);
+    store.ensure_partitions().await.unwrap();
+    store.forget_workers().await.unwrap();
+    store.begin_partition(Duration::from_hours(2)).await.unwrap();
+    store.retire(Duration::from_hours(20)).await.unwrap();
+    store.sign_off(heir).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_statement_of_a_worker_reads_a_whole_table_however_old_its_plan_is() {
+    let stage = Stage::new().await;
+    // Its plans are made while every table is empty.
+    let (old, pooled) = (stage.store(Pooler::None).await, stage.store(Pooler::Transaction).await);
+    let mut faults = BTreeSet::new();
+    for (state, change) in [
+        ("a new database", "select 1"),
+        (
+            "a partition that is full",
+            "insert into sluice.job (id, request) select n, '{}' from generate_series(100000, 120000) n;
+             delete from sluice.ready where job_id between 100000 and 120000;
+             insert into sluice.result (job_id, fence, state, attempts)
+                  select n, n, 'succeeded', 1 from generate_series(100000, 120000) n;
+             insert into sluice.attempt (job_id, fence, number, round, provider, model, started_at, ended_at, total_ms,
+                                         accepted, usage_source)
+                  select n, n, 1, 0, 'p', 'm', now(), now(), 1, true, 'provider' from generate_series(100000, 120000) n;
+             alter sequence sluice.job_id_seq restart with 130000;
+             vacuum analyze",
+        ),
+        ("an empty partition beside a full one", "alter sequence sluice.job_id_seq restart with 10000000"),
+        // As after a vacuum that came when nothing was in hand, in the midst of full days.
+        (
+            "tables that the planner takes for empty",
+            "analyze sluice.inflight, sluice.ready, sluice.parked, sluice.job_p1, sluice.result_p1, sluice.attempt_p1",
+        ),
+    ] {
+        // One statement at a time: `vacuum` takes no company.
+        for statement in change.split(";\n").map(str::trim) {
+            sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned())).execute(&stage.cluster.pool).await.unwrap();
+        }
+        let new = stage.store(Pooler::None).await;
+        for store in [&old, &new, &pooled] {
+            let since = stage.cluster.log().len();
+            a_day(&stage, store).await;
+            let plans = stage.plans(since);
+            for (name, words) in HOT {
+                assert!(plans.iter().any(|plan| plan.statement.contains(words)), "{name} was not seen");
+            }
+            for plan in plans {
+                for read in plan.whole_reads() {
+                    faults.insert(format!("{state}: {read} in\n{}", plan.statement));
+                }
+            }
+        }
+        new.close().await;
+    }
+    assert!(faults.is_empty(), "{} plans:\n{}", faults.len(), Vec::from_iter(faults).join("\n\n"));
+    old.close().await;
+    pooled.close().await;
+    stage.cluster.stop().await;
+}
