@@ -32,6 +32,7 @@ pub mod status;
 mod waits;
 pub mod watch;
 pub mod when;
+mod words;
 pub mod worker;
 
 use crate::exit_code::ExitCode;
