@@ -49,6 +49,7 @@ async fn the_file_in_this_folder_is_found_and_its_absence_is_told() {
     write("sluice.toml", "# nothing yet\n");
     let empty = bare(folder.path(), &["check"]).await;
     let said = text(&empty.stdout);
+    assert_eq!(empty.status.code(), Some(3), "{said}");
     assert!(said.starts_with("./sluice.toml has no faults, and nothing that a worker could work with."), "{said}");
     assert!(text(&empty.stderr).contains("a worker would not start"));
 }

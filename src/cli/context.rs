@@ -124,8 +124,7 @@ impl Context {
 
 /// The variables that configuration is read from, with those of the command line over them.
 pub fn environment(global: &GlobalArgs) -> impl Iterator<Item = (String, String)> + use<> {
-    let url = global.database_url.clone().map(|url| ("SLUICE__DATABASE__URL".to_owned(), url));
-    // The last of two with the same name holds.
+    let url = global.database_url.clone().map(|url| (config::ARGUMENT_URL.to_owned(), url));
     config::process_environment().chain(url)
 }
 

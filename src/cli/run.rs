@@ -211,10 +211,7 @@ async fn work(
 /// Shows the progress until all jobs have ended. That the database is away is for the worker to stand.
 async fn watched_to_the_end(store: &Store, output: &mut Output, batch: &str) -> anyhow::Result<()> {
     loop {
-        let error = match watch::follow(store, output, batch).await {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
-        };
+        let Err(error) = watch::follow(store, output, batch).await else { return Ok(()) };
         let passes =
             error.chain().any(|cause| cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_transient));
         if !passes {

@@ -19,6 +19,7 @@ pub use fault::{ConfigErrors, Fault};
 pub use provider::ProviderConfig;
 pub use route::RouteConfig;
 pub use settings::{Database, Http, Log, LogFormat, Spool, Worker};
+pub use source::ARGUMENT_URL;
 
 use crate::domain::retention::Retention;
 use crate::domain::{Limits, Model, Target};

@@ -1,7 +1,7 @@
 //! Typed access to one table of the configuration, which collects faults instead of stopping at the first.
 
 use super::scalar::{self, DURATION};
-use super::{ConfigErrors, Fault};
+use super::{ConfigErrors, Fault, source};
 use config::{Value, ValueKind};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -104,7 +104,12 @@ impl<'a> Section<'a> {
     fn fault_at(&self, key: &str, from_environment: bool, problem: impl Into<String>, expected: impl Into<String>) {
         let path = join(&self.path, key);
         let (place, key) = if from_environment {
-            (FROM_ENVIRONMENT.to_owned(), format!("SLUICE__{}", path.replace('.', "__").to_uppercase()))
+            let name = format!("SLUICE__{}", path.replace('.', "__").to_uppercase());
+            // That one has more names than one.
+            let of_url = || source::database_url(&self.context.environment).map(|(name, _)| name.to_owned());
+            let name = if path == "database.url" { of_url().unwrap_or(name) } else { name };
+            let is_argument = name == source::ARGUMENT_URL;
+            (if is_argument { "the command line" } else { FROM_ENVIRONMENT }.to_owned(), name)
         } else {
             (self.context.file_name(), path)
         };

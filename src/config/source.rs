@@ -17,6 +17,17 @@ pub(super) fn find_file(named: Option<&Path>, environment: &BTreeMap<String, Str
         .or_else(|| USUAL_FILES.iter().map(PathBuf::from).find(|path| path.exists()))
 }
 
+/// Under which name the command line's URL stands among the variables.
+pub const ARGUMENT_URL: &str = "--database-url";
+const OWN_URL: &str = "SLUICE__DATABASE__URL";
+
+/// The database's URL, and who says so: the most specific one that is set.
+pub(super) fn database_url(environment: &BTreeMap<String, String>) -> Option<(&'static str, &str)> {
+    [ARGUMENT_URL, OWN_URL, "DATABASE_URL"]
+        .into_iter()
+        .find_map(|name| environment.get(name).filter(|url| !url.is_empty()).map(|url| (name, url.as_str())))
+}
+
 /// The merged tree of all sources.
 pub(super) fn read(file: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Table, ConfigErrors> {
     let mut builder = config::Config::builder();
@@ -28,12 +39,12 @@ pub(super) fn read(file: Option<&Path>, environment: &BTreeMap<String, String>) 
     }
     let mut variables: HashMap<String, String> = environment
         .iter()
-        .filter(|(name, _)| name.starts_with("SLUICE__"))
+        // An empty one is not set, and hides none that is.
+        .filter(|(name, value)| name.starts_with("SLUICE__") && !value.is_empty())
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    if let Some(url) = environment.get("DATABASE_URL") {
-        // Our own variable is the more specific one.
-        variables.entry("SLUICE__DATABASE__URL".to_owned()).or_insert_with(|| url.clone());
+    if let Some((_, url)) = database_url(environment) {
+        variables.insert(OWN_URL.to_owned(), url.to_owned());
     }
     builder = builder.add_source(
         Environment::with_prefix("SLUICE")
