@@ -49,6 +49,7 @@ async fn the_file_in_this_folder_is_found_and_its_absence_is_told() {
     write("sluice.toml", "# nothing yet\n");
     let empty = bare(folder.path(), &["check"]).await;
     let said = text(&empty.stdout);
+    assert_eq!(empty.status.code(), Some(3), "{said}");
     assert!(said.starts_with("./sluice.toml has no faults, and nothing that a worker could work with."), "{said}");
     assert!(text(&empty.stderr).contains("a worker would not start"));
 }
@@ -104,6 +105,31 @@ async fn a_dash_is_standard_output_wherever_a_file_is_written() {
         .filter(|name| name == "-" || name.contains("part-"))
         .collect();
     assert!(made.is_empty(), "{made:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_failed_come_with_what_to_do() {
+    let (database, simulator) = (database().await, simulator());
+    let program = Program::new(&config(&simulator), &database.url());
+    program.file("q.jsonl", "{\"prompt\":\"good\"}\n{\"prompt\":\"bad\"}\n");
+    let why = "sluice results b --errors FILE tells why; sluice batch retry b puts them back into the queue";
+    for (arguments, words) in [
+        (&["run", "q.jsonl", "--batch", "b", "-o", "1"][..], "1 of 2 jobs have no answer. "),
+        (
+            &["run", "q.jsonl", "--batch", "b", "--resume", "-o", "2"],
+            "nothing to work on; 1 of 2 jobs have no answer, and --resume does not try them again\n1 of 2 jobs have no \
+             answer. ",
+        ),
+        (&["watch", "b"], ""),
+        (&["results", "b"], "1 of 2 jobs have an answer; 1 failed. "),
+    ] {
+        let output = program.run(arguments).await;
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(5), "{arguments:?}: {said}");
+        assert!(said.contains(&format!("{words}{why}")), "{arguments:?}: {said}");
+    }
+    let told = program.run(&["run", "q.jsonl", "--batch", "b", "--resume", "-o", "3", "--errors", "bad"]).await;
+    assert!(text(&told.stderr).contains(". bad tells why; sluice batch retry b puts"), "{}", text(&told.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,6 +35,7 @@ mod reports;
 mod results;
 mod retention;
 mod roles;
+mod run;
 mod same_again;
 mod secrets;
 mod sent;

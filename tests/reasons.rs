@@ -191,7 +191,7 @@ async fn a_run_whose_only_rung_is_shut_says_why() {
     stage.program.file("q.jsonl", "{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n{\"prompt\": \"c\"}\n");
     let arguments = ["run", "q.jsonl", "-o", "out.jsonl", "--route", "key"];
     let mut run = stage.program.command(&arguments).spawn().unwrap();
-    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
+    let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
     loop {
         let line = lines.next_line().await.unwrap().expect("the run goes on");
         if line.contains("(bad/model: its key is rejected (nowhere else to go))") {

@@ -11,15 +11,15 @@ use sqlx::{AssertSqlSafe, PgPool};
 use std::fmt::Write as _;
 
 /// A database, a provider, and the program.
-struct Desk {
-    pool: PgPool,
+pub struct Desk {
+    pub pool: PgPool,
     database: TestDatabase,
     simulator: Simulator,
-    program: Program,
+    pub program: Program,
 }
 
 impl Desk {
-    async fn new(latency: &str) -> Self {
+    pub async fn new(latency: &str) -> Self {
         let database = database().await;
         let scenario = format!(
             "record_calls = 100000\n[providers.one]\ndialect = \"openai\"\nlatency = {{ fixed = \"{latency}\" }}\n\
@@ -38,16 +38,16 @@ impl Desk {
         Self { pool: database.pool(), database, simulator, program }
     }
 
-    async fn jobs(&self) -> i64 {
+    pub async fn jobs(&self) -> i64 {
         sqlx::query_scalar("select count(*) from sluice.job").fetch_one(&self.pool).await.unwrap()
     }
 
-    fn calls(&self) -> u64 {
+    pub fn calls(&self) -> u64 {
         self.simulator.verdict().total.calls
     }
 
     /// Runs a command that is refused before it has written anything, and returns what it said.
-    async fn refused(&self, arguments: &[&str], status: i32) -> String {
+    pub async fn refused(&self, arguments: &[&str], status: i32) -> String {
         let before = self.jobs().await;
         let output = self.program.run(arguments).await;
         let said = text(&output.stderr);

@@ -24,7 +24,7 @@ pub struct Args {
 /// What to do with batches.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum BatchCommand {
-    /// List batches, the latest first
+    /// List batches: first those in which something happened in the latest hour, within an hour by name
     List {
         /// At most so many
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..))]

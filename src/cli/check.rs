@@ -1,6 +1,6 @@
 //! `sluice check`: everything that is wrong with the configuration, without a network or a database.
 
-use crate::config::{Config, ConfigErrors, RouteConfig};
+use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
 use crate::domain::{Limits, NanoUsd, Patience, Strategy, Unit};
 use crate::exit_code::ExitCode;
 use serde_json::{Value, json};
@@ -38,53 +38,59 @@ pub fn run(
         // The defaults are in order, and yet whoever asks has surely written something that was not found.
         if config.file.is_none() { config.require_providers().map(|()| config) } else { Ok(config) }
     });
-    let code = if loaded.is_ok() { ExitCode::Success } else { ExitCode::Configuration };
+    let works = loaded.as_ref().is_ok_and(|config| config.require_providers().is_ok());
+    let code = if works { ExitCode::Success } else { ExitCode::Configuration };
     match (args.format, &loaded) {
         (Format::Json, loaded) => writeln!(out, "{:#}", as_json(loaded))?,
         (Format::Text, Err(errors)) => writeln!(err, "{errors}")?,
         (Format::Text, Ok(config)) => {
             summarise(config, out)?;
-            for warning in warnings(config) {
+            for warning in &config.warnings {
                 writeln!(err, "warning: {warning}")?;
+            }
+            for fault in missing(config) {
+                writeln!(err, "a worker would not start: {}; add {}", fault.problem, fault.expected)?;
             }
         }
     }
     Ok(code)
 }
 
-/// The configuration's own warnings, and what keeps a worker from starting although nothing is wrong.
-fn warnings(config: &Config) -> Vec<String> {
-    let refusal = config.require_providers().err();
-    let refusal = refusal.iter().flat_map(ConfigErrors::faults);
-    refusal
-        .map(|fault| format!("a worker would not start: {}; add {}", fault.problem, fault.expected))
-        .chain(config.warnings.iter().cloned())
-        .collect()
+/// What keeps a worker from starting although nothing that is there is wrong.
+fn missing(config: &Config) -> Vec<Fault> {
+    config.require_providers().err().map_or_else(Vec::new, |missing| missing.faults().to_vec())
+}
+
+fn faults_as_json(faults: &[Fault]) -> Value {
+    let told = faults.iter().map(|fault| {
+        json!({
+            "place": fault.place, "key": fault.key, "problem": fault.problem, "expected": fault.expected,
+        })
+    });
+    told.collect()
 }
 
 fn as_json(loaded: &Result<Config, ConfigErrors>) -> Value {
     let config = match loaded {
         Ok(config) => config,
-        Err(errors) => {
-            let faults = errors.faults().iter().map(|fault| {
-                json!({
-                    "place": fault.place, "key": fault.key, "problem": fault.problem, "expected": fault.expected,
-                })
-            });
-            return json!({ "ok": false, "faults": faults.collect::<Value>() });
-        }
+        Err(errors) => return json!({ "ok": false, "faults": faults_as_json(errors.faults()) }),
     };
     let routes = config.routes.iter().map(|(name, route)| {
         let rungs = route.route.rungs.iter().map(|rung| rung.target.to_string());
         (name.clone(), json!({ "rungs": rungs.collect::<Value>() }))
     });
-    json!({
-        "ok": true,
+    let missing = missing(config);
+    let mut value = json!({
+        "ok": missing.is_empty(),
         "file": config.file.as_ref().map(|file| file.display().to_string()),
         "providers": config.providers.keys().collect::<Vec<_>>(),
         "routes": routes.collect::<Value>(),
-        "warnings": warnings(config),
-    })
+        "warnings": config.warnings,
+    });
+    if !missing.is_empty() {
+        value["faults"] = faults_as_json(&missing);
+    }
+    value
 }
 
 fn summarise(config: &Config, out: &mut dyn Write) -> io::Result<()> {
@@ -204,10 +210,19 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_providers_is_in_order_and_says_that_a_worker_would_not_start() {
-        let (code, _, err) = check("", Format::Text);
-        assert_eq!(code, ExitCode::Success);
-        assert!(err.contains("a worker would not start") && err.contains("[providers.openai]"), "{err}");
+    fn a_file_with_which_a_worker_would_not_start_has_the_exit_code_that_it_would_have() {
+        let provider = "[providers.openai]\napi_key_env = \"OPENAI_API_KEY\"\n";
+        for (toml, lacks) in [("", "providers"), ("[http]\nlisten = \"off\"\n", "providers"), (provider, "routes")] {
+            let (code, out, err) = check(toml, Format::Text);
+            assert_eq!(code, ExitCode::Configuration, "{toml}");
+            assert!(out.contains("no faults, and nothing that a worker could work with"), "{out}");
+            assert!(err.contains(&format!("a worker would not start: there are no {lacks}")), "{err}");
+            assert!(err.contains("[providers.openai]"), "{err}");
+            let (code, out, _) = check(toml, Format::Json);
+            let value: Value = serde_json::from_str(&out).unwrap();
+            assert_eq!((code, &value["ok"]), (ExitCode::Configuration, &false.into()));
+            assert_eq!((&value["faults"][0]["key"], value["file"].is_string()), (&lacks.into(), true));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::GlobalArgs;
 use super::context::{Context, environment};
 use super::failure::Failure;
 use super::faults::Faults;
-use super::output::{Cell, Format, Output, Report};
+use super::output::{Cell, Dispensable, Format, Output, Report};
 use super::when::When;
 use crate::config::{Config, Keys};
 use crate::domain::Timestamp;
@@ -115,8 +115,8 @@ pub struct Summary {
 
 /// Runs the command.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
-    let mut stderr = std::io::stderr();
-    let shows_progress = stderr.is_terminal() && !global.quiet;
+    let shows_progress = std::io::stderr().is_terminal() && !global.quiet;
+    let mut stderr = Dispensable(std::io::stderr());
     if args.dry_run {
         let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)?;
         let summary = enqueue(&args, None, &config, shows_progress, &mut stderr).await?;

@@ -73,17 +73,22 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::Failure
 }
 
-/// Prints an error and returns the exit status; `needs` says what a login must be for what was tried. Whoever stopped reading our output (`sluice … | head`) knows what
-/// they do: that is no failure.
+/// Prints an error and returns the exit status; `needs` says what a login must be for what was tried. Whoever stopped
+/// reading our output (`sluice … | head`) knows what they do: that is no failure.
 #[must_use]
 pub fn report(error: &anyhow::Error, needs: &str) -> ExitCode {
-    let is_closed = |cause: &OutputError| cause.0.kind() == ErrorKind::BrokenPipe;
-    if error.chain().any(|cause| cause.downcast_ref::<OutputError>().is_some_and(is_closed)) {
+    if is_closed(error) {
         return ExitCode::Success;
     }
     // When standard error is gone too, the exit status has to do.
     let _ = writeln!(std::io::stderr(), "error: {}", in_words(error, needs));
     exit_code(error)
+}
+
+/// Whether it is that nobody reads our output any more.
+pub(super) fn is_closed(error: &anyhow::Error) -> bool {
+    let is_closed = |cause: &OutputError| cause.0.kind() == ErrorKind::BrokenPipe;
+    error.chain().any(|cause| cause.downcast_ref::<OutputError>().is_some_and(is_closed))
 }
 
 /// The chain of causes, without those that the message before them quotes already.

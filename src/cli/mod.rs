@@ -32,6 +32,7 @@ pub mod status;
 mod waits;
 pub mod watch;
 pub mod when;
+mod words;
 pub mod worker;
 
 use crate::exit_code::ExitCode;
@@ -65,7 +66,8 @@ pub struct GlobalArgs {
     #[arg(long, short, global = true, value_name = "FILE", help_heading = "Global options")]
     pub config: Option<PathBuf>,
     /// The Postgres to use, in place of the configured one. DATABASE_URL is the safer way: others see arguments
-    #[arg(long, global = true, value_name = "URL", help_heading = "Global options", hide_short_help = true)]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Global options", hide_short_help = true,
+          value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub database_url: Option<String>,
     /// The shape of the output [default: table on a terminal, plain elsewhere]
     #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = "Global options")]

@@ -1,19 +1,26 @@
 //! Where answers go: files that are there in full or not at all, or standard output.
 
-use super::failure::Failure;
+use super::failure::{Failure, is_closed};
 use super::output::OutputError;
 use anyhow::Context as _;
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// A file that is being written under another name beside its own; removed again unless it is finished.
+///
+/// That it cannot be written is told by [`finish`](Self::finish), so that of two files one comes about without the other.
 #[derive(Debug)]
 pub struct OutFile {
     target: PathBuf,
     /// `None` when the target is no plain file (`/dev/null`, a named pipe) and is written directly.
     part: Option<PathBuf>,
+    /// Whether a file that exists is replaced.
+    replaces: bool,
+    /// Why the rest was not written.
+    lost: Option<io::Error>,
     writer: BufWriter<Sink>,
 }
 
@@ -23,20 +30,54 @@ enum Sink {
     Stdout(io::Stdout),
 }
 
-/// Answers and failures in one stream could not be told from each other by those who read it.
+/// Answers and failures in one stream could not be told from each other by those who read it, and what is read must not
+/// be written over.
 ///
 /// # Errors
-/// [`Failure`] when both are to go to standard output.
-pub fn require_apart(answers: &Path, errors: Option<&Path>) -> Result<(), Failure> {
-    match errors {
-        Some(errors) if is_stdout(answers) && is_stdout(errors) => Err(Failure::usage(
-            "the answers and the failures cannot both go to standard output: give -o or --errors a file",
-        )),
-        Some(errors) if errors == answers => {
-            Err(Failure::usage(format!("-o and --errors are both {}: give each a file of its own", answers.display())))
+/// [`Failure`] when two of them are the same, by whatever name.
+pub fn require_apart(answers: &Path, errors: Option<&Path>, input: Option<&Path>) -> Result<(), Failure> {
+    if let Some(errors) = errors {
+        if is_stdout(answers) && is_stdout(errors) {
+            return Err(Failure::usage(
+                "the answers and the failures cannot both go to standard output: give -o or --errors a file",
+            ));
         }
-        _ => Ok(()),
+        if errors == answers || are_same(errors, answers) {
+            let errors = errors.display();
+            return Err(Failure::usage(format!("-o and --errors are both {errors}: give each a file of its own")));
+        }
     }
+    let Some(input) = input else { return Ok(()) };
+    for (option, output) in [("-o", Some(answers)), ("--errors", errors)] {
+        if let Some(output) = output.filter(|output| are_same(input, output)) {
+            return Err(Failure::usage(format!(
+                "{option} {} is the file that is read: its requests would be lost; give the output a file of its own",
+                output.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Which file a path leads to.
+#[derive(PartialEq, Eq)]
+enum Identity {
+    Existing(u64, u64),
+    ToCome(PathBuf),
+}
+
+fn are_same(one: &Path, other: &Path) -> bool {
+    let of = |path: &Path, stream: &str| identity(if path == Path::new("-") { Path::new(stream) } else { path });
+    matches!((of(one, "/dev/stdin"), of(other, "/dev/stdout")), (Some(one), Some(other)) if one == other)
+}
+
+/// `None` for what is no plain file: a terminal may be read and written.
+fn identity(path: &Path) -> Option<Identity> {
+    if let Ok(found) = fs::metadata(path) {
+        return found.is_file().then(|| Identity::Existing(found.dev(), found.ino()));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Some(Identity::ToCome(fs::canonicalize(folder).ok()?.join(path.file_name()?)))
 }
 
 /// Whether these are standard output, by its usual name or as the system knows it.
@@ -49,8 +90,7 @@ impl OutFile {
     /// Begins a file. One that exists is replaced only with `force`. `-` is standard output.
     pub fn create(target: &Path, force: bool) -> anyhow::Result<Self> {
         if is_stdout(target) {
-            let writer = BufWriter::with_capacity(1 << 16, Sink::Stdout(io::stdout()));
-            return Ok(Self { target: PathBuf::from("standard output"), part: None, writer });
+            return Ok(Self::of(Path::new("standard output"), None, force, Sink::Stdout(io::stdout())));
         }
         let writing = || format!("writing {}", target.display());
         // A link stays one: what it leads to is replaced.
@@ -62,7 +102,7 @@ impl OutFile {
             }
             Ok(found) if !found.is_file() => {
                 let file = File::options().write(true).open(target).with_context(writing)?;
-                return Ok(Self { target: target.to_owned(), part: None, writer: BufWriter::new(Sink::File(file)) });
+                return Ok(Self::of(target, None, force, Sink::File(file)));
             }
             Ok(_) if !force => {
                 let message = format!("{} exists already; --force replaces it", target.display());
@@ -70,32 +110,120 @@ impl OutFile {
             }
             Ok(_) | Err(_) => {}
         }
-        let mut name = OsString::from(target);
-        name.push(format!(".part-{}", std::process::id()));
-        let part = PathBuf::from(name);
-        let file = File::create(&part).with_context(writing)?;
-        let writer = BufWriter::with_capacity(1 << 16, Sink::File(file));
-        Ok(Self { target: target.to_owned(), part: Some(part), writer })
+        let (part, file) = begin_part(target).with_context(writing)?;
+        Ok(Self::of(target, Some(part), force, Sink::File(file)))
+    }
+
+    fn of(target: &Path, part: Option<PathBuf>, replaces: bool, sink: Sink) -> Self {
+        let writer = BufWriter::with_capacity(1 << 16, sink);
+        Self { target: target.to_owned(), part, replaces, lost: None, writer }
     }
 
     /// Makes it appear under its own name.
+    ///
+    /// # Errors
+    /// When it could not be written, or another file has got its name meanwhile and is not to be replaced.
     pub fn finish(mut self) -> anyhow::Result<()> {
-        let finished = self.writer.flush().and_then(|()| match &self.part {
-            None => Ok(()),
-            Some(part) => {
-                if let Sink::File(file) = self.writer.get_ref() {
-                    file.sync_all()?;
-                }
-                fs::rename(part, &self.target)
-            }
+        let written = match self.lost.take() {
+            Some(error) => Err(error),
+            None => self.writer.flush(),
+        };
+        let file = match self.writer.get_ref() {
+            Sink::Stdout(_) => return written.map_err(|error| OutputError(error).into()),
+            Sink::File(file) => file,
+        };
+        let published = written.and_then(|()| {
+            let Some(part) = &self.part else { return Ok(()) };
+            file.sync_all()?;
+            publish(part, &self.target, self.replaces)
         });
-        if matches!(self.writer.get_ref(), Sink::Stdout(_)) {
-            finished.map_err(OutputError)?;
-            return Ok(());
+        match published {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => anyhow::bail!(
+                "{} has come into being meanwhile, and was left as it is: another command has written it. Write to \
+                 another file; --force replaces it",
+                self.target.display()
+            ),
+            published => published.with_context(|| format!("writing {}", self.target.display()))?,
         }
-        finished.with_context(|| format!("writing {}", self.target.display()))?;
         self.part = None;
         Ok(())
+    }
+
+    /// Finishes several, of which one may fail without the others.
+    ///
+    /// # Errors
+    /// That of one which failed.
+    pub fn finish_all(files: impl IntoIterator<Item = Self>) -> anyhow::Result<()> {
+        let mut ended = Ok(());
+        for file in files {
+            let finished = file.finish();
+            // A reader that went away is the lesser fault.
+            if finished.is_err() && ended.as_ref().map_or_else(is_closed, |()| true) {
+                ended = finished;
+            }
+        }
+        ended
+    }
+}
+
+/// A file beside the target, locked for as long as it is open.
+fn begin_part(target: &Path) -> io::Result<(PathBuf, File)> {
+    sweep(target);
+    let process = std::process::id();
+    for number in 1..100 {
+        let mut name = OsString::from(target);
+        name.push(if number == 1 { format!(".part-{process}") } else { format!(".part-{process}-{number}") });
+        let part = PathBuf::from(name);
+        let file = File::options().write(true).create(true).truncate(false).open(&part)?;
+        // A process of the same number in another container; where nothing can be locked nothing is swept either.
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            continue;
+        }
+        let (ours, there) = (file.metadata()?, fs::metadata(&part));
+        // Else another command has swept it away just before it was locked.
+        if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
+            file.set_len(0)?;
+            return Ok((part, file));
+        }
+    }
+    Err(ErrorKind::ResourceBusy.into())
+}
+
+/// Removes what commands that were killed have left behind of this target: nobody holds the lock of it any more.
+fn sweep(target: &Path) {
+    let Some(name) = target.file_name() else { return };
+    let begin = format!("{}.part-", name.to_string_lossy());
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_part = name
+            .to_string_lossy()
+            .strip_prefix(&begin)
+            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'));
+        if is_part
+            && let Ok(file) = File::options().write(true).open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            // One that stays is a blemish.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Gives a finished file its name: in one step, so that of two commands with the same target one is told.
+fn publish(part: &Path, target: &Path, replaces: bool) -> io::Result<()> {
+    if replaces {
+        return fs::rename(part, target);
+    }
+    match fs::hard_link(part, target) {
+        Ok(()) => {
+            // The file is there; that it has a second name is a blemish.
+            let _ = fs::remove_file(part);
+            Ok(())
+        }
+        Err(_) if fs::symlink_metadata(target).is_ok() => Err(ErrorKind::AlreadyExists.into()),
+        // Not every file system has links.
+        Err(_) => fs::rename(part, target),
     }
 }
 
@@ -117,11 +245,17 @@ impl Write for Sink {
 
 impl Write for OutFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.write(bytes)
+        if self.lost.is_none() {
+            self.lost = self.writer.write_all(bytes).err();
+        }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
+        if self.lost.is_none() {
+            self.lost = self.writer.flush().err();
+        }
+        Ok(())
     }
 }
 
@@ -168,6 +302,78 @@ mod tests {
         OutFile::create(&link, true).unwrap().finish().unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn a_file_that_came_meanwhile_is_replaced_only_by_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        for (force, left) in [(false, "theirs"), (true, "ours")] {
+            let _ = fs::remove_file(&path);
+            let mut file = OutFile::create(&path, force).unwrap();
+            file.write_all(b"ours").unwrap();
+            // Another command of the same process, begun and finished meanwhile.
+            let mut other = OutFile::create(&path, false).unwrap();
+            other.write_all(b"theirs").unwrap();
+            other.finish().unwrap();
+            let told = file.finish().map_err(|error| error.to_string());
+            assert_eq!(told.as_ref().is_err_and(|told| told.contains("was left as it is")), !force, "{told:?}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), left);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no part is left");
+        }
+    }
+
+    #[test]
+    fn what_a_killed_command_left_is_swept_and_what_is_being_written_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        for name in ["out.jsonl.part-1", "out.jsonl.part-2-3", "out.jsonl.part-of-mine", "other.jsonl.part-1"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let (first, second) = (OutFile::create(&path, false).unwrap(), OutFile::create(&path, false).unwrap());
+        let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        let process = std::process::id();
+        let parts = [format!("out.jsonl.part-{process}"), format!("out.jsonl.part-{process}-2")];
+        assert_eq!(names, ["other.jsonl.part-1", &parts[0], &parts[1], "out.jsonl.part-of-mine"]);
+        drop((first, second));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_does_not_keep_the_other_from_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        let (mut full, mut file) =
+            (OutFile::create(Path::new("/dev/full"), false).unwrap(), OutFile::create(&path, false).unwrap());
+        for _ in 0..100_000 {
+            full.write_all(b"more").unwrap();
+        }
+        file.write_all(b"all").unwrap();
+        let error = OutFile::finish_all([full, file]).unwrap_err().to_string();
+        assert!(error.contains("/dev/full"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "all");
+    }
+
+    #[test]
+    fn what_is_read_is_not_written_over_by_any_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("sub")).unwrap();
+        fs::write(at("in"), "").unwrap();
+        fs::hard_link(at("in"), at("hard")).unwrap();
+        std::os::unix::fs::symlink(at("in"), at("soft")).unwrap();
+        let out = at("out");
+        for name in ["in", "hard", "soft", "sub/../in"] {
+            let told = require_apart(&at(name), None, Some(&at("in"))).unwrap_err().to_string();
+            assert!(told.contains("is the file that is read"), "{told}");
+            assert!(require_apart(&out, Some(&at(name)), Some(&at("in"))).is_err(), "{name}");
+        }
+        assert!(require_apart(&out, Some(&at("sub/../out")), None).is_err(), "neither is there yet");
+        for (errors, input) in [(None, None), (Some(at("errors")), Some(at("in")))] {
+            require_apart(&out, errors.as_deref(), input.as_deref()).unwrap();
+        }
+        let null = Path::new("/dev/null");
+        require_apart(null, None, Some(null)).unwrap();
     }
 
     #[test]

@@ -57,24 +57,28 @@ impl Output {
         }
     }
 
-    /// The same on standard error, where standard output is taken by something else.
+    /// For progress beside data that goes elsewhere: on standard error, unless that is to be quiet. Nothing fails because
+    /// nobody reads it.
     #[must_use]
-    pub fn on_stderr(global: &GlobalArgs) -> Self {
+    pub fn for_progress(global: &GlobalArgs) -> Self {
         let stderr = io::stderr();
         let is_terminal = stderr.is_terminal();
         let usual = if is_terminal { Format::Table } else { Format::Plain };
-        Self {
-            format: global.format.unwrap_or(usual),
-            is_terminal,
-            is_quiet: global.quiet,
-            writer: Box::new(BufWriter::new(stderr)),
-        }
+        let writer: Box<dyn Write + Send> =
+            if global.quiet { Box::new(io::sink()) } else { Box::new(Dispensable(BufWriter::new(stderr))) };
+        Self { format: global.format.unwrap_or(usual), is_terminal, is_quiet: global.quiet, writer }
     }
 
     /// The shape that was asked for.
     #[must_use]
     pub fn format(&self) -> Format {
         self.format
+    }
+
+    /// Whether only errors are to be told.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.is_quiet
     }
 
     /// Whether a person looks at it.
@@ -138,6 +142,23 @@ impl Output {
     /// Writes out what is still held back. A command that ends without this may lose an error.
     pub fn finish(&mut self) -> Result<(), OutputError> {
         self.writer.flush().map_err(OutputError)
+    }
+}
+
+/// Writes what is dispensable: where it cannot be written (a closed terminal, a full disk, a reader that is gone) nobody
+/// can be told, and the work goes on.
+#[derive(Debug)]
+pub struct Dispensable<W>(pub W);
+
+impl<W: Write> Write for Dispensable<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.0.write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
     }
 }
 
@@ -479,6 +500,22 @@ mod tests {
         let table = report().to_table().to_string();
         assert!(table.contains("1,234,567") && table.contains("$0.00015") && table.contains("2.34 s"), "{table}");
         assert!(table.contains("total"), "{table}");
+    }
+
+    #[test]
+    fn what_is_dispensable_is_lost_without_a_word() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+        }
+        let mut writer = Dispensable(Gone);
+        writeln!(writer, "3 of 4 jobs").unwrap();
+        writer.flush().unwrap();
     }
 
     #[test]

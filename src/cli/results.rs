@@ -5,6 +5,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::out_file::{OutFile, is_stdout, require_apart};
 use super::output::{Format, OutputError};
+use super::words::about;
 use crate::domain::NanoUsd;
 use crate::exit_code::ExitCode;
 use crate::store::Store;
@@ -54,6 +55,12 @@ impl Counts {
         self.succeeded + self.failed + self.cancelled + self.unfinished
     }
 
+    /// Those that ended without an answer.
+    #[must_use]
+    pub fn without_answer(&self) -> u64 {
+        self.failed + self.cancelled
+    }
+
     /// What a script should take from it.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
@@ -82,7 +89,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     let is_csv = context.output.format() == Format::Csv;
     let stdout = Path::new("-");
-    require_apart(args.output.as_deref().unwrap_or(stdout), args.errors.as_deref())?;
+    require_apart(args.output.as_deref().unwrap_or(stdout), args.errors.as_deref(), None)?;
     let open = |path: &Path| OutFile::create(path, args.force);
     let mut answers = args.output.as_deref().filter(|path| !is_stdout(path)).map(open).transpose()?;
     let mut errors = args.errors.as_deref().map(open).transpose()?;
@@ -95,9 +102,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         export(&args.batch, &context.store, is_csv, answers, errors).await?
     };
     context.output.finish()?;
-    for file in [answers, errors].into_iter().flatten() {
-        file.finish()?;
-    }
+    OutFile::finish_all([answers, errors].into_iter().flatten())?;
     let dropped = dropped(&args.batch, &context.store, counts).await?;
     if dropped > 0 {
         context
@@ -106,9 +111,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     }
     context.close().await?;
     if counts.total() > counts.succeeded && !global.quiet {
-        let hint = match (args.errors.is_none() && !is_csv, counts.failed + counts.cancelled) {
-            (true, 1..) => " (--errors FILE says why)",
-            _ => "",
+        let hint = match (args.errors.is_none() && !is_csv, counts.without_answer()) {
+            (true, 1..) => format!(". {}", advice(&args.batch, None)),
+            _ => String::new(),
         };
         // When standard error is gone too, the exit status has to do.
         let _ = writeln!(
@@ -120,6 +125,17 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         );
     }
     Ok(counts.exit_code())
+}
+
+/// What is to be done about jobs that ended without an answer; `errors` is the file in which they are.
+#[must_use]
+pub fn advice(batch: &str, errors: Option<&Path>) -> String {
+    let why = match errors {
+        None => format!("{} tells why", about("sluice results", batch, "--errors FILE")),
+        Some(errors) if is_stdout(errors) => "standard output tells why".to_owned(),
+        Some(errors) => format!("{} tells why", errors.display()),
+    };
+    format!("{why}; {} puts them back into the queue", about("sluice batch retry", batch, ""))
 }
 
 /// How many jobs of a batch are no longer kept. The sums still know of them.

@@ -2,18 +2,24 @@
 
 use super::batch::find;
 use super::context::Context;
-use super::out_file::{OutFile, is_stdout, require_apart};
-use super::output::Output;
+use super::out_file::{OutFile, require_apart};
+use super::output::{Dispensable, Output};
+use super::words::{about, option, path};
 use super::worker::{blueprint, settings};
 use super::{GlobalArgs, enqueue, results, watch};
 use crate::exit_code::ExitCode;
 use crate::shutdown::{Hangups, Signals};
-use crate::store::SchemaVersion;
+use crate::store::{SchemaVersion, Store, StoreError};
 use crate::worker::plan::Plan;
 use crate::worker::{Settings, Worker};
+use futures_util::TryStreamExt as _;
 use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// How soon the progress is looked at again when it could not be read.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Enqueue a file, work on it, watch it, and write its answers.
 ///
@@ -38,17 +44,23 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// What it says of its progress goes to standard error, and nothing of that is worth a call that is dropped or a file
+/// that is not written: a terminal may be closed while it works.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
-    require_apart(&args.output, args.errors.as_deref())?;
+    let input = args.enqueue.file.as_deref().unwrap_or(Path::new("-"));
+    require_apart(&args.output, args.errors.as_deref(), Some(input))?;
     let signals = Signals::listen()?;
+    outlive_hangups()?;
     let mut context = Context::open_for_run(global).await?;
-    if is_stdout(&args.output) || args.errors.as_deref().is_some_and(is_stdout) {
-        context.output = Output::on_stderr(global);
-    }
-    // Before anything is enqueued: a file that cannot be written should not be found out after the money is spent.
+    context.output = Output::for_progress(global);
+    // Before anything is enqueued: what cannot be done should not be found out after the money is spent.
     let mut answers = OutFile::create(&args.output, args.force)?;
     let mut errors = args.errors.as_deref().map(|path| OutFile::create(path, args.force)).transpose()?;
     let plan = Plan::new(&blueprint(&context.config))?;
+    if !args.enqueue.dry_run {
+        rehearse(&context).await?;
+    }
 
     let Some(summary) = enqueued(&args, &context, global, &signals).await? else {
         context.close().await?;
@@ -63,7 +75,11 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     if batch.unfinished() > 0 {
         outgrown = work(&mut context, plan, &summary.batch, &signals).await?;
     } else {
-        context.output.note("every job of it has ended: there is nothing to work on");
+        let failed = match batch.failed + batch.cancelled {
+            0 => String::new(),
+            failed => format!("; {failed} of {} jobs have no answer, and --resume does not try them again", batch.jobs),
+        };
+        context.output.note(format_args!("every job of it has ended: there is nothing to work on{failed}"));
     }
     let left = find(&context.store, &summary.batch).await?.unfinished();
     if left > 0 {
@@ -80,11 +96,44 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         let errors = errors.as_mut().map(|file| file as &mut (dyn Write + Send));
         results::export(&summary.batch, &context.store, false, &mut answers, errors).await?
     };
-    for file in [Some(answers), errors].into_iter().flatten() {
-        file.finish()?;
+    let written = OutFile::finish_all([Some(answers), errors].into_iter().flatten());
+    if counts.without_answer() > 0 {
+        context.output.note(format_args!(
+            "{} of {} jobs have no answer. {}",
+            counts.without_answer(),
+            counts.total(),
+            results::advice(&summary.batch, args.errors.as_deref())
+        ));
+    }
+    if written.is_err() {
+        let again = about("sluice results", &summary.batch, "-o FILE");
+        context.output.note(format_args!("the answers are kept: `{again}` writes them again"));
     }
     context.close().await?;
+    written?;
     Ok(counts.exit_code())
+}
+
+/// By default SIGHUP would end the process and cut every call: a run goes on when its terminal is closed.
+fn outlive_hangups() -> io::Result<()> {
+    let mut hangups = Hangups::listen()?;
+    tokio::spawn(async move {
+        loop {
+            hangups.next().await;
+            tracing::warn!("SIGHUP changes nothing: a run works to its end with the configuration that it began with");
+        }
+    });
+    Ok(())
+}
+
+/// Whether this login can work, read what comes of it, and put aside what the database does not take.
+async fn rehearse(context: &Context) -> anyhow::Result<()> {
+    Worker::rehearse(&context.store, &settings(&context.config, false)).await?;
+    context.store.batches(1).await?;
+    context.store.batch_waits_for("").await?;
+    let mut nothing = std::pin::pin!(context.store.export_batch("", i64::MAX));
+    nothing.try_next().await?;
+    Ok(())
 }
 
 /// Puts the file into the queue, and says so; `None` when that was interrupted, and nothing is there.
@@ -94,8 +143,8 @@ async fn enqueued(
     global: &GlobalArgs,
     signals: &Signals,
 ) -> anyhow::Result<Option<enqueue::Summary>> {
-    let mut stderr = io::stderr();
-    let shows_progress = stderr.is_terminal() && !global.quiet;
+    let shows_progress = io::stderr().is_terminal() && !global.quiet;
+    let mut stderr = Dispensable(io::stderr());
     let store = (!args.enqueue.dry_run).then_some(&context.store);
     let loading = tokio::select! {
         loading = enqueue::load(&args.enqueue, store, &context.config, shows_progress, &mut stderr) => loading?,
@@ -128,13 +177,6 @@ async fn work(
     batch: &str,
     signals: &Signals,
 ) -> anyhow::Result<Option<SchemaVersion>> {
-    let mut hangups = Hangups::listen()?;
-    tokio::spawn(async move {
-        loop {
-            hangups.next().await;
-            tracing::warn!("SIGHUP changes nothing: a run works to its end with the configuration that it began with");
-        }
-    });
     let settings = Settings { only_batch: Some(batch.to_owned()), ..settings(&context.config, false) };
     let worker = Worker::register(context.store.clone(), plan, settings).await?;
     let finished = CancellationToken::new();
@@ -149,34 +191,44 @@ async fn work(
         }
     };
     let mut working = tokio::spawn(worker.run(stopped, async move { hurry.cancelled().await }, |_| {}));
-    // Progress is for people: the answers are in the file.
-    let mut worked = None;
+    let (mut worked, mut watched) = (None, Ok(()));
     tokio::select! {
-        watched = watch::follow(&context.store, &mut context.output, batch) => { watched?; }
+        ended = watched_to_the_end(&context.store, &mut context.output, batch) => watched = ended,
         () = signals.stop.cancelled() => {}
         // Without being asked: the schema has become too new for it.
         done = &mut working => worked = Some(done?),
     }
+    // In order, whatever came of watching: outcomes that are on their way are written.
     finished.cancel();
     let worked = match worked {
         Some(worked) => worked,
         None => working.await?,
     };
+    watched?;
     Ok(worked.outgrown)
+}
+
+/// Shows the progress until all jobs have ended. That the database is away is for the worker to stand.
+async fn watched_to_the_end(store: &Store, output: &mut Output, batch: &str) -> anyhow::Result<()> {
+    loop {
+        let Err(error) = watch::follow(store, output, batch).await else { return Ok(()) };
+        let passes =
+            error.chain().any(|cause| cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_transient));
+        if !passes {
+            return Err(error);
+        }
+        tracing::debug!(error = %error, "the progress cannot be read at the moment");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// How to go on with what is left.
 fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64) -> String {
     let jobs = if left == 1 { "1 job is left and stays" } else { &format!("{left} jobs are left and stay") };
-    let path = |path: &Path| quoted(&path.to_string_lossy());
     let Some(file) = args.enqueue.file.as_deref().filter(|file| *file != Path::new("-")) else {
         let errors = args.errors.as_deref().map_or_else(String::new, |errors| format!(" --errors {}", path(errors)));
-        return format!(
-            "stopped. {jobs} queued. Go on with: sluice worker --drain\n\
-             and then: sluice results {} -o {}{errors}",
-            quoted(batch),
-            path(&args.output)
-        );
+        let results = about("sluice results", batch, &format!("-o {}{errors}", path(&args.output)));
+        return format!("stopped. {jobs} queued. Go on with: sluice worker --drain\nand then: {results}");
     };
     let mut words = vec!["sluice".to_owned()];
     if let Some(config) = &global.config {
@@ -186,7 +238,7 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64) -> Stri
         // It may hold a password.
         words.push("--database-url …".to_owned());
     }
-    words.extend(["run".to_owned(), path(file), "--batch".to_owned(), quoted(batch), "--resume".to_owned()]);
+    words.extend(["run".to_owned(), path(file), option("batch", batch), "--resume".to_owned()]);
     if let Some(limit) = args.enqueue.limit {
         words.push(format!("--limit {limit}"));
     }
@@ -204,20 +256,6 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64) -> Stri
         words.push("--force".to_owned());
     }
     format!("stopped. {jobs} queued. Go on with:\n  {}", words.join(" "))
-}
-
-/// As one word to a shell.
-fn quoted(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
-    if !word.is_empty() && word.chars().all(is_plain) && !word.starts_with('-') {
-        return word.to_owned();
-    }
-    // A name that begins like an option is taken for a file nevertheless.
-    let word = if word.starts_with('-') && word != "-" { format!("./{word}") } else { word.to_owned() };
-    if word.chars().all(is_plain) && !word.is_empty() {
-        return word;
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
@@ -263,18 +301,14 @@ mod tests {
     }
 
     #[test]
-    fn a_word_stays_one_in_a_shell() {
-        for (word, expected) in [
-            ("a-b_c.9/x", "a-b_c.9/x"),
-            ("-", "-"),
-            ("-x", "./-x"),
-            ("", "''"),
-            ("a b", "'a b'"),
-            ("$HOME", "'$HOME'"),
-            ("grün", "grün"),
-            ("a'b", r"'a'\''b'"),
-        ] {
-            assert_eq!(quoted(word), expected);
-        }
+    fn a_batch_that_is_called_like_an_option_is_named_as_it_is() {
+        let told = |words: &[&str]| {
+            let command = Command::try_parse_from([&["run"], words].concat()).unwrap();
+            resume_line(&command.args, &command.global, "-x", 3)
+        };
+        assert!(told(&["f", "-o", "out"]).ends_with("run f --batch=-x --resume -o out"));
+        assert!(told(&["-o", "out"]).ends_with("sluice results -o out -- -x"));
+        let again = Command::try_parse_from(["run", "f", "--batch=-x", "--resume", "-o", "out"]).unwrap();
+        assert_eq!(again.args.enqueue.batch.as_deref(), Some("-x"));
     }
 }

@@ -4,6 +4,7 @@ use super::GlobalArgs;
 use super::batch::find;
 use super::context::Context;
 use super::output::{Cell, Format, Output, OutputError};
+use super::results::advice;
 use super::waits::{in_words, is_a_limit};
 use crate::exit_code::ExitCode;
 use crate::store::Store;
@@ -34,6 +35,9 @@ pub struct Args {
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     let batch = follow(&context.store, &mut context.output, &args.batch).await?;
+    if batch.failed + batch.cancelled > 0 {
+        context.output.note(advice(&batch.name, None));
+    }
     context.close().await?;
     Ok(exit_code(&batch))
 }
@@ -121,8 +125,10 @@ impl View {
             return Self::Lines { next: Instant::now() };
         }
         let length = u64::try_from(batch.jobs).ok();
-        let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}");
+        let target = if output.is_quiet() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(length, target);
+        // The figures on a line of their own: beside the bar they do not fit on a terminal of the usual width.
+        let style = ProgressStyle::with_template("{bar:40} {percent:>3} %\n{msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Self::Bar(bar)
     }

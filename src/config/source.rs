@@ -43,7 +43,8 @@ pub(super) fn read(file: Option<&Path>, environment: &BTreeMap<String, String>) 
     }
     let mut variables: HashMap<String, String> = environment
         .iter()
-        .filter(|(name, _)| name.starts_with("SLUICE__"))
+        // An empty one is not set, and hides none that is.
+        .filter(|(name, value)| name.starts_with("SLUICE__") && !value.is_empty())
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     if let Some((_, url)) = database_url(environment) {

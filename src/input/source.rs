@@ -71,6 +71,7 @@ impl Source {
         let counted = Counted { inner: raw, done: Arc::clone(&done) };
         let mut reader = decompressed(counted)?;
         self.refuse_table(&mut reader)?;
+        refuse_spread(&mut reader)?;
         Ok((reader, Progress { done, total }))
     }
 
@@ -91,6 +92,32 @@ impl Source {
         );
         Err(io::Error::new(io::ErrorKind::InvalidData, reason))
     }
+}
+
+/// Says once of JSON that is spread over lines (an array, or one request that was printed for people) what would
+/// otherwise be said of each of them.
+fn refuse_spread(reader: &mut impl BufRead) -> io::Result<()> {
+    let begin = reader.fill_buf()?;
+    let begin = begin.strip_prefix(b"\xef\xbb\xbf").unwrap_or(begin).trim_ascii_start();
+    let ends = begin.iter().position(|byte| *byte == b'\n');
+    let line = begin.get(..ends.unwrap_or(begin.len())).unwrap_or(begin).trim_ascii_end();
+    let breaks_off = || serde_json::from_slice::<serde::de::IgnoredAny>(line).is_err_and(|error| error.is_eof());
+    let is_spread = match line {
+        // An array that is whole on its line is a faulty line.
+        [b'[', ..] => breaks_off(),
+        b"{" => ends.is_some(),
+        _ => false,
+    };
+    if !is_spread {
+        return Ok(());
+    }
+    let what = if line.first() == Some(&b'[') { "an array" } else { "an object" };
+    let elements = if line.first() == Some(&b'[') { ".[]" } else { "." };
+    let reason = format!(
+        "is {what} of JSON that goes on over several lines; expected JSON Lines: on each line one whole request. \
+         `jq -c '{elements}' FILE` writes it so"
+    );
+    Err(io::Error::new(io::ErrorKind::InvalidData, reason))
 }
 
 /// How much of a source was read, in bytes as they are stored.
@@ -173,6 +200,25 @@ mod tests {
         assert_eq!(text_of(b"p".to_vec()).unwrap(), "p");
         assert_eq!(text_of(Vec::new()).unwrap(), "");
         assert_eq!(text_of([gzip("one "), gzip("two")].concat()).unwrap(), "one two");
+    }
+
+    #[test]
+    fn json_that_is_spread_over_lines_is_told_of_once() {
+        let told = |text: &str| refuse_spread(&mut text.as_bytes()).map_err(|error| error.to_string());
+        let array = "[\n  {\n    \"prompt\": \"a\"\n  }\n]\n";
+        for text in [array, &format!("\u{feff}\r\n {array}"), "[{\"prompt\": \"a\"},\n {\"prompt\": \"b\"}]", "["] {
+            let said = told(text).unwrap_err();
+            assert!(said.contains("is an array of JSON") && said.contains("jq -c '.[]'"), "{text}: {said}");
+        }
+        let said = told("{\r\n  \"prompt\": \"a\"\n}\n").unwrap_err();
+        assert!(said.contains("is an object of JSON") && said.contains("jq -c '.' FILE"), "{said}");
+        // The faults of single lines, which others may follow.
+        for text in ["", "\n", "[]\n", "[1]\n{\"prompt\":\"a\"}\n", "{\"prompt\":\n", "{}\n", "{", "[x\n"] {
+            assert_eq!(told(text), Ok(()), "{text}");
+        }
+        let compressed = gzip(array);
+        let mut reader = decompressed(io::Cursor::new(compressed)).unwrap();
+        assert!(refuse_spread(&mut reader).is_err());
     }
 
     #[test]

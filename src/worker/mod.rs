@@ -321,9 +321,7 @@ impl Worker {
                 Err(error) => return Err(cannot_spool(spool, &error)),
             };
         }
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let pid = i32::try_from(std::process::id()).unwrap_or(0);
-        let (id, now) = store.register(&host, pid, env!("CARGO_PKG_VERSION")).await?;
+        let (id, now) = store.register(&host(), pid(), env!("CARGO_PKG_VERSION")).await?;
         let spool = match make_spool(&settings, &installation, id) {
             Ok(spool) => spool,
             Err(error) => {
@@ -358,6 +356,23 @@ impl Worker {
             outgrown: OnceLock::new(),
         });
         Ok(Self { shared, settle_loop, open_loop })
+    }
+
+    /// Finds out whether a worker could be registered here and now, and have its spool, for whoever has something to do
+    /// before. What is left of it is the row of a worker that has signed off.
+    ///
+    /// # Errors
+    /// Those of [`Worker::register`].
+    pub async fn rehearse(store: &Store, settings: &Settings) -> anyhow::Result<()> {
+        store.require_schema().await?;
+        let installation = store.installation().await?;
+        let (id, _) = store.register(&host(), pid(), env!("CARGO_PKG_VERSION")).await?;
+        let spool = if settings.spool_is_optional { Ok(None) } else { make_spool(settings, &installation, id) };
+        store.sign_off(id).await?;
+        if let Some(spool) = spool? {
+            spool.forget()?;
+        }
+        Ok(())
     }
 
     /// A handle that asks what the worker is doing while it runs.
@@ -469,6 +484,15 @@ impl Worker {
 }
 
 /// This worker's own spool.
+/// As the machine calls itself.
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn pid() -> i32 {
+    i32::try_from(std::process::id()).unwrap_or(0)
+}
+
 fn make_spool(settings: &Settings, installation: &str, worker: i64) -> anyhow::Result<Option<Arc<spool::Spool>>> {
     let Some(wanted) = &settings.spool else { return Ok(None) };
     match spool::Spool::create(wanted, installation, worker) {

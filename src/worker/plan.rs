@@ -130,7 +130,7 @@ impl RoutePlan {
             _ => false,
         };
         let target = self.rungs.get(rung)?.target.target().to_string();
-        (!passes).then(|| what_is_waited_for(&target, &why))
+        (!passes).then(|| what_is_waited_for(&target, &why, self.rungs.len() == 1))
     }
 
     /// What a job of usual size may do, and what it takes of each rung.

@@ -579,7 +579,7 @@ impl Journey {
 
     fn waits_for(&self, rung: usize, why: &Skip) -> String {
         let target = self.plan.route.rungs.get(rung).map(|rung| rung.target.to_string()).unwrap_or_default();
-        what_is_waited_for(&target, why)
+        what_is_waited_for(&target, why, self.plan.route.rungs.len() == 1)
     }
 
     async fn settle(&mut self, then: Then) {

@@ -2,6 +2,7 @@
 
 use super::Args;
 use crate::cli::failure::Failure;
+use crate::cli::words::about;
 use crate::store::Store;
 use crate::store::enqueue::{Admission, BulkEnqueue, BulkOptions, Opened, Standing};
 use std::io::Write;
@@ -54,6 +55,10 @@ impl Entry {
         let name = options.batch.clone().unwrap_or_default();
         for number in 2.. {
             match store.enqueue_into(options.clone(), self.admission).await? {
+                // Before a line is in it; what was begun is rolled back.
+                Opened::Open { before: None, .. } if args.again.resume => {
+                    return Err(no_such(&name, store).await?.into());
+                }
                 Opened::Open { bulk, before } => return Ok((bulk, before.is_some())),
                 // Two files of the same name within a second.
                 Opened::Exists(_) | Opened::Busy if self.is_made_up && number <= NAMES => {
@@ -99,11 +104,27 @@ fn inherited(batch: &str, asked: Option<&str>, there: &[String], what: &str, usu
         (Some(asked), there) if there.is_empty() || there.iter().any(|name| name == asked) => Ok(asked.to_owned()),
         (Some(asked), there) => Err(Failure::usage(format!(
             "the jobs of batch {batch} have the {what} {}, and a job's {what} never changes; nothing was enqueued. \
-             Without --{what} {asked} the batch goes on as it is; for {asked}, cancel what is left of it (`sluice batch cancel \
-             {batch}`) and choose another --batch",
-            there.join(", ")
+             Without --{what} {asked} the batch goes on as it is; for {asked}, cancel what is left of it (`{}`) and \
+             choose another --batch",
+            there.join(", "),
+            about("sluice batch cancel", batch, "")
         ))),
     }
+}
+
+/// There is nothing to go on with: a slip in the name would buy the whole file once more.
+async fn no_such(batch: &str, store: &Store) -> anyhow::Result<Failure> {
+    let recent: Vec<String> = match store.batches(5).await {
+        Ok(batches) => batches.into_iter().map(|batch| batch.name).collect(),
+        // Who may only enqueue may not look.
+        Err(error) if error.is_denied() => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    let recent = if recent.is_empty() { String::new() } else { format!(" The latest are: {}.", recent.join(", ")) };
+    Ok(Failure::not_found(format!(
+        "there is no batch {batch:?} to go on with; nothing was enqueued.{recent} Correct --batch; to begin a batch of \
+         this name, leave out --resume"
+    )))
 }
 
 /// A batch of this name is there, and nothing was said of it.

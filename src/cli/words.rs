@@ -1,0 +1,73 @@
+//! Commands that are told to people: as a shell takes them, whatever names are in them.
+
+use std::path::Path;
+
+/// As one word to a shell.
+pub(super) fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A file, which is none other when it is called like an option.
+pub(super) fn path(file: &Path) -> String {
+    let name = file.to_string_lossy();
+    if name.starts_with('-') && name != "-" { quoted(&format!("./{name}")) } else { quoted(&name) }
+}
+
+/// `--name value`, or as one word where the value would be taken for an option.
+pub(super) fn option(name: &str, value: &str) -> String {
+    let between = if value.starts_with('-') { '=' } else { ' ' };
+    format!("--{name}{between}{}", quoted(value))
+}
+
+/// A command about something with a name: `sluice batch retry NAME`, and what else belongs to it.
+pub(super) fn about(command: &str, name: &str, rest: &str) -> String {
+    let rest = if rest.is_empty() { String::new() } else { format!(" {rest}") };
+    if name.starts_with('-') {
+        // What comes behind `--` is no option.
+        return format!("{command}{rest} -- {}", quoted(name));
+    }
+    format!("{command} {}{rest}", quoted(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_stays_one_in_a_shell() {
+        for (word, expected) in [
+            ("a-b_c.9/x", "a-b_c.9/x"),
+            ("-", "-"),
+            ("-x", "-x"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("$HOME", "'$HOME'"),
+            ("grün", "grün"),
+            ("a'b", r"'a'\''b'"),
+        ] {
+            assert_eq!(quoted(word), expected);
+        }
+    }
+
+    #[test]
+    fn a_name_that_begins_like_an_option_is_none() {
+        for (file, expected) in [("-x", "./-x"), ("-a b", "'./-a b'"), ("-", "-"), ("x", "x")] {
+            assert_eq!(path(Path::new(file)), expected);
+        }
+        for (batch, expected) in [("-x", "--batch=-x"), ("--all y", "--batch='--all y'"), ("x", "--batch x")] {
+            assert_eq!(option("batch", batch), expected);
+        }
+        for (batch, rest, expected) in [
+            ("x", "", "sluice results x"),
+            ("a b", "-o y", "sluice results 'a b' -o y"),
+            ("-x", "-o y", "sluice results -o y -- -x"),
+            ("-x", "", "sluice results -- -x"),
+        ] {
+            assert_eq!(about("sluice results", batch, rest), expected);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `sluice run`: nothing that it only says keeps it from its work, and nothing is enqueued that it could not work on.
+
+use crate::same_again::Desk;
+use crate::support::program::{ended, json_lines, text};
+use crate::support::wait::until;
+use rustix::process::{Pid, Signal, kill_process};
+use std::process::Stdio;
+
+/// Where nothing can be written: a pipe that nobody reads, and a full disk.
+fn dead_ends() -> [Stdio; 2] {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    [writer.into(), full.into()]
+}
+
+fn prompts(count: usize) -> String {
+    "{\"prompt\":\"a\"}\n".repeat(count)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_that_cannot_be_written_costs_no_answer() {
+    let desk = Desk::new("20ms").await;
+    desk.program.file("q.jsonl", prompts(30));
+    for format in ["plain", "json"] {
+        for (number, (stdout, stderr)) in dead_ends().into_iter().zip(dead_ends()).enumerate() {
+            let batch = format!("{format}-{number}");
+            let arguments = ["run", "q.jsonl", "--batch", &batch, "-o", &batch, "--format", format];
+            let child = desk.program.command(&arguments).stdout(stdout).stderr(stderr).spawn().unwrap();
+            assert_eq!(ended(child).await.status.code(), Some(0), "{batch}");
+            assert_eq!(json_lines(&desk.program.path(&batch)).len(), 30, "{batch}");
+        }
+    }
+    // With a file for the answers nothing goes to standard output.
+    let run = desk.program.run(&["run", "q.jsonl", "--batch", "b", "-o", "b"]).await;
+    assert_eq!((run.status.code(), text(&run.stdout).as_str()), (Some(0), ""));
+    assert!(text(&run.stderr).contains("b: done, 30 succeeded"), "{}", text(&run.stderr));
+    let quiet = desk.program.run(&["run", "q.jsonl", "--batch", "c", "-o", "c", "--quiet"]).await;
+    assert_eq!((text(&quiet.stdout).as_str(), text(&quiet.stderr).as_str()), ("", ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_outlives_its_terminal() {
+    let desk = Desk::new("100ms").await;
+    desk.program.file("q.jsonl", prompts(40));
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = desk.program.command(&["run", "q.jsonl", "--batch", "b", "-o", "out.jsonl"]);
+    let child = command.stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+    // It holds the writing end too.
+    drop(command);
+    until("some calls were made", async || desk.calls() >= 4).await;
+    drop(reader);
+    kill_process(Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap(), Signal::HUP).unwrap();
+    assert_eq!(ended(child).await.status.code(), Some(0));
+    assert_eq!(json_lines(&desk.program.path("out.jsonl")).len(), 40);
+    assert_eq!(desk.calls(), 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_could_not_work_enqueues_nothing() {
+    let desk = Desk::new("1ms").await;
+    desk.program.file("q.jsonl", prompts(2));
+    let run = ["run", "q.jsonl", "--batch", "b", "-o", "out.jsonl"];
+    let spool = desk.program.file("spool", "no folder");
+    let said = desk.refused(&run, 1).await;
+    assert!(said.contains("the spool") && said.contains("cannot be used"), "{said}");
+    std::fs::remove_file(spool).unwrap();
+    for arguments in [
+        &["run", "q.jsonl", "-o", "q.jsonl", "--force"][..],
+        &["run", "q.jsonl", "-o", "out.jsonl", "--errors", "./q.jsonl", "--force"],
+    ] {
+        let said = desk.refused(arguments, 2).await;
+        assert!(said.contains("is the file that is read"), "{said}");
+    }
+    assert_eq!((desk.jobs().await, desk.calls()), (0, 0));
+    assert_eq!(json_lines(&desk.program.path("q.jsonl")).len(), 2);
+    assert_eq!(desk.program.run(&run).await.status.code(), Some(0));
+    let live = sqlx::query_scalar::<_, i64>("select count(*) from sluice.worker where state = 'live'");
+    assert_eq!(live.fetch_one(&desk.pool).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_never_was_is_not_resumed() {
+    let desk = Desk::new("1ms").await;
+    desk.program.file("q.jsonl", "{\"custom_id\": \"a\", \"prompt\": \"b\"}\n");
+    desk.program.output(&["enqueue", "q.jsonl", "--batch", "nightly"]).await;
+    for arguments in [
+        &["run", "q.jsonl", "--batch", "nightyl", "--resume", "-o", "out.jsonl"][..],
+        &["enqueue", "q.jsonl", "--batch", "nightyl", "--resume"],
+        &["enqueue", "q.jsonl", "--batch", "nightyl", "--resume", "--idempotent"],
+    ] {
+        let said = desk.refused(arguments, 6).await;
+        assert!(said.contains("there is no batch \"nightyl\" to go on with; nothing was enqueued"), "{said}");
+        assert!(said.contains("The latest are: nightly."), "{said}");
+    }
+    for (batch, word) in [("one", "--append"), ("two", "--idempotent")] {
+        let output = desk.program.output(&["enqueue", "q.jsonl", "--batch", batch, word, "--format", "csv"]).await;
+        assert!(output.ends_with(&format!("{batch},1,0,0\n")), "{output}");
+    }
+}
