@@ -56,7 +56,8 @@ impl Usage {
 
     /// What is taken to have been used, and why that is not what the provider reports. A report is doubted where it
     /// cannot be: no input though every request has some, no output beside a text, a text of more characters than so
-    /// few tokens can write, many times more output than was allowed. The side that is doubted is estimated; an answer without a word may have cost nothing.
+    /// few tokens can write, many times more output than was allowed. The side
+    /// that is doubted is estimated; an answer without a word may have cost nothing.
     #[must_use]
     pub fn believed(self, sent: Sent, text: &[&str]) -> (Self, Option<&'static str>) {
         let output = text.iter().fold(0, |sum: i64, text| sum.saturating_add(estimate::text_tokens(text)));
