@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    fn files_in(dir: &Path) -> Vec<std::path::PathBuf> {
+    fn files_in(dir: &Path) -> Vec<PathBuf> {
         std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 
@@ -273,23 +273,24 @@ mod tests {
         }
     }
 
+    /// As the crate's writer: a file for each day, made with its first line.
+    struct PerDay<C>(PathBuf, C);
+    impl<C: Fn() -> NaiveDate> Write for PerDay<C> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let path = self.0.join(format!("sluice.{}.log", (self.1)()));
+            std::fs::File::options().create(true).append(true).open(path)?.write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn a_new_day_makes_room_for_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let day = Arc::new(Mutex::new(NaiveDate::from_ymd_opt(2026, 1, 30).unwrap()));
         let (clock, folder) = (Arc::clone(&day), dir.path().to_owned());
         let today = move || *clock.lock().unwrap();
-        // As the crate's writer: a file for each day, made with its first line.
-        struct PerDay<C>(PathBuf, C);
-        impl<C: Fn() -> NaiveDate> Write for PerDay<C> {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                let path = self.0.join(format!("sluice.{}.log", (self.1)()));
-                std::fs::File::options().create(true).append(true).open(path)?.write(bytes)
-            }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
-        }
         let mut files = DailyFiles::new(PerDay(folder.clone(), today.clone()), folder, 2, today);
         for _ in 0..4 {
             files.write_all(b"a line\n").unwrap();
