@@ -62,7 +62,8 @@ fn notify(states: &[NotifyState<'_>]) -> io::Result<()> {
     match socket.as_bytes() {
         [] => Ok(()),
         [b'@', name @ ..] => {
-            send_to_abstract(name, &states.iter().map(|state| format!("{state}\n")).collect::<String>())
+            let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+            send_to_abstract(name, &lines.join("\n"))
         }
         _ => sd_notify::notify(states),
     }
