@@ -437,7 +437,8 @@ fn database_url_is_honoured_and_our_own_variable_wins() {
     let empty = given(file).with("DATABASE_URL", "postgres://env/d").with("SLUICE__DATABASE__URL", "");
     assert_eq!(url(empty), "postgres://env/d");
     assert_eq!(url(given(file).with("DATABASE_URL", "").with("SLUICE__DATABASE__URL", "")), "postgres://file/d");
-    let all = given(file).with("SLUICE__DATABASE__URL", "postgresql:///own").with(DATABASE_URL_OPTION, "postgres://arg/d");
+    let all =
+        given(file).with("SLUICE__DATABASE__URL", "postgresql:///own").with(DATABASE_URL_OPTION, "postgres://arg/d");
     assert_eq!(url(all), "postgres://arg/d");
 }
 
@@ -450,7 +451,10 @@ fn a_fault_of_the_databases_url_is_told_of_who_said_it() {
             &[("DATABASE_URL", "postgres://h/d"), ("SLUICE__DATABASE__URL", "mysql://h")],
             "the environment: SLUICE__DATABASE__URL: ",
         ),
-        (&[("DATABASE_URL", "postgres://h/d"), (DATABASE_URL_OPTION, "mysql://h")], "the command line: --database-url: "),
+        (
+            &[("DATABASE_URL", "postgres://h/d"), (DATABASE_URL_OPTION, "mysql://h")],
+            "the command line: --database-url: ",
+        ),
     ] {
         let given = set.iter().fold(given(""), |given, (name, value)| given.with(name, value));
         let told = given.load().unwrap_err().to_string();
