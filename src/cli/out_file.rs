@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// A file that is being written under another name beside its own; removed again unless it is finished.
 ///
-/// That it cannot be written is told by [`finish`](Self::finish), so that of two files one comes about without the other.
+/// That it cannot be written is told by [`finish`](Self::finish): of two files one comes about without the other.
 #[derive(Debug)]
 pub struct OutFile {
     target: PathBuf,

@@ -57,8 +57,8 @@ impl Output {
         }
     }
 
-    /// For progress beside data that goes elsewhere: on standard error, unless that is to be quiet. Nothing fails because
-    /// nobody reads it.
+    /// For progress beside data that goes elsewhere: on standard error, unless that is to be quiet. Nothing fails
+    /// because nobody reads it.
     #[must_use]
     pub fn for_progress(global: &GlobalArgs) -> Self {
         let stderr = io::stderr();
@@ -145,8 +145,8 @@ impl Output {
     }
 }
 
-/// Writes what is dispensable: where it cannot be written (a closed terminal, a full disk, a reader that is gone) nobody
-/// can be told, and the work goes on.
+/// Writes what is dispensable: where it cannot be written (a closed terminal, a full disk, a reader that is gone)
+/// nobody can be told, and the work goes on.
 #[derive(Debug)]
 pub struct Dispensable<W>(pub W);
 

@@ -96,8 +96,8 @@ macro_rules! batches {
 }
 
 impl Store {
-    /// The batches in which something happened last, the latest hour first. Within an hour, which is as fine as the sums
-    /// are, they are in the order of their names.
+    /// The batches in which something happened last, the latest hour first. Within an hour, which is as fine as the
+    /// sums are, they are in the order of their names.
     pub async fn batches(&self, limit: i64) -> Result<Vec<Batch>, StoreError> {
         batches!("", "order by max(hour) desc, batch limit $1", limit => fetch_all, self)
     }
