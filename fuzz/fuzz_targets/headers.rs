@@ -18,6 +18,6 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     if let Ok(body) = serde_json::from_slice(rest) {
-        let _ = wait_hint::of_body(&body);
+        let _ = wait_hint::of_body(&body, None);
     }
 });
