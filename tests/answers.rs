@@ -2,18 +2,17 @@
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, json_lines};
+use crate::support::scripted::Scripted;
 use crate::support::wait::until;
 use serde_json::{Value, json};
 use sqlx::{PgPool, Row as _};
-use std::sync::Arc;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 
 /// What the server says to a prompt that holds the name in double brackets.
 type Says = Vec<(&'static str, Vec<u8>)>;
 
 struct Stage {
     _database: TestDatabase,
+    _server: Scripted,
     pool: PgPool,
     program: Program,
 }
@@ -21,19 +20,17 @@ struct Stage {
 impl Stage {
     /// A server that says these, under the names of several providers.
     async fn new(says: Says, config: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/v1", listener.local_addr().unwrap());
-        let says = Arc::new(says);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&says)));
-            }
-        });
+        let server = Scripted::start(move |call, _| {
+            let answer = says.iter().find(|(name, _)| call.text.contains(&format!("[[{name}]]")));
+            let (_, answer) = answer.unwrap_or_else(|| panic!("nothing to say to {}", call.text));
+            (200, answer.clone())
+        })
+        .await;
         let database = database().await;
-        let config = format!("[http]\nlisten = \"off\"\n{}", config.replace("{url}", &url));
+        let config = format!("[http]\nlisten = \"off\"\n{}", config.replace("{url}", &server.base_url("any")));
         let program = Program::new(&config, &database.url());
         program.output(&["migrate"]).await;
-        Self { pool: database.pool(), _database: database, program }
+        Self { pool: database.pool(), _database: database, _server: server, program }
     }
 
     /// Enqueues a request that is answered as the name says.
@@ -75,35 +72,6 @@ impl Stage {
         .unwrap();
         let [attempt] = rows.as_slice() else { panic!("{name}: {rows:?}") };
         attempt.clone()
-    }
-}
-
-async fn serve(mut stream: TcpStream, says: Arc<Says>) {
-    let mut heard = Vec::new();
-    let mut piece = [0; 8192];
-    loop {
-        let text = String::from_utf8_lossy(&heard).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length =
-                head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-            if body.len() >= length.unwrap_or(0) {
-                let answer = says.iter().find(|(name, _)| text.contains(&format!("[[{name}]]")));
-                let (_, answer) = answer.unwrap_or_else(|| panic!("nothing to say to {text}"));
-                let head = format!(
-                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-                    answer.len()
-                );
-                if stream.write_all(&[head.as_bytes(), answer].concat()).await.is_err() {
-                    return;
-                }
-                heard.clear();
-                continue;
-            }
-        }
-        match stream.read(&mut piece).await {
-            Ok(0) | Err(_) => return,
-            Ok(read) => heard.extend_from_slice(&piece[..read]),
-        }
     }
 }
 

@@ -118,7 +118,7 @@ async fn no_batch_dies_of_words_that_nobody_has_heard_before() {
         } else {
             "fallback_on = [\"rate_limit\", \"server_error\"]"
         };
-        let stage = Stage::new(BOTH, listed, move |_, _| (status, body.to_owned())).await;
+        let stage = Stage::new(BOTH, listed, move |_, _| (status, body.into())).await;
         stage.enqueue(ASK, 20).await;
         stage.drain().await;
         assert_eq!(stage.results().await, [succeeded("second", 20)], "{status} {body}");
@@ -133,7 +133,7 @@ async fn no_batch_dies_of_words_that_nobody_has_heard_before() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_job_says_the_providers_own_words() {
-    let stage = Stage::new(r#"["first/m"]"#, "", |_, _| (400, RETIRED.to_owned())).await;
+    let stage = Stage::new(r#"["first/m"]"#, "", |_, _| (400, RETIRED.into())).await;
     stage.enqueue(ASK, 1).await;
     stage.drain().await;
     let error = stage.error().await;
@@ -144,7 +144,7 @@ async fn a_failed_job_says_the_providers_own_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rungs_that_refuse_alike_end_the_job_before_all_are_asked() {
     let odd = |_: &Call, _: usize| {
-        (400, r#"{"error":{"message":"The roles 3 zorb for quux.","type":"invalid_request_error"}}"#.to_owned())
+        (400, r#"{"error":{"message":"The roles 3 zorb for quux.","type":"invalid_request_error"}}"#.into())
     };
     let stage = Stage::new(r#"["first/m", "first/n", "first/o", "second/m"]"#, "strategy = \"priority\"", odd).await;
     stage.enqueue(ASK, 1).await;
@@ -161,7 +161,7 @@ async fn rungs_that_refuse_alike_end_the_job_before_all_are_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_parameter_is_mended_once_and_remembered() {
     let stage = Stage::new(BOTH, "", |call, _| {
-        if call.body.get("max_tokens").is_some() { (400, RENAME.to_owned()) } else { answer("From the first.") }
+        if call.body.get("max_tokens").is_some() { (400, RENAME.into()) } else { answer("From the first.") }
     })
     .await;
     stage.enqueue(r#"{"prompt": "Question NUMBER", "max_tokens": 77}"#, 40).await;
@@ -182,7 +182,7 @@ async fn a_refused_parameter_is_mended_once_and_remembered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn content_that_a_vendor_refuses_with_a_403_shuts_the_model_for_nobody_else() {
     let script = |call: &Call, _: usize| {
-        if call.prompt().contains("harmful") { (403, POLICY.to_owned()) } else { answer("From the first.") }
+        if call.prompt().contains("harmful") { (403, POLICY.into()) } else { answer("From the first.") }
     };
     let stage = Stage::new(BOTH, "", script).await;
     stage.enqueue(r#"{"prompt": "A harmful question NUMBER"}"#, 3).await;
@@ -198,7 +198,7 @@ async fn content_that_a_vendor_refuses_with_a_403_shuts_the_model_for_nobody_els
 async fn what_an_account_cannot_afford_at_once_is_asked_for_with_a_smaller_cap() {
     let script = |call: &Call, _: usize| match call.body["max_tokens"].as_u64() {
         Some(cap) if cap <= 30_104 => answer("From the first."),
-        _ => (402, AFFORDS.to_owned()),
+        _ => (402, AFFORDS.into()),
     };
     let stage = Stage::new(BOTH, "", script).await;
     stage.enqueue(ASK, 1).await;
@@ -224,7 +224,7 @@ async fn a_limit_that_only_the_body_tells_of_is_kept_to_the_millisecond() {
         let reset = since_epoch(now + Duration::from_millis(2_500));
         let headers = format!(r#"{{"X-RateLimit-Limit":"20","X-RateLimit-Remaining":"0","X-RateLimit-Reset":"{reset}"}}"#);
         let error = format!(r#"{{"message":"Rate limit exceeded: free-models-per-min. ","code":429,"metadata":{{"headers":{headers}}}}}"#);
-        (429, format!(r#"{{"error":{error}}}"#))
+        (429, format!(r#"{{"error":{error}}}"#).into_bytes())
     })
     .await;
     stage.enqueue(ASK, 1).await;
@@ -238,7 +238,7 @@ async fn a_limit_that_only_the_body_tells_of_is_kept_to_the_millisecond() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_says_of_a_conversation_is_believed_where_the_conversation_shows_it() {
     const UNPAIRED: &str = r#"{"error":{"message":"Invalid parameter: messages with role 'tool' must be a response to a preceeding message with 'tool_calls'.","type":"invalid_request_error"}}"#;
-    let stage = Stage::new(BOTH, "", |_, _| (400, UNPAIRED.to_owned())).await;
+    let stage = Stage::new(BOTH, "", |_, _| (400, UNPAIRED.into())).await;
     stage.enqueue(ASK, 1).await;
     let orphan = r#"{"messages": [{"role": "user", "content": "Question NUMBER"}, {"role": "tool", "tool_call_id": "a", "content": "1"}]}"#;
     stage.enqueue(orphan, 1).await;
@@ -253,7 +253,7 @@ async fn what_a_server_says_of_a_conversation_is_believed_where_the_conversation
 async fn a_request_that_is_refused_for_money_again_and_again_ends_while_the_key_is_good_for_others() {
     let script = |call: &Call, _: usize| {
         if call.prompt().contains("dear") {
-            (402, r#"{"detail":"Payment required for this prompt"}"#.to_owned())
+            (402, r#"{"detail":"Payment required for this prompt"}"#.into())
         } else {
             answer("From the first.")
         }

@@ -2,67 +2,22 @@
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, text};
+use crate::support::scripted::Scripted;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-
-/// A provider that keeps the bodies that it is sent, and gives one answer to all.
-struct Listener {
-    address: String,
-    bodies: Arc<Mutex<Vec<String>>>,
-}
-
-impl Listener {
-    async fn start(answer: Value) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let bodies = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&bodies);
-        let answer = answer.to_string();
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let mut request = Vec::new();
-                let body = loop {
-                    let mut chunk = [0; 4096];
-                    let read = stream.read(&mut chunk).await.unwrap_or(0);
-                    if read == 0 {
-                        break None;
-                    }
-                    request.extend_from_slice(&chunk[..read]);
-                    let text = String::from_utf8_lossy(&request).into_owned();
-                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-                    let length = head.lines().find_map(|line| {
-                        line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok()
-                    });
-                    if length.is_some_and(|length| body.len() >= length) {
-                        break Some(body.to_owned());
-                    }
-                };
-                let Some(body) = body else { continue };
-                kept.lock().unwrap().push(body);
-                let reply = format!(
-                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{answer}",
-                    answer.len()
-                );
-                let _ = stream.write_all(reply.as_bytes()).await;
-            }
-        });
-        Self { address, bodies }
-    }
-
-    fn bodies(&self) -> Vec<String> {
-        self.bodies.lock().unwrap().clone()
-    }
-}
 
 #[expect(clippy::needless_pass_by_value, reason = "reads better with the JSON in place")]
-fn says(message: Value) -> Value {
-    json!({
+async fn saying(message: Value) -> Scripted {
+    let answer = json!({
         "id": "c", "model": "served", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10},
-    })
+    });
+    Scripted::start(move |_, _| (200, answer.to_string().into_bytes())).await
+}
+
+/// The bodies that the provider was sent, as they came.
+fn bodies(server: &Scripted) -> Vec<String> {
+    server.calls("gateway").into_iter().map(|call| call.text).collect()
 }
 
 struct Stage {
@@ -71,13 +26,13 @@ struct Stage {
 }
 
 impl Stage {
-    async fn new(provider: &str, model: &str, listener: &Listener) -> Self {
+    async fn new(provider: &str, model: &str, server: &Scripted) -> Self {
         let database = database().await;
         let config = format!(
-            "[http]\nlisten = \"off\"\n[providers.gateway]\n{provider}\nbase_url = \"http://{}/v1\"\n\
+            "[http]\nlisten = \"off\"\n[providers.gateway]\n{provider}\nbase_url = \"{}\"\n\
              [models.\"gateway/{model}\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
              [routes.default]\nrungs = [\"gateway/{model}\"]\nmax_attempts = 1\n",
-            listener.address
+            server.base_url("gateway")
         );
         let program = Program::new(&config, &database.url());
         Self { database, program }
@@ -111,14 +66,14 @@ fn packed(text: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_reaches_a_compatible_server_in_every_member() {
-    let listener = Listener::start(says(json!({"role": "assistant", "content": "Yes."}))).await;
-    let stage = Stage::new("dialect = \"openai\"", "m", &listener).await;
+    let server = saying(json!({"role": "assistant", "content": "Yes."})).await;
+    let stage = Stage::new("dialect = \"openai\"", "m", &server).await;
     let request = r#"{"model":"m","messages":[{"role":"user","content":[{"text":"Grüße 😀","type":"text","cache_control":{"type":"ephemeral"}}]},{"role":"assistant","content":"x","reasoning_content":"hm"},{"role":"user","content":"y"}],"temperature":1.0,"tools":[{"type":"function","function":{"name":"f.g","strict":true,"parameters":{"type":"object","maximum":123456789012345678901234567890}}}],"unheard_of":{"deep":[1.50,null]}}"#;
     stage.insert(request).await;
     stage.drain().await;
     let stored: String =
         sqlx::query_scalar("select request::text from sluice.jobs").fetch_one(&stage.pool()).await.unwrap();
-    let bodies = listener.bodies();
+    let bodies = bodies(&server);
     assert_eq!(bodies.len(), 1);
     // In the order and with the figures in which Postgres keeps it.
     assert_eq!(packed(&bodies[0]), packed(&stored));
@@ -131,8 +86,8 @@ async fn a_request_reaches_a_compatible_server_in_every_member() {
 #[tokio::test(flavor = "multi_thread")]
 async fn quirks_of_the_vendor_hold_behind_a_gateway_and_names_of_functions_come_back() {
     let call = json!({"id": "c1", "type": "function", "function": {"name": "weather_get", "arguments": "{}"}});
-    let listener = Listener::start(says(json!({"role": "assistant", "content": null, "tool_calls": [call]}))).await;
-    let stage = Stage::new("vendor = \"openai\"\nquirks = { drop = [\"user\"] }", "gpt-5-mini", &listener).await;
+    let server = saying(json!({"role": "assistant", "content": null, "tool_calls": [call]})).await;
+    let stage = Stage::new("vendor = \"openai\"\nquirks = { drop = [\"user\"] }", "gpt-5-mini", &server).await;
     stage
         .insert(
             r#"{"messages":[{"role":"user","content":"Weather?"}],"max_tokens":50,"temperature":0.2,"user":"ann",
@@ -140,7 +95,7 @@ async fn quirks_of_the_vendor_hold_behind_a_gateway_and_names_of_functions_come_
         )
         .await;
     stage.drain().await;
-    let sent: Value = serde_json::from_str(&listener.bodies()[0]).unwrap();
+    let sent: Value = serde_json::from_str(&bodies(&server)[0]).unwrap();
     assert_eq!((&sent["max_completion_tokens"], sent.get("max_tokens")), (&json!(50), None));
     assert_eq!((sent.get("temperature"), sent.get("user")), (None, None));
     assert_eq!(sent["tools"][0]["function"]["name"], json!("weather_get"));
@@ -169,8 +124,8 @@ async fn quirks_of_the_vendor_hold_behind_a_gateway_and_names_of_functions_come_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stands_beside_a_prompt_is_not_sent_by_sql_and_is_metadata_by_file() {
-    let listener = Listener::start(says(json!({"role": "assistant", "content": "Yes."}))).await;
-    let stage = Stage::new("dialect = \"openai\"", "m", &listener).await;
+    let server = saying(json!({"role": "assistant", "content": "Yes."})).await;
+    let stage = Stage::new("dialect = \"openai\"", "m", &server).await;
     stage.insert(r#"{"id":"a","review_id":7,"prompt":"Hi","seed":1}"#).await;
     let file = tempfile::Builder::new().suffix(".jsonl").tempfile().unwrap();
     std::fs::write(file.path(), "{\"id\":\"a\",\"review_id\":7,\"prompt\":\"Hi\",\"seed\":1}\n").unwrap();
@@ -178,7 +133,7 @@ async fn what_stands_beside_a_prompt_is_not_sent_by_sql_and_is_metadata_by_file(
     let output = stage.program.command(&["enqueue", path, "--batch", "file"]).output().await.unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     stage.drain().await;
-    let sent: Vec<Value> = listener.bodies().iter().map(|body| serde_json::from_str(body).unwrap()).collect();
+    let sent: Vec<Value> = bodies(&server).iter().map(|body| serde_json::from_str(body).unwrap()).collect();
     let expected = json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}], "seed": 1});
     assert_eq!(sent, [expected.clone(), expected]);
     let metadata: Value = sqlx::query_scalar("select metadata from sluice.results where batch = 'file'")
@@ -197,8 +152,8 @@ async fn what_stands_beside_a_prompt_is_not_sent_by_sql_and_is_metadata_by_file(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_nobody_knows_are_named_by_the_check() {
-    let listener = Listener::start(says(json!({"role": "assistant", "content": "Yes."}))).await;
-    let stage = Stage::new("dialect = \"openai\"", "m", &listener).await;
+    let server = saying(json!({"role": "assistant", "content": "Yes."})).await;
+    let stage = Stage::new("dialect = \"openai\"", "m", &server).await;
     let file = tempfile::Builder::new().suffix(".jsonl").tempfile().unwrap();
     let message = r#""messages":[{"role":"user","content":"Hi"}]"#;
     let lines = format!(

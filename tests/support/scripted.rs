@@ -15,7 +15,9 @@ use tokio::task::JoinHandle;
 pub struct Call {
     /// The first part of the path: which provider was meant.
     pub provider: String,
-    /// The request's body.
+    /// The request's body as it came.
+    pub text: String,
+    /// The same as JSON; null, when it is none.
     pub body: Value,
     /// When it came.
     pub at: Instant,
@@ -30,7 +32,7 @@ impl Call {
 }
 
 /// An answer: a status, and a body as it goes out.
-pub type Reply = (u16, String);
+pub type Reply = (u16, Vec<u8>);
 
 /// A good answer in OpenAI's dialect.
 pub fn answer(text: &str) -> Reply {
@@ -40,7 +42,7 @@ pub fn answer(text: &str) -> Reply {
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
     });
-    (200, body.to_string())
+    (200, body.to_string().into_bytes())
 }
 
 /// Serves on a port of its own until it is dropped. Its providers are the paths `/NAME/v1`.
@@ -59,12 +61,13 @@ impl Scripted {
         let (script, noted) = (Arc::new(script), Arc::clone(&calls));
         let handler = move |uri: Uri, _headers: HeaderMap, body: Bytes| {
             let provider = uri.path().split('/').nth(1).unwrap_or_default().to_owned();
+            let text = String::from_utf8_lossy(&body).into_owned();
             let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-            let call = Call { provider, body, at: Instant::now() };
+            let call = Call { provider, text, body, at: Instant::now() };
             let mut calls = noted.lock().unwrap();
             let (status, body) = script(&call, calls.len());
             calls.push(call);
-            let kind = if body.starts_with('<') { "text/html" } else { "application/json" };
+            let kind = if body.starts_with(b"<") { "text/html" } else { "application/json" };
             let reply = (StatusCode::from_u16(status).unwrap(), [(CONTENT_TYPE, kind)], body).into_response();
             std::future::ready(reply)
         };
