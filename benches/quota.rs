@@ -5,6 +5,8 @@
 //! commas between), `SLUICE_BENCH_SCALE` (1; a share of the jobs and of the bursts, so that a run is shorter by as much).
 //! Exits with 1 when a bar is missed.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark looks at clock and tables")]
+
 use anyhow::Context as _;
 use sluice::embedded::{EmbeddedPostgres, Options};
 use sluice::simulate::{CallRecord, Scenario, Simulator, Verdict};

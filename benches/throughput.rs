@@ -4,6 +4,8 @@
 //!
 //! Options by environment: `SLUICE_BENCH_RUNS` (3), `SLUICE_BENCH_JOBS` (20000), `SLUICE_BENCH_DEPTH` (50000).
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark looks at clock and tables")]
+
 use sluice::domain::{NanoUsd, Target, Timestamp, Usage, UsageSource};
 use sluice::embedded::{EmbeddedPostgres, Options};
 use sluice::store::Store;

@@ -4,6 +4,8 @@
 //! Options by environment: `SLUICE_BENCH_JOBS` (1000000), `SLUICE_BENCH_OUTAGE` (600, seconds), `SLUICE_BENCH_ONLY`
 //! (`plain`, `snapshot`, `outage`, with commas between).
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark looks at clock and tables")]
+
 use rustix::process::{Pid, Signal, kill_process};
 use sluice::embedded::{EmbeddedPostgres, Options};
 use sluice::store::Store;

@@ -2,13 +2,13 @@
 
 use crate::support::postgres::{Watchdog, database, temporary_dir};
 use crate::support::program::{Program, ended, text};
+use crate::support::wait::until;
 use rustix::process::{Pid, Signal};
 use sluice::embedded::{EmbeddedError, EmbeddedPostgres, Options};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// A data directory that goes away with its server.
 struct Home {
@@ -57,14 +57,6 @@ async fn show(postgres: &EmbeddedPostgres, setting: &str) -> String {
 fn is_alive(pid: Pid) -> bool {
     let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
     rustix::process::test_kill_process(pid).is_ok() && !state.contains(") Z ")
-}
-
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(Instant::now() < deadline, "still not true: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Whether any TCP socket of this machine belongs to the process.
@@ -122,7 +114,7 @@ async fn the_last_of_two_users_stops_the_server() {
     assert_eq!(show(&second, "fsync").await, "on");
     second.stop().await.unwrap();
     assert!(!home.dir.join("data/postmaster.pid").exists());
-    wait_until("the server has ended", || !is_alive(pid));
+    until("the server has ended", async || !is_alive(pid)).await;
 }
 
 #[tokio::test]
@@ -131,7 +123,7 @@ async fn a_dropped_user_stops_the_server_too() {
     let postgres = home.start().await;
     let pid = home.pid();
     drop(postgres);
-    wait_until("the server has ended", || !is_alive(pid));
+    until("the server has ended", async || !is_alive(pid)).await;
 }
 
 #[tokio::test]
@@ -147,7 +139,7 @@ async fn a_start_that_is_given_up_leaves_no_server() {
         _ = home.start() => {}
         () = server_has_begun => {}
     }
-    wait_until("the server has ended", || !pid_file.exists());
+    until("the server has ended", async || !pid_file.exists()).await;
 }
 
 #[tokio::test]
@@ -199,7 +191,7 @@ async fn the_server_of_a_killed_process_is_adopted_and_stopped_by_the_next() {
     let postgres = home.start().await;
     assert_eq!(home.pid(), pid);
     postgres.stop().await.unwrap();
-    wait_until("the server has ended", || !is_alive(pid));
+    until("the server has ended", async || !is_alive(pid)).await;
 }
 
 /// The other process of the test above.

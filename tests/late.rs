@@ -1,6 +1,7 @@
 //! What comes after its claim is gone: good answers for jobs that are still open are used, others are costed, and word of a
 //! call replaces what was booked in its worker's place.
 
+use crate::support::clock;
 use crate::support::queue::{Queue, accepted, failed, failure, in_an_hour, in_batch, park, success};
 use sluice::domain::{ErrorClass, NanoUsd, Target, Timestamp};
 use sluice::store::call::OpenCall;
@@ -30,7 +31,7 @@ fn call(claimed: &Claimed, number: i16, worst: Option<i64>) -> OpenCall {
         number,
         target: Target { provider: "openai".to_owned(), model: "gpt-4o-mini".to_owned() },
         rung: 0,
-        started_at: Timestamp(chrono::Utc::now().timestamp_millis()),
+        started_at: Timestamp(clock::millis()),
         worst: worst.map(NanoUsd),
     }
 }

@@ -1,10 +1,13 @@
 //! Every integration test is a module of this one binary, so that one Postgres cluster serves the whole run.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 #![allow(clippy::print_stderr, reason = "libtest shows it beside the test that failed")]
+#![allow(clippy::disallowed_types, reason = "tests look into the tables")]
 
 mod answers;
+mod architecture;
 mod bad_input;
 mod buckets;
+#[allow(clippy::disallowed_methods, reason = "keeps a schedule by the clock")]
 mod chaos;
 mod databases;
 mod deploy;

@@ -1,6 +1,7 @@
 //! How Postgres goes about the statements of a worker, by the plans that it writes into its log. Whatever it knew of the
 //! tables when it made a plan, no statement reads a whole table of the queue, or a whole partition.
 
+use crate::support::clock;
 use crate::support::cluster::OwnCluster;
 use crate::support::queue::{accepted, failed, failure, park, success};
 use serde_json::Value;
@@ -166,7 +167,7 @@ fn call(claimed: &Claimed) -> OpenCall {
         number: claimed.attempts + 1,
         target: Target { provider: "openai".to_owned(), model: "gpt-4o-mini".to_owned() },
         rung: 0,
-        started_at: Timestamp(chrono::Utc::now().timestamp_millis()),
+        started_at: Timestamp(clock::millis()),
         worst: Some(NanoUsd(900)),
     }
 }
@@ -194,7 +195,7 @@ async fn a_day(stage: &Stage, store: &Store) {
     assert_eq!(jobs.len(), 6);
     open(store, &jobs).await;
     let [good, again, waits, faulty, lost, also_lost] = &jobs[..] else { panic!("six jobs") };
-    let overdue = Timestamp(chrono::Utc::now().timestamp_millis() - 1000);
+    let overdue = Timestamp(clock::millis() - 1000);
     let mut fault = failure(faulty, ErrorClass::Abandoned);
     fault.attempts = 1;
     let settlement = Settlement {

@@ -1,5 +1,6 @@
 //! Everything behind a PgBouncer that knows transactions only, with fewer server connections than clients.
 
+use crate::support::clock;
 use crate::support::pooler::{Pooler, REFUSES, SWALLOWS};
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, ended, json_lines, text};
@@ -420,7 +421,7 @@ async fn rates_with_and_without() {
             let queue = queue(store, database);
             queue.enqueue(in_batch("b"), JOBS).await;
             let worker = queue.worker().await;
-            let began = std::time::Instant::now();
+            let began = clock::instant();
             let work = async || loop {
                 let claimed = queue.claim(worker, 500).await;
                 if claimed.is_empty() {
@@ -432,7 +433,7 @@ async fn rates_with_and_without() {
             };
             tokio::join!(work(), work());
             let jobs = f64::from(JOBS) / began.elapsed().as_secs_f64();
-            let began = std::time::Instant::now();
+            let began = clock::instant();
             for _ in 0..STATEMENTS {
                 queue.store.next_due().await.unwrap();
             }

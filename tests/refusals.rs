@@ -1,5 +1,6 @@
 //! Refusals by providers, through the real program and a scripted server: what they mean for the job, and for the others.
 
+use crate::support::clock;
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::Program;
 use crate::support::scripted::{Call, Reply, Scripted, answer};
@@ -218,9 +219,9 @@ async fn a_limit_that_only_the_body_tells_of_is_kept_to_the_millisecond() {
         if before > 0 {
             return answer("From the first.");
         }
-        let now = std::time::SystemTime::now();
+        let now = clock::wall();
         let since_epoch = |at: std::time::SystemTime| at.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
-        told.set(std::time::Instant::now() + Duration::from_millis(2_500)).unwrap();
+        told.set(clock::instant() + Duration::from_millis(2_500)).unwrap();
         let reset = since_epoch(now + Duration::from_millis(2_500));
         let headers = format!(r#"{{"X-RateLimit-Limit":"20","X-RateLimit-Remaining":"0","X-RateLimit-Reset":"{reset}"}}"#);
         let error = format!(r#"{{"message":"Rate limit exceeded: free-models-per-min. ","code":429,"metadata":{{"headers":{headers}}}}}"#);

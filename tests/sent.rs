@@ -6,7 +6,6 @@ use crate::support::scripted::Scripted;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-#[expect(clippy::needless_pass_by_value, reason = "reads better with the JSON in place")]
 async fn saying(message: Value) -> Scripted {
     let answer = json!({
         "id": "c", "model": "served", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],

@@ -1,5 +1,6 @@
 //! The simulator over real sockets: what each dialect, quota and fault looks like from outside.
 
+use crate::support::clock;
 use serde_json::{Value, json};
 use sluice::simulate::chance::Spread;
 use sluice::simulate::{
@@ -9,7 +10,7 @@ use sluice::simulate::{
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 mod quotas;
 
@@ -729,7 +730,7 @@ fn throughput_per_core() {
         provider.quota = Limits { requests_per_minute: Some(1_000_000_000), ..Limits::default() };
         provider.output = Output::Tokens(Spread::Fixed(250.0));
     });
-    let started = Instant::now();
+    let started = clock::instant();
     std::thread::scope(|scope| {
         for client in 0..CLIENTS {
             let address = simulator.addr();

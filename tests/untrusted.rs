@@ -1,6 +1,7 @@
 //! What comes from outside and is not to be trusted: rows that people insert, bytes that providers send, files. Whatever
 //! it is, the worker goes on with the good jobs beside it, and its memory stays within bounds.
 
+use crate::support::clock;
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, text};
 use crate::support::wait::until;
@@ -372,7 +373,7 @@ async fn misbehave(mut stream: TcpStream, bomb: std::sync::Arc<Vec<u8>>) {
             let head = if way == "slow body" { "HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" } else { "HTTP/1.1 200 OK\r\n" };
             let mut sent = stream.write_all(head.as_bytes()).await;
             while sent.is_ok() {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                clock::pace(std::time::Duration::from_millis(100)).await;
                 sent = stream.write_all(b"a").await;
             }
             return;
@@ -455,7 +456,7 @@ async fn a_file_that_unpacks_to_gigabytes_or_has_one_line_is_read_within_memory(
     let mut most = 0;
     while child.try_wait().unwrap().is_none() {
         most = most.max(most_memory(pid).unwrap_or(0));
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        clock::pace(std::time::Duration::from_millis(5)).await;
     }
     let output = child.wait_with_output().await.unwrap();
     assert!(!output.status.success());

@@ -1,5 +1,6 @@
 //! A schema that goes on while workers of an older version run.
 
+use crate::support::clock;
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, ended, text};
 use crate::support::wait::until;
@@ -88,7 +89,7 @@ async fn a_running_worker_that_has_become_too_old_finishes_its_calls_and_stops_w
     let feeding = async {
         loop {
             stage.run("insert into sluice.job (request) values ('{\"prompt\": \"Hi\"}')").await;
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            clock::pace(std::time::Duration::from_millis(50)).await;
         }
     };
     let output = tokio::select! {

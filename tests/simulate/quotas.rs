@@ -1,13 +1,14 @@
 //! What the simulator limits beyond a plain quota, and what it keeps to itself.
 
 use super::{DIALECTS, Reply, await_until, call, message, ok, send, start, with};
+use crate::support::clock;
 use serde_json::json;
 use sluice::simulate::chance::Spread;
 use sluice::simulate::wait::WaitFormat;
 use sluice::simulate::{Growth, Latency, Limits, Model, Simulator};
 use std::io::Write;
 use std::net::TcpStream;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 fn one_a_minute() -> Limits {
     Limits { requests_per_minute: Some(1), ..Limits::default() }
@@ -92,7 +93,7 @@ fn a_refusal_tells_its_wait_in_the_format_of_the_scenario() {
     });
     for (provider, _) in DIALECTS {
         ok(&simulator, provider, "one");
-        let before = SystemTime::now();
+        let before = clock::wall();
         let refused = call(&simulator, provider, "two").unwrap();
         let until = httpdate::parse_http_date(refused.header("retry-after")).unwrap();
         assert!(until > before + Duration::from_secs(30), "{provider}: {}", refused.header("retry-after"));

@@ -1,5 +1,6 @@
 //! What the integration tests share.
 
+pub mod clock;
 pub mod cluster;
 pub mod exposition;
 pub mod fleet;

@@ -1,5 +1,6 @@
 //! A network between the workers and Postgres that can be cut, choked and held up.
 
+use super::clock;
 use sqlx::postgres::PgConnectOptions;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -214,7 +215,7 @@ async fn read<'b>(
             Weather::Clear if read > 0 => return Some(&buffer[..read]),
             Weather::Delay(pause) if read > 0 => {
                 tokio::select! {
-                    () = tokio::time::sleep(pause) => return Some(&buffer[..read]),
+                    () = clock::pace(pause) => return Some(&buffer[..read]),
                     changed = now.changed() => changed.ok()?,
                 }
             }

@@ -1,5 +1,6 @@
 //! A queue in a database of a test's own, worked on by hand: jobs put in, claimed and settled one step at a time.
 
+use super::clock;
 use super::postgres::{TestDatabase, database};
 use sluice::domain::{ErrorClass, NanoUsd, Timestamp, Usage, UsageSource};
 use sluice::store::Store;
@@ -164,7 +165,7 @@ fn labels(claimed: &Claimed) -> Arc<Labels> {
 
 /// An attempt whose answer was used: 100 tokens in, 20 of them cached, 50 out, for 30 microdollars.
 pub fn accepted(claimed: &Claimed, number: i16) -> AttemptRow {
-    let now = chrono::Utc::now().timestamp_millis();
+    let now = clock::millis();
     AttemptRow {
         lease: claimed.lease,
         labels: labels(claimed),
@@ -260,5 +261,5 @@ pub fn park(claimed: &Claimed, until: Option<Timestamp>) -> ParkRow {
 
 /// An hour from now.
 pub fn in_an_hour() -> Timestamp {
-    Timestamp(chrono::Utc::now().timestamp_millis() + 3_600_000)
+    Timestamp(clock::millis() + 3_600_000)
 }

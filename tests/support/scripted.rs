@@ -1,5 +1,6 @@
 //! A provider that answers as a test says, call by call.
 
+use super::clock;
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, Uri, header::CONTENT_TYPE};
@@ -63,7 +64,7 @@ impl Scripted {
             let provider = uri.path().split('/').nth(1).unwrap_or_default().to_owned();
             let text = String::from_utf8_lossy(&body).into_owned();
             let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-            let call = Call { provider, text, body, at: Instant::now() };
+            let call = Call { provider, text, body, at: clock::instant() };
             let mut calls = noted.lock().unwrap();
             let (status, body) = script(&call, calls.len());
             calls.push(call);
