@@ -22,6 +22,7 @@ mod keys;
 mod late;
 mod limits;
 mod logs;
+mod loops;
 mod metrics;
 mod never_fits;
 mod patience;

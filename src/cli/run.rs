@@ -5,13 +5,13 @@ use super::context::Context;
 use super::out_file::{OutFile, require_apart};
 use super::output::{Dispensable, Output};
 use super::words::{about, option, path};
-use super::worker::{blueprint, settings};
+use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
 use crate::exit_code::ExitCode;
 use crate::shutdown::{Hangups, Signals};
-use crate::store::{SchemaVersion, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::worker::plan::Plan;
-use crate::worker::{Settings, Worker};
+use crate::worker::{Settings, Summary, Worker};
 use futures_util::TryStreamExt as _;
 use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -71,9 +71,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::Success);
     }
     let batch = find(&context.store, &summary.batch).await?;
-    let mut outgrown = None;
+    let mut worked = Summary::default();
     if batch.unfinished() > 0 {
-        outgrown = work(&mut context, plan, &summary.batch, &signals).await?;
+        worked = work(&mut context, plan, &summary.batch, &signals).await?;
     } else {
         let failed = match batch.failed + batch.cancelled {
             0 => String::new(),
@@ -87,9 +87,10 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         // told.
         let _ = writeln!(io::stderr(), "{}", resume_line(&args, global, &summary.batch, left));
         context.close().await?;
-        if let Some(version) = outgrown {
+        if let Some(version) = worked.outgrown {
             version.require()?;
         }
+        went_down(worked.fallen)?;
         return Ok(ExitCode::Interrupted);
     }
     let counts = {
@@ -169,14 +170,8 @@ async fn enqueued(
     Ok(Some(summary))
 }
 
-/// Works on a batch and watches it until all of its jobs have ended, or until it is told to stop. Returns what the
-/// schema has become when it is too new for this program.
-async fn work(
-    context: &mut Context,
-    plan: Plan,
-    batch: &str,
-    signals: &Signals,
-) -> anyhow::Result<Option<SchemaVersion>> {
+/// Works on a batch and watches it until all of its jobs have ended, or until it is told to stop.
+async fn work(context: &mut Context, plan: Plan, batch: &str, signals: &Signals) -> anyhow::Result<Summary> {
     let settings = Settings { only_batch: Some(batch.to_owned()), ..settings(&context.config, false) };
     let worker = Worker::register(context.store.clone(), plan, settings).await?;
     let finished = CancellationToken::new();
@@ -205,7 +200,7 @@ async fn work(
         None => working.await?,
     };
     watched?;
-    Ok(worked.outgrown)
+    Ok(worked)
 }
 
 /// Shows the progress until all jobs have ended. That the database is away is for the worker to stand.

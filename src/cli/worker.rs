@@ -61,6 +61,16 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
     }
 }
 
+/// Fails when a part of the worker has ended unasked, so that a service manager starts another.
+pub(super) fn went_down(fallen: Option<&str>) -> anyhow::Result<()> {
+    fallen.map_or(Ok(()), |part| {
+        anyhow::bail!(
+            "a fault in sluice ended the worker's {part}, so the worker stopped in order; what it had in hand is written, \
+             spooled or given back. Start it again, and please report what the log says of it"
+        )
+    })
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -85,14 +95,15 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let worker = Worker::register(store.clone(), Plan::new(&blueprint(config))?, settings(config, args.drain)).await?;
     if let Some(listener) = listener {
         let observer = worker.observer();
-        tokio::spawn(async move {
+        worker.loops().endless("http", async move {
             if let Err(error) = http::serve(listener, observer).await {
                 tracing::error!(error = %error, "the HTTP server ended");
             }
         });
     }
     let notifier = Arc::new(Notifier::new());
-    tokio::spawn(reload::at_each(hangups, worker.reloader(), config.clone(), global.clone(), Arc::clone(&notifier)));
+    let reloading = reload::at_each(hangups, worker.reloader(), config.clone(), global.clone(), Arc::clone(&notifier));
+    worker.loops().endless("reload", reloading);
     let (stop, hurry) = (signals.stop.clone(), signals.hurry.clone());
     let summary = worker
         .run(async move { stop.cancelled().await }, async move { hurry.cancelled().await }, move |sign| {
@@ -103,6 +114,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     if let Some(version) = summary.outgrown {
         version.require()?;
     }
+    went_down(summary.fallen)?;
     // What is left in the spool is safe, and yet somebody has to know of it.
     Ok(if summary.spooled > 0 { ExitCode::Database } else { ExitCode::Success })
 }

@@ -14,6 +14,7 @@ mod held_job;
 mod judge;
 mod keeper;
 mod keys;
+mod loops;
 mod observer;
 mod opener;
 mod outlet;
@@ -32,6 +33,7 @@ use crate::store::claim::{Claimed, Lease, PastAttempt};
 use crate::store::{SchemaVersion, Store, within};
 use clock::Clock;
 use futures_util::FutureExt as _;
+pub use loops::Loops;
 pub use observer::{Observer, Vitals};
 use plan::Plan;
 pub use reload::Reloader;
@@ -150,6 +152,8 @@ pub struct Summary {
     pub spooled: u64,
     /// It stopped by itself, because the schema had become too new for it.
     pub outgrown: Option<SchemaVersion>,
+    /// It stopped by itself, because this part of it had ended unasked.
+    pub fallen: Option<&'static str>,
 }
 
 impl Shared {
@@ -302,6 +306,7 @@ pub struct Worker {
     shared: Arc<Shared>,
     settle_loop: settler::SettleLoop,
     open_loop: opener::OpenLoop,
+    loops: Loops,
 }
 
 impl Worker {
@@ -355,7 +360,7 @@ impl Worker {
             started: Instant::now(),
             outgrown: OnceLock::new(),
         });
-        Ok(Self { shared, settle_loop, open_loop })
+        Ok(Self { shared, settle_loop, open_loop, loops: Loops::default() })
     }
 
     /// Finds out whether a worker could be registered here and now, and have its spool, for whoever has something to do
@@ -375,6 +380,12 @@ impl Worker {
         Ok(())
     }
 
+    /// What it is made of, for what else has to go on as long as it works.
+    #[must_use]
+    pub fn loops(&self) -> Loops {
+        self.loops.clone()
+    }
+
     /// A handle that asks what the worker is doing while it runs.
     #[must_use]
     pub fn observer(&self) -> Observer {
@@ -387,7 +398,8 @@ impl Worker {
         Reloader { shared: Arc::clone(&self.shared) }
     }
 
-    /// Works until `shutdown` completes, or until nothing is left to do where the settings say so, then drains:
+    /// Works until `shutdown` completes, or until nothing is left to do where the settings say so, or until one of its loops
+    /// has ended unasked, then drains:
     /// no more claims, calls under way finish within the grace, everything is written, the worker signs off.
     pub async fn run(
         self,
@@ -395,33 +407,35 @@ impl Worker {
         hurry: impl Future<Output = ()>,
         sign: impl Fn(Sign) + Send + Sync + 'static,
     ) -> Summary {
-        let Self { shared, settle_loop, open_loop } = self;
+        let Self { shared, settle_loop, open_loop, loops } = self;
         let sign = Arc::new(sign);
         let mut hurry = std::pin::pin!(hurry.fuse());
-        let settling = tokio::spawn(settle_loop.run());
-        let opening = tokio::spawn(open_loop.run());
-        let heartbeat = tokio::spawn(heartbeat::run(Arc::clone(&shared)));
-        let upkeep = tokio::spawn(upkeep::run(Arc::clone(&shared)));
-        let keeping = tokio::spawn(keeper::run(Arc::clone(&shared)));
-        let claiming = tokio::spawn(claimer::run(Arc::clone(&shared), Arc::clone(&sign)));
+        let settling = tokio::spawn(settle_loop.run(loops.clone()));
+        let opening = loops.finite("opener", open_loop.run());
+        let mut heartbeat = loops.endless("heartbeat", heartbeat::run(Arc::clone(&shared)));
+        let upkeep = loops.endless("upkeep", upkeep::run(Arc::clone(&shared)));
+        let keeping = loops.endless("keeper", keeper::run(Arc::clone(&shared)));
+        let mut claiming = loops.finite("claimer", claimer::run(Arc::clone(&shared), Arc::clone(&sign)));
         tracing::info!(
             worker.id = shared.worker_id(),
             max_in_flight = shared.settings().max_in_flight,
             "worker is ready"
         );
         sign(Sign::Ready);
-        let mut claiming = claiming;
-        let finished = tokio::select! {
-            () = shutdown => None,
-            finished = &mut claiming => Some(finished),
+        let claims_no_more = tokio::select! {
+            () = shutdown => false,
+            () = loops.fell() => false,
+            _ = &mut claiming => true,
         };
         shared.stop.cancel();
         sign(Sign::Stopping);
-        match finished {
-            Some(Err(error)) => tracing::error!(error = %error, "the claim loop died; stopping"),
-            Some(Ok(())) => {}
+        if !claims_no_more {
             // A claim that is under way brings jobs that have to be given back: let it come home first.
-            None => drop(claiming.await),
+            let _ = claiming.await;
+        }
+        if heartbeat.is_finished() {
+            // What is in hand stays this worker's until it is written.
+            heartbeat = loops.endless("heartbeat", heartbeat::run(Arc::clone(&shared)));
         }
         let in_hand = shared.holding.load(Ordering::Acquire);
         let grace = shared.settings().drain_timeout;
@@ -469,6 +483,7 @@ impl Worker {
             attempts: counters.attempts.load(Ordering::Relaxed),
             spooled,
             outgrown: shared.outgrown.get().copied(),
+            fallen: loops.fallen(),
         };
         drop(shared);
         settling.abort();
@@ -483,7 +498,6 @@ impl Worker {
     }
 }
 
-/// This worker's own spool.
 /// As the machine calls itself.
 fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -493,6 +507,7 @@ fn pid() -> i32 {
     i32::try_from(std::process::id()).unwrap_or(0)
 }
 
+/// This worker's own spool.
 fn make_spool(settings: &Settings, installation: &str, worker: i64) -> anyhow::Result<Option<Arc<spool::Spool>>> {
     let Some(wanted) = &settings.spool else { return Ok(None) };
     match spool::Spool::create(wanted, installation, worker) {

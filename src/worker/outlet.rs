@@ -42,15 +42,19 @@ impl Outlet {
         Self { store, counters, spool }
     }
 
-    /// Writes outcomes, or puts them where they outlive this process. What the database refuses is written item by item, and
-    /// the one at fault without its texts.
-    pub async fn write(&self, items: Vec<Item>) {
-        let count = items.len() as u64;
-        self.write_or_keep(items).await;
-        self.counters.waiting.fetch_sub(count, Ordering::AcqRel);
+    /// What was settled so far.
+    pub fn counters(&self) -> &Settled {
+        &self.counters
     }
 
-    async fn write_or_keep(&self, items: Vec<Item>) {
+    /// Whether there is a disk for outcomes.
+    pub fn has_spool(&self) -> bool {
+        self.spool.is_some()
+    }
+
+    /// Writes outcomes, or puts them where they outlive this process. What the database refuses is written item by item, and
+    /// the one at fault without its texts.
+    pub async fn write(&self, items: Arc<Vec<Item>>) {
         // What is in the spool came before.
         if self.spool.as_ref().is_none_or(|spool| spool.is_empty()) {
             let patience = if self.spool.is_some() { PATIENCE } else { PATIENCE_REPLAYING };
@@ -60,7 +64,7 @@ impl Outlet {
                     if items.len() > 1 {
                         tracing::warn!(error = %error, items = items.len(), "a batch was refused; writing its items one by one");
                     }
-                    return self.write_one_by_one(items).await;
+                    return self.write_one_by_one(&items).await;
                 }
                 Err(Unwritten::Away(error)) => self.tell_that_it_is_away(&error),
             }
@@ -78,10 +82,10 @@ impl Outlet {
         }
     }
 
-    async fn write_one_by_one(&self, items: Vec<Item>) {
+    async fn write_one_by_one(&self, items: &[Item]) {
         for item in items {
-            if let Err((item, _)) = self.write_one(item, PATIENCE).await {
-                self.keep(vec![item]).await;
+            if let Err((item, _)) = self.write_one(item.clone(), PATIENCE).await {
+                self.keep(Arc::new(vec![item])).await;
             }
         }
     }
@@ -132,9 +136,8 @@ impl Outlet {
     }
 
     /// Puts outcomes into the spool; where it takes nothing more, or is none, they wait here until the database takes them.
-    async fn keep(&self, items: Vec<Item>) {
+    pub async fn keep(&self, items: Arc<Vec<Item>>) {
         let mut pause = PAUSE_MIN;
-        let items = Arc::new(items);
         loop {
             if let Some(spool) = &self.spool {
                 let (into, kept) = (Arc::clone(spool), Arc::clone(&items));
@@ -170,7 +173,7 @@ impl Outlet {
                 spool.set_full(false);
             }
             if refused {
-                Box::pin(self.write_one_by_one(Arc::unwrap_or_clone(items))).await;
+                Box::pin(self.write_one_by_one(&items)).await;
             }
             return;
         }

@@ -1,5 +1,6 @@
 //! Gathers what came of jobs into batches, so that one commit serves hundreds of answers.
 
+use super::loops::Loops;
 use super::outlet::Outlet;
 use super::spool::Spool;
 use super::totals::Ledger;
@@ -21,8 +22,10 @@ const MAX_ITEMS: usize = 500;
 const MAX_BYTES: usize = 4 << 20;
 /// Transactions under way at once: one commits while the other fills.
 const FLUSHERS: usize = 2;
-/// Items that may wait; whoever brings more waits too.
+/// Items that may wait; a job that brings one more waits too.
 const BACKLOG: usize = 4_000;
+/// The loop goes on after so many panics but one.
+const MOST_FALLS: u32 = 3;
 
 /// What becomes of the job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -119,6 +122,17 @@ impl Settled {
         }
     }
 
+    /// These will be written by nothing any more. Their jobs stay in this worker's hands, so they are rescued when it is gone.
+    fn are_lost(&self, items: &[Item]) {
+        if items.is_empty() {
+            return;
+        }
+        let jobs: Vec<i64> = items.iter().filter_map(Item::job).collect();
+        tracing::error!(job.ids = ?jobs, "outcomes could not be written: the settler has failed. Their jobs will be rescued");
+        self.are_settled(items);
+        self.waiting.fetch_sub(items.len() as u64, Ordering::AcqRel);
+    }
+
     /// Claims of which something is not in the database yet.
     #[must_use]
     pub fn unsettled(&self) -> Vec<i64> {
@@ -148,7 +162,7 @@ impl Settler {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let counters = Arc::new(Settled::default());
         let outlet = Outlet::new(store, Arc::clone(&counters), spool.clone());
-        (Self { sender, counters, spool }, SettleLoop { receiver, outlet })
+        (Self { sender, counters, spool }, SettleLoop { receiver, outlet, gathered: Vec::new() })
     }
 
     /// Hands an item over; waits when too much is waiting already.
@@ -166,8 +180,8 @@ impl Settler {
     async fn hand_over(&self, item: Item, kept: Option<oneshot::Sender<()>>) {
         self.counters.begins(&item);
         // The loop outlives every sender, so there is always somebody who receives.
-        if self.sender.send(Handed { item, kept }).await.is_err() {
-            tracing::error!("the settler is gone; an outcome could not be written");
+        if let Err(unsent) = self.sender.send(Handed { item, kept }).await {
+            self.counters.are_lost(std::slice::from_ref(&unsent.0.item));
         }
     }
 
@@ -201,41 +215,90 @@ impl Settler {
 pub struct SettleLoop {
     receiver: mpsc::Receiver<Handed>,
     outlet: Outlet,
+    /// What was received and is not on its way yet. It is here so that it outlives a panic of the loop.
+    gathered: Vec<Handed>,
 }
 
 impl SettleLoop {
-    /// Runs until every [`Settler`] is dropped and everything is written or kept.
-    pub async fn run(mut self) {
+    /// Runs until every [`Settler`] is dropped and everything is written or kept. After a panic it goes on, because answers
+    /// that were paid for come this way, while the worker stops.
+    pub(super) async fn run(mut self, loops: Loops) {
         let flushers = Arc::new(Semaphore::new(FLUSHERS));
-        let replaying = tokio::spawn(self.outlet.clone().replay());
-        while let Some(first) = self.receiver.recv().await {
-            let mut bytes = first.item.bytes();
-            let (mut items, mut waiting) = (vec![first.item], Vec::from_iter(first.kept));
+        let replaying = self.outlet.has_spool().then(|| loops.endless("spool", self.outlet.clone().replay()));
+        let mut falls = 0;
+        while let Err(words) = loops.guard("settler", self.gather(&flushers, &loops)).await {
+            loops.report("settler", &words);
+            falls += 1;
+            if falls == MOST_FALLS {
+                self.give_up();
+                break;
+            }
+        }
+        // All permits back: all transactions are done.
+        let _all = flushers.acquire_many(u32::try_from(FLUSHERS).unwrap_or(1)).await;
+        if let Some(replaying) = replaying {
+            replaying.abort();
+        }
+    }
+
+    /// Makes transactions of what comes, until nothing can come any more.
+    async fn gather(&mut self, flushers: &Arc<Semaphore>, loops: &Loops) {
+        loop {
+            if self.gathered.is_empty() {
+                let Some(first) = self.receiver.recv().await else { return };
+                self.gathered.push(first);
+            }
+            let mut bytes: usize = self.gathered.iter().map(|handed| handed.item.bytes()).sum();
             let full_at = Instant::now() + LINGER;
-            while items.len() < MAX_ITEMS && bytes < MAX_BYTES {
+            while self.gathered.len() < MAX_ITEMS && bytes < MAX_BYTES {
                 match tokio::time::timeout_at(full_at, self.receiver.recv()).await {
-                    Ok(Some(Handed { item, kept })) => {
-                        bytes += item.bytes();
-                        items.push(item);
-                        waiting.extend(kept);
+                    Ok(Some(handed)) => {
+                        bytes += handed.item.bytes();
+                        self.gathered.push(handed);
                     }
                     Ok(None) | Err(_) => break,
                 }
             }
-            let permit = Arc::clone(&flushers).acquire_owned().await.expect("the semaphore is never closed");
-            let outlet = self.outlet.clone();
+            let permit = Arc::clone(flushers).acquire_owned().await.expect("the semaphore is never closed");
+            let (outlet, loops) = (self.outlet.clone(), loops.clone());
+            let gathered = std::mem::take(&mut self.gathered);
             tokio::spawn(async move {
-                outlet.write(items).await;
+                flush(&outlet, gathered, &loops).await;
                 drop(permit);
-                for kept in waiting {
-                    // Whoever does not wait any more was stopped.
-                    let _ = kept.send(());
-                }
             });
         }
-        // All permits back: all transactions are done.
-        let _all = flushers.acquire_many(u32::try_from(FLUSHERS).unwrap_or(1)).await;
-        replaying.abort();
+    }
+
+    /// Nothing is written any more: what waits is lost to this process, and is not waited for.
+    fn give_up(&mut self) {
+        self.receiver.close();
+        let mut lost: Vec<Item> = self.gathered.drain(..).map(|handed| handed.item).collect();
+        while let Ok(handed) = self.receiver.try_recv() {
+            lost.push(handed.item);
+        }
+        self.outlet.counters().are_lost(&lost);
+    }
+}
+
+/// Writes outcomes, or puts them where they outlive this process. After a panic they are put there once more.
+async fn flush(outlet: &Outlet, gathered: Vec<Handed>, loops: &Loops) {
+    let (items, waiting): (Vec<Item>, Vec<_>) = gathered.into_iter().map(|handed| (handed.item, handed.kept)).unzip();
+    let items = Arc::new(items);
+    let mut done = loops.guard("flusher", Box::pin(outlet.write(Arc::clone(&items)))).await;
+    if let Err(words) = &done {
+        loops.report("flusher", words);
+        done = loops.guard("flusher", Box::pin(outlet.keep(Arc::clone(&items)))).await;
+    }
+    let counters = outlet.counters();
+    match done {
+        Ok(()) => {
+            counters.waiting.fetch_sub(items.len() as u64, Ordering::AcqRel);
+        }
+        Err(_) => counters.are_lost(&items),
+    }
+    for kept in waiting.into_iter().flatten() {
+        // A job that was stopped does not wait any more.
+        let _ = kept.send(());
     }
 }
 

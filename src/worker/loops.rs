@@ -1,0 +1,130 @@
+//! The loops that a worker is made of, under watch. One that ends unasked would leave a worker that looks alive and does
+//! half of its work, so its end stops the worker in order, and the service manager starts another.
+
+use futures_util::FutureExt as _;
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// The loops of one worker. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Loops(Arc<Watch>);
+
+#[derive(Debug, Default)]
+struct Watch {
+    /// The first that ended unasked.
+    fallen: OnceLock<&'static str>,
+    fell: CancellationToken,
+    traps: Mutex<HashMap<&'static str, Arc<Notify>>>,
+}
+
+impl Loops {
+    /// Starts a loop that only ends when its task is aborted.
+    pub fn endless(&self, name: &'static str, run: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let loops = self.clone();
+        tokio::spawn(async move {
+            let words = loops.guard(name, run).await.err();
+            loops.report(name, words.as_deref().unwrap_or("it returned"));
+        })
+    }
+
+    /// Starts a loop that also ends by itself when its work is done.
+    pub fn finite(&self, name: &'static str, run: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let loops = self.clone();
+        tokio::spawn(async move {
+            if let Err(words) = loops.guard(name, run).await {
+                loops.report(name, &words);
+            }
+        })
+    }
+
+    /// Runs something to its end.
+    ///
+    /// # Errors
+    /// What it said when it panicked.
+    pub async fn guard<T>(&self, name: &'static str, run: impl Future<Output = T>) -> Result<T, String> {
+        let trap = self.trap(name);
+        let guarded = async {
+            tokio::select! {
+                biased;
+                () = trap.notified() => std::panic::resume_unwind(Box::new("tripped")),
+                done = run => done,
+            }
+        };
+        AssertUnwindSafe(guarded).catch_unwind().await.map_err(|panic| words(panic.as_ref()))
+    }
+
+    /// Notes that a loop has ended unasked.
+    pub fn report(&self, name: &'static str, words: &str) {
+        tracing::error!(
+            part = name,
+            "a part of the worker ended unasked ({words}); stopping in order: please report this"
+        );
+        let _ = self.0.fallen.set(name);
+        self.0.fell.cancel();
+    }
+
+    /// Waits until one has ended unasked.
+    pub async fn fell(&self) {
+        self.0.fell.cancelled().await;
+    }
+
+    /// The first that has ended unasked.
+    #[must_use]
+    pub fn fallen(&self) -> Option<&'static str> {
+        self.0.fallen.get().copied()
+    }
+
+    /// Makes a loop end where it waits, as a panic would: for tests of what happens then.
+    pub fn trip(&self, name: &'static str) {
+        self.trap(name).notify_one();
+    }
+
+    fn trap(&self, name: &'static str) -> Arc<Notify> {
+        Arc::clone(self.0.traps.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default())
+    }
+}
+
+/// What a panic says.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("it panicked: {}", text.unwrap_or("without words"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_endless_loop_that_returns_or_panics_has_fallen_and_one_that_is_aborted_has_not() {
+        let loops = Loops::default();
+        let aborted = loops.endless("aborted", std::future::pending());
+        aborted.abort();
+        let _ = aborted.await;
+        loops.finite("finished", async {}).await.unwrap();
+        assert_eq!(loops.fallen(), None);
+        loops.endless("returned", async {}).await.unwrap();
+        loops.fell().await;
+        assert_eq!(loops.fallen(), Some("returned"));
+
+        let loops = Loops::default();
+        loops.finite("panicked", async { std::panic::resume_unwind(Box::new("oh".to_owned())) }).await.unwrap();
+        assert_eq!(loops.fallen(), Some("panicked"));
+        assert_eq!(
+            loops.guard("other", async { std::panic::resume_unwind(Box::new("oh")) }).await,
+            Err::<(), _>("it panicked: oh".to_owned())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_trap_ends_a_loop_once() {
+        let loops = Loops::default();
+        loops.trip("a");
+        assert!(loops.guard("a", std::future::pending::<()>()).await.is_err());
+        assert_eq!(loops.guard("a", async { 1 }).await, Ok(1));
+    }
+}

@@ -1,0 +1,80 @@
+//! A loop of the worker ends unasked: the worker stops in order and says so, and no paid answer is lost.
+
+use crate::support::fleet::Fleet;
+use crate::support::wait::until;
+use sluice::cli::worker::{blueprint, settings};
+use sluice::config::Config;
+use sluice::store::Store;
+use sluice::worker::plan::Plan;
+use sluice::worker::{Summary, Worker};
+
+const JOBS: i64 = 60;
+
+const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\nlatency = { uniform = [0.05, 0.2] }\n\
+                        models.model.price = { input = \"1\", output = \"2\" }\n";
+
+fn config(fleet: &Fleet, spool: &str) -> Config {
+    let file = fleet.file(
+        "loops.toml",
+        &format!(
+            "[worker]\nmax_in_flight = 8\ndrain_timeout = \"20s\"\n[spool]\ndir = \"{spool}\"\n\
+             [providers.one]\ndialect = \"openai\"\nbase_url = \"http://{}/one/v1\"\n\
+             limits = {{ concurrency = 100 }}\n[models.\"one/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
+             [routes.default]\nrungs = [\"one/model\"]\n",
+            fleet.simulator.addr()
+        ),
+    );
+    Config::load(Some(&file), []).unwrap()
+}
+
+/// Works until one of the parts ends; another worker then does what is left.
+async fn falls(part: &'static str, with_spool: bool) -> Summary {
+    // As `main` does. An error means that another test has done it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let fleet = Fleet::new(SCENARIO, "").await;
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool");
+    let config = config(&fleet, if with_spool { spool.to_str().unwrap() } else { "off" });
+    let store = Store::from_pool(fleet.pool.clone());
+    let worker = async || {
+        Worker::register(store.clone(), Plan::new(&blueprint(&config)).unwrap(), settings(&config, true)).await.unwrap()
+    };
+    let first = worker().await;
+    let loops = first.loops();
+    fleet.enqueue("default", JOBS).await;
+    let working = tokio::spawn(first.run(std::future::pending(), std::future::pending(), |_| {}));
+    until("work is under way", async || fleet.answered().await >= 8).await;
+    loops.trip(part);
+    let summary = tokio::time::timeout(std::time::Duration::from_mins(1), working).await.expect("it stops").unwrap();
+    assert_eq!(summary.fallen, Some(part));
+    assert_eq!(summary.spooled, 0, "{part}: what it had in hand is written");
+    let held = fleet.number("select count(*) from sluice.inflight").await;
+    let live = fleet.number("select count(*) from sluice.worker where state = 'live'").await;
+    assert_eq!((held, live), (0, 0), "{part}: everything was given back, and it has signed off");
+    let (calls, booked) = (fleet.verdict().total.calls, fleet.number("select count(*) from sluice.attempt").await);
+    assert_eq!(i64::try_from(calls).unwrap(), booked, "{part}: each call is on the ledger");
+    assert!(fleet.answered().await < JOBS, "{part}: it stopped in the middle of the work");
+
+    let second = worker().await.run(std::future::pending(), std::future::pending(), |_| {}).await;
+    assert_eq!(second.fallen, None);
+    fleet.books_are_in_order(JOBS).await;
+    assert_eq!(i64::try_from(fleet.verdict().total.calls).unwrap(), JOBS, "{part}: nothing was bought twice");
+    summary
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loops_that_claim_and_look_after_the_queue() {
+    for part in ["claimer", "heartbeat", "upkeep", "keeper", "opener"] {
+        falls(part, true).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ways_of_answers_into_the_database() {
+    for part in ["settler", "flusher", "spool"] {
+        falls(part, true).await;
+    }
+    for part in ["settler", "flusher"] {
+        falls(part, false).await;
+    }
+}
