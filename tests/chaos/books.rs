@@ -4,7 +4,7 @@ mod matched;
 #[cfg(test)]
 mod tests;
 
-use super::load::{Fate, Told};
+use super::load::{Fate, Told, Wish};
 use super::stage::{Diary, Stage, Window};
 use super::{Finding, MAX_ATTEMPTS};
 use matched::Matched;
@@ -125,7 +125,8 @@ pub async fn reckon(stage: &mut Stage, told: Told) -> Table {
     if audit.unfinished > 0 {
         stage.findings.push(Finding::of(format!("{} jobs are not finished", audit.unfinished)));
     }
-    stage.findings.extend(misconduct(&stage.simulator.verdict(), &mut table));
+    let went_back = !evidence.diary.lost.is_empty();
+    stage.findings.extend(misconduct(&stage.simulator.verdict(), went_back, &mut table));
     stage.diary = evidence.diary;
     table
 }
@@ -156,13 +157,19 @@ impl Evidence {
             }
         }
         let mut fates = [0_u64; 3];
+        // Confirmed, and gone with what the database has lost: each has a name.
+        let (mut gone, mut at_stake) = (Vec::new(), 0_u64);
         let mut transactions: BTreeMap<u64, Vec<(&str, bool)>> = BTreeMap::new();
         for wish in &told.wishes {
             let found = by_tag.get(wish.tag.as_str());
             match wish.fate {
                 Fate::Accepted(id) => {
                     fates[0] += 1;
-                    if found.is_none_or(|job| job.id != id) {
+                    let may_be_lost = self.is_lost(wish.at - CLOCKS, wish.at);
+                    at_stake += u64::from(may_be_lost);
+                    if found.is_none() && may_be_lost {
+                        gone.push(wish.tag.as_str());
+                    } else if found.is_none_or(|job| job.id != id) {
                         finding(Some(id), format!("{} was accepted as job {id} and is lost: {found:?}", wish.tag));
                     }
                 }
@@ -199,6 +206,11 @@ impl Evidence {
         }
         let in_state = |state: &str| jobs.iter().filter(|job| job.state.as_deref() == Some(state)).count();
         table.add("jobs accepted", fates[0]);
+        table.add("  told in a time that the database may have lost", at_stake);
+        table.add("  lost with it", gone.len());
+        if !gone.is_empty() {
+            eprintln!("chaos: jobs that were confirmed and are lost: {}", gone.join(", "));
+        }
         table.add("jobs rolled back or refused", fates[1]);
         table.add("jobs whose commit was cut", fates[2]);
         table.add("jobs there", jobs.len());
@@ -248,7 +260,8 @@ impl Evidence {
                 if rows.iter().filter(|row| row.accepted).count() > 1 {
                     findings.push(Finding { what: "two answers were accepted".to_owned(), job: Some(id) });
                 }
-                let after = rows.iter().find(|row| accepted.known.is_some_and(|known| self.begun_after(row, known)));
+                let begun_after = |row: &&&Row| accepted.known.is_some_and(|known| self.begun_after(row, known));
+                let after = rows.iter().filter(|row| !self.is_lost_claim(row)).find(begun_after);
                 if let Some(after) = after {
                     findings.push(Finding { what: format!("called after it was answered: {after:?}"), job: Some(id) });
                 }
@@ -268,7 +281,12 @@ impl Evidence {
         for (id, list) in &told.interventions {
             let Some(job) = jobs.get(id) else { continue };
             let untouched = job.batch.as_deref().is_none_or(|batch| !batches.contains(batch));
-            let sure = list.iter().all(|one| one.answer.is_some());
+            // What was done may be undone, and the number may have been another job's.
+            let told_lately =
+                |wish: &&Wish| wish.fate == Fate::Accepted(*id) && self.is_lost(wish.at - CLOCKS, wish.at);
+            let stable = !list.iter().any(|one| self.is_lost(one.at - CLOCKS, one.at))
+                && (self.diary.lost.is_empty() || !told.wishes.iter().any(|wish| told_lately(&wish)));
+            let sure = stable && list.iter().all(|one| one.answer.is_some());
             // The last one that did anything.
             let last = list.iter().rev().find(|one| one.answer == Some(true));
             let state = job.state.as_deref();
@@ -283,8 +301,9 @@ impl Evidence {
         }
         for row in rows {
             let Some(job) = jobs.get(&row.job_id) else { continue };
-            if job.state.as_deref() == Some("cancelled") && job.ended.is_some_and(|ended| self.begun_after(row, ended))
-            {
+            let is_cancelled = job.state.as_deref() == Some("cancelled");
+            let begun_after = job.ended.is_some_and(|ended| self.begun_after(row, ended));
+            if is_cancelled && begun_after && !self.is_lost_claim(row) {
                 let (late, row) = (row.started - job.ended.unwrap_or(0), row);
                 let what = format!("called {late} ms after it was cancelled: {row:?}");
                 findings.push(Finding { what, job: Some(row.job_id) });
@@ -326,6 +345,26 @@ impl Evidence {
         late > CLOCKS && !between(&self.diary.pauses) && (late > ANSWER || !between(&self.diary.apart))
     }
 
+    /// Whether something that was committed between these instants may be lost.
+    fn is_lost(&self, from: i64, until: i64) -> bool {
+        self.diary.lost.iter().any(|window| window.meets(from, until))
+    }
+
+    /// Whether a call was allowed by a claim, or a retry, that the database may have lost.
+    fn is_lost_claim(&self, row: &Row) -> bool {
+        row.round < 0 || self.is_lost(row.started - ANSWER, row.started)
+    }
+
+    /// Whether the database may have lost what it knew of a call: that it was opened, or what came of it. While the database
+    /// was away that waited, and was written when it was back.
+    fn may_be_lost(&self, call: &CallRecord) -> bool {
+        let (from, ended) = (self.wall(call.arrived_ms) - CLOCKS, self.wall(call.ended_ms));
+        let Diary { apart, pauses, roomless, .. } = &self.diary;
+        let waited = apart.iter().chain(pauses).chain(roomless).filter(|window| window.meets(from, ended + IN_HAND));
+        let until = waited.map(|window| window.until + ANSWER).max().unwrap_or(0).max(ended + IN_HAND);
+        self.is_lost(from, until)
+    }
+
     /// An instant of the simulator's, in milliseconds of the wall clock.
     fn wall(&self, millis: u64) -> i64 {
         self.began + i64::try_from(millis).unwrap()
@@ -352,13 +391,15 @@ impl Row {
 }
 
 /// The rest of the simulator's verdict.
-fn misconduct(verdict: &Verdict, table: &mut Table) -> Vec<Finding> {
+fn misconduct(verdict: &Verdict, went_back: bool, table: &mut Table) -> Vec<Finding> {
     table.add("answers 429", verdict.total.rate_limited);
     table.add("requests that were answered well twice", verdict.answered_twice);
     table.add("most calls for one request", verdict.max_calls_per_request);
     table.add("faults at the providers", verdict.total.by_fault.values().sum::<u64>());
+    // What is lost is not known, and asked again.
+    let repeated = if went_back { 0 } else { verdict.total.retried_non_retryables };
     let counts = [
-        (verdict.total.retried_non_retryables, "requests sent again after an answer that can only repeat itself"),
+        (repeated, "requests sent again after an answer that can only repeat itself"),
         (verdict.total.malformed_requests, "malformed requests"),
     ];
     let wrong = counts.into_iter().filter(|(count, _)| *count > 0);

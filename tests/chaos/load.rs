@@ -2,11 +2,12 @@
 
 use super::Finding;
 use super::schedule::Dice;
+use super::stage::now_ms;
 use serde_json::{Value, json};
 use sluice::simulate::request_hash;
 use sqlx::error::DatabaseError;
 use sqlx::{PgPool, Row as _};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub struct Wish {
     pub fate: Fate,
     pub transaction: u64,
     pub key: Option<String>,
+    /// When that was told, in milliseconds of the wall clock.
+    pub at: i64,
 }
 
 /// What a cancel or a retry answered; `None`: nobody knows.
@@ -40,6 +43,8 @@ pub struct Wish {
 pub struct Intervention {
     pub retry: bool,
     pub answer: Option<bool>,
+    /// When.
+    pub at: i64,
 }
 
 /// Everything that the application knows.
@@ -50,6 +55,12 @@ pub struct Told {
     pub interventions: BTreeMap<i64, Vec<Intervention>>,
     /// The job that a key was said to belong to.
     pub keys: HashMap<String, i64>,
+    /// When it was first said.
+    pub keys_since: HashMap<String, i64>,
+    /// Keys whose job may be lost: whether the next use of one makes a job is not known.
+    pub unsure_keys: HashSet<String>,
+    /// How often the database went back.
+    pub losses: u64,
     pub findings: Vec<Finding>,
     /// Statements that failed, as they do when the database is away.
     pub failed_statements: u64,
@@ -63,8 +74,22 @@ impl Told {
     fn failed(&mut self, error: &sqlx::Error) {
         self.failed_statements += 1;
         let code = error.as_database_error().and_then(DatabaseError::code);
-        if code.is_some_and(|code| !code.starts_with("57P") && !code.starts_with("08")) {
+        // Takes no writes for now; or the job has gone with what the database has lost.
+        let expected = |code: &str| code == "25006" || (code == "P0002" && self.losses > 0);
+        if code.is_some_and(|code| !code.starts_with("57P") && !code.starts_with("08") && !expected(&code)) {
             self.findings.push(Finding::of(format!("the application was told: {error}")));
+        }
+    }
+
+    /// The database has gone back to this instant or an earlier one: what was told since may be gone.
+    pub fn lost_since(&mut self, from: i64) {
+        self.losses += 1;
+        let keys: Vec<String> =
+            self.keys_since.iter().filter(|(_, since)| **since >= from).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.keys.remove(&key);
+            self.keys_since.remove(&key);
+            self.unsure_keys.insert(key);
         }
     }
 
@@ -156,7 +181,7 @@ impl Feeder {
                 { "role": "system", "content": system }, { "role": "user", "content": prompt }] }),
         };
         let hash = request_hash(system.unwrap_or_default(), &[&prompt]);
-        let wish = Wish { tag, prompt: hash, fate: Fate::Unknown, transaction: self.transactions, key: None };
+        let wish = Wish { tag, prompt: hash, fate: Fate::Unknown, transaction: self.transactions, key: None, at: 0 };
         let batch = self.dice.chance(0.5).then(|| format!("batch-{}", self.dice.below(12)));
         Draft {
             wish,
@@ -173,7 +198,7 @@ impl Feeder {
     fn note(&self, drafts: Vec<Draft>, fate: impl Fn(usize) -> Fate) {
         let mut told = self.told.lock().unwrap();
         for (index, draft) in drafts.into_iter().enumerate() {
-            told.wishes.push(Wish { fate: fate(index), ..draft.wish });
+            told.wishes.push(Wish { fate: fate(index), at: now_ms(), ..draft.wish });
         }
     }
 
@@ -328,18 +353,21 @@ impl Feeder {
             }
             if let Some(key) = &draft.wish.key {
                 told.keys.insert(key.clone(), id);
+                told.keys_since.entry(key.clone()).or_insert_with(now_ms);
             }
             let fate = match (known, existing) {
                 (Some(_), _) | (None, Some(true)) => Fate::Never,
                 (None, Some(false)) => Fate::Accepted(id),
                 // A use of the key whose outcome is unknown may have been the first.
                 (None, None) => {
-                    let doubtful = draft.wish.key.is_some()
-                        && told.wishes.iter().any(|wish| wish.key == draft.wish.key && wish.fate == Fate::Unknown);
+                    let doubtful = draft.wish.key.as_ref().is_some_and(|key| {
+                        let unknown = |wish: &Wish| wish.key.as_ref() == Some(key) && wish.fate == Fate::Unknown;
+                        told.unsure_keys.contains(key) || told.wishes.iter().any(unknown)
+                    });
                     if doubtful { Fate::Unknown } else { Fate::Accepted(id) }
                 }
             };
-            told.wishes.push(Wish { fate, ..draft.wish });
+            told.wishes.push(Wish { fate, at: now_ms(), ..draft.wish });
         }
     }
 }
@@ -386,7 +414,7 @@ impl Meddler {
         let answer = sqlx::query_scalar::<_, bool>(statement).bind(job).fetch_one(&self.pool).await;
         let mut told = self.told.lock().unwrap();
         let answer = answer.inspect_err(|error| told.failed(error)).ok();
-        told.interventions.entry(job).or_default().push(Intervention { retry, answer });
+        told.interventions.entry(job).or_default().push(Intervention { retry, answer, at: now_ms() });
     }
 
     async fn intervene_in_batch(&mut self) {

@@ -1,5 +1,6 @@
 //! What goes wrong when: a function of the seed, the length and the number of workers, and of nothing else.
 
+use super::servers::Refusal;
 use crate::support::proxy::{Moment, Weather};
 use sluice::simulate::chance::{mix, unit};
 use std::fmt;
@@ -28,11 +29,21 @@ pub enum Kind {
     FullSpool,
     /// A worker reads its configuration again.
     Reload,
+    /// The database takes no writes for some seconds.
+    ReadOnly,
+    /// It refuses the workers' login for some seconds.
+    Refused,
+    /// The address leads to the standby for some seconds.
+    Lagging,
+    /// The primary dies for good, and the standby takes over.
+    Promotion,
+    /// The database goes back to a backup. In asynchronous runs only: what is lost then is lost.
+    Restore,
 }
 
 impl Kind {
     /// Every kind with its name.
-    pub const ALL: [(&str, Self); 10] = [
+    pub const ALL: [(&str, Self); 15] = [
         ("kill", Self::Kill),
         ("term", Self::Term),
         ("stop", Self::Stop),
@@ -43,7 +54,17 @@ impl Kind {
         ("commit", Self::Commit),
         ("full_spool", Self::FullSpool),
         ("reload", Self::Reload),
+        ("read_only", Self::ReadOnly),
+        ("refused", Self::Refused),
+        ("lagging", Self::Lagging),
+        ("promotion", Self::Promotion),
+        ("restore", Self::Restore),
     ];
+
+    /// Whether it needs another server, which takes its time to be made: there are a few in a run.
+    fn is_rare(self) -> bool {
+        matches!(self, Self::Promotion | Self::Restore)
+    }
 }
 
 /// One thing that is done.
@@ -75,6 +96,24 @@ pub enum Act {
     Cut { machine: usize },
     /// One connection of a machine is, at this moment.
     CutAt { machine: usize, moment: Moment },
+    /// The database is made read-only.
+    ReadOnly,
+    /// The workers' login is refused.
+    Refuse { how: Refusal },
+    /// Nothing is refused any more.
+    Lift,
+    /// A machine's connections to Postgres lead to the standby.
+    Mislead { machine: usize },
+    /// And to the primary again; those that there are stay.
+    LeadBack { machine: usize },
+    /// Nothing arrives at the standby any more.
+    CutOff,
+    /// The primary dies, the standby takes over.
+    Promote,
+    /// A backup is begun.
+    BackUp,
+    /// And restored.
+    Restore,
 }
 
 /// How much the spool of a worker may hold.
@@ -165,9 +204,10 @@ pub fn schedule(seed: u64, size: Size, kinds: &[Kind]) -> Vec<Event> {
     let mut at = Duration::from_secs(3);
     // Each kind has its turn before any has a second one, in an order that is drawn: a short run meets them all.
     let mut turns: Vec<Kind> = Vec::new();
-    while at < end {
+    let frequent: Vec<Kind> = kinds.iter().copied().filter(|kind| !kind.is_rare()).collect();
+    while at < end && !frequent.is_empty() {
         if turns.is_empty() {
-            turns = kinds.to_vec();
+            turns = frequent.clone();
             for index in (1..turns.len()).rev() {
                 turns.swap(index, dice.below(index + 1));
             }
@@ -182,6 +222,15 @@ pub fn schedule(seed: u64, size: Size, kinds: &[Kind]) -> Vec<Event> {
             one(&mut dice, kind, at, size, &mut events);
         }
         at += dice.seconds(0.2, 2.0);
+    }
+    for (kind, shares) in [(Kind::Promotion, [0.25, 0.55, 0.9]), (Kind::Restore, [0.4, 0.75, 1.0])] {
+        if kinds.contains(&kind) {
+            // What comes too soon after another one finds no standby yet.
+            let count = if size.seconds >= LONG { 3 } else { 1 };
+            for share in shares.into_iter().take(count) {
+                one(&mut dice, kind, end.mul_f64(share * 0.95), size, &mut events);
+            }
+        }
     }
     if size.seconds >= LONG {
         for (kind, share) in [(Kind::Outage, 0.3), (Kind::Stop, 0.65)] {
@@ -293,6 +342,33 @@ fn one(dice: &mut Dice, kind: Kind, at: Duration, size: Size, events: &mut Vec<E
         Kind::Commit => {
             let moment = [Moment::CommitAnswer, Moment::Commit, Moment::Answer][dice.below(3)];
             add(at, Act::CutAt { machine, moment });
+        }
+        Kind::ReadOnly => {
+            add(at, Act::ReadOnly);
+            add(at + dice.seconds(1.0, 6.0), Act::Lift);
+        }
+        Kind::Refused => {
+            let how = [Refusal::NoLogin, Refusal::Limit, Refusal::Hba][dice.below(3)];
+            add(at, Act::Refuse { how });
+            add(at + dice.seconds(1.0, 6.0), Act::Lift);
+        }
+        Kind::Lagging => {
+            let all = dice.chance(0.5);
+            let pause = dice.seconds(1.0, 6.0);
+            for machine in (0..size.machines).filter(|one| all || *one == machine) {
+                add(at, Act::Mislead { machine });
+                add(at + pause, Act::LeadBack { machine });
+            }
+        }
+        Kind::Promotion => {
+            let lag = dice.seconds(0.3, 3.0);
+            add(at, Act::CutOff);
+            add(at + lag, Act::Promote);
+        }
+        Kind::Restore => {
+            let age = dice.seconds(3.0, 8.0);
+            add(at.saturating_sub(age), Act::BackUp);
+            add(at, Act::Restore);
         }
         Kind::FullSpool => {
             let machine = slot % size.machines;

@@ -2,14 +2,14 @@
 //! their own, and the processes on them.
 
 use super::Finding;
+use super::load::Told;
 use super::providers::{config, scenario};
-use super::schedule::{Act, Event, Room, Trouble};
-use crate::support::postgres::{Watchdog, temporary_dir};
+use super::schedule::{Act, Event, Room, Size, Trouble};
+use super::servers::{LOGIN, Servers};
 use crate::support::program::{Program, text};
 use crate::support::proxy::{Proxy, Weather};
 use crate::support::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
-use sluice::embedded::{EmbeddedPostgres, Options};
 use sluice::simulate::{Scenario, Simulator};
 use sluice::store::Store;
 use sqlx::PgPool;
@@ -19,6 +19,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::process::Child;
 use tokio::time::{Instant, timeout};
@@ -57,6 +58,8 @@ pub struct Diary {
     pub apart: Vec<Window>,
     /// Processes lived whose spool has no room.
     pub roomless: Vec<Window>,
+    /// What was committed then may be gone: the database went back.
+    pub lost: Vec<Window>,
     /// How often which act was done.
     pub done: std::collections::BTreeMap<&'static str, u64>,
     /// Acts that found nobody to do something to.
@@ -126,31 +129,30 @@ pub struct Stage {
     /// Since when the network of a machine has been in trouble.
     cut_off: Vec<Option<i64>>,
     crashed: Option<i64>,
+    /// Since when the database refuses, and since when a machine is led to the standby.
+    refused: Option<i64>,
+    misled: Vec<Option<i64>>,
     slots: Vec<Slot>,
     logs: Vec<PathBuf>,
     folder: tempfile::TempDir,
     small_disk: Option<SmallDisk>,
-    options: Options,
-    postgres: EmbeddedPostgres,
-    recovering: Option<tokio::task::JoinHandle<EmbeddedPostgres>>,
-    _watchdog: Watchdog,
+    servers: Servers,
+    /// What the application was told: some of it may be lost.
+    told: Arc<Mutex<Told>>,
 }
 
 impl Stage {
-    pub async fn new(seed: u64, machines: usize, workers: usize, troubles: &[Trouble]) -> Self {
-        let dir = temporary_dir();
-        let watchdog = Watchdog::over(&dir);
-        // A cluster without fsync forgets its last commits when it is killed.
-        let options = Options { data_dir: dir, fsync: true, max_connections: 100 };
-        let postgres = EmbeddedPostgres::start(&options).await.unwrap();
-        let server = postgres.connect_options("sluice");
+    /// `synchronous`: every commit waits for the standby.
+    pub async fn new(seed: u64, size: Size, synchronous: bool, troubles: &[Trouble]) -> Self {
+        let Size { machines, workers, .. } = size;
+        let mut servers = Servers::new(synchronous).await;
+        let server = servers.options();
         let pool = PgPoolOptions::new()
             .max_connections(6)
             .acquire_timeout(Duration::from_secs(3))
             .connect_lazy_with(server.clone().application_name("chaos"));
         Store::from_pool(pool.clone()).migrate().await.unwrap();
-        // When each row of the ledger became known. Holds from the next start on.
-        sqlx::raw_sql("alter system set track_commit_timestamp = on").execute(&pool).await.unwrap();
+        servers.complete().await;
         let mut proxies = Vec::new();
         for _ in 0..machines {
             proxies.push(Proxy::to(&server).await);
@@ -162,28 +164,24 @@ impl Stage {
             pool,
             simulator_began: 0,
             diary: Diary::default(),
-            program: Program::new(&config, &postgres.url("sluice")),
+            program: Program::new(&config, &proxies[0].url("sluice", "sluice")),
             findings: Vec::new(),
             proxies,
             cut_off: vec![None; machines],
             crashed: None,
+            refused: None,
+            misled: vec![None; machines],
             slots: (0..workers).map(|_| Slot::default()).collect(),
             logs: Vec::new(),
             folder: tempfile::tempdir().unwrap(),
             small_disk: SmallDisk::mount(),
-            options,
-            postgres,
-            recovering: None,
+            servers,
+            told: Arc::default(),
             simulator,
-            _watchdog: watchdog,
         };
         if stage.small_disk.is_none() {
             eprintln!("chaos: no disk can be mounted that is full; such spools are switched off instead");
         }
-        stage.act(Act::Crash).await;
-        stage.act(Act::Recover).await;
-        stage.recovered().await;
-        stage.diary = Diary::default();
         for slot in 0..workers {
             stage.slots[slot].wanted = Some((slot % machines, Room::Plenty));
         }
@@ -191,6 +189,11 @@ impl Stage {
         stage.simulator.reset();
         stage.simulator_began = now_ms();
         stage
+    }
+
+    /// Whom to tell when the database has lost something.
+    pub fn tell(&mut self, told: &Arc<Mutex<Told>>) {
+        self.told = Arc::clone(told);
     }
 
     pub fn store(&self) -> Store {
@@ -204,6 +207,7 @@ impl Stage {
         for event in events.iter().filter(|event| event.at <= length) {
             while began.elapsed() < event.at {
                 self.tend();
+                self.servers.tend().await;
                 if told.elapsed() > Duration::from_secs(20) {
                     told = Instant::now();
                     tell(&self.diary);
@@ -214,6 +218,7 @@ impl Stage {
         }
         while began.elapsed() < length {
             self.tend();
+            self.servers.tend().await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -290,24 +295,62 @@ impl Stage {
             }
             Act::Crash => {
                 self.recovered().await;
-                if self.crashed.is_some() {
-                    return self.diary.in_vain += 1;
-                }
-                let Ok(file) = std::fs::read_to_string(self.options.data_dir.join("data/postmaster.pid")) else {
-                    return self.diary.in_vain += 1;
-                };
-                let server = Pid::from_raw(file.lines().next().unwrap().parse().unwrap()).unwrap();
-                if kill_process(server, Signal::QUIT).is_err() {
+                if !self.servers.crash().await {
                     return self.diary.in_vain += 1;
                 }
                 self.crashed.get_or_insert(now);
                 "Postgres crashed"
             }
             Act::Recover => {
-                let options = self.options.clone();
-                self.recovered().await;
-                self.recovering = Some(tokio::spawn(async move { EmbeddedPostgres::start(&options).await.unwrap() }));
+                self.servers.recover();
                 return;
+            }
+            Act::ReadOnly => {
+                if !self.servers.make_read_only().await {
+                    return self.diary.in_vain += 1;
+                }
+                self.refused.get_or_insert(now);
+                "made read-only"
+            }
+            Act::Refuse { how } => {
+                if !self.servers.refuse(how).await {
+                    return self.diary.in_vain += 1;
+                }
+                self.refused.get_or_insert(now);
+                "login refused"
+            }
+            Act::Lift => return self.lift().await,
+            Act::Mislead { machine } => {
+                let Some(standby) = self.servers.standby_options() else { return self.diary.in_vain += 1 };
+                self.proxies[machine].lead_to(&standby);
+                self.proxies[machine].cut();
+                self.misled[machine].get_or_insert(now);
+                "led to the standby"
+            }
+            Act::LeadBack { machine } => {
+                self.proxies[machine].lead_to(&self.servers.options());
+                if let Some(from) = self.misled[machine].take() {
+                    self.diary.apart.push(Window { from, until: now + 2_000 });
+                }
+                return;
+            }
+            Act::CutOff => {
+                self.servers.cut_off().await;
+                return;
+            }
+            Act::BackUp => {
+                self.servers.back_up();
+                return;
+            }
+            Act::Promote => {
+                let Some(lost) = self.servers.promote().await else { return self.diary.in_vain += 1 };
+                self.moved(now, (!self.servers.synchronous).then_some(lost));
+                "standby promoted"
+            }
+            Act::Restore => {
+                let Some(lost) = self.servers.restore().await else { return self.diary.in_vain += 1 };
+                self.moved(now, Some(lost));
+                "backup restored"
             }
             Act::Net { machine, weather } => {
                 self.proxies[machine].set(weather);
@@ -343,10 +386,38 @@ impl Stage {
         self.diary.apart.push(Window { from: now, until: now + 1_000 });
     }
 
+    /// Another server serves. What the one before had alone is lost.
+    fn moved(&mut self, since: i64, lost: Option<Window>) {
+        let server = self.servers.options();
+        self.pool.set_connect_options(server.clone().application_name("chaos"));
+        let now = now_ms();
+        if let Some(Window { from, .. }) = lost {
+            self.diary.lost.push(Window { from, until: now });
+            self.told.lock().unwrap().lost_since(from);
+        }
+        for machine in 0..self.proxies.len() {
+            self.proxies[machine].lead_to(&server);
+            self.proxies[machine].cut();
+            self.misled[machine] = None;
+        }
+        let from = lost.map_or(since, |lost| lost.from.min(since));
+        // Until the new standby is there commits wait for it.
+        self.diary.apart.push(Window { from, until: now + 3_000 });
+        self.crashed = None;
+    }
+
+    /// Nothing is refused any more.
+    async fn lift(&mut self) {
+        if self.servers.lift().await
+            && let Some(from) = self.refused.take()
+        {
+            self.diary.apart.push(Window { from, until: now_ms() + 2_000 });
+        }
+    }
+
     /// Waits until the server that was to come back is back.
     async fn recovered(&mut self) {
-        if let Some(recovering) = self.recovering.take() {
-            self.postgres = recovering.await.unwrap();
+        if self.servers.recovered().await {
             if let Some(from) = self.crashed.take() {
                 self.diary.apart.push(Window { from, until: now_ms() });
             }
@@ -396,7 +467,7 @@ impl Stage {
         let said = std::fs::File::create(log).unwrap();
         let mut command = self.program.command(arguments);
         command
-            .env("DATABASE_URL", self.proxies[machine].url("sluice", "sluice"))
+            .env("DATABASE_URL", self.proxies[machine].url(LOGIN, "sluice"))
             .stdout(said.try_clone().unwrap())
             .stderr(said);
         command.env("SLUICE__SPOOL__DIR", self.spool(machine, room));
@@ -421,6 +492,15 @@ impl Stage {
         }
         self.act(Act::Recover).await;
         self.recovered().await;
+        for machine in 0..self.proxies.len() {
+            self.act(Act::LeadBack { machine }).await;
+        }
+        self.lift().await;
+        // In a synchronous run nothing is committed without it.
+        while self.servers.standby_options().is_none() {
+            self.servers.tend().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         for slot in 0..self.slots.len() {
             self.act(Act::Continue { slot }).await;
         }
@@ -513,11 +593,6 @@ impl Stage {
             let _ = writeln!(words, "--- {}\n{}", log.file_name().unwrap().to_string_lossy(), tail(log, 25));
         }
         words
-    }
-
-    pub async fn stop(self) {
-        drop(self.pool);
-        self.postgres.stop().await.unwrap();
     }
 }
 

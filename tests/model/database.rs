@@ -34,6 +34,16 @@ pub struct Rules {
     pub late_answers: bool,
     /// A worker that was declared dead claims nothing.
     pub claim_alive: bool,
+    /// A database that refuses is away, and what it refused waits: only what is surely a row's own fault is given up.
+    pub refused_is_away: bool,
+    /// What stands in a journal goes when it is known to be committed, and not before.
+    pub journal_until_committed: bool,
+    /// A claim says which job it is for, beside the job's number.
+    pub born: bool,
+    /// Fences come from the process. A sequence goes back with its database.
+    pub own_fences: bool,
+    /// A call whose job is not there, or not there any more under its number, is booked for no job.
+    pub strangers_apart: bool,
 }
 
 impl Rules {
@@ -52,6 +62,11 @@ impl Rules {
         stay_until_written: true,
         late_answers: true,
         claim_alive: true,
+        refused_is_away: true,
+        journal_until_committed: true,
+        born: true,
+        own_fences: true,
+        strangers_apart: true,
     };
 }
 
@@ -90,6 +105,8 @@ pub struct Ending {
 /// A job's rows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Job {
+    /// Which job it is. The number may have been another's, in a stretch of time that the database has lost.
+    pub born: u8,
     pub place: Option<Place>,
     pub ending: Option<Ending>,
     pub crashes: u8,
@@ -151,10 +168,14 @@ pub enum Then {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Outcome {
     pub call: Call,
+    pub born: u8,
     pub round: u8,
     pub seen: Option<Seen>,
     pub then: Then,
 }
+
+/// The round of calls whose job is not there any more: no job has it.
+pub const NO_JOB: u8 = u8::MAX;
 
 /// A worker's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -183,22 +204,48 @@ pub struct Database {
     pub workers: Vec<Life>,
     pub recalls: BTreeSet<(u8, u8, u8)>,
     pub next_fence: u8,
+    /// Which job the next one is. No two are the same, whatever the database has lost.
+    pub next_born: u8,
 }
 
 impl Database {
     pub fn new(jobs: u8) -> Self {
-        let job = Job { place: Some(Place::Ready), ending: None, crashes: 0, round: 0 };
-        Self {
-            jobs: vec![job; usize::from(jobs)],
+        let mut database = Self {
+            jobs: Vec::new(),
             ledger: BTreeMap::new(),
             workers: Vec::new(),
             recalls: BTreeSet::new(),
             next_fence: 1,
+            next_born: 0,
+        };
+        for _ in 0..jobs {
+            database.enqueue();
         }
+        database
+    }
+
+    pub fn enqueue(&mut self) {
+        self.jobs.push(Job { born: self.next_born, place: Some(Place::Ready), ending: None, crashes: 0, round: 0 });
+        self.next_born += 1;
+    }
+
+    /// Goes back to an earlier state of its own.
+    pub fn go_back(&mut self, rules: &Rules, earlier: Self) {
+        let later = std::mem::replace(self, earlier);
+        self.next_born = later.next_born;
+        if rules.own_fences {
+            self.next_fence = later.next_fence;
+        }
+        // Numbers of workers do come again: two processes may have the same one, and neither knows.
     }
 
     pub fn job(&self, job: u8) -> &Job {
         &self.jobs[usize::from(job)]
+    }
+
+    /// Where the job is for which this was bought. `None`: it is not there any more.
+    fn place_of(&self, rules: &Rules, outcome: Outcome) -> Option<&Job> {
+        self.jobs.get(usize::from(outcome.call.job)).filter(|job| job.born == outcome.born || !rules.born)
     }
 
     fn job_mut(&mut self, job: u8) -> &mut Job {
@@ -206,7 +253,7 @@ impl Database {
     }
 
     pub fn is_live(&self, worker: u8) -> bool {
-        self.workers[usize::from(worker)] == Life::Live
+        self.workers.get(usize::from(worker)) == Some(&Life::Live)
     }
 
     pub fn register(&mut self) -> u8 {
@@ -221,7 +268,8 @@ impl Database {
 
     /// The fence, when the job was there to be taken.
     pub fn claim(&mut self, rules: &Rules, job: u8, worker: u8) -> Option<u8> {
-        if self.job(job).place != Some(Place::Ready) || (rules.claim_alive && !self.is_live(worker)) {
+        let is_ready = self.jobs.get(usize::from(job)).is_some_and(|job| job.place == Some(Place::Ready));
+        if !is_ready || (rules.claim_alive && !self.is_live(worker)) {
             return None;
         }
         let fence = self.fence();
@@ -231,8 +279,8 @@ impl Database {
 
     /// Whether the call may be made.
     pub fn open(&mut self, rules: &Rules, call: Call) -> bool {
-        match &mut self.job_mut(call.job).place {
-            Some(Place::InFlight { fence, open, .. }) if *fence == call.fence => {
+        match self.jobs.get_mut(usize::from(call.job)).map(|job| &mut job.place) {
+            Some(Some(Place::InFlight { fence, open, .. })) if *fence == call.fence => {
                 if rules.open_forward && open.is_some_and(|open| open > call.number) {
                     return false;
                 }
@@ -253,6 +301,15 @@ impl Database {
         }
     }
 
+    /// Whether a call is on the ledger, or will be when its claim is taken back.
+    pub fn names(&self, call: Call) -> bool {
+        let is_open = |job: &Job| {
+            let Some(Place::InFlight { fence, open, .. }) = job.place else { return false };
+            (fence, open) == (call.fence, Some(call.number))
+        };
+        self.ledger.contains_key(&call) || self.jobs.get(usize::from(call.job)).is_some_and(is_open)
+    }
+
     /// Takes a job out of somebody else's hands.
     fn take_away(&mut self, rules: &Rules, job: u8) {
         if let Some(Place::InFlight { fence, worker, .. }) = self.job(job).place {
@@ -265,16 +322,18 @@ impl Database {
 
     pub fn settle(&mut self, rules: &Rules, outcome: Outcome) {
         let Call { job, fence, .. } = outcome.call;
-        let held = match self.job(job).place {
+        let row = self.place_of(rules, outcome);
+        let is_stranger = row.is_none();
+        let held = row.is_some_and(|row| match row.place {
             Some(Place::InFlight { fence: current, .. }) => current == fence || !rules.fence,
             Some(_) => !rules.fence,
             None => false,
-        };
-        let row = self.job(job);
-        let in_time = row.place.is_some() && (row.round == outcome.round || !rules.round);
+        });
+        let in_time = row.is_some_and(|row| row.place.is_some() && (row.round == outcome.round || !rules.round));
         // Sent before, and that commit went through after all. A failure under the same fence is somebody else's word.
-        let own_ending =
-            row.ending.is_some_and(|ending| matches!(ending.how, How::Succeeded(of) if of == outcome.call));
+        let own_ending = row
+            .and_then(|row| row.ending)
+            .is_some_and(|ending| matches!(ending.how, How::Succeeded(of) if of == outcome.call));
         let mut used = false;
         match outcome.then {
             Then::Succeed if held || (in_time && rules.late_answers) => {
@@ -296,7 +355,8 @@ impl Database {
             Some(Seen::Refusal) => Said::Refused,
             Some(Seen::Cut) => Said::Uncertain,
         };
-        let fresh = Row { said, round: outcome.round, copies: 1 };
+        let round = if is_stranger && rules.strangers_apart { NO_JOB } else { outcome.round };
+        let fresh = Row { said, round, copies: 1 };
         self.ledger
             .entry(outcome.call)
             .and_modify(|row| {
@@ -317,7 +377,8 @@ impl Database {
 
     /// Whether there was something to do.
     pub fn give_back(&mut self, job: u8, fence: u8) -> bool {
-        let held = matches!(self.job(job).place, Some(Place::InFlight { fence: current, .. }) if current == fence);
+        let held = |job: &Job| matches!(job.place, Some(Place::InFlight { fence: current, .. }) if current == fence);
+        let held = self.jobs.get(usize::from(job)).is_some_and(held);
         if held {
             self.job_mut(job).place = Some(Place::Ready);
         }

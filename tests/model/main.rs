@@ -1,5 +1,6 @@
 //! The protocol by which jobs are claimed, called for, settled, rescued, cancelled and tried again, explored: every
-//! interleaving of two workers, a provider and a database, with crashes, delays and lost replies, up to a bound.
+//! interleaving of two workers, a provider and a database, with crashes, delays and lost replies, with a database that
+//! refuses for a while or goes back to an earlier state, up to a bound.
 //!
 //! The model is `database.rs` (what each statement does), `worker.rs` (what a process holds) and `world.rs` (what may
 //! happen next); `properties.rs` says what has to hold. Every trouble is counted down and every claim takes a new fence, so no
@@ -14,7 +15,8 @@ mod world;
 
 use database::Rules;
 use properties::{
-    BLAMELESS, BOUGHT_ONCE, BOUNDED, ENDS, EVERY_CALL_NAMED, FAILS_FOR_A_REASON, ONE_ROW, RESULT_IS_ACCEPTED, USED,
+    BLAMELESS, BOUGHT_ONCE, BOUNDED, ENDS, EVERY_CALL_NAMED, FAILS_FOR_A_REASON, ITS_OWN, KEPT, ONE_ROW,
+    RESULT_IS_ACCEPTED, USED,
 };
 use stateright::{Checker, HasDiscoveries, Model, Path};
 use world::{Action, State, Trouble, World};
@@ -34,6 +36,9 @@ const CALM: World = World {
         retries: 0,
         drains: 0,
         give_ups: 0,
+        refusing: 0,
+        returns: 0,
+        enqueues: 0,
     },
     rules: Rules::ALL,
 };
@@ -116,6 +121,36 @@ fn with_two_jobs() {
     holds("two jobs, crashes", World { trouble, jobs: 2, max_attempts: 1, ..CALM });
     let trouble = Trouble { delays: 1, refusals: 1, ..CALM.trouble };
     holds("two jobs, delays", World { trouble, jobs: 2, max_attempts: 1, ..CALM });
+}
+
+#[test]
+fn with_a_database_that_refuses() {
+    let trouble = Trouble { refusing: 2, refusals: 1, drains: 1, ..CALM.trouble };
+    holds("refusing", World { trouble, ..CALM });
+    let trouble = Trouble { refusing: 1, crashes: 1, delays: 1, ..CALM.trouble };
+    holds("refusing, crashes and delays", World { trouble, ..CALM });
+}
+
+#[test]
+fn with_a_database_that_goes_back() {
+    let trouble = Trouble { returns: 1, refusals: 1, delays: 1, ..CALM.trouble };
+    holds("going back and refusals", World { trouble, max_attempts: 2, ..CALM });
+    let trouble = Trouble { returns: 1, expiries: 1, ..CALM.trouble };
+    holds("going back and expiries", World { trouble, max_attempts: 1, ..CALM });
+    let trouble = Trouble { returns: 1, refusals: 1, delays: 1, ..CALM.trouble };
+    holds("going back", World { trouble, max_attempts: 1, ..CALM });
+    let trouble = Trouble { returns: 1, crashes: 1, ..CALM.trouble };
+    holds("going back and crashes", World { trouble, max_attempts: 1, ..CALM });
+}
+
+#[test]
+fn with_numbers_that_come_again() {
+    let trouble = Trouble { returns: 1, refusals: 1, delays: 1, enqueues: 2, ..CALM.trouble };
+    holds("numbers that come again and delays", World { trouble, jobs: 0, max_attempts: 2, ..CALM });
+    let trouble = Trouble { returns: 1, refusals: 1, enqueues: 2, ..CALM.trouble };
+    holds("numbers that come again", World { trouble, jobs: 0, max_attempts: 1, ..CALM });
+    let trouble = Trouble { returns: 1, crashes: 1, enqueues: 2, ..CALM.trouble };
+    holds("numbers that come again and crashes", World { trouble, jobs: 0, max_attempts: 1, ..CALM });
 }
 
 // ----------------------------------------------------------------------------- what every rule is there for
@@ -223,4 +258,46 @@ fn when_the_dead_may_claim_a_job_is_blamed_for_it() {
     let rules = Rules { claim_alive: false, ..Rules::ALL };
     let trouble = Trouble { expiries: 1, ..CALM.trouble };
     breaks("claims for the living alone", World { trouble, rules, ..CALM }, BLAMELESS);
+}
+
+#[test]
+fn when_what_is_refused_is_taken_for_a_rows_fault_a_paid_answer_is_lost() {
+    let rules = Rules { refused_is_away: false, ..Rules::ALL };
+    let trouble = Trouble { refusing: 1, ..CALM.trouble };
+    breaks("knowing a database that refuses for one that is away", World { trouble, rules, ..CALM }, KEPT);
+}
+
+#[test]
+fn when_a_journal_is_emptied_before_the_commit_a_paid_answer_is_lost() {
+    let rules = Rules { journal_until_committed: false, ..Rules::ALL };
+    let trouble = Trouble { refusing: 1, ..CALM.trouble };
+    breaks("keeping the journal until the commit", World { trouble, rules, ..CALM }, KEPT);
+}
+
+#[test]
+fn when_a_dead_workers_journal_is_emptied_before_the_commit_a_paid_answer_is_lost() {
+    let rules = Rules { journal_until_committed: false, ..Rules::ALL };
+    let trouble = Trouble { delays: 1, crashes: 1, refusing: 1, ..CALM.trouble };
+    breaks("keeping a dead worker's journal until the commit", World { trouble, rules, ..CALM }, KEPT);
+}
+
+#[test]
+fn when_a_claim_does_not_say_which_job_it_is_for_another_job_gets_its_answer() {
+    let rules = Rules { born: false, ..Rules::ALL };
+    let trouble = Trouble { returns: 1, enqueues: 2, ..CALM.trouble };
+    breaks("the birth in a lease", World { trouble, rules, jobs: 0, ..CALM }, ITS_OWN);
+}
+
+#[test]
+fn when_fences_go_back_with_the_database_a_call_is_lost() {
+    let rules = Rules { own_fences: false, ..Rules::ALL };
+    let trouble = Trouble { returns: 1, ..CALM.trouble };
+    breaks("fences of each process", World { trouble, rules, ..CALM }, EVERY_CALL_NAMED);
+}
+
+#[test]
+fn when_a_call_whose_job_is_lost_keeps_its_round_the_next_job_of_the_number_is_blamed_for_it() {
+    let rules = Rules { strangers_apart: false, ..Rules::ALL };
+    let trouble = Trouble { returns: 1, refusals: 1, enqueues: 2, ..CALM.trouble };
+    breaks("booking strangers apart", World { trouble, rules, jobs: 0, ..CALM }, ITS_OWN);
 }

@@ -1,6 +1,7 @@
 //! What is promised, as questions about a state.
 
-use super::database::{Call, How, Row, Said};
+use super::database::{Call, Ending, How, NO_JOB, Row, Said};
+use super::worker::Made;
 use super::world::{State, Trouble, World};
 use stateright::{Model, Property};
 
@@ -12,13 +13,15 @@ pub const FAILS_FOR_A_REASON: &str = "a job fails only when its own round used u
 pub const BOUNDED: &str = "no more calls than allowed";
 pub const ONE_ROW: &str = "a call has one row";
 pub const NEVER_OVERCHARGED: &str = "no row costs money that the provider did not take";
-pub const EVERY_CALL_NAMED: &str = "in the end every call is on the ledger";
+pub const EVERY_CALL_NAMED: &str =
+    "in the end every call is on the ledger, or lost with a stretch of time that the database has lost";
 pub const NO_CALL_INVENTED: &str = "in the end what is on the ledger was called, or is named as uncertain";
 pub const MONEY: &str = "in the end the money on the ledger is the money that was taken";
 pub const KEPT: &str = "an answer that reached a process that did not crash is used, or costed";
 pub const BOUGHT_ONCE: &str =
     "without a crash, a lost lease, a cancelled job or a call given up, nothing is bought twice";
 pub const USED: &str = "an answer is waste only when its job was over, or tried anew";
+pub const ITS_OWN: &str = "a job has the answer that was bought for it, and its own calls on the ledger";
 pub const BLAMELESS: &str = "a job is blamed for no more deaths than there were";
 
 pub fn all() -> Vec<Property<World>> {
@@ -42,7 +45,8 @@ pub fn all() -> Vec<Property<World>> {
             state.database.ledger.iter().all(|(call, row)| row.said.cost() <= charged(state, *call))
         }),
         Property::always(EVERY_CALL_NAMED, |_: &World, state: &State| {
-            !state.is_done() || state.calls.keys().all(|call| state.database.ledger.contains_key(call))
+            let named = |(call, made): (&Call, &Made)| made.times == 1 && state.database.ledger.contains_key(call);
+            !state.is_done() || state.calls.iter().all(|call| named(call) || call.1.forgotten)
         }),
         Property::always(NO_CALL_INVENTED, |_: &World, state: &State| {
             let known = |call: &Call, said: Said| state.calls.contains_key(call) || said == Said::Placeholder;
@@ -54,16 +58,17 @@ pub fn all() -> Vec<Property<World>> {
         }),
         Property::always(KEPT, |_: &World, state: &State| {
             let costed = |call: &Call| state.database.ledger.get(call).is_some_and(|row| row.said.cost() == 1);
-            !state.is_done() || state.calls.iter().all(|(call, made)| !made.received || costed(call))
+            !state.is_done() || state.calls.iter().all(|(call, made)| !made.received || made.lost || costed(call))
         }),
         Property::always(BOUGHT_ONCE, bought_once),
         Property::always(USED, |_: &World, state: &State| {
             let wasted = |(call, row): (&Call, &Row)| {
-                let job = state.database.job(call.job);
-                row.said == Said::Late && job.place.is_some() && job.round == row.round
+                let job = state.database.jobs.get(usize::from(call.job));
+                row.said == Said::Late && job.is_some_and(|job| job.place.is_some() && job.round == row.round)
             };
             !state.database.ledger.iter().any(wasted)
         }),
+        Property::always(ITS_OWN, |_: &World, state: &State| its_own(state)),
         Property::always(BLAMELESS, |world: &World, state: &State| {
             let (now, at_first) = (&state.trouble, &world.trouble);
             let deaths = |of: fn(&Trouble) -> u8| of(at_first) - of(now);
@@ -97,16 +102,31 @@ fn result_is_accepted(state: &State) -> bool {
 fn fails_for_a_reason(world: &World, state: &State) -> bool {
     (0_u8..).zip(&state.database.jobs).all(|(number, job)| match job.ending {
         Some(ending) if ending.how == How::Failed => {
-            state.database.tried(number, ending.round) >= world.max_attempts || job.crashes >= world.max_crashes
+            let lost = |made: &&Made| made.lost && (made.born, made.round) == (job.born, ending.round);
+            let lost = state.calls.values().filter(lost).count();
+            let tried = usize::from(state.database.tried(number, ending.round)) + lost;
+            tried >= usize::from(world.max_attempts) || job.crashes >= world.max_crashes
         }
         _ => true,
     })
 }
 
-/// A call that was cut off by a crash uses up nothing, so each crash allows one more.
-fn bounded(world: &World, state: &State) -> bool {
+/// No call of a job that had its number before.
+fn its_own(state: &State) -> bool {
     (0_u8..).zip(&state.database.jobs).all(|(number, job)| {
-        let made = state.calls.iter().filter(|(call, made)| call.job == number && made.round == job.round).count();
+        let is_its = |call: &Call| state.calls.get(call).is_none_or(|made| made.born == job.born);
+        let booked = |(call, row): (&Call, &Row)| call.job != number || row.round == NO_JOB || is_its(call);
+        let answered = !matches!(job.ending, Some(Ending { how: How::Succeeded(call), .. }) if !is_its(&call));
+        answered && state.database.ledger.iter().all(booked)
+    })
+}
+
+/// A call that was cut off by a crash uses up nothing, so each crash allows one more. What the database has lost counts no
+/// more.
+fn bounded(world: &World, state: &State) -> bool {
+    state.database.jobs.iter().all(|job| {
+        let counts = |made: &&Made| (made.born, made.round) == (job.born, job.round) && !made.lost && !made.strayed;
+        let made = state.calls.values().filter(counts).count();
         made <= usize::from(world.max_attempts + job.crashes)
     })
 }
@@ -117,7 +137,8 @@ fn bought_once(world: &World, state: &State) -> bool {
         || now.expiries < at_first.expiries
         || now.cancels < at_first.cancels
         || now.give_ups < at_first.give_ups
-        || now.cuts < at_first.cuts;
+        || now.cuts < at_first.cuts
+        || now.returns < at_first.returns;
     excused
         || (0..world.jobs)
             .all(|job| state.calls.iter().filter(|(call, made)| call.job == job && made.charged).count() <= 1)

@@ -18,6 +18,8 @@ pub enum Step {
 pub struct Held {
     /// The job, the fence, and the number of its last call.
     pub call: Call,
+    /// Which job it is, whatever has its number now.
+    pub born: u8,
     pub round: u8,
     /// Attempts of this round that are used up.
     pub tried: u8,
@@ -71,12 +73,23 @@ pub struct Orphan {
     pub outcomes: Vec<Outcome>,
 }
 
-/// What the provider knows of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What the provider knows of a call, and what became of that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each is true by itself")]
 pub struct Made {
+    /// For which job.
+    pub born: u8,
     pub round: u8,
+    /// How many calls have this name: more than one is a fault.
+    pub times: u8,
     /// Whether money was taken for it. What nobody hears the end of is taken to be billed.
     pub charged: bool,
     /// Whether a process has the whole answer and has not lost it by crashing.
     pub received: bool,
+    /// The database knew how it ended, alone, and has lost that with a stretch of time.
+    pub lost: bool,
+    /// The database has lost its name, with the claim that it was made under.
+    pub strayed: bool,
+    /// Nothing is left that could tell of it.
+    pub forgotten: bool,
 }

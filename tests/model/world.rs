@@ -1,9 +1,9 @@
 //! Everything together, and every step that may come next.
 
-use super::database::{Call, Database, How, Life, Outcome, Place, Rules, Seen, Statement, Then};
+use super::database::{Call, Database, How, Job, Life, Outcome, Place, Rules, Said, Seen, Statement, Then};
 use super::worker::{Held, Made, Orphan, Step, Unsettled, Worker};
 use stateright::{Model, Property};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How often each thing may still go wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -26,6 +26,12 @@ pub struct Trouble {
     pub drains: u8,
     /// One that is stopping gives up a call, or leaves something in its journal.
     pub give_ups: u8,
+    /// The database refuses for a while: it was made read-only, or knows the login no more.
+    pub refusing: u8,
+    /// The database goes back to an earlier state: an asynchronous standby takes over, or a backup is restored.
+    pub returns: u8,
+    /// A job is enqueued where there is none.
+    pub enqueues: u8,
 }
 
 /// What is explored.
@@ -49,6 +55,10 @@ pub struct State {
     pub adrift: Vec<Statement>,
     pub calls: BTreeMap<Call, Made>,
     pub trouble: Trouble,
+    /// Every statement is refused: nothing of it is committed.
+    pub refuses: bool,
+    /// What the standby has got, or the backup: where the database may go back to.
+    pub earlier: Option<Box<Database>>,
 }
 
 /// One step. Numbers are positions; `delayed` means that no reply comes in time.
@@ -147,6 +157,14 @@ pub enum Action {
     Leave {
         worker: usize,
     },
+    /// The database begins to refuse.
+    Refuse,
+    /// And is as it was.
+    Serve,
+    /// A backup is made; or nothing more arrives at the standby.
+    Keep,
+    GoBack,
+    Enqueue,
 }
 
 impl State {
@@ -159,6 +177,7 @@ impl State {
                 .all(|worker| worker.held.is_empty() && worker.memory.is_empty() && worker.spool.is_empty())
             && self.orphans.iter().all(|orphan| orphan.outcomes.is_empty())
             && self.adrift.is_empty()
+            && !self.refuses
     }
 
     fn is_current(&self, id: u8) -> bool {
@@ -178,7 +197,10 @@ impl State {
             Statement::Claim { worker, .. } | Statement::GiveBackAllBut { worker, .. } => *worker == id,
             _ => false,
         };
-        self.is_current(id) || self.database.jobs.iter().any(|job| holds(job.place)) || self.adrift.iter().any(may_hold)
+        let earlier = self.earlier.iter().flat_map(|earlier| &earlier.jobs);
+        self.is_current(id)
+            || self.database.jobs.iter().chain(earlier).any(|job| holds(job.place))
+            || self.adrift.iter().any(may_hold)
     }
 
     /// States that differ in nothing that matters become one.
@@ -197,6 +219,9 @@ impl State {
         for id in 0..self.database.workers.len() {
             if !self.is_referred_to(u8::try_from(id).unwrap()) {
                 self.database.workers[id] = Life::Gone;
+                if let Some(life) = self.earlier.as_mut().and_then(|earlier| earlier.workers.get_mut(id)) {
+                    *life = Life::Gone;
+                }
             }
         }
         // The number of the last one may be given anew when nobody remembers it.
@@ -205,6 +230,13 @@ impl State {
                 break;
             }
             self.database.workers.pop();
+        }
+        if let Some(earlier) = &mut self.earlier {
+            earlier.workers.truncate(self.database.workers.len());
+        }
+        // Where there is no going back, nothing is kept for it.
+        if self.trouble.returns == 0 {
+            self.earlier = None;
         }
     }
 
@@ -215,6 +247,33 @@ impl State {
         *process = Worker::default();
         self.orphans.push(orphan);
         self.orphans.sort();
+    }
+
+    /// The database is what it was, and goes on from there. What workers have in memory and on disk is as it is.
+    fn go_back(&mut self, rules: &Rules) {
+        let Some(earlier) = self.earlier.take() else { return };
+        self.trouble.returns -= 1;
+        self.database.go_back(rules, *earlier);
+        // Statements that nobody waits for any more were sent to the server as it was.
+        self.adrift.clear();
+        let on_their_way = self.on_their_way();
+        for (call, made) in &mut self.calls {
+            let known = self.database.ledger.get(call).is_some_and(|row| row.said != Said::Placeholder);
+            made.lost |= !known && !on_their_way.contains(call);
+            made.strayed |= !self.database.names(*call);
+            made.forgotten |= made.lost;
+        }
+    }
+
+    /// Calls that a process, or what it left behind, has yet to tell of.
+    fn on_their_way(&self) -> BTreeSet<Call> {
+        let held = |worker: &Worker| {
+            let calling = worker.held.iter().filter(|held| held.step == Step::Calling).map(|held| held.call);
+            let memory = worker.memory.iter().map(|unsettled| unsettled.outcome.call);
+            calling.chain(memory).chain(worker.spool.iter().map(|outcome| outcome.call)).collect::<Vec<_>>()
+        };
+        let left = self.orphans.iter().flat_map(|orphan| orphan.outcomes.iter().map(|outcome| outcome.call));
+        self.workers.iter().flat_map(held).chain(left).collect()
     }
 
     /// A call that nobody hears the end of.
@@ -228,10 +287,12 @@ impl State {
 impl World {
     fn worker_actions(&self, state: &State, worker: usize, actions: &mut Vec<Action>) {
         let process = &state.workers[worker];
-        let delays: &[bool] = if state.trouble.delays > 0 { &[false, true] } else { &[false] };
+        // What is refused has a reply.
+        let delays: &[bool] = if state.trouble.delays > 0 && !state.refuses { &[false, true] } else { &[false] };
         let rules = &self.rules;
         for (job, row) in (0_u8..).zip(&state.database.jobs) {
             match row.place {
+                _ if state.refuses => {}
                 Some(Place::Ready)
                     if !process.draining && (state.database.is_live(process.id) || !rules.claim_alive) =>
                 {
@@ -245,7 +306,7 @@ impl World {
                 _ => {}
             }
         }
-        if !rules.reconcile_by_fence && state.trouble.delays > 0 {
+        if !rules.reconcile_by_fence && state.trouble.delays > 0 && !state.refuses {
             // The list is made when nothing is wrong yet, and used when it is out of date.
             actions.push(Action::Reconcile { worker, job: 0, delayed: true });
         }
@@ -254,6 +315,8 @@ impl World {
                 Step::Idle if process.draining || held.tried >= self.max_attempts => {
                     actions.push(Action::Conclude { worker, held: index });
                 }
+                // Nothing is sent that could not be written down.
+                Step::Idle if state.refuses => {}
                 Step::Idle => {
                     let settled =
                         !process.waits_in_memory(held.call.job, usize::MAX) && !process.waits_in_spool(held.call.job);
@@ -284,18 +347,21 @@ impl World {
                 continue;
             }
             let behind = rules.in_order && process.waits_in_spool(job);
-            if !behind {
+            // Refused once, it is not sent again before there is a change.
+            let is_refused = state.refuses && unsettled.delayed;
+            if !behind && !is_refused {
                 actions.extend(delays.iter().map(|&delayed| Action::Settle { worker, outcome: index, delayed }));
             }
             if unsettled.delayed || behind {
                 actions.push(Action::Spool { worker, outcome: index });
             }
         }
-        if !process.spool.is_empty() {
+        let keeps = state.refuses && rules.journal_until_committed;
+        if !process.spool.is_empty() && !keeps {
             actions.extend(delays.iter().map(|&delayed| Action::Replay { worker, delayed }));
         }
         let recalled = |held: &Held| state.database.recalls.contains(&(process.id, held.call.job, held.call.fence));
-        if !state.database.is_live(process.id) || process.held.iter().any(recalled) {
+        if !state.refuses && (!state.database.is_live(process.id) || process.held.iter().any(recalled)) {
             actions.push(Action::Beat { worker });
         }
         if state.trouble.crashes > 0 {
@@ -310,7 +376,7 @@ impl World {
         }
     }
 
-    fn known(state: &State, worker: usize) -> std::collections::BTreeSet<u8> {
+    fn known(state: &State, worker: usize) -> BTreeSet<u8> {
         let process = &state.workers[worker];
         (0..state.database.next_fence).filter(|&fence| process.knows(fence, true)).collect()
     }
@@ -325,25 +391,45 @@ impl Model for World {
         let workers =
             (0..self.workers).map(|_| Worker { up: true, id: database.register(), ..Worker::default() }).collect();
         let (orphans, adrift, calls) = (Vec::new(), Vec::new(), BTreeMap::new());
-        vec![State { database, workers, orphans, adrift, calls, trouble: self.trouble }]
+        let trouble = self.trouble;
+        vec![State { database, workers, orphans, adrift, calls, trouble, refuses: false, earlier: None }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         for (worker, process) in state.workers.iter().enumerate() {
             if process.up {
                 self.worker_actions(state, worker, actions);
-            } else {
+            } else if !state.refuses {
                 actions.push(Action::Start { worker });
             }
         }
         for (orphan, journal) in state.orphans.iter().enumerate() {
             // Its worker is declared dead when it has been read to the end.
             let empty = journal.outcomes.is_empty();
+            if state.refuses && (empty || self.rules.journal_until_committed) {
+                continue;
+            }
             actions.push(if empty { Action::Bury { orphan } } else { Action::ReplayOrphan { orphan } });
         }
         for statement in 0..state.adrift.len() {
-            actions.push(Action::RunAdrift { statement });
+            if !state.refuses {
+                actions.push(Action::RunAdrift { statement });
+            }
             actions.push(Action::DropAdrift { statement });
+        }
+        if state.refuses {
+            actions.push(Action::Serve);
+            return;
+        }
+        if state.trouble.refusing > 0 {
+            actions.push(Action::Refuse);
+        }
+        if state.trouble.returns > 0 {
+            actions.push(if state.earlier.is_none() { Action::Keep } else { Action::GoBack });
+        }
+        // One job at a time: what is looked for is the next one that has its number.
+        if state.trouble.enqueues > 0 && state.database.jobs.is_empty() {
+            actions.push(Action::Enqueue);
         }
         for (id, life) in (0_u8..).zip(&state.database.workers) {
             // (One that nothing refers to is `Gone`: see `State::tidy`.)
@@ -394,10 +480,11 @@ impl World {
                 if delayed {
                     state.delay(Statement::Claim { job, worker: id });
                 } else if let Some(fence) = state.database.claim(rules, job, id) {
-                    let round = state.database.job(job).round;
+                    let &Job { born, round, .. } = state.database.job(job);
                     let tried = state.database.tried(job, round);
                     let call = Call { job, fence, number: 0 };
-                    state.workers[worker].held.push(Held { call, round, tried, step: Step::Idle, doomed: false });
+                    let held = Held { call, born, round, tried, step: Step::Idle, doomed: false };
+                    state.workers[worker].held.push(held);
                 }
             }
             Action::Open { worker, held, delayed } => {
@@ -416,11 +503,17 @@ impl World {
             Action::Send { worker, held } => {
                 let held = &mut state.workers[worker].held[held];
                 held.step = Step::Calling;
-                state.calls.insert(held.call, Made { round: held.round, charged: false, received: false });
+                let Held { call, born, round, .. } = *held;
+                // Written down, and that is lost.
+                let strayed = state.trouble.returns < self.trouble.returns && !state.database.names(call);
+                let fresh = Made { born, round, strayed, ..Made::default() };
+                state.calls.entry(call).or_insert(fresh).times += 1;
             }
             Action::Answer { worker, held } => {
                 let held = state.workers[worker].held.remove(held);
-                state.calls.insert(held.call, Made { round: held.round, charged: true, received: true });
+                if let Some(made) = state.calls.get_mut(&held.call) {
+                    (made.charged, made.received) = (true, true);
+                }
                 remember(state, worker, held, Some(Seen::Answer), Then::Succeed);
             }
             Action::Fail { worker, held, cut, park } => self.fail(state, worker, held, cut, park),
@@ -432,7 +525,12 @@ impl World {
             Action::Settle { worker, outcome, delayed } => {
                 let unsettled = &mut state.workers[worker].memory[outcome];
                 let settled = unsettled.outcome;
-                if delayed {
+                if state.refuses && rules.refused_is_away {
+                    unsettled.delayed = true;
+                } else if state.refuses {
+                    // Taken for a fault of the row: "an outcome could not be written".
+                    state.workers[worker].memory.remove(outcome);
+                } else if delayed {
                     unsettled.delayed = true;
                     state.delay(Statement::Settle(settled));
                 } else {
@@ -450,17 +548,21 @@ impl World {
                     state.delay(Statement::Settle(outcome));
                 } else {
                     let outcome = state.workers[worker].spool.remove(0);
-                    state.database.settle(rules, outcome);
+                    if !state.refuses {
+                        state.database.settle(rules, outcome);
+                    }
                 }
             }
             Action::ReplayOrphan { orphan } => {
                 let outcome = state.orphans[orphan].outcomes.remove(0);
-                state.database.settle(rules, outcome);
+                if !state.refuses {
+                    state.database.settle(rules, outcome);
+                }
             }
             Action::Bury { orphan } => {
                 let owner = state.orphans.remove(orphan).owner;
-                let life = &mut state.database.workers[usize::from(owner)];
-                if *life == Life::Live {
+                let life = state.database.workers.get_mut(usize::from(owner));
+                if let Some(life) = life.filter(|life| **life == Life::Live) {
                     *life = Life::Dead;
                 }
             }
@@ -473,16 +575,41 @@ impl World {
             Action::DropAdrift { statement } => {
                 state.adrift.remove(statement);
             }
+            Action::Refuse => {
+                state.trouble.refusing -= 1;
+                state.refuses = true;
+            }
+            Action::Serve => {
+                state.refuses = false;
+            }
+            Action::Keep => {
+                let mut earlier = state.database.clone();
+                // These do not go back, so what they were does not matter.
+                earlier.next_born = 0;
+                if rules.own_fences {
+                    earlier.next_fence = 0;
+                }
+                state.earlier = Some(Box::new(earlier));
+            }
+            Action::GoBack => state.go_back(rules),
+            Action::Enqueue => {
+                state.trouble.enqueues -= 1;
+                state.database.enqueue();
+            }
             Action::Crash { worker } => {
                 state.trouble.crashes -= 1;
                 for held in std::mem::take(&mut state.workers[worker].held) {
                     if held.step == Step::Calling {
                         state.lose_call(held.call);
+                        if let Some(made) = state.calls.get_mut(&held.call) {
+                            made.forgotten |= made.strayed;
+                        }
                     }
                 }
                 for unsettled in std::mem::take(&mut state.workers[worker].memory) {
                     if let Some(made) = state.calls.get_mut(&unsettled.outcome.call) {
                         made.received = false;
+                        made.forgotten |= made.strayed;
                     }
                 }
                 state.end_process(worker);
@@ -522,7 +649,7 @@ impl World {
                     state.trouble.give_ups -= 1;
                 }
                 // What is in the journal is not for others to buy again: only the lease tells them.
-                if !spooled && state.database.workers[id] == Life::Live {
+                if !spooled && state.database.workers.get(id) == Some(&Life::Live) {
                     state.database.workers[id] = Life::Gone;
                 }
                 state.end_process(worker);
@@ -535,7 +662,9 @@ impl World {
         *left -= 1;
         let mut held = state.workers[worker].held.remove(index);
         // The worse case of a call that broke off is that it is billed.
-        state.calls.insert(held.call, Made { round: held.round, charged: cut, received: false });
+        if let Some(made) = state.calls.get_mut(&held.call) {
+            (made.charged, made.received) = (cut, false);
+        }
         held.tried += 1;
         held.step = Step::Idle;
         let seen = Some(if cut { Seen::Cut } else { Seen::Refusal });
@@ -568,7 +697,7 @@ impl World {
 }
 
 fn remember(state: &mut State, worker: usize, held: Held, seen: Option<Seen>, then: Then) {
-    let outcome = Outcome { call: held.call, round: held.round, seen, then };
+    let outcome = Outcome { call: held.call, born: held.born, round: held.round, seen, then };
     state.workers[worker].memory.push(Unsettled { outcome, delayed: false });
 }
 

@@ -27,13 +27,18 @@ fn as_server(mut command: Command) -> Command {
     command
 }
 
-fn run(program: &str, arguments: &[&str]) {
+fn try_run(program: &str, arguments: &[&str]) -> Result<(), String> {
     let found = Command::new("pg_config").arg("--bindir").output().unwrap();
     let bin = PathBuf::from(String::from_utf8(found.stdout).unwrap().trim());
     let mut command = Command::new(bin.join(program));
     command.args(arguments);
     let output = as_server(command).stdout(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
-    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let said = || format!("{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    if output.status.success() { Ok(()) } else { Err(said()) }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    try_run(program, arguments).unwrap_or_else(|said| panic!("{said}"));
 }
 
 impl Server {
@@ -52,9 +57,11 @@ impl Server {
         self.dir.join("data").display().to_string()
     }
 
-    fn start(&self) {
+    /// Starts it, also after a crash, and waits until it takes connections.
+    pub fn start(&self) {
         let settings = format!(
-            "-c listen_addresses=127.0.0.1 -c port={} -c unix_socket_directories={} -c max_connections=50 -c fsync=off",
+            "-c listen_addresses=127.0.0.1 -c port={} -c unix_socket_directories={} -c max_connections=100 -c fsync=off \
+             -c track_commit_timestamp=on -c wal_keep_size=256MB -c wal_retrieve_retry_interval=200ms",
             self.port,
             self.dir.display()
         );
@@ -72,34 +79,43 @@ impl Server {
 
     /// A standby that streams from this one.
     pub fn standby(&self) -> Self {
-        let server = Self::place();
-        let port = self.port.to_string();
-        run(
-            "pg_basebackup",
-            &[
-                "-D",
-                &server.data(),
-                "-R",
-                "-X",
-                "stream",
-                "-c",
-                "fast",
-                "--no-sync",
-                "-h",
-                "127.0.0.1",
-                "-p",
-                &port,
-                "-U",
-                "sluice",
-            ],
-        );
+        let server = self.copy(&["-R"]).unwrap_or_else(|said| panic!("{said}"));
         server.start();
         server
+    }
+
+    /// A base backup of it, not started yet. Fails when this one goes away meanwhile.
+    pub fn backup(&self) -> Result<Self, String> {
+        self.copy(&[])
+    }
+
+    /// A base backup that will stream from this one, not started yet.
+    pub fn standby_to_be(&self) -> Result<Self, String> {
+        self.copy(&["-R"])
+    }
+
+    fn copy(&self, how: &[&str]) -> Result<Self, String> {
+        let server = Self::place();
+        let (data, port) = (server.data(), self.port.to_string());
+        let from =
+            ["-D", &data, "-X", "stream", "-c", "fast", "--no-sync", "-h", "127.0.0.1", "-p", &port, "-U", "sluice"];
+        try_run("pg_basebackup", &[&from[..], how].concat())?;
+        Ok(server)
+    }
+
+    /// Where its `pg_hba.conf` is.
+    pub fn hba_file(&self) -> PathBuf {
+        self.dir.join("data/pg_hba.conf")
     }
 
     /// It dies as in a crash.
     pub fn crash(&self) {
         run("pg_ctl", &["-D", &self.data(), "-s", "-m", "immediate", "stop"]);
+    }
+
+    /// The same for one that may be dead already.
+    pub fn end(&self) {
+        let _ = try_run("pg_ctl", &["-D", &self.data(), "-s", "-m", "immediate", "stop"]);
     }
 
     /// A standby becomes a primary of its own.

@@ -1,7 +1,7 @@
 //! Each call of the simulator with the row that it has on the ledger.
 
 use super::{CLOCKS, Diary, Evidence, Finding, IN_HAND, Job, Row, Table};
-use crate::chaos::load::Intervention;
+use crate::chaos::load::{Fate, Intervention, Wish};
 use sluice::simulate::CallRecord;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -21,10 +21,23 @@ impl<'a> Matched<'a> {
     pub fn of(evidence: &'a Evidence, findings: &mut Vec<Finding>) -> Self {
         let Evidence { jobs, rows, calls, told, .. } = evidence;
         let ids: HashMap<&str, i64> = jobs.iter().map(|job| (job.custom_id.as_str(), job.id)).collect();
+        // A job that is lost had a number all the same.
+        let number = |wish: &Wish| match wish.fate {
+            Fate::Accepted(id) => Some(id),
+            Fate::Never | Fate::Unknown => None,
+        };
         let job_of: HashMap<String, Option<i64>> = told
             .wishes
             .iter()
-            .map(|wish| (format!("{:016x}", wish.prompt), ids.get(wish.tag.as_str()).copied()))
+            .map(|wish| {
+                let id = ids.get(wish.tag.as_str()).copied();
+                (format!("{:016x}", wish.prompt), id.or_else(|| number(wish)))
+            })
+            .collect();
+        let request_of: HashMap<i64, String> = told
+            .wishes
+            .iter()
+            .filter_map(|wish| Some((*ids.get(wish.tag.as_str())?, format!("{:016x}", wish.prompt))))
             .collect();
         let mut by_request: HashMap<&str, &Row> = HashMap::new();
         let mut cut: HashMap<(i64, &str, &str), Vec<&Row>> = HashMap::new();
@@ -43,7 +56,10 @@ impl<'a> Matched<'a> {
         for call in calls {
             match by_request.remove(call.request_id.as_str()) {
                 Some(row) => {
-                    if job_of.get(&call.request).copied().flatten() != Some(row.job_id) {
+                    // The job may be lost without ever having been confirmed; its number may be another job's now.
+                    let asked = job_of.get(&call.request).copied().flatten();
+                    let others = row.round >= 0 && request_of.get(&row.job_id).is_some_and(|job| *job != call.request);
+                    if others || (asked != Some(row.job_id) && !evidence.may_be_lost(call)) {
                         let what = format!("booked for a job that did not ask it: {call:?}, {row:?}");
                         findings.push(Finding { what, job: Some(row.job_id) });
                     }
@@ -86,6 +102,9 @@ impl<'a> Matched<'a> {
         let mut lost_answers: Vec<i64> = Vec::new();
         let (mut same_money, mut uncertain_money) = (0_u64, 0_u64);
         let mut placeholders = 0_u64;
+        // What the database knew of them is lost.
+        let mut lost: Vec<&CallRecord> = Vec::new();
+        let mut of_lost_jobs = 0_u64;
         for (call, row) in &self.pairs {
             let charged = i64::try_from(call.nano_usd.unwrap_or(0)).unwrap();
             let cost = row.cost_nanos.unwrap_or(-1);
@@ -94,6 +113,9 @@ impl<'a> Matched<'a> {
                 same_money += call.nano_usd.unwrap_or(0);
             } else if named {
                 uncertain_money += call.nano_usd.unwrap_or(0);
+            } else if row.request_id.is_none() && evidence.may_be_lost(call) {
+                // It may be the row of another call: its own is lost.
+                lost.push(call);
             } else {
                 finding(
                     Some(row.job_id),
@@ -102,7 +124,9 @@ impl<'a> Matched<'a> {
             }
             let good = call.charged && matches!(call.fault, None | Some("slow" | "slow_drip"));
             if row.request_id.is_some() {
-                let used = row.accepted || row.is("abandoned", Some("late"));
+                let is_stray = row.round < 0 && row.class.as_deref() == Some("abandoned");
+                of_lost_jobs += u64::from(is_stray);
+                let used = row.accepted || row.is("abandoned", Some("late")) || is_stray;
                 if good && !used {
                     finding(Some(row.job_id), format!("a good answer was thrown away: {call:?}, {row:?}"));
                 }
@@ -127,12 +151,18 @@ impl<'a> Matched<'a> {
                 Some("timeout" | "network") => paused,
                 _ => false,
             };
-            if !excused {
+            if !excused && evidence.may_be_lost(call) {
+                lost.push(call);
+            } else if !excused {
                 finding(Some(row.job_id), format!("an answer that was given out is lost: {call:?}, {row:?}"));
             }
         }
         for (call, job) in &self.unbooked {
-            finding(*job, format!("a call is on nobody's books: {call:?}"));
+            if evidence.may_be_lost(call) {
+                lost.push(call);
+            } else {
+                finding(*job, format!("a call is on nobody's books: {call:?}"));
+            }
         }
         let mut unsent: BTreeMap<String, u64> = BTreeMap::new();
         for row in &self.uncalled {
@@ -142,8 +172,9 @@ impl<'a> Matched<'a> {
             let excused = row.request_id.is_none()
                 && match class {
                     "abandoned" | "unreachable" => true,
-                    // It was stopped before it had sent anything, and found its time over.
-                    "timeout" | "network" => paused,
+                    // It was stopped before it had sent anything, and found its time over. Or its call is taken for another's,
+                    // whose row is lost.
+                    "timeout" | "network" => paused || evidence.is_lost_claim(row),
                     _ => false,
                 };
             if !excused || row.cost_nanos != Some(0) {
@@ -160,6 +191,12 @@ impl<'a> Matched<'a> {
         table.add("  on the ledger as cut", self.pairs.iter().filter(|(_, row)| row.request_id.is_none()).count());
         table.add("    of them with a worker that died", placeholders);
         table.add("  on nobody's books", self.unbooked.len());
+        table.add("  lost with what the database has lost", lost.len());
+        table.add("  answered well for jobs that are lost", of_lost_jobs);
+        if !lost.is_empty() {
+            let names: Vec<&str> = lost.iter().map(|call| call.request_id.as_str()).collect();
+            eprintln!("chaos: calls that the database has lost: {}", names.join(", "));
+        }
         table.add("answers given out in full that nobody has", lost_answers.len());
         let spans = [
             ("at most a tenth of a second before their worker was killed", 0, 100),
@@ -180,5 +217,6 @@ impl<'a> Matched<'a> {
         table.add("  on the ledger as cost", same_money);
         table.add("  on the ledger as uncertain", uncertain_money);
         table.add("  on nobody's books", charged(&mut self.unbooked.iter().map(|(call, _)| *call)));
+        table.add("  lost with what the database has lost", charged(&mut lost.iter().copied()));
     }
 }

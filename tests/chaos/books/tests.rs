@@ -15,6 +15,7 @@ fn in_order() -> Evidence {
         fate: Fate::Accepted(1),
         transaction: 1,
         key: Some("key".to_owned()),
+        at: BEGAN,
     };
     let job = Job {
         id: 1,
@@ -96,7 +97,7 @@ fn placeholder(number: i64) -> Row {
 }
 
 fn intervention(retry: bool) -> Intervention {
-    Intervention { retry, answer: Some(true) }
+    Intervention { retry, answer: Some(true), at: BEGAN }
 }
 
 /// What is found once this has been done to books that are in order.
