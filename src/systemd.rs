@@ -4,7 +4,7 @@ use crate::worker::Sign;
 use sd_notify::NotifyState;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::Mutex;
+use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
 
 /// Passes a worker's signs on to systemd.
@@ -65,7 +65,19 @@ fn notify(states: &[NotifyState<'_>]) -> io::Result<()> {
             let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
             send_to_abstract(name, &lines.join("\n"))
         }
-        _ => sd_notify::notify(states),
+        [b'/', ..] => sd_notify::notify(states),
+        // The manager outside of a virtual machine (`vsock:2:1234`), or whatever else may come. It does not wait for word of
+        // this service: the one inside does, and gives it a path.
+        _ => {
+            static SAID: Once = Once::new();
+            SAID.call_once(|| {
+                tracing::info!(
+                    socket = %socket.to_string_lossy(),
+                    "NOTIFY_SOCKET is neither a path nor an abstract socket: nothing is sent to it"
+                );
+            });
+            Ok(())
+        }
     }
 }
 

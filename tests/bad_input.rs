@@ -144,3 +144,23 @@ async fn hears_of_a_life(program: &Program, socket: UnixDatagram, name: &str) {
     until("it is stopping", async || hear().await.contains("STOPPING=1")).await;
     assert!(ended(worker).await.status.success());
 }
+
+/// A manager outside of a virtual machine, and what may yet come: the worker works, and complains of nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notify_socket_of_another_kind_is_no_failure_and_no_error() {
+    let database = database().await;
+    let program = Program::new(MINIMAL, &database.url());
+    for name in ["vsock:2:1234", "vsock-stream:2:1234", "vsock-dgram:4294967295:9", "unix:later", "relative/path"] {
+        let worker = program
+            .command(&["worker", "--drain"])
+            .env("NOTIFY_SOCKET", name)
+            .env("WATCHDOG_USEC", "200000")
+            .spawn()
+            .unwrap();
+        let output = ended(worker).await;
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{name}: {said}");
+        assert_eq!(said.matches("NOTIFY_SOCKET").count(), 1, "{name}: {said}");
+        assert!(said.contains(name) && !said.contains("WARN") && !said.contains("ERROR"), "{name}: {said}");
+    }
+}

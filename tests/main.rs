@@ -18,6 +18,7 @@ mod enqueue;
 mod enqueue_command;
 mod failover;
 mod first_steps;
+mod given_up;
 mod keys;
 mod late;
 mod limits;

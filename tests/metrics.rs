@@ -1,5 +1,6 @@
 //! `/metrics` of the real program: what a scraper reads, against what the ledger and the simulator say.
 
+use crate::support::cluster::OwnCluster;
 use crate::support::exposition::Exposition;
 use crate::support::postgres::{Watchdog, database, temporary_dir};
 use crate::support::program::{Program, text};
@@ -284,4 +285,29 @@ async fn metrics_are_there_while_the_database_is_not() {
     worker.stop().await;
     postgres.stop().await.unwrap();
     again.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readyz_says_that_the_database_is_away_and_why_until_it_is_there_again() {
+    let mut cluster = OwnCluster::start().await;
+    let (_simulator, program) = stage(&cluster.url);
+    let worker = Measured::start(&program).await;
+    let is_ready = async || worker.get("/readyz").await.1 == "ready\n";
+    until("it is ready", is_ready).await;
+    let says = async |words: &str| {
+        let (head, body) = worker.get("/readyz").await;
+        head.starts_with("HTTP/1.1 503 ") && body.starts_with("not ready: ") && body.contains(words)
+    };
+    // Refused, and gone: each in the words of what happened.
+    sqlx::raw_sql("alter table sluice.worker rename to away").execute(&cluster.pool).await.unwrap();
+    until("it says what is missing", async || says("relation \"sluice.worker\" does not exist").await).await;
+    sqlx::raw_sql("alter table sluice.away rename to worker").execute(&cluster.pool).await.unwrap();
+    until("it is ready", is_ready).await;
+    cluster.kill();
+    until("it says that no heartbeat comes through", async || says("the last heartbeat did not reach").await).await;
+    assert_eq!(worker.get("/healthz").await.1, "ok\n");
+    cluster.return_of_the_server().await;
+    until("it is ready again", is_ready).await;
+    worker.stop().await;
+    cluster.stop().await;
 }

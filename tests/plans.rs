@@ -308,3 +308,47 @@ async fn no_statement_of_a_worker_reads_a_whole_table_however_old_its_plan_is() 
     pooled.close().await;
     stage.cluster.stop().await;
 }
+
+/// What a worker that drains asks, over and over: it finds what waits for a retry, or that nothing does, without reading what
+/// is scheduled for later or paused.
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_something_is_left_is_found_without_reading_all_that_is_parked() {
+    let stage = Stage::new().await;
+    stage
+        .run(
+            "insert into sluice.job (request, run_at)
+                  select '{}', now() + n * interval '1 s' from generate_series(1000, 50000) n;
+             update sluice.parked set reason = 'paused', run_at = '9999-12-31 00:00:00+00' where job_id % 10 = 0;
+             analyze sluice.parked",
+        )
+        .await;
+    let routes = ["default".to_owned()];
+    for pooler in [Pooler::None, Pooler::Transaction] {
+        let store = stage.store(pooler).await;
+        let since = stage.cluster.log().len();
+        assert!(!store.outstanding(&routes).await.unwrap());
+        stage.run("update sluice.parked set reason = 'p/m: timeout' where job_id = 777").await;
+        assert!(store.outstanding(&routes).await.unwrap());
+        stage.run("update sluice.parked set reason = 'scheduled' where job_id = 777").await;
+        let asked: Vec<Plan> =
+            stage.plans(since).into_iter().filter(|plan| plan.statement.contains("\"busy!\"")).collect();
+        assert_eq!(asked.len(), 2);
+        for plan in asked {
+            let mut indexes = BTreeSet::new();
+            scans_of_parked(&plan.top, &mut indexes);
+            assert_eq!(Vec::from_iter(indexes), ["parked_waiting"], "{:#}", plan.top);
+        }
+        store.close().await;
+    }
+    stage.cluster.stop().await;
+}
+
+/// By which index each scan of the parked jobs goes.
+fn scans_of_parked(node: &Value, found: &mut BTreeSet<String>) {
+    if node["Relation Name"] == "parked" {
+        found.insert(node["Index Name"].as_str().unwrap_or("none").to_owned());
+    }
+    for below in node["Plans"].as_array().into_iter().flatten() {
+        scans_of_parked(below, found);
+    }
+}

@@ -571,3 +571,56 @@ async fn the_log_and_the_doctor_name_what_keeps_old_work() {
     let line = doctor.lines().find(|line| line.contains("\tretention\t")).unwrap();
     assert!(line.starts_with("warning") && line.contains("constraint doc_job_fkey on table public.doc"), "{doctor}");
 }
+
+/// A foreign key onto the keys that refuses to let go of them.
+const ONTO_KEYS: &str = "create table app.noted (project text, key text, constraint noted_key
+     foreign key (project, key) references sluice.idempotency)";
+
+#[tokio::test]
+async fn a_foreign_key_onto_idempotency_keys_keeps_the_partition_and_is_named() {
+    let queue = Queue::new().await;
+    let keyed = keyed_job(&queue).await;
+    finished_partition(&queue).await;
+    queue.run("create schema app").await;
+    queue.run(ONTO_KEYS).await;
+    let name = "constraint noted_key on table app.noted".to_owned();
+    assert_eq!(retire(&queue.store).await, [Retired::Needed { partition: 0 }]);
+    assert!(retire(&queue.store).await.is_empty(), "it is not said again and again");
+    assert_eq!(queue.store.kept_for_others().await.unwrap(), [(0, vec![name.clone()])]);
+    keeps_its_key(&queue, keyed).await;
+    // It comes when the tables are gone, and the keys are left.
+    queue.run("drop table app.noted").await;
+    while queue.count("select count(*) from sluice.retired").await == 0 {
+        queue.store.retire(DAY).await.unwrap();
+    }
+    queue.run(ONTO_KEYS).await;
+    queue.run("insert into app.noted select project, key from sluice.idempotency").await;
+    assert_eq!(queue.store.retire(DAY).await.unwrap(), Retired::Needed { partition: 0 });
+    assert_eq!(queue.store.retire(DAY).await.unwrap(), Retired::Nothing);
+    assert_eq!(queue.store.kept_for_others().await.unwrap(), [(0, vec![name])]);
+    queue.run("drop table app.noted").await;
+    assert_eq!(retire(&queue.store).await.last(), Some(&Retired::Dropped { partition: 0, jobs: 4 }));
+    assert!(queue.store.kept_for_others().await.unwrap().is_empty());
+    assert!(queue.count("select sluice.enqueue('{}', idempotency_key => 'order-17')").await > keyed);
+}
+
+#[tokio::test]
+async fn a_foreign_key_that_lets_go_of_idempotency_keys_keeps_nothing() {
+    let queue = Queue::new().await;
+    keyed_job(&queue).await;
+    finished_partition(&queue).await;
+    queue
+        .run(
+            "create schema app;
+             create table app.goes (project text, key text,
+                 foreign key (project, key) references sluice.idempotency on delete cascade);
+             create table app.forgets (project text, key text,
+                 foreign key (project, key) references sluice.idempotency on delete set null);
+             insert into app.goes select project, key from sluice.idempotency;
+             insert into app.forgets select project, key from sluice.idempotency",
+        )
+        .await;
+    assert_eq!(retire(&queue.store).await.last(), Some(&Retired::Dropped { partition: 0, jobs: 4 }));
+    assert_eq!(queue.count("select count(*) from app.goes").await, 0);
+    assert_eq!(queue.count("select count(*) from app.forgets where key is null").await, 1);
+}

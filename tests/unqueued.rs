@@ -182,3 +182,35 @@ async fn two_repairs_and_workers_at_once_put_each_job_into_the_queue_once() {
     assert_eq!(one.unwrap().jobs + two.unwrap().jobs + three.unwrap().jobs, 500);
     books_are_in_order(&queue).await;
 }
+
+#[tokio::test]
+async fn a_command_that_ends_all_jobs_of_a_batch_or_a_route_reaches_them() {
+    let queue = Queue::new().await;
+    let config = "[providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+                  [models.\"one/m\"]\nprice = { input = \"1\", output = \"1\" }\n[routes.default]\nrungs = [\"one/m\"]\n";
+    let program = Program::new(config, &queue.database.url());
+    let none = program.run(&["batch", "cancel", "b"]).await;
+    assert!(text(&none.stderr).contains("there is no batch \"b\""), "{}", text(&none.stderr));
+    // A batch of which the sums know nothing: none of its jobs has come by the trigger.
+    let lost = insert_with_triggers_off(&queue, &vec![PLAIN.replace("null::text, 0", "'b', 0"); 3].join(", ")).await;
+    for arguments in [["batch", "show", "b"], ["watch", "b", "-q"], ["batch", "pause", "b"], ["batch", "retry", "b"]] {
+        let said = text(&program.run(&arguments).await.stderr);
+        assert!(said.contains("3 jobs") && said.contains("in no queue"), "{arguments:?}: {said}");
+        assert!(said.contains("sluice doctor --repair"), "{arguments:?}: {said}");
+    }
+    assert_eq!(program.output(&["batch", "cancel", "b"]).await, "batch b: 3 jobs cancelled\n");
+    assert!(program.output(&["batch", "show", "b", "--format", "json"]).await.contains("\"cancelled\": 3"));
+    // Beside one that waits, one that is scheduled and one of another route.
+    queue.enqueue_one().await;
+    queue.run("insert into sluice.job (run_at, request) values (now() + interval '1 day', '{}')").await;
+    let more = insert_with_triggers_off(&queue, &[PLAIN; 2].join(", ")).await;
+    queue.run_with("update sluice.job set route = 'other' where id = $1", more[1]).await;
+    let said = program.output(&["route", "cancel", "default", "--yes"]).await;
+    assert_eq!(said, "route default: 3 jobs cancelled\n");
+    assert_eq!((queue.places(more[0]).await.as_str(), queue.places(more[1]).await.as_str()), ("e", ""));
+    assert_eq!(queue.places(lost[0]).await, "e");
+    // A route that is not configured any more is known by its jobs.
+    assert_eq!(program.output(&["route", "cancel", "other", "-y"]).await, "route other: 1 jobs cancelled\n");
+    assert_eq!(queue.store.unqueued(PATIENCE).await.unwrap().jobs, 0);
+    books_are_in_order(&queue).await;
+}

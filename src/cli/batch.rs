@@ -65,8 +65,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             ExitCode::Success
         }
         BatchCommand::Cancel { name } => {
-            let batch = find(&context.store, &name).await?;
-            let bar = counter(batch.unfinished());
+            let left = unfinished(&context.store, &name).await?;
+            let bar = counter(left);
             let cancelled = context.store.cancel_batch(&name, |done| set(&bar, done)).await?;
             bar.finish_and_clear();
             said(&mut context, &name, "cancelled", cancelled)?
@@ -89,10 +89,29 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
+/// How many of its jobs have not ended, those in no queue included.
+async fn unfinished(store: &Store, name: &str) -> anyhow::Result<i64> {
+    match store.batch(name).await? {
+        Some(batch) => Ok(batch.unfinished()),
+        None => match store.unqueued_of_batch(name).await? {
+            0 => Err(find(store, name).await.err().unwrap_or_else(|| anyhow::anyhow!("the batch has just come"))),
+            jobs => Ok(jobs),
+        },
+    }
+}
+
 /// The batch of this name, or an error that lists those that were busy last: a name is easily mistyped.
 pub(super) async fn find(store: &Store, name: &str) -> anyhow::Result<Batch> {
     if let Some(batch) = store.batch(name).await? {
         return Ok(batch);
+    }
+    let jobs = store.unqueued_of_batch(name).await?;
+    if jobs > 0 {
+        return Err(Failure::not_found(format!(
+            "the {jobs} jobs of batch {name:?} are in no queue, since they came in while triggers were off: \
+             `sluice doctor --repair` puts them into it"
+        ))
+        .into());
     }
     let recent: Vec<String> = store.batches(5).await?.into_iter().map(|batch| batch.name).collect();
     let recent = if recent.is_empty() {

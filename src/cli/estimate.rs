@@ -5,7 +5,7 @@ use super::batch::find;
 use super::context::{Context, environment};
 use super::failure::Failure;
 use super::faults::Faults;
-use super::output::{Cell, Format, Output, Report};
+use super::output::{Cell, Dispensable, Format, Output, Report};
 use crate::config::{Config, Keys};
 use crate::domain::estimate::{USUAL_OUTPUT_TOKENS, expected_cost, input_tokens, worst_cost};
 use crate::domain::{
@@ -53,7 +53,7 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let mut output = Output::new(global);
-    let mut estimate = estimate(args, &config, &mut std::io::stderr())?;
+    let mut estimate = estimate(args, &config, &mut Dispensable(std::io::stderr()))?;
     estimate.pilot = pilot;
     output.report(&estimate.report(output.format()))?;
     output.finish()?;

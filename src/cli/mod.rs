@@ -230,8 +230,14 @@ fn check_configuration(global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let environment = context::environment(global);
     let mut output = output::Output::new(global);
     let args = check::Args { format };
-    let code = check::run(args, global.config.as_deref(), environment, output.writer(), &mut std::io::stderr())
-        .map_err(output::OutputError)?;
+    let code = check::run(
+        args,
+        global.config.as_deref(),
+        environment,
+        output.writer(),
+        &mut output::Dispensable(std::io::stderr()),
+    )
+    .map_err(output::OutputError)?;
     output.finish()?;
     Ok(code)
 }

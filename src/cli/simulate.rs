@@ -1,7 +1,7 @@
 //! `sluice simulate`: the provider simulator as a command.
 
 use super::GlobalArgs;
-use super::output::Format;
+use super::output::{Dispensable, Format, OutputError};
 use crate::exit_code::ExitCode;
 use crate::simulate::{Scenario, Simulator, Verdict};
 use anyhow::{Context, bail};
@@ -37,12 +37,12 @@ pub struct Args {
 /// A scenario that cannot be read or makes no sense, an address that is not loopback or is taken.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let simulator = start(&args)?;
-    announce(&simulator, &mut io::stderr().lock()).context("writing to standard error")?;
+    announce(&simulator, &mut Dispensable(io::stderr())).context("writing to standard error")?;
     interrupted().await.context("waiting for Ctrl-C")?;
     let verdict = simulator.verdict();
     simulator.stop();
     let printed = render(&verdict, global.format.unwrap_or(Format::Json))?;
-    io::stdout().lock().write_all(printed.as_bytes()).context("writing the verdict")?;
+    io::stdout().lock().write_all(printed.as_bytes()).map_err(OutputError)?;
     Ok(if verdict.clean { ExitCode::Success } else { ExitCode::NotClean })
 }
 

@@ -4,12 +4,16 @@
 //! server connection. Nothing that belongs to a session holds there: neither settings nor named prepared statements.
 //! So behind one each statement stands in a transaction, which begins with the settings, and no statement has a name.
 
+mod transaction;
+
+pub(super) use transaction::Transaction;
+
 use super::Address;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
-use sqlx::error::{BoxDynError, DatabaseError};
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Describe, Either, Execute, Executor, PgConnection, PgPool,
     Postgres, Row as _, SqlSafeStr as _, SqlStr,
@@ -244,17 +248,8 @@ impl Database {
 
     /// Begins a transaction. Dropping it rolls it back.
     pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
-        let beginning = async {
-            match &self.begin {
-                None => self.pool.begin().await,
-                // One round trip for all of it. When it is given up half-way, the transaction stays open until the next
-                // one on this connection takes it over, or until the server's patience with idle ones is at its end.
-                Some(begin) => self.pool.begin_with(begin.clone()).await,
-            }
-        };
-        let transaction = in_time(Some(PATIENCE), beginning).await.inspect_err(|error| self.sessions.see(error))?;
-        let (named, sessions) = (self.begin.is_none(), Arc::clone(&self.sessions));
-        Ok(Transaction { inner: transaction, named, patience: Some(PATIENCE), sessions })
+        let beginning = Transaction::begin(self);
+        in_time(Some(PATIENCE), beginning).await.inspect_err(|error| self.sessions.see(error))
     }
 
     /// The rows of a statement in a transaction of its own, one at a time.
@@ -384,69 +379,6 @@ fn begin_with_settings(purpose: Purpose) -> SqlStr {
     AssertSqlSafe(statements).into_sql_str()
 }
 
-/// Statements that take effect together, or not at all.
-#[derive(Debug)]
-pub(super) struct Transaction {
-    inner: sqlx::Transaction<'static, Postgres>,
-    /// Whether prepared statements may be kept under a name.
-    named: bool,
-    /// How long an answer may take to come.
-    patience: Option<Duration>,
-    sessions: Arc<Sessions>,
-}
-
-impl Transaction {
-    /// Its statements may take as long as they do: for work whose length nobody knows.
-    pub fn wait_for_ever(&mut self) {
-        self.patience = None;
-    }
-
-    pub async fn commit(self) -> Result<(), sqlx::Error> {
-        in_time(self.patience, self.inner.commit()).await
-    }
-
-    /// Commits. Where the connection breaks before the server's word has come, asks the server on another one what came of
-    /// it, until it knows: there is no guessing whether the work was done.
-    ///
-    /// # Errors
-    /// When it was not done; or, after [`PATIENCE`], when nobody could say.
-    pub async fn commit_for_sure(mut self, database: &Database) -> Result<(), sqlx::Error> {
-        let id: String =
-            sqlx::query_scalar!(r#"select pg_current_xact_id()::text as "id!""#).fetch_one(&mut self).await?;
-        let Err(error) = self.commit().await else { return Ok(()) };
-        if error.as_database_error().is_some() {
-            // The server's own word.
-            return Err(error);
-        }
-        let give_up_at = tokio::time::Instant::now() + PATIENCE;
-        while tokio::time::Instant::now() < give_up_at {
-            let asked = sqlx::query_scalar!("select pg_xact_status($1::text::xid8)", id).fetch_one(database).await;
-            match asked.ok().flatten().as_deref() {
-                Some("committed") => return Ok(()),
-                Some("aborted") => return Err(error),
-                // It may still be at it; or the server is away, or coming back.
-                _ => tokio::time::sleep(Duration::from_millis(200)).await,
-            }
-        }
-        Err(error)
-    }
-
-    pub async fn rollback(self) -> Result<(), sqlx::Error> {
-        in_time(self.patience, self.inner.rollback()).await
-    }
-
-    /// Sends `rows` to a `copy … from stdin`; returns how many rows that were.
-    pub async fn copy_in(&mut self, statement: &str, rows: &[u8]) -> Result<u64, sqlx::Error> {
-        let mut copy = self.inner.copy_in_raw(statement).await?;
-        copy.send(rows).await?;
-        copy.finish().await
-    }
-
-    fn parts<Q>(&mut self, query: Q) -> (&mut PgConnection, Statement<Q>) {
-        (&mut self.inner, Statement { query, named: self.named })
-    }
-}
-
 async fn in_time<T>(
     patience: Option<Duration>,
     work: impl Future<Output = Result<T, sqlx::Error>>,
@@ -478,30 +410,6 @@ fn rows_in_time<'e, T: Send + 'e>(
 fn no_answer(patience: Duration) -> sqlx::Error {
     let words = format!("Postgres did not answer within {}", super::span(patience));
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, words))
-}
-
-/// A statement, prepared under a name only where names hold. The driver would name it even when it caches none.
-struct Statement<Q> {
-    query: Q,
-    named: bool,
-}
-
-impl<'q, Q: Execute<'q, Postgres>> Execute<'q, Postgres> for Statement<Q> {
-    fn sql(self) -> SqlStr {
-        self.query.sql()
-    }
-
-    fn statement(&self) -> Option<&PgStatement> {
-        self.query.statement()
-    }
-
-    fn take_arguments(&mut self) -> Result<Option<PgArguments>, BoxDynError> {
-        self.query.take_arguments()
-    }
-
-    fn persistent(&self) -> bool {
-        self.named && self.query.persistent()
-    }
 }
 
 impl<'c> Executor<'c> for &'c Database {
@@ -553,47 +461,5 @@ impl<'c> Executor<'c> for &'c Database {
         'c: 'e,
     {
         self.pool.describe(sql)
-    }
-}
-
-impl<'c> Executor<'c> for &'c mut Transaction {
-    type Database = Postgres;
-
-    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        let (patience, sessions) = (self.patience, Arc::clone(&self.sessions));
-        let (connection, statement) = self.parts(query);
-        rows_in_time(patience, connection.fetch_many(statement)).inspect_err(move |error| sessions.see(error)).boxed()
-    }
-
-    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        let (patience, sessions) = (self.patience, Arc::clone(&self.sessions));
-        let (connection, statement) = self.parts(query);
-        Box::pin(in_time(patience, connection.fetch_optional(statement)).inspect_err(move |error| sessions.see(error)))
-    }
-
-    fn prepare_with<'e>(
-        self,
-        sql: SqlStr,
-        parameters: &'e [PgTypeInfo],
-    ) -> BoxFuture<'e, Result<PgStatement, sqlx::Error>>
-    where
-        'c: 'e,
-    {
-        self.parts(()).0.prepare_with(sql, parameters)
-    }
-
-    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
-    where
-        'c: 'e,
-    {
-        self.parts(()).0.describe(sql)
     }
 }

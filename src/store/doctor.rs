@@ -19,7 +19,7 @@ const LOOKING_FOR_UNQUEUED: Duration = Duration::from_secs(10);
 const PARTITION: i64 = 10_000_000;
 
 /// What the migrations made, by name. A test compares it with a new database.
-const INDEXES: [&str; 27] = [
+const INDEXES: [&str; 28] = [
     "attempt_ended_at",
     "attempt_pkey",
     "bucket_name_key",
@@ -33,6 +33,7 @@ const INDEXES: [&str; 27] = [
     "job_pkey",
     "parked_pkey",
     "parked_run_at",
+    "parked_waiting",
     "pause_pkey",
     "ready_pkey",
     "recall_pkey",

@@ -23,8 +23,8 @@ pub enum Retired {
         /// The job.
         job: i64,
     },
-    /// This partition would be old enough, were it not for something of somebody else that depends on its tables:
-    /// [`Store::kept_for_others`] names it.
+    /// This partition would be old enough, were it not for something of somebody else that depends on its tables, or on
+    /// idempotency keys: [`Store::kept_for_others`] names it.
     Needed {
         /// Which.
         partition: i64,

@@ -89,7 +89,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
         ],
     ),
     (REPORTER, On::Sequence, &["select"], &["job_id_seq"]),
-    (REPORTER, On::Function, &["execute"], &["dependents", "unqueued"]),
+    (REPORTER, On::Function, &["execute"], &["dependents", "dependents_on_keys", "unqueued"]),
     (WORKER, On::Schema, &["usage"], &["sluice"]),
     (
         WORKER,
@@ -157,6 +157,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "begin_partition",
             "retire",
             "dependents",
+            "dependents_on_keys",
             "unqueued",
             "queue_unqueued",
         ],

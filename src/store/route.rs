@@ -19,10 +19,12 @@ const TRIES: u32 = 5;
 const LOOKS: u32 = 5;
 
 impl Store {
-    /// The jobs of a route that have not ended, up to the newest that there is now.
+    /// The jobs of a route that have not ended, up to the newest that there is now, those in no queue included.
     pub async fn unfinished_of_route(&self, route: &str) -> Result<Vec<i64>, StoreError> {
         let newest = self.newest_job().await?;
-        self.unfinished_until(route, newest).await
+        let mut jobs: BTreeSet<i64> = self.unfinished_until(route, newest).await?.into_iter().collect();
+        jobs.extend(self.unqueued_of_route(route, newest).await?);
+        Ok(jobs.into_iter().collect())
     }
 
     /// The jobs of a route that failed.

@@ -304,6 +304,7 @@ impl Store {
                         order by r.flow, r.prio, r.job_id limit 1) n
             )
             select exists (select from sluice.inflight)
+                -- In these very words: there is an index of what waits for a retry.
                 or exists (select from sluice.parked where reason not in ('scheduled', 'paused'))
                 or exists (select from lane l cross join lateral (
                                   select b.route, b.project, b.batch from sluice.job b where b.id = l.job_id limit 1) j

@@ -74,6 +74,43 @@ impl Store {
         Ok(done)
     }
 
+    /// Jobs of a route that are in no queue, up to this number.
+    pub(super) async fn unqueued_of_route(&self, route: &str, last: i64) -> Result<Vec<i64>, StoreError> {
+        let mut found = Vec::new();
+        let mut newest = self.newest_until(last).await?;
+        while let Some(last) = newest {
+            let first = last.saturating_sub(AT_ONCE - 1);
+            let jobs = sqlx::query_scalar!(
+                r#"select u.job_id as "job_id!"
+                     from sluice.unqueued($2, $3) u
+                          cross join lateral (select b.route from sluice.job b where b.id = u.job_id limit 1) j
+                    where j.route = $1"#,
+                route,
+                first,
+                last.saturating_add(1)
+            )
+            .fetch_all(&self.db)
+            .await
+            .doing("looking for jobs that are in no queue")?;
+            found.extend(jobs);
+            newest = self.newest_until(first.saturating_sub(1)).await?;
+        }
+        Ok(found)
+    }
+
+    /// Of a batch, how many jobs have not ended and are in no queue. Only its own rows are read.
+    pub async fn unqueued_of_batch(&self, batch: &str) -> Result<i64, StoreError> {
+        sqlx::query_scalar!(
+            r#"select count(*) as "jobs!"
+                 from sluice.job j cross join lateral sluice.unqueued(j.id, j.id + 1) u
+                where j.batch = $1"#,
+            batch
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing("looking for jobs that are in no queue")
+    }
+
     /// The highest job number up to this one.
     async fn newest_until(&self, last: i64) -> Result<Option<i64>, StoreError> {
         sqlx::query_scalar!("select max(id) from sluice.job where id <= $1", last)

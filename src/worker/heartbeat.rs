@@ -29,6 +29,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                     *steady = Some(asked);
                 }
                 drop(steady);
+                *lock(&shared.unheard) = None;
                 shared.beaten.notify_waiters();
                 if !beat.recalled.is_empty() {
                     shared.recall(&beat.recalled);
@@ -37,6 +38,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             Ok(_) => begin_anew(&shared).await,
             Err(error) => {
                 *lock(&shared.steady_since) = None;
+                *lock(&shared.unheard) = Some(error.to_string());
                 tracing::warn!(error = %error, "no heartbeat");
             }
         }
@@ -61,6 +63,7 @@ async fn begin_anew(shared: &Arc<Shared>) {
     let registered = within(PATIENCE, "registering", shared.store.register(&host, pid, env!("CARGO_PKG_VERSION")));
     match registered.await {
         Ok((id, now)) => {
+            *lock(&shared.unheard) = None;
             shared.id.store(id, Ordering::Release);
             shared.clock.set(now);
             if let Some(spool) = shared.settler.spool().cloned()
@@ -69,6 +72,9 @@ async fn begin_anew(shared: &Arc<Shared>) {
                 tracing::warn!(error = %error, "the spool does not know the new number; a restart will wait for the lease");
             }
         }
-        Err(error) => tracing::warn!(error = %error, "cannot register anew"),
+        Err(error) => {
+            *lock(&shared.unheard) = Some(error.to_string());
+            tracing::warn!(error = %error, "cannot register anew");
+        }
     }
 }

@@ -119,6 +119,8 @@ struct Shared {
     last_beat: Mutex<Instant>,
     /// Since when every heartbeat has reached the database; `None`: the last one did not.
     steady_since: Mutex<Option<Instant>>,
+    /// Why the last heartbeat did not reach the database.
+    unheard: Mutex<Option<String>>,
     beaten: Notify,
     claimed: AtomicU64,
     started: Instant,
@@ -355,6 +357,7 @@ impl Worker {
             id: AtomicI64::new(id),
             last_beat: Mutex::new(Instant::now()),
             steady_since: Mutex::new(None),
+            unheard: Mutex::new(None),
             beaten: Notify::new(),
             claimed: AtomicU64::new(0),
             started: Instant::now(),

@@ -24,7 +24,7 @@ pub struct Observer {
 pub struct Vitals {
     /// Its number in the worker table.
     pub worker: i64,
-    /// Whether it is connected and not stopping.
+    /// Whether it takes jobs.
     pub is_ready: bool,
     /// Since the last heartbeat that reached the database was sent.
     pub heartbeat_age: Duration,
@@ -67,10 +67,27 @@ impl Observer {
         self.shared.stats()
     }
 
-    /// Whether the worker is connected and not stopping.
+    /// Whether the worker takes jobs.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.shared.stop.is_cancelled() && self.shared.lease_is_fresh()
+        self.unready().is_none()
+    }
+
+    /// Why the worker takes no jobs, in words; `None`: it does.
+    #[must_use]
+    pub fn unready(&self) -> Option<String> {
+        let shared = &self.shared;
+        if shared.stop.is_cancelled() {
+            return Some("stopping: no more jobs are taken".to_owned());
+        }
+        let unheard = shared.unheard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(error) = unheard {
+            return Some(format!("the last heartbeat did not reach the database: {error}"));
+        }
+        (!shared.lease_is_fresh()).then(|| {
+            let age = shared.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+            format!("no heartbeat has reached the database for {} s", age.as_secs())
+        })
     }
 
     /// Everything that this process knows by itself.

@@ -59,6 +59,11 @@ impl Fleet {
         self.program.command(&["worker"])
     }
 
+    /// Any command with the configuration of the fleet, not started yet.
+    pub fn program(&self, arguments: &[&str]) -> tokio::process::Command {
+        self.program.command(arguments)
+    }
+
     /// Starts one more process with these variables.
     pub fn start_with(&self, variables: &[(&str, &str)]) -> Process {
         let said = tempfile::NamedTempFile::new().unwrap();

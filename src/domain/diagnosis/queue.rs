@@ -127,7 +127,7 @@ pub(super) fn retention(kept: &Kept) -> Finding {
     if kept.configured && !kept.dependents.is_empty() {
         return Finding::warning(
             CHECK,
-            format!("{what}; what is not Sluice's depends on their tables: {}", listed(&kept.dependents)),
+            format!("{what}; what is not Sluice's depends on their tables or keys: {}", listed(&kept.dependents)),
             "a partition that something depends on is never dropped, so the disk fills; its idempotency keys stay too",
             "drop a foreign key (keep the job's number without one); let views and functions read sluice.jobs, \
              sluice.results or sluice.attempts, which no partition is needed for",

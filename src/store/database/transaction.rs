@@ -1,0 +1,227 @@
+//! Statements that take effect together, and what becomes of their connection.
+
+use super::{Database, PATIENCE, Sessions, in_time, rows_in_time};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use sqlx::error::BoxDynError;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::{Describe, Either, Execute, Executor, PgConnection, Postgres, SqlSafeStr as _, SqlStr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a transaction stands on its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Open, with nothing under way.
+    Open,
+    /// The server was asked something and has not answered to the end: begin, a statement, commit.
+    Asked,
+    /// Over: the connection is as it was before.
+    Ended,
+}
+
+/// Statements that take effect together, or not at all.
+///
+/// It may be dropped at any moment, also while the server is at it: what waits for it may be given up. Then nobody knows
+/// what the server makes of what it was asked. Were the connection used on, the next statement on it could land in a
+/// transaction that is not its own, and be rolled back with it. So the connection is closed, and with it goes the
+/// transaction. The driver's own transaction is no help: it takes one whose `begin` was given up for one that never began,
+/// and one whose `commit` was given up for one that is open.
+#[derive(Debug)]
+pub(in crate::store) struct Transaction {
+    /// Gone only when another has taken it over.
+    connection: Option<PoolConnection<Postgres>>,
+    standing: Standing,
+    /// Whether prepared statements may be kept under a name.
+    named: bool,
+    /// How long an answer may take to come.
+    patience: Option<Duration>,
+    sessions: Arc<Sessions>,
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        match self.standing {
+            // Back to the pool.
+            Standing::Ended => {}
+            Standing::Asked => connection.close_on_drop(),
+            Standing::Open => {
+                let sessions = Arc::clone(&self.sessions);
+                // Where nothing comes of the rollback, not even its beginning, the connection is closed.
+                let rest = Self { connection: Some(connection), standing: Standing::Asked, sessions, ..*self };
+                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                    runtime.spawn(async move { drop(rest.rollback().await) });
+                }
+            }
+        }
+    }
+}
+
+impl Transaction {
+    pub(super) async fn begin(database: &Database) -> Result<Self, sqlx::Error> {
+        let mut transaction = Self {
+            connection: Some(database.pool.acquire().await?),
+            standing: Standing::Asked,
+            named: database.begin.is_none(),
+            patience: Some(PATIENCE),
+            sessions: Arc::clone(&database.sessions),
+        };
+        // One round trip for all of it.
+        let begin = database.begin.clone().unwrap_or_else(|| "begin".into_sql_str());
+        sqlx::raw_sql(begin).execute(transaction.asked()?).await?;
+        transaction.standing = Standing::Open;
+        Ok(transaction)
+    }
+
+    /// Its statements may take as long as they do: for work whose length nobody knows.
+    pub fn wait_for_ever(&mut self) {
+        self.patience = None;
+    }
+
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.end("commit").await
+    }
+
+    /// Commits. Where the connection breaks before the server's word has come, asks the server on another one what came of
+    /// it, until it knows: there is no guessing whether the work was done.
+    ///
+    /// # Errors
+    /// When it was not done; or, after [`PATIENCE`], when nobody could say.
+    pub async fn commit_for_sure(mut self, database: &Database) -> Result<(), sqlx::Error> {
+        let id: String =
+            sqlx::query_scalar!(r#"select pg_current_xact_id()::text as "id!""#).fetch_one(&mut self).await?;
+        let Err(error) = self.commit().await else { return Ok(()) };
+        if error.as_database_error().is_some() {
+            // The server's own word.
+            return Err(error);
+        }
+        let give_up_at = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < give_up_at {
+            let asked = sqlx::query_scalar!("select pg_xact_status($1::text::xid8)", id).fetch_one(database).await;
+            match asked.ok().flatten().as_deref() {
+                Some("committed") => return Ok(()),
+                Some("aborted") => return Err(error),
+                // It may still be at it; or the server is away, or coming back.
+                _ => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+        Err(error)
+    }
+
+    pub async fn rollback(self) -> Result<(), sqlx::Error> {
+        self.end("rollback").await
+    }
+
+    async fn end(mut self, how: &'static str) -> Result<(), sqlx::Error> {
+        let patience = self.patience;
+        in_time(patience, sqlx::raw_sql(how).execute(self.asked()?)).await?;
+        self.standing = Standing::Ended;
+        Ok(())
+    }
+
+    /// The connection, to ask the server something: until [`Self::answered`] says that it has answered to the end.
+    fn asked(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        self.standing = Standing::Asked;
+        self.connection.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
+    }
+
+    /// Sends `rows` to a `copy … from stdin`; returns how many rows that were.
+    pub async fn copy_in(&mut self, statement: &str, rows: &[u8]) -> Result<u64, sqlx::Error> {
+        let mut copy = self.asked()?.copy_in_raw(statement).await?;
+        copy.send(rows).await?;
+        let copied = copy.finish().await?;
+        self.standing = Standing::Open;
+        Ok(copied)
+    }
+}
+
+/// A statement, prepared under a name only where names hold. The driver would name it even when it caches none.
+struct Statement<Q> {
+    query: Q,
+    named: bool,
+}
+
+impl<'q, Q: Execute<'q, Postgres>> Execute<'q, Postgres> for Statement<Q> {
+    fn sql(self) -> SqlStr {
+        self.query.sql()
+    }
+
+    fn statement(&self) -> Option<&PgStatement> {
+        self.query.statement()
+    }
+
+    fn take_arguments(&mut self) -> Result<Option<PgArguments>, BoxDynError> {
+        self.query.take_arguments()
+    }
+
+    fn persistent(&self) -> bool {
+        self.named && self.query.persistent()
+    }
+}
+
+impl<'c> Executor<'c> for &'c mut Transaction {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let (patience, sessions, named) = (self.patience, Arc::clone(&self.sessions), self.named);
+        self.standing = Standing::Asked;
+        let Transaction { connection: Some(connection), standing, .. } = self else {
+            return stream::once(async { Err(sqlx::Error::PoolClosed) }).boxed();
+        };
+        let rows = rows_in_time(patience, connection.fetch_many(Statement { query, named }));
+        stream::unfold((rows, standing), |(mut rows, standing)| async move {
+            let next = rows.next().await;
+            if next.as_ref().is_none_or(is_answer) {
+                *standing = Standing::Open;
+            }
+            next.map(|next| (next, (rows, standing)))
+        })
+        .inspect_err(move |error| sessions.see(error))
+        .boxed()
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let (patience, named) = (self.patience, self.named);
+        Box::pin(async move {
+            let row = in_time(patience, self.asked()?.fetch_optional(Statement { query, named })).await;
+            if row.is_ok() || is_answer(&row) {
+                self.standing = Standing::Open;
+            }
+            row.inspect_err(|error| self.sessions.see(error))
+        })
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, Result<PgStatement, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        Box::pin(async move { self.asked()?.prepare_with(sql, parameters).await })
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        Box::pin(async move { self.asked()?.describe(sql).await })
+    }
+}
+
+/// Whether the server has refused a statement, which is its last word on it: the transaction is there to be rolled back.
+fn is_answer<T>(result: &Result<T, sqlx::Error>) -> bool {
+    matches!(result, Err(sqlx::Error::Database(_)))
+}
