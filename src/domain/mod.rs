@@ -23,6 +23,7 @@ pub mod job;
 pub mod json_schema;
 pub mod key_ring;
 pub mod limits;
+pub mod long_wait;
 pub mod money;
 pub mod price;
 pub mod ramp;

@@ -13,7 +13,7 @@ use crate::domain::charging::Ask;
 use crate::domain::decide::{Closed, Ineligible, RungHealth};
 use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::tempo::{Tempo, Took};
-use crate::domain::{Bearing, Calibration, Charge, ErrorClass, Failure, Mend, Outcome, Target, Timestamp, Unit, Usage};
+use crate::domain::{Bearing, Calibration, Charge, ErrorClass, Failure, Mend, Outcome, Target, Timestamp, Unit, Usage, long_wait};
 use crate::provider::LimitObservation;
 pub use setup::{Kept, ProviderSetup};
 use std::collections::{BTreeMap, HashMap};
@@ -61,6 +61,8 @@ pub struct TargetState {
     /// What its refusals have asked for and an answer has confirmed.
     mends: Mutex<Vec<Mend>>,
     record: Arc<Record>,
+    /// The reopening of its bucket that it has heard of: milliseconds since the epoch.
+    reopened: AtomicI64,
 }
 
 /// What calls to one target have shown of it.
@@ -240,6 +242,7 @@ impl TargetState {
         if let Some(why) = self.too_large(ask) {
             return RungHealth::Ineligible(why);
         }
+        self.follow_reopening(now);
         let shut = self
             .paused(now)
             .or_else(|| self.provider.keys.shut(now))
@@ -258,9 +261,33 @@ impl TargetState {
     /// Whether something has shut this target since a call got its leave, which waits for nobody: an answer to another call, or
     /// somebody who paused the provider.
     #[must_use]
-    pub fn shut_meanwhile(&self, now: Timestamp) -> Option<Shut> {
+    pub fn shut_meanwhile(&self, permit: &Permit, now: Timestamp) -> Option<Shut> {
         // Not its key and not its breaker, which may have let just this call pass.
-        self.paused(now).or_else(|| self.rests(now)).or_else(|| self.bucket.block())
+        let block = || if permit.hold.is_probe() { None } else { self.bucket.block() };
+        self.paused(now).or_else(|| self.rests(now)).or_else(block)
+    }
+
+    /// When its limits were last opened before a wait was over, by hand or by an answer.
+    #[must_use]
+    pub fn reopened_at(&self) -> Option<Timestamp> {
+        self.bucket.reopened_at()
+    }
+
+    /// How long something that was refused rests before one call tries it again.
+    #[must_use]
+    pub fn recheck(&self) -> Duration {
+        self.provider.recheck
+    }
+
+    /// Its limits were opened by hand: whatever it rests for is tried again.
+    fn follow_reopening(&self, now: Timestamp) {
+        let Some(Timestamp(at)) = self.bucket.reopened_at() else { return };
+        if self.reopened.fetch_max(at, Ordering::AcqRel) < at {
+            *lock(&self.closed) = None;
+            *lock(&self.record.resting) = None;
+            lock(&self.record.breaker).try_again(now);
+            self.provider.keys.try_again(now);
+        }
     }
 
     fn paused(&self, now: Timestamp) -> Option<Shut> {
@@ -271,6 +298,7 @@ impl TargetState {
 
     /// It is known not to take calls for a time, whatever they ask for.
     fn rests(&self, now: Timestamp) -> Option<Shut> {
+        self.follow_reopening(now);
         still_shut(&self.closed, now)
             .or_else(|| still_shut(&self.record.resting, now))
             .or_else(|| still_shut(&self.provider.offline, now))
@@ -404,16 +432,28 @@ impl Gate {
         let sign = if cut_off { breaker::Sign::Neutral } else { breaker::Sign::of(outcome) };
         target.record(breaker, sign, class, now);
         let wait = failure.and_then(|failure| failure.wait);
+        if wait.is_some_and(long_wait::is_long) {
+            tracing::warn!(
+                target.name = %target.target,
+                asked_seconds = wait.map(|wait| wait.as_secs()),
+                recheck_seconds = provider.recheck.as_secs(),
+                "the provider asks for more than a day; one call asks again after the recheck, and `sluice provider reopen` ends it"
+            );
+        }
+        if matches!(class, None | Some(ErrorClass::SoftFailure)) {
+            target.bucket.asked_again(&hold);
+        }
         match class {
             None => {
                 target.time(&hold, Some(took));
                 target.bucket.passed(&hold);
             }
             Some(ErrorClass::Timeout) => target.time(&hold, None),
-            Some(ErrorClass::RateLimit) => target.bucket.refuse(&hold, Refusal::Pace, wait, &heard, now),
-            Some(ErrorClass::RampLimit) => target.bucket.refuse(&hold, Refusal::Slope, wait, &heard, now),
+            Some(ErrorClass::RateLimit) => target.bucket.refuse(&hold, Refusal::Pace, wait, provider.recheck, &heard, now),
+            Some(ErrorClass::RampLimit) => target.bucket.refuse(&hold, Refusal::Slope, wait, provider.recheck, &heard, now),
             Some(ErrorClass::RateLimitDaily) => {
-                target.bucket.refuse(&hold, Refusal::Day, Some(wait.unwrap_or(provider.recheck)), &heard, now);
+                let wait = Some(wait.unwrap_or(provider.recheck));
+                target.bucket.refuse(&hold, Refusal::Day, wait, provider.recheck, &heard, now);
             }
             Some(ErrorClass::Permission | ErrorClass::NotFound) => {
                 if let Some(rest) = target.believe(failure, request) {
@@ -433,8 +473,13 @@ impl Gate {
                 if class == Some(ErrorClass::Overloaded) {
                     hold.crowded(wait);
                 }
-                if let Some(wait) = wait {
-                    shut_for(&target.record.resting, Closed::Breaker, wait, now);
+                match wait {
+                    // One call asks again then, and all others wait for what comes of it.
+                    Some(wait) if long_wait::is_long(wait) => {
+                        lock(&target.record.breaker).open_for(long_wait::rest(wait, provider.recheck), now);
+                    }
+                    Some(wait) => shut_for(&target.record.resting, Closed::Breaker, wait, now),
+                    None => {}
                 }
             }
             Some(

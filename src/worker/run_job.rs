@@ -18,7 +18,7 @@ use crate::domain::price::Price;
 use crate::domain::tempo::Took;
 use crate::domain::{
     Attempt, Bearing, ChatRequest, ErrorClass, Failure, Job, Mend, NanoUsd, Outcome, Patience, Scope, Sizes,
-    SoftFailure, Target, Timestamp, Usage, UsageSource, eligibility, estimate,
+    SoftFailure, Target, Timestamp, Usage, UsageSource, eligibility, estimate, long_wait,
 };
 use crate::store::call::OpenCall;
 use crate::store::claim::{Claimed, NoRequest, PastAttempt};
@@ -153,7 +153,10 @@ fn recall(plan: &RoutePlan, past: &PastAttempt) -> Attempt {
     // What a soft failure says is ours and stands for itself.
     let words = past.message.as_deref().filter(|_| matches!(outcome, Outcome::Failed(_))).map(Box::from);
     // Whether a provider had spoken its last word is not kept: after a park it is asked once more.
-    Attempt { retry_at: past.retry_at, words, ..Attempt::new(rung, outcome, past.ended_at) }
+    // Written by an earlier version, perhaps, which believed any wait to its end.
+    let recheck = rung.and_then(|index| plan.rungs.get(index)).map_or(long_wait::RECHECK, |rung| rung.target.recheck());
+    let retry_at = past.retry_at.map(|at| past.ended_at + long_wait::rest(past.ended_at.until(at), recheck));
+    Attempt { retry_at, words, ..Attempt::new(rung, outcome, past.ended_at) }
 }
 
 /// Tells requests apart.
@@ -247,6 +250,16 @@ impl Journey {
         true
     }
 
+    /// What was asked for before a provider was opened by hand is asked for no more.
+    fn follow_reopenings(&mut self) {
+        for attempt in self.history.iter_mut().filter(|attempt| attempt.retry_at.is_some()) {
+            let rung = attempt.rung.and_then(|index| self.plan.rungs.get(index));
+            if rung.and_then(|rung| rung.target.reopened_at()).is_some_and(|at| at > attempt.ended_at) {
+                attempt.retry_at = None;
+            }
+        }
+    }
+
     /// What one call to a rung is expected to need.
     fn sizes(&self, rung: &RungPlan) -> Sizes {
         rung.sizes(self.job.input_tokens, self.job.max_output_tokens)
@@ -259,6 +272,7 @@ impl Journey {
             Patience::Forever => PACE,
         };
         let last = self.order.last().copied();
+        self.follow_reopenings();
         let mut health = Vec::with_capacity(self.plan.rungs.len());
         for (index, (rung, planned)) in self.plan.route.rungs.iter().zip(&self.plan.rungs).enumerate() {
             if let Some(ineligible) = self.ineligible.get(index).cloned().flatten() {
@@ -323,7 +337,7 @@ impl Journey {
         }
         // It takes the database a moment, or longer, to note a call. A provider may have asked for a wait meanwhile.
         let started_at = shared.clock.now();
-        if let Some(shut) = rung.target.shut_meanwhile(started_at) {
+        if let Some(shut) = rung.target.shut_meanwhile(&permit, started_at) {
             plan.gate.abandon(&rung.target, permit, None, started_at);
             if let Some(slot) = self.refused.get_mut(index) {
                 *slot = Some(shut);
@@ -488,7 +502,8 @@ impl Journey {
         // When a key has money again is for the gate to find out, not for this job to wait for: another key may be good.
         let refused = judged.outcome.class().is_some_and(|class| KeyFault::of_class(class).is_some());
         let hinted = judged.failure.as_ref().filter(|_| !refused);
-        let retry_at = hinted.and_then(|failure| failure.wait).map(|wait| ended_at + wait);
+        let recheck = rung.target.recheck();
+        let retry_at = hinted.and_then(|failure| failure.wait).map(|wait| ended_at + long_wait::rest(wait, recheck));
         self.spent = self.spent.zip(judged.cost).map(|(spent, cost)| spent + cost);
         self.uncertain += judged.uncertain;
         self.history.push(Attempt {

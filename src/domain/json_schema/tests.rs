@@ -333,3 +333,38 @@ fn the_places_that_are_not_checked_are_few_and_short() {
     assert_eq!(compiled.unchecked().len(), 11);
     assert!(compiled.unchecked().iter().all(|place| place.chars().count() <= 100));
 }
+
+#[test]
+#[ignore]
+fn zz_measure() {
+    let rss = || {
+        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4 / 1024
+    };
+    let strs: Vec<String> = (0..200_000).map(|i| format!("value-{i:06}")).collect();
+    let nums: Vec<u32> = (0..50_000).collect();
+    let many = |count: usize, pattern: &str| {
+        let p: serde_json::Map<String, Value> = (0..count).map(|i| (format!("p{i}"), json!({"type": "string", "pattern": pattern.replace('N', &i.to_string())}))).collect();
+        json!({"properties": p})
+    };
+    let refs: serde_json::Map<String, Value> = (0..100).map(|i| (format!("p{i}"), json!({"$ref": "#/$defs/p"}))).collect();
+    let plain: serde_json::Map<String, Value> = (0..10_000).map(|i| (format!("p{i}"), json!({"type": "string", "description": "x"}))).collect();
+    for (name, schema) in [
+        ("100 w100", many(100, "\\w{100}N")),
+        ("100 same w100", many(100, "\\w{100}")),
+        ("100 refs w100", json!({"$defs": {"p": {"pattern": "\\w{100}"}}, "properties": refs})),
+        ("100 p100", many(100, "\\p{L}{100}N")),
+        ("500 simple", many(500, "^[A-Z]{2}-\\d{4}N$")),
+        ("500 w30", many(500, "^\\w{1,30}N$")),
+        ("500 p30", many(500, "^\\p{L}{1,30}N$")),
+        ("enum 50k ints", json!({"enum": nums})),
+        ("enum 200k strings", json!({"enum": strs})),
+        ("10k props", json!({"properties": plain})),
+    ] {
+        let before = rss();
+        let began = std::time::Instant::now();
+        let compiled = Schema::compile(&schema);
+        println!("{name}: {:?} {} MB, text {} KB {:?}", began.elapsed(), rss() as i64 - before as i64, schema.to_string().len() / 1024, compiled.as_ref().map(|c| c.unchecked().len()).map_err(|e| e.clone()));
+        std::mem::forget(compiled);
+    }
+}
