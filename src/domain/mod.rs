@@ -33,6 +33,7 @@ pub mod remedy;
 pub mod request;
 pub mod retention;
 pub mod route;
+pub mod served;
 pub mod shared_bucket;
 pub mod strategy;
 pub mod tempo;

@@ -353,8 +353,18 @@ impl SharedBucket {
     /// Whether it is the same as `other` but for the time of the last report, so that it need not be written.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
-        let Self { at: _, configured_at: _, configured_by, meters, concurrency, shares, gate, reopened, slope, refused } =
-            self;
+        let Self {
+            at: _,
+            configured_at: _,
+            configured_by,
+            meters,
+            concurrency,
+            shares,
+            gate,
+            reopened,
+            slope,
+            refused,
+        } = self;
         (*configured_by, *concurrency, *gate, *reopened, *slope)
             == (other.configured_by, other.concurrency, other.gate, other.reopened, other.slope)
             && (meters, shares, refused) == (&other.meters, &other.shares, &other.refused)
@@ -562,15 +572,7 @@ impl SharedBucket {
     }
 
     /// Lends what can be lent, first to those who had least.
-    fn lend(
-        &mut self,
-        index: usize,
-        worker: i64,
-        share: &mut Share,
-        report: &Report,
-        shut: bool,
-        now: Timestamp,
-    ) {
+    fn lend(&mut self, index: usize, worker: i64, share: &mut Share, report: &Report, shut: bool, now: Timestamp) {
         let Some(meter) = self.meters.get_mut(index) else { return };
         let Some(stock) = report.stocks.iter().find(|stock| stock.dimension == meter.dimension) else { return };
         let name = meter.dimension.to_string();

@@ -13,10 +13,12 @@ use crate::domain::charging::Ask;
 use crate::domain::decide::{Closed, Ineligible, RungHealth};
 use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::tempo::{Tempo, Took};
-use crate::domain::{Bearing, Calibration, Charge, ErrorClass, Failure, Mend, Outcome, Target, Timestamp, Unit, Usage, long_wait};
+use crate::domain::{
+    Bearing, Calibration, Charge, ErrorClass, Failure, Mend, Outcome, Target, Timestamp, Unit, Usage, long_wait,
+};
 use crate::provider::LimitObservation;
 pub use setup::{Kept, ProviderSetup};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,6 +29,9 @@ pub const PACE: Duration = Duration::from_secs(1);
 
 /// No word from anywhere for this long while calls fail: the trouble is probably ours.
 const SILENCE: Duration = Duration::from_secs(5);
+
+/// So many other models are told of, for each target.
+const MOST_OTHERS: usize = 16;
 
 /// So many changes are remembered of a target.
 const MOST_MENDS: usize = 8;
@@ -60,6 +65,8 @@ pub struct TargetState {
     doubt: Mutex<Doubt>,
     /// What its refusals have asked for and an answer has confirmed.
     mends: Mutex<Vec<Mend>>,
+    /// Models that have answered in its place.
+    others: Mutex<BTreeSet<String>>,
     record: Arc<Record>,
     /// The reopening of its bucket that it has heard of: milliseconds since the epoch.
     reopened: AtomicI64,
@@ -191,6 +198,16 @@ impl TargetState {
                 tracing::info!(target.name = %self.target, change = ?mend, "its refusal was right: requests are changed from now on");
                 known.push(mend.clone());
             }
+        }
+    }
+
+    /// Another model answered in its place: told once for each.
+    pub fn saw_another(&self, model: &str, is_priced: bool) {
+        let mut others = lock(&self.others);
+        if others.len() < MOST_OTHERS && others.insert(model.to_owned()) {
+            let what =
+                if is_priced { "it is booked at its own price" } else { "its price is unknown, and so is the cost" };
+            tracing::warn!(target.name = %self.target, model.served = ?model, "another model answered than was asked: {what}");
         }
     }
 
@@ -449,8 +466,12 @@ impl Gate {
                 target.bucket.passed(&hold);
             }
             Some(ErrorClass::Timeout) => target.time(&hold, None),
-            Some(ErrorClass::RateLimit) => target.bucket.refuse(&hold, Refusal::Pace, wait, provider.recheck, &heard, now),
-            Some(ErrorClass::RampLimit) => target.bucket.refuse(&hold, Refusal::Slope, wait, provider.recheck, &heard, now),
+            Some(ErrorClass::RateLimit) => {
+                target.bucket.refuse(&hold, Refusal::Pace, wait, provider.recheck, &heard, now)
+            }
+            Some(ErrorClass::RampLimit) => {
+                target.bucket.refuse(&hold, Refusal::Slope, wait, provider.recheck, &heard, now)
+            }
             Some(ErrorClass::RateLimitDaily) => {
                 let wait = Some(wait.unwrap_or(provider.recheck));
                 target.bucket.refuse(&hold, Refusal::Day, wait, provider.recheck, &heard, now);

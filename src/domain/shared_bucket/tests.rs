@@ -207,7 +207,13 @@ fn after_a_complaint_of_acceleration_the_rate_is_half_and_recovers() {
     one.spend(10, 0);
     let mut report = stock(one.epoch, 0, 1, 10_000);
     let drained = vec![(REQUESTS, 0)];
-    report.wait = Some(Wait { reason: Closed::RateLimit, remaining: Duration::from_secs(1), recheck: RECHECK, drained, too_steep: true });
+    report.wait = Some(Wait {
+        reason: Closed::RateLimit,
+        remaining: Duration::from_secs(1),
+        recheck: RECHECK,
+        drained,
+        too_steep: true,
+    });
     let told = bucket.exchange(1, &limits, &report, at(0));
     one.take(&told, 0);
     let mut in_a_second = |from: i64| {

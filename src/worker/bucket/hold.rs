@@ -1,8 +1,8 @@
 //! A call's hold on a bucket: what it took, and what is learned when it is over.
 
-use super::{Block, Bucket};
 use super::meter::{Mark, Meter};
 use super::running::Running;
+use super::{Block, Bucket};
 use crate::domain::Charge;
 use crate::domain::limits::{Dimension, Heard};
 use crate::worker::slots::Slot;

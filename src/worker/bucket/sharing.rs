@@ -193,7 +193,16 @@ impl Bucket {
         let slots_wanted = running.saturating_add(waiting);
         // A call that has its place and waits for tokens has its place.
         let running = self.slots.freeze().unwrap_or(running);
-        let report = Report { stocks, running, slots_wanted: slots_wanted.max(running), wait, refused, heard, reopens, may_begin: !is_closing };
+        let report = Report {
+            stocks,
+            running,
+            slots_wanted: slots_wanted.max(running),
+            wait,
+            refused,
+            heard,
+            reopens,
+            may_begin: !is_closing,
+        };
         (report, Base { asked_at: now, left: base, is_known })
     }
 

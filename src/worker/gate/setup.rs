@@ -138,6 +138,7 @@ impl Gate {
                     closed: Mutex::new(None),
                     doubt: Mutex::default(),
                     mends: Mutex::default(),
+                    others: Mutex::default(),
                     record: record.unwrap_or_else(|| Arc::new(Record::new(setup.breaker, Calibration::default()))),
                     reopened,
                 };
