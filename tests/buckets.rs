@@ -65,7 +65,8 @@ async fn shared_limits() -> (Queue, i64, i64) {
     tell(&queue, "openai", &limits, [(first, asked), (second, also_asked), (first, spent)]).await;
 
     let hour = Duration::from_hours(1);
-    let wait = Wait { reason: Closed::RateLimit, remaining: hour, drained: Vec::new(), too_steep: false };
+    let wait =
+        Wait { reason: Closed::RateLimit, remaining: hour, recheck: hour, drained: Vec::new(), too_steep: false };
     let told = Report { wait: Some(wait), refused: 2, ..Report::default() };
     tell(&queue, "shut", &Limits::default(), [(first, told)]).await;
     // Slices are void after three seconds without a word, which a busy machine may need to come to the assertions.

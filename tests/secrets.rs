@@ -24,7 +24,7 @@ const PROMPT: &str = "quetzalprompt";
 const ANSWER: &str = "quetzalanswer";
 
 /// How the server answers; a prompt names one of these.
-const WAYS: [&str; 13] = [
+const WAYS: [&str; 19] = [
     "auth",
     "answer",
     "fields",
@@ -38,6 +38,12 @@ const WAYS: [&str; 13] = [
     "broken",
     "error-in-success",
     "usage",
+    "base64",
+    "basic",
+    "percent",
+    "unicode",
+    "hex",
+    "most",
 ];
 
 const JOBS: usize = 3 * (WAYS.len() - 1) + 4;
@@ -61,6 +67,20 @@ async fn request_of(stream: &mut TcpStream) -> Option<String> {
     }
 }
 
+/// A text with each of its bytes written in another form.
+fn in_forms(text: &str, form: impl Fn(u8) -> String) -> String {
+    text.bytes().map(form).collect()
+}
+
+fn base64(text: &str) -> String {
+    const FIGURES: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let figures = text.as_bytes().chunks(3).flat_map(|group| {
+        let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        (0..4).map(move |place| if place > group.len() { '=' } else { char::from(FIGURES[(bits >> (18 - 6 * place) & 63) as usize]) })
+    });
+    figures.collect()
+}
+
 /// Sends back every secret that it was sent, where the prompt says.
 async fn echo(mut stream: TcpStream, heard: Arc<Mutex<Vec<String>>>) {
     let Some(request) = request_of(&mut stream).await else { return };
@@ -68,6 +88,16 @@ async fn echo(mut stream: TcpStream, heard: Arc<Mutex<Vec<String>>>) {
     let echoed = echoed.join(" and ");
     let way = WAYS.into_iter().find(|way| request.contains(&format!("[[{way}]]"))).unwrap();
     let path = request.split(' ').nth(1).unwrap().to_owned();
+    let echoed = match way {
+        "base64" => base64(&echoed),
+        // As the credentials of a login are written.
+        "basic" => base64(&format!("u:{echoed}")),
+        "percent" => in_forms(&echoed, |byte| format!("%{byte:02X}")),
+        "unicode" => in_forms(&echoed, |byte| format!("\\u{byte:04x}")),
+        "hex" => in_forms(&echoed, |byte| format!("{byte:02x}")),
+        "most" => SECRETS.into_iter().filter(|secret| echoed.contains(secret)).map(|secret| &secret[1..]).collect(),
+        _ => echoed,
+    };
     heard.lock().unwrap().push(request);
     let said = |words: &str| {
         let usage = serde_json::json!({"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8,
@@ -107,6 +137,12 @@ async fn echo(mut stream: TcpStream, heard: Arc<Mutex<Vec<String>>>) {
         .to_string()
     };
     let (status, headers, body) = match way {
+        "base64" | "percent" | "hex" | "most" if path.contains("/messages") => {
+            ("400 No", format!("request-id: {echoed}\r\n"), error(&format!("the key {echoed} is no good")))
+        }
+        "base64" | "basic" | "percent" | "unicode" | "hex" | "most" if path.contains("generateContent") => {
+            ("500 Oh", "content-type: text/plain\r\n".to_owned(), format!("what is {echoed}?"))
+        }
         "auth" => ("401 Who", String::new(), error(&format!("the key {echoed} is no good"))),
         "refuse" => ("400 No", String::new(), error(&format!("the key {echoed} is no good"))),
         "long" => ("400 No", String::new(), error(&format!("{} {echoed}", "x".repeat(480)))),
@@ -161,9 +197,21 @@ fn config(echo: &str) -> String {
 fn no_secret(place: &str, shown: &str) {
     let unescaped = shown.replace("\\/", "/");
     for secret in SECRETS {
-        // Not even most of one.
-        for part in [secret, &secret[..secret.len() - 4]] {
-            if let Some(at) = unescaped.find(part) {
+        // Not even most of one, nor in another form.
+        let parts = [
+            secret.to_owned(),
+            secret[..secret.len() - 4].to_owned(),
+            secret[2..].to_owned(),
+            base64(secret)[..16].to_owned(),
+            base64(&format!("u:{secret}"))[4..20].to_owned(),
+            base64(&format!("k:{secret}x"))[8..20].to_owned(),
+            in_forms(secret, |byte| format!("%{byte:02X}")),
+            in_forms(secret, |byte| format!("\\u{byte:04x}")),
+            in_forms(secret, |byte| format!("\\\\u{byte:04x}")),
+            in_forms(secret, |byte| format!("{byte:02x}")),
+        ];
+        for part in &parts {
+            if let Some(at) = unescaped.find(part.as_str()) {
                 let from = unescaped[..at].char_indices().rev().nth(300).map_or(0, |(from, _)| from);
                 panic!("{place} shows {part}: {}", unescaped[from..].chars().take(600).collect::<String>());
             }

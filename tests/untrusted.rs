@@ -260,6 +260,40 @@ async fn requests_of_any_size_stay_within_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn schemas_that_would_take_minutes_and_gigabytes_are_refused_and_hold_up_nobody() {
+    let stage = Stage::new("127.0.0.1:1").await;
+    stage
+        .run(
+            r#"create function with_schema(name text, schema jsonb) returns void language sql as $$
+                   insert into sluice.job (custom_id, request) values (name, jsonb_build_object('prompt', 'Hi', 'response_format',
+                       jsonb_build_object('type', 'json_schema', 'json_schema', jsonb_build_object('name', 'x', 'schema', schema))))
+               $$;
+               create function patterns(count integer, pattern text) returns jsonb language sql as $$
+                   select jsonb_build_object('properties', jsonb_object_agg('p' || n, jsonb_build_object('pattern', pattern || n)))
+                     from generate_series(1, count) n
+               $$;
+               select with_schema('a thousand', patterns(1000, '\p{L}{1,16}')), with_schema('heavy', patterns(400, '\p{L}{1,16}')),
+                      with_schema('four thousand', patterns(4000, '\p{L}{1,16}')), with_schema('too heavy', patterns(400, '\p{L}{1,100}')),
+                      with_schema('enum', (select jsonb_build_object('enum', jsonb_agg('value ' || n)) from generate_series(1, 200000) n)),
+                      with_schema('const', (select jsonb_build_object('const', jsonb_agg(n)) from generate_series(1, 400000) n));"#,
+        )
+        .await;
+    stage.run("insert into sluice.job (custom_id, request) select c.custom_id, j.request from sluice.job j, generate_series(1, 4) n, lateral (select j.custom_id || n as custom_id) c").await;
+    stage.good_jobs(30).await;
+    // One schema for all of them, and one for each.
+    stage.run(r#"select with_schema('same', '{"type": "object"}'), with_schema('own ' || n, jsonb_build_object('maxLength', n)) from generate_series(1, 30) n"#).await;
+    let worker = stage.worker();
+    stage.until_good_succeed(30).await;
+    let open = "select count(*) from sluice.jobs where state not in ('succeeded', 'failed')";
+    until("all have ended", async || stage.count(open).await == 0).await;
+    let refused = "select count(*) from sluice.results r join sluice.job j on j.id = r.job_id where r.error_class = 'invalid_request'
+                      and r.error like 'request.response_format.json_schema.schema: expected a JSON schema: has %'";
+    assert_eq!(stage.count(refused).await, 30);
+    assert_eq!(stage.count("select count(*) from sluice.attempt a join sluice.job j on j.id = a.job_id where j.custom_id ~ '^(a|heavy|four|too|enum|const)'").await, 0);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_large_requests_are_taken_as_there_is_room_for_them() {
     let stage = Stage::new("127.0.0.1:1").await;
     // A quarter of a gigabyte in all, and a megabyte as it is stored.

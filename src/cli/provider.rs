@@ -1,19 +1,78 @@
-//! `sluice provider`: pausing and resuming providers.
+//! `sluice provider`: pausing, resuming and reopening providers.
 
 use super::GlobalArgs;
+use super::context::Context;
+use super::failure::Failure;
+use super::output::Format;
 use super::pause::{self, PauseCommand};
+use super::worker::blueprint;
 use crate::exit_code::ExitCode;
 use crate::store::pause::PauseKind;
+use serde_json::json;
 
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Which command.
     #[command(subcommand)]
-    pub command: PauseCommand,
+    pub command: ProviderCommand,
+}
+
+/// What to do with a provider.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum ProviderCommand {
+    /// Pausing and resuming.
+    #[command(flatten)]
+    Pause(PauseCommand),
+    /// End a wait that it asked for: all workers call it again within seconds
+    #[command(
+        after_help = "A wait is honoured as the provider asks for it, up to a day; of a longer one a single call asks \
+                      again every `recheck`. This ends any of them, and has keys that were refused tried again at once. \
+                      Providers that share its limits are opened with it."
+    )]
+    Reopen {
+        /// Its name
+        name: String,
+    },
 }
 
 /// Does it.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
-    pause::run_configured(PauseKind::Provider, args.command, global).await
+    match args.command {
+        ProviderCommand::Pause(command) => pause::run_configured(PauseKind::Provider, command, global).await,
+        ProviderCommand::Reopen { name } => reopen(&name, global).await,
+    }
+}
+
+async fn reopen(name: &str, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let mut context = Context::open(global).await?;
+    let blueprint = blueprint(&context.config);
+    let Some(provider) = blueprint.providers.get(name) else {
+        let known = context.config.providers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let known = if known.is_empty() { "none is configured".to_owned() } else { format!("there are: {known}") };
+        return Err(Failure::not_found(format!("there is no provider {name:?}; {known}")).into());
+    };
+    let models = blueprint.routes.iter().flat_map(|(route, _)| &route.rungs).map(|rung| &rung.target);
+    let models = models.filter(|target| target.provider == name);
+    let mut buckets: Vec<String> = models.map(|target| provider.setup.bucket_of(target, &blueprint.buckets)).collect();
+    buckets.sort_unstable();
+    buckets.dedup();
+    let mut opened = Vec::new();
+    for bucket in &buckets {
+        if context.store.reopen_bucket(bucket).await? {
+            opened.push(bucket);
+        }
+    }
+    let jobs = context.store.wake_waiting_for(name).await?;
+    let output = &mut context.output;
+    if output.format() == Format::Json {
+        output.json(&json!({ "kind": "provider", "name": name, "opened": opened, "woken": jobs }))?;
+    } else if opened.is_empty() {
+        output.line(format!("provider {name} had asked for no wait; what rests for other reasons is tried again"))?;
+    } else {
+        let noun = if jobs == 1 { "job is" } else { "jobs are" };
+        output.line(format!("provider {name} is open again; {jobs} waiting {noun} woken"))?;
+    }
+    context.close().await?;
+    Ok(ExitCode::Success)
 }

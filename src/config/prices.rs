@@ -87,6 +87,8 @@ fn read_model(section: &mut Section<'_>, known: Model) -> Model {
         price: price.or(known.price),
         tiers,
         output_burndown: section.whole("output_burndown", 1..=100).or(known.output_burndown),
+        served_as: read_served_as(section).unwrap_or(known.served_as),
+        neighbours: known.neighbours,
         capabilities: Capabilities {
             context_window: section.whole("context_window", 1..=i64::MAX).or(capabilities.context_window),
             max_output_tokens: section.whole("max_output_tokens", 1..=i64::MAX).or(capabilities.max_output_tokens),
@@ -96,6 +98,23 @@ fn read_model(section: &mut Section<'_>, known: Model) -> Model {
             temperature: section.flag("temperature").or(capabilities.temperature),
         },
     }
+}
+
+/// `served_as = ["deepseek-v4-flash"]`: names under which its answers come; `"*"` for any.
+fn read_served_as(section: &mut Section<'_>) -> Option<Vec<String>> {
+    section.parsed_list("served_as", "a list of names such as [\"gpt-4o-2024-08-06\"], or [\"*\"]", |name| {
+        if name.trim().is_empty() { Err("is empty".to_owned()) } else { Ok(name.to_owned()) }
+    })
+}
+
+/// The models of a provider whose prices are known: what is configured over the catalogue of its vendor.
+pub(super) fn priced(provider: &str, vendor: &str, models: &BTreeMap<Target, Model>) -> BTreeMap<String, Model> {
+    let listed = CATALOGUE.iter().filter(|((of, name), _)| of == vendor && name != OTHERS);
+    let mut priced: BTreeMap<String, Model> = listed.map(|((_, name), model)| (name.clone(), model.clone())).collect();
+    let own = models.iter().filter(|(target, _)| target.provider == provider);
+    priced.extend(own.map(|(target, model)| (target.model.clone(), model.clone())));
+    priced.retain(|_, model| model.price.is_some());
+    priced
 }
 
 fn read_price(mut section: Section<'_>) -> Option<Price> {

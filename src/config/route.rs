@@ -3,6 +3,7 @@
 use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
 use super::{prices, rules, scalar};
+use crate::domain::request::Pass;
 use crate::domain::{ErrorClass, Model, Patience, Route, Rung, Strategy, Target};
 use crate::provider::Timeouts;
 use config::{Value, ValueKind};
@@ -49,15 +50,22 @@ pub(crate) const FALLBACK_ON: &[ErrorClass] = &[
 const RUNGS: &str = "a list of rungs such as [\"deepseek/deepseek-flash\", \"openai/gpt-4o-mini\"]";
 const RUNG: &str = "\"provider/model\", or { target = \"provider/model\", timeouts = { total = \"2m\" } }";
 
+/// The models whose prices are known, by provider.
+type Neighbours = BTreeMap<String, Arc<BTreeMap<String, Model>>>;
+
 pub(super) fn read_all(
     sections: Vec<(String, Section<'_>)>,
     providers: &BTreeMap<String, ReadProvider>,
     models: &mut BTreeMap<Target, Model>,
 ) -> BTreeMap<String, RouteConfig> {
+    let neighbours: Neighbours = providers
+        .iter()
+        .map(|(name, provider)| (name.clone(), Arc::new(prices::priced(name, &provider.vendor, models))))
+        .collect();
     sections
         .into_iter()
         .map(|(name, section)| {
-            let route = read_one(&name, section, providers, models);
+            let route = read_one(&name, section, providers, &neighbours, models);
             (name, route)
         })
         .collect()
@@ -67,9 +75,10 @@ fn read_one(
     name: &str,
     mut section: Section<'_>,
     providers: &BTreeMap<String, ReadProvider>,
+    neighbours: &Neighbours,
     models: &mut BTreeMap<Target, Model>,
 ) -> RouteConfig {
-    let (rungs, timeouts) = read_rungs(&mut section, providers, models).into_iter().unzip();
+    let (rungs, timeouts) = read_rungs(&mut section, providers, neighbours, models).into_iter().unzip();
     let route = Route {
         name: name.to_owned(),
         rungs,
@@ -78,6 +87,7 @@ fn read_one(
         max_attempts: section.whole("max_attempts", 1..=1000).unwrap_or(6),
         fallback_on: read_fallback(&mut section),
         rules: rules::read(section.child("validate")),
+        pass: read_pass(&mut section),
     };
     section.finish();
     RouteConfig { route: Arc::new(route), timeouts }
@@ -86,6 +96,7 @@ fn read_one(
 fn read_rungs(
     section: &mut Section<'_>,
     providers: &BTreeMap<String, ReadProvider>,
+    neighbours: &Neighbours,
     models: &mut BTreeMap<Target, Model>,
 ) -> Vec<(Rung, Timeouts)> {
     let is_missing = !section.has("rungs");
@@ -114,6 +125,11 @@ fn read_rungs(
             .entry(target.clone())
             .or_insert_with(|| prices::catalogued(&provider.vendor, &target.model).unwrap_or_default())
             .clone();
+        let mut model = Model { neighbours: neighbours.get(&target.provider).cloned().unwrap_or_default(), ..model };
+        // The names of deployments are free there, and answers name the model behind them.
+        if provider.vendor == "azure_openai" && model.served_as.is_empty() {
+            model.served_as.push("*".to_owned());
+        }
         rungs.push((Rung { target, model, total_timeout: timeouts.total }, timeouts));
     }
     rungs
@@ -147,6 +163,16 @@ fn read_rung(section: &Section<'_>, key: &str, value: Value) -> Option<(Target, 
             None
         }
     }
+}
+
+fn read_pass(section: &mut Section<'_>) -> Pass {
+    const EXPECTED: &str = "a list of members such as [\"service_tier\", \"tools.web_search\"], or [\"*\"]";
+    let names = section.parsed_list("pass", EXPECTED, |name| match name {
+        "model" | "stream" | "n" => Err(format!("{name:?} is never taken from a request")),
+        name if name.trim().is_empty() => Err("is empty".to_owned()),
+        name => Ok(name.to_owned()),
+    });
+    Pass::of(names.unwrap_or_default())
 }
 
 fn read_strategy(section: &mut Section<'_>) -> Strategy {

@@ -207,6 +207,24 @@ impl Breaker {
         self.settings = settings;
     }
 
+    /// The target asked to be left alone for longer than is believed: no call goes for so long, and then one to ask again.
+    pub fn open_for(&mut self, rest: Duration, now: Timestamp) {
+        let (since, failed_probes) = match self.state {
+            State::Closed => (now, 0),
+            State::Open { since, failed_probes, .. } | State::HalfOpen { since, failed_probes, .. } => {
+                (since, failed_probes)
+            }
+        };
+        self.enter(State::Open { since, until: now + rest, failed_probes });
+    }
+
+    /// An open one lets a call go at once, to ask again.
+    pub fn try_again(&mut self, now: Timestamp) {
+        if let State::Open { until, .. } = &mut self.state {
+            *until = (*until).min(now);
+        }
+    }
+
     /// Where it stands.
     #[must_use]
     pub fn state(&self) -> State {

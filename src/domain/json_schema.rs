@@ -3,14 +3,16 @@
 //! A schema comes from whoever may enqueue, and the answer from a model that does as it is told. Neither may keep a worker busy
 //! for ever, or end it.
 
+mod budget;
 mod effort;
 mod loosen;
 
+use budget::{Extent, Patterns};
 use effort::{Names, effort};
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, ReferencingError, ValidationError, Validator};
 use loosen::Loosened;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::HashMap;
 
 /// Compiled patterns larger than this many bytes are refused: a schema comes from whoever may enqueue.
@@ -30,8 +32,8 @@ const MOST_BY_ID: u32 = 32;
 /// How many characters a message has at most.
 const MESSAGE_LENGTH: usize = 200;
 
-/// A check that would take more steps than this is not made: some seconds at most.
-const MOST_STEPS: u64 = 10_000_000;
+/// A check that would take more steps than this is not made: a second or two at most.
+const MOST_STEPS: u64 = 4_000_000;
 
 /// The drafts as which a schema is read that names none, or one that is not known here: the first that takes it.
 const DRAFTS: [(Draft, &str); 5] = [
@@ -49,6 +51,8 @@ pub struct Schema {
     validator: Option<Validator>,
     written: Value,
     unchecked: Vec<String>,
+    patterns: Patterns,
+    weight: usize,
 }
 
 /// How an answer fails a schema.
@@ -75,33 +79,52 @@ impl Schema {
     /// is refused.
     ///
     /// # Errors
-    /// What is wrong with the schema, in words: no draft of JSON Schema takes it, or it is too large.
+    /// What is wrong with the schema, in words: no draft of JSON Schema takes it, or it is too large. That is found out
+    /// before much is done for it: compiling takes a second or two at most, and [`Self::most_bytes`].
     pub fn compile(schema: &Value) -> Result<Self, String> {
+        let extent = Extent::of(schema)?;
         Size::of(schema)?;
-        match build(None, schema) {
-            Ok(validator) => Ok(Self::compiled(validator, schema)),
-            Err(error) => Self::compile_what_is_known(schema, &error),
-        }
+        let patterns = Patterns::of(schema)?;
+        let compiled = match build(None, schema, PATTERN_BYTES) {
+            Ok(validator) => Self::compiled(validator, schema),
+            Err(error) => Self::compile_what_is_known(schema, &patterns, &error)?,
+        };
+        let weight = extent.weight().saturating_add(patterns.weight());
+        Ok(Self { patterns, weight, ..compiled })
+    }
+
+    /// How many bytes a schema can take at most when it is compiled.
+    ///
+    /// # Errors
+    /// What there is too much of, in words.
+    pub fn most_bytes(schema: &Value) -> Result<usize, String> {
+        Extent::of(schema).map(Extent::at_most)
+    }
+
+    /// About how many bytes it takes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.weight
     }
 
     /// As [`Self::compile`], of a schema that the library does not take as it is.
-    fn compile_what_is_known(schema: &Value, error: &ValidationError<'_>) -> Result<Self, String> {
+    fn compile_what_is_known(schema: &Value, patterns: &Patterns, error: &ValidationError<'_>) -> Result<Self, String> {
         let declared = Draft::default().detect(schema);
         let is_declared = schema.get("$schema").is_some_and(Value::is_string);
         let is_unknown = is_declared && declared == Draft::Unknown;
         let Loosened { schema: loose, mut unchecked, has_gaps } =
-            Loosened::of(schema, is_unknown, &|pattern| build(None, &json!({ "pattern": pattern })).is_ok());
+            Loosened::of(schema, is_unknown, &|pattern| patterns.can_match(pattern));
         let mut first = None;
         for (draft, name) in DRAFTS {
             if is_declared && !is_unknown && draft != declared {
                 continue;
             }
-            match build(Some(draft), &loose) {
+            match build(Some(draft), &loose, PATTERN_BYTES) {
                 Ok(validator) => {
                     if first.is_some() {
                         unchecked.push(format!("what draft {name} does not know"));
                     }
-                    return Ok(Self { validator: Some(validator), written: loose, unchecked });
+                    return Ok(Self { unchecked, ..Self::compiled(validator, &loose) });
                 }
                 Err(error) => first = first.or(Some(error)),
             }
@@ -119,6 +142,8 @@ impl Schema {
                 validator: None,
                 written: Value::Null,
                 unchecked: vec![format!("all of it, for {why}")],
+                patterns: Patterns::default(),
+                weight: 0,
             });
         }
         Err(in_words(error))
@@ -127,7 +152,13 @@ impl Schema {
     /// What the library has made of a schema, and the schema.
     #[must_use]
     pub fn compiled(validator: Validator, schema: &Value) -> Self {
-        Self { validator: Some(validator), written: schema.clone(), unchecked: Vec::new() }
+        Self {
+            validator: Some(validator),
+            written: schema.clone(),
+            unchecked: Vec::new(),
+            patterns: Patterns::default(),
+            weight: 0,
+        }
     }
 
     /// What of the schema no answer is checked against: pointers into it, or a few words.
@@ -136,14 +167,15 @@ impl Schema {
         &self.unchecked
     }
 
-    /// Checks an answer. Takes a few seconds at most, whatever the two are.
+    /// Checks an answer. Takes a second or two at most, whatever the two are.
     ///
     /// # Errors
     /// How it fails.
     pub fn check(&self, answer: &Value) -> Result<(), Mismatch> {
         let Some(validator) = &self.validator else { return Ok(()) };
         let names = Names::of(&self.written);
-        let effort = effort(&names, &self.written, answer).filter(|effort| effort.deciding <= MOST_STEPS);
+        let effort =
+            effort(&names, &self.patterns, &self.written, answer).filter(|effort| effort.deciding <= MOST_STEPS);
         let effort = effort.ok_or(Mismatch::TooCostly)?;
         // It stops at the first rule that is broken, and notes nothing.
         if validator.is_valid(answer) {
@@ -163,10 +195,10 @@ impl Schema {
 }
 
 /// As the draft that it names, unless another is demanded.
-fn build(draft: Option<Draft>, schema: &Value) -> Result<Validator, ValidationError<'static>> {
+fn build(draft: Option<Draft>, schema: &Value, pattern: usize) -> Result<Validator, ValidationError<'static>> {
     let options = jsonschema::options()
         .offline()
-        .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES));
+        .with_pattern_options(PatternOptions::regex().size_limit(pattern).dfa_size_limit(PATTERN_BYTES));
     match draft {
         Some(draft) => options.with_draft(draft).build(schema),
         None => options.build(schema),

@@ -256,6 +256,15 @@ impl KeyRing {
         out
     }
 
+    /// What is out is due: one call may try it at once.
+    pub fn try_again(&mut self, now: Timestamp) {
+        for key in &mut self.keys {
+            if let KeyState::Retired { fault, since, until } = key.state {
+                key.enter(KeyState::Retired { fault, since, until: until.min(now) });
+            }
+        }
+    }
+
     /// Takes the key for the next call: the one that has not been used for longest, of those in service and those that
     /// are due to be tried again.
     ///

@@ -7,6 +7,7 @@
 mod field;
 mod known;
 mod parse;
+mod pass;
 
 impl ChatRequest {
     /// Whether every call of a function has its result in the conversation, and every result its call: a provider that finds
@@ -33,6 +34,8 @@ impl ChatRequest {
 mod tests;
 
 pub use known::{is_known_member, near_known_member};
+pub use parse::unfit_schema;
+pub use pass::{Pass, is_choosing};
 
 use serde_json::Value;
 use std::collections::BTreeMap;

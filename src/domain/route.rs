@@ -2,9 +2,11 @@
 
 use super::ErrorClass;
 use super::price::{Price, TierPrice};
+use super::request::Pass;
 use super::validation::Rules;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A provider and one of its models, written `provider/model`. The model's name may contain slashes.
@@ -79,6 +81,10 @@ pub struct Model {
     pub capabilities: Capabilities,
     /// How many tokens of a limit of all tokens one token of output takes; `None`: as the provider's rule says.
     pub output_burndown: Option<u32>,
+    /// Names under which its answers come, beside its own; `*` stands for any.
+    pub served_as: Vec<String>,
+    /// The models of the same provider whose prices are known, by name: one of them may answer in its place.
+    pub neighbours: Arc<BTreeMap<String, Model>>,
 }
 
 /// One alternative of a chain.
@@ -109,6 +115,8 @@ pub struct Route {
     pub fallback_on: BTreeSet<ErrorClass>,
     /// What an answer must be.
     pub rules: Rules,
+    /// Members of requests that choose what it pays for, and are sent all the same.
+    pub pass: Pass,
 }
 
 impl Route {

@@ -11,7 +11,8 @@
 //!   time no more is spent than the burst and what came back in that time, however many processes there are.
 //! - What a process holds when it dies is lost, and nothing else: after [`LEASE`] the others have the whole limit.
 //! - What was spent without leave (an estimate that was too low) is a debt that is paid before anything is lent.
-//! - A wait that a provider asked for makes void what is lent, and holds for all.
+//! - A wait that a provider asked for makes void what is lent, and holds for all. One that is longer than a day is not
+//!   believed to its end: after each `recheck` one call of one process asks again, and all others go on waiting.
 //! - Where there is not enough, it goes to whoever had least so far. So large calls and small ones get along, and two
 //!   large calls that each hold half of what they need do not wait for each other.
 
@@ -22,6 +23,7 @@ mod tests;
 
 use super::decide::Closed;
 use super::limits::{Dimension, Heard};
+use super::long_wait::{self, BELIEVED, RECHECK};
 use super::{Limits, Timestamp, Unit};
 use meter::Meter;
 pub use meter::Source;
@@ -73,6 +75,8 @@ pub struct Wait {
     pub reason: Closed,
     /// How long from now.
     pub remaining: Duration,
+    /// How often one call asks again when that is too long to be believed.
+    pub recheck: Duration,
     /// The limits that are used up, and how many units of each there are when the wait is over.
     pub drained: Vec<(Dimension, u64)>,
     /// The provider complains of how fast the calls became more.
@@ -94,6 +98,10 @@ pub struct Report {
     pub refused: u64,
     /// What the provider told of its limits since the last report.
     pub heard: Vec<Heard>,
+    /// The call that asked again before a long wait was over has found that it is.
+    pub reopens: bool,
+    /// It begins calls, and may be the one to ask again.
+    pub may_begin: bool,
 }
 
 /// A bucket that is shut for all.
@@ -103,8 +111,23 @@ pub struct Gate {
     pub reason: Closed,
     /// Since when without a break.
     pub since: Timestamp,
-    /// Until when.
+    /// Until when. Of a wait that is too long to be believed: until one call asks again.
     pub until: Timestamp,
+    /// What was asked for, where that is too long to be believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
+}
+
+/// A wait that is too long to be believed to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Until when the provider wants to be left alone.
+    pub until: Timestamp,
+    /// How often one call asks again, in milliseconds.
+    pub recheck_ms: u64,
+    /// The process that may have the call ask again, until it has said what came of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<i64>,
 }
 
 /// What a process may do until it comes again, at most for [`LEASE`].
@@ -120,6 +143,10 @@ pub struct Allotment {
     pub places_left: u32,
     /// The wait that is on.
     pub gate: Option<Gate>,
+    /// One call may go all the same, to ask again.
+    pub probe: bool,
+    /// When the bucket was last opened before its wait was over.
+    pub reopened: Option<Timestamp>,
     /// Processes that want something of this bucket, this one included if it does.
     pub sharers: u32,
 }
@@ -255,6 +282,8 @@ pub struct SharedBucket {
     concurrency: Option<u32>,
     shares: BTreeMap<i64, Share>,
     gate: Option<Gate>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reopened: Option<Timestamp>,
     slope: Option<Slope>,
     refused: Recent,
 }
@@ -267,7 +296,11 @@ impl SharedBucket {
     pub fn exchange(&mut self, worker: i64, limits: &Limits, report: &Report, now: Timestamp) -> Allotment {
         let now = now.max(self.at);
         self.at = now;
-        self.gate = self.gate.filter(|gate| gate.until > now);
+        self.bound_waits(now);
+        if report.reopens && self.gate.is_some_and(|gate| gate.asked.is_some()) {
+            self.reopen(now);
+        }
+        let probe = self.ask_again(worker, report, now);
         let is_news = self.configure(worker, limits, now);
         let permille = self.permille(now);
         self.refill(permille, now);
@@ -290,9 +323,10 @@ impl SharedBucket {
         if let Some(wait) = &report.wait {
             self.shut(wait, &mut share, now);
         }
+        let is_shut = self.gate.is_some_and(|gate| gate.asked.and_then(|asked| asked.by) != Some(worker));
         share.hungry = report.slots_wanted > report.running || report.stocks.iter().any(|stock| stock.need > 0);
         for index in 0..self.meters.len() {
-            self.lend(index, worker, &mut share, report, now);
+            self.lend(index, worker, &mut share, report, is_shut, now);
         }
         let slots = self.concurrency.map(|limit| self.lend_slots(limit, worker, &mut share, report));
         let idle = share.slots == 0 && !share.hungry && share.holdings.values().all(|holding| holding.held == 0);
@@ -310,6 +344,8 @@ impl SharedBucket {
             slots,
             places_left: self.concurrency.map_or(u32::MAX, |limit| limit.saturating_sub(placed)),
             gate: self.gate,
+            probe,
+            reopened: self.reopened,
             sharers: u32::try_from(sharers).unwrap_or(u32::MAX),
         }
     }
@@ -317,10 +353,62 @@ impl SharedBucket {
     /// Whether it is the same as `other` but for the time of the last report, so that it need not be written.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
-        let Self { at: _, configured_at: _, configured_by, meters, concurrency, shares, gate, slope, refused } = self;
-        (*configured_by, *concurrency, *gate, *slope)
-            == (other.configured_by, other.concurrency, other.gate, other.slope)
+        let Self {
+            at: _,
+            configured_at: _,
+            configured_by,
+            meters,
+            concurrency,
+            shares,
+            gate,
+            reopened,
+            slope,
+            refused,
+        } = self;
+        (*configured_by, *concurrency, *gate, *reopened, *slope)
+            == (other.configured_by, other.concurrency, other.gate, other.reopened, other.slope)
             && (meters, shares, refused) == (&other.meters, &other.shares, &other.refused)
+    }
+
+    /// Opens it before its wait is over, by hand or because a call was answered. Returns whether a wait was on.
+    pub fn reopen(&mut self, now: Timestamp) -> bool {
+        self.reopened = Some(now);
+        self.slope = self.slope.filter(|slope| slope.since <= now);
+        for meter in &mut self.meters {
+            meter.wait_until_at_most(now);
+        }
+        self.gate.take().is_some_and(|gate| gate.until > now || gate.asked.is_some_and(|asked| asked.until > now))
+    }
+
+    /// Whether this process may have one call ask again although a long wait is on; all others wait for the next time then.
+    /// A wait that is over is none any more.
+    fn ask_again(&mut self, worker: i64, report: &Report, now: Timestamp) -> bool {
+        self.gate = self.gate.filter(|gate| gate.until > now || gate.asked.is_some_and(|asked| asked.until > now));
+        let Some(Gate { until, asked: Some(asked), .. }) = &mut self.gate else { return false };
+        if *until > now || report.wait.is_some() {
+            return false;
+        }
+        let probe = report.may_begin;
+        // Who begins nothing looks again a moment later.
+        let pause = if probe { Duration::from_millis(asked.recheck_ms) } else { LEASE };
+        *until = now + pause;
+        asked.by = probe.then_some(worker);
+        probe
+    }
+
+    /// No wait is taken for longer than is believed, whoever wrote it: an earlier version, or another clock.
+    fn bound_waits(&mut self, now: Timestamp) {
+        let latest = now + BELIEVED;
+        if let Some(gate) = self.gate.as_mut().filter(|gate| gate.until > latest) {
+            let recheck_ms = u64::try_from(RECHECK.as_millis()).unwrap_or(u64::MAX);
+            gate.asked = gate.asked.or(Some(Asked { until: gate.until, recheck_ms, by: None }));
+            gate.until = now + RECHECK;
+        }
+        self.slope = self.slope.filter(|slope| slope.since <= latest);
+        let least = self.gate.map_or(now, |gate| gate.until.min(latest));
+        for meter in &mut self.meters {
+            meter.bound_wait(latest, least);
+        }
     }
 
     /// How it stands at `now`.
@@ -328,6 +416,7 @@ impl SharedBucket {
     pub fn standing(&self, now: Timestamp) -> Standing {
         let mut then = self.clone();
         let now = now.max(then.at);
+        then.bound_waits(now);
         let permille = then.permille(now);
         then.refill(permille, now);
         then.shares.retain(|_, share| share.until > now);
@@ -359,7 +448,7 @@ impl SharedBucket {
                 .filter(|(_, share)| share.slots > 0)
                 .map(|(who, share)| (*who, share.slots))
                 .collect(),
-            gate: then.gate.filter(|gate| gate.until > now),
+            gate: then.gate.filter(|gate| gate.until > now || gate.asked.is_some_and(|asked| asked.until > now)),
             slowed: then.slope.is_some(),
             refused_last_minute: then.refused.last_minute(now),
         }
@@ -483,8 +572,7 @@ impl SharedBucket {
     }
 
     /// Lends what can be lent, first to those who had least.
-    fn lend(&mut self, index: usize, worker: i64, share: &mut Share, report: &Report, now: Timestamp) {
-        let shut = self.gate.is_some();
+    fn lend(&mut self, index: usize, worker: i64, share: &mut Share, report: &Report, shut: bool, now: Timestamp) {
         let Some(meter) = self.meters.get_mut(index) else { return };
         let Some(stock) = report.stocks.iter().find(|stock| stock.dimension == meter.dimension) else { return };
         let name = meter.dimension.to_string();
@@ -539,11 +627,18 @@ impl SharedBucket {
 
     /// Shuts the bucket for all, and drains what is used up. A wait that is on already is never shortened.
     fn shut(&mut self, wait: &Wait, own: &mut Share, now: Timestamp) {
-        let until = now + wait.remaining;
+        let until = now + long_wait::rest(wait.remaining, wait.recheck);
         let since = self.gate.map_or(now, |gate| gate.since);
-        if self.gate.is_none_or(|gate| gate.until < until) {
-            self.gate = Some(Gate { reason: wait.reason, since, until });
-        }
+        let recheck = wait.recheck.min(BELIEVED);
+        let long = long_wait::is_long(wait.remaining).then(|| Asked {
+            until: now + wait.remaining,
+            recheck_ms: u64::try_from(recheck.as_millis()).unwrap_or(u64::MAX),
+            by: None,
+        });
+        let before = self.gate.and_then(|gate| gate.asked).map(|asked| Asked { by: None, ..asked });
+        let asked = [before, long].into_iter().flatten().max_by_key(|asked| asked.until);
+        let until = self.gate.map_or(until, |gate| gate.until.max(until));
+        self.gate = Some(Gate { reason: wait.reason, since, until, asked });
         if wait.too_steep {
             self.slope = Some(Slope { since: until });
         }

@@ -24,6 +24,7 @@ pub fn order(route: &Route, job: &Job) -> Vec<usize> {
 mod tests {
     use super::*;
     use crate::domain::price::Price;
+    use crate::domain::request::Pass;
     use crate::domain::validation::Rules;
     use crate::domain::{JobId, Model, Patience, Rung, Target, Timestamp};
     use std::collections::BTreeSet;
@@ -52,6 +53,7 @@ mod tests {
             max_attempts: 6,
             fallback_on: BTreeSet::new(),
             rules: Rules::default(),
+            pass: Pass::default(),
         }
     }
 

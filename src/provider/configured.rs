@@ -33,8 +33,8 @@ impl<A: Adapter> Adapter for Configured<A> {
             return self.adapter.encode(request, model, &capabilities);
         };
         // An operator's list may take away what a request cannot do without.
-        let reduced = match ChatRequest::parse_text(&reduced) {
-            Ok((reduced, _)) => reduced,
+        let reduced = match ChatRequest::read_text(&reduced) {
+            Ok(reduced) => reduced,
             Err(error) => return unsupported(format!("the request without what `quirks.drop` takes away ({error})")),
         };
         let mut wire = self.adapter.encode(&reduced, model, &capabilities)?;

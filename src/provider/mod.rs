@@ -19,6 +19,7 @@ mod checks;
 mod classify;
 mod configured;
 mod conversation;
+mod echo;
 mod error_body;
 #[cfg(test)]
 mod fixtures;

@@ -2,7 +2,6 @@
 
 use regex::Regex;
 use serde_json::Value;
-use std::borrow::Cow;
 use std::sync::LazyLock;
 
 /// The longest message that is kept, in characters.
@@ -38,15 +37,6 @@ pub(super) fn clean(message: &str) -> String {
     let collapsed = scrubbed.split_whitespace().collect::<Vec<_>>().join(" ").replace('\0', "\u{fffd}");
     let short = self::head(&collapsed, MESSAGE_CHARS);
     if short.len() < collapsed.len() { format!("{}…", self::head(short, MESSAGE_CHARS - 1)) } else { collapsed }
-}
-
-/// Replaces every occurrence of `secret`.
-pub(super) fn without<'a>(text: &'a str, secret: &str) -> Cow<'a, str> {
-    if secret.is_empty() || !text.contains(secret) {
-        Cow::Borrowed(text)
-    } else {
-        Cow::Owned(text.replace(secret, REDACTED))
-    }
 }
 
 /// Does this to every text in a value that came out of the JSON parser, names included.

@@ -1,6 +1,7 @@
 //! The one way out: sends a request, times it, caps it, and never retries.
 
 mod body;
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -9,13 +10,15 @@ use crate::domain::decide::Ineligible;
 use crate::domain::{Answer, Beside, Capabilities, ChatRequest, ErrorClass, Failure, Mend, Scope, Timestamp, Usage};
 use crate::provider::anthropic::Anthropic;
 use crate::provider::configured::Configured;
+use crate::provider::echo::Echoes;
 use crate::provider::gemini::Gemini;
 use crate::provider::openai;
 use crate::provider::quirks::QuirkSettings;
 use crate::provider::{Adapter, Dialect, LimitObservation, WireReply, WireRequest};
-use body::{Body, ROOM};
+use body::Body;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request, Response, Url};
+use room::Room;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -23,7 +26,6 @@ use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 /// A provider's own account of tokens is kept as it came, unless it is larger than this.
@@ -212,9 +214,9 @@ pub struct Provider {
     /// Key, content type and configured headers: for each key, or once for a server without.
     headers: Vec<HeaderMap>,
     /// What must not appear in any message: the keys and the values of headers that carry one.
-    secrets: Vec<SecretString>,
+    secrets: Echoes,
     /// For large answers.
-    room: &'static Semaphore,
+    room: Room,
 }
 
 impl fmt::Debug for Provider {
@@ -287,7 +289,7 @@ impl Provider {
         let client = builder
             .build()
             .map_err(|source| ProviderError::Client { provider: provider(), source: source.without_url() })?;
-        Ok(Self { endpoint, adapter, client, base_url, headers, secrets, room: &ROOM })
+        Ok(Self { endpoint, adapter, client, base_url, headers, secrets: Echoes::of(secrets), room: Room::new() })
     }
 
     /// The provider as configured.
@@ -392,7 +394,7 @@ impl Provider {
             first_byte_ms: millis(first_byte),
         });
         let limits = body::Limits { max: self.endpoint.max_body, idle: timeouts.idle, deadline };
-        let (body, fault) = Body::read(&mut response, &limits, self.room).await;
+        let (body, fault) = Body::read(&mut response, &limits, &self.room).await;
         Ok(Reply::new(&mut response, body, fault, first_byte))
     }
 
@@ -444,15 +446,10 @@ impl Provider {
             return result;
         }
         let text = String::from_utf8_lossy(wire.body);
-        let quoted = self.secrets.iter().any(|secret| text.contains(secret.expose_secret()));
-        if !quoted {
-            return result;
+        match self.secrets.redacted(&text) {
+            Cow::Borrowed(_) => result,
+            Cow::Owned(redacted) => self.adapter.decode(&WireReply { body: redacted.as_bytes(), ..*wire }),
         }
-        let redacted = self
-            .secrets
-            .iter()
-            .fold(text.into_owned(), |text, secret| scrub::without(&text, secret.expose_secret()).into_owned());
-        self.adapter.decode(&WireReply { body: redacted.as_bytes(), ..*wire })
     }
 
     /// The id under which the provider knows the request, for its support.
@@ -460,20 +457,15 @@ impl Provider {
         const NAMES: [&str; 5] = ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray"];
         let id = NAMES.iter().find_map(|name| headers.get(*name)?.to_str().ok().filter(|id| !id.is_empty()))?;
         // Before it is shortened, so that no half of a secret is left.
-        let id = self
-            .secrets
-            .iter()
-            .fold(Cow::Borrowed(id), |id, secret| Cow::Owned(scrub::without(&id, secret.expose_secret()).into_owned()));
+        let id = self.secrets.redacted(id);
         Some(scrub::head(&id, 200).to_owned())
     }
 
     /// Takes the secrets out of everything that is kept: a server may send back what it was sent, anywhere.
     fn redact(&self, report: &mut CallReport) {
         let redact = |text: &mut String| {
-            for secret in &self.secrets {
-                if let Cow::Owned(redacted) = scrub::without(text, secret.expose_secret()) {
-                    *text = redacted;
-                }
+            if let Cow::Owned(redacted) = self.secrets.redacted(text) {
+                *text = redacted;
             }
         };
         if let Some((_, usage)) = &mut report.failed_usage {

@@ -244,6 +244,30 @@ impl Store {
         Ok(promoted.rows_affected())
     }
 
+    /// Wakes the jobs that wait for a provider, ten seconds from now: by then every worker has heard that it is open.
+    /// Returns how many.
+    pub async fn wake_waiting_for(&self, provider: &str) -> Result<u64, StoreError> {
+        let mut woken = 0_u64;
+        loop {
+            let some = sqlx::query!(
+                "update sluice.parked p set run_at = now() + interval '10 seconds'
+                  where p.ctid = any (array(
+                        select w.ctid from sluice.parked w
+                         where w.run_at > now() + interval '15 seconds' and starts_with(w.reason, $1 || '/')
+                         limit 10000 for update skip locked))",
+                provider
+            )
+            .execute(&self.db)
+            .await
+            .doing("waking jobs that wait for a provider")?
+            .rows_affected();
+            woken = woken.saturating_add(some);
+            if some == 0 {
+                return Ok(woken);
+            }
+        }
+    }
+
     /// When the next parked job is due.
     pub async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
         let due = sqlx::query_scalar!(

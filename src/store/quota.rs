@@ -98,6 +98,23 @@ impl Store {
         .doing("writing the limits")
     }
 
+    /// Opens a bucket before its wait is over; false when no wait was on. Every worker hears of it within seconds.
+    pub async fn reopen_bucket(&self, name: &str) -> Result<bool, StoreError> {
+        let names = [name.to_owned()];
+        loop {
+            let (registers, now) = self.read_buckets(&names).await?;
+            let Some(register) = registers.get(name) else { return Ok(false) };
+            let mut state = register.state.clone();
+            let was_shut = state.reopen(now);
+            let rewrite = Rewrite { id: register.id, from: register.version, state };
+            // Workers write it a few times a second: who was later does it over.
+            if self.write_buckets(&[rewrite]).await?.contains(&register.id) {
+                return Ok(was_shut);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
     /// Every bucket that any worker has ever used, by name, and the database's clock.
     pub async fn all_buckets(&self) -> Result<(BTreeMap<String, SharedBucket>, Timestamp), StoreError> {
         let rows = sqlx::query!(

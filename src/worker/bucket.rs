@@ -18,7 +18,7 @@ use super::slots::{Rule, Slots};
 use crate::domain::decide::Closed;
 use crate::domain::limits::Heard;
 use crate::domain::shared_bucket::{LEASE, Wait};
-use crate::domain::{Charge, Limits, Timestamp, Unit};
+use crate::domain::{Charge, Limits, Timestamp, Unit, long_wait};
 pub use hold::Hold;
 use meter::{Mark, Meter};
 use running::{Calls, Running};
@@ -52,7 +52,9 @@ pub struct Bucket {
     slots: Arc<Slots>,
     /// Places of the shared number that nobody has, as of the last word.
     places_left: AtomicU32,
-    block: Mutex<Option<(Shut, Instant)>>,
+    block: Mutex<Option<Block>>,
+    /// One call may go although a long wait is on, to ask again.
+    leave: Mutex<Option<Block>>,
     /// Refusals in a row without a hint of how long to wait.
     unhinted: AtomicI64,
     /// Those who wait for tokens do so one behind the other, so that a large request is not overtaken for ever.
@@ -69,6 +71,15 @@ pub struct Bucket {
     /// Told when the keeper has brought something.
     received: Notify,
     hungry: AtomicBool,
+}
+
+/// A wait that is on here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Block {
+    shut: Shut,
+    opens: Instant,
+    /// It is too long to be believed: when it is over here, the others say who may ask again.
+    is_long: bool,
 }
 
 /// What a provider refused a call for.
@@ -92,6 +103,7 @@ impl Bucket {
             slots: Slots::new(rule(limits)),
             places_left: AtomicU32::new(0),
             block: Mutex::new(None),
+            leave: Mutex::new(None),
             unhinted: AtomicI64::new(0),
             turnstile: tokio::sync::Mutex::new(()),
             refusals: AtomicU64::new(0),
@@ -140,22 +152,72 @@ impl Bucket {
     }
 
     pub(super) fn block(&self) -> Option<Shut> {
+        let now = Instant::now();
         let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
-        if block.is_some_and(|(_, opens)| opens <= Instant::now()) {
-            *block = None;
+        let is_over = block.take_if(|block| block.opens <= now);
+        let shut = block.map(|block| block.shut);
+        drop(block);
+        if is_over.is_some_and(|block| block.is_long) {
+            self.keeping().heard_at = None;
         }
-        block.map(|(shut, _)| shut)
+        if shut.is_some() {
+            // It may be opened by hand, which the keeper hears of as long as somebody cares.
+            self.keeping().used_at = Some(now);
+        }
+        shut
+    }
+
+    /// When it was last opened before its wait was over.
+    pub(super) fn reopened_at(&self) -> Option<Timestamp> {
+        self.keeping().reopened
+    }
+
+    /// The call that was to ask again, if this is one, has shown that the wait is over.
+    pub(super) fn asked_again(&self, hold: &Hold) {
+        if hold.probe.is_none() {
+            return;
+        }
+        *self.block.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.keeping().reopens = true;
+        self.ask();
+    }
+
+    /// Takes the leave of the one call that may ask again, for which all others wait; `None` when no long wait is on.
+    /// `Err`: the leave has run out, and the others have to be asked anew.
+    fn take_leave(&self) -> Result<Option<Block>, ()> {
+        let leave = self.leave.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(leave) = leave else { return Ok(None) };
+        if leave.opens <= Instant::now() {
+            self.keeping().heard_at = None;
+            return Err(());
+        }
+        *self.block.lock().unwrap_or_else(PoisonError::into_inner) = Some(leave);
+        Ok(Some(leave))
+    }
+
+    /// The call that was to ask again was not made after all: another may.
+    fn give_back_leave(&self, leave: Block) {
+        let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
+        if *block == Some(leave) {
+            *block = None;
+            drop(block);
+            *self.leave.lock().unwrap_or_else(PoisonError::into_inner) = Some(leave);
+        }
+    }
+
+    fn has_leave(&self) -> bool {
+        self.leave.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Shuts it here; never shortens a wait that is on already. Returns whether it is longer now.
-    fn set_block(&self, shut: Shut, opens: Instant) -> bool {
+    fn set_block(&self, shut: Shut, opens: Instant, is_long: bool) -> bool {
         let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
         let since = match *block {
-            Some((_, before)) if before >= opens => return false,
-            Some((before, opened)) if opened > Instant::now() => before.since.min(shut.since),
+            Some(before) if before.opens >= opens => return false,
+            Some(before) if before.opens > Instant::now() => before.shut.since.min(shut.since),
             _ => shut.since,
         };
-        *block = Some((Shut { since, ..shut }, opens));
+        *block = Some(Block { shut: Shut { since, ..shut }, opens, is_long });
         true
     }
 
@@ -164,14 +226,22 @@ impl Bucket {
     ///
     /// Where nothing is known of its limits and it asks for nothing, there were too many calls at once: fewer may run from
     /// now on, and the bucket is shut, only here, when the call was the only one.
-    pub fn refuse(&self, hold: &Hold, why: Refusal, wait: Option<Duration>, heard: &[Heard], now: Timestamp) {
+    pub fn refuse(
+        &self,
+        hold: &Hold,
+        why: Refusal,
+        wait: Option<Duration>,
+        recheck: Duration,
+        heard: &[Heard],
+        now: Timestamp,
+    ) {
         self.refusals.fetch_add(1, Ordering::Relaxed);
         let is_bare = wait.is_none() && why == Refusal::Pace && heard.is_empty() && hold.taken.is_empty();
         if is_bare && let Some(was_alone) = hold.slot.refused() {
             if was_alone {
                 let wait = self.unhinted_wait();
                 let shut = Shut { reason: Closed::RateLimit, since: now, until: now + wait };
-                self.set_block(shut, Instant::now() + wait);
+                self.set_block(shut, Instant::now() + wait, false);
             }
             let mut keeping = self.keeping();
             keeping.refused = keeping.refused.saturating_add(1);
@@ -179,15 +249,18 @@ impl Bucket {
         }
         hold.slot.shut();
         let wait = wait.unwrap_or_else(|| self.unhinted_wait());
-        let opens = Instant::now() + wait;
-        self.set_block(Shut { reason: Closed::RateLimit, since: now, until: now + wait }, opens);
+        let (is_long, rest) = (long_wait::is_long(wait), long_wait::rest(wait, recheck));
+        let opens = Instant::now() + rest;
+        self.set_block(Shut { reason: Closed::RateLimit, since: now, until: now + rest }, opens, is_long);
         let drained = if why == Refusal::Day { Vec::new() } else { hold.drained(heard) };
         let too_steep = why == Refusal::Slope;
         let mut keeping = self.keeping();
         keeping.refused = keeping.refused.saturating_add(1);
+        // Whoever asked again and is told of a wait that can be believed has ended the one that cannot.
+        keeping.reopens |= hold.probe.is_some() && !is_long;
         let before = keeping.wait.take();
-        let mut asked = Wait { reason: Closed::RateLimit, remaining: wait, drained, too_steep };
-        let mut until = opens;
+        let mut asked = Wait { reason: Closed::RateLimit, remaining: wait, recheck, drained, too_steep };
+        let mut until = Instant::now().checked_add(wait).unwrap_or(opens);
         if let Some((earlier, opened)) = before {
             // Two refusals before anybody was told of the first: the longer wait, and all that they are about.
             until = until.max(opened);
@@ -286,7 +359,7 @@ impl Bucket {
         if self.block().is_some() {
             return 0;
         }
-        if !self.touch() {
+        if !self.touch() || self.has_leave() {
             // One, which brings word of how it stands.
             return 1;
         }
@@ -322,7 +395,7 @@ impl Bucket {
         let Ok(turn) = tokio::time::timeout_at(give_up, self.turnstile.lock()).await else {
             return Err(late(Closed::RateLimit, Duration::from_millis(100)));
         };
-        let taken = loop {
+        let (taken, probe) = loop {
             let received = self.received.notified();
             tokio::pin!(received);
             received.as_mut().enable();
@@ -336,7 +409,10 @@ impl Bucket {
             if self.is_fresh() {
                 let meters = self.meters();
                 if let Some(taken) = Self::take(&meters, charge) {
-                    break taken;
+                    match self.take_leave() {
+                        Ok(probe) => break (taken, probe),
+                        Err(()) => taken.iter().for_each(|(meter, units, _)| meter.untake(*units)),
+                    }
                 }
                 if queued.is_outdated(&meters) {
                     // A limit was learned while it waited.
@@ -365,9 +441,10 @@ impl Bucket {
             for (meter, units, _) in &taken {
                 meter.untake(*units);
             }
+            probe.into_iter().for_each(|leave| self.give_back_leave(leave));
             return Err(late(Closed::RateLimit, Duration::ZERO));
         };
-        Ok(Hold::new(self, taken, slot, running))
+        Ok(Hold::new(self, taken, slot, running, probe))
     }
 
     /// Takes from all meters or from none.

@@ -13,10 +13,12 @@ use crate::domain::charging::Ask;
 use crate::domain::decide::{Closed, Ineligible, RungHealth};
 use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::tempo::{Tempo, Took};
-use crate::domain::{Bearing, Calibration, Charge, ErrorClass, Failure, Mend, Outcome, Target, Timestamp, Unit, Usage};
+use crate::domain::{
+    Bearing, Calibration, Charge, ErrorClass, Failure, Mend, Outcome, Target, Timestamp, Unit, Usage, long_wait,
+};
 use crate::provider::LimitObservation;
 pub use setup::{Kept, ProviderSetup};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,6 +29,9 @@ pub const PACE: Duration = Duration::from_secs(1);
 
 /// No word from anywhere for this long while calls fail: the trouble is probably ours.
 const SILENCE: Duration = Duration::from_secs(5);
+
+/// So many other models are told of, for each target.
+const MOST_OTHERS: usize = 16;
 
 /// So many changes are remembered of a target.
 const MOST_MENDS: usize = 8;
@@ -60,7 +65,11 @@ pub struct TargetState {
     doubt: Mutex<Doubt>,
     /// What its refusals have asked for and an answer has confirmed.
     mends: Mutex<Vec<Mend>>,
+    /// Models that have answered in its place.
+    others: Mutex<BTreeSet<String>>,
     record: Arc<Record>,
+    /// The reopening of its bucket that it has heard of: milliseconds since the epoch.
+    reopened: AtomicI64,
 }
 
 /// What calls to one target have shown of it.
@@ -192,6 +201,16 @@ impl TargetState {
         }
     }
 
+    /// Another model answered in its place: told once for each.
+    pub fn saw_another(&self, model: &str, is_priced: bool) {
+        let mut others = lock(&self.others);
+        if others.len() < MOST_OTHERS && others.insert(model.to_owned()) {
+            let what =
+                if is_priced { "it is booked at its own price" } else { "its price is unknown, and so is the cost" };
+            tracing::warn!(target.name = %self.target, model.served = ?model, "another model answered than was asked: {what}");
+        }
+    }
+
     /// Whether a refusal is believed of all requests, and for how long then.
     fn believe(&self, failure: Option<&Failure>, request: RequestHash) -> Option<Duration> {
         let recheck = self.provider.recheck;
@@ -240,6 +259,7 @@ impl TargetState {
         if let Some(why) = self.too_large(ask) {
             return RungHealth::Ineligible(why);
         }
+        self.follow_reopening(now);
         let shut = self
             .paused(now)
             .or_else(|| self.provider.keys.shut(now))
@@ -258,9 +278,33 @@ impl TargetState {
     /// Whether something has shut this target since a call got its leave, which waits for nobody: an answer to another call, or
     /// somebody who paused the provider.
     #[must_use]
-    pub fn shut_meanwhile(&self, now: Timestamp) -> Option<Shut> {
+    pub fn shut_meanwhile(&self, permit: &Permit, now: Timestamp) -> Option<Shut> {
         // Not its key and not its breaker, which may have let just this call pass.
-        self.paused(now).or_else(|| self.rests(now)).or_else(|| self.bucket.block())
+        let block = || if permit.hold.is_probe() { None } else { self.bucket.block() };
+        self.paused(now).or_else(|| self.rests(now)).or_else(block)
+    }
+
+    /// When its limits were last opened before a wait was over, by hand or by an answer.
+    #[must_use]
+    pub fn reopened_at(&self) -> Option<Timestamp> {
+        self.bucket.reopened_at()
+    }
+
+    /// How long something that was refused rests before one call tries it again.
+    #[must_use]
+    pub fn recheck(&self) -> Duration {
+        self.provider.recheck
+    }
+
+    /// Its limits were opened by hand: whatever it rests for is tried again.
+    fn follow_reopening(&self, now: Timestamp) {
+        let Some(Timestamp(at)) = self.bucket.reopened_at() else { return };
+        if self.reopened.fetch_max(at, Ordering::AcqRel) < at {
+            *lock(&self.closed) = None;
+            *lock(&self.record.resting) = None;
+            lock(&self.record.breaker).try_again(now);
+            self.provider.keys.try_again(now);
+        }
     }
 
     fn paused(&self, now: Timestamp) -> Option<Shut> {
@@ -271,6 +315,7 @@ impl TargetState {
 
     /// It is known not to take calls for a time, whatever they ask for.
     fn rests(&self, now: Timestamp) -> Option<Shut> {
+        self.follow_reopening(now);
         still_shut(&self.closed, now)
             .or_else(|| still_shut(&self.record.resting, now))
             .or_else(|| still_shut(&self.provider.offline, now))
@@ -404,16 +449,32 @@ impl Gate {
         let sign = if cut_off { breaker::Sign::Neutral } else { breaker::Sign::of(outcome) };
         target.record(breaker, sign, class, now);
         let wait = failure.and_then(|failure| failure.wait);
+        if wait.is_some_and(long_wait::is_long) {
+            tracing::warn!(
+                target.name = %target.target,
+                asked_seconds = wait.map(|wait| wait.as_secs()),
+                recheck_seconds = provider.recheck.as_secs(),
+                "the provider asks for more than a day; one call asks again after the recheck, and `sluice provider reopen` ends it"
+            );
+        }
+        if matches!(class, None | Some(ErrorClass::SoftFailure)) {
+            target.bucket.asked_again(&hold);
+        }
         match class {
             None => {
                 target.time(&hold, Some(took));
                 target.bucket.passed(&hold);
             }
             Some(ErrorClass::Timeout) => target.time(&hold, None),
-            Some(ErrorClass::RateLimit) => target.bucket.refuse(&hold, Refusal::Pace, wait, &heard, now),
-            Some(ErrorClass::RampLimit) => target.bucket.refuse(&hold, Refusal::Slope, wait, &heard, now),
+            Some(ErrorClass::RateLimit) => {
+                target.bucket.refuse(&hold, Refusal::Pace, wait, provider.recheck, &heard, now)
+            }
+            Some(ErrorClass::RampLimit) => {
+                target.bucket.refuse(&hold, Refusal::Slope, wait, provider.recheck, &heard, now)
+            }
             Some(ErrorClass::RateLimitDaily) => {
-                target.bucket.refuse(&hold, Refusal::Day, Some(wait.unwrap_or(provider.recheck)), &heard, now);
+                let wait = Some(wait.unwrap_or(provider.recheck));
+                target.bucket.refuse(&hold, Refusal::Day, wait, provider.recheck, &heard, now);
             }
             Some(ErrorClass::Permission | ErrorClass::NotFound) => {
                 if let Some(rest) = target.believe(failure, request) {
@@ -433,8 +494,13 @@ impl Gate {
                 if class == Some(ErrorClass::Overloaded) {
                     hold.crowded(wait);
                 }
-                if let Some(wait) = wait {
-                    shut_for(&target.record.resting, Closed::Breaker, wait, now);
+                match wait {
+                    // One call asks again then, and all others wait for what comes of it.
+                    Some(wait) if long_wait::is_long(wait) => {
+                        lock(&target.record.breaker).open_for(long_wait::rest(wait, provider.recheck), now);
+                    }
+                    Some(wait) => shut_for(&target.record.resting, Closed::Breaker, wait, now),
+                    None => {}
                 }
             }
             Some(

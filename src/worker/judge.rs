@@ -2,6 +2,7 @@
 
 use crate::domain::json_schema::Schema;
 use crate::domain::price::{Price, price_in};
+use crate::domain::served::{Served, who_served};
 use crate::domain::usage::Sent;
 use crate::domain::validation::Rules;
 use crate::domain::{
@@ -34,7 +35,9 @@ pub(super) struct Judged {
     pub(super) counted_usage: Option<Usage>,
     pub(super) usage_raw: Option<Value>,
     pub(super) service_tier: Option<String>,
-    /// The price that was used: that of the tier.
+    /// The model that answered, where that is another one than was asked.
+    pub(super) other_model: Option<String>,
+    /// The price that was used: that of the tier, and of the model that answered.
     pub(super) price: Option<Price>,
     pub(super) cost: Option<NanoUsd>,
     pub(super) reported_cost: Option<NanoUsd>,
@@ -66,6 +69,7 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
         counted_usage: None,
         usage_raw: None,
         service_tier: None,
+        other_model: None,
         price,
         cost: Some(NanoUsd::ZERO),
         reported_cost: None,
@@ -142,10 +146,17 @@ impl Judged {
         self.counted_usage = Some(usage);
     }
 
-    /// Works out what it cost: by the price of the tier that served it, else by what the provider says.
+    /// Works out what it cost: by the price of the model and the tier that served it, else by what the provider says.
     fn bill(&mut self, answer: &Answer, spec: &Rung) {
         let tier = answer.beside.service_tier.as_deref();
-        self.price = price_in(spec.model.price, &spec.model.tiers, tier);
+        let served = answer.model.as_deref().unwrap_or_default();
+        let who = who_served(&spec.target, &spec.model, served);
+        let model = match who {
+            Served::AsAsked => Some(&spec.model),
+            Served::Other(other) => Some(other),
+            Served::Stranger => None,
+        };
+        self.price = model.and_then(|model| price_in(model.price, &model.tiers, tier));
         self.reported_cost = answer.beside.cost;
         self.cost = self.price.map(|price| price.cost(&self.usage)).or(self.reported_cost);
         self.cost_source = match (self.price, self.reported_cost) {
@@ -153,7 +164,23 @@ impl Judged {
             (None, Some(_)) => Some("reported"),
             (None, None) => None,
         };
-        if spec.model.price.is_some() && self.price.is_none() {
+        let name: String = served.chars().take(60).collect();
+        match who {
+            Served::AsAsked => {}
+            Served::Other(_) => {
+                self.notes.push(format!("{name:?} answered in its place: it is booked at the price of that"))
+            }
+            Served::Stranger => {
+                let provider = &spec.target.provider;
+                self.notes.push(format!(
+                    "{name:?} answered in its place, whose price is not known: [models.\"{provider}/{name}\"] can give it \
+                     one, and `served_as` in [models.\"{}\"] says where it is the same model",
+                    spec.target
+                ));
+            }
+        }
+        self.other_model = (who != Served::AsAsked).then_some(name);
+        if model.is_some_and(|model| model.price.is_some()) && self.price.is_none() {
             let tier: String = tier.unwrap_or_default().chars().take(60).collect();
             self.notes.push(format!(
                 "the tier {tier:?} has no price: `tiers` in [models.\"{}\"] can give it one",

@@ -94,6 +94,11 @@ impl Keys {
         if ring.in_service() > 0 { usize::MAX } else { ring.states().count() }
     }
 
+    /// Whatever is out may be tried by one call at once.
+    pub(super) fn try_again(&self, now: Timestamp) {
+        self.ring().try_again(now);
+    }
+
     /// Takes the key whose turn it is.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ pub mod plan;
 mod reload;
 mod retention;
 mod run_job;
+mod schemas;
 pub mod settler;
 mod slots;
 pub mod spool;
@@ -111,6 +112,8 @@ struct Shared {
     holding: AtomicUsize,
     /// About how many bytes their requests take.
     holding_bytes: AtomicUsize,
+    /// What the answers of jobs in hand are to be like.
+    schemas: schemas::Schemas,
     /// Told whenever a job leaves.
     freed: Notify,
     tasks: TaskTracker,
@@ -206,7 +209,8 @@ impl Shared {
 
     /// For how many bytes of requests there is room.
     fn room(&self) -> usize {
-        self.settings().max_in_flight_bytes.saturating_sub(self.holding_bytes.load(Ordering::Acquire))
+        let taken = self.holding_bytes.load(Ordering::Acquire).saturating_add(self.schemas.bytes());
+        self.settings().max_in_flight_bytes.saturating_sub(taken)
     }
 
     /// Sets a claimed job on its way.
@@ -268,7 +272,7 @@ impl Shared {
         json!({
             "in_flight": self.holding.load(Ordering::Relaxed),
             "max_in_flight": self.settings().max_in_flight,
-            "in_flight_bytes": self.holding_bytes.load(Ordering::Relaxed),
+            "in_flight_bytes": self.holding_bytes.load(Ordering::Relaxed).saturating_add(self.schemas.bytes()),
             "claimed": self.claimed.load(Ordering::Relaxed),
             "succeeded": counters.succeeded.load(Ordering::Relaxed),
             "failed": counters.failed.load(Ordering::Relaxed),
@@ -352,6 +356,7 @@ impl Worker {
             held: Mutex::new(HashMap::new()),
             holding: AtomicUsize::new(0),
             holding_bytes: AtomicUsize::new(0),
+            schemas: schemas::Schemas::new(),
             freed: Notify::new(),
             tasks: TaskTracker::new(),
             id: AtomicI64::new(id),

@@ -103,7 +103,7 @@ impl Observer {
             uptime: shared.started.elapsed(),
             in_hand: shared.holding.load(Ordering::Relaxed),
             max_in_hand: shared.settings().max_in_flight,
-            request_bytes: shared.holding_bytes.load(Ordering::Relaxed),
+            request_bytes: shared.holding_bytes.load(Ordering::Relaxed).saturating_add(shared.schemas.bytes()),
             max_request_bytes: shared.settings().max_in_flight_bytes,
             claimed: shared.claimed.load(Ordering::Relaxed),
             parked: counters.parked.load(Ordering::Relaxed),

@@ -7,19 +7,21 @@ use super::held_job::HeldJob;
 use super::judge::{AskedFor, Judged, abandoned, judge};
 use super::opener::Opened;
 use super::plan::{RoutePlan, RungPlan};
+use super::schemas::{InUse, NoSchema};
 use super::settler::{Item, Then};
 use super::{Hold, Shared};
 use crate::domain::charging::{self, Fate};
 use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, decide};
 use crate::domain::doubt::RequestHash;
-use crate::domain::json_schema::Schema;
 use crate::domain::key_ring::KeyFault;
 use crate::domain::price::Price;
+use crate::domain::request::{RequestError, unfit_schema};
 use crate::domain::tempo::Took;
 use crate::domain::{
     Attempt, Bearing, ChatRequest, ErrorClass, Failure, Job, Mend, NanoUsd, Outcome, Patience, Scope, Sizes,
-    SoftFailure, Target, Timestamp, Usage, UsageSource, eligibility, estimate,
+    SoftFailure, Target, Timestamp, Usage, UsageSource, eligibility, estimate, long_wait,
 };
+use crate::provider::CallReport;
 use crate::store::call::OpenCall;
 use crate::store::claim::{Claimed, NoRequest, PastAttempt};
 use crate::store::settle::{AttemptRow, EndingRow, ParkRow};
@@ -32,6 +34,9 @@ use std::time::Duration;
 /// A job that has to wait longer than this goes back to the database, so that it holds no place here.
 const HOLD: Duration = Duration::from_secs(2);
 
+/// A request of more bytes is read where it holds up nothing else.
+const LARGE: usize = 256 << 10;
+
 /// A rung is asked again so often with a changed request.
 const MOST_MENDS: usize = 3;
 
@@ -43,8 +48,13 @@ struct Journey {
     shared: Arc<Shared>,
     plan: Arc<RoutePlan>,
     claimed: HeldJob,
-    request: ChatRequest,
-    schema: Option<Schema>,
+    /// As it was inserted.
+    whole: Arc<ChatRequest>,
+    /// As the route lets it pass.
+    request: Arc<ChatRequest>,
+    /// What it does not let pass.
+    held_back: Vec<String>,
+    schema: Option<Arc<InUse>>,
     job: Job,
     order: Vec<usize>,
     history: Vec<Attempt>,
@@ -88,13 +98,26 @@ pub(super) async fn run_job(shared: Arc<Shared>, claimed: Claimed, past: Vec<Pas
         Err(NoRequest::Unreadable(reason)) => return facts.refuse(&shared, format!("request {reason}")).await,
         Err(NoRequest::NoRoom) => return facts.give_back(&shared, "no room in memory").await,
     };
-    let (request, schema) = match ChatRequest::parse_text(body) {
-        Ok(parsed) => parsed,
-        Err(error) => {
-            let reason = if error.field == "request" { error.to_string() } else { format!("request.{error}") };
-            return facts.refuse(&shared, reason).await;
-        }
+    let hash = hash_of(body);
+    let read = if body.len() > LARGE {
+        let body = body.clone();
+        shared.schemas.aside(move || ChatRequest::read_text(&body)).await
+    } else {
+        ChatRequest::read_text(body)
     };
+    let request = match read {
+        Ok(request) => request,
+        Err(error) => return facts.refuse(&shared, in_request(&error)).await,
+    };
+    let schema = match request.schema() {
+        None => None,
+        Some(schema) => match shared.schemas.compile(schema).await {
+            Ok(schema) => Some(Arc::new(schema)),
+            Err(NoSchema::Unfit(reason)) => return facts.refuse(&shared, in_request(&unfit_schema(reason))).await,
+            Err(NoSchema::NoRoom) => return facts.give_back(&shared, "no room in memory").await,
+        },
+    };
+    let request = Arc::new(request);
     let job = Job {
         id: claimed.lease.job,
         ready_at: claimed.ready_at,
@@ -117,21 +140,29 @@ pub(super) async fn run_job(shared: Arc<Shared>, claimed: Claimed, past: Vec<Pas
         ineligible: vec![None; rungs],
         refused: vec![None; rungs],
         mends: vec![Vec::new(); rungs],
-        hash: hash_of(body),
+        hash,
         waits_since: None,
         unsettled: None,
         last: None,
         shared,
         plan,
         claimed: facts,
+        whole: Arc::clone(&request),
         request,
+        held_back: Vec::new(),
         schema,
         job,
         order,
     };
     // It has been read: in memory once is enough.
     drop(claimed);
+    journey.hold_back();
     journey.run(&hold).await;
+}
+
+/// A fault of a request, with the place in the row where it is.
+fn in_request(error: &RequestError) -> String {
+    if error.field == "request" { error.to_string() } else { format!("request.{error}") }
 }
 
 /// A ledger row as history.
@@ -153,7 +184,10 @@ fn recall(plan: &RoutePlan, past: &PastAttempt) -> Attempt {
     // What a soft failure says is ours and stands for itself.
     let words = past.message.as_deref().filter(|_| matches!(outcome, Outcome::Failed(_))).map(Box::from);
     // Whether a provider had spoken its last word is not kept: after a park it is asked once more.
-    Attempt { retry_at: past.retry_at, words, ..Attempt::new(rung, outcome, past.ended_at) }
+    // Written by an earlier version, perhaps, which believed any wait to its end.
+    let recheck = rung.and_then(|index| plan.rungs.get(index)).map_or(long_wait::RECHECK, |rung| rung.target.recheck());
+    let retry_at = past.retry_at.map(|at| past.ended_at + long_wait::rest(past.ended_at.until(at), recheck));
+    Attempt { retry_at, words, ..Attempt::new(rung, outcome, past.ended_at) }
 }
 
 /// Tells requests apart.
@@ -244,7 +278,35 @@ impl Journey {
         self.refused = vec![None; route.rungs.len()];
         self.mends = vec![Vec::new(); route.rungs.len()];
         self.plan = Arc::clone(route);
+        self.hold_back();
         true
+    }
+
+    /// Leaves out what the route does not let pass: what chooses another model, tier, tool or count.
+    fn hold_back(&mut self) {
+        let pass = &self.plan.route.pass;
+        let left = self.whole.without_held_back(pass);
+        self.held_back = self.whole.held_back(pass);
+        self.request = match left {
+            Some(Ok(left)) => Arc::new(left),
+            None => Arc::clone(&self.whole),
+            Some(Err(error)) => {
+                // It cannot do without: it is sent to nobody.
+                let what = format!("the request without what the route's `pass` does not name ({error})");
+                self.ineligible = vec![Some(Ineligible::Unsupported(what)); self.plan.rungs.len()];
+                Arc::clone(&self.whole)
+            }
+        };
+    }
+
+    /// What was asked for before a provider was opened by hand is asked for no more.
+    fn follow_reopenings(&mut self) {
+        for attempt in self.history.iter_mut().filter(|attempt| attempt.retry_at.is_some()) {
+            let rung = attempt.rung.and_then(|index| self.plan.rungs.get(index));
+            if rung.and_then(|rung| rung.target.reopened_at()).is_some_and(|at| at > attempt.ended_at) {
+                attempt.retry_at = None;
+            }
+        }
     }
 
     /// What one call to a rung is expected to need.
@@ -259,6 +321,7 @@ impl Journey {
             Patience::Forever => PACE,
         };
         let last = self.order.last().copied();
+        self.follow_reopenings();
         let mut health = Vec::with_capacity(self.plan.rungs.len());
         for (index, (rung, planned)) in self.plan.route.rungs.iter().zip(&self.plan.rungs).enumerate() {
             if let Some(ineligible) = self.ineligible.get(index).cloned().flatten() {
@@ -304,7 +367,7 @@ impl Journey {
                 return;
             }
         };
-        let Some(spec) = self.plan.route.rungs.get(index).cloned() else { return };
+        let Some(spec) = self.plan.route.rungs.get(index).cloned().map(Arc::new) else { return };
         let opened = self.open(index, &spec).await;
         if opened != Opened::Yes {
             plan.gate.abandon(&rung.target, permit, None, shared.clock.now());
@@ -323,7 +386,7 @@ impl Journey {
         }
         // It takes the database a moment, or longer, to note a call. A provider may have asked for a wait meanwhile.
         let started_at = shared.clock.now();
-        if let Some(shut) = rung.target.shut_meanwhile(started_at) {
+        if let Some(shut) = rung.target.shut_meanwhile(&permit, started_at) {
             plan.gate.abandon(&rung.target, permit, None, started_at);
             if let Some(slot) = self.refused.get_mut(index) {
                 *slot = Some(shut);
@@ -362,8 +425,11 @@ impl Journey {
             }
         };
         let limits = std::mem::take(&mut report.limits);
-        let asked = AskedFor { job: &self.job, request: &self.request, schema: self.schema.as_ref() };
-        let mut judged = judge(&self.plan.route.rules, &asked, &spec, report);
+        report.dropped.extend(self.held_back.iter().cloned());
+        let mut judged = self.judge(&spec, report).await;
+        if let Some(other) = &judged.other_model {
+            rung.target.saw_another(other, judged.cost.is_some());
+        }
         self.tell_apart(index, rung, &sizes, &mut judged);
         // What a server says of the conversation is believed where the conversation shows it.
         if let Some(failure) = &mut judged.failure
@@ -404,6 +470,18 @@ impl Journey {
         }
         let is_mendable = self.mend(index, rung, &spec, judged.failure.as_ref(), &mends);
         self.record(index, &spec, rung, key, judged, is_mendable, skipped, started_at, ended_at);
+    }
+
+    /// The verdict on what came. Checking an answer against a schema may take a second, which nobody else waits for.
+    async fn judge(&self, spec: &Arc<crate::domain::Rung>, report: CallReport) -> Judged {
+        let (job, request, schema) = (self.job.clone(), Arc::clone(&self.request), self.schema.clone());
+        let (route, spec) = (Arc::clone(&self.plan.route), Arc::clone(spec));
+        let is_checked = schema.is_some() || route.rules.json_schema.is_some();
+        let judging = move || {
+            let asked = AskedFor { job: &job, request: &request, schema: schema.as_deref().map(|schema| &**schema) };
+            judge(&route.rules, &asked, &spec, report)
+        };
+        if is_checked { self.shared.schemas.aside(judging).await } else { judging() }
     }
 
     /// Notes the coming call in the database, so that it can be named should this process die.
@@ -488,7 +566,8 @@ impl Journey {
         // When a key has money again is for the gate to find out, not for this job to wait for: another key may be good.
         let refused = judged.outcome.class().is_some_and(|class| KeyFault::of_class(class).is_some());
         let hinted = judged.failure.as_ref().filter(|_| !refused);
-        let retry_at = hinted.and_then(|failure| failure.wait).map(|wait| ended_at + wait);
+        let recheck = rung.target.recheck();
+        let retry_at = hinted.and_then(|failure| failure.wait).map(|wait| ended_at + long_wait::rest(wait, recheck));
         self.spent = self.spent.zip(judged.cost).map(|(spent, cost)| spent + cost);
         self.uncertain += judged.uncertain;
         self.history.push(Attempt {
@@ -554,7 +633,7 @@ impl Journey {
     /// Why this rung, and with which key: nothing when it was simply the first, took the whole request and has no choice
     /// of keys; and what of the demanded schema no answer is checked against.
     fn explanation(&self, skipped: &[(usize, Skip)], dropped: &[String], key: Option<&str>) -> Option<Value> {
-        let unchecked = self.schema.as_ref().map(Schema::unchecked).unwrap_or_default();
+        let unchecked = self.schema.as_ref().map(|schema| schema.unchecked()).unwrap_or_default();
         if skipped.is_empty() && dropped.is_empty() && key.is_none() && unchecked.is_empty() {
             return None;
         }

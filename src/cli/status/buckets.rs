@@ -97,6 +97,7 @@ fn bucket_as_json(name: &str, standing: &Standing) -> Value {
         "shut": shut.map(|gate| closed_name(gate.reason)),
         "shut_since": shut.and_then(|gate| instant(gate.since)),
         "shut_until": shut.and_then(|gate| instant(gate.until)),
+        "asked_until": shut.and_then(|gate| gate.asked).and_then(|asked| instant(asked.until)),
         "slowed": standing.slowed, "refused_last_minute": standing.refused_last_minute,
     })
 }
@@ -191,6 +192,7 @@ mod tests {
         let wait = Wait {
             reason: Closed::RateLimit,
             remaining: Duration::from_secs(90),
+            recheck: Duration::from_mins(10),
             drained: Vec::new(),
             too_steep: true,
         };

@@ -3,6 +3,7 @@
 use super::ending::MOST_ATTEMPTS;
 use super::*;
 use crate::domain::price::Price;
+use crate::domain::request::Pass;
 use crate::domain::validation::Rules;
 use crate::domain::{Bearing, JobId, Model, Outcome, Remedy, SoftFailure, Strategy, Target};
 use ErrorClass as Class;
@@ -34,6 +35,7 @@ fn route(rungs: usize) -> Route {
         max_attempts: 6,
         fallback_on: Class::ALL.iter().copied().collect(),
         rules: Rules::default(),
+        pass: Pass::default(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! twice at each level of the answer, and where long chains of references meet a deep answer it goes as deep as both together,
 //! on the stack. Here each pair of a schema and a place is looked at once.
 
+use super::budget::Patterns;
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -132,8 +133,13 @@ fn unescaped(pointer: &str) -> String {
 }
 
 /// What it takes to check an answer against a schema; `None`: more than anyone should do.
-pub(super) fn effort<'a>(names: &'a Names<'a>, schema: &'a Value, answer: &'a Value) -> Option<Effort> {
-    Walk { names, known: HashMap::new() }.steps(schema, answer, 0)
+pub(super) fn effort<'a>(
+    names: &'a Names<'a>,
+    patterns: &'a Patterns,
+    schema: &'a Value,
+    answer: &'a Value,
+) -> Option<Effort> {
+    Walk { names, patterns, known: HashMap::new() }.steps(schema, answer, 0)
 }
 
 /// A schema that a place is checked against.
@@ -146,6 +152,7 @@ struct Part<'a> {
 
 struct Walk<'a> {
     names: &'a Names<'a>,
+    patterns: &'a Patterns,
     /// By the addresses of schema and place; nothing yet for what is being looked at.
     known: HashMap<(usize, usize), Effort>,
 }
@@ -201,6 +208,11 @@ impl<'a> Walk<'a> {
         (parts.len() <= MOST_LOOKS).then_some((parts, own))
     }
 
+    /// Steps to match a pattern against so many bytes.
+    fn matching(&self, pattern: &str, bytes: usize) -> u64 {
+        (bytes as u64).saturating_mul(self.patterns.steps_per_byte(pattern)).saturating_add(1)
+    }
+
     /// Adds what a keyword has the place checked against, and returns what it does by itself.
     fn keyword(&self, keyword: &str, value: &'a Value, place: &'a Value, parts: &mut Vec<Part<'a>>) -> u64 {
         let mut here = |schema, times| parts.push(Part { schema, place, times });
@@ -226,10 +238,14 @@ impl<'a> Walk<'a> {
                 return breadth(value);
             }
             ("patternProperties", Value::Object(schemas)) => {
-                for schema in schemas.values() {
+                let mut steps = 1_u64;
+                for (pattern, schema) in schemas {
                     each(schema, place, parts);
+                    steps = steps.saturating_add(self.matching(pattern, names_length(place)));
                 }
+                return steps;
             }
+            ("pattern", Value::String(pattern)) => return self.matching(pattern, text_length(place)),
             ("items" | "prefixItems", Value::Array(schemas)) => {
                 if let Value::Array(items) = place {
                     let pairs = schemas.iter().zip(items);
@@ -263,6 +279,21 @@ impl<'a> Walk<'a> {
         }
         1
     }
+}
+
+/// How much of a place a pattern looks at. The name of a member, which is not followed, is taken to be of usual length.
+fn text_length(place: &Value) -> usize {
+    const OF_A_NAME: usize = 64;
+    match place {
+        Value::String(text) => text.len(),
+        Value::Null => OF_A_NAME,
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => 0,
+    }
+}
+
+/// The bytes of all names of members of a place.
+fn names_length(place: &Value) -> usize {
+    place.as_object().map_or(0, |members| members.keys().fold(0, |sum, name| sum.saturating_add(name.len())))
 }
 
 /// A schema for everything within a place.

@@ -231,6 +231,12 @@ pub fn is_known_member(name: &str, value: &Value) -> bool {
             .any(|(known, kinds)| *known == name && (value.is_null() || kinds.iter().any(|kind| kind.fits(value))))
 }
 
+/// Whether some provider knows a top-level member of this name, whatever its value.
+#[must_use]
+pub fn is_known_name(name: &str) -> bool {
+    KNOWN.iter().any(|(known, _)| *known == name)
+}
+
 /// The known member that was probably meant by a name that is none: one slip away, or two in a long name.
 #[must_use]
 pub fn near_known_member(name: &str) -> Option<&'static str> {

@@ -42,11 +42,29 @@ impl ChatRequest {
     /// # Errors
     /// As [`ChatRequest::parse`]; and when it is no JSON.
     pub fn parse_text(text: &str) -> Result<(Self, Option<Schema>), RequestError> {
+        let request = Self::read_text(text)?;
+        let schema = request.compile_schema()?;
+        Ok((request, schema))
+    }
+
+    /// As [`ChatRequest::parse_text`], without compiling the schema of `response_format`: see [`ChatRequest::schema`].
+    ///
+    /// # Errors
+    /// As [`ChatRequest::parse_text`].
+    pub fn read_text(text: &str) -> Result<Self, RequestError> {
         let body: Value = serde_json::from_str(text).map_err(|error| RequestError {
             field: "request".to_owned(),
             reason: format!("cannot be read: {error}"),
         })?;
-        Self::parse_written(&body, text)
+        Self::read_written(&body, text)
+    }
+
+    fn read_written(body: &Value, text: &str) -> Result<Self, RequestError> {
+        let unread = Unread::default();
+        let mut request = read(&Field::root(body, &unread))?;
+        request.raw = text.into();
+        request.unread = unread.into_paths();
+        Ok(request)
     }
 
     /// As [`ChatRequest::parse_with_schema`], with the text that the body was read from.
@@ -54,10 +72,7 @@ impl ChatRequest {
     /// # Errors
     /// As [`ChatRequest::parse`].
     pub fn parse_written(body: &Value, text: &str) -> Result<(Self, Option<Schema>), RequestError> {
-        let unread = Unread::default();
-        let mut request = read(&Field::root(body, &unread))?;
-        request.raw = text.into();
-        request.unread = unread.into_paths();
+        let request = Self::read_written(body, text)?;
         let schema = request.compile_schema()?;
         Ok((request, schema))
     }
@@ -67,15 +82,25 @@ impl ChatRequest {
     /// # Errors
     /// Names `response_format.json_schema.schema` and what is wrong with it.
     pub fn compile_schema(&self) -> Result<Option<Schema>, RequestError> {
+        self.schema().map(|schema| Schema::compile(schema).map_err(unfit_schema)).transpose()
+    }
+
+    /// The JSON schema that the request demands of its answer, as it is written.
+    #[must_use]
+    pub fn schema(&self) -> Option<&Value> {
         match &self.response_format {
-            Some(ResponseFormat::JsonSchema { schema, .. }) => {
-                Schema::compile(schema).map(Some).map_err(|reason| RequestError {
-                    field: "response_format.json_schema.schema".to_owned(),
-                    reason: format!("expected a JSON schema: {reason}"),
-                })
-            }
-            Some(ResponseFormat::Text | ResponseFormat::JsonObject | ResponseFormat::Other(_)) | None => Ok(None),
+            Some(ResponseFormat::JsonSchema { schema, .. }) => Some(schema),
+            Some(ResponseFormat::Text | ResponseFormat::JsonObject | ResponseFormat::Other(_)) | None => None,
         }
+    }
+}
+
+/// What is wrong with the schema of a request.
+#[must_use]
+pub fn unfit_schema(reason: String) -> RequestError {
+    RequestError {
+        field: "response_format.json_schema.schema".to_owned(),
+        reason: format!("expected a JSON schema: {reason}"),
     }
 }
 

@@ -253,6 +253,18 @@ impl Meter {
         self.level = self.level.saturating_add(signed(units).min(room));
     }
 
+    /// What comes back comes back from `until` on, at the latest.
+    pub(super) fn wait_until_at_most(&mut self, until: Timestamp) {
+        self.at = self.at.min(nanos(until));
+    }
+
+    /// A wait beyond `latest` is one until `until`.
+    pub(super) fn bound_wait(&mut self, latest: Timestamp, until: Timestamp) {
+        if self.at > nanos(latest) {
+            self.at = nanos(until);
+        }
+    }
+
     /// Empties it until `until`, when exactly `units` are there and the rest comes back bit by bit, so that nobody
     /// stampedes: what is lent (`outstanding`) is void, and counts as spent until it is given back.
     pub(super) fn drain(&mut self, until: Timestamp, units: u64, outstanding: i64) {

@@ -174,12 +174,13 @@ fn a_wait_holds_for_all_and_makes_void_what_is_lent() {
     report.wait = Some(Wait {
         reason: Closed::RateLimit,
         remaining: Duration::from_hours(10),
+        recheck: RECHECK,
         drained: vec![(REQUESTS, 1)],
         too_steep: false,
     });
     let told = bucket.exchange(1, &limits, &report, at(1_000));
     let until = at(1_000 + 36_000_000);
-    assert_eq!(told.gate, Some(Gate { reason: Closed::RateLimit, since: at(1_000), until }));
+    assert_eq!(told.gate, Some(Gate { reason: Closed::RateLimit, since: at(1_000), until, asked: None }));
     // A shorter wait shortens nothing.
     report.wait.as_mut().unwrap().remaining = Duration::from_secs(1);
     let told = bucket.exchange(1, &limits, &report, at(1_100));
@@ -206,7 +207,13 @@ fn after_a_complaint_of_acceleration_the_rate_is_half_and_recovers() {
     one.spend(10, 0);
     let mut report = stock(one.epoch, 0, 1, 10_000);
     let drained = vec![(REQUESTS, 0)];
-    report.wait = Some(Wait { reason: Closed::RateLimit, remaining: Duration::from_secs(1), drained, too_steep: true });
+    report.wait = Some(Wait {
+        reason: Closed::RateLimit,
+        remaining: Duration::from_secs(1),
+        recheck: RECHECK,
+        drained,
+        too_steep: true,
+    });
     let told = bucket.exchange(1, &limits, &report, at(0));
     one.take(&told, 0);
     let mut in_a_second = |from: i64| {
@@ -535,6 +542,7 @@ impl World {
                 report.wait = Some(Wait {
                     reason: Closed::RateLimit,
                     remaining: Duration::from_millis(wait),
+                    recheck: RECHECK,
                     drained: vec![(REQUESTS, 1)],
                     too_steep: false,
                 });
@@ -640,4 +648,33 @@ proptest! {
         let report = Report { slots_wanted: 100, ..Report::default() };
         prop_assert_eq!(bucket.exchange(9, &limits, &report, at(0)).slots, Some(limit));
     }
+}
+
+#[test]
+fn waits_far_ahead_that_an_earlier_version_wrote_are_capped_when_they_are_read() {
+    let limits = limits(600, 600);
+    let years = at(883_000_000_000);
+    let mut bucket = SharedBucket::default();
+    bucket.exchange(1, &limits, &stock(0, 0, 1, 1), at(0));
+    bucket.gate = Some(Gate { reason: Closed::RateLimit, since: at(0), until: years, asked: None });
+    bucket.slope = Some(Slope { since: years });
+    for meter in &mut bucket.meters {
+        meter.drain(years, 0, 0);
+    }
+    // As it stood in the database.
+    let written = serde_json::to_value(&bucket).unwrap();
+    assert!(written["gate"].get("asked").is_none());
+    let mut bucket: SharedBucket = serde_json::from_value(written).unwrap();
+    let told = bucket.exchange(1, &limits, &Report { may_begin: true, ..stock(0, 0, 1, 1) }, at(1_000));
+    let gate = told.gate.unwrap();
+    assert_eq!((gate.until, gate.asked.map(|asked| asked.until)), (at(1_000) + RECHECK, Some(years)));
+    assert!(!told.probe && bucket.slope.is_none());
+    let later = at(1_001) + RECHECK;
+    let report = Report { may_begin: true, ..stock(told.slices[0].epoch, 0, 1, 1) };
+    let told = bucket.exchange(1, &limits, &report, later);
+    assert!(told.probe, "one call asks again: {told:?}");
+    assert!(!bucket.exchange(2, &limits, &report, later).probe, "and only one");
+    let told = bucket.exchange(1, &limits, &Report { reopens: true, ..report }, later + Duration::from_secs(1));
+    assert_eq!((told.gate, told.reopened), (None, Some(later + Duration::from_secs(1))));
+    assert!(told.slices[0].held > 0, "what comes back comes back: {told:?}");
 }

@@ -1,22 +1,12 @@
 //! The body of an answer, and the room in memory that it takes.
 
+use super::room::{Room, SMALL, Taken};
 use super::{broken, deadline, timed_out};
 use crate::domain::{ErrorClass, Failure, Scope};
 use bytes::{Bytes, BytesMut};
 use reqwest::Response;
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
-
-/// Up to so many bytes a body takes no room: a hundred times what an answer of a thousand tokens has.
-const SMALL: usize = 512 << 10;
-
-/// Kilobytes that larger bodies take together: 256 MB.
-const ALL_KB: u32 = 256 << 10;
-
-/// The room of the whole process, in kilobytes. Who does not find any waits for it, and the server with it. Hundreds of calls
-/// to a server that sends whatever it can would otherwise fill the memory.
-pub(super) static ROOM: Semaphore = Semaphore::const_new(ALL_KB as usize);
 
 /// How much and for how long.
 pub(super) struct Limits {
@@ -32,17 +22,13 @@ pub(super) struct Limits {
 #[derive(Debug, Default)]
 pub(super) struct Body {
     bytes: Bytes,
-    room: Option<SemaphorePermit<'static>>,
+    room: Taken,
 }
 
 impl Body {
     /// Reads it to its end, or as far as it comes: with the failure when it is too large, does not end in time or
     /// breaks off.
-    pub(super) async fn read(
-        response: &mut Response,
-        limits: &Limits,
-        room: &'static Semaphore,
-    ) -> (Self, Option<Failure>) {
+    pub(super) async fn read(response: &mut Response, limits: &Limits, room: &Room) -> (Self, Option<Failure>) {
         let mut body = Self::default();
         let mut gathered = BytesMut::new();
         let fault = body.fill(&mut gathered, response, limits, room).await.err();
@@ -57,7 +43,7 @@ impl Body {
         gathered: &mut BytesMut,
         response: &mut Response,
         limits: &Limits,
-        room: &'static Semaphore,
+        room: &Room,
     ) -> Result<(), Failure> {
         let too_large = || {
             let message = format!("the answer is larger than {} bytes (max_body)", limits.max);
@@ -82,19 +68,15 @@ impl Body {
             if length > limits.max {
                 return Err(too_large());
             }
-            if length > SMALL && self.room.is_none() {
-                // All that it may come to at once: who had a part of it would wait for the rest while others do.
-                let whole = if announced > 0 { announced } else { limits.max };
-                let kilobytes = u32::try_from(whole >> 10).unwrap_or(u32::MAX).min(ALL_KB);
-                let found = timeout_at(limits.deadline, room.acquire_many(kilobytes)).await;
-                let found = found.map_err(|_| timed_out("the answer is large, and so were too many others"))?;
-                self.room = found.ok();
+            let most = if announced > 0 { announced } else { limits.max };
+            if length > SMALL && !room.take(&mut self.room, length, most, limits.deadline).await {
+                return Err(timed_out("the answer is large, and so were too many others"));
             }
             if self.bytes.is_empty() {
                 self.bytes = piece;
             } else {
                 if gathered.is_empty() {
-                    gathered.reserve(announced.max(length));
+                    gathered.reserve(length.saturating_mul(2));
                     gathered.extend_from_slice(&self.bytes);
                 }
                 gathered.extend_from_slice(&piece);

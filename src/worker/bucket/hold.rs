@@ -1,8 +1,8 @@
 //! A call's hold on a bucket: what it took, and what is learned when it is over.
 
-use super::Bucket;
 use super::meter::{Mark, Meter};
 use super::running::Running;
+use super::{Block, Bucket};
 use crate::domain::Charge;
 use crate::domain::limits::{Dimension, Heard};
 use crate::worker::slots::Slot;
@@ -18,11 +18,19 @@ pub struct Hold {
     pub(super) taken: Vec<(Arc<Meter>, u64, Mark)>,
     pub(super) slot: Slot,
     running: Running,
+    /// It asks again whether a long wait is over.
+    pub(super) probe: Option<Block>,
 }
 
 impl Hold {
-    pub(super) fn new(bucket: &Arc<Bucket>, taken: Vec<(Arc<Meter>, u64, Mark)>, slot: Slot, running: Running) -> Self {
-        Self { bucket: Arc::clone(bucket), taken, slot, running }
+    pub(super) fn new(
+        bucket: &Arc<Bucket>,
+        taken: Vec<(Arc<Meter>, u64, Mark)>,
+        slot: Slot,
+        running: Running,
+        probe: Option<Block>,
+    ) -> Self {
+        Self { bucket: Arc::clone(bucket), taken, slot, running, probe }
     }
 
     /// Corrects the estimate to what the call really took. One request stays one request.
@@ -49,7 +57,19 @@ impl Hold {
         for (meter, units) in self.running.close() {
             meter.refund(units);
         }
+        self.probe.into_iter().for_each(|leave| self.bucket.give_back_leave(leave));
         self.bucket.received.notify_waiters();
+    }
+
+    /// Whose it is.
+    #[cfg(test)]
+    pub(super) fn bucket(&self) -> &Arc<Bucket> {
+        &self.bucket
+    }
+
+    /// Whether its call asks again although a long wait is on.
+    pub(in crate::worker) fn is_probe(&self) -> bool {
+        self.probe.is_some()
     }
 
     /// How many calls may run at once, if that is felt for and has not been lowered since this one began.

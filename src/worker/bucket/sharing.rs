@@ -1,10 +1,10 @@
 //! What a bucket tells the other processes, and takes from them: the keeper's side of it.
 
 use super::meter::Meter;
-use super::{Bucket, Shut};
+use super::{Block, Bucket, Shut};
 use crate::domain::limits::{self, Dimension, Heard};
 use crate::domain::shared_bucket::{Allotment, LEASE, Report, Wait};
-use crate::domain::{Limits, Unit};
+use crate::domain::{Limits, Timestamp, Unit};
 use crate::provider::LimitObservation;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -21,6 +21,10 @@ const RENEW: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(500);
 /// Answers have to agree over this part of a limit on the time over which it counts.
 const SPREAD: u64 = 33;
+/// The longest wait that a clock can count.
+const LONGEST: Duration = Duration::from_hours(30 * 366 * 24);
+/// Of a bucket that nobody asks about it is heard this often whether it was opened by hand.
+const LISTEN: Duration = Duration::from_secs(5);
 /// A bucket that nobody has asked about for this long is not in use.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -29,6 +33,10 @@ const IDLE: Duration = Duration::from_secs(5);
 pub(super) struct Keeping {
     pub wait: Option<(Wait, Instant)>,
     pub refused: u64,
+    /// The call that asked again before a long wait was over has found that it is.
+    pub reopens: bool,
+    /// When it was last opened before its wait was over, as of the last word from the others.
+    pub reopened: Option<Timestamp>,
     pub heard: Vec<Heard>,
     /// The windows of limits that answers told of.
     pub windows: BTreeMap<(Unit, u64), Guess>,
@@ -143,7 +151,8 @@ impl Bucket {
             let look = if meters.is_empty() { STEADY } else { LOOK };
             due = Some(due.unwrap_or(told_at + look).min(told_at + look));
         }
-        due
+        // Who has work for it all the same has to hear when it was opened by hand.
+        if self.is_retired() { due } else { due.or(Some(told_at + LISTEN)) }
     }
 
     /// What is to be told to the others, with what [`Bucket::receive`] needs to know of it.
@@ -163,6 +172,7 @@ impl Bucket {
             keeping.wait.take().map(|(wait, opens)| Wait { remaining: opens.saturating_duration_since(now), ..wait });
         let mut heard = std::mem::take(&mut keeping.heard);
         let (refused, is_known) = (std::mem::take(&mut keeping.refused), keeping.is_known);
+        let reopens = std::mem::take(&mut keeping.reopens);
         drop(keeping);
         let mut stocks = Vec::with_capacity(meters.len());
         let mut base = Vec::with_capacity(meters.len());
@@ -183,7 +193,16 @@ impl Bucket {
         let slots_wanted = running.saturating_add(waiting);
         // A call that has its place and waits for tokens has its place.
         let running = self.slots.freeze().unwrap_or(running);
-        let report = Report { stocks, running, slots_wanted: slots_wanted.max(running), wait, refused, heard };
+        let report = Report {
+            stocks,
+            running,
+            slots_wanted: slots_wanted.max(running),
+            wait,
+            refused,
+            heard,
+            reopens,
+            may_begin: !is_closing,
+        };
         (report, Base { asked_at: now, left: base, is_known })
     }
 
@@ -218,11 +237,7 @@ impl Bucket {
             }
             *self.meters.write().unwrap_or_else(PoisonError::into_inner) = meters;
         }
-        if let Some(gate) = told.gate {
-            // Counted from when the answer was here: rather a moment late than one too early.
-            let shut = Shut { reason: gate.reason, since: gate.since, until: gate.until };
-            self.set_block(shut, now + told.now.until(gate.until));
-        }
+        self.hear_of_waits(told, now);
         let running = self.slots.running();
         let mut keeping = self.keeping();
         // What was asked for under limits that hold no longer lets nobody begin.
@@ -245,10 +260,34 @@ impl Bucket {
         self.received.notify_waiters();
     }
 
+    /// The wait that is on, or that one is over.
+    fn hear_of_waits(&self, told: &Allotment, now: Instant) {
+        let mut leave = self.leave.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keeping = self.keeping();
+        let before = std::mem::replace(&mut keeping.reopened, told.reopened);
+        // What it has not told the others yet came later.
+        if told.reopened > before && keeping.wait.is_none() {
+            *leave = None;
+            *self.block.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        drop(keeping);
+        let Some(gate) = told.gate else { return };
+        // Counted from when the answer was here: rather a moment late than one too early.
+        let shut = Shut { reason: gate.reason, since: gate.since, until: gate.until };
+        let block = Block { shut, opens: now + told.now.until(gate.until), is_long: gate.asked.is_some() };
+        if told.probe {
+            *leave = Some(block);
+        } else if leave.is_none_or(|leave| leave.shut.until < shut.until) {
+            *leave = None;
+            self.set_block(block.shut, block.opens, block.is_long);
+        }
+    }
+
     /// What was asked for did not come: it is asked for again.
     pub(in crate::worker) fn failed(&self, report: Report) {
         let mut keeping = self.keeping();
         keeping.refused = keeping.refused.saturating_add(report.refused);
+        keeping.reopens |= report.reopens;
         for heard in report.heard {
             if !keeping.heard.iter().any(|newer| newer.dimension == heard.dimension) {
                 keeping.heard.push(heard);
@@ -257,7 +296,7 @@ impl Bucket {
         if let Some(wait) = report.wait
             && keeping.wait.is_none()
         {
-            let opens = Instant::now() + wait.remaining;
+            let opens = Instant::now() + wait.remaining.min(LONGEST);
             keeping.wait = Some((wait, opens));
         }
         drop(keeping);

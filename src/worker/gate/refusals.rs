@@ -4,6 +4,7 @@ use super::*;
 use crate::config::route::FALLBACK_ON;
 use crate::domain::decide::{Step, decide};
 use crate::domain::price::Price;
+use crate::domain::request::Pass;
 use crate::domain::validation::Rules;
 use crate::domain::{Attempt, BreakerSettings, Charging, Job, JobId, Limits, Model, Patience, Route, Rung};
 use crate::provider::{Dialect, WireReply};
@@ -166,6 +167,7 @@ fn route() -> Route {
         max_attempts: 6,
         fallback_on: FALLBACK_ON.iter().copied().collect(),
         rules: Rules::default(),
+        pass: Pass::default(),
     }
 }
 

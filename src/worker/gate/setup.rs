@@ -37,7 +37,8 @@ pub struct ProviderSetup {
 impl ProviderSetup {
     /// The bucket whose limits calls to `target` share: the model's own, else the provider's. Where nothing is
     /// configured at all each target has one of its own: what vendors allow, they allow by model, and it is learned.
-    fn bucket_of(&self, target: &Target, configured: &BTreeMap<String, Limits>) -> String {
+    #[must_use]
+    pub fn bucket_of(&self, target: &Target, configured: &BTreeMap<String, Limits>) -> String {
         if let Some(bucket) = self.model_buckets.get(&target.model) {
             return bucket.clone();
         }
@@ -129,6 +130,7 @@ impl Gate {
                 let target = Target { provider: name.clone(), model: model.clone() };
                 let bucket = gate.bucket(setup.bucket_of(&target, buckets), buckets, before);
                 let record = before.and_then(|before| before.record(&target, setup.breaker));
+                let reopened = AtomicI64::new(bucket.reopened_at().map_or(i64::MIN, |at| at.0));
                 let state = TargetState {
                     target: target.clone(),
                     provider: Arc::clone(&provider),
@@ -136,7 +138,9 @@ impl Gate {
                     closed: Mutex::new(None),
                     doubt: Mutex::default(),
                     mends: Mutex::default(),
+                    others: Mutex::default(),
                     record: record.unwrap_or_else(|| Arc::new(Record::new(setup.breaker, Calibration::default()))),
+                    reopened,
                 };
                 gate.targets.insert(target, Arc::new(state));
             }

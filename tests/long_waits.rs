@@ -1,0 +1,89 @@
+//! Waits that no provider means: they are asked about again, and an operator ends them.
+
+use crate::support::postgres::{TestDatabase, database};
+use crate::support::program::Program;
+use crate::support::scripted::{Reply, Scripted, answer};
+use crate::support::wait::until;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use tokio::process::Child;
+
+/// Twenty-eight years.
+fn go_away(status: u16) -> Reply {
+    let kind = if status == 429 { "rate_limit_exceeded" } else { "overloaded" };
+    (status, json!({"error": {"message": "go away", "type": kind, "retry_after": 883_000_000}}).to_string())
+}
+
+async fn stage(provider: &Scripted, recheck: &str) -> (TestDatabase, Program) {
+    let database = database().await;
+    let config = format!(
+        "[http]\nlisten = \"off\"\n[providers.p]\ndialect = \"openai\"\nbase_url = \"{}\"\nrecheck = \"{recheck}\"\n\
+         [models.\"p/m\"]\nprice = {{ input = \"1\", output = \"1\" }}\n\
+         [routes.default]\nrungs = [\"p/m\"]\n",
+        provider.base_url("p")
+    );
+    let program = Program::new(&config, &database.url());
+    (database, program)
+}
+
+async fn enqueue(database: &TestDatabase, jobs: i64) {
+    sqlx::query("insert into sluice.job (request) select '{\"prompt\": \"Hi\"}' from generate_series(1, $1)")
+        .bind(jobs)
+        .execute(&database.pool())
+        .await
+        .unwrap();
+}
+
+async fn until_succeeded(database: &TestDatabase, jobs: i64) {
+    let pool = database.pool();
+    until("the jobs succeed", async || {
+        let count = "select count(*) from sluice.jobs where state = 'succeeded'";
+        sqlx::query_scalar::<_, i64>(count).fetch_one(&pool).await.unwrap() == jobs
+    })
+    .await;
+}
+
+async fn stop(mut worker: Child) {
+    kill_process(Pid::from_raw(i32::try_from(worker.id().unwrap()).unwrap()).unwrap(), Signal::TERM).unwrap();
+    assert!(worker.wait().await.unwrap().success());
+}
+
+/// Both as a limit and as an overload: a second later it is asked again, by one call, and after that by all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_of_years_is_asked_about_again_and_then_it_is_over() {
+    for status in [429, 503] {
+        let provider = Scripted::start(move |_, before| if before < 2 { go_away(status) } else { answer("Yes.") }).await;
+        let (database, program) = stage(&provider, "1s").await;
+        program.output(&["migrate"]).await;
+        enqueue(&database, 1).await;
+        let worker = program.command(&["worker"]).spawn().unwrap();
+        until("it was refused", async || provider.calls("p").len() == 1).await;
+        enqueue(&database, 20).await;
+        until_succeeded(&database, 21).await;
+        let calls = provider.calls("p");
+        assert_eq!(calls.len(), 23, "{status}: one call asked again while it was refused");
+        stop(worker).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_is_opened_by_hand_for_every_worker() {
+    let provider = Scripted::start(|_, before| if before == 0 { go_away(429) } else { answer("Yes.") }).await;
+    let (database, program) = stage(&provider, "1h").await;
+    program.output(&["migrate"]).await;
+    enqueue(&database, 1).await;
+    let workers = [program.command(&["worker"]).spawn().unwrap(), program.command(&["worker"]).spawn().unwrap()];
+    until("it is shut for all", async || {
+        program.output(&["status", "--format", "json"]).await.contains("\"asked_until\":\"20")
+    })
+    .await;
+    enqueue(&database, 5).await;
+    let told = program.output(&["provider", "reopen", "p"]).await;
+    assert!(told.contains("is open again"), "{told}");
+    until_succeeded(&database, 6).await;
+    let unknown = program.run(&["provider", "reopen", "q"]).await;
+    assert!(!unknown.status.success());
+    for worker in workers {
+        stop(worker).await;
+    }
+}
