@@ -36,6 +36,7 @@ mod words;
 pub mod worker;
 
 use crate::exit_code::ExitCode;
+use crate::printable;
 use crate::shutdown;
 use clap::{ArgAction, Parser, Subcommand};
 use output::Format;
@@ -230,7 +231,7 @@ fn check_configuration(global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let environment = context::environment(global);
     let mut output = output::Output::new(global);
     let args = check::Args { format };
-    let code = check::run(args, global.config.as_deref(), environment, output.writer(), &mut std::io::stderr())
+    let code = check::run(args, global.config.as_deref(), environment, output.writer(), &mut printable::stderr())
         .map_err(output::OutputError)?;
     output.finish()?;
     Ok(code)
