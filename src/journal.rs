@@ -7,6 +7,7 @@
 //! A record is its length, the same with all bits turned, the CRC-32 of both and of what follows, all little-endian in four
 //! bytes each, and then its bytes.
 
+use crate::permissions::{forgeable, open_plain, require_private_folder};
 use rustix::fs::FlockOperation;
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -50,6 +51,7 @@ impl Journal {
     /// Makes a new one in `dir`, which is made when it is missing (for this user only), with a first record. `max`: bytes.
     pub fn create(dir: &Path, max: u64, first: &[u8]) -> io::Result<Self> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        require_private_folder(dir)?;
         // Under a name that nobody looks for until it is locked and begun: an empty one would be taken for an abandoned one.
         let file = tempfile::Builder::new().prefix("").suffix(".new").tempfile_in(dir)?;
         rustix::fs::flock(file.as_file(), FlockOperation::NonBlockingLockExclusive)?;
@@ -66,7 +68,7 @@ impl Journal {
 
     /// Takes over one whose process is gone. `None`: somebody holds it, or it is gone by now. `max`: bytes.
     pub fn adopt(path: &Path, max: u64) -> io::Result<Option<Self>> {
-        let file = match OpenOptions::new().read(true).write(true).open(path) {
+        let file = match open_plain(path, OpenOptions::new().read(true).write(true)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -76,15 +78,20 @@ impl Journal {
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
-        // Whoever held it may have done with it between our look and our lock.
         let found = file.metadata()?;
+        if let Some(exposed) = forgeable(path, &found) {
+            return Err(exposed.into());
+        }
+        // Whoever held it may have done with it between our look and our lock.
         let is_same =
             std::fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (found.dev(), found.ino()));
         Ok(is_same.then(|| Self { file, path: path.to_owned(), end: found.len(), max }))
     }
 
-    /// The journals in a folder, held or not, in no order. A folder that is not there has none.
+    /// The journals in a folder, held or not, in no order. A folder that is not there has none. One to which other users
+    /// have access is refused: what stands in it may have been read, and may be theirs.
     pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
+        require_private_folder(dir)?;
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -11,6 +11,9 @@ pub mod exit_code;
 pub mod http;
 pub mod input;
 pub mod journal;
+pub mod permissions;
+pub mod printable;
+pub mod process;
 #[allow(clippy::disallowed_types, reason = "the one room that calls out")]
 #[allow(clippy::disallowed_methods, reason = "has times and deadlines")]
 pub mod provider;

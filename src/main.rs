@@ -6,8 +6,13 @@ use sluice::exit_code::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // Before a key is read.
+    sluice::process::protect();
     // There is one crypto provider in this program; it has to be named before the first connection. An error means
     // that it is there already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    cli::run(Cli::parse()).await
+    match Cli::try_parse() {
+        Ok(cli) => cli::run(cli).await,
+        Err(error) => cli::failure::report_usage(&error),
+    }
 }

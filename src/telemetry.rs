@@ -3,13 +3,19 @@
 //! Standard output is for data. Prompts, answers and keys are never logged.
 
 use crate::config::{Log, LogFormat};
+use crate::permissions::{Exposed, open_to_others};
+use crate::printable::{Notation, Printable, on_one_line};
 use chrono::{NaiveDate, Utc};
-use std::io::{IsTerminal as _, Write};
+use std::fmt;
+use std::io::Write;
 use std::path::PathBuf;
 use tracing::Subscriber;
+use tracing::field::Field;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling::{InitError, RollingFileAppender, Rotation};
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -25,6 +31,9 @@ pub enum TelemetryError {
         /// Why not.
         reason: String,
     },
+    /// Other users may lay links there, which the files would follow.
+    #[error("cannot keep log files in a folder of others: {0}; or set [log] dir to another one")]
+    Exposed(Exposed),
     /// The filter is wrong (the configuration checks it, so only for filters from elsewhere).
     #[error("not a log filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
@@ -41,7 +50,8 @@ pub struct Guard(#[expect(dead_code, reason = "held for its drop")] Option<Worke
 /// Sets up logging for the whole process; once.
 pub fn init(log: &Log) -> Result<Guard, TelemetryError> {
     let no_colour = crate::config::process_environment().any(|(name, value)| name == "NO_COLOR" && !value.is_empty());
-    let colours = std::io::stderr().is_terminal() && !no_colour;
+    let colours = crate::printable::stderr_is_terminal() && !no_colour;
+    #[expect(clippy::disallowed_methods, reason = "fields are written by `layer`")]
     let (subscriber, guard) = subscriber(log, std::io::stderr, colours)?;
     tracing::subscriber::set_global_default(subscriber)?;
     Ok(guard)
@@ -74,9 +84,32 @@ where
     // panic then.
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours).log_internal_errors(false);
     match format {
-        LogFormat::Human => layer.boxed(),
+        LogFormat::Human => layer.fmt_fields(debug_fn(write_field).delimited(" ")).boxed(),
         // Fields of the event beside the message, so that they can be queried without a path.
-        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+        LogFormat::Json => layer.map_writer(|writer| InJson(writer)).json().flatten_event(true).boxed(),
+    }
+}
+
+/// One field of a line for people. What it holds comes from anywhere, and neither steers a terminal nor begins a line of
+/// its own.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let value = format!("{value:?}");
+    let value = on_one_line(&value);
+    match field.name().trim_start_matches("r#") {
+        "message" => write!(writer, "{value}"),
+        name if writer.has_ansi_escapes() => write!(writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m{value}"),
+        name => write!(writer, "{name}={value}"),
+    }
+}
+
+/// Lines of JSON, in which hidden characters are written as JSON writes them.
+struct InJson<W>(W);
+
+impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for InJson<W> {
+    type Writer = Printable<W::Writer>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        Printable::new(self.0.make_writer(), Notation::Json)
     }
 }
 
@@ -86,6 +119,9 @@ const SUFFIX: &str = "log";
 /// Files `sluice.2026-01-31.log`, one per day (UTC), the oldest removed when there are too many.
 fn open_files(log: &Log) -> Result<(NonBlocking, WorkerGuard), TelemetryError> {
     let dir = log.dir.as_deref().unwrap_or_else(|| std::path::Path::new("."));
+    if let Some(exposed) = std::fs::metadata(dir).ok().and_then(|found| open_to_others(dir, &found)) {
+        return Err(TelemetryError::Exposed(exposed));
+    }
     let fault = |reason: &InitError| TelemetryError::Files {
         dir: dir.display().to_string(),
         // The crate's own message ends where the reason begins.
@@ -220,6 +256,29 @@ mod tests {
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(line["message"], "the breaker is open");
         assert_eq!((&line["level"], &line["job.id"]), (&"WARN".into(), &7.into()));
+    }
+
+    #[test]
+    fn no_field_steers_a_terminal_or_begins_a_line_of_its_own() {
+        let evil = "\u{1b}[2J\u{9b}31m\u{202e}txt\nWARN forged\r\u{200b}";
+        for format in [LogFormat::Human, LogFormat::Json] {
+            let dir = tempfile::tempdir().unwrap();
+            let log = Log { format, ..with_dir(dir.path()) };
+            let text = log_while(&log, || {
+                tracing::warn!(batch = evil, path = %evil, error = %std::io::Error::other(evil), "of {evil}");
+                tracing::warn!(error = &std::io::Error::other(evil) as &dyn std::error::Error, "an error");
+            });
+            let file: String = files_in(dir.path()).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+            for text in [text, file] {
+                assert_eq!(text.lines().count(), 2, "{text}");
+                assert!(!text.chars().any(|c| crate::printable::is_hidden(c) && c != '\n'), "{text:?}");
+                assert!(text.contains("forged") && text.contains("txt"), "{text}");
+                if format == LogFormat::Json {
+                    let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+                    assert_eq!(line["path"], evil, "it means the same");
+                }
+            }
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::process::Child;
 /// Twenty-eight years.
 fn go_away(status: u16) -> Reply {
     let kind = if status == 429 { "rate_limit_exceeded" } else { "overloaded" };
-    (status, json!({"error": {"message": "go away", "type": kind, "retry_after": 883_000_000}}).to_string())
+    (status, json!({"error": {"message": "go away", "type": kind, "retry_after": 883_000_000}}).to_string().into_bytes())
 }
 
 async fn stage(provider: &Scripted, recheck: &str) -> (TestDatabase, Program) {
@@ -52,7 +52,8 @@ async fn stop(mut worker: Child) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_of_years_is_asked_about_again_and_then_it_is_over() {
     for status in [429, 503] {
-        let provider = Scripted::start(move |_, before| if before < 2 { go_away(status) } else { answer("Yes.") }).await;
+        let provider =
+            Scripted::start(move |_, before| if before < 2 { go_away(status) } else { answer("Yes.") }).await;
         let (database, program) = stage(&provider, "1s").await;
         program.output(&["migrate"]).await;
         enqueue(&database, 1).await;

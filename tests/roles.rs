@@ -213,3 +213,40 @@ async fn a_login_that_owns_the_schema_and_may_make_none_migrates_and_works() {
     shop.close().await;
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_another_role_may_change_is_not_filled() {
+    let server = Server::start().await;
+    run(&server.admin, "create role mallory login; create role admin login superuser").await;
+    let shop = PgPoolOptions::new().max_connections(1).connect_lazy_with(server.postgres.connect_options("shop"));
+    for laid in [
+        "create schema sluice authorization mallory",
+        // The owner is a good one, and what is in it is not.
+        "create schema sluice; create table sluice.ready (); alter table sluice.ready owner to mallory",
+        "create schema sluice; create function sluice.job_enqueued() returns trigger language plpgsql
+             as 'begin return null; end'; alter function sluice.job_enqueued() owner to mallory",
+        "create schema sluice; create domain sluice.text as text; alter domain sluice.text owner to mallory",
+        "create schema sluice; grant create on schema sluice to mallory",
+        "create schema sluice; grant create on schema sluice to public",
+    ] {
+        run(&shop, laid).await;
+        let output = server.program("admin").run(&["migrate"]).await;
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{laid}: {said}");
+        assert!(said.contains("mallory may change") || said.contains("every role may change"), "{laid}: {said}");
+        assert!(said.contains("drop schema sluice cascade"), "{said}");
+        let tables: i64 =
+            sqlx::query_scalar("select count(*) from pg_tables where schemaname = 'sluice' and tablename <> 'ready'")
+                .fetch_one(&shop)
+                .await
+                .unwrap();
+        assert_eq!(tables, 0, "{laid}: nothing was made");
+        run(&shop, "drop schema sluice cascade").await;
+    }
+    // What an administrator made, and what belongs to a role of this login, is filled.
+    run(&shop, "create schema sluice; grant usage on schema sluice to mallory").await;
+    let migrated = server.program("admin").run(&["migrate"]).await;
+    assert_eq!(migrated.status.code(), Some(0), "{}", text(&migrated.stderr));
+    shop.close().await;
+    server.stop().await;
+}

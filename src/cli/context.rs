@@ -2,10 +2,10 @@
 
 use super::output::Output;
 use super::{GlobalArgs, LogFormat};
-use crate::config::{self, Config, Keys};
+use crate::config::{self, Config, ConfigErrors, Keys};
 use crate::embedded::{EmbeddedPostgres, Options};
 use crate::store::{Address, Pooler, Purpose, Store, StoreError};
-use crate::telemetry;
+use crate::telemetry::{self, TelemetryError};
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 
@@ -39,7 +39,7 @@ pub struct Context {
 impl Context {
     /// For commands that call no provider: no key is read, and only warnings are logged.
     pub async fn open(global: &GlobalArgs) -> anyhow::Result<Self> {
-        let context = Self::connect(global, Keys::Ignored, Reader::Caller).await?;
+        let context = Self::connect(without_keys(global)?, global, Keys::Ignored, Reader::Caller).await?;
         context.require_schema().await?;
         Ok(context)
     }
@@ -56,9 +56,10 @@ impl Context {
     }
 
     async fn open_with_providers(global: &GlobalArgs, reader: Reader) -> anyhow::Result<Self> {
+        let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Required)?;
         // Before a private Postgres is made for a worker that could not work.
-        Config::load_with(global.config.as_deref(), environment(global), Keys::Required)?.require_providers()?;
-        let context = Self::connect(global, Keys::Required, reader).await?;
+        config.require_providers()?;
+        let context = Self::connect(config, global, Keys::Required, reader).await?;
         context.require_schema().await?;
         Ok(context)
     }
@@ -66,12 +67,20 @@ impl Context {
     /// Without a look at the schema, for `sluice migrate`. A private Postgres is migrated nevertheless: nobody else
     /// looks after it.
     pub async fn open_any_schema(global: &GlobalArgs) -> anyhow::Result<Self> {
-        Self::connect(global, Keys::Ignored, Reader::Caller).await
+        Self::connect(without_keys(global)?, global, Keys::Ignored, Reader::Caller).await
     }
 
-    async fn connect(global: &GlobalArgs, keys: Keys, reader: Reader) -> anyhow::Result<Self> {
-        let config = Config::load_with(global.config.as_deref(), environment(global), keys)?;
-        let log = telemetry::init(&log_settings(global, &config, keys, reader)).ok();
+    async fn connect(config: Config, global: &GlobalArgs, keys: Keys, reader: Reader) -> anyhow::Result<Self> {
+        let log = match telemetry::init(&log_settings(global, &config, keys, reader)) {
+            Ok(log) => Some(log),
+            Err(TelemetryError::Twice(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if reader == Reader::Operator {
+            for warning in &config.warnings {
+                tracing::warn!("{warning}");
+            }
+        }
         let (address, private, pooler) = if let Some(url) = &config.database.url {
             // The URL is not repeated in the error: it may hold a password.
             let address: Address = url.expose_secret().parse().context("database.url")?;
@@ -120,6 +129,11 @@ impl Context {
         }
         Ok(written?)
     }
+}
+
+/// The configuration, for a command that calls no provider.
+fn without_keys(global: &GlobalArgs) -> Result<Config, ConfigErrors> {
+    Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)
 }
 
 /// The variables that configuration is read from, with those of the command line over them.

@@ -7,13 +7,14 @@ use super::GlobalArgs;
 use super::output::Output;
 use crate::embedded::{EmbeddedPostgres, Options};
 use crate::exit_code::ExitCode;
+use crate::printable::{self, on_one_line};
 use crate::shutdown;
 use crate::simulate::{Scenario, Simulator};
 use crate::store::Store;
 use crate::store::audit::Audit;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -183,7 +184,7 @@ fn verdict(audit: &Audit, simulator: &Simulator, out: &mut Output) -> anyhow::Re
 async fn watch(store: &Store, mut worker: Child) -> anyhow::Result<Duration> {
     let began = Instant::now();
     let total = 2 * JOBS;
-    let bar = std::io::stderr().is_terminal().then(|| {
+    let bar = printable::stderr_is_terminal().then(|| {
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}").expect("the template is right");
         ProgressBar::new(total as u64).with_style(style)
     });
@@ -205,11 +206,11 @@ async fn watch(store: &Store, mut worker: Child) -> anyhow::Result<Duration> {
         match &bar {
             Some(bar) => {
                 bar.set_position(u64::try_from(progress.finished)?);
-                bar.set_message(message);
+                bar.set_message(on_one_line(&message).into_owned());
             }
             None if ticks.is_multiple_of(4) => {
                 // Without a standard error there is nobody to tell.
-                let _ = writeln!(std::io::stderr(), "{}/{total}  {message}", progress.finished);
+                let _ = writeln!(printable::stderr(), "{}/{total}  {message}", progress.finished);
             }
             None => {}
         }

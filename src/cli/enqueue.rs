@@ -12,6 +12,7 @@ use crate::config::{Config, Keys};
 use crate::domain::Timestamp;
 use crate::exit_code::ExitCode;
 use crate::input::{InputError, InputJob, JobReader, LineError, MemberNotes, Progress, ReadLimits, Source};
+use crate::printable;
 use crate::store::Store;
 use crate::store::enqueue::{BulkEnqueue, BulkOptions, NewJob};
 use anyhow::Context as _;
@@ -19,7 +20,7 @@ use chrono::{DateTime, Utc};
 use entry::Entry;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use tokio::sync::mpsc;
 
@@ -115,8 +116,8 @@ pub struct Summary {
 
 /// Runs the command.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
-    let shows_progress = std::io::stderr().is_terminal() && !global.quiet;
-    let mut stderr = Dispensable(std::io::stderr());
+    let shows_progress = printable::stderr_is_terminal() && !global.quiet;
+    let mut stderr = Dispensable(printable::stderr());
     if args.dry_run {
         let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)?;
         let summary = enqueue(&args, None, &config, shows_progress, &mut stderr).await?;

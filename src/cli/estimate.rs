@@ -13,6 +13,7 @@ use crate::domain::{
 };
 use crate::exit_code::ExitCode;
 use crate::input::{InputError, JobReader, ReadLimits, Source};
+use crate::printable;
 use crate::store::batch::Batch;
 use anyhow::Context as _;
 use std::io::Write;
@@ -53,7 +54,7 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let mut output = Output::new(global);
-    let mut estimate = estimate(args, &config, &mut Dispensable(std::io::stderr()))?;
+    let mut estimate = estimate(args, &config, &mut Dispensable(printable::stderr()))?;
     estimate.pilot = pilot;
     output.report(&estimate.report(output.format()))?;
     output.finish()?;

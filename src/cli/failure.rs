@@ -4,6 +4,7 @@ use super::output::OutputError;
 use crate::config::ConfigErrors;
 use crate::embedded::EmbeddedError;
 use crate::exit_code::ExitCode;
+use crate::printable::{self, is_hidden};
 use crate::store::StoreError;
 use std::fmt;
 use std::io::{ErrorKind, Write as _};
@@ -81,8 +82,22 @@ pub fn report(error: &anyhow::Error, needs: &str) -> ExitCode {
         return ExitCode::Success;
     }
     // When standard error is gone too, the exit status has to do.
-    let _ = writeln!(std::io::stderr(), "error: {}", in_words(error, needs));
+    let _ = writeln!(printable::stderr(), "error: {}", in_words(error, needs));
     exit_code(error)
+}
+
+/// Prints what is wrong with a command line, or the help that was asked for.
+#[must_use]
+pub fn report_usage(error: &clap::Error) -> ExitCode {
+    let words = error.render().to_string();
+    if words.chars().any(|c| is_hidden(c) && c != '\n' && c != '\t') {
+        // It quotes what it does not understand. When standard error is gone too, the exit status has to do.
+        let _ = write!(printable::stderr(), "{words}");
+    } else {
+        // With its colours.
+        let _ = error.print();
+    }
+    if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success }
 }
 
 /// Whether it is that nobody reads our output any more.

@@ -36,6 +36,7 @@ mod words;
 pub mod worker;
 
 use crate::exit_code::ExitCode;
+use crate::printable;
 use crate::shutdown;
 use clap::{ArgAction, Parser, Subcommand};
 use output::Format;
@@ -235,7 +236,7 @@ fn check_configuration(global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         global.config.as_deref(),
         environment,
         output.writer(),
-        &mut output::Dispensable(std::io::stderr()),
+        &mut output::Dispensable(printable::stderr()),
     )
     .map_err(output::OutputError)?;
     output.finish()?;

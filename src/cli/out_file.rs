@@ -2,10 +2,11 @@
 
 use super::failure::{Failure, is_closed};
 use super::output::OutputError;
+use crate::permissions::{forgeable, open_plain};
+use crate::printable::{self, Notation, Printable};
 use anyhow::Context as _;
-use std::ffi::OsString;
-use std::fs::{self, File, TryLockError};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,7 @@ pub struct OutFile {
 enum Sink {
     File(File),
     Stdout(io::Stdout),
+    Terminal(Printable<io::Stdout>),
 }
 
 /// Answers and failures in one stream could not be told from each other by those who read it, and what is read must not
@@ -90,12 +92,23 @@ impl OutFile {
     /// Begins a file. One that exists is replaced only with `force`. `-` is standard output.
     pub fn create(target: &Path, force: bool) -> anyhow::Result<Self> {
         if is_stdout(target) {
-            return Ok(Self::of(Path::new("standard output"), None, force, Sink::Stdout(io::stdout())));
+            let stdout = printable::stdout();
+            // Lines of JSON, which mean the same to whoever copies them from there.
+            let sink = match stdout.is_terminal() {
+                true => Sink::Terminal(Printable::new(stdout, Notation::Json)),
+                false => Sink::Stdout(stdout),
+            };
+            return Ok(Self::of(Path::new("standard output"), None, force, sink));
         }
         let writing = || format!("writing {}", target.display());
         // A link stays one: what it leads to is replaced.
-        let is_link = fs::symlink_metadata(target).is_ok_and(|found| found.is_symlink());
-        let target = &if is_link { fs::canonicalize(target).with_context(writing)? } else { target.to_owned() };
+        let link = fs::symlink_metadata(target).ok().filter(fs::Metadata::is_symlink);
+        if let Some(exposed) = link.as_ref().and_then(|found| forgeable(target, found)) {
+            let message =
+                format!("{} is a link, and it {}: nothing is written there", target.display(), exposed.problem());
+            return Err(Failure::usage(message).into());
+        }
+        let target = &if link.is_some() { fs::canonicalize(target).with_context(writing)? } else { target.to_owned() };
         match fs::metadata(target) {
             Ok(found) if found.is_dir() => {
                 return Err(Failure::usage(format!("{} is a folder", target.display())).into());
@@ -111,6 +124,10 @@ impl OutFile {
             Ok(_) | Err(_) => {}
         }
         let (part, file) = begin_part(target).with_context(writing)?;
+        // One that is replaced was readable as it was meant to be; a new one is this user's alone.
+        if let Ok(found) = fs::metadata(target) {
+            file.set_permissions(found.permissions()).with_context(writing)?;
+        }
         Ok(Self::of(target, Some(part), force, Sink::File(file)))
     }
 
@@ -129,7 +146,7 @@ impl OutFile {
             None => self.writer.flush(),
         };
         let file = match self.writer.get_ref() {
-            Sink::Stdout(_) => return written.map_err(|error| OutputError(error).into()),
+            Sink::Stdout(_) | Sink::Terminal(_) => return written.map_err(|error| OutputError(error).into()),
             Sink::File(file) => file,
         };
         let published = written.and_then(|()| {
@@ -166,46 +183,66 @@ impl OutFile {
     }
 }
 
-/// A file beside the target, locked for as long as it is open.
+/// A new file beside the target, of this user alone, locked for as long as it is open. Its name cannot be foreseen, and
+/// what is there already is neither used nor followed.
 fn begin_part(target: &Path) -> io::Result<(PathBuf, File)> {
     sweep(target);
-    let process = std::process::id();
-    for number in 1..100 {
-        let mut name = OsString::from(target);
-        name.push(if number == 1 { format!(".part-{process}") } else { format!(".part-{process}-{number}") });
-        let part = PathBuf::from(name);
-        let file = File::options().write(true).create(true).truncate(false).open(&part)?;
-        // A process of the same number in another container; where nothing can be locked nothing is swept either.
-        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
-            continue;
-        }
-        let (ours, there) = (file.metadata()?, fs::metadata(&part));
+    let mut begin = target.file_name().unwrap_or_default().to_owned();
+    begin.push(PART);
+    begin.push(format!("{}-", std::process::id()));
+    for _ in 0..100 {
+        let (file, part) = tempfile::Builder::new()
+            .prefix(&begin)
+            .rand_bytes(12)
+            .tempfile_in(folder_of(target))?
+            .keep()
+            .map_err(|error| error.error)?;
+        // Where nothing can be locked nothing is swept either.
+        let _ = file.try_lock();
+        let (ours, there) = (file.metadata()?, fs::symlink_metadata(&part));
         // Else another command has swept it away just before it was locked.
         if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
-            file.set_len(0)?;
             return Ok((part, file));
         }
     }
     Err(ErrorKind::ResourceBusy.into())
 }
 
-/// Removes what commands that were killed have left behind of this target: nobody holds the lock of it any more.
+/// What stands between the name of a target and what tells its unfinished files apart.
+const PART: &str = ".part-";
+
+fn folder_of(target: &Path) -> &Path {
+    target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Removes what commands of this user that were killed have left behind of this target: nobody holds the lock of it any
+/// more.
 fn sweep(target: &Path) {
     let Some(name) = target.file_name() else { return };
-    let begin = format!("{}.part-", name.to_string_lossy());
-    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+    let begin = format!("{}{PART}", name.to_string_lossy());
+    let me = rustix::process::geteuid().as_raw();
+    for entry in fs::read_dir(folder_of(target)).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let is_part = name
-            .to_string_lossy()
-            .strip_prefix(&begin)
-            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'));
+        let is_part = name.to_string_lossy().strip_prefix(&begin).is_some_and(is_tail_of_part);
         if is_part
-            && let Ok(file) = File::options().write(true).open(entry.path())
+            && let Ok(file) = open_plain(&entry.path(), File::options().write(true))
+            && file.metadata().is_ok_and(|found| found.uid() == me)
             && file.try_lock().is_ok()
         {
             // One that stays is a blemish.
             let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// A process and chance, or, of earlier versions, a process and a number.
+fn is_tail_of_part(tail: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match tail.split_once('-') {
+        None => is_number(tail),
+        Some((process, rest)) => {
+            let is_chance = rest.len() == 12 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            is_number(process) && (is_number(rest) || is_chance)
         }
     }
 }
@@ -232,6 +269,7 @@ impl Write for Sink {
         match self {
             Self::File(file) => file.write(bytes),
             Self::Stdout(stdout) => stdout.write(bytes),
+            Self::Terminal(terminal) => terminal.write(bytes),
         }
     }
 
@@ -239,6 +277,7 @@ impl Write for Sink {
         match self {
             Self::File(file) => file.flush(),
             Self::Stdout(stdout) => stdout.flush(),
+            Self::Terminal(terminal) => terminal.flush(),
         }
     }
 }
@@ -333,10 +372,41 @@ mod tests {
         let (first, second) = (OutFile::create(&path, false).unwrap(), OutFile::create(&path, false).unwrap());
         let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        let process = std::process::id();
-        let parts = [format!("out.jsonl.part-{process}"), format!("out.jsonl.part-{process}-2")];
-        assert_eq!(names, ["other.jsonl.part-1", &parts[0], &parts[1], "out.jsonl.part-of-mine"]);
+        let names: Vec<&str> = names.iter().map(|name| name.to_str().unwrap()).collect();
+        let ours = format!("out.jsonl.part-{}-", std::process::id());
+        assert_eq!((names.len(), names[0], names[3]), (4, "other.jsonl.part-1", "out.jsonl.part-of-mine"), "{names:?}");
+        assert!(names[1..3].iter().all(|name| name.starts_with(&ours)), "{names:?}");
         drop((first, second));
+    }
+
+    #[test]
+    fn a_part_that_was_laid_beforehand_is_neither_followed_nor_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, victim) = (dir.path().join("out.jsonl"), dir.path().join("victim"));
+        fs::write(&victim, "theirs").unwrap();
+        let process = std::process::id();
+        for number in 0..3 {
+            let tail = if number == 0 { String::new() } else { format!("-{number}") };
+            std::os::unix::fs::symlink(&victim, dir.path().join(format!("out.jsonl.part-{process}{tail}"))).unwrap();
+        }
+        let pipe = dir.path().join(format!("out.jsonl.part-{process}-4"));
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let mut file = OutFile::create(&path, false).unwrap();
+        file.write_all(b"ours").unwrap();
+        file.finish().unwrap();
+        assert_eq!((fs::read(&victim).unwrap(), fs::read(&path).unwrap()), (b"theirs".to_vec(), b"ours".to_vec()));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_keeps_its_mode() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        OutFile::create(&path, true).unwrap().finish().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o644);
     }
 
     #[test]

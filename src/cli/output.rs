@@ -2,11 +2,13 @@
 
 use super::GlobalArgs;
 use crate::domain::NanoUsd;
+use crate::printable::{self, Notation, Printable, on_one_line};
 use chrono::{DateTime, SecondsFormat, Utc};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, Width};
 use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 
@@ -46,14 +48,16 @@ impl Output {
     /// Standard output, in the shape that was asked for.
     #[must_use]
     pub fn new(global: &GlobalArgs) -> Self {
-        let stdout = io::stdout();
+        let stdout = printable::stdout();
         let is_terminal = stdout.is_terminal();
         let usual = if is_terminal { Format::Table } else { Format::Plain };
+        let format = global.format.unwrap_or(usual);
+        let notation = if format == Format::Json { Notation::Json } else { Notation::Text };
         Self {
-            format: global.format.unwrap_or(usual),
+            format,
             is_terminal,
             is_quiet: global.quiet,
-            writer: Box::new(BufWriter::new(stdout)),
+            writer: Box::new(BufWriter::new(Printable::new(stdout, notation))),
         }
     }
 
@@ -61,11 +65,13 @@ impl Output {
     /// because nobody reads it.
     #[must_use]
     pub fn for_progress(global: &GlobalArgs) -> Self {
-        let stderr = io::stderr();
-        let is_terminal = stderr.is_terminal();
+        let is_terminal = printable::stderr_is_terminal();
         let usual = if is_terminal { Format::Table } else { Format::Plain };
-        let writer: Box<dyn Write + Send> =
-            if global.quiet { Box::new(io::sink()) } else { Box::new(Dispensable(BufWriter::new(stderr))) };
+        let writer: Box<dyn Write + Send> = if global.quiet {
+            Box::new(io::sink())
+        } else {
+            Box::new(Dispensable(BufWriter::new(printable::stderr())))
+        };
         Self { format: global.format.unwrap_or(usual), is_terminal, is_quiet: global.quiet, writer }
     }
 
@@ -85,6 +91,14 @@ impl Output {
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         self.is_terminal
+    }
+
+    /// For exports in lines of JSON or in CSV, which stay exact; `is_json` is which of them. A terminal gets them with
+    /// hidden characters written as what they are.
+    pub fn export(&mut self, is_json: bool) -> Result<&mut (dyn Write + Send), OutputError> {
+        self.finish()?;
+        self.writer = export_to(self.is_terminal, is_json);
+        Ok(&mut *self.writer)
     }
 
     /// For what is written as it comes.
@@ -135,7 +149,7 @@ impl Output {
     pub fn note(&self, text: impl fmt::Display) {
         if !self.is_quiet {
             // Without a standard error there is nobody to tell.
-            let _ = writeln!(io::stderr(), "{text}");
+            let _ = writeln!(printable::stderr(), "{text}");
         }
     }
 
@@ -143,6 +157,31 @@ impl Output {
     pub fn finish(&mut self) -> Result<(), OutputError> {
         self.writer.flush().map_err(OutputError)
     }
+}
+
+/// Standard output for an export.
+pub fn export_to(is_terminal: bool, is_json: bool) -> Box<dyn Write + Send> {
+    let stdout = printable::stdout();
+    if is_terminal {
+        let notation = if is_json { Notation::Json } else { Notation::Text };
+        Box::new(BufWriter::new(Printable::new(stdout, notation)))
+    } else {
+        Box::new(BufWriter::new(stdout))
+    }
+}
+
+/// A field of CSV. A spreadsheet computes what begins like a formula, so a text that does gets an apostrophe, by which
+/// it is a text; numbers stay numbers.
+pub fn csv_field(text: &str) -> Cow<'_, str> {
+    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
+    if is_formula && !is_number(text) { Cow::Owned(format!("'{text}")) } else { Cow::Borrowed(text) }
+}
+
+/// Whether a text is one number, in digits.
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let (whole, part) = digits.split_once('.').unwrap_or((digits, "0"));
+    [whole, part].iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Writes what is dispensable: where it cannot be written (a closed terminal, a full disk, a reader that is gone)
@@ -224,7 +263,7 @@ impl Cell {
     fn shown(&self) -> String {
         match self {
             Self::Empty => "–".to_owned(),
-            Self::Text(text) => text.clone(),
+            Self::Text(text) => on_one_line(text).into_owned(),
             Self::Count(count) => grouped(*count),
             Self::Share(share) => format!("{:.1} %", share * 100.0),
             Self::Millis(millis) => shown_millis(*millis),
@@ -234,16 +273,24 @@ impl Cell {
         }
     }
 
-    /// For programs, as text.
+    /// For programs, as text on one line.
     fn bare(&self) -> String {
         match self {
             Self::Empty => String::new(),
-            Self::Text(text) => text.clone(),
+            Self::Text(text) => on_one_line(text).into_owned(),
             Self::Count(number) | Self::Millis(number) => number.to_string(),
             Self::Share(share) => format!("{share:.6}"),
             Self::Money(money) => decimal(*money),
             Self::Time(at) => at.to_rfc3339_opts(SecondsFormat::AutoSi, true),
             Self::Flag(flag) => flag.to_string(),
+        }
+    }
+
+    /// For spreadsheets.
+    fn in_csv(&self) -> String {
+        match self {
+            Self::Text(text) => on_one_line(&csv_field(text)).into_owned(),
+            cell => cell.bare(),
         }
     }
 
@@ -345,11 +392,7 @@ impl Report {
         // Words can be broken between lines, a name with underscores cannot.
         table.set_header(self.columns.iter().map(|column| column.replace('_', " ")));
         for row in self.rows.iter().chain(&self.total) {
-            table.add_row(row.iter().map(|cell| match cell {
-                // Control characters of a provider's message must not reach the terminal.
-                Cell::Text(text) => text.chars().filter(|c| !c.is_control() || *c == '\n').collect(),
-                cell => cell.shown(),
-            }));
+            table.add_row(row.iter().map(Cell::shown));
         }
         for (index, column) in table.column_iter_mut().enumerate() {
             // A column of numbers stays one with an odd word in it (`100000+`), and one of words with an odd number.
@@ -386,10 +429,7 @@ impl Report {
         let rows = self.rows.iter().chain(&self.total).map(|row| {
             let is_told = |cell: &Cell| *cell != Cell::Empty && !cell.shown().is_empty();
             let values = self.columns.iter().zip(row).filter(|(_, cell)| is_told(cell));
-            let lines = values.map(|(name, cell)| {
-                let shown: String = cell.shown().chars().filter(|c| !c.is_control()).collect();
-                format!(" {:width$}   {shown}\n", name.replace('_', " "))
-            });
+            let lines = values.map(|(name, cell)| format!(" {:width$}   {}\n", name.replace('_', " "), cell.shown()));
             lines.collect::<String>()
         });
         rows.collect::<Vec<_>>().join("\n").trim_end().to_owned()
@@ -398,8 +438,7 @@ impl Report {
     fn write_plain(&self, writer: &mut dyn Write) -> io::Result<()> {
         writeln!(writer, "{}", self.columns.join("\t"))?;
         for row in &self.rows {
-            let cells: Vec<String> =
-                row.iter().map(|cell| cell.bare().replace(|c: char| c.is_control(), " ")).collect();
+            let cells: Vec<String> = row.iter().map(Cell::bare).collect();
             writeln!(writer, "{}", cells.join("\t"))?;
         }
         Ok(())
@@ -409,7 +448,7 @@ impl Report {
         let mut csv = csv::Writer::from_writer(writer);
         csv.write_record(&self.columns)?;
         for row in &self.rows {
-            csv.write_record(row.iter().map(Cell::bare))?;
+            csv.write_record(row.iter().map(Cell::in_csv))?;
         }
         csv.flush()
     }
@@ -451,7 +490,7 @@ mod tests {
         report.row(["one/a-model of mine".into(), Cell::Count(30_000), Cell::Empty]);
         report.row(["two\x1b[2J".into(), Cell::Count(7), Cell::Money(NanoUsd(1_000_000_000))]);
         // The longest of each: `two…`, `30,000` and `$1.00`.
-        assert_eq!(report.least_width(), 7 + 6 + 5 + 9, "{}", report.to_table());
+        assert_eq!(report.least_width(), 12 + 6 + 5 + 9, "{}", report.to_table());
         let blocks = " target          one/a-model of mine\n output tokens   30,000\n\n \
                       target          two[2J\n output tokens   7\n cost            $1.00";
         assert_eq!(report.to_blocks(), blocks);
@@ -519,12 +558,31 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_begins_like_a_formula_is_a_text_in_csv_and_a_number_is_a_number() {
+        for formula in
+            ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "-", "＝1", "-1-1", "+.", "=-1"]
+        {
+            assert_eq!(csv_field(formula), format!("'{formula}"));
+        }
+        for text in ["-5", "+5", "-0.25", "plain", "a=b", "'=1", "", "1-1"] {
+            assert_eq!(csv_field(text), text);
+        }
+        let mut report = Report::new(["batch", "jobs"]);
+        report.row(["=HYPERLINK(\"http://x\",\"y\")".into(), Cell::Count(-7)]);
+        report.row(["\u{1b}]0;x\u{7}\n=1".into(), Cell::Count(1)]);
+        let mut csv = Vec::new();
+        report.write_csv(&mut csv).unwrap();
+        let expected = "batch,jobs\n\"'=HYPERLINK(\"\"http://x\"\",\"\"y\"\")\",-7\n\\u{1b}]0;x\\u{7}\\n=1,1\n";
+        assert_eq!(String::from_utf8(csv).unwrap(), expected);
+    }
+
+    #[test]
     fn control_characters_do_not_reach_lines_or_terminals() {
         let mut report = Report::new(["message"]);
         report.row(["a\tb\u{1b}[31m".into()]);
         let mut plain = Vec::new();
         report.write_plain(&mut plain).unwrap();
-        assert_eq!(String::from_utf8(plain).unwrap(), "message\na b [31m\n");
+        assert_eq!(String::from_utf8(plain).unwrap(), "message\na\\tb\\u{1b}[31m\n");
         assert!(!report.to_table().to_string().contains('\u{1b}'));
     }
 }

@@ -60,7 +60,7 @@ fn reload(reloader: &mut Reloader, started: &Config, global: &GlobalArgs) -> boo
 
 /// The same file and the same variables as at the start.
 fn read(started: &Config, global: &GlobalArgs) -> Result<Config, ConfigErrors> {
-    let config = Config::load(started.file.as_deref().or(global.config.as_deref()), environment(global))?;
+    let config = started.load_again(environment(global))?;
     config.require_providers().map(|()| config)
 }
 
@@ -68,6 +68,7 @@ fn read(started: &Config, global: &GlobalArgs) -> Result<Config, ConfigErrors> {
 fn waits_for_a_restart(started: &Config, now: &Config) -> Vec<&'static str> {
     let Config {
         file: _,
+        is_found: _,
         database,
         // What a worker reads anew with each step, and the rest of it, which is for commands.
         worker: _,

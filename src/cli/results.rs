@@ -4,10 +4,12 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::failure::Failure;
 use super::out_file::{OutFile, is_stdout, require_apart};
+use super::output::csv_field;
 use super::output::{Format, OutputError};
 use super::words::about;
 use crate::domain::NanoUsd;
 use crate::exit_code::ExitCode;
+use crate::printable;
 use crate::store::Store;
 use crate::store::results::{EXPORT_PAGE, Ending, ExportedJob, HttpError};
 use anyhow::Context as _;
@@ -15,7 +17,7 @@ use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use std::fmt;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `sluice results`.
@@ -96,7 +98,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let counts = {
         let answers: &mut (dyn Write + Send) = match &mut answers {
             Some(file) => file,
-            None => context.output.writer(),
+            None => context.output.export(!is_csv)?,
         };
         let errors = errors.as_mut().map(|file| file as &mut (dyn Write + Send));
         export(&args.batch, &context.store, is_csv, answers, errors).await?
@@ -117,7 +119,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         };
         // When standard error is gone too, the exit status has to do.
         let _ = writeln!(
-            io::stderr(),
+            printable::stderr(),
             "batch {}: {} of {} jobs have an answer; {counts}{hint}",
             args.batch,
             counts.succeeded,
@@ -401,9 +403,12 @@ fn text_of(response: Option<&str>) -> anyhow::Result<Option<String>> {
     Ok(completion.choices.into_iter().next().and_then(|choice| choice.message.content))
 }
 
-fn write_record(writer: &mut dyn Write, fields: impl IntoIterator<Item = impl AsRef<[u8]>>) -> anyhow::Result<()> {
+fn write_record(writer: &mut dyn Write, fields: impl IntoIterator<Item = impl AsRef<str>>) -> anyhow::Result<()> {
     let mut record = csv::Writer::from_writer(Vec::new());
-    record.write_record(fields)?;
+    for field in fields {
+        record.write_field(csv_field(field.as_ref()).as_bytes())?;
+    }
+    record.write_record(None::<&[u8]>)?;
     let line = record.into_inner().context("writing a record")?;
     writer.write_all(&line).map_err(|error| OutputError(error).into())
 }

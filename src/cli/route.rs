@@ -6,6 +6,7 @@ use super::failure::Failure;
 use super::output::Format;
 use super::pause::{self, PauseCommand};
 use crate::exit_code::ExitCode;
+use crate::printable;
 use crate::store::pause::PauseKind;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
@@ -88,7 +89,7 @@ async fn agree(bulk: &Bulk, what: &str, which: &str, jobs: &[i64]) -> anyhow::Re
     if !io::stdin().is_terminal() {
         return Err(Failure::usage(format!("to {wish}, say --yes; nothing was changed")).into());
     }
-    let mut stderr = io::stderr();
+    let mut stderr = printable::stderr();
     write!(stderr, "{wish}? [y/N] ")?;
     stderr.flush()?;
     // A thread of its own, which nobody waits for: Ctrl-C is an answer too.

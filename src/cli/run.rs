@@ -8,12 +8,13 @@ use super::words::{about, option, path};
 use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
 use crate::exit_code::ExitCode;
+use crate::printable;
 use crate::shutdown::{Hangups, Signals};
 use crate::store::{Store, StoreError};
 use crate::worker::plan::Plan;
 use crate::worker::{Settings, Summary, Worker};
 use futures_util::TryStreamExt as _;
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -85,7 +86,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     if left > 0 {
         // Also where it is to be quiet: nothing else says how to go on. When standard error is gone, nobody can be
         // told.
-        let _ = writeln!(io::stderr(), "{}", resume_line(&args, global, &summary.batch, left));
+        let _ = writeln!(printable::stderr(), "{}", resume_line(&args, global, &summary.batch, left));
         context.close().await?;
         if let Some(version) = worked.outgrown {
             version.require()?;
@@ -144,8 +145,8 @@ async fn enqueued(
     global: &GlobalArgs,
     signals: &Signals,
 ) -> anyhow::Result<Option<enqueue::Summary>> {
-    let shows_progress = io::stderr().is_terminal() && !global.quiet;
-    let mut stderr = Dispensable(io::stderr());
+    let shows_progress = printable::stderr_is_terminal() && !global.quiet;
+    let mut stderr = Dispensable(printable::stderr());
     let store = (!args.enqueue.dry_run).then_some(&context.store);
     let loading = tokio::select! {
         loading = enqueue::load(&args.enqueue, store, &context.config, shows_progress, &mut stderr) => loading?,

@@ -3,6 +3,7 @@
 use super::GlobalArgs;
 use super::output::{Dispensable, Format, OutputError};
 use crate::exit_code::ExitCode;
+use crate::printable::{self, Notation, Printable};
 use crate::simulate::{Scenario, Simulator, Verdict};
 use anyhow::{Context, bail};
 use std::fmt::Write as _;
@@ -37,12 +38,14 @@ pub struct Args {
 /// A scenario that cannot be read or makes no sense, an address that is not loopback or is taken.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let simulator = start(&args)?;
-    announce(&simulator, &mut Dispensable(io::stderr())).context("writing to standard error")?;
+    announce(&simulator, &mut Dispensable(printable::stderr())).context("writing to standard error")?;
     interrupted().await.context("waiting for Ctrl-C")?;
     let verdict = simulator.verdict();
     simulator.stop();
-    let printed = render(&verdict, global.format.unwrap_or(Format::Json))?;
-    io::stdout().lock().write_all(printed.as_bytes()).map_err(OutputError)?;
+    let format = global.format.unwrap_or(Format::Json);
+    let printed = render(&verdict, format)?;
+    let notation = if format == Format::Json { Notation::Json } else { Notation::Text };
+    Printable::new(printable::stdout(), notation).write_all(printed.as_bytes()).map_err(OutputError)?;
     Ok(if verdict.clean { ExitCode::Success } else { ExitCode::NotClean })
 }
 

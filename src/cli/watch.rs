@@ -7,13 +7,13 @@ use super::output::{Cell, Format, Output, OutputError};
 use super::results::advice;
 use super::waits::{in_words, is_a_limit};
 use crate::exit_code::ExitCode;
+use crate::printable::{self, on_one_line};
 use crate::store::Store;
 use crate::store::batch::Batch;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -121,7 +121,7 @@ impl View {
         if output.format() == Format::Json {
             return Self::Json { shown: None };
         }
-        if !std::io::stderr().is_terminal() {
+        if !printable::stderr_is_terminal() {
             return Self::Lines { next: Instant::now() };
         }
         let length = u64::try_from(batch.jobs).ok();
@@ -145,7 +145,8 @@ impl View {
                 bar.set_length(u64::try_from(batch.jobs).unwrap_or(0));
                 bar.set_position(u64::try_from(batch.done()).unwrap_or(0));
                 // On a line of its own: what does not fit is cut off.
-                let reason = waits_for.map_or_else(String::new, |reason| format!("\n{}", in_words(reason)));
+                let reason =
+                    waits_for.map_or_else(String::new, |reason| format!("\n{}", on_one_line(&in_words(reason))));
                 bar.set_message(progress(batch, pace, waits_for) + &reason);
             }
             Self::Lines { next } => {
@@ -153,7 +154,8 @@ impl View {
                 if now >= *next {
                     *next = now + LINE;
                     let reason = waits_for.map_or_else(String::new, |reason| format!(" ({})", in_words(reason)));
-                    output.line(format_args!("{}: {}{reason}", batch.name, progress(batch, pace, waits_for)))?;
+                    let name = on_one_line(&batch.name);
+                    output.line(format_args!("{name}: {}{reason}", progress(batch, pace, waits_for)))?;
                     output.finish()?;
                 }
             }

@@ -95,8 +95,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let worker = Worker::register(store.clone(), Plan::new(&blueprint(config))?, settings(config, args.drain)).await?;
     if let Some(listener) = listener {
         let observer = worker.observer();
+        let hosts = config.http.hosts.clone();
         worker.loops().endless("http", async move {
-            if let Err(error) = http::serve(listener, observer).await {
+            if let Err(error) = http::serve(listener, observer, &hosts).await {
                 tracing::error!(error = %error, "the HTTP server ended");
             }
         });

@@ -2,6 +2,7 @@
 
 use super::Keys;
 use super::section::Section;
+use crate::permissions::{Flaw, read_secret};
 use crate::provider::ApiKey;
 use config::ValueKind;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -9,6 +10,9 @@ use std::path::Path;
 
 /// Where a key may come from.
 const SOURCES: &str = "api_key_env = \"VARIABLE\", api_key_file = \"PATH\" or credential = \"NAME\"";
+
+/// A file with a key in it has no more.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// A list of keys, as it is written.
 const LIST: &str = "a list such as [{ api_key_env = \"VARIABLE_A\" }, { api_key_file = \"PATH\" }]";
@@ -107,8 +111,23 @@ fn read_one(provider: &str, section: &mut Section<'_>, keys: Keys) -> Option<Api
         };
         ("credential", Path::new(dir).join(&credential), credential)
     };
-    match std::fs::read_to_string(&path) {
-        Ok(key) => Some(ApiKey { name, secret: checked(key.trim(), source, section)? }),
+    match read_secret(&path, MOST_BYTES) {
+        Ok((key, flaws)) => {
+            for exposed in flaws.into_iter().filter(|_| source == "api_key_file") {
+                if matches!(exposed.flaw, Flaw::Writable(_)) {
+                    // Their key, their account: they would read every prompt.
+                    let problem = format!(
+                        "the key of the provider {provider} is not used: {} {}",
+                        path.display(),
+                        exposed.problem()
+                    );
+                    section.fault(source, problem, exposed.remedy());
+                    return None;
+                }
+                section.context().warn(format!("the key of the provider {provider} is not safe: {exposed}"));
+            }
+            Some(ApiKey { name, secret: checked(key.trim(), source, section)? })
+        }
         Err(error) => {
             let problem = format!("the key of the provider {provider} cannot be read from {}: {error}", path.display());
             section.fault(source, problem, "a file that holds nothing but the key");

@@ -24,6 +24,7 @@ pub use source::DATABASE_URL_OPTION;
 use crate::domain::retention::Retention;
 use crate::domain::{Limits, Model, Target};
 use section::Context;
+use source::Source;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,8 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     /// The file that was read, when there was one.
     pub file: Option<PathBuf>,
+    /// Whether that one lay in the current folder, and nobody has named it.
+    pub is_found: bool,
     /// Where the queue is.
     pub database: Database,
     /// How the daemon works.
@@ -85,11 +88,25 @@ impl Config {
         keys: Keys,
     ) -> Result<Self, ConfigErrors> {
         let environment: BTreeMap<String, String> = environment.into_iter().collect();
-        let file = source::find_file(path, &environment);
-        let tree = source::read(file.as_deref(), &environment)?;
-        let context = Context::new(file.clone(), environment);
+        Self::read(source::find_file(path, &environment), environment, keys)
+    }
+
+    /// Reads the same file once more, with the rules under which it was read.
+    pub fn load_again(&self, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
+        let file = self.file.clone().map(|path| Source { path, is_found: self.is_found });
+        Self::read(file, environment.into_iter().collect(), Keys::Required)
+    }
+
+    fn read(file: Option<Source>, environment: BTreeMap<String, String>, keys: Keys) -> Result<Self, ConfigErrors> {
+        let text = file.as_ref().map(Source::read).transpose()?;
+        let is_found = file.as_ref().is_some_and(|file| file.is_found);
+        let file = file.map(|file| file.path);
+        let tree = source::read(file.as_deref().zip(text.as_ref()), &environment)?;
+        let text = text.unwrap_or_default();
+        let context = Context::new(file.clone(), text.world_readable, environment);
+        text.warnings.into_iter().for_each(|warning| context.warn(warning));
         let config = Self::from_tree(&context, tree, keys);
-        context.into_result().map(|warnings| Self { file, warnings, ..config })
+        context.into_result().map(|warnings| Self { file, is_found, warnings, ..config })
     }
 
     /// Reads all sections, faulty or not, so that all faults are found.
@@ -110,6 +127,7 @@ impl Config {
         let providers: BTreeMap<_, _> = providers.into_iter().map(|(name, read)| (name, read.config)).collect();
         let config = Self {
             file: None,
+            is_found: false,
             database,
             worker,
             retention,
@@ -129,6 +147,13 @@ impl Config {
 
     /// Notes what works but is probably not meant.
     fn warn(&self, context: &Context) {
+        if let Some(listen) = self.http.listen.filter(|listen| !listen.ip().to_canonical().is_loopback()) {
+            context.warn(format!(
+                "http.listen = \"{listen}\": everything that reaches this address reads the names of providers, routes \
+                 and projects, the queue and what it costs; no password is asked for. Listen on 127.0.0.1, or let a \
+                 firewall admit only what probes and scrapes"
+            ));
+        }
         for (name, route) in &self.routes {
             for rung in &route.route.rungs {
                 if rung.model.price.is_none() {

@@ -174,7 +174,7 @@ fn parse_catalogue(text: &str) -> (Catalogue, Result<(), String>) {
         Err(error) => return (Catalogue::new(), Err(error.to_string())),
     };
     let ValueKind::Table(root) = root.kind else { return (Catalogue::new(), Err("is empty".to_owned())) };
-    let context = Context::new(Some("config/prices.toml".into()), BTreeMap::new());
+    let context = Context::new(Some("config/prices.toml".into()), None, BTreeMap::new());
     let mut root =
         Section::new(&context, String::new(), Table::from([("vendors".to_owned(), config::Value::from(root))]));
     let mut catalogue = Catalogue::new();

@@ -2,6 +2,7 @@
 
 use super::scalar::{self, DURATION};
 use super::{ConfigErrors, Fault, source};
+use crate::permissions::Exposed;
 use config::{Value, ValueKind};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,13 +19,15 @@ pub(super) const FROM_ENVIRONMENT: &str = "the environment";
 pub(super) struct Context {
     pub environment: BTreeMap<String, String>,
     file: Option<PathBuf>,
+    /// Where all users may read the file: what to do about that.
+    pub world_readable: Option<Exposed>,
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<String>>,
 }
 
 impl Context {
-    pub fn new(file: Option<PathBuf>, environment: BTreeMap<String, String>) -> Self {
-        Self { environment, file, faults: RefCell::default(), warnings: RefCell::default() }
+    pub fn new(file: Option<PathBuf>, world_readable: Option<Exposed>, environment: BTreeMap<String, String>) -> Self {
+        Self { environment, file, world_readable, faults: RefCell::default(), warnings: RefCell::default() }
     }
 
     pub fn warn(&self, warning: String) {

@@ -4,8 +4,9 @@ use super::scalar;
 use super::section::{Context, Section};
 use super::source::database_url;
 use crate::domain::retention::Retention;
+use crate::permissions::read_secret;
 use crate::store::{Address, Pooler};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -28,12 +29,7 @@ pub struct Database {
 
 impl Database {
     pub(super) fn read(mut section: Section<'_>) -> Self {
-        let url = section.parsed("url", "postgres://user:password@host/database", |text| {
-            // The URL is not repeated in the message: it may hold a password.
-            text.parse::<Address>().map(|_| SecretString::from(text)).map_err(|error| error.to_string())
-        });
-        let url_set_by = database_url(&section.context().environment)
-            .map_or_else(|| section.key_in_file("url"), |(name, _)| name.to_owned());
+        let (url, url_set_by) = Self::read_url(&mut section);
         let database = Self {
             url,
             url_set_by,
@@ -50,6 +46,79 @@ impl Database {
         };
         section.finish();
         database
+    }
+}
+
+/// A URL, as it is written.
+const URL: &str = "postgres://user:password@host/database";
+/// A file with a URL in it has no more.
+const MOST_URL_BYTES: u64 = 1 << 16;
+
+impl Database {
+    /// The URL, and what it was set by. One that the environment or the command line names goes before all that the file
+    /// says.
+    fn read_url(section: &mut Section<'_>) -> (Option<SecretString>, String) {
+        // The URL is not repeated in a message: it may hold a password.
+        let checked =
+            |text: &str| text.parse::<Address>().map(|_| SecretString::from(text)).map_err(|error| error.to_string());
+        let from_environment = database_url(&section.context().environment).map(|(name, _)| name.to_owned());
+        let url = section.parsed("url", URL, checked);
+        let file = section.path("url_file");
+        let credential = section.text("credential", "the name of a systemd credential");
+        if let Some(name) = from_environment {
+            return (url, name);
+        }
+        if [url.is_some(), file.is_some(), credential.is_some()].iter().filter(|given| **given).count() > 1 {
+            section.fault(
+                "url",
+                "the database is given in more than one way",
+                "only one of url, url_file and credential",
+            );
+            return (None, String::new());
+        }
+        if let Some(url) = url {
+            if let Some(exposed) = &section.context().world_readable
+                && Address::holds_password(url.expose_secret())
+            {
+                let told = format!("the configuration holds the database's password, and {exposed}; or use url_file");
+                section.context().warn(told);
+            }
+            return (Some(url), section.key_in_file("url"));
+        }
+        let (key, path) = match (file, credential) {
+            (Some(file), _) => ("url_file", file),
+            (None, Some(name)) => match section.context().environment.get("CREDENTIALS_DIRECTORY") {
+                Some(folder) => ("credential", Path::new(folder).join(name)),
+                None => {
+                    let expected = format!(
+                        "a start by systemd with LoadCredential={name}:PATH; commands outside of the unit take \
+                         DATABASE_URL"
+                    );
+                    let problem = "CREDENTIALS_DIRECTORY is not set, so it is not known where the database is";
+                    section.fault("credential", problem, expected);
+                    return (None, String::new());
+                }
+            },
+            (None, None) => return (None, section.key_in_file("url")),
+        };
+        let set_by = section.key_in_file(key);
+        let url = match read_secret(&path, MOST_URL_BYTES) {
+            Ok((text, flaws)) => {
+                // systemd sees to the modes of credentials.
+                for exposed in flaws.iter().filter(|_| key == "url_file") {
+                    section.context().warn(format!("the database's URL stands in a file that is not safe: {exposed}"));
+                }
+                checked(text.trim()).map_err(|problem| format!("the URL in {} {problem}", path.display()))
+            }
+            Err(error) => Err(format!("the database's URL cannot be read from {}: {error}", path.display())),
+        };
+        match url {
+            Ok(url) => (Some(url), set_by),
+            Err(problem) => {
+                section.fault(key, problem, format!("a file that holds nothing but {URL}"));
+                (None, set_by)
+            }
+        }
     }
 }
 
@@ -144,6 +213,8 @@ pub struct Http {
     /// Whether somebody chose that address: then it has to be had. The default is done without when another process
     /// (a second worker on the same machine) has it.
     pub chosen: bool,
+    /// Names by which it may be asked on loopback, beside those of this machine: those of a proxy before it.
+    pub hosts: Vec<String>,
 }
 
 impl Http {
@@ -152,9 +223,15 @@ impl Http {
             "off" => Ok(None),
             address => address.parse().map(Some).map_err(|_| format!("{address:?} is not an address with a port")),
         });
+        let hosts = section.parsed_list("hosts", "a name such as \"sluice.example.org\", without a port", |name| {
+            let is_name = |name: &str| {
+                !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+            };
+            if is_name(name) { Ok(name.to_owned()) } else { Err(format!("{name:?} is not a name of a host")) }
+        });
         section.finish();
         let default = SocketAddr::from(([127, 0, 0, 1], 9470));
-        Self { chosen: listen.is_some(), listen: listen.unwrap_or(Some(default)) }
+        Self { chosen: listen.is_some(), listen: listen.unwrap_or(Some(default)), hosts: hosts.unwrap_or_default() }
     }
 }
 

@@ -2,19 +2,107 @@
 
 use super::section::{FROM_ENVIRONMENT, Table};
 use super::{ConfigErrors, Fault};
+use crate::permissions::{Exposed, forgeable, world_readable};
 use config::{ConfigError, Environment, File, FileFormat, ValueKind};
+use rustix::fs::OFlags;
 use std::collections::{BTreeMap, HashMap};
+use std::fs::{Metadata, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Where the file is looked for when nobody names one.
 pub(super) const USUAL_FILES: [&str; 3] = ["./sluice.toml", "./config/sluice.toml", "/etc/sluice/sluice.toml"];
 
+/// A file of the configuration is not larger.
+const MOST_BYTES: u64 = 16 << 20;
+
+/// The file to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Source {
+    pub path: PathBuf,
+    /// Whether it lay in the current folder, and nobody has named it.
+    pub is_found: bool,
+}
+
 /// The file to read. One that was named is returned even when it does not exist, so that its absence is a fault.
-pub(super) fn find_file(named: Option<&Path>, environment: &BTreeMap<String, String>) -> Option<PathBuf> {
-    named
+pub(super) fn find_file(named: Option<&Path>, environment: &BTreeMap<String, String>) -> Option<Source> {
+    let named = named
         .map(Path::to_owned)
-        .or_else(|| environment.get("SLUICE_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from))
-        .or_else(|| USUAL_FILES.iter().map(PathBuf::from).find(|path| path.exists()))
+        .or_else(|| environment.get("SLUICE_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
+    if let Some(path) = named {
+        return Some(Source { path, is_found: false });
+    }
+    let usual = USUAL_FILES.iter().map(PathBuf::from).find(|path| path.symlink_metadata().is_ok())?;
+    Some(Source { is_found: usual.is_relative(), path: usual })
+}
+
+/// A file that was read.
+#[derive(Default)]
+pub(super) struct Text {
+    text: String,
+    /// What another user may do with it, in words.
+    pub warnings: Vec<String>,
+    /// Whether all users may read it, and what to do about that.
+    pub world_readable: Option<Exposed>,
+}
+
+impl Source {
+    /// Reads it, once: it may be a pipe. One that lies in the current folder was perhaps laid there by another user, for
+    /// this one to fall for: it has to be this user's own, or root's, and so has the folder.
+    pub(super) fn read(&self) -> Result<Text, ConfigErrors> {
+        let file = &self.path;
+        let refused = |exposed: &Exposed| {
+            ConfigErrors::of(Fault {
+                place: file.display().to_string(),
+                key: String::new(),
+                problem: if exposed.path == *file {
+                    format!("was found in the current folder and is not used: it {}", exposed.problem())
+                } else {
+                    let other = exposed.path.display();
+                    format!("was found in the current folder and is not used: {other} {}", exposed.problem())
+                },
+                expected: format!("{}; or name the file: --config {}", exposed.remedy(), file.display()),
+            })
+        };
+        let mut options = OpenOptions::new();
+        options.read(true);
+        if self.is_found {
+            if let Some(exposed) = ways_to(file).iter().find_map(|(path, found)| forgeable(path, found)) {
+                return Err(refused(&exposed));
+            }
+            // A pipe would be waited for.
+            options.custom_flags(i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0));
+        }
+        let opened = options.open(file).map_err(|error| fault_of_file(file, &error))?;
+        let found = opened.metadata().map_err(|error| fault_of_file(file, &error))?;
+        if self.is_found && !found.is_file() && !found.is_dir() {
+            return Err(fault_of_file(file, &io::Error::other("it is no plain file")));
+        }
+        let mut read = Text::default();
+        // Pipes and the like have been made by whoever named them.
+        if found.is_file() {
+            match forgeable(file, &found) {
+                Some(exposed) if self.is_found => return Err(refused(&exposed)),
+                Some(exposed) => read.warnings.push(format!("the configuration {exposed}")),
+                None => {}
+            }
+            read.world_readable = world_readable(file, &found);
+        }
+        opened.take(MOST_BYTES).read_to_string(&mut read.text).map_err(|error| fault_of_file(file, &error))?;
+        Ok(read)
+    }
+}
+
+/// What decides which file a path in the current folder leads to: its folders, and each part of it that is a link.
+fn ways_to(file: &Path) -> Vec<(PathBuf, Metadata)> {
+    let parts = file.ancestors().filter(|part| !part.as_os_str().is_empty());
+    let found = parts.flat_map(|part| {
+        let link = part.symlink_metadata().ok().filter(Metadata::is_symlink);
+        let folder = part.metadata().ok().filter(Metadata::is_dir);
+        [link, folder].into_iter().flatten().map(|found| (part.to_owned(), found))
+    });
+    found.collect()
 }
 
 /// The option of the command line by which a database is named. It stands among the variables under this name, which is
@@ -33,14 +121,15 @@ pub(super) fn database_url(environment: &BTreeMap<String, String>) -> Option<(&'
 }
 
 /// The merged tree of all sources.
-pub(super) fn read(file: Option<&Path>, environment: &BTreeMap<String, String>) -> Result<Table, ConfigErrors> {
+pub(super) fn read(
+    file: Option<(&Path, &Text)>,
+    environment: &BTreeMap<String, String>,
+) -> Result<Table, ConfigErrors> {
     let mut builder = config::Config::builder();
-    if let Some(file) = file {
-        // Checked first, because the crate says only "not found", without "permission denied" or "is a directory".
-        let text = std::fs::read_to_string(file).map_err(|error| fault_of_file(file, &error))?;
-        drop(text);
-        builder = builder.add_source(File::from(file).format(FileFormat::Toml));
+    if let Some((_, read)) = file {
+        builder = builder.add_source(File::from_str(&read.text, FileFormat::Toml));
     }
+    let file = file.map(|(file, _)| file);
     let mut variables: HashMap<String, String> = environment
         .iter()
         // An empty one is not set, and hides none that is.
@@ -64,7 +153,7 @@ pub(super) fn read(file: Option<&Path>, environment: &BTreeMap<String, String>) 
     }
 }
 
-fn fault_of_file(file: &Path, error: &std::io::Error) -> ConfigErrors {
+fn fault_of_file(file: &Path, error: &io::Error) -> ConfigErrors {
     ConfigErrors::of(Fault {
         place: file.display().to_string(),
         key: String::new(),

@@ -1,7 +1,9 @@
 //! The worker's own HTTP server: is it alive, is it ready, what is it doing. On loopback unless configured otherwise.
 
 mod families;
+mod guard;
 mod metrics;
+mod server;
 
 use crate::worker::Observer;
 use axum::extract::State;
@@ -30,16 +32,21 @@ pub async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Serves until the listener fails or the task is dropped.
-pub async fn serve(listener: TcpListener, observer: Observer) -> std::io::Result<()> {
-    tracing::info!(http.listen = %listener.local_addr()?, "serving health, status and metrics");
+/// Serves until the task is dropped. `hosts`: by which names it may be asked, beside those of this machine.
+///
+/// # Errors
+/// When the listener cannot say where it listens.
+pub async fn serve(listener: TcpListener, observer: Observer, hosts: &[String]) -> std::io::Result<()> {
+    let listen = listener.local_addr()?;
+    tracing::info!(http.listen = %listen, "serving health, status and metrics");
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/api/status", get(status))
         .route("/metrics", get(exposition))
         .with_state(Arc::new(Gauged::new(observer)));
-    axum::serve(listener, router).await
+    server::serve(listener, router, guard::Hosts::of(listen, hosts)).await;
+    Ok(())
 }
 
 async fn ready(State(gauged): State<Arc<Gauged>>) -> (StatusCode, String) {

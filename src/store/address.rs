@@ -63,6 +63,15 @@ impl Address {
         Self { set_by: Some(name.into()), ..self }
     }
 
+    /// Whether a URL has a password in it.
+    #[must_use]
+    pub fn holds_password(url: &str) -> bool {
+        Parts::of(url).is_ok_and(|parts| {
+            let has_value = |(_, name, value): &(String, String, String)| name == "password" && !value.is_empty();
+            parts.user.contains(':') || parts.query.iter().any(has_value)
+        })
+    }
+
     /// Whether it is reachable, and right, as a question.
     pub(super) fn doubt(&self) -> String {
         match &self.set_by {

@@ -78,9 +78,9 @@ impl Store {
     /// get the rights that they lack; [`Store::roles`] tells what is left.
     ///
     /// # Errors
-    /// [`StoreError::Encoding`] when the database is not one of UTF-8, [`StoreError::NotOurs`] when the login may not make the
-    /// schema, [`StoreError::TooNew`] when it is too far ahead, [`StoreError::Migrating`] when another process was at it for
-    /// longer than the connection's `lock_timeout` (20 s), [`StoreError::Locked`] when a transaction held a table for longer
+    /// [`StoreError::Encoding`] when the database is not one of UTF-8, [`StoreError::NotOurs`] when the login may not
+    /// make the schema, or a role that it has nothing to do with made it beforehand, [`StoreError::TooNew`] when it is
+    /// too far ahead, [`StoreError::Migrating`] when another process was at it for longer than the connection's `lock_timeout` (20 s), [`StoreError::Locked`] when a transaction held a table for longer
     /// than 3 s, [`StoreError::Migrate`] when a migration fails. Nothing is changed then.
     pub async fn migrate(&self) -> Result<SchemaVersion, StoreError> {
         let mut transaction = self.db.begin().await.doing("connecting")?;
@@ -108,6 +108,10 @@ impl Store {
         if before.found > before.known {
             // Whoever is ahead has done what there was to do.
             return before.require().map(|()| before);
+        }
+        if applied.is_empty() && server.schema_owner.is_some() {
+            server.require_rights()?;
+            server.require_no_strangers(&mut transaction).await?;
         }
         roles::make(&mut transaction).await?;
         apply_missing(&mut transaction, &server, &applied).await?;
@@ -221,6 +225,51 @@ impl Server {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses to fill a schema that was there before us and that another role may change: a table, a type or a function
+    /// of theirs would be taken for ours, and run with the rights of all who use the queue. Trusted are this login,
+    /// superusers, and roles that this login was made a member of.
+    async fn require_no_strangers(&self, transaction: &mut Transaction) -> Result<(), StoreError> {
+        let strangers = sqlx::query_scalar!(
+            r#"select string_agg(distinct case f.role when 0 then 'every role'
+                                                   else quote_ident(pg_get_userbyid(f.role)) end, ', ')
+                 from pg_namespace n
+                cross join lateral (
+                          select n.nspowner as role
+                           union all
+                          select c.relowner from pg_class c where c.relnamespace = n.oid
+                           union all
+                          select p.proowner from pg_proc p where p.pronamespace = n.oid
+                           union all
+                          select t.typowner from pg_type t where t.typnamespace = n.oid
+                           union all
+                          select a.grantee from aclexplode(n.nspacl) a where a.privilege_type = 'CREATE') f
+                where n.nspname = 'sluice'
+                  and not exists (
+                      select from pg_roles r
+                       cross join (select m.oid, m.rolsuper from pg_roles m where m.rolname = current_user) me
+                       where r.oid = f.role
+                         and (r.rolsuper or r.oid = me.oid
+                              or not me.rolsuper and pg_has_role(me.oid, r.oid, 'member')
+                              or exists (select from pg_auth_members a where a.member = me.oid and a.roleid = r.oid)))"#
+        )
+        .fetch_one(transaction)
+        .await
+        .doing("looking at whose the schema is")?;
+        let Some(strangers) = strangers else { return Ok(()) };
+        let login = &self.login;
+        Err(StoreError::NotOurs {
+            problem: format!(
+                "there is a schema sluice that this program has not made, and {strangers} may change what is in it: \
+                 what {strangers} put there would act with the rights of all who use the queue"
+            ),
+            remedy: format!(
+                "look at what is in it. When it is of no use, let an administrator run `drop schema sluice cascade; \
+                 create schema sluice authorization {login};`. When {login} is to share it with that role, \
+                 `grant {strangers} to {login};`"
+            ),
+        })
     }
 
     /// A migration as this server takes it. The schema is there by now; asking for it once more takes the right to make

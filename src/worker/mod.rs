@@ -30,6 +30,7 @@ pub mod totals;
 mod upkeep;
 
 use crate::domain::retention::Retention;
+use crate::permissions::{Flaw, require_private_folder};
 use crate::store::claim::{Claimed, Lease, PastAttempt};
 use crate::store::{SchemaVersion, Store, within};
 use clock::Clock;
@@ -325,6 +326,7 @@ impl Worker {
         store.require_schema().await?;
         let installation = store.installation().await?;
         if let Some(spool) = &settings.spool {
+            require_private(spool)?;
             match spool::Spool::abandoned(spool, &installation) {
                 Ok(left) => Box::pin(outlet::take_over(&store, left, settings.max_crashes)).await?,
                 // What that means is said when this worker's own is made.
@@ -377,6 +379,7 @@ impl Worker {
     /// # Errors
     /// Those of [`Worker::register`].
     pub async fn rehearse(store: &Store, settings: &Settings) -> anyhow::Result<()> {
+        settings.spool.as_ref().map_or(Ok(()), require_private)?;
         store.require_schema().await?;
         let installation = store.installation().await?;
         let (id, _) = store.register(&host(), pid(), env!("CARGO_PKG_VERSION")).await?;
@@ -507,6 +510,20 @@ impl Worker {
 }
 
 /// As the machine calls itself.
+/// Answers wait in the spool, and what stands in it is believed. A folder to which others have access is refused also where
+/// it would be done without: what is in it already cannot be told from what they have put there.
+fn require_private(spool: &spool::SpoolSettings) -> anyhow::Result<()> {
+    match require_private_folder(&spool.dir) {
+        Err(exposed) if matches!(exposed.flaw, Flaw::Readable(_)) => {
+            anyhow::bail!(
+                "the spool {exposed}. Answers that were paid for wait there, and what stands in it is written to the \
+                 database"
+            )
+        }
+        Err(_) | Ok(()) => Ok(()),
+    }
+}
+
 fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

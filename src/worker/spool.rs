@@ -6,6 +6,7 @@
 
 use super::settler::Item;
 use crate::journal::{AppendError, Journal, Next};
+use crate::permissions::open_plain;
 use serde::{Deserialize, Serialize};
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -294,8 +295,7 @@ impl Spool {
         let path = self.path().with_file_name(name);
         let text = serde_json::to_vec_pretty(item).map_err(io::Error::other)?;
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
-        let mut file = file?;
+        let mut file = open_plain(&path, options.write(true).create(true).truncate(true).mode(0o600))?;
         file.write_all(&text)?;
         file.sync_all()?;
         Ok(path)
