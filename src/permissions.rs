@@ -112,10 +112,11 @@ pub fn forgeable(path: &Path, found: &Metadata) -> Option<Exposed> {
 /// Whether users outside of its group may lay files or links into a folder.
 #[must_use]
 pub fn open_to_others(path: &Path, found: &Metadata) -> Option<Exposed> {
-    if !is_trusted(found.uid()) {
-        Some(Exposed::new(path, found, Flaw::Owner(found.uid())))
+    let writable = || Exposed::new(path, found, Flaw::Writable(mode(found)));
+    if is_trusted(found.uid()) {
+        (found.mode() & OTHERS_WRITE != 0).then(writable)
     } else {
-        (found.mode() & OTHERS_WRITE != 0).then(|| Exposed::new(path, found, Flaw::Writable(mode(found))))
+        Some(Exposed::new(path, found, Flaw::Owner(found.uid())))
     }
 }
 
@@ -140,10 +141,8 @@ pub fn open_plain(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     use rustix::fs::OFlags;
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = options.custom_flags(i32::try_from(flags.bits()).unwrap_or(0)).open(path);
-    let file = opened.map_err(|error| match error.kind() {
-        io::ErrorKind::FilesystemLoop => io::Error::other("it is a link"),
-        _ => error,
-    })?;
+    let is_link = |error: &io::Error| error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    let file = opened.map_err(|error| if is_link(&error) { io::Error::other("it is a link") } else { error })?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no plain file")) }
 }
 
