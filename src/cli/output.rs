@@ -494,7 +494,7 @@ mod tests {
         // The longest of each: `two…`, `30,000` and `$1.00`.
         assert_eq!(report.least_width(), 12 + 6 + 5 + 9, "{}", report.to_table());
         let blocks = " target          one/a-model of mine\n output tokens   30,000\n\n \
-                      target          two[2J\n output tokens   7\n cost            $1.00";
+                      target          two\\u{1b}[2J\n output tokens   7\n cost            $1.00";
         assert_eq!(report.to_blocks(), blocks);
     }
 
