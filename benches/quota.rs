@@ -255,7 +255,7 @@ async fn bench() -> anyhow::Result<ExitCode> {
     open_to_all(scratch.path())?;
     let options = Options { data_dir: scratch.path().join("pg"), fsync: true, max_connections: 100 };
     let postgres = EmbeddedPostgres::start(&options).await?;
-    let mut out = std::io::stdout();
+    let mut out = sluice::printable::stdout();
     writeln!(
         out,
         "{:<17} {:>9} {:>6} {:>8} {:>8} {:>8} {:>9} {:>5} {:>6} {:>8}  bars",
@@ -452,7 +452,7 @@ async fn ended(workers: &mut [(Running, std::path::PathBuf)], jobs: u64) -> anyh
         }
         let said = std::fs::read_to_string(log)?;
         let last: Vec<&str> = said.lines().rev().take(20).collect();
-        let mut errors = std::io::stderr();
+        let mut errors = sluice::printable::stderr();
         for line in last.into_iter().rev() {
             writeln!(errors, "process {number}: {line}")?;
         }

@@ -49,7 +49,7 @@ async fn bench() -> anyhow::Result<()> {
     Store::from_pool(pool.clone()).migrate().await?;
     bare_schema(&pool).await?;
 
-    let mut out = std::io::stdout();
+    let mut out = sluice::printable::stdout();
     writeln!(out, "{runs} runs, {depth} jobs queued for bare SQL and queue alone, {jobs} jobs end to end")?;
     writeln!(out, "1 KB requests and answers, fsync on, {BATCH} a statement on {CONNECTIONS} connections")?;
     let (mut floor, mut queue, mut whole, mut memory) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

@@ -39,7 +39,7 @@ async fn bench() -> anyhow::Result<()> {
     let jobs = setting("SLUICE_BENCH_JOBS", 1_000_000_i64);
     let outage = Duration::from_secs(setting("SLUICE_BENCH_OUTAGE", 600));
     let only: String = setting("SLUICE_BENCH_ONLY", "plain,snapshot,outage".to_owned());
-    let mut out = std::io::stdout();
+    let mut out = sluice::printable::stdout();
     writeln!(out, "{jobs} jobs of 1 KB, answers of 1 KB at once, fsync on, one worker with 500 in flight")?;
     writeln!(out, "{:<34} {:>10} {:>12} {:>12} {:>12}", "", "jobs/s", "claim p50", "claim p99", "claim max")?;
     for name in only.split(',') {

@@ -112,10 +112,11 @@ pub fn forgeable(path: &Path, found: &Metadata) -> Option<Exposed> {
 /// Whether users outside of its group may lay files or links into a folder.
 #[must_use]
 pub fn open_to_others(path: &Path, found: &Metadata) -> Option<Exposed> {
-    if !is_trusted(found.uid()) {
-        Some(Exposed::new(path, found, Flaw::Owner(found.uid())))
+    let writable = || Exposed::new(path, found, Flaw::Writable(mode(found)));
+    if is_trusted(found.uid()) {
+        (found.mode() & OTHERS_WRITE != 0).then(writable)
     } else {
-        (found.mode() & OTHERS_WRITE != 0).then(|| Exposed::new(path, found, Flaw::Writable(mode(found))))
+        Some(Exposed::new(path, found, Flaw::Owner(found.uid())))
     }
 }
 

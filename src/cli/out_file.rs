@@ -94,9 +94,10 @@ impl OutFile {
         if is_stdout(target) {
             let stdout = printable::stdout();
             // Lines of JSON, which mean the same to whoever copies them from there.
-            let sink = match stdout.is_terminal() {
-                true => Sink::Terminal(Printable::new(stdout, Notation::Json)),
-                false => Sink::Stdout(stdout),
+            let sink = if stdout.is_terminal() {
+                Sink::Terminal(Printable::new(stdout, Notation::Json))
+            } else {
+                Sink::Stdout(stdout)
             };
             return Ok(Self::of(Path::new("standard output"), None, force, sink));
         }

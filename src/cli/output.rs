@@ -160,6 +160,7 @@ impl Output {
 }
 
 /// Standard output for an export.
+#[must_use]
 pub fn export_to(is_terminal: bool, is_json: bool) -> Box<dyn Write + Send> {
     let stdout = printable::stdout();
     if is_terminal {
@@ -172,6 +173,7 @@ pub fn export_to(is_terminal: bool, is_json: bool) -> Box<dyn Write + Send> {
 
 /// A field of CSV. A spreadsheet computes what begins like a formula, so a text that does gets an apostrophe, by which
 /// it is a text; numbers stay numbers.
+#[must_use]
 pub fn csv_field(text: &str) -> Cow<'_, str> {
     let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
     if is_formula && !is_number(text) { Cow::Owned(format!("'{text}")) } else { Cow::Borrowed(text) }
@@ -492,7 +494,7 @@ mod tests {
         // The longest of each: `two…`, `30,000` and `$1.00`.
         assert_eq!(report.least_width(), 12 + 6 + 5 + 9, "{}", report.to_table());
         let blocks = " target          one/a-model of mine\n output tokens   30,000\n\n \
-                      target          two[2J\n output tokens   7\n cost            $1.00";
+                      target          two\\u{1b}[2J\n output tokens   7\n cost            $1.00";
         assert_eq!(report.to_blocks(), blocks);
     }
 

@@ -87,9 +87,8 @@ impl Database {
         }
         let (key, path) = match (file, credential) {
             (Some(file), _) => ("url_file", file),
-            (None, Some(name)) => match section.context().environment.get("CREDENTIALS_DIRECTORY") {
-                Some(folder) => ("credential", Path::new(folder).join(name)),
-                None => {
+            (None, Some(name)) => {
+                let Some(folder) = section.context().environment.get("CREDENTIALS_DIRECTORY") else {
                     let expected = format!(
                         "a start by systemd with LoadCredential={name}:PATH; commands outside of the unit take \
                          DATABASE_URL"
@@ -97,8 +96,9 @@ impl Database {
                     let problem = "CREDENTIALS_DIRECTORY is not set, so it is not known where the database is";
                     section.fault("credential", problem, expected);
                     return (None, String::new());
-                }
-            },
+                };
+                ("credential", Path::new(folder).join(name))
+            }
             (None, None) => return (None, section.key_in_file("url")),
         };
         let set_by = section.key_in_file(key);

@@ -40,7 +40,7 @@ pub(super) fn find_file(named: Option<&Path>, environment: &BTreeMap<String, Str
 /// A file that was read.
 #[derive(Default)]
 pub(super) struct Text {
-    text: String,
+    words: String,
     /// What another user may do with it, in words.
     pub warnings: Vec<String>,
     /// Whether all users may read it, and what to do about that.
@@ -89,7 +89,7 @@ impl Source {
             }
             read.world_readable = world_readable(file, &found);
         }
-        opened.take(MOST_BYTES).read_to_string(&mut read.text).map_err(|error| fault_of_file(file, &error))?;
+        opened.take(MOST_BYTES).read_to_string(&mut read.words).map_err(|error| fault_of_file(file, &error))?;
         Ok(read)
     }
 }
@@ -127,7 +127,7 @@ pub(super) fn read(
 ) -> Result<Table, ConfigErrors> {
     let mut builder = config::Config::builder();
     if let Some((_, read)) = file {
-        builder = builder.add_source(File::from_str(&read.text, FileFormat::Toml));
+        builder = builder.add_source(File::from_str(&read.words, FileFormat::Toml));
     }
     let file = file.map(|(file, _)| file);
     let mut variables: HashMap<String, String> = environment

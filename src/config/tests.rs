@@ -17,8 +17,15 @@ struct Given {
 
 fn given(toml: &str) -> Given {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("sluice.toml"), toml).unwrap();
+    write_private(&dir.path().join("sluice.toml"), toml);
     Given { dir, variables: Vec::new() }
+}
+
+/// Writes a file as one with a secret in it should be.
+fn write_private(path: &std::path::Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 impl Given {
@@ -28,7 +35,7 @@ impl Given {
     }
 
     fn with_file(self, name: &str, text: &str) -> Self {
-        std::fs::write(self.dir.path().join(name), text).unwrap();
+        write_private(&self.dir.path().join(name), text);
         self
     }
 

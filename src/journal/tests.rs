@@ -4,7 +4,9 @@ use proptest::prelude::*;
 const PLENTY: u64 = 1 << 30;
 
 fn folder() -> tempfile::TempDir {
-    tempfile::tempdir().unwrap()
+    use std::os::unix::fs::PermissionsExt as _;
+    let alone = std::fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().permissions(alone).tempdir().unwrap()
 }
 
 /// All records, and what stands behind them.
