@@ -44,6 +44,7 @@ mod signals;
 mod simulate;
 mod spool;
 mod support;
+mod timeline;
 mod unknown_commit;
 mod unqueued;
 mod untrusted;

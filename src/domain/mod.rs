@@ -35,6 +35,7 @@ pub mod route;
 pub mod shared_bucket;
 pub mod strategy;
 pub mod tempo;
+pub mod timeline;
 pub mod timestamp;
 pub mod typical;
 pub mod usage;
