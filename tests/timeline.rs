@@ -74,7 +74,7 @@ async fn every_call_is_booked_for_its_own_job(fleet: &Fleet) {
     let (mut by_prompt, mut by_request) = (BTreeMap::new(), BTreeMap::new());
     for row in rows {
         let (prompt, id): (String, String) = (row.get(0), row.get(1));
-        let request = request_of.get(id.as_str()).unwrap().to_string();
+        let request = (*request_of.get(id.as_str()).unwrap()).to_owned();
         by_prompt.entry(prompt.clone()).or_insert_with(BTreeSet::new).insert(request.clone());
         by_request.entry(request).or_insert_with(BTreeSet::new).insert(prompt);
     }

@@ -2,6 +2,7 @@
 //! last in the one before may be gone.
 
 use super::NanoUsd;
+use std::fmt::Write as _;
 
 /// What was another than before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,10 +121,10 @@ impl Stray {
     pub fn money(&self) -> String {
         let mut words = self.cost.to_string();
         if self.uncertain != NanoUsd::ZERO {
-            words.push_str(&format!(" and perhaps {} more", self.uncertain));
+            let _ = write!(words, " and perhaps {} more", self.uncertain);
         }
         if self.unpriced > 0 {
-            words.push_str(&format!(", {} of unknown price", self.unpriced));
+            let _ = write!(words, ", {} of unknown price", self.unpriced);
         }
         words
     }

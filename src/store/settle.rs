@@ -239,9 +239,11 @@ impl Store {
                     rows.extract_if(.., |row| gone.contains_key(&row.lease.fence)).collect();
                 rows.iter_mut().filter(|row| is_unused(row)).for_each(AttemptRow::came_late);
                 book(&mut transaction, &rows).await?;
-                strays.iter_mut().for_each(|row| {
-                    gone.get(&row.lease.fence).copied().into_iter().for_each(|gone| row.lost_its_job(gone));
-                });
+                for row in &mut strays {
+                    if let Some(gone) = gone.get(&row.lease.fence) {
+                        row.lost_its_job(*gone);
+                    }
+                }
                 book_strays(&mut transaction, &strays, &settlement.endings).await?;
             } else {
                 book(&mut transaction, &settlement.attempts).await?;
