@@ -7,26 +7,26 @@ use crate::support::wait::until;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
-const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\nlatency = { uniform = [0.1, 0.4] }\n\
+pub const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\nlatency = { uniform = [0.1, 0.4] }\n\
                         models.model.price = { input = \"1\", output = \"2\" }\n";
-const CONFIG: &str = "[worker]\nmax_in_flight = 8\ndrain_timeout = \"5s\"\n\
+pub const CONFIG: &str = "[worker]\nmax_in_flight = 8\ndrain_timeout = \"5s\"\n\
                       [providers.one]\ndialect = \"openai\"\nbase_url = \"http://simulator/one/v1\"\n\
                       limits = { concurrency = 100 }\n\
                       [models.\"one/model\"]\nprice = { input = \"1\", output = \"2\" }\n\
                       [routes.default]\nrungs = [\"one/model\"]\n";
 
-fn pool(server: &Server) -> PgPool {
+pub fn pool(server: &Server) -> PgPool {
     PgPoolOptions::new().max_connections(2).connect_lazy(&server.url("sluice")).unwrap()
 }
 
-async fn execute(server: &Server, database: &str, statement: &'static str) {
+pub async fn execute(server: &Server, database: &str, statement: &'static str) {
     let pool = PgPool::connect(&server.url(database)).await.unwrap();
     sqlx::query(statement).execute(&pool).await.unwrap();
     pool.close().await;
 }
 
 /// A primary with the schema, and a standby that every commit waits for.
-async fn synchronous_pair() -> (Server, Server) {
+pub async fn synchronous_pair() -> (Server, Server) {
     let primary = Server::primary();
     execute(&primary, "postgres", "create database sluice").await;
     let standby = primary.standby();

@@ -11,7 +11,10 @@ use tokio::process::Child;
 /// Twenty-eight years.
 fn go_away(status: u16) -> Reply {
     let kind = if status == 429 { "rate_limit_exceeded" } else { "overloaded" };
-    (status, json!({"error": {"message": "go away", "type": kind, "retry_after": 883_000_000}}).to_string().into_bytes())
+    (
+        status,
+        json!({"error": {"message": "go away", "type": kind, "retry_after": 883_000_000}}).to_string().into_bytes(),
+    )
 }
 
 async fn stage(provider: &Scripted, recheck: &str) -> (TestDatabase, Program) {

@@ -54,6 +54,7 @@ mod spending;
 mod spool;
 mod support;
 mod terminal;
+mod timeline;
 mod unknown_commit;
 mod unqueued;
 mod untrusted;

@@ -46,7 +46,11 @@ async fn in_terminal(program: &Program, arguments: &[&str]) -> Option<Vec<u8>> {
 async fn no_name_message_or_argument_steers_a_terminal_and_exports_stay_exact() {
     let refusal = json!({"error": {"message": format!("no, {EVIL}"), "type": EVIL, "code": EVIL}}).to_string();
     let provider = Scripted::start(move |call, _| {
-        if call.prompt().contains("refuse") { (400, refusal.clone().into_bytes()) } else { answer(&format!("an answer {EVIL}")) }
+        if call.prompt().contains("refuse") {
+            (400, refusal.clone().into_bytes())
+        } else {
+            answer(&format!("an answer {EVIL}"))
+        }
     })
     .await;
     let database = database().await;

@@ -5,6 +5,7 @@ use super::context::Context;
 use super::moment;
 use super::output::{Cell, Report};
 use crate::domain::NanoUsd;
+use crate::domain::timeline::Stray;
 use crate::exit_code::ExitCode;
 use crate::store::Store;
 use crate::store::report::{Dimension, Filter, Latency, Moment, Totals};
@@ -114,6 +115,11 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             let warning = unpriced_warning(&context.store, &filter, all.unpriced).await?;
             context.output.warn(warning);
         }
+        if args.kind == Kind::Waste
+            && let Some(lost) = lost_with_commits(&context.store, &filter).await?
+        {
+            context.output.note(lost);
+        }
         match args.kind {
             Kind::Failures => failures_report(&by, rows, &all),
             Kind::Waste => waste_report(&by, rows, &all),
@@ -154,6 +160,28 @@ async fn unpriced_warning(store: &Store, filter: &Filter, unpriced: i64) -> anyh
         "the price of {unpriced} attempts is unknown, and they are not in the sums; add [models.NAME] with a price for {}",
         models.join(", ")
     ))
+}
+
+/// What was paid in vain because the database lost commits that it had confirmed; `None`: nothing.
+async fn lost_with_commits(store: &Store, filter: &Filter) -> anyhow::Result<Option<String>> {
+    let mut lost = Stray::default();
+    for row in store.totals(&[Dimension::Class, Dimension::Detail], filter).await? {
+        let details = ["other_job", "lost_job", "lost_answer"];
+        if matches!(row.keys.as_slice(), [class, detail] if class == "abandoned" && details.contains(&detail.as_str()))
+        {
+            lost.calls += row.attempts;
+            lost.cost += row.waste;
+            lost.uncertain += row.uncertain;
+            lost.unpriced += row.unpriced;
+        }
+    }
+    Ok((lost.calls > 0).then(|| {
+        format!(
+            "lost with commits of the database, by a failover or a restore: {} calls, {}; `sluice doctor` says more",
+            lost.calls,
+            lost.money()
+        )
+    }))
 }
 
 fn head(by: &[Dimension], measures: &[&'static str]) -> Report {

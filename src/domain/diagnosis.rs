@@ -6,9 +6,11 @@ mod roles;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod timeline;
 
 pub use roles::Roles;
 
+use super::timeline::History;
 use std::time::Duration;
 
 /// How bad a finding is.
@@ -140,6 +142,8 @@ pub struct Facts {
     pub unqueued: Seen<Unqueued>,
     /// What is kept of finished work.
     pub retention: Seen<Kept>,
+    /// Whether the database has gone back in time.
+    pub history: Seen<History>,
     /// The roles for applications, reports and workers.
     pub roles: Seen<Roles>,
 }
@@ -323,6 +327,7 @@ pub fn diagnose(facts: &Facts, thresholds: Thresholds) -> Vec<Finding> {
     }
     findings.push(seen("unqueued_jobs", &facts.unqueued, queue::unqueued));
     findings.push(seen("retention", &facts.retention, queue::retention));
+    findings.extend(timeline::all(&facts.history));
     findings.push(seen("roles", &facts.roles, roles::roles));
     findings
 }

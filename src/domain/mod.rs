@@ -37,6 +37,7 @@ pub mod served;
 pub mod shared_bucket;
 pub mod strategy;
 pub mod tempo;
+pub mod timeline;
 pub mod timestamp;
 pub mod typical;
 pub mod usage;

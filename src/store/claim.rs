@@ -253,6 +253,7 @@ impl Store {
                 weight,
             });
         }
+        self.highest.note(claim.jobs.iter().map(|job| job.lease));
         Ok(claim)
     }
 
@@ -264,7 +265,10 @@ impl Store {
                       a.retry_at, a.cost_nanos, a.uncertain_nanos, a.round = i.round as "current_round!"
                  from unnest($1::bigint[]) w(id)
                       join sluice.inflight i on i.job_id = any (array[w.id])
-                      cross join lateral (select * from sluice.attempt t where t.job_id = any (array[w.id])) a
+                      cross join lateral (select * from sluice.attempt t
+                                           where t.job_id = any (array[w.id])
+                                             -- Not those of another job that had the number.
+                                             and t.round >= 0) a
                 order by a.job_id, a.ended_at, a.number"#,
             &ids
         )

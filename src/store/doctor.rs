@@ -19,7 +19,7 @@ const LOOKING_FOR_UNQUEUED: Duration = Duration::from_secs(10);
 const PARTITION: i64 = 10_000_000;
 
 /// What the migrations made, by name. A test compares it with a new database.
-const INDEXES: [&str; 28] = [
+const INDEXES: [&str; 29] = [
     "attempt_ended_at",
     "attempt_pkey",
     "bucket_name_key",
@@ -46,6 +46,7 @@ const INDEXES: [&str; 28] = [
     "tally_hour_batch",
     "tally_hour_pkey",
     "tally_pkey",
+    "timeline_pkey",
     "worker_pkey",
     "migration_pkey",
 ];
@@ -124,6 +125,7 @@ impl Store {
             queue: seen(self.queue_health(around).await),
             unqueued: seen(self.unqueued(LOOKING_FOR_UNQUEUED).await),
             retention: seen(self.kept(around.retention).await),
+            history: seen(self.history_of_database().await),
             roles: seen(self.roles().await),
         }
     }

@@ -7,7 +7,7 @@ use super::claim::Lease;
 use super::database::Transaction;
 use super::settle::EndingRow;
 use super::{Doing, StoreError};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// A job moves between tables while it is looked for: each look is a new snapshot, so a few are enough.
 const LOOKS: u32 = 5;
@@ -127,24 +127,74 @@ pub(super) async fn remove_placeholders(
     Ok(u64::try_from(removed).unwrap_or(0))
 }
 
-/// Of these claims those whose number another job has now: the database has gone back in time, by a failover that lost commits
-/// or a restored backup.
-pub(super) async fn of_other_jobs(transaction: &mut Transaction, leases: &[Lease]) -> Result<HashSet<i64>, StoreError> {
-    let known: Vec<&Lease> = leases.iter().filter(|lease| lease.born != 0).collect();
-    if known.is_empty() {
-        return Ok(HashSet::new());
+/// What has become of a job that a claim was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// It is not there.
+    Lost,
+    /// Another job has its number.
+    Replaced,
+}
+
+/// Of these claims those whose job is not there, or whose number another job has: the database has gone back in time, by a
+/// failover that lost commits or a restored backup.
+pub(super) async fn of_lost_jobs(
+    transaction: &mut Transaction,
+    leases: &[Lease],
+) -> Result<HashMap<i64, Gone>, StoreError> {
+    if leases.is_empty() {
+        return Ok(HashMap::new());
     }
-    let fences = sqlx::query_scalar!(
-        r#"select l.fence as "fence!"
+    let rows = sqlx::query!(
+        r#"select l.fence as "fence!", j.born is null as "lost!"
              from unnest($1::bigint[], $2::bigint[], $3::bigint[]) l(job_id, fence, born)
-                  join sluice.job j on j.id = l.job_id
-            where l.born <> ('x' || encode(timestamptz_send(j.created_at), 'hex'))::bit(64)::bigint"#,
-        &known.iter().map(|lease| lease.job.0).collect::<Vec<_>>(),
-        &known.iter().map(|lease| lease.fence).collect::<Vec<_>>(),
-        &known.iter().map(|lease| lease.born).collect::<Vec<_>>()
+                  left join lateral (
+                       select ('x' || encode(timestamptz_send(b.created_at), 'hex'))::bit(64)::bigint as born
+                         from sluice.job b where b.id = any (array[l.job_id])) j on true
+            where j.born is null or (l.born <> 0 and l.born <> j.born)"#,
+        &leases.iter().map(|lease| lease.job.0).collect::<Vec<_>>(),
+        &leases.iter().map(|lease| lease.fence).collect::<Vec<_>>(),
+        &leases.iter().map(|lease| lease.born).collect::<Vec<_>>()
     )
     .fetch_all(transaction)
     .await
     .doing("comparing jobs with their numbers")?;
-    Ok(fences.into_iter().collect())
+    Ok(rows.into_iter().map(|row| (row.fence, if row.lost { Gone::Lost } else { Gone::Replaced })).collect())
+}
+
+/// Makes room on the ledger for calls of jobs that are not there: their numbers may lie beyond all partitions.
+pub(super) async fn make_room(transaction: &mut Transaction, jobs: &[i64]) -> Result<(), StoreError> {
+    sqlx::query!("select sluice.make_room($1)", jobs)
+        .fetch_one(transaction)
+        .await
+        .doing("making room for calls of lost jobs")?;
+    Ok(())
+}
+
+/// Counts a call that was booked for a lost job, and keeps its answer beside it: it was paid for.
+pub(super) async fn count_stray(
+    transaction: &mut Transaction,
+    (lease, number): (Lease, i16),
+    answer: Option<&str>,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "with kept as (
+            update sluice.attempt a set answer = coalesce($4::text::jsonb, a.answer)
+             where a.job_id = any (array[$1::bigint]) and a.fence = $2 and a.number = $3
+            returning a.cost_nanos
+        )
+        update sluice.timeline t
+           set lost_calls = t.lost_calls + 1, lost_cost_nanos = t.lost_cost_nanos + coalesce(k.cost_nanos, 0),
+               lost_unpriced = t.lost_unpriced + (k.cost_nanos is null)::integer, lost_call_at = clock_timestamp()
+          from kept k
+         where t.number = (select max(number) from sluice.timeline)",
+        lease.job.0,
+        lease.fence,
+        number,
+        answer
+    )
+    .execute(transaction)
+    .await
+    .doing("counting calls of lost jobs")?;
+    Ok(())
 }

@@ -17,6 +17,10 @@ pub struct Beat {
     pub now: Timestamp,
     /// Jobs that were cancelled while this worker had them.
     pub recalled: Vec<Lease>,
+    /// Whether the database knows this number as this worker's: it may have given it to another one, or forgotten it.
+    pub known: bool,
+    /// What the worker said with the beat that the database had before this one: its ordinal, and when that was.
+    pub before: Option<(i64, Timestamp)>,
 }
 
 /// What a rescue did.
@@ -48,20 +52,28 @@ impl Store {
         Ok((row.id, timestamp(row.now)))
     }
 
-    /// Renews the lease, publishes `stats`, and fetches what was cancelled meanwhile.
+    /// Renews the lease, publishes `stats`, and fetches what was cancelled meanwhile. `life` in them tells this worker from
+    /// others that may have its number, since a database that has gone back in time gives numbers again; `beats` counts.
     pub async fn beat(&self, worker: i64, stats: &Value) -> Result<Beat, StoreError> {
         let row = sqlx::query!(
-            r#"with beat as (
+            r#"with was as (
+                select seen_at, stats ->> 'beats' as beats, stats ->> 'life' as life from sluice.worker where id = $1
+            ), beat as (
                 update sluice.worker
-                   set lease_until = now() + make_interval(secs => $3), seen_at = now(), stats = $2
+                   set lease_until = now() + make_interval(secs => $3), seen_at = now(), stats = $2::jsonb
                  where id = $1 and state = 'live'
+                   and coalesce(stats ->> 'life', $2::jsonb ->> 'life') is not distinct from $2::jsonb ->> 'life'
                 returning id
             ), recalled as (
                 delete from sluice.recall where worker = $1 returning job_id, fence
             )
             select exists (select from beat) as "alive!", now() as "now!",
                    coalesce((select array_agg(job_id) from recalled), '{}') as "jobs!",
-                   coalesce((select array_agg(fence) from recalled), '{}') as "fences!""#,
+                   coalesce((select array_agg(fence) from recalled), '{}') as "fences!",
+                   $1 <= (select last_value from sluice.worker_id_seq)
+                       and not exists (select from was where life <> $2::jsonb ->> 'life') as "known!",
+                   (select beats::bigint from was where life = $2::jsonb ->> 'life') as beats,
+                   (select seen_at from was where life = $2::jsonb ->> 'life') as beaten_at"#,
             worker,
             stats,
             LEASE_SECONDS
@@ -71,7 +83,13 @@ impl Store {
         .doing("renewing the lease")?;
         let recalled =
             row.jobs.into_iter().zip(row.fences).map(|(job, fence)| Lease { job: JobId(job), fence, born: 0 });
-        Ok(Beat { alive: row.alive, now: timestamp(row.now), recalled: recalled.collect() })
+        Ok(Beat {
+            alive: row.alive,
+            now: timestamp(row.now),
+            recalled: recalled.collect(),
+            known: row.known,
+            before: row.beats.zip(row.beaten_at.map(timestamp)),
+        })
     }
 
     /// Says good-bye. Jobs that are still held (there should be none) are rescued at once rather than after the lease.
@@ -152,7 +170,7 @@ impl Store {
                        from orphan o cross join lateral (
                             select case when count(*) = count(t.cost_nanos) then coalesce(sum(t.cost_nanos), 0) end as cost,
                                    coalesce(sum(t.uncertain_nanos), 0) as uncertain
-                              from sluice.attempt t where t.job_id = any (array[o.job_id])) a
+                              from sluice.attempt t where t.job_id = any (array[o.job_id]) and t.round >= 0) a
                       where o.crashes >= $1
                 on conflict do nothing returning job_id
             ), told as (
@@ -184,35 +202,51 @@ impl Store {
     }
 
     /// Gives back what is in this worker's hands by the queue's account and not by its own: a claim whose commit went through
-    /// although nobody heard of it. `known` are the fences of everything that it holds or has not settled yet; nothing may be
+    /// although nobody heard of it, or an ending that the database has lost again. A call that it had begun is booked: what
+    /// came of it is not known any more. `known` are the fences of everything that it holds or has not settled yet; nothing may be
     /// claimed in between.
     pub async fn give_back_unknown(&self, worker: i64, known: &[i64]) -> Result<u64, StoreError> {
-        let unknown = sqlx::query!(
-            "select job_id, fence from sluice.inflight where worker = $1 and fence <> all ($2)",
+        let held = sqlx::query!(
+            r#"select count(*) as "unknown!" from sluice.inflight where worker = $1 and fence <> all ($2)"#,
             worker,
             known
         )
-        .fetch_all(&self.db)
+        .fetch_one(&self.db)
         .await
         .doing("comparing what is held")?;
-        if unknown.is_empty() {
+        if held.unknown == 0 {
             return Ok(0);
         }
+        let mut transaction = self.db.begin().await.doing("giving back jobs of a lost claim")?;
+        let unknown = sqlx::query!(
+            r#"with lost as materialized (
+                select i as held from sluice.inflight i where i.worker = $1 and i.fence <> all ($2) for update of i
+            )
+            select (held).job_id as "job_id!", (held).fence as "fence!",
+                   sluice.book_open_call(held, 'lost_answer') as "booked!"
+              from lost"#,
+            worker,
+            known
+        )
+        .fetch_all(&mut transaction)
+        .await
+        .doing("giving back jobs of a lost claim")?;
         // By their fences: should the server run this late, it must not take what was claimed since.
         let given_back = sqlx::query!(
             "with lost as (
                  delete from sluice.inflight i using unnest($1::bigint[], $2::bigint[]) u(job_id, fence)
                   where i.job_id = any (array[u.job_id]) and i.fence = u.fence
-                 returning i.flow, i.prio, i.job_id, i.attempts, i.crashes, i.round
+                 returning i.flow, i.prio, i.job_id, greatest(i.attempts, i.call_number) as attempts, i.crashes, i.round
              )
              insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
                   select flow, prio, job_id, attempts, crashes, round from lost",
             &unknown.iter().map(|row| row.job_id).collect::<Vec<_>>(),
             &unknown.iter().map(|row| row.fence).collect::<Vec<_>>()
         )
-        .execute(&self.db)
+        .execute(&mut transaction)
         .await
         .doing("giving back jobs of a lost claim")?;
+        transaction.commit().await.doing("giving back jobs of a lost claim")?;
         Ok(given_back.rows_affected())
     }
 

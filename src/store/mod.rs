@@ -35,6 +35,7 @@ pub mod route;
 mod schema;
 pub mod settle;
 pub mod status;
+pub mod timeline;
 pub mod unqueued;
 
 pub use address::{Address, AddressError};
@@ -54,6 +55,7 @@ use std::time::Duration;
 pub struct Store {
     db: Database,
     fences: Arc<claim::Fences>,
+    highest: Arc<timeline::Highest>,
 }
 
 /// Why the database could not be used.
@@ -320,13 +322,13 @@ impl Store {
                 StoreError::Connect { address, doubt, source }
             }
         })?;
-        Ok(Self { db, fences: Arc::new(claim::Fences::new()) })
+        Ok(Self { db, fences: Arc::new(claim::Fences::new()), highest: Arc::default() })
     }
 
     /// A store on a pool that exists already and leads to Postgres itself, with whatever settings it has.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
-        Self { db: Database::direct(pool), fences: Arc::new(claim::Fences::new()) }
+        Self { db: Database::direct(pool), fences: Arc::new(claim::Fences::new()), highest: Arc::default() }
     }
 
     /// The pool, for what is not a statement of this module (tests, closing).

@@ -51,7 +51,12 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
     ),
     (ENQUEUER, On::Column, &["select"], &["id", "created_at"]),
     (ENQUEUER, On::Sequence, &["usage"], &["job_id_seq"]),
-    (ENQUEUER, On::Function, &["execute"], &["enqueue", "enqueue_many", "batch_standing", "batch_lines"]),
+    (
+        ENQUEUER,
+        On::Function,
+        &["execute"],
+        &["enqueue", "enqueue_many", "batch_standing", "batch_lines", "whereabouts"],
+    ),
     (REPORTER, On::Schema, &["usage"], &["sluice"]),
     (
         REPORTER,
@@ -86,10 +91,11 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "bucket_state",
             "retired",
             "retiring",
+            "timeline",
         ],
     ),
     (REPORTER, On::Sequence, &["select"], &["job_id_seq"]),
-    (REPORTER, On::Function, &["execute"], &["dependents", "dependents_on_keys", "unqueued"]),
+    (REPORTER, On::Function, &["execute"], &["dependents", "dependents_on_keys", "unqueued", "whereabouts"]),
     (WORKER, On::Schema, &["usage"], &["sluice"]),
     (
         WORKER,
@@ -113,6 +119,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "bucket_state",
         ],
     ),
+    (WORKER, On::Table, &["update"], &["timeline"]),
     (
         WORKER,
         On::Table,
@@ -135,6 +142,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "claimers",
             "retired",
             "retiring",
+            "timeline",
         ],
     ),
     (WORKER, On::Sequence, &["usage", "select"], &["job_id_seq", "fence_seq", "worker_id_seq", "bucket_id_seq"]),
@@ -160,6 +168,9 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "dependents_on_keys",
             "unqueued",
             "queue_unqueued",
+            "whereabouts",
+            "look_at_timeline",
+            "make_room",
         ],
     ),
 ];

@@ -119,6 +119,9 @@ impl Store {
         roles::grant(&mut transaction).await?;
         transaction.commit().await.doing("migrating")?;
         self.ensure_partitions().await?;
+        // After a restore: before anything is enqueued. The first history is for a worker to note, since this may become a
+        // template of others.
+        self.look_at_timeline(None, false).await?;
         Ok(before)
     }
 

@@ -6,6 +6,7 @@
 
 use super::claim::{Lease, datetime};
 use super::database::Transaction;
+use super::late::Gone;
 use super::{Doing, Store, StoreError, late};
 use crate::domain::{Answer, ErrorClass, NanoUsd, Timestamp, Usage};
 use serde::{Deserialize, Serialize};
@@ -157,6 +158,12 @@ pub struct Settlement {
 }
 
 impl Settlement {
+    /// All claims that it is about.
+    fn leases(&self) -> impl Iterator<Item = Lease> {
+        let attempts = self.attempts.iter().map(|row| row.lease);
+        attempts.chain(self.endings.iter().map(|row| row.lease)).chain(self.parks.iter().map(|row| row.lease))
+    }
+
     /// The claims that are over with it.
     fn fences_that_end(&self) -> impl Iterator<Item = i64> {
         let endings = self.endings.iter().map(|row| row.lease.fence);
@@ -205,6 +212,7 @@ impl Store {
     ///
     /// Sending the same settlement again after an unknown outcome is safe.
     pub async fn settle(&self, settlement: &Settlement) -> Result<Vec<Lease>, StoreError> {
+        self.knows_of_jobs(settlement.leases());
         let mut transaction = self.db.begin().await.doing("settling")?;
         let mut fenced_out = Vec::new();
         if !settlement.endings.is_empty() {
@@ -224,13 +232,19 @@ impl Store {
             let ends: HashSet<i64> = settlement.fences_that_end().collect();
             let goes_on = settlement.attempts.iter().map(|row| row.lease).filter(|lease| !ends.contains(&lease.fence));
             let doubtful: Vec<Lease> = fenced_out.iter().copied().chain(goes_on).collect();
-            let strangers = late::of_other_jobs(&mut transaction, &doubtful).await?;
-            let is_strange = |row: &AttemptRow| strangers.contains(&row.lease.fence);
-            if settlement.attempts.iter().any(|row| is_unused(row) || is_strange(row)) {
+            let gone = late::of_lost_jobs(&mut transaction, &doubtful).await?;
+            if settlement.attempts.iter().any(|row| is_unused(row) || gone.contains_key(&row.lease.fence)) {
                 let mut rows = settlement.attempts.clone();
+                let mut strays: Vec<AttemptRow> =
+                    rows.extract_if(.., |row| gone.contains_key(&row.lease.fence)).collect();
                 rows.iter_mut().filter(|row| is_unused(row)).for_each(AttemptRow::came_late);
-                rows.iter_mut().filter(|row| is_strange(row)).for_each(AttemptRow::is_of_another_job);
                 book(&mut transaction, &rows).await?;
+                for row in &mut strays {
+                    if let Some(gone) = gone.get(&row.lease.fence) {
+                        row.lost_its_job(*gone);
+                    }
+                }
+                book_strays(&mut transaction, &strays, &settlement.endings).await?;
             } else {
                 book(&mut transaction, &settlement.attempts).await?;
             }
@@ -250,17 +264,44 @@ impl AttemptRow {
 }
 
 impl AttemptRow {
-    /// The job that the call was for is not in the database any more, and another one has its number. The money is booked
-    /// under that number, in a round that no job has, so that it says nothing of the job that is there now.
-    fn is_of_another_job(&mut self) {
+    /// The job that the call was for is not in the database any more. The money is booked under the number that it had, in a
+    /// round that no job has, so that it says nothing of a job that has the number now or later.
+    fn lost_its_job(&mut self, gone: Gone) {
+        let (detail, message) = match gone {
+            Gone::Lost => {
+                ("lost_job", "the call was for a job that the database has lost, by a failover or a restored backup")
+            }
+            Gone::Replaced => (
+                "other_job",
+                "the call was for a job that the database has lost, by a failover or a restored backup; another job has its number",
+            ),
+        };
         self.round = OF_ANOTHER_JOB;
         self.class = Some(ErrorClass::Abandoned);
-        self.detail = Some(Cow::Borrowed("other_job"));
-        self.message = Some(
-            "the call was for a job that the database has lost, by a failover or a restored backup; another job has its number"
-                .to_owned(),
-        );
+        self.detail = Some(Cow::Borrowed(detail));
+        self.message = Some(message.to_owned());
     }
+}
+
+/// Books calls whose jobs are lost, each with the answer that it brought.
+async fn book_strays(
+    transaction: &mut Transaction,
+    rows: &[AttemptRow],
+    endings: &[EndingRow],
+) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    late::make_room(transaction, &rows.iter().map(|row| row.lease.job.0).collect::<Vec<_>>()).await?;
+    for row in rows {
+        // Sent again, it is there already, and counted.
+        if book_attempts(transaction, std::slice::from_ref(row)).await? == 1 {
+            let ending = endings.iter().find(|ending| ending.lease == row.lease);
+            let answer = ending.and_then(|ending| ending.response.as_deref());
+            late::count_stray(transaction, (row.lease, row.number), answer).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The round of calls whose job is lost.

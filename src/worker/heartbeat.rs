@@ -1,6 +1,6 @@
 //! Says that this process is alive, and hears of cancelled jobs.
 
-use super::{STEADY, Shared};
+use super::{STEADY, Shared, history};
 use crate::store::within;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,11 +15,20 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
+    let mut confirmed = None;
     loop {
+        let ordinal = shared.beats.fetch_add(1, Ordering::AcqRel) + 1;
         // Counted from before the statement: the lease runs from when the database saw it, which is not earlier.
         let asked = Instant::now();
         let stats = shared.stats();
-        match within(PATIENCE, "renewing the lease", shared.store.beat(shared.worker_id(), &stats)).await {
+        let beaten = within(PATIENCE, "renewing the lease", shared.store.beat(shared.worker_id(), &stats)).await;
+        if let Ok(beat) = &beaten {
+            if let Some(loss) = history::loss(confirmed, beat) {
+                *lock(&shared.loss) = Some(loss);
+            }
+            confirmed = beat.alive.then_some((ordinal, beat.now));
+        }
+        match beaten {
             Ok(beat) if beat.alive => {
                 shared.clock.set(beat.now);
                 let before = std::mem::replace(&mut *lock(&shared.last_beat), asked);

@@ -11,6 +11,7 @@ mod explanation;
 pub mod gate;
 mod heartbeat;
 mod held_job;
+mod history;
 mod judge;
 mod keeper;
 mod keys;
@@ -19,6 +20,7 @@ mod observer;
 mod opener;
 mod outlet;
 pub mod plan;
+mod recent;
 mod reload;
 mod retention;
 mod run_job;
@@ -32,6 +34,7 @@ mod upkeep;
 use crate::domain::retention::Retention;
 use crate::permissions::{Flaw, require_private_folder};
 use crate::store::claim::{Claimed, Lease, PastAttempt};
+use crate::store::timeline::Loss;
 use crate::store::{SchemaVersion, Store, within};
 use clock::Clock;
 use futures_util::FutureExt as _;
@@ -42,6 +45,7 @@ pub use reload::Reloader;
 use serde_json::{Value, json};
 use settler::Settler;
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -118,6 +122,8 @@ struct Shared {
     /// Told whenever a job leaves.
     freed: Notify,
     tasks: TaskTracker,
+    /// What tells this process from all others, also from those that get its number after the database has gone back in time.
+    life: String,
     /// This process's number in the worker table; changes when it was declared dead and begins anew.
     id: AtomicI64,
     last_beat: Mutex<Instant>,
@@ -126,6 +132,10 @@ struct Shared {
     /// Why the last heartbeat did not reach the database.
     unheard: Mutex<Option<String>>,
     beaten: Notify,
+    /// Heartbeats that were sent.
+    beats: AtomicI64,
+    /// A commit of this worker's that was confirmed and is gone, until that is noted.
+    loss: Mutex<Option<Loss>>,
     claimed: AtomicU64,
     started: Instant,
     /// Set when a migration has made this binary too old for the database.
@@ -189,7 +199,7 @@ impl Shared {
     }
 
     fn lease_is_fresh(&self) -> bool {
-        self.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < SELF_FENCE
+        self.last_beat().elapsed() < SELF_FENCE
     }
 
     /// Whether the database was there for long enough that every worker that lives has said so: when it was away for longer
@@ -197,6 +207,15 @@ impl Shared {
     fn others_have_had_their_time(&self) -> bool {
         let since = *self.steady_since.lock().unwrap_or_else(PoisonError::into_inner);
         since.is_some_and(|since| since.elapsed() >= STEADY)
+    }
+
+    /// When the last heartbeat was sent that has reached the database.
+    fn last_beat(&self) -> Instant {
+        *self.last_beat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn knows_of_a_loss(&self) -> bool {
+        self.loss.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     async fn lease_renewed(&self) {
@@ -271,6 +290,8 @@ impl Shared {
             Some((name.clone(), json!({ "for": hold_up })))
         });
         json!({
+            "life": self.life,
+            "beats": self.beats.load(Ordering::Acquire),
             "in_flight": self.holding.load(Ordering::Relaxed),
             "max_in_flight": self.settings().max_in_flight,
             "in_flight_bytes": self.holding_bytes.load(Ordering::Relaxed).saturating_add(self.schemas.bytes()),
@@ -327,12 +348,17 @@ impl Worker {
         let installation = store.installation().await?;
         if let Some(spool) = &settings.spool {
             require_private(spool)?;
-            match spool::Spool::abandoned(spool, &installation) {
+            let left = spool::Spool::abandoned(spool, &installation);
+            store.knows_of_jobs(left.iter().flatten().filter_map(|left| left.highest));
+            history::look_first(&store).await?;
+            match left {
                 Ok(left) => Box::pin(outlet::take_over(&store, left, settings.max_crashes)).await?,
                 // What that means is said when this worker's own is made.
                 Err(_) if settings.spool_is_optional => 0,
                 Err(error) => return Err(cannot_spool(spool, &error)),
             };
+        } else {
+            history::look_first(&store).await?;
         }
         let (id, now) = store.register(&host(), pid(), env!("CARGO_PKG_VERSION")).await?;
         let spool = match make_spool(&settings, &installation, id) {
@@ -344,6 +370,7 @@ impl Worker {
             }
         };
         let (settler, settle_loop) = Settler::new(store.clone(), spool);
+        let life = format!("{:016x}", RandomState::new().build_hasher().finish());
         let (opener, open_loop) = opener::Opener::new(store.clone());
         let shared = Arc::new(Shared {
             store,
@@ -361,11 +388,14 @@ impl Worker {
             schemas: schemas::Schemas::new(),
             freed: Notify::new(),
             tasks: TaskTracker::new(),
+            life,
             id: AtomicI64::new(id),
             last_beat: Mutex::new(Instant::now()),
             steady_since: Mutex::new(None),
             unheard: Mutex::new(None),
             beaten: Notify::new(),
+            beats: AtomicI64::new(0),
+            loss: Mutex::new(None),
             claimed: AtomicU64::new(0),
             started: Instant::now(),
             outgrown: OnceLock::new(),

@@ -1,5 +1,6 @@
 //! The way of outcomes into the database, by way of the disk when it does not take them.
 
+use super::recent::Recent;
 use super::settler::{Item, Settled, Then, settlement};
 use super::spool::{Abandoned, Spool};
 use crate::domain::ErrorClass;
@@ -27,6 +28,7 @@ pub(super) struct Outlet {
     store: Store,
     counters: Arc<Settled>,
     spool: Option<Arc<Spool>>,
+    recent: Arc<Recent>,
 }
 
 /// Why outcomes are not in the database.
@@ -39,7 +41,7 @@ enum Unwritten {
 
 impl Outlet {
     pub fn new(store: Store, counters: Arc<Settled>, spool: Option<Arc<Spool>>) -> Self {
-        Self { store, counters, spool }
+        Self { store, counters, spool, recent: Arc::default() }
     }
 
     /// What was settled so far.
@@ -59,7 +61,7 @@ impl Outlet {
         if self.spool.as_ref().is_none_or(|spool| spool.is_empty()) {
             let patience = if self.spool.is_some() { PATIENCE } else { PATIENCE_REPLAYING };
             match self.persist(&items, patience).await {
-                Ok(()) => return,
+                Ok(()) => return self.recent.remember(items),
                 Err(Unwritten::Refused(error)) => {
                     if items.len() > 1 {
                         tracing::warn!(error = %error, items = items.len(), "a batch was refused; writing its items one by one");
@@ -214,7 +216,7 @@ impl Outlet {
             }
             let count = items.len();
             match self.persist(&items, PATIENCE_REPLAYING).await {
-                Ok(()) => {}
+                Ok(()) => self.recent.remember(Arc::new(items)),
                 Err(Unwritten::Away(error)) => return Err(error.into()),
                 Err(Unwritten::Refused(_)) => {
                     // What is written already is written again, without harm, when the database goes away in between.
@@ -226,6 +228,27 @@ impl Outlet {
             written += count as u64;
             let done = Arc::clone(spool);
             tokio::task::spawn_blocking(move || done.done(count, next)).await??;
+        }
+        Ok(written)
+    }
+
+    /// Writes once more what was committed lately. What is there stays as it is; nothing is counted, since it was before.
+    pub async fn write_again(&self) -> Result<u64, StoreError> {
+        let mut written = 0;
+        // What is committed meanwhile is not lost.
+        for _ in 0..self.recent.batches() {
+            let Some(items) = self.recent.take_first() else { break };
+            let all = settlement(&items);
+            match within(PATIENCE_REPLAYING, "settling", self.store.settle(&all)).await {
+                Ok(_) => written += items.len() as u64,
+                Err(error) if error.is_the_rows_fault() => {
+                    tracing::warn!(error = %error, items = items.len(), "what was settled once cannot be written again");
+                }
+                Err(error) => {
+                    self.recent.remember(items);
+                    return Err(error);
+                }
+            }
         }
         Ok(written)
     }
@@ -300,7 +323,7 @@ fn without_texts(mut item: Item, refusal: &StoreError) -> Item {
 /// many workers that were.
 pub(super) async fn take_over(store: &Store, left: Vec<Abandoned>, max_crashes: u16) -> anyhow::Result<u64> {
     let mut workers = 0;
-    for Abandoned { spool, is_damaged } in left {
+    for Abandoned { spool, is_damaged, .. } in left {
         let outlet = Outlet::new(store.clone(), Arc::default(), Some(Arc::clone(&spool)));
         let written = outlet.drain(&spool).await?;
         drop(outlet);

@@ -4,8 +4,9 @@ use super::loops::Loops;
 use super::outlet::Outlet;
 use super::spool::Spool;
 use super::totals::Ledger;
-use crate::store::Store;
+use crate::store::claim::Lease;
 use crate::store::settle::{AttemptRow, EndingRow, ParkRow, Settlement};
+use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,24 +51,25 @@ pub struct Item {
 
 impl Item {
     /// The claim that it is written under.
-    pub(super) fn fence(&self) -> Option<i64> {
+    pub(super) fn lease(&self) -> Option<Lease> {
         match &self.then {
-            Then::GoOn => self.attempt.as_ref().map(|row| row.lease.fence),
-            Then::End(row) => Some(row.lease.fence),
-            Then::Park(row) => Some(row.lease.fence),
+            Then::GoOn => self.attempt.as_ref().map(|row| row.lease),
+            Then::End(row) => Some(row.lease),
+            Then::Park(row) => Some(row.lease),
         }
+    }
+
+    /// That claim's number.
+    pub(super) fn fence(&self) -> Option<i64> {
+        self.lease().map(|lease| lease.fence)
     }
 
     /// The job's number, for what is said of it.
     pub(super) fn job(&self) -> Option<i64> {
-        match &self.then {
-            Then::GoOn => self.attempt.as_ref().map(|row| row.lease.job.0),
-            Then::End(row) => Some(row.lease.job.0),
-            Then::Park(row) => Some(row.lease.job.0),
-        }
+        self.lease().map(|lease| lease.job.0)
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let attempt = self.attempt.as_ref().map_or(0, |row| {
             300 + row.message.as_ref().map_or(0, String::len) + row.answer.as_ref().map_or(0, |answer| answer.bytes())
         });
@@ -153,6 +155,7 @@ pub struct Settler {
     sender: mpsc::Sender<Handed>,
     counters: Arc<Settled>,
     spool: Option<Arc<Spool>>,
+    outlet: Outlet,
 }
 
 impl Settler {
@@ -162,7 +165,8 @@ impl Settler {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let counters = Arc::new(Settled::default());
         let outlet = Outlet::new(store, Arc::clone(&counters), spool.clone());
-        (Self { sender, counters, spool }, SettleLoop { receiver, outlet, gathered: Vec::new() })
+        let settler = Self { sender, counters, spool, outlet: outlet.clone() };
+        (settler, SettleLoop { receiver, outlet, gathered: Vec::new() })
     }
 
     /// Hands an item over; waits when too much is waiting already.
@@ -183,6 +187,14 @@ impl Settler {
         if let Err(unsent) = self.sender.send(Handed { item, kept }).await {
             self.counters.are_lost(std::slice::from_ref(&unsent.0.item));
         }
+    }
+
+    /// Writes once more what was settled lately, after the database has lost commits; returns how many outcomes that were.
+    ///
+    /// # Errors
+    /// Those of the database. What could not be written is written the next time.
+    pub(super) async fn write_again(&self) -> Result<u64, StoreError> {
+        self.outlet.write_again().await
     }
 
     /// What was settled so far.

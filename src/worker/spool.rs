@@ -7,6 +7,7 @@
 use super::settler::Item;
 use crate::journal::{AppendError, Journal, Next};
 use crate::permissions::open_plain;
+use crate::store::claim::Lease;
 use serde::{Deserialize, Serialize};
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -107,6 +108,8 @@ pub struct Fill {
 pub struct Abandoned {
     /// What is in it.
     pub spool: Arc<Spool>,
+    /// The claim in it with the highest job number.
+    pub highest: Option<Lease>,
     /// Whether a part of it cannot be read.
     pub is_damaged: bool,
 }
@@ -152,6 +155,7 @@ impl Spool {
     fn adopt(path: &Path, max: u64, installation: &str) -> io::Result<Option<Abandoned>> {
         let Some(journal) = Journal::adopt(path, max)? else { return Ok(None) };
         let (mut workers, mut head, mut in_head, mut waiting, mut is_damaged) = (Vec::new(), 0, 0, 0, false);
+        let mut highest: Option<Lease> = None;
         let mut records = journal.records(0);
         loop {
             match records.read_next()? {
@@ -164,7 +168,10 @@ impl Spool {
                             in_head = workers.len();
                         }
                     }
-                    Ok(Line::Outcome(_)) => waiting += 1,
+                    Ok(Line::Outcome(item)) => {
+                        waiting += 1;
+                        highest = highest.into_iter().chain(item.lease()).max_by_key(|lease| lease.job.0);
+                    }
                     // Of a version that knows more than this one.
                     Err(_) => is_damaged = true,
                 },
@@ -187,7 +194,7 @@ impl Spool {
         }
         let state = State { journal, head, next: head, workers, in_head };
         let spool = Arc::new(Self::new(state, installation.to_owned(), waiting));
-        Ok(Some(Abandoned { spool, is_damaged }))
+        Ok(Some(Abandoned { spool, highest, is_damaged }))
     }
 
     /// The numbers under which its worker was registered.

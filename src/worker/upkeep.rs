@@ -2,7 +2,7 @@
 //! dropping old ones.
 
 use super::spool::Spool;
-use super::{Shared, outlet, retention};
+use super::{Shared, history, outlet, retention};
 use crate::store::maintenance::FOLD_AT_ONCE;
 use crate::store::within;
 use std::sync::Arc;
@@ -12,6 +12,9 @@ use tokio::time::Instant;
 const RESCUE_EVERY: Duration = Duration::from_secs(5);
 /// A worker that is too old for the schema stops within this time.
 const SCHEMA_EVERY: Duration = Duration::from_secs(5);
+/// Whether the database has gone back in time: after the first heartbeat that is sent after this, which tells whether anything
+/// is lost; at once when the database comes back.
+const HISTORY_EVERY: Duration = Duration::from_secs(2);
 const FOLD_EVERY: Duration = Duration::from_secs(5);
 const PARTITIONS_EVERY: Duration = Duration::from_mins(1);
 /// Parked jobs are looked at when the next is due, and at least this often: others park too.
@@ -24,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(70);
 pub(super) async fn run(shared: Arc<Shared>) {
     let (mut rescue_at, mut fold_at, mut partitions_at) = (Instant::now(), Instant::now(), Instant::now());
     let mut said = retention::Said::default();
+    let (mut history_after, mut history_seen) = (Instant::now(), None);
     let (mut retention_at, mut schema_at) = (Instant::now(), Instant::now() + SCHEMA_EVERY);
     loop {
         let mut next = Instant::now() + PROMOTE_AT_LEAST_EVERY;
@@ -37,9 +41,19 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 tracing::debug!(jobs = woken, "parked jobs are ready");
                 next = Instant::now();
             }
-            Err(error) => tracing::warn!(error = %error, "upkeep"),
+            Err(error) => {
+                tracing::warn!(error = %error, "upkeep");
+                history_after = Instant::now();
+            }
         }
         let now = Instant::now();
+        if shared.last_beat() > history_after || shared.knows_of_a_loss() {
+            history_after = now + HISTORY_EVERY;
+            if let Err(error) = history::look(&shared, &mut history_seen).await {
+                tracing::warn!(error = %error, "upkeep");
+                history_after = now;
+            }
+        }
         if now >= rescue_at {
             rescue_at = now + RESCUE_EVERY;
             if let Err(error) = take_over(&shared).await {

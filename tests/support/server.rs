@@ -4,7 +4,7 @@ use super::postgres::{Watchdog, temporary_dir};
 use sqlx::postgres::PgConnectOptions;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A server; stopped and removed when it is dropped.
@@ -30,10 +30,18 @@ fn as_server(mut command: Command) -> Command {
 fn try_run(program: &str, arguments: &[&str]) -> Result<(), String> {
     let found = Command::new("pg_config").arg("--bindir").output().unwrap();
     let bin = PathBuf::from(String::from_utf8(found.stdout).unwrap().trim());
-    let mut command = Command::new(bin.join(program));
+    try_other(&bin.join(program), arguments)
+}
+
+fn run_other(program: &str, arguments: &[&str]) {
+    try_other(Path::new(program), arguments).unwrap_or_else(|said| panic!("{said}"));
+}
+
+fn try_other(program: &Path, arguments: &[&str]) -> Result<(), String> {
+    let mut command = Command::new(program);
     command.args(arguments);
     let output = as_server(command).stdout(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
-    let said = || format!("{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let said = || format!("{} {arguments:?}: {}", program.display(), String::from_utf8_lossy(&output.stderr));
     if output.status.success() { Ok(()) } else { Err(said()) }
 }
 
@@ -106,6 +114,73 @@ impl Server {
     /// Where its `pg_hba.conf` is.
     pub fn hba_file(&self) -> PathBuf {
         self.dir.join("data/pg_hba.conf")
+    }
+
+    /// The same, and it keeps its WAL in an archive from which others can be restored.
+    pub fn archiving() -> Self {
+        let server = Self::primary();
+        server.stop();
+        run_other("mkdir", &[&server.archive()]);
+        let settings = format!("\narchive_mode = on\narchive_command = 'cp %p {}/%f'\n", server.archive());
+        server.configure("postgresql.conf", &settings);
+        server.start();
+        server
+    }
+
+    fn archive(&self) -> String {
+        self.dir.join("archive").display().to_string()
+    }
+
+    fn configure(&self, file: &str, settings: &str) {
+        let path = self.dir.join("data").join(file);
+        let before = std::fs::read_to_string(&path).unwrap_or_default();
+        std::fs::write(path, before + settings).unwrap();
+    }
+
+    /// A base backup of another server becomes one, as that was at a named point.
+    pub fn restore_to(&self, origin: &Self, point: &str) {
+        self.configure(
+            "postgresql.auto.conf",
+            &format!(
+                "\nrestore_command = 'cp {}/%f %p'\nrecovery_target_name = '{point}'\n\
+                 recovery_target_action = promote\narchive_mode = off\n",
+                origin.archive()
+            ),
+        );
+        self.configure("recovery.signal", "");
+        self.start();
+    }
+
+    /// Keeps a copy of its files, as a snapshot of the file system does.
+    pub fn take_snapshot(&self) {
+        self.stop();
+        run_other("cp", &["-a", &self.data(), &format!("{}.snapshot", self.data())]);
+        self.start();
+    }
+
+    /// Its files are those of the snapshot again.
+    pub fn bring_snapshot_back(&self) {
+        self.crash();
+        run_other("rm", &["-rf", &self.data()]);
+        run_other("mv", &[&format!("{}.snapshot", self.data()), &self.data()]);
+        self.start();
+    }
+
+    /// Writes a dump of a database.
+    pub fn dump(&self, database: &str) {
+        let (file, port) = (self.dir.join("dump").display().to_string(), self.port.to_string());
+        run("pg_dump", &["-Fc", "-f", &file, "-h", "127.0.0.1", "-p", &port, "-U", "sluice", database]);
+    }
+
+    /// Reads the dump into an empty database.
+    pub fn restore_dump(&self, database: &str) {
+        let (file, port) = (self.dir.join("dump").display().to_string(), self.port.to_string());
+        run("pg_restore", &["-d", database, "-h", "127.0.0.1", "-p", &port, "-U", "sluice", &file]);
+    }
+
+    /// It stops in order.
+    pub fn stop(&self) {
+        run("pg_ctl", &["-D", &self.data(), "-s", "-w", "-m", "fast", "stop"]);
     }
 
     /// It dies as in a crash.

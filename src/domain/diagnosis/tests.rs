@@ -1,4 +1,6 @@
 use super::*;
+use crate::domain::NanoUsd;
+use crate::domain::timeline::{Change, Stray, Turn};
 use std::time::Duration;
 
 fn session(pid: i32) -> Session {
@@ -14,6 +16,21 @@ fn session(pid: i32) -> Session {
 
 fn table(name: &str) -> Table {
     Table { name: name.to_owned(), live: 100, dead: 100, vacuumed: Some(30), missing: Vec::new() }
+}
+
+fn turn(change: Change, age: i64) -> Turn {
+    Turn {
+        number: 2,
+        change,
+        timeline: Some(2),
+        previous_timeline: Some(1),
+        began_at: "2026-11-26T12:00:05Z".to_owned(),
+        age,
+        previous_seen_at: None,
+        next_job: Some(2_000_000),
+        lost_to: None,
+        lost_from: None,
+    }
 }
 
 /// A database that lacks nothing.
@@ -64,6 +81,15 @@ fn healthy() -> Facts {
             late: Some(3599),
             dependents: Vec::new(),
             dropped: 3,
+        }),
+        history: Ok(History {
+            is_readable: true,
+            is_standby: false,
+            is_news: false,
+            turn: Some(turn(Change::First, 5)),
+            stray: Stray::default(),
+            again: Stray::default(),
+            late: Stray::default(),
         }),
         roles: Ok(Roles { owner: "sluice".to_owned(), ..Roles::default() }),
     }
@@ -279,5 +305,52 @@ fn a_role_that_is_missing_or_lacks_a_right_is_named_with_who_can_help() {
         let finding = findings.iter().find(|finding| finding.check == "roles").unwrap();
         assert_eq!((finding.severity, finding.what.as_str()), (Severity::Warning, what));
         assert!(finding.remedy.contains(remedy), "{}", finding.remedy);
+    }
+}
+
+#[test]
+fn a_database_that_went_back_in_time_is_named_for_a_week_with_what_it_lost() {
+    let found = |change: &dyn Fn(&mut History)| {
+        let mut facts = healthy();
+        facts.history.as_mut().map(change).unwrap();
+        diagnose(&facts, Thresholds::default())
+    };
+    let check = |findings: &[Finding], name: &str| findings.iter().find(|finding| finding.check == name).cloned();
+    let promoted = check(&found(&|history| history.turn = Some(turn(Change::Timeline, 90))), "timeline").unwrap();
+    assert_eq!(promoted.severity, Severity::Warning);
+    assert!(
+        promoted.what.contains("from timeline 1 to 2") && promoted.what.contains("nothing need be"),
+        "{promoted:?}"
+    );
+    assert!(promoted.remedy.contains("2,000,000") && !promoted.why.contains("are gone"), "{promoted:?}");
+    let lost = check(
+        &found(&|history| {
+            history.turn = Some(Turn { lost_to: Some("noon".to_owned()), ..turn(Change::Timeline, 90) });
+        }),
+        "timeline",
+    );
+    assert!(lost.unwrap().why.contains("are gone"));
+    for (age, severity) in [(7 * 86_400, Severity::Warning), (7 * 86_400 + 1, Severity::Ok)] {
+        let old = check(&found(&|history| history.turn = Some(turn(Change::Database, age))), "timeline");
+        assert_eq!(old.unwrap().severity, severity);
+    }
+    let news = check(&found(&|history| history.is_news = true), "timeline").unwrap();
+    assert!(news.severity == Severity::Warning && news.remedy.contains("sluice migrate"), "{news:?}");
+    let unreadable = check(&found(&|history| history.is_readable = false), "timeline").unwrap();
+    assert!(unreadable.severity == Severity::Unseen && unreadable.what.contains("pg_control_system"), "{unreadable:?}");
+    // Answers that are only late have other causes.
+    let late = |history: &mut History| history.late = Stray { calls: 3, ..Stray::default() };
+    assert_eq!(check(&found(&late), "lost_calls"), None);
+    let all = check(
+        &found(&|history| {
+            history.stray = Stray { calls: 2, cost: NanoUsd(1_500_000_000), ..Stray::default() };
+            history.again = Stray { calls: 4, uncertain: NanoUsd(250_000_000), ..Stray::default() };
+            late(history);
+        }),
+        "lost_calls",
+    );
+    let what = all.unwrap().what;
+    for said in ["2 calls", "$1.50", "4 calls", "perhaps $0.25", "3 answers"] {
+        assert!(what.contains(said), "{said}: {what}");
     }
 }

@@ -11,6 +11,10 @@ use sqlx::{Describe, Either, Execute, Executor, PgConnection, Postgres, SqlSafeS
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Nothing can say what came of a commit.
+const ELSEWHERE: &str = "another server took over during the commit, and cannot say whether it was done: look whether the \
+                         jobs are there (sluice batch list), and enqueue with --resume or with idempotency keys";
+
 /// How a transaction stands on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
@@ -91,8 +95,11 @@ impl Transaction {
     /// # Errors
     /// When it was not done; or, after [`PATIENCE`], when nobody could say.
     pub async fn commit_for_sure(mut self, database: &Database) -> Result<(), sqlx::Error> {
-        let id: String =
-            sqlx::query_scalar!(r#"select pg_current_xact_id()::text as "id!""#).fetch_one(&mut self).await?;
+        let row = sqlx::query!(
+            r#"select pg_current_xact_id()::text as "id!", w.system_identifier, w.timeline from sluice.whereabouts() w"#
+        )
+        .fetch_one(&mut self)
+        .await?;
         let Err(error) = self.commit().await else { return Ok(()) };
         if error.as_database_error().is_some() {
             // The server's own word.
@@ -100,10 +107,21 @@ impl Transaction {
         }
         let give_up_at = tokio::time::Instant::now() + PATIENCE;
         while tokio::time::Instant::now() < give_up_at {
-            let asked = sqlx::query_scalar!("select pg_xact_status($1::text::xid8)", id).fetch_one(database).await;
+            // On another timeline the number may be another transaction's.
+            let asked = sqlx::query_scalar!(
+                "select case when w.system_identifier <> $2 or w.timeline <> $3 then 'elsewhere'
+                             else pg_xact_status($1::text::xid8) end
+                   from sluice.whereabouts() w",
+                row.id,
+                row.system_identifier,
+                row.timeline
+            )
+            .fetch_one(database)
+            .await;
             match asked.ok().flatten().as_deref() {
                 Some("committed") => return Ok(()),
                 Some("aborted") => return Err(error),
+                Some("elsewhere") => return Err(sqlx::Error::Protocol(ELSEWHERE.to_owned())),
                 // It may still be at it; or the server is away, or coming back.
                 _ => tokio::time::sleep(Duration::from_millis(200)).await,
             }

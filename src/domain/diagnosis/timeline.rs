@@ -1,0 +1,95 @@
+//! Whether the database has gone back in time, and what was lost by that.
+
+use super::{Finding, Seen, grouped, span};
+use crate::domain::timeline::{Change, History};
+
+/// For so many seconds a change is worth a word.
+const OF_INTEREST: i64 = 7 * 86_400;
+
+pub(super) fn all(history: &Seen<History>) -> Vec<Finding> {
+    match history {
+        Ok(history) => {
+            let mut findings = vec![timeline(history)];
+            findings.extend(lost_calls(history));
+            findings
+        }
+        Err(reason) => vec![Finding::unseen("timeline", reason)],
+    }
+}
+
+fn timeline(history: &History) -> Finding {
+    const CHECK: &str = "timeline";
+    if history.is_news {
+        return Finding::warning(
+            CHECK,
+            "the database is on another timeline, or another database, than a worker has noted last",
+            "new jobs may get the numbers of lost ones",
+            "a worker that runs notes it within seconds; without one, run sluice migrate before anything is enqueued",
+        );
+    }
+    if !history.is_readable {
+        return Finding::unseen(
+            CHECK,
+            "the owner of the schema may not call pg_control_system, pg_current_wal_flush_lsn or pg_walfile_name, so that \
+             a promotion is noticed only by what it has lost; grant execute on them to that login",
+        );
+    }
+    let Some(turn) = &history.turn else {
+        return Finding::ok(CHECK, "no worker has noted one yet");
+    };
+    if turn.change == Change::First || turn.age > OF_INTEREST {
+        let which = if history.is_standby { "a standby, of".to_owned() } else { "the same since".to_owned() };
+        return Finding::ok(CHECK, format!("{which} {}", turn.began_at));
+    }
+    let is_loss = turn.lost_to.is_some() || turn.change != Change::Timeline;
+    Finding::warning(
+        CHECK,
+        format!("{} ago (noticed at {}) {}", span(turn.age), turn.began_at, turn.in_words()),
+        if is_loss {
+            "jobs, answers, pauses and cancellations of that time are gone with what they cost"
+        } else {
+            "with an asynchronous standby the last commits may be gone although they were confirmed"
+        },
+        format!(
+            "enqueue what your application has enqueued since then again, with the same idempotency keys; pause and \
+             cancel again what was; job numbers below {} that it has noted may be gone. Never let the former server come back as \
+             a primary",
+            grouped(turn.next_job.unwrap_or(0))
+        ),
+    )
+}
+
+fn lost_calls(history: &History) -> Option<Finding> {
+    const CHECK: &str = "lost_calls";
+    let mut parts = Vec::new();
+    if history.stray.calls > 0 {
+        parts.push(format!(
+            "{} calls were for jobs that are not in the database any more ({})",
+            grouped(history.stray.calls),
+            history.stray.money()
+        ));
+    }
+    if history.again.calls > 0 {
+        parts.push(format!(
+            "{} calls were answered and their outcomes lost, so their jobs are called for again ({})",
+            grouped(history.again.calls),
+            history.again.money()
+        ));
+    }
+    if history.late.calls > 0 && !parts.is_empty() {
+        parts.push(format!(
+            "{} answers came when the job had been answered again ({})",
+            grouped(history.late.calls),
+            history.late.money()
+        ));
+    }
+    (!parts.is_empty()).then(|| {
+        Finding::warning(
+            CHECK,
+            parts.join("; "),
+            "the database has lost what it had confirmed, and this was paid for in vain",
+            "sluice report waste --by class has it as abandoned: other_job, lost_job, lost_answer, late; an answer of a \
+             lost job is kept in sluice.attempt (round = -1)",
+        )
+    })
+}

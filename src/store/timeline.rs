@@ -1,0 +1,167 @@
+//! Which history the database is on. A promotion, a restore or a copy begins another one, in which numbers come again.
+
+use super::claim::{Lease, datetime};
+use super::{Doing, Store, StoreError};
+use crate::domain::timeline::{Change, History, Stray, Turn};
+use crate::domain::{NanoUsd, Timestamp};
+use std::sync::atomic::{AtomicI64, Ordering};
+
+const LOOKING: &str = "looking at the database's timeline";
+
+/// Making partitions is a look of its own, so a few are enough.
+const LOOKS: u32 = 4;
+
+/// The highest job number that this process has seen.
+#[derive(Debug, Default)]
+pub(super) struct Highest(AtomicI64);
+
+impl Highest {
+    pub fn note(&self, leases: impl Iterator<Item = Lease>) {
+        if let Some(highest) = leases.map(|lease| lease.job.0).max() {
+            self.0.fetch_max(highest, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A commit that was confirmed to a worker and is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// The last of the worker's commits that is there; `None`: none is.
+    pub from: Option<Timestamp>,
+    /// When the one that is gone was confirmed.
+    pub to: Timestamp,
+}
+
+/// What a look found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// The number of the history that the database is on; `None`: none was noted yet.
+    pub number: Option<i32>,
+    /// What this look, and no other, has noted.
+    pub news: Option<Turn>,
+}
+
+impl Store {
+    /// Compares where the database is with what was noted last, and notes a change: then job numbers, and those of
+    /// workers and claims, go on far behind all that may have been given out. Of several that notice it at once one
+    /// does so, and says it in the log. `begins`: where nothing was noted yet, this is the beginning.
+    ///
+    /// # Errors
+    /// Those of the database. A look that failed is repeated.
+    pub async fn look_at_timeline(&self, loss: Option<Loss>, begins: bool) -> Result<Looked, StoreError> {
+        for _ in 0..LOOKS {
+            let looked = sqlx::query!(
+                r#"select outcome as "outcome!", number from sluice.look_at_timeline($1, $2, $3, $4)"#,
+                self.highest.0.load(Ordering::Relaxed),
+                loss.and_then(|loss| loss.from).map(datetime),
+                loss.map(|loss| datetime(loss.to)),
+                begins
+            )
+            .fetch_one(&self.db)
+            .await
+            .doing(LOOKING)?;
+            let news = match looked.outcome.as_str() {
+                "again" => continue,
+                "changed" | "lost" => self.newest_turn().await?,
+                _ => None,
+            };
+            if let Some(turn) = &news {
+                tracing::warn!(
+                    history = turn.number,
+                    "{}. New jobs are numbered from {} on; see `sluice doctor`",
+                    turn.in_words(),
+                    turn.next_job.unwrap_or(0)
+                );
+            }
+            return Ok(Looked { number: looked.number, news });
+        }
+        Ok(Looked { number: None, news: None })
+    }
+
+    /// Notes that this process knows of a job, by its number.
+    pub fn knows_of_jobs(&self, leases: impl Iterator<Item = Lease>) {
+        self.highest.note(leases);
+    }
+
+    async fn newest_turn(&self) -> Result<Option<Turn>, StoreError> {
+        let row = sqlx::query!(
+            r#"select t.number, t.change, t.timeline, p.timeline as "previous_timeline?", t.next_job,
+                      to_char(t.began_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as "began_at!",
+                      extract(epoch from now() - t.began_at)::bigint as "age!",
+                      to_char(t.previous_seen_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as previous_seen_at,
+                      to_char(t.lost_from at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as lost_from,
+                      to_char(t.lost_to at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as lost_to
+                 from sluice.timeline t left join sluice.timeline p on p.number = t.number - 1
+                order by t.number desc limit 1"#
+        )
+        .fetch_optional(&self.db)
+        .await
+        .doing(LOOKING)?;
+        Ok(row.map(|row| Turn {
+            number: row.number,
+            change: Change::of(&row.change),
+            timeline: row.timeline,
+            previous_timeline: row.previous_timeline,
+            began_at: row.began_at,
+            age: row.age,
+            previous_seen_at: row.previous_seen_at,
+            next_job: row.next_job,
+            lost_to: row.lost_to,
+            lost_from: row.lost_from,
+        }))
+    }
+
+    /// How the database came to be as it is, and what was lost by that as far as it is known.
+    pub async fn history_of_database(&self) -> Result<History, StoreError> {
+        let turn = self.newest_turn().await?;
+        let row = sqlx::query!(
+            r#"with newest as (
+                select * from sluice.timeline order by number desc limit 1
+            ), since as (
+                select t.* from sluice.totals t join newest n on t.hour >= date_trunc('hour', n.began_at)
+                 where n.change <> 'first' and t.class = 'abandoned' and t.detail in ('lost_answer', 'late')
+            )
+            select w.system_identifier is not null and (w.timeline is not null or pg_is_in_recovery()) as "is_readable!",
+                   pg_is_in_recovery() as "is_standby!",
+                   coalesce((select n.system_identifier <> w.system_identifier or n.database <> w.database
+                                    or n.relation <> w.relation or n.timeline <> w.timeline from newest n),
+                            false) as "is_news!",
+                   (select coalesce(sum(t.lost_calls), 0)::bigint from sluice.timeline t
+                     where t.lost_call_at > now() - interval '7 days') as "stray_calls!",
+                   (select coalesce(sum(t.lost_cost_nanos), 0)::bigint from sluice.timeline t
+                     where t.lost_call_at > now() - interval '7 days') as "stray_cost!",
+                   (select coalesce(sum(t.lost_unpriced), 0)::bigint from sluice.timeline t
+                     where t.lost_call_at > now() - interval '7 days') as "stray_unpriced!",
+                   (select coalesce(sum(attempts), 0)::bigint from since where detail = 'lost_answer') as "again_calls!",
+                   (select coalesce(sum(uncertain_nanos), 0)::bigint from since
+                     where detail = 'lost_answer') as "again_uncertain!",
+                   (select coalesce(sum(unpriced), 0)::bigint from since
+                     where detail = 'lost_answer') as "again_unpriced!",
+                   (select coalesce(sum(attempts), 0)::bigint from since where detail = 'late') as "late_calls!",
+                   (select coalesce(sum(cost_nanos), 0)::bigint from since where detail = 'late') as "late_cost!"
+              from sluice.whereabouts() w"#
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing(LOOKING)?;
+        Ok(History {
+            is_readable: row.is_readable,
+            is_standby: row.is_standby,
+            is_news: row.is_news,
+            turn,
+            stray: Stray {
+                calls: row.stray_calls,
+                cost: NanoUsd(row.stray_cost),
+                unpriced: row.stray_unpriced,
+                ..Stray::default()
+            },
+            again: Stray {
+                calls: row.again_calls,
+                uncertain: NanoUsd(row.again_uncertain),
+                unpriced: row.again_unpriced,
+                ..Stray::default()
+            },
+            late: Stray { calls: row.late_calls, cost: NanoUsd(row.late_cost), ..Stray::default() },
+        })
+    }
+}

@@ -1,0 +1,79 @@
+//! Notices that the database has gone back in time, and makes up for it.
+
+use super::Shared;
+use crate::domain::Timestamp;
+use crate::store::lease::Beat;
+use crate::store::timeline::Loss;
+use crate::store::{Store, StoreError, within};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// What takes longer is tried again.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The last heartbeat that was confirmed: its ordinal, and the database's clock.
+pub(super) type Confirmed = Option<(i64, Timestamp)>;
+
+/// What a heartbeat shows to be lost, when an earlier one was confirmed.
+pub(super) fn loss(confirmed: Confirmed, beat: &Beat) -> Option<Loss> {
+    let (ordinal, to) = confirmed?;
+    if !beat.known {
+        return Some(Loss { from: None, to });
+    }
+    let (there, at) = beat.before?;
+    (there < ordinal).then_some(Loss { from: Some(at), to })
+}
+
+/// Looks at a start, before anything is written: what waits in spools may belong to another history.
+pub(super) async fn look_first(store: &Store) -> Result<(), StoreError> {
+    store.look_at_timeline(None, true).await.map(|_| ())
+}
+
+/// Looks again. When the history is another one than at the last look, or commits are known to be lost, what this
+/// worker settled lately is written again: what is there stays as it is, and what is gone is there again.
+pub(super) async fn look(shared: &Arc<Shared>, seen: &mut Option<i32>) -> Result<(), StoreError> {
+    let loss = *shared.loss.lock().unwrap_or_else(PoisonError::into_inner);
+    let looking = shared.store.look_at_timeline(loss, true);
+    let number = within(PATIENCE, "looking at the database's timeline", looking).await?.number;
+    let is_another = seen.is_some() && number.is_some() && *seen != number;
+    if is_another || loss.is_some() {
+        let written = shared.settler.write_again().await?;
+        tracing::info!(outcomes = written, "wrote again what was settled last, for what the database may have lost");
+    }
+    *seen = number.or(*seen);
+    let mut left = shared.loss.lock().unwrap_or_else(PoisonError::into_inner);
+    if *left == loss {
+        *left = None;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn beat(known: bool, before: Option<(i64, i64)>) -> Beat {
+        let before = before.map(|(ordinal, at)| (ordinal, Timestamp(at)));
+        Beat { alive: true, now: Timestamp(9_000), recalled: Vec::new(), known, before }
+    }
+
+    #[test]
+    fn a_beat_that_was_confirmed_and_is_gone_is_a_loss_and_nothing_else_is() {
+        let confirmed = Some((7, Timestamp(7_000)));
+        let lost = |from: Option<i64>| Some(Loss { from: from.map(Timestamp), to: Timestamp(7_000) });
+        for (confirmed, beat, expected) in [
+            (None, beat(true, None), None),
+            (None, beat(false, Some((1, 1_000))), None),
+            (confirmed, beat(true, Some((7, 7_000))), None),
+            // One that was not confirmed has arrived all the same.
+            (confirmed, beat(true, Some((8, 8_000))), None),
+            // Its row is forgotten, as that of a worker that was silent for an hour.
+            (confirmed, beat(true, None), None),
+            (confirmed, beat(true, Some((6, 6_000))), lost(Some(6_000))),
+            // Its number was not given out yet, or is another's.
+            (confirmed, beat(false, None), lost(None)),
+        ] {
+            assert_eq!(loss(confirmed, &beat), expected, "{confirmed:?} {beat:?}");
+        }
+    }
+}

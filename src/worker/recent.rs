@@ -1,0 +1,129 @@
+//! What was settled lately. A database that loses its last commits, as an asynchronous standby that takes over may,
+//! gets it again.
+
+use super::settler::Item;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Longer ago is not remembered: a standby that is further behind is not one to promote.
+const KEEP_FOR: Duration = Duration::from_mins(1);
+/// Bytes of it, roughly.
+const KEEP_BYTES: usize = 16 << 20;
+
+/// Outcomes that were committed, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    batches: VecDeque<Batch>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Batch {
+    at: Instant,
+    bytes: usize,
+    items: Arc<Vec<Item>>,
+}
+
+impl Kept {
+    fn forget(&mut self, now: Instant) {
+        while self
+            .batches
+            .front()
+            .is_some_and(|batch| self.bytes > KEEP_BYTES || now.duration_since(batch.at) > KEEP_FOR)
+        {
+            self.bytes -= self.batches.pop_front().map_or(0, |batch| batch.bytes);
+        }
+    }
+}
+
+impl Recent {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These were committed.
+    pub fn remember(&self, items: Arc<Vec<Item>>) {
+        let now = Instant::now();
+        let bytes = items.iter().map(Item::bytes).sum();
+        let mut kept = self.kept();
+        kept.bytes += bytes;
+        kept.batches.push_back(Batch { at: now, bytes, items });
+        kept.forget(now);
+    }
+
+    /// The first of them, to be written again.
+    pub fn take_first(&self) -> Option<Arc<Vec<Item>>> {
+        let mut kept = self.kept();
+        kept.forget(Instant::now());
+        let first = kept.batches.pop_front()?;
+        kept.bytes -= first.bytes;
+        drop(kept);
+        Some(first.items)
+    }
+
+    /// How many batches there are.
+    pub fn batches(&self) -> usize {
+        self.kept().batches.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{JobId, NanoUsd};
+    use crate::store::claim::Lease;
+    use crate::store::settle::{EndingRow, Labels};
+    use crate::worker::settler::Then;
+
+    fn answer(job: i64, bytes: usize) -> Item {
+        let labels = Labels { route: "default".to_owned(), project: "default".to_owned(), batch: None };
+        let row = EndingRow {
+            lease: Lease { job: JobId(job), fence: job, born: 0 },
+            round: 0,
+            labels: Arc::new(labels),
+            attempts: 1,
+            target: None,
+            rung: None,
+            after_fallback: false,
+            repaired: false,
+            failure: None,
+            cost: Some(NanoUsd::ZERO),
+            uncertain: NanoUsd::ZERO,
+            input_tokens: 0,
+            output_tokens: 0,
+            request_id: None,
+            response: Some("x".repeat(bytes)),
+        };
+        Item { attempt: None, then: Then::End(Box::new(row)) }
+    }
+
+    fn jobs(recent: &Recent) -> Vec<i64> {
+        let taken = std::iter::from_fn(|| recent.take_first());
+        taken.flat_map(|items| items.iter().filter_map(Item::job).collect::<Vec<_>>()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_outcomes_are_kept_in_order_and_within_bounds() {
+        let recent = Recent::default();
+        recent.remember(Arc::new(vec![answer(1, 10)]));
+        tokio::time::advance(KEEP_FOR / 2).await;
+        recent.remember(Arc::new(vec![answer(2, 10), answer(3, 10)]));
+        recent.remember(Arc::new(vec![answer(4, 10)]));
+        assert_eq!(recent.batches(), 3);
+        tokio::time::advance(KEEP_FOR / 2 + Duration::from_secs(1)).await;
+        assert_eq!(jobs(&recent), [2, 3, 4], "the first was too long ago");
+        for job in 1..=5 {
+            recent.remember(Arc::new(vec![answer(job, KEEP_BYTES / 3)]));
+        }
+        assert_eq!(jobs(&recent), [4, 5], "there is no room for more");
+        recent.remember(Arc::new(vec![answer(6, KEEP_BYTES)]));
+        assert_eq!((jobs(&recent), recent.batches()), (vec![], 0));
+    }
+}
