@@ -127,8 +127,8 @@ pub(super) async fn remove_placeholders(
     Ok(u64::try_from(removed).unwrap_or(0))
 }
 
-/// Of these claims those whose number another job has now: the database has gone back in time, by a failover that lost commits
-/// or a restored backup.
+/// Of these claims those whose job is not there, or whose number another job has now: the database has gone back in time, by a
+/// failover that lost commits or a restored backup.
 pub(super) async fn of_other_jobs(transaction: &mut Transaction, leases: &[Lease]) -> Result<HashSet<i64>, StoreError> {
     let known: Vec<&Lease> = leases.iter().filter(|lease| lease.born != 0).collect();
     if known.is_empty() {
@@ -137,8 +137,8 @@ pub(super) async fn of_other_jobs(transaction: &mut Transaction, leases: &[Lease
     let fences = sqlx::query_scalar!(
         r#"select l.fence as "fence!"
              from unnest($1::bigint[], $2::bigint[], $3::bigint[]) l(job_id, fence, born)
-                  join sluice.job j on j.id = l.job_id
-            where l.born <> ('x' || encode(timestamptz_send(j.created_at), 'hex'))::bit(64)::bigint"#,
+                  left join sluice.job j on j.id = any (array[l.job_id])
+            where j.id is null or l.born <> ('x' || encode(timestamptz_send(j.created_at), 'hex'))::bit(64)::bigint"#,
         &known.iter().map(|lease| lease.job.0).collect::<Vec<_>>(),
         &known.iter().map(|lease| lease.fence).collect::<Vec<_>>(),
         &known.iter().map(|lease| lease.born).collect::<Vec<_>>()

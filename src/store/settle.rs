@@ -257,7 +257,7 @@ impl AttemptRow {
         self.class = Some(ErrorClass::Abandoned);
         self.detail = Some(Cow::Borrowed("other_job"));
         self.message = Some(
-            "the call was for a job that the database has lost, by a failover or a restored backup; another job has its number"
+            "the call was for a job that the database has lost, by a failover or a restored backup; its number may be another job's"
                 .to_owned(),
         );
     }
