@@ -51,6 +51,11 @@ async fn the_books_are_right_after_half_a_minute_of_chaos() {
     run(7, Size { seconds: 20, workers: 3, machines: 2 }, None).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failover_and_a_restore_have_lost_has_a_name() {
+    run(3, Size { seconds: 15, workers: 3, machines: 2 }, Some("kill,promotion,restore")).await;
+}
+
 /// `make chaos`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes"]

@@ -385,6 +385,29 @@ async fn an_answer_is_never_taken_for_that_of_another_job_with_the_same_number()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_a_job_that_is_gone_is_not_the_next_ones_with_its_number() {
+    for ends in [true, false] {
+        let queue = Queue::new().await;
+        queue.enqueue_one().await;
+        let worker = queue.worker().await;
+        let lost = queue.claim_one(worker).await;
+        let run = async |statement: &'static str| {
+            sqlx::query(statement).bind(lost.lease.job.0).execute(queue.store.pool()).await.unwrap();
+        };
+        run("delete from sluice.inflight where job_id = $1").await;
+        run("delete from sluice.job where id = $1").await;
+        let refused =
+            || Settlement { attempts: vec![failed(&lost, 1, ErrorClass::ServerError)], ..Settlement::default() };
+        queue.store.settle(&if ends { answer(&lost) } else { refused() }).await.unwrap();
+        assert_eq!(queue.count("select count(*) from sluice.attempt where round = -1 and not accepted").await, 1);
+        run("insert into sluice.job (id, request) values ($1, '{\"prompt\": \"Another question\"}')").await;
+        let next = queue.claim_one(worker).await;
+        let history = queue.store.history(&[next.lease]).await.unwrap();
+        assert!(history.iter().all(|attempt| !attempt.current_round), "{history:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn claims_never_have_the_numbers_of_earlier_ones_even_when_sequences_go_back() {
     let queue = Queue::new().await;
     let worker = queue.worker().await;

@@ -159,9 +159,9 @@ impl StoreError {
             Self::Sql { source, .. } => match source {
                 sqlx::Error::Database(error) => {
                     let code = error.code().unwrap_or_default();
-                    // Connection, resources, operator intervention, deadlock and serialisation; a cancelled statement
-                    // (57014) is one of the third.
-                    ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+                    // Connection, a login that is refused, resources, operator intervention, deadlock and serialisation; a
+                    // cancelled statement (57014) is one of the fourth.
+                    ["08", "28", "53", "57", "58"].iter().any(|class| code.starts_with(class))
                         // Takes no writes now: a standby, or a database that was made read-only.
                         || code == "25006"
                         || code == "40P01"

@@ -225,8 +225,8 @@ pub fn schedule(seed: u64, size: Size, kinds: &[Kind]) -> Vec<Event> {
     }
     for (kind, shares) in [(Kind::Promotion, [0.25, 0.55, 0.9]), (Kind::Restore, [0.4, 0.75, 1.0])] {
         if kinds.contains(&kind) {
-            // What comes too soon after another one finds no standby yet.
-            let count = if size.seconds >= LONG { 3 } else { 1 };
+            // What comes too soon after another one finds no standby yet. A short run has them when it is about them.
+            let count = if size.seconds >= LONG { 3 } else { usize::from(size.seconds >= 60 || kinds.len() <= 4) };
             for share in shares.into_iter().take(count) {
                 one(&mut dice, kind, end.mul_f64(share * 0.95), size, &mut events);
             }

@@ -283,3 +283,36 @@ fn nobody_comes_before_the_time_that_was_told() {
     assert!(early(Some(Window { from: 0, until: BEGAN }))[0].contains("came too early"), "it was over");
     assert_eq!(early(Some(Window { from: 0, until: BEGAN + SECOND })), Vec::<String>::new());
 }
+
+/// The database has lost what was committed in these seconds.
+fn went_back(evidence: &mut Evidence, from: i64, until: i64) {
+    evidence.diary.lost.push(Window { from: BEGAN + from * SECOND, until: BEGAN + until * SECOND });
+}
+
+#[test]
+fn what_was_told_in_a_time_that_is_lost_may_be_gone_and_nothing_else() {
+    let gone = |evidence: &mut Evidence| {
+        evidence.jobs.clear();
+        evidence.rows.clear();
+        evidence.told.keys.clear();
+    };
+    let with = |from, until| {
+        found(|evidence| {
+            gone(evidence);
+            went_back(evidence, from, until);
+        })
+    };
+    assert_eq!(with(-1, 3), Vec::<String>::new(), "the job and its call are lost by name");
+    let findings = with(100, 101);
+    assert!(findings.iter().any(|what| what.contains("is lost")), "{findings:?}");
+    assert!(findings.iter().any(|what| what.contains("on nobody's books")), "{findings:?}");
+}
+
+#[test]
+fn a_call_of_another_job_is_on_no_jobs_books_whatever_is_lost() {
+    let findings = found(|evidence| {
+        evidence.calls[0].request = format!("{:016x}", 0xdef);
+        went_back(evidence, -1, 100);
+    });
+    assert!(findings.iter().any(|what| what.contains("did not ask it")), "{findings:?}");
+}
