@@ -21,6 +21,7 @@ mod late;
 mod limits;
 mod logs;
 mod metrics;
+mod money;
 mod never_fits;
 mod patience;
 mod pause;

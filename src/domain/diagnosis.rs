@@ -138,6 +138,8 @@ pub struct Facts {
     pub queue: Seen<Queue>,
     /// Jobs that are in no queue.
     pub unqueued: Seen<Unqueued>,
+    /// Where sums are larger than such calls can have made them.
+    pub absurd_sums: Seen<Vec<String>>,
     /// What is kept of finished work.
     pub retention: Seen<Kept>,
     /// The roles for applications, reports and workers.
@@ -322,6 +324,7 @@ pub fn diagnose(facts: &Facts, thresholds: Thresholds) -> Vec<Finding> {
         Err(reason) => findings.push(Finding::unseen("workers", reason)),
     }
     findings.push(seen("unqueued_jobs", &facts.unqueued, queue::unqueued));
+    findings.push(seen("absurd_sums", &facts.absurd_sums, |sums| queue::absurd_sums(sums)));
     findings.push(seen("retention", &facts.retention, queue::retention));
     findings.push(seen("roles", &facts.roles, roles::roles));
     findings

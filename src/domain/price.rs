@@ -34,7 +34,7 @@ impl Price {
         text.parse().map(|NanoUsd(nanos)| nanos)
     }
 
-    /// What `usage` costs, rounded half up to a whole nano-dollar; saturates, never panics.
+    /// What `usage` costs, rounded half up to a whole nano-dollar; never more than [`NanoUsd::MOST_OF_A_CALL`].
     #[must_use]
     pub fn cost(&self, usage: &Usage) -> NanoUsd {
         let parts = [
@@ -48,7 +48,7 @@ impl Price {
         let total = parts.iter().fold(500_000_i128, |total, &(tokens, price)| {
             total.saturating_add(i128::from(tokens.max(0)) * i128::from(price.max(0)))
         });
-        NanoUsd(i64::try_from(total / 1_000_000).unwrap_or(i64::MAX))
+        NanoUsd(i64::try_from(total / 1_000_000).unwrap_or(i64::MAX)).of_a_call()
     }
 
     /// The same price times a factor, in billionths; each part rounded half up.

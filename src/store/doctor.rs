@@ -123,6 +123,7 @@ impl Store {
             plans: seen(self.plans().await),
             queue: seen(self.queue_health(around).await),
             unqueued: seen(self.unqueued(LOOKING_FOR_UNQUEUED).await),
+            absurd_sums: seen(self.absurd_sums().await),
             retention: seen(self.kept(around.retention).await),
             roles: seen(self.roles().await),
         }
@@ -291,6 +292,21 @@ impl Store {
         let missing = INDEXES.iter().filter(|name| !is_there(name)).map(|name| (*name).to_owned()).collect();
         let invalid = rows.iter().filter(|row| !row.valid).map(|row| row.name.clone()).collect();
         Ok((missing, invalid))
+    }
+
+    /// The latest hours in which so few calls have more tokens, or cost more, than calls can.
+    async fn absurd_sums(&self) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar!(
+            r#"select t.provider || '/' || t.model || ' at ' || to_char(t.hour at time zone 'UTC', 'YYYY-MM-DD HH24:MI')
+                          as "name!"
+                 from sluice.totals t
+                where sluice.absurd(t.attempts, greatest(t.input_tokens, t.cached_tokens, t.output_tokens),
+                                    greatest(t.cost_nanos, t.waste_nanos, t.uncertain_nanos))
+                group by t.hour, t.provider, t.model order by t.hour desc limit 10"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(DIAGNOSING)
     }
 
     /// `None`: there is no such trigger.

@@ -138,7 +138,7 @@ impl Store {
                 delete from sluice.inflight i using unnest($2::bigint[], $3::bigint[]) o(job_id, fence)
                  where i.job_id = any (array[o.job_id]) and i.fence = o.fence
                 returning i.job_id, i.fence, i.flow, i.prio, greatest(i.attempts, i.call_number) as attempts,
-                          i.crashes + 1 as crashes, i.round
+                          least(i.crashes + 1, 32767) as crashes, i.round
             ), back as (
                 insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
                      select flow, prio, job_id, attempts, crashes, round from orphan where crashes < $1
@@ -150,8 +150,9 @@ impl Store {
                      select o.job_id, nextval('sluice.fence_seq'), 'failed', o.attempts, 'abandoned',
                             format('%s workers died while they held this job', o.crashes), a.cost, a.uncertain, o.round
                        from orphan o cross join lateral (
-                            select case when count(*) = count(t.cost_nanos) then coalesce(sum(t.cost_nanos), 0) end as cost,
-                                   coalesce(sum(t.uncertain_nanos), 0) as uncertain
+                            select case when count(*) = count(t.cost_nanos) then sluice.capped(coalesce(sum(t.cost_nanos), 0)) end
+                                       as cost,
+                                   sluice.capped(coalesce(sum(t.uncertain_nanos), 0)) as uncertain
                               from sluice.attempt t where t.job_id = any (array[o.job_id])) a
                       where o.crashes >= $1
                 on conflict do nothing returning job_id
