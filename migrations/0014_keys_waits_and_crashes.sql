@@ -1,12 +1,13 @@
--- What else keeps an old partition from going is named: a foreign key onto the table of idempotency keys. And a worker that
--- is to stop when nothing is left finds what waits for a retry without reading what is scheduled for later.
+-- What else keeps an old partition from going is named: a foreign key onto the table of idempotency keys. And a worker
+-- that is to stop when nothing is left finds what waits for a retry without reading what is scheduled for later.
 --
--- Workers of the version before go on beside it: to them a step of retention that is kept by a foreign key is nothing to do.
+-- Workers of the version before go on beside it: to them a step of retention that is kept by a foreign key is nothing
+-- to do.
 
 -- ------------------------------------------------------------------------------------ sums that do not overflow
--- A count that no call can have, of a provider that lies or miscounts, made sums fail from then on: reports, the list of
--- batches, the fold itself. Such counts are not booked any more; what older workers have written, or still write, is cut to
--- what can be, and no sum fails.
+-- A count that no call can have, of a provider that lies or miscounts, made sums fail from then on: reports, the list
+-- of batches, the fold itself. Such counts are not booked any more; what older workers have written, or still write, is
+-- cut to what can be, and no sum fails.
 create function sluice.capped(amount numeric) returns bigint
     language sql immutable as $$
     select least(greatest($1, -9223372036854775808), 9223372036854775807)::bigint
@@ -60,9 +61,9 @@ select provider, model, sum(attempts)::bigint as attempts, sum(succeeded)::bigin
   from sluice.totals where provider <> '' group by provider, model;
 
 -- ------------------------------------------------------------------------------------ what depends on the keys
--- Keys go after their jobs, a thousand pages at a time. A foreign key that refuses this would stop all of retention, with
--- the jobs of a partition gone and their keys still there; so it keeps the partitions as one onto their tables does. One
--- that cascades, or sets its columns to null, refuses nothing.
+-- Keys go after their jobs, a thousand pages at a time. A foreign key that refuses this would stop all of retention,
+-- with the jobs of a partition gone and their keys still there; so it keeps the partitions as one onto their tables
+-- does. One that cascades, or sets its columns to null, refuses nothing.
 create function sluice.dependents_on_keys() returns text[]
     language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(array_agg(c.name order by c.name), '{}')
@@ -73,7 +74,7 @@ create function sluice.dependents_on_keys() returns text[]
 $$;
 
 comment on function sluice.dependents_on_keys is
-    'Foreign keys of somebody else that keep idempotency keys from being deleted, in words.';
+    'Foreign keys of others that keep idempotency keys from being deleted, in words.';
 
 create or replace function sluice.dependents(part bigint) returns text[]
     language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -161,8 +162,8 @@ begin
         return;
     end if;
 
-    -- Keys go after their jobs: a key whose job is still there must never be used again. Until they are gone, they stand for
-    -- a job that was there a moment before.
+    -- Keys go after their jobs: a key whose job is still there must never be used again. Until they are gone, they
+    -- stand for a job that was there a moment before.
     select r.* into held
       from sluice.retiring r join sluice.retired d on d.part = r.part
      where to_regclass(format('sluice.%I', 'job_p' || r.part)) is null
@@ -344,9 +345,14 @@ end
 $$;
 
 -- ------------------------------------------------------------------------------------ what waits for a retry
--- Of the parked jobs these are few, and what a worker that drains has to know of: without an index of their own it reads
--- all that are scheduled for later and all that are paused to find that none is among them.
+-- Of the parked jobs these are few, and what a worker that drains has to know of: without an index of their own it
+-- reads all that are scheduled for later and all that are paused to find that none is among them.
 create index parked_waiting on sluice.parked (job_id) where reason not in ('scheduled', 'paused');
+
+-- ------------------------------------------------------------------------------------ what workers have died with
+-- Jobs that were in the hands of a worker that died are taken again a few at a time (src/domain/suspicion.rs), so
+-- workers ask all the time which there are. As a rule there is none.
+create index ready_suspects on sluice.ready (flow, prio, crashes, job_id) where crashes > 0;
 
 -- ------------------------------------------------------------------------------------------------------ grants
 -- Every `sluice migrate` grants what the roles need (src/store/roles.rs).

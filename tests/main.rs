@@ -26,6 +26,7 @@ mod never_fits;
 mod patience;
 mod pause;
 mod plans;
+mod poison;
 mod pooler;
 mod queue;
 mod quota;

@@ -34,6 +34,7 @@ pub mod retention;
 pub mod route;
 pub mod shared_bucket;
 pub mod strategy;
+pub mod suspicion;
 pub mod tempo;
 pub mod timestamp;
 pub mod typical;

@@ -19,7 +19,7 @@ const LOOKING_FOR_UNQUEUED: Duration = Duration::from_secs(10);
 const PARTITION: i64 = 10_000_000;
 
 /// What the migrations made, by name. A test compares it with a new database.
-const INDEXES: [&str; 28] = [
+const INDEXES: [&str; 29] = [
     "attempt_ended_at",
     "attempt_pkey",
     "bucket_name_key",
@@ -36,6 +36,7 @@ const INDEXES: [&str; 28] = [
     "parked_waiting",
     "pause_pkey",
     "ready_pkey",
+    "ready_suspects",
     "recall_pkey",
     "result_pkey",
     "retired_pkey",
@@ -364,6 +365,7 @@ impl Store {
             .bind(super::claim::MOST_REQUEST_BYTES)
             .bind(super::claim::MOST_STORED_BYTES)
             .bind(0_i64)
+            .bind(Some(0_i16))
             .fetch_one(&self.db)
             .await
             .doing(DIAGNOSING)?;

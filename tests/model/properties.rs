@@ -97,7 +97,8 @@ fn result_is_accepted(state: &State) -> bool {
 fn fails_for_a_reason(world: &World, state: &State) -> bool {
     (0_u8..).zip(&state.database.jobs).all(|(number, job)| match job.ending {
         Some(ending) if ending.how == How::Failed => {
-            state.database.tried(number, ending.round) >= world.max_attempts || job.crashes >= world.max_crashes
+            state.database.tried(number, ending.round) >= world.max_attempts
+                || (job.crashes >= world.max_crashes && job.died_with == 1)
         }
         _ => true,
     })
