@@ -160,11 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_numbers_saturate() {
+    fn the_largest_numbers_come_to_the_most_of_a_call() {
         let m = i64::MAX;
         let price = Price { input: m, output: m, cached_input: Some(m), cache_write: Some(m), cache_write_1h: Some(m) };
         let most = Usage { input: m, cache_read: m, cache_write: m, cache_write_1h: m, output: m, ..Usage::default() };
-        assert_eq!(price.cost(&most), NanoUsd(m));
+        assert_eq!(price.cost(&most), NanoUsd::MOST_OF_A_CALL);
         assert_eq!(price.cost(&usage(i64::MIN, -5, -1)), NanoUsd::ZERO);
     }
 
