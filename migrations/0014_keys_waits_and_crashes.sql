@@ -1,12 +1,69 @@
--- What else keeps an old partition from going is named: a foreign key onto the table of idempotency keys. And a worker that
--- is to stop when nothing is left finds what waits for a retry without reading what is scheduled for later.
+-- What else keeps an old partition from going is named: a foreign key onto the table of idempotency keys. And a worker
+-- that is to stop when nothing is left finds what waits for a retry without reading what is scheduled for later.
 --
--- Workers of the version before go on beside it: to them a step of retention that is kept by a foreign key is nothing to do.
+-- Workers of the version before go on beside it: to them a step of retention that is kept by a foreign key is nothing
+-- to do.
+
+-- ------------------------------------------------------------------------------------ sums that do not overflow
+-- A count that no call can have, of a provider that lies or miscounts, made sums fail from then on: reports, the list
+-- of batches, the fold itself. Such counts are not booked any more; what older workers have written, or still write, is
+-- cut to what can be, and no sum fails.
+create function sluice.capped(amount numeric) returns bigint
+    language sql immutable as $$
+    select least(greatest($1, -9223372036854775808), 9223372036854775807)::bigint
+$$;
+
+comment on function sluice.capped is 'A sum as the nearest number that a bigint can hold.';
+
+-- No call has more than ten thousand million tokens, or costs more than a million dollars.
+create function sluice.absurd(attempts bigint, tokens bigint, nanos bigint) returns boolean
+    language sql immutable as $$
+    select $2 / 10000000000 > greatest($1, 1) or $3 / 1000000000000000 > greatest($1, 1)
+$$;
+
+comment on function sluice.absurd is
+    'Whether so many calls cannot have so many tokens, or cannot cost so many billionths of a dollar.';
+
+do $$
+declare
+    sums text;
+begin
+    foreach sums in array array['tally', 'tally_hour'] loop
+        execute format('update sluice.%I t set
+            input_tokens = least(t.input_tokens, greatest(t.attempts, 1)::numeric * 10000000000),
+            cached_tokens = least(t.cached_tokens, greatest(t.attempts, 1)::numeric * 10000000000),
+            output_tokens = least(t.output_tokens, greatest(t.attempts, 1)::numeric * 10000000000),
+            cost_nanos = least(t.cost_nanos, greatest(t.attempts, 1)::numeric * 1000000000000000),
+            waste_nanos = least(t.waste_nanos, greatest(t.attempts, 1)::numeric * 1000000000000000),
+            uncertain_nanos = least(t.uncertain_nanos, greatest(t.attempts, 1)::numeric * 1000000000000000)
+          where sluice.absurd(t.attempts, greatest(t.input_tokens, t.cached_tokens, t.output_tokens),
+                              greatest(t.cost_nanos, t.waste_nanos, t.uncertain_nanos))', sums);
+    end loop;
+end
+$$;
+
+-- What a job has cost is summed up when it ends: of the open ones on their ledger.
+with open as (
+    select job_id from sluice.ready where attempts > 0 union all select job_id from sluice.parked where attempts > 0
+    union all select job_id from sluice.inflight
+)
+update sluice.attempt a
+   set cost_nanos = least(a.cost_nanos, 1000000000000000), uncertain_nanos = least(a.uncertain_nanos, 1000000000000000)
+  from open o
+ where a.job_id = o.job_id and greatest(a.cost_nanos, a.uncertain_nanos) > 1000000000000000;
+
+create or replace view sluice.cost_by_provider as
+select provider, model, sum(attempts)::bigint as attempts, sum(succeeded)::bigint as jobs_answered,
+       sluice.capped(sum(input_tokens)) as input_tokens, sluice.capped(sum(cached_tokens)) as cached_tokens,
+       sluice.capped(sum(output_tokens)) as output_tokens, round(sum(cost_nanos) / 1e9, 9) as cost,
+       round(sum(waste_nanos) / 1e9, 9) as waste, round(sum(uncertain_nanos) / 1e9, 9) as uncertain_cost,
+       sum(unpriced)::bigint as unpriced_attempts
+  from sluice.totals where provider <> '' group by provider, model;
 
 -- ------------------------------------------------------------------------------------ what depends on the keys
--- Keys go after their jobs, a thousand pages at a time. A foreign key that refuses this would stop all of retention, with
--- the jobs of a partition gone and their keys still there; so it keeps the partitions as one onto their tables does. One
--- that cascades, or sets its columns to null, refuses nothing.
+-- Keys go after their jobs, a thousand pages at a time. A foreign key that refuses this would stop all of retention,
+-- with the jobs of a partition gone and their keys still there; so it keeps the partitions as one onto their tables
+-- does. One that cascades, or sets its columns to null, refuses nothing.
 create function sluice.dependents_on_keys() returns text[]
     language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(array_agg(c.name order by c.name), '{}')
@@ -17,7 +74,7 @@ create function sluice.dependents_on_keys() returns text[]
 $$;
 
 comment on function sluice.dependents_on_keys is
-    'Foreign keys of somebody else that keep idempotency keys from being deleted, in words.';
+    'Foreign keys of others that keep idempotency keys from being deleted, in words.';
 
 create or replace function sluice.dependents(part bigint) returns text[]
     language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -105,8 +162,8 @@ begin
         return;
     end if;
 
-    -- Keys go after their jobs: a key whose job is still there must never be used again. Until they are gone, they stand for
-    -- a job that was there a moment before.
+    -- Keys go after their jobs: a key whose job is still there must never be used again. Until they are gone, they
+    -- stand for a job that was there a moment before.
     select r.* into held
       from sluice.retiring r join sluice.retired d on d.part = r.part
      where to_regclass(format('sluice.%I', 'job_p' || r.part)) is null
@@ -233,7 +290,7 @@ begin
             return;
         end if;
         execute format('select count(*) as attempts, count(*) filter (where accepted) as accepted,
-                               coalesce(sum(cost_nanos), 0)::bigint as cost
+                               sluice.capped(coalesce(sum(cost_nanos), 0)) as cost
                           from sluice.%I where job_id >= $1 and job_id < $2', 'attempt_p' || p)
            into tried using held.counted_to, upto;
         update sluice.retiring r
@@ -288,10 +345,16 @@ end
 $$;
 
 -- ------------------------------------------------------------------------------------ what waits for a retry
--- Of the parked jobs these are few, and what a worker that drains has to know of: without an index of their own it reads
--- all that are scheduled for later and all that are paused to find that none is among them.
+-- Of the parked jobs these are few, and what a worker that drains has to know of: without an index of their own it
+-- reads all that are scheduled for later and all that are paused to find that none is among them.
 create index parked_waiting on sluice.parked (job_id) where reason not in ('scheduled', 'paused');
+
+-- ------------------------------------------------------------------------------------ what workers have died with
+-- Jobs that were in the hands of a worker that died are taken again a few at a time (src/domain/suspicion.rs), so
+-- workers ask all the time which there are. As a rule there is none.
+create index ready_suspects on sluice.ready (flow, prio, crashes, job_id) where crashes > 0;
 
 -- ------------------------------------------------------------------------------------------------------ grants
 -- Every `sluice migrate` grants what the roles need (src/store/roles.rs).
 revoke execute on function sluice.dependents_on_keys from public;
+grant execute on function sluice.capped, sluice.absurd to public;

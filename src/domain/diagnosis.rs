@@ -140,6 +140,8 @@ pub struct Facts {
     pub queue: Seen<Queue>,
     /// Jobs that are in no queue.
     pub unqueued: Seen<Unqueued>,
+    /// Where sums are larger than such calls can have made them.
+    pub absurd_sums: Seen<Vec<String>>,
     /// What is kept of finished work.
     pub retention: Seen<Kept>,
     /// Whether the database has gone back in time.
@@ -326,6 +328,7 @@ pub fn diagnose(facts: &Facts, thresholds: Thresholds) -> Vec<Finding> {
         Err(reason) => findings.push(Finding::unseen("workers", reason)),
     }
     findings.push(seen("unqueued_jobs", &facts.unqueued, queue::unqueued));
+    findings.push(seen("absurd_sums", &facts.absurd_sums, |sums| queue::absurd_sums(sums)));
     findings.push(seen("retention", &facts.retention, queue::retention));
     findings.extend(timeline::all(&facts.history));
     findings.push(seen("roles", &facts.roles, roles::roles));

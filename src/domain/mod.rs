@@ -36,6 +36,7 @@ pub mod route;
 pub mod served;
 pub mod shared_bucket;
 pub mod strategy;
+pub mod suspicion;
 pub mod tempo;
 pub mod timeline;
 pub mod timestamp;

@@ -34,7 +34,7 @@ impl Price {
         text.parse().map(|NanoUsd(nanos)| nanos)
     }
 
-    /// What `usage` costs, rounded half up to a whole nano-dollar; saturates, never panics.
+    /// What `usage` costs, rounded half up to a whole nano-dollar; never more than [`NanoUsd::MOST_OF_A_CALL`].
     #[must_use]
     pub fn cost(&self, usage: &Usage) -> NanoUsd {
         let parts = [
@@ -48,7 +48,7 @@ impl Price {
         let total = parts.iter().fold(500_000_i128, |total, &(tokens, price)| {
             total.saturating_add(i128::from(tokens.max(0)) * i128::from(price.max(0)))
         });
-        NanoUsd(i64::try_from(total / 1_000_000).unwrap_or(i64::MAX))
+        NanoUsd(i64::try_from(total / 1_000_000).unwrap_or(i64::MAX)).of_a_call()
     }
 
     /// The same price times a factor, in billionths; each part rounded half up.
@@ -160,11 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_numbers_saturate() {
+    fn the_largest_numbers_come_to_the_most_of_a_call() {
         let m = i64::MAX;
         let price = Price { input: m, output: m, cached_input: Some(m), cache_write: Some(m), cache_write_1h: Some(m) };
         let most = Usage { input: m, cache_read: m, cache_write: m, cache_write_1h: m, output: m, ..Usage::default() };
-        assert_eq!(price.cost(&most), NanoUsd(m));
+        assert_eq!(price.cost(&most), NanoUsd::MOST_OF_A_CALL);
         assert_eq!(price.cost(&usage(i64::MIN, -5, -1)), NanoUsd::ZERO);
     }
 

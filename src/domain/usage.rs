@@ -71,15 +71,21 @@ impl Usage {
         let too_little = !no_output && self.output < output / MOST_OVERESTIMATED;
         let too_much = self.total_input() > most(sent.input);
         let beyond_cap = self.output > most_output(sent.max_output, output);
+        let inputs = [self.input, self.cache_read, self.cache_write, self.cache_write_1h];
+        let negative_input = inputs.iter().any(|tokens| *tokens < 0);
+        let negative_output = self.output < 0;
         let mut usage = self;
-        if no_input || too_much {
+        if no_input || too_much || negative_input {
             usage = Self { input: sent.input, cache_read: 0, cache_write: 0, cache_write_1h: 0, ..usage };
         }
-        if no_output || too_little || beyond_cap {
+        if no_output || too_little || beyond_cap || negative_output {
             usage.output = output;
-            usage.reasoning = usage.reasoning.min(output);
         }
-        let doubt = if no_input && no_output {
+        // Information only: it is a part of the output, or it is none.
+        usage.reasoning = usage.reasoning.clamp(0, usage.output.max(0));
+        let doubt = if negative_input || negative_output {
+            "a negative number of tokens was reported"
+        } else if no_input && no_output {
             "no tokens at all were reported beside an answer"
         } else if no_input {
             "no tokens of input were reported"
@@ -132,9 +138,9 @@ pub struct Sent {
 /// Exactly for decimals of up to nine places, and rounded half up beyond.
 #[must_use]
 pub fn dollars(amount: f64) -> Option<NanoUsd> {
-    const MOST: f64 = 1e6;
+    let most = NanoUsd::MOST_OF_A_CALL.dollars();
     #[expect(clippy::cast_possible_truncation, reason = "within bounds")]
-    (0.0..=MOST).contains(&amount).then(|| NanoUsd((amount * 1e9).round() as i64))
+    (0.0..=most).contains(&amount).then(|| NanoUsd((amount * 1e9).round() as i64))
 }
 
 #[cfg(test)]
@@ -162,6 +168,11 @@ mod tests {
             (reported(15_000_000, 200), 700, 200, false),
             (reported(690, 9_000_000), 690, tokens, false),
             (reported(690, 90_000), 690, 90_000, true),
+            (reported(i64::MAX, i64::MAX), 700, tokens, false),
+            (reported(-1, 200), 700, 200, false),
+            (reported(690, i64::MIN), 690, tokens, false),
+            (Usage { cache_write_1h: i64::MAX, ..reported(i64::MAX, 200) }, 700, 200, false),
+            (Usage { cache_read: -5, ..reported(690, 200) }, 700, 200, false),
         ] {
             let (usage, doubt) = report.believed(sent, &[&text]);
             assert_eq!((usage.input, usage.output), (input, output), "{report:?}");
@@ -173,6 +184,15 @@ mod tests {
         assert_eq!(reported(690, 0).believed(sent, &[""]), (reported(690, 0), None));
         // Reasoning that was not shown is output too.
         assert_eq!(reported(690, 5_000).believed(sent, &["x"]).0, reported(690, 5_000));
+    }
+
+    #[test]
+    fn reasoning_is_a_part_of_the_output_or_none() {
+        let sent = Sent { input: 700, max_output: Some(200) };
+        for (reasoning, believed) in [(150, 150), (201, 200), (i64::MAX, 200), (-1, 0), (i64::MIN, 0)] {
+            let usage = Usage { reasoning, ..reported(690, 200) };
+            assert_eq!(usage.believed(sent, &["Paris"]).0.reasoning, believed, "{reasoning}");
+        }
     }
 
     #[test]

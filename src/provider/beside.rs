@@ -56,7 +56,8 @@ pub(super) fn cost(usage: Option<&Value>, body: &Map<String, Value>, headers: &H
     let ticks = || {
         // Ten-billionths of a dollar (xAI).
         let ticks = usage?.get("cost_in_usd_ticks")?.as_i64().filter(|ticks| *ticks >= 0)?;
-        Some(NanoUsd(ticks.saturating_add(5) / 10))
+        let cost = NanoUsd(ticks.saturating_add(5) / 10);
+        (cost <= NanoUsd::MOST_OF_A_CALL).then_some(cost)
     };
     let of_header = || amount(Some(&Value::from(headers.get("x-litellm-response-cost")?.to_str().ok()?)));
     let found = ticks()

@@ -63,7 +63,7 @@ impl Store {
                 select coalesce(sum(jobs), 0)::bigint as jobs, coalesce(sum(succeeded), 0)::bigint as succeeded,
                        coalesce(sum(succeeded + failed + cancelled), 0)::bigint as results,
                        coalesce(sum(attempts), 0)::bigint as attempts, coalesce(sum(accepted), 0)::bigint as accepted,
-                       coalesce(sum(cost_nanos), 0)::bigint as cost
+                       sluice.capped(coalesce(sum(cost_nanos), 0)) as cost
                   from sluice.retired
             ), live as (
                 select job_id from sluice.ready union all select job_id from sluice.parked
@@ -79,8 +79,8 @@ impl Store {
                    (select coalesce(sum(succeeded + failed + cancelled), 0)::bigint from sluice.totals) as "endings!",
                    (select count(*) from sluice.attempt) + gone.attempts as "attempts!",
                    (select count(*) from sluice.attempt where accepted) + gone.accepted as "accepted!",
-                   (select coalesce(sum(cost_nanos), 0)::bigint from sluice.attempt) + gone.cost as "cost!",
-                   (select coalesce(sum(cost_nanos), 0)::bigint from sluice.totals) as "tallied!"
+                   (select sluice.capped(coalesce(sum(least(cost_nanos, 1000000000000000)), 0) + gone.cost) from sluice.attempt) as "cost!",
+                   (select sluice.capped(coalesce(sum(cost_nanos), 0)) from sluice.totals) as "tallied!"
               from gone"#
         )
         .fetch_one(&self.db)

@@ -67,8 +67,8 @@ macro_rules! batches {
             r#"select batch as "name!", min(hour) as "first_hour!", max(hour) as "last_hour!",
                       sum(enqueued)::bigint as "jobs!", sum(succeeded)::bigint as "succeeded!",
                       sum(failed)::bigint as "failed!", sum(cancelled)::bigint as "cancelled!",
-                      sum(attempts)::bigint as "attempts!", sum(cost_nanos)::bigint as "cost!",
-                      sum(waste_nanos)::bigint as "waste!", sum(uncertain_nanos)::bigint as "uncertain!",
+                      sum(attempts)::bigint as "attempts!", sluice.capped(sum(cost_nanos)) as "cost!",
+                      sluice.capped(sum(waste_nanos)) as "waste!", sluice.capped(sum(uncertain_nanos)) as "uncertain!",
                       sum(unpriced)::bigint as "unpriced!",
                       exists (select from sluice.pause p where p.kind = 'batch' and p.name = batch) as "paused!"
                  from sluice.totals where batch <> '' "# + $condition + " group by batch " + $order,

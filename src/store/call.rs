@@ -44,7 +44,7 @@ impl Store {
             &calls.iter().map(|call| call.target.model.clone()).collect::<Vec<_>>(),
             &calls.iter().map(|call| call.rung).collect::<Vec<_>>(),
             &calls.iter().map(|call| datetime(call.started_at)).collect::<Vec<_>>(),
-            &calls.iter().map(|call| call.worst.map(|worst| worst.0)).collect::<Vec<_>>() as _
+            &calls.iter().map(|call| call.worst.map(|worst| worst.of_a_call().0)).collect::<Vec<_>>() as _
         )
         .fetch_all(&self.db)
         .await

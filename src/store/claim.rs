@@ -41,6 +41,27 @@ pub struct Take {
     pub count: i32,
 }
 
+/// Jobs of one lane that workers have died with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspects {
+    /// Which flow.
+    pub flow: i64,
+    /// Which priority.
+    pub prio: i16,
+    /// How many workers died with each.
+    pub crashes: i16,
+    /// How many jobs there are.
+    pub jobs: i64,
+    /// The first of them.
+    pub first: i64,
+    /// Their route.
+    pub route: String,
+    /// Their project.
+    pub project: String,
+    /// Their batch.
+    pub batch: Option<String>,
+}
+
 /// Numbers for claims. A sequence of the database goes back when a failover loses commits or a backup is restored, and a
 /// worker that lives through that, or a spool that waits for it, would meet its own numbers again as somebody else's.
 #[derive(Debug)]
@@ -207,6 +228,17 @@ impl Store {
     /// Takes jobs from the front of lanes for `worker`, in index order, skipping what others are taking. Of their requests
     /// no more are kept than take `room` bytes in memory together, but for the first.
     pub async fn claim(&self, worker: i64, takes: &[Take], room: usize) -> Result<Claim, StoreError> {
+        self.claim_of(worker, takes, room, None).await
+    }
+
+    /// [`claim`](Self::claim), of jobs only that so many workers have died with.
+    pub async fn claim_of(
+        &self,
+        worker: i64,
+        takes: &[Take],
+        room: usize,
+        crashes: Option<i16>,
+    ) -> Result<Claim, StoreError> {
         let flows: Vec<i64> = takes.iter().map(|take| take.flow).collect();
         let prios: Vec<i16> = takes.iter().map(|take| take.prio).collect();
         let afters: Vec<i64> = takes.iter().map(|take| take.after).collect();
@@ -222,7 +254,8 @@ impl Store {
             &counts,
             MOST_REQUEST_BYTES,
             MOST_STORED_BYTES,
-            self.fences.reserve(asked)
+            self.fences.reserve(asked),
+            crashes
         )
         .fetch(&self.db);
         let mut claim = Claim { jobs: Vec::new(), is_cut: false };
@@ -255,6 +288,24 @@ impl Store {
         }
         self.highest.note(claim.jobs.iter().map(|job| job.lease));
         Ok(claim)
+    }
+
+    /// Jobs that workers have died with and that wait to be taken again, by lane and number of crashes. There are few,
+    /// and they have an index of their own.
+    pub async fn suspects(&self) -> Result<Vec<Suspects>, StoreError> {
+        sqlx::query_as!(
+            Suspects,
+            r#"select s.flow as "flow!", s.prio as "prio!", s.crashes as "crashes!", s.jobs as "jobs!", s.first as "first!",
+                      j.route, j.project, j.batch
+                 from (select flow, prio, crashes, count(*) as jobs, min(job_id) as first from sluice.ready
+                        where crashes > 0 group by flow, prio, crashes) s
+                      cross join lateral (
+                      select b.route, b.project, b.batch from sluice.job b where b.id = s.first limit 1) j
+                order by s.flow, s.prio, s.crashes"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing("looking for jobs that workers died with")
     }
 
     /// The ledger of these jobs, oldest first: what `decide` goes on from when a job was tried before.

@@ -39,7 +39,7 @@ impl Store {
         let row = sqlx::query!(
             r#"select coalesce(sum(succeeded + failed + cancelled), 0)::bigint as "finished!",
                       coalesce(sum(failed), 0)::bigint as "failed!",
-                      coalesce(sum(cost_nanos), 0)::bigint as "cost!",
+                      sluice.capped(coalesce(sum(cost_nanos), 0)) as "cost!",
                       coalesce((select array_agg(t ->> 'target' || ' ' || coalesce(t ->> 'closed', 'breaker ' || (t ->> 'breaker')))
                                   from sluice.worker w, jsonb_array_elements(w.stats #> '{gate,targets}') t
                                  where w.state = 'live' and (t ->> 'closed' is not null or t ->> 'breaker' <> 'closed')), '{}')

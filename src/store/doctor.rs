@@ -36,6 +36,7 @@ const INDEXES: [&str; 29] = [
     "parked_waiting",
     "pause_pkey",
     "ready_pkey",
+    "ready_suspects",
     "recall_pkey",
     "result_pkey",
     "retired_pkey",
@@ -124,6 +125,7 @@ impl Store {
             plans: seen(self.plans().await),
             queue: seen(self.queue_health(around).await),
             unqueued: seen(self.unqueued(LOOKING_FOR_UNQUEUED).await),
+            absurd_sums: seen(self.absurd_sums().await),
             retention: seen(self.kept(around.retention).await),
             history: seen(self.history_of_database().await),
             roles: seen(self.roles().await),
@@ -295,6 +297,21 @@ impl Store {
         Ok((missing, invalid))
     }
 
+    /// The latest hours in which so few calls have more tokens, or cost more, than calls can.
+    async fn absurd_sums(&self) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar!(
+            r#"select t.provider || '/' || t.model || ' at ' || to_char(t.hour at time zone 'UTC', 'YYYY-MM-DD HH24:MI')
+                          as "name!"
+                 from sluice.totals t
+                where sluice.absurd(t.attempts, greatest(t.input_tokens, t.cached_tokens, t.output_tokens),
+                                    greatest(t.cost_nanos, t.waste_nanos, t.uncertain_nanos))
+                group by t.hour, t.provider, t.model order by t.hour desc limit 10"#
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing(DIAGNOSING)
+    }
+
     /// `None`: there is no such trigger.
     async fn trigger_fires(&self) -> Result<Option<bool>, StoreError> {
         sqlx::query_scalar!(
@@ -350,6 +367,7 @@ impl Store {
             .bind(super::claim::MOST_REQUEST_BYTES)
             .bind(super::claim::MOST_STORED_BYTES)
             .bind(0_i64)
+            .bind(Some(0_i16))
             .fetch_one(&self.db)
             .await
             .doing(DIAGNOSING)?;

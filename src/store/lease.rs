@@ -105,8 +105,8 @@ impl Store {
     }
 
     /// Gives back the jobs of workers whose lease ran out. Safe when several do it at once, and meant to be repeated:
-    /// a claim may commit just after its worker was declared dead. A job that `max_crashes` workers died with is failed:
-    /// it may be what kills them.
+    /// a claim may commit just after its worker was declared dead. A job that `max_crashes` workers died with, the last
+    /// of which held no other, is failed: it is what kills them.
     pub async fn rescue(&self, max_crashes: u16) -> Result<Rescued, StoreError> {
         let workers =
             sqlx::query!("update sluice.worker set state = 'dead' where state = 'live' and lease_until < now()")
@@ -135,6 +135,17 @@ impl Store {
     /// Takes a thousand jobs from workers that are gone; returns how many went back into the queue and how many failed.
     async fn rescue_some(&self, max_crashes: u16) -> Result<(u64, u64), StoreError> {
         let mut transaction = self.db.begin().await.doing("rescuing jobs")?;
+        // How many jobs it held is noted before the first of them goes: the rescue of the last ones has to know it too.
+        sqlx::query!(
+            "update sluice.worker w
+                set stats = w.stats || jsonb_build_object('held_at_death', (
+                        select count(*) from sluice.inflight i where i.worker = any (array[w.id])))
+              where w.state <> 'live' and not w.stats ? 'held_at_death'
+                and exists (select from sluice.inflight i where i.worker = any (array[w.id]))"
+        )
+        .execute(&mut transaction)
+        .await
+        .doing("rescuing jobs")?;
         // The calls first: what an ending says of the cost is read from the ledger.
         let orphans = sqlx::query!(
             r#"with orphan as materialized (
@@ -156,10 +167,12 @@ impl Store {
                 delete from sluice.inflight i using unnest($2::bigint[], $3::bigint[]) o(job_id, fence)
                  where i.job_id = any (array[o.job_id]) and i.fence = o.fence
                 returning i.job_id, i.fence, i.flow, i.prio, greatest(i.attempts, i.call_number) as attempts,
-                          i.crashes + 1 as crashes, i.round
+                          (select w.stats ->> 'held_at_death' = '1' from sluice.worker w where w.id = i.worker) as alone,
+                          least(i.crashes + 1, 32767) as crashes, i.round
             ), back as (
                 insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
-                     select flow, prio, job_id, attempts, crashes, round from orphan where crashes < $1
+                     select flow, prio, job_id, attempts, crashes, round from orphan
+                      where crashes < $1 or alone is not true
                 returning job_id
             ), poison as (
                 insert into sluice.result (job_id, fence, state, attempts, error_class, error, cost_nanos,
@@ -168,10 +181,11 @@ impl Store {
                      select o.job_id, nextval('sluice.fence_seq'), 'failed', o.attempts, 'abandoned',
                             format('%s workers died while they held this job', o.crashes), a.cost, a.uncertain, o.round
                        from orphan o cross join lateral (
-                            select case when count(*) = count(t.cost_nanos) then coalesce(sum(t.cost_nanos), 0) end as cost,
-                                   coalesce(sum(t.uncertain_nanos), 0) as uncertain
+                            select case when count(*) = count(t.cost_nanos) then sluice.capped(coalesce(sum(t.cost_nanos), 0)) end
+                                       as cost,
+                                   sluice.capped(coalesce(sum(t.uncertain_nanos), 0)) as uncertain
                               from sluice.attempt t where t.job_id = any (array[o.job_id]) and t.round >= 0) a
-                      where o.crashes >= $1
+                      where o.crashes >= $1 and o.alone
                 on conflict do nothing returning job_id
             ), told as (
                 insert into sluice.tally (hour, route, project, batch, class, failed)

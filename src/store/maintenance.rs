@@ -44,9 +44,9 @@ impl Store {
             ), kept as (
                 insert into sluice.tally_hour as h
                      select hour, route_name, project_name, batch_name, provider, model, class, detail, sum(enqueued), sum(succeeded),
-                            sum(failed), sum(cancelled), sum(attempts), sum(fallbacks), sum(input_tokens),
-                            sum(cached_tokens), sum(output_tokens), sum(cost_nanos), sum(waste_nanos),
-                            sum(uncertain_nanos), sum(unpriced), sum(total_ms)
+                            sum(failed), sum(cancelled), sum(attempts), sum(fallbacks), sluice.capped(sum(input_tokens)),
+                            sluice.capped(sum(cached_tokens)), sluice.capped(sum(output_tokens)), sluice.capped(sum(cost_nanos)), sluice.capped(sum(waste_nanos)),
+                            sluice.capped(sum(uncertain_nanos)), sum(unpriced), sluice.capped(sum(total_ms))
                        from taken group by 1, 2, 3, 4, 5, 6, 7, 8
                 on conflict (hour, route, project, batch, provider, model, class, detail) do update set
                      enqueued = h.enqueued + excluded.enqueued,
@@ -55,14 +55,14 @@ impl Store {
                      cancelled = h.cancelled + excluded.cancelled,
                      attempts = h.attempts + excluded.attempts,
                      fallbacks = h.fallbacks + excluded.fallbacks,
-                     input_tokens = h.input_tokens + excluded.input_tokens,
-                     cached_tokens = h.cached_tokens + excluded.cached_tokens,
-                     output_tokens = h.output_tokens + excluded.output_tokens,
-                     cost_nanos = h.cost_nanos + excluded.cost_nanos,
-                     waste_nanos = h.waste_nanos + excluded.waste_nanos,
-                     uncertain_nanos = h.uncertain_nanos + excluded.uncertain_nanos,
+                     input_tokens = sluice.capped(h.input_tokens::numeric + excluded.input_tokens),
+                     cached_tokens = sluice.capped(h.cached_tokens::numeric + excluded.cached_tokens),
+                     output_tokens = sluice.capped(h.output_tokens::numeric + excluded.output_tokens),
+                     cost_nanos = sluice.capped(h.cost_nanos::numeric + excluded.cost_nanos),
+                     waste_nanos = sluice.capped(h.waste_nanos::numeric + excluded.waste_nanos),
+                     uncertain_nanos = sluice.capped(h.uncertain_nanos::numeric + excluded.uncertain_nanos),
                      unpriced = h.unpriced + excluded.unpriced,
-                     total_ms = h.total_ms + excluded.total_ms
+                     total_ms = sluice.capped(h.total_ms::numeric + excluded.total_ms)
             )
             select count(*) as "count!" from taken"#,
             i64::try_from(FOLD_AT_ONCE).unwrap_or(i64::MAX)

@@ -234,11 +234,11 @@ impl Store {
             " as keys, coalesce(sum(enqueued), 0)::bigint as enqueued, coalesce(sum(succeeded), 0)::bigint as succeeded,
                 coalesce(sum(failed), 0)::bigint as failed, coalesce(sum(cancelled), 0)::bigint as cancelled,
                 coalesce(sum(attempts), 0)::bigint as attempts, coalesce(sum(fallbacks), 0)::bigint as fallbacks,
-                coalesce(sum(input_tokens), 0)::bigint as input_tokens,
-                coalesce(sum(cached_tokens), 0)::bigint as cached_tokens,
-                coalesce(sum(output_tokens), 0)::bigint as output_tokens,
-                coalesce(sum(cost_nanos), 0)::bigint as cost, coalesce(sum(waste_nanos), 0)::bigint as waste,
-                coalesce(sum(uncertain_nanos), 0)::bigint as uncertain, coalesce(sum(unpriced), 0)::bigint as unpriced
+                sluice.capped(coalesce(sum(input_tokens), 0)) as input_tokens,
+                sluice.capped(coalesce(sum(cached_tokens), 0)) as cached_tokens,
+                sluice.capped(coalesce(sum(output_tokens), 0)) as output_tokens,
+                sluice.capped(coalesce(sum(cost_nanos), 0)) as cost, sluice.capped(coalesce(sum(waste_nanos), 0)) as waste,
+                sluice.capped(coalesce(sum(uncertain_nanos), 0)) as uncertain, coalesce(sum(unpriced), 0)::bigint as unpriced
            from sluice.totals t where true",
         );
         filter.push_times(&mut query, "t.hour", true);

@@ -177,6 +177,13 @@ impl Settlement {
     }
 }
 
+/// What the ledger takes for a number of tokens. Sums are made of it: one that cannot be must not spoil them, wherever it comes
+/// from (a provider, a spool of an older version).
+fn tokens(count: i64) -> i64 {
+    const MOST: i64 = 10_000_000_000;
+    count.clamp(0, MOST)
+}
+
 /// Postgres text holds no NUL.
 fn clean(text: &str) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text.to_owned() }
@@ -405,13 +412,13 @@ async fn book_attempts(transaction: &mut Transaction, rows: &[AttemptRow]) -> Re
         &column!(row => clean_option(row.finish.as_ref())) as _,
         &column!(row => row.usage_raw.as_ref().map(json_text)) as _,
         &column!(row => row.usage.source.as_str()) as _,
-        &column!(row => row.usage.input),
-        &column!(row => row.usage.cache_read),
-        &column!(row => row.usage.cache_write.saturating_add(row.usage.cache_write_1h)),
-        &column!(row => row.usage.output),
-        &column!(row => row.usage.reasoning),
-        &column!(row => row.cost.map(|cost| cost.0)) as _,
-        &column!(row => row.uncertain.0),
+        &column!(row => tokens(row.usage.input)),
+        &column!(row => tokens(row.usage.cache_read)),
+        &column!(row => tokens(row.usage.cache_write.saturating_add(row.usage.cache_write_1h))),
+        &column!(row => tokens(row.usage.output)),
+        &column!(row => tokens(row.usage.reasoning)),
+        &column!(row => row.cost.map(|cost| cost.of_a_call().0)) as _,
+        &column!(row => row.uncertain.of_a_call().0),
         &column!(row => row.price.as_ref().map(json_text)) as _,
         &column!(row => row.decision.as_ref().map(json_text)) as _,
         &column!(row => row.answer.as_ref().map(|answer| {
@@ -421,7 +428,7 @@ async fn book_attempts(transaction: &mut Transaction, rows: &[AttemptRow]) -> Re
         &column!(row => row.labels.project.clone()),
         &column!(row => row.labels.batch.clone().unwrap_or_default()),
         &column!(row => clean_option(row.service_tier.as_ref())) as _,
-        &column!(row => row.reported_cost.map(|cost| cost.0)) as _,
+        &column!(row => row.reported_cost.map(|cost| cost.of_a_call().0)) as _,
         &column!(row => row.cost_source.as_deref()) as _,
         &column!(row => notes_text(&row.notes)) as _,
     )

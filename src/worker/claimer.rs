@@ -1,6 +1,7 @@
 //! The one loop that takes jobs from the queue: as many as have a place here and may be started now, no more.
 
 use super::plan::Plan;
+use super::suspects;
 use super::{Shared, Sign};
 use crate::domain::fair::{Demand, Turns};
 use crate::domain::{JobId, Timestamp};
@@ -25,7 +26,7 @@ const TURN_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 const WORTH_A_CLAIM: usize = 64;
 const GATHER: Duration = Duration::from_millis(4);
 /// What takes longer is tried again on another connection: well below the watchdog of the service.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// A claim whose commit went through although nobody heard of it is found within this time.
 const COMPARE_EVERY: Duration = Duration::from_secs(5);
 /// A claim takes at most this many jobs.
@@ -49,6 +50,7 @@ struct Claimer {
     look_at: Instant,
     idle_look: Duration,
     paused: HashSet<(String, String)>,
+    suspects: suspects::Waiting,
     warned: HashSet<String>,
     /// What a request took in memory on average at the last claim, in bytes.
     typical_bytes: usize,
@@ -66,6 +68,7 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<impl Fn(Sign)>) {
         look_at: Instant::now(),
         idle_look: LOOK_IDLE_MIN,
         paused: HashSet::new(),
+        suspects: suspects::Waiting::default(),
         warned: HashSet::new(),
         typical_bytes: 0,
         cuts: 0,
@@ -127,6 +130,14 @@ impl Claimer {
         if free == 0 || room == 0 {
             return Ok(Turn::Sleep(TURN_AT_LEAST_EVERY));
         }
+        match self.suspects.turn(&self.shared, &self.paused, room).await? {
+            suspects::Turn::None => {}
+            suspects::Turn::Wait => return Ok(Turn::Sleep(LOOK_IDLE_MIN)),
+            suspects::Turn::Start(claim) => {
+                self.start(claim.jobs).await?;
+                return Ok(Turn::Again);
+            }
+        }
         let until_look = self.look_at.saturating_duration_since(Instant::now());
         if self.lanes.values().all(|state| state.dry) {
             if self.shared.settings().until_done && self.nothing_is_left().await? {
@@ -149,7 +160,7 @@ impl Claimer {
             // A few milliseconds of patience turn ten claims of one job into one claim of ten.
             tokio::time::sleep(GATHER).await;
         }
-        let claim = self.shared.store.claim(self.shared.worker_id(), &takes, room);
+        let claim = self.shared.store.claim_of(self.shared.worker_id(), &takes, room, Some(0));
         let claim = within(PATIENCE, "claiming jobs", claim).await?;
         self.remember(&takes, &claim);
         self.start(claim.jobs).await?;
@@ -179,6 +190,7 @@ impl Claimer {
         let plan = self.shared.plan();
         self.warned.retain(|route| !plan.routes.contains_key(route));
         plan.gate.set_paused(&providers, self.shared.clock.now());
+        self.suspects.look(&self.shared).await?;
         self.paused = pauses.into_iter().map(|pause| (pause.kind, pause.name)).collect();
         let found = within(PATIENCE, "looking for ready jobs", self.shared.store.lanes()).await?;
         let settings = self.shared.settings();

@@ -19,6 +19,12 @@ pub(super) struct AskedFor<'a> {
     pub(super) schema: Option<&'a Schema>,
 }
 
+impl AskedFor<'_> {
+    fn sent(&self) -> Sent {
+        Sent { input: self.job.input_tokens, max_output: self.request.max_tokens }
+    }
+}
+
 /// A finished call with its verdict.
 pub(super) struct Judged {
     pub(super) outcome: Outcome,
@@ -114,11 +120,19 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
         Err(failure) => {
             if let Some((usage, raw)) = failed_usage {
                 // It failed and says that it was billed all the same.
+                let (usage, doubt) = usage.believed(asked.sent(), &[]);
                 judged.usage = usage;
                 judged.counted_usage = Some(usage);
                 judged.usage_raw = Some(raw);
                 judged.cost = price.map(|price| price.cost(&usage));
                 judged.cost_source = price.map(|_| "price");
+                if let Some(doubt) = doubt {
+                    // What it was billed for was never seen.
+                    judged.notes.push(format!("{doubt}: estimated"));
+                    judged.cost = worst().map(|_| NanoUsd::ZERO);
+                    judged.cost_source = None;
+                    judged.uncertain = worst().unwrap_or(NanoUsd::ZERO);
+                }
             } else if may_have_been_billed(&failure, judged.status) {
                 // Without a price nobody knows what it may have cost: not nothing.
                 judged.cost = worst().map(|_| NanoUsd::ZERO);
@@ -138,8 +152,7 @@ impl Judged {
         let mut texts: Vec<&str> =
             [&answer.text, &answer.reasoning, &answer.refusal].into_iter().flatten().map(String::as_str).collect();
         texts.extend(answer.tool_calls.iter().flat_map(|call| [call.name.as_str(), call.arguments.as_str()]));
-        let sent = Sent { input: asked.job.input_tokens, max_output: asked.request.max_tokens };
-        let (usage, doubt) = answer.usage.believed(sent, &texts);
+        let (usage, doubt) = answer.usage.believed(asked.sent(), &texts);
         self.notes.extend(doubt.map(|doubt| format!("{doubt}: estimated")));
         answer.usage = usage;
         self.usage = usage;

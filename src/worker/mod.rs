@@ -28,6 +28,7 @@ mod schemas;
 pub mod settler;
 mod slots;
 pub mod spool;
+mod suspects;
 pub mod totals;
 mod upkeep;
 
@@ -73,7 +74,7 @@ pub struct Settings {
     pub max_in_flight_bytes: usize,
     /// How long calls under way may go on after a stop.
     pub drain_timeout: Duration,
-    /// A job that so many workers died with is failed rather than tried again.
+    /// A job that so many workers died with, the last of which held no other, is failed rather than tried again.
     pub max_crashes: u16,
     /// How long finished work is kept; `None`: for ever.
     pub retention: Option<Retention>,
@@ -92,6 +93,8 @@ pub struct Settings {
 struct Hold {
     /// It was cancelled, or another answer came: its call is dropped.
     recalled: CancellationToken,
+    /// How many workers have died with it in hand.
+    crashes: u16,
     /// Others may have it. A call under way goes on, since it is paid for, but none is started any more.
     lost: CancellationToken,
 }
@@ -235,7 +238,7 @@ impl Shared {
 
     /// Sets a claimed job on its way.
     fn start(self: &Arc<Self>, claimed: Claimed, past: Vec<PastAttempt>) {
-        let hold = Hold::default();
+        let hold = Hold { crashes: u16::try_from(claimed.crashes).unwrap_or(0), ..Hold::default() };
         let fence = claimed.lease.fence;
         self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(fence, hold.clone());
         let bytes = claimed.weight;

@@ -111,6 +111,8 @@ pub struct Job {
     pub ending: Option<Ending>,
     pub crashes: u8,
     pub round: u8,
+    /// With how many jobs in its hands the last worker died that held this one.
+    pub died_with: u8,
 }
 
 /// What a row of the ledger says.
@@ -202,6 +204,8 @@ pub struct Database {
     pub jobs: Vec<Job>,
     pub ledger: BTreeMap<Call, Row>,
     pub workers: Vec<Life>,
+    /// How many jobs a worker held when the first of them was rescued.
+    pub held_at_death: BTreeMap<u8, u8>,
     pub recalls: BTreeSet<(u8, u8, u8)>,
     pub next_fence: u8,
     /// Which job the next one is. No two are the same, whatever the database has lost.
@@ -214,6 +218,7 @@ impl Database {
             jobs: Vec::new(),
             ledger: BTreeMap::new(),
             workers: Vec::new(),
+            held_at_death: BTreeMap::new(),
             recalls: BTreeSet::new(),
             next_fence: 1,
             next_born: 0,
@@ -225,7 +230,7 @@ impl Database {
     }
 
     pub fn enqueue(&mut self) {
-        self.jobs.push(Job { born: self.next_born, place: Some(Place::Ready), ending: None, crashes: 0, round: 0 });
+        self.jobs.push(Job { born: self.next_born, place: Some(Place::Ready), ending: None, crashes: 0, round: 0, died_with: 0 });
         self.next_born += 1;
     }
 
@@ -410,13 +415,17 @@ impl Database {
         }
     }
 
-    /// Gives back a job whose worker is not alive, or ends it when too many have died with it.
+    /// Gives back a job whose worker is not alive, or ends it when too many have died with it, the last with no other.
     pub fn rescue(&mut self, max_crashes: u8, job: u8) {
         self.book_placeholder(job);
-        let Some(Place::InFlight { fence, .. }) = self.job(job).place else { return };
+        let Some(Place::InFlight { fence, worker, .. }) = self.job(job).place else { return };
+        let is_its = |job: &&Job| matches!(job.place, Some(Place::InFlight { worker: holder, .. }) if holder == worker);
+        let held = u8::try_from(self.jobs.iter().filter(is_its).count()).unwrap();
+        let held = *self.held_at_death.entry(worker).or_insert(held);
         let row = self.job_mut(job);
         row.crashes += 1;
-        if row.crashes < max_crashes {
+        row.died_with = held;
+        if row.crashes < max_crashes || held > 1 {
             row.place = Some(Place::Ready);
         } else {
             self.end(job, How::Failed, fence);

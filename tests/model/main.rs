@@ -113,6 +113,8 @@ fn with_workers_that_are_asked_to_stop() {
 fn with_jobs_that_kill_their_workers() {
     let trouble = Trouble { crashes: 1, expiries: 1, retries: 1, ..CALM.trouble };
     holds("poison", World { trouble, max_crashes: 2, max_attempts: 1, ..CALM });
+    let trouble = Trouble { crashes: 2, ..CALM.trouble };
+    holds("poison beside another", World { trouble, jobs: 2, max_crashes: 1, max_attempts: 1, ..CALM });
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn fails_for_a_reason(world: &World, state: &State) -> bool {
             let lost = |made: &&Made| made.lost && (made.born, made.round) == (job.born, ending.round);
             let lost = state.calls.values().filter(lost).count();
             let tried = usize::from(state.database.tried(number, ending.round)) + lost;
-            tried >= usize::from(world.max_attempts) || job.crashes >= world.max_crashes
+            tried >= usize::from(world.max_attempts) || (job.crashes >= world.max_crashes && job.died_with == 1)
         }
         _ => true,
     })

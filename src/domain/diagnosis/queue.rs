@@ -108,6 +108,19 @@ pub(super) fn unqueued(unqueued: &Unqueued) -> Finding {
     )
 }
 
+pub(super) fn absurd_sums(sums: &[String]) -> Finding {
+    const CHECK: &str = "absurd_sums";
+    if sums.is_empty() {
+        return Finding::ok(CHECK, "no sum is larger than its calls can have made it");
+    }
+    Finding::warning(
+        CHECK,
+        format!("more tokens or money than such calls can have: {}", listed(sums)),
+        "a worker of an older version has booked what a provider said, however absurd; reports show it",
+        "upgrade the workers, which do not believe such counts, and look at that provider in sluice.attempts",
+    )
+}
+
 /// The first few of them.
 fn listed(names: &[String]) -> String {
     const SHOWN: usize = 10;

@@ -72,6 +72,7 @@ fn healthy() -> Facts {
             strange_routes: Vec::new(),
         }),
         unqueued: Ok(Unqueued::default()),
+        absurd_sums: Ok(Vec::new()),
         retention: Ok(Kept {
             configured: true,
             past: 8,
@@ -258,6 +259,7 @@ fn what_cannot_be_seen_is_said_and_is_no_praise() {
         plans: Err(reason()),
         queue: Err(reason()),
         unqueued: Err(reason()),
+        absurd_sums: Err(reason()),
         retention: Err(reason()),
         roles: Err(reason()),
         ..healthy()

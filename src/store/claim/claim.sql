@@ -1,7 +1,7 @@
 -- Moves jobs from the front of lanes into the hands of a worker, and brings their bodies.
 -- $1 worker, then for each lane $2 flow, $3 prio, $4 after which job, $5 how many at most; $6 bytes of a request at most;
 -- $7 bytes that all of the requests have together at most, as they are stored, but for the first; $8 the number before the
--- first fence
+-- first fence; $9 only jobs that so many workers have died with, null: whatever they are
 with lane as (
     select * from unnest($2::bigint[], $3::smallint[], $4::bigint[], $5::integer[]) l(flow, prio, after, n)
 ), picked as materialized (
@@ -9,6 +9,7 @@ with lane as (
         select r.ctid as tid, r.flow, r.prio, r.job_id, r.attempts, r.crashes, r.round
           from sluice.ready r
          where r.flow = l.flow and r.prio = l.prio and r.job_id > l.after
+           and ($9::smallint is null or r.crashes = $9)
            -- Whoever was declared dead and has not heard of it yet takes nothing: it would be rescued from it.
            and (select w.state from sluice.worker w where w.id = $1) = 'live'
          order by r.job_id limit l.n

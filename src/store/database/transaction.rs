@@ -28,7 +28,7 @@ enum Standing {
 
 /// Statements that take effect together, or not at all.
 ///
-/// It may be dropped at any moment, also while the server is at it: what waits for it may be given up. Then nobody knows
+/// It may be dropped at any moment, also while the server is at it: what waits for it may be given up. Then it is not known
 /// what the server makes of what it was asked. Were the connection used on, the next statement on it could land in a
 /// transaction that is not its own, and be rolled back with it. So the connection is closed, and with it goes the
 /// transaction. The driver's own transaction is no help: it takes one whose `begin` was given up for one that never began,

@@ -1,0 +1,110 @@
+//! Jobs that workers have died with: which of them this worker takes, and when.
+
+use super::Shared;
+use super::claimer::PATIENCE;
+use crate::domain::suspicion::{self, Next};
+use crate::store::claim::{Claim, Suspects, Take};
+use crate::store::{StoreError, within};
+use std::collections::HashSet;
+use std::sync::PoisonError;
+
+/// What waits of them, as of the last look.
+#[derive(Debug, Default)]
+pub(super) struct Waiting(Vec<Suspects>);
+
+/// What a turn of the claim loop does about them.
+pub(super) enum Turn {
+    /// Nothing: it goes on as if there were none.
+    None,
+    /// Nothing is taken until something has left its hands.
+    Wait,
+    /// These are to be started.
+    Start(Claim),
+}
+
+impl Waiting {
+    /// Looks which there are.
+    pub async fn look(&mut self, shared: &Shared) -> Result<(), StoreError> {
+        let found = shared.store.suspects();
+        self.0 = within(PATIENCE, "looking for jobs that workers died with", found).await?;
+        Ok(())
+    }
+
+    /// Takes those that this worker may take now.
+    pub async fn turn(
+        &mut self,
+        shared: &Shared,
+        paused: &HashSet<(String, String)>,
+        room: usize,
+    ) -> Result<Turn, StoreError> {
+        let held: Vec<u16> =
+            shared.held.lock().unwrap_or_else(PoisonError::into_inner).values().map(|hold| hold.crashes).collect();
+        if self.0.is_empty() && held.iter().all(|crashes| *crashes == 0) {
+            return Ok(Turn::None);
+        }
+        let (plan, settings, now) = (shared.plan(), shared.settings(), shared.clock.now());
+        let is_paused = |kind: &str, name: &str| paused.contains(&(kind.to_owned(), name.to_owned()));
+        let budget = |suspects: &Suspects| {
+            let batch = suspects.batch.as_deref();
+            let stops = is_paused("route", &suspects.route)
+                || is_paused("project", &suspects.project)
+                || batch.is_some_and(|batch| is_paused("batch", batch))
+                || settings.only_batch.as_deref().is_some_and(|only| batch != Some(only));
+            let route = plan.routes.get(&suspects.route).filter(|_| !stops);
+            route.map_or(0, |route| route.budget(None, now).0)
+        };
+        let startable: Vec<(usize, usize)> =
+            self.0.iter().enumerate().map(|(index, suspects)| (index, budget(suspects))).collect();
+        let crashes =
+            |index: usize| self.0.get(index).map_or(0, |suspects| u16::try_from(suspects.crashes).unwrap_or(0));
+        let waiting: Vec<u16> =
+            startable.iter().filter(|(_, budget)| *budget > 0).map(|(index, _)| crashes(*index)).collect();
+        let (level, most) = match suspicion::next(&held, &waiting, settings.max_crashes, settings.max_in_flight) {
+            Next::Others => return Ok(Turn::None),
+            Next::Nothing => return Ok(Turn::Wait),
+            Next::Suspects { crashes, most } => (crashes, most),
+        };
+        // What has ended and is not written yet is in its hands by the queue's account.
+        if suspicion::is_apart(level, settings.max_crashes) && held.is_empty() && shared.settler.unsettled() > 0 {
+            return Ok(Turn::Wait);
+        }
+        let mut left = most.min(shared.free_slots());
+        let mut takes = Vec::new();
+        for (index, budget) in startable {
+            let Some(suspects) = self.0.get(index).filter(|_| crashes(index) == level) else { continue };
+            let count = left.min(budget).min(usize::try_from(suspects.jobs).unwrap_or(0));
+            if count > 0 {
+                left -= count;
+                takes.push(Take {
+                    flow: suspects.flow,
+                    prio: suspects.prio,
+                    after: suspects.first.saturating_sub(1),
+                    count: i32::try_from(count).unwrap_or(i32::MAX),
+                });
+            }
+        }
+        let level = i16::try_from(level).unwrap_or(i16::MAX);
+        let claim = shared.store.claim_of(shared.worker_id(), &takes, room, Some(level));
+        let claim = within(PATIENCE, "claiming jobs that workers died with", claim).await?;
+        self.remember(&takes, level, &claim);
+        Ok(Turn::Start(claim))
+    }
+
+    /// What was taken does not wait any more; where less came than was there, others took it.
+    fn remember(&mut self, takes: &[Take], level: i16, claim: &Claim) {
+        for take in takes {
+            let taken = || claim.jobs.iter().filter(|job| (job.flow, job.prio) == (take.flow, take.prio));
+            let count = i32::try_from(taken().count()).unwrap_or(i32::MAX);
+            let last = taken().map(|job| job.lease.job.0).max();
+            let same = |suspects: &&mut Suspects| {
+                (suspects.flow, suspects.prio, suspects.crashes) == (take.flow, take.prio, level)
+            };
+            if let Some(suspects) = self.0.iter_mut().find(same) {
+                let is_gone = count < take.count && !claim.is_cut;
+                suspects.jobs = if is_gone { 0 } else { suspects.jobs - i64::from(count) };
+                suspects.first = last.map_or(suspects.first, |last| last.saturating_add(1));
+            }
+        }
+        self.0.retain(|suspects| suspects.jobs > 0);
+    }
+}

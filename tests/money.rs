@@ -1,0 +1,172 @@
+//! Counts and costs that no call can have: a provider that lies, a price of dreams, rows of an older worker. They are not
+//! believed, and no sum fails of them.
+
+use crate::support::postgres::database;
+use crate::support::program::Program;
+use crate::support::queue::{Queue, accepted, in_batch, success};
+use crate::support::scripted::{Scripted, answer};
+use serde_json::{Value, json};
+use sluice::domain::{NanoUsd, Usage, UsageSource};
+use sluice::store::settle::Settlement;
+use std::sync::Arc;
+
+const PER_CALL: i64 = 1_000_000_000_000_000;
+
+/// Everything that sums up, as the commands do it.
+async fn every_sum_is_there(queue: &Queue) {
+    while queue.store.fold_tally().await.unwrap() > 0 {}
+    let program = Program::new("", &queue.database.url());
+    for arguments in [
+        &["report", "cost"][..],
+        &["report", "cost", "--by", "batch"],
+        &["report", "waste"],
+        &["report", "failures"],
+        &["batch", "list"],
+        &["batch", "show", "b"],
+    ] {
+        program.output(&[arguments, &["--format", "json"]].concat()).await;
+    }
+    for view in ["batches", "cost_by_provider", "cost_daily", "failures", "waste", "fallbacks"] {
+        let statement = format!("select count(v::text) from sluice.{view} v");
+        let _: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(statement)).fetch_one(&queue.pool).await.unwrap();
+    }
+    queue.store.progress().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_call_can_have_is_cut_when_it_is_booked() {
+    let queue = Queue::new().await;
+    queue.enqueue(in_batch("b"), 4).await;
+    let worker = queue.worker().await;
+    for (claimed, odd) in queue.claim_all(worker).await.into_iter().zip([i64::MAX, i64::MAX, i64::MAX, i64::MIN]) {
+        let mut attempt = accepted(&claimed, 1);
+        attempt.usage = Usage {
+            input: odd,
+            cache_read: odd,
+            cache_write: odd,
+            cache_write_1h: odd,
+            output: odd,
+            reasoning: odd,
+            source: UsageSource::Provider,
+        };
+        (attempt.cost, attempt.uncertain) = (Some(NanoUsd(odd)), NanoUsd(odd));
+        attempt.reported_cost = Some(NanoUsd(odd));
+        let settlement =
+            Settlement { attempts: vec![attempt], endings: vec![success(&claimed)], ..Settlement::default() };
+        assert!(queue.store.settle(&settlement).await.unwrap().is_empty());
+    }
+    every_sum_is_there(&queue).await;
+    let batch = queue.store.batch("b").await.unwrap().unwrap();
+    assert_eq!((batch.cost, batch.uncertain), (NanoUsd(3 * PER_CALL), NanoUsd(3 * PER_CALL)));
+    assert_eq!(queue.count("select count(*) from sluice.attempt where cost_nanos < 0 or input_tokens < 0").await, 0);
+    assert_eq!(queue.store.audit().await.unwrap().faults(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_an_older_worker_has_written_stop_no_sum_and_the_doctor_names_them() {
+    let queue = Queue::new().await;
+    let program = Program::new("", &queue.database.url());
+    let doctor = async || -> Value {
+        let output = program.run(&["doctor", "--format", "json"]).await;
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = found["findings"].as_array().unwrap().clone();
+        findings.into_iter().find(|finding| finding["check"] == "absurd_sums").unwrap()
+    };
+    assert_eq!(doctor().await["severity"], "ok");
+    queue
+        .run(
+            "insert into sluice.tally (hour, route, project, batch, provider, model, class, attempts, input_tokens,
+                                       cached_tokens, output_tokens, cost_nanos, waste_nanos, uncertain_nanos)
+                  select '2026-01-31 08:00:00+00', 'default', 'default', 'b', 'one', 'm', 'timeout', 1, big, big, big, big, big,
+                         big from generate_series(1, 3), (values (9223372036854775807)) v(big)",
+        )
+        .await;
+    for _ in 0..2 {
+        every_sum_is_there(&queue).await;
+        let batch = queue.store.batch("b").await.unwrap().unwrap();
+        assert_eq!((batch.attempts, batch.cost), (3, NanoUsd(i64::MAX)));
+        let finding = doctor().await;
+        assert_eq!(finding["severity"], "warning");
+        assert!(finding["what"].as_str().unwrap().contains("one/m at 2026-01-31 08:00"), "{finding}");
+    }
+    assert_eq!(queue.count("select count(*) from sluice.tally").await, 0, "all of it was folded");
+}
+
+/// What providers say of usage and cost, each beside a good answer.
+fn reports() -> Vec<Value> {
+    let big = 9_223_372_036_854_775_807_i64;
+    let usage = |input: Value, output: Value| json!({"prompt_tokens": input, "completion_tokens": output});
+    let with = |mut usage: Value, name: &str, value: Value| {
+        usage[name] = value;
+        usage
+    };
+    let plain = || usage(json!(10), json!(5));
+    vec![
+        usage(json!(big), json!(5)),
+        usage(json!(10), json!(big)),
+        usage(json!(20_000_000), json!(20_000_000)),
+        usage(json!(-1), json!(-5)),
+        usage(json!(1e300), json!(0.5)),
+        usage(json!("9223372036854775807"), json!("many")),
+        with(plain(), "total_tokens", json!(big)),
+        with(plain(), "prompt_tokens_details", json!({"cached_tokens": 15_000_000})),
+        with(plain(), "completion_tokens_details", json!({"reasoning_tokens": 19_000_000})),
+        with(plain(), "cost", json!(1e300)),
+        with(plain(), "cost", json!(-3)),
+        with(plain(), "cost", json!("NaN")),
+        with(plain(), "cost_in_usd_ticks", json!(big)),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_provider_says_that_cannot_be_is_estimated_and_marked() {
+    let database = database().await;
+    let queue = Queue { store: database.store().await, pool: database.pool(), database };
+    let said = Arc::new(reports());
+    let number = said.len();
+    let odd = Arc::clone(&said);
+    // Every report comes with a good answer, and with a failure that was billed.
+    let provider = Scripted::start(move |call, _| {
+        let index: usize = call.prompt().split(' ').next_back().unwrap().parse().unwrap();
+        let (_, body) = answer("Paris");
+        let mut body: Value = serde_json::from_str(&body).unwrap();
+        body["usage"] = odd[index % odd.len()].clone();
+        if index >= odd.len() {
+            body["choices"] = json!([]);
+            body["error"] = json!({"message": "the server had an error", "code": 500});
+        }
+        (200, body.to_string())
+    })
+    .await;
+    let config = format!(
+        "[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
+         [models.\"one/m\"]\nprice = {{ input = \"9000000000\", output = \"9000000000\" }}\n\
+         [routes.default]\nrungs = [\"one/m\"]\nmax_attempts = 1\n",
+        provider.base_url("one")
+    );
+    sqlx::query(
+        "insert into sluice.job (batch, request)
+              select 'b', jsonb_build_object('prompt', 'Say ' || n) from generate_series(0, $1) n",
+    )
+    .bind(i32::try_from(2 * number - 1).unwrap())
+    .execute(&queue.pool)
+    .await
+    .unwrap();
+    let program = Program::new(&config, &queue.database.url());
+    program.output(&["worker", "--drain"]).await;
+    every_sum_is_there(&queue).await;
+    let batch = queue.store.batch("b").await.unwrap().unwrap();
+    assert_eq!((batch.done(), batch.succeeded), (batch.jobs, i64::try_from(number).unwrap()));
+    assert!(batch.cost >= NanoUsd::ZERO && batch.uncertain >= NanoUsd::ZERO);
+    let absurd = "select count(*) from sluice.attempt
+                   where greatest(input_tokens, cache_read_tokens, output_tokens, reasoning_tokens) > 16000000
+                      or least(input_tokens, output_tokens, cost_nanos, uncertain_nanos) < 0
+                      or greatest(cost_nanos, uncertain_nanos, reported_cost_nanos) > 1000000000000000";
+    assert_eq!(queue.count(absurd).await, 0);
+    // None of the figures of the first six is taken for the provider's word.
+    let taken = "select count(*) from sluice.attempt a join sluice.job j on j.id = a.job_id
+                  where a.accepted and a.usage_source = 'provider'
+                    and split_part(j.request ->> 'prompt', ' ', 2)::integer in (0, 2, 3)";
+    assert_eq!(queue.count(taken).await, 0);
+    assert_eq!(queue.store.audit().await.unwrap().faults(), Vec::<String>::new());
+}
