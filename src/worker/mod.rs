@@ -486,10 +486,9 @@ impl Worker {
     }
 }
 
-/// This worker's own spool.
-/// As the machine calls itself.
-/// Answers wait in the spool, and what stands in it is believed. A folder to which others have access is refused also where
-/// it would be done without: what is in it already cannot be told from what they have put there.
+/// This worker's own spool. As the machine calls itself. Answers wait in the spool, and what stands in it is believed.
+/// A folder to which others have access is refused also where it would be done without: what is in it already cannot be
+/// told from what they have put there.
 fn require_private(spool: &spool::SpoolSettings) -> anyhow::Result<()> {
     match require_private_folder(&spool.dir) {
         Err(exposed) if matches!(exposed.flaw, Flaw::Readable(_)) => {
