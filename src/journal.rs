@@ -88,8 +88,8 @@ impl Journal {
         Ok(is_same.then(|| Self { file, path: path.to_owned(), end: found.len(), max }))
     }
 
-    /// The journals in a folder, held or not, in no order. A folder that is not there has none. One to which other users
-    /// have access is refused: what stands in it may have been read, and may be theirs.
+    /// The journals in a folder, held or not, in no order. A folder that is not there has none. One to which other
+    /// users have access is refused: what stands in it may have been read, and may be theirs.
     pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
         require_private_folder(dir)?;
         let entries = match std::fs::read_dir(dir) {

@@ -1,4 +1,5 @@
-//! What other users of this machine may do with a file or a folder, as its owner and its mode say, and what to do about it.
+//! What other users of this machine may do with a file or a folder, as its owner and its mode say, and what to do about
+//! it.
 
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
@@ -86,8 +87,8 @@ fn is_trusted(owner: u32) -> bool {
     owner == 0 || owner == rustix::process::geteuid().as_raw()
 }
 
-/// Whether a group has this user alone in it, as far as numbers tell: systems give each user a group of the same number,
-/// and make files that it may write.
+/// Whether a group has this user alone in it, as far as numbers tell: systems give each user a group of the same
+/// number, and make files that it may write.
 fn is_own_group(found: &Metadata) -> bool {
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     user != 0 && found.uid() == user && group == user && found.gid() == group
@@ -126,17 +127,19 @@ pub fn world_readable(path: &Path, found: &Metadata) -> Option<Exposed> {
     (found.mode() & OTHERS_READ != 0).then(|| Exposed::new(path, found, Flaw::Readable(mode(found))))
 }
 
-/// Refuses a folder that is not this process's alone. One that is not there is in order.
+/// Refuses a folder that is not this process's alone. One that is not there is in order, and what is no folder is for
+/// those to tell who want to use it.
 pub fn require_private_folder(path: &Path) -> Result<(), Exposed> {
     // A link may lead to the folder: what counts is where it leads.
-    let Ok(found) = std::fs::metadata(path) else { return Ok(()) };
+    let Some(found) = std::fs::metadata(path).ok().filter(Metadata::is_dir) else { return Ok(()) };
     if found.mode() & GROUP_AND_OTHERS != 0 {
         return Err(Exposed::new(path, &found, Flaw::Readable(mode(&found))));
     }
     if is_trusted(found.uid()) { Ok(()) } else { Err(Exposed::new(path, &found, Flaw::Owner(found.uid()))) }
 }
 
-/// Opens a plain file and nothing else: no link that another user may have laid, and no pipe, which would be waited for.
+/// Opens a plain file and nothing else: no link that another user may have laid, and no pipe, which would be waited
+/// for.
 pub fn open_plain(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     use rustix::fs::OFlags;
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -200,7 +203,9 @@ mod tests {
         let told = require_private_folder(dir.path()).unwrap_err().to_string();
         let expected = "may be read by other users (its mode is 0750): chmod 700 ";
         assert!(told.contains(expected) && told.ends_with(&dir.path().display().to_string()), "{told}");
-        assert!(require_private_folder(&dir.path().join("missing")).is_ok());
+        for name in ["missing", "file"] {
+            assert!(require_private_folder(&dir.path().join(name)).is_ok(), "{name}");
+        }
     }
 
     #[test]

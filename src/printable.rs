@@ -1,8 +1,9 @@
 //! What may reach a terminal: texts that others chose (names, messages of providers, arguments that are quoted back)
 //! must neither steer it nor hide in it.
 //!
-//! A terminal obeys control characters, and a reader is misled by characters that turn the direction of the text or have
-//! no width. All of them are written as what they are: `\u{1b}`, and `\u001b` in JSON, which means the same text there.
+//! A terminal obeys control characters, and a reader is misled by characters that turn the direction of the text or
+//! have no width. All of them are written as what they are: `\u{1b}`, and `\u001b` in JSON, which means the same text
+//! there.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

@@ -90,8 +90,8 @@ where
     }
 }
 
-/// One field of a line for people. What it holds comes from anywhere, and neither steers a terminal nor begins a line of
-/// its own.
+/// One field of a line for people. What it holds comes from anywhere, and neither steers a terminal nor begins a line
+/// of its own.
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let value = format!("{value:?}");
     let value = on_one_line(&value);

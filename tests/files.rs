@@ -11,8 +11,10 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use tokio::process::Command;
 
-const CONFIG: &str = "[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\n\
-                      [models.\"one/model\"]\nprice = { input = \"1\", output = \"2\" }\n[routes.default]\nrungs = [\"one/model\"]\n";
+const CONFIG: &str = "[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\n\
+                      base_url = \"http://127.0.0.1:9/v1\"\n\
+                      [models.\"one/model\"]\nprice = { input = \"1\", output = \"2\" }\n\
+                      [routes.default]\nrungs = [\"one/model\"]\n";
 /// A user that nothing here belongs to.
 const NOBODY: u32 = 65534;
 

@@ -1,4 +1,5 @@
-//! The worker's own port, with clients that mean no good: it keeps its descriptors, answers probes, and goes on working.
+//! The worker's own port, with clients that mean no good: it keeps its descriptors, answers probes, and goes on
+//! working.
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, text};
@@ -36,7 +37,8 @@ impl Stage {
         let config = format!(
             "[worker]\nmax_in_flight = 8\n[http]\nlisten = \"127.0.0.1:0\"\n{http}\
              [providers.one]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
-             [models.\"one/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n[routes.default]\nrungs = [\"one/model\"]\n",
+             [models.\"one/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
+             [routes.default]\nrungs = [\"one/model\"]\n",
             simulator.base_url("one").unwrap()
         );
         let program = Program::new(&config, &database.url());
@@ -90,7 +92,8 @@ impl Stage {
     }
 
     async fn work(&self, jobs: i64) {
-        let add = "insert into sluice.job (request) select jsonb_build_object('prompt', 'n ' || n) from generate_series(1, $1) n";
+        let add = "insert into sluice.job (request)
+                        select jsonb_build_object('prompt', 'n ' || n) from generate_series(1, $1) n";
         sqlx::query(add).bind(jobs).execute(&self.pool).await.unwrap();
         until("all jobs are answered", async || {
             let open = "select count(*) from sluice.jobs where state <> 'succeeded'";

@@ -1,5 +1,5 @@
-//! What other people choose (names, messages of providers, arguments, files) reaches no terminal as it is: nothing in it
-//! steers the terminal, hides, or turns the text around. Exports stay exact.
+//! What other people choose (names, messages of providers, arguments, files) reaches no terminal as it is: nothing in
+//! it steers the terminal, hides, or turns the text around. Exports stay exact.
 
 use crate::support::postgres::database;
 use crate::support::program::{Program, ended, text};
@@ -56,7 +56,8 @@ async fn no_name_message_or_argument_steers_a_terminal_and_exports_stay_exact() 
     let database = database().await;
     let pool = database.pool();
     let config = format!(
-        "[http]\nlisten = \"off\"\n[log]\nfilter = \"debug\"\n[providers.one]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
+        "[http]\nlisten = \"off\"\n[log]\nfilter = \"debug\"\n[providers.one]\ndialect = \"openai\"\n\
+         base_url = \"{}\"\n\
          [models.\"one/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
          [routes.default]\nrungs = [\"one/model\"]\nmax_attempts = 1\n",
         provider.base_url("one")
@@ -65,7 +66,8 @@ async fn no_name_message_or_argument_steers_a_terminal_and_exports_stay_exact() 
     for (number, prompt, route) in [(1, "answer", "default"), (2, "refuse", "default"), (3, "never", EVIL)] {
         sqlx::query(
             "insert into sluice.job (batch, project, route, custom_id, metadata, request)
-                  values ($1, $1, $2, $1 || $3::text, jsonb_build_object('m', $1), jsonb_build_object('prompt', $4 || $1))",
+                  values ($1, $1, $2, $1 || $3::text, jsonb_build_object('m', $1),
+                          jsonb_build_object('prompt', $4 || $1))",
         )
         .bind(EVIL)
         .bind(route)

@@ -109,7 +109,7 @@ async fn play(folder: &Path, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 
 async fn perform(stage: &Stage, store: &Store, simulator: &Simulator, out: &mut Output) -> anyhow::Result<ExitCode> {
     out.line("\nHalf of the jobs come by SQL, as an application would insert them in its own transaction:")?;
-    out.line(format!(
+    out.lines(format!(
         "\n> insert into sluice.job (batch, custom_id, request)\n  select 'demo_sql', 'review-' || n, …\n    from generate_series(1, {JOBS}) n;"
     ))?;
     store.enqueue_demo("demo_sql", JOBS).await?;

@@ -111,15 +111,13 @@ fn print_for_people(output: &mut Output, findings: &[Finding]) -> Result<(), Out
     let mut wrong: Vec<&Finding> = findings.iter().filter(|finding| !finding.remedy.is_empty()).collect();
     wrong.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     for finding in wrong {
-        // What others call themselves must not drive the terminal.
-        let line = |text: String| text.chars().filter(|c| !c.is_control()).collect::<String>();
         output.line("")?;
         let what = format!("{}: {}: {}", finding.severity.as_str(), finding.check.replace('_', " "), finding.what);
-        output.line(line(what))?;
+        output.line(what)?;
         if !finding.why.is_empty() {
-            output.line(line(format!("  why: {}", finding.why)))?;
+            output.line(format_args!("  why: {}", finding.why))?;
         }
-        output.line(line(format!("  do:  {}", finding.remedy)))?;
+        output.line(format_args!("  do:  {}", finding.remedy))?;
     }
     Ok(())
 }

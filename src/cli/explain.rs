@@ -37,8 +37,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         context.output.json(&value)?;
     } else {
         for line in story(&job, &attempts) {
-            // What a provider said must not drive the terminal.
-            context.output.line(line.chars().filter(|c| !c.is_control()).collect::<String>())?;
+            context.output.line(line)?;
         }
         if args.show_request {
             context.output.line("\nRequest:")?;

@@ -106,8 +106,16 @@ impl Output {
         &mut *self.writer
     }
 
-    /// One line of text.
+    /// One line of text, perhaps with empty ones before it. No name in it begins another one.
     pub fn line(&mut self, text: impl fmt::Display) -> Result<(), OutputError> {
+        let text = text.to_string();
+        let line = text.trim_start_matches('\n');
+        let empty = &text[..text.len() - line.len()];
+        writeln!(self.writer, "{empty}{}", on_one_line(line)).map_err(OutputError)
+    }
+
+    /// Several lines, in which each text is on one of its own.
+    pub fn lines(&mut self, text: impl fmt::Display) -> Result<(), OutputError> {
         writeln!(self.writer, "{text}").map_err(OutputError)
     }
 
@@ -130,8 +138,8 @@ impl Output {
             Format::Table => {
                 let table = report.to_table();
                 match table.width() {
-                    Some(width) if report.least_width() > usize::from(width) => self.line(report.to_blocks()),
-                    _ => self.line(table),
+                    Some(width) if report.least_width() > usize::from(width) => self.lines(report.to_blocks()),
+                    _ => self.lines(table),
                 }
             }
             Format::Plain => report.write_plain(&mut self.writer).map_err(OutputError),
@@ -557,6 +565,29 @@ mod tests {
         let mut writer = Dispensable(Gone);
         writeln!(writer, "3 of 4 jobs").unwrap();
         writer.flush().unwrap();
+    }
+
+    #[test]
+    fn no_name_begins_a_line_of_its_own() {
+        struct Shared(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+        impl Write for Shared {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let shown = std::sync::Arc::default();
+        let writer = Box::new(Shared(std::sync::Arc::clone(&shown)));
+        let mut output = Output { format: Format::Table, is_terminal: true, is_quiet: false, writer };
+        output.line("\nbatch b\nerror: forged\r\u{202e}").unwrap();
+        let mut report = Report::new(["batch"]);
+        report.row(["b\nerror: forged".into()]);
+        output.report(&report).unwrap();
+        let shown = String::from_utf8(shown.lock().unwrap().clone()).unwrap();
+        assert!(shown.starts_with("\nbatch b\\nerror: forged\\r\\u{202e}\n"), "{shown}");
+        assert!(!shown.lines().any(|line| line.trim_start().starts_with("error")), "{shown}");
     }
 
     #[test]

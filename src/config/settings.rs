@@ -55,8 +55,8 @@ const URL: &str = "postgres://user:password@host/database";
 const MOST_URL_BYTES: u64 = 1 << 16;
 
 impl Database {
-    /// The URL, and what it was set by. One that the environment or the command line names goes before all that the file
-    /// says.
+    /// The URL, and what it was set by. One that the environment or the command line names goes before all that the
+    /// file says.
     fn read_url(section: &mut Section<'_>) -> (Option<SecretString>, String) {
         // The URL is not repeated in a message: it may hold a password.
         let checked =

@@ -48,8 +48,8 @@ pub(super) struct Text {
 }
 
 impl Source {
-    /// Reads it, once: it may be a pipe. One that lies in the current folder was perhaps laid there by another user, for
-    /// this one to fall for: it has to be this user's own, or root's, and so has the folder.
+    /// Reads it, once: it may be a pipe. One that lies in the current folder was perhaps laid there by another user,
+    /// for this one to fall for: it has to be this user's own, or root's, and so has the folder.
     pub(super) fn read(&self) -> Result<Text, ConfigErrors> {
         let file = &self.path;
         let refused = |exposed: &Exposed| {

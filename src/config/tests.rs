@@ -22,7 +22,7 @@ fn given(toml: &str) -> Given {
 }
 
 /// Writes a file as one with a secret in it should be.
-fn write_private(path: &std::path::Path, text: &str) {
+fn write_private(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();

@@ -1,8 +1,8 @@
 //! Which requests are answered at all.
 //!
-//! The pages change nothing, yet they tell of providers, routes and money. On loopback only this machine is to read them:
-//! a web page that has its own name resolve to 127.0.0.1 would make a browser of this machine read them for it, and says
-//! its name in `Host`.
+//! The pages change nothing, yet they tell of providers, routes and money. On loopback only this machine is to read
+//! them: a web page that has its own name resolve to 127.0.0.1 would make a browser of this machine read them for it,
+//! and says its name in `Host`.
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;

@@ -1,5 +1,5 @@
-//! Connections to the worker's own port. However many others open, and whatever they send or leave out, the worker keeps
-//! its file descriptors and its memory, and a probe gets its answer.
+//! Connections to the worker's own port. However many others open, and whatever they send or leave out, the worker
+//! keeps its file descriptors and its memory, and a probe gets its answer.
 
 use super::guard::{Hosts, guard};
 use axum::Router;

@@ -230,9 +230,9 @@ impl Server {
         }
     }
 
-    /// Refuses to fill a schema that was there before us and that another role may change: a table, a type or a function
-    /// of theirs would be taken for ours, and run with the rights of all who use the queue. Trusted are this login,
-    /// superusers, and roles that this login was made a member of.
+    /// Refuses to fill a schema that was there before us and that another role may change: a table, a type or a
+    /// function of theirs would be taken for ours, and run with the rights of all who use the queue. Trusted are this
+    /// login, superusers, and roles that this login was made a member of.
     async fn require_no_strangers(&self, transaction: &mut Transaction) -> Result<(), StoreError> {
         let strangers = sqlx::query_scalar!(
             r#"select string_agg(distinct case f.role when 0 then 'every role'

@@ -542,7 +542,6 @@ impl Worker {
     }
 }
 
-/// As the machine calls itself.
 /// Answers wait in the spool, and what stands in it is believed. A folder to which others have access is refused also where
 /// it would be done without: what is in it already cannot be told from what they have put there.
 fn require_private(spool: &spool::SpoolSettings) -> anyhow::Result<()> {
@@ -557,6 +556,7 @@ fn require_private(spool: &spool::SpoolSettings) -> anyhow::Result<()> {
     }
 }
 
+/// As the machine calls itself.
 fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -75,7 +75,8 @@ struct SmallDisk {
 impl SmallDisk {
     fn mount() -> Option<Self> {
         // `cat` ends when the other end of its pipe is closed, which the kernel does for a process that was killed.
-        const SCRIPT: &str = r#"mount -t tmpfs -o size=32k,mode=700 none "$1" && echo mounted && cat > /dev/null; umount -l "$1"; rmdir "$1""#;
+        const SCRIPT: &str =
+            r#"mount -t tmpfs -o size=32k none "$1" && echo mounted && cat > /dev/null; umount -l "$1"; rmdir "$1""#;
         let path = tempfile::Builder::new().prefix("sluice-test-disk-").tempdir().unwrap().keep();
         let mut command = std::process::Command::new("sh");
         command.args(["-c", SCRIPT, "small-disk"]).arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
