@@ -76,7 +76,9 @@ fn base64(text: &str) -> String {
     const FIGURES: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let figures = text.as_bytes().chunks(3).flat_map(|group| {
         let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
-        (0..4).map(move |place| if place > group.len() { '=' } else { char::from(FIGURES[(bits >> (18 - 6 * place) & 63) as usize]) })
+        (0..4).map(move |place| {
+            if place > group.len() { '=' } else { char::from(FIGURES[(bits >> (18 - 6 * place) & 63) as usize]) }
+        })
     });
     figures.collect()
 }

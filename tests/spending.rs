@@ -97,7 +97,10 @@ async fn a_request_chooses_only_what_its_route_lets_pass() {
         assert!(told.contains(&format!("{name} (not in the route's `pass`)")), "{name}: {told}");
     }
     let told = stage.program.output(&["explain", "2"]).await;
-    assert!(!told.contains("models (not") && !told.contains("web_search (not") && told.contains("best_of (not"), "{told}");
+    assert!(
+        !told.contains("models (not") && !told.contains("web_search (not") && told.contains("best_of (not"),
+        "{told}"
+    );
     assert!(!stage.program.output(&["explain", "3"]).await.contains("`pass`"));
 }
 
@@ -132,7 +135,10 @@ async fn an_answer_from_another_model_costs_what_that_model_costs_or_nobody_know
         let is_other = *cost != cheap && route != "free";
         assert_eq!(said.contains("another model answered"), is_other, "{route} {served}: {said}");
     }
-    assert_eq!(stage.column("select to_jsonb(state) from sluice.jobs where state <> 'succeeded'").await, [] as [Value; 0]);
+    assert_eq!(
+        stage.column("select to_jsonb(state) from sluice.jobs where state <> 'succeeded'").await,
+        [] as [Value; 0]
+    );
     let told = stage.program.output(&["explain", "7"]).await;
     assert!(told.contains("\"stranger\" answered in its place") && told.contains("served_as"), "{told}");
 }
