@@ -264,7 +264,7 @@ async fn schemas_that_would_take_minutes_and_gigabytes_are_refused_and_hold_up_n
     let stage = Stage::new("127.0.0.1:1").await;
     stage
         .run(
-            r#"create function with_schema(name text, schema jsonb) returns void language sql as $$
+            r"create function with_schema(name text, schema jsonb) returns void language sql as $$
                    insert into sluice.job (custom_id, request) values (name, jsonb_build_object('prompt', 'Hi', 'response_format',
                        jsonb_build_object('type', 'json_schema', 'json_schema', jsonb_build_object('name', 'x', 'schema', schema))))
                $$;
@@ -275,7 +275,7 @@ async fn schemas_that_would_take_minutes_and_gigabytes_are_refused_and_hold_up_n
                select with_schema('a thousand', patterns(1000, '\p{L}{1,16}')), with_schema('heavy', patterns(400, '\p{L}{1,16}')),
                       with_schema('four thousand', patterns(4000, '\p{L}{1,16}')), with_schema('too heavy', patterns(400, '\p{L}{1,100}')),
                       with_schema('enum', (select jsonb_build_object('enum', jsonb_agg('value ' || n)) from generate_series(1, 200000) n)),
-                      with_schema('const', (select jsonb_build_object('const', jsonb_agg(n)) from generate_series(1, 400000) n));"#,
+                      with_schema('const', (select jsonb_build_object('const', jsonb_agg(n)) from generate_series(1, 400000) n));",
         )
         .await;
     stage.run("insert into sluice.job (custom_id, request) select c.custom_id, j.request from sluice.job j, generate_series(1, 4) n, lateral (select j.custom_id || n as custom_id) c").await;

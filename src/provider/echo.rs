@@ -7,6 +7,7 @@ use super::scrub::REDACTED;
 use regex::Regex;
 use secrecy::{ExposeSecret, SecretString};
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::ops::Range;
 
 /// A piece of a secret of this length is as good as the secret to whoever looks for it, and shorter ones stand in texts by
@@ -130,7 +131,11 @@ fn in_other_alphabets(secret: &str) -> Vec<String> {
             forms.push(figures);
         }
     }
-    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let mut hex = String::with_capacity(secret.len() * 2);
+    for byte in secret.bytes() {
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
     forms.push(hex.to_uppercase());
     forms.push(hex);
     forms
@@ -243,7 +248,6 @@ fn escaped(text: &str) -> Option<(char, usize)> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::fmt::Write as _;
 
     const KEY: &str = "zq-openai/5Tv9-Wm2x+Lp0==";
 

@@ -441,7 +441,9 @@ impl Bucket {
             for (meter, units, _) in &taken {
                 meter.untake(*units);
             }
-            probe.into_iter().for_each(|leave| self.give_back_leave(leave));
+            if let Some(leave) = probe {
+                self.give_back_leave(leave);
+            }
             return Err(late(Closed::RateLimit, Duration::ZERO));
         };
         Ok(Hold::new(self, taken, slot, running, probe))

@@ -467,10 +467,10 @@ impl Gate {
             }
             Some(ErrorClass::Timeout) => target.time(&hold, None),
             Some(ErrorClass::RateLimit) => {
-                target.bucket.refuse(&hold, Refusal::Pace, wait, provider.recheck, &heard, now)
+                target.bucket.refuse(&hold, Refusal::Pace, wait, provider.recheck, &heard, now);
             }
             Some(ErrorClass::RampLimit) => {
-                target.bucket.refuse(&hold, Refusal::Slope, wait, provider.recheck, &heard, now)
+                target.bucket.refuse(&hold, Refusal::Slope, wait, provider.recheck, &heard, now);
             }
             Some(ErrorClass::RateLimitDaily) => {
                 let wait = Some(wait.unwrap_or(provider.recheck));

@@ -181,7 +181,7 @@ impl Judged {
         match who {
             Served::AsAsked => {}
             Served::Other(_) => {
-                self.notes.push(format!("{name:?} answered in its place: it is booked at the price of that"))
+                self.notes.push(format!("{name:?} answered in its place: it is booked at the price of that"));
             }
             Served::Stranger => {
                 let provider = &spec.target.provider;

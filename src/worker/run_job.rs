@@ -113,7 +113,7 @@ pub(super) async fn run_job(shared: Arc<Shared>, claimed: Claimed, past: Vec<Pas
         None => None,
         Some(schema) => match shared.schemas.compile(schema).await {
             Ok(schema) => Some(Arc::new(schema)),
-            Err(NoSchema::Unfit(reason)) => return facts.refuse(&shared, in_request(&unfit_schema(reason))).await,
+            Err(NoSchema::Unfit(reason)) => return facts.refuse(&shared, in_request(&unfit_schema(&reason))).await,
             Err(NoSchema::NoRoom) => return facts.give_back(&shared, "no room in memory").await,
         },
     };

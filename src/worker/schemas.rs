@@ -210,7 +210,9 @@ fn hash_into(value: &Value, hasher: &mut DefaultHasher) {
         Value::String(text) => text.hash(hasher),
         Value::Array(items) => {
             items.len().hash(hasher);
-            items.iter().for_each(|item| hash_into(item, hasher));
+            for item in items {
+                hash_into(item, hasher);
+            }
         }
         Value::Object(members) => {
             members.len().hash(hasher);

@@ -82,7 +82,7 @@ impl ChatRequest {
     /// # Errors
     /// Names `response_format.json_schema.schema` and what is wrong with it.
     pub fn compile_schema(&self) -> Result<Option<Schema>, RequestError> {
-        self.schema().map(|schema| Schema::compile(schema).map_err(unfit_schema)).transpose()
+        self.schema().map(|schema| Schema::compile(schema).map_err(|reason| unfit_schema(&reason))).transpose()
     }
 
     /// The JSON schema that the request demands of its answer, as it is written.
@@ -97,7 +97,7 @@ impl ChatRequest {
 
 /// What is wrong with the schema of a request.
 #[must_use]
-pub fn unfit_schema(reason: String) -> RequestError {
+pub fn unfit_schema(reason: &str) -> RequestError {
     RequestError {
         field: "response_format.json_schema.schema".to_owned(),
         reason: format!("expected a JSON schema: {reason}"),

@@ -153,7 +153,7 @@ impl ChatRequest {
     #[must_use]
     pub fn held_back(&self, pass: &Pass) -> Vec<String> {
         let Some(body) = RawObject::read(&self.raw) else { return Vec::new() };
-        let members = body.names().filter(|name| !pass.lets(name)).map(|name| words(name));
+        let members = body.names().filter(|name| !pass.lets(name)).map(words);
         let tools = self.other_tools.iter().filter(|kind| !pass.lets_tool(kind)).map(|kind| tool_words(kind));
         let mut held: Vec<String> = members.chain(tools).collect();
         held.sort_unstable();
@@ -165,6 +165,7 @@ impl ChatRequest {
     ///
     /// # Errors
     /// What is wrong with what is left of it.
+    #[must_use]
     pub fn without_held_back(&self, pass: &Pass) -> Option<Result<Self, super::RequestError>> {
         if self.held_back(pass).is_empty() {
             return None;
@@ -172,32 +173,32 @@ impl ChatRequest {
         let mut body = RawObject::read(&self.raw)?;
         body.retain(|name, _| pass.lets(name));
         if self.other_tools.iter().any(|kind| !pass.lets_tool(kind)) {
-            self.leave_out_tools(pass, &mut body);
+            leave_out_tools(pass, &mut body);
         }
         Some(Self::read_text(&body.to_text()))
     }
+}
 
-    fn leave_out_tools(&self, pass: &Pass, body: &mut RawObject<'_>) {
-        let Some(tools) = body.given("tools").map(str::to_owned) else { return };
-        let tools: Vec<&RawValue> = serde_json::from_str(&tools).unwrap_or_default();
-        let kind_of = |tool: &RawValue| {
-            let kind = RawObject::read(tool.get()).and_then(|tool| tool.given("type").map(str::to_owned))?;
-            serde_json::from_str::<String>(&kind).ok()
-        };
-        let is_let = |tool: &&&RawValue| kind_of(tool).is_none_or(|kind| pass.lets_tool(&kind));
-        let left: Vec<&&RawValue> = tools.iter().filter(is_let).collect();
-        // A choice among what is not offered any more is none.
-        let chosen = body.given("tool_choice").map(str::to_owned);
-        let chosen = chosen.and_then(|choice| serde_json::from_str::<Value>(&choice).ok());
-        let names_one = chosen.as_ref().and_then(|choice| choice.get("type")).and_then(Value::as_str);
-        if left.is_empty() || names_one.is_some_and(|kind| !pass.lets_tool(kind)) {
-            body.remove("tool_choice");
-        }
-        if left.is_empty() {
-            body.remove("tools");
-        } else {
-            body.set("tools", &left);
-        }
+fn leave_out_tools(pass: &Pass, body: &mut RawObject<'_>) {
+    let Some(tools) = body.given("tools").map(str::to_owned) else { return };
+    let tools: Vec<&RawValue> = serde_json::from_str(&tools).unwrap_or_default();
+    let kind_of = |tool: &RawValue| {
+        let kind = RawObject::read(tool.get()).and_then(|tool| tool.given("type").map(str::to_owned))?;
+        serde_json::from_str::<String>(&kind).ok()
+    };
+    let is_let = |tool: &&&RawValue| kind_of(tool).is_none_or(|kind| pass.lets_tool(&kind));
+    let left: Vec<&&RawValue> = tools.iter().filter(is_let).collect();
+    // A choice among what is not offered any more is none.
+    let chosen = body.given("tool_choice").map(str::to_owned);
+    let chosen = chosen.and_then(|choice| serde_json::from_str::<Value>(&choice).ok());
+    let names_one = chosen.as_ref().and_then(|choice| choice.get("type")).and_then(Value::as_str);
+    if left.is_empty() || names_one.is_some_and(|kind| !pass.lets_tool(kind)) {
+        body.remove("tool_choice");
+    }
+    if left.is_empty() {
+        body.remove("tools");
+    } else {
+        body.set("tools", &left);
     }
 }
 
