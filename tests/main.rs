@@ -16,6 +16,7 @@ mod enqueue_command;
 mod failover;
 mod first_steps;
 mod keys;
+mod lanes;
 mod late;
 mod limits;
 mod logs;

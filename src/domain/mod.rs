@@ -31,6 +31,8 @@ pub mod refusal;
 pub mod remedy;
 pub mod request;
 pub mod retention;
+pub mod roll;
+pub mod rotation;
 pub mod route;
 pub mod shared_bucket;
 pub mod strategy;

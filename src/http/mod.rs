@@ -42,11 +42,10 @@ pub async fn serve(listener: TcpListener, observer: Observer) -> std::io::Result
     axum::serve(listener, router).await
 }
 
-async fn ready(State(gauged): State<Arc<Gauged>>) -> (StatusCode, &'static str) {
-    if gauged.observer().is_ready() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping, or no heartbeat reaches the database\n")
+async fn ready(State(gauged): State<Arc<Gauged>>) -> (StatusCode, String) {
+    match gauged.observer().unready() {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Observer {
 pub struct Vitals {
     /// Its number in the worker table.
     pub worker: i64,
-    /// Whether it is connected and not stopping.
+    /// Whether it is connected, takes jobs, and is not stopping.
     pub is_ready: bool,
     /// Since the last heartbeat that reached the database was sent.
     pub heartbeat_age: Duration,
@@ -67,10 +67,18 @@ impl Observer {
         self.shared.stats()
     }
 
-    /// Whether the worker is connected and not stopping.
+    /// Why the worker is not ready, if it is not.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
-        !self.shared.stop.is_cancelled() && self.shared.lease_is_fresh()
+    pub fn unready(&self) -> Option<&'static str> {
+        if self.shared.stop.is_cancelled() {
+            Some("the worker is stopping")
+        } else if !self.shared.lease_is_fresh() {
+            Some("no heartbeat has reached the database for 15 s")
+        } else if !self.shared.is_claiming() {
+            Some("the claim loop has not turned for 10 s: no jobs are taken")
+        } else {
+            None
+        }
     }
 
     /// Everything that this process knows by itself.
@@ -81,7 +89,7 @@ impl Observer {
         let counters = shared.settler.counters();
         Vitals {
             worker: shared.worker_id(),
-            is_ready: self.is_ready(),
+            is_ready: self.unready().is_none(),
             heartbeat_age: shared.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed(),
             uptime: shared.started.elapsed(),
             in_hand: shared.holding.load(Ordering::Relaxed),
