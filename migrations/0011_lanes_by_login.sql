@@ -1,17 +1,17 @@
--- A lane belongs to a login. A job queues by the hash of its route, project, batch and the login that enqueued it, so that
--- the priority of one login goes before nothing of another's, also in a batch of the same name. And the number is made so
--- that the jobs of a login lie together in sluice.ready, and in those the jobs of a project: a worker finds out who has jobs
--- there by as many steps as there are logins, however many lanes one of them has.
+-- A lane belongs to a login. A job queues by the hash of its route, project, batch and the login that enqueued it, so
+-- that the priority of one login goes before nothing of another's, also in a batch of the same name. And the number is
+-- made so that the jobs of a login lie together in sluice.ready, and in those the jobs of a project: a worker finds out
+-- who has jobs there by as many steps as there are logins, however many lanes one of them has.
 --
 -- What is queued stays where it is: such rows keep the numbers of the version before until their jobs have ended, and
--- whoever looks for the row of a job looks under both numbers. Workers of the version before go on beside it: to them the
+-- what looks for the row of a job looks under both numbers. Workers of the version before go on beside it: to them the
 -- number is only a number. Where one of them is taken for dead and then brings an answer for a job that waits again, it
 -- does not find the row: the answer stands on the ledger, and the job is asked again.
 
 create function sluice.flow_of(route text, project text, batch text, login text) returns bigint
     language sql immutable parallel safe
-    -- 16 bits of the login, 8 of the project, 40 of all four. Each hash is the seed of the next, so that names which only
-    -- look alike when they are joined do not share a lane.
+    -- 16 bits of the login, 8 of the project, 40 of all four. Each hash is the seed of the next, so that names which
+    -- only look alike when they are joined do not share a lane.
     return (hashtextextended(login, 0) << 48)
          | ((hashtextextended(project, 0) & 255) << 40)
          | (hashtextextended(route, hashtextextended(project, hashtextextended(coalesce(batch, ''),
@@ -20,18 +20,19 @@ create function sluice.flow_of(route text, project text, batch text, login text)
 comment on function sluice.flow_of(text, text, text, text) is
     'The number under which the jobs of one route, project, batch and login queue. Those of a login lie together.';
 comment on function sluice.flow_of(text, text, text) is
-    'The number under which jobs queued before they queued by login too; there are rows under it until those have ended.';
+    'The number under which jobs queued before they queued by login too; rows keep it until their jobs have ended.';
 
 create function sluice.flows_of(route text, project text, batch text, login text) returns bigint[]
     language sql immutable parallel safe
     return array[sluice.flow_of(route, project, batch, login), sluice.flow_of(route, project, batch)];
 
-comment on function sluice.flows_of is 'The numbers under which a job may queue: the one of today, and the one before it.';
+comment on function sluice.flows_of is
+    'The numbers under which a job may queue: the one of today, and the one before it.';
 
 comment on column sluice.job.priority is
     'Higher goes first, within the same route, project, batch and login. -1000 to 1000.';
 
--- ---------------------------------------------------------------------------------------- what puts jobs into the queue
+-- --------------------------------------------------------------------------------- what puts jobs into the queue
 -- As before, but for the number.
 create or replace function sluice.job_enqueued() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -110,7 +111,8 @@ begin
       from sluice.attempt a where a.job_id = retry.job;
     -- A new round: earlier attempts stay on the ledger and no longer count towards max_attempts.
     insert into sluice.ready (flow, prio, job_id, attempts, round)
-         values (sluice.flow_of(spec.route, spec.project, spec.batch, spec.enqueued_by), -spec.priority, retry.job, tried, last_round + 1);
+         values (sluice.flow_of(spec.route, spec.project, spec.batch, spec.enqueued_by), -spec.priority, retry.job,
+                tried, last_round + 1);
     insert into sluice.tally (hour, route, project, batch, provider, model, class, failed, cancelled)
          values (date_trunc('hour', now()), spec.route, spec.project, coalesce(spec.batch, ''),
                  coalesce(ended.provider, ''), coalesce(ended.model, ''), coalesce(ended.error_class, ''),
@@ -191,7 +193,8 @@ begin
     while tries < 5 loop
         tries := tries + 1;
         delete from sluice.ready r
-         where r.flow = any (sluice.flows_of(spec.route, spec.project, spec.batch, spec.enqueued_by)) and r.prio = -(spec.priority::integer)
+         where r.flow = any (sluice.flows_of(spec.route, spec.project, spec.batch, spec.enqueued_by))
+           and r.prio = -(spec.priority::integer)
            and r.job_id = cancel.job
         returning r.attempts, r.round into tried, in_round;
         if not found then
@@ -247,7 +250,8 @@ begin
     while tries < 5 loop
         tries := tries + 1;
         delete from sluice.ready r
-         where r.flow = any (sluice.flows_of(spec.route, spec.project, spec.batch, spec.enqueued_by)) and r.prio = -(spec.priority::integer)
+         where r.flow = any (sluice.flows_of(spec.route, spec.project, spec.batch, spec.enqueued_by))
+           and r.prio = -(spec.priority::integer)
            and r.job_id = pause.job
         returning r.flow, r.prio, r.attempts, r.crashes, r.round into held;
         if found then
@@ -291,7 +295,8 @@ create or replace function sluice.unqueued(first bigint, past bigint) returns ta
        and not exists (select from sluice.parked p where p.job_id = j.id)
        and not exists (select from sluice.inflight i where i.job_id = j.id)
        and not exists (select from sluice.ready q
-                        where q.flow = any (sluice.flows_of(j.route, j.project, j.batch, j.enqueued_by)) and q.prio = -(j.priority::integer)
+                        where q.flow = any (sluice.flows_of(j.route, j.project, j.batch, j.enqueued_by))
+             and q.prio = -(j.priority::integer)
                           and q.job_id = j.id)
 $$;
 
@@ -319,7 +324,8 @@ select j.id,
        left join sluice.result r on r.job_id = j.id
        left join sluice.inflight i on i.job_id = j.id
        left join sluice.parked p on p.job_id = j.id
-       left join sluice.ready q on q.flow = any (sluice.flows_of(j.route, j.project, j.batch, j.enqueued_by)) and q.prio = -(j.priority::integer)
+       left join sluice.ready q on q.flow = any (sluice.flows_of(j.route, j.project, j.batch, j.enqueued_by))
+             and q.prio = -(j.priority::integer)
              and q.job_id = j.id
  where (select sluice.sees_all()) or j.enqueued_by = session_user;
 

@@ -1,8 +1,8 @@
--- Of each stretch of the queue (from $1 to $2) the first lanes, at most $3 of them and a few more, with a look at the first
--- job of each. $4: of each flow only the lane with the highest priority.
+-- Of each stretch of the queue (from $1 to $2) the first lanes, at most $3 of them and a few more, with a look at the
+-- first job of each. $4: of each flow only the lane with the highest priority.
 --
--- It goes in steps. A step reads a few rows in index order, and the next one begins behind the lane of the last of them: so
--- thin lanes cost next to nothing each, and deep ones a descent of the index, however many jobs they have.
+-- It goes in steps. A step reads a few rows in index order, and the next one begins behind the lane of the last of them:
+-- so thin lanes cost next to nothing each, and deep ones a descent of the index, however many jobs they have.
 select s.n as "stretch!", l.flow as "flow!", l.prio as "prio!", l.first as "first!", j.route as "route!",
        j.project as "project!", j.batch, j.enqueued_by as "login!", j.deadline
   from unnest($1::bigint[], $2::bigint[], $3::integer[]) with ordinality s(first, last, most, n)
