@@ -63,14 +63,11 @@ async fn a_look_reads_a_bounded_number_of_rows_however_many_lanes_there_are_and_
     // Beside many thin lanes two deep ones, which lie elsewhere in the index.
     queue.run(MANY).await;
     queue
-        .run(
-            "insert into sluice.job (batch, request) select 'deep' || n % 2, '{}' from generate_series(1, 20000) n;
-              vacuum analyze sluice.ready",
-        )
+        .run("insert into sluice.job (batch, request) select 'deep' || n % 2, '{}' from generate_series(1, 20000) n")
         .await;
+    queue.run("vacuum analyze sluice.ready").await;
     let statement = include_str!("../src/store/lanes/walk.sql");
     let mut connection = queue.pool.acquire().await.unwrap();
-    run(&queue.pool, "analyze").await;
     sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *connection).await.unwrap();
     let prepare = format!("prepare walk (bigint[], bigint[], integer[], boolean) as {statement}");
     sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *connection).await.unwrap();
@@ -82,7 +79,7 @@ async fn a_look_reads_a_bounded_number_of_rows_however_many_lanes_there_are_and_
             sqlx::query_scalar(AssertSqlSafe(explain)).fetch_one(&mut *connection).await.unwrap();
         let read = rows_read(&plan.0[0]["Plan"], "ready");
         // A step may read the same lane eight times.
-        assert!(read >= most as f64 && read <= (most + 8 * 8) as f64, "{read} rows for {most} lanes: {}", plan.0);
+        assert!(read >= f64::from(most) && read <= f64::from(most + 8 * 8), "{read} rows for {most} lanes: {}", plan.0);
     }
 }
 

@@ -178,7 +178,7 @@ mod tests {
     }
 
     fn flow(login: i64, project: i64, rest: u64) -> i64 {
-        login << 48 | (project & 255) << 40 | spread(rest) >> 23
+        (login << 48) | ((project & 255) << 40) | (spread(rest) >> 23)
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn numbers_that_have_no_order_are_all_seen_too() {
         // As the version before made them: each is a login of its own.
-        let queue = Queue((0..20_000).map(|n| spread(n) << 1 | 1).collect());
+        let queue = Queue((0..20_000).map(|n| (spread(n) << 1) | 1).collect());
         let mut rotation = Rotation::default();
         let mut seen = BTreeSet::new();
         for _ in 0..20_000 / LOGINS * 3 {

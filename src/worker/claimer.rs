@@ -38,7 +38,7 @@ const GATHER: Duration = Duration::from_millis(4);
 /// What takes longer is tried again on another connection: well below the watchdog of the service.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Only at the end is each lane looked at, however many there are.
-const LAST_LOOK: Duration = Duration::from_secs(60);
+const LAST_LOOK: Duration = Duration::from_mins(1);
 /// A claim whose commit went through although nobody heard of it is found within this time.
 const COMPARE_EVERY: Duration = Duration::from_secs(5);
 /// A claim takes at most this many jobs.
@@ -321,16 +321,15 @@ impl Claimer {
         // Not of `self`, which deals meanwhile.
         let mut turns = std::mem::take(&mut self.turns);
         for (key, state) in self.heads() {
-            let route = match routes.get(state.lane.route.as_str()) {
-                Some(route) => *route,
-                None => {
-                    let Some(route_plan) = plan.routes.get(&state.lane.route) else { continue };
-                    let (budget, next) = route_plan.budget(None, now);
-                    opens = [opens, next].into_iter().flatten().min();
-                    routes.insert(&state.lane.route, budgets.len());
-                    budgets.push(budget);
-                    budgets.len() - 1
-                }
+            let route = if let Some(route) = routes.get(state.lane.route.as_str()) {
+                *route
+            } else {
+                let Some(route_plan) = plan.routes.get(&state.lane.route) else { continue };
+                let (budget, next) = route_plan.budget(None, now);
+                opens = [opens, next].into_iter().flatten().min();
+                routes.insert(&state.lane.route, budgets.len());
+                budgets.push(budget);
+                budgets.len() - 1
             };
             if budgets.get(route) == Some(&0)
                 && let Some(deadline) = state.lane.deadline

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Between two lines lies this much.
-const EVERY: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_mins(1);
 
 /// So many that were said already are remembered. With more of them a few may be said again.
 const REMEMBERED: usize = 1_000;
