@@ -39,7 +39,7 @@ bench: postgres ## how fast the queue is, with the release build
 bench-quota: postgres ## how well providers' limits are kept and used, with the release build (ten minutes)
 	$(CARGO) bench --locked --bench quota
 
-bench-trouble: postgres ## a snapshot held open, and an outage, while a million jobs flow (twenty minutes)
+bench-trouble: postgres ## a snapshot held open, an outage, and a million lanes, while a million jobs flow (half an hour)
 	$(CARGO) bench --locked --bench trouble
 
 fuzz: ## arbitrary bytes for everything that reads what it has not written; SECONDS_EACH=20

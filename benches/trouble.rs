@@ -1,8 +1,9 @@
-//! What trouble costs the queue: a snapshot that somebody holds open while a million jobs flow, and an outage of the
-//! database with a million queued. Throughput and claim times before, during and after; `make bench-trouble`.
+//! What trouble costs the queue: a snapshot that somebody holds open while a million jobs flow, an outage of the database
+//! with a million queued, and a million lanes. Throughput and claim times before, during and after; `make bench-trouble`.
 //!
 //! Options by environment: `SLUICE_BENCH_JOBS` (1000000), `SLUICE_BENCH_OUTAGE` (600, seconds), `SLUICE_BENCH_ONLY`
-//! (`plain`, `snapshot`, `outage`, with commas between).
+//! (`plain`, `snapshot`, `outage`, `lanes`, with commas between); for the lanes `SLUICE_BENCH_ROUNDS` (5) and
+//! `SLUICE_BENCH_STRETCH` (jobs in each; a 25th of all).
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark looks at clock and tables")]
 
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 
 #[path = "support/fast.rs"]
 mod fast;
+#[path = "trouble/lanes.rs"]
+mod lanes;
 mod support;
 
 use fast::{fast_provider, fast_worker};
@@ -38,11 +41,15 @@ fn main() -> anyhow::Result<()> {
 async fn bench() -> anyhow::Result<()> {
     let jobs = setting("SLUICE_BENCH_JOBS", 1_000_000_i64);
     let outage = Duration::from_secs(setting("SLUICE_BENCH_OUTAGE", 600));
-    let only: String = setting("SLUICE_BENCH_ONLY", "plain,snapshot,outage".to_owned());
+    let only: String = setting("SLUICE_BENCH_ONLY", "plain,snapshot,outage,lanes".to_owned());
     let mut out = sluice::printable::stdout();
     writeln!(out, "{jobs} jobs of 1 KB, answers of 1 KB at once, fsync on, one worker with 500 in flight")?;
     writeln!(out, "{:<34} {:>10} {:>12} {:>12} {:>12}", "", "jobs/s", "claim p50", "claim p99", "claim max")?;
     for name in only.split(',') {
+        if name == "lanes" {
+            lanes::run(jobs, &mut out).await?;
+            continue;
+        }
         let stage = Stage::new(jobs).await?;
         match name {
             "plain" => stage.flow("nothing else", 1.0).await?.tell(&mut out)?,
@@ -75,7 +82,7 @@ async fn bench() -> anyhow::Result<()> {
                 stage.audit(&mut out).await?;
                 again.stop().await?;
             }
-            other => anyhow::bail!("SLUICE_BENCH_ONLY: expected plain, snapshot or outage, found {other:?}"),
+            other => anyhow::bail!("SLUICE_BENCH_ONLY: expected plain, snapshot, outage or lanes, found {other:?}"),
         }
         stage.end().await?;
     }

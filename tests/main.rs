@@ -21,6 +21,7 @@ mod files;
 mod first_steps;
 mod given_up;
 mod keys;
+mod lanes;
 mod late;
 mod limits;
 mod logs;

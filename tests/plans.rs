@@ -20,7 +20,7 @@ const TABLES: [&str; 6] = ["job", "result", "attempt", "inflight", "ready", "par
 
 /// A few words of each statement that a worker runs all day.
 const HOT: [(&str, &str); 17] = [
-    ("lanes", "with recursive lane as"),
+    ("lanes", "with recursive step as"),
     ("claim", "picked as materialized"),
     ("history", "as \"current_round!\""),
     ("open", "set call_number = c.number"),

@@ -252,7 +252,7 @@ async fn jobs_of_a_route_that_vanished_go_back_and_wait_for_it() {
     assert_eq!((fleet.number(under_way).await, fleet.calls().len()), (JOBS, 0));
     fleet.configure(&config("other"));
     reload(&process).await;
-    process.until_said("jobs wait for a route that this worker does not have", 1).await;
+    process.until_said("jobs wait for routes that this worker does not have", 1).await;
     until("no job is in hand", async || fleet.number(under_way).await == 0).await;
     let booked = "select count(*) from sluice.attempts where class = 'server_error'";
     assert_eq!(fleet.number(booked).await, JOBS, "calls under way went on to their end");

@@ -1,85 +1,259 @@
-//! Who may claim next: fairness between projects, and between the batches of a project.
+//! Who may claim next: fairness between logins, between the projects of a login, and between the batches of a project.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hasher as _};
 
 /// A stretch of the queue that could be claimed from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Demand {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand<'a> {
+    /// Who enqueued it.
+    pub login: &'a str,
     /// Whose money.
-    pub project: String,
-    /// Route, project and batch: jobs of one flow keep their order.
+    pub project: &'a str,
+    /// Route, project, batch and login: jobs of one flow keep their order.
     pub flow: i64,
     /// Index into the budgets.
     pub route: usize,
+    /// Whether its first job has come since the queue was looked at before.
+    pub has_just_come: bool,
 }
+
+/// So many that are not there at present are remembered in each ring. Those that were served longest ago are forgotten
+/// first: when they come back they are served as somebody new is.
+const REMEMBERED: usize = 10_000;
 
 /// Deals out claims in turns and remembers whose turn it is.
 ///
-/// Projects take turns; within a project its flows take turns. So a project with a million jobs and one with ten get
-/// the same share until the ten are done, and a route that may not start anything takes nothing from the others.
+/// Logins take turns; within a login its projects do, and within a project its flows. So a project with a million jobs and
+/// one with ten get the same share until the ten are done, one that invents a thousand projects gets no more than one with a
+/// single one, and a route that may not start anything takes nothing from the others.
+///
+/// In each ring the turn goes to who has waited longest; who is seen for the first time begins to wait then. Where there are
+/// many, that may be long. So every other turn goes to one that has just come and was not served yet, the latest first: a
+/// newcomer is served soon, and however many of them come, the others keep half.
+///
+/// What a deal costs depends on how many demands it is given, and not on what was before: n log n.
 #[derive(Clone, Debug, Default)]
 pub struct Turns {
-    last_project: Option<String>,
-    last_flow: HashMap<String, i64>,
+    /// How often anybody was seen for the first time or served: the time that is waited in.
+    now: u64,
+    logins: HashMap<u64, Standing>,
+    projects: HashMap<u64, Standing>,
+    flows: HashMap<u64, Standing>,
+    /// Whether the next login is to be one that has just come.
+    newcomer_next: bool,
+    #[cfg(test)]
+    steps: usize,
 }
+
+/// What is known of a login, a project of a login, or a flow.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    /// When it was served last, or seen first.
+    since: u64,
+    /// It has just come, and was not served yet.
+    is_newcomer: bool,
+    /// Whether the next of those within it is to be one that has just come.
+    newcomer_next: bool,
+}
+
+/// Those who take turns at one place: each with what it is known by.
+struct Ring<T> {
+    waiting: VecDeque<(u64, T)>,
+    newcomers: VecDeque<(u64, T)>,
+}
+
+impl<T> Ring<T> {
+    fn new(members: Vec<(u64, T)>, known: &HashMap<u64, Standing>) -> Self {
+        let standing = |key: &u64| known.get(key).copied();
+        let since = |key: &u64| standing(key).map_or(0, |standing| standing.since);
+        let (mut newcomers, mut waiting): (Vec<_>, Vec<_>) =
+            members.into_iter().partition(|(key, _)| standing(key).is_some_and(|standing| standing.is_newcomer));
+        waiting.sort_by_key(|(key, _)| since(key));
+        newcomers.sort_by_key(|(key, _)| std::cmp::Reverse(since(key)));
+        Self { waiting: waiting.into(), newcomers: newcomers.into() }
+    }
+
+    fn take(&mut self, newcomer_next: bool) -> Option<(u64, T)> {
+        let (first, second) = if newcomer_next {
+            (&mut self.newcomers, &mut self.waiting)
+        } else {
+            (&mut self.waiting, &mut self.newcomers)
+        };
+        first.pop_front().or_else(|| second.pop_front())
+    }
+
+    /// Whoever was served waits again.
+    fn put_back(&mut self, member: (u64, T)) {
+        self.waiting.push_back(member);
+    }
+}
+
+/// The rings within the rings; a flow is an index into the demands.
+type Rings = Ring<Ring<Ring<usize>>>;
 
 impl Turns {
     /// Deals at most `slots` claims over `demands`, of each route at most its budget. The result has one number per
     /// demand, in order. Demands of one flow should not be given twice.
-    pub fn deal(&mut self, slots: usize, demands: &[Demand], budgets: &[usize]) -> Vec<usize> {
-        let mut dealt = vec![0; demands.len()];
+    pub fn deal(&mut self, slots: usize, demands: &[Demand<'_>], budgets: &[usize]) -> Vec<usize> {
         let mut left: Vec<usize> = budgets.to_vec();
-        let mut projects: Vec<(&str, Vec<usize>)> = Vec::new();
-        for (index, demand) in demands.iter().enumerate() {
-            match projects.iter_mut().find(|(name, _)| *name == demand.project) {
-                Some((_, members)) => members.push(index),
-                None => projects.push((&demand.project, vec![index])),
-            }
-        }
-        projects.sort_by(|a, b| a.0.cmp(b.0));
-        // Begin after whoever was last served.
-        if let Some(last) = &self.last_project {
-            let start = projects.iter().position(|(name, _)| *name > last.as_str()).unwrap_or(0);
-            projects.rotate_left(start);
-        }
-        for (name, members) in &mut projects {
-            members.sort_by_key(|&index| demands.get(index).map_or(0, |demand| demand.flow));
-            if let Some(last) = self.last_flow.get(*name) {
-                let flow_of = |&index: &usize| demands.get(index).map_or(0, |demand| demand.flow);
-                let start = members.iter().position(|index| flow_of(index) > *last).unwrap_or(0);
-                members.rotate_left(start);
-            }
-        }
-        let mut slots = slots;
-        let mut turn = 0;
-        while slots > 0 && !projects.is_empty() {
-            turn %= projects.len();
-            let Some((name, members)) = projects.get_mut(turn) else { break };
-            // The first flow of the project that may still start something; those before it are out for this deal.
-            members.retain(|&index| {
-                demands.get(index).and_then(|demand| left.get(demand.route)).is_some_and(|&budget| budget > 0)
-            });
-            let Some(&index) = members.first() else {
-                projects.remove(turn);
-                continue;
+        let mut dealt = vec![0; demands.len()];
+        let mut rings = self.rings(demands);
+        for _ in 0..slots {
+            let may_start = |index: usize| {
+                demands.get(index).and_then(|demand| left.get(demand.route)).is_some_and(|budget| *budget > 0)
             };
-            if let (Some(demand), Some(count)) = (demands.get(index), dealt.get_mut(index)) {
+            let Some(index) = self.next(&mut rings, &may_start, true) else { break };
+            if let Some(count) = dealt.get_mut(index) {
                 *count += 1;
-                if let Some(budget) = left.get_mut(demand.route) {
-                    *budget -= 1;
-                }
-                self.last_project = Some((*name).to_owned());
-                self.last_flow.insert((*name).to_owned(), demand.flow);
             }
-            members.rotate_left(1);
-            slots -= 1;
-            turn += 1;
-        }
-        if self.last_flow.len() > 10_000 {
-            self.last_flow.clear();
+            if let Some(budget) = demands.get(index).and_then(|demand| left.get_mut(demand.route)) {
+                *budget -= 1;
+            }
         }
         dealt
     }
+
+    /// Which demands would have the first `most` turns if each had one: what is worth remembering when there is no room
+    /// for all. Nothing counts as served by this.
+    #[must_use]
+    pub fn first(&self, most: usize, demands: &[Demand<'_>]) -> Vec<usize> {
+        let mut turns = self.only(demands);
+        let mut rings = turns.rings(demands);
+        let mut first = Vec::with_capacity(most.min(demands.len()));
+        while first.len() < most
+            && let Some(index) = turns.next(&mut rings, &|_| true, false)
+        {
+            first.push(index);
+        }
+        first
+    }
+
+    /// What is known of those who have demands.
+    fn only(&self, demands: &[Demand<'_>]) -> Self {
+        let mut turns = Self { now: self.now, newcomer_next: self.newcomer_next, ..Self::default() };
+        for demand in demands {
+            let keys = keys_of(demand);
+            for (all, (some, key)) in
+                [&self.logins, &self.projects, &self.flows].into_iter().zip(turns.all_known().into_iter().zip(keys))
+            {
+                some.extend(all.get(&key).map(|standing| (key, *standing)));
+            }
+        }
+        turns
+    }
+
+    fn all_known(&mut self) -> [&mut HashMap<u64, Standing>; 3] {
+        [&mut self.logins, &mut self.projects, &mut self.flows]
+    }
+
+    /// Sorts demands into rings, and notes whoever was not known.
+    fn rings(&mut self, demands: &[Demand<'_>]) -> Rings {
+        let mut logins: HashMap<u64, HashMap<u64, Vec<(u64, usize)>>> = HashMap::new();
+        for (index, demand) in demands.iter().enumerate() {
+            let keys @ [login, project, flow] = keys_of(demand);
+            let mut now = self.now;
+            for (known, key) in self.all_known().into_iter().zip(keys) {
+                known.entry(key).or_insert_with(|| {
+                    now += 1;
+                    Standing { since: now, is_newcomer: demand.has_just_come, newcomer_next: true }
+                });
+            }
+            self.now = now;
+            logins.entry(login).or_default().entry(project).or_default().push((flow, index));
+            #[cfg(test)]
+            {
+                self.steps += 1;
+            }
+        }
+        for (ring, known) in self.all_known().into_iter().enumerate() {
+            forget(known, demands.iter().map(|demand| keys_of(demand)[ring]));
+        }
+        let logins = logins.into_iter().map(|(login, projects)| {
+            let projects = projects.into_iter().map(|(project, flows)| (project, Ring::new(flows, &self.flows)));
+            (login, Ring::new(projects.collect(), &self.projects))
+        });
+        Ring::new(logins.collect(), &self.logins)
+    }
+
+    /// Whose turn it is. Who cannot start anything is out for this deal, and so is everybody who had a turn, unless they
+    /// may have another.
+    fn next(&mut self, rings: &mut Rings, may_start: &dyn Fn(usize) -> bool, again: bool) -> Option<usize> {
+        while let Some((login, mut projects)) = rings.take(self.newcomer_next) {
+            #[cfg(test)]
+            {
+                self.steps += 1;
+            }
+            while let Some((project, mut flows)) = projects.take(newcomer_next(&self.logins, login)) {
+                #[cfg(test)]
+                {
+                    self.steps += 1;
+                }
+                while let Some((flow, index)) = flows.take(newcomer_next(&self.projects, project)) {
+                    #[cfg(test)]
+                    {
+                        self.steps += 1;
+                    }
+                    if !may_start(index) {
+                        continue;
+                    }
+                    if again {
+                        flows.put_back((flow, index));
+                    }
+                    projects.put_back((project, flows));
+                    rings.put_back((login, projects));
+                    self.serve(login, project, flow);
+                    return Some(index);
+                }
+            }
+        }
+        None
+    }
+
+    fn serve(&mut self, login: u64, project: u64, flow: u64) {
+        self.now += 1;
+        self.newcomer_next = !self.newcomer_next;
+        let now = self.now;
+        for (known, key) in self.all_known().into_iter().zip([login, project, flow]) {
+            if let Some(standing) = known.get_mut(&key) {
+                standing.since = now;
+                standing.is_newcomer = false;
+                standing.newcomer_next = !standing.newcomer_next;
+            }
+        }
+    }
+}
+
+fn newcomer_next(known: &HashMap<u64, Standing>, key: u64) -> bool {
+    known.get(&key).is_some_and(|standing| standing.newcomer_next)
+}
+
+/// What its login, its project and its flow are known by.
+fn keys_of(demand: &Demand<'_>) -> [u64; 3] {
+    [key_of(&demand.login), key_of(&(demand.login, demand.project)), key_of(&demand.flow)]
+}
+
+/// Always the same for the same name; two that share one by chance share turns.
+fn key_of(name: &impl std::hash::Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Keeps those that are present, and of the others those that were served last. Does nothing while they are few.
+fn forget(known: &mut HashMap<u64, Standing>, present: impl Iterator<Item = u64>) {
+    if known.len() <= 2 * REMEMBERED {
+        return;
+    }
+    let present: HashSet<u64> = present.collect();
+    let mut absent: Vec<u64> =
+        known.iter().filter(|(key, _)| !present.contains(key)).map(|(_, standing)| standing.since).collect();
+    if absent.len() <= REMEMBERED {
+        return;
+    }
+    let too_many = absent.len() - REMEMBERED;
+    let (_, &mut oldest_kept, _) = absent.select_nth_unstable(too_many);
+    known.retain(|key, standing| standing.since >= oldest_kept || present.contains(key));
 }
 
 #[cfg(test)]
@@ -87,14 +261,30 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn demand(project: &str, flow: i64, route: usize) -> Demand {
-        Demand { project: project.to_owned(), flow, route }
+    fn demand(project: &str, flow: i64, route: usize) -> Demand<'_> {
+        Demand { login: "app", project, flow, route, has_just_come: false }
     }
 
     #[test]
     fn a_project_with_many_batches_gets_no_more_than_one_with_few() {
         let demands = [demand("a", 1, 0), demand("a", 2, 0), demand("a", 3, 0), demand("b", 4, 0)];
         assert_eq!(Turns::default().deal(12, &demands, &[100]), [2, 2, 2, 6]);
+    }
+
+    #[test]
+    fn a_login_with_two_thousand_projects_gets_no_more_than_one_with_a_single_one() {
+        let names: Vec<String> = (0..2000).map(|n| format!("p{n}")).collect();
+        let mut turns = Turns::default();
+        let (mut invented, mut honest) = (0, 0);
+        for _ in 0..50 {
+            let mut demands: Vec<Demand<'_>> = (0..).zip(&names).map(|(flow, name)| demand(name, flow, 0)).collect();
+            // … also where the project has the same name.
+            demands.push(Demand { login: "other", ..demand("p7", 2000, 0) });
+            let dealt = turns.deal(7, &demands, &[100]);
+            honest += dealt[2000];
+            invented += dealt[..2000].iter().sum::<usize>();
+        }
+        assert_eq!((invented, honest), (175, 175));
     }
 
     #[test]
@@ -116,18 +306,109 @@ mod tests {
         assert_eq!(total, [3, 3, 3]);
     }
 
+    #[test]
+    fn each_of_ten_thousand_lanes_is_served_before_any_is_served_twice() {
+        let names: Vec<String> = (0..10_000).map(|n| format!("p{n}")).collect();
+        let demands: Vec<Demand<'_>> = (0..).zip(&names).map(|(flow, name)| demand(name, flow, 0)).collect();
+        let mut turns = Turns::default();
+        let mut total = vec![0; demands.len()];
+        for round in 1..=2 {
+            for _ in 0..10 {
+                for (sum, dealt) in total.iter_mut().zip(turns.deal(1000, &demands, &[1000])) {
+                    *sum += dealt;
+                }
+            }
+            assert!(total.iter().all(|sum| *sum == round));
+        }
+    }
+
+    #[test]
+    fn who_has_just_come_is_served_at_once_and_leaves_half_to_those_who_were_there() {
+        let mut turns = Turns::default();
+        let names: Vec<String> = (0..3000).map(|n| format!("p{n}")).collect();
+        let there = |n: usize| demand(&names[n], i64::try_from(n).unwrap(), 0);
+        let mut demands: Vec<Demand<'_>> = (0..1000).map(there).collect();
+        turns.deal(100, &demands, &[100]);
+        demands.push(Demand { has_just_come: true, ..there(1000) });
+        assert_eq!(turns.deal(2, &demands, &[100])[1000], 1);
+        // It has had its turn, and waits like the others.
+        assert_eq!(turns.deal(100, &demands, &[100])[1000], 0);
+        // A flood of them. The latest goes first.
+        demands.extend((1001..3000).map(|n| Demand { has_just_come: true, ..there(n) }));
+        let dealt = turns.deal(100, &demands, &[100]);
+        assert_eq!(dealt[..1001].iter().sum::<usize>(), 50);
+        assert_eq!(dealt[2950..].iter().sum::<usize>(), 50);
+        // The same between the batches of one project, and between logins.
+        let mut turns = Turns::default();
+        let mut demands: Vec<Demand<'_>> = (0..1000).map(|flow| demand("a", flow, 0)).collect();
+        turns.deal(100, &demands, &[100]);
+        demands.push(Demand { has_just_come: true, ..demand("a", 1000, 0) });
+        assert_eq!(turns.deal(2, &demands, &[100])[1000], 1);
+    }
+
+    #[test]
+    fn what_a_deal_costs_is_bounded_by_what_it_is_given() {
+        let names: Vec<String> = (0..50_000).map(|n| format!("p{n}")).collect();
+        let mut turns = Turns::default();
+        for some in names.chunks(500) {
+            // Half of them may not start anything.
+            let demands: Vec<Demand<'_>> =
+                (0..).zip(some).map(|(flow, name)| demand(name, key_of(name).cast_signed(), flow % 2)).collect();
+            turns.steps = 0;
+            assert_eq!(turns.deal(500, &demands, &[0, 1000]).iter().sum::<usize>(), 500);
+            // Each is sorted in once, and thrown out once at each ring, and each turn goes through three rings.
+            assert!(turns.steps <= 4 * demands.len() + 3 * 500, "{}", turns.steps);
+            for known in [&turns.logins, &turns.projects, &turns.flows] {
+                assert!(known.len() <= 2 * REMEMBERED + demands.len());
+            }
+        }
+    }
+
+    #[test]
+    fn who_waits_is_not_forgotten_however_many_come_and_go() {
+        let names: Vec<String> = (0..60_000).map(|n| format!("p{n}")).collect();
+        let mut turns = Turns::default();
+        let mut served = 0;
+        for some in names.chunks(100) {
+            // A hundred at each deal that were never seen before, and are never seen again, beside one that stays.
+            let mut demands: Vec<Demand<'_>> =
+                some.iter().map(|name| demand(name, key_of(name).cast_signed(), 0)).collect();
+            demands.insert(50, demand("stays", 0, 0));
+            served += turns.deal(50, &demands, &[100])[50];
+        }
+        assert!(served >= 599, "each time it has waited longest: {served}");
+    }
+
+    #[test]
+    fn what_is_remembered_first_is_as_fair_as_what_is_dealt() {
+        let names: Vec<String> = (0..100).map(|n| format!("p{n}")).collect();
+        let mut demands: Vec<Demand<'_>> = (0..).zip(&names).map(|(flow, name)| demand(name, flow, 0)).collect();
+        demands.extend((100..200).map(|flow| Demand { login: "other", ..demand("one", flow, 0) }));
+        let turns = Turns::default();
+        let first = turns.first(20, &demands);
+        assert_eq!(first.iter().filter(|index| **index < 100).count(), 10);
+        assert_eq!(turns.first(1000, &demands).len(), 200);
+    }
+
     proptest! {
         #[test]
         fn nothing_is_dealt_beyond_slots_or_budgets_and_nothing_is_left_that_could_be_dealt(
             slots in 0_usize..300,
             budgets in prop::collection::vec(0_usize..100, 1..4),
-            flows in prop::collection::vec((0_u8..4, 0_usize..4), 0..20),
+            flows in prop::collection::vec((0_u8..3, 0_u8..4, 0_usize..4, any::<bool>()), 0..20),
         ) {
-            let demands: Vec<Demand> = flows
+            let names: Vec<(String, String)> =
+                flows.iter().map(|(login, project, ..)| (login.to_string(), project.to_string())).collect();
+            let demands: Vec<Demand<'_>> = flows
                 .iter()
+                .zip(&names)
                 .enumerate()
-                .map(|(flow, (project, route))| {
-                    demand(&project.to_string(), i64::try_from(flow).unwrap(), route % budgets.len())
+                .map(|(flow, ((.., route, has_just_come), (login, project)))| Demand {
+                    login,
+                    project,
+                    flow: i64::try_from(flow).unwrap(),
+                    route: route % budgets.len(),
+                    has_just_come: *has_just_come,
                 })
                 .collect();
             let dealt = Turns::default().deal(slots, &demands, &budgets);
@@ -145,6 +426,28 @@ mod tests {
                 .map(|route| budgets[route])
                 .sum();
             prop_assert_eq!(total, slots.min(possible));
+        }
+
+        #[test]
+        fn over_time_logins_that_want_more_get_the_same(
+            flows in prop::collection::vec((0_u8..3, 0_u8..4, any::<bool>()), 1..40),
+            slots in 1_usize..20,
+        ) {
+            let names: Vec<(String, String)> =
+                flows.iter().map(|(login, project, _)| (login.to_string(), project.to_string())).collect();
+            let demands: Vec<Demand<'_>> = flows.iter().zip(&names).enumerate().map(|(flow, ((.., new), (login, project)))| {
+                Demand { login, project, flow: i64::try_from(flow).unwrap(), route: 0, has_just_come: *new }
+            }).collect();
+            let mut turns = Turns::default();
+            let mut by_login: HashMap<&str, usize> = demands.iter().map(|demand| (demand.login, 0)).collect();
+            for _ in 0..100 {
+                for (demand, count) in demands.iter().zip(turns.deal(slots, &demands, &[slots])) {
+                    *by_login.get_mut(demand.login).unwrap() += count;
+                }
+            }
+            let (least, most) = (by_login.values().min().unwrap(), by_login.values().max().unwrap());
+            // At first one that has just come may be served before those that were there.
+            prop_assert!(most - least <= 2, "{by_login:?}");
         }
     }
 }

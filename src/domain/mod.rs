@@ -32,6 +32,8 @@ pub mod refusal;
 pub mod remedy;
 pub mod request;
 pub mod retention;
+pub mod roll;
+pub mod rotation;
 pub mod route;
 pub mod served;
 pub mod shared_bucket;

@@ -9,25 +9,6 @@ use serde::{Deserialize, Serialize};
 use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// One readable stretch of the queue: the ready jobs of one route, project and batch at one priority.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lane {
-    /// Hash of route, project and batch.
-    pub flow: i64,
-    /// The negative of the jobs' priority.
-    pub prio: i16,
-    /// The jobs' route.
-    pub route: String,
-    /// The jobs' project.
-    pub project: String,
-    /// The jobs' batch.
-    pub batch: Option<String>,
-    /// The first job.
-    pub first: i64,
-    /// Until when that job may be called for.
-    pub deadline: Option<DateTime<Utc>>,
-}
-
 /// How much to take from a lane.
 #[derive(Clone, Copy, Debug)]
 pub struct Take {
@@ -217,14 +198,6 @@ pub(crate) fn datetime(at: Timestamp) -> DateTime<Utc> {
 }
 
 impl Store {
-    /// The lanes that have ready jobs: one index descent per lane, whatever the number of jobs.
-    pub async fn lanes(&self) -> Result<Vec<Lane>, StoreError> {
-        sqlx::query_file_as!(Lane, "src/store/claim/lanes.sql")
-            .fetch_all(&self.db)
-            .await
-            .doing("looking for ready jobs")
-    }
-
     /// Takes jobs from the front of lanes for `worker`, in index order, skipping what others are taking. Of their requests
     /// no more are kept than take `room` bytes in memory together, but for the first.
     pub async fn claim(&self, worker: i64, takes: &[Take], room: usize) -> Result<Claim, StoreError> {

@@ -355,9 +355,16 @@ impl Store {
         let (flow, prio) = first.map_or((0, 0), |lane| (lane.flow, lane.prio));
         // A scan of a few pages is as good as any other.
         let is_small = pages < 50;
-        let lanes = explained(include_str!("claim/lanes.sql"));
+        let lanes = explained(include_str!("lanes/walk.sql"));
         let claim = explained(include_str!("claim/claim.sql"));
-        let lanes = sqlx::query(AssertSqlSafe(lanes)).fetch_one(&self.db).await.doing(DIAGNOSING)?;
+        let lanes = sqlx::query(AssertSqlSafe(lanes))
+            .bind(vec![i64::MIN])
+            .bind(vec![i64::MAX])
+            .bind(vec![1_000_i32])
+            .bind(false)
+            .fetch_one(&self.db)
+            .await
+            .doing(DIAGNOSING)?;
         let claim = sqlx::query(AssertSqlSafe(claim))
             .bind(0_i64)
             .bind(vec![flow])
@@ -502,8 +509,11 @@ fn explained(statement: &str) -> String {
     format!("explain (format json) {statement}")
 }
 
-/// Whether anything below reads `ready`.
+/// Whether anything below reads `ready`, other than a few rows of it.
 fn reads_ready(node: &Value) -> bool {
+    if node["Node Type"] == "Limit" {
+        return false;
+    }
     let is_scan = node["Node Type"].as_str().is_some_and(|kind| kind.ends_with("Scan"));
     is_scan && node["Relation Name"] == "ready" || children(node).any(reads_ready)
 }

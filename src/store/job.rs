@@ -254,7 +254,8 @@ impl Store {
                       r.cost_nanos, r.uncertain_nanos as "uncertain_nanos?", r.response
                  from sluice.job j
                       left join sluice.result r on r.job_id = j.id
-                      left join sluice.ready q on q.flow = sluice.flow_of(j.route, j.project, j.batch)
+                      left join sluice.ready q
+                             on q.flow = any (sluice.flows_of(j.route, j.project, j.batch, j.enqueued_by))
                             and q.prio = -(j.priority::integer) and q.job_id = j.id
                       left join sluice.parked p on p.job_id = j.id
                       left join sluice.inflight i on i.job_id = j.id

@@ -21,6 +21,7 @@ pub mod demo;
 pub mod doctor;
 pub mod enqueue;
 pub mod job;
+pub mod lanes;
 mod late;
 pub mod lease;
 pub mod maintenance;

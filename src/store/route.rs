@@ -123,27 +123,32 @@ impl Store {
     async fn unfinished_until(&self, route: &str, newest: i64) -> Result<Vec<i64>, StoreError> {
         let doing = "looking for unfinished jobs";
         let mut jobs = BTreeSet::new();
-        for lane in self.lanes().await?.into_iter().filter(|lane| lane.route == route) {
-            let mut after = i64::MIN;
-            loop {
-                let page = sqlx::query!(
-                    r#"select r.job_id, j.route = $1 as "is_ours!"
-                         from (select job_id from sluice.ready where flow = $2 and prio = $3 and job_id > $4
-                                order by job_id limit $5) r
-                              cross join lateral (select b.route from sluice.job b where b.id = r.job_id limit 1) j
-                        order by r.job_id"#,
-                    route,
-                    lane.flow,
-                    lane.prio,
-                    after,
-                    PAGE
-                )
-                .fetch_all(&self.db)
-                .await
-                .doing(doing)?;
-                let Some(last) = page.last().map(|row| row.job_id) else { break };
-                jobs.extend(page.iter().filter(|row| row.is_ours).map(|row| row.job_id));
-                after = last;
+        let mut from = Some(i64::MIN);
+        while let Some(first) = from {
+            let (flows, next) = self.flows_from(first).await?;
+            from = next;
+            for flow in flows.into_iter().filter(|lane| lane.route == route).map(|lane| lane.flow) {
+                let mut after = (i16::MIN, i64::MIN);
+                loop {
+                    let page = sqlx::query!(
+                        r#"select r.prio, r.job_id, j.route = $1 as "is_ours!"
+                             from (select prio, job_id from sluice.ready
+                                    where flow = $2 and (prio, job_id) > ($3, $4) order by prio, job_id limit $5) r
+                                  cross join lateral (select b.route from sluice.job b where b.id = r.job_id limit 1) j
+                            order by r.prio, r.job_id"#,
+                        route,
+                        flow,
+                        after.0,
+                        after.1,
+                        PAGE
+                    )
+                    .fetch_all(&self.db)
+                    .await
+                    .doing(doing)?;
+                    let Some(last) = page.last().map(|row| (row.prio, row.job_id)) else { break };
+                    jobs.extend(page.iter().filter(|row| row.is_ours).map(|row| row.job_id));
+                    after = last;
+                }
             }
         }
         let mut after = i64::MIN;

@@ -1,7 +1,8 @@
 //! What is in the queue, and who works on it.
 
-use super::claim::Lane;
+use super::lanes::{Lane, Look};
 use super::{Doing, Store, StoreError};
+use crate::domain::rotation::{Rotation, WINDOW};
 use crate::domain::shared_bucket::Standing;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -12,6 +13,7 @@ const LANE_CAP: i64 = 100_000;
 /// Rows that are counted in all lanes together, roughly: what a second is enough for.
 const TOTAL_CAP: i64 = 1_000_000;
 
+const UNFINISHED: &str = "looking for unfinished jobs";
 const REASONS: &str = "looking at what jobs wait for";
 
 /// A number of rows, counted up to a bound: exact counts of millions take seconds, and nobody needs them.
@@ -137,7 +139,7 @@ impl Store {
     }
 
     async fn count_ready(&self, routes: &mut BTreeMap<String, RouteQueue>) -> Result<(), StoreError> {
-        let lanes = self.lanes().await?;
+        let Look { lanes, is_all, .. } = self.look(&mut Rotation::default(), &[]).await?;
         let cap = (TOTAL_CAP / i64::try_from(lanes.len()).unwrap_or(i64::MAX).max(1)).clamp(1000, LANE_CAP);
         let flows: Vec<i64> = lanes.iter().map(|lane| lane.flow).collect();
         let prios: Vec<i16> = lanes.iter().map(|lane| lane.prio).collect();
@@ -164,10 +166,12 @@ impl Store {
         let reasons = self.reasons(&lanes).await?;
         for ((lane, count), reason) in lanes.into_iter().zip(counts).zip(reasons) {
             let queue = routes.entry(lane.route).or_default();
-            queue.ready.add(count.rows.min(cap), count.rows > cap);
+            // Which routes the lanes have that were not looked at is not known.
+            let is_more = count.rows > cap || !is_all;
+            queue.ready.add(count.rows.min(cap), is_more);
             queue.oldest_ready = [queue.oldest_ready, count.since].into_iter().flatten().min();
             if let Some(reason) = reason {
-                queue.held.entry(reason).or_default().add(count.rows.min(cap), count.rows > cap);
+                queue.held.entry(reason).or_default().add(count.rows.min(cap), is_more);
             }
         }
         Ok(())
@@ -291,17 +295,18 @@ impl Store {
     /// Whether jobs of these routes are ready, running or waiting for a retry. Jobs scheduled for later do not count,
     /// nor do paused ones and those of paused routes, projects and batches.
     ///
-    /// One statement, so one snapshot: a job that moves from one table to another meanwhile is seen in one of them.
+    /// One statement, so one snapshot: a job that moves from one table to another meanwhile is seen in one of them. Only
+    /// where very many lanes have nothing that counts are the others looked through after that, a page at a time.
     pub async fn outstanding(&self, routes: &[String]) -> Result<bool, StoreError> {
-        sqlx::query_scalar!(
+        let first = sqlx::query!(
             r#"with recursive lane as (
-                (select flow, prio, job_id from sluice.ready order by flow, prio, job_id limit 1)
+                (select flow, job_id, 1 as step from sluice.ready order by flow, prio, job_id limit 1)
                 union all
-                select n.flow, n.prio, n.job_id
+                select n.flow, n.job_id, l.step + 1
                   from lane l cross join lateral (
-                       select r.flow, r.prio, r.job_id from sluice.ready r
-                        where (r.flow, r.prio) > (l.flow, l.prio)
-                        order by r.flow, r.prio, r.job_id limit 1) n
+                       select r.flow, r.job_id from sluice.ready r
+                        where r.flow > l.flow order by r.flow, r.prio, r.job_id limit 1) n
+                 where l.step < $2
             )
             select exists (select from sluice.inflight)
                 -- In these very words: there is an index of what waits for a retry.
@@ -311,11 +316,41 @@ impl Store {
                             where j.route = any ($1)
                               and not exists (select from sluice.pause p
                                                where (p.kind, p.name) in (('route', j.route), ('project', j.project),
-                                                                          ('batch', j.batch)))) as "busy!""#,
-            routes
+                                                                          ('batch', j.batch)))) as "busy!",
+                   (select max(flow) from lane having count(*) >= $2) as last"#,
+            routes,
+            i32::try_from(WINDOW).unwrap_or(i32::MAX)
         )
         .fetch_one(&self.db)
         .await
-        .doing("looking for unfinished jobs")
+        .doing(UNFINISHED)?;
+        let mut from = first.last.filter(|_| !first.busy);
+        if from.is_none() {
+            return Ok(first.busy);
+        }
+        let paused: HashSet<(String, String)> =
+            self.pauses().await?.into_iter().map(|pause| (pause.kind, pause.name)).collect();
+        let is_paused = |kind: &str, name: &str| paused.contains(&(kind.to_owned(), name.to_owned()));
+        while let Some(flow) = from {
+            let (lanes, next) = self.flows_from(flow).await?;
+            let counts = |lane: &Lane| {
+                routes.contains(&lane.route)
+                    && !is_paused("route", &lane.route)
+                    && !is_paused("project", &lane.project)
+                    && !lane.batch.as_deref().is_some_and(|batch| is_paused("batch", batch))
+            };
+            if lanes.iter().any(counts) {
+                return Ok(true);
+            }
+            from = next;
+        }
+        // Something may have been in a worker's hands while its place was looked at.
+        sqlx::query_scalar!(
+            r#"select exists (select from sluice.inflight)
+                   or exists (select from sluice.parked where reason not in ('scheduled', 'paused')) as "busy!""#
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing(UNFINISHED)
     }
 }

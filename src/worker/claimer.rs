@@ -1,15 +1,18 @@
 //! The one loop that takes jobs from the queue: as many as have a place here and may be started now, no more.
 
 use super::plan::Plan;
+use super::strangers::Strangers;
 use super::suspects;
 use super::{Shared, Sign};
 use crate::domain::fair::{Demand, Turns};
+use crate::domain::rotation::{Rotation, WINDOW};
 use crate::domain::{JobId, Timestamp};
-use crate::store::claim::{Claim, Claimed, Lane, Lease, Take};
+use crate::store::claim::{Claim, Claimed, Lease, Take};
+use crate::store::lanes::{Lane, Look};
 use crate::store::{StoreError, within};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -20,6 +23,14 @@ const LOOK_IDLE_MIN: Duration = Duration::from_millis(50);
 const LOOK_IDLE_MAX: Duration = Duration::from_secs(1);
 /// However long a look takes, the next one comes after this long.
 const LOOK_SLOW_MAX: Duration = Duration::from_secs(2);
+/// A worker with nothing to do that has looked so often in vain takes its time, however many lanes there are.
+const IN_VAIN: u32 = 1_000;
+/// So many lanes that have jobs are looked up again at the next look, where not all can be seen at once, …
+const MOST_KNOWN: usize = WINDOW;
+/// … unless their route has to wait for longer than this.
+const SOON: Duration = Duration::from_secs(10);
+/// So many lanes of a route that has to wait are asked about because of their deadlines, the nearest first.
+const MOST_HURRIED: usize = 50;
 /// The claim loop turns at least this often, which is what the watchdog watches.
 const TURN_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// Free places are worth a claim of their own when there are this many, or after [`GATHER`].
@@ -27,6 +38,8 @@ const WORTH_A_CLAIM: usize = 64;
 const GATHER: Duration = Duration::from_millis(4);
 /// What takes longer is tried again on another connection: well below the watchdog of the service.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// Only at the end is each lane looked at, however many there are.
+const LAST_LOOK: Duration = Duration::from_mins(1);
 /// A claim whose commit went through although nobody heard of it is found within this time.
 const COMPARE_EVERY: Duration = Duration::from_secs(5);
 /// A claim takes at most this many jobs.
@@ -39,19 +52,31 @@ struct LaneState {
     after: i64,
     /// Nothing was left at the last claim.
     dry: bool,
+    /// It has come since the look before; in which order, where that is known.
+    came: Option<usize>,
 }
 
 struct Claimer {
     shared: Arc<Shared>,
+    sign: Arc<dyn Fn(Sign) + Send + Sync>,
     /// When what the queue says of this worker is compared with what it knows.
     compare_at: Instant,
     lanes: HashMap<(i64, i16), LaneState>,
+    /// Other lanes than these have jobs, as far as is known.
+    has_more: bool,
+    /// There are jobs that this worker may not claim because they are paused.
+    has_paused: bool,
+    /// Lanes in which nothing was left since the look.
+    used_up: usize,
+    rotation: Rotation,
     turns: Turns,
     look_at: Instant,
     idle_look: Duration,
     paused: HashSet<(String, String)>,
     suspects: suspects::Waiting,
-    warned: HashSet<String>,
+    /// Looks, one after the other, that found nothing that may be claimed among many lanes.
+    in_vain: u32,
+    strangers: Strangers,
     /// What a request took in memory on average at the last claim, in bytes.
     typical_bytes: usize,
     /// Claims that ended before they had come to the last lane. Another lane is the first after each of them.
@@ -59,24 +84,30 @@ struct Claimer {
 }
 
 /// Runs until the worker stops, or until nothing is left where the settings say so.
-pub(super) async fn run(shared: Arc<Shared>, sign: Arc<impl Fn(Sign)>) {
+pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(Sign) + Send + Sync>) {
     let mut claimer = Claimer {
         shared,
+        sign,
         compare_at: Instant::now() + COMPARE_EVERY,
         lanes: HashMap::new(),
+        has_more: false,
+        has_paused: false,
+        used_up: 0,
+        rotation: Rotation::default(),
         turns: Turns::default(),
         look_at: Instant::now(),
         idle_look: LOOK_IDLE_MIN,
         paused: HashSet::new(),
         suspects: suspects::Waiting::default(),
-        warned: HashSet::new(),
+        in_vain: 0,
+        strangers: Strangers::default(),
         typical_bytes: 0,
         cuts: 0,
     };
     let shared = Arc::clone(&claimer.shared);
     let mut is_away = false;
     while !shared.stop.is_cancelled() {
-        sign(Sign::Alive);
+        claimer.goes_on();
         let turn = claimer.turn().await;
         if turn.is_ok() && is_away {
             tracing::info!("claiming again");
@@ -117,12 +148,20 @@ enum Turn {
 }
 
 impl Claimer {
+    /// Said at each turn, and within one after whatever may take as long as [`PATIENCE`].
+    fn goes_on(&self) {
+        *self.shared.claimer_went_on.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        (self.sign)(Sign::Alive);
+    }
+
     async fn turn(&mut self) -> Result<Turn, StoreError> {
         if self.compare_at <= Instant::now() {
             self.give_back_unknown().await?;
+            self.goes_on();
         }
         if Instant::now() >= self.look_at {
             self.look().await?;
+            self.goes_on();
         }
         let room = self.shared.room();
         // What would have no room is better left to others; one always has, since then nothing is in hand.
@@ -140,7 +179,8 @@ impl Claimer {
         }
         let until_look = self.look_at.saturating_duration_since(Instant::now());
         if self.lanes.values().all(|state| state.dry) {
-            if self.shared.settings().until_done && self.nothing_is_left().await? {
+            let may_be_done = !self.has_paused && (!self.has_more || self.in_vain > 0);
+            if may_be_done && self.shared.settings().until_done && self.nothing_is_left().await? {
                 return Ok(Turn::Done);
             }
             return Ok(Turn::Sleep(until_look.max(Duration::from_millis(1))));
@@ -155,13 +195,18 @@ impl Claimer {
         }
         let first = self.cuts % takes.len();
         takes.rotate_left(first);
-        let asked: i32 = takes.iter().map(|take| take.count).sum();
-        if usize::try_from(asked).unwrap_or(0) < WORTH_A_CLAIM.min(self.shared.settings().max_in_flight / 4) {
+        let asked = takes.iter().map(|take| usize::try_from(take.count).unwrap_or(0)).sum::<usize>();
+        if self.has_more && asked < free.min(MAX_CLAIM) && self.used_up >= WINDOW / 4 {
+            // What is left of the window may not start, and there is more behind it.
+            self.look_at = Instant::now();
+        }
+        if asked < WORTH_A_CLAIM.min(self.shared.settings().max_in_flight / 4) {
             // A few milliseconds of patience turn ten claims of one job into one claim of ten.
             tokio::time::sleep(GATHER).await;
         }
         let claim = self.shared.store.claim_of(self.shared.worker_id(), &takes, room, Some(0));
         let claim = within(PATIENCE, "claiming jobs", claim).await?;
+        self.goes_on();
         self.remember(&takes, &claim);
         self.start(claim.jobs).await?;
         Ok(Turn::Again)
@@ -184,96 +229,148 @@ impl Claimer {
     /// Looks which lanes there are, and what is paused.
     async fn look(&mut self) -> Result<(), StoreError> {
         let began = Instant::now();
-        let pauses = within(PATIENCE, "reading pauses", self.shared.store.pauses()).await?;
+        let plan = self.shared.plan();
+        let known = self.known_flows(&plan);
+        let store = self.shared.store.clone();
+        let (pauses, found) = within(PATIENCE, "looking for ready jobs", async {
+            let pauses = store.pauses().await?;
+            Ok((pauses, store.look(&mut self.rotation, &known).await?))
+        })
+        .await?;
         let providers: Vec<&str> =
             pauses.iter().filter(|pause| pause.kind == "provider").map(|pause| pause.name.as_str()).collect();
-        let plan = self.shared.plan();
-        self.warned.retain(|route| !plan.routes.contains_key(route));
         plan.gate.set_paused(&providers, self.shared.clock.now());
         self.suspects.look(&self.shared).await?;
-        self.paused = pauses.into_iter().map(|pause| (pause.kind, pause.name)).collect();
-        let found = within(PATIENCE, "looking for ready jobs", self.shared.store.lanes()).await?;
+        let paused: HashSet<(&str, &str)> =
+            pauses.iter().map(|pause| (pause.kind.as_str(), pause.name.as_str())).collect();
+        self.strangers.look(&found.lanes, |route| plan.routes.contains_key(route));
         let settings = self.shared.settings();
-        let only_batch = settings.only_batch.as_ref();
-        let mut lanes = HashMap::with_capacity(found.len());
-        for lane in found {
-            if only_batch.is_some() && only_batch != lane.batch.as_ref() {
-                continue;
-            }
-            if !plan.routes.contains_key(&lane.route) {
-                if self.warned.insert(lane.route.clone()) {
-                    tracing::warn!(
-                        route = lane.route,
-                        "jobs wait for a route that this worker does not have: add it to the configuration, or cancel them"
-                    );
-                }
-                continue;
-            }
+        let mut has_paused = false;
+        let mut may_claim = |lane: &Lane| {
+            let is_ours = plan.routes.contains_key(&lane.route)
+                && settings.only_batch.as_ref().is_none_or(|batch| lane.batch.as_ref() == Some(batch));
+            let is_paused = is_ours && is_paused(&paused, lane);
+            has_paused |= is_paused;
+            is_ours && !is_paused
+        };
+        let Look { lanes, newest, is_all } = found;
+        let newest: HashMap<(i64, i16), usize> = newest.into_iter().zip(1..).collect();
+        let is_first_look = self.lanes.is_empty();
+        let mut states = HashMap::with_capacity(lanes.len());
+        for lane in lanes.into_iter().filter(|lane| may_claim(lane)) {
             let key = (lane.flow, lane.prio);
+            let before = self.lanes.get(&key);
             // The first job seen tells where to begin, also when one came back that had been passed before.
-            let after = self.lanes.get(&key).map_or(i64::MIN, |state| state.after).min(lane.first.saturating_sub(1));
-            lanes.insert(key, LaneState { lane, after, dry: false });
+            let after = before.map_or(i64::MIN, |state| state.after).min(lane.first.saturating_sub(1));
+            let is_new = before.is_none() && !is_first_look;
+            let came = if is_all { Some(0) } else { newest.get(&key).copied() }.filter(|_| is_new);
+            states.insert(key, LaneState { lane, after, dry: false, came });
         }
-        self.idle_look = if lanes.is_empty() { (self.idle_look * 2).min(LOOK_IDLE_MAX) } else { LOOK_IDLE_MIN };
-        self.lanes = lanes;
-        let wait = if self.lanes.is_empty() { self.idle_look } else { LOOK_BUSY };
+        let now = self.shared.clock.now();
+        let routes: HashSet<&str> = states.values().map(|state| state.lane.route.as_str()).collect();
+        let has_found = routes.into_iter().any(|route| is_all || may_start_soon(&plan, route, now));
+        self.lanes = states;
+        (self.has_more, self.has_paused, self.used_up) = (!is_all, has_paused, 0);
+        self.in_vain = if has_found || is_all { 0 } else { self.in_vain.saturating_add(1) };
+        self.idle_look = if has_found { LOOK_IDLE_MIN } else { (self.idle_look * 2).min(LOOK_IDLE_MAX) };
+        let took = began.elapsed();
         // Looking must never become the main work, however many lanes or dead rows there are. But a look that took long because
         // the database was away, or a table locked, is no reason to leave work waiting.
-        self.look_at = Instant::now() + wait.max((began.elapsed() * 10).min(LOOK_SLOW_MAX));
+        self.look_at = Instant::now()
+            + if has_found {
+                LOOK_BUSY.max((took * 10).min(LOOK_SLOW_MAX))
+            } else if is_all || self.in_vain > IN_VAIN {
+                self.idle_look.max((took * 10).min(LOOK_SLOW_MAX))
+            } else {
+                // Behind the lanes of this window there may be some that can be claimed from.
+                LOOK_IDLE_MIN.max((took * 3).min(LOOK_SLOW_MAX))
+            };
+        drop(paused);
+        self.paused = pauses.into_iter().map(|pause| (pause.kind, pause.name)).collect();
         Ok(())
     }
 
-    fn is_paused(&self, lane: &Lane) -> bool {
-        let paused = |kind: &str, name: &str| self.paused.contains(&(kind.to_owned(), name.to_owned()));
-        !self.paused.is_empty()
-            && (paused("route", &lane.route)
-                || paused("project", &lane.project)
-                || lane.batch.as_deref().is_some_and(|batch| paused("batch", batch)))
+    /// Whose lanes are looked up at the next look: of each route that may start something before long those that would
+    /// have the first turns. Whoever cannot start must not fill the place of who can.
+    fn known_flows(&self, plan: &Plan) -> Vec<i64> {
+        if !self.has_more {
+            return Vec::new();
+        }
+        let mut by_route: HashMap<&str, Vec<Demand<'_>>> = HashMap::new();
+        for (_, state) in self.heads() {
+            by_route.entry(&state.lane.route).or_default().push(demand(state, 0));
+        }
+        let now = self.shared.clock.now();
+        by_route.retain(|route, _| may_start_soon(plan, route, now));
+        let each = MOST_KNOWN / by_route.len().max(1);
+        let first = by_route.values().flat_map(|demands| {
+            let first = self.turns.first(each, demands);
+            first.into_iter().filter_map(|index| demands.get(index)).map(|demand| demand.flow)
+        });
+        first.collect()
+    }
+
+    /// Of each flow the lane with the highest priority that is not dry; the others have to wait for it. Those that have
+    /// just come stand at the end, the latest last.
+    fn heads(&self) -> Vec<((i64, i16), &LaneState)> {
+        let mut heads: HashMap<i64, ((i64, i16), &LaneState)> = HashMap::new();
+        for (key, state) in self.lanes.iter().filter(|(_, state)| !state.dry) {
+            let head = heads.entry(key.0).or_insert((*key, state));
+            if key.1 < head.0.1 {
+                *head = (*key, state);
+            }
+        }
+        let mut heads: Vec<((i64, i16), &LaneState)> = heads.into_values().collect();
+        heads.sort_unstable_by_key(|(key, state)| (state.came, *key));
+        heads
     }
 
     /// How much to take from which lane, and when the earliest gate opens that is shut.
     fn choose(&mut self, plan: &Plan, free: usize) -> (Vec<Take>, Option<Timestamp>) {
-        // Of each flow the lane with the highest priority; the others have to wait for it.
-        let mut heads: HashMap<i64, (i64, i16)> = HashMap::new();
-        for (key, state) in &self.lanes {
-            if !state.dry && !self.is_paused(&state.lane) {
-                let head = heads.entry(key.0).or_insert(*key);
-                if key.1 < head.1 {
-                    *head = *key;
-                }
-            }
-        }
         let now = self.shared.clock.now();
-        let mut routes: Vec<&str> = Vec::new();
+        let mut routes: HashMap<&str, usize> = HashMap::new();
         let mut budgets = Vec::new();
         let mut opens: Option<Timestamp> = None;
         let mut demands = Vec::new();
         let mut demanding = Vec::new();
-        let mut keys: Vec<(i64, i16)> = heads.into_values().collect();
-        keys.sort_unstable();
-        for key in &keys {
-            let Some(state) = self.lanes.get(key) else { continue };
-            let route = if let Some(route) = routes.iter().position(|name| *name == state.lane.route) {
-                route
+        let mut hurried = Vec::new();
+        // Not of `self`, which deals meanwhile.
+        let mut turns = std::mem::take(&mut self.turns);
+        for (key, state) in self.heads() {
+            let route = if let Some(route) = routes.get(state.lane.route.as_str()) {
+                *route
             } else {
                 let Some(route_plan) = plan.routes.get(&state.lane.route) else { continue };
                 let (budget, next) = route_plan.budget(None, now);
                 opens = [opens, next].into_iter().flatten().min();
-                routes.push(&state.lane.route);
+                routes.insert(&state.lane.route, budgets.len());
                 budgets.push(budget);
-                routes.len() - 1
+                budgets.len() - 1
             };
-            let hurried = hurried(plan, &state.lane, budgets.get(route).copied(), now);
-            let route = hurried.map_or(route, |budget| {
-                // A budget of its own, under a name that no route has.
-                routes.push("");
-                budgets.push(budget);
-                routes.len() - 1
-            });
-            demands.push(Demand { project: state.lane.project.clone(), flow: key.0, route });
-            demanding.push((*key, state.after));
+            if budgets.get(route) == Some(&0)
+                && let Some(deadline) = state.lane.deadline
+            {
+                hurried.push((deadline, demands.len()));
+            }
+            demands.push(demand(state, route));
+            demanding.push((key, state.after));
         }
-        let dealt = self.turns.deal(free.min(MAX_CLAIM), &demands, &budgets);
+        hurried.sort_unstable();
+        for (deadline, index) in hurried.into_iter().take(MOST_HURRIED) {
+            let lane = demanding.get(index).and_then(|(key, _)| self.lanes.get(key)).map(|state| &state.lane);
+            let route_plan = lane.and_then(|lane| plan.routes.get(&lane.route));
+            let deadline = Timestamp(deadline.timestamp_millis());
+            let budget = route_plan.map_or(0, |route_plan| route_plan.budget(Some(deadline), now).0);
+            if budget > 0
+                && let Some(demand) = demands.get_mut(index)
+            {
+                // A budget of its own, beside those of the routes.
+                demand.route = budgets.len();
+                budgets.push(budget);
+            }
+        }
+        let dealt = turns.deal(free.min(MAX_CLAIM), &demands, &budgets);
+        self.turns = turns;
         let takes = demanding
             .into_iter()
             .zip(dealt)
@@ -306,9 +403,13 @@ impl Claimer {
             let (count, last) = got.get(&(take.flow, take.prio)).copied().unwrap_or((0, take.after));
             state.after = state.after.max(last);
             state.dry = count < take.count && !claim.is_cut;
+            self.used_up += usize::from(state.dry);
         }
         if claimed.is_empty() {
             self.look_at = self.look_at.min(Instant::now() + LOOK_IDLE_MIN);
+        } else if self.has_more && self.lanes.values().all(|state| state.dry) {
+            // The window is used up, and there is more.
+            self.look_at = Instant::now();
         }
     }
 
@@ -324,6 +425,7 @@ impl Claimer {
                     Ok(history) => break history,
                     Err(error) if !error.is_the_rows_fault() && !self.shared.stop.is_cancelled() => {
                         tracing::warn!(error = %error, "cannot read the history of claimed jobs; trying again");
+                        self.goes_on();
                         tokio::time::sleep(Duration::from_millis(500)).await;
                     }
                     Err(error) => return Err(error),
@@ -346,7 +448,7 @@ impl Claimer {
             return Ok(false);
         }
         let routes: Vec<String> = self.shared.plan().routes.keys().cloned().collect();
-        let left = within(PATIENCE, "counting what is left", self.shared.store.outstanding(&routes)).await?;
+        let left = within(LAST_LOOK, "counting what is left", self.shared.store.outstanding(&routes)).await?;
         if !left {
             tracing::info!("nothing is left to do");
         }
@@ -354,10 +456,27 @@ impl Claimer {
     }
 }
 
-/// How many jobs of a lane may be started although others of their route have to wait, because the deadline of the first
-/// is near. `None`: no more than others.
-fn hurried(plan: &Plan, lane: &Lane, budget_of_route: Option<usize>, now: Timestamp) -> Option<usize> {
-    let deadline = lane.deadline.filter(|_| budget_of_route == Some(0))?;
-    let (budget, _) = plan.routes.get(&lane.route)?.budget(Some(Timestamp(deadline.timestamp_millis())), now);
-    (budget > 0).then_some(budget)
+fn is_paused(paused: &HashSet<(&str, &str)>, lane: &Lane) -> bool {
+    !paused.is_empty()
+        && (paused.contains(&("route", lane.route.as_str()))
+            || paused.contains(&("project", lane.project.as_str()))
+            || lane.batch.as_deref().is_some_and(|batch| paused.contains(&("batch", batch))))
+}
+
+/// Whether jobs of the route may be started now or in a moment.
+fn may_start_soon(plan: &Plan, route: &str, now: Timestamp) -> bool {
+    plan.routes.get(route).is_some_and(|route| {
+        let (budget, opens) = route.budget(None, now);
+        budget > 0 || opens.is_some_and(|opens| now.until(opens) < SOON)
+    })
+}
+
+fn demand(state: &LaneState, route: usize) -> Demand<'_> {
+    Demand {
+        login: &state.lane.login,
+        project: &state.lane.project,
+        flow: state.lane.flow,
+        route,
+        has_just_come: state.came.is_some(),
+    }
 }

@@ -28,6 +28,7 @@ mod schemas;
 pub mod settler;
 mod slots;
 pub mod spool;
+mod strangers;
 mod suspects;
 pub mod totals;
 mod upkeep;
@@ -58,6 +59,10 @@ use tokio_util::task::TaskTracker;
 
 /// Without a successful heartbeat for this long no call is started: the lease may be another's by now.
 const SELF_FENCE: Duration = Duration::from_secs(15);
+
+/// A claim loop that has not got on for this long is not working: it turns every second at least, and what it waits for
+/// takes milliseconds.
+const STALLED: Duration = Duration::from_secs(10);
 
 /// Heartbeats are this far apart at most, also after one that was waited for in vain; and some time to connect.
 const STEADY: Duration = Duration::from_secs(10);
@@ -130,6 +135,8 @@ struct Shared {
     /// This process's number in the worker table; changes when it was declared dead and begins anew.
     id: AtomicI64,
     last_beat: Mutex<Instant>,
+    /// When the claim loop last turned, or got on within a turn.
+    claimer_went_on: Mutex<Instant>,
     /// Since when every heartbeat has reached the database; `None`: the last one did not.
     steady_since: Mutex<Option<Instant>>,
     /// Why the last heartbeat did not reach the database.
@@ -199,6 +206,11 @@ impl Shared {
 
     fn worker_id(&self) -> i64 {
         self.id.load(Ordering::Acquire)
+    }
+
+    /// Whether the claim loop has got on lately.
+    fn is_claiming(&self) -> bool {
+        self.claimer_went_on.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < STALLED
     }
 
     fn lease_is_fresh(&self) -> bool {
@@ -394,6 +406,7 @@ impl Worker {
             life,
             id: AtomicI64::new(id),
             last_beat: Mutex::new(Instant::now()),
+            claimer_went_on: Mutex::new(Instant::now()),
             steady_since: Mutex::new(None),
             unheard: Mutex::new(None),
             beaten: Notify::new(),
@@ -452,7 +465,7 @@ impl Worker {
         sign: impl Fn(Sign) + Send + Sync + 'static,
     ) -> Summary {
         let Self { shared, settle_loop, open_loop, loops } = self;
-        let sign = Arc::new(sign);
+        let sign: Arc<dyn Fn(Sign) + Send + Sync> = Arc::new(sign);
         let mut hurry = std::pin::pin!(hurry.fuse());
         let settling = tokio::spawn(settle_loop.run(loops.clone()));
         let opening = loops.finite("opener", open_loop.run());

@@ -24,7 +24,7 @@ pub struct Observer {
 pub struct Vitals {
     /// Its number in the worker table.
     pub worker: i64,
-    /// Whether it takes jobs.
+    /// Whether it is connected, takes jobs, and is not stopping.
     pub is_ready: bool,
     /// Since the last heartbeat that reached the database was sent.
     pub heartbeat_age: Duration,
@@ -84,10 +84,11 @@ impl Observer {
         if let Some(error) = unheard {
             return Some(format!("the last heartbeat did not reach the database: {error}"));
         }
-        (!shared.lease_is_fresh()).then(|| {
-            let age = shared.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
-            format!("no heartbeat has reached the database for {} s", age.as_secs())
-        })
+        if !shared.lease_is_fresh() {
+            let age = shared.last_beat().elapsed();
+            return Some(format!("no heartbeat has reached the database for {} s", age.as_secs()));
+        }
+        (!shared.is_claiming()).then(|| "the claim loop has not turned for 10 s: no jobs are taken".to_owned())
     }
 
     /// Everything that this process knows by itself.
@@ -98,7 +99,7 @@ impl Observer {
         let counters = shared.settler.counters();
         Vitals {
             worker: shared.worker_id(),
-            is_ready: self.is_ready(),
+            is_ready: self.unready().is_none(),
             heartbeat_age: shared.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed(),
             uptime: shared.started.elapsed(),
             in_hand: shared.holding.load(Ordering::Relaxed),

@@ -15,7 +15,7 @@ pub struct Fleet {
     pub simulator: Simulator,
     program: Program,
     /// Dropped with the fleet; absent where the test brought a server of its own.
-    _database: Option<TestDatabase>,
+    database: Option<TestDatabase>,
 }
 
 impl Fleet {
@@ -23,7 +23,7 @@ impl Fleet {
     pub async fn new(scenario: &str, config: &str) -> Self {
         let database = database().await;
         let fleet = Self::over(database.pool(), &database.url(), scenario, config);
-        Self { _database: Some(database), ..fleet }
+        Self { database: Some(database), ..fleet }
     }
 
     /// The same over a database that is there already.
@@ -33,9 +33,14 @@ impl Fleet {
         let scenario = Scenario::from_toml(&scenario).unwrap();
         let simulator = Simulator::start(scenario, "127.0.0.1:0".parse().unwrap()).unwrap();
         let program = Program::new("", url);
-        let fleet = Self { pool, simulator, program, _database: None };
+        let fleet = Self { pool, simulator, program, database: None };
         fleet.configure(config);
         fleet
+    }
+
+    /// Its database.
+    pub fn database(&self) -> &TestDatabase {
+        self.database.as_ref().expect("a fleet of its own")
     }
 
     /// Writes the configuration anew, for processes that are yet to read it.

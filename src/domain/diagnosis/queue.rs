@@ -1,6 +1,7 @@
 //! Who works, what waits, what is kept.
 
 use super::{Finding, Kept, Queue, Server, Thresholds, Unqueued, grouped, span};
+use crate::domain::roll::roll;
 
 pub(super) fn connections(server: &Server, queue: Option<&Queue>, pooled: bool) -> Finding {
     const CHECK: &str = "connections";
@@ -62,7 +63,10 @@ fn routes(queue: &Queue) -> Finding {
     }
     Finding::warning(
         CHECK,
-        format!("jobs wait for routes that the configuration here does not have: {}", queue.strange_routes.join(", ")),
+        format!(
+            "jobs wait for routes that the configuration here does not have: {}",
+            roll(queue.strange_routes.iter().map(String::as_str))
+        ),
         "only a worker that has the route works on them",
         "correct the name, or add [routes.NAME] and restart the workers",
     )

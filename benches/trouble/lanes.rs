@@ -1,0 +1,199 @@
+//! Many lanes: a million batches over a hundred thousand projects beside as many jobs in one lane, by turns in one run.
+
+use super::fast::{fast_provider, fast_worker};
+use super::support::{Running, open_to_all, setting};
+use rustix::process::{Pid, Signal, kill_process};
+use sluice::embedded::{EmbeddedPostgres, Options};
+use sluice::store::Store;
+use sluice::store::claim::Take;
+use sluice::store::settle::{ParkRow, Settlement};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The bars: until a newcomer begins, claims compared with one lane, jobs/s compared with one lane.
+const NEWCOMER: f64 = 5.0;
+const CLAIM_P99: f64 = 2.0;
+const RATE: f64 = 0.9;
+
+/// How often a claim is timed and results are counted.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A queue, and what was measured on it.
+struct Queue {
+    name: &'static str,
+    url: String,
+    pool: PgPool,
+    store: Store,
+    rates: Vec<f64>,
+    claims: Vec<f64>,
+    newcomers: Vec<f64>,
+}
+
+/// Measures it, and says whether the bars are met.
+pub async fn run(jobs: i64, out: &mut impl Write) -> anyhow::Result<()> {
+    let stretch = setting("SLUICE_BENCH_STRETCH", jobs / 25);
+    let rounds = setting("SLUICE_BENCH_ROUNDS", 5);
+    let scratch = tempfile::Builder::new().prefix("sluice-bench").tempdir()?;
+    open_to_all(scratch.path())?;
+    let options = Options { data_dir: scratch.path().join("pg"), fsync: true, max_connections: 50 };
+    let postgres = EmbeddedPostgres::start(&options).await?;
+    let (simulator, provider) = fast_provider(scratch.path())?;
+    let one = Queue::new(&postgres, "one lane", "one", jobs, "'p'", "'b'").await?;
+    let many = Queue::new(&postgres, "many lanes", "many", jobs, "'p' || n % 100000", "'b' || n").await?;
+    sqlx::raw_sql("checkpoint").execute(&one.pool).await?;
+    let mut queues = [one, many];
+    for round in 1..=rounds {
+        for queue in &mut queues {
+            queue.work(scratch.path(), &provider, stretch).await?;
+            writeln!(
+                out,
+                "round {round}, {:<12} {:>6.0} jobs/s, a newcomer begins after {:.2} s",
+                queue.name,
+                queue.rates.last().copied().unwrap_or(0.0),
+                queue.newcomers.last().copied().unwrap_or(f64::INFINITY)
+            )?;
+        }
+    }
+    for queue in &mut queues {
+        queue.rates.sort_by(f64::total_cmp);
+        queue.claims.sort_by(f64::total_cmp);
+        queue.newcomers.sort_by(f64::total_cmp);
+    }
+    let [one, many] = &queues;
+    for queue in [one, many] {
+        writeln!(
+            out,
+            "{:<34} {:>10.0} {:>9.1} ms {:>9.1} ms {:>9.1} ms",
+            queue.name,
+            at(&queue.rates, 50),
+            at(&queue.claims, 50),
+            at(&queue.claims, 99),
+            at(&queue.claims, 100)
+        )?;
+    }
+    let (rate, p99) = (at(&many.rates, 50) / at(&one.rates, 50), at(&many.claims, 99) / at(&one.claims, 99));
+    let newcomer = at(&many.newcomers, 100);
+    let verdict = |is_met: bool| if is_met { "met" } else { "MISSED" };
+    writeln!(
+        out,
+        "a newcomer among many lanes begins after {newcomer:.2} s at most: {}",
+        verdict(newcomer <= NEWCOMER)
+    )?;
+    writeln!(out, "claim p99 {p99:.2} times that of one lane: {}", verdict(p99 <= CLAIM_P99))?;
+    writeln!(out, "jobs/s {rate:.2} of those of one lane: {}", verdict(rate >= RATE))?;
+    for queue in queues {
+        queue.pool.close().await;
+    }
+    drop(simulator);
+    postgres.stop().await?;
+    scratch.close()?;
+    Ok(())
+}
+
+/// Of sorted numbers the one at this hundredth.
+fn at(sorted: &[f64], part: usize) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((sorted.len() * part / 100).min(last)).copied().unwrap_or(f64::NAN)
+}
+
+impl Queue {
+    async fn new(
+        postgres: &EmbeddedPostgres,
+        name: &'static str,
+        database: &str,
+        jobs: i64,
+        project: &str,
+        batch: &str,
+    ) -> anyhow::Result<Self> {
+        let first = PgPoolOptions::new().connect_with(postgres.connect_options("sluice")).await?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create database {database}"))).execute(&first).await?;
+        first.close().await;
+        let pool = PgPoolOptions::new().max_connections(4).connect_with(postgres.connect_options(database)).await?;
+        let store = Store::from_pool(pool.clone());
+        store.migrate().await?;
+        let insert = format!(
+            "insert into sluice.job (project, batch, request)
+                  select {project}, {batch}, jsonb_build_object('messages', jsonb_build_array(jsonb_build_object(
+                         'role', 'user', 'content', n || repeat(' lorem ipsum', 80)))) from generate_series(1, $1::bigint) n"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(insert)).bind(jobs).execute(&pool).await?;
+        sqlx::raw_sql("vacuum analyze").execute(&pool).await?;
+        let url = postgres.url(database);
+        Ok(Self { name, url, pool, store, rates: Vec::new(), claims: Vec::new(), newcomers: Vec::new() })
+    }
+
+    async fn count(&self, query: &'static str) -> anyhow::Result<i64> {
+        Ok(sqlx::query_scalar(query).fetch_one(&self.pool).await?)
+    }
+
+    /// A worker of its own does so many jobs, and one more of somebody who comes in the midst of it.
+    async fn work(&mut self, scratch: &Path, provider: &str, stretch: i64) -> anyhow::Result<()> {
+        // Not the sums: a million batches have a million of them.
+        const DONE: &str = "select count(*) from sluice.result";
+        let mut worker = Running(fast_worker(scratch, &self.url, provider)?.arg("worker").spawn()?);
+        let first = self.count(DONE).await?;
+        // Starting does not count.
+        let (mut done, goal) = (first, first + stretch);
+        while done - first < stretch / 10 {
+            tokio::time::sleep(TICK).await;
+            done = self.count(DONE).await?;
+        }
+        let (began, from) = (Instant::now(), done);
+        let mut newcomer = None;
+        while done < goal {
+            if newcomer.is_none() && done - first > stretch / 2 {
+                let insert = "insert into sluice.job (project, batch, request) values ('newcomer ' || random(), 'x',
+                              '{\"prompt\": \"Hi\"}') returning id";
+                newcomer = Some(sqlx::query_scalar::<_, i64>(insert).fetch_one(&self.pool).await?);
+            }
+            self.claim().await?;
+            tokio::time::sleep(TICK).await;
+            done = self.count(DONE).await?;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        self.rates.push((done - from) as f64 / began.elapsed().as_secs_f64());
+        let begun = "select extract(epoch from a.started_at - j.created_at)::float8
+                       from sluice.job j join sluice.attempt a on a.job_id = j.id where j.id = $1 limit 1";
+        let waiting = Instant::now();
+        let took = loop {
+            let took: Option<f64> = sqlx::query_scalar(begun).bind(newcomer).fetch_optional(&self.pool).await?;
+            if took.is_some() || waiting.elapsed() > Duration::from_secs(30) {
+                break took;
+            }
+            tokio::time::sleep(TICK).await;
+        };
+        self.newcomers.push(took.unwrap_or(f64::INFINITY));
+        let pid = i32::try_from(worker.0.id())?;
+        kill_process(Pid::from_raw(pid).ok_or_else(|| anyhow::anyhow!("no process"))?, Signal::TERM)?;
+        worker.0.wait()?;
+        Ok(())
+    }
+
+    /// Times a claim of ten jobs, from one lane or from ten, which is given back.
+    async fn claim(&mut self) -> anyhow::Result<()> {
+        let (worker, _) = self.store.register("bench", 0, "bench").await?;
+        let lanes = self.store.lanes().await?;
+        let each = if lanes.len() < 10 { 10 } else { 1 };
+        let takes: Vec<Take> = lanes
+            .iter()
+            .take(10)
+            .map(|lane| Take { flow: lane.flow, prio: lane.prio, after: lane.first - 1, count: each })
+            .collect();
+        let began = Instant::now();
+        let claimed = self.store.claim(worker, &takes, usize::MAX).await?.jobs;
+        let took = began.elapsed().as_secs_f64() * 1000.0;
+        if !claimed.is_empty() {
+            self.claims.push(took);
+        }
+        let parks = claimed
+            .iter()
+            .map(|job| ParkRow { lease: job.lease, attempts: 0, until: None, reason: "bench".to_owned() })
+            .collect();
+        self.store.settle(&Settlement { parks, ..Settlement::default() }).await?;
+        self.store.sign_off(worker).await?;
+        Ok(())
+    }
+}

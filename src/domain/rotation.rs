@@ -1,0 +1,237 @@
+//! Which stretches of the queue a look reads, so that it costs the same however many lanes there are.
+//!
+//! Flows are numbers, and `sluice.flow_of` makes them so that those of a login lie together, and in these those of a few
+//! projects. While there are few lanes a look reads all of them. Where there are many it finds out which logins have any,
+//! gives each the same share of what it reads, and in the share of a login the same to each group of projects. In a group
+//! it goes on behind where the look before has stopped. So one login or project that has a million lanes takes nothing
+//! from what is seen of the others, and over time each lane is seen.
+
+use std::collections::HashMap;
+
+/// A look reads about so many lanes that are not known yet. Where there are no more it reads all.
+pub const WINDOW: usize = 1_000;
+
+/// So many logins have a share in one look at most.
+const LOGINS: usize = 64;
+
+/// So many places are remembered where to go on.
+const REMEMBERED: usize = 10_000;
+
+/// What the flows of a group have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Depth {
+    /// Nothing: the whole queue.
+    All,
+    /// The login: the highest 16 bits.
+    Login,
+    /// The login, and 8 bits of the project.
+    Project,
+}
+
+impl Depth {
+    /// The bits in which flows of one group may differ.
+    #[must_use]
+    pub const fn mask(self) -> i64 {
+        match self {
+            Self::All => -1,
+            Self::Login => (1 << 48) - 1,
+            Self::Project => (1 << 40) - 1,
+        }
+    }
+
+    /// The first and the last flow that a group with this flow may have.
+    #[must_use]
+    pub const fn ends(self, flow: i64) -> (i64, i64) {
+        match self {
+            Self::All => (i64::MIN, i64::MAX),
+            Self::Login | Self::Project => (flow & !self.mask(), flow | self.mask()),
+        }
+    }
+}
+
+/// A part of the queue to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// From this flow on.
+    pub first: i64,
+    /// Up to this one.
+    pub last: i64,
+    /// At most so many groups or lanes.
+    pub most: usize,
+}
+
+/// Where the looks have come to.
+#[derive(Clone, Debug, Default)]
+pub struct Rotation {
+    /// At the look before there was more than one look can read.
+    pub has_many: bool,
+    /// In which group the next look begins at which flow. Without one it begins at the first.
+    next: HashMap<(Depth, i64), i64>,
+    /// How many places were noted.
+    noted: u64,
+    /// Places were forgotten: there are more than can be remembered.
+    has_forgotten: bool,
+}
+
+impl Rotation {
+    /// The stretch of the whole queue in which the logins are looked for.
+    #[must_use]
+    pub fn logins(&self) -> Stretch {
+        self.stretch(Depth::All, 0, LOGINS)
+    }
+
+    /// For groups with these flows, one of each, by what they belong to: the stretches to read of them, about [`WINDOW`]
+    /// in all, and of whatever they belong to the same share.
+    #[must_use]
+    pub fn stretches(&self, depth: Depth, groups: &[Vec<i64>]) -> Vec<Stretch> {
+        let share = WINDOW.div_ceil(groups.len().max(1));
+        let of_group = |flows: &Vec<i64>| {
+            let each = share.div_ceil(flows.len().max(1));
+            flows.iter().map(|flow| self.stretch(depth, *flow, each)).collect::<Vec<_>>()
+        };
+        groups.iter().flat_map(of_group).collect()
+    }
+
+    fn stretch(&self, depth: Depth, flow: i64, most: usize) -> Stretch {
+        let (first, last) = depth.ends(flow);
+        let next = self.next.get(&(depth, first)).copied();
+        // When what was noted may have been forgotten, the first would be seen over and over, and the others never.
+        let somewhere = || first.saturating_add(spread(self.noted) & depth.mask() & i64::MAX);
+        let begin = next.unwrap_or_else(|| if self.has_forgotten { somewhere() } else { first });
+        Stretch { first: begin, last, most }
+    }
+
+    /// Notes how many groups or lanes of a stretch were found, and the last flow of what was found.
+    pub fn note(&mut self, depth: Depth, stretch: &Stretch, found: usize, last: Option<i64>) {
+        let key = (depth, depth.ends(stretch.last).0);
+        self.noted = self.noted.wrapping_add(1);
+        match last.filter(|_| found >= stretch.most).and_then(|last| last.checked_add(1)) {
+            Some(next) if next <= stretch.last => {
+                if self.next.len() >= REMEMBERED && !self.next.contains_key(&key) {
+                    self.next.clear();
+                    self.has_forgotten = true;
+                }
+                self.next.insert(key, next);
+            }
+            // The end was reached.
+            _ => {
+                self.next.remove(&key);
+            }
+        }
+    }
+}
+
+/// Numbers that are spread evenly.
+const fn spread(number: u64) -> i64 {
+    (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 1).cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    /// A queue of lanes, read as the store reads it.
+    struct Queue(BTreeSet<i64>);
+
+    impl Queue {
+        fn groups(&self, stretch: &Stretch, mask: i64) -> Vec<i64> {
+            let mut found = Vec::new();
+            let mut from = Some(stretch.first);
+            while let Some(flow) = from.and_then(|from| self.0.range(from..=stretch.last.max(from)).next().copied())
+                && flow <= stretch.last
+                && found.len() < stretch.most
+            {
+                found.push(flow);
+                from = (flow | mask).checked_add(1);
+            }
+            found
+        }
+
+        /// One look: what it finds, and how many steps it took.
+        fn look(&self, rotation: &mut Rotation) -> (Vec<i64>, usize) {
+            let stretch = rotation.logins();
+            let logins = self.groups(&stretch, Depth::Login.mask());
+            rotation.note(Depth::All, &stretch, logins.len(), logins.last().map(|flow| Depth::Login.ends(*flow).1));
+            let (mut steps, mut projects) = (logins.len() + 1, Vec::<Vec<i64>>::new());
+            for stretch in rotation.stretches(Depth::Login, &[logins]) {
+                let found = self.groups(&stretch, Depth::Project.mask());
+                rotation.note(
+                    Depth::Login,
+                    &stretch,
+                    found.len(),
+                    found.last().map(|flow| Depth::Project.ends(*flow).1),
+                );
+                steps += found.len() + 1;
+                projects.push(found);
+            }
+            let mut lanes = Vec::new();
+            for stretch in rotation.stretches(Depth::Project, &projects) {
+                let found = self.groups(&stretch, 0);
+                rotation.note(Depth::Project, &stretch, found.len(), found.last().copied());
+                steps += found.len() + 1;
+                lanes.extend(found);
+            }
+            (lanes, steps)
+        }
+    }
+
+    fn flow(login: i64, project: i64, rest: u64) -> i64 {
+        (login << 48) | ((project & 255) << 40) | (spread(rest) >> 23)
+    }
+
+    #[test]
+    fn each_of_many_lanes_is_seen_over_time_and_each_look_is_bounded() {
+        let many: Vec<i64> = (0..60_000_u64).map(|n| flow(-7, i64::try_from(n % 700).unwrap(), n)).collect();
+        let in_one_project: Vec<i64> = (0..30_000).map(|n| flow(5, 3, n)).collect();
+        let queue = Queue(many.iter().chain(&in_one_project).copied().collect());
+        let mut rotation = Rotation::default();
+        let mut seen = BTreeSet::new();
+        for _ in 0..400 {
+            let (lanes, steps) = queue.look(&mut rotation);
+            assert!(lanes.len() <= 2 * WINDOW && steps <= 4 * WINDOW, "{} {steps}", lanes.len());
+            seen.extend(lanes);
+        }
+        assert_eq!(seen.len(), queue.0.len());
+    }
+
+    #[test]
+    fn a_login_or_a_project_with_few_lanes_is_seen_at_each_look() {
+        let many = (0..50_000_u64).map(|n| flow(-7, i64::try_from(n % 200).unwrap(), n));
+        let (other, quiet) = (flow(9, 1, 1), flow(-7, 250, 2));
+        let queue = Queue(many.chain([other, quiet]).collect());
+        let mut rotation = Rotation::default();
+        for _ in 0..50 {
+            let (lanes, _) = queue.look(&mut rotation);
+            assert!(lanes.contains(&other) && lanes.contains(&quiet));
+        }
+    }
+
+    #[test]
+    fn numbers_that_have_no_order_are_all_seen_too() {
+        // As the version before made them: each is a login of its own.
+        let queue = Queue((0..20_000).map(|n| (spread(n) << 1) | 1).collect());
+        let mut rotation = Rotation::default();
+        let mut seen = BTreeSet::new();
+        for _ in 0..20_000 / LOGINS * 3 {
+            seen.extend(queue.look(&mut rotation).0);
+        }
+        assert_eq!(seen.len(), queue.0.len());
+    }
+
+    proptest! {
+        #[test]
+        fn few_lanes_are_all_seen_at_the_first_look(
+            flows in prop::collection::vec((any::<i16>(), any::<u8>(), 0_u64..3), 0..60),
+        ) {
+            let flows: BTreeSet<i64> = flows
+                .into_iter()
+                .map(|(login, project, rest)| flow(i64::from(login), i64::from(project), rest))
+                .collect();
+            let queue = Queue(flows.clone());
+            let seen: BTreeSet<i64> = queue.look(&mut Rotation::default()).0.into_iter().collect();
+            prop_assert_eq!(seen, flows);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Which lanes have ready jobs: all of them while they are few, and a fair sample of bounded size where they are many.
+
+use super::{Doing, Store, StoreError};
+use crate::domain::rotation::{Depth, Rotation, Stretch, WINDOW};
+use chrono::{DateTime, Utc};
+use std::collections::HashSet;
+
+/// So many of the newest jobs are looked at where there are more lanes than one look reads.
+const NEWEST: i64 = 200;
+
+const LOOKING: &str = "looking for ready jobs";
+
+/// One readable stretch of the queue: the ready jobs of one route, project, batch and login at one priority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lane {
+    /// Hash of route, project, batch and login.
+    pub flow: i64,
+    /// The negative of the jobs' priority.
+    pub prio: i16,
+    /// The jobs' route.
+    pub route: String,
+    /// The jobs' project.
+    pub project: String,
+    /// The jobs' batch.
+    pub batch: Option<String>,
+    /// Who enqueued them.
+    pub login: String,
+    /// The first job.
+    pub first: i64,
+    /// Until when that job may be called for.
+    pub deadline: Option<DateTime<Utc>>,
+}
+
+/// What a look found.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// The lanes, in the order of the index.
+    pub lanes: Vec<Lane>,
+    /// Those among them that belong to one of the newest jobs, the newest last. Only where not all lanes are here.
+    pub newest: Vec<(i64, i16)>,
+    /// Whether there are no others.
+    pub is_all: bool,
+}
+
+impl Store {
+    /// The lanes that have ready jobs, for who looks once: all of them, or a sample where there are many.
+    pub async fn lanes(&self) -> Result<Vec<Lane>, StoreError> {
+        Ok(self.look(&mut Rotation::default(), &[]).await?.lanes)
+    }
+
+    /// The lanes that have ready jobs: all of them, or, where there are many, those of the `known` flows and others of
+    /// every login, by turns, so that over time each is seen. Of one flow it is then the lane with the highest priority.
+    /// What it costs does not depend on how many jobs or lanes there are.
+    pub async fn look(&self, rotation: &mut Rotation, known: &[i64]) -> Result<Look, StoreError> {
+        if !rotation.has_many {
+            let (first, last) = Depth::All.ends(0);
+            let lanes = self.walk(&[Stretch { first, last, most: WINDOW + 1 }], false).await?.concat();
+            if lanes.len() <= WINDOW {
+                return Ok(Look { lanes, newest: Vec::new(), is_all: true });
+            }
+            rotation.has_many = true;
+        }
+        let logins = rotation.logins();
+        let found = self.groups(&[logins], Depth::Login).await?.concat();
+        rotation.note(Depth::All, &logins, found.len(), found.last().map(|flow| Depth::Login.ends(*flow).1));
+        let stretches = rotation.stretches(Depth::Login, &[found]);
+        let projects = self.groups(&stretches, Depth::Project).await?;
+        for (stretch, found) in stretches.iter().zip(&projects) {
+            let last = found.last().map(|flow| Depth::Project.ends(*flow).1);
+            rotation.note(Depth::Login, stretch, found.len(), last);
+        }
+        let mut stretches = rotation.stretches(Depth::Project, &projects);
+        let new = stretches.len();
+        stretches.extend(known.iter().map(|flow| Stretch { first: *flow, last: *flow, most: 1 }));
+        let walked = self.walk(&stretches, true).await?;
+        for (stretch, found) in stretches.iter().zip(&walked).take(new) {
+            rotation.note(Depth::Project, stretch, found.len(), found.last().map(|lane| lane.flow));
+        }
+        // So that all are read again as soon as they are few.
+        rotation.has_many = walked.iter().map(Vec::len).sum::<usize>() >= WINDOW / 2;
+        let newest = self.newest().await?;
+        let mut look = Look { newest: newest.iter().map(|lane| (lane.flow, lane.prio)).collect(), ..Look::default() };
+        let mut seen = HashSet::new();
+        look.lanes
+            .extend(walked.into_iter().flatten().chain(newest).filter(|lane| seen.insert((lane.flow, lane.prio))));
+        look.lanes.sort_unstable_by_key(|lane| (lane.flow, lane.prio));
+        Ok(look)
+    }
+
+    /// Of each stretch a flow of each of the first groups.
+    async fn groups(&self, stretches: &[Stretch], depth: Depth) -> Result<Vec<Vec<i64>>, StoreError> {
+        let (firsts, lasts, mosts) = columns(stretches);
+        let rows = sqlx::query_file!("src/store/lanes/groups.sql", &firsts, &lasts, &mosts, depth.mask())
+            .fetch_all(&self.db)
+            .await
+            .doing(LOOKING)?;
+        let mut found = vec![Vec::new(); stretches.len()];
+        for row in rows {
+            if let Some(of_stretch) = nth(&mut found, row.stretch) {
+                of_stretch.push(row.flow);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Of each stretch the first lanes.
+    async fn walk(&self, stretches: &[Stretch], only_heads: bool) -> Result<Vec<Vec<Lane>>, StoreError> {
+        let (firsts, lasts, mosts) = columns(stretches);
+        let rows = sqlx::query_file!("src/store/lanes/walk.sql", &firsts, &lasts, &mosts, only_heads)
+            .fetch_all(&self.db)
+            .await
+            .doing(LOOKING)?;
+        let mut found = vec![Vec::new(); stretches.len()];
+        for row in rows {
+            if let Some(of_stretch) = nth(&mut found, row.stretch) {
+                of_stretch.push(Lane {
+                    flow: row.flow,
+                    prio: row.prio,
+                    route: row.route,
+                    project: row.project,
+                    batch: row.batch,
+                    login: row.login,
+                    first: row.first,
+                    deadline: row.deadline,
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    /// The lanes of the newest jobs that are ready, the newest last.
+    async fn newest(&self) -> Result<Vec<Lane>, StoreError> {
+        sqlx::query_file_as!(Lane, "src/store/lanes/newest.sql", NEWEST).fetch_all(&self.db).await.doing(LOOKING)
+    }
+
+    /// The flows from this one on, each by its lane with the highest priority: one page, and where the next one begins.
+    /// For those who cannot do with a sample and have time.
+    pub(super) async fn flows_from(&self, first: i64) -> Result<(Vec<Lane>, Option<i64>), StoreError> {
+        let stretch = Stretch { first, last: Depth::All.ends(0).1, most: WINDOW };
+        let lanes = self.walk(&[stretch], true).await?.concat();
+        let next = lanes.last().filter(|_| lanes.len() >= WINDOW).and_then(|lane| lane.flow.checked_add(1));
+        Ok((lanes, next))
+    }
+}
+
+fn columns(stretches: &[Stretch]) -> (Vec<i64>, Vec<i64>, Vec<i32>) {
+    (
+        stretches.iter().map(|stretch| stretch.first).collect(),
+        stretches.iter().map(|stretch| stretch.last).collect(),
+        stretches.iter().map(|stretch| i32::try_from(stretch.most).unwrap_or(i32::MAX)).collect(),
+    )
+}
+
+/// Counted from one.
+fn nth<T>(found: &mut [T], ordinal: i64) -> Option<&mut T> {
+    usize::try_from(ordinal - 1).ok().and_then(|index| found.get_mut(index))
+}

@@ -1,0 +1,34 @@
+-- Of each stretch of the queue (from $1 to $2) the first lanes, at most $3 of them and a few more, with a look at the
+-- first job of each. $4: of each flow only the lane with the highest priority.
+--
+-- It goes in steps. A step reads a few rows in index order, and the next one begins behind the lane of the last of them:
+-- so thin lanes cost next to nothing each, and deep ones a descent of the index, however many jobs they have.
+select s.n as "stretch!", l.flow as "flow!", l.prio as "prio!", l.first as "first!", j.route as "route!",
+       j.project as "project!", j.batch, j.enqueued_by as "login!", j.deadline
+  from unnest($1::bigint[], $2::bigint[], $3::integer[]) with ordinality s(first, last, most, n)
+       cross join lateral (
+           with recursive step as (
+               select s.first as flow, -32768 as prio, 0 as lanes, '{}'::bigint[] as flows, '{}'::smallint[] as prios,
+                      '{}'::bigint[] as firsts
+               union all
+               select r.flows[cardinality(r.flows)],
+                      case when $4 then 32767 else r.prios[cardinality(r.flows)]::integer end,
+                      w.lanes + cardinality(r.flows), r.flows, r.prios, r.firsts
+                 from step w cross join lateral (
+                      select array_agg(d.flow) as flows, array_agg(d.prio) as prios, array_agg(d.job_id) as firsts
+                        from (select distinct on (c.flow, case when $4 then 0 else c.prio end) c.flow, c.prio, c.job_id
+                                from (select r.flow, r.prio, r.job_id from sluice.ready r
+                                       where (r.flow, r.prio) > (w.flow, w.prio) and r.flow <= s.last
+                                       order by r.flow, r.prio, r.job_id limit least(s.most, 8)) c
+                               order by c.flow, case when $4 then 0 else c.prio end, c.prio, c.job_id) d) r
+                where w.lanes < s.most and r.flows is not null
+           )
+           select l.flow, l.prio, l.first
+             from step w cross join lateral unnest(w.flows, w.prios, w.firsts) l(flow, prio, first)) l
+       cross join lateral (
+           select b.route, b.project, b.batch, b.enqueued_by,
+                  -- A driver knows no infinity, and a deadline far away is none. (`least` of nothing is not nothing.)
+                  case when b.deadline < '9999-12-31 00:00:00+00'
+                       then greatest(b.deadline, '1970-01-01 00:00:00+00') end as deadline
+             from sluice.job b where b.id = l.first limit 1) j
+ order by s.n, l.flow, l.prio

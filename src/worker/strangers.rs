@@ -1,0 +1,47 @@
+//! Routes that jobs wait for and this worker does not have: said in one line, however many there are.
+
+use crate::domain::roll::roll;
+use crate::store::lanes::Lane;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Between two lines lies this much.
+const EVERY: Duration = Duration::from_mins(1);
+
+/// So many that were said already are remembered. With more of them a few may be said again.
+const REMEMBERED: usize = 1_000;
+
+/// What was said of strange routes.
+#[derive(Debug, Default)]
+pub(super) struct Strangers {
+    told: BTreeSet<String>,
+    told_at: Option<Instant>,
+}
+
+impl Strangers {
+    /// Looks at the routes of these lanes, and says which are not known, unless it has said so before.
+    pub(super) fn look(&mut self, lanes: &[Lane], is_known: impl Fn(&str) -> bool) {
+        self.told.retain(|route| !is_known(route));
+        if self.told_at.is_some_and(|at| at.elapsed() < EVERY) {
+            return;
+        }
+        let strange: BTreeSet<&str> = lanes
+            .iter()
+            .map(|lane| lane.route.as_str())
+            .filter(|route| !is_known(route) && !self.told.contains(*route))
+            .collect();
+        if strange.is_empty() {
+            return;
+        }
+        tracing::warn!(
+            routes = roll(strange.iter().copied()),
+            "jobs wait for routes that this worker does not have: add them to the configuration, or cancel the jobs"
+        );
+        if self.told.len() + strange.len() > REMEMBERED {
+            self.told.clear();
+        }
+        self.told.extend(strange.into_iter().take(REMEMBERED).map(str::to_owned));
+        self.told_at = Some(Instant::now());
+    }
+}
