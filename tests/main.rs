@@ -4,6 +4,7 @@
 
 mod answers;
 mod bad_input;
+mod bounds;
 mod buckets;
 mod chaos;
 mod databases;
