@@ -704,3 +704,11 @@ comment on column sluice.results.enqueued_by is 'The login that enqueued the job
 revoke execute on function sluice.take_turn, sluice.open_batch_turn, sluice.take_batch_turn, sluice.own_keys,
     sluice.key_holder, sluice.json_too_long, sluice.may_be_too_long, sluice.count_open_jobs, sluice.job_bounds from public;
 grant execute on function sluice.most_bytes to public;
+do $$
+begin
+    -- It had the rights of the table that it was.
+    if to_regrole('sluice_worker') is not null then
+        revoke all on sluice.idempotency_unowned from sluice_worker;
+    end if;
+end
+$$;

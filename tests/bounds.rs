@@ -282,7 +282,7 @@ async fn a_login_that_holds_all_that_it_can_holds_up_nothing() {
         program.output(&["enqueue", "q.jsonl", "--batch", "b", again]).await;
     }
     // A new partition is attached beside the open transaction.
-    logins.queue.run("select setval('sluice.job_id_seq', 9999999)").await;
+    logins.queue.run("select setval('sluice.job_id_seq', 10000000)").await;
     assert!(store.ensure_partitions().await.unwrap() > 0);
 }
 
