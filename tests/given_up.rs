@@ -80,7 +80,7 @@ const OPERATIONS: [(&str, Operation); 7] = [
         Box::pin(async move {
             let lanes = store.lanes().await?;
             let take =
-                |lane: &sluice::store::claim::Lane| Take { flow: lane.flow, prio: lane.prio, after: 0, count: 3 };
+                |lane: &sluice::store::lanes::Lane| Take { flow: lane.flow, prio: lane.prio, after: 0, count: 3 };
             let takes: Vec<Take> = lanes.iter().map(take).collect();
             store.claim(worker, &takes, usize::MAX).await.map(|_| ())
         })

@@ -129,13 +129,13 @@ async fn what_a_provider_says_that_cannot_be_is_estimated_and_marked() {
     let provider = Scripted::start(move |call, _| {
         let index: usize = call.prompt().split(' ').next_back().unwrap().parse().unwrap();
         let (_, body) = answer("Paris");
-        let mut body: Value = serde_json::from_str(&body).unwrap();
+        let mut body: Value = serde_json::from_slice(&body).unwrap();
         body["usage"] = odd[index % odd.len()].clone();
         if index >= odd.len() {
             body["choices"] = json!([]);
             body["error"] = json!({"message": "the server had an error", "code": 500});
         }
-        (200, body.to_string())
+        (200, body.to_string().into_bytes())
     })
     .await;
     let config = format!(

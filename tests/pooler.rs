@@ -203,7 +203,7 @@ async fn use_everything(queue: &Queue) {
     store.latencies(&[Dimension::Model], &Filter::default()).await.unwrap();
     assert_eq!(store.status().await.unwrap().workers.len(), 1);
     assert_eq!(store.workers().await.unwrap().len(), 1);
-    let exported: Vec<_> = store.export_batch("b", 0).try_collect().await.unwrap();
+    let exported: Vec<_> = store.export_batch("b", None, 0).try_collect().await.unwrap();
     assert_eq!(exported.len(), 4);
 
     store.enqueue_demo("demo", 5).await.unwrap();
@@ -258,11 +258,11 @@ async fn an_export_that_is_dropped_half_way_holds_nothing_up() {
     .unwrap();
     let store = through(&pooler, &database).await;
     for _ in 0..4 {
-        let mut export = std::pin::pin!(store.export_batch("b", 0));
+        let mut export = std::pin::pin!(store.export_batch("b", None, 0));
         assert!(export.next().await.unwrap().is_ok());
     }
     // With two server connections a third statement would wait if one of the four were still held.
-    let all: Vec<_> = store.export_batch("b", 0).try_collect().await.unwrap();
+    let all: Vec<_> = store.export_batch("b", None, 0).try_collect().await.unwrap();
     assert_eq!(all.len(), 1000);
     until("nobody is left in a transaction", async || {
         let left: i64 = sqlx::query_scalar(
@@ -299,10 +299,7 @@ async fn of_many_who_migrate_at_once_one_does_it() {
 async fn whoever_waits_too_long_for_another_migration_is_told_so() {
     let database = database().await;
     let mut transaction = database.pool().begin().await.unwrap();
-    sqlx::raw_sql("select pg_advisory_xact_lock(hashtextextended('sluice.migrate', 0))")
-        .execute(&mut *transaction)
-        .await
-        .unwrap();
+    sqlx::raw_sql("lock table sluice.migration in exclusive mode").execute(&mut *transaction).await.unwrap();
     // Less patience than usual: what is tested is what comes after it.
     let options = database.connect_options().options([("lock_timeout", "50ms")]);
     let store = Store::from_pool(PgPoolOptions::new().connect_lazy_with(options));

@@ -77,14 +77,14 @@ async fn answers_are_openai_batch_output_lines_that_say_who_answered() {
                     "choices": [{ "index": 0, "message": { "role": "assistant", "content": "Grüße, \"you\"" } }],
                 } },
                 "error": null,
-                "sluice": { "job": 101, "provider": "openai", "model": "gpt-4o-mini", "attempts": 2,
+                "sluice": { "job": 101, "provider": "openai", "model": "gpt-4o-mini", "attempts": 2, "enqueued_by": "sluice",
                             "cost": "0.000123", "repaired": true, "metadata": { "k": 1 } },
             }),
             json!({
                 "id": "batch_req_102", "custom_id": "job-102",
                 "response": { "status_code": 200, "request_id": null, "body": { "choices": [] } },
                 "error": null,
-                "sluice": { "job": 102, "provider": "local", "model": "llama", "attempts": 1,
+                "sluice": { "job": 102, "provider": "local", "model": "llama", "attempts": 1, "enqueued_by": "sluice",
                             "cost": null, "repaired": false },
             }),
         ]
@@ -106,7 +106,7 @@ async fn failures_are_error_lines_in_a_file_of_their_own() {
     assert_eq!(stderr, "batch b: 2 of 6 jobs have an answer; 2 failed, 1 cancelled, 1 not finished\n");
     assert_eq!(lines(&read(dir.path().join("out.jsonl"))).len(), 2);
     let served = |job: i64, cost: &str, class: &str| {
-        json!({ "job": job, "provider": "openai", "model": "gpt-4o-mini", "attempts": 1, "cost": cost,
+        json!({ "job": job, "provider": "openai", "model": "gpt-4o-mini", "attempts": 1, "enqueued_by": "sluice", "cost": cost,
                 "repaired": false, "class": class })
     };
     assert_eq!(
@@ -127,7 +127,7 @@ async fn failures_are_error_lines_in_a_file_of_their_own() {
             json!({
                 "id": "batch_req_105", "custom_id": "stopped", "response": null,
                 "error": { "code": "job_cancelled", "message": "The job was cancelled." },
-                "sluice": { "job": 105, "provider": null, "model": null, "attempts": 0, "cost": "0.00", "repaired": false },
+                "sluice": { "job": 105, "provider": null, "model": null, "attempts": 0, "enqueued_by": "sluice", "cost": "0.00", "repaired": false },
             }),
         ]
     );
@@ -150,11 +150,14 @@ async fn a_table_of_all_endings_is_written_as_csv() {
     assert_eq!(
         rows[..2],
         [
-            "job,custom_id,state,answer,provider,model,attempts,cost,repaired,error_class,error,request_id",
-            r#"101,good,succeeded,"Grüße, ""you""",openai,gpt-4o-mini,2,0.000123,true,,,req_1"#,
+            "job,custom_id,state,answer,provider,model,attempts,cost,repaired,error_class,error,request_id,enqueued_by",
+            r#"101,good,succeeded,"Grüße, ""you""",openai,gpt-4o-mini,2,0.000123,true,,,req_1,sluice"#,
         ]
     );
-    assert_eq!(rows[4], "104,empty,failed,,openai,gpt-4o-mini,1,0.005,false,soft_failure,the answer is empty,req_4");
+    assert_eq!(
+        rows[4],
+        "104,empty,failed,,openai,gpt-4o-mini,1,0.005,false,soft_failure,the answer is empty,req_4,sluice"
+    );
 }
 
 #[tokio::test]
@@ -197,7 +200,7 @@ async fn a_page_begins_behind_the_last_one() {
     )
     .await;
     let store = database.store().await;
-    let page: Vec<_> = store.export_batch("b", 10_000).try_collect().await.unwrap();
+    let page: Vec<_> = store.export_batch("b", None, 10_000).try_collect().await.unwrap();
     assert_eq!((page.len(), page[0].job, page.iter().filter(|job| job.ending.is_some()).count()), (1_000, 10_001, 500));
 }
 

@@ -348,10 +348,12 @@ async fn keys_of_dropped_jobs_may_be_used_again() {
     queue.count("select sluice.enqueue('{}', idempotency_key => 'another')").await;
     // Whoever has just met a key is about to read whose it is.
     let mut meeting = queue.pool.begin().await.unwrap();
-    sqlx::query("insert into sluice.idempotency values ('default', 'order-17', 99) on conflict do nothing")
-        .execute(&mut *meeting)
-        .await
-        .unwrap();
+    sqlx::query(
+        "insert into sluice.idempotency values ('default', session_user, 'order-17', 99) on conflict do nothing",
+    )
+    .execute(&mut *meeting)
+    .await
+    .unwrap();
     assert_eq!(retire(&queue.store).await.last(), Some(&Retired::Busy));
     // The job is gone by then, and its key not yet.
     assert_eq!(queue.count("select count(*) from sluice.retired").await, 1);

@@ -246,8 +246,8 @@ async fn two_at_once(first: &Store, second: &Store, pool: &PgPool) {
     // It is known to wait.
     until("the second one waits", async || {
         let waits: i64 = sqlx::query_scalar(
-            "select count(*) from pg_locks l join pg_database d on d.oid = l.database
-              where l.locktype = 'advisory' and not l.granted and d.datname = current_database()",
+            "select count(*) from pg_locks l join pg_stat_activity a on a.pid = l.pid
+              where not l.granted and a.datname = current_database()",
         )
         .fetch_one(pool)
         .await

@@ -9,7 +9,7 @@ use super::faults::Faults;
 use super::output::{Cell, Dispensable, Format, Output, Report};
 use super::when::When;
 use crate::config::{Config, Keys};
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, bounds};
 use crate::exit_code::ExitCode;
 use crate::input::{InputError, InputJob, JobReader, LineError, MemberNotes, Progress, ReadLimits, Source};
 use crate::printable;
@@ -235,7 +235,7 @@ fn bulk_options(args: &Args, source: &Source, now: DateTime<Utc>) -> Result<Bulk
         return Err(Failure::usage("--deadline: every job would fail, as it lies in the past or before --run-at"));
     }
     let timestamp = |at: DateTime<Utc>| Timestamp(at.timestamp_millis());
-    Ok(BulkOptions {
+    let options = BulkOptions {
         route: args.route.clone().unwrap_or_else(|| "default".to_owned()),
         project: args.project.clone().unwrap_or_else(|| "default".to_owned()),
         batch: Some(batch_name(args, source, now)?),
@@ -243,7 +243,14 @@ fn bulk_options(args: &Args, source: &Source, now: DateTime<Utc>) -> Result<Bulk
         run_at: run_at.map(timestamp),
         deadline: deadline.map(timestamp),
         max_attempts: args.max_attempts,
-    })
+    };
+    let names =
+        [("route", Some(&options.route)), ("project", Some(&options.project)), ("batch", options.batch.as_ref())];
+    for (column, name) in names {
+        let name = name.map_or("", String::as_str);
+        bounds::check(column, name).map_err(|reason| Failure::usage(format!("--{column}: {reason}")))?;
+    }
+    Ok(options)
 }
 
 /// The same file is often enqueued again, and is then another batch; unless it is to be found again.

@@ -32,6 +32,10 @@ pub struct Args {
     /// (with --format csv they stand among the others)
     #[arg(long, value_name = "FILE")]
     pub errors: Option<PathBuf>,
+    /// Only the jobs that this login enqueued, * for those of every login. Without it: those of your own, if the batch
+    /// has any, otherwise all
+    #[arg(long, value_name = "LOGIN")]
+    pub login: Option<String>,
     /// Replace files that exist
     #[arg(long)]
     pub force: bool,
@@ -95,16 +99,25 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let open = |path: &Path| OutFile::create(path, args.force);
     let mut answers = args.output.as_deref().filter(|path| !is_stdout(path)).map(open).transpose()?;
     let mut errors = args.errors.as_deref().map(open).transpose()?;
+    let whose = match args.login.as_deref() {
+        Some("*") => None,
+        Some(login) => Some(login.to_owned()),
+        None => context.store.exporter(&args.batch).await?,
+    };
     let counts = {
         let answers: &mut (dyn Write + Send) = match &mut answers {
             Some(file) => file,
             None => context.output.export(!is_csv)?,
         };
         let errors = errors.as_mut().map(|file| file as &mut (dyn Write + Send));
-        export(&args.batch, &context.store, is_csv, answers, errors).await?
+        export(&args.batch, whose.as_deref(), &context.store, is_csv, answers, errors).await?
     };
     context.output.finish()?;
     OutFile::finish_all([answers, errors].into_iter().flatten())?;
+    if let Some(remark) = remarks_on_logins(&args.batch, whose.as_deref(), args.login.is_some(), &context.store).await?
+    {
+        context.output.warn(format_args!("{remark}"));
+    }
     let dropped = dropped(&args.batch, &context.store, counts).await?;
     if dropped > 0 {
         context
@@ -140,6 +153,43 @@ pub fn advice(batch: &str, errors: Option<&Path>) -> String {
     format!("{why}; {} puts them back into the queue", about("sluice batch retry", batch, ""))
 }
 
+/// What is to be said where a batch holds jobs of more than one login, and it was not said whose are wanted.
+///
+/// # Errors
+/// Of the database.
+pub async fn remarks_on_logins(
+    batch: &str,
+    whose: Option<&str>,
+    is_asked: bool,
+    store: &Store,
+) -> anyhow::Result<Option<String>> {
+    if is_asked {
+        return Ok(None);
+    }
+    let logins = store.logins_of_batch(batch).await?;
+    if logins.len() < 2 {
+        return Ok(None);
+    }
+    let told = |logins: &[(String, i64)]| {
+        let some: Vec<String> = logins.iter().take(5).map(|(login, jobs)| format!("{login} ({jobs})")).collect();
+        let more = if logins.len() > 5 { ", …" } else { "" };
+        format!("{}{more}", some.join(", "))
+    };
+    Ok(Some(match whose {
+        Some(own) => {
+            let others: Vec<(String, i64)> = logins.into_iter().filter(|(login, _)| login != own).collect();
+            format!(
+                "batch {batch} holds jobs of other logins too, which are left out: {}. --login '*' takes them in",
+                told(&others)
+            )
+        }
+        None => format!(
+            "batch {batch} holds jobs of several logins: {}. Each line says whose it is; --login takes those of one",
+            told(&logins)
+        ),
+    }))
+}
+
 /// How many jobs of a batch are no longer kept. The sums still know of them.
 async fn dropped(batch: &str, store: &Store, counts: Counts) -> anyhow::Result<u64> {
     if !store.has_retired().await? {
@@ -155,6 +205,7 @@ async fn dropped(batch: &str, store: &Store, counts: Counts) -> anyhow::Result<u
 /// [`Failure`] when there is no such batch.
 pub async fn export<'a>(
     batch: &str,
+    login: Option<&str>,
     store: &Store,
     is_csv: bool,
     answers: &'a mut (dyn Write + Send),
@@ -164,7 +215,7 @@ pub async fn export<'a>(
     let mut after = 0;
     loop {
         let mut read = 0;
-        let mut jobs = std::pin::pin!(store.export_batch(batch, after));
+        let mut jobs = std::pin::pin!(store.export_batch(batch, login, after));
         while let Some(job) = jobs.try_next().await? {
             read += 1;
             after = job.job;
@@ -259,6 +310,7 @@ struct Served<'a> {
     provider: Option<&'a str>,
     model: Option<&'a str>,
     attempts: i16,
+    enqueued_by: &'a str,
     /// Dollars as an exact decimal number; null when the price is unknown.
     cost: Option<String>,
     repaired: bool,
@@ -322,6 +374,7 @@ impl<'a> Line<'a> {
                 provider: job.provider.as_deref(),
                 model: job.model.as_deref(),
                 attempts: job.attempts,
+                enqueued_by: &job.enqueued_by,
                 cost: job.cost.map(decimal),
                 repaired: job.repaired,
                 class,
@@ -345,7 +398,7 @@ fn decimal(cost: NanoUsd) -> String {
     cost.to_string().replacen('$', "", 1)
 }
 
-const CSV_COLUMNS: [&str; 12] = [
+const CSV_COLUMNS: [&str; 13] = [
     "job",
     "custom_id",
     "state",
@@ -358,9 +411,10 @@ const CSV_COLUMNS: [&str; 12] = [
     "error_class",
     "error",
     "request_id",
+    "enqueued_by",
 ];
 
-fn csv_fields(job: &ExportedJob) -> anyhow::Result<[String; 12]> {
+fn csv_fields(job: &ExportedJob) -> anyhow::Result<[String; 13]> {
     let (state, answer, class, reason) = match &job.ending {
         Some(Ending::Succeeded { response }) => ("succeeded", text_of(response.as_deref())?, "", ""),
         Some(Ending::Failed { class, reason, .. }) => ("failed", None, class.as_str(), reason.as_str()),
@@ -380,6 +434,7 @@ fn csv_fields(job: &ExportedJob) -> anyhow::Result<[String; 12]> {
         class.to_owned(),
         reason.to_owned(),
         job.request_id.clone().unwrap_or_default(),
+        job.enqueued_by.clone(),
     ])
 }
 

@@ -94,10 +94,14 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         went_down(worked.fallen)?;
         return Ok(ExitCode::Interrupted);
     }
+    let whose = context.store.exporter(&summary.batch).await?;
     let counts = {
         let errors = errors.as_mut().map(|file| file as &mut (dyn Write + Send));
-        results::export(&summary.batch, &context.store, false, &mut answers, errors).await?
+        results::export(&summary.batch, whose.as_deref(), &context.store, false, &mut answers, errors).await?
     };
+    if let Some(remark) = results::remarks_on_logins(&summary.batch, whose.as_deref(), false, &context.store).await? {
+        context.output.note(format_args!("{remark}"));
+    }
     let written = OutFile::finish_all([Some(answers), errors].into_iter().flatten());
     if counts.without_answer() > 0 {
         context.output.note(format_args!(
@@ -133,7 +137,7 @@ async fn rehearse(context: &Context) -> anyhow::Result<()> {
     Worker::rehearse(&context.store, &settings(&context.config, false)).await?;
     context.store.batches(1).await?;
     context.store.batch_waits_for("").await?;
-    let mut nothing = std::pin::pin!(context.store.export_batch("", i64::MAX));
+    let mut nothing = std::pin::pin!(context.store.export_batch("", None, i64::MAX));
     nothing.try_next().await?;
     Ok(())
 }

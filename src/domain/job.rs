@@ -22,7 +22,7 @@ pub struct Job {
     pub ready_at: Timestamp,
     /// No call is started after this instant.
     pub deadline: Option<Timestamp>,
-    /// The job's own bound on attempts; otherwise the route's.
+    /// The job's own bound on attempts, where it is lower than the route's.
     pub max_attempts: Option<u16>,
     /// Estimated tokens of the prompt.
     pub input_tokens: i64,

@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod attempt;
 pub mod backoff;
+pub mod bounds;
 pub mod breaker;
 pub mod bulk;
 pub mod calibration;

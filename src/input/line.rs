@@ -2,6 +2,7 @@
 
 use super::json_text::{has_nul, path_of_nul, unstorable_number};
 use super::{InputJob, LineError, MemberNote};
+use crate::domain::bounds::{self, MOST_CUSTOM_ID_BYTES};
 use crate::domain::raw_object::RawObject;
 use crate::domain::request::is_known_member;
 use crate::domain::{ChatRequest, RequestError};
@@ -11,8 +12,6 @@ use serde_json::{Map, Value};
 /// The members of an OpenAI batch line, and ours.
 const MEMBERS: [&str; 5] = ["custom_id", "method", "url", "body", "metadata"];
 const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
-/// So that it fits on a line of any report.
-const LONGEST_CUSTOM_ID: usize = 512;
 
 /// An OpenAI batch line as it is written. Reading it this way keeps every figure and letter of the body.
 #[derive(serde::Deserialize)]
@@ -50,7 +49,13 @@ pub(super) fn parse(number: u64, bytes: &[u8]) -> Result<InputJob, LineError> {
         let reason = "expected an object: a batch line with `body`, a request with `messages`, or {\"prompt\": …}";
         return Err(fault("", reason.to_owned()));
     };
-    if is_batch_line(&members) { parse_batch_line(number, text, members) } else { parse_bare(number, text, members) }
+    let is_batch_line = is_batch_line(&members);
+    let job = if is_batch_line { parse_batch_line(number, text, members) } else { parse_bare(number, text, members) }?;
+    let body = if is_batch_line { "body" } else { "" };
+    bounds::check("request", &job.body).map_err(|reason| fault(body, reason))?;
+    bounds::check("metadata", job.metadata.as_deref().unwrap_or_default())
+        .map_err(|reason| fault("metadata", reason))?;
+    Ok(job)
 }
 
 /// A batch line has a body; one that lacks it is still known by what no request has.
@@ -174,9 +179,9 @@ fn own_members(members: &mut Map<String, Value>, raw: &mut RawObject<'_>, metada
 fn custom_id(number: u64, value: Option<&Value>) -> Result<Option<String>, LineError> {
     match value {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if !text.is_empty() && text.len() <= LONGEST_CUSTOM_ID => Ok(Some(text.clone())),
+        Some(Value::String(text)) if !text.is_empty() && text.len() <= MOST_CUSTOM_ID_BYTES => Ok(Some(text.clone())),
         Some(_) => {
-            let reason = format!("expected a string of 1 to {LONGEST_CUSTOM_ID} bytes");
+            let reason = format!("expected a string of 1 to {MOST_CUSTOM_ID_BYTES} bytes");
             Err(LineError::new(number, "custom_id", reason))
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Doing, Store, StoreError};
 use crate::domain::bulk::{self, MOST_MEMBERS, is_too_much};
-use crate::domain::{ErrorClass, JobId, Timestamp};
+use crate::domain::{ErrorClass, JobId, Timestamp, bounds};
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
@@ -43,13 +43,14 @@ pub struct Suspects {
     pub batch: Option<String>,
 }
 
-/// Numbers for claims. A sequence of the database goes back when a failover loses commits or a backup is restored, and a
-/// worker that lives through that, or a spool that waits for it, would meet its own numbers again as somebody else's.
+/// Numbers for claims. A sequence of the database goes back when a failover loses commits or a backup is restored, and
+/// a worker that lives through that, or a spool that waits for it, would meet its own numbers again as somebody else's.
 #[derive(Debug)]
 pub(super) struct Fences(AtomicI64);
 
 impl Fences {
-    /// Of one process: 30 bits that no other has, and room for four thousand million claims. Above all that a sequence gives.
+    /// Of one process: 30 bits that no other has, and room for four thousand million claims. Above all that a sequence
+    /// gives.
     pub fn new() -> Self {
         let chance = RandomState::new().build_hasher().finish() >> 34;
         let own = i64::try_from(chance).unwrap_or(0) << 32;
@@ -69,8 +70,8 @@ pub struct Lease {
     pub job: JobId,
     /// Unique to this claim, over all workers and all times: a write with another fence changes nothing.
     pub fence: i64,
-    /// When the job was created, as a number that only this database understands. After a failover that lost commits, or a
-    /// restored backup, another job may have the same number. 0: not known.
+    /// When the job was created, as a number that only this database understands. After a failover that lost commits,
+    /// or a restored backup, another job may have the same number. 0: not known.
     #[serde(default)]
     pub born: i64,
 }
@@ -140,9 +141,9 @@ pub struct Claim {
     pub is_cut: bool,
 }
 
-/// A request has at most so many bytes, as text: as many as a line of a file may have, and far more than any provider
-/// takes. A row of 255 MB would otherwise be in memory as often as there are places.
-pub const MOST_REQUEST_BYTES: i32 = 32 << 20;
+/// A request has at most so many bytes, as text. The database refuses larger ones when they come in; there may be some
+/// from before it did.
+pub const MOST_REQUEST_BYTES: i32 = bounds::MOST_REQUEST_BYTES;
 
 /// A claim ends with the request that brings it to so many bytes, as Postgres stores them.
 pub const MOST_STORED_BYTES: i64 = 16 << 20;

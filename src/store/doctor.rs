@@ -19,18 +19,23 @@ const LOOKING_FOR_UNQUEUED: Duration = Duration::from_secs(10);
 const PARTITION: i64 = 10_000_000;
 
 /// What the migrations made, by name. A test compares it with a new database.
-const INDEXES: [&str; 29] = [
+const INDEXES: [&str; 36] = [
+    "allowance_login",
+    "allowance_pkey",
     "attempt_ended_at",
     "attempt_pkey",
+    "batch_turn_pkey",
     "bucket_name_key",
     "bucket_pkey",
     "bucket_state_pkey",
     "idempotency_pkey",
+    "idempotency_unowned_pkey",
     "inflight_pkey",
     "inflight_worker",
     "installation_pkey",
     "job_batch",
     "job_pkey",
+    "open_job_pkey",
     "parked_pkey",
     "parked_run_at",
     "parked_waiting",
@@ -48,6 +53,7 @@ const INDEXES: [&str; 29] = [
     "tally_hour_pkey",
     "tally_pkey",
     "timeline_pkey",
+    "turn_pkey",
     "worker_pkey",
     "migration_pkey",
 ];
@@ -315,8 +321,9 @@ impl Store {
     /// `None`: there is no such trigger.
     async fn trigger_fires(&self) -> Result<Option<bool>, StoreError> {
         sqlx::query_scalar!(
-            r#"select tgenabled in ('O', 'A') as "fires!" from pg_trigger
-                where tgrelid = to_regclass('sluice.job') and tgname = 'job_enqueued'"#
+            r#"select bool_and(tgenabled in ('O', 'A')) as "fires!" from pg_trigger
+                where tgrelid = to_regclass('sluice.job') and tgname in ('job_bounds', 'job_enqueued')
+               having count(*) = 2"#
         )
         .fetch_optional(&self.db)
         .await

@@ -166,8 +166,7 @@ impl Store {
     }
 
     /// Begins a bulk enqueue into a batch as [`Admission`] says. Of several that begin at once into the same batch one
-    /// is first, and the others find what it has put there, or that it is at it: a lock of the transaction sees to
-    /// that.
+    /// is first, and the others of the same login find what it has put there, or that it is at it.
     ///
     /// # Errors
     /// Only of the database; what the batch has is told by [`Opened`].
@@ -176,11 +175,20 @@ impl Store {
             return Ok(Opened::Open { bulk: self.bulk_enqueue(options).await?, before: None });
         };
         self.partitions_ahead().await?;
-        let mut transaction = self.begin_long().await?;
-        if !has_turn(&mut transaction, &batch, admission).await? {
-            transaction.rollback().await.doing(LOOKING)?;
-            return Ok(Opened::Busy);
-        }
+        let mut transaction = loop {
+            // In a transaction before the one that takes it: what is not committed cannot be shared.
+            sqlx::query!("select sluice.open_batch_turn($1)", batch).fetch_one(&self.db).await.doing(LOOKING)?;
+            let mut transaction = self.begin_long().await?;
+            match take_turn(&mut transaction, &batch, admission).await? {
+                Some(true) => break transaction,
+                Some(false) => {
+                    transaction.rollback().await.doing(LOOKING)?;
+                    return Ok(Opened::Busy);
+                }
+                // It was forgotten in between.
+                None => transaction.rollback().await.doing(LOOKING)?,
+            }
+        };
         let (standing, presence) = match admission {
             Admission::Append => (Standing::default(), None),
             Admission::New => (Standing::read(&mut transaction, &batch).await?, None),
@@ -274,25 +282,22 @@ impl Store {
     }
 }
 
-/// Takes the lock of a batch: alone, or beside others that add to it without looking. False: another has it.
-async fn has_turn(transaction: &mut Transaction, batch: &str, admission: Admission) -> Result<bool, StoreError> {
-    let key = format!("sluice.batch/{batch}");
-    let taken = match admission {
-        Admission::Append => sqlx::query!("select pg_advisory_xact_lock_shared(hashtextextended($1, 0))", key)
-            .fetch_one(transaction)
-            .await
-            .map(|_| Some(true)),
-        Admission::Resume { wait: true } => sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", key)
-            .fetch_one(transaction)
-            .await
-            .map(|_| Some(true)),
-        Admission::New | Admission::Resume { wait: false } => {
-            sqlx::query_scalar!("select pg_try_advisory_xact_lock(hashtextextended($1, 0))", key)
-                .fetch_one(transaction)
-                .await
-        }
+/// Takes the turn of this login at a batch: alone, or beside others that add to it without looking. False: another session
+/// has it. `None`: it is not open.
+async fn take_turn(
+    transaction: &mut Transaction,
+    batch: &str,
+    admission: Admission,
+) -> Result<Option<bool>, StoreError> {
+    let (alone, waits) = match admission {
+        Admission::Append => (false, true),
+        Admission::Resume { wait } => (true, wait),
+        Admission::New => (true, false),
     };
-    Ok(taken.doing(LOOKING)? == Some(true))
+    sqlx::query_scalar!("select sluice.take_batch_turn($1, $2, $3)", batch, alone, waits)
+        .fetch_one(transaction)
+        .await
+        .doing(LOOKING)
 }
 
 impl BulkEnqueue {

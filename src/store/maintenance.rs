@@ -19,12 +19,10 @@ impl Store {
     /// doing it.
     pub async fn fold_tally(&self) -> Result<u64, StoreError> {
         let mut transaction = self.db.begin().await.doing("folding sums")?;
-        let free = sqlx::query_scalar!(
-            r#"select pg_try_advisory_xact_lock(hashtextextended('sluice.fold_tally', 0)) as "free!""#
-        )
-        .fetch_one(&mut transaction)
-        .await
-        .doing("folding sums")?;
+        let free = sqlx::query_scalar!(r#"select sluice.take_turn('fold_tally', false) as "free!""#)
+            .fetch_one(&mut transaction)
+            .await
+            .doing("folding sums")?;
         if !free {
             return Ok(0);
         }
@@ -72,6 +70,26 @@ impl Store {
         .doing("folding sums")?;
         transaction.commit().await.doing("folding sums")?;
         Ok(u64::try_from(folded).unwrap_or(0))
+    }
+
+    /// Takes over keys from before keys had owners; returns how many. Zero: none are left, or it is not the moment.
+    pub async fn own_keys(&self) -> Result<i64, StoreError> {
+        let taken =
+            sqlx::query_scalar!("select sluice.own_keys()").fetch_one(&self.db).await.doing("taking over keys")?;
+        Ok(taken.unwrap_or(0))
+    }
+
+    /// Forgets the turns of commands that enqueued long ago.
+    pub async fn forget_turns(&self) -> Result<u64, StoreError> {
+        let forgotten = sqlx::query!(
+            "delete from sluice.batch_turn
+              where ctid = any (array(select ctid from sluice.batch_turn where since < now() - interval '1 day'
+                                       limit 10000 for update skip locked))"
+        )
+        .execute(&self.db)
+        .await
+        .doing("forgetting turns")?;
+        Ok(forgotten.rows_affected())
     }
 
     /// Forgets workers that are gone and hold nothing, an hour after they were last seen, and what they were still to

@@ -3,7 +3,7 @@
 //! One file per noun; each function is one statement or one short transaction, and none is open while a provider
 //! is being called. A single statement runs on `&self.db`, several in a transaction of `self.db.begin()`: both know what
 //! to do behind a pooler. Nothing rests on a session: no `set` that outlives its transaction, no `listen`, no temporary
-//! table, no advisory lock but those of a transaction. Times are the database's own: no statement takes the caller's
+//! table, no advisory lock (any login can hold one): turns are taken by rows, until the transaction ends. Times are the database's own: no statement takes the caller's
 //! clock where `now()` will do.
 //!
 //! A statement that runs all day and looks up the rows of a list in `job`, `result`, `attempt`, `inflight`, `ready` or

@@ -1,6 +1,6 @@
 //! How the jobs of a batch ended, for export.
 
-use super::{Store, StoreError};
+use super::{Doing, Store, StoreError};
 use crate::domain::NanoUsd;
 use futures_util::{Stream, TryStreamExt as _};
 
@@ -15,6 +15,8 @@ pub struct ExportedJob {
     pub job: i64,
     /// The author's name for it.
     pub custom_id: Option<String>,
+    /// The login that enqueued it.
+    pub enqueued_by: String,
     /// What its author put beside it: a JSON object.
     pub metadata: Option<String>,
     /// How it ended; `None`: it has not.
@@ -66,20 +68,52 @@ pub struct HttpError {
 }
 
 impl Store {
+    /// Whose jobs an export of a batch holds, where none is named: those of this login, if it has any there. A batch is
+    /// a free name, so that another login can put jobs into it, under the same custom ids too. `None`: it has none, and
+    /// all are for it to see.
+    pub async fn exporter(&self, batch: &str) -> Result<Option<String>, StoreError> {
+        sqlx::query_scalar!(
+            r#"select session_user::text as "login!"
+                where exists (select from sluice.job where batch = $1 and enqueued_by = session_user)"#,
+            batch
+        )
+        .fetch_optional(&self.db)
+        .await
+        .doing("looking whose the batch is")
+    }
+
+    /// How many jobs of a batch there are of each login, the most first.
+    pub async fn logins_of_batch(&self, batch: &str) -> Result<Vec<(String, i64)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select enqueued_by, count(*) as "jobs!" from sluice.job where batch = $1 group by enqueued_by order by 2 desc, 1"#,
+            batch
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing("looking whose the batch is")?;
+        Ok(rows.into_iter().map(|row| (row.enqueued_by, row.jobs)).collect())
+    }
+
     /// At most [`EXPORT_PAGE`] jobs of a batch with a number above `after`, in order: one row at a time, whatever their
-    /// size.
+    /// size. Of one login, where one is named.
     ///
     /// It reads the tables, in index order. Through the public views, which hide the rows of others behind a barrier
     /// that no limit passes, each page would read the whole batch.
-    pub fn export_batch(&self, batch: &str, after: i64) -> impl Stream<Item = Result<ExportedJob, StoreError>> + '_ {
+    pub fn export_batch(
+        &self,
+        batch: &str,
+        login: Option<&str>,
+        after: i64,
+    ) -> impl Stream<Item = Result<ExportedJob, StoreError>> + '_ {
         sqlx::query!(
-            r#"select j.id as "job!", j.custom_id, j.metadata::text as metadata, r.state as "state?",
+            r#"select j.id as "job!", j.custom_id, j.enqueued_by, j.metadata::text as metadata, r.state as "state?",
                       coalesce(r.attempts, 0::smallint) as "attempts!", r.provider, r.model,
                       coalesce(r.repaired, false) as "repaired!", r.error_class, r.error, r.cost_nanos,
                       coalesce(r.request_id, f.request_id) as request_id, r.response::text as response,
                       f.http_status, f.code, f.message
-                 from (select id, custom_id, metadata from sluice.job
-                        where batch = $1 and id > $2 order by id limit 1000) j
+                 from (select id, custom_id, enqueued_by, metadata from sluice.job
+                        where batch = $1 and id > $2 and ($3::text is null or enqueued_by = $3)
+                        order by id limit 1000) j
                       left join lateral (
                            select * from sluice.result r where r.job_id = j.id limit 1) r on true
                       left join lateral (
@@ -88,11 +122,13 @@ impl Store {
                             order by a.number desc limit 1) f on f.class = r.error_class
                 order by j.id"#,
             batch,
-            after
+            after,
+            login as _
         )
         .map(|row| ExportedJob {
             job: row.job,
             custom_id: row.custom_id,
+            enqueued_by: row.enqueued_by,
             metadata: row.metadata,
             ending: match row.state.as_deref() {
                 None => None,

@@ -10,8 +10,8 @@ use std::time::Instant;
 /// The migrations that this binary carries.
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
-/// How long a migration waits for a table that a transaction holds. Whatever comes to the table meanwhile waits behind it,
-/// so the queue stands still for that long.
+/// How long a migration waits for a table that a transaction holds. Whatever comes to the table meanwhile waits behind
+/// it, so the queue stands still for that long.
 const LOCK_TIMEOUT: &str = "3s";
 
 /// The state of the schema.
@@ -65,6 +65,44 @@ impl SchemaVersion {
     }
 }
 
+/// How often the first migration of all is begun again because another process was first.
+const TRIES: u32 = 3;
+
+/// Whether what was to be made had come by the time that the transaction in its way was over.
+fn is_made_meanwhile(error: &StoreError) -> bool {
+    let StoreError::Migrate(MigrateError::Execute(source)) = error else { return false };
+    // duplicate_schema, duplicate_table, and unique_violation in the server's own tables
+    let code = source.as_database_error().and_then(DatabaseError::code);
+    code.is_some_and(|code| matches!(code.as_ref(), "42P06" | "42P07" | "23505"))
+}
+
+/// Of several that migrate at once one is first. It is a lock on the notes of migrations, which only those can take who
+/// may write them; an advisory lock could be held by any login. It lasts until the commit and needs no session, so it
+/// works behind a pooler. Before there are notes, whoever makes the schema is first: the server lets the others wait
+/// for that.
+async fn take_turn(transaction: &mut Transaction) -> Result<(), StoreError> {
+    let doing = "waiting for the turn to migrate";
+    let may_lock = sqlx::query_scalar!(
+        r#"select coalesce(has_table_privilege(to_regclass('sluice.migration')::oid, 'update'), false) as "may!""#
+    )
+    .fetch_one(&mut *transaction)
+    .await
+    .doing(doing)?;
+    if may_lock {
+        sqlx::raw_sql("lock table sluice.migration in exclusive mode")
+            .execute(transaction)
+            .await
+            .map_err(|source| or_migrating(source).unwrap_or_else(|source| StoreError::Sql { doing, source }))?;
+    }
+    Ok(())
+}
+
+/// A lock that was not had in time is that of another process that migrates.
+fn or_migrating(source: sqlx::Error) -> Result<StoreError, sqlx::Error> {
+    let code = source.as_database_error().and_then(DatabaseError::code);
+    if code.as_deref() == Some("55P03") { Ok(StoreError::Migrating) } else { Err(source) }
+}
+
 /// A migration that the database has had.
 #[derive(sqlx::FromRow)]
 struct Applied {
@@ -80,29 +118,39 @@ impl Store {
     /// # Errors
     /// [`StoreError::Encoding`] when the database is not one of UTF-8, [`StoreError::NotOurs`] when the login may not
     /// make the schema, or a role that it has nothing to do with made it beforehand, [`StoreError::TooNew`] when it is
-    /// too far ahead, [`StoreError::Migrating`] when another process was at it for longer than the connection's `lock_timeout` (20 s), [`StoreError::Locked`] when a transaction held a table for longer
-    /// than 3 s, [`StoreError::Migrate`] when a migration fails. Nothing is changed then.
+    /// too far ahead, [`StoreError::Migrating`] when another process was at it for longer than the connection's
+    /// `lock_timeout` (20 s), [`StoreError::Locked`] when a transaction held a table for longer than 3 s,
+    /// [`StoreError::Migrate`] when a migration fails. Nothing is changed then.
     pub async fn migrate(&self) -> Result<SchemaVersion, StoreError> {
+        let mut tries = 0;
+        loop {
+            match self.try_migrate().await {
+                // Another process has made the schema meanwhile: from now on there is something to take turns by.
+                Err(error) if tries < TRIES && is_made_meanwhile(&error) => tries += 1,
+                migrated => return migrated,
+            }
+        }
+    }
+
+    async fn try_migrate(&self) -> Result<SchemaVersion, StoreError> {
         let mut transaction = self.db.begin().await.doing("connecting")?;
+        // What another process has committed while this one waited has to be seen.
+        sqlx::raw_sql("set transaction isolation level read committed")
+            .execute(&mut transaction)
+            .await
+            .doing("migrating")?;
         // A migration takes as long as the tables are large; only locks are waited for no longer than ever.
         transaction.wait_for_ever();
         sqlx::query!("select set_config('statement_timeout', '0', true)")
             .fetch_one(&mut transaction)
             .await
             .doing("migrating")?;
-        // It is held until the commit, and needs no session: that is why it works behind a pooler.
-        sqlx::query!("select pg_advisory_xact_lock(hashtextextended('sluice.migrate', 0))")
-            .fetch_one(&mut transaction)
-            .await
-            .map_err(|source| match source.as_database_error().and_then(DatabaseError::code).as_deref() {
-                Some("55P03") => StoreError::Migrating,
-                _ => StoreError::Sql { doing: "waiting for the turn to migrate", source },
-            })?;
         require_unicode(&mut transaction).await?;
         let server = Server::look(&mut transaction).await?;
         if !server.may_look {
             server.require_rights()?;
         }
+        take_turn(&mut transaction).await?;
         let applied = applied(&mut transaction).await?;
         let before = SchemaVersion::read(&mut transaction, &applied).await?;
         if before.found > before.known {
@@ -143,8 +191,8 @@ impl Store {
     }
 }
 
-/// Refuses a database that cannot hold every text: in one of another encoding a single job with such a text would stop the
-/// statement that claims it, and an answer with an emoji could not be stored.
+/// Refuses a database that cannot hold every text: in one of another encoding a single job with such a text would stop
+/// the statement that claims it, and an answer with an emoji could not be stored.
 async fn require_unicode(transaction: &mut Transaction) -> Result<(), StoreError> {
     let found = sqlx::query_scalar!(
         r#"select pg_encoding_to_char(encoding) as "encoding!" from pg_database where datname = current_database()"#
@@ -293,7 +341,10 @@ async fn apply_missing(transaction: &mut Transaction, server: &Server, applied: 
     }
     if applied.is_empty() {
         if server.schema_owner.is_none() {
-            sqlx::raw_sql("create schema sluice").execute(&mut *transaction).await.map_err(MigrateError::Execute)?;
+            sqlx::raw_sql("create schema sluice")
+                .execute(&mut *transaction)
+                .await
+                .map_err(|source| or_migrating(source).unwrap_or_else(|source| MigrateError::Execute(source).into()))?;
         }
         // In the form that sqlx's own migrator gives it.
         sqlx::raw_sql(
@@ -308,7 +359,7 @@ async fn apply_missing(transaction: &mut Transaction, server: &Server, applied: 
         )
         .execute(&mut *transaction)
         .await
-        .map_err(MigrateError::Execute)?;
+        .map_err(|source| or_migrating(source).unwrap_or_else(|source| MigrateError::Execute(source).into()))?;
     }
     if let Some(unknown) = applied.iter().find(|applied| !MIGRATOR.version_exists(applied.version)) {
         return Err(MigrateError::VersionMissing(unknown.version).into());

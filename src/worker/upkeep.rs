@@ -16,7 +16,9 @@ const SCHEMA_EVERY: Duration = Duration::from_secs(5);
 /// is lost; at once when the database comes back.
 const HISTORY_EVERY: Duration = Duration::from_secs(2);
 const FOLD_EVERY: Duration = Duration::from_secs(5);
-const PARTITIONS_EVERY: Duration = Duration::from_mins(1);
+/// Who enqueues much and takes it back uses up numbers all the same, some million a second.
+const PARTITIONS_EVERY: Duration = Duration::from_secs(5);
+const TIDY_EVERY: Duration = Duration::from_mins(1);
 /// Parked jobs are looked at when the next is due, and at least this often: others park too.
 const PROMOTE_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 
@@ -25,7 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(70);
 
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let (mut rescue_at, mut fold_at, mut partitions_at) = (Instant::now(), Instant::now(), Instant::now());
+    let now = Instant::now();
+    let (mut rescue_at, mut fold_at, mut partitions_at, mut tidy_at) = (now, now, now, now);
     let mut said = retention::Said::default();
     let (mut history_after, mut history_seen) = (Instant::now(), None);
     let (mut retention_at, mut schema_at) = (Instant::now(), Instant::now() + SCHEMA_EVERY);
@@ -88,12 +91,22 @@ pub(super) async fn run(shared: Arc<Shared>) {
         }
         if now >= partitions_at {
             partitions_at = now + PARTITIONS_EVERY;
-            let kept = async {
-                shared.store.ensure_partitions().await?;
-                shared.store.forget_workers().await
-            };
-            if let Err(error) = within(PATIENCE, "keeping tables in shape", kept).await {
+            if let Err(error) = within(PATIENCE, "making partitions", shared.store.ensure_partitions()).await {
                 tracing::warn!(error = %error, "upkeep");
+            }
+        }
+        if now >= tidy_at {
+            tidy_at = now + TIDY_EVERY;
+            let kept = async {
+                shared.store.forget_workers().await?;
+                shared.store.forget_turns().await?;
+                shared.store.own_keys().await
+            };
+            match within(PATIENCE, "keeping tables in shape", kept).await {
+                // There are more.
+                Ok(1..) => tidy_at = now,
+                Ok(_) => {}
+                Err(error) => tracing::warn!(error = %error, "upkeep"),
             }
         }
         if now >= schema_at {

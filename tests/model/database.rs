@@ -230,7 +230,14 @@ impl Database {
     }
 
     pub fn enqueue(&mut self) {
-        self.jobs.push(Job { born: self.next_born, place: Some(Place::Ready), ending: None, crashes: 0, round: 0, died_with: 0 });
+        self.jobs.push(Job {
+            born: self.next_born,
+            place: Some(Place::Ready),
+            ending: None,
+            crashes: 0,
+            round: 0,
+            died_with: 0,
+        });
         self.next_born += 1;
     }
 

@@ -98,11 +98,23 @@ fn refused_alike(route: &Route, history: &[Attempt]) -> Option<Ending> {
     None
 }
 
+/// How many attempts that count a job may make: as many as its route allows, or fewer where it asks for fewer. Who
+/// enqueues it is not who pays for what the route allows.
+pub(super) fn most_attempts(job: &Job, route: &Route) -> u16 {
+    job.max_attempts.map_or(route.max_attempts, |own| own.min(route.max_attempts)).max(1)
+}
+
 fn used_up(job: &Job, route: &Route, history: &[Attempt]) -> Option<Ending> {
-    let most = usize::from(job.max_attempts.unwrap_or(route.max_attempts).max(1));
+    let most = usize::from(most_attempts(job, route));
     let counted: Vec<&Attempt> = history.iter().filter(|attempt| attempt.uses_up_an_attempt()).collect();
     if let Some(last) = counted.last().filter(|_| counted.len() >= most).and_then(|last| failure(last)) {
-        return Some(failed(last.class, format!("all {most} attempts used up, the last: {last}")));
+        let asked = match job.max_attempts {
+            Some(own) if own > route.max_attempts => {
+                format!(" (route {} allows no more; the job asks for {own})", route.name)
+            }
+            _ => String::new(),
+        };
+        return Some(failed(last.class, format!("all {most} attempts used up{asked}, the last: {last}")));
     }
     let last = last_failure(history).filter(|_| history.len() >= MOST_ATTEMPTS)?;
     Some(failed(last.class, format!("{MOST_ATTEMPTS} attempts of any kind made, the last: {last}")))

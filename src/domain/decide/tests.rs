@@ -688,7 +688,7 @@ fn a_job_ends_when_its_attempts_are_used_up() {
     let history = vec![rejected(0, SoftFailure::Empty); 60];
     let reason = "all 6 attempts used up, the last: soft_failure (empty)";
     assert_eq!(failure(&after(&route(2), &history[..6], NOW)), Some((Class::SoftFailure, reason)));
-    for (own, most) in [(Some(2), 2), (Some(60), 60), (Some(0), 1), (None, 6)] {
+    for (own, most) in [(Some(2), 2), (Some(6), 6), (Some(60), 6), (Some(u16::MAX), 6), (Some(0), 1), (None, 6)] {
         let job = Job { max_attempts: own, ..job() };
         let ends = |count: usize| {
             let step = decide(&job, &route(2), &[0, 1], &history[..count], &[], NOW);
@@ -696,6 +696,18 @@ fn a_job_ends_when_its_attempts_are_used_up() {
         };
         assert!(ends(most) && !ends(most - 1), "{own:?}");
     }
+}
+
+#[test]
+fn a_job_that_asks_for_more_attempts_than_its_route_allows_is_told_so() {
+    let job = Job { max_attempts: Some(i16::MAX.unsigned_abs()), ..job() };
+    let history = vec![rejected(0, SoftFailure::Empty); 6];
+    let step = decide(&job, &route(2), &[0, 1], &history, &[], NOW);
+    let reason = format!(
+        "all 6 attempts used up (route {} allows no more; the job asks for 32767), the last: soft_failure (empty)",
+        route(2).name
+    );
+    assert_eq!(failure(&step), Some((Class::SoftFailure, reason.as_str())));
 }
 
 #[test]
@@ -885,7 +897,7 @@ fn counted(history: &[Attempt]) -> usize {
 
 fn most(world: &World) -> usize {
     let of_route = world.route.max_attempts;
-    usize::from(world.job.max_attempts.unwrap_or(of_route).max(1))
+    usize::from(world.job.max_attempts.unwrap_or(of_route).min(of_route).max(1))
 }
 
 proptest! {

@@ -157,7 +157,7 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise invalid_parameter_value using message = 'sluice.retire needs a transaction that is read committed';
     end if;
-    if not pg_try_advisory_xact_lock(hashtextextended('sluice.retire', 0)) then
+    if not sluice.take_turn('retire', false) then
         outcome := 'elsewhere';
         return;
     end if;
