@@ -1,5 +1,6 @@
 //! Jobs that kill the worker that holds them, among others that do nothing: they are found out, and no other fails for them.
 
+use crate::support::clock;
 use crate::support::fleet::Fleet;
 use crate::support::program::Program;
 use crate::support::queue::{NewJob, Queue, in_batch};
@@ -80,7 +81,7 @@ async fn four_poison_jobs_fail_and_fifty_six_others_succeed() {
     let at = Arc::clone(&victim);
     let provider = Scripted::start(move |call, _| {
         // One call at a time, so that others are in hand when the worker dies.
-        std::thread::sleep(Duration::from_millis(5));
+        clock::blocking_pace(Duration::from_millis(5));
         if call.prompt().starts_with("poison")
             && let Some(pid) = Pid::from_raw(at.swap(0, Ordering::SeqCst))
         {

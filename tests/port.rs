@@ -1,6 +1,7 @@
 //! The worker's own port, with clients that mean no good: it keeps its descriptors, answers probes, and goes on
 //! working.
 
+use crate::support::clock;
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, text};
 use crate::support::wait::until;
@@ -202,7 +203,7 @@ async fn what_is_no_plain_question_of_this_machine_gets_no_page() {
     slow.write_all(b"GET /healthz HTTP/1.1\r\nx: ").await.unwrap();
     let dripped = tokio::time::timeout(Duration::from_secs(40), async {
         while slow.write_all(b"y").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            clock::pace(Duration::from_millis(100)).await;
         }
     });
     dripped.await.expect("it is closed");

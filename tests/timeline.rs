@@ -2,6 +2,7 @@
 //! another job's.
 
 use crate::failover::{CONFIG, SCENARIO, execute, pool, synchronous_pair};
+use crate::support::clock;
 use crate::support::fleet::{Fleet, Process, stop};
 use crate::support::proxy::{Proxy, Weather};
 use crate::support::queue::{Queue, accepted, failed, success};
@@ -429,7 +430,7 @@ async fn numbers_go_on_behind_the_highest_that_is_known_and_have_partitions() {
 async fn a_loss_that_is_known_is_noted_with_the_change_that_brought_it_and_otherwise_is_one() {
     let queue = Queue::new().await;
     queue.store.look_at_timeline(None, true).await.unwrap();
-    let at = |seconds: i64| Timestamp(chrono::Utc::now().timestamp_millis() + seconds * 1000);
+    let at = |seconds: i64| Timestamp(clock::millis() + seconds * 1000);
     let before = Loss { from: Some(at(-20)), to: at(-10) };
     queue.run("update sluice.timeline set timeline = timeline + 1").await;
     assert!(queue.store.look_at_timeline(None, true).await.unwrap().news.unwrap().lost_to.is_none());
@@ -531,7 +532,7 @@ async fn a_call_whose_outcome_the_database_has_lost_is_named_when_its_job_goes_b
         number: 1,
         target: Target { provider: "openai".to_owned(), model: "gpt-4o-mini".to_owned() },
         rung: 0,
-        started_at: Timestamp(chrono::Utc::now().timestamp_millis()),
+        started_at: Timestamp(clock::millis()),
         worst: Some(NanoUsd(900)),
     };
     assert!(queue.store.open_calls(&[call]).await.unwrap().contains(&claimed.lease.fence));

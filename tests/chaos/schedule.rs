@@ -207,7 +207,7 @@ pub fn schedule(seed: u64, size: Size, kinds: &[Kind]) -> Vec<Event> {
     let frequent: Vec<Kind> = kinds.iter().copied().filter(|kind| !kind.is_rare()).collect();
     while at < end && !frequent.is_empty() {
         if turns.is_empty() {
-            turns = frequent.clone();
+            turns.clone_from(&frequent);
             for index in (1..turns.len()).rev() {
                 turns.swap(index, dice.below(index + 1));
             }

@@ -229,8 +229,9 @@ impl Servers {
     pub async fn lift(&self) -> bool {
         let file = self.primary.hba_file();
         let lines = std::fs::read_to_string(&file).unwrap();
-        let others = lines.lines().filter(|line| !line.starts_with("local all worker"));
-        std::fs::write(&file, others.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+        let mut others: Vec<&str> = lines.lines().filter(|line| !line.starts_with("local all worker")).collect();
+        others.push("");
+        std::fs::write(&file, others.join("\n")).unwrap();
         let statements = [
             "alter system reset default_transaction_read_only",
             "select pg_reload_conf()",

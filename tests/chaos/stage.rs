@@ -417,10 +417,10 @@ impl Stage {
 
     /// Waits until the server that was to come back is back.
     async fn recovered(&mut self) {
-        if self.servers.recovered().await {
-            if let Some(from) = self.crashed.take() {
-                self.diary.apart.push(Window { from, until: now_ms() });
-            }
+        if self.servers.recovered().await
+            && let Some(from) = self.crashed.take()
+        {
+            self.diary.apart.push(Window { from, until: now_ms() });
         }
     }
 

@@ -22,3 +22,8 @@ pub fn millis() -> i64 {
 pub async fn pace(pause: Duration) {
     tokio::time::sleep(pause).await;
 }
+
+/// The same on a thread that waits for nothing else.
+pub fn blocking_pace(pause: Duration) {
+    std::thread::sleep(pause);
+}
