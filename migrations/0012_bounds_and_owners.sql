@@ -27,7 +27,8 @@ create table sluice.turn (
     name text primary key
 );
 insert into sluice.turn (name)
-     values ('ensure_partitions'), ('begin_partition'), ('retire'), ('unqueued'), ('fold_tally'), ('own_keys');
+     values ('ensure_partitions'), ('begin_partition'), ('retire'), ('unqueued'), ('fold_tally'), ('own_keys'),
+            ('look_at_timeline');
 
 comment on table sluice.turn is 'What only one session may be at: it locks the row until its transaction ends.';
 

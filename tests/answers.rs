@@ -83,7 +83,7 @@ const CONFIG: &str = "[providers.openai]\ndialect = \"openai\"\nbase_url = \"{ur
      [routes.strict]\nrungs = [\"openai/gpt-5-mini\"]\nmax_attempts = 1\nvalidate = { finish = \"known\" }\n";
 
 fn completion(message: &Value, finish: &str, usage: &Value) -> Value {
-    json!({ "id": "c", "object": "chat.completion", "model": "m",
+    json!({ "id": "c", "object": "chat.completion", "model": "gpt-5-mini",
         "choices": [{ "index": 0, "message": message, "finish_reason": finish }], "usage": usage })
 }
 

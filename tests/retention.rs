@@ -579,8 +579,8 @@ async fn the_log_and_the_doctor_name_what_keeps_old_work() {
 }
 
 /// A foreign key onto the keys that refuses to let go of them.
-const ONTO_KEYS: &str = "create table app.noted (project text, key text, constraint noted_key
-     foreign key (project, key) references sluice.idempotency)";
+const ONTO_KEYS: &str = "create table app.noted (project text, owner text, key text, constraint noted_key
+     foreign key (project, owner, key) references sluice.idempotency)";
 
 #[tokio::test]
 async fn a_foreign_key_onto_idempotency_keys_keeps_the_partition_and_is_named() {
@@ -600,7 +600,7 @@ async fn a_foreign_key_onto_idempotency_keys_keeps_the_partition_and_is_named() 
         queue.store.retire(DAY).await.unwrap();
     }
     queue.run(ONTO_KEYS).await;
-    queue.run("insert into app.noted select project, key from sluice.idempotency").await;
+    queue.run("insert into app.noted select project, owner, key from sluice.idempotency").await;
     assert_eq!(queue.store.retire(DAY).await.unwrap(), Retired::Needed { partition: 0 });
     assert_eq!(queue.store.retire(DAY).await.unwrap(), Retired::Nothing);
     assert_eq!(queue.store.kept_for_others().await.unwrap(), [(0, vec![name])]);
@@ -618,12 +618,12 @@ async fn a_foreign_key_that_lets_go_of_idempotency_keys_keeps_nothing() {
     queue
         .run(
             "create schema app;
-             create table app.goes (project text, key text,
-                 foreign key (project, key) references sluice.idempotency on delete cascade);
-             create table app.forgets (project text, key text,
-                 foreign key (project, key) references sluice.idempotency on delete set null);
-             insert into app.goes select project, key from sluice.idempotency;
-             insert into app.forgets select project, key from sluice.idempotency",
+             create table app.goes (project text, owner text, key text,
+                 foreign key (project, owner, key) references sluice.idempotency on delete cascade);
+             create table app.forgets (project text, owner text, key text,
+                 foreign key (project, owner, key) references sluice.idempotency on delete set null);
+             insert into app.goes select project, owner, key from sluice.idempotency;
+             insert into app.forgets select project, owner, key from sluice.idempotency",
         )
         .await;
     assert_eq!(retire(&queue.store).await.last(), Some(&Retired::Dropped { partition: 0, jobs: 4 }));

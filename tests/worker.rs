@@ -19,7 +19,7 @@ impl Stage {
     async fn new(behaviour: &str) -> Self {
         let database = database().await;
         let scenario = format!(
-            "markers = true\nrecord_calls = 100000\n[providers.one]\ndialect = \"openai\"\n{behaviour}\n\
+            "markers = true\nrecord_calls = 100000\nverdict.in_flight_grace = \"1s\"\n[providers.one]\ndialect = \"openai\"\n{behaviour}\n\
              models.model.price = {{ input = \"1\", output = \"2\" }}\n"
         );
         let simulator =
@@ -183,6 +183,11 @@ async fn a_rate_limit_pauses_the_bucket_and_not_the_jobs() {
     stage.books_are_in_order(60).await;
     let seen = stage.simulator.verdict().total;
     assert_eq!((seen.calls, seen.rate_limited, seen.early_retries), (61, 1, 0));
+    // On their way, when the one was told, were at most those that were in hand.
+    let mut arrived: Vec<_> = stage.simulator.calls(usize::MAX).iter().map(|call| call.arrived_ms).collect();
+    arrived.sort_unstable();
+    let meanwhile = arrived.iter().filter(|at| **at < arrived[0] + 2000).count();
+    assert!(meanwhile <= 20, "{meanwhile} calls came before the wait was over");
     assert_eq!(stage.count("select count(*) from sluice.attempt where class = 'rate_limit'").await, 1);
 }
 

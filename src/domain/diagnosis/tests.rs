@@ -262,6 +262,7 @@ fn what_cannot_be_seen_is_said_and_is_no_praise() {
         absurd_sums: Err(reason()),
         retention: Err(reason()),
         roles: Err(reason()),
+        history: Err(reason()),
         ..healthy()
     };
     let findings = diagnose(&blind, Thresholds::default());
