@@ -1,9 +1,11 @@
 //! The primary dies and a standby takes over: work goes on without a restart, and nothing is lost.
 
 use crate::support::fleet::Fleet;
-use crate::support::proxy::Proxy;
+use crate::support::program::Program;
+use crate::support::proxy::{Proxy, Weather};
 use crate::support::server::Server;
 use crate::support::wait::until;
+use rustix::process::Signal;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
@@ -94,5 +96,90 @@ async fn a_switchover_behind_a_proxy_that_lags_loses_nothing_and_buys_nothing_tw
         sqlx::query_scalar::<_, i64>(left).fetch_one(&former).await.unwrap() == 0
     })
     .await;
+    worker.stop().await;
+}
+
+/// An address that leads to a hot standby, as it does in the midst of a failover, and both hosts while neither takes writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_starts_on_a_standby_waits_for_a_primary_and_reports_do_not() {
+    const JOBS: i64 = 24;
+    const WAITS: &str = "the worker waits until its database takes writes";
+    let (primary, standby) = synchronous_pair().await;
+    let proxy = Proxy::to(&standby.socket()).await;
+    let url = proxy.url("sluice", "sluice");
+    let mut fleet = Fleet::over(pool(&primary), &url, SCENARIO, CONFIG);
+    fleet.enqueue("default", JOBS).await;
+
+    let worker = fleet.start();
+    worker.until_said(WAITS, 1).await;
+    assert!(worker.said().contains("it is a standby, or the database was made read-only"), "{}", worker.said());
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for (first, second) in [(standby.port, dead), (dead, standby.port)] {
+        let hosts = format!("127.0.0.1:{first},127.0.0.1:{second}");
+        let url = format!("postgres://sluice@{hosts}/sluice?target_session_attrs=read-write");
+        let other = fleet.start_with(&[("DATABASE_URL", &url)]);
+        other.until_said(WAITS, 1).await;
+        other.signal(Signal::TERM);
+        let (code, said) = other.ended().await;
+        assert_eq!(code, Some(4), "it never came to work: {said}");
+    }
+    assert_eq!(fleet.verdict().total.calls, 0, "nothing is begun that could not be written down");
+
+    let reader = Program::new("[http]\nlisten = \"off\"\n", &url);
+    let replayed = async |query: &'static str, rows: i64| {
+        let standby = pool(&standby);
+        until("the standby has it", async || {
+            sqlx::query_scalar::<_, i64>(query).fetch_one(&standby).await.unwrap() == rows
+        })
+        .await;
+    };
+    replayed("select count(*) from sluice.job", JOBS).await;
+    let status: serde_json::Value =
+        serde_json::from_str(&reader.output(&["status", "--format", "json"]).await).unwrap();
+    assert_eq!(status["routes"][0]["ready"]["jobs"].as_i64(), Some(JOBS), "{status}");
+
+    proxy.lead_to(&primary.socket());
+    fleet.until_answered(JOBS).await;
+    fleet.books_are_in_order(JOBS).await;
+    worker.stop().await;
+
+    replayed("select count(*) from sluice.result", JOBS).await;
+    proxy.lead_to(&standby.socket());
+    let report = reader.output(&["report", "cost", "--format", "json"]).await;
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&report).unwrap();
+    assert_eq!((rows.len(), rows[0]["attempts"].as_i64()), (1, Some(JOBS)), "{report}");
+    // It goes on after the standby has become the primary.
+    fleet.pool = pool(&standby);
+    primary.crash();
+    standby.promote();
+    let next = fleet.start();
+    fleet.enqueue("default", JOBS).await;
+    fleet.until_answered(2 * JOBS).await;
+    next.stop().await;
+}
+
+/// A primary that is cut off breaks no connection: nothing comes back, and no statement is told of an error.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_looks_for_the_server_that_serves_before_its_pool_gives_up() {
+    let (primary, standby) = synchronous_pair().await;
+    let (first, second) = (Proxy::to(&primary.socket()).await, Proxy::to(&standby.socket()).await);
+    let url = format!(
+        "postgres://sluice@{},{}/sluice?target_session_attrs=read-write&sslmode=disable",
+        first.address(),
+        second.address()
+    );
+    let mut fleet = Fleet::over(pool(&primary), &url, SCENARIO, CONFIG);
+    let worker = fleet.start();
+    fleet.until_live(1).await;
+    first.set(Weather::Blackhole);
+    standby.promote();
+    worker.until_said("this server serves now", 1).await;
+    let said = worker.said();
+    let before = said.split("this server serves now").next().unwrap();
+    assert!(!before.contains("pool timed out"), "{said}");
+    fleet.pool = pool(&standby);
+    fleet.enqueue("default", 8).await;
+    fleet.until_answered(8).await;
+    // Its connections to the first lead nowhere, and it does not wait for their farewell.
     worker.stop().await;
 }

@@ -5,6 +5,7 @@ use crate::support::cluster::OwnCluster;
 use crate::support::fleet::{Fleet, Process};
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::wait::until;
+use rustix::process::Signal;
 use sluice::journal::{Next, Records};
 use sqlx::{AssertSqlSafe, PgPool};
 
@@ -27,9 +28,12 @@ struct Refusal {
     at_once: bool,
 }
 
+/// Where the server can be asked and takes no writes, a worker that starts waits for it.
+const READ_ONLY: &str = "the database was made read-only";
+
 const REFUSALS: &[Refusal] = &[
     Refusal {
-        name: "the database was made read-only",
+        name: READ_ONLY,
         begins: &["alter database DATABASE set default_transaction_read_only = on"],
         ends: &["alter database DATABASE reset default_transaction_read_only"],
         at_once: false,
@@ -168,7 +172,12 @@ async fn the_next_worker_keeps_what_a_dead_one_left_while_the_database_refuses_i
         let stage = Stage::new().await;
         let mut worker = answers_that_are_refused(&stage, refusal).await;
         worker.kill().await;
-        let (code, said) = stage.fleet.start().ended().await;
+        let next = stage.fleet.start();
+        if refusal.name == READ_ONLY {
+            next.until_said("the worker waits until its database takes writes", 1).await;
+            next.signal(Signal::TERM);
+        }
+        let (code, said) = next.ended().await;
         assert!(matches!(code, Some(1 | 4)), "{}: {said}", refusal.name);
         assert_eq!(spooled(&stage.fleet), JOBS, "{}: {said}", refusal.name);
         stage.run(refusal.ends).await;

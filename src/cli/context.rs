@@ -4,13 +4,18 @@ use super::output::Output;
 use super::{GlobalArgs, LogFormat};
 use crate::config::{self, Config, ConfigErrors, Keys};
 use crate::embedded::{EmbeddedPostgres, Options};
+use crate::shutdown::Signals;
 use crate::store::{Address, Pooler, Purpose, Store, StoreError};
 use crate::telemetry::{self, TelemetryError};
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
+use std::time::Duration;
 
 /// Connections that the private Postgres takes: workers and commands of one machine share it.
 const PRIVATE_CONNECTIONS: u32 = 200;
+
+/// How often a worker that has yet to start asks a server whether it takes writes now.
+const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// Who reads the log lines on standard error.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,6 +37,8 @@ pub struct Context {
     pub output: Output,
     /// The private Postgres, when there is no other.
     private: Option<EmbeddedPostgres>,
+    /// Listened to since the daemon had to wait for its database.
+    signals: Option<Signals>,
     /// `None` when logging was set up by an earlier context of this process.
     _log: Option<telemetry::Guard>,
 }
@@ -98,11 +105,17 @@ impl Context {
         };
         // What reads only may read from a standby.
         let purpose = if keys == Keys::Required { Purpose::Work } else { Purpose::Commands };
-        let store = Store::connect_through(pooler, purpose, &address, config.database.max_connections).await?;
+        let connect = async || Store::connect_through(pooler, purpose, &address, config.database.max_connections).await;
+        let (store, signals) = match Box::pin(connect()).await {
+            Err(error) if error.takes_no_writes() && reader == Reader::Operator => {
+                Box::pin(until_writable(error, connect)).await?
+            }
+            connected => (connected?, None),
+        };
         if store.is_pooled() {
             tracing::info!("a pooler is between this process and Postgres: every statement is a transaction");
         }
-        Ok(Self { config, store, output: Output::new(global), private, _log: log })
+        Ok(Self { config, store, output: Output::new(global), private, signals, _log: log })
     }
 
     async fn require_schema(&self) -> Result<(), StoreError> {
@@ -112,6 +125,14 @@ impl Context {
             }
             looked => looked,
         }
+    }
+
+    /// The signals, from now on or since the daemon waited for its database.
+    ///
+    /// # Errors
+    /// When the operating system does not let us.
+    pub fn listen(&mut self) -> std::io::Result<Signals> {
+        self.signals.take().map_or_else(Signals::listen, Ok)
     }
 
     /// Whether the database is the private one.
@@ -134,6 +155,31 @@ impl Context {
 /// The configuration, for a command that calls no provider.
 fn without_keys(global: &GlobalArgs) -> Result<Config, ConfigErrors> {
     Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)
+}
+
+/// Connects as soon as the server takes writes: in the midst of a failover a standby is what answers. Until then the daemon
+/// waits and listens to signals.
+async fn until_writable(
+    mut refused: StoreError,
+    connect: impl AsyncFn() -> Result<Store, StoreError>,
+) -> anyhow::Result<(Store, Option<Signals>)> {
+    let signals = Signals::listen()?;
+    tracing::warn!(error = %refused, "the worker waits until its database takes writes");
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(ASK_EVERY) => {}
+            () = signals.stop.cancelled() => return Err(refused.into()),
+        }
+        match Box::pin(connect()).await {
+            Ok(store) => {
+                tracing::info!("the database takes writes now");
+                return Ok((store, Some(signals)));
+            }
+            // What it said before may be over while its address leads nowhere: that passes too.
+            Err(error @ StoreError::Connect { .. }) => refused = error,
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// The variables that configuration is read from, with those of the command line over them.

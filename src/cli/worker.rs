@@ -6,7 +6,7 @@ use super::reload;
 use crate::config::Config;
 use crate::exit_code::ExitCode;
 use crate::http;
-use crate::shutdown::{Hangups, Signals};
+use crate::shutdown::Hangups;
 use crate::systemd::Notifier;
 use crate::worker::gate::ProviderSetup;
 use crate::worker::plan::{Blueprint, Plan, ProviderPlan};
@@ -78,9 +78,9 @@ pub(super) fn went_down(fallen: Option<&str>) -> anyhow::Result<()> {
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     // Before anything that takes its time: one that came meanwhile would end the process.
     let hangups = Hangups::listen()?;
-    let context = Context::open_for_work(global).await?;
+    let mut context = Context::open_for_work(global).await?;
+    let signals = context.listen()?;
     let (store, config) = (&context.store, &context.config);
-    let signals = Signals::listen()?;
     let listener = match config.http.listen {
         Some(listen) => match http::bind(listen).await {
             Ok(listener) => Some(listener),

@@ -80,6 +80,14 @@ impl Address {
         }
     }
 
+    /// Whether it leads to the right one of several servers, as a question.
+    pub(super) fn doubt_of_role(&self) -> String {
+        match &self.set_by {
+            Some(name) => format!("Is a failover under way, or does {name} lead to a standby?"),
+            None => "Is a failover under way?".to_owned(),
+        }
+    }
+
     /// The servers, in the order of the URL; never empty.
     #[must_use]
     pub fn servers(&self) -> &[PgConnectOptions] {

@@ -11,7 +11,7 @@ pub(super) use transaction::Transaction;
 use super::Address;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{
@@ -31,6 +31,10 @@ const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where there are several, it is looked this often which one serves while something is wrong.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+
+/// Where there are several, it is also looked when a statement has no answer after this long: while the pool tries to connect
+/// to a server that is gone, it tells no error.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a statement's next row may take to come, and a commit. Longer than the server's own patience with statements:
 /// whoever waits that long waits for a connection that is dead, or for a server that hangs.
@@ -117,6 +121,16 @@ impl Sessions {
         }
     }
 
+    /// Waits for an answer, and has it looked which server serves when that takes long.
+    async fn watch<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = Box::pin(work);
+        if let Ok(done) = tokio::time::timeout(LOOK_AFTER, &mut work).await {
+            return done;
+        }
+        self.in_trouble.store(true, Ordering::Release);
+        work.await
+    }
+
     /// Whether a connection of this age is still to be used.
     fn trusts(&self, age: Duration) -> bool {
         let made = Instant::now().checked_sub(age);
@@ -127,6 +141,11 @@ impl Sessions {
 /// Whether a session takes no writes.
 fn is_read_only(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("25006")
+}
+
+/// Whether this is the refusal of [`require_writable`].
+pub(super) fn takes_no_writes(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// Fails in a session that takes no writes: on a standby, or where somebody has made the database read-only.
@@ -216,13 +235,16 @@ impl Database {
         let sessions = Arc::<Sessions>::default();
         let mut pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT_TIMEOUT);
         if purpose == Purpose::Work {
-            let seen = Arc::clone(&sessions);
-            pool = pool.after_connect(|connection, _| Box::pin(require_writable(connection))).before_acquire(
-                move |_, facts| {
+            let (made, seen) = (Arc::clone(&sessions), Arc::clone(&sessions));
+            pool = pool
+                .after_connect(move |connection, _| {
+                    let made = Arc::clone(&made);
+                    Box::pin(async move { require_writable(connection).await.inspect_err(|error| made.see(error)) })
+                })
+                .before_acquire(move |_, facts| {
                     let trusted = seen.trusts(facts.age);
                     Box::pin(async move { Ok(trusted) })
-                },
-            );
+                });
         }
         let pool = pool.connect_with(options).await?;
         if servers.len() > 1 {
@@ -248,8 +270,8 @@ impl Database {
 
     /// Begins a transaction. Dropping it rolls it back.
     pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
-        let beginning = Transaction::begin(self);
-        in_time(Some(PATIENCE), beginning).await.inspect_err(|error| self.sessions.see(error))
+        let beginning = self.sessions.watch(in_time(Some(PATIENCE), Box::pin(Transaction::begin(self))));
+        beginning.await.inspect_err(|error| self.sessions.see(error))
     }
 
     /// The rows of a statement in a transaction of its own, one at a time.
@@ -300,8 +322,9 @@ async fn first_that_serves(servers: &[PgConnectOptions], writable: bool) -> Resu
         };
         match tokio::time::timeout(SERVER_TIMEOUT, asked).await {
             Ok(Ok(())) => return Ok(index),
-            Ok(Err(error)) => last = error,
-            Err(_) => {}
+            // One that will take writes after its promotion says more than one that is dead.
+            Ok(Err(error)) if !takes_no_writes(&last) => last = error,
+            Ok(Err(_)) | Err(_) => {}
         }
     }
     Err(last)
@@ -424,7 +447,12 @@ impl<'c> Executor<'c> for &'c Database {
             return self.stream(query);
         }
         let sessions = Arc::clone(&self.sessions);
-        rows_in_time(Some(PATIENCE), self.pool.fetch_many(query)).inspect_err(move |error| sessions.see(error)).boxed()
+        let rows = rows_in_time(Some(PATIENCE), self.pool.fetch_many(query));
+        let watched = stream::unfold((rows, Arc::clone(&sessions)), async |(mut rows, sessions)| {
+            let next = sessions.watch(rows.next()).await?;
+            Some((next, (rows, sessions)))
+        });
+        watched.inspect_err(move |error| sessions.see(error)).boxed()
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
@@ -434,7 +462,9 @@ impl<'c> Executor<'c> for &'c Database {
     {
         if !self.is_pooled() {
             let found = in_time(Some(PATIENCE), self.pool.fetch_optional(query));
-            return Box::pin(found.inspect_err(|error| self.sessions.see(error)));
+            return Box::pin(
+                async move { self.sessions.watch(found).await.inspect_err(|error| self.sessions.see(error)) },
+            );
         }
         Box::pin(async move {
             let mut transaction = self.begin().await?;

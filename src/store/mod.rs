@@ -195,6 +195,12 @@ impl StoreError {
         matches!(code.as_deref(), Some("40P01" | "40001" | "55P03"))
     }
 
+    /// Whether there is a server, and it takes no writes: a standby, or a database that was made read-only.
+    #[must_use]
+    pub fn takes_no_writes(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if database::takes_no_writes(source))
+    }
+
     /// Whether a row is surely at fault, so that the same row would be refused again whatever becomes of the database: a value
     /// that its column does not take, or a constraint that it breaks.
     ///
@@ -237,6 +243,11 @@ fn is_denied(error: &sqlx::Error) -> bool {
 /// hold prompts.
 #[must_use]
 pub fn in_words(error: &sqlx::Error) -> String {
+    if let sqlx::Error::Io(words) = error
+        && database::takes_no_writes(error)
+    {
+        return words.to_string();
+    }
     // The driver's own words end in the line of the server's source code.
     let sqlx::Error::Database(error) = error else { return error.to_string() };
     let hint = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::hint);
@@ -294,6 +305,9 @@ fn in_short(address: &Address) -> String {
     format!("{}/{database}", places.join(","))
 }
 
+/// How long connections may take to close.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 impl Store {
     /// Connects, without looking at the schema, and finds out by itself whether a pooler is between.
     ///
@@ -316,7 +330,8 @@ impl Store {
         connections: u32,
     ) -> Result<Self, StoreError> {
         let db = Database::connect(address, connections, pooler, purpose).await.map_err(|source| {
-            let (address, doubt) = (in_short(address), address.doubt());
+            let doubt = if database::takes_no_writes(&source) { address.doubt_of_role() } else { address.doubt() };
+            let address = in_short(address);
             if pooler == Pooler::None && database::is_refusal(&source) {
                 StoreError::Pooler { address, source }
             } else {
@@ -344,9 +359,10 @@ impl Store {
         self.db.is_pooled()
     }
 
-    /// Waits until all connections are closed.
+    /// Waits until all connections are closed, or until one of them leads nowhere any more: its farewell would be waited for
+    /// as long as the operating system waits.
     pub async fn close(&self) {
-        self.db.pool().close().await;
+        let _ = tokio::time::timeout(FAREWELL, self.db.pool().close()).await;
     }
 }
 

@@ -85,6 +85,11 @@ impl Proxy {
         format!("postgres://{user}@{}/{database}?sslmode=disable", self.address)
     }
 
+    /// Its host and port, for a URL with several.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Leads new connections to another server. Those that there are stay with the one before.
     pub fn lead_to(&self, server: &PgConnectOptions) {
         *self.state.socket.lock().unwrap() = socket_of(server);

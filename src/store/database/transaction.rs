@@ -134,8 +134,9 @@ impl Transaction {
     }
 
     async fn end(mut self, how: &'static str) -> Result<(), sqlx::Error> {
-        let patience = self.patience;
-        in_time(patience, sqlx::raw_sql(how).execute(self.asked()?)).await?;
+        let (patience, sessions) = (self.patience, Arc::clone(&self.sessions));
+        let ended = sessions.watch(in_time(patience, sqlx::raw_sql(how).execute(self.asked()?))).await;
+        ended.inspect_err(|error| sessions.see(error))?;
         self.standing = Standing::Ended;
         Ok(())
     }
