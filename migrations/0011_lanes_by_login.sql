@@ -108,7 +108,7 @@ begin
         return false;
     end if;
     select greatest(coalesce(max(a.round), 0), ended.round), coalesce(max(a.number), 0) into last_round, tried
-      from sluice.attempt a where a.job_id = retry.job;
+      from sluice.attempt a where a.job_id = retry.job and a.round >= 0;
     -- A new round: earlier attempts stay on the ledger and no longer count towards max_attempts.
     insert into sluice.ready (flow, prio, job_id, attempts, round)
          values (sluice.flow_of(spec.route, spec.project, spec.batch, spec.enqueued_by), -spec.priority, retry.job,
@@ -160,7 +160,7 @@ begin
                coalesce(a.number, 0::smallint) as attempts, coalesce(a.round, 0::smallint) as round
           from sluice.job j
                left join lateral (select max(a.number) as number, max(a.round) as round
-                                    from sluice.attempt a where a.job_id = j.id) a on true
+                                    from sluice.attempt a where a.job_id = j.id and a.round >= 0) a on true
          where j.id = any (good)
     ), later as (
         insert into sluice.parked (job_id, run_at, flow, prio, attempts, round, reason)
@@ -214,7 +214,8 @@ begin
             perform pg_advisory_xact_lock(hashtextextended('sluice.unqueued', 0));
             if exists (select from sluice.unqueued(cancel.job, cancel.job + 1)) then
                 perform sluice.count_unqueued(array[cancel.job]);
-                select coalesce(max(a.round), 0) into in_round from sluice.attempt a where a.job_id = cancel.job;
+                select coalesce(max(a.round), 0) into in_round
+                  from sluice.attempt a where a.job_id = cancel.job and a.round >= 0;
             end if;
         end if;
         if in_round is not null then
@@ -223,7 +224,7 @@ begin
                  select cancel.job, nextval('sluice.fence_seq'), 'cancelled', count(*),
                         case when count(*) = count(a.cost_nanos) then coalesce(sum(a.cost_nanos), 0) end,
                         coalesce(sum(a.uncertain_nanos), 0), in_round
-                   from sluice.attempt a where a.job_id = cancel.job;
+                   from sluice.attempt a where a.job_id = cancel.job and a.round >= 0;
             insert into sluice.tally (hour, route, project, batch, cancelled)
                  values (date_trunc('hour', now()), spec.route, spec.project, coalesce(spec.batch, ''), 1);
             return true;

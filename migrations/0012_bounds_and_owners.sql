@@ -662,7 +662,7 @@ begin
                coalesce(a.number, 0::smallint) as attempts, coalesce(a.round, 0::smallint) as round
           from sluice.job j
                left join lateral (select max(a.number) as number, max(a.round) as round
-                                    from sluice.attempt a where a.job_id = j.id) a on true
+                                    from sluice.attempt a where a.job_id = j.id and a.round >= 0) a on true
          where j.id = any (good)
     ), later as (
         insert into sluice.parked (job_id, run_at, flow, prio, attempts, round, reason)

@@ -404,6 +404,11 @@ async fn a_call_of_a_job_that_is_gone_is_not_the_next_ones_with_its_number() {
         let next = queue.claim_one(worker).await;
         let history = queue.store.history(&[next.lease]).await.unwrap();
         assert!(history.iter().all(|attempt| !attempt.current_round), "{history:?}");
+        run("select sluice.cancel($1)").await;
+        let theirs = "select (attempts + round + coalesce(cost_nanos, -1))::bigint from sluice.result";
+        assert_eq!(queue.count(theirs).await, 0, "what was spent on the lost job is no cost of this one");
+        run("select sluice.retry($1)").await;
+        assert_eq!(queue.count("select round::bigint from sluice.ready").await, 1, "and its rounds are its own");
     }
 }
 
