@@ -358,3 +358,13 @@ create index ready_suspects on sluice.ready (flow, prio, crashes, job_id) where 
 -- Every `sluice migrate` grants what the roles need (src/store/roles.rs).
 revoke execute on function sluice.dependents_on_keys from public;
 grant execute on function sluice.capped, sluice.absurd to public;
+
+-- ------------------------------------------------------------------------------------------- the notes of migrations
+-- They are the owner's to write: a worker that could delete them could have the next migration fail.
+do $$
+begin
+    if exists (select from pg_roles where rolname = 'sluice_worker') and to_regclass('sluice.migration') is not null then
+        revoke insert, update, delete, truncate, references, trigger on sluice.migration from sluice_worker;
+    end if;
+end
+$$;

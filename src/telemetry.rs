@@ -69,7 +69,8 @@ where
     let files = log.dir.as_ref().map(|_| open_files(log)).transpose()?;
     let (files, guard) = files.unzip();
     let subscriber = tracing_subscriber::registry()
-        .with(EnvFilter::try_new(&log.filter)?)
+        // Of each connection that is made and refused there would be a line; what it means is told once (store/database.rs).
+        .with(EnvFilter::try_new(&log.filter)?.add_directive("sqlx_core::pool=off".parse()?))
         .with(layer(log.format, standard_error, colours))
         .with(files.map(|files| layer(log.format, files, false)));
     Ok((subscriber, Guard(guard)))

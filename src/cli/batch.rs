@@ -7,6 +7,7 @@ use super::output::{Cell, Format, Report};
 use super::pause::{self, PauseCommand};
 use super::watch;
 use crate::exit_code::ExitCode;
+use crate::printable::on_one_line;
 use crate::store::Store;
 use crate::store::batch::Batch;
 use crate::store::pause::PauseKind;
@@ -113,7 +114,8 @@ pub(super) async fn find(store: &Store, name: &str) -> anyhow::Result<Batch> {
         ))
         .into());
     }
-    let recent: Vec<String> = store.batches(5).await?.into_iter().map(|batch| batch.name).collect();
+    let recent: Vec<String> =
+        store.batches(5).await?.iter().map(|batch| on_one_line(&batch.name).into_owned()).collect();
     let recent = if recent.is_empty() {
         "there are no batches yet".to_owned()
     } else {

@@ -103,6 +103,10 @@ struct Sessions {
     in_trouble: AtomicBool,
     /// Connections made before this are not used again: one of them was on a server that takes no writes.
     distrusted: Mutex<Option<Instant>>,
+    /// One has taken writes.
+    has_worked: AtomicBool,
+    /// The last one that was made takes none.
+    is_refused: AtomicBool,
 }
 
 impl Sessions {
@@ -118,6 +122,24 @@ impl Sessions {
         };
         if !is_a_statements_own {
             self.in_trouble.store(true, Ordering::Release);
+        }
+    }
+
+    /// Says once that no connection takes writes any more, and once that they do again.
+    fn tell(&self, writable: &Result<(), sqlx::Error>) {
+        match writable {
+            Ok(()) => {
+                self.has_worked.store(true, Ordering::Release);
+                if self.is_refused.swap(false, Ordering::AcqRel) {
+                    tracing::info!("the database takes writes again");
+                }
+            }
+            Err(error) if takes_no_writes(error) && self.has_worked.load(Ordering::Acquire) => {
+                if !self.is_refused.swap(true, Ordering::AcqRel) {
+                    tracing::warn!(error = %error, "waiting until the database takes writes");
+                }
+            }
+            Err(_) => {}
         }
     }
 
@@ -239,7 +261,11 @@ impl Database {
             pool = pool
                 .after_connect(move |connection, _| {
                     let made = Arc::clone(&made);
-                    Box::pin(async move { require_writable(connection).await.inspect_err(|error| made.see(error)) })
+                    Box::pin(async move {
+                        let writable = require_writable(connection).await;
+                        made.tell(&writable);
+                        writable.inspect_err(|error| made.see(error))
+                    })
                 })
                 .before_acquire(move |_, facts| {
                     let trusted = seen.trusts(facts.age);

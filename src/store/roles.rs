@@ -112,7 +112,6 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
         On::Table,
         &["select", "insert", "update", "delete"],
         &[
-            "migration",
             "job",
             "result",
             "attempt",
@@ -136,6 +135,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
         On::Table,
         &["select"],
         &[
+            "migration",
             "schema_support",
             "installation",
             "jobs",
