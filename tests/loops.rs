@@ -6,9 +6,10 @@ use sluice::cli::worker::{blueprint, settings};
 use sluice::config::Config;
 use sluice::store::Store;
 use sluice::worker::plan::Plan;
-use sluice::worker::{Summary, Worker};
+use sluice::worker::{Settings, Summary, Worker};
 
-const JOBS: i64 = 60;
+/// Many seconds of work for the first worker, so that it is in the midst of it; the second has more places.
+const JOBS: i64 = 240;
 
 const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\nlatency = { uniform = [0.05, 0.2] }\n\
                         models.model.price = { input = \"1\", output = \"2\" }\n";
@@ -17,7 +18,7 @@ fn config(fleet: &Fleet, spool: &str) -> Config {
     let file = fleet.file(
         "loops.toml",
         &format!(
-            "[worker]\nmax_in_flight = 8\ndrain_timeout = \"20s\"\n[spool]\ndir = \"{spool}\"\n\
+            "[worker]\ndrain_timeout = \"20s\"\n[spool]\ndir = \"{spool}\"\n\
              [providers.one]\ndialect = \"openai\"\nbase_url = \"http://{}/one/v1\"\n\
              limits = {{ concurrency = 100 }}\n[models.\"one/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
              [routes.default]\nrungs = [\"one/model\"]\n",
@@ -36,10 +37,11 @@ async fn falls(part: &'static str, with_spool: bool) -> Summary {
     let spool = folder.path().join("spool");
     let config = config(&fleet, if with_spool { spool.to_str().unwrap() } else { "off" });
     let store = Store::from_pool(fleet.pool.clone());
-    let worker = async || {
-        Worker::register(store.clone(), Plan::new(&blueprint(&config)).unwrap(), settings(&config, true)).await.unwrap()
+    let worker = async |max_in_flight: usize| {
+        let settings = Settings { max_in_flight, ..settings(&config, true) };
+        Worker::register(store.clone(), Plan::new(&blueprint(&config)).unwrap(), settings).await.unwrap()
     };
-    let first = worker().await;
+    let first = worker(4).await;
     let loops = first.loops();
     fleet.enqueue("default", JOBS).await;
     let working = tokio::spawn(first.run(std::future::pending(), std::future::pending(), |_| {}));
@@ -55,7 +57,7 @@ async fn falls(part: &'static str, with_spool: bool) -> Summary {
     assert_eq!(i64::try_from(calls).unwrap(), booked, "{part}: each call is on the ledger");
     assert!(fleet.answered().await < JOBS, "{part}: it stopped in the middle of the work");
 
-    let second = worker().await.run(std::future::pending(), std::future::pending(), |_| {}).await;
+    let second = worker(60).await.run(std::future::pending(), std::future::pending(), |_| {}).await;
     assert_eq!(second.fallen, None);
     fleet.books_are_in_order(JOBS).await;
     assert_eq!(i64::try_from(fleet.verdict().total.calls).unwrap(), JOBS, "{part}: nothing was bought twice");
