@@ -516,6 +516,14 @@ impl Worker {
         keeping.abort();
         let _ = keeping.await;
         keeper::close(&shared).await;
+        if loops.fallen().is_some() {
+            // A claim may have been under way when its loop ended: nothing here knows of its jobs.
+            let known = shared.known_fences();
+            let given_back = shared.store.give_back_unknown(shared.worker_id(), &known);
+            if let Err(error) = within(GOOD_BYE, "comparing what is held", given_back).await {
+                tracing::warn!(error = %error, "jobs of a claim that was cut stay in this worker's hands until they are rescued");
+            }
+        }
         // The lease is kept until the last outcome is written.
         let spooled = all_is_settled(&shared, hurry).await;
         heartbeat.abort();
