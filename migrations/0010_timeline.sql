@@ -427,7 +427,7 @@ begin
 end
 $$;
 
--- A call of a lost job (round -1) is nobody's but the operator's: it says nothing of the job that has its number now, and is
+-- A call of a lost job (round -1) is of concern to the operator alone: it says nothing of the job that has its number now, and is
 -- not for that job's author to see.
 create or replace view sluice.attempts with (security_barrier) as
 select a.job_id, a.number, a.round, a.provider, a.model, a.rung, a.started_at, a.ended_at, a.first_byte_ms, a.total_ms,

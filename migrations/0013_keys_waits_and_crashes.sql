@@ -172,7 +172,7 @@ begin
         partition := held.part;
         last_page := pg_relation_size('sluice.idempotency') / current_setting('block_size')::bigint;
         if held.keys_to < last_page then
-            -- Whoever has met a key, and is about to read whose it is, holds a lock that this waits for.
+            -- A session that has met a key, and is about to read whose it is, holds a lock that this waits for.
             lock table sluice.idempotency in share row exclusive mode;
             -- A foreign key that came meanwhile would refuse it; under this lock none can come.
             needed_by := sluice.dependents_on_keys();
@@ -245,7 +245,7 @@ begin
     partition := p;
 
     if held.part is null then
-        -- Waits for whoever has changed a row and not yet committed. From the commit on every change is noted.
+        -- Waits for every session that has changed a row and not yet committed. From the commit on every change is noted.
         foreach base in array array['job', 'result', 'attempt'] loop
             execute format('create or replace trigger retiring after insert or update or delete on sluice.%I
                 for each row execute function sluice.touch_retiring(%L)', base || '_p' || p, p);
@@ -315,7 +315,7 @@ begin
             ceil(greatest(extract(epoch from deadline - clock_timestamp()) * 1000, 1))::bigint || 'ms', true);
         execute format('lock table only sluice.%I in access exclusive mode', relation);
     end loop;
-    -- Nobody is left who could have changed something and not committed.
+    -- No session is left that could have changed something and not committed.
     if exists (select from sluice.retiring_touched t where t.part = p) then
         outcome := 'touched';
         return;

@@ -82,7 +82,7 @@ impl Journal {
         if let Some(exposed) = forgeable(path, &found) {
             return Err(exposed.into());
         }
-        // Whoever held it may have done with it between our look and our lock.
+        // The process that held it may have done with it between our look and our lock.
         let is_same =
             std::fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (found.dev(), found.ino()));
         Ok(is_same.then(|| Self { file, path: path.to_owned(), end: found.len(), max }))

@@ -11,7 +11,7 @@ const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 const OTHERS_READ: u32 = 0o004;
 const GROUP_AND_OTHERS: u32 = 0o077;
-/// In a folder with this bit nobody but its owner removes or renames a file of another user.
+/// In a folder with this bit only the owner of a file removes or renames it.
 const STICKY: u32 = 0o1000;
 
 /// What is not as it should be.
@@ -220,7 +220,7 @@ mod tests {
         for other in [&link, &pipe, &dir.path().to_owned()] {
             assert!(open(other).is_err(), "{}", other.display());
         }
-        // Nobody writes into it, and yet this returns.
+        // No process writes into it, and yet this returns.
         assert!(read_secret(&pipe, 100).is_err());
         assert_eq!(read_secret(&link, 100).unwrap().0, "text");
     }

@@ -140,7 +140,7 @@ impl<W: Write> Write for Printable<W> {
 impl<W: Write> Drop for Printable<W> {
     fn drop(&mut self) {
         let begun = std::mem::take(&mut self.begun);
-        // There is nobody left who could be told.
+        // There is no way left to tell of it.
         let _ = self.write_bytes(&begun);
     }
 }

@@ -81,7 +81,7 @@ where
     S: Subscriber + for<'s> LookupSpan<'s>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    // Whoever read our lines may be gone. That must not end a worker: to complain on standard error, as the crate would, is a
+    // The process that read our lines may be gone. That must not end a worker: to complain on standard error, as the crate would, is a
     // panic then.
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours).log_internal_errors(false);
     match format {

@@ -264,7 +264,7 @@ async fn a_login_that_holds_all_that_it_can_holds_up_nothing() {
     let mut logins = Logins::new("locks").await;
     logins.queue.run("insert into sluice.job (batch, request) values ('b', '{}')").await;
     hold_everything(&mut logins.evil).await;
-    // Whoever had to wait would be told so.
+    // A session that had to wait would be told so.
     let options =
         logins.queue.database.connect_options().options([("lock_timeout", "2s"), ("statement_timeout", "20s")]);
     let store = Store::from_pool(PgPoolOptions::new().max_connections(3).connect_lazy_with(options));

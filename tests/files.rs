@@ -101,7 +101,7 @@ async fn a_configuration_that_another_user_can_have_written_is_not_found_and_war
                 continue;
             }
             assert!(told.contains("--config") && (told.contains("chmod") || told.contains("chown")), "{told}");
-            // Whoever names it is told, and has it.
+            // A user who names it is told, and has it.
             let output = found_in(folder.path(), &["--config", place, "check"]).await;
             assert_eq!(output.status.code(), Some(0), "{place} {what}: {}", said(&output));
             let of_the_file = ["writable by all", "writable by a group", "of another user"].contains(what);

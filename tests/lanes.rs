@@ -1,4 +1,4 @@
-//! Many lanes: whoever has a project per customer, or invents them, stops nobody; and a lane belongs to a login.
+//! Many lanes: a login that has a project per customer, or invents them, stops no other; and a lane belongs to a login.
 
 use crate::support::fleet::Fleet;
 use crate::support::postgres::TestDatabase;

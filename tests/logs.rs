@@ -38,7 +38,7 @@ async fn a_worker_whose_standard_error_is_gone_goes_on() {
     const JOBS: i64 = 20;
     let fleet = Fleet::new(SCENARIO, CONFIG).await;
     let mut worker = fleet.command().spawn().unwrap();
-    // Whoever read it has died.
+    // The process that read it has died.
     drop(worker.stderr.take());
     let pid = Pid::from_raw(i32::try_from(worker.id().unwrap()).unwrap()).unwrap();
     fleet.until_live(1).await;

@@ -137,7 +137,7 @@ fn whole_reads(node: &Value, is_cut: bool, found: &mut Vec<String>) {
     let relation = node["Relation Name"].as_str().unwrap_or("");
     let is_whole = match kind {
         "Seq Scan" => true,
-        // A walk along an index from its beginning is as long, unless whoever asks wants no more than the first rows.
+        // A walk along an index from its beginning is as long, unless the caller wants no more than the first rows.
         "Index Scan" | "Index Only Scan" => node["Index Cond"].is_null() && !is_cut,
         // The condition stands below.
         "Bitmap Heap Scan" => {
@@ -214,7 +214,7 @@ async fn a_day(stage: &Stage, store: &Store) {
             .into(),
     };
     store.settle(&settlement).await.unwrap();
-    // Sent once more, because nobody heard what came of it.
+    // Sent once more, because no answer said what came of it.
     store.settle(&settlement).await.unwrap();
     store.next_due().await.unwrap();
     assert_eq!(store.promote().await.unwrap(), 1);

@@ -564,7 +564,7 @@ async fn the_log_and_the_doctor_name_what_keeps_old_work() {
                   [routes.default]\nrungs = [\"one/m\"]\n";
     let scenario = "[providers.one]\ndialect = \"openai\"\n";
     let fleet = Fleet::over(queue.pool.clone(), &queue.database.url(), scenario, config);
-    // Whoever finds it out says it, and so does another that starts later.
+    // The worker that finds it out says it, and so does another that starts later.
     for _ in 0..2 {
         let worker = fleet.start();
         worker.until_said("old work is kept", 1).await;

@@ -179,7 +179,7 @@ async fn what_the_migrations_grant_can_be_granted_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_that_owns_the_schema_and_may_make_none_migrates_and_works() {
     let server = Server::start().await;
-    // The database belongs to somebody else, as with most hosts.
+    // The database belongs to another role, as with most hosts.
     run(
         &server.admin,
         "create role app login; create role other login; create role host; alter database shop owner to host",
@@ -205,7 +205,7 @@ async fn a_login_that_owns_the_schema_and_may_make_none_migrates_and_works() {
     app.output(&["enqueue", "q.jsonl"]).await;
     app.output(&["job", "cancel", "1"]).await;
     assert!(app.output(&["migrate"]).await.contains("nothing to do"));
-    // Whoever is a member of the owner may too.
+    // A member of the owner's role may too.
     run(&server.admin, "create role deployer login; grant app to deployer").await;
     run(&shop, "drop schema sluice cascade; create schema sluice authorization app").await;
     let migrated = server.program("deployer").run(&["migrate"]).await;

@@ -6,7 +6,7 @@ use crate::support::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
 use std::process::Stdio;
 
-/// Where nothing can be written: a pipe that nobody reads, and a full disk.
+/// Where nothing can be written: a pipe that no process reads, and a full disk.
 fn dead_ends() -> [Stdio; 2] {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

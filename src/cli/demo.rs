@@ -209,7 +209,7 @@ async fn watch(store: &Store, mut worker: Child) -> anyhow::Result<Duration> {
                 bar.set_message(on_one_line(&message).into_owned());
             }
             None if ticks.is_multiple_of(4) => {
-                // Without a standard error there is nobody to tell.
+                // Without a standard error there is no way to tell.
                 let _ = writeln!(printable::stderr(), "{}/{total}  {message}", progress.finished);
             }
             None => {}

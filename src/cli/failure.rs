@@ -100,7 +100,7 @@ pub fn report_usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success }
 }
 
-/// Whether it is that nobody reads our output any more.
+/// Whether it is that our output is read no more.
 pub(super) fn is_closed(error: &anyhow::Error) -> bool {
     let is_closed = |cause: &OutputError| cause.0.kind() == ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref::<OutputError>().is_some_and(is_closed))

@@ -93,7 +93,7 @@ impl OutFile {
     pub fn create(target: &Path, force: bool) -> anyhow::Result<Self> {
         if is_stdout(target) {
             let stdout = printable::stdout();
-            // Lines of JSON, which mean the same to whoever copies them from there.
+            // Lines of JSON, which mean the same to a person who copies them from there.
             let sink = if stdout.is_terminal() {
                 Sink::Terminal(Printable::new(stdout, Notation::Json))
             } else {
@@ -216,7 +216,7 @@ fn folder_of(target: &Path) -> &Path {
     target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Removes what commands of this user that were killed have left behind of this target: nobody holds the lock of it any
+/// Removes what commands of this user that were killed have left behind of this target: no process holds the lock of it any
 /// more.
 fn sweep(target: &Path) {
     let Some(name) = target.file_name() else { return };

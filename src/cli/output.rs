@@ -62,7 +62,7 @@ impl Output {
     }
 
     /// For progress beside data that goes elsewhere: on standard error, unless that is to be quiet. Nothing fails
-    /// because nobody reads it.
+    /// because no process reads it.
     #[must_use]
     pub fn for_progress(global: &GlobalArgs) -> Self {
         let is_terminal = printable::stderr_is_terminal();
@@ -156,7 +156,7 @@ impl Output {
     /// A word to whoever looks on; to standard error, unless that is to be quiet.
     pub fn note(&self, text: impl fmt::Display) {
         if !self.is_quiet {
-            // Without a standard error there is nobody to tell.
+            // Without a standard error there is no way to tell.
             let _ = writeln!(printable::stderr(), "{text}");
         }
     }
@@ -195,7 +195,7 @@ fn is_number(text: &str) -> bool {
 }
 
 /// Writes what is dispensable: where it cannot be written (a closed terminal, a full disk, a reader that is gone)
-/// nobody can be told, and the work goes on.
+/// the user cannot be told, and the work goes on.
 #[derive(Debug)]
 pub struct Dispensable<W>(pub W);
 

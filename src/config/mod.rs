@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     /// The file that was read, when there was one.
     pub file: Option<PathBuf>,
-    /// Whether that one lay in the current folder, and nobody has named it.
+    /// Whether that one lay in the current folder, and the user has not named it.
     pub is_found: bool,
     /// Where the queue is.
     pub database: Database,

@@ -21,7 +21,7 @@ const MOST_BYTES: u64 = 16 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source {
     pub path: PathBuf,
-    /// Whether it lay in the current folder, and nobody has named it.
+    /// Whether it lay in the current folder, and the user has not named it.
     pub is_found: bool,
 }
 
@@ -80,7 +80,7 @@ impl Source {
             return Err(fault_of_file(file, &io::Error::other("it is no plain file")));
         }
         let mut read = Text::default();
-        // Pipes and the like have been made by whoever named them.
+        // Pipes and the like were made by the user who named them.
         if found.is_file() {
             match forgeable(file, &found) {
                 Some(exposed) if self.is_found => return Err(refused(&exposed)),

@@ -291,7 +291,7 @@ pub struct Kept {
     pub due: i64,
     /// Partitions that would be old enough, and the job that keeps each.
     pub held: Vec<(i64, i64)>,
-    /// What of somebody else depends on partitions, so that they cannot be dropped: foreign keys, views, functions.
+    /// What objects of others depend on partitions, so that they cannot be dropped: foreign keys, views, functions.
     pub dependents: Vec<String>,
     /// The one that has been about to be dropped for longest, and for how many seconds.
     pub stuck: Option<(i64, i64)>,

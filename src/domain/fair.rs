@@ -19,7 +19,7 @@ pub struct Demand<'a> {
 }
 
 /// So many that are not there at present are remembered in each ring. Those that were served longest ago are forgotten
-/// first: when they come back they are served as somebody new is.
+/// first: when they come back they are served as a newcomer is.
 const REMEMBERED: usize = 10_000;
 
 /// Deals out claims in turns and remembers whose turn it is.
@@ -83,7 +83,7 @@ impl<T> Ring<T> {
         first.pop_front().or_else(|| second.pop_front())
     }
 
-    /// Whoever was served waits again.
+    /// The lane that was served waits again.
     fn put_back(&mut self, member: (u64, T)) {
         self.waiting.push_back(member);
     }
@@ -147,7 +147,7 @@ impl Turns {
         [&mut self.logins, &mut self.projects, &mut self.flows]
     }
 
-    /// Sorts demands into rings, and notes whoever was not known.
+    /// Sorts demands into rings, and notes those that were not known.
     fn rings(&mut self, demands: &[Demand<'_>]) -> Rings {
         let mut logins: HashMap<u64, HashMap<u64, Vec<(u64, usize)>>> = HashMap::new();
         for (index, demand) in demands.iter().enumerate() {

@@ -18,7 +18,7 @@ pub fn is_long(wait: Duration) -> bool {
     wait > BELIEVED
 }
 
-/// How long nobody asks again.
+/// For how long no process asks again.
 #[must_use]
 pub fn rest(wait: Duration, recheck: Duration) -> Duration {
     if is_long(wait) { recheck.min(BELIEVED) } else { wait }

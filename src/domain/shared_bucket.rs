@@ -396,7 +396,7 @@ impl SharedBucket {
         probe
     }
 
-    /// No wait is taken for longer than is believed, whoever wrote it: an earlier version, or another clock.
+    /// No wait is taken for longer than is believed, by whichever process it was written: an earlier version, or another clock.
     fn bound_waits(&mut self, now: Timestamp) {
         let latest = now + BELIEVED;
         if let Some(gate) = self.gate.as_mut().filter(|gate| gate.until > latest) {

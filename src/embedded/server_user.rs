@@ -113,7 +113,7 @@ impl ServerUser {
     }
 }
 
-/// Makes a directory under another name and gives it its own when it is done, unless somebody else was first.
+/// Makes a directory under another name and gives it its own when it is done, unless another process was first.
 fn appear(dir: &Path, make: impl FnOnce(&Path) -> Result<(), EmbeddedError>) -> Result<(), EmbeddedError> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let mut name = dir.file_name().unwrap_or_default().to_owned();
@@ -125,7 +125,7 @@ fn appear(dir: &Path, make: impl FnOnce(&Path) -> Result<(), EmbeddedError>) -> 
     if dir.is_dir() { Ok(()) } else { Err(io_error("create", dir)(error)) }
 }
 
-/// Renames, and replaces nothing: an empty directory that was made just now is in somebody's hands.
+/// Renames, and replaces nothing: an empty directory that was made just now is in another process's hands.
 fn rename_to_new(from: &Path, to: &Path) -> std::io::Result<()> {
     #[cfg(target_os = "linux")]
     {

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::Range;
 
-/// A piece of a secret of this length is as good as the secret to whoever looks for it, and shorter ones stand in texts by
+/// A piece of a secret of this length is as good as the secret to a thief, and shorter ones stand in texts by
 /// chance: the beginnings of all keys of a vendor are alike.
 const PIECE: usize = 16;
 

@@ -44,7 +44,7 @@ pub struct Suspects {
 }
 
 /// Numbers for claims. A sequence of the database goes back when a failover loses commits or a backup is restored, and
-/// a worker that lives through that, or a spool that waits for it, would meet its own numbers again as somebody else's.
+/// a worker that lives through that, or a spool that waits for it, would meet its own numbers again as those of another.
 #[derive(Debug)]
 pub(super) struct Fences(AtomicI64);
 

@@ -71,7 +71,7 @@ pub enum Place {
     },
     /// It has ended.
     Ended(Box<Ended>),
-    /// In no queue, and so nobody works on it: it came in while triggers were off.
+    /// In no queue, and so no worker takes it: it came in while triggers were off.
     Nowhere,
 }
 

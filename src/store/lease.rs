@@ -216,7 +216,7 @@ impl Store {
     }
 
     /// Gives back what is in this worker's hands by the queue's account and not by its own: a claim whose commit went through
-    /// although nobody heard of it, or an ending that the database has lost again. A call that it had begun is booked: what
+    /// although the worker never heard of it, or an ending that the database has lost again. A call that it had begun is booked: what
     /// came of it is not known any more. `known` are the fences of everything that it holds or has not settled yet; nothing may be
     /// claimed in between.
     pub async fn give_back_unknown(&self, worker: i64, known: &[i64]) -> Result<u64, StoreError> {

@@ -23,7 +23,7 @@ pub enum Retired {
         /// The job.
         job: i64,
     },
-    /// This partition would be old enough, were it not for something of somebody else that depends on its tables, or on
+    /// This partition would be old enough, were it not for an object of another owner that depends on its tables, or on
     /// idempotency keys: [`Store::kept_for_others`] names it.
     Needed {
         /// Which.
@@ -91,7 +91,7 @@ impl Store {
         })
     }
 
-    /// Partitions that would be old enough, and what of somebody else depends on each: foreign keys, views, functions.
+    /// Partitions that would be old enough, and what objects of others depend on each: foreign keys, views, functions.
     pub async fn kept_for_others(&self) -> Result<Vec<(i64, Vec<String>)>, StoreError> {
         let rows = sqlx::query!(
             r#"select part, dependents as "dependents!" from sluice.retiring where dependents is not null order by part"#

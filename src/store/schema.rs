@@ -78,7 +78,7 @@ fn is_made_meanwhile(error: &StoreError) -> bool {
 
 /// Of several that migrate at once one is first. It is a lock on the notes of migrations, which only those can take who
 /// may write them; an advisory lock could be held by any login. It lasts until the commit and needs no session, so it
-/// works behind a pooler. Before there are notes, whoever makes the schema is first: the server lets the others wait
+/// works behind a pooler. Before there are notes, the process that makes the schema is first: the server lets the others wait
 /// for that.
 async fn take_turn(transaction: &mut Transaction) -> Result<(), StoreError> {
     let doing = "waiting for the turn to migrate";

@@ -161,7 +161,7 @@ impl Bucket {
             self.keeping().heard_at = None;
         }
         if shut.is_some() {
-            // It may be opened by hand, which the keeper hears of as long as somebody cares.
+            // It may be opened by hand, which the keeper hears of as long as a call wants it.
             self.keeping().used_at = Some(now);
         }
         shut
@@ -256,7 +256,7 @@ impl Bucket {
         let too_steep = why == Refusal::Slope;
         let mut keeping = self.keeping();
         keeping.refused = keeping.refused.saturating_add(1);
-        // Whoever asked again and is told of a wait that can be believed has ended the one that cannot.
+        // A process that asked again and is told of a wait that can be believed has ended the one that cannot.
         keeping.reopens |= hold.probe.is_some() && !is_long;
         let before = keeping.wait.take();
         let mut asked = Wait { reason: Closed::RateLimit, remaining: wait, recheck, drained, too_steep };

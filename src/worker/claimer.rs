@@ -291,7 +291,7 @@ impl Claimer {
     }
 
     /// Whose lanes are looked up at the next look: of each route that may start something before long those that would
-    /// have the first turns. Whoever cannot start must not fill the place of who can.
+    /// have the first turns. Lanes that cannot start must not fill the places of those that can.
     fn known_flows(&self, plan: &Plan) -> Vec<i64> {
         if !self.has_more {
             return Vec::new();

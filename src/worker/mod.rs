@@ -419,7 +419,7 @@ impl Worker {
         Ok(Self { shared, settle_loop, open_loop, loops: Loops::default() })
     }
 
-    /// Finds out whether a worker could be registered here and now, and have its spool, for whoever has something to do
+    /// Finds out whether a worker could be registered here and now, and have its spool, for a command that has something to do
     /// before. What is left of it is the row of a worker that has signed off.
     ///
     /// # Errors

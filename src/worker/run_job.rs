@@ -291,7 +291,7 @@ impl Journey {
             Some(Ok(left)) => Arc::new(left),
             None => Arc::clone(&self.whole),
             Some(Err(error)) => {
-                // It cannot do without: it is sent to nobody.
+                // It cannot do without: it is not sent at all.
                 let what = format!("the request without what the route's `pass` does not name ({error})");
                 self.ineligible = vec![Some(Ineligible::Unsupported(what)); self.plan.rungs.len()];
                 Arc::clone(&self.whole)
@@ -472,7 +472,7 @@ impl Journey {
         self.record(index, &spec, rung, key, judged, is_mendable, skipped, started_at, ended_at);
     }
 
-    /// The verdict on what came. Checking an answer against a schema may take a second, which nobody else waits for.
+    /// The verdict on what came. Checking an answer against a schema may take a second, which no other job waits for.
     async fn judge(&self, spec: &Arc<crate::domain::Rung>, report: CallReport) -> Judged {
         let (job, request, schema) = (self.job.clone(), Arc::clone(&self.request), self.schema.clone());
         let (route, spec) = (Arc::clone(&self.plan.route), Arc::clone(spec));

@@ -35,7 +35,7 @@ pub(super) struct Schemas {
     known: Mutex<Known>,
     room: Arc<Semaphore>,
     compiling: Arc<Semaphore>,
-    /// Apart, so that an answer that was paid for does not wait for somebody's schema.
+    /// Apart, so that an answer that was paid for does not wait for another job's schema.
     aside: Arc<Semaphore>,
     /// What those in use take, together.
     bytes: Arc<AtomicUsize>,
@@ -114,7 +114,7 @@ impl Schemas {
         }
         let source = source.clone();
         let compiling = tokio::task::spawn_blocking(move || {
-            // For as long as it takes, whoever waits for it.
+            // For as long as it takes, also when the caller has given up.
             let _threads = threads;
             let schema = Schema::compile(&source);
             (source, schema)

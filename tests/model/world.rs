@@ -254,7 +254,7 @@ impl State {
         let Some(earlier) = self.earlier.take() else { return };
         self.trouble.returns -= 1;
         self.database.go_back(rules, *earlier);
-        // Statements that nobody waits for any more were sent to the server as it was.
+        // Statements that no caller waits for any more were sent to the server as it was.
         self.adrift.clear();
         let on_their_way = self.on_their_way();
         for (call, made) in &mut self.calls {

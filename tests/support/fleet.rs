@@ -59,7 +59,7 @@ impl Fleet {
         self.start_with(&[])
     }
 
-    /// A process that is not started yet, for whoever wants it otherwise.
+    /// A process that is not started yet, for a test that wants it otherwise.
     pub fn command(&self) -> tokio::process::Command {
         self.program.command(&["worker"])
     }

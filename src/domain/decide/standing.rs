@@ -20,7 +20,7 @@ pub(super) struct Standing {
     waiting: Option<(Timestamp, u32)>,
     /// Attempts that ended because of their key.
     keys_refused: u32,
-    /// Those of them that nobody else met: the key may well be good for others.
+    /// Those of them that no other call met: the key may well be good for others.
     doubts: u32,
 }
 

@@ -1,7 +1,7 @@
 //! How much a schema may be: counted before it is compiled.
 //!
 //! A thousand patterns of forty characters each compile to 700 MB in a quarter of a minute, and neither the library nor
-//! the text of a schema says so before. Nobody needs that: vendors take some thousand properties and no patterns of weight.
+//! the text of a schema says so before. No request needs that: vendors take some thousand properties and no patterns of weight.
 
 use super::build;
 use serde_json::{Value, json};

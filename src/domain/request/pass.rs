@@ -1,6 +1,6 @@
 //! Members that choose another model, tier, tool or count than the route pays for: sent only where the route says so.
 //!
-//! A request comes from anyone who may enqueue, and the route from whoever pays. What only shapes the answer is the
+//! A request comes from anyone who may enqueue, and the route from the operator, who pays. What only shapes the answer is the
 //! request's; what has a dearer model answer, or a tool called by the provider, or several answers made, is the route's.
 
 use super::ChatRequest;

@@ -80,7 +80,7 @@ impl Transaction {
         Ok(transaction)
     }
 
-    /// Its statements may take as long as they do: for work whose length nobody knows.
+    /// Its statements may take as long as they do: for work whose length is not known.
     pub fn wait_for_ever(&mut self) {
         self.patience = None;
     }
@@ -93,7 +93,7 @@ impl Transaction {
     /// it, until it knows: there is no guessing whether the work was done.
     ///
     /// # Errors
-    /// When it was not done; or, after [`PATIENCE`], when nobody could say.
+    /// When it was not done; or, after [`PATIENCE`], when the server could not say.
     pub async fn commit_for_sure(mut self, database: &Database) -> Result<(), sqlx::Error> {
         let row = sqlx::query!(
             r#"select pg_current_xact_id()::text as "id!", w.system_identifier, w.timeline from sluice.whereabouts() w"#

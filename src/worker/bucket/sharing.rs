@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const SPREAD: u64 = 33;
 /// The longest wait that a clock can count.
 const LONGEST: Duration = Duration::from_hours(30 * 366 * 24);
-/// Of a bucket that nobody asks about it is heard this often whether it was opened by hand.
+/// Of a bucket that no call asks about it is heard this often whether it was opened by hand.
 const LISTEN: Duration = Duration::from_secs(5);
 /// A bucket that nobody has asked about for this long is not in use.
 const IDLE: Duration = Duration::from_secs(5);

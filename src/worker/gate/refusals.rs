@@ -7,10 +7,9 @@ use crate::domain::price::Price;
 use crate::domain::request::Pass;
 use crate::domain::validation::Rules;
 use crate::domain::{Attempt, BreakerSettings, Charging, Job, JobId, Limits, Model, Patience, Route, Rung};
-use crate::provider::{Dialect, WireReply};
+use crate::provider::{Dialect, HeaderMap, WireReply};
 use crate::worker::bucket::tests::Others;
 use proptest::prelude::*;
-use reqwest::header::HeaderMap;
 use serde_json::json;
 
 const NOW: Timestamp = Timestamp(1_795_176_000_000);
