@@ -1,6 +1,6 @@
--- A database goes back in time: a standby that was behind is promoted, a backup is restored, a snapshot is brought back.
--- Then numbers come again. This notes which history the database is on, so that a change is noticed once, and job numbers
--- that may have been given out and lost are left out.
+-- A database goes back in time: a standby that was behind is promoted, a backup is restored, a snapshot is brought
+-- back. Then numbers come again. This notes which history the database is on, so that a change is noticed once, and job
+-- numbers that may have been given out and lost are left out.
 --
 -- Safe with workers of the versions before: they know nothing of it, and go on beside it.
 
@@ -44,8 +44,8 @@ comment on column sluice.timeline.lost_from is 'The last that is there of that w
 comment on column sluice.timeline.lost_calls is
     'Calls booked while this was the newest history whose jobs are not in the database (abandoned, lost_job) or whose number another job has (other_job).';
 
--- What tells this history from others. A login that may not read the control file gets NULL there. On a standby there is
--- no timeline of one's own.
+-- What tells this history from others. A login that may not read the control file gets NULL there. On a standby there
+-- is no timeline of one's own.
 create function sluice.whereabouts(out system_identifier bigint, out database bigint, out relation bigint,
                                    out timeline integer, out lsn pg_lsn)
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -427,8 +427,8 @@ begin
 end
 $$;
 
--- A call of a lost job (round -1) is of concern to the operator alone: it says nothing of the job that has its number now, and is
--- not for that job's author to see.
+-- A call of a lost job (round -1) is of concern to the operator alone: it says nothing of the job that has its number
+-- now, and is not for that job's author to see.
 create or replace view sluice.attempts with (security_barrier) as
 select a.job_id, a.number, a.round, a.provider, a.model, a.rung, a.started_at, a.ended_at, a.first_byte_ms, a.total_ms,
        a.accepted, a.class, a.detail, a.http_status, a.code, a.message, a.retry_at, a.request_id, a.model_served, a.finish,

@@ -1,6 +1,6 @@
 -- What one login puts into the queue stays within bounds, and touches nothing of another's: names and bodies have a
--- most, idempotency keys belong to the login that used them, job numbers are given with a job and not for the asking, what
--- upkeep takes turns by can be locked by workers alone, and who is allowed how much can be written down.
+-- most, idempotency keys belong to the login that used them, job numbers are given with a job and not for the asking,
+-- what upkeep takes turns by can be locked by workers alone, and who is allowed how much can be written down.
 --
 -- Workers of the version before go on beside it: all of this is behind the functions and the trigger that they use.
 -- Nothing that is stored is looked through or rewritten under a lock; rows that are beyond a bound stay as they are.

@@ -245,7 +245,8 @@ begin
     partition := p;
 
     if held.part is null then
-        -- Waits for every session that has changed a row and not yet committed. From the commit on every change is noted.
+        -- Waits for every session that has changed a row and not yet committed. From the commit on every change is
+        -- noted.
         foreach base in array array['job', 'result', 'attempt'] loop
             execute format('create or replace trigger retiring after insert or update or delete on sluice.%I
                 for each row execute function sluice.touch_retiring(%L)', base || '_p' || p, p);
