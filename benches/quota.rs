@@ -1,9 +1,10 @@
 //! How well providers' limits are kept and used: the real worker, as one process and as three, against the simulator,
-//! which keeps the quota. Each run is compared with what the arithmetic of its quota allows at best; `make bench-quota`.
+//! which keeps the quota. Each run is compared with what the arithmetic of its quota allows at best; `make
+//! bench-quota`.
 //!
-//! Options by environment: `SLUICE_BENCH_ONLY` (names of scenarios, with `:3` only those runs with three processes, with
-//! commas between), `SLUICE_BENCH_SCALE` (1; a share of the jobs and of the bursts, so that a run is shorter by as much).
-//! Exits with 1 when a bar is missed.
+//! Options by environment: `SLUICE_BENCH_ONLY` (names of scenarios, with `:3` only those runs with three processes,
+//! with commas between), `SLUICE_BENCH_SCALE` (1; a share of the jobs and of the bursts, so that a run is shorter by as
+//! much). Exits with 1 when a bar is missed.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark looks at clock and tables")]
 

@@ -1,6 +1,6 @@
 //! Throughput in three layers, in one run, on one private Postgres with fsync on:
-//! bare batched SQL (the floor), the queue alone (claim, open the calls, settle; no HTTP), and end to end (the real worker against
-//! the real simulator). Prints the median of several runs and the ratios; `make bench`.
+//! bare batched SQL (the floor), the queue alone (claim, open the calls, settle; no HTTP), and end to end (the real
+//! worker against the real simulator). Prints the median of several runs and the ratios; `make bench`.
 //!
 //! Options by environment: `SLUICE_BENCH_RUNS` (3), `SLUICE_BENCH_JOBS` (20000), `SLUICE_BENCH_DEPTH` (50000).
 

@@ -1,5 +1,6 @@
-//! What trouble costs the queue: a snapshot that somebody holds open while a million jobs flow, an outage of the database
-//! with a million queued, and a million lanes. Throughput and claim times before, during and after; `make bench-trouble`.
+//! What trouble costs the queue: a snapshot that somebody holds open while a million jobs flow, an outage of the
+//! database with a million queued, and a million lanes. Throughput and claim times before, during and after; `make
+//! bench-trouble`.
 //!
 //! Options by environment: `SLUICE_BENCH_JOBS` (1000000), `SLUICE_BENCH_OUTAGE` (600, seconds), `SLUICE_BENCH_ONLY`
 //! (`plain`, `snapshot`, `outage`, `lanes`, with commas between); for the lanes `SLUICE_BENCH_ROUNDS` (5) and

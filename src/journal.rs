@@ -1,11 +1,11 @@
 //! An append-only file of checksummed records that one process holds.
 //!
 //! What [`Journal::append`] has returned for is on the disk: it survives the process and the machine. A record that was
-//! being written when either ended is not read back; those before it are. The file is held with a lock that ends with the
-//! process, so that whoever gets it knows that its writer is gone.
+//! being written when either ended is not read back; those before it are. The file is held with a lock that ends with
+//! the process, so that whoever gets it knows that its writer is gone.
 //!
-//! A record is its length, the same with all bits turned, the CRC-32 of both and of what follows, all little-endian in four
-//! bytes each, and then its bytes.
+//! A record is its length, the same with all bits turned, the CRC-32 of both and of what follows, all little-endian in
+//! four bytes each, and then its bytes.
 
 use crate::permissions::{forgeable, open_plain, require_private_folder};
 use rustix::fs::FlockOperation;
@@ -48,11 +48,13 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Makes a new one in `dir`, which is made when it is missing (for this user only), with a first record. `max`: bytes.
+    /// Makes a new one in `dir`, which is made when it is missing (for this user only), with a first record. `max`:
+    /// bytes.
     pub fn create(dir: &Path, max: u64, first: &[u8]) -> io::Result<Self> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         require_private_folder(dir)?;
-        // Under a name that nobody looks for until it is locked and begun: an empty one would be taken for an abandoned one.
+        // Under a name that nobody looks for until it is locked and begun: an empty one would be taken for an abandoned
+        // one.
         let file = tempfile::Builder::new().prefix("").suffix(".new").tempfile_in(dir)?;
         rustix::fs::flock(file.as_file(), FlockOperation::NonBlockingLockExclusive)?;
         let path = file.path().with_extension(EXTENSION);

@@ -66,8 +66,8 @@ fn notify(states: &[NotifyState<'_>]) -> io::Result<()> {
             send_to_abstract(name, &lines.join("\n"))
         }
         [b'/', ..] => sd_notify::notify(states),
-        // The manager outside of a virtual machine (`vsock:2:1234`), or whatever else may come. It does not wait for word of
-        // this service: the one inside does, and gives it a path.
+        // The manager outside of a virtual machine (`vsock:2:1234`), or whatever else may come. It does not wait for
+        // word of this service: the one inside does, and gives it a path.
         _ => {
             static SAID: Once = Once::new();
             SAID.call_once(|| {

@@ -69,7 +69,8 @@ where
     let files = log.dir.as_ref().map(|_| open_files(log)).transpose()?;
     let (files, guard) = files.unzip();
     let subscriber = tracing_subscriber::registry()
-        // Of each connection that is made and refused there would be a line; what it means is told once (store/database.rs).
+        // Of each connection that is made and refused there would be a line; what it means is told once
+        // (store/database.rs).
         .with(EnvFilter::try_new(&log.filter)?.add_directive("sqlx_core::pool=off".parse()?))
         .with(layer(log.format, standard_error, colours))
         .with(files.map(|files| layer(log.format, files, false)));
@@ -81,8 +82,8 @@ where
     S: Subscriber + for<'s> LookupSpan<'s>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    // The process that read our lines may be gone. That must not end a worker: to complain on standard error, as the crate would, is a
-    // panic then.
+    // The process that read our lines may be gone. That must not end a worker: to complain on standard error, as the
+    // crate would, is a panic then.
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours).log_internal_errors(false);
     match format {
         LogFormat::Human => layer.fmt_fields(debug_fn(write_field).delimited(" ")).boxed(),
@@ -137,8 +138,8 @@ fn open_files(log: &Log) -> Result<(NonBlocking, WorkerGuard), TelemetryError> {
     Ok(without_loss(DailyFiles::new(files, dir.to_owned(), log.keep, || Utc::now().date_naive())))
 }
 
-/// The daily files. Old ones are removed here and not by the crate: that one makes room for a file which is mostly there
-/// already, and takes one that was copied yesterday for one of yesterday.
+/// The daily files. Old ones are removed here and not by the crate: that one makes room for a file which is mostly
+/// there already, and takes one that was copied yesterday for one of yesterday.
 struct DailyFiles<W, C> {
     files: W,
     dir: PathBuf,

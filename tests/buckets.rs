@@ -41,8 +41,8 @@ async fn tell(queue: &Queue, bucket: &str, limits: &Limits, reports: impl IntoIt
     }
 }
 
-/// A bucket that is shared by two workers, and one that is shut for an hour. Only so slowly does the first one fill that
-/// it makes no difference to the test.
+/// A bucket that is shared by two workers, and one that is shut for an hour. Only so slowly does the first one fill
+/// that it makes no difference to the test.
 async fn shared_limits() -> (Queue, i64, i64) {
     let queue = Queue::new().await;
     let (first, second) = (queue.worker().await, queue.worker().await);

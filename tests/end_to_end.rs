@@ -132,7 +132,8 @@ async fn every_fault_at_once_ends_every_job_once_and_the_books_agree_with_the_pr
 
     let verdict = simulator.verdict();
     assert_eq!(audit.attempts, i64::try_from(verdict.total.calls).unwrap());
-    // A call that was on its way when another was told to wait is no early retry: on a busy machine it may take a while.
+    // A call that was on its way when another was told to wait is no early retry: on a busy machine it may take a
+    // while.
     assert_eq!(verdict.total.early_retries, 0, "{:?}", verdict.reasons);
     assert_eq!(verdict.total.malformed_requests, 0, "{:?}", verdict.reasons);
     assert_eq!(verdict.total.retried_non_retryables, 0, "{:?}", verdict.reasons);

@@ -62,8 +62,8 @@ async fn a_synchronous_standby_takes_over_and_nothing_is_lost_or_bought_twice() 
     worker.stop().await;
 }
 
-/// What HAProxy and the addresses of managed services do for a while: the roles have changed, sessions stay with the former
-/// primary, and new ones are still led to it.
+/// What HAProxy and the addresses of managed services do for a while: the roles have changed, sessions stay with the
+/// former primary, and new ones are still led to it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_switchover_behind_a_proxy_that_lags_loses_nothing_and_buys_nothing_twice() {
     const JOBS: i64 = 120;
@@ -99,7 +99,8 @@ async fn a_switchover_behind_a_proxy_that_lags_loses_nothing_and_buys_nothing_tw
     worker.stop().await;
 }
 
-/// An address that leads to a hot standby, as it does in the midst of a failover, and both hosts while neither takes writes.
+/// An address that leads to a hot standby, as it does in the midst of a failover, and both hosts while neither takes
+/// writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_starts_on_a_standby_waits_for_a_primary_and_reports_do_not() {
     const JOBS: i64 = 24;

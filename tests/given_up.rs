@@ -1,5 +1,5 @@
-//! Statements that are given up: a future of the store is dropped wherever it waits. Whatever comes next on the same connection
-//! stands in no transaction but its own, and what it has written is there.
+//! Statements that are given up: a future of the store is dropped wherever it waits. Whatever comes next on the same
+//! connection stands in no transaction but its own, and what it has written is there.
 
 use crate::support::cluster::OwnCluster;
 use crate::support::fleet::Fleet;

@@ -1,5 +1,5 @@
-//! What comes after its claim is gone: good answers for jobs that are still open are used, others are costed, and word of a
-//! call replaces what was booked in its worker's place.
+//! What comes after its claim is gone: good answers for jobs that are still open are used, others are costed, and word
+//! of a call replaces what was booked in its worker's place.
 
 use crate::support::clock;
 use crate::support::queue::{Queue, accepted, failed, failure, in_an_hour, in_batch, park, success};
@@ -57,8 +57,8 @@ fn answer(claimed: &Claimed) -> Settlement {
     }
 }
 
-/// The ledger of everything: class and detail, and whether it is a placeholder, in order of the attempts and what was accepted
-/// first. Fences tell no order: every connection takes a hundred of them at a time.
+/// The ledger of everything: class and detail, and whether it is a placeholder, in order of the attempts and what was
+/// accepted first. Fences tell no order: every connection takes a hundred of them at a time.
 async fn ledger(queue: &Queue) -> Vec<(String, String, bool, i64)> {
     let query = "select coalesce(class, 'accepted'), coalesce(detail, ''), placeholder, uncertain_nanos
                    from sluice.attempt order by number, accepted desc, detail";

@@ -1,5 +1,5 @@
-//! Limits that several worker processes share, seen from the provider's side: the simulator keeps the quota, refuses what
-//! is over it, and writes down when each call came.
+//! Limits that several worker processes share, seen from the provider's side: the simulator keeps the quota, refuses
+//! what is over it, and writes down when each call came.
 //!
 //! Bounds are on what the simulator counted and on its own times between calls, never on how long a test took.
 
@@ -82,7 +82,8 @@ async fn three_processes_keep_one_limit_and_use_it() {
 }
 
 /// Needs a limit that all processes share. Each event is followed by a phase of some four seconds; what the quota let
-/// through from one and a half seconds into it (a lease, and as much again for a busy machine) until its end is counted.
+/// through from one and a half seconds into it (a lease, and as much again for a busy machine) until its end is
+/// counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_dies_or_stalls_or_joins_breaks_no_limit_and_leaves_nothing_of_it_unused() {
     const PER_SECOND: f64 = 30.0;
@@ -299,8 +300,8 @@ async fn three_processes_share_the_places_of_one_provider() {
     assert_eq!(fleet.verdict().total.max_concurrency, 6, "never more, and all of them are used");
 }
 
-/// Eight calls at once, and not a word about it: a bare 429 for every call more. It says to make fewer calls at once, not
-/// to make none for seconds on end: the jobs are four seconds of work.
+/// Eight calls at once, and not a word about it: a bare 429 for every call more. It says to make fewer calls at once,
+/// not to make none for seconds on end: the jobs are four seconds of work.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_publishes_nothing_is_felt_for() {
     const JOBS: i64 = 300;

@@ -119,7 +119,8 @@ async fn what_a_provider_finds_too_large_is_sent_there_once_and_holds_up_nobody(
         stage.drain().await;
         let seen = stage.simulator.verdict().total;
         let refused = stage.count("select count(*) from sluice.attempts where class = 'never_fits'").await;
-        // Whoever comes after an answer whose headers told of the limit knows better than to ask: how many do is chance.
+        // Whoever comes after an answer whose headers told of the limit knows better than to ask: how many do is
+        // chance.
         assert!((1..=LARGE_JOBS).contains(&refused), "{dialect}: {refused} refused");
         assert_eq!((stage.calls("small"), stage.calls("big")), (SMALL_JOBS + refused, LARGE_JOBS), "{dialect}");
         // Each of them once, and no wait was made of it: nothing that fits was told to stay away.

@@ -6,8 +6,8 @@ use crate::support::wait::until;
 use sluice::simulate::{Scenario, Simulator};
 use sqlx::PgPool;
 
-/// A cheap provider that takes one request a minute and meets these faults, a dear one that takes all, and a route with ten minutes of patience
-/// and one without.
+/// A cheap provider that takes one request a minute and meets these faults, a dear one that takes all, and a route with
+/// ten minutes of patience and one without.
 struct Stage {
     _database: TestDatabase,
     pool: PgPool,

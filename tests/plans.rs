@@ -1,5 +1,5 @@
-//! How Postgres goes about the statements of a worker, by the plans that it writes into its log. Whatever it knew of the
-//! tables when it made a plan, no statement reads a whole table of the queue, or a whole partition.
+//! How Postgres goes about the statements of a worker, by the plans that it writes into its log. Whatever it knew of
+//! the tables when it made a plan, no statement reads a whole table of the queue, or a whole partition.
 
 use crate::support::clock;
 use crate::support::cluster::OwnCluster;
@@ -309,8 +309,8 @@ async fn no_statement_of_a_worker_reads_a_whole_table_however_old_its_plan_is() 
     stage.cluster.stop().await;
 }
 
-/// What a worker that drains asks, over and over: it finds what waits for a retry, or that nothing does, without reading what
-/// is scheduled for later or paused.
+/// What a worker that drains asks, over and over: it finds what waits for a retry, or that nothing does, without
+/// reading what is scheduled for later or paused.
 #[tokio::test(flavor = "multi_thread")]
 async fn whether_something_is_left_is_found_without_reading_all_that_is_parked() {
     let stage = Stage::new().await;

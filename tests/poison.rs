@@ -1,4 +1,5 @@
-//! Jobs that kill the worker that holds them, among others that do nothing: they are found out, and no other fails for them.
+//! Jobs that kill the worker that holds them, among others that do nothing: they are found out, and no other fails for
+//! them.
 
 use crate::support::clock;
 use crate::support::fleet::Fleet;

@@ -48,8 +48,8 @@ async fn finished_partition(queue: &Queue) -> Vec<i64> {
 /// Goes on until there is nothing to do at once.
 async fn retire(store: &Store) -> Vec<Retired> {
     let steps = RefCell::new(Vec::new());
-    // A step that was given up is told before its transaction is quite over. Keys of what is gone are cleared however long
-    // something is kept.
+    // A step that was given up is told before its transaction is quite over. Keys of what is gone are cleared however
+    // long something is kept.
     until("nobody is at it", async || {
         let step = store.retire(DAY * 10_000).await.unwrap();
         if matches!(step, Retired::Underway { .. } | Retired::Dropped { .. }) {

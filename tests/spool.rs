@@ -1,5 +1,5 @@
-//! Answers that come while the database is away, workers that are killed, stopped and continued: nothing is lost, nothing is
-//! bought twice, and what may have been is named.
+//! Answers that come while the database is away, workers that are killed, stopped and continued: nothing is lost,
+//! nothing is bought twice, and what may have been is named.
 
 use crate::support::cluster::OwnCluster;
 use crate::support::fleet::{Fleet, Process};

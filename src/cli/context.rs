@@ -157,8 +157,8 @@ fn without_keys(global: &GlobalArgs) -> Result<Config, ConfigErrors> {
     Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)
 }
 
-/// Connects as soon as the server takes writes: in the midst of a failover a standby is what answers. Until then the daemon
-/// waits and listens to signals.
+/// Connects as soon as the server takes writes: in the midst of a failover a standby is what answers. Until then the
+/// daemon waits and listens to signals.
 async fn until_writable(
     mut refused: StoreError,
     connect: impl AsyncFn() -> Result<Store, StoreError>,

@@ -216,8 +216,8 @@ fn folder_of(target: &Path) -> &Path {
     target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Removes what commands of this user that were killed have left behind of this target: no process holds the lock of it any
-/// more.
+/// Removes what commands of this user that were killed have left behind of this target: no process holds the lock of it
+/// any more.
 fn sweep(target: &Path) {
     let Some(name) = target.file_name() else { return };
     let begin = format!("{}{PART}", name.to_string_lossy());

@@ -354,8 +354,8 @@ fn shown_millis(millis: i64) -> String {
     if millis < 1000 { format!("{millis} ms") } else { format!("{}.{:02} s", millis / 1000, millis % 1000 / 10) }
 }
 
-/// Millionths of a dollar are enough to look at; an amount below that is shown in full rather than as nothing. The other
-/// shapes have every digit.
+/// Millionths of a dollar are enough to look at; an amount below that is shown in full rather than as nothing. The
+/// other shapes have every digit.
 fn shown_money(money: NanoUsd) -> String {
     let rounded = NanoUsd((money.0.saturating_add(if money.0 < 0 { -500 } else { 500 })) / 1000 * 1000);
     if rounded == NanoUsd::ZERO { money.to_string() } else { rounded.to_string() }

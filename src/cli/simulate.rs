@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// Simulate OpenAI, Anthropic and Gemini on a local address, with quotas and faults.
 ///
-/// Configure the base URLs that are printed, run your load, and press Ctrl-C: the verdict goes to standard output. While
-/// it runs, GET /_sim/verdict tells the same.
+/// Configure the base URLs that are printed, run your load, and press Ctrl-C: the verdict goes to standard output.
+/// While it runs, GET /_sim/verdict tells the same.
 ///
 /// The verdict is JSON unless --format says plain or table. Exit status: 0 the verdict is clean, 8 it is not.
 #[derive(Clone, Debug, clap::Args)]

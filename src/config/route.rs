@@ -22,8 +22,8 @@ pub struct RouteConfig {
 
 /// What lets a job move on unless the route says otherwise: everything that another target may do better.
 ///
-/// Missing are refusals by policy (the route has to want that) and `abandoned`, which was not the target's doing. What says
-/// that a target cannot take a request at all moves a job on whatever is listed ([`Route::falls_back_on`]).
+/// Missing are refusals by policy (the route has to want that) and `abandoned`, which was not the target's doing. What
+/// says that a target cannot take a request at all moves a job on whatever is listed ([`Route::falls_back_on`]).
 pub(crate) const FALLBACK_ON: &[ErrorClass] = &[
     ErrorClass::RateLimit,
     ErrorClass::RateLimitDaily,

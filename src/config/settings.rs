@@ -179,7 +179,8 @@ pub struct Spool {
     pub dir: Option<PathBuf>,
     /// What one worker may put there, in bytes.
     pub max_bytes: u64,
-    /// Whether somebody chose the folder: then it has to be had. The default is done without when it cannot be written to.
+    /// Whether somebody chose the folder: then it has to be had. The default is done without when it cannot be written
+    /// to.
     pub chosen: bool,
 }
 

@@ -207,7 +207,8 @@ impl Breaker {
         self.settings = settings;
     }
 
-    /// The target asked to be left alone for longer than is believed: no call goes for so long, and then one to ask again.
+    /// The target asked to be left alone for longer than is believed: no call goes for so long, and then one to ask
+    /// again.
     pub fn open_for(&mut self, rest: Duration, now: Timestamp) {
         let (since, failed_probes) = match self.state {
             State::Closed => (now, 0),

@@ -7,8 +7,8 @@ pub const MOST_MEMBERS: usize = 2_000_000;
 /// What an element or a member takes beside its text.
 const MEMBER_BYTES: usize = 100;
 
-/// Members and elements of all objects and arrays in a JSON text, not counting the first of each. For a text that is no JSON
-/// it is a number too.
+/// Members and elements of all objects and arrays in a JSON text, not counting the first of each. For a text that is no
+/// JSON it is a number too.
 #[must_use]
 pub fn members(text: &[u8]) -> usize {
     let (mut members, mut in_string, mut escaped) = (0, false, false);

@@ -1,5 +1,5 @@
-//! What a target's reports teach about estimates: how many tokens an estimated token of input is, and how long its answers
-//! usually are.
+//! What a target's reports teach about estimates: how many tokens an estimated token of input is, and how long its
+//! answers usually are.
 //!
 //! Both are running figures over the last dozens of calls. They are bounded, and a single report that makes no sense
 //! moves them by little: providers do send such reports. Whole numbers only, so that the same reports in the same order
@@ -65,8 +65,8 @@ impl Default for Calibration {
 }
 
 impl Calibration {
-    /// Learns from the report of one answer: `estimated_input` is what was estimated without this calibration, `cap` the
-    /// output cap that the request set.
+    /// Learns from the report of one answer: `estimated_input` is what was estimated without this calibration, `cap`
+    /// the output cap that the request set.
     pub fn learn(&mut self, estimated_input: i64, cap: Option<i64>, usage: &Usage) {
         let tokens = |count: i64| u64::try_from(count).unwrap_or(0).min(MOST_TOKENS);
         let (estimated, reported) = (tokens(estimated_input), tokens(usage.total_input()));
@@ -84,8 +84,8 @@ impl Calibration {
         let least = (expected / 2).max(estimated / MOST_FACTOR).max(1);
         let most = expected.saturating_mul(2).min(estimated.saturating_mul(MOST_FACTOR)).max(least);
         let reported = reported.clamp(least, most);
-        // One call weighs no more than a quarter of all before it; the first ones, which have little before them, as much
-        // as all of it.
+        // One call weighs no more than a quarter of all before it; the first ones, which have little before them, as
+        // much as all of it.
         let most = if self.samples < FIRST { self.estimated } else { self.estimated / 4 };
         let weight = estimated.saturating_mul(SCALE).min(most);
         let counted = share(weight, reported, estimated);

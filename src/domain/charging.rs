@@ -1,8 +1,8 @@
 //! What a request takes from a token bucket: every provider has its own rule, and each rule is data.
 //!
 //! A bucket that is charged by the wrong rule is either run dry unused or run into refusals. So a request is charged as
-//! its provider charges it: [`Charging::reserve`] before the call, by estimate, and [`Charging::settle`] after it, by what
-//! the provider reports.
+//! its provider charges it: [`Charging::reserve`] before the call, by estimate, and [`Charging::settle`] after it, by
+//! what the provider reports.
 
 use super::{ErrorClass, Failure, Outcome, Unit, Usage, UsageSource};
 
@@ -67,8 +67,8 @@ impl Sizes {
         Self { input_at_most: self.input, ..*self }
     }
 
-    /// The least that it may be: the estimate of the input is taken to be right within a quarter, a cap is exact, and an
-    /// output that is only expected may be none.
+    /// The least that it may be: the estimate of the input is taken to be right within a quarter, a cap is exact, and
+    /// an output that is only expected may be none.
     const fn least(&self) -> Self {
         let input = self.input - self.input / 4;
         Self { input, input_at_most: input, cap: self.cap, expected_output: 0 }
@@ -106,8 +106,8 @@ pub enum OutputShare {
 pub struct Charging {
     /// How output counts against a limit of all tokens.
     pub output: OutputShare,
-    /// Whether the output that was reserved from the limit of all tokens is corrected to what it was. Where it is not, a
-    /// generous cap is lost however short the answer.
+    /// Whether the output that was reserved from the limit of all tokens is corrected to what it was. Where it is not,
+    /// a generous cap is lost however short the answer.
     pub is_reconciled: bool,
     /// Whether input that was read from the provider's cache counts.
     pub cached_input_counts: bool,
@@ -210,8 +210,8 @@ impl Charging {
     /// Groq (A): input and output together, without tokens from the cache. Whether the cap is reserved: U.
     pub const GROQ: Self = Self { cached_input_counts: false, ..Self::COMBINED };
 
-    /// Bedrock (B): input and the output cap, times the model's burndown, on admission, corrected at the end; input from
-    /// the cache does not count (K). Whether failed requests count: U.
+    /// Bedrock (B): input and the output cap, times the model's burndown, on admission, corrected at the end; input
+    /// from the cache does not count (K). Whether failed requests count: U.
     pub const BEDROCK: Self = Self {
         output: OutputShare::Cap,
         is_reconciled: true,
@@ -220,8 +220,8 @@ impl Charging {
         failures_count: false,
     };
 
-    /// Everything else: what goes in and what comes out. Mistral, Together, Fireworks, OpenRouter and xAI publish limits
-    /// of tokens without saying how they count (U); DeepSeek limits calls at once and no tokens (B).
+    /// Everything else: what goes in and what comes out. Mistral, Together, Fireworks, OpenRouter and xAI publish
+    /// limits of tokens without saying how they count (U); DeepSeek limits calls at once and no tokens (B).
     pub const COMBINED: Self = Self {
         output: OutputShare::Expected,
         is_reconciled: true,
@@ -320,12 +320,12 @@ impl Charging {
     }
 }
 
-/// Whether a provider that refused a call because of a limit will refuse it for ever: what the call needs, and the limit
-/// that it names.
+/// Whether a provider that refused a call because of a limit will refuse it for ever: what the call needs, and the
+/// limit that it names.
 ///
-/// Some say so themselves ([`ErrorClass::NeverFits`]), with or without numbers. Others answer as they answer everyone who
-/// comes too fast, and only the limit that they name tells the two apart: a request that is larger than it. Where they ask
-/// to wait all the same, an estimate alone is no reason to doubt it.
+/// Some say so themselves ([`ErrorClass::NeverFits`]), with or without numbers. Others answer as they answer everyone
+/// who comes too fast, and only the limit that they name tells the two apart: a request that is larger than it. Where
+/// they ask to wait all the same, an estimate alone is no reason to doubt it.
 #[must_use]
 pub fn never_fits(failure: &Failure, charging: &Charging, sizes: &Sizes) -> Option<Oversize> {
     let named = failure.limit?;

@@ -8,10 +8,10 @@
 //!    ([`RungHealth`]), and whether a closed one is worth waiting for.
 //! 3. Which is the first that may be called? If none may now, until when is there nothing to do?
 //!
-//! A job goes along its rungs in laps. A rung that failed as often as its [`Remedy`](super::Remedy) allows is passed for
-//! the rest of the lap; when all rungs are passed, the next lap begins, after a longer pause. While the rungs that are not
-//! passed are closed, and not worth waiting for, a passed one is tried again after such a pause. A rung that can never
-//! take this request is out for good and makes up no part of a lap.
+//! A job goes along its rungs in laps. A rung that failed as often as its [`Remedy`](super::Remedy) allows is passed
+//! for the rest of the lap; when all rungs are passed, the next lap begins, after a longer pause. While the rungs that
+//! are not passed are closed, and not worth waiting for, a passed one is tried again after such a pause. A rung that
+//! can never take this request is out for good and makes up no part of a lap.
 
 mod ending;
 mod standing;
@@ -306,8 +306,8 @@ fn survey(
         .collect()
 }
 
-/// When a rung has to be tried again at the latest after a failure, if the job may leave it after that: so that the call
-/// can still end by the deadline.
+/// When a rung has to be tried again at the latest after a failure, if the job may leave it after that: so that the
+/// call can still end by the deadline.
 fn latest_retry(job: &Job, route: &Route, rung: usize, standing: &Standing) -> Option<Timestamp> {
     let leaves = standing.last_failure.is_some_and(|class| route.falls_back_on(class));
     let rung = route.rungs.get(rung).filter(|_| leaves && route.patience != Patience::Forever)?;
@@ -401,9 +401,9 @@ fn place_of(
 /// Whether a closed rung is waited for, or the rungs after it may be taken before it opens at `hold.until`.
 ///
 /// To be left, the route has to allow it (`fallback_on`), and the wait has to be more than the job has patience for.
-/// Patience runs from when the job could be run and the rung was closed, whichever is later, and ends early enough for a
-/// call to the closed rung to end before the job's deadline. It is not asked where waiting is pointless: money, keys and
-/// models do not come back by themselves, and a provider that an operator paused comes back when he says so.
+/// Patience runs from when the job could be run and the rung was closed, whichever is later, and ends early enough for
+/// a call to the closed rung to end before the job's deadline. It is not asked where waiting is pointless: money, keys
+/// and models do not come back by themselves, and a provider that an operator paused comes back when he says so.
 fn worth_of(job: &Job, route: &Route, rung: &Rung, hold: Hold, now: Timestamp) -> Worth {
     if !may_fall_back(route, hold.reason) {
         return Worth::NoFallback;

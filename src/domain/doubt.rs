@@ -1,8 +1,8 @@
 //! Whether a refusal that may concern only one request is to be believed of the others.
 //!
-//! Vendors dress the refusal of one request as 402, 403 or 404, which speak of the key or the model. To shut a target for
-//! all because of one such answer costs more than to ask once more. So the first one is only noted; it is believed when a
-//! different request meets it too, or the same one for the third time, and no answer has come in between.
+//! Vendors dress the refusal of one request as 402, 403 or 404, which speak of the key or the model. To shut a target
+//! for all because of one such answer costs more than to ask once more. So the first one is only noted; it is believed
+//! when a different request meets it too, or the same one for the third time, and no answer has come in between.
 
 use std::time::Duration;
 

@@ -62,8 +62,8 @@ error_classes! {
     NotFound = "not_found",
     /// The target finds the request itself wrong. Another may think otherwise.
     InvalidRequest = "invalid_request",
-    /// The target does not take what this request asks of it (a parameter, a combination, an output cap), or something in
-    /// front of its API turned the request away.
+    /// The target does not take what this request asks of it (a parameter, a combination, an output cap), or something
+    /// in front of its API turned the request away.
     Refused = "refused",
     /// The prompt (with the output cap) does not fit the model's window.
     ContextLength = "context_length",

@@ -45,8 +45,9 @@ pub fn input_tokens(request: &ChatRequest) -> i64 {
 /// Estimated tokens of a text.
 ///
 /// English has some four letters to a token; figures and punctuation are split finer. Beyond ASCII the length in
-/// UTF-8 tells enough: accented Latin, Greek, Cyrillic, Hebrew and Arabic (two bytes) have about two letters to a token,
-/// Chinese, Japanese, Korean and Indic scripts (three bytes) about one, emoji and rare signs (four bytes) half a letter.
+/// UTF-8 tells enough: accented Latin, Greek, Cyrillic, Hebrew and Arabic (two bytes) have about two letters to a
+/// token, Chinese, Japanese, Korean and Indic scripts (three bytes) about one, emoji and rare signs (four bytes) half a
+/// letter.
 #[must_use]
 pub fn text_tokens(text: &str) -> i64 {
     // In twelfths of a token, by the first byte of each character.
@@ -95,7 +96,8 @@ fn sum(parts: impl Iterator<Item = i64>) -> i64 {
     parts.fold(0, i64::saturating_add)
 }
 
-/// What the job will probably cost: its prompt, and its output cap or else [`USUAL_OUTPUT_TOKENS`]. For comparing rungs.
+/// What the job will probably cost: its prompt, and its output cap or else [`USUAL_OUTPUT_TOKENS`]. For comparing
+/// rungs.
 #[must_use]
 pub fn expected_cost(price: &Price, job: &Job) -> NanoUsd {
     price.cost(&estimated(job.input_tokens, job.max_output_tokens.unwrap_or(USUAL_OUTPUT_TOKENS)))
@@ -104,8 +106,8 @@ pub fn expected_cost(price: &Price, job: &Job) -> NanoUsd {
 /// The most that one call for the job can cost: what a budget holds back before it.
 ///
 /// The prompt is taken a quarter larger than estimated and at the dearest price of input (a cache write may cost more
-/// than plain input); the answer at the smaller of the request's cap and the model's, or [`UNKNOWN_OUTPUT_CAP`]. So it is
-/// a bound as far as the estimate is within a quarter, and a model that ignores its cap can still cost more.
+/// than plain input); the answer at the smaller of the request's cap and the model's, or [`UNKNOWN_OUTPUT_CAP`]. So it
+/// is a bound as far as the estimate is within a quarter, and a model that ignores its cap can still cost more.
 #[must_use]
 pub fn worst_cost(price: &Price, capabilities: &Capabilities, job: &Job) -> NanoUsd {
     let input = job.input_tokens.max(0);

@@ -24,13 +24,13 @@ const REMEMBERED: usize = 10_000;
 
 /// Deals out claims in turns and remembers whose turn it is.
 ///
-/// Logins take turns; within a login its projects do, and within a project its flows. So a project with a million jobs and
-/// one with ten get the same share until the ten are done, one that invents a thousand projects gets no more than one with a
-/// single one, and a route that may not start anything takes nothing from the others.
+/// Logins take turns; within a login its projects do, and within a project its flows. So a project with a million jobs
+/// and one with ten get the same share until the ten are done, one that invents a thousand projects gets no more than
+/// one with a single one, and a route that may not start anything takes nothing from the others.
 ///
-/// In each ring the turn goes to who has waited longest; who is seen for the first time begins to wait then. Where there are
-/// many, that may be long. So every other turn goes to one that has just come and was not served yet, the latest first: a
-/// newcomer is served soon, and however many of them come, the others keep half.
+/// In each ring the turn goes to who has waited longest; who is seen for the first time begins to wait then. Where
+/// there are many, that may be long. So every other turn goes to one that has just come and was not served yet, the
+/// latest first: a newcomer is served soon, and however many of them come, the others keep half.
 ///
 /// What a deal costs depends on how many demands it is given, and not on what was before: n log n.
 #[derive(Clone, Debug, Default)]
@@ -176,8 +176,8 @@ impl Turns {
         Ring::new(logins.collect(), &self.logins)
     }
 
-    /// Whose turn it is. Who cannot start anything is out for this deal, and so is everybody who had a turn, unless they
-    /// may have another.
+    /// Whose turn it is. Who cannot start anything is out for this deal, and so is everybody who had a turn, unless
+    /// they may have another.
     fn next(&mut self, rings: &mut Rings, may_start: &dyn Fn(usize) -> bool, again: bool) -> Option<usize> {
         while let Some((login, mut projects)) = rings.take(self.newcomer_next) {
             #[cfg(test)]

@@ -1,7 +1,7 @@
 //! JSON schemas of routes and requests, and answers checked against them.
 //!
-//! A schema comes from whoever may enqueue, and the answer from a model that does as it is told. Neither may keep a worker busy
-//! for ever, or end it.
+//! A schema comes from whoever may enqueue, and the answer from a model that does as it is told. Neither may keep a
+//! worker busy for ever, or end it.
 
 mod budget;
 mod effort;
@@ -18,12 +18,12 @@ use std::collections::HashMap;
 /// Compiled patterns larger than this many bytes are refused: a schema comes from whoever may enqueue.
 const PATTERN_BYTES: usize = 1 << 20;
 
-/// A schema with more members than this, counted as if everything it refers to were written out, is refused: checking an
-/// answer may take that many steps, and forty definitions that each name the next one twice would take a trillion.
+/// A schema with more members than this, counted as if everything it refers to were written out, is refused: checking
+/// an answer may take that many steps, and forty definitions that each name the next one twice would take a trillion.
 const MOST_WRITTEN_OUT: u64 = 1_000_000;
 
-/// A schema that is nested deeper than this when its references are written out is refused: they are followed one inside the
-/// other, on the stack.
+/// A schema that is nested deeper than this when its references are written out is refused: they are followed one
+/// inside the other, on the stack.
 const DEEPEST: usize = 300;
 
 /// References by `$id` are not written out here, so only so many are taken: they cannot multiply to much.

@@ -209,8 +209,8 @@ impl KeyRing {
         Self { keys: vec![fresh; keys.max(1)], recheck, turn: 0 }
     }
 
-    /// A ring after the configuration was read again. Of each key: what was found wrong with it and since when, if it is
-    /// the same key; one call may try it at once. All others are in service.
+    /// A ring after the configuration was read again. Of each key: what was found wrong with it and since when, if it
+    /// is the same key; one call may try it at once. All others are in service.
     #[must_use]
     pub fn renewed(faults: &[Option<(KeyFault, Timestamp)>], recheck: Duration, now: Timestamp) -> Self {
         let mut ring = Self::new(faults.len(), recheck);

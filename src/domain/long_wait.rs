@@ -1,8 +1,8 @@
 //! Waits that are too long to be believed to their end.
 //!
-//! A provider's word on how long to stay away is honoured to the second up to a day. What is longer is a quota of a week,
-//! a slip (milliseconds for seconds, an instant for a duration), or bad faith; and an operator may pay in the meantime.
-//! So one call asks again every now and then, as it does with a key that was refused.
+//! A provider's word on how long to stay away is honoured to the second up to a day. What is longer is a quota of a
+//! week, a slip (milliseconds for seconds, an instant for a duration), or bad faith; and an operator may pay in the
+//! meantime. So one call asks again every now and then, as it does with a key that was refused.
 
 use std::time::Duration;
 

@@ -12,8 +12,8 @@ impl NanoUsd {
     /// No money.
     pub const ZERO: Self = Self(0);
 
-    /// The most that one call is taken to cost, a million dollars: what is beyond was a slip of the price list, or a lie.
-    /// Nine thousand such calls are still counted exactly.
+    /// The most that one call is taken to cost, a million dollars: what is beyond was a slip of the price list, or a
+    /// lie. Nine thousand such calls are still counted exactly.
     pub const MOST_OF_A_CALL: Self = Self(1_000_000_000_000_000);
 
     /// The amount that a call may have cost.

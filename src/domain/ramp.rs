@@ -100,8 +100,8 @@ impl Ramp {
         self.lower(1.0, 0.0);
     }
 
-    /// Answers take clearly longer than usual with so many calls running; about `bearable` would not. It holds still then
-    /// until it is known what is usual with so few.
+    /// Answers take clearly longer than usual with so many calls running; about `bearable` would not. It holds still
+    /// then until it is known what is usual with so few.
     pub fn slowed(&mut self, era: u64, running: u32, bearable: f64) {
         // Too soon after it was lowered: another target of the same bucket has said so already.
         let is_news = era == self.era && self.passed * 2.0 >= self.limit;
@@ -119,8 +119,8 @@ impl Ramp {
         f64::from(running) * 2.0 >= self.limit
     }
 
-    /// Notes that so many were too much, and returns how many of the places that was. A few calls that are refused, or a
-    /// probe of a provider that is ill, say nothing of many: there may be no room at all for the moment.
+    /// Notes that so many were too much, and returns how many of the places that was. A few calls that are refused, or
+    /// a probe of a provider that is ill, say nothing of many: there may be no room at all for the moment.
     fn note_ceiling(&mut self, running: u32) -> f64 {
         let used = self.limit.min(f64::from(running.max(1)));
         if used >= 2.0 && self.is_in_use(running) {

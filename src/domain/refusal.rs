@@ -11,12 +11,13 @@ pub enum Bearing {
     AsScoped,
     /// Every target: the request itself is at fault, wherever it is sent.
     EveryTarget,
-    /// Perhaps only this request, although its status or class speaks of the key or the model. Vendors dress refusals of one
-    /// request as 402, 403 and 404. It is believed of the others when a different request meets it as well.
+    /// Perhaps only this request, although its status or class speaks of the key or the model. Vendors dress refusals
+    /// of one request as 402, 403 and 404. It is believed of the others when a different request meets it as well.
     InDoubt,
 }
 
-/// A change that a refusal asks for in so many words. The request keeps its meaning: only optional parameters are touched.
+/// A change that a refusal asks for in so many words. The request keeps its meaning: only optional parameters are
+/// touched.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Mend {
     /// The target wants a member under another name.

@@ -67,9 +67,9 @@ impl ErrorClass {
 
     /// Whether an attempt that ended so counts towards the job's bound on attempts.
     ///
-    /// Waiting is not failing, so what waits for a gate does not. An abandoned attempt says something about a worker, not
-    /// about the job: the shell counts it as a crash. And a call that never left says nothing about the job either: a
-    /// network that is down for an hour must not fail everything that is queued.
+    /// Waiting is not failing, so what waits for a gate does not. An abandoned attempt says something about a worker,
+    /// not about the job: the shell counts it as a crash. And a call that never left says nothing about the job either:
+    /// a network that is down for an hour must not fail everything that is queued.
     #[must_use]
     pub const fn uses_up_an_attempt(self) -> bool {
         match self {
@@ -139,8 +139,8 @@ impl ErrorClass {
 impl SoftFailure {
     /// What this kind of unusable answer calls for.
     ///
-    /// What the same model tends to repeat moves on at once; what chance may mend (the form of the answer) is tried once
-    /// more where it is.
+    /// What the same model tends to repeat moves on at once; what chance may mend (the form of the answer) is tried
+    /// once more where it is.
     #[must_use]
     pub const fn remedy(self) -> Remedy {
         match self {

@@ -10,8 +10,8 @@ mod parse;
 mod pass;
 
 impl ChatRequest {
-    /// Whether every call of a function has its result in the conversation, and every result its call: a provider that finds
-    /// otherwise has been told something else on the way.
+    /// Whether every call of a function has its result in the conversation, and every result its call: a provider that
+    /// finds otherwise has been told something else on the way.
     #[must_use]
     pub fn calls_have_their_results(&self) -> bool {
         let mut open: Vec<&str> = Vec::new();

@@ -13,9 +13,9 @@ impl Retention {
     /// Shorter would be a queue that forgets what nobody has fetched yet, and a new partition every few minutes.
     pub const SHORTEST: Duration = Duration::from_hours(1);
 
-    /// A partition goes as a whole, when the last of its jobs is old enough; so what is kept longer than it has to be is
-    /// what came in the time in which a partition is filled: an eighth of the time. A job's partition is found by its
-    /// number, and each statement looks into all of them at worst: some dozen at once is what this comes to.
+    /// A partition goes as a whole, when the last of its jobs is old enough; so what is kept longer than it has to be
+    /// is what came in the time in which a partition is filled: an eighth of the time. A job's partition is found by
+    /// its number, and each statement looks into all of them at worst: some dozen at once is what this comes to.
     #[must_use]
     pub fn partition_age(self) -> Duration {
         (self.finished / 8).max(Self::SHORTEST)

@@ -1,10 +1,10 @@
 //! Which stretches of the queue a look reads, so that it costs the same however many lanes there are.
 //!
-//! Flows are numbers, and `sluice.flow_of` makes them so that those of a login lie together, and in these those of a few
-//! projects. While there are few lanes a look reads all of them. Where there are many it finds out which logins have any,
-//! gives each the same share of what it reads, and in the share of a login the same to each group of projects. In a group
-//! it goes on behind where the look before has stopped. So one login or project that has a million lanes takes nothing
-//! from what is seen of the others, and over time each lane is seen.
+//! Flows are numbers, and `sluice.flow_of` makes them so that those of a login lie together, and in these those of a
+//! few projects. While there are few lanes a look reads all of them. Where there are many it finds out which logins
+//! have any, gives each the same share of what it reads, and in the share of a login the same to each group of
+//! projects. In a group it goes on behind where the look before has stopped. So one login or project that has a million
+//! lanes takes nothing from what is seen of the others, and over time each lane is seen.
 
 use std::collections::HashMap;
 
@@ -80,8 +80,8 @@ impl Rotation {
         self.stretch(Depth::All, 0, LOGINS)
     }
 
-    /// For groups with these flows, one of each, by what they belong to: the stretches to read of them, about [`WINDOW`]
-    /// in all, and of whatever they belong to the same share.
+    /// For groups with these flows, one of each, by what they belong to: the stretches to read of them, about
+    /// [`WINDOW`] in all, and of whatever they belong to the same share.
     #[must_use]
     pub fn stretches(&self, depth: Depth, groups: &[Vec<i64>]) -> Vec<Stretch> {
         let share = WINDOW.div_ceil(groups.len().max(1));

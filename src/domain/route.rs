@@ -111,7 +111,8 @@ pub struct Route {
     pub patience: Patience,
     /// Attempts that count, per job (waiting for a limit does not count).
     pub max_attempts: u16,
-    /// The classes that let a job move on to another rung; see [`falls_back_on`](Self::falls_back_on). Empty: it never does.
+    /// The classes that let a job move on to another rung; see [`falls_back_on`](Self::falls_back_on). Empty: it never
+    /// does.
     pub fallback_on: BTreeSet<ErrorClass>,
     /// What an answer must be.
     pub rules: Rules,

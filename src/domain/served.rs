@@ -1,7 +1,7 @@
 //! Whether the model that answered is the one that was asked.
 //!
-//! Vendors answer with the snapshot behind an alias, gateways with the vendor before the name, servers with the path of a
-//! file. Those are the same model. Another size, another generation and another family are not.
+//! Vendors answer with the snapshot behind an alias, gateways with the vendor before the name, servers with the path of
+//! a file. Those are the same model. Another size, another generation and another family are not.
 
 use super::Model;
 use super::route::Target;

@@ -380,8 +380,8 @@ impl SharedBucket {
         self.gate.take().is_some_and(|gate| gate.until > now || gate.asked.is_some_and(|asked| asked.until > now))
     }
 
-    /// Whether this process may have one call ask again although a long wait is on; all others wait for the next time then.
-    /// A wait that is over is none any more.
+    /// Whether this process may have one call ask again although a long wait is on; all others wait for the next time
+    /// then. A wait that is over is none any more.
     fn ask_again(&mut self, worker: i64, report: &Report, now: Timestamp) -> bool {
         self.gate = self.gate.filter(|gate| gate.until > now || gate.asked.is_some_and(|asked| asked.until > now));
         let Some(Gate { until, asked: Some(asked), .. }) = &mut self.gate else { return false };
@@ -396,7 +396,8 @@ impl SharedBucket {
         probe
     }
 
-    /// No wait is taken for longer than is believed, by whichever process it was written: an earlier version, or another clock.
+    /// No wait is taken for longer than is believed, by whichever process it was written: an earlier version, or
+    /// another clock.
     fn bound_waits(&mut self, now: Timestamp) {
         let latest = now + BELIEVED;
         if let Some(gate) = self.gate.as_mut().filter(|gate| gate.until > latest) {

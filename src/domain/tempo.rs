@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Until its first token a call takes as long as for about so many tokens more. So answers of a word and of a page can be
-/// compared.
+/// Until its first token a call takes as long as for about so many tokens more. So answers of a word and of a page can
+/// be compared.
 const FRAME_TOKENS: f64 = 50.0;
 /// Calls that are judged together, at least and at most.
 const ROUND: (f64, f64) = (16.0, 1_000.0);
@@ -25,12 +25,12 @@ pub struct Took {
 
 /// What answers of one target take per token, by geometric means over rounds of calls.
 ///
-/// What is usual is known from the first round, and learned anew only after it was said to be slow, when fewer calls run:
-/// compared with a mean that follows along, a load that grows bit by bit would always be usual. So a target that has
-/// become slower for good is believed after a few such rounds, and load that makes itself slow is not.
+/// What is usual is known from the first round, and learned anew only after it was said to be slow, when fewer calls
+/// run: compared with a mean that follows along, a load that grows bit by bit would always be usual. So a target that
+/// has become slower for good is believed after a few such rounds, and load that makes itself slow is not.
 ///
-/// Guarantees: nothing is said before two rounds; once something is known a single call, however long, moves the mean of a
-/// round by no more than a tenth.
+/// Guarantees: nothing is said before two rounds; once something is known a single call, however long, moves the mean
+/// of a round by no more than a tenth.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tempo {
     /// Logarithm of the usual milliseconds per token.

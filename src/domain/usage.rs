@@ -108,14 +108,14 @@ impl Usage {
 /// How much larger than the truth an estimate of a text can be.
 const MOST_OVERESTIMATED: i64 = 32;
 
-/// The most input that a request of an estimated size can turn out to have: gateways add prompts of their own, and tools
-/// bring in pages.
+/// The most input that a request of an estimated size can turn out to have: gateways add prompts of their own, and
+/// tools bring in pages.
 const fn most(estimated: i64) -> i64 {
     estimated.saturating_mul(100).saturating_add(2_000_000)
 }
 
-/// The most output that there can be beside a text of an estimated size. Some vendors do not count reasoning against the
-/// cap, and several choices are each as long; without a cap, no model writes as much.
+/// The most output that there can be beside a text of an estimated size. Some vendors do not count reasoning against
+/// the cap, and several choices are each as long; without a cap, no model writes as much.
 const fn most_output(cap: Option<i64>, shown: i64) -> i64 {
     let allowed = match cap {
         Some(cap) => cap.saturating_mul(16).saturating_add(100_000),

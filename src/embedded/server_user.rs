@@ -35,8 +35,8 @@ impl ServerUser {
         Err(EmbeddedError::NoServerUser)
     }
 
-    /// Makes a directory for this user alone, and those above it as far as they are missing. Others may be about to make the
-    /// same ones: none is seen before it is as it has to be, and it does not matter who is first.
+    /// Makes a directory for this user alone, and those above it as far as they are missing. Others may be about to
+    /// make the same ones: none is seen before it is as it has to be, and it does not matter who is first.
     pub fn create_dir_and_way(self, dir: &Path) -> Result<(), EmbeddedError> {
         let missing: Vec<&Path> = dir.ancestors().skip(1).take_while(|above| !above.exists()).collect();
         for above in missing.into_iter().rev() {

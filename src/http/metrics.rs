@@ -1,7 +1,7 @@
 //! What is measured: what this process counted itself, and what it shares with others, read from the database.
 //!
-//! The names are a part of the public surface; docs/operations.md has the table. Labels are names from the configuration
-//! and words of ours, so that there are not more of them than somebody wrote down.
+//! The names are a part of the public surface; docs/operations.md has the table. Labels are names from the
+//! configuration and words of ours, so that there are not more of them than somebody wrote down.
 
 use super::families::{Classes, Families, Labels};
 use crate::domain::shared_bucket::{LimitStanding, Standing};

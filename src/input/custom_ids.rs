@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Remembers 96 bits of a hash and the line of each `custom_id`, whatever its length: 16 bytes, and about 35 with the
-/// table's free room and its growth. Among ten million names the chance that two different ones are taken for the same is
-/// below 10⁻¹⁴.
+/// table's free room and its growth. Among ten million names the chance that two different ones are taken for the same
+/// is below 10⁻¹⁴.
 #[derive(Debug, Default)]
 pub(super) struct CustomIds {
     lines: HashMap<[u32; 3], u32>,

@@ -156,8 +156,8 @@ struct Own {
     notes: Vec<MemberNote>,
 }
 
-/// Takes the members that no provider knows out of a body with `prompt`, a form that is ours and not the dialect's: they
-/// are the author's own, and become metadata. What the metadata has already stays.
+/// Takes the members that no provider knows out of a body with `prompt`, a form that is ours and not the dialect's:
+/// they are the author's own, and become metadata. What the metadata has already stays.
 fn own_members(members: &mut Map<String, Value>, raw: &mut RawObject<'_>, metadata: Option<&str>) -> Own {
     let names: Vec<String> =
         members.iter().filter(|(name, value)| !is_known_member(name, value)).map(|(name, _)| name.clone()).collect();

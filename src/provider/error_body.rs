@@ -9,8 +9,8 @@ use std::borrow::Cow;
 
 /// An error body, read leniently.
 ///
-/// The error may be an object, a string, a list, JSON inside a string, or the body itself; its code may be a number or a
-/// string; its message has a dozen names. A body that is no JSON at all is plain text or a page.
+/// The error may be an object, a string, a list, JSON inside a string, or the body itself; its code may be a number or
+/// a string; its message has a dozen names. A body that is no JSON at all is plain text or a page.
 #[derive(Debug, Default)]
 pub(super) struct ErrorBody {
     /// Every code, type, status word and reason in it, the most telling first.
@@ -357,8 +357,8 @@ fn is_whole_answer(body: &Value) -> bool {
     has_content && word.is_some_and(|word| !matches!(Finish::of_word(&word), Finish::Error | Finish::Pause))
 }
 
-/// Whether an error says that generating failed: by a code that is one of failure, or by a message where it has no code.
-/// A list may tell of attempts that others made good; there only a code counts.
+/// Whether an error says that generating failed: by a code that is one of failure, or by a message where it has no
+/// code. A list may tell of attempts that others made good; there only a code counts.
 pub(super) fn says_failed(error: &Value) -> bool {
     match error {
         Value::String(text) => !is_nothing(text),

@@ -299,8 +299,8 @@ impl Provider {
     }
 
     /// Makes one call with the key at this place among the configured ones (0 for a server without), and reports it;
-    /// never retries. `timeouts` are those of the rung. `head` is filled when the answer's head has come: it is all that is
-    /// left when this future is dropped. `mends` are what earlier refusals of this target have asked for.
+    /// never retries. `timeouts` are those of the rung. `head` is filled when the answer's head has come: it is all
+    /// that is left when this future is dropped. `mends` are what earlier refusals of this target have asked for.
     ///
     /// # Errors
     /// [`Ineligible`] when this target can never take the request: nothing was sent then.

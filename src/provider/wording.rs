@@ -1,8 +1,9 @@
 //! What the words of a refusal mean, whichever vendor wrote them.
 //!
 //! The tables of the dialects know codes. Codes are few and words are many, and both change without notice, so what is
-//! recognised here are kinds of sentences: the request does not fit the account's money, breaks a policy, names a parameter,
-//! a model or a length. What is recognised by words alone is believed of one request only ([`Bearing::InDoubt`]).
+//! recognised here are kinds of sentences: the request does not fit the account's money, breaks a policy, names a
+//! parameter, a model or a length. What is recognised by words alone is believed of one request only
+//! ([`Bearing::InDoubt`]).
 //!
 //! What is not recognised is not guessed at: the target is left out for that job, and nothing else follows.
 

@@ -171,7 +171,8 @@ pub struct Latency {
     pub first: Spread,
     /// For each token of output, in seconds.
     pub per_output_token: f64,
-    /// So many calls at once are answered at full speed; with more, each takes longer in proportion. Absent: any number.
+    /// So many calls at once are answered at full speed; with more, each takes longer in proportion. Absent: any
+    /// number.
     pub full_speed: Option<u32>,
 }
 

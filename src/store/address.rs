@@ -7,8 +7,9 @@ use url_parts::Parts;
 
 /// The servers that a URL names, in its order.
 ///
-/// As with libpq, `postgres://user@one:5432,two:5433/database?target_session_attrs=read-write` names two, of which the first that
-/// takes writes is used. Members of the query that this program does not honour are refused: silence would be worse.
+/// As with libpq, `postgres://user@one:5432,two:5433/database?target_session_attrs=read-write` names two, of which the
+/// first that takes writes is used. Members of the query that this program does not honour are refused: silence would
+/// be worse.
 #[derive(Clone, Debug)]
 pub struct Address {
     servers: Vec<PgConnectOptions>,

@@ -1,4 +1,5 @@
-//! Calls that are under way: opened here before they are made, so that whoever takes over from a dead worker can name them.
+//! Calls that are under way: opened here before they are made, so that whoever takes over from a dead worker can name
+//! them.
 
 use super::claim::{Lease, datetime};
 use super::{Doing, Store, StoreError};
@@ -23,8 +24,8 @@ pub struct OpenCall {
 }
 
 impl Store {
-    /// Notes calls as under way and returns the fences under which they may be made. A call whose claim is gone (its worker
-    /// was declared dead, its job cancelled) must not be made.
+    /// Notes calls as under way and returns the fences under which they may be made. A call whose claim is gone (its
+    /// worker was declared dead, its job cancelled) must not be made.
     pub async fn open_calls(&self, calls: &[OpenCall]) -> Result<HashSet<i64>, StoreError> {
         let open = sqlx::query_scalar!(
             r#"update sluice.inflight i

@@ -44,7 +44,8 @@ pub struct Suspects {
 }
 
 /// Numbers for claims. A sequence of the database goes back when a failover loses commits or a backup is restored, and
-/// a worker that lives through that, or a spool that waits for it, would meet its own numbers again as those of another.
+/// a worker that lives through that, or a spool that waits for it, would meet its own numbers again as those of
+/// another.
 #[derive(Debug)]
 pub(super) struct Fences(AtomicI64);
 
@@ -199,8 +200,8 @@ pub(crate) fn datetime(at: Timestamp) -> DateTime<Utc> {
 }
 
 impl Store {
-    /// Takes jobs from the front of lanes for `worker`, in index order, skipping what others are taking. Of their requests
-    /// no more are kept than take `room` bytes in memory together, but for the first.
+    /// Takes jobs from the front of lanes for `worker`, in index order, skipping what others are taking. Of their
+    /// requests no more are kept than take `room` bytes in memory together, but for the first.
     pub async fn claim(&self, worker: i64, takes: &[Take], room: usize) -> Result<Claim, StoreError> {
         self.claim_of(worker, takes, room, None).await
     }

@@ -32,12 +32,12 @@ const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Where there are several, it is looked this often which one serves while something is wrong.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
-/// Where there are several, it is also looked when a statement has no answer after this long: while the pool tries to connect
-/// to a server that is gone, it tells no error.
+/// Where there are several, it is also looked when a statement has no answer after this long: while the pool tries to
+/// connect to a server that is gone, it tells no error.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a statement's next row may take to come, and a commit. Longer than the server's own patience with statements:
-/// whoever waits that long waits for a connection that is dead, or for a server that hangs.
+/// How long a statement's next row may take to come, and a commit. Longer than the server's own patience with
+/// statements: whoever waits that long waits for a connection that is dead, or for a server that hangs.
 const PATIENCE: Duration = Duration::from_secs(75);
 
 /// What holds on connections of our own, beside [`SETTINGS`]: the server notices when this end is gone, and lets go of
@@ -66,9 +66,9 @@ const SETTINGS: [(&str, &str); 7] = [
     ("client_min_messages", "error"),
 ];
 
-/// What holds for the statements of a worker besides. They run thousands of times and touch few rows, whatever the planner
-/// knows of tables that were empty when it looked: a plan of then would read all of them for ever after. These settings are
-/// not all that it takes: how a statement looks up rows is said in `store/mod.rs`.
+/// What holds for the statements of a worker besides. They run thousands of times and touch few rows, whatever the
+/// planner knows of tables that were empty when it looked: a plan of then would read all of them for ever after. These
+/// settings are not all that it takes: how a statement looks up rows is said in `store/mod.rs`.
 const WORK_SETTINGS: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
 
 /// A setting that means nothing to Postgres: whether it arrives tells whether the session is ours.
@@ -99,7 +99,8 @@ pub enum Purpose {
 /// What was seen of all connections together.
 #[derive(Debug, Default)]
 struct Sessions {
-    /// Something went wrong that is not a statement's own fault: where there are several servers, another one may serve now.
+    /// Something went wrong that is not a statement's own fault: where there are several servers, another one may serve
+    /// now.
     in_trouble: AtomicBool,
     /// Connections made before this are not used again: one of them was on a server that takes no writes.
     distrusted: Mutex<Option<Instant>>,
@@ -110,8 +111,8 @@ struct Sessions {
 }
 
 impl Sessions {
-    /// Learns from an error. A server that takes no writes (25006: a standby, or one that was switched over) closes every
-    /// connection that was made before it was found out.
+    /// Learns from an error. A server that takes no writes (25006: a standby, or one that was switched over) closes
+    /// every connection that was made before it was found out.
     fn see(&self, error: &sqlx::Error) {
         if is_read_only(error) {
             *lock(&self.distrusted) = Some(Instant::now());
@@ -402,8 +403,8 @@ async fn is_pooled(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
     Ok(arrived.as_deref() != Some(&mark))
 }
 
-/// Whether the other end does not take what a connection of ours begins with: a violation of the protocol, something that
-/// it does not support, or a setting that it does not know. Postgres takes all of it.
+/// Whether the other end does not take what a connection of ours begins with: a violation of the protocol, something
+/// that it does not support, or a setting that it does not know. Postgres takes all of it.
 pub(super) fn is_refusal(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(DatabaseError::code);
     matches!(code.as_deref(), Some("08P01" | "0A000" | "42704"))

@@ -1,5 +1,6 @@
-//! What `sluice doctor` looks at. Each look stands for itself, so that one which this login may not have, or which an older
-//! schema has not got, takes nothing from the others. Texts of other people's statements are not read: they may hold prompts.
+//! What `sluice doctor` looks at. Each look stands for itself, so that one which this login may not have, or which an
+//! older schema has not got, takes nothing from the others. Texts of other people's statements are not read: they may
+//! hold prompts.
 
 use super::{Doing, Store, StoreError};
 use crate::domain::diagnosis::{Facts, Kept, Partitions, Plan, Queue, Schema, Seen, Server, Session, Slot, Table};

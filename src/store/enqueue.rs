@@ -282,8 +282,8 @@ impl Store {
     }
 }
 
-/// Takes the turn of this login at a batch: alone, or beside others that add to it without looking. False: another session
-/// has it. `None`: it is not open.
+/// Takes the turn of this login at a batch: alone, or beside others that add to it without looking. False: another
+/// session has it. `None`: it is not open.
 async fn take_turn(
     transaction: &mut Transaction,
     batch: &str,
@@ -332,8 +332,8 @@ impl BulkEnqueue {
     /// Makes all jobs visible at once; returns how many there are.
     ///
     /// # Errors
-    /// What went wrong; nothing is enqueued then. When the connection breaks during the commit itself the server is asked
-    /// what came of it; only when it cannot be reached for longer than a minute is that not known.
+    /// What went wrong; nothing is enqueued then. When the connection breaks during the commit itself the server is
+    /// asked what came of it; only when it cannot be reached for longer than a minute is that not known.
     pub async fn commit(mut self) -> Result<Enqueued, StoreError> {
         if !self.lines.is_empty() {
             self.send_lines().await?;

@@ -211,8 +211,8 @@ pub enum Changed {
 }
 
 impl Changed {
-    /// The functions of the schema raise `no_data_found` for a job that is not there, and `object_in_use` for one that a
-    /// worker has.
+    /// The functions of the schema raise `no_data_found` for a job that is not there, and `object_in_use` for one that
+    /// a worker has.
     fn of(answer: Result<Option<bool>, sqlx::Error>, doing: &'static str) -> Result<Self, StoreError> {
         match answer {
             Ok(Some(true)) => Ok(Self::Yes),

@@ -49,8 +49,8 @@ impl Store {
     }
 
     /// The lanes that have ready jobs: all of them, or, where there are many, those of the `known` flows and others of
-    /// every login, by turns, so that over time each is seen. Of one flow it is then the lane with the highest priority.
-    /// What it costs does not depend on how many jobs or lanes there are.
+    /// every login, by turns, so that over time each is seen. Of one flow it is then the lane with the highest
+    /// priority. What it costs does not depend on how many jobs or lanes there are.
     pub async fn look(&self, rotation: &mut Rotation, known: &[i64]) -> Result<Look, StoreError> {
         if !rotation.has_many {
             let (first, last) = Depth::All.ends(0);

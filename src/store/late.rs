@@ -12,8 +12,9 @@ use std::collections::{HashMap, HashSet};
 /// A job moves between tables while it is looked for: each look is a new snapshot, so a few are enough.
 const LOOKS: u32 = 5;
 
-/// Takes the jobs of these endings out of the queue or out of another worker's hands, where they are open and in the same
-/// round, and puts them back under the old claims; returns the fences of those. Must be followed by writing the endings.
+/// Takes the jobs of these endings out of the queue or out of another worker's hands, where they are open and in the
+/// same round, and puts them back under the old claims; returns the fences of those. Must be followed by writing the
+/// endings.
 ///
 /// The other worker is told to drop its call, and that call is booked in its place.
 pub(super) async fn take_back(transaction: &mut Transaction, rows: &[EndingRow]) -> Result<HashSet<i64>, StoreError> {
@@ -138,8 +139,8 @@ pub(super) enum Gone {
     Replaced,
 }
 
-/// Of these claims those whose job is not there, or whose number another job has: the database has gone back in time, by a
-/// failover that lost commits or a restored backup.
+/// Of these claims those whose job is not there, or whose number another job has: the database has gone back in time,
+/// by a failover that lost commits or a restored backup.
 pub(super) async fn of_lost_jobs(
     transaction: &mut Transaction,
     leases: &[Lease],

@@ -52,8 +52,9 @@ impl Store {
         Ok((row.id, timestamp(row.now)))
     }
 
-    /// Renews the lease, publishes `stats`, and fetches what was cancelled meanwhile. `life` in them tells this worker from
-    /// others that may have its number, since a database that has gone back in time gives numbers again; `beats` counts.
+    /// Renews the lease, publishes `stats`, and fetches what was cancelled meanwhile. `life` in them tells this worker
+    /// from others that may have its number, since a database that has gone back in time gives numbers again; `beats`
+    /// counts.
     pub async fn beat(&self, worker: i64, stats: &Value) -> Result<Beat, StoreError> {
         let row = sqlx::query!(
             r#"with was as (
@@ -118,8 +119,8 @@ impl Store {
         Ok(Rescued { workers, ..rescued })
     }
 
-    /// [`rescue`](Self::rescue), of workers that are known to be dead or gone: no lease is looked at. For whoever cannot say
-    /// yet whether the others are silent, or were cut off together with it and had no time to say anything.
+    /// [`rescue`](Self::rescue), of workers that are known to be dead or gone: no lease is looked at. For whoever
+    /// cannot say yet whether the others are silent, or were cut off together with it and had no time to say anything.
     pub async fn rescue_left(&self, max_crashes: u16) -> Result<Rescued, StoreError> {
         let mut total = Rescued::default();
         loop {
@@ -215,10 +216,10 @@ impl Store {
         Ok(declared.rows_affected())
     }
 
-    /// Gives back what is in this worker's hands by the queue's account and not by its own: a claim whose commit went through
-    /// although the worker never heard of it, or an ending that the database has lost again. A call that it had begun is booked: what
-    /// came of it is not known any more. `known` are the fences of everything that it holds or has not settled yet; nothing may be
-    /// claimed in between.
+    /// Gives back what is in this worker's hands by the queue's account and not by its own: a claim whose commit went
+    /// through although the worker never heard of it, or an ending that the database has lost again. A call that it had
+    /// begun is booked: what came of it is not known any more. `known` are the fences of everything that it holds or
+    /// has not settled yet; nothing may be claimed in between.
     pub async fn give_back_unknown(&self, worker: i64, known: &[i64]) -> Result<u64, StoreError> {
         let held = sqlx::query!(
             r#"select count(*) as "unknown!" from sluice.inflight where worker = $1 and fence <> all ($2)"#,

@@ -1,15 +1,15 @@
 //! All SQL. Knows the domain and nothing of providers.
 //!
 //! One file per noun; each function is one statement or one short transaction, and none is open while a provider
-//! is being called. A single statement runs on `&self.db`, several in a transaction of `self.db.begin()`: both know what
-//! to do behind a pooler. Nothing rests on a session: no `set` that outlives its transaction, no `listen`, no temporary
-//! table, no advisory lock (any login can hold one): turns are taken by rows, until the transaction ends. Times are the database's own: no statement takes the caller's
-//! clock where `now()` will do.
+//! is being called. A single statement runs on `&self.db`, several in a transaction of `self.db.begin()`: both know
+//! what to do behind a pooler. Nothing rests on a session: no `set` that outlives its transaction, no `listen`, no
+//! temporary table, no advisory lock (any login can hold one): turns are taken by rows, until the transaction ends.
+//! Times are the database's own: no statement takes the caller's clock where `now()` will do.
 //!
 //! A statement that runs all day and looks up the rows of a list in `job`, `result`, `attempt`, `inflight`, `ready` or
-//! `parked` writes `x.job_id = any (array[list.job_id])`. For that Postgres looks into the index once for each, and has no
-//! other way. With a plain `=` it may walk through the whole index instead. It does so as long as it takes the table for
-//! empty: the table is new, or was vacuumed while nothing was in hand. `tests/plans.rs` looks at the plans.
+//! `parked` writes `x.job_id = any (array[list.job_id])`. For that Postgres looks into the index once for each, and has
+//! no other way. With a plain `=` it may walk through the whole index instead. It does so as long as it takes the table
+//! for empty: the table is new, or was vacuumed while nothing was in hand. `tests/plans.rs` looks at the plans.
 
 mod address;
 pub mod audit;
@@ -160,8 +160,8 @@ impl StoreError {
             Self::Sql { source, .. } => match source {
                 sqlx::Error::Database(error) => {
                     let code = error.code().unwrap_or_default();
-                    // Connection, a login that is refused, resources, operator intervention, deadlock and serialisation; a
-                    // cancelled statement (57014) is one of the fourth.
+                    // Connection, a login that is refused, resources, operator intervention, deadlock and
+                    // serialisation; a cancelled statement (57014) is one of the fourth.
                     ["08", "28", "53", "57", "58"].iter().any(|class| code.starts_with(class))
                         // Takes no writes now: a standby, or a database that was made read-only.
                         || code == "25006"
@@ -201,8 +201,8 @@ impl StoreError {
         matches!(self, Self::Connect { source, .. } if database::takes_no_writes(source))
     }
 
-    /// Whether a row is surely at fault, so that the same row would be refused again whatever becomes of the database: a value
-    /// that its column does not take, or a constraint that it breaks.
+    /// Whether a row is surely at fault, so that the same row would be refused again whatever becomes of the database:
+    /// a value that its column does not take, or a constraint that it breaks.
     ///
     /// Everything else is the database's: it is away, takes no writes, knows the login no more, has lost a table or a
     /// partition. That ends some time, and until then what is to be written waits.
@@ -317,8 +317,8 @@ impl Store {
         Self::connect_through(Pooler::Auto, Purpose::Commands, &Address::of(options), connections).await
     }
 
-    /// [`connect`](Self::connect), with what is said to be between this process and Postgres, and what the connections are
-    /// for. A worker gets only sessions that take writes.
+    /// [`connect`](Self::connect), with what is said to be between this process and Postgres, and what the connections
+    /// are for. A worker gets only sessions that take writes.
     ///
     /// # Errors
     /// [`StoreError::Connect`] when no connection is had within ten seconds, [`StoreError::Pooler`] when there is a
@@ -359,8 +359,8 @@ impl Store {
         self.db.is_pooled()
     }
 
-    /// Waits until all connections are closed, or until one of them leads nowhere any more: its farewell would be waited for
-    /// as long as the operating system waits.
+    /// Waits until all connections are closed, or until one of them leads nowhere any more: its farewell would be
+    /// waited for as long as the operating system waits.
     pub async fn close(&self) {
         let _ = tokio::time::timeout(FAREWELL, self.db.pool().close()).await;
     }

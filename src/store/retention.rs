@@ -9,7 +9,8 @@ use std::time::Duration;
 pub enum Retired {
     /// Nothing is old enough.
     Nothing,
-    /// Another process is at it, or others hold what would have to be locked. It is tried again later, and nobody is kept waiting.
+    /// Another process is at it, or others hold what would have to be locked. It is tried again later, and nobody is
+    /// kept waiting.
     Busy,
     /// A step further with this partition: there is more to do at once.
     Underway {

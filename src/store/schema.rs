@@ -78,8 +78,8 @@ fn is_made_meanwhile(error: &StoreError) -> bool {
 
 /// Of several that migrate at once one is first. It is a lock on the notes of migrations, which only those can take who
 /// may write them; an advisory lock could be held by any login. It lasts until the commit and needs no session, so it
-/// works behind a pooler. Before there are notes, the process that makes the schema is first: the server lets the others wait
-/// for that.
+/// works behind a pooler. Before there are notes, the process that makes the schema is first: the server lets the
+/// others wait for that.
 async fn take_turn(transaction: &mut Transaction) -> Result<(), StoreError> {
     let doing = "waiting for the turn to migrate";
     let may_lock = sqlx::query_scalar!(
@@ -167,8 +167,8 @@ impl Store {
         roles::grant(&mut transaction).await?;
         transaction.commit().await.doing("migrating")?;
         self.ensure_partitions().await?;
-        // After a restore: before anything is enqueued. The first history is for a worker to note, since this may become a
-        // template of others.
+        // After a restore: before anything is enqueued. The first history is for a worker to note, since this may
+        // become a template of others.
         self.look_at_timeline(None, false).await?;
         Ok(before)
     }

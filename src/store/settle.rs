@@ -1,8 +1,8 @@
 //! Writing what came of jobs: attempts, endings, and jobs given back.
 //!
 //! One transaction settles many jobs. Every ending and every park checks the fence: a worker whose lease is gone
-//! changes nothing, except that an answer which comes late is used when the job is still open ([`super::late`]). Attempts
-//! are booked always, because the money was spent; the same attempt sent twice is one row.
+//! changes nothing, except that an answer which comes late is used when the job is still open ([`super::late`]).
+//! Attempts are booked always, because the money was spent; the same attempt sent twice is one row.
 
 use super::claim::{Lease, datetime};
 use super::database::Transaction;
@@ -177,8 +177,8 @@ impl Settlement {
     }
 }
 
-/// What the ledger takes for a number of tokens. Sums are made of it: one that cannot be must not spoil them, wherever it comes
-/// from (a provider, a spool of an older version).
+/// What the ledger takes for a number of tokens. Sums are made of it: one that cannot be must not spoil them, wherever
+/// it comes from (a provider, a spool of an older version).
 fn tokens(count: i64) -> i64 {
     const MOST: i64 = 10_000_000_000;
     count.clamp(0, MOST)
@@ -213,9 +213,9 @@ fn notes_text(notes: &[String]) -> Option<String> {
 }
 
 impl Store {
-    /// Settles everything in one transaction and returns the leases whose endings and parks changed nothing, because the
-    /// fence was gone and the job finished, or not to be finished by this: of those only the attempts were written. An
-    /// accepted answer among them that was not used is booked as `abandoned`, `late`: what it cost is waste.
+    /// Settles everything in one transaction and returns the leases whose endings and parks changed nothing, because
+    /// the fence was gone and the job finished, or not to be finished by this: of those only the attempts were written.
+    /// An accepted answer among them that was not used is booked as `abandoned`, `late`: what it cost is waste.
     ///
     /// Sending the same settlement again after an unknown outcome is safe.
     pub async fn settle(&self, settlement: &Settlement) -> Result<Vec<Lease>, StoreError> {
@@ -271,8 +271,8 @@ impl AttemptRow {
 }
 
 impl AttemptRow {
-    /// The job that the call was for is not in the database any more. The money is booked under the number that it had, in a
-    /// round that no job has, so that it says nothing of a job that has the number now or later.
+    /// The job that the call was for is not in the database any more. The money is booked under the number that it had,
+    /// in a round that no job has, so that it says nothing of a job that has the number now or later.
     fn lost_its_job(&mut self, gone: Gone) {
         let (detail, message) = match gone {
             Gone::Lost => {
@@ -314,8 +314,8 @@ async fn book_strays(
 /// The round of calls whose job is lost.
 const OF_ANOTHER_JOB: i16 = -1;
 
-/// Ends jobs whose claims are gone but which are still open, where the ending is a good answer; returns the leases whose
-/// endings stay without effect.
+/// Ends jobs whose claims are gone but which are still open, where the ending is a good answer; returns the leases
+/// whose endings stay without effect.
 async fn end_late(
     transaction: &mut Transaction,
     endings: &[EndingRow],
@@ -332,7 +332,8 @@ async fn end_late(
     Ok(missing().map(|row| row.lease).filter(|lease| !ended.contains(&lease.fence)).collect())
 }
 
-/// Writes attempts to the ledger. Where somebody has booked a call in its worker's place, the worker's word replaces that.
+/// Writes attempts to the ledger. Where somebody has booked a call in its worker's place, the worker's word replaces
+/// that.
 async fn book(transaction: &mut Transaction, rows: &[AttemptRow]) -> Result<(), StoreError> {
     if book_attempts(transaction, rows).await? < rows.len() {
         let keys: Vec<(Lease, i16)> = rows.iter().map(|row| (row.lease, row.number)).collect();

@@ -295,8 +295,8 @@ impl Store {
     /// Whether jobs of these routes are ready, running or waiting for a retry. Jobs scheduled for later do not count,
     /// nor do paused ones and those of paused routes, projects and batches.
     ///
-    /// One statement, so one snapshot: a job that moves from one table to another meanwhile is seen in one of them. Only
-    /// where very many lanes have nothing that counts are the others looked through after that, a page at a time.
+    /// One statement, so one snapshot: a job that moves from one table to another meanwhile is seen in one of them.
+    /// Only where very many lanes have nothing that counts are the others looked through after that, a page at a time.
     pub async fn outstanding(&self, routes: &[String]) -> Result<bool, StoreError> {
         let first = sqlx::query!(
             r#"with recursive lane as (

@@ -224,8 +224,8 @@ impl Bucket {
     /// A provider refused `hold`'s call because of its limits. Shuts the bucket, here and for all, for as long as the
     /// provider asks, exactly; never shortens a wait that is on already.
     ///
-    /// Where nothing is known of its limits and it asks for nothing, there were too many calls at once: fewer may run from
-    /// now on, and the bucket is shut, only here, when the call was the only one.
+    /// Where nothing is known of its limits and it asks for nothing, there were too many calls at once: fewer may run
+    /// from now on, and the bucket is shut, only here, when the call was the only one.
     pub fn refuse(
         &self,
         hold: &Hold,

@@ -212,9 +212,9 @@ impl Claimer {
         Ok(Turn::Again)
     }
 
-    /// Gives back what the queue says this worker holds and it does not know of: the connection broke when a claim was being
-    /// committed. Nothing is claimed meanwhile, because this is the one loop that claims. What commits after this is found
-    /// the next time.
+    /// Gives back what the queue says this worker holds and it does not know of: the connection broke when a claim was
+    /// being committed. Nothing is claimed meanwhile, because this is the one loop that claims. What commits after this
+    /// is found the next time.
     async fn give_back_unknown(&mut self) -> Result<(), StoreError> {
         let (worker, known) = (self.shared.worker_id(), self.shared.known_fences());
         let given_back = self.shared.store.give_back_unknown(worker, &known);
@@ -274,8 +274,8 @@ impl Claimer {
         self.in_vain = if has_found || is_all { 0 } else { self.in_vain.saturating_add(1) };
         self.idle_look = if has_found { LOOK_IDLE_MIN } else { (self.idle_look * 2).min(LOOK_IDLE_MAX) };
         let took = began.elapsed();
-        // Looking must never become the main work, however many lanes or dead rows there are. But a look that took long because
-        // the database was away, or a table locked, is no reason to leave work waiting.
+        // Looking must never become the main work, however many lanes or dead rows there are. But a look that took long
+        // because the database was away, or a table locked, is no reason to leave work waiting.
         self.look_at = Instant::now()
             + if has_found {
                 LOOK_BUSY.max((took * 10).min(LOOK_SLOW_MAX))

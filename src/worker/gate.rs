@@ -221,8 +221,8 @@ impl TargetState {
         doubt.refused(request).then(|| doubt.rest(recheck))
     }
 
-    /// Lowers the number of calls at once, where it is felt for, when they take clearly longer than usual for this target.
-    /// `None`: there was no answer in time.
+    /// Lowers the number of calls at once, where it is felt for, when they take clearly longer than usual for this
+    /// target. `None`: there was no answer in time.
     fn time(&self, hold: &Hold, took: Option<Took>) {
         let Some(places) = hold.felt() else { return };
         let mut tempo = lock(&self.record.tempo);
@@ -275,8 +275,8 @@ impl TargetState {
         }
     }
 
-    /// Whether something has shut this target since a call got its leave, which waits for nobody: an answer to another call, or
-    /// somebody who paused the provider.
+    /// Whether something has shut this target since a call got its leave, which waits for nobody: an answer to another
+    /// call, or somebody who paused the provider.
     #[must_use]
     pub fn shut_meanwhile(&self, permit: &Permit, now: Timestamp) -> Option<Shut> {
         // Not its key and not its breaker, which may have let just this call pass.
@@ -406,8 +406,8 @@ impl Gate {
         }
     }
 
-    /// Learns from what came of a call: corrects the charge to what it took, and closes what has to be closed. Returns whether
-    /// the key is out of service because of it.
+    /// Learns from what came of a call: corrects the charge to what it took, and closes what has to be closed. Returns
+    /// whether the key is out of service because of it.
     #[expect(clippy::too_many_arguments, reason = "a call has that many sides")]
     pub fn report(
         &self,
@@ -431,8 +431,8 @@ impl Gate {
             lock(&target.doubt).answered();
         }
         let Permit { hold, key, breaker } = permit;
-        // When a key is good again is not what the provider says (the first of next month): somebody may pay before, and
-        // one call in a while is how that is found out.
+        // When a key is good again is not what the provider says (the first of next month): somebody may pay before,
+        // and one call in a while is how that is found out.
         let key_is_refused = key.report(outcome, failure, request, now);
         hold.correct(settled);
         let heard = target.bucket.understand(limits);

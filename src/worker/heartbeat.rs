@@ -59,8 +59,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Declared dead: others may have every job in hand. No call is started for them any more; those under way are paid for, so
-/// they go on, and their answers are used where nobody else was faster. A new life begins.
+/// Declared dead: others may have every job in hand. No call is started for them any more; those under way are paid
+/// for, so they go on, and their answers are used where nobody else was faster. A new life begins.
 async fn begin_anew(shared: &Arc<Shared>) {
     tracing::error!(
         worker.id = shared.worker_id(),

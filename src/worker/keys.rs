@@ -40,8 +40,8 @@ impl Keys {
         Arc::new(Self { provider: provider.to_owned(), names: names.to_vec(), recheck, ring, doubts })
     }
 
-    /// The keys as configured anew. One that is out of service and is still the same (`same`, by name) is tried by one call
-    /// at once; all others are in service.
+    /// The keys as configured anew. One that is out of service and is still the same (`same`, by name) is tried by one
+    /// call at once; all others are in service.
     pub(super) fn renewed(
         before: &Self,
         names: &[String],

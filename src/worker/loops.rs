@@ -1,5 +1,5 @@
-//! The loops that a worker is made of, under watch. One that ends unasked would leave a worker that looks alive and does
-//! half of its work, so its end stops the worker in order, and the service manager starts another.
+//! The loops that a worker is made of, under watch. One that ends unasked would leave a worker that looks alive and
+//! does half of its work, so its end stops the worker in order, and the service manager starts another.
 
 use futures_util::FutureExt as _;
 use std::any::Any;

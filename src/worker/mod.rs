@@ -130,7 +130,8 @@ struct Shared {
     /// Told whenever a job leaves.
     freed: Notify,
     tasks: TaskTracker,
-    /// What tells this process from all others, also from those that get its number after the database has gone back in time.
+    /// What tells this process from all others, also from those that get its number after the database has gone back in
+    /// time.
     life: String,
     /// This process's number in the worker table; changes when it was declared dead and begins anew.
     id: AtomicI64,
@@ -217,8 +218,8 @@ impl Shared {
         self.last_beat().elapsed() < SELF_FENCE
     }
 
-    /// Whether the database was there for long enough that every worker that lives has said so: when it was away for longer
-    /// than a lease, all leases have run out, and nobody has died.
+    /// Whether the database was there for long enough that every worker that lives has said so: when it was away for
+    /// longer than a lease, all leases have run out, and nobody has died.
     fn others_have_had_their_time(&self) -> bool {
         let since = *self.steady_since.lock().unwrap_or_else(PoisonError::into_inner);
         since.is_some_and(|since| since.elapsed() >= STEADY)
@@ -353,8 +354,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Registers a worker. It does nothing before [`Worker::run`], except that what workers of this machine left behind is
-    /// written, and their jobs are given back.
+    /// Registers a worker. It does nothing before [`Worker::run`], except that what workers of this machine left behind
+    /// is written, and their jobs are given back.
     ///
     /// # Errors
     /// When the database does not answer or has another schema, or the spool cannot be had and is not optional.
@@ -419,8 +420,8 @@ impl Worker {
         Ok(Self { shared, settle_loop, open_loop, loops: Loops::default() })
     }
 
-    /// Finds out whether a worker could be registered here and now, and have its spool, for a command that has something to do
-    /// before. What is left of it is the row of a worker that has signed off.
+    /// Finds out whether a worker could be registered here and now, and have its spool, for a command that has
+    /// something to do before. What is left of it is the row of a worker that has signed off.
     ///
     /// # Errors
     /// Those of [`Worker::register`].
@@ -455,9 +456,9 @@ impl Worker {
         Reloader { shared: Arc::clone(&self.shared) }
     }
 
-    /// Works until `shutdown` completes, or until nothing is left to do where the settings say so, or until one of its loops
-    /// has ended unasked, then drains:
-    /// no more claims, calls under way finish within the grace, everything is written, the worker signs off.
+    /// Works until `shutdown` completes, or until nothing is left to do where the settings say so, or until one of its
+    /// loops has ended unasked, then drains: no more claims, calls under way finish within the grace, everything is
+    /// written, the worker signs off.
     pub async fn run(
         self,
         shutdown: impl Future<Output = ()>,
@@ -563,8 +564,8 @@ impl Worker {
     }
 }
 
-/// Answers wait in the spool, and what stands in it is believed. A folder to which others have access is refused also where
-/// it would be done without: what is in it already cannot be told from what they have put there.
+/// Answers wait in the spool, and what stands in it is believed. A folder to which others have access is refused also
+/// where it would be done without: what is in it already cannot be told from what they have put there.
 fn require_private(spool: &spool::SpoolSettings) -> anyhow::Result<()> {
     match require_private_folder(&spool.dir) {
         Err(exposed) if matches!(exposed.flaw, Flaw::Readable(_)) => {

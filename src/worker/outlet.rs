@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// A commit that takes longer is not waited for: its outcomes go to the disk, and are written again from there. Whether it
-/// went through after all makes no difference. Until then only memory holds them, so this is short.
+/// A commit that takes longer is not waited for: its outcomes go to the disk, and are written again from there. Whether
+/// it went through after all makes no difference. Until then only memory holds them, so this is short.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// The same where the outcomes are on the disk, or there is no disk to put them on.
 const PATIENCE_REPLAYING: Duration = Duration::from_secs(20);
@@ -54,8 +54,8 @@ impl Outlet {
         self.spool.is_some()
     }
 
-    /// Writes outcomes, or puts them where they outlive this process. What the database refuses is written item by item, and
-    /// the one at fault without its texts.
+    /// Writes outcomes, or puts them where they outlive this process. What the database refuses is written item by
+    /// item, and the one at fault without its texts.
     pub async fn write(&self, items: Arc<Vec<Item>>) {
         // What is in the spool came before.
         if self.spool.as_ref().is_none_or(|spool| spool.is_empty()) {
@@ -92,8 +92,8 @@ impl Outlet {
         }
     }
 
-    /// Writes one item, and what can be written of it when the database refuses a part; gives it back when the database is
-    /// away. What cannot be written is put aside in a file, where a person can get it.
+    /// Writes one item, and what can be written of it when the database refuses a part; gives it back when the database
+    /// is away. What cannot be written is put aside in a file, where a person can get it.
     async fn write_one(&self, item: Item, patience: Duration) -> Result<(), (Item, StoreError)> {
         let refused = match self.persist(std::slice::from_ref(&item), patience).await {
             Ok(()) => return Ok(()),
@@ -137,7 +137,8 @@ impl Outlet {
         }
     }
 
-    /// Puts outcomes into the spool; where it takes nothing more, or is none, they wait here until the database takes them.
+    /// Puts outcomes into the spool; where it takes nothing more, or is none, they wait here until the database takes
+    /// them.
     pub async fn keep(&self, items: Arc<Vec<Item>>) {
         let mut pause = PAUSE_MIN;
         loop {
@@ -232,7 +233,8 @@ impl Outlet {
         Ok(written)
     }
 
-    /// Writes once more what was committed lately. What is there stays as it is; nothing is counted, since it was before.
+    /// Writes once more what was committed lately. What is there stays as it is; nothing is counted, since it was
+    /// before.
     pub async fn write_again(&self) -> Result<u64, StoreError> {
         let mut written = 0;
         // What is committed meanwhile is not lost.
@@ -319,8 +321,8 @@ fn without_texts(mut item: Item, refusal: &StoreError) -> Item {
     item
 }
 
-/// Writes what dead workers of this machine have left behind, declares them dead, and gives their jobs back; returns how
-/// many workers that were.
+/// Writes what dead workers of this machine have left behind, declares them dead, and gives their jobs back; returns
+/// how many workers that were.
 pub(super) async fn take_over(store: &Store, left: Vec<Abandoned>, max_crashes: u16) -> anyhow::Result<u64> {
     let mut workers = 0;
     for Abandoned { spool, is_damaged, .. } in left {

@@ -486,9 +486,9 @@ impl Journey {
 
     /// Notes the coming call in the database, so that it can be named should this process die.
     async fn open(&self, index: usize, spec: &crate::domain::Rung) -> Opened {
-        // Perhaps declared dead: others may have this job. And while outcomes wait in the spool, those of this job may be
-        // among them: whoever takes over on another machine would know of one call only, the one that is noted here. Nor may
-        // an answer come that has no place to wait in.
+        // Perhaps declared dead: others may have this job. And while outcomes wait in the spool, those of this job may
+        // be among them: whoever takes over on another machine would know of one call only, the one that is noted here.
+        // Nor may an answer come that has no place to wait in.
         let spool = self.shared.settler.spool().map(|spool| spool.fill()).unwrap_or_default();
         if !self.shared.lease_is_fresh() || spool.outcomes > 0 || spool.is_full {
             return Opened::Away;
@@ -506,8 +506,8 @@ impl Journey {
         if opened == Opened::Yes && !self.shared.lease_is_fresh() { Opened::Away } else { opened }
     }
 
-    /// Notes the change that a refusal asks for. Returns whether the same rung is worth another call with it: not where nothing
-    /// would be sent otherwise than before.
+    /// Notes the change that a refusal asks for. Returns whether the same rung is worth another call with it: not where
+    /// nothing would be sent otherwise than before.
     fn mend(
         &mut self,
         index: usize,
@@ -563,7 +563,8 @@ impl Journey {
     ) {
         self.calls = self.calls.saturating_add(1);
         self.waits_since = None;
-        // When a key has money again is for the gate to find out, not for this job to wait for: another key may be good.
+        // When a key has money again is for the gate to find out, not for this job to wait for: another key may be
+        // good.
         let refused = judged.outcome.class().is_some_and(|class| KeyFault::of_class(class).is_some());
         let hinted = judged.failure.as_ref().filter(|_| !refused);
         let recheck = rung.target.recheck();
@@ -630,8 +631,8 @@ impl Journey {
         }));
     }
 
-    /// Why this rung, and with which key: nothing when it was simply the first, took the whole request and has no choice
-    /// of keys; and what of the demanded schema no answer is checked against.
+    /// Why this rung, and with which key: nothing when it was simply the first, took the whole request and has no
+    /// choice of keys; and what of the demanded schema no answer is checked against.
     fn explanation(&self, skipped: &[(usize, Skip)], dropped: &[String], key: Option<&str>) -> Option<Value> {
         let unchecked = self.schema.as_ref().map(|schema| schema.unchecked()).unwrap_or_default();
         if skipped.is_empty() && dropped.is_empty() && key.is_none() && unchecked.is_empty() {
@@ -668,8 +669,8 @@ impl Journey {
         }
     }
 
-    /// Sees to it that what came of the last call is safe, before anything else is said of the job: outcomes of one job are
-    /// written in their order, and the row of its claim names only one call.
+    /// Sees to it that what came of the last call is safe, before anything else is said of the job: outcomes of one job
+    /// are written in their order, and the row of its claim names only one call.
     async fn settle_attempt(&mut self) {
         if let Some(attempt) = self.unsettled.take() {
             self.shared.settler.settle_for_good(Item { attempt: Some(attempt), then: Then::GoOn }).await;

@@ -1,5 +1,5 @@
-//! The JSON schemas of requests: compiled away from the threads on which everything else runs, a few at a time, in bounded
-//! memory, and once for all jobs that bring the same.
+//! The JSON schemas of requests: compiled away from the threads on which everything else runs, a few at a time, in
+//! bounded memory, and once for all jobs that bring the same.
 
 use crate::domain::json_schema::Schema;
 use serde_json::Value;

@@ -124,7 +124,8 @@ impl Settled {
         }
     }
 
-    /// These will be written by nothing any more. Their jobs stay in this worker's hands, so they are rescued when it is gone.
+    /// These will be written by nothing any more. Their jobs stay in this worker's hands, so they are rescued when it
+    /// is gone.
     fn are_lost(&self, items: &[Item]) {
         if items.is_empty() {
             return;
@@ -159,7 +160,8 @@ pub struct Settler {
 }
 
 impl Settler {
-    /// A settler and the loop that has to be run for it. Without a spool outcomes wait in memory while the database is away.
+    /// A settler and the loop that has to be run for it. Without a spool outcomes wait in memory while the database is
+    /// away.
     #[must_use]
     pub fn new(store: Store, spool: Option<Arc<Spool>>) -> (Self, SettleLoop) {
         let (sender, receiver) = mpsc::channel(BACKLOG);
@@ -189,7 +191,8 @@ impl Settler {
         }
     }
 
-    /// Writes once more what was settled lately, after the database has lost commits; returns how many outcomes that were.
+    /// Writes once more what was settled lately, after the database has lost commits; returns how many outcomes that
+    /// were.
     ///
     /// # Errors
     /// Those of the database. What could not be written is written the next time.
@@ -232,8 +235,8 @@ pub struct SettleLoop {
 }
 
 impl SettleLoop {
-    /// Runs until every [`Settler`] is dropped and everything is written or kept. After a panic it goes on, because answers
-    /// that were paid for come this way, while the worker stops.
+    /// Runs until every [`Settler`] is dropped and everything is written or kept. After a panic it goes on, because
+    /// answers that were paid for come this way, while the worker stops.
     pub(super) async fn run(mut self, loops: Loops) {
         let flushers = Arc::new(Semaphore::new(FLUSHERS));
         let replaying = self.outlet.has_spool().then(|| loops.endless("spool", self.outlet.clone().replay()));

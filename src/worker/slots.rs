@@ -224,8 +224,8 @@ impl Slot {
         self.slots.ramp(|ramp| ramp.slowed(self.era, self.slots.running(), bearable));
     }
 
-    /// All places, if their number is felt for and has not been lowered since the call began: only then the time that it
-    /// took is the time that calls take now.
+    /// All places, if their number is felt for and has not been lowered since the call began: only then the time that
+    /// it took is the time that calls take now.
     pub(super) fn felt(&self) -> Option<u32> {
         self.slots.ramp(|ramp| (ramp.era() == self.era).then(|| ramp.limit())).flatten()
     }

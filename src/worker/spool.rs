@@ -1,8 +1,8 @@
 //! Where outcomes wait on this machine's disk while the database does not take them.
 //!
-//! Each worker process has one journal ([`crate::journal`]). It begins with whose it is; then come outcomes, in the order
-//! in which they have to be written. Whoever finds a journal that nobody holds knows that its worker is gone, writes what
-//! stands in it, and takes over from that worker at once instead of waiting for its lease to run out.
+//! Each worker process has one journal ([`crate::journal`]). It begins with whose it is; then come outcomes, in the
+//! order in which they have to be written. Whoever finds a journal that nobody holds knows that its worker is gone,
+//! writes what stands in it, and takes over from that worker at once instead of waiting for its lease to run out.
 
 use super::settler::Item;
 use crate::journal::{AppendError, Journal, Next};
@@ -139,7 +139,8 @@ impl Spool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything that workers of this installation left behind in a folder. What cannot be opened is told and left alone.
+    /// Everything that workers of this installation left behind in a folder. What cannot be opened is told and left
+    /// alone.
     pub fn abandoned(settings: &SpoolSettings, installation: &str) -> io::Result<Vec<Abandoned>> {
         let mut found = Vec::new();
         for path in Journal::list(&settings.dir)? {
@@ -295,8 +296,8 @@ impl Spool {
         Ok(())
     }
 
-    /// Keeps an outcome that the database will not have in a file of its own, whole, with its answer, and returns where. The same
-    /// outcome again is the same file. Blocks the thread.
+    /// Keeps an outcome that the database will not have in a file of its own, whole, with its answer, and returns
+    /// where. The same outcome again is the same file. Blocks the thread.
     pub(super) fn put_aside(&self, item: &Item) -> io::Result<PathBuf> {
         let name = format!("unwritten-job-{}-claim-{}.json", item.job().unwrap_or(0), item.fence().unwrap_or(0));
         let path = self.path().with_file_name(name);

@@ -1,7 +1,7 @@
 //! What this process has booked since it started, by target and by route: the sums behind its metrics.
 //!
-//! They are added to when a transaction has been committed, so that they agree with the ledger at any time, and are kept
-//! in memory only: whoever collects metrics knows that counters begin again with a new process.
+//! They are added to when a transaction has been committed, so that they agree with the ledger at any time, and are
+//! kept in memory only: whoever collects metrics knows that counters begin again with a new process.
 
 use crate::domain::{ErrorClass, NanoUsd, SoftFailure, Target};
 use crate::store::settle::{AttemptRow, EndingRow};

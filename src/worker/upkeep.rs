@@ -1,5 +1,5 @@
-//! What any worker does for all, and a look whether it still may: waking parked jobs, rescuing those of the dead, folding sums, making partitions and
-//! dropping old ones.
+//! What any worker does for all, and a look whether it still may: waking parked jobs, rescuing those of the dead,
+//! folding sums, making partitions and dropping old ones.
 
 use super::spool::Spool;
 use super::{Shared, history, outlet, retention};
@@ -12,8 +12,8 @@ use tokio::time::Instant;
 const RESCUE_EVERY: Duration = Duration::from_secs(5);
 /// A worker that is too old for the schema stops within this time.
 const SCHEMA_EVERY: Duration = Duration::from_secs(5);
-/// Whether the database has gone back in time: after the first heartbeat that is sent after this, which tells whether anything
-/// is lost; at once when the database comes back.
+/// Whether the database has gone back in time: after the first heartbeat that is sent after this, which tells whether
+/// anything is lost; at once when the database comes back.
 const HISTORY_EVERY: Duration = Duration::from_secs(2);
 const FOLD_EVERY: Duration = Duration::from_secs(5);
 /// Who enqueues much and takes it back uses up numbers all the same, some million a second.

@@ -235,8 +235,8 @@ impl Evidence {
             let most = job.max_attempts.map_or(routes, |most| usize::try_from(most).unwrap());
             for row in &rows {
                 let claimed = rows.iter().filter(|other| other.fence == row.fence).map(|other| other.started).min();
-                // A row of an earlier claim was known when it was committed before this one, which is itself not known: it
-                // lies some seconds at most before the first call under it.
+                // A row of an earlier claim was known when it was committed before this one, which is itself not known:
+                // it lies some seconds at most before the first call under it.
                 let known = rows.iter().filter(|other| {
                     let same = other.fence == row.fence && other.number < row.number;
                     let earlier = other.fence != row.fence
@@ -337,8 +337,8 @@ impl Evidence {
         table.add("calls before their time, which nobody could know", excused);
     }
 
-    /// Whether a call was begun that nobody could have been allowed after this instant. It was allowed when the database
-    /// noted it: who hears of that late, or hangs before it acts on it, calls later.
+    /// Whether a call was begun that nobody could have been allowed after this instant. It was allowed when the
+    /// database noted it: who hears of that late, or hangs before it acts on it, calls later.
     fn begun_after(&self, row: &Row, instant: i64) -> bool {
         let between = |windows: &[Window]| windows.iter().any(|window| window.meets(instant, row.started));
         let late = row.started - instant;
@@ -355,8 +355,8 @@ impl Evidence {
         row.round < 0 || self.is_lost(row.started - ANSWER, row.started)
     }
 
-    /// Whether the database may have lost what it knew of a call: that it was opened, or what came of it. While the database
-    /// was away that waited, and was written when it was back.
+    /// Whether the database may have lost what it knew of a call: that it was opened, or what came of it. While the
+    /// database was away that waited, and was written when it was back.
     fn may_be_lost(&self, call: &CallRecord) -> bool {
         let (from, ended) = (self.wall(call.arrived_ms) - CLOCKS, self.wall(call.ended_ms));
         let Diary { apart, pauses, roomless, .. } = &self.diary;

@@ -246,7 +246,8 @@ pub fn schedule(seed: u64, size: Size, kinds: &[Kind]) -> Vec<Event> {
 /// In runs of so many seconds leases really run out once, instead of being said to have.
 const LONG: u64 = 150;
 
-/// Nobody reaches Postgres, or a worker hangs, for longer than a lease of 30 s. Nothing else that is planned ends it before.
+/// Nobody reaches Postgres, or a worker hangs, for longer than a lease of 30 s. Nothing else that is planned ends it
+/// before.
 fn lapse(dice: &mut Dice, kind: Kind, from: Duration, size: Size, events: &mut Vec<Event>) {
     let until = from + dice.seconds(36.0, 42.0);
     let mut replace = |ends_it: &dyn Fn(Act) -> bool, begin: &[Act], end: &[Act]| {

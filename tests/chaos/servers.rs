@@ -121,7 +121,8 @@ impl Servers {
     /// The primary stops without a good-bye. Whether it was up.
     pub async fn crash(&mut self) -> bool {
         self.recovered().await;
-        // Every commit waits for the standby that is being made of this one: it would never be ready on a loaded machine.
+        // Every commit waits for the standby that is being made of this one: it would never be ready on a loaded
+        // machine.
         if self.synchronous && self.standby.is_none() {
             return false;
         }

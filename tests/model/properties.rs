@@ -121,8 +121,8 @@ fn its_own(state: &State) -> bool {
     })
 }
 
-/// A call that was cut off by a crash uses up nothing, so each crash allows one more. What the database has lost counts no
-/// more.
+/// A call that was cut off by a crash uses up nothing, so each crash allows one more. What the database has lost counts
+/// no more.
 fn bounded(world: &World, state: &State) -> bool {
     state.database.jobs.iter().all(|job| {
         let counts = |made: &&Made| (made.born, made.round) == (job.born, job.round) && !made.lost && !made.strayed;

@@ -18,7 +18,8 @@ pub const REFUSES: &str = "";
 /// What is often configured, for the sake of other drivers: it takes them and keeps them to itself.
 pub const SWALLOWS: &str = "ignore_startup_parameters = extra_float_digits,options";
 
-/// A PgBouncer with two server connections for each database and user; gone with this value, and when the test process is.
+/// A PgBouncer with two server connections for each database and user; gone with this value, and when the test process
+/// is.
 pub struct Pooler {
     dir: PathBuf,
     keeper: Child,
@@ -28,8 +29,8 @@ impl Pooler {
     /// Starts one with these settings beside the usual ones. `None` only when the tests are told to do without
     /// (`SLUICE_WITHOUT_PGBOUNCER=1`), which it says.
     pub async fn start(server: &PgConnectOptions, settings: &str) -> Option<Self> {
-        // Ends when the other end of its pipe is closed, which the kernel does for a process that was killed. The gentler
-        // signals wait for clients, in some versions.
+        // Ends when the other end of its pipe is closed, which the kernel does for a process that was killed. The
+        // gentler signals wait for clients, in some versions.
         const SCRIPT: &str = r#"
             "$1" "$2/pgbouncer.ini" 2> "$2/log" &
             cat > /dev/null

@@ -19,8 +19,8 @@ pub enum Weather {
     Clear,
     /// Every connection is reset at once, old ones and new ones.
     Refuse,
-    /// Half open: connections stay, what is sent is swallowed and nothing comes back. When it is over they are reset, as
-    /// by a router that has forgotten them.
+    /// Half open: connections stay, what is sent is swallowed and nothing comes back. When it is over they are reset,
+    /// as by a router that has forgotten them.
     Blackhole,
     /// Everything stops where it is, and arrives when it is over: late, and in order.
     Stall,

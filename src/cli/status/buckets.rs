@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
-/// A line per limit; what is true of the whole bucket stands on the first of them. A bucket that no live worker has, and
-/// of which nothing is missing, has none.
+/// A line per limit; what is true of the whole bucket stands on the first of them. A bucket that no live worker has,
+/// and of which nothing is missing, has none.
 pub(super) fn report(status: &Status) -> Report {
     let mut report = Report::new([
         "bucket",

@@ -28,7 +28,8 @@ pub(super) struct Standing {
 /// pause does no harm.
 const KEYS_WITHOUT_A_PAUSE: u32 = 30;
 
-/// So often a request is refused as if by its key, although the key stays in service: then it is this request's own matter.
+/// So often a request is refused as if by its key, although the key stays in service: then it is this request's own
+/// matter.
 const MOST_DOUBTS: u32 = 3;
 
 /// Something that keeps a rung closed for a while.
@@ -90,8 +91,9 @@ impl Standing {
         }
     }
 
-    /// A key was refused, and the gate has taken it out of service: where it is open all the same, it is so with another
-    /// key, and the job goes on with that at once. When the refused one is good again is no matter of this job's.
+    /// A key was refused, and the gate has taken it out of service: where it is open all the same, it is so with
+    /// another key, and the job goes on with that at once. When the refused one is good again is no matter of this
+    /// job's.
     fn lose_a_key(&mut self, job: &Job, attempt: &Attempt) {
         self.keys_refused = self.keys_refused.saturating_add(1);
         if let Some(times @ 1..) = self.keys_refused.checked_sub(KEYS_WITHOUT_A_PAUSE) {

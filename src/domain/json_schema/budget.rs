@@ -1,7 +1,8 @@
 //! How much a schema may be: counted before it is compiled.
 //!
 //! A thousand patterns of forty characters each compile to 700 MB in a quarter of a minute, and neither the library nor
-//! the text of a schema says so before. No request needs that: vendors take some thousand properties and no patterns of weight.
+//! the text of a schema says so before. No request needs that: vendors take some thousand properties and no patterns of
+//! weight.
 
 use super::build;
 use serde_json::{Value, json};
@@ -16,8 +17,8 @@ const MOST_TEXT: usize = 1 << 20;
 /// Different patterns.
 const MOST_PATTERNS: usize = 500;
 
-/// How large a pattern may be when it is compiled, in bytes: the first of these that is enough counts for it. One that is
-/// larger than the last is left unchecked.
+/// How large a pattern may be when it is compiled, in bytes: the first of these that is enough counts for it. One that
+/// is larger than the last is left unchecked.
 const SIZES: [usize; 3] = [16 << 10, 128 << 10, super::PATTERN_BYTES];
 
 /// What all patterns together may come to, in bytes: the sizes that were tried.

@@ -1,8 +1,8 @@
 //! What checking an answer takes, worked out before it is done.
 //!
-//! The library that checks follows a schema and an answer together. Where a schema names itself twice for one place it does so
-//! twice at each level of the answer, and where long chains of references meet a deep answer it goes as deep as both together,
-//! on the stack. Here each pair of a schema and a place is looked at once.
+//! The library that checks follows a schema and an answer together. Where a schema names itself twice for one place it
+//! does so twice at each level of the answer, and where long chains of references meet a deep answer it goes as deep as
+//! both together, on the stack. Here each pair of a schema and a place is looked at once.
 
 use super::budget::Patterns;
 use serde_json::Value;
@@ -11,8 +11,8 @@ use std::collections::HashMap;
 /// Pairs of a schema and a place that are looked at, at most.
 const MOST_LOOKS: usize = 1_000_000;
 
-/// Schemas one inside the other, at most, followed through references and through the answer. A tree of unions in an answer as
-/// deep as JSON may be has some five hundred; the stack holds ten times this.
+/// Schemas one inside the other, at most, followed through references and through the answer. A tree of unions in an
+/// answer as deep as JSON may be has some five hundred; the stack holds ten times this.
 const DEEPEST: u32 = 1_000;
 
 /// What a failing union costs beside looking at it: why each branch failed is collected, which is another look or two.

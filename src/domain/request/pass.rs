@@ -1,7 +1,8 @@
 //! Members that choose another model, tier, tool or count than the route pays for: sent only where the route says so.
 //!
-//! A request comes from anyone who may enqueue, and the route from the operator, who pays. What only shapes the answer is the
-//! request's; what has a dearer model answer, or a tool called by the provider, or several answers made, is the route's.
+//! A request comes from anyone who may enqueue, and the route from the operator, who pays. What only shapes the answer
+//! is the request's; what has a dearer model answer, or a tool called by the provider, or several answers made, is the
+//! route's.
 
 use super::ChatRequest;
 use super::known::is_known_name;
@@ -111,8 +112,8 @@ fn plain(name: &str) -> String {
 }
 
 impl Pass {
-    /// The members of these names; `*` stands for all of them, `tools` for tools of every type, and `tools.TYPE` for those
-    /// of one.
+    /// The members of these names; `*` stands for all of them, `tools` for tools of every type, and `tools.TYPE` for
+    /// those of one.
     #[must_use]
     pub fn of(names: impl IntoIterator<Item = String>) -> Self {
         Self(names.into_iter().collect())

@@ -241,8 +241,8 @@ impl Meter {
         self.peaks.push((now, total));
     }
 
-    /// Gives back what calls took less than estimated, known since `since`. What found no room then is too late to be of
-    /// use, as it is at the provider, and so is what came back too long ago to know.
+    /// Gives back what calls took less than estimated, known since `since`. What found no room then is too late to be
+    /// of use, as it is at the provider, and so is what came back too long ago to know.
     pub(super) fn refund(&mut self, units: u64, since: Timestamp, outstanding: i64, now: Timestamp) {
         if since + KNOWN_FOR <= now {
             return;

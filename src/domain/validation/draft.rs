@@ -292,7 +292,8 @@ fn unframed(answer: &str) -> &str {
     answer
 }
 
-/// So many channels, and so many closing tags, are looked at: a text of nothing else must not cost the square of its length.
+/// So many channels, and so many closing tags, are looked at: a text of nothing else must not cost the square of its
+/// length.
 const MOST_PIECES: usize = 64;
 
 const CHANNEL: &str = "<|channel|>";

@@ -26,7 +26,8 @@ pub(super) enum Found<'a> {
     Nothing,
 }
 
-/// An opening bracket may be looked at this often: a text of nothing but brackets must not cost the square of its length.
+/// An opening bracket may be looked at this often: a text of nothing but brackets must not cost the square of its
+/// length.
 const MOST_TRIES: usize = 64;
 
 /// Finds the JSON in a text. Among several values the one that `fits` is meant, if it is the only one.

@@ -21,7 +21,8 @@ const INABILITIES: &[&str] = &[
     "i must decline to",
 ];
 
-/// What is refused. Words such as "find" or "determine" are not here: what the model looked for and did not find is an answer.
+/// What is refused. Words such as "find" or "determine" are not here: what the model looked for and did not find is an
+/// answer.
 const SERVICES: &[&str] = &[
     "help",
     "assist",

@@ -1,9 +1,9 @@
 //! The room in memory that large answers take.
 //!
-//! Each provider has a share of its own, of which an answer takes more as it grows. When the share is used up, one answer
-//! of the provider at a time goes on in the reserve that all have together, where it takes all that it may come to at
-//! once: so it never waits for another one's rest, and however many answers of one provider never end, those of the
-//! others do.
+//! Each provider has a share of its own, of which an answer takes more as it grows. When the share is used up, one
+//! answer of the provider at a time goes on in the reserve that all have together, where it takes all that it may come
+//! to at once: so it never waits for another one's rest, and however many answers of one provider never end, those of
+//! the others do.
 
 use std::sync::{Arc, LazyLock};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};

@@ -28,11 +28,11 @@ enum Standing {
 
 /// Statements that take effect together, or not at all.
 ///
-/// It may be dropped at any moment, also while the server is at it: what waits for it may be given up. Then it is not known
-/// what the server makes of what it was asked. Were the connection used on, the next statement on it could land in a
-/// transaction that is not its own, and be rolled back with it. So the connection is closed, and with it goes the
-/// transaction. The driver's own transaction is no help: it takes one whose `begin` was given up for one that never began,
-/// and one whose `commit` was given up for one that is open.
+/// It may be dropped at any moment, also while the server is at it: what waits for it may be given up. Then it is not
+/// known what the server makes of what it was asked. Were the connection used on, the next statement on it could land
+/// in a transaction that is not its own, and be rolled back with it. So the connection is closed, and with it goes the
+/// transaction. The driver's own transaction is no help: it takes one whose `begin` was given up for one that never
+/// began, and one whose `commit` was given up for one that is open.
 #[derive(Debug)]
 pub(in crate::store) struct Transaction {
     /// Gone only when another has taken it over.
@@ -89,8 +89,8 @@ impl Transaction {
         self.end("commit").await
     }
 
-    /// Commits. Where the connection breaks before the server's word has come, asks the server on another one what came of
-    /// it, until it knows: there is no guessing whether the work was done.
+    /// Commits. Where the connection breaks before the server's word has come, asks the server on another one what came
+    /// of it, until it knows: there is no guessing whether the work was done.
     ///
     /// # Errors
     /// When it was not done; or, after [`PATIENCE`], when the server could not say.
@@ -240,7 +240,8 @@ impl<'c> Executor<'c> for &'c mut Transaction {
     }
 }
 
-/// Whether the server has refused a statement, which is its last word on it: the transaction is there to be rolled back.
+/// Whether the server has refused a statement, which is its last word on it: the transaction is there to be rolled
+/// back.
 fn is_answer<T>(result: &Result<T, sqlx::Error>) -> bool {
     matches!(result, Err(sqlx::Error::Database(_)))
 }

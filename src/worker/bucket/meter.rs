@@ -32,7 +32,8 @@ const NOISE: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug)]
 struct LentClock {
     lent: Arc<AtomicU64>,
-    /// A limiter takes its first reading as the origin of its arithmetic; zero makes the stored number mean the same to us.
+    /// A limiter takes its first reading as the origin of its arithmetic; zero makes the stored number mean the same to
+    /// us.
     primed: Arc<AtomicBool>,
 }
 

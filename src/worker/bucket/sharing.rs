@@ -63,8 +63,8 @@ pub(super) struct Guess {
 }
 
 impl Guess {
-    /// Answers at levels that are different enough agree. At a single level a limit that means something else may look like
-    /// any window.
+    /// Answers at levels that are different enough agree. At a single level a limit that means something else may look
+    /// like any window.
     const fn is_sure(&self, limit: u64) -> bool {
         self.most - self.least >= limit.div_ceil(SPREAD)
     }
@@ -84,7 +84,8 @@ impl Bucket {
     /// fast) are no limits of ordinary calls.
     ///
     /// Where the time over which a limit counts is not said, it is the configured one of the same amount; without any
-    /// configured it is worked out from when the limit is whole again, and believed when answers at different levels agree.
+    /// configured it is worked out from when the limit is whole again, and believed when answers at different levels
+    /// agree.
     pub fn understand(&self, observations: &[LimitObservation]) -> Vec<Heard> {
         let ordinary = observations.iter().filter(|seen| seen.pool.is_none());
         ordinary

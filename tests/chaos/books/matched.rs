@@ -138,7 +138,8 @@ impl<'a> Matched<'a> {
             }
             // Given out in full, and nobody has it.
             let ended = evidence.wall(call.ended_ms);
-            // Whoever has no room for what the database does not take keeps it in memory, and whoever hangs writes nothing.
+            // Whoever has no room for what the database does not take keeps it in memory, and whoever hangs writes
+            // nothing.
             let longer = roomless.iter().chain(pauses).filter(|window| window.meets(row.started, ended));
             let until = longer.map(|window| window.until).max().unwrap_or(0).max(ended + IN_HAND);
             // It lived when it was answered: whoever is gone is not answered in full.
@@ -172,8 +173,8 @@ impl<'a> Matched<'a> {
             let excused = row.request_id.is_none()
                 && match class {
                     "abandoned" | "unreachable" => true,
-                    // It was stopped before it had sent anything, and found its time over. Or its call is taken for another's,
-                    // whose row is lost.
+                    // It was stopped before it had sent anything, and found its time over. Or its call is taken for
+                    // another's, whose row is lost.
                     "timeout" | "network" => paused || evidence.is_lost_claim(row),
                     _ => false,
                 };

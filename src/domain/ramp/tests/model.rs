@@ -1,4 +1,5 @@
-//! A provider and processes that keep it busy, in made-up time. Nothing of this is random: the numbers come from a hash.
+//! A provider and processes that keep it busy, in made-up time. Nothing of this is random: the numbers come from a
+//! hash.
 
 #![expect(
     clippy::cast_precision_loss,
