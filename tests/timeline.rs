@@ -139,6 +139,41 @@ async fn a_spool_that_waits(fleet: &Fleet, proxy: &Proxy, mut worker: Process, j
     proxy.set(Weather::Clear);
 }
 
+/// What the worker remembers is written to the new primary before the jobs, which are open again there, can be claimed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_remembers_is_not_bought_again_after_a_failover_that_lost_it() {
+    const JOBS: i64 = 40;
+    let primary = Server::primary();
+    migrated(&primary).await;
+    let standby = primary.standby();
+    let url = format!(
+        "postgres://sluice@127.0.0.1:{},127.0.0.1:{}/sluice?target_session_attrs=read-write",
+        primary.port, standby.port
+    );
+    let mut fleet = Fleet::over(pool(&primary), &url, SCENARIO, CONFIG);
+    let workers = fleet.start_many(1).await;
+    execute(&primary, "sluice", "insert into sluice.pause (kind, name) values ('batch', 'open')").await;
+    enqueue(&fleet.pool, "open", 40).await;
+    until_beaten(&fleet, 1).await;
+    let behind =
+        "select coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)), 1)::bigint from pg_stat_replication";
+    until("the standby has all of it", async || fleet.number(behind).await == 0).await;
+    execute(&standby, "postgres", "alter system set primary_conninfo = ''").await;
+    execute(&standby, "postgres", "select pg_reload_conf()").await;
+    until("the stream is cut", async || fleet.number("select count(*) from pg_stat_replication").await == 0).await;
+    execute(&primary, "sluice", "delete from sluice.pause").await;
+    until_answered(&fleet.pool, "open", JOBS).await;
+    primary.crash();
+    standby.promote();
+    fleet.pool = pool(&standby);
+    execute(&standby, "sluice", "delete from sluice.pause").await;
+    until_answered(&fleet.pool, "open", JOBS).await;
+    every_call_is_booked_for_its_own_job(&fleet).await;
+    let said = workers.iter().map(Process::said).collect::<String>();
+    assert_eq!(i64::try_from(fleet.verdict().total.calls).unwrap(), JOBS, "nothing was bought twice:\n{said}");
+    stop(workers).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_that_is_behind_takes_over_and_every_call_is_booked_and_none_for_another_job() {
     let primary = Server::primary();

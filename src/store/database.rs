@@ -18,7 +18,7 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Describe, Either, Execute, Executor, PgConnection, PgPool,
     Postgres, Row as _, SqlSafeStr as _, SqlStr,
 };
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
@@ -104,8 +104,8 @@ struct Sessions {
     in_trouble: AtomicBool,
     /// Connections made before this are not used again: one of them was on a server that takes no writes.
     distrusted: Mutex<Option<Instant>>,
-    /// One has taken writes.
-    has_worked: AtomicBool,
+    /// Connections that were made and take writes.
+    made: AtomicU64,
     /// The last one that was made takes none.
     is_refused: AtomicBool,
 }
@@ -130,12 +130,12 @@ impl Sessions {
     fn tell(&self, writable: &Result<(), sqlx::Error>) {
         match writable {
             Ok(()) => {
-                self.has_worked.store(true, Ordering::Release);
+                self.made.fetch_add(1, Ordering::AcqRel);
                 if self.is_refused.swap(false, Ordering::AcqRel) {
                     tracing::info!("the database takes writes again");
                 }
             }
-            Err(error) if takes_no_writes(error) && self.has_worked.load(Ordering::Acquire) => {
+            Err(error) if takes_no_writes(error) && self.made.load(Ordering::Acquire) > 0 => {
                 if !self.is_refused.swap(true, Ordering::AcqRel) {
                     tracing::warn!(error = %error, "waiting until the database takes writes");
                 }
@@ -293,6 +293,11 @@ impl Database {
     /// Whether a pooler is between.
     pub fn is_pooled(&self) -> bool {
         self.begin.is_some()
+    }
+
+    /// How many connections for work were made so far. Each may lead to another server than the one before.
+    pub fn connections_made(&self) -> u64 {
+        self.sessions.made.load(Ordering::Acquire)
     }
 
     /// Begins a transaction. Dropping it rolls it back.

@@ -359,6 +359,13 @@ impl Store {
         self.db.is_pooled()
     }
 
+    /// How many connections were made so far, where this is the store of a worker. Each may lead to another server than the
+    /// one before.
+    #[must_use]
+    pub fn connections_made(&self) -> u64 {
+        self.db.connections_made()
+    }
+
     /// Waits until all connections are closed, or until one of them leads nowhere any more: its farewell would be
     /// waited for as long as the operating system waits.
     pub async fn close(&self) {

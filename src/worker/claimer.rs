@@ -1,5 +1,6 @@
 //! The one loop that takes jobs from the queue: as many as have a place here and may be started now, no more.
 
+use super::history;
 use super::plan::Plan;
 use super::strangers::Strangers;
 use super::suspects;
@@ -413,7 +414,22 @@ impl Claimer {
         }
     }
 
+    /// Waits until it is known which history of the database goes on, where a connection was made since that was known: it
+    /// may lead to a server that lacks the last answers. They are written again then, which takes back the claims of their
+    /// jobs before a call is begun.
+    async fn know_the_history(&self) {
+        while !self.shared.stop.is_cancelled() && !history::is_known(&self.shared).await {
+            if let Err(error) = history::look(&self.shared).await {
+                tracing::debug!(error = %error, "the history of the database is not known yet");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+    }
+
     async fn start(&mut self, claimed: Vec<Claimed>) -> Result<(), StoreError> {
+        if !claimed.is_empty() {
+            self.know_the_history().await;
+        }
         self.shared.claimed.fetch_add(claimed.len() as u64, Ordering::Relaxed);
         let tried: Vec<Lease> =
             claimed.iter().filter(|job| job.attempts > 0 || job.crashes > 0).map(|job| job.lease).collect();

@@ -51,7 +51,10 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 tracing::warn!(error = %error, "no heartbeat");
             }
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = shared.beat_wanted.notified() => {}
+        }
     }
 }
 

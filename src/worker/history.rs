@@ -7,6 +7,7 @@ use crate::store::timeline::Loss;
 use crate::store::{Store, StoreError, within};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// What takes longer is tried again.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,23 +30,50 @@ pub(super) async fn look_first(store: &Store) -> Result<(), StoreError> {
     store.look_at_timeline(None, true).await.map(|_| ())
 }
 
-/// Looks again. When the history is another one than at the last look, or commits are known to be lost, what this
-/// worker settled lately is written again: what is there stays as it is, and what is gone is there again.
-pub(super) async fn look(shared: &Arc<Shared>, seen: &mut Option<i32>) -> Result<(), StoreError> {
+/// What this worker knows of the history of the database.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The number of the history at the last look.
+    number: Option<i32>,
+    /// Connections that had been made then.
+    connections: u64,
+}
+
+/// Looks again, where a connection was made since the last look also after a heartbeat: it may lead to a server that lacks
+/// the last commits, and the heartbeat shows whether it does. When the history is another one than at the last look, or
+/// commits are known to be lost, what this worker settled lately is written again: what is there stays as it is, and what
+/// is gone is there again. Says whether all is known; `false`: no heartbeat has come through yet.
+pub(super) async fn look(shared: &Arc<Shared>) -> Result<bool, StoreError> {
+    // One look at a time: the second would tell the same loss once more.
+    let mut known = shared.history.lock().await;
+    let (connections, noticed) = (shared.store.connections_made(), Instant::now());
+    if connections != known.connections && shared.last_beat() <= noticed {
+        shared.beat_wanted.notify_one();
+        shared.lease_renewed().await;
+        if shared.last_beat() <= noticed {
+            return Ok(false);
+        }
+    }
     let loss = *shared.loss.lock().unwrap_or_else(PoisonError::into_inner);
     let looking = shared.store.look_at_timeline(loss, true);
     let number = within(PATIENCE, "looking at the database's timeline", looking).await?.number;
-    let is_another = seen.is_some() && number.is_some() && *seen != number;
+    let is_another = known.number.is_some() && number.is_some() && known.number != number;
     if is_another || loss.is_some() {
         let written = shared.settler.write_again().await?;
         tracing::info!(outcomes = written, "wrote again what was settled last, for what the database may have lost");
     }
-    *seen = number.or(*seen);
+    known.number = number.or(known.number);
+    known.connections = connections;
     let mut left = shared.loss.lock().unwrap_or_else(PoisonError::into_inner);
     if *left == loss {
         *left = None;
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Whether no connection was made since the last look.
+pub(super) async fn is_known(shared: &Shared) -> bool {
+    shared.history.lock().await.connections == shared.store.connections_made()
 }
 
 #[cfg(test)]

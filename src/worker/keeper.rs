@@ -4,14 +4,16 @@ use super::Shared;
 use super::bucket::{Base, Bucket};
 use super::gate::Gate;
 use crate::domain::shared_bucket::Report;
-use crate::store::StoreError;
 use crate::store::quota::Rewrite;
+use crate::store::{StoreError, within};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Nothing is due for so long: looked again then, whatever happens.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(5);
+/// A statement that takes longer is given up, and tried again on another connection: without limits that are lent no call is made.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// After the database did not answer.
 const AFTER_AN_ERROR: Duration = Duration::from_millis(250);
 /// Somebody else was faster so often: enough for this time.
@@ -80,7 +82,7 @@ async fn exchange(
             break;
         }
         let names: Vec<String> = reports.iter().map(|(bucket, ..)| bucket.name.clone()).collect();
-        let (registers, now) = match shared.store.read_buckets(&names).await {
+        let (registers, now) = match within(PATIENCE, "reading the limits", shared.store.read_buckets(&names)).await {
             Ok(read) => read,
             Err(error) => return Err(give_up(reports, error)),
         };
@@ -99,7 +101,7 @@ async fn exchange(
         let written = if rewrites.is_empty() {
             Vec::new()
         } else {
-            match shared.store.write_buckets(&rewrites).await {
+            match within(PATIENCE, "sharing the limits", shared.store.write_buckets(&rewrites)).await {
                 Ok(written) => written,
                 // Perhaps it was written all the same. What was lent then counts as spent: nothing is lent twice.
                 Err(error) => return Err(give_up(reports, error)),

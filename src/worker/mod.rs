@@ -143,6 +143,10 @@ struct Shared {
     /// Why the last heartbeat did not reach the database.
     unheard: Mutex<Option<String>>,
     beaten: Notify,
+    /// What is known of the history of the database.
+    history: tokio::sync::Mutex<history::Known>,
+    /// Told when the next heartbeat is wanted at once.
+    beat_wanted: Notify,
     /// Heartbeats that were sent.
     beats: AtomicI64,
     /// A commit of this worker's that was confirmed and is gone, until that is noted.
@@ -411,6 +415,8 @@ impl Worker {
             steady_since: Mutex::new(None),
             unheard: Mutex::new(None),
             beaten: Notify::new(),
+            history: tokio::sync::Mutex::default(),
+            beat_wanted: Notify::new(),
             beats: AtomicI64::new(0),
             loss: Mutex::new(None),
             claimed: AtomicU64::new(0),

@@ -30,7 +30,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let now = Instant::now();
     let (mut rescue_at, mut fold_at, mut partitions_at, mut tidy_at) = (now, now, now, now);
     let mut said = retention::Said::default();
-    let (mut history_after, mut history_seen) = (Instant::now(), None);
+    let mut history_after = Instant::now();
     let (mut retention_at, mut schema_at) = (Instant::now(), Instant::now() + SCHEMA_EVERY);
     loop {
         let mut next = Instant::now() + PROMOTE_AT_LEAST_EVERY;
@@ -52,9 +52,13 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let now = Instant::now();
         if shared.last_beat() > history_after || shared.knows_of_a_loss() {
             history_after = now + HISTORY_EVERY;
-            if let Err(error) = history::look(&shared, &mut history_seen).await {
-                tracing::warn!(error = %error, "upkeep");
-                history_after = now;
+            match history::look(&shared).await {
+                Ok(true) => {}
+                Ok(false) => history_after = now,
+                Err(error) => {
+                    tracing::warn!(error = %error, "upkeep");
+                    history_after = now;
+                }
             }
         }
         if now >= rescue_at {
