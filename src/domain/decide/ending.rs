@@ -161,11 +161,9 @@ const MOST_WORDS: usize = 240;
 impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.class.fmt(f)?;
-        match self.kind {
-            Some(kind) => match kind.facts().advice {
-                Some(advice) => write!(f, " ({kind}; {advice})")?,
-                None => write!(f, " ({kind})")?,
-            },
+        match self.kind.map(|kind| (kind, kind.facts().advice)) {
+            Some((kind, Some(advice))) => write!(f, " ({kind}; {advice})")?,
+            Some((kind, None)) => write!(f, " ({kind})")?,
             None => {}
         }
         match self.words.map(|words| (words, words.char_indices().nth(MOST_WORDS))) {

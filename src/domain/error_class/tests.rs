@@ -18,7 +18,7 @@ fn the_handbook_has_this_very_table() {
             (_, false) => "no",
         };
         let moves_on = match facts.fallback {
-            _ if facts.remedy == Remedy::End => "".to_owned(),
+            _ if facts.remedy == Remedy::End => String::new(),
             Fallback::Always => "always".to_owned(),
             Fallback::ByDefault => "by default".to_owned(),
             Fallback::As(other) => format!("as `{other}`"),
