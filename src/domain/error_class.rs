@@ -16,9 +16,9 @@ pub struct Facts {
     /// The name in configuration, ledger, reports and metrics.
     pub name: &'static str,
     /// The failure, in the words of the operator's handbook.
-    pub what: &'static str,
+    pub meaning: &'static str,
     /// The consequence, in the words of the operator's handbook.
-    pub done: &'static str,
+    pub reaction: &'static str,
     /// What is to be done about a failed attempt. The words of a single failure may say more:
     /// [`Attempt::remedy`](super::Attempt::remedy).
     pub remedy: Remedy,
@@ -112,10 +112,10 @@ pub enum Hints {
 
 // A row is one class. Each names all facts, or does not compile.
 macro_rules! error_classes {
-    ($($variant:ident { name: $name:literal, what: $what:literal, $($fact:tt)* })*) => {
+    ($($variant:ident { name: $name:literal, meaning: $meaning:literal, $($fact:tt)* })*) => {
         /// What kind of failure an attempt met, whatever the provider calls it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum ErrorClass { $(#[doc = $what] #[serde(rename = $name)] $variant,)* }
+        pub enum ErrorClass { $(#[doc = $meaning] #[serde(rename = $name)] $variant,)* }
 
         impl ErrorClass {
             /// Every class, in the order of the documentation.
@@ -124,7 +124,7 @@ macro_rules! error_classes {
             /// The row of this class.
             #[must_use]
             pub const fn facts(self) -> &'static Facts {
-                match self { $(Self::$variant => const { &Facts { name: $name, what: $what, $($fact)* } },)* }
+                match self { $(Self::$variant => const { &Facts { name: $name, meaning: $meaning, $($fact)* } },)* }
             }
         }
     };
@@ -133,8 +133,8 @@ macro_rules! error_classes {
 error_classes! {
     RateLimit {
         name: "rate_limit",
-        what: "requests or tokens came too fast",
-        done: "the bucket is shut for as long as was asked; without a word 1 s, doubling to 60 s",
+        meaning: "requests or tokens came too fast",
+        reaction: "the bucket is shut for as long as was asked; without a word 1 s, doubling to 60 s",
         remedy: Remedy::WaitForGate(Reason::RateLimit),
         uses_up_an_attempt: false,
         fallback: Fallback::ByDefault,
@@ -148,8 +148,8 @@ error_classes! {
     }
     RateLimitDaily {
         name: "rate_limit_daily",
-        what: "a day's allowance is used up",
-        done: "as `rate_limit`; without a word `recheck`",
+        meaning: "a day's allowance is used up",
+        reaction: "as `rate_limit`; without a word `recheck`",
         remedy: Remedy::WaitForGate(Reason::RateLimit),
         uses_up_an_attempt: false,
         fallback: Fallback::ByDefault,
@@ -163,8 +163,8 @@ error_classes! {
     }
     RampLimit {
         name: "ramp_limit",
-        what: "traffic grew too fast",
-        done: "as `rate_limit`",
+        meaning: "traffic grew too fast",
+        reaction: "as `rate_limit`",
         remedy: Remedy::WaitForGate(Reason::RateLimit),
         uses_up_an_attempt: false,
         fallback: Fallback::ByDefault,
@@ -178,8 +178,8 @@ error_classes! {
     }
     QuotaExhausted {
         name: "quota_exhausted",
-        what: "money or prepaid credit is used up",
-        done: "the next key at once; this one rests for `recheck`, then one call asks again. In doubt: see below",
+        meaning: "money or prepaid credit is used up",
+        reaction: "the next key at once; this one rests for `recheck`, then one call asks again. In doubt: see below",
         remedy: Remedy::WaitForGate(Reason::QuotaExhausted),
         uses_up_an_attempt: false,
         fallback: Fallback::ByDefault,
@@ -193,8 +193,8 @@ error_classes! {
     }
     Overloaded {
         name: "overloaded",
-        what: "the provider has no capacity",
-        done: "two more tries, then the next rung",
+        meaning: "the provider has no capacity",
+        reaction: "two more tries, then the next rung",
         remedy: Remedy::RetrySame { tries: 2 },
         uses_up_an_attempt: true,
         fallback: Fallback::ByDefault,
@@ -208,8 +208,8 @@ error_classes! {
     }
     ServerError {
         name: "server_error",
-        what: "any other fault of the provider",
-        done: "two more tries, then the next rung",
+        meaning: "any other fault of the provider",
+        reaction: "two more tries, then the next rung",
         remedy: Remedy::RetrySame { tries: 2 },
         uses_up_an_attempt: true,
         fallback: Fallback::ByDefault,
@@ -223,8 +223,8 @@ error_classes! {
     }
     Timeout {
         name: "timeout",
-        what: "no complete answer in time; may have been billed",
-        done: "one more try, then the next rung",
+        meaning: "no complete answer in time; may have been billed",
+        reaction: "one more try, then the next rung",
         // It may have been billed in full, so a third one is not risked.
         remedy: Remedy::RetrySame { tries: 1 },
         uses_up_an_attempt: true,
@@ -239,8 +239,8 @@ error_classes! {
     }
     Network {
         name: "network",
-        what: "the connection broke during the call; a cut answer counts too",
-        done: "two more tries, then the next rung",
+        meaning: "the connection broke during the call; a cut answer counts too",
+        reaction: "two more tries, then the next rung",
         remedy: Remedy::RetrySame { tries: 2 },
         uses_up_an_attempt: true,
         fallback: Fallback::ByDefault,
@@ -254,8 +254,8 @@ error_classes! {
     }
     Unreachable {
         name: "unreachable",
-        what: "no connection was made: nothing was sent",
-        done: "one more try, then the next rung; when no provider can be reached, all rest for 5 s",
+        meaning: "no connection was made: nothing was sent",
+        reaction: "one more try, then the next rung; when no provider can be reached, all rest for 5 s",
         remedy: Remedy::RetrySame { tries: 1 },
         uses_up_an_attempt: false,
         // A route that leaves a connection that broke leaves one that was never made.
@@ -270,8 +270,8 @@ error_classes! {
     }
     Auth {
         name: "auth",
-        what: "the key is wrong, expired or revoked",
-        done: "the next key at once; this one rests for `recheck`, then one call asks again. In doubt: see below",
+        meaning: "the key is wrong, expired or revoked",
+        reaction: "the next key at once; this one rests for `recheck`, then one call asks again. In doubt: see below",
         remedy: Remedy::WaitForGate(Reason::Auth),
         uses_up_an_attempt: false,
         fallback: Fallback::ByDefault,
@@ -285,8 +285,8 @@ error_classes! {
     }
     Permission {
         name: "permission",
-        what: "the key may not do this: model, region, policy",
-        done: "never this rung again for the job; the target rests for `recheck`. In doubt: see below",
+        meaning: "the key may not do this: model, region, policy",
+        reaction: "never this rung again for the job; the target rests for `recheck`. In doubt: see below",
         remedy: Remedy::NextRung,
         uses_up_an_attempt: true,
         fallback: Fallback::Always,
@@ -301,8 +301,8 @@ error_classes! {
     }
     NotFound {
         name: "not_found",
-        what: "there is no such model or deployment",
-        done: "never this rung again for the job; the target rests for `recheck`. In doubt: see below",
+        meaning: "there is no such model or deployment",
+        reaction: "never this rung again for the job; the target rests for `recheck`. In doubt: see below",
         remedy: Remedy::NextRung,
         uses_up_an_attempt: true,
         fallback: Fallback::Always,
@@ -316,8 +316,8 @@ error_classes! {
     }
     InvalidRequest {
         name: "invalid_request",
-        what: "the target finds the request wrong, in words that name neither a parameter nor a model nor a length",
-        done: "never this rung again for the job. When two rungs say so in the same words, or three in any, the job fails. \
+        meaning: "the target finds the request wrong, in words that name neither a parameter nor a model nor a length",
+        reaction: "never this rung again for the job. When two rungs say so in the same words, or three in any, the job fails. \
                A request that cannot be read, or whose conversation contradicts itself, fails at once",
         // The words of vendors are never complete: what one target finds wrong, the next may take.
         remedy: Remedy::NextRung,
@@ -333,9 +333,9 @@ error_classes! {
     }
     Refused {
         name: "refused",
-        what: "this target does not take a parameter, a combination or an output cap of this request; or something in \
+        meaning: "this target does not take a parameter, a combination or an output cap of this request; or something in \
                front of its API turned the request away (a page of a proxy)",
-        done: "where the refusal names a change that keeps the meaning: once more with it; else never this rung again \
+        reaction: "where the refusal names a change that keeps the meaning: once more with it; else never this rung again \
                for the job",
         remedy: Remedy::NextRung,
         uses_up_an_attempt: true,
@@ -350,8 +350,8 @@ error_classes! {
     }
     ContextLength {
         name: "context_length",
-        what: "too long for the model's window, the output cap included",
-        done: "never this rung again, nor one with a window that is no larger",
+        meaning: "too long for the model's window, the output cap included",
+        reaction: "never this rung again, nor one with a window that is no larger",
         remedy: Remedy::LargerWindow,
         uses_up_an_attempt: true,
         fallback: Fallback::Always,
@@ -365,8 +365,8 @@ error_classes! {
     }
     ContentPolicy {
         name: "content_policy",
-        what: "the input or the answer breaks the vendor's policy",
-        done: "never this rung again for the job; the next one only if the route lists the class",
+        meaning: "the input or the answer breaks the vendor's policy",
+        reaction: "never this rung again for the job; the next one only if the route lists the class",
         remedy: Remedy::NextRung,
         uses_up_an_attempt: true,
         // It is the policy of one vendor. Whether another is to be asked is for the route to say.
@@ -381,8 +381,8 @@ error_classes! {
     }
     PayloadTooLarge {
         name: "payload_too_large",
-        what: "the request has too many bytes",
-        done: "never this rung again for the job",
+        meaning: "the request has too many bytes",
+        reaction: "never this rung again for the job",
         remedy: Remedy::NextRung,
         uses_up_an_attempt: true,
         fallback: Fallback::Always,
@@ -396,8 +396,8 @@ error_classes! {
     }
     NeverFits {
         name: "never_fits",
-        what: "the request costs more at once than a limit or the account allows: waiting can never help",
-        done: "never this rung again for the job",
+        meaning: "the request costs more at once than a limit or the account allows: waiting can never help",
+        reaction: "never this rung again for the job",
         remedy: Remedy::NextRung,
         uses_up_an_attempt: true,
         fallback: Fallback::Always,
@@ -411,8 +411,8 @@ error_classes! {
     }
     OutputInvalid {
         name: "output_invalid",
-        what: "the provider rejected its own output",
-        done: "one more try, then the next rung",
+        meaning: "the provider rejected its own output",
+        reaction: "one more try, then the next rung",
         remedy: Remedy::RetrySame { tries: 1 },
         uses_up_an_attempt: true,
         fallback: Fallback::ByDefault,
@@ -426,8 +426,8 @@ error_classes! {
     }
     Conflict {
         name: "conflict",
-        what: "another request was in the way (409)",
-        done: "two more tries, then the next rung",
+        meaning: "another request was in the way (409)",
+        reaction: "two more tries, then the next rung",
         remedy: Remedy::RetrySame { tries: 2 },
         uses_up_an_attempt: true,
         fallback: Fallback::ByDefault,
@@ -441,8 +441,8 @@ error_classes! {
     }
     Cancelled {
         name: "cancelled",
-        what: "the provider gave up on the call (499)",
-        done: "one more try, then the next rung",
+        meaning: "the provider gave up on the call (499)",
+        reaction: "one more try, then the next rung",
         remedy: Remedy::RetrySame { tries: 1 },
         uses_up_an_attempt: true,
         fallback: Fallback::ByDefault,
@@ -456,8 +456,8 @@ error_classes! {
     }
     SoftFailure {
         name: "soft_failure",
-        what: "the answer came and is unusable; `detail` says how",
-        done: "form (`not_json`, `schema_mismatch`, patterns, `bad_tool_call`): one more try, then the next rung; anything \
+        meaning: "the answer came and is unusable; `detail` says how",
+        reaction: "form (`not_json`, `schema_mismatch`, patterns, `bad_tool_call`): one more try, then the next rung; anything \
                else: the next rung",
         // Where the kind is known, its own row says it: `SoftFailure::remedy`.
         remedy: Remedy::RetrySame { tries: 0 },
@@ -473,8 +473,8 @@ error_classes! {
     }
     Abandoned {
         name: "abandoned",
-        what: "the worker stopped or died during the call; may have been billed",
-        done: "one more try; workers that died are counted apart",
+        meaning: "the worker stopped or died during the call; may have been billed",
+        reaction: "one more try; workers that died are counted apart",
         remedy: Remedy::RetrySame { tries: 1 },
         uses_up_an_attempt: false,
         // It was not the target's doing.
@@ -489,8 +489,8 @@ error_classes! {
     }
     Deadline {
         name: "deadline",
-        what: "the job's deadline passed before an answer was accepted",
-        done: "the job fails",
+        meaning: "the job's deadline passed before an answer was accepted",
+        reaction: "the job fails",
         remedy: Remedy::End,
         uses_up_an_attempt: true,
         fallback: Fallback::IfListed,

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 fn the_handbook_has_this_very_table() {
     let handbook = include_str!("../../../docs/operations.md");
     let (title, rule) =
-        ("| class | what it is | what is done | counts as an attempt | lets a job move on |", "|---|---|---|---|---|");
+        ("| class | meaning | reaction | counts as an attempt | lets a job move on |", "|---|---|---|---|---|");
     let mut expected = format!("{title}\n{rule}\n");
     for class in ErrorClass::ALL {
         let facts = class.facts();
@@ -24,7 +24,7 @@ fn the_handbook_has_this_very_table() {
             Fallback::As(other) => format!("as `{other}`"),
             Fallback::IfListed => "if listed".to_owned(),
         };
-        writeln!(expected, "| `{class}` | {} | {} | {counts} | {moves_on} |", facts.what, facts.done).unwrap();
+        writeln!(expected, "| `{class}` | {} | {} | {counts} | {moves_on} |", facts.meaning, facts.reaction).unwrap();
     }
     let found = handbook.find(title).map(|begin| &handbook[begin..]).expect("the table of error classes");
     let found = &found[..found.find("\n\n").map_or(found.len(), |end| end + 1)];
@@ -36,7 +36,7 @@ fn the_handbook_has_this_very_table() {
 fn the_words_for_the_operator_say_what_the_remedy_is() {
     for class in ErrorClass::ALL {
         let facts = class.facts();
-        let begins = |words: &[&str]| words.iter().any(|begin| facts.done.starts_with(begin));
+        let begins = |words: &[&str]| words.iter().any(|begin| facts.reaction.starts_with(begin));
         let agrees = match facts.remedy {
             Remedy::WaitForGate(_) => begins(&["the bucket is shut", "as `rate_limit`", "the next key"]),
             Remedy::RetrySame { tries: 2 } => begins(&["two more tries"]),
@@ -47,7 +47,7 @@ fn the_words_for_the_operator_say_what_the_remedy_is() {
             Remedy::End => begins(&["the job fails"]),
             Remedy::RetrySame { .. } | Remedy::Mend => false,
         };
-        assert!(agrees, "{class}: {:?}, and the handbook says {:?}", facts.remedy, facts.done);
+        assert!(agrees, "{class}: {:?}, and the handbook says {:?}", facts.remedy, facts.reaction);
     }
 }
 
