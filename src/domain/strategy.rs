@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_route_as_a_whole_is_ordered_as_a_job_of_usual_size() {
-        let route = route(Strategy::Cost, &[Some((9, 9)), Some((1, 1)), None]);
+        let route = route(Strategy::Cost, &[Some((9_000_000, 9_000_000)), Some((1_000_000, 1_000_000)), None]);
         let mut into = Vec::new();
         order(&route, &View::of_route(Typical::default(), &[]), &mut into);
         assert_eq!(into, [1, 0, 2]);
@@ -157,7 +157,7 @@ mod tests {
             Condition { health: RungHealth::Shut(shut), headroom: Some(0), latency: Some(Duration::from_mins(1)) },
             Condition { health: RungHealth::Open, headroom: Some(9), latency: None },
         ];
-        let prices = [Some((1, 1)), Some((2, 2))];
+        let prices = [Some((1_000_000, 1_000_000)), Some((2_000_000, 2_000_000))];
         for strategy in [Strategy::Cost, Strategy::Priority] {
             assert_eq!(ordered(&route(strategy, &prices), 10, None, &conditions), [0, 1]);
         }
