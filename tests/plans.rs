@@ -309,6 +309,54 @@ async fn no_statement_of_a_worker_reads_a_whole_table_however_old_its_plan_is() 
     stage.cluster.stop().await;
 }
 
+/// Each scan of this table, the condition by which it finds rows, and the one by which it leaves some out.
+fn scans_of(table: &str, node: &Value, found: &mut Vec<String>) {
+    if node["Relation Name"] == table && node["Node Type"] != "ModifyTable" {
+        found.push(format!("{}: {}, {}", node["Node Type"].as_str().unwrap_or(""), node["Index Cond"], node["Filter"]));
+    }
+    for below in node["Plans"].as_array().into_iter().flatten() {
+        scans_of(table, below, found);
+    }
+}
+
+/// All keys of a project read for each key that comes in would take minutes for some ten thousand.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_looked_up_by_itself_however_little_is_known_of_the_tables() {
+    let stage = Stage::new().await;
+    let store = stage.store(Pooler::None).await;
+    let many = "select count(*) from sluice.enqueue_many((select jsonb_agg(jsonb_build_object(
+                    'request', n, 'idempotency_key', 'key ' || n)) from generate_series($1::bigint, $2::bigint) n))";
+    let since = stage.cluster.log().len();
+    // All new, all known, some of both; and by a plain insert.
+    for (first, last) in [(1_i64, 200_i64), (1, 200), (150, 300)] {
+        sqlx::query(many).bind(first).bind(last).execute(store.pool()).await.unwrap();
+    }
+    sqlx::raw_sql(
+        "insert into sluice.job (request, idempotency_key) select '{}', 'another ' || n from generate_series(1, 200) n",
+    )
+    .execute(store.pool())
+    .await
+    .unwrap();
+    let mut scans = Vec::new();
+    for plan in stage.plans(since) {
+        for table in ["idempotency", "idempotency_unowned"] {
+            let mut found = Vec::new();
+            scans_of(table, &plan.top, &mut found);
+            // Whether one is left is no look-up.
+            let is_question = |scan: &String| table == "idempotency_unowned" && scan.ends_with(": null, null");
+            scans
+                .extend(found.into_iter().filter(|scan| !is_question(scan)).map(|scan| (scan, plan.statement.clone())));
+        }
+    }
+    assert!(scans.len() > 5, "{scans:?}");
+    for (scan, statement) in scans {
+        let (found_by, _) = scan.split_once(", ").unwrap();
+        assert!(found_by.contains("(key = "), "{scan} in\n{statement}");
+    }
+    store.close().await;
+    stage.cluster.stop().await;
+}
+
 /// What a worker that drains asks, over and over: it finds what waits for a retry, or that nothing does, without
 /// reading what is scheduled for later or paused.
 #[tokio::test(flavor = "multi_thread")]
