@@ -31,6 +31,7 @@ pub mod spool;
 mod strangers;
 mod suspects;
 pub mod totals;
+mod troubles;
 mod upkeep;
 
 use crate::domain::retention::Retention;
