@@ -5,7 +5,7 @@ use chrono::{DateTime, Datelike as _, NaiveDate, NaiveTime, Utc};
 use std::time::Duration;
 
 /// Nothing is older, and the database can still reckon with it.
-const LONGEST_AGO: Duration = Duration::from_hours(1000 * 365 * 24);
+const LONGEST_AGO: Duration = Duration::from_hours(1000 * 8766);
 
 /// Reads an instant. A duration means so long ago, by the database's clock; a date is its first moment, UTC.
 pub fn parse(text: &str) -> Result<Moment, String> {
