@@ -76,12 +76,18 @@ impl<'de> Deserialize<'de> for Dialect {
 
 #[cfg(test)]
 mod tests {
-    use super::super::exchange::{Answer, Call, Finish, Problem, Usage};
-    use super::super::wait::Told;
+    use super::super::exchange::{Answer, Ask, Call, Failure, Finish, Problem, Usage};
+    use super::super::prompt::{Text, conversation};
+    use super::super::quota::Cost;
+    use super::super::wait::{Told, WaitFormat};
+    use super::super::{Provider, Scenario, Simulator};
     use super::*;
     use hyper::HeaderMap;
+    use std::borrow::Cow;
     use std::collections::BTreeSet;
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
     #[test]
     fn every_dialect_has_a_name_of_its_own_by_which_it_is_found() {
@@ -117,5 +123,89 @@ mod tests {
             let wait = Duration::from_millis(1_500);
             assert!(api.tell(wait, UNIX_EPOCH).wait.is_some_and(|told| told >= wait), "{dialect:?}");
         }
+    }
+
+    /// A made-up dialect with what the three have not: the model in the path and percent-encoded, a version in the
+    /// query, a credential inside a header, no request id, and words instead of JSON.
+    struct MadeUp;
+
+    impl Api for MadeUp {
+        fn name(&self) -> &'static str {
+            "made_up"
+        }
+
+        fn base_path(&self) -> &'static str {
+            "/run"
+        }
+
+        fn id_header(&self) -> Option<&'static str> {
+            None
+        }
+
+        fn request_id(&self, run: u32, seq: u64) -> String {
+            format!("{run}-{seq}")
+        }
+
+        fn key<'a>(&self, call: &Call<'a>) -> Option<&'a str> {
+            call.header("authorization")?.strip_prefix("HMAC Credential=")?.split('/').next()
+        }
+
+        fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
+            let model = call.path.strip_prefix("/run/").ok_or(Problem::UnknownPath)?.replace("%3A", ":");
+            if call.parameter("version") != Some("7") {
+                return Err(Problem::Malformed("version: expected 7".to_owned()));
+            }
+            let words = std::str::from_utf8(call.body).map_err(|error| Problem::Malformed(error.to_string()))?;
+            let (prompt, input_tokens, last_user) = conversation(&[], vec![(true, Text(Cow::Borrowed(words)))]);
+            Ok(Ask { model: Cow::Owned(model), prompt, input_tokens, max_output: None, json: None, last_user })
+        }
+
+        fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
+            format!("{}: {}", answer.model, answer.text).into_bytes()
+        }
+
+        fn fail(&self, problem: &Problem, _told: &Told, _model: &str, _id: &str) -> Failure {
+            let status = if *problem == Problem::Auth { 403 } else { 400 };
+            Failure { status, body: serde_json::json!({"message": format!("{problem:?}")}) }
+        }
+
+        fn tell(&self, wait: Duration, wall: SystemTime) -> Told {
+            WaitFormat::None.tell(wait, wall)
+        }
+
+        fn cost(&self, input_tokens: u64, _max_output: Option<u64>) -> Cost {
+            Cost { tokens: input_tokens, input_tokens }
+        }
+    }
+
+    #[test]
+    fn a_dialect_is_played_without_a_word_of_it_elsewhere() {
+        let mut provider = Provider::new(Dialect(&MadeUp));
+        provider.keys = vec!["AKID".into()];
+        provider.models.insert("m:1".to_owned(), super::super::Model::default());
+        let providers = [("p".to_owned(), provider)].into_iter().collect();
+        let simulator =
+            Simulator::start(Scenario { providers, ..Scenario::default() }, SocketAddr::from(([127, 0, 0, 1], 0)))
+                .unwrap();
+        assert!(simulator.base_url("p").unwrap().ends_with("/p/run"));
+        let send = |path: &str, credential: &str| {
+            let mut stream = TcpStream::connect(simulator.addr()).unwrap();
+            let head = "host: x\r\nconnection: close\r\ncontent-length: 5";
+            let authorization = format!("authorization: HMAC Credential={credential}/20260504, Signature=00");
+            write!(stream, "POST /p{path} HTTP/1.1\r\n{head}\r\n{authorization}\r\n\r\nHello").unwrap();
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).unwrap();
+            reply
+        };
+        let reply = send("/run/m%3A1?region=eu&version=7", "AKID");
+        assert!(reply.starts_with("HTTP/1.1 200") && reply.contains("\r\n\r\nm:1: ["), "{reply}");
+        assert!(!reply.contains("request-id"), "{reply}");
+        assert!(send("/run/m%3A1?version=7", "other").starts_with("HTTP/1.1 403"));
+        assert!(send("/run/m%3A1", "AKID").contains("version: expected 7"));
+        assert!(send("/run/m%3A2?version=7", "AKID").contains("NotFound"));
+        let verdict = simulator.verdict();
+        assert_eq!((verdict.total.calls, verdict.total.malformed_requests), (4, 1));
+        assert_eq!(serde_json::to_value(&verdict).unwrap()["providers"]["p"]["dialect"], "made_up");
+        assert_eq!(simulator.calls(9).last().unwrap().model, "m:1");
     }
 }
