@@ -296,7 +296,7 @@ fn reply_of_answer(
     match fault.kind {
         FaultKind::MalformedJson => body.truncate(body.len() * 2 / 3),
         FaultKind::HugeBody => {
-            // Valid JSON, with a field in front that nobody asked for.
+            // Valid JSON, with a field in front that no client asked for.
             let padding = fault.bytes.unwrap_or(DEFAULT_HUGE_BYTES).min(1 << 30);
             let mut huge = Vec::with_capacity(padding + body.len() + 16);
             huge.extend_from_slice(br#"{"padding":""#);
