@@ -5,7 +5,8 @@ use super::context::Context;
 use super::job::{as_json, find, whereabouts};
 use super::output::{Cell, Format};
 use crate::domain::price::special_tier;
-use crate::domain::{JobId, NanoUsd};
+use crate::domain::shut::Reason;
+use crate::domain::{JobId, NanoUsd, Unit};
 use crate::exit_code::ExitCode;
 use crate::store::job::{AttemptRecord, JobRecord, Place};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -200,14 +201,19 @@ fn skip_reason(skip: &Value) -> String {
     let instant = |key: &str| text(key).and_then(|at| at.parse::<DateTime<Utc>>().ok()).map(clock);
     let until = instant("until").map_or_else(String::new, |at| format!(" until {at}"));
     let over = passed_over(text("passed_over"), instant("patience_until"));
-    match text("why").unwrap_or("") {
-        "rate_limit" => format!("its limit was used up{until}{over}"),
-        "concurrency" => format!("all its places were taken{until}{over}"),
-        "breaker_open" => format!("its breaker was open{until}{over}"),
-        "quota_exhausted" => format!("its key was out of money{until}{over}"),
-        "auth" => format!("its key had been rejected{until}{over}"),
-        "model" => format!("the model was unknown or not allowed to the key{until}{over}"),
-        "paused" => format!("its provider was paused{over}"),
+    let why = text("why").unwrap_or("");
+    if let Some(reason) = Reason::parse(why) {
+        return match reason {
+            Reason::RateLimit => format!("its limit was used up{until}{over}"),
+            Reason::Concurrency => format!("all its places were taken{until}{over}"),
+            Reason::Breaker => format!("its breaker was open{until}{over}"),
+            Reason::QuotaExhausted => format!("its key was out of money{until}{over}"),
+            Reason::Auth => format!("its key had been rejected{until}{over}"),
+            Reason::Model => format!("the model was unknown or not allowed to the key{until}{over}"),
+            Reason::Paused => format!("its provider was paused{over}"),
+        };
+    }
+    match why {
         "backing_off" => format!("it was resting after a failure{until}"),
         "too_late" => match instant("latest") {
             Some(latest) => {
@@ -222,7 +228,9 @@ fn skip_reason(skip: &Value) -> String {
             format!("about {} tokens do not fit its window of {}", number("needed"), number("window"))
         }
         "bucket_too_small" => {
+            // Earlier versions kept the words in place of the code.
             let unit = text("unit").unwrap_or("tokens");
+            let unit = Unit::parse(unit).map_or_else(|| unit.to_owned(), |unit| unit.to_string());
             format!("about {} {unit} can never fit its limit of {} at once", number("needed"), number("size"))
         }
         "unsupported" => format!("it does not support {}", text("what").unwrap_or("something the request asks for")),
@@ -560,8 +568,10 @@ Total: $0.000195 in 2 attempts"
             reason(json!({ "why": "context_window", "needed": 9000, "window": 8192 })),
             "about 9000 tokens do not fit its window of 8192"
         );
-        let bucket = json!({ "why": "bucket_too_small", "unit": "input tokens", "needed": 9000, "size": 8000 });
-        assert_eq!(reason(bucket), "about 9000 input tokens can never fit its limit of 8000 at once");
+        for unit in ["input_tokens", "input tokens"] {
+            let bucket = json!({ "why": "bucket_too_small", "unit": unit, "needed": 9000, "size": 8000 });
+            assert_eq!(reason(bucket), "about 9000 input tokens can never fit its limit of 8000 at once");
+        }
         assert_eq!(reason(json!({ "why": "unsupported", "what": "tools" })), "it does not support tools");
         assert_eq!(reason(json!({ "why": "of_tomorrow" })), "of_tomorrow");
     }

@@ -134,33 +134,7 @@ impl Fate {
     pub const fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Accepted | Outcome::Rejected(_) => Self::LetIn,
-            Outcome::Failed(class) => match class {
-                ErrorClass::RateLimit
-                | ErrorClass::RateLimitDaily
-                | ErrorClass::RampLimit
-                | ErrorClass::QuotaExhausted
-                | ErrorClass::Auth
-                | ErrorClass::Permission
-                | ErrorClass::NotFound
-                | ErrorClass::NeverFits
-                | ErrorClass::Unreachable => Self::TurnedAway,
-                ErrorClass::Overloaded
-                | ErrorClass::ServerError
-                | ErrorClass::InvalidRequest
-                | ErrorClass::Refused
-                | ErrorClass::ContextLength
-                | ErrorClass::ContentPolicy
-                | ErrorClass::PayloadTooLarge
-                | ErrorClass::OutputInvalid
-                | ErrorClass::Conflict => Self::Failed,
-                // It may have been generated in full without a word of it reaching us.
-                ErrorClass::Timeout
-                | ErrorClass::Network
-                | ErrorClass::Cancelled
-                | ErrorClass::Abandoned
-                | ErrorClass::SoftFailure
-                | ErrorClass::Deadline => Self::LetIn,
-            },
+            Outcome::Failed(class) => class.facts().fate,
         }
     }
 }

@@ -121,7 +121,7 @@ pub struct Facts {
     /// Prepared transactions: name and age in seconds.
     pub prepared: Seen<Vec<(String, i64)>>,
     /// Replication slots.
-    pub slots: Seen<Vec<Slot>>,
+    pub slots: Seen<Vec<ReplicationSlot>>,
     /// Standbys that ask the server to keep old rows for them: name, and how many transactions back.
     pub standbys: Seen<Vec<(String, i64)>>,
     /// Tables that turn over.
@@ -209,7 +209,7 @@ pub struct Session {
 
 /// A replication slot.
 #[derive(Clone, Debug)]
-pub struct Slot {
+pub struct ReplicationSlot {
     /// Its name.
     pub name: String,
     /// Whether somebody reads from it.

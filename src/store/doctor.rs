@@ -3,7 +3,9 @@
 //! hold prompts.
 
 use super::{Doing, Store, StoreError};
-use crate::domain::diagnosis::{Facts, Kept, Partitions, Plan, Queue, Schema, Seen, Server, Session, Slot, Table};
+use crate::domain::diagnosis::{
+    Facts, Kept, Partitions, Plan, Queue, ReplicationSlot, Schema, Seen, Server, Session, Table,
+};
 use crate::domain::retention::Retention;
 use serde_json::Value;
 use sqlx::types::Json;
@@ -225,9 +227,9 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.name, row.seconds)).collect())
     }
 
-    async fn slots(&self) -> Result<Vec<Slot>, StoreError> {
+    async fn slots(&self) -> Result<Vec<ReplicationSlot>, StoreError> {
         sqlx::query_as!(
-            Slot,
+            ReplicationSlot,
             r#"select slot_name::text as "name!", active as "active!", age(xmin)::bigint as row_age,
                       coalesce(case when not pg_is_in_recovery() then pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) end,
                                0)::bigint as "bytes!"
