@@ -4,7 +4,7 @@
 //! configuration and words of ours, so that there are not more of them than somebody wrote down.
 
 use super::families::{Classes, Families, Labels};
-use crate::domain::shared_bucket::{LimitStanding, Standing};
+use crate::domain::shared_bucket::{BucketStanding, LimitStanding};
 use crate::domain::{ErrorClass, Target, Timestamp};
 use crate::store::StoreError;
 use crate::store::status::RouteQueue;
@@ -71,7 +71,7 @@ impl<T: Clone> Cached<T> {
 /// A worker that is measured.
 pub(super) struct Gauged {
     observer: Observer,
-    buckets: Cached<BTreeMap<String, Standing>>,
+    buckets: Cached<BTreeMap<String, BucketStanding>>,
     queue: Cached<BTreeMap<String, RouteQueue>>,
 }
 
@@ -97,7 +97,7 @@ impl Gauged {
 struct Page {
     vitals: Vitals,
     /// `None`: the database did not answer.
-    buckets: Option<BTreeMap<String, Standing>>,
+    buckets: Option<BTreeMap<String, BucketStanding>>,
     queue: Option<BTreeMap<String, RouteQueue>>,
     /// The database's time.
     now: Timestamp,

@@ -4,7 +4,7 @@ use super::Shared;
 use super::spool::Fill;
 use super::totals::Totals;
 use crate::domain::Target;
-use crate::domain::shared_bucket::Standing;
+use crate::domain::shared_bucket::BucketStanding;
 use crate::store::StoreError;
 use crate::store::status::RouteQueue;
 use serde_json::Value;
@@ -120,7 +120,7 @@ impl Observer {
     }
 
     /// How the buckets that this process uses stand, as all processes share them.
-    pub async fn buckets(&self) -> Result<BTreeMap<String, Standing>, StoreError> {
+    pub async fn buckets(&self) -> Result<BTreeMap<String, BucketStanding>, StoreError> {
         let mut standings = self.shared.store.standings().await?;
         let plan = self.shared.plan();
         let own: BTreeSet<&str> = plan.gate.buckets().map(|bucket| bucket.name.as_str()).collect();

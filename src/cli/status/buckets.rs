@@ -3,7 +3,7 @@
 use super::super::output::{Cell, Report};
 use super::{age, gate};
 use crate::domain::Timestamp;
-use crate::domain::shared_bucket::Standing;
+use crate::domain::shared_bucket::BucketStanding;
 use crate::store::status::Status;
 use crate::worker::bucket::closed_name;
 use chrono::{DateTime, Utc};
@@ -81,7 +81,7 @@ pub(super) fn as_json(status: &Status) -> Value {
     status.buckets.iter().map(|(name, standing)| bucket_as_json(name, standing)).collect()
 }
 
-fn bucket_as_json(name: &str, standing: &Standing) -> Value {
+fn bucket_as_json(name: &str, standing: &BucketStanding) -> Value {
     let limits = standing.limits.iter().map(|limit| {
         json!({
             "limit": limit.limit, "unit": limit.unit.as_str(), "per_seconds": limit.per_seconds,

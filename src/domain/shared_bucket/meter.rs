@@ -45,7 +45,7 @@ pub(super) struct Allowance {
 
 /// One limit. All amounts are whole units.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Meter {
+pub(super) struct SharedMeter {
     pub dimension: Dimension,
     configured: Option<Allowance>,
     learned: Option<Allowance>,
@@ -76,7 +76,7 @@ fn signed(units: u64) -> i64 {
     i64::try_from(units).unwrap_or(i64::MAX)
 }
 
-impl Meter {
+impl SharedMeter {
     fn new(dimension: Dimension, now: Timestamp) -> Self {
         Self {
             dimension,
