@@ -13,8 +13,8 @@
 //! - What was spent without leave (an estimate that was too low) is a debt that is paid before anything is lent.
 //! - A wait that a provider asked for makes void what is lent, and holds for all. One that is longer than a day is not
 //!   believed to its end: after each `recheck` one call of one process asks again, and all others go on waiting.
-//! - Where there is not enough, it goes to whoever had least so far. So large calls and small ones get along, and two
-//!   large calls that each hold half of what they need do not wait for each other.
+//! - Where there is not enough, it goes to the process that had least so far. So large calls and small ones get along,
+//!   and two large calls that each hold half of what they need do not wait for each other.
 
 mod allotment;
 mod holdings;
@@ -54,7 +54,7 @@ const PUT_BY: Duration = Duration::from_millis(500);
 /// The configuration of a process counts before that of older ones for so long after it last came.
 const SPEAKS_FOR: Duration = Duration::from_mins(1);
 
-/// Whoever had less than the others comes first for at most so much of what comes back.
+/// A process that had less than the others comes first for at most so much of what comes back.
 const CREDIT: Duration = Duration::from_secs(5);
 
 /// After a provider complained of acceleration the rate is half, and is whole again in this time.
@@ -114,7 +114,7 @@ pub struct SharedBucket {
 impl SharedBucket {
     /// Takes a process's report and gives it its slice. Pure and total.
     ///
-    /// `worker` tells the processes apart, and who started later has the higher number. Of those who came in the last
+    /// `worker` tells the processes apart: one that started later has a higher number. Of those that came in the last
     /// minute the configuration (`limits`) of the youngest counts.
     pub fn exchange(&mut self, worker: i64, limits: &Limits, report: &Report, now: Timestamp) -> Allotment {
         let now = now.max(self.at);
@@ -130,7 +130,7 @@ impl SharedBucket {
         let before = self.shares.len();
         self.shares.retain(|_, share| share.until > now);
         if self.shares.len() < before {
-            // Nobody knows when the dead spent what they held.
+            // No process knows when the dead spent what they held.
             self.meters.iter_mut().for_each(|meter| meter.spent_since(now));
         }
         for heard in &report.heard {
@@ -154,7 +154,7 @@ impl SharedBucket {
         let slots = self.concurrency.map(|limit| self.lend_slots(limit, worker, &mut share, report));
         let idle = share.slots == 0 && !share.hungry && share.holdings.values().all(|holding| holding.held == 0);
         let slices = (0..self.meters.len()).filter_map(|index| self.slice(index, &share)).collect();
-        // What has no limit is nobody's to hold.
+        // What has no limit cannot be held.
         let is_unlimited = self.meters.is_empty() && self.concurrency.is_none();
         if !idle && !is_unlimited {
             self.shares.insert(worker, share);
@@ -281,7 +281,7 @@ impl SharedBucket {
             return;
         };
         let is_void = stock.epoch != meter.epoch;
-        // Who has heard that its slice is void has dropped what it had of it, and tells what it spent before it heard.
+        // A process that has heard that its slice is void has dropped it, and tells what it spent before it heard.
         let has_heard = holding.void && !is_void;
         let left = if has_heard { stock.left.saturating_add(before) } else { stock.left };
         let spent = before.saturating_sub(left);
@@ -310,11 +310,11 @@ impl SharedBucket {
         meter.note(others.saturating_add(before.max(kept)), now);
     }
 
-    /// Lends what can be lent, first to those who had least.
+    /// Lends what can be lent, first to the processes that had least.
     fn lend(&mut self, index: usize, worker: i64, share: &mut Share, report: &Report, shut: bool, now: Timestamp) {
         let Some(meter) = self.meters.get_mut(index) else { return };
         let Some(stock) = report.stocks.iter().find(|stock| stock.dimension == meter.dimension) else { return };
-        // Whoever has not come for a while may be stalled: it keeps what it holds, but nothing is put by for it.
+        // A process that has not come for a while may be stalled: it keeps what it holds, but nothing is put by for it.
         let others: Vec<(i64, Holding)> = self
             .shares
             .iter()
@@ -323,11 +323,11 @@ impl SharedBucket {
             .collect();
         let holding = share.holdings.entry(meter.dimension).or_default();
         let need = stock.need.min(u64::try_from(meter.capacity()).unwrap_or(0));
-        // Nobody saves up for long by having stayed away or been slow.
+        // No process saves up for long by having stayed away or been slow.
         let most = others.iter().map(|(_, other)| other.had).max().unwrap_or(0);
         let credit = (u64::try_from(CREDIT.as_nanos()).unwrap_or(u64::MAX) / meter.interval()).max(need);
         holding.had = holding.had.max(most.saturating_sub(credit));
-        // What those lack who had less is theirs.
+        // What processes lack that had less is theirs.
         let rank = (holding.had, worker);
         let reserved = others
             .iter()
@@ -335,7 +335,7 @@ impl SharedBucket {
             .fold(0_u64, |sum, (_, other)| sum.saturating_add(other.lacks));
         let free = u64::try_from(meter.level).unwrap_or(0).saturating_sub(reserved);
         let lacking = need.saturating_sub(holding.held);
-        // Half of what a call needs helps nobody, except for the first, who gets the rest next.
+        // Half of what a call needs is of no use, but to the first process, which gets the rest next.
         if !shut && !holding.void && (reserved == 0 || free >= lacking) {
             let granted = free.min(stock.want.max(need).saturating_sub(holding.held));
             meter.level = meter.level.saturating_sub(i64::try_from(granted).unwrap_or(0));

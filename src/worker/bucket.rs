@@ -56,14 +56,14 @@ pub struct Bucket {
     limits: ArcSwap<Limits>,
     meters: ArcSwap<Vec<Arc<LocalMeter>>>,
     places: Arc<Places>,
-    /// Places of the shared number that nobody has, as of the last word.
+    /// Places of the shared number that no process has, as of the last word.
     places_left: AtomicU32,
     block: Mutex<Option<Block>>,
     /// One call may go although a long wait is on, to ask again.
     leave: Mutex<Option<Block>>,
     /// Refusals in a row without a hint of how long to wait.
     unhinted: AtomicI64,
-    /// Those who wait for tokens do so one behind the other, so that a large request is not overtaken for ever.
+    /// Calls wait for units one behind the other, so that a large request is not overtaken for ever.
     turnstile: tokio::sync::Mutex<()>,
     /// 429 answers so far, for status.
     refusals: AtomicU64,
@@ -142,7 +142,7 @@ impl Bucket {
         self.keeping().heard_at.is_some_and(|at| at.elapsed() < LEASE)
     }
 
-    /// Notes that somebody wants to use this bucket; without fresh word from the others it is asked for.
+    /// Notes that a call wants to use this bucket; without fresh word from the others it is asked for.
     fn touch(&self) -> bool {
         let mut keeping = self.keeping();
         let now = Instant::now();
@@ -155,7 +155,7 @@ impl Bucket {
         is_fresh
     }
 
-    /// Places that are free here, or that nobody has.
+    /// Places that are free here, or that no process has.
     fn free_places(&self) -> usize {
         self.places.free() + if self.places.is_lent() { self.places_left.load(Ordering::Relaxed) as usize } else { 0 }
     }

@@ -41,7 +41,7 @@ const MOST_OTHERS: usize = 16;
 /// So many changes are remembered of a target.
 const MOST_MENDS: usize = 8;
 
-/// How long nobody is called when nobody can be reached.
+/// How long no provider is called when none can be reached.
 const OFFLINE_REST: Duration = Duration::from_secs(5);
 
 /// What is known of a provider, beside its bucket.
@@ -100,7 +100,7 @@ pub struct Gate {
     retired: Vec<Arc<Bucket>>,
     providers: BTreeMap<String, Arc<ProviderState>>,
     targets: HashMap<Target, Arc<TargetState>>,
-    /// Nobody can be reached: the trouble is probably ours, and every call would only say so again.
+    /// No provider can be reached: the trouble is probably ours, and every call would only say so again.
     offline: Arc<Mutex<Option<Shut>>>,
     /// Told whenever something may have opened.
     changed: Arc<Notify>,
@@ -295,8 +295,8 @@ impl TargetState {
         }
     }
 
-    /// Whether something has shut this target since a call got its leave, which waits for nobody: an answer to another
-    /// call, or somebody who paused the provider.
+    /// Whether something has shut this target since a call got its leave, which waits for nothing: an answer to another
+    /// call, or an operator who paused the provider.
     #[must_use]
     pub fn shut_meanwhile(&self, permit: &Permit, now: Timestamp) -> Option<Shut> {
         // Not its key and not its breaker, which may have let just this call pass.
@@ -329,7 +329,7 @@ impl TargetState {
 
     fn paused(&self, now: Timestamp) -> Option<Shut> {
         let since = (*self.provider.paused.lock())?;
-        // Somebody has to lift it; a second is how soon that is noticed.
+        // An operator has to lift it; a second is how soon that is noticed.
         Some(Shut { reason: Closed::Paused, since, until: now + Duration::from_secs(1) })
     }
 
@@ -454,7 +454,7 @@ impl Gate {
             target.doubt.lock().answered();
         }
         let Permit { holds, key, breaker } = permit;
-        // When a key is good again is not what the provider says (the first of next month): somebody may pay before,
+        // When a key is good again is not what the provider says (the first of next month): the bill may be paid before,
         // and one call in a while is how that is found out.
         let key_is_refused = key.report(outcome, failure, request, now);
         let mut heard = Vec::with_capacity(holds.len());
@@ -467,7 +467,7 @@ impl Gate {
         let silent = matches!(class, Some(ErrorClass::Unreachable | ErrorClass::Network | ErrorClass::Timeout));
         let seen = if silent { &provider.last_silence } else { &provider.last_contact };
         seen.store(now.0, Ordering::Relaxed);
-        // When nobody at all can be reached, the trouble is ours and no target is to blame.
+        // When no provider at all can be reached, the trouble is ours and no target is to blame.
         let cut_off = silent && self.is_cut_off(now);
         if cut_off && still_shut(&self.offline, now).is_none() {
             tracing::warn!("no provider can be reached; resting all of them for a moment");
@@ -485,7 +485,9 @@ impl Gate {
             );
         }
         if matches!(class, None | Some(ErrorClass::SoftFailure)) {
-            holds.iter().for_each(|hold| hold.bucket().asked_again(hold));
+            for hold in &holds {
+                hold.bucket().asked_again(hold);
+            }
         }
         let refuse = |why, wait| {
             for (hold, heard) in refused(&holds, &heard) {
@@ -494,8 +496,10 @@ impl Gate {
         };
         match class {
             None => {
-                holds.iter().for_each(|hold| target.time(hold, Some(took)));
-                holds.iter().for_each(|hold| hold.bucket().passed(hold));
+                for hold in &holds {
+                    target.time(hold, Some(took));
+                    hold.bucket().passed(hold);
+                }
             }
             Some(ErrorClass::Timeout) => holds.iter().for_each(|hold| target.time(hold, None)),
             Some(ErrorClass::RateLimit) => refuse(Refusal::Pace, wait),
@@ -517,7 +521,9 @@ impl Gate {
             // Asked to stay away, if not for a limit: honoured for every job, not only for this one.
             Some(ErrorClass::Overloaded | ErrorClass::ServerError) => {
                 if class == Some(ErrorClass::Overloaded) {
-                    holds.iter().for_each(|hold| hold.crowded(wait));
+                    for hold in &holds {
+                        hold.crowded(wait);
+                    }
                 }
                 match wait {
                     // One call asks again then, and all others wait for what comes of it.

@@ -205,8 +205,8 @@ impl Places {
 }
 
 impl Place {
-    /// Tells the ramp of this call's era and of how many calls run, and follows what it says; `None` where the number is
-    /// not felt for.
+    /// Tells the ramp of this call's era and of how many calls run, and follows what it says; `None` where the number
+    /// is not felt for.
     fn tell<T>(&self, tell: impl FnOnce(&mut Ramp, u64, u32) -> T) -> Option<T> {
         self.places.change(|count| {
             let Kind::FeltFor(ramp) = &mut count.kind else { return None };
@@ -372,7 +372,7 @@ mod tests {
             held.push(places.enter().await);
         }
         places.follow(Rule::Lent);
-        assert_eq!((places.freeze(), places.free()), (Some(5), 0), "nobody else begins before some are lent");
+        assert_eq!((places.freeze(), places.free()), (Some(5), 0), "no other begins before some are lent");
         places.lend(5);
         assert_eq!(places.free(), 0, "what was lent is for those that run");
         places.lend(3);

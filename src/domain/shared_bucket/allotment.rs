@@ -13,7 +13,7 @@ pub struct Allotment {
     pub slices: Vec<Slice>,
     /// Calls that it may run at once; `None`: no limit.
     pub slots: Option<u32>,
-    /// Places that nobody has.
+    /// Places that no process has.
     pub places_left: u32,
     /// The wait that is on.
     pub wait: Option<SharedWait>,
@@ -34,7 +34,7 @@ pub struct Slice {
     pub epoch: u64,
     /// What the process holds now; not what it got in addition.
     pub held: u64,
-    /// What nobody holds; negative while in debt.
+    /// What no process holds; negative while in debt.
     pub level: i64,
     /// What all hold together.
     pub outstanding: u64,

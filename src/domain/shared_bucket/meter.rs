@@ -49,7 +49,7 @@ pub(super) struct SharedMeter {
     pub dimension: Dimension,
     configured: Option<Allowance>,
     learned: Option<Allowance>,
-    /// What nobody has leased; negative while in debt.
+    /// What no process has leased; negative while in debt.
     pub level: i64,
     /// Up to when the level counts what has come back, in nanoseconds since the epoch. After a wait that the provider
     /// asked for it lies ahead: nothing comes back until then.
@@ -221,7 +221,7 @@ impl SharedMeter {
                 self.stalled = true;
                 self.at = self.at.saturating_add(missing.saturating_mul(interval));
             } else {
-                // Full: what came back beyond that is nobody's.
+                // Full: what came back beyond that is lost.
                 self.at = now;
             }
         }

@@ -3,8 +3,8 @@
 use super::{Report, Share, SharedBucket};
 
 impl SharedBucket {
-    /// Lends places for calls: an equal part to each, and what one does not want to the others. Whoever has more calls
-    /// running than its part is told its part, and counts with what runs until that has ended.
+    /// Lends places for calls: an equal part to each process, and what one does not want to the others. A process with
+    /// more calls running than its part is told its part, and counts with what runs until that has ended.
     pub(super) fn lend_slots(&self, limit: u32, worker: i64, share: &mut Share, report: &Report) -> u32 {
         let mut wanted: Vec<(i64, u32)> =
             self.shares.iter().map(|(other, share)| (*other, share.slots_wanted)).collect();
@@ -12,7 +12,7 @@ impl SharedBucket {
         let fair = fair_part(limit, worker, wanted);
         let others = self.shares.values().fold(0_u32, |sum, share| sum.saturating_add(share.slots));
         share.slots_wanted = report.slots_wanted;
-        // Calls that run cannot be taken back, so who has more than its part gives it up as they end.
+        // Calls that run cannot be taken back, so a process with more than its part gives it up as they end.
         share.slots = if share.slots > fair || report.running > fair {
             report.running.max(fair).min(share.slots.max(report.running))
         } else {
@@ -29,7 +29,7 @@ fn fair_part(limit: u32, worker: i64, mut wanted: Vec<(i64, u32)>) -> u32 {
     let mut left = limit;
     let mut sharers = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
     for (who, wants) in wanted {
-        // Rounded up, so that a small limit goes to some rather than to nobody.
+        // Rounded up, so that a small limit goes to some processes rather than to none.
         let part = left.div_ceil(sharers.max(1)).min(wants);
         if who == worker {
             return part;

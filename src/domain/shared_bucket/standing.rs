@@ -37,7 +37,7 @@ pub struct LimitStanding {
     pub capacity: u64,
     /// Where it comes from.
     pub source: Source,
-    /// What nobody holds; negative while in debt.
+    /// What no process holds; negative while in debt.
     pub level: i64,
     /// What is lent, by process.
     pub leased: BTreeMap<i64, u64>,
@@ -57,7 +57,7 @@ impl LimitStanding {
 }
 
 impl BucketStanding {
-    /// Whether nobody holds anything of it and nothing is missing: it was not used for a while.
+    /// Whether no process holds anything of it and nothing is missing: it was not used for a while.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let is_full = |limit: &LimitStanding| {

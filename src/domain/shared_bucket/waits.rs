@@ -60,7 +60,7 @@ impl SharedBucket {
             return false;
         }
         let probe = report.may_begin;
-        // Who begins nothing looks again a moment later.
+        // A process that begins nothing looks again a moment later.
         let pause = if probe { Duration::from_millis(asked.recheck_ms) } else { LEASE };
         *until = now + pause;
         asked.by = probe.then_some(worker);

@@ -190,7 +190,7 @@ impl LocalMeter {
         self.purse.spend(u64::try_from(self.held()).unwrap_or(0));
     }
 
-    /// What nobody holds, as far as is known; negative while in debt.
+    /// What no process holds, as far as is known; negative while in debt.
     fn level(book: &Book, now: Instant) -> i64 {
         let back = units_of(now.saturating_duration_since(book.at).as_nanos(), book.slice.interval);
         let room = signed(book.slice.capacity.saturating_sub(book.slice.outstanding));

@@ -1,9 +1,10 @@
 //! What this process has in hand of one limit. `governor` decides whether a call may take what it needs.
 //!
-//! `governor` keeps one number, the theoretical arrival time: each unit that is taken moves it on by a nanosecond, and no
-//! more than [`MOST`] of them may lie between it and the clock. Here the clock stands still, so nothing comes back with
-//! time. The same number says how much is in hand, [`MOST`] less what it shows, and is moved by hand for all that is no
-//! admission: back for what is lent, on for what is given up or was spent without leave. Beyond [`MOST`] it is a debt.
+//! `governor` keeps one number, the theoretical arrival time. Each unit that is taken moves it on by a nanosecond, and
+//! no more than [`MOST`] of them may lie between it and the clock. Here the clock stands still, so nothing comes back
+//! with time. The same number says how much is in hand: [`MOST`] less what it shows. It is moved by hand for all that is
+//! no admission: back for what is lent, on for what is given up or was spent without leave. Beyond [`MOST`] it is a
+//! debt.
 
 use governor::clock::Clock;
 use governor::middleware::NoOpMiddleware;
@@ -15,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The most units that can be in hand: more than any process ever uses within a lease. What is lent beyond that is lost,
-/// and counts as spent for the others.
+/// The most units that can be in hand: more than any process ever uses within a lease. What is lent beyond that is
+/// lost, and counts as spent for the others.
 const MOST: NonZeroU32 = NonZeroU32::MAX;
 
 /// Units in hand.

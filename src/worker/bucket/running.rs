@@ -81,7 +81,7 @@ impl Bucket {
         u32::try_from(self.calls().running.len()).unwrap_or(u32::MAX)
     }
 
-    /// Charges the calls that run for a limit of which nobody knew when they began: hardly any of them was counted in
+    /// Charges the calls that run for a limit that was not known when they began: hardly any of them was counted in
     /// what the provider said to be left.
     pub(super) fn charge_running(&self, meter: &Arc<LocalMeter>) {
         for call in self.calls().running.values_mut() {

@@ -26,7 +26,7 @@ const SPREAD: u64 = 33;
 const LONGEST: Duration = Duration::from_hours(30 * 366 * 24);
 /// Of a bucket that no call asks about it is heard this often whether it was opened by hand.
 const LISTEN: Duration = Duration::from_secs(5);
-/// A bucket that nobody has asked about for this long is not in use.
+/// A bucket that no call has asked about for this long is not in use.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// What is to be told to the others, and when.
@@ -47,7 +47,7 @@ pub(super) struct Keeping {
     pub heard_at: Option<Instant>,
     /// The last report set out then.
     pub told_at: Option<Instant>,
-    /// Somebody asked about this bucket then.
+    /// A call asked about this bucket then.
     pub used_at: Option<Instant>,
     /// The others know of something that this process holds.
     pub is_known: bool,
@@ -153,7 +153,7 @@ impl Bucket {
             let look = if meters.is_empty() { STEADY } else { LOOK };
             due = Some(due.unwrap_or(told_at + look).min(told_at + look));
         }
-        // Who has work for it all the same has to hear when it was opened by hand.
+        // A process that has work for it all the same has to hear when it was opened by hand.
         if self.is_retired() { due } else { due.or(Some(told_at + LISTEN)) }
     }
 
@@ -242,7 +242,7 @@ impl Bucket {
         self.hear_of_waits(told, now);
         let running = self.places.running();
         let mut keeping = self.keeping();
-        // What was asked for under limits that hold no longer lets nobody begin.
+        // What was asked for under limits that hold no longer lets no call begin.
         let is_current = keeping.changed_at.is_none_or(|at| base.asked_at >= at);
         if is_current {
             keeping.heard_at = Some(base.asked_at);

@@ -37,10 +37,10 @@ impl Bucket {
         self.call_keeper();
     }
 
-    /// No call begins here any more, and what is held is given back; whoever waits is sent away.
+    /// No call begins here any more, and what is held is given back; calls that wait are sent away.
     pub(in crate::worker) fn retire(&self) {
         self.calls().is_retired = true;
-        // Nobody waits for a place here any longer than it takes to hear of it.
+        // No call waits for a place here any longer than it takes to hear of it.
         self.places.follow(super::Rule::Open);
         self.call_keeper();
         self.received.notify_waiters();

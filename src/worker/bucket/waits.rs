@@ -145,7 +145,7 @@ impl Bucket {
         let mut asked = Wait { reason: Closed::RateLimit, remaining: wait, recheck, drained, too_steep };
         let mut until = Instant::now().checked_add(wait).unwrap_or(opens);
         if let Some((earlier, opened)) = before {
-            // Two refusals before anybody was told of the first: the longer wait, and all that they are about.
+            // Two refusals before the others were told of the first: the longer wait, and all that they are about.
             until = until.max(opened);
             asked.too_steep |= earlier.too_steep;
             for drained in earlier.drained {

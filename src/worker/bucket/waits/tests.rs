@@ -141,7 +141,7 @@ async fn a_wait_of_years_is_asked_about_again_by_one_call_of_one_process() {
                 }
                 assert_eq!(probes.len(), 1, "{limits:?} {concurrency:?}");
                 let probe = probes.remove(0);
-                let bucket = if std::ptr::eq(probe.bucket(), &*one) { &one } else { &two };
+                let bucket = if std::ptr::eq(probe.bucket(), &raw const *one) { &one } else { &two };
                 bucket.refuse(&probe, Refusal::Pace, Some(YEARS), RECHECK, &[], NOW);
                 drop(probe);
                 sleep(Duration::from_secs(1)).await;
