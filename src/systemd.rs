@@ -1,10 +1,11 @@
 //! What systemd is told: ready, alive, stopping. Without systemd all of it does nothing.
 
 use crate::worker::Sign;
+use parking_lot::Mutex;
 use sd_notify::NotifyState;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::{Mutex, Once};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 /// Passes a worker's signs on to systemd.
@@ -43,7 +44,7 @@ impl Notifier {
             Sign::Stopping => notify(&[NotifyState::Stopping, NotifyState::Status("draining")]),
             Sign::Alive => {
                 let Some(every) = self.every else { return };
-                let mut fed_at = self.fed_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut fed_at = self.fed_at.lock();
                 if fed_at.is_some_and(|at| at.elapsed() < every / 2) {
                     return;
                 }

@@ -29,7 +29,7 @@ const HOT: [(&str, &str); 17] = [
         "attempts",
         "insert into sluice.attempt (job_id, fence, number, round, provider, model, rung, started_at, ended_at,\n",
     ),
-    ("parks", "waiting as (\n            insert into sluice.parked"),
+    ("parks", "waiting as (\n    insert into sluice.parked"),
     ("late", "-- Of two late answers for one job"),
     ("what was booked for a call", "and a.placeholder"),
     ("beat", "update sluice.worker\n"),

@@ -260,6 +260,18 @@ mod tests {
     }
 
     #[test]
+    fn the_help_is_what_it_was() {
+        // As wide as it is without a terminal, wherever the test runs.
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        insta::assert_snapshot!("help", command.render_long_help());
+        for name in ["worker", "enqueue", "report"] {
+            let command = command.find_subcommand_mut(name).unwrap();
+            insta::assert_snapshot!(format!("help_{name}"), command.render_long_help());
+        }
+    }
+
+    #[test]
     fn the_help_names_every_exit_status() {
         for code in ExitCode::ALL {
             assert!(AFTER_HELP.contains(&format!("{} ", *code as u8)), "{code:?}");

@@ -54,7 +54,8 @@ async fn reopen(name: &str, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     };
     let models = blueprint.routes.iter().flat_map(|(route, _)| &route.rungs).map(|rung| &rung.target);
     let models = models.filter(|target| target.provider == name);
-    let mut buckets: Vec<String> = models.map(|target| provider.setup.bucket_of(target, &blueprint.buckets)).collect();
+    let buckets_of = |target| provider.setup.buckets_of(target, &blueprint.buckets);
+    let mut buckets: Vec<String> = models.flat_map(buckets_of).collect();
     buckets.sort_unstable();
     buckets.dedup();
     let mut opened = Vec::new();

@@ -34,7 +34,7 @@ pub fn blueprint(config: &Config) -> Blueprint {
             keys: provider.endpoint.keys.iter().map(|key| key.name.clone()).collect(),
             recheck: provider.recheck,
             models: Vec::new(),
-            model_buckets: own.map(|(target, bucket)| (target.model.clone(), bucket.clone())).collect(),
+            model_buckets: own.map(|(target, bucket)| (target.model.clone(), vec![bucket.clone()])).collect(),
         };
         (name.clone(), ProviderPlan { endpoint: provider.endpoint.clone(), setup })
     });

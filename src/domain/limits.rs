@@ -49,6 +49,23 @@ pub struct Dimension {
     pub seconds: u64,
 }
 
+impl Dimension {
+    /// Reads what [`Display`](fmt::Display) writes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (unit, per) = text.split_once('/')?;
+        let units = [Unit::Requests, Unit::Tokens, Unit::InputTokens, Unit::OutputTokens];
+        let unit = units.into_iter().find(|known| known.as_str() == unit)?;
+        let seconds = match per {
+            "s" => 1,
+            "min" => 60,
+            "day" => DAY,
+            seconds => seconds.strip_suffix('s')?.parse().ok()?,
+        };
+        Some(Self { unit, seconds })
+    }
+}
+
 /// Seconds of a day.
 pub const DAY: u64 = 86_400;
 

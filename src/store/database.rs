@@ -11,7 +11,8 @@ pub(super) use transaction::Transaction;
 use super::Address;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use futures_util::{StreamExt as _, TryStreamExt as _, future};
+use parking_lot::Mutex;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{
@@ -19,7 +20,7 @@ use sqlx::{
     Postgres, Row as _, SqlSafeStr as _, SqlStr,
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
@@ -115,7 +116,7 @@ impl Sessions {
     /// every connection that was made before it was found out.
     fn see(&self, error: &sqlx::Error) {
         if is_read_only(error) {
-            *lock(&self.distrusted) = Some(Instant::now());
+            *self.distrusted.lock() = Some(Instant::now());
         }
         let is_a_statements_own = match error.as_database_error().and_then(DatabaseError::code).as_deref() {
             Some(code) => !["08", "25006", "53", "57", "58", "XX"].iter().any(|class| code.starts_with(class)),
@@ -157,7 +158,7 @@ impl Sessions {
     /// Whether a connection of this age is still to be used.
     fn trusts(&self, age: Duration) -> bool {
         let made = Instant::now().checked_sub(age);
-        lock(&self.distrusted).is_none_or(|distrusted| made.is_some_and(|made| made > distrusted))
+        self.distrusted.lock().is_none_or(|distrusted| made.is_some_and(|made| made > distrusted))
     }
 }
 
@@ -196,10 +197,6 @@ async fn connections_left(connection: &mut PgConnection) -> Result<Option<u32>, 
        from pg_roles r, pg_database d where r.rolname = current_user and d.datname = current_database()";
     let left: Option<i32> = sqlx::raw_sql(question).fetch_one(connection).await?.try_get(0)?;
     Ok(left.map(|left| u32::try_from(left).unwrap_or(0)))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Connections to one database. As an [`Executor`] it runs single statements; those that belong together go into one
@@ -317,29 +314,26 @@ impl Database {
         E: 'q + Execute<'q, Postgres>,
     {
         let database = self.clone();
-        let (rows, mut incoming) = mpsc::channel(1);
+        let (found, incoming) = mpsc::channel(1);
         let work = async move {
             let committed = async {
                 let mut transaction = database.begin().await?;
                 let mut results = transaction.fetch_many(query);
                 while let Some(result) = results.try_next().await? {
                     // The other end is in the same stream: it is there.
-                    let _ = rows.send(Ok(result)).await;
+                    let _ = found.send(Ok(result)).await;
                 }
                 drop(results);
                 transaction.commit().await
             };
             if let Err(error) = committed.await {
-                let _ = rows.send(Err(error)).await;
+                let _ = found.send(Err(error)).await;
             }
         };
-        let mut work = Box::pin(work.fuse());
-        stream::poll_fn(move |context| {
-            // When it is done, its end of the channel is gone, and so ends the stream.
-            let _ = work.poll_unpin(context);
-            incoming.poll_recv(context)
-        })
-        .boxed()
+        let rows = stream::unfold(incoming, async |mut incoming| Some((incoming.recv().await?, incoming)));
+        // The work goes on as the rows are read, and adds none of its own. When it is done, its end of the channel is
+        // gone, and so ends the stream.
+        stream::select(rows, stream::once(work).filter_map(|()| future::ready(None))).boxed()
     }
 }
 
@@ -390,7 +384,7 @@ async fn follow(pool: PgPool, servers: Vec<PgConnectOptions>, writable: bool, se
         {
             tracing::info!(host = server.get_host(), port = server.get_port(), "this server serves now");
             pool.set_connect_options(server.clone());
-            *lock(&sessions.distrusted) = Some(Instant::now());
+            *sessions.distrusted.lock() = Some(Instant::now());
         }
     }
 }

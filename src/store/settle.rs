@@ -351,46 +351,8 @@ async fn book_attempts(transaction: &mut Transaction, rows: &[AttemptRow]) -> Re
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
         };
     }
-    let booked = sqlx::query_scalar!(
-        r#"with w as (
-            select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::text[], $6::text[],
-                $7::smallint[], $8::timestamptz[], $9::timestamptz[], $10::integer[], $11::integer[], $12::text[],
-                $13::text[], $14::smallint[], $15::text[], $16::text[], $17::timestamptz[], $18::text[], $19::text[],
-                $20::text[], $21::text[], $22::text[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[],
-                $27::bigint[], $28::bigint[], $29::bigint[], $30::text[], $31::text[], $32::text[],
-                $33::text[], $34::text[], $35::text[], $36::text[], $37::bigint[], $38::text[], $39::text[])
-              as w(job_id, fence, number, round, provider, model, rung, started_at, ended_at, first_byte_ms, total_ms,
-                   class, detail, http_status, code, message, retry_at, request_id, model_served, finish, usage,
-                   usage_source, input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-                   cost_nanos, uncertain_nanos, price, decision, answer, route, project, batch, service_tier,
-                   reported_cost_nanos, cost_source, notes)
-        ), booked as (
-            insert into sluice.attempt (job_id, fence, number, round, provider, model, rung, started_at, ended_at,
-                        first_byte_ms, total_ms, accepted, class, detail, http_status, code, message, retry_at,
-                        request_id, model_served, finish, usage, usage_source, input_tokens, cache_read_tokens,
-                        cache_write_tokens, output_tokens, reasoning_tokens, cost_nanos, uncertain_nanos, price,
-                        decision, answer, service_tier, reported_cost_nanos, cost_source, notes)
-                 select job_id, fence, number, round, provider, model, rung, started_at, ended_at, first_byte_ms,
-                        total_ms, class is null, class, detail, http_status, code, message, retry_at, request_id,
-                        model_served, finish, usage::jsonb, usage_source, input_tokens, cache_read_tokens,
-                        cache_write_tokens, output_tokens, reasoning_tokens, cost_nanos, uncertain_nanos,
-                        price::jsonb, decision::jsonb, answer::jsonb, service_tier, reported_cost_nanos, cost_source,
-                        notes::jsonb
-                   from w
-            on conflict do nothing
-            returning job_id, fence, number
-        ), told as (
-        insert into sluice.tally (hour, route, project, batch, provider, model, class, detail, attempts, input_tokens,
-                    cached_tokens, output_tokens, cost_nanos, waste_nanos, uncertain_nanos, unpriced, total_ms)
-             select date_trunc('hour', w.ended_at), w.route, w.project, w.batch, w.provider, w.model,
-                    coalesce(w.class, ''), coalesce(w.detail, ''), count(*),
-                    sum(w.input_tokens + w.cache_read_tokens + w.cache_write_tokens), sum(w.cache_read_tokens),
-                    sum(w.output_tokens), coalesce(sum(w.cost_nanos), 0),
-                    coalesce(sum(w.cost_nanos) filter (where w.class is not null), 0), sum(w.uncertain_nanos),
-                    count(*) - count(w.cost_nanos), sum(w.total_ms)
-               from booked b join w on w.job_id = b.job_id and w.fence = b.fence and w.number = b.number
-              group by 1, 2, 3, 4, 5, 6, 7, 8)
-        select count(*) as "booked!" from booked"#,
+    let booked = sqlx::query_file_scalar!(
+        "src/store/settle/book.sql",
         &column!(row => row.lease.job.0),
         &column!(row => row.lease.fence),
         &column!(row => row.number),
@@ -446,42 +408,8 @@ async fn write_endings(transaction: &mut Transaction, rows: &[EndingRow]) -> Res
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
         };
     }
-    let held = sqlx::query_scalar!(
-        r#"with w as (
-            select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::text[], $6::smallint[],
-                $7::boolean[], $8::boolean[], $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[],
-                $14::bigint[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[], $20::smallint[])
-              as w(job_id, fence, attempts, provider, model, rung, after_fallback, repaired, error_class, error,
-                   cost_nanos, uncertain_nanos, input_tokens, output_tokens, request_id, response, route, project, batch,
-                   round)
-        ), held as (
-            delete from sluice.inflight i using w where i.job_id = any (array[w.job_id]) and i.fence = w.fence
-            returning i.job_id, i.fence, i as claim, w.error_class
-        ), named as materialized (
-            -- A fault of ours in the middle of a call: nobody else says that it was made.
-            select sluice.book_open_call(claim, 'fault') from held where error_class = 'abandoned'
-        ), done as (
-            insert into sluice.result (job_id, fence, state, attempts, provider, model, rung, repaired, error_class,
-                        error, cost_nanos, uncertain_nanos, input_tokens, output_tokens, request_id, response, round)
-                 select w.job_id, w.fence, case when w.error_class is null then 'succeeded' else 'failed' end, attempts,
-                        w.provider, w.model, w.rung, w.repaired, w.error_class, w.error, w.cost_nanos,
-                        w.uncertain_nanos, w.input_tokens, w.output_tokens, w.request_id, w.response::jsonb, w.round
-                   from w join held h on h.job_id = w.job_id and h.fence = w.fence
-            on conflict do nothing
-            returning job_id, fence
-        ), told as (
-            insert into sluice.tally (hour, route, project, batch, provider, model, class, succeeded, failed, fallbacks)
-                 select date_trunc('hour', now()), w.route, w.project, w.batch, coalesce(w.provider, ''),
-                        coalesce(w.model, ''), coalesce(w.error_class, ''), count(*) filter (where w.error_class is null),
-                        count(*) filter (where w.error_class is not null),
-                        count(*) filter (where w.error_class is null and w.after_fallback)
-                   from done join w using (job_id, fence)
-                  group by 1, 2, 3, 4, 5, 6, 7
-        )
-        select fence as "fence!" from held where (select count(*) from named) >= 0
-         union
-        -- Sent before, and that commit went through after all: the result stands under our own fence.
-        select r.fence from w join sluice.result r on r.job_id = any (array[w.job_id]) and r.fence = w.fence"#,
+    let held = sqlx::query_file_scalar!(
+        "src/store/settle/end.sql",
         &column!(row => row.lease.job.0),
         &column!(row => row.lease.fence),
         &column!(row => row.attempts),
@@ -516,21 +444,8 @@ async fn write_parks(transaction: &mut Transaction, rows: &[ParkRow]) -> Result<
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
         };
     }
-    let held = sqlx::query_scalar!(
-        r#"with w as (
-            select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::timestamptz[], $5::text[])
-              as w(job_id, fence, attempts, until, reason)
-        ), held as (
-            delete from sluice.inflight i using w where i.job_id = any (array[w.job_id]) and i.fence = w.fence
-            returning i.job_id, i.fence, i.flow, i.prio, i.crashes, i.round, w.attempts, w.until, w.reason
-        ), waiting as (
-            insert into sluice.parked (job_id, run_at, flow, prio, attempts, crashes, round, reason)
-                 select job_id, until, flow, prio, attempts, crashes, round, reason from held where until is not null
-        ), back as (
-            insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
-                 select flow, prio, job_id, attempts, crashes, round from held where until is null
-        )
-        select fence as "fence!" from held"#,
+    let held = sqlx::query_file_scalar!(
+        "src/store/settle/park.sql",
         &column!(row => row.lease.job.0),
         &column!(row => row.lease.fence),
         &column!(row => row.attempts),

@@ -4,27 +4,32 @@
 mod refusals;
 mod setup;
 #[cfg(test)]
+mod several;
+#[cfg(test)]
 mod tests;
 
-use super::bucket::{Bucket, Hold};
+use super::bucket::{Bucket, BucketHold};
 use super::keys::{KeyHold, Keys};
 use crate::domain::breaker::{self, Breaker};
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Ineligible, RungHealth};
 use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::error_class::{Effect, Refusal};
+use crate::domain::limits::Heard;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::tempo::{Tempo, Took};
 use crate::domain::{
     Bearing, Calibration, Charge, ErrorClass, Failure, Mend, Outcome, Target, Timestamp, Unit, Usage, long_wait,
 };
 use crate::provider::LimitObservation;
+use parking_lot::Mutex;
 pub use setup::{Kept, ProviderSetup};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// How long a call may wait inside the gate for its turn. What would take longer is a decision, not a queue.
 pub const PACE: Duration = Duration::from_secs(1);
@@ -38,7 +43,7 @@ const MOST_OTHERS: usize = 16;
 /// So many changes are remembered of a target.
 const MOST_MENDS: usize = 8;
 
-/// How long nobody is called when nobody can be reached.
+/// How long no provider is called when none can be reached.
 const OFFLINE_REST: Duration = Duration::from_secs(5);
 
 /// What is known of a provider, beside its bucket.
@@ -60,7 +65,8 @@ pub struct ProviderState {
 pub struct TargetState {
     target: Target,
     provider: Arc<ProviderState>,
-    bucket: Arc<Bucket>,
+    /// The buckets that a call to it has to enter, in the order in which all calls enter buckets.
+    buckets: Vec<Arc<Bucket>>,
     /// The model is unknown or not allowed, by the configuration as it is.
     closed: Mutex<Option<Shut>>,
     /// What it has been refusing in words that may concern one request alone.
@@ -70,7 +76,7 @@ pub struct TargetState {
     /// Models that have answered in its place.
     others: Mutex<BTreeSet<String>>,
     record: Arc<Record>,
-    /// The reopening of its bucket that it has heard of: milliseconds since the epoch.
+    /// The last reopening of one of its buckets that it has heard of: milliseconds since the epoch.
     reopened: AtomicI64,
 }
 
@@ -96,7 +102,7 @@ pub struct Gate {
     retired: Vec<Arc<Bucket>>,
     providers: BTreeMap<String, Arc<ProviderState>>,
     targets: HashMap<Target, Arc<TargetState>>,
-    /// Nobody can be reached: the trouble is probably ours, and every call would only say so again.
+    /// No provider can be reached: the trouble is probably ours, and every call would only say so again.
     offline: Arc<Mutex<Option<Shut>>>,
     /// Told whenever something may have opened.
     changed: Arc<Notify>,
@@ -107,7 +113,7 @@ pub struct Gate {
 /// Leave to make one call. Give it back with [`Gate::report`].
 #[derive(Debug)]
 pub struct Permit {
-    hold: Hold,
+    holds: Vec<BucketHold>,
     key: KeyHold,
     breaker: breaker::Permit,
 }
@@ -120,12 +126,22 @@ impl Permit {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Gives back all that a call has taken and not used.
+fn cancel(holds: Vec<BucketHold>) {
+    holds.into_iter().for_each(BucketHold::cancel);
+}
+
+/// The holds of a call on its way through several buckets: when it comes to no permit, whyever, all is given back.
+struct Entering(Vec<BucketHold>);
+
+impl Drop for Entering {
+    fn drop(&mut self) {
+        cancel(std::mem::take(&mut self.0));
+    }
 }
 
 fn still_shut(slot: &Mutex<Option<Shut>>, now: Timestamp) -> Option<Shut> {
-    let mut slot = lock(slot);
+    let mut slot = slot.lock();
     if slot.is_some_and(|shut| shut.until <= now) {
         *slot = None;
     }
@@ -133,7 +149,7 @@ fn still_shut(slot: &Mutex<Option<Shut>>, now: Timestamp) -> Option<Shut> {
 }
 
 fn shut_for(slot: &Mutex<Option<Shut>>, reason: Reason, wait: Duration, now: Timestamp) {
-    let mut slot = lock(slot);
+    let mut slot = slot.lock();
     let until = now + wait;
     *slot = Some(match *slot {
         Some(shut) if shut.until > now => Shut { reason, since: shut.since, until: until.max(shut.until) },
@@ -144,7 +160,7 @@ fn shut_for(slot: &Mutex<Option<Shut>>, reason: Reason, wait: Duration, now: Tim
 impl TargetState {
     /// Records what a call says of the target's health, and tells when its breaker opens or closes.
     fn record(&self, permit: breaker::Permit, sign: breaker::Sign, class: Option<ErrorClass>, now: Timestamp) {
-        let mut breaker = lock(&self.record.breaker);
+        let mut breaker = self.record.breaker.lock();
         let before = breaker.state();
         breaker.record(permit, sign, now);
         match (before, breaker.state()) {
@@ -162,7 +178,7 @@ impl TargetState {
     }
 
     fn breaker_name(&self) -> &'static str {
-        match lock(&self.record.breaker).state() {
+        match self.record.breaker.lock().state() {
             breaker::State::Closed => "closed",
             breaker::State::Open { .. } => "open",
             breaker::State::HalfOpen { .. } => "half_open",
@@ -178,29 +194,29 @@ impl TargetState {
     /// What its reports have taught so far.
     #[must_use]
     pub fn calibration(&self) -> Calibration {
-        *lock(&self.record.calibration)
+        *self.record.calibration.lock()
     }
 
     /// Learns from the report of an answer what estimates are worth here.
     pub fn learn(&self, estimated_input: i64, cap: Option<i64>, usage: &Usage) {
-        lock(&self.record.calibration).learn(estimated_input, cap, usage);
+        self.record.calibration.lock().learn(estimated_input, cap, usage);
     }
 
     /// How long an answer of so many tokens usually takes, where that is known.
     #[must_use]
     pub fn usual_time(&self, output_tokens: u64) -> Option<Duration> {
-        lock(&self.record.tempo).usual(output_tokens)
+        self.record.tempo.lock().usual(output_tokens)
     }
 
     /// What every request to it has to be changed in, as far as that is known.
     #[must_use]
     pub fn mends(&self) -> Vec<Mend> {
-        lock(&self.mends).clone()
+        self.mends.lock().clone()
     }
 
     /// An answer came to a request that was changed like this: what lasts of it is kept for the others.
     pub fn learn_mends(&self, mends: &[Mend]) {
-        let mut known = lock(&self.mends);
+        let mut known = self.mends.lock();
         for mend in mends.iter().filter(|mend| mend.is_lasting()) {
             if known.len() < MOST_MENDS && !known.contains(mend) {
                 tracing::info!(target.name = %self.target, change = ?mend, "its refusal was right: requests are changed from now on");
@@ -211,7 +227,7 @@ impl TargetState {
 
     /// Another model answered in its place: told once for each.
     pub fn saw_another(&self, model: &str, is_priced: bool) {
-        let mut others = lock(&self.others);
+        let mut others = self.others.lock();
         if others.len() < MOST_OTHERS && others.insert(model.to_owned()) {
             let what =
                 if is_priced { "it is booked at its own price" } else { "its price is unknown, and so is the cost" };
@@ -225,15 +241,15 @@ impl TargetState {
         if failure.is_none_or(|failure| failure.bearing != Bearing::InDoubt) {
             return Some(recheck);
         }
-        let mut doubt = lock(&self.doubt);
+        let mut doubt = self.doubt.lock();
         doubt.refused(request).then(|| doubt.rest(recheck))
     }
 
     /// Lowers the number of calls at once, where it is felt for, when they take clearly longer than usual for this
     /// target. `None`: there was no answer in time.
-    fn time(&self, hold: &Hold, took: Option<Took>) {
+    fn time(&self, hold: &BucketHold, took: Option<Took>) {
         let Some(places) = hold.felt() else { return };
-        let mut tempo = lock(&self.record.tempo);
+        let mut tempo = self.record.tempo.lock();
         let bearable = match took {
             Some(took) => tempo.learn(took, places),
             None => tempo.timed_out(places),
@@ -245,7 +261,7 @@ impl TargetState {
         }
     }
 
-    /// Why a call can never be made, if even the least that it takes is more than the bucket ever holds.
+    /// Why a call can never be made, if even the least that it takes is more than one of its buckets ever holds.
     fn too_large(&self, ask: &Ask) -> Option<Ineligible> {
         let signed = |tokens| i64::try_from(tokens).unwrap_or(i64::MAX);
         [
@@ -255,7 +271,7 @@ impl TargetState {
         ]
         .into_iter()
         .find_map(|(unit, least)| {
-            let (_, size) = self.bucket.size(least)?;
+            let (_, size) = self.buckets.iter().find_map(|bucket| bucket.size(least))?;
             let (needed, size) = (signed(ask.expected.units(unit)), signed(size));
             Some(Ineligible::BucketTooSmall { unit, needed, size })
         })
@@ -273,29 +289,33 @@ impl TargetState {
             .or_else(|| self.provider.keys.shut(now))
             .or_else(|| self.rests(now))
             .or_else(|| {
-                let (since, until) = lock(&self.record.breaker).peek(now)?;
+                let (since, until) = self.record.breaker.lock().peek(now)?;
                 Some(Shut { reason: Reason::Breaker, since, until })
             })
-            .or_else(|| self.bucket.look(ask.reserved, horizon, now));
+            .or_else(|| {
+                // It is open when all of them are, so the last one to open counts.
+                let shut = self.buckets.iter().filter_map(|bucket| bucket.look(ask.reserved, horizon, now));
+                shut.max_by_key(|shut| shut.until)
+            });
         match shut {
             Some(shut) => RungHealth::Shut(shut),
             None => RungHealth::Open,
         }
     }
 
-    /// Whether something has shut this target since a call got its leave, which waits for nobody: an answer to another
-    /// call, or somebody who paused the provider.
+    /// Whether something has shut this target since a call got its leave, which waits for nothing: an answer to another
+    /// call, or an operator who paused the provider.
     #[must_use]
     pub fn shut_meanwhile(&self, permit: &Permit, now: Timestamp) -> Option<Shut> {
         // Not its key and not its breaker, which may have let just this call pass.
-        let block = || if permit.hold.is_probe() { None } else { self.bucket.block() };
-        self.paused(now).or_else(|| self.rests(now)).or_else(block)
+        let waits = || permit.holds.iter().find_map(BucketHold::shut_meanwhile);
+        self.paused(now).or_else(|| self.rests(now)).or_else(waits)
     }
 
     /// When its limits were last opened before a wait was over, by hand or by an answer.
     #[must_use]
     pub fn reopened_at(&self) -> Option<Timestamp> {
-        self.bucket.reopened_at()
+        self.buckets.iter().filter_map(|bucket| bucket.reopened_at()).max()
     }
 
     /// How long something that was refused rests before one call tries it again.
@@ -306,18 +326,18 @@ impl TargetState {
 
     /// Its limits were opened by hand: whatever it rests for is tried again.
     fn follow_reopening(&self, now: Timestamp) {
-        let Some(Timestamp(at)) = self.bucket.reopened_at() else { return };
+        let Some(Timestamp(at)) = self.reopened_at() else { return };
         if self.reopened.fetch_max(at, Ordering::AcqRel) < at {
-            *lock(&self.closed) = None;
-            *lock(&self.record.resting) = None;
-            lock(&self.record.breaker).try_again(now);
+            *self.closed.lock() = None;
+            *self.record.resting.lock() = None;
+            self.record.breaker.lock().try_again(now);
             self.provider.keys.try_again(now);
         }
     }
 
     fn paused(&self, now: Timestamp) -> Option<Shut> {
-        let since = (*lock(&self.provider.paused))?;
-        // Somebody has to lift it; a second is how soon that is noticed.
+        let since = (*self.provider.paused.lock())?;
+        // An operator has to lift it; a second is how soon that is noticed.
         Some(Shut { reason: Reason::Paused, since, until: now + Duration::from_secs(1) })
     }
 
@@ -332,7 +352,8 @@ impl TargetState {
     /// How many calls of about this size could begin within the pace.
     #[must_use]
     pub fn headroom(&self, typical: Charge) -> usize {
-        self.bucket.headroom(typical, PACE / 2).min(self.provider.keys.headroom())
+        let rooms = self.buckets.iter().map(|bucket| bucket.headroom(typical, PACE / 2));
+        rooms.min().unwrap_or(usize::MAX).min(self.provider.keys.headroom())
     }
 }
 
@@ -377,12 +398,17 @@ impl Gate {
     /// Pauses exactly these providers and resumes all others.
     pub fn set_paused(&self, paused: &[&str], now: Timestamp) {
         for provider in self.providers.values() {
-            let mut slot = lock(&provider.paused);
+            let mut slot = provider.paused.lock();
             *slot = paused.contains(&provider.name.as_str()).then(|| slot.unwrap_or(now));
         }
     }
 
-    /// Asks for leave to call `target`, waiting at most `patience` for a turn.
+    /// Asks for leave to call `target`, waiting at most `patience` for a turn. A call enters all buckets of its target
+    /// or none.
+    ///
+    /// All calls enter buckets in the same order, so two calls never wait for what the other one has. Those that fewest
+    /// targets share come first: a call that waits for the limit of its model holds nothing of its account, and calls
+    /// to other models pass it.
     ///
     /// # Errors
     /// Why not, and until when; nothing is taken then.
@@ -396,21 +422,18 @@ impl Gate {
         if let Some(shut) = target.provider.keys.shut(now) {
             return Err(shut);
         }
-        let hold = target.bucket.enter(charge, patience, now).await?;
+        let began = Instant::now();
+        let mut entering = Entering(Vec::with_capacity(target.buckets.len()));
+        for bucket in &target.buckets {
+            let waited = began.elapsed();
+            let hold = bucket.enter(charge, patience.saturating_sub(waited), now + waited).await?;
+            entering.0.push(hold);
+        }
         // The two that let one call pass to try come last: it must not be one that then waits.
-        let key = match target.provider.keys.take(now) {
-            Ok(key) => key,
-            Err(shut) => {
-                hold.cancel();
-                return Err(shut);
-            }
-        };
-        match lock(&target.record.breaker).admit(now) {
-            Ok(breaker) => Ok(Permit { hold, key, breaker }),
-            Err(until) => {
-                hold.cancel();
-                Err(Shut { reason: Reason::Breaker, since: now, until })
-            }
+        let key = target.provider.keys.take(now)?;
+        match target.record.breaker.lock().admit(now) {
+            Ok(breaker) => Ok(Permit { holds: std::mem::take(&mut entering.0), key, breaker }),
+            Err(until) => Err(Shut { reason: Reason::Breaker, since: now, until }),
         }
     }
 
@@ -436,19 +459,23 @@ impl Gate {
         }
         let class = outcome.class();
         if matches!(class, None | Some(ErrorClass::SoftFailure)) {
-            lock(&target.doubt).answered();
+            target.doubt.lock().answered();
         }
-        let Permit { hold, key, breaker } = permit;
-        // When a key is good again is not what the provider says (the first of next month): somebody may pay before,
+        let Permit { holds, key, breaker } = permit;
+        // When a key is good again is not what the provider says (the first of next month): the bill may be paid before,
         // and one call in a while is how that is found out.
         let key_is_refused = key.report(outcome, failure, request, now);
-        hold.correct(settled);
-        let heard = target.bucket.understand(limits);
-        hold.hear(&heard);
+        let mut heard = Vec::with_capacity(holds.len());
+        for hold in &holds {
+            hold.correct(settled);
+            let understood = hold.bucket().understand(limits);
+            hold.hear(&understood);
+            heard.push(understood);
+        }
         let silent = class.is_some_and(|class| !class.facts().is_heard);
         let seen = if silent { &provider.last_silence } else { &provider.last_contact };
         seen.store(now.0, Ordering::Relaxed);
-        // When nobody at all can be reached, the trouble is ours and no target is to blame.
+        // When no provider at all can be reached, the trouble is ours and no target is to blame.
         let cut_off = silent && self.is_cut_off(now);
         if cut_off && still_shut(&self.offline, now).is_none() {
             tracing::warn!("no provider can be reached; resting all of them for a moment");
@@ -466,17 +493,23 @@ impl Gate {
             );
         }
         if matches!(class, None | Some(ErrorClass::SoftFailure)) {
-            target.bucket.asked_again(&hold);
+            for hold in &holds {
+                hold.bucket().asked_again(hold);
+            }
         }
         match class.map(|class| class.facts().effect) {
             None => {
-                target.time(&hold, Some(took));
-                target.bucket.passed(&hold);
+                for hold in &holds {
+                    target.time(hold, Some(took));
+                    hold.bucket().passed(hold);
+                }
             }
-            Some(Effect::Slow) => target.time(&hold, None),
-            Some(Effect::Limit(refusal)) => {
-                let wait = wait.or((refusal == Refusal::Day).then_some(provider.recheck));
-                target.bucket.refuse(&hold, refusal, wait, provider.recheck, &heard, now);
+            Some(Effect::Slow) => holds.iter().for_each(|hold| target.time(hold, None)),
+            Some(Effect::Limit(why)) => {
+                let wait = wait.or((why == Refusal::Day).then_some(provider.recheck));
+                for (hold, heard) in refused(&holds, &heard) {
+                    hold.bucket().refuse(hold, why, wait, provider.recheck, heard, now);
+                }
             }
             Some(Effect::NoModel) => {
                 if let Some(rest) = target.believe(failure, request) {
@@ -494,12 +527,14 @@ impl Gate {
             // Asked to stay away, if not for a limit: honoured for every job, not only for this one.
             Some(effect @ (Effect::Crowded | Effect::Rest)) => {
                 if effect == Effect::Crowded {
-                    hold.crowded(wait);
+                    for hold in &holds {
+                        hold.crowded(wait);
+                    }
                 }
                 match wait {
                     // One call asks again then, and all others wait for what comes of it.
                     Some(wait) if long_wait::is_long(wait) => {
-                        lock(&target.record.breaker).open_for(long_wait::rest(wait, provider.recheck), now);
+                        target.record.breaker.lock().open_for(long_wait::rest(wait, provider.recheck), now);
                     }
                     Some(wait) => shut_for(&target.record.resting, Reason::Breaker, wait, now),
                     None => {}
@@ -507,17 +542,17 @@ impl Gate {
             }
             Some(Effect::Nothing) => {}
         }
-        drop(hold);
+        drop(holds);
         self.changed.notify_waiters();
         key_is_refused
     }
 
     /// A call was given up before anything came of it, having taken so much; `None`: it was never sent.
     pub fn abandon(&self, target: &TargetState, permit: Permit, taken: Option<Charge>, now: Timestamp) {
-        lock(&target.record.breaker).record(permit.breaker, breaker::Sign::Neutral, now);
+        target.record.breaker.lock().record(permit.breaker, breaker::Sign::Neutral, now);
         match taken {
-            Some(taken) => permit.hold.correct(taken),
-            None => permit.hold.cancel(),
+            Some(taken) => permit.holds.iter().for_each(|hold| hold.correct(taken)),
+            None => cancel(permit.holds),
         }
         self.changed.notify_waiters();
     }
@@ -555,11 +590,11 @@ impl Gate {
                 let calibration = state.calibration();
                 serde_json::json!({
                     "target": state.target.to_string(),
-                    "bucket": state.bucket.name,
+                    "bucket": state.buckets.iter().map(|bucket| bucket.name.as_str()).collect::<Vec<_>>().join(", "),
                     "breaker": state.breaker_name(),
                     "closed": shut.map(|shut| shut.reason.as_str()),
                     "closed_until_ms": shut.map(|shut| shut.until.0),
-                    "paused": lock(&state.provider.paused).is_some(),
+                    "paused": state.provider.paused.lock().is_some(),
                     "calls": state.record.calls.load(Ordering::Relaxed),
                     "failures": state.record.failures.load(Ordering::Relaxed),
                     "estimates": {
@@ -574,4 +609,15 @@ impl Gate {
         let keys: Vec<_> = self.providers.values().flat_map(|provider| provider.keys.snapshot(now)).collect();
         serde_json::json!({ "buckets": buckets, "targets": targets, "keys": keys })
     }
+}
+
+/// The buckets whose limits a refusal is about, each with what the answer says of them: those of which it says that too
+/// little is left. When it says so of none, it may be any of them, and none is knowingly exceeded.
+fn refused<'a>(
+    holds: &'a [BucketHold],
+    heard: &'a [Vec<Heard>],
+) -> impl Iterator<Item = (&'a BucketHold, &'a [Heard])> {
+    let told = holds.iter().zip(heard).any(|(hold, heard)| hold.is_short(heard));
+    let all = holds.iter().zip(heard).map(|(hold, heard)| (hold, heard.as_slice()));
+    all.filter(move |(hold, heard)| !told || hold.is_short(heard))
 }

@@ -3,8 +3,9 @@
 use super::Shared;
 use super::bucket::{Base, Bucket};
 use super::gate::Gate;
-use crate::domain::shared_bucket::Report;
-use crate::store::quota::Rewrite;
+use crate::domain::Timestamp;
+use crate::domain::shared_bucket::{Allotment, Report};
+use crate::store::quota::{Register, Rewrite};
 use crate::store::{StoreError, within};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +13,12 @@ use tokio::time::Instant;
 
 /// Nothing is due for so long: looked again then, whatever happens.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(5);
-/// A statement that takes longer is given up, and tried again on another connection: without limits that are lent no call is made.
+/// A statement that takes longer is given up, and tried again on another connection: without limits that are lent no
+/// call is made.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After the database did not answer.
 const AFTER_AN_ERROR: Duration = Duration::from_millis(250);
-/// Somebody else was faster so often: enough for this time.
+/// Other processes were faster so often: enough for this time.
 const TRIES: u32 = 20;
 
 /// Runs until it is aborted.
@@ -41,11 +43,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
             continue;
         }
-        let reports = due.into_iter().map(|bucket| {
-            let (report, base) = bucket.report(false);
-            (bucket, report, base)
-        });
-        match exchange(&shared, &plan.gate, reports.collect()).await {
+        let errands = due.into_iter().map(|bucket| Errand::new(bucket, false));
+        match exchange(&shared, &plan.gate, errands.collect()).await {
             Ok(()) => is_away = false,
             Err(error) => {
                 if !is_away {
@@ -61,42 +60,63 @@ pub(super) async fn run(shared: Arc<Shared>) {
 /// Gives everything back, so that the others need not wait for the lease to run out.
 pub(super) async fn close(shared: &Shared) {
     let plan = shared.plan();
-    let held = plan.gate.kept_buckets().filter_map(|bucket| {
-        let (report, base) = bucket.report(true);
-        base.is_known.then(|| (Arc::clone(bucket), report, base))
-    });
+    let errands = plan.gate.kept_buckets().map(|bucket| Errand::new(Arc::clone(bucket), true));
+    let held = errands.filter(|errand| errand.base.is_known);
     if let Err(error) = exchange(shared, &plan.gate, held.collect()).await {
         tracing::debug!(error = %error, "could not give back what was lent; the lease will run out");
     }
 }
 
-/// Exchanges the reports for slices. Whoever finds that somebody else wrote in between does it over.
-async fn exchange(
-    shared: &Shared,
-    gate: &Gate,
-    mut reports: Vec<(Arc<Bucket>, Report, Base)>,
-) -> Result<(), StoreError> {
+/// A bucket's report on its way to the others, and what the bucket needs to take in their answer.
+struct Errand {
+    bucket: Arc<Bucket>,
+    report: Report,
+    base: Base,
+}
+
+/// What a report brings if nothing was written since the state was read that it was worked out from.
+struct Offer {
+    /// The bucket's number.
+    id: i64,
+    /// The state is another one now: the offer holds once that is written.
+    is_news: bool,
+    allotment: Allotment,
+}
+
+impl Errand {
+    fn new(bucket: Arc<Bucket>, is_closing: bool) -> Self {
+        let (report, base) = bucket.report(is_closing);
+        Self { bucket, report, base }
+    }
+
+    /// Works out what the report brings, and the state to be written for it, if any.
+    fn work_out(&self, worker: i64, register: &Register, now: Timestamp) -> (Offer, Option<Rewrite>) {
+        let mut state = register.state.clone();
+        let allotment = state.exchange(worker, &self.bucket.limits(), &self.report, now);
+        let is_news = !state.is_same_as(&register.state);
+        let rewrite = is_news.then_some(Rewrite { id: register.id, from: register.version, state });
+        (Offer { id: register.id, is_news, allotment }, rewrite)
+    }
+}
+
+/// Exchanges the reports for slices. Where another process wrote in between, it is done over.
+async fn exchange(shared: &Shared, gate: &Gate, mut errands: Vec<Errand>) -> Result<(), StoreError> {
     let worker = shared.worker_id();
     for _ in 0..TRIES {
-        if reports.is_empty() {
+        if errands.is_empty() {
             break;
         }
-        let names: Vec<String> = reports.iter().map(|(bucket, ..)| bucket.name.clone()).collect();
+        let names: Vec<String> = errands.iter().map(|errand| errand.bucket.name.clone()).collect();
         let (registers, now) = match within(PATIENCE, "reading the limits", shared.store.read_buckets(&names)).await {
             Ok(read) => read,
-            Err(error) => return Err(give_up(reports, error)),
+            Err(error) => return Err(give_up(errands, error)),
         };
-        let mut rewrites = Vec::new();
-        let mut told = Vec::new();
-        for (index, (bucket, report, _)) in reports.iter().enumerate() {
-            let Some(register) = registers.get(&bucket.name) else { continue };
-            let mut state = register.state.clone();
-            let allotment = state.exchange(worker, &bucket.limits(), report, now);
-            let is_same = state.is_same_as(&register.state);
-            told.push((index, register.id, is_same, allotment));
-            if !is_same {
-                rewrites.push(Rewrite { id: register.id, from: register.version, state });
-            }
+        let (mut offers, mut rewrites) = (Vec::with_capacity(errands.len()), Vec::new());
+        for errand in &errands {
+            let worked_out = registers.get(&errand.bucket.name).map(|found| errand.work_out(worker, found, now));
+            let (offer, rewrite) = worked_out.unzip();
+            offers.push(offer);
+            rewrites.extend(rewrite.flatten());
         }
         let written = if rewrites.is_empty() {
             Vec::new()
@@ -104,31 +124,30 @@ async fn exchange(
             match within(PATIENCE, "sharing the limits", shared.store.write_buckets(&rewrites)).await {
                 Ok(written) => written,
                 // Perhaps it was written all the same. What was lent then counts as spent: nothing is lent twice.
-                Err(error) => return Err(give_up(reports, error)),
+                Err(error) => return Err(give_up(errands, error)),
             }
         };
-        let mut done = vec![false; reports.len()];
-        for (index, id, is_same, allotment) in told {
-            if let Some((bucket, _, base)) = reports.get(index)
-                && (is_same || written.contains(&id))
-            {
-                bucket.receive(base, &allotment);
-                done[index] = true;
+        let mut again = Vec::new();
+        for (errand, offer) in errands.into_iter().zip(offers) {
+            match offer {
+                Some(offer) if !offer.is_news || written.contains(&offer.id) => {
+                    errand.bucket.receive(&errand.base, &offer.allotment);
+                }
+                _ => again.push(errand),
             }
         }
-        let mut done = done.into_iter();
-        reports.retain(|_| !done.next().unwrap_or(false));
+        errands = again;
     }
-    for (bucket, report, _) in reports {
-        bucket.failed(report);
+    for errand in errands {
+        errand.bucket.failed(errand.report);
     }
     gate.has_changed();
     Ok(())
 }
 
-fn give_up(reports: Vec<(Arc<Bucket>, Report, Base)>, error: StoreError) -> StoreError {
-    for (bucket, report, _) in reports {
-        bucket.failed(report);
+fn give_up(errands: Vec<Errand>, error: StoreError) -> StoreError {
+    for errand in errands {
+        errand.bucket.failed(errand.report);
     }
     error
 }

@@ -7,9 +7,10 @@ use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::key_ring::{KeyChange, KeyFault, KeyLease, KeyRing, KeySign, KeyState};
 use crate::domain::shut::Shut;
 use crate::domain::{Bearing, Failure, Outcome, Timestamp};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The keys of one provider.
@@ -60,13 +61,13 @@ impl Keys {
     }
 
     fn ring(&self) -> MutexGuard<'_, KeyRing> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ring.lock()
     }
 
     /// What the outcome of a call says of its key, where a refusal in doubt says nothing yet.
     fn sign(&self, index: usize, outcome: &Outcome, failure: Option<&Failure>, request: RequestHash) -> KeySign {
         let sign = KeySign::of(outcome);
-        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut doubts = self.doubts.lock();
         if doubts.len() <= index {
             doubts.resize(index.saturating_add(1), Doubt::default());
         }

@@ -2,10 +2,11 @@
 //! does half of its work, so its end stops the worker in order, and the service manager starts another.
 
 use futures_util::FutureExt as _;
+use parking_lot::Mutex;
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -85,7 +86,7 @@ impl Loops {
     }
 
     fn trap(&self, name: &'static str) -> Arc<Notify> {
-        Arc::clone(self.0.traps.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default())
+        Arc::clone(self.0.traps.lock().entry(name).or_default())
     }
 }
 

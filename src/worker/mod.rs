@@ -20,6 +20,7 @@ mod loops;
 mod observer;
 mod opener;
 mod outlet;
+mod places;
 pub mod plan;
 mod recent;
 mod reload;
@@ -27,7 +28,6 @@ mod retention;
 mod run_job;
 mod schemas;
 pub mod settler;
-mod slots;
 pub mod spool;
 mod strangers;
 mod suspects;
@@ -40,6 +40,7 @@ use crate::permissions::{Flaw, require_private_folder};
 use crate::store::claim::{Claimed, Lease, PastAttempt};
 use crate::store::timeline::Loss;
 use crate::store::{SchemaVersion, Store, within};
+use arc_swap::ArcSwap;
 use clock::Clock;
 use futures_util::FutureExt as _;
 pub use loops::Loops;
@@ -111,9 +112,9 @@ struct Shared {
     store: Store,
     clock: Clock,
     /// As configured now.
-    settings: Mutex<Arc<Settings>>,
+    settings: ArcSwap<Settings>,
     /// As configured now; whoever began with an earlier one goes over at its next decision.
-    plan: Mutex<Arc<Plan>>,
+    plan: ArcSwap<Plan>,
     settler: Settler,
     opener: opener::Opener,
     /// Which database this is, for spools.
@@ -191,11 +192,11 @@ pub struct Summary {
 
 impl Shared {
     fn plan(&self) -> Arc<Plan> {
-        Arc::clone(&self.plan.lock().unwrap_or_else(PoisonError::into_inner))
+        self.plan.load_full()
     }
 
     fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.settings.lock().unwrap_or_else(PoisonError::into_inner))
+        self.settings.load_full()
     }
 
     /// Stops in order when the schema has become too new for this binary.
@@ -397,8 +398,8 @@ impl Worker {
         let shared = Arc::new(Shared {
             store,
             clock: Clock::new(now),
-            settings: Mutex::new(Arc::new(settings)),
-            plan: Mutex::new(Arc::new(plan)),
+            settings: ArcSwap::from_pointee(settings),
+            plan: ArcSwap::from_pointee(plan),
             settler,
             opener,
             installation,

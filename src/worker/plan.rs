@@ -7,9 +7,10 @@ use crate::domain::shut::Reason;
 use crate::domain::strategy::{self, View};
 use crate::domain::{Charging, Limits, Route, Sizes, Target, Timestamp, Typical};
 use crate::provider::{ApiKey, Endpoint, Provider, Timeouts};
+use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A limit that is used up for less time than this is told to nobody: it is over when the word of it has come.
@@ -99,12 +100,12 @@ impl RoutePlan {
     /// What its jobs have been like lately.
     #[must_use]
     pub fn typical(&self) -> Typical {
-        *self.typical.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.typical.lock()
     }
 
     /// Notes the estimated tokens of input and the output cap of one more of its jobs.
     pub fn see(&self, input_tokens: i64, cap: Option<i64>) {
-        self.typical.lock().unwrap_or_else(PoisonError::into_inner).see(input_tokens, cap);
+        self.typical.lock().see(input_tokens, cap);
     }
 
     /// How many of its jobs with this deadline may be started now, and if none, when to ask again.

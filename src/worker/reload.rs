@@ -2,7 +2,7 @@
 
 use super::plan::Blueprint;
 use super::{Settings, Shared};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// Gives a worker another configuration.
 pub struct Reloader {
@@ -25,11 +25,10 @@ impl Reloader {
         let shared = &self.shared;
         // Nobody else changes the plan, so it may be read before it is written.
         let plan = Arc::new(shared.plan().succeeded_by(blueprint, shared.clock.now())?);
-        *shared.plan.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&plan);
-        let mut current = shared.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.plan.store(Arc::clone(&plan));
+        let current = shared.settings();
         let (until_done, only_batch, spool) = (current.until_done, current.only_batch.clone(), current.spool.clone());
-        *current = Arc::new(Settings { until_done, only_batch, spool, ..settings.clone() });
-        drop(current);
+        shared.settings.store(Arc::new(Settings { until_done, only_batch, spool, ..settings.clone() }));
         // Perhaps there are more places, and what was shut is open.
         shared.freed.notify_one();
         plan.gate.has_changed();

@@ -2,11 +2,12 @@
 //! bounded memory, and once for all jobs that bring the same.
 
 use crate::domain::json_schema::Schema;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -145,7 +146,7 @@ impl Schemas {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     fn find(&self, hash: u64, source: &Value) -> Option<InUse> {

@@ -8,10 +8,11 @@ use super::totals::Ledger;
 use crate::store::claim::Lease;
 use crate::store::settle::{AttemptRow, EndingRow, ParkRow, Settlement};
 use crate::store::{Store, StoreError};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -110,13 +111,13 @@ impl Settled {
     fn begins(&self, item: &Item) {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         if let Some(fence) = item.fence() {
-            *self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).entry(fence).or_default() += 1;
+            *self.unsettled.lock().entry(fence).or_default() += 1;
         }
     }
 
     /// These are in the database, or never will be.
     pub(super) fn are_settled(&self, items: &[Item]) {
-        let mut unsettled = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unsettled = self.unsettled.lock();
         for fence in items.iter().filter_map(Item::fence) {
             if let Some(count) = unsettled.get_mut(&fence) {
                 *count -= 1;
@@ -142,7 +143,7 @@ impl Settled {
     /// Claims of which something is not in the database yet.
     #[must_use]
     pub fn unsettled(&self) -> Vec<i64> {
-        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+        self.unsettled.lock().keys().copied().collect()
     }
 }
 

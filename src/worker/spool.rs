@@ -8,13 +8,14 @@ use super::settler::Item;
 use crate::journal::{AppendError, Journal, Next};
 use crate::permissions::open_plain;
 use crate::store::claim::Lease;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 /// Outcomes that are read back at once.
@@ -136,7 +137,7 @@ impl Spool {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Everything that workers of this installation left behind in a folder. What cannot be opened is told and left
@@ -317,7 +318,7 @@ impl Spool {
     /// Gives up one that was taken over: what was in it is in the database. A damaged one stays for people to look at.
     pub(super) fn close(spool: Arc<Self>, is_damaged: bool) -> io::Result<()> {
         let Ok(spool) = Arc::try_unwrap(spool) else { return Ok(()) };
-        let journal = spool.state.into_inner().unwrap_or_else(PoisonError::into_inner).journal;
+        let journal = spool.state.into_inner().journal;
         if is_damaged {
             let aside = journal.put_aside()?;
             tracing::error!(path = %aside.display(), "a part of a spool could not be read: outcomes in it are lost; it was put aside");

@@ -45,11 +45,11 @@ pub(super) struct Allowance {
 
 /// One limit. All amounts are whole units.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Meter {
+pub(super) struct SharedMeter {
     pub dimension: Dimension,
     configured: Option<Allowance>,
     learned: Option<Allowance>,
-    /// What nobody has leased; negative while in debt.
+    /// What no process has leased; negative while in debt.
     pub level: i64,
     /// Up to when the level counts what has come back, in nanoseconds since the epoch. After a wait that the provider
     /// asked for it lies ahead: nothing comes back until then.
@@ -76,7 +76,7 @@ fn signed(units: u64) -> i64 {
     i64::try_from(units).unwrap_or(i64::MAX)
 }
 
-impl Meter {
+impl SharedMeter {
     fn new(dimension: Dimension, now: Timestamp) -> Self {
         Self {
             dimension,
@@ -221,7 +221,7 @@ impl Meter {
                 self.stalled = true;
                 self.at = self.at.saturating_add(missing.saturating_mul(interval));
             } else {
-                // Full: what came back beyond that is nobody's.
+                // Full: what came back beyond that is lost.
                 self.at = now;
             }
         }

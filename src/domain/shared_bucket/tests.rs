@@ -2,26 +2,25 @@
 #![expect(clippy::cast_precision_loss, reason = "the provider's model is in floating point, for small numbers")]
 
 use super::*;
+use crate::domain::limits::Dimension;
+use crate::domain::long_wait::RECHECK;
+use crate::domain::shut::{Reason, Shut};
 use crate::domain::{Rate, Unit};
 use proptest::prelude::*;
 
 const EPOCH: i64 = 1_800_000_000_000;
-const REQUESTS: Dimension = Dimension { unit: Unit::Requests, seconds: 60 };
+pub(super) const REQUESTS: Dimension = Dimension { unit: Unit::Requests, seconds: 60 };
 
-fn limits(per_minute: u64, burst: u64) -> Limits {
+pub(super) fn limits(per_minute: u64, burst: u64) -> Limits {
     let rate = Rate { unit: Unit::Requests, amount: per_minute, per: Duration::from_mins(1), burst };
     Limits { rates: vec![rate], concurrency: None }
 }
 
-fn shut(since: Timestamp, until: Timestamp) -> SharedShut {
-    SharedShut { shut: Shut { reason: Reason::RateLimit, since, until }, asked: None }
-}
-
-fn at(ms: i64) -> Timestamp {
+pub(super) fn at(ms: i64) -> Timestamp {
     Timestamp(EPOCH + ms)
 }
 
-fn stock(epoch: u64, left: i64, need: u64, want: u64) -> Report {
+pub(super) fn stock(epoch: u64, left: i64, need: u64, want: u64) -> Report {
     let quiet = Duration::ZERO;
     Report {
         stocks: vec![Stock {
@@ -84,7 +83,7 @@ impl Process {
         self.epoch = slice.epoch;
         self.held = i64::try_from(slice.held).unwrap();
         self.lease_until = asked + i64::try_from(LEASE.as_millis()).unwrap();
-        self.shut_until = allotment.gate.map_or(0, |gate| gate.shut.until.0 - EPOCH);
+        self.shut_until = allotment.wait.map_or(0, |wait| wait.shut.until.0 - EPOCH);
     }
 
     fn quiet(&self, now: i64) -> Duration {
@@ -184,14 +183,17 @@ fn a_wait_holds_for_all_and_makes_void_what_is_lent() {
     });
     let told = bucket.exchange(1, &limits, &report, at(1_000));
     let until = at(1_000 + 36_000_000);
-    assert_eq!(told.gate, Some(shut(at(1_000), until)));
+    assert_eq!(
+        told.wait,
+        Some(SharedWait { shut: Shut { reason: Reason::RateLimit, since: at(1_000), until }, asked: None })
+    );
     // A shorter wait shortens nothing.
     report.wait.as_mut().unwrap().remaining = Duration::from_secs(1);
     let told = bucket.exchange(1, &limits, &report, at(1_100));
-    assert_eq!(told.gate.map(|gate| gate.shut.until), Some(until));
+    assert_eq!(told.wait.map(|wait| wait.shut.until), Some(until));
     one.take(&told, 1_100);
     let told = two.exchange(&mut bucket, 1, 100, 1_200);
-    assert_eq!((two.held, told.gate.map(|gate| gate.shut.until)), (0, Some(until)));
+    assert_eq!((two.held, told.wait.map(|wait| wait.shut.until)), (0, Some(until)));
     // Both have heard, and what they held goes back.
     one.exchange(&mut bucket, 0, 0, 1_300);
     two.exchange(&mut bucket, 0, 0, 1_300);
@@ -590,7 +592,7 @@ proptest! {
         let rest = 20_000 + full_in;
         heir.exchange(&mut world.bucket, 0, 0, world.now + 20_000);
         let told = heir.exchange(&mut world.bucket, 1, u64::MAX / 4, world.now + rest + 20_000);
-        prop_assert_eq!(told.gate, None);
+        prop_assert_eq!(told.wait, None);
         prop_assert_eq!(u64::try_from(heir.held).unwrap(), told.slices[0].capacity);
         // Little is held back for jitter, and of small bursts nothing.
         prop_assert!(told.slices[0].capacity >= burst - burst / 50);
@@ -660,7 +662,8 @@ fn waits_far_ahead_that_an_earlier_version_wrote_are_capped_when_they_are_read()
     let years = at(883_000_000_000);
     let mut bucket = SharedBucket::default();
     bucket.exchange(1, &limits, &stock(0, 0, 1, 1), at(0));
-    bucket.gate = Some(shut(at(0), years));
+    bucket.wait =
+        Some(SharedWait { shut: Shut { reason: Reason::RateLimit, since: at(0), until: years }, asked: None });
     bucket.slope = Some(Slope { since: years });
     for meter in &mut bucket.meters {
         meter.drain(years, 0, 0);
@@ -670,8 +673,8 @@ fn waits_far_ahead_that_an_earlier_version_wrote_are_capped_when_they_are_read()
     assert!(written["gate"].get("asked").is_none());
     let mut bucket: SharedBucket = serde_json::from_value(written).unwrap();
     let told = bucket.exchange(1, &limits, &Report { may_begin: true, ..stock(0, 0, 1, 1) }, at(1_000));
-    let gate = told.gate.unwrap();
-    assert_eq!((gate.shut.until, gate.asked.map(|asked| asked.until)), (at(1_000) + RECHECK, Some(years)));
+    let wait = told.wait.unwrap();
+    assert_eq!((wait.shut.until, wait.asked.map(|asked| asked.until)), (at(1_000) + RECHECK, Some(years)));
     assert!(!told.probe && bucket.slope.is_none());
     let later = at(1_001) + RECHECK;
     let report = Report { may_begin: true, ..stock(told.slices[0].epoch, 0, 1, 1) };
@@ -679,6 +682,6 @@ fn waits_far_ahead_that_an_earlier_version_wrote_are_capped_when_they_are_read()
     assert!(told.probe, "one call asks again: {told:?}");
     assert!(!bucket.exchange(2, &limits, &report, later).probe, "and only one");
     let told = bucket.exchange(1, &limits, &Report { reopens: true, ..report }, later + Duration::from_secs(1));
-    assert_eq!((told.gate, told.reopened), (None, Some(later + Duration::from_secs(1))));
+    assert_eq!((told.wait, told.reopened), (None, Some(later + Duration::from_secs(1))));
     assert!(told.slices[0].held > 0, "what comes back comes back: {told:?}");
 }

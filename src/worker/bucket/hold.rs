@@ -1,36 +1,37 @@
 //! A call's hold on a bucket: what it took, and what is learned when it is over.
 
-use super::meter::{Mark, Meter};
+use super::meter::{LocalMeter, Mark};
 use super::running::Running;
-use super::{Block, Bucket};
+use super::waits::Block;
+use super::{Bucket, Shut};
 use crate::domain::Charge;
 use crate::domain::limits::{Dimension, Heard};
-use crate::worker::slots::Slot;
+use crate::worker::places::Place;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A call's hold on a bucket: a slot, and tokens to be corrected.
+/// A call's hold on a bucket: a place, and units to be corrected.
 #[derive(Debug)]
-pub struct Hold {
+pub struct BucketHold {
     bucket: Arc<Bucket>,
-    pub(super) taken: Vec<(Arc<Meter>, u64, Mark)>,
-    pub(super) slot: Slot,
+    pub(super) taken: Vec<(Arc<LocalMeter>, u64, Mark)>,
+    pub(super) place: Place,
     running: Running,
     /// It asks again whether a long wait is over.
     pub(super) probe: Option<Block>,
 }
 
-impl Hold {
+impl BucketHold {
     pub(super) fn new(
         bucket: &Arc<Bucket>,
-        taken: Vec<(Arc<Meter>, u64, Mark)>,
-        slot: Slot,
+        taken: Vec<(Arc<LocalMeter>, u64, Mark)>,
+        place: Place,
         running: Running,
         probe: Option<Block>,
     ) -> Self {
-        Self { bucket: Arc::clone(bucket), taken, slot, running, probe }
+        Self { bucket: Arc::clone(bucket), taken, place, running, probe }
     }
 
     /// Corrects the estimate to what the call really took. One request stays one request.
@@ -61,33 +62,32 @@ impl Hold {
         self.bucket.received.notify_waiters();
     }
 
-    /// Whose it is.
-    #[cfg(test)]
-    pub(super) fn bucket(&self) -> &Arc<Bucket> {
+    /// The bucket that it is of.
+    pub(in crate::worker) fn bucket(&self) -> &Bucket {
         &self.bucket
     }
 
-    /// Whether its call asks again although a long wait is on.
-    pub(in crate::worker) fn is_probe(&self) -> bool {
-        self.probe.is_some()
+    /// The wait that has begun since the call got its leave, unless the call is the one that asks again all the same.
+    pub(in crate::worker) fn shut_meanwhile(&self) -> Option<Shut> {
+        if self.probe.is_some() { None } else { self.bucket.block() }
     }
 
     /// How many calls may run at once, if that is felt for and has not been lowered since this one began.
     #[must_use]
     pub(in crate::worker) fn felt(&self) -> Option<u32> {
-        self.slot.felt()
+        self.place.felt()
     }
 
     /// Answers take longer than usual; with about so many calls at once they would not.
     pub(in crate::worker) fn slowed(&self, bearable: f64) {
-        self.slot.slowed(bearable);
+        self.place.slowed(bearable);
     }
 
     /// The provider has too many calls at once, by its own word, and asks for a wait or says nothing of one.
     pub(in crate::worker) fn crowded(&self, wait: Option<Duration>) {
         match wait {
-            Some(_) => self.slot.shut(),
-            None => _ = self.slot.refused(),
+            Some(_) => self.place.shut(),
+            None => _ = self.place.refused(),
         }
     }
 
@@ -130,24 +130,30 @@ impl Hold {
         }
     }
 
+    /// Whether the answer says of a limit of this bucket that less is left than the call took.
+    pub(in crate::worker) fn is_short(&self, heard: &[Heard]) -> bool {
+        self.short(heard).next().is_some()
+    }
+
+    fn short<'a>(&'a self, heard: &'a [Heard]) -> impl Iterator<Item = (Dimension, u64)> + 'a {
+        let is_short = move |dimension: Dimension, units: u64| {
+            let said = |heard: &Heard| {
+                heard.dimension == dimension && heard.remaining.is_some_and(|remaining| remaining < units)
+            };
+            heard.iter().any(said)
+        };
+        let taken = self.taken.iter().map(|(meter, units, _)| (meter.dimension, *units));
+        taken.filter(move |(dimension, units)| is_short(*dimension, *units))
+    }
+
     /// The limits that a refusal is about: those of which the answer says that too little is left, else the one of
     /// which the least is left by our own count; with what the call took of each.
     pub(super) fn drained(&self, heard: &[Heard]) -> Vec<(Dimension, u64)> {
-        let now = Instant::now();
-        let short = |meter: &Meter, units: u64| {
-            heard.iter().any(|heard| {
-                heard.dimension == meter.dimension && heard.remaining.is_some_and(|remaining| remaining < units)
-            })
-        };
-        let told: Vec<_> = self
-            .taken
-            .iter()
-            .filter(|(meter, units, _)| short(meter, *units))
-            .map(|(meter, units, _)| (meter.dimension, *units))
-            .collect();
+        let told: Vec<_> = self.short(heard).collect();
         if !told.is_empty() {
             return told;
         }
+        let now = Instant::now();
         let least = self.taken.iter().min_by_key(|(meter, ..)| meter.fullness(now));
         least.map(|(meter, units, _)| (meter.dimension, *units)).into_iter().collect()
     }

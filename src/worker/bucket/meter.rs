@@ -1,82 +1,24 @@
 //! One limit of a bucket in this process: what it holds of it, and what it knows of the rest.
-//!
-//! `governor` decides every admission. It runs on a store of ours that holds its one number, the theoretical arrival
-//! time, and on a clock that does not run by itself: it is moved on by what is lent, so that exactly that can be spent.
-//! That makes possible what `governor` does not offer itself, namely to book debt, to give back and to void.
 
+use super::purse::Purse;
 use crate::domain::Rate;
 use crate::domain::limits::Dimension;
 use crate::domain::shared_bucket::{LEASE, Slice, Stock};
-use governor::clock::Clock as GovernorClock;
-use governor::middleware::NoOpMiddleware;
-use governor::nanos::Nanos;
-use governor::state::{NotKeyed, StateStore};
-use governor::{Quota, RateLimiter};
-use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What one unit takes on the limiter's clock, in its nanoseconds.
-const UNIT: u64 = 1_000;
-/// Units that the limiter lets through at once: more than anybody ever holds.
-const MOST: u32 = u32::MAX / 2;
-const SPAN: u64 = UNIT * MOST as u64;
 /// How fast the memory of how much was spent fades.
 const PACE_OVER: Duration = Duration::from_secs(1);
 /// What came in this time before a report is news of others rather than a doubt about what the provider says.
 const NOISE: Duration = Duration::from_millis(250);
 
-/// The clock that the limiter runs on: it shows how much was ever lent.
-#[derive(Clone, Debug)]
-struct LentClock {
-    lent: Arc<AtomicU64>,
-    /// A limiter takes its first reading as the origin of its arithmetic; zero makes the stored number mean the same to
-    /// us.
-    primed: Arc<AtomicBool>,
-}
-
-impl GovernorClock for LentClock {
-    type Instant = Nanos;
-
-    fn now(&self) -> Nanos {
-        if !self.primed.swap(true, Ordering::AcqRel) {
-            return Nanos::new(0);
-        }
-        Nanos::new(self.lent.load(Ordering::Acquire))
-    }
-}
-
-/// The theoretical arrival time: how much was ever spent, with a span of which the limiter knows.
-#[derive(Clone, Debug)]
-struct Spent(Arc<AtomicU64>);
-
-impl StateStore for Spent {
-    type Key = NotKeyed;
-
-    fn measure_and_replace<T, F, E>(&self, _key: &NotKeyed, decide: F) -> Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
-    {
-        let mut before = self.0.load(Ordering::Acquire);
-        loop {
-            let (outcome, after) = decide(Some(Nanos::new(before)))?;
-            match self.0.compare_exchange_weak(before, after.as_u64(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Ok(outcome),
-                Err(now) => before = now,
-            }
-        }
-    }
-}
-
 /// One limit of a bucket.
 #[derive(Debug)]
-pub(super) struct Meter {
+pub(super) struct LocalMeter {
     pub dimension: Dimension,
-    limiter: RateLimiter<NotKeyed, Spent, LentClock, NoOpMiddleware<Nanos>>,
-    lent: Arc<AtomicU64>,
-    spent: Arc<AtomicU64>,
+    purse: Purse,
     /// Units that calls wait for.
     pending: AtomicU64,
     book: Mutex<Book>,
@@ -133,14 +75,9 @@ fn signed(units: u64) -> i64 {
     i64::try_from(units).unwrap_or(i64::MAX)
 }
 
-impl Meter {
+impl LocalMeter {
     /// One of which nothing is held yet.
     pub(super) fn new(slice: Slice, now: Instant) -> Self {
-        let quota = Quota::with_period(Duration::from_nanos(UNIT))
-            .expect("a unit is not zero")
-            .allow_burst(NonZeroU32::new(MOST).expect("the burst is not zero"));
-        let (lent, spent) = (Arc::new(AtomicU64::new(SPAN)), Arc::new(AtomicU64::new(2 * SPAN)));
-        let clock = LentClock { lent: Arc::clone(&lent), primed: Arc::new(AtomicBool::new(false)) };
         let book = Book {
             slice,
             at: now,
@@ -154,14 +91,7 @@ impl Meter {
             corrected: 0,
             said: None,
         };
-        Self {
-            dimension: slice.dimension,
-            limiter: RateLimiter::new(quota, Spent(Arc::clone(&spent)), clock),
-            lent,
-            spent,
-            pending: AtomicU64::new(0),
-            book: Mutex::new(book),
-        }
+        Self { dimension: slice.dimension, purse: Purse::new(), pending: AtomicU64::new(0), book: Mutex::new(book) }
     }
 
     /// One that is configured, before anything is known of how it stands.
@@ -175,13 +105,12 @@ impl Meter {
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.book.lock()
     }
 
     /// Units in hand; negative: spent without leave.
     pub(super) fn held(&self) -> i64 {
-        let (lent, spent) = (self.lent.load(Ordering::Acquire), self.spent.load(Ordering::Acquire));
-        (signed(lent) + signed(SPAN) - signed(spent)) / signed(UNIT)
+        self.purse.held()
     }
 
     /// What fits into the bucket, at most.
@@ -210,24 +139,26 @@ impl Meter {
 
     /// Takes `units` of what is in hand, all or none. What is more than the bucket can ever hold is booked as debt.
     pub(super) fn take(&self, units: u64) -> bool {
-        let now = units.min(self.capacity().max(1));
-        let Some(count) = u32::try_from(now.min(u64::from(MOST))).ok().and_then(NonZeroU32::new) else { return true };
-        let taken = matches!(self.limiter.check_n(count), Ok(Ok(())));
+        let now = u32::try_from(units.min(self.capacity().max(1))).unwrap_or(u32::MAX);
+        if now == 0 {
+            return true;
+        }
+        let taken = self.purse.take(now);
         let mut book = self.book();
         if taken {
-            self.spent.fetch_add(units.saturating_sub(u64::from(count.get())).saturating_mul(UNIT), Ordering::AcqRel);
+            self.purse.spend(units.saturating_sub(u64::from(now)));
             book.spent_since = book.spent_since.saturating_add(units);
             book.spent_at = Instant::now();
             book.need = 0;
         } else {
-            book.need = now;
+            book.need = u64::from(now);
         }
         taken
     }
 
-    /// Undoes a [`Meter::take`] of a call that was not made.
+    /// Undoes a [`LocalMeter::take`] of a call that was not made.
     pub(super) fn untake(&self, units: u64) {
-        self.spent.fetch_sub(units.saturating_mul(UNIT), Ordering::AcqRel);
+        self.purse.put(units);
         let mut book = self.book();
         book.spent_since = book.spent_since.saturating_sub(units);
     }
@@ -235,7 +166,7 @@ impl Meter {
     /// Books what a call took beyond its estimate: a debt, if need be.
     pub(super) fn charge(&self, units: u64) {
         if units > 0 {
-            self.spent.fetch_add(units.saturating_mul(UNIT), Ordering::AcqRel);
+            self.purse.spend(units);
             let mut book = self.book();
             book.spent_since = book.spent_since.saturating_add(units);
             book.spent_at = Instant::now();
@@ -256,11 +187,10 @@ impl Meter {
 
     /// What is in hand is void: its time is over.
     pub(super) fn void(&self) {
-        let held = u64::try_from(self.held()).unwrap_or(0);
-        self.spent.fetch_add(held * UNIT, Ordering::AcqRel);
+        self.purse.spend(u64::try_from(self.held()).unwrap_or(0));
     }
 
-    /// What nobody holds, as far as is known; negative while in debt.
+    /// What no process holds, as far as is known; negative while in debt.
     fn level(book: &Book, now: Instant) -> i64 {
         let back = units_of(now.saturating_duration_since(book.at).as_nanos(), book.slice.interval);
         let room = signed(book.slice.capacity.saturating_sub(book.slice.outstanding));
@@ -306,7 +236,7 @@ impl Meter {
         there.saturating_mul(1_000) / book.slice.capacity.max(1)
     }
 
-    /// What is to be reported, and what this process has from then on, which is the base of [`Meter::receive`].
+    /// What is to be reported, and what this process has from then on, which is the base of [`LocalMeter::receive`].
     ///
     /// What it does not want any more it does not spend any more, whether the report arrives or not.
     pub(super) fn stock(&self, now: Instant, is_closing: bool) -> (Stock, i64) {
@@ -324,7 +254,7 @@ impl Meter {
         let want = if is_closing { 0 } else { pending.saturating_add(if pending > 0 { ahead } else { ahead / 2 }) };
         let left = self.held();
         let surplus = u64::try_from(left.saturating_sub(signed(want))).unwrap_or(0);
-        self.spent.fetch_add(surplus.saturating_mul(UNIT), Ordering::AcqRel);
+        self.purse.spend(surplus);
         let stock = Stock {
             dimension: self.dimension,
             epoch: book.slice.epoch,
@@ -363,9 +293,9 @@ impl Meter {
         }
         let granted = signed(slice.held).saturating_sub(base);
         match u64::try_from(granted) {
-            Ok(more) => self.lent.fetch_add(more.saturating_mul(UNIT), Ordering::AcqRel),
-            Err(_) => self.spent.fetch_add(granted.unsigned_abs().saturating_mul(UNIT), Ordering::AcqRel),
-        };
+            Ok(more) => self.purse.put(more),
+            Err(_) => self.purse.spend(granted.unsigned_abs()),
+        }
         self.weigh(at);
     }
 

@@ -1,11 +1,12 @@
 //! The calls that run in a bucket.
 
 use super::Bucket;
-use super::meter::Meter;
+use super::meter::LocalMeter;
 use crate::domain::Charge;
-use crate::worker::slots::Slot;
+use crate::worker::places::Place;
+use parking_lot::MutexGuard;
 use std::collections::HashMap;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -23,9 +24,9 @@ pub(super) struct Call {
     /// What it takes by its estimate; `None` once it is known what it really took.
     charge: Option<Charge>,
     /// What it was charged since it began, for limits that were not known before.
-    late: Vec<(Arc<Meter>, u64)>,
+    late: Vec<(Arc<LocalMeter>, u64)>,
     /// The places that it takes in buckets to which its target belongs now.
-    pub(super) places: Vec<Slot>,
+    pub(super) places: Vec<Place>,
 }
 
 /// Counts a call while it runs.
@@ -49,7 +50,7 @@ impl Running {
     }
 
     /// What the call was charged since it began. It is charged nothing more: what it takes is known now.
-    pub(super) fn close(&self) -> Vec<(Arc<Meter>, u64)> {
+    pub(super) fn close(&self) -> Vec<(Arc<LocalMeter>, u64)> {
         let mut calls = self.bucket.calls();
         let Some(call) = calls.running.get_mut(&self.number) else { return Vec::new() };
         call.charge = None;
@@ -64,7 +65,7 @@ impl Drop for Running {
         let is_retired = calls.is_retired;
         drop(calls);
         drop(call);
-        if is_retired || self.bucket.slots.is_lent() {
+        if is_retired || self.bucket.places.is_lent() {
             self.bucket.ask();
         }
     }
@@ -72,7 +73,7 @@ impl Drop for Running {
 
 impl Bucket {
     pub(super) fn calls(&self) -> MutexGuard<'_, Calls> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        self.calls.lock()
     }
 
     /// Calls that run.
@@ -80,9 +81,9 @@ impl Bucket {
         u32::try_from(self.calls().running.len()).unwrap_or(u32::MAX)
     }
 
-    /// Charges the calls that run for a limit of which nobody knew when they began: hardly any of them was counted in
+    /// Charges the calls that run for a limit that was not known when they began: hardly any of them was counted in
     /// what the provider said to be left.
-    pub(super) fn charge_running(&self, meter: &Arc<Meter>) {
+    pub(super) fn charge_running(&self, meter: &Arc<LocalMeter>) {
         for call in self.calls().running.values_mut() {
             let Some(charge) = call.charge else { continue };
             let units = charge.units(meter.dimension.unit);

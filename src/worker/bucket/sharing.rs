@@ -1,14 +1,15 @@
 //! What a bucket tells the other processes, and takes from them: the keeper's side of it.
 
-use super::meter::Meter;
-use super::{Block, Bucket};
+use super::Bucket;
+use super::meter::LocalMeter;
+use super::waits::Block;
 use crate::domain::limits::{self, Dimension, Heard};
 use crate::domain::shared_bucket::{Allotment, LEASE, Report, Wait};
 use crate::domain::{Limits, Timestamp, Unit};
 use crate::provider::LimitObservation;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -25,7 +26,7 @@ const SPREAD: u64 = 33;
 const LONGEST: Duration = Duration::from_hours(30 * 366 * 24);
 /// Of a bucket that no call asks about it is heard this often whether it was opened by hand.
 const LISTEN: Duration = Duration::from_secs(5);
-/// A bucket that nobody has asked about for this long is not in use.
+/// A bucket that no call has asked about for this long is not in use.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// What is to be told to the others, and when.
@@ -46,7 +47,7 @@ pub(super) struct Keeping {
     pub heard_at: Option<Instant>,
     /// The last report set out then.
     pub told_at: Option<Instant>,
-    /// Somebody asked about this bucket then.
+    /// A call asked about this bucket then.
     pub used_at: Option<Instant>,
     /// The others know of something that this process holds.
     pub is_known: bool,
@@ -74,7 +75,7 @@ impl Guess {
 #[derive(Debug)]
 pub(in crate::worker) struct Base {
     asked_at: Instant,
-    left: Vec<(Arc<Meter>, i64)>,
+    left: Vec<(Arc<LocalMeter>, i64)>,
     /// The others know of something that this process holds.
     pub is_known: bool,
 }
@@ -139,7 +140,7 @@ impl Bucket {
         if self.hungry.load(Ordering::Acquire) {
             let is_stale = keeping.heard_at.is_none_or(|at| now - at >= LEASE);
             let wants = meters.iter().any(|meter| meter.is_short())
-                || self.slots.is_lent() && self.slots.free() == 0 && self.waiting.load(Ordering::Relaxed) > 0;
+                || self.places.is_lent() && self.places.free() == 0 && self.waiting.load(Ordering::Relaxed) > 0;
             let has_enough = meters.iter().all(|meter| meter.is_plentiful(now));
             let pause = if is_stale || wants && has_enough || !keeping.heard.is_empty() { SOON } else { STEADY };
             due = Some(told_at + pause);
@@ -152,7 +153,7 @@ impl Bucket {
             let look = if meters.is_empty() { STEADY } else { LOOK };
             due = Some(due.unwrap_or(told_at + look).min(told_at + look));
         }
-        // Who has work for it all the same has to hear when it was opened by hand.
+        // A process that has work for it all the same has to hear when it was opened by hand.
         if self.is_retired() { due } else { due.or(Some(told_at + LISTEN)) }
     }
 
@@ -164,7 +165,7 @@ impl Bucket {
         let mut keeping = self.keeping();
         let meters = self.meters();
         if keeping.heard_at.is_some_and(|at| now - at >= LEASE) {
-            for meter in &meters {
+            for meter in meters.iter() {
                 meter.void();
             }
         }
@@ -177,7 +178,7 @@ impl Bucket {
         drop(keeping);
         let mut stocks = Vec::with_capacity(meters.len());
         let mut base = Vec::with_capacity(meters.len());
-        for meter in &meters {
+        for meter in meters.iter() {
             let (stock, left) = meter.stock(now, is_closing);
             stocks.push(stock);
             base.push((Arc::clone(meter), left));
@@ -191,9 +192,9 @@ impl Bucket {
         }
         let running = self.running();
         let waiting = if is_closing { 0 } else { self.waiting.load(Ordering::Relaxed) };
-        let slots_wanted = running.saturating_add(waiting);
+        let slots_wanted = running.saturating_add(self.places.guests()).saturating_add(waiting);
         // A call that has its place and waits for tokens has its place.
-        let running = self.slots.freeze().unwrap_or(running);
+        let running = self.places.freeze().unwrap_or(running);
         let report = Report {
             stocks,
             running,
@@ -209,20 +210,20 @@ impl Bucket {
 
     /// The limits as configured here.
     pub(in crate::worker) fn limits(&self) -> Arc<Limits> {
-        Arc::clone(&self.limits.read().unwrap_or_else(PoisonError::into_inner))
+        self.limits.load_full()
     }
 
     /// Takes over what the others say.
     pub(in crate::worker) fn receive(&self, base: &Base, told: &Allotment) {
         let now = Instant::now();
-        let mut meters = self.meters();
+        let mut meters = self.meters().as_ref().clone();
         let mut changed = false;
         for slice in &told.slices {
             let found = base.left.iter().find(|(meter, _)| meter.dimension == slice.dimension);
             if let Some((meter, left)) = found {
                 meter.receive(*slice, *left, told.sharers, base.asked_at);
             } else if !meters.iter().any(|meter| meter.dimension == slice.dimension) {
-                let meter = Arc::new(Meter::new(*slice, base.asked_at));
+                let meter = Arc::new(LocalMeter::new(*slice, base.asked_at));
                 meter.receive(*slice, 0, told.sharers, base.asked_at);
                 self.charge_running(&meter);
                 meters.push(meter);
@@ -234,20 +235,20 @@ impl Bucket {
         if changed || meters.len() < before {
             if meters.iter().any(|meter| meter.dimension.unit == Unit::Requests) {
                 // The provider told how many it takes: there is nothing left to feel for.
-                self.slots.lift();
+                self.places.lift();
             }
-            *self.meters.write().unwrap_or_else(PoisonError::into_inner) = meters;
+            self.meters.store(Arc::new(meters));
         }
         self.hear_of_waits(told, now);
-        let running = self.slots.running();
+        let running = self.places.running();
         let mut keeping = self.keeping();
-        // What was asked for under limits that hold no longer lets nobody begin.
+        // What was asked for under limits that hold no longer lets no call begin.
         let is_current = keeping.changed_at.is_none_or(|at| base.asked_at >= at);
         if is_current {
             keeping.heard_at = Some(base.asked_at);
             // Where the others, whose configuration counts, know of no limit, this process keeps to its own.
             if let Some(places) = told.slots.or_else(|| self.limits().concurrency) {
-                self.slots.lend(places);
+                self.places.lend(places);
                 self.places_left.store(if told.slots.is_some() { told.places_left } else { 0 }, Ordering::Relaxed);
             }
         }
@@ -263,19 +264,19 @@ impl Bucket {
 
     /// The wait that is on, or that one is over.
     fn hear_of_waits(&self, told: &Allotment, now: Instant) {
-        let mut leave = self.leave.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut leave = self.leave.lock();
         let mut keeping = self.keeping();
         let before = std::mem::replace(&mut keeping.reopened, told.reopened);
         // What it has not told the others yet came later.
         if told.reopened > before && keeping.wait.is_none() {
             *leave = None;
-            *self.block.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.block.lock() = None;
         }
         drop(keeping);
-        let Some(gate) = told.gate else { return };
+        let Some(wait) = told.wait else { return };
         // Counted from when the answer was here: rather a moment late than one too early.
-        let shut = gate.shut;
-        let block = Block { shut, opens: now + told.now.until(shut.until), is_long: gate.asked.is_some() };
+        let shut = wait.shut;
+        let block = Block { shut, opens: now + told.now.until(shut.until), is_long: wait.asked.is_some() };
         if told.probe {
             *leave = Some(block);
         } else if leave.is_none_or(|leave| leave.shut.until < shut.until) {
@@ -304,7 +305,7 @@ impl Bucket {
         self.hungry.store(true, Ordering::Release);
         // Places are lent for a while only: calls that run go on, no other begins.
         if !self.is_fresh() {
-            self.slots.lend(0);
+            self.places.lend(0);
         }
     }
 }

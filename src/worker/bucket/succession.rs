@@ -2,8 +2,8 @@
 
 use super::{Bucket, rule};
 use crate::domain::Limits;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use tokio::time::Instant;
 
 impl Bucket {
@@ -29,19 +29,19 @@ impl Bucket {
         let mut keeping = self.keeping();
         keeping.heard_at = None;
         keeping.changed_at = Some(Instant::now());
-        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits.clone());
+        self.limits.store(Arc::new(limits.clone()));
         if is_back || limits.concurrency.is_some() || rule(limits) != rule(&before) {
-            self.slots.follow(rule(limits));
+            self.places.follow(rule(limits));
         }
         drop(keeping);
         self.call_keeper();
     }
 
-    /// No call begins here any more, and what is held is given back; whoever waits is sent away.
+    /// No call begins here any more, and what is held is given back; calls that wait are sent away.
     pub(in crate::worker) fn retire(&self) {
         self.calls().is_retired = true;
-        // Nobody waits for a place here any longer than it takes to hear of it.
-        self.slots.follow(super::Rule::Open);
+        // No call waits for a place here any longer than it takes to hear of it.
+        self.places.follow(super::Rule::Open);
         self.call_keeper();
         self.received.notify_waiters();
     }
@@ -49,7 +49,7 @@ impl Bucket {
     /// Calls that run here take places there as well until they end: the limits there are theirs now.
     pub(in crate::worker) fn crowd_into(&self, heir: &Arc<Self>) {
         for call in self.calls().running.values_mut() {
-            call.places.push(heir.slots.crowd_in());
+            call.places.push(heir.places.crowd_in());
         }
         heir.call_keeper();
     }

@@ -3,15 +3,16 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Gate, ProviderState, Record, TargetState, lock};
+use super::{Gate, ProviderState, Record, TargetState};
 use crate::domain::breaker::Breaker;
 use crate::domain::tempo::Tempo;
 use crate::domain::{BreakerSettings, Calibration, Charging, Limits, Target, Timestamp};
 use crate::worker::bucket::Bucket;
 use crate::worker::keys::Keys;
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -30,20 +31,21 @@ pub struct ProviderSetup {
     pub recheck: Duration,
     /// Its models, as routes name them.
     pub models: Vec<String>,
-    /// The buckets of models that have one of their own.
-    pub model_buckets: BTreeMap<String, String>,
+    /// The buckets of models that have their own. A call to such a model enters all of them.
+    pub model_buckets: BTreeMap<String, Vec<String>>,
 }
 
 impl ProviderSetup {
-    /// The bucket whose limits calls to `target` share: the model's own, else the provider's. Where nothing is
+    /// The buckets whose limits calls to `target` share: the model's own, else the provider's. Where nothing is
     /// configured at all each target has one of its own: what vendors allow, they allow by model, and it is learned.
     #[must_use]
-    pub fn bucket_of(&self, target: &Target, configured: &BTreeMap<String, Limits>) -> String {
-        if let Some(bucket) = self.model_buckets.get(&target.model) {
-            return bucket.clone();
+    pub fn buckets_of(&self, target: &Target, configured: &BTreeMap<String, Limits>) -> Vec<String> {
+        if let Some(buckets) = self.model_buckets.get(&target.model) {
+            return buckets.clone();
         }
         let is_open = configured.get(&self.bucket).is_none_or(|limits| *limits == Limits::default());
-        if is_open && self.bucket == target.provider { target.to_string() } else { self.bucket.clone() }
+        let own = if is_open && self.bucket == target.provider { target.to_string() } else { self.bucket.clone() };
+        vec![own]
     }
 }
 
@@ -83,10 +85,11 @@ impl Gate {
         let mut gate = Self::set_up(Some(self), buckets, providers, kept, now);
         let mut heirs: BTreeMap<&str, BTreeMap<&str, &Arc<Bucket>>> = BTreeMap::new();
         for (target, before) in &self.targets {
-            if let Some(after) = gate.targets.get(target).map(|state| &state.bucket)
-                && !Arc::ptr_eq(after, &before.bucket)
-            {
-                heirs.entry(&before.bucket.name).or_default().insert(&after.name, after);
+            // Each call to it has a hold on the first of its buckets, and places in those that it gains are its too.
+            let (Some(first), Some(after)) = (before.buckets.first(), gate.targets.get(target)) else { continue };
+            let is_gained = |bucket: &&Arc<Bucket>| !before.buckets.iter().any(|known| Arc::ptr_eq(known, bucket));
+            for bucket in after.buckets.iter().filter(is_gained) {
+                heirs.entry(&first.name).or_default().insert(&bucket.name, bucket);
             }
         }
         let mut retired: Vec<_> = self.retired.iter().filter(|bucket| !bucket.is_finished()).map(Arc::clone).collect();
@@ -122,26 +125,31 @@ impl Gate {
             changed: shared(|gate| &gate.changed),
             wanted: shared(|gate| &gate.wanted),
         };
+        let order = entering_order(buckets, providers);
         for (name, setup) in providers {
             let before = before.map(|gate| Before { gate, kept: kept.get(name).cloned().unwrap_or_default(), now });
             let before = before.as_ref();
             let provider = Arc::new(gate.provider(name, setup, before));
             for model in &setup.models {
                 let target = Target { provider: name.clone(), model: model.clone() };
-                let bucket = gate.bucket(setup.bucket_of(&target, buckets), buckets, before);
+                let mut names = setup.buckets_of(&target, buckets);
+                names.sort_by_key(|name| order.get(name));
+                names.dedup();
                 let record = before.and_then(|before| before.record(&target, setup.breaker));
-                let reopened = AtomicI64::new(bucket.reopened_at().map_or(i64::MIN, |at| at.0));
-                let state = TargetState {
+                let mut state = TargetState {
                     target: target.clone(),
                     provider: Arc::clone(&provider),
-                    bucket,
+                    buckets: names.into_iter().map(|name| gate.bucket(name, buckets, before)).collect(),
                     closed: Mutex::new(None),
                     doubt: Mutex::default(),
                     mends: Mutex::default(),
                     others: Mutex::default(),
                     record: record.unwrap_or_else(|| Arc::new(Record::new(setup.breaker, Calibration::default()))),
-                    reopened,
+                    reopened: AtomicI64::new(i64::MIN),
                 };
+                if let Some(Timestamp(at)) = state.reopened_at() {
+                    *state.reopened.get_mut() = at;
+                }
                 gate.targets.insert(target, Arc::new(state));
             }
             gate.providers.insert(name.clone(), provider);
@@ -164,7 +172,7 @@ impl Gate {
         ProviderState {
             name: name.to_owned(),
             keys,
-            paused: Mutex::new(known.and_then(|known| *lock(&known.paused))),
+            paused: Mutex::new(known.and_then(|known| *known.paused.lock())),
             recheck: setup.recheck,
             offline: Arc::clone(&self.offline),
             last_contact: when(|known| &known.last_contact),
@@ -191,16 +199,37 @@ impl Gate {
     }
 }
 
+/// The place of each bucket in the order in which calls enter buckets: those of fewer targets first, then by name.
+/// Another configuration may order them otherwise. Calls of both then wait for each other, but no longer than for their
+/// patience.
+fn entering_order(
+    buckets: &BTreeMap<String, Limits>,
+    providers: &BTreeMap<String, ProviderSetup>,
+) -> BTreeMap<String, usize> {
+    let mut targets: BTreeMap<String, usize> = BTreeMap::new();
+    for (name, setup) in providers {
+        for model in &setup.models {
+            let target = Target { provider: name.clone(), model: model.clone() };
+            for bucket in setup.buckets_of(&target, buckets) {
+                *targets.entry(bucket).or_default() += 1;
+            }
+        }
+    }
+    let mut names: Vec<_> = targets.into_iter().map(|(name, targets)| (targets, name)).collect();
+    names.sort_unstable();
+    names.into_iter().enumerate().map(|(place, (_, name))| (name, place)).collect()
+}
+
 impl Before<'_> {
     /// What a target has shown, as far as it says something of it now.
     fn record(&self, target: &Target, breaker: BreakerSettings) -> Option<Arc<Record>> {
         let known = &self.gate.targets.get(target)?.record;
         if self.kept.is_same_server {
-            lock(&known.breaker).retune(breaker);
+            known.breaker.lock().retune(breaker);
             return Some(Arc::clone(known));
         }
         // How a model counts tokens does not depend on where it runs.
-        Some(Arc::new(Record::new(breaker, *lock(&known.calibration))))
+        Some(Arc::new(Record::new(breaker, *known.calibration.lock())))
     }
 }
 

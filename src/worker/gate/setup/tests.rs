@@ -62,7 +62,7 @@ impl Stage {
         for bucket in gate.buckets() {
             let is_known = before.is_some_and(|gate| gate.kept_buckets().any(|known| Arc::ptr_eq(known, bucket)));
             if !is_known {
-                self.others.of(&bucket.name).keep(1, bucket);
+                self.others.of(&bucket.name).keep_looking(1, bucket, Duration::from_millis(5));
             }
         }
     }
@@ -101,7 +101,7 @@ fn end(gate: &Gate, model: &str, permit: Permit, class: Option<ErrorClass>, wait
 }
 
 fn bucket(gate: &Gate, model: &str) -> Arc<Bucket> {
-    Arc::clone(&target(gate, model).bucket)
+    Arc::clone(&target(gate, model).buckets[0])
 }
 
 fn closed(gate: &Gate, model: &str) -> Option<Reason> {
@@ -324,4 +324,24 @@ async fn nothing_begins_before_the_others_know_of_the_new_limits() {
     let told = stage.others.of("shared").exchange(1, &shared.limits(), &report, NOW);
     shared.receive(&base, &told);
     waiting.await.expect("no panic").expect("its turn has come");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_run_count_in_a_bucket_that_their_target_gains() {
+    let mut stage = Stage::new("shared", concurrency(9));
+    let gate = stage.gate();
+    let permits = [admit(&gate, "a").await.expect("there are places"), admit(&gate, "a").await.expect("there are")];
+    stage.buckets.insert("own".to_owned(), concurrency(3));
+    stage.setup.model_buckets.insert("a".to_owned(), vec!["shared".to_owned(), "own".to_owned()]);
+    let after = stage.after(&gate);
+    assert_eq!(all(&after, "a").await.len(), 1, "three may run, and two do");
+    assert_eq!(all(&after, "b").await.len(), 7, "the shared places are the same as before");
+    for permit in permits {
+        end(&gate, "a", permit, None, None);
+    }
+    sleep(SOON).await;
+    assert_eq!(all(&after, "a").await.len(), 3);
+    // Without the bucket again, those that run in it are counted where they are.
+    stage.setup.model_buckets.clear();
+    assert_eq!(all(&stage.after(&after), "b").await.len(), 9);
 }

@@ -1,0 +1,407 @@
+//! The calls of one bucket that may run at once: as many as are configured, or as many as prove to be all right.
+
+use crate::domain::ramp::Ramp;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// Places for running calls.
+#[derive(Debug)]
+pub(super) struct Places {
+    count: Mutex<Count>,
+    /// Wakes the call that is first in the queue when a place may be free.
+    freed: Notify,
+    /// Calls queue here, so that places go to them in the order of asking.
+    queue: tokio::sync::Mutex<()>,
+}
+
+/// How many there are, and how many are taken. More may be taken than there are: the limit was lowered while calls ran,
+/// or calls came from another bucket. Nothing begins then before enough of them have ended.
+#[derive(Debug)]
+struct Count {
+    limit: u32,
+    running: u32,
+    /// Those of the running calls that came from another bucket.
+    guests: u32,
+    kind: Kind,
+}
+
+/// How the limit comes about.
+#[derive(Debug)]
+enum Kind {
+    /// This process's part of a number that is configured.
+    Lent,
+    /// As many as prove to be all right.
+    FeltFor(Ramp),
+    /// Something else is the limit.
+    Open,
+}
+
+/// What the number of places rests on, by the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// It is configured, and shared by all processes.
+    Lent,
+    /// The configuration says nothing of it.
+    FeltFor,
+    /// The rate is limit enough.
+    Open,
+}
+
+/// As good as no limit.
+const PLENTY: u32 = 1_000_000;
+
+/// The era of calls that say nothing of the number here.
+const NO_ERA: u64 = u64::MAX;
+
+/// One place, given back on drop.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    /// In which era of the ramp its call began.
+    era: u64,
+}
+
+impl Count {
+    fn free(&self) -> u32 {
+        self.limit.saturating_sub(self.running)
+    }
+
+    /// Gives up what is free, and says how many places are taken.
+    fn give_up_free(&mut self) -> u32 {
+        self.limit = self.limit.min(self.running);
+        self.running
+    }
+}
+
+impl Places {
+    /// Where they are lent, there are none before some are.
+    pub(super) fn new(rule: Rule) -> Arc<Self> {
+        let places = Self {
+            count: Mutex::new(Count { limit: 0, running: 0, guests: 0, kind: Kind::Lent }),
+            freed: Notify::new(),
+            queue: tokio::sync::Mutex::default(),
+        };
+        places.follow(rule);
+        Arc::new(places)
+    }
+
+    /// The number comes about like this from now on. Calls that run keep their places, and count.
+    pub(super) fn follow(&self, rule: Rule) {
+        self.change(|count| match rule {
+            Rule::Lent => {
+                count.give_up_free();
+                count.kind = Kind::Lent;
+            }
+            Rule::FeltFor => {
+                let ramp = Ramp::default();
+                (count.limit, count.kind) = (ramp.limit(), Kind::FeltFor(ramp));
+            }
+            Rule::Open => (count.limit, count.kind) = (PLENTY, Kind::Open),
+        });
+    }
+
+    /// Every change passes here, so that a call which waits for a place learns of each that is free.
+    fn change<T>(&self, change: impl FnOnce(&mut Count) -> T) -> T {
+        let mut count = self.count.lock();
+        let outcome = change(&mut count);
+        if count.free() > 0 {
+            self.freed.notify_one();
+        }
+        outcome
+    }
+
+    /// Places that are free now.
+    pub(super) fn free(&self) -> usize {
+        self.count.lock().free() as usize
+    }
+
+    /// All places.
+    pub(super) fn limit(&self) -> u32 {
+        self.count.lock().limit
+    }
+
+    /// Calls that run now.
+    pub(super) fn running(&self) -> u32 {
+        self.count.lock().running
+    }
+
+    /// Calls that run now and began in another bucket.
+    pub(super) fn guests(&self) -> u32 {
+        self.count.lock().guests
+    }
+
+    /// All places, unless something else is the limit.
+    pub(super) fn bound(&self) -> Option<u32> {
+        let count = self.count.lock();
+        (!matches!(count.kind, Kind::Open)).then_some(count.limit)
+    }
+
+    /// Waits for a place.
+    pub(super) async fn enter(self: &Arc<Self>) -> Place {
+        // Only the first in the queue waits for a place, so one notice wakes the right call, and none is lost.
+        let _first = self.queue.lock().await;
+        loop {
+            if let Some(place) = self.take() {
+                return place;
+            }
+            self.freed.notified().await;
+        }
+    }
+
+    /// A place, if one is free.
+    fn take(self: &Arc<Self>) -> Option<Place> {
+        let mut count = self.count.lock();
+        if count.free() == 0 {
+            return None;
+        }
+        count.running += 1;
+        let era = if let Kind::FeltFor(ramp) = &count.kind { ramp.era() } else { 0 };
+        Some(Place { places: Arc::clone(self), era })
+    }
+
+    /// A place for a call that runs already: it is taken whether one is free or not.
+    pub(super) fn crowd_in(self: &Arc<Self>) -> Place {
+        let mut count = self.count.lock();
+        (count.running, count.guests) = (count.running + 1, count.guests + 1);
+        Place { places: Arc::clone(self), era: NO_ERA }
+    }
+
+    /// Whether they are a part of what all processes share.
+    pub(super) fn is_lent(&self) -> bool {
+        matches!(self.count.lock().kind, Kind::Lent)
+    }
+
+    /// Gives up what is lent and free, and says how many places are taken: from now on no more are, until some are lent
+    /// again. Without that a call could begin in a place that is given to another process at the same moment.
+    ///
+    /// `None` where something else is the limit.
+    pub(super) fn freeze(&self) -> Option<u32> {
+        let mut count = self.count.lock();
+        match count.kind {
+            Kind::Lent => Some(count.give_up_free()),
+            Kind::FeltFor(_) => Some(count.running),
+            Kind::Open => None,
+        }
+    }
+
+    /// So many are lent now, more or fewer than before.
+    pub(super) fn lend(&self, places: u32) {
+        self.change(|count| {
+            if let Kind::Lent = count.kind {
+                count.limit = places;
+            }
+        });
+    }
+
+    /// Something else is the limit: nothing is felt for any more.
+    pub(super) fn lift(&self) {
+        self.change(|count| {
+            if let Kind::FeltFor(_) = count.kind {
+                (count.limit, count.kind) = (PLENTY, Kind::Open);
+            }
+        });
+    }
+}
+
+impl Place {
+    /// Tells the ramp of this call's era and of how many calls run, and follows what it says; `None` where the number
+    /// is not felt for.
+    fn tell<T>(&self, tell: impl FnOnce(&mut Ramp, u64, u32) -> T) -> Option<T> {
+        self.places.change(|count| {
+            let Kind::FeltFor(ramp) = &mut count.kind else { return None };
+            let answer = tell(ramp, self.era, count.running);
+            count.limit = ramp.limit();
+            Some(answer)
+        })
+    }
+
+    /// The call got through.
+    pub(super) fn passed(&self) {
+        self.tell(Ramp::passed);
+    }
+
+    /// The provider had too many, and said nothing of how long to wait. Whether fewer are no help, because this was the
+    /// only one; `None` when the number is not felt for.
+    pub(super) fn refused(&self) -> Option<bool> {
+        self.tell(Ramp::refused)
+    }
+
+    /// The provider asked to be left alone for a while.
+    pub(super) fn shut(&self) {
+        self.tell(Ramp::shut);
+    }
+
+    /// Answers take longer than usual; with about so many at once they would not.
+    pub(super) fn slowed(&self, bearable: f64) {
+        self.tell(|ramp, era, running| ramp.slowed(era, running, bearable));
+    }
+
+    /// All places, if their number is felt for and has not been lowered since the call began: only then the time that
+    /// it took is the time that calls take now.
+    pub(super) fn felt(&self) -> Option<u32> {
+        self.tell(|ramp, era, _| (ramp.era() == era).then(|| ramp.limit())).flatten()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let guests = u32::from(self.era == NO_ERA);
+        self.places.change(|count| (count.running, count.guests) = (count.running - 1, count.guests - guests));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_place_taken_away_while_a_call_is_in_it_vanishes_when_the_call_ends() {
+        let places = Places::new(Rule::FeltFor);
+        let mut held = Vec::new();
+        for _ in 0..16 {
+            held.push(places.enter().await);
+        }
+        held[3].shut();
+        assert_eq!((places.limit(), places.free(), places.running()), (1, 0, 16));
+        held.truncate(2);
+        assert_eq!(places.free(), 0, "two still run where one may");
+        held.truncate(1);
+        assert_eq!(places.free(), 0, "one runs where one may");
+        held.clear();
+        assert_eq!((places.free(), places.running()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn good_calls_bring_places_and_never_more_than_the_limit() {
+        let places = Places::new(Rule::FeltFor);
+        let mut held = Vec::new();
+        for _ in 0..16 {
+            held.push(places.enter().await);
+        }
+        held[0].shut();
+        held.truncate(1);
+        for _ in 0..50 {
+            held[0].passed();
+        }
+        assert_eq!(places.limit() as usize, places.free() + held.len());
+        assert!(places.limit() > 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_reported_as_free_is_not_taken_any_more() {
+        let places = Places::new(Rule::Lent);
+        places.lend(3);
+        let held = places.enter().await;
+        assert_eq!(places.freeze(), Some(1));
+        assert_eq!((places.limit(), places.free()), (1, 0));
+        // Fewer are lent than are taken: the next report says what is taken.
+        places.lend(0);
+        assert_eq!(places.freeze(), Some(1));
+        drop(held);
+        assert_eq!((places.freeze(), places.free()), (Some(0), 0));
+        places.lend(2);
+        assert_eq!(places.free(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_number_that_is_lent_changes_with_what_is_lent_and_with_nothing_else() {
+        let places = Places::new(Rule::Lent);
+        assert_eq!((places.limit(), places.free()), (0, 0));
+        places.lend(3);
+        let held = places.enter().await;
+        assert_eq!((held.refused(), held.felt()), (None, None));
+        held.shut();
+        held.slowed(1.0);
+        held.passed();
+        assert_eq!((places.limit(), places.free()), (3, 2));
+    }
+
+    #[tokio::test]
+    async fn calls_that_began_before_the_number_was_lowered_say_nothing_of_it() {
+        let places = Places::new(Rule::FeltFor);
+        let (one, other) = (places.enter().await, places.enter().await);
+        assert_eq!(one.felt(), Some(16));
+        assert_eq!((one.refused(), other.refused()), (Some(false), Some(false)));
+        assert_eq!((places.limit(), one.felt(), other.felt()), (1, None, None));
+        drop(other);
+        drop(one);
+        assert_eq!(places.enter().await.refused(), Some(true), "it was the only one");
+        places.lift();
+        assert_eq!(places.enter().await.refused(), None, "something else is the limit");
+    }
+
+    #[tokio::test]
+    async fn places_go_to_calls_in_the_order_of_asking_and_past_those_that_gave_up() {
+        let places = Places::new(Rule::Lent);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let calls: Vec<_> = (0..6)
+            .map(|call| {
+                let (places, order) = (Arc::clone(&places), Arc::clone(&order));
+                tokio::spawn(async move {
+                    let place = places.enter().await;
+                    order.lock().push(call);
+                    place
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        calls[0].abort();
+        calls[3].abort();
+        tokio::task::yield_now().await;
+        let late = tokio::time::timeout(std::time::Duration::ZERO, places.enter()).await;
+        assert!(late.is_err() && places.running() == 0);
+        places.lend(2);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(*order.lock(), [1, 2], "two may run");
+        places.lend(4);
+        for call in calls {
+            drop(call.await);
+        }
+        assert_eq!((&*order.lock(), places.running(), places.free()), (&vec![1, 2, 4, 5], 0, 4));
+    }
+
+    #[tokio::test]
+    async fn calls_keep_their_places_when_the_rule_changes_and_count_under_the_new_one() {
+        let places = Places::new(Rule::Open);
+        assert_eq!((places.bound(), places.freeze()), (None, None));
+        let mut held = Vec::new();
+        for _ in 0..5 {
+            held.push(places.enter().await);
+        }
+        places.follow(Rule::Lent);
+        assert_eq!((places.freeze(), places.free()), (Some(5), 0), "no other begins before some are lent");
+        places.lend(5);
+        assert_eq!(places.free(), 0, "what was lent is for those that run");
+        places.lend(3);
+        held.truncate(3);
+        assert_eq!(places.free(), 0, "three run where three may");
+        held.truncate(2);
+        assert_eq!(places.free(), 1);
+        places.follow(Rule::FeltFor);
+        assert_eq!((places.bound(), places.free()), (Some(16), 14));
+        places.follow(Rule::Lent);
+        assert_eq!((places.freeze(), places.free()), (Some(2), 0));
+        held.clear();
+        assert_eq!(places.freeze(), Some(0));
+        places.follow(Rule::Open);
+        assert!(places.free() > 1_000 && places.bound().is_none());
+    }
+
+    #[tokio::test]
+    async fn calls_from_elsewhere_take_places_whether_there_are_any_or_not() {
+        let places = Places::new(Rule::Lent);
+        let mut held: Vec<Place> = (0..3).map(|_| places.crowd_in()).collect();
+        assert_eq!(places.freeze(), Some(3));
+        places.lend(4);
+        assert_eq!(places.free(), 1);
+        held.push(places.enter().await);
+        held.clear();
+        assert_eq!((places.free(), places.running()), (4, 0));
+        let felt = Places::new(Rule::FeltFor);
+        let one = felt.crowd_in();
+        assert_eq!((felt.free(), one.felt()), (15, None), "what it took says nothing of calls here");
+    }
+}
