@@ -6,8 +6,8 @@ mod tests;
 use super::bucket::{Shut, closed_name};
 use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::key_ring::{KeyChange, KeyFault, KeyLease, KeyRing, KeySign, KeyState, KeysOut};
+use crate::domain::statistics::KeyStatistics;
 use crate::domain::{Bearing, Failure, Outcome, Timestamp};
-use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -115,7 +115,7 @@ impl Keys {
     }
 
     /// What status shows of them.
-    pub(super) fn snapshot(&self, now: Timestamp) -> Vec<Value> {
+    pub(super) fn snapshot(&self, now: Timestamp) -> Vec<KeyStatistics> {
         let states: Vec<KeyState> = self.ring().states().collect();
         let named = self.names.iter().zip(states);
         named
@@ -126,14 +126,14 @@ impl Keys {
                     KeyState::Retired { .. } => ("due", None),
                     KeyState::Probed { .. } => ("tried_again", None),
                 };
-                json!({
-                    "provider": self.provider,
-                    "key": name,
-                    "state": word,
-                    "why": state.fault().map(|(fault, _)| closed_name(fault.closed())),
-                    "since_ms": state.fault().map(|(_, since)| since.0),
-                    "until_ms": until.map(|until| until.0),
-                })
+                KeyStatistics {
+                    provider: Some(self.provider.clone()),
+                    key: Some(name.clone()),
+                    state: Some(word.into()),
+                    why: state.fault().map(|(fault, _)| closed_name(fault.closed()).into()),
+                    since_ms: state.fault().map(|(_, since)| since.0),
+                    until_ms: until.map(|until| until.0),
+                }
             })
             .collect()
     }

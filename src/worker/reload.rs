@@ -31,7 +31,7 @@ impl Reloader {
         *current = Arc::new(Settings { until_done, only_batch, spool, ..settings.clone() });
         drop(current);
         // Perhaps there are more places, and what was shut is open.
-        shared.freed.notify_one();
+        shared.hands.freed.notify_one();
         plan.gate.has_changed();
         Ok(())
     }
