@@ -7,6 +7,7 @@ pub mod booked;
 pub mod bucket;
 mod claimer;
 pub mod clock;
+mod denied;
 pub mod gate;
 mod hands;
 mod heartbeat;
@@ -31,6 +32,7 @@ mod start;
 mod statistics;
 mod strangers;
 mod suspects;
+mod troubles;
 mod upkeep;
 mod waits;
 

@@ -49,7 +49,7 @@ impl Worker {
         };
         let (settler, settle_loop) = Settler::new(store.clone(), spool);
         let life = format!("{:016x}", RandomState::new().build_hasher().finish());
-        let (opener, open_loop) = opener::Opener::new(store.clone());
+        let (opener, open_loop) = opener::Opener::new(store.clone(), settler.counters().denied.clone());
         let shared = Arc::new(Shared {
             store,
             clock: Clock::new(now),
