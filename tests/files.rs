@@ -279,6 +279,9 @@ async fn a_spool_to_which_others_have_access_is_refused_and_nothing_of_theirs_is
     }
 }
 
+/// Lays a trap at a path.
+type Lay = fn(&Path);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spool_that_another_user_can_replace_is_refused() {
     type Lay = fn(&Path);
