@@ -284,8 +284,6 @@ type Lay = fn(&Path);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spool_that_another_user_can_replace_is_refused() {
-    type Lay = fn(&Path);
-
     if !is_root("a spool below a folder of another user") {
         return;
     }
