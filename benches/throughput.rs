@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark looks at clock and tables")]
 
+use sluice::domain::price::Price;
 use sluice::domain::{NanoUsd, Target, Timestamp, Usage, UsageSource};
 use sluice::embedded::{EmbeddedPostgres, Options};
 use sluice::store::Store;
@@ -245,7 +246,13 @@ fn answered(claimed: &[Claimed]) -> Settlement {
             usage,
             cost: Some(NanoUsd(1000)),
             uncertain: NanoUsd::ZERO,
-            price: Some(serde_json::json!({ "input": 150_000_000, "output": 600_000_000 })),
+            price: Some(Price {
+                input: 150_000_000,
+                output: 600_000_000,
+                cached_input: None,
+                cache_write: None,
+                cache_write_1h: None,
+            }),
             decision: None,
             answer: None,
             service_tier: None,

@@ -87,7 +87,9 @@ const OPERATIONS: [(&str, Operation); 7] = [
     }),
     ("beat", |store, worker, _| {
         let store = store.clone();
-        Box::pin(async move { store.beat(worker, &serde_json::json!({})).await.map(|_| ()) })
+        Box::pin(
+            async move { store.beat(worker, &sluice::domain::statistics::Statistics::default()).await.map(|_| ()) },
+        )
     }),
 ];
 

@@ -111,7 +111,7 @@ async fn a_late_answer_ends_the_job_in_the_hands_of_another_who_is_called_back()
     assert!(open(&queue, &current, 1).await);
     assert_eq!(queue.settle(answer(&stale)).await, Vec::<i64>::new());
     assert_eq!(queue.places(id).await, "e");
-    let beat = queue.store.beat(heir, &serde_json::json!({})).await.unwrap();
+    let beat = queue.store.beat(heir, &sluice::domain::statistics::Statistics::default()).await.unwrap();
     assert_eq!(beat.recalled, [current.lease]);
     // The call of the other was under way. Should nothing more be heard of it, it is named.
     assert_eq!(

@@ -219,7 +219,7 @@ async fn a_day(stage: &Stage, store: &Store) {
     store.next_due().await.unwrap();
     assert_eq!(store.promote().await.unwrap(), 1);
     assert_eq!(store.give_back_unknown(worker, &[lost.lease.fence]).await.unwrap(), 1);
-    store.beat(worker, &serde_json::json!({})).await.unwrap();
+    store.beat(worker, &sluice::domain::statistics::Statistics::default()).await.unwrap();
     // The worker falls silent, and lives; another one takes what was lost, and a third nothing.
     let (heir, _) = store.register("host", 2, "0.0.0").await.unwrap();
     stage.silence(worker).await;
@@ -230,7 +230,7 @@ async fn a_day(stage: &Stage, store: &Store) {
     open(store, &taken).await;
     assert_eq!(store.settle(&answered(lost)).await.unwrap(), []);
     assert_eq!(store.settle(&answered(also_lost)).await.unwrap(), []);
-    store.beat(heir, &serde_json::json!({})).await.unwrap();
+    store.beat(heir, &sluice::domain::statistics::Statistics::default()).await.unwrap();
     for job in taken.iter().filter(|job| ![lost.lease.job, also_lost.lease.job].contains(&job.lease.job)) {
         assert_eq!(store.settle(&answered(job)).await.unwrap(), []);
     }

@@ -171,7 +171,7 @@ async fn use_everything(queue: &Queue) {
     assert!(store.resume(PauseKind::Provider, "one").await.unwrap());
 
     let worker = queue.worker().await;
-    let beat = store.beat(worker, &json!({ "holds": 0 })).await.unwrap();
+    let beat = store.beat(worker, &sluice::domain::statistics::Statistics::default()).await.unwrap();
     assert!(beat.alive && beat.recalled.is_empty());
     assert_eq!(store.live_workers().await.unwrap(), 1);
     let claimed = queue.claim_all(worker).await;

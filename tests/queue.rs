@@ -244,8 +244,8 @@ async fn a_live_worker_keeps_its_jobs_and_a_silent_one_loses_them() {
     assert_eq!((queue.places(kept).await.as_str(), queue.places(lost).await.as_str()), ("i", "r"));
     let again = queue.claim_one(alive).await;
     assert_eq!((again.crashes, again.attempts), (1, 0));
-    assert!(!queue.store.beat(silent, &serde_json::json!({})).await.unwrap().alive);
-    assert!(queue.store.beat(alive, &serde_json::json!({})).await.unwrap().alive);
+    assert!(!queue.store.beat(silent, &sluice::domain::statistics::Statistics::default()).await.unwrap().alive);
+    assert!(queue.store.beat(alive, &sluice::domain::statistics::Statistics::default()).await.unwrap().alive);
 }
 
 #[tokio::test]
@@ -352,9 +352,11 @@ async fn a_running_job_is_cancelled_and_its_worker_told_once() {
     let claimed = queue.claim_one(worker).await;
     assert_eq!(queue.store.cancel_job(JobId(id)).await.unwrap(), Changed::Yes);
     assert_eq!(queue.places(id).await, "e");
-    let beat = queue.store.beat(worker, &serde_json::json!({})).await.unwrap();
+    let beat = queue.store.beat(worker, &sluice::domain::statistics::Statistics::default()).await.unwrap();
     assert_eq!(beat.recalled, [claimed.lease]);
-    assert!(queue.store.beat(worker, &serde_json::json!({})).await.unwrap().recalled.is_empty());
+    assert!(
+        queue.store.beat(worker, &sluice::domain::statistics::Statistics::default()).await.unwrap().recalled.is_empty()
+    );
 }
 
 #[tokio::test]

@@ -608,7 +608,7 @@ async fn the_worker_role_can_do_all_of_the_work() {
     let claimed = queue.claim_all(worker).await;
     queue.succeed(&claimed[0]).await;
     queue.settle(Settlement { parks: vec![park(&claimed[1], Some(in_an_hour()))], ..Settlement::default() }).await;
-    queue.store.beat(worker, &json!({})).await.unwrap();
+    queue.store.beat(worker, &sluice::domain::statistics::Statistics::default()).await.unwrap();
     queue.silence(worker).await;
     queue.store.rescue(3).await.unwrap();
     queue.store.promote().await.unwrap();

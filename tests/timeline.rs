@@ -508,7 +508,11 @@ async fn a_copy_of_a_database_is_another_history_and_a_copy_of_a_template_is_non
 async fn a_number_that_another_worker_has_is_not_taken_for_ones_own() {
     let queue = Queue::new().await;
     let worker = queue.worker().await;
-    let stats = |life: &str, beats: i64| serde_json::json!({ "life": life, "beats": beats });
+    let stats = |life: &str, beats: i64| sluice::domain::statistics::Statistics {
+        life: Some(life.to_owned()),
+        beats: Some(beats),
+        ..sluice::domain::statistics::Statistics::default()
+    };
     assert!(queue.store.beat(worker, &stats("a", 1)).await.unwrap().alive);
     let beat = queue.store.beat(worker, &stats("a", 2)).await.unwrap();
     assert!(beat.alive && beat.known && beat.before.unwrap().0 == 1, "{beat:?}");
@@ -586,7 +590,10 @@ async fn a_call_whose_outcome_the_database_has_lost_is_named_when_its_job_goes_b
         text(&queue.pool, "select concat_ws(' ', accepted, placeholder, cost_nanos) from sluice.attempt").await,
         "t f 30000"
     );
-    assert_eq!(queue.store.beat(worker, &serde_json::json!({})).await.unwrap().recalled, [again.lease]);
+    assert_eq!(
+        queue.store.beat(worker, &sluice::domain::statistics::Statistics::default()).await.unwrap().recalled,
+        [again.lease]
+    );
     assert_eq!(queue.store.audit().await.unwrap().faults(), Vec::<String>::new());
 }
 

@@ -8,7 +8,7 @@ use crate::domain::shared_bucket::{BucketStanding, LimitStanding};
 use crate::domain::{ErrorClass, Target, Timestamp};
 use crate::store::StoreError;
 use crate::store::status::RouteQueue;
-use crate::worker::totals::{BOUNDS_MS, Durations, OfRoute, OfTarget};
+use crate::worker::booked::{BOUNDS_MS, Durations, OfRoute, OfTarget};
 use crate::worker::{Observer, Vitals};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};

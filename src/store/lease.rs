@@ -1,9 +1,10 @@
 //! Being alive, and taking over from those who are not.
 
 use super::{Doing, Store, StoreError};
+use crate::domain::statistics::Statistics;
 use crate::domain::{JobId, Timestamp};
 use crate::store::claim::{Lease, timestamp};
-use serde_json::Value;
+use sqlx::types::Json;
 
 /// How long a worker may be silent before others take its jobs, in seconds.
 pub const LEASE_SECONDS: f64 = 30.0;
@@ -52,10 +53,10 @@ impl Store {
         Ok((row.id, timestamp(row.now)))
     }
 
-    /// Renews the lease, publishes `stats`, and fetches what was cancelled meanwhile. `life` in them tells this worker
-    /// from others that may have its number, since a database that has gone back in time gives numbers again; `beats`
-    /// counts.
-    pub async fn beat(&self, worker: i64, stats: &Value) -> Result<Beat, StoreError> {
+    /// Renews the lease, publishes what the worker says of itself, and fetches what was cancelled meanwhile. `life` in
+    /// the statistics tells this worker from others that may have its number, since a database that has gone back in
+    /// time gives numbers again; `beats` counts.
+    pub async fn beat(&self, worker: i64, statistics: &Statistics) -> Result<Beat, StoreError> {
         let row = sqlx::query!(
             r#"with was as (
                 select seen_at, stats ->> 'beats' as beats, stats ->> 'life' as life from sluice.worker where id = $1
@@ -76,7 +77,7 @@ impl Store {
                    (select beats::bigint from was where life = $2::jsonb ->> 'life') as beats,
                    (select seen_at from was where life = $2::jsonb ->> 'life') as beaten_at"#,
             worker,
-            stats,
+            Json(statistics) as _,
             LEASE_SECONDS
         )
         .fetch_one(&self.db)

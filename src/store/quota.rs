@@ -74,8 +74,10 @@ impl Store {
     pub async fn write_buckets(&self, rewrites: &[Rewrite]) -> Result<Vec<i64>, StoreError> {
         let ids: Vec<i64> = rewrites.iter().map(|rewrite| rewrite.id).collect();
         let from: Vec<i64> = rewrites.iter().map(|rewrite| rewrite.from).collect();
-        let states: Vec<serde_json::Value> =
-            rewrites.iter().map(|rewrite| serde_json::to_value(&rewrite.state).unwrap_or_default()).collect();
+        let json = |rewrite: &Rewrite| {
+            serde_json::to_value(&rewrite.state).expect("a state has text and numbers for keys, and is always written")
+        };
+        let states: Vec<serde_json::Value> = rewrites.iter().map(json).collect();
         // Who finds a row locked has lost already; waiting for several of them could be a deadlock.
         sqlx::query_scalar!(
             "with mine as materialized (

@@ -8,6 +8,8 @@ use super::claim::{Lease, datetime};
 use super::database::Transaction;
 use super::late::Gone;
 use super::{Doing, Store, StoreError, late};
+use crate::domain::explanation::Explanation;
+use crate::domain::price::Price;
 use crate::domain::{Answer, ErrorClass, NanoUsd, Timestamp, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -78,9 +80,9 @@ pub struct AttemptRow {
     /// What may have been spent beside `cost`.
     pub uncertain: NanoUsd,
     /// The price that was used.
-    pub price: Option<Value>,
+    pub price: Option<Price>,
     /// Why this rung; `None` when it was simply the first.
-    pub decision: Option<Value>,
+    pub decision: Option<Explanation>,
     /// The answer, when it was rejected; as it came, when it was repaired.
     #[serde(rename = "rejected")]
     pub answer: Option<Box<Answer>>,
@@ -194,7 +196,8 @@ fn clean_option(text: Option<&String>) -> Option<String> {
 }
 
 /// JSON that `jsonb` takes: it holds no NUL either.
-fn json_text(value: &Value) -> String {
+fn json_text(value: &impl Serialize) -> String {
+    const PLAIN: &str = "values and types of ours have text for keys, and nothing in them fails to be written";
     fn without_nul(value: &Value) -> Value {
         match value {
             Value::String(text) => Value::String(clean(text)),
@@ -203,13 +206,13 @@ fn json_text(value: &Value) -> String {
             other => other.clone(),
         }
     }
-    let text = value.to_string();
-    if text.contains("\\u0000") { without_nul(value).to_string() } else { text }
+    let text = serde_json::to_string(value).expect(PLAIN);
+    if text.contains("\\u0000") { without_nul(&serde_json::to_value(value).expect(PLAIN)).to_string() } else { text }
 }
 
 /// Notes as a JSON list; `None` when there are none.
 fn notes_text(notes: &[String]) -> Option<String> {
-    (!notes.is_empty()).then(|| json_text(&notes.iter().map(String::as_str).collect()))
+    (!notes.is_empty()).then(|| json_text(&notes))
 }
 
 impl Store {

@@ -20,6 +20,7 @@ mod waits;
 use super::places::{Places, Rule};
 use crate::domain::shared_bucket::LEASE;
 use crate::domain::shut::{Reason, Shut};
+use crate::domain::statistics::{BucketStatistics, RateStatistics};
 use crate::domain::{Charge, Limits, Timestamp, Unit};
 use arc_swap::ArcSwap;
 pub use hold::BucketHold;
@@ -217,30 +218,25 @@ impl Bucket {
 
     /// What status shows of this process's part of it.
     #[must_use]
-    pub fn snapshot(&self) -> serde_json::Value {
+    pub fn snapshot(&self) -> BucketStatistics {
         let now = Instant::now();
-        let rates: Vec<_> = self
-            .meters()
-            .iter()
-            .map(|meter| {
-                serde_json::json!({
-                    "limit": meter.dimension.to_string(),
-                    "held": meter.held(),
-                    "headroom": meter.headroom(Duration::ZERO, now),
-                })
-            })
-            .collect();
+        let meters = self.meters();
+        let rates = meters.iter().map(|meter| RateStatistics {
+            limit: meter.dimension.to_string(),
+            held: Some(meter.held()),
+            headroom: Some(meter.headroom(Duration::ZERO, now)),
+        });
         let block = self.block();
-        serde_json::json!({
-            "name": self.name,
-            "rates": rates,
-            "concurrency": self.places.bound(),
-            "running": self.running(),
-            "waiting": self.waiting.load(Ordering::Relaxed),
-            "shut": block.map(|shut| shut.reason.as_str()),
-            "shut_until_ms": block.map(|shut| shut.until.0),
-            "refusals": self.refusals.load(Ordering::Relaxed),
-        })
+        BucketStatistics {
+            name: Some(self.name.clone()),
+            rates: rates.collect(),
+            concurrency: self.places.bound(),
+            running: Some(self.running()),
+            waiting: Some(self.waiting.load(Ordering::Relaxed)),
+            shut: block.map(|shut| shut.reason.as_str().into()),
+            shut_until_ms: block.map(|shut| shut.until.0),
+            refusals: Some(self.refusals.load(Ordering::Relaxed)),
+        }
     }
 }
 

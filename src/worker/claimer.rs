@@ -135,7 +135,7 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(Sign) + Send + Syn
         let plan = shared.plan();
         tokio::select! {
             () = tokio::time::sleep(sleep) => {}
-            () = shared.freed.notified() => {}
+            () = shared.hands.freed.notified() => {}
             () = plan.gate.changed() => {}
             () = shared.stop.cancelled() => {}
         }
@@ -461,7 +461,7 @@ impl Claimer {
 
     /// Whether a worker that is to run until the work is done has done it.
     async fn nothing_is_left(&self) -> Result<bool, StoreError> {
-        if self.shared.holding.load(Ordering::Acquire) > 0 || self.shared.settler.unsettled() > 0 {
+        if self.shared.hands.jobs() > 0 || self.shared.settler.unsettled() > 0 {
             return Ok(false);
         }
         let routes: Vec<String> = self.shared.plan().routes.keys().cloned().collect();

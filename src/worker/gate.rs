@@ -17,6 +17,7 @@ use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::error_class::{Effect, Refusal};
 use crate::domain::limits::Heard;
 use crate::domain::shut::{Reason, Shut};
+use crate::domain::statistics::{EstimateStatistics, GateStatistics, TargetStatistics};
 use crate::domain::tempo::{Tempo, Took};
 use crate::domain::{
     Bearing, Calibration, Charge, ErrorClass, Failure, Mend, Outcome, Target, Timestamp, Unit, Usage, long_wait,
@@ -578,36 +579,35 @@ impl Gate {
 
     /// What status shows of it.
     #[must_use]
-    pub fn snapshot(&self, now: Timestamp) -> serde_json::Value {
-        let buckets: Vec<_> = self.buckets.values().map(|bucket| bucket.snapshot()).collect();
+    pub fn snapshot(&self, now: Timestamp) -> GateStatistics {
         let mut states: Vec<_> = self.targets.values().collect();
         states.sort_by(|a, b| a.target.cmp(&b.target));
-        let targets: Vec<_> = states
-            .into_iter()
-            .map(|state| {
-                let shut = state.provider.keys.shut(now).or_else(|| still_shut(&state.closed, now));
-                let shut = shut.or_else(|| still_shut(&state.record.resting, now));
-                let calibration = state.calibration();
-                serde_json::json!({
-                    "target": state.target.to_string(),
-                    "bucket": state.buckets.iter().map(|bucket| bucket.name.as_str()).collect::<Vec<_>>().join(", "),
-                    "breaker": state.breaker_name(),
-                    "closed": shut.map(|shut| shut.reason.as_str()),
-                    "closed_until_ms": shut.map(|shut| shut.until.0),
-                    "paused": state.provider.paused.lock().is_some(),
-                    "calls": state.record.calls.load(Ordering::Relaxed),
-                    "failures": state.record.failures.load(Ordering::Relaxed),
-                    "estimates": {
-                        "reports": calibration.samples(),
-                        "input_reported_per_thousand_estimated": calibration.reported_per_thousand(),
-                        "output_expected": calibration.expected_output(None),
-                        "output_of_nine_in_ten_below": calibration.high_output(),
-                    },
-                })
-            })
-            .collect();
-        let keys: Vec<_> = self.providers.values().flat_map(|provider| provider.keys.snapshot(now)).collect();
-        serde_json::json!({ "buckets": buckets, "targets": targets, "keys": keys })
+        let targets = states.into_iter().map(|state| {
+            let shut = state.provider.keys.shut(now).or_else(|| still_shut(&state.closed, now));
+            let shut = shut.or_else(|| still_shut(&state.record.resting, now));
+            let calibration = state.calibration();
+            TargetStatistics {
+                target: Some(state.target.to_string()),
+                bucket: Some(state.buckets.iter().map(|bucket| bucket.name.as_str()).collect::<Vec<_>>().join(", ")),
+                breaker: Some(state.breaker_name().into()),
+                closed: shut.map(|shut| shut.reason.as_str().into()),
+                closed_until_ms: shut.map(|shut| shut.until.0),
+                paused: state.provider.paused.lock().is_some(),
+                calls: Some(state.record.calls.load(Ordering::Relaxed)),
+                failures: Some(state.record.failures.load(Ordering::Relaxed)),
+                estimates: Some(EstimateStatistics {
+                    reports: calibration.samples(),
+                    input_reported_per_thousand_estimated: calibration.reported_per_thousand(),
+                    output_expected: calibration.expected_output(None),
+                    output_of_nine_in_ten_below: calibration.high_output(),
+                }),
+            }
+        });
+        GateStatistics {
+            buckets: self.buckets.values().map(|bucket| bucket.snapshot()).collect(),
+            targets: targets.collect(),
+            keys: self.providers.values().flat_map(|provider| provider.keys.snapshot(now)).collect(),
+        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! Says that this process is alive, and hears of cancelled jobs.
 
-use super::{STEADY, Shared, history};
+use super::{STEADY, Shared, history, start};
 use crate::store::within;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Far below the lease, so that several beats may fail before anybody takes over.
+/// Far below the lease, so that several beats may fail before another worker takes over.
 const EVERY: Duration = Duration::from_secs(3);
 
 /// A beat that takes longer is not waited for: the connection may be dead, and the next beat takes another.
@@ -20,8 +20,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let ordinal = shared.beats.fetch_add(1, Ordering::AcqRel) + 1;
         // Counted from before the statement: the lease runs from when the database saw it, which is not earlier.
         let asked = Instant::now();
-        let stats = shared.stats();
-        let beaten = within(PATIENCE, "renewing the lease", shared.store.beat(shared.worker_id(), &stats)).await;
+        let statistics = shared.statistics();
+        let beat = shared.store.beat(shared.worker_id(), &statistics);
+        let beaten = within(PATIENCE, "renewing the lease", beat).await;
         if let Ok(beat) = &beaten {
             if let Some(loss) = history::loss(confirmed, beat) {
                 *lock(&shared.loss) = Some(loss);
@@ -41,7 +42,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 *lock(&shared.unheard) = None;
                 shared.beaten.notify_waiters();
                 if !beat.recalled.is_empty() {
-                    shared.recall(&beat.recalled);
+                    shared.hands.recall(&beat.recalled);
                 }
             }
             Ok(_) => begin_anew(&shared).await,
@@ -63,17 +64,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Declared dead: others may have every job in hand. No call is started for them any more; those under way are paid
-/// for, so they go on, and their answers are used where nobody else was faster. A new life begins.
+/// for, so they go on, and their answers are used where no other answer was faster. A new life begins.
 async fn begin_anew(shared: &Arc<Shared>) {
     tracing::error!(
         worker.id = shared.worker_id(),
         "this worker was declared dead: it starts no more calls for what it holds, and begins anew"
     );
-    shared.lose_all();
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let pid = i32::try_from(std::process::id()).unwrap_or(0);
-    let registered = within(PATIENCE, "registering", shared.store.register(&host, pid, env!("CARGO_PKG_VERSION")));
-    match registered.await {
+    shared.hands.lose_all();
+    match within(PATIENCE, "registering", start::sign_on(&shared.store)).await {
         Ok((id, now)) => {
             *lock(&shared.unheard) = None;
             shared.id.store(id, Ordering::Release);

@@ -6,9 +6,9 @@ mod tests;
 use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::key_ring::{KeyChange, KeyFault, KeyLease, KeyRing, KeySign, KeyState};
 use crate::domain::shut::Shut;
+use crate::domain::statistics::KeyStatistics;
 use crate::domain::{Bearing, Failure, Outcome, Timestamp};
 use parking_lot::{Mutex, MutexGuard};
-use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,7 +116,7 @@ impl Keys {
     }
 
     /// What status shows of them.
-    pub(super) fn snapshot(&self, now: Timestamp) -> Vec<Value> {
+    pub(super) fn snapshot(&self, now: Timestamp) -> Vec<KeyStatistics> {
         let states: Vec<KeyState> = self.ring().states().collect();
         let named = self.names.iter().zip(states);
         named
@@ -127,14 +127,14 @@ impl Keys {
                     KeyState::Retired { .. } => ("due", None),
                     KeyState::Probed { .. } => ("tried_again", None),
                 };
-                json!({
-                    "provider": self.provider,
-                    "key": name,
-                    "state": word,
-                    "why": state.fault().map(|(fault, _)| fault.reason().as_str()),
-                    "since_ms": state.fault().map(|(_, since)| since.0),
-                    "until_ms": until.map(|until| until.0),
-                })
+                KeyStatistics {
+                    provider: Some(self.provider.clone()),
+                    key: Some(name.clone()),
+                    state: Some(word.into()),
+                    why: state.fault().map(|(fault, _)| fault.reason().as_str().into()),
+                    since_ms: state.fault().map(|(_, since)| since.0),
+                    until_ms: until.map(|until| until.0),
+                }
             })
             .collect()
     }

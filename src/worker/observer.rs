@@ -1,13 +1,13 @@
-//! A look at a worker while it runs, for whoever serves it: health, status, metrics.
+//! A look at a worker while it runs, for health, status and metrics.
 
 use super::Shared;
+use super::booked::Booked;
 use super::spool::Fill;
-use super::totals::Totals;
 use crate::domain::Target;
 use crate::domain::shared_bucket::BucketStanding;
+use crate::domain::statistics::Statistics;
 use crate::store::StoreError;
 use crate::store::status::RouteQueue;
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -49,7 +49,7 @@ pub struct Vitals {
     /// How full the spool is; `None`: there is none.
     pub spool: Option<Fill>,
     /// What was booked.
-    pub totals: Totals,
+    pub totals: Booked,
     /// The state of the breaker of each target: `closed`, `open` or `half_open`.
     pub breakers: BTreeMap<Target, &'static str>,
     /// By provider, how many keys there are and how many of them are in service.
@@ -63,8 +63,8 @@ pub struct Vitals {
 impl Observer {
     /// The same as the heartbeat publishes, as of now.
     #[must_use]
-    pub fn stats(&self) -> Value {
-        self.shared.stats()
+    pub fn statistics(&self) -> Statistics {
+        self.shared.statistics()
     }
 
     /// Whether the worker takes jobs.
@@ -112,16 +112,16 @@ impl Observer {
             is_ready: self.unready().is_none(),
             heartbeat_age: shared.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed(),
             uptime: shared.started.elapsed(),
-            in_hand: shared.holding.load(Ordering::Relaxed),
+            in_hand: shared.hands.jobs(),
             max_in_hand: shared.settings().max_in_flight,
-            request_bytes: shared.holding_bytes.load(Ordering::Relaxed).saturating_add(shared.schemas.bytes()),
+            request_bytes: shared.bytes_in_hand(),
             max_request_bytes: shared.settings().max_in_flight_bytes,
             claimed: shared.claimed.load(Ordering::Relaxed),
             parked: counters.parked.load(Ordering::Relaxed),
             fenced_out: counters.fenced_out.load(Ordering::Relaxed),
             unsettled: shared.settler.unsettled(),
             spool: shared.settler.spool().map(|spool| spool.fill()),
-            totals: counters.ledger.totals(),
+            totals: counters.ledger.booked(),
             breakers: plan.gate.breakers(),
             keys: plan.gate.keys().map(|(name, all, in_service)| (name.to_owned(), (all, in_service))).collect(),
             buckets: plan.gate.buckets().map(|bucket| (bucket.name.clone(), bucket.counts())).collect(),

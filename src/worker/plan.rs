@@ -1,14 +1,13 @@
 //! The configuration, resolved for work: every route with its targets, clients and gates at hand.
 
-use super::explanation::what_is_waited_for;
 use super::gate::{Gate, Kept, ProviderSetup, TargetState};
+use super::waits::what_is_waited_for;
 use crate::domain::decide::{Condition, Skip, Startable, startable};
 use crate::domain::shut::Reason;
 use crate::domain::strategy::{self, View};
 use crate::domain::{Charging, Limits, Route, Sizes, Target, Timestamp, Typical};
 use crate::provider::{ApiKey, Endpoint, Provider, Timeouts};
 use parking_lot::Mutex;
-use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +43,6 @@ pub struct RungPlan {
     pub provider: Arc<Provider>,
     /// Its timeouts.
     pub timeouts: Timeouts,
-    /// Its price as it is frozen on attempts.
-    pub price: Option<Value>,
     /// How a request is counted against its limits.
     pub charging: Charging,
 }
@@ -186,10 +183,9 @@ impl Plan {
             for (rung, timeouts) in route.rungs.iter().zip(timeouts) {
                 let target = gate.target(&rung.target).ok_or_else(|| no_provider(route, &rung.target))?;
                 let provider = clients.get(&rung.target.provider).ok_or_else(|| no_provider(route, &rung.target))?;
-                let price = rung.model.price.map(|price| serde_json::to_value(price).unwrap_or_default());
                 let rule = setups.get(&rung.target.provider).map_or(Charging::COMBINED, |setup| setup.charging);
                 let charging = rule.for_model(&rung.target.model, rung.model.output_burndown);
-                rungs.push(RungPlan { target, provider: Arc::clone(provider), timeouts: *timeouts, price, charging });
+                rungs.push(RungPlan { target, provider: Arc::clone(provider), timeouts: *timeouts, charging });
             }
             let known = before.and_then(|before| before.routes.get(&route.name));
             let typical = known.map(|known| Arc::clone(&known.typical)).unwrap_or_default();

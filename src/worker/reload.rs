@@ -30,7 +30,7 @@ impl Reloader {
         let (until_done, only_batch, spool) = (current.until_done, current.only_batch.clone(), current.spool.clone());
         shared.settings.store(Arc::new(Settings { until_done, only_batch, spool, ..settings.clone() }));
         // Perhaps there are more places, and what was shut is open.
-        shared.freed.notify_one();
+        shared.hands.freed.notify_one();
         plan.gate.has_changed();
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! Gathers what came of jobs into batches, so that one commit serves hundreds of answers.
 
+use super::booked::Ledger;
 use super::denied::Denied;
 use super::loops::Loops;
 use super::outlet::Outlet;
 use super::spool::Spool;
-use super::totals::Ledger;
 use crate::store::claim::Lease;
 use crate::store::settle::{AttemptRow, EndingRow, ParkRow, Settlement};
 use crate::store::{Store, StoreError};

@@ -6,7 +6,6 @@ use crate::domain::suspicion::{self, Next};
 use crate::store::claim::{Claim, Suspects, Take};
 use crate::store::{StoreError, within};
 use std::collections::HashSet;
-use std::sync::PoisonError;
 
 /// What waits of them, as of the last look.
 #[derive(Debug, Default)]
@@ -37,8 +36,7 @@ impl Waiting {
         paused: &HashSet<(String, String)>,
         room: usize,
     ) -> Result<Turn, StoreError> {
-        let held: Vec<u16> =
-            shared.held.lock().unwrap_or_else(PoisonError::into_inner).values().map(|hold| hold.crashes).collect();
+        let held = shared.hands.crashes();
         if self.0.is_empty() && held.iter().all(|crashes| *crashes == 0) {
             return Ok(Turn::None);
         }

@@ -2,6 +2,7 @@
 
 use super::clock;
 use super::postgres::{TestDatabase, database};
+use sluice::domain::price::Price;
 use sluice::domain::{ErrorClass, NanoUsd, Timestamp, Usage, UsageSource};
 use sluice::store::Store;
 use sluice::store::claim::{Claimed, Take};
@@ -11,6 +12,10 @@ use std::sync::Arc;
 
 /// Everything goes into this many jobs at most: a claim without a bound that matters.
 const PLENTY: i32 = 1_000_000;
+
+/// What the attempts cost by.
+const PRICE: Price =
+    Price { input: 150_000_000, output: 600_000_000, cached_input: None, cache_write: None, cache_write_1h: None };
 
 /// A job to be enqueued.
 #[derive(Clone, Debug)]
@@ -191,7 +196,7 @@ pub fn accepted(claimed: &Claimed, number: i16) -> AttemptRow {
         usage: Usage { input: 80, cache_read: 20, output: 50, source: UsageSource::Provider, ..Usage::default() },
         cost: Some(NanoUsd(30_000)),
         uncertain: NanoUsd::ZERO,
-        price: Some(serde_json::json!({ "input": 150_000_000, "output": 600_000_000 })),
+        price: Some(PRICE),
         decision: None,
         answer: None,
         service_tier: None,

@@ -1,5 +1,7 @@
 //! What came of one call: the verdict on its answer, and what it cost.
 
+use crate::domain::charging::{self, Charging, Sizes};
+use crate::domain::decide::Ineligible;
 use crate::domain::error_class::Billed;
 use crate::domain::json_schema::Schema;
 use crate::domain::price::{Price, price_in};
@@ -204,13 +206,17 @@ impl Judged {
         self.service_tier.clone_from(&answer.beside.service_tier);
     }
 
-    /// What the ledger keeps of the answer: one that was not used, or one that was repaired as it came.
-    pub(super) fn kept(
-        answer: Option<Box<Answer>>,
-        original: Option<Box<Answer>>,
-        is_accepted: bool,
-    ) -> Option<Box<Answer>> {
-        if is_accepted { original } else { answer }
+    /// Tells a request that is larger than a limit from one that came too fast: why it never fits, where it does not.
+    pub(super) fn tell_apart(&mut self, charging: Charging, sizes: &Sizes) -> Option<Ineligible> {
+        let failure = self.failure.as_mut()?;
+        let oversize = charging::never_fits(failure, &charging, sizes)?;
+        failure.class = ErrorClass::NeverFits;
+        failure.scope = Scope::Request;
+        failure.wait = None;
+        self.outcome = Outcome::Failed(ErrorClass::NeverFits);
+        let signed = |tokens| i64::try_from(tokens).unwrap_or(i64::MAX);
+        let (unit, needed, size) = (oversize.unit, signed(oversize.needed), signed(oversize.size));
+        Some(Ineligible::BucketTooSmall { unit, needed, size })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What this process has booked since it started, by target and by route: the sums behind its metrics.
 //!
 //! They are added to when a transaction has been committed, so that they agree with the ledger at any time, and are
-//! kept in memory only: whoever collects metrics knows that counters begin again with a new process.
+//! kept in memory only: a collector of metrics knows that counters begin again with a new process.
 
 use crate::domain::{ErrorClass, NanoUsd, SoftFailure, Target};
 use crate::store::settle::{AttemptRow, EndingRow};
@@ -78,14 +78,14 @@ pub struct OfRoute {
 
 /// The sums.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub struct Booked {
     /// By target.
     pub targets: BTreeMap<Target, OfTarget>,
     /// By route.
     pub routes: BTreeMap<String, OfRoute>,
 }
 
-impl Totals {
+impl Booked {
     fn attempt(&mut self, row: &AttemptRow) {
         let target = Target { provider: row.provider.clone(), model: row.model.clone() };
         let totals = self.targets.entry(target).or_default();
@@ -123,7 +123,7 @@ impl Totals {
 
 /// The sums, to be added to from several tasks.
 #[derive(Debug, Default)]
-pub struct Ledger(Mutex<Totals>);
+pub struct Ledger(Mutex<Booked>);
 
 impl Ledger {
     /// Adds what was committed in one transaction.
@@ -139,7 +139,7 @@ impl Ledger {
 
     /// The sums as of now.
     #[must_use]
-    pub fn totals(&self) -> Totals {
+    pub fn booked(&self) -> Booked {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -212,7 +212,7 @@ mod tests {
         ];
         ledger.book(&rows[..1], []);
         ledger.book(&rows[1..], []);
-        let totals = ledger.totals();
+        let totals = ledger.booked();
         let of = &totals.targets[&Target { provider: "one".to_owned(), model: "model".to_owned() }];
         let classes = [None, Some(ErrorClass::SoftFailure), Some(ErrorClass::Timeout)];
         assert_eq!(of.attempts, classes.map(|class| (class, 1)).into());

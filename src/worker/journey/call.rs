@@ -1,0 +1,256 @@
+//! One call, from the gate to the verdict.
+//!
+//! A call changes nothing of its journey: it reads the [`Errand`] and hands back what came of it. So a journey may have
+//! more than one under way, and drop those that it does not need any more.
+
+use super::Errand;
+use super::judge::{AskedFor, Judged, abandoned, judge};
+use super::leave::Leave;
+use super::rung_state::RungState;
+use crate::domain::charging::Fate;
+use crate::domain::decide::Ineligible;
+use crate::domain::shut::Shut;
+use crate::domain::tempo::Took;
+use crate::domain::{Bearing, Failure, Mend, Rung, Sizes, Target, Timestamp, Usage, UsageSource, estimate, long_wait};
+use crate::provider::{CallReport, LimitObservation};
+use crate::store::call::OpenCall;
+use crate::store::claim::Lease;
+use crate::worker::gate::PACE;
+use crate::worker::hands::InHand;
+use crate::worker::opener::Opened;
+use crate::worker::plan::RungPlan;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// What can come of a call.
+#[expect(clippy::large_enum_variant, reason = "nearly every call is made, and a box would be one more allocation")]
+pub(super) enum Came {
+    /// It was not begun: the worker stops, or the job is not in its hands any more.
+    NotBegun,
+    /// The gate has refused it.
+    Refused(Shut),
+    /// The rung can never take this request.
+    Ineligible(Ineligible),
+    /// The job was taken over or cancelled.
+    ClaimLost,
+    /// It cannot be noted before it is made: the database is away, or outcomes wait for it.
+    Away,
+    /// It was made.
+    Made(Made),
+}
+
+/// A call that was made.
+pub(super) struct Made {
+    pub(super) target: Target,
+    /// Where that stands in the route.
+    pub(super) rung: usize,
+    pub(super) started_at: Timestamp,
+    pub(super) ended_at: Timestamp,
+    pub(super) judged: Judged,
+    /// When the provider wants to be asked again.
+    pub(super) retry_at: Option<Timestamp>,
+    /// The name of its key, where that says something.
+    pub(super) key: Option<String>,
+    /// Why the rung can never take this request, where the call has shown that.
+    pub(super) ineligible: Option<Ineligible>,
+    /// The change in the request that is worth another call to the same rung.
+    pub(super) mend: Option<Mend>,
+}
+
+/// A call that is to be made.
+pub(super) struct Call<'a> {
+    pub(super) errand: &'a Errand,
+    /// Where its rung stands in the route.
+    pub(super) index: usize,
+    pub(super) state: &'a RungState,
+    /// By what right.
+    pub(super) lease: Lease,
+    /// Its ordinal within the job.
+    pub(super) number: i16,
+}
+
+impl Call<'_> {
+    /// Makes it.
+    pub(super) async fn make(&self, in_hand: &InHand) -> Came {
+        let Errand { shared, plan, request, .. } = self.errand;
+        let (Some(rung), Some(spec)) = (plan.rungs.get(self.index), plan.route.rungs.get(self.index)) else {
+            return Came::NotBegun;
+        };
+        let sizes = self.errand.sizes(rung);
+        let reserved = rung.charging.reserve(&sizes);
+        let now_planned = shared.plan();
+        let gate = &now_planned.gate;
+        let admitted = tokio::select! {
+            admitted = gate.admit(&rung.target, reserved, 2 * PACE, shared.clock.now()) => admitted,
+            () = shared.stop.cancelled() => return Came::NotBegun,
+            () = in_hand.recalled.cancelled() => return Came::NotBegun,
+            () = in_hand.lost.cancelled() => return Came::NotBegun,
+        };
+        let mut leave = match admitted {
+            Ok(permit) => Leave::new(gate, &rung.target, &shared.clock, permit),
+            Err(shut) => return Came::Refused(shut),
+        };
+        match self.open(spec).await {
+            Opened::Yes => {}
+            Opened::Lost => return Came::ClaimLost,
+            Opened::Away => return Came::Away,
+        }
+        // It takes the database a moment, or longer, to note a call. A provider may have asked for a wait meanwhile.
+        let started_at = shared.clock.now();
+        if let Some(shut) = rung.target.shut_meanwhile(leave.permit(), started_at) {
+            return Came::Refused(shut);
+        }
+        let key = leave.permit().key();
+        let head = OnceLock::new();
+        let mut mends = rung.target.mends();
+        mends.extend_from_slice(self.state.mends());
+        let (model, capabilities) = (&spec.target.model, &spec.model.capabilities);
+        leave.begin(reserved);
+        let call = rung.provider.call(key, request, model, capabilities, &mends, &rung.timeouts, &head);
+        let report = tokio::select! {
+            report = call => Some(report),
+            () = shared.abort.cancelled() => None,
+            () = in_hand.recalled.cancelled() => None,
+        };
+        let ended_at = shared.clock.now();
+        let (report, leave) = match report {
+            Some(Ok(report)) => (report, Some(leave)),
+            Some(Err(ineligible)) => {
+                leave.give_back();
+                return Came::Ineligible(ineligible);
+            }
+            None => {
+                drop(leave);
+                let why = if in_hand.recalled.is_cancelled() {
+                    "the job was cancelled, or answered by another worker"
+                } else {
+                    "the worker was stopped"
+                };
+                (abandoned(started_at, ended_at, head.into_inner(), why), None)
+            }
+        };
+        let (mut judged, limits) = self.judge(report).await;
+        if let Some(other) = &judged.other_model {
+            rung.target.saw_another(other, judged.cost.is_some());
+        }
+        let ineligible = judged.tell_apart(rung.charging, &sizes);
+        // A server's word on the conversation is believed where the conversation shows it.
+        if let Some(failure) = &mut judged.failure
+            && failure.bearing == Bearing::EveryTarget
+            && request.calls_have_their_results()
+        {
+            failure.bearing = Bearing::AsScoped;
+        }
+        if let Some(leave) = leave {
+            self.teach(leave, rung, &sizes, &mut judged, &limits, ended_at);
+            if judged.answer.is_some() {
+                rung.target.learn_mends(&mends);
+            }
+        }
+        let mend = self.mend(rung, spec, judged.failure.as_ref(), &mends);
+        // When a key has money again is for the gate to find out, not for this job to wait for: another key may be
+        // good.
+        let is_refused = judged.outcome.class().is_some_and(|class| class.facts().key.is_some());
+        let wait = judged.failure.as_ref().filter(|_| !is_refused).and_then(|failure| failure.wait);
+        Came::Made(Made {
+            target: spec.target.clone(),
+            rung: self.index,
+            started_at,
+            ended_at,
+            judged,
+            retry_at: wait.map(|wait| ended_at + long_wait::rest(wait, rung.target.recheck())),
+            key: rung.key_worth_telling(key, is_refused).map(str::to_owned),
+            ineligible,
+            mend,
+        })
+    }
+
+    /// Notes the coming call in the database, so that it can be named should this process die.
+    async fn open(&self, spec: &Rung) -> Opened {
+        let Errand { shared, job, .. } = self.errand;
+        // The worker may have been declared dead: others may have this job. And while outcomes wait in the spool, those
+        // of this job may be among them: a worker that takes over on another machine would know of one call only, the
+        // one that is noted here. Nor may an answer come that has no place to wait in.
+        let spool = shared.settler.spool().map(|spool| spool.fill()).unwrap_or_default();
+        if !shared.lease_is_fresh() || spool.outcomes > 0 || spool.is_full {
+            return Opened::Away;
+        }
+        let call = OpenCall {
+            lease: self.lease,
+            number: self.number,
+            target: spec.target.clone(),
+            rung: i16::try_from(self.index).unwrap_or(i16::MAX),
+            started_at: shared.clock.now(),
+            worst: spec.model.price.map(|price| estimate::worst_cost(&price, &spec.model.capabilities, job)),
+        };
+        let opened = shared.opener.open(call).await;
+        // A process that hung meanwhile may have lost its lease behind the answer.
+        if opened == Opened::Yes && !shared.lease_is_fresh() { Opened::Away } else { opened }
+    }
+
+    /// The verdict on what came, and what that says of the provider's limits. Checking an answer against a schema may
+    /// take a second, which no other job waits for.
+    async fn judge(&self, mut report: CallReport) -> (Judged, Vec<LimitObservation>) {
+        let Errand { shared, plan, request, held_back, schema, job, .. } = self.errand;
+        let limits = std::mem::take(&mut report.limits);
+        report.dropped.extend(held_back.iter().cloned());
+        let is_checked = schema.is_some() || plan.route.rules.json_schema.is_some();
+        let (job, request, schema) = (job.clone(), Arc::clone(request), schema.clone());
+        let (route, index) = (Arc::clone(&plan.route), self.index);
+        let judging = move || {
+            let asked = AskedFor { job: &job, request: &request, schema: schema.as_deref().map(|schema| &**schema) };
+            let spec = route.rungs.get(index).expect("the call was made to this rung of this route");
+            judge(&route.rules, &asked, spec, report)
+        };
+        let judged = if is_checked { shared.schemas.aside(judging).await } else { judging() };
+        (judged, limits)
+    }
+
+    /// Teaches the gate what the call has shown of limits, health and key.
+    fn teach(
+        &self,
+        leave: Leave<'_>,
+        rung: &RungPlan,
+        sizes: &Sizes,
+        judged: &mut Judged,
+        limits: &[LimitObservation],
+        ended_at: Timestamp,
+    ) {
+        let Errand { job, hash, .. } = self.errand;
+        let usage = judged.counted_usage;
+        let is_reported = |usage: &Usage| judged.answer.is_some() && usage.source == UsageSource::Provider;
+        if let Some(usage) = usage.filter(is_reported) {
+            rung.target.learn(job.input_tokens, job.max_output_tokens, &usage);
+        }
+        let settled = rung.charging.settle(sizes, usage.as_ref(), Fate::of(&judged.outcome));
+        let took = Took {
+            time: Duration::from_millis(u64::try_from(judged.total_ms).unwrap_or(0)),
+            output_tokens: judged.usage.output,
+        };
+        let (outcome, failure) = (&judged.outcome, judged.failure.as_ref());
+        let key_is_refused = leave.report(|gate, target, permit| {
+            gate.report(target, permit, outcome, failure, settled, took, limits, *hash, ended_at)
+        });
+        // What is believed of the key is the gate's to wait for, and no doubt of this job's any more.
+        if let Some(failure) = judged.failure.as_mut().filter(|_| key_is_refused) {
+            failure.bearing = Bearing::AsScoped;
+        }
+    }
+
+    /// The change that a refusal asks for, where the same rung is worth another call with it: not where nothing would
+    /// be sent otherwise than before.
+    fn mend(&self, rung: &RungPlan, spec: &Rung, failure: Option<&Failure>, made: &[Mend]) -> Option<Mend> {
+        let mend = failure.and_then(|failure| failure.mend.as_deref()).filter(|_| self.state.takes_a_mend())?;
+        let (model, capabilities) = (&spec.target.model, &spec.model.capabilities);
+        // A server that wants the opposite of what it wanted before is not followed.
+        let takes_back = |earlier: &Mend| match (earlier, mend) {
+            (Mend::Rename { from, to }, Mend::Rename { from: back_from, to: back_to }) => {
+                from == back_to && to == back_from
+            }
+            _ => false,
+        };
+        let is_worth_it = !made.iter().any(takes_back)
+            && rung.provider.changes(&self.errand.request, model, capabilities, made, mend);
+        is_worth_it.then(|| mend.clone())
+    }
+}

@@ -1,0 +1,384 @@
+//! One job's journey through this process: decide, pass the gate, call, judge, settle.
+
+mod call;
+mod judge;
+mod leave;
+mod prepare;
+mod rows;
+mod rung_state;
+
+use super::Shared;
+use super::gate::PACE;
+use super::hands::InHand;
+use super::plan::{RoutePlan, RungPlan};
+use super::schemas::InUse;
+use super::settler::{Item, Then};
+use super::waits::what_is_waited_for;
+use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, decide};
+use crate::domain::doubt::RequestHash;
+use crate::domain::explanation::{self, Explanation, SkippedRung, Why};
+use crate::domain::strategy::{self, View};
+use crate::domain::{Attempt, ChatRequest, Job, Outcome, Patience, Sizes, Timestamp, eligibility};
+use crate::store::claim::{Claimed, PastAttempt};
+use crate::store::settle::AttemptRow;
+use call::{Call, Came, Made};
+use prepare::{Unready, prepare};
+pub(super) use rows::HeldJob;
+use rows::{Bill, Completion, LastCall};
+use rung_state::RungState;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A job that has to wait longer than this goes back to the database, so that it holds no place here.
+const HOLD: Duration = Duration::from_secs(2);
+
+/// How long a job is parked at a gate that may open at any time.
+const GATE_REST: Duration = Duration::from_secs(10);
+
+/// What each call of a job needs, and no call changes.
+struct Errand {
+    shared: Arc<Shared>,
+    plan: Arc<RoutePlan>,
+    /// As the route lets it pass.
+    request: Arc<ChatRequest>,
+    /// Members that the route does not let pass.
+    held_back: Vec<String>,
+    schema: Option<Arc<InUse>>,
+    job: Job,
+    hash: RequestHash,
+}
+
+/// One job on its way, from its claim until it ends or goes back.
+struct Journey {
+    errand: Errand,
+    held: HeldJob,
+    /// The request as it was inserted.
+    whole: Arc<ChatRequest>,
+    /// The rungs in the order in which this job tries them.
+    order: Vec<usize>,
+    history: Vec<Attempt>,
+    /// What the calls of all rounds cost.
+    bill: Bill,
+    /// By place in the route.
+    rungs: Vec<RungState>,
+    /// Since when it has waited here for a limit, without a call.
+    waits_since: Option<Timestamp>,
+    /// An attempt that is over and not yet handed to the settler.
+    unsettled: Option<Box<AttemptRow>>,
+    last: Option<LastCall>,
+}
+
+/// Runs one claimed job until it ends or goes back. Never panics on a job's data.
+pub(super) async fn run(shared: Arc<Shared>, held: HeldJob, claimed: Claimed, past: Vec<PastAttempt>, in_hand: InHand) {
+    match prepare(Arc::clone(&shared), held.clone(), claimed, &past).await {
+        Ok(mut journey) => {
+            drop((shared, held, past));
+            journey.run(&in_hand).await;
+        }
+        Err(Unready::Unfit(reason)) => held.refuse(&shared, reason).await,
+        Err(Unready::Back(reason)) => held.give_back(&shared, reason).await,
+    }
+}
+
+impl Errand {
+    /// What one call to a rung is expected to need.
+    fn sizes(&self, rung: &RungPlan) -> Sizes {
+        rung.sizes(self.job.input_tokens, self.job.max_output_tokens)
+    }
+}
+
+impl Journey {
+    async fn run(&mut self, in_hand: &InHand) {
+        loop {
+            if in_hand.recalled.is_cancelled() {
+                // Cancelled or answered elsewhere: the row is not ours any more, only the money is booked.
+                return self.settle(Then::GoOn).await;
+            }
+            if !self.follow_plan() {
+                return self.park(None, "unknown route".to_owned()).await;
+            }
+            let now = self.errand.shared.clock.now();
+            let conditions = self.look(now);
+            let errand = &self.errand;
+            let step = decide(&errand.job, &errand.plan.route, &self.order, &self.history, &conditions, now);
+            match step {
+                // A good answer is used also when the job may be another's by now: it is paid for.
+                Step::Finish(ending @ Ending::Succeeded) => return self.finish(ending, now).await,
+                _ if in_hand.lost.is_cancelled() => return self.settle(Then::GoOn).await,
+                Step::Finish(ending) => return self.finish(ending, now).await,
+                _ if self.errand.shared.stop.is_cancelled() => {
+                    return self.park(None, "worker stopped".to_owned()).await;
+                }
+                Step::Wait { until, rung, why } => {
+                    if self.waits_long(until, &why, now) {
+                        return self.park(self.rests_until(until, &why, now), self.waits_for(rung, &why)).await;
+                    }
+                    self.settle_attempt().await;
+                    self.wait_here(until, in_hand).await;
+                }
+                Step::Call { rung, skipped } => {
+                    self.settle_attempt().await;
+                    let Some(state) = self.rungs.get(rung) else { continue };
+                    let (lease, number) = (self.held.lease, self.held.calls.saturating_add(1));
+                    let call = Call { errand: &self.errand, index: rung, state, lease, number };
+                    let came = call.make(in_hand).await;
+                    self.take(rung, came, &skipped, in_hand).await;
+                }
+            }
+        }
+    }
+
+    /// Goes over to the route as it is configured now. Returns false when there is none of its name any more.
+    fn follow_plan(&mut self) -> bool {
+        // A job that has its answer is done, whatever became of its route.
+        if self.history.last().is_some_and(|attempt| attempt.outcome == Outcome::Accepted) {
+            return true;
+        }
+        let plan = self.errand.shared.plan();
+        let Some(route) = plan.routes.get(&self.held.labels.route) else { return false };
+        if Arc::ptr_eq(route, &self.errand.plan) {
+            return true;
+        }
+        // What a rung was called for counts for it wherever it stands now.
+        let place = |index: usize| {
+            let target = &self.errand.plan.route.rungs.get(index)?.target;
+            route.route.rungs.iter().position(|rung| rung.target == *target)
+        };
+        for attempt in &mut self.history {
+            attempt.rung = attempt.rung.and_then(place);
+        }
+        if let Some(last) = &mut self.last {
+            last.rung = place(last.rung).unwrap_or(last.rung);
+        }
+        self.errand.plan = Arc::clone(route);
+        self.look_at_rungs_anew();
+        true
+    }
+
+    /// Begins with the rungs of the route as if none had been called, and leaves out of the request what the route does
+    /// not let pass: what chooses another model, tier, tool or count.
+    fn look_at_rungs_anew(&mut self) {
+        let pass = &self.errand.plan.route.pass;
+        let left = self.whole.without_held_back(pass);
+        self.errand.held_back = self.whole.held_back(pass);
+        let mut state = RungState::default();
+        self.errand.request = match left {
+            Some(Ok(left)) => Arc::new(left),
+            None => Arc::clone(&self.whole),
+            Some(Err(error)) => {
+                // It cannot do without: it is not sent at all.
+                let what = format!("the request without what the route's `pass` does not name ({error})");
+                state = RungState::never(Ineligible::Unsupported(what));
+                Arc::clone(&self.whole)
+            }
+        };
+        self.rungs = vec![state; self.errand.plan.rungs.len()];
+    }
+
+    /// What was asked for before a provider was opened by hand is asked for no more.
+    fn follow_reopenings(&mut self) {
+        for attempt in self.history.iter_mut().filter(|attempt| attempt.retry_at.is_some()) {
+            let rung = attempt.rung.and_then(|index| self.errand.plan.rungs.get(index));
+            if rung.and_then(|rung| rung.target.reopened_at()).is_some_and(|at| at > attempt.ended_at) {
+                attempt.retry_at = None;
+            }
+        }
+    }
+
+    /// How the rungs stand now, and so in which order they are to be tried.
+    fn look(&mut self, now: Timestamp) -> Vec<Condition> {
+        self.follow_reopenings();
+        // A route that never waits for a cheaper rung does not queue for it either, …
+        let pace = match self.errand.plan.route.patience {
+            Patience::For(patience) => patience.min(PACE),
+            Patience::Forever => PACE,
+        };
+        let mut conditions = Vec::with_capacity(self.rungs.len());
+        conditions.extend((0..self.rungs.len()).filter_map(|index| self.condition(index, pace, now)));
+        let view = View::of_job(&self.errand.job, self.bill.cost(), &conditions);
+        strategy::order(&self.errand.plan.route, &view, &mut self.order);
+        // … unless there is nothing after it.
+        if pace < PACE
+            && let Some(&last) = self.order.last()
+            && let (Some(slot), Some(condition)) = (conditions.get_mut(last), self.condition(last, PACE, now))
+        {
+            *slot = condition;
+        }
+        conditions
+    }
+
+    /// How one rung stands for this job, which would wait at most `horizon` for its turn.
+    fn condition(&self, index: usize, horizon: Duration, now: Timestamp) -> Option<Condition> {
+        let (plan, state) = (&self.errand.plan, self.rungs.get(index)?);
+        let (rung, planned) = (plan.route.rungs.get(index)?, plan.rungs.get(index)?);
+        if let Some(ineligible) = &state.ineligible {
+            return Some(RungHealth::Ineligible(ineligible.clone()).into());
+        }
+        let sizes = self.errand.sizes(planned);
+        if let Some(ineligible) = eligibility::ineligible(&rung.model.capabilities, &sizes, &self.errand.request) {
+            return Some(RungHealth::Ineligible(ineligible).into());
+        }
+        match state.refusal(now) {
+            Some(shut) => Some(RungHealth::Shut(shut).into()),
+            None => Some(planned.condition(&sizes, horizon, plan.route.strategy.weighs_headroom(), now)),
+        }
+    }
+
+    /// Whether a wait is too long for the place that the job has here.
+    fn waits_long(&mut self, until: Timestamp, why: &Skip, now: Timestamp) -> bool {
+        self.waits_since = is_a_limit(why).then(|| self.waits_since.unwrap_or(now));
+        // A short wait after a short wait is a long one, when it is for what all wait for.
+        now.until(until) > HOLD || self.waits_since.is_some_and(|since| since.until(now) > HOLD)
+    }
+
+    /// How long the row rests in the database; `None`: it may be claimed again at once.
+    fn rests_until(&self, until: Timestamp, why: &Skip, now: Timestamp) -> Option<Timestamp> {
+        // What is shut for all is the gate's to know, and the gate of another process, or of this one after a restart
+        // with a better key, may know better: the row only rests a moment, and the claimer leaves it alone from then
+        // on.
+        let rest = if is_for_the_gate_to_know(why) { until.min(now + GATE_REST) } else { until };
+        // While nothing of this route is claimed, a job that waits for the same limit as all waits with the others: it
+        // is not touched again before there is room for it.
+        // One that was told itself how long to wait is parked exactly that long.
+        let was_told = self.history.iter().any(|attempt| attempt.retry_at.is_some_and(|at| at > now));
+        let waits_like_all =
+            is_a_limit(why) && !was_told && self.errand.plan.startable(self.errand.job.deadline, now).jobs() == 0;
+        (!waits_like_all).then_some(rest)
+    }
+
+    async fn wait_here(&self, until: Timestamp, in_hand: &InHand) {
+        let shared = &self.errand.shared;
+        tokio::select! {
+            () = tokio::time::sleep_until(shared.clock.instant(until)) => {}
+            () = shared.stop.cancelled() => {}
+            () = in_hand.recalled.cancelled() => {}
+            () = in_hand.lost.cancelled() => {}
+        }
+    }
+
+    /// Takes in what came of a call.
+    async fn take(&mut self, rung: usize, came: Came, skipped: &[(usize, Skip)], in_hand: &InHand) {
+        let shared = &self.errand.shared;
+        match came {
+            Came::NotBegun => {}
+            Came::ClaimLost => in_hand.lost.cancel(),
+            // The heartbeat finds out when the database is there again, and whether this job is still ours.
+            Came::Away => tokio::select! {
+                () = shared.lease_renewed() => {}
+                () = shared.stop.cancelled() => {}
+                () = in_hand.recalled.cancelled() => {}
+                () = in_hand.lost.cancelled() => {}
+            },
+            Came::Refused(shut) => {
+                if let Some(state) = self.rungs.get_mut(rung) {
+                    state.is_refused(shut);
+                }
+            }
+            Came::Ineligible(why) => {
+                if let Some(state) = self.rungs.get_mut(rung) {
+                    state.ineligible = Some(why);
+                }
+            }
+            Came::Made(made) => self.note(made, skipped),
+        }
+    }
+
+    /// Notes a call that was made, in the history and for the ledger.
+    fn note(&mut self, mut made: Made, skipped: &[(usize, Skip)]) {
+        self.held.calls = self.held.calls.saturating_add(1);
+        self.waits_since = None;
+        let judged = &made.judged;
+        self.bill.add(judged.cost, judged.uncertain);
+        self.history.push(Attempt {
+            rung: Some(made.rung),
+            outcome: judged.outcome.clone(),
+            ended_at: made.ended_at,
+            retry_at: made.retry_at,
+            is_final: judged.is_final,
+            bearing: judged.failure.as_ref().map(|failure| failure.bearing).unwrap_or_default(),
+            is_mendable: made.mend.is_some(),
+            words: judged.failure.as_ref().map(|failure| failure.message.as_str().into()),
+        });
+        let accepted = judged.answer.as_ref().filter(|_| judged.outcome == Outcome::Accepted);
+        self.last = Some(LastCall {
+            target: made.target.clone(),
+            rung: made.rung,
+            usage: judged.usage,
+            request_id: judged.request_id.clone(),
+            accepted: accepted.map(|answer| Completion {
+                json: answer.to_chat_completion(&made.target.model, made.ended_at.0.div_euclid(1000)).to_string(),
+                is_repaired: judged.original.is_some(),
+            }),
+        });
+        if let Some(state) = self.rungs.get_mut(made.rung) {
+            made.mend.take().into_iter().for_each(|mend| state.add_mend(mend));
+            state.ineligible = made.ineligible.take().or_else(|| state.ineligible.take());
+        }
+        let decision = self.explanation(skipped, &mut made);
+        self.unsettled = Some(Box::new(self.held.called(made, decision)));
+    }
+
+    /// Why this rung, and with which key: nothing when it was simply the first, took the whole request and has no
+    /// choice of keys; and what of the demanded schema no answer is checked against.
+    fn explanation(&self, skipped: &[(usize, Skip)], made: &mut Made) -> Option<Explanation> {
+        let dropped = std::mem::take(&mut made.judged.dropped);
+        let unchecked = self.errand.schema.as_ref().map(|schema| schema.unchecked()).unwrap_or_default();
+        if skipped.is_empty() && dropped.is_empty() && made.key.is_none() && unchecked.is_empty() {
+            return None;
+        }
+        let rungs = &self.errand.plan.route.rungs;
+        let skipped = skipped.iter().map(|(index, why)| SkippedRung {
+            target: rungs.get(*index).map(|rung| rung.target.to_string()),
+            why: Why::from(why),
+        });
+        Some(Explanation {
+            version: explanation::VERSION,
+            skipped: skipped.collect(),
+            dropped,
+            key: made.key.take(),
+            unchecked: unchecked.to_vec(),
+        })
+    }
+
+    fn waits_for(&self, rung: usize, why: &Skip) -> String {
+        let rungs = &self.errand.plan.route.rungs;
+        let target = rungs.get(rung).map(|rung| rung.target.to_string()).unwrap_or_default();
+        what_is_waited_for(&target, why, rungs.len() == 1)
+    }
+
+    async fn settle(&mut self, then: Then) {
+        let attempt = self.unsettled.take();
+        if attempt.is_some() || !matches!(then, Then::GoOn) {
+            self.errand.shared.settler.settle(Item { attempt, then }).await;
+        }
+    }
+
+    /// Sees to it that what came of the last call is safe, before anything else is said of the job: outcomes of one job
+    /// are written in their order, and the row of its claim names only one call.
+    async fn settle_attempt(&mut self) {
+        if let Some(attempt) = self.unsettled.take() {
+            let item = Item { attempt: Some(attempt), then: Then::GoOn };
+            self.errand.shared.settler.settle_for_good(item).await;
+        }
+    }
+
+    async fn park(&mut self, until: Option<Timestamp>, reason: String) {
+        self.settle(Then::Park(self.held.parked(until, reason))).await;
+    }
+
+    async fn finish(&mut self, ending: Ending, now: Timestamp) {
+        let row = self.held.ended(ending, self.bill, self.last.take(), self.order.first().copied());
+        tracing::debug!(job.id = row.lease.job.0, failed = row.failure.is_some(), at = now.0, "job ended");
+        self.settle(Then::End(Box::new(row))).await;
+    }
+}
+
+/// Whether a job waits for requests, tokens or places to come back.
+fn is_a_limit(why: &Skip) -> bool {
+    matches!(why, Skip::Shut { shut, .. } if shut.reason.is_a_limit())
+}
+
+/// Whether what a job waits for may end at any time, by an operator's hand or by another job's luck.
+fn is_for_the_gate_to_know(why: &Skip) -> bool {
+    matches!(why, Skip::Shut { shut, .. } if !shut.reason.is_a_limit())
+}

@@ -1,0 +1,115 @@
+//! From a claimed row to a journey: its request is read, its schema compiled, its history recalled.
+
+use super::rows::{Bill, HeldJob};
+use super::{Errand, Journey};
+use crate::domain::request::{RequestError, unfit_schema};
+use crate::domain::{Attempt, ChatRequest, ErrorClass, Job, Outcome, SoftFailure, estimate, long_wait};
+use crate::store::claim::{Claimed, NoRequest, PastAttempt};
+use crate::worker::Shared;
+use crate::worker::plan::RoutePlan;
+use crate::worker::schemas::NoSchema;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+/// A request of more bytes is read where it holds up nothing else.
+const LARGE: usize = 256 << 10;
+
+/// Why a job does not set out.
+pub(super) enum Unready {
+    /// It never will: its request is none, in words.
+    Unfit(String),
+    /// It goes back, for now.
+    Back(&'static str),
+}
+
+/// Makes ready what a claimed job brings along.
+pub(super) async fn prepare(
+    shared: Arc<Shared>,
+    held: HeldJob,
+    claimed: Claimed,
+    past: &[PastAttempt],
+) -> Result<Journey, Unready> {
+    let Some(plan) = shared.plan().routes.get(&held.labels.route).cloned() else {
+        // The claimer takes only routes it knows; a reload may have removed one since.
+        return Err(Unready::Back("unknown route"));
+    };
+    let body = match &claimed.request {
+        Ok(body) => body,
+        Err(NoRequest::Unreadable(reason)) => return Err(Unready::Unfit(format!("request {reason}"))),
+        Err(NoRequest::NoRoom) => return Err(Unready::Back("no room in memory")),
+    };
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    let read = if body.len() > LARGE {
+        let body = body.clone();
+        shared.schemas.aside(move || ChatRequest::read_text(&body)).await
+    } else {
+        ChatRequest::read_text(body)
+    };
+    let request = read.map_err(|error| Unready::Unfit(in_request(&error)))?;
+    let schema = match request.schema() {
+        None => None,
+        Some(schema) => match shared.schemas.compile(schema).await {
+            Ok(schema) => Some(Arc::new(schema)),
+            Err(NoSchema::Unfit(reason)) => return Err(Unready::Unfit(in_request(&unfit_schema(&reason)))),
+            Err(NoSchema::NoRoom) => return Err(Unready::Back("no room in memory")),
+        },
+    };
+    let request = Arc::new(request);
+    let job = Job {
+        id: claimed.lease.job,
+        ready_at: claimed.ready_at,
+        deadline: claimed.deadline,
+        max_attempts: claimed.max_attempts.and_then(|most| u16::try_from(most).ok()),
+        input_tokens: estimate::input_tokens(&request),
+        max_output_tokens: request.max_tokens,
+    };
+    // It has been read: in memory once is enough.
+    drop(claimed);
+    plan.see(job.input_tokens, job.max_output_tokens);
+    let calls = held.calls.max(i16::try_from(past.len()).unwrap_or(i16::MAX));
+    let mut journey = Journey {
+        order: Vec::new(),
+        rungs: Vec::new(),
+        history: past.iter().filter(|attempt| attempt.current_round).map(|attempt| recall(&plan, attempt)).collect(),
+        held: HeldJob { calls, ..held },
+        bill: Bill::of(past),
+        whole: Arc::clone(&request),
+        waits_since: None,
+        unsettled: None,
+        last: None,
+        errand: Errand { shared, plan, request, held_back: Vec::new(), schema, job, hash: hasher.finish() },
+    };
+    journey.look_at_rungs_anew();
+    Ok(journey)
+}
+
+/// A fault of a request, with the place in the row where it is.
+fn in_request(error: &RequestError) -> String {
+    if error.field == "request" { error.to_string() } else { format!("request.{error}") }
+}
+
+/// A ledger row as history.
+fn recall(plan: &RoutePlan, past: &PastAttempt) -> Attempt {
+    let rung = plan
+        .route
+        .rungs
+        .iter()
+        .position(|rung| rung.target.provider == past.provider && rung.target.model == past.model);
+    let outcome = match (past.accepted, past.class) {
+        (true, _) => Outcome::Accepted,
+        (false, Some(ErrorClass::SoftFailure)) => {
+            Outcome::Rejected(past.detail.as_deref().and_then(SoftFailure::parse).unwrap_or(SoftFailure::Empty))
+        }
+        (false, Some(class)) => Outcome::Failed(class),
+        // A class that a newer version wrote.
+        (false, None) => Outcome::Failed(ErrorClass::ServerError),
+    };
+    // The message of a soft failure is the validator's own, and is no provider's refusal.
+    let words = past.message.as_deref().filter(|_| matches!(outcome, Outcome::Failed(_))).map(Box::from);
+    // Whether a provider had spoken its last word is not kept: after a park it is asked once more.
+    // An earlier version, which believed any wait to its end, may have written the row.
+    let recheck = rung.and_then(|index| plan.rungs.get(index)).map_or(long_wait::RECHECK, |rung| rung.target.recheck());
+    let retry_at = past.retry_at.map(|at| past.ended_at + long_wait::rest(past.ended_at.until(at), recheck));
+    Attempt { retry_at, words, ..Attempt::new(rung, outcome, past.ended_at) }
+}

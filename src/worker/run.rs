@@ -1,0 +1,148 @@
+//! A worker's life: its loops are started, and taken down in order. First no more is claimed, then the calls under way
+//! are waited for, then everything is written, and only then the worker signs off.
+
+use super::{GOOD_BYE, Shared, Sign, Summary, Worker, claimer, heartbeat, keeper, upkeep};
+use crate::store::within;
+use futures_util::FutureExt as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::Instant;
+
+impl Worker {
+    /// Works until `shutdown` completes, or until nothing is left to do where the settings say so, or until one of its
+    /// loops has ended unasked, then drains: no more claims, calls under way finish within the grace, everything is
+    /// written, the worker signs off.
+    pub async fn run(
+        self,
+        shutdown: impl Future<Output = ()>,
+        hurry: impl Future<Output = ()>,
+        sign: impl Fn(Sign) + Send + Sync + 'static,
+    ) -> Summary {
+        let Self { shared, settle_loop, open_loop, loops } = self;
+        let sign: Arc<dyn Fn(Sign) + Send + Sync> = Arc::new(sign);
+        let mut hurry = std::pin::pin!(hurry.fuse());
+        let settling = tokio::spawn(settle_loop.run(loops.clone()));
+        let opening = loops.finite("opener", open_loop.run());
+        let mut heartbeat = loops.endless("heartbeat", heartbeat::run(Arc::clone(&shared)));
+        let upkeep = loops.endless("upkeep", upkeep::run(Arc::clone(&shared)));
+        let keeping = loops.endless("keeper", keeper::run(Arc::clone(&shared)));
+        let mut claiming = loops.finite("claimer", claimer::run(Arc::clone(&shared), Arc::clone(&sign)));
+        tracing::info!(
+            worker.id = shared.worker_id(),
+            max_in_flight = shared.settings().max_in_flight,
+            "worker is ready"
+        );
+        sign(Sign::Ready);
+        let claims_no_more = tokio::select! {
+            () = shutdown => false,
+            () = loops.fell() => false,
+            _ = &mut claiming => true,
+        };
+        shared.stop.cancel();
+        sign(Sign::Stopping);
+        if !claims_no_more {
+            // A claim that is under way brings jobs that have to be given back: let it come home first.
+            let _ = claiming.await;
+        }
+        if heartbeat.is_finished() {
+            // What is in hand stays this worker's until it is written.
+            heartbeat = loops.endless("heartbeat", heartbeat::run(Arc::clone(&shared)));
+        }
+        let in_hand = shared.hands.jobs();
+        let grace = shared.settings().drain_timeout;
+        if in_hand > 0 {
+            tracing::info!(jobs = in_hand, grace_seconds = grace.as_secs(), "draining");
+        }
+        shared.hands.tasks.close();
+        tokio::select! {
+            () = shared.hands.tasks.wait() => {}
+            () = tokio::time::sleep(grace) => {
+                tracing::warn!(jobs = shared.hands.jobs(), "the grace is over; dropping the calls that are left");
+            }
+            () = &mut hurry => {
+                tracing::warn!(jobs = shared.hands.jobs(), "told to hurry; dropping the calls that are left");
+            }
+        }
+        shared.abort.cancel();
+        shared.hands.tasks.wait().await;
+        upkeep.abort();
+        let _ = upkeep.await;
+        keeping.abort();
+        let _ = keeping.await;
+        keeper::close(&shared).await;
+        if loops.fallen().is_some() {
+            // A claim may have been under way when its loop ended: nothing here knows of its jobs.
+            let known = shared.known_fences();
+            let given_back = shared.store.give_back_unknown(shared.worker_id(), &known);
+            if let Err(error) = within(GOOD_BYE, "comparing what is held", given_back).await {
+                tracing::warn!(error = %error, "jobs of a claim that was cut stay in this worker's hands until they are rescued");
+            }
+        }
+        // The lease is kept until the last outcome is written.
+        let spooled = all_is_settled(&shared, hurry).await;
+        heartbeat.abort();
+        let _ = heartbeat.await;
+        if spooled > 0 {
+            tracing::error!(
+                outcomes = spooled,
+                "the database is away: outcomes stay in the spool, and are written by the next worker that starts on this machine"
+            );
+        } else {
+            // Only now: a worker that has signed off holds nothing any more.
+            match within(GOOD_BYE, "signing off", shared.store.sign_off(shared.worker_id())).await {
+                Ok(()) => close_spool(&shared).await,
+                Err(error) => tracing::warn!(error = %error, "could not sign off; the lease will run out"),
+            }
+        }
+        let counters = shared.settler.counters();
+        let summary = Summary {
+            succeeded: counters.succeeded.load(Ordering::Relaxed),
+            failed: counters.failed.load(Ordering::Relaxed),
+            given_back: counters.parked.load(Ordering::Relaxed),
+            attempts: counters.attempts.load(Ordering::Relaxed),
+            spooled,
+            outgrown: shared.outgrown.get().copied(),
+            fallen: loops.fallen(),
+        };
+        drop(shared);
+        settling.abort();
+        opening.abort();
+        tracing::info!(
+            jobs.succeeded = summary.succeeded,
+            jobs.failed = summary.failed,
+            attempts = summary.attempts,
+            "worker is done"
+        );
+        summary
+    }
+}
+
+/// Waits until nothing is left to be written, or until what is left is on the disk and the database has had its time;
+/// returns how many outcomes are left there.
+async fn all_is_settled(shared: &Shared, mut hurry: impl Future<Output = ()> + Unpin) -> u64 {
+    let mut give_up_at = Instant::now() + shared.settings().drain_timeout.max(GOOD_BYE);
+    let mut is_hurried = false;
+    while shared.settler.unsettled() > 0 {
+        if shared.settler.unkept() == 0 && Instant::now() >= give_up_at {
+            break;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+            () = &mut hurry, if !is_hurried => {
+                is_hurried = true;
+                give_up_at = Instant::now() + GOOD_BYE;
+            }
+        }
+    }
+    shared.settler.unsettled()
+}
+
+/// What is left of the spool of a worker that has signed off: nothing.
+async fn close_spool(shared: &Shared) {
+    let Some(spool) = shared.settler.spool().cloned() else { return };
+    let removed = tokio::task::spawn_blocking(move || spool.forget()).await;
+    if let Ok(Err(error)) = removed {
+        tracing::debug!(error = %error, "the empty spool stays");
+    }
+}

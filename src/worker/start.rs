@@ -1,0 +1,146 @@
+//! Makes a worker: its number in the database, its spool, and what workers before it left behind.
+
+use super::clock::Clock;
+use super::hands::Hands;
+use super::plan::Plan;
+use super::settler::Settler;
+use super::{GOOD_BYE, Loops, Settings, Shared, Worker, history, opener, outlet, schemas, spool};
+use crate::domain::Timestamp;
+use crate::permissions::{Flaw, require_private_folder};
+use crate::store::{Store, StoreError, within};
+use arc_swap::ArcSwap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, Mutex, OnceLock};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+impl Worker {
+    /// Registers a worker. It does nothing before [`Worker::run`], except that what workers of this machine left behind
+    /// is written, and their jobs are given back.
+    ///
+    /// # Errors
+    /// When the database does not answer or has another schema, or the spool cannot be had and is not optional.
+    pub async fn register(store: Store, plan: Plan, settings: Settings) -> anyhow::Result<Self> {
+        store.require_schema().await?;
+        let installation = store.installation().await?;
+        if let Some(spool) = &settings.spool {
+            require_private(spool)?;
+            let left = spool::Spool::abandoned(spool, &installation);
+            store.knows_of_jobs(left.iter().flatten().filter_map(|left| left.highest));
+            history::look_first(&store).await?;
+            match left {
+                Ok(left) => Box::pin(outlet::take_over(&store, left, settings.max_crashes)).await?,
+                // What that means is said when this worker's own is made.
+                Err(_) if settings.spool_is_optional => 0,
+                Err(error) => return Err(cannot_spool(spool, &error)),
+            };
+        } else {
+            history::look_first(&store).await?;
+        }
+        let (id, now) = sign_on(&store).await?;
+        let spool = match make_spool(&settings, &installation, id) {
+            Ok(spool) => spool,
+            Err(error) => {
+                // It will not come up, and should not look as if it had.
+                let _ = within(GOOD_BYE, "signing off", store.sign_off(id)).await;
+                return Err(error);
+            }
+        };
+        let (settler, settle_loop) = Settler::new(store.clone(), spool);
+        let life = format!("{:016x}", RandomState::new().build_hasher().finish());
+        let (opener, open_loop) = opener::Opener::new(store.clone(), settler.counters().denied.clone());
+        let shared = Arc::new(Shared {
+            store,
+            clock: Clock::new(now),
+            settings: ArcSwap::from_pointee(settings),
+            plan: ArcSwap::from_pointee(plan),
+            settler,
+            opener,
+            installation,
+            stop: CancellationToken::new(),
+            abort: CancellationToken::new(),
+            hands: Hands::default(),
+            schemas: schemas::Schemas::new(),
+            life,
+            id: AtomicI64::new(id),
+            last_beat: Mutex::new(Instant::now()),
+            claimer_went_on: Mutex::new(Instant::now()),
+            steady_since: Mutex::new(None),
+            unheard: Mutex::new(None),
+            beaten: Notify::new(),
+            history: tokio::sync::Mutex::default(),
+            beat_wanted: Notify::new(),
+            beats: AtomicI64::new(0),
+            loss: Mutex::new(None),
+            claimed: AtomicU64::new(0),
+            started: Instant::now(),
+            outgrown: OnceLock::new(),
+        });
+        Ok(Self { shared, settle_loop, open_loop, loops: Loops::default() })
+    }
+
+    /// Finds out whether a worker could be registered here and now, and have its spool, for a command that has
+    /// something to do before. What is left of it is the row of a worker that has signed off.
+    ///
+    /// # Errors
+    /// Those of [`Worker::register`].
+    pub async fn rehearse(store: &Store, settings: &Settings) -> anyhow::Result<()> {
+        settings.spool.as_ref().map_or(Ok(()), require_private)?;
+        store.require_schema().await?;
+        let installation = store.installation().await?;
+        let (id, _) = sign_on(store).await?;
+        let spool = if settings.spool_is_optional { Ok(None) } else { make_spool(settings, &installation, id) };
+        store.sign_off(id).await?;
+        if let Some(spool) = spool? {
+            spool.forget()?;
+        }
+        Ok(())
+    }
+}
+
+/// Answers wait in the spool, and what stands in it is believed. A folder to which others have access is refused also
+/// where it would be done without: what is in it already cannot be told from what they have put there.
+fn require_private(spool: &spool::SpoolSettings) -> anyhow::Result<()> {
+    match require_private_folder(&spool.dir) {
+        Err(exposed) if matches!(exposed.flaw, Flaw::Readable(_)) => {
+            anyhow::bail!(
+                "the spool {exposed}. Answers that were paid for wait there, and what stands in it is written to the \
+                 database"
+            )
+        }
+        Err(_) | Ok(()) => Ok(()),
+    }
+}
+
+/// Gives this process a number and a lease. It is named as the machine calls itself.
+pub(super) async fn sign_on(store: &Store) -> Result<(i64, Timestamp), StoreError> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let pid = i32::try_from(std::process::id()).unwrap_or(0);
+    store.register(&host, pid, env!("CARGO_PKG_VERSION")).await
+}
+
+/// This worker's own spool.
+fn make_spool(settings: &Settings, installation: &str, worker: i64) -> anyhow::Result<Option<Arc<spool::Spool>>> {
+    let Some(wanted) = &settings.spool else { return Ok(None) };
+    match spool::Spool::create(wanted, installation, worker) {
+        Ok(spool) => Ok(Some(spool)),
+        Err(error) if settings.spool_is_optional => {
+            tracing::warn!(
+                error = %error,
+                dir = %wanted.dir.display(),
+                "there is no spool: answers that come while the database is away wait in memory. Set [spool] dir"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(cannot_spool(wanted, &error)),
+    }
+}
+
+fn cannot_spool(wanted: &spool::SpoolSettings, error: &std::io::Error) -> anyhow::Error {
+    anyhow::anyhow!(
+        "the spool {} cannot be used: {error}. Correct [spool] dir, or set it to \"off\"",
+        wanted.dir.display()
+    )
+}

@@ -1,0 +1,40 @@
+//! What this worker says of itself with every heartbeat.
+
+use super::Shared;
+use crate::domain::statistics::{RouteWait, Statistics, VERSION};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+impl Shared {
+    pub(super) fn statistics(&self) -> Statistics {
+        let count = |counter: &AtomicU64| Some(counter.load(Ordering::Relaxed));
+        let whole = |amount: usize| Some(amount as u64);
+        let counters = self.settler.counters();
+        let (plan, settings, now) = (self.plan(), self.settings(), self.clock.now());
+        let waits = plan.routes.iter().filter_map(|(name, route)| {
+            let reason = route.hold_up(now)?;
+            Some((name.clone(), RouteWait { reason }))
+        });
+        Statistics {
+            version: VERSION,
+            life: Some(self.life.clone()),
+            beats: Some(self.beats.load(Ordering::Acquire)),
+            in_flight: whole(self.hands.jobs()),
+            max_in_flight: whole(settings.max_in_flight),
+            in_flight_bytes: whole(self.bytes_in_hand()),
+            claimed: count(&self.claimed),
+            succeeded: count(&counters.succeeded),
+            failed: count(&counters.failed),
+            attempts: count(&counters.attempts),
+            given_back: count(&counters.parked),
+            fenced_out: count(&counters.fenced_out),
+            unsettled: Some(self.settler.unsettled()),
+            stopping: self.stop.is_cancelled(),
+            uptime_seconds: Some(self.started.elapsed().as_secs()),
+            only_batch: settings.only_batch.clone(),
+            routes: Some(plan.routes.keys().cloned().collect()),
+            waits: waits.collect(),
+            gate: plan.gate.snapshot(now),
+            held_at_death: None,
+        }
+    }
+}
