@@ -1,0 +1,333 @@
+//! Why a call went where it went, and what of the request went with it: `decision` of an attempt on the ledger.
+//!
+//! A worker writes it and every reader of the ledger reads it, also what an older or a newer worker wrote. The names of
+//! the JSON members and the words in them are a contract.
+
+use super::decide::{Closed, Ineligible, Skip, Worth};
+use super::{Timestamp, readable};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+
+/// What a worker of this version writes.
+pub const VERSION: u32 = 1;
+
+/// Why one call was made as it was. A call without an explanation went to the first rung of the job's order with the
+/// whole request, by the provider's only key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Explanation {
+    /// [`VERSION`] of the writer; 0: it is from the time before versions, with the members of version 1.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub version: u32,
+    /// The rungs before it in the job's order, and why each was not called.
+    #[serde(deserialize_with = "readable::items")]
+    pub skipped: Vec<SkippedRung>,
+    /// Members of the request that were not sent as they came.
+    #[serde(deserialize_with = "readable::items")]
+    pub dropped: Vec<String>,
+    /// The name of the key that it was called with, where that says something.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Parts of the request's JSON schema that no answer is checked against.
+    #[serde(deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
+    pub unchecked: Vec<String>,
+}
+
+impl Explanation {
+    /// What a row of the ledger says. What cannot be read of it is left out.
+    #[must_use]
+    pub fn read(decision: &Value) -> Self {
+        if decision.is_object() { Self::deserialize(decision).unwrap_or_default() } else { Self::default() }
+    }
+}
+
+/// A rung that was not called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedRung {
+    /// Its target; `None`: the route has no such rung any more.
+    #[serde(default, deserialize_with = "readable::or_default")]
+    pub target: Option<String>,
+    /// Why it was not called.
+    #[serde(flatten)]
+    pub why: Why,
+}
+
+/// Why a rung was not called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+pub enum Why {
+    /// The request does not fit its context window.
+    ContextWindow {
+        /// Tokens needed, estimated.
+        needed: i64,
+        /// Tokens there are.
+        window: i64,
+    },
+    /// The request is larger than a limit ever allows at once.
+    BucketTooSmall {
+        /// What the limit counts, in words.
+        unit: Cow<'static, str>,
+        /// What the request takes of it, estimated.
+        needed: i64,
+        /// What it allows at most.
+        size: i64,
+    },
+    /// It lacks something the request asks for.
+    Unsupported {
+        /// What it lacks.
+        what: String,
+    },
+    /// It failed this job before.
+    Failed {
+        /// The error class.
+        class: Cow<'static, str>,
+    },
+    /// It rested after a failure of this job.
+    BackingOff {
+        /// Until when.
+        #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
+    },
+    /// It rested after a failure of this job, for longer than the deadline left.
+    TooLate {
+        /// Until when.
+        #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
+        /// When a call would have had to begin at the latest.
+        #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
+        latest: Option<Timestamp>,
+    },
+    /// It was closed for all jobs.
+    #[serde(untagged)]
+    Closed {
+        /// By what.
+        #[serde(rename = "why", with = "ClosedWord")]
+        reason: Closed,
+        /// Until when.
+        #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
+        /// Why the job did not wait for it; `None`: its worker did not note that.
+        #[serde(default, deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+        passed_over: Option<PassedOver>,
+        /// When patience ended.
+        #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
+        patience_until: Option<Timestamp>,
+    },
+    /// What another version says, whole.
+    #[serde(untagged)]
+    Unknown(Map<String, Value>),
+}
+
+/// Why a job did not wait for a closed rung.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PassedOver {
+    /// The route waits for no cheaper rung.
+    NoPatience,
+    /// Patience had ended, or would have ended before the rung opened.
+    PatienceOver,
+    /// The deadline left less patience than the route allows.
+    DeadlineNear,
+    /// What closed it does not pass by waiting.
+    WaitingIsPointless,
+    /// What another version says.
+    #[serde(untagged)]
+    Unknown(String),
+}
+
+/// [`Closed`] in the words of the ledger and of status.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Closed", rename_all = "snake_case")]
+enum ClosedWord {
+    RateLimit,
+    Concurrency,
+    #[serde(rename = "breaker_open")]
+    Breaker,
+    QuotaExhausted,
+    Auth,
+    Model,
+    Paused,
+}
+
+impl From<&Skip> for Why {
+    fn from(skip: &Skip) -> Self {
+        match skip {
+            Skip::Closed { reason, until, worth } => {
+                let (passed_over, patience_until) = match *worth {
+                    // Waited for, and so never passed over.
+                    Worth::Patience { .. } | Worth::NoFallback => (None, None),
+                    Worth::NoPatience => (Some(PassedOver::NoPatience), None),
+                    Worth::PatienceOver { at } => (Some(PassedOver::PatienceOver), Some(at)),
+                    Worth::DeadlineNear { at } => (Some(PassedOver::DeadlineNear), Some(at)),
+                    Worth::Pointless => (Some(PassedOver::WaitingIsPointless), None),
+                };
+                Self::Closed { reason: *reason, until: Some(*until), passed_over, patience_until }
+            }
+            Skip::Ineligible(Ineligible::ContextWindow { needed, window }) => {
+                Self::ContextWindow { needed: *needed, window: *window }
+            }
+            Skip::Ineligible(Ineligible::BucketTooSmall { unit, needed, size }) => {
+                Self::BucketTooSmall { unit: unit.to_string().into(), needed: *needed, size: *size }
+            }
+            Skip::Ineligible(Ineligible::Unsupported(what)) => Self::Unsupported { what: what.clone() },
+            Skip::Failed(class) => Self::Failed { class: class.as_str().into() },
+            Skip::BackingOff { until } => Self::BackingOff { until: Some(*until) },
+            Skip::TooLate { until, latest } => Self::TooLate { until: Some(*until), latest: Some(*latest) },
+        }
+    }
+}
+
+/// Instants as JSON has them: RFC 3339 in UTC. One that cannot be read is as if it were not there.
+mod instant {
+    use crate::domain::{Timestamp, readable};
+    use chrono::{DateTime, Utc};
+    use serde::{Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde hands the member over like this")]
+    pub(super) fn serialize<S: Serializer>(at: &Option<Timestamp>, json: S) -> Result<S::Ok, S::Error> {
+        let at = at.map(|at| DateTime::from_timestamp_millis(at.0).unwrap_or(DateTime::<Utc>::MAX_UTC));
+        at.serialize(json)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(json: D) -> Result<Option<Timestamp>, D::Error> {
+        let at: Option<DateTime<Utc>> = readable::or_default(json)?;
+        Ok(at.map(|at| Timestamp(at.timestamp_millis())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{ErrorClass, Unit};
+    use serde_json::json;
+
+    const UNTIL: Timestamp = Timestamp(1_800_000_000_000);
+    const ENDED: Timestamp = Timestamp(1_799_999_940_000);
+
+    fn closed(reason: Closed, worth: Worth) -> Skip {
+        Skip::Closed { reason, until: UNTIL, worth }
+    }
+
+    /// Every kind of reason, as it has always been stored.
+    fn stored() -> Vec<(Skip, Value)> {
+        let (until, ended) = ("2027-01-15T08:00:00Z", "2027-01-15T07:59:00Z");
+        let limit = |worth| closed(Closed::RateLimit, worth);
+        let mut all = vec![
+            (limit(Worth::NoPatience), json!({ "why": "rate_limit", "until": until, "passed_over": "no_patience" })),
+            (
+                limit(Worth::PatienceOver { at: ENDED }),
+                json!({
+                    "why": "rate_limit", "until": until, "passed_over": "patience_over", "patience_until": ended,
+                }),
+            ),
+            (
+                limit(Worth::DeadlineNear { at: ENDED }),
+                json!({
+                    "why": "rate_limit", "until": until, "passed_over": "deadline_near", "patience_until": ended,
+                }),
+            ),
+            (
+                limit(Worth::Pointless),
+                json!({ "why": "rate_limit", "until": until, "passed_over": "waiting_is_pointless" }),
+            ),
+            (limit(Worth::NoFallback), json!({ "why": "rate_limit", "until": until })),
+            (
+                Skip::Ineligible(Ineligible::ContextWindow { needed: 9000, window: 8192 }),
+                json!({ "why": "context_window", "needed": 9000, "window": 8192 }),
+            ),
+            (
+                Skip::Ineligible(Ineligible::BucketTooSmall { unit: Unit::InputTokens, needed: 9, size: 8 }),
+                json!({ "why": "bucket_too_small", "unit": "input tokens", "needed": 9, "size": 8 }),
+            ),
+            (
+                Skip::Ineligible(Ineligible::Unsupported("tools".to_owned())),
+                json!({ "why": "unsupported", "what": "tools" }),
+            ),
+            (Skip::Failed(ErrorClass::Timeout), json!({ "why": "failed", "class": "timeout" })),
+            (Skip::BackingOff { until: UNTIL }, json!({ "why": "backing_off", "until": until })),
+            (
+                Skip::TooLate { until: UNTIL, latest: ENDED },
+                json!({ "why": "too_late", "until": until, "latest": ended }),
+            ),
+        ];
+        for (reason, word) in [
+            (Closed::Concurrency, "concurrency"),
+            (Closed::Breaker, "breaker_open"),
+            (Closed::QuotaExhausted, "quota_exhausted"),
+            (Closed::Auth, "auth"),
+            (Closed::Model, "model"),
+            (Closed::Paused, "paused"),
+        ] {
+            all.push((closed(reason, Worth::NoFallback), json!({ "why": word, "until": until })));
+        }
+        all
+    }
+
+    #[test]
+    fn every_reason_is_written_in_the_words_that_were_always_stored_and_is_read_again() {
+        for (skip, mut expected) in stored() {
+            expected["target"] = json!("p/m");
+            let rung = SkippedRung { target: Some("p/m".to_owned()), why: Why::from(&skip) };
+            let explanation = Explanation { version: VERSION, skipped: vec![rung], ..Explanation::default() };
+            let written = serde_json::to_value(&explanation).unwrap();
+            assert_eq!(written, json!({ "version": 1, "skipped": [expected], "dropped": [] }), "{skip:?}");
+            assert_eq!(Explanation::read(&written), explanation);
+        }
+    }
+
+    #[test]
+    fn what_was_stored_before_there_were_versions_is_read() {
+        let old = json!({
+            "skipped": [{ "target": null, "why": "paused" }, { "target": "a/b", "why": "too_late" }],
+            "dropped": ["logit_bias"], "key": "A", "unchecked": ["/not"],
+        });
+        let closed = Why::Closed { reason: Closed::Paused, until: None, passed_over: None, patience_until: None };
+        let expected = Explanation {
+            version: 0,
+            skipped: vec![
+                SkippedRung { target: None, why: closed },
+                SkippedRung { target: Some("a/b".to_owned()), why: Why::TooLate { until: None, latest: None } },
+            ],
+            dropped: vec!["logit_bias".to_owned()],
+            key: Some("A".to_owned()),
+            unchecked: vec!["/not".to_owned()],
+        };
+        assert_eq!(Explanation::read(&old), expected);
+    }
+
+    #[test]
+    fn what_another_version_may_say_is_kept_or_left_out_and_the_rest_is_read() {
+        let strange = json!({ "why": "of_tomorrow", "until": "2027-01-15T08:00:00Z", "moon": { "is": "full" } });
+        let mut skipped = strange.clone();
+        skipped["target"] = json!("p/m");
+        let said = json!({
+            "version": 9,
+            "skipped": [
+                skipped, 7, { "target": ["p"], "why": "auth", "until": "soon", "passed_over": "for_fun" },
+                { "target": "p/m", "why": "context_window", "needed": "many" }, { "target": "p/m" },
+            ],
+            "dropped": { "what": 1 }, "key": 3, "more": [],
+        });
+        let read = Explanation::read(&said);
+        assert_eq!((read.version, read.skipped.len(), read.dropped.len(), read.key), (9, 4, 0, None));
+        let why: Vec<&Why> = read.skipped.iter().map(|rung| &rung.why).collect();
+        let Value::Object(members) = strange else { unreachable!() };
+        assert_eq!(why[0], &Why::Unknown(members));
+        let for_fun = Some(PassedOver::Unknown("for_fun".to_owned()));
+        let auth = Why::Closed { reason: Closed::Auth, until: None, passed_over: for_fun, patience_until: None };
+        assert_eq!((why[1], read.skipped[1].target.as_deref()), (&auth, None));
+        assert!(matches!(why[2], Why::Unknown(members) if members["needed"] == "many"), "{:?}", why[2]);
+        assert!(matches!(why[3], Why::Unknown(members) if members.is_empty()), "{:?}", why[3]);
+        for nonsense in [json!(null), json!(7), json!([]), json!([1, 2]), json!("x"), json!({})] {
+            assert_eq!(Explanation::read(&nonsense), Explanation::default(), "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn an_instant_that_never_comes_is_written_all_the_same() {
+        let never = Why::BackingOff { until: Some(Timestamp::MAX) };
+        let written = serde_json::to_value(&never).unwrap();
+        assert!(written["until"].as_str().is_some_and(|until| until.starts_with("+262142")), "{written}");
+    }
+}

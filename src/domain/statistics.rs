@@ -1,0 +1,313 @@
+//! What a worker says of itself: `stats` of its row in `sluice.worker`, written with every heartbeat.
+//!
+//! A worker writes it, and status, the demo and the views of the schema read it, also what an older or a newer worker
+//! wrote. The names of the JSON members and the words in them are a contract.
+
+use super::readable;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// What a worker of this version writes.
+pub const VERSION: u32 = 1;
+
+/// A fixed word of the writer; of another version any word.
+pub type Word = Cow<'static, str>;
+
+/// What one worker says of itself. `None`: it does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Statistics {
+    /// [`VERSION`] of the writer; 0: it is from the time before versions, with the members of version 1.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub version: u32,
+    /// What tells this process from another one that has its number, after the database has gone back in time.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub life: Option<String>,
+    /// Heartbeats that were sent.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub beats: Option<i64>,
+    /// Jobs in hand.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<u64>,
+    /// Jobs in hand, at most.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u64>,
+    /// About what the requests of the jobs in hand take in memory.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub in_flight_bytes: Option<u64>,
+    /// Jobs claimed.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<u64>,
+    /// Jobs that succeeded.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub succeeded: Option<u64>,
+    /// Jobs that failed.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub failed: Option<u64>,
+    /// Calls booked.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u64>,
+    /// Jobs given back.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub given_back: Option<u64>,
+    /// Outcomes that came too late: the job was another's by then.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub fenced_out: Option<u64>,
+    /// Outcomes that are not in the database yet.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub unsettled: Option<u64>,
+    /// Whether it takes no more jobs.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub stopping: bool,
+    /// How long it has been up.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub uptime_seconds: Option<u64>,
+    /// The batch whose jobs alone it takes.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub only_batch: Option<String>,
+    /// The routes that it knows.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub routes: Option<Vec<String>>,
+    /// By route, what all of its jobs wait for.
+    #[serde(deserialize_with = "readable::members")]
+    pub waits: BTreeMap<String, RouteWait>,
+    /// What its gate lets pass.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub gate: GateStatistics,
+    /// Jobs it held when it was declared dead, as the worker that rescued them noted.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub held_at_death: Option<i64>,
+}
+
+impl Statistics {
+    /// What a worker's row says. What cannot be read of it is left out.
+    #[must_use]
+    pub fn read(stats: &Value) -> Self {
+        if stats.is_object() { Self::deserialize(stats).unwrap_or_default() } else { Self::default() }
+    }
+}
+
+/// What the jobs of a route wait for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteWait {
+    /// In the words by which jobs are counted.
+    #[serde(rename = "for")]
+    pub reason: String,
+}
+
+/// What a worker knows of limits, targets and keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GateStatistics {
+    /// Its part of each bucket.
+    #[serde(deserialize_with = "readable::items")]
+    pub buckets: Vec<BucketStatistics>,
+    /// What its routes call.
+    #[serde(deserialize_with = "readable::items")]
+    pub targets: Vec<TargetStatistics>,
+    /// The keys of all providers, by their names.
+    #[serde(deserialize_with = "readable::items")]
+    pub keys: Vec<KeyStatistics>,
+}
+
+/// A worker's part of a bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BucketStatistics {
+    /// Its name.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub name: Option<String>,
+    /// Each limit of it.
+    #[serde(deserialize_with = "readable::items")]
+    pub rates: Vec<RateStatistics>,
+    /// Calls that may run at once.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub concurrency: Option<u32>,
+    /// Calls that run.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub running: Option<u32>,
+    /// Calls that wait for their turn.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<u32>,
+    /// Why no call may begin.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub shut: Option<Word>,
+    /// Until when, in milliseconds since the epoch.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub shut_until_ms: Option<i64>,
+    /// Answers that said that a limit was passed.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub refusals: Option<u64>,
+}
+
+/// What a worker holds of one limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RateStatistics {
+    /// What is counted, and over which time.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub limit: String,
+    /// What it holds; less than nothing where calls took more than was expected.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub held: Option<i64>,
+    /// What it may spend of that now.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub headroom: Option<u64>,
+}
+
+/// What a worker knows of one target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TargetStatistics {
+    /// Its name; `None`: it cannot be read.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub target: Option<String>,
+    /// The bucket that its calls take from.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub bucket: Option<String>,
+    /// The state of its breaker: `closed`, `open` or `half_open`.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub breaker: Option<Word>,
+    /// Why it is not called for a time.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub closed: Option<Word>,
+    /// Until when, in milliseconds since the epoch.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub closed_until_ms: Option<i64>,
+    /// Whether its provider is paused.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub paused: bool,
+    /// Calls that have ended.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub calls: Option<i64>,
+    /// Those of them that brought no answer that was accepted.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub failures: Option<i64>,
+    /// What its reports have taught about estimates.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub estimates: Option<EstimateStatistics>,
+}
+
+/// What the reports of a target have taught about estimates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EstimateStatistics {
+    /// Reports learned from.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub reports: u64,
+    /// Tokens of input reported for a thousand that were estimated.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub input_reported_per_thousand_estimated: u64,
+    /// Tokens of output that are expected.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub output_expected: u64,
+    /// Nine answers in ten have fewer tokens than this.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub output_of_nine_in_ten_below: u64,
+}
+
+/// What a worker knows of one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeyStatistics {
+    /// Its provider.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub provider: Option<String>,
+    /// Its name, which may be shown.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub key: Option<String>,
+    /// `in_service`, `out`, `due` or `tried_again`.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub state: Option<Word>,
+    /// Why it is not in service.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub why: Option<Word>,
+    /// Since when, in milliseconds since the epoch.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub since_ms: Option<i64>,
+    /// When it is tried again, in milliseconds since the epoch.
+    #[serde(deserialize_with = "readable::or_default")]
+    pub until_ms: Option<i64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// As workers wrote it before there were versions.
+    fn stored() -> Value {
+        json!({
+            "life": "00ff", "beats": 12, "in_flight": 3, "max_in_flight": 500, "in_flight_bytes": 4096, "claimed": 14,
+            "succeeded": 10, "failed": 1, "attempts": 12, "given_back": 0, "fenced_out": 0, "unsettled": 2,
+            "stopping": true, "uptime_seconds": 36, "only_batch": null, "routes": ["default"],
+            "waits": { "default": { "for": "a/m: auth (nowhere else to go)" } },
+            "gate": {
+                "buckets": [{
+                    "name": "openai", "rates": [{ "limit": "requests/min", "held": -2, "headroom": 0 }],
+                    "concurrency": null, "running": 3, "waiting": 4, "shut": "rate_limit",
+                    "shut_until_ms": 1_800_000_000_000_i64, "refusals": 5,
+                }],
+                "targets": [{
+                    "target": "openai/gpt-4o-mini", "bucket": "openai", "breaker": "half_open", "closed": null,
+                    "closed_until_ms": null, "paused": false, "calls": 6, "failures": 1,
+                    "estimates": {
+                        "reports": 5, "input_reported_per_thousand_estimated": 1100, "output_expected": 300,
+                        "output_of_nine_in_ten_below": 600,
+                    },
+                }],
+                "keys": [{
+                    "provider": "openai", "key": "OPENAI_B", "state": "out", "why": "quota_exhausted",
+                    "since_ms": 1_800_000_030_000_i64, "until_ms": null,
+                }],
+            },
+            "held_at_death": 3,
+        })
+    }
+
+    #[test]
+    fn what_was_stored_before_there_were_versions_is_read_whole_and_written_under_the_same_names() {
+        let read = Statistics::read(&stored());
+        let mut written = serde_json::to_value(&read).unwrap();
+        assert_eq!(written["version"], 0);
+        written.as_object_mut().unwrap().remove("version");
+        assert_eq!(written, stored());
+        assert_eq!(read.waits["default"].reason, "a/m: auth (nowhere else to go)");
+    }
+
+    #[test]
+    fn what_a_worker_does_not_say_is_not_made_up() {
+        let written = serde_json::to_value(Statistics::read(&json!({}))).unwrap();
+        let expected = json!({
+            "version": 0, "stopping": false, "only_batch": null, "waits": {},
+            "gate": { "buckets": [], "targets": [], "keys": [] },
+        });
+        assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn what_another_version_may_say_does_no_harm_to_the_rest() {
+        let said = json!({
+            "version": 9, "attempts": "many", "failed": 2, "routes": 7, "waits": { "a": "x", "b": { "for": "y" } },
+            "stopping": "soon", "moon": "full",
+            "gate": {
+                "targets": "none",
+                "buckets": [3, null, { "name": "b", "running": -1, "waiting": 2, "shut": "of_tomorrow" }],
+                "keys": [{ "provider": "p", "state": { "is": "odd" } }],
+            },
+        });
+        let read = Statistics::read(&said);
+        assert_eq!((read.version, read.attempts, read.failed, read.routes), (9, None, Some(2), None));
+        assert_eq!(read.waits.keys().collect::<Vec<_>>(), ["b"]);
+        assert!(read.gate.targets.is_empty());
+        let bucket = &read.gate.buckets[0];
+        assert_eq!((read.gate.buckets.len(), bucket.running, bucket.waiting), (1, None, Some(2)));
+        assert_eq!(bucket.shut.as_deref(), Some("of_tomorrow"));
+        assert_eq!((read.gate.keys[0].provider.as_deref(), &read.gate.keys[0].state), (Some("p"), &None));
+        for nonsense in [json!(null), json!(7), json!([]), json!([1, 2]), json!("x")] {
+            assert_eq!(Statistics::read(&nonsense), Statistics::default(), "{nonsense}");
+        }
+    }
+}
