@@ -44,6 +44,39 @@ pub enum Closed {
     Paused,
 }
 
+impl Closed {
+    /// Every reason.
+    const ALL: [Self; 7] = [
+        Self::RateLimit,
+        Self::Concurrency,
+        Self::Breaker,
+        Self::QuotaExhausted,
+        Self::Auth,
+        Self::Model,
+        Self::Paused,
+    ];
+
+    /// The reason that has this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+
+    /// The word for it in status, metrics and the ledger.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RateLimit => "rate_limit",
+            Self::Concurrency => "concurrency",
+            Self::Breaker => "breaker_open",
+            Self::QuotaExhausted => "quota_exhausted",
+            Self::Auth => "auth",
+            Self::Model => "model",
+            Self::Paused => "paused",
+        }
+    }
+}
+
 /// Why a rung can never take this request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ineligible {

@@ -8,7 +8,7 @@ use crate::domain::shared_bucket::{LimitStanding, Standing};
 use crate::domain::{ErrorClass, Target, Timestamp};
 use crate::store::StoreError;
 use crate::store::status::RouteQueue;
-use crate::worker::bucket::closed_name;
+use crate::view::waits::SCHEDULED;
 use crate::worker::totals::{BOUNDS_MS, Durations, OfRoute, OfTarget};
 use crate::worker::{Observer, Vitals};
 use prometheus_client::collector::Collector;
@@ -366,7 +366,7 @@ impl Page {
             "How long that wait still is, and what it is for; only while there is one.",
             buckets.iter().filter_map(|(name, standing)| {
                 let gate = standing.gate?;
-                let labels = [("bucket", name.as_str()), ("reason", closed_name(gate.reason))];
+                let labels = [("bucket", name.as_str()), ("reason", gate.reason.as_str())];
                 Some((labels, self.now.until(gate.until).as_secs_f64()))
             }),
         )
@@ -424,9 +424,6 @@ impl Page {
         )
     }
 }
-
-/// What a job waits for that was enqueued for later.
-const SCHEDULED: &str = "scheduled";
 
 impl Collector for Page {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {

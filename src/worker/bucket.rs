@@ -514,15 +514,7 @@ fn rule(limits: &Limits) -> Rule {
 /// The word for it in status and reports.
 #[must_use]
 pub const fn closed_name(reason: Closed) -> &'static str {
-    match reason {
-        Closed::RateLimit => "rate_limit",
-        Closed::Concurrency => "concurrency",
-        Closed::Breaker => "breaker_open",
-        Closed::QuotaExhausted => "quota_exhausted",
-        Closed::Auth => "auth",
-        Closed::Model => "model",
-        Closed::Paused => "paused",
-    }
+    reason.as_str()
 }
 
 /// A place in the queue: given up on drop, so that a cancelled call leaves no trace.

@@ -1,13 +1,20 @@
-//! What a job waits for, in words. The database says it in few, fixed ones (`sluice.jobs.waits_for`), by which jobs can
-//! be counted.
+//! What a job waits for. The database says it in few, fixed words (`sluice.jobs.waits_for`), by which jobs can be
+//! counted; here they become sentences.
 
+use crate::domain::decide::Closed;
+use chrono::{DateTime, Utc};
 use std::borrow::Cow;
 
-/// It came in while triggers were off.
-pub(super) const NO_QUEUE: &str = "no queue";
+/// The job is in no queue: it came in while triggers were off.
+pub const NO_QUEUE: &str = "no queue";
+/// The job itself is paused.
+pub const PAUSED: &str = "paused";
+/// The job was enqueued for later.
+pub const SCHEDULED: &str = "scheduled";
 
 /// As the end of a sentence about a job.
-pub(super) fn in_words(reason: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn in_words(reason: &str) -> Cow<'_, str> {
     match reason {
         NO_QUEUE => {
             "in no queue, so nobody works on it: it came in while triggers were off, and `sluice doctor --repair` \
@@ -24,23 +31,48 @@ pub(super) fn in_words(reason: &str) -> Cow<'_, str> {
 }
 
 /// Whether it passes by itself, and soon: work goes on, if slowly.
-pub(super) fn is_a_limit(reason: &str) -> bool {
-    parts(reason).is_some_and(|(_, code, _)| matches!(code, "rate_limit" | "concurrency"))
+#[must_use]
+pub fn is_a_limit(reason: &str) -> bool {
+    parts(reason)
+        .is_some_and(|(_, code, _)| matches!(Closed::parse(code), Some(Closed::RateLimit | Closed::Concurrency)))
+}
+
+/// When a job that waits for this wakes by itself. The row of a paused job has an instant that means nothing.
+#[must_use]
+pub fn wakes_at(reason: &str, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    (reason != PAUSED).then_some(at)
+}
+
+/// Why a target cannot be called.
+pub(super) struct Shut {
+    /// In words about a job that waits for it.
+    is: &'static str,
+    /// In words about a call that was made elsewhere.
+    pub(super) was: &'static str,
+}
+
+/// A row for each reason.
+pub(super) const fn shut(reason: Closed) -> Shut {
+    match reason {
+        Closed::RateLimit => Shut { is: "its limit is used up", was: "its limit was used up" },
+        Closed::Concurrency => Shut { is: "all its places are taken", was: "all its places were taken" },
+        Closed::Breaker => Shut { is: "its breaker is open after failures", was: "its breaker was open" },
+        Closed::QuotaExhausted => Shut { is: "its key is out of money", was: "its key was out of money" },
+        Closed::Auth => Shut { is: "its key is rejected", was: "its key had been rejected" },
+        Closed::Model => Shut {
+            is: "the model is unknown, or not allowed to the key",
+            was: "the model was unknown or not allowed to the key",
+        },
+        Closed::Paused => Shut { is: "its provider is paused", was: "its provider was paused" },
+    }
 }
 
 /// `openai/gpt-4o-mini: auth (nowhere else to go)`.
 fn of_target(reason: &str) -> Option<String> {
     let (target, code, because) = parts(reason)?;
     let why = match code {
-        "rate_limit" => "its limit is used up",
-        "concurrency" => "all its places are taken",
-        "breaker_open" => "its breaker is open after failures",
-        "quota_exhausted" => "its key is out of money",
-        "auth" => "its key is rejected",
-        "model" => "the model is unknown, or not allowed to the key",
-        "paused" => "its provider is paused",
         "retry" => "it failed, and is tried again",
-        _ => return None,
+        code => shut(Closed::parse(code)?).is,
     };
     let because = if because.is_empty() { String::new() } else { format!(" ({because})") };
     Some(format!("{target}: {why}{because}"))
