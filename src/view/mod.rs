@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod batch;
 pub mod bucket;
 pub mod change;
+pub mod check;
 pub mod choice;
 pub mod dollars;
 pub mod finding;

@@ -3,6 +3,7 @@
 
 use super::batch::{BatchView, ProgressView};
 use super::change::{BulkView, EnqueuedView, MigratedView, PauseChangeView, ReopenedView};
+use super::check::{CheckView, FaultView, RungsView};
 use super::finding::DiagnosisView;
 use super::job::{Bodies, JobView};
 use super::result_line::{COLUMNS, LineView, fields};
@@ -534,6 +535,31 @@ fn a_finding_says_what_why_and_what_to_do() {
     let members: Vec<&String> = view["findings"][0].as_object().unwrap().keys().collect();
     assert_eq!(members, ["check", "do", "severity", "what", "why"]);
     assert_eq!(shown(&DiagnosisView::of(&[])), json!({ "ok": true, "worst": "ok", "findings": [] }));
+}
+
+#[test]
+fn a_configuration_has_faults_or_a_summary() {
+    let fault = FaultView { place: "sluice.toml", key: "worker.speed", problem: "no such key", expected: "" };
+    let told = json!({ "place": "sluice.toml", "key": "worker.speed", "problem": "no such key", "expected": "" });
+    let faulty = CheckView::Faulty { ok: false, faults: vec![fault] };
+    assert_eq!(shown(&faulty), json!({ "ok": false, "faults": [told] }));
+    let read = |faults| {
+        shown(&CheckView::Read {
+            ok: true,
+            file: Some("sluice.toml".to_owned()),
+            providers: vec!["a"],
+            routes: [("default", RungsView { rungs: vec!["a/m".to_owned()] })].into(),
+            warnings: &["odd".to_owned()],
+            faults,
+        })
+    };
+    let mut expected = json!({
+        "ok": true, "file": "sluice.toml", "providers": ["a"], "routes": { "default": { "rungs": ["a/m"] } },
+        "warnings": ["odd"],
+    });
+    assert_eq!(read(Vec::new()), expected);
+    expected["faults"] = json!([told]);
+    assert_eq!(read(vec![fault]), expected);
 }
 
 #[test]
