@@ -82,6 +82,8 @@ fn outcome(attempt: &AttemptRecord) -> String {
     } else {
         let class = attempt.class.as_deref().unwrap_or("unknown");
         match &attempt.detail {
+            // Nothing was found wrong with it.
+            Some(detail) if class == "abandoned" => format!("not used, after {took}: {class}, {detail}"),
             Some(detail) => format!("rejected after {took}: {class}, {detail}"),
             None => format!("failed after {took}: {class}"),
         }

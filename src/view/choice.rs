@@ -127,7 +127,7 @@ mod tests {
                 "passed_over": passed_over, "patience_until": "2026-01-31T08:10:00Z",
             }))
         };
-        let (shut, until) = ("its limit was used up until 2026-01-31 09:00:00.000Z", "2026-01-31 08:10:00.000Z");
+        let (shut, until) = ("its limit was used up until 2026-01-31T09:00:00.000Z", "2026-01-31T08:10:00.000Z");
         assert_eq!(reason("patience_over"), format!("{shut}, and there was patience only until {until}"));
         assert_eq!(reason("deadline_near"), format!("{shut}, and the deadline left patience only until {until}"));
         assert_eq!(reason("no_patience"), format!("{shut}, and the route waits for no cheaper rung"));
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(
             told(&late),
             format!(
-                "it was resting after a failure until 2026-01-31 09:00:00.000Z, and only a call before {until} could \
+                "it was resting after a failure until 2026-01-31T09:00:00.000Z, and only a call before {until} could \
                  make the deadline"
             )
         );

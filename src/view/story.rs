@@ -5,7 +5,7 @@ use super::dollars::Dollars;
 use super::job::{JobView, PlaceView};
 use crate::domain::NanoUsd;
 use crate::store::job::AttemptRecord;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -145,7 +145,7 @@ impl StoryView {
 
 /// An instant to the millisecond.
 pub(super) fn clock(at: DateTime<Utc>) -> String {
-    at.format("%Y-%m-%d %H:%M:%S%.3fZ").to_string()
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// How long something took.
@@ -279,23 +279,23 @@ mod tests {
             story,
             "\
 Job 42 has succeeded: route default, project acme, batch nightly
-Enqueued 2026-01-31 08:00:00.000Z by app
+Enqueued 2026-01-31T08:00:00.000Z by app
 
-#1 deepseek/deepseek-chat at 2026-01-31 08:00:00.100Z
+#1 deepseek/deepseek-chat at 2026-01-31T08:00:00.100Z
    it was the first choice
    failed after 120 ms: rate_limit; HTTP 429
    “slow down”
-   it asked to be left alone until 2026-01-31 08:00:30.000Z
+   it asked to be left alone until 2026-01-31T08:00:30.000Z
    cost $0.00
 
-#2 openai/gpt-4o-mini at 2026-01-31 08:00:10.000Z, after waiting 9.78 s
-   not deepseek/deepseek-chat: its limit was used up until 2026-01-31 08:00:30.000Z
+#2 openai/gpt-4o-mini at 2026-01-31T08:00:10.000Z, after waiting 9.78 s
+   not deepseek/deepseek-chat: its limit was used up until 2026-01-31T08:00:30.000Z
    not sent to it as it came: logit_bias
    accepted after 1.24 s (first byte after 310 ms); finish stop; served by gpt-4o-mini-2024-07-18
    120 tokens in (20 from the cache), 300 out
    cost $0.000195 at $0.15 in, $0.60 out per million tokens
 
-It succeeded at 2026-01-31 08:00:11.250Z, answered by openai/gpt-4o-mini
+It succeeded at 2026-01-31T08:00:11.250Z, answered by openai/gpt-4o-mini
 Total: $0.000195 in 2 attempts"
         );
         assert!(!story.contains("secret"));
@@ -333,6 +333,20 @@ Total: $0.000195 in 2 attempts"
             AttemptRecord { cost_source: Some("price".to_owned()), reported_cost_nanos: Some(200_000), ..answer(1) };
         let story = told(job(Place::Ready { crashes: 0, waits_for: None }), vec![both]);
         assert!(story.contains("per million tokens; the provider says $0.0002\n"), "{story}");
+    }
+
+    #[test]
+    fn a_call_that_was_abandoned_is_not_called_rejected() {
+        for (class, detail, words) in [
+            ("abandoned", "late", "not used, after 120 ms: abandoned, late"),
+            ("abandoned", "worker_died", "not used, after 120 ms: abandoned, worker_died"),
+            ("output_invalid", "empty", "rejected after 120 ms: output_invalid, empty"),
+        ] {
+            let attempt =
+                AttemptRecord { class: Some(class.to_owned()), detail: Some(detail.to_owned()), ..attempt(1) };
+            let story = told(job(Place::Ready { crashes: 0, waits_for: None }), vec![attempt]);
+            assert!(story.contains(&format!("\n   {words}")), "{story}");
+        }
     }
 
     #[test]
