@@ -206,3 +206,37 @@ impl JobView {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::job;
+    use super::*;
+
+    fn whereabouts(place: Place) -> String {
+        JobView::of(job(place), Bodies::default()).whereabouts()
+    }
+
+    #[test]
+    fn whereabouts_read_as_a_sentence() {
+        let at: DateTime<Utc> = "2026-01-31T08:00:00Z".parse().unwrap();
+        let parked = |reason: &str| Place::Parked { until: at, reason: reason.to_owned() };
+        assert_eq!(
+            whereabouts(parked("openai/gpt-4o-mini: rate_limit")),
+            "parked until 2026-01-31T08:00:00Z: openai/gpt-4o-mini: its limit is used up"
+        );
+        assert_eq!(whereabouts(parked("scheduled")), "scheduled for 2026-01-31T08:00:00Z");
+        assert_eq!(whereabouts(parked("batch paused")), "queued: its batch is paused");
+        assert_eq!(whereabouts(parked("paused")), "paused, until it is resumed");
+        let ready = |waits_for: Option<&str>| Place::Ready { crashes: 0, waits_for: waits_for.map(str::to_owned) };
+        assert_eq!(whereabouts(ready(None)), "queued");
+        assert_eq!(whereabouts(ready(Some("route paused"))), "queued: its route is paused");
+        let running =
+            Place::Running { worker: 7, host: Some("db1".to_owned()), pid: Some(42), since: at, alive: false };
+        assert_eq!(
+            whereabouts(running),
+            "with worker 7 (db1, process 42) since 2026-01-31T08:00:00Z, which is dead: another worker takes over in \
+             a moment"
+        );
+        assert!(whereabouts(Place::Nowhere).starts_with("in no queue, so nobody works on it"));
+    }
+}

@@ -34,7 +34,8 @@ fn shown(view: &impl Serialize) -> Value {
     document(view).unwrap()
 }
 
-fn job(place: Place) -> JobRecord {
+/// A job at this place.
+pub(super) fn job(place: Place) -> JobRecord {
     JobRecord {
         id: 42,
         route: "default".to_owned(),
