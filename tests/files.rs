@@ -279,6 +279,9 @@ async fn a_spool_to_which_others_have_access_is_refused_and_nothing_of_theirs_is
     }
 }
 
+/// Lays a trap at a path.
+type Lay = fn(&Path);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spool_that_another_user_can_replace_is_refused() {
     if !is_root("a spool below a folder of another user") {
@@ -290,7 +293,6 @@ async fn a_spool_that_another_user_can_replace_is_refused() {
     fs::create_dir_all(&folder).unwrap();
     let link = program.path("link");
     symlink(&folder, &link).unwrap();
-    type Lay = fn(&Path);
     let ways: [(&str, &Path, Lay); 4] = [
         ("above/folder", &folder, |path| lchown(path, Some(NOBODY), None).unwrap()),
         ("above/folder", &above, |path| lchown(path, Some(NOBODY), None).unwrap()),
