@@ -2,7 +2,7 @@
 
 use super::choice;
 use super::dollars::Dollars;
-use super::story::{clock, span};
+use super::time::{clock, span};
 use crate::domain::NanoUsd;
 use crate::domain::price::special_tier;
 use crate::store::job::AttemptRecord;

@@ -1,6 +1,6 @@
 //! Why an attempt called this rung and no other, in words, from what the worker noted on it.
 
-use super::story::clock;
+use super::time::clock;
 use super::waits::shut;
 use crate::domain::Timestamp;
 use crate::domain::decide::Closed;

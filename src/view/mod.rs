@@ -19,6 +19,7 @@ pub mod story;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod time;
 pub mod waits;
 pub mod worker;
 

@@ -3,9 +3,9 @@
 use super::attempt::AttemptView;
 use super::dollars::Dollars;
 use super::job::{JobView, PlaceView};
+use super::time::clock;
 use crate::domain::NanoUsd;
 use crate::store::job::AttemptRecord;
-use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -143,28 +143,12 @@ impl StoryView {
     }
 }
 
-/// An instant to the millisecond.
-pub(super) fn clock(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
-}
-
-/// How long something took.
-pub(super) fn span(millis: i64) -> String {
-    if millis < 1000 {
-        return format!("{millis} ms");
-    }
-    if millis < 60_000 {
-        return format!("{}.{:02} s", millis / 1000, millis % 1000 / 10);
-    }
-    let seconds = std::time::Duration::from_secs(u64::try_from(millis / 1000).unwrap_or(0));
-    humantime::format_duration(seconds).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::job::{Ended, JobRecord, Place};
     use crate::view::job::Bodies;
+    use chrono::{DateTime, Utc};
     use serde_json::json;
 
     fn told(job: JobRecord, attempts: Vec<AttemptRecord>) -> String {
