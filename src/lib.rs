@@ -27,5 +27,6 @@ pub mod store;
 pub mod systemd;
 #[allow(clippy::disallowed_methods, reason = "writes the time into logs")]
 pub mod telemetry;
+pub mod view;
 #[allow(clippy::disallowed_methods, reason = "has the clock of the program")]
 pub mod worker;

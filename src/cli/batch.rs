@@ -3,16 +3,16 @@
 use super::GlobalArgs;
 use super::context::Context;
 use super::failure::Failure;
-use super::output::{Cell, Format, Report};
+use super::output::Format;
 use super::pause::{self, PauseCommand};
-use super::watch;
 use crate::exit_code::ExitCode;
 use crate::printable::on_one_line;
 use crate::store::Store;
 use crate::store::batch::Batch;
 use crate::store::pause::PauseKind;
+use crate::view::batch::{self, BatchView};
+use crate::view::change::BulkView;
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use serde_json::json;
 
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
@@ -57,7 +57,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let code = match args.command {
         BatchCommand::List { limit } => {
             let batches = context.store.batches(limit).await?;
-            context.output.report(&table(&batches))?;
+            context.output.table(&batch::table(&batches))?;
             ExitCode::Success
         }
         BatchCommand::Show { name } => {
@@ -124,45 +124,11 @@ pub(super) async fn find(store: &Store, name: &str) -> anyhow::Result<Batch> {
     Err(Failure::not_found(format!("there is no batch {name:?}; {recent}")).into())
 }
 
-fn table(batches: &[Batch]) -> Report {
-    let mut report = Report::new([
-        "batch",
-        "jobs",
-        "succeeded",
-        "failed",
-        "cancelled",
-        "unfinished",
-        "attempts",
-        "cost",
-        "waste",
-        "unpriced",
-        "paused",
-        "last_hour",
-    ]);
-    for batch in batches {
-        report.row([
-            batch.name.as_str().into(),
-            batch.jobs.into(),
-            batch.succeeded.into(),
-            batch.failed.into(),
-            batch.cancelled.into(),
-            batch.unfinished().into(),
-            batch.attempts.into(),
-            batch.known_cost().into(),
-            batch.known_cost().map(|_| batch.waste).into(),
-            batch.unpriced.into(),
-            Cell::Flag(batch.paused),
-            batch.last_hour.into(),
-        ]);
-    }
-    report
-}
-
 fn show(context: &mut Context, batch: &Batch) -> anyhow::Result<()> {
     if context.output.format() == Format::Json {
-        context.output.json(&watch::as_json(batch))?;
+        context.output.json(&BatchView::of(batch))?;
     } else {
-        context.output.report(&table(std::slice::from_ref(batch)))?;
+        context.output.table(&batch::table(std::slice::from_ref(batch)))?;
     }
     Ok(())
 }
@@ -176,11 +142,12 @@ fn set(bar: &ProgressBar, done: i64) {
     bar.set_position(u64::try_from(done).unwrap_or(0));
 }
 
-fn said(context: &mut Context, name: &str, what: &str, jobs: i64) -> anyhow::Result<ExitCode> {
+fn said(context: &mut Context, name: &str, what: &'static str, jobs: i64) -> anyhow::Result<ExitCode> {
+    let bulk = BulkView { of: PauseKind::Batch.as_str(), name, what, jobs };
     if context.output.format() == Format::Json {
-        context.output.json(&json!({ "batch": name, what: jobs }))?;
+        context.output.json(&bulk)?;
     } else {
-        context.output.line(format_args!("batch {name}: {jobs} jobs {}", what.replace('_', " ")))?;
+        context.output.line(bulk)?;
     }
     Ok(ExitCode::Success)
 }

@@ -3,7 +3,9 @@
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
 use crate::domain::{Limits, NanoUsd, Patience, Strategy};
 use crate::exit_code::ExitCode;
-use serde_json::{Value, json};
+use crate::view;
+use crate::view::check::{CheckView, FaultView, RungsView};
+use serde_json::Value;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -41,7 +43,7 @@ pub fn run(
     let works = loaded.as_ref().is_ok_and(|config| config.require_providers().is_ok());
     let code = if works { ExitCode::Success } else { ExitCode::Configuration };
     match (args.format, &loaded) {
-        (Format::Json, loaded) => writeln!(out, "{:#}", as_json(loaded))?,
+        (Format::Json, loaded) => writeln!(out, "{:#}", as_json(loaded)?)?,
         (Format::Text, Err(errors)) => writeln!(err, "{errors}")?,
         (Format::Text, Ok(config)) => {
             summarise(config, out)?;
@@ -61,36 +63,34 @@ fn missing(config: &Config) -> Vec<Fault> {
     config.require_providers().err().map_or_else(Vec::new, |missing| missing.faults().to_vec())
 }
 
-fn faults_as_json(faults: &[Fault]) -> Value {
-    let told = faults.iter().map(|fault| {
-        json!({
-            "place": fault.place, "key": fault.key, "problem": fault.problem, "expected": fault.expected,
-        })
+fn faults(faults: &[Fault]) -> Vec<FaultView<'_>> {
+    let shown = faults.iter().map(|fault| FaultView {
+        place: &fault.place,
+        key: &fault.key,
+        problem: &fault.problem,
+        expected: &fault.expected,
     });
-    told.collect()
+    shown.collect()
 }
 
-fn as_json(loaded: &Result<Config, ConfigErrors>) -> Value {
+fn as_json(loaded: &Result<Config, ConfigErrors>) -> io::Result<Value> {
     let config = match loaded {
         Ok(config) => config,
-        Err(errors) => return json!({ "ok": false, "faults": faults_as_json(errors.faults()) }),
+        Err(errors) => return Ok(view::document(&CheckView::Faulty { ok: false, faults: faults(errors.faults()) })?),
     };
     let routes = config.routes.iter().map(|(name, route)| {
         let rungs = route.route.rungs.iter().map(|rung| rung.target.to_string());
-        (name.clone(), json!({ "rungs": rungs.collect::<Value>() }))
+        (name.as_str(), RungsView { rungs: rungs.collect() })
     });
     let missing = missing(config);
-    let mut value = json!({
-        "ok": missing.is_empty(),
-        "file": config.file.as_ref().map(|file| file.display().to_string()),
-        "providers": config.providers.keys().collect::<Vec<_>>(),
-        "routes": routes.collect::<Value>(),
-        "warnings": config.warnings,
-    });
-    if !missing.is_empty() {
-        value["faults"] = faults_as_json(&missing);
-    }
-    value
+    Ok(view::document(&CheckView::Read {
+        ok: missing.is_empty(),
+        file: config.file.as_ref().map(|file| file.display().to_string()),
+        providers: config.providers.keys().map(String::as_str).collect(),
+        routes: routes.collect(),
+        warnings: &config.warnings,
+        faults: faults(&missing),
+    })?)
 }
 
 fn summarise(config: &Config, out: &mut dyn Write) -> io::Result<()> {

@@ -2,12 +2,13 @@
 
 use super::GlobalArgs;
 use super::context::Context;
-use super::output::{Format, Output, OutputError, Report};
+use super::output::{Format, Output, OutputError};
 use crate::domain::diagnosis::{self, Finding, Severity, Thresholds};
 use crate::exit_code::ExitCode;
 use crate::store::StoreError;
 use crate::store::doctor::Surroundings;
-use serde_json::{Value, json};
+use crate::view::finding::DiagnosisView;
+use crate::view::table::Table;
 use std::time::Duration;
 
 /// What is worth a word.
@@ -79,11 +80,11 @@ async fn repair(context: &mut Context) -> anyhow::Result<()> {
 
 fn print(output: &mut Output, findings: &[Finding]) -> Result<(), OutputError> {
     match output.format() {
-        Format::Json => output.json(&as_json(findings)),
+        Format::Json => output.json(&DiagnosisView::of(findings)),
         Format::Plain | Format::Csv => {
-            let mut report = Report::new(["severity", "check", "what", "why", "do"]);
+            let mut table = Table::new(["severity", "check", "what", "why", "do"]);
             for finding in findings {
-                report.row([
+                table.row([
                     finding.severity.as_str().into(),
                     finding.check.into(),
                     finding.what.as_str().into(),
@@ -91,7 +92,7 @@ fn print(output: &mut Output, findings: &[Finding]) -> Result<(), OutputError> {
                     finding.remedy.as_str().into(),
                 ]);
             }
-            output.report(&report)
+            output.table(&table)
         }
         Format::Table => print_for_people(output, findings),
     }
@@ -99,15 +100,15 @@ fn print(output: &mut Output, findings: &[Finding]) -> Result<(), OutputError> {
 
 /// All in short, then what is to be done, the gravest first.
 fn print_for_people(output: &mut Output, findings: &[Finding]) -> Result<(), OutputError> {
-    let mut report = Report::new(["severity", "check", "what"]);
+    let mut table = Table::new(["severity", "check", "what"]);
     for finding in findings {
-        report.row([
+        table.row([
             finding.severity.as_str().into(),
             finding.check.replace('_', " ").into(),
             finding.what.as_str().into(),
         ]);
     }
-    output.report(&report)?;
+    output.table(&table)?;
     let mut wrong: Vec<&Finding> = findings.iter().filter(|finding| !finding.remedy.is_empty()).collect();
     wrong.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     for finding in wrong {
@@ -120,16 +121,4 @@ fn print_for_people(output: &mut Output, findings: &[Finding]) -> Result<(), Out
         output.line(format_args!("  do:  {}", finding.remedy))?;
     }
     Ok(())
-}
-
-fn as_json(findings: &[Finding]) -> Value {
-    let text = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
-    let worst = diagnosis::worst(findings);
-    let all = findings.iter().map(|finding| {
-        json!({
-            "check": finding.check, "severity": finding.severity.as_str(), "what": finding.what,
-            "why": text(finding.why), "do": text(&finding.remedy),
-        })
-    });
-    json!({ "ok": worst < Severity::Warning, "worst": worst.as_str(), "findings": all.collect::<Value>() })
 }

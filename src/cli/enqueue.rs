@@ -6,7 +6,7 @@ use super::GlobalArgs;
 use super::context::{Context, environment};
 use super::failure::Failure;
 use super::faults::Faults;
-use super::output::{Cell, Dispensable, Format, Output, Report};
+use super::output::{Dispensable, Format, Output};
 use super::when::When;
 use crate::config::{Config, Keys};
 use crate::domain::{Timestamp, bounds};
@@ -15,6 +15,8 @@ use crate::input::{InputError, InputJob, JobReader, LineError, MemberNotes, Prog
 use crate::printable;
 use crate::store::Store;
 use crate::store::enqueue::{BulkEnqueue, BulkOptions, NewJob};
+use crate::view::change::EnqueuedView;
+use crate::view::table::Table;
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use entry::Entry;
@@ -431,15 +433,18 @@ fn tell(args: &Args, summary: &Summary, output: &mut Output) -> anyhow::Result<(
             let left_out = if *faulty > 0 { format!(", {faulty} faulty lines were left out") } else { String::new() };
             output.line(format_args!("{done}{before}{left_out}"))?;
         }
-        Format::Json => output.json(&serde_json::json!({
-            "batch": batch, "jobs": jobs, "existing": existing, "faulty": faulty, "dry_run": args.dry_run,
-            "unknown_members": unknown_members,
-        }))?,
+        Format::Json => output.json(&EnqueuedView {
+            batch,
+            jobs: *jobs,
+            existing: *existing,
+            faulty: *faulty,
+            dry_run: args.dry_run,
+            unknown_members,
+        })?,
         Format::Plain | Format::Csv => {
-            let count = |count: u64| Cell::Count(i64::try_from(count).unwrap_or(i64::MAX));
-            let mut report = Report::new(["batch", "jobs", "existing", "faulty"]);
-            report.row([batch.as_str().into(), count(*jobs), count(*existing), count(*faulty)]);
-            output.report(&report)?;
+            let mut table = Table::new(["batch", "jobs", "existing", "faulty"]);
+            table.row([batch.as_str().into(), (*jobs).into(), (*existing).into(), (*faulty).into()]);
+            output.table(&table)?;
         }
     }
     Ok(())

@@ -5,10 +5,10 @@ use super::batch::find;
 use super::context::{Context, environment};
 use super::failure::Failure;
 use super::faults::Faults;
-use super::output::{Cell, Dispensable, Format, Output, Report};
+use super::output::{Dispensable, Format, Output};
 use crate::config::{Config, Keys};
 use crate::domain::estimate::{USUAL_OUTPUT_TOKENS, expected_cost, input_tokens, worst_cost};
-use crate::domain::strategy::{self, View};
+use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
     Capabilities, ChatRequest, ContentPart, Job, JobId, NanoUsd, ResponseFormat, Route, Rung, Timestamp,
 };
@@ -16,6 +16,7 @@ use crate::exit_code::ExitCode;
 use crate::input::{InputError, JobReader, ReadLimits, Source};
 use crate::printable;
 use crate::store::batch::Batch;
+use crate::view::table::{Cell, Table};
 use anyhow::Context as _;
 use std::io::Write;
 use std::path::PathBuf;
@@ -57,7 +58,7 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut output = Output::new(global);
     let mut estimate = estimate(args, &config, &mut Dispensable(printable::stderr()))?;
     estimate.pilot = pilot;
-    output.report(&estimate.report(output.format()))?;
+    output.table(&estimate.table(output.format()))?;
     output.finish()?;
     Ok(ExitCode::Success)
 }
@@ -192,7 +193,7 @@ impl Estimate {
             }
         }
         let mut order = Vec::new();
-        strategy::order(route, &View::of_job(&job, Some(NanoUsd::ZERO), &[]), &mut order);
+        strategy::order(route, &Conditions::of_job(&job, Some(NanoUsd::ZERO), &[]), &mut order);
         let first = order.into_iter().find(|index| takes.get(*index) == Some(&true));
         match first.and_then(|index| Some((route.rungs.get(index)?, self.rungs.get_mut(index)?))) {
             None => self.stranded += 1,
@@ -210,15 +211,14 @@ impl Estimate {
 
     /// A row for each rung.
     #[must_use]
-    pub fn report(&self, format: Format) -> Report {
+    pub fn table(&self, format: Format) -> Table {
         let money = |amount: Option<NanoUsd>| match (amount, format) {
             (Some(amount), _) => Cell::Money(amount),
             (None, Format::Json) => Cell::Empty,
             // An empty cell would be taken for nothing to pay.
             (None, Format::Table | Format::Plain | Format::Csv) => Cell::Text("unknown".to_owned()),
         };
-        let count = |count: u64| Cell::Count(i64::try_from(count).unwrap_or(i64::MAX));
-        let mut report = Report::new([
+        let mut table = Table::new([
             "rung",
             "target",
             "jobs",
@@ -231,13 +231,13 @@ impl Estimate {
             "worst_without_retries",
         ]);
         for (index, rung) in (1..).zip(&self.rungs) {
-            report.row([
+            table.row([
                 Cell::Count(index),
                 rung.target.as_str().into(),
-                count(rung.jobs),
-                count(rung.first_choice),
-                count(rung.too_large),
-                count(rung.unsupported),
+                rung.jobs.into(),
+                rung.first_choice.into(),
+                rung.too_large.into(),
+                rung.unsupported.into(),
                 rung.input_tokens.into(),
                 rung.output_tokens.into(),
                 money(rung.expected),
@@ -248,10 +248,10 @@ impl Estimate {
             let seen = format!("as batch {}: {} ended in {} attempts", pilot.name, ended(pilot), pilot.attempts);
             let empty = || [const { Cell::Empty }; 3];
             let [large, unsupported, input] = empty();
-            report.row([
+            table.row([
                 Cell::Empty,
                 seen.into(),
-                count(self.jobs),
+                self.jobs.into(),
                 Cell::Empty,
                 large,
                 unsupported,
@@ -262,11 +262,11 @@ impl Estimate {
             ]);
         }
         let stranded = if self.stranded > 0 { format!("no rung can take {}", self.stranded) } else { String::new() };
-        report.total([
+        table.total([
             Cell::Empty,
             "each job to its first choice".into(),
-            count(self.jobs),
-            count(self.jobs - self.stranded),
+            self.jobs.into(),
+            (self.jobs - self.stranded).into(),
             stranded.into(),
             Cell::Empty,
             Cell::Empty,
@@ -274,7 +274,7 @@ impl Estimate {
             money(self.as_routed),
             Cell::Empty,
         ]);
-        report
+        table
     }
 }
 
@@ -378,7 +378,7 @@ mod tests {
         assert_eq!(cheap.expected, Some(NanoUsd(cheap.input_tokens * 1_000 + 200 * 2_000)));
         assert!(cheap.worst > cheap.expected);
         assert!(found.as_routed > cheap.expected && found.as_routed < dear.expected);
-        let shown = serde_json::to_value(found.report(Format::Json)).unwrap();
+        let shown = serde_json::to_value(found.table(Format::Json)).unwrap();
         assert_eq!((&shown[2]["expected"], &shown[2]["target"]), (&serde_json::Value::Null, &"a/free".into()));
     }
 
@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(like(&pilot(1), 2_000), None, "an unknown price is no price");
         let mut found = estimate_of("{\"prompt\":\"a\"}\n", &[]).unwrap();
         found.pilot = Some(pilot(0));
-        let shown = serde_json::to_value(found.report(Format::Json)).unwrap();
+        let shown = serde_json::to_value(found.table(Format::Json)).unwrap();
         assert_eq!(shown[3]["target"], "as batch trial: 10 ended in 17 attempts");
         assert_eq!(shown[3]["worst_without_retries"], serde_json::Value::Null);
         assert!(shown[0]["worst_without_retries"].is_number() && shown[0].get("worst").is_none(), "{shown}");

@@ -3,18 +3,14 @@
 use super::GlobalArgs;
 use super::context::Context;
 use super::failure::Failure;
-use super::output::{Cell, Format, Report};
-use super::waits::{NO_QUEUE, in_words};
+use super::output::Format;
 use crate::domain::JobId;
 use crate::exit_code::ExitCode;
 use crate::store::Store;
-use crate::store::job::{Changed, Ended, JobRecord, Place};
-use chrono::{DateTime, SecondsFormat, Utc};
-use serde_json::{Value, json};
-use std::fmt::Write as _;
-
-/// What a paused job waits for, as its row says it. There is an instant beside it that means nothing.
-pub(super) const PAUSED: &str = "paused";
+use crate::store::job::{Changed, JobRecord};
+use crate::view::job::{Bodies, JobView, PlaceView};
+use crate::view::table::{Cell, Table};
+use chrono::SecondsFormat;
 
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
@@ -70,7 +66,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let code = match args.command {
         JobCommand::Show { id, show_request, show_answer } => {
             let job = find(&context.store, id).await?;
-            show(&mut context, &job, show_request, show_answer)?;
+            let bodies = Bodies { request: show_request, response: show_answer };
+            show(&mut context, &JobView::of(job, bodies))?;
             ExitCode::Success
         }
         JobCommand::Cancel { ids } => change(&mut context, &ids, Wish::Cancel).await?,
@@ -106,7 +103,7 @@ enum Wish {
 }
 
 async fn change(context: &mut Context, ids: &[i64], wish: Wish) -> anyhow::Result<ExitCode> {
-    let mut report = Report::new(["job", "outcome"]);
+    let mut table = Table::new(["job", "outcome"]);
     let (mut missing, mut running) = (Vec::new(), Vec::new());
     for id in ids {
         let changed = match wish {
@@ -133,10 +130,10 @@ async fn change(context: &mut Context, ids: &[i64], wish: Wish) -> anyhow::Resul
                 continue;
             }
         };
-        report.row([(*id).into(), outcome.into()]);
+        table.row([(*id).into(), outcome.into()]);
     }
-    if !report.is_empty() {
-        context.output.report(&report)?;
+    if !table.is_empty() {
+        context.output.table(&table)?;
     }
     if !missing.is_empty() {
         context.output.finish()?;
@@ -152,19 +149,19 @@ async fn change(context: &mut Context, ids: &[i64], wish: Wish) -> anyhow::Resul
     Ok(ExitCode::Success)
 }
 
-fn show(context: &mut Context, job: &JobRecord, show_request: bool, show_answer: bool) -> anyhow::Result<()> {
+fn show(context: &mut Context, job: &JobView) -> anyhow::Result<()> {
     if context.output.format() == Format::Json {
-        context.output.json(&as_json(job, show_request, show_answer))?;
+        context.output.json(job)?;
         return Ok(());
     }
-    let mut report = Report::new(["field", "value"]);
+    let mut table = Table::new(["field", "value"]);
     let mut field = |name: &'static str, value: Cell| {
         if value != Cell::Empty {
-            report.row([name.into(), value]);
+            table.row([name.into(), value]);
         }
     };
-    field("job", Cell::Text(job.id.to_string()));
-    field("state", job.place.state().into());
+    field("job", Cell::Text(job.job.to_string()));
+    field("state", job.state.as_str().into());
     field("route", job.route.as_str().into());
     field("project", job.project.as_str().into());
     field("batch", job.batch.as_deref().into());
@@ -176,117 +173,21 @@ fn show(context: &mut Context, job: &JobRecord, show_request: bool, show_answer:
     field("deadline", job.deadline.into());
     field("max_attempts", job.max_attempts.map(i64::from).into());
     field("metadata", job.metadata.as_ref().map(ToString::to_string).into());
-    match &job.place {
-        Place::Ended(ended) => {
-            let Ended { at, repaired, error_class, error, cost, uncertain, response, .. } = &**ended;
-            field("finished_at", (*at).into());
-            field("answered_by", ended.answered_by().into());
-            field("last_asked", ended.last_asked().into());
-            field("repaired", Cell::Flag(*repaired));
-            field("error_class", error_class.as_deref().into());
-            field("error", error.as_deref().into());
-            field("cost", cost.map_or_else(|| "unknown".into(), Cell::Money));
-            field("uncertain_cost", (*uncertain).into());
-            if show_answer {
-                field("response", response.as_ref().map(ToString::to_string).into());
-            }
-        }
-        place => field("where", whereabouts(place).into()),
+    if let PlaceView::Ended(end) = &job.place {
+        field("finished_at", end.finished_at.into());
+        field("answered_by", end.answered_by.as_deref().into());
+        field("last_asked", end.last_asked.as_deref().into());
+        field("repaired", Cell::Flag(end.repaired));
+        field("error_class", end.error_class.as_deref().into());
+        field("error", end.error.as_deref().into());
+        field("cost", end.cost.map_or_else(|| "unknown".into(), Cell::from));
+        field("uncertain_cost", end.uncertain_cost.into());
+        let response = job.response.as_ref().filter(|response| !response.is_null());
+        field("response", response.map(ToString::to_string).into());
+    } else {
+        field("where", job.whereabouts().into());
     }
-    if show_request {
-        field("request", job.request.to_string().into());
-    }
-    context.output.report(&report)?;
+    field("request", job.request.as_ref().map(ToString::to_string).into());
+    context.output.table(&table)?;
     Ok(())
-}
-
-/// Where an unfinished job is, in words.
-pub(super) fn whereabouts(place: &Place) -> String {
-    let at = |at: &DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
-    match place {
-        Place::Ready { crashes, waits_for } => {
-            let mut words = "queued".to_owned();
-            if *crashes > 0 {
-                let _ = write!(words, " again, after {crashes} workers died with it");
-            }
-            if let Some(reason) = waits_for {
-                let _ = write!(words, ": {}", in_words(reason));
-            }
-            words
-        }
-        Place::Parked { reason, .. } if reason == PAUSED => "paused, until it is resumed".to_owned(),
-        Place::Parked { until, reason } if reason == "scheduled" => format!("scheduled for {}", at(until)),
-        Place::Parked { reason, .. } if reason.ends_with(" paused") => format!("queued: {}", in_words(reason)),
-        Place::Parked { until, reason } => format!("parked until {}: {}", at(until), in_words(reason)),
-        Place::Running { worker, host, pid, since, alive } => {
-            let process = match (host, pid) {
-                (Some(host), Some(pid)) => format!(" ({host}, process {pid})"),
-                _ => String::new(),
-            };
-            let state = if *alive { "" } else { ", which is dead: another worker takes over in a moment" };
-            format!("with worker {worker}{process} since {}{state}", at(since))
-        }
-        Place::Ended(ended) => format!("{} at {}", ended.state, at(&ended.at)),
-        Place::Nowhere => in_words(NO_QUEUE).into_owned(),
-    }
-}
-
-/// Everything about a job, for programs.
-pub(super) fn as_json(job: &JobRecord, show_request: bool, show_answer: bool) -> Value {
-    let place = match &job.place {
-        Place::Ready { crashes, waits_for } => {
-            json!({ "where": "ready", "crashes": crashes, "waits_for": waits_for })
-        }
-        Place::Parked { until, reason } => json!({
-            "where": "parked", "until": (reason != PAUSED).then_some(until), "waits_for": reason,
-        }),
-        Place::Running { worker, host, pid, since, alive } => json!({
-            "where": "running", "worker": worker, "host": host, "pid": pid, "since": since, "worker_alive": alive,
-        }),
-        Place::Ended(ended) => json!({
-            "where": "ended", "finished_at": ended.at, "answered_by": ended.answered_by(),
-            "last_asked": ended.last_asked(), "repaired": ended.repaired,
-            "error_class": ended.error_class, "error": ended.error,
-            "cost": Cell::from(ended.cost), "uncertain_cost": Cell::from(ended.uncertain),
-        }),
-        Place::Nowhere => json!({ "where": "nowhere", "waits_for": NO_QUEUE }),
-    };
-    let mut value = json!({
-        "job": job.id, "state": job.place.state(), "route": job.route, "project": job.project, "batch": job.batch,
-        "custom_id": job.custom_id, "priority": job.priority, "run_at": job.run_at, "deadline": job.deadline,
-        "max_attempts": job.max_attempts, "enqueued_by": job.enqueued_by, "created_at": job.created_at,
-        "metadata": job.metadata, "place": place,
-    });
-    if show_request {
-        value["request"] = job.request.clone();
-    }
-    if let (true, Place::Ended(ended)) = (show_answer, &job.place) {
-        value["response"] = ended.response.clone().unwrap_or(Value::Null);
-    }
-    value
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whereabouts_read_as_a_sentence() {
-        let at: DateTime<Utc> = "2026-01-31T08:00:00Z".parse().unwrap();
-        let parked = Place::Parked { until: at, reason: "openai/gpt-4o-mini: rate_limit".to_owned() };
-        assert_eq!(whereabouts(&parked), "parked until 2026-01-31T08:00:00Z: openai/gpt-4o-mini: its limit is used up");
-        let ready = |waits_for: Option<&str>| Place::Ready { crashes: 0, waits_for: waits_for.map(str::to_owned) };
-        assert_eq!(whereabouts(&ready(None)), "queued");
-        assert_eq!(whereabouts(&ready(Some("route paused"))), "queued: its route is paused");
-        let held = Place::Parked { until: at, reason: "batch paused".to_owned() };
-        assert_eq!(whereabouts(&held), "queued: its batch is paused");
-        let paused = Place::Parked { until: at, reason: PAUSED.to_owned() };
-        assert_eq!(whereabouts(&paused), "paused, until it is resumed");
-        let running =
-            Place::Running { worker: 7, host: Some("db1".to_owned()), pid: Some(42), since: at, alive: false };
-        assert_eq!(
-            whereabouts(&running),
-            "with worker 7 (db1, process 42) since 2026-01-31T08:00:00Z, which is dead: another worker takes over in a moment"
-        );
-    }
 }

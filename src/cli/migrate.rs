@@ -6,7 +6,7 @@ use super::output::{Format, Output, OutputError};
 use crate::domain::diagnosis::Roles;
 use crate::exit_code::ExitCode;
 use crate::store::SchemaVersion;
-use serde_json::json;
+use crate::view::change::MigratedView;
 
 /// What to do.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -43,10 +43,14 @@ fn say(
     roles: &Roles,
 ) -> Result<(), OutputError> {
     if output.format() == Format::Json {
-        return output.json(&json!({
-            "from": found, "to": found.max(known), "dry_run": dry_run, "changed": found < known && !dry_run,
-            "missing_roles": roles.missing, "missing_rights": roles.lacking,
-        }));
+        return output.json(&MigratedView {
+            from: found,
+            to: found.max(known),
+            dry_run,
+            changed: found < known && !dry_run,
+            missing_roles: &roles.missing,
+            missing_rights: &roles.lacking,
+        });
     }
     if found > known {
         return output.line(format_args!(

@@ -29,7 +29,7 @@ pub mod route;
 pub mod run;
 pub mod simulate;
 pub mod status;
-mod waits;
+mod table;
 pub mod watch;
 pub mod when;
 mod words;

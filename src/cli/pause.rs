@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::output::Format;
 use crate::exit_code::ExitCode;
 use crate::store::pause::PauseKind;
-use serde_json::json;
+use crate::view::change::PauseChangeView;
 
 /// What to do with the thing that is named.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -48,17 +48,12 @@ pub async fn run(kind: PauseKind, command: PauseCommand, context: &mut Context) 
             (name, false, changed)
         }
     };
+    let pause = PauseChangeView { kind: kind.as_str(), name, paused, changed };
     let output = &mut context.output;
     if output.format() == Format::Json {
-        output.json(&json!({ "kind": kind.as_str(), "name": name, "paused": paused, "changed": changed }))?;
+        output.json(&pause)?;
     } else {
-        let kind = kind.as_str();
-        output.line(match (paused, changed) {
-            (true, true) => format!("{kind} {name} is paused"),
-            (true, false) => format!("{kind} {name} was paused already"),
-            (false, true) => format!("{kind} {name} goes on"),
-            (false, false) => format!("{kind} {name} was not paused"),
-        })?;
+        output.line(pause)?;
     }
     Ok(ExitCode::Success)
 }

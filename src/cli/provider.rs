@@ -8,7 +8,7 @@ use super::pause::{self, PauseCommand};
 use super::worker::blueprint;
 use crate::exit_code::ExitCode;
 use crate::store::pause::PauseKind;
-use serde_json::json;
+use crate::view::change::ReopenedView;
 
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
@@ -59,20 +59,18 @@ async fn reopen(name: &str, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     buckets.sort_unstable();
     buckets.dedup();
     let mut opened = Vec::new();
-    for bucket in &buckets {
-        if context.store.reopen_bucket(bucket).await? {
+    for bucket in buckets {
+        if context.store.reopen_bucket(&bucket).await? {
             opened.push(bucket);
         }
     }
     let jobs = context.store.wake_waiting_for(name).await?;
+    let reopened = ReopenedView { kind: PauseKind::Provider.as_str(), name: name.to_owned(), opened, woken: jobs };
     let output = &mut context.output;
     if output.format() == Format::Json {
-        output.json(&json!({ "kind": "provider", "name": name, "opened": opened, "woken": jobs }))?;
-    } else if opened.is_empty() {
-        output.line(format!("provider {name} had asked for no wait; what rests for other reasons is tried again"))?;
+        output.json(&reopened)?;
     } else {
-        let noun = if jobs == 1 { "job is" } else { "jobs are" };
-        output.line(format!("provider {name} is open again; {jobs} waiting {noun} woken"))?;
+        output.line(reopened)?;
     }
     context.close().await?;
     Ok(ExitCode::Success)

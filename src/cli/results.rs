@@ -4,18 +4,16 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::failure::Failure;
 use super::out_file::{OutFile, is_stdout, require_apart};
-use super::output::csv_field;
 use super::output::{Format, OutputError};
+use super::table::csv_field;
 use super::words::about;
-use crate::domain::NanoUsd;
 use crate::exit_code::ExitCode;
 use crate::printable;
 use crate::store::Store;
-use crate::store::results::{EXPORT_PAGE, Ending, ExportedJob, HttpError};
+use crate::store::results::{EXPORT_PAGE, Ending, ExportedJob};
+use crate::view::result_line::{self, LineView};
 use anyhow::Context as _;
 use futures_util::TryStreamExt as _;
-use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -248,9 +246,9 @@ struct Export<'a> {
 impl Export<'_> {
     fn take(&mut self, job: &ExportedJob) -> anyhow::Result<()> {
         if self.is_csv && self.counts.total() == 0 {
-            write_record(self.answers, CSV_COLUMNS)?;
+            write_record(self.answers, result_line::COLUMNS)?;
             if let Some(errors) = &mut self.errors {
-                write_record(*errors, CSV_COLUMNS)?;
+                write_record(*errors, result_line::COLUMNS)?;
             }
         }
         match job.ending {
@@ -274,188 +272,10 @@ impl Export<'_> {
 
 fn write_job(job: &ExportedJob, is_csv: bool, writer: &mut dyn Write) -> anyhow::Result<()> {
     if is_csv {
-        return write_record(writer, csv_fields(job)?);
+        return write_record(writer, result_line::fields(job)?);
     }
-    let line = serde_json::to_string(&Line::of(job)?)?;
+    let line = serde_json::to_string(&LineView::of(job)?)?;
     writeln!(writer, "{line}").map_err(|error| OutputError(error).into())
-}
-
-/// A line of an OpenAI-batch output or error file. `sluice` is ours; consumers of the format pass over it.
-#[derive(Serialize)]
-struct Line<'a> {
-    id: String,
-    custom_id: String,
-    response: Option<Response<'a>>,
-    error: Option<LineFault<'a>>,
-    sluice: Served<'a>,
-}
-
-#[derive(Serialize)]
-struct Response<'a> {
-    status_code: i16,
-    request_id: Option<&'a str>,
-    body: Box<RawValue>,
-}
-
-#[derive(Serialize)]
-struct LineFault<'a> {
-    code: &'a str,
-    message: &'a str,
-}
-
-/// Who answered, and for how much.
-#[derive(Serialize)]
-struct Served<'a> {
-    job: i64,
-    provider: Option<&'a str>,
-    model: Option<&'a str>,
-    attempts: i16,
-    enqueued_by: &'a str,
-    /// Dollars as an exact decimal number; null when the price is unknown.
-    cost: Option<String>,
-    repaired: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    class: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<Box<RawValue>>,
-}
-
-/// The body of an HTTP error, as OpenAI writes it.
-#[derive(Serialize)]
-struct ErrorBody<'a> {
-    error: ErrorDetail<'a>,
-}
-
-#[derive(Serialize)]
-struct ErrorDetail<'a> {
-    message: &'a str,
-    r#type: &'a str,
-    param: Option<()>,
-    code: Option<&'a str>,
-}
-
-impl<'a> Line<'a> {
-    fn of(job: &'a ExportedJob) -> anyhow::Result<Self> {
-        let (response, error) = match &job.ending {
-            Some(Ending::Succeeded { response }) => {
-                let body = raw(response.as_deref().unwrap_or("null"))?;
-                (Some(Response { status_code: 200, request_id: job.request_id.as_deref(), body }), None)
-            }
-            Some(Ending::Failed { class, reason, http: Some(http) }) => {
-                let HttpError { status, code, message } = http;
-                let error = ErrorDetail {
-                    message: message.as_deref().unwrap_or(reason),
-                    r#type: class,
-                    param: None,
-                    code: code.as_deref(),
-                };
-                let body = to_raw_value(&ErrorBody { error })?;
-                (Some(Response { status_code: *status, request_id: job.request_id.as_deref(), body }), None)
-            }
-            Some(Ending::Failed { class, reason, http: None }) => {
-                (None, Some(LineFault { code: class, message: reason }))
-            }
-            Some(Ending::Cancelled) => {
-                (None, Some(LineFault { code: "job_cancelled", message: "The job was cancelled." }))
-            }
-            None => (None, Some(LineFault { code: "job_unfinished", message: "The job is not finished." })),
-        };
-        let class = match &job.ending {
-            Some(Ending::Failed { class, .. }) => Some(class.as_str()),
-            Some(Ending::Succeeded { .. } | Ending::Cancelled) | None => None,
-        };
-        Ok(Self {
-            id: format!("batch_req_{}", job.job),
-            custom_id: custom_id(job),
-            response,
-            error,
-            sluice: Served {
-                job: job.job,
-                provider: job.provider.as_deref(),
-                model: job.model.as_deref(),
-                attempts: job.attempts,
-                enqueued_by: &job.enqueued_by,
-                cost: job.cost.map(decimal),
-                repaired: job.repaired,
-                class,
-                metadata: job.metadata.as_deref().map(raw).transpose()?,
-            },
-        })
-    }
-}
-
-fn raw(json: &str) -> anyhow::Result<Box<RawValue>> {
-    RawValue::from_string(json.to_owned()).context("a stored value is not JSON")
-}
-
-/// Consumers join on it, so each line has one.
-fn custom_id(job: &ExportedJob) -> String {
-    job.custom_id.clone().unwrap_or_else(|| format!("job-{}", job.job))
-}
-
-/// Dollars as a decimal number.
-fn decimal(cost: NanoUsd) -> String {
-    cost.to_string().replacen('$', "", 1)
-}
-
-const CSV_COLUMNS: [&str; 13] = [
-    "job",
-    "custom_id",
-    "state",
-    "answer",
-    "provider",
-    "model",
-    "attempts",
-    "cost",
-    "repaired",
-    "error_class",
-    "error",
-    "request_id",
-    "enqueued_by",
-];
-
-fn csv_fields(job: &ExportedJob) -> anyhow::Result<[String; 13]> {
-    let (state, answer, class, reason) = match &job.ending {
-        Some(Ending::Succeeded { response }) => ("succeeded", text_of(response.as_deref())?, "", ""),
-        Some(Ending::Failed { class, reason, .. }) => ("failed", None, class.as_str(), reason.as_str()),
-        Some(Ending::Cancelled) => ("cancelled", None, "", ""),
-        None => ("unfinished", None, "", ""),
-    };
-    Ok([
-        job.job.to_string(),
-        custom_id(job),
-        state.to_owned(),
-        answer.unwrap_or_default(),
-        job.provider.clone().unwrap_or_default(),
-        job.model.clone().unwrap_or_default(),
-        job.attempts.to_string(),
-        job.cost.map(decimal).unwrap_or_default(),
-        job.repaired.to_string(),
-        class.to_owned(),
-        reason.to_owned(),
-        job.request_id.clone().unwrap_or_default(),
-        job.enqueued_by.clone(),
-    ])
-}
-
-/// The text of a chat completion.
-fn text_of(response: Option<&str>) -> anyhow::Result<Option<String>> {
-    #[derive(Deserialize)]
-    struct Completion {
-        #[serde(default)]
-        choices: Vec<Choice>,
-    }
-    #[derive(Deserialize)]
-    struct Choice {
-        message: Message,
-    }
-    #[derive(Deserialize)]
-    struct Message {
-        content: Option<String>,
-    }
-    let Some(response) = response else { return Ok(None) };
-    let completion: Completion = serde_json::from_str(response).context("a stored answer is no chat completion")?;
-    Ok(completion.choices.into_iter().next().and_then(|choice| choice.message.content))
 }
 
 fn write_record(writer: &mut dyn Write, fields: impl IntoIterator<Item = impl AsRef<str>>) -> anyhow::Result<()> {

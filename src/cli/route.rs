@@ -8,8 +8,8 @@ use super::pause::{self, PauseCommand};
 use crate::exit_code::ExitCode;
 use crate::printable;
 use crate::store::pause::PauseKind;
+use crate::view::change::BulkView;
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use serde_json::json;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 /// What to do.
@@ -115,11 +115,12 @@ fn set(bar: &ProgressBar, done: i64) {
     bar.set_position(u64::try_from(done).unwrap_or(0));
 }
 
-async fn said(mut context: Context, name: &str, what: &str, jobs: i64) -> anyhow::Result<ExitCode> {
+async fn said(mut context: Context, name: &str, what: &'static str, jobs: i64) -> anyhow::Result<ExitCode> {
+    let bulk = BulkView { of: PauseKind::Route.as_str(), name, what, jobs };
     if context.output.format() == Format::Json {
-        context.output.json(&json!({ "route": name, what: jobs }))?;
+        context.output.json(&bulk)?;
     } else {
-        context.output.line(format_args!("route {name}: {jobs} jobs {}", what.replace('_', " ")))?;
+        context.output.line(bulk)?;
     }
     context.close().await?;
     Ok(ExitCode::Success)

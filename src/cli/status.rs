@@ -4,12 +4,11 @@ mod buckets;
 
 use super::GlobalArgs;
 use super::context::Context;
-use super::job::PAUSED;
-use super::output::{Cell, Format, Output, OutputError, Report};
+use super::output::{Format, Output, OutputError};
 use crate::exit_code::ExitCode;
-use crate::store::status::{Counted, Status, WorkerRecord};
+use crate::view::status::{CountView, StatusView};
+use crate::view::table::{Cell, Table};
 use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Nothing to choose.
@@ -19,31 +18,31 @@ pub struct Args {}
 /// Prints it.
 pub async fn run(_: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
-    let status = context.store.status().await?;
+    let status = StatusView::from(context.store.status().await?);
     if context.output.format() == Format::Json {
-        context.output.json(&as_json(&status))?;
+        context.output.json(&status)?;
     } else {
         print(&mut context.output, &status)?;
     }
-    if !status.routes.is_empty() && !status.workers.iter().any(WorkerRecord::is_alive) {
+    if !status.routes.is_empty() && !status.workers.iter().any(|worker| worker.is_alive) {
         context.output.warn("no worker is running: start one with `sluice worker`");
     }
     context.close().await?;
     Ok(ExitCode::Success)
 }
 
-fn print(output: &mut Output, status: &Status) -> Result<(), OutputError> {
+fn print(output: &mut Output, status: &StatusView) -> Result<(), OutputError> {
     let sections = [
         ("Queue", queue(status), "nothing waits and nothing runs"),
         ("Workers", workers(status), "none"),
-        ("Buckets", buckets::report(status), ""),
+        ("Buckets", buckets::table(status), ""),
         ("Targets", targets(status), ""),
         ("Keys", keys(status), ""),
         ("Paused", pauses(status), ""),
     ];
     let mut first = true;
-    for (title, report, when_empty) in sections {
-        if report.is_empty() && when_empty.is_empty() {
+    for (title, table, when_empty) in sections {
+        if table.is_empty() && when_empty.is_empty() {
             continue;
         }
         if !first {
@@ -56,22 +55,22 @@ fn print(output: &mut Output, status: &Status) -> Result<(), OutputError> {
         } else {
             format!("# {}", title.to_lowercase())
         })?;
-        if report.is_empty() {
+        if table.is_empty() {
             output.line(when_empty)?;
         } else {
-            output.report(&report)?;
+            output.table(&table)?;
         }
     }
     Ok(())
 }
 
 /// `100000+` where counting stopped.
-fn counted(count: Counted) -> Cell {
-    if count.more { Cell::Text(in_short(count)) } else { Cell::Count(count.rows) }
+fn counted(count: CountView) -> Cell {
+    if count.or_more { Cell::Text(in_short(count)) } else { Cell::Count(count.jobs) }
 }
 
-fn in_short(count: Counted) -> String {
-    format!("{}{}", count.rows, if count.more { "+" } else { "" })
+fn in_short(count: CountView) -> String {
+    format!("{}{}", count.jobs, if count.or_more { "+" } else { "" })
 }
 
 fn age(now: DateTime<Utc>, since: DateTime<Utc>) -> Cell {
@@ -79,46 +78,42 @@ fn age(now: DateTime<Utc>, since: DateTime<Utc>) -> Cell {
     Cell::Text(humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string())
 }
 
-/// When the first of them wakes; paused jobs do not by themselves.
-fn wakes(reason: &str, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    (reason != PAUSED).then_some(at)
-}
-
-fn queue(status: &Status) -> Report {
-    let mut report = Report::new(["route", "ready", "oldest", "running", "parked", "waits_for", "wakes_in"]);
-    for (route, queue) in &status.routes {
+fn queue(status: &StatusView) -> Table {
+    let mut table = Table::new(["route", "ready", "oldest", "running", "parked", "waits_for", "wakes_in"]);
+    for route in &status.routes {
         let mut cells = [
-            route.as_str().into(),
-            counted(queue.ready),
-            queue.oldest_ready.map(|since| age(status.now, since)).into(),
-            queue.running.into(),
+            route.route.as_str().into(),
+            counted(route.ready),
+            route.oldest_ready.map(|since| age(status.now, since)).into(),
+            route.running.into(),
         ];
         // A line for each reason; what is true of the whole route stands on the first of them.
-        let held = queue.held.iter().map(|(reason, count)| {
-            let of_some = if *count == queue.ready { String::new() } else { format!(" ({} ready)", in_short(*count)) };
-            [Cell::Empty, Cell::Text(format!("{reason}{of_some}")), Cell::Empty]
+        let held = route.ready_waits_for.iter().map(|held| {
+            let of_some =
+                if held.count == route.ready { String::new() } else { format!(" ({} ready)", in_short(held.count)) };
+            [Cell::Empty, Cell::Text(format!("{}{of_some}", held.waits_for)), Cell::Empty]
         });
-        let parked = queue.parked.iter().map(|(reason, (count, wakes_at))| {
-            let wakes_in = wakes(reason, *wakes_at).map(|at| age(at, status.now));
-            [counted(*count), reason.as_str().into(), wakes_in.unwrap_or(Cell::Empty)]
+        let parked = route.parked.iter().map(|parked| {
+            let wakes_in = parked.wakes_at.map(|at| age(at, status.now));
+            [counted(parked.count), parked.waits_for.as_str().into(), wakes_in.unwrap_or(Cell::Empty)]
         });
         let mut lines: Vec<[Cell; 3]> = held.chain(parked).collect();
-        if queue.parked.is_empty() {
+        if route.parked.is_empty() {
             match lines.first_mut() {
                 Some([parked, ..]) => *parked = Cell::Count(0),
                 None => lines.push([Cell::Count(0), Cell::Empty, Cell::Empty]),
             }
         }
         for waits in lines {
-            report.row(cells.iter().cloned().chain(waits));
-            cells = [route.as_str().into(), Cell::Empty, Cell::Empty, Cell::Empty];
+            table.row(cells.iter().cloned().chain(waits));
+            cells = [route.route.as_str().into(), Cell::Empty, Cell::Empty, Cell::Empty];
         }
     }
-    report
+    table
 }
 
-fn workers(status: &Status) -> Report {
-    let mut report = Report::new([
+fn workers(status: &StatusView) -> Table {
+    let mut table = Table::new([
         "worker",
         "host",
         "pid",
@@ -136,87 +131,26 @@ fn workers(status: &Status) -> Report {
         "unsettled",
     ]);
     for worker in &status.workers {
-        let number = |key: &str| Cell::from(worker.stats.get(key).and_then(Value::as_i64));
-        // Calls that run and calls that wait for their turn, in all buckets.
-        let calls = |key: &str| -> Cell {
-            let counts = gate_of(worker, "buckets").filter_map(|bucket| bucket.get(key).and_then(Value::as_i64));
-            counts.reduce(i64::saturating_add).into()
-        };
-        let stopping = worker.stats.get("stopping").and_then(Value::as_bool).unwrap_or(false);
-        let state = if worker.is_alive() && stopping { "stopping" } else { &worker.state };
-        report.row([
-            Cell::Text(worker.id.to_string()),
+        let said = &worker.said;
+        table.row([
+            Cell::Text(worker.worker.to_string()),
             worker.host.as_str().into(),
             Cell::Text(worker.pid.to_string()),
             worker.version.as_str().into(),
-            state.into(),
+            worker.condition().into(),
             age(status.now, worker.seen_at),
             age(worker.seen_at, worker.started_at),
             worker.holds.into(),
-            number("max_in_flight"),
-            calls("running"),
-            calls("waiting"),
-            number("succeeded"),
-            number("failed"),
-            number("attempts"),
-            number("unsettled"),
+            said.max_in_flight.into(),
+            worker.calls_running().into(),
+            worker.calls_waiting().into(),
+            said.succeeded.into(),
+            said.failed.into(),
+            said.attempts.into(),
+            said.unsettled.into(),
         ]);
     }
-    report
-}
-
-/// A part of what a worker says of its gate.
-fn gate_of<'a>(worker: &'a WorkerRecord, part: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
-    let parts = worker.stats.get("gate").and_then(|gate| gate.get(part)).and_then(Value::as_array);
-    parts.into_iter().flatten()
-}
-
-/// The same part of all live workers.
-fn gate<'a>(status: &'a Status, part: &'a str) -> impl Iterator<Item = (i64, &'a Value)> {
-    let alive = status.workers.iter().filter(|worker| worker.is_alive());
-    alive.flat_map(move |worker| gate_of(worker, part).map(move |entry| (worker.id, entry)))
-}
-
-fn text(value: &Value, key: &str) -> Option<String> {
-    value.get(key).and_then(Value::as_str).map(str::to_owned)
-}
-
-/// How long until an instant that a worker gave in milliseconds since the epoch.
-fn opens_in(now: DateTime<Utc>, value: &Value, key: &str) -> Cell {
-    let until = value.get(key).and_then(Value::as_i64).and_then(DateTime::from_timestamp_millis);
-    until.map(|until| age(until, now)).into()
-}
-
-/// One target as several workers see it.
-#[derive(Default)]
-struct TargetView {
-    bucket: Option<String>,
-    /// Workers by the state of their breaker.
-    breakers: BTreeMap<String, usize>,
-    closed: Option<String>,
-    closed_until_ms: Option<i64>,
-    paused: bool,
-    calls: i64,
-    failures: i64,
-}
-
-fn target_views(status: &Status) -> BTreeMap<String, TargetView> {
-    let mut views: BTreeMap<String, TargetView> = BTreeMap::new();
-    for (_, target) in gate(status, "targets") {
-        let Some(name) = text(target, "target") else { continue };
-        let view = views.entry(name).or_default();
-        let number = |key: &str| target.get(key).and_then(Value::as_i64);
-        view.bucket = view.bucket.take().or_else(|| text(target, "bucket"));
-        if let Some(breaker) = text(target, "breaker") {
-            *view.breakers.entry(breaker).or_default() += 1;
-        }
-        view.closed = view.closed.take().or_else(|| text(target, "closed"));
-        view.closed_until_ms = view.closed_until_ms.max(number("closed_until_ms"));
-        view.paused |= target.get("paused").and_then(Value::as_bool).unwrap_or(false);
-        view.calls += number("calls").unwrap_or(0);
-        view.failures += number("failures").unwrap_or(0);
-    }
-    views
+    table
 }
 
 /// `closed` when all workers agree, else how many see it how.
@@ -231,92 +165,57 @@ fn breaker_in_words(breakers: &BTreeMap<String, usize>) -> Cell {
     }
 }
 
-fn targets(status: &Status) -> Report {
-    let mut report = Report::new(["target", "bucket", "breaker", "closed", "opens_in", "paused", "calls", "failures"]);
-    for (target, view) in target_views(status) {
-        let until = view.closed_until_ms.and_then(DateTime::from_timestamp_millis);
-        report.row([
-            target.into(),
-            view.bucket.into(),
-            breaker_in_words(&view.breakers),
-            view.closed.into(),
-            until.map(|until| age(until, status.now)).into(),
-            Cell::Flag(view.paused),
-            view.calls.into(),
-            view.failures.into(),
+fn targets(status: &StatusView) -> Table {
+    let mut table = Table::new(["target", "bucket", "breaker", "closed", "opens_in", "paused", "calls", "failures"]);
+    for target in status.targets() {
+        table.row([
+            target.target.into(),
+            target.bucket.into(),
+            breaker_in_words(&target.breakers),
+            target.closed.into(),
+            target.closed_until.map(|until| age(until, status.now)).into(),
+            Cell::Flag(target.paused),
+            target.calls.into(),
+            target.failures.into(),
         ]);
     }
-    report
+    table
 }
 
-/// The keys by their names; a key that is out is so for one worker, as each has its own experience of it.
-fn keys(status: &Status) -> Report {
-    let mut report = Report::new(["provider", "key", "worker", "state", "why", "for", "tried_in"]);
-    for (worker, key) in gate(status, "keys") {
-        let since = key.get("since_ms").and_then(Value::as_i64).and_then(DateTime::from_timestamp_millis);
-        report.row([
-            text(key, "provider").into(),
-            text(key, "key").into(),
-            Cell::Text(worker.to_string()),
-            text(key, "state").into(),
-            text(key, "why").into(),
-            since.map(|since| age(status.now, since)).into(),
-            opens_in(status.now, key, "until_ms"),
+fn keys(status: &StatusView) -> Table {
+    let mut table = Table::new(["provider", "key", "worker", "state", "why", "for", "tried_in"]);
+    for key in status.keys() {
+        table.row([
+            key.provider.into(),
+            key.key.into(),
+            Cell::Text(key.worker.to_string()),
+            key.state.into(),
+            key.why.into(),
+            key.since.map(|since| age(status.now, since)).into(),
+            key.until.map(|until| age(until, status.now)).into(),
         ]);
     }
-    report
+    table
 }
 
-fn pauses(status: &Status) -> Report {
-    let mut report = Report::new(["kind", "name", "since", "reason"]);
-    for pause in &status.pauses {
-        report.row([
+fn pauses(status: &StatusView) -> Table {
+    let mut table = Table::new(["kind", "name", "since", "reason"]);
+    for pause in &status.paused {
+        table.row([
             pause.kind.as_str().into(),
             pause.name.as_str().into(),
             pause.since.into(),
             pause.reason.as_deref().into(),
         ]);
     }
-    report
-}
-
-/// The same for programs; what a worker says of itself is passed on whole.
-#[must_use]
-pub fn as_json(status: &Status) -> Value {
-    let count = |count: Counted| json!({ "jobs": count.rows, "or_more": count.more });
-    let routes = status.routes.iter().map(|(name, queue)| {
-        let parked = queue.parked.iter().map(
-            |(reason, (jobs, wakes_at))| json!({ "waits_for": reason, "count": count(*jobs), "wakes_at": wakes(reason, *wakes_at) }),
-        );
-        json!({
-            "route": name, "ready": count(queue.ready), "oldest_ready": queue.oldest_ready, "running": queue.running,
-            "parked": parked.collect::<Value>(),
-            "ready_waits_for": queue.held.iter()
-                .map(|(reason, jobs)| json!({ "waits_for": reason, "count": count(*jobs) }))
-                .collect::<Value>(),
-        })
-    });
-    let workers = status.workers.iter().map(|worker| {
-        json!({
-            "worker": worker.id, "host": worker.host, "pid": worker.pid, "version": worker.version,
-            "state": worker.state, "started_at": worker.started_at, "seen_at": worker.seen_at, "holds": worker.holds,
-            "stats": worker.stats,
-        })
-    });
-    let pauses = status
-        .pauses
-        .iter()
-        .map(|pause| json!({ "kind": pause.kind, "name": pause.name, "since": pause.since, "reason": pause.reason }));
-    json!({
-        "now": status.now, "routes": routes.collect::<Value>(), "workers": workers.collect::<Value>(),
-        "buckets": buckets::as_json(status), "paused": pauses.collect::<Value>(),
-    })
+    table
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::status::RouteQueue;
+    use crate::store::status::{Counted, RouteQueue, Status, WorkerRecord};
+    use serde_json::{Value, json};
 
     fn worker(id: i64, breaker: &str) -> WorkerRecord {
         WorkerRecord {
@@ -379,13 +278,13 @@ mod tests {
         }
     }
 
-    fn json_of(report: &Report) -> Value {
-        serde_json::to_value(report).unwrap()
+    fn json_of(table: &Table) -> Value {
+        serde_json::to_value(table).unwrap()
     }
 
     #[test]
     fn a_route_has_a_line_for_each_thing_it_waits_for() {
-        let rows = json_of(&queue(&status()));
+        let rows = json_of(&queue(&status().into()));
         assert_eq!(rows.as_array().unwrap().len(), 2);
         assert_eq!(
             (&rows[0]["ready"], &rows[0]["oldest"], &rows[0]["running"]),
@@ -401,35 +300,34 @@ mod tests {
         let queue_of = status.routes.get_mut("default").unwrap();
         queue_of.ready = Counted { rows: 10, more: false };
         queue_of.held.insert("batch paused".to_owned(), Counted { rows: 4, more: false });
-        let rows = json_of(&queue(&status));
+        let rows = json_of(&queue(&status.clone().into()));
         assert_eq!((&rows[0]["ready"], &rows[0]["waits_for"]), (&10.into(), &"batch paused (4 ready)".into()));
         assert_eq!((&rows[1]["ready"], &rows[1]["parked"]), (&Value::Null, &7.into()));
         let queue_of = status.routes.get_mut("default").unwrap();
         queue_of.parked.clear();
         queue_of.held.insert("batch paused".to_owned(), Counted { rows: 10, more: false });
-        let rows = json_of(&queue(&status));
+        let rows = json_of(&queue(&status.clone().into()));
         assert_eq!((&rows[0]["parked"], &rows[0]["waits_for"]), (&0.into(), &"batch paused".into()));
         assert_eq!(rows.as_array().unwrap().len(), 1);
-        assert_eq!(as_json(&status)["routes"][0]["ready_waits_for"][0]["count"]["jobs"], 10);
     }
 
     #[test]
     fn a_worker_has_its_calls_of_all_buckets_together() {
-        let rows = json_of(&workers(&status()));
+        let rows = json_of(&workers(&status().into()));
         assert_eq!((&rows[0]["calls"], &rows[0]["waiting"]), (&5.into(), &4.into()));
     }
 
     #[test]
     fn breakers_on_which_workers_disagree_are_counted() {
-        let rows = json_of(&targets(&status()));
+        let rows = json_of(&targets(&status().into()));
         assert_eq!((&rows[0]["breaker"], &rows[0]["calls"]), (&"closed (1), open (1)".into(), &12.into()));
         let agreed = Status { workers: vec![worker(1, "open")], ..status() };
-        assert_eq!(json_of(&targets(&agreed))[0]["breaker"], "open");
+        assert_eq!(json_of(&targets(&agreed.into()))[0]["breaker"], "open");
     }
 
     #[test]
     fn a_key_is_in_service_or_has_a_reason_and_a_time() {
-        let rows = json_of(&keys(&status()));
+        let rows = json_of(&keys(&status().into()));
         assert_eq!(rows.as_array().unwrap().len(), 4);
         let row = |key, state, why: Value, out_for: Value, tried_in: Value| {
             json!({
@@ -445,7 +343,7 @@ mod tests {
     fn what_a_dead_worker_said_of_its_gate_does_not_count() {
         let mut dead = worker(1, "open");
         "dead".clone_into(&mut dead.state);
-        let status = Status { workers: vec![dead], ..status() };
+        let status = StatusView::from(Status { workers: vec![dead], ..status() });
         assert!(targets(&status).is_empty() && keys(&status).is_empty());
     }
 
@@ -453,7 +351,7 @@ mod tests {
     fn stats_of_another_version_do_no_harm() {
         let odd =
             WorkerRecord { stats: json!({ "gate": { "targets": "none", "buckets": [3, null] } }), ..worker(1, "") };
-        let status = Status { workers: vec![odd], ..status() };
+        let status = StatusView::from(Status { workers: vec![odd], ..status() });
         let row = &json_of(&workers(&status))[0];
         assert_eq!((&row["of"], &row["calls"]), (&Value::Null, &Value::Null));
         assert!(targets(&status).is_empty());

@@ -3,15 +3,15 @@
 use super::GlobalArgs;
 use super::batch::find;
 use super::context::Context;
-use super::output::{Cell, Format, Output, OutputError};
+use super::output::{Format, Output, OutputError};
 use super::results::advice;
-use super::waits::{in_words, is_a_limit};
 use crate::exit_code::ExitCode;
 use crate::printable::{self, on_one_line};
 use crate::store::Store;
 use crate::store::batch::Batch;
+use crate::view::batch::{BatchView, ProgressView};
+use crate::view::waits::{in_words, is_a_limit};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub fn exit_code(batch: &Batch) -> ExitCode {
 /// for, and a line every few seconds elsewhere. At the end a summary goes to the output.
 pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::Result<Batch> {
     let mut batch = find(store, name).await?;
-    let mut view = View::new(output, &batch);
+    let mut screen = Screen::new(output, &batch);
     let mut pace = Pace::default();
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -65,11 +65,11 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::R
         }
         // A bar that stands still does not say why.
         let waits_for = store.batch_waits_for(name).await?;
-        view.show(output, &batch, &pace, waits_for.as_deref())?;
+        screen.show(output, &batch, &pace, waits_for.as_deref())?;
     }
-    view.close();
+    screen.close();
     match output.format() {
-        Format::Json => output.json_line(&with_pace(&batch, &pace, None))?,
+        Format::Json => output.json_line(&view(&batch, &pace, None))?,
         Format::Table | Format::Plain | Format::Csv => {
             output.line(summary(&batch))?;
             output.finish()?;
@@ -110,13 +110,13 @@ impl Pace {
 }
 
 /// Where progress is shown.
-enum View {
+enum Screen {
     Bar(ProgressBar),
     Lines { next: Instant },
     Json { shown: Option<(i64, i64)> },
 }
 
-impl View {
+impl Screen {
     fn new(output: &Output, batch: &Batch) -> Self {
         if output.format() == Format::Json {
             return Self::Json { shown: None };
@@ -165,7 +165,7 @@ impl View {
             Self::Json { shown } => {
                 let state = (batch.done(), batch.attempts);
                 if shown.replace(state) != Some(state) {
-                    output.json_line(&with_pace(batch, pace, waits_for))?;
+                    output.json_line(&view(batch, pace, waits_for))?;
                 }
             }
         }
@@ -197,7 +197,7 @@ fn progress(batch: &Batch, pace: &Pace, waits_for: Option<&str>) -> String {
     if let Some(remaining) = remaining(batch, pace, waits_for) {
         let _ = write!(line, ", {} left", humantime::format_duration(remaining));
     }
-    let _ = write!(line, ", {}", dollars(batch));
+    let _ = write!(line, ", {}", BatchView::of(batch).dollars());
     line
 }
 
@@ -211,38 +211,12 @@ fn summary(batch: &Batch) -> String {
     if batch.cancelled > 0 {
         let _ = write!(line, ", {} cancelled", batch.cancelled);
     }
-    let _ = write!(line, ", {} attempts, {}", batch.attempts, dollars(batch));
+    let _ = write!(line, ", {} attempts, {}", batch.attempts, BatchView::of(batch).dollars());
     line
 }
 
-/// What it cost so far; an unknown part is said.
-fn dollars(batch: &Batch) -> String {
-    match (batch.known_cost(), batch.unpriced) {
-        (Some(cost), 0) => cost.to_string(),
-        (Some(cost), unpriced) => format!("{cost} and {unpriced} attempts of unknown price"),
-        (None, _) => "cost unknown".to_owned(),
-    }
-}
-
-/// A batch, for programs.
-pub(super) fn as_json(batch: &Batch) -> Value {
-    json!({
-        "batch": batch.name, "jobs": batch.jobs, "done": batch.done(), "succeeded": batch.succeeded,
-        "failed": batch.failed, "cancelled": batch.cancelled, "unfinished": batch.unfinished(),
-        "attempts": batch.attempts, "cost": Cell::from(batch.known_cost()),
-        "waste": Cell::from(batch.known_cost().map(|_| batch.waste)), "uncertain_cost": Cell::from(batch.uncertain),
-        "unpriced_attempts": batch.unpriced, "paused": batch.paused,
-        "first_hour": batch.first_hour, "last_hour": batch.last_hour,
-    })
-}
-
-fn with_pace(batch: &Batch, pace: &Pace, waits_for: Option<&str>) -> Value {
-    let mut value = as_json(batch);
-    value["per_second"] = json!(pace.per_second());
-    value["seconds_left"] = json!(remaining(batch, pace, waits_for).map(|left| left.as_secs()));
-    value["idle"] = json!(waits_for.map(in_words));
-    value["waits_for"] = json!(waits_for);
-    value
+fn view(batch: &Batch, pace: &Pace, waits_for: Option<&str>) -> ProgressView {
+    ProgressView::of(batch, pace.per_second(), remaining(batch, pace, waits_for), waits_for)
 }
 
 #[cfg(test)]
@@ -309,10 +283,11 @@ mod tests {
 
     #[test]
     fn an_unknown_cost_is_not_zero_dollars() {
-        let unknown = Batch { unpriced: 450, cost: NanoUsd::ZERO, ..batch() };
-        assert_eq!(dollars(&unknown), "cost unknown");
-        assert_eq!(as_json(&unknown)["cost"], Value::Null);
-        assert_eq!(dollars(&Batch { unpriced: 1, ..batch() }), "$1.2345 and 1 attempts of unknown price");
+        let told = |batch| progress(&batch, &Pace::default(), None);
+        let unknown = told(Batch { unpriced: 450, cost: NanoUsd::ZERO, ..batch() });
+        assert!(unknown.ends_with(", cost unknown"), "{unknown}");
+        let partly = told(Batch { unpriced: 1, ..batch() });
+        assert!(partly.ends_with(", $1.2345 and 1 attempts of unknown price"), "{partly}");
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(super) fn read(provider: &str, section: &mut Section<'_>, keys: Keys) -> Vec
         }
         if let Some(same) = found.iter().find(|other| other.secret.expose_secret() == key.secret.expose_secret()) {
             let (key, same) = (&key.name, &same.name);
-            section.context().warn(format!("provider {provider}: {key} and {same} hold the same key"));
+            section.reading().warn(format!("provider {provider}: {key} and {same} hold the same key"));
         }
         found.push(key);
     }
@@ -78,7 +78,7 @@ fn read_one(provider: &str, section: &mut Section<'_>, keys: Keys) -> Option<Api
     if keys == Keys::Ignored {
         return None;
     }
-    let environment = &section.context().environment;
+    let environment = &section.reading().environment;
     if let Some(variable) = variable {
         if !variable.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
             // Not repeated: it may be the key itself.
@@ -124,7 +124,7 @@ fn read_one(provider: &str, section: &mut Section<'_>, keys: Keys) -> Option<Api
                     section.fault(source, problem, exposed.remedy());
                     return None;
                 }
-                section.context().warn(format!("the key of the provider {provider} is not safe: {exposed}"));
+                section.reading().warn(format!("the key of the provider {provider} is not safe: {exposed}"));
             }
             Some(ApiKey { name, secret: checked(key.trim(), source, section)? })
         }

@@ -23,7 +23,7 @@ pub use source::DATABASE_URL_OPTION;
 
 use crate::domain::retention::Retention;
 use crate::domain::{Limits, Model, Target};
-use section::Context;
+use section::Reading;
 use source::Source;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -103,15 +103,15 @@ impl Config {
         let file = file.map(|file| file.path);
         let tree = source::read(file.as_deref().zip(text.as_ref()), &environment)?;
         let text = text.unwrap_or_default();
-        let context = Context::new(file.clone(), text.world_readable, environment);
-        text.warnings.into_iter().for_each(|warning| context.warn(warning));
-        let config = Self::from_tree(&context, tree, keys);
-        context.into_result().map(|warnings| Self { file, is_found, warnings, ..config })
+        let reading = Reading::new(file.clone(), text.world_readable, environment);
+        text.warnings.into_iter().for_each(|warning| reading.warn(warning));
+        let config = Self::from_tree(&reading, tree, keys);
+        reading.into_result().map(|warnings| Self { file, is_found, warnings, ..config })
     }
 
     /// Reads all sections, faulty or not, so that all faults are found.
-    fn from_tree(context: &Context, tree: section::Table, keys: Keys) -> Self {
-        let mut root = section::Section::new(context, String::new(), tree);
+    fn from_tree(reading: &Reading, tree: section::Table, keys: Keys) -> Self {
+        let mut root = section::Section::new(reading, String::new(), tree);
         let database = Database::read(root.child("database"));
         let worker = Worker::read(root.child("worker"));
         let spool = Spool::read(root.child("spool"));
@@ -121,7 +121,7 @@ impl Config {
         let mut buckets = provider::read_buckets(root.children("buckets"));
         let providers = provider::read_all(root.children("providers"), &mut buckets, keys);
         let prices::ReadModels { mut models, buckets: model_buckets } =
-            prices::read_models(root.table("models"), context, &providers, &mut buckets);
+            prices::read_models(root.table("models"), reading, &providers, &mut buckets);
         let routes = route::read_all(root.children("routes"), &providers, &mut models);
         root.finish();
         let providers: BTreeMap<_, _> = providers.into_iter().map(|(name, read)| (name, read.config)).collect();
@@ -141,14 +141,14 @@ impl Config {
             log,
             warnings: Vec::new(),
         };
-        config.warn(context);
+        config.warn(reading);
         config
     }
 
     /// Notes what works but is probably not meant.
-    fn warn(&self, context: &Context) {
+    fn warn(&self, reading: &Reading) {
         if let Some(listen) = self.http.listen.filter(|listen| !listen.ip().to_canonical().is_loopback()) {
-            context.warn(format!(
+            reading.warn(format!(
                 "http.listen = \"{listen}\": everything that reaches this address reads the names of providers, routes \
                  and projects, the queue and what it costs; no password is asked for. Listen on 127.0.0.1, or let a \
                  firewall admit only what probes and scrapes"
@@ -157,7 +157,7 @@ impl Config {
         for (name, route) in &self.routes {
             for rung in &route.route.rungs {
                 if rung.model.price.is_none() {
-                    context.warn(format!(
+                    reading.warn(format!(
                         "the price of {} (route {name}) is unknown, so its costs are too: add it under [models.\"{}\"]",
                         rung.target, rung.target
                     ));
@@ -165,28 +165,28 @@ impl Config {
             }
         }
         if !self.routes.is_empty() && !self.routes.contains_key("default") {
-            context.warn(
+            reading.warn(
                 "there is no [routes.default]: jobs that name no route stay queued until a worker has one".to_owned(),
             );
         }
         for name in self.providers.keys() {
             let is_used = |route: &RouteConfig| route.route.rungs.iter().any(|rung| rung.target.provider == *name);
             if !self.routes.values().any(is_used) {
-                context.warn(format!("no route uses the provider {name}"));
+                reading.warn(format!("no route uses the provider {name}"));
             }
         }
         for name in self.buckets.keys() {
             let is_used = self.providers.values().any(|provider| provider.bucket == *name)
                 || self.model_buckets.values().any(|bucket| bucket == name);
             if !is_used {
-                context.warn(format!("no provider uses the bucket {name}"));
+                reading.warn(format!("no provider uses the bucket {name}"));
             }
         }
         for (name, provider) in &self.providers {
             let endpoint = &provider.endpoint;
             if !endpoint.keys.is_empty() && endpoint.base_url.starts_with("http://") && !is_loopback(&endpoint.base_url)
             {
-                context.warn(format!("the key of provider {name} is sent unencrypted to {}", endpoint.base_url));
+                reading.warn(format!("the key of provider {name} is sent unencrypted to {}", endpoint.base_url));
             }
         }
     }

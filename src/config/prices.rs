@@ -6,7 +6,7 @@
 
 use super::provider::{self, ReadProvider};
 use super::scalar::{self, MONEY};
-use super::section::{Context, Section, Table, join, quote};
+use super::section::{Reading, Section, Table, join, quote};
 use crate::domain::price::{Factor, Price, TierPrice, special_tier};
 use crate::domain::{Capabilities, Limits, Model, Target};
 use config::{FileFormat, ValueKind};
@@ -39,11 +39,11 @@ pub(super) struct ReadModels {
 /// Reads `[models]`: each entry over what the catalogue says.
 pub(super) fn read_models(
     table: Table,
-    context: &Context,
+    reading: &Reading,
     providers: &BTreeMap<String, ReadProvider>,
     buckets: &mut BTreeMap<String, Limits>,
 ) -> ReadModels {
-    let root = Section::new(context, "models".to_owned(), Table::new());
+    let root = Section::new(reading, "models".to_owned(), Table::new());
     let mut read = ReadModels::default();
     for (name, value) in table {
         let path = quote(&name);
@@ -59,7 +59,7 @@ pub(super) fn read_models(
         if vendor.is_none() {
             let hint = scalar::nearest(&target.provider, provider::names(providers))
                 .map_or_else(String::new, |near| format!("; perhaps {near} is meant"));
-            context.warn(format!("[models.{path}] is not used: there is no provider {}{hint}", target.provider));
+            reading.warn(format!("[models.{path}] is not used: there is no provider {}{hint}", target.provider));
         }
         let known = vendor.and_then(|vendor| catalogued(vendor, &target.model)).unwrap_or_default();
         let mut section = root.nested(&path, entries.into_iter().collect());
@@ -174,9 +174,9 @@ fn parse_catalogue(text: &str) -> (Catalogue, Result<(), String>) {
         Err(error) => return (Catalogue::new(), Err(error.to_string())),
     };
     let ValueKind::Table(root) = root.kind else { return (Catalogue::new(), Err("is empty".to_owned())) };
-    let context = Context::new(Some("config/prices.toml".into()), None, BTreeMap::new());
+    let reading = Reading::new(Some("config/prices.toml".into()), None, BTreeMap::new());
     let mut root =
-        Section::new(&context, String::new(), Table::from([("vendors".to_owned(), config::Value::from(root))]));
+        Section::new(&reading, String::new(), Table::from([("vendors".to_owned(), config::Value::from(root))]));
     let mut catalogue = Catalogue::new();
     for (vendor, mut section) in root.children("vendors") {
         for needed in ["as_of", "source"] {
@@ -204,7 +204,7 @@ fn parse_catalogue(text: &str) -> (Catalogue, Result<(), String>) {
         }
         section.finish();
     }
-    (catalogue, context.into_result().map(drop).map_err(|errors| errors.to_string()))
+    (catalogue, reading.into_result().map(drop).map_err(|errors| errors.to_string()))
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ pub(super) type Table = BTreeMap<String, Value>;
 /// What the `config` crate gives as the origin of variables.
 pub(super) const FROM_ENVIRONMENT: &str = "the environment";
 
-/// What all sections share: the environment, the file and the faults found so far.
-pub(super) struct Context {
+/// What all sections share while they are read: the environment, the file and the faults found so far.
+pub(super) struct Reading {
     pub environment: BTreeMap<String, String>,
     file: Option<PathBuf>,
     /// Where all users may read the file: what to do about that.
@@ -25,7 +25,7 @@ pub(super) struct Context {
     warnings: RefCell<Vec<String>>,
 }
 
-impl Context {
+impl Reading {
     pub fn new(file: Option<PathBuf>, world_readable: Option<Exposed>, environment: BTreeMap<String, String>) -> Self {
         Self { environment, file, world_readable, faults: RefCell::default(), warnings: RefCell::default() }
     }
@@ -58,7 +58,7 @@ impl Context {
 /// One table. Keys that nobody asked for are faults: see [`finish`](Self::finish).
 #[must_use]
 pub(super) struct Section<'a> {
-    context: &'a Context,
+    reading: &'a Reading,
     path: String,
     entries: Table,
     asked: Vec<&'static str>,
@@ -66,13 +66,13 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub fn new(context: &'a Context, path: String, entries: Table) -> Self {
+    pub fn new(reading: &'a Reading, path: String, entries: Table) -> Self {
         let from_environment = !entries.is_empty() && entries.values().all(is_from_environment);
-        Self { context, path, entries, asked: Vec::new(), from_environment }
+        Self { reading, path, entries, asked: Vec::new(), from_environment }
     }
 
-    pub fn context(&self) -> &'a Context {
-        self.context
+    pub fn reading(&self) -> &'a Reading {
+        self.reading
     }
 
     pub fn is_empty(&self) -> bool {
@@ -106,21 +106,21 @@ impl<'a> Section<'a> {
 
     /// A key of this section as the file has it, with the file.
     pub fn key_in_file(&self, key: &str) -> String {
-        format!("{} of {}", join(&self.path, key), self.context.file_name())
+        format!("{} of {}", join(&self.path, key), self.reading.file_name())
     }
 
     fn fault_at(&self, key: &str, from_environment: bool, problem: impl Into<String>, expected: impl Into<String>) {
         let path = join(&self.path, key);
-        let url = source::database_url(&self.context.environment).filter(|_| path == "database.url");
+        let url = source::database_url(&self.reading.environment).filter(|_| path == "database.url");
         let (place, key) = if let (true, Some((name, _))) = (from_environment, url) {
             let place = if name.starts_with('-') { "the command line" } else { FROM_ENVIRONMENT };
             (place.to_owned(), name.to_owned())
         } else if from_environment {
             (FROM_ENVIRONMENT.to_owned(), format!("SLUICE__{}", path.replace('.', "__").to_uppercase()))
         } else {
-            (self.context.file_name(), path)
+            (self.reading.file_name(), path)
         };
-        self.context.faults.borrow_mut().push(Fault { place, key, problem: problem.into(), expected: expected.into() });
+        self.reading.faults.borrow_mut().push(Fault { place, key, problem: problem.into(), expected: expected.into() });
     }
 
     /// A value of the wrong kind, where it is none that could be a secret.
@@ -158,7 +158,7 @@ impl<'a> Section<'a> {
     pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
         let from_environment = self.entries.get(key).is_some_and(is_from_environment);
         let text = self.text(key, "a path")?;
-        Some(self.context.resolve(&text, from_environment))
+        Some(self.reading.resolve(&text, from_environment))
     }
 
     pub fn duration(&mut self, key: &'static str) -> Option<Duration> {
@@ -264,7 +264,7 @@ impl<'a> Section<'a> {
     /// A table below this one; empty when it is missing.
     pub fn child(&mut self, key: &'static str) -> Self {
         let table = self.table(key);
-        Section::new(self.context, join(&self.path, key), table)
+        Section::new(self.reading, join(&self.path, key), table)
     }
 
     pub fn table(&mut self, key: &'static str) -> Table {
@@ -293,7 +293,7 @@ impl<'a> Section<'a> {
             }
             match value.kind {
                 ValueKind::Table(table) => {
-                    let section = Section::new(self.context, join(&path, &quoted), table.into_iter().collect());
+                    let section = Section::new(self.reading, join(&path, &quoted), table.into_iter().collect());
                     children.push((name, section));
                 }
                 _ => {
@@ -311,7 +311,7 @@ impl<'a> Section<'a> {
 
     /// A section for one element of a list or for a table that is not named like others.
     pub fn nested(&self, path: &str, table: Table) -> Self {
-        Section::new(self.context, join(&self.path, path), table)
+        Section::new(self.reading, join(&self.path, path), table)
     }
 
     /// Makes faults of the keys that nobody asked for.

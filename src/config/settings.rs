@@ -1,7 +1,7 @@
 //! The sections of the daemon itself: `[database]`, `[worker]`, `[retention]`, `[http]`, `[log]`.
 
 use super::scalar;
-use super::section::{Context, Section};
+use super::section::{Reading, Section};
 use super::source::database_url;
 use crate::domain::retention::Retention;
 use crate::permissions::read_secret;
@@ -33,7 +33,7 @@ impl Database {
         let database = Self {
             url,
             url_set_by,
-            data_dir: section.path("data_dir").unwrap_or_else(|| state_dir(section.context()).join("postgres")),
+            data_dir: section.path("data_dir").unwrap_or_else(|| state_dir(section.reading()).join("postgres")),
             max_connections: section.whole("max_connections", 2..=1000).unwrap_or(10),
             pooler: section
                 .parsed("pooler", "\"auto\", \"none\" or \"transaction\"", |text| match text {
@@ -61,7 +61,7 @@ impl Database {
         // The URL is not repeated in a message: it may hold a password.
         let checked =
             |text: &str| text.parse::<Address>().map(|_| SecretString::from(text)).map_err(|error| error.to_string());
-        let from_environment = database_url(&section.context().environment).map(|(name, _)| name.to_owned());
+        let from_environment = database_url(&section.reading().environment).map(|(name, _)| name.to_owned());
         let url = section.parsed("url", URL, checked);
         let file = section.path("url_file");
         let credential = section.text("credential", "the name of a systemd credential");
@@ -77,18 +77,18 @@ impl Database {
             return (None, String::new());
         }
         if let Some(url) = url {
-            if let Some(exposed) = &section.context().world_readable
+            if let Some(exposed) = &section.reading().world_readable
                 && Address::holds_password(url.expose_secret())
             {
                 let told = format!("the configuration holds the database's password, and {exposed}; or use url_file");
-                section.context().warn(told);
+                section.reading().warn(told);
             }
             return (Some(url), section.key_in_file("url"));
         }
         let (key, path) = match (file, credential) {
             (Some(file), _) => ("url_file", file),
             (None, Some(name)) => {
-                let Some(folder) = section.context().environment.get("CREDENTIALS_DIRECTORY") else {
+                let Some(folder) = section.reading().environment.get("CREDENTIALS_DIRECTORY") else {
                     let expected = format!(
                         "a start by systemd with LoadCredential={name}:PATH; commands outside of the unit take \
                          DATABASE_URL"
@@ -106,7 +106,7 @@ impl Database {
             Ok((text, flaws)) => {
                 // systemd sees to the modes of credentials.
                 for exposed in flaws.iter().filter(|_| key == "url_file") {
-                    section.context().warn(format!("the database's URL stands in a file that is not safe: {exposed}"));
+                    section.reading().warn(format!("the database's URL stands in a file that is not safe: {exposed}"));
                 }
                 checked(text.trim()).map_err(|problem| format!("the URL in {} {problem}", path.display()))
             }
@@ -128,8 +128,8 @@ const SERVICE_STATE: &str = "/var/lib/sluice";
 /// Where a process of this user keeps its state: what systemd says, else the usual place of root or of a user. The
 /// service's own user works on the service's state outside the service too: a command that looked elsewhere would find
 /// an empty queue.
-fn state_dir(context: &Context) -> PathBuf {
-    let variable = |name: &str| context.environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+fn state_dir(reading: &Reading) -> PathBuf {
+    let variable = |name: &str| reading.environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(dir) = variable("STATE_DIRECTORY") {
         return dir;
     }
@@ -189,7 +189,7 @@ impl Spool {
         let chosen = section.path("dir");
         let max_bytes = section.whole("max_bytes", 1_000_000..=i64::MAX).unwrap_or(1 << 30);
         let is_off = chosen.as_deref().and_then(Path::file_name).is_some_and(|name| name == "off");
-        let dir = chosen.clone().unwrap_or_else(|| state_dir(section.context()).join("spool"));
+        let dir = chosen.clone().unwrap_or_else(|| state_dir(section.reading()).join("spool"));
         section.finish();
         Self { dir: (!is_off).then_some(dir), max_bytes, chosen: chosen.is_some() }
     }

@@ -1,7 +1,7 @@
 //! In which order a job tries the rungs of its route: the seam at which strategies come in.
 //!
 //! A strategy is an arm of [`order`]. It is asked anew for each decision, and sees all that may matter to any strategy
-//! in its [`View`]: a request's size, what the job has cost, a number to draw by, and of each rung whether it may be
+//! in its [`Conditions`]: a request's size, what the job has cost, a number to draw by, and of each rung whether it may be
 //! called, how much room it has and how long it takes. What a strategy does not look at need not be found out:
 //! [`Strategy::weighs_headroom`].
 
@@ -10,7 +10,7 @@ use super::{Job, NanoUsd, Route, Strategy, Typical, estimate};
 
 /// What a strategy sees of one job, or of all jobs of a route together.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
+pub struct Conditions<'a> {
     /// Estimated tokens of the prompt.
     pub input_tokens: i64,
     /// The output cap that the request sets.
@@ -21,22 +21,22 @@ pub struct View<'a> {
     /// What the job has cost so far; `None`: unknown.
     pub spent: Option<NanoUsd>,
     /// What is known of each rung, in listed order.
-    pub conditions: &'a [Condition],
+    pub rungs: &'a [Condition],
 }
 
-impl<'a> View<'a> {
+impl<'a> Conditions<'a> {
     /// One job, of which so much has been spent.
     #[must_use]
     pub const fn of_job(job: &Job, spent: Option<NanoUsd>, conditions: &'a [Condition]) -> Self {
         let (input_tokens, max_output_tokens) = (job.input_tokens, job.max_output_tokens);
-        Self { input_tokens, max_output_tokens, hash: Some(job.id.hash()), spent, conditions }
+        Self { input_tokens, max_output_tokens, hash: Some(job.id.hash()), spent, rungs: conditions }
     }
 
     /// All jobs of a route whose jobs are like this.
     #[must_use]
     pub fn of_route(typical: Typical, conditions: &'a [Condition]) -> Self {
         let (input_tokens, max_output_tokens) = (typical.input(), typical.cap());
-        Self { input_tokens, max_output_tokens, hash: None, spent: None, conditions }
+        Self { input_tokens, max_output_tokens, hash: None, spent: None, rungs: conditions }
     }
 }
 
@@ -55,7 +55,7 @@ impl Strategy {
 ///
 /// Every rung is in it exactly once. Rungs between which the strategy sees no difference keep the listed order. By cost
 /// those of unknown price come last: they may be the dearest of all.
-pub fn order(route: &Route, view: &View<'_>, order: &mut Vec<usize>) {
+pub fn order(route: &Route, seen: &Conditions<'_>, order: &mut Vec<usize>) {
     order.clear();
     order.extend(0..route.rungs.len());
     match route.strategy {
@@ -65,7 +65,7 @@ pub fn order(route: &Route, view: &View<'_>, order: &mut Vec<usize>) {
             // The sort is stable, so the listed order decides between equals.
             order.sort_by_key(|&index| {
                 let cost =
-                    price(index).map(|price| estimate::expected_cost(price, view.input_tokens, view.max_output_tokens));
+                    price(index).map(|price| estimate::expected_cost(price, seen.input_tokens, seen.max_output_tokens));
                 (cost.is_none(), cost)
             });
         }
@@ -117,7 +117,7 @@ mod tests {
         let job = Job { id, ready_at, deadline, max_attempts, input_tokens, max_output_tokens: cap };
         // What was in it before does not matter.
         let mut into = vec![7, 7];
-        order(route, &View::of_job(&job, None, conditions), &mut into);
+        order(route, &Conditions::of_job(&job, None, conditions), &mut into);
         into
     }
 
@@ -146,7 +146,7 @@ mod tests {
     fn a_route_as_a_whole_is_ordered_as_a_job_of_usual_size() {
         let route = route(Strategy::Cost, &[Some((9_000_000, 9_000_000)), Some((1_000_000, 1_000_000)), None]);
         let mut into = Vec::new();
-        order(&route, &View::of_route(Typical::default(), &[]), &mut into);
+        order(&route, &Conditions::of_route(Typical::default(), &[]), &mut into);
         assert_eq!(into, [1, 0, 2]);
     }
 

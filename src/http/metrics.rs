@@ -8,6 +8,7 @@ use crate::domain::shared_bucket::{BucketStanding, LimitStanding};
 use crate::domain::{ErrorClass, Target, Timestamp};
 use crate::store::StoreError;
 use crate::store::status::RouteQueue;
+use crate::view::waits::SCHEDULED;
 use crate::worker::booked::{BOUNDS_MS, Durations, OfRoute, OfTarget};
 use crate::worker::{Observer, Vitals};
 use prometheus_client::collector::Collector;
@@ -423,9 +424,6 @@ impl Page {
         )
     }
 }
-
-/// What a job waits for that was enqueued for later.
-const SCHEDULED: &str = "scheduled";
 
 impl Collector for Page {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {

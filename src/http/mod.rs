@@ -5,7 +5,7 @@ mod guard;
 mod metrics;
 mod server;
 
-use crate::domain::statistics::Statistics;
+use crate::view;
 use crate::worker::Observer;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -13,6 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use metrics::Gauged;
+use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -56,8 +57,9 @@ async fn ready(State(gauged): State<Arc<Gauged>>) -> (StatusCode, String) {
     }
 }
 
-async fn status(State(gauged): State<Arc<Gauged>>) -> Json<Statistics> {
-    Json(gauged.observer().statistics())
+async fn status(State(gauged): State<Arc<Gauged>>) -> Json<Value> {
+    let statistics = view::document(&gauged.observer().statistics());
+    Json(statistics.expect("every member of the statistics is JSON"))
 }
 
 async fn exposition(State(gauged): State<Arc<Gauged>>) -> impl IntoResponse {

@@ -4,7 +4,7 @@ use super::gate::{Gate, Kept, ProviderSetup, TargetState};
 use super::waits::what_is_waited_for;
 use crate::domain::decide::{Condition, Skip, Startable, startable};
 use crate::domain::shut::Reason;
-use crate::domain::strategy::{self, View};
+use crate::domain::strategy::{self, Conditions};
 use crate::domain::{Charging, Limits, Route, Sizes, Target, Timestamp, Typical};
 use crate::provider::{ApiKey, Endpoint, Provider, Timeouts};
 use parking_lot::Mutex;
@@ -112,7 +112,7 @@ impl RoutePlan {
         let condition = |rung: &RungPlan| rung.condition(&rung.sizes(typical.input(), typical.cap()), pace, true, now);
         let conditions: Vec<Condition> = self.rungs.iter().map(condition).collect();
         let mut order = Vec::new();
-        strategy::order(&self.route, &View::of_route(typical, &conditions), &mut order);
+        strategy::order(&self.route, &Conditions::of_route(typical, &conditions), &mut order);
         startable(&self.route, &order, &conditions, deadline, now)
     }
 

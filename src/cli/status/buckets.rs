@@ -1,19 +1,15 @@
 //! The limits as all workers share them.
 
-use super::super::output::{Cell, Report};
-use super::{age, gate};
-use crate::domain::Timestamp;
-use crate::domain::shared_bucket::BucketStanding;
-use crate::store::status::Status;
-use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use super::age;
+use crate::view::status::StatusView;
+use crate::view::table::{Cell, Table};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 /// A line per limit; what is true of the whole bucket stands on the first of them. A bucket that no live worker has,
 /// and of which nothing is missing, has none.
-pub(super) fn report(status: &Status) -> Report {
-    let mut report = Report::new([
+pub(super) fn table(status: &StatusView) -> Table {
+    let mut table = Table::new([
         "bucket",
         "limit",
         "amount",
@@ -27,38 +23,36 @@ pub(super) fn report(status: &Status) -> Report {
         "opens_in",
         "429s",
     ]);
-    let in_use: BTreeSet<&str> =
-        gate(status, "buckets").filter_map(|(_, bucket)| bucket.get("name").and_then(Value::as_str)).collect();
-    for (name, standing) in &status.buckets {
-        if standing.is_idle() && !in_use.contains(name.as_str()) {
+    let in_use = status.buckets_in_use();
+    for bucket in &status.buckets {
+        if bucket.is_idle && !in_use.contains(bucket.bucket.as_str()) {
             continue;
         }
-        let shut = standing.gate;
         let mut of_all = [
-            by_worker(&standing.places),
-            standing.concurrency.map(i64::from).into(),
-            shut.map(|gate| gate.shut.reason.as_str()).into(),
-            shut.and_then(|gate| instant(gate.shut.until)).map(|until| age(until, status.now)).into(),
-            count(standing.refused_last_minute),
+            by_worker(&bucket.places),
+            bucket.concurrency.map(i64::from).into(),
+            bucket.shut.into(),
+            bucket.shut_until.map(|until| age(until, status.now)).into(),
+            bucket.refused_last_minute.into(),
         ];
         // A bucket without such limits has its line too: its places, and whether it is shut.
-        for index in 0..standing.limits.len().max(1) {
-            let of_one = match standing.limits.get(index) {
+        for index in 0..bucket.limits.len().max(1) {
+            let of_one = match bucket.limits.get(index) {
                 Some(limit) => [
                     limit.limit.as_str().into(),
-                    count(limit.amount),
-                    limit.source.as_str().into(),
+                    limit.amount.into(),
+                    limit.source.into(),
                     limit.level.into(),
                     by_worker(&limit.leased),
                     Cell::Share(limit.utilisation),
                 ],
                 None => [const { Cell::Empty }; 6],
             };
-            report.row([name.as_str().into()].into_iter().chain(of_one).chain(of_all));
+            table.row([bucket.bucket.as_str().into()].into_iter().chain(of_one).chain(of_all));
             of_all = [const { Cell::Empty }; 5];
         }
     }
-    report
+    table
 }
 
 /// `12:40 13:20`: forty to the worker 12 and twenty to the worker 13.
@@ -67,48 +61,17 @@ fn by_worker(amounts: &BTreeMap<i64, impl Display>) -> Cell {
     if parts.is_empty() { Cell::Empty } else { Cell::Text(parts.join(" ")) }
 }
 
-fn count(units: u64) -> Cell {
-    Cell::Count(i64::try_from(units).unwrap_or(i64::MAX))
-}
-
-fn instant(at: Timestamp) -> Option<DateTime<Utc>> {
-    DateTime::from_timestamp_millis(at.0)
-}
-
-/// All buckets for programs, the idle ones too.
-pub(super) fn as_json(status: &Status) -> Value {
-    status.buckets.iter().map(|(name, standing)| bucket_as_json(name, standing)).collect()
-}
-
-fn bucket_as_json(name: &str, standing: &BucketStanding) -> Value {
-    let limits = standing.limits.iter().map(|limit| {
-        json!({
-            "limit": limit.limit, "unit": limit.unit.as_str(), "per_seconds": limit.per_seconds,
-            "amount": limit.amount, "capacity": limit.capacity, "source": limit.source.as_str(),
-            "level": limit.level, "leased": limit.leased,
-            "used_last_minute": limit.spent_last_minute, "utilisation": limit.utilisation,
-        })
-    });
-    let shut = standing.gate;
-    json!({
-        "bucket": name, "limits": limits.collect::<Value>(),
-        "concurrency": standing.concurrency, "places": standing.places,
-        "shut": shut.map(|gate| gate.shut.reason.as_str()),
-        "shut_since": shut.and_then(|gate| instant(gate.shut.since)),
-        "shut_until": shut.and_then(|gate| instant(gate.shut.until)),
-        "asked_until": shut.and_then(|gate| gate.asked).and_then(|asked| instant(asked.until)),
-        "slowed": standing.slowed, "refused_last_minute": standing.refused_last_minute,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Timestamp;
     use crate::domain::limits::{Dimension, Heard};
     use crate::domain::shared_bucket::{Report as Told, SharedBucket, Stock, Wait};
     use crate::domain::shut::Reason;
     use crate::domain::{Limits, Rate, Unit};
-    use crate::store::status::WorkerRecord;
+    use crate::store::status::{Status, WorkerRecord};
+    use chrono::DateTime;
+    use serde_json::{Value, json};
     use std::time::Duration;
 
     const NOW: i64 = 1_800_000_000_000;
@@ -146,7 +109,12 @@ mod tests {
     }
 
     fn rows(status: &Status) -> Vec<Value> {
-        serde_json::to_value(report(status)).unwrap().as_array().unwrap().clone()
+        serde_json::to_value(table(&status.clone().into())).unwrap().as_array().unwrap().clone()
+    }
+
+    /// As programs see them.
+    fn in_json(status: &Status) -> Value {
+        serde_json::to_value(StatusView::from(status.clone()).buckets).unwrap()
     }
 
     /// Two workers hold a part of it, the first has spent 30, and tokens were heard of.
@@ -205,7 +173,7 @@ mod tests {
             (&rows[0]["shut"], &rows[0]["opens_in"], &rows[0]["429s"]),
             (&"rate_limit".into(), &"1m 30s".into(), &3.into())
         );
-        let told = &as_json(&status)[0];
+        let told = &in_json(&status)[0];
         assert_eq!(told["shut_until"], "2027-01-15T08:01:30Z");
         assert_eq!((&told["slowed"], &told["refused_last_minute"]), (&true.into(), &3.into()));
     }
@@ -215,8 +183,8 @@ mod tests {
         let mut idle = SharedBucket::default();
         idle.exchange(1, &limits(None), &told(0, 0, 0), Timestamp(NOW));
         let mut status = status([("idle", idle)]);
-        assert!(report(&status).is_empty());
-        assert_eq!(as_json(&status)[0]["limits"][0]["level"], 99, "programs see it all the same");
+        assert!(rows(&status).is_empty());
+        assert_eq!(in_json(&status)[0]["limits"][0]["level"], 99, "programs see it all the same");
         status.workers.push(WorkerRecord {
             id: 1,
             host: "db1".to_owned(),
@@ -230,6 +198,6 @@ mod tests {
         });
         assert_eq!(rows(&status)[0]["level"], 99);
         "dead".clone_into(&mut status.workers[0].state);
-        assert!(report(&status).is_empty());
+        assert!(rows(&status).is_empty());
     }
 }

@@ -17,7 +17,7 @@ use super::waits::what_is_waited_for;
 use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, decide};
 use crate::domain::doubt::RequestHash;
 use crate::domain::explanation::{self, Explanation, SkippedRung, Why};
-use crate::domain::strategy::{self, View};
+use crate::domain::strategy::{self, Conditions};
 use crate::domain::{Attempt, ChatRequest, Job, Outcome, Patience, Sizes, Timestamp, eligibility};
 use crate::store::claim::{Claimed, PastAttempt};
 use crate::store::settle::AttemptRow;
@@ -195,7 +195,7 @@ impl Journey {
         };
         let mut conditions = Vec::with_capacity(self.rungs.len());
         conditions.extend((0..self.rungs.len()).filter_map(|index| self.condition(index, pace, now)));
-        let view = View::of_job(&self.errand.job, self.bill.cost(), &conditions);
+        let view = Conditions::of_job(&self.errand.job, self.bill.cost(), &conditions);
         strategy::order(&self.errand.plan.route, &view, &mut self.order);
         // … unless there is nothing after it.
         if pace < PACE

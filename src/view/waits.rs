@@ -1,14 +1,20 @@
-//! What a job waits for, in words. The database says it in few, fixed ones (`sluice.jobs.waits_for`), by which jobs can
-//! be counted.
+//! What a job waits for. The database says it in few, fixed words (`sluice.jobs.waits_for`), by which jobs can be
+//! counted; here they become sentences.
 
 use crate::domain::shut::Reason;
+use chrono::{DateTime, Utc};
 use std::borrow::Cow;
 
-/// It came in while triggers were off.
-pub(super) const NO_QUEUE: &str = "no queue";
+/// The job is in no queue: it came in while triggers were off.
+pub const NO_QUEUE: &str = "no queue";
+/// The job itself is paused.
+pub const PAUSED: &str = "paused";
+/// The job was enqueued for later.
+pub const SCHEDULED: &str = "scheduled";
 
 /// As the end of a sentence about a job.
-pub(super) fn in_words(reason: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn in_words(reason: &str) -> Cow<'_, str> {
     match reason {
         NO_QUEUE => {
             "in no queue, so nobody works on it: it came in while triggers were off, and `sluice doctor --repair` \
@@ -25,23 +31,47 @@ pub(super) fn in_words(reason: &str) -> Cow<'_, str> {
 }
 
 /// Whether it passes by itself, and soon: work goes on, if slowly.
-pub(super) fn is_a_limit(reason: &str) -> bool {
+#[must_use]
+pub fn is_a_limit(reason: &str) -> bool {
     parts(reason).and_then(|(_, code, _)| Reason::parse(code)).is_some_and(Reason::is_a_limit)
+}
+
+/// When a job that waits for this wakes by itself. The row of a paused job has an instant that means nothing.
+#[must_use]
+pub fn wakes_at(reason: &str, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    (reason != PAUSED).then_some(at)
+}
+
+/// Why a target cannot be called.
+pub(super) struct Shut {
+    /// In words about a job that waits for it.
+    is: &'static str,
+    /// In words about a call that was made elsewhere.
+    pub(super) was: &'static str,
+}
+
+/// A row for each reason.
+pub(super) const fn shut(reason: Reason) -> Shut {
+    match reason {
+        Reason::RateLimit => Shut { is: "its limit is used up", was: "its limit was used up" },
+        Reason::Concurrency => Shut { is: "all its places are taken", was: "all its places were taken" },
+        Reason::Breaker => Shut { is: "its breaker is open after failures", was: "its breaker was open" },
+        Reason::QuotaExhausted => Shut { is: "its key is out of money", was: "its key was out of money" },
+        Reason::Auth => Shut { is: "its key is rejected", was: "its key had been rejected" },
+        Reason::Model => Shut {
+            is: "the model is unknown, or not allowed to the key",
+            was: "the model was unknown or not allowed to the key",
+        },
+        Reason::Paused => Shut { is: "its provider is paused", was: "its provider was paused" },
+    }
 }
 
 /// `openai/gpt-4o-mini: auth (nowhere else to go)`.
 fn of_target(reason: &str) -> Option<String> {
     let (target, code, because) = parts(reason)?;
-    let why = match Reason::parse(code) {
-        Some(Reason::RateLimit) => "its limit is used up",
-        Some(Reason::Concurrency) => "all its places are taken",
-        Some(Reason::Breaker) => "its breaker is open after failures",
-        Some(Reason::QuotaExhausted) => "its key is out of money",
-        Some(Reason::Auth) => "its key is rejected",
-        Some(Reason::Model) => "the model is unknown, or not allowed to the key",
-        Some(Reason::Paused) => "its provider is paused",
-        None if code == "retry" => "it failed, and is tried again",
-        None => return None,
+    let why = match code {
+        "retry" => "it failed, and is tried again",
+        code => shut(Reason::parse(code)?).is,
     };
     let because = if because.is_empty() { String::new() } else { format!(" ({because})") };
     Some(format!("{target}: {why}{because}"))

@@ -1,0 +1,163 @@
+//! A row of the ledger: one call, what came of it, and what it cost.
+
+use super::choice;
+use super::dollars::Dollars;
+use super::time::{clock, span};
+use crate::domain::NanoUsd;
+use crate::domain::price::special_tier;
+use crate::store::job::AttemptRecord;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use std::fmt::Write as _;
+
+/// A pause between two attempts that is worth a line.
+const WORTH_TELLING: TimeDelta = TimeDelta::milliseconds(500);
+
+/// An attempt: the row, and its money in dollars.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AttemptView {
+    /// The row.
+    #[serde(flatten)]
+    pub record: AttemptRecord,
+    /// Its cost; `None`: the price is unknown.
+    pub cost: Option<Dollars>,
+    /// What may have been spent beside that.
+    pub uncertain_cost: Dollars,
+}
+
+impl From<AttemptRecord> for AttemptView {
+    fn from(record: AttemptRecord) -> Self {
+        let cost = record.cost_nanos.map(|nanos| Dollars(NanoUsd(nanos)));
+        let uncertain_cost = Dollars(NanoUsd(record.uncertain_nanos));
+        Self { record, cost, uncertain_cost }
+    }
+}
+
+impl AttemptView {
+    /// What was called when, why, and what came of it, in lines. `free_since`: from when on it could have been made.
+    pub(super) fn tell(&self, free_since: DateTime<Utc>, lines: &mut Vec<String>) {
+        let attempt = &self.record;
+        let waited = attempt.started_at - free_since;
+        let mut line =
+            format!("#{} {}/{} at {}", attempt.number, attempt.provider, attempt.model, clock(attempt.started_at));
+        if waited >= WORTH_TELLING {
+            let _ = write!(line, ", after waiting {}", span(waited.num_milliseconds()));
+        }
+        lines.push(line);
+        lines.extend(choice::in_words(attempt.decision.as_ref()).into_iter().map(|reason| format!("   {reason}")));
+        lines.push(format!("   {}", outcome(attempt)));
+        if let Some(message) = attempt.message.as_deref().filter(|message| !message.is_empty()) {
+            lines.push(format!("   “{message}”"));
+        }
+        if let Some(retry_at) = attempt.retry_at {
+            lines.push(format!("   it asked to be left alone until {}", clock(retry_at)));
+        }
+        if let Some(tokens) = tokens(attempt) {
+            lines.push(format!("   {tokens}"));
+        }
+        lines.push(format!("   {}", cost(attempt)));
+        lines.extend(notes(attempt).map(|note| format!("   note: {note}")));
+        if attempt.accepted && attempt.has_answer {
+            lines.push("   the answer as it came: `answer` of this attempt in sluice.attempts".to_owned());
+        }
+        if let Some(request_id) = &attempt.request_id {
+            lines.push(format!("   the provider's request id: {request_id}"));
+        }
+    }
+}
+
+fn notes(attempt: &AttemptRecord) -> impl Iterator<Item = &str> {
+    attempt.notes.as_ref().and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+}
+
+fn outcome(attempt: &AttemptRecord) -> String {
+    let took = span(attempt.total_ms.into());
+    let mut line = if attempt.accepted {
+        let mut line = format!("accepted after {took}");
+        if let Some(first_byte) = attempt.first_byte_ms {
+            let _ = write!(line, " (first byte after {})", span(first_byte.into()));
+        }
+        line
+    } else {
+        let class = attempt.class.as_deref().unwrap_or("unknown");
+        match &attempt.detail {
+            // Nothing was found wrong with it.
+            Some(detail) if class == "abandoned" => format!("not used, after {took}: {class}, {detail}"),
+            Some(detail) => format!("rejected after {took}: {class}, {detail}"),
+            None => format!("failed after {took}: {class}"),
+        }
+    };
+    let facts = [
+        attempt.http_status.filter(|_| !attempt.accepted).map(|status| format!("HTTP {status}")),
+        attempt.code.clone(),
+        attempt.finish.as_ref().map(|finish| format!("finish {finish}")),
+        attempt.service_tier.as_deref().and_then(special_tier).map(|tier| format!("tier {tier}")),
+        attempt
+            .model_served
+            .as_ref()
+            .filter(|served| **served != attempt.model)
+            .map(|served| format!("served by {served}")),
+    ];
+    for fact in facts.into_iter().flatten() {
+        let _ = write!(line, "; {fact}");
+    }
+    line
+}
+
+fn tokens(attempt: &AttemptRecord) -> Option<String> {
+    let input = attempt.input_tokens + attempt.cache_read_tokens + attempt.cache_write_tokens;
+    if input == 0 && attempt.output_tokens == 0 {
+        return None;
+    }
+    let mut line = format!("{input} tokens in");
+    let mut parts = Vec::new();
+    if attempt.cache_read_tokens > 0 {
+        parts.push(format!("{} from the cache", attempt.cache_read_tokens));
+    }
+    if attempt.cache_write_tokens > 0 {
+        parts.push(format!("{} into it", attempt.cache_write_tokens));
+    }
+    if !parts.is_empty() {
+        let _ = write!(line, " ({})", parts.join(", "));
+    }
+    let _ = write!(line, ", {} out", attempt.output_tokens);
+    if attempt.reasoning_tokens > 0 {
+        let _ = write!(line, " ({} of them reasoning)", attempt.reasoning_tokens);
+    }
+    if attempt.usage_source != "provider" {
+        line.push_str(", estimated: the provider did not say, or not what can be");
+    }
+    Some(line)
+}
+
+fn cost(attempt: &AttemptRecord) -> String {
+    let mut line = match (attempt.cost_nanos, &attempt.price) {
+        (Some(cost), Some(price)) => format!("cost {} at {}", NanoUsd(cost), price_in_words(price)),
+        (Some(cost), None) if attempt.cost_source.as_deref() == Some("reported") => {
+            format!("cost {}, as the provider says: the price was not known", NanoUsd(cost))
+        }
+        (Some(cost), None) => format!("cost {}", NanoUsd(cost)),
+        (None, _) => "cost unknown: the price was not known".to_owned(),
+    };
+    if let Some(reported) = attempt.reported_cost_nanos.filter(|_| attempt.cost_source.as_deref() != Some("reported")) {
+        let _ = write!(line, "; the provider says {}", NanoUsd(reported));
+    }
+    if attempt.uncertain_nanos > 0 {
+        let _ = write!(line, ", and perhaps up to {} more: its end is not known", NanoUsd(attempt.uncertain_nanos));
+    }
+    line
+}
+
+fn price_in_words(price: &Value) -> String {
+    let names = [
+        ("input", "in"),
+        ("cached_input", "from the cache"),
+        ("cache_write", "into the cache"),
+        ("cache_write_1h", "into the cache for an hour"),
+        ("output", "out"),
+    ];
+    let parts: Vec<String> =
+        names.iter().filter_map(|(key, name)| Some(format!("{} {name}", NanoUsd(price.get(key)?.as_i64()?)))).collect();
+    if parts.is_empty() { price.to_string() } else { format!("{} per million tokens", parts.join(", ")) }
+}

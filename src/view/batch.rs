@@ -1,0 +1,144 @@
+//! A batch and how far it is.
+
+use super::dollars::Dollars;
+use super::table::{Cell, Table};
+use super::waits::in_words;
+use crate::store::batch::Batch;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use std::time::Duration;
+
+/// A batch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BatchView {
+    /// Its name.
+    pub batch: String,
+    /// Jobs enqueued.
+    pub jobs: i64,
+    /// Jobs that have ended, in whatever way.
+    pub done: i64,
+    /// Those that succeeded.
+    pub succeeded: i64,
+    /// Those that failed.
+    pub failed: i64,
+    /// Those that were cancelled.
+    pub cancelled: i64,
+    /// Jobs that have not ended.
+    pub unfinished: i64,
+    /// Calls made.
+    pub attempts: i64,
+    /// The cost; `None`: no attempt has a known price.
+    pub cost: Option<Dollars>,
+    /// The part of it that bought nothing.
+    pub waste: Option<Dollars>,
+    /// What may have been spent beside it.
+    pub uncertain_cost: Dollars,
+    /// Attempts whose price is unknown.
+    pub unpriced_attempts: i64,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// The hour of its first job.
+    pub first_hour: DateTime<Utc>,
+    /// The hour in which something happened last.
+    pub last_hour: DateTime<Utc>,
+}
+
+impl BatchView {
+    /// A batch as it was read.
+    #[must_use]
+    pub fn of(batch: &Batch) -> Self {
+        Self {
+            batch: batch.name.clone(),
+            jobs: batch.jobs,
+            done: batch.done(),
+            succeeded: batch.succeeded,
+            failed: batch.failed,
+            cancelled: batch.cancelled,
+            unfinished: batch.unfinished(),
+            attempts: batch.attempts,
+            cost: batch.known_cost().map(Dollars),
+            waste: batch.known_cost().map(|_| Dollars(batch.waste)),
+            uncertain_cost: Dollars(batch.uncertain),
+            unpriced_attempts: batch.unpriced,
+            paused: batch.paused,
+            first_hour: batch.first_hour,
+            last_hour: batch.last_hour,
+        }
+    }
+
+    /// What it cost so far; an unknown part is said.
+    #[must_use]
+    pub fn dollars(&self) -> String {
+        match (self.cost, self.unpriced_attempts) {
+            (Some(Dollars(cost)), 0) => cost.to_string(),
+            (Some(Dollars(cost)), unpriced) => format!("{cost} and {unpriced} attempts of unknown price"),
+            (None, _) => "cost unknown".to_owned(),
+        }
+    }
+}
+
+/// A batch while it is worked on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ProgressView {
+    /// How far it is.
+    #[serde(flatten)]
+    pub batch: BatchView,
+    /// Jobs that end per second.
+    pub per_second: f64,
+    /// How long the rest takes at this pace; `None`: that is not known.
+    pub seconds_left: Option<u64>,
+    /// What is in the way of all its jobs, in words.
+    pub idle: Option<String>,
+    /// The same as `sluice.jobs.waits_for` has it.
+    pub waits_for: Option<String>,
+}
+
+impl ProgressView {
+    /// A batch as it was read, its pace, and what all its jobs wait for.
+    #[must_use]
+    pub fn of(batch: &Batch, per_second: f64, left: Option<Duration>, waits_for: Option<&str>) -> Self {
+        Self {
+            batch: BatchView::of(batch),
+            per_second,
+            seconds_left: left.map(|left| left.as_secs()),
+            idle: waits_for.map(|reason| in_words(reason).into_owned()),
+            waits_for: waits_for.map(str::to_owned),
+        }
+    }
+}
+
+/// Batches, a row for each.
+#[must_use]
+pub fn table(batches: &[Batch]) -> Table {
+    let mut table = Table::new([
+        "batch",
+        "jobs",
+        "succeeded",
+        "failed",
+        "cancelled",
+        "unfinished",
+        "attempts",
+        "cost",
+        "waste",
+        "unpriced",
+        "paused",
+        "last_hour",
+    ]);
+    for batch in batches.iter().map(BatchView::of) {
+        table.row([
+            batch.batch.into(),
+            batch.jobs.into(),
+            batch.succeeded.into(),
+            batch.failed.into(),
+            batch.cancelled.into(),
+            batch.unfinished.into(),
+            batch.attempts.into(),
+            batch.cost.into(),
+            batch.waste.into(),
+            batch.unpriced_attempts.into(),
+            Cell::Flag(batch.paused),
+            batch.last_hour.into(),
+        ]);
+    }
+    table
+}

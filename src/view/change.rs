@@ -1,0 +1,116 @@
+//! What a command has changed.
+
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Something was paused or resumed.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct PauseChangeView {
+    /// `route`, `project`, `batch` or `provider`.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// Whether it is paused now.
+    pub paused: bool,
+    /// Whether it was otherwise before.
+    pub changed: bool,
+}
+
+impl fmt::Display for PauseChangeView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let now = match (self.paused, self.changed) {
+            (true, true) => "is paused",
+            (true, false) => "was paused already",
+            (false, true) => "goes on",
+            (false, false) => "was not paused",
+        };
+        write!(f, "{} {} {now}", self.kind, self.name)
+    }
+}
+
+/// Waits that a provider asked for were ended.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ReopenedView {
+    /// Always `provider`.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// The buckets that were shut.
+    pub opened: Vec<String>,
+    /// Jobs that waited for it.
+    pub woken: u64,
+}
+
+impl fmt::Display for ReopenedView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, woken, .. } = self;
+        if self.opened.is_empty() {
+            return write!(f, "provider {name} had asked for no wait; what rests for other reasons is tried again");
+        }
+        let noun = if *woken == 1 { "job is" } else { "jobs are" };
+        write!(f, "provider {name} is open again; {woken} waiting {noun} woken")
+    }
+}
+
+/// Many jobs were changed together. As JSON: `{"batch": "nightly", "cancelled": 7}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BulkView<'a> {
+    /// `batch` or `route`.
+    pub of: &'static str,
+    /// The name of that.
+    pub name: &'a str,
+    /// `cancelled` or `queued_again`.
+    pub what: &'static str,
+    /// How many jobs.
+    pub jobs: i64,
+}
+
+impl Serialize for BulkView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry(self.of, self.name)?;
+        map.serialize_entry(self.what, &self.jobs)?;
+        map.end()
+    }
+}
+
+impl fmt::Display for BulkView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {} jobs {}", self.of, self.name, self.jobs, self.what.replace('_', " "))
+    }
+}
+
+/// Jobs of a file were enqueued, or with `--dry-run` would have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct EnqueuedView<'a> {
+    /// The name of their batch.
+    pub batch: &'a str,
+    /// How many.
+    pub jobs: u64,
+    /// Jobs that were left out because they were in the queue before.
+    pub existing: u64,
+    /// Faulty lines that were left out.
+    pub faulty: u64,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// Members that are sent although no provider is known to take them, and how many lines have each.
+    pub unknown_members: &'a BTreeMap<String, u64>,
+}
+
+/// The schema was migrated, or with `--dry-run` would have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct MigratedView<'a> {
+    /// The version that was found.
+    pub from: i64,
+    /// The version that it has now, or would have.
+    pub to: i64,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// Whether anything was done.
+    pub changed: bool,
+    /// Roles that the queue's rights belong to and that are not there.
+    pub missing_roles: &'a [String],
+    /// By role, rights that it lacks.
+    pub missing_rights: &'a BTreeMap<String, Vec<String>>,
+}

@@ -1,0 +1,152 @@
+//! Why an attempt called this rung and no other, in words, from what the worker noted on it.
+
+use super::time::clock;
+use super::waits::shut;
+use crate::domain::Timestamp;
+use crate::domain::Unit;
+use crate::domain::explanation::{Explanation, PassedOver, Why};
+use crate::domain::shut::Reason;
+use crate::store::claim::datetime;
+use serde_json::{Map, Value};
+
+/// Why this rung and no other, and what of the request it does not take.
+pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
+    let explanation = decision.map(Explanation::read).unwrap_or_default();
+    let mut reasons: Vec<String> = explanation
+        .skipped
+        .iter()
+        .map(|rung| {
+            let target = rung.target.as_deref().unwrap_or("a rung that is no longer there");
+            format!("not {target}: {}", skipped(&rung.why))
+        })
+        .collect();
+    if reasons.is_empty() {
+        reasons.push("it was the first choice".to_owned());
+    }
+    if let Some(key) = &explanation.key {
+        reasons.push(format!("it was called with the key {key}"));
+    }
+    if !explanation.dropped.is_empty() {
+        reasons.push(format!("not sent to it as it came: {}", explanation.dropped.join(", ")));
+    }
+    if !explanation.unchecked.is_empty() {
+        let unchecked = explanation.unchecked.join(", ");
+        reasons.push(format!("not checked in its answer, of the request's JSON schema: {unchecked}"));
+    }
+    reasons
+}
+
+fn skipped(why: &Why) -> String {
+    match why {
+        Why::Closed { reason, until, passed_over, patience_until } => {
+            // A pause has no end that could be known.
+            let until = if *reason == Reason::Paused { String::new() } else { until_when(*until) };
+            format!("{}{until}{}", shut(*reason).was, not_waited_for(passed_over.as_ref(), *patience_until))
+        }
+        Why::BackingOff { until } => format!("it was resting after a failure{}", until_when(*until)),
+        Why::TooLate { until, latest } => {
+            let until = until_when(*until);
+            match latest {
+                Some(latest) => format!(
+                    "it was resting after a failure{until}, and only a call before {} could make the deadline",
+                    instant(*latest)
+                ),
+                None => format!("it was resting after a failure{until}, too long for the deadline"),
+            }
+        }
+        Why::Failed { class } => format!("it had failed this job already ({class})"),
+        Why::ContextWindow { needed, window } => {
+            format!("about {needed} tokens do not fit its window of {window}")
+        }
+        Why::BucketTooSmall { unit, needed, size } => {
+            // Earlier versions stored the words.
+            let unit = Unit::parse(unit).map_or_else(|| unit.to_string(), |unit| unit.to_string());
+            format!("about {needed} {unit} can never fit its limit of {size} at once")
+        }
+        Why::Unsupported { what } => format!("it does not support {what}"),
+        Why::Unknown(said) => word_of(said),
+    }
+}
+
+/// A newer worker's word: better shown than hidden.
+fn word_of(said: &Map<String, Value>) -> String {
+    let text = |member: &str| said.get(member).and_then(Value::as_str);
+    let until = text("until").and_then(|at| at.parse().ok()).map(|at| format!(" until {}", clock(at)));
+    format!("{}{}", text("why").unwrap_or("for a reason that cannot be read"), until.unwrap_or_default())
+}
+
+fn instant(at: Timestamp) -> String {
+    clock(datetime(at))
+}
+
+fn until_when(until: Option<Timestamp>) -> String {
+    until.map_or_else(String::new, |at| format!(" until {}", instant(at)))
+}
+
+/// Why a closed rung was not waited for. Nothing where an older worker did not note it.
+fn not_waited_for(why: Option<&PassedOver>, patience_until: Option<Timestamp>) -> String {
+    let until = patience_until.map_or_else(|| "then".to_owned(), instant);
+    match why {
+        None => String::new(),
+        Some(PassedOver::NoPatience) => ", and the route waits for no cheaper rung".to_owned(),
+        Some(PassedOver::PatienceOver) => format!(", and there was patience only until {until}"),
+        Some(PassedOver::DeadlineNear) => format!(", and the deadline left patience only until {until}"),
+        Some(PassedOver::WaitingIsPointless) => ", which does not pass by waiting".to_owned(),
+        Some(PassedOver::Unknown(word)) => format!(", {word}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn told(skip: &Value) -> String {
+        let lines = in_words(Some(&json!({ "skipped": [skip] })));
+        lines[0].strip_prefix("not a rung that is no longer there: ").unwrap().to_owned()
+    }
+
+    #[test]
+    fn every_reason_to_pass_a_rung_over_has_its_words() {
+        let reason = |skip: Value| told(&skip);
+        assert_eq!(reason(json!({ "why": "paused" })), "its provider was paused");
+        assert_eq!(reason(json!({ "why": "breaker_open" })), "its breaker was open");
+        assert_eq!(reason(json!({ "why": "failed", "class": "timeout" })), "it had failed this job already (timeout)");
+        assert_eq!(
+            reason(json!({ "why": "context_window", "needed": 9000, "window": 8192 })),
+            "about 9000 tokens do not fit its window of 8192"
+        );
+        for unit in ["input_tokens", "input tokens"] {
+            let bucket = json!({ "why": "bucket_too_small", "unit": unit, "needed": 9000, "size": 8000 });
+            assert_eq!(reason(bucket), "about 9000 input tokens can never fit its limit of 8000 at once");
+        }
+        assert_eq!(reason(json!({ "why": "unsupported", "what": "tools" })), "it does not support tools");
+        assert_eq!(reason(json!({ "why": "of_tomorrow" })), "of_tomorrow");
+    }
+
+    #[test]
+    fn what_cut_the_wait_for_a_cheaper_rung_short_is_told_with_its_instant() {
+        let reason = |passed_over: &str| {
+            told(&json!({
+                "why": "rate_limit", "until": "2026-01-31T09:00:00Z",
+                "passed_over": passed_over, "patience_until": "2026-01-31T08:10:00Z",
+            }))
+        };
+        let (shut, until) = ("its limit was used up until 2026-01-31T09:00:00.000Z", "2026-01-31T08:10:00.000Z");
+        assert_eq!(reason("patience_over"), format!("{shut}, and there was patience only until {until}"));
+        assert_eq!(reason("deadline_near"), format!("{shut}, and the deadline left patience only until {until}"));
+        assert_eq!(reason("no_patience"), format!("{shut}, and the route waits for no cheaper rung"));
+        assert_eq!(
+            told(&json!({ "why": "auth", "passed_over": "waiting_is_pointless" })),
+            "its key had been rejected, which does not pass by waiting"
+        );
+        let late = json!({ "why": "too_late", "until": "2026-01-31T09:00:00Z", "latest": "2026-01-31T08:10:00Z" });
+        assert_eq!(
+            told(&late),
+            format!(
+                "it was resting after a failure until 2026-01-31T09:00:00.000Z, and only a call before {until} could \
+                 make the deadline"
+            )
+        );
+    }
+}

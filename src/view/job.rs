@@ -1,0 +1,242 @@
+//! A job: what it is, where it is, and how it ended.
+
+use super::dollars::Dollars;
+use super::waits::{NO_QUEUE, PAUSED, SCHEDULED, in_words, wakes_at};
+use crate::store::job::{Ended, JobRecord, Place};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use std::fmt::Write as _;
+
+/// What of a job is shown to those only who ask for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bodies {
+    /// The prompt.
+    pub request: bool,
+    /// The answer.
+    pub response: bool,
+}
+
+/// A job.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct JobView {
+    /// Its number.
+    pub job: i64,
+    /// The state as users know it.
+    pub state: String,
+    /// Its route.
+    pub route: String,
+    /// Whose money.
+    pub project: String,
+    /// Its batch.
+    pub batch: Option<String>,
+    /// The user's own name for it.
+    pub custom_id: Option<String>,
+    /// Higher goes first.
+    pub priority: i16,
+    /// Not before.
+    pub run_at: Option<DateTime<Utc>>,
+    /// Not after.
+    pub deadline: Option<DateTime<Utc>>,
+    /// Its own bound on attempts.
+    pub max_attempts: Option<i16>,
+    /// The login that enqueued it.
+    pub enqueued_by: String,
+    /// When it was enqueued.
+    pub created_at: DateTime<Utc>,
+    /// What the user noted on it.
+    pub metadata: Option<Value>,
+    /// Where it is.
+    pub place: PlaceView,
+    /// The prompt, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<Value>,
+    /// The answer, where it was asked for and the job has ended; null without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<Value>,
+}
+
+/// Where a job is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "where", rename_all = "snake_case")]
+pub enum PlaceView {
+    /// In the queue.
+    Ready {
+        /// Workers that died with it.
+        crashes: i16,
+        /// What is known to be in its way.
+        waits_for: Option<String>,
+    },
+    /// It waits.
+    Parked {
+        /// Until then; `None`: it does not wake by itself.
+        until: Option<DateTime<Utc>>,
+        /// For this.
+        waits_for: String,
+    },
+    /// In a worker's hands.
+    Running {
+        /// The worker's number.
+        worker: i64,
+        /// Its machine; unknown when its row is gone.
+        host: Option<String>,
+        /// Its process.
+        pid: Option<i32>,
+        /// Since when.
+        since: DateTime<Utc>,
+        /// Whether that worker is alive; if not, another one is about to get the job.
+        worker_alive: bool,
+    },
+    /// It has ended.
+    Ended(EndView),
+    /// In no queue, so that no worker takes it.
+    Nowhere {
+        /// Why.
+        waits_for: &'static str,
+    },
+}
+
+/// How a job ended, beside its state.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EndView {
+    /// When.
+    pub finished_at: DateTime<Utc>,
+    /// The target that gave the answer.
+    pub answered_by: Option<String>,
+    /// The target that was asked last, when no answer came of it.
+    pub last_asked: Option<String>,
+    /// Whether the answer was repaired.
+    pub repaired: bool,
+    /// The class of its failure.
+    pub error_class: Option<String>,
+    /// The reason of its failure.
+    pub error: Option<String>,
+    /// All attempts together; `None`: the price of one is unknown.
+    pub cost: Option<Dollars>,
+    /// What may have been spent beside that.
+    pub uncertain_cost: Dollars,
+}
+
+impl EndView {
+    fn of(ended: Ended) -> Self {
+        Self {
+            finished_at: ended.at,
+            answered_by: ended.answered_by().map(str::to_owned),
+            last_asked: ended.last_asked().map(str::to_owned),
+            repaired: ended.repaired,
+            error_class: ended.error_class,
+            error: ended.error,
+            cost: ended.cost.map(Dollars),
+            uncertain_cost: Dollars(ended.uncertain),
+        }
+    }
+}
+
+impl JobView {
+    /// A job as it was read, with the bodies that were asked for.
+    #[must_use]
+    pub fn of(job: JobRecord, bodies: Bodies) -> Self {
+        let state = job.place.state().to_owned();
+        let mut response = None;
+        let place = match job.place {
+            Place::Ready { crashes, waits_for } => PlaceView::Ready { crashes, waits_for },
+            Place::Parked { until, reason } => PlaceView::Parked { until: wakes_at(&reason, until), waits_for: reason },
+            Place::Running { worker, host, pid, since, alive } => {
+                PlaceView::Running { worker, host, pid, since, worker_alive: alive }
+            }
+            Place::Ended(mut ended) => {
+                response = bodies.response.then(|| ended.response.take().unwrap_or(Value::Null));
+                PlaceView::Ended(EndView::of(*ended))
+            }
+            Place::Nowhere => PlaceView::Nowhere { waits_for: NO_QUEUE },
+        };
+        Self {
+            job: job.id,
+            state,
+            route: job.route,
+            project: job.project,
+            batch: job.batch,
+            custom_id: job.custom_id,
+            priority: job.priority,
+            run_at: job.run_at,
+            deadline: job.deadline,
+            max_attempts: job.max_attempts,
+            enqueued_by: job.enqueued_by,
+            created_at: job.created_at,
+            metadata: job.metadata,
+            place,
+            request: bodies.request.then_some(job.request),
+            response,
+        }
+    }
+
+    /// Where it is, in words.
+    #[must_use]
+    pub fn whereabouts(&self) -> String {
+        let at = |at: &DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        match &self.place {
+            PlaceView::Ready { crashes, waits_for } => {
+                let mut words = "queued".to_owned();
+                if *crashes > 0 {
+                    let _ = write!(words, " again, after {crashes} workers died with it");
+                }
+                if let Some(reason) = waits_for {
+                    let _ = write!(words, ": {}", in_words(reason));
+                }
+                words
+            }
+            PlaceView::Parked { waits_for, .. } if waits_for == PAUSED => "paused, until it is resumed".to_owned(),
+            PlaceView::Parked { until: Some(until), waits_for } if waits_for == SCHEDULED => {
+                format!("scheduled for {}", at(until))
+            }
+            PlaceView::Parked { until: Some(until), waits_for } if !waits_for.ends_with(" paused") => {
+                format!("parked until {}: {}", at(until), in_words(waits_for))
+            }
+            PlaceView::Parked { waits_for, .. } => format!("queued: {}", in_words(waits_for)),
+            PlaceView::Running { worker, host, pid, since, worker_alive } => {
+                let process = match (host, pid) {
+                    (Some(host), Some(pid)) => format!(" ({host}, process {pid})"),
+                    _ => String::new(),
+                };
+                let dead = if *worker_alive { "" } else { ", which is dead: another worker takes over in a moment" };
+                format!("with worker {worker}{process} since {}{dead}", at(since))
+            }
+            PlaceView::Ended(end) => format!("{} at {}", self.state, at(&end.finished_at)),
+            PlaceView::Nowhere { waits_for } => in_words(waits_for).into_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::job;
+    use super::*;
+
+    fn whereabouts(place: Place) -> String {
+        JobView::of(job(place), Bodies::default()).whereabouts()
+    }
+
+    #[test]
+    fn whereabouts_read_as_a_sentence() {
+        let at: DateTime<Utc> = "2026-01-31T08:00:00Z".parse().unwrap();
+        let parked = |reason: &str| Place::Parked { until: at, reason: reason.to_owned() };
+        assert_eq!(
+            whereabouts(parked("openai/gpt-4o-mini: rate_limit")),
+            "parked until 2026-01-31T08:00:00Z: openai/gpt-4o-mini: its limit is used up"
+        );
+        assert_eq!(whereabouts(parked("scheduled")), "scheduled for 2026-01-31T08:00:00Z");
+        assert_eq!(whereabouts(parked("batch paused")), "queued: its batch is paused");
+        assert_eq!(whereabouts(parked("paused")), "paused, until it is resumed");
+        let ready = |waits_for: Option<&str>| Place::Ready { crashes: 0, waits_for: waits_for.map(str::to_owned) };
+        assert_eq!(whereabouts(ready(None)), "queued");
+        assert_eq!(whereabouts(ready(Some("route paused"))), "queued: its route is paused");
+        let running =
+            Place::Running { worker: 7, host: Some("db1".to_owned()), pid: Some(42), since: at, alive: false };
+        assert_eq!(
+            whereabouts(running),
+            "with worker 7 (db1, process 42) since 2026-01-31T08:00:00Z, which is dead: another worker takes over in \
+             a moment"
+        );
+        assert!(whereabouts(Place::Nowhere).starts_with("in no queue, so nobody works on it"));
+    }
+}

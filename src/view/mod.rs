@@ -1,0 +1,35 @@
+//! What people are shown, typed once: jobs, batches, the status, reports.
+//!
+//! A view is made of what the store has read. Every face shows the same views: the command line lays them out in
+//! tables and sentences, programs get them as JSON.
+
+pub mod attempt;
+pub mod batch;
+pub mod bucket;
+pub mod change;
+pub mod check;
+pub mod choice;
+pub mod dollars;
+pub mod finding;
+pub mod job;
+pub mod report;
+pub mod result_line;
+pub mod status;
+pub mod story;
+pub mod table;
+#[cfg(test)]
+mod tests;
+mod time;
+pub mod waits;
+pub mod worker;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// A view as the JSON document that is printed and served. The members of an object are in the order of the alphabet.
+///
+/// # Errors
+/// When a view has a map whose keys are no texts; none has.
+pub fn document(view: &(impl Serialize + ?Sized)) -> serde_json::Result<Value> {
+    serde_json::to_value(view)
+}

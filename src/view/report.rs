@@ -1,0 +1,211 @@
+//! Reports: what it cost, what failed, what was wasted, which calls had to step in, how long answers took.
+//!
+//! A row for each group; its first columns are the dimensions by which it is grouped.
+
+use super::table::{Cell, Table};
+use crate::domain::NanoUsd;
+use crate::store::report::{Dimension, Latency, Totals};
+use std::cmp::Reverse;
+
+fn head(by: &[Dimension], measures: &[&'static str]) -> Table {
+    Table::new(by.iter().map(|dimension| dimension.as_str()).chain(measures.iter().copied()))
+}
+
+/// The keys of a row; what has no value (a job without a batch, an attempt without a failure) is left empty.
+fn keys(keys: &[String]) -> impl Iterator<Item = Cell> {
+    keys.iter().map(|key| if key.is_empty() { Cell::Empty } else { Cell::Text(key.clone()) })
+}
+
+/// "total" in the first column.
+fn total_keys(by: &[Dimension]) -> impl Iterator<Item = Cell> {
+    by.iter().enumerate().map(|(index, _)| if index == 0 { "total".into() } else { Cell::Text(String::new()) })
+}
+
+/// Days and hours stay in order; anything else goes by what matters, the most first.
+fn sort<K: Ord>(by: &[Dimension], rows: &mut [Totals], measure: impl Fn(&Totals) -> K) {
+    if !by.iter().any(|dimension| matches!(dimension, Dimension::Day | Dimension::Hour)) {
+        rows.sort_by_key(|row| Reverse(measure(row)));
+    }
+}
+
+fn share(part: i64, whole: i64) -> Cell {
+    #[expect(clippy::cast_precision_loss, reason = "a percentage")]
+    if whole > 0 { Cell::Share(part as f64 / whole as f64) } else { Cell::Empty }
+}
+
+/// Dollars and tokens.
+#[must_use]
+pub fn cost(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
+    let mut table = head(
+        by,
+        &[
+            "answered",
+            "attempts",
+            "input_tokens",
+            "cached_tokens",
+            "output_tokens",
+            "cost",
+            "waste",
+            "uncertain",
+            "unpriced",
+        ],
+    );
+    let measures = |row: &Totals| -> [Cell; 9] {
+        [
+            row.succeeded.into(),
+            row.attempts.into(),
+            row.input_tokens.into(),
+            row.cached_tokens.into(),
+            row.output_tokens.into(),
+            row.known_cost().into(),
+            row.known_waste().into(),
+            row.uncertain.into(),
+            row.unpriced.into(),
+        ]
+    };
+    rows.retain(|row| row.attempts != 0 || row.succeeded != 0);
+    sort(by, &mut rows, |row| row.cost);
+    for row in &rows {
+        table.row(keys(&row.keys).chain(measures(row)));
+    }
+    table.total(total_keys(by).chain(measures(all)));
+    table
+}
+
+/// Attempts and jobs that failed; `all` sums up what did not fail, too.
+#[must_use]
+pub fn failures(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
+    let mut table = head(by, &["attempts", "share", "jobs_failed", "waste", "uncertain"]);
+    sort(by, &mut rows, |row| (row.attempts, row.failed));
+    let (mut attempts, mut failed, mut waste, mut uncertain) = (0, 0, NanoUsd::ZERO, NanoUsd::ZERO);
+    for row in &rows {
+        attempts += row.attempts;
+        failed += row.failed;
+        waste += row.waste;
+        uncertain += row.uncertain;
+        table.row(keys(&row.keys).chain([
+            row.attempts.into(),
+            share(row.attempts, all.attempts),
+            row.failed.into(),
+            row.known_waste().into(),
+            row.uncertain.into(),
+        ]));
+    }
+    table.total(total_keys(by).chain([
+        attempts.into(),
+        share(attempts, all.attempts),
+        failed.into(),
+        waste.into(),
+        uncertain.into(),
+    ]));
+    table
+}
+
+/// Money for answers that were not used; `all` sums up the others, too.
+#[must_use]
+pub fn waste(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
+    let mut table = head(by, &["attempts", "waste", "share", "uncertain"]);
+    rows.retain(|row| row.waste != NanoUsd::ZERO || row.uncertain != NanoUsd::ZERO);
+    sort(by, &mut rows, |row| row.waste + row.uncertain);
+    let attempts = rows.iter().map(|row| row.attempts).sum::<i64>();
+    for row in &rows {
+        table.row(keys(&row.keys).chain([
+            row.attempts.into(),
+            row.waste.into(),
+            share(row.waste.0, all.cost.0),
+            row.uncertain.into(),
+        ]));
+    }
+    table.total(total_keys(by).chain([
+        attempts.into(),
+        all.known_waste().into(),
+        share(all.waste.0, all.cost.0),
+        all.uncertain.into(),
+    ]));
+    table
+}
+
+/// Answers that came after another target had failed or was passed over.
+#[must_use]
+pub fn fallbacks(by: &[Dimension], mut rows: Vec<Totals>) -> Table {
+    let mut table = head(by, &["jobs_answered", "after_fallback", "share"]);
+    rows.retain(|row| row.succeeded != 0);
+    sort(by, &mut rows, |row| row.fallbacks);
+    for row in &rows {
+        table.row(keys(&row.keys).chain([
+            row.succeeded.into(),
+            row.fallbacks.into(),
+            share(row.fallbacks, row.succeeded),
+        ]));
+    }
+    let (answered, fallbacks) = rows.iter().fold((0, 0), |(a, f), row| (a + row.succeeded, f + row.fallbacks));
+    table.total(total_keys(by).chain([answered.into(), fallbacks.into(), share(fallbacks, answered)]));
+    table
+}
+
+/// How long accepted answers took.
+#[must_use]
+pub fn latency(by: &[Dimension], mut rows: Vec<Latency>) -> Table {
+    let mut table = head(by, &["answers", "first_byte_p50_ms", "p50_ms", "p95_ms", "p99_ms", "mean_ms"]);
+    if !by.iter().any(|dimension| matches!(dimension, Dimension::Day | Dimension::Hour)) {
+        rows.sort_by_key(|row| Reverse(row.p95_ms));
+    }
+    for row in &rows {
+        table.row(keys(&row.keys).chain([
+            row.answers.into(),
+            row.first_byte_p50_ms.map_or(Cell::Empty, Cell::Millis),
+            Cell::Millis(row.p50_ms),
+            Cell::Millis(row.p95_ms),
+            Cell::Millis(row.p99_ms),
+            Cell::Millis(row.mean_ms),
+        ]));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(table: &Table) -> serde_json::Value {
+        serde_json::to_value(table).unwrap()
+    }
+
+    fn row(keys: &[&str]) -> Totals {
+        Totals { keys: keys.iter().map(|key| (*key).to_owned()).collect(), ..Totals::default() }
+    }
+
+    #[test]
+    fn an_unknown_cost_is_empty_and_never_zero() {
+        let priced = Totals { attempts: 2, cost: NanoUsd(5), ..row(&["a"]) };
+        let partly = Totals { attempts: 2, cost: NanoUsd(3), unpriced: 1, ..row(&["b"]) };
+        let unpriced = Totals { attempts: 2, unpriced: 2, ..row(&["c"]) };
+        let report = json(&cost(&[Dimension::Provider], vec![unpriced, partly, priced], &Totals::default()));
+        assert_eq!(report[0]["provider"], "a");
+        assert_eq!((&report[1]["cost"].to_string(), &report[1]["unpriced"]), (&"3e-9".to_owned(), &1.into()));
+        assert_eq!((&report[2]["cost"], &report[2]["waste"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+    }
+
+    #[test]
+    fn failures_are_a_share_of_all_attempts() {
+        let by = [Dimension::Class, Dimension::Detail];
+        let rows = vec![
+            Totals { failed: 4, ..row(&["soft_failure", ""]) },
+            Totals { attempts: 10, ..row(&["soft_failure", "empty"]) },
+        ];
+        let report = json(&failures(&by, rows, &Totals { attempts: 100, ..row(&[]) }));
+        assert_eq!((&report[0]["detail"], &report[0]["share"]), (&"empty".into(), &0.1.into()));
+        assert_eq!((&report[1]["detail"], &report[1]["jobs_failed"]), (&serde_json::Value::Null, &4.into()));
+    }
+
+    #[test]
+    fn days_stay_in_order_and_other_rows_go_by_measure() {
+        let rows = |keys: [&str; 2]| {
+            vec![Totals { succeeded: 1, ..row(&[keys[0]]) }, Totals { succeeded: 2, fallbacks: 1, ..row(&[keys[1]]) }]
+        };
+        let days = json(&fallbacks(&[Dimension::Day], rows(["2026-01-01", "2026-01-02"])));
+        assert_eq!(days[0]["day"], "2026-01-01");
+        let routes = json(&fallbacks(&[Dimension::Route], rows(["a", "b"])));
+        assert_eq!((&routes[0]["route"], &routes[0]["share"]), (&"b".into(), &0.5.into()));
+    }
+}

@@ -1,0 +1,189 @@
+//! How a job of a batch ended: a line of an OpenAI-batch file, or a row of a table.
+
+use super::dollars::Dollars;
+use crate::store::results::{Ending, ExportedJob, HttpError};
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+/// A line of an OpenAI-batch output or error file. `sluice` is ours; consumers of the format pass over it.
+#[derive(Debug, Serialize)]
+pub struct LineView<'a> {
+    id: String,
+    custom_id: String,
+    response: Option<Response<'a>>,
+    error: Option<LineFault<'a>>,
+    sluice: Served<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct Response<'a> {
+    status_code: i16,
+    request_id: Option<&'a str>,
+    body: Box<RawValue>,
+}
+
+#[derive(Debug, Serialize)]
+struct LineFault<'a> {
+    code: &'a str,
+    message: &'a str,
+}
+
+/// Who answered, and for how much.
+#[derive(Debug, Serialize)]
+struct Served<'a> {
+    job: i64,
+    provider: Option<&'a str>,
+    model: Option<&'a str>,
+    attempts: i16,
+    enqueued_by: &'a str,
+    /// Dollars as an exact decimal number; null when the price is unknown.
+    cost: Option<String>,
+    repaired: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<Box<RawValue>>,
+}
+
+/// The body of an HTTP error, as OpenAI writes it.
+#[derive(Debug, Serialize)]
+struct ErrorBody<'a> {
+    error: ErrorDetail<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorDetail<'a> {
+    message: &'a str,
+    r#type: &'a str,
+    param: Option<()>,
+    code: Option<&'a str>,
+}
+
+impl<'a> LineView<'a> {
+    /// The line of a job.
+    ///
+    /// # Errors
+    /// When what is stored is not JSON.
+    pub fn of(job: &'a ExportedJob) -> anyhow::Result<Self> {
+        let (response, error) = match &job.ending {
+            Some(Ending::Succeeded { response }) => {
+                let body = raw(response.as_deref().unwrap_or("null"))?;
+                (Some(Response { status_code: 200, request_id: job.request_id.as_deref(), body }), None)
+            }
+            Some(Ending::Failed { class, reason, http: Some(http) }) => {
+                let HttpError { status, code, message } = http;
+                let error = ErrorDetail {
+                    message: message.as_deref().unwrap_or(reason),
+                    r#type: class,
+                    param: None,
+                    code: code.as_deref(),
+                };
+                let body = to_raw_value(&ErrorBody { error })?;
+                (Some(Response { status_code: *status, request_id: job.request_id.as_deref(), body }), None)
+            }
+            Some(Ending::Failed { class, reason, http: None }) => {
+                (None, Some(LineFault { code: class, message: reason }))
+            }
+            Some(Ending::Cancelled) => {
+                (None, Some(LineFault { code: "job_cancelled", message: "The job was cancelled." }))
+            }
+            None => (None, Some(LineFault { code: "job_unfinished", message: "The job is not finished." })),
+        };
+        let class = match &job.ending {
+            Some(Ending::Failed { class, .. }) => Some(class.as_str()),
+            Some(Ending::Succeeded { .. } | Ending::Cancelled) | None => None,
+        };
+        Ok(Self {
+            id: format!("batch_req_{}", job.job),
+            custom_id: custom_id(job),
+            response,
+            error,
+            sluice: Served {
+                job: job.job,
+                provider: job.provider.as_deref(),
+                model: job.model.as_deref(),
+                attempts: job.attempts,
+                enqueued_by: &job.enqueued_by,
+                cost: job.cost.map(|cost| Dollars(cost).to_string()),
+                repaired: job.repaired,
+                class,
+                metadata: job.metadata.as_deref().map(raw).transpose()?,
+            },
+        })
+    }
+}
+
+fn raw(json: &str) -> anyhow::Result<Box<RawValue>> {
+    RawValue::from_string(json.to_owned()).context("a stored value is not JSON")
+}
+
+/// Consumers join on it, so each line has one.
+fn custom_id(job: &ExportedJob) -> String {
+    job.custom_id.clone().unwrap_or_else(|| format!("job-{}", job.job))
+}
+
+/// The columns of the same as a table.
+pub const COLUMNS: [&str; 13] = [
+    "job",
+    "custom_id",
+    "state",
+    "answer",
+    "provider",
+    "model",
+    "attempts",
+    "cost",
+    "repaired",
+    "error_class",
+    "error",
+    "request_id",
+    "enqueued_by",
+];
+
+/// A row of that table.
+///
+/// # Errors
+/// When a stored answer is no chat completion.
+pub fn fields(job: &ExportedJob) -> anyhow::Result<[String; 13]> {
+    let (state, answer, class, reason) = match &job.ending {
+        Some(Ending::Succeeded { response }) => ("succeeded", text_of(response.as_deref())?, "", ""),
+        Some(Ending::Failed { class, reason, .. }) => ("failed", None, class.as_str(), reason.as_str()),
+        Some(Ending::Cancelled) => ("cancelled", None, "", ""),
+        None => ("unfinished", None, "", ""),
+    };
+    Ok([
+        job.job.to_string(),
+        custom_id(job),
+        state.to_owned(),
+        answer.unwrap_or_default(),
+        job.provider.clone().unwrap_or_default(),
+        job.model.clone().unwrap_or_default(),
+        job.attempts.to_string(),
+        job.cost.map(|cost| Dollars(cost).to_string()).unwrap_or_default(),
+        job.repaired.to_string(),
+        class.to_owned(),
+        reason.to_owned(),
+        job.request_id.clone().unwrap_or_default(),
+        job.enqueued_by.clone(),
+    ])
+}
+
+/// The text of a chat completion.
+fn text_of(response: Option<&str>) -> anyhow::Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct Completion {
+        #[serde(default)]
+        choices: Vec<Choice>,
+    }
+    #[derive(Deserialize)]
+    struct Choice {
+        message: Message,
+    }
+    #[derive(Deserialize)]
+    struct Message {
+        content: Option<String>,
+    }
+    let Some(response) = response else { return Ok(None) };
+    let completion: Completion = serde_json::from_str(response).context("a stored answer is no chat completion")?;
+    Ok(completion.choices.into_iter().next().and_then(|choice| choice.message.content))
+}

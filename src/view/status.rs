@@ -1,0 +1,223 @@
+//! What is going on: the queue, the workers, the limits, and what is paused.
+
+use super::bucket::BucketView;
+use super::waits::wakes_at;
+use super::worker::WorkerView;
+use crate::domain::statistics::GateStatistics;
+use crate::store::status::{Counted, PauseRecord, RouteQueue, Status};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything that is going on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StatusView {
+    /// The database's clock.
+    pub now: DateTime<Utc>,
+    /// What waits and runs; routes on which nothing does are left out.
+    pub routes: Vec<RouteView>,
+    /// Live workers and, for an hour, those that died or left.
+    pub workers: Vec<WorkerView>,
+    /// Every bucket that a worker has ever used.
+    pub buckets: Vec<BucketView>,
+    /// What is paused.
+    pub paused: Vec<PauseView>,
+}
+
+/// What waits and runs on one route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RouteView {
+    /// Its name.
+    pub route: String,
+    /// Jobs that a worker may take at once, as far as is known.
+    pub ready: CountView,
+    /// What is known to be in the way of ready jobs.
+    pub ready_waits_for: Vec<HeldView>,
+    /// When the first of them could first have been taken.
+    pub oldest_ready: Option<DateTime<Utc>>,
+    /// Jobs in workers' hands.
+    pub running: i64,
+    /// Jobs that wait.
+    pub parked: Vec<ParkedView>,
+}
+
+/// A number of jobs, counted up to a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct CountView {
+    /// How many were counted.
+    pub jobs: i64,
+    /// Whether there are more.
+    pub or_more: bool,
+}
+
+/// Ready jobs that no worker takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HeldView {
+    /// What is in their way.
+    pub waits_for: String,
+    /// How many.
+    pub count: CountView,
+}
+
+/// Jobs that wait for the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ParkedView {
+    /// For what.
+    pub waits_for: String,
+    /// How many.
+    pub count: CountView,
+    /// When the first of them wakes; `None`: not by itself.
+    pub wakes_at: Option<DateTime<Utc>>,
+}
+
+/// Something that is paused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PauseView {
+    /// `route`, `project`, `batch` or `provider`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// One target as several workers see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TargetView {
+    /// `provider/model`.
+    pub target: String,
+    /// Its bucket.
+    pub bucket: Option<String>,
+    /// Workers by the state of their breaker.
+    pub breakers: BTreeMap<String, usize>,
+    /// Why it is not called.
+    pub closed: Option<String>,
+    /// Until when.
+    pub closed_until: Option<DateTime<Utc>>,
+    /// Whether its provider is paused.
+    pub paused: bool,
+    /// Calls of all workers.
+    pub calls: i64,
+    /// Those of them that failed.
+    pub failures: i64,
+}
+
+/// One key, as a worker sees it: a key that is out is so for one worker, as each has its own experience of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeyView {
+    /// Its provider.
+    pub provider: Option<String>,
+    /// Its name.
+    pub key: Option<String>,
+    /// The worker.
+    pub worker: i64,
+    /// Whether it is in service.
+    pub state: Option<String>,
+    /// Why not.
+    pub why: Option<String>,
+    /// Since when.
+    pub since: Option<DateTime<Utc>>,
+    /// When it is tried again.
+    pub until: Option<DateTime<Utc>>,
+}
+
+impl From<Counted> for CountView {
+    fn from(counted: Counted) -> Self {
+        Self { jobs: counted.rows, or_more: counted.more }
+    }
+}
+
+impl RouteView {
+    fn of(route: String, queue: RouteQueue) -> Self {
+        let held = queue.held.into_iter().map(|(waits_for, count)| HeldView { waits_for, count: count.into() });
+        let parked = queue.parked.into_iter().map(|(waits_for, (count, first))| ParkedView {
+            wakes_at: wakes_at(&waits_for, first),
+            waits_for,
+            count: count.into(),
+        });
+        Self {
+            route,
+            ready: queue.ready.into(),
+            ready_waits_for: held.collect(),
+            oldest_ready: queue.oldest_ready,
+            running: queue.running,
+            parked: parked.collect(),
+        }
+    }
+}
+
+impl From<PauseRecord> for PauseView {
+    fn from(PauseRecord { kind, name, since, reason }: PauseRecord) -> Self {
+        Self { kind, name, since, reason }
+    }
+}
+
+impl From<Status> for StatusView {
+    fn from(status: Status) -> Self {
+        Self {
+            now: status.now,
+            routes: status.routes.into_iter().map(|(name, queue)| RouteView::of(name, queue)).collect(),
+            workers: status.workers.into_iter().map(WorkerView::from).collect(),
+            buckets: status.buckets.iter().map(|(name, standing)| BucketView::of(name, standing)).collect(),
+            paused: status.pauses.into_iter().map(PauseView::from).collect(),
+        }
+    }
+}
+
+impl StatusView {
+    /// What the live workers say of their gates.
+    fn gates(&self) -> impl Iterator<Item = (i64, &GateStatistics)> {
+        let alive = self.workers.iter().filter(|worker| worker.is_alive);
+        alive.map(|worker| (worker.worker, &worker.said.gate))
+    }
+
+    /// The names of the buckets that live workers have.
+    #[must_use]
+    pub fn buckets_in_use(&self) -> BTreeSet<&str> {
+        let buckets = self.gates().flat_map(|(_, gate)| &gate.buckets);
+        buckets.filter_map(|bucket| bucket.name.as_deref()).collect()
+    }
+
+    /// The targets of the live workers, in the order of their names.
+    #[must_use]
+    pub fn targets(&self) -> Vec<TargetView> {
+        let mut views: BTreeMap<&str, TargetView> = BTreeMap::new();
+        for said in self.gates().flat_map(|(_, gate)| &gate.targets) {
+            let Some(name) = said.target.as_deref() else { continue };
+            let view =
+                views.entry(name).or_insert_with(|| TargetView { target: name.to_owned(), ..TargetView::default() });
+            view.bucket = view.bucket.take().or_else(|| said.bucket.clone());
+            if let Some(breaker) = said.breaker.as_deref() {
+                *view.breakers.entry(breaker.to_owned()).or_default() += 1;
+            }
+            view.closed = view.closed.take().or_else(|| said.closed.as_deref().map(str::to_owned));
+            view.closed_until = view.closed_until.max(instant(said.closed_until_ms));
+            view.paused |= said.paused;
+            view.calls = view.calls.saturating_add(said.calls.unwrap_or(0));
+            view.failures = view.failures.saturating_add(said.failures.unwrap_or(0));
+        }
+        views.into_values().collect()
+    }
+
+    /// The keys of the live workers.
+    #[must_use]
+    pub fn keys(&self) -> Vec<KeyView> {
+        let keys = self.gates().flat_map(|(worker, gate)| gate.keys.iter().map(move |key| (worker, key)));
+        keys.map(|(worker, key)| KeyView {
+            provider: key.provider.clone(),
+            key: key.key.clone(),
+            worker,
+            state: key.state.as_deref().map(str::to_owned),
+            why: key.why.as_deref().map(str::to_owned),
+            since: instant(key.since_ms),
+            until: instant(key.until_ms),
+        })
+        .collect()
+    }
+}
+
+fn instant(millis: Option<i64>) -> Option<DateTime<Utc>> {
+    millis.and_then(DateTime::from_timestamp_millis)
+}

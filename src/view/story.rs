@@ -1,0 +1,360 @@
+//! The story of one job, from the ledger: the job, each of its attempts, and what they cost.
+
+use super::attempt::AttemptView;
+use super::dollars::Dollars;
+use super::job::{JobView, PlaceView};
+use super::time::clock;
+use crate::domain::NanoUsd;
+use crate::store::job::AttemptRecord;
+use serde::Serialize;
+use std::fmt::Write as _;
+
+/// A job with its ledger.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StoryView {
+    /// The job.
+    #[serde(flatten)]
+    pub job: JobView,
+    /// Its attempts, the oldest first.
+    pub attempts: Vec<AttemptView>,
+    /// What they cost together.
+    pub total: SpentView,
+}
+
+/// What a job cost so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SpentView {
+    /// Calls made.
+    pub attempts: usize,
+    /// The cost; `None`: the price of an attempt is unknown.
+    pub cost: Option<Dollars>,
+    /// The cost of the attempts whose price is known.
+    pub known_cost: Dollars,
+    /// What may have been spent beside that.
+    pub uncertain_cost: Dollars,
+    /// Attempts whose price is unknown.
+    pub unpriced: usize,
+}
+
+impl SpentView {
+    fn of(attempts: &[AttemptRecord]) -> Self {
+        let unpriced = attempts.iter().filter(|attempt| attempt.cost_nanos.is_none()).count();
+        let (mut known, mut uncertain) = (NanoUsd::ZERO, NanoUsd::ZERO);
+        for attempt in attempts {
+            known += NanoUsd(attempt.cost_nanos.unwrap_or(0));
+            uncertain += NanoUsd(attempt.uncertain_nanos);
+        }
+        Self {
+            attempts: attempts.len(),
+            cost: (unpriced == 0).then_some(Dollars(known)),
+            known_cost: Dollars(known),
+            uncertain_cost: Dollars(uncertain),
+            unpriced,
+        }
+    }
+}
+
+impl StoryView {
+    /// A job and its ledger, the oldest row first.
+    #[must_use]
+    pub fn of(job: JobView, attempts: Vec<AttemptRecord>) -> Self {
+        let total = SpentView::of(&attempts);
+        Self { job, attempts: attempts.into_iter().map(AttemptView::from).collect(), total }
+    }
+
+    /// The whole story, line by line.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let job = &self.job;
+        let mut lines = vec![self.headline()];
+        let mut born = format!("Enqueued {} by {}", clock(job.created_at), job.enqueued_by);
+        if let Some(run_at) = job.run_at {
+            let _ = write!(born, ", not to run before {}", clock(run_at));
+        }
+        if let Some(deadline) = job.deadline {
+            let _ = write!(born, ", to be done by {}", clock(deadline));
+        }
+        lines.push(born);
+        let mut free_since = job.run_at.map_or(job.created_at, |run_at| run_at.max(job.created_at));
+        let mut round = 0;
+        for attempt in &self.attempts {
+            lines.push(String::new());
+            if attempt.record.round != round {
+                lines.push(format!("Tried anew by hand: round {}", attempt.record.round));
+                round = attempt.record.round;
+            }
+            attempt.tell(free_since, &mut lines);
+            free_since = attempt.record.ended_at;
+        }
+        lines.push(String::new());
+        lines.push(self.ending());
+        lines.push(self.spent());
+        lines
+    }
+
+    fn headline(&self) -> String {
+        let job = &self.job;
+        let state = match job.state.as_str() {
+            _ if matches!(job.place, PlaceView::Nowhere { .. }) => "is in no queue",
+            "succeeded" => "has succeeded",
+            "failed" => "has failed",
+            "cancelled" => "was cancelled",
+            "running" => "is running",
+            _ => "is queued",
+        };
+        let mut line = format!("Job {} {state}: route {}, project {}", job.job, job.route, job.project);
+        if let Some(batch) = &job.batch {
+            let _ = write!(line, ", batch {batch}");
+        }
+        if let Some(custom_id) = &job.custom_id {
+            let _ = write!(line, ", custom id {custom_id}");
+        }
+        line
+    }
+
+    fn ending(&self) -> String {
+        let PlaceView::Ended(end) = &self.job.place else { return format!("It is {}", self.job.whereabouts()) };
+        let mut line = match self.job.state.as_str() {
+            "cancelled" => format!("It was cancelled at {}", clock(end.finished_at)),
+            state => format!("It {state} at {}", clock(end.finished_at)),
+        };
+        if let Some(target) = &end.answered_by {
+            let _ = write!(line, ", answered by {target}");
+        }
+        if end.repaired {
+            line.push_str("; the answer was repaired without loss");
+        }
+        if let Some(class) = &end.error_class {
+            let _ = write!(line, ": {class}, {}", end.error.as_deref().unwrap_or("no reason was noted"));
+        }
+        line
+    }
+
+    fn spent(&self) -> String {
+        let SpentView { attempts, known_cost, uncertain_cost, unpriced, .. } = self.total;
+        let mut line = format!("Total: {} in {attempts} attempts", known_cost.0);
+        if unpriced > 0 {
+            let _ = write!(line, ", and the unknown cost of {unpriced} of them");
+        }
+        if uncertain_cost.0 > NanoUsd::ZERO {
+            let _ = write!(line, ", and perhaps up to {} more", uncertain_cost.0);
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::job::{Ended, JobRecord, Place};
+    use crate::view::job::Bodies;
+    use chrono::{DateTime, Utc};
+    use serde_json::json;
+
+    fn told(job: JobRecord, attempts: Vec<AttemptRecord>) -> String {
+        StoryView::of(JobView::of(job, Bodies::default()), attempts).lines().join("\n")
+    }
+
+    fn at(text: &str) -> DateTime<Utc> {
+        format!("2026-01-31T{text}Z").parse().unwrap()
+    }
+
+    fn job(place: Place) -> JobRecord {
+        JobRecord {
+            id: 42,
+            route: "default".to_owned(),
+            project: "acme".to_owned(),
+            batch: Some("nightly".to_owned()),
+            custom_id: None,
+            priority: 0,
+            run_at: None,
+            deadline: None,
+            max_attempts: None,
+            enqueued_by: "app".to_owned(),
+            created_at: at("08:00:00"),
+            metadata: None,
+            request: json!({ "prompt": "a secret" }),
+            place,
+        }
+    }
+
+    fn attempt(number: i16) -> AttemptRecord {
+        AttemptRecord {
+            number,
+            round: 0,
+            provider: "deepseek".to_owned(),
+            model: "deepseek-chat".to_owned(),
+            rung: Some(0),
+            started_at: at("08:00:00.100"),
+            ended_at: at("08:00:00.220"),
+            first_byte_ms: None,
+            total_ms: 120,
+            accepted: false,
+            class: Some("rate_limit".to_owned()),
+            detail: None,
+            http_status: Some(429),
+            code: None,
+            message: Some("slow down".to_owned()),
+            retry_at: Some(at("08:00:30")),
+            request_id: None,
+            model_served: None,
+            finish: None,
+            usage_source: "provider".to_owned(),
+            input_tokens: 0,
+            cache_read_tokens: 0,
+            cache_write_tokens: 0,
+            output_tokens: 0,
+            reasoning_tokens: 0,
+            cost_nanos: Some(0),
+            uncertain_nanos: 0,
+            price: None,
+            decision: None,
+            service_tier: None,
+            reported_cost_nanos: None,
+            cost_source: None,
+            notes: None,
+            has_answer: false,
+        }
+    }
+
+    fn answer(number: i16) -> AttemptRecord {
+        AttemptRecord {
+            provider: "openai".to_owned(),
+            model: "gpt-4o-mini".to_owned(),
+            started_at: at("08:00:10"),
+            ended_at: at("08:00:11.240"),
+            first_byte_ms: Some(310),
+            total_ms: 1240,
+            accepted: true,
+            class: None,
+            http_status: Some(200),
+            message: None,
+            retry_at: None,
+            model_served: Some("gpt-4o-mini-2024-07-18".to_owned()),
+            finish: Some("stop".to_owned()),
+            input_tokens: 100,
+            cache_read_tokens: 20,
+            output_tokens: 300,
+            cost_nanos: Some(195_000),
+            price: Some(json!({ "input": 150_000_000, "output": 600_000_000 })),
+            decision: Some(json!({
+                "skipped": [{ "target": "deepseek/deepseek-chat", "why": "rate_limit", "until": "2026-01-31T08:00:30Z" }],
+                "dropped": ["logit_bias"],
+            })),
+            ..attempt(number)
+        }
+    }
+
+    #[test]
+    fn the_story_of_a_fallback_reads_from_top_to_bottom() {
+        let ended = Ended {
+            state: "succeeded".to_owned(),
+            at: at("08:00:11.250"),
+            target: Some("openai/gpt-4o-mini".to_owned()),
+            repaired: false,
+            error_class: None,
+            error: None,
+            cost: Some(NanoUsd(195_000)),
+            uncertain: NanoUsd::ZERO,
+            response: None,
+        };
+        let story = told(job(Place::Ended(Box::new(ended))), vec![attempt(1), answer(2)]);
+        assert_eq!(
+            story,
+            "\
+Job 42 has succeeded: route default, project acme, batch nightly
+Enqueued 2026-01-31T08:00:00.000Z by app
+
+#1 deepseek/deepseek-chat at 2026-01-31T08:00:00.100Z
+   it was the first choice
+   failed after 120 ms: rate_limit; HTTP 429
+   “slow down”
+   it asked to be left alone until 2026-01-31T08:00:30.000Z
+   cost $0.00
+
+#2 openai/gpt-4o-mini at 2026-01-31T08:00:10.000Z, after waiting 9.78 s
+   not deepseek/deepseek-chat: its limit was used up until 2026-01-31T08:00:30.000Z
+   not sent to it as it came: logit_bias
+   accepted after 1.24 s (first byte after 310 ms); finish stop; served by gpt-4o-mini-2024-07-18
+   120 tokens in (20 from the cache), 300 out
+   cost $0.000195 at $0.15 in, $0.60 out per million tokens
+
+It succeeded at 2026-01-31T08:00:11.250Z, answered by openai/gpt-4o-mini
+Total: $0.000195 in 2 attempts"
+        );
+        assert!(!story.contains("secret"));
+    }
+
+    #[test]
+    fn an_unknown_price_is_said_and_not_summed_as_zero() {
+        let unpriced = AttemptRecord { cost_nanos: None, price: None, ..answer(1) };
+        let story = told(job(Place::Ready { crashes: 0, waits_for: None }), vec![unpriced]);
+        assert!(story.contains("cost unknown: the price was not known"), "{story}");
+        assert!(story.contains("and the unknown cost of 1 of them"), "{story}");
+        assert!(story.contains("It is queued"), "{story}");
+    }
+
+    #[test]
+    fn what_was_mended_and_who_named_the_cost_is_told() {
+        let mended = AttemptRecord {
+            price: None,
+            cost_source: Some("reported".to_owned()),
+            service_tier: Some("flex".to_owned()),
+            notes: Some(json!(["reasoning before the answer was cut off (12 characters)"])),
+            has_answer: true,
+            ..answer(1)
+        };
+        let story = told(job(Place::Ready { crashes: 0, waits_for: None }), vec![mended]);
+        for words in [
+            "; tier flex",
+            "cost $0.000195, as the provider says: the price was not known\n",
+            "note: reasoning before the answer was cut off (12 characters)\n",
+            "the answer as it came: `answer` of this attempt in sluice.attempts\n",
+        ] {
+            assert!(story.contains(words), "{words}: {story}");
+        }
+        let both =
+            AttemptRecord { cost_source: Some("price".to_owned()), reported_cost_nanos: Some(200_000), ..answer(1) };
+        let story = told(job(Place::Ready { crashes: 0, waits_for: None }), vec![both]);
+        assert!(story.contains("per million tokens; the provider says $0.0002\n"), "{story}");
+    }
+
+    #[test]
+    fn a_call_that_was_abandoned_is_not_called_rejected() {
+        for (class, detail, words) in [
+            ("abandoned", "late", "not used, after 120 ms: abandoned, late"),
+            ("abandoned", "worker_died", "not used, after 120 ms: abandoned, worker_died"),
+            ("output_invalid", "empty", "rejected after 120 ms: output_invalid, empty"),
+        ] {
+            let attempt =
+                AttemptRecord { class: Some(class.to_owned()), detail: Some(detail.to_owned()), ..attempt(1) };
+            let story = told(job(Place::Ready { crashes: 0, waits_for: None }), vec![attempt]);
+            assert!(story.contains(&format!("\n   {words}")), "{story}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_call_is_named_where_the_ledger_names_it() {
+        let decision = Some(json!({ "skipped": [], "dropped": [], "key": "OPENAI_B" }));
+        let story =
+            told(job(Place::Ready { crashes: 0, waits_for: None }), vec![AttemptRecord { decision, ..attempt(1) }]);
+        assert!(story.contains("it was the first choice\n   it was called with the key OPENAI_B\n"), "{story}");
+    }
+
+    #[test]
+    fn what_no_answer_is_checked_against_is_told() {
+        let decision = Some(json!({ "skipped": [], "dropped": [], "unchecked": ["/properties/code/pattern", "/not"] }));
+        let story =
+            told(job(Place::Ready { crashes: 0, waits_for: None }), vec![AttemptRecord { decision, ..attempt(1) }]);
+        let told = "not checked in its answer, of the request's JSON schema: /properties/code/pattern, /not\n";
+        assert!(story.contains(told), "{story}");
+    }
+
+    #[test]
+    fn a_retry_by_hand_and_money_at_risk_are_told() {
+        let second = AttemptRecord { round: 1, uncertain_nanos: 5_000_000, ..attempt(2) };
+        let story = told(job(Place::Ready { crashes: 1, waits_for: None }), vec![attempt(1), second]);
+        assert!(story.contains("Tried anew by hand: round 1"), "{story}");
+        assert!(story.contains("perhaps up to $0.005 more"), "{story}");
+    }
+}

@@ -1,0 +1,176 @@
+//! Rows of values under the names of their columns: the view of everything that is a list.
+
+use super::dollars::Dollars;
+use crate::domain::NanoUsd;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
+
+/// One value of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// Nothing is known, or nothing applies.
+    Empty,
+    /// Words.
+    Text(String),
+    /// How many.
+    Count(i64),
+    /// A part of one, shown as a percentage.
+    Share(f64),
+    /// A duration in milliseconds.
+    Millis(i64),
+    /// Dollars.
+    Money(NanoUsd),
+    /// An instant.
+    Time(DateTime<Utc>),
+    /// Yes or no.
+    Flag(bool),
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for Cell {
+    fn from(count: i64) -> Self {
+        Self::Count(count)
+    }
+}
+
+impl From<u64> for Cell {
+    fn from(count: u64) -> Self {
+        Self::Count(i64::try_from(count).unwrap_or(i64::MAX))
+    }
+}
+
+impl From<NanoUsd> for Cell {
+    fn from(money: NanoUsd) -> Self {
+        Self::Money(money)
+    }
+}
+
+impl From<Dollars> for Cell {
+    fn from(Dollars(money): Dollars) -> Self {
+        Self::Money(money)
+    }
+}
+
+impl From<DateTime<Utc>> for Cell {
+    fn from(at: DateTime<Utc>) -> Self {
+        Self::Time(at)
+    }
+}
+
+impl<T: Into<Self>> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Empty, Into::into)
+    }
+}
+
+impl Serialize for Cell {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Empty => serializer.serialize_none(),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Count(number) | Self::Millis(number) => serializer.serialize_i64(*number),
+            Self::Share(share) => serializer.serialize_f64(*share),
+            Self::Money(money) => Dollars(*money).serialize(serializer),
+            Self::Time(at) => serializer.serialize_str(&instant(*at)),
+            Self::Flag(flag) => serializer.serialize_bool(*flag),
+        }
+    }
+}
+
+/// An instant for programs.
+#[must_use]
+pub fn instant(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// Columns and rows, and a row of totals for people. As JSON it is an array with an object for each row, whose members
+/// are in the order of the columns, and without the totals, which would be taken for a row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Table {
+    /// The names of the columns.
+    pub columns: Vec<&'static str>,
+    /// A cell per column in each.
+    pub rows: Vec<Vec<Cell>>,
+    /// The sums, where the table has such.
+    pub total: Option<Vec<Cell>>,
+}
+
+impl Table {
+    /// An empty table with these columns.
+    #[must_use]
+    pub fn new(columns: impl IntoIterator<Item = &'static str>) -> Self {
+        Self { columns: columns.into_iter().collect(), rows: Vec::new(), total: None }
+    }
+
+    /// Adds a row: one cell per column.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        let row: Vec<Cell> = cells.into_iter().collect();
+        debug_assert_eq!(row.len(), self.columns.len(), "a cell per column");
+        self.rows.push(row);
+    }
+
+    /// Sets the totals.
+    pub fn total(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        self.total = Some(cells.into_iter().collect());
+    }
+
+    /// Whether there is nothing to tell.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+impl Serialize for Table {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut rows = serializer.serialize_seq(Some(self.rows.len()))?;
+        for row in &self.rows {
+            rows.serialize_element(&Row { columns: &self.columns, cells: row })?;
+        }
+        rows.end()
+    }
+}
+
+/// A row with the names of its cells.
+struct Row<'a> {
+    columns: &'a [&'static str],
+    cells: &'a [Cell],
+}
+
+impl Serialize for Row<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.columns.len()))?;
+        for (column, cell) in self.columns.iter().zip(self.cells) {
+            map.serialize_entry(column, cell)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_holds_money_as_an_exact_number_and_no_total() {
+        let mut nanos = Table::new(["cost"]);
+        nanos.row([NanoUsd(i64::MAX).into()]);
+        assert_eq!(serde_json::to_string(&nanos).unwrap(), r#"[{"cost":9223372036.854775807}]"#);
+        let mut table = Table::new(["provider", "attempts", "cost", "p95", "note"]);
+        table.row(["a, b".into(), Cell::Count(1_234_567), NanoUsd(150_000).into(), Cell::Millis(2340), Cell::Empty]);
+        table.total(["total".into(), Cell::Count(1_234_567), NanoUsd(150_000).into(), Cell::Empty, Cell::Empty]);
+        let expected = r#"[{"provider":"a, b","attempts":1234567,"cost":0.00015,"p95":2340,"note":null}]"#;
+        assert_eq!(serde_json::to_string(&table).unwrap(), expected);
+    }
+}

@@ -1,0 +1,570 @@
+//! The JSON of each view: its members and their types. A program may rest on each of them, so a change here is a change
+//! of the public surface and belongs into the changelog.
+
+use super::batch::{BatchView, ProgressView};
+use super::change::{BulkView, EnqueuedView, MigratedView, PauseChangeView, ReopenedView};
+use super::check::{CheckView, FaultView, RungsView};
+use super::finding::DiagnosisView;
+use super::job::{Bodies, JobView};
+use super::result_line::{COLUMNS, LineView, fields};
+use super::status::StatusView;
+use super::story::StoryView;
+use super::{batch, document, report};
+use crate::domain::diagnosis;
+use crate::domain::limits::{Dimension as Counted, Heard};
+use crate::domain::shared_bucket::{Report as Told, SharedBucket, Stock, Wait};
+use crate::domain::shut::Reason;
+use crate::domain::{Limits, NanoUsd, Rate, Timestamp, Unit};
+use crate::store::batch::Batch;
+use crate::store::job::{AttemptRecord, Ended, JobRecord, Place};
+use crate::store::report::{Dimension, Latency, Totals};
+use crate::store::results::{Ending, ExportedJob, HttpError};
+use crate::store::status::{self, PauseRecord, RouteQueue, Status, WorkerRecord};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+fn at(second: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
+}
+
+fn shown(view: &impl Serialize) -> Value {
+    document(view).unwrap()
+}
+
+/// A job at this place.
+pub(super) fn job(place: Place) -> JobRecord {
+    JobRecord {
+        id: 42,
+        route: "default".to_owned(),
+        project: "acme".to_owned(),
+        batch: Some("nightly".to_owned()),
+        custom_id: None,
+        priority: -3,
+        run_at: Some(at(1)),
+        deadline: None,
+        max_attempts: Some(6),
+        enqueued_by: "app".to_owned(),
+        created_at: at(0),
+        metadata: Some(json!({ "tag": 1 })),
+        request: json!({ "prompt": "a secret" }),
+        place,
+    }
+}
+
+fn ended() -> Place {
+    Place::Ended(Box::new(Ended {
+        state: "succeeded".to_owned(),
+        at: at(9),
+        target: Some("a/m".to_owned()),
+        repaired: true,
+        error_class: None,
+        error: None,
+        cost: Some(NanoUsd(195_000)),
+        uncertain: NanoUsd::ZERO,
+        response: Some(json!({ "choices": [] })),
+    }))
+}
+
+/// What a job's view has whatever its place.
+fn with_place(state: &str, place: &Value) -> Value {
+    json!({
+        "job": 42, "state": state, "route": "default", "project": "acme", "batch": "nightly", "custom_id": null,
+        "priority": -3, "run_at": "2027-01-15T08:00:01Z", "deadline": null, "max_attempts": 6, "enqueued_by": "app",
+        "created_at": "2027-01-15T08:00:00Z", "metadata": { "tag": 1 }, "place": place,
+    })
+}
+
+#[test]
+fn a_job_is_shown_with_its_place() {
+    let since = at(5);
+    let places = [
+        (
+            Place::Ready { crashes: 1, waits_for: Some("batch paused".to_owned()) },
+            "queued",
+            json!({ "where": "ready", "crashes": 1, "waits_for": "batch paused" }),
+        ),
+        (
+            Place::Parked { until: since, reason: "a/m: rate_limit (within patience)".to_owned() },
+            "queued",
+            json!({
+                "where": "parked", "until": "2027-01-15T08:00:05Z", "waits_for": "a/m: rate_limit (within patience)",
+            }),
+        ),
+        (
+            Place::Parked { until: since, reason: "paused".to_owned() },
+            "queued",
+            json!({ "where": "parked", "until": null, "waits_for": "paused" }),
+        ),
+        (
+            Place::Running { worker: 7, host: Some("db1".to_owned()), pid: None, since, alive: true },
+            "running",
+            json!({
+                "where": "running", "worker": 7, "host": "db1", "pid": null, "since": "2027-01-15T08:00:05Z",
+                "worker_alive": true,
+            }),
+        ),
+        (
+            ended(),
+            "succeeded",
+            json!({
+                "where": "ended", "finished_at": "2027-01-15T08:00:09Z", "answered_by": "a/m", "last_asked": null,
+                "repaired": true, "error_class": null, "error": null, "cost": 0.000_195, "uncertain_cost": 0.0,
+            }),
+        ),
+        (Place::Nowhere, "queued", json!({ "where": "nowhere", "waits_for": "no queue" })),
+    ];
+    for (place, state, expected) in places {
+        assert_eq!(shown(&JobView::of(job(place), Bodies::default())), with_place(state, &expected));
+    }
+}
+
+#[test]
+fn prompts_and_answers_are_shown_to_those_only_who_ask() {
+    let view = |request, response| shown(&JobView::of(job(ended()), Bodies { request, response }));
+    let hidden = view(false, false);
+    assert_eq!((hidden.get("request"), hidden.get("response")), (None, None));
+    let all = view(true, true);
+    assert_eq!((&all["request"], &all["response"]), (&json!({ "prompt": "a secret" }), &json!({ "choices": [] })));
+    let failed = Place::Ended(Box::new(Ended {
+        state: "failed".to_owned(),
+        at: at(9),
+        target: None,
+        repaired: false,
+        error_class: Some("timeout".to_owned()),
+        error: Some("no answer".to_owned()),
+        cost: None,
+        uncertain: NanoUsd(5),
+        response: None,
+    }));
+    let failed = shown(&JobView::of(job(failed), Bodies { request: false, response: true }));
+    assert_eq!(failed.get("response"), Some(&Value::Null));
+    let waits = JobView::of(job(Place::Nowhere), Bodies { request: false, response: true });
+    assert_eq!(shown(&waits).get("response"), None);
+}
+
+#[test]
+fn a_story_is_a_job_with_its_attempts_and_their_sum() {
+    let attempt = AttemptRecord {
+        number: 1,
+        round: 0,
+        provider: "a".to_owned(),
+        model: "m".to_owned(),
+        rung: Some(0),
+        started_at: at(1),
+        ended_at: at(2),
+        first_byte_ms: Some(310),
+        total_ms: 1000,
+        accepted: false,
+        class: Some("soft_failure".to_owned()),
+        detail: Some("empty".to_owned()),
+        http_status: Some(200),
+        code: None,
+        message: Some("nothing in it".to_owned()),
+        retry_at: None,
+        request_id: Some("r-1".to_owned()),
+        model_served: None,
+        finish: Some("stop".to_owned()),
+        usage_source: "provider".to_owned(),
+        input_tokens: 100,
+        cache_read_tokens: 20,
+        cache_write_tokens: 0,
+        output_tokens: 300,
+        reasoning_tokens: 0,
+        cost_nanos: Some(195_000),
+        uncertain_nanos: 5_000_000,
+        price: Some(json!({ "input": 150_000_000 })),
+        decision: Some(json!({ "skipped": [], "dropped": ["logit_bias"], "of_tomorrow": 1 })),
+        service_tier: None,
+        reported_cost_nanos: None,
+        cost_source: Some("price".to_owned()),
+        notes: Some(json!(["mended"])),
+        has_answer: true,
+    };
+    let unpriced = AttemptRecord { number: 2, cost_nanos: None, uncertain_nanos: 0, ..attempt.clone() };
+    let job = JobView::of(job(Place::Nowhere), Bodies::default());
+    let story = shown(&StoryView::of(job, vec![attempt, unpriced]));
+    let mut expected = with_place("queued", &json!({ "where": "nowhere", "waits_for": "no queue" }));
+    let first = json!({
+        "number": 1, "round": 0, "provider": "a", "model": "m", "rung": 0, "started_at": "2027-01-15T08:00:01Z",
+        "ended_at": "2027-01-15T08:00:02Z", "first_byte_ms": 310, "total_ms": 1000, "accepted": false,
+        "class": "soft_failure", "detail": "empty", "http_status": 200, "code": null, "message": "nothing in it",
+        "retry_at": null, "request_id": "r-1", "model_served": null, "finish": "stop", "usage_source": "provider",
+        "input_tokens": 100, "cache_read_tokens": 20, "cache_write_tokens": 0, "output_tokens": 300,
+        "reasoning_tokens": 0, "cost_nanos": 195_000, "uncertain_nanos": 5_000_000,
+        "price": { "input": 150_000_000 }, "decision": { "skipped": [], "dropped": ["logit_bias"], "of_tomorrow": 1 },
+        "service_tier": null, "reported_cost_nanos": null, "cost_source": "price", "notes": ["mended"],
+        "has_answer": true, "cost": 0.000_195, "uncertain_cost": 0.005,
+    });
+    let mut second = first.clone();
+    second["number"] = json!(2);
+    second["cost_nanos"] = Value::Null;
+    second["uncertain_nanos"] = json!(0);
+    second["cost"] = Value::Null;
+    second["uncertain_cost"] = json!(0.0);
+    expected["attempts"] = json!([first, second]);
+    expected["total"] = json!({
+        "attempts": 2, "cost": null, "known_cost": 0.000_195, "uncertain_cost": 0.005, "unpriced": 1,
+    });
+    assert_eq!(story, expected);
+}
+
+fn a_batch() -> Batch {
+    Batch {
+        name: "nightly".to_owned(),
+        first_hour: at(0),
+        last_hour: at(3600),
+        jobs: 1000,
+        succeeded: 390,
+        failed: 10,
+        cancelled: 0,
+        attempts: 450,
+        cost: NanoUsd(1_234_500_000),
+        waste: NanoUsd(5),
+        uncertain: NanoUsd::ZERO,
+        unpriced: 0,
+        paused: false,
+    }
+}
+
+#[test]
+fn a_batch_is_shown_alone_and_as_a_row() {
+    let expected = json!({
+        "batch": "nightly", "jobs": 1000, "done": 400, "succeeded": 390, "failed": 10, "cancelled": 0,
+        "unfinished": 600, "attempts": 450, "cost": 1.2345, "waste": 5e-9, "uncertain_cost": 0.0,
+        "unpriced_attempts": 0, "paused": false, "first_hour": "2027-01-15T08:00:00Z",
+        "last_hour": "2027-01-15T09:00:00Z",
+    });
+    assert_eq!(shown(&BatchView::of(&a_batch())), expected);
+    let unknown = shown(&BatchView::of(&Batch { unpriced: 450, ..a_batch() }));
+    assert_eq!((&unknown["cost"], &unknown["waste"]), (&Value::Null, &Value::Null));
+    let row = r#"[{"batch":"nightly","jobs":1000,"succeeded":390,"failed":10,"cancelled":0,"unfinished":600,"attempts":450,"cost":1.2345,"waste":0.000000005,"unpriced":0,"paused":false,"last_hour":"2027-01-15T09:00:00Z"}]"#;
+    assert_eq!(serde_json::to_string(&batch::table(&[a_batch()])).unwrap(), row);
+}
+
+#[test]
+fn progress_is_a_batch_with_its_pace_and_what_is_in_its_way() {
+    let plain = shown(&BatchView::of(&a_batch()));
+    let moving = shown(&ProgressView::of(&a_batch(), 20.0, Some(Duration::from_secs(30)), None));
+    let mut expected = plain.clone();
+    expected["per_second"] = json!(20.0);
+    expected["seconds_left"] = json!(30);
+    expected["idle"] = Value::Null;
+    expected["waits_for"] = Value::Null;
+    assert_eq!(moving, expected);
+    let held = shown(&ProgressView::of(&a_batch(), 0.0, None, Some("batch paused")));
+    expected["per_second"] = json!(0.0);
+    expected["seconds_left"] = Value::Null;
+    expected["idle"] = json!("its batch is paused");
+    expected["waits_for"] = json!("batch paused");
+    assert_eq!(held, expected);
+}
+
+fn a_bucket() -> SharedBucket {
+    let rate = Rate { unit: Unit::Requests, amount: 600, per: Duration::from_mins(1), burst: 100 };
+    let limits = Limits { rates: vec![rate], concurrency: Some(8) };
+    let stock = Stock {
+        dimension: Counted { unit: Unit::Requests, seconds: 60 },
+        epoch: 0,
+        left: 0,
+        quiet: Duration::ZERO,
+        refund: 0,
+        refund_age: Duration::ZERO,
+        need: 0,
+        want: 50,
+    };
+    let heard = Heard {
+        dimension: Counted { unit: Unit::Tokens, seconds: 60 },
+        limit: Some(90_000),
+        remaining: Some(80_000),
+        corrected: 0,
+    };
+    let wait = Wait {
+        reason: Reason::RateLimit,
+        remaining: Duration::from_secs(90),
+        recheck: Duration::from_mins(10),
+        drained: Vec::new(),
+        too_steep: true,
+    };
+    let mut bucket = SharedBucket::default();
+    let now = Timestamp(at(60).timestamp_millis());
+    bucket.exchange(1, &limits, &Told { stocks: vec![stock], slots_wanted: 3, ..Told::default() }, now);
+    let told = Told { heard: vec![heard], wait: Some(wait), refused: 3, ..Told::default() };
+    bucket.exchange(2, &limits, &told, now);
+    bucket
+}
+
+#[test]
+fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
+    let counted = |rows, more| status::Counted { rows, more };
+    let parked =
+        [("scheduled".to_owned(), (counted(2, false), at(120))), ("paused".to_owned(), (counted(7, false), at(61)))];
+    let queue = RouteQueue {
+        ready: counted(100_000, true),
+        oldest_ready: Some(at(0)),
+        held: [("batch paused".to_owned(), counted(4, false))].into(),
+        running: 3,
+        parked: parked.into(),
+    };
+    let worker = WorkerRecord {
+        id: 1,
+        host: "db1".to_owned(),
+        pid: 42,
+        version: "0.1.0".to_owned(),
+        started_at: at(0),
+        seen_at: at(58),
+        state: "live".to_owned(),
+        holds: 3,
+        stats: json!({ "in_flight": 3, "of_tomorrow": { "moon": "full" } }),
+    };
+    let pause = PauseRecord { kind: "route".to_owned(), name: "slow".to_owned(), since: at(9), reason: None };
+    let now = Timestamp(at(60).timestamp_millis());
+    let status = Status {
+        now: at(60),
+        routes: [("default".to_owned(), queue)].into(),
+        workers: vec![worker],
+        pauses: vec![pause],
+        buckets: [("openai".to_owned(), a_bucket().standing(now))].into(),
+    };
+    let expected = json!({
+        "now": "2027-01-15T08:01:00Z",
+        "routes": [{
+            "route": "default", "ready": { "jobs": 100_000, "or_more": true },
+            "oldest_ready": "2027-01-15T08:00:00Z", "running": 3,
+            "parked": [
+                { "waits_for": "paused", "count": { "jobs": 7, "or_more": false }, "wakes_at": null },
+                {
+                    "waits_for": "scheduled", "count": { "jobs": 2, "or_more": false },
+                    "wakes_at": "2027-01-15T08:02:00Z",
+                },
+            ],
+            "ready_waits_for": [{ "waits_for": "batch paused", "count": { "jobs": 4, "or_more": false } }],
+        }],
+        "workers": [{
+            "worker": 1, "host": "db1", "pid": 42, "version": "0.1.0", "state": "live",
+            "started_at": "2027-01-15T08:00:00Z", "seen_at": "2027-01-15T08:00:58Z", "holds": 3,
+            "stats": { "in_flight": 3, "of_tomorrow": { "moon": "full" } },
+        }],
+        "buckets": [{
+            "bucket": "openai",
+            "limits": [
+                {
+                    "limit": "requests/min", "unit": "requests", "per_seconds": 60, "amount": 600, "capacity": 99,
+                    "source": "configured", "level": 49, "leased": { "1": 50 }, "used_last_minute": 0,
+                    "utilisation": 0.0,
+                },
+                {
+                    "limit": "tokens/min", "unit": "tokens", "per_seconds": 60, "amount": 90_000,
+                    "capacity": 89_962, "source": "learned", "level": 80_000, "leased": {}, "used_last_minute": 0,
+                    "utilisation": 0.0,
+                },
+            ],
+            "concurrency": 8, "places": { "1": 3 }, "shut": "rate_limit", "shut_since": "2027-01-15T08:01:00Z",
+            "shut_until": "2027-01-15T08:02:30Z", "asked_until": null, "slowed": true, "refused_last_minute": 3,
+        }],
+        "paused": [{ "kind": "route", "name": "slow", "since": "2027-01-15T08:00:09Z", "reason": null }],
+    });
+    assert_eq!(shown(&StatusView::from(status)), expected);
+}
+
+#[test]
+fn a_report_has_a_row_for_each_group_with_the_dimensions_first() {
+    let totals = |keys: &[&str]| Totals {
+        keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        succeeded: 8,
+        failed: 1,
+        attempts: 10,
+        fallbacks: 2,
+        input_tokens: 1000,
+        cached_tokens: 100,
+        output_tokens: 500,
+        cost: NanoUsd(2_000_000),
+        waste: NanoUsd(500_000),
+        uncertain: NanoUsd(7),
+        ..Totals::default()
+    };
+    let (by, rows, all) = ([Dimension::Class, Dimension::Day], totals(&["", "2026-01-31"]), totals(&[]));
+    let text = |table| serde_json::to_string(&table).unwrap();
+    let keys = r#""class":null,"day":"2026-01-31""#;
+    for (table, measures) in [
+        (
+            report::cost(&by, vec![rows.clone()], &all),
+            r#""answered":8,"attempts":10,"input_tokens":1000,"cached_tokens":100,"output_tokens":500,"cost":0.002,"waste":0.0005,"uncertain":0.000000007,"unpriced":0"#,
+        ),
+        (
+            report::failures(&by, vec![rows.clone()], &all),
+            r#""attempts":10,"share":1.0,"jobs_failed":1,"waste":0.0005,"uncertain":0.000000007"#,
+        ),
+        (
+            report::waste(&by, vec![rows.clone()], &all),
+            r#""attempts":10,"waste":0.0005,"share":0.25,"uncertain":0.000000007"#,
+        ),
+        (report::fallbacks(&by, vec![rows]), r#""jobs_answered":8,"after_fallback":2,"share":0.25"#),
+    ] {
+        assert_eq!(text(table), format!("[{{{keys},{measures}}}]"));
+    }
+    let latency = Latency {
+        keys: vec![String::new(), "2026-01-31".to_owned()],
+        answers: 8,
+        mean_ms: 900,
+        p50_ms: 800,
+        p95_ms: 2000,
+        p99_ms: 3000,
+        first_byte_p50_ms: None,
+    };
+    let measures = r#""answers":8,"first_byte_p50_ms":null,"p50_ms":800,"p95_ms":2000,"p99_ms":3000,"mean_ms":900"#;
+    assert_eq!(text(report::latency(&by, vec![latency])), format!("[{{{keys},{measures}}}]"));
+}
+
+fn exported(ending: Option<Ending>) -> ExportedJob {
+    ExportedJob {
+        job: 7,
+        custom_id: None,
+        enqueued_by: "app".to_owned(),
+        metadata: Some(r#"{"tag": 1}"#.to_owned()),
+        ending,
+        attempts: 2,
+        provider: Some("a".to_owned()),
+        model: Some("m".to_owned()),
+        repaired: false,
+        cost: Some(NanoUsd(195_000)),
+        request_id: Some("r-1".to_owned()),
+    }
+}
+
+#[test]
+fn a_line_of_results_is_one_of_an_openai_batch_with_a_member_of_ours() {
+    let served = |class: &str| {
+        format!(
+            r#""sluice":{{"job":7,"provider":"a","model":"m","attempts":2,"enqueued_by":"app","cost":"0.000195","repaired":false{class},"metadata":{{"tag": 1}}}}"#
+        )
+    };
+    let line = |ending| serde_json::to_string(&LineView::of(&exported(ending)).unwrap()).unwrap();
+    let response = r#"{"choices": [{"message": {"content": "hello"}}]}"#;
+    let answered = Ending::Succeeded { response: Some(response.to_owned()) };
+    let head = r#""id":"batch_req_7","custom_id":"job-7""#;
+    assert_eq!(
+        line(Some(answered.clone())),
+        format!(
+            r#"{{{head},"response":{{"status_code":200,"request_id":"r-1","body":{response}}},"error":null,{}}}"#,
+            served("")
+        )
+    );
+    let failed = |http| Ending::Failed { class: "auth".to_owned(), reason: "no".to_owned(), http };
+    let http = HttpError { status: 401, code: None, message: Some("bad key".to_owned()) };
+    assert_eq!(
+        line(Some(failed(Some(http)))),
+        format!(
+            r#"{{{head},"response":{{"status_code":401,"request_id":"r-1","body":{{"error":{{"message":"bad key","type":"auth","param":null,"code":null}}}}}},"error":null,{}}}"#,
+            served(r#","class":"auth""#)
+        )
+    );
+    for (ending, code, message, class) in [
+        (Some(failed(None)), "auth", "no", r#","class":"auth""#),
+        (Some(Ending::Cancelled), "job_cancelled", "The job was cancelled.", ""),
+        (None, "job_unfinished", "The job is not finished.", ""),
+    ] {
+        let error = format!(r#""error":{{"code":"{code}","message":"{message}"}}"#);
+        assert_eq!(line(ending), format!(r#"{{{head},"response":null,{error},{}}}"#, served(class)));
+    }
+    let row: BTreeMap<&str, String> = COLUMNS.into_iter().zip(fields(&exported(Some(answered))).unwrap()).collect();
+    let expected = [
+        ("job", "7"),
+        ("custom_id", "job-7"),
+        ("state", "succeeded"),
+        ("answer", "hello"),
+        ("provider", "a"),
+        ("model", "m"),
+        ("attempts", "2"),
+        ("cost", "0.000195"),
+        ("repaired", "false"),
+        ("error_class", ""),
+        ("error", ""),
+        ("request_id", "r-1"),
+        ("enqueued_by", "app"),
+    ];
+    assert_eq!(row, expected.map(|(column, value)| (column, value.to_owned())).into());
+}
+
+#[test]
+fn a_change_says_what_it_changed() {
+    let pause = PauseChangeView { kind: "route", name: "slow".to_owned(), paused: true, changed: false };
+    assert_eq!(shown(&pause), json!({ "kind": "route", "name": "slow", "paused": true, "changed": false }));
+    assert_eq!(pause.to_string(), "route slow was paused already");
+    let reopened = ReopenedView { kind: "provider", name: "a".to_owned(), opened: vec!["shared".to_owned()], woken: 1 };
+    assert_eq!(shown(&reopened), json!({ "kind": "provider", "name": "a", "opened": ["shared"], "woken": 1 }));
+    assert_eq!(reopened.to_string(), "provider a is open again; 1 waiting job is woken");
+    let bulk = BulkView { of: "batch", name: "nightly", what: "queued_again", jobs: 7 };
+    assert_eq!(shown(&bulk), json!({ "batch": "nightly", "queued_again": 7 }));
+    assert_eq!(bulk.to_string(), "batch nightly: 7 jobs queued again");
+    let unknown_members = BTreeMap::from([("logit".to_owned(), 3)]);
+    let enqueued = EnqueuedView {
+        batch: "nightly",
+        jobs: 5,
+        existing: 1,
+        faulty: 0,
+        dry_run: false,
+        unknown_members: &unknown_members,
+    };
+    let expected = json!({
+        "batch": "nightly", "jobs": 5, "existing": 1, "faulty": 0, "dry_run": false, "unknown_members": { "logit": 3 },
+    });
+    assert_eq!(shown(&enqueued), expected);
+    let lacking = BTreeMap::from([("sluice_app".to_owned(), vec!["select on sluice.jobs".to_owned()])]);
+    let migrated = MigratedView {
+        from: 3,
+        to: 13,
+        dry_run: false,
+        changed: true,
+        missing_roles: &["sluice_report".to_owned()],
+        missing_rights: &lacking,
+    };
+    let expected = json!({
+        "from": 3, "to": 13, "dry_run": false, "changed": true, "missing_roles": ["sluice_report"],
+        "missing_rights": { "sluice_app": ["select on sluice.jobs"] },
+    });
+    assert_eq!(shown(&migrated), expected);
+}
+
+#[test]
+fn a_finding_says_what_why_and_what_to_do() {
+    let findings = [diagnosis::unreachable("it is away")];
+    let view = shown(&DiagnosisView::of(&findings));
+    assert_eq!((&view["ok"], &view["worst"]), (&json!(false), &json!("bad")));
+    let members: Vec<&String> = view["findings"][0].as_object().unwrap().keys().collect();
+    assert_eq!(members, ["check", "do", "severity", "what", "why"]);
+    assert_eq!(shown(&DiagnosisView::of(&[])), json!({ "ok": true, "worst": "ok", "findings": [] }));
+}
+
+#[test]
+fn a_configuration_has_faults_or_a_summary() {
+    let fault = FaultView { place: "sluice.toml", key: "worker.speed", problem: "no such key", expected: "" };
+    let told = json!({ "place": "sluice.toml", "key": "worker.speed", "problem": "no such key", "expected": "" });
+    let faulty = CheckView::Faulty { ok: false, faults: vec![fault] };
+    assert_eq!(shown(&faulty), json!({ "ok": false, "faults": [told] }));
+    let read = |faults| {
+        shown(&CheckView::Read {
+            ok: true,
+            file: Some("sluice.toml".to_owned()),
+            providers: vec!["a"],
+            routes: [("default", RungsView { rungs: vec!["a/m".to_owned()] })].into(),
+            warnings: &["odd".to_owned()],
+            faults,
+        })
+    };
+    let mut expected = json!({
+        "ok": true, "file": "sluice.toml", "providers": ["a"], "routes": { "default": { "rungs": ["a/m"] } },
+        "warnings": ["odd"],
+    });
+    assert_eq!(read(Vec::new()), expected);
+    expected["faults"] = json!([told]);
+    assert_eq!(read(vec![fault]), expected);
+}
+
+#[test]
+fn a_document_has_its_members_in_the_order_of_the_alphabet() {
+    let text = document(&BulkView { of: "route", name: "slow", what: "cancelled", jobs: 7 }).unwrap().to_string();
+    assert_eq!(text, r#"{"cancelled":7,"route":"slow"}"#);
+}

@@ -1,0 +1,74 @@
+//! A worker: its row, and what it says of itself.
+
+use crate::domain::statistics::Statistics;
+use crate::store::status::WorkerRecord;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+
+/// A worker.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WorkerView {
+    /// Its number.
+    pub worker: i64,
+    /// Its machine.
+    pub host: String,
+    /// Its process.
+    pub pid: i32,
+    /// Its version.
+    pub version: String,
+    /// `live`, `dead` or `gone`.
+    pub state: String,
+    /// When it started.
+    pub started_at: DateTime<Utc>,
+    /// When it was last heard of.
+    pub seen_at: DateTime<Utc>,
+    /// Jobs that the queue says it holds.
+    pub holds: i64,
+    /// What it says of itself, whole: a newer worker may say more than this program knows.
+    pub stats: Value,
+    /// The same, as far as this program knows it.
+    #[serde(skip)]
+    pub said: Statistics,
+    /// Whether it may act.
+    #[serde(skip)]
+    pub is_alive: bool,
+}
+
+impl From<WorkerRecord> for WorkerView {
+    fn from(record: WorkerRecord) -> Self {
+        Self {
+            is_alive: record.is_alive(),
+            worker: record.id,
+            host: record.host,
+            pid: record.pid,
+            version: record.version,
+            state: record.state,
+            started_at: record.started_at,
+            seen_at: record.seen_at,
+            holds: record.holds,
+            said: Statistics::read(&record.stats),
+            stats: record.stats,
+        }
+    }
+}
+
+impl WorkerView {
+    /// Its state in one word.
+    #[must_use]
+    pub fn condition(&self) -> &str {
+        if self.is_alive && self.said.stopping { "stopping" } else { &self.state }
+    }
+
+    /// Its calls that run, in all buckets; `None`: it does not say.
+    #[must_use]
+    pub fn calls_running(&self) -> Option<i64> {
+        self.said.gate.buckets.iter().filter_map(|bucket| bucket.running.map(i64::from)).reduce(i64::saturating_add)
+    }
+
+    /// Its calls that wait for their turn, in all buckets; `None`: it does not say.
+    #[must_use]
+    pub fn calls_waiting(&self) -> Option<i64> {
+        self.said.gate.buckets.iter().filter_map(|bucket| bucket.waiting.map(i64::from)).reduce(i64::saturating_add)
+    }
+}
