@@ -21,7 +21,7 @@ use crate::domain::{
     Attempt, Bearing, ChatRequest, ErrorClass, Failure, Job, Mend, NanoUsd, Outcome, Patience, Scope, Sizes,
     SoftFailure, Target, Timestamp, Usage, UsageSource, eligibility, estimate, long_wait,
 };
-use crate::provider::CallReport;
+use crate::provider::{Call, CallReport, Delivery, Payload};
 use crate::store::call::OpenCall;
 use crate::store::claim::{Claimed, NoRequest, PastAttempt};
 use crate::store::settle::{AttemptRow, EndingRow, ParkRow};
@@ -395,10 +395,16 @@ impl Journey {
         }
         let key = permit.key();
         let head = OnceLock::new();
-        let (model, capabilities) = (&spec.target.model, &spec.model.capabilities);
         let mut mends = rung.target.mends();
         mends.extend(self.mends.get(index).into_iter().flatten().cloned());
-        let call = rung.provider.call(key, &self.request, model, capabilities, &mends, &rung.timeouts, &head);
+        let asked = Call {
+            payload: Payload::Chat(&self.request),
+            model: &spec.target.model,
+            capabilities: &spec.model.capabilities,
+            mends: &mends,
+            delivery: Delivery::Whole,
+        };
+        let call = rung.provider.call(key, &asked, &rung.timeouts, &head);
         let report = tokio::select! {
             report = call => Some(report),
             () = shared.abort.cancelled() => None,
@@ -517,7 +523,6 @@ impl Journey {
         made: &[Mend],
     ) -> bool {
         let Some(mend) = failure.and_then(|failure| failure.mend.as_deref()) else { return false };
-        let (model, capabilities) = (&spec.target.model, &spec.model.capabilities);
         let Some(mends) = self.mends.get_mut(index).filter(|mends| mends.len() < MOST_MENDS) else { return false };
         // A server that wants the opposite of what it wanted before is not followed.
         let takes_back = |earlier: &Mend| match (earlier, mend) {
@@ -526,7 +531,14 @@ impl Journey {
             }
             _ => false,
         };
-        if made.iter().any(takes_back) || !rung.provider.changes(&self.request, model, capabilities, made, mend) {
+        let asked = Call {
+            payload: Payload::Chat(&self.request),
+            model: &spec.target.model,
+            capabilities: &spec.model.capabilities,
+            mends: made,
+            delivery: Delivery::Whole,
+        };
+        if made.iter().any(takes_back) || !rung.provider.changes(&asked, mend) {
             return false;
         }
         mends.push(mend.clone());
