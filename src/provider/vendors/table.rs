@@ -1,6 +1,6 @@
 //! The rows. What is not said of a vendor is as with any compatible server.
 
-use super::Vendor;
+use super::row::Vendor;
 use crate::domain::Charging;
 #[cfg(test)]
 use crate::provider::auth::KeyHeader;
