@@ -126,7 +126,7 @@ mod tests {
             ends in prop::collection::vec(prop::sample::select(&["\n", "\r", "\r\n"][..]), 20),
             sizes in prop::collection::vec(1..7_usize, 200),
         ) {
-            let stream: String = lines.iter().zip(&ends).map(|(line, end)| format!("{line}{end}")).collect();
+            let stream: String = lines.iter().zip(&ends).flat_map(|(line, end)| [*line, *end]).collect();
             let whole = read(stream.as_bytes());
             let mut decoder = Decoder::default();
             let (mut rest, mut events) = (stream.as_bytes(), Vec::new());
