@@ -1,4 +1,4 @@
-//! What trouble costs the queue: a snapshot that somebody holds open while a million jobs flow, an outage of the
+//! What trouble costs the queue: a snapshot that a session holds open while a million jobs flow, an outage of the
 //! database with a million queued, and a million lanes. Throughput and claim times before, during and after; `make
 //! bench-trouble`.
 //!

@@ -2,7 +2,7 @@
 //!
 //! What [`Journal::append`] has returned for is on the disk: it survives the process and the machine. A record that was
 //! being written when either ended is not read back; those before it are. The file is held with a lock that ends with
-//! the process, so that whoever gets it knows that its writer is gone.
+//! the process, so a process that gets the lock knows that the writer is gone.
 //!
 //! A record is its length, the same with all bits turned, the CRC-32 of both and of what follows, all little-endian in
 //! four bytes each, and then its bytes.
@@ -53,8 +53,8 @@ impl Journal {
     pub fn create(dir: &Path, max: u64, first: &[u8]) -> io::Result<Self> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         require_private_folder(dir)?;
-        // Under a name that nobody looks for until it is locked and begun: an empty one would be taken for an abandoned
-        // one.
+        // Under a name that no process looks for until the file is locked and begun: an empty one would be taken for an
+        // abandoned one.
         let file = tempfile::Builder::new().prefix("").suffix(".new").tempfile_in(dir)?;
         rustix::fs::flock(file.as_file(), FlockOperation::NonBlockingLockExclusive)?;
         let path = file.path().with_extension(EXTENSION);
@@ -68,7 +68,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Takes over one whose process is gone. `None`: somebody holds it, or it is gone by now. `max`: bytes.
+    /// Takes over a journal whose process is gone. `None`: a process holds it, or the file is gone. `max`: bytes.
     pub fn adopt(path: &Path, max: u64) -> io::Result<Option<Self>> {
         let file = match open_plain(path, OpenOptions::new().read(true).write(true)) {
             Ok(file) => file,
@@ -205,7 +205,7 @@ pub enum Next {
     Record(Vec<u8>),
     /// There is no more.
     End,
-    /// The last record is not whole: its writer ended in the middle of it, and nobody was told that it was kept.
+    /// The last record is not whole: its writer ended in the middle of it, and never reported it as kept.
     Torn,
     /// Something is wrong in the middle: there are bytes behind it that cannot be told apart any more.
     Damaged,

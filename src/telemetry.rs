@@ -196,7 +196,7 @@ impl<W: Write, C: Fn() -> NaiveDate> Write for DailyFiles<W, C> {
     }
 }
 
-/// A writer behind a thread. When the thread falls behind, whoever logs waits: the default would drop lines.
+/// A writer behind a thread. When the thread falls behind, the logging task waits: the default would drop lines.
 fn without_loss(files: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default().lossy(false).thread_name("sluice-log").finish(files)
 }

@@ -115,7 +115,7 @@ async fn run(seed: u64, size: Size, only: Option<&str>) {
         table.add(format!("fault: {name}"), count);
     }
     table.add("fault: of the cuts at a commit, struck", stage.struck());
-    table.add("acts that met nobody", stage.diary.in_vain);
+    table.add("acts that met no process", stage.diary.in_vain);
     table.print();
     let findings = std::mem::take(&mut stage.findings);
     if findings.is_empty() {

@@ -81,7 +81,7 @@ async fn a_late_answer_is_used_while_the_job_waits_to_be_taken_again() {
     assert_eq!(queue.settle(answer(&stale)).await, Vec::<i64>::new());
     assert_eq!(queue.places(id).await, "e");
     assert_eq!(queue.state(id).await, "succeeded");
-    // Sent again, as after a commit of which nobody heard: the same.
+    // Sent again, as after a commit whose reply was lost: the same.
     assert_eq!(queue.settle(answer(&stale)).await, Vec::<i64>::new());
     assert_eq!(ledger(&queue).await, [entry("accepted", "", false, 0)]);
     books_are_in_order(&queue).await;
@@ -339,7 +339,7 @@ async fn jobs_of_a_claim_that_nobody_heard_of_are_given_back() {
         [queue.places(known).await, queue.places(lost).await, queue.places(elsewhere).await],
         ["i", "r", "i"].map(str::to_owned)
     );
-    // Nobody has died.
+    // No worker has died.
     let again = queue.claim_one(worker).await;
     assert_eq!((again.lease.job.0, again.crashes), (lost, 0));
 }

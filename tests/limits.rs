@@ -144,8 +144,8 @@ async fn a_process_that_dies_or_stalls_or_joins_breaks_no_limit_and_leaves_nothi
     assert_eq!(fleet.verdict().total.early_retries, 0);
 }
 
-/// Every row that waits, where it lies and which transaction touched it last: the same again means that nobody has
-/// written or even locked one of them.
+/// Every row that waits, where it lies and which transaction touched it last: the same again means that no session
+/// has written or even locked one of them.
 const ROWS: &str = "
     select coalesce(md5(string_agg(which || ctid || xmin || xmax, ',' order by which, ctid)), 'none')
       from (select 'ready' as which, ctid, xmin::text, xmax::text from sluice.ready

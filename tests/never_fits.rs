@@ -1,5 +1,5 @@
 //! Requests that are larger than a limit or a window, with the real worker: they go where they fit or end with the
-//! numbers, are not sent in vain, and hold up nobody.
+//! numbers, are not sent in vain, and hold up no other job.
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, text};
@@ -119,7 +119,7 @@ async fn what_a_provider_finds_too_large_is_sent_there_once_and_holds_up_nobody(
         stage.drain().await;
         let seen = stage.simulator.verdict().total;
         let refused = stage.count("select count(*) from sluice.attempts where class = 'never_fits'").await;
-        // Whoever comes after an answer whose headers told of the limit knows better than to ask: how many do is
+        // A job that comes after an answer whose headers told of the limit is not sent: how many come before is
         // chance.
         assert!((1..=LARGE_JOBS).contains(&refused), "{dialect}: {refused} refused");
         assert_eq!((stage.calls("small"), stage.calls("big")), (SMALL_JOBS + refused, LARGE_JOBS), "{dialect}");

@@ -107,7 +107,7 @@ async fn a_job_that_waits_is_paused_and_goes_on_as_it_was() {
         assert_eq!((queue.places(id).await.as_str(), queue.state(id).await.as_str()), ("p", "queued"));
         assert_eq!(queue.store.pause_job(JobId(id)).await.unwrap(), Changed::No);
     }
-    // Nothing wakes them, and nobody stumbles over when they would.
+    // Nothing wakes them, and no statement fails over the instant at which they would wake.
     assert_eq!((queue.store.promote().await.unwrap(), queue.claim_all(worker).await.len()), (0, 0));
     assert_eq!(queue.store.next_due().await.unwrap(), None);
     let (count, _) = queue.store.queue().await.unwrap()["default"].parked["paused"];
@@ -171,7 +171,7 @@ async fn a_paused_job_can_be_cancelled_and_tried_anew() {
     assert_eq!(queue.places(id).await, "r", "a retry is a wish to go on");
 }
 
-/// Whoever is first has the job; it is never in two places and never in none.
+/// The first to come has the job; it is never in two places and never in none.
 #[tokio::test(flavor = "multi_thread")]
 async fn pausing_and_claiming_at_the_same_time_leave_a_job_in_one_place() {
     let queue = Queue::new().await;
@@ -402,7 +402,7 @@ async fn a_route_is_cancelled_by_whoever_says_yes() {
     assert_eq!(program.run(&["route", "cancel"]).await.status.code(), Some(ExitCode::Usage as i32));
 }
 
-/// With the real worker: what is paused is not called, whoever paused it, and everything else is.
+/// With the real worker: paused work is not called, whichever login paused it, and everything else is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_leaves_what_is_paused_alone_until_it_is_resumed() {
     let fleet = Fleet::new(

@@ -264,7 +264,7 @@ async fn an_export_that_is_dropped_half_way_holds_nothing_up() {
     // With two server connections a third statement would wait if one of the four were still held.
     let all: Vec<_> = store.export_batch("b", None, 0).try_collect().await.unwrap();
     assert_eq!(all.len(), 1000);
-    until("nobody is left in a transaction", async || {
+    until("no session is left in a transaction", async || {
         let left: i64 = sqlx::query_scalar(
             "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in%'",
         )

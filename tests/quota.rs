@@ -1,4 +1,4 @@
-//! The shared buckets in a real Postgres: a register that is written only by whoever read it last.
+//! The shared buckets in a real Postgres: a register that only the process that read it last can write.
 
 use crate::support::postgres;
 use sluice::domain::shared_bucket::{Report, SharedBucket, Stock};
@@ -20,7 +20,7 @@ fn wants(units: u64, left: i64) -> Report {
     Report { stocks: vec![stock], ..Report::default() }
 }
 
-/// One process asks for `units`, as often as it takes until nobody else was faster; returns what it was lent.
+/// One process asks for `units`, as often as it takes until no other process was faster; returns what it was lent.
 async fn borrow(store: &Store, worker: i64, bucket: &str, limits: &Limits, units: u64) -> u64 {
     loop {
         let (registers, now) = store.read_buckets(&[bucket.to_owned()]).await.unwrap();

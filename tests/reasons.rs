@@ -200,7 +200,7 @@ async fn a_run_whose_only_rung_is_shut_says_why() {
         }
     }
     let _ = run.kill().await;
-    // The same through `watch`, when nobody works any more.
+    // The same through `watch`, when no worker runs any more.
     stage.run("update sluice.worker set state = 'gone'").await;
     let batch: String = sqlx::query_scalar("select min(batch) from sluice.job").fetch_one(&stage.pool).await.unwrap();
     let mut watch = stage.program.command(&["watch", &batch]).spawn().unwrap();

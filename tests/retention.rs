@@ -50,7 +50,7 @@ async fn retire(store: &Store) -> Vec<Retired> {
     let steps = RefCell::new(Vec::new());
     // A step that was given up is told before its transaction is quite over. Keys of what is gone are cleared however
     // long something is kept.
-    until("nobody is at it", async || {
+    until("no session is at it", async || {
         let step = store.retire(DAY * 10_000).await.unwrap();
         if matches!(step, Retired::Underway { .. } | Retired::Dropped { .. }) {
             steps.borrow_mut().push(step);
@@ -74,7 +74,7 @@ async fn retire(store: &Store) -> Vec<Retired> {
 
 /// Up to where only the drop itself is left.
 async fn count(store: &Store) {
-    until("nobody is at it", async || store.retire(DAY * 10_000).await.unwrap() == Retired::Nothing).await;
+    until("no session is at it", async || store.retire(DAY * 10_000).await.unwrap() == Retired::Nothing).await;
     for _ in 0..2 {
         assert_eq!(store.retire(DAY).await.unwrap(), Retired::Underway { partition: 0 });
     }
@@ -346,7 +346,7 @@ async fn keys_of_dropped_jobs_may_be_used_again() {
     queue.store.begin_partition(HOUR).await.unwrap();
     assert_eq!(enqueue().await, first);
     queue.count("select sluice.enqueue('{}', idempotency_key => 'another')").await;
-    // Whoever has just met a key is about to read whose it is.
+    // A session that has just met a key is about to read whose it is.
     let mut meeting = queue.pool.begin().await.unwrap();
     sqlx::query(
         "insert into sluice.idempotency values ('default', session_user, 'order-17', 99) on conflict do nothing",

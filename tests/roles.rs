@@ -118,7 +118,7 @@ async fn roles_that_an_administrator_made_are_granted_to_without_a_wrong_warning
     the_roles_work(&server, "two").await;
     assert_eq!(diagnosis(&owner).await.0, "ok");
 
-    // Whoever looks is told what one role lacks, and who can help.
+    // The error tells what one role lacks, and who can help.
     run(&server.admin, "create role guest login in role sluice_reporter").await;
     let shop = PgPoolOptions::new().max_connections(1).connect_lazy_with(server.postgres.connect_options("shop"));
     run(&shop, "revoke select on sluice.jobs from sluice_enqueuer").await;
@@ -132,7 +132,7 @@ async fn roles_that_an_administrator_made_are_granted_to_without_a_wrong_warning
     server.stop().await;
 }
 
-/// Every right of our roles, but for partitions, which nobody names.
+/// Every right of our roles, but for partitions, which no statement names.
 const RIGHTS: &str = "
     select string_agg(line, chr(10) order by line) from (
         select concat_ws(' ', a.grantee::regrole, lower(a.privilege_type), 'on', c.relname) as line
@@ -148,7 +148,7 @@ const RIGHTS: &str = "
         select concat_ws(' ', a.grantee::regrole, 'on', p.oid::regprocedure)
           from pg_proc p cross join lateral aclexplode(p.proacl) a
          where p.pronamespace = 'sluice'::regnamespace and a.grantee <> p.proowner and a.grantee <> 0
-           -- What everybody may call anyway.
+           -- Functions that every login may call anyway.
            and not exists (select from aclexplode(p.proacl) e where e.grantee = 0)
         union all
         select concat_ws(' ', a.grantee::regrole, lower(a.privilege_type), 'on', n.nspname)

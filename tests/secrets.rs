@@ -175,7 +175,7 @@ fn config(echo: &str) -> String {
         ("a", "anthropic", format!("http://{echo}/v1"), "api_key_env = \"KEY_A\""),
         ("g", "gemini", format!("http://{echo}/v1beta"), "api_key_env = \"KEY_G\""),
         ("auth", "openai", format!("http://{echo}/v1"), "api_key_env = \"KEY_O\""),
-        // What listens there speaks no TLS, nobody listens there, and there is no such name.
+        // A server without TLS, a port without a server, and a name that does not exist.
         ("tls", "openai", format!("https://{echo}/v1"), "api_key_env = \"KEY_O\""),
         ("port", "openai", "http://127.0.0.1:1/v1".to_owned(), "api_key_env = \"KEY_O\""),
         ("dns", "openai", "http://no-such-host.invalid/v1".to_owned(), "api_key_env = \"KEY_O\""),

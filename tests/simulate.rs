@@ -330,7 +330,7 @@ fn over_the_quota_each_dialect_says_so_in_its_own_way() {
     }
     let verdict = simulator.verdict();
     assert_eq!((verdict.total.refused_by_quota, verdict.total.rate_limited), (3, 3));
-    assert_eq!(verdict.total.early_retries, 0, "nobody retried");
+    assert_eq!(verdict.total.early_retries, 0, "no client retried");
     for (provider, _) in DIALECTS {
         call(&simulator, provider, "three").unwrap();
     }

@@ -102,7 +102,7 @@ async fn a_worker_that_is_stopped_without_a_database_leaves_its_answers_for_the_
     let worker = answers_without_a_database(&cluster, &fleet).await;
     worker.signal(Signal::TERM);
     let (code, said) = worker.ended().await;
-    // The status of a database that cannot be reached: somebody has to know.
+    // The status of a database that cannot be reached: an operator has to see it.
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains("outcomes stay in the spool"), "{said}");
     cluster.return_of_the_server().await;
@@ -197,7 +197,7 @@ async fn a_restart_takes_over_from_its_predecessor_without_waiting_for_the_lease
     let total = calls(&fleet);
     assert!(total <= 60 + named, "{named} calls are named, {total} were made ({made} before the kill)");
     let unnamed = total - fleet.number("select count(*) from sluice.attempt").await;
-    assert!(unnamed <= 0, "{unnamed} calls are on nobody's books");
+    assert!(unnamed <= 0, "{unnamed} calls are not on the ledger");
     fleet.books_are_in_order(60).await;
     heir.stop().await;
 }

@@ -449,7 +449,7 @@ async fn misbehave(mut stream: TcpStream, bomb: std::sync::Arc<Vec<u8>>) {
         "bad header" => ok("x-a\x01b: \x02\r\n", ANSWER),
         "endless retry-after" => whole("400 No", "retry-after: 99999999999999999999\r\n", b"{}"),
         "many choices" => ok("", &format!(r#"{{"choices":[{}1]}}"#, "{},".repeat(1_000_000))),
-        other => panic!("nobody knows how to be {other:?}: {request}"),
+        other => panic!("the scripted provider cannot be {other:?}: {request}"),
     };
     let _ = stream.write_all(&answer).await;
     // A client that waits for more waits until its own time is over.

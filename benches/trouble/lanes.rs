@@ -129,7 +129,7 @@ impl Queue {
         Ok(sqlx::query_scalar(query).fetch_one(&self.pool).await?)
     }
 
-    /// A worker of its own does so many jobs, and one more of somebody who comes in the midst of it.
+    /// A worker of its own does so many jobs, and one more job of a newcomer comes in the midst of it.
     async fn work(&mut self, scratch: &Path, provider: &str, stretch: i64) -> anyhow::Result<()> {
         // Not the sums: a million batches have a million of them.
         const DONE: &str = "select count(*) from sluice.result";

@@ -42,7 +42,7 @@ pub enum EmbeddedError {
         /// The version found.
         installed: u32,
     },
-    /// The directory belongs to someone else.
+    /// The directory belongs to another user.
     #[error(
         "{} belongs to user id {owner}, not to the user id {me} that runs this program: run it as that user, \
          or choose another database.data_dir",

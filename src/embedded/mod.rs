@@ -2,9 +2,9 @@
 //! `initdb` and `postgres`.
 //!
 //! Durable (fsync on unless asked otherwise), reachable through a Unix socket in a 0700 directory only, never
-//! run as root. Several processes may use the same one: each holds a shared lock on `users.lock`, and whoever
-//! leaves last stops the server. A process that is killed leaves the server running, and the next one to start
-//! adopts it; a server that crashed is started again and recovers by itself.
+//! run as root. Several processes may use the same one: each holds a shared lock on `users.lock`, and the last one
+//! to leave stops the server. A process that is killed leaves the server running, and the next one to start adopts
+//! it; a server that crashed is started again and recovers by itself.
 //!
 //! Like `psql`, it reads the environment itself: `SLUICE_PG_BIN` and `PATH` say where the programs are.
 //!
@@ -55,7 +55,7 @@ pub struct Options {
 }
 
 /// The private Postgres, in use by this process. Dropping it without [`stop`](Self::stop) asks the server to stop
-/// when nobody else uses it, without waiting for that.
+/// when no other process uses it, without waiting for that.
 #[derive(Debug)]
 pub struct EmbeddedPostgres {
     place: Place,
@@ -118,7 +118,7 @@ impl EmbeddedPostgres {
             tokio::time::sleep(POLL).await;
         }
         if self.socket_dir != self.place.path("run") {
-            // The short one under /tmp is made again when it is needed; that it stays behind harms nobody.
+            // The short one under /tmp is made again when it is needed; leaving it behind does no harm.
             let _ = std::fs::remove_dir(&self.socket_dir);
         }
         drop(start_lock);
@@ -180,7 +180,7 @@ impl EmbeddedPostgres {
 impl Drop for EmbeddedPostgres {
     fn drop(&mut self) {
         let Some(users_lock) = self.users_lock.take() else { return };
-        // Whoever holds the start lock now is about to use the server: leave it to them.
+        // A process that holds the start lock now is about to use the server: leave the server to it.
         let Ok(start_lock) = self.place.open_lock("start.lock") else { return };
         let nobody_starts = rustix::fs::flock(&start_lock, FlockOperation::NonBlockingLockExclusive).is_ok();
         if nobody_starts && is_last_user(&users_lock) {

@@ -107,7 +107,7 @@ impl Place {
         };
         match dir.symlink_metadata() {
             Err(_) => self.user.create_dir(&dir)?,
-            // `/tmp` belongs to everybody: a directory that someone else put there is not ours to use.
+            // Every user can write to `/tmp`: a directory that another user put there must not be used.
             Ok(found) if found.is_dir() && found.uid() == self.user.uid && !is_open_to_others(&found) => {}
             Ok(found) => {
                 return Err(EmbeddedError::OtherOwner { data_dir: dir, owner: found.uid(), me: self.user.uid });
@@ -319,7 +319,7 @@ mod tests {
     use super::*;
     use std::sync::Barrier;
 
-    /// Of a folder that everybody can get to.
+    /// The mode of a folder that every user can reach.
     fn open_folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();

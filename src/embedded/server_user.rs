@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(super) struct ServerUser {
     pub uid: u32,
     pub gid: u32,
-    /// We are root, and this is somebody else.
+    /// This process is root, and the server runs as this other user.
     pub is_other: bool,
 }
 

@@ -222,7 +222,7 @@ impl Evidence {
         table.add("statements of the application that failed", told.failed_statements);
     }
 
-    /// 4. No job ran an attempt too many: whoever began a call knew of fewer attempts than are allowed.
+    /// 4. No job ran an attempt too many: a worker that began a call knew of fewer attempts than are allowed.
     fn attempts(&self, findings: &mut Vec<Finding>) {
         let jobs: HashMap<i64, &Job> = self.jobs.iter().map(|job| (job.id, job)).collect();
         let mut of_job: BTreeMap<i64, Vec<&Row>> = BTreeMap::new();
@@ -255,7 +255,7 @@ impl Evidence {
                     break;
                 }
             }
-            // And whoever has an answer calls no more.
+            // And a job that has an answer is called no more.
             if let Some(accepted) = rows.iter().find(|row| row.accepted) {
                 if rows.iter().filter(|row| row.accepted).count() > 1 {
                     findings.push(Finding { what: "two answers were accepted".to_owned(), job: Some(id) });
@@ -273,7 +273,7 @@ impl Evidence {
         }
     }
 
-    /// Nobody is called after its cancellation was committed; and who was cancelled is, unless it was retried.
+    /// No job is called after its cancellation was committed; and a cancelled job stays so, unless it was retried.
     fn cancelled(&self, findings: &mut Vec<Finding>) {
         let Self { rows, told, .. } = self;
         let jobs: HashMap<i64, &Job> = self.jobs.iter().map(|job| (job.id, job)).collect();
@@ -311,7 +311,7 @@ impl Evidence {
         }
     }
 
-    /// 6. Nobody comes before the time that was told, as far as those who came could know of it.
+    /// 6. No call comes before the time that a provider named, as far as the calling worker could know of it.
     fn manners(&self, table: &mut Table, findings: &mut Vec<Finding>) {
         let calls = &self.calls;
         let alone = |from: i64, until: i64| {
@@ -327,18 +327,18 @@ impl Evidence {
                     && call.ended_ms <= early.arrived_ms
                     && opens.is_some_and(|opens| early.arrived_ms < opens)
             });
-            // Whoever was told may have died with it, or may have been unable to tell.
+            // The worker that was told may have died with it, or may have been unable to pass it on.
             if told.all(|told| alone(self.wall(told.ended_ms), self.wall(early.arrived_ms))) {
                 excused += 1;
             } else {
                 findings.push(Finding::of(format!("came too early: {early:?}")));
             }
         }
-        table.add("calls before their time, which nobody could know", excused);
+        table.add("calls before their time, which no worker could know", excused);
     }
 
-    /// Whether a call was begun that nobody could have been allowed after this instant. It was allowed when the
-    /// database noted it: who hears of that late, or hangs before it acts on it, calls later.
+    /// Whether a call was begun that no worker could have been allowed after this instant. It was allowed when the
+    /// database noted it: a worker that hears of that late, or hangs before it acts on it, calls later.
     fn begun_after(&self, row: &Row, instant: i64) -> bool {
         let between = |windows: &[Window]| windows.iter().any(|window| window.meets(instant, row.started));
         let late = row.started - instant;

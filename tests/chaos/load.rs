@@ -38,7 +38,7 @@ pub struct Wish {
     pub at: i64,
 }
 
-/// What a cancel or a retry answered; `None`: nobody knows.
+/// What a cancel or a retry answered; `None`: its answer was lost.
 #[derive(Clone, Copy, Debug)]
 pub struct Intervention {
     pub retry: bool,
@@ -372,7 +372,7 @@ impl Feeder {
     }
 }
 
-/// Somebody who cannot leave things alone.
+/// A user who keeps cancelling, retrying and pausing.
 struct Meddler {
     pool: PgPool,
     told: Arc<Mutex<Told>>,

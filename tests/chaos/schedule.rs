@@ -82,7 +82,7 @@ pub enum Act {
     Continue { slot: usize },
     /// The process of this slot is started as soon as the one before it has ended.
     Start { slot: usize, machine: usize, spool: Room },
-    /// The lease of whoever is in this slot has run out.
+    /// The lease of the worker in this slot has run out.
     Expire { slot: usize },
     /// So many backends are terminated, drawn by this number.
     Terminate { backends: i64, draw: i64 },
@@ -246,8 +246,8 @@ pub fn schedule(seed: u64, size: Size, kinds: &[Kind]) -> Vec<Event> {
 /// In runs of so many seconds leases really run out once, instead of being said to have.
 const LONG: u64 = 150;
 
-/// Nobody reaches Postgres, or a worker hangs, for longer than a lease of 30 s. Nothing else that is planned ends it
-/// before.
+/// No machine reaches Postgres, or a worker hangs, for longer than a lease of 30 s. Nothing else that is planned ends
+/// it before.
 fn lapse(dice: &mut Dice, kind: Kind, from: Duration, size: Size, events: &mut Vec<Event>) {
     let until = from + dice.seconds(36.0, 42.0);
     let mut replace = |ends_it: &dyn Fn(Act) -> bool, begin: &[Act], end: &[Act]| {

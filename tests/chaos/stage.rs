@@ -54,7 +54,7 @@ pub struct Diary {
     pub kills: Vec<i64>,
     /// Processes that were stopped, until they went on or were killed.
     pub pauses: Vec<Window>,
-    /// Somebody could not reach the database, or lost a connection to it.
+    /// A client could not reach the database, or lost a connection to it.
     pub apart: Vec<Window>,
     /// Processes lived whose spool has no room.
     pub roomless: Vec<Window>,
@@ -62,7 +62,7 @@ pub struct Diary {
     pub lost: Vec<Window>,
     /// How often which act was done.
     pub done: std::collections::BTreeMap<&'static str, u64>,
-    /// Acts that found nobody to do something to.
+    /// Acts that found no process to act on.
     pub in_vain: u64,
 }
 
@@ -381,7 +381,7 @@ impl Stage {
         *self.diary.done.entry(name).or_default() += 1;
     }
 
-    /// Somebody lost a connection just now.
+    /// A client lost a connection just now.
     fn apart(&mut self, now: i64) {
         self.diary.apart.push(Window { from: now, until: now + 1_000 });
     }
@@ -536,7 +536,7 @@ impl Stage {
     pub async fn drain(&mut self, bound: Duration) {
         expire(&self.pool, None).await;
         let mut children = Vec::new();
-        // Every spool has somebody who replays it.
+        // Every spool has a worker that replays it.
         let mut spools: Vec<(usize, Room)> = (0..self.proxies.len()).map(|machine| (machine, Room::Plenty)).collect();
         spools.extend(self.small_disk.is_some().then_some((0, Room::Disk)));
         for (index, (machine, room)) in spools.into_iter().enumerate() {

@@ -126,7 +126,7 @@ pub enum Said {
     Refused,
     /// It broke off, or was given up: it may have been billed.
     Uncertain,
-    /// Booked by somebody else because the worker may never tell.
+    /// Booked by another process because the worker may never tell.
     Placeholder,
 }
 
@@ -322,7 +322,7 @@ impl Database {
         self.ledger.contains_key(&call) || self.jobs.get(usize::from(call.job)).is_some_and(is_open)
     }
 
-    /// Takes a job out of somebody else's hands.
+    /// Takes a job out of another worker's hands.
     fn take_away(&mut self, rules: &Rules, job: u8) {
         if let Some(Place::InFlight { fence, worker, .. }) = self.job(job).place {
             if rules.name_when_taken {
@@ -342,7 +342,7 @@ impl Database {
             None => false,
         });
         let in_time = row.is_some_and(|row| row.place.is_some() && (row.round == outcome.round || !rules.round));
-        // Sent before, and that commit went through after all. A failure under the same fence is somebody else's word.
+        // Sent before, and that commit went through after all. A failure under the same fence was written by another process.
         let own_ending = row
             .and_then(|row| row.ending)
             .is_some_and(|ending| matches!(ending.how, How::Succeeded(of) if of == outcome.call));

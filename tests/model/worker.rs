@@ -66,7 +66,7 @@ impl Worker {
     }
 }
 
-/// A journal that nobody holds.
+/// A journal that no process holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Orphan {
     pub owner: u8,
@@ -82,7 +82,7 @@ pub struct Made {
     pub round: u8,
     /// How many calls have this name: more than one is a fault.
     pub times: u8,
-    /// Whether money was taken for it. What nobody hears the end of is taken to be billed.
+    /// Whether money was taken for it. A call whose end no worker hears of counts as billed.
     pub charged: bool,
     /// Whether a process has the whole answer and has not lost it by crashing.
     pub received: bool,

@@ -18,9 +18,9 @@ pub struct Trouble {
     pub refusals: u8,
     /// An answer breaks off.
     pub cuts: u8,
-    /// Somebody cancels.
+    /// A user cancels.
     pub cancels: u8,
-    /// Somebody asks for another try.
+    /// A user asks for another try.
     pub retries: u8,
     /// A process is asked to stop.
     pub drains: u8,
@@ -51,7 +51,7 @@ pub struct State {
     pub database: Database,
     pub workers: Vec<Worker>,
     pub orphans: Vec<Orphan>,
-    /// Statements whose reply nobody waits for any more.
+    /// Statements whose reply no worker waits for any more.
     pub adrift: Vec<Statement>,
     pub calls: BTreeMap<Call, Made>,
     pub trouble: Trouble,
@@ -224,7 +224,7 @@ impl State {
                 }
             }
         }
-        // The number of the last one may be given anew when nobody remembers it.
+        // The number of the last worker may be given again when nothing refers to it any more.
         while let Some(last) = self.database.workers.len().checked_sub(1).map(|last| u8::try_from(last).unwrap()) {
             if self.is_referred_to(last) || self.orphans.iter().any(|orphan| orphan.owner == last) {
                 break;
@@ -276,7 +276,7 @@ impl State {
         self.workers.iter().flat_map(held).chain(left).collect()
     }
 
-    /// A call that nobody hears the end of.
+    /// A call whose end no worker hears of.
     fn lose_call(&mut self, call: Call) {
         if let Some(made) = self.calls.get_mut(&call) {
             made.charged = true;

@@ -100,7 +100,7 @@ impl Cluster {
         cluster.execute(format!("create database {TEMPLATE}")).await;
         let store = Store::connect(cluster.postgres.connect_options(TEMPLATE), 1).await.expect("the template");
         store.migrate().await.expect("the migrations apply");
-        // A template can be cloned only while nobody is connected to it.
+        // A template can be cloned only while no session is connected to it.
         store.close().await;
         cluster
     }
@@ -137,7 +137,7 @@ pub fn temporary_dir() -> PathBuf {
 pub struct Watchdog(Child);
 
 impl Watchdog {
-    /// Before the server is started, so that there is no moment at which nobody would clean up.
+    /// Before the server is started, so that there is no moment at which nothing would clean up.
     pub fn over(dir: &Path) -> Self {
         // `cat` ends when the other end of its pipe is closed, which the kernel does for a process that was killed.
         const SCRIPT: &str = r#"

@@ -158,7 +158,7 @@ async fn carry(state: Arc<State>, client: TcpStream) {
     let socket = state.socket.lock().unwrap().clone();
     let server = match born.weather {
         Weather::Refuse => None,
-        // Nobody is there, and nobody says so.
+        // The server is gone, and no packet says so.
         Weather::Blackhole => return swallow(&state, client, born.age).await,
         Weather::Clear | Weather::Stall | Weather::Delay(_) => UnixStream::connect(&socket).await.ok(),
     };

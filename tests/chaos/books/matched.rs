@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// Each call with the row that it has on the ledger.
 pub struct Matched<'a> {
     pairs: Vec<(&'a CallRecord, &'a Row)>,
-    /// Calls that are on nobody's books.
+    /// Calls that have no row on the ledger.
     unbooked: Vec<(&'a CallRecord, Option<i64>)>,
     /// Rows without a call.
     uncalled: Vec<&'a Row>,
@@ -136,13 +136,13 @@ impl<'a> Matched<'a> {
             if !call.charged {
                 continue;
             }
-            // Given out in full, and nobody has it.
+            // Given out in full, and no row has it.
             let ended = evidence.wall(call.ended_ms);
-            // Whoever has no room for what the database does not take keeps it in memory, and whoever hangs writes
-            // nothing.
+            // A worker without room for what the database does not take keeps it in memory, and a worker that hangs
+            // writes nothing.
             let longer = roomless.iter().chain(pauses).filter(|window| window.meets(row.started, ended));
             let until = longer.map(|window| window.until).max().unwrap_or(0).max(ended + IN_HAND);
-            // It lived when it was answered: whoever is gone is not answered in full.
+            // The worker lived when it was answered: one that is gone is not answered in full.
             let killed = kills.iter().filter(|kill| (ended - CLOCKS..=until).contains(kill)).min();
             lost_answers.push(killed.map_or(0, |kill| (kill - ended).max(0)));
             let paused = pauses.iter().any(|pause| pause.meets(row.started, row.ended));
@@ -162,7 +162,7 @@ impl<'a> Matched<'a> {
             if evidence.may_be_lost(call) {
                 lost.push(call);
             } else {
-                finding(*job, format!("a call is on nobody's books: {call:?}"));
+                finding(*job, format!("a call is not on the ledger: {call:?}"));
             }
         }
         let mut unsent: BTreeMap<String, u64> = BTreeMap::new();
@@ -191,14 +191,14 @@ impl<'a> Matched<'a> {
         table.add("    of them good and late, so that another was used", late);
         table.add("  on the ledger as cut", self.pairs.iter().filter(|(_, row)| row.request_id.is_none()).count());
         table.add("    of them with a worker that died", placeholders);
-        table.add("  on nobody's books", self.unbooked.len());
+        table.add("  not on the ledger", self.unbooked.len());
         table.add("  lost with what the database has lost", lost.len());
         table.add("  answered well for jobs that are lost", of_lost_jobs);
         if !lost.is_empty() {
             let names: Vec<&str> = lost.iter().map(|call| call.request_id.as_str()).collect();
             eprintln!("chaos: calls that the database has lost: {}", names.join(", "));
         }
-        table.add("answers given out in full that nobody has", lost_answers.len());
+        table.add("answers given out in full that no row has", lost_answers.len());
         let spans = [
             ("at most a tenth of a second before their worker was killed", 0, 100),
             ("at most a second before, while the database did not answer", 100, 1_000),
@@ -217,7 +217,7 @@ impl<'a> Matched<'a> {
         table.add("nano-dollars charged by the providers", charged(&mut evidence.calls.iter()));
         table.add("  on the ledger as cost", same_money);
         table.add("  on the ledger as uncertain", uncertain_money);
-        table.add("  on nobody's books", charged(&mut self.unbooked.iter().map(|(call, _)| *call)));
+        table.add("  not on the ledger", charged(&mut self.unbooked.iter().map(|(call, _)| *call)));
         table.add("  lost with what the database has lost", charged(&mut lost.iter().copied()));
     }
 }

@@ -138,9 +138,9 @@ fn a_job_that_was_accepted_ends_once() {
 
 #[test]
 fn every_call_is_on_the_ledger_and_every_row_was_a_call() {
-    finds("on nobody's books", |books| books.rows.clear());
-    finds("on nobody's books", |books| books.calls.push(call(2)));
-    finds("on nobody's books", |books| {
+    finds("not on the ledger", |books| books.rows.clear());
+    finds("not on the ledger", |books| books.calls.push(call(2)));
+    finds("not on the ledger", |books| {
         books.calls[0] = CallRecord { request: "f".repeat(16), request_id: String::new(), ..call(1) };
     });
     finds("booked for a job that did not ask it", |books| books.calls[0].request = "f".repeat(16));
@@ -305,7 +305,7 @@ fn what_was_told_in_a_time_that_is_lost_may_be_gone_and_nothing_else() {
     assert_eq!(with(-1, 3), Vec::<String>::new(), "the job and its call are lost by name");
     let findings = with(100, 101);
     assert!(findings.iter().any(|what| what.contains("is lost")), "{findings:?}");
-    assert!(findings.iter().any(|what| what.contains("on nobody's books")), "{findings:?}");
+    assert!(findings.iter().any(|what| what.contains("not on the ledger")), "{findings:?}");
 }
 
 #[test]
