@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(needed(&named(Unit::InputTokens, 1_000)), Some(1_200));
         assert_eq!(needed(&named(Unit::InputTokens, 1_300)), None);
         assert_eq!(needed(&named(Unit::Requests, 0)), None);
-        // An output that is only expected speaks against nobody.
+        // An output that is only expected speaks against no request.
         assert_eq!(needed(&named(Unit::Tokens, 1_300)), None);
         assert_eq!(needed(&named(Unit::OutputTokens, 10)), None);
         assert_eq!(needed(&refusal(ErrorClass::RateLimit, Unit::InputTokens, 1_000, Some(1_000))), None);

@@ -71,5 +71,5 @@ fn meanings_of_limit_headers_have_the_names_of_their_vendors() {
     }
     assert_eq!(&limit_headers_names()[..3], ["plain", "groq", "together"]);
     assert_eq!(limit_headers("openai"), None, "it means nothing else than the plain ones");
-    assert_eq!(limit_headers("nobody"), None);
+    assert_eq!(limit_headers("acme"), None);
 }
