@@ -5,6 +5,8 @@ use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+mod circles;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -178,117 +180,4 @@ fn the_code_map_names_every_file_and_no_other() {
         }
     }
     assert!(gone.is_empty(), "in the code map, and nowhere else: {gone:#?}");
-}
-
-/// The rooms inside of which no file imports another that imports it back, by whatever way round.
-const WITHOUT_CIRCLES: &[&str] = &["provider"];
-
-/// Every path that a `use` tree stands for, without names that are given to them.
-fn paths_of(tree: &str) -> Vec<String> {
-    let Some((prefix, rest)) = tree.split_once('{') else {
-        return vec![tree.split(" as ").next().unwrap().trim().to_owned()];
-    };
-    let inside = rest.trim_end().strip_suffix('}').unwrap();
-    let (mut depth, mut start, mut paths) = (0, 0, Vec::new());
-    for (at, c) in inside.char_indices().chain([(inside.len(), ',')]) {
-        match c {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            ',' if depth == 0 => {
-                let part = inside[start..at].trim();
-                start = at + 1;
-                let parts = if part.is_empty() { Vec::new() } else { paths_of(part) };
-                paths.extend(parts.into_iter().map(|path| format!("{}{path}", prefix.trim())));
-            }
-            _ => {}
-        }
-    }
-    paths
-}
-
-/// What a file of a room imports from the room: for each path, the file of the innermost module that it names.
-fn imports_within(source: &Source, modules: &BTreeSet<String>) -> BTreeSet<String> {
-    let of_file = module_of(&source.path);
-    let parent = |module: &str| module.rsplit_once("::").map_or(String::new(), |(parent, _)| parent.to_owned());
-    let uses = Regex::new(r"(?s)\buse ([^;]+);").unwrap();
-    let inline = Regex::new(r"\b(?:crate|super|self)(?:::\w+)+").unwrap();
-    let mut paths: Vec<String> =
-        uses.captures_iter(&source.code).flat_map(|found| paths_of(&found[1].replace('\n', " "))).collect();
-    // Not who may see it (`pub(in crate::room)`).
-    let visibility = Regex::new(r"pub\(in [\w:]+\)").unwrap();
-    let code = visibility.replace_all(&source.code, "");
-    paths.extend(inline.find_iter(&uses.replace_all(&code, "")).map(|found| found.as_str().to_owned()));
-    let mut imports = BTreeSet::new();
-    for path in paths {
-        let mut base = of_file.clone();
-        let mut rest = path.as_str();
-        if let Some(after) = rest.strip_prefix("crate::") {
-            (base, rest) = (String::new(), after);
-        } else {
-            rest = rest.strip_prefix("self::").unwrap_or(rest);
-            while let Some(after) = rest.strip_prefix("super::") {
-                (base, rest) = (parent(&base), after);
-            }
-        }
-        let mut module = base;
-        for name in rest.split("::") {
-            let inner = if module.is_empty() { name.to_owned() } else { format!("{module}::{name}") };
-            if !modules.contains(&inner) {
-                break;
-            }
-            module = inner;
-        }
-        if module != of_file && modules.contains(&module) {
-            imports.insert(module);
-        }
-    }
-    imports
-}
-
-/// `provider/openai/mod.rs` is `provider::openai`.
-fn module_of(path: &Path) -> String {
-    let names: Vec<&str> = path.iter().map(|name| name.to_str().unwrap().trim_end_matches(".rs")).collect();
-    names.join("::").trim_end_matches("::mod").to_owned()
-}
-
-#[test]
-fn no_file_of_these_rooms_imports_itself_by_way_of_others() {
-    let sources = sources();
-    for room in WITHOUT_CIRCLES {
-        let in_room: Vec<&Source> = sources.iter().filter(|source| source.room() == *room).collect();
-        assert!(!in_room.is_empty(), "there is no room {room}");
-        let modules: BTreeSet<String> = in_room.iter().map(|source| module_of(&source.path)).collect();
-        let mut left: BTreeMap<String, BTreeSet<String>> =
-            in_room.iter().map(|source| (module_of(&source.path), imports_within(source, &modules))).collect();
-        assert!(left.values().any(|imports| !imports.is_empty()), "nothing of {room} imports anything");
-        // What imports nothing that is left is in no circle.
-        loop {
-            let free: Vec<String> =
-                left.iter().filter(|(_, imports)| imports.is_empty()).map(|(module, _)| module.clone()).collect();
-            if free.is_empty() {
-                break;
-            }
-            left.retain(|module, _| !free.contains(module));
-            for imports in left.values_mut() {
-                imports.retain(|import| !free.contains(import));
-            }
-        }
-        assert!(left.is_empty(), "these import each other in circles, or what does: {left:#?}");
-    }
-}
-
-#[test]
-fn imports_are_read_as_the_compiler_reads_them() {
-    let modules: BTreeSet<String> =
-        ["room", "room::a", "room::a::b", "room::c"].into_iter().map(str::to_owned).collect();
-    let of = |path: &str, code: &str| {
-        let source = Source { path: PathBuf::from(path), code: code.to_owned() };
-        imports_within(&source, &modules).into_iter().collect::<Vec<_>>()
-    };
-    assert_eq!(of("room/c.rs", "use super::a::{self, b::Thing as Other, X};"), ["room::a", "room::a::b"]);
-    assert_eq!(of("room/c.rs", "use crate::room::{\n    a::Y,\n};"), ["room::a"]);
-    assert_eq!(of("room/a.rs", "mod b;\nuse b::Thing;\nuse crate::other::c::Z;"), ["room::a::b"]);
-    assert_eq!(of("room/a/b.rs", "fn f() { super::g(); crate::room::c::h(); }"), ["room::a", "room::c"]);
-    assert_eq!(of("room/a/mod.rs", "pub(super) fn f() {}\nuse super::Thing;"), ["room"]);
-    assert_eq!(of("room/a.rs", "use std::c::X;"), Vec::<String>::new());
 }

@@ -8,7 +8,7 @@ use crate::domain::price::special_tier;
 use crate::domain::{JobId, NanoUsd};
 use crate::exit_code::ExitCode;
 use crate::store::job::{AttemptRecord, JobRecord, Place};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -255,6 +255,8 @@ fn outcome(attempt: &AttemptRecord) -> String {
     } else {
         let class = attempt.class.as_deref().unwrap_or("unknown");
         match &attempt.detail {
+            // Nothing was found wrong with it.
+            Some(detail) if class == "abandoned" => format!("not used, after {took}: {class}, {detail}"),
             Some(detail) => format!("rejected after {took}: {class}, {detail}"),
             None => format!("failed after {took}: {class}"),
         }
@@ -367,7 +369,7 @@ fn conclusion(job: &JobRecord, attempts: &[AttemptRecord]) -> Vec<String> {
 }
 
 fn clock(at: DateTime<Utc>) -> String {
-    at.format("%Y-%m-%d %H:%M:%S%.3fZ").to_string()
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 fn span(millis: i64) -> String {
@@ -494,23 +496,23 @@ mod tests {
             story,
             "\
 Job 42 has succeeded: route default, project acme, batch nightly
-Enqueued 2026-01-31 08:00:00.000Z by app
+Enqueued 2026-01-31T08:00:00.000Z by app
 
-#1 deepseek/deepseek-chat at 2026-01-31 08:00:00.100Z
+#1 deepseek/deepseek-chat at 2026-01-31T08:00:00.100Z
    it was the first choice
    failed after 120 ms: rate_limit; HTTP 429
    “slow down”
-   it asked to be left alone until 2026-01-31 08:00:30.000Z
+   it asked to be left alone until 2026-01-31T08:00:30.000Z
    cost $0.00
 
-#2 openai/gpt-4o-mini at 2026-01-31 08:00:10.000Z, after waiting 9.78 s
-   not deepseek/deepseek-chat: its limit was used up until 2026-01-31 08:00:30.000Z
+#2 openai/gpt-4o-mini at 2026-01-31T08:00:10.000Z, after waiting 9.78 s
+   not deepseek/deepseek-chat: its limit was used up until 2026-01-31T08:00:30.000Z
    not sent to it as it came: logit_bias
    accepted after 1.24 s (first byte after 310 ms); finish stop; served by gpt-4o-mini-2024-07-18
    120 tokens in (20 from the cache), 300 out
    cost $0.000195 at $0.15 in, $0.60 out per million tokens
 
-It succeeded at 2026-01-31 08:00:11.250Z, answered by openai/gpt-4o-mini
+It succeeded at 2026-01-31T08:00:11.250Z, answered by openai/gpt-4o-mini
 Total: $0.000195 in 2 attempts"
         );
         assert!(!story.contains("secret"));
@@ -572,7 +574,7 @@ Total: $0.000195 in 2 attempts"
                 "passed_over": passed_over, "patience_until": "2026-01-31T08:10:00Z",
             }))
         };
-        let (shut, until) = ("its limit was used up until 2026-01-31 09:00:00.000Z", "2026-01-31 08:10:00.000Z");
+        let (shut, until) = ("its limit was used up until 2026-01-31T09:00:00.000Z", "2026-01-31T08:10:00.000Z");
         assert_eq!(reason("patience_over"), format!("{shut}, and there was patience only until {until}"));
         assert_eq!(reason("deadline_near"), format!("{shut}, and the deadline left patience only until {until}"));
         assert_eq!(reason("no_patience"), format!("{shut}, and the route waits for no cheaper rung"));
@@ -584,10 +586,23 @@ Total: $0.000195 in 2 attempts"
         assert_eq!(
             skip_reason(&late),
             format!(
-                "it was resting after a failure until 2026-01-31 09:00:00.000Z, and only a call before {until} could \
+                "it was resting after a failure until 2026-01-31T09:00:00.000Z, and only a call before {until} could \
                  make the deadline"
             )
         );
+    }
+
+    #[test]
+    fn a_call_that_was_abandoned_is_not_called_rejected() {
+        for (class, detail, told) in [
+            ("abandoned", "late", "not used, after 120 ms: abandoned, late"),
+            ("abandoned", "worker_died", "not used, after 120 ms: abandoned, worker_died"),
+            ("output_invalid", "empty", "rejected after 120 ms: output_invalid, empty"),
+        ] {
+            let attempt =
+                AttemptRecord { class: Some(class.to_owned()), detail: Some(detail.to_owned()), ..attempt(1) };
+            assert!(outcome(&attempt).starts_with(told), "{}", outcome(&attempt));
+        }
     }
 
     #[test]

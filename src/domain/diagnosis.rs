@@ -170,6 +170,8 @@ pub struct Server {
     pub version_name: String,
     /// Whether it is a standby.
     pub standby: bool,
+    /// Whether the sessions of this login are read-only, on a standby or by a setting.
+    pub read_only: bool,
     /// How the database writes text, such as `UTF8`.
     pub encoding: String,
     /// Settings that should be on, and are not: by name, with what they are.

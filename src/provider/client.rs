@@ -8,7 +8,7 @@ use super::auth::Auth;
 use super::echo::Echoes;
 use super::endpoint::{ApiKey, Endpoint, Timeouts};
 use super::report::CallReport;
-use super::transport::{Patience, Reply, Transport};
+use super::transport::{NoTransport, Patience, Reply, Transport};
 use super::wire::{Delivery, Outgoing, WireReply, WireRequest};
 use super::{mending, scrub};
 use crate::domain::decide::Ineligible;
@@ -56,6 +56,14 @@ pub enum ProviderError {
         provider: String,
         /// Why.
         source: reqwest::Error,
+    },
+    /// There is no thread for its connections.
+    #[error("providers.{provider}: cannot start a thread for its connections: {source}")]
+    Thread {
+        /// The provider's name.
+        provider: String,
+        /// Why.
+        source: std::io::Error,
     },
 }
 
@@ -145,8 +153,11 @@ impl Provider {
         } else {
             endpoint.keys.iter().map(|key| endpoint.auth(key)).collect()
         };
-        let transport = Transport::new(&base_url, endpoint.timeouts.connect, endpoint.max_body)
-            .map_err(|source| ProviderError::Client { provider: provider(), source: source.without_url() })?;
+        let transport = Transport::new(&endpoint.name, &base_url, endpoint.timeouts.connect, endpoint.max_body)
+            .map_err(|why| match why {
+                NoTransport::Client(source) => ProviderError::Client { provider: provider(), source },
+                NoTransport::Thread(source) => ProviderError::Thread { provider: provider(), source },
+            })?;
         let adapter = endpoint.adapter();
         Ok(Self { endpoint, adapter, transport, base_url, headers, auths, secrets: Echoes::of(secrets) })
     }

@@ -2,22 +2,26 @@
 //! of what it carries.
 
 mod body;
+mod outbound;
 mod room;
 mod stage;
 
 use super::wire::Outgoing;
 use crate::domain::Failure;
 use body::Body;
+use outbound::Outbound;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Request, Url};
 use room::Room;
 use stage::{broken, deadline, timed_out};
+use std::io;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// An HTTP client with its own pool of connections.
+/// An HTTP client with its own pool of connections, on a thread of their own.
 pub(super) struct Transport {
     client: Client,
+    outbound: Outbound,
     connect: Duration,
     max_body: usize,
     /// For large answers.
@@ -35,6 +39,12 @@ pub(super) struct Patience {
     pub total: Duration,
     /// When the call began.
     pub started: Instant,
+}
+
+/// Why there is nothing to send with.
+pub(super) enum NoTransport {
+    Client(reqwest::Error),
+    Thread(io::Error),
 }
 
 /// What came back.
@@ -56,7 +66,10 @@ impl Reply {
 
 impl Transport {
     /// Sets up the client for a server; sends nothing. A rustls crypto provider has to be installed.
-    pub fn new(base_url: &Url, connect: Duration, max_body: usize) -> Result<Self, reqwest::Error> {
+    ///
+    /// # Errors
+    /// The client or its thread cannot be started.
+    pub fn new(provider: &str, base_url: &Url, connect: Duration, max_body: usize) -> Result<Self, NoTransport> {
         let mut builder = Client::builder()
             .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
             // A redirect would carry the key to wherever it points.
@@ -75,7 +88,9 @@ impl Transport {
         if is_loopback(base_url) {
             builder = builder.no_proxy();
         }
-        Ok(Self { client: builder.build()?, connect, max_body, room: Room::new() })
+        let client = builder.build().map_err(|error| NoTransport::Client(error.without_url()))?;
+        let outbound = Outbound::start(provider).map_err(NoTransport::Thread)?;
+        Ok(Self { client, outbound, connect, max_body, room: Room::new() })
     }
 
     /// Sends, and reads the answer as far as it comes. `on_head` is called when its head is there: that is all that is
@@ -92,11 +107,12 @@ impl Transport {
         let Patience { first_byte, idle, total, started } = *patience;
         let deadline = deadline(started, total);
         let head_by = deadline.min(stage::deadline(started, self.connect.saturating_add(first_byte)));
-        let mut response = match timeout_at(head_by, self.client.execute(request_of(request))).await {
-            Err(_) => return Err(timed_out("no answer began in time")),
-            Ok(Err(error)) => return Err(broken(&error, "before an answer began")),
-            Ok(Ok(response)) => response,
-        };
+        let mut response =
+            match timeout_at(head_by, self.outbound.drive(|| self.client.execute(request_of(request)))).await {
+                Err(_) => return Err(timed_out("no answer began in time")),
+                Ok(Err(error)) => return Err(broken(&error, "before an answer began")),
+                Ok(Ok(response)) => response,
+            };
         let first_byte = started.elapsed();
         let status = response.status().as_u16();
         on_head(status, response.headers(), first_byte);

@@ -2,8 +2,9 @@
 
 use super::chance::mix;
 use super::conduct::{Arrival, Gate};
-use super::dialect::{Ask, Problem};
-use super::fault::{Circumstances, Fault, FaultKind, choose, scripted};
+use super::exchange::{Ask, Problem};
+use super::fault::{Fault, FaultKind, scripted};
+use super::fault_rule::{Circumstances, choose};
 use super::quota::{Levels, Limits, Quota, Shortage};
 use super::scenario::{Price, Provider, QuotaScope, Scenario};
 use super::verdict::{Figures, ProviderVerdict, Verdict};
@@ -337,7 +338,7 @@ impl Ledger {
                     Err(message) => Decision::Reject(Problem::Malformed(message)),
                     Ok(fault) if !fault.kind.is_answer() => Decision::Do(fault),
                     Ok(fault) => {
-                        let admission = quota.admit(spec.dialect.cost(ask.input_tokens, ask.max_output), now);
+                        let admission = quota.admit(spec.dialect.api().cost(ask.input_tokens, ask.max_output), now);
                         admitted = admission.is_ok();
                         admission.map_or_else(Decision::Refuse, |()| Decision::Do(fault))
                     }
@@ -414,7 +415,7 @@ impl Ledger {
         }
         if let Some(scope) = account.scopes.get_mut(&entry.scope) {
             if entry.admitted {
-                let tokens = spec.dialect.cost_afterwards(entry.output_tokens);
+                let tokens = spec.dialect.api().cost_afterwards(entry.output_tokens);
                 scope.quota.release(entry.output_tokens, tokens, now);
             }
             if let Some(wait) = ending.told {
@@ -494,7 +495,7 @@ impl Ledger {
             };
             let charged = ending.charge == Charge::Charged;
             CallRecord {
-                request_id: spec.dialect.request_id(run, entry.seq),
+                request_id: spec.dialect.api().request_id(run, entry.seq),
                 arrived_ms: millis(entry.arrived),
                 ended_ms: millis(*ended),
                 provider: name.clone(),

@@ -142,7 +142,8 @@ impl Store {
     async fn server(&self) -> Result<Server, StoreError> {
         let row = sqlx::query!(
             r#"select current_setting('server_version_num')::integer as "version!", current_setting('server_version') as "name!",
-                      pg_is_in_recovery() as "standby!", pg_encoding_to_char(d.encoding) as "encoding!",
+                      pg_is_in_recovery() as "standby!",
+                      current_setting('transaction_read_only')::boolean as "read_only!", pg_encoding_to_char(d.encoding) as "encoding!",
                       (select coalesce(array_agg(s.name || '=' || s.setting order by s.name), '{}') from pg_settings s
                         where s.name in ('fsync', 'full_page_writes', 'synchronous_commit', 'autovacuum', 'track_counts')
                           and s.setting = 'off') as "off!",
@@ -162,6 +163,7 @@ impl Store {
             version: row.version,
             version_name: row.name,
             standby: row.standby,
+            read_only: row.read_only,
             encoding: row.encoding,
             off: off.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             connections: row.connections,

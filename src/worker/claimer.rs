@@ -110,6 +110,7 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(Sign) + Send + Syn
     while !shared.stop.is_cancelled() {
         claimer.goes_on();
         let turn = claimer.turn().await;
+        shared.settler.counters().denied.note("no jobs are taken", &turn);
         if turn.is_ok() && is_away {
             tracing::info!("claiming again");
             is_away = false;

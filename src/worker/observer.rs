@@ -80,6 +80,13 @@ impl Observer {
         if shared.stop.is_cancelled() {
             return Some("stopping: no more jobs are taken".to_owned());
         }
+        if shared.store.takes_no_writes() {
+            return Some(
+                "the database takes no writes: it is a standby, or was made read-only (default_transaction_read_only); \
+                 use the address of the primary, or reset that setting (sluice doctor says more)"
+                    .to_owned(),
+            );
+        }
         let unheard = shared.unheard.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(error) = unheard {
             return Some(format!("the last heartbeat did not reach the database: {error}"));
@@ -87,6 +94,9 @@ impl Observer {
         if !shared.lease_is_fresh() {
             let age = shared.last_beat().elapsed();
             return Some(format!("no heartbeat has reached the database for {} s", age.as_secs()));
+        }
+        if let Some(denied) = shared.settler.counters().denied.words() {
+            return Some(denied);
         }
         (!shared.is_claiming()).then(|| "the claim loop has not turned for 10 s: no jobs are taken".to_owned())
     }

@@ -43,6 +43,7 @@ fn healthy() -> Facts {
             version: 150_008,
             version_name: "15.8".to_owned(),
             standby: false,
+            read_only: false,
             encoding: "UTF8".to_owned(),
             off: Vec::new(),
             connections: 97,

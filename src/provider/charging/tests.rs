@@ -104,7 +104,7 @@ proptest! {
         let output = cap.map_or(output, |cap| output.min(cap));
         for spoken in DIALECTS {
             let rule = spoken.charging;
-            let dialect: Dialect = serde_json::from_value(spoken.name.into()).unwrap();
+            let dialect = Dialect::named(spoken.name).unwrap().api();
             let taken = dialect.cost(input, cap);
             let total = taken.tokens + dialect.cost_afterwards(output);
             let reported = usage(input.cast_signed(), 0, output.cast_signed());

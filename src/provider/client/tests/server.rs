@@ -92,7 +92,7 @@ async fn follow(mut stream: TcpStream, script: Vec<Step>, heard: Arc<Mutex<Vec<S
     let _ = stream.shutdown().await;
 }
 
-async fn read_request(stream: &mut TcpStream) -> Option<String> {
+pub(super) async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&bytes);
