@@ -3,7 +3,7 @@
 use libfuzzer_sys::fuzz_target;
 use sluice::domain::ChatRequest;
 use sluice::domain::validation::Rules;
-use sluice::provider::{Dialect, HeaderMap, WireReply};
+use sluice::provider::{HeaderMap, QuirkSettings, WireReply, openai, vendors};
 use std::sync::LazyLock;
 
 static CASES: LazyLock<Vec<(Rules, ChatRequest)>> = LazyLock::new(|| {
@@ -35,7 +35,7 @@ fuzz_target!(|text: &str| {
     let body =
         serde_json::json!({ "choices": [{ "message": { "content": text }, "finish_reason": "stop" }] }).to_string();
     let headers = HeaderMap::new();
-    let adapter = Dialect::Openai.adapter("http://127.0.0.1:8000/v1");
+    let adapter = vendors::adapter(&openai::DIALECT, None, "http://127.0.0.1:8000/v1", &QuirkSettings::default());
     let Ok(answer) = adapter.decode(&WireReply::new(200, &headers, body.as_bytes())) else { return };
     for (rules, request) in CASES.iter() {
         let schema = request.compile_schema().unwrap();

@@ -2,18 +2,18 @@
 
 use libfuzzer_sys::fuzz_target;
 use sluice::domain::Timestamp;
-use sluice::provider::limit_headers::{Conventions, observe};
-use sluice::provider::wait_hint;
+use sluice::provider::limit_headers::{COMMON, Conventions, observe};
+use sluice::provider::{durations, wait_hint};
 
 fuzz_target!(|data: &[u8]| {
     let (headers, rest) = sluice_fuzz::headers_and_rest(data);
     for now in [None, Some(Timestamp(1_795_176_000_000))] {
         let _ = wait_hint::of_headers(&headers, now);
-        for seen in observe(&headers, now, &Conventions::NONE) {
+        for seen in observe(&headers, now, &[COMMON], &Conventions::NONE) {
             let _ = format!("{seen:?}");
         }
         if let Ok(text) = std::str::from_utf8(rest) {
-            let _ = wait_hint::parse(text, now);
+            let _ = durations::parse(text, now);
             let _ = wait_hint::of_message(text, now);
         }
     }

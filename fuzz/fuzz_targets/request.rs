@@ -2,7 +2,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sluice::domain::{Capabilities, ChatRequest, estimate};
-use sluice::provider::Dialect;
+use sluice::provider::{DIALECTS, QuirkSettings, vendors};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(body) = serde_json::from_slice(data) else { return };
@@ -13,9 +13,11 @@ fuzz_target!(|data: &[u8]| {
             if let Some(schema) = schema {
                 let _ = schema.check(&body);
             }
-            for dialect in Dialect::ALL {
-                let adapter = dialect.adapter("http://127.0.0.1:8000/v1");
-                if let Ok(wire) = adapter.encode(&request, "model", &Capabilities::default()) {
+            for dialect in DIALECTS {
+                let adapter = vendors::adapter(dialect, None, "http://127.0.0.1:8000/v1", &QuirkSettings::default());
+                if let Ok(mut wire) = adapter.encode((&request).into(), "model", &Capabilities::default()) {
+                    assert!(serde_json::from_slice::<serde_json::Value>(&wire.body).is_ok());
+                    adapter.ask_for_stream(&mut wire);
                     assert!(serde_json::from_slice::<serde_json::Value>(&wire.body).is_ok());
                 }
             }

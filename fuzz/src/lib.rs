@@ -1,7 +1,8 @@
 //! What the targets share: an HTTP answer out of arbitrary bytes, put through a whole dialect.
 
 use sluice::domain::Timestamp;
-use sluice::provider::{Dialect, HeaderMap, HeaderName, HeaderValue, WireReply};
+use sluice::provider::vendors::{VENDORS, adapter};
+use sluice::provider::{DIALECTS, Delivery, HeaderMap, HeaderName, HeaderValue, QuirkSettings, WireReply};
 
 /// Headers as lines `name: value` up to an empty line, and the rest. Lines that are no headers are left out.
 pub fn headers_and_rest(data: &[u8]) -> (HeaderMap, &[u8]) {
@@ -23,15 +24,26 @@ pub fn headers_and_rest(data: &[u8]) -> (HeaderMap, &[u8]) {
     (headers, rest)
 }
 
-/// Two bytes of status, headers, a body: decoded by a dialect as it is at one of its vendors.
-pub fn decode(dialect: Dialect, base_urls: &[&str], data: &[u8]) {
-    let [which, status, rest @ ..] = data else { return };
-    let base_url = base_urls[usize::from(*which) % base_urls.len()];
-    let adapter = dialect.adapter(base_url);
+/// Three bytes, headers, a body: a byte chooses the dialect, one the vendor, and one the status and whether a stream was
+/// asked for.
+pub fn decode(data: &[u8]) {
+    let [which, whose, status, rest @ ..] = data else { return };
+    let dialect = DIALECTS[usize::from(*which) % DIALECTS.len()];
+    // Every vendor that speaks it, and a server of which nothing is known.
+    let mut names: Vec<Option<&str>> =
+        VENDORS.iter().filter(|vendor| vendor.dialect == dialect).map(|vendor| Some(vendor.name)).collect();
+    names.push(None);
+    let name = names[usize::from(*whose) % names.len()];
+    let adapter = adapter(dialect, name, "http://127.0.0.1:8000/v1", &QuirkSettings::default());
     let (headers, body) = headers_and_rest(rest);
     // Successes are as likely as failures.
-    let status = if *status < 128 { 200 } else { 272 + u16::from(*status) };
-    let reply = WireReply { status, headers: &headers, body, received_at: Some(Timestamp(1_795_176_000_000)) };
+    let (status, delivery) = match *status {
+        odd @ 0..128 if odd % 2 == 1 => (200, Delivery::Stream),
+        0..128 => (200, Delivery::Whole),
+        failed => (272 + u16::from(failed), Delivery::Whole),
+    };
+    let received_at = Some(Timestamp(1_795_176_000_000));
+    let reply = WireReply { status, headers: &headers, body, delivery, received_at };
     match adapter.decode(&reply) {
         Ok(answer) => {
             let completion = answer.to_chat_completion("model", 0).to_string();

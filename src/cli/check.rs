@@ -116,7 +116,7 @@ fn summarise(config: &Config, out: &mut dyn Write) -> io::Result<()> {
             1 => "with a key".to_owned(),
             keys => format!("with {keys} keys"),
         };
-        writeln!(out, "provider {name}: {} at {}, {key}", endpoint.dialect.as_str(), endpoint.base_url)?;
+        writeln!(out, "provider {name}: {} at {}, {key}", endpoint.dialect.name, endpoint.base_url)?;
         let limits = config.buckets.get(&provider.bucket).map(describe_limits).unwrap_or_default();
         let limits = if limits.is_empty() { "no limits of our own".to_owned() } else { limits };
         writeln!(out, "  bucket {}: {limits}", provider.bucket)?;

@@ -5,8 +5,9 @@ use super::api_keys;
 use super::scalar;
 use super::section::Section;
 use crate::domain::{BreakerSettings, Charging, Limits, Rate, Unit};
-use crate::provider::{Dialect, Endpoint, Timeouts};
-use crate::provider::{HeaderName, HeaderValue};
+use crate::provider::charging;
+use crate::provider::vendors::{self, VENDORS, Vendor};
+use crate::provider::{DIALECTS, Dialect, Endpoint, HeaderName, HeaderValue, Timeouts, Url, dialect};
 use config::ValueKind;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,31 +32,6 @@ pub(super) struct ReadProvider {
     pub config: ProviderConfig,
     /// The name under which the catalogue lists its models.
     pub vendor: String,
-}
-
-/// What is known of a vendor, so that a provider of its name needs nothing but a key.
-struct Vendor {
-    name: &'static str,
-    dialect: Dialect,
-    base_url: &'static str,
-    charging: Charging,
-}
-
-const VENDORS: &[Vendor] = &[
-    vendor("openai", Dialect::Openai, "https://api.openai.com/v1", Charging::OPENAI),
-    vendor("anthropic", Dialect::Anthropic, "https://api.anthropic.com/v1", Charging::ANTHROPIC),
-    vendor("gemini", Dialect::Gemini, "https://generativelanguage.googleapis.com/v1beta", Charging::GEMINI),
-    vendor("deepseek", Dialect::Openai, "https://api.deepseek.com/v1", Charging::COMBINED),
-    vendor("mistral", Dialect::Openai, "https://api.mistral.ai/v1", Charging::COMBINED),
-    vendor("groq", Dialect::Openai, "https://api.groq.com/openai/v1", Charging::GROQ),
-    vendor("together", Dialect::Openai, "https://api.together.xyz/v1", Charging::COMBINED),
-    vendor("fireworks", Dialect::Openai, "https://api.fireworks.ai/inference/v1", Charging::COMBINED),
-    vendor("openrouter", Dialect::Openai, "https://openrouter.ai/api/v1", Charging::COMBINED),
-    vendor("xai", Dialect::Openai, "https://api.x.ai/v1", Charging::COMBINED),
-];
-
-const fn vendor(name: &'static str, dialect: Dialect, base_url: &'static str, charging: Charging) -> Vendor {
-    Vendor { name, dialect, base_url, charging }
 }
 
 /// Dialects that are planned and not spoken yet.
@@ -92,12 +68,16 @@ pub(super) fn read_all(
 }
 
 fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String, Limits>, keys: Keys) -> ReadProvider {
-    let known: Vec<&str> = VENDORS.iter().map(|vendor| vendor.name).collect();
+    let mut known: Vec<&str> = VENDORS.iter().map(|vendor| vendor.name).collect();
+    // A vendor with two doors has two rows, one after the other.
+    known.dedup();
     let vendor_name = section.text("vendor", &format!("a vendor's name, such as {}", known.join(", ")));
     let vendor_name = vendor_name.unwrap_or_else(|| name.to_owned());
-    let vendor = VENDORS.iter().find(|vendor| vendor.name == vendor_name);
-    let dialect = read_dialect(&mut section, vendor);
-    let base_url = read_base_url(&mut section, vendor);
+    let named = vendors::named(&vendor_name);
+    let dialect = read_dialect(&mut section, named);
+    let by_name = vendors::of_server(Some(&vendor_name), dialect, "").or(named);
+    let base_url = read_base_url(&mut section, by_name);
+    let vendor = vendors::of_server(Some(&vendor_name), dialect, &base_url).or(named);
     let keys = api_keys::read(name, &mut section, keys);
     let endpoint = Endpoint {
         name: name.to_owned(),
@@ -121,13 +101,13 @@ fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String,
     ReadProvider { config, vendor: vendor_name }
 }
 
-fn read_dialect(section: &mut Section<'_>, vendor: Option<&Vendor>) -> Dialect {
-    let spoken: Vec<&str> = Dialect::ALL.iter().map(|dialect| dialect.as_str()).collect();
+fn read_dialect(section: &mut Section<'_>, vendor: Option<&Vendor>) -> &'static Dialect {
+    let spoken: Vec<&str> = DIALECTS.iter().map(|dialect| dialect.name).collect();
     let expected = format!("one of {}", spoken.join(", "));
     let from_vendor = vendor.map(|vendor| vendor.dialect);
     let is_missing = !section.has("dialect");
-    let dialect = section.parsed("dialect", &expected, |text| {
-        Dialect::parse(text).ok_or_else(|| {
+    let spoken = section.parsed("dialect", &expected, |text| {
+        dialect(text).ok_or_else(|| {
             if LATER.contains(&text) {
                 format!("the dialect {text:?} is not supported by this version")
             } else {
@@ -139,23 +119,19 @@ fn read_dialect(section: &mut Section<'_>, vendor: Option<&Vendor>) -> Dialect {
         section.fault("dialect", "is missing, and the provider's name is no vendor's that is known", expected);
     }
     // After a fault the value is not used any more.
-    dialect.or(from_vendor).unwrap_or(Dialect::Openai)
+    spoken.or(from_vendor).unwrap_or(&crate::provider::openai::DIALECT)
 }
 
-/// The rule of charging: as configured, else the vendor's, else that of whose dialect it is.
-fn read_charging(section: &mut Section<'_>, vendor: Option<&Vendor>, dialect: Dialect) -> Charging {
-    let known: Vec<&str> = Charging::ALL.iter().map(|(name, _)| *name).collect();
+/// The rule of charging: as configured, else the vendor's, else the dialect's.
+fn read_charging(section: &mut Section<'_>, vendor: Option<&Vendor>, dialect: &Dialect) -> Charging {
+    let known: Vec<&str> = charging::RULES.iter().map(|(name, _)| *name).collect();
     let configured = section.parsed("charging", &format!("one of {}", known.join(", ")), |text| {
-        Charging::parse(text).ok_or_else(|| match scalar::nearest(text, known.iter().copied()) {
+        charging::rule(text).ok_or_else(|| match scalar::nearest(text, known.iter().copied()) {
             Some(near) => format!("{text:?} is not a rule of charging; perhaps {near:?} is meant"),
             None => format!("{text:?} is not a rule of charging"),
         })
     });
-    configured.or(vendor.map(|vendor| vendor.charging)).unwrap_or(match dialect {
-        Dialect::Openai => Charging::OPENAI,
-        Dialect::Anthropic => Charging::ANTHROPIC,
-        Dialect::Gemini => Charging::GEMINI,
-    })
+    configured.or(vendor.map(|vendor| vendor.charging)).unwrap_or(dialect.charging)
 }
 
 /// What may be repeated of something that should be a URL: nothing when there may be a password in it, and no query,
@@ -165,16 +141,27 @@ fn without_secrets(text: &str) -> String {
     if text.contains('@') { String::new() } else { format!("{shown:?} ") }
 }
 
+/// Whether a member of a query may carry what must not stand in a file.
+fn may_be_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["key", "token", "secret", "password", "credential"].iter().any(|word| name.contains(word))
+        || matches!(name.as_str(), "auth" | "code" | "sig" | "signature")
+}
+
 fn read_base_url(section: &mut Section<'_>, vendor: Option<&Vendor>) -> String {
     const EXPECTED: &str = "a URL such as \"https://api.example.com/v1\"";
     let is_missing = !section.has("base_url");
-    let base_url = section.parsed("base_url", EXPECTED, |text| match crate::provider::Url::parse(text) {
+    let base_url = section.parsed("base_url", EXPECTED, |text| match Url::parse(text) {
         Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() => {
             Err(format!("{}is not an http or https URL", without_secrets(text)))
         }
-        Ok(url) if url.query().is_some() || url.fragment().is_some() => {
-            Err(format!("{}has a query or a fragment, and paths are appended to it", without_secrets(text)))
+        Ok(url) if url.fragment().is_some() => {
+            Err(format!("{}has a fragment, which is never sent", without_secrets(text)))
         }
+        Ok(url) if url.query_pairs().any(|(name, _)| may_be_secret(&name)) => Err(format!(
+            "{}has a key in its query, and keys do not belong into the configuration file",
+            without_secrets(text)
+        )),
         // Not repeated: it may hold a password.
         Ok(url) if !url.username().is_empty() || url.password().is_some() => {
             Err("holds a user name or password".to_owned())
@@ -182,9 +169,9 @@ fn read_base_url(section: &mut Section<'_>, vendor: Option<&Vendor>) -> String {
         Ok(_) => Ok(text.trim_end_matches('/').to_owned()),
         Err(error) => Err(format!("{}is not a URL ({error})", without_secrets(text))),
     });
-    match (base_url, vendor) {
+    match (base_url, vendor.and_then(|vendor| vendor.base_url)) {
         (Some(base_url), _) => base_url,
-        (None, Some(vendor)) => vendor.base_url.to_owned(),
+        (None, Some(base_url)) => base_url.to_owned(),
         (None, None) => {
             // No guess: a key must not be sent to a server that it does not belong to.
             if is_missing {

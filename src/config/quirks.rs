@@ -1,8 +1,8 @@
 //! `[providers.NAME.quirks]`: what a server does differently from what is known of its vendor.
 
 use super::section::{Section, to_json};
-use crate::provider::limit_headers::Conventions;
-use crate::provider::openai::CapField;
+use crate::provider::quirks::CapField;
+use crate::provider::vendors::{limit_headers, limit_headers_names};
 use crate::provider::{Dialect, QuirkSettings};
 use config::ValueKind;
 use serde_json::Value;
@@ -10,25 +10,19 @@ use serde_json::Value;
 const PATH: &str = "the path of a member, such as \"user\" or \"messages[].name\"";
 const MEMBER: &str = "the name of a top-level member";
 
-/// What limit headers may mean, by whose habit it is.
-const LIMIT_HEADERS: &[(&str, Conventions)] =
-    &[("plain", Conventions::NONE), ("groq", Conventions::GROQ), ("together", Conventions::TOGETHER)];
-
 /// Members that are not the operator's to move: the route and the worker decide on them.
 const FIXED: &[&str] = &["model", "messages", "prompt", "stream", "stream_options", "n"];
 
-/// Keys that every dialect heeds.
-const FOR_ALL: &[&str] = &["drop", "json_schema"];
-
-pub(super) fn read(mut section: Section<'_>, dialect: Dialect) -> QuirkSettings {
-    if dialect != Dialect::Openai {
+pub(super) fn read(mut section: Section<'_>, dialect: &Dialect) -> QuirkSettings {
+    if let Some(heeded) = dialect.heeds {
         for key in section.keys() {
-            if !FOR_ALL.contains(&key.as_str()) && KEYS.contains(&key.as_str()) {
-                let problem = format!("is a quirk of OpenAI's dialect, and this provider speaks {}", dialect.as_str());
-                section.fault(&key, problem, format!("here only {}", FOR_ALL.join(" and ")));
+            if !heeded.contains(&key.as_str()) && KEYS.contains(&key.as_str()) {
+                let problem = format!("is a quirk of OpenAI's dialect, and this provider speaks {}", dialect.name);
+                section.fault(&key, problem, format!("here only {}", heeded.join(" and ")));
             }
         }
     }
+    let meanings = in_words(&limit_headers_names());
     let quirks = QuirkSettings {
         cap_field: section.parsed("cap_field", "max_tokens or max_completion_tokens", |text| {
             CapField::parse(text).ok_or_else(|| format!("{text:?} is no field for the output cap"))
@@ -40,6 +34,7 @@ pub(super) fn read(mut section: Section<'_>, dialect: Dialect) -> QuirkSettings 
         rename: renames(&mut section),
         add: additions(&mut section),
         json_schema: section.flag("json_schema"),
+        json_schema_models: section.parsed_list("json_schema_models", "a part of a model's name", part_of_name),
         tools_with_schema: section.flag("tools_with_schema"),
         needs_json_word: section.flag("needs_json_word"),
         require_parameters: section.flag("require_parameters"),
@@ -57,9 +52,8 @@ pub(super) fn read(mut section: Section<'_>, dialect: Dialect) -> QuirkSettings 
         takes_developer: section.flag("takes_developer"),
         model_rules: section.flag("model_rules"),
         reasoning_outside: section.flag("reasoning_outside"),
-        limit_headers: section.parsed("limit_headers", "plain, groq or together", |text| {
-            let known = LIMIT_HEADERS.iter().find(|(name, _)| *name == text);
-            known.map(|(_, meaning)| *meaning).ok_or_else(|| format!("{text:?} is no known meaning"))
+        limit_headers: section.parsed("limit_headers", &meanings, |text| {
+            limit_headers(text).ok_or_else(|| format!("{text:?} is no known meaning"))
         }),
     };
     section.finish();
@@ -75,6 +69,7 @@ const KEYS: &[&str] = &[
     "rename",
     "add",
     "json_schema",
+    "json_schema_models",
     "tools_with_schema",
     "needs_json_word",
     "require_parameters",
@@ -105,6 +100,18 @@ fn path(text: &str) -> Result<String, String> {
         return Err(format!("{text:?} is always sent as the route and the worker want it"));
     }
     Ok(text.to_owned())
+}
+
+fn part_of_name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("\"\" is part of every name".to_owned()) } else { Ok(text.to_ascii_lowercase()) }
+}
+
+/// `a, b or c`.
+fn in_words(names: &[&str]) -> String {
+    match names {
+        [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+        _ => names.concat(),
+    }
 }
 
 fn member(text: &str) -> Result<String, String> {

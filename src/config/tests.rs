@@ -1,10 +1,11 @@
 //! The configuration as its users meet it: good files, bad files, variables.
 
+mod keys;
+mod providers;
+
 use super::*;
 use crate::domain::{BreakerSettings, ErrorClass, Patience, Rate, Strategy, Unit};
-use crate::provider::limit_headers::Conventions;
-use crate::provider::openai::CapField;
-use crate::provider::{Dialect, QuirkSettings};
+use crate::provider::openai;
 use crate::store::Pooler;
 use secrecy::ExposeSecret as _;
 use std::time::Duration;
@@ -158,7 +159,7 @@ fn everything_of_a_full_file_arrives() {
     );
 
     let openai = &config.providers["openai"];
-    assert_eq!(openai.endpoint.dialect, Dialect::Openai);
+    assert_eq!(openai.endpoint.dialect, &openai::DIALECT);
     assert_eq!(openai.endpoint.base_url, "https://api.openai.com/v1");
     assert_eq!(openai.endpoint.keys[0].secret.expose_secret(), "sk-1");
     assert_eq!(openai.endpoint.headers, [("OpenAI-Organization".to_owned(), "org-1".to_owned())]);
@@ -492,79 +493,6 @@ fn a_fault_of_the_database_names_what_it_was_set_by() {
 }
 
 #[test]
-fn a_credential_is_read_from_the_directory_that_systemd_names() {
-    let given = given("[providers.openai]\ncredential = \"openai_key\"\n").with_file("openai_key", "sk-3\n");
-    let dir = given.dir.path().to_str().unwrap().to_owned();
-    let config = given.with("CREDENTIALS_DIRECTORY", &dir).config();
-    assert_eq!(config.providers["openai"].endpoint.keys[0].secret.expose_secret(), "sk-3");
-}
-
-#[test]
-fn a_key_that_cannot_be_one_is_a_fault_that_does_not_repeat_it() {
-    for key in ["two words", "line\nbreak", "kéy"] {
-        let faults = given("[providers.openai]\napi_key_env = \"K\"\n").with("K", key).faults();
-        assert!(faults[0].contains("characters in it that no key has") && !faults[0].contains(key), "{faults:#?}");
-    }
-}
-
-#[test]
-fn a_provider_may_have_several_keys_from_anywhere() {
-    let given = given(
-        "[providers.openai]\nkeys = [{ api_key_env = \"A\" }, { api_key_file = \"b.key\" }, { credential = \"c\" }]\n",
-    );
-    let dir = given.dir.path().to_str().unwrap().to_owned();
-    let given = given.with("A", "sk-1").with_file("b.key", "sk-2\n").with_file("c", "sk-3");
-    let config = given.with("CREDENTIALS_DIRECTORY", &dir).config();
-    let keys: Vec<(&str, &str)> = config.providers["openai"]
-        .endpoint
-        .keys
-        .iter()
-        .map(|key| (key.name.as_str(), key.secret.expose_secret()))
-        .collect();
-    let file = format!("{dir}/b.key");
-    assert_eq!(keys, [("A", "sk-1"), (file.as_str(), "sk-2"), ("c", "sk-3")]);
-    assert!(!format!("{config:?}").contains("sk-"), "{config:?}");
-}
-
-#[test]
-fn what_is_wrong_with_a_list_of_keys_is_said_without_repeating_a_key() {
-    for (keys, expected) in [
-        ("keys = \"sk-secret\"", "providers.openai.keys: is not a list"),
-        ("keys = []", "providers.openai.keys: is empty"),
-        ("keys = [\"sk-secret\"]", "providers.openai.keys[0]: is not a table"),
-        ("keys = [{}]", "providers.openai.keys[0]: says nothing of where the key is"),
-        ("keys = [{ api_key = \"sk-secret\" }]", "providers.openai.keys[0].api_key: keys do not belong"),
-        ("keys = [{ api_key_env = \"sk-secret\" }]", "providers.openai.keys[0].api_key_env: is not the name of a"),
-        ("keys = [{ api_key_env = \"A\", credential = \"c\" }]", "keys[0].api_key_env: the key is given in more than"),
-        (
-            "keys = [{ api_key_env = \"A\" }, { api_key_env = \"NOT_SET\" }]",
-            "keys[1].api_key_env: the variable NOT_SET",
-        ),
-        ("keys = [{ api_key_evn = \"A\" }]", "keys[0].api_key_evn: no such key; expected perhaps api_key_env"),
-        ("keys = [{ api_key_env = \"A\" }, { api_key_env = \"A\" }]", "providers.openai.keys[1]: A is named before"),
-        ("keys = [{ api_key_env = \"A\" }]\napi_key_env = \"A\"", "providers.openai.api_key_env: there is a list of"),
-    ] {
-        let faults = given(&format!("[providers.openai]\n{keys}\n")).with("A", "sk-secret").faults().join("\n");
-        assert!(faults.contains(expected) && !faults.contains("sk-secret"), "{keys}\n{faults}");
-    }
-}
-
-#[test]
-fn the_same_key_under_two_names_is_a_warning() {
-    let config = given("[providers.openai]\nkeys = [{ api_key_env = \"A\" }, { api_key_env = \"B\" }]\n");
-    let warnings = config.with("A", "sk-1").with("B", "sk-1").config().warnings.join("\n");
-    assert!(warnings.contains("provider openai: B and A hold the same key"), "{warnings}");
-}
-
-#[test]
-fn commands_that_call_nobody_need_no_keys() {
-    let given = given("[providers.openai]\napi_key_env = \"NOT_SET\"\n");
-    let file = given.dir.path().join("sluice.toml");
-    let config = Config::load_with(Some(&file), [], Keys::Ignored).unwrap();
-    assert!(config.providers["openai"].endpoint.keys.is_empty());
-}
-
-#[test]
 fn secrets_are_not_in_the_debug_output() {
     let config = given("[providers.openai]\napi_key_env = \"K\"\n[database]\nurl = \"postgres://u:hunter2@h/d\"\n")
         .with("K", "sk-hunter2")
@@ -657,38 +585,6 @@ fn the_default_file_loads_with_everything_uncommented() {
     assert_eq!(config.database.pooler, defaults.database.pooler);
 }
 
-#[test]
-fn how_tokens_are_counted_follows_the_vendor_then_the_dialect_and_can_be_set() {
-    use crate::domain::Charging;
-    let rule = |section: &str| {
-        let config = given(&format!("{section}\nbase_url = \"http://127.0.0.1:8000/v1\"\n")).config();
-        config.providers.values().next().unwrap().charging
-    };
-    for (section, expected) in [
-        ("[providers.openai]", Charging::OPENAI),
-        ("[providers.anthropic]", Charging::ANTHROPIC),
-        ("[providers.gemini]", Charging::GEMINI),
-        ("[providers.groq]", Charging::GROQ),
-        ("[providers.mistral]", Charging::COMBINED),
-        ("[providers.mine]\nvendor = \"groq\"", Charging::GROQ),
-        ("[providers.mine]\ndialect = \"anthropic\"", Charging::ANTHROPIC),
-        ("[providers.mine]\ndialect = \"openai\"", Charging::OPENAI),
-        ("[providers.mine]\ndialect = \"openai\"\ncharging = \"combined\"", Charging::COMBINED),
-        ("[providers.openai]\ncharging = \"azure\"", Charging::AZURE),
-    ] {
-        assert_eq!(rule(section), expected, "{section}");
-    }
-    assert_eq!(
-        given("[providers.openai]\ncharging = \"combine\"").faults(),
-        [
-            "providers.openai.charging: \"combine\" is not a rule of charging; perhaps \"combined\" is meant; expected one \
-              of openai, azure, anthropic, gemini, groq, bedrock, combined"
-        ]
-    );
-    let config = route("[models.\"local/m\"]\noutput_burndown = 5\n").config();
-    assert_eq!(config.routes["default"].route.rungs[0].model.output_burndown, Some(5));
-}
-
 // -------------------------------------------------------------------------------------------------- retention
 
 #[test]
@@ -703,96 +599,4 @@ fn finished_work_is_kept_for_ever_unless_a_time_is_given() {
         let faults = given(&format!("[retention]\nfinished = {value}\n")).faults();
         assert_eq!(faults, [format!("retention.finished: {problem}; {expected}")]);
     }
-}
-
-#[test]
-fn each_quirk_of_a_provider_can_be_set() {
-    let config = given(
-        "[providers.gateway]\nvendor = \"openai\"\nbase_url = \"https://gateway.example/v1\"\n\
-         [providers.gateway.quirks]\ncap_field = \"max_tokens\"\ndrop = [\"user\", \"messages[].name\"]\n\
-         keep = [\"stop\"]\ndrop_when_reasoning = []\ntakes_only = [\"messages\", \"model\"]\n\
-         rename = { seed = \"random_seed\" }\nadd = { safe_prompt = true }\njson_schema = false\n\
-         tools_with_schema = false\nneeds_json_word = false\nrequire_parameters = true\nshort_call_ids = true\n\
-         max_call_id = 12\nneeds_user_last = true\nchecks_strict = false\n\
-         plain_tool_names = false\nmax_stops = 4\nstop_as_list = true\njoin_texts = true\n\
-         empty_content_as_null = true\ntakes_null = false\ntakes_functions = false\ntakes_developer = false\nmodel_rules = false\n\
-         reasoning_outside = true\nlimit_headers = \"groq\"\n",
-    )
-    .config();
-    let endpoint = &config.providers["gateway"].endpoint;
-    assert_eq!(endpoint.vendor.as_deref(), Some("openai"));
-    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    assert_eq!(
-        endpoint.quirks,
-        QuirkSettings {
-            cap_field: Some(CapField::MaxTokens),
-            drop: names(&["user", "messages[].name"]),
-            keep: names(&["stop"]),
-            drop_when_reasoning: Some(vec![]),
-            takes_only: Some(names(&["messages", "model"])),
-            rename: vec![("seed".to_owned(), "random_seed".to_owned())],
-            add: vec![("safe_prompt".to_owned(), serde_json::json!(true))],
-            json_schema: Some(false),
-            tools_with_schema: Some(false),
-            needs_json_word: Some(false),
-            require_parameters: Some(true),
-            short_call_ids: Some(true),
-            max_call_id: Some(12),
-            needs_user_last: Some(true),
-            checks_strict: Some(false),
-            plain_tool_names: Some(false),
-            max_stops: Some(4),
-            stop_as_list: Some(true),
-            join_texts: Some(true),
-            empty_content_as_null: Some(true),
-            takes_null: Some(false),
-            takes_functions: Some(false),
-            takes_developer: Some(false),
-            model_rules: Some(false),
-            reasoning_outside: Some(true),
-            limit_headers: Some(Conventions::GROQ),
-        }
-    );
-    let by_variable = given(LOCAL).with("SLUICE__PROVIDERS__LOCAL__QUIRKS__DROP", "user,seed").config();
-    assert_eq!(by_variable.providers["local"].endpoint.quirks.drop, ["user", "seed"]);
-}
-
-#[test]
-fn faulty_quirks_are_named() {
-    let quirks = |lines: &str| given(&format!("{LOCAL}[providers.local.quirks]\n{lines}")).faults();
-    for (lines, expected) in [
-        ("capfield = \"max_tokens\"", "providers.local.quirks.capfield: no such key; expected perhaps cap_field"),
-        (
-            "cap_field = \"max_output_tokens\"",
-            "providers.local.quirks.cap_field: \"max_output_tokens\" is no field for the output cap; expected max_tokens or \
-             max_completion_tokens",
-        ),
-        (
-            "drop = [\"model\"]",
-            "providers.local.quirks.drop[0]: \"model\" is always sent as the route and the worker want it; expected the path \
-             of a member, such as \"user\" or \"messages[].name\"",
-        ),
-        (
-            "drop = [\"messages[0].name\"]",
-            "providers.local.quirks.drop[0]: \"messages[0].name\" is not the path of a member; expected the path of a \
-             member, such as \"user\" or \"messages[].name\"",
-        ),
-        (
-            "rename = { model = \"deployment\" }",
-            "providers.local.quirks.rename.model: is always sent as the route and the worker want it; expected another member",
-        ),
-        ("json_schema = \"no\"", "providers.local.quirks.json_schema: is \"no\"; expected true or false"),
-        ("max_stops = -1", "providers.local.quirks.max_stops: is -1; expected a whole number from 0 to 1000"),
-    ] {
-        assert_eq!(quirks(lines), [expected], "{lines}");
-    }
-    let claude = given("[providers.anthropic]\nquirks = { cap_field = \"max_tokens\", drop = [\"user\"] }\n").faults();
-    assert!(
-        claude.iter().any(|fault| {
-            fault
-                == "providers.anthropic.quirks.cap_field: is a quirk of OpenAI's dialect, and this provider speaks \
-                    anthropic; expected here only drop and json_schema"
-        }),
-        "{claude:?}"
-    );
 }

@@ -1,16 +1,53 @@
 //! What the adapters' tests share: one check per kind of table.
 
-use super::adapter::{Adapter, WireReply};
+use super::adapter::Adapter;
+use super::auth::Auth;
+use super::dialect::Dialect;
+use super::quirks::QuirkSettings;
+use super::registry::dialect;
+use super::vendors;
+use super::wire::{Outgoing, WireReply, WireRequest};
+use crate::domain::decide::Ineligible;
 use crate::domain::{
-    Answer, Capabilities, ChatRequest, ContentPart, ErrorClass, Finish, Message, NamedLimit, Role, Scope, Unit, Usage,
-    UsageSource,
+    Answer, Capabilities, ChatRequest, ContentPart, ErrorClass, Finish, Message, NamedLimit, Role, Scope, Timestamp,
+    Unit, Usage, UsageSource,
 };
+use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 /// The `Date` of every recorded answer.
 pub(super) const DATE: &str = "Fri, 20 Nov 2026 12:00:00 GMT";
+
+/// A dialect as the server at this address speaks it.
+pub(super) fn at(dialect: &'static Dialect, base_url: &str) -> &'static dyn Adapter {
+    Box::leak(vendors::adapter(dialect, None, base_url, &QuirkSettings::default()))
+}
+
+/// A dialect as a configured server speaks it.
+pub(super) fn spoken(name: &str, vendor: Option<&str>, base_url: &str, quirks: &QuirkSettings) -> &'static dyn Adapter {
+    Box::leak(vendors::adapter(dialect(name).expect("a dialect"), vendor, base_url, quirks))
+}
+
+/// A conversation, written in a dialect.
+pub(super) trait Chat {
+    fn chat(&self, request: &ChatRequest, model: &str, capabilities: &Capabilities) -> Result<WireRequest, Ineligible>;
+}
+
+impl<A: Adapter + ?Sized> Chat for A {
+    fn chat(&self, request: &ChatRequest, model: &str, capabilities: &Capabilities) -> Result<WireRequest, Ineligible> {
+        self.encode(request.into(), model, capabilities)
+    }
+}
+
+/// What goes with a call beside what the dialect wrote: the headers of a signed request.
+pub(super) fn signed(dialect: &'static Dialect, secret: &str) -> HeaderMap {
+    let url = Url::parse("https://api.example.com/v1").unwrap();
+    let mut request = Outgoing::new(&url, &HeaderMap::new(), WireRequest::post("/x", &[], Vec::new()));
+    Auth::Key(dialect.auth, secret.into()).sign(&mut request, Timestamp(0)).unwrap();
+    request.headers
+}
 
 /// A recorded failure: what came, and what it has to be.
 pub(super) struct Case {
@@ -165,6 +202,6 @@ pub(super) fn encoded(
     request: &ChatRequest,
     capabilities: &Capabilities,
 ) -> (Value, Vec<String>) {
-    let wire = adapter.encode(request, "the-model", capabilities).expect("can be expressed");
+    let wire = adapter.chat(request, "the-model", capabilities).expect("can be expressed");
     (serde_json::from_slice(&wire.body).expect("JSON"), wire.dropped)
 }

@@ -1,7 +1,8 @@
 //! From status, headers and error body to a [`Failure`]: a table per dialect, then a table of statuses.
 
-use super::adapter::WireReply;
 use super::error_body::ErrorBody;
+use super::limit_headers::Family;
+use super::wire::WireReply;
 use super::wording::{self, Meaning};
 use super::{scrub, wait_hint};
 use crate::domain::ErrorClass::{
@@ -11,8 +12,16 @@ use crate::domain::ErrorClass::{
 use crate::domain::{Bearing, Failure, NamedLimit, Scope, Unit};
 use serde_json::Value;
 
+/// By what the failures of a dialect are read.
+pub(super) struct Signs {
+    /// What its errors mean; the first row that fits counts.
+    pub rules: &'static [Rule],
+    /// The headers that tell of its limits.
+    pub limits: &'static [&'static [Family]],
+}
+
 /// One row: when all its conditions hold, that is what the failure is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Rule {
     /// One of these codes is in the body; empty: any.
     codes: &'static [&'static str],
@@ -82,13 +91,15 @@ impl Rule {
     }
 }
 
-/// Classifies a failure: what surely concerns one request, then the dialect's rules in their order, then what its words
-/// say, else the status.
-pub(super) fn classify(rules: &[Rule], reply: &WireReply<'_>, body: &ErrorBody) -> Failure {
+/// Classifies a failure: by the vendor's own rules, then by what surely concerns one request, then by the dialect's rules
+/// in their order, then by what its words say, else by the status.
+pub(super) fn classify(signs: &Signs, vendors: &[Rule], reply: &WireReply<'_>, body: &ErrorBody) -> Failure {
     let success = (200..300).contains(&reply.status);
     let status = if success { body.http_code } else { Some(reply.status) };
-    let Meaning { class, scope, bearing, mend } = wording::of_one_request(status, body)
-        .or_else(|| rules.iter().find(|rule| rule.matches(status, body)).map(Rule::meaning))
+    let by_rules = |rules: &[Rule]| rules.iter().find(|rule| rule.matches(status, body)).map(Rule::meaning);
+    let Meaning { class, scope, bearing, mend } = by_rules(vendors)
+        .or_else(|| wording::of_one_request(status, body))
+        .or_else(|| by_rules(signs.rules))
         .or_else(|| wording::of_refusal(status, body))
         .or_else(|| if status.is_none() { wording::of_error_inside(body) } else { None })
         .unwrap_or_else(|| by_status(status, body, reply));
@@ -100,7 +111,7 @@ pub(super) fn classify(rules: &[Rule], reply: &WireReply<'_>, body: &ErrorBody) 
     Failure {
         class,
         scope,
-        wait: wait_hint::of_failure(class, reply, body),
+        wait: wait_hint::of_failure(class, reply, body, signs.limits),
         status: Some(reply.status),
         code: body.code().map(|code| scrub::clean(&code)),
         message,
@@ -206,39 +217,6 @@ fn unit_at_start(text: &str) -> Option<Unit> {
     .into_iter()
     .find_map(|(word, unit)| text.starts_with(word).then_some(unit))
 }
-
-/// Phrases by which Google says that a project has nobody who pays.
-pub(super) const NO_BILLING: &[&str] = &["enable billing", "billing to be enabled", "billing is not enabled"];
-
-/// Google's "limit: 0": not a limit that refills, but none at all.
-pub(super) fn google_has_none(body: &ErrorBody) -> bool {
-    body.text.match_indices("limit: 0").any(|(at, found)| {
-        !body.text[at + found.len()..].starts_with(|next: char| next.is_ascii_digit() || next == '.')
-    })
-}
-
-/// Whether one of the quotas that Google says are violated counts by the day: then the minutes no longer matter.
-pub(super) fn google_per_day(body: &ErrorBody) -> bool {
-    let details = body.value.get("details").and_then(Value::as_array).into_iter().flatten();
-    details
-        .filter_map(|detail| detail.get("violations").and_then(Value::as_array))
-        .flatten()
-        .filter_map(|violation| violation.get("quotaId").and_then(Value::as_str))
-        .any(|quota| quota.contains("PerDay"))
-}
-
-/// Phrases by which Anthropic says that traffic grew too fast.
-pub(super) const ACCELERATION: &[&str] = &[
-    "acceleration",
-    "usage increase rate",
-    "increased too sharply",
-    "increase*gradually",
-    "scale up*gradually",
-    "ramp up*gradually",
-];
-
-/// Phrases by which Anthropic says that there is no money, as an invalid request.
-pub(super) const ANTHROPIC_MONEY: &[&str] = &["reached your specified*usage limits", "credit balance is too low"];
 
 /// The first number that directly follows `word`, with or without thousands separators.
 fn number_after(text: &str, word: &str) -> Option<u64> {

@@ -6,11 +6,11 @@ mod ramp;
 mod refusals;
 mod waits;
 
-use super::adapter::Dialect;
-use super::checks::{Case, check_failures};
+use super::checks::{Case, at, check_failures};
+use super::dialect::Dialect;
 
 /// A provider as it is configured, and what it answers.
-type Table = (Dialect, &'static str, &'static [Case]);
+type Table = (&'static Dialect, &'static str, &'static [Case]);
 
 const OPENAI: &str = "https://api.openai.com/v1";
 const ANTHROPIC: &str = "https://api.anthropic.com/v1";
@@ -29,6 +29,6 @@ const SERVER: &str = "http://127.0.0.1:8000/v1";
 
 fn check(tables: &[Table]) {
     for (dialect, base_url, cases) in tables {
-        check_failures(dialect.adapter(base_url), cases);
+        check_failures(at(dialect, base_url), cases);
     }
 }

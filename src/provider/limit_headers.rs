@@ -1,15 +1,15 @@
 //! Limits as providers publish them in the headers of their answers.
 
-use super::adapter::WireReply;
+use super::durations;
 use super::error_body::ErrorBody;
-use super::wait_hint;
+use super::wire::WireReply;
 use crate::domain::{Timestamp, Unit};
 use reqwest::header::HeaderMap;
 use std::time::Duration;
 
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_mins(1);
-const DAY: Duration = Duration::from_hours(24);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MINUTE: Duration = Duration::from_mins(1);
+pub(super) const DAY: Duration = Duration::from_hours(24);
 /// Quotas per month: thirty days, good enough for pacing.
 const MONTH: Duration = Duration::from_hours(30 * 24);
 
@@ -44,15 +44,11 @@ pub struct Conventions {
 impl Conventions {
     /// Nothing is known.
     pub const NONE: Self = Self { requests_per: None, tokens_per: None, plain_per: None };
-    /// Requests per day, tokens per minute.
-    pub const GROQ: Self = Self { requests_per: Some(DAY), tokens_per: Some(MINUTE), plain_per: None };
-    /// Everything per second.
-    pub const TOGETHER: Self = Self { requests_per: None, tokens_per: None, plain_per: Some(SECOND) };
 }
 
 /// Where the window of a family comes from.
 #[derive(Clone, Copy)]
-enum Window {
+pub(super) enum Window {
     Known(Duration),
     OfRequests,
     OfTokens,
@@ -61,13 +57,13 @@ enum Window {
 }
 
 /// The names of one limit's three headers; an empty name is one that does not exist.
-struct Family {
-    unit: Unit,
-    limit: &'static str,
-    remaining: &'static str,
-    reset: &'static str,
-    window: Window,
-    pool: Option<&'static str>,
+pub struct Family {
+    pub(super) unit: Unit,
+    pub(super) limit: &'static str,
+    pub(super) remaining: &'static str,
+    pub(super) reset: &'static str,
+    pub(super) window: Window,
+    pub(super) pool: Option<&'static str>,
 }
 
 /// Names of the form `x-ratelimit-{limit,remaining,reset}-WHAT`.
@@ -98,7 +94,10 @@ macro_rules! suffixed {
     };
 }
 
-const FAMILIES: &[Family] = &[
+pub(super) use suffixed;
+
+/// Names that servers of several vendors, and gateways before them, have in common, or that can mean one thing only.
+pub const COMMON: &[Family] = &[
     // OpenAI, Azure (whole seconds), Groq, xAI, Fireworks.
     openai!(Requests, "requests", Window::OfRequests, None),
     openai!(Tokens, "tokens", Window::OfTokens, None),
@@ -109,15 +108,6 @@ const FAMILIES: &[Family] = &[
     openai!(InputTokens, "tokens-prompt", Window::Unsaid, None),
     openai!(InputTokens, "tokens-cache-adjusted-prompt", Window::Unsaid, Some("cache_adjusted")),
     openai!(OutputTokens, "tokens-generated", Window::Unsaid, None),
-    // Anthropic: limits per minute, refilled continuously.
-    suffixed!(Requests, "anthropic-ratelimit-requests", Window::Known(MINUTE), None),
-    suffixed!(Tokens, "anthropic-ratelimit-tokens", Window::Known(MINUTE), None),
-    suffixed!(InputTokens, "anthropic-ratelimit-input-tokens", Window::Known(MINUTE), None),
-    suffixed!(OutputTokens, "anthropic-ratelimit-output-tokens", Window::Known(MINUTE), None),
-    suffixed!(InputTokens, "anthropic-priority-input-tokens", Window::Known(MINUTE), Some("priority")),
-    suffixed!(OutputTokens, "anthropic-priority-output-tokens", Window::Known(MINUTE), Some("priority")),
-    suffixed!(InputTokens, "anthropic-fast-input-tokens", Window::Known(MINUTE), Some("fast")),
-    suffixed!(OutputTokens, "anthropic-fast-output-tokens", Window::Known(MINUTE), Some("fast")),
     // Mistral; "size" is tokens.
     openai!(Requests, "req-minute", Window::Known(MINUTE), None),
     suffixed!(Tokens, "ratelimitbysize", Window::Unsaid, None),
@@ -137,7 +127,7 @@ const FAMILIES: &[Family] = &[
         window: Window::Known(MONTH),
         pool: None,
     },
-    // Together (per second), OpenRouter (reset in epoch milliseconds), and whoever follows the IETF draft.
+    // Together (per second), OpenRouter (reset in epoch milliseconds), and all that follow the IETF draft.
     suffixed!(Requests, "x-ratelimit", Window::Plain, None),
     suffixed!(Tokens, "x-tokenlimit", Window::Plain, None),
     suffixed!(Requests, "ratelimit", Window::Unsaid, None),
@@ -147,20 +137,29 @@ const FAMILIES: &[Family] = &[
 ///
 /// `now` is the answer's `Date`, or when it came: resets that are instants need it.
 #[must_use]
-pub fn observe(headers: &HeaderMap, now: Option<Timestamp>, conventions: &Conventions) -> Vec<LimitObservation> {
+pub fn observe(
+    headers: &HeaderMap,
+    now: Option<Timestamp>,
+    families: &[&[Family]],
+    conventions: &Conventions,
+) -> Vec<LimitObservation> {
     // Most answers of most providers carry none of them, and this runs once per call.
     if !headers.keys().any(|name| name.as_str().contains("limit") || name.as_str().starts_with("anthropic-")) {
         return Vec::new();
     }
-    FAMILIES.iter().filter_map(|family| family.observe(headers, now, conventions)).collect()
+    families.iter().copied().flatten().filter_map(|family| family.observe(headers, now, conventions)).collect()
 }
 
 /// The same for a whole answer: of its headers, and of those that the body of a refusal quotes.
 #[must_use]
-pub fn of_reply(reply: &WireReply<'_>, conventions: &Conventions) -> Vec<LimitObservation> {
-    let mut seen = observe(reply.headers, reply.sent_at(), conventions);
+pub(super) fn of_reply(
+    reply: &WireReply<'_>,
+    families: &[&[Family]],
+    conventions: &Conventions,
+) -> Vec<LimitObservation> {
+    let mut seen = observe(reply.headers, reply.sent_at(), families, conventions);
     if reply.status == 429 && seen.is_empty() {
-        seen = observe(&ErrorBody::read(reply.body).headers, reply.sent_at(), conventions);
+        seen = observe(&ErrorBody::read(reply.body).headers, reply.sent_at(), families, conventions);
     }
     seen
 }
@@ -171,7 +170,7 @@ impl Family {
         // A limit of nothing would refuse every request for good, and is said by servers that mean that there is none.
         let limit = text(self.limit).and_then(amount).filter(|&limit| limit > 0);
         let remaining = text(self.remaining).and_then(amount);
-        let reset_in = text(self.reset).and_then(|text| wait_hint::parse_any(text, now));
+        let reset_in = text(self.reset).and_then(|text| durations::parse_any(text, now));
         let per = match self.window {
             Window::Known(window) => Some(window),
             Window::OfRequests => by.requests_per,
@@ -203,6 +202,7 @@ fn amount(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::vendors;
     use reqwest::header::{HeaderName, HeaderValue};
 
     /// 2026-11-20 12:00:00 UTC.
@@ -216,7 +216,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
-        let rows: Vec<Row> = observe(&headers, Some(NOW), &conventions)
+        let rows: Vec<Row> = observe(&headers, Some(NOW), crate::provider::openai::limits::LIMITS, &conventions)
             .into_iter()
             .map(|seen| {
                 let reset = seen.reset_in.map(|reset| u64::try_from(reset.as_millis()).unwrap());
@@ -249,7 +249,7 @@ mod tests {
         );
         check(
             "Groq",
-            Conventions::GROQ,
+            vendors::named("groq").unwrap().limits,
             &openai,
             &[
                 (Requests, Some(10_000), Some(9_999), Some(6), Some(86_400), None),
@@ -323,7 +323,7 @@ mod tests {
         );
         check(
             "Together",
-            Conventions::TOGETHER,
+            vendors::named("together").unwrap().limits,
             &[
                 ("x-ratelimit-limit", "10"),
                 ("x-ratelimit-remaining", "0"),

@@ -1,14 +1,8 @@
 //! Changes a body that was written for a target as the target's refusals have asked.
 
-use super::adapter::WireRequest;
+use super::wire::WireRequest;
 use crate::domain::Mend;
 use crate::domain::raw_object::RawObject;
-
-/// The names of output caps at the top of a body.
-const CAPS: &[&str] = &["max_tokens", "max_completion_tokens", "max_output_tokens"];
-
-/// Gemini's cap and the object that it is in.
-const NESTED_CAP: (&str, &str) = ("generationConfig", "maxOutputTokens");
 
 /// Applies what changes the body, and notes each change in [`WireRequest::dropped`].
 pub(super) fn apply(wire: &mut WireRequest, mends: &[Mend]) {
@@ -24,7 +18,7 @@ pub(super) fn apply(wire: &mut WireRequest, mends: &[Mend]) {
                 (body.get(to).is_none() && body.rename(from, to)).then(|| format!("{from} as {to}"))
             }
             Mend::Drop { member, .. } => body.remove(member).then(|| (*member).to_owned()),
-            Mend::Cap { tokens, .. } => cap(&mut body, *tokens),
+            Mend::Cap { tokens, .. } => cap(&mut body, wire.caps, *tokens),
         });
     }
     if notes.is_empty() {
@@ -34,19 +28,19 @@ pub(super) fn apply(wire: &mut WireRequest, mends: &[Mend]) {
     wire.dropped.extend(notes);
 }
 
-/// Lowers the cap, or sets one where there is none.
-fn cap(body: &mut RawObject<'_>, tokens: u64) -> Option<String> {
+/// Lowers the cap, or sets one where there is none. One that lies deeper is only lowered.
+fn cap(body: &mut RawObject<'_>, caps: &[&str], tokens: u64) -> Option<String> {
     let above = |text: &str| text.parse::<u64>().is_ok_and(|asked| asked > tokens);
-    let (outer, inner) = NESTED_CAP;
-    if let Some(text) = body.get(outer).map(str::to_owned) {
+    if let Some((outer, inner)) = caps.iter().find_map(|path| path.split_once('.')) {
+        let text = body.get(outer)?.to_owned();
         let mut nested = RawObject::read(&text)?;
         nested.get(inner).filter(|text| above(text))?;
         nested.set(inner, &tokens);
         body.set_text(outer, &nested.to_text());
         return Some(format!("{inner} above {tokens}"));
     }
-    let Some(name) = CAPS.iter().find(|name| body.given(name).is_some()) else {
-        let name = CAPS.first()?;
+    let Some(name) = caps.iter().find(|name| body.given(name).is_some()) else {
+        let name = caps.first()?;
         body.set(name, &tokens);
         return Some(format!("{name} set to {tokens}"));
     };
@@ -58,18 +52,13 @@ fn cap(body: &mut RawObject<'_>, tokens: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::names::Undo;
-    use reqwest::header::HeaderMap;
-
     fn mended(body: &str, mends: &[Mend]) -> (String, Vec<String>) {
-        let body = body.as_bytes().to_vec();
-        let mut wire = WireRequest {
-            path: "/x".to_owned(),
-            headers: HeaderMap::new(),
-            body,
-            dropped: Vec::new(),
-            undo: Undo::default(),
+        let caps: &[&str] = if body.contains("generationConfig") {
+            &["generationConfig.maxOutputTokens"]
+        } else {
+            &["max_tokens", "max_completion_tokens"]
         };
+        let mut wire = WireRequest::post("/x", caps, body.as_bytes().to_vec());
         apply(&mut wire, mends);
         (String::from_utf8(wire.body).unwrap(), wire.dropped)
     }

@@ -1,46 +1,62 @@
 //! All outbound HTTP to providers: one pure adapter per dialect, one transport.
 //!
-//! Knows the domain and nothing of the store. An [`Adapter`] translates and classifies without touching
-//! the network; [`Provider`] sends, times and caps, and understands nothing of what it carries.
+//! Knows the domain and nothing of the store. An [`Adapter`] translates and classifies without touching the network;
+//! the transport sends, times and caps, and understands nothing of what it carries; a [`Provider`] puts both together.
 
-pub mod adapter;
-pub mod transport;
+pub mod auth;
+pub mod charging;
+pub mod durations;
+pub mod limit_headers;
+pub mod quirks;
+pub mod vendors;
+pub mod wait_hint;
 
+// The dialects. Each has a line in the registry.
 pub mod anthropic;
 pub mod gemini;
 pub mod openai;
 
-pub mod limit_headers;
-pub mod wait_hint;
-
+mod adapter;
 mod beside;
 #[cfg(test)]
 mod checks;
 mod classify;
+mod client;
 mod configured;
 mod conversation;
+mod dialect;
 mod echo;
+mod endpoint;
 mod error_body;
+mod events;
 #[cfg(test)]
 mod fixtures;
 mod lenient_json;
 mod mending;
 mod model_habits;
 mod names;
-mod quirks;
+mod registry;
 mod reply_body;
+mod report;
 #[cfg(test)]
 mod robustness;
 mod scrub;
 #[cfg(test)]
 mod translation;
+mod transport;
+mod wire;
 mod wording;
 
 pub use reqwest::Url;
 pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-pub use adapter::{Adapter, Dialect, WireReply, WireRequest};
+pub use adapter::{Adapter, Payload};
+pub use client::{Call, Head, Provider, ProviderError};
+pub use dialect::Dialect;
+pub use endpoint::{ApiKey, Endpoint, Timeouts};
 pub use limit_headers::LimitObservation;
 pub use names::Undo;
 pub use quirks::QuirkSettings;
-pub use transport::{ApiKey, CallReport, Endpoint, Head, Provider, ProviderError, Timeouts};
+pub use registry::{DIALECTS, dialect};
+pub use report::CallReport;
+pub use wire::{Delivery, Outgoing, WireReply, WireRequest};

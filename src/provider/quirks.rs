@@ -1,11 +1,220 @@
-//! What an operator says of a provider's habits, over what is known of its vendor.
+//! What a server does differently from the others: as it is known of its vendor, and as an operator says.
 
 use super::limit_headers::Conventions;
-use super::openai::CapField;
 use serde_json::Value;
 
+/// The member of the body that carries the output cap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CapField {
+    /// Understood by nearly every compatible server.
+    MaxTokens,
+    /// Demanded by OpenAI's reasoning models, which reject the other.
+    MaxCompletionTokens,
+}
+
+impl CapField {
+    /// The member's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MaxTokens => "max_tokens",
+            Self::MaxCompletionTokens => "max_completion_tokens",
+        }
+    }
+
+    /// The field of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::MaxTokens, Self::MaxCompletionTokens].into_iter().find(|field| field.as_str() == name)
+    }
+}
+
+/// What a server does differently from the others. Every one of them can be configured: see [`QuirkSettings`].
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent habit of a server")]
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quirks {
+    /// Where the output cap goes. `None`: where the model's name says, else `max_tokens`.
+    pub cap_field: Option<CapField>,
+    /// Members that the server never takes, by their paths (`user`, `messages[].name`): dropped, visibly.
+    pub drop: Vec<String>,
+    /// Members that are sent whatever else is known of the server or the model.
+    pub keep: Vec<String>,
+    /// Members that models without sampling (capability `temperature = false`: reasoning models) do not take.
+    pub drop_when_reasoning: Vec<String>,
+    /// The members that the server takes, for those that reject any other; by the path of the object that has them,
+    /// empty for the body itself.
+    pub takes_only: Vec<(String, Vec<String>)>,
+    /// Members under another name: (ours, theirs).
+    pub rename: Vec<(String, String)>,
+    /// Members that every body gets unless the request has its own.
+    pub add: Vec<(String, Value)>,
+    /// Takes `response_format: json_schema`, where the model's capabilities say nothing. `None`: what the dialect knows
+    /// of its models.
+    pub json_schema: Option<bool>,
+    /// Models that take a schema, by parts of their names, where only some do. Empty: all.
+    pub json_schema_models: Vec<String>,
+    /// Takes tools and a JSON schema in one request.
+    pub tools_with_schema: bool,
+    /// Demands that the messages have the word JSON beside `response_format: json_object`.
+    pub needs_json_word: bool,
+    /// Wants `provider.require_parameters`, else its router may pick an upstream that ignores the schema.
+    pub require_parameters: bool,
+    /// Tool call ids have to be nine letters or digits.
+    pub short_call_ids: bool,
+    /// Tool call ids have at most so many characters.
+    pub max_call_id: Option<usize>,
+    /// Rejects a conversation whose last message is the assistant's.
+    pub needs_user_last: bool,
+    /// Rejects `strict` beside a schema that leaves anything open.
+    pub checks_strict: bool,
+    /// Names of functions have to be of letters, digits, `_` and `-`, at most 64.
+    pub plain_tool_names: bool,
+    /// Stop sequences at most.
+    pub max_stops: Option<usize>,
+    /// `stop` has to be a list.
+    pub stop_as_list: bool,
+    /// Wants the text of a message as one string, not as a list of parts.
+    pub join_texts: bool,
+    /// Rejects an empty string as the content of a turn that calls tools.
+    pub empty_content_as_null: bool,
+    /// Takes members that are `null`.
+    pub takes_null: bool,
+    /// Takes the deprecated `functions`.
+    pub takes_functions: bool,
+    /// Takes the role `developer`, OpenAI's newer word for `system`.
+    pub takes_developer: bool,
+    /// Whether what is known of models by their names counts here.
+    pub model_rules: bool,
+    /// `completion_tokens` does not include reasoning. Where a total is reported it decides, not this.
+    pub reasoning_outside: bool,
+}
+
+/// What reasoning models of OpenAI's kind reject with a 400.
+const SAMPLING: &[&str] =
+    &["temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs"];
+
+/// Names as the quirks hold them.
+pub(super) fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+impl Quirks {
+    /// Any server of which nothing else is known (vLLM, llama.cpp, Ollama's `/v1`, gateways).
+    #[must_use]
+    pub fn compatible() -> Self {
+        Self {
+            cap_field: None,
+            drop: Vec::new(),
+            keep: Vec::new(),
+            drop_when_reasoning: owned(SAMPLING),
+            takes_only: Vec::new(),
+            rename: Vec::new(),
+            add: Vec::new(),
+            json_schema: None,
+            json_schema_models: Vec::new(),
+            tools_with_schema: true,
+            needs_json_word: false,
+            require_parameters: false,
+            short_call_ids: false,
+            max_call_id: None,
+            needs_user_last: false,
+            checks_strict: false,
+            plain_tool_names: false,
+            max_stops: None,
+            stop_as_list: false,
+            join_texts: false,
+            empty_content_as_null: false,
+            takes_null: true,
+            takes_functions: true,
+            takes_developer: true,
+            model_rules: true,
+            reasoning_outside: false,
+        }
+    }
+
+    /// With what an operator says over it.
+    #[must_use]
+    pub fn with(mut self, settings: &QuirkSettings) -> Self {
+        let QuirkSettings {
+            cap_field,
+            drop,
+            keep,
+            drop_when_reasoning,
+            takes_only,
+            rename,
+            add,
+            json_schema,
+            json_schema_models,
+            tools_with_schema,
+            needs_json_word,
+            require_parameters,
+            short_call_ids,
+            max_call_id,
+            needs_user_last,
+            checks_strict,
+            plain_tool_names,
+            max_stops,
+            stop_as_list,
+            join_texts,
+            empty_content_as_null,
+            takes_null,
+            takes_functions,
+            takes_developer,
+            model_rules,
+            reasoning_outside,
+            limit_headers: _,
+        } = settings;
+        self.cap_field = cap_field.or(self.cap_field);
+        self.drop.extend(drop.iter().cloned());
+        self.drop.retain(|name| !keep.contains(name));
+        self.keep.extend(keep.iter().cloned());
+        if let Some(names) = drop_when_reasoning {
+            self.drop_when_reasoning.clone_from(names);
+        }
+        if let Some(names) = takes_only {
+            self.takes_only = if names.is_empty() { Vec::new() } else { vec![(String::new(), names.clone())] };
+        }
+        self.rename.retain(|(from, _)| !rename.iter().any(|(ours, _)| ours == from));
+        // Its own name: not renamed.
+        self.rename.extend(rename.iter().filter(|(from, to)| from != to).cloned());
+        self.add.retain(|(name, _)| !add.iter().any(|(own, _)| own == name));
+        self.add.extend(add.iter().filter(|(_, value)| !value.is_null()).cloned());
+        if json_schema.is_some() {
+            self.json_schema = *json_schema;
+            // The operator's word is about all of its models, unless they are named.
+            self.json_schema_models.clear();
+        }
+        if let Some(models) = json_schema_models {
+            self.json_schema_models.clone_from(models);
+        }
+        let flags = [
+            (&mut self.tools_with_schema, tools_with_schema),
+            (&mut self.needs_json_word, needs_json_word),
+            (&mut self.require_parameters, require_parameters),
+            (&mut self.short_call_ids, short_call_ids),
+            (&mut self.needs_user_last, needs_user_last),
+            (&mut self.checks_strict, checks_strict),
+            (&mut self.plain_tool_names, plain_tool_names),
+            (&mut self.stop_as_list, stop_as_list),
+            (&mut self.join_texts, join_texts),
+            (&mut self.empty_content_as_null, empty_content_as_null),
+            (&mut self.takes_null, takes_null),
+            (&mut self.takes_functions, takes_functions),
+            (&mut self.takes_developer, takes_developer),
+            (&mut self.model_rules, model_rules),
+            (&mut self.reasoning_outside, reasoning_outside),
+        ];
+        for (own, said) in flags {
+            *own = said.unwrap_or(*own);
+        }
+        self.max_stops = max_stops.or(self.max_stops);
+        self.max_call_id = max_call_id.or(self.max_call_id);
+        self
+    }
+}
+
 /// The configurable quirks of a provider, `[providers.NAME.quirks]`. What is not said stays as it is known; the meaning
-/// of each is told at [`Quirks`](super::openai::Quirks).
+/// of each is told at [`Quirks`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QuirkSettings {
     /// Where the output cap goes.
@@ -24,6 +233,8 @@ pub struct QuirkSettings {
     pub add: Vec<(String, Value)>,
     /// Takes a JSON schema.
     pub json_schema: Option<bool>,
+    /// Models that take one, by parts of their names, in place of the known ones; an empty list stands for all.
+    pub json_schema_models: Option<Vec<String>>,
     /// Takes tools and a JSON schema in one request.
     pub tools_with_schema: Option<bool>,
     /// Demands the word JSON beside `json_object`.

@@ -1,6 +1,8 @@
 //! Reading JSON bodies that servers write in good and in bad faith.
 
-use super::lenient_json;
+use super::wire::{Delivery, WireReply};
+use super::{events, lenient_json};
+use crate::domain::bulk::is_too_much;
 use crate::domain::{ErrorClass, Failure, Scope};
 use serde_json::{Map, Value};
 
@@ -18,22 +20,67 @@ pub(super) struct Parsed {
 /// it lies in an envelope, it is taken out.
 ///
 /// # Errors
-/// A server error: an empty body, an HTML page (captive portal, CDN) and broken JSON are faults of whoever sent
-/// them, and a retry may well help.
-pub(super) fn parse(body: &[u8], status: u16, holder: &str, join: Join) -> Result<Parsed, Failure> {
-    read(body, holder, join).map_err(|reason| {
-        let mut failure =
-            Failure::new(ErrorClass::ServerError, Scope::Provider, format!("HTTP {status} with {reason}"));
-        failure.status = Some(status);
-        failure
+/// A server error: an empty body, an HTML page (captive portal, CDN) and broken JSON are faults of the server or of a
+/// gateway before it, and a retry may well help. A stream that was asked for and ends before its answer does is a
+/// connection that broke.
+pub(super) fn parse(reply: &WireReply<'_>, holder: &str, join: Join) -> Result<Parsed, Failure> {
+    read(reply, holder, join).map_err(|unread| {
+        let (class, scope, reason) = match unread {
+            Unread::CutOff => {
+                (ErrorClass::Network, Scope::Network, "a stream that ended before its answer did".to_owned())
+            }
+            Unread::Unusable(reason) => (ErrorClass::ServerError, Scope::Provider, reason),
+        };
+        let status = reply.status;
+        Failure { status: Some(status), ..Failure::new(class, scope, format!("HTTP {status} with {reason}")) }
     })
 }
 
-/// Makes one answer of several values.
+/// Makes one answer of several values; `None` when the end of a stream is not among them.
 pub(super) type Join = fn(Vec<Value>, bool) -> Option<Value>;
 
-/// The same, with the reason alone.
-fn read(body: &[u8], holder: &str, join: Join) -> Result<Parsed, String> {
+/// Why a body is no answer.
+enum Unread {
+    /// A stream that was asked for ends too early.
+    CutOff,
+    /// The bytes are something else, in a few words.
+    Unusable(String),
+}
+
+/// What a body holds.
+fn read(reply: &WireReply<'_>, holder: &str, join: Join) -> Result<Parsed, Unread> {
+    if reply.delivery == Delivery::Stream
+        && let Some(parsed) = read_events(reply.body, join)
+    {
+        return parsed;
+    }
+    // A server may answer in one piece all the same; and an error comes so.
+    read_whole(reply.body, holder, join).map_err(Unread::Unusable)
+}
+
+/// Reads a stream that was asked for; `None` when there are no events.
+fn read_events(body: &[u8], join: Join) -> Option<Result<Parsed, Unread>> {
+    if is_too_much(body) {
+        return None;
+    }
+    let (mut values, mut mended) = (Vec::new(), Vec::new());
+    let mut has_events = false;
+    for event in events::read(body) {
+        has_events = true;
+        // The end mark of OpenAI's dialect is no JSON, and need not be there: the answer says itself why it ended.
+        if event.data.trim() == "[DONE]" {
+            break;
+        }
+        let Ok(read) = lenient_json::read(event.data.as_bytes()) else { continue };
+        values.extend(read.values);
+        mended.extend(read.mended);
+    }
+    mended.dedup();
+    has_events.then(|| join(values, true).map(|value| Parsed { value, mended }).ok_or(Unread::CutOff))
+}
+
+/// Reads a body that came in one piece, or in whatever form a server thought fit.
+fn read_whole(body: &[u8], holder: &str, join: Join) -> Result<Parsed, String> {
     let mut read = lenient_json::read(body).map_err(|reason| reason.to_string())?;
     if let [Value::String(text)] = read.values.as_slice() {
         // Written as a text once too often.
@@ -89,8 +136,8 @@ pub(super) fn parse_json(body: &[u8]) -> Result<Value, String> {
 }
 
 /// The body's usage, where there is one, although the body is a failure.
-pub(super) fn take_usage(body: &[u8], holder: &str, key: &str, join: Join) -> Option<Value> {
-    let mut parsed = read(body, holder, join).ok()?;
+pub(super) fn take_usage(reply: &WireReply<'_>, holder: &str, key: &str, join: Join) -> Option<Value> {
+    let mut parsed = read(reply, holder, join).ok()?;
     parsed.value.get_mut(key).map(Value::take).filter(Value::is_object)
 }
 
@@ -174,7 +221,8 @@ mod tests {
     #[test]
     fn what_is_not_json_is_named() {
         let check = |body: &[u8], expected: &str| {
-            let failure = parse(body, 200, "choices", |_, _| None).unwrap_err();
+            let headers = reqwest::header::HeaderMap::new();
+            let failure = parse(&WireReply::new(200, &headers, body), "choices", |_, _| None).unwrap_err();
             assert_eq!(failure.class, ErrorClass::ServerError);
             assert!(failure.message.contains(expected), "{}", failure.message);
         };

@@ -1,7 +1,10 @@
 //! Properties: whatever a server sends, nothing panics, and what is kept of it is within bounds.
 
-use super::adapter::{Dialect, WireReply};
-use super::{limit_headers, scrub, wait_hint};
+use super::checks::spoken;
+use super::quirks::QuirkSettings;
+use super::vendors::VENDORS;
+use super::wire::{Delivery, WireReply};
+use super::{durations, limit_headers, openai, scrub, wait_hint};
 use crate::domain::Timestamp;
 use proptest::prelude::*;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -164,9 +167,11 @@ proptest! {
         received_at in any::<Option<i64>>(),
     ) {
         let reply = WireReply { received_at: received_at.map(Timestamp), ..WireReply::new(status, &headers, &body) };
-        for dialect in Dialect::ALL {
-            for base_url in ["https://api.openai.com/v1", "https://api.x.ai/v1", "http://localhost"] {
-                let adapter = dialect.adapter(base_url);
+        let speakers = VENDORS.iter().map(|vendor| (vendor.dialect.name, Some(vendor.name))).chain([("openai", None)]);
+        for (dialect, vendor) in speakers {
+            for delivery in [Delivery::Whole, Delivery::Stream] {
+                let reply = WireReply { delivery, ..reply };
+                let adapter = spoken(dialect, vendor, "http://localhost", &QuirkSettings::default());
                 match adapter.decode(&reply) {
                     Ok(answer) => {
                         let usage = answer.usage;
@@ -191,14 +196,14 @@ proptest! {
     #[test]
     fn any_text_is_a_wait_or_none(text in phrase(), now in any::<Option<i64>>()) {
         let now = now.map(Timestamp);
-        let wait = wait_hint::parse(&text, now).into_iter().chain(wait_hint::of_message(&text, now)).max();
+        let wait = durations::parse(&text, now).into_iter().chain(wait_hint::of_message(&text, now)).max();
         prop_assert!(wait.is_none_or(|wait| !wait.is_zero()));
         prop_assert!(now.is_none_or(|now| wait.is_none_or(|wait| now + wait >= now)), "a wait never overflows");
     }
 
     #[test]
     fn any_headers_are_limits_or_none(headers in headers(), now in any::<Option<i64>>()) {
-        let _ = limit_headers::observe(&headers, now.map(Timestamp), &limit_headers::Conventions::NONE);
+        let _ = limit_headers::observe(&headers, now.map(Timestamp), openai::limits::LIMITS, &limit_headers::Conventions::NONE);
         let _ = wait_hint::of_headers(&headers, now.map(Timestamp));
     }
 
@@ -207,7 +212,7 @@ proptest! {
         let seconds = format!("{}.{:03}", millis / 1000, millis % 1000);
         let whole = std::time::Duration::from_millis(millis);
         for text in [seconds.clone(), format!("{seconds}s"), format!("{millis}ms")] {
-            let wait = wait_hint::parse(&text, None).unwrap();
+            let wait = durations::parse(&text, None).unwrap();
             // Never too early, and at most a millisecond late.
             prop_assert!(wait >= whole && wait <= whole + std::time::Duration::from_millis(1), "{text}: {wait:?}");
         }

@@ -1,7 +1,9 @@
 //! A property of all dialects: whatever a request has is sent, or named among what was not.
 
-use super::adapter::{Adapter, Dialect};
-use super::openai::PROFILES;
+use super::checks::{Chat, at, spoken};
+use super::quirks::QuirkSettings;
+use super::registry::DIALECTS;
+use super::vendors::VENDORS;
 use crate::domain::decide::Ineligible;
 use crate::domain::{Capabilities, ChatRequest};
 use proptest::prelude::*;
@@ -118,11 +120,12 @@ proptest! {
         let request = ChatRequest::parse(&body).unwrap();
         let mut tokens = Vec::new();
         leaves("", &body, &mut tokens);
-        let dialects = Dialect::ALL.iter().map(|dialect| (dialect.as_str(), dialect.adapter("http://127.0.0.1/v1")));
-        let vendors = PROFILES.iter().map(|profile| (profile.vendor, &profile.adapter as &dyn Adapter));
+        let dialects = DIALECTS.iter().map(|dialect| (dialect.name, at(dialect, "http://127.0.0.1/v1")));
+        let of_row = |dialect: &str, name| spoken(dialect, Some(name), "", &QuirkSettings::default());
+        let vendors = VENDORS.iter().map(|vendor| (vendor.name, of_row(vendor.dialect.name, vendor.name)));
         for (name, adapter) in dialects.chain(vendors) {
             for model in ["the-model", "gpt-5-mini", "claude-opus-4-7", "gemini-2.5-flash", "grok-4"] {
-                let wire = match adapter.encode(&request, model, &Capabilities::default()) {
+                let wire = match adapter.chat(&request, model, &Capabilities::default()) {
                     Ok(wire) => wire,
                     Err(Ineligible::Unsupported(why)) => panic!("{name} {model}: {why}"),
                     Err(other) => panic!("{name} {model}: {other:?}"),

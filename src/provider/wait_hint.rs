@@ -5,26 +5,26 @@
 //! nothing was asked and the failure is a limit. Ten hours are ten hours, and a month is a month; what is longer than
 //! thirty years is nonsense, and nonsense beside sense does not count.
 
-use super::adapter::WireReply;
+use super::durations::{EPOCH_MILLIS, EPOCH_SECONDS, NONSENSE, parse, seconds, since, spoken, until};
 use super::error_body::ErrorBody;
-use super::limit_headers::{self, Conventions};
+use super::limit_headers::{self, Conventions, Family};
+use super::wire::WireReply;
 use crate::domain::Timestamp;
 use crate::domain::error_class::{ErrorClass, Hints};
 use chrono::{DateTime, Datelike, NaiveDateTime, TimeZone, Utc};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
-/// Numbers from here on are instants (seconds since the epoch), not durations: thirty years are no wait, however told.
-const EPOCH_SECONDS: f64 = 1e9;
-/// Numbers from here on are milliseconds since the epoch.
-const EPOCH_MILLIS: f64 = 1e11;
-/// Numbers from here on are nonsense.
-const NONSENSE: f64 = 1e14;
-
-/// The wait for a failure of this class; `None` when nothing, zero or nonsense was asked.
+/// The wait for a failure of this class; `None` when nothing, zero or nonsense was asked. `limits` are the headers that
+/// tell of limits.
 #[must_use]
-pub(super) fn of_failure(class: ErrorClass, reply: &WireReply<'_>, body: &ErrorBody) -> Option<Duration> {
+pub(super) fn of_failure(
+    class: ErrorClass,
+    reply: &WireReply<'_>,
+    body: &ErrorBody,
+    limits: &[&[Family]],
+) -> Option<Duration> {
     let now = reply.sent_at();
     let message = &body.message;
     let hints = class.facts().hints;
@@ -35,8 +35,13 @@ pub(super) fn of_failure(class: ErrorClass, reply: &WireReply<'_>, body: &ErrorB
     let quoted = of_headers(&body.headers, now);
     let beside = body.beside.iter().filter_map(|value| of_body(value, now)).max();
     let asked = longest([of_headers(reply.headers, now), quoted, of_body(&body.value, now), beside, said]);
-    let resets =
-        || longest([of_resets(reply.headers, now), of_resets(&body.headers, now), of_reset_members(&body.value, now)]);
+    let resets = || {
+        longest([
+            of_resets(reply.headers, now, limits),
+            of_resets(&body.headers, now, limits),
+            of_reset_members(&body.value, now),
+        ])
+    };
     asked.or_else(|| (hints == Hints::WordsAndLimits).then(resets).flatten())
 }
 
@@ -238,8 +243,8 @@ const MOMENTS: &[&str] = &[
 ];
 
 /// What reset headers suggest: of the limits that are used up, the last to reset; when none is, the last of all.
-fn of_resets(headers: &HeaderMap, now: Option<Timestamp>) -> Option<Duration> {
-    let observed = limit_headers::observe(headers, now, &Conventions::NONE);
+fn of_resets(headers: &HeaderMap, now: Option<Timestamp>, limits: &[&[Family]]) -> Option<Duration> {
+    let observed = limit_headers::observe(headers, now, limits, &Conventions::NONE);
     // The draft of one header for all of it: `"default";r=0;t=300`.
     let drafted = headers.get("ratelimit").and_then(|value| {
         let text = value.to_str().ok()?;
@@ -264,108 +269,6 @@ pub fn until_next_month(now: Timestamp) -> Option<Duration> {
     until(Timestamp(first.timestamp_millis()), Some(now))
 }
 
-/// Reads one value: seconds (whole or not), Go and protobuf durations, HTTP-dates, RFC 3339, epoch seconds and
-/// milliseconds. Instants need `now`. Negative, zero, past and absurd values are `None`.
-#[must_use]
-pub fn parse(text: &str, now: Option<Timestamp>) -> Option<Duration> {
-    parse_any(text, now).filter(|wait| !wait.is_zero())
-}
-
-/// The same, but zero and instants that have passed are zero: for reset headers, where "now" is news.
-pub(super) fn parse_any(text: &str, now: Option<Timestamp>) -> Option<Duration> {
-    let text = text.trim();
-    if let Ok(number) = text.parse::<f64>() {
-        return match number {
-            number if !number.is_finite() || number < 0.0 => None,
-            number if number < EPOCH_SECONDS => seconds_or_zero(number),
-            number if number < EPOCH_MILLIS => since(now, number * 1000.0),
-            number if number < NONSENSE => since(now, number),
-            _ => None,
-        };
-    }
-    if let Some(wait) = go_duration(text) {
-        return Some(wait);
-    }
-    if let Ok(instant) = DateTime::parse_from_rfc3339(text) {
-        return now.map(|now| now.until(Timestamp(instant.timestamp_millis()))).filter(is_sane);
-    }
-    let date = httpdate::parse_http_date(text).ok()?;
-    let millis = i64::try_from(date.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()?;
-    now.map(|now| now.until(Timestamp(millis))).filter(is_sane)
-}
-
-/// `1h2m3s`, `6m0s`, `12ms`, `7.66s`, `1m2.5s`: the whole text, nothing else.
-fn go_duration(text: &str) -> Option<Duration> {
-    match compound(text) {
-        (Some(wait), "") => Some(wait),
-        _ => None,
-    }
-}
-
-/// A duration at the start of a sentence: also with words (`20 seconds`, `1 hour and 5 minutes`).
-fn spoken(text: &str) -> Option<Duration> {
-    compound(text).0.filter(|wait| !wait.is_zero())
-}
-
-/// Reads as many pairs of number and unit as there are; returns their sum and what is left.
-fn compound(text: &str) -> (Option<Duration>, &str) {
-    let mut rest = text;
-    let mut total: Option<Duration> = None;
-    loop {
-        let start = rest.trim_start().strip_prefix("and ").unwrap_or(rest).trim_start();
-        let digits = start.len() - start.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
-        let after = start[digits..].trim_start();
-        let letters = after.len() - after.trim_start_matches(|c: char| c.is_alphabetic()).len();
-        let (Ok(number), Some(unit)) = (start[..digits].parse::<f64>(), unit_seconds(&after[..letters])) else {
-            return (total, rest);
-        };
-        let Some(part) = seconds_or_zero(number * unit) else { return (None, rest) };
-        total = Some(total.unwrap_or_default().saturating_add(part));
-        rest = &after[letters..];
-    }
-}
-
-/// How many seconds a unit has.
-fn unit_seconds(unit: &str) -> Option<f64> {
-    Some(match unit {
-        "ns" => 1e-9,
-        "us" | "µs" | "μs" => 1e-6,
-        "ms" | "millisecond" | "milliseconds" => 1e-3,
-        "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
-        "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
-        "h" | "hr" | "hrs" | "hour" | "hours" => 3_600.0,
-        "d" | "day" | "days" => 86_400.0,
-        _ => return None,
-    })
-}
-
-/// A positive number of seconds as a duration in whole milliseconds, rounded up: never a moment too early.
-fn seconds(seconds: f64) -> Option<Duration> {
-    seconds_or_zero(seconds).filter(|wait| !wait.is_zero())
-}
-
-fn seconds_or_zero(seconds: f64) -> Option<Duration> {
-    let exact = Duration::try_from_secs_f64(seconds).ok().filter(is_sane)?;
-    let millis = u64::try_from(exact.as_nanos().div_ceil(1_000_000)).ok()?;
-    Some(Duration::from_millis(millis))
-}
-
-/// From `now` until an instant in milliseconds; zero when it has passed.
-fn since(now: Option<Timestamp>, epoch_millis: f64) -> Option<Duration> {
-    #[expect(clippy::cast_possible_truncation, reason = "bounded by NONSENSE")]
-    now.map(|now| now.until(Timestamp(epoch_millis as i64))).filter(is_sane)
-}
-
-/// From `now` until `instant`; `None` when it has passed or nobody knows what time it is.
-fn until(instant: Timestamp, now: Option<Timestamp>) -> Option<Duration> {
-    now.map(|now| now.until(instant)).filter(|wait| !wait.is_zero() && is_sane(wait))
-}
-
-/// Shorter than thirty years.
-fn is_sane(wait: &Duration) -> bool {
-    wait.as_secs_f64() < EPOCH_SECONDS
-}
-
 fn longest<const N: usize>(waits: [Option<Duration>; N]) -> Option<Duration> {
     waits.into_iter().flatten().max()
 }
@@ -373,6 +276,7 @@ fn longest<const N: usize>(waits: [Option<Duration>; N]) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::limit_headers::COMMON;
     use reqwest::header::{HeaderName, HeaderValue};
     use serde_json::json;
 
@@ -381,61 +285,6 @@ mod tests {
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
-    }
-
-    #[test]
-    fn every_format_of_a_value_is_read() {
-        for (text, expected_ms) in [
-            ("0", None),
-            ("1", Some(1_000)),
-            (" 36722 ", Some(36_722_000)),
-            ("7.66", Some(7_660)),
-            ("0.0001", Some(1)),
-            ("1e2", Some(100_000)),
-            ("12ms", Some(12)),
-            ("7.66s", Some(7_660)),
-            ("6m0s", Some(360_000)),
-            ("2m59.56s", Some(179_560)),
-            ("1h2m3s", Some(3_723_000)),
-            ("10h17m5.72s", Some(37_025_720)),
-            ("1d", Some(86_400_000)),
-            ("150µs", Some(1)),
-            ("46s", Some(46_000)),
-            ("3.5s", Some(3_500)),
-            ("0s", None),
-            ("2026-11-20T12:00:40Z", Some(40_000)),
-            ("2026-11-20T13:00:40.25+01:00", Some(40_250)),
-            ("2026-11-20T11:59:59Z", None),
-            ("Fri, 20 Nov 2026 22:00:00 GMT", Some(36_000_000)),
-            ("Fri, 20 Nov 2026 11:00:00 GMT", None),
-            ("1795176030", Some(30_000)),
-            ("1795176030.5", Some(30_500)),
-            ("1795176030000", Some(30_000)),
-            ("1795175000", None),
-            ("999999999", Some(999_999_999_000)),
-            ("-1", None),
-            ("-1s", None),
-            ("NaN", None),
-            ("inf", None),
-            ("1e400", None),
-            ("1e18", None),
-            ("99999999999999999999h", None),
-            ("1.2.3s", None),
-            ("5 apples", None),
-            ("5s ago", None),
-            ("soon", None),
-            ("", None),
-            ("s", None),
-        ] {
-            assert_eq!(parse(text, Some(NOW)), expected_ms.map(Duration::from_millis), "{text}");
-        }
-    }
-
-    #[test]
-    fn instants_without_a_clock_say_nothing() {
-        for text in ["2026-11-20T12:00:40Z", "Fri, 20 Nov 2026 22:00:00 GMT", "1795176030", "1795176030000"] {
-            assert_eq!(parse(text, None), None, "{text}");
-        }
     }
 
     #[test]
@@ -460,12 +309,15 @@ mod tests {
         let headers =
             headers(&[("date", "Fri, 20 Nov 2026 13:00:00 GMT"), ("retry-after", "Fri, 20 Nov 2026 13:00:10 GMT")]);
         let reply = WireReply { received_at: Some(NOW), ..WireReply::new(429, &headers, b"") };
-        let wait = of_failure(ErrorClass::RateLimit, &reply, &ErrorBody::default());
+        let wait = of_failure(ErrorClass::RateLimit, &reply, &ErrorBody::default(), &[COMMON]);
         assert_eq!(wait, Some(Duration::from_secs(10)));
 
         let dateless = self::headers(&[("retry-after", "Fri, 20 Nov 2026 12:00:10 GMT")]);
         let reply = WireReply { received_at: Some(NOW), ..WireReply::new(429, &dateless, b"") };
-        assert_eq!(of_failure(ErrorClass::RateLimit, &reply, &ErrorBody::default()), Some(Duration::from_secs(10)));
+        assert_eq!(
+            of_failure(ErrorClass::RateLimit, &reply, &ErrorBody::default(), &[COMMON]),
+            Some(Duration::from_secs(10))
+        );
     }
 
     #[test]
@@ -513,7 +365,7 @@ mod tests {
         let wait = |class: ErrorClass, more: &[(&'static str, &'static str)], message: &str| {
             let headers = headers(&[&resets[..], more].concat());
             let body = ErrorBody { message: message.to_owned(), ..ErrorBody::default() };
-            of_failure(class, &WireReply::new(429, &headers, b""), &body).map(|wait| wait.as_secs())
+            of_failure(class, &WireReply::new(429, &headers, b""), &body, &[COMMON]).map(|wait| wait.as_secs())
         };
         assert_eq!(wait(ErrorClass::RateLimit, &[], ""), Some(360), "the largest");
         assert_eq!(

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 
 /// The rooms whose files have an order.
-const ROOMS: [&str; 1] = ["simulate"];
+const ROOMS: [&str; 2] = ["provider", "simulate"];
 
 /// A module, by the names that lead to it from the crate: `simulate`, `dialect`, `openai`.
 type Module = Vec<String>;
@@ -72,7 +72,10 @@ fn read(code: &str) -> File {
     for found in statement.captures_iter(code) {
         expand(&found[1], &[], &mut imports);
     }
+    // Who may see a thing (`pub(in crate::room)`) is no import.
+    let visibility = Regex::new(r"pub\(in [\w:]+\)").unwrap();
     let rest = statement.replace_all(code, "");
+    let rest = visibility.replace_all(&rest, "");
     let path = Regex::new(r"\b[a-z_]\w*(?:::\w+)+").unwrap();
     let paths = path.find_iter(&rest).map(|found| found.as_str().split("::").map(str::to_owned).collect()).collect();
     File { imports, paths }

@@ -1,24 +1,24 @@
 //! From a Messages answer to the domain's.
 
 use super::events;
-use super::failures::{RULES, spend_limit_reached};
+use super::failures::{SIGNS, spend_limit_reached};
 use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
-use crate::provider::adapter::WireReply;
 use crate::provider::beside;
-use crate::provider::classify::classify;
+use crate::provider::classify::{Rule, classify};
 use crate::provider::error_body::ErrorBody;
 use crate::provider::reply_body::{self, arguments, count, finish_word, take_string};
 use crate::provider::wait_hint;
+use crate::provider::wire::WireReply;
 use serde_json::{Map, Value, json};
 
-pub(super) fn decode(reply: &WireReply<'_>) -> Result<Answer, Failure> {
+pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, Failure> {
     if !(200..300).contains(&reply.status) {
-        return Err(failure(reply, &ErrorBody::read(reply.body)));
+        return Err(failure(errors, reply, &ErrorBody::read(reply.body)));
     }
-    let parsed = reply_body::parse(reply.body, reply.status, "content", events::join)?;
+    let parsed = reply_body::parse(reply, "content", events::join)?;
     let mut body = parsed.value;
     if let Some(error) = ErrorBody::inside(&body) {
-        return Err(failure(reply, &error));
+        return Err(failure(errors, reply, &error));
     }
     let aside = ErrorBody::set_aside(&body);
     let blocks = match body.get_mut("content").map(Value::take) {
@@ -43,7 +43,7 @@ pub(super) fn decode(reply: &WireReply<'_>) -> Result<Answer, Failure> {
     let usage_raw = body.get_mut("usage").map(Value::take).filter(|usage| !usage.is_null());
     let model = take_string(&mut body, "model");
     let id = take_string(&mut body, "id");
-    let Value::Object(body) = body else { return Err(failure(reply, &ErrorBody::default())) };
+    let Value::Object(body) = body else { return Err(failure(errors, reply, &ErrorBody::default())) };
     let of_usage = |key: &str| usage_raw.as_ref().and_then(|usage| usage.get(key));
     // Its fast mode is a tier of its own price.
     let fast = of_usage("speed").filter(|speed| speed.as_str().is_some_and(|speed| speed != "standard"));
@@ -145,13 +145,13 @@ fn annotation(citation: Value) -> Value {
 }
 
 pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let raw = reply_body::take_usage(reply.body, "content", "usage", events::join)?;
+    let raw = reply_body::take_usage(reply, "content", "usage", events::join)?;
     Some((usage(&raw), raw))
 }
 
 /// Classifies. A spend limit that names no end lasts until the month does.
-fn failure(reply: &WireReply<'_>, error: &ErrorBody) -> Failure {
-    let mut failure = classify(RULES, reply, error);
+fn failure(errors: &[Rule], reply: &WireReply<'_>, error: &ErrorBody) -> Failure {
+    let mut failure = classify(&SIGNS, errors, reply, error);
     if failure.wait.is_none() && spend_limit_reached(error) {
         failure.wait = reply.sent_at().and_then(wait_hint::until_next_month);
     }

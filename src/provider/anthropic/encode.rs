@@ -4,11 +4,11 @@ use super::schema::{self, Fitted};
 use crate::domain::decide::Ineligible;
 use crate::domain::request::{Tool, ToolChoice};
 use crate::domain::{Capabilities, ChatRequest, ContentPart, ResponseFormat};
-use crate::provider::adapter::WireRequest;
 use crate::provider::conversation::{self, Blank, Conversation, Item, Speaker, note, unsupported};
 use crate::provider::model_habits::Claude;
 use crate::provider::names::{self, NameRule, Renamed, Undo};
-use reqwest::header::{HeaderMap, HeaderValue};
+use crate::provider::wire::WireRequest;
+use reqwest::header::HeaderValue;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -16,6 +16,9 @@ use std::borrow::Cow;
 
 /// The API version that this adapter is written for.
 const VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
+
+/// Where a body has its output cap.
+const CAPS: &[&str] = &["max_tokens"];
 
 /// The output cap of a request without one, for a model of which none is configured: the API demands a number.
 const DEFAULT_MAX_TOKENS: i64 = 4096;
@@ -197,9 +200,10 @@ pub(super) fn encode(
         cache_control,
     };
     let body = serde_json::to_vec(&body).expect("strings, numbers and JSON values always serialize");
-    let headers = HeaderMap::from_iter([(reqwest::header::HeaderName::from_static("anthropic-version"), VERSION)]);
     let undo = Undo::of(&renamed, held_back);
-    Ok(WireRequest { path: "/messages".to_owned(), headers, body, dropped, undo })
+    let mut wire = WireRequest { dropped, undo, ..WireRequest::post("/messages", CAPS, body) };
+    wire.headers.insert("anthropic-version", VERSION);
+    Ok(wire)
 }
 
 /// What some models are known to refuse.

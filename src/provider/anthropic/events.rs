@@ -1,4 +1,4 @@
-//! One message out of the events of a stream, for gateways that stream though nobody asked.
+//! One message out of the events of a stream, whether it was asked for or not.
 
 use serde_json::{Map, Value};
 

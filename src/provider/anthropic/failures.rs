@@ -1,17 +1,21 @@
 //! What Anthropic's errors mean. The first row that fits counts: money hides behind 400 and 429.
 
+use super::limits::LIMITS;
 use crate::domain::ErrorClass::{
     Auth, Conflict, ContentPolicy, Network, NeverFits, NotFound, Overloaded, PayloadTooLarge, Permission,
     QuotaExhausted, RampLimit, RateLimit, RateLimitDaily, ServerError, Timeout,
 };
 use crate::domain::Scope::{Key, Model, Provider, Request};
-use crate::provider::classify::{ACCELERATION, ANTHROPIC_MONEY, Rule, never_fits};
+use crate::provider::classify::{Rule, Signs, never_fits};
 use crate::provider::error_body::ErrorBody;
 
-pub(super) const RULES: &[Rule] = &[
+/// By what its failures are read.
+pub(super) const SIGNS: Signs = Signs { rules: RULES, limits: LIMITS };
+
+const RULES: &[Rule] = &[
     // --- money ---
     Rule::when(spend_limit_reached, QuotaExhausted, Key),
-    Rule::says(ANTHROPIC_MONEY, QuotaExhausted, Key).at(&[400, 403, 429]),
+    Rule::says(MONEY, QuotaExhausted, Key).at(&[400, 403, 429]),
     Rule::code(
         &[
             "billing_error",
@@ -61,3 +65,16 @@ pub(super) const RULES: &[Rule] = &[
 pub(super) fn spend_limit_reached(error: &ErrorBody) -> bool {
     error.has_code(&["enforced_spend_limit_reached"])
 }
+
+/// Phrases by which Anthropic says that traffic grew too fast.
+pub(in crate::provider) const ACCELERATION: &[&str] = &[
+    "acceleration",
+    "usage increase rate",
+    "increased too sharply",
+    "increase*gradually",
+    "scale up*gradually",
+    "ramp up*gradually",
+];
+
+/// Phrases by which Anthropic says that there is no money, as an invalid request.
+pub(in crate::provider) const MONEY: &[&str] = &["reached your specified*usage limits", "credit balance is too low"];

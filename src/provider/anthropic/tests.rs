@@ -2,8 +2,13 @@ use super::*;
 use crate::domain::ErrorClass::*;
 use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::domain::{Beside, Finish, ToolCall, Unit, UsageSource};
-use crate::provider::checks::{Case, answer, case, check_failures, check_finishes, headers, usage};
+use crate::provider::checks::{self, Case, answer, case, check_failures, check_finishes, usage};
+use reqwest::header::HeaderMap;
 use serde_json::json;
+
+fn anthropic() -> &'static dyn Adapter {
+    checks::at(&DIALECT, "")
+}
 
 // === failures ===
 
@@ -45,7 +50,7 @@ const FAILURES: &[Case] = &[
 
 #[test]
 fn failures_are_told_apart() {
-    check_failures(&Anthropic, FAILURES);
+    check_failures(anthropic(), FAILURES);
 }
 
 // === answers ===
@@ -83,7 +88,7 @@ fn an_answer_is_read_whole() {
             ..Beside::default()
         },
     };
-    assert_eq!(answer(&Anthropic, &body), expected);
+    assert_eq!(answer(anthropic(), &body), expected);
 }
 
 #[test]
@@ -101,7 +106,7 @@ fn what_came_with_an_answer_is_in_the_result() {
         ],
         "usage": {"input_tokens": 10, "output_tokens": 2, "service_tier": "batch"},
     });
-    let answer = answer(&Anthropic, &body);
+    let answer = answer(anthropic(), &body);
     assert_eq!(answer.beside.service_tier.as_deref(), Some("batch"));
     let whole = answer.to_chat_completion("m", 7);
     let message = &whole["choices"][0]["message"];
@@ -115,7 +120,7 @@ fn what_came_with_an_answer_is_in_the_result() {
     );
     let mut fast = body.clone();
     fast["usage"]["speed"] = json!("fast");
-    assert_eq!(super::super::checks::answer(&Anthropic, &fast).beside.service_tier.as_deref(), Some("fast"));
+    assert_eq!(checks::answer(anthropic(), &fast).beside.service_tier.as_deref(), Some("fast"));
 }
 
 #[test]
@@ -135,7 +140,7 @@ fn events_that_nobody_asked_for_are_put_together() {
     let stream = |events: &[Value]| {
         events.iter().map(|event| format!("event: x\ndata: {event}\n\n")).collect::<Vec<_>>().concat()
     };
-    let decoded = |body: String| Anthropic.decode(&WireReply::new(200, &HeaderMap::new(), body.as_bytes()));
+    let decoded = |body: String| anthropic().decode(&WireReply::new(200, &HeaderMap::new(), body.as_bytes()));
     let answer = decoded(stream(&events)).unwrap();
     assert_eq!((answer.text.as_deref(), &*answer.tool_calls[0].arguments), (Some("Hello"), "{\"x\":1}"));
     assert_eq!((answer.finish, answer.usage), (Finish::ToolCall, usage([7, 0, 0, 0, 9, 0])));
@@ -144,7 +149,7 @@ fn events_that_nobody_asked_for_are_put_together() {
 
 #[test]
 fn finish_reasons_have_their_class() {
-    let decode = |word: &Value| answer(&Anthropic, &json!({"content": [], "stop_reason": word})).finish;
+    let decode = |word: &Value| answer(anthropic(), &json!({"content": [], "stop_reason": word})).finish;
     check_finishes(
         decode,
         &[
@@ -165,7 +170,7 @@ fn finish_reasons_have_their_class() {
 #[test]
 fn a_refusal_says_of_what_kind() {
     let refusal = |details: Value| {
-        answer(&Anthropic, &json!({"content": [], "stop_reason": "refusal", "stop_details": details})).refusal
+        answer(anthropic(), &json!({"content": [], "stop_reason": "refusal", "stop_details": details})).refusal
     };
     assert_eq!(refusal(json!({"category": "cyber"})).as_deref(), Some("cyber"));
     assert_eq!(refusal(json!({"category": "cyber", "explanation": "No exploits."})).as_deref(), Some("No exploits."));
@@ -175,7 +180,7 @@ fn a_refusal_says_of_what_kind() {
 #[test]
 fn the_three_inputs_add_up() {
     let check = |raw: Value, expected: [i64; 6]| {
-        let answer = answer(&Anthropic, &json!({"content": [], "stop_reason": "end_turn", "usage": raw}));
+        let answer = answer(anthropic(), &json!({"content": [], "stop_reason": "end_turn", "usage": raw}));
         assert_eq!(answer.usage, usage(expected), "{raw}");
         assert_eq!(answer.usage_raw, Some(raw));
     };
@@ -203,7 +208,7 @@ fn the_three_inputs_add_up() {
         json!({"input_tokens": 5, "cache_read_input_tokens": null, "cache_creation": null, "output_tokens": 1}),
         [5, 0, 0, 0, 1, 0],
     );
-    let missing = answer(&Anthropic, &json!({"content": [], "stop_reason": "end_turn"}));
+    let missing = answer(anthropic(), &json!({"content": [], "stop_reason": "end_turn"}));
     assert_eq!((missing.usage.source, missing.usage_raw, missing.text), (UsageSource::Unknown, None, None));
 }
 

@@ -1,23 +1,24 @@
 //! From a `generateContent` answer to the domain's.
 
-use super::failures::RULES;
+use super::chunks;
+use super::failures::SIGNS;
 use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
-use crate::provider::adapter::WireReply;
 use crate::provider::beside;
-use crate::provider::classify::classify;
-use crate::provider::error_body::{ErrorBody, says_failed};
+use crate::provider::classify::{Rule, classify};
+use crate::provider::error_body::ErrorBody;
 use crate::provider::reply_body::{self, arguments, count, finish_word, take_string};
 use crate::provider::scrub;
+use crate::provider::wire::WireReply;
 use serde_json::{Map, Value, json};
 
-pub(super) fn decode(reply: &WireReply<'_>) -> Result<Answer, Failure> {
+pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, Failure> {
     if !(200..300).contains(&reply.status) {
-        return Err(classify(RULES, reply, &ErrorBody::read(reply.body)));
+        return Err(classify(&SIGNS, errors, reply, &ErrorBody::read(reply.body)));
     }
-    let parsed = reply_body::parse(reply.body, reply.status, "candidates", join)?;
+    let parsed = reply_body::parse(reply, "candidates", chunks::join)?;
     let mut body = parsed.value;
     if let Some(error) = ErrorBody::inside(&body) {
-        return Err(classify(RULES, reply, &error));
+        return Err(classify(&SIGNS, errors, reply, &error));
     }
     let aside = ErrorBody::set_aside(&body);
     let Some(Value::Object(mut candidate)) =
@@ -76,46 +77,8 @@ pub(super) fn decode(reply: &WireReply<'_>) -> Result<Answer, Failure> {
 }
 
 pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let raw = reply_body::take_usage(reply.body, "candidates", "usageMetadata", join)?;
+    let raw = reply_body::take_usage(reply, "candidates", "usageMetadata", chunks::join)?;
     Some((usage(&raw), raw))
-}
-
-/// One answer out of the pieces of a stream: what `streamGenerateContent` sends, as events or as an array.
-fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
-    let mut whole = Map::new();
-    let mut candidate = Map::new();
-    let mut parts = Vec::new();
-    for value in values {
-        if value.get("error").is_some_and(says_failed) {
-            return Some(value);
-        }
-        let Value::Object(members) = value else { continue };
-        for (key, mut member) in members {
-            if key != "candidates" {
-                whole.insert(key, member);
-                continue;
-            }
-            let Some(Value::Object(piece)) = member.get_mut(0).map(Value::take) else { continue };
-            for (key, mut member) in piece {
-                if key == "content" {
-                    if let Some(Value::Array(more)) = member.get_mut("parts").map(Value::take) {
-                        parts.extend(more);
-                    }
-                } else {
-                    candidate.insert(key, member);
-                }
-            }
-        }
-    }
-    let has_end = candidate.contains_key("finishReason") || whole.contains_key("promptFeedback");
-    if is_stream && !has_end {
-        return None;
-    }
-    if !candidate.is_empty() || !parts.is_empty() {
-        candidate.insert("content".to_owned(), json!({ "parts": parts }));
-        whole.insert("candidates".to_owned(), json!([candidate]));
-    }
-    Some(Value::Object(whole))
 }
 
 #[derive(Default)]

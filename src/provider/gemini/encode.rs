@@ -4,11 +4,10 @@ use crate::domain::bulk::is_too_much;
 use crate::domain::decide::Ineligible;
 use crate::domain::request::{Tool, ToolChoice};
 use crate::domain::{Capabilities, ChatRequest, ContentPart, ResponseFormat};
-use crate::provider::adapter::WireRequest;
 use crate::provider::conversation::{self, Blank, Conversation, Item, Speaker, note, unsupported};
 use crate::provider::model_habits::{gemini_generation, gemini_refuses_penalties};
 use crate::provider::names::{self, NameRule, Renamed, Undo};
-use reqwest::header::HeaderMap;
+use crate::provider::wire::WireRequest;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -136,6 +135,13 @@ struct Declaration<'a> {
     parameters_json_schema: Option<&'a Value>,
 }
 
+/// What a call asks for, after the model's name: the answer in one piece, or in events.
+pub(super) const WHOLE: &str = ":generateContent";
+pub(super) const STREAMED: &str = ":streamGenerateContent";
+
+/// Where a body has its output cap.
+const CAPS: &[&str] = &["generationConfig.maxOutputTokens"];
+
 pub(super) fn encode(
     request: &ChatRequest,
     model: &str,
@@ -201,7 +207,7 @@ pub(super) fn encode(
     };
     let body = serde_json::to_vec(&body).expect("strings, numbers and JSON values always serialize");
     let undo = Undo::of(&renamed, held_back);
-    Ok(WireRequest { path: format!("/models/{model}:generateContent"), headers: HeaderMap::new(), body, dropped, undo })
+    Ok(WireRequest { dropped, undo, ..WireRequest::post(format!("/models/{model}{WHOLE}"), CAPS, body) })
 }
 
 fn wants_json(request: &ChatRequest) -> bool {

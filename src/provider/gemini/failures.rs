@@ -6,9 +6,15 @@ use crate::domain::ErrorClass::{
     ServerError, Timeout,
 };
 use crate::domain::Scope::{Key, Model, Request};
-use crate::provider::classify::{NO_BILLING, Rule, google_has_none, google_per_day};
+use crate::provider::classify::{Rule, Signs};
+use crate::provider::error_body::ErrorBody;
+use crate::provider::limit_headers::COMMON;
+use serde_json::Value;
 
-pub(super) const RULES: &[Rule] = &[
+/// By what its failures are read. No header of its own tells of limits.
+pub(super) const SIGNS: Signs = Signs { rules: RULES, limits: &[COMMON] };
+
+const RULES: &[Rule] = &[
     // --- the key ---
     Rule::code(&["API_KEY_INVALID"], Auth, Key),
     Rule::says(&["api key not valid", "api key expired", "leaked"], Auth, Key).at(&[400, 401, 403]),
@@ -21,8 +27,8 @@ pub(super) const RULES: &[Rule] = &[
     // --- limits ---
     // The account's tier has none of this model: no wait helps, and other models of the same key work. So it is
     // the model that is closed to the key, not a limit and not the key's money.
-    Rule::when(google_has_none, Permission, Model).at(&[429]),
-    Rule::when(google_per_day, RateLimitDaily, Model).at(&[429]),
+    Rule::when(has_none, Permission, Model).at(&[429]),
+    Rule::when(per_day, RateLimitDaily, Model).at(&[429]),
     Rule::code(&["RESOURCE_EXHAUSTED", "rate_limit_exceeded", "too_many_requests", "quota_exceeded"], RateLimit, Model),
     // Vertex says so with other statuses.
     Rule::says(&["quota exceeded", "resource exhausted", "resource has been exhausted"], RateLimit, Model)
@@ -40,3 +46,24 @@ pub(super) const RULES: &[Rule] = &[
     Rule::code(&["CANCELLED"], Cancelled, Request),
     Rule::code(&["ABORTED"], Conflict, Request),
 ];
+
+/// Phrases by which Google says that a project has no account that pays.
+pub(in crate::provider) const NO_BILLING: &[&str] =
+    &["enable billing", "billing to be enabled", "billing is not enabled"];
+
+/// Google's "limit: 0": not a limit that refills, but none at all.
+pub(in crate::provider) fn has_none(body: &ErrorBody) -> bool {
+    body.text.match_indices("limit: 0").any(|(at, found)| {
+        !body.text[at + found.len()..].starts_with(|next: char| next.is_ascii_digit() || next == '.')
+    })
+}
+
+/// Whether one of the quotas that Google says are violated counts by the day: then the minutes no longer matter.
+pub(in crate::provider) fn per_day(body: &ErrorBody) -> bool {
+    let details = body.value.get("details").and_then(Value::as_array).into_iter().flatten();
+    details
+        .filter_map(|detail| detail.get("violations").and_then(Value::as_array))
+        .flatten()
+        .filter_map(|violation| violation.get("quotaId").and_then(Value::as_str))
+        .any(|quota| quota.contains("PerDay"))
+}

@@ -2,8 +2,12 @@ use super::*;
 use crate::domain::ErrorClass::*;
 use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::domain::{Beside, Finish, ToolCall, Unit, UsageSource};
-use crate::provider::checks::{Case, answer, case, check_failures, check_finishes, headers, usage};
+use crate::provider::checks::{self, Case, answer, case, check_failures, check_finishes, headers, usage};
 use serde_json::json;
+
+fn gemini() -> &'static dyn Adapter {
+    checks::at(&DIALECT, "")
+}
 
 // === failures ===
 
@@ -51,7 +55,7 @@ const FAILURES: &[Case] = &[
 
 #[test]
 fn failures_are_told_apart() {
-    check_failures(&Gemini, FAILURES);
+    check_failures(gemini(), FAILURES);
 }
 
 // === answers ===
@@ -87,7 +91,7 @@ fn an_answer_is_read_whole() {
         usage_raw: Some(body["usageMetadata"].clone()),
         beside: Beside::default(),
     };
-    assert_eq!(answer(&Gemini, &body), expected);
+    assert_eq!(answer(gemini(), &body), expected);
 }
 
 #[test]
@@ -104,7 +108,7 @@ fn what_came_with_an_answer_is_in_the_result() {
         "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 75, "serviceTier": "SERVICE_TIER_FLEX"},
         "modelStatus": {"modelStage": "STABLE"},
     });
-    let answer = answer(&Gemini, &body);
+    let answer = answer(gemini(), &body);
     assert_eq!(answer.beside.service_tier.as_deref(), Some("flex"));
     // What the total has beyond the parts was thought.
     assert_eq!(answer.usage, usage([10, 0, 0, 0, 65, 60]));
@@ -126,15 +130,15 @@ fn pieces_of_a_stream_are_put_together() {
         "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2}})
     };
     let pieces = json!([piece("He", None), piece("llo", Some("STOP"))]);
-    let answer = answer(&Gemini, &pieces);
+    let answer = answer(gemini(), &pieces);
     assert_eq!((answer.text.as_deref(), answer.finish), (Some("Hello"), Finish::Complete));
     let numbered = json!({"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "finishReason": 2}]});
-    assert_eq!(super::super::checks::answer(&Gemini, &numbered).finish, Finish::Length);
+    assert_eq!(checks::answer(gemini(), &numbered).finish, Finish::Length);
 }
 
 #[test]
 fn finish_reasons_have_their_class() {
-    let decode = |word: &Value| answer(&Gemini, &json!({"candidates": [{"finishReason": word}]})).finish;
+    let decode = |word: &Value| answer(gemini(), &json!({"candidates": [{"finishReason": word}]})).finish;
     let class = |class: Finish, words: &'static [&'static str]| words.iter().map(move |word| (json!(word), class));
     let rows: Vec<_> = class(Finish::Complete, &["STOP"])
         .chain(class(Finish::Length, &["MAX_TOKENS"]))
@@ -170,7 +174,7 @@ fn finish_reasons_have_their_class() {
 #[test]
 fn thoughts_and_tool_prompts_are_added() {
     let check = |raw: Value, expected: [i64; 6]| {
-        let answer = answer(&Gemini, &json!({"candidates": [{"finishReason": "STOP"}], "usageMetadata": raw}));
+        let answer = answer(gemini(), &json!({"candidates": [{"finishReason": "STOP"}], "usageMetadata": raw}));
         assert_eq!(answer.usage, usage(expected), "{raw}");
         assert_eq!(answer.usage_raw, Some(raw));
     };
@@ -184,14 +188,14 @@ fn thoughts_and_tool_prompts_are_added() {
     );
     check(json!({"promptTokenCount": 100, "thoughtsTokenCount": 30}), [100, 0, 0, 0, 30, 30]);
     check(json!({"promptTokenCount": 100}), [100, 0, 0, 0, 0, 0]);
-    let missing = answer(&Gemini, &json!({"candidates": [{"finishReason": "STOP"}]}));
+    let missing = answer(gemini(), &json!({"candidates": [{"finishReason": "STOP"}]}));
     assert_eq!((missing.usage.source, missing.usage_raw, missing.text), (UsageSource::Unknown, None, None));
 }
 
 #[test]
 fn a_blocked_prompt_may_be_billed() {
     let body = br#"{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":4}}"#;
-    let (found, _) = Gemini.usage_of(&WireReply::new(200, &headers(&[]), body)).unwrap();
+    let (found, _) = gemini().usage_of(&WireReply::new(200, &headers(&[]), body)).unwrap();
     assert_eq!(found, usage([4, 0, 0, 0, 0, 0]));
 }
 

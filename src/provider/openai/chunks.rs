@@ -1,4 +1,4 @@
-//! One completion out of the pieces of a stream, for servers that stream though nobody asked.
+//! One completion out of the pieces of a stream, whether it was asked for or not.
 
 use crate::provider::error_body::says_failed;
 use serde_json::{Map, Value, json};

@@ -1,25 +1,25 @@
 //! From a chat-completions answer to the domain's.
 
 use super::chunks;
-use super::failures::RULES;
-use super::profiles::Quirks;
+use super::failures::SIGNS;
 use super::usage::{remark, usage};
 use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage};
-use crate::provider::adapter::WireReply;
 use crate::provider::beside;
 use crate::provider::classify::classify;
+use crate::provider::dialect::Manners;
 use crate::provider::error_body::ErrorBody;
 use crate::provider::reply_body::{self, arguments, finish_word, take_string};
+use crate::provider::wire::WireReply;
 use serde_json::{Map, Value, json};
 
-pub(super) fn decode(quirks: &Quirks, reply: &WireReply<'_>) -> Result<Answer, Failure> {
+pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer, Failure> {
     if !(200..300).contains(&reply.status) {
-        return Err(classify(RULES, reply, &ErrorBody::read(reply.body)));
+        return Err(classify(&SIGNS, manners.errors, reply, &ErrorBody::read(reply.body)));
     }
-    let parsed = reply_body::parse(reply.body, reply.status, "choices", chunks::join)?;
+    let parsed = reply_body::parse(reply, "choices", chunks::join)?;
     let body = parsed.value;
     if let Some(error) = ErrorBody::inside(&body) {
-        return Err(classify(RULES, reply, &error));
+        return Err(classify(&SIGNS, manners.errors, reply, &error));
     }
     let aside = ErrorBody::set_aside(&body);
     let Value::Object(mut body) = body else { return Err(unusable(reply, "without choices")) };
@@ -52,7 +52,7 @@ pub(super) fn decode(quirks: &Quirks, reply: &WireReply<'_>) -> Result<Answer, F
         }
     }
     let usage_raw = body.remove("usage").filter(|usage| !usage.is_null());
-    let counts = usage_raw.as_ref().map_or_else(Usage::default, |raw| usage(quirks, raw));
+    let counts = usage_raw.as_ref().map_or_else(Usage::default, |raw| usage(&manners.quirks, raw));
     notes.extend(usage_raw.as_ref().and_then(|raw| remark(raw, &counts)));
     if let Some(others) = others {
         message.insert("content_parts".to_owned(), others);
@@ -81,9 +81,9 @@ pub(super) fn decode(quirks: &Quirks, reply: &WireReply<'_>) -> Result<Answer, F
     })
 }
 
-pub(super) fn usage_of(quirks: &Quirks, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
-    let raw = reply_body::take_usage(reply.body, "choices", "usage", chunks::join)?;
-    Some((usage(quirks, &raw), raw))
+pub(super) fn usage_of(manners: &Manners, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
+    let raw = reply_body::take_usage(reply, "choices", "usage", chunks::join)?;
+    Some((usage(&manners.quirks, &raw), raw))
 }
 
 fn unusable(reply: &WireReply<'_>, what: &str) -> Failure {

@@ -1,21 +1,23 @@
 //! From a request to a chat-completions body: the body goes through as it was written, member by member, and only what
 //! the server or the model is known to take otherwise is changed, visibly.
 
-use super::profiles::{CapField, Quirks};
 use super::strict;
 use crate::domain::decide::Ineligible;
 use crate::domain::raw_object::RawObject;
 use crate::domain::request::is_known_member;
 use crate::domain::{Capabilities, ChatRequest, ContentPart, ResponseFormat, Role};
-use crate::provider::adapter::WireRequest;
 use crate::provider::conversation::{self, note, unsupported};
 use crate::provider::model_habits::{self, ModelHabits};
 use crate::provider::names::{self, NameRule, Renamed, Undo};
-use reqwest::header::HeaderMap;
+use crate::provider::quirks::{CapField, Quirks};
+use crate::provider::wire::WireRequest;
 use serde_json::json;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Where a body may have its output cap.
+const CAPS: &[&str] = &["max_tokens", "max_completion_tokens", "max_output_tokens"];
 
 pub(super) fn encode(
     quirks: &Quirks,
@@ -46,13 +48,8 @@ pub(super) fn encode(
     let Writing { body, dropped, .. } = writing;
     let mut bytes = Vec::with_capacity(request.raw.len().saturating_add(256));
     serde_json::to_writer(&mut bytes, &body).expect("strings, numbers and JSON values always serialize");
-    Ok(WireRequest {
-        path: "/chat/completions".to_owned(),
-        headers: HeaderMap::new(),
-        body: bytes,
-        dropped,
-        undo: Undo::of(&renamed, stops),
-    })
+    let undo = Undo::of(&renamed, stops);
+    Ok(WireRequest { dropped, undo, ..WireRequest::post("/chat/completions", CAPS, bytes) })
 }
 
 /// What this server is known to refuse.
@@ -62,7 +59,7 @@ fn check(quirks: &Quirks, request: &ChatRequest, model: &str, capabilities: &Cap
             let model = model.to_ascii_lowercase();
             let of_model = quirks.json_schema_models.is_empty()
                 || quirks.json_schema_models.iter().any(|part| model.contains(part.as_str()));
-            if !capabilities.json_schema.unwrap_or(quirks.json_schema && of_model) {
+            if !capabilities.json_schema.unwrap_or(quirks.json_schema != Some(false) && of_model) {
                 return unsupported("json_schema");
             }
             if !quirks.tools_with_schema && conversation::offers_tools(request) {

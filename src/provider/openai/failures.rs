@@ -1,16 +1,20 @@
 //! What OpenAI's and compatible servers' errors mean. The first row that fits counts, so order matters: money
 //! before throttling (both come as 429), and exact codes before phrases.
 
+use super::limits::LIMITS;
 use crate::domain::ErrorClass::{
     Auth, ContentPolicy, ContextLength, InvalidRequest, NeverFits, NotFound, OutputInvalid, Overloaded,
     PayloadTooLarge, Permission, QuotaExhausted, RampLimit, RateLimit, RateLimitDaily, ServerError, Timeout,
 };
 use crate::domain::Scope::{Key, Model, Provider, Request};
-use crate::provider::classify::{
-    ACCELERATION, ANTHROPIC_MONEY, NO_BILLING, Rule, fits_later, google_has_none, google_per_day, never_fits,
-};
+use crate::provider::anthropic::failures::{ACCELERATION, MONEY as ANTHROPIC_MONEY};
+use crate::provider::classify::{Rule, Signs, fits_later, never_fits};
+use crate::provider::gemini::failures::{NO_BILLING, has_none as google_has_none, per_day as google_per_day};
 
-pub(super) const RULES: &[Rule] = &[
+/// By what its failures are read. Gateways pass on what any vendor says.
+pub(super) const SIGNS: Signs = Signs { rules: RULES, limits: LIMITS };
+
+const RULES: &[Rule] = &[
     // --- money ---
     // OpenRouter: credit that parallel requests hold and will give back; slower is enough.
     Rule::code(&["in_flight_budget_exhausted"], RateLimit, Key),

@@ -1,7 +1,7 @@
 //! Token counts in OpenAI's words, and in those of the servers and gateways that are compatible with it.
 
-use super::profiles::Quirks;
 use crate::domain::{Usage, UsageSource};
+use crate::provider::quirks::Quirks;
 use crate::provider::reply_body::count;
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 //! The body of an answer, and the room in memory that it takes.
 
 use super::room::{Room, SMALL, Taken};
-use super::{broken, deadline, timed_out};
+use super::stage::{broken, deadline, timed_out};
 use crate::domain::{ErrorClass, Failure, Scope};
 use bytes::{Bytes, BytesMut};
 use reqwest::Response;

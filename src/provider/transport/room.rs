@@ -84,11 +84,6 @@ impl Room {
         }
         true
     }
-
-    #[cfg(test)]
-    pub(super) fn reserve(&self) -> &Arc<Semaphore> {
-        &self.reserve
-    }
 }
 
 enum More {

@@ -6,7 +6,7 @@ use crate::domain::price::Price;
 use crate::domain::request::Pass;
 use crate::domain::validation::Rules;
 use crate::domain::{Attempt, BreakerSettings, Charging, Job, JobId, Limits, Model, Patience, Route, Rung};
-use crate::provider::{Dialect, HeaderMap, WireReply};
+use crate::provider::{DIALECTS, Dialect, HeaderMap, QuirkSettings, WireReply, openai, vendors};
 use crate::worker::bucket::tests::Others;
 use proptest::prelude::*;
 use serde_json::json;
@@ -66,14 +66,14 @@ impl Stage {
     }
 }
 
-fn failure(dialect: Dialect, status: u16, body: &str) -> Failure {
-    let adapter = dialect.adapter("http://127.0.0.1:8000/v1");
+fn failure(dialect: &'static Dialect, status: u16, body: &str) -> Failure {
+    let adapter = vendors::adapter(dialect, None, "http://127.0.0.1:8000/v1", &QuirkSettings::default());
     adapter.decode(&WireReply::new(status, &HeaderMap::new(), body.as_bytes())).expect_err(body)
 }
 
 #[test]
 fn a_refusal_in_doubt_shuts_a_target_when_a_different_request_meets_it() {
-    let refused = failure(Dialect::Openai, 403, r#"{"code":"permission-denied","error":"No."}"#);
+    let refused = failure(&openai::DIALECT, 403, r#"{"code":"permission-denied","error":"No."}"#);
     let stage = Stage::new(&[]);
     for _ in 0..2 {
         stage.call(1, Some(&refused), NOW);
@@ -90,7 +90,7 @@ fn a_refusal_in_doubt_shuts_a_target_when_a_different_request_meets_it() {
 
 #[test]
 fn an_answer_shows_that_a_refusal_concerned_its_request() {
-    let refused = failure(Dialect::Openai, 403, r#"{"code":"permission-denied","error":"No."}"#);
+    let refused = failure(&openai::DIALECT, 403, r#"{"code":"permission-denied","error":"No."}"#);
     let stage = Stage::new(&[]);
     for request in 0..20 {
         stage.call(request, Some(&refused), NOW + SECOND * u32::try_from(2 * request).unwrap());
@@ -101,7 +101,7 @@ fn an_answer_shows_that_a_refusal_concerned_its_request() {
 
 #[test]
 fn a_code_that_names_the_model_is_believed_at_once() {
-    let gone = failure(Dialect::Openai, 400, r#"{"error":{"message":"m","code":"model_decommissioned"}}"#);
+    let gone = failure(&openai::DIALECT, 400, r#"{"error":{"message":"m","code":"model_decommissioned"}}"#);
     let stage = Stage::new(&[]);
     stage.call(1, Some(&gone), NOW);
     assert_eq!(stage.closed(NOW + SECOND * 599), Some(Reason::Model));
@@ -109,7 +109,7 @@ fn a_code_that_names_the_model_is_believed_at_once() {
 
 #[test]
 fn a_key_stays_in_service_until_a_second_request_is_refused_for_money() {
-    let refused = failure(Dialect::Openai, 402, r#"{"error":{"message":"Pay."}}"#);
+    let refused = failure(&openai::DIALECT, 402, r#"{"error":{"message":"Pay."}}"#);
     let stage = Stage::new(&["A"]);
     for _ in 0..2 {
         stage.call(1, Some(&refused), NOW);
@@ -121,7 +121,7 @@ fn a_key_stays_in_service_until_a_second_request_is_refused_for_money() {
     stage.call(3, Some(&refused), NOW + SECOND);
     assert_eq!(stage.closed(NOW + SECOND), Some(Reason::QuotaExhausted));
 
-    let sure = failure(Dialect::Openai, 402, r#"{"error":{"message":"Insufficient Balance"}}"#);
+    let sure = failure(&openai::DIALECT, 402, r#"{"error":{"message":"Insufficient Balance"}}"#);
     let stage = Stage::new(&["A"]);
     stage.call(1, Some(&sure), NOW);
     assert_eq!(stage.closed(NOW), Some(Reason::QuotaExhausted));
@@ -134,7 +134,7 @@ fn one_request_alone_confirms_that_a_key_is_refused_unless_others_are_answered()
         (402, r#"{"error":{"message":"Pay."}}"#, Reason::QuotaExhausted),
         (400, r#"{"error":{"message":"API key expired. Please renew the API key."}}"#, Reason::Auth),
     ] {
-        let refused = failure(Dialect::Openai, status, body);
+        let refused = failure(&openai::DIALECT, status, body);
         let stage = Stage::new(&["A"]);
         for times in 0..3 {
             assert_eq!(stage.closed(NOW), None, "{body}, {times}");
@@ -199,7 +199,7 @@ proptest! {
     fn what_no_table_knows_ends_no_job_and_holds_up_no_other(
         status in 400..600_u16,
         body in bodies(),
-        dialect in prop::sample::select(Dialect::ALL),
+        dialect in prop::sample::select(DIALECTS),
     ) {
         let failure = failure(dialect, status, &body);
         let (route, job) = (route(), Job {

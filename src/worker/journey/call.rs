@@ -12,7 +12,7 @@ use crate::domain::decide::Ineligible;
 use crate::domain::shut::Shut;
 use crate::domain::tempo::Took;
 use crate::domain::{Bearing, Failure, Mend, Rung, Sizes, Target, Timestamp, Usage, UsageSource, estimate, long_wait};
-use crate::provider::{CallReport, LimitObservation};
+use crate::provider::{self, CallReport, Delivery, LimitObservation, Payload};
 use crate::store::call::OpenCall;
 use crate::store::claim::Lease;
 use crate::worker::gate::PACE;
@@ -104,9 +104,9 @@ impl Call<'_> {
         let head = OnceLock::new();
         let mut mends = rung.target.mends();
         mends.extend_from_slice(self.state.mends());
-        let (model, capabilities) = (&spec.target.model, &spec.model.capabilities);
+        let asked = self.asked(spec, &mends);
         leave.begin(reserved);
-        let call = rung.provider.call(key, request, model, capabilities, &mends, &rung.timeouts, &head);
+        let call = rung.provider.call(key, &asked, &rung.timeouts, &head);
         let report = tokio::select! {
             report = call => Some(report),
             () = shared.abort.cancelled() => None,
@@ -237,11 +237,21 @@ impl Call<'_> {
         }
     }
 
+    /// What is asked of the provider.
+    fn asked<'a>(&'a self, spec: &'a Rung, mends: &'a [Mend]) -> provider::Call<'a> {
+        provider::Call {
+            payload: Payload::Chat(&self.errand.request),
+            model: &spec.target.model,
+            capabilities: &spec.model.capabilities,
+            mends,
+            delivery: Delivery::Whole,
+        }
+    }
+
     /// The change that a refusal asks for, where the same rung is worth another call with it: not where nothing would
     /// be sent otherwise than before.
     fn mend(&self, rung: &RungPlan, spec: &Rung, failure: Option<&Failure>, made: &[Mend]) -> Option<Mend> {
         let mend = failure.and_then(|failure| failure.mend.as_deref()).filter(|_| self.state.takes_a_mend())?;
-        let (model, capabilities) = (&spec.target.model, &spec.model.capabilities);
         // A server that wants the opposite of what it wanted before is not followed.
         let takes_back = |earlier: &Mend| match (earlier, mend) {
             (Mend::Rename { from, to }, Mend::Rename { from: back_from, to: back_to }) => {
@@ -249,8 +259,7 @@ impl Call<'_> {
             }
             _ => false,
         };
-        let is_worth_it = !made.iter().any(takes_back)
-            && rung.provider.changes(&self.errand.request, model, capabilities, made, mend);
+        let is_worth_it = !made.iter().any(takes_back) && rung.provider.changes(&self.asked(spec, made), mend);
         is_worth_it.then(|| mend.clone())
     }
 }

@@ -7,7 +7,7 @@ use crate::domain::tempo::Took;
 use crate::domain::{
     BreakerSettings, Charge, Charging, ErrorClass, Failure, Limits, Outcome, Rate, Scope, Target, Timestamp, Unit,
 };
-use crate::provider::{Dialect, HeaderMap, WireReply};
+use crate::provider::{HeaderMap, QuirkSettings, WireReply, gemini, vendors};
 use crate::worker::bucket::tests::Others;
 use crate::worker::gate::{Gate, Permit, ProviderSetup, TargetState};
 use serde_json::{Value, json};
@@ -202,7 +202,9 @@ async fn a_wait_of_hours_reaches_the_gate_to_the_millisecond() {
     let stage = Stage::with_keys(&["A", "B"]);
     let body = br#"{"error":{"code":429,"message":"Please retry in 10h17m5.72s.","status":"RESOURCE_EXHAUSTED"}}"#;
     let headers = HeaderMap::new();
-    let failure = Dialect::Gemini.adapter("").decode(&WireReply::new(429, &headers, body)).expect_err("a failure");
+    let failure = vendors::adapter(&gemini::DIALECT, None, "", &QuirkSettings::default())
+        .decode(&WireReply::new(429, &headers, body))
+        .expect_err("a failure");
     let permit = stage.admit(NOW).await.expect("the gate is open");
     let outcome = Outcome::Failed(failure.class);
     stage.gate.report(&stage.target, permit, &outcome, Some(&failure), CHARGE, TOOK, &[], 1, NOW);

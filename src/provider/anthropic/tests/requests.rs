@@ -1,9 +1,11 @@
 //! What is sent.
 
 use super::*;
+use crate::domain::ChatRequest;
 use crate::domain::Role;
 use crate::domain::request::ToolChoice;
-use crate::provider::checks::{encoded, long_conversation, message, parsed, request};
+use crate::provider::checks::{Chat, encoded, long_conversation, message, parsed, request};
+use reqwest::header::HeaderValue;
 
 fn known() -> Capabilities {
     Capabilities::default()
@@ -23,7 +25,7 @@ fn saying(messages: Value) -> ChatRequest {
 }
 
 fn refusal(model: &str, request: &ChatRequest) -> String {
-    match Anthropic.encode(request, model, &known()) {
+    match anthropic().chat(request, model, &known()) {
         Err(Ineligible::Unsupported(what)) => what,
         other => panic!("was taken: {other:?}"),
     }
@@ -38,7 +40,7 @@ fn schema(schema: Value) -> Value {
 fn a_whole_conversation_is_written() {
     let mut request = long_conversation();
     request.tool_choice = Some(ToolChoice::Required);
-    let (body, dropped) = encoded(&Anthropic, &request, &known());
+    let (body, dropped) = encoded(anthropic(), &request, &known());
     let expected = json!({
         "model": "the-model", "max_tokens": 4096, "system": "Be brief.\n\nBe kind.",
         "messages": [
@@ -69,13 +71,12 @@ fn a_whole_conversation_is_written() {
 
 #[test]
 fn version_and_key_have_their_headers() {
-    let wire = Anthropic.encode(&request(vec![message(Role::User, "Hi")]), "m", &known()).unwrap();
+    let wire = anthropic().chat(&request(vec![message(Role::User, "Hi")]), "m", &known()).unwrap();
     assert_eq!(
         (wire.path.as_str(), &wire.headers["anthropic-version"]),
         ("/messages", &HeaderValue::from_static("2023-06-01"))
     );
-    let mut headers = headers(&[]);
-    Anthropic.authorize(&"the-key".to_owned().into(), &mut headers);
+    let headers = checks::signed(&DIALECT, "the-key");
     assert_eq!(headers["x-api-key"], "the-key");
     assert!(headers["x-api-key"].is_sensitive());
 }
@@ -88,7 +89,7 @@ fn parameters_are_mapped_or_dropped_by_name() {
         "response_format": {"type": "json_object"}, "tool_choice": "auto", "user": "u", "logit_bias": null,
         "metadata": {"a": "b"}, "parallel_tool_calls": false,
     }));
-    let (body, mut dropped) = encoded(&Anthropic, &request, &known());
+    let (body, mut dropped) = encoded(anthropic(), &request, &known());
     let expected = json!({
         "model": "the-model", "max_tokens": 100, "temperature": 1.0, "top_k": 5, "stop_sequences": ["END"],
         "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}], "metadata": {"user_id": "u"},
@@ -111,7 +112,7 @@ fn parameters_are_mapped_or_dropped_by_name() {
 
     let without = Capabilities { temperature: Some(false), ..known() };
     for (model, capabilities) in [("the-model", without), ("claude-opus-4-7", known()), ("claude-sonnet-5", known())] {
-        let wire = Anthropic.encode(&request, model, &capabilities).unwrap();
+        let wire = anthropic().chat(&request, model, &capabilities).unwrap();
         let body: Value = serde_json::from_slice(&wire.body).unwrap();
         for name in ["temperature", "top_p", "top_k"] {
             assert_eq!(body.get(name), None, "{model}");
@@ -129,7 +130,7 @@ fn one_call_at_a_time_is_said_in_its_words() {
         (json!("none"), json!({"type": "none"})),
     ] {
         let request = with(json!({"tools": tools, "tool_choice": choice, "parallel_tool_calls": false}));
-        assert_eq!(encoded(&Anthropic, &request, &known()).0["tool_choice"], expected, "{choice}");
+        assert_eq!(encoded(anthropic(), &request, &known()).0["tool_choice"], expected, "{choice}");
     }
 }
 
@@ -138,7 +139,7 @@ fn an_output_cap_is_always_there() {
     let cap = |asked: Option<i64>, most: Option<i64>| {
         let mut request = request(vec![message(Role::User, "Hi")]);
         request.max_tokens = asked;
-        encoded(&Anthropic, &request, &Capabilities { max_output_tokens: most, ..known() }).0["max_tokens"].clone()
+        encoded(anthropic(), &request, &Capabilities { max_output_tokens: most, ..known() }).0["max_tokens"].clone()
     };
     assert_eq!(
         [cap(None, None), cap(None, Some(64_000)), cap(Some(10), None), cap(Some(99), Some(50))],
@@ -149,7 +150,7 @@ fn an_output_cap_is_always_there() {
 #[test]
 fn a_schema_is_fitted_and_what_it_loses_is_named() {
     let rating = json!({"type": "object", "properties": {"stars": {"type": "integer", "minimum": 1}, "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 3}}});
-    let (body, dropped) = encoded(&Anthropic, &with(schema(rating)), &known());
+    let (body, dropped) = encoded(anthropic(), &with(schema(rating)), &known());
     let sent = json!({"type": "object", "additionalProperties": false, "properties": {
         "stars": {"type": "integer", "description": "{minimum: 1}"},
         "tags": {"type": "array", "items": {"type": "string"}, "description": "{maxItems: 3}"},
@@ -164,13 +165,13 @@ fn a_schema_is_fitted_and_what_it_loses_is_named() {
         ]
     );
     // Any object at all is what the prompt asks for, as with `json_object`.
-    let (body, dropped) = encoded(&Anthropic, &with(schema(json!({"type": "object"}))), &known());
+    let (body, dropped) = encoded(anthropic(), &with(schema(json!({"type": "object"}))), &known());
     assert_eq!((body.get("output_config"), dropped.contains(&"response_format".to_owned())), (None, true));
 }
 
 #[test]
 fn instructions_alone_become_the_users_words() {
-    let (body, _) = encoded(&Anthropic, &request(vec![message(Role::System, "Say hi")]), &known());
+    let (body, _) = encoded(anthropic(), &request(vec![message(Role::System, "Say hi")]), &known());
     assert_eq!(body["messages"], json!([{"role": "user", "content": [{"type": "text", "text": "Say hi"}]}]));
     assert_eq!(body.get("system"), None);
 }
@@ -184,7 +185,7 @@ fn texts_of_white_space_are_left_out_visibly() {
         {"role": "tool", "tool_call_id": "a", "content": "\u{a0}"},
         {"role": "user", "content": ""},
     ]));
-    let (body, dropped) = encoded(&Anthropic, &request, &known());
+    let (body, dropped) = encoded(anthropic(), &request, &known());
     assert_eq!(
         body["messages"],
         json!([
@@ -205,13 +206,13 @@ fn the_answer_is_cut_where_a_stop_of_white_space_would_have_ended_it() {
         (json!("\n"), json!(null), "one"),
         (json!(["\t", "two"]), json!(["two"]), "one\n\ntwo"),
     ] {
-        let wire = Anthropic.encode(&with(json!({ "stop": stop })), "m", &known()).unwrap();
+        let wire = anthropic().chat(&with(json!({ "stop": stop })), "m", &known()).unwrap();
         let body: Value = serde_json::from_slice(&wire.body).unwrap();
         assert_eq!(body["stop_sequences"], sent, "{stop}");
         assert_eq!(wire.dropped, ["stop of white space (the answer is cut there)"]);
         let text_given = if stop == json!([" ", "END"]) { "one two" } else { "one\n\ntwo" };
         let reply = json!({"content": [{"type": "text", "text": text_given}], "stop_reason": "end_turn"});
-        let mut answer = answer(&Anthropic, &reply);
+        let mut answer = answer(anthropic(), &reply);
         wire.undo.apply(&mut answer);
         assert_eq!(answer.text.as_deref(), Some(text), "{stop}");
     }
@@ -222,7 +223,7 @@ fn images_have_the_type_that_they_are_of() {
     let source = |url: &str| {
         let image = json!({"type": "image_url", "image_url": {"url": url}});
         let request = saying(json!([{"role": "user", "content": [image]}]));
-        let wire = Anthropic.encode(&request, "m", &known()).map_err(|why| why.to_string())?;
+        let wire = anthropic().chat(&request, "m", &known()).map_err(|why| why.to_string())?;
         let body: Value = serde_json::from_slice(&wire.body).unwrap();
         Ok::<_, String>(body["messages"][0]["content"][0]["source"].clone())
     };
@@ -265,7 +266,7 @@ fn marks_of_caching_stand_where_they_stood() {
         ],
         "tools": [{"type": "function", "function": {"name": "f"}, "cache_control": mark}],
     }));
-    let (body, dropped) = encoded(&Anthropic, &request, &known());
+    let (body, dropped) = encoded(anthropic(), &request, &known());
     assert_eq!(
         body["system"],
         json!([{"type": "text", "text": "Long.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}, {"type": "text", "text": "Short."}])
@@ -276,7 +277,7 @@ fn marks_of_caching_stand_where_they_stood() {
 
     let five: Vec<Value> =
         (0..5).map(|n| json!({"type": "text", "text": n.to_string(), "cache_control": mark})).collect();
-    let (body, dropped) = encoded(&Anthropic, &saying(json!([{"role": "user", "content": five}])), &known());
+    let (body, dropped) = encoded(anthropic(), &saying(json!([{"role": "user", "content": five}])), &known());
     let marked: Vec<bool> = body["messages"][0]["content"]
         .as_array()
         .unwrap()
@@ -287,7 +288,7 @@ fn marks_of_caching_stand_where_they_stood() {
     let odd = saying(
         json!([{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {"type": "forever"}}]}]),
     );
-    assert_eq!(encoded(&Anthropic, &odd, &known()).1, ["cache_control of another type than ephemeral"]);
+    assert_eq!(encoded(anthropic(), &odd, &known()).1, ["cache_control of another type than ephemeral"]);
 }
 
 #[test]
@@ -303,7 +304,7 @@ fn what_is_not_understood_is_noted_at_every_depth() {
         "tools": [{"type": "function", "function": {"name": "f", "strict": true}}],
         "model": "gpt-4o", "service_tier": "flex", "logprobs": true,
     }));
-    let (_, mut dropped) = encoded(&Anthropic, &request, &known());
+    let (_, mut dropped) = encoded(anthropic(), &request, &known());
     dropped.sort();
     assert_eq!(
         dropped,
@@ -336,7 +337,7 @@ fn ids_and_names_stay_apart_when_they_are_rewritten() {
         ],
         "tools": tools,
     }));
-    let wire = Anthropic.encode(&request, "m", &known()).unwrap();
+    let wire = anthropic().chat(&request, "m", &known()).unwrap();
     let body: Value = serde_json::from_slice(&wire.body).unwrap();
     let pairs = |turn: usize, id: &str, other: &str| -> Vec<(String, String)> {
         let text =
@@ -356,7 +357,7 @@ fn ids_and_names_stay_apart_when_they_are_rewritten() {
     assert_eq!(pairs(4, "tool_use_id", "content"), named(&[("a_b_2_2", "4")]));
     let reply =
         json!({"content": [{"type": "tool_use", "id": "x", "name": "ns_f_3", "input": {}}], "stop_reason": "tool_use"});
-    let mut answer = answer(&Anthropic, &reply);
+    let mut answer = answer(anthropic(), &reply);
     wire.undo.apply(&mut answer);
     assert_eq!(answer.tool_calls[0].name, "ns:f");
 }
@@ -406,16 +407,16 @@ fn what_cannot_be_said_makes_the_target_ineligible() {
     let schema = with(schema(json!({"type": "object", "properties": {"a": {"type": "string"}}})));
     for old in ["claude-3-5-haiku-20241022", "claude-sonnet-4-20250514"] {
         assert_eq!(refusal(old, &schema), "json_schema");
-        assert!(Anthropic.encode(&schema, old, &Capabilities { json_schema: Some(true), ..known() }).is_ok());
+        assert!(anthropic().chat(&schema, old, &Capabilities { json_schema: Some(true), ..known() }).is_ok());
     }
-    assert!(Anthropic.encode(&schema, "claude-haiku-4-5", &known()).is_ok());
+    assert!(anthropic().chat(&schema, "claude-haiku-4-5", &known()).is_ok());
     let forced = with(json!({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}));
     for new in ["claude-opus-5-5", "claude-fable-5-1", "claude-mythos-5-1"] {
         assert_eq!(refusal(new, &forced), "a tool choice that forces a call");
     }
-    assert!(Anthropic.encode(&forced, "claude-opus-4-6", &known()).is_ok());
+    assert!(anthropic().chat(&forced, "claude-opus-4-6", &known()).is_ok());
     assert_eq!(
-        encoded(&Anthropic, &tool(json!({})), &known()).0["tools"][0]["input_schema"],
+        encoded(anthropic(), &tool(json!({})), &known()).0["tools"][0]["input_schema"],
         json!({"type": "object"})
     );
 }

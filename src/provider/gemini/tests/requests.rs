@@ -1,9 +1,10 @@
 //! What is sent.
 
 use super::*;
+use crate::domain::ChatRequest;
 use crate::domain::request::ToolChoice;
 use crate::domain::{ContentPart, Message, Role};
-use crate::provider::checks::{encoded, long_conversation, message, parsed, request};
+use crate::provider::checks::{Chat, encoded, long_conversation, message, parsed, request};
 
 fn known() -> Capabilities {
     Capabilities::default()
@@ -23,14 +24,14 @@ fn saying(messages: Value) -> ChatRequest {
 }
 
 fn refusal(model: &str, request: &ChatRequest) -> String {
-    match Gemini.encode(request, model, &known()) {
+    match gemini().chat(request, model, &known()) {
         Err(Ineligible::Unsupported(what)) => what,
         other => panic!("was taken: {other:?}"),
     }
 }
 
 fn to(model: &str, request: &ChatRequest) -> (Value, Vec<String>) {
-    let wire = Gemini.encode(request, model, &known()).unwrap();
+    let wire = gemini().chat(request, model, &known()).unwrap();
     (serde_json::from_slice(&wire.body).unwrap(), wire.dropped)
 }
 
@@ -38,7 +39,7 @@ fn to(model: &str, request: &ChatRequest) -> (Value, Vec<String>) {
 fn a_whole_conversation_is_written() {
     let mut request = long_conversation();
     request.tool_choice = Some(ToolChoice::Function("weather".to_owned()));
-    let (body, dropped) = encoded(&Gemini, &request, &known());
+    let (body, dropped) = encoded(gemini(), &request, &known());
     let expected = json!({
         "systemInstruction": {"parts": [{"text": "Be brief.\n\nBe kind."}]},
         "contents": [
@@ -104,7 +105,7 @@ fn parameters_are_mapped_or_dropped_by_name() {
         "tool_choice": "auto", "user": "u",
     }));
     let capabilities = Capabilities { max_output_tokens: Some(8192), ..known() };
-    let (body, mut dropped) = encoded(&Gemini, &request, &capabilities);
+    let (body, mut dropped) = encoded(gemini(), &request, &capabilities);
     let expected = json!({
         "contents": [{"role": "user", "parts": [{"text": "Hi"}]}],
         "generationConfig": {
@@ -123,7 +124,7 @@ fn parameters_are_mapped_or_dropped_by_name() {
         "temperature": 0.5, "top_p": 0.9, "seed": i64::MAX, "response_format": {"type": "json_object"},
     }));
     let without = Capabilities { temperature: Some(false), ..known() };
-    let (body, dropped) = encoded(&Gemini, &request, &without);
+    let (body, dropped) = encoded(gemini(), &request, &without);
     let config = &body["generationConfig"];
     assert_eq!(["temperature", "topP", "seed", "responseJsonSchema"].map(|name| config.get(name)), [None; 4]);
     assert!(
@@ -164,7 +165,7 @@ fn tools_and_a_demanded_form_go_together_from_gemini_3_on() {
 
 #[test]
 fn stops_names_and_images_are_fitted() {
-    let wire = Gemini.encode(&with(json!({"stop": ["1", "2", "3", "4", "5", "6"]})), "m", &known()).unwrap();
+    let wire = gemini().chat(&with(json!({"stop": ["1", "2", "3", "4", "5", "6"]})), "m", &known()).unwrap();
     let body: Value = serde_json::from_slice(&wire.body).unwrap();
     assert_eq!(body["generationConfig"]["stopSequences"], json!(["1", "2", "3", "4", "5"]));
     assert_eq!(wire.dropped, ["stop beyond 5 (the answer is cut at the others)"]);
@@ -209,11 +210,10 @@ fn marks_of_caching_and_strangers_are_noted() {
 
 #[test]
 fn the_model_is_in_the_path_and_the_key_in_its_header() {
-    let path = |model: &str| Gemini.encode(&request(vec![message(Role::User, "Hi")]), model, &known()).unwrap().path;
+    let path = |model: &str| gemini().chat(&request(vec![message(Role::User, "Hi")]), model, &known()).unwrap().path;
     assert_eq!(path("gemini-2.5-flash"), "/models/gemini-2.5-flash:generateContent");
     assert_eq!(path("models/gemini-2.5-flash"), "/models/gemini-2.5-flash:generateContent");
-    let mut headers = headers(&[]);
-    Gemini.authorize(&"the-key".to_owned().into(), &mut headers);
+    let headers = checks::signed(&DIALECT, "the-key");
     assert_eq!(headers["x-goog-api-key"], "the-key");
     assert!(headers["x-goog-api-key"].is_sensitive());
 }
@@ -234,6 +234,6 @@ fn what_cannot_be_said_makes_the_target_ineligible() {
         assert_eq!(refusal("m", &request(messages)), expected);
     }
     let file = "https://generativelanguage.googleapis.com/v1beta/files/abc";
-    let (body, _) = encoded(&Gemini, &request(vec![image(file)]), &known());
+    let (body, _) = encoded(gemini(), &request(vec![image(file)]), &known());
     assert_eq!(body["contents"][0]["parts"][0], json!({"fileData": {"fileUri": file}}));
 }

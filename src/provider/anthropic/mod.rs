@@ -1,0 +1,68 @@
+//! Anthropic Messages.
+
+mod decode;
+mod encode;
+mod events;
+pub(super) mod failures;
+pub(super) mod limits;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use super::adapter::{Adapter, Payload};
+use super::auth::KeyHeader;
+use super::charging;
+use super::configured::{self, FOR_ALL};
+use super::dialect::{Dialect, Manners};
+use super::limit_headers::{self, LimitObservation};
+use super::wire::{Delivery, WireReply, WireRequest};
+use crate::domain::decide::Ineligible;
+use crate::domain::{Answer, Capabilities, Failure, Usage};
+use serde_json::{Value, json};
+
+/// Messages.
+pub static DIALECT: Dialect = Dialect {
+    name: "anthropic",
+    auth: KeyHeader::bare("x-api-key"),
+    charging: charging::ANTHROPIC,
+    heeds: Some(FOR_ALL),
+    speak: |manners| Box::new(Anthropic { manners }),
+};
+
+/// The dialect, as one server speaks it. Parameters it does not have (`seed`, penalties, `reasoning_effort`, …) are
+/// dropped, visibly.
+#[derive(Clone, Debug)]
+struct Anthropic {
+    manners: Manners,
+}
+
+impl Adapter for Anthropic {
+    fn encode(
+        &self,
+        payload: Payload<'_>,
+        model: &str,
+        capabilities: &Capabilities,
+    ) -> Result<WireRequest, Ineligible> {
+        let Payload::Chat(request) = payload;
+        configured::encode(&self.manners.quirks, request, capabilities, |request, capabilities| {
+            encode::encode(request, model, capabilities)
+        })
+    }
+
+    fn ask_for_stream(&self, wire: &mut WireRequest) {
+        wire.set_members(&[("stream", json!(true))]);
+        wire.delivery = Delivery::Stream;
+    }
+
+    fn decode(&self, reply: &WireReply<'_>) -> Result<Answer, Failure> {
+        decode::decode(self.manners.errors, reply)
+    }
+
+    fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
+        decode::usage_of(reply)
+    }
+
+    fn limits(&self, reply: &WireReply<'_>) -> Vec<LimitObservation> {
+        limit_headers::of_reply(reply, limits::LIMITS, &self.manners.limits)
+    }
+}

@@ -1,0 +1,321 @@
+//! A provider that can be called: from a request to the report of what came of it.
+
+#[cfg(test)]
+mod tests;
+
+use super::adapter::{Adapter, Payload};
+use super::auth::Auth;
+use super::echo::Echoes;
+use super::endpoint::{ApiKey, Endpoint, Timeouts};
+use super::report::CallReport;
+use super::transport::{NoTransport, Patience, Reply, Transport};
+use super::wire::{Delivery, Outgoing, WireReply, WireRequest};
+use super::{mending, scrub};
+use crate::domain::decide::Ineligible;
+use crate::domain::{Answer, Capabilities, Failure, Mend, Timestamp};
+use reqwest::Url;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use secrecy::ExposeSecret;
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
+
+/// Why a provider cannot be set up. Names the provider and the configuration's member, never a value.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// The base URL is unusable.
+    #[error("providers.{provider}.base_url: {reason}")]
+    BaseUrl {
+        /// The provider's name.
+        provider: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A key has characters that no header can carry.
+    #[error("providers.{provider}: the key {key} is empty or has characters that an HTTP header cannot carry")]
+    Key {
+        /// The provider's name.
+        provider: String,
+        /// The key's name.
+        key: String,
+    },
+    /// A configured header is unusable.
+    #[error("providers.{provider}.headers: {header:?} is not a valid HTTP header")]
+    Header {
+        /// The provider's name.
+        provider: String,
+        /// The header's name.
+        header: String,
+    },
+    /// The HTTP client cannot be built.
+    #[error("providers.{provider}: cannot set up the HTTP client: {source}")]
+    Client {
+        /// The provider's name.
+        provider: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// There is no thread for its connections.
+    #[error("providers.{provider}: cannot start a thread for its connections: {source}")]
+    Thread {
+        /// The provider's name.
+        provider: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// What one call asks of a provider.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// What it carries.
+    pub payload: Payload<'a>,
+    /// The model's name at the provider.
+    pub model: &'a str,
+    /// What the model can do.
+    pub capabilities: &'a Capabilities,
+    /// What earlier refusals of the target have asked for.
+    pub mends: &'a [Mend],
+    /// How the answer is to come.
+    pub delivery: Delivery,
+}
+
+/// What is known of an answer as soon as its head has come, also when the call is then given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// HTTP status.
+    pub status: u16,
+    /// The provider's id of the request.
+    pub request_id: Option<String>,
+    /// Milliseconds until then.
+    pub first_byte_ms: i32,
+}
+
+/// A provider that can be called.
+pub struct Provider {
+    endpoint: Endpoint,
+    adapter: Arc<dyn Adapter>,
+    transport: Transport,
+    base_url: Url,
+    /// The configured headers.
+    headers: HeaderMap,
+    /// What signs the calls: for each key, or once for a server without.
+    auths: Vec<Auth>,
+    /// What must not appear in any message: the keys and the values of headers that carry one.
+    secrets: Echoes,
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl Provider {
+    /// Sets up the client; sends nothing. A rustls crypto provider has to be installed.
+    ///
+    /// # Errors
+    /// [`ProviderError`] when URL, key or headers cannot be used.
+    pub fn new(endpoint: Endpoint) -> Result<Self, ProviderError> {
+        let provider = || endpoint.name.clone();
+        let invalid = |reason| ProviderError::BaseUrl { provider: provider(), reason };
+        let base_url =
+            Url::parse(&endpoint.base_url).map_err(|_| invalid("expected an absolute URL such as https://host/v1"))?;
+        if !matches!(base_url.scheme(), "http" | "https") || base_url.host_str().is_none() {
+            return Err(invalid("expected http:// or https:// and a host"));
+        }
+        if !base_url.username().is_empty() || base_url.password().is_some() {
+            return Err(invalid("a name or password in the URL ends up in logs; use a key or a header"));
+        }
+        let mut headers = HeaderMap::new();
+        let mut secrets = Vec::new();
+        for (name, value) in &endpoint.headers {
+            let invalid = || ProviderError::Header { provider: provider(), header: name.clone() };
+            let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
+            let mut header_value = HeaderValue::from_str(value).map_err(|_| invalid())?;
+            header_value.set_sensitive(true);
+            let secret = ["auth", "key", "token", "secret", "cookie"].iter().any(|word| header.as_str().contains(word));
+            if secret && value.len() >= 8 {
+                secrets.push(value.clone().into());
+            }
+            headers.insert(header, header_value);
+        }
+        for ApiKey { name, secret } in &endpoint.keys {
+            if secret.expose_secret().is_empty() || HeaderValue::from_str(secret.expose_secret()).is_err() {
+                return Err(ProviderError::Key { provider: provider(), key: name.clone() });
+            }
+            secrets.push(secret.clone());
+        }
+        let auths = if endpoint.keys.is_empty() {
+            vec![Auth::Open]
+        } else {
+            endpoint.keys.iter().map(|key| endpoint.auth(key)).collect()
+        };
+        let transport = Transport::new(&endpoint.name, &base_url, endpoint.timeouts.connect, endpoint.max_body)
+            .map_err(|why| match why {
+                NoTransport::Client(source) => ProviderError::Client { provider: provider(), source },
+                NoTransport::Thread(source) => ProviderError::Thread { provider: provider(), source },
+            })?;
+        let adapter = endpoint.adapter();
+        Ok(Self { endpoint, adapter, transport, base_url, headers, auths, secrets: Echoes::of(secrets) })
+    }
+
+    /// The provider as configured.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Makes one call with the key at this place among the configured ones (0 for a server without), and reports it;
+    /// never retries. `timeouts` are those of the rung. `head` is filled when the answer's head has come: it is all
+    /// that is left when this future is dropped.
+    ///
+    /// # Errors
+    /// [`Ineligible`] when this target can never take the request: nothing was sent then.
+    pub async fn call(
+        &self,
+        key: usize,
+        call: &Call<'_>,
+        timeouts: &Timeouts,
+        head: &OnceLock<Head>,
+    ) -> Result<CallReport, Ineligible> {
+        let mut wire = self.written(call)?;
+        let (dropped, undo) = (std::mem::take(&mut wire.dropped), std::mem::take(&mut wire.undo));
+        let delivery = wire.delivery;
+        let started = Instant::now();
+        let mut report = match self.exchange(key, wire, timeouts, started, head).await {
+            Ok(reply) => self.report(&reply, delivery),
+            Err(failure) => CallReport::without_answer(failure),
+        };
+        if let Ok(answer) = &mut report.result {
+            undo.apply(answer);
+        }
+        report.redact(&self.secrets);
+        report.dropped = dropped;
+        report.total_ms = millis(started.elapsed());
+        Ok(report)
+    }
+
+    /// Whether a change, on top of those that the call has already, changes what is sent.
+    #[must_use]
+    pub fn changes(&self, call: &Call<'_>, change: &Mend) -> bool {
+        let Ok(mut wire) = self.written(call) else { return false };
+        let before = wire.dropped.len();
+        mending::apply(&mut wire, std::slice::from_ref(change));
+        wire.dropped.len() > before
+    }
+
+    /// The request in the words of the dialect, changed as earlier refusals asked.
+    fn written(&self, call: &Call<'_>) -> Result<WireRequest, Ineligible> {
+        let mut wire = self.adapter.encode(call.payload, call.model, call.capabilities)?;
+        mending::apply(&mut wire, call.mends);
+        if call.delivery == Delivery::Stream {
+            self.adapter.ask_for_stream(&mut wire);
+        }
+        Ok(wire)
+    }
+
+    /// The finished request, signed. A key that is not there goes out as none, which the provider refuses: better than
+    /// the wrong one.
+    fn signed(&self, key: usize, wire: WireRequest) -> Result<Outgoing, Failure> {
+        let mut request = Outgoing::new(&self.base_url, &self.headers, wire);
+        self.auths.get(key).unwrap_or(&Auth::Open).sign(&mut request, now())?;
+        Ok(request)
+    }
+
+    async fn exchange(
+        &self,
+        key: usize,
+        wire: WireRequest,
+        timeouts: &Timeouts,
+        started: Instant,
+        head: &OnceLock<Head>,
+    ) -> Result<Reply, Failure> {
+        let request = self.signed(key, wire)?;
+        let Timeouts { connect: _, first_byte, idle, total } = *timeouts;
+        let on_head = |status: u16, headers: &HeaderMap, first_byte: Duration| {
+            let request_id = self.request_id(headers);
+            let _ = head.set(Head { status, request_id, first_byte_ms: millis(first_byte) });
+        };
+        self.transport.exchange(request, &Patience { first_byte, idle, total, started }, on_head).await
+    }
+
+    /// Makes a report of an answer; what was dropped and the total time are the caller's to note.
+    fn report(&self, reply: &Reply, delivery: Delivery) -> CallReport {
+        let wire = WireReply {
+            status: reply.status,
+            headers: &reply.headers,
+            body: reply.body(),
+            delivery,
+            received_at: Some(now()),
+        };
+        let success = (200..300).contains(&reply.status);
+        let result = match &reply.fault {
+            // A failure is known by its head: its status and its wait count, whatever became of the body.
+            Some(fault) if success => self.decode_whole(&wire, fault),
+            _ => self.decode(&wire),
+        };
+        let billed = success && result.is_err() && reply.fault.is_none();
+        CallReport {
+            failed_usage: if billed { self.adapter.usage_of(&wire) } else { None },
+            result,
+            status: Some(reply.status),
+            request_id: self.request_id(&reply.headers),
+            first_byte_ms: Some(millis(reply.first_byte)),
+            total_ms: 0,
+            dropped: Vec::new(),
+            limits: self.adapter.limits(&wire),
+            should_retry: match reply.headers.get("x-should-retry").map(HeaderValue::as_bytes) {
+                Some(b"true") => Some(true),
+                Some(b"false") => Some(false),
+                _ => None,
+            },
+        }
+    }
+
+    /// Decodes an answer whose connection broke or fell silent after all of it was there: some servers never end
+    /// theirs. What is not whole is a failure.
+    fn decode_whole(&self, wire: &WireReply<'_>, fault: &Failure) -> Result<Answer, Failure> {
+        let mut answer = match self.adapter.decode(wire) {
+            Ok(answer) if !wire.body.is_empty() => answer,
+            _ => return Err(Failure { status: Some(wire.status), ..fault.clone() }),
+        };
+        answer.beside.notes.push(format!("it was whole when its connection failed: {}", fault.message));
+        Ok(answer)
+    }
+
+    /// Decodes; when that fails and the body quotes a secret, again without the secret, so that no shortening can
+    /// leave half of it.
+    fn decode(&self, wire: &WireReply<'_>) -> Result<Answer, Failure> {
+        let result = self.adapter.decode(wire);
+        if result.is_ok() {
+            return result;
+        }
+        let text = String::from_utf8_lossy(wire.body);
+        match self.secrets.redacted(&text) {
+            Cow::Borrowed(_) => result,
+            Cow::Owned(redacted) => self.adapter.decode(&WireReply { body: redacted.as_bytes(), ..*wire }),
+        }
+    }
+
+    /// The id under which the provider knows the request, for its support.
+    fn request_id(&self, headers: &HeaderMap) -> Option<String> {
+        const NAMES: [&str; 5] = ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray"];
+        let id = NAMES.iter().find_map(|name| headers.get(*name)?.to_str().ok().filter(|id| !id.is_empty()))?;
+        // Before it is shortened, so that no half of a secret is left.
+        let id = self.secrets.redacted(id);
+        Some(scrub::head(&id, 200).to_owned())
+    }
+}
+
+/// The wall clock: the base of instants that providers name, and of signatures.
+fn now() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn millis(duration: Duration) -> i32 {
+    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,142 @@
+//! Answers that come as a stream of events.
+
+use super::*;
+use crate::provider::{DIALECTS, Dialect, gemini};
+
+const OPENAIS: &str = concat!(
+    ": keep-alive\n\n",
+    r#"data: {"id":"x","model":"the-model","choices":[{"index":0,"delta":{"role":"assistant","content":"Hel"}}]}"#,
+    "\n\n",
+    r#"data: {"choices":[{"index":0,"delta":{"content":"lo"},"finish_reason":"stop"}]}"#,
+    "\n\n",
+    r#"data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}"#,
+    "\n\ndata: [DONE]\n\n",
+);
+
+const ANTHROPICS: &str = concat!(
+    "event: message_start\n",
+    r#"data: {"type":"message_start","message":{"id":"x","type":"message","model":"the-model","content":[],"usage":{"input_tokens":3,"output_tokens":1}}}"#,
+    "\n\nevent: content_block_start\n",
+    r#"data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
+    "\n\nevent: ping\n",
+    r#"data: {"type":"ping"}"#,
+    "\n\nevent: content_block_delta\n",
+    r#"data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hello"}}"#,
+    "\n\nevent: message_delta\n",
+    r#"data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}"#,
+    "\n\nevent: message_stop\n",
+    r#"data: {"type":"message_stop"}"#,
+    "\n\n",
+);
+
+const GEMINIS: &str = concat!(
+    r#"data: {"candidates":[{"content":{"parts":[{"text":"Hel"}],"role":"model"}}],"usageMetadata":{"promptTokenCount":3},"modelVersion":"the-model","responseId":"x"}"#,
+    "\r\n\r\n",
+    r#"data: {"candidates":[{"content":{"parts":[{"text":"lo"}],"role":"model"},"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":2,"totalTokenCount":5}}"#,
+    "\r\n\r\n",
+);
+
+/// A dialect, what it streams, and what ends its requests and is in them.
+const STREAMS: &[(&Dialect, &str, &str, &str)] = &[
+    (
+        &openai::DIALECT,
+        OPENAIS,
+        "POST /v1/chat/completions HTTP/1.1",
+        r#""stream":true,"stream_options":{"include_usage":true}"#,
+    ),
+    (&anthropic::DIALECT, ANTHROPICS, "POST /v1/messages HTTP/1.1", r#""stream":true"#),
+    (&gemini::DIALECT, GEMINIS, "POST /v1/models/the-model:streamGenerateContent?alt=sse HTTP/1.1", ""),
+];
+
+async fn stream(dialect: &'static Dialect, script: Vec<Step>) -> (CallReport, String) {
+    let server = Server::start(script).await;
+    let provider = Provider::new(Endpoint { dialect, ..endpoint(&server.url) }).unwrap();
+    let request = request(vec![message(Role::User, "Hello")]);
+    let capabilities = Capabilities::default();
+    let call = Call { delivery: Delivery::Stream, ..asked(&request, &capabilities) };
+    let report = provider.call(0, &call, &PATIENT, &OnceLock::new()).await.unwrap();
+    (report, server.heard().remove(0))
+}
+
+/// A stream in chunks of this size, without an end of its length.
+fn chunked(text: &str, size: usize) -> Vec<Step> {
+    let mut script =
+        vec![send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")];
+    script.extend(
+        text.as_bytes()
+            .chunks(size)
+            .flat_map(|piece| [send(format!("{:x}\r\n", piece.len())), send(piece), send("\r\n")]),
+    );
+    script.push(send("0\r\n\r\n"));
+    script
+}
+
+#[tokio::test]
+async fn every_dialect_asks_for_a_stream_and_reads_the_same_answer_from_it() {
+    assert_eq!(STREAMS.len(), DIALECTS.len());
+    for (dialect, text, line, members) in STREAMS {
+        for size in [7, 10_000] {
+            let (report, heard) = stream(dialect, chunked(text, size)).await;
+            let answer = report.result.unwrap_or_else(|failure| panic!("{dialect:?}: {failure:?}"));
+            assert_eq!(answer.text.as_deref(), Some("Hello"), "{dialect:?}");
+            assert_eq!((answer.id.as_deref(), answer.model.as_deref()), (Some("x"), Some("the-model")), "{dialect:?}");
+            assert_eq!(answer.finish, crate::domain::Finish::Complete, "{dialect:?}");
+            assert_eq!((answer.usage.input, answer.usage.output), (3, 2), "{dialect:?}");
+            assert!(answer.beside.notes.is_empty(), "{dialect:?}: {:?}", answer.beside.notes);
+            assert!(heard.starts_with(line) && heard.contains(members), "{dialect:?}: {heard}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cut_off_is_a_broken_connection() {
+    for (dialect, text, ..) in STREAMS {
+        let half = &text[..text.len() / 2];
+        let failure = stream(dialect, chunked(half, 10_000)).await.0.result.unwrap_err();
+        let found = (failure.class, failure.scope, failure.status);
+        assert_eq!(found, (ErrorClass::Network, Scope::Network, Some(200)), "{dialect:?}: {}", failure.message);
+    }
+}
+
+#[tokio::test]
+async fn an_error_within_a_stream_is_what_it_says() {
+    let begun = |text: &'static str| text.split_inclusive("\n\n").next().unwrap_or_default();
+    for (dialect, text, class) in [
+        (
+            &openai::DIALECT,
+            format!("{}data: {{\"error\":{{\"message\":\"m\",\"code\":\"insufficient_quota\"}}}}\n\n", begun(OPENAIS)),
+            ErrorClass::QuotaExhausted,
+        ),
+        (
+            &openai::DIALECT,
+            "event: error\ndata: {\"error\":{\"message\":\"m\",\"code\":\"rate_limit_exceeded\"}}\n\n".to_owned(),
+            ErrorClass::RateLimit,
+        ),
+        (
+            &anthropic::DIALECT,
+            format!(
+                "{}event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"overloaded_error\",\"message\":\"m\"}}}}\n\n",
+                begun(ANTHROPICS)
+            ),
+            ErrorClass::Overloaded,
+        ),
+        (
+            &gemini::DIALECT,
+            "data: {\"error\":{\"code\":503,\"message\":\"m\",\"status\":\"UNAVAILABLE\"}}\n\n".to_owned(),
+            ErrorClass::Overloaded,
+        ),
+    ] {
+        let failure = stream(dialect, chunked(&text, 10_000)).await.0.result.unwrap_err();
+        assert_eq!(failure.class, class, "{dialect:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_stream_or_refuses_is_understood_all_the_same() {
+    let (report, _) = stream(&openai::DIALECT, vec![reply(200, "", ANSWER)]).await;
+    assert_eq!(report.result.unwrap().text.as_deref(), Some("Hi"));
+    let refusal = r#"{"error":{"message":"m","code":"rate_limit_exceeded"}}"#;
+    let (report, _) = stream(&openai::DIALECT, vec![reply(429, "retry-after: 7\r\n", refusal)]).await;
+    let failure = report.result.unwrap_err();
+    assert_eq!((failure.class, failure.wait), (ErrorClass::RateLimit, Some(Duration::from_secs(7))));
+}

@@ -1,0 +1,120 @@
+//! A provider as it is configured.
+
+use super::adapter::Adapter;
+use super::auth::Auth;
+use super::dialect::Dialect;
+use super::quirks::QuirkSettings;
+use super::vendors;
+use secrecy::{ExposeSecret, SecretString};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long each stage of a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Name resolution, TCP and TLS. A client has one: the provider's, not the rung's.
+    pub connect: Duration,
+    /// From sending the request to the first byte of the answer's head.
+    pub first_byte: Duration,
+    /// Between two pieces of the body.
+    pub idle: Duration,
+    /// The whole call.
+    pub total: Duration,
+}
+
+/// A key under a name that may be shown: that of its variable, its file or its credential.
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    /// The name; unique within a provider.
+    pub name: String,
+    /// The key.
+    pub secret: SecretString,
+}
+
+/// A provider as configured.
+///
+/// Its `Debug` shows neither the key nor the values of the headers, which may be keys as well.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What it speaks.
+    pub dialect: &'static Dialect,
+    /// Whose it is, where that is known: decides on the habits of its server, whatever address it has.
+    pub vendor: Option<String>,
+    /// What the operator says of these habits.
+    pub quirks: QuirkSettings,
+    /// For example `https://api.openai.com/v1`, without a trailing slash; with a query where each call needs one.
+    pub base_url: String,
+    /// The keys, one of which goes with each call; none for servers without.
+    pub keys: Vec<ApiKey>,
+    /// Extra headers (`OpenAI-Organization`, …).
+    pub headers: Vec<(String, String)>,
+    /// Timeouts, before a rung's own.
+    pub timeouts: Timeouts,
+    /// Answers larger than this are cut off and count as a failure. Bytes, after decompression.
+    pub max_body: usize,
+}
+
+impl ApiKey {
+    /// Whether it is the same key under the same name.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.name == other.name && self.secret.expose_secret() == other.secret.expose_secret()
+    }
+}
+
+impl Endpoint {
+    /// How it is spoken to.
+    #[must_use]
+    pub fn adapter(&self) -> Arc<dyn Adapter> {
+        vendors::adapter(self.dialect, self.vendor.as_deref(), &self.base_url, &self.quirks).into()
+    }
+
+    /// What signs the calls that are made with this key.
+    #[must_use]
+    pub fn auth(&self, key: &ApiKey) -> Auth {
+        let vendor = vendors::of_server(self.vendor.as_deref(), self.dialect, &self.base_url);
+        let header = vendor.and_then(|vendor| vendor.auth).unwrap_or(self.dialect.auth);
+        Auth::Key(header, key.secret.clone())
+    }
+
+    /// Whether it is the same server, perhaps with other keys.
+    #[must_use]
+    pub fn is_same_server_as(&self, other: &Self) -> bool {
+        (self.dialect, &self.base_url) == (other.dialect, &other.base_url)
+    }
+
+    /// Whether all of it is the same, so that a client of the one is a client of the other.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let Self { name, dialect: _, vendor, quirks, base_url: _, keys, headers, timeouts, max_body } = self;
+        self.is_same_server_as(other)
+            && (vendor, quirks) == (&other.vendor, &other.quirks)
+            && (name, headers, timeouts, max_body) == (&other.name, &other.headers, &other.timeouts, &other.max_body)
+            && keys.len() == other.keys.len()
+            && keys.iter().zip(&other.keys).all(|(key, other)| key.is_same_as(other))
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A password before the host is refused later; until then it must not show either.
+        let base_url = self.base_url.rsplit_once('@').map_or(self.base_url.as_str(), |(_, rest)| rest);
+        // Some servers take their key in the query.
+        let base_url = base_url.split_once('?').map_or(base_url, |(address, _)| address);
+        let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Endpoint")
+            .field("name", &self.name)
+            .field("dialect", &self.dialect)
+            .field("vendor", &self.vendor)
+            .field("base_url", &base_url)
+            .field("keys", &self.keys)
+            .field("headers", &headers)
+            .field("timeouts", &self.timeouts)
+            .field("max_body", &self.max_body)
+            // What an operator adds to bodies is his own.
+            .finish_non_exhaustive()
+    }
+}

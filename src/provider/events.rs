@@ -1,0 +1,149 @@
+//! Server-sent events, as WHATWG defines them: what the dialects' streams are framed in.
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Event {
+    /// Its name; empty where the server gives none.
+    pub name: String,
+    /// Its data: the lines joined with line feeds.
+    pub data: String,
+}
+
+/// Takes a stream in pieces of any size, and gives out the events that are complete.
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
+    /// The beginning of a line whose end has not come.
+    line: Vec<u8>,
+    /// Whether the last byte was a carriage return, which a line feed may still belong to.
+    after_return: bool,
+    /// Whether a first line was taken: in front of it may stand a byte order mark.
+    has_begun: bool,
+    name: String,
+    data: Option<String>,
+}
+
+impl Decoder {
+    /// Takes the next piece. An event that no empty line ends is not given out.
+    pub fn take(&mut self, piece: &[u8]) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut rest = piece;
+        while let Some((&first, after)) = rest.split_first() {
+            if std::mem::take(&mut self.after_return) && first == b'\n' {
+                rest = after;
+                continue;
+            }
+            let Some(end) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
+                self.line.extend_from_slice(rest);
+                break;
+            };
+            let (line, after) = rest.split_at(end);
+            self.after_return = after.first() == Some(&b'\r');
+            rest = after.get(1..).unwrap_or_default();
+            self.line.extend_from_slice(line);
+            let line = std::mem::take(&mut self.line);
+            events.extend(self.end_line(&String::from_utf8_lossy(&line)));
+        }
+        events
+    }
+
+    /// What a line does; an empty one ends the event.
+    fn end_line(&mut self, line: &str) -> Option<Event> {
+        let line = if std::mem::replace(&mut self.has_begun, true) {
+            line
+        } else {
+            line.strip_prefix('\u{feff}').unwrap_or(line)
+        };
+        if line.is_empty() {
+            let name = std::mem::take(&mut self.name);
+            return self.data.take().map(|data| Event { name, data });
+        }
+        // A comment is a line whose field has no name.
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "event" => value.clone_into(&mut self.name),
+            "data" => match &mut self.data {
+                Some(data) => {
+                    data.push('\n');
+                    data.push_str(value);
+                }
+                None => self.data = Some(value.to_owned()),
+            },
+            // `id` and `retry` are for clients that connect again.
+            _ => {}
+        }
+        None
+    }
+}
+
+/// The events of a whole stream.
+pub(super) fn read(body: &[u8]) -> Vec<Event> {
+    Decoder::default().take(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn event(name: &str, data: &str) -> Event {
+        Event { name: name.to_owned(), data: data.to_owned() }
+    }
+
+    #[test]
+    fn events_are_read_as_the_standard_says() {
+        for (stream, expected) in [
+            ("data: a\n\n", vec![event("", "a")]),
+            ("data:a\n\ndata:  b\n\n", vec![event("", "a"), event("", " b")]),
+            ("event: x\ndata: a\n\n", vec![event("x", "a")]),
+            ("data: a\nevent: x\nid: 1\nretry: 5\n\n", vec![event("x", "a")]),
+            ("data: a\ndata: b\ndata\n\n", vec![event("", "a\nb\n")]),
+            ("data: a\r\n\r\ndata: b\r\rdata: c\n\n", vec![event("", "a"), event("", "b"), event("", "c")]),
+            (": keep-alive\n\n: OPENROUTER PROCESSING\n\ndata: a\n\n", vec![event("", "a")]),
+            ("\n\n\ndata: a\n\n", vec![event("", "a")]),
+            ("\u{feff}data: a\n\n", vec![event("", "a")]),
+            // An event without data is none, and its name is forgotten.
+            ("event: ping\n\ndata: a\n\n", vec![event("", "a")]),
+            ("data\n\n", vec![event("", "")]),
+            ("data: {\"a\":\"x:y\"}\n\n", vec![event("", "{\"a\":\"x:y\"}")]),
+            ("nothing: a\n\n", vec![]),
+            // What no empty line ends is cut off, and is not taken.
+            ("data: a\n\ndata: b\n", vec![event("", "a")]),
+            ("data: a", vec![]),
+            ("{\"choices\":[]}", vec![]),
+            ("", vec![]),
+        ] {
+            assert_eq!(read(stream.as_bytes()), expected, "{stream:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_any_size_make_the_same_events(
+            lines in prop::collection::vec(
+                prop::sample::select(&["data: é\u{1f600}", "data: x", "event: y", ": z", "", "", "data:", "\u{feff}"][..]), 0..20,
+            ),
+            ends in prop::collection::vec(prop::sample::select(&["\n", "\r", "\r\n"][..]), 20),
+            sizes in prop::collection::vec(1..7_usize, 200),
+        ) {
+            let stream: String = lines.iter().zip(&ends).flat_map(|(line, end)| [*line, *end]).collect();
+            let whole = read(stream.as_bytes());
+            let mut decoder = Decoder::default();
+            let (mut rest, mut events) = (stream.as_bytes(), Vec::new());
+            for size in sizes {
+                let (piece, after) = rest.split_at(size.min(rest.len()));
+                events.extend(decoder.take(piece));
+                rest = after;
+            }
+            events.extend(decoder.take(rest));
+            prop_assert_eq!(events, whole);
+        }
+
+        #[test]
+        fn any_bytes_are_events_or_none(bytes in any::<Vec<u8>>()) {
+            for event in read(&bytes) {
+                prop_assert!(event.data.len() <= bytes.len().saturating_mul(3));
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! OpenAI chat completions, and every server that is compatible with them more or less.
+//!
+//! "More or less" is data: the [`Quirks`](super::quirks::Quirks) of a vendor's row, or of any other server, and over them
+//! what an operator says.
+
+mod chunks;
+mod decode;
+mod encode;
+mod failures;
+pub(super) mod limits;
+mod strict;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+use super::adapter::{Adapter, Payload};
+use super::auth::KeyHeader;
+use super::charging;
+use super::dialect::{Dialect, Manners};
+use super::limit_headers::{self, LimitObservation};
+use super::wire::{Delivery, WireReply, WireRequest};
+use crate::domain::decide::Ineligible;
+use crate::domain::{Answer, Capabilities, Failure, Usage};
+use serde_json::{Value, json};
+
+/// Chat completions.
+pub static DIALECT: Dialect = Dialect {
+    name: "openai",
+    auth: KeyHeader::BEARER,
+    charging: charging::OPENAI,
+    heeds: None,
+    speak: |manners| Box::new(Openai { manners }),
+};
+
+/// The dialect, as one server speaks it.
+#[derive(Clone, Debug)]
+struct Openai {
+    manners: Manners,
+}
+
+impl Adapter for Openai {
+    fn encode(
+        &self,
+        payload: Payload<'_>,
+        model: &str,
+        capabilities: &Capabilities,
+    ) -> Result<WireRequest, Ineligible> {
+        let Payload::Chat(request) = payload;
+        encode::encode(&self.manners.quirks, request, model, capabilities)
+    }
+
+    fn ask_for_stream(&self, wire: &mut WireRequest) {
+        wire.set_members(&[("stream", json!(true)), ("stream_options", json!({ "include_usage": true }))]);
+        wire.delivery = Delivery::Stream;
+    }
+
+    fn decode(&self, reply: &WireReply<'_>) -> Result<Answer, Failure> {
+        decode::decode(&self.manners, reply)
+    }
+
+    fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
+        decode::usage_of(&self.manners, reply)
+    }
+
+    fn limits(&self, reply: &WireReply<'_>) -> Vec<LimitObservation> {
+        limit_headers::of_reply(reply, limits::LIMITS, &self.manners.limits)
+    }
+}

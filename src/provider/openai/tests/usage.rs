@@ -1,0 +1,186 @@
+//! Token counts.
+
+use super::*;
+
+#[test]
+fn usage_is_split_into_disjoint_classes() {
+    let check = |adapter: &dyn Adapter, raw: Value, expected: [i64; 6]| {
+        let body = json!({"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": raw});
+        let answer = answer(adapter, &body);
+        assert_eq!(answer.usage, usage(expected), "{raw}");
+        assert_eq!(answer.usage_raw, Some(raw));
+    };
+    let xai = at("https://api.x.ai/v1");
+    // OpenAI: both caches and reasoning inside.
+    check(
+        openai(),
+        json!({"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150, "prompt_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 30}, "completion_tokens_details": {"reasoning_tokens": 20}}),
+        [10, 60, 30, 0, 50, 20],
+    );
+    // Mistral's three spellings.
+    check(
+        server(),
+        json!({"prompt_tokens": 100, "completion_tokens": 5, "num_cached_tokens": 40}),
+        [60, 40, 0, 0, 5, 0],
+    );
+    check(
+        server(),
+        json!({"prompt_tokens": 100, "completion_tokens": 5, "prompt_token_details": {"cached_tokens": 40}}),
+        [60, 40, 0, 0, 5, 0],
+    );
+    check(
+        server(),
+        json!({"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 40}}),
+        [60, 40, 0, 0, 5, 0],
+    );
+    // DeepSeek.
+    check(
+        server(),
+        json!({"prompt_tokens": 100, "prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36, "completion_tokens": 9, "total_tokens": 109}),
+        [36, 64, 0, 0, 9, 0],
+    );
+    // xAI: reasoning outside, by the total and without one; cached may be outside.
+    check(
+        xai,
+        json!({"prompt_tokens": 37, "completion_tokens": 530, "total_tokens": 800, "completion_tokens_details": {"reasoning_tokens": 233}}),
+        [37, 0, 0, 0, 763, 233],
+    );
+    check(
+        xai,
+        json!({"prompt_tokens": 37, "completion_tokens": 530, "completion_tokens_details": {"reasoning_tokens": 233}}),
+        [37, 0, 0, 0, 763, 233],
+    );
+    check(
+        xai,
+        json!({"prompt_tokens": 37, "completion_tokens": 530, "total_tokens": 567, "completion_tokens_details": {"reasoning_tokens": 233}}),
+        [37, 0, 0, 0, 530, 233],
+    );
+    check(
+        xai,
+        json!({"prompt_tokens": 4, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 160}}),
+        [4, 160, 0, 0, 1, 0],
+    );
+    // A total decides anywhere; more reasoning than output can only be outside.
+    check(
+        server(),
+        json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 35, "completion_tokens_details": {"reasoning_tokens": 20}}),
+        [10, 0, 0, 0, 25, 20],
+    );
+    check(
+        server(),
+        json!({"prompt_tokens": 10, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 20}}),
+        [10, 0, 0, 0, 25, 20],
+    );
+    // A total beyond the parts was billed too.
+    check(
+        server(),
+        json!({"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623}),
+        [20, 0, 0, 0, 603, 405],
+    );
+    check(
+        server(),
+        json!({"prompt_tokens": 21, "completion_tokens": 0, "total_tokens": 81, "completion_tokens_details": {"reasoning_tokens": 60}}),
+        [21, 0, 0, 0, 60, 60],
+    );
+    check(
+        xai,
+        json!({"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623, "completion_tokens_details": {"reasoning_tokens": 300}}),
+        [20, 0, 0, 0, 603, 405],
+    );
+    // One below its parts is not believed.
+    for total in [0, 5, 17] {
+        check(
+            server(),
+            json!({"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": total}),
+            [20, 0, 0, 0, 198, 0],
+        );
+    }
+    check(
+        server(),
+        json!({"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": i64::MAX}),
+        [20, 0, 0, 0, 198, 0],
+    );
+    // More of the prompt from the cache than there is, and a total that has no room for it.
+    check(
+        server(),
+        json!({"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25, "prompt_tokens_details": {"cached_tokens": 160}}),
+        [20, 0, 0, 0, 5, 0],
+    );
+    check(
+        server(),
+        json!({"prompt_tokens": 12, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 500}}),
+        [12, 0, 0, 0, 5, 0],
+    );
+    check(server(), json!({"prompt_tokens": "12", "completion_tokens": " 5"}), [12, 0, 0, 0, 5, 0]);
+    // Cache writes in the words of gateways, inside of the prompt or beside it.
+    for word in
+        ["cache_creation_input_tokens", "cache_write_tokens", "cache_write_input_tokens", "cacheWriteInputTokens"]
+    {
+        let mut raw = json!({"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 105});
+        raw[word] = json!(80);
+        check(server(), raw, [20, 0, 80, 0, 5, 0]);
+    }
+    for word in [
+        "cache_write_tokens",
+        "cache_creation_tokens",
+        "cached_write_tokens",
+        "cached_creation_tokens",
+        "cache_creation_input_tokens",
+    ] {
+        let mut raw =
+            json!({"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 10}});
+        raw["prompt_tokens_details"][word] = json!(80);
+        check(server(), raw, [10, 10, 80, 0, 5, 0]);
+    }
+    // LiteLLM fills both places.
+    check(
+        server(),
+        json!({"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 105, "cache_creation_input_tokens": 80, "cache_read_input_tokens": 0,
+            "prompt_tokens_details": {"cached_tokens": 0, "cache_creation_tokens": 80, "cache_creation_token_details": {"ephemeral_5m_input_tokens": 50, "ephemeral_1h_input_tokens": 30}}}),
+        [20, 0, 50, 30, 5, 0],
+    );
+    check(
+        server(),
+        json!({"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 115, "cache_creation_input_tokens": 80, "cache_read_input_tokens": 10}),
+        [20, 10, 80, 0, 5, 0],
+    );
+    check(
+        server(),
+        json!({"input_tokens": 20, "output_tokens": 5, "cache_creation_input_tokens": 8, "cache_read_input_tokens": 10}),
+        [20, 10, 8, 0, 5, 0],
+    );
+    // Half of it missing.
+    check(server(), json!({"prompt_tokens": 10, "total_tokens": 15}), [10, 0, 0, 0, 5, 0]);
+    check(server(), json!({"completion_tokens": 5, "total_tokens": 15}), [10, 0, 0, 0, 5, 0]);
+    check(
+        server(),
+        json!({"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": null, "completion_tokens_details": null}),
+        [1, 0, 0, 0, 1, 0],
+    );
+}
+
+#[test]
+fn missing_usage_is_unknown() {
+    for raw in [
+        json!(null),
+        json!({}),
+        json!({"cost": 1}),
+        json!({"prompt_tokens": "ten", "completion_tokens": "-5"}),
+        json!({"prompt_tokens": -1, "completion_tokens": -1}),
+        json!({"prompt_tokens": 1.5, "completion_tokens": 1e30}),
+        json!({"prompt_tokens": i64::MAX, "completion_tokens": u64::MAX}),
+    ] {
+        let body = json!({"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": raw});
+        assert_eq!(answer(server(), &body).usage.source, UsageSource::Unknown, "{raw}");
+    }
+}
+
+#[test]
+fn usage_of_a_failure_is_not_lost() {
+    let body = br#"{"error":{"code":502,"message":"m"},"usage":{"prompt_tokens":7,"completion_tokens":3}}"#;
+    let (found, _) = server().usage_of(&WireReply::new(200, &HeaderMap::new(), body)).unwrap();
+    assert_eq!(found, usage([7, 0, 0, 0, 3, 0]));
+    assert!(server().usage_of(&WireReply::new(200, &HeaderMap::new(), b"<html>")).is_none());
+}
+
+// === requests ===

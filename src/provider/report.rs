@@ -1,0 +1,108 @@
+//! What came of one call, and what is taken out of it before it is kept.
+
+use super::echo::Echoes;
+use super::limit_headers::LimitObservation;
+use super::scrub;
+use crate::domain::{Answer, Beside, Failure, Usage};
+use serde_json::Value;
+use std::borrow::Cow;
+
+/// A provider's own account of tokens is kept as it came, unless it is larger than this.
+const MOST_USAGE_BYTES: usize = 5_000;
+
+/// What came of one call.
+#[derive(Debug)]
+pub struct CallReport {
+    /// The answer or the classified failure.
+    pub result: Result<Answer, Failure>,
+    /// HTTP status, when an answer's head came.
+    pub status: Option<u16>,
+    /// The provider's id of the request (`x-request-id`, `request-id`, …).
+    pub request_id: Option<String>,
+    /// Milliseconds until the answer's head, when it came.
+    pub first_byte_ms: Option<i32>,
+    /// Milliseconds until the call was over.
+    pub total_ms: i32,
+    /// Parameters that were left out for this target.
+    pub dropped: Vec<String>,
+    /// The limits that the answer's headers tell of.
+    pub limits: Vec<LimitObservation>,
+    /// The provider's own word on whether a retry helps (`x-should-retry`).
+    pub should_retry: Option<bool>,
+    /// Tokens that were billed although the call failed, where the body says so: normalised, and as they came.
+    pub failed_usage: Option<(Usage, Value)>,
+}
+
+impl CallReport {
+    /// A call of which no answer began.
+    pub(super) fn without_answer(failure: Failure) -> Self {
+        Self {
+            result: Err(failure),
+            status: None,
+            request_id: None,
+            first_byte_ms: None,
+            total_ms: 0,
+            dropped: Vec::new(),
+            limits: Vec::new(),
+            should_retry: None,
+            failed_usage: None,
+        }
+    }
+
+    /// Takes the secrets out of everything that is kept: a server may send back what it was sent, anywhere.
+    pub(super) fn redact(&mut self, secrets: &Echoes) {
+        let redact = |text: &mut String| {
+            if let Cow::Owned(redacted) = secrets.redacted(text) {
+                *text = redacted;
+            }
+        };
+        if let Some((_, usage)) = &mut self.failed_usage {
+            scrub::each_text(usage, &redact);
+        }
+        match &mut self.result {
+            Err(failure) => {
+                redact(&mut failure.message);
+                failure.code.iter_mut().for_each(redact);
+                failure.code.iter_mut().for_each(shorten);
+            }
+            Ok(answer) => {
+                let Answer { text, refusal, reasoning, tool_calls, finish_raw, model, id, usage_raw, beside, .. } =
+                    answer;
+                for text in [text, refusal, reasoning, &mut *finish_raw, &mut *model, &mut *id] {
+                    text.iter_mut().for_each(redact);
+                }
+                for members in beside.members_mut() {
+                    let mut whole = Value::Object(std::mem::take(members));
+                    scrub::each_text(&mut whole, &redact);
+                    if let Value::Object(redacted) = whole {
+                        *members = redacted;
+                    }
+                }
+                beside.service_tier.iter_mut().for_each(redact);
+                beside.service_tier.iter_mut().for_each(shorten);
+                beside.shorten(Beside::MOST_BYTES);
+                // Names, which stand on the ledger and in messages; not in the answer, which may be as long as it is.
+                for name in [finish_raw, model, id] {
+                    name.iter_mut().for_each(shorten);
+                }
+                for call in tool_calls {
+                    [&mut call.id, &mut call.name, &mut call.arguments].into_iter().for_each(redact);
+                }
+                if let Some(usage) = usage_raw {
+                    scrub::each_text(usage, &redact);
+                }
+                if usage_raw.as_ref().is_some_and(|usage| usage.to_string().len() > MOST_USAGE_BYTES) {
+                    *usage_raw = None;
+                }
+            }
+        }
+    }
+}
+
+/// Cuts a name that is none: the ledger keeps what tells it from others.
+fn shorten(name: &mut String) {
+    const CHARS: usize = 200;
+    if let Some((end, _)) = name.char_indices().nth(CHARS) {
+        name.truncate(end);
+    }
+}

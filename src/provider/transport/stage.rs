@@ -1,0 +1,53 @@
+//! What ends a call before its answer does.
+
+use crate::domain::{ErrorClass, Failure, Scope};
+use crate::provider::scrub;
+use std::error::Error;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// `start + duration`; a timeout beyond what the clock can say is a century.
+pub(super) fn deadline(start: Instant, duration: Duration) -> Instant {
+    start.checked_add(duration).unwrap_or_else(|| start + Duration::from_hours(100 * 365 * 24))
+}
+
+pub(super) fn timed_out(message: &str) -> Failure {
+    Failure::new(ErrorClass::Timeout, Scope::Model, message)
+}
+
+/// A connection that failed or broke. A body that arrives whole and cannot be decompressed is the server's fault.
+pub(super) fn broken(error: &reqwest::Error, when: &str) -> Failure {
+    let mut cause: Option<&(dyn Error + 'static)> = error.source();
+    let mut root = String::new();
+    let mut from_the_wire = false;
+    let mut cut = false;
+    while let Some(inner) = cause {
+        from_the_wire |= inner.is::<hyper::Error>();
+        cut |= inner.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof);
+        root = inner.to_string();
+        cause = inner.source();
+    }
+    let root = if root.is_empty() { "unknown cause".to_owned() } else { root };
+    if error.is_decode() && !from_the_wire && !cut {
+        return Failure::new(
+            ErrorClass::ServerError,
+            Scope::Model,
+            scrub::clean(&format!("the answer cannot be decompressed: {root}")),
+        );
+    }
+    if error.is_builder() {
+        // Nothing was sent; the configuration was checked, so this is not expected.
+        return Failure::new(
+            ErrorClass::Network,
+            Scope::Provider,
+            scrub::clean(&format!("the call cannot be made: {root}")),
+        );
+    }
+    let what = match (error.is_connect(), error.is_timeout()) {
+        (true, true) => "no connection in time".to_owned(),
+        (true, false) => format!("no connection: {root}"),
+        (false, _) => format!("the connection broke {when}: {root}"),
+    };
+    let class = if error.is_connect() { ErrorClass::Unreachable } else { ErrorClass::Network };
+    Failure::new(class, Scope::Network, scrub::clean(&what))
+}

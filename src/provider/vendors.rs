@@ -1,0 +1,68 @@
+//! What is known of vendors: one row each.
+
+mod row;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use row::Vendor;
+pub use table::VENDORS;
+
+use super::adapter::Adapter;
+use super::dialect::{Dialect, Manners};
+use super::limit_headers::Conventions;
+use super::quirks::{QuirkSettings, Quirks};
+use reqwest::Url;
+
+/// The first row of the vendor with this name.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static Vendor> {
+    VENDORS.iter().find(|vendor| vendor.name == name)
+}
+
+/// The vendor of a server that speaks this dialect: the one that is named, whatever stands in front of it; else by its
+/// host.
+#[must_use]
+pub fn of_server(name: Option<&str>, dialect: &Dialect, base_url: &str) -> Option<&'static Vendor> {
+    let mut rows = VENDORS.iter().filter(|vendor| vendor.dialect == dialect);
+    // A name that is known stands for the vendor, also where its row is for another dialect.
+    if let Some(name) = name.filter(|name| named(name).is_some()) {
+        return rows.find(|vendor| vendor.name == name);
+    }
+    let host = Url::parse(base_url).ok()?.host_str()?.to_ascii_lowercase();
+    rows.find(|vendor| vendor.covers(&host))
+}
+
+/// The adapter for a server: what is known of its vendor, with an operator's word over it.
+#[must_use]
+pub fn adapter(
+    dialect: &'static Dialect,
+    vendor: Option<&str>,
+    base_url: &str,
+    settings: &QuirkSettings,
+) -> Box<dyn Adapter> {
+    (dialect.speak)(manners(of_server(vendor, dialect, base_url), settings))
+}
+
+fn manners(vendor: Option<&Vendor>, settings: &QuirkSettings) -> Manners {
+    let quirks = vendor.map_or_else(Quirks::compatible, |vendor| (vendor.quirks)());
+    Manners {
+        quirks: quirks.with(settings),
+        limits: settings.limit_headers.or(vendor.map(|vendor| vendor.limits)).unwrap_or(Conventions::NONE),
+        errors: vendor.map_or(&[], |vendor| vendor.errors),
+    }
+}
+
+/// The meaning of limit headers that has this name: `plain`, or that of a vendor whose meaning is its own.
+#[must_use]
+pub fn limit_headers(name: &str) -> Option<Conventions> {
+    let of_vendor = || named(name).map(|vendor| vendor.limits).filter(|limits| *limits != Conventions::NONE);
+    if name == "plain" { Some(Conventions::NONE) } else { of_vendor() }
+}
+
+/// The names that [`limit_headers`] knows.
+#[must_use]
+pub fn limit_headers_names() -> Vec<&'static str> {
+    let own = VENDORS.iter().filter(|vendor| vendor.limits != Conventions::NONE).map(|vendor| vendor.name);
+    std::iter::once("plain").chain(own).collect()
+}

@@ -1,0 +1,300 @@
+//! The rows. What is not said of a vendor is as with any compatible server.
+
+use super::row::Vendor;
+use crate::domain::Charging;
+#[cfg(test)]
+use crate::provider::auth::KeyHeader;
+use crate::provider::charging::{ANTHROPIC, AZURE, GEMINI, GROQ, OPENAI};
+use crate::provider::limit_headers::{Conventions, DAY, MINUTE, SECOND};
+use crate::provider::quirks::{CapField, Quirks, owned};
+use crate::provider::{anthropic, gemini, openai};
+use serde_json::json;
+
+/// What most rows have.
+const PLAIN: Vendor = Vendor {
+    name: "",
+    hosts: &[],
+    dialect: &openai::DIALECT,
+    base_url: None,
+    auth: None,
+    charging: Charging::COMBINED,
+    quirks: Quirks::compatible,
+    limits: Conventions::NONE,
+    errors: &[],
+};
+
+/// What is known of vendors.
+pub static VENDORS: &[Vendor] = &[
+    Vendor {
+        name: "openai",
+        hosts: &["api.openai.com"],
+        base_url: Some("https://api.openai.com/v1"),
+        charging: OPENAI,
+        quirks: of_openai,
+        ..PLAIN
+    },
+    Vendor {
+        name: "anthropic",
+        hosts: &["api.anthropic.com"],
+        dialect: &anthropic::DIALECT,
+        base_url: Some("https://api.anthropic.com/v1"),
+        charging: ANTHROPIC,
+        ..PLAIN
+    },
+    // Its door for OpenAI's dialect lets a schema pass without heeding it.
+    Vendor {
+        name: "anthropic",
+        hosts: &["api.anthropic.com"],
+        base_url: Some("https://api.anthropic.com/v1"),
+        charging: ANTHROPIC,
+        quirks: || Quirks { json_schema: Some(false), ..Quirks::compatible() },
+        ..PLAIN
+    },
+    Vendor {
+        name: "gemini",
+        hosts: &["generativelanguage.googleapis.com"],
+        dialect: &gemini::DIALECT,
+        base_url: Some("https://generativelanguage.googleapis.com/v1beta"),
+        charging: GEMINI,
+        ..PLAIN
+    },
+    Vendor {
+        name: "gemini",
+        hosts: &["generativelanguage.googleapis.com"],
+        base_url: Some("https://generativelanguage.googleapis.com/v1beta/openai"),
+        charging: GEMINI,
+        ..PLAIN
+    },
+    // It limits calls at once and no tokens (B).
+    Vendor {
+        name: "deepseek",
+        hosts: &["api.deepseek.com"],
+        base_url: Some("https://api.deepseek.com/v1"),
+        quirks: || Quirks {
+            // Only `json_object`; a schema is rejected.
+            json_schema: Some(false),
+            needs_json_word: true,
+            plain_tool_names: true,
+            max_stops: Some(16),
+            join_texts: true,
+            empty_content_as_null: true,
+            takes_developer: false,
+            ..Quirks::compatible()
+        },
+        ..PLAIN
+    },
+    Vendor {
+        name: "mistral",
+        hosts: &["api.mistral.ai"],
+        base_url: Some("https://api.mistral.ai/v1"),
+        quirks: of_mistral,
+        ..PLAIN
+    },
+    Vendor {
+        name: "groq",
+        hosts: &["api.groq.com"],
+        base_url: Some("https://api.groq.com/openai/v1"),
+        charging: GROQ,
+        quirks: of_groq,
+        // Requests per day, tokens per minute.
+        limits: Conventions { requests_per: Some(DAY), tokens_per: Some(MINUTE), ..Conventions::NONE },
+        ..PLAIN
+    },
+    Vendor {
+        name: "together",
+        hosts: &["api.together.xyz", "api.together.ai"],
+        base_url: Some("https://api.together.xyz/v1"),
+        quirks: || Quirks {
+            drop: owned(&["parallel_tool_calls", "user", "top_logprobs"]),
+            stop_as_list: true,
+            takes_developer: false,
+            ..Quirks::compatible()
+        },
+        // Everything per second.
+        limits: Conventions { plain_per: Some(SECOND), ..Conventions::NONE },
+        ..PLAIN
+    },
+    Vendor {
+        name: "fireworks",
+        hosts: &["api.fireworks.ai"],
+        base_url: Some("https://api.fireworks.ai/inference/v1"),
+        quirks: || Quirks {
+            // Its default silently shrinks the output cap when the prompt is long.
+            add: vec![("context_length_exceeded_behavior".to_owned(), json!("error"))],
+            tools_with_schema: false,
+            takes_developer: false,
+            ..Quirks::compatible()
+        },
+        ..PLAIN
+    },
+    Vendor {
+        name: "openrouter",
+        hosts: &["openrouter.ai"],
+        base_url: Some("https://openrouter.ai/api/v1"),
+        quirks: || Quirks { require_parameters: true, ..Quirks::compatible() },
+        ..PLAIN
+    },
+    Vendor {
+        name: "xai",
+        hosts: &["api.x.ai"],
+        base_url: Some("https://api.x.ai/v1"),
+        quirks: || Quirks {
+            cap_field: Some(CapField::MaxCompletionTokens),
+            // Its reasoning models do take `temperature`; an operator who says otherwise is believed.
+            drop_when_reasoning: owned(SAMPLING_AND_STOP),
+            drop: owned(&["tools[].function.strict"]),
+            reasoning_outside: true,
+            ..Quirks::compatible()
+        },
+        ..PLAIN
+    },
+    // Each resource has a host of its own. The key goes as a bearer's, which the v1 address takes.
+    Vendor {
+        name: "azure_openai",
+        hosts: &["openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"],
+        charging: AZURE,
+        quirks: of_openai,
+        ..PLAIN
+    },
+    // How it counts tokens is not known; it is taken to be as OpenAI does.
+    Vendor {
+        name: "cerebras",
+        hosts: &["api.cerebras.ai"],
+        base_url: Some("https://api.cerebras.ai/v1"),
+        charging: OPENAI,
+        quirks: || Quirks {
+            cap_field: Some(CapField::MaxCompletionTokens),
+            drop: owned(&["messages[].reasoning_content", "frequency_penalty", "presence_penalty", "logit_bias"]),
+            ..Quirks::compatible()
+        },
+        ..PLAIN
+    },
+    #[cfg(test)]
+    MADE_UP,
+];
+
+/// A vendor that does everything in its own way: what a row can say. For tests.
+#[cfg(test)]
+const MADE_UP: Vendor = Vendor {
+    name: "acme_ai",
+    hosts: &["api.acme-ai.example"],
+    base_url: Some("https://api.acme-ai.example/v7?tenant=main"),
+    auth: Some(KeyHeader::bare("x-acme-key")),
+    charging: GROQ,
+    quirks: || Quirks {
+        cap_field: Some(CapField::MaxCompletionTokens),
+        drop: vec!["user".to_owned()],
+        rename: vec![("seed".to_owned(), "dice".to_owned())],
+        ..Quirks::compatible()
+    },
+    limits: Conventions { requests_per: Some(SECOND), tokens_per: Some(DAY), ..Conventions::NONE },
+    errors: ACME_ERRORS,
+    ..PLAIN
+};
+
+#[cfg(test)]
+const ACME_ERRORS: &[crate::provider::classify::Rule] = {
+    use crate::domain::{ErrorClass, Scope};
+    // Elsewhere this is said of a request.
+    &[crate::provider::classify::Rule::code(&["invalid_prompt"], ErrorClass::QuotaExhausted, Scope::Key)]
+};
+
+const SAMPLING_AND_STOP: &[&str] =
+    &["temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "stop"];
+
+fn only(path: &str, names: &[&str]) -> (String, Vec<String>) {
+    (path.to_owned(), owned(names))
+}
+
+fn of_openai() -> Quirks {
+    Quirks {
+        cap_field: Some(CapField::MaxCompletionTokens),
+        drop_when_reasoning: owned(SAMPLING_AND_STOP),
+        needs_json_word: true,
+        plain_tool_names: true,
+        max_call_id: Some(40),
+        max_stops: Some(4),
+        checks_strict: true,
+        ..Quirks::compatible()
+    }
+}
+
+/// Unknown members are a 422 here, at any depth.
+fn of_mistral() -> Quirks {
+    Quirks {
+        rename: vec![("seed".to_owned(), "random_seed".to_owned())],
+        takes_only: vec![
+            only("", MISTRALS),
+            only("messages[]", &["role", "content", "tool_calls", "tool_call_id", "prefix"]),
+            only("messages[].tool_calls[]", &["id", "type", "function", "index"]),
+            only("tools[]", &["type", "function"]),
+            only("tools[].function", &["name", "description", "parameters", "strict"]),
+        ],
+        drop: owned(&["messages[].content[].cache_control"]),
+        short_call_ids: true,
+        needs_user_last: true,
+        plain_tool_names: true,
+        takes_null: false,
+        takes_functions: false,
+        takes_developer: false,
+        ..Quirks::compatible()
+    }
+}
+
+/// The members of a body that Mistral knows.
+const MISTRALS: &[&str] = &[
+    "model",
+    "messages",
+    "temperature",
+    "top_p",
+    "top_k",
+    "max_tokens",
+    "stream",
+    "stop",
+    "seed",
+    "random_seed",
+    "metadata",
+    "response_format",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "frequency_penalty",
+    "n",
+    "prediction",
+    "prompt_mode",
+    "prompt_cache_key",
+    "reasoning_effort",
+    "safe_prompt",
+    "guardrails",
+    "document_image_limit",
+    "document_page_limit",
+];
+
+fn of_groq() -> Quirks {
+    Quirks {
+        cap_field: Some(CapField::MaxCompletionTokens),
+        drop: owned(&[
+            "logprobs",
+            "top_logprobs",
+            "logit_bias",
+            "messages[].name",
+            "messages[].content[].cache_control",
+        ]),
+        // "property 'reasoning_content' is unsupported"
+        takes_only: vec![
+            only("messages[]", &["role", "content", "name", "tool_calls", "tool_call_id", "reasoning"]),
+            only("messages[].tool_calls[]", &["id", "type", "function"]),
+            only("tools[]", &["type", "function"]),
+        ],
+        json_schema_models: owned(&["gpt-oss", "kimi-k2", "llama-4"]),
+        tools_with_schema: false,
+        needs_json_word: true,
+        plain_tool_names: true,
+        max_stops: Some(4),
+        takes_null: false,
+        takes_functions: false,
+        takes_developer: false,
+        ..Quirks::compatible()
+    }
+}

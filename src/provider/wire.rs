@@ -1,0 +1,138 @@
+//! What goes over the wire: a request as a dialect wants it, the finished request, and the reply.
+
+use super::names::Undo;
+use crate::domain::Timestamp;
+use crate::domain::raw_object::RawObject;
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
+use reqwest::{Method, Url};
+use serde_json::Value;
+use std::time::UNIX_EPOCH;
+
+/// How an answer is transferred.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// In one piece, when all of it is there.
+    #[default]
+    Whole,
+    /// As a stream of events, in the framing of the dialect.
+    Stream,
+}
+
+/// An HTTP request as a dialect wants it: without the provider's address, headers and key.
+#[derive(Clone, Debug)]
+pub struct WireRequest {
+    /// The method.
+    pub method: Method,
+    /// Appended to the path of the provider's base URL; starts with a slash.
+    pub path: String,
+    /// Appended to the query of the base URL: names and values as they are meant, before they are escaped.
+    pub query: Vec<(String, String)>,
+    /// Headers that the dialect demands beside those of the provider.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+    /// How the answer to it comes.
+    pub delivery: Delivery,
+    /// Where the body may have its output cap, by paths; one that has none gets it at the first.
+    pub caps: &'static [&'static str],
+    /// What of the request is not sent as it came, because this target does not take it: paths of members that were
+    /// left out (`messages[].name`), or in a few words what became of them (`seed as random_seed`) or that they are
+    /// not the request's (`safe_prompt added`). Each once and without positions; recorded on the attempt. A member that
+    /// is null says nothing, and may be left out without a word.
+    pub dropped: Vec<String>,
+    /// What has to be turned back in the answer.
+    pub undo: Undo,
+}
+
+impl WireRequest {
+    /// A JSON body that is posted to this path, for a whole answer.
+    #[must_use]
+    pub fn post(path: impl Into<String>, caps: &'static [&'static str], body: Vec<u8>) -> Self {
+        Self {
+            method: Method::POST,
+            path: path.into(),
+            query: Vec::new(),
+            headers: HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]),
+            body,
+            delivery: Delivery::Whole,
+            caps,
+            dropped: Vec::new(),
+            undo: Undo::default(),
+        }
+    }
+
+    /// Sets members at the top of the body.
+    pub(super) fn set_members(&mut self, members: &[(&str, Value)]) {
+        let body = std::str::from_utf8(&self.body).ok().and_then(RawObject::read);
+        let mut body = body.expect("an adapter writes an object");
+        for (name, value) in members {
+            body.set(name, value);
+        }
+        self.body = body.to_text().into_bytes();
+    }
+}
+
+/// A finished request: all that is sent, so that a signature can cover it.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The method.
+    pub method: Method,
+    /// The whole address, with its query.
+    pub url: Url,
+    /// All headers but those that the connection adds (`host`, `content-length`, `user-agent`, `accept-encoding`).
+    pub headers: HeaderMap,
+    /// The very bytes.
+    pub body: Vec<u8>,
+}
+
+impl Outgoing {
+    /// Puts a dialect's request together with the address and the headers of a provider.
+    #[must_use]
+    pub fn new(base_url: &Url, headers: &HeaderMap, wire: WireRequest) -> Self {
+        let WireRequest { method, path, query, headers: more, body, .. } = wire;
+        let mut url = base_url.clone();
+        url.set_path(&format!("{}{path}", base_url.path().trim_end_matches('/')));
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let mut headers = headers.clone();
+        headers.extend(more);
+        Self { method, url, headers, body }
+    }
+}
+
+/// A complete HTTP answer.
+#[derive(Clone, Copy, Debug)]
+pub struct WireReply<'a> {
+    /// HTTP status.
+    pub status: u16,
+    /// All headers.
+    pub headers: &'a HeaderMap,
+    /// The whole body, within the transport's cap.
+    pub body: &'a [u8],
+    /// How it was asked for. A server may answer in another way.
+    pub delivery: Delivery,
+    /// When it came, by our clock: the base of absolute instants when the answer carries no `Date` of its own.
+    pub received_at: Option<Timestamp>,
+}
+
+impl<'a> WireReply<'a> {
+    /// A whole answer, without the time at which it came.
+    #[must_use]
+    pub fn new(status: u16, headers: &'a HeaderMap, body: &'a [u8]) -> Self {
+        Self { status, headers, body, delivery: Delivery::Whole, received_at: None }
+    }
+
+    /// The provider's own time of the answer, else ours.
+    ///
+    /// Differences to instants that the provider names are then free of the skew between the two clocks.
+    #[must_use]
+    pub fn sent_at(&self) -> Option<Timestamp> {
+        self.headers
+            .get(DATE)
+            .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok())
+            .and_then(|date| i64::try_from(date.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok())
+            .map(Timestamp)
+            .or(self.received_at)
+    }
+}
