@@ -20,10 +20,20 @@ const FIXED: &[&str] = &["model", "messages", "prompt", "stream", "stream_option
 /// Keys that every dialect heeds.
 const FOR_ALL: &[&str] = &["drop", "json_schema"];
 
+/// The words for what limit headers mean.
+pub(super) fn limit_headers() -> Vec<&'static str> {
+    LIMIT_HEADERS.iter().map(|(name, _)| *name).collect()
+}
+
+/// The members that may hold the output cap.
+pub(super) fn cap_fields() -> Vec<&'static str> {
+    vec!["max_tokens", "max_completion_tokens"]
+}
+
 pub(super) fn read(mut section: Section<'_>, dialect: Dialect) -> QuirkSettings {
     if dialect != Dialect::Openai {
         for key in section.keys() {
-            if !FOR_ALL.contains(&key.as_str()) && KEYS.contains(&key.as_str()) {
+            if !FOR_ALL.contains(&key.as_str()) && section.declares(&key) {
                 let problem = format!("is a quirk of OpenAI's dialect, and this provider speaks {}", dialect.as_str());
                 section.fault(&key, problem, format!("here only {}", FOR_ALL.join(" and ")));
             }
@@ -44,11 +54,11 @@ pub(super) fn read(mut section: Section<'_>, dialect: Dialect) -> QuirkSettings 
         needs_json_word: section.flag("needs_json_word"),
         require_parameters: section.flag("require_parameters"),
         short_call_ids: section.flag("short_call_ids"),
-        max_call_id: section.whole("max_call_id", 9..=1_000),
+        max_call_id: section.whole("max_call_id"),
         needs_user_last: section.flag("needs_user_last"),
         checks_strict: section.flag("checks_strict"),
         plain_tool_names: section.flag("plain_tool_names"),
-        max_stops: section.whole("max_stops", 0..=1_000),
+        max_stops: section.whole("max_stops"),
         stop_as_list: section.flag("stop_as_list"),
         join_texts: section.flag("join_texts"),
         empty_content_as_null: section.flag("empty_content_as_null"),
@@ -65,35 +75,6 @@ pub(super) fn read(mut section: Section<'_>, dialect: Dialect) -> QuirkSettings 
     section.finish();
     quirks
 }
-
-const KEYS: &[&str] = &[
-    "cap_field",
-    "drop",
-    "keep",
-    "drop_when_reasoning",
-    "takes_only",
-    "rename",
-    "add",
-    "json_schema",
-    "tools_with_schema",
-    "needs_json_word",
-    "require_parameters",
-    "short_call_ids",
-    "max_call_id",
-    "needs_user_last",
-    "checks_strict",
-    "plain_tool_names",
-    "max_stops",
-    "stop_as_list",
-    "join_texts",
-    "empty_content_as_null",
-    "takes_null",
-    "takes_functions",
-    "takes_developer",
-    "model_rules",
-    "reasoning_outside",
-    "limit_headers",
-];
 
 /// `user`, `messages[].content[].cache_control`.
 fn path(text: &str) -> Result<String, String> {
