@@ -127,15 +127,38 @@ pub fn world_readable(path: &Path, found: &Metadata) -> Option<Exposed> {
     (found.mode() & OTHERS_READ != 0).then(|| Exposed::new(path, found, Flaw::Readable(mode(found))))
 }
 
-/// Refuses a folder that is not this process's alone. One that is not there is in order, and what is no folder is for
-/// those to tell who want to use it.
+/// What decides which file or folder a path leads to: its folders, and each part of it that is a link.
+#[must_use]
+pub fn ways_to(path: &Path) -> Vec<(PathBuf, Metadata)> {
+    let parts = path.ancestors().filter(|part| !part.as_os_str().is_empty());
+    let found = parts.flat_map(|part| {
+        let link = part.symlink_metadata().ok().filter(Metadata::is_symlink);
+        let folder = part.metadata().ok().filter(Metadata::is_dir);
+        [link, folder].into_iter().flatten().map(|found| (part.to_owned(), found))
+    });
+    found.collect()
+}
+
+/// Whether another user can put something else in the place of a file or folder: what is wrong on the way to it from
+/// the root, and to where its links lead.
+fn replaceable(path: &Path) -> Option<Exposed> {
+    let named = std::path::absolute(path).ok();
+    let real = path.canonicalize().ok();
+    [named, real].iter().flatten().flat_map(|path| ways_to(path)).find_map(|(part, found)| forgeable(&part, &found))
+}
+
+/// Refuses a folder that is not this process's alone, or that another user can replace. One that is not there is in
+/// order, and what is no folder is for those to tell who want to use it.
 pub fn require_private_folder(path: &Path) -> Result<(), Exposed> {
     // A link may lead to the folder: what counts is where it leads.
     let Some(found) = std::fs::metadata(path).ok().filter(Metadata::is_dir) else { return Ok(()) };
     if found.mode() & GROUP_AND_OTHERS != 0 {
         return Err(Exposed::new(path, &found, Flaw::Readable(mode(&found))));
     }
-    if is_trusted(found.uid()) { Ok(()) } else { Err(Exposed::new(path, &found, Flaw::Owner(found.uid()))) }
+    if !is_trusted(found.uid()) {
+        return Err(Exposed::new(path, &found, Flaw::Owner(found.uid())));
+    }
+    replaceable(path).map_or(Ok(()), Err)
 }
 
 /// Opens a plain file and nothing else: no link that another user may have laid, and no pipe, which would be waited
@@ -161,7 +184,8 @@ pub fn read_secret(path: &Path, most: u64) -> io::Result<(String, Vec<Exposed>)>
     }
     let mut text = String::new();
     file.take(most).read_to_string(&mut text)?;
-    Ok((text, [forgeable(path, &found), world_readable(path, &found)].into_iter().flatten().collect()))
+    let forged = forgeable(path, &found).or_else(|| replaceable(path));
+    Ok((text, [forged, world_readable(path, &found)].into_iter().flatten().collect()))
 }
 
 #[cfg(test)]

@@ -61,6 +61,43 @@ async fn the_database_and_the_program_know_the_same_bounds() {
 }
 
 #[tokio::test]
+async fn a_null_where_a_value_must_be_is_refused_by_name_and_the_row_is_not_quoted() {
+    let mut logins = Logins::new("nulls").await;
+    let prompt = "jsonb_build_object('prompt', 'a secret')";
+    let mut statements = vec![("request", "insert into sluice.job (request) values (null)".to_owned())];
+    for column in ["route", "project", "priority"] {
+        for values in [format!("({prompt}, null)"), format!("({prompt}, default), ({prompt}, null)")] {
+            statements.push((column, format!("insert into sluice.job (request, {column}) values {values}")));
+        }
+        statements.push((column, format!("select sluice.enqueue({prompt}, {column} => null)")));
+    }
+    // Columns that only the owner of the schema may set.
+    let mut owner = logins.queue.pool.acquire().await.unwrap();
+    for column in ["enqueued_by", "created_at"] {
+        let statement = format!("insert into sluice.job (request, {column}) values ({prompt}, null)");
+        let error = owner.execute(AssertSqlSafe(statement)).await.unwrap_err();
+        let error = error.into_database_error().unwrap();
+        assert_eq!(error.code().as_deref(), Some("23502"), "{column}: {error:?}");
+        assert!(error.message().starts_with(&format!("{column}: is NULL")), "{column}: {error:?}");
+    }
+    for (column, statement) in statements {
+        let error = logins.good.execute(AssertSqlSafe(statement.clone())).await.unwrap_err();
+        let error = error.into_database_error().unwrap();
+        assert!(error.message().starts_with(&format!("{column}: is NULL")), "{statement}: {error:?}");
+        assert_eq!(error.code().as_deref(), Some("23502"), "{statement}");
+        assert!(!format!("{error:?}").contains("a secret"), "{statement}: {error:?}");
+    }
+    let mut copy = logins.good.copy_in_raw("copy sluice.job (request, route) from stdin").await.unwrap();
+    copy.send(&b"{\"prompt\": \"a secret\"}\t\\N\n"[..]).await.unwrap();
+    let error = copy.finish().await.unwrap_err().into_database_error().unwrap();
+    assert!(
+        error.message().starts_with("route: is NULL") && !format!("{error:?}").contains("Failing row"),
+        "{error:?}"
+    );
+    assert_eq!(number(&mut logins.good, "select count(*) from sluice.jobs").await, 0);
+}
+
+#[tokio::test]
 async fn a_name_that_is_too_long_is_refused_whatever_way_it_comes_and_is_not_quoted() {
     let mut logins = Logins::new("names").await;
     for (column, most) in MOST_BYTES.into_iter().filter(|(name, most)| *most < 1 << 20 && *name != "enqueued_by") {

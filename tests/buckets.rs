@@ -3,9 +3,9 @@
 use crate::support::program::Program;
 use crate::support::queue::Queue;
 use serde_json::{Value, json};
-use sluice::domain::decide::Closed;
 use sluice::domain::limits::{Dimension, Heard};
 use sluice::domain::shared_bucket::{Report, Stock, Wait};
+use sluice::domain::shut::Reason;
 use sluice::domain::{Limits, Rate, Unit};
 use sluice::store::quota::Rewrite;
 use sqlx::{Connection as _, PgConnection};
@@ -66,7 +66,7 @@ async fn shared_limits() -> (Queue, i64, i64) {
 
     let hour = Duration::from_hours(1);
     let wait =
-        Wait { reason: Closed::RateLimit, remaining: hour, recheck: hour, drained: Vec::new(), too_steep: false };
+        Wait { reason: Reason::RateLimit, remaining: hour, recheck: hour, drained: Vec::new(), too_steep: false };
     let told = Report { wait: Some(wait), refused: 2, ..Report::default() };
     tell(&queue, "shut", &Limits::default(), [(first, told)]).await;
     // Slices are void after three seconds without a word, which a busy machine may need to come to the assertions.

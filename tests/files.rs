@@ -189,6 +189,32 @@ async fn secrets_that_all_may_read_are_warned_of_and_keys_that_all_may_write_are
         );
         assert!(!said(&output).contains("k1"));
     }
+    if is_root("a key of another user, and in a folder of one") {
+        mode(&key, 0o600);
+        chown(&key, Some(NOBODY), None).unwrap();
+        let told = said(&check(&[]).await);
+        assert!(told.contains("key belongs to the user with the number 65534") && told.contains("chown 0"), "{told}");
+        assert!(told.contains("is not used"), "{told}");
+        chown(&key, Some(0), None).unwrap();
+        assert_eq!(check(&[]).await.status.code(), Some(0));
+        // The folder, one above it, and a link to it that another user may lay anew.
+        let (above, folder) = (program.path("above"), program.path("above/folder"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("key"), "k1").unwrap();
+        mode(&folder.join("key"), 0o600);
+        let link = program.path("link");
+        symlink(folder.join("key"), &link).unwrap();
+        for (name, theirs) in [("above/folder/key", &folder), ("above/folder/key", &above), ("link", &link)] {
+            program.file("sluice.toml", keyed.replace("\"key\"", &format!("\"{name}\"")));
+            assert_eq!(check(&[]).await.status.code(), Some(0), "{name}");
+            lchown(theirs, Some(NOBODY), None).unwrap();
+            let told = said(&check(&[]).await);
+            let problem = format!("{} belongs to the user", theirs.display());
+            assert!(told.contains(&problem) && told.contains("is not used"), "{name}: {told}");
+            lchown(theirs, Some(0), None).unwrap();
+        }
+        program.file("sluice.toml", &keyed);
+    }
     mode(&key, 0o644);
     // A credential's mode is systemd's.
     let text = keyed.replace("api_key_file", "credential");
@@ -250,6 +276,46 @@ async fn a_spool_to_which_others_have_access_is_refused_and_nothing_of_theirs_is
         chown(&spool, Some(NOBODY), None).unwrap();
         let told = said(&program.run(&["worker", "--drain"]).await);
         assert!(told.contains("belongs to the user") && told.contains("cannot be used"), "{told}");
+    }
+}
+
+/// Lays a trap at a path.
+type Lay = fn(&Path);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_another_user_can_replace_is_refused() {
+    if !is_root("a spool below a folder of another user") {
+        return;
+    }
+    let database = database().await;
+    let program = Program::new(CONFIG, &database.url());
+    let (above, folder) = (program.path("above"), program.path("above/folder"));
+    fs::create_dir_all(&folder).unwrap();
+    let link = program.path("link");
+    symlink(&folder, &link).unwrap();
+    let ways: [(&str, &Path, Lay); 4] = [
+        ("above/folder", &folder, |path| lchown(path, Some(NOBODY), None).unwrap()),
+        ("above/folder", &above, |path| lchown(path, Some(NOBODY), None).unwrap()),
+        ("above/folder", &above, |path| mode(path, 0o777)),
+        ("link", &link, |path| lchown(path, Some(NOBODY), None).unwrap()),
+    ];
+    for (way, theirs, lay) in ways {
+        let drained = async || {
+            let mut command = program.command(&["worker", "--drain"]);
+            command.env("SLUICE__SPOOL__DIR", program.path(way).join("spool"));
+            ended(command.spawn().unwrap()).await
+        };
+        let output = drained().await;
+        assert!(output.status.success(), "{way}: {}", said(&output));
+        lay(theirs);
+        let output = drained().await;
+        let told = said(&output);
+        assert!(!output.status.success() && told.contains("cannot be used"), "{told}");
+        assert!(told.contains(&theirs.display().to_string()), "{}: {told}", theirs.display());
+        lchown(theirs, Some(0), None).unwrap();
+        if !theirs.is_symlink() {
+            mode(theirs, 0o755);
+        }
     }
 }
 

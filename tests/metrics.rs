@@ -311,3 +311,77 @@ async fn readyz_says_that_the_database_is_away_and_why_until_it_is_there_again()
     worker.stop().await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readyz_says_that_the_database_is_read_only_and_what_to_do() {
+    let cluster = OwnCluster::start().await;
+    let (_simulator, program) = stage(&cluster.url);
+    let worker = Measured::start(&program).await;
+    let is_ready = async || worker.get("/readyz").await.1 == "ready\n";
+    until("it is ready", is_ready).await;
+    let set = async |value: &str| {
+        let mut connection = cluster.pool.acquire().await.unwrap();
+        for statement in [
+            "set default_transaction_read_only = off".to_owned(),
+            format!("alter system set default_transaction_read_only = {value}"),
+            "select pg_reload_conf()".to_owned(),
+        ] {
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *connection).await.unwrap();
+        }
+    };
+    set("on").await;
+    let says_so = async || {
+        let body = worker.get("/readyz").await.1;
+        body.contains("the database takes no writes") && body.contains("default_transaction_read_only")
+    };
+    until("it says so", says_so).await;
+    let output = program.run(&["doctor", "--format", "plain"]).await;
+    let said = text(&output.stdout);
+    let is_told = |line: &str| line.starts_with("bad\tserver\t") && line.contains("read-only");
+    assert!(said.lines().any(is_told) && said.contains("reset default_transaction_read_only"), "{said}");
+    // For as long as it lasts, and not only while the first error is news.
+    until("two more heartbeats were tried", async || {
+        text(&std::fs::read(worker.said.path()).unwrap()).matches("no heartbeat").count() >= 3
+    })
+    .await;
+    assert!(says_so().await, "{}", worker.get("/readyz").await.1);
+    set("off").await;
+    until("it is ready again", is_ready).await;
+    worker.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readyz_says_what_of_the_work_is_refused_while_the_heart_beats() {
+    let database = database().await;
+    let pool = database.pool();
+    let (_simulator, program) = stage(&database.url());
+    let worker = Measured::start(&program).await;
+    let is_ready = async || worker.get("/readyz").await.1 == "ready\n";
+    until("it is ready", is_ready).await;
+    // Claims, the notes of calls, and outcomes.
+    for (table, refused) in [
+        ("ready", "no jobs are taken"),
+        ("attempt", "what came of calls is not written"),
+        ("result", "what came of calls is not written"),
+    ] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("alter table sluice.{table} rename to away")))
+            .execute(&pool)
+            .await
+            .unwrap();
+        if table != "ready" {
+            enqueue(&pool, "default", "plain", 1).await;
+        }
+        let says_so = async || {
+            let (head, body) = worker.get("/readyz").await;
+            head.starts_with("HTTP/1.1 503 ") && body.contains(refused) && body.contains("does not exist")
+        };
+        until(&format!("it says that {table} is away"), says_so).await;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("alter table sluice.away rename to {table}")))
+            .execute(&pool)
+            .await
+            .unwrap();
+        until("it is ready again", is_ready).await;
+    }
+    worker.stop().await;
+}

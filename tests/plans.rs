@@ -309,6 +309,52 @@ async fn no_statement_of_a_worker_reads_a_whole_table_however_old_its_plan_is() 
     stage.cluster.stop().await;
 }
 
+/// The conditions of each scan of this table: the one by which it finds rows, and the one by which it leaves some out.
+fn scans_of<'a>(table: &str, node: &'a Value, found: &mut Vec<[&'a Value; 2]>) {
+    if node["Relation Name"] == table && node["Node Type"] != "ModifyTable" {
+        found.push([&node["Index Cond"], &node["Filter"]]);
+    }
+    for below in node["Plans"].as_array().into_iter().flatten() {
+        scans_of(table, below, found);
+    }
+}
+
+/// All keys of a project read for each key that comes in would take minutes for some ten thousand.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_looked_up_by_itself_however_little_is_known_of_the_tables() {
+    let stage = Stage::new().await;
+    let store = stage.store(Pooler::None).await;
+    let many = "select count(*) from sluice.enqueue_many((select jsonb_agg(jsonb_build_object(
+                    'request', n, 'idempotency_key', 'key ' || n)) from generate_series($1::bigint, $2::bigint) n))";
+    let since = stage.cluster.log().len();
+    // All new, all known, some of both; and by a plain insert.
+    for (first, last) in [(1_i64, 200_i64), (1, 200), (150, 300)] {
+        sqlx::query(many).bind(first).bind(last).execute(store.pool()).await.unwrap();
+    }
+    sqlx::raw_sql(
+        "insert into sluice.job (request, idempotency_key) select '{}', 'another ' || n from generate_series(1, 200) n",
+    )
+    .execute(store.pool())
+    .await
+    .unwrap();
+    let mut seen = 0;
+    for plan in stage.plans(since) {
+        let mut scans = Vec::new();
+        for table in ["idempotency", "idempotency_unowned"] {
+            scans_of(table, &plan.top, &mut scans);
+        }
+        // Without any condition it is asked whether there is a row at all.
+        scans.retain(|conditions| conditions.iter().any(|condition| !condition.is_null()));
+        seen += scans.len();
+        for [found_by, _] in scans {
+            assert!(found_by.to_string().contains("(key = "), "{found_by} in\n{}", plan.statement);
+        }
+    }
+    assert!(seen > 5, "{seen}");
+    store.close().await;
+    stage.cluster.stop().await;
+}
+
 /// What a worker that drains asks, over and over: it finds what waits for a retry, or that nothing does, without
 /// reading what is scheduled for later or paused.
 #[tokio::test(flavor = "multi_thread")]

@@ -186,8 +186,19 @@ async fn the_reports_of_the_program_agree_with_the_ledger_in_every_shape() {
 
     let nothing = program.run(&["report", "cost", "--batch", "of-nobody"]).await;
     assert!(nothing.status.success() && text(&nothing.stderr).contains("nothing to report"));
-    let wrong = program.run(&["report", "cost", "--since", "yesterday"]).await;
-    assert_eq!(wrong.status.code(), Some(ExitCode::Usage as i32));
+    for wrong in ["yesterday", "999999999d", "+262142-12-31"] {
+        for option in ["--since", "--until"] {
+            let output = program.run(&["report", "cost", option, wrong]).await;
+            assert_eq!(
+                output.status.code(),
+                Some(ExitCode::Usage as i32),
+                "{option} {wrong}: {}",
+                text(&output.stderr)
+            );
+        }
+    }
+    let nothing = program.run(&["report", "cost", "--since", "999years"]).await;
+    assert!(nothing.status.success(), "{}", text(&nothing.stderr));
 }
 
 // ---------------------------------------------------------------------------------------- jobs, batches, status

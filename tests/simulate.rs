@@ -12,14 +12,18 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+mod clients;
 mod quotas;
 
-const DIALECTS: [(&str, Dialect); 3] =
-    [("openai", Dialect::Openai), ("anthropic", Dialect::Anthropic), ("gemini", Dialect::Gemini)];
+use clients::{FAILURES, client, clients};
+
+/// What Anthropic asks for in the headers.
+const ANTHROPIC_HEADERS: &str = "x-api-key: k\r\nanthropic-version: 2023-06-01\r\n";
 
 /// A scenario with one provider for each dialect, named like it, that obeys scripts.
 fn scenario() -> Scenario {
-    let providers = DIALECTS.iter().map(|(name, dialect)| ((*name).to_owned(), Provider::new(*dialect))).collect();
+    let named = |dialect: &Dialect| (dialect.name().to_owned(), Provider::new(*dialect));
+    let providers = Dialect::ALL.iter().map(named).collect();
     Scenario { markers: true, providers, ..Scenario::default() }
 }
 
@@ -82,28 +86,11 @@ fn send(simulator: &Simulator, method: &str, path: &str, headers: &str, body: &s
     Ok(Reply { status, headers, body, cut })
 }
 
-const ANTHROPIC_HEADERS: &str = "x-api-key: k\r\nanthropic-version: 2023-06-01\r\n";
-
 /// A call of a provider of [`scenario`] with one user message.
 fn call(simulator: &Simulator, provider: &str, prompt: &str) -> std::io::Result<Reply> {
-    let (path, headers, body) = match provider {
-        "openai" => (
-            "/openai/v1/chat/completions".to_owned(),
-            "authorization: Bearer k\r\n",
-            json!({"model": "m", "messages": [{"role": "user", "content": prompt}]}),
-        ),
-        "anthropic" => (
-            "/anthropic/v1/messages".to_owned(),
-            ANTHROPIC_HEADERS,
-            json!({"model": "m", "max_tokens": 1000, "messages": [{"role": "user", "content": prompt}]}),
-        ),
-        _ => (
-            "/gemini/v1beta/models/m:generateContent".to_owned(),
-            "x-goog-api-key: k\r\n",
-            json!({"contents": [{"role": "user", "parts": [{"text": prompt}]}]}),
-        ),
-    };
-    send(simulator, "POST", &path, headers, &body.to_string())
+    let client = client(provider);
+    let path = format!("/{provider}{}", client.path);
+    send(simulator, "POST", &path, client.headers, &(client.body)(prompt).to_string())
 }
 
 fn ok(simulator: &Simulator, provider: &str, prompt: &str) -> Reply {
@@ -114,31 +101,17 @@ fn ok(simulator: &Simulator, provider: &str, prompt: &str) -> Reply {
 
 /// The words of an answer.
 fn words(provider: &str, body: &Value) -> String {
-    let pointer = match provider {
-        "openai" => "/choices/0/message/content",
-        "anthropic" => "/content/0/text",
-        _ => "/candidates/0/content/parts/0/text",
-    };
-    body.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    body.pointer(client(provider).words).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 /// Input and output tokens as reported.
 fn usage(provider: &str, body: &Value) -> (Option<u64>, Option<u64>) {
-    let (input, output) = match provider {
-        "openai" => ("/usage/prompt_tokens", "/usage/completion_tokens"),
-        "anthropic" => ("/usage/input_tokens", "/usage/output_tokens"),
-        _ => ("/usageMetadata/promptTokenCount", "/usageMetadata/candidatesTokenCount"),
-    };
-    (body.pointer(input).and_then(Value::as_u64), body.pointer(output).and_then(Value::as_u64))
+    let [input, output] = client(provider).usage.map(|place| body.pointer(place).and_then(Value::as_u64));
+    (input, output)
 }
 
 fn finish(provider: &str, body: &Value) -> String {
-    let pointer = match provider {
-        "openai" => "/choices/0/finish_reason",
-        "anthropic" => "/stop_reason",
-        _ => "/candidates/0/finishReason",
-    };
-    body.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    body.pointer(client(provider).finish).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 /// The message of an error.
@@ -150,45 +123,39 @@ fn message(reply: &Reply) -> String {
 fn every_dialect_answers_with_text_usage_and_its_request_id() {
     let simulator = start(scenario());
     let prompt = "How much water goes through the sluice?";
-    for (provider, _) in DIALECTS {
+    for client in clients() {
+        let provider = client.dialect;
         let reply = ok(&simulator, provider, prompt);
         let body = reply.json();
         assert_eq!(usage(provider, &body), (Some(count_tokens(prompt)), Some(16)), "{provider}");
         let said = words(provider, &body);
         assert_eq!(count_tokens(&said), 16);
         assert!(said.starts_with(&format!("[{:016x}] ", request_hash("", &[prompt]))), "{said}");
-        let id = reply.header(if provider == "anthropic" { "request-id" } else { "x-request-id" });
-        assert_eq!(simulator.calls(1)[0].request_id, id);
+        assert_eq!(simulator.calls(1)[0].request_id, reply.header(client.id_header));
     }
     let verdict = simulator.verdict();
     assert!(verdict.clean, "{:?}", verdict.reasons);
-    assert_eq!((verdict.total.calls, verdict.distinct_requests, verdict.max_calls_per_request), (3, 1, 3));
-    assert_eq!((verdict.total.output_tokens, verdict.answered_twice), (48, 1));
+    let all = Dialect::ALL.len() as u64;
+    assert_eq!((verdict.total.calls, verdict.distinct_requests), (all, 1));
+    assert_eq!(u64::from(verdict.max_calls_per_request), all);
+    assert_eq!((verdict.total.output_tokens, verdict.answered_twice), (16 * all, 1));
 }
 
 #[test]
 fn a_conversation_is_the_same_request_in_every_dialect() {
     let simulator = start(scenario());
-    let openai = json!({"model": "m", "messages": [
-        {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"},
-        {"role": "assistant", "content": "Hi"}, {"role": "user", "content": [{"type": "text", "text": "Bye"}]}]});
-    let anthropic = json!({"model": "m", "max_tokens": 5, "system": "Be brief.", "messages": [
-        {"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"},
-        {"role": "user", "content": [{"type": "text", "text": "Bye"}]}]});
-    let gemini = json!({"systemInstruction": {"parts": [{"text": "Be brief."}]}, "contents": [
-        {"role": "user", "parts": [{"text": "Hello"}]}, {"role": "model", "parts": [{"text": "Hi"}]},
-        {"role": "user", "parts": [{"text": "Bye"}]}]});
-    for (path, headers, body) in [
-        ("/openai/v1/chat/completions", "", openai),
-        ("/anthropic/v1/messages", ANTHROPIC_HEADERS, anthropic),
-        ("/gemini/v1beta/models/m:generateContent", "", gemini),
-    ] {
-        assert_eq!(send(&simulator, "POST", path, headers, &body.to_string()).unwrap().status, 200);
+    for client in clients() {
+        let path = format!("/{}{}", client.dialect, client.path);
+        let body = (client.conversation)().to_string();
+        assert_eq!(send(&simulator, "POST", &path, client.headers, &body).unwrap().status, 200, "{path}");
     }
     let hash = request_hash("Be brief.", &["Hello", "Hi", "Bye"]);
     let requests = simulator.requests(10);
     assert_eq!(requests.len(), 1);
-    assert_eq!((requests[0].request.clone(), requests[0].calls), (format!("{hash:016x}"), 3));
+    assert_eq!(
+        (requests[0].request.clone(), requests[0].calls),
+        (format!("{hash:016x}"), u32::try_from(Dialect::ALL.len()).unwrap())
+    );
 }
 
 #[test]
@@ -245,8 +212,8 @@ fn keys_and_models_that_are_not_listed_are_refused() {
         provider.keys = vec!["right".into()];
         provider.models.insert("known".to_owned(), Model::default());
     });
-    for (provider, status) in [("openai", 401), ("anthropic", 401), ("gemini", 400)] {
-        assert_eq!(call(&simulator, provider, "Hi").unwrap().status, status, "{provider}");
+    for client in clients() {
+        assert_eq!(call(&simulator, client.dialect, "Hi").unwrap().status, client.unknown_key, "{}", client.dialect);
     }
     let headers = "authorization: Bearer right\r\n";
     let ask = |model: &str| {
@@ -294,49 +261,24 @@ fn over_the_quota_each_dialect_says_so_in_its_own_way() {
     let simulator = with(|provider| {
         provider.quota = Limits { requests_per_minute: Some(1), burst_requests: Some(2), ..Limits::default() };
     });
-    for (provider, _) in DIALECTS {
+    let all = Dialect::ALL.len() as u64;
+    for client in clients() {
+        let provider = client.dialect;
         let first = ok(&simulator, provider, "one");
         ok(&simulator, provider, "two");
         let refused = call(&simulator, provider, "three").unwrap();
         assert_eq!(refused.status, 429, "{provider}");
-        match provider {
-            "openai" => {
-                assert_eq!(first.header("x-ratelimit-limit-requests"), "1");
-                assert_eq!(first.header("x-ratelimit-remaining-requests"), "1");
-                assert!(first.header("x-ratelimit-reset-requests").starts_with("1m0s"));
-                assert_eq!(refused.header("retry-after"), "60");
-                assert_eq!(refused.header("x-ratelimit-remaining-requests"), "0");
-                assert_eq!(refused.json()["error"]["code"], "rate_limit_exceeded");
-                assert!(
-                    message(&refused)
-                        .contains("requests per min (RPM): Limit 1, Used 2, Requested 1. Please try again in")
-                );
-            }
-            "anthropic" => {
-                assert_eq!(first.header("anthropic-ratelimit-requests-remaining"), "1");
-                assert!(first.header("anthropic-ratelimit-requests-reset").ends_with('Z'));
-                assert_eq!(refused.header("retry-after"), "60");
-                assert_eq!(refused.json()["error"]["type"], "rate_limit_error");
-                assert_eq!(refused.json()["request_id"], refused.header("request-id"));
-            }
-            _ => {
-                let details = refused.json()["error"]["details"].clone();
-                let id = &details[0]["violations"][0]["quotaId"];
-                assert!(id.as_str().unwrap().contains("PerMinute"), "{details}");
-                let delay = details[2]["retryDelay"].as_str().unwrap();
-                assert!(delay.starts_with("59.") || delay == "60s", "{delay}");
-            }
-        }
+        (client.over_quota)(&first, &refused);
     }
     let verdict = simulator.verdict();
-    assert_eq!((verdict.total.refused_by_quota, verdict.total.rate_limited), (3, 3));
+    assert_eq!((verdict.total.refused_by_quota, verdict.total.rate_limited), (all, all));
     assert_eq!(verdict.total.early_retries, 0, "no client retried");
-    for (provider, _) in DIALECTS {
-        call(&simulator, provider, "three").unwrap();
+    for client in clients() {
+        call(&simulator, client.dialect, "three").unwrap();
     }
     let verdict = simulator.verdict();
-    assert_eq!((verdict.total.early_retries, verdict.total.early_retries_of_same_request), (3, 3));
-    assert_eq!(verdict.reasons, ["early retries: 3, at most 0 tolerated"]);
+    assert_eq!((verdict.total.early_retries, verdict.total.early_retries_of_same_request), (all, all));
+    assert_eq!(verdict.reasons, [format!("early retries: {all}, at most 0 tolerated")]);
 }
 
 #[test]
@@ -378,43 +320,18 @@ fn keys_may_have_quotas_of_their_own() {
 #[test]
 fn failures_have_the_status_and_the_words_of_their_provider() {
     let simulator = start(scenario());
-    let cases = [
-        ("500", [(500, "server_error"), (500, "api_error"), (500, "INTERNAL")]),
-        ("502", [(502, "server_error"), (502, "api_error"), (502, "INTERNAL")]),
-        ("overloaded", [(503, "server_is_overloaded"), (529, "overloaded_error"), (503, "UNAVAILABLE")]),
-        ("401", [(401, "invalid_api_key"), (401, "authentication_error"), (400, "API_KEY_INVALID")]),
-        ("403", [(403, "unsupported_country"), (403, "permission_error"), (403, "PERMISSION_DENIED")]),
-        ("404", [(404, "model_not_found"), (404, "not_found_error"), (404, "NOT_FOUND")]),
-        ("400", [(400, "unsupported_value"), (400, "invalid_request_error"), (400, "INVALID_ARGUMENT")]),
-        (
-            "context_length",
-            [(400, "context_length_exceeded"), (400, "prompt is too long"), (400, "maximum number of tokens")],
-        ),
-        ("content_policy", [(400, "content_policy_violation"), (400, "content filtering"), (200, "blockReason")]),
-        ("413", [(413, "too large"), (413, "request_too_large"), (413, "payload size")]),
-        ("504", [(504, "timed out"), (504, "timeout_error"), (504, "DEADLINE_EXCEEDED")]),
-        (
-            "out_of_quota:disguise=429",
-            [(429, "insufficient_quota"), (429, "enforced_spend_limit"), (429, "credits are depleted")],
-        ),
-        ("402", [(402, "credit_balance_exhausted"), (402, "billing_error"), (402, "payment_required")]),
-        (
-            "out_of_quota:disguise=400",
-            [(429, "billing_hard_limit"), (400, "API usage limits"), (400, "enable billing")],
-        ),
-        ("html_502", [(502, "<center>"), (502, "<center>"), (502, "<center>")]),
-    ];
-    for (index, (fault, expected)) in cases.iter().enumerate() {
-        for ((provider, _), (status, part)) in DIALECTS.iter().zip(expected) {
+    for client in clients() {
+        let provider = client.dialect;
+        for (index, (fault, (status, part))) in FAILURES.iter().zip(client.failures).enumerate() {
             let reply = call(&simulator, provider, &format!("{index} [[fault:{fault}]]")).unwrap();
-            assert_eq!(reply.status, *status, "{provider} {fault}");
+            assert_eq!(reply.status, status, "{provider} {fault}");
             assert!(reply.text().contains(part), "{provider} {fault}: {}", reply.text());
             assert!(!reply.headers.contains_key("retry-after"), "{provider} {fault}");
         }
     }
     let verdict = simulator.verdict();
     assert_eq!(verdict.total.charged_nano_usd + verdict.total.output_tokens, 0, "failures cost nothing");
-    assert_eq!(verdict.total.by_fault["out_of_quota"], 9);
+    assert_eq!(verdict.total.by_fault["out_of_quota"], 3 * Dialect::ALL.len() as u64);
     assert_eq!(verdict.total.retried_non_retryables, 0, "each was sent once to each provider");
 }
 
@@ -462,14 +379,14 @@ fn a_rate_limit_tells_its_wait_in_every_format() {
 #[test]
 fn an_answer_may_be_bad_in_every_way() {
     let simulator = start(scenario());
-    for (provider, _) in DIALECTS {
+    for client in clients() {
+        let provider = client.dialect;
         let get = |fault: &str| ok(&simulator, provider, &format!("What now? [[fault:{fault}]]"));
         let body = get("empty").json();
         assert_eq!((words(provider, &body).as_str(), usage(provider, &body).1), ("", Some(0)));
 
         let body = get("truncated").json();
-        let length = ["length", "max_tokens", "MAX_TOKENS"];
-        assert!(length.contains(&finish(provider, &body).as_str()), "{body}");
+        assert_eq!(finish(provider, &body), client.length, "{body}");
         assert_eq!(usage(provider, &body).1, Some(8));
 
         assert!(serde_json::from_slice::<Value>(&get("malformed_json").body).is_err());
@@ -490,13 +407,9 @@ fn an_answer_may_be_bad_in_every_way() {
         assert!(words(provider, &get("refusal_text").json()).starts_with("I'm sorry"));
 
         let filtered = get("content_filter").text();
-        assert!(["content_filter", "\"refusal\"", "SAFETY"].iter().any(|mark| filtered.contains(mark)), "{filtered}");
+        assert!(filtered.contains(client.filtered), "{filtered}");
         let refused = get("refusal").json();
-        match provider {
-            "openai" => assert!(refused["choices"][0]["message"]["refusal"].is_string()),
-            "anthropic" => assert_eq!(finish(provider, &refused), "refusal"),
-            _ => assert_eq!(finish(provider, &refused), "PROHIBITED_CONTENT"),
-        }
+        assert!((client.is_refusal)(&refused), "{refused}");
         let huge = get("huge_body:bytes=3000000");
         assert!(huge.body.len() > 3_000_000);
         assert_eq!(count_tokens(&words(provider, &huge.json())), 16);
@@ -507,7 +420,7 @@ fn an_answer_may_be_bad_in_every_way() {
 #[test]
 fn connections_may_break_in_every_way() {
     let simulator = start(scenario());
-    for (provider, _) in DIALECTS {
+    for provider in clients().map(|client| client.dialect) {
         let reset = call(&simulator, provider, "[[fault:reset]]").unwrap_err();
         assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset, "{provider}");
         let cut = call(&simulator, provider, "[[fault:cut]]").unwrap();
@@ -516,8 +429,9 @@ fn connections_may_break_in_every_way() {
         assert_eq!(usage(provider, &dripped.json()).1, Some(16));
     }
     let total = simulator.verdict().total;
-    assert_eq!((total.by_status[&0], total.by_status[&200]), (3, 6));
-    assert_eq!((total.lost_calls, total.output_tokens), (3, 48), "a cut answer is generated and not delivered");
+    let all = Dialect::ALL.len() as u64;
+    assert_eq!((total.by_status[&0], total.by_status[&200]), (all, 2 * all));
+    assert_eq!((total.lost_calls, total.output_tokens), (all, 16 * all), "a cut answer is generated and not delivered");
 }
 
 #[test]
@@ -626,30 +540,11 @@ fn json_is_answered_when_it_is_asked_for() {
     let schema = json!({"type": "object", "required": ["name", "stars"], "additionalProperties": false, "properties": {
         "name": {"type": "string"}, "stars": {"type": "integer", "minimum": 1, "maximum": 5}}});
     let validator = jsonschema::validator_for(&schema).unwrap();
-    let user = json!([{"role": "user", "content": "Rate it"}]);
-    let gemini = json!([{"role": "user", "parts": [{"text": "Rate it"}]}]);
-    let cases = [
-        (
-            "openai",
-            "/openai/v1/chat/completions",
-            json!({"model": "m", "messages": user, "response_format": {
-                "type": "json_schema", "json_schema": {"name": "rating", "strict": true, "schema": schema}}}),
-        ),
-        (
-            "anthropic",
-            "/anthropic/v1/messages",
-            json!({"model": "m", "max_tokens": 500, "messages": user, "output_config": {
-                "format": {"type": "json_schema", "schema": schema}}}),
-        ),
-        (
-            "gemini",
-            "/gemini/v1beta/models/m:generateContent",
-            json!({"contents": gemini, "generationConfig": {
-                "responseMimeType": "application/json", "responseJsonSchema": schema, "maxOutputTokens": 500}}),
-        ),
-    ];
-    for (provider, path, body) in cases {
-        let reply = send(&simulator, "POST", path, ANTHROPIC_HEADERS, &body.to_string()).unwrap();
+    for client in clients() {
+        let provider = client.dialect;
+        let path = format!("/{provider}{}", client.path);
+        let body = (client.structured)(&schema).to_string();
+        let reply = send(&simulator, "POST", &path, client.headers, &body).unwrap();
         let said = words(provider, &reply.json());
         let value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{provider}: {error}: {}", reply.text()));
         assert!(validator.is_valid(&value), "{provider}: {said}");

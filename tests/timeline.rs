@@ -655,3 +655,23 @@ async fn what_was_paid_for_a_lost_job_is_no_matter_of_the_job_that_has_its_numbe
     let cost = "select cost_nanos from sluice.result";
     assert_eq!(queue.count(cost).await, 30_000);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_answers_of_cancelled_jobs_are_not_among_the_calls_that_were_lost() {
+    let queue = Queue::new().await;
+    queue.store.look_at_timeline(None, true).await.unwrap();
+    queue.run("update sluice.timeline set change = 'went_back', lost_calls = 1, lost_call_at = now()").await;
+    queue.enqueue_one().await;
+    let worker = queue.worker().await;
+    let claimed = queue.claim_one(worker).await;
+    queue.store.cancel_job(claimed.lease.job).await.unwrap();
+    queue.store.settle(&answer(&claimed)).await.unwrap();
+    let booked = "select concat_ws(' ', class, detail) from sluice.attempt";
+    assert_eq!(text(&queue.pool, booked).await, "abandoned late");
+    let (_, what) = diagnosis(&queue.pool, "lost_calls").await.unwrap();
+    assert!(what.starts_with("1 calls were for jobs") && !what.contains("answers came"), "{what}");
+    // The same answer, late because another worker had answered.
+    queue.run("update sluice.result set state = 'failed', error_class = 'server_error'").await;
+    let (_, what) = diagnosis(&queue.pool, "lost_calls").await.unwrap();
+    assert!(what.contains("1 answers came when the job had been answered again"), "{what}");
+}

@@ -8,7 +8,9 @@ use crate::support::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
 use sluice::simulate::{Scenario, Simulator};
 use sqlx::{AssertSqlSafe, PgPool};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Child;
@@ -40,7 +42,8 @@ impl Stage {
              [providers.bad]\ndialect = \"openai\"\nbase_url = \"http://{bad}/v1\"\n{LIMITS}\
              breaker = {{ min_calls = 1000, failure_rate = 1.0, window = \"60s\", open = \"1s\" }}\n\
              [models.\"bad/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
-             [routes.bad]\nrungs = [\"bad/model\"]\nmax_attempts = 1\n",
+             [routes.bad]\nrungs = [\"bad/model\"]\nmax_attempts = 1\n\
+             [routes.patient]\nrungs = [{{ target = \"bad/model\", timeouts = {{ first_byte = \"10m\", total = \"10m\" }} }}]\n",
             good.base_url("good").unwrap()
         );
         let program = Program::new(&config, &database.url());
@@ -396,7 +399,7 @@ fn whole(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// Answers on one connection until the client has had enough of it.
-async fn misbehave(mut stream: TcpStream, bomb: std::sync::Arc<Vec<u8>>) {
+async fn misbehave(mut stream: TcpStream, bomb: Arc<Vec<u8>>) {
     let Some(request) = request_of(&mut stream).await else { return };
     let way = WAYS.iter().find(|way| request.contains(&format!("[[{way}]]"))).copied().unwrap_or_default();
     let ok = |headers: &str, body: &str| whole("200 OK", headers, body.as_bytes());
@@ -463,10 +466,10 @@ async fn whatever_a_provider_sends_the_worker_goes_on() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stage = Stage::new(&listener.local_addr().unwrap().to_string()).await;
     // More than memory may hold.
-    let bomb = std::sync::Arc::new(gzip((0..600).map(|_| vec![b' '; 1 << 20])));
+    let bomb = Arc::new(gzip((0..600).map(|_| vec![b' '; 1 << 20])));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(misbehave(stream, std::sync::Arc::clone(&bomb)));
+            tokio::spawn(misbehave(stream, Arc::clone(&bomb)));
         }
     });
     for way in WAYS {
@@ -491,6 +494,70 @@ async fn whatever_a_provider_sends_the_worker_goes_on() {
     stage.until_good_succeed(60).await;
     let longest = "select max(coalesce(length(message), 0) + coalesce(length(request_id), 0) + coalesce(length(finish), 0))::bigint from sluice.attempt";
     assert!(stage.count(longest).await < 10_000, "{}", stage.count(longest).await);
+    worker.stop().await;
+}
+
+/// Floods each connection with heads of 1xx answers, on a thread each, from when so many are there until it is dropped.
+struct Flood {
+    address: std::net::SocketAddr,
+    has_begun: Arc<AtomicBool>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Flood {
+    fn on(connections: usize) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (has_begun, is_over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (begun, over) = (Arc::clone(&has_begun), Arc::clone(&is_over));
+        std::thread::spawn(move || {
+            let mut streams: Vec<_> = listener.incoming().take(connections).map(Result::unwrap).collect();
+            for stream in &mut streams {
+                assert!(stream.read(&mut [0; 1024]).unwrap() > 0, "a request has begun");
+            }
+            begun.store(true, Ordering::Relaxed);
+            for mut stream in streams {
+                let over = Arc::clone(&over);
+                std::thread::spawn(move || {
+                    let heads = b"HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n".repeat(1000);
+                    while !over.load(Ordering::Relaxed) && stream.write_all(&heads).is_ok() {}
+                });
+            }
+        });
+        Self { address, has_begun, is_over }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_floods_with_informational_heads_holds_up_no_heartbeat_and_no_other_provider() {
+    let flood = Flood::on(7);
+    let stage = Stage::new(&flood.address.to_string()).await;
+    stage.run(r#"insert into sluice.job (route, request) select 'patient', '{"prompt": "Hi"}' from generate_series(1, 6)"#).await;
+    stage.run(r#"insert into sluice.job (route, request) values ('bad', '{"prompt": "Hi"}')"#).await;
+    let worker = stage.worker();
+    until("all calls are flooded", async || flood.has_begun.load(Ordering::Relaxed)).await;
+    let seen = "select (extract(epoch from max(seen_at)) * 1000)::bigint from sluice.worker";
+    for round in 1..=3 {
+        let before = stage.count(seen).await;
+        stage.good_jobs(5).await;
+        stage.until_good_succeed(5 * round).await;
+        until("the heart beats", async || stage.count(seen).await > before).await;
+    }
+    let timed_out = "select count(*) from sluice.attempt a join sluice.job j on j.id = a.job_id
+                      where j.route = 'bad' and a.class = 'timeout'";
+    until("the call with little time ends when it is over", async || stage.count(timed_out).await == 1).await;
+    // Whatever became of the others meanwhile, each that has ended is a failure with a name.
+    let others = "select count(*) from sluice.attempt a join sluice.job j on j.id = a.job_id
+                   where j.route = 'patient' and a.class is distinct from 'timeout'
+                     and a.class is distinct from 'unreachable' and a.class is distinct from 'network'";
+    assert_eq!(stage.count(others).await, 0);
+    drop(flood);
     worker.stop().await;
 }
 

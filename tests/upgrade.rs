@@ -117,6 +117,25 @@ async fn a_run_of_a_file_stops_too() {
     assert_eq!(stage.count("select count(*) from sluice.inflight").await, 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn migrations_whose_notes_are_gone_are_not_carried_out_anew_and_it_is_said_what_is_missing() {
+    let stage = Stage::new().await;
+    for gone in [
+        "delete from sluice.migration where version = (select max(version) from sluice.migration)",
+        "delete from sluice.migration where version = 2",
+        "delete from sluice.migration",
+    ] {
+        stage.run("create table public.notes as table sluice.migration").await;
+        stage.run(gone).await;
+        let output = stage.program.run(&["migrate"]).await;
+        let told = text(&output.stderr);
+        assert!(!output.status.success() && told.contains("its row in sluice.migration is gone"), "{gone}: {told}");
+        stage.run("delete from sluice.migration; insert into sluice.migration table public.notes").await;
+        stage.run("drop table public.notes").await;
+        stage.program.output(&["migrate"]).await;
+    }
+}
+
 #[tokio::test]
 async fn a_migration_that_would_have_to_wait_long_gives_up_and_changes_nothing() {
     let database = database().await;

@@ -1,7 +1,7 @@
 //! `sluice check`: everything that is wrong with the configuration, without a network or a database.
 
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
-use crate::domain::{Limits, NanoUsd, Patience, Strategy, Unit};
+use crate::domain::{Limits, NanoUsd, Patience, Strategy};
 use crate::exit_code::ExitCode;
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -148,19 +148,13 @@ fn summarise_route(name: &str, RouteConfig { route, .. }: &RouteConfig, out: &mu
 
 fn describe_limits(limits: &Limits) -> String {
     let rates = limits.rates.iter().map(|rate| {
-        let unit = match rate.unit {
-            Unit::Requests => "requests",
-            Unit::Tokens => "tokens",
-            Unit::InputTokens => "input tokens",
-            Unit::OutputTokens => "output tokens",
-        };
         let per = match rate.per.as_secs() {
             1 => "second".to_owned(),
             60 => "minute".to_owned(),
             86_400 => "day".to_owned(),
             _ => humantime::format_duration(rate.per).to_string(),
         };
-        format!("{} {unit} per {per}", rate.amount)
+        format!("{} {} per {per}", rate.amount, rate.unit)
     });
     let concurrency = limits.concurrency.iter().map(|calls| format!("{calls} calls at once"));
     rates.chain(concurrency).collect::<Vec<_>>().join(", ")

@@ -8,8 +8,9 @@ use super::faults::Faults;
 use super::output::{Cell, Dispensable, Format, Output, Report};
 use crate::config::{Config, Keys};
 use crate::domain::estimate::{USUAL_OUTPUT_TOKENS, expected_cost, input_tokens, worst_cost};
+use crate::domain::strategy::{self, View};
 use crate::domain::{
-    Capabilities, ChatRequest, ContentPart, Job, JobId, NanoUsd, ResponseFormat, Route, Rung, Timestamp, strategy,
+    Capabilities, ChatRequest, ContentPart, Job, JobId, NanoUsd, ResponseFormat, Route, Rung, Timestamp,
 };
 use crate::exit_code::ExitCode;
 use crate::input::{InputError, JobReader, ReadLimits, Source};
@@ -190,12 +191,18 @@ impl Estimate {
                 None => sums.add(rung, &job),
             }
         }
-        let first = strategy::order(route, &job).into_iter().find(|index| takes.get(*index) == Some(&true));
+        let mut order = Vec::new();
+        strategy::order(route, &View::of_job(&job, Some(NanoUsd::ZERO), &[]), &mut order);
+        let first = order.into_iter().find(|index| takes.get(*index) == Some(&true));
         match first.and_then(|index| Some((route.rungs.get(index)?, self.rungs.get_mut(index)?))) {
             None => self.stranded += 1,
             Some((rung, sums)) => {
                 sums.first_choice += 1;
-                let cost = rung.model.price.as_ref().map(|price| expected_cost(price, &job));
+                let cost = rung
+                    .model
+                    .price
+                    .as_ref()
+                    .map(|price| expected_cost(price, job.input_tokens, job.max_output_tokens));
                 self.as_routed = self.as_routed.zip(cost).map(|(sum, cost)| sum + cost);
             }
         }
@@ -290,7 +297,7 @@ impl RungEstimate {
         let output = job.max_output_tokens.unwrap_or(USUAL_OUTPUT_TOKENS);
         self.output_tokens = self.output_tokens.saturating_add(output);
         let Some(price) = &rung.model.price else { return };
-        self.expected = self.expected.map(|sum| sum + expected_cost(price, job));
+        self.expected = self.expected.map(|sum| sum + expected_cost(price, job.input_tokens, job.max_output_tokens));
         self.worst = self.worst.map(|sum| sum + worst_cost(price, &rung.model.capabilities, job));
     }
 }

@@ -5,10 +5,11 @@ use super::context::Context;
 use super::job::{as_json, find, whereabouts};
 use super::output::{Cell, Format};
 use crate::domain::price::special_tier;
-use crate::domain::{JobId, NanoUsd};
+use crate::domain::shut::Reason;
+use crate::domain::{JobId, NanoUsd, Unit};
 use crate::exit_code::ExitCode;
 use crate::store::job::{AttemptRecord, JobRecord, Place};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -200,14 +201,19 @@ fn skip_reason(skip: &Value) -> String {
     let instant = |key: &str| text(key).and_then(|at| at.parse::<DateTime<Utc>>().ok()).map(clock);
     let until = instant("until").map_or_else(String::new, |at| format!(" until {at}"));
     let over = passed_over(text("passed_over"), instant("patience_until"));
-    match text("why").unwrap_or("") {
-        "rate_limit" => format!("its limit was used up{until}{over}"),
-        "concurrency" => format!("all its places were taken{until}{over}"),
-        "breaker_open" => format!("its breaker was open{until}{over}"),
-        "quota_exhausted" => format!("its key was out of money{until}{over}"),
-        "auth" => format!("its key had been rejected{until}{over}"),
-        "model" => format!("the model was unknown or not allowed to the key{until}{over}"),
-        "paused" => format!("its provider was paused{over}"),
+    let why = text("why").unwrap_or("");
+    if let Some(reason) = Reason::parse(why) {
+        return match reason {
+            Reason::RateLimit => format!("its limit was used up{until}{over}"),
+            Reason::Concurrency => format!("all its places were taken{until}{over}"),
+            Reason::Breaker => format!("its breaker was open{until}{over}"),
+            Reason::QuotaExhausted => format!("its key was out of money{until}{over}"),
+            Reason::Auth => format!("its key had been rejected{until}{over}"),
+            Reason::Model => format!("the model was unknown or not allowed to the key{until}{over}"),
+            Reason::Paused => format!("its provider was paused{over}"),
+        };
+    }
+    match why {
         "backing_off" => format!("it was resting after a failure{until}"),
         "too_late" => match instant("latest") {
             Some(latest) => {
@@ -222,7 +228,9 @@ fn skip_reason(skip: &Value) -> String {
             format!("about {} tokens do not fit its window of {}", number("needed"), number("window"))
         }
         "bucket_too_small" => {
+            // Earlier versions kept the words in place of the code.
             let unit = text("unit").unwrap_or("tokens");
+            let unit = Unit::parse(unit).map_or_else(|| unit.to_owned(), |unit| unit.to_string());
             format!("about {} {unit} can never fit its limit of {} at once", number("needed"), number("size"))
         }
         "unsupported" => format!("it does not support {}", text("what").unwrap_or("something the request asks for")),
@@ -255,6 +263,8 @@ fn outcome(attempt: &AttemptRecord) -> String {
     } else {
         let class = attempt.class.as_deref().unwrap_or("unknown");
         match &attempt.detail {
+            // Nothing was found wrong with it.
+            Some(detail) if class == "abandoned" => format!("not used, after {took}: {class}, {detail}"),
             Some(detail) => format!("rejected after {took}: {class}, {detail}"),
             None => format!("failed after {took}: {class}"),
         }
@@ -367,7 +377,7 @@ fn conclusion(job: &JobRecord, attempts: &[AttemptRecord]) -> Vec<String> {
 }
 
 fn clock(at: DateTime<Utc>) -> String {
-    at.format("%Y-%m-%d %H:%M:%S%.3fZ").to_string()
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 fn span(millis: i64) -> String {
@@ -494,23 +504,23 @@ mod tests {
             story,
             "\
 Job 42 has succeeded: route default, project acme, batch nightly
-Enqueued 2026-01-31 08:00:00.000Z by app
+Enqueued 2026-01-31T08:00:00.000Z by app
 
-#1 deepseek/deepseek-chat at 2026-01-31 08:00:00.100Z
+#1 deepseek/deepseek-chat at 2026-01-31T08:00:00.100Z
    it was the first choice
    failed after 120 ms: rate_limit; HTTP 429
    “slow down”
-   it asked to be left alone until 2026-01-31 08:00:30.000Z
+   it asked to be left alone until 2026-01-31T08:00:30.000Z
    cost $0.00
 
-#2 openai/gpt-4o-mini at 2026-01-31 08:00:10.000Z, after waiting 9.78 s
-   not deepseek/deepseek-chat: its limit was used up until 2026-01-31 08:00:30.000Z
+#2 openai/gpt-4o-mini at 2026-01-31T08:00:10.000Z, after waiting 9.78 s
+   not deepseek/deepseek-chat: its limit was used up until 2026-01-31T08:00:30.000Z
    not sent to it as it came: logit_bias
    accepted after 1.24 s (first byte after 310 ms); finish stop; served by gpt-4o-mini-2024-07-18
    120 tokens in (20 from the cache), 300 out
    cost $0.000195 at $0.15 in, $0.60 out per million tokens
 
-It succeeded at 2026-01-31 08:00:11.250Z, answered by openai/gpt-4o-mini
+It succeeded at 2026-01-31T08:00:11.250Z, answered by openai/gpt-4o-mini
 Total: $0.000195 in 2 attempts"
         );
         assert!(!story.contains("secret"));
@@ -558,8 +568,10 @@ Total: $0.000195 in 2 attempts"
             reason(json!({ "why": "context_window", "needed": 9000, "window": 8192 })),
             "about 9000 tokens do not fit its window of 8192"
         );
-        let bucket = json!({ "why": "bucket_too_small", "unit": "input tokens", "needed": 9000, "size": 8000 });
-        assert_eq!(reason(bucket), "about 9000 input tokens can never fit its limit of 8000 at once");
+        for unit in ["input_tokens", "input tokens"] {
+            let bucket = json!({ "why": "bucket_too_small", "unit": unit, "needed": 9000, "size": 8000 });
+            assert_eq!(reason(bucket), "about 9000 input tokens can never fit its limit of 8000 at once");
+        }
         assert_eq!(reason(json!({ "why": "unsupported", "what": "tools" })), "it does not support tools");
         assert_eq!(reason(json!({ "why": "of_tomorrow" })), "of_tomorrow");
     }
@@ -572,7 +584,7 @@ Total: $0.000195 in 2 attempts"
                 "passed_over": passed_over, "patience_until": "2026-01-31T08:10:00Z",
             }))
         };
-        let (shut, until) = ("its limit was used up until 2026-01-31 09:00:00.000Z", "2026-01-31 08:10:00.000Z");
+        let (shut, until) = ("its limit was used up until 2026-01-31T09:00:00.000Z", "2026-01-31T08:10:00.000Z");
         assert_eq!(reason("patience_over"), format!("{shut}, and there was patience only until {until}"));
         assert_eq!(reason("deadline_near"), format!("{shut}, and the deadline left patience only until {until}"));
         assert_eq!(reason("no_patience"), format!("{shut}, and the route waits for no cheaper rung"));
@@ -584,10 +596,23 @@ Total: $0.000195 in 2 attempts"
         assert_eq!(
             skip_reason(&late),
             format!(
-                "it was resting after a failure until 2026-01-31 09:00:00.000Z, and only a call before {until} could \
+                "it was resting after a failure until 2026-01-31T09:00:00.000Z, and only a call before {until} could \
                  make the deadline"
             )
         );
+    }
+
+    #[test]
+    fn a_call_that_was_abandoned_is_not_called_rejected() {
+        for (class, detail, told) in [
+            ("abandoned", "late", "not used, after 120 ms: abandoned, late"),
+            ("abandoned", "worker_died", "not used, after 120 ms: abandoned, worker_died"),
+            ("output_invalid", "empty", "rejected after 120 ms: output_invalid, empty"),
+        ] {
+            let attempt =
+                AttemptRecord { class: Some(class.to_owned()), detail: Some(detail.to_owned()), ..attempt(1) };
+            assert!(outcome(&attempt).starts_with(told), "{}", outcome(&attempt));
+        }
     }
 
     #[test]

@@ -1,26 +1,35 @@
 //! Instants on the command line: `24h`, `7d`, `2026-01-31`, `2026-01-31T08:00:00Z`.
 
 use crate::store::report::Moment;
-use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDate, NaiveTime, Utc};
+use std::time::Duration;
+
+/// Nothing is older, and the database can still reckon with it.
+const LONGEST_AGO: Duration = Duration::from_hours(1000 * 8766);
 
 /// Reads an instant. A duration means so long ago, by the database's clock; a date is its first moment, UTC.
 pub fn parse(text: &str) -> Result<Moment, String> {
-    if let Ok(at) = DateTime::parse_from_rfc3339(text) {
-        return Ok(Moment::At(at.with_timezone(&Utc)));
+    let expected =
+        "expected how long ago (\"24h\", \"7d\"), a date (\"2026-01-31\") or an instant (\"2026-01-31T08:00:00Z\")";
+    let at = DateTime::parse_from_rfc3339(text).map(|at| at.with_timezone(&Utc)).ok();
+    let midnight = || text.parse::<NaiveDate>().map(|date| date.and_time(NaiveTime::MIN).and_utc()).ok();
+    if let Some(at) = at.or_else(midnight) {
+        return if (1..=9999).contains(&at.year()) {
+            Ok(Moment::At(at))
+        } else {
+            Err(format!("{expected}, of the years 1 to 9999"))
+        };
     }
-    if let Ok(date) = text.parse::<NaiveDate>() {
-        return Ok(Moment::At(date.and_time(NaiveTime::MIN).and_utc()));
+    match humantime::parse_duration(text) {
+        Ok(ago) if ago <= LONGEST_AGO => Ok(Moment::Ago(ago)),
+        Ok(_) => Err(format!("{expected}, and at most 1000 years ago")),
+        Err(_) => Err(expected.to_owned()),
     }
-    humantime::parse_duration(text).map(Moment::Ago).map_err(|_| {
-        "expected how long ago (\"24h\", \"7d\"), a date (\"2026-01-31\") or an instant (\"2026-01-31T08:00:00Z\")"
-            .to_owned()
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn durations_dates_and_instants_are_read() {
@@ -33,7 +42,18 @@ mod tests {
 
     #[test]
     fn anything_else_says_what_was_expected() {
-        for text in ["", "yesterday", "2026-13-01", "5"] {
+        for text in [
+            "",
+            "yesterday",
+            "2026-13-01",
+            "5",
+            "999999999d",
+            "1001years",
+            "584000000000y",
+            "-4714-01-01",
+            "+10000-01-01",
+            "+262142-12-31",
+        ] {
             assert!(parse(text).unwrap_err().starts_with("expected how long ago"), "{text}");
         }
     }

@@ -87,7 +87,7 @@ fn announce(simulator: &Simulator, out: &mut impl io::Write) -> io::Result<()> {
     writeln!(out, "simulator listening on http://{address}; verdict at http://{address}/_sim/verdict")?;
     for (name, provider) in &simulator.scenario().providers {
         let url = simulator.base_url(name).unwrap_or_default();
-        let dialect = format!("{:?}", provider.dialect).to_lowercase();
+        let dialect = provider.dialect.name();
         writeln!(out, "  {name:<12} dialect = {dialect:<10} base_url = \"{url}\"")?;
     }
     writeln!(out, "press Ctrl-C for the verdict")

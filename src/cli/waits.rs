@@ -1,6 +1,7 @@
 //! What a job waits for, in words. The database says it in few, fixed ones (`sluice.jobs.waits_for`), by which jobs can
 //! be counted.
 
+use crate::domain::shut::Reason;
 use std::borrow::Cow;
 
 /// It came in while triggers were off.
@@ -25,22 +26,22 @@ pub(super) fn in_words(reason: &str) -> Cow<'_, str> {
 
 /// Whether it passes by itself, and soon: work goes on, if slowly.
 pub(super) fn is_a_limit(reason: &str) -> bool {
-    parts(reason).is_some_and(|(_, code, _)| matches!(code, "rate_limit" | "concurrency"))
+    parts(reason).and_then(|(_, code, _)| Reason::parse(code)).is_some_and(Reason::is_a_limit)
 }
 
 /// `openai/gpt-4o-mini: auth (nowhere else to go)`.
 fn of_target(reason: &str) -> Option<String> {
     let (target, code, because) = parts(reason)?;
-    let why = match code {
-        "rate_limit" => "its limit is used up",
-        "concurrency" => "all its places are taken",
-        "breaker_open" => "its breaker is open after failures",
-        "quota_exhausted" => "its key is out of money",
-        "auth" => "its key is rejected",
-        "model" => "the model is unknown, or not allowed to the key",
-        "paused" => "its provider is paused",
-        "retry" => "it failed, and is tried again",
-        _ => return None,
+    let why = match Reason::parse(code) {
+        Some(Reason::RateLimit) => "its limit is used up",
+        Some(Reason::Concurrency) => "all its places are taken",
+        Some(Reason::Breaker) => "its breaker is open after failures",
+        Some(Reason::QuotaExhausted) => "its key is out of money",
+        Some(Reason::Auth) => "its key is rejected",
+        Some(Reason::Model) => "the model is unknown, or not allowed to the key",
+        Some(Reason::Paused) => "its provider is paused",
+        None if code == "retry" => "it failed, and is tried again",
+        None => return None,
     };
     let because = if because.is_empty() { String::new() } else { format!(" ({because})") };
     Some(format!("{target}: {why}{because}"))

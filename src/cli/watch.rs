@@ -10,7 +10,7 @@ use crate::exit_code::ExitCode;
 use crate::printable::{self, on_one_line};
 use crate::store::Store;
 use crate::store::batch::Batch;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -128,8 +128,11 @@ impl View {
         let target = if output.is_quiet() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(length, target);
         // The figures on a line of their own: beside the bar they do not fit on a terminal of the usual width.
-        let style = ProgressStyle::with_template("{bar:40} {percent:>3} %\n{msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let style = ProgressStyle::with_template("{bar:40} {whole_percent:>3} %\n{msg}");
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.set_style(style.with_key("whole_percent", |state: &ProgressState, words: &mut dyn std::fmt::Write| {
+            let _ = write!(words, "{}", percent(state.pos(), state.len().unwrap_or(0)));
+        }));
         Self::Bar(bar)
     }
 
@@ -174,6 +177,12 @@ impl View {
             bar.finish_and_clear();
         }
     }
+}
+
+/// How much is done, rounded down: a hundred is all.
+fn percent(done: u64, all: u64) -> u64 {
+    let percent = (u128::from(done) * 100).checked_div(u128::from(all)).unwrap_or(100);
+    u64::try_from(percent).unwrap_or(100).min(100)
 }
 
 fn progress(batch: &Batch, pace: &Pace, waits_for: Option<&str>) -> String {
@@ -258,6 +267,16 @@ mod tests {
             unpriced: 0,
             paused: false,
         }
+    }
+
+    #[test]
+    fn a_hundred_percent_is_all_and_nothing_less() {
+        for (done, all, shown) in
+            [(0, 200, 0), (1, 200, 0), (199, 200, 99), (9_999_999, 10_000_000, 99), (200, 200, 100), (0, 0, 100)]
+        {
+            assert_eq!(percent(done, all), shown, "{done} of {all}");
+        }
+        assert_eq!(percent(u64::MAX, u64::MAX), 100);
     }
 
     #[test]

@@ -115,11 +115,11 @@ fn read_one(provider: &str, section: &mut Section<'_>, keys: Keys) -> Option<Api
     match read_secret(&path, MOST_BYTES) {
         Ok((key, flaws)) => {
             for exposed in flaws.into_iter().filter(|_| source == "api_key_file") {
-                if matches!(exposed.flaw, Flaw::Writable(_)) {
+                if matches!(exposed.flaw, Flaw::Writable(_) | Flaw::Owner(_)) {
                     // Their key, their account: they would read every prompt.
                     let problem = format!(
                         "the key of the provider {provider} is not used: {} {}",
-                        path.display(),
+                        exposed.path.display(),
                         exposed.problem()
                     );
                     section.fault(source, problem, exposed.remedy());

@@ -21,33 +21,6 @@ pub struct RouteConfig {
     pub timeouts: Vec<Timeouts>,
 }
 
-/// What lets a job move on unless the route says otherwise: everything that another target may do better.
-///
-/// Missing are refusals by policy (the route has to want that) and `abandoned`, which was not the target's doing. What
-/// says that a target cannot take a request at all moves a job on whatever is listed ([`Route::falls_back_on`]).
-pub(crate) const FALLBACK_ON: &[ErrorClass] = &[
-    ErrorClass::RateLimit,
-    ErrorClass::RateLimitDaily,
-    ErrorClass::RampLimit,
-    ErrorClass::QuotaExhausted,
-    ErrorClass::Overloaded,
-    ErrorClass::ServerError,
-    ErrorClass::Timeout,
-    ErrorClass::Network,
-    ErrorClass::Auth,
-    ErrorClass::Permission,
-    ErrorClass::NotFound,
-    ErrorClass::InvalidRequest,
-    ErrorClass::Refused,
-    ErrorClass::OutputInvalid,
-    ErrorClass::NeverFits,
-    ErrorClass::PayloadTooLarge,
-    ErrorClass::ContextLength,
-    ErrorClass::Conflict,
-    ErrorClass::Cancelled,
-    ErrorClass::SoftFailure,
-];
-
 const RUNGS: &str = "a list of rungs such as [\"deepseek/deepseek-flash\", \"openai/gpt-4o-mini\"]";
 const RUNG: &str = "\"provider/model\", or { target = \"provider/model\", timeouts = { total = \"2m\" } }";
 
@@ -232,11 +205,7 @@ fn read_fallback(section: &mut Section<'_>) -> BTreeSet<ErrorClass> {
         }
         return BTreeSet::new();
     }
-    let mut classes: BTreeSet<ErrorClass> =
-        listed.map_or_else(|| FALLBACK_ON.iter().copied().collect(), |classes| classes.into_iter().collect());
-    // A job that moves on from a connection that broke moves on from one that never came about.
-    if classes.contains(&ErrorClass::Network) {
-        classes.insert(ErrorClass::Unreachable);
-    }
-    classes
+    listed.map_or_else(ErrorClass::fallen_back_on_by_default, |classes| {
+        ErrorClass::with_those_that_go_along(classes.into_iter().collect())
+    })
 }

@@ -2,11 +2,11 @@
 
 use super::section::{FROM_ENVIRONMENT, Table};
 use super::{ConfigErrors, Fault};
-use crate::permissions::{Exposed, forgeable, world_readable};
+use crate::permissions::{Exposed, forgeable, ways_to, world_readable};
 use config::{ConfigError, Environment, File, FileFormat, ValueKind};
 use rustix::fs::OFlags;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{Metadata, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -92,17 +92,6 @@ impl Source {
         opened.take(MOST_BYTES).read_to_string(&mut read.words).map_err(|error| fault_of_file(file, &error))?;
         Ok(read)
     }
-}
-
-/// What decides which file a path in the current folder leads to: its folders, and each part of it that is a link.
-fn ways_to(file: &Path) -> Vec<(PathBuf, Metadata)> {
-    let parts = file.ancestors().filter(|part| !part.as_os_str().is_empty());
-    let found = parts.flat_map(|part| {
-        let link = part.symlink_metadata().ok().filter(Metadata::is_symlink);
-        let folder = part.metadata().ok().filter(Metadata::is_dir);
-        [link, folder].into_iter().flatten().map(|found| (part.to_owned(), found))
-    });
-    found.collect()
 }
 
 /// The option of the command line by which a database is named. It stands among the variables under this name, which is

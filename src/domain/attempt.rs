@@ -1,96 +1,6 @@
 //! One call to one target, as the decision sees it afterwards.
 
-use super::decide::Closed;
-use super::{Bearing, ErrorClass, Remedy, Timestamp};
-use serde::{Deserialize, Serialize};
-use std::fmt;
-
-/// Why an answer that HTTP called a success cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SoftFailure {
-    /// Nothing, or only white space and invisible characters.
-    Empty,
-    /// Fewer characters than the route demands.
-    TooShort,
-    /// More characters than the route allows.
-    TooLong,
-    /// Cut off at the output cap.
-    Truncated,
-    /// Reasoning used up the output cap before an answer began.
-    ReasoningExhausted,
-    /// Not JSON where JSON was demanded.
-    NotJson,
-    /// JSON, but not of the demanded schema.
-    SchemaMismatch,
-    /// A demanded pattern is missing.
-    MissingPattern,
-    /// A forbidden pattern is there.
-    ForbiddenPattern,
-    /// The model declined.
-    Refusal,
-    /// The provider's filter cut the answer.
-    ContentFiltered,
-    /// An HTML page instead of an answer.
-    Html,
-    /// A finish reason the route does not accept.
-    BadFinish,
-    /// A tool call that was not offered, or whose arguments are not JSON.
-    BadToolCall,
-}
-
-impl SoftFailure {
-    /// Every kind.
-    pub const ALL: &'static [Self] = &[
-        Self::Empty,
-        Self::TooShort,
-        Self::TooLong,
-        Self::Truncated,
-        Self::ReasoningExhausted,
-        Self::NotJson,
-        Self::SchemaMismatch,
-        Self::MissingPattern,
-        Self::ForbiddenPattern,
-        Self::Refusal,
-        Self::ContentFiltered,
-        Self::Html,
-        Self::BadFinish,
-        Self::BadToolCall,
-    ];
-
-    /// The name in ledger and reports.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::TooShort => "too_short",
-            Self::TooLong => "too_long",
-            Self::Truncated => "truncated",
-            Self::ReasoningExhausted => "reasoning_exhausted",
-            Self::NotJson => "not_json",
-            Self::SchemaMismatch => "schema_mismatch",
-            Self::MissingPattern => "missing_pattern",
-            Self::ForbiddenPattern => "forbidden_pattern",
-            Self::Refusal => "refusal",
-            Self::ContentFiltered => "content_filtered",
-            Self::Html => "html",
-            Self::BadFinish => "bad_finish",
-            Self::BadToolCall => "bad_tool_call",
-        }
-    }
-
-    /// The kind with this name.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|kind| kind.as_str() == name)
-    }
-}
-
-impl fmt::Display for SoftFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use super::{Bearing, ErrorClass, Remedy, SoftFailure, Timestamp};
 
 /// What validation says of an answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -184,16 +94,23 @@ impl Attempt {
             _ if self.is_mendable => Remedy::Mend,
             (_, Bearing::EveryTarget) => Remedy::End,
             // The key stays in service until a second request meets the same, so there is no gate to wait for.
-            (Remedy::WaitForGate(Closed::Auth | Closed::QuotaExhausted), Bearing::InDoubt) => {
-                Remedy::RetrySame { tries: 0 }
-            }
+            (Remedy::WaitForGate(_), Bearing::InDoubt) if self.blames_the_key() => Remedy::RetrySame { tries: 0 },
             (remedy, Bearing::AsScoped | Bearing::InDoubt) => remedy,
         })
+    }
+
+    /// Whether it failed in a way that speaks against its key.
+    #[must_use]
+    pub const fn blames_the_key(&self) -> bool {
+        match self.outcome {
+            Outcome::Failed(class) => class.facts().key.is_some(),
+            Outcome::Accepted | Outcome::Rejected(_) => false,
+        }
     }
 
     /// Whether it counts towards the job's bound on attempts.
     #[must_use]
     pub fn uses_up_an_attempt(&self) -> bool {
-        !self.is_mendable && self.outcome.class().is_some_and(ErrorClass::uses_up_an_attempt)
+        !self.is_mendable && self.outcome.class().is_some_and(|class| class.facts().uses_up_an_attempt)
     }
 }

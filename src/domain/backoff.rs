@@ -1,6 +1,6 @@
 //! How long to wait after a failure.
 
-use super::JobId;
+use super::job::{JobId, spread};
 use std::time::Duration;
 
 /// The wait after the first failure, before jitter.
@@ -19,7 +19,7 @@ pub fn delay(job: JobId, failures: u32) -> Duration {
     let half = full / 2;
     let half_ms = u64::try_from(half.as_millis()).unwrap_or(u64::MAX);
     let seed = job.0.cast_unsigned() ^ u64::from(failures).rotate_left(40);
-    half + Duration::from_millis(hash(seed).checked_rem(half_ms.saturating_add(1)).unwrap_or(0))
+    half + Duration::from_millis(spread(seed).checked_rem(half_ms.saturating_add(1)).unwrap_or(0))
 }
 
 /// The wait without jitter: [`FIRST`], doubling, never above [`LONGEST`].
@@ -28,14 +28,6 @@ pub fn curve(failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1);
     let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
     FIRST.saturating_mul(factor).min(LONGEST)
-}
-
-/// Splitmix64: spreads neighbouring numbers over the whole range.
-fn hash(seed: u64) -> u64 {
-    let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@
 
 mod window;
 
-use super::{ErrorClass, Outcome, SoftFailure, Timestamp};
+use super::{Outcome, Timestamp};
 use std::time::Duration;
 use window::Window;
 
@@ -69,63 +69,8 @@ impl Sign {
     pub const fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Accepted => Self::Good,
-            Outcome::Rejected(kind) => Self::of_soft_failure(*kind),
-            Outcome::Failed(class) => Self::of_class(*class),
-        }
-    }
-
-    /// What an unusable answer says.
-    ///
-    /// What depends on what the request demands (a schema, a length, a pattern, a topic that is refused) is no illness:
-    /// otherwise one project with a schema that nobody can meet would open the breaker for all the others.
-    #[must_use]
-    pub const fn of_soft_failure(kind: SoftFailure) -> Self {
-        match kind {
-            SoftFailure::Empty | SoftFailure::Html | SoftFailure::BadFinish => Self::Bad,
-            SoftFailure::TooShort
-            | SoftFailure::TooLong
-            | SoftFailure::Truncated
-            | SoftFailure::ReasoningExhausted
-            | SoftFailure::NotJson
-            | SoftFailure::SchemaMismatch
-            | SoftFailure::MissingPattern
-            | SoftFailure::ForbiddenPattern
-            | SoftFailure::Refusal
-            | SoftFailure::ContentFiltered
-            | SoftFailure::BadToolCall => Self::Neutral,
-        }
-    }
-
-    /// What a class of failure says.
-    ///
-    /// A wrong model or a missing permission is lasting, so it closes the target by itself and is not counted here.
-    #[must_use]
-    pub const fn of_class(class: ErrorClass) -> Self {
-        match class {
-            ErrorClass::Overloaded
-            | ErrorClass::ServerError
-            | ErrorClass::Timeout
-            | ErrorClass::Network
-            | ErrorClass::Unreachable
-            | ErrorClass::SoftFailure => Self::Bad,
-            ErrorClass::RateLimit
-            | ErrorClass::RateLimitDaily
-            | ErrorClass::RampLimit
-            | ErrorClass::QuotaExhausted
-            | ErrorClass::Auth
-            | ErrorClass::Permission
-            | ErrorClass::NotFound
-            | ErrorClass::InvalidRequest
-            | ErrorClass::Refused
-            | ErrorClass::ContextLength
-            | ErrorClass::ContentPolicy
-            | ErrorClass::PayloadTooLarge
-            | ErrorClass::NeverFits
-            | ErrorClass::OutputInvalid
-            | ErrorClass::Conflict
-            | ErrorClass::Cancelled
-            | ErrorClass::Abandoned
-            | ErrorClass::Deadline => Self::Neutral,
+            Outcome::Rejected(kind) => kind.facts().breaker,
+            Outcome::Failed(class) => class.facts().breaker,
         }
     }
 }

@@ -134,33 +134,7 @@ impl Fate {
     pub const fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Accepted | Outcome::Rejected(_) => Self::LetIn,
-            Outcome::Failed(class) => match class {
-                ErrorClass::RateLimit
-                | ErrorClass::RateLimitDaily
-                | ErrorClass::RampLimit
-                | ErrorClass::QuotaExhausted
-                | ErrorClass::Auth
-                | ErrorClass::Permission
-                | ErrorClass::NotFound
-                | ErrorClass::NeverFits
-                | ErrorClass::Unreachable => Self::TurnedAway,
-                ErrorClass::Overloaded
-                | ErrorClass::ServerError
-                | ErrorClass::InvalidRequest
-                | ErrorClass::Refused
-                | ErrorClass::ContextLength
-                | ErrorClass::ContentPolicy
-                | ErrorClass::PayloadTooLarge
-                | ErrorClass::OutputInvalid
-                | ErrorClass::Conflict => Self::Failed,
-                // It may have been generated in full without a word of it reaching us.
-                ErrorClass::Timeout
-                | ErrorClass::Network
-                | ErrorClass::Cancelled
-                | ErrorClass::Abandoned
-                | ErrorClass::SoftFailure
-                | ErrorClass::Deadline => Self::LetIn,
-            },
+            Outcome::Failed(class) => class.facts().fate,
         }
     }
 }
@@ -486,19 +460,20 @@ mod tests {
             expected_output in 1..10_000_u64,
         ) {
             let output = cap.map_or(output, |cap| output.min(cap));
-            for (dialect, rule) in [
-                (Dialect::Openai, Charging::OPENAI),
-                (Dialect::Anthropic, Charging::ANTHROPIC),
-                (Dialect::Gemini, Charging::GEMINI),
+            for (name, rule) in [
+                ("openai", Charging::OPENAI),
+                ("anthropic", Charging::ANTHROPIC),
+                ("gemini", Charging::GEMINI),
             ] {
+                let dialect = Dialect::named(name).unwrap().api();
                 let taken = dialect.cost(input, cap);
                 let total = taken.tokens + dialect.cost_afterwards(output);
                 let reported = usage(input.cast_signed(), 0, output.cast_signed());
                 let estimated = sizes(input * off / 100, cap, expected_output);
                 let settled = rule.settle(&estimated, Some(&reported), Fate::LetIn);
-                prop_assert_eq!(settled, Charge { input: taken.input_tokens, output, total }, "{:?}", dialect);
+                prop_assert_eq!(settled, Charge { input: taken.input_tokens, output, total }, "{}", name);
                 let exact = rule.reserve(&sizes(input, cap, output));
-                prop_assert_eq!(exact, settled, "{:?}", dialect);
+                prop_assert_eq!(exact, settled, "{}", name);
             }
         }
 

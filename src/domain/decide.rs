@@ -5,44 +5,28 @@
 //!
 //! 1. Is the job over? An accepted answer, a request that no rung would take, attempts or time used up.
 //! 2. How does each rung stand? What the job's own history says of it, what gate and breaker say of it
-//!    ([`RungHealth`]), and whether a closed one is worth waiting for.
+//!    ([`RungHealth`]), and whether a rung that is shut is worth waiting for.
 //! 3. Which is the first that may be called? If none may now, until when is there nothing to do?
 //!
 //! A job goes along its rungs in laps. A rung that failed as often as its [`Remedy`](super::Remedy) allows is passed
 //! for the rest of the lap; when all rungs are passed, the next lap begins, after a longer pause. While the rungs that
-//! are not passed are closed, and not worth waiting for, a passed one is tried again after such a pause. A rung that
+//! are not passed are shut, and not worth waiting for, a passed one is tried again after such a pause. A rung that
 //! can never take this request is out for good and makes up no part of a lap.
 
 mod ending;
-mod standing;
+mod lap;
+mod startable;
 #[cfg(test)]
 mod tests;
+mod tried;
 
+use super::shut::Shut;
 use super::{Attempt, ErrorClass, Job, Patience, Route, Rung, Timestamp, Unit};
-use serde::{Deserialize, Serialize};
-use standing::{Hold, Lap, Standing};
+use lap::Lap;
+pub use startable::{Startable, startable};
 use std::fmt;
 use std::time::Duration;
-
-/// Why a rung cannot be called right now although it may be called later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Closed {
-    /// Requests or tokens are used up, or the provider asked to wait (429 of any kind but money).
-    RateLimit,
-    /// All calls that may run at once are running.
-    Concurrency,
-    /// The breaker is open.
-    Breaker,
-    /// No key is in service; the first that may be tried again was out of money.
-    QuotaExhausted,
-    /// No key is in service; the first that may be tried again was rejected.
-    Auth,
-    /// The model is unknown to the provider or not allowed to this key.
-    Model,
-    /// An operator paused the provider.
-    Paused,
-}
+use tried::Tried;
 
 /// Why a rung can never take this request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,36 +51,42 @@ pub enum Ineligible {
     Unsupported(String),
 }
 
-/// The state of one rung for one request, as the gate and the breaker see it.
+/// Whether one rung may be called for one request, as the gate and the breaker see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RungHealth {
     /// May be called now.
     Open,
-    /// May be called at `until` at the earliest.
-    Closed {
-        /// Why.
-        reason: Closed,
-        /// Since when it has been closed without a break; equal to now where it merely paces.
-        since: Timestamp,
-        /// When it opens, as far as is known.
-        until: Timestamp,
-    },
+    /// May be called later.
+    Shut(Shut),
     /// Can never take this request.
     Ineligible(Ineligible),
 }
 
-/// The state of a route's rungs, in the order in which the route lists them.
-pub type Health = [RungHealth];
+/// What is known of one rung for one request at the moment of a decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Whether it may be called.
+    pub health: RungHealth,
+    /// How many calls of this size could begin now; `None`: not asked, or unknown.
+    pub headroom: Option<usize>,
+    /// How long an answer of this size usually takes; `None`: unknown.
+    pub latency: Option<Duration>,
+}
+
+impl From<RungHealth> for Condition {
+    /// Of a rung of which nothing else is known.
+    fn from(health: RungHealth) -> Self {
+        Self { health, headroom: None, latency: None }
+    }
+}
 
 /// Why a rung was not taken, for `explain`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Skip {
-    /// It is closed.
-    Closed {
-        /// Why.
-        reason: Closed,
-        /// Until when.
-        until: Timestamp,
+    /// It is shut.
+    Shut {
+        /// Why, since when and until when.
+        shut: Shut,
         /// Whether it was worth waiting for.
         worth: Worth,
     },
@@ -118,7 +108,7 @@ pub enum Skip {
     },
 }
 
-/// Whether a job waits for a closed rung rather than take one after it, and what says so.
+/// Whether a job waits for a rung that is shut rather than take one after it, and what says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Worth {
     /// It waits: the rung opens while there is patience, which lasts until then ([`Timestamp::MAX`]: without end).
@@ -192,20 +182,6 @@ pub enum Step {
     Finish(Ending),
 }
 
-impl fmt::Display for Closed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::RateLimit => "rate limit reached",
-            Self::Concurrency => "all its calls are running",
-            Self::Breaker => "breaker open",
-            Self::QuotaExhausted => "out of money",
-            Self::Auth => "key rejected",
-            Self::Model => "model unknown or not allowed",
-            Self::Paused => "paused",
-        })
-    }
-}
-
 impl fmt::Display for Ineligible {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -223,7 +199,7 @@ impl fmt::Display for Ineligible {
 impl fmt::Display for Skip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Closed { reason, .. } => reason.fmt(f),
+            Self::Shut { shut, .. } => shut.reason.fmt(f),
             Self::Ineligible(why) => why.fmt(f),
             Self::Failed(class) => class.fmt(f),
             Self::BackingOff { .. } => f.write_str("backing off after a failure"),
@@ -234,29 +210,36 @@ impl fmt::Display for Skip {
 
 /// Decides the next step. Pure and total: same input, same output, no panic.
 ///
-/// `order` is the route's rungs in the order in which this job tries them (see [`order`](super::strategy::order));
-/// `health` is in listed order, and a rung without an entry in it counts as open. `history` is oldest first.
+/// `order` is the route's rungs in the order in which this job tries them now (see [`order`](super::strategy::order));
+/// `conditions` are in listed order, and a rung without an entry there counts as open. `history` is oldest first.
 ///
 /// Guarantees, whatever the input:
 /// - After an accepted answer the step is `Finish(Succeeded)`: nothing is bought twice.
-/// - A called rung is on the route, not closed, not ineligible, and nobody asked this job to wait for it.
+/// - A called rung is on the route, not shut, not ineligible, and no provider asked this job to wait for it.
 /// - [`Step::Wait`] ends after `now`, and not after the deadline.
 /// - A history only grows so long, so a job ends however the world behaves.
 #[must_use]
-pub fn decide(job: &Job, route: &Route, order: &[usize], history: &[Attempt], health: &Health, now: Timestamp) -> Step {
-    if let Some(ending) = ending::of(job, route, history, health, now) {
+pub fn decide(
+    job: &Job,
+    route: &Route,
+    order: &[usize],
+    history: &[Attempt],
+    conditions: &[Condition],
+    now: Timestamp,
+) -> Step {
+    if let Some(ending) = ending::of(job, route, history, conditions, now) {
         return Step::Finish(ending);
     }
-    let places = survey(job, route, order, history, health, now);
-    choose(job, route, history, places, now)
+    let candidates = survey(job, route, order, history, conditions, now);
+    choose(job, route, history, candidates, now)
 }
 
-/// How a rung stands at one instant, history and health taken together.
-enum Place {
+/// How a rung stands at one instant, history and condition taken together.
+enum Candidate {
     /// May be called.
-    Open,
+    Ready,
     /// May not be called, unless as a last resort.
-    Shut {
+    Out {
         why: Skip,
         /// When it may be called; `None`: never.
         until: Option<Timestamp>,
@@ -264,7 +247,7 @@ enum Place {
     },
 }
 
-/// What a rung that is shut means for the rungs after it.
+/// What a rung that is out means for the rungs after it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Turn {
     /// It is its turn: they wait with it.
@@ -281,51 +264,64 @@ fn survey(
     route: &Route,
     order: &[usize],
     history: &[Attempt],
-    health: &Health,
+    conditions: &[Condition],
     now: Timestamp,
-) -> Vec<(usize, Place)> {
-    let standings = standing::of(job, route, history);
-    let rungs: Vec<(usize, &Standing, Gate)> = order
+) -> Vec<(usize, Candidate)> {
+    let tried = tried::of(job, route, history);
+    let times = Times { ready_at: job.ready_at, deadline: job.deadline };
+    let rungs: Vec<(usize, &Tried, Access)> = order
         .iter()
-        .filter_map(|&index| Some((index, route.rungs.get(index)?, standings.get(index)?)))
-        .map(|(index, rung, standing)| {
-            let health = health.get(index).unwrap_or(&RungHealth::Open);
-            (index, standing, gate_of(job, route, rung, standing, health, now))
+        .filter_map(|&index| Some((index, route.rungs.get(index)?, tried.get(index)?)))
+        .map(|(index, rung, tried)| {
+            let not_before = tried.backing_off_until;
+            let access = access_of(times, route, rung, tried.asked, not_before, health_of(conditions, index), now);
+            (index, tried, access)
         })
         .collect();
-    let takes_part = |standing: &Standing, gate: &Gate| standing.excluded.is_none() && !matches!(gate, Gate::Never(_));
+    let takes_part = |tried: &Tried, access: &Access| tried.excluded.is_none() && !matches!(access, Access::Never(_));
     let taking_part: Vec<usize> =
-        rungs.iter().filter(|(_, standing, gate)| takes_part(standing, gate)).map(|&(index, ..)| index).collect();
+        rungs.iter().filter(|(_, tried, access)| takes_part(tried, access)).map(|&(index, ..)| index).collect();
     let lap = Lap::of(job, route, history, &taking_part);
     rungs
         .into_iter()
-        .map(|(index, standing, gate)| {
-            let latest = latest_retry(job, route, index, standing);
-            (index, place_of(index, standing, gate, &lap, latest, now))
+        .map(|(index, tried, access)| {
+            let latest = latest_retry(job, route, index, tried);
+            (index, candidate_of(index, tried, access, &lap, latest, now))
         })
         .collect()
 }
 
+fn health_of(conditions: &[Condition], rung: usize) -> &RungHealth {
+    conditions.get(rung).map_or(&RungHealth::Open, |condition| &condition.health)
+}
+
 /// When a rung has to be tried again at the latest after a failure, if the job may leave it after that: so that the
 /// call can still end by the deadline.
-fn latest_retry(job: &Job, route: &Route, rung: usize, standing: &Standing) -> Option<Timestamp> {
-    let leaves = standing.last_failure.is_some_and(|class| route.falls_back_on(class));
+fn latest_retry(job: &Job, route: &Route, rung: usize, tried: &Tried) -> Option<Timestamp> {
+    let leaves = tried.last_failure.is_some_and(|class| route.falls_back_on(class));
     let rung = route.rungs.get(rung).filter(|_| leaves && route.patience != Patience::Forever)?;
     Some(job.deadline? - rung.total_timeout)
 }
 
+/// From when a job has been waiting, and by when it has to have ended.
+#[derive(Clone, Copy)]
+struct Times {
+    ready_at: Timestamp,
+    deadline: Option<Timestamp>,
+}
+
 /// What stands between a job and a rung apart from the job's own failures there.
-enum Gate {
+enum Access {
     Open,
-    Closed { reason: Closed, until: Timestamp, worth: Worth },
+    Shut { shut: Shut, worth: Worth },
     Never(Ineligible),
 }
 
-impl Gate {
+impl Access {
     fn opens(&self) -> Timestamp {
         match self {
             Self::Open => Timestamp::MIN,
-            Self::Closed { until, .. } => *until,
+            Self::Shut { shut, .. } => shut.until,
             Self::Never(_) => Timestamp::MAX,
         }
     }
@@ -333,82 +329,87 @@ impl Gate {
 
 /// Joins what the gate says with what the provider asked of this very job: the later opening counts, and the earlier
 /// closing, as patience has been running since then. A gate that waiting does not open, and that the job may leave, is
-/// the reason whatever was asked.
-fn gate_of(job: &Job, route: &Route, rung: &Rung, standing: &Standing, health: &RungHealth, now: Timestamp) -> Gate {
+/// the reason whatever was asked. The job itself does not come back before `not_before`.
+fn access_of(
+    times: Times,
+    route: &Route,
+    rung: &Rung,
+    asked: Option<Shut>,
+    not_before: Timestamp,
+    health: &RungHealth,
+    now: Timestamp,
+) -> Access {
     let shut = match health {
         RungHealth::Open => None,
-        RungHealth::Closed { reason, since, until } => {
-            Some(Hold { reason: *reason, since: *since, until: *until }).filter(|hold| hold.until > now)
-        }
-        RungHealth::Ineligible(why) => return Gate::Never(why.clone()),
+        RungHealth::Shut(shut) => Some(*shut).filter(|shut| shut.until > now),
+        RungHealth::Ineligible(why) => return Access::Never(why.clone()),
     };
-    let asked = standing.hold.filter(|hold| hold.until > now);
-    let hold = match (shut, asked) {
-        (None, None) => return Gate::Open,
-        (Some(hold), None) | (None, Some(hold)) => hold,
+    let asked = asked.filter(|asked| asked.until > now);
+    let shut = match (shut, asked) {
+        (None, None) => return Access::Open,
+        (Some(shut), None) | (None, Some(shut)) => shut,
         (Some(shut), Some(asked)) => {
             let later = if asked.until > shut.until { asked } else { shut };
-            let decides = is_pointless(shut.reason) && may_fall_back(route, shut.reason);
+            let decides = !shut.reason.passes() && route.leaves(shut.reason);
             let reason = if decides { shut.reason } else { later.reason };
-            Hold { reason, since: asked.since.min(shut.since), until: later.until }
+            Shut { reason, since: asked.since.min(shut.since), until: later.until }
         }
     };
-    let hold = Hold { until: hold.until.max(standing.backing_off_until), ..hold };
-    Gate::Closed { reason: hold.reason, until: hold.until, worth: worth_of(job, route, rung, hold, now) }
+    let shut = Shut { until: shut.until.max(not_before), ..shut };
+    Access::Shut { shut, worth: worth_of(times, route, rung, shut, now) }
 }
 
-fn place_of(
+fn candidate_of(
     rung: usize,
-    standing: &Standing,
-    gate: Gate,
+    tried: &Tried,
+    access: Access,
     lap: &Lap,
     latest: Option<Timestamp>,
     now: Timestamp,
-) -> Place {
-    let out = |why| Place::Shut { why, until: None, turn: Turn::Lost };
-    if let Some(class) = standing.excluded {
+) -> Candidate {
+    let out = |why| Candidate::Out { why, until: None, turn: Turn::Lost };
+    if let Some(class) = tried.excluded {
         // Why it can never take the request says more than that it did not.
-        return out(match gate {
-            Gate::Never(why) => Skip::Ineligible(why),
-            Gate::Open | Gate::Closed { .. } => Skip::Failed(class),
+        return out(match access {
+            Access::Never(why) => Skip::Ineligible(why),
+            Access::Open | Access::Shut { .. } => Skip::Failed(class),
         });
     }
-    let due = standing.backing_off_until.max(lap.begins);
-    match (gate, lap.passed(rung)) {
-        (Gate::Never(why), _) => out(Skip::Ineligible(why)),
-        (gate, Some(class)) => {
-            let until = Some(gate.opens().max(due).max(lap.pause_ends));
-            Place::Shut { why: Skip::Failed(class), until, turn: Turn::LastResort }
+    let due = tried.backing_off_until.max(lap.begins);
+    match (access, lap.passed(rung)) {
+        (Access::Never(why), _) => out(Skip::Ineligible(why)),
+        (access, Some(class)) => {
+            let until = Some(access.opens().max(due).max(lap.pause_ends));
+            Candidate::Out { why: Skip::Failed(class), until, turn: Turn::LastResort }
         }
         // Its own retry would come too late to be of use; the dearer rungs may be in time.
-        (gate, None) if due > now && latest.is_some_and(|latest| due > latest) => {
-            let (until, latest) = (gate.opens().max(due), latest.unwrap_or(due));
-            Place::Shut { why: Skip::TooLate { until, latest }, until: Some(until), turn: Turn::Lost }
+        (access, None) if due > now && latest.is_some_and(|latest| due > latest) => {
+            let (until, latest) = (access.opens().max(due), latest.unwrap_or(due));
+            Candidate::Out { why: Skip::TooLate { until, latest }, until: Some(until), turn: Turn::Lost }
         }
-        (Gate::Closed { reason, until, worth }, None) => {
-            let until = until.max(due);
+        (Access::Shut { shut, worth }, None) => {
+            let shut = Shut { until: shut.until.max(due), ..shut };
             let turn = if worth.is_waited_for() { Turn::Kept } else { Turn::Lost };
-            Place::Shut { why: Skip::Closed { reason, until, worth }, until: Some(until), turn }
+            Candidate::Out { why: Skip::Shut { shut, worth }, until: Some(shut.until), turn }
         }
         // Its own retry is still its turn, so the dearer rungs wait for it too.
-        (Gate::Open, None) if due > now => {
-            Place::Shut { why: Skip::BackingOff { until: due }, until: Some(due), turn: Turn::Kept }
+        (Access::Open, None) if due > now => {
+            Candidate::Out { why: Skip::BackingOff { until: due }, until: Some(due), turn: Turn::Kept }
         }
-        (Gate::Open, None) => Place::Open,
+        (Access::Open, None) => Candidate::Ready,
     }
 }
 
-/// Whether a closed rung is waited for, or the rungs after it may be taken before it opens at `hold.until`.
+/// Whether a rung that is shut is waited for, or the rungs after it may be taken before it opens at `shut.until`.
 ///
 /// To be left, the route has to allow it (`fallback_on`), and the wait has to be more than the job has patience for.
-/// Patience runs from when the job could be run and the rung was closed, whichever is later, and ends early enough for
-/// a call to the closed rung to end before the job's deadline. It is not asked where waiting is pointless: money, keys
-/// and models do not come back by themselves, and a provider that an operator paused comes back when he says so.
-fn worth_of(job: &Job, route: &Route, rung: &Rung, hold: Hold, now: Timestamp) -> Worth {
-    if !may_fall_back(route, hold.reason) {
+/// Patience runs from when the job could be run and the rung was shut, whichever is later, and ends early enough for
+/// a call to the shut rung to end before the job's deadline. It is not asked where waiting is pointless.
+fn worth_of(times: Times, route: &Route, rung: &Rung, shut: Shut, now: Timestamp) -> Worth {
+    if !route.leaves(shut.reason) {
         return Worth::NoFallback;
     }
-    if is_pointless(hold.reason) {
+    if !shut.reason.passes() {
         return Worth::Pointless;
     }
     let patience = match route.patience {
@@ -419,56 +420,27 @@ fn worth_of(job: &Job, route: &Route, rung: &Rung, hold: Hold, now: Timestamp) -
         return Worth::NoPatience;
     }
     // What lies ahead of now is a clock that differs; it must not lengthen the wait.
-    let ends = job.ready_at.max(hold.since).min(now) + patience;
-    let latest = job.deadline.map_or(Timestamp::MAX, |deadline| deadline - rung.total_timeout);
+    let ends = times.ready_at.max(shut.since).min(now) + patience;
+    let latest = times.deadline.map_or(Timestamp::MAX, |deadline| deadline - rung.total_timeout);
     // It opens later than now, so patience that has ended already is over here too.
     match ends.min(latest) {
-        until if hold.until <= until => Worth::Patience { until },
+        until if shut.until <= until => Worth::Patience { until },
         at if latest < ends => Worth::DeadlineNear { at },
         at => Worth::PatienceOver { at },
     }
 }
 
-/// Whether a rung that is closed for this reason does not open by itself.
-fn is_pointless(reason: Closed) -> bool {
-    match reason {
-        Closed::QuotaExhausted | Closed::Auth | Closed::Model | Closed::Paused => true,
-        Closed::RateLimit | Closed::Concurrency | Closed::Breaker => false,
-    }
-}
-
-/// Whether the route lets a job leave a rung that is closed for this reason.
-fn may_fall_back(route: &Route, reason: Closed) -> bool {
-    use ErrorClass as Class;
-    let any: &[Class] = match reason {
-        Closed::RateLimit | Closed::Concurrency => &[Class::RateLimit],
-        Closed::Breaker => &[
-            Class::ServerError,
-            Class::Overloaded,
-            Class::Timeout,
-            Class::Network,
-            Class::Unreachable,
-            Class::SoftFailure,
-        ],
-        Closed::QuotaExhausted => &[Class::QuotaExhausted],
-        Closed::Auth => &[Class::Auth],
-        Closed::Model => &[Class::NotFound, Class::Permission],
-        // Whoever pauses a provider wants its work done elsewhere.
-        Closed::Paused => return true,
-    };
-    any.iter().any(|&class| route.falls_back_on(class))
-}
-
 /// The first rung that may be called; else the first instant at which one may be; else the end.
-fn choose(job: &Job, route: &Route, history: &[Attempt], places: Vec<(usize, Place)>, now: Timestamp) -> Step {
-    let has_turn = |place: &Place| matches!(place, Place::Open | Place::Shut { turn: Turn::Kept, .. });
+fn choose(job: &Job, route: &Route, history: &[Attempt], candidates: Vec<(usize, Candidate)>, now: Timestamp) -> Step {
+    let has_turn =
+        |candidate: &Candidate| matches!(candidate, Candidate::Ready | Candidate::Out { turn: Turn::Kept, .. });
     // What stands behind the rung whose turn it is does not matter.
-    let turn = places.iter().position(|(_, place)| has_turn(place));
-    let reachable = turn.map_or(places.len(), |index| index.saturating_add(1));
+    let turn = candidates.iter().position(|(_, candidate)| has_turn(candidate));
+    let reachable = turn.map_or(candidates.len(), |index| index.saturating_add(1));
     let mut before = Vec::new();
     let mut soonest: Option<(Timestamp, usize, Skip)> = None;
-    for (rung, place) in places.into_iter().take(reachable) {
-        let Place::Shut { why, until, turn: its } = place else { return Step::Call { rung, skipped: before } };
+    for (rung, candidate) in candidates.into_iter().take(reachable) {
+        let Candidate::Out { why, until, turn: its } = candidate else { return Step::Call { rung, skipped: before } };
         if let Some(until) = until.filter(|_| its != Turn::LastResort || turn.is_none()) {
             if until <= now {
                 return Step::Call { rung, skipped: before };
@@ -480,10 +452,12 @@ fn choose(job: &Job, route: &Route, history: &[Attempt], places: Vec<(usize, Pla
         before.push((rung, why));
     }
     match soonest {
-        Some((until, rung, why)) => {
-            let until = job.deadline.map_or(until, |deadline| until.min(deadline));
-            Step::Wait { until: until.max(now + Duration::from_millis(1)), rung, why }
-        }
+        Some((until, rung, why)) => Step::Wait { until: rest_until(until, job.deadline, now), rung, why },
         None => Step::Finish(ending::out_of_rungs(route, history, &before)),
     }
+}
+
+/// When to ask again where nothing opens before `until`: later than now, and not after the deadline.
+fn rest_until(until: Timestamp, deadline: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    deadline.map_or(until, |deadline| until.min(deadline)).max(now + Duration::from_millis(1))
 }

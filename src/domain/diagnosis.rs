@@ -121,7 +121,7 @@ pub struct Facts {
     /// Prepared transactions: name and age in seconds.
     pub prepared: Seen<Vec<(String, i64)>>,
     /// Replication slots.
-    pub slots: Seen<Vec<Slot>>,
+    pub slots: Seen<Vec<ReplicationSlot>>,
     /// Standbys that ask the server to keep old rows for them: name, and how many transactions back.
     pub standbys: Seen<Vec<(String, i64)>>,
     /// Tables that turn over.
@@ -170,6 +170,8 @@ pub struct Server {
     pub version_name: String,
     /// Whether it is a standby.
     pub standby: bool,
+    /// Whether the sessions of this login are read-only, on a standby or by a setting.
+    pub read_only: bool,
     /// How the database writes text, such as `UTF8`.
     pub encoding: String,
     /// Settings that should be on, and are not: by name, with what they are.
@@ -207,7 +209,7 @@ pub struct Session {
 
 /// A replication slot.
 #[derive(Clone, Debug)]
-pub struct Slot {
+pub struct ReplicationSlot {
     /// Its name.
     pub name: String,
     /// Whether somebody reads from it.

@@ -1,90 +1,545 @@
-//! The provider-independent names of failures.
+//! The provider-independent names of failures, and all that is known of each: one row of one table.
 
-use super::{Bearing, Mend, Unit};
+use super::breaker::Sign;
+use super::charging::Fate;
+use super::key_ring::KeyFault;
+use super::remedy::Remedy;
+use super::shut::Reason;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
+/// What holds of a class of failures, wherever it is asked.
+#[derive(Debug)]
+pub struct Facts {
+    /// The name in configuration, ledger, reports and metrics.
+    pub name: &'static str,
+    /// The failure, in the words of the operator's handbook.
+    pub meaning: &'static str,
+    /// The consequence, in the words of the operator's handbook.
+    pub reaction: &'static str,
+    /// What is to be done about a failed attempt. The words of a single failure may say more:
+    /// [`Attempt::remedy`](super::Attempt::remedy).
+    pub remedy: Remedy,
+    /// Whether an attempt that ended so counts towards the job's bound on attempts.
+    ///
+    /// Waiting is not failing, so what waits for a gate does not. An abandoned attempt says something about a worker,
+    /// not about the job: the shell counts it as a crash. And a call that never left says nothing about the job either:
+    /// a network that is down for an hour must not fail everything that is queued.
+    pub uses_up_an_attempt: bool,
+    /// Whether a job may leave the rung because of it.
+    pub fallback: Fallback,
+    /// What the breaker learns from it.
+    pub breaker: Sign,
+    /// What it says against the key; `None`: nothing.
+    pub key: Option<KeyFault>,
+    /// What became of the call, as far as the provider's limits are concerned.
+    pub fate: Fate,
+    /// Whether the call may have cost money although no answer came of it.
+    pub billed: Billed,
+    /// What the gate does about it, for the calls of all jobs.
+    pub effect: Effect,
+    /// Where a provider says how long to wait.
+    pub hints: Hints,
+    /// Whether a word of the provider came. Where none comes from anywhere, the trouble is taken to be here.
+    pub is_heard: bool,
+}
+
+/// Whether a job may leave a rung because of a class of failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// Whatever the route lists, unless it never falls back: the target cannot take the request at all, as where it is
+    /// known beforehand to be unable.
+    Always,
+    /// If the route lists it, and a route that lists nothing does.
+    ByDefault,
+    /// As this other class, which stands for it in lists.
+    As(ErrorClass),
+    /// Only if the route lists it.
+    IfListed,
+}
+
+/// Whether a call without an answer may have cost money.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Billed {
+    /// It may have been generated in full without a word of it reaching us.
+    Perhaps,
+    /// Nothing was sent.
+    Never,
+    /// Where the status was a success and no code speaks against it.
+    AfterSuccess,
+}
+
+/// What the gate does about a failure, for the calls of all jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing, beside what key and breaker do.
+    Nothing,
+    /// The bucket is shut: what was used up is this.
+    Limit(Refusal),
+    /// The target rests: its model is unknown or not allowed.
+    NoModel,
+    /// The target rests for as long as it asks for.
+    Rest,
+    /// As [`Rest`](Self::Rest), and fewer calls run at once.
+    Crowded,
+    /// Fewer calls run at once, where that is felt for.
+    Slow,
+}
+
+/// What a provider refused a call for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Requests or tokens came too fast.
+    Pace,
+    /// They became more too fast.
+    Slope,
+    /// What is allowed in a day is used up: what comes back in a minute is another matter.
+    Day,
+}
+
+/// Where a provider says how long to wait, beside the headers and members that are made for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hints {
+    /// Nowhere: its messages quote prompts, and waiting does not help anyway.
+    NowhereElse,
+    /// In its message.
+    Words,
+    /// In its message, or by when its limits are whole again.
+    WordsAndLimits,
+}
+
+// A row is one class. Each names all facts, or does not compile.
 macro_rules! error_classes {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+    ($($variant:ident { name: $name:literal, meaning: $meaning:literal, $($fact:tt)* })*) => {
         /// What kind of failure an attempt met, whatever the provider calls it.
-        ///
-        /// What each calls for is in [`ErrorClass::remedy`](crate::domain::remedy).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum ErrorClass { $($(#[$doc])* $variant,)* }
+        pub enum ErrorClass { $(#[doc = $meaning] #[serde(rename = $name)] $variant,)* }
 
         impl ErrorClass {
             /// Every class, in the order of the documentation.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The name in configuration, ledger, reports and metrics.
+            /// The row of this class.
             #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
-            }
-        }
-
-        impl FromStr for ErrorClass {
-            type Err = ();
-            fn from_str(name: &str) -> Result<Self, ()> {
-                match name { $($name => Ok(Self::$variant),)* _ => Err(()) }
+            pub const fn facts(self) -> &'static Facts {
+                match self { $(Self::$variant => const { &Facts { name: $name, meaning: $meaning, $($fact)* } },)* }
             }
         }
     };
 }
 
 error_classes! {
-    /// Requests or tokens came too fast; the limit refills.
-    RateLimit = "rate_limit",
-    /// A daily allowance is used up.
-    RateLimitDaily = "rate_limit_daily",
-    /// Traffic grew too fast; the slope, not the level, is the trouble.
-    RampLimit = "ramp_limit",
-    /// Money, spend cap or prepaid credit is used up; waiting seconds does not help.
-    QuotaExhausted = "quota_exhausted",
-    /// The provider has no capacity now.
-    Overloaded = "overloaded",
-    /// Any other fault of the provider.
-    ServerError = "server_error",
-    /// No (complete) answer in time; it may have been billed.
-    Timeout = "timeout",
-    /// The connection broke while the call was on its way; a cut answer counts too.
-    Network = "network",
-    /// No connection was made, so nothing was sent and nothing can be billed.
-    Unreachable = "unreachable",
-    /// The key is wrong, expired or revoked.
-    Auth = "auth",
-    /// The key may not do this: model, region, policy.
-    Permission = "permission",
-    /// No such model or deployment.
-    NotFound = "not_found",
-    /// The target finds the request itself wrong. Another may think otherwise.
-    InvalidRequest = "invalid_request",
-    /// The target does not take what this request asks of it (a parameter, a combination, an output cap), or something
-    /// in front of its API turned the request away.
-    Refused = "refused",
-    /// The prompt (with the output cap) does not fit the model's window.
-    ContextLength = "context_length",
-    /// Input or output was blocked by the provider's policy.
-    ContentPolicy = "content_policy",
-    /// Too many bytes.
-    PayloadTooLarge = "payload_too_large",
-    /// This request alone is larger than the limit: waiting can never help here.
-    NeverFits = "never_fits",
-    /// The provider rejected its own output.
-    OutputInvalid = "output_invalid",
-    /// Another request was in the way (409).
-    Conflict = "conflict",
-    /// The provider gave up on the call (499).
-    Cancelled = "cancelled",
-    /// HTTP said yes and the answer is unusable; which way is in the verdict.
-    SoftFailure = "soft_failure",
-    /// The worker died or was cut off while the call was in flight.
-    Abandoned = "abandoned",
-    /// The job's deadline passed before an answer was accepted.
-    Deadline = "deadline",
+    RateLimit {
+        name: "rate_limit",
+        meaning: "requests or tokens came too fast",
+        reaction: "the bucket is shut for as long as was asked; without a word 1 s, doubling to 60 s",
+        remedy: Remedy::WaitForGate(Reason::RateLimit),
+        uses_up_an_attempt: false,
+        fallback: Fallback::ByDefault,
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::TurnedAway,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Limit(Refusal::Pace),
+        hints: Hints::WordsAndLimits,
+        is_heard: true,
+    }
+    RateLimitDaily {
+        name: "rate_limit_daily",
+        meaning: "a day's allowance is used up",
+        reaction: "as `rate_limit`; without a word `recheck`",
+        remedy: Remedy::WaitForGate(Reason::RateLimit),
+        uses_up_an_attempt: false,
+        fallback: Fallback::ByDefault,
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::TurnedAway,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Limit(Refusal::Day),
+        hints: Hints::WordsAndLimits,
+        is_heard: true,
+    }
+    RampLimit {
+        name: "ramp_limit",
+        meaning: "traffic grew too fast",
+        reaction: "as `rate_limit`",
+        remedy: Remedy::WaitForGate(Reason::RateLimit),
+        uses_up_an_attempt: false,
+        fallback: Fallback::ByDefault,
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::TurnedAway,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Limit(Refusal::Slope),
+        hints: Hints::WordsAndLimits,
+        is_heard: true,
+    }
+    QuotaExhausted {
+        name: "quota_exhausted",
+        meaning: "money or prepaid credit is used up",
+        reaction: "the next key at once; this one rests for `recheck`, then one call asks again. In doubt: see below",
+        remedy: Remedy::WaitForGate(Reason::QuotaExhausted),
+        uses_up_an_attempt: false,
+        fallback: Fallback::ByDefault,
+        breaker: Sign::Neutral,
+        key: Some(KeyFault::OutOfMoney),
+        fate: Fate::TurnedAway,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Nothing,
+        hints: Hints::Words,
+        is_heard: true,
+    }
+    Overloaded {
+        name: "overloaded",
+        meaning: "the provider has no capacity",
+        reaction: "two more tries, then the next rung",
+        remedy: Remedy::RetrySame { tries: 2 },
+        uses_up_an_attempt: true,
+        fallback: Fallback::ByDefault,
+        breaker: Sign::Bad,
+        key: None,
+        fate: Fate::Failed,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Crowded,
+        hints: Hints::Words,
+        is_heard: true,
+    }
+    ServerError {
+        name: "server_error",
+        meaning: "any other fault of the provider",
+        reaction: "two more tries, then the next rung",
+        remedy: Remedy::RetrySame { tries: 2 },
+        uses_up_an_attempt: true,
+        fallback: Fallback::ByDefault,
+        breaker: Sign::Bad,
+        key: None,
+        fate: Fate::Failed,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Rest,
+        hints: Hints::Words,
+        is_heard: true,
+    }
+    Timeout {
+        name: "timeout",
+        meaning: "no complete answer in time; may have been billed",
+        reaction: "one more try, then the next rung",
+        // It may have been billed in full, so a third one is not risked.
+        remedy: Remedy::RetrySame { tries: 1 },
+        uses_up_an_attempt: true,
+        fallback: Fallback::ByDefault,
+        breaker: Sign::Bad,
+        key: None,
+        fate: Fate::LetIn,
+        billed: Billed::Perhaps,
+        effect: Effect::Slow,
+        hints: Hints::Words,
+        is_heard: false,
+    }
+    Network {
+        name: "network",
+        meaning: "the connection broke during the call; a cut answer counts too",
+        reaction: "two more tries, then the next rung",
+        remedy: Remedy::RetrySame { tries: 2 },
+        uses_up_an_attempt: true,
+        fallback: Fallback::ByDefault,
+        breaker: Sign::Bad,
+        key: None,
+        fate: Fate::LetIn,
+        billed: Billed::Perhaps,
+        effect: Effect::Nothing,
+        hints: Hints::NowhereElse,
+        is_heard: false,
+    }
+    Unreachable {
+        name: "unreachable",
+        meaning: "no connection was made: nothing was sent",
+        reaction: "one more try, then the next rung; when no provider can be reached, all rest for 5 s",
+        remedy: Remedy::RetrySame { tries: 1 },
+        uses_up_an_attempt: false,
+        // A route that leaves a connection that broke leaves one that was never made.
+        fallback: Fallback::As(ErrorClass::Network),
+        breaker: Sign::Bad,
+        key: None,
+        fate: Fate::TurnedAway,
+        billed: Billed::Never,
+        effect: Effect::Nothing,
+        hints: Hints::NowhereElse,
+        is_heard: false,
+    }
+    Auth {
+        name: "auth",
+        meaning: "the key is wrong, expired or revoked",
+        reaction: "the next key at once; this one rests for `recheck`, then one call asks again. In doubt: see below",
+        remedy: Remedy::WaitForGate(Reason::Auth),
+        uses_up_an_attempt: false,
+        fallback: Fallback::ByDefault,
+        breaker: Sign::Neutral,
+        key: Some(KeyFault::Rejected),
+        fate: Fate::TurnedAway,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Nothing,
+        hints: Hints::NowhereElse,
+        is_heard: true,
+    }
+    Permission {
+        name: "permission",
+        meaning: "the key may not do this: model, region, policy",
+        reaction: "never this rung again for the job; the target rests for `recheck`. In doubt: see below",
+        remedy: Remedy::NextRung,
+        uses_up_an_attempt: true,
+        fallback: Fallback::Always,
+        // It is lasting, so it shuts the target by itself and is not counted.
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::TurnedAway,
+        billed: Billed::AfterSuccess,
+        effect: Effect::NoModel,
+        hints: Hints::NowhereElse,
+        is_heard: true,
+    }
+    NotFound {
+        name: "not_found",
+        meaning: "there is no such model or deployment",
+        reaction: "never this rung again for the job; the target rests for `recheck`. In doubt: see below",
+        remedy: Remedy::NextRung,
+        uses_up_an_attempt: true,
+        fallback: Fallback::Always,
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::TurnedAway,
+        billed: Billed::AfterSuccess,
+        effect: Effect::NoModel,
+        hints: Hints::NowhereElse,
+        is_heard: true,
+    }
+    InvalidRequest {
+        name: "invalid_request",
+        meaning: "the target finds the request wrong, in words that name neither a parameter nor a model nor a length",
+        reaction: "never this rung again for the job. When two rungs say so in the same words, or three in any, the job fails. \
+               A request that cannot be read, or whose conversation contradicts itself, fails at once",
+        // The words of vendors are never complete: what one target finds wrong, the next may take.
+        remedy: Remedy::NextRung,
+        uses_up_an_attempt: true,
+        fallback: Fallback::Always,
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::Failed,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Nothing,
+        hints: Hints::NowhereElse,
+        is_heard: true,
+    }
+    Refused {
+        name: "refused",
+        meaning: "this target does not take a parameter, a combination or an output cap of this request; or something in \
+               front of its API turned the request away (a page of a proxy)",
+        reaction: "where the refusal names a change that keeps the meaning: once more with it; else never this rung again \
+               for the job",
+        remedy: Remedy::NextRung,
+        uses_up_an_attempt: true,
+        fallback: Fallback::Always,
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::Failed,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Nothing,
+        hints: Hints::NowhereElse,
+        is_heard: true,
+    }
+    ContextLength {
+        name: "context_length",
+        meaning: "too long for the model's window, the output cap included",
+        reaction: "never this rung again, nor one with a window that is no larger",
+        remedy: Remedy::LargerWindow,
+        uses_up_an_attempt: true,
+        fallback: Fallback::Always,
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::Failed,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Nothing,
+        hints: Hints::NowhereElse,
+        is_heard: true,
+    }
+    ContentPolicy {
+        name: "content_policy",
+        meaning: "the input or the answer breaks the vendor's policy",
+        reaction: "never this rung again for the job; the next one only if the route lists the class",
+        remedy: Remedy::NextRung,
+        uses_up_an_attempt: true,
+        // It is the policy of one vendor. Whether another is to be asked is for the route to say.
+        fallback: Fallback::IfListed,
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::Failed,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Nothing,
+        hints: Hints::NowhereElse,
+        is_heard: true,
+    }
+    PayloadTooLarge {
+        name: "payload_too_large",
+        meaning: "the request has too many bytes",
+        reaction: "never this rung again for the job",
+        remedy: Remedy::NextRung,
+        uses_up_an_attempt: true,
+        fallback: Fallback::Always,
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::Failed,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Nothing,
+        hints: Hints::NowhereElse,
+        is_heard: true,
+    }
+    NeverFits {
+        name: "never_fits",
+        meaning: "the request costs more at once than a limit or the account allows: waiting can never help",
+        reaction: "never this rung again for the job",
+        remedy: Remedy::NextRung,
+        uses_up_an_attempt: true,
+        fallback: Fallback::Always,
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::TurnedAway,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Nothing,
+        hints: Hints::NowhereElse,
+        is_heard: true,
+    }
+    OutputInvalid {
+        name: "output_invalid",
+        meaning: "the provider rejected its own output",
+        reaction: "one more try, then the next rung",
+        remedy: Remedy::RetrySame { tries: 1 },
+        uses_up_an_attempt: true,
+        fallback: Fallback::ByDefault,
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::Failed,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Nothing,
+        hints: Hints::NowhereElse,
+        is_heard: true,
+    }
+    Conflict {
+        name: "conflict",
+        meaning: "another request was in the way (409)",
+        reaction: "two more tries, then the next rung",
+        remedy: Remedy::RetrySame { tries: 2 },
+        uses_up_an_attempt: true,
+        fallback: Fallback::ByDefault,
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::Failed,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Nothing,
+        hints: Hints::Words,
+        is_heard: true,
+    }
+    Cancelled {
+        name: "cancelled",
+        meaning: "the provider gave up on the call (499)",
+        reaction: "one more try, then the next rung",
+        remedy: Remedy::RetrySame { tries: 1 },
+        uses_up_an_attempt: true,
+        fallback: Fallback::ByDefault,
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::LetIn,
+        billed: Billed::Perhaps,
+        effect: Effect::Nothing,
+        hints: Hints::NowhereElse,
+        is_heard: true,
+    }
+    SoftFailure {
+        name: "soft_failure",
+        meaning: "the answer came and is unusable; `detail` says how",
+        reaction: "form (`not_json`, `schema_mismatch`, patterns, `bad_tool_call`): one more try, then the next rung; anything \
+               else: the next rung",
+        // Where the kind is known, its own row says it: `SoftFailure::remedy`.
+        remedy: Remedy::RetrySame { tries: 0 },
+        uses_up_an_attempt: true,
+        fallback: Fallback::ByDefault,
+        breaker: Sign::Bad,
+        key: None,
+        fate: Fate::LetIn,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Nothing,
+        hints: Hints::NowhereElse,
+        is_heard: true,
+    }
+    Abandoned {
+        name: "abandoned",
+        meaning: "the worker stopped or died during the call; may have been billed",
+        reaction: "one more try; workers that died are counted apart",
+        remedy: Remedy::RetrySame { tries: 1 },
+        uses_up_an_attempt: false,
+        // It was not the target's doing.
+        fallback: Fallback::IfListed,
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::LetIn,
+        billed: Billed::Perhaps,
+        effect: Effect::Nothing,
+        hints: Hints::NowhereElse,
+        is_heard: true,
+    }
+    Deadline {
+        name: "deadline",
+        meaning: "the job's deadline passed before an answer was accepted",
+        reaction: "the job fails",
+        remedy: Remedy::End,
+        uses_up_an_attempt: true,
+        fallback: Fallback::IfListed,
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::LetIn,
+        billed: Billed::AfterSuccess,
+        effect: Effect::Nothing,
+        hints: Hints::NowhereElse,
+        is_heard: true,
+    }
+}
+
+impl ErrorClass {
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.facts().name
+    }
+
+    /// The classes that let a job move on where its route lists none.
+    #[must_use]
+    pub fn fallen_back_on_by_default() -> BTreeSet<Self> {
+        Self::with_those_that_go_along(
+            Self::ALL
+                .iter()
+                .copied()
+                .filter(|class| matches!(class.facts().fallback, Fallback::Always | Fallback::ByDefault))
+                .collect(),
+        )
+    }
+
+    /// The classes that a list names, and those for which one of them stands.
+    #[must_use]
+    pub fn with_those_that_go_along(mut listed: BTreeSet<Self>) -> BTreeSet<Self> {
+        let goes_along =
+            |class: &&Self| matches!(class.facts().fallback, Fallback::As(other) if listed.contains(&other));
+        let more: Vec<Self> = Self::ALL.iter().filter(goes_along).copied().collect();
+        listed.extend(more);
+        listed
+    }
+}
+
+impl FromStr for ErrorClass {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Self::ALL.iter().copied().find(|class| class.as_str() == name).ok_or(())
+    }
 }
 
 impl fmt::Display for ErrorClass {
@@ -93,79 +548,5 @@ impl fmt::Display for ErrorClass {
     }
 }
 
-/// What a failure says something about: the smallest thing that is to be avoided because of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// This request only.
-    Request,
-    /// Everything that uses this key.
-    Key,
-    /// This model (or deployment) of the provider.
-    Model,
-    /// The whole provider.
-    Provider,
-    /// The way there, perhaps our own network.
-    Network,
-}
-
-/// A classified failure of one call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// The kind.
-    pub class: ErrorClass,
-    /// What it concerns.
-    pub scope: Scope,
-    /// How long the provider asks to wait, in whichever of its formats; the longest where it says several.
-    pub wait: Option<Duration>,
-    /// HTTP status, when there was one.
-    pub status: Option<u16>,
-    /// The provider's own code or type (`insufficient_quota`, `overloaded_error`).
-    pub code: Option<String>,
-    /// The provider's message, shortened, without keys. It may quote the prompt: rows may hold it, logs may not.
-    pub message: String,
-    /// The limit that stood in the way, when the provider names it.
-    pub limit: Option<NamedLimit>,
-    /// Whom it concerns, as far as its words leave no doubt.
-    pub bearing: Bearing,
-    /// The change that it asks for, where it asks for one that keeps the request's meaning.
-    pub mend: Option<Box<Mend>>,
-}
-
-/// A limit with its numbers, as a failure names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NamedLimit {
-    /// What it counts.
-    pub unit: Unit,
-    /// How much it allows.
-    pub size: u64,
-    /// How much the request would have taken, where that is said.
-    pub requested: Option<u64>,
-}
-
-impl Failure {
-    /// The provider's code, where it looks like one: a server may put anything there, a prompt too.
-    #[must_use]
-    pub fn code_for_the_log(&self) -> Option<&str> {
-        let looks_like_one = |code: &&str| {
-            code.len() <= 64
-                && code.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.'))
-        };
-        self.code.as_deref().filter(looks_like_one)
-    }
-
-    /// A failure with only a class, scope and message.
-    #[must_use]
-    pub fn new(class: ErrorClass, scope: Scope, message: impl Into<String>) -> Self {
-        Self {
-            class,
-            scope,
-            wait: None,
-            status: None,
-            code: None,
-            message: message.into(),
-            limit: None,
-            bearing: Bearing::AsScoped,
-            mend: None,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

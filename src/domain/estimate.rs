@@ -96,11 +96,11 @@ fn sum(parts: impl Iterator<Item = i64>) -> i64 {
     parts.fold(0, i64::saturating_add)
 }
 
-/// What the job will probably cost: its prompt, and its output cap or else [`USUAL_OUTPUT_TOKENS`]. For comparing
-/// rungs.
+/// What a request will probably cost by its estimated tokens of input and its output cap, or else
+/// [`USUAL_OUTPUT_TOKENS`]. For comparing rungs.
 #[must_use]
-pub fn expected_cost(price: &Price, job: &Job) -> NanoUsd {
-    price.cost(&estimated(job.input_tokens, job.max_output_tokens.unwrap_or(USUAL_OUTPUT_TOKENS)))
+pub fn expected_cost(price: &Price, input_tokens: i64, cap: Option<i64>) -> NanoUsd {
+    price.cost(&estimated(input_tokens, cap.unwrap_or(USUAL_OUTPUT_TOKENS)))
 }
 
 /// The most that one call for the job can cost: what a budget holds back before it.
@@ -196,8 +196,8 @@ mod tests {
 
     #[test]
     fn the_expected_cost_takes_the_cap_as_the_output() {
-        assert_eq!(expected_cost(&PRICE, &job(1_000, Some(100))), NanoUsd(1_000_000 + 400_000));
-        assert_eq!(expected_cost(&PRICE, &job(1_000, None)), NanoUsd(1_000_000 + 2_000_000));
+        assert_eq!(expected_cost(&PRICE, 1_000, Some(100)), NanoUsd(1_000_000 + 400_000));
+        assert_eq!(expected_cost(&PRICE, 1_000, None), NanoUsd(1_000_000 + 2_000_000));
     }
 
     #[test]
@@ -217,7 +217,7 @@ mod tests {
         ) {
             let job = job(input, cap);
             proptest::prop_assert!(
-                worst_cost(&PRICE, &Capabilities::default(), &job) >= expected_cost(&PRICE, &job)
+                worst_cost(&PRICE, &Capabilities::default(), &job) >= expected_cost(&PRICE, job.input_tokens, job.max_output_tokens)
             );
         }
 

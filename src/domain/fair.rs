@@ -12,7 +12,7 @@ pub struct Demand<'a> {
     pub project: &'a str,
     /// Route, project, batch and login: jobs of one flow keep their order.
     pub flow: i64,
-    /// Index into the budgets.
+    /// Index into the numbers of jobs that may be started.
     pub route: usize,
     /// Whether its first job has come since the queue was looked at before.
     pub has_just_come: bool,
@@ -37,18 +37,18 @@ const REMEMBERED: usize = 10_000;
 pub struct Turns {
     /// How often anybody was seen for the first time or served: the time that is waited in.
     now: u64,
-    logins: HashMap<u64, Standing>,
-    projects: HashMap<u64, Standing>,
-    flows: HashMap<u64, Standing>,
+    logins: HashMap<u64, Service>,
+    projects: HashMap<u64, Service>,
+    flows: HashMap<u64, Service>,
     /// Whether the next login is to be one that has just come.
     newcomer_next: bool,
     #[cfg(test)]
     steps: usize,
 }
 
-/// What is known of a login, a project of a login, or a flow.
+/// How a login, a project of a login, or a flow was served.
 #[derive(Clone, Copy, Debug)]
-struct Standing {
+struct Service {
     /// When it was served last, or seen first.
     since: u64,
     /// It has just come, and was not served yet.
@@ -64,11 +64,11 @@ struct Ring<T> {
 }
 
 impl<T> Ring<T> {
-    fn new(members: Vec<(u64, T)>, known: &HashMap<u64, Standing>) -> Self {
-        let standing = |key: &u64| known.get(key).copied();
-        let since = |key: &u64| standing(key).map_or(0, |standing| standing.since);
+    fn new(members: Vec<(u64, T)>, known: &HashMap<u64, Service>) -> Self {
+        let service = |key: &u64| known.get(key).copied();
+        let since = |key: &u64| service(key).map_or(0, |service| service.since);
         let (mut newcomers, mut waiting): (Vec<_>, Vec<_>) =
-            members.into_iter().partition(|(key, _)| standing(key).is_some_and(|standing| standing.is_newcomer));
+            members.into_iter().partition(|(key, _)| service(key).is_some_and(|service| service.is_newcomer));
         waiting.sort_by_key(|(key, _)| since(key));
         newcomers.sort_by_key(|(key, _)| std::cmp::Reverse(since(key)));
         Self { waiting: waiting.into(), newcomers: newcomers.into() }
@@ -93,22 +93,22 @@ impl<T> Ring<T> {
 type Rings = Ring<Ring<Ring<usize>>>;
 
 impl Turns {
-    /// Deals at most `slots` claims over `demands`, of each route at most its budget. The result has one number per
+    /// Deals at most `slots` claims over `demands`, of each route at most as many as may be started. The result has one number per
     /// demand, in order. Demands of one flow should not be given twice.
-    pub fn deal(&mut self, slots: usize, demands: &[Demand<'_>], budgets: &[usize]) -> Vec<usize> {
-        let mut left: Vec<usize> = budgets.to_vec();
+    pub fn deal(&mut self, slots: usize, demands: &[Demand<'_>], startable: &[usize]) -> Vec<usize> {
+        let mut left: Vec<usize> = startable.to_vec();
         let mut dealt = vec![0; demands.len()];
         let mut rings = self.rings(demands);
         for _ in 0..slots {
             let may_start = |index: usize| {
-                demands.get(index).and_then(|demand| left.get(demand.route)).is_some_and(|budget| *budget > 0)
+                demands.get(index).and_then(|demand| left.get(demand.route)).is_some_and(|left| *left > 0)
             };
             let Some(index) = self.next(&mut rings, &may_start, true) else { break };
             if let Some(count) = dealt.get_mut(index) {
                 *count += 1;
             }
-            if let Some(budget) = demands.get(index).and_then(|demand| left.get_mut(demand.route)) {
-                *budget -= 1;
+            if let Some(left) = demands.get(index).and_then(|demand| left.get_mut(demand.route)) {
+                *left -= 1;
             }
         }
         dealt
@@ -143,7 +143,7 @@ impl Turns {
         turns
     }
 
-    fn all_known(&mut self) -> [&mut HashMap<u64, Standing>; 3] {
+    fn all_known(&mut self) -> [&mut HashMap<u64, Service>; 3] {
         [&mut self.logins, &mut self.projects, &mut self.flows]
     }
 
@@ -156,7 +156,7 @@ impl Turns {
             for (known, key) in self.all_known().into_iter().zip(keys) {
                 known.entry(key).or_insert_with(|| {
                     now += 1;
-                    Standing { since: now, is_newcomer: demand.has_just_come, newcomer_next: true }
+                    Service { since: now, is_newcomer: demand.has_just_come, newcomer_next: true }
                 });
             }
             self.now = now;
@@ -224,7 +224,7 @@ impl Turns {
     }
 }
 
-fn newcomer_next(known: &HashMap<u64, Standing>, key: u64) -> bool {
+fn newcomer_next(known: &HashMap<u64, Service>, key: u64) -> bool {
     known.get(&key).is_some_and(|standing| standing.newcomer_next)
 }
 
@@ -241,7 +241,7 @@ fn key_of(name: &impl std::hash::Hash) -> u64 {
 }
 
 /// Keeps those that are present, and of the others those that were served last. Does nothing while they are few.
-fn forget(known: &mut HashMap<u64, Standing>, present: impl Iterator<Item = u64>) {
+fn forget(known: &mut HashMap<u64, Service>, present: impl Iterator<Item = u64>) {
     if known.len() <= 2 * REMEMBERED {
         return;
     }
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_without_budget_leaves_its_share_to_others() {
+    fn a_route_of_which_nothing_may_start_leaves_its_share_to_others() {
         let demands = [demand("a", 1, 0), demand("b", 2, 1)];
         assert_eq!(Turns::default().deal(10, &demands, &[0, 100]), [0, 10]);
     }
@@ -392,9 +392,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_dealt_beyond_slots_or_budgets_and_nothing_is_left_that_could_be_dealt(
+        fn nothing_is_dealt_beyond_slots_or_what_may_start_and_nothing_is_left_that_could_be_dealt(
             slots in 0_usize..300,
-            budgets in prop::collection::vec(0_usize..100, 1..4),
+            startable in prop::collection::vec(0_usize..100, 1..4),
             flows in prop::collection::vec((0_u8..3, 0_u8..4, 0_usize..4, any::<bool>()), 0..20),
         ) {
             let names: Vec<(String, String)> =
@@ -407,23 +407,23 @@ mod tests {
                     login,
                     project,
                     flow: i64::try_from(flow).unwrap(),
-                    route: route % budgets.len(),
+                    route: route % startable.len(),
                     has_just_come: *has_just_come,
                 })
                 .collect();
-            let dealt = Turns::default().deal(slots, &demands, &budgets);
-            let mut used = vec![0; budgets.len()];
+            let dealt = Turns::default().deal(slots, &demands, &startable);
+            let mut used = vec![0; startable.len()];
             for (demand, count) in demands.iter().zip(&dealt) {
                 used[demand.route] += count;
             }
             let total: usize = dealt.iter().sum();
             prop_assert!(total <= slots);
-            for (used, budget) in used.iter().zip(&budgets) {
-                prop_assert!(used <= budget);
+            for (used, most) in used.iter().zip(&startable) {
+                prop_assert!(used <= most);
             }
-            let possible: usize = (0..budgets.len())
+            let possible: usize = (0..startable.len())
                 .filter(|route| demands.iter().any(|demand| demand.route == *route))
-                .map(|route| budgets[route])
+                .map(|route| startable[route])
                 .sum();
             prop_assert_eq!(total, slots.min(possible));
         }

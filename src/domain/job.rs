@@ -7,6 +7,23 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct JobId(pub i64);
 
+impl JobId {
+    /// A number that is always the same for the same job, and spread evenly over jobs: what is drawn for a job is drawn
+    /// by it.
+    #[must_use]
+    pub const fn hash(self) -> u64 {
+        spread(self.0.cast_unsigned())
+    }
+}
+
+/// Splitmix64: spreads neighbouring numbers over the whole range.
+pub(super) const fn spread(seed: u64) -> u64 {
+    let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -16,8 +16,8 @@
 //!   neither brings it back nor lengthens its rest.
 //! - A probe whose result never comes holds its key only for [`PROBE_LIMIT`].
 
-use super::decide::Closed;
-use super::{ErrorClass, Outcome, Timestamp};
+use super::shut::{Reason, Shut};
+use super::{Outcome, Timestamp};
 use std::time::Duration;
 
 /// How long a probe may take before another call may try the key in its place.
@@ -36,43 +36,12 @@ pub enum KeyFault {
 }
 
 impl KeyFault {
-    /// What a class of failure says against the key; `None` where it says nothing.
+    /// Why a provider is shut of which all keys have this fault.
     #[must_use]
-    pub const fn of_class(class: ErrorClass) -> Option<Self> {
-        match class {
-            ErrorClass::Auth => Some(Self::Rejected),
-            ErrorClass::QuotaExhausted => Some(Self::OutOfMoney),
-            ErrorClass::RateLimit
-            | ErrorClass::RateLimitDaily
-            | ErrorClass::RampLimit
-            | ErrorClass::Overloaded
-            | ErrorClass::ServerError
-            | ErrorClass::Timeout
-            | ErrorClass::Network
-            | ErrorClass::Unreachable
-            | ErrorClass::Permission
-            | ErrorClass::NotFound
-            | ErrorClass::InvalidRequest
-            | ErrorClass::Refused
-            | ErrorClass::ContextLength
-            | ErrorClass::ContentPolicy
-            | ErrorClass::PayloadTooLarge
-            | ErrorClass::NeverFits
-            | ErrorClass::OutputInvalid
-            | ErrorClass::Conflict
-            | ErrorClass::Cancelled
-            | ErrorClass::SoftFailure
-            | ErrorClass::Abandoned
-            | ErrorClass::Deadline => None,
-        }
-    }
-
-    /// Why a provider is closed of which all keys have this fault.
-    #[must_use]
-    pub const fn closed(self) -> Closed {
+    pub const fn reason(self) -> Reason {
         match self {
-            Self::Rejected => Closed::Auth,
-            Self::OutOfMoney => Closed::QuotaExhausted,
+            Self::Rejected => Reason::Auth,
+            Self::OutOfMoney => Reason::QuotaExhausted,
         }
     }
 }
@@ -95,7 +64,7 @@ impl KeySign {
     pub fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Accepted | Outcome::Rejected(_) => Self::Works,
-            Outcome::Failed(class) => KeyFault::of_class(*class).map_or(Self::Silent, Self::Refused),
+            Outcome::Failed(class) => class.facts().key.map_or(Self::Silent, Self::Refused),
         }
     }
 }
@@ -162,17 +131,6 @@ impl KeyLease {
     }
 }
 
-/// No key may be taken now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeysOut {
-    /// What is wrong with the key that may be tried first.
-    pub fault: KeyFault,
-    /// Since when none has been in service.
-    pub since: Timestamp,
-    /// When to ask again; later than the instant that was asked for.
-    pub until: Timestamp,
-}
-
 /// What a result changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyChange {
@@ -233,10 +191,11 @@ impl KeyRing {
         self.states().filter(|state| *state == KeyState::InService).count()
     }
 
-    /// Why no key may be taken now; `None` when one may.
+    /// Why no key may be taken now, since when none has been in service, and when to ask again, which is later than
+    /// `now`; `None` when one may. What is wrong is said of the key that may be tried first.
     #[must_use]
-    pub fn closed(&self, now: Timestamp) -> Option<KeysOut> {
-        let mut out: Option<KeysOut> = None;
+    pub fn shut(&self, now: Timestamp) -> Option<Shut> {
+        let mut out: Option<Shut> = None;
         for state in self.states() {
             let opens = state.opens();
             let (fault, since) = state.fault().filter(|_| opens > now)?;
@@ -244,10 +203,11 @@ impl KeyRing {
                 KeyState::Probed { .. } => opens.min(now + PROBE_POLL),
                 KeyState::InService | KeyState::Retired { .. } => opens,
             };
+            let reason = fault.reason();
             out = Some(match out {
-                None => KeysOut { fault, since, until },
-                Some(first) => KeysOut {
-                    fault: if until < first.until { fault } else { first.fault },
+                None => Shut { reason, since, until },
+                Some(first) => Shut {
+                    reason: if until < first.until { reason } else { first.reason },
                     since: first.since.max(since),
                     until: first.until.min(until),
                 },
@@ -270,15 +230,15 @@ impl KeyRing {
     ///
     /// # Errors
     /// Why there is none, and when to ask again.
-    pub fn take(&mut self, now: Timestamp) -> Result<KeyLease, KeysOut> {
-        if let Some(out) = self.closed(now) {
-            return Err(out);
+    pub fn take(&mut self, now: Timestamp) -> Result<KeyLease, Shut> {
+        if let Some(shut) = self.shut(now) {
+            return Err(shut);
         }
         self.turn = self.turn.saturating_add(1);
         let due = self.keys.iter_mut().enumerate().filter(|(_, key)| key.state.opens() <= now);
         let Some((index, key)) = due.min_by_key(|(_, key)| key.used) else {
-            // Not closed means that one is due.
-            return Err(KeysOut { fault: KeyFault::Rejected, since: now, until: now + PROBE_POLL });
+            // Not shut means that one is due.
+            return Err(Shut { reason: KeyFault::Rejected.reason(), since: now, until: now + PROBE_POLL });
         };
         key.used = self.turn;
         if let Some((fault, since)) = key.state.fault() {

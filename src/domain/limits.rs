@@ -19,7 +19,16 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// Its name in configuration, status and metrics.
+    /// Every unit.
+    pub const ALL: &'static [Self] = &[Self::Requests, Self::Tokens, Self::InputTokens, Self::OutputTokens];
+
+    /// The unit with this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|unit| unit.as_str() == name)
+    }
+
+    /// Its name in configuration, status, metrics and explanations.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

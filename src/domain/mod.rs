@@ -1,8 +1,8 @@
 //! Every decision, as pure functions over data: no clock, no randomness, no input or output, no panics.
 //!
-//! Time comes in as an argument ([`Timestamp`]), chance comes from hashes of ids, and what happened
-//! outside comes in as values ([`Attempt`], [`Health`]). The other rooms of the house do what this one
-//! says; the same input always gives the same output.
+//! Time comes in as an argument ([`Timestamp`]), chance comes from hashes of ids, and what happened outside comes in as
+//! values ([`Attempt`], [`Condition`](decide::Condition)). The other rooms of the house do what this one says; the same
+//! input always gives the same output.
 
 pub mod answer;
 pub mod attempt;
@@ -18,6 +18,7 @@ pub mod doubt;
 pub mod eligibility;
 pub mod error_class;
 pub mod estimate;
+pub mod failure;
 pub mod fair;
 pub mod finish;
 pub mod job;
@@ -38,6 +39,8 @@ pub mod rotation;
 pub mod route;
 pub mod served;
 pub mod shared_bucket;
+pub mod shut;
+pub mod soft_failure;
 pub mod strategy;
 pub mod suspicion;
 pub mod tempo;
@@ -48,11 +51,12 @@ pub mod usage;
 pub mod validation;
 
 pub use answer::{Answer, Beside, ToolCall};
-pub use attempt::{Attempt, Outcome, SoftFailure, Verdict};
+pub use attempt::{Attempt, Outcome, Verdict};
 pub use breaker::{Breaker, BreakerSettings};
 pub use calibration::Calibration;
 pub use charging::{Charge, Charging, Sizes};
-pub use error_class::{ErrorClass, Failure, NamedLimit, Scope};
+pub use error_class::ErrorClass;
+pub use failure::{Failure, NamedLimit, Scope};
 pub use finish::Finish;
 pub use job::{Job, JobId};
 pub use limits::{Limits, Rate, Unit};
@@ -61,6 +65,8 @@ pub use refusal::{Bearing, Mend};
 pub use remedy::Remedy;
 pub use request::{ChatRequest, ContentPart, Message, RequestError, ResponseFormat, Role};
 pub use route::{Capabilities, Model, Patience, Route, Rung, Strategy, Target};
+pub use shut::{Reason, Shut};
+pub use soft_failure::SoftFailure;
 pub use timestamp::Timestamp;
 pub use typical::Typical;
 pub use usage::{Usage, UsageSource};

@@ -1,8 +1,9 @@
 //! Routes: chains of targets with the rules for moving along them.
 
-use super::ErrorClass;
+use super::error_class::{ErrorClass, Fallback};
 use super::price::{Price, TierPrice};
 use super::request::Pass;
+use super::shut::Reason;
 use super::validation::Rules;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -124,6 +125,15 @@ impl Route {
     /// Whether a job may leave a rung because of a failure of this class.
     #[must_use]
     pub fn falls_back_on(&self, class: ErrorClass) -> bool {
-        self.fallback_on.contains(&class) || (class.excludes_the_target() && !self.fallback_on.is_empty())
+        let is_always = class.facts().fallback == Fallback::Always;
+        self.fallback_on.contains(&class) || (is_always && !self.fallback_on.is_empty())
+    }
+
+    /// Whether a job may leave a rung that is shut for this reason.
+    #[must_use]
+    pub fn leaves(&self, reason: Reason) -> bool {
+        let may = |&class: &ErrorClass| reason.follows_from(class) && self.falls_back_on(class);
+        // The operator who pauses a provider wants its work done elsewhere.
+        reason == Reason::Paused || ErrorClass::ALL.iter().any(may)
     }
 }

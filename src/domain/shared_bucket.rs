@@ -21,9 +21,9 @@ mod recent;
 #[cfg(test)]
 mod tests;
 
-use super::decide::Closed;
 use super::limits::{Dimension, Heard};
 use super::long_wait::{self, BELIEVED, RECHECK};
+use super::shut::{Reason, Shut};
 use super::{Limits, Timestamp, Unit};
 use meter::Meter;
 pub use meter::Source;
@@ -72,7 +72,7 @@ pub struct Stock {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wait {
     /// Why.
-    pub reason: Closed,
+    pub reason: Reason,
     /// How long from now.
     pub remaining: Duration,
     /// How often one call asks again when that is too long to be believed.
@@ -106,13 +106,10 @@ pub struct Report {
 
 /// A bucket that is shut for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gate {
-    /// Why.
-    pub reason: Closed,
-    /// Since when without a break.
-    pub since: Timestamp,
-    /// Until when. Of a wait that is too long to be believed: until one call asks again.
-    pub until: Timestamp,
+pub struct SharedShut {
+    /// Why, since when and until when. Of a wait that is too long to be believed: until one call asks again.
+    #[serde(flatten)]
+    pub shut: Shut,
     /// What was asked for, where that is too long to be believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,
@@ -142,7 +139,7 @@ pub struct Allotment {
     /// Places that nobody has.
     pub places_left: u32,
     /// The wait that is on.
-    pub gate: Option<Gate>,
+    pub gate: Option<SharedShut>,
     /// One call may go all the same, to ask again.
     pub probe: bool,
     /// When the bucket was last opened before its wait was over.
@@ -176,7 +173,7 @@ pub struct Slice {
 
 /// How a bucket stands, for people.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Standing {
+pub struct BucketStanding {
     /// Each of its limits.
     pub limits: Vec<LimitStanding>,
     /// Calls that may run at once, and how many places each process has.
@@ -184,7 +181,7 @@ pub struct Standing {
     /// Places by process.
     pub places: BTreeMap<i64, u32>,
     /// The wait that is on.
-    pub gate: Option<Gate>,
+    pub gate: Option<SharedShut>,
     /// The rate is lowered for a while, because calls became more too fast.
     pub slowed: bool,
     /// Refusals (429) in the last minute.
@@ -225,7 +222,7 @@ impl LimitStanding {
     }
 }
 
-impl Standing {
+impl BucketStanding {
     /// Whether nobody holds anything of it and nothing is missing: it was not used for a while.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -281,7 +278,7 @@ pub struct SharedBucket {
     meters: Vec<Meter>,
     concurrency: Option<u32>,
     shares: BTreeMap<i64, Share>,
-    gate: Option<Gate>,
+    gate: Option<SharedShut>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reopened: Option<Timestamp>,
     slope: Option<Slope>,
@@ -377,14 +374,14 @@ impl SharedBucket {
         for meter in &mut self.meters {
             meter.wait_until_at_most(now);
         }
-        self.gate.take().is_some_and(|gate| gate.until > now || gate.asked.is_some_and(|asked| asked.until > now))
+        self.gate.take().is_some_and(|gate| gate.shut.until > now || gate.asked.is_some_and(|asked| asked.until > now))
     }
 
     /// Whether this process may have one call ask again although a long wait is on; all others wait for the next time
     /// then. A wait that is over is none any more.
     fn ask_again(&mut self, worker: i64, report: &Report, now: Timestamp) -> bool {
-        self.gate = self.gate.filter(|gate| gate.until > now || gate.asked.is_some_and(|asked| asked.until > now));
-        let Some(Gate { until, asked: Some(asked), .. }) = &mut self.gate else { return false };
+        self.gate = self.gate.filter(|gate| gate.shut.until > now || gate.asked.is_some_and(|asked| asked.until > now));
+        let Some(SharedShut { shut: Shut { until, .. }, asked: Some(asked) }) = &mut self.gate else { return false };
         if *until > now || report.wait.is_some() {
             return false;
         }
@@ -400,13 +397,13 @@ impl SharedBucket {
     /// another clock.
     fn bound_waits(&mut self, now: Timestamp) {
         let latest = now + BELIEVED;
-        if let Some(gate) = self.gate.as_mut().filter(|gate| gate.until > latest) {
+        if let Some(gate) = self.gate.as_mut().filter(|gate| gate.shut.until > latest) {
             let recheck_ms = u64::try_from(RECHECK.as_millis()).unwrap_or(u64::MAX);
-            gate.asked = gate.asked.or(Some(Asked { until: gate.until, recheck_ms, by: None }));
-            gate.until = now + RECHECK;
+            gate.asked = gate.asked.or(Some(Asked { until: gate.shut.until, recheck_ms, by: None }));
+            gate.shut.until = now + RECHECK;
         }
         self.slope = self.slope.filter(|slope| slope.since <= latest);
-        let least = self.gate.map_or(now, |gate| gate.until.min(latest));
+        let least = self.gate.map_or(now, |gate| gate.shut.until.min(latest));
         for meter in &mut self.meters {
             meter.bound_wait(latest, least);
         }
@@ -414,7 +411,7 @@ impl SharedBucket {
 
     /// How it stands at `now`.
     #[must_use]
-    pub fn standing(&self, now: Timestamp) -> Standing {
+    pub fn standing(&self, now: Timestamp) -> BucketStanding {
         let mut then = self.clone();
         let now = now.max(then.at);
         then.bound_waits(now);
@@ -440,7 +437,7 @@ impl SharedBucket {
                 utilisation,
             }
         });
-        Standing {
+        BucketStanding {
             limits: limits.collect(),
             concurrency: then.concurrency,
             places: then
@@ -449,7 +446,7 @@ impl SharedBucket {
                 .filter(|(_, share)| share.slots > 0)
                 .map(|(who, share)| (*who, share.slots))
                 .collect(),
-            gate: then.gate.filter(|gate| gate.until > now || gate.asked.is_some_and(|asked| asked.until > now)),
+            gate: then.gate.filter(|gate| gate.shut.until > now || gate.asked.is_some_and(|asked| asked.until > now)),
             slowed: then.slope.is_some(),
             refused_last_minute: then.refused.last_minute(now),
         }
@@ -629,7 +626,7 @@ impl SharedBucket {
     /// Shuts the bucket for all, and drains what is used up. A wait that is on already is never shortened.
     fn shut(&mut self, wait: &Wait, own: &mut Share, now: Timestamp) {
         let until = now + long_wait::rest(wait.remaining, wait.recheck);
-        let since = self.gate.map_or(now, |gate| gate.since);
+        let since = self.gate.map_or(now, |gate| gate.shut.since);
         let recheck = wait.recheck.min(BELIEVED);
         let long = long_wait::is_long(wait.remaining).then(|| Asked {
             until: now + wait.remaining,
@@ -638,8 +635,8 @@ impl SharedBucket {
         });
         let before = self.gate.and_then(|gate| gate.asked).map(|asked| Asked { by: None, ..asked });
         let asked = [before, long].into_iter().flatten().max_by_key(|asked| asked.until);
-        let until = self.gate.map_or(until, |gate| gate.until.max(until));
-        self.gate = Some(Gate { reason: wait.reason, since, until, asked });
+        let until = self.gate.map_or(until, |gate| gate.shut.until.max(until));
+        self.gate = Some(SharedShut { shut: Shut { reason: wait.reason, since, until }, asked });
         if wait.too_steep {
             self.slope = Some(Slope { since: until });
         }

@@ -64,6 +64,13 @@ impl Tempo {
         self.add((millis / (f64::from(tokens) + FRAME_TOKENS)).ln(), places)
     }
 
+    /// How long an answer of so many tokens usually takes; `None`: unknown.
+    #[must_use]
+    pub fn usual(&self, output_tokens: u64) -> Option<Duration> {
+        let tokens = f64::from(u32::try_from(output_tokens).unwrap_or(u32::MAX));
+        Duration::try_from_secs_f64(self.usual?.exp() * (tokens + FRAME_TOKENS) / 1_000.0).ok()
+    }
+
     /// A call had no answer in time. That counts as the longest time of all, once anything is known.
     #[must_use]
     pub fn timed_out(&mut self, places: u32) -> Option<f64> {

@@ -4,11 +4,10 @@
 //! configuration and words of ours, so that there are not more of them than somebody wrote down.
 
 use super::families::{Classes, Families, Labels};
-use crate::domain::shared_bucket::{LimitStanding, Standing};
+use crate::domain::shared_bucket::{BucketStanding, LimitStanding};
 use crate::domain::{ErrorClass, Target, Timestamp};
 use crate::store::StoreError;
 use crate::store::status::RouteQueue;
-use crate::worker::bucket::closed_name;
 use crate::worker::totals::{BOUNDS_MS, Durations, OfRoute, OfTarget};
 use crate::worker::{Observer, Vitals};
 use prometheus_client::collector::Collector;
@@ -71,7 +70,7 @@ impl<T: Clone> Cached<T> {
 /// A worker that is measured.
 pub(super) struct Gauged {
     observer: Observer,
-    buckets: Cached<BTreeMap<String, Standing>>,
+    buckets: Cached<BTreeMap<String, BucketStanding>>,
     queue: Cached<BTreeMap<String, RouteQueue>>,
 }
 
@@ -97,7 +96,7 @@ impl Gauged {
 struct Page {
     vitals: Vitals,
     /// `None`: the database did not answer.
-    buckets: Option<BTreeMap<String, Standing>>,
+    buckets: Option<BTreeMap<String, BucketStanding>>,
     queue: Option<BTreeMap<String, RouteQueue>>,
     /// The database's time.
     now: Timestamp,
@@ -366,8 +365,8 @@ impl Page {
             "How long that wait still is, and what it is for; only while there is one.",
             buckets.iter().filter_map(|(name, standing)| {
                 let gate = standing.gate?;
-                let labels = [("bucket", name.as_str()), ("reason", closed_name(gate.reason))];
-                Some((labels, self.now.until(gate.until).as_secs_f64()))
+                let labels = [("bucket", name.as_str()), ("reason", gate.shut.reason.as_str())];
+                Some((labels, self.now.until(gate.shut.until).as_secs_f64()))
             }),
         )
     }

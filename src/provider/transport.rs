@@ -1,6 +1,7 @@
 //! The one way out: sends a request, times it, caps it, and never retries.
 
 mod body;
+mod outbound;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use crate::provider::openai;
 use crate::provider::quirks::QuirkSettings;
 use crate::provider::{Adapter, Dialect, LimitObservation, WireReply, WireRequest};
 use body::Body;
+use outbound::Outbound;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request, Response, Url};
 use room::Room;
@@ -169,6 +171,14 @@ pub enum ProviderError {
         /// Why.
         source: reqwest::Error,
     },
+    /// There is no thread for its connections.
+    #[error("providers.{provider}: cannot start a thread for its connections: {source}")]
+    Thread {
+        /// The provider's name.
+        provider: String,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// What came of one call.
@@ -205,11 +215,12 @@ pub struct Head {
     pub first_byte_ms: i32,
 }
 
-/// A provider that can be called: one HTTP client with its own pool of connections.
+/// A provider that can be called: one HTTP client with its own pool of connections, on a thread of their own.
 pub struct Provider {
     endpoint: Endpoint,
     adapter: Arc<dyn Adapter>,
     client: Client,
+    outbound: Outbound,
     base_url: Url,
     /// Key, content type and configured headers: for each key, or once for a server without.
     headers: Vec<HeaderMap>,
@@ -289,7 +300,10 @@ impl Provider {
         let client = builder
             .build()
             .map_err(|source| ProviderError::Client { provider: provider(), source: source.without_url() })?;
-        Ok(Self { endpoint, adapter, client, base_url, headers, secrets: Echoes::of(secrets), room: Room::new() })
+        let outbound =
+            Outbound::start(&endpoint.name).map_err(|source| ProviderError::Thread { provider: provider(), source })?;
+        let (secrets, room) = (Echoes::of(secrets), Room::new());
+        Ok(Self { endpoint, adapter, client, outbound, base_url, headers, secrets, room })
     }
 
     /// The provider as configured.
@@ -382,7 +396,7 @@ impl Provider {
         let deadline = deadline(started, timeouts.total);
         let head_by =
             deadline.min(self::deadline(started, self.endpoint.timeouts.connect.saturating_add(timeouts.first_byte)));
-        let mut response = match timeout_at(head_by, self.client.execute(request)).await {
+        let mut response = match timeout_at(head_by, self.outbound.drive(|| self.client.execute(request))).await {
             Err(_) => return Err(timed_out("no answer began in time")),
             Ok(Err(error)) => return Err(broken(&error, "before an answer began")),
             Ok(Ok(response)) => response,

@@ -8,7 +8,8 @@
 use super::adapter::WireReply;
 use super::error_body::ErrorBody;
 use super::limit_headers::{self, Conventions};
-use crate::domain::{ErrorClass, Timestamp};
+use crate::domain::Timestamp;
+use crate::domain::error_class::{ErrorClass, Hints};
 use chrono::{DateTime, Datelike, NaiveDateTime, TimeZone, Utc};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
@@ -26,40 +27,17 @@ const NONSENSE: f64 = 1e14;
 pub(super) fn of_failure(class: ErrorClass, reply: &WireReply<'_>, body: &ErrorBody) -> Option<Duration> {
     let now = reply.sent_at();
     let message = &body.message;
-    let said = match class {
-        ErrorClass::RateLimit
-        | ErrorClass::RateLimitDaily
-        | ErrorClass::RampLimit
-        | ErrorClass::QuotaExhausted
-        | ErrorClass::Overloaded
-        | ErrorClass::ServerError
-        | ErrorClass::Timeout
-        | ErrorClass::Conflict => longest([of_message(message, now), of_message(&body.quoted, now)]),
-        // The messages of these quote prompts, and waiting does not help them anyway.
-        ErrorClass::Network
-        | ErrorClass::Unreachable
-        | ErrorClass::Auth
-        | ErrorClass::Permission
-        | ErrorClass::NotFound
-        | ErrorClass::InvalidRequest
-        | ErrorClass::Refused
-        | ErrorClass::ContextLength
-        | ErrorClass::ContentPolicy
-        | ErrorClass::PayloadTooLarge
-        | ErrorClass::NeverFits
-        | ErrorClass::OutputInvalid
-        | ErrorClass::Cancelled
-        | ErrorClass::SoftFailure
-        | ErrorClass::Abandoned
-        | ErrorClass::Deadline => None,
+    let hints = class.facts().hints;
+    let said = match hints {
+        Hints::Words | Hints::WordsAndLimits => longest([of_message(message, now), of_message(&body.quoted, now)]),
+        Hints::NowhereElse => None,
     };
     let quoted = of_headers(&body.headers, now);
     let beside = body.beside.iter().filter_map(|value| of_body(value, now)).max();
     let asked = longest([of_headers(reply.headers, now), quoted, of_body(&body.value, now), beside, said]);
-    let limited = matches!(class, ErrorClass::RateLimit | ErrorClass::RateLimitDaily | ErrorClass::RampLimit);
     let resets =
         || longest([of_resets(reply.headers, now), of_resets(&body.headers, now), of_reset_members(&body.value, now)]);
-    asked.or_else(|| limited.then(resets).flatten())
+    asked.or_else(|| (hints == Hints::WordsAndLimits).then(resets).flatten())
 }
 
 /// What `retry-after-ms`, `x-ms-retry-after-ms` and `retry-after` ask for, the longest of them.

@@ -2,12 +2,16 @@
 
 use super::answer;
 use super::chance::mix;
-use super::dialect::{Answer, Ask, Dialect, Finish, JsonAsk, Problem, Usage, put};
+use super::core::Core;
+use super::dialect::Dialect;
+use super::exchange::{Answer, Ask, Call, Finish, JsonAsk, Problem, Usage, put};
 use super::fault::{Disguise, Fault, FaultKind};
-use super::ledger::{Charge, Decision, Ending, Entry, Knock, Ledger};
+use super::ledger::{Charge, Decision, Ending, Entry, Knock};
+use super::output::Output;
 use super::prompt::{PromptHash, count_tokens};
 use super::reply_body::ReplyBody;
-use super::scenario::{Output, Provider, Scenario};
+use super::scenario::Provider;
+use super::ticket::Ticket;
 use super::wait::{Told, WaitFormat};
 use super::wire::Tear;
 use bytes::Bytes;
@@ -16,8 +20,8 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Larger requests are answered 413, as Anthropic does.
 const MAX_REQUEST_BYTES: usize = 32 << 20;
@@ -33,88 +37,6 @@ const HTML: &str = "<!DOCTYPE html>\n<html><head><title>Just a moment...</title>
                     <body><h1>Checking your browser before accessing the site</h1></body></html>\n";
 const HTML_502: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
                         <center><h1>502 Bad Gateway</h1></center>\r\n<hr><center>cloudflare</center>\r\n</body>\r\n</html>\r\n";
-
-/// What all connections share.
-#[derive(Debug)]
-pub(crate) struct Core {
-    pub scenario: Scenario,
-    /// The providers in the order of the scenario: the ledger knows them by index.
-    pub providers: Vec<(String, Provider)>,
-    /// Tells the request ids of this run from those of another.
-    pub run: u32,
-    book: Mutex<Book>,
-}
-
-/// The ledger and the instant from which it counts time.
-#[derive(Debug)]
-pub(crate) struct Book {
-    started: Instant,
-    pub ledger: Ledger,
-}
-
-impl Book {
-    /// Time since the start or the last reset.
-    pub fn now(&self) -> Duration {
-        self.started.elapsed()
-    }
-}
-
-impl Core {
-    pub fn new(scenario: Scenario) -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        #[expect(clippy::cast_possible_truncation, reason = "any 32 bits that differ between runs")]
-        let run = mix(since.as_nanos() as u64, u64::from(std::process::id())) as u32;
-        let providers = scenario.providers.iter().map(|(name, spec)| (name.clone(), spec.clone())).collect();
-        let book = Mutex::new(Book { started: Instant::now(), ledger: Ledger::new(&scenario, 0) });
-        Self { scenario, providers, run, book }
-    }
-
-    /// The ledger. Held for no longer than it takes to book: never across an await.
-    pub fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Empties the ledger, fills the buckets and starts the clock again.
-    pub fn reset(&self) {
-        let mut book = self.book();
-        let generation = book.ledger.next_generation();
-        *book = Book { started: Instant::now(), ledger: Ledger::new(&self.scenario, generation) };
-    }
-}
-
-/// A call under way. Dropped without an end it was abandoned: the client went away.
-pub(crate) struct Ticket {
-    core: Arc<Core>,
-    entry: Entry,
-    open: bool,
-}
-
-impl Ticket {
-    fn spec(&self) -> &Provider {
-        &self.core.providers[self.entry.provider].1
-    }
-
-    /// Books the end.
-    pub fn end(mut self, ending: Ending) {
-        self.book(ending);
-    }
-
-    fn book(&mut self, ending: Ending) {
-        self.open = false;
-        let mut book = self.core.book();
-        let now = book.now();
-        book.ledger.end(&self.core.scenario, &self.core.providers[self.entry.provider].1, &self.entry, ending, now);
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if self.open {
-            let charge = if self.entry.admitted { Charge::Lost } else { Charge::Free };
-            self.book(Ending { status: 0, told: None, charge, abandoned: true, reported: None });
-        }
-    }
-}
 
 /// The answer before it is written: the words, and how it ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -180,12 +102,13 @@ fn admit(
     body: Option<&[u8]>,
 ) -> (Ticket, Option<Composition>) {
     let (name, spec) = &core.providers[provider];
-    let dialect = spec.dialect;
-    let key = dialect.key(headers, query);
+    let api = spec.dialect.api();
+    let call = Call { path, query, headers, body: body.unwrap_or_default() };
+    let key = api.key(&call);
     let ask = match body {
         None => Err(Problem::PayloadTooLarge),
         Some(_) if method != Method::POST => Err(Problem::MethodNotAllowed),
-        Some(body) => dialect.read(path, headers, body),
+        Some(_) => api.read(&call),
     };
     let (ask, problem) = match ask {
         Ok(ask) => (Some(ask), None),
@@ -202,7 +125,7 @@ fn admit(
     };
     let knock = Knock {
         provider,
-        body_hash: if ask.is_none() { hash(body.unwrap_or_default()) } else { 0 },
+        body_hash: if ask.is_none() { hash(call.body) } else { 0 },
         key: known_key,
         key_hash: key.map_or(0, |key| hash(key.as_bytes())),
         ask: ask.as_ref(),
@@ -219,7 +142,7 @@ fn admit(
         }
         _ => None,
     };
-    (Ticket { core: Arc::clone(core), entry, open: true }, composition)
+    (Ticket::new(Arc::clone(core), entry), composition)
 }
 
 fn hash(bytes: &[u8]) -> u64 {
@@ -298,7 +221,7 @@ impl Reply {
 fn respond(ticket: Ticket, fault: &Fault, composition: Option<Composition>) -> Response<ReplyBody> {
     let wall = SystemTime::now();
     let Provider { dialect, publishes, .. } = *ticket.spec();
-    let id = dialect.request_id(ticket.core.run, ticket.entry.seq);
+    let id = ticket.request_id();
     let reply = match composition {
         Some(composition) => reply_of_answer(&ticket.entry, dialect, &id, fault, &composition, wall),
         None => reply_of_problem(&ticket.entry, ticket.spec(), &id, wall),
@@ -306,13 +229,13 @@ fn respond(ticket: Ticket, fault: &Fault, composition: Option<Composition>) -> R
     let Reply { status, content_type, body, told, charge, reported } = reply;
     let mut headers = HeaderMap::with_capacity(12);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    if let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(id)) {
-        headers.insert(dialect.id_header(), id);
+    if let Some(name) = dialect.api().id_header() {
+        put(&mut headers, name, id);
     }
     if let Some(levels) = &ticket.entry.levels
         && publishes
     {
-        dialect.limit_headers(levels, wall, &mut headers);
+        dialect.api().limit_headers(levels, wall, &mut headers);
     }
     for (name, value) in told.headers {
         put(&mut headers, name, value);
@@ -347,7 +270,7 @@ fn reply_of_answer(
     match fault.kind {
         FaultKind::Html => return Reply::page(200, HTML),
         FaultKind::ErrorIn200 => {
-            return Reply::bytes(200, dialect.error_in_200(id).to_string().into_bytes(), Charge::Free);
+            return Reply::bytes(200, dialect.api().error_in_200(id).to_string().into_bytes(), Charge::Free);
         }
         FaultKind::Garbage => {
             // 0xff and 0xfe occur in no UTF-8 text.
@@ -362,7 +285,7 @@ fn reply_of_answer(
         FaultKind::WrongUsage => Some(Usage { input: used.input * 10, output: used.output * 10 }),
         _ => Some(used),
     };
-    let mut body = dialect.write(&Answer {
+    let mut body = dialect.api().write(&Answer {
         id,
         created: wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         model: &entry.model,
@@ -373,7 +296,7 @@ fn reply_of_answer(
     match fault.kind {
         FaultKind::MalformedJson => body.truncate(body.len() * 2 / 3),
         FaultKind::HugeBody => {
-            // Valid JSON, with a field in front that nobody asked for.
+            // Valid JSON, with a field in front that no client asked for.
             let padding = fault.bytes.unwrap_or(DEFAULT_HUGE_BYTES).min(1 << 30);
             let mut huge = Vec::with_capacity(padding + body.len() + 16);
             huge.extend_from_slice(br#"{"padding":""#);
@@ -392,13 +315,13 @@ fn reply_of_problem(entry: &Entry, spec: &Provider, id: &str, wall: SystemTime) 
     let (problem, told) = match &entry.decision {
         Decision::Reject(problem) => (problem.clone(), Told::default()),
         Decision::Refuse(shortage) => {
-            let told = shortage.wait.filter(|_| spec.publishes).map(|wait| dialect.tell(wait, spec.wait_format, wall));
+            let told = shortage.wait.filter(|_| spec.publishes).map(|wait| tell(dialect, wait, spec.wait_format, wall));
             (Problem::Limited(Some(*shortage)), told.unwrap_or_default())
         }
         Decision::Do(fault) if fault.kind == FaultKind::Html502 => return Reply::page(502, HTML_502),
         Decision::Do(fault) => (problem_of(fault, entry.draw), told_by(fault, dialect, wall)),
     };
-    let failure = dialect.fail(&problem, &told, &entry.model, id);
+    let failure = dialect.api().fail(&problem, &told, &entry.model, id);
     Reply { told, ..Reply::bytes(failure.status, failure.body.to_string().into_bytes(), Charge::Free) }
 }
 
@@ -423,10 +346,15 @@ fn problem_of(fault: &Fault, draw: u64) -> Problem {
     }
 }
 
+/// Tells a wait in the given format, or as the dialect does.
+fn tell(dialect: Dialect, wait: Duration, format: Option<WaitFormat>, wall: SystemTime) -> Told {
+    format.map_or_else(|| dialect.api().tell(wait, wall), |format| format.tell(wait, wall))
+}
+
 /// The wait that a fault tells: a rate limit always, a failing server only when the scenario says so.
 fn told_by(fault: &Fault, dialect: Dialect, wall: SystemTime) -> Told {
     match fault.kind {
-        FaultKind::RateLimit => dialect.tell(fault.wait.unwrap_or(DEFAULT_WAIT), fault.format, wall),
+        FaultKind::RateLimit => tell(dialect, fault.wait.unwrap_or(DEFAULT_WAIT), fault.format, wall),
         FaultKind::ServerError | FaultKind::Overloaded | FaultKind::Timeout => {
             fault.wait.map(|wait| fault.format.unwrap_or(WaitFormat::RetryAfter).tell(wait, wall)).unwrap_or_default()
         }

@@ -1,16 +1,16 @@
-//! How well a client waits: gates that were told, calls before they open, stampedes when they do.
+//! How well a client waits: waits that were told, calls before they are over, stampedes when they are.
 //!
 //! Pure: time comes in as an argument.
 
 use std::time::Duration;
 
-/// How long after a gate opens the calls are counted for a stampede.
+/// How long after a wait is over the calls are counted for a stampede.
 pub const STORM_WINDOW: Duration = Duration::from_millis(100);
 
 /// What counts as early and as a storm.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
-    /// A call this little before the gate opens is in time.
+    /// A call this little before the wait is over is in time.
     pub tolerance: Duration,
     /// A call this soon after the wait was told was on its way already.
     pub in_flight_grace: Duration,
@@ -38,13 +38,13 @@ struct Opening {
 
 /// The wait that a provider told for a bucket.
 #[derive(Clone, Debug, Default)]
-pub struct Gate {
+pub struct ToldWait {
     told_at: Duration,
     not_before: Duration,
     opening: Option<Opening>,
 }
 
-impl Gate {
+impl ToldWait {
     /// A wait was told at `now`. The latest end counts; the grace runs from the first telling.
     pub fn tell(&mut self, now: Duration, wait: Duration) {
         if now >= self.not_before {
@@ -98,8 +98,8 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    fn arrive(gate: &mut Gate, now: u64) -> Arrival {
-        gate.arrive(ms(now), &RULES, |_, _| Some(2.0))
+    fn arrive(told: &mut ToldWait, now: u64) -> Arrival {
+        told.arrive(ms(now), &RULES, |_, _| Some(2.0))
     }
 
     #[test]
@@ -113,50 +113,50 @@ mod tests {
             (3_000, false),
             (9_000, false),
         ] {
-            let mut gate = Gate::default();
-            gate.tell(ms(1_000), ms(2_000));
-            assert_eq!(arrive(&mut gate, now).early, early, "at {now}");
+            let mut told = ToldWait::default();
+            told.tell(ms(1_000), ms(2_000));
+            assert_eq!(arrive(&mut told, now).early, early, "at {now}");
         }
     }
 
     #[test]
     fn the_latest_end_counts_and_the_first_telling_begins_the_grace() {
-        let mut gate = Gate::default();
-        gate.tell(ms(0), ms(1_000));
-        gate.tell(ms(100), ms(2_000));
-        assert!(arrive(&mut gate, 120).early, "told for 120 ms");
-        assert!(arrive(&mut gate, 1_500).early);
-        gate.tell(ms(1_500), ms(100));
-        assert!(arrive(&mut gate, 1_800).early, "a shorter wait does not open the gate");
-        assert!(!arrive(&mut gate, 2_100).early);
+        let mut told = ToldWait::default();
+        told.tell(ms(0), ms(1_000));
+        told.tell(ms(100), ms(2_000));
+        assert!(arrive(&mut told, 120).early, "told for 120 ms");
+        assert!(arrive(&mut told, 1_500).early);
+        told.tell(ms(1_500), ms(100));
+        assert!(arrive(&mut told, 1_800).early, "a shorter wait does not end a longer one");
+        assert!(!arrive(&mut told, 2_100).early);
     }
 
     #[test]
-    fn without_a_gate_nothing_is_early_and_nothing_a_storm() {
-        let mut gate = Gate::default();
+    fn without_a_wait_nothing_is_early_and_nothing_a_storm() {
+        let mut told = ToldWait::default();
         for now in 0..100 {
-            assert_eq!(arrive(&mut gate, now), Arrival::default());
+            assert_eq!(arrive(&mut told, now), Arrival::default());
         }
     }
 
     #[test]
     fn a_stampede_is_more_calls_than_the_quota_admits_and_counts_once_per_opening() {
-        let mut gate = Gate::default();
-        gate.tell(ms(1_000), ms(1_000));
-        let storms: Vec<bool> = (0..10).map(|i| arrive(&mut gate, 2_000 + i).storm).collect();
+        let mut told = ToldWait::default();
+        told.tell(ms(1_000), ms(1_000));
+        let storms: Vec<bool> = (0..10).map(|i| arrive(&mut told, 2_000 + i).storm).collect();
         assert_eq!(storms.iter().position(|storm| *storm), Some(5), "2 admitted and 3 more are in order");
         assert_eq!(storms.iter().filter(|storm| **storm).count(), 1);
-        gate.tell(ms(2_050), ms(1_000));
-        let again = (0..10).filter(|i| arrive(&mut gate, 3_050 + i).storm).count();
+        told.tell(ms(2_050), ms(1_000));
+        let again = (0..10).filter(|i| arrive(&mut told, 3_050 + i).storm).count();
         assert_eq!(again, 1);
     }
 
     #[test]
     fn calls_that_come_one_by_one_are_no_stampede() {
-        let mut gate = Gate::default();
-        gate.tell(ms(1_000), ms(1_000));
-        assert!((0..100).all(|i| !arrive(&mut gate, 2_000 + i * 25).storm));
-        let mut unlimited = Gate::default();
+        let mut told = ToldWait::default();
+        told.tell(ms(1_000), ms(1_000));
+        assert!((0..100).all(|i| !arrive(&mut told, 2_000 + i * 25).storm));
+        let mut unlimited = ToldWait::default();
         unlimited.tell(ms(1_000), ms(1_000));
         assert!((0..100).all(|_| !unlimited.arrive(ms(2_001), &RULES, |_, _| None).storm));
     }

@@ -1,307 +1,211 @@
-//! What the three dialects have in common: a call as read, an answer or a problem as written.
+//! The registry of dialects: which APIs the simulator speaks.
 //!
-//! This is the provider's side, written from the providers' documentation and without a look at Sluice's own adapters,
-//! so that each checks the other.
+//! Each dialect is a file in `dialect/` and a line in [`Dialect::ALL`]. They are the provider's side, written from the
+//! providers' documentation and without a look at Sluice's own adapters, so that each side checks the other.
 
-use super::fault::Disguise;
-use super::prompt::{PromptHash, Text};
-use super::quota::{Cost, Levels, Shortage};
-use super::wait::{Told, WaitFormat};
-use super::{anthropic, gemini, openai};
-use hyper::HeaderMap;
-use hyper::header::{HeaderName, HeaderValue};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use serde_json::value::RawValue;
-use std::borrow::Cow;
-use std::time::{Duration, SystemTime};
+mod anthropic;
+mod gemini;
+mod openai;
 
-/// An API that the simulator speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Dialect {
-    /// OpenAI chat completions: `/v1/chat/completions`.
-    Openai,
-    /// Anthropic Messages: `/v1/messages`.
-    Anthropic,
-    /// Google Gemini: `/v1beta/models/{model}:generateContent`.
-    Gemini,
-}
+use super::api::Api;
+use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize, Serializer};
+use std::fmt;
+use std::sync::LazyLock;
 
-/// A call as read from the wire.
-#[derive(Debug)]
-pub(crate) struct Ask<'a> {
-    pub model: Cow<'a, str>,
-    /// The same for the same conversation in every dialect.
-    pub prompt: u64,
-    pub input_tokens: u64,
-    pub max_output: Option<u64>,
-    pub json: Option<JsonAsk<'a>>,
-    pub last_user: Cow<'a, str>,
-}
-
-/// The call wants JSON.
-#[derive(Debug)]
-pub(crate) enum JsonAsk<'a> {
-    /// Any object.
-    Object,
-    /// What this schema says.
-    Schema(&'a RawValue),
-}
-
-/// Why a generation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Finish {
-    Stop,
-    Length,
-    /// The provider's filter stopped it.
-    Filtered,
-    /// The model declined, and the dialect marks it.
-    Refused,
-    /// No choice at all.
-    Nothing,
-}
-
-/// Tokens as the usage object tells them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Usage {
-    pub input: u64,
-    pub output: u64,
-}
-
-/// A generation to be written.
-#[derive(Debug)]
-pub(crate) struct Answer<'a> {
-    pub id: &'a str,
-    /// Seconds since the epoch.
-    pub created: u64,
-    pub model: &'a str,
-    pub text: &'a str,
-    pub finish: Finish,
-    pub usage: Option<Usage>,
-}
-
-/// A failure to be written.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Problem {
-    /// The request is not what the API takes; the words say why.
-    Malformed(String),
-    UnknownPath,
-    MethodNotAllowed,
-    Auth,
-    Permission,
-    NotFound,
-    InvalidRequest,
-    ContextLength,
-    ContentPolicy,
-    PayloadTooLarge,
-    Timeout,
-    ServerError(u16),
-    Overloaded(Option<u16>),
-    OutOfQuota(Disguise),
-    /// 429: out of a real quota, or by a fault.
-    Limited(Option<Shortage>),
-}
-
-/// A failure as written.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub status: u16,
-    pub body: Value,
-}
-
-impl Problem {
-    /// Sending the same request again can only fail again.
-    pub fn is_permanent(&self) -> bool {
-        match self {
-            Self::Malformed(_)
-            | Self::UnknownPath
-            | Self::MethodNotAllowed
-            | Self::NotFound
-            | Self::InvalidRequest
-            | Self::ContextLength
-            | Self::ContentPolicy
-            | Self::PayloadTooLarge => true,
-            Self::Limited(shortage) => shortage.is_some_and(|shortage| shortage.is_too_large()),
-            Self::Auth
-            | Self::Permission
-            | Self::Timeout
-            | Self::ServerError(_)
-            | Self::Overloaded(_)
-            | Self::OutOfQuota(_) => false,
-        }
-    }
-
-    /// The client wrote something that the real API would not have understood.
-    pub fn is_malformed(&self) -> bool {
-        matches!(self, Self::Malformed(_) | Self::UnknownPath | Self::MethodNotAllowed)
-    }
-}
+/// An API that the simulator speaks: one of [`Dialect::ALL`].
+#[derive(Clone, Copy)]
+pub struct Dialect(&'static dyn Api);
 
 impl Dialect {
+    /// Every dialect.
+    pub const ALL: &'static [Self] = &[Self(&openai::Openai), Self(&anthropic::Anthropic), Self(&gemini::Gemini)];
+
+    /// The dialect with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|dialect| dialect.name() == name)
+    }
+
+    /// The name in scenarios and in the verdict.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.0.name()
+    }
+
     /// What follows the simulator's address and the provider's name in the `base_url` to configure.
     #[must_use]
-    pub const fn base_path(self) -> &'static str {
-        match self {
-            Self::Openai | Self::Anthropic => "/v1",
-            Self::Gemini => "/v1beta",
-        }
+    pub fn base_path(self) -> &'static str {
+        self.0.base_path()
     }
 
-    /// The header that carries the request id.
-    pub(crate) const fn id_header(self) -> HeaderName {
-        match self {
-            Self::Openai | Self::Gemini => HeaderName::from_static("x-request-id"),
-            Self::Anthropic => HeaderName::from_static("request-id"),
+    /// What the dialect does.
+    pub(crate) fn api(self) -> &'static dyn Api {
+        self.0
+    }
+}
+
+impl fmt::Debug for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl PartialEq for Dialect {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Dialect {}
+
+impl Serialize for Dialect {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Dialect {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        static NAMES: LazyLock<Vec<&'static str>> =
+            LazyLock::new(|| Dialect::ALL.iter().map(|dialect| dialect.name()).collect());
+        let name = String::deserialize(deserializer)?;
+        Self::named(&name).ok_or_else(|| de::Error::unknown_variant(&name, &NAMES))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exchange::{Answer, Ask, Call, Failure, Finish, Problem, Usage};
+    use super::super::prompt::{Text, conversation};
+    use super::super::quota::Cost;
+    use super::super::wait::{Told, WaitFormat};
+    use super::super::{Provider, Scenario, Simulator};
+    use super::*;
+    use hyper::HeaderMap;
+    use std::borrow::Cow;
+    use std::collections::BTreeSet;
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+    #[test]
+    fn every_dialect_has_a_name_of_its_own_by_which_it_is_found() {
+        let names: BTreeSet<&str> = Dialect::ALL.iter().map(|dialect| dialect.name()).collect();
+        assert_eq!(names.len(), Dialect::ALL.len(), "{names:?}");
+        for dialect in Dialect::ALL {
+            let name = dialect.name();
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}");
+            assert_eq!(Dialect::named(name), Some(*dialect));
+            assert_eq!(serde_json::to_value(dialect).unwrap(), name);
+            assert_eq!(serde_json::from_value::<Dialect>(name.into()).unwrap(), *dialect);
         }
+        assert_eq!(Dialect::named("openia"), None);
     }
 
-    /// The id of a call: unique within a run of the simulator, and between runs as far as `run` is.
-    pub(crate) fn request_id(self, run: u32, seq: u64) -> String {
-        match self {
-            Self::Openai => format!("req_{run:08x}{seq:024x}"),
-            Self::Anthropic => format!("req_011C{run:08x}{seq:012x}"),
-            Self::Gemini => format!("{run:08x}{seq:012x}"),
-        }
-    }
-
-    /// The key of a call.
-    pub(crate) fn key<'h>(self, headers: &'h HeaderMap, query: Option<&'h str>) -> Option<&'h str> {
-        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let bearer = || header("authorization").and_then(|value| value.strip_prefix("Bearer "));
-        match self {
-            Self::Openai => bearer(),
-            Self::Anthropic => header("x-api-key").or_else(bearer),
-            Self::Gemini => header("x-goog-api-key")
-                .or_else(|| query?.split('&').find_map(|parameter| parameter.strip_prefix("key="))),
-        }
-    }
-
-    /// Reads a call; `path` is what follows the provider's name.
-    pub(crate) fn read<'a>(self, path: &'a str, headers: &HeaderMap, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
-        match self {
-            Self::Openai if path == "/v1/chat/completions" => openai::read(body),
-            Self::Anthropic if path == "/v1/messages" => anthropic::read(headers, body),
-            Self::Gemini => {
-                let model = path.strip_prefix("/v1beta/models/").and_then(|rest| rest.strip_suffix(":generateContent"));
-                gemini::read(model.ok_or(Problem::UnknownPath)?, body)
+    #[test]
+    fn every_dialect_keeps_what_the_rest_of_the_simulator_takes_for_granted() {
+        for dialect in Dialect::ALL {
+            let api = dialect.api();
+            assert_ne!(api.request_id(1, 1), api.request_id(1, 2), "{dialect:?}");
+            assert_ne!(api.request_id(1, 1), api.request_id(2, 1), "{dialect:?}");
+            let call = Call { path: "/", query: None, headers: &HeaderMap::new(), body: b"{}" };
+            assert_eq!(api.key(&call), None, "{dialect:?}: a call without a header shows no key");
+            assert!(api.read(&call).is_err_and(|problem| problem.is_malformed()), "{dialect:?}");
+            let id = api.request_id(7, 7);
+            for finish in [Finish::Stop, Finish::Length, Finish::Filtered, Finish::Refused, Finish::Nothing] {
+                let usage = Some(Usage { input: 1, output: 2 });
+                let written = api.write(&Answer { id: &id, created: 1, model: "m", text: "a \"word\"", finish, usage });
+                let body: serde_json::Value = serde_json::from_slice(&written).unwrap();
+                assert!(body.is_object(), "{dialect:?}: a huge body is padded behind the first brace");
             }
-            Self::Openai | Self::Anthropic => Err(Problem::UnknownPath),
+            assert!(api.fail(&Problem::ServerError(502), &Told::default(), "m", &id).status == 502, "{dialect:?}");
+            let wait = Duration::from_millis(1_500);
+            assert!(api.tell(wait, UNIX_EPOCH).wait.is_some_and(|told| told >= wait), "{dialect:?}");
         }
     }
 
-    /// Writes an answer.
-    pub(crate) fn write(self, answer: &Answer<'_>) -> Vec<u8> {
-        match self {
-            Self::Openai => openai::write(answer),
-            Self::Anthropic => anthropic::write(answer),
-            Self::Gemini => gemini::write(answer),
-        }
-    }
+    /// A made-up dialect with what the three have not: the model in the path and percent-encoded, a version in the
+    /// query, a credential inside a header, no request id, and words instead of JSON.
+    struct MadeUp;
 
-    /// Writes a failure.
-    pub(crate) fn fail(self, problem: &Problem, told: &Told, model: &str, id: &str) -> Failure {
-        match self {
-            Self::Openai => openai::fail(problem, told, model),
-            Self::Anthropic => anthropic::fail(problem, told, model, id),
-            Self::Gemini => gemini::fail(problem, told, model),
+    impl Api for MadeUp {
+        fn name(&self) -> &'static str {
+            "made_up"
         }
-    }
 
-    /// The error object that some gateways put into a 200.
-    pub(crate) fn error_in_200(self, id: &str) -> Value {
-        match self {
-            Self::Openai => openai::error_in_200(),
-            Self::Anthropic => anthropic::fail(&Problem::Overloaded(None), &Told::default(), "", id).body,
-            Self::Gemini => gemini::fail(&Problem::Overloaded(None), &Told::default(), "").body,
+        fn base_path(&self) -> &'static str {
+            "/run"
         }
-    }
 
-    /// Tells a wait in the given format, or as the dialect does.
-    pub(crate) fn tell(self, wait: Duration, format: Option<WaitFormat>, wall: SystemTime) -> Told {
-        if let Some(format) = format {
-            return format.tell(wait, wall);
+        fn id_header(&self) -> Option<&'static str> {
+            None
         }
-        match self {
-            // The header rounds up, the message does not: a reader may rely on either.
-            Self::Openai => {
-                let message = WaitFormat::Message.tell(wait, wall);
-                Told { headers: WaitFormat::RetryAfter.tell(wait, wall).headers, ..message }
+
+        fn request_id(&self, run: u32, seq: u64) -> String {
+            format!("{run}-{seq}")
+        }
+
+        fn key<'a>(&self, call: &Call<'a>) -> Option<&'a str> {
+            call.header("authorization")?.strip_prefix("HMAC Credential=")?.split('/').next()
+        }
+
+        fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
+            let model = call.path.strip_prefix("/run/").ok_or(Problem::UnknownPath)?.replace("%3A", ":");
+            if call.parameter("version") != Some("7") {
+                return Err(Problem::Malformed("version: expected 7".to_owned()));
             }
-            Self::Anthropic => WaitFormat::RetryAfter.tell(wait, wall),
-            Self::Gemini => {
-                let message = WaitFormat::Message.tell(wait, wall).message;
-                Told { message, ..WaitFormat::RetryInfo.tell(wait, wall) }
-            }
+            let words = std::str::from_utf8(call.body).map_err(|error| Problem::Malformed(error.to_string()))?;
+            let (prompt, input_tokens, last_user) = conversation(&[], vec![(true, Text(Cow::Borrowed(words)))]);
+            Ok(Ask { model: Cow::Owned(model), prompt, input_tokens, max_output: None, json: None, last_user })
+        }
+
+        fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
+            format!("{}: {}", answer.model, answer.text).into_bytes()
+        }
+
+        fn fail(&self, problem: &Problem, _told: &Told, _model: &str, _id: &str) -> Failure {
+            let status = if *problem == Problem::Auth { 403 } else { 400 };
+            Failure { status, body: serde_json::json!({"message": format!("{problem:?}")}) }
+        }
+
+        fn tell(&self, wait: Duration, wall: SystemTime) -> Told {
+            WaitFormat::None.tell(wait, wall)
+        }
+
+        fn cost(&self, input_tokens: u64, _max_output: Option<u64>) -> Cost {
+            Cost { tokens: input_tokens, input_tokens }
         }
     }
 
-    /// What a call takes from the token buckets when it is admitted.
-    ///
-    /// OpenAI reserves the larger of `max_tokens` and the prompt and does not correct it. Anthropic takes the input at
-    /// once and the output when it has been produced. Gemini counts input only.
-    pub(crate) fn cost(self, input_tokens: u64, max_output: Option<u64>) -> Cost {
-        let tokens = match self {
-            Self::Openai => input_tokens.max(max_output.unwrap_or(0)),
-            Self::Anthropic | Self::Gemini => input_tokens,
+    #[test]
+    fn a_dialect_is_played_without_a_word_of_it_elsewhere() {
+        let mut provider = Provider::new(Dialect(&MadeUp));
+        provider.keys = vec!["AKID".into()];
+        provider.models.insert("m:1".to_owned(), super::super::Model::default());
+        let providers = [("p".to_owned(), provider)].into_iter().collect();
+        let simulator =
+            Simulator::start(Scenario { providers, ..Scenario::default() }, SocketAddr::from(([127, 0, 0, 1], 0)))
+                .unwrap();
+        assert!(simulator.base_url("p").unwrap().ends_with("/p/run"));
+        let send = |path: &str, credential: &str| {
+            let mut stream = TcpStream::connect(simulator.addr()).unwrap();
+            let head = "host: x\r\nconnection: close\r\ncontent-length: 5";
+            let authorization = format!("authorization: HMAC Credential={credential}/20260504, Signature=00");
+            write!(stream, "POST /p{path} HTTP/1.1\r\n{head}\r\n{authorization}\r\n\r\nHello").unwrap();
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).unwrap();
+            reply
         };
-        Cost { tokens, input_tokens }
+        let reply = send("/run/m%3A1?region=eu&version=7", "AKID");
+        assert!(reply.starts_with("HTTP/1.1 200") && reply.contains("\r\n\r\nm:1: ["), "{reply}");
+        assert!(!reply.contains("request-id"), "{reply}");
+        assert!(send("/run/m%3A1?version=7", "other").starts_with("HTTP/1.1 403"));
+        assert!(send("/run/m%3A1", "AKID").contains("version: expected 7"));
+        assert!(send("/run/m%3A2?version=7", "AKID").contains("NotFound"));
+        let verdict = simulator.verdict();
+        assert_eq!((verdict.total.calls, verdict.total.malformed_requests), (4, 1));
+        assert_eq!(serde_json::to_value(&verdict).unwrap()["providers"]["p"]["dialect"], "made_up");
+        assert_eq!(simulator.calls(9).last().unwrap().model, "m:1");
     }
-
-    /// What a call takes from the bucket of all tokens when it has ended.
-    pub(crate) fn cost_afterwards(self, output_tokens: u64) -> u64 {
-        match self {
-            Self::Anthropic => output_tokens,
-            Self::Openai | Self::Gemini => 0,
-        }
-    }
-
-    /// The limits as headers; Gemini has none.
-    pub(crate) fn limit_headers(self, levels: &Levels, wall: SystemTime, headers: &mut HeaderMap) {
-        match self {
-            Self::Openai => openai::limit_headers(levels, headers),
-            Self::Anthropic => anthropic::limit_headers(levels, wall, headers),
-            Self::Gemini => {}
-        }
-    }
-}
-
-/// Puts a header whose value is made here: digits, letters and punctuation.
-pub(crate) fn put(headers: &mut HeaderMap, name: &'static str, value: String) {
-    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
-        headers.insert(HeaderName::from_static(name), value);
-    }
-}
-
-/// Adds the words of a wait to a message.
-pub(crate) fn with_wait(message: String, told: &Told) -> String {
-    match &told.message {
-        Some(wait) => format!("{message} Please try again in {wait}."),
-        None => message,
-    }
-}
-
-/// Appends a string as JSON.
-pub(crate) fn push_json(out: &mut Vec<u8>, text: &str) {
-    // Writing a string to a vector cannot fail.
-    let _ = serde_json::to_writer(out, text);
-}
-
-/// Parses a body, with the place of the first mistake.
-pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| Problem::Malformed(error.to_string()))
-}
-
-/// A conversation: its system texts and its messages in order, and which message is the last of the user.
-pub(crate) fn conversation<'a>(system: &[&str], mut messages: Vec<(bool, Text<'a>)>) -> (u64, u64, Cow<'a, str>) {
-    let mut hash = PromptHash::default();
-    for text in system {
-        hash.text(text);
-    }
-    for (_, text) in &messages {
-        hash.text(&text.0);
-    }
-    let last = messages.iter().rposition(|(is_user, _)| *is_user);
-    let last_user = last.map(|index| messages.swap_remove(index).1.0).unwrap_or_default();
-    (hash.finish(), hash.tokens(), last_user)
 }

@@ -1,6 +1,6 @@
 //! The simulator's own endpoints, under `/_sim/`.
 
-use super::call::Core;
+use super::core::Core;
 use super::reply_body::ReplyBody;
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};

@@ -1,8 +1,8 @@
 //! A key that a simulated provider takes, with its money and its limits.
 
 use super::fault::Disguise;
+use super::notation::parse_dollars;
 use super::quota::Limits;
-use super::scenario::parse_dollars;
 use serde::Deserialize;
 
 /// A key that a provider takes: in TOML its text, or a table.

@@ -1,9 +1,10 @@
-//! The book of a run: quotas, gates, every call and every distinct request, under one short lock.
+//! The book of a run: quotas, waits that were told, every call and every distinct request, under one short lock.
 
 use super::chance::mix;
-use super::conduct::{Arrival, Gate};
-use super::dialect::{Ask, Problem};
-use super::fault::{Circumstances, Fault, FaultKind, choose, scripted};
+use super::conduct::{Arrival, ToldWait};
+use super::exchange::{Ask, Problem};
+use super::fault::{Fault, FaultKind, scripted};
+use super::fault_rule::{Circumstances, choose};
 use super::quota::{Levels, Limits, Quota, Shortage};
 use super::scenario::{Price, Provider, QuotaScope, Scenario};
 use super::verdict::{Figures, ProviderVerdict, Verdict};
@@ -154,7 +155,7 @@ struct Target {
 #[derive(Debug)]
 struct Scope {
     quota: Quota,
-    gate: Gate,
+    told: ToldWait,
 }
 
 #[derive(Debug)]
@@ -302,8 +303,8 @@ impl Ledger {
 
         let scope = account.scopes.get_mut(&scope_key).expect("made above");
         let rules = scenario.verdict.rules();
-        let Scope { quota, gate } = scope;
-        let Arrival { early, storm } = gate.arrive(now, &rules, |from, until| quota.requests_between(from, until));
+        let Scope { quota, told } = scope;
+        let Arrival { early, storm } = told.arrive(now, &rules, |from, until| quota.requests_between(from, until));
         let same = now + rules.tolerance < target.not_before;
         let after_money = account.out_of_money.get(&purse).is_some_and(|since| now > *since + rules.in_flight_grace);
         let figures = &mut account.figures;
@@ -337,7 +338,7 @@ impl Ledger {
                     Err(message) => Decision::Reject(Problem::Malformed(message)),
                     Ok(fault) if !fault.kind.is_answer() => Decision::Do(fault),
                     Ok(fault) => {
-                        let admission = quota.admit(spec.dialect.cost(ask.input_tokens, ask.max_output), now);
+                        let admission = quota.admit(spec.dialect.api().cost(ask.input_tokens, ask.max_output), now);
                         admitted = admission.is_ok();
                         admission.map_or_else(Decision::Refuse, |()| Decision::Do(fault))
                     }
@@ -414,11 +415,11 @@ impl Ledger {
         }
         if let Some(scope) = account.scopes.get_mut(&entry.scope) {
             if entry.admitted {
-                let tokens = spec.dialect.cost_afterwards(entry.output_tokens);
+                let tokens = spec.dialect.api().cost_afterwards(entry.output_tokens);
                 scope.quota.release(entry.output_tokens, tokens, now);
             }
             if let Some(wait) = ending.told {
-                scope.gate.tell(now, wait);
+                scope.told.tell(now, wait);
             }
         }
         if entry.is(FaultKind::OutOfQuota) {
@@ -494,7 +495,7 @@ impl Ledger {
             };
             let charged = ending.charge == Charge::Charged;
             CallRecord {
-                request_id: spec.dialect.request_id(run, entry.seq),
+                request_id: spec.dialect.api().request_id(run, entry.seq),
                 arrived_ms: millis(entry.arrived),
                 ended_ms: millis(*ended),
                 provider: name.clone(),
@@ -569,7 +570,7 @@ impl Account {
     fn scope_key(&mut self, wanted: u64, limits: &Limits, now: Duration) -> u64 {
         let full = self.scopes.len() >= MAX_SCOPES && !self.scopes.contains_key(&wanted);
         let key = if full { 0 } else { wanted };
-        self.scopes.entry(key).or_insert_with(|| Scope { quota: Quota::new(limits, now), gate: Gate::default() });
+        self.scopes.entry(key).or_insert_with(|| Scope { quota: Quota::new(limits, now), told: ToldWait::default() });
         key
     }
 }

@@ -1,38 +1,46 @@
-//! The provider simulator: three dialects on real sockets, with real quotas and scripted faults.
+//! The provider simulator: every dialect of the registry on real sockets, with real quotas and scripted faults.
 //!
 //! One listener serves several simulated providers, told apart by the first segment of the path. It is the other side
 //! of Sluice's provider adapters and shares no code with them. Within it, what decides is pure and takes the time as an
-//! argument ([`quota`], [`fault`], [`conduct`]); `call` and `server` act.
+//! argument ([`quota`], [`fault`], [`conduct`], the dialects); `call` and `server` act.
 
 pub mod answer;
 pub mod chance;
 pub mod conduct;
 pub mod dialect;
 pub mod fault;
+pub mod fault_rule;
 pub mod prompt;
 pub mod quota;
 pub mod scenario;
 pub mod verdict;
 pub mod wait;
 
-mod anthropic;
+mod api;
 mod call;
+mod core;
 mod endpoints;
-mod gemini;
+mod exchange;
 mod key;
+mod latency;
 mod ledger;
-mod openai;
+mod notation;
+mod output;
 mod reply_body;
 mod server;
 mod simulator;
+mod ticket;
 mod wire;
 
 pub use dialect::Dialect;
-pub use fault::{Disguise, Fault, FaultKind, FaultRule};
+pub use fault::{Disguise, Fault, FaultKind};
+pub use fault_rule::FaultRule;
 pub use key::Key;
+pub use latency::Latency;
 pub use ledger::{CallRecord, RequestRecord};
+pub use output::Output;
 pub use prompt::{count_tokens, request_hash};
 pub use quota::{Growth, Limits};
-pub use scenario::{Latency, Model, Output, Price, Provider, QuotaScope, Scenario, ScenarioError};
+pub use scenario::{Model, Price, Provider, QuotaScope, Scenario, ScenarioError};
 pub use simulator::Simulator;
 pub use verdict::{Figures, ProviderVerdict, Tolerances, Verdict};

@@ -144,6 +144,20 @@ impl<'de: 'a, 'a> de::Deserialize<'de> for Part<'a> {
     }
 }
 
+/// A conversation: its system texts and its messages in order, and which message is the last of the user.
+pub(crate) fn conversation<'a>(system: &[&str], mut messages: Vec<(bool, Text<'a>)>) -> (u64, u64, Cow<'a, str>) {
+    let mut hash = PromptHash::default();
+    for text in system {
+        hash.text(text);
+    }
+    for (_, text) in &messages {
+        hash.text(&text.0);
+    }
+    let last = messages.iter().rposition(|(is_user, _)| *is_user);
+    let last_user = last.map(|index| messages.swap_remove(index).1.0).unwrap_or_default();
+    (hash.finish(), hash.tokens(), last_user)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

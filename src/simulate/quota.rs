@@ -2,7 +2,7 @@
 //!
 //! Nothing here reads a clock. `now` is the time since the simulator started.
 
-use super::scenario::span;
+use super::notation::span;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Bodies as they are sent: whole, a little at a time, or only in part.
 
-use super::call::Ticket;
 use super::ledger::Ending;
+use super::ticket::Ticket;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use std::io;

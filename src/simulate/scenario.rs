@@ -1,17 +1,17 @@
 //! The scenario: which providers there are and how they behave, from TOML or built in code.
 
-use super::chance::Spread;
 use super::dialect::Dialect;
-use super::fault::{Disguise, Fault, FaultRule};
+use super::fault_rule::FaultRule;
 use super::key::Key;
+use super::latency::Latency;
+use super::notation::{dollars, named_format};
+use super::output::Output;
 use super::quota::Limits;
 use super::verdict::Tolerances;
 use super::wait::WaitFormat;
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
-use std::time::Duration;
 use thiserror::Error;
 
 /// Why a scenario cannot be used.
@@ -163,52 +163,6 @@ pub enum QuotaScope {
     Key,
 }
 
-/// How long an answer takes.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "RawLatency")]
-pub struct Latency {
-    /// Until the first token, in seconds.
-    pub first: Spread,
-    /// For each token of output, in seconds.
-    pub per_output_token: f64,
-    /// So many calls at once are answered at full speed; with more, each takes longer in proportion. Absent: any
-    /// number.
-    pub full_speed: Option<u32>,
-}
-
-impl Default for Latency {
-    fn default() -> Self {
-        Self { first: Spread::Fixed(0.0), per_output_token: 0.0, full_speed: None }
-    }
-}
-
-impl Latency {
-    /// The latency that belongs to this draw for a call that, itself included, is one of `in_flight`.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "numbers of tokens and calls are small")]
-    pub fn draw(&self, hash: u64, output_tokens: u64, in_flight: u64) -> Duration {
-        let seconds = self.first.draw(hash) + self.per_output_token * output_tokens as f64;
-        let load = self.full_speed.map_or(1.0, |calls| in_flight as f64 / f64::from(calls.max(1)));
-        Duration::try_from_secs_f64(seconds * load.max(1.0)).unwrap_or_default()
-    }
-}
-
-/// What an answer says.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "RawOutput")]
-pub enum Output {
-    /// Always this text.
-    Text(String),
-    /// So many tokens of made-up text.
-    Tokens(Spread),
-}
-
-impl Default for Output {
-    fn default() -> Self {
-        Self::Tokens(Spread::Fixed(16.0))
-    }
-}
-
 impl Scenario {
     /// Reads and checks a scenario.
     ///
@@ -288,204 +242,16 @@ fn yes() -> bool {
     true
 }
 
-/// The format with the given name, or an error that lists all of them.
-fn named_format<E: de::Error>(name: &str) -> Result<WaitFormat, E> {
-    let known = || WaitFormat::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    WaitFormat::parse(name).ok_or_else(|| E::custom(format!("unknown format `{name}`: expected one of {}", known())))
-}
-
 fn wait_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<WaitFormat>, D::Error> {
     named_format(&String::deserialize(deserializer)?).map(Some)
 }
 
-/// Seconds as a number (`5`, `0.5`) or a duration with a unit (`"90s"`, `"200ms"`).
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Span(Duration);
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct SpanVisitor;
-
-        impl Visitor<'_> for SpanVisitor {
-            type Value = Span;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("seconds (0.5) or a duration (\"500ms\")")
-            }
-
-            fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<Span, E> {
-                let invalid = |_| E::invalid_value(de::Unexpected::Float(seconds), &self);
-                Duration::try_from_secs_f64(seconds).map(Span).map_err(invalid)
-            }
-
-            fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<Span, E> {
-                let invalid = |_| E::invalid_value(de::Unexpected::Signed(seconds), &self);
-                u64::try_from(seconds).map(Duration::from_secs).map(Span).map_err(invalid)
-            }
-
-            fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Span, E> {
-                Ok(Span(Duration::from_secs(seconds)))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
-                humantime::parse_duration(text)
-                    .map(Span)
-                    .map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-        }
-
-        deserializer.deserialize_any(SpanVisitor)
-    }
-}
-
-/// Reads a duration in seconds or with a unit.
-pub(crate) fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    Span::deserialize(deserializer).map(|span| span.0)
-}
-
-fn dollars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_dollars(&text).ok_or_else(|| {
-        de::Error::custom(format!("expected dollars per million tokens such as \"0.15\", found {text:?}"))
-    })
-}
-
-/// Decimal dollars to nano-dollars, exactly: at most nine decimals.
-pub(super) fn parse_dollars(text: &str) -> Option<u64> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() || fraction.len() > 9 || !digits(whole) || !digits(fraction) {
-        return None;
-    }
-    let nanos = format!("{fraction:0<9}").parse::<u64>().ok()?;
-    whole.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawLatency {
-    fixed: Option<Span>,
-    uniform: Option<[Span; 2]>,
-    median: Option<Span>,
-    p99: Option<Span>,
-    per_output_token: Option<Span>,
-    full_speed: Option<u32>,
-}
-
-/// One of: fixed, uniform, median with p99; `None` when none is given.
-fn spread(
-    fixed: Option<f64>,
-    uniform: Option<[f64; 2]>,
-    median: Option<f64>,
-    p99: Option<f64>,
-) -> Result<Option<Spread>, String> {
-    match (fixed, uniform, median, p99) {
-        (None, None, None, None) => Ok(None),
-        (Some(value), None, None, None) if value >= 0.0 => Ok(Some(Spread::Fixed(value))),
-        (None, Some([low, high]), None, None) if low >= 0.0 && high >= low => Ok(Some(Spread::Uniform(low, high))),
-        (None, None, Some(median), Some(p99)) if median > 0.0 && p99 >= median => {
-            Ok(Some(Spread::Lognormal { median, p99 }))
-        }
-        _ => Err("expected one of: a fixed value; `uniform = [low, high]` with low <= high; \
-                  `median` and `p99` with 0 < median <= p99"
-            .to_owned()),
-    }
-}
-
-impl TryFrom<RawLatency> for Latency {
-    type Error = String;
-    fn try_from(raw: RawLatency) -> Result<Self, String> {
-        let seconds = |span: Span| span.0.as_secs_f64();
-        let uniform = raw.uniform.map(|range| range.map(seconds));
-        let first = spread(raw.fixed.map(seconds), uniform, raw.median.map(seconds), raw.p99.map(seconds))?;
-        Ok(Self {
-            first: first.unwrap_or(Spread::Fixed(0.0)),
-            per_output_token: raw.per_output_token.map_or(0.0, seconds),
-            full_speed: raw.full_speed,
-        })
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawOutput {
-    text: Option<String>,
-    tokens: Option<u32>,
-    uniform: Option<[u32; 2]>,
-    median: Option<u32>,
-    p99: Option<u32>,
-}
-
-impl TryFrom<RawOutput> for Output {
-    type Error = String;
-    fn try_from(raw: RawOutput) -> Result<Self, String> {
-        let uniform = raw.uniform.map(|range| range.map(f64::from));
-        let tokens = spread(raw.tokens.map(f64::from), uniform, raw.median.map(f64::from), raw.p99.map(f64::from))?;
-        match (raw.text, tokens) {
-            (None, tokens) => Ok(tokens.map_or_else(Self::default, Self::Tokens)),
-            (Some(text), None) => Ok(Self::Text(text)),
-            (Some(_), Some(_)) => Err("expected either `text` or a number of tokens".to_owned()),
-        }
-    }
-}
-
-/// A fault rule as TOML writes it: everything in one table.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawFaultRule {
-    kind: String,
-    rate: Option<f64>,
-    first_n_calls: Option<u64>,
-    first_n_per_request: Option<u32>,
-    containing: Option<String>,
-    model: Option<String>,
-    from: Option<Span>,
-    until: Option<Span>,
-    status: Option<u16>,
-    wait: Option<Span>,
-    format: Option<String>,
-    delay: Option<Span>,
-    interval: Option<Span>,
-    disguise: Option<u16>,
-    bytes: Option<usize>,
-}
-
-impl<'de> Deserialize<'de> for FaultRule {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = RawFaultRule::deserialize(deserializer)?;
-        let named = Fault::named(&raw.kind).map_err(de::Error::custom)?;
-        let format = raw.format.map(|name| named_format(&name));
-        let disguise = raw.disguise.map(|status| {
-            let unknown = || de::Error::custom(format!("unknown disguise {status}: expected 400, 402 or 429"));
-            Disguise::parse(&status.to_string()).ok_or_else(unknown)
-        });
-        let fault = Fault {
-            status: raw.status.or(named.status),
-            wait: raw.wait.map(|span| span.0),
-            format: format.transpose()?,
-            delay: raw.delay.map(|span| span.0),
-            interval: raw.interval.map(|span| span.0),
-            disguise: disguise.transpose()?.or(named.disguise),
-            bytes: raw.bytes,
-            ..named
-        };
-        Ok(Self {
-            rate: raw.rate.unwrap_or(1.0),
-            first_n_calls: raw.first_n_calls,
-            first_n_per_request: raw.first_n_per_request,
-            containing: raw.containing,
-            model: raw.model,
-            from: raw.from.map_or(Duration::ZERO, |span| span.0),
-            until: raw.until.map_or(Duration::MAX, |span| span.0),
-            ..Self::always(fault)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::chance::Spread;
+    use super::super::fault::FaultKind;
     use super::*;
-    use crate::simulate::fault::FaultKind;
+    use std::time::Duration;
 
     fn error(toml: &str) -> String {
         Scenario::from_toml(toml).unwrap_err().to_string()
@@ -494,9 +260,9 @@ mod tests {
     #[test]
     fn the_example_is_a_scenario_of_three_dialects() {
         let scenario = Scenario::example();
-        let dialects: Vec<Dialect> = scenario.providers.values().map(|provider| provider.dialect).collect();
-        for dialect in [Dialect::Openai, Dialect::Anthropic, Dialect::Gemini] {
-            assert!(dialects.contains(&dialect), "{dialect:?}");
+        let dialects: Vec<&str> = scenario.providers.values().map(|provider| provider.dialect.name()).collect();
+        for dialect in ["openai", "anthropic", "gemini"] {
+            assert!(dialects.contains(&dialect), "{dialect}");
         }
     }
 
@@ -579,29 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_latency_grows_with_the_load_beyond_full_speed() {
-        let steady = Latency { first: Spread::Fixed(0.1), ..Latency::default() };
-        let loaded = Latency { full_speed: Some(4), ..steady };
-        for (in_flight, millis) in [(1, 100), (4, 100), (6, 150), (40, 1_000)] {
-            assert_eq!(loaded.draw(1, 0, in_flight), Duration::from_millis(millis));
-            assert_eq!(steady.draw(1, 0, in_flight), Duration::from_millis(100));
-        }
-    }
-
-    #[test]
-    fn dollars_are_read_exactly() {
-        for (text, nanos) in [
-            ("0.15", Some(150_000_000)),
-            ("3", Some(3_000_000_000)),
-            ("0.000000001", Some(1)),
-            ("0.0000000001", None),
-            ("", None),
-            (".5", None),
-            ("-1", None),
-            ("1e3", None),
-        ] {
-            assert_eq!(parse_dollars(text), nanos, "{text}");
-        }
+    fn a_cost_is_rounded_half_up() {
         assert_eq!(Price { input: 150_000_000, output: 600_000_000 }.cost(1000, 10), 156_000);
         assert_eq!(Price { input: 500_000, output: 0 }.cost(1, 0), 1, "half a nano-dollar is rounded up");
     }

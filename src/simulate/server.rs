@@ -1,6 +1,7 @@
 //! The listener and its connections.
 
-use super::call::{Core, answer_call};
+use super::call::answer_call;
+use super::core::Core;
 use super::endpoints;
 use super::reply_body::ReplyBody;
 use super::wire::{Tear, Wire};

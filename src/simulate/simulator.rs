@@ -1,6 +1,6 @@
 //! A simulator that runs.
 
-use super::call::Core;
+use super::core::Core;
 use super::ledger::{CallRecord, RequestRecord};
 use super::scenario::Scenario;
 use super::server;

@@ -2,7 +2,7 @@
 
 use super::conduct::Rules;
 use super::dialect::Dialect;
-use super::scenario::span;
+use super::notation::span;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;

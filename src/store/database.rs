@@ -300,6 +300,11 @@ impl Database {
         self.sessions.made.load(Ordering::Acquire)
     }
 
+    /// Whether the server of the last connection for work took no writes.
+    pub fn takes_no_writes(&self) -> bool {
+        self.sessions.is_refused.load(Ordering::Acquire)
+    }
+
     /// Begins a transaction. Dropping it rolls it back.
     pub async fn begin(&self) -> Result<Transaction, sqlx::Error> {
         let beginning = self.sessions.watch(in_time(Some(PATIENCE), Box::pin(Transaction::begin(self))));

@@ -3,7 +3,9 @@
 //! hold prompts.
 
 use super::{Doing, Store, StoreError};
-use crate::domain::diagnosis::{Facts, Kept, Partitions, Plan, Queue, Schema, Seen, Server, Session, Slot, Table};
+use crate::domain::diagnosis::{
+    Facts, Kept, Partitions, Plan, Queue, ReplicationSlot, Schema, Seen, Server, Session, Table,
+};
 use crate::domain::retention::Retention;
 use serde_json::Value;
 use sqlx::types::Json;
@@ -142,7 +144,8 @@ impl Store {
     async fn server(&self) -> Result<Server, StoreError> {
         let row = sqlx::query!(
             r#"select current_setting('server_version_num')::integer as "version!", current_setting('server_version') as "name!",
-                      pg_is_in_recovery() as "standby!", pg_encoding_to_char(d.encoding) as "encoding!",
+                      pg_is_in_recovery() as "standby!",
+                      current_setting('transaction_read_only')::boolean as "read_only!", pg_encoding_to_char(d.encoding) as "encoding!",
                       (select coalesce(array_agg(s.name || '=' || s.setting order by s.name), '{}') from pg_settings s
                         where s.name in ('fsync', 'full_page_writes', 'synchronous_commit', 'autovacuum', 'track_counts')
                           and s.setting = 'off') as "off!",
@@ -162,6 +165,7 @@ impl Store {
             version: row.version,
             version_name: row.name,
             standby: row.standby,
+            read_only: row.read_only,
             encoding: row.encoding,
             off: off.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             connections: row.connections,
@@ -223,9 +227,9 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.name, row.seconds)).collect())
     }
 
-    async fn slots(&self) -> Result<Vec<Slot>, StoreError> {
+    async fn slots(&self) -> Result<Vec<ReplicationSlot>, StoreError> {
         sqlx::query_as!(
-            Slot,
+            ReplicationSlot,
             r#"select slot_name::text as "name!", active as "active!", age(xmin)::bigint as row_age,
                       coalesce(case when not pg_is_in_recovery() then pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) end,
                                0)::bigint as "bytes!"

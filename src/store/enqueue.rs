@@ -2,7 +2,7 @@
 
 mod presence;
 
-pub use presence::Standing;
+pub use presence::BatchSoFar;
 
 use super::claim::datetime;
 use super::database::{Database, Transaction};
@@ -72,14 +72,14 @@ pub enum Opened {
         /// Where to.
         bulk: BulkEnqueue,
         /// What the batch had before; `None` when it is new, or was not looked at.
-        before: Option<Standing>,
+        before: Option<BatchSoFar>,
     },
     /// The batch has jobs, and [`Admission::New`] was asked for.
-    Exists(Standing),
+    Exists(BatchSoFar),
     /// Another command is enqueueing into it.
     Busy,
     /// Its jobs cannot be told from new lines, because so many of them are no longer kept.
-    Lost(Standing, i64),
+    Lost(BatchSoFar, i64),
 }
 
 /// What a bulk enqueue came to.
@@ -189,35 +189,35 @@ impl Store {
                 None => transaction.rollback().await.doing(LOOKING)?,
             }
         };
-        let (standing, presence) = match admission {
-            Admission::Append => (Standing::default(), None),
-            Admission::New => (Standing::read(&mut transaction, &batch).await?, None),
+        let (so_far, presence) = match admission {
+            Admission::Append => (BatchSoFar::default(), None),
+            Admission::New => (BatchSoFar::read(&mut transaction, &batch).await?, None),
             // In this order: what commits between the two looks is no loss.
             Admission::Resume { .. } => {
-                let standing = Standing::read(&mut transaction, &batch).await?;
+                let so_far = BatchSoFar::read(&mut transaction, &batch).await?;
                 let presence = Presence::read(&mut transaction, &batch).await?;
-                let lost = standing.lost(&presence);
+                let lost = so_far.lost(&presence);
                 if lost > 0 {
                     transaction.rollback().await.doing(LOOKING)?;
-                    return Ok(Opened::Lost(standing, lost));
+                    return Ok(Opened::Lost(so_far, lost));
                 }
-                (standing, Some(presence))
+                (so_far, Some(presence))
             }
         };
-        if admission == Admission::New && standing.jobs > 0 {
+        if admission == Admission::New && so_far.jobs > 0 {
             transaction.rollback().await.doing(LOOKING)?;
-            return Ok(Opened::Exists(standing));
+            return Ok(Opened::Exists(so_far));
         }
-        let before = Some(standing).filter(|standing| standing.jobs > 0);
+        let before = Some(so_far).filter(|so_far| so_far.jobs > 0);
         Ok(Opened::Open { bulk: self.bulk(transaction, options, presence), before })
     }
 
     /// What is known of a batch: whether it has jobs, and which.
-    pub async fn batch_standing(&self, batch: &str) -> Result<Standing, StoreError> {
+    pub async fn batch_so_far(&self, batch: &str) -> Result<BatchSoFar, StoreError> {
         let mut transaction = self.db.begin().await.doing("connecting")?;
-        let standing = Standing::read(&mut transaction, batch).await?;
+        let so_far = BatchSoFar::read(&mut transaction, batch).await?;
         transaction.commit().await.doing(LOOKING)?;
-        Ok(standing)
+        Ok(so_far)
     }
 
     async fn partitions_ahead(&self) -> Result<(), StoreError> {

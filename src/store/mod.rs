@@ -222,6 +222,15 @@ impl StoreError {
         }
     }
 
+    /// Whether the server is there and refuses, for a reason that is neither in the data nor passes by itself: the login
+    /// lacks a right, a table is gone.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Sql { source: sqlx::Error::Database(_), .. })
+            && !self.is_transient()
+            && !self.is_the_rows_fault()
+    }
+
     /// Whether the login lacks the right.
     #[must_use]
     pub fn is_denied(&self) -> bool {
@@ -265,9 +274,20 @@ fn span(time: Duration) -> String {
 
 fn migration_in_words(error: &MigrateError) -> String {
     match error {
+        MigrateError::ExecuteMigration(error, version) if is_there_already(error) => format!(
+            "{}. So migration {version} was carried out before, and its row in sluice.migration is gone: put the rows of \
+             that table back, from a backup or from another database of the same version",
+            in_words(error)
+        ),
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => in_words(error),
         error => error.to_string(),
     }
+}
+
+/// Whether a table, a function, a column or the like could not be made because there is one of that name.
+fn is_there_already(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    matches!(code.as_deref(), Some("42P07" | "42701" | "42710" | "42723" | "42P06" | "42P16"))
 }
 
 /// Waits no longer than `limit` for the database: a connection may be cut so that nothing ever says so.
@@ -357,6 +377,13 @@ impl Store {
     #[must_use]
     pub fn is_pooled(&self) -> bool {
         self.db.is_pooled()
+    }
+
+    /// Whether the server takes no writes now, as the last connection of a worker found out: it is a standby, or the
+    /// database was made read-only.
+    #[must_use]
+    pub fn takes_no_writes(&self) -> bool {
+        self.db.takes_no_writes()
     }
 
     /// How many connections were made so far, where this is the store of a worker. Each may lead to another server than the

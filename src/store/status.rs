@@ -3,7 +3,7 @@
 use super::lanes::{Lane, Look};
 use super::{Doing, Store, StoreError};
 use crate::domain::rotation::{Rotation, WINDOW};
-use crate::domain::shared_bucket::Standing;
+use crate::domain::shared_bucket::BucketStanding;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -104,7 +104,7 @@ pub struct Status {
     /// What is paused.
     pub pauses: Vec<PauseRecord>,
     /// The limits by bucket, of every bucket that a worker has ever used.
-    pub buckets: BTreeMap<String, Standing>,
+    pub buckets: BTreeMap<String, BucketStanding>,
 }
 
 impl Store {
@@ -133,7 +133,7 @@ impl Store {
     }
 
     /// How every bucket stands that a worker has ever used, by name.
-    pub async fn standings(&self) -> Result<BTreeMap<String, Standing>, StoreError> {
+    pub async fn standings(&self) -> Result<BTreeMap<String, BucketStanding>, StoreError> {
         let (buckets, now) = self.all_buckets().await?;
         Ok(buckets.into_iter().map(|(name, bucket)| (name, bucket.standing(now))).collect())
     }

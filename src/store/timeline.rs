@@ -119,7 +119,7 @@ impl Store {
                 select * from sluice.timeline order by number desc limit 1
             ), since as (
                 select t.* from sluice.totals t join newest n on t.hour >= date_trunc('hour', n.began_at)
-                 where n.change <> 'first' and t.class = 'abandoned' and t.detail in ('lost_answer', 'late')
+                 where n.change <> 'first' and t.class = 'abandoned' and t.detail = 'lost_answer'
             )
             select w.system_identifier is not null and (w.timeline is not null or pg_is_in_recovery()) as "is_readable!",
                    pg_is_in_recovery() as "is_standby!",
@@ -132,18 +132,17 @@ impl Store {
                      where t.lost_call_at > now() - interval '7 days') as "stray_cost!",
                    (select coalesce(sum(t.lost_unpriced), 0)::bigint from sluice.timeline t
                      where t.lost_call_at > now() - interval '7 days') as "stray_unpriced!",
-                   (select coalesce(sum(attempts), 0)::bigint from since where detail = 'lost_answer') as "again_calls!",
-                   (select coalesce(sum(uncertain_nanos), 0)::bigint from since
-                     where detail = 'lost_answer') as "again_uncertain!",
-                   (select coalesce(sum(unpriced), 0)::bigint from since
-                     where detail = 'lost_answer') as "again_unpriced!",
-                   (select coalesce(sum(attempts), 0)::bigint from since where detail = 'late') as "late_calls!",
-                   (select coalesce(sum(cost_nanos), 0)::bigint from since where detail = 'late') as "late_cost!"
+                   (select coalesce(sum(attempts), 0)::bigint from since) as "again_calls!",
+                   (select coalesce(sum(uncertain_nanos), 0)::bigint from since) as "again_uncertain!",
+                   (select coalesce(sum(unpriced), 0)::bigint from since) as "again_unpriced!"
               from sluice.whereabouts() w"#
         )
         .fetch_one(&self.db)
         .await
         .doing(LOOKING)?;
+        // Of interest beside the others only, and only the ledger knows which jobs they were of.
+        let late =
+            if row.stray_calls + row.again_calls > 0 { self.late_since_the_turn().await? } else { Stray::default() };
         Ok(History {
             is_readable: row.is_readable,
             is_standby: row.is_standby,
@@ -161,7 +160,25 @@ impl Store {
                 unpriced: row.again_unpriced,
                 ..Stray::default()
             },
-            late: Stray { calls: row.late_calls, cost: NanoUsd(row.late_cost), ..Stray::default() },
+            late,
         })
+    }
+
+    /// Answers that came too late since the newest history began, in the last days. A cancellation makes answers late
+    /// too: those are not counted.
+    async fn late_since_the_turn(&self) -> Result<Stray, StoreError> {
+        let row = sqlx::query!(
+            r#"select count(*) as "calls!", coalesce(sum(a.cost_nanos), 0)::bigint as "cost!",
+                      count(*) filter (where a.cost_nanos is null) as "unpriced!"
+                 from sluice.timeline t
+                      join sluice.attempt a on a.ended_at >= greatest(t.began_at, now() - interval '7 days')
+                where t.number = (select max(number) from sluice.timeline) and t.change <> 'first'
+                  and a.class = 'abandoned' and a.detail = 'late'
+                  and not exists (select from sluice.result r where r.job_id = a.job_id and r.state = 'cancelled')"#
+        )
+        .fetch_one(&self.db)
+        .await
+        .doing(LOOKING)?;
+        Ok(Stray { calls: row.calls, cost: NanoUsd(row.cost), unpriced: row.unpriced, ..Stray::default() })
     }
 }

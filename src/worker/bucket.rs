@@ -15,9 +15,10 @@ mod succession;
 pub(super) mod tests;
 
 use super::slots::{Rule, Slots};
-use crate::domain::decide::Closed;
+use crate::domain::error_class::Refusal;
 use crate::domain::limits::Heard;
 use crate::domain::shared_bucket::{LEASE, Wait};
+use crate::domain::shut::{Reason, Shut};
 use crate::domain::{Charge, Limits, Timestamp, Unit, long_wait};
 pub use hold::Hold;
 use meter::{Mark, Meter};
@@ -29,17 +30,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-
-/// Why and how long a bucket is shut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shut {
-    /// Why.
-    pub reason: Closed,
-    /// Since when without a break.
-    pub since: Timestamp,
-    /// Until when, as far as is known.
-    pub until: Timestamp,
-}
 
 /// The limits that one or more targets share, and this process's part of them.
 #[derive(Debug)]
@@ -80,17 +70,6 @@ struct Block {
     opens: Instant,
     /// It is too long to be believed: when it is over here, the others say who may ask again.
     is_long: bool,
-}
-
-/// What a provider refused a call for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Requests or tokens came too fast.
-    Pace,
-    /// They became more too fast.
-    Slope,
-    /// What is allowed in a day is used up: what comes back in a minute is another matter.
-    Day,
 }
 
 impl Bucket {
@@ -240,7 +219,7 @@ impl Bucket {
         if is_bare && let Some(was_alone) = hold.slot.refused() {
             if was_alone {
                 let wait = self.unhinted_wait();
-                let shut = Shut { reason: Closed::RateLimit, since: now, until: now + wait };
+                let shut = Shut { reason: Reason::RateLimit, since: now, until: now + wait };
                 self.set_block(shut, Instant::now() + wait, false);
             }
             let mut keeping = self.keeping();
@@ -251,7 +230,7 @@ impl Bucket {
         let wait = wait.unwrap_or_else(|| self.unhinted_wait());
         let (is_long, rest) = (long_wait::is_long(wait), long_wait::rest(wait, recheck));
         let opens = Instant::now() + rest;
-        self.set_block(Shut { reason: Closed::RateLimit, since: now, until: now + rest }, opens, is_long);
+        self.set_block(Shut { reason: Reason::RateLimit, since: now, until: now + rest }, opens, is_long);
         let drained = if why == Refusal::Day { Vec::new() } else { hold.drained(heard) };
         let too_steep = why == Refusal::Slope;
         let mut keeping = self.keeping();
@@ -259,7 +238,7 @@ impl Bucket {
         // A process that asked again and is told of a wait that can be believed has ended the one that cannot.
         keeping.reopens |= hold.probe.is_some() && !is_long;
         let before = keeping.wait.take();
-        let mut asked = Wait { reason: Closed::RateLimit, remaining: wait, recheck, drained, too_steep };
+        let mut asked = Wait { reason: Reason::RateLimit, remaining: wait, recheck, drained, too_steep };
         let mut until = Instant::now().checked_add(wait).unwrap_or(opens);
         if let Some((earlier, opened)) = before {
             // Two refusals before anybody was told of the first: the longer wait, and all that they are about.
@@ -328,11 +307,11 @@ impl Bucket {
         let wait = meters.iter().map(|meter| meter.wait(charge.units(meter.dimension.unit), instant)).max();
         let wait = wait.unwrap_or_default();
         if wait > horizon {
-            return Some(Shut { reason: Closed::RateLimit, since: self.saturated_since(now), until: now + wait });
+            return Some(Shut { reason: Reason::RateLimit, since: self.saturated_since(now), until: now + wait });
         }
         if self.free_places() == 0 {
             let until = now + Duration::from_millis(100);
-            return Some(Shut { reason: Closed::Concurrency, since: self.saturated_since(now), until });
+            return Some(Shut { reason: Reason::Concurrency, since: self.saturated_since(now), until });
         }
         self.rest(&meters);
         None
@@ -390,10 +369,10 @@ impl Bucket {
             self.ask();
         }
         let Ok(slot) = tokio::time::timeout_at(give_up, self.slots.enter()).await else {
-            return Err(late(Closed::Concurrency, Duration::from_millis(100)));
+            return Err(late(Reason::Concurrency, Duration::from_millis(100)));
         };
         let Ok(turn) = tokio::time::timeout_at(give_up, self.turnstile.lock()).await else {
-            return Err(late(Closed::RateLimit, Duration::from_millis(100)));
+            return Err(late(Reason::RateLimit, Duration::from_millis(100)));
         };
         let (taken, probe) = loop {
             let received = self.received.notified();
@@ -403,7 +382,7 @@ impl Bucket {
                 return Err(shut);
             }
             if self.is_retired() {
-                return Err(late(Closed::RateLimit, Duration::ZERO));
+                return Err(late(Reason::RateLimit, Duration::ZERO));
             }
             let mut wait = Duration::ZERO;
             if self.is_fresh() {
@@ -422,7 +401,7 @@ impl Bucket {
                 let waits = meters.iter().map(|meter| meter.wait_alone(charge.units(meter.dimension.unit), now));
                 wait = waits.max().unwrap_or_default();
                 if now + wait > give_up {
-                    return Err(late(Closed::RateLimit, wait));
+                    return Err(late(Reason::RateLimit, wait));
                 }
             }
             // Also when it was asked to come later: there may be enough to come at once.
@@ -431,7 +410,7 @@ impl Bucket {
             tokio::select! {
                 () = received => {}
                 () = tokio::time::sleep_until(give_up) => {
-                    return Err(late(Closed::RateLimit, wait.max(Duration::from_millis(100))));
+                    return Err(late(Reason::RateLimit, wait.max(Duration::from_millis(100))));
                 }
             }
         };
@@ -444,7 +423,7 @@ impl Bucket {
             if let Some(leave) = probe {
                 self.give_back_leave(leave);
             }
-            return Err(late(Closed::RateLimit, Duration::ZERO));
+            return Err(late(Reason::RateLimit, Duration::ZERO));
         };
         Ok(Hold::new(self, taken, slot, running, probe))
     }
@@ -494,7 +473,7 @@ impl Bucket {
             "concurrency": self.slots.bound(),
             "running": self.running(),
             "waiting": self.waiting.load(Ordering::Relaxed),
-            "shut": block.map(|shut| closed_name(shut.reason)),
+            "shut": block.map(|shut| shut.reason.as_str()),
             "shut_until_ms": block.map(|shut| shut.until.0),
             "refusals": self.refusals.load(Ordering::Relaxed),
         })
@@ -508,20 +487,6 @@ fn rule(limits: &Limits) -> Rule {
         None if limits.rates.iter().any(|rate| rate.unit == Unit::Requests) => Rule::Open,
         // Nothing is known of how many it takes: it is felt for, rather than met with hundreds of refusals.
         None => Rule::FeltFor,
-    }
-}
-
-/// The word for it in status and reports.
-#[must_use]
-pub const fn closed_name(reason: Closed) -> &'static str {
-    match reason {
-        Closed::RateLimit => "rate_limit",
-        Closed::Concurrency => "concurrency",
-        Closed::Breaker => "breaker_open",
-        Closed::QuotaExhausted => "quota_exhausted",
-        Closed::Auth => "auth",
-        Closed::Model => "model",
-        Closed::Paused => "paused",
     }
 }
 

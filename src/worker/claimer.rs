@@ -110,6 +110,7 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(Sign) + Send + Syn
     while !shared.stop.is_cancelled() {
         claimer.goes_on();
         let turn = claimer.turn().await;
+        shared.settler.counters().denied.note("no jobs are taken", &turn);
         if turn.is_ok() && is_away {
             tracing::info!("claiming again");
             is_away = false;
@@ -330,7 +331,7 @@ impl Claimer {
     fn choose(&mut self, plan: &Plan, free: usize) -> (Vec<Take>, Option<Timestamp>) {
         let now = self.shared.clock.now();
         let mut routes: HashMap<&str, usize> = HashMap::new();
-        let mut budgets = Vec::new();
+        let mut startable = Vec::new();
         let mut opens: Option<Timestamp> = None;
         let mut demands = Vec::new();
         let mut demanding = Vec::new();
@@ -342,13 +343,13 @@ impl Claimer {
                 *route
             } else {
                 let Some(route_plan) = plan.routes.get(&state.lane.route) else { continue };
-                let (budget, next) = route_plan.budget(None, now);
-                opens = [opens, next].into_iter().flatten().min();
-                routes.insert(&state.lane.route, budgets.len());
-                budgets.push(budget);
-                budgets.len() - 1
+                let some = route_plan.startable(None, now);
+                opens = [opens, some.opens()].into_iter().flatten().min();
+                routes.insert(&state.lane.route, startable.len());
+                startable.push(some.jobs());
+                startable.len() - 1
             };
-            if budgets.get(route) == Some(&0)
+            if startable.get(route) == Some(&0)
                 && let Some(deadline) = state.lane.deadline
             {
                 hurried.push((deadline, demands.len()));
@@ -361,16 +362,16 @@ impl Claimer {
             let lane = demanding.get(index).and_then(|(key, _)| self.lanes.get(key)).map(|state| &state.lane);
             let route_plan = lane.and_then(|lane| plan.routes.get(&lane.route));
             let deadline = Timestamp(deadline.timestamp_millis());
-            let budget = route_plan.map_or(0, |route_plan| route_plan.budget(Some(deadline), now).0);
-            if budget > 0
+            let jobs = route_plan.map_or(0, |route_plan| route_plan.startable(Some(deadline), now).jobs());
+            if jobs > 0
                 && let Some(demand) = demands.get_mut(index)
             {
-                // A budget of its own, beside those of the routes.
-                demand.route = budgets.len();
-                budgets.push(budget);
+                // So many of its own, beside those of the routes.
+                demand.route = startable.len();
+                startable.push(jobs);
             }
         }
-        let dealt = turns.deal(free.min(MAX_CLAIM), &demands, &budgets);
+        let dealt = turns.deal(free.min(MAX_CLAIM), &demands, &startable);
         self.turns = turns;
         let takes = demanding
             .into_iter()
@@ -482,8 +483,8 @@ fn is_paused(paused: &HashSet<(&str, &str)>, lane: &Lane) -> bool {
 /// Whether jobs of the route may be started now or in a moment.
 fn may_start_soon(plan: &Plan, route: &str, now: Timestamp) -> bool {
     plan.routes.get(route).is_some_and(|route| {
-        let (budget, opens) = route.budget(None, now);
-        budget > 0 || opens.is_some_and(|opens| now.until(opens) < SOON)
+        let startable = route.startable(None, now);
+        startable.jobs() > 0 || startable.opens().is_some_and(|opens| now.until(opens) < SOON)
     })
 }
 

@@ -1,6 +1,5 @@
 //! Why a rung was passed over or is waited for: as the ledger keeps it, and in a few words.
 
-use super::bucket::closed_name;
 use crate::domain::Timestamp;
 use crate::domain::decide::{Ineligible, Skip, Worth};
 use crate::store::claim::datetime;
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 /// Status counts jobs by these words, so there are few of them and no instants in them.
 pub(super) fn what_is_waited_for(target: &str, why: &Skip, is_only: bool) -> String {
     match why {
-        Skip::Closed { reason, worth, .. } => {
+        Skip::Shut { shut, worth } => {
             let because = match worth {
                 // The only rung of its route: patience and `fallback_on` choose between nothing.
                 _ if is_only => "nowhere else to go",
@@ -23,7 +22,7 @@ pub(super) fn what_is_waited_for(target: &str, why: &Skip, is_only: bool) -> Str
                     "nowhere else to go"
                 }
             };
-            format!("{target}: {} ({because})", closed_name(*reason))
+            format!("{target}: {} ({because})", shut.reason.as_str())
         }
         Skip::BackingOff { .. } | Skip::TooLate { .. } => format!("{target}: retry"),
         Skip::Failed(class) => format!("{target}: {class}"),
@@ -35,8 +34,8 @@ pub(super) fn what_is_waited_for(target: &str, why: &Skip, is_only: bool) -> Str
 pub(super) fn explain_skip(why: &Skip) -> Value {
     let at = |at: Timestamp| json!(datetime(at));
     match why {
-        Skip::Closed { reason, until, worth } => {
-            let mut skip = json!({ "why": closed_name(*reason), "until": at(*until) });
+        Skip::Shut { shut, worth } => {
+            let mut skip = json!({ "why": shut.reason.as_str(), "until": at(shut.until) });
             let (passed_over, ended) = match worth {
                 // Waited for, and so never passed over.
                 Worth::Patience { .. } | Worth::NoFallback => return skip,
@@ -55,7 +54,7 @@ pub(super) fn explain_skip(why: &Skip) -> Value {
             json!({ "why": "context_window", "needed": needed, "window": window })
         }
         Skip::Ineligible(Ineligible::BucketTooSmall { unit, needed, size }) => {
-            json!({ "why": "bucket_too_small", "unit": unit.to_string(), "needed": needed, "size": size })
+            json!({ "why": "bucket_too_small", "unit": unit.as_str(), "needed": needed, "size": size })
         }
         Skip::Ineligible(Ineligible::Unsupported(what)) => json!({ "why": "unsupported", "what": what }),
         Skip::Failed(class) => json!({ "why": "failed", "class": class.as_str() }),
@@ -68,13 +67,13 @@ pub(super) fn explain_skip(why: &Skip) -> Value {
 mod tests {
     use super::*;
     use crate::domain::Unit;
-    use crate::domain::decide::Closed;
+    use crate::domain::shut::{Reason, Shut};
 
     const UNTIL: Timestamp = Timestamp(1_800_000_000_000);
     const ENDED: Timestamp = Timestamp(1_799_999_940_000);
 
     fn closed(worth: Worth) -> Skip {
-        Skip::Closed { reason: Closed::RateLimit, until: UNTIL, worth }
+        Skip::Shut { shut: Shut { reason: Reason::RateLimit, since: ENDED, until: UNTIL }, worth }
     }
 
     #[test]
@@ -91,7 +90,7 @@ mod tests {
             assert_eq!(skip.get("patience_until"), until.map(Value::from).as_ref(), "{passed_over}");
         }
         let why = Ineligible::BucketTooSmall { unit: Unit::InputTokens, needed: 9, size: 8 };
-        let expected = json!({ "why": "bucket_too_small", "unit": "input tokens", "needed": 9, "size": 8 });
+        let expected = json!({ "why": "bucket_too_small", "unit": "input_tokens", "needed": 9, "size": 8 });
         assert_eq!(explain_skip(&Skip::Ineligible(why)), expected);
     }
 

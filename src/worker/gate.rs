@@ -6,12 +6,14 @@ mod setup;
 #[cfg(test)]
 mod tests;
 
-use super::bucket::{Bucket, Hold, Refusal, Shut, closed_name};
+use super::bucket::{Bucket, Hold};
 use super::keys::{KeyHold, Keys};
 use crate::domain::breaker::{self, Breaker};
 use crate::domain::charging::Ask;
-use crate::domain::decide::{Closed, Ineligible, RungHealth};
+use crate::domain::decide::{Ineligible, RungHealth};
 use crate::domain::doubt::{Doubt, RequestHash};
+use crate::domain::error_class::{Effect, Refusal};
+use crate::domain::shut::{Reason, Shut};
 use crate::domain::tempo::{Tempo, Took};
 use crate::domain::{
     Bearing, Calibration, Charge, ErrorClass, Failure, Mend, Outcome, Target, Timestamp, Unit, Usage, long_wait,
@@ -130,7 +132,7 @@ fn still_shut(slot: &Mutex<Option<Shut>>, now: Timestamp) -> Option<Shut> {
     *slot
 }
 
-fn shut_for(slot: &Mutex<Option<Shut>>, reason: Closed, wait: Duration, now: Timestamp) {
+fn shut_for(slot: &Mutex<Option<Shut>>, reason: Reason, wait: Duration, now: Timestamp) {
     let mut slot = lock(slot);
     let until = now + wait;
     *slot = Some(match *slot {
@@ -182,6 +184,12 @@ impl TargetState {
     /// Learns from the report of an answer what estimates are worth here.
     pub fn learn(&self, estimated_input: i64, cap: Option<i64>, usage: &Usage) {
         lock(&self.record.calibration).learn(estimated_input, cap, usage);
+    }
+
+    /// How long an answer of so many tokens usually takes, where that is known.
+    #[must_use]
+    pub fn usual_time(&self, output_tokens: u64) -> Option<Duration> {
+        lock(&self.record.tempo).usual(output_tokens)
     }
 
     /// What every request to it has to be changed in, as far as that is known.
@@ -266,11 +274,11 @@ impl TargetState {
             .or_else(|| self.rests(now))
             .or_else(|| {
                 let (since, until) = lock(&self.record.breaker).peek(now)?;
-                Some(Shut { reason: Closed::Breaker, since, until })
+                Some(Shut { reason: Reason::Breaker, since, until })
             })
             .or_else(|| self.bucket.look(ask.reserved, horizon, now));
         match shut {
-            Some(Shut { reason, since, until }) => RungHealth::Closed { reason, since, until },
+            Some(shut) => RungHealth::Shut(shut),
             None => RungHealth::Open,
         }
     }
@@ -310,7 +318,7 @@ impl TargetState {
     fn paused(&self, now: Timestamp) -> Option<Shut> {
         let since = (*lock(&self.provider.paused))?;
         // Somebody has to lift it; a second is how soon that is noticed.
-        Some(Shut { reason: Closed::Paused, since, until: now + Duration::from_secs(1) })
+        Some(Shut { reason: Reason::Paused, since, until: now + Duration::from_secs(1) })
     }
 
     /// It is known not to take calls for a time, whatever they ask for.
@@ -401,7 +409,7 @@ impl Gate {
             Ok(breaker) => Ok(Permit { hold, key, breaker }),
             Err(until) => {
                 hold.cancel();
-                Err(Shut { reason: Closed::Breaker, since: now, until })
+                Err(Shut { reason: Reason::Breaker, since: now, until })
             }
         }
     }
@@ -437,14 +445,14 @@ impl Gate {
         hold.correct(settled);
         let heard = target.bucket.understand(limits);
         hold.hear(&heard);
-        let silent = matches!(class, Some(ErrorClass::Unreachable | ErrorClass::Network | ErrorClass::Timeout));
+        let silent = class.is_some_and(|class| !class.facts().is_heard);
         let seen = if silent { &provider.last_silence } else { &provider.last_contact };
         seen.store(now.0, Ordering::Relaxed);
         // When nobody at all can be reached, the trouble is ours and no target is to blame.
         let cut_off = silent && self.is_cut_off(now);
         if cut_off && still_shut(&self.offline, now).is_none() {
             tracing::warn!("no provider can be reached; resting all of them for a moment");
-            shut_for(&self.offline, Closed::Breaker, OFFLINE_REST, now);
+            shut_for(&self.offline, Reason::Breaker, OFFLINE_REST, now);
         }
         let sign = if cut_off { breaker::Sign::Neutral } else { breaker::Sign::of(outcome) };
         target.record(breaker, sign, class, now);
@@ -460,23 +468,17 @@ impl Gate {
         if matches!(class, None | Some(ErrorClass::SoftFailure)) {
             target.bucket.asked_again(&hold);
         }
-        match class {
+        match class.map(|class| class.facts().effect) {
             None => {
                 target.time(&hold, Some(took));
                 target.bucket.passed(&hold);
             }
-            Some(ErrorClass::Timeout) => target.time(&hold, None),
-            Some(ErrorClass::RateLimit) => {
-                target.bucket.refuse(&hold, Refusal::Pace, wait, provider.recheck, &heard, now);
+            Some(Effect::Slow) => target.time(&hold, None),
+            Some(Effect::Limit(refusal)) => {
+                let wait = wait.or((refusal == Refusal::Day).then_some(provider.recheck));
+                target.bucket.refuse(&hold, refusal, wait, provider.recheck, &heard, now);
             }
-            Some(ErrorClass::RampLimit) => {
-                target.bucket.refuse(&hold, Refusal::Slope, wait, provider.recheck, &heard, now);
-            }
-            Some(ErrorClass::RateLimitDaily) => {
-                let wait = Some(wait.unwrap_or(provider.recheck));
-                target.bucket.refuse(&hold, Refusal::Day, wait, provider.recheck, &heard, now);
-            }
-            Some(ErrorClass::Permission | ErrorClass::NotFound) => {
+            Some(Effect::NoModel) => {
                 if let Some(rest) = target.believe(failure, request) {
                     if still_shut(&target.closed, now).is_none() {
                         tracing::warn!(
@@ -486,12 +488,12 @@ impl Gate {
                             "the model is unknown or not allowed; its jobs go elsewhere or wait"
                         );
                     }
-                    shut_for(&target.closed, Closed::Model, rest, now);
+                    shut_for(&target.closed, Reason::Model, rest, now);
                 }
             }
             // Asked to stay away, if not for a limit: honoured for every job, not only for this one.
-            Some(ErrorClass::Overloaded | ErrorClass::ServerError) => {
-                if class == Some(ErrorClass::Overloaded) {
+            Some(effect @ (Effect::Crowded | Effect::Rest)) => {
+                if effect == Effect::Crowded {
                     hold.crowded(wait);
                 }
                 match wait {
@@ -499,28 +501,11 @@ impl Gate {
                     Some(wait) if long_wait::is_long(wait) => {
                         lock(&target.record.breaker).open_for(long_wait::rest(wait, provider.recheck), now);
                     }
-                    Some(wait) => shut_for(&target.record.resting, Closed::Breaker, wait, now),
+                    Some(wait) => shut_for(&target.record.resting, Reason::Breaker, wait, now),
                     None => {}
                 }
             }
-            Some(
-                ErrorClass::Network
-                | ErrorClass::Unreachable
-                | ErrorClass::QuotaExhausted
-                | ErrorClass::Auth
-                | ErrorClass::InvalidRequest
-                | ErrorClass::Refused
-                | ErrorClass::ContextLength
-                | ErrorClass::ContentPolicy
-                | ErrorClass::PayloadTooLarge
-                | ErrorClass::NeverFits
-                | ErrorClass::OutputInvalid
-                | ErrorClass::Conflict
-                | ErrorClass::Cancelled
-                | ErrorClass::SoftFailure
-                | ErrorClass::Abandoned
-                | ErrorClass::Deadline,
-            ) => {}
+            Some(Effect::Nothing) => {}
         }
         drop(hold);
         self.changed.notify_waiters();
@@ -572,7 +557,7 @@ impl Gate {
                     "target": state.target.to_string(),
                     "bucket": state.bucket.name,
                     "breaker": state.breaker_name(),
-                    "closed": shut.map(|shut| closed_name(shut.reason)),
+                    "closed": shut.map(|shut| shut.reason.as_str()),
                     "closed_until_ms": shut.map(|shut| shut.until.0),
                     "paused": lock(&state.provider.paused).is_some(),
                     "calls": state.record.calls.load(Ordering::Relaxed),

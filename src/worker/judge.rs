@@ -1,5 +1,6 @@
 //! What came of one call: the verdict on its answer, and what it cost.
 
+use crate::domain::error_class::Billed;
 use crate::domain::json_schema::Schema;
 use crate::domain::price::{Price, price_in};
 use crate::domain::served::{Served, who_served};
@@ -231,9 +232,9 @@ pub(super) fn abandoned(started_at: Timestamp, ended_at: Timestamp, head: Option
 
 /// Whether the provider may have generated an answer that never reached us whole.
 fn may_have_been_billed(failure: &Failure, status: Option<u16>) -> bool {
-    match failure.class {
-        ErrorClass::Timeout | ErrorClass::Network | ErrorClass::Abandoned | ErrorClass::Cancelled => true,
-        ErrorClass::Unreachable => false,
-        _ => status.is_some_and(|status| (200..300).contains(&status)) && failure.code.is_none(),
+    match failure.class.facts().billed {
+        Billed::Perhaps => true,
+        Billed::Never => false,
+        Billed::AfterSuccess => status.is_some_and(|status| (200..300).contains(&status)) && failure.code.is_none(),
     }
 }

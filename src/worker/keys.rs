@@ -3,9 +3,9 @@
 #[cfg(test)]
 mod tests;
 
-use super::bucket::{Shut, closed_name};
 use crate::domain::doubt::{Doubt, RequestHash};
-use crate::domain::key_ring::{KeyChange, KeyFault, KeyLease, KeyRing, KeySign, KeyState, KeysOut};
+use crate::domain::key_ring::{KeyChange, KeyFault, KeyLease, KeyRing, KeySign, KeyState};
+use crate::domain::shut::Shut;
 use crate::domain::{Bearing, Failure, Outcome, Timestamp};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -85,7 +85,7 @@ impl Keys {
 
     /// Why no call can be made with any key; `None` when one can.
     pub(super) fn shut(&self, now: Timestamp) -> Option<Shut> {
-        self.ring().closed(now).map(shut)
+        self.ring().shut(now)
     }
 
     /// How many calls may begin, as far as keys are concerned: a key that is out is tried by one.
@@ -104,7 +104,7 @@ impl Keys {
     /// # Errors
     /// Why there is none, and until when.
     pub(super) fn take(self: &Arc<Self>, now: Timestamp) -> Result<KeyHold, Shut> {
-        let lease = self.ring().take(now).map_err(shut)?;
+        let lease = self.ring().take(now)?;
         Ok(KeyHold { keys: Arc::clone(self), index: lease.index(), lease: Some(lease) })
     }
 
@@ -130,7 +130,7 @@ impl Keys {
                     "provider": self.provider,
                     "key": name,
                     "state": word,
-                    "why": state.fault().map(|(fault, _)| closed_name(fault.closed())),
+                    "why": state.fault().map(|(fault, _)| fault.reason().as_str()),
                     "since_ms": state.fault().map(|(_, since)| since.0),
                     "until_ms": until.map(|until| until.0),
                 })
@@ -202,10 +202,6 @@ impl Drop for KeyHold {
             self.keys.ring().give_back(lease);
         }
     }
-}
-
-fn shut(KeysOut { fault, since, until }: KeysOut) -> Shut {
-    Shut { reason: fault.closed(), since, until }
 }
 
 fn what(fault: KeyFault) -> &'static str {

@@ -7,6 +7,7 @@
 pub mod bucket;
 mod claimer;
 pub mod clock;
+mod denied;
 mod explanation;
 pub mod gate;
 mod heartbeat;
@@ -31,6 +32,7 @@ pub mod spool;
 mod strangers;
 mod suspects;
 pub mod totals;
+mod troubles;
 mod upkeep;
 
 use crate::domain::retention::Retention;
@@ -391,7 +393,7 @@ impl Worker {
         };
         let (settler, settle_loop) = Settler::new(store.clone(), spool);
         let life = format!("{:016x}", RandomState::new().build_hasher().finish());
-        let (opener, open_loop) = opener::Opener::new(store.clone());
+        let (opener, open_loop) = opener::Opener::new(store.clone(), settler.counters().denied.clone());
         let shared = Arc::new(Shared {
             store,
             clock: Clock::new(now),

@@ -4,7 +4,7 @@ use super::Shared;
 use super::spool::Fill;
 use super::totals::Totals;
 use crate::domain::Target;
-use crate::domain::shared_bucket::Standing;
+use crate::domain::shared_bucket::BucketStanding;
 use crate::store::StoreError;
 use crate::store::status::RouteQueue;
 use serde_json::Value;
@@ -80,6 +80,13 @@ impl Observer {
         if shared.stop.is_cancelled() {
             return Some("stopping: no more jobs are taken".to_owned());
         }
+        if shared.store.takes_no_writes() {
+            return Some(
+                "the database takes no writes: it is a standby, or was made read-only (default_transaction_read_only); \
+                 use the address of the primary, or reset that setting (sluice doctor says more)"
+                    .to_owned(),
+            );
+        }
         let unheard = shared.unheard.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(error) = unheard {
             return Some(format!("the last heartbeat did not reach the database: {error}"));
@@ -87,6 +94,9 @@ impl Observer {
         if !shared.lease_is_fresh() {
             let age = shared.last_beat().elapsed();
             return Some(format!("no heartbeat has reached the database for {} s", age.as_secs()));
+        }
+        if let Some(denied) = shared.settler.counters().denied.words() {
+            return Some(denied);
         }
         (!shared.is_claiming()).then(|| "the claim loop has not turned for 10 s: no jobs are taken".to_owned())
     }
@@ -120,7 +130,7 @@ impl Observer {
     }
 
     /// How the buckets that this process uses stand, as all processes share them.
-    pub async fn buckets(&self) -> Result<BTreeMap<String, Standing>, StoreError> {
+    pub async fn buckets(&self) -> Result<BTreeMap<String, BucketStanding>, StoreError> {
         let mut standings = self.shared.store.standings().await?;
         let plan = self.shared.plan();
         let own: BTreeSet<&str> = plan.gate.buckets().map(|bucket| bucket.name.as_str()).collect();

@@ -1,5 +1,6 @@
 //! Opens calls before they are made: in batches, as many as have come while the last batch was on its way.
 
+use super::denied::Denied;
 use crate::store::call::OpenCall;
 use crate::store::{Store, within};
 use std::sync::Arc;
@@ -41,9 +42,9 @@ pub(super) struct Opener {
 
 impl Opener {
     /// An opener and the loop that has to be run for it.
-    pub fn new(store: Store) -> (Self, OpenLoop) {
+    pub fn new(store: Store, denied: Denied) -> (Self, OpenLoop) {
         let (wishes, incoming) = mpsc::channel(BACKLOG);
-        (Self { wishes }, OpenLoop { store, incoming })
+        (Self { wishes }, OpenLoop { store, denied, incoming })
     }
 
     /// Waits until a call is in the database.
@@ -60,6 +61,7 @@ impl Opener {
 #[derive(Debug)]
 pub(super) struct OpenLoop {
     store: Store,
+    denied: Denied,
     incoming: mpsc::Receiver<Wish>,
 }
 
@@ -77,20 +79,21 @@ impl OpenLoop {
                     Err(_) => break,
                 }
             }
-            let (store, is_away) = (self.store.clone(), Arc::clone(&is_away));
+            let (store, denied, is_away) = (self.store.clone(), self.denied.clone(), Arc::clone(&is_away));
             tokio::spawn(async move {
-                open(&store, wishes, &is_away).await;
+                open(&store, wishes, &denied, &is_away).await;
                 drop(permit);
             });
         }
     }
 }
 
-async fn open(store: &Store, wishes: Vec<Wish>, is_away: &AtomicBool) {
+async fn open(store: &Store, wishes: Vec<Wish>, denied: &Denied, is_away: &AtomicBool) {
     let mut calls: Vec<OpenCall> = wishes.iter().map(|wish| wish.call.clone()).collect();
     // Always in the same order, so that two statements do not wait for each other.
     calls.sort_by_key(|call| call.lease.job);
     let opened = within(PATIENCE, "opening calls", store.open_calls(&calls)).await;
+    denied.note("no calls are begun", &opened);
     // Once, not with every batch: whoever waits tries again every second.
     let was_away = is_away.swap(opened.is_err(), Ordering::AcqRel);
     if let Err(error) = &opened

@@ -260,7 +260,9 @@ impl Outlet {
         let all = settlement(items);
         let mut contentions = 0;
         loop {
-            match within(patience, "settling", self.store.settle(&all)).await {
+            let settled = within(patience, "settling", self.store.settle(&all)).await;
+            self.counters.denied.note("what came of calls is not written", &settled);
+            match settled {
                 Ok(fenced_out) => {
                     self.count(&all, &fenced_out.iter().map(|lease| lease.fence).collect());
                     self.counters.are_settled(items);

@@ -2,9 +2,10 @@
 
 use super::explanation::what_is_waited_for;
 use super::gate::{Gate, Kept, ProviderSetup, TargetState};
-use crate::domain::decide::{Closed, RungHealth, Skip, Step, decide};
-use crate::domain::strategy;
-use crate::domain::{Charging, Job, JobId, Limits, Route, Sizes, Target, Timestamp, Typical};
+use crate::domain::decide::{Condition, Skip, Startable, startable};
+use crate::domain::shut::Reason;
+use crate::domain::strategy::{self, View};
+use crate::domain::{Charging, Limits, Route, Sizes, Target, Timestamp, Typical};
 use crate::provider::{ApiKey, Endpoint, Provider, Timeouts};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -62,10 +63,16 @@ impl RungPlan {
         }
     }
 
-    /// The state of its target for a request of these sizes that would wait at most `horizon` for its turn.
+    /// How it stands for a request of these sizes that would wait at most `horizon` for its turn. Its room is looked at
+    /// only if `weighs_headroom`.
     #[must_use]
-    pub fn health(&self, sizes: &Sizes, horizon: Duration, now: Timestamp) -> RungHealth {
-        self.target.health(&self.charging.ask(sizes), horizon, now)
+    pub fn condition(&self, sizes: &Sizes, horizon: Duration, weighs_headroom: bool, now: Timestamp) -> Condition {
+        let ask = self.charging.ask(sizes);
+        Condition {
+            health: self.target.health(&ask, horizon, now),
+            headroom: weighs_headroom.then(|| self.target.headroom(ask.reserved)),
+            latency: self.target.usual_time(sizes.expected_output),
+        }
     }
 }
 
@@ -100,57 +107,28 @@ impl RoutePlan {
         self.typical.lock().unwrap_or_else(PoisonError::into_inner).see(input_tokens, cap);
     }
 
-    /// The order in which a job tries the rungs.
-    #[must_use]
-    pub fn order(&self, job: &Job) -> Vec<usize> {
-        strategy::order(&self.route, job)
-    }
-
     /// How many of its jobs with this deadline may be started now, and if none, when to ask again.
-    pub(super) fn budget(&self, deadline: Option<Timestamp>, now: Timestamp) -> (usize, Option<Timestamp>) {
-        let (step, sizes) = self.probe(deadline, now);
-        match step {
-            Step::Call { rung, .. } => {
-                let room = |(rung, sizes): (&RungPlan, _)| rung.target.headroom(rung.charging.reserve(sizes)).max(1);
-                (self.rungs.get(rung).zip(sizes.get(rung)).map_or(0, room), None)
-            }
-            Step::Wait { until, .. } => (0, Some(until)),
-            // No rung can take even a typical request: the jobs themselves will say why.
-            Step::Finish(_) => (usize::MAX, None),
-        }
+    pub(super) fn startable(&self, deadline: Option<Timestamp>, now: Timestamp) -> Startable {
+        let typical = self.typical();
+        let pace = Duration::from_millis(5);
+        let condition = |rung: &RungPlan| rung.condition(&rung.sizes(typical.input(), typical.cap()), pace, true, now);
+        let conditions: Vec<Condition> = self.rungs.iter().map(condition).collect();
+        let mut order = Vec::new();
+        strategy::order(&self.route, &View::of_route(typical, &conditions), &mut order);
+        startable(&self.route, &order, &conditions, deadline, now)
     }
 
     /// What its jobs wait for, when none of them may be started for longer than it takes to say so.
     pub(super) fn hold_up(&self, now: Timestamp) -> Option<String> {
-        let Step::Wait { until, rung, why } = self.probe(None, now).0 else { return None };
+        let Startable::Later { until, rung, why } = self.startable(None, now) else { return None };
         let passes = match why {
             // Calls end all the time.
-            Skip::Closed { reason: Closed::Concurrency, .. } => true,
-            Skip::Closed { reason: Closed::RateLimit, .. } => until - WORTH_SAYING <= now,
+            Skip::Shut { shut, .. } if shut.reason == Reason::Concurrency => true,
+            Skip::Shut { shut, .. } if shut.reason == Reason::RateLimit => until - WORTH_SAYING <= now,
             _ => false,
         };
         let target = self.rungs.get(rung)?.target.target().to_string();
         (!passes).then(|| what_is_waited_for(&target, &why, self.rungs.len() == 1))
-    }
-
-    /// What a job of usual size may do, and what it takes of each rung.
-    fn probe(&self, deadline: Option<Timestamp>, now: Timestamp) -> (Step, Vec<Sizes>) {
-        let typical = self.typical();
-        // A job that has waited since ever: whatever patience there is, it is used up. What it may do, some job may do.
-        let probe = Job {
-            id: JobId(0),
-            ready_at: Timestamp::MIN,
-            deadline,
-            max_attempts: None,
-            input_tokens: typical.input(),
-            max_output_tokens: typical.cap(),
-        };
-        let order = self.order(&probe);
-        let pace = Duration::from_millis(5);
-        let sizes: Vec<_> = self.rungs.iter().map(|rung| rung.sizes(typical.input(), typical.cap())).collect();
-        let health: Vec<RungHealth> =
-            self.rungs.iter().zip(&sizes).map(|(rung, sizes)| rung.health(sizes, pace, now)).collect();
-        (decide(&probe, &self.route, &order, &[], &health, now), sizes)
     }
 }
 

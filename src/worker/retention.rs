@@ -1,6 +1,7 @@
 //! Lets finished work go when it is old enough, a step at a time.
 
 use super::Shared;
+use super::troubles::Troubles;
 use crate::domain::retention::Retention;
 use crate::store::StoreError;
 use crate::store::retention::Retired;
@@ -15,15 +16,10 @@ const BETWEEN_STEPS: Duration = Duration::from_millis(100);
 pub(super) struct Said(Vec<(i64, Vec<String>)>);
 
 /// One step; returns when to come again.
-pub(super) async fn step(shared: &Shared, said: &mut Said) -> Duration {
+pub(super) async fn step(shared: &Shared, said: &mut Said, troubles: &mut Troubles) -> Duration {
     let Some(retention) = shared.settings().retention else { return EVERY };
-    match try_step(shared, retention, said).await {
-        Ok(next) => next,
-        Err(error) => {
-            tracing::warn!(error = %error, "upkeep");
-            EVERY
-        }
-    }
+    let stepped = try_step(shared, retention, said).await;
+    troubles.note("letting finished work go", stepped).unwrap_or(EVERY)
 }
 
 async fn try_step(shared: &Shared, retention: Retention, said: &mut Said) -> Result<Duration, StoreError> {

@@ -1,6 +1,5 @@
 //! One job's journey through this process: decide, pass the gate, call, judge, settle.
 
-use super::bucket::Shut;
 use super::explanation::{explain_skip, what_is_waited_for};
 use super::gate::PACE;
 use super::held_job::HeldJob;
@@ -11,11 +10,12 @@ use super::schemas::{InUse, NoSchema};
 use super::settler::{Item, Then};
 use super::{Hold, Shared};
 use crate::domain::charging::{self, Fate};
-use crate::domain::decide::{Closed, Ending, Ineligible, RungHealth, Skip, Step, decide};
+use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, decide};
 use crate::domain::doubt::RequestHash;
-use crate::domain::key_ring::KeyFault;
 use crate::domain::price::Price;
 use crate::domain::request::{RequestError, unfit_schema};
+use crate::domain::shut::Shut;
+use crate::domain::strategy::{self, View};
 use crate::domain::tempo::Took;
 use crate::domain::{
     Attempt, Bearing, ChatRequest, ErrorClass, Failure, Job, Mend, NanoUsd, Outcome, Patience, Scope, Sizes,
@@ -127,7 +127,6 @@ pub(super) async fn run_job(shared: Arc<Shared>, claimed: Claimed, past: Vec<Pas
         max_output_tokens: request.max_tokens,
     };
     plan.see(job.input_tokens, job.max_output_tokens);
-    let order = plan.order(&job);
     let rungs = plan.rungs.len();
     let spent =
         past.iter().map(|attempt| attempt.cost_nanos).try_fold(0_i64, |sum, cost| Some(sum.saturating_add(cost?)));
@@ -152,7 +151,7 @@ pub(super) async fn run_job(shared: Arc<Shared>, claimed: Claimed, past: Vec<Pas
         held_back: Vec::new(),
         schema,
         job,
-        order,
+        order: Vec::new(),
     };
     // It has been read: in memory once is enough.
     drop(claimed);
@@ -208,8 +207,8 @@ impl Journey {
                 return self.park(None, "unknown route").await;
             }
             let now = self.shared.clock.now();
-            let health = self.health(now);
-            match decide(&self.job, &self.plan.route, &self.order, &self.history, &health, now) {
+            let conditions = self.look(now);
+            match decide(&self.job, &self.plan.route, &self.order, &self.history, &conditions, now) {
                 // A good answer is used also when the job may be another's by now: it is paid for.
                 Step::Finish(ending @ Ending::Succeeded) => return self.finish(ending, now).await,
                 _ if hold.lost.is_cancelled() => return self.settle(Then::GoOn).await,
@@ -228,7 +227,7 @@ impl Journey {
                         // One that was told itself how long to wait is parked exactly that long.
                         let was_told = self.history.iter().any(|attempt| attempt.retry_at.is_some_and(|at| at > now));
                         let waits_like_all =
-                            is_a_limit(&why) && !was_told && self.plan.budget(self.job.deadline, now).0 == 0;
+                            is_a_limit(&why) && !was_told && self.plan.startable(self.job.deadline, now).jobs() == 0;
                         let rest = if waits_like_all { None } else { Some(rest) };
                         return self.park(rest, &self.waits_for(rung, &why)).await;
                     }
@@ -273,7 +272,6 @@ impl Journey {
         if let Some(made) = &mut self.last {
             made.rung = place(made.rung).unwrap_or(made.rung);
         }
-        self.order = route.order(&self.job);
         self.ineligible = vec![None; route.rungs.len()];
         self.refused = vec![None; route.rungs.len()];
         self.mends = vec![Vec::new(); route.rungs.len()];
@@ -314,36 +312,42 @@ impl Journey {
         rung.sizes(self.job.input_tokens, self.job.max_output_tokens)
     }
 
-    fn health(&mut self, now: Timestamp) -> Vec<RungHealth> {
-        // Whoever never waits for a cheaper rung does not queue for it either, unless there is nothing after it.
+    /// How the rungs stand now, and so in which order they are to be tried.
+    fn look(&mut self, now: Timestamp) -> Vec<Condition> {
+        // A job that never waits for a cheaper rung does not queue for it either, …
         let pace = match self.plan.route.patience {
             Patience::For(patience) => patience.min(PACE),
             Patience::Forever => PACE,
         };
-        let last = self.order.last().copied();
         self.follow_reopenings();
-        let mut health = Vec::with_capacity(self.plan.rungs.len());
-        for (index, (rung, planned)) in self.plan.route.rungs.iter().zip(&self.plan.rungs).enumerate() {
-            if let Some(ineligible) = self.ineligible.get(index).cloned().flatten() {
-                health.push(RungHealth::Ineligible(ineligible));
-                continue;
-            }
-            let sizes = self.sizes(planned);
-            if let Some(ineligible) = eligibility::ineligible(&rung.model.capabilities, &sizes, &self.request) {
-                health.push(RungHealth::Ineligible(ineligible));
-                continue;
-            }
-            match self.refused.get(index).copied().flatten() {
-                Some(Shut { reason, since, until }) if until > now => {
-                    health.push(RungHealth::Closed { reason, since, until });
-                }
-                _ => {
-                    let horizon = if Some(index) == last { PACE } else { pace };
-                    health.push(planned.health(&sizes, horizon, now));
-                }
-            }
+        let mut conditions = Vec::with_capacity(self.plan.rungs.len());
+        conditions.extend((0..self.plan.rungs.len()).filter_map(|index| self.condition(index, pace, now)));
+        let view = View::of_job(&self.job, self.spent, &conditions);
+        strategy::order(&self.plan.route, &view, &mut self.order);
+        // … unless there is nothing after it.
+        if pace < PACE
+            && let Some(&last) = self.order.last()
+            && let (Some(slot), Some(condition)) = (conditions.get_mut(last), self.condition(last, PACE, now))
+        {
+            *slot = condition;
         }
-        health
+        conditions
+    }
+
+    /// How one rung stands for this job, which would wait at most `horizon` for its turn.
+    fn condition(&self, index: usize, horizon: Duration, now: Timestamp) -> Option<Condition> {
+        let (rung, planned) = (self.plan.route.rungs.get(index)?, self.plan.rungs.get(index)?);
+        if let Some(ineligible) = self.ineligible.get(index).cloned().flatten() {
+            return Some(RungHealth::Ineligible(ineligible).into());
+        }
+        let sizes = self.sizes(planned);
+        if let Some(ineligible) = eligibility::ineligible(&rung.model.capabilities, &sizes, &self.request) {
+            return Some(RungHealth::Ineligible(ineligible).into());
+        }
+        match self.refused.get(index).copied().flatten() {
+            Some(shut) if shut.until > now => Some(RungHealth::Shut(shut).into()),
+            _ => Some(planned.condition(&sizes, horizon, self.plan.route.strategy.weighs_headroom(), now)),
+        }
     }
 
     /// One call, from the gate to the verdict; what came of it is appended to the history.
@@ -565,7 +569,7 @@ impl Journey {
         self.waits_since = None;
         // When a key has money again is for the gate to find out, not for this job to wait for: another key may be
         // good.
-        let refused = judged.outcome.class().is_some_and(|class| KeyFault::of_class(class).is_some());
+        let refused = judged.outcome.class().is_some_and(|class| class.facts().key.is_some());
         let hinted = judged.failure.as_ref().filter(|_| !refused);
         let recheck = rung.target.recheck();
         let retry_at = hinted.and_then(|failure| failure.wait).map(|wait| ended_at + long_wait::rest(wait, recheck));
@@ -724,17 +728,10 @@ fn frozen(price: Option<Price>) -> Option<Value> {
 
 /// Whether a job waits for requests, tokens or places to come back.
 fn is_a_limit(why: &Skip) -> bool {
-    matches!(why, Skip::Closed { reason: Closed::RateLimit | Closed::Concurrency, .. })
+    matches!(why, Skip::Shut { shut, .. } if shut.reason.is_a_limit())
 }
 
-/// Whether what a job waits for may end at any time, by somebody's hand or by another job's luck.
+/// Whether what a job waits for may end at any time, by an operator's hand or by another job's luck.
 fn is_for_the_gate_to_know(why: &Skip) -> bool {
-    match why {
-        Skip::Closed { reason, .. } => match reason {
-            Closed::QuotaExhausted | Closed::Auth | Closed::Model | Closed::Paused | Closed::Breaker => true,
-            // How long is known, and nobody can shorten it.
-            Closed::RateLimit | Closed::Concurrency => false,
-        },
-        Skip::Ineligible(_) | Skip::Failed(_) | Skip::BackingOff { .. } | Skip::TooLate { .. } => false,
-    }
+    matches!(why, Skip::Shut { shut, .. } if !shut.reason.is_a_limit())
 }

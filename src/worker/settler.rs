@@ -1,5 +1,6 @@
 //! Gathers what came of jobs into batches, so that one commit serves hundreds of answers.
 
+use super::denied::Denied;
 use super::loops::Loops;
 use super::outlet::Outlet;
 use super::spool::Spool;
@@ -101,6 +102,8 @@ pub struct Settled {
     unsettled: Mutex<HashMap<i64, u32>>,
     /// What was booked, by target and by route.
     pub ledger: Ledger,
+    /// What of this worker's work the database refuses.
+    pub denied: Denied,
 }
 
 impl Settled {

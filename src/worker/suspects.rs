@@ -44,21 +44,21 @@ impl Waiting {
         }
         let (plan, settings, now) = (shared.plan(), shared.settings(), shared.clock.now());
         let is_paused = |kind: &str, name: &str| paused.contains(&(kind.to_owned(), name.to_owned()));
-        let budget = |suspects: &Suspects| {
+        let jobs = |suspects: &Suspects| {
             let batch = suspects.batch.as_deref();
             let stops = is_paused("route", &suspects.route)
                 || is_paused("project", &suspects.project)
                 || batch.is_some_and(|batch| is_paused("batch", batch))
                 || settings.only_batch.as_deref().is_some_and(|only| batch != Some(only));
             let route = plan.routes.get(&suspects.route).filter(|_| !stops);
-            route.map_or(0, |route| route.budget(None, now).0)
+            route.map_or(0, |route| route.startable(None, now).jobs())
         };
         let startable: Vec<(usize, usize)> =
-            self.0.iter().enumerate().map(|(index, suspects)| (index, budget(suspects))).collect();
+            self.0.iter().enumerate().map(|(index, suspects)| (index, jobs(suspects))).collect();
         let crashes =
             |index: usize| self.0.get(index).map_or(0, |suspects| u16::try_from(suspects.crashes).unwrap_or(0));
         let waiting: Vec<u16> =
-            startable.iter().filter(|(_, budget)| *budget > 0).map(|(index, _)| crashes(*index)).collect();
+            startable.iter().filter(|(_, jobs)| *jobs > 0).map(|(index, _)| crashes(*index)).collect();
         let (level, most) = match suspicion::next(&held, &waiting, settings.max_crashes, settings.max_in_flight) {
             Next::Others => return Ok(Turn::None),
             Next::Nothing => return Ok(Turn::Wait),
@@ -70,9 +70,9 @@ impl Waiting {
         }
         let mut left = most.min(shared.free_slots());
         let mut takes = Vec::new();
-        for (index, budget) in startable {
+        for (index, jobs) in startable {
             let Some(suspects) = self.0.get(index).filter(|_| crashes(index) == level) else { continue };
-            let count = left.min(budget).min(usize::try_from(suspects.jobs).unwrap_or(0));
+            let count = left.min(jobs).min(usize::try_from(suspects.jobs).unwrap_or(0));
             if count > 0 {
                 left -= count;
                 takes.push(Take {

@@ -2,6 +2,7 @@
 //! folding sums, making partitions and dropping old ones.
 
 use super::spool::Spool;
+use super::troubles::Troubles;
 use super::{Shared, history, outlet, retention};
 use crate::store::maintenance::FOLD_AT_ONCE;
 use crate::store::within;
@@ -30,36 +31,30 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let now = Instant::now();
     let (mut rescue_at, mut fold_at, mut partitions_at, mut tidy_at) = (now, now, now, now);
     let mut said = retention::Said::default();
+    let mut troubles = Troubles::default();
     let mut history_after = Instant::now();
     let (mut retention_at, mut schema_at) = (Instant::now(), Instant::now() + SCHEMA_EVERY);
     loop {
         let mut next = Instant::now() + PROMOTE_AT_LEAST_EVERY;
-        match within(PATIENCE, "waking parked jobs", shared.store.promote()).await {
-            Ok(0) => match within(PATIENCE, "looking at parked jobs", shared.store.next_due()).await {
-                Ok(Some(due)) => next = next.min(shared.clock.instant(due)),
-                Ok(None) => {}
-                Err(error) => tracing::warn!(error = %error, "upkeep"),
-            },
-            Ok(woken) => {
+        let promoted = within(PATIENCE, "waking parked jobs", shared.store.promote()).await;
+        match troubles.note("waking parked jobs", promoted) {
+            Some(0) => {
+                let due = within(PATIENCE, "looking at parked jobs", shared.store.next_due()).await;
+                if let Some(Some(due)) = troubles.note("looking at parked jobs", due) {
+                    next = next.min(shared.clock.instant(due));
+                }
+            }
+            Some(woken) => {
                 tracing::debug!(jobs = woken, "parked jobs are ready");
                 next = Instant::now();
             }
-            Err(error) => {
-                tracing::warn!(error = %error, "upkeep");
-                history_after = Instant::now();
-            }
+            None => history_after = Instant::now(),
         }
         let now = Instant::now();
         if shared.last_beat() > history_after || shared.knows_of_a_loss() {
-            history_after = now + HISTORY_EVERY;
-            match history::look(&shared).await {
-                Ok(true) => {}
-                Ok(false) => history_after = now,
-                Err(error) => {
-                    tracing::warn!(error = %error, "upkeep");
-                    history_after = now;
-                }
-            }
+            let looked = history::look(&shared).await;
+            let is_known = troubles.note("looking at the history of the database", looked);
+            history_after = if is_known == Some(true) { now + HISTORY_EVERY } else { now };
         }
         if now >= rescue_at {
             rescue_at = now + RESCUE_EVERY;
@@ -73,31 +68,30 @@ pub(super) async fn run(shared: Arc<Shared>) {
                     shared.store.rescue_left(shared.settings().max_crashes).await
                 }
             };
-            match within(PATIENCE, "rescuing jobs", rescuing).await {
-                Ok(rescued) if rescued.workers + rescued.jobs + rescued.poisoned > 0 => tracing::warn!(
+            let rescued = within(PATIENCE, "rescuing jobs", rescuing).await;
+            if let Some(rescued) = troubles.note("rescuing jobs", rescued)
+                && rescued.workers + rescued.jobs + rescued.poisoned > 0
+            {
+                tracing::warn!(
                     workers = rescued.workers,
                     jobs = rescued.jobs,
                     poisoned = rescued.poisoned,
                     "took over from workers that are gone"
-                ),
-                Ok(_) => {}
-                Err(error) => tracing::warn!(error = %error, "upkeep"),
+                );
             }
         }
         if now >= fold_at {
             fold_at = now + FOLD_EVERY;
-            match within(PATIENCE, "folding sums", shared.store.fold_tally()).await {
-                // A full helping: there is more.
-                Ok(FOLD_AT_ONCE..) => fold_at = now,
-                Ok(_) => {}
-                Err(error) => tracing::warn!(error = %error, "upkeep"),
+            let folded = within(PATIENCE, "folding sums", shared.store.fold_tally()).await;
+            // A full helping: there is more.
+            if troubles.note("folding sums", folded).is_some_and(|folded| folded >= FOLD_AT_ONCE) {
+                fold_at = now;
             }
         }
         if now >= partitions_at {
             partitions_at = now + PARTITIONS_EVERY;
-            if let Err(error) = within(PATIENCE, "making partitions", shared.store.ensure_partitions()).await {
-                tracing::warn!(error = %error, "upkeep");
-            }
+            let made = within(PATIENCE, "making partitions", shared.store.ensure_partitions()).await;
+            troubles.note("making partitions", made);
         }
         if now >= tidy_at {
             tidy_at = now + TIDY_EVERY;
@@ -106,22 +100,22 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 shared.store.forget_turns().await?;
                 shared.store.own_keys().await
             };
-            match within(PATIENCE, "keeping tables in shape", kept).await {
-                // There are more.
-                Ok(1..) => tidy_at = now,
-                Ok(_) => {}
-                Err(error) => tracing::warn!(error = %error, "upkeep"),
+            let kept = within(PATIENCE, "keeping tables in shape", kept).await;
+            // There are more.
+            if troubles.note("keeping tables in shape", kept).is_some_and(|kept| kept > 0) {
+                tidy_at = now;
             }
         }
         if now >= schema_at {
             schema_at = now + SCHEMA_EVERY;
-            match shared.store.schema_version().await {
-                Ok(version) => shared.mind_schema(version),
-                Err(error) => tracing::warn!(error = %error, "upkeep"),
+            if let Some(version) =
+                troubles.note("reading the version of the schema", shared.store.schema_version().await)
+            {
+                shared.mind_schema(version);
             }
         }
         if now >= retention_at {
-            retention_at = now + retention::step(&shared, &mut said).await;
+            retention_at = now + retention::step(&shared, &mut said, &mut troubles).await;
             next = next.min(retention_at);
         }
         // Never a busy loop, even when the clock says that something was due long ago.

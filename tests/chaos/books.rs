@@ -386,7 +386,7 @@ impl Row {
     /// Whether it uses up one of the attempts that a job has.
     fn counts(&self) -> bool {
         let class = |name: &str| ErrorClass::ALL.iter().find(|class| class.as_str() == name);
-        self.class.as_deref().is_none_or(|name| class(name).is_none_or(|class| class.uses_up_an_attempt()))
+        self.class.as_deref().is_none_or(|name| class(name).is_none_or(|class| class.facts().uses_up_an_attempt))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the simulator limits beyond a plain quota, and what it keeps to itself.
 
-use super::{DIALECTS, Reply, await_until, call, message, ok, send, start, with};
+use super::clients::clients;
+use super::{Reply, await_until, call, message, ok, send, start, with};
 use crate::support::clock;
 use serde_json::json;
 use sluice::simulate::chance::Spread;
@@ -62,7 +63,7 @@ fn a_provider_may_keep_its_limits_to_itself() {
         provider.quota = one_a_minute();
         provider.publishes = false;
     });
-    for (provider, _) in DIALECTS {
+    for provider in clients().map(|client| client.dialect) {
         assert!(tells_nothing(&ok(&simulator, provider, "one")), "{provider}");
         let refused = call(&simulator, provider, "two").unwrap();
         assert_eq!(refused.status, 429, "{provider}");
@@ -91,7 +92,7 @@ fn a_refusal_tells_its_wait_in_the_format_of_the_scenario() {
         provider.quota = one_a_minute();
         provider.wait_format = Some(WaitFormat::HttpDate);
     });
-    for (provider, _) in DIALECTS {
+    for provider in clients().map(|client| client.dialect) {
         ok(&simulator, provider, "one");
         let before = clock::wall();
         let refused = call(&simulator, provider, "two").unwrap();
@@ -106,7 +107,7 @@ fn calls_that_grow_too_fast_are_told_to_slow_down() {
         let growth = Growth { calls: 2, factor: 2.0, window: Duration::from_hours(1) };
         provider.quota = Limits { growth: Some(growth), ..Limits::default() };
     });
-    for (provider, _) in DIALECTS {
+    for provider in clients().map(|client| client.dialect) {
         ok(&simulator, provider, "one");
         ok(&simulator, provider, "two");
         let refused = call(&simulator, provider, "three").unwrap();

@@ -4,7 +4,7 @@ use super::Args;
 use crate::cli::failure::Failure;
 use crate::cli::words::about;
 use crate::store::Store;
-use crate::store::enqueue::{Admission, BulkEnqueue, BulkOptions, Opened, Standing};
+use crate::store::enqueue::{Admission, BatchSoFar, BulkEnqueue, BulkOptions, Opened};
 use std::io::Write;
 
 /// Names that are tried for a batch that has none of its own.
@@ -27,12 +27,11 @@ impl Entry {
             (false, false) => Admission::New,
         };
         if let Some(batch) = options.batch.as_deref().filter(|_| goes_on) {
-            let standing = store.batch_standing(batch).await?;
-            options.route = inherited(batch, args.route.as_deref(), &standing.routes, "route", &options.route)?;
-            options.project =
-                inherited(batch, args.project.as_deref(), &standing.projects, "project", &options.project)?;
+            let so_far = store.batch_so_far(batch).await?;
+            options.route = inherited(batch, args.route.as_deref(), &so_far.routes, "route", &options.route)?;
+            options.project = inherited(batch, args.project.as_deref(), &so_far.projects, "project", &options.project)?;
             // With keys the schema itself knows them again.
-            if standing.of_others && !args.again.idempotent {
+            if so_far.of_others && !args.again.idempotent {
                 return Err(Failure::usage(format!(
                     "batch {batch} has jobs of other logins, which this one may not see, so its lines cannot be told \
                      from those that are new; nothing was enqueued. Use their login, or one with the role sluice_worker, or \
@@ -76,13 +75,13 @@ impl Entry {
                     ))
                     .into());
                 }
-                Opened::Exists(standing) => return Err(exists(&name, &standing, args).into()),
-                Opened::Lost(standing, lost) => {
+                Opened::Exists(so_far) => return Err(exists(&name, &so_far, args).into()),
+                Opened::Lost(so_far, lost) => {
                     return Err(Failure::usage(format!(
                         "{lost} of the {} jobs of batch {name} are no longer kept ([retention] has dropped them), so \
                          their lines cannot be told from those that are new; nothing was enqueued. Choose another \
                          --batch, or --append with a file of what is missing",
-                        standing.jobs
+                        so_far.jobs
                     ))
                     .into());
                 }
@@ -128,14 +127,14 @@ async fn no_such(batch: &str, store: &Store) -> anyhow::Result<Failure> {
 }
 
 /// A batch of this name is there, and nothing was said of it.
-fn exists(batch: &str, standing: &Standing, args: &Args) -> Failure {
+fn exists(batch: &str, so_far: &BatchSoFar, args: &Args) -> Failure {
     let file = args.file.as_deref().map_or_else(|| "the input".to_owned(), |file| file.display().to_string());
     Failure::usage(format!(
         "batch {batch} exists already: {} jobs, {} of them have ended; nothing was enqueued. Say what is meant:\n  \
          --resume      go on with it: lines that it has are left out, only new ones are added\n  \
          --append      add every line of {file} once more, and pay for it once more\n  \
          --batch NAME  keep them apart",
-        standing.jobs, standing.ended
+        so_far.jobs, so_far.ended
     ))
 }
 

@@ -3,9 +3,8 @@
 use super::super::output::{Cell, Report};
 use super::{age, gate};
 use crate::domain::Timestamp;
-use crate::domain::shared_bucket::Standing;
+use crate::domain::shared_bucket::BucketStanding;
 use crate::store::status::Status;
-use crate::worker::bucket::closed_name;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,8 +37,8 @@ pub(super) fn report(status: &Status) -> Report {
         let mut of_all = [
             by_worker(&standing.places),
             standing.concurrency.map(i64::from).into(),
-            shut.map(|gate| closed_name(gate.reason)).into(),
-            shut.and_then(|gate| instant(gate.until)).map(|until| age(until, status.now)).into(),
+            shut.map(|gate| gate.shut.reason.as_str()).into(),
+            shut.and_then(|gate| instant(gate.shut.until)).map(|until| age(until, status.now)).into(),
             count(standing.refused_last_minute),
         ];
         // A bucket without such limits has its line too: its places, and whether it is shut.
@@ -81,7 +80,7 @@ pub(super) fn as_json(status: &Status) -> Value {
     status.buckets.iter().map(|(name, standing)| bucket_as_json(name, standing)).collect()
 }
 
-fn bucket_as_json(name: &str, standing: &Standing) -> Value {
+fn bucket_as_json(name: &str, standing: &BucketStanding) -> Value {
     let limits = standing.limits.iter().map(|limit| {
         json!({
             "limit": limit.limit, "unit": limit.unit.as_str(), "per_seconds": limit.per_seconds,
@@ -94,9 +93,9 @@ fn bucket_as_json(name: &str, standing: &Standing) -> Value {
     json!({
         "bucket": name, "limits": limits.collect::<Value>(),
         "concurrency": standing.concurrency, "places": standing.places,
-        "shut": shut.map(|gate| closed_name(gate.reason)),
-        "shut_since": shut.and_then(|gate| instant(gate.since)),
-        "shut_until": shut.and_then(|gate| instant(gate.until)),
+        "shut": shut.map(|gate| gate.shut.reason.as_str()),
+        "shut_since": shut.and_then(|gate| instant(gate.shut.since)),
+        "shut_until": shut.and_then(|gate| instant(gate.shut.until)),
         "asked_until": shut.and_then(|gate| gate.asked).and_then(|asked| instant(asked.until)),
         "slowed": standing.slowed, "refused_last_minute": standing.refused_last_minute,
     })
@@ -105,9 +104,9 @@ fn bucket_as_json(name: &str, standing: &Standing) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::decide::Closed;
     use crate::domain::limits::{Dimension, Heard};
     use crate::domain::shared_bucket::{Report as Told, SharedBucket, Stock, Wait};
+    use crate::domain::shut::Reason;
     use crate::domain::{Limits, Rate, Unit};
     use crate::store::status::WorkerRecord;
     use std::time::Duration;
@@ -190,7 +189,7 @@ mod tests {
     fn a_shut_bucket_says_why_and_until_when() {
         let mut bucket = SharedBucket::default();
         let wait = Wait {
-            reason: Closed::RateLimit,
+            reason: Reason::RateLimit,
             remaining: Duration::from_secs(90),
             recheck: Duration::from_mins(10),
             drained: Vec::new(),

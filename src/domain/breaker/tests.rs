@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::{ErrorClass, SoftFailure};
 use proptest::prelude::*;
 
 const START: Timestamp = Timestamp(1_000_000);

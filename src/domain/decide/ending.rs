@@ -1,6 +1,6 @@
 //! When a job is over, and what is said of it then.
 
-use super::{Ending, Health, Ineligible, RungHealth, Skip};
+use super::{Condition, Ending, Ineligible, RungHealth, Skip, health_of};
 use crate::domain::refusal::gist;
 use crate::domain::{Attempt, ErrorClass, Job, Outcome, Remedy, Route, SoftFailure, Timestamp};
 use std::fmt;
@@ -9,13 +9,19 @@ use std::fmt;
 pub(super) const MOST_ATTEMPTS: usize = 1_000;
 
 /// The job's ending, if history or time have ended it.
-pub(super) fn of(job: &Job, route: &Route, history: &[Attempt], health: &Health, now: Timestamp) -> Option<Ending> {
+pub(super) fn of(
+    job: &Job,
+    route: &Route,
+    history: &[Attempt],
+    conditions: &[Condition],
+    now: Timestamp,
+) -> Option<Ending> {
     if history.iter().any(|attempt| attempt.outcome == Outcome::Accepted) {
         return Some(Ending::Succeeded);
     }
     history
         .iter()
-        .find_map(|attempt| hopeless(route, health, attempt))
+        .find_map(|attempt| hopeless(route, conditions, attempt))
         .or_else(|| refused_alike(route, history))
         .or_else(|| used_up(job, route, history))
         .or_else(|| too_late(job, history, now))
@@ -43,7 +49,7 @@ pub(super) fn out_of_rungs(route: &Route, history: &[Attempt], skipped: &[(usize
 }
 
 /// An attempt after which no other makes sense.
-fn hopeless(route: &Route, health: &Health, attempt: &Attempt) -> Option<Ending> {
+fn hopeless(route: &Route, conditions: &[Condition], attempt: &Attempt) -> Option<Ending> {
     let told = failure(attempt)?;
     match attempt.remedy()? {
         Remedy::End => {
@@ -55,8 +61,8 @@ fn hopeless(route: &Route, health: &Health, attempt: &Attempt) -> Option<Ending>
             let rung = attempt.rung.filter(|&rung| rung < route.rungs.len() && !route.falls_back_on(told.class))?;
             let target = name(route, rung);
             // The numbers, where they are known.
-            let numbers = match health.get(rung) {
-                Some(RungHealth::Ineligible(why)) => format!(" ({why})"),
+            let numbers = match health_of(conditions, rung) {
+                RungHealth::Ineligible(why) => format!(" ({why})"),
                 _ => String::new(),
             };
             let rule = format!("which route {} does not fall back on", route.name);
@@ -155,11 +161,9 @@ const MOST_WORDS: usize = 240;
 impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.class.fmt(f)?;
-        match self.kind {
-            Some(kind @ (SoftFailure::Truncated | SoftFailure::ReasoningExhausted)) => {
-                write!(f, " ({kind}; a larger max_tokens may help)")?;
-            }
-            Some(kind) => write!(f, " ({kind})")?,
+        match self.kind.map(|kind| (kind, kind.facts().advice)) {
+            Some((kind, Some(advice))) => write!(f, " ({kind}; {advice})")?,
+            Some((kind, None)) => write!(f, " ({kind})")?,
             None => {}
         }
         match self.words.map(|words| (words, words.char_indices().nth(MOST_WORDS))) {
@@ -177,7 +181,7 @@ fn first_class((_, why): &(usize, Skip)) -> Option<ErrorClass> {
         Skip::Ineligible(Ineligible::BucketTooSmall { .. }) => Some(ErrorClass::NeverFits),
         Skip::Ineligible(Ineligible::Unsupported(_)) => Some(ErrorClass::InvalidRequest),
         Skip::Failed(class) => Some(*class),
-        Skip::Closed { .. } | Skip::BackingOff { .. } | Skip::TooLate { .. } => None,
+        Skip::Shut { .. } | Skip::BackingOff { .. } | Skip::TooLate { .. } => None,
     }
 }
 

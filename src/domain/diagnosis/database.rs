@@ -42,6 +42,16 @@ fn version(server: &Server) -> Finding {
             "use the primary's address",
         );
     }
+    if server.read_only {
+        return Finding::bad(
+            "server",
+            format!("{what}, and the sessions of this login are read-only"),
+            "no job is taken, nothing can be enqueued, and what came of calls waits in the spools",
+            "default_transaction_read_only is on: `\\drds` in psql shows it of a database or role (alter … reset \
+             default_transaction_read_only), `show default_transaction_read_only` of the server (alter system reset, then \
+             select pg_reload_conf()). After a switch-over use the address of the new primary",
+        );
+    }
     if server.version < OLDEST_SERVER {
         return Finding::bad("server", what, "Sluice is made for PostgreSQL 15 and later", "upgrade the server");
     }

@@ -1,6 +1,6 @@
 //! Whatever keeps the server from removing dead rows: transactions, prepared ones, slots, standbys.
 
-use super::{Finding, Seen, Session, Slot, Thresholds, grouped, seen, size, span};
+use super::{Finding, ReplicationSlot, Seen, Session, Thresholds, grouped, seen, size, span};
 
 const WHY: &str = "rows that the queue is done with stay until it is over, and each claim has to read past them";
 /// From here on a slot or a standby holds back a table that turns over noticeably, …
@@ -100,10 +100,13 @@ pub(super) fn prepared(all: &[(String, i64)], thresholds: Thresholds) -> Finding
     }
 }
 
-pub(super) fn slots(all: &[Slot]) -> Finding {
+pub(super) fn slots(all: &[ReplicationSlot]) -> Finding {
     const CHECK: &str = "replication_slots";
-    let is_bad = |slot: &Slot| slot.row_age.unwrap_or(0) >= TOO_MANY_TRANSACTIONS || slot.bytes >= TOO_MUCH_WAL;
-    let hurts = |slot: &Slot| !slot.active || slot.row_age.unwrap_or(0) >= MANY_TRANSACTIONS || slot.bytes >= MUCH_WAL;
+    let is_bad =
+        |slot: &ReplicationSlot| slot.row_age.unwrap_or(0) >= TOO_MANY_TRANSACTIONS || slot.bytes >= TOO_MUCH_WAL;
+    let hurts = |slot: &ReplicationSlot| {
+        !slot.active || slot.row_age.unwrap_or(0) >= MANY_TRANSACTIONS || slot.bytes >= MUCH_WAL
+    };
     let Some(worst) = all.iter().filter(|slot| hurts(slot)).max_by_key(|slot| (is_bad(slot), slot.bytes)) else {
         return Finding::ok(CHECK, format!("{}, all of them read", all.len()));
     };

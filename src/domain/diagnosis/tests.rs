@@ -43,6 +43,7 @@ fn healthy() -> Facts {
             version: 150_008,
             version_name: "15.8".to_owned(),
             standby: false,
+            read_only: false,
             encoding: "UTF8".to_owned(),
             off: Vec::new(),
             connections: 97,
@@ -124,8 +125,8 @@ fn each_thing_that_can_be_wrong_is_named_by_its_own_finding_alone() {
     fn off(facts: &mut Facts, name: &str) {
         server(facts).off.push((name.to_owned(), "off".to_owned()));
     }
-    fn slot(active: bool, row_age: Option<i64>, gigabytes: i64) -> Slot {
-        Slot { name: "copy".to_owned(), active, row_age, bytes: gigabytes << 30 }
+    fn slot(active: bool, row_age: Option<i64>, gigabytes: i64) -> ReplicationSlot {
+        ReplicationSlot { name: "copy".to_owned(), active, row_age, bytes: gigabytes << 30 }
     }
     let spoils: &[(&str, Severity, &str, Spoil)] = &[
         ("connection", Well, "pooler", |f| f.pooled = true),

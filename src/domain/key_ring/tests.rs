@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::SoftFailure;
+use crate::domain::{ErrorClass, SoftFailure};
 use proptest::prelude::*;
 
 const NOW: Timestamp = Timestamp(1_000_000);
@@ -65,7 +65,7 @@ fn keys_in_service_are_taken_in_turn() {
 fn a_server_without_keys_counts_as_one_key() {
     let mut ring = ring(0);
     retire(&mut ring, 0, REFUSED, NOW);
-    assert_eq!(ring.closed(NOW), Some(KeysOut { fault: KeyFault::Rejected, since: NOW, until: NOW + RECHECK }));
+    assert_eq!(ring.shut(NOW), Some(Shut { reason: Reason::Auth, since: NOW, until: NOW + RECHECK }));
 }
 
 #[test]
@@ -84,17 +84,15 @@ fn what_an_outcome_says_of_a_key() {
 }
 
 #[test]
-fn a_provider_is_closed_when_all_its_keys_are_out_and_for_the_reason_of_the_first_to_be_tried() {
+fn a_provider_is_shut_when_all_its_keys_are_out_and_for_the_reason_of_the_first_to_be_tried() {
     let mut ring = ring(2);
     retire(&mut ring, 0, REFUSED, NOW);
-    assert_eq!(ring.closed(NOW), None);
+    assert_eq!(ring.shut(NOW), None);
     let later = NOW + SECOND;
     retire(&mut ring, 1, PENNILESS, later);
-    let out = KeysOut { fault: KeyFault::Rejected, since: later, until: NOW + RECHECK };
-    assert_eq!(ring.closed(later), Some(out));
+    let out = Shut { reason: Reason::Auth, since: later, until: NOW + RECHECK };
+    assert_eq!(ring.shut(later), Some(out));
     assert_eq!(ring.take(later), Err(out));
-    assert_eq!(out.fault.closed(), Closed::Auth);
-    assert_eq!(KeyFault::OutOfMoney.closed(), Closed::QuotaExhausted);
 }
 
 #[test]
@@ -104,7 +102,7 @@ fn one_call_tries_a_key_again_and_nobody_else_meanwhile() {
     assert!(ring.take(NOW + RECHECK - Duration::from_millis(1)).is_err());
     let due = NOW + RECHECK;
     let probe = take(&mut ring, due);
-    let waiting = KeysOut { fault: KeyFault::OutOfMoney, since: NOW, until: due + PROBE_POLL };
+    let waiting = Shut { reason: Reason::QuotaExhausted, since: NOW, until: due + PROBE_POLL };
     assert_eq!(ring.take(due), Err(waiting));
     assert_eq!(
         ring.report(probe, REFUSED, due + SECOND),
@@ -112,10 +110,10 @@ fn one_call_tries_a_key_again_and_nobody_else_meanwhile() {
         "it may be another fault now"
     );
     let again = due + SECOND + RECHECK;
-    assert_eq!(ring.closed(due + SECOND).map(|out| (out.since, out.until)), Some((NOW, again)));
+    assert_eq!(ring.shut(due + SECOND).map(|out| (out.since, out.until)), Some((NOW, again)));
     let probe = take(&mut ring, again);
     assert_eq!(ring.report(probe, KeySign::Works, again), Some(KeyChange::Back));
-    assert_eq!((ring.in_service(), ring.closed(again)), (1, None));
+    assert_eq!((ring.in_service(), ring.shut(again)), (1, None));
 }
 
 #[test]
@@ -156,7 +154,7 @@ fn calls_from_before_a_key_was_retired_change_nothing_any_more() {
     let later = NOW + SECOND;
     assert_eq!(ring.report(refused_too, REFUSED, later), None, "it is said once");
     assert_eq!(ring.report(late, KeySign::Works, later), None);
-    assert_eq!(ring.closed(later).map(|out| out.until), Some(NOW + RECHECK), "its rest is not lengthened");
+    assert_eq!(ring.shut(later).map(|out| out.until), Some(NOW + RECHECK), "its rest is not lengthened");
 }
 
 #[test]
@@ -203,11 +201,11 @@ proptest! {
             match event {
                 Event::Pass(time) => now = now + time,
                 Event::Take => {
-                    let closed = ring.closed(now);
+                    let shut = ring.shut(now);
                     let taken = ring.take(now);
-                    prop_assert_eq!(taken.as_ref().err().copied(), closed);
-                    if let Some(closed) = closed {
-                        prop_assert!(closed.until > now);
+                    prop_assert_eq!(taken.as_ref().err().copied(), shut);
+                    if let Some(shut) = shut {
+                        prop_assert!(shut.until > now);
                         prop_assert_eq!(ring.in_service(), 0);
                     }
                     if let Ok(lease) = taken {

@@ -13,6 +13,10 @@ fn limits(per_minute: u64, burst: u64) -> Limits {
     Limits { rates: vec![rate], concurrency: None }
 }
 
+fn shut(since: Timestamp, until: Timestamp) -> SharedShut {
+    SharedShut { shut: Shut { reason: Reason::RateLimit, since, until }, asked: None }
+}
+
 fn at(ms: i64) -> Timestamp {
     Timestamp(EPOCH + ms)
 }
@@ -80,7 +84,7 @@ impl Process {
         self.epoch = slice.epoch;
         self.held = i64::try_from(slice.held).unwrap();
         self.lease_until = asked + i64::try_from(LEASE.as_millis()).unwrap();
-        self.shut_until = allotment.gate.map_or(0, |gate| gate.until.0 - EPOCH);
+        self.shut_until = allotment.gate.map_or(0, |gate| gate.shut.until.0 - EPOCH);
     }
 
     fn quiet(&self, now: i64) -> Duration {
@@ -172,7 +176,7 @@ fn a_wait_holds_for_all_and_makes_void_what_is_lent() {
     two.exchange(&mut bucket, 1, 100, 0);
     let mut report = stock(one.epoch, 100, 1, 100);
     report.wait = Some(Wait {
-        reason: Closed::RateLimit,
+        reason: Reason::RateLimit,
         remaining: Duration::from_hours(10),
         recheck: RECHECK,
         drained: vec![(REQUESTS, 1)],
@@ -180,14 +184,14 @@ fn a_wait_holds_for_all_and_makes_void_what_is_lent() {
     });
     let told = bucket.exchange(1, &limits, &report, at(1_000));
     let until = at(1_000 + 36_000_000);
-    assert_eq!(told.gate, Some(Gate { reason: Closed::RateLimit, since: at(1_000), until, asked: None }));
+    assert_eq!(told.gate, Some(shut(at(1_000), until)));
     // A shorter wait shortens nothing.
     report.wait.as_mut().unwrap().remaining = Duration::from_secs(1);
     let told = bucket.exchange(1, &limits, &report, at(1_100));
-    assert_eq!(told.gate.map(|gate| gate.until), Some(until));
+    assert_eq!(told.gate.map(|gate| gate.shut.until), Some(until));
     one.take(&told, 1_100);
     let told = two.exchange(&mut bucket, 1, 100, 1_200);
-    assert_eq!((two.held, told.gate.map(|gate| gate.until)), (0, Some(until)));
+    assert_eq!((two.held, told.gate.map(|gate| gate.shut.until)), (0, Some(until)));
     // Both have heard, and what they held goes back.
     one.exchange(&mut bucket, 0, 0, 1_300);
     two.exchange(&mut bucket, 0, 0, 1_300);
@@ -208,7 +212,7 @@ fn after_a_complaint_of_acceleration_the_rate_is_half_and_recovers() {
     let mut report = stock(one.epoch, 0, 1, 10_000);
     let drained = vec![(REQUESTS, 0)];
     report.wait = Some(Wait {
-        reason: Closed::RateLimit,
+        reason: Reason::RateLimit,
         remaining: Duration::from_secs(1),
         recheck: RECHECK,
         drained,
@@ -540,7 +544,7 @@ impl World {
             Event::Refused { who, wait } => {
                 let (id, mut report) = self.report(who, 10);
                 report.wait = Some(Wait {
-                    reason: Closed::RateLimit,
+                    reason: Reason::RateLimit,
                     remaining: Duration::from_millis(wait),
                     recheck: RECHECK,
                     drained: vec![(REQUESTS, 1)],
@@ -656,7 +660,7 @@ fn waits_far_ahead_that_an_earlier_version_wrote_are_capped_when_they_are_read()
     let years = at(883_000_000_000);
     let mut bucket = SharedBucket::default();
     bucket.exchange(1, &limits, &stock(0, 0, 1, 1), at(0));
-    bucket.gate = Some(Gate { reason: Closed::RateLimit, since: at(0), until: years, asked: None });
+    bucket.gate = Some(shut(at(0), years));
     bucket.slope = Some(Slope { since: years });
     for meter in &mut bucket.meters {
         meter.drain(years, 0, 0);
@@ -667,7 +671,7 @@ fn waits_far_ahead_that_an_earlier_version_wrote_are_capped_when_they_are_read()
     let mut bucket: SharedBucket = serde_json::from_value(written).unwrap();
     let told = bucket.exchange(1, &limits, &Report { may_begin: true, ..stock(0, 0, 1, 1) }, at(1_000));
     let gate = told.gate.unwrap();
-    assert_eq!((gate.until, gate.asked.map(|asked| asked.until)), (at(1_000) + RECHECK, Some(years)));
+    assert_eq!((gate.shut.until, gate.asked.map(|asked| asked.until)), (at(1_000) + RECHECK, Some(years)));
     assert!(!told.probe && bucket.slope.is_none());
     let later = at(1_001) + RECHECK;
     let report = Report { may_begin: true, ..stock(told.slices[0].epoch, 0, 1, 1) };

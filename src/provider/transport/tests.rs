@@ -620,3 +620,56 @@ fn a_path_is_joined_with_any_base_url() {
         assert_eq!(provider.request(0, "/chat/completions", HeaderMap::new(), vec![]).url().as_str(), expected);
     }
 }
+
+#[tokio::test]
+async fn a_flood_of_informational_heads_is_swallowed_while_the_thread_of_the_caller_stands_still() {
+    // More than all buffers between the two hold.
+    const FLOOD: usize = 32 << 20;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let (asked, was_asked) = tokio::sync::oneshot::channel();
+    let (swallowed, was_swallowed) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"}") {
+            let mut piece = [0; 4096];
+            let read = stream.read(&mut piece).unwrap();
+            request.extend_from_slice(&piece[..read]);
+        }
+        asked.send(()).unwrap();
+        let head = format!("HTTP/1.1 103 Early Hints\r\nlink: <{}>\r\n\r\n", "x".repeat(4000));
+        for _ in 0..FLOOD / head.len() {
+            stream.write_all(head.as_bytes()).unwrap();
+        }
+        swallowed.send(()).unwrap();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{ANSWER}", ANSWER.len());
+        stream.write_all(answer.as_bytes()).unwrap();
+        let _ = stream.read(&mut [0]);
+    });
+    // This test has one thread.
+    let stand_still = async {
+        was_asked.await.unwrap();
+        was_swallowed.recv_timeout(LONG).expect("the connection is read on another thread");
+    };
+    let (report, ()) = tokio::join!(call(endpoint(&url), &PATIENT), stand_still);
+    assert!(report.result.is_ok(), "{report:?}");
+}
+
+#[tokio::test]
+async fn the_connections_of_a_provider_end_with_it() {
+    let (closed, was_closed) = tokio::sync::oneshot::channel();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_request(&mut stream).await.unwrap();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{ANSWER}", ANSWER.len());
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        closed.send(stream.read(&mut [0]).await.unwrap()).unwrap();
+    });
+    // It is dropped in here, by a task.
+    assert!(call(endpoint(&url), &PATIENT).await.result.is_ok());
+    assert_eq!(was_closed.await, Ok(0));
+}

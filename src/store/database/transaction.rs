@@ -17,7 +17,7 @@ const ELSEWHERE: &str = "another server took over during the commit, and cannot 
 
 /// How a transaction stands on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum Phase {
     /// Open, with nothing under way.
     Open,
     /// The server was asked something and has not answered to the end: begin, a statement, commit.
@@ -37,7 +37,7 @@ enum Standing {
 pub(in crate::store) struct Transaction {
     /// Gone only when another has taken it over.
     connection: Option<PoolConnection<Postgres>>,
-    standing: Standing,
+    phase: Phase,
     /// Whether prepared statements may be kept under a name.
     named: bool,
     /// How long an answer may take to come.
@@ -48,14 +48,14 @@ pub(in crate::store) struct Transaction {
 impl Drop for Transaction {
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
-        match self.standing {
+        match self.phase {
             // Back to the pool.
-            Standing::Ended => {}
-            Standing::Asked => connection.close_on_drop(),
-            Standing::Open => {
+            Phase::Ended => {}
+            Phase::Asked => connection.close_on_drop(),
+            Phase::Open => {
                 let sessions = Arc::clone(&self.sessions);
                 // Where nothing comes of the rollback, not even its beginning, the connection is closed.
-                let rest = Self { connection: Some(connection), standing: Standing::Asked, sessions, ..*self };
+                let rest = Self { connection: Some(connection), phase: Phase::Asked, sessions, ..*self };
                 if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                     runtime.spawn(async move { drop(rest.rollback().await) });
                 }
@@ -68,7 +68,7 @@ impl Transaction {
     pub(super) async fn begin(database: &Database) -> Result<Self, sqlx::Error> {
         let mut transaction = Self {
             connection: Some(database.pool.acquire().await?),
-            standing: Standing::Asked,
+            phase: Phase::Asked,
             named: database.begin.is_none(),
             patience: Some(PATIENCE),
             sessions: Arc::clone(&database.sessions),
@@ -76,7 +76,7 @@ impl Transaction {
         // One round trip for all of it.
         let begin = database.begin.clone().unwrap_or_else(|| "begin".into_sql_str());
         sqlx::raw_sql(begin).execute(transaction.asked()?).await?;
-        transaction.standing = Standing::Open;
+        transaction.phase = Phase::Open;
         Ok(transaction)
     }
 
@@ -137,13 +137,13 @@ impl Transaction {
         let (patience, sessions) = (self.patience, Arc::clone(&self.sessions));
         let ended = sessions.watch(in_time(patience, sqlx::raw_sql(how).execute(self.asked()?))).await;
         ended.inspect_err(|error| sessions.see(error))?;
-        self.standing = Standing::Ended;
+        self.phase = Phase::Ended;
         Ok(())
     }
 
     /// The connection, to ask the server something: until [`Self::answered`] says that it has answered to the end.
     fn asked(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
-        self.standing = Standing::Asked;
+        self.phase = Phase::Asked;
         self.connection.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
     }
 
@@ -152,7 +152,7 @@ impl Transaction {
         let mut copy = self.asked()?.copy_in_raw(statement).await?;
         copy.send(rows).await?;
         let copied = copy.finish().await?;
-        self.standing = Standing::Open;
+        self.phase = Phase::Open;
         Ok(copied)
     }
 }
@@ -190,17 +190,17 @@ impl<'c> Executor<'c> for &'c mut Transaction {
         E: 'q + Execute<'q, Postgres>,
     {
         let (patience, sessions, named) = (self.patience, Arc::clone(&self.sessions), self.named);
-        self.standing = Standing::Asked;
-        let Transaction { connection: Some(connection), standing, .. } = self else {
+        self.phase = Phase::Asked;
+        let Transaction { connection: Some(connection), phase, .. } = self else {
             return stream::once(async { Err(sqlx::Error::PoolClosed) }).boxed();
         };
         let rows = rows_in_time(patience, connection.fetch_many(Statement { query, named }));
-        stream::unfold((rows, standing), |(mut rows, standing)| async move {
+        stream::unfold((rows, phase), |(mut rows, phase)| async move {
             let next = rows.next().await;
             if next.as_ref().is_none_or(is_answer) {
-                *standing = Standing::Open;
+                *phase = Phase::Open;
             }
-            next.map(|next| (next, (rows, standing)))
+            next.map(|next| (next, (rows, phase)))
         })
         .inspect_err(move |error| sessions.see(error))
         .boxed()
@@ -215,7 +215,7 @@ impl<'c> Executor<'c> for &'c mut Transaction {
         Box::pin(async move {
             let row = in_time(patience, self.asked()?.fetch_optional(Statement { query, named })).await;
             if row.is_ok() || is_answer(&row) {
-                self.standing = Standing::Open;
+                self.phase = Phase::Open;
             }
             row.inspect_err(|error| self.sessions.see(error))
         })

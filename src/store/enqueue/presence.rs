@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// What is known of a batch before anything is put into it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct BatchSoFar {
     /// Jobs that it ever had.
     pub jobs: i64,
     /// How many of them have ended.
@@ -24,7 +24,7 @@ pub struct Standing {
     dropped: bool,
 }
 
-impl Standing {
+impl BatchSoFar {
     pub(super) async fn read(transaction: &mut Transaction, batch: &str) -> Result<Self, StoreError> {
         sqlx::query_as!(
             Self,
@@ -157,10 +157,10 @@ mod tests {
     #[test]
     fn jobs_are_lost_only_where_retention_has_dropped_some() {
         let presence = Presence { jobs: 3, ..Presence::default() };
-        let standing = |jobs, dropped| Standing { jobs, dropped, ..Standing::default() };
+        let so_far = |jobs, dropped| BatchSoFar { jobs, dropped, ..BatchSoFar::default() };
         // One that was inserted between the two looks is no loss.
         for (jobs, dropped, lost) in [(5, true, 2), (5, false, 0), (3, true, 0), (2, true, 0)] {
-            assert_eq!(standing(jobs, dropped).lost(&presence), lost);
+            assert_eq!(so_far(jobs, dropped).lost(&presence), lost);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a bucket tells the other processes, and takes from them: the keeper's side of it.
 
 use super::meter::Meter;
-use super::{Block, Bucket, Shut};
+use super::{Block, Bucket};
 use crate::domain::limits::{self, Dimension, Heard};
 use crate::domain::shared_bucket::{Allotment, LEASE, Report, Wait};
 use crate::domain::{Limits, Timestamp, Unit};
@@ -274,8 +274,8 @@ impl Bucket {
         drop(keeping);
         let Some(gate) = told.gate else { return };
         // Counted from when the answer was here: rather a moment late than one too early.
-        let shut = Shut { reason: gate.reason, since: gate.since, until: gate.until };
-        let block = Block { shut, opens: now + told.now.until(gate.until), is_long: gate.asked.is_some() };
+        let shut = gate.shut;
+        let block = Block { shut, opens: now + told.now.until(shut.until), is_long: gate.asked.is_some() };
         if told.probe {
             *leave = Some(block);
         } else if leave.is_none_or(|leave| leave.shut.until < shut.until) {

@@ -160,7 +160,7 @@ async fn a_wait_that_was_asked_for_is_kept_to_the_millisecond_by_all_and_no_stam
     refuse(&one, Some(Duration::from_secs(90))).await;
     // The other hears of it within a second.
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(two.enter(tokens(1), AT_ONCE, NOW).await.expect_err("it is shut").reason, Closed::RateLimit);
+    assert_eq!(two.enter(tokens(1), AT_ONCE, NOW).await.expect_err("it is shut").reason, Reason::RateLimit);
     while began.elapsed() < Duration::from_millis(89_990) {
         for bucket in [&one, &two] {
             assert!(bucket.enter(tokens(1), Duration::ZERO, NOW).await.is_err());
@@ -220,7 +220,7 @@ async fn refusals_of_which_nothing_is_known_lower_the_number_at_once_and_shut_no
     for refused in calls.drain(..4) {
         bucket.refuse(&refused, Refusal::Pace, None, RECHECK, &[], NOW);
     }
-    assert_eq!(bucket.look(tokens(1), AT_ONCE, NOW).map(|shut| shut.reason), Some(Closed::Concurrency));
+    assert_eq!(bucket.look(tokens(1), AT_ONCE, NOW).map(|shut| shut.reason), Some(Reason::Concurrency));
     // Those that go on are more than may run now; when they have ended seven of ten may.
     calls.clear();
     while let Ok(hold) = bucket.enter(tokens(1), AT_ONCE, NOW).await {
@@ -236,7 +236,7 @@ async fn a_wait_that_was_asked_for_shuts_all_however_many_run() {
     let _other = bucket.enter(tokens(1), AT_ONCE, NOW).await.expect("it is open");
     bucket.refuse(&refused, Refusal::Pace, Some(Duration::from_secs(7)), RECHECK, &[], NOW);
     let shut = bucket.look(tokens(1), AT_ONCE, NOW).expect("it is shut");
-    assert_eq!((shut.reason, NOW.until(shut.until)), (Closed::RateLimit, Duration::from_secs(7)));
+    assert_eq!((shut.reason, NOW.until(shut.until)), (Reason::RateLimit, Duration::from_secs(7)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -287,7 +287,7 @@ async fn places_are_given_back_when_the_call_is_over_and_shared_with_others() {
     let (one, two) = (others.join(1, &[], Some(2)), others.join(2, &[], Some(2)));
     let first = one.enter(tokens(1), AT_ONCE, NOW).await.expect("two are free");
     let _second = one.enter(tokens(1), AT_ONCE, NOW).await.expect("one is free");
-    assert_eq!(one.look(tokens(1), Duration::ZERO, NOW).map(|shut| shut.reason), Some(Closed::Concurrency));
+    assert_eq!(one.look(tokens(1), Duration::ZERO, NOW).map(|shut| shut.reason), Some(Reason::Concurrency));
     assert!(one.enter(tokens(1), Duration::from_secs(1), NOW).await.is_err());
     assert!(two.enter(tokens(1), Duration::from_secs(1), NOW).await.is_err());
     drop(first);
@@ -477,7 +477,7 @@ async fn what_a_provider_refuses_is_not_held_against_a_limit_that_it_tells_of_me
     drop(first);
     sleep(2 * STEADY).await;
     let shut = bucket.enter(tokens(1), STEADY, NOW).await.expect_err("they may all have been charged");
-    assert_eq!(shut.reason, Closed::RateLimit);
+    assert_eq!(shut.reason, Reason::RateLimit);
     // Fourteen times 500, less what is left, come back at 1,000 a minute.
     assert!((340_000..380_000).contains(&(NOW.until(shut.until).as_millis())), "{shut:?}");
     for hold in holds.drain(..) {

@@ -1,8 +1,7 @@
 //! What the refusal of one request means for the others and for its own job: from the bytes, through gate and decision.
 
 use super::*;
-use crate::config::route::FALLBACK_ON;
-use crate::domain::decide::{Step, decide};
+use crate::domain::decide::{Condition, Step, decide};
 use crate::domain::price::Price;
 use crate::domain::request::Pass;
 use crate::domain::validation::Rules;
@@ -56,11 +55,11 @@ impl Stage {
         self.gate.report(&self.target, permit, &outcome, failure, CHARGE, took, &[], request, now);
     }
 
-    fn closed(&self, now: Timestamp) -> Option<Closed> {
+    fn closed(&self, now: Timestamp) -> Option<Reason> {
         let _entered = self.runtime.enter();
         let ask = Ask { reserved: CHARGE, least: CHARGE, expected: CHARGE };
         match self.target.health(&ask, SECOND, now) {
-            RungHealth::Closed { reason, .. } => Some(reason),
+            RungHealth::Shut(Shut { reason, .. }) => Some(reason),
             RungHealth::Open => None,
             RungHealth::Ineligible(why) => panic!("{why}"),
         }
@@ -81,12 +80,12 @@ fn a_refusal_in_doubt_shuts_a_target_when_a_different_request_meets_it() {
         assert_eq!(stage.closed(NOW), None);
     }
     stage.call(2, Some(&refused), NOW);
-    assert_eq!(stage.closed(NOW + SECOND * 29), Some(Closed::Model));
+    assert_eq!(stage.closed(NOW + SECOND * 29), Some(Reason::Model));
     // For a moment only, since it may still have been these two.
     let later = NOW + SECOND * 31;
     assert_eq!(stage.closed(later), None);
     stage.call(3, Some(&refused), later);
-    assert_eq!(stage.closed(later + SECOND * 59), Some(Closed::Model));
+    assert_eq!(stage.closed(later + SECOND * 59), Some(Reason::Model));
 }
 
 #[test]
@@ -105,7 +104,7 @@ fn a_code_that_names_the_model_is_believed_at_once() {
     let gone = failure(Dialect::Openai, 400, r#"{"error":{"message":"m","code":"model_decommissioned"}}"#);
     let stage = Stage::new(&[]);
     stage.call(1, Some(&gone), NOW);
-    assert_eq!(stage.closed(NOW + SECOND * 599), Some(Closed::Model));
+    assert_eq!(stage.closed(NOW + SECOND * 599), Some(Reason::Model));
 }
 
 #[test]
@@ -120,20 +119,20 @@ fn a_key_stays_in_service_until_a_second_request_is_refused_for_money() {
     stage.call(2, Some(&refused), NOW + SECOND);
     assert_eq!(stage.closed(NOW + SECOND), None, "it has answered in between");
     stage.call(3, Some(&refused), NOW + SECOND);
-    assert_eq!(stage.closed(NOW + SECOND), Some(Closed::QuotaExhausted));
+    assert_eq!(stage.closed(NOW + SECOND), Some(Reason::QuotaExhausted));
 
     let sure = failure(Dialect::Openai, 402, r#"{"error":{"message":"Insufficient Balance"}}"#);
     let stage = Stage::new(&["A"]);
     stage.call(1, Some(&sure), NOW);
-    assert_eq!(stage.closed(NOW), Some(Closed::QuotaExhausted));
+    assert_eq!(stage.closed(NOW), Some(Reason::QuotaExhausted));
 }
 
 #[test]
 fn one_request_alone_confirms_that_a_key_is_refused_unless_others_are_answered() {
     for (status, body, reason) in [
-        (401, "Unauthorized", Closed::Auth),
-        (402, r#"{"error":{"message":"Pay."}}"#, Closed::QuotaExhausted),
-        (400, r#"{"error":{"message":"API key expired. Please renew the API key."}}"#, Closed::Auth),
+        (401, "Unauthorized", Reason::Auth),
+        (402, r#"{"error":{"message":"Pay."}}"#, Reason::QuotaExhausted),
+        (400, r#"{"error":{"message":"API key expired. Please renew the API key."}}"#, Reason::Auth),
     ] {
         let refused = failure(Dialect::Openai, status, body);
         let stage = Stage::new(&["A"]);
@@ -164,7 +163,7 @@ fn route() -> Route {
         strategy: crate::domain::Strategy::Priority,
         patience: Patience::For(SECOND * 600),
         max_attempts: 6,
-        fallback_on: FALLBACK_ON.iter().copied().collect(),
+        fallback_on: ErrorClass::fallen_back_on_by_default(),
         rules: Rules::default(),
         pass: Pass::default(),
     }
@@ -209,10 +208,11 @@ proptest! {
         let stage = Stage::new(&["A"]);
         let (mut now, mut history) = (NOW, Vec::new());
         let first_other = loop {
-            let health = [stage.closed(now), None].map(|closed| closed.map_or(RungHealth::Open, |reason| {
-                RungHealth::Closed { reason, since: NOW, until: now + SECOND }
-            }));
-            match decide(&job, &route, &[0, 1], &history, &health, now) {
+            let conditions = [stage.closed(now), None].map(|closed| {
+                let shut = |reason| RungHealth::Shut(Shut { reason, since: NOW, until: now + SECOND });
+                Condition::from(closed.map_or(RungHealth::Open, shut))
+            });
+            match decide(&job, &route, &[0, 1], &history, &conditions, now) {
                 Step::Call { rung: 1, .. } => break history.len(),
                 Step::Call { .. } => {
                     stage.call(1, Some(&failure), now);

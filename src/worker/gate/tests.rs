@@ -1,7 +1,7 @@
 //! How many calls at once are felt for, through the gate, on paused time.
 
 use super::*;
-use crate::domain::error_class::Scope;
+use crate::domain::Scope;
 use crate::domain::{BreakerSettings, Charging, Limits, Rate};
 use crate::worker::bucket::tests::Others;
 use std::collections::VecDeque;
@@ -39,7 +39,7 @@ impl Stage {
         self.gate.target(&Target { provider: "p".to_owned(), model: model.to_owned() }).expect("it is set up")
     }
 
-    async fn admit(&self, model: &str, now: Timestamp) -> Result<Permit, Closed> {
+    async fn admit(&self, model: &str, now: Timestamp) -> Result<Permit, Reason> {
         let patience = Duration::from_millis(30);
         self.gate.admit(&self.target(model), CHARGE, patience, now).await.map_err(|shut| shut.reason)
     }
@@ -116,7 +116,7 @@ async fn probes_of_a_provider_that_is_ill_say_nothing_of_how_many_it_takes() {
     }
     // Three probes, one by one, half a minute and more apart.
     for doubled in 0..3 {
-        assert_eq!(stage.admit("quick", now).await.err(), Some(Closed::Breaker));
+        assert_eq!(stage.admit("quick", now).await.err(), Some(Reason::Breaker));
         now = now + OPEN * (1 << doubled);
         let probe = stage.admit("quick", now).await.expect("one may try");
         assert!(stage.admit("quick", now).await.is_err());

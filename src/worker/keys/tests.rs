@@ -1,7 +1,8 @@
 //! Keys at the gate, on paused time.
 
 use crate::domain::charging::Ask;
-use crate::domain::decide::{Closed, RungHealth};
+use crate::domain::decide::RungHealth;
+use crate::domain::shut::{Reason, Shut};
 use crate::domain::tempo::Took;
 use crate::domain::{
     BreakerSettings, Charge, Charging, ErrorClass, Failure, Limits, Outcome, Rate, Scope, Target, Timestamp, Unit,
@@ -51,7 +52,7 @@ impl Stage {
         Self::new(keys, Limits::default())
     }
 
-    async fn admit(&self, now: Timestamp) -> Result<Permit, Closed> {
+    async fn admit(&self, now: Timestamp) -> Result<Permit, Reason> {
         self.gate.admit(&self.target, CHARGE, Duration::from_millis(30), now).await.map_err(|shut| shut.reason)
     }
 
@@ -117,9 +118,9 @@ async fn when_all_keys_are_out_the_provider_is_closed_until_the_first_may_be_tri
     stage.call(refused(ErrorClass::Auth), NOW).await;
     let later = NOW + SECOND;
     stage.call(refused(ErrorClass::QuotaExhausted), later).await;
-    let closed = RungHealth::Closed { reason: Closed::Auth, since: later, until: NOW + RECHECK };
+    let closed = RungHealth::Shut(Shut { reason: Reason::Auth, since: later, until: NOW + RECHECK });
     assert_eq!(stage.health(later), closed);
-    assert_eq!(stage.admit(later).await.err(), Some(Closed::Auth));
+    assert_eq!(stage.admit(later).await.err(), Some(Reason::Auth));
     assert_eq!(stage.gate.snapshot(later)["targets"][0]["closed"], "auth");
 }
 
@@ -132,7 +133,7 @@ async fn after_the_recheck_one_call_for_each_key_tries_again_and_not_a_herd() {
     assert_eq!(stage.target.headroom(CHARGE), 2, "the claimer brings one job for each");
     let probes = [stage.admit(due).await.expect("a probe"), stage.admit(due).await.expect("a probe")];
     for _ in 0..100 {
-        assert_eq!(stage.admit(due).await.err(), Some(Closed::QuotaExhausted));
+        assert_eq!(stage.admit(due).await.err(), Some(Reason::QuotaExhausted));
     }
     assert!(stage.keys(due).iter().all(|key| key["state"] == "tried_again"));
     let [first, second] = probes;
@@ -168,7 +169,7 @@ async fn a_call_that_the_breaker_stops_tries_no_key() {
     let due = NOW + RECHECK;
     stage.call(refused(ErrorClass::ServerError), due).await;
     for _ in 0..5 {
-        assert_eq!(stage.admit(due + SECOND).await.err(), Some(Closed::Breaker));
+        assert_eq!(stage.admit(due + SECOND).await.err(), Some(Reason::Breaker));
     }
     assert_eq!(stage.keys(due + SECOND)[0]["state"], "due");
     let later = due + Duration::from_mins(2);
@@ -183,7 +184,7 @@ async fn a_call_that_the_bucket_stops_tries_no_key() {
     let twice_an_hour = Rate { unit: Unit::Requests, amount: 2, per: Duration::from_hours(1), burst: 2 };
     let stage = Stage::new(&["A", "B"], Limits { rates: vec![twice_an_hour], concurrency: None });
     stage.calls::<2>(refused(ErrorClass::Auth), NOW).await;
-    assert_eq!(stage.admit(NOW + RECHECK).await.err(), Some(Closed::RateLimit));
+    assert_eq!(stage.admit(NOW + RECHECK).await.err(), Some(Reason::RateLimit));
     assert!(stage.keys(NOW + RECHECK).iter().all(|key| key["state"] == "due"));
 }
 
@@ -191,7 +192,7 @@ async fn a_call_that_the_bucket_stops_tries_no_key() {
 async fn a_server_without_keys_rests_as_a_whole_and_has_no_line_in_the_status() {
     let stage = Stage::with_keys(&[]);
     assert_eq!(stage.call(refused(ErrorClass::Auth), NOW).await, 0);
-    assert_eq!(stage.admit(NOW).await.err(), Some(Closed::Auth));
+    assert_eq!(stage.admit(NOW).await.err(), Some(Reason::Auth));
     assert!(stage.keys(NOW).is_empty());
 }
 
@@ -206,7 +207,7 @@ async fn a_wait_of_hours_reaches_the_gate_to_the_millisecond() {
     stage.gate.report(&stage.target, permit, &outcome, Some(&failure), CHARGE, TOOK, &[], 1, NOW);
     // For all keys: limits are the account's.
     let until = NOW + Duration::from_millis(37_025_720);
-    assert_eq!(stage.health(NOW), RungHealth::Closed { reason: Closed::RateLimit, since: NOW, until });
+    assert_eq!(stage.health(NOW), RungHealth::Shut(Shut { reason: Reason::RateLimit, since: NOW, until }));
     let almost = until - Duration::from_millis(1);
-    assert!(matches!(stage.health(almost), RungHealth::Closed { until: opens, .. } if opens == until));
+    assert!(matches!(stage.health(almost), RungHealth::Shut(Shut { until: opens, .. }) if opens == until));
 }

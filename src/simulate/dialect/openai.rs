@@ -1,15 +1,76 @@
 //! OpenAI chat completions, from the provider's side.
 
-use super::dialect::{Answer, Ask, Failure, Finish, JsonAsk, Problem, conversation, parse, push_json, put, with_wait};
-use super::fault::Disguise;
-use super::prompt::Text;
-use super::quota::{Dimension, Level, Levels, Shortage};
-use super::wait::{Told, go_duration};
+use crate::simulate::api::Api;
+use crate::simulate::exchange::{
+    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json, put, with_wait,
+};
+use crate::simulate::fault::Disguise;
+use crate::simulate::prompt::{Text, conversation};
+use crate::simulate::quota::{Cost, Dimension, Level, Levels, Shortage};
+use crate::simulate::wait::{Told, WaitFormat, go_duration};
 use hyper::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+/// Chat completions: `/v1/chat/completions`.
+pub(crate) struct Openai;
+
+impl Api for Openai {
+    fn name(&self) -> &'static str {
+        "openai"
+    }
+
+    fn base_path(&self) -> &'static str {
+        "/v1"
+    }
+
+    fn id_header(&self) -> Option<&'static str> {
+        Some("x-request-id")
+    }
+
+    fn request_id(&self, run: u32, seq: u64) -> String {
+        format!("req_{run:08x}{seq:024x}")
+    }
+
+    fn key<'a>(&self, call: &Call<'a>) -> Option<&'a str> {
+        call.bearer()
+    }
+
+    fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
+        if call.path == "/v1/chat/completions" { read(call.body) } else { Err(Problem::UnknownPath) }
+    }
+
+    fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
+        write(answer)
+    }
+
+    fn fail(&self, problem: &Problem, told: &Told, model: &str, _id: &str) -> Failure {
+        fail(problem, told, model)
+    }
+
+    fn error_in_200(&self, _id: &str) -> Value {
+        json!({"error": {"code": 502, "message": "Provider returned error",
+            "metadata": {"error_type": "provider_unavailable", "provider_code": 502}}})
+    }
+
+    /// The header rounds up, the message does not: a reader may rely on either.
+    fn tell(&self, wait: Duration, wall: SystemTime) -> Told {
+        let message = WaitFormat::Message.tell(wait, wall);
+        Told { headers: WaitFormat::RetryAfter.tell(wait, wall).headers, ..message }
+    }
+
+    /// OpenAI reserves the larger of `max_tokens` and the prompt and does not correct it.
+    fn cost(&self, input_tokens: u64, max_output: Option<u64>) -> Cost {
+        Cost { tokens: input_tokens.max(max_output.unwrap_or(0)), input_tokens }
+    }
+
+    fn limit_headers(&self, levels: &Levels, _wall: SystemTime, headers: &mut HeaderMap) {
+        limit_headers(levels, headers);
+    }
+}
 
 /// What is read of a body; everything else is let through, as the many compatible servers do.
 #[derive(Deserialize)]
@@ -49,7 +110,7 @@ struct JsonSchema<'a> {
     schema: Option<&'a RawValue>,
 }
 
-pub(crate) fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
+fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     let wrong = |message: &str| Err(Problem::Malformed(message.to_owned()));
     let body: Body<'_> = parse(body)?;
     let Some(model) = body.model.filter(|model| !model.0.is_empty()) else {
@@ -97,7 +158,7 @@ pub(crate) fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     Ok(Ask { model: model.0, prompt, input_tokens, max_output, json, last_user })
 }
 
-pub(crate) fn write(answer: &Answer<'_>) -> Vec<u8> {
+fn write(answer: &Answer<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(answer.text.len() + 700);
     let _ = write!(
         out,
@@ -141,12 +202,7 @@ pub(crate) fn write(answer: &Answer<'_>) -> Vec<u8> {
     out
 }
 
-pub(crate) fn error_in_200() -> Value {
-    json!({"error": {"code": 502, "message": "Provider returned error",
-        "metadata": {"error_type": "provider_unavailable", "provider_code": 502}}})
-}
-
-pub(crate) fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
+fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
     let error = |status: u16, kind: &str, code: Option<&str>, param: Option<&str>, message: String| {
         let mut error = json!({"message": with_wait(message, told), "type": kind, "param": param, "code": code});
         if let Some(delay) = &told.retry_info {
@@ -241,7 +297,7 @@ fn limited(shortage: Option<&Shortage>, model: &str) -> (&'static str, String) {
     (kind, format!("Rate limit reached for {model} on {name}: Limit {limit}, Used {used}, Requested {requested}."))
 }
 
-pub(crate) fn limit_headers(levels: &Levels, headers: &mut HeaderMap) {
+fn limit_headers(levels: &Levels, headers: &mut HeaderMap) {
     let mut family = |names: [&'static str; 3], level: Option<Level>| {
         let Some(level) = level else { return };
         put(headers, names[0], level.limit.to_string());

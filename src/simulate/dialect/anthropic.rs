@@ -1,17 +1,74 @@
 //! Anthropic Messages, from the provider's side.
 
-use super::dialect::{Answer, Ask, Failure, Finish, JsonAsk, Problem, conversation, parse, push_json, put, with_wait};
-use super::fault::Disguise;
-use super::prompt::Text;
-use super::quota::{Dimension, Level, Levels};
-use super::wait::{Told, rfc3339};
+use crate::simulate::api::Api;
+use crate::simulate::exchange::{
+    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json, put, with_wait,
+};
+use crate::simulate::fault::Disguise;
+use crate::simulate::prompt::{Text, conversation};
+use crate::simulate::quota::{Cost, Dimension, Level, Levels};
+use crate::simulate::wait::{Told, WaitFormat, rfc3339};
 use hyper::HeaderMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
 use std::io::Write;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+/// Messages: `/v1/messages`.
+pub(crate) struct Anthropic;
+
+impl Api for Anthropic {
+    fn name(&self) -> &'static str {
+        "anthropic"
+    }
+
+    fn base_path(&self) -> &'static str {
+        "/v1"
+    }
+
+    fn id_header(&self) -> Option<&'static str> {
+        Some("request-id")
+    }
+
+    fn request_id(&self, run: u32, seq: u64) -> String {
+        format!("req_011C{run:08x}{seq:012x}")
+    }
+
+    fn key<'a>(&self, call: &Call<'a>) -> Option<&'a str> {
+        call.header("x-api-key").or_else(|| call.bearer())
+    }
+
+    fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
+        if call.path == "/v1/messages" { read(call.headers, call.body) } else { Err(Problem::UnknownPath) }
+    }
+
+    fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
+        write(answer)
+    }
+
+    fn fail(&self, problem: &Problem, told: &Told, model: &str, id: &str) -> Failure {
+        fail(problem, told, model, id)
+    }
+
+    fn tell(&self, wait: Duration, wall: SystemTime) -> Told {
+        WaitFormat::RetryAfter.tell(wait, wall)
+    }
+
+    /// Anthropic takes the input at once and the output when it has been produced.
+    fn cost(&self, input_tokens: u64, _max_output: Option<u64>) -> Cost {
+        Cost { tokens: input_tokens, input_tokens }
+    }
+
+    fn cost_afterwards(&self, output_tokens: u64) -> u64 {
+        output_tokens
+    }
+
+    fn limit_headers(&self, levels: &Levels, wall: SystemTime, headers: &mut HeaderMap) {
+        limit_headers(levels, wall, headers);
+    }
+}
 
 /// A body; a field that is not here is refused, as the real API does ("Extra inputs are not permitted").
 #[derive(Deserialize)]
@@ -79,7 +136,7 @@ struct Format<'a> {
     schema: Option<&'a RawValue>,
 }
 
-pub(crate) fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
+fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
     let wrong = |message: &str| Err(Problem::Malformed(message.to_owned()));
     if !headers.contains_key("anthropic-version") {
         return wrong("anthropic-version: header is required");
@@ -134,7 +191,7 @@ pub(crate) fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Ask<'a>, P
     Ok(Ask { model: model.0, prompt, input_tokens, max_output: Some(max_output), json, last_user })
 }
 
-pub(crate) fn write(answer: &Answer<'_>) -> Vec<u8> {
+fn write(answer: &Answer<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(answer.text.len() + 500);
     let _ = write!(out, r#"{{"id":"msg_{}","type":"message","role":"assistant","model":"#, &answer.id[4..]);
     push_json(&mut out, answer.model);
@@ -165,7 +222,7 @@ pub(crate) fn write(answer: &Answer<'_>) -> Vec<u8> {
     out
 }
 
-pub(crate) fn fail(problem: &Problem, told: &Told, model: &str, id: &str) -> Failure {
+fn fail(problem: &Problem, told: &Told, model: &str, id: &str) -> Failure {
     let error = |status: u16, kind: &str, message: &str| {
         let mut error = json!({"type": kind, "message": with_wait(message.to_owned(), told)});
         if let Some(delay) = &told.retry_info {
@@ -232,7 +289,7 @@ pub(crate) fn fail(problem: &Problem, told: &Told, model: &str, id: &str) -> Fai
     }
 }
 
-pub(crate) fn limit_headers(levels: &Levels, wall: SystemTime, headers: &mut HeaderMap) {
+fn limit_headers(levels: &Levels, wall: SystemTime, headers: &mut HeaderMap) {
     let mut family = |names: [&'static str; 3], level: Option<Level>| {
         let Some(level) = level else { return };
         put(headers, names[0], level.limit.to_string());

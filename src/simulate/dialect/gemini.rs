@@ -1,16 +1,66 @@
 //! Google Gemini `generateContent`, from the provider's side.
 
-use super::dialect::{Answer, Ask, Failure, Finish, JsonAsk, Problem, conversation, parse, push_json};
-use super::fault::Disguise;
-use super::prompt::Text;
-use super::quota::Dimension;
-use super::wait::Told;
+use crate::simulate::api::Api;
+use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json};
+use crate::simulate::fault::Disguise;
+use crate::simulate::prompt::{Text, conversation};
+use crate::simulate::quota::{Cost, Dimension};
+use crate::simulate::wait::{Told, WaitFormat};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+/// Content generation: `/v1beta/models/{model}:generateContent`.
+pub(crate) struct Gemini;
+
+impl Api for Gemini {
+    fn name(&self) -> &'static str {
+        "gemini"
+    }
+
+    fn base_path(&self) -> &'static str {
+        "/v1beta"
+    }
+
+    fn id_header(&self) -> Option<&'static str> {
+        Some("x-request-id")
+    }
+
+    fn request_id(&self, run: u32, seq: u64) -> String {
+        format!("{run:08x}{seq:012x}")
+    }
+
+    fn key<'a>(&self, call: &Call<'a>) -> Option<&'a str> {
+        call.header("x-goog-api-key").or_else(|| call.parameter("key"))
+    }
+
+    fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
+        let model = call.path.strip_prefix("/v1beta/models/").and_then(|rest| rest.strip_suffix(":generateContent"));
+        read(model.ok_or(Problem::UnknownPath)?, call.body)
+    }
+
+    fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
+        write(answer)
+    }
+
+    fn fail(&self, problem: &Problem, told: &Told, model: &str, _id: &str) -> Failure {
+        fail(problem, told, model)
+    }
+
+    fn tell(&self, wait: Duration, wall: SystemTime) -> Told {
+        let message = WaitFormat::Message.tell(wait, wall).message;
+        Told { message, ..WaitFormat::RetryInfo.tell(wait, wall) }
+    }
+
+    /// Gemini counts input only.
+    fn cost(&self, input_tokens: u64, _max_output: Option<u64>) -> Cost {
+        Cost { tokens: input_tokens, input_tokens }
+    }
+}
 
 /// A body; a field that is not here is refused, as the real API does ("Unknown name"). Both spellings are taken.
 #[derive(Deserialize)]
@@ -83,7 +133,7 @@ struct TextFormat<'a> {
     schema: Option<&'a RawValue>,
 }
 
-pub(crate) fn read<'a>(model: &'a str, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
+fn read<'a>(model: &'a str, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
     let wrong = |message: &str| Err(Problem::Malformed(message.to_owned()));
     let body: Body<'_> = parse(body)?;
     let Some(contents) = body.contents.filter(|contents| !contents.is_empty()) else {
@@ -125,7 +175,7 @@ pub(crate) fn read<'a>(model: &'a str, body: &'a [u8]) -> Result<Ask<'a>, Proble
     Ok(Ask { model: Cow::Borrowed(model), prompt, input_tokens, max_output, json, last_user })
 }
 
-pub(crate) fn write(answer: &Answer<'_>) -> Vec<u8> {
+fn write(answer: &Answer<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(answer.text.len() + 500);
     match answer.finish {
         Finish::Nothing => out.extend_from_slice(br#"{"promptFeedback":{"blockReason":"OTHER"}"#),
@@ -155,7 +205,7 @@ pub(crate) fn write(answer: &Answer<'_>) -> Vec<u8> {
     out
 }
 
-pub(crate) fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
+fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
     let error = |code: u16, status: &str, message: &str, mut details: Vec<Value>| {
         if let Some(delay) = &told.retry_info {
             details.push(json!({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}));

@@ -1,0 +1,121 @@
+//! What a job's attempts say of each rung.
+
+use crate::domain::shut::{Reason, Shut};
+use crate::domain::{Attempt, ErrorClass, Job, Remedy, Route, Timestamp, backoff};
+
+/// A rung as the attempts of one job have left it.
+#[derive(Clone, Debug)]
+pub(super) struct Tried {
+    /// Why it will never be called again for this job.
+    pub(super) excluded: Option<ErrorClass>,
+    /// It is not called again before this instant, because it failed.
+    pub(super) backing_off_until: Timestamp,
+    /// What the provider asked this job to wait for.
+    pub(super) asked: Option<Shut>,
+    /// The class of its last failure.
+    pub(super) last_failure: Option<ErrorClass>,
+    /// Failures after which it was to be tried again.
+    failures: u32,
+    /// Since when the attempts have met nothing but a shut gate, and how many they are.
+    waiting: Option<(Timestamp, u32)>,
+    /// Attempts that ended because of their key.
+    keys_refused: u32,
+    /// Those of them that no other call met: the key may well be good for others.
+    doubts: u32,
+}
+
+/// So many refused keys are followed by the next key at once. That many keys no provider has: whatever is wrong then, a
+/// pause does no harm.
+const KEYS_WITHOUT_A_PAUSE: u32 = 30;
+
+/// So often a request is refused as if by its key, although the key stays in service: then it is this request's own
+/// matter.
+const MOST_DOUBTS: u32 = 3;
+
+/// What the attempts say of every rung, in listed order.
+pub(super) fn of(job: &Job, route: &Route, history: &[Attempt]) -> Vec<Tried> {
+    let fresh = Tried {
+        excluded: None,
+        backing_off_until: Timestamp::MIN,
+        asked: None,
+        last_failure: None,
+        failures: 0,
+        waiting: None,
+        keys_refused: 0,
+        doubts: 0,
+    };
+    let mut tried = vec![fresh; route.rungs.len()];
+    for attempt in history {
+        let Some(rung) = attempt.rung.filter(|&rung| rung < tried.len()) else { continue };
+        if let Some(tried) = tried.get_mut(rung) {
+            tried.learn(job, attempt);
+        }
+        if attempt.remedy() == Some(Remedy::LargerWindow) {
+            exclude_windows_up_to(route, rung, &mut tried);
+        }
+    }
+    tried
+}
+
+impl Tried {
+    fn learn(&mut self, job: &Job, attempt: &Attempt) {
+        let (Some(class), Some(remedy)) = (attempt.outcome.class(), attempt.remedy()) else { return };
+        self.last_failure = Some(class);
+        match remedy {
+            Remedy::WaitForGate(_) if attempt.blames_the_key() && attempt.retry_at.is_none() => {
+                self.lose_a_key(job, attempt);
+            }
+            Remedy::WaitForGate(reason) => self.wait(job, attempt, reason),
+            Remedy::RetrySame { .. } => {
+                self.doubts = self.doubts.saturating_add(u32::from(attempt.blames_the_key()));
+                if self.doubts >= MOST_DOUBTS {
+                    self.excluded = Some(class);
+                }
+                (self.asked, self.waiting) = (None, None);
+                self.failures = self.failures.saturating_add(1);
+                self.back_off(attempt.ended_at + backoff::delay(job.id, self.failures));
+                self.back_off(attempt.retry_at.unwrap_or(Timestamp::MIN));
+            }
+            Remedy::NextRung | Remedy::LargerWindow | Remedy::End => self.excluded = Some(class),
+            // What was refused is not what is sent next.
+            Remedy::Mend => {}
+        }
+    }
+
+    /// A key was refused, and the gate has taken it out of service: where it is open all the same, it is so with
+    /// another key, and the job goes on with that at once. When the refused one is good again is no matter of this
+    /// job's.
+    fn lose_a_key(&mut self, job: &Job, attempt: &Attempt) {
+        self.keys_refused = self.keys_refused.saturating_add(1);
+        if let Some(times @ 1..) = self.keys_refused.checked_sub(KEYS_WITHOUT_A_PAUSE) {
+            self.back_off(attempt.ended_at + backoff::delay(job.id, times));
+        }
+    }
+
+    /// Waits for as long as the provider asked. Where it named no time the gate is what knows; backing off keeps a gate
+    /// that is not shut from being hammered.
+    fn wait(&mut self, job: &Job, attempt: &Attempt, reason: Reason) {
+        let (since, times) = self.waiting.unwrap_or((attempt.ended_at, 0));
+        let times = times.saturating_add(1);
+        self.waiting = Some((since, times));
+        match attempt.retry_at {
+            Some(until) => self.asked = Some(Shut { reason, since, until }),
+            None => self.back_off(attempt.ended_at + backoff::delay(job.id, times)),
+        }
+    }
+
+    fn back_off(&mut self, until: Timestamp) {
+        self.backing_off_until = self.backing_off_until.max(until);
+    }
+}
+
+/// A prompt that did not fit here does not fit a window that is no larger.
+fn exclude_windows_up_to(route: &Route, rung: usize, tried: &mut [Tried]) {
+    let window = |index: usize| route.rungs.get(index).and_then(|rung| rung.model.capabilities.context_window);
+    let Some(too_small) = window(rung) else { return };
+    for (index, tried) in tried.iter_mut().enumerate() {
+        if window(index).is_some_and(|window| window <= too_small) {
+            tried.excluded.get_or_insert(ErrorClass::ContextLength);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Why, since when and until when something may not be called: one value for the gate, the decision, the explanation
+//! and the reports.
+
+use super::Timestamp;
+use super::breaker::Sign;
+use super::error_class::{Effect, ErrorClass};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Something may not be called for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shut {
+    /// Why.
+    pub reason: Reason,
+    /// Since when without a break; equal to now where it merely paces.
+    pub since: Timestamp,
+    /// Until when, as far as is known.
+    pub until: Timestamp,
+}
+
+/// Why a rung cannot be called right now although it may be called later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Requests or tokens are used up, or the provider asked to wait (429 of any kind but money).
+    RateLimit,
+    /// All calls that may run at once are running.
+    Concurrency,
+    /// The breaker is open. Earlier versions kept it as `breaker`.
+    #[serde(rename = "breaker_open", alias = "breaker")]
+    Breaker,
+    /// No key is in service; the first that may be tried again was out of money.
+    QuotaExhausted,
+    /// No key is in service; the first that may be tried again was rejected.
+    Auth,
+    /// The model is unknown to the provider or not allowed to this key.
+    Model,
+    /// An operator paused the provider.
+    Paused,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: &'static [Self] = &[
+        Self::RateLimit,
+        Self::Concurrency,
+        Self::Breaker,
+        Self::QuotaExhausted,
+        Self::Auth,
+        Self::Model,
+        Self::Paused,
+    ];
+
+    /// The code: in rows, in what jobs wait for, in explanations, in status and in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RateLimit => "rate_limit",
+            Self::Concurrency => "concurrency",
+            Self::Breaker => "breaker_open",
+            Self::QuotaExhausted => "quota_exhausted",
+            Self::Auth => "auth",
+            Self::Model => "model",
+            Self::Paused => "paused",
+        }
+    }
+
+    /// The reason with this code.
+    #[must_use]
+    pub fn parse(code: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == code)
+    }
+
+    /// Whether it passes by itself. Money, keys and models do not come back without a person, and a paused provider
+    /// comes back when the operator says so: waiting for these is pointless where there is another rung.
+    #[must_use]
+    pub const fn passes(self) -> bool {
+        match self {
+            Self::RateLimit | Self::Concurrency | Self::Breaker => true,
+            Self::QuotaExhausted | Self::Auth | Self::Model | Self::Paused => false,
+        }
+    }
+
+    /// Whether requests, tokens or places come back at a time that is known, and nothing else can bring them earlier.
+    #[must_use]
+    pub const fn is_a_limit(self) -> bool {
+        match self {
+            Self::RateLimit | Self::Concurrency => true,
+            Self::Breaker | Self::QuotaExhausted | Self::Auth | Self::Model | Self::Paused => false,
+        }
+    }
+
+    /// Whether failures of this class shut a rung for this reason, as far as `fallback_on` is concerned: there
+    /// `rate_limit` stands for every limit.
+    #[must_use]
+    pub fn follows_from(self, class: ErrorClass) -> bool {
+        let facts = class.facts();
+        match self {
+            Self::RateLimit | Self::Concurrency => class == ErrorClass::RateLimit,
+            Self::Breaker => facts.breaker == Sign::Bad,
+            Self::QuotaExhausted | Self::Auth => facts.key.is_some_and(|fault| fault.reason() == self),
+            Self::Model => facts.effect == Effect::NoModel,
+            Self::Paused => false,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RateLimit => "rate limit reached",
+            Self::Concurrency => "all its calls are running",
+            Self::Breaker => "breaker open",
+            Self::QuotaExhausted => "out of money",
+            Self::Auth => "key rejected",
+            Self::Model => "model unknown or not allowed",
+            Self::Paused => "paused",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_has_one_code_everywhere_and_the_old_one_is_still_read() {
+        for &reason in Reason::ALL {
+            let kept = serde_json::to_value(reason).unwrap();
+            assert_eq!(kept, reason.as_str(), "rows and what is printed say the same");
+            assert_eq!(serde_json::from_value::<Reason>(kept).unwrap(), reason);
+            assert_eq!(Reason::parse(reason.as_str()), Some(reason));
+        }
+        assert_eq!(Reason::parse("of tomorrow"), None);
+        assert_eq!(serde_json::from_str::<Reason>("\"breaker\"").unwrap(), Reason::Breaker);
+    }
+
+    #[test]
+    fn a_limit_passes_by_itself() {
+        for reason in Reason::ALL.iter().filter(|reason| reason.is_a_limit()) {
+            assert!(reason.passes(), "{reason}");
+        }
+    }
+}

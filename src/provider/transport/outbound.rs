@@ -1,0 +1,52 @@
+//! The thread that a provider's connections live on. A server may send heads of 1xx answers without end; the HTTP client
+//! reads them for as long as more are there, up to some fifty megabytes at a stretch, and everything else on its thread
+//! waits. So no provider shares a thread with another one, or with the worker's loops.
+
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
+use std::thread;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+/// Connections that are ready again and again keep new ones waiting for this many turns, and no longer.
+const TURNS: u32 = 8;
+
+/// A thread with a runtime of its own. It ends when this is dropped.
+pub(super) struct Outbound {
+    handle: Handle,
+    _until_dropped: oneshot::Sender<()>,
+}
+
+impl Outbound {
+    /// Starts the thread of this provider.
+    pub(super) fn start(provider: &str) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().event_interval(TURNS).build()?;
+        let handle = runtime.handle().clone();
+        let (until_dropped, dropped) = oneshot::channel::<()>();
+        // The runtime is dropped on its own thread: no thread that runs tasks may do that.
+        thread::Builder::new().name(format!("to {provider}")).spawn(move || {
+            let _ = runtime.block_on(dropped);
+            let handle = runtime.handle().clone();
+            // Connections that end now may start tasks.
+            let _inside = handle.enter();
+            // A name that is still being looked up is not waited for.
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { handle, _until_dropped: until_dropped })
+    }
+
+    /// Makes a future and drives it from the task that calls this. What it starts, its sockets and its timers belong to
+    /// the thread.
+    pub(super) async fn drive<F: Future>(&self, make: impl FnOnce() -> F) -> F::Output {
+        let mut future = pin!({
+            let _inside = self.handle.enter();
+            make()
+        });
+        std::future::poll_fn(|context| -> Poll<F::Output> {
+            let _inside = self.handle.enter();
+            future.as_mut().poll(context)
+        })
+        .await
+    }
+}

@@ -1,0 +1,58 @@
+//! The trait of a dialect, from the provider's side.
+//!
+//! What a vendor does in its own way is asked of this trait and of nothing else: the rest of the simulator knows no
+//! dialect by name.
+
+use super::exchange::{Answer, Ask, Call, Failure, Problem};
+use super::quota::{Cost, Levels};
+use super::wait::Told;
+use hyper::HeaderMap;
+use serde_json::Value;
+use std::time::{Duration, SystemTime};
+
+/// An API as its provider serves it. Pure: the time of day comes in as an argument.
+pub(crate) trait Api: Send + Sync {
+    /// The name in scenarios and in the verdict.
+    fn name(&self) -> &'static str;
+
+    /// What follows the simulator's address and the provider's name in the `base_url` to configure.
+    fn base_path(&self) -> &'static str;
+
+    /// The header that carries the request id; absent where the provider sends none.
+    fn id_header(&self) -> Option<&'static str>;
+
+    /// The id of a call: unique within a run of the simulator, and between runs as far as `run` is.
+    fn request_id(&self, run: u32, seq: u64) -> String;
+
+    /// The key that a call shows, wherever the provider looks for it; `None` when it shows none.
+    fn key<'a>(&self, call: &Call<'a>) -> Option<&'a str>;
+
+    /// Reads a call whose method is POST.
+    fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem>;
+
+    /// Writes an answer.
+    fn write(&self, answer: &Answer<'_>) -> Vec<u8>;
+
+    /// Writes a failure; `id` is the id of the call.
+    fn fail(&self, problem: &Problem, told: &Told, model: &str, id: &str) -> Failure;
+
+    /// The error object that some gateways put into a 200: the failure of an overloaded server, unless another is
+    /// known.
+    fn error_in_200(&self, id: &str) -> Value {
+        self.fail(&Problem::Overloaded(None), &Told::default(), "", id).body
+    }
+
+    /// Tells a wait in the provider's own way.
+    fn tell(&self, wait: Duration, wall: SystemTime) -> Told;
+
+    /// What a call takes from the token buckets when it is admitted.
+    fn cost(&self, input_tokens: u64, max_output: Option<u64>) -> Cost;
+
+    /// What a call takes from the bucket of all tokens when it has ended.
+    fn cost_afterwards(&self, _output_tokens: u64) -> u64 {
+        0
+    }
+
+    /// Puts the limits into the headers of an answer; many providers tell none.
+    fn limit_headers(&self, _levels: &Levels, _wall: SystemTime, _headers: &mut HeaderMap) {}
+}

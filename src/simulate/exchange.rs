@@ -1,0 +1,178 @@
+//! What dialects speak of: a call as it came, what it asks for, and the answer or the failure that is written.
+//!
+//! Every dialect reads into these types and writes from them; no type here knows a dialect.
+
+use super::fault::Disguise;
+use super::quota::Shortage;
+use super::wait::Told;
+use bytes::Bytes;
+use hyper::HeaderMap;
+use hyper::header::{HeaderName, HeaderValue};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// A call as it came over the wire.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call<'a> {
+    /// The path after the provider's name, as it was written: a model in it may be percent-encoded.
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    pub headers: &'a HeaderMap,
+    pub body: &'a [u8],
+}
+
+impl<'a> Call<'a> {
+    /// The value of a header, if it is text.
+    pub fn header(&self, name: &str) -> Option<&'a str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The token of `authorization: Bearer`.
+    pub fn bearer(&self) -> Option<&'a str> {
+        self.header("authorization").and_then(|value| value.strip_prefix("Bearer "))
+    }
+
+    /// The value of a parameter of the query, as it was written.
+    pub fn parameter(&self, name: &str) -> Option<&'a str> {
+        let pairs = self.query?.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+}
+
+/// What a call asks for.
+#[derive(Debug)]
+pub(crate) struct Ask<'a> {
+    pub model: Cow<'a, str>,
+    /// The same for the same conversation in every dialect.
+    pub prompt: u64,
+    pub input_tokens: u64,
+    pub max_output: Option<u64>,
+    pub json: Option<JsonAsk<'a>>,
+    pub last_user: Cow<'a, str>,
+}
+
+/// The call wants JSON.
+#[derive(Debug)]
+pub(crate) enum JsonAsk<'a> {
+    /// Any object.
+    Object,
+    /// What this schema says.
+    Schema(&'a RawValue),
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finish {
+    Stop,
+    Length,
+    /// The provider's filter stopped it.
+    Filtered,
+    /// The model declined, and the dialect marks it.
+    Refused,
+    /// No choice at all.
+    Nothing,
+}
+
+/// Tokens as the usage object tells them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub input: u64,
+    pub output: u64,
+}
+
+/// A generation to be written.
+#[derive(Debug)]
+pub(crate) struct Answer<'a> {
+    pub id: &'a str,
+    /// Seconds since the epoch.
+    pub created: u64,
+    pub model: &'a str,
+    pub text: &'a str,
+    pub finish: Finish,
+    pub usage: Option<Usage>,
+}
+
+/// A failure to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Problem {
+    /// The request is not what the API takes; the words say why.
+    Malformed(String),
+    UnknownPath,
+    MethodNotAllowed,
+    Auth,
+    Permission,
+    NotFound,
+    InvalidRequest,
+    ContextLength,
+    ContentPolicy,
+    PayloadTooLarge,
+    Timeout,
+    ServerError(u16),
+    Overloaded(Option<u16>),
+    OutOfQuota(Disguise),
+    /// 429: out of a real quota, or by a fault.
+    Limited(Option<Shortage>),
+}
+
+/// A failure as written.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub status: u16,
+    pub body: Value,
+}
+
+impl Problem {
+    /// Sending the same request again can only fail again.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Malformed(_)
+            | Self::UnknownPath
+            | Self::MethodNotAllowed
+            | Self::NotFound
+            | Self::InvalidRequest
+            | Self::ContextLength
+            | Self::ContentPolicy
+            | Self::PayloadTooLarge => true,
+            Self::Limited(shortage) => shortage.is_some_and(|shortage| shortage.is_too_large()),
+            Self::Auth
+            | Self::Permission
+            | Self::Timeout
+            | Self::ServerError(_)
+            | Self::Overloaded(_)
+            | Self::OutOfQuota(_) => false,
+        }
+    }
+
+    /// The client wrote something that the real API would not have understood.
+    pub fn is_malformed(&self) -> bool {
+        matches!(self, Self::Malformed(_) | Self::UnknownPath | Self::MethodNotAllowed)
+    }
+}
+
+/// Puts a header whose value is made here: digits, letters and punctuation.
+pub(crate) fn put(headers: &mut HeaderMap, name: &'static str, value: String) {
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
+/// Adds the words of a wait to a message.
+pub(crate) fn with_wait(message: String, told: &Told) -> String {
+    match &told.message {
+        Some(wait) => format!("{message} Please try again in {wait}."),
+        None => message,
+    }
+}
+
+/// Appends a string as JSON.
+pub(crate) fn push_json(out: &mut Vec<u8>, text: &str) {
+    // Writing a string to a vector cannot fail.
+    let _ = serde_json::to_writer(out, text);
+}
+
+/// Parses a body, with the place of the first mistake.
+pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| Problem::Malformed(error.to_string()))
+}

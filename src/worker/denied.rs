@@ -1,0 +1,35 @@
+//! What the database refuses although it is there: a right is missing, a table is gone. It lasts until an operator mends
+//! it, and until then the worker is of no use, however well its heart beats.
+
+use crate::store::StoreError;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What is refused, and with which words. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Denied(Arc<Mutex<BTreeMap<&'static str, String>>>);
+
+impl Denied {
+    /// Notes how it went. `what` says what does not happen while it is refused. A database that is away says nothing.
+    pub(super) fn note<T>(&self, what: &'static str, outcome: &Result<T, StoreError>) {
+        match outcome {
+            Ok(_) => {
+                self.lock().remove(what);
+            }
+            Err(error) if error.is_refusal() => {
+                self.lock().insert(what, error.to_string());
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// In words; `None`: nothing is refused.
+    pub(super) fn words(&self) -> Option<String> {
+        let all: Vec<String> = self.lock().iter().map(|(what, error)| format!("{what}: {error}")).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
