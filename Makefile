@@ -5,7 +5,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pooler chaos lint bench bench-quota bench-trouble fuzz sqlx sqlx-check postgres servers build clean
+.PHONY: help demo config test test-pooler chaos lint bench bench-quota bench-trouble fuzz sqlx sqlx-check postgres servers build clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,14 @@ sqlx: ## refresh .sqlx after a change to a statement or a migration
 
 sqlx-check: ## fail when .sqlx is out of date
 	scripts/sqlx --check
+
+config: ## write the files that follow from the keys declared in src/config/keys
+	@# Into new files first: an old one is part of the program that writes it.
+	$(CARGO) build --locked --quiet --bin sluice
+	@$(CARGO) run --locked --quiet -- config sample > config/sluice.toml.new
+	@$(CARGO) run --locked --quiet -- config schema > config/sluice.schema.json.new
+	@$(CARGO) run --locked --quiet -- config keys > docs/configuration-keys.md.new
+	@for file in config/sluice.toml config/sluice.schema.json docs/configuration-keys.md; do mv $$file.new $$file; done
 
 build: ## the release binary
 	$(CARGO) build --release --locked

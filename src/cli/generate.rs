@@ -1,7 +1,9 @@
-//! Shell completions and the manual page, from the same tree that parses the command line.
+//! Shell completions and the manual page, from the same tree that parses the command line; what is known of the
+//! configuration, from the declarations by which it is read.
 
 use super::output::{Output, OutputError};
 use super::{Cli, GlobalArgs};
+use crate::config;
 use crate::exit_code::ExitCode;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
@@ -11,6 +13,35 @@ use clap_complete::Shell;
 pub struct CompletionArgs {
     /// The shell
     pub shell: Shell,
+}
+
+/// What of the configuration.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct ConfigArgs {
+    /// What to print
+    #[arg(value_enum, default_value = "sample")]
+    pub what: ConfigText,
+}
+
+/// A text about the configuration.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum ConfigText {
+    /// A file with every key, its default or an example, that changes nothing
+    Sample,
+    /// The table of all keys, as Markdown
+    Keys,
+    /// A JSON schema
+    Schema,
+}
+
+/// Prints what is known of the configuration's keys.
+pub fn configuration(args: ConfigArgs) -> anyhow::Result<ExitCode> {
+    let text = match args.what {
+        ConfigText::Sample => config::sample(),
+        ConfigText::Keys => config::reference(),
+        ConfigText::Schema => config::schema(),
+    };
+    print(text.as_bytes())
 }
 
 /// Prints completions.

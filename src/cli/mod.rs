@@ -134,6 +134,8 @@ pub enum Command {
     Simulate(simulate::Args),
     /// Show everything at once, on a private Postgres and simulated providers
     Demo(demo::Args),
+    /// Print the configuration file with every key, the table of keys, or a JSON schema for editors
+    Config(generate::ConfigArgs),
     /// Print the completions for a shell
     Completions(generate::CompletionArgs),
     /// Print the manual page
@@ -171,6 +173,7 @@ impl Command {
                 | Self::Demo(_)
                 | Self::Estimate(_)
                 | Self::Check
+                | Self::Config(_)
                 | Self::Completions(_)
                 | Self::Man
         )
@@ -218,6 +221,7 @@ async fn perform(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Migrate(args) => migrate::run(args, global).await,
         Command::Simulate(args) => simulate::run(args, global).await,
         Command::Demo(args) => demo::run(args, global).await,
+        Command::Config(args) => generate::configuration(args),
         Command::Completions(args) => generate::completions(args),
         Command::Man => generate::manual(),
     }

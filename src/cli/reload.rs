@@ -64,8 +64,13 @@ fn read(started: &Config, global: &GlobalArgs) -> Result<Config, ConfigErrors> {
     config.require_providers().map(|()| config)
 }
 
-/// What a running worker cannot change.
+/// The keys that have changed and that a running worker cannot change.
 fn waits_for_a_restart(started: &Config, now: &Config) -> Vec<&'static str> {
+    restart_keys(started, now).into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect()
+}
+
+/// The keys that a running worker cannot change, and whether each has changed.
+fn restart_keys(started: &Config, now: &Config) -> Vec<(&'static str, bool)> {
     let Config {
         file: _,
         is_found: _,
@@ -84,19 +89,20 @@ fn waits_for_a_restart(started: &Config, now: &Config) -> Vec<&'static str> {
         warnings: _,
     } = started;
     let url = |database: &Database| database.url.as_ref().map(|url| url.expose_secret().to_owned());
-    let changes = [
+    vec![
         ("database.url", url(database) != url(&now.database)),
         ("database.data_dir", database.data_dir != now.database.data_dir),
         ("database.max_connections", database.max_connections != now.database.max_connections),
         ("database.pooler", database.pooler != now.database.pooler),
-        ("spool", *spool != now.spool),
-        ("http.listen", *http != now.http),
+        ("spool.dir", (&spool.dir, spool.chosen) != (&now.spool.dir, now.spool.chosen)),
+        ("spool.max_bytes", spool.max_bytes != now.spool.max_bytes),
+        ("http.listen", (http.listen, http.chosen) != (now.http.listen, now.http.chosen)),
+        ("http.hosts", http.hosts != now.http.hosts),
         ("log.format", log.format != now.log.format),
         ("log.filter", log.filter != now.log.filter),
         ("log.dir", log.dir != now.log.dir),
         ("log.keep", log.keep != now.log.keep),
-    ];
-    changes.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect()
+    ]
 }
 
 #[cfg(test)]
@@ -185,7 +191,10 @@ mod tests {
             waits("[database]\nurl = \"postgres://a/b\"\ndata_dir = \"/d\"\nmax_connections = 3\npooler = \"none\""),
             ["database.url", "database.data_dir", "database.max_connections", "database.pooler"]
         );
-        assert_eq!(waits("[http]\nlisten = \"off\""), ["http.listen"]);
+        assert_eq!(waits("[http]\nlisten = \"off\"\nhosts = [\"a\"]"), ["http.listen", "http.hosts"]);
+        assert_eq!(waits("[spool]\ndir = \"/s\"\nmax_bytes = 1000000"), ["spool.dir", "spool.max_bytes"]);
+        let compared: Vec<&str> = restart_keys(&started, &started).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(compared, crate::config::restart_keys(), "what the declarations say of a restart");
         let log = "[log]\nformat = \"json\"\nfilter = \"debug\"\ndir = \"/l\"\nkeep = 3";
         assert_eq!(waits(log), ["log.format", "log.filter", "log.dir", "log.keep"]);
     }

@@ -1,6 +1,7 @@
 //! The keys of a provider, from wherever they are kept; never from the configuration itself.
 
 use super::Keys;
+use super::keys::API_KEY;
 use super::section::Section;
 use crate::permissions::{Flaw, read_secret};
 use crate::provider::ApiKey;
@@ -43,7 +44,7 @@ pub(super) fn read(provider: &str, section: &mut Section<'_>, keys: Keys) -> Vec
             section.fault(&path, "is not a table", SOURCES);
             continue;
         };
-        let mut entry = section.nested(&path, table.into_iter().collect());
+        let mut entry = section.nested(&path, &API_KEY, table.into_iter().collect());
         if !["api_key", "api_key_env", "api_key_file", "credential"].iter().any(|source| entry.has(source)) {
             entry.fault("", "says nothing of where the key is", SOURCES);
         }
@@ -65,7 +66,7 @@ pub(super) fn read(provider: &str, section: &mut Section<'_>, keys: Keys) -> Vec
 
 /// The one key that a table names.
 fn read_one(provider: &str, section: &mut Section<'_>, keys: Keys) -> Option<ApiKey> {
-    if section.take("api_key").is_some() {
+    if section.take_forbidden("api_key") {
         section.fault("api_key", "keys do not belong into the configuration file", SOURCES);
     }
     let variable = section.text("api_key_env", "the name of a variable");

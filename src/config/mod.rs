@@ -5,9 +5,11 @@
 
 mod api_keys;
 mod fault;
+mod keys;
 mod prices;
 mod provider;
 mod quirks;
+mod render;
 pub(crate) mod route;
 mod rules;
 mod scalar;
@@ -16,7 +18,9 @@ mod settings;
 mod source;
 
 pub use fault::{ConfigErrors, Fault};
+pub use keys::restart_keys;
 pub use provider::ProviderConfig;
+pub use render::{reference, sample, schema};
 pub use route::RouteConfig;
 pub use settings::{Database, Http, Log, LogFormat, Spool, Worker};
 pub use source::DATABASE_URL_OPTION;
@@ -111,7 +115,7 @@ impl Config {
 
     /// Reads all sections, faulty or not, so that all faults are found.
     fn from_tree(reading: &Reading, tree: section::Table, keys: Keys) -> Self {
-        let mut root = section::Section::new(reading, String::new(), tree);
+        let mut root = section::Section::new(reading, String::new(), &keys::ROOT, tree);
         let database = Database::read(root.child("database"));
         let worker = Worker::read(root.child("worker"));
         let spool = Spool::read(root.child("spool"));

@@ -4,6 +4,7 @@
 //! its `vendor`, or its own name: so `[providers.openai]` finds the prices of OpenAI, and an account that is called
 //! `openai_team_b` finds them with `vendor = "openai"`.
 
+use super::keys;
 use super::provider::{self, ReadProvider};
 use super::scalar::{self, MONEY};
 use super::section::{Reading, Section, Table, join, quote};
@@ -43,7 +44,7 @@ pub(super) fn read_models(
     providers: &BTreeMap<String, ReadProvider>,
     buckets: &mut BTreeMap<String, Limits>,
 ) -> ReadModels {
-    let root = Section::new(reading, "models".to_owned(), Table::new());
+    let root = Section::new(reading, "models".to_owned(), &keys::FREE, Table::new());
     let mut read = ReadModels::default();
     for (name, value) in table {
         let path = quote(&name);
@@ -62,7 +63,7 @@ pub(super) fn read_models(
             reading.warn(format!("[models.{path}] is not used: there is no provider {}{hint}", target.provider));
         }
         let known = vendor.and_then(|vendor| catalogued(vendor, &target.model)).unwrap_or_default();
-        let mut section = root.nested(&path, entries.into_iter().collect());
+        let mut section = root.nested(&path, &keys::MODEL, entries.into_iter().collect());
         let model = read_model(&mut section, known);
         if section.has("bucket") || section.has("limits") {
             read.buckets.insert(target.clone(), provider::read_bucket(&name, &mut section, buckets));
@@ -86,12 +87,12 @@ fn read_model(section: &mut Section<'_>, known: Model) -> Model {
     Model {
         price: price.or(known.price),
         tiers,
-        output_burndown: section.whole("output_burndown", 1..=100).or(known.output_burndown),
+        output_burndown: section.whole("output_burndown").or(known.output_burndown),
         served_as: read_served_as(section).unwrap_or(known.served_as),
         neighbours: known.neighbours,
         capabilities: Capabilities {
-            context_window: section.whole("context_window", 1..=i64::MAX).or(capabilities.context_window),
-            max_output_tokens: section.whole("max_output_tokens", 1..=i64::MAX).or(capabilities.max_output_tokens),
+            context_window: section.whole("context_window").or(capabilities.context_window),
+            max_output_tokens: section.whole("max_output_tokens").or(capabilities.max_output_tokens),
             json_schema: section.flag("json_schema").or(capabilities.json_schema),
             tools: section.flag("tools").or(capabilities.tools),
             images: section.flag("images").or(capabilities.images),
@@ -147,7 +148,7 @@ fn read_tiers(section: &mut Section<'_>) -> BTreeMap<String, TierPrice> {
         };
         let price = match value.kind {
             ValueKind::Table(entries) => {
-                read_price(section.nested(&key, entries.into_iter().collect())).map(TierPrice::Own)
+                read_price(section.nested(&key, &keys::PRICE, entries.into_iter().collect())).map(TierPrice::Own)
             }
             ValueKind::String(text) => {
                 let factor = scalar::nano_dollars(&text).map(|billionths| TierPrice::Times(Factor(billionths)));
@@ -175,8 +176,8 @@ fn parse_catalogue(text: &str) -> (Catalogue, Result<(), String>) {
     };
     let ValueKind::Table(root) = root.kind else { return (Catalogue::new(), Err("is empty".to_owned())) };
     let reading = Reading::new(Some("config/prices.toml".into()), None, BTreeMap::new());
-    let mut root =
-        Section::new(&reading, String::new(), Table::from([("vendors".to_owned(), config::Value::from(root))]));
+    let vendors = Table::from([("vendors".to_owned(), config::Value::from(root))]);
+    let mut root = Section::new(&reading, String::new(), &keys::CATALOGUE, vendors);
     let mut catalogue = Catalogue::new();
     for (vendor, mut section) in root.children("vendors") {
         for needed in ["as_of", "source"] {
@@ -191,7 +192,8 @@ fn parse_catalogue(text: &str) -> (Catalogue, Result<(), String>) {
                 section.fault(&name, "is not a table", "a model");
                 continue;
             };
-            let mut entry = section.nested(&join("models", &quote(&name)), entries.into_iter().collect());
+            let mut entry =
+                section.nested(&join("models", &quote(&name)), &keys::CATALOGUE_MODEL, entries.into_iter().collect());
             let aliases =
                 entry.parsed_list("aliases", "a list of names", |name| Ok(name.to_owned())).unwrap_or_default();
             let model = read_model(&mut entry, Model { tiers: tiers.clone(), ..Model::default() });

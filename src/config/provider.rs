@@ -41,14 +41,6 @@ const LATER: &[&str] =
 /// Headers that carry keys; those come from elsewhere.
 const KEY_HEADERS: &[&str] = &["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
-const DEFAULT_TIMEOUTS: Timeouts = Timeouts {
-    connect: Duration::from_secs(10),
-    // An answer that is not streamed has its first byte when it is complete.
-    first_byte: Duration::from_mins(5),
-    idle: Duration::from_secs(30),
-    total: Duration::from_mins(10),
-};
-
 pub(super) fn read_buckets(sections: Vec<(String, Section<'_>)>) -> BTreeMap<String, Limits> {
     sections.into_iter().map(|(name, section)| (name, read_limits(section))).collect()
 }
@@ -87,8 +79,8 @@ fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String,
         base_url,
         keys,
         headers: read_headers(section.child("headers")),
-        timeouts: read_timeouts(section.child("timeouts"), DEFAULT_TIMEOUTS),
-        max_body: section.whole("max_body_bytes", 1024..=1 << 40).unwrap_or(32 << 20),
+        timeouts: read_timeouts(section.child("timeouts"), None),
+        max_body: section.whole_or_default("max_body_bytes"),
     };
     let config = ProviderConfig {
         endpoint,
@@ -101,8 +93,18 @@ fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String,
     ReadProvider { config, vendor: vendor_name }
 }
 
+/// The words for dialects.
+pub(super) fn dialects() -> Vec<&'static str> {
+    DIALECTS.iter().map(|dialect| dialect.name).collect()
+}
+
+/// The words for rules of charging.
+pub(super) fn charging_rules() -> Vec<&'static str> {
+    charging::RULES.iter().map(|(name, _)| *name).collect()
+}
+
 fn read_dialect(section: &mut Section<'_>, vendor: Option<&Vendor>) -> &'static Dialect {
-    let spoken: Vec<&str> = DIALECTS.iter().map(|dialect| dialect.name).collect();
+    let spoken = dialects();
     let expected = format!("one of {}", spoken.join(", "));
     let from_vendor = vendor.map(|vendor| vendor.dialect);
     let is_missing = !section.has("dialect");
@@ -124,7 +126,7 @@ fn read_dialect(section: &mut Section<'_>, vendor: Option<&Vendor>) -> &'static 
 
 /// The rule of charging: as configured, else the vendor's, else the dialect's.
 fn read_charging(section: &mut Section<'_>, vendor: Option<&Vendor>, dialect: &Dialect) -> Charging {
-    let known: Vec<&str> = charging::RULES.iter().map(|(name, _)| *name).collect();
+    let known = charging_rules();
     let configured = section.parsed("charging", &format!("one of {}", known.join(", ")), |text| {
         charging::rule(text).ok_or_else(|| match scalar::nearest(text, known.iter().copied()) {
             Some(near) => format!("{text:?} is not a rule of charging; perhaps {near:?} is meant"),
@@ -200,13 +202,17 @@ fn read_headers(mut section: Section<'_>) -> Vec<(String, String)> {
     headers
 }
 
-/// Timeouts, each the default unless it is given.
-pub(super) fn read_timeouts(mut section: Section<'_>, defaults: Timeouts) -> Timeouts {
+/// Timeouts. One that is not given is that of `provider`, or else the declared default.
+pub(super) fn read_timeouts(mut section: Section<'_>, provider: Option<Timeouts>) -> Timeouts {
+    let mut read = |key: &'static str, of_provider: Option<Duration>| match of_provider {
+        Some(of_provider) => section.positive_duration(key).unwrap_or(of_provider),
+        None => section.positive_duration_or_default(key),
+    };
     let timeouts = Timeouts {
-        connect: section.positive_duration("connect").unwrap_or(defaults.connect),
-        first_byte: section.positive_duration("first_byte").unwrap_or(defaults.first_byte),
-        idle: section.positive_duration("idle").unwrap_or(defaults.idle),
-        total: section.positive_duration("total").unwrap_or(defaults.total),
+        connect: read("connect", provider.map(|provider| provider.connect)),
+        first_byte: read("first_byte", provider.map(|provider| provider.first_byte)),
+        idle: read("idle", provider.map(|provider| provider.idle)),
+        total: read("total", provider.map(|provider| provider.total)),
     };
     section.finish();
     timeouts
@@ -214,10 +220,10 @@ pub(super) fn read_timeouts(mut section: Section<'_>, defaults: Timeouts) -> Tim
 
 fn read_breaker(mut section: Section<'_>) -> BreakerSettings {
     let breaker = BreakerSettings {
-        min_calls: section.whole("min_calls", 1..=1_000_000).unwrap_or(10),
-        failure_rate: section.fraction("failure_rate").unwrap_or(0.5),
-        window: section.positive_duration("window").unwrap_or(Duration::from_mins(1)),
-        open: section.positive_duration("open").unwrap_or(Duration::from_secs(30)),
+        min_calls: section.whole_or_default("min_calls"),
+        failure_rate: section.fraction_or_default("failure_rate"),
+        window: section.positive_duration_or_default("window"),
+        open: section.positive_duration_or_default("open"),
     };
     section.finish();
     breaker
@@ -268,17 +274,17 @@ const RATES: &[(&str, Unit, u64)] = &[
 const DAY: u64 = 86_400;
 
 fn read_limits(mut section: Section<'_>) -> Limits {
-    let burst_requests: Option<u64> = section.whole("burst_requests", 1..=i64::MAX);
-    let burst_tokens: Option<u64> = section.whole("burst_tokens", 1..=i64::MAX);
+    let burst_requests: Option<u64> = section.whole("burst_requests");
+    let burst_tokens: Option<u64> = section.whole("burst_tokens");
     let mut rates = Vec::new();
     for &(key, unit, seconds) in RATES {
-        let Some(amount) = section.whole::<u64>(key, 1..=i64::MAX) else { continue };
+        let Some(amount) = section.whole::<u64>(key) else { continue };
         let burst = if unit == Unit::Requests { burst_requests } else { burst_tokens };
         // A day's allowance may be used at once: the burst only shapes the short limits.
         let burst = burst.filter(|_| seconds < DAY).unwrap_or(amount);
         rates.push(Rate { unit, amount, per: Duration::from_secs(seconds), burst });
     }
-    let concurrency = section.whole("concurrency", 1..=1_000_000);
+    let concurrency = section.whole("concurrency");
     section.finish();
     Limits { rates, concurrency }
 }

@@ -13,10 +13,15 @@ const MEMBER: &str = "the name of a top-level member";
 /// Members that are not the operator's to move: the route and the worker decide on them.
 const FIXED: &[&str] = &["model", "messages", "prompt", "stream", "stream_options", "n"];
 
+/// The members that may hold the output cap.
+pub(super) fn cap_fields() -> Vec<&'static str> {
+    vec!["max_tokens", "max_completion_tokens"]
+}
+
 pub(super) fn read(mut section: Section<'_>, dialect: &Dialect) -> QuirkSettings {
     if let Some(heeded) = dialect.heeds {
         for key in section.keys() {
-            if !heeded.contains(&key.as_str()) && KEYS.contains(&key.as_str()) {
+            if !heeded.contains(&key.as_str()) && section.declares(&key) {
                 let problem = format!("is a quirk of OpenAI's dialect, and this provider speaks {}", dialect.name);
                 section.fault(&key, problem, format!("here only {}", heeded.join(" and ")));
             }
@@ -39,11 +44,11 @@ pub(super) fn read(mut section: Section<'_>, dialect: &Dialect) -> QuirkSettings
         needs_json_word: section.flag("needs_json_word"),
         require_parameters: section.flag("require_parameters"),
         short_call_ids: section.flag("short_call_ids"),
-        max_call_id: section.whole("max_call_id", 9..=1_000),
+        max_call_id: section.whole("max_call_id"),
         needs_user_last: section.flag("needs_user_last"),
         checks_strict: section.flag("checks_strict"),
         plain_tool_names: section.flag("plain_tool_names"),
-        max_stops: section.whole("max_stops", 0..=1_000),
+        max_stops: section.whole("max_stops"),
         stop_as_list: section.flag("stop_as_list"),
         join_texts: section.flag("join_texts"),
         empty_content_as_null: section.flag("empty_content_as_null"),
@@ -59,36 +64,6 @@ pub(super) fn read(mut section: Section<'_>, dialect: &Dialect) -> QuirkSettings
     section.finish();
     quirks
 }
-
-const KEYS: &[&str] = &[
-    "cap_field",
-    "drop",
-    "keep",
-    "drop_when_reasoning",
-    "takes_only",
-    "rename",
-    "add",
-    "json_schema",
-    "json_schema_models",
-    "tools_with_schema",
-    "needs_json_word",
-    "require_parameters",
-    "short_call_ids",
-    "max_call_id",
-    "needs_user_last",
-    "checks_strict",
-    "plain_tool_names",
-    "max_stops",
-    "stop_as_list",
-    "join_texts",
-    "empty_content_as_null",
-    "takes_null",
-    "takes_functions",
-    "takes_developer",
-    "model_rules",
-    "reasoning_outside",
-    "limit_headers",
-];
 
 /// `user`, `messages[].content[].cache_control`.
 fn path(text: &str) -> Result<String, String> {

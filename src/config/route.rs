@@ -1,5 +1,6 @@
 //! `[routes.NAME]`.
 
+use super::keys::{self, TIMEOUTS};
 use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
 use super::{prices, rules, scalar};
@@ -57,7 +58,7 @@ fn read_one(
         rungs,
         strategy: read_strategy(&mut section),
         patience: read_patience(&mut section),
-        max_attempts: section.whole("max_attempts", 1..=1000).unwrap_or(6),
+        max_attempts: section.whole_or_default("max_attempts"),
         fallback_on: read_fallback(&mut section),
         rules: rules::read(section.child("validate")),
         pass: read_pass(&mut section),
@@ -92,8 +93,10 @@ fn read_rungs(
         if rungs.iter().any(|(rung, _)| rung.target == target) {
             section.fault(&key, format!("{target} is a rung of this route already"), "each target once");
         }
-        let timeouts =
-            read_timeouts(section.nested(&format!("{key}.timeouts"), timeouts), provider.config.endpoint.timeouts);
+        let timeouts = read_timeouts(
+            section.nested(&format!("{key}.timeouts"), &TIMEOUTS, timeouts),
+            Some(provider.config.endpoint.timeouts),
+        );
         let model = models
             .entry(target.clone())
             .or_insert_with(|| prices::catalogued(&provider.vendor, &target.model).unwrap_or_default())
@@ -119,7 +122,7 @@ fn read_rung(section: &Section<'_>, key: &str, value: Value) -> Option<(Target, 
             Some((target?, Table::new()))
         }
         ValueKind::Table(table) => {
-            let mut rung = section.nested(key, table.into_iter().collect());
+            let mut rung = section.nested(key, &keys::RUNG, table.into_iter().collect());
             let is_missing = !rung.has("target");
             let target = rung.parsed("target", "\"provider/model\"", |text| {
                 Target::parse(text).ok_or_else(|| format!("{text:?} has no provider or no model"))
@@ -148,9 +151,29 @@ fn read_pass(section: &mut Section<'_>) -> Pass {
     Pass::of(names.unwrap_or_default())
 }
 
+/// The words for strategies.
+pub(super) fn strategies() -> Vec<&'static str> {
+    vec!["cost", "priority"]
+}
+
+/// The words for what lets a job move on.
+pub(super) fn classes() -> Vec<&'static str> {
+    ErrorClass::ALL.iter().map(|class| class.as_str()).collect()
+}
+
+/// Those that do unless the route says otherwise.
+pub(super) fn fallback_classes() -> Vec<&'static str> {
+    // `unreachable` goes along with `network` and is not listed by itself.
+    let by_default = ErrorClass::fallen_back_on_by_default();
+    let listed =
+        ErrorClass::ALL.iter().filter(|class| by_default.contains(class) && **class != ErrorClass::Unreachable);
+    listed.map(|class| class.as_str()).collect()
+}
+
 fn read_strategy(section: &mut Section<'_>) -> Strategy {
     const LATER: &[&str] = &["weighted", "balanced", "fastest", "race", "sticky"];
-    let strategy = section.parsed("strategy", "\"cost\" or \"priority\"", |text| match text {
+    let expected = section.words("strategy");
+    let strategy = section.parsed("strategy", &expected, |text| match text {
         "cost" => Ok(Strategy::Cost),
         "priority" => Ok(Strategy::Priority),
         other if LATER.contains(&other) => Err(format!("the strategy {other:?} is not supported by this version")),
@@ -173,7 +196,7 @@ fn read_fallback(section: &mut Section<'_>) -> BTreeSet<ErrorClass> {
         "never" => Ok(()),
         other => Err(format!("{other:?} is not a rule for fallbacks")),
     });
-    let known: Vec<&str> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();
+    let known = classes();
     let listed = section.parsed_list("fallback_on", &format!("a list of {}", known.join(", ")), |text| {
         text.parse().map_err(|()| match scalar::nearest(text, known.iter().copied()) {
             Some(near) => format!("{text:?} is not an error class; perhaps {near:?} is meant"),

@@ -9,25 +9,23 @@ use std::sync::Arc;
 pub(super) fn read(mut section: Section<'_>) -> Rules {
     let json_schema = read_schema(&mut section);
     let rules = Rules {
-        non_empty: section.flag("non_empty").unwrap_or(true),
-        min_chars: section.whole("min_chars", 0..=i64::MAX),
-        max_chars: section.whole("max_chars", 1..=i64::MAX),
+        non_empty: section.flag_or_default("non_empty"),
+        min_chars: section.whole("min_chars"),
+        max_chars: section.whole("max_chars"),
         // A schema is a schema of JSON.
-        json: section.flag("json").unwrap_or(false) || json_schema.is_some(),
+        json: section.flag_or_default("json") || json_schema.is_some(),
         json_schema,
         required_patterns: read_patterns(&mut section, "required_patterns"),
         forbidden_patterns: read_patterns(&mut section, "forbidden_patterns"),
-        reject_refusals: section.flag("refusal").unwrap_or(true),
-        reject_html: section.flag("html").unwrap_or(true),
-        reject_truncated: section.flag("truncated").unwrap_or(true),
-        finish: section
-            .parsed("finish", "\"said\", \"known\" or \"any\"", |text| match text {
-                "known" => Ok(FinishRule::Known),
-                "said" => Ok(FinishRule::Said),
-                "any" => Ok(FinishRule::Any),
-                other => Err(format!("{other:?} is not a rule for finish words")),
-            })
-            .unwrap_or_default(),
+        reject_refusals: section.flag_or_default("refusal"),
+        reject_html: section.flag_or_default("html"),
+        reject_truncated: section.flag_or_default("truncated"),
+        finish: section.word_or_default("finish", "is not a rule for finish words", |word| match word {
+            "known" => Some(FinishRule::Known),
+            "said" => Some(FinishRule::Said),
+            "any" => Some(FinishRule::Any),
+            _ => None,
+        }),
     };
     if let (Some(min), Some(max)) = (rules.min_chars, rules.max_chars)
         && min > max

@@ -1,12 +1,12 @@
 //! Typed access to one table of the configuration, which collects faults instead of stopping at the first.
 
+use super::keys::{Default, FREE, Key, Kind, Table as Declared};
 use super::scalar::{self, DURATION};
 use super::{ConfigErrors, Fault, source};
 use crate::permissions::Exposed;
 use config::{Value, ValueKind};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,20 +55,23 @@ impl Reading {
     }
 }
 
-/// One table. Keys that nobody asked for are faults: see [`finish`](Self::finish).
+/// One table, read by its declaration. Keys that are not declared are faults: see [`finish`](Self::finish).
+///
+/// Reading a key that is not declared, or by another kind than it is declared with, is a fault of the program: it
+/// panics, in the first test that loads any configuration.
 #[must_use]
 pub(super) struct Section<'a> {
     reading: &'a Reading,
     path: String,
+    declared: &'static Declared,
     entries: Table,
-    asked: Vec<&'static str>,
     from_environment: bool,
 }
 
 impl<'a> Section<'a> {
-    pub fn new(reading: &'a Reading, path: String, entries: Table) -> Self {
+    pub fn new(reading: &'a Reading, path: String, declared: &'static Declared, entries: Table) -> Self {
         let from_environment = !entries.is_empty() && entries.values().all(is_from_environment);
-        Self { reading, path, entries, asked: Vec::new(), from_environment }
+        Self { reading, path, declared, entries, from_environment }
     }
 
     pub fn reading(&self) -> &'a Reading {
@@ -88,15 +91,58 @@ impl<'a> Section<'a> {
         self.entries.keys().cloned().collect()
     }
 
+    /// Whether there is such a key.
+    pub fn declares(&self, key: &str) -> bool {
+        self.declared.key(key).is_some()
+    }
+
     /// All entries, for tables whose keys are free.
     pub fn take_all(&mut self) -> Table {
         std::mem::take(&mut self.entries)
     }
 
-    /// The value of a key, which is thereby known.
+    /// The value of a key.
     pub fn take(&mut self, key: &'static str) -> Option<Value> {
-        self.asked.push(key);
+        self.declaration(key);
         self.entries.remove(key).filter(|value| value.kind != ValueKind::Nil)
+    }
+
+    /// Takes a key away that must not be there; tells whether it was.
+    pub fn take_forbidden(&mut self, key: &str) -> bool {
+        self.entries.remove(key).is_some_and(|value| value.kind != ValueKind::Nil)
+    }
+
+    fn declaration(&self, key: &str) -> &'static Key {
+        self.declared.key(key).unwrap_or_else(|| panic!("{} has no declaration", join(&self.path, key)))
+    }
+
+    /// The declared default of a key.
+    fn default(&self, key: &str) -> &'static str {
+        match self.declaration(key).default {
+            Default::Is(text) => text,
+            _ => panic!("{} is declared without a default", join(&self.path, key)),
+        }
+    }
+
+    /// The words that a key takes, as an error message lists them.
+    pub fn words(&self, key: &str) -> String {
+        let Kind::Word(words) = self.declaration(key).kind else {
+            panic!("{} is not declared as a word", join(&self.path, key))
+        };
+        let words: Vec<String> = words().iter().map(|word| format!("{word:?}")).collect();
+        match words.as_slice() {
+            [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+            words => words.concat(),
+        }
+    }
+
+    /// One of the declared words, as what `find` makes of it; the default when it is not set or none of them. `problem`
+    /// says what is wrong with another word, such as "is not a format".
+    pub fn word_or_default<T>(&mut self, key: &'static str, problem: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        let expected = self.words(key);
+        let found = self.parsed(key, &expected, |word| find(word).ok_or_else(|| format!("{word:?} {problem}")));
+        let default = self.default(key);
+        found.or_else(|| find(default)).unwrap_or_else(|| panic!("the default of {} is no word", join(&self.path, key)))
     }
 
     /// Records that something is wrong with a key of this section (or with the section, when `key` is empty).
@@ -165,6 +211,12 @@ impl<'a> Section<'a> {
         self.parsed(key, DURATION, scalar::duration)
     }
 
+    /// A duration, or its default.
+    pub fn duration_or_default(&mut self, key: &'static str) -> Duration {
+        let default = self.default(key);
+        self.duration(key).unwrap_or_else(|| scalar::duration(default).expect("a declared default is a duration"))
+    }
+
     /// A duration that is not zero.
     pub fn positive_duration(&mut self, key: &'static str) -> Option<Duration> {
         self.parsed(key, &format!("{DURATION}, longer than zero"), |text| {
@@ -172,11 +224,23 @@ impl<'a> Section<'a> {
         })
     }
 
-    pub fn whole<T: TryFrom<i64>>(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<T> {
+    /// A duration that is not zero, or its default.
+    pub fn positive_duration_or_default(&mut self, key: &'static str) -> Duration {
+        let default = self.default(key);
+        let given = self.positive_duration(key);
+        given.unwrap_or_else(|| scalar::duration(default).expect("a declared default is a duration"))
+    }
+
+    /// A whole number within its declared bounds.
+    pub fn whole<T: TryFrom<i64>>(&mut self, key: &'static str) -> Option<T> {
+        let Kind::Whole(least, most) = self.declaration(key).kind else {
+            panic!("{} is not declared as a whole number", join(&self.path, key))
+        };
+        let range = least..=most;
         let value = self.take(key)?;
-        let expected = match range.end() {
-            &i64::MAX => format!("a whole number, at least {}", range.start()),
-            end => format!("a whole number from {} to {end}", range.start()),
+        let expected = match most {
+            i64::MAX => format!("a whole number, at least {least}"),
+            most => format!("a whole number from {least} to {most}"),
         };
         let number = match &value.kind {
             ValueKind::I64(number) => Some(*number),
@@ -189,6 +253,13 @@ impl<'a> Section<'a> {
             self.wrong_kind(key, &value, &expected);
         }
         in_range
+    }
+
+    /// A whole number within its declared bounds, or its default.
+    pub fn whole_or_default<T: TryFrom<i64>>(&mut self, key: &'static str) -> T {
+        let default = self.default(key);
+        let default = || default.parse().ok().and_then(|number: i64| T::try_from(number).ok());
+        self.whole(key).or_else(default).expect("a declared default is a number of this kind")
     }
 
     /// A number above 0 and up to 1.
@@ -207,6 +278,12 @@ impl<'a> Section<'a> {
         fraction
     }
 
+    /// A number above 0 and up to 1, or its default.
+    pub fn fraction_or_default(&mut self, key: &'static str) -> f64 {
+        let default = self.default(key);
+        self.fraction(key).unwrap_or_else(|| default.parse().expect("a declared default is a number"))
+    }
+
     pub fn flag(&mut self, key: &'static str) -> Option<bool> {
         let value = self.take(key)?;
         let flag = match &value.kind {
@@ -218,6 +295,12 @@ impl<'a> Section<'a> {
             self.wrong_kind(key, &value, "true or false");
         }
         flag
+    }
+
+    /// A flag, or its default.
+    pub fn flag_or_default(&mut self, key: &'static str) -> bool {
+        let default = self.default(key);
+        self.flag(key).unwrap_or(default == "true")
     }
 
     /// The elements of a list; a variable holds them with commas between.
@@ -264,7 +347,16 @@ impl<'a> Section<'a> {
     /// A table below this one; empty when it is missing.
     pub fn child(&mut self, key: &'static str) -> Self {
         let table = self.table(key);
-        Section::new(self.reading, join(&self.path, key), table)
+        Section::new(self.reading, join(&self.path, key), self.declared_below(key), table)
+    }
+
+    /// The declaration of the table, or of the tables, below this one.
+    fn declared_below(&self, key: &str) -> &'static Declared {
+        match self.declaration(key).kind {
+            Kind::Table(table) | Kind::Named(table) => table,
+            Kind::Map(_) => &FREE,
+            _ => panic!("{} is not declared as a table", join(&self.path, key)),
+        }
     }
 
     pub fn table(&mut self, key: &'static str) -> Table {
@@ -293,7 +385,8 @@ impl<'a> Section<'a> {
             }
             match value.kind {
                 ValueKind::Table(table) => {
-                    let section = Section::new(self.reading, join(&path, &quoted), table.into_iter().collect());
+                    let entries = table.into_iter().collect();
+                    let section = Section::new(self.reading, join(&path, &quoted), self.declared_below(key), entries);
                     children.push((name, section));
                 }
                 _ => {
@@ -310,16 +403,17 @@ impl<'a> Section<'a> {
     }
 
     /// A section for one element of a list or for a table that is not named like others.
-    pub fn nested(&self, path: &str, table: Table) -> Self {
-        Section::new(self.reading, join(&self.path, path), table)
+    pub fn nested(&self, path: &str, declared: &'static Declared, table: Table) -> Self {
+        Section::new(self.reading, join(&self.path, path), declared, table)
     }
 
-    /// Makes faults of the keys that nobody asked for.
+    /// Makes faults of the keys that were not read, because there are no such.
     pub fn finish(self) {
+        let known: Vec<&str> = self.declared.all_keys().map(|key| key.name).collect();
         for (key, value) in &self.entries {
-            let expected = match scalar::nearest(key, self.asked.iter().copied()) {
+            let expected = match scalar::nearest(key, known.iter().copied()) {
                 Some(known) => format!("perhaps {known}"),
-                None => format!("one of {}", self.asked.join(", ")),
+                None => format!("one of {}", known.join(", ")),
             };
             self.fault_at(&quote(key), is_from_environment(value), "no such key", expected);
         }
@@ -349,7 +443,7 @@ fn is_from_environment(value: &Value) -> bool {
     }
 }
 
-/// A value in an error message, where headers or keys belong: somebody may have put one there as a mere text.
+/// A value in an error message, where headers or keys belong: a user may have put one there as a mere text.
 fn describe_kind(value: &Value) -> String {
     if matches!(value.kind, ValueKind::String(_)) { "a text".to_owned() } else { describe(value) }
 }

@@ -34,15 +34,13 @@ impl Database {
             url,
             url_set_by,
             data_dir: section.path("data_dir").unwrap_or_else(|| state_dir(section.reading()).join("postgres")),
-            max_connections: section.whole("max_connections", 2..=1000).unwrap_or(10),
-            pooler: section
-                .parsed("pooler", "\"auto\", \"none\" or \"transaction\"", |text| match text {
-                    "auto" => Ok(Pooler::Auto),
-                    "none" => Ok(Pooler::None),
-                    "transaction" => Ok(Pooler::Transaction),
-                    other => Err(format!("{other:?} is no kind of pooler")),
-                })
-                .unwrap_or_default(),
+            max_connections: section.whole_or_default("max_connections"),
+            pooler: section.word_or_default("pooler", "is no kind of pooler", |word| match word {
+                "auto" => Some(Pooler::Auto),
+                "none" => Some(Pooler::None),
+                "transaction" => Some(Pooler::Transaction),
+                _ => None,
+            }),
         };
         section.finish();
         database
@@ -162,10 +160,10 @@ pub struct Worker {
 impl Worker {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let worker = Self {
-            max_in_flight: section.whole("max_in_flight", 1..=100_000).unwrap_or(500),
-            max_in_flight_bytes: section.whole("max_in_flight_bytes", 1_000_000..=i64::MAX).unwrap_or(256 << 20),
-            drain_timeout: section.duration("drain_timeout").unwrap_or(Duration::from_mins(1)),
-            max_crashes: section.whole("max_crashes", 1..=1000).unwrap_or(3),
+            max_in_flight: section.whole_or_default("max_in_flight"),
+            max_in_flight_bytes: section.whole_or_default("max_in_flight_bytes"),
+            drain_timeout: section.duration_or_default("drain_timeout"),
+            max_crashes: section.whole_or_default("max_crashes"),
         };
         section.finish();
         worker
@@ -187,7 +185,7 @@ pub struct Spool {
 impl Spool {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let chosen = section.path("dir");
-        let max_bytes = section.whole("max_bytes", 1_000_000..=i64::MAX).unwrap_or(1 << 30);
+        let max_bytes = section.whole_or_default("max_bytes");
         let is_off = chosen.as_deref().and_then(Path::file_name).is_some_and(|name| name == "off");
         let dir = chosen.clone().unwrap_or_else(|| state_dir(section.reading()).join("spool"));
         section.finish();
@@ -269,13 +267,11 @@ impl Log {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let defaults = Self::default();
         let log = Self {
-            format: section
-                .parsed("format", "\"human\" or \"json\"", |text| match text {
-                    "human" => Ok(LogFormat::Human),
-                    "json" => Ok(LogFormat::Json),
-                    other => Err(format!("{other:?} is not a format")),
-                })
-                .unwrap_or_default(),
+            format: section.word_or_default("format", "is not a format", |word| match word {
+                "human" => Some(LogFormat::Human),
+                "json" => Some(LogFormat::Json),
+                _ => None,
+            }),
             filter: section
                 .parsed("filter", "a filter such as \"info\" or \"warn,sluice=debug\"", |text| {
                     match tracing_subscriber::EnvFilter::try_new(text) {
@@ -285,7 +281,7 @@ impl Log {
                 })
                 .unwrap_or(defaults.filter),
             dir: section.path("dir"),
-            keep: section.whole("keep", 1..=10_000).unwrap_or(defaults.keep),
+            keep: section.whole_or_default("keep"),
         };
         section.finish();
         log

@@ -1,0 +1,25 @@
+//! The catalogue of prices that comes with the program (`config/prices.toml`). It is read like the configuration, and
+//! is no part of it.
+
+use super::{Key, Kind, MODEL, TEXTS, Table, key};
+
+/// The file: vendors by their names.
+pub(in crate::config) const CATALOGUE: Table =
+    Table { keys: &[Key { name: "vendors", kind: Kind::Named(&VENDOR), ..Key::EMPTY }], ..Table::EMPTY };
+
+const VENDOR: Table = Table {
+    keys: &[
+        key("as_of", Kind::Text, "", "When the prices were read."),
+        key("source", Kind::Text, "", "Where the prices were read."),
+        key("tiers", Kind::Map(&Kind::Any), "", "Tiers of all models."),
+        key("models", Kind::Map(&Kind::Table(&ENTRY)), "", "The models by their names."),
+    ],
+    ..Table::EMPTY
+};
+
+/// A model of the catalogue.
+pub(in crate::config) const ENTRY: Table = Table {
+    extends: Some(&MODEL),
+    keys: &[key("aliases", TEXTS, "", "Other names of the same model.")],
+    ..Table::EMPTY
+};

@@ -1,0 +1,165 @@
+//! The sections of the daemon itself.
+
+use super::{Effect, Kind, Table, depends, instead, key, with_default};
+
+pub(super) const DATABASE: Table = Table {
+    header: Some("[database]"),
+    title: "[database]",
+    doc: "A Postgres (15 or newer) that runs already. Without it a private one is kept under data_dir; it listens on a \
+          socket only and needs PostgreSQL's programs to be installed.",
+    effect: Effect::Restart,
+    is_on: true,
+    keys: &[
+        key(
+            "url",
+            Kind::Text,
+            "postgres://sluice:password@db.example.com/sluice",
+            "Where it is. Several hosts: \"postgres://sluice@one,two:5433/sluice\".",
+        ),
+        instead(
+            "url_file",
+            Kind::Path,
+            "database_url",
+            "Instead: a file that holds nothing but the URL, for one with a password.",
+        ),
+        instead(
+            "credential",
+            Kind::Text,
+            "database_url",
+            "Instead: a systemd credential (LoadCredential=database_url:PATH).",
+        ),
+        depends(
+            "data_dir",
+            Kind::Path,
+            "/var/lib/sluice/postgres",
+            "`/var/lib/sluice/postgres` for root and the service's user, else `~/.local/state/sluice/postgres`",
+            "Where the private Postgres lives.",
+        ),
+        with_default("max_connections", Kind::Whole(2, 1000), "10", "Connections that this process opens at most."),
+        with_default(
+            "pooler",
+            Kind::Word(|| vec!["auto", "none", "transaction"]),
+            "auto",
+            "What the URL leads to. \"transaction\": PgBouncer in transaction mode and the like; \"none\": Postgres \
+             itself; \"auto\": find out when connecting (docs/operations.md).",
+        ),
+    ],
+    ..Table::EMPTY
+};
+
+pub(super) const WORKER: Table = Table {
+    header: Some("[worker]"),
+    title: "[worker]",
+    is_on: true,
+    keys: &[
+        with_default(
+            "max_in_flight",
+            Kind::Whole(1, 100_000),
+            "500",
+            "Calls that this process has under way at once, at most.",
+        ),
+        with_default(
+            "max_in_flight_bytes",
+            Kind::Whole(1_000_000, i64::MAX),
+            "268435456",
+            "The worker takes no job while the requests of those calls use this many bytes of memory.",
+        ),
+        with_default(
+            "drain_timeout",
+            Kind::Duration,
+            "60s",
+            "After SIGTERM: how long calls may finish before their jobs are given back.",
+        ),
+        with_default(
+            "max_crashes",
+            Kind::Whole(1, 1000),
+            "3",
+            "A job that this many workers died with fails, if the last of them held no other job.",
+        ),
+    ],
+    ..Table::EMPTY
+};
+
+pub(super) const SPOOL: Table = Table {
+    header: Some("[spool]"),
+    title: "[spool]",
+    effect: Effect::Restart,
+    is_on: true,
+    keys: &[
+        depends(
+            "dir",
+            Kind::Path,
+            "/var/lib/sluice/spool",
+            "`/var/lib/sluice/spool` for root and the service's user, else `~/.local/state/sluice/spool`",
+            "Where answers wait while the database is away, and by which a restarted worker knows that its predecessor \
+             has ended. It belongs on a local disk, and all workers of a machine use the same. \"off\": answers wait \
+             in memory.",
+        ),
+        with_default(
+            "max_bytes",
+            Kind::Whole(1_000_000, i64::MAX),
+            "1073741824",
+            "What one worker may put there. When it is full the worker starts no call.",
+        ),
+    ],
+    ..Table::EMPTY
+};
+
+pub(super) const RETENTION: Table = Table {
+    header: Some("[retention]"),
+    title: "[retention]",
+    is_on: true,
+    keys: &[depends(
+        "finished",
+        Kind::Duration,
+        "90d",
+        "for ever",
+        "How long after the last job of their partition ended its jobs are dropped, with answers and attempts \
+         (docs/operations.md). An hour at least.",
+    )],
+    ..Table::EMPTY
+};
+
+pub(super) const HTTP: Table = Table {
+    header: Some("[http]"),
+    title: "[http]",
+    effect: Effect::Restart,
+    is_on: true,
+    keys: &[
+        with_default(
+            "listen",
+            Kind::Text,
+            "127.0.0.1:9470",
+            "Where /healthz, /readyz, /metrics and /api/status are served; \"off\": nowhere. Unless it is set here, a \
+             second worker on the same machine does without. No password is asked for: another address than loopback \
+             gets a warning.",
+        ),
+        key(
+            "hosts",
+            super::TEXTS,
+            "[\"sluice.example.org\"]",
+            "Names by which it may be asked on loopback, beside localhost, 127.0.0.1 and [::1]: those of a proxy on \
+             this machine.",
+        ),
+    ],
+    ..Table::EMPTY
+};
+
+pub(super) const LOG: Table = Table {
+    header: Some("[log]"),
+    title: "[log]",
+    effect: Effect::Restart,
+    is_on: true,
+    keys: &[
+        with_default("format", Kind::Word(|| vec!["human", "json"]), "human", "The shape of log lines."),
+        with_default("filter", Kind::Text, "info", "What is logged: a level, or for example \"warn,sluice=debug\"."),
+        key(
+            "dir",
+            Kind::Path,
+            "/var/log/sluice",
+            "Where daily files are kept beside standard error. Not a folder that all users may write.",
+        ),
+        with_default("keep", Kind::Whole(1, 10_000), "14", "How many daily files are kept."),
+    ],
+    ..Table::EMPTY
+};

@@ -1,0 +1,249 @@
+//! `[providers.NAME]` and `[buckets.NAME]`.
+
+use super::{Kind, Sample, TEXTS, Table, depends, instead, key, with_default};
+use crate::config::{provider, quirks};
+use crate::provider::vendors::limit_headers_names;
+
+/// Where one key of a provider is.
+pub(in crate::config) const API_KEY: Table = Table {
+    title: "one of `keys`",
+    keys: &[
+        key("api_key_env", Kind::Text, "OPENAI_API_KEY", "The variable of the environment that holds the key."),
+        instead("api_key_file", Kind::Path, "openai.key", "Instead: a file that holds nothing but the key."),
+        instead("credential", Kind::Text, "openai", "Instead: a systemd credential (LoadCredential=openai:PATH)."),
+    ],
+    ..Table::EMPTY
+};
+
+pub(super) const PROVIDER: Table = Table {
+    header: Some("[providers.openai]"),
+    title: "[providers.NAME]",
+    doc: "Providers: accounts and servers.\n\nA provider that is called openai, anthropic, gemini, deepseek, mistral, \
+          groq, together, fireworks, openrouter or xai needs only its key; others (and second accounts) say vendor, or \
+          dialect and base_url.",
+    extends: Some(&API_KEY),
+    keys: &[
+        instead(
+            "keys",
+            Kind::List(&Kind::Table(&API_KEY)),
+            "[{ api_key_env = \"OPENAI_A\" }, { credential = \"openai_b\" }]",
+            "Instead: several keys, taken in turn.",
+        ),
+        depends(
+            "vendor",
+            Kind::Text,
+            "openai",
+            "the provider's name",
+            "Whose dialect, address, prices and habits hold.",
+        ),
+        depends("dialect", Kind::Word(provider::dialects), "openai", "the vendor's", "The API that it speaks."),
+        depends(
+            "base_url",
+            Kind::Text,
+            "https://api.openai.com/v1",
+            "the vendor's",
+            "The address to which paths are appended; a query in it goes with each call.",
+        ),
+        key(
+            "headers",
+            Kind::Map(&Kind::Text),
+            "{ \"OpenAI-Organization\" = \"org-1\" }",
+            "Further headers of each call.",
+        ),
+        depends(
+            "limits",
+            Kind::Table(&LIMITS),
+            "{ requests_per_minute = 10000, tokens_per_minute = 2000000, concurrency = 200 }",
+            "learned from headers, or felt for, at the price of some 429s",
+            "What the account allows, for all workers together. Copy it from the vendor's console. Keys: \
+             requests_per_, tokens_per_, input_tokens_per_ and output_tokens_per_ with second, minute or day; \
+             concurrency; burst_requests and burst_tokens (how much may go at once after a rest; default: all of it).",
+        ),
+        instead(
+            "bucket",
+            Kind::Text,
+            "shared",
+            "Instead of limits: those of [buckets.shared], together with other providers.",
+        ),
+        depends(
+            "charging",
+            Kind::Word(provider::charging_rules),
+            "openai",
+            "the vendor's, else the dialect's",
+            "The rule by which it counts tokens (docs/configuration.md); \"combined\" counts all that goes in and \
+             comes out.",
+        ),
+        key("timeouts", Kind::Table(&TIMEOUTS), "", "How long a call may take."),
+        key("breaker", Kind::Table(&BREAKER), "", "When its targets are avoided for a while."),
+        with_default(
+            "recheck",
+            Kind::Duration,
+            "10m",
+            "How long a rejected key, or one without money, rests until one call tries it; and how often one call asks \
+             again during a wait of more than a day.",
+        ),
+        with_default(
+            "max_body_bytes",
+            Kind::Whole(1024, 1 << 40),
+            "33554432",
+            "Larger answers are cut off and count as failures.",
+        ),
+        key("quirks", Kind::Table(&QUIRKS), "", ""),
+    ],
+    more: "[providers.anthropic]\n\
+           api_key_env = \"ANTHROPIC_API_KEY\"\n\
+           limits = { requests_per_minute = 1000, input_tokens_per_minute = 450000, output_tokens_per_minute = 90000 }\n\
+           \n\
+           [providers.local]                         # vLLM, llama.cpp, Ollama and the like\n\
+           dialect = \"openai\"\n\
+           base_url = \"http://127.0.0.1:8000/v1\"\n\
+           limits = { concurrency = 8 }\n",
+    ..Table::EMPTY
+};
+
+pub(in crate::config) const TIMEOUTS: Table = Table {
+    title: "`timeouts` of a provider or rung",
+    keys: &[
+        with_default("connect", Kind::Duration, "10s", "Until the connection is there, TLS included."),
+        with_default(
+            "first_byte",
+            Kind::Duration,
+            "5m",
+            "Until the answer begins. An answer that is not streamed begins when it is complete.",
+        ),
+        with_default("idle", Kind::Duration, "30s", "Between two pieces of the answer."),
+        with_default("total", Kind::Duration, "10m", "The whole call."),
+    ],
+    ..Table::EMPTY
+};
+
+const BREAKER: Table = Table {
+    title: "`breaker` of a provider",
+    keys: &[
+        with_default("min_calls", Kind::Whole(1, 1_000_000), "10", "Fewer calls within the window open no breaker."),
+        with_default("failure_rate", Kind::Share, "0.5", "The share of failures that opens it."),
+        with_default("window", Kind::Duration, "60s", "The time over which calls are counted."),
+        with_default("open", Kind::Duration, "30s", "How long it stays open before one call probes."),
+    ],
+    ..Table::EMPTY
+};
+
+const AMOUNT: Kind = Kind::Whole(1, i64::MAX);
+
+const LIMITS: Table = Table {
+    title: "`limits` of a provider or model, and [buckets.NAME]",
+    keys: &[
+        key("requests_per_second", AMOUNT, "", "Calls within a second."),
+        key("requests_per_minute", AMOUNT, "", "Calls within a minute."),
+        key("requests_per_day", AMOUNT, "", "Calls within a day, which ends at midnight UTC."),
+        key("tokens_per_second", AMOUNT, "", "Tokens within a second, as the rule of charging counts them."),
+        key("tokens_per_minute", AMOUNT, "", "Tokens within a minute."),
+        key("tokens_per_day", AMOUNT, "", "Tokens within a day."),
+        key("input_tokens_per_second", AMOUNT, "", "Tokens of requests within a second."),
+        key("input_tokens_per_minute", AMOUNT, "", "Tokens of requests within a minute."),
+        key("input_tokens_per_day", AMOUNT, "", "Tokens of requests within a day."),
+        key("output_tokens_per_second", AMOUNT, "", "Tokens of answers within a second."),
+        key("output_tokens_per_minute", AMOUNT, "", "Tokens of answers within a minute."),
+        key("output_tokens_per_day", AMOUNT, "", "Tokens of answers within a day."),
+        depends("burst_requests", AMOUNT, "", "all of the limit", "How many calls may go at once after a rest."),
+        depends("burst_tokens", AMOUNT, "", "all of the limit", "How many tokens may go at once after a rest."),
+        key("concurrency", Kind::Whole(1, 1_000_000), "", "Calls under way at the same time."),
+    ],
+    ..Table::EMPTY
+};
+
+pub(super) const BUCKET: Table = Table {
+    header: Some("[buckets.shared]"),
+    title: "[buckets.NAME]",
+    doc: "Limits that several providers or models share.",
+    extends: Some(&LIMITS),
+    sample: Sample::Text("requests_per_minute = 500\n"),
+    ..Table::EMPTY
+};
+
+/// The limits of a model, which may be its own or those of a bucket.
+pub(super) const OWN_LIMITS: Kind = Kind::Table(&LIMITS);
+
+const QUIRKS: Table = Table {
+    header: Some("[providers.openai.quirks]"),
+    title: "[providers.NAME.quirks]",
+    doc: "What the server does otherwise than is known of its vendor, or of the model by its name. What is left out, \
+          renamed, changed or added of a request stands on the attempt (`sluice explain`). Dialect openai; drop and \
+          json_schema hold for all.",
+    keys: &[
+        depends(
+            "cap_field",
+            Kind::Word(quirks::cap_fields),
+            "max_completion_tokens",
+            "by vendor and model name",
+            "The member that holds the output cap.",
+        ),
+        key(
+            "drop",
+            TEXTS,
+            "[\"user\", \"messages[].name\"]",
+            "Members that are not sent, beside those that the vendor is known to reject.",
+        ),
+        key("keep", TEXTS, "[\"stop\"]", "Members that are sent although the vendor is known to reject them."),
+        key(
+            "drop_when_reasoning",
+            TEXTS,
+            "[\"temperature\"]",
+            "Members that models with `temperature = false` do not take, in place of the known ones.",
+        ),
+        key("takes_only", TEXTS, "[]", "The only top-level members that it takes; empty: all."),
+        key(
+            "rename",
+            Kind::Map(&Kind::Text),
+            "{ seed = \"random_seed\" }",
+            "Top-level members that go under another name.",
+        ),
+        key(
+            "add",
+            Kind::Map(&Kind::Any),
+            "{ safe_prompt = true }",
+            "Top-level members that each request gets unless it has its own.",
+        ),
+        key("json_schema", Kind::Flag, "true", "Takes response_format json_schema, where the model does not say."),
+        key(
+            "json_schema_models",
+            TEXTS,
+            "[]",
+            "The only models that take a JSON schema, by parts of their names; empty: all.",
+        ),
+        key("tools_with_schema", Kind::Flag, "true", "Takes tools and a JSON schema in one request."),
+        key("needs_json_word", Kind::Flag, "true", "Rejects json_object when the messages do not have the word JSON."),
+        key(
+            "require_parameters",
+            Kind::Flag,
+            "false",
+            "Wants provider.require_parameters beside a schema (OpenRouter).",
+        ),
+        key("short_call_ids", Kind::Flag, "false", "Ids of calls have nine letters or digits (Mistral)."),
+        key("max_call_id", Kind::Whole(9, 1_000), "40", "Characters of an id of a call at most."),
+        key(
+            "needs_user_last",
+            Kind::Flag,
+            "false",
+            "Rejects a conversation that ends with the assistant's words (Mistral).",
+        ),
+        key("checks_strict", Kind::Flag, "true", "Rejects `strict` beside a schema that leaves anything open."),
+        key("plain_tool_names", Kind::Flag, "true", "Names of functions have letters, digits, _ and - only."),
+        key("max_stops", Kind::Whole(0, 1_000), "4", "Stop sequences at most; the answer is cut at the others."),
+        key("stop_as_list", Kind::Flag, "false", "Wants stop as a list."),
+        key("join_texts", Kind::Flag, "false", "Wants the text of a message as one string."),
+        key("empty_content_as_null", Kind::Flag, "false", "Rejects \"\" as the content of a turn that calls tools."),
+        key("takes_null", Kind::Flag, "true", "Takes members that are null."),
+        key("takes_functions", Kind::Flag, "true", "Takes the deprecated functions and function_call."),
+        key("takes_developer", Kind::Flag, "true", "Takes the role developer; it is sent as system otherwise."),
+        key("model_rules", Kind::Flag, "true", "Heeds what is known of models by their names."),
+        key("reasoning_outside", Kind::Flag, "false", "completion_tokens does not include reasoning."),
+        key(
+            "limit_headers",
+            Kind::Word(limit_headers_names),
+            "plain",
+            "What x-ratelimit headers mean: what they say, or what they say at this vendor.",
+        ),
+    ],
+    ..Table::EMPTY
+};

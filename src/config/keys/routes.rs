@@ -1,0 +1,106 @@
+//! `[routes.NAME]`.
+
+use super::{Default, Key, Kind, Sample, TEXTS, Table, instead, key, with_default};
+use crate::config::route;
+
+pub(super) const ROUTE: Table = Table {
+    header: Some("[routes.default]"),
+    title: "[routes.NAME]",
+    doc: "Routes: what a job asks for by name; jobs that name none take \"default\".",
+    keys: &[
+        key(
+            "rungs",
+            Kind::List(&Kind::Either(&[Kind::Text, Kind::Table(&RUNG)])),
+            "[\n    \"local/qwen3-32b\",\n    \"openai/gpt-4o-mini\",\n    \
+             { target = \"anthropic/claude-haiku-4-5\", timeouts = { total = \"3m\" } },\n]",
+            "The alternatives.",
+        ),
+        with_default(
+            "strategy",
+            Kind::Word(route::strategies),
+            "cost",
+            "\"cost\": the cheapest for each request first; \"priority\": in this order.",
+        ),
+        with_default(
+            "patience",
+            Kind::Duration,
+            "10m",
+            "How long a job waits for a cheaper rung; \"0s\": never; \"forever\": always.",
+        ),
+        with_default(
+            "max_attempts",
+            Kind::Whole(1, 1000),
+            "6",
+            "Failed calls of a job at most; waiting for a limit is none.",
+        ),
+        key(
+            "pass",
+            TEXTS,
+            "[\"service_tier\", \"tools.web_search\"]",
+            "Members of a request that may choose a model, tier, tool or count; [\"*\"]: all.",
+        ),
+        Key {
+            default: Default::Texts(route::fallback_classes),
+            ..key(
+                "fallback_on",
+                Kind::List(&Kind::Word(route::classes)),
+                "",
+                "Failures that move a job on to the next rung; \"network\" stands for \"unreachable\" too.",
+            )
+        },
+        instead("fallback", Kind::Word(|| vec!["never"]), "never", "Instead: pinned to its rung, whatever happens."),
+        key("validate", Kind::Table(&VALIDATE), "", ""),
+    ],
+    more: "[routes.reproducible]\n\
+           rungs = [\"openai/gpt-4o-2024-08-06\"]\n\
+           fallback = \"never\"                        # pinned: no other rung, whatever happens\n",
+    ..Table::EMPTY
+};
+
+/// A rung that says more than its target.
+pub(in crate::config) const RUNG: Table = Table {
+    title: "one of `rungs`",
+    keys: &[
+        key("target", Kind::Text, "openai/gpt-4o-mini", "Provider and model. Needed."),
+        key("timeouts", Kind::Table(&super::TIMEOUTS), "{ total = \"3m\" }", "Times that differ from the provider's."),
+    ],
+    sample: Sample::Text(""),
+    ..Table::EMPTY
+};
+
+const VALIDATE: Table = Table {
+    header: Some("[routes.default.validate]"),
+    title: "[routes.NAME.validate]",
+    doc: "What an answer must be.",
+    keys: &[
+        with_default("non_empty", Kind::Flag, "true", "Empty answers are rejected."),
+        key("min_chars", Kind::Whole(0, i64::MAX), "1", "Shorter answers are rejected."),
+        key("max_chars", Kind::Whole(1, i64::MAX), "100000", "Longer answers are rejected."),
+        with_default("refusal", Kind::Flag, "true", "Refusals are rejected."),
+        with_default("html", Kind::Flag, "true", "HTML pages are rejected."),
+        with_default("truncated", Kind::Flag, "true", "Answers that were cut at the output cap are rejected."),
+        with_default(
+            "finish",
+            Kind::Word(|| vec!["said", "known", "any"]),
+            "said",
+            "Whether an answer says why it ended. \"said\": in any word; \"known\": in a word that is known; \"any\": \
+             it need not.",
+        ),
+        with_default("json", Kind::Flag, "false", "Answers that are no JSON are rejected."),
+        instead(
+            "json_schema",
+            Kind::Any,
+            "{ type = \"object\", required = [\"label\"] }",
+            "Answers have to match this schema.",
+        ),
+        instead("json_schema_file", Kind::Path, "label.schema.json", "Answers have to match the schema in this file."),
+        with_default("required_patterns", TEXTS, "[]", "Answers have to match each of these regular expressions."),
+        key(
+            "forbidden_patterns",
+            TEXTS,
+            "[\"(?i)as an ai language model\"]",
+            "Answers that match one of these regular expressions are rejected.",
+        ),
+    ],
+    ..Table::EMPTY
+};

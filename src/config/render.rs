@@ -1,0 +1,100 @@
+//! The declared keys, written down three times: as the sample file, as the reference, and as a JSON schema for editors.
+
+mod reference;
+mod sample;
+mod schema;
+
+pub use reference::reference;
+pub use sample::sample;
+pub use schema::schema;
+
+use super::keys::{Default, Key, Kind, Table};
+
+/// A value as TOML writes it: `text` is a text without its quotes, anything else as it is.
+fn literal(kind: &Kind, text: &str) -> String {
+    match kind {
+        Kind::Text | Kind::Word(_) | Kind::Path | Kind::Duration | Kind::Money => format!("{text:?}"),
+        _ => text.to_owned(),
+    }
+}
+
+/// The value that is shown for a key: its default, else its example, as TOML. A table with defaults is shown with them.
+fn shown(key: &Key) -> Option<String> {
+    match (key.default, key.kind) {
+        (Default::Is(default), kind) => Some(literal(&kind, default)),
+        (Default::Texts(texts), _) => Some(list(&texts())),
+        (_, Kind::Table(table)) if key.example.is_empty() => Some(inline(table)),
+        (_, kind) => (!key.example.is_empty()).then(|| literal(&kind, key.example)),
+    }
+}
+
+fn list(texts: &[&str]) -> String {
+    let texts: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
+    format!("[{}]", texts.join(", "))
+}
+
+fn inline(table: &Table) -> String {
+    let entries: Vec<String> =
+        table.all_keys().filter_map(|key| Some(format!("{} = {}", key.name, shown(key)?))).collect();
+    format!("{{ {} }}", entries.join(", "))
+}
+
+/// The table that a key leads to, where it has a section of its own.
+fn own_section(key: &Key) -> Option<&'static Table> {
+    match key.kind {
+        Kind::Table(table) | Kind::Named(table) => table.header.is_some().then_some(table),
+        _ => None,
+    }
+}
+
+/// Prose in lines of at most `width` characters.
+fn wrapped(prose: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in prose.split(' ') {
+        let line = lines.last_mut().expect("there is a line");
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(word.to_owned());
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The files that are written from the declarations. `make config` writes them.
+    #[test]
+    fn the_files_say_what_is_declared() {
+        for (file, is, command) in [
+            ("config/sluice.toml", include_str!("../../config/sluice.toml"), sample()),
+            ("config/sluice.schema.json", include_str!("../../config/sluice.schema.json"), schema()),
+            ("docs/configuration-keys.md", include_str!("../../docs/configuration-keys.md"), reference()),
+        ] {
+            assert!(
+                is == command,
+                "{file} is not what the declarations in src/config/keys say: `make config` writes it"
+            );
+        }
+    }
+
+    #[test]
+    fn no_line_is_too_long() {
+        for text in [sample()] {
+            for line in text.lines() {
+                assert!(line.chars().count() <= 120, "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn prose_is_wrapped_between_words() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("a-long-word b", 4), ["a-long-word", "b"]);
+    }
+}

@@ -1,0 +1,71 @@
+//! `config/sluice.schema.json`: the configuration as a JSON schema, for editors of TOML.
+
+use crate::config::keys::{Default, Key, Kind, ROOT, Table};
+use serde_json::{Map, Value, json};
+
+/// The schema, of draft 7, which editors of TOML know.
+#[must_use]
+pub fn schema() -> String {
+    let mut schema = json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "The configuration of Sluice",
+    });
+    if let (Value::Object(schema), Value::Object(root)) = (&mut schema, table(&ROOT)) {
+        schema.extend(root);
+    }
+    let mut text = serde_json::to_string_pretty(&schema).expect("a value of ours is JSON");
+    text.push('\n');
+    text
+}
+
+fn table(table: &Table) -> Value {
+    let properties: Map<String, Value> = table.all_keys().map(|key| (key.name.to_owned(), property(key))).collect();
+    json!({ "type": "object", "properties": properties, "additionalProperties": false })
+}
+
+fn property(key: &Key) -> Value {
+    let mut schema = value(&key.kind);
+    let Value::Object(members) = &mut schema else { return schema };
+    let doc = match (key.kind, key.default) {
+        (Kind::Table(table) | Kind::Named(table), _) if key.doc.is_empty() => table.doc.to_owned(),
+        (_, Default::Depends(default)) => format!("{} Default: {default}.", key.doc),
+        _ => key.doc.to_owned(),
+    };
+    if !doc.is_empty() {
+        members.insert("description".to_owned(), doc.into());
+    }
+    match key.default {
+        Default::Is(default) => {
+            let default = match key.kind {
+                Kind::Whole(..) | Kind::Share | Kind::Flag | Kind::List(_) => {
+                    serde_json::from_str(default).expect("a number, flag or list is the same in TOML and in JSON")
+                }
+                _ => default.into(),
+            };
+            members.insert("default".to_owned(), default);
+        }
+        Default::Texts(texts) => {
+            members.insert("default".to_owned(), texts().into());
+        }
+        Default::None | Default::Depends(_) => {}
+    }
+    schema
+}
+
+fn value(kind: &Kind) -> Value {
+    match kind {
+        Kind::Text | Kind::Path | Kind::Duration => json!({ "type": "string" }),
+        Kind::Money => json!({ "type": "string", "pattern": r"^[0-9]*\.?[0-9]{0,9}$" }),
+        Kind::Word(words) => json!({ "enum": words() }),
+        Kind::Whole(least, i64::MAX) => json!({ "type": "integer", "minimum": least }),
+        Kind::Whole(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
+        Kind::Share => json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1 }),
+        Kind::Flag => json!({ "type": "boolean" }),
+        Kind::List(kind) => json!({ "type": "array", "items": value(kind) }),
+        Kind::Either(kinds) => json!({ "anyOf": kinds.iter().map(value).collect::<Vec<_>>() }),
+        Kind::Table(below) => table(below),
+        Kind::Named(below) => json!({ "type": "object", "additionalProperties": table(below) }),
+        Kind::Map(kind) => json!({ "type": "object", "additionalProperties": value(kind) }),
+        Kind::Any => json!({}),
+    }
+}
