@@ -94,8 +94,12 @@ fn write_key(file: &mut String, key: &Key) {
         push(file, &format!("{first:<REMARKS$}# {}", lines.next().unwrap_or_default()));
         lines.for_each(|line| push(file, &format!("{:<REMARKS$}# {line}", "")));
     } else {
-        wrapped(&remark, WIDTH - 4).iter().for_each(|line| push(file, &format!("# # {line}")));
-        setting.lines().for_each(|line| push(file, &format!("{mark}{line}")));
+        for line in wrapped(&remark, WIDTH - 4) {
+            push(file, &format!("# # {line}"));
+        }
+        for line in setting.lines() {
+            push(file, &format!("{mark}{line}"));
+        }
     }
 }
 
