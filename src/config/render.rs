@@ -73,7 +73,6 @@ mod tests {
     fn the_files_say_what_is_declared() {
         for (file, is, command) in [
             ("config/sluice.toml", include_str!("../../config/sluice.toml"), sample()),
-            ("config/sluice.schema.json", include_str!("../../config/sluice.schema.json"), schema()),
             ("docs/configuration-keys.md", include_str!("../../docs/configuration-keys.md"), reference()),
         ] {
             assert!(
