@@ -29,7 +29,7 @@ impl Price {
     /// nano-dollars per million tokens; exactly, nothing is rounded.
     ///
     /// # Errors
-    ///The fault of the text.
+    /// The fault of the text.
     pub fn per_million(text: &str) -> Result<i64, MoneyError> {
         text.parse().map(|NanoUsd(nanos)| nanos)
     }

@@ -14,7 +14,7 @@ pub(super) struct RawLine<'a> {
     pub(super) content: Option<&'a [u8]>,
 }
 
-/// Splits what it reads into lines, of which it never holds more than one, nor more of it than the limit.
+/// Splits its input into lines. Holds no more than one line at a time, and no more of it than the limit.
 #[derive(Debug)]
 pub(super) struct LineReader<R> {
     source: R,
@@ -32,7 +32,7 @@ impl<R: BufRead> LineReader<R> {
         self.longest
     }
 
-    /// The line that was read last, or at which reading failed.
+    /// The number of the line that was read last, or at which reading failed.
     pub(super) fn number(&self) -> u64 {
         self.number
     }

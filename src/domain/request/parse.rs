@@ -80,7 +80,7 @@ impl ChatRequest {
     /// Compiles the JSON schema that the request demands of its answer, if it demands one.
     ///
     /// # Errors
-    ///Names `response_format.json_schema.schema` and its fault.
+    /// Names `response_format.json_schema.schema` and its fault.
     pub fn compile_schema(&self) -> Result<Option<Schema>, RequestError> {
         self.schema().map(|schema| Schema::compile(schema).map_err(|reason| unfit_schema(&reason))).transpose()
     }
