@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Sleep;
 
-/// How many pieces a slow drip has at most: a long body drips in larger drops, not for hours.
+/// The most pieces of a slow drip: a long body drips in larger drops, not for hours.
 const DROPS: usize = 50;
 
 /// The body of an answer.

@@ -72,7 +72,7 @@ impl Api for Openai {
     }
 }
 
-/// What is read of a body; everything else is let through, as the many compatible servers do.
+/// The members that are read of a body; all others are accepted, as the many compatible servers do.
 #[derive(Deserialize)]
 struct Body<'a> {
     #[serde(borrow)]
