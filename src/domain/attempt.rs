@@ -67,7 +67,7 @@ pub struct Attempt {
     pub bearing: Bearing,
     /// The refusal asks for a change of the request that has not been tried on this rung yet.
     pub is_mendable: bool,
-    /// What the provider said of the failure, without keys; it may quote the prompt.
+    /// The provider's words on the failure, without keys; they may quote the prompt.
     pub words: Option<Box<str>>,
 }
 
@@ -100,7 +100,7 @@ impl Attempt {
         })
     }
 
-    /// Whether it failed in a way that speaks against its key.
+    /// Whether it failed in a way that counts against its key.
     #[must_use]
     pub const fn blames_the_key(&self) -> bool {
         match self.outcome {

@@ -8,7 +8,7 @@ pub const MOST_BYTES: [(&str, usize); 8] = [
     ("batch", 200),
     ("enqueued_by", 200),
     ("custom_id", MOST_CUSTOM_ID_BYTES),
-    // With room for a batch, a slash and a custom id.
+    // Leaves room for a batch, a slash and a custom id.
     ("idempotency_key", 1_024),
     ("metadata", 1 << 20),
     ("request", 32 << 20),
@@ -24,7 +24,7 @@ pub const MOST_REQUEST_BYTES: i32 = 32 << 20;
 /// Checks that a value is short enough for its column.
 ///
 /// # Errors
-/// The database's own words for a value that is too long: the column and the excess, never the value.
+/// The size of a value that is too long, and the bound, in the database's words; never the value.
 pub fn check(column: &str, value: &str) -> Result<(), String> {
     match MOST_BYTES.iter().find(|(name, _)| *name == column) {
         Some((_, most)) if value.len() > *most => Err(too_long(value.len(), *most)),

@@ -83,7 +83,7 @@ pub struct Permit {
     era: u64,
 }
 
-/// Where a breaker stands.
+/// The state of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// All calls may go.
@@ -171,7 +171,7 @@ impl Breaker {
         }
     }
 
-    /// Where it stands.
+    /// The present state.
     #[must_use]
     pub fn state(&self) -> State {
         self.state
@@ -205,7 +205,7 @@ impl Breaker {
                 self.enter(State::HalfOpen { since, failed_probes, successes: 0, running: 1, probed_at: now });
             }
             State::HalfOpen { successes, running, probed_at, .. } => {
-                // One beyond the allowed goes only in place of one that was given up.
+                // A probe beyond the allowed number goes only in place of one that was given up.
                 *running = running.saturating_add(1).min(probes_allowed(*successes));
                 *probed_at = now;
             }

@@ -27,7 +27,7 @@ pub fn members(text: &[u8]) -> usize {
 /// Whether a text would be too much when read as JSON.
 #[must_use]
 pub fn is_too_much(text: &[u8]) -> bool {
-    // Shorter ones cannot have so many.
+    // A shorter text cannot have that many.
     text.len() > MOST_MEMBERS && members(text) > MOST_MEMBERS
 }
 

@@ -30,7 +30,7 @@ const LONG_ONE_IN: u64 = 10;
 /// One request in this many is above the high mark of ratios.
 const DENSE_ONE_IN: u64 = 200;
 
-/// What is known of one target's reports.
+/// The figures learned from one target's reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Calibration {
     /// Input as estimated and as reported, each a decaying sum in parts of a token.
@@ -79,7 +79,7 @@ impl Calibration {
     }
 
     fn learn_input(&mut self, estimated: u64, reported: u64) {
-        // No more than twice or half of what is expected, and within the bounds.
+        // No more than twice or half of the expected number, and within the bounds.
         let expected = self.scaled(estimated);
         let least = (expected / 2).max(estimated / MOST_FACTOR).max(1);
         let most = expected.saturating_mul(2).min(estimated.saturating_mul(MOST_FACTOR)).max(least);
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn small_and_large_requests_together_are_right_in_the_sum() {
-        // Twenty tokens too much in each, whatever its size: what is learned makes the sum right, not each of them.
+        // Twenty tokens too much in each, whatever its size: learning makes the sum right, not each estimate.
         let sizes = [40_i64, 120, 400, 1_200].repeat(50);
         let calibration = after(sizes.iter().map(|&size| (size + 20, size)));
         let sum: u64 = sizes.iter().map(|&size| calibration.input(size + 20)).sum();

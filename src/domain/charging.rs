@@ -6,7 +6,7 @@
 
 use super::{ErrorClass, Failure, Outcome, Unit, Usage, UsageSource};
 
-/// What one call takes from a bucket, in tokens; and one request.
+/// The charge of one call to a bucket, in tokens; and it counts as one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Charge {
     /// From a limit of input tokens.
@@ -40,7 +40,7 @@ impl Charge {
     }
 }
 
-/// What is known of a request's size before the call, in tokens.
+/// The size of a request as it is known before the call, in tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
     /// Input, as expected.
@@ -75,7 +75,7 @@ impl Sizes {
     }
 }
 
-/// What a request asks of a bucket before it is sent.
+/// The charges for which a request asks a bucket before it is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ask {
     /// Taken in advance and corrected afterwards.

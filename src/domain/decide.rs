@@ -97,12 +97,12 @@ pub enum Skip {
     Failed(ErrorClass),
     /// It is backing off after a failure.
     BackingOff {
-        /// Until when.
+        /// When the backoff ends.
         until: Timestamp,
     },
     /// It is backing off after a failure for so long that a call after that could not end by the job's deadline.
     TooLate {
-        /// Until when.
+        /// When the backoff ends.
         until: Timestamp,
         /// The latest instant at which a call could begin.
         latest: Timestamp,
@@ -254,9 +254,9 @@ enum Candidate {
 enum Turn {
     /// It keeps its turn: they wait with it.
     Kept,
-    /// They may be taken meanwhile.
+    /// The rungs after it may be taken meanwhile.
     Lost,
-    /// They may be taken. If none of them can be, it has its turn again at the given instant.
+    /// The rungs after it may be taken. If none of them can be, it has its turn again at the given instant.
     LastResort,
 }
 

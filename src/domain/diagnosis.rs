@@ -16,7 +16,7 @@ use std::time::Duration;
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// As it should be.
+    /// All is well.
     Ok,
     /// It could not be examined.
     Unseen,
@@ -50,7 +50,7 @@ pub struct Finding {
     pub what: String,
     /// Why it matters; empty when all is well.
     pub why: &'static str,
-    /// What to do about it; empty when all is well.
+    /// The remedy; empty when all is well.
     pub remedy: String,
 }
 

@@ -17,7 +17,7 @@ const FIRST_REST: Duration = Duration::from_secs(30);
 /// only one.
 const ALONE: u32 = 3;
 
-/// What a target or a key has been refusing since its last answer.
+/// The refusals of a target or a key since its last answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Doubt {
     /// The request whose refusal is noted.

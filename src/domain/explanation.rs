@@ -86,13 +86,13 @@ pub enum Why {
     },
     /// The rung rested after a failure of this job.
     BackingOff {
-        /// Until when.
+        /// When the rest ended.
         #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
     },
     /// The rung rested after a failure of this job, for longer than the deadline left.
     TooLate {
-        /// Until when.
+        /// When the rest ended.
         #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
         /// The latest instant at which a call could have begun.
@@ -105,7 +105,7 @@ pub enum Why {
         /// The reason for which it was closed.
         #[serde(rename = "why")]
         reason: Reason,
-        /// Until when.
+        /// When it was to open.
         #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
         /// Why the job did not wait for the rung; `None`: the worker did not note that.

@@ -149,7 +149,7 @@ impl Schema {
         Err(in_words(error))
     }
 
-    /// What the library has made of a schema, and the schema.
+    /// A compiled schema, from the library's validator and the schema as written.
     #[must_use]
     pub fn compiled(validator: Validator, schema: &Value) -> Self {
         Self {

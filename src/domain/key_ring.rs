@@ -69,14 +69,14 @@ impl KeySign {
     }
 }
 
-/// Where a key stands.
+/// The state of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
     /// Calls take it in turn.
     InService,
     /// No call takes it.
     Retired {
-        /// Why.
+        /// Why it is out of service.
         fault: KeyFault,
         /// Since when it has not been in service.
         since: Timestamp,

@@ -50,7 +50,7 @@ pub struct Dimension {
 }
 
 impl Dimension {
-    /// Reads what [`Display`](fmt::Display) writes.
+    /// Reads the form that [`Display`](fmt::Display) writes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (unit, per) = text.split_once('/')?;
@@ -125,7 +125,7 @@ pub struct Limits {
 /// The figures that an answer gave for one limit of its bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
-    /// Which limit.
+    /// The limit's unit and window.
     pub dimension: Dimension,
     /// The limit itself.
     pub limit: Option<u64>,

@@ -39,7 +39,7 @@ pub enum MoneyError {
     /// Below the smallest unit.
     #[error("expected at most nine decimals: a billionth of a dollar is the smallest unit")]
     TooFine,
-    /// Above what can be counted.
+    /// Above the largest amount that can be counted.
     #[error("expected at most 9223372036 dollars")]
     TooLarge,
 }

@@ -9,7 +9,8 @@
 //!
 //! [`Tempo`]: super::tempo::Tempo
 
-/// Where a ramp begins: enough for a quick start, few enough that an unknown limit is met by dozens and not hundreds.
+/// The first limit: enough for a quick start, few enough that an unknown limit is met by dozens of calls and not
+/// hundreds.
 const FIRST: f64 = 16.0;
 /// The highest limit, however well it goes.
 const MOST: f64 = 100_000.0;

@@ -157,7 +157,7 @@ pub enum ResponseFormat {
 /// A function the model may call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tool {
-    /// Its name.
+    /// The function's name, by which calls of it are told apart.
     pub name: String,
     /// The function's purpose, for the model.
     pub description: Option<String>,

@@ -102,7 +102,7 @@ pub struct Rung {
 /// A named policy.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Its name.
+    /// The route's name, as jobs give it.
     pub name: String,
     /// The alternatives in listed order; never empty.
     pub rungs: Vec<Rung>,

@@ -10,7 +10,7 @@ use std::fmt;
 /// A time during which something may not be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shut {
-    /// Why.
+    /// Why it may not be called.
     pub reason: Reason,
     /// Since when without a break; equal to now where the limit only paces calls.
     pub since: Timestamp,

@@ -116,7 +116,7 @@ pub struct GateStatistics {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BucketStatistics {
-    /// Its name.
+    /// The bucket's name.
     #[serde(deserialize_with = "readable::or_default")]
     pub name: Option<String>,
     /// Each limit of it.

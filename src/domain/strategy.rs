@@ -8,7 +8,7 @@
 use super::decide::Condition;
 use super::{Job, NanoUsd, Route, Strategy, Typical, estimate};
 
-/// What a strategy sees of one job, or of all jobs of a route together.
+/// The facts that a strategy sees about one job, or about all jobs of a route together.
 #[derive(Clone, Copy, Debug)]
 pub struct Conditions<'a> {
     /// Estimated tokens of the prompt.

@@ -262,7 +262,7 @@ fn broken_schema(schemas: &[Option<&Schema>], value: &Value) -> Option<(SoftFail
     Some((SoftFailure::SchemaMismatch, words))
 }
 
-/// Without white space and invisible characters at the beginning.
+/// The text without white space and invisible characters at the beginning.
 fn trimmed_start(text: &str) -> &str {
     text.trim_start_matches(|c: char| !is_visible(c))
 }
@@ -281,12 +281,12 @@ fn mentions(request: &ChatRequest, tag: &str) -> bool {
     })
 }
 
-/// Without white space and invisible characters at the end.
+/// The text without white space and invisible characters at the end.
 fn trimmed_end(text: &str) -> &str {
     text.trim_end_matches(|c: char| !is_visible(c))
 }
 
-/// Without white space and invisible characters at the ends.
+/// The text without white space and invisible characters at both ends.
 fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| !is_visible(c))
 }

@@ -8,7 +8,7 @@ const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 /// A line without its end.
 #[derive(Debug)]
 pub(super) struct RawLine<'a> {
-    /// From 1.
+    /// The number of the line, from 1.
     pub(super) number: u64,
     /// `None`: it was longer than allowed, and was skipped.
     pub(super) content: Option<&'a [u8]>,

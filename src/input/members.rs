@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Something about a member that its author should know. It is no fault: vendors have members of their own.
+/// A note for the author of a member. It is no fault: vendors have members of their own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MemberNote {
     /// A request has the member, and no provider is known to take it: it is sent as it is.

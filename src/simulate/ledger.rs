@@ -75,7 +75,7 @@ pub(crate) enum Charge {
 pub(crate) struct Ending {
     /// 0: no answer.
     pub status: u16,
-    /// The wait that the answer stated.
+    /// The wait that the answer told the client.
     pub told: Option<Duration>,
     pub charge: Charge,
     /// The client went away first.
@@ -109,7 +109,7 @@ pub struct CallRecord {
     pub refused_by_quota: bool,
     /// The call came before a wait that it had been told was over.
     pub early: bool,
-    /// The wait that the answer stated.
+    /// The wait that the answer told the client.
     pub told_ms: Option<u64>,
     /// Answered with 200 in full, so that its tokens are paid for.
     pub charged: bool,

@@ -40,7 +40,7 @@ pub struct Told {
     pub message: Option<String>,
     /// The duration for Gemini's `RetryInfo`.
     pub retry_info: Option<String>,
-    /// The wait that a reader understands, after rounding; `None` when none was stated.
+    /// The wait that a reader understands, after rounding; `None` when none was told.
     pub wait: Option<Duration>,
 }
 

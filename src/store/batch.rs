@@ -13,7 +13,7 @@ const TRIES: u32 = 5;
 /// A batch and its progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Its name.
+    /// The batch's name.
     pub name: String,
     /// The hour of its first job.
     pub first_hour: DateTime<Utc>,

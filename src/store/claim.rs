@@ -133,7 +133,7 @@ pub enum NoRequest {
     NoRoom,
 }
 
-/// What a claim brought.
+/// The result of a claim.
 #[derive(Debug)]
 pub struct Claim {
     /// The jobs.
@@ -174,7 +174,7 @@ pub struct PastAttempt {
     pub class: Option<ErrorClass>,
     /// The gravest soft failure.
     pub detail: Option<String>,
-    /// What the provider said of a failure.
+    /// The provider's message about a failure.
     pub message: Option<String>,
     /// When it ended.
     pub ended_at: Timestamp,

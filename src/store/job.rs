@@ -9,7 +9,7 @@ use serde_json::Value;
 /// A job as it was enqueued, and its present place.
 #[derive(Clone, Debug)]
 pub struct JobRecord {
-    /// Its number.
+    /// The job's number.
     pub id: i64,
     /// Its route.
     pub route: String,
@@ -189,7 +189,7 @@ pub struct AttemptRecord {
     pub service_tier: Option<String>,
     /// What the provider says it cost, in billionths of a dollar.
     pub reported_cost_nanos: Option<i64>,
-    /// Where the cost comes from: `price` or `reported`.
+    /// The origin of the cost: `price` or `reported`.
     pub cost_source: Option<String>,
     /// Repairs and cuts that the answer needed, and doubts about it.
     pub notes: Option<Value>,

@@ -1,4 +1,4 @@
-//! All SQL. Knows the domain and nothing of providers.
+//! All SQL. This room knows the domain and nothing of providers.
 //!
 //! One file per noun. Each function is one statement or one short transaction, and none is open while a provider is
 //! being called. A single statement runs on `&self.db`, several in a transaction of `self.db.begin()`: both know what
@@ -392,8 +392,8 @@ impl Store {
         self.db.connections_made()
     }
 
-    /// Waits until all connections are closed, or until one of them leads nowhere any more: its farewell would be
-    /// waited for as long as the operating system waits.
+    /// Waits until all connections are closed, for 5 seconds at most: closing one whose other end is gone would take as
+    /// long as the operating system waits.
     pub async fn close(&self) {
         let _ = tokio::time::timeout(FAREWELL, self.db.pool().close()).await;
     }

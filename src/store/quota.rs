@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 /// A bucket's state as it was read.
 #[derive(Clone, Debug)]
 pub struct Register {
-    /// Its number.
+    /// The bucket's number.
     pub id: i64,
     /// The version of the state; the next state written must have been worked out from it.
     pub version: i64,

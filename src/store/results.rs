@@ -11,7 +11,7 @@ pub const EXPORT_PAGE: u64 = 1_000;
 /// A job of a batch, ended or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportedJob {
-    /// Its number.
+    /// The job's number.
     pub job: i64,
     /// The author's name for it.
     pub custom_id: Option<String>,

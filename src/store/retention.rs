@@ -42,7 +42,7 @@ pub enum Retired {
 /// A partition that was dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetiredPartition {
-    /// Its number.
+    /// The partition's number.
     pub partition: i64,
     /// Jobs that were in it.
     pub jobs: i64,

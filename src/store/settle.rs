@@ -92,7 +92,7 @@ pub struct AttemptRow {
     /// What the provider says it cost.
     #[serde(default)]
     pub reported_cost: Option<NanoUsd>,
-    /// Where `cost` comes from: `price` or `reported`.
+    /// The origin of `cost`: `price` or `reported`.
     #[serde(default)]
     pub cost_source: Option<Cow<'static, str>>,
     /// Repairs and cuts that the answer needed, and doubts about it.

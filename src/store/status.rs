@@ -51,7 +51,7 @@ pub struct RouteQueue {
 /// One worker process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkerRecord {
-    /// Its number.
+    /// The worker's number.
     pub id: i64,
     /// Its machine.
     pub host: String,

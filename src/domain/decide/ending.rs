@@ -105,7 +105,7 @@ fn refused_alike(route: &Route, history: &[Attempt]) -> Option<Ending> {
 }
 
 /// How many attempts that count a job may make: as many as its route allows, or fewer where the job asks for fewer. The
-/// job cannot raise the bound, as its author is not the one who pays.
+/// job cannot raise the bound, because the operator pays, not its author.
 pub(super) fn most_attempts(job: &Job, route: &Route) -> u16 {
     job.max_attempts.map_or(route.max_attempts, |own| own.min(route.max_attempts)).max(1)
 }

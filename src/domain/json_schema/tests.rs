@@ -34,7 +34,7 @@ fn references_that_multiply_are_refused() {
         let error = Schema::compile(&schema).unwrap_err();
         assert!(error.contains("when its references are written out"), "{error}");
     }
-    // What many schemas do a little of is fine.
+    // A schema may do a little of this, as many do.
     assert_eq!(Schema::compile(&multiplying(10, by_pointer)).unwrap().check(&json!(1)), Ok(()));
     assert!(Schema::compile(&multiplying(10, by_anchor)).unwrap().check(&json!("one")).is_err());
     // A tree names itself twice, for different places.

@@ -28,7 +28,7 @@ pub struct Allotment {
 /// A process's part of one limit, and how the limit stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slice {
-    /// Which limit.
+    /// The limit's unit and window.
     pub dimension: Dimension,
     /// The epoch in which it is lent.
     pub epoch: u64,

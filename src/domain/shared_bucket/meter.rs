@@ -15,7 +15,7 @@ const JITTER_AT_MOST: u64 = 50;
 /// How long the fullness of a bucket is remembered.
 const KNOWN_FOR: Duration = Duration::from_secs(1);
 
-/// Where a limit comes from.
+/// The origin of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {

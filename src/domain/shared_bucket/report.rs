@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Units of one limit that a process has, and those that it could use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stock {
-    /// Which limit.
+    /// The limit's unit and window.
     pub dimension: Dimension,
     /// The epoch in which it was lent.
     pub epoch: u64,
@@ -28,7 +28,7 @@ pub struct Stock {
 /// A wait that a provider asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wait {
-    /// Why.
+    /// Why the provider asked for it.
     pub reason: Reason,
     /// How long from now.
     pub remaining: Duration,

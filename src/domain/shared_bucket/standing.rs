@@ -35,7 +35,7 @@ pub struct LimitStanding {
     pub amount: u64,
     /// The most that can be held and left together.
     pub capacity: u64,
-    /// Where it comes from.
+    /// The origin of the limit.
     pub source: Source,
     /// Units that no process holds; negative while in debt.
     pub level: i64,

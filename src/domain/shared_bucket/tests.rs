@@ -381,7 +381,7 @@ fn the_state_survives_being_written_down() {
     assert_eq!(serde_json::from_str::<SharedBucket>(&text).unwrap(), bucket);
 }
 
-/// One thing that happens among the processes.
+/// An event among the processes.
 #[derive(Clone, Debug)]
 enum Event {
     Pass {

@@ -112,7 +112,7 @@ pub(super) fn split<'a>(text: &'a str, is_json: bool, mentions: &dyn Fn(&str) ->
     }
     let mut drafts: Vec<&str> = Vec::new();
     let mut rest = without_beginning(text, TAGS);
-    // Some think several times before they answer.
+    // Some models think several times before they answer.
     loop {
         let start = super::trimmed_start(rest);
         let found = tags().find_map(|(open, close)| Some((after_open(start, open)?, open, close)));

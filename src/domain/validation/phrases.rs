@@ -3,7 +3,7 @@
 /// Longer texts have said something besides a refusal.
 const LONGEST: usize = 400;
 
-/// What comes before a refusal proper.
+/// Words that come before the refusal itself.
 const APOLOGIES: &[&str] =
     &["i'm sorry", "i am sorry", "i'm really sorry", "sorry", "i apologize", "unfortunately", "but", ","];
 

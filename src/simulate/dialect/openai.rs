@@ -260,7 +260,7 @@ fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
             };
             error(status, "insufficient_quota", Some(code), None, message.to_owned())
         }
-        // As it has been since it is no 503 any more.
+        // The message since this case is no longer a 503.
         Problem::Limited(Some(shortage)) if shortage.dimension == Dimension::Growth => {
             let message = "Rate of requests has increased too quickly. Please slow down and ramp up gradually.";
             error(429, "rate_limit_error", Some("slow_down"), None, message.to_owned())

@@ -102,7 +102,7 @@ impl World {
         decide(&self.job, &self.route, &self.order, history, &self.health(now), now)
     }
 
-    /// Does what the decision says until the job ends; hands every step to `look` before it is done.
+    /// Carries out the decisions until the job ends; hands each step to `look` beforehand.
     fn run(&self, mut look: impl FnMut(&[Attempt], Timestamp, &Step)) -> Vec<Attempt> {
         let (mut now, mut history) = (NOW, Vec::new());
         let mut calls = self.calls.iter().cycle();
