@@ -51,10 +51,10 @@ pub use waits::{Asked, SharedWait};
 /// How long a slice may be spent without a word from its holder.
 pub const LEASE: Duration = Duration::from_secs(3);
 
-/// How long after its last report units that a process lacks are put by for it.
+/// How long units that a process lacks are put by for it, counted from its last report.
 const PUT_BY: Duration = Duration::from_millis(500);
 
-/// How long after its last report the configuration of a process takes precedence over those of older processes.
+/// How long, counted from its last report, the configuration of a process takes precedence over those of older ones.
 const SPEAKS_FOR: Duration = Duration::from_mins(1);
 
 /// The most that a process that had less than the others may catch up on: the units that come back in this time.
@@ -331,7 +331,7 @@ impl SharedBucket {
         let most = others.iter().map(|(_, other)| other.had).max().unwrap_or(0);
         let credit = (u64::try_from(CREDIT.as_nanos()).unwrap_or(u64::MAX) / meter.interval()).max(need);
         holding.had = holding.had.max(most.saturating_sub(credit));
-        // Units that processes with less lack are reserved for them.
+        // A process that had less comes first: the units that it lacks are reserved for it.
         let rank = (holding.had, worker);
         let reserved = others
             .iter()
