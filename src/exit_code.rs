@@ -1,4 +1,4 @@
-//! What the exit status of `sluice` means. Scripts rely on the numbers: they never change.
+//! The meanings of the exit status of `sluice`. Scripts rely on the numbers: they never change.
 
 use std::process::Termination;
 
@@ -46,7 +46,7 @@ impl ExitCode {
         Self::Interrupted,
     ];
 
-    /// What it means, in a few words.
+    /// The meaning, in a few words.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {

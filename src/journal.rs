@@ -1,11 +1,11 @@
-//! An append-only file of checksummed records that one process holds.
+//! An append-only file of checksummed records, held by one process.
 //!
-//! What [`Journal::append`] has returned for is on the disk: it survives the process and the machine. A record that was
-//! being written when either ended is not read back; those before it are. The file is held with a lock that ends with
-//! the process, so a process that gets the lock knows that the writer is gone.
+//! When [`Journal::append`] returns, the records are on the disk: they survive the process and the machine. A record
+//! that was being written when either ended is not read back; the records before it are. The file is held with a lock
+//! that ends with the process, so a process that gets the lock knows that the writer is gone.
 //!
-//! A record is its length, the same with all bits turned, the CRC-32 of both and of what follows, all little-endian in
-//! four bytes each, and then its bytes.
+//! A record is its length, the same with all bits inverted, the CRC-32 of both and of the bytes that follow, all
+//! little-endian in four bytes each, and then its bytes.
 
 use crate::permissions::{forgeable, open_plain, require_private_folder};
 use rustix::fs::FlockOperation;
@@ -17,20 +17,20 @@ use std::path::{Path, PathBuf};
 
 const HEADER: usize = 12;
 
-/// What a journal's file is called, behind the dot.
+/// The extension of a journal's file.
 const EXTENSION: &str = "journal";
 
-/// Why nothing was appended. What was there before is as it was.
+/// Why nothing was appended. The earlier records are unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// It would be larger than it may be.
+    /// The file would exceed its maximum size.
     #[error("it has {size} bytes of at most {max}, and {needed} more are needed")]
     Full {
-        /// What it has.
+        /// The size of the file, in bytes.
         size: u64,
-        /// What it may have.
+        /// The most that it may have, in bytes.
         max: u64,
-        /// What was to be added.
+        /// The size of the records to append, in bytes.
         needed: u64,
     },
     /// The file system refused.
@@ -48,13 +48,13 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Makes a new one in `dir`, which is made when it is missing (for this user only), with a first record. `max`:
-    /// bytes.
+    /// Makes a new journal with a first record in `dir`, and the folder too if it is missing (for this user only).
+    /// `max`: bytes.
     pub fn create(dir: &Path, max: u64, first: &[u8]) -> io::Result<Self> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         require_private_folder(dir)?;
-        // Under a name that no process looks for until the file is locked and begun: an empty one would be taken for an
-        // abandoned one.
+        // The file has a name that no process looks for until it is locked and begun: an empty one would be taken for
+        // an abandoned one.
         let file = tempfile::Builder::new().prefix("").suffix(".new").tempfile_in(dir)?;
         rustix::fs::flock(file.as_file(), FlockOperation::NonBlockingLockExclusive)?;
         let path = file.path().with_extension(EXTENSION);
@@ -84,14 +84,14 @@ impl Journal {
         if let Some(exposed) = forgeable(path, &found) {
             return Err(exposed.into());
         }
-        // The process that held it may have done with it between our look and our lock.
+        // The process that held the journal may have finished with it between our look and our lock.
         let is_same =
             std::fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (found.dev(), found.ino()));
         Ok(is_same.then(|| Self { file, path: path.to_owned(), end: found.len(), max }))
     }
 
-    /// The journals in a folder, held or not, in no order. A folder that is not there has none. One to which other
-    /// users have access is refused: what stands in it may have been read, and may be theirs.
+    /// The journals in a folder, held or not, in no order. A folder that does not exist has none. One to which other
+    /// users have access is refused: its files may have been read, and may be theirs.
     pub fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
         require_private_folder(dir)?;
         let entries = match std::fs::read_dir(dir) {
@@ -109,13 +109,13 @@ impl Journal {
         Ok(found)
     }
 
-    /// Where it is.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How many bytes it has.
+    /// The size of the file, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.end
@@ -133,7 +133,7 @@ impl Journal {
         }
         let written = self.file.write_all_at(&bytes, self.end).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
-            // A part of it may stand there: it must not be taken for a record's beginning by the next one.
+            // A part of it may have been written: the next record must not take that for its beginning.
             let _ = self.file.set_len(self.end);
             return Err(error.into());
         }
@@ -141,7 +141,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Forgets everything behind the first `size` bytes.
+    /// Drops everything after the first `size` bytes.
     pub fn truncate(&mut self, size: u64) -> io::Result<()> {
         self.file.set_len(size)?;
         self.file.sync_data()?;
@@ -149,7 +149,7 @@ impl Journal {
         Ok(())
     }
 
-    /// The records from a place on, which is 0 or what [`Records::at`] has said.
+    /// The records from a position on, which is 0 or a result of [`Records::at`].
     #[must_use]
     pub fn records(&self, from: u64) -> Records<impl Read + '_> {
         Records::new(From { file: &self.file, at: from }, from)
@@ -160,7 +160,7 @@ impl Journal {
         std::fs::remove_file(&self.path)
     }
 
-    /// Leaves the file for people to look at, under a name under which it is not taken for a journal; returns that.
+    /// Leaves the file for people to look at, under a name that is not taken for a journal; returns its new path.
     pub fn put_aside(self) -> io::Result<PathBuf> {
         let aside = self.path.with_extension("damaged");
         std::fs::rename(&self.path, &aside)?;
@@ -184,7 +184,7 @@ fn checksum(lengths: &[u8], record: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Reads a file from a place on without moving its cursor.
+/// Reads a file from a position on without moving its cursor.
 struct From<'a> {
     file: &'a File,
     at: u64,
@@ -198,16 +198,16 @@ impl Read for From<'_> {
     }
 }
 
-/// What comes next in a journal.
+/// The next item of a journal.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     /// A record, whole.
     Record(Vec<u8>),
-    /// There is no more.
+    /// There are no more records.
     End,
-    /// The last record is not whole: its writer ended in the middle of it, and never reported it as kept.
+    /// The last record is incomplete: its writer ended in the middle of it, and never reported it as kept.
     Torn,
-    /// Something is wrong in the middle: there are bytes behind it that cannot be told apart any more.
+    /// A record in the middle is damaged: the bytes after it can no longer be told apart.
     Damaged,
 }
 
@@ -219,18 +219,18 @@ pub struct Records<R> {
 }
 
 impl<R: Read> Records<R> {
-    /// From bytes that begin at `at`.
+    /// Records from bytes that begin at position `at`.
     pub fn new(reader: R, at: u64) -> Self {
         Self { reader, at }
     }
 
-    /// Behind the last record that was read: bytes from the beginning.
+    /// The position after the last record that was read: bytes from the beginning.
     #[must_use]
     pub fn at(&self) -> u64 {
         self.at
     }
 
-    /// The next one. After anything but a record there is nothing more to be had.
+    /// The next item. After anything but a record there are no more.
     pub fn read_next(&mut self) -> io::Result<Next> {
         let mut header = Vec::with_capacity(HEADER);
         self.reader.by_ref().take(HEADER as u64).read_to_end(&mut header)?;
@@ -243,7 +243,7 @@ impl<R: Read> Records<R> {
         if length != !number(turned) {
             return self.what_is_wrong();
         }
-        // No room is made by a length alone: it may be wrong.
+        // A length alone makes no room: it may be wrong.
         let mut record = Vec::new();
         self.reader.by_ref().take(u64::from(length)).read_to_end(&mut record)?;
         if record.len() < length as usize {
@@ -256,7 +256,7 @@ impl<R: Read> Records<R> {
         Ok(Next::Record(record))
     }
 
-    /// A record that is not right was not written to its end, when it is the last one.
+    /// The fault of a bad record: if it is the last one, it was not written to its end.
     fn what_is_wrong(&mut self) -> io::Result<Next> {
         let mut more = [0; 1];
         Ok(if self.reader.read(&mut more)? == 0 { Next::Torn } else { Next::Damaged })

@@ -1,5 +1,5 @@
-//! What other users of this machine may do with a file or a folder, as its owner and its mode say, and what to do about
-//! it.
+//! The access that other users of this machine have to a file or a folder, as its owner and its mode show it, and the
+//! remedy.
 
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
@@ -14,23 +14,23 @@ const GROUP_AND_OTHERS: u32 = 0o077;
 /// In a folder with this bit only the owner of a file removes or renames it.
 const STICKY: u32 = 0o1000;
 
-/// What is not as it should be.
+/// A fault in the owner or the mode of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// It belongs to another user than root and this process's.
+    /// It belongs to a user other than root and this process's user.
     Owner(u32),
-    /// Others than its owner may write to it.
+    /// Users other than its owner may write to it.
     Writable(u32),
-    /// Others than its owner may read it.
+    /// Users other than its owner may read it.
     Readable(u32),
 }
 
-/// A flaw of a path, in words, with what to do.
+/// A flaw of a path, in words, with its remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exposed {
-    /// Which file or folder.
+    /// The file or folder.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The flaw.
     pub flaw: Flaw,
     is_folder: bool,
 }
@@ -40,7 +40,7 @@ impl Exposed {
         Self { path: path.to_owned(), flaw, is_folder: found.is_dir() }
     }
 
-    /// What happens, without the path.
+    /// The consequence, without the path.
     #[must_use]
     pub fn problem(&self) -> String {
         match self.flaw {
@@ -82,19 +82,19 @@ fn mode(found: &Metadata) -> u32 {
     found.mode() & 0o7777
 }
 
-/// Whether what this user owns may be relied on: it is root, or this process's own.
+/// Whether files of this owner may be relied on: the owner is root, or this process's user.
 fn is_trusted(owner: u32) -> bool {
     owner == 0 || owner == rustix::process::geteuid().as_raw()
 }
 
-/// Whether a group has this user alone in it, as far as numbers tell: systems give each user a group of the same
-/// number, and make files that it may write.
+/// Whether a group has only this user in it, as far as numbers show: systems give each user a group of the same number,
+/// and make files that it may write.
 fn is_own_group(found: &Metadata) -> bool {
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     user != 0 && found.uid() == user && group == user && found.gid() == group
 }
 
-/// Whether another user may put into a file what this process would then believe.
+/// Whether another user may put content into a file that this process would then believe.
 #[must_use]
 pub fn forgeable(path: &Path, found: &Metadata) -> Option<Exposed> {
     let group = if is_own_group(found) { 0 } else { GROUP_WRITES };
@@ -127,7 +127,7 @@ pub fn world_readable(path: &Path, found: &Metadata) -> Option<Exposed> {
     (found.mode() & OTHERS_READ != 0).then(|| Exposed::new(path, found, Flaw::Readable(mode(found))))
 }
 
-/// What decides which file or folder a path leads to: its folders, and each part of it that is a link.
+/// Everything that decides which file or folder a path leads to: its folders, and each part of it that is a link.
 #[must_use]
 pub fn ways_to(path: &Path) -> Vec<(PathBuf, Metadata)> {
     let parts = path.ancestors().filter(|part| !part.as_os_str().is_empty());
@@ -139,18 +139,18 @@ pub fn ways_to(path: &Path) -> Vec<(PathBuf, Metadata)> {
     found.collect()
 }
 
-/// Whether another user can put something else in the place of a file or folder: what is wrong on the way to it from
-/// the root, and to where its links lead.
+/// Whether another user can replace a file or folder: the flaw on the way to it from the root, or to where its links
+/// lead.
 fn replaceable(path: &Path) -> Option<Exposed> {
     let named = std::path::absolute(path).ok();
     let real = path.canonicalize().ok();
     [named, real].iter().flatten().flat_map(|path| ways_to(path)).find_map(|(part, found)| forgeable(&part, &found))
 }
 
-/// Refuses a folder that is not this process's alone, or that another user can replace. One that is not there is in
-/// order, and what is no folder is for those to tell who want to use it.
+/// Refuses a folder that is not this process's alone, or that another user can replace. A missing folder passes; so
+/// does a path that is not a folder, which its user has to refuse.
 pub fn require_private_folder(path: &Path) -> Result<(), Exposed> {
-    // A link may lead to the folder: what counts is where it leads.
+    // A link may lead to the folder: its destination counts.
     let Some(found) = std::fs::metadata(path).ok().filter(Metadata::is_dir) else { return Ok(()) };
     if found.mode() & GROUP_AND_OTHERS != 0 {
         return Err(Exposed::new(path, &found, Flaw::Readable(mode(&found))));
@@ -161,8 +161,8 @@ pub fn require_private_folder(path: &Path) -> Result<(), Exposed> {
     replaceable(path).map_or(Ok(()), Err)
 }
 
-/// Opens a plain file and nothing else: no link that another user may have laid, and no pipe, which would be waited
-/// for.
+/// Opens a plain file and nothing else: no link that another user may have laid, and no pipe, which would make this
+/// wait.
 pub fn open_plain(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     use rustix::fs::OFlags;
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -172,10 +172,10 @@ pub fn open_plain(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no plain file")) }
 }
 
-/// The text of a small file that holds a secret, and what is wrong with who may get at it. `most`: bytes.
+/// The text of a small file that holds a secret, and the flaws in who has access to it. `most`: bytes.
 pub fn read_secret(path: &Path, most: u64) -> io::Result<(String, Vec<Exposed>)> {
     use rustix::fs::OFlags;
-    // Links are followed: the secrets of containers are such.
+    // Links are followed, since the secrets of containers are links.
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file = File::options().read(true).custom_flags(flags).open(path)?;
     let found = file.metadata()?;

@@ -1,15 +1,15 @@
-//! What may reach a terminal: texts that others chose (names, messages of providers, arguments that are quoted back)
-//! must neither steer it nor hide in it.
+//! Texts that reach a terminal. Texts from others (names, messages of providers, arguments that are quoted back) must
+//! neither steer the terminal nor hide in it.
 //!
-//! A terminal obeys control characters, and a reader is misled by characters that turn the direction of the text or
-//! have no width. All of them are written as what they are: `\u{1b}`, and `\u001b` in JSON, which means the same text
+//! A terminal obeys control characters, and a reader is misled by characters that change the direction of the text or
+//! have no width. All of them are written as their code: `\u{1b}`, and `\u001b` in JSON, which means the same text
 //! there.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-/// Whether a character steers a terminal, or cannot be seen although it changes what is read.
+/// Whether a character steers a terminal, or is invisible although it changes what is read.
 #[must_use]
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
@@ -20,11 +20,11 @@ pub fn is_hidden(c: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}'
             // Letters without a shape.
             | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{3164}' | '\u{ffa0}'
-            // Tags and variations, of which a whole text can be made that is not seen.
+            // Tags and variations, which can make up a whole text that is invisible.
             | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A text for one line: with its hidden characters, line breaks and tabs among them, written as what they are.
+/// A text for one line: hidden characters, including line breaks and tabs, are written as their code.
 #[must_use]
 pub fn on_one_line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
@@ -42,12 +42,12 @@ fn escaped(text: &str, may_stay: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// How hidden characters are written.
+/// The form in which hidden characters are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notation {
-    /// For people. Line breaks and tabs are a part of the layout and stay.
+    /// For people. Line breaks and tabs are part of the layout and stay.
     Text,
-    /// Inside JSON, where they stand in strings only.
+    /// Inside JSON, where they occur in strings only.
     Json,
 }
 
@@ -77,17 +77,17 @@ impl Notation {
     }
 }
 
-/// Writes with hidden characters as what they are. What is no UTF-8 is written as its bytes.
+/// A writer that writes hidden characters as their code, and bytes that are not UTF-8 as their numbers.
 #[derive(Debug)]
 pub struct Printable<W: Write> {
     inner: W,
     notation: Notation,
-    /// The beginning of a character whose end was not written yet.
+    /// The beginning of a character whose end has not been written yet.
     begun: Vec<u8>,
 }
 
 impl<W: Write> Printable<W> {
-    /// Over another writer.
+    /// Wraps another writer.
     pub fn new(inner: W, notation: Notation) -> Self {
         Self { inner, notation, begun: Vec::new() }
     }
@@ -140,12 +140,12 @@ impl<W: Write> Write for Printable<W> {
 impl<W: Write> Drop for Printable<W> {
     fn drop(&mut self) {
         let begun = std::mem::take(&mut self.begun);
-        // There is no way left to tell of it.
+        // There is no way left to report an error.
         let _ = self.write_bytes(&begun);
     }
 }
 
-/// Standard error, for words.
+/// Standard error, for messages.
 #[must_use]
 pub fn stderr() -> Printable<io::Stderr> {
     #[expect(clippy::disallowed_methods, reason = "this is the way to it")]
@@ -153,7 +153,7 @@ pub fn stderr() -> Printable<io::Stderr> {
     Printable::new(stderr, Notation::Text)
 }
 
-/// Standard output as it is.
+/// Standard output, unchanged.
 #[must_use]
 pub fn stdout() -> io::Stdout {
     #[expect(clippy::disallowed_methods, reason = "this is the way to it")]

@@ -1,20 +1,20 @@
-//! What this process is to the system: how many files it may open, and what others may see of it.
+//! This process within the system: how many files it may open, and what others may see of it.
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files and sockets that a process wants to be able to open. A worker with some thousand calls in flight needs as
+/// How many files and sockets a process wants to be able to open. A worker with some thousand calls in flight needs as
 /// many.
 const DESCRIPTORS: u64 = 65_536;
 
 /// For group and others: nothing that this process makes is writable by its group, or anything at all to others.
 const UMASK: Mode = Mode::WGRP.union(Mode::RWXO);
 
-/// To be called first of all.
+/// Has to be called before anything else.
 ///
 /// Memory holds keys, prompts and answers, so no dump of it is written, and no other process of this user may read it.
-/// A file that says nothing of its own mode is readable by the group at most. Where the system (a container, a unit's
-/// filter of system calls) refuses any of it, the work goes on without.
+/// A file whose own mode is not set is readable by the group at most. Where the system (a container, a unit's filter of
+/// system calls) refuses any of these, the work goes on without them.
 pub fn protect() {
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     // A limit of zero does not keep a dump from a program that the kernel pipes it to.

@@ -1,15 +1,15 @@
-//! Signals, as things to wait for.
+//! Signals, as events to wait for.
 
 use crate::exit_code::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The two stages of stopping: the first SIGTERM or SIGINT asks to drain, the second to hurry.
+/// The two stages of stopping: the first SIGTERM or SIGINT asks the process to drain, the second to hurry.
 #[derive(Clone, Debug)]
 pub struct Signals {
     /// Cancelled by the first signal.
     pub stop: CancellationToken,
-    /// Cancelled by the second.
+    /// Cancelled by the second signal.
     pub hurry: CancellationToken,
 }
 
@@ -17,7 +17,7 @@ impl Signals {
     /// Listens from now on, for the rest of the process's life.
     ///
     /// # Errors
-    /// When the operating system does not let us.
+    /// The operating system does not allow it.
     pub fn listen() -> std::io::Result<Self> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -44,12 +44,12 @@ impl Hangups {
     /// Listens from now on. By default the signal would end the process and cut every call.
     ///
     /// # Errors
-    /// When the operating system does not let us.
+    /// The operating system does not allow it.
     pub fn listen() -> std::io::Result<Self> {
         signal(SignalKind::hangup()).map(Self)
     }
 
-    /// Waits for the next one. Several that came together are one.
+    /// Waits for the next signal. Several that came together count as one.
     pub async fn next(&mut self) {
         if self.0.recv().await.is_none() {
             std::future::pending::<()>().await;
@@ -58,10 +58,10 @@ impl Hangups {
 }
 
 /// For commands that end by themselves: cancelled by the first SIGINT, SIGTERM or SIGHUP. The second ends the process
-/// where it stands, for one that hangs.
+/// at once, in case it hangs.
 ///
 /// # Errors
-/// When the operating system does not let us.
+/// The operating system does not allow it.
 pub fn interruption() -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,4 +1,4 @@
-//! What systemd is told: ready, alive, stopping. Without systemd all of it does nothing.
+//! Notifications to systemd: ready, alive, stopping. Without systemd all of it does nothing.
 
 use crate::worker::Sign;
 use parking_lot::Mutex;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Passes a worker's signs on to systemd.
 ///
-/// The watchdog is fed by turns of the claim loop and by nothing else: a loop that hangs is a worker that hangs.
+/// Only turns of the claim loop feed the watchdog: a loop that hangs is a worker that hangs.
 #[derive(Debug)]
 pub struct Notifier {
     /// Half of systemd's patience; `None` without a watchdog.
@@ -19,25 +19,25 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// Reads from the environment whether there is a systemd, and how patient it is.
+    /// Reads from the environment whether systemd is there, and how patient it is.
     #[must_use]
     pub fn new() -> Self {
         Self { every: sd_notify::watchdog_enabled().map(|patience| patience / 2), fed_at: Mutex::new(None) }
     }
 
-    /// The configuration is being read again.
+    /// Tells that the configuration is being read again.
     pub fn reloading(&self) {
         let reloading = |now| notify(&[NotifyState::Reloading, now, NotifyState::Status("reloading")]);
         tell(NotifyState::monotonic_usec_now().and_then(reloading));
     }
 
-    /// The configuration was read again: it is in force, or it was refused and the one before is.
+    /// Tells that the configuration was read again: it is in force, or it was refused and the earlier one is.
     pub fn reloaded(&self, is_in_force: bool) {
         let status = if is_in_force { "working" } else { "working; the new configuration was refused, see the log" };
         tell(notify(&[NotifyState::Ready, NotifyState::Status(status)]));
     }
 
-    /// Passes a sign on.
+    /// Passes on a worker's sign.
     pub fn sign(&self, sign: Sign) {
         let sent = match sign {
             Sign::Ready => notify(&[NotifyState::Ready, NotifyState::Status("working")]),
@@ -56,8 +56,8 @@ impl Notifier {
     }
 }
 
-/// Sends a message to the socket that the environment names. The crate knows no socket without a file (`@name`), which
-/// container managers use.
+/// Sends a message to the socket that the environment names. The crate does not know sockets without a file (`@name`),
+/// which container managers use.
 fn notify(states: &[NotifyState<'_>]) -> io::Result<()> {
     let socket = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
     match socket.as_bytes() {
@@ -67,8 +67,8 @@ fn notify(states: &[NotifyState<'_>]) -> io::Result<()> {
             send_to_abstract(name, &lines.join("\n"))
         }
         [b'/', ..] => sd_notify::notify(states),
-        // The manager outside of a virtual machine (`vsock:2:1234`), or whatever else may come. It does not wait for
-        // word of this service: the one inside does, and gives it a path.
+        // The manager outside of a virtual machine (`vsock:2:1234`), or some other kind. It does not wait for word of
+        // this service: the manager inside does, and gives it a path.
         _ => {
             static SAID: Once = Once::new();
             SAID.call_once(|| {

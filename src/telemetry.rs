@@ -26,15 +26,15 @@ pub enum TelemetryError {
     /// The files cannot be written.
     #[error("cannot keep log files in {dir}: {reason}")]
     Files {
-        /// Where.
+        /// The folder.
         dir: String,
-        /// Why not.
+        /// The system's reason.
         reason: String,
     },
-    /// Other users may lay links there, which the files would follow.
+    /// Other users may lay links in the folder, which the files would follow.
     #[error("cannot keep log files in a folder of others: {0}; or set [log] dir to another one")]
     Exposed(Exposed),
-    /// The filter is wrong (the configuration checks it, so only for filters from elsewhere).
+    /// The filter is wrong (the configuration checks its own, so this is only for filters from elsewhere).
     #[error("not a log filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
     /// Logging was set up before.
@@ -42,7 +42,7 @@ pub enum TelemetryError {
     Twice(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 
-/// Writes what is still to be written to the files when it is dropped: keep it until the end of `main`.
+/// Writes the lines that are still pending to the files when it is dropped: keep it until the end of `main`.
 #[must_use = "dropping it ends the log files"]
 #[derive(Debug)]
 pub struct Guard(#[expect(dead_code, reason = "held for its drop")] Option<WorkerGuard>);
@@ -57,7 +57,7 @@ pub fn init(log: &Log) -> Result<Guard, TelemetryError> {
     Ok(guard)
 }
 
-/// What [`init`] installs, with another place for standard error.
+/// The subscriber that [`init`] installs, with another destination for standard error.
 fn subscriber<W>(
     log: &Log,
     standard_error: W,
@@ -69,7 +69,7 @@ where
     let files = log.dir.as_ref().map(|_| open_files(log)).transpose()?;
     let (files, guard) = files.unzip();
     let subscriber = tracing_subscriber::registry()
-        // Of each connection that is made and refused there would be a line; what it means is told once
+        // Each connection that is made and refused would give a line; the consequence is logged once
         // (store/database.rs).
         .with(EnvFilter::try_new(&log.filter)?.add_directive("sqlx_core::pool=off".parse()?))
         .with(layer(log.format, standard_error, colours))
@@ -82,18 +82,18 @@ where
     S: Subscriber + for<'s> LookupSpan<'s>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    // The process that read our lines may be gone. That must not end a worker: to complain on standard error, as the
-    // crate would, is a panic then.
+    // The process that read our lines may be gone. That must not end a worker, and complaining on standard error, as
+    // the crate would, is then a panic.
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colours).log_internal_errors(false);
     match format {
         LogFormat::Human => layer.fmt_fields(debug_fn(write_field).delimited(" ")).boxed(),
-        // Fields of the event beside the message, so that they can be queried without a path.
+        // Fields of the event stand beside the message, so that they can be queried without a path.
         LogFormat::Json => layer.map_writer(|writer| InJson(writer)).json().flatten_event(true).boxed(),
     }
 }
 
-/// One field of a line for people. What it holds comes from anywhere, and neither steers a terminal nor begins a line
-/// of its own.
+/// Writes one field of a line for people. Its value may come from anywhere, and must neither steer a terminal nor begin
+/// a line of its own.
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let value = format!("{value:?}");
     let value = on_one_line(&value);
@@ -104,7 +104,7 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -
     }
 }
 
-/// Lines of JSON, in which hidden characters are written as JSON writes them.
+/// Writes lines of JSON, with hidden characters in JSON's own escapes.
 struct InJson<W>(W);
 
 impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for InJson<W> {
@@ -126,7 +126,7 @@ fn open_files(log: &Log) -> Result<(NonBlocking, WorkerGuard), TelemetryError> {
     }
     let fault = |reason: &InitError| TelemetryError::Files {
         dir: dir.display().to_string(),
-        // The crate's own message ends where the reason begins.
+        // The crate's own message ends where the reason would begin.
         reason: std::error::Error::source(reason).map_or_else(|| reason.to_string(), ToString::to_string),
     };
     let files = RollingFileAppender::builder()
@@ -138,14 +138,14 @@ fn open_files(log: &Log) -> Result<(NonBlocking, WorkerGuard), TelemetryError> {
     Ok(without_loss(DailyFiles::new(files, dir.to_owned(), log.keep, || Utc::now().date_naive())))
 }
 
-/// The daily files. Old ones are removed here and not by the crate: that one makes room for a file which is mostly
-/// there already, and takes one that was copied yesterday for one of yesterday.
+/// The daily files. Old ones are removed here and not by the crate: the crate makes room for a file that usually exists
+/// already, and takes a file that was copied yesterday for one of yesterday.
 struct DailyFiles<W, C> {
     files: W,
     dir: PathBuf,
     keep: usize,
     today: C,
-    /// For which day room was made last.
+    /// The day for which room was last made.
     tidied: NaiveDate,
 }
 
@@ -159,7 +159,7 @@ impl<W: Write, C: Fn() -> NaiveDate> DailyFiles<W, C> {
 
     /// Removes all but the newest of the files that bear a day in their name, and touches nothing else.
     fn tidy(&self) {
-        // What cannot be read or removed is there tomorrow too. The log goes on.
+        // A file that cannot be read or removed is there tomorrow too. The log goes on.
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
         let mut days: Vec<(NaiveDate, PathBuf)> = entries
             .filter_map(Result::ok)
@@ -173,7 +173,7 @@ impl<W: Write, C: Fn() -> NaiveDate> DailyFiles<W, C> {
     }
 }
 
-/// The day of a log file; `None` for files of another kind.
+/// The day of a log file; `None` for other files.
 fn day_of(name: &str) -> Option<NaiveDate> {
     let day = name.strip_prefix(PREFIX)?.strip_prefix('.')?.strip_suffix(SUFFIX)?.strip_suffix('.')?;
     NaiveDate::parse_from_str(day, "%Y-%m-%d").ok().filter(|date| date.to_string() == day)

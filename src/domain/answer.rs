@@ -16,10 +16,10 @@ pub struct ToolCall {
     pub arguments: String,
 }
 
-/// A decoded answer. Whether it is any good is for validation to say.
+/// A decoded answer. Validation decides whether it is any good.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// The text, all text parts joined; `None` when the provider sent none.
+    /// All text parts, joined; `None` when the provider sent none.
     pub text: Option<String>,
     /// Text with which the model declined, where the dialect tells it apart.
     pub refusal: Option<String>,
@@ -29,22 +29,22 @@ pub struct Answer {
     pub tool_calls: Vec<ToolCall>,
     /// Why generation ended.
     pub finish: Finish,
-    /// The same in the provider's own word.
+    /// The reason in the provider's own word.
     pub finish_raw: Option<String>,
-    /// The model that the provider says it was.
+    /// The model that the provider says it used.
     pub model: Option<String>,
     /// The provider's id of the answer (`chatcmpl-…`, `msg_…`).
     pub id: Option<String>,
     /// Tokens, normalised.
     pub usage: Usage,
-    /// The provider's usage object as it came: what prices can be recomputed from.
+    /// The provider's usage object as it came: prices can be recomputed from it.
     pub usage_raw: Option<Value>,
-    /// Everything else that it came with.
+    /// Everything else that came with the answer.
     #[serde(default)]
     pub beside: Beside,
 }
 
-/// What an answer holds beside its words and their count.
+/// What an answer holds beside its text and its token counts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Beside {
@@ -60,7 +60,7 @@ pub struct Beside {
     pub message: Map<String, Value>,
     /// Further members of each tool call (`extra_content`), by its place.
     pub tool_calls: Vec<Map<String, Value>>,
-    /// What had to be mended to read it, and what else is worth a note.
+    /// Repairs that reading the answer needed, and whatever else is worth a note.
     pub notes: Vec<String>,
 }
 
@@ -68,13 +68,13 @@ impl Beside {
     /// The most that further members may have, in bytes. Log probabilities of a long answer come to some megabytes.
     pub const MOST_BYTES: usize = 8 << 20;
 
-    /// Everything in it that is JSON.
+    /// All members that hold JSON.
     pub fn members_mut(&mut self) -> impl Iterator<Item = &mut Map<String, Value>> {
         let Self { completion, choice, message, tool_calls, .. } = self;
         [completion, choice, message].into_iter().chain(tool_calls)
     }
 
-    /// Bytes of each member.
+    /// The size of each member, in bytes.
     fn sizes(&self) -> impl Iterator<Item = (usize, usize, &String)> {
         let members = [&self.completion, &self.choice, &self.message].into_iter().chain(&self.tool_calls);
         members.enumerate().flat_map(|(place, members)| {
@@ -112,7 +112,7 @@ impl Beside {
 }
 
 impl Answer {
-    /// About how many bytes it takes where it is written.
+    /// The approximate size, in bytes, of the answer as it is stored.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let texts = [&self.text, &self.reasoning, &self.refusal].into_iter().flatten().map(String::len);
@@ -121,8 +121,8 @@ impl Answer {
         texts.chain(calls).chain(beside).fold(0, usize::saturating_add)
     }
 
-    /// The answer as an OpenAI chat completion: what results and exports hold, whoever answered. What an answer came
-    /// with beside its text is in it, in OpenAI's words where it has any.
+    /// The answer as an OpenAI chat completion, the form in which results and exports hold it whichever provider
+    /// answered. It includes what came with the answer beside its text, in OpenAI's words where it has any.
     ///
     /// NUL characters are replaced with U+FFFD because Postgres cannot store them.
     #[must_use]
@@ -168,7 +168,7 @@ impl Answer {
         without_nul(Value::Object(whole))
     }
 
-    /// The counts in OpenAI's words, with what else a usage in those words holds.
+    /// The counts in OpenAI's words, with whatever else a usage object of that form holds.
     fn usage_as_openai(&self) -> Value {
         let usage = &self.usage;
         let mut whole = match &self.usage_raw {
@@ -199,7 +199,7 @@ impl Answer {
     }
 }
 
-/// Postgres keeps no NUL, neither in a text nor in a name.
+/// Removes NUL from texts and names: Postgres can keep it in neither.
 fn without_nul(value: Value) -> Value {
     let clean = |text: String| if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text };
     match value {

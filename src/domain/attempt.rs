@@ -14,14 +14,14 @@ pub enum Verdict {
         text: String,
         /// Reasoning that stood in the text before the answer.
         draft: Option<String>,
-        /// What was cut, for people.
+        /// The parts that were cut, for people.
         cut: String,
     },
     /// Do not use it.
     Rejected {
         /// Every rule it broke, the gravest first; never empty.
         failures: Vec<SoftFailure>,
-        /// What was wrong, for people: rule and place, at most a few words of the answer.
+        /// The fault, for people: rule and place, and at most a few words of the answer.
         message: String,
     },
 }
@@ -54,24 +54,25 @@ impl Outcome {
 pub struct Attempt {
     /// Index of the rung in the route's listed order; `None` when the target is no longer on the route.
     pub rung: Option<usize>,
-    /// What came of it.
+    /// How it ended.
     pub outcome: Outcome,
     /// When it ended.
     pub ended_at: Timestamp,
     /// The earliest instant at which the provider wants to be asked again.
     pub retry_at: Option<Timestamp>,
-    /// The provider said that asking again does not help (`x-should-retry: false`): its word goes before the remedy.
+    /// The provider said that asking again does not help (`x-should-retry: false`); its word takes precedence over the
+    /// remedy.
     pub is_final: bool,
     /// Whom the failure concerns.
     pub bearing: Bearing,
     /// The refusal asks for a change of the request that has not been tried on this rung yet.
     pub is_mendable: bool,
-    /// What the provider said of the failure, without keys; it may quote the prompt.
+    /// The provider's words on the failure, without keys; they may quote the prompt.
     pub words: Option<Box<str>>,
 }
 
 impl Attempt {
-    /// An attempt of which nothing is known but what came of it.
+    /// An attempt of which only the outcome is known.
     #[must_use]
     pub const fn new(rung: Option<usize>, outcome: Outcome, ended_at: Timestamp) -> Self {
         Self {
@@ -86,20 +87,20 @@ impl Attempt {
         }
     }
 
-    /// What it calls for: what its class calls for, unless its words say more. `None` when the answer was accepted.
+    /// The remedy of its class, unless the provider's words say more. `None` when the answer was accepted.
     #[must_use]
     pub const fn remedy(&self) -> Option<Remedy> {
         let Some(remedy) = self.outcome.remedy() else { return None };
         Some(match (remedy, self.bearing) {
             _ if self.is_mendable => Remedy::Mend,
             (_, Bearing::EveryTarget) => Remedy::End,
-            // The key stays in service until a second request meets the same, so there is no gate to wait for.
+            // The key stays in service until a second request gets the same refusal, so there is no gate to wait for.
             (Remedy::WaitForGate(_), Bearing::InDoubt) if self.blames_the_key() => Remedy::RetrySame { tries: 0 },
             (remedy, Bearing::AsScoped | Bearing::InDoubt) => remedy,
         })
     }
 
-    /// Whether it failed in a way that speaks against its key.
+    /// Whether it failed in a way that counts against its key.
     #[must_use]
     pub const fn blames_the_key(&self) -> bool {
         match self.outcome {

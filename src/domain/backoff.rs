@@ -9,9 +9,9 @@ pub const FIRST: Duration = Duration::from_millis(500);
 /// The longest wait.
 pub const LONGEST: Duration = Duration::from_mins(1);
 
-/// The wait after so many failures (the first is 1) of a job: the curve, shortened by up to a half.
+/// The wait after the `failures`th failure of a job (the first is 1): the curve, shortened by up to a half.
 ///
-/// Chance comes from a hash of job and number, so that the same job always waits equally long and the jobs that failed
+/// The jitter is a hash of job and number. The same job therefore always waits equally long, and jobs that failed
 /// together do not come back together.
 #[must_use]
 pub fn delay(job: JobId, failures: u32) -> Duration {

@@ -1,30 +1,30 @@
-//! How long what comes with a job may be. The database has the same numbers (`sluice.most_bytes`), and has the last
-//! word.
+//! The longest that each value of a job may be. The database has the same numbers (`sluice.most_bytes`), and has the
+//! last word.
 
-/// The columns of a job and the most bytes of each; of JSON, as text.
+/// The columns of a job and the most bytes that each may have; JSON is measured as text.
 pub const MOST_BYTES: [(&str, usize); 8] = [
     ("route", 200),
     ("project", 200),
     ("batch", 200),
     ("enqueued_by", 200),
     ("custom_id", MOST_CUSTOM_ID_BYTES),
-    // With room for a batch, a slash and a custom id.
+    // Leaves room for a batch, a slash and a custom id.
     ("idempotency_key", 1_024),
     ("metadata", 1 << 20),
     ("request", 32 << 20),
 ];
 
-/// So that it fits on a line of any report.
+/// Short enough to fit on a line of any report.
 pub const MOST_CUSTOM_ID_BYTES: usize = 512;
 
-/// As many as a line of a file has by default, and far more than any provider takes. A row of 255 MB would otherwise be
-/// in memory as often as there are places.
+/// The limit that a line of a file has by default, and far more than any provider takes. A row of 255 MB would
+/// otherwise be in memory as often as there are places.
 pub const MOST_REQUEST_BYTES: i32 = 32 << 20;
 
-/// Whether a value is short enough for its column, in the words in which the database refuses it.
+/// Checks that a value is short enough for its column.
 ///
 /// # Errors
-/// What is too long, by how much, and never the value.
+/// The size of a value that is too long, and the bound, in the database's words; never the value.
 pub fn check(column: &str, value: &str) -> Result<(), String> {
     match MOST_BYTES.iter().find(|(name, _)| *name == column) {
         Some((_, most)) if value.len() > *most => Err(too_long(value.len(), *most)),

@@ -16,7 +16,7 @@
 //! Guarantees:
 //! - While open nothing is admitted before its time; while half open never more than the probes allowed.
 //! - It opens only on a counted failure, with at least `min_calls` counted calls in the window.
-//! - The result of a call that was admitted in an earlier state changes nothing: what was sent before the breaker opened
+//! - The result of a call that was admitted in an earlier state changes nothing: a call sent before the breaker opened
 //!   neither closes it again nor lengthens its time.
 //! - A probe whose result never comes (its worker died) holds its place only for [`PROBE_LIMIT`].
 //! - Memory is constant, and every operation takes constant time.
@@ -30,7 +30,7 @@ use window::Window;
 /// When a breaker opens and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BreakerSettings {
-    /// No judgement on fewer calls than this in the window.
+    /// With fewer calls than this in the window the breaker does not judge.
     pub min_calls: u32,
     /// Opens at this share of failures in the window, 0 to 1.
     pub failure_rate: f64,
@@ -55,16 +55,16 @@ const MOST_DOUBLINGS: u32 = 4;
 /// What a result says about the health of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
-    /// It works.
+    /// The target works.
     Good,
-    /// It does not.
+    /// The target does not work.
     Bad,
     /// Nothing: limits, keys, money and the request itself are not the target's health.
     Neutral,
 }
 
 impl Sign {
-    /// What an outcome says.
+    /// The sign that an outcome gives.
     #[must_use]
     pub const fn of(outcome: &Outcome) -> Self {
         match outcome {
@@ -75,20 +75,20 @@ impl Sign {
     }
 }
 
-/// Leave to make one call; its result is recorded with it.
+/// Permission to make one call; its result is recorded with it.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a permit whose result is never recorded keeps a probe's place"]
 pub struct Permit {
-    /// In which state it was given: only that one learns from the result.
+    /// The state in which it was given: only that state learns from the result.
     era: u64,
 }
 
-/// Where a breaker stands.
+/// The state of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// All calls go.
+    /// All calls may go.
     Closed,
-    /// No call goes.
+    /// No call may go.
     Open {
         /// Since when it has not been closed.
         since: Timestamp,
@@ -97,7 +97,7 @@ pub enum State {
         /// How many probes have failed in a row.
         failed_probes: u32,
     },
-    /// Some calls go, to find out.
+    /// Some calls may go, to find out whether the target works again.
     HalfOpen {
         /// Since when it has not been closed.
         since: Timestamp,
@@ -129,9 +129,9 @@ impl Breaker {
         Self { settings, state: State::Closed, era: 0, window: Window::default() }
     }
 
-    /// A breaker that goes on where another process, or this one before a restart, stood.
+    /// A breaker that continues from the state that another process, or this one before a restart, had reached.
     ///
-    /// Probes that were running then are not waited for, and the calls of the window are forgotten.
+    /// It does not wait for probes that were running then, and it forgets the calls of the window.
     #[must_use]
     pub fn restore(settings: BreakerSettings, state: State) -> Self {
         let state = match state {
@@ -143,7 +143,7 @@ impl Breaker {
         Self { state, ..Self::new(settings) }
     }
 
-    /// Goes by these settings from now on. A breaker that is open keeps its time.
+    /// Uses these settings from now on. A breaker that is open keeps its time.
     pub fn retune(&mut self, settings: BreakerSettings) {
         if settings.window != self.settings.window {
             // Calls are counted in slices of the window.
@@ -152,8 +152,8 @@ impl Breaker {
         self.settings = settings;
     }
 
-    /// The target asked to be left alone for longer than is believed: no call goes for so long, and then one to ask
-    /// again.
+    /// Opens because the target asked to be left alone for longer than Sluice believes: no call goes for `rest`, and
+    /// then one goes to ask again.
     pub fn open_for(&mut self, rest: Duration, now: Timestamp) {
         let (since, failed_probes) = match self.state {
             State::Closed => (now, 0),
@@ -164,14 +164,14 @@ impl Breaker {
         self.enter(State::Open { since, until: now + rest, failed_probes });
     }
 
-    /// An open one lets a call go at once, to ask again.
+    /// Lets a call go at once, to ask again, if the breaker is open.
     pub fn try_again(&mut self, now: Timestamp) {
         if let State::Open { until, .. } = &mut self.state {
             *until = (*until).min(now);
         }
     }
 
-    /// Where it stands.
+    /// The present state.
     #[must_use]
     pub fn state(&self) -> State {
         self.state
@@ -205,7 +205,7 @@ impl Breaker {
                 self.enter(State::HalfOpen { since, failed_probes, successes: 0, running: 1, probed_at: now });
             }
             State::HalfOpen { successes, running, probed_at, .. } => {
-                // One beyond the allowed goes only in place of one that was given up.
+                // A probe beyond the allowed number goes only in place of one that was given up.
                 *running = running.saturating_add(1).min(probes_allowed(*successes));
                 *probed_at = now;
             }
@@ -213,7 +213,7 @@ impl Breaker {
         Ok(Permit { era: self.era })
     }
 
-    /// Takes note of a result. A call that was not made after all is [`Sign::Neutral`].
+    /// Records a result. A call that was not made after all is [`Sign::Neutral`].
     #[expect(clippy::needless_pass_by_value, reason = "a permit is good for one result")]
     pub fn record(&mut self, permit: Permit, sign: Sign, now: Timestamp) {
         if permit.era != self.era {
@@ -267,7 +267,7 @@ impl Breaker {
     }
 }
 
-/// How many probes may run at once after so many successes: 1, 2, 4.
+/// How many probes may run at once after this many successes: 1, 2, 4.
 fn probes_allowed(successes: u32) -> u32 {
     1_u32.checked_shl(successes.min(RAMP)).unwrap_or(1)
 }

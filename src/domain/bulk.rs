@@ -1,14 +1,14 @@
-//! How much memory JSON takes once it has been read, judged by its text before that.
+//! How much memory JSON takes once it has been read, judged by its text beforehand.
 
-/// Members and elements that a document may have. A text of 32 MB can have 16 million, which take half a gigabyte; no
-/// request and no answer of a model comes near two.
+/// The most members and elements that a document may have. A text of 32 MB can have 16 million, which take half a
+/// gigabyte; no request and no answer of a model comes near two million.
 pub const MOST_MEMBERS: usize = 2_000_000;
 
-/// What an element or a member takes beside its text.
+/// The bytes that an element or a member takes beside its text.
 const MEMBER_BYTES: usize = 100;
 
-/// Members and elements of all objects and arrays in a JSON text, not counting the first of each. For a text that is no
-/// JSON it is a number too.
+/// The number of members and elements of all objects and arrays in a JSON text, not counting the first of each. A text
+/// that is not JSON gets a number too.
 #[must_use]
 pub fn members(text: &[u8]) -> usize {
     let (mut members, mut in_string, mut escaped) = (0, false, false);
@@ -27,11 +27,11 @@ pub fn members(text: &[u8]) -> usize {
 /// Whether a text would be too much when read as JSON.
 #[must_use]
 pub fn is_too_much(text: &[u8]) -> bool {
-    // Shorter ones cannot have so many.
+    // A shorter text cannot have that many.
     text.len() > MOST_MEMBERS && members(text) > MOST_MEMBERS
 }
 
-/// About how many bytes a JSON text takes in memory when it has been read: as it was written, and understood.
+/// About how many bytes a JSON text takes in memory once it has been read: the text as written, and the parsed value.
 #[must_use]
 pub fn weight(text: &str) -> usize {
     text.len().saturating_mul(2).saturating_add(members(text.as_bytes()).saturating_mul(MEMBER_BYTES))
@@ -43,7 +43,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    /// Commas that separate something.
+    /// The number of commas that separate something.
     fn commas(value: &Value) -> usize {
         match value {
             Value::Array(items) => items.len().saturating_sub(1) + items.iter().map(commas).sum::<usize>(),

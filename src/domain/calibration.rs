@@ -1,36 +1,36 @@
-//! What a target's reports teach about estimates: how many tokens an estimated token of input is, and how long its
-//! answers usually are.
+//! Learns from a target's reports how to correct estimates: how many tokens an estimated token of input really is, and
+//! how long the target's answers usually are.
 //!
 //! Both are running figures over the last dozens of calls. They are bounded, and a single report that makes no sense
-//! moves them by little: providers do send such reports. Whole numbers only, so that the same reports in the same order
-//! give the same figures everywhere.
+//! moves them by little: providers do send such reports. All numbers are whole, so that the same reports in the same
+//! order give the same figures everywhere.
 
 use super::Usage;
 use super::estimate::USUAL_OUTPUT_TOKENS;
 
 /// Sums and means are kept in parts of a token.
 const SCALE: u64 = 1024;
-/// About so many calls are remembered.
+/// About how many calls are remembered.
 const MEMORY: u64 = 64;
-/// The actual size is believed to be so many times the estimate at most, and one part in so many of it at least.
+/// The actual size is believed to be at most this many times the estimate, and at least one part in this many of it.
 const MOST_FACTOR: u64 = 4;
-/// Before anything is known the estimate is taken to be right, with the weight of so many tokens.
+/// Before anything is known the estimate is taken to be right, with the weight of this many tokens.
 const PRIOR_TOKENS: u64 = 32;
-/// What was learned holds for requests up to so many times the usual size. What a larger one has beyond that counts as
-/// estimated: small requests are more frame than text, and their error says little of a long text.
+/// A correction holds for requests up to this many times the usual size. The part of a larger request beyond that
+/// counts as estimated: small requests are more frame than text, and their error says little of a long text.
 const REACH: u64 = 4;
-/// So many reports are the first, which are believed more readily.
+/// How many reports count as the first, which are believed more readily.
 const FIRST: u64 = 16;
-/// No number of tokens is larger: sums cannot overflow.
+/// The largest number of tokens that is counted, so that sums cannot overflow.
 const MOST_TOKENS: u64 = 1 << 32;
-/// An answer counts as so many times the high mark of answers at most.
+/// An answer counts as at most this many times the high mark of answers.
 const MOST_OUTPUT_FACTOR: u64 = 4;
-/// Of so many answers one is above the high mark of answers.
+/// One answer in this many is above the high mark of answers.
 const LONG_ONE_IN: u64 = 10;
-/// Of so many requests one is above the high mark of ratios.
+/// One request in this many is above the high mark of ratios.
 const DENSE_ONE_IN: u64 = 200;
 
-/// What is known of one target's reports.
+/// The figures learned from one target's reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Calibration {
     /// Input as estimated and as reported, each a decaying sum in parts of a token.
@@ -38,12 +38,12 @@ pub struct Calibration {
     reported: u64,
     /// The requests in these sums, decaying as they do.
     requests: u64,
-    /// What one token that was estimated has come to at most, but for few; in parts of a token.
+    /// The most that one estimated token has come to, but for a few requests; in parts of a token.
     densest: u64,
     /// Running mean of output, and the mark that nine of ten answers stay below; in parts of a token.
     output_mean: u64,
     output_high: u64,
-    /// Reports that were learned from.
+    /// How many reports it has learned from.
     samples: u64,
     outputs: u64,
 }
@@ -79,7 +79,7 @@ impl Calibration {
     }
 
     fn learn_input(&mut self, estimated: u64, reported: u64) {
-        // No more than twice or half of what is expected, and within the bounds.
+        // No more than twice or half of the expected number, and within the bounds.
         let expected = self.scaled(estimated);
         let least = (expected / 2).max(estimated / MOST_FACTOR).max(1);
         let most = expected.saturating_mul(2).min(estimated.saturating_mul(MOST_FACTOR)).max(least);
@@ -101,7 +101,7 @@ impl Calibration {
         let output = output.saturating_mul(SCALE);
         let is_cut = cap.is_some_and(|cap| output >= cap.saturating_mul(SCALE));
         if is_cut && output <= self.output_mean {
-            // Its cap ended it. That it would have been longer than that is what was thought already.
+            // Its cap ended it. The estimate already said that it would have been longer.
             return;
         }
         let believed = output.min(self.output_high.saturating_mul(MOST_OUTPUT_FACTOR));
@@ -121,10 +121,10 @@ impl Calibration {
         self.scaled(u64::try_from(estimate).unwrap_or(0)).max(1)
     }
 
-    /// The tokens of input that it stands for at most, but for one request in some two hundred, at least 1.
+    /// The tokens of input that an estimate stands for at most, but for one request in some two hundred; at least 1.
     ///
-    /// What is held back before a call has to be this: a bucket that is used to its last drop has no room for all those
-    /// that turn out larger than expected. What was too much comes back with the report.
+    /// This is the amount to hold back before a call: a bucket that is used to its last drop has no room for all the
+    /// requests that turn out larger than expected. The excess comes back with the report.
     #[must_use]
     pub fn input_at_most(&self, estimate: i64) -> u64 {
         let estimate = u64::try_from(estimate).unwrap_or(0);
@@ -140,7 +140,7 @@ impl Calibration {
         cap.map_or(mean, |cap| cap.min(mean)).max(1)
     }
 
-    /// Tokens of input that were reported for a thousand that were estimated.
+    /// Tokens of input that were reported for every thousand estimated.
     #[must_use]
     pub fn reported_per_thousand(&self) -> u64 {
         share(1000, self.reported, self.estimated)
@@ -152,7 +152,7 @@ impl Calibration {
         self.output_high.div_ceil(SCALE)
     }
 
-    /// How many reports were learned from.
+    /// How many reports it has learned from.
     #[must_use]
     pub const fn samples(&self) -> u64 {
         self.samples
@@ -163,7 +163,7 @@ impl Calibration {
         share(known, self.reported, self.estimated).saturating_add(estimate - known)
     }
 
-    /// The largest estimate of which something is known.
+    /// The largest estimate for which the correction holds in full.
     fn reach(&self) -> u64 {
         share(self.estimated, REACH, self.requests).max(1)
     }
@@ -176,8 +176,8 @@ fn share(amount: u64, part: u64, whole: u64) -> u64 {
     u64::try_from(product.checked_div(whole).unwrap_or(0)).unwrap_or(u64::MAX)
 }
 
-/// A mark that one value of `one_in` is above, after one more value: up by so many steps less one for a value above it,
-/// down by one for a value below it, though not below that. A step is one part in `steps` of the mark.
+/// A mark that one value in `one_in` exceeds, after one more value: up by `one_in` less one steps for a value above it,
+/// down by one step for a value below it, though not below that value. A step is one part in `steps` of the mark.
 fn marked(mark: u64, value: u64, one_in: u64, steps: u64) -> u64 {
     let step = (mark / steps.max(1)).max(1);
     if value > mark {
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn small_and_large_requests_together_are_right_in_the_sum() {
-        // Twenty tokens too much in each, whatever its size: what is learned makes the sum right, not each of them.
+        // Twenty tokens too much in each, whatever its size: learning makes the sum right, not each estimate.
         let sizes = [40_i64, 120, 400, 1_200].repeat(50);
         let calibration = after(sizes.iter().map(|&size| (size + 20, size)));
         let sum: u64 = sizes.iter().map(|&size| calibration.input(size + 20)).sum();

@@ -1,25 +1,25 @@
-//! What a request takes from a token bucket: every provider has its own rule, and each rule is data.
+//! What a request takes from a token bucket. Every provider has its own rule, and each rule is data.
 //!
-//! A bucket that is charged by the wrong rule is either run dry unused or run into refusals. So a request is charged as
+//! A bucket that is charged by the wrong rule either runs dry unused or runs into refusals. So a request is charged as
 //! its provider charges it: [`Charging::reserve`] before the call, by estimate, and [`Charging::settle`] after it, by
-//! what the provider reports.
+//! the provider's report.
 
 use super::{ErrorClass, Failure, Outcome, Unit, Usage, UsageSource};
 
-/// What one call takes from a bucket, in tokens; and one request.
+/// The charge of one call to a bucket, in tokens; and it counts as one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Charge {
     /// From a limit of input tokens.
     pub input: u64,
     /// From a limit of output tokens.
     pub output: u64,
-    /// From a limit of all tokens. Not the sum of the other two: by some rules output does not count there, by others
-    /// it counts several times, by others the cap counts instead of it.
+    /// From a limit of all tokens. This is not the sum of the other two: by some rules output does not count there, by
+    /// others it counts several times, by others the cap counts instead of it.
     pub total: u64,
 }
 
 impl Charge {
-    /// The larger of each.
+    /// The larger value of each limit.
     fn max(self, other: Self) -> Self {
         Self {
             input: self.input.max(other.input),
@@ -28,7 +28,7 @@ impl Charge {
         }
     }
 
-    /// What it takes from a limit of this unit. Whatever its size it is one request.
+    /// The amount taken from a limit of this unit. A request counts as one request whatever its size.
     #[must_use]
     pub const fn units(&self, unit: Unit) -> u64 {
         match unit {
@@ -40,12 +40,12 @@ impl Charge {
     }
 }
 
-/// What is known of a request's size before the call, in tokens.
+/// The size of a request as it is known before the call, in tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
     /// Input, as expected.
     pub input: u64,
-    /// Input, as large as it turns out to be but for few requests: what has to be held back.
+    /// The most that the input turns out to be but for a few requests: the amount to hold back.
     pub input_at_most: u64,
     /// The output cap that the request sets.
     pub cap: Option<u64>,
@@ -54,7 +54,7 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// The expected output, which no cap lets grow beyond it.
+    /// The expected output, and no more than the cap.
     const fn output(&self) -> u64 {
         match self.cap {
             Some(cap) if cap < self.expected_output => cap,
@@ -62,28 +62,28 @@ impl Sizes {
         }
     }
 
-    /// Without what is only held back to be safe.
+    /// The size without the margin that is held back to be safe.
     const fn expected(&self) -> Self {
         Self { input_at_most: self.input, ..*self }
     }
 
-    /// The least that it may be: the estimate of the input is taken to be right within a quarter, a cap is exact, and
-    /// an output that is only expected may be none.
+    /// The least that the size may be: the estimate of the input is taken to be right within a quarter, a cap is exact,
+    /// and an output that is only expected may be none.
     const fn least(&self) -> Self {
         let input = self.input - self.input / 4;
         Self { input, input_at_most: input, cap: self.cap, expected_output: 0 }
     }
 }
 
-/// What a request asks of a bucket before it is sent.
+/// The charges for which a request asks a bucket before it is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ask {
     /// Taken in advance and corrected afterwards.
     pub reserved: Charge,
-    /// What it will probably come to.
+    /// The probable amount.
     pub expected: Charge,
-    /// The least that it can turn out to be: a request of which even this is more than a bucket ever holds never fits
-    /// there. What is only guessed is left out, so that a wrong guess costs one refused call and not a job.
+    /// The least that it can turn out to be. If even this is more than a bucket ever holds, the request never fits
+    /// there. Guesses are left out, so that a wrong guess costs one refused call and not a job.
     pub least: Charge,
 }
 
@@ -94,9 +94,9 @@ pub enum OutputShare {
     None,
     /// The larger of the input and the output cap counts; without a cap the input.
     LargerCap,
-    /// The output cap counts beside the input; without a cap what is expected.
+    /// The output cap counts beside the input; without a cap, the expected output.
     Cap,
-    /// What is expected counts beside the input, and then what it was.
+    /// The expected output counts beside the input; once it is known, the actual output.
     Expected,
 }
 
@@ -105,34 +105,35 @@ pub enum OutputShare {
 pub struct Charging {
     /// How output counts against a limit of all tokens.
     pub output: OutputShare,
-    /// Whether the output that was reserved from the limit of all tokens is corrected to what it was. Where it is not,
-    /// a generous cap is lost however short the answer.
+    /// Whether the output reserved from the limit of all tokens is corrected to the actual output. Where it is not, a
+    /// generous cap is lost however short the answer.
     pub is_reconciled: bool,
     /// Whether input that was read from the provider's cache counts.
     pub cached_input_counts: bool,
-    /// Models, by parts of their names, for which it counts although it does not for others.
+    /// Models, by parts of their names, for which cached input counts although it does not for others.
     pub cached_input_counts_for: &'static [&'static str],
     /// How many tokens of the limit of all tokens one token of output takes.
     pub output_burndown: u32,
-    /// Models, by parts of their names, for which it is another number.
+    /// Models, by parts of their names, for which that number is another.
     pub burndowns: &'static [(&'static str, u32)],
-    /// Whether a request that was let in and failed keeps what it took.
+    /// Whether a request that was let in and failed keeps the tokens that it took.
     pub failures_count: bool,
 }
 
-/// What became of a call, as far as a provider's bucket is concerned.
+/// How a call ended, as far as a provider's bucket is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It was let in and worked on, as far as is known: an answer of whatever use, or none that came in time.
+    /// The provider let it in and worked on it, as far as is known: an answer of whatever use, or none that came in
+    /// time.
     LetIn,
-    /// The provider answered that it failed at it or does not want it.
+    /// The provider answered that it failed at the request or does not want it.
     Failed,
     /// It never got as far as the bucket, or was refused because of one.
     TurnedAway,
 }
 
 impl Fate {
-    /// By the outcome of the attempt.
+    /// The fate of a call whose attempt had this outcome.
     #[must_use]
     pub const fn of(outcome: &Outcome) -> Self {
         match outcome {
@@ -143,7 +144,7 @@ impl Fate {
 }
 
 impl Charging {
-    /// What goes in and what comes out: the rule where no other is known.
+    /// Input and output together: the rule where no other is known.
     pub const COMBINED: Self = Self {
         output: OutputShare::Expected,
         is_reconciled: true,
@@ -154,7 +155,7 @@ impl Charging {
         failures_count: true,
     };
 
-    /// The rule for one model: `burndown` where it is configured, else what is known of the model.
+    /// The rule for one model: `burndown` where it is configured, otherwise the number known for the model.
     #[must_use]
     pub fn for_model(self, model: &str, burndown: Option<u32>) -> Self {
         let known = self.burndowns.iter().find(|(part, _)| model.contains(part)).map(|(_, burndown)| *burndown);
@@ -166,22 +167,22 @@ impl Charging {
         }
     }
 
-    /// What is taken for a request before it is sent.
+    /// The charge that is taken for a request before it is sent.
     #[must_use]
     pub const fn reserve(&self, sizes: &Sizes) -> Charge {
         let input = if sizes.input_at_most > sizes.input { sizes.input_at_most } else { sizes.input };
         Charge { input, output: sizes.output(), total: self.total(input, self.reserved_output(sizes)) }
     }
 
-    /// The same with what it is expected to be and what it is at least.
+    /// The same, with the probable charge and the least possible one.
     #[must_use]
     pub const fn ask(&self, sizes: &Sizes) -> Ask {
         let (expected, least) = (self.reserve(&sizes.expected()), self.reserve(&sizes.least()));
         Ask { reserved: self.reserve(sizes), expected, least }
     }
 
-    /// What a call has really taken, given what the provider reports of it; without a report, what was reserved, or
-    /// nothing where a failed request takes none. An estimate of our own gives back nothing of what was reserved.
+    /// The charge that a call has really taken, by the provider's report. Without a report it is the reserved charge,
+    /// or nothing where a failed request takes none. An estimate of our own gives back nothing of the reserved charge.
     #[must_use]
     pub fn settle(&self, sizes: &Sizes, usage: Option<&Usage>, fate: Fate) -> Charge {
         let Some(usage) = usage else {
@@ -226,12 +227,12 @@ impl Charging {
     }
 }
 
-/// Whether a provider that refused a call because of a limit will refuse it for ever: what the call needs, and the
-/// limit that it names.
+/// Whether a provider that refused a call because of a limit will refuse it for ever: returns the amount that the call
+/// needs, and the limit that it exceeds.
 ///
-/// Some say so themselves ([`ErrorClass::NeverFits`]), with or without numbers. Others answer as they answer everyone
-/// who comes too fast, and only the limit that they name tells the two apart: a request that is larger than it. Where
-/// they ask to wait all the same, an estimate alone is no reason to doubt it.
+/// Some providers say so themselves ([`ErrorClass::NeverFits`]), with or without numbers. Others give the answer that
+/// they give to every client that comes too fast, and only the limit that they name tells the two apart: the request is
+/// larger than that limit. Where they ask to wait all the same, an estimate alone is no reason to doubt it.
 #[must_use]
 pub fn never_fits(failure: &Failure, charging: &Charging, sizes: &Sizes) -> Option<Oversize> {
     let named = failure.limit?;
@@ -240,7 +241,7 @@ pub fn never_fits(failure: &Failure, charging: &Charging, sizes: &Sizes) -> Opti
         ErrorClass::NeverFits => Some(named.requested.unwrap_or(expected)),
         ErrorClass::RateLimit | ErrorClass::RateLimitDaily if named.unit != Unit::Requests => {
             let surely = if failure.wait.is_some() { charging.ask(sizes).least.units(named.unit) } else { expected };
-            // Its own figure needs no guess.
+            // The provider's own figure needs no guess.
             let (surely, needed) = named.requested.map_or((surely, expected), |requested| (requested, requested));
             (surely > named.size).then_some(needed)
         }
@@ -252,11 +253,11 @@ pub fn never_fits(failure: &Failure, charging: &Charging, sizes: &Sizes) -> Opti
 /// A request that is larger than a limit ever allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Oversize {
-    /// What the limit counts.
+    /// The unit that the limit counts.
     pub unit: Unit,
-    /// What the request takes.
+    /// The amount that the request takes.
     pub needed: u64,
-    /// What the limit allows at once.
+    /// The most that the limit allows at once.
     pub size: u64,
 }
 
@@ -283,17 +284,17 @@ mod tests {
         let said = refusal(ErrorClass::NeverFits, Unit::Tokens, 1_000, Some(1_777));
         assert_eq!(needed(&said), Some(1_777));
         assert_eq!(needed(&Failure { limit: None, ..said }), None);
-        // It only names the limit.
+        // The provider only names the limit.
         let named = |unit, size| refusal(ErrorClass::RateLimit, unit, size, None);
         assert_eq!(needed(&named(Unit::InputTokens, 1_000)), Some(1_200));
         assert_eq!(needed(&named(Unit::InputTokens, 1_300)), None);
         assert_eq!(needed(&named(Unit::Requests, 0)), None);
-        // An output that is only expected speaks against no request.
+        // An output that is only expected is no reason to refuse a request.
         assert_eq!(needed(&named(Unit::Tokens, 1_300)), None);
         assert_eq!(needed(&named(Unit::OutputTokens, 10)), None);
         assert_eq!(needed(&refusal(ErrorClass::RateLimit, Unit::InputTokens, 1_000, Some(1_000))), None);
         assert_eq!(needed(&refusal(ErrorClass::Overloaded, Unit::InputTokens, 1, None)), None);
-        // It asks to wait: believed while the estimate may be a quarter too high.
+        // The provider asks to wait: believed while the estimate may be a quarter too high.
         let waits = |size| Failure { wait: Some(Duration::from_secs(9)), ..named(Unit::InputTokens, size) };
         assert_eq!(needed(&waits(1_000)), None);
         assert_eq!(needed(&waits(899)), Some(1_200));

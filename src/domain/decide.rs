@@ -1,12 +1,13 @@
-//! The centre: what is to be done next for a job.
+//! The centre: decides the next step of a job.
 //!
 //! Fallback, retries, patience, breakers, deadlines and crash recovery are all one function over data, [`decide`]. It
 //! asks three questions in turn:
 //!
-//! 1. Is the job over? An accepted answer, a request that no rung would take, attempts or time used up.
-//! 2. How does each rung stand? What the job's own history says of it, what gate and breaker say of it
-//!    ([`RungHealth`]), and whether a rung that is shut is worth waiting for.
-//! 3. Which is the first that may be called? If none may now, until when is there nothing to do?
+//! 1. Is the job over? It is when an answer was accepted, when no rung would take the request, or when attempts or time
+//!    are used up.
+//! 2. How does each rung stand? That follows from the job's own history there, from what gate and breaker say of it
+//!    ([`RungHealth`]), and from whether a rung that is shut is worth waiting for.
+//! 3. Which is the first rung that may be called? If none may be called now, until when is there nothing to do?
 //!
 //! A job goes along its rungs in laps. A rung that failed as often as its [`Remedy`](super::Remedy) allows is passed
 //! for the rest of the lap; when all rungs are passed, the next lap begins, after a longer pause. While the rungs that
@@ -40,11 +41,11 @@ pub enum Ineligible {
     },
     /// The request is larger than a limit ever allows at once.
     BucketTooSmall {
-        /// What the limit counts.
+        /// The unit that the limit counts.
         unit: Unit,
-        /// What the request takes of it, estimated.
+        /// The amount that the request takes of it, estimated.
         needed: i64,
-        /// What it allows at most.
+        /// The most that the limit allows.
         size: i64,
     },
     /// The target lacks something the request asks for: `tools`, `images`, `json_schema`, …
@@ -62,7 +63,7 @@ pub enum RungHealth {
     Ineligible(Ineligible),
 }
 
-/// What is known of one rung for one request at the moment of a decision.
+/// The state of one rung for one request, at the moment of a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     /// Whether it may be called.
@@ -74,7 +75,7 @@ pub struct Condition {
 }
 
 impl From<RungHealth> for Condition {
-    /// Of a rung of which nothing else is known.
+    /// The condition of a rung of which nothing else is known.
     fn from(health: RungHealth) -> Self {
         Self { health, headroom: None, latency: None }
     }
@@ -87,7 +88,7 @@ pub enum Skip {
     Shut {
         /// Why, since when and until when.
         shut: Shut,
-        /// Whether it was worth waiting for.
+        /// Whether the rung was worth waiting for.
         worth: Worth,
     },
     /// It cannot take this request at all.
@@ -96,41 +97,42 @@ pub enum Skip {
     Failed(ErrorClass),
     /// It is backing off after a failure.
     BackingOff {
-        /// Until when.
+        /// When the backoff ends.
         until: Timestamp,
     },
-    /// It is backing off after a failure, for so long that a call after it could not end by the job's deadline.
+    /// It is backing off after a failure for so long that a call after that could not end by the job's deadline.
     TooLate {
-        /// Until when.
+        /// When the backoff ends.
         until: Timestamp,
-        /// When a call would have to begin at the latest.
+        /// The latest instant at which a call could begin.
         latest: Timestamp,
     },
 }
 
-/// Whether a job waits for a rung that is shut rather than take one after it, and what says so.
+/// Whether a job waits for a rung that is shut rather than take one after it, and the rule that decides so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Worth {
-    /// It waits: the rung opens while there is patience, which lasts until then ([`Timestamp::MAX`]: without end).
+    /// It waits: the rung opens while the job still has patience, which lasts until this instant ([`Timestamp::MAX`]:
+    /// without end).
     Patience {
-        /// When it ends, be it because of the deadline.
+        /// When patience ends, perhaps because of the deadline.
         until: Timestamp,
     },
     /// It waits: the route does not leave a rung for this reason.
     NoFallback,
-    /// It does not: the route has no patience.
+    /// It does not wait: the route has no patience.
     NoPatience,
-    /// It does not: patience has ended, or ends before the rung opens.
+    /// It does not wait: patience has ended, or ends before the rung opens.
     PatienceOver {
-        /// When it ended or will end.
+        /// When patience ended or will end.
         at: Timestamp,
     },
-    /// It does not: patience was cut short by the job's deadline, before which the call has to end too.
+    /// It does not wait: the job's deadline, by which the call has to end too, cut patience short.
     DeadlineNear {
-        /// When it ended or will end: the deadline less the rung's timeout.
+        /// When patience ended or will end: the deadline less the rung's timeout.
         at: Timestamp,
     },
-    /// It does not: money, keys, models and paused providers do not come back by themselves.
+    /// It does not wait: money, keys, models and paused providers do not come back by themselves.
     Pointless,
 }
 
@@ -159,23 +161,23 @@ pub enum Ending {
     },
 }
 
-/// What to do next for a job.
+/// The next step of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Call this rung (index in listed order).
     Call {
-        /// Which.
+        /// Index of the rung in listed order.
         rung: usize,
         /// The rungs that stand before it in this job's order, and why each was not taken.
         skipped: Vec<(usize, Skip)>,
     },
-    /// Do nothing until then. Uses up no attempt.
+    /// Do nothing until the given instant. Uses up no attempt.
     Wait {
         /// When to ask again; a rung that opens earlier is reason to ask earlier.
         until: Timestamp,
-        /// What is waited for: the rung, and why it is closed.
+        /// The rung that the job waits for.
         rung: usize,
-        /// In words a report can show.
+        /// Why that rung is closed.
         why: Skip,
     },
     /// The job is over.
@@ -215,9 +217,9 @@ impl fmt::Display for Skip {
 ///
 /// Guarantees, whatever the input:
 /// - After an accepted answer the step is `Finish(Succeeded)`: nothing is bought twice.
-/// - A called rung is on the route, not shut, not ineligible, and no provider asked this job to wait for it.
+/// - A called rung is on the route, is neither shut nor ineligible, and no provider asked this job to wait for it.
 /// - [`Step::Wait`] ends after `now`, and not after the deadline.
-/// - A history only grows so long, so a job ends however the world behaves.
+/// - A history has a bounded length, so every job ends, whatever the providers do.
 #[must_use]
 pub fn decide(
     job: &Job,
@@ -247,14 +249,14 @@ enum Candidate {
     },
 }
 
-/// What a rung that is out means for the rungs after it.
+/// How a rung that is out affects the rungs after it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Turn {
-    /// It is its turn: they wait with it.
+    /// It keeps its turn: they wait with it.
     Kept,
-    /// They may be taken meanwhile.
+    /// The rungs after it may be taken meanwhile.
     Lost,
-    /// They may be taken, and if none of them can be, it has its turn again at the given instant.
+    /// The rungs after it may be taken. If none of them can be, it has its turn again at the given instant.
     LastResort,
 }
 
@@ -295,22 +297,22 @@ fn health_of(conditions: &[Condition], rung: usize) -> &RungHealth {
     conditions.get(rung).map_or(&RungHealth::Open, |condition| &condition.health)
 }
 
-/// When a rung has to be tried again at the latest after a failure, if the job may leave it after that: so that the
-/// call can still end by the deadline.
+/// The latest instant at which a rung has to be tried again after a failure, so that the call can still end by the
+/// deadline; only if the job may leave the rung after that failure.
 fn latest_retry(job: &Job, route: &Route, rung: usize, tried: &Tried) -> Option<Timestamp> {
     let leaves = tried.last_failure.is_some_and(|class| route.falls_back_on(class));
     let rung = route.rungs.get(rung).filter(|_| leaves && route.patience != Patience::Forever)?;
     Some(job.deadline? - rung.total_timeout)
 }
 
-/// From when a job has been waiting, and by when it has to have ended.
+/// When a job began to wait, and the time by which it has to have ended.
 #[derive(Clone, Copy)]
 struct Times {
     ready_at: Timestamp,
     deadline: Option<Timestamp>,
 }
 
-/// What stands between a job and a rung apart from the job's own failures there.
+/// The obstacle between a job and a rung, apart from the job's own failures there.
 enum Access {
     Open,
     Shut { shut: Shut, worth: Worth },
@@ -327,9 +329,9 @@ impl Access {
     }
 }
 
-/// Joins what the gate says with what the provider asked of this very job: the later opening counts, and the earlier
-/// closing, as patience has been running since then. A gate that waiting does not open, and that the job may leave, is
-/// the reason whatever was asked. The job itself does not come back before `not_before`.
+/// Joins the gate's state with the wait that the provider asked of this very job. The later opening counts, and the
+/// earlier closing, as patience has been running since then. A gate that does not open by waiting, and that the job may
+/// leave, is the reason whatever the provider asked. The job itself does not come back before `not_before`.
 fn access_of(
     times: Times,
     route: &Route,
@@ -369,7 +371,7 @@ fn candidate_of(
 ) -> Candidate {
     let out = |why| Candidate::Out { why, until: None, turn: Turn::Lost };
     if let Some(class) = tried.excluded {
-        // Why it can never take the request says more than that it did not.
+        // The reason why it can never take the request says more than the fact that it did not.
         return out(match access {
             Access::Never(why) => Skip::Ineligible(why),
             Access::Open | Access::Shut { .. } => Skip::Failed(class),
@@ -382,7 +384,7 @@ fn candidate_of(
             let until = Some(access.opens().max(due).max(lap.pause_ends));
             Candidate::Out { why: Skip::Failed(class), until, turn: Turn::LastResort }
         }
-        // Its own retry would come too late to be of use; the dearer rungs may be in time.
+        // Its own retry would come too late; the dearer rungs may be in time.
         (access, None) if due > now && latest.is_some_and(|latest| due > latest) => {
             let (until, latest) = (access.opens().max(due), latest.unwrap_or(due));
             Candidate::Out { why: Skip::TooLate { until, latest }, until: Some(until), turn: Turn::Lost }
@@ -400,11 +402,12 @@ fn candidate_of(
     }
 }
 
-/// Whether a rung that is shut is waited for, or the rungs after it may be taken before it opens at `shut.until`.
+/// Whether a job waits for a rung that is shut, or may take the rungs after it before it opens at `shut.until`.
 ///
-/// To be left, the route has to allow it (`fallback_on`), and the wait has to be more than the job has patience for.
-/// Patience runs from when the job could be run and the rung was shut, whichever is later, and ends early enough for
-/// a call to the shut rung to end before the job's deadline. It is not asked where waiting is pointless.
+/// A job may leave the rung only if the route allows it (`fallback_on`) and the wait is longer than the job's patience.
+/// Patience runs from the later of two instants, when the job could first be run and when the rung was shut, and ends
+/// early enough for a call to the shut rung to end before the job's deadline. Where waiting is pointless, patience
+/// plays no part.
 fn worth_of(times: Times, route: &Route, rung: &Rung, shut: Shut, now: Timestamp) -> Worth {
     if !route.leaves(shut.reason) {
         return Worth::NoFallback;
@@ -419,10 +422,10 @@ fn worth_of(times: Times, route: &Route, rung: &Rung, shut: Shut, now: Timestamp
     if patience.is_zero() {
         return Worth::NoPatience;
     }
-    // What lies ahead of now is a clock that differs; it must not lengthen the wait.
+    // An instant in the future comes from a clock that differs; it must not lengthen the wait.
     let ends = times.ready_at.max(shut.since).min(now) + patience;
     let latest = times.deadline.map_or(Timestamp::MAX, |deadline| deadline - rung.total_timeout);
-    // It opens later than now, so patience that has ended already is over here too.
+    // The rung opens later than now, so patience that has ended already counts as over here too.
     match ends.min(latest) {
         until if shut.until <= until => Worth::Patience { until },
         at if latest < ends => Worth::DeadlineNear { at },
@@ -430,11 +433,11 @@ fn worth_of(times: Times, route: &Route, rung: &Rung, shut: Shut, now: Timestamp
     }
 }
 
-/// The first rung that may be called; else the first instant at which one may be; else the end.
+/// The first rung that may be called; otherwise the first instant at which one may be; otherwise the end.
 fn choose(job: &Job, route: &Route, history: &[Attempt], candidates: Vec<(usize, Candidate)>, now: Timestamp) -> Step {
     let has_turn =
         |candidate: &Candidate| matches!(candidate, Candidate::Ready | Candidate::Out { turn: Turn::Kept, .. });
-    // What stands behind the rung whose turn it is does not matter.
+    // The rungs behind the one whose turn it is do not matter.
     let turn = candidates.iter().position(|(_, candidate)| has_turn(candidate));
     let reachable = turn.map_or(candidates.len(), |index| index.saturating_add(1));
     let mut before = Vec::new();
@@ -457,7 +460,7 @@ fn choose(job: &Job, route: &Route, history: &[Attempt], candidates: Vec<(usize,
     }
 }
 
-/// When to ask again where nothing opens before `until`: later than now, and not after the deadline.
+/// When to ask again where no rung opens before `until`: later than now, and not after the deadline.
 fn rest_until(until: Timestamp, deadline: Option<Timestamp>, now: Timestamp) -> Timestamp {
     deadline.map_or(until, |deadline| until.min(deadline)).max(now + Duration::from_millis(1))
 }

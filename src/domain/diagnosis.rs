@@ -1,4 +1,4 @@
-//! What hurts the queue: facts about the database and those who use it, and what to make of them.
+//! What hurts the queue: facts about the database and its users, and the findings that follow from them.
 
 mod database;
 mod queue;
@@ -16,9 +16,9 @@ use std::time::Duration;
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// As it should be.
+    /// All is well.
     Ok,
-    /// It could not be looked at.
+    /// It could not be examined.
     Unseen,
     /// It will hurt, or hurts a little.
     Warning,
@@ -27,7 +27,7 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// Its name.
+    /// The name of the severity.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,18 +39,18 @@ impl Severity {
     }
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What was looked at: a name that stays.
+    /// The name of the check, which stays the same.
     pub check: &'static str,
     /// How bad it is.
     pub severity: Severity,
-    /// What was found.
+    /// The finding.
     pub what: String,
     /// Why it matters; empty when all is well.
     pub why: &'static str,
-    /// What to do about it; empty when all is well.
+    /// The remedy; empty when all is well.
     pub remedy: String,
 }
 
@@ -77,21 +77,21 @@ impl Finding {
         }
     }
 
-    /// Warning or bad, whichever it is.
+    /// `Bad` or `Warning`.
     fn grave(self, is_bad: bool) -> Self {
         if is_bad { Self { severity: Severity::Bad, ..self } } else { self }
     }
 }
 
-/// What was read, or why it could not be.
+/// A fact as it was read, or the reason why it could not be read.
 pub type Seen<T> = Result<T, String>;
 
-/// From when on something is worth a word.
+/// The thresholds of warnings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
-    /// A transaction that is open for longer is a warning, one that is open twelve times as long is bad.
+    /// A transaction that is open for longer is a warning; one that is open twelve times as long is bad.
     pub transaction: Duration,
-    /// A job that could be worked on and is not for longer than this is a warning.
+    /// A job that could be worked on is a warning once it has waited for longer.
     pub waiting: Duration,
 }
 
@@ -101,10 +101,10 @@ impl Default for Thresholds {
     }
 }
 
-/// Everything that was looked at.
+/// All facts that were read.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Whether a pooler is between.
+    /// Whether there is a pooler between this process and Postgres.
     pub pooled: bool,
     /// Whether it is the private Postgres.
     pub private: bool,
@@ -116,7 +116,7 @@ pub struct Facts {
     pub clock: Seen<(i64, i64)>,
     /// Transactions that are open.
     pub sessions: Seen<Vec<Session>>,
-    /// Whether those of other logins are among them.
+    /// Whether `sessions` includes those of other logins.
     pub sees_all_sessions: bool,
     /// Prepared transactions: name and age in seconds.
     pub prepared: Seen<Vec<(String, i64)>>,
@@ -124,25 +124,25 @@ pub struct Facts {
     pub slots: Seen<Vec<ReplicationSlot>>,
     /// Standbys that ask the server to keep old rows for them: name, and how many transactions back.
     pub standbys: Seen<Vec<(String, i64)>>,
-    /// Tables that turn over.
+    /// Tables whose rows change all day.
     pub tables: Seen<Vec<Table>>,
     /// Tables that autovacuum is told to leave alone.
     pub vacuum_off: Seen<Vec<String>>,
     /// Indexes that the migrations made and that are not there, and indexes that cannot be used.
     pub indexes: Seen<(Vec<String>, Vec<String>)>,
-    /// Whether the trigger that puts new jobs into the queue is there and fires; `None`: it is not there.
+    /// Whether the trigger that puts new jobs into the queue exists and fires; `None`: it does not exist.
     pub trigger: Seen<Option<bool>>,
     /// The partitions.
     pub partitions: Seen<Partitions>,
-    /// The statements that the queue lives by.
+    /// The plans of the statements that the queue depends on.
     pub plans: Seen<Vec<Plan>>,
     /// The queue.
     pub queue: Seen<Queue>,
     /// Jobs that are in no queue.
     pub unqueued: Seen<Unqueued>,
-    /// Where sums are larger than such calls can have made them.
+    /// Sums that are larger than the counted calls can have made them.
     pub absurd_sums: Seen<Vec<String>>,
-    /// What is kept of finished work.
+    /// The finished work that is still kept.
     pub retention: Seen<Kept>,
     /// Whether the database has gone back in time.
     pub history: Seen<History>,
@@ -153,11 +153,11 @@ pub struct Facts {
 /// The version of the schema.
 #[derive(Clone, Copy, Debug)]
 pub struct Schema {
-    /// What the database has.
+    /// The version that the database has.
     pub found: i64,
-    /// What this binary brings.
+    /// The version that this binary brings.
     pub known: i64,
-    /// What a binary must know at least.
+    /// The oldest version that a binary must know.
     pub oldest: i64,
 }
 
@@ -166,7 +166,7 @@ pub struct Schema {
 pub struct Server {
     /// `server_version_num`.
     pub version: i32,
-    /// The same in words.
+    /// The version in words.
     pub version_name: String,
     /// Whether it is a standby.
     pub standby: bool,
@@ -174,17 +174,17 @@ pub struct Server {
     pub read_only: bool,
     /// How the database writes text, such as `UTF8`.
     pub encoding: String,
-    /// Settings that should be on, and are not: by name, with what they are.
+    /// Settings that should be on and are not: name and value.
     pub off: Vec<(String, String)>,
-    /// How many connections it takes from others than superusers.
+    /// How many connections the server takes from logins that are not superusers.
     pub connections: i64,
-    /// How many there are.
+    /// How many connections there are.
     pub used_connections: i64,
     /// How old the oldest row that is not frozen is, in transactions.
     pub transaction_age: i64,
     /// The same for shared row locks.
     pub multixact_age: i64,
-    /// From when on autovacuum freezes.
+    /// The age from which autovacuum freezes rows.
     pub freeze_max_age: i64,
     /// The size of the database.
     pub bytes: i64,
@@ -193,9 +193,9 @@ pub struct Server {
 /// An open transaction.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// Its process at the server.
+    /// The number of its server process.
     pub pid: i32,
-    /// What it calls itself.
+    /// The name that the application gives itself.
     pub application: String,
     /// `active`, `idle in transaction`, …
     pub state: String,
@@ -210,46 +210,46 @@ pub struct Session {
 /// A replication slot.
 #[derive(Clone, Debug)]
 pub struct ReplicationSlot {
-    /// Its name.
+    /// The name of the slot.
     pub name: String,
-    /// Whether somebody reads from it.
+    /// Whether a client reads from it.
     pub active: bool,
-    /// How many transactions back it keeps dead rows; `None`: none.
+    /// How many transactions back it keeps dead rows; `None`: it keeps none.
     pub row_age: Option<i64>,
-    /// How much WAL it keeps.
+    /// How much WAL it keeps, in bytes.
     pub bytes: i64,
 }
 
-/// A table that turns over all day.
+/// A table whose rows change all day.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// Its name.
+    /// The name of the table.
     pub name: String,
-    /// Rows.
+    /// Rows that are live.
     pub live: i64,
-    /// Rows that are no more, and not yet removed.
+    /// Rows that are dead and not yet removed.
     pub dead: i64,
     /// Seconds since it was last vacuumed.
     pub vacuumed: Option<i64>,
-    /// Settings that the migrations made and that are gone.
+    /// Settings that the migrations made and that are now missing.
     pub missing: Vec<String>,
 }
 
 /// The partitions of jobs.
 #[derive(Clone, Debug)]
 pub struct Partitions {
-    /// Job numbers that are left before there is no partition for them.
+    /// How many job numbers are left before one has no partition.
     pub ids_left: i64,
     /// Tables that are missing between others.
     pub missing: Vec<String>,
 }
 
-/// How a statement would be carried out.
+/// How the server would carry out a statement.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Which statement.
+    /// The statement's name.
     pub statement: &'static str,
-    /// What is wrong with it.
+    /// The faults of its plan.
     pub faults: Vec<String>,
     /// Whether the queue is too short for the plan to say anything.
     pub is_small: bool,
@@ -260,42 +260,41 @@ pub struct Plan {
 pub struct Queue {
     /// Workers that live.
     pub workers: i64,
-    /// Connections that each opens at most.
+    /// Connections that each worker opens at most.
     pub connections_each: i64,
     /// Workers that are gone and still hold jobs: number, jobs, seconds since their lease ran out.
     pub dead: Vec<(i64, i64, i64)>,
-    /// Of the jobs that are ready and not paused, the one that could have been taken first: its route, and for how many
-    /// seconds.
+    /// The ready, unpaused job that could have been taken first: its route, and how many seconds it has waited.
     pub oldest: Option<(String, i64)>,
     /// Routes of ready jobs that the configuration here does not have.
     pub strange_routes: Vec<String>,
 }
 
-/// Jobs that have not ended and are in no queue: they came in while triggers were off.
+/// Unfinished jobs that are in no queue: they came in while triggers were off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unqueued {
     /// How many were found.
     pub jobs: i64,
     /// The first few of them.
     pub some: Vec<i64>,
-    /// Older jobs than this one were not looked at: there are too many; `None`: all were.
+    /// The oldest job that was examined, where there were too many to examine all; `None`: all were examined.
     pub looked_from: Option<i64>,
 }
 
-/// What is kept of finished work.
+/// The finished work that is still kept.
 #[derive(Clone, Debug)]
 pub struct Kept {
-    /// Whether there is `[retention]` in the configuration here.
+    /// Whether the configuration here has `[retention]`.
     pub configured: bool,
     /// Partitions that no new job goes into.
     pub past: i64,
-    /// How many of them are old enough by their last job.
+    /// How many of them are old enough to drop, by their last job.
     pub due: i64,
     /// Partitions that would be old enough, and the job that keeps each.
     pub held: Vec<(i64, i64)>,
-    /// What objects of others depend on partitions, so that they cannot be dropped: foreign keys, views, functions.
+    /// Objects of others (foreign keys, views, functions) that depend on partitions, so that these cannot be dropped.
     pub dependents: Vec<String>,
-    /// The one that has been about to be dropped for longest, and for how many seconds.
+    /// The partition that has been waiting longest to be dropped, and for how many seconds.
     pub stuck: Option<(i64, i64)>,
     /// For how many seconds new jobs should have gone into another partition; negative: it is not time yet.
     pub late: Option<i64>,
@@ -303,7 +302,7 @@ pub struct Kept {
     pub dropped: i64,
 }
 
-/// Looks at everything.
+/// Makes all findings from the facts.
 #[must_use]
 pub fn diagnose(facts: &Facts, thresholds: Thresholds) -> Vec<Finding> {
     let mut findings = vec![database::connection(facts.pooled, facts.private)];
@@ -337,7 +336,7 @@ pub fn diagnose(facts: &Facts, thresholds: Thresholds) -> Vec<Finding> {
     findings
 }
 
-/// There is no database to look at.
+/// The finding when there is no database.
 #[must_use]
 pub fn unreachable(reason: &str) -> Finding {
     Finding::bad(
@@ -348,7 +347,7 @@ pub fn unreachable(reason: &str) -> Finding {
     )
 }
 
-/// The gravest of them.
+/// The gravest severity among the findings.
 #[must_use]
 pub fn worst(findings: &[Finding]) -> Severity {
     findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Ok)
@@ -361,7 +360,7 @@ fn seen<T>(check: &'static str, fact: &Seen<T>, judge: impl FnOnce(&T) -> Findin
     }
 }
 
-/// Seconds in words, roughly.
+/// A number of seconds in words, roughly.
 fn span(seconds: i64) -> String {
     match seconds {
         ..120 => format!("{seconds} s"),
@@ -371,7 +370,7 @@ fn span(seconds: i64) -> String {
     }
 }
 
-/// Bytes in words, roughly.
+/// A number of bytes in words, roughly.
 fn size(bytes: i64) -> String {
     match bytes {
         ..10_485_760 => format!("{} kB", bytes / 1024),

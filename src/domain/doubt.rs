@@ -1,33 +1,36 @@
-//! Whether a refusal that may concern only one request is to be believed of the others.
+//! Whether a refusal that may concern only one request is believed of all requests.
 //!
-//! Vendors dress the refusal of one request as 402, 403 or 404, which speak of the key or the model. To shut a target
-//! for all because of one such answer costs more than to ask once more. So the first one is only noted; it is believed
-//! when a different request meets it too, or the same one for the third time, and no answer has come in between.
+//! Vendors dress the refusal of one request as 402, 403 or 404, which speak of the key or the model. Shutting a target
+//! for all because of one such answer costs more than asking once more. So the first refusal is only noted. It is
+//! believed when a different request meets it too, or the same request meets it for the third time, and no answer has
+//! come in between.
 
 use std::time::Duration;
 
-/// What tells requests apart: two jobs with the same request count as one.
+/// Tells requests apart: two jobs with the same request count as one.
 pub type RequestHash = u64;
 
-/// How long a target stays shut when it is believed for the first time. Each further time doubles it.
+/// How long a target stays shut when its refusal is believed for the first time. Each further time doubles it.
 const FIRST_REST: Duration = Duration::from_secs(30);
 
-/// So often in a row, without any answer in between, one request is believed of the others too: it may be the only one.
+/// After this many refusals in a row, without any answer in between, one request is believed for all: it may be the
+/// only one.
 const ALONE: u32 = 3;
 
-/// What a target or a key has been refusing since its last answer.
+/// The refusals of a target or a key since its last answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Doubt {
     /// The request whose refusal is noted.
     first: Option<RequestHash>,
-    /// How often it was refused.
+    /// How often that request was refused.
     times: u32,
     /// How often a refusal has been believed since the last answer.
     believed: u32,
 }
 
 impl Doubt {
-    /// A request was refused in words that may concern it alone. Returns whether that is believed of all requests now.
+    /// Notes that a request was refused in words that may concern it alone. Returns whether the refusal is now believed
+    /// of all requests.
     pub fn refused(&mut self, request: RequestHash) -> bool {
         if self.first.is_none_or(|first| first == request) {
             self.first = Some(request);
@@ -40,12 +43,12 @@ impl Doubt {
         true
     }
 
-    /// An answer came: what was refused before concerned those requests, or is over.
+    /// Notes that an answer came: earlier refusals concerned only those requests, or are over.
     pub fn answered(&mut self) {
         *self = Self::default();
     }
 
-    /// How long a target stays shut that is believed to refuse everything: longer each time, and at most `recheck`.
+    /// How long a target stays shut once it is believed to refuse everything: longer each time, and at most `recheck`.
     #[must_use]
     pub fn rest(&self, recheck: Duration) -> Duration {
         FIRST_REST.saturating_mul(2_u32.saturating_pow(self.believed.saturating_sub(1))).min(recheck)

@@ -5,8 +5,8 @@ use super::{Capabilities, ChatRequest, ContentPart, ResponseFormat, Sizes};
 
 /// Why a model with these abilities can never take this request; `None` when nothing known speaks against it.
 ///
-/// What is unknown of a model counts as "yes": a wrong guess then costs one refused call, the other way it would cost
-/// a provider.
+/// An unknown ability counts as "yes": a wrong guess then costs one refused call. The other way round it would cost a
+/// provider.
 #[must_use]
 pub fn ineligible(capabilities: &Capabilities, sizes: &Sizes, request: &ChatRequest) -> Option<Ineligible> {
     if let Some(window) = capabilities.context_window {

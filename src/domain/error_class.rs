@@ -1,4 +1,4 @@
-//! The provider-independent names of failures, and all that is known of each: one row of one table.
+//! The provider-independent names of failures, and all facts about each: one row of one table.
 
 use super::breaker::Sign;
 use super::charging::Fate;
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-/// What holds of a class of failures, wherever it is asked.
+/// The facts about a class of failures, wherever they are needed.
 #[derive(Debug)]
 pub struct Facts {
     /// The name in configuration, ledger, reports and metrics.
@@ -19,72 +19,72 @@ pub struct Facts {
     pub meaning: &'static str,
     /// The consequence, in the words of the operator's handbook.
     pub reaction: &'static str,
-    /// What is to be done about a failed attempt. The words of a single failure may say more:
+    /// What a failed attempt calls for. The words of a single failure may say more:
     /// [`Attempt::remedy`](super::Attempt::remedy).
     pub remedy: Remedy,
     /// Whether an attempt that ended so counts towards the job's bound on attempts.
     ///
-    /// Waiting is not failing, so what waits for a gate does not. An abandoned attempt says something about a worker,
-    /// not about the job: the shell counts it as a crash. And a call that never left says nothing about the job either:
-    /// a network that is down for an hour must not fail everything that is queued.
+    /// Waiting is not failing, so an attempt that waits for a gate does not count. An abandoned attempt says something
+    /// about a worker, not about the job: the shell counts it as a crash. A call that was never sent says nothing about
+    /// the job either: a network that is down for an hour must not fail everything that is queued.
     pub uses_up_an_attempt: bool,
-    /// Whether a job may leave the rung because of it.
+    /// Whether a job may leave the rung because of this class.
     pub fallback: Fallback,
-    /// What the breaker learns from it.
+    /// What the breaker learns from the failure.
     pub breaker: Sign,
-    /// What it says against the key; `None`: nothing.
+    /// What the failure says against the key; `None`: nothing.
     pub key: Option<KeyFault>,
-    /// What became of the call, as far as the provider's limits are concerned.
+    /// How the call ended, as far as the provider's limits are concerned.
     pub fate: Fate,
-    /// Whether the call may have cost money although no answer came of it.
+    /// Whether the call may have cost money although it brought no answer.
     pub billed: Billed,
-    /// What the gate does about it, for the calls of all jobs.
+    /// What the gate does about the failure, for the calls of all jobs.
     pub effect: Effect,
-    /// Where a provider says how long to wait.
+    /// Where a provider states how long to wait.
     pub hints: Hints,
-    /// Whether a word of the provider came. Where none comes from anywhere, the trouble is taken to be here.
+    /// Whether the provider said anything. Where no provider says anything, the trouble is taken to be on this side.
     pub is_heard: bool,
 }
 
 /// Whether a job may leave a rung because of a class of failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fallback {
-    /// Whatever the route lists, unless it never falls back: the target cannot take the request at all, as where it is
-    /// known beforehand to be unable.
+    /// Whatever the route lists, unless it never falls back: the target cannot take the request at all, as if that had
+    /// been known beforehand.
     Always,
-    /// If the route lists it, and a route that lists nothing does.
+    /// If the route lists the class, or lists nothing.
     ByDefault,
     /// As this other class, which stands for it in lists.
     As(ErrorClass),
-    /// Only if the route lists it.
+    /// Only if the route lists the class.
     IfListed,
 }
 
 /// Whether a call without an answer may have cost money.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Billed {
-    /// It may have been generated in full without a word of it reaching us.
+    /// The answer may have been generated in full without a word of it reaching us.
     Perhaps,
     /// Nothing was sent.
     Never,
-    /// Where the status was a success and no code speaks against it.
+    /// The call may have cost money where the status was a success and no code contradicts that.
     AfterSuccess,
 }
 
 /// What the gate does about a failure, for the calls of all jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Nothing, beside what key and breaker do.
+    /// Nothing beyond what key and breaker do.
     Nothing,
-    /// The bucket is shut: what was used up is this.
+    /// The bucket is shut, because this was used up.
     Limit(Refusal),
     /// The target rests: its model is unknown or not allowed.
     NoModel,
-    /// The target rests for as long as it asks for.
+    /// The target rests for as long as it asks.
     Rest,
     /// As [`Rest`](Self::Rest), and fewer calls run at once.
     Crowded,
-    /// Fewer calls run at once, where that is felt for.
+    /// Fewer calls run at once, where that number is found by trial.
     Slow,
 }
 
@@ -93,24 +93,24 @@ pub enum Effect {
 pub enum Refusal {
     /// Requests or tokens came too fast.
     Pace,
-    /// They became more too fast.
+    /// The rate of requests or tokens rose too fast.
     Slope,
-    /// What is allowed in a day is used up: what comes back in a minute is another matter.
+    /// The allowance of a day is used up, and does not come back within a minute.
     Day,
 }
 
-/// Where a provider says how long to wait, beside the headers and members that are made for it.
+/// Where a provider states how long to wait, beside the headers and members that are made for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hints {
-    /// Nowhere: its messages quote prompts, and waiting does not help anyway.
+    /// Nowhere else: its messages quote prompts, and waiting does not help anyway.
     NowhereElse,
     /// In its message.
     Words,
-    /// In its message, or by when its limits are whole again.
+    /// In its message, or by the time at which its limits are whole again.
     WordsAndLimits,
 }
 
-// A row is one class. Each names all facts, or does not compile.
+// A row is one class. Each row names all facts, or does not compile.
 macro_rules! error_classes {
     ($($variant:ident { name: $name:literal, meaning: $meaning:literal, $($fact:tt)* })*) => {
         /// What kind of failure an attempt met, whatever the provider calls it.
@@ -225,7 +225,7 @@ error_classes! {
         name: "timeout",
         meaning: "no complete answer in time; may have been billed",
         reaction: "one more try, then the next rung",
-        // It may have been billed in full, so a third one is not risked.
+        // The call may have been billed in full, so a third one is not risked.
         remedy: Remedy::RetrySame { tries: 1 },
         uses_up_an_attempt: true,
         fallback: Fallback::ByDefault,
@@ -258,7 +258,7 @@ error_classes! {
         reaction: "one more try, then the next rung; when no provider can be reached, all rest for 5 s",
         remedy: Remedy::RetrySame { tries: 1 },
         uses_up_an_attempt: false,
-        // A route that leaves a connection that broke leaves one that was never made.
+        // A route that falls back after a broken connection also falls back when no connection was made.
         fallback: Fallback::As(ErrorClass::Network),
         breaker: Sign::Bad,
         key: None,
@@ -290,7 +290,7 @@ error_classes! {
         remedy: Remedy::NextRung,
         uses_up_an_attempt: true,
         fallback: Fallback::Always,
-        // It is lasting, so it shuts the target by itself and is not counted.
+        // The failure is lasting, so it shuts the target by itself and is not counted.
         breaker: Sign::Neutral,
         key: None,
         fate: Fate::TurnedAway,
@@ -319,7 +319,7 @@ error_classes! {
         meaning: "the target finds the request wrong, in words that name neither a parameter nor a model nor a length",
         reaction: "never this rung again for the job. When two rungs say so in the same words, or three in any, the job fails. \
                A request that cannot be read, or whose conversation contradicts itself, fails at once",
-        // The words of vendors are never complete: what one target finds wrong, the next may take.
+        // The words of vendors are never complete: the next target may accept what one finds wrong.
         remedy: Remedy::NextRung,
         uses_up_an_attempt: true,
         fallback: Fallback::Always,
@@ -369,7 +369,7 @@ error_classes! {
         reaction: "never this rung again for the job; the next one only if the route lists the class",
         remedy: Remedy::NextRung,
         uses_up_an_attempt: true,
-        // It is the policy of one vendor. Whether another is to be asked is for the route to say.
+        // This is the policy of one vendor. The route decides whether another vendor is asked.
         fallback: Fallback::IfListed,
         breaker: Sign::Neutral,
         key: None,
@@ -459,7 +459,7 @@ error_classes! {
         meaning: "the answer came and is unusable; `detail` says how",
         reaction: "form (`not_json`, `schema_mismatch`, patterns, `bad_tool_call`): one more try, then the next rung; anything \
                else: the next rung",
-        // Where the kind is known, its own row says it: `SoftFailure::remedy`.
+        // Where the kind is known, its own row has the remedy: `SoftFailure::remedy`.
         remedy: Remedy::RetrySame { tries: 0 },
         uses_up_an_attempt: true,
         fallback: Fallback::ByDefault,
@@ -477,7 +477,7 @@ error_classes! {
         reaction: "one more try; workers that died are counted apart",
         remedy: Remedy::RetrySame { tries: 1 },
         uses_up_an_attempt: false,
-        // It was not the target's doing.
+        // The target did not cause it.
         fallback: Fallback::IfListed,
         breaker: Sign::Neutral,
         key: None,
@@ -505,7 +505,7 @@ error_classes! {
 }
 
 impl ErrorClass {
-    /// Its name.
+    /// The name in configuration, ledger, reports and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.facts().name
@@ -523,7 +523,7 @@ impl ErrorClass {
         )
     }
 
-    /// The classes that a list names, and those for which one of them stands.
+    /// The classes that a list names, and those that one of them stands for.
     #[must_use]
     pub fn with_those_that_go_along(mut listed: BTreeSet<Self>) -> BTreeSet<Self> {
         let goes_along =

@@ -1,7 +1,7 @@
-//! What a request will probably need, before anyone has counted.
+//! Estimates of a request's needs, before anything was counted.
 //!
 //! No tokenizer runs here: every vendor has its own, and a guess is enough to order rungs, to reserve quota and to hold
-//! back money. What was really used is corrected from the provider's report afterwards.
+//! back money. The provider's report corrects the estimate afterwards.
 
 use super::price::Price;
 use super::request::{Tool, ToolChoice};
@@ -11,18 +11,18 @@ use serde_json::Value;
 /// Tokens of an answer whose request sets no cap: the guess that costs are compared with.
 pub const USUAL_OUTPUT_TOKENS: i64 = 500;
 
-/// Tokens that an answer has at most when neither the request nor the model says so.
+/// The most tokens of an answer when neither the request nor the model sets a cap.
 pub const UNKNOWN_OUTPUT_CAP: i64 = 16_384;
 
 /// Tokens of an image. Providers bill from 85 to some 1,600 by size, which is unknown for an image behind an address.
 const IMAGE_TOKENS: i64 = 1_000;
 /// Tokens of an image in OpenAI's low detail.
 const LOW_DETAIL_TOKENS: i64 = 85;
-/// What role and separators of a message come to.
+/// Tokens of a message's role and separators.
 const MESSAGE_TOKENS: i64 = 4;
-/// What the beginning of the answer comes to.
+/// Tokens of the beginning of the answer.
 const PRIMING_TOKENS: i64 = 3;
-/// What the frame around a tool's definition or a call comes to.
+/// Tokens of the frame around a tool's definition or a call.
 const TOOL_TOKENS: i64 = 8;
 
 /// Estimated tokens of the prompt: messages, images, tools and the demanded schema. At least 1.
@@ -58,7 +58,7 @@ pub fn text_tokens(text: &str) -> i64 {
             0x00..=0x7f | 0xc0..=0xdf => 6,
             0xe0..=0xef => 12,
             0xf0..=0xff => 24,
-            // The other bytes of a character that was counted with its first.
+            // The other bytes of a character, which its first byte has counted.
             0x80..=0xbf => 0,
         })
     });
@@ -69,7 +69,7 @@ fn message_tokens(message: &Message) -> i64 {
     let content = sum(message.content.iter().map(|part| match part {
         ContentPart::Text(text) => text_tokens(text),
         ContentPart::Image { detail, .. } if detail.as_deref() == Some("low") => LOW_DETAIL_TOKENS,
-        // As little is known of the size of a sound or a file.
+        // The size of a sound or a file is known as little as that of an image.
         ContentPart::Image { .. } | ContentPart::Other(_) => IMAGE_TOKENS,
     }));
     let calls = sum(message
@@ -103,7 +103,7 @@ pub fn expected_cost(price: &Price, input_tokens: i64, cap: Option<i64>) -> Nano
     price.cost(&estimated(input_tokens, cap.unwrap_or(USUAL_OUTPUT_TOKENS)))
 }
 
-/// The most that one call for the job can cost: what a budget holds back before it.
+/// The most that one call for the job can cost: the amount that a budget holds back before the call.
 ///
 /// The prompt is taken a quarter larger than estimated and at the dearest price of input (a cache write may cost more
 /// than plain input); the answer at the smaller of the request's cap and the model's, or [`UNKNOWN_OUTPUT_CAP`]. So it
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn scripts_differ_in_letters_per_token() {
-        // So many tenths of a letter to a token.
+        // Tenths of a letter to a token.
         for (text, tenths) in [
             ("The quick brown fox jumps over the lazy dog. It was not amused by the attention.", 35..=42),
             ("Наука умеет много гитик, и каждая из них по-своему хороша.", 18..=26),

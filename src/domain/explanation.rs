@@ -1,7 +1,7 @@
-//! Why a call went where it went, and what of the request went with it: `decision` of an attempt on the ledger.
+//! Why a call went where it went, and how the request was changed for it: `decision` of an attempt on the ledger.
 //!
-//! A worker writes it and every reader of the ledger reads it, also what an older or a newer worker wrote. The names of
-//! the JSON members and the words in them are a contract.
+//! A worker writes it, and every reader of the ledger reads it, including what an older or a newer worker wrote. The
+//! names of the JSON members and the words in them are a contract.
 
 use super::decide::{Ineligible, Skip, Worth};
 use super::shut::Reason;
@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
-/// What a worker of this version writes.
+/// The version that this program writes.
 pub const VERSION: u32 = 1;
 
-/// Why one call was made as it was. A call without an explanation went to the first rung of the job's order with the
-/// whole request, by the provider's only key.
+/// Why one call was made as it was. A call without an explanation went to the first rung of the job's order, with the
+/// whole request and the provider's only key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Explanation {
-    /// [`VERSION`] of the writer; 0: it is from the time before versions, with the members of version 1.
+    /// [`VERSION`] of the writer; 0: a row from before versions, with the members of version 1.
     #[serde(deserialize_with = "readable::or_default")]
     pub version: u32,
     /// The rungs before it in the job's order, and why each was not called.
@@ -27,16 +27,16 @@ pub struct Explanation {
     /// Members of the request that were not sent as they came.
     #[serde(deserialize_with = "readable::items")]
     pub dropped: Vec<String>,
-    /// The name of the key that it was called with, where that says something.
+    /// The name of the key that was used, where the name says something.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Parts of the request's JSON schema that no answer is checked against.
+    /// Parts of the request's JSON schema against which no answer is checked.
     #[serde(deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
     pub unchecked: Vec<String>,
 }
 
 impl Explanation {
-    /// What a row of the ledger says. What cannot be read of it is left out.
+    /// Reads the explanation of a ledger row. Members that cannot be read are left out.
     #[must_use]
     pub fn read(decision: &Value) -> Self {
         if decision.is_object() { Self::deserialize(decision).unwrap_or_default() } else { Self::default() }
@@ -49,7 +49,7 @@ pub struct SkippedRung {
     /// Its target; `None`: the route has no such rung any more.
     #[serde(default, deserialize_with = "readable::or_default")]
     pub target: Option<String>,
-    /// Why it was not called.
+    /// Why the rung was not called.
     #[serde(flatten)]
     pub why: Why,
 }
@@ -67,55 +67,55 @@ pub enum Why {
     },
     /// The request is larger than a limit ever allows at once.
     BucketTooSmall {
-        /// What the limit counts: the code of a unit; rows of earlier versions have it in words.
+        /// The unit that the limit counts, by its code; rows of earlier versions have it in words.
         unit: Cow<'static, str>,
-        /// What the request takes of it, estimated.
+        /// The amount that the request takes of it, estimated.
         needed: i64,
-        /// What it allows at most.
+        /// The most that the limit allows.
         size: i64,
     },
-    /// It lacks something the request asks for.
+    /// The target lacks something the request asks for.
     Unsupported {
-        /// What it lacks.
+        /// The missing ability.
         what: String,
     },
-    /// It failed this job before.
+    /// The rung failed this job before.
     Failed {
         /// The error class.
         class: Cow<'static, str>,
     },
-    /// It rested after a failure of this job.
+    /// The rung rested after a failure of this job.
     BackingOff {
-        /// Until when.
+        /// When the rest ended.
         #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
     },
-    /// It rested after a failure of this job, for longer than the deadline left.
+    /// The rung rested after a failure of this job, for longer than the deadline left.
     TooLate {
-        /// Until when.
+        /// When the rest ended.
         #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
-        /// When a call would have had to begin at the latest.
+        /// The latest instant at which a call could have begun.
         #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
         latest: Option<Timestamp>,
     },
-    /// It was closed for all jobs.
+    /// The rung was closed for all jobs.
     #[serde(untagged)]
     Closed {
-        /// By what.
+        /// The reason for which it was closed.
         #[serde(rename = "why")]
         reason: Reason,
-        /// Until when.
+        /// When it was to open.
         #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
-        /// Why the job did not wait for it; `None`: its worker did not note that.
+        /// Why the job did not wait for the rung; `None`: the worker did not note that.
         #[serde(default, deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
         passed_over: Option<PassedOver>,
         /// When patience ended.
         #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
         patience_until: Option<Timestamp>,
     },
-    /// What another version says, whole.
+    /// The reason of another version, whole.
     #[serde(untagged)]
     Unknown(Map<String, Value>),
 }
@@ -130,9 +130,9 @@ pub enum PassedOver {
     PatienceOver,
     /// The deadline left less patience than the route allows.
     DeadlineNear,
-    /// What closed it does not pass by waiting.
+    /// Waiting does not open the rung.
     WaitingIsPointless,
-    /// What another version says.
+    /// The reason of another version.
     #[serde(untagged)]
     Unknown(String),
 }
@@ -142,7 +142,7 @@ impl From<&Skip> for Why {
         match skip {
             Skip::Shut { shut, worth } => {
                 let (passed_over, patience_until) = match *worth {
-                    // Waited for, and so never passed over.
+                    // The job waits for such a rung, and so never passes it.
                     Worth::Patience { .. } | Worth::NoFallback => (None, None),
                     Worth::NoPatience => (Some(PassedOver::NoPatience), None),
                     Worth::PatienceOver { at } => (Some(PassedOver::PatienceOver), Some(at)),
@@ -165,7 +165,7 @@ impl From<&Skip> for Why {
     }
 }
 
-/// Instants as JSON has them: RFC 3339 in UTC. One that cannot be read is as if it were not there.
+/// Instants as JSON has them: RFC 3339 in UTC. One that cannot be read counts as absent.
 mod instant {
     use crate::domain::{Timestamp, readable};
     use chrono::{DateTime, Utc};
@@ -197,7 +197,7 @@ mod tests {
         Skip::Shut { shut: Shut { reason, since: ENDED, until: UNTIL }, worth }
     }
 
-    /// Every kind of reason, as it has always been stored.
+    /// Every kind of reason, in the form in which it has always been stored.
     fn stored() -> Vec<(Skip, Value)> {
         let (until, ended) = ("2027-01-15T08:00:00Z", "2027-01-15T07:59:00Z");
         let limit = |worth| closed(Reason::RateLimit, worth);

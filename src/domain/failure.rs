@@ -3,7 +3,7 @@
 use super::{Bearing, ErrorClass, Mend, Unit};
 use std::time::Duration;
 
-/// What a failure says something about: the smallest thing that is to be avoided because of it.
+/// The smallest thing that a failure says something about, and that is to be avoided because of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// This request only.
@@ -21,11 +21,11 @@ pub enum Scope {
 /// A classified failure of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The kind.
+    /// The kind of failure.
     pub class: ErrorClass,
-    /// What it concerns.
+    /// The part that the failure concerns.
     pub scope: Scope,
-    /// How long the provider asks to wait, in whichever of its formats; the longest where it says several.
+    /// How long the provider asks to wait, in whichever of its formats; the longest where it states several.
     pub wait: Option<Duration>,
     /// HTTP status, when there was one.
     pub status: Option<u16>,
@@ -35,25 +35,25 @@ pub struct Failure {
     pub message: String,
     /// The limit that stood in the way, when the provider names it.
     pub limit: Option<NamedLimit>,
-    /// Whom it concerns, as far as its words leave no doubt.
+    /// Whom the failure concerns, as far as its words leave no doubt.
     pub bearing: Bearing,
-    /// The change that it asks for, where it asks for one that keeps the request's meaning.
+    /// The change of the request that the provider asks for, where it keeps the request's meaning.
     pub mend: Option<Box<Mend>>,
 }
 
 /// A limit with its numbers, as a failure names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamedLimit {
-    /// What it counts.
+    /// The unit that the limit counts.
     pub unit: Unit,
-    /// How much it allows.
+    /// How much the limit allows.
     pub size: u64,
-    /// How much the request would have taken, where that is said.
+    /// How much the request would have taken, where the provider says so.
     pub requested: Option<u64>,
 }
 
 impl Failure {
-    /// The provider's code, where it looks like one: a server may put anything there, a prompt too.
+    /// The provider's code, if it looks like one: a server may put anything there, a prompt too.
     #[must_use]
     pub fn code_for_the_log(&self) -> Option<&str> {
         let looks_like_one = |code: &&str| {

@@ -1,4 +1,5 @@
-//! Who may claim next: fairness between logins, between the projects of a login, and between the batches of a project.
+//! Whose jobs are claimed next: fairness between logins, between the projects of a login, and between the batches of a
+//! project.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hasher as _};
@@ -6,20 +7,20 @@ use std::hash::{DefaultHasher, Hasher as _};
 /// A stretch of the queue that could be claimed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demand<'a> {
-    /// Who enqueued it.
+    /// The login that enqueued it.
     pub login: &'a str,
-    /// Whose money.
+    /// The project that pays for it.
     pub project: &'a str,
     /// Route, project, batch and login: jobs of one flow keep their order.
     pub flow: i64,
-    /// Index into the numbers of jobs that may be started.
+    /// Index of the route into the numbers of jobs that may be started.
     pub route: usize,
     /// Whether its first job has come since the queue was looked at before.
     pub has_just_come: bool,
 }
 
-/// So many that are not there at present are remembered in each ring. Those that were served longest ago are forgotten
-/// first: when they come back they are served as a newcomer is.
+/// How many absent members each ring remembers. Those that were served longest ago are forgotten first: when they come
+/// back they are served as newcomers.
 const REMEMBERED: usize = 10_000;
 
 /// Deals out claims in turns and remembers whose turn it is.
@@ -28,19 +29,20 @@ const REMEMBERED: usize = 10_000;
 /// and one with ten get the same share until the ten are done, one that invents a thousand projects gets no more than
 /// one with a single one, and a route that may not start anything takes nothing from the others.
 ///
-/// In each ring the turn goes to who has waited longest; who is seen for the first time begins to wait then. Where
-/// there are many, that may be long. So every other turn goes to one that has just come and was not served yet, the
-/// latest first: a newcomer is served soon, and however many of them come, the others keep half.
+/// In each ring the turn goes to the member that has waited longest; a member that is seen for the first time begins to
+/// wait then. Where there are many members, that may be long. So every other turn goes to one that has just come and
+/// was not served yet, the latest first. A newcomer is served soon, and however many of them come, the others keep
+/// half.
 ///
-/// What a deal costs depends on how many demands it is given, and not on what was before: n log n.
+/// The cost of a deal depends on the number of demands, and not on earlier deals: n log n.
 #[derive(Clone, Debug, Default)]
 pub struct Turns {
-    /// How often anybody was seen for the first time or served: the time that is waited in.
+    /// How often any member was seen for the first time or served: the clock by which waiting is measured.
     now: u64,
     logins: HashMap<u64, Service>,
     projects: HashMap<u64, Service>,
     flows: HashMap<u64, Service>,
-    /// Whether the next login is to be one that has just come.
+    /// Whether the next turn goes to a login that has just come.
     newcomer_next: bool,
     #[cfg(test)]
     steps: usize,
@@ -53,11 +55,11 @@ struct Service {
     since: u64,
     /// It has just come, and was not served yet.
     is_newcomer: bool,
-    /// Whether the next of those within it is to be one that has just come.
+    /// Whether the next turn within this member goes to one that has just come.
     newcomer_next: bool,
 }
 
-/// Those who take turns at one place: each with what it is known by.
+/// The members that take turns at one place, each with its key.
 struct Ring<T> {
     waiting: VecDeque<(u64, T)>,
     newcomers: VecDeque<(u64, T)>,
@@ -83,7 +85,7 @@ impl<T> Ring<T> {
         first.pop_front().or_else(|| second.pop_front())
     }
 
-    /// The lane that was served waits again.
+    /// Lets the lane that was served wait again.
     fn put_back(&mut self, member: (u64, T)) {
         self.waiting.push_back(member);
     }
@@ -93,8 +95,8 @@ impl<T> Ring<T> {
 type Rings = Ring<Ring<Ring<usize>>>;
 
 impl Turns {
-    /// Deals at most `slots` claims over `demands`, of each route at most as many as may be started. The result has one number per
-    /// demand, in order. Demands of one flow should not be given twice.
+    /// Deals at most `slots` claims over `demands`, of each route at most as many as may be started. The result has one
+    /// number per demand, in order. Demands of one flow should not be given twice.
     pub fn deal(&mut self, slots: usize, demands: &[Demand<'_>], startable: &[usize]) -> Vec<usize> {
         let mut left: Vec<usize> = startable.to_vec();
         let mut dealt = vec![0; demands.len()];
@@ -114,8 +116,8 @@ impl Turns {
         dealt
     }
 
-    /// Which demands would have the first `most` turns if each had one: what is worth remembering when there is no room
-    /// for all. Nothing counts as served by this.
+    /// The demands that would have the first `most` turns if each had one: those to remember when there is no room for
+    /// all. Nothing counts as served by this.
     #[must_use]
     pub fn first(&self, most: usize, demands: &[Demand<'_>]) -> Vec<usize> {
         let mut turns = self.only(demands);
@@ -129,7 +131,7 @@ impl Turns {
         first
     }
 
-    /// What is known of those who have demands.
+    /// The knowledge of those members that have demands.
     fn only(&self, demands: &[Demand<'_>]) -> Self {
         let mut turns = Self { now: self.now, newcomer_next: self.newcomer_next, ..Self::default() };
         for demand in demands {
@@ -176,8 +178,8 @@ impl Turns {
         Ring::new(logins.collect(), &self.logins)
     }
 
-    /// Whose turn it is. Who cannot start anything is out for this deal, and so is everybody who had a turn, unless
-    /// they may have another.
+    /// The next member to have a turn. A member that cannot start anything is out for this deal, and so is each that
+    /// had a turn, unless it may have another.
     fn next(&mut self, rings: &mut Rings, may_start: &dyn Fn(usize) -> bool, again: bool) -> Option<usize> {
         while let Some((login, mut projects)) = rings.take(self.newcomer_next) {
             #[cfg(test)]
@@ -228,19 +230,19 @@ fn newcomer_next(known: &HashMap<u64, Service>, key: u64) -> bool {
     known.get(&key).is_some_and(|standing| standing.newcomer_next)
 }
 
-/// What its login, its project and its flow are known by.
+/// The keys of its login, its project and its flow.
 fn keys_of(demand: &Demand<'_>) -> [u64; 3] {
     [key_of(&demand.login), key_of(&(demand.login, demand.project)), key_of(&demand.flow)]
 }
 
-/// Always the same for the same name; two that share one by chance share turns.
+/// Always the same for the same name; two names that share a key by chance share turns.
 fn key_of(name: &impl std::hash::Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
     hasher.finish()
 }
 
-/// Keeps those that are present, and of the others those that were served last. Does nothing while they are few.
+/// Keeps the members that are present, and of the others those that were served last. Does nothing while there are few.
 fn forget(known: &mut HashMap<u64, Service>, present: impl Iterator<Item = u64>) {
     if known.len() <= 2 * REMEMBERED {
         return;
@@ -278,7 +280,7 @@ mod tests {
         let (mut invented, mut honest) = (0, 0);
         for _ in 0..50 {
             let mut demands: Vec<Demand<'_>> = (0..).zip(&names).map(|(flow, name)| demand(name, flow, 0)).collect();
-            // … also where the project has the same name.
+            // … even where the project has the same name.
             demands.push(Demand { login: "other", ..demand("p7", 2000, 0) });
             let dealt = turns.deal(7, &demands, &[100]);
             honest += dealt[2000];
@@ -331,9 +333,9 @@ mod tests {
         turns.deal(100, &demands, &[100]);
         demands.push(Demand { has_just_come: true, ..there(1000) });
         assert_eq!(turns.deal(2, &demands, &[100])[1000], 1);
-        // It has had its turn, and waits like the others.
+        // The newcomer has had its turn, and waits like the others.
         assert_eq!(turns.deal(100, &demands, &[100])[1000], 0);
-        // A flood of them. The latest goes first.
+        // A flood of newcomers. The latest goes first.
         demands.extend((1001..3000).map(|n| Demand { has_just_come: true, ..there(n) }));
         let dealt = turns.deal(100, &demands, &[100]);
         assert_eq!(dealt[..1001].iter().sum::<usize>(), 50);
@@ -351,12 +353,12 @@ mod tests {
         let names: Vec<String> = (0..50_000).map(|n| format!("p{n}")).collect();
         let mut turns = Turns::default();
         for some in names.chunks(500) {
-            // Half of them may not start anything.
+            // Half of the demands may not start anything.
             let demands: Vec<Demand<'_>> =
                 (0..).zip(some).map(|(flow, name)| demand(name, key_of(name).cast_signed(), flow % 2)).collect();
             turns.steps = 0;
             assert_eq!(turns.deal(500, &demands, &[0, 1000]).iter().sum::<usize>(), 500);
-            // Each is sorted in once, and thrown out once at each ring, and each turn goes through three rings.
+            // Each demand is sorted in once, and thrown out once at each ring, and each turn goes through three rings.
             assert!(turns.steps <= 4 * demands.len() + 3 * 500, "{}", turns.steps);
             for known in [&turns.logins, &turns.projects, &turns.flows] {
                 assert!(known.len() <= 2 * REMEMBERED + demands.len());
@@ -370,7 +372,7 @@ mod tests {
         let mut turns = Turns::default();
         let mut served = 0;
         for some in names.chunks(100) {
-            // A hundred at each deal that were never seen before, and are never seen again, beside one that stays.
+            // At each deal a hundred that were never seen before and are never seen again, beside one that stays.
             let mut demands: Vec<Demand<'_>> =
                 some.iter().map(|name| demand(name, key_of(name).cast_signed(), 0)).collect();
             demands.insert(50, demand("stays", 0, 0));
@@ -446,7 +448,7 @@ mod tests {
                 }
             }
             let (least, most) = (by_login.values().min().unwrap(), by_login.values().max().unwrap());
-            // At first one that has just come may be served before those that were there.
+            // At first a newcomer may be served before those that were there.
             prop_assert!(most - least <= 2, "{by_login:?}");
         }
     }

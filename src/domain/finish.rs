@@ -231,11 +231,11 @@ const WORDS: &[(Finish, &[&str])] = &[
 ];
 
 impl Finish {
-    /// The class of a vendor's word, in whichever spelling: `MAX_TOKENS`, `maxTokens`, `max-tokens` and
+    /// The class of a vendor's word in any spelling: `MAX_TOKENS`, `maxTokens`, `max-tokens` and
     /// `FinishReason.MAX_TOKENS` are one. A stop token (`<|eot_id|>`, `</s>`) says that the model was done.
     #[must_use]
     pub fn of_word(word: &str) -> Self {
-        // No word of any vendor comes near.
+        // No vendor's word comes near this length.
         const LONGEST: usize = 80;
         let word = word.trim();
         if word.len() > LONGEST {
@@ -251,7 +251,7 @@ impl Finish {
             .unwrap_or(&plain);
         let known = WORDS.iter().find(|(_, words)| words.contains(&plain)).map(|(finish, _)| *finish);
         known.unwrap_or_else(|| {
-            // Families that go on growing: `content_filter: PROHIBITED_CONTENT`, `IMAGE_SAFETY`, `engine_error`.
+            // Families that keep growing: `content_filter: PROHIBITED_CONTENT`, `IMAGE_SAFETY`, `engine_error`.
             if ["contentfilter", "image", "safety"].iter().any(|family| plain.starts_with(family)) {
                 Self::ContentFilter
             } else if ["error", "failure", "failed"].iter().any(|family| plain.ends_with(family)) {
@@ -264,7 +264,7 @@ impl Finish {
         })
     }
 
-    /// The value in OpenAI's `finish_reason` that says the same.
+    /// The value of OpenAI's `finish_reason` that says the same.
     #[must_use]
     pub fn as_openai(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What the decision needs to know of a job.
+//! The facts about a job that the decision needs.
 
 use super::Timestamp;
 use std::fmt;
@@ -8,8 +8,8 @@ use std::fmt;
 pub struct JobId(pub i64);
 
 impl JobId {
-    /// A number that is always the same for the same job, and spread evenly over jobs: what is drawn for a job is drawn
-    /// by it.
+    /// A number that is always the same for the same job, and spread evenly over jobs: it decides every draw for the
+    /// job.
     #[must_use]
     pub const fn hash(self) -> u64 {
         spread(self.0.cast_unsigned())
@@ -33,7 +33,7 @@ impl fmt::Display for JobId {
 /// The facts about one job that decisions rest on. Token numbers are estimates until usage is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// Which job; also the seed of its jitter.
+    /// The job's number; also the seed of its jitter.
     pub id: JobId,
     /// When it could first have been run: the later of `created_at` and `run_at`.
     pub ready_at: Timestamp,

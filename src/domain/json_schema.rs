@@ -1,7 +1,7 @@
 //! JSON schemas of routes and requests, and answers checked against them.
 //!
-//! A schema comes from whoever may enqueue, and the answer from a model that does as it is told. Neither may keep a
-//! worker busy for ever, or end it.
+//! A schema comes from any login that may enqueue, and the answer from a model that does as it is told. Neither may
+//! keep a worker busy for ever, or end it.
 
 mod budget;
 mod effort;
@@ -15,18 +15,18 @@ use loosen::Loosened;
 use serde_json::Value;
 use std::collections::HashMap;
 
-/// Compiled patterns larger than this many bytes are refused: a schema comes from whoever may enqueue.
+/// Compiled patterns larger than this many bytes are refused: a schema comes from any login that may enqueue.
 const PATTERN_BYTES: usize = 1 << 20;
 
 /// A schema with more members than this, counted as if everything it refers to were written out, is refused: checking
 /// an answer may take that many steps, and forty definitions that each name the next one twice would take a trillion.
 const MOST_WRITTEN_OUT: u64 = 1_000_000;
 
-/// A schema that is nested deeper than this when its references are written out is refused: they are followed one
+/// A schema that is nested deeper than this with its references written out is refused: the library follows them one
 /// inside the other, on the stack.
 const DEEPEST: usize = 300;
 
-/// References by `$id` are not written out here, so only so many are taken: they cannot multiply to much.
+/// References by `$id` are not written out here, so only this many are taken: they cannot multiply to much.
 const MOST_BY_ID: u32 = 32;
 
 /// How many characters a message has at most.
@@ -35,7 +35,7 @@ const MESSAGE_LENGTH: usize = 200;
 /// A check that would take more steps than this is not made: a second or two at most.
 const MOST_STEPS: u64 = 4_000_000;
 
-/// The drafts as which a schema is read that names none, or one that is not known here: the first that takes it.
+/// The drafts that are tried for a schema that names none, or one that is unknown here: the first that takes it counts.
 const DRAFTS: [(Draft, &str); 5] = [
     (Draft::Draft202012, "2020-12"),
     (Draft::Draft201909, "2019-09"),
@@ -47,7 +47,7 @@ const DRAFTS: [(Draft, &str); 5] = [
 /// A compiled schema.
 #[derive(Debug)]
 pub struct Schema {
-    /// None when nothing of it can be checked.
+    /// `None` when nothing of the schema can be checked.
     validator: Option<Validator>,
     written: Value,
     unchecked: Vec<String>,
@@ -58,29 +58,29 @@ pub struct Schema {
 /// How an answer fails a schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mismatch {
-    /// It does not fit.
+    /// The answer does not fit.
     At {
-        /// Where in the answer, as a JSON pointer.
+        /// The place in the answer, as a JSON pointer.
         place: String,
-        /// Which rule, as a JSON pointer into the schema.
+        /// The broken rule, as a JSON pointer into the schema.
         rule: String,
     },
-    /// It does not fit, and finding out where would take too long.
+    /// The answer does not fit, and finding out where would take too long.
     Somewhere,
-    /// Whether it fits would take too long to find out, or too much of the stack.
+    /// Finding out whether the answer fits would take too long, or too much of the stack.
     TooCostly,
 }
 
 impl Schema {
-    /// Compiles a schema of a request. References outside it are not followed, and patterns match in linear time.
-    /// What cannot be checked so (look-around, back-references, patterns that grow too large, a meta-schema that is
-    /// not known, a schema elsewhere) is left unchecked, and named by [`Self::unchecked`]: whoever answers may know
-    /// it, and it is no fault of the request. A schema that refers to itself is fine, one whose references multiply
-    /// is refused.
+    /// Compiles a schema of a request. References outside it are not followed, and patterns match in linear time. Parts
+    /// that cannot be checked that way (look-around, back-references, patterns that grow too large, a meta-schema that
+    /// is not known, a schema elsewhere) are left unchecked, and named by [`Self::unchecked`]: the provider may know
+    /// them, and they are no fault of the request. A schema that refers to itself is fine; one whose references
+    /// multiply is refused.
     ///
     /// # Errors
-    /// What is wrong with the schema, in words: no draft of JSON Schema takes it, or it is too large. That is found out
-    /// before much is done for it: compiling takes a second or two at most, and [`Self::most_bytes`].
+    /// The fault of the schema, in words: no draft of JSON Schema takes it, or it is too large. That is found out
+    /// before much is done for it: compiling takes a second or two at most, and at most [`Self::most_bytes`] of memory.
     pub fn compile(schema: &Value) -> Result<Self, String> {
         let extent = Extent::of(schema)?;
         Size::of(schema)?;
@@ -93,21 +93,21 @@ impl Schema {
         Ok(Self { patterns, weight, ..compiled })
     }
 
-    /// How many bytes a schema can take at most when it is compiled.
+    /// The most bytes that a schema can take once it is compiled.
     ///
     /// # Errors
-    /// What there is too much of, in words.
+    /// The part of which there is too much, in words.
     pub fn most_bytes(schema: &Value) -> Result<usize, String> {
         Extent::of(schema).map(Extent::at_most)
     }
 
-    /// About how many bytes it takes.
+    /// About how many bytes the compiled schema takes.
     #[must_use]
     pub fn weight(&self) -> usize {
         self.weight
     }
 
-    /// As [`Self::compile`], of a schema that the library does not take as it is.
+    /// As [`Self::compile`], for a schema that the library does not take as it is.
     fn compile_what_is_known(schema: &Value, patterns: &Patterns, error: &ValidationError<'_>) -> Result<Self, String> {
         let declared = Draft::default().detect(schema);
         let is_declared = schema.get("$schema").is_some_and(Value::is_string);
@@ -132,7 +132,7 @@ impl Schema {
         let error = first.as_ref().unwrap_or(error);
         let is_elsewhere = match error.kind() {
             ValidationErrorKind::Referencing(ReferencingError::Unretrievable { .. }) => true,
-            // It may lead to what was taken out.
+            // It may lead to a part that was taken out.
             ValidationErrorKind::Referencing(_) => has_gaps,
             _ => false,
         };
@@ -149,7 +149,7 @@ impl Schema {
         Err(in_words(error))
     }
 
-    /// What the library has made of a schema, and the schema.
+    /// A compiled schema, from the library's validator and the schema as written.
     #[must_use]
     pub fn compiled(validator: Validator, schema: &Value) -> Self {
         Self {
@@ -161,23 +161,23 @@ impl Schema {
         }
     }
 
-    /// What of the schema no answer is checked against: pointers into it, or a few words.
+    /// The parts of the schema against which no answer is checked: pointers into it, or a few words.
     #[must_use]
     pub fn unchecked(&self) -> &[String] {
         &self.unchecked
     }
 
-    /// Checks an answer. Takes a second or two at most, whatever the two are.
+    /// Checks an answer. Takes a second or two at most, whatever schema and answer are.
     ///
     /// # Errors
-    /// How it fails.
+    /// How the answer fails the schema.
     pub fn check(&self, answer: &Value) -> Result<(), Mismatch> {
         let Some(validator) = &self.validator else { return Ok(()) };
         let names = Names::of(&self.written);
         let effort =
             effort(&names, &self.patterns, &self.written, answer).filter(|effort| effort.deciding <= MOST_STEPS);
         let effort = effort.ok_or(Mismatch::TooCostly)?;
-        // It stops at the first rule that is broken, and notes nothing.
+        // This stops at the first broken rule, and notes nothing.
         if validator.is_valid(answer) {
             return Ok(());
         }
@@ -194,7 +194,7 @@ impl Schema {
     }
 }
 
-/// As the draft that it names, unless another is demanded.
+/// Compiles the schema as the draft that it names, unless another is demanded.
 fn build(draft: Option<Draft>, schema: &Value, pattern: usize) -> Result<Validator, ValidationError<'static>> {
     let options = jsonschema::options()
         .offline()
@@ -209,12 +209,12 @@ fn in_words(error: &ValidationError<'_>) -> String {
     shortened(&error.to_string())
 }
 
-/// How large a schema is when all it refers to is written out.
+/// How large a schema is when everything it refers to is written out.
 struct Size<'a> {
     root: &'a Value,
-    /// What `#name` means.
+    /// The schema that `#name` means.
     anchors: HashMap<&'a str, &'a Value>,
-    /// By what is referred to; `None` while it is being counted: whatever refers to itself counts once.
+    /// By reference; `None` while it is being counted: a schema that refers to itself counts once.
     counted: HashMap<&'a str, Option<u64>>,
     by_id: u32,
 }

@@ -9,10 +9,10 @@
 //! ```
 //!
 //! Guarantees:
-//! - Calls take the keys in service in turn, the one first that has not been used for longest.
+//! - Calls take the keys in service in turn, first the one that has not been used for longest.
 //! - A key that was refused is not taken before its recheck is over, and then by one call at a time: if that is refused
 //!   as well, the key rests again; if nothing is learnt from it (a timeout, a failing server), the next call tries.
-//! - The result of a call that took its key in an earlier state changes nothing: what was sent before a key was retired
+//! - The result of a call that took its key in an earlier state changes nothing: a call sent before a key was retired
 //!   neither brings it back nor lengthens its rest.
 //! - A probe whose result never comes holds its key only for [`PROBE_LIMIT`].
 
@@ -36,7 +36,7 @@ pub enum KeyFault {
 }
 
 impl KeyFault {
-    /// Why a provider is shut of which all keys have this fault.
+    /// Why a provider is shut if all of its keys have this fault.
     #[must_use]
     pub const fn reason(self) -> Reason {
         match self {
@@ -46,20 +46,20 @@ impl KeyFault {
     }
 }
 
-/// What the outcome of a call says of the key it was made with.
+/// What the outcome of a call says of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeySign {
-    /// It works.
+    /// The key works.
     Works,
-    /// It does not.
+    /// The key was refused.
     Refused(KeyFault),
     /// Nothing.
     Silent,
 }
 
 impl KeySign {
-    /// Only an answer, usable or not, proves a key: limits and faults of the request may be found before the money is
-    /// looked at, and a failing server has looked at nothing.
+    /// Only an answer, usable or not, proves a key: a provider may find limits and faults of the request before it
+    /// looks at the money, and a failing server has looked at nothing.
     #[must_use]
     pub fn of(outcome: &Outcome) -> Self {
         match outcome {
@@ -69,14 +69,14 @@ impl KeySign {
     }
 }
 
-/// Where a key stands.
+/// The state of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
     /// Calls take it in turn.
     InService,
     /// No call takes it.
     Retired {
-        /// Why.
+        /// Why it is out of service.
         fault: KeyFault,
         /// Since when it has not been in service.
         since: Timestamp,
@@ -95,7 +95,7 @@ pub enum KeyState {
 }
 
 impl KeyState {
-    /// When a call may take the key, which may have passed.
+    /// When a call may take the key; may lie in the past.
     fn opens(self) -> Timestamp {
         match self {
             Self::InService => Timestamp::MIN,
@@ -124,14 +124,14 @@ pub struct KeyLease {
 }
 
 impl KeyLease {
-    /// Which key, in the order of the configuration.
+    /// Index of the key, in the order of the configuration.
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
     }
 }
 
-/// What a result changed.
+/// The change that a result made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyChange {
     /// A key in service was refused and rests now.
@@ -160,15 +160,16 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// So many keys, all in service; a refused one rests for `recheck`. A server without keys counts as one key.
+    /// A ring of this many keys, all in service; a refused one rests for `recheck`. A server without keys counts as one
+    /// key.
     #[must_use]
     pub fn new(keys: usize, recheck: Duration) -> Self {
         let fresh = Key { state: KeyState::InService, era: 0, used: 0 };
         Self { keys: vec![fresh; keys.max(1)], recheck, turn: 0 }
     }
 
-    /// A ring after the configuration was read again. Of each key: what was found wrong with it and since when, if it
-    /// is the same key; one call may try it at once. All others are in service.
+    /// A ring after the configuration was read again. `faults` has an entry per key: for one that is the same as
+    /// before, its fault and since when. One call may try such a key at once. All others are in service.
     #[must_use]
     pub fn renewed(faults: &[Option<(KeyFault, Timestamp)>], recheck: Duration, now: Timestamp) -> Self {
         let mut ring = Self::new(faults.len(), recheck);
@@ -180,7 +181,7 @@ impl KeyRing {
         ring
     }
 
-    /// Where the keys stand, in the order of the configuration.
+    /// The states of the keys, in the order of the configuration.
     pub fn states(&self) -> impl Iterator<Item = KeyState> {
         self.keys.iter().map(|key| key.state)
     }
@@ -192,7 +193,7 @@ impl KeyRing {
     }
 
     /// Why no key may be taken now, since when none has been in service, and when to ask again, which is later than
-    /// `now`; `None` when one may. What is wrong is said of the key that may be tried first.
+    /// `now`; `None` when a key may be taken. The fault is that of the key that may be tried first.
     #[must_use]
     pub fn shut(&self, now: Timestamp) -> Option<Shut> {
         let mut out: Option<Shut> = None;
@@ -216,7 +217,7 @@ impl KeyRing {
         out
     }
 
-    /// What is out is due: one call may try it at once.
+    /// Makes every key that is out due: one call may try it at once.
     pub fn try_again(&mut self, now: Timestamp) {
         for key in &mut self.keys {
             if let KeyState::Retired { fault, since, until } = key.state {
@@ -225,8 +226,8 @@ impl KeyRing {
         }
     }
 
-    /// Takes the key for the next call: the one that has not been used for longest, of those in service and those that
-    /// are due to be tried again.
+    /// Takes the key for the next call: of the keys in service and those due to be tried again, the one that has not
+    /// been used for longest.
     ///
     /// # Errors
     /// Why there is none, and when to ask again.
@@ -237,7 +238,7 @@ impl KeyRing {
         self.turn = self.turn.saturating_add(1);
         let due = self.keys.iter_mut().enumerate().filter(|(_, key)| key.state.opens() <= now);
         let Some((index, key)) = due.min_by_key(|(_, key)| key.used) else {
-            // Not shut means that one is due.
+            // The ring is not shut, so a key is due.
             return Err(Shut { reason: KeyFault::Rejected.reason(), since: now, until: now + PROBE_POLL });
         };
         key.used = self.turn;
@@ -247,7 +248,7 @@ impl KeyRing {
         Ok(KeyLease { index, era: key.era, began: now })
     }
 
-    /// Takes note of what came of a call.
+    /// Records the result of a call.
     pub fn report(&mut self, lease: KeyLease, sign: KeySign, now: Timestamp) -> Option<KeyChange> {
         let until = now + self.recheck;
         let key = self.keys.get_mut(lease.index).filter(|key| key.era == lease.era)?;
@@ -268,13 +269,13 @@ impl KeyRing {
                 key.enter(KeyState::InService);
                 Some(KeyChange::Back)
             }
-            // Nothing is taken in the latter state, so no lease is of its era.
+            // A retired key is not taken, so no lease is of that era.
             (KeyState::InService, KeySign::Works) | (KeyState::Retired { .. }, _) => None,
         }
     }
 
-    /// The call was not made after all, or nothing was learnt from it: a key that was being tried may be tried by the
-    /// next call.
+    /// Notes that the call was not made after all, or that nothing was learnt from it: the next call may try a key that
+    /// was being tried.
     #[expect(clippy::needless_pass_by_value, reason = "a lease is good for one result")]
     pub fn give_back(&mut self, lease: KeyLease) {
         let Some(key) = self.keys.get_mut(lease.index).filter(|key| key.era == lease.era) else { return };

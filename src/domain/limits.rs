@@ -1,10 +1,10 @@
-//! What a provider allows.
+//! The limits that a provider sets.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
-/// What a limit counts.
+/// The unit that a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
@@ -28,7 +28,7 @@ impl Unit {
         Self::ALL.iter().copied().find(|unit| unit.as_str() == name)
     }
 
-    /// Its name in configuration, status, metrics and explanations.
+    /// The name in configuration, status, metrics and explanations.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -40,17 +40,17 @@ impl Unit {
     }
 }
 
-/// A unit and the time over which it is counted: what tells the limits of one bucket apart.
+/// A unit and the time over which it is counted: together they tell the limits of one bucket apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Dimension {
-    /// What is counted.
+    /// The unit that is counted.
     pub unit: Unit,
-    /// Seconds: 1, 60 or 86,400 where configured; what the provider says where learned. Positive.
+    /// Seconds: 1, 60 or 86,400 where configured; the provider's figure where learned. Positive.
     pub seconds: u64,
 }
 
 impl Dimension {
-    /// Reads what [`Display`](fmt::Display) writes.
+    /// Reads the form that [`Display`](fmt::Display) writes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (unit, per) = text.split_once('/')?;
@@ -92,21 +92,21 @@ impl fmt::Display for Unit {
     }
 }
 
-/// So much of a unit in so much time.
+/// An amount of a unit in a span of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// What is counted.
+    /// The unit that is counted.
     pub unit: Unit,
     /// How much; positive.
     pub amount: u64,
-    /// In this time: a second, a minute or a day.
+    /// The span of time: a second, a minute or a day.
     pub per: Duration,
-    /// How much may go at once after a rest; positive. The full amount unless configured.
+    /// How much may be used at once after a rest; positive. The full amount unless configured.
     pub burst: u64,
 }
 
 impl Rate {
-    /// Which of a bucket's limits it is.
+    /// The limit of its bucket that this rate is.
     #[must_use]
     pub fn dimension(&self) -> Dimension {
         Dimension { unit: self.unit, seconds: self.per.as_secs().max(1) }
@@ -116,23 +116,23 @@ impl Rate {
 /// The limits of one bucket, which one or more targets share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// All have to allow a call.
+    /// Every rate has to allow a call.
     pub rates: Vec<Rate>,
     /// Calls that may run at once.
     pub concurrency: Option<u32>,
 }
 
-/// What an answer told of one limit of its bucket.
+/// The figures that an answer gave for one limit of its bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
-    /// Which limit.
+    /// The limit's unit and window.
     pub dimension: Dimension,
     /// The limit itself.
     pub limit: Option<u64>,
-    /// What was left of it.
+    /// The amount that was left of it.
     pub remaining: Option<u64>,
-    /// What all corrections together have to come to, so that no more is believed to be left than the provider says;
-    /// 0 where there is nothing to correct. A total, because several processes find out the same.
+    /// The sum that all corrections together have to reach, so that Sluice believes no more to be left than the
+    /// provider says; 0 where there is nothing to correct. It is a total because several processes find out the same.
     pub corrected: u64,
 }
 
@@ -145,7 +145,7 @@ pub fn window(limit: u64, remaining: u64, whole_in: Duration) -> Option<Duration
     [1, 60, 3_600, DAY]
         .into_iter()
         .map(Duration::from_secs)
-        // Providers round what they tell.
+        // Providers round their figures.
         .find(|window| millis * 100 >= window.as_millis() * 92 && millis * 100 <= window.as_millis() * 108)
 }
 
@@ -165,7 +165,7 @@ mod tests {
             (1_200, 1_300, 10, None),
             (1_200, 600, 10_000, None),
             (60, 59, 1_050, Some(60)),
-            // Of a bucket that holds less than its limit this is chance: one answer proves nothing.
+            // For a bucket that holds less than its limit this is chance: one answer proves nothing.
             (1_200, 80, 1_000, Some(1)),
         ] {
             assert_eq!(window(limit, remaining, ms(whole_in)).map(|window| window.as_secs()), window_seconds);

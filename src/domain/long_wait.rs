@@ -1,6 +1,6 @@
 //! Waits that are too long to be believed to their end.
 //!
-//! A provider's word on how long to stay away is honoured to the second up to a day. What is longer is a quota of a
+//! A provider's word on how long to stay away is honoured to the second, up to a day. A longer wait is a quota of a
 //! week, a slip (milliseconds for seconds, an instant for a duration), or bad faith; and an operator may pay in the
 //! meantime. So one call asks again every now and then, as it does with a key that was refused.
 
@@ -9,16 +9,16 @@ use std::time::Duration;
 /// The longest wait that is honoured to its end without asking again.
 pub const BELIEVED: Duration = Duration::from_hours(24);
 
-/// How often is asked again where nothing says so: the default of `recheck`.
+/// How often a call asks again where the configuration does not say: the default of `recheck`.
 pub const RECHECK: Duration = Duration::from_mins(10);
 
-/// Whether it is too long to be believed to its end.
+/// Whether the wait is too long to be believed to its end.
 #[must_use]
 pub fn is_long(wait: Duration) -> bool {
     wait > BELIEVED
 }
 
-/// For how long no process asks again.
+/// How long no process asks again.
 #[must_use]
 pub fn rest(wait: Duration, recheck: Duration) -> Duration {
     if is_long(wait) { recheck.min(BELIEVED) } else { wait }

@@ -1,8 +1,8 @@
 //! Every decision, as pure functions over data: no clock, no randomness, no input or output, no panics.
 //!
-//! Time comes in as an argument ([`Timestamp`]), chance comes from hashes of ids, and what happened outside comes in as
-//! values ([`Attempt`], [`Condition`](decide::Condition)). The other rooms of the house do what this one says; the same
-//! input always gives the same output.
+//! Time comes in as an argument ([`Timestamp`]), chance comes from hashes of ids, and outside events come in as values
+//! ([`Attempt`], [`Condition`](decide::Condition)). The other rooms of the house carry out what this one decides; the
+//! same input always gives the same output.
 
 pub mod answer;
 pub mod attempt;

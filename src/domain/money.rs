@@ -12,8 +12,8 @@ impl NanoUsd {
     /// No money.
     pub const ZERO: Self = Self(0);
 
-    /// The most that one call is taken to cost, a million dollars: what is beyond was a slip of the price list, or a
-    /// lie. Nine thousand such calls are still counted exactly.
+    /// The most that one call is taken to cost, a million dollars: a larger amount comes from a slip of the price list,
+    /// or a lie. Nine thousand such calls are still counted exactly.
     pub const MOST_OF_A_CALL: Self = Self(1_000_000_000_000_000);
 
     /// The amount that a call may have cost.
@@ -39,7 +39,7 @@ pub enum MoneyError {
     /// Below the smallest unit.
     #[error("expected at most nine decimals: a billionth of a dollar is the smallest unit")]
     TooFine,
-    /// Above what can be counted.
+    /// Above the largest amount that can be counted.
     #[error("expected at most 9223372036 dollars")]
     TooLarge,
 }
@@ -58,7 +58,7 @@ impl FromStr for NanoUsd {
         if fraction.len() > 9 {
             return Err(MoneyError::TooFine);
         }
-        // Only digits are left, so the one way to fail is to be too large.
+        // Only digits are left, so the only possible failure is a number that is too large.
         let number = |part: &str| part.parse::<i64>().map_err(|_| MoneyError::TooLarge);
         let dollars = if whole.is_empty() { 0 } else { number(whole)? };
         let nanos = number(&format!("{fraction:0<9}"))?;

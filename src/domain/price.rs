@@ -1,4 +1,4 @@
-//! What tokens cost.
+//! The prices of tokens.
 
 use super::{MoneyError, NanoUsd, Usage};
 use serde::{Deserialize, Serialize};
@@ -29,12 +29,12 @@ impl Price {
     /// nano-dollars per million tokens; exactly, nothing is rounded.
     ///
     /// # Errors
-    /// What is wrong with the text.
+    /// The fault of the text.
     pub fn per_million(text: &str) -> Result<i64, MoneyError> {
         text.parse().map(|NanoUsd(nanos)| nanos)
     }
 
-    /// What `usage` costs, rounded half up to a whole nano-dollar; never more than [`NanoUsd::MOST_OF_A_CALL`].
+    /// The cost of `usage`, rounded half up to a whole nano-dollar; never more than [`NanoUsd::MOST_OF_A_CALL`].
     #[must_use]
     pub fn cost(&self, usage: &Usage) -> NanoUsd {
         let parts = [
@@ -78,16 +78,16 @@ impl Price {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Factor(pub i64);
 
-/// What a tier of service costs that is not the usual one.
+/// The price of a tier of service other than the usual one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TierPrice {
-    /// So many times the usual price.
+    /// A multiple of the usual price.
     Times(Factor),
     /// Prices of its own.
     Own(Price),
 }
 
-/// Words for the tier that the price list is about.
+/// Names of the tier that the price list is about.
 const USUAL: &[&str] =
     &["", "default", "standard", "auto", "on_demand", "ondemand", "normal", "regular", "unspecified"];
 
@@ -103,7 +103,7 @@ pub fn special_tier(tier: &str) -> Option<String> {
 pub fn price_in(price: Option<Price>, tiers: &BTreeMap<String, TierPrice>, tier: Option<&str>) -> Option<Price> {
     let price = price?;
     let Some(tier) = tier.and_then(special_tier) else { return Some(price) };
-    // What OpenAI sells as fast it calls priority in its answers, and once the other way round.
+    // OpenAI calls the tier that it sells as fast "priority" in its answers, and once the other way round.
     let other = match tier.as_str() {
         "fast" => "priority",
         "priority" => "fast",

@@ -1,47 +1,48 @@
-//! How many calls may run at once where nobody has said so.
+//! How many calls may run at once where the configuration does not say.
 //!
-//! A provider that publishes nothing shows what it takes by what it refuses, and by how long it takes. So the number is
-//! felt for, as TCP feels for the room on a line: it grows while calls pass, and falls by a part when they are refused
-//! ([`Ramp::refused`]) or take clearly longer than usual ([`Tempo`], [`Ramp::slowed`]).
+//! A provider that publishes no limit shows how much it takes by what it refuses, and by how long it takes. So the
+//! number is found by trial, as TCP finds the room on a line: it grows while calls pass, and falls by a part when they
+//! are refused ([`Ramp::refused`]) or take clearly longer than usual ([`Tempo`], [`Ramp::slowed`]).
 //!
-//! Each process feels for itself. Processes that share a provider each meet its refusals, so they share its room about
+//! Each process tries for itself. Processes that share a provider each meet its refusals, so they share its room about
 //! evenly, without a word between them.
 //!
 //! [`Tempo`]: super::tempo::Tempo
 
-/// Where a ramp begins: enough for a quick start, few enough that an unknown limit is met by dozens and not hundreds.
+/// The first limit: enough for a quick start, few enough that an unknown limit is met by dozens of calls and not
+/// hundreds.
 const FIRST: f64 = 16.0;
-/// However well it goes.
+/// The highest limit, however well it goes.
 const MOST: f64 = 100_000.0;
-/// The smallest step of a round: this is how long it lingers around what was too much before.
+/// The smallest step of a round, which sets how long the limit lingers around a number that was too much before.
 const LEAST_STEP: f64 = 1.0 / 16.0;
-/// What is left after a refusal.
+/// The part of the limit that is left after a refusal.
 const AFTER_REFUSAL: f64 = 0.7;
-/// After slow answers at most and at least so much is left, whatever they would bear.
+/// The least and the most of the limit that is left after slow answers, whatever those would bear.
 const AFTER_SLOWNESS: (f64, f64) = (0.25, 0.6);
-/// Slow answers never lower it further than this: with so few calls the load is hardly ours.
+/// Slow answers never lower the limit further than this: with so few calls the load is hardly ours.
 const FLOOR: f64 = 4.0;
 
 /// The number of calls that may run at once, as far as it is known by now.
 ///
-/// It doubles with each round of good calls until something is too much. From then on it closes half of the gap to that
-/// with each round, lingers there, and leaves it behind in steps that grow again.
+/// The limit doubles with each round of good calls until a number is too much. From then on it closes half of the gap
+/// to that number with each round, lingers there, and leaves it behind in steps that grow again.
 ///
-/// All calls that began before it was lowered are one event: only what begins afterwards can say that it is still too
-/// much. That is what eras are for: a call brings along the one in which it began.
+/// All calls that began before the limit was lowered are one event: only a call that begins afterwards can say that it
+/// is still too high. Eras serve that purpose: a call brings along the one in which it began.
 ///
 /// Guarantees: the limit is between 1 and 100,000; it is lowered once per event; a call that passes never lowers it and
 /// raises it by 1 at most; slow answers take no more than three quarters of it and leave at least 4.
 #[derive(Clone, Copy, Debug)]
 pub struct Ramp {
     limit: f64,
-    /// What was last too much.
+    /// The number of calls that was last too much.
     ceiling: f64,
-    /// Counts how often it was lowered.
+    /// Counts how often the limit was lowered.
     era: u64,
     /// Calls of this era that passed.
     passed: f64,
-    /// So many have to pass before it grows: what is usual has to be seen first.
+    /// How many calls have to pass before the limit grows: the usual time has to be seen first.
     hold: f64,
 }
 
@@ -59,13 +60,13 @@ impl Ramp {
         self.limit as u32
     }
 
-    /// What a call that begins now has to bring along.
+    /// The era, which a call that begins now has to bring along.
     #[must_use]
     pub fn era(&self) -> u64 {
         self.era
     }
 
-    /// A call got through while so many were running. Only a limit that was made use of has proved itself.
+    /// Notes that a call got through while `running` calls were running. Only a limit that is in use has proved itself.
     pub fn passed(&mut self, era: u64, running: u32) {
         if era == self.era {
             self.passed += 1.0;
@@ -77,8 +78,8 @@ impl Ramp {
         self.limit = (self.limit + step / self.limit).min(MOST);
     }
 
-    /// The provider refused a call without a word on how long to wait, while so many were running, itself included.
-    /// Returns whether fewer at once are no help: it was the only one.
+    /// Notes that the provider refused a call without saying how long to wait, while `running` calls were running,
+    /// itself included. Returns whether running fewer at once would not help: it was the only call.
     #[must_use]
     pub fn refused(&mut self, era: u64, running: u32) -> bool {
         if era != self.era {
@@ -89,8 +90,8 @@ impl Ramp {
         used < 2.0
     }
 
-    /// The provider asked to be left alone for a while, when so many calls were running. Afterwards they begin one by
-    /// one and double up to half of what was too much: all who wait would come at once otherwise.
+    /// Notes that the provider asked to be left alone for a while, with `running` calls running. Afterwards calls begin
+    /// one by one and double up to half of the number that was too much: otherwise all that wait would come at once.
     pub fn shut(&mut self, era: u64, running: u32) {
         if era != self.era {
             return;
@@ -100,10 +101,10 @@ impl Ramp {
         self.lower(1.0, 0.0);
     }
 
-    /// Answers take clearly longer than usual with so many calls running; about `bearable` would not. It holds still
-    /// then until it is known what is usual with so few.
+    /// Notes that answers take clearly longer than usual with `running` calls running; about `bearable` calls would
+    /// not. The limit then holds still until the usual time with so few is known.
     pub fn slowed(&mut self, era: u64, running: u32, bearable: f64) {
-        // Too soon after it was lowered: another target of the same bucket has said so already.
+        // Too soon after the limit was lowered: another target of the same bucket has reported this already.
         let is_news = era == self.era && self.passed * 2.0 >= self.limit;
         if !is_news || !self.is_in_use(running) || self.limit <= FLOOR || bearable.is_nan() {
             return;
@@ -119,8 +120,9 @@ impl Ramp {
         f64::from(running) * 2.0 >= self.limit
     }
 
-    /// Notes that so many were too much, and returns how many of the places that was. A few calls that are refused, or
-    /// a probe of a provider that is ill, say nothing of many: there may be no room at all for the moment.
+    /// Notes that this many calls were too much, and returns how many of the places that was. If only a few calls are
+    /// refused, or a probe of a provider that is ill, this says nothing of many calls: there may be no room at all for
+    /// the moment.
     fn note_ceiling(&mut self, running: u32) -> f64 {
         let used = self.limit.min(f64::from(running.max(1)));
         if used >= 2.0 && self.is_in_use(running) {

@@ -1,4 +1,4 @@
-//! JSON objects whose members are moved about without being read: order, figures and letters stay as they were written.
+//! JSON objects whose members are moved about without being read: order, digits and letters stay as they were written.
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
@@ -47,21 +47,21 @@ impl<'a> RawObject<'a> {
         }
     }
 
-    /// Takes a member out; whether it was there and not null.
+    /// Takes a member out; returns whether it was there and not null.
     pub fn remove(&mut self, name: &str) -> bool {
         let was_given = self.given(name).is_some();
         self.0.retain(|(own, _)| own != name);
         was_given
     }
 
-    /// Takes a member out and gives its text, `null` too.
+    /// Takes a member out and returns its text, even if that is `null`.
     pub fn take(&mut self, name: &str) -> Option<String> {
         let place = self.0.iter().position(|(own, _)| own == name)?;
         let (_, value) = self.0.remove(place);
         Some(value.get().to_owned())
     }
 
-    /// As [`Self::set`], from a text of JSON; what is none is left out.
+    /// As [`Self::set`], from a text of JSON; a text that is not JSON is left out.
     pub fn set_text(&mut self, name: &str, text: &str) {
         if let Ok(value) = RawValue::from_string(text.to_owned()) {
             self.set(name, &value);
@@ -80,7 +80,7 @@ impl<'a> RawObject<'a> {
         serde_json::to_string(self).expect("raw members always serialize")
     }
 
-    /// Takes out a member by its path, such as `messages[].name`; whether it was there and not null.
+    /// Takes out a member by its path, such as `messages[].name`; returns whether it was there and not null.
     pub fn remove_at(&mut self, path: &str) -> bool {
         let Some((parent, name)) = path.rsplit_once('.') else { return self.remove(path) };
         let mut was_given = false;
@@ -92,7 +92,8 @@ impl<'a> RawObject<'a> {
         was_given
     }
 
-    /// Gives a member another name; whether it was there and not null. One that has that name already stays.
+    /// Gives a member another name; returns whether it was there and not null. A member that has that name already
+    /// stays.
     pub fn rename(&mut self, from: &str, to: &str) -> bool {
         if self.given(to).is_some() {
             return self.remove(from);
@@ -115,8 +116,8 @@ impl<'a> RawObject<'a> {
         self.0.retain(|(name, value)| keep(name, value.get()));
     }
 
-    /// Applies `edit` to every object at a path such as `messages[].tool_calls[].function`; whether any was changed, by
-    /// what `edit` says. What is no object there is left alone.
+    /// Applies `edit` to every object at a path such as `messages[].tool_calls[].function`; returns whether any was
+    /// changed, as reported by `edit`. Values there that are not objects are left alone.
     pub fn edit_at(&mut self, path: &str, edit: &mut dyn FnMut(&mut RawObject<'_>) -> bool) -> bool {
         let (step, rest) = match path.split_once('.') {
             Some((step, rest)) => (step, Some(rest)),
@@ -135,7 +136,7 @@ impl<'a> RawObject<'a> {
     }
 }
 
-/// The object's new text, when it was changed.
+/// The object's new text, if it was changed.
 fn edit_object(
     text: &str,
     path: Option<&str>,
@@ -149,7 +150,7 @@ fn edit_object(
     is_changed.then(|| to_raw_value(&object).expect("raw members always serialize"))
 }
 
-/// The list's new text, when an item was changed.
+/// The list's new text, if an item was changed.
 fn edit_items(
     text: &str,
     path: Option<&str>,
@@ -191,7 +192,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawObject<'a> {
                 let mut members: Vec<(Cow<'de, str>, Cow<'de, RawValue>)> = Vec::new();
                 while let Some(Name(name)) = map.next_key()? {
                     let value = Cow::Borrowed(map.next_value::<&'de RawValue>()?);
-                    // Of two members of one name the last counts, as with every other reader here.
+                    // Of two members of the same name the last counts, as in every other reader here.
                     match members.iter_mut().find(|(own, _)| *own == name) {
                         Some((_, place)) => *place = value,
                         None => members.push((name, value)),

@@ -1,17 +1,18 @@
 //! Reading JSON that another version wrote: a part that this version cannot read is left out, and the rest is used.
 //!
-//! For `deserialize_with` of members that are stored and shown. A worker of tomorrow may say more, or say it otherwise.
+//! For `deserialize_with` of members that are stored and shown. A later version of a worker may say more, or say it
+//! otherwise.
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The member, or its default where it cannot be read.
+/// The member, or its default if it cannot be read.
 pub fn or_default<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(json: D) -> Result<T, D::Error> {
     Ok(read(Value::deserialize(json)?).unwrap_or_default())
 }
 
-/// The items of a list that can be read.
+/// Those items of a list that can be read.
 pub fn items<'de, D: Deserializer<'de>, T: DeserializeOwned>(json: D) -> Result<Vec<T>, D::Error> {
     Ok(match Value::deserialize(json)? {
         Value::Array(items) => items.into_iter().filter_map(read).collect(),
@@ -19,7 +20,7 @@ pub fn items<'de, D: Deserializer<'de>, T: DeserializeOwned>(json: D) -> Result<
     })
 }
 
-/// The members of an object that can be read, by their names.
+/// Those members of an object that can be read, by their names.
 pub fn members<'de, D: Deserializer<'de>, T: DeserializeOwned>(json: D) -> Result<BTreeMap<String, T>, D::Error> {
     Ok(match Value::deserialize(json)? {
         Value::Object(members) => {

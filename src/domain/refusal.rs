@@ -1,4 +1,4 @@
-//! What the words of a refusal say beyond its class: whom it concerns, and whether the request can be changed to suit.
+//! What the words of a refusal say beyond its class: whom it concerns, and whether a change of the request would suit.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,18 +6,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bearing {
-    /// What its scope says.
+    /// Those that its scope names.
     #[default]
     AsScoped,
     /// Every target: the request itself is at fault, wherever it is sent.
     EveryTarget,
     /// Perhaps only this request, although its status or class speaks of the key or the model. Vendors dress refusals
-    /// of one request as 402, 403 and 404. It is believed of the others when a different request meets it as well.
+    /// of one request as 402, 403 and 404. Sluice believes it of other requests once a different one meets it as well.
     InDoubt,
 }
 
-/// A change that a refusal asks for in so many words. The request keeps its meaning: only optional parameters are
-/// touched.
+/// A change that a refusal asks for in so many words. The request keeps its meaning: only optional parameters change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Mend {
     /// The target wants a member under another name.
@@ -31,20 +30,20 @@ pub enum Mend {
     Drop {
         /// The member.
         member: &'static str,
-        /// Whether the model never takes it; otherwise it is this value that was refused, or this combination.
+        /// Whether the model never takes the member; otherwise it refused this value, or this combination.
         lasting: bool,
     },
     /// The target does not take an output cap above this one.
     Cap {
-        /// Tokens.
+        /// The cap, in tokens.
         tokens: u64,
-        /// Whether it is a property of the model; otherwise it holds for this request and this moment only.
+        /// Whether the cap is a property of the model; otherwise it holds for this request and this moment only.
         lasting: bool,
     },
 }
 
 impl Mend {
-    /// Whether later requests to the same target need it too.
+    /// Whether later requests to the same target need this change too.
     #[must_use]
     pub const fn is_lasting(&self) -> bool {
         match self {
@@ -54,8 +53,8 @@ impl Mend {
     }
 }
 
-/// The words of a refusal without what differs from target to target: names, numbers and quotations. Two targets whose
-/// refusals have the same gist refuse a request in the same way. Empty where nothing is left.
+/// The words of a refusal without the parts that differ from target to target: names, numbers and quotations. Two
+/// targets whose refusals have the same gist refuse a request in the same way. Empty where nothing is left.
 #[must_use]
 pub fn gist(words: &str) -> String {
     let mut gist = String::new();

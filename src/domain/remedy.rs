@@ -3,12 +3,13 @@
 use super::Outcome;
 use super::shut::Reason;
 
-/// What is to be done about a failed attempt.
+/// The way to deal with a failed attempt.
 ///
-/// Whether a job may leave a rung at all is the route's choice (`fallback_on`); this says when the question comes up.
+/// Whether a job may leave a rung at all is the route's choice (`fallback_on`); the remedy says when the question comes
+/// up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
-    /// The bucket or the key is shut, not the job at fault: wait until it opens. Never uses up an attempt.
+    /// Wait until the bucket or the key opens: it is shut, and the job is not at fault. Never uses up an attempt.
     WaitForGate(Reason),
     /// Try the same rung this many times more, with backoff; then move on.
     RetrySame {
@@ -17,7 +18,7 @@ pub enum Remedy {
     },
     /// This rung will never take this request: move on and do not come back.
     NextRung,
-    /// As [`Remedy::NextRung`], and neither will any rung whose window is known and no larger.
+    /// As [`Remedy::NextRung`]; nor will any rung take it whose window is known and no larger.
     LargerWindow,
     /// Ask the same rung again at once, with the request changed as the refusal asks. Uses up no attempt.
     Mend,
@@ -26,7 +27,7 @@ pub enum Remedy {
 }
 
 impl Outcome {
-    /// What the outcome calls for; `None` when the answer was accepted.
+    /// The remedy of an outcome; `None` when the answer was accepted.
     #[must_use]
     pub const fn remedy(&self) -> Option<Remedy> {
         match self {

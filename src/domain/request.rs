@@ -1,8 +1,8 @@
 //! The request of a job: an OpenAI chat-completions body, parsed once.
 //!
-//! It is kept twice: as it was written, for targets that speak the same dialect, and understood, for all others and for
-//! what is decided about it. What is not understood is named in [`ChatRequest::unread`], so that no translation can
-//! lose it unseen.
+//! It is kept twice: as it was written, for targets that speak the same dialect, and parsed, for all others and for
+//! every decision about it. Members that Sluice does not understand are named in [`ChatRequest::unread`], so that no
+//! translation can lose them unseen.
 
 mod field;
 mod known;
@@ -11,7 +11,7 @@ mod pass;
 
 impl ChatRequest {
     /// Whether every call of a function has its result in the conversation, and every result its call: a provider that
-    /// finds otherwise has been told something else on the way.
+    /// finds otherwise got a different conversation on the way.
     #[must_use]
     pub fn calls_have_their_results(&self) -> bool {
         let mut open: Vec<&str> = Vec::new();
@@ -40,7 +40,7 @@ pub use pass::{Pass, is_choosing};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Who speaks.
+/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Instructions (`system` or `developer`).
@@ -62,7 +62,7 @@ pub enum ContentPart {
     Image {
         /// `data:image/png;base64,…` or `https://…`.
         url: String,
-        /// `low`, `high`, `auto`, or what a vendor calls it.
+        /// `low`, `high`, `auto`, or a vendor's own word.
         detail: Option<String>,
     },
     /// Something else, by its `type` (`input_audio`, `file`, …), which only targets of the same dialect can take.
@@ -85,13 +85,13 @@ pub struct PastCall {
 /// One turn of the conversation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
-    /// Who speaks.
+    /// The author.
     pub role: Role,
-    /// What is said; empty for an assistant turn that only calls tools.
+    /// The parts of the message; empty for an assistant turn that only calls tools.
     pub content: Vec<ContentPart>,
     /// Functions the assistant called in this turn.
     pub tool_calls: Vec<PastCall>,
-    /// The `type` of calls that are none of functions, which only targets of the same dialect can take.
+    /// The `type` of calls that are not of functions, which only targets of the same dialect can take.
     pub other_calls: Vec<String>,
     /// For a tool's result: which call it answers.
     pub tool_call_id: Option<String>,
@@ -104,7 +104,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message that says something and nothing else.
+    /// A message of one text and nothing else.
     #[must_use]
     pub fn new(role: Role, content: Vec<ContentPart>) -> Self {
         Self {
@@ -157,9 +157,9 @@ pub enum ResponseFormat {
 /// A function the model may call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tool {
-    /// Its name.
+    /// The function's name, by which calls of it are told apart.
     pub name: String,
-    /// What it does.
+    /// The function's purpose, for the model.
     pub description: Option<String>,
     /// JSON schema of its arguments.
     pub parameters: Option<Value>,
@@ -170,24 +170,24 @@ pub struct Tool {
 /// Whether and which tool the model has to call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToolChoice {
-    /// As it likes.
+    /// The model decides.
     Auto,
-    /// None.
+    /// No tool.
     None,
-    /// At least one.
+    /// At least one tool.
     Required,
-    /// This one.
+    /// This function.
     Function(String),
     /// Something else, by its `type` (`allowed_tools`, `custom`, …), which only targets of the same dialect can take.
     Other(String),
 }
 
-/// What is wrong with a request, in words for its author.
+/// The fault of a request, in words for its author.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestError {
     /// The path of the offending field: `messages[2].role`.
     pub field: String,
-    /// What was expected there.
+    /// What was expected at that field.
     pub reason: String,
 }
 
@@ -202,13 +202,13 @@ impl std::error::Error for RequestError {}
 /// A request that can be translated to every dialect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatRequest {
-    /// The body as it was written: what targets of the same dialect get.
+    /// The body as it was written: targets of the same dialect get it.
     pub raw: Box<str>,
-    /// Whether it was written as `{"prompt": …}`: members that no provider knows belong to its author then.
+    /// Whether it was written as `{"prompt": …}`: members that no provider knows then belong to its author.
     pub is_prompt: bool,
     /// The conversation; never empty.
     pub messages: Vec<Message>,
-    /// The model that the body names. The route decides, so it is only for saying what was replaced.
+    /// The model that the body names. The route decides, so the name only serves to say what was replaced.
     pub model: Option<String>,
     /// Output cap, from `max_completion_tokens` or `max_tokens`; positive.
     pub max_tokens: Option<i64>,
@@ -216,7 +216,7 @@ pub struct ChatRequest {
     pub temperature: Option<f64>,
     /// 0 to 1.
     pub top_p: Option<f64>,
-    /// How many tokens are chosen from, with vendors that have it.
+    /// How many tokens the model chooses from, with vendors that have it.
     pub top_k: Option<i64>,
     /// Strings at which generation stops.
     pub stop: Vec<String>,
@@ -230,19 +230,19 @@ pub struct ChatRequest {
     pub response_format: Option<ResponseFormat>,
     /// Functions the model may call.
     pub tools: Vec<Tool>,
-    /// The `type` of tools that are no functions, which only targets of the same dialect can take.
+    /// The `type` of tools that are not functions, which only targets of the same dialect can take.
     pub other_tools: Vec<String>,
-    /// Whether it must.
+    /// Whether the model has to call a tool, and which.
     pub tool_choice: Option<ToolChoice>,
-    /// Whether it may call several at once.
+    /// Whether the model may call several tools at once.
     pub parallel_tool_calls: Option<bool>,
-    /// How much it may think, in the vendor's word.
+    /// How much the model may think, in the vendor's word.
     pub reasoning_effort: Option<String>,
-    /// On whose behalf.
+    /// The end user on whose behalf the request is made.
     pub user: Option<String>,
     /// `cache_control` of the whole request.
     pub cache_control: Option<Value>,
-    /// The paths of members that are not understood, each once and without positions: what a target of another dialect
-    /// does not get.
+    /// The paths of members that are not understood, each once and without positions. A target of another dialect does
+    /// not get these members.
     pub unread: Vec<String>,
 }

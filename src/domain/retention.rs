@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What is kept for how long. Nothing that has not ended is ever dropped.
+/// How long finished work is kept. Work that has not ended is never dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// A job that ended is kept at least this long, with its answer and its attempts.
@@ -10,12 +10,14 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Shorter would be a queue that forgets what nobody has fetched yet, and a new partition every few minutes.
+    /// With a shorter time the queue would forget results that were not fetched yet, and begin a new partition every
+    /// few minutes.
     pub const SHORTEST: Duration = Duration::from_hours(1);
 
-    /// A partition goes as a whole, when the last of its jobs is old enough; so what is kept longer than it has to be
-    /// is what came in the time in which a partition is filled: an eighth of the time. A job's partition is found by
-    /// its number, and each statement looks into all of them at worst: some dozen at once is what this comes to.
+    /// How long a partition is filled. A partition goes as a whole, once the last of its jobs is old enough. So jobs
+    /// are kept longer than they have to be by at most the time in which a partition is filled: an eighth of the
+    /// retention time. A job's partition is found by its number, and each statement looks into all partitions at worst:
+    /// this rule leaves some dozen at once.
     #[must_use]
     pub fn partition_age(self) -> Duration {
         (self.finished / 8).max(Self::SHORTEST)

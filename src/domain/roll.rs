@@ -1,11 +1,11 @@
 //! Many names in one line.
 
-/// So many names are said.
+/// The most names that are written out.
 const NAMES: usize = 5;
-/// So many characters of each.
+/// The most characters of each name.
 const CHARACTERS: usize = 60;
 
-/// The first few of these names, each cut to a length that a line bears, and how many others there are.
+/// The first few of these names, each cut to a length that fits a line, and how many others there are.
 pub fn roll<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let mut names = names.into_iter();
     let mut said: Vec<String> = names.by_ref().take(NAMES).map(shortened).collect();
@@ -16,7 +16,7 @@ pub fn roll<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     said.join(", ")
 }
 
-/// A name as a line bears it: its beginning, without what would move the cursor of a terminal.
+/// The name as it fits a line: its beginning, without characters that would move the cursor of a terminal.
 #[must_use]
 pub fn shortened(name: &str) -> String {
     let mut short: String =

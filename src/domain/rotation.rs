@@ -1,23 +1,23 @@
-//! Which stretches of the queue a look reads, so that it costs the same however many lanes there are.
+//! The stretches of the queue that a look reads, so that it costs the same however many lanes there are.
 //!
-//! Flows are numbers, and `sluice.flow_of` makes them so that those of a login lie together, and in these those of a
-//! few projects. While there are few lanes a look reads all of them. Where there are many it finds out which logins
-//! have any, gives each the same share of what it reads, and in the share of a login the same to each group of
-//! projects. In a group it goes on behind where the look before has stopped. So one login or project that has a million
-//! lanes takes nothing from what is seen of the others, and over time each lane is seen.
+//! Flows are numbers, and `sluice.flow_of` makes them so that those of a login lie together, and within these those of
+//! a few projects. While there are few lanes a look reads all of them. Where there are many it finds out which logins
+//! have any, and gives each login the same share of the lanes it reads, and within that each group of projects the same
+//! share. In a group it goes on where the look before stopped. So one login or project that has a million lanes takes
+//! nothing from the others, and over time every lane is seen.
 
 use std::collections::HashMap;
 
-/// A look reads about so many lanes that are not known yet. Where there are no more it reads all.
+/// About how many lanes that are not known yet a look reads. Where there are no more it reads all.
 pub const WINDOW: usize = 1_000;
 
-/// So many logins have a share in one look at most.
+/// The most logins that have a share in one look.
 const LOGINS: usize = 64;
 
-/// So many places are remembered where to go on.
+/// How many places to go on from are remembered.
 const REMEMBERED: usize = 10_000;
 
-/// What the flows of a group have in common.
+/// The part that the flows of a group have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Depth {
     /// Nothing: the whole queue.
@@ -56,20 +56,20 @@ pub struct Stretch {
     pub first: i64,
     /// Up to this one.
     pub last: i64,
-    /// At most so many groups or lanes.
+    /// At most this many groups or lanes.
     pub most: usize,
 }
 
-/// Where the looks have come to.
+/// The places that the looks have reached.
 #[derive(Clone, Debug, Default)]
 pub struct Rotation {
-    /// At the look before there was more than one look can read.
+    /// The look before had more to read than one look can.
     pub has_many: bool,
-    /// In which group the next look begins at which flow. Without one it begins at the first.
+    /// The flow at which the next look begins, by group. In a group without an entry it begins at the first.
     next: HashMap<(Depth, i64), i64>,
     /// How many places were noted.
     noted: u64,
-    /// Places were forgotten: there are more than can be remembered.
+    /// Places were forgotten, because there are more than can be remembered.
     has_forgotten: bool,
 }
 
@@ -80,8 +80,8 @@ impl Rotation {
         self.stretch(Depth::All, 0, LOGINS)
     }
 
-    /// For groups with these flows, one of each, by what they belong to: the stretches to read of them, about
-    /// [`WINDOW`] in all, and of whatever they belong to the same share.
+    /// The stretches to read of these groups, about [`WINDOW`] in all. `groups` has one flow of each group, by the
+    /// parent that they belong to; each parent has the same share.
     #[must_use]
     pub fn stretches(&self, depth: Depth, groups: &[Vec<i64>]) -> Vec<Stretch> {
         let share = WINDOW.div_ceil(groups.len().max(1));
@@ -95,13 +95,14 @@ impl Rotation {
     fn stretch(&self, depth: Depth, flow: i64, most: usize) -> Stretch {
         let (first, last) = depth.ends(flow);
         let next = self.next.get(&(depth, first)).copied();
-        // When what was noted may have been forgotten, the first would be seen over and over, and the others never.
+        // Where noted places may have been forgotten, a look from the first flow would see the first lanes over and
+        // over, and the others never.
         let somewhere = || first.saturating_add(spread(self.noted) & depth.mask() & i64::MAX);
         let begin = next.unwrap_or_else(|| if self.has_forgotten { somewhere() } else { first });
         Stretch { first: begin, last, most }
     }
 
-    /// Notes how many groups or lanes of a stretch were found, and the last flow of what was found.
+    /// Notes how many groups or lanes of a stretch were found, and the last flow among them.
     pub fn note(&mut self, depth: Depth, stretch: &Stretch, found: usize, last: Option<i64>) {
         let key = (depth, depth.ends(stretch.last).0);
         self.noted = self.noted.wrapping_add(1);
@@ -210,7 +211,7 @@ mod tests {
 
     #[test]
     fn numbers_that_have_no_order_are_all_seen_too() {
-        // As the version before made them: each is a login of its own.
+        // As the version before made the flows: each is a login of its own.
         let queue = Queue((0..20_000).map(|n| (spread(n) << 1) | 1).collect());
         let mut rotation = Rotation::default();
         let mut seen = BTreeSet::new();

@@ -35,7 +35,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// In which order a job tries the rungs.
+/// The order in which a job tries the rungs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strategy {
     /// The cheapest expected price for this request first; unknown prices last.
@@ -54,7 +54,7 @@ pub enum Patience {
     Forever,
 }
 
-/// What a model can do. `None` means unknown, which is taken as "yes" and "no limit".
+/// The abilities of a model. `None` means unknown, which is taken as "yes" and "no limit".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {
     /// Tokens that prompt and answer together may have.
@@ -67,31 +67,31 @@ pub struct Capabilities {
     pub tools: Option<bool>,
     /// Takes images.
     pub images: Option<bool>,
-    /// Takes `temperature` and `top_p`; where not, they are dropped and the drop is recorded.
+    /// Takes `temperature` and `top_p`; if not, they are dropped and the drop is recorded.
     pub temperature: Option<bool>,
 }
 
-/// A model as configured: what it costs and what it can do.
+/// A model as configured: its price and its abilities.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
     /// `None`: unknown, so costs are NULL and an alert is raised.
     pub price: Option<Price>,
-    /// What it costs in other tiers of service than the usual one, by the provider's word for the tier.
+    /// Its price in other tiers of service than the usual one, by the provider's word for the tier.
     pub tiers: BTreeMap<String, TierPrice>,
-    /// What it can do.
+    /// Its abilities.
     pub capabilities: Capabilities,
-    /// How many tokens of a limit of all tokens one token of output takes; `None`: as the provider's rule says.
+    /// How many tokens of a limit of all tokens one token of output takes; `None`: the provider's rule decides.
     pub output_burndown: Option<u32>,
-    /// Names under which its answers come, beside its own; `*` stands for any.
+    /// Names that its answers may give as their model, beside its own; `*` stands for any.
     pub served_as: Vec<String>,
-    /// The models of the same provider whose prices are known, by name: one of them may answer in its place.
+    /// The models of the same provider whose prices are known, by name: one of them may answer in place of this one.
     pub neighbours: Arc<BTreeMap<String, Model>>,
 }
 
 /// One alternative of a chain.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rung {
-    /// Whom to ask.
+    /// The target to ask.
     pub target: Target,
     /// Its price and abilities.
     pub model: Model,
@@ -102,22 +102,22 @@ pub struct Rung {
 /// A named policy.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Its name.
+    /// The route's name, as jobs give it.
     pub name: String,
     /// The alternatives in listed order; never empty.
     pub rungs: Vec<Rung>,
-    /// In which order they are tried.
+    /// The order in which they are tried.
     pub strategy: Strategy,
     /// How long to wait for a cheaper one.
     pub patience: Patience,
     /// Attempts that count, per job (waiting for a limit does not count).
     pub max_attempts: u16,
-    /// The classes that let a job move on to another rung; see [`falls_back_on`](Self::falls_back_on). Empty: it never
-    /// does.
+    /// The classes that let a job move on to another rung; see [`falls_back_on`](Self::falls_back_on). If empty, a job
+    /// never moves on.
     pub fallback_on: BTreeSet<ErrorClass>,
-    /// What an answer must be.
+    /// The rules that an answer has to keep.
     pub rules: Rules,
-    /// Members of requests that choose what it pays for, and are sent all the same.
+    /// Members of requests that choose what the route pays for, and are sent all the same.
     pub pass: Pass,
 }
 

@@ -1,4 +1,4 @@
-//! Whether the model that answered is the one that was asked.
+//! Whether the model that answered is the one that was asked for.
 //!
 //! Vendors answer with the snapshot behind an alias, gateways with the vendor before the name, servers with the path of
 //! a file. Those are the same model. Another size, another generation and another family are not.
@@ -6,18 +6,18 @@
 use super::Model;
 use super::route::Target;
 
-/// Whose answer it is.
+/// The model that an answer comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Served<'a> {
-    /// The model that was asked, as far as its name says.
+    /// The model that was asked for, as far as its name says.
     AsAsked,
-    /// Another one of the same provider, whose price is known.
+    /// Another model of the same provider, whose price is known.
     Other(&'a Model),
-    /// Another one, of which nothing is known.
+    /// Another model, of which nothing is known.
     Stranger,
 }
 
-/// Whose answer it is that names `served` as its model.
+/// The model of an answer that names `served` as its model.
 #[must_use]
 pub fn who_served<'a>(target: &Target, model: &'a Model, served: &str) -> Served<'a> {
     let is_free = model.price.is_some_and(|price| price.input == 0 && price.output == 0);
@@ -34,7 +34,7 @@ pub fn who_served<'a>(target: &Target, model: &'a Model, served: &str) -> Served
     }
 }
 
-/// Words that make another model of the same family.
+/// Words that distinguish another model of the same family.
 const SIZES: &[&str] = &[
     "mini",
     "nano",
@@ -90,15 +90,15 @@ pub fn is_same_model(asked: &str, served: &str) -> bool {
         && is_a_version(long.get(short.len()..).unwrap_or_default())
 }
 
-/// The words of a name, without what says only whose it is or which build.
+/// The words of a name, without those that only name its vendor or its build.
 struct Parts(Vec<String>);
 
 impl Parts {
     fn of(name: &str) -> Self {
         let name = name.trim().to_ascii_lowercase();
-        // A path: of a vendor, an account, a folder or a region's profile.
+        // A path: it names a vendor, an account, a folder or a region's profile.
         let last = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        // Of Vertex and Bedrock: `@20240620`, `us.anthropic.`.
+        // From Vertex and Bedrock: `@20240620`, `us.anthropic.`.
         let last = last.replace('@', "-");
         let last = ["us.", "eu.", "apac.", "au.", "jp.", "global."]
             .iter()
@@ -137,7 +137,7 @@ fn is_size(word: &str) -> bool {
     })
 }
 
-/// Whether the rest of a name says only which build of the model it is: a date, a revision, a quantisation.
+/// Whether the rest of a name only says which build of the model it is: a date, a revision, a quantisation.
 fn is_a_version(rest: &[String]) -> bool {
     let mut dated = 0_u8;
     rest.iter().all(|word| {

@@ -1,19 +1,22 @@
-//! One bucket as all worker processes share it: who holds how much of which limit.
+//! One bucket as all worker processes share it: how much of each limit each process holds.
 //!
-//! A process does not ask for leave call by call. Every fraction of a second it tells what is left of what it holds and
-//! how much it could use ([`Report`]), and is lent a slice of what the limits allow by then ([`Allotment`]), which it
-//! spends by itself. The state is a plain value that the processes pass on through the database, each step by
-//! compare-and-swap, so that this module has all of the protocol and none of the traffic.
+//! A process does not ask for permission call by call. Every fraction of a second it reports how much is left of what
+//! it holds and how much it could use ([`Report`]). It is then lent a slice of what the limits allow by then
+//! ([`Allotment`]), which it spends by itself. The state is a plain value that the processes pass on through the
+//! database, each step by compare-and-swap, so that this module has all of the protocol and none of the traffic.
 //!
 //! Guarantees, as far as the processes keep to it (spend no more than they hold, and nothing of a slice that is older
 //! than [`LEASE`]):
-//! - What is lent and what is left are together never more than the burst; nothing comes back beyond that. So in any
-//!   time no more is spent than the burst and what came back in that time, however many processes there are.
-//! - What a process holds when it dies is lost, and nothing else: after [`LEASE`] the others have the whole limit.
-//! - What was spent without leave (an estimate that was too low) is a debt that is paid before anything is lent.
-//! - A wait that a provider asked for makes void what is lent, and holds for all. One that is longer than a day is not
-//!   believed to its end: after each `recheck` one call of one process asks again, and all others go on waiting.
-//! - Where there is not enough, it goes to the process that had least so far. So large calls and small ones get along,
+//! - Lent and left units together never exceed the burst; nothing comes back beyond that. So in any span of time at
+//!   most the burst is spent, plus the units that came back in that span, however many processes there are.
+//! - Units that a process holds when it dies are lost, and nothing else: after [`LEASE`] the others have the whole
+//!   limit.
+//! - Units that were spent without permission (an estimate that was too low) are a debt, which is paid before anything
+//!   is lent.
+//! - A wait that a provider asked for voids everything that is lent, and holds for all processes. A wait longer than a
+//!   day is not believed to its end: after each `recheck` one call of one process asks again, and all others go on
+//!   waiting.
+//! - Where there is not enough, the process that had least so far comes first. So large calls and small ones get along,
 //!   and two large calls that each hold half of what they need do not wait for each other.
 
 mod allotment;
@@ -48,22 +51,22 @@ pub use waits::{Asked, SharedWait};
 /// How long a slice may be spent without a word from its holder.
 pub const LEASE: Duration = Duration::from_secs(3);
 
-/// What a process lacks is put by for it for so long after it came.
+/// How long units that a process lacks are put by for it, counted from its last report.
 const PUT_BY: Duration = Duration::from_millis(500);
 
-/// The configuration of a process counts before that of older ones for so long after it last came.
+/// How long, counted from its last report, the configuration of a process takes precedence over those of older ones.
 const SPEAKS_FOR: Duration = Duration::from_mins(1);
 
-/// A process that had less than the others comes first for at most so much of what comes back.
+/// The most that a process that had less than the others may catch up on: the units that come back in this time.
 const CREDIT: Duration = Duration::from_secs(5);
 
-/// After a provider complained of acceleration the rate is half, and is whole again in this time.
+/// After a provider complains of acceleration the rate is halved, and is whole again in this time.
 const SLOPE_RECOVERS_IN: Duration = Duration::from_mins(1);
 
-/// What one process holds.
+/// The holdings of one process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Share {
-    /// Its slice is void from then on.
+    /// When its slice becomes void.
     until: Timestamp,
     #[serde(with = "holdings")]
     holdings: Holdings,
@@ -75,12 +78,13 @@ struct Share {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Holding {
     held: u64,
-    /// What it would like to have in addition.
+    /// Units that it would like to have in addition.
     lacks: u64,
-    /// It does not know yet that this is void: it may still spend it, and gets no more.
+    /// The holding is void and the process does not know that yet: it may still spend it, and gets no more.
     #[serde(default)]
     void: bool,
-    /// What it spent in all since it came, counted from where the others were then: who had least is first.
+    /// Units that it has spent since it came, counted from where the others were then: the process that had least is
+    /// first.
     had: u64,
 }
 
@@ -94,9 +98,9 @@ struct Slope {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SharedBucket {
-    /// The last report's time; time never goes back here, whatever the clock does.
+    /// The time of the last report; it never goes back here, whatever the clock does.
     at: Timestamp,
-    /// The youngest process whose configuration was taken over, and when it last came.
+    /// The youngest process whose configuration was adopted, and when it last came.
     configured_by: i64,
     configured_at: Timestamp,
     meters: Vec<SharedMeter>,
@@ -114,8 +118,8 @@ pub struct SharedBucket {
 impl SharedBucket {
     /// Takes a process's report and gives it its slice. Pure and total.
     ///
-    /// `worker` tells the processes apart: one that started later has a higher number. Of those that came in the last
-    /// minute the configuration (`limits`) of the youngest counts.
+    /// `worker` tells the processes apart: one that started later has a higher number. Of the processes that came in
+    /// the last minute the configuration (`limits`) of the youngest counts.
     pub fn exchange(&mut self, worker: i64, limits: &Limits, report: &Report, now: Timestamp) -> Allotment {
         let now = now.max(self.at);
         self.at = now;
@@ -130,7 +134,7 @@ impl SharedBucket {
         let before = self.shares.len();
         self.shares.retain(|_, share| share.until > now);
         if self.shares.len() < before {
-            // No process knows when the dead spent what they held.
+            // No process knows when dead ones spent what they held.
             self.meters.iter_mut().for_each(|meter| meter.spent_since(now));
         }
         for heard in &report.heard {
@@ -154,7 +158,7 @@ impl SharedBucket {
         let slots = self.concurrency.map(|limit| self.lend_slots(limit, worker, &mut share, report));
         let idle = share.slots == 0 && !share.hungry && share.holdings.values().all(|holding| holding.held == 0);
         let slices = (0..self.meters.len()).filter_map(|index| self.slice(index, &share)).collect();
-        // What has no limit cannot be held.
+        // Where there is no limit, nothing can be held.
         let is_unlimited = self.meters.is_empty() && self.concurrency.is_none();
         if !idle && !is_unlimited {
             self.shares.insert(worker, share);
@@ -173,7 +177,7 @@ impl SharedBucket {
         }
     }
 
-    /// Whether it is the same as `other` but for the time of the last report, so that it need not be written.
+    /// Whether it differs from `other` only in the time of the last report, so that it need not be written.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
         let Self {
@@ -193,7 +197,7 @@ impl SharedBucket {
             && (meters, shares, refused) == (&other.meters, &other.shares, &other.refused)
     }
 
-    /// Takes over what a process is configured with, if its word counts. Returns whether any limit is another now.
+    /// Adopts the configuration of a process if it counts. Returns whether any limit changed.
     fn configure(&mut self, worker: i64, limits: &Limits, now: Timestamp) -> bool {
         if worker < self.configured_by && now < self.configured_at + SPEAKS_FOR {
             return false;
@@ -259,9 +263,9 @@ impl SharedBucket {
         i64::try_from(held.fold(0_u64, |sum, holding| sum.saturating_add(holding.held))).unwrap_or(i64::MAX)
     }
 
-    /// Settles what a process held: what is gone was spent, what it does not want goes back.
+    /// Settles the holding of a process: missing units were spent, and units that it does not want go back.
     ///
-    /// Where the configuration has just changed (`is_news`), it keeps no more than is left by the new one.
+    /// Where the configuration has just changed (`is_news`), it keeps no more than the new limit leaves.
     fn take_back(
         &mut self,
         index: usize,
@@ -276,12 +280,12 @@ impl SharedBucket {
         let holding = share.holdings.entry(meter.dimension).or_default();
         let before = i64::try_from(holding.held).unwrap_or(i64::MAX);
         let Some(stock) = report.stocks.iter().find(|stock| stock.dimension == meter.dimension) else {
-            // It does not know of this limit yet, so it holds nothing of it.
+            // The process does not know of this limit yet, so it holds nothing of it.
             holding.held = 0;
             return;
         };
         let is_void = stock.epoch != meter.epoch;
-        // A process that has heard that its slice is void has dropped it, and tells what it spent before it heard.
+        // A process that has heard that its slice is void has dropped it, and reports what it spent before it heard.
         let has_heard = holding.void && !is_void;
         let left = if has_heard { stock.left.saturating_add(before) } else { stock.left };
         let spent = before.saturating_sub(left);
@@ -293,7 +297,7 @@ impl SharedBucket {
         let most = if is_news { meter.level.saturating_add(left).max(0) } else { i64::MAX };
         let kept = left.clamp(0, want).min(most);
         holding.held = u64::try_from(kept).unwrap_or(0);
-        // What it has of a void slice it may spend until it has heard, which it has when it knows the new epoch.
+        // The process may spend a void slice until it hears of it, which it has done once it knows the new epoch.
         holding.void = is_void;
         holding.had = holding.had.saturating_add(u64::try_from(spent).unwrap_or(0));
         holding.lacks = 0;
@@ -302,19 +306,19 @@ impl SharedBucket {
         meter.refill(others.saturating_add(kept), permille, now);
         if stock.refund > 0 {
             meter.spent.add(i64::try_from(stock.refund).unwrap_or(i64::MAX).saturating_neg(), now);
-            // When the refund came in, it held what it holds now, unless it has spent something since; of two things at
-            // the same instant the refund may have been the first.
+            // When the refund came in, the process held what it holds now, unless it has spent something since. If both
+            // have the same instant, the refund may have come first.
             let held_then = if stock.quiet <= stock.refund_age { before.max(kept) } else { kept };
             meter.refund(stock.refund, now - stock.refund_age, others.saturating_add(held_then), now);
         }
         meter.note(others.saturating_add(before.max(kept)), now);
     }
 
-    /// Lends what can be lent, first to the processes that had least.
+    /// Lends free units, first to the processes that had least.
     fn lend(&mut self, index: usize, worker: i64, share: &mut Share, report: &Report, shut: bool, now: Timestamp) {
         let Some(meter) = self.meters.get_mut(index) else { return };
         let Some(stock) = report.stocks.iter().find(|stock| stock.dimension == meter.dimension) else { return };
-        // A process that has not come for a while may be stalled: it keeps what it holds, but nothing is put by for it.
+        // A process that has not come for a while may be stalled: it keeps its holding, but nothing is put by for it.
         let others: Vec<(i64, Holding)> = self
             .shares
             .iter()
@@ -323,11 +327,11 @@ impl SharedBucket {
             .collect();
         let holding = share.holdings.entry(meter.dimension).or_default();
         let need = stock.need.min(u64::try_from(meter.capacity()).unwrap_or(0));
-        // No process saves up for long by having stayed away or been slow.
+        // No process saves up for long by staying away or being slow.
         let most = others.iter().map(|(_, other)| other.had).max().unwrap_or(0);
         let credit = (u64::try_from(CREDIT.as_nanos()).unwrap_or(u64::MAX) / meter.interval()).max(need);
         holding.had = holding.had.max(most.saturating_sub(credit));
-        // What processes lack that had less is theirs.
+        // A process that had less comes first: the units that it lacks are reserved for it.
         let rank = (holding.had, worker);
         let reserved = others
             .iter()
@@ -335,7 +339,7 @@ impl SharedBucket {
             .fold(0_u64, |sum, (_, other)| sum.saturating_add(other.lacks));
         let free = u64::try_from(meter.level).unwrap_or(0).saturating_sub(reserved);
         let lacking = need.saturating_sub(holding.held);
-        // Half of what a call needs is of no use, but to the first process, which gets the rest next.
+        // Half of what a call needs is useless, except to the first process, which gets the rest next.
         if !shut && !holding.void && (reserved == 0 || free >= lacking) {
             let granted = free.min(stock.want.max(need).saturating_sub(holding.held));
             meter.level = meter.level.saturating_sub(i64::try_from(granted).unwrap_or(0));

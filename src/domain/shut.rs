@@ -7,12 +7,12 @@ use super::error_class::{Effect, ErrorClass};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Something may not be called for a while.
+/// A time during which something may not be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shut {
-    /// Why.
+    /// Why it may not be called.
     pub reason: Reason,
-    /// Since when without a break; equal to now where it merely paces.
+    /// Since when without a break; equal to now where the limit only paces calls.
     pub since: Timestamp,
     /// Until when, as far as is known.
     pub until: Timestamp,
@@ -29,9 +29,9 @@ pub enum Reason {
     /// The breaker is open. Earlier versions kept it as `breaker`.
     #[serde(rename = "breaker_open", alias = "breaker")]
     Breaker,
-    /// No key is in service; the first that may be tried again was out of money.
+    /// No key is in service; the first key that may be tried again was out of money.
     QuotaExhausted,
-    /// No key is in service; the first that may be tried again was rejected.
+    /// No key is in service; the first key that may be tried again was rejected.
     Auth,
     /// The model is unknown to the provider or not allowed to this key.
     Model,
@@ -51,7 +51,7 @@ impl Reason {
         Self::Paused,
     ];
 
-    /// The code: in rows, in what jobs wait for, in explanations, in status and in metrics.
+    /// The code of the reason: in rows, in what jobs wait for, in explanations, in status and in metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -71,8 +71,8 @@ impl Reason {
         Self::ALL.iter().copied().find(|reason| reason.as_str() == code)
     }
 
-    /// Whether it passes by itself. Money, keys and models do not come back without a person, and a paused provider
-    /// comes back when the operator says so: waiting for these is pointless where there is another rung.
+    /// Whether the reason passes by itself. Money, keys and models do not come back without a person, and a paused
+    /// provider comes back when the operator says so: waiting for these is pointless where there is another rung.
     #[must_use]
     pub const fn passes(self) -> bool {
         match self {
@@ -81,7 +81,7 @@ impl Reason {
         }
     }
 
-    /// Whether requests, tokens or places come back at a time that is known, and nothing else can bring them earlier.
+    /// Whether requests, tokens or places come back at a known time, and nothing else can bring them earlier.
     #[must_use]
     pub const fn is_a_limit(self) -> bool {
         match self {

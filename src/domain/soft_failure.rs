@@ -1,31 +1,31 @@
-//! The kinds of answers that HTTP called a success and that cannot be used, and all that is known of each: one row of
-//! one table.
+//! The kinds of answers that HTTP called a success and that cannot be used, and all facts about each: one row of one
+//! table.
 
 use super::breaker::Sign;
 use super::remedy::Remedy;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What holds of a kind of unusable answers.
+/// The facts about a kind of unusable answer.
 #[derive(Debug)]
 pub struct Facts {
     /// The name in ledger and reports.
     pub name: &'static str,
-    /// What it calls for. What the same model tends to repeat moves on at once; what chance may mend (the form of the
-    /// answer) is tried once more where it is.
+    /// The remedy. For a failure that the same model tends to repeat, the job moves on at once; for one that chance may
+    /// mend (the form of the answer), the same rung is tried once more.
     pub remedy: Remedy,
-    /// What the breaker learns from it. What depends on what the request demands (a schema, a length, a pattern, a topic
-    /// that is refused) is no illness: otherwise one project with a schema that no model can meet would open the breaker
-    /// for all the others.
+    /// What the breaker learns from it. A failure that depends on the request's demands (a schema, a length, a pattern,
+    /// a topic that is refused) is no illness of the target: otherwise one project with a schema that no model can meet
+    /// would open the breaker for all the others.
     pub breaker: Sign,
-    /// What a person may do about it, for the reason of a job that fails.
+    /// Advice to a person, for the reason of a job that fails.
     pub advice: Option<&'static str>,
 }
 
 /// Advice where an output cap left no room.
 const LARGER_CAP: Option<&str> = Some("a larger max_tokens may help");
 
-// A row is one kind. Each names all facts, or does not compile.
+// A row is one kind. Each row names all facts, or does not compile.
 macro_rules! soft_failures {
     ($($(#[$doc:meta])* $variant:ident { name: $name:literal, $($fact:tt)* })*) => {
         /// Why an answer that HTTP called a success cannot be used.
@@ -87,7 +87,7 @@ soft_failures! {
 }
 
 impl SoftFailure {
-    /// Its name.
+    /// The name in ledger and reports.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.facts().name

@@ -1,7 +1,7 @@
-//! What a worker says of itself: `stats` of its row in `sluice.worker`, written with every heartbeat.
+//! The statistics that a worker publishes: `stats` of its row in `sluice.worker`, written with every heartbeat.
 //!
-//! A worker writes it, and status, the demo and the views of the schema read it, also what an older or a newer worker
-//! wrote. The names of the JSON members and the words in them are a contract.
+//! A worker writes them, and status, the demo and the views of the schema read them, including what an older or a newer
+//! worker wrote. The names of the JSON members and the words in them are a contract.
 
 use super::readable;
 use serde::{Deserialize, Serialize};
@@ -9,20 +9,20 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// What a worker of this version writes.
+/// The version that this program writes.
 pub const VERSION: u32 = 1;
 
-/// A fixed word of the writer; of another version any word.
+/// A fixed word of the writer; a writer of another version may use any word.
 pub type Word = Cow<'static, str>;
 
-/// What one worker says of itself. `None`: it does not say.
+/// The statistics of one worker. `None`: the worker does not say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Statistics {
-    /// [`VERSION`] of the writer; 0: it is from the time before versions, with the members of version 1.
+    /// [`VERSION`] of the writer; 0: a row from before versions, with the members of version 1.
     #[serde(deserialize_with = "readable::or_default")]
     pub version: u32,
-    /// What tells this process from another one that has its number, after the database has gone back in time.
+    /// Tells this process from another one that has its number, after the database has gone back in time.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub life: Option<String>,
     /// Heartbeats that were sent.
@@ -31,10 +31,10 @@ pub struct Statistics {
     /// Jobs in hand.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<u64>,
-    /// Jobs in hand, at most.
+    /// The most jobs it may have in hand.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<u64>,
-    /// About what the requests of the jobs in hand take in memory.
+    /// About how many bytes the requests of the jobs in hand take in memory.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub in_flight_bytes: Option<u64>,
     /// Jobs claimed.
@@ -64,16 +64,16 @@ pub struct Statistics {
     /// How long it has been up.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub uptime_seconds: Option<u64>,
-    /// The batch whose jobs alone it takes.
+    /// The only batch whose jobs it takes.
     #[serde(deserialize_with = "readable::or_default")]
     pub only_batch: Option<String>,
     /// The routes that it knows.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub routes: Option<Vec<String>>,
-    /// By route, what all of its jobs wait for.
+    /// The wait that all jobs of a route have in common, by route.
     #[serde(deserialize_with = "readable::members")]
     pub waits: BTreeMap<String, RouteWait>,
-    /// What its gate lets pass.
+    /// The state of its gate.
     #[serde(deserialize_with = "readable::or_default")]
     pub gate: GateStatistics,
     /// Jobs it held when it was declared dead, as the worker that rescued them noted.
@@ -82,29 +82,29 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// What a worker's row says. What cannot be read of it is left out.
+    /// Reads the statistics of a worker's row. Members that cannot be read are left out.
     #[must_use]
     pub fn read(stats: &Value) -> Self {
         if stats.is_object() { Self::deserialize(stats).unwrap_or_default() } else { Self::default() }
     }
 }
 
-/// What the jobs of a route wait for.
+/// The wait of a route's jobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteWait {
-    /// In the words by which jobs are counted.
+    /// The reason, in the words by which jobs are counted.
     #[serde(rename = "for")]
     pub reason: String,
 }
 
-/// What a worker knows of limits, targets and keys.
+/// A worker's knowledge of limits, targets and keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GateStatistics {
     /// Its part of each bucket.
     #[serde(deserialize_with = "readable::items")]
     pub buckets: Vec<BucketStatistics>,
-    /// What its routes call.
+    /// The targets that its routes call.
     #[serde(deserialize_with = "readable::items")]
     pub targets: Vec<TargetStatistics>,
     /// The keys of all providers, by their names.
@@ -116,7 +116,7 @@ pub struct GateStatistics {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BucketStatistics {
-    /// Its name.
+    /// The bucket's name.
     #[serde(deserialize_with = "readable::or_default")]
     pub name: Option<String>,
     /// Each limit of it.
@@ -137,31 +137,31 @@ pub struct BucketStatistics {
     /// Until when, in milliseconds since the epoch.
     #[serde(deserialize_with = "readable::or_default")]
     pub shut_until_ms: Option<i64>,
-    /// Answers that said that a limit was passed.
+    /// Answers that said that a limit was exceeded.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub refusals: Option<u64>,
 }
 
-/// What a worker holds of one limit.
+/// A worker's holding of one limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RateStatistics {
-    /// What is counted, and over which time.
+    /// The unit that is counted, and over which time.
     #[serde(deserialize_with = "readable::or_default")]
     pub limit: String,
-    /// What it holds; less than nothing where calls took more than was expected.
+    /// Units that it holds; negative where calls took more than expected.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub held: Option<i64>,
-    /// What it may spend of that now.
+    /// Units of those that it may spend now.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub headroom: Option<u64>,
 }
 
-/// What a worker knows of one target.
+/// A worker's knowledge of one target.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TargetStatistics {
-    /// Its name; `None`: it cannot be read.
+    /// The target's name; `None`: it cannot be read.
     #[serde(deserialize_with = "readable::or_default")]
     pub target: Option<String>,
     /// The bucket that its calls take from.
@@ -170,7 +170,7 @@ pub struct TargetStatistics {
     /// The state of its breaker: `closed`, `open` or `half_open`.
     #[serde(deserialize_with = "readable::or_default")]
     pub breaker: Option<Word>,
-    /// Why it is not called for a time.
+    /// Why it is not called for a while.
     #[serde(deserialize_with = "readable::or_default")]
     pub closed: Option<Word>,
     /// Until when, in milliseconds since the epoch.
@@ -182,7 +182,7 @@ pub struct TargetStatistics {
     /// Calls that have ended.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub calls: Option<i64>,
-    /// Those of them that brought no answer that was accepted.
+    /// Those of them that brought no accepted answer.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub failures: Option<i64>,
     /// What its reports have taught about estimates.
@@ -197,7 +197,7 @@ pub struct EstimateStatistics {
     /// Reports learned from.
     #[serde(deserialize_with = "readable::or_default")]
     pub reports: u64,
-    /// Tokens of input reported for a thousand that were estimated.
+    /// Tokens of input reported for every thousand estimated.
     #[serde(deserialize_with = "readable::or_default")]
     pub input_reported_per_thousand_estimated: u64,
     /// Tokens of output that are expected.
@@ -208,7 +208,7 @@ pub struct EstimateStatistics {
     pub output_of_nine_in_ten_below: u64,
 }
 
-/// What a worker knows of one key.
+/// A worker's knowledge of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KeyStatistics {
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// As workers wrote it before there were versions.
+    /// Statistics as workers wrote them before there were versions.
     fn stored() -> Value {
         json!({
             "life": "00ff", "beats": 12, "in_flight": 3, "max_in_flight": 500, "in_flight_bytes": 4096, "claimed": 14,

@@ -1,38 +1,38 @@
-//! In which order a job tries the rungs of its route: the seam at which strategies come in.
+//! The order in which a job tries the rungs of its route: the seam at which strategies come in.
 //!
-//! A strategy is an arm of [`order`]. It is asked anew for each decision, and sees all that may matter to any strategy
-//! in its [`Conditions`]: a request's size, what the job has cost, a number to draw by, and of each rung whether it may be
-//! called, how much room it has and how long it takes. What a strategy does not look at need not be found out:
-//! [`Strategy::weighs_headroom`].
+//! A strategy is an arm of [`order`]. It is asked anew for each decision, and sees everything that may matter to any
+//! strategy in its [`Conditions`]: a request's size, what the job has cost, a number to draw by, and for each rung
+//! whether it may be called, how much room it has and how long it takes. A condition that a strategy does not look at
+//! need not be found out: [`Strategy::weighs_headroom`].
 
 use super::decide::Condition;
 use super::{Job, NanoUsd, Route, Strategy, Typical, estimate};
 
-/// What a strategy sees of one job, or of all jobs of a route together.
+/// The facts that a strategy sees about one job, or about all jobs of a route together.
 #[derive(Clone, Copy, Debug)]
 pub struct Conditions<'a> {
     /// Estimated tokens of the prompt.
     pub input_tokens: i64,
     /// The output cap that the request sets.
     pub max_output_tokens: Option<i64>,
-    /// To draw by: always the same for the same job, and spread evenly over jobs. `None`: no job in particular is meant,
-    /// but all of them, so every rung that some job draws first comes before those that none does.
+    /// To draw by: always the same for the same job, and spread evenly over jobs. `None`: the order is not for one job
+    /// but for all of them, so every rung that some job draws first comes before those that none does.
     pub hash: Option<u64>,
-    /// What the job has cost so far; `None`: unknown.
+    /// The job's cost so far; `None`: unknown.
     pub spent: Option<NanoUsd>,
-    /// What is known of each rung, in listed order.
+    /// The condition of each rung, in listed order.
     pub rungs: &'a [Condition],
 }
 
 impl<'a> Conditions<'a> {
-    /// One job, of which so much has been spent.
+    /// The conditions of one job that has cost this much.
     #[must_use]
     pub const fn of_job(job: &Job, spent: Option<NanoUsd>, conditions: &'a [Condition]) -> Self {
         let (input_tokens, max_output_tokens) = (job.input_tokens, job.max_output_tokens);
         Self { input_tokens, max_output_tokens, hash: Some(job.id.hash()), spent, rungs: conditions }
     }
 
-    /// All jobs of a route whose jobs are like this.
+    /// The conditions of all jobs of a route whose jobs are like this.
     #[must_use]
     pub fn of_route(typical: Typical, conditions: &'a [Condition]) -> Self {
         let (input_tokens, max_output_tokens) = (typical.input(), typical.cap());
@@ -41,7 +41,7 @@ impl<'a> Conditions<'a> {
 }
 
 impl Strategy {
-    /// Whether it looks at how much room each rung has, which costs something to find out for each decision.
+    /// Whether the strategy looks at how much room each rung has, which costs something to find out for each decision.
     #[must_use]
     pub const fn weighs_headroom(self) -> bool {
         match self {
@@ -50,11 +50,11 @@ impl Strategy {
     }
 }
 
-/// Puts the route's rungs, as indices in listed order, into `order` as they are to be tried. What was in it goes; its
+/// Puts the route's rungs, as indices in listed order, into `order` as they are to be tried. Its old content goes; its
 /// memory is used again.
 ///
-/// Every rung is in it exactly once. Rungs between which the strategy sees no difference keep the listed order. By cost
-/// those of unknown price come last: they may be the dearest of all.
+/// Every rung is in it exactly once. Rungs between which the strategy sees no difference keep the listed order. By
+/// cost, rungs of unknown price come last: they may be the dearest of all.
 pub fn order(route: &Route, seen: &Conditions<'_>, order: &mut Vec<usize>) {
     order.clear();
     order.extend(0..route.rungs.len());
@@ -115,7 +115,7 @@ mod tests {
         let id = JobId(1);
         let (ready_at, deadline, max_attempts) = (Timestamp(0), None, None);
         let job = Job { id, ready_at, deadline, max_attempts, input_tokens, max_output_tokens: cap };
-        // What was in it before does not matter.
+        // The old content does not matter.
         let mut into = vec![7, 7];
         order(route, &Conditions::of_job(&job, None, conditions), &mut into);
         into
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_cheapest_for_this_request_comes_first() {
-        // The first is cheap to read with, the second cheap to write with.
+        // The first is cheap for input, the second cheap for output.
         let route = route(Strategy::Cost, &[Some((1_000_000, 9_000_000)), Some((5_000_000, 2_000_000))]);
         assert_eq!(ordered(&route, 100_000, Some(10), &[]), [0, 1]);
         assert_eq!(ordered(&route, 10, Some(100_000), &[]), [1, 0]);

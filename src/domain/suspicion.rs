@@ -1,10 +1,10 @@
 //! Which jobs may be in hand together after workers have died.
 //!
-//! Of the jobs that a worker held when it died, one may be what killed it; which one, is not known. So all of them are
-//! under suspicion, and the more often that happened to a job, the fewer are held together with it: first a part of all
-//! places, then a part of that, and in the end it is alone. Only a worker that dies with a single job accuses that job.
+//! One of the jobs that a worker held when it died may have killed it, and it is not known which. So all of them are
+//! under suspicion. The more often that happened to a job, the fewer others are held together with it: first a part of
+//! all places, then a part of that, and in the end none. Only a worker that dies with a single job accuses that job.
 
-/// How many jobs may be held together by one worker when one of them was in the hands of so many that died.
+/// How many jobs one worker may hold together when one of them was in the hands of `crashes` workers that died.
 ///
 /// The steps from all places down to one are as many as `max_crashes`, each by the same factor.
 #[must_use]
@@ -22,8 +22,8 @@ pub fn most_together(crashes: u16, max_crashes: u16, places: usize) -> usize {
     usize::try_from(most.clamp(1, places.max(1))).unwrap_or(1)
 }
 
-/// Whether a job is held with none but its like. One death may be anything, a machine that was switched off; so after
-/// the first the job goes along with others.
+/// Whether a job is held only with jobs of its kind. One death may have any cause, such as a machine that was switched
+/// off; so after the first the job still goes along with others.
 #[must_use]
 pub fn is_apart(crashes: u16, max_crashes: u16) -> bool {
     crashes >= 2 || (crashes > 0 && crashes >= max_crashes)
@@ -34,19 +34,18 @@ pub fn is_apart(crashes: u16, max_crashes: u16) -> bool {
 pub enum Next {
     /// Jobs that are under no suspicion.
     Others,
-    /// Jobs that so many workers died with, and no more than so many.
+    /// Jobs with which exactly this many workers died, and a bound on how many to take.
     Suspects {
-        /// So many.
+        /// How many workers died with each job.
         crashes: u16,
-        /// At most.
+        /// The most jobs to take.
         most: usize,
     },
-    /// Nothing, until something has left its hands.
+    /// Nothing, until a job has left its hands.
     Nothing,
 }
 
-/// What a worker takes next that holds jobs with these numbers of crashes, where such numbers are among those that
-/// wait.
+/// What a worker takes next if it holds jobs with these numbers of crashes, and jobs with those numbers wait.
 #[must_use]
 pub fn next(held: &[u16], waiting: &[u16], max_crashes: u16, places: usize) -> Next {
     let apart = |crashes: &&u16| is_apart(**crashes, max_crashes);
@@ -55,7 +54,7 @@ pub fn next(held: &[u16], waiting: &[u16], max_crashes: u16, places: usize) -> N
         let is_there = most > 0 && waiting.contains(&crashes);
         return if is_there { Next::Suspects { crashes, most } } else { Next::Nothing };
     }
-    // The most suspicious first: the sooner it is known what kills, the fewer others are held with it.
+    // The most suspicious first: the sooner the killer is known, the fewer others are held with it.
     let Some(crashes) = waiting.iter().max().copied().filter(|crashes| *crashes > 0) else { return Next::Others };
     let most = most_together(crashes, max_crashes, places);
     if is_apart(crashes, max_crashes) {
@@ -111,8 +110,8 @@ mod tests {
     }
 
     proptest! {
-        /// A worker that takes what it may and dies whenever it holds poison: every poison is found, no other job is
-        /// accused, and it does not take many deaths.
+        /// A worker that takes whatever it may and dies whenever it holds poison: every poison is found, no other job
+        /// is accused, and it does not take many deaths.
         #[test]
         fn poison_is_found_and_nothing_else_is_accused(
             jobs in 1_usize..300, poisons in prop::collection::btree_set(0_usize..300, 0..6),

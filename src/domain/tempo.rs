@@ -1,62 +1,63 @@
-//! How long a target's answers take, compared with what is usual for it.
+//! How long a target's answers take, compared with its usual time.
 
 use std::time::Duration;
 
-/// Until its first token a call takes as long as for about so many tokens more. So answers of a word and of a page can
-/// be compared.
+/// The time until the first token, in tokens: about as long as this many more tokens take. With it answers of a word
+/// and of a page can be compared.
 const FRAME_TOKENS: f64 = 50.0;
-/// Calls that are judged together, at least and at most.
+/// The least and the most calls that are judged together.
 const ROUND: (f64, f64) = (16.0, 1_000.0);
-/// Clearly longer than usual is so many times as long.
+/// An answer is clearly slow when it takes this many times the usual time.
 const SLOW: f64 = 1.75;
-/// One call counts as so many times longer or shorter than usual at most.
+/// One call counts as at most this many times longer or shorter than usual.
 const OUTLIER: f64 = 4.0;
-/// Aimed at when it was too much: a little below what the usual time would bear.
+/// The part of the bearable number of calls to aim at when it was too much: a little below what the usual time would
+/// bear.
 const AIM: f64 = 0.9;
 
-/// What a call took.
+/// The time and the size of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Took {
-    /// From sending it to the whole answer.
+    /// From sending the request to the whole answer.
     pub time: Duration,
     /// Tokens of output, reported or estimated; 0 when nothing is known of them.
     pub output_tokens: i64,
 }
 
-/// What answers of one target take per token, by geometric means over rounds of calls.
+/// The time that answers of one target take per token, by geometric means over rounds of calls.
 ///
-/// What is usual is known from the first round, and learned anew only after it was said to be slow, when fewer calls
-/// run: compared with a mean that follows along, a load that grows bit by bit would always be usual. So a target that
-/// has become slower for good is believed after a few such rounds, and load that makes itself slow is not.
+/// The first round sets the usual time. It is learned anew only after a slow round, once fewer calls run: compared with
+/// a mean that follows along, a load that grows bit by bit would always be usual. So a target that has become slower
+/// for good is believed after a few such rounds, and load that makes itself slow is not.
 ///
-/// Guarantees: nothing is said before two rounds; once something is known a single call, however long, moves the mean
+/// Guarantees: no verdict comes before two rounds; once something is known a single call, however long, moves the mean
 /// of a round by no more than a tenth.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tempo {
     /// Logarithm of the usual milliseconds per token.
     usual: Option<f64>,
-    /// Of this round so far: logarithms, places, calls, and how many calls it has.
+    /// This round so far: sum of logarithms, sum of places, calls, and the number of calls that make the round.
     sum: f64,
     places: f64,
     calls: f64,
     round: f64,
-    /// It was said to be slow: what comes now tells what is usual.
+    /// Whether the target was found slow: the calls that come now set the usual time.
     after: After,
 }
 
-/// Where it stands since it was said to be slow.
+/// The stage since the target was found slow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum After {
     #[default]
     Nothing,
-    /// The short ones of the calls that begin together end first: a round of them is not representative.
+    /// Of calls that begin together the short ones end first: a round of them is not representative.
     Settling,
     Learning,
 }
 
 impl Tempo {
-    /// Learns what a call took that began since the number at once was last lowered, where now so many may run at once.
-    /// Returns how many would bear about the usual time, if it is clearly longer now.
+    /// Learns from a call that began since the number at once was last lowered, when `places` may run at once. Returns
+    /// how many calls would bear about the usual time, if the time is clearly longer now.
     #[must_use]
     pub fn learn(&mut self, took: Took, places: u32) -> Option<f64> {
         let tokens = u32::try_from(took.output_tokens.max(0)).unwrap_or(u32::MAX);
@@ -64,14 +65,14 @@ impl Tempo {
         self.add((millis / (f64::from(tokens) + FRAME_TOKENS)).ln(), places)
     }
 
-    /// How long an answer of so many tokens usually takes; `None`: unknown.
+    /// How long an answer of this many tokens usually takes; `None`: unknown.
     #[must_use]
     pub fn usual(&self, output_tokens: u64) -> Option<Duration> {
         let tokens = f64::from(u32::try_from(output_tokens).unwrap_or(u32::MAX));
         Duration::try_from_secs_f64(self.usual?.exp() * (tokens + FRAME_TOKENS) / 1_000.0).ok()
     }
 
-    /// A call had no answer in time. That counts as the longest time of all, once anything is known.
+    /// Notes that a call had no answer in time. Once anything is known, that counts as the longest time of all.
     #[must_use]
     pub fn timed_out(&mut self, places: u32) -> Option<f64> {
         self.add(self.usual? + OUTLIER.ln(), places)
@@ -97,7 +98,7 @@ impl Tempo {
         match self.after {
             After::Settling => self.after = After::Learning,
             After::Learning => {
-                // Less is believed at once, more by half: that fewer calls are no help may be chance.
+                // A lower mean is believed at once, a higher one by half: that fewer calls do not help may be chance.
                 self.usual = Some(if mean < usual { mean } else { f64::midpoint(usual, mean) });
                 self.after = After::Nothing;
             }

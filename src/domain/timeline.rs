@@ -1,10 +1,10 @@
-//! The histories that a database has been on: a promotion, a restore or a copy begins another, and what was committed
-//! last in the one before may be gone.
+//! The histories that a database has been on. A promotion, a restore or a copy begins another, and the last commits of
+//! the one before may be gone.
 
 use super::NanoUsd;
 use std::fmt::Write as _;
 
-/// What was another than before.
+/// The difference from before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Nothing is known from before.
@@ -22,7 +22,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// As the database writes it; what a newer version wrote is the most general of them.
+    /// The change with the database's name; a name that a newer version wrote counts as the most general one.
     #[must_use]
     pub fn of(name: &str) -> Self {
         match name {
@@ -36,33 +36,33 @@ impl Change {
     }
 }
 
-/// A history that was noticed.
+/// A history of the database, as a worker noticed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
     /// Its number, from 1.
     pub number: i32,
-    /// What was another than before.
+    /// The difference from the history before.
     pub change: Change,
     /// The server's timeline; `None`: it cannot be read.
     pub timeline: Option<i32>,
-    /// The one before.
+    /// The timeline of the history before.
     pub previous_timeline: Option<i32>,
-    /// When it was noticed, as a text.
+    /// When it was noticed, as text.
     pub began_at: String,
-    /// How many seconds ago that was.
+    /// How many seconds ago it was noticed.
     pub age: i64,
-    /// When the history before was last looked at, as far as this one knows.
+    /// When the history before was last seen, as far as this one knows.
     pub previous_seen_at: Option<String>,
     /// New jobs are numbered from here on.
     pub next_job: Option<i64>,
-    /// When a worker's commit was confirmed that is gone.
+    /// When a worker's commit that is now gone was confirmed.
     pub lost_to: Option<String>,
-    /// The last commit of that worker that is there.
+    /// The last commit of that worker that is still there.
     pub lost_from: Option<String>,
 }
 
 impl Turn {
-    /// What happened, in a few sentences.
+    /// The event, in a few sentences.
     #[must_use]
     pub fn in_words(&self) -> String {
         let what = match (self.change, self.previous_timeline, self.timeline) {
@@ -105,18 +105,18 @@ impl Turn {
 /// Calls whose jobs, or whose outcomes, the database has lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stray {
-    /// How many.
+    /// The number of calls.
     pub calls: i64,
     /// What they cost, as far as prices are known.
     pub cost: NanoUsd,
-    /// What they may have cost beside that.
+    /// What they may have cost in addition.
     pub uncertain: NanoUsd,
-    /// Those without a price.
+    /// Calls without a price.
     pub unpriced: i64,
 }
 
 impl Stray {
-    /// How much money that is, in words.
+    /// The money, in words.
     #[must_use]
     pub fn money(&self) -> String {
         let mut words = self.cost.to_string();
@@ -130,22 +130,22 @@ impl Stray {
     }
 }
 
-/// How a database came to be as it is.
+/// The history of a database, as far as it is known.
 #[derive(Clone, Debug)]
 pub struct History {
     /// Whether the server's identity and timeline can be read.
     pub is_readable: bool,
     /// Whether it is a standby, which has no timeline of its own.
     pub is_standby: bool,
-    /// Whether it is on another history than was noted last.
+    /// Whether the database is on another history than the one noted last.
     pub is_news: bool,
     /// The history that was noted last.
     pub turn: Option<Turn>,
     /// Calls of lost jobs that were booked in the last week.
     pub stray: Stray,
-    /// Calls since then whose outcomes were lost, and whose jobs are called for again.
+    /// Calls since then whose outcomes were lost and whose jobs are called for again.
     pub again: Stray,
-    /// Answers since then that came when the job was answered again already.
+    /// Answers since then that came when the job had been answered again already.
     pub late: Stray,
 }
 

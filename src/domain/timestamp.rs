@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// Milliseconds since the Unix epoch. The domain never reads a clock: whoever calls it says what time it is.
+/// Milliseconds since the Unix epoch. The domain never reads a clock: its caller says what time it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(pub i64);
 
@@ -14,7 +14,7 @@ impl Timestamp {
     /// After everything: "never".
     pub const MAX: Self = Self(i64::MAX);
 
-    /// How long from `self` until `later`; zero when `later` is not later.
+    /// The time from `self` until `later`; zero when `later` is not later.
     #[must_use]
     pub fn until(self, later: Self) -> Duration {
         Duration::from_millis(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0))

@@ -1,8 +1,8 @@
-//! What the jobs of a route are like: how much room the next of them will probably need.
+//! The typical job of a route: how much room the next job will probably need.
 
 use super::estimate::USUAL_OUTPUT_TOKENS;
 
-/// An input is counted as so many times the mean at most: one huge prompt is not what is typical.
+/// An input counts as at most this many times the mean: one huge prompt is not typical.
 const MOST_FACTOR: i64 = 4;
 
 /// Running sizes of a route's jobs.
@@ -12,7 +12,7 @@ pub struct Typical {
     input: i64,
     /// Running mean of the output caps of those jobs that have one.
     cap: i64,
-    /// Which of the last eight jobs had one, a bit each.
+    /// Which of the last eight jobs had a cap, one bit each.
     capped: u8,
 }
 
@@ -23,7 +23,7 @@ impl Default for Typical {
 }
 
 impl Typical {
-    /// Takes in one more job.
+    /// Adds one job.
     pub fn see(&mut self, input: i64, cap: Option<i64>) {
         let mean = |old: i64, new: i64| {
             let new = new.clamp(0, old.max(1).saturating_mul(MOST_FACTOR));
@@ -42,7 +42,7 @@ impl Typical {
         self.input
     }
 
-    /// Its output cap, if most jobs have one.
+    /// The output cap of a usual job, if most jobs have one.
     #[must_use]
     pub fn cap(&self) -> Option<i64> {
         (self.capped.count_ones() >= 4).then_some(self.cap)

@@ -1,15 +1,15 @@
-//! Tokens of one call, and how far what a provider says of them is believed.
+//! The tokens of one call, and how far a provider's report of them is believed.
 
 use super::{NanoUsd, estimate};
 use serde::{Deserialize, Serialize};
 
-/// Where token counts come from.
+/// The origin of token counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UsageSource {
     /// The provider reported them.
     Provider,
-    /// Sluice estimated them, in whole or in part, because the provider said nothing or nothing that can be.
+    /// Sluice estimated them, in whole or in part, because the provider reported nothing, or nothing possible.
     Estimated,
     /// Nothing is known.
     #[default]
@@ -43,7 +43,7 @@ pub struct Usage {
     pub output: i64,
     /// The part of `output` that was reasoning: information only, already counted.
     pub reasoning: i64,
-    /// Who says so.
+    /// The origin of these counts.
     pub source: UsageSource,
 }
 
@@ -54,10 +54,10 @@ impl Usage {
         self.input.saturating_add(self.cache_read).saturating_add(self.cache_write).saturating_add(self.cache_write_1h)
     }
 
-    /// What is taken to have been used, and why that is not what the provider reports. A report is doubted where it
-    /// cannot be: no input though every request has some, no output beside a text, a text of more characters than so
-    /// few tokens can write, many times more output than was allowed. The side
-    /// that is doubted is estimated; an answer without a word may have cost nothing.
+    /// The usage that is believed, and why it differs from the provider's report. A report is doubted if it cannot be
+    /// true: no input though every request has some, no output beside a text, a text of more characters than so few
+    /// tokens can write, or many times more output than was allowed. The side that is doubted is estimated; an answer
+    /// without a word may have cost nothing.
     #[must_use]
     pub fn believed(self, sent: Sent, text: &[&str]) -> (Self, Option<&'static str>) {
         let output = text.iter().fold(0, |sum: i64, text| sum.saturating_add(estimate::text_tokens(text)));
@@ -81,7 +81,7 @@ impl Usage {
         if no_output || too_little || beyond_cap || negative_output {
             usage.output = output;
         }
-        // Information only: it is a part of the output, or it is none.
+        // Information only: it is a part of the output, or zero.
         usage.reasoning = usage.reasoning.clamp(0, usage.output.max(0));
         let doubt = if negative_input || negative_output {
             "a negative number of tokens was reported"
@@ -124,7 +124,7 @@ const fn most_output(cap: Option<i64>, shown: i64) -> i64 {
     allowed.saturating_add(shown.saturating_mul(MOST_OVERESTIMATED))
 }
 
-/// What is known of the request.
+/// The known facts about the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     /// Its tokens, by our own estimate.
@@ -133,9 +133,9 @@ pub struct Sent {
     pub max_output: Option<i64>,
 }
 
-/// What a gateway says that a call cost, in dollars; `None` for what is no amount of money.
+/// The cost of a call as a gateway states it, in dollars; `None` if that is not an amount of money.
 ///
-/// Exactly for decimals of up to nine places, and rounded half up beyond.
+/// Exact for decimals of up to nine places, and rounded half up beyond.
 #[must_use]
 pub fn dollars(amount: f64) -> Option<NanoUsd> {
     let most = NanoUsd::MOST_OF_A_CALL.dollars();
@@ -179,7 +179,7 @@ mod tests {
             assert_eq!(usage.source == UsageSource::Provider, is_believed, "{report:?}");
             assert_eq!(doubt.is_some(), !is_believed && report.source == UsageSource::Provider, "{report:?}");
         }
-        // Nothing was said, and perhaps nothing was charged.
+        // The provider reported nothing, and perhaps charged nothing.
         assert_eq!(reported(0, 0).believed(sent, &["", ""]), (reported(0, 0), None));
         assert_eq!(reported(690, 0).believed(sent, &[""]), (reported(690, 0), None));
         // Reasoning that was not shown is output too.

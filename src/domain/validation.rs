@@ -1,9 +1,9 @@
 //! Rules that an answer has to keep, and the verdict on it.
 //!
-//! HTTP's yes is not the answer's: an answer may be empty, cut off, malformed or a refusal, and it is paid for all the
-//! same. What a request demands by itself (JSON, a schema, its own tools) holds whatever the route says. A repair is
-//! made only where it loses nothing: reasoning before an answer and text around JSON are taken off, but nothing is ever
-//! added or guessed, and what the text itself does not stand by is not taken.
+//! HTTP's success is not the answer's: an answer may be empty, cut off, malformed or a refusal, and it is paid for all
+//! the same. The demands of the request itself (JSON, a schema, its own tools) hold whatever the route says. A repair
+//! is made only where it loses nothing: reasoning before an answer and text around JSON are taken off. Nothing is ever
+//! added or guessed, and a value that the text itself takes back is not used.
 
 mod doubt;
 mod draft;
@@ -22,7 +22,7 @@ use serde_json::Value;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 
-/// What a route demands of an answer. Patterns and schemas are compiled when the configuration is read.
+/// A route's demands on an answer. Patterns and schemas are compiled when the configuration is read.
 #[derive(Clone, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a rule of its own, switched on or off in the configuration")]
 pub struct Rules {
@@ -36,27 +36,27 @@ pub struct Rules {
     pub json: bool,
     /// Must be JSON of this schema.
     pub json_schema: Option<Arc<Schema>>,
-    /// Each has to match.
+    /// Each of these has to match.
     pub required_patterns: Vec<regex::Regex>,
-    /// None may match.
+    /// None of these may match.
     pub forbidden_patterns: Vec<regex::Regex>,
-    /// A text that reads like a refusal is a failure, where it is short and in English. What the provider marks as a
-    /// refusal is one always.
+    /// A text that reads like a refusal is a failure, if it is short and in English. A refusal that the provider marks
+    /// as one always is.
     pub reject_refusals: bool,
     /// An HTML page is a failure.
     pub reject_html: bool,
-    /// An answer cut at the output cap is a failure. JSON that is cut off is one always.
+    /// An answer cut at the output cap is a failure. JSON that is cut off always is.
     pub reject_truncated: bool,
-    /// What it has to say of its end.
+    /// What the answer has to say of its end.
     pub finish: FinishRule,
 }
 
-/// What an answer has to say of why it ended, where that is no word for a failure.
+/// What an answer has to say of why it ended, where that word does not mean a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FinishRule {
-    /// A word that is known.
+    /// A known word.
     Known,
-    /// A word: a whole answer with one that is not known is taken, and the word noted.
+    /// Any word: a whole answer whose word is not known is taken, and the word noted.
     #[default]
     Said,
     /// Nothing: for servers that never say why they ended.
@@ -156,7 +156,7 @@ impl Rules {
         }
     }
 
-    /// An answer that does not say in known words why it ended was cut when it is as long as it may be.
+    /// An answer that does not say in known words why it ended counts as cut if it is as long as it may be.
     fn judge_cap(&self, answer: &Answer, request: &ChatRequest, faults: &mut Faults) {
         let usage = &answer.usage;
         let shown = usage.output.saturating_sub(usage.reasoning);
@@ -166,7 +166,7 @@ impl Rules {
         }
     }
 
-    /// Judges what was demanded to be JSON; `Some` is the JSON out of a text that holds more than that.
+    /// Judges an answer that has to be JSON; `Some` is the JSON out of a text that holds more than that.
     fn judge_json(
         &self,
         whole: &str,
@@ -248,7 +248,7 @@ fn judge_call(call: &ToolCall, request: &ChatRequest, faults: &mut Faults) {
     }
 }
 
-/// Names the place and the rule of the schema, never the value.
+/// Names the place in the answer and the rule of the schema, never the value.
 fn broken_schema(schemas: &[Option<&Schema>], value: &Value) -> Option<(SoftFailure, String)> {
     let words = match schemas.iter().flatten().find_map(|schema| schema.check(value).err())? {
         Mismatch::At { place, rule } => {
@@ -262,12 +262,12 @@ fn broken_schema(schemas: &[Option<&Schema>], value: &Value) -> Option<(SoftFail
     Some((SoftFailure::SchemaMismatch, words))
 }
 
-/// Without white space and invisible characters at the beginning.
+/// The text without white space and invisible characters at the beginning.
 fn trimmed_start(text: &str) -> &str {
     text.trim_start_matches(|c: char| !is_visible(c))
 }
 
-/// Whether the instructions or the questions of a request speak of a tag: as it is written, or by its name.
+/// Whether the instructions or the questions of a request mention a tag, as written or by its name.
 fn mentions(request: &ChatRequest, tag: &str) -> bool {
     let name = tag.trim_matches(|c: char| !c.is_alphanumeric()).to_ascii_lowercase();
     let ways = [tag.to_ascii_lowercase(), format!("{name} tag"), format!("`{name}`")];
@@ -281,17 +281,17 @@ fn mentions(request: &ChatRequest, tag: &str) -> bool {
     })
 }
 
-/// Without white space and invisible characters at the end.
+/// The text without white space and invisible characters at the end.
 fn trimmed_end(text: &str) -> &str {
     text.trim_end_matches(|c: char| !is_visible(c))
 }
 
-/// Without white space and invisible characters at the ends.
+/// The text without white space and invisible characters at both ends.
 fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| !is_visible(c))
 }
 
-/// Whether a reader would see anything of it. Joiners and variation selectors count for nothing by themselves.
+/// Whether a reader would see the character. Joiners and variation selectors alone do not count.
 fn is_visible(c: char) -> bool {
     let invisible = matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
@@ -300,13 +300,13 @@ fn is_visible(c: char) -> bool {
     !(invisible || c.is_whitespace() || c.is_control())
 }
 
-/// Whether the text is a page, as captive portals and proxies send instead of an answer.
+/// Whether the text is an HTML page, as captive portals and proxies send instead of an answer.
 fn is_html(text: &str) -> bool {
     let start: String = text.chars().take(16).collect::<String>().to_ascii_lowercase();
     ["<!doctype html", "<html", "<head", "<body"].iter().any(|tag| start.starts_with(tag))
 }
 
-/// The beginning of a text that may stand in a message.
+/// The beginning of a text, short enough for a message.
 fn excerpt(text: &str) -> String {
     const LENGTH: usize = 60;
     let mut short: String = text.chars().take(LENGTH).collect();
@@ -331,7 +331,7 @@ impl Faults {
         self.found.extend(fault);
     }
 
-    /// The verdict, given what it is when nothing was found.
+    /// The verdict: `good` makes it when no rule was broken.
     fn verdict(mut self, good: impl FnOnce() -> Verdict) -> Verdict {
         if self.found.is_empty() {
             return good();
@@ -349,7 +349,7 @@ impl Faults {
     }
 }
 
-/// The place of a failure in the order from the gravest: what explains the others comes before them.
+/// The rank of a failure, from the gravest: a failure that explains the others comes before them.
 fn gravity(kind: SoftFailure) -> u8 {
     match kind {
         SoftFailure::ContentFiltered => 0,

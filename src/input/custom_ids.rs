@@ -1,9 +1,9 @@
-//! Which `custom_id` was on which line.
+//! The line on which each `custom_id` was found.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Remembers 96 bits of a hash and the line of each `custom_id`, whatever its length: 16 bytes, and about 35 with the
+/// Keeps 96 bits of a hash and the line for each `custom_id`, whatever its length: 16 bytes, and about 35 with the
 /// table's free room and its growth. Among ten million names the chance that two different ones are taken for the same
 /// is below 10⁻¹⁴.
 #[derive(Debug, Default)]
@@ -12,7 +12,7 @@ pub(super) struct CustomIds {
 }
 
 impl CustomIds {
-    /// Notes that `custom_id` is on `line`; returns the line on which it was before.
+    /// Notes that `custom_id` is on `line`; returns the line that had it before.
     pub(super) fn note(&mut self, custom_id: &str, line: u64) -> Option<u64> {
         // Beyond four billion lines the number in a message is wrong; the finding is not.
         let number = u32::try_from(line).unwrap_or(u32::MAX);

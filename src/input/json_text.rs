@@ -1,9 +1,9 @@
-//! What is JSON and yet cannot be stored as `jsonb`.
+//! JSON that is valid and yet cannot be stored as `jsonb`.
 
 use serde_json::Value;
 
-/// Characters that a number may have, and digits of its exponent: far beyond what any request holds, and within what
-/// Postgres stores (it refuses `1e-20000`, which is valid JSON).
+/// The most characters of a number, and of the digits of its exponent: far beyond any request, and within what Postgres
+/// stores (it refuses `1e-20000`, which is valid JSON).
 const NUMBER_LENGTH: usize = 1_000;
 const EXPONENT_DIGITS: usize = 3;
 
@@ -28,7 +28,7 @@ pub(super) fn unstorable_number(text: &str) -> Option<usize> {
     None
 }
 
-/// The index behind the string that begins at `start`.
+/// The index just after the string that begins at `start`.
 fn end_of_string(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(&byte) = bytes.get(at) {
@@ -54,7 +54,7 @@ fn is_unstorable(number: &[u8]) -> bool {
     significant > EXPONENT_DIGITS
 }
 
-/// Whether a string in `text` has NUL, written as the only escape that JSON has for it.
+/// Whether a string in `text` has NUL, written with the only escape that JSON has for it.
 pub(super) fn has_nul(text: &str) -> bool {
     text.match_indices("\\u0000").any(|(at, _)| {
         let before = text.as_bytes().get(..at).unwrap_or_default();
@@ -68,7 +68,7 @@ pub(super) fn path_of_nul(value: &Value) -> Option<String> {
     nul_below(value).map(|path| path.strip_prefix('.').map(str::to_owned).unwrap_or(path))
 }
 
-/// As the end of a path: `.body.messages[1]`.
+/// The same, as the end of a path: `.body.messages[1]`.
 fn nul_below(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => text.contains('\0').then(String::new),

@@ -1,4 +1,4 @@
-//! One line: which format it has, and what job it is.
+//! One line: its format, and the job that it holds.
 
 use super::json_text::{has_nul, path_of_nul, unstorable_number};
 use super::{InputJob, LineError, MemberNote};
@@ -9,18 +9,18 @@ use crate::domain::{ChatRequest, RequestError};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-/// The members of an OpenAI batch line, and ours.
+/// The members of an OpenAI batch line, and the one that Sluice adds.
 const MEMBERS: [&str; 5] = ["custom_id", "method", "url", "body", "metadata"];
 const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
 
-/// An OpenAI batch line as it is written. Reading it this way keeps every figure and letter of the body.
+/// An OpenAI batch line as it is written. Reading it this way keeps every digit and letter of the body.
 #[derive(serde::Deserialize)]
 struct BatchLine<'a> {
     #[serde(borrow)]
     body: &'a RawValue,
     #[serde(borrow, default)]
     metadata: Option<&'a RawValue>,
-    // Read so that a second one is found.
+    // Read so that a second `custom_id` is found.
     #[serde(borrow, default, rename = "custom_id")]
     _custom_id: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "method")]
@@ -58,7 +58,7 @@ pub(super) fn parse(number: u64, bytes: &[u8]) -> Result<InputJob, LineError> {
     Ok(job)
 }
 
-/// A batch line has a body; one that lacks it is still known by what no request has.
+/// Whether this is a batch line. It has a body; a line without one is still recognised by members that no request has.
 fn is_batch_line(members: &Map<String, Value>) -> bool {
     let is_request = members.contains_key("messages") || members.contains_key("prompt");
     members.contains_key("body") || (!is_request && (members.contains_key("url") || members.contains_key("method")))
@@ -112,8 +112,8 @@ fn parse_batch_line(number: u64, text: &str, mut members: Map<String, Value>) ->
     Ok(InputJob { line: number, custom_id, metadata, body: written, request, notes })
 }
 
-/// A request body without anything around it. Its `custom_id`, which no provider knows, names the job, and beside a
-/// `prompt` its `metadata` is the job's.
+/// Reads a request body without anything around it. Its `custom_id`, which no provider knows, names the job; beside a
+/// `prompt` its `metadata` belongs to the job.
 fn parse_bare(number: u64, text: &str, mut members: Map<String, Value>) -> Result<InputJob, LineError> {
     let fault = |field: &str, reason: String| LineError::new(number, field, reason);
     let custom_id = custom_id(number, members.get("custom_id"))?;
@@ -148,16 +148,16 @@ fn is_prompt(members: &Map<String, Value>) -> bool {
     members.get("prompt").is_some_and(|prompt| !prompt.is_null())
 }
 
-/// What an author has written beside a `prompt` for himself.
+/// The members beside a `prompt` that an author wrote for himself.
 struct Own {
     is_any: bool,
-    /// The job's metadata, with it.
+    /// The job's metadata, including these members.
     metadata: String,
     notes: Vec<MemberNote>,
 }
 
-/// Takes the members that no provider knows out of a body with `prompt`, a form that is ours and not the dialect's:
-/// they are the author's own, and become metadata. What the metadata has already stays.
+/// Takes the members that no provider knows out of a body with `prompt`, a form that is Sluice's own and not the
+/// dialect's. They belong to the author, and become metadata. Members that the metadata already has stay.
 fn own_members(members: &mut Map<String, Value>, raw: &mut RawObject<'_>, metadata: Option<&str>) -> Own {
     let names: Vec<String> =
         members.iter().filter(|(name, value)| !is_known_member(name, value)).map(|(name, _)| name.clone()).collect();
@@ -192,7 +192,7 @@ fn within_body(error: &RequestError) -> String {
     if error.field == "request" { "body".to_owned() } else { format!("body.{}", error.field) }
 }
 
-/// The parser's words, with the column only: it takes each line for the first of a file.
+/// The parser's words, with the column only: the parser takes each line for the first of a file.
 fn json_reason(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let what = message.rsplit_once(" at line ").map_or(message.as_str(), |(what, _)| what);

@@ -8,13 +8,13 @@ const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 /// A line without its end.
 #[derive(Debug)]
 pub(super) struct RawLine<'a> {
-    /// From 1.
+    /// The number of the line, from 1.
     pub(super) number: u64,
     /// `None`: it was longer than allowed, and was skipped.
     pub(super) content: Option<&'a [u8]>,
 }
 
-/// Splits what it reads into lines, of which it never holds more than one, nor more of it than the limit.
+/// Splits its input into lines. Holds no more than one line at a time, and no more of it than the limit.
 #[derive(Debug)]
 pub(super) struct LineReader<R> {
     source: R,
@@ -32,7 +32,7 @@ impl<R: BufRead> LineReader<R> {
         self.longest
     }
 
-    /// The line that was read last, or at which reading failed.
+    /// The number of the line that was read last, or at which reading failed.
     pub(super) fn number(&self) -> u64 {
         self.number
     }

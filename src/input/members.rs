@@ -1,18 +1,18 @@
-//! Members of a line's request that no known provider takes: told once for all lines that have them.
+//! Members of a line's request that no known provider takes, reported once for all lines that have them.
 
 use crate::domain::request::{is_known_member, near_known_member};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Something about a member that its author should know. It is no fault: vendors have members of their own.
+/// A note for the author of a member. It is no fault: vendors have members of their own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MemberNote {
-    /// A request has it, and no provider is known to take it: it is sent as it is.
+    /// A request has the member, and no provider is known to take it: it is sent as it is.
     Unknown(String),
-    /// A line with `prompt` has it, and it looks like a slip: it went into the job's metadata.
+    /// A line with `prompt` has the member, and it looks like a slip: it went into the job's metadata.
     Slip(String),
-    /// A line with `prompt` has it beside a metadata of the same name, which stays as it is.
+    /// A line with `prompt` has the member beside a metadata of the same name, which stays as it is.
     Doubled(String),
 }
 
@@ -32,13 +32,13 @@ impl MemberNote {
         }
     }
 
-    /// What is to be told of a body that is sent.
+    /// The notes on a body that is sent.
     pub(super) fn of_body(body: &Map<String, Value>) -> Vec<Self> {
         let unknown = body.iter().filter(|(name, value)| !is_known_member(name, value));
         unknown.map(|(name, _)| Self::Unknown(shortened(name))).collect()
     }
 
-    /// What is to be told of a member that became metadata.
+    /// The note on a member that became metadata, if there is one.
     pub(super) fn of_metadata(name: &str, is_doubled: bool) -> Option<Self> {
         if is_doubled {
             return Some(Self::Doubled(shortened(name)));
@@ -47,7 +47,7 @@ impl MemberNote {
     }
 }
 
-/// Ends a sentence that begins with how many lines have the member.
+/// The end of a sentence that begins with how many lines have the member.
 impl fmt::Display for MemberNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let near = match near_known_member(self.name()) {
@@ -70,20 +70,20 @@ impl fmt::Display for MemberNote {
     }
 }
 
-/// What is to be told of all lines of a file.
+/// The notes on all lines of a file.
 #[derive(Debug, Default)]
 pub struct MemberNotes {
-    /// By what is told: how many lines, and the first.
+    /// For each note: how many lines it applies to, and the first of them.
     told: BTreeMap<MemberNote, (u64, u64)>,
-    /// Kinds beyond those.
+    /// Kinds of notes beyond the bound.
     more: u64,
 }
 
 impl MemberNotes {
-    /// So many are told apart; a file whose lines all have names of their own is not kept in memory.
+    /// How many kinds are told apart: a file whose lines all have names of their own must not be kept in memory.
     const MOST: usize = 20;
 
-    /// Notes what is to be told of a line.
+    /// Adds the notes on a line.
     pub fn add(&mut self, line: u64, notes: &[MemberNote]) {
         for note in notes {
             if let Some((lines, _)) = self.told.get_mut(note) {
@@ -96,7 +96,7 @@ impl MemberNotes {
         }
     }
 
-    /// A sentence for each.
+    /// A sentence for each note.
     #[must_use]
     pub fn sentences(&self) -> Vec<String> {
         let mut sentences: Vec<String> = self

@@ -1,10 +1,10 @@
 //! Reading jobs from files that may be larger than memory.
 //!
-//! A file holds one request to a line, in any mix of three formats: the lines of an OpenAI batch
-//! (`{"custom_id": …, "method": "POST", "url": "/v1/chat/completions", "body": {…}}`), bare request bodies, and
-//! `{"prompt": "…"}`. What stands beside a `prompt` and is no parameter goes into the job's metadata; in the other two
-//! the request is sent as it is, and members that no provider is known to take are named. A file may be compressed with
-//! gzip, begin with a byte order mark and have blank lines.
+//! A file holds one request to a line, in any mix of three formats: the lines of an OpenAI batch (`{"custom_id": …,
+//! "method": "POST", "url": "/v1/chat/completions", "body": {…}}`), bare request bodies, and `{"prompt": "…"}`. Members
+//! beside a `prompt` that are no parameters go into the job's metadata. In the other two formats the request is sent as
+//! it is, and members that no provider is known to take are named. A file may be compressed with gzip, begin with a
+//! byte order mark and have blank lines.
 //!
 //! Memory: one line at a time (see [`ReadLimits::line_bytes`]) and about 35 bytes per distinct `custom_id`, by which
 //! a second use is found.
@@ -32,11 +32,11 @@ pub struct InputJob {
     pub line: u64,
     /// The author's name for it.
     pub custom_id: Option<String>,
-    /// A JSON object that goes with it, as it was written.
+    /// A JSON object that accompanies the job, as it was written.
     pub metadata: Option<String>,
     /// The request body, as it was written.
     pub body: String,
-    /// The same, understood.
+    /// The body, parsed.
     pub request: ChatRequest,
     /// Members that its author should look at.
     pub notes: Vec<MemberNote>,
@@ -45,11 +45,11 @@ pub struct InputJob {
 /// A line that is no job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LineError {
-    /// Which line, from 1.
+    /// The number of the line, from 1.
     pub line: u64,
-    /// The path of the member that is at fault, such as `body.messages[1].role`; empty when it is the line as a whole.
+    /// The path of the member at fault, such as `body.messages[1].role`; empty when the line as a whole is at fault.
     pub field: String,
-    /// What is wrong with it. Never quotes more than a short word of the line.
+    /// The fault. Never quotes more than a short word of the line.
     pub reason: String,
 }
 
@@ -76,17 +76,17 @@ pub enum InputError {
     /// One line is at fault; the next may be in order.
     #[error("{0}")]
     Line(LineError),
-    /// The file cannot be read any further: what comes after is unknown, so nothing may be taken for complete.
+    /// The file cannot be read any further. The rest is unknown, so nothing may be taken for complete.
     #[error("{line}: cannot be read any further: {source}")]
     Read {
         /// The line at which reading ended.
         line: u64,
-        /// What the system or the decompressor said.
+        /// The message of the system or the decompressor.
         source: std::io::Error,
     },
 }
 
-/// How much of a file is let into memory.
+/// The bound on how much of a file is read into memory.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadLimits {
     /// The longest line, in bytes.
@@ -94,7 +94,7 @@ pub struct ReadLimits {
 }
 
 impl ReadLimits {
-    /// What Postgres can store as one `jsonb` value, with room for its own form of it.
+    /// The most that Postgres can store as one `jsonb` value, with room for its own form of it, in bytes.
     pub const MOST_LINE_BYTES: usize = 128 << 20;
 }
 

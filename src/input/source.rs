@@ -32,7 +32,7 @@ impl Source {
         }
     }
 
-    /// As it is called in messages.
+    /// The name in messages.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
@@ -51,10 +51,10 @@ impl Source {
         (!stem.is_empty()).then_some(stem)
     }
 
-    /// Opens it; decompresses gzip, which is known by its first two bytes.
+    /// Opens the source; decompresses gzip, which is recognised by its first two bytes.
     ///
     /// # Errors
-    /// When it cannot be opened, is a folder, a table, or UTF-16.
+    /// The source cannot be opened, or is a folder, a table, or UTF-16.
     pub fn open(&self) -> io::Result<(Box<dyn BufRead + Send>, Progress)> {
         let done = Arc::new(AtomicU64::new(0));
         let (raw, total): (Box<dyn Read + Send>, _) = match self {
@@ -75,13 +75,13 @@ impl Source {
         Ok((reader, Progress { done, total }))
     }
 
-    /// Says once of a table what would otherwise be said of each of its lines.
+    /// Refuses a table with one message in place of one for each of its lines.
     fn refuse_table(&self, reader: &mut impl BufRead) -> io::Result<()> {
         let Self::File(path) = self else { return Ok(()) };
         let path = path.to_string_lossy().to_lowercase();
         let ending = path.strip_suffix(".gz").unwrap_or(&path).rsplit('.').next().unwrap_or_default();
         let begin = reader.fill_buf()?;
-        // Whatever its name, a file of objects is welcome.
+        // A file of objects is welcome, whatever its name.
         let holds_objects = begin.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
         if !TABLES.contains(&ending) || begin.is_empty() || holds_objects {
             return Ok(());
@@ -94,8 +94,8 @@ impl Source {
     }
 }
 
-/// Says once of JSON that is spread over lines (an array, or one request that was printed for people) what would
-/// otherwise be said of each of them.
+/// Refuses JSON that is spread over lines (an array, or one request that was printed for people), with one message in
+/// place of one for each line.
 fn refuse_spread(reader: &mut impl BufRead) -> io::Result<()> {
     let begin = reader.fill_buf()?;
     let begin = begin.strip_prefix(b"\xef\xbb\xbf").unwrap_or(begin).trim_ascii_start();
@@ -103,7 +103,7 @@ fn refuse_spread(reader: &mut impl BufRead) -> io::Result<()> {
     let line = begin.get(..ends.unwrap_or(begin.len())).unwrap_or(begin).trim_ascii_end();
     let breaks_off = || serde_json::from_slice::<serde::de::IgnoredAny>(line).is_err_and(|error| error.is_eof());
     let is_spread = match line {
-        // An array that is whole on its line is a faulty line.
+        // An array that is whole on its line is just a faulty line.
         [b'[', ..] => breaks_off(),
         b"{" => ends.is_some(),
         _ => false,
@@ -124,12 +124,12 @@ fn refuse_spread(reader: &mut impl BufRead) -> io::Result<()> {
 #[derive(Clone, Debug)]
 pub struct Progress {
     done: Arc<AtomicU64>,
-    /// All there is; unknown for a pipe.
+    /// The size of the source; unknown for a pipe.
     pub total: Option<u64>,
 }
 
 impl Progress {
-    /// Read so far.
+    /// Bytes read so far.
     #[must_use]
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
@@ -164,7 +164,7 @@ fn decompressed(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn BufRe
     Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, Gunzip(MultiGzDecoder::new(whole)))))
 }
 
-/// Says of what is cut short or damaged that it is gzip: the decoder's own words do not.
+/// Names gzip in the error of input that is cut short or damaged: the decoder's own words do not.
 struct Gunzip<R>(MultiGzDecoder<R>);
 
 impl<R: BufRead> Read for Gunzip<R> {

@@ -67,7 +67,7 @@ fn what_stands_beside_a_prompt_and_is_no_parameter_is_metadata() {
             r#"{"prompt":"Hi"}"#,
         ),
         (r#"{"body":{"prompt":"Hi"},"metadata":{"k":1.0}}"#, Some(r#"{"k":1.0}"#), r#"{"prompt":"Hi"}"#),
-        // Columns that are called like a vendor's parameter, and are none by their values.
+        // Columns that are named like a vendor's parameter, and are none by their values.
         (
             r#"{"prompt":"Hi","provider":"acme","reasoning":"because","store":"Berlin"}"#,
             Some(r#"{"provider":"acme","reasoning":"because","store":"Berlin"}"#),

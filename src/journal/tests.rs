@@ -9,7 +9,7 @@ fn folder() -> tempfile::TempDir {
     tempfile::Builder::new().permissions(alone).tempdir().unwrap()
 }
 
-/// All records, and what stands behind them.
+/// All records, and the item after them.
 fn read(mut records: Records<impl Read>) -> (Vec<Vec<u8>>, Next) {
     let mut found = Vec::new();
     loop {
@@ -38,7 +38,7 @@ fn what_was_appended_is_read_back_by_whoever_takes_it_over() {
     journal.append(&["third"]).unwrap();
     assert_eq!(read(journal.records(behind)), (vec![b"third".to_vec()], Next::End));
     assert_eq!(Journal::list(folder.path()).unwrap(), std::slice::from_ref(&path));
-    // While it is held nobody else gets it.
+    // While it is held no other process gets it.
     assert!(Journal::adopt(&path, PLENTY).unwrap().is_none());
     drop(journal);
     let mut heir = Journal::adopt(&path, PLENTY).unwrap().unwrap();
@@ -90,7 +90,7 @@ fn a_damaged_one_is_kept_where_it_is_not_in_the_way() {
 }
 
 proptest! {
-    /// Wherever the writer ended, the records before that place are there and nothing else.
+    /// Wherever the writer ended, exactly the records before that place are there.
     #[test]
     fn a_torn_end_costs_the_last_record_alone(
         records in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..6),

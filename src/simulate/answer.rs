@@ -1,14 +1,14 @@
-//! What the simulated models say: a function of the prompt, so that tests can recompute it.
+//! The answers of the simulated models: a function of the prompt, so that tests can recompute them.
 
 use super::chance::mix;
 use serde_json::{Map, Number, Value};
 use std::fmt::Write;
 
-/// The words of which answers are made: plain ASCII without a quote, so that nothing has to be escaped.
+/// The words of the answers: plain ASCII without a quote, so that nothing has to be escaped.
 const WORDS: &str = "the water runs over the gate and down the race to the wheel which turns the stones that grind \
                      the grain until the miller closes the sluice and the pond fills again for another day of work ";
 
-/// How deep a sample of a schema goes: recursive schemas end here.
+/// The deepest level of a sample of a schema: recursive schemas end here.
 const MAX_DEPTH: usize = 16;
 
 /// A text of exactly `tokens` tokens (four characters each) that names the prompt's hash.
@@ -100,7 +100,7 @@ impl Sampler<'_> {
     }
 }
 
-/// The first type that is not null, in lower case: Gemini's own schemas shout.
+/// The first type that is not null, in lower case: Gemini's own schemas use capitals.
 fn type_of(schema: &Value) -> String {
     let named = match schema.get("type") {
         Some(Value::String(name)) => Some(name.as_str()),
@@ -139,7 +139,7 @@ fn number(schema: &Value, hash: u64) -> Value {
         (None, Some(high)) => (high - 1.0, high),
         (None, None) => (0.0, 1.0),
     };
-    // Strictly inside, so that exclusive bounds hold too.
+    // Strictly inside the bounds, so that exclusive ones hold too.
     let share = 0.25 + super::chance::unit(hash) / 2.0;
     Number::from_f64(low + (high - low) * share).map_or(Value::Null, Value::Number)
 }

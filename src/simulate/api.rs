@@ -1,7 +1,6 @@
 //! The trait of a dialect, from the provider's side.
 //!
-//! What a vendor does in its own way is asked of this trait and of nothing else: the rest of the simulator knows no
-//! dialect by name.
+//! This trait covers everything that a vendor does in its own way: the rest of the simulator knows no dialect by name.
 
 use super::exchange::{Answer, Ask, Call, Failure, Problem};
 use super::quota::{Cost, Levels};
@@ -15,7 +14,7 @@ pub(crate) trait Api: Send + Sync {
     /// The name in scenarios and in the verdict.
     fn name(&self) -> &'static str;
 
-    /// What follows the simulator's address and the provider's name in the `base_url` to configure.
+    /// The part of the `base_url` to configure that follows the simulator's address and the provider's name.
     fn base_path(&self) -> &'static str;
 
     /// The header that carries the request id; absent where the provider sends none.
@@ -24,7 +23,7 @@ pub(crate) trait Api: Send + Sync {
     /// The id of a call: unique within a run of the simulator, and between runs as far as `run` is.
     fn request_id(&self, run: u32, seq: u64) -> String;
 
-    /// The key that a call shows, wherever the provider looks for it; `None` when it shows none.
+    /// The key that a call carries, wherever the provider looks for it; `None` when it carries none.
     fn key<'a>(&self, call: &Call<'a>) -> Option<&'a str>;
 
     /// Reads a call whose method is POST.
@@ -36,23 +35,22 @@ pub(crate) trait Api: Send + Sync {
     /// Writes a failure; `id` is the id of the call.
     fn fail(&self, problem: &Problem, told: &Told, model: &str, id: &str) -> Failure;
 
-    /// The error object that some gateways put into a 200: the failure of an overloaded server, unless another is
-    /// known.
+    /// The error object that some gateways put into a 200. The default is the failure of an overloaded server.
     fn error_in_200(&self, id: &str) -> Value {
         self.fail(&Problem::Overloaded(None), &Told::default(), "", id).body
     }
 
-    /// Tells a wait in the provider's own way.
+    /// States a wait in the provider's own way.
     fn tell(&self, wait: Duration, wall: SystemTime) -> Told;
 
-    /// What a call takes from the token buckets when it is admitted.
+    /// The cost of a call in the token buckets when it is admitted.
     fn cost(&self, input_tokens: u64, max_output: Option<u64>) -> Cost;
 
-    /// What a call takes from the bucket of all tokens when it has ended.
+    /// The cost of a call in the bucket of all tokens when it has ended.
     fn cost_afterwards(&self, _output_tokens: u64) -> u64 {
         0
     }
 
-    /// Puts the limits into the headers of an answer; many providers tell none.
+    /// Puts the limits into the headers of an answer; many providers send none.
     fn limit_headers(&self, _levels: &Levels, _wall: SystemTime, _headers: &mut HeaderMap) {}
 }

@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Larger requests are answered 413, as Anthropic does.
 const MAX_REQUEST_BYTES: usize = 32 << 20;
-/// The wait that a rate limit by fault tells when the scenario does not say.
+/// The wait that a rate limit by fault states when the scenario does not say.
 const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 /// The pause between the pieces of a slow drip when the scenario does not say.
 const DEFAULT_INTERVAL: Duration = Duration::from_millis(500);
@@ -38,7 +38,7 @@ const HTML: &str = "<!DOCTYPE html>\n<html><head><title>Just a moment...</title>
 const HTML_502: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
                         <center><h1>502 Bad Gateway</h1></center>\r\n<hr><center>cloudflare</center>\r\n</body>\r\n</html>\r\n";
 
-/// The answer before it is written: the words, and how it ended.
+/// The answer before it is written: the text, and how it ended.
 #[derive(Debug, PartialEq, Eq)]
 struct Composition {
     text: String,
@@ -91,7 +91,7 @@ pub(crate) async fn answer_call(
     }
 }
 
-/// Reads the call and has it booked; for an answer, thinks out what to say.
+/// Reads the call and books it; for an answer, composes its text.
 fn admit(
     core: &Arc<Core>,
     provider: usize,
@@ -117,7 +117,7 @@ fn admit(
     let known_key = key.and_then(|key| spec.keys.iter().position(|known| known.key == key));
     let authorized = spec.keys.is_empty() || known_key.is_some();
     let known_model = |ask: &Ask<'_>| spec.models.is_empty() || spec.models.contains_key(ask.model.as_ref());
-    // The key is looked at first, as everywhere.
+    // The key is checked first, as every provider does.
     let problem = if authorized {
         problem.or_else(|| ask.as_ref().filter(|ask| !known_model(ask)).map(|_| Problem::NotFound))
     } else {
@@ -151,7 +151,7 @@ fn hash(bytes: &[u8]) -> u64 {
     hash.finish()
 }
 
-/// What the model says, with the fault worked in.
+/// The model's answer, with the fault worked in.
 fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composition {
     let prompt = ask.prompt;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to be positive")]
@@ -325,7 +325,7 @@ fn reply_of_problem(entry: &Entry, spec: &Provider, id: &str, wall: SystemTime) 
     Reply { told, ..Reply::bytes(failure.status, failure.body.to_string().into_bytes(), Charge::Free) }
 }
 
-/// The failure that a fault before admission is.
+/// The failure that a fault before admission stands for.
 fn problem_of(fault: &Fault, draw: u64) -> Problem {
     match fault.kind {
         FaultKind::RateLimit => Problem::Limited(None),
@@ -341,17 +341,17 @@ fn problem_of(fault: &Fault, draw: u64) -> Problem {
         FaultKind::ContentPolicy => Problem::ContentPolicy,
         FaultKind::PayloadTooLarge => Problem::PayloadTooLarge,
         FaultKind::Timeout => Problem::Timeout,
-        // Everything else is handled before, or is an answer.
+        // Every other fault is handled earlier, or is an answer.
         _ => Problem::ServerError(fault.status.unwrap_or(500)),
     }
 }
 
-/// Tells a wait in the given format, or as the dialect does.
+/// States a wait in the given format, or as the dialect does.
 fn tell(dialect: Dialect, wait: Duration, format: Option<WaitFormat>, wall: SystemTime) -> Told {
     format.map_or_else(|| dialect.api().tell(wait, wall), |format| format.tell(wait, wall))
 }
 
-/// The wait that a fault tells: a rate limit always, a failing server only when the scenario says so.
+/// The wait that a fault states: a rate limit always does, a failing server only when the scenario says so.
 fn told_by(fault: &Fault, dialect: Dialect, wall: SystemTime) -> Told {
     match fault.kind {
         FaultKind::RateLimit => tell(dialect, fault.wait.unwrap_or(DEFAULT_WAIT), fault.format, wall),

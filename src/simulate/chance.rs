@@ -1,4 +1,4 @@
-//! Chance without a generator: every draw is a function of the seed and of what is drawn for.
+//! Chance without a generator: every draw is a function of the seed and of the thing that is drawn.
 //!
 //! The same scenario and the same calls therefore give the same faults, sizes and latencies, whatever the order in
 //! which the calls arrive.
@@ -40,9 +40,9 @@ pub enum Spread {
     Uniform(f64, f64),
     /// Lognormal, as latencies of model providers are: most near the median, a long tail.
     Lognormal {
-        /// Half of the draws are below.
+        /// Half of the draws are below this.
         median: f64,
-        /// One draw in a hundred is above.
+        /// One draw in a hundred is above this.
         p99: f64,
     },
 }

@@ -1,29 +1,29 @@
-//! How well a client waits: waits that were told, calls before they are over, stampedes when they are.
+//! How well a client waits: the waits it was told, calls before they are over, and stampedes when they are.
 //!
 //! Pure: time comes in as an argument.
 
 use std::time::Duration;
 
-/// How long after a wait is over the calls are counted for a stampede.
+/// How long after the end of a wait the calls are counted for a stampede.
 pub const STORM_WINDOW: Duration = Duration::from_millis(100);
 
-/// What counts as early and as a storm.
+/// The thresholds of early calls and of storms.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
     /// A call this little before the wait is over is in time.
     pub tolerance: Duration,
     /// A call this soon after the wait was told was on its way already.
     pub in_flight_grace: Duration,
-    /// So many calls more than the quota admits may follow an opening.
+    /// How many calls more than the quota admits may follow an opening.
     pub storm_calls: u32,
 }
 
-/// What an arrival amounts to.
+/// The findings on an arrival.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrival {
-    /// Before the wait that was told is over.
+    /// The call came before the wait that was told is over.
     pub early: bool,
-    /// The call that makes a stampede of those before it.
+    /// This call turns those before it into a stampede.
     pub storm: bool,
 }
 
@@ -45,7 +45,7 @@ pub struct ToldWait {
 }
 
 impl ToldWait {
-    /// A wait was told at `now`. The latest end counts; the grace runs from the first telling.
+    /// Notes that a wait was told at `now`. The latest end counts; the grace runs from the first telling.
     pub fn tell(&mut self, now: Duration, wait: Duration) {
         if now >= self.not_before {
             self.told_at = now;
@@ -53,8 +53,8 @@ impl ToldWait {
         self.not_before = self.not_before.max(now + wait);
     }
 
-    /// A call arrives. `admitted` tells how many calls the quota admits between two instants; `None`: any number, so
-    /// that there is nothing to stampede.
+    /// Notes that a call arrives. `admitted` gives the number of calls that the quota admits between two instants;
+    /// `None`: any number, so that there is nothing to stampede.
     pub fn arrive(
         &mut self,
         now: Duration,

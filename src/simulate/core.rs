@@ -1,4 +1,4 @@
-//! What all connections of a simulator share.
+//! The state that all connections of a simulator share.
 
 use super::chance::mix;
 use super::ledger::Ledger;
@@ -6,7 +6,7 @@ use super::scenario::{Provider, Scenario};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub scenario: Scenario,

@@ -1,7 +1,7 @@
 //! The registry of dialects: which APIs the simulator speaks.
 //!
 //! Each dialect is a file in `dialect/` and a line in [`Dialect::ALL`]. They are the provider's side, written from the
-//! providers' documentation and without a look at Sluice's own adapters, so that each side checks the other.
+//! providers' documentation and independently of Sluice's own adapters, so that each side checks the other.
 
 mod anthropic;
 mod gemini;
@@ -33,13 +33,13 @@ impl Dialect {
         self.0.name()
     }
 
-    /// What follows the simulator's address and the provider's name in the `base_url` to configure.
+    /// The part of the `base_url` to configure that follows the simulator's address and the provider's name.
     #[must_use]
     pub fn base_path(self) -> &'static str {
         self.0.base_path()
     }
 
-    /// What the dialect does.
+    /// The behaviour of the dialect.
     pub(crate) fn api(self) -> &'static dyn Api {
         self.0
     }
@@ -125,8 +125,8 @@ mod tests {
         }
     }
 
-    /// A made-up dialect with what the three have not: the model in the path and percent-encoded, a version in the
-    /// query, a credential inside a header, no request id, and words instead of JSON.
+    /// A made-up dialect with features that the three do not have: the model in the path and percent-encoded, a version
+    /// in the query, a credential inside a header, no request id, and words instead of JSON.
     struct MadeUp;
 
     impl Api for MadeUp {

@@ -11,7 +11,7 @@ use serde_json::json;
 /// How many rows a list has when `limit` is not given.
 const DEFAULT_LIMIT: usize = 100;
 
-/// Answers a request under `/_sim/`; `path` is what follows.
+/// Answers a request under `/_sim/`; `path` is the part after that.
 pub(crate) fn answer(core: &Core, method: &Method, path: &str, query: Option<&str>) -> Response<ReplyBody> {
     let limit = match limit(query) {
         Ok(limit) => limit,
@@ -48,7 +48,7 @@ pub(crate) fn answer(core: &Core, method: &Method, path: &str, query: Option<&st
     }
 }
 
-/// For a path that belongs to no provider.
+/// The answer for a path that belongs to no provider.
 pub(crate) fn unknown_provider(core: &Core) -> Response<ReplyBody> {
     let names: Vec<&str> = core.providers.iter().map(|(name, _)| name.as_str()).collect();
     let error = "no such provider: the first segment of the path names it";

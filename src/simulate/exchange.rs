@@ -1,4 +1,4 @@
-//! What dialects speak of: a call as it came, what it asks for, and the answer or the failure that is written.
+//! The types that dialects exchange: a call as it came, the request in it, and the answer or the failure to be written.
 //!
 //! Every dialect reads into these types and writes from them; no type here knows a dialect.
 
@@ -41,7 +41,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// What a call asks for.
+/// The request in a call.
 #[derive(Debug)]
 pub(crate) struct Ask<'a> {
     pub model: Cow<'a, str>,
@@ -58,7 +58,7 @@ pub(crate) struct Ask<'a> {
 pub(crate) enum JsonAsk<'a> {
     /// Any object.
     Object,
-    /// What this schema says.
+    /// JSON of this schema.
     Schema(&'a RawValue),
 }
 
@@ -71,11 +71,11 @@ pub(crate) enum Finish {
     Filtered,
     /// The model declined, and the dialect marks it.
     Refused,
-    /// No choice at all.
+    /// The answer has no choice at all.
     Nothing,
 }
 
-/// Tokens as the usage object tells them.
+/// Tokens as the usage object reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub input: u64,
@@ -97,7 +97,7 @@ pub(crate) struct Answer<'a> {
 /// A failure to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Problem {
-    /// The request is not what the API takes; the words say why.
+    /// The API does not take the request; the text says why.
     Malformed(String),
     UnknownPath,
     MethodNotAllowed,
@@ -124,7 +124,7 @@ pub(crate) struct Failure {
 }
 
 impl Problem {
-    /// Sending the same request again can only fail again.
+    /// Whether sending the same request again can only fail again.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Malformed(_)
@@ -145,7 +145,7 @@ impl Problem {
         }
     }
 
-    /// The client wrote something that the real API would not have understood.
+    /// Whether the client wrote something that the real API would not have understood.
     pub fn is_malformed(&self) -> bool {
         matches!(self, Self::Malformed(_) | Self::UnknownPath | Self::MethodNotAllowed)
     }
@@ -158,7 +158,7 @@ pub(crate) fn put(headers: &mut HeaderMap, name: &'static str, value: String) {
     }
 }
 
-/// Adds the words of a wait to a message.
+/// Adds the text of a wait to a message.
 pub(crate) fn with_wait(message: String, told: &Told) -> String {
     match &told.message {
         Some(wait) => format!("{message} Please try again in {wait}."),
@@ -172,7 +172,7 @@ pub(crate) fn push_json(out: &mut Vec<u8>, text: &str) {
     let _ = serde_json::to_writer(out, text);
 }
 
-/// Parses a body, with the place of the first mistake.
+/// Parses a body; an error names the place of the first mistake.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| Problem::Malformed(error.to_string()))
 }

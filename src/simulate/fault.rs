@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Writes the list of kinds once: the enum, the names and the parser cannot drift apart.
 macro_rules! fault_kinds {
     ($($(#[doc = $doc:literal])+ $kind:ident = $name:literal,)+) => {
-        /// What goes wrong.
+        /// The kinds of faults.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum FaultKind { $($(#[doc = $doc])+ $kind,)+ }
 
@@ -25,7 +25,7 @@ macro_rules! fault_kinds {
 }
 
 fault_kinds! {
-    /// Nothing: in a script, a call that is answered.
+    /// No fault: in a script, a call that is answered.
     Ok = "ok",
     /// A good answer after an extra `delay`.
     Slow = "slow",
@@ -73,7 +73,7 @@ fault_kinds! {
     MalformedJson = "malformed_json",
     /// 200 with an HTML page.
     Html = "html",
-    /// 200 whose usage is ten times what was used.
+    /// 200 that reports ten times the tokens used.
     WrongUsage = "wrong_usage",
     /// 200 without usage.
     NoUsage = "no_usage",
@@ -98,13 +98,13 @@ fault_kinds! {
 }
 
 impl FaultKind {
-    /// The call is admitted by the quota and answered with 200, for better or worse.
+    /// Whether the quota admits the call and the answer is a 200, for better or worse.
     #[must_use]
     pub fn is_answer(self) -> bool {
         self >= Self::SlowDrip || matches!(self, Self::Ok | Self::Slow)
     }
 
-    /// Sending the same request again can only fail again.
+    /// Whether sending the same request again can only fail again.
     #[must_use]
     pub fn is_permanent(self) -> bool {
         matches!(
@@ -120,7 +120,7 @@ impl fmt::Display for FaultKind {
     }
 }
 
-/// How a provider says that there is no money left.
+/// How a provider reports that there is no money left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disguise {
     /// 429: OpenAI `insufficient_quota`, Anthropic `enforced_spend_limit_reached`, Gemini's depleted credits.
@@ -135,13 +135,13 @@ pub enum Disguise {
 /// A fault with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fault {
-    /// What goes wrong.
+    /// The kind of fault.
     pub kind: FaultKind,
     /// The status, where the kind leaves a choice (`server_error`, `overloaded`).
     pub status: Option<u16>,
-    /// The wait that is told (`rate_limit`, `server_error`, `overloaded`).
+    /// The wait that the answer states (`rate_limit`, `server_error`, `overloaded`).
     pub wait: Option<Duration>,
-    /// How the wait is told; the dialect's own way when absent.
+    /// The format of that wait; the dialect's own when absent.
     pub format: Option<WaitFormat>,
     /// A pause before anything is sent, on top of the latency.
     pub delay: Option<Duration>,
@@ -163,7 +163,7 @@ impl Fault {
     /// The fault with this name, or with this HTTP status: `empty`, `rate_limit`, `429`, `502`.
     ///
     /// # Errors
-    /// A sentence that says what is known.
+    /// A sentence that lists the known names.
     pub fn named(name: &str) -> Result<Self, String> {
         if let Some(kind) = FaultKind::ALL.iter().find(|kind| kind.as_str() == name) {
             return Ok(Self::new(*kind));
@@ -196,7 +196,7 @@ impl Fault {
     /// A key that names a wait format sets format and wait at once: `429:retry-after=2`, `429:http-date=3`.
     ///
     /// # Errors
-    /// A sentence that says what was not understood.
+    /// A sentence that names the part that was not understood.
     pub fn parse_step(step: &str) -> Result<Self, String> {
         let mut parts = step.split(':').map(str::trim);
         let mut fault = Self::named(parts.next().unwrap_or_default())?;
@@ -262,10 +262,10 @@ fn seconds(value: &str) -> Result<Duration, String> {
 /// `[[faults@NAME:…]]` for one provider alone.
 ///
 /// `nth` is the call's place among the calls of the request, from 1: to any provider, and to this provider. `None` when
-/// there is no script for this provider; after the last step of a list everything is well.
+/// there is no script for this provider; after the last step of a list there is no fault.
 ///
 /// # Errors
-/// A sentence that says what of the script was not understood.
+/// A sentence that names the part of the script that was not understood.
 pub fn scripted(prompt: &str, provider: &str, nth: u32, nth_here: u32) -> Result<Option<Fault>, String> {
     let mut rest = prompt;
     while let Some(start) = rest.find("[[fault") {

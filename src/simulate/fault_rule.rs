@@ -1,4 +1,4 @@
-//! Which calls the faults of a scenario strike.
+//! Rules for which calls the faults of a scenario strike.
 
 use super::chance::{mix, unit};
 use super::fault::{Disguise, Fault};
@@ -10,7 +10,7 @@ use std::time::Duration;
 /// When a fault of a scenario strikes. All conditions must hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FaultRule {
-    /// What goes wrong.
+    /// The fault.
     pub fault: Fault,
     /// The share of calls, 0 to 1.
     pub rate: f64,
@@ -57,7 +57,7 @@ impl FaultRule {
     }
 }
 
-/// What the rules look at.
+/// The facts that the rules look at.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances<'a> {
     /// Time since the start.

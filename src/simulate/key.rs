@@ -13,7 +13,7 @@ pub struct Key {
     pub key: String,
     /// Prepaid nano-dollars, in TOML decimal dollars: when the charged calls have used them up, there is no money left.
     pub credit: Option<u64>,
-    /// How it is said that there is no money left; drawn when absent.
+    /// How the provider reports that there is no money left; drawn when absent.
     pub disguise: Option<Disguise>,
     /// Limits of its own, instead of those of the provider.
     pub quota: Option<Limits>,

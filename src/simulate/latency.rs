@@ -13,7 +13,7 @@ pub struct Latency {
     pub first: Spread,
     /// For each token of output, in seconds.
     pub per_output_token: f64,
-    /// So many calls at once are answered at full speed; with more, each takes longer in proportion. Absent: any
+    /// This many calls at once are answered at full speed; with more, each takes longer in proportion. Absent: any
     /// number.
     pub full_speed: Option<u32>,
 }
@@ -25,7 +25,7 @@ impl Default for Latency {
 }
 
 impl Latency {
-    /// The latency that belongs to this draw for a call that, itself included, is one of `in_flight`.
+    /// The latency that belongs to this draw, for one call of `in_flight`, which includes it.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "numbers of tokens and calls are small")]
     pub fn draw(&self, hash: u64, output_tokens: u64, in_flight: u64) -> Duration {

@@ -1,4 +1,4 @@
-//! The book of a run: quotas, waits that were told, every call and every distinct request, under one short lock.
+//! The book of a run: quotas, the waits that were told, every call and every distinct request, under one short lock.
 
 use super::chance::mix;
 use super::conduct::{Arrival, ToldWait};
@@ -15,15 +15,15 @@ use std::time::Duration;
 
 /// Models that are told apart when a provider takes any; the rest share one entry, so that memory is bounded.
 const MAX_MODELS: usize = 1000;
-/// Buckets per provider, for the same reason: a client that makes up keys must not fill the memory.
+/// The most buckets per provider, for the same reason: a client that makes up keys must not fill the memory.
 const MAX_SCOPES: usize = 10_000;
 
-/// What is to be done with a call.
+/// The decision about a call.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Decision {
     /// The request itself is at fault.
     Reject(Problem),
-    /// Over a real quota.
+    /// The call exceeds a real quota.
     Refuse(Shortage),
     /// A fault, or with [`FaultKind::Ok`] a good answer.
     Do(Fault),
@@ -36,7 +36,7 @@ pub(crate) struct Entry {
     pub generation: u64,
     pub provider: usize,
     pub scope: u64,
-    /// Scope and key, hashed: whose money it is.
+    /// Scope and key, hashed: identifies the money that it spends.
     pub purse: u64,
     /// The key's place in the scenario's list.
     pub key: Option<usize>,
@@ -46,7 +46,7 @@ pub(crate) struct Entry {
     pub model: Arc<str>,
     pub price: Option<Price>,
     pub decision: Decision,
-    /// Took its share of the quota and has to give the slot back.
+    /// The call took its share of the quota and has to give the slot back.
     pub admitted: bool,
     pub levels: Option<Levels>,
     pub input_tokens: u64,
@@ -59,14 +59,14 @@ pub(crate) struct Entry {
     pub arrived: Duration,
 }
 
-/// What became of the money of a call.
+/// Whether a call is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Charge {
     /// Answered with 200 in full.
     Charged,
     /// Nothing was generated.
     Free,
-    /// Generated and not delivered.
+    /// Generated, but not delivered.
     Lost,
 }
 
@@ -75,7 +75,7 @@ pub(crate) enum Charge {
 pub(crate) struct Ending {
     /// 0: no answer.
     pub status: u16,
-    /// The wait that the answer told.
+    /// The wait that the answer told the client.
     pub told: Option<Duration>,
     pub charge: Charge,
     /// The client went away first.
@@ -107,9 +107,9 @@ pub struct CallRecord {
     pub fault: Option<&'static str>,
     /// Refused by a real quota.
     pub refused_by_quota: bool,
-    /// Came before a wait it had been told was over.
+    /// The call came before a wait that it had been told was over.
     pub early: bool,
-    /// The wait that the answer told.
+    /// The wait that the answer told the client.
     pub told_ms: Option<u64>,
     /// Answered with 200 in full, so that its tokens are paid for.
     pub charged: bool,
@@ -121,7 +121,7 @@ pub struct CallRecord {
     pub reported_input_tokens: Option<u64>,
     /// Output tokens as reported.
     pub reported_output_tokens: Option<u64>,
-    /// What the call cost, when charged and when the model has a price.
+    /// The cost of the call, if it was charged and the model has a price.
     pub nano_usd: Option<u64>,
 }
 
@@ -160,14 +160,14 @@ struct Scope {
 
 #[derive(Debug)]
 struct Account {
-    /// Everything but the two maps, which are cheaper as below.
+    /// Everything but the two maps, which are kept more cheaply below.
     figures: Figures,
     statuses: Vec<(u16, u64)>,
     faults: Vec<u64>,
     scopes: HashMap<u64, Scope>,
-    /// Since when a purse has been known to be empty.
+    /// When each empty purse was first known to be empty.
     out_of_money: HashMap<u64, Duration>,
-    /// What was charged to each key of the scenario's list, in nano-dollars.
+    /// The amount charged to each key of the scenario's list, in nano-dollars.
     charged: Vec<u64>,
     models: HashMap<String, (Arc<str>, Option<Price>)>,
     in_flight: u64,
@@ -197,14 +197,14 @@ pub(crate) struct Ledger {
     log: VecDeque<Logged>,
 }
 
-/// A call as it stands at the door.
+/// A call as it arrives.
 pub(crate) struct Knock<'a> {
     pub provider: usize,
     /// Absent when it could not be read.
     pub ask: Option<&'a Ask<'a>>,
-    /// What is wrong with it, whatever the faults and quotas say.
+    /// Its own fault, whatever the faults and quotas of the scenario say.
     pub problem: Option<Problem>,
-    /// Stands for the prompt of a request that cannot be read.
+    /// Replaces the prompt of a request that cannot be read.
     pub body_hash: u64,
     /// Its place in the scenario's list, if it is on it.
     pub key: Option<usize>,
@@ -248,7 +248,7 @@ impl Ledger {
         self.generation + 1
     }
 
-    /// Books an arrival and decides what is to become of it.
+    /// Books an arrival and decides about it.
     pub fn arrive(
         &mut self,
         scenario: &Scenario,
@@ -289,7 +289,7 @@ impl Ledger {
         let without_money = key.filter(|key| key.credit.is_some_and(|credit| charged >= credit));
         let target_key = mix(prompt, model_hash);
 
-        // A request that does not fit the table is judged as if it came for the first time.
+        // A request that does not fit the table is judged as if it had come for the first time.
         let (mut new_request, mut new_target) = (Request::default(), Target::default());
         let known = tracked || self.requests.contains_key(&prompt);
         let (request, target) = if known {
@@ -320,7 +320,7 @@ impl Ledger {
         let decision = match (knock.problem, knock.ask) {
             (Some(problem), _) => Decision::Reject(problem),
             (None, None) => Decision::Reject(Problem::InvalidRequest),
-            // Money is looked at before anything else is done.
+            // Money is checked before anything else.
             (None, Some(_)) if without_money.is_some() => {
                 let disguise = without_money.and_then(|key| key.disguise);
                 Decision::Do(Fault { disguise, ..Fault::new(FaultKind::OutOfQuota) })
@@ -356,7 +356,7 @@ impl Ledger {
                 }
             }
         }
-        // A fault's 429 tells its own story.
+        // A 429 of a fault states its own limits.
         let tells_levels = matches!(decision, Decision::Refuse(_)) || admitted;
         Entry {
             seq: self.seq,
@@ -423,7 +423,7 @@ impl Ledger {
             }
         }
         if entry.is(FaultKind::OutOfQuota) {
-            // Bounded as the scopes are.
+            // Bounded as the number of scopes is.
             if account.out_of_money.len() < MAX_SCOPES {
                 account.out_of_money.entry(entry.purse).or_insert(now);
             }
@@ -538,7 +538,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The script in the prompt, else the first rule that strikes, else a good answer.
+/// The script in the prompt; otherwise the first rule that strikes; otherwise a good answer.
 fn fault(
     scenario: &Scenario,
     name: &str,
@@ -566,7 +566,7 @@ impl Account {
         (name, None)
     }
 
-    /// Makes the scope if need be; beyond the cap everybody shares one.
+    /// Makes the scope if there is none; beyond the cap all share one.
     fn scope_key(&mut self, wanted: u64, limits: &Limits, now: Duration) -> u64 {
         let full = self.scopes.len() >= MAX_SCOPES && !self.scopes.contains_key(&wanted);
         let key = if full { 0 } else { wanted };
@@ -580,7 +580,7 @@ impl Entry {
         matches!(self.decision, Decision::Do(fault) if fault.kind == kind)
     }
 
-    /// An answer that a client may use.
+    /// Whether it is an answer that a client may use.
     fn is_good(&self) -> bool {
         use FaultKind::{Json, NoUsage, Ok, Slow, SlowDrip, WrongUsage};
         matches!(self.decision, Decision::Do(fault)

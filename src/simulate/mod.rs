@@ -1,8 +1,8 @@
 //! The provider simulator: every dialect of the registry on real sockets, with real quotas and scripted faults.
 //!
-//! One listener serves several simulated providers, told apart by the first segment of the path. It is the other side
-//! of Sluice's provider adapters and shares no code with them. Within it, what decides is pure and takes the time as an
-//! argument ([`quota`], [`fault`], [`conduct`], the dialects); `call` and `server` act.
+//! One listener serves several simulated providers, told apart by the first segment of the path. The simulator is the
+//! other side of Sluice's provider adapters and shares no code with them. Within it, the modules that decide are pure
+//! and take the time as an argument ([`quota`], [`fault`], [`conduct`], the dialects); `call` and `server` act.
 
 pub mod answer;
 pub mod chance;

@@ -1,4 +1,4 @@
-//! How scenarios write durations, money, distributions and the names of wait formats.
+//! The notation of durations, money, distributions and wait formats in scenarios.
 
 use super::chance::Spread;
 use super::wait::WaitFormat;
@@ -71,7 +71,7 @@ pub(crate) fn parse_dollars(text: &str) -> Option<u64> {
     whole.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
 }
 
-/// One of: fixed, uniform, median with p99; `None` when none is given.
+/// A distribution given as one of: fixed, uniform, median with p99; `None` when none is given.
 pub(crate) fn spread(
     fixed: Option<f64>,
     uniform: Option<[f64; 2]>,

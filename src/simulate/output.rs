@@ -1,16 +1,16 @@
-//! What answers say, and how long they are.
+//! The content of answers, and their length.
 
 use super::chance::Spread;
 use super::notation::spread;
 use serde::Deserialize;
 
-/// What an answer says.
+/// The content of an answer.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "RawOutput")]
 pub enum Output {
     /// Always this text.
     Text(String),
-    /// So many tokens of made-up text.
+    /// This many tokens of made-up text.
     Tokens(Spread),
 }
 

@@ -1,7 +1,7 @@
 //! The prompt of a call, whatever the dialect: its hash, its length, its text.
 //!
-//! Tokens are counted as characters (Unicode scalar values) divided by four, rounded up, at least one. It is not what
-//! any model's tokenizer says; it is what a test can recompute.
+//! Tokens are counted as characters (Unicode scalar values) divided by four, rounded up, at least one. No model's
+//! tokenizer counts like that, but a test can recompute it.
 
 use super::chance::mix;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -36,7 +36,7 @@ impl Default for PromptHash {
 }
 
 impl PromptHash {
-    /// Takes in the next text.
+    /// Adds the next text.
     pub fn text(&mut self, text: &str) {
         for byte in text.bytes().filter(|byte| !byte.is_ascii_whitespace()) {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);

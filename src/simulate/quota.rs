@@ -25,20 +25,20 @@ impl Bucket {
         Self { capacity, per_second: per_minute / 60.0, level: capacity, at: now }
     }
 
-    /// What is in it at `now`; negative while in debt.
+    /// The level at `now`; negative while in debt.
     #[must_use]
     pub fn level(&self, now: Duration) -> f64 {
         let elapsed = now.saturating_sub(self.at).as_secs_f64();
         (self.level + elapsed * self.per_second).min(self.capacity)
     }
 
-    /// Takes `cost` out, into debt when there is less. Admission is asked for first: [`Bucket::wait_for`].
+    /// Takes `cost` out, into debt when there is less. Callers ask for admission first: [`Bucket::wait_for`].
     pub fn take(&mut self, cost: f64, now: Duration) {
         self.level = self.level(now) - cost;
         self.at = self.at.max(now);
     }
 
-    /// Takes up to `cost` out, as far as there is something: never into debt.
+    /// Takes up to `cost` out, and no more than there is: never into debt.
     fn take_what_there_is(&mut self, cost: f64, now: Duration) {
         let level = self.level(now);
         self.take(cost.min(level.max(0.0)), now);
@@ -69,7 +69,7 @@ impl Bucket {
     }
 }
 
-/// What limits a provider. Absent: unlimited.
+/// The limits of a provider. Absent: unlimited.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -77,7 +77,7 @@ pub struct Limits {
     pub requests_per_minute: Option<u32>,
     /// Requests that a full bucket holds; the limit per minute when absent.
     pub burst_requests: Option<u32>,
-    /// Tokens that refill per minute; what a request costs is the dialect's rule.
+    /// Tokens that refill per minute; the dialect decides how many a request costs.
     pub tokens_per_minute: Option<u64>,
     /// Tokens that a full bucket of any kind of token holds; its limit per minute when absent.
     pub burst_tokens: Option<u64>,
@@ -91,12 +91,12 @@ pub struct Limits {
     pub requests_per_day: Option<u64>,
     /// How fast the number of requests may grow.
     pub growth: Option<Growth>,
-    /// A call that is refused takes one request all the same, as far as there is one: who keeps knocking is not let in.
+    /// A refused call takes one request all the same, if there is one: a client that keeps knocking is not let in.
     pub refused_count: bool,
 }
 
 impl Limits {
-    /// The first limit that makes no sense, and what was expected.
+    /// The first limit that makes no sense, and the value that was expected.
     pub(super) fn check(&self) -> Result<(), (&'static str, &'static str)> {
         let limits = [
             ("requests_per_minute", self.requests_per_minute.map(u64::from)),
@@ -134,11 +134,11 @@ impl Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Growth {
-    /// So many calls are admitted in any window.
+    /// The calls that any window admits.
     pub calls: u32,
-    /// How many times the window before may be reached; at least 1.
+    /// The factor by which a window may exceed the one before; at least 1.
     pub factor: f64,
-    /// How long a window is; more than nothing.
+    /// The length of a window; above zero.
     #[serde(deserialize_with = "span")]
     pub window: Duration,
 }
@@ -170,7 +170,7 @@ struct Grown {
 }
 
 impl Grown {
-    /// The same as seen from `window`: what lies further back than one window counts no more.
+    /// The same as seen from `window`: calls that lie further back than one window no longer count.
     fn seen_from(self, window: u64) -> Self {
         match window.saturating_sub(self.window) {
             0 => self,
@@ -200,7 +200,7 @@ pub enum Dimension {
     Growth,
 }
 
-/// What a call takes when it is admitted.
+/// The cost of a call when it is admitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// From the bucket of all tokens.
@@ -212,38 +212,38 @@ pub struct Cost {
 /// Why a call was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortage {
-    /// Which limit.
+    /// The limit.
     pub dimension: Dimension,
     /// Its value.
     pub limit: u64,
-    /// What is used of it now.
+    /// The part of it that is used now.
     pub used: u64,
-    /// What the call wanted.
+    /// The amount that the call wanted.
     pub requested: u64,
-    /// When it could be admitted; `None` when that cannot be said (concurrency) or will never be (too large).
+    /// When the call could be admitted; `None` when that cannot be said (concurrency) or will never be (too large).
     pub wait: Option<Duration>,
 }
 
 impl Shortage {
-    /// The call alone is larger than the limit, so that waiting is in vain.
+    /// Whether the call alone is larger than the limit, so that waiting is in vain.
     #[must_use]
     pub fn is_too_large(&self) -> bool {
         self.dimension != Dimension::Concurrency && self.wait.is_none()
     }
 }
 
-/// One limit as the headers tell it.
+/// One limit as the headers state it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
     /// The limit per minute.
     pub limit: u64,
-    /// What is left of it.
+    /// The part of it that is left.
     pub remaining: u64,
     /// When it is whole again.
     pub until_full: Duration,
 }
 
-/// The limits as the headers tell them.
+/// The limits as the headers state them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Levels {
     /// Requests per minute.
@@ -283,7 +283,7 @@ fn whole(value: f64) -> u64 {
 }
 
 impl Quota {
-    /// Everything full.
+    /// Buckets that are all full.
     #[must_use]
     pub fn new(limits: &Limits, now: Duration) -> Self {
         let bucket = |limit: Option<u64>, burst: Option<u64>| {
@@ -302,15 +302,15 @@ impl Quota {
         }
     }
 
-    /// Admits a call and takes its cost, or says what is short: the shortage that lasts longest. A call that is not
-    /// admitted takes nothing, unless refusals count.
+    /// Admits a call and takes its cost, or returns the shortage that lasts longest. A call that is not admitted takes
+    /// nothing, unless refusals count.
     pub fn admit(&mut self, cost: Cost, now: Duration) -> Result<(), Shortage> {
         if let Some(shortage) = self.shortage(cost, now) {
             if self.limits.refused_count
                 && let Some(bucket) = &mut self.requests
             {
                 bucket.take_what_there_is(1.0, now);
-                // The wait is that of the bucket as it is now.
+                // The wait is that of the bucket in its present state.
                 return Err(self.shortage(cost, now).unwrap_or(shortage));
             }
             return Err(shortage);
@@ -344,7 +344,7 @@ impl Quota {
             let used = self.used_today;
             return Some(Shortage { dimension: Dimension::RequestsPerDay, limit, used, requested: 1, wait });
         }
-        // Output is charged afterwards: before it, one token must be left.
+        // Output is charged afterwards: beforehand, one token must be left.
         let asked = [
             (Dimension::Requests, &self.requests, self.limits.requests_per_minute.map(u64::from), 1),
             (Dimension::Tokens, &self.tokens, self.limits.tokens_per_minute, cost.tokens),
@@ -358,11 +358,11 @@ impl Quota {
             if wait == Some(Duration::ZERO) {
                 continue;
             }
-            // Rounded up, because what has been refilled in part cannot be used yet.
+            // Rounded up, because a unit that has been refilled in part cannot be used yet.
             let used = whole((number(limit).max(bucket.capacity) - bucket.level(now) - EPSILON).ceil());
             let shortage = Shortage { dimension, limit, used, requested, wait };
             match &longest {
-                // Never beats any wait.
+                // A shortage that no wait ends outlasts all others.
                 Some(other) if other.wait.is_none() => {}
                 Some(other) if wait.is_some() && wait <= other.wait => {}
                 _ => longest = Some(shortage),
@@ -389,7 +389,8 @@ impl Quota {
         })
     }
 
-    /// A call that was admitted has ended: `output` tokens from the output bucket, `tokens` from that of all tokens.
+    /// Notes that an admitted call has ended: takes `output` tokens from the output bucket, `tokens` from that of all
+    /// tokens.
     pub fn release(&mut self, output: u64, tokens: u64, now: Duration) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(bucket) = &mut self.output_tokens {

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Sleep;
 
-/// How many pieces a slow drip has at most: a long body drips in larger drops, not for hours.
+/// The most pieces of a slow drip: a long body drips in larger drops, not for hours.
 const DROPS: usize = 50;
 
 /// The body of an answer.
@@ -19,7 +19,7 @@ pub(crate) enum ReplyBody {
     Whole(Bytes),
     /// All of it, with a pause before each piece.
     Drip { rest: Bytes, drop: usize, interval: Duration, pause: Pin<Box<Sleep>>, end: Option<Box<(Ticket, Ending)>> },
-    /// The first part of it, then the connection breaks; `announced` is what the length header says.
+    /// The first part of it, then the connection breaks; `announced` is the length in the header.
     Cut { first: Bytes, announced: u64, pause: Option<Pin<Box<Sleep>>> },
 }
 

@@ -23,9 +23,9 @@ pub enum ScenarioError {
     /// A value that makes no sense.
     #[error("{key}: {problem}")]
     Value {
-        /// Where: `providers.openai.faults[2].rate`.
+        /// The place: `providers.openai.faults[2].rate`.
         key: String,
-        /// What is wrong and what was expected.
+        /// The fault, and the value that was expected.
         problem: String,
     },
 }
@@ -40,11 +40,11 @@ pub struct Scenario {
     pub markers: bool,
     /// How many recent calls `/_sim/calls` keeps; 0 keeps none.
     pub record_calls: usize,
-    /// How many distinct requests are told apart; further ones are counted only in sum.
+    /// How many distinct requests are told apart; further ones are counted only in total.
     pub max_requests: usize,
-    /// Threads that serve.
+    /// The number of threads that serve.
     pub worker_threads: usize,
-    /// What the verdict still calls clean.
+    /// The limits up to which the verdict is clean.
     pub verdict: Tolerances,
     /// The providers by name; the name is the first segment of the path.
     pub providers: BTreeMap<String, Provider>,
@@ -68,9 +68,9 @@ impl Default for Scenario {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provider {
-    /// Which API it speaks.
+    /// The API that it speaks.
     pub dialect: Dialect,
-    /// The keys it takes; any, or none, when empty.
+    /// The keys that it takes; when empty, it takes any key, and calls without one.
     #[serde(default)]
     pub keys: Vec<Key>,
     /// The models it knows; any when empty.
@@ -79,13 +79,13 @@ pub struct Provider {
     /// Its limits.
     #[serde(default)]
     pub quota: Limits,
-    /// What a bucket of limits belongs to.
+    /// The owner of a bucket of limits.
     #[serde(default)]
     pub quota_per: QuotaScope,
-    /// Whether it says anything of its limits: in headers, and how long to wait when it refuses a call.
+    /// Whether it states its limits in headers, and how long to wait when it refuses a call.
     #[serde(default = "yes")]
     pub publishes: bool,
-    /// How a refusal by the quota tells the wait; the dialect's own way when absent.
+    /// The format in which a refusal by the quota states the wait; the dialect's own when absent.
     #[serde(default, deserialize_with = "wait_format")]
     pub wait_format: Option<WaitFormat>,
     /// How long answers take.
@@ -94,7 +94,7 @@ pub struct Provider {
     /// How long answers are.
     #[serde(default)]
     pub output: Output,
-    /// What goes wrong: the first rule that strikes decides.
+    /// Its faults: the first rule that strikes decides.
     #[serde(default)]
     pub faults: Vec<FaultRule>,
 }
@@ -122,7 +122,7 @@ impl Provider {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// Its price; what calls cost is unknown without.
+    /// Its price; without one the cost of calls is unknown.
     pub price: Option<Price>,
     /// Limits of its own, in place of the provider's and in a bucket of its own.
     pub quota: Option<Limits>,
@@ -141,7 +141,7 @@ pub struct Price {
 }
 
 impl Price {
-    /// What a call costs in nano-dollars, rounded half up.
+    /// The cost of a call in nano-dollars, rounded half up.
     #[must_use]
     pub fn cost(self, input_tokens: u64, output_tokens: u64) -> u64 {
         let total =
@@ -150,11 +150,11 @@ impl Price {
     }
 }
 
-/// What a bucket of limits belongs to.
+/// The owner of a bucket of limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QuotaScope {
-    /// All calls share it.
+    /// The provider: all calls share the bucket.
     #[default]
     Provider,
     /// Each model has its own.
@@ -167,7 +167,7 @@ impl Scenario {
     /// Reads and checks a scenario.
     ///
     /// # Errors
-    /// The first thing that is wrong, with its place.
+    /// The first fault, with its place.
     pub fn from_toml(text: &str) -> Result<Self, ScenarioError> {
         let scenario: Self =
             toml::from_str(text).map_err(|error| ScenarioError::Syntax(error.to_string().trim_end().to_owned()))?;
@@ -181,10 +181,10 @@ impl Scenario {
         Self::from_toml(include_str!("../../config/simulate.toml")).expect("a test reads the example")
     }
 
-    /// Whether the values make sense together.
+    /// Checks that the values make sense together.
     ///
     /// # Errors
-    /// The first that does not.
+    /// The first value that does not.
     pub fn check(&self) -> Result<(), ScenarioError> {
         let wrong = |key: String, problem: &str| Err(ScenarioError::Value { key, problem: problem.to_owned() });
         if self.providers.is_empty() {

@@ -40,19 +40,19 @@ pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, stop: Cancella
             Ok((stream, _)) => {
                 tokio::spawn(connection(Arc::clone(&core), stream));
             }
-            // Out of file descriptors, or a client that left before it was accepted: neither ends the server.
+            // The process is out of file descriptors, or a client left before it was accepted: neither ends the server.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
 }
 
 async fn connection(core: Arc<Core>, stream: TcpStream) {
-    // Without it small answers wait for the client's acknowledgement. Failure costs speed only.
+    // Without this, small answers wait for the client's acknowledgement. If it fails, only speed is lost.
     let _ = stream.set_nodelay(true);
     let tear = Tear::default();
     let wire = TokioIo::new(Wire::new(stream, tear.clone()));
     let service = service_fn(move |request| route(Arc::clone(&core), request, tear.clone()));
-    // An error is a client that went away or a fault that was asked for: the ledger has it.
+    // An error means that a client went away, or that a fault was asked for: the ledger has it.
     let _ = http1::Builder::new().pipeline_flush(true).serve_connection(wire, service).await;
 }
 

@@ -1,4 +1,4 @@
-//! A simulator that runs.
+//! A running simulator.
 
 use super::core::Core;
 use super::ledger::{CallRecord, RequestRecord};
@@ -26,7 +26,7 @@ impl Simulator {
     /// Checks the scenario, binds the address (port 0: any free one) and serves.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] for a scenario that makes no sense; what binding says otherwise.
+    /// [`io::ErrorKind::InvalidInput`] for a scenario that makes no sense; otherwise the error of binding.
     pub fn start(scenario: Scenario, listen: SocketAddr) -> io::Result<Self> {
         scenario.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let runtime = runtime(scenario.worker_threads)?;
@@ -52,7 +52,7 @@ impl Simulator {
         Ok(Self { core, address, stop, thread: Some(thread) })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.address
@@ -95,7 +95,7 @@ impl Simulator {
         self.core.reset();
     }
 
-    /// Stops serving: open connections break, the port is free when this returns.
+    /// Stops serving: open connections break, and the port is free when this returns.
     pub fn stop(mut self) {
         self.shut_down();
     }
@@ -103,7 +103,7 @@ impl Simulator {
     fn shut_down(&mut self) {
         self.stop.cancel();
         if let Some(thread) = self.thread.take() {
-            // It only ends early by a panic, which has been printed.
+            // The thread only ends early by a panic, which has been printed.
             let _ = thread.join();
         }
     }

@@ -1,11 +1,11 @@
-//! A call under way, which is booked when it ends, in whatever way.
+//! A call under way, which is booked however it ends.
 
 use super::core::Core;
 use super::ledger::{Charge, Ending, Entry};
 use super::scenario::Provider;
 use std::sync::Arc;
 
-/// A call under way. Dropped without an end it was abandoned: the client went away.
+/// A call under way. If it is dropped without an end, it was abandoned: the client went away.
 pub(crate) struct Ticket {
     core: Arc<Core>,
     pub entry: Entry,
@@ -13,7 +13,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// For a call that has been booked.
+    /// A ticket for a call that has been booked.
     pub fn new(core: Arc<Core>, entry: Entry) -> Self {
         Self { core, entry, open: true }
     }
@@ -23,7 +23,7 @@ impl Ticket {
         &self.core.providers[self.entry.provider].1
     }
 
-    /// The id of the call, as the answer tells it.
+    /// The id of the call, as the answer states it.
     pub fn request_id(&self) -> String {
         self.spec().dialect.api().request_id(self.core.run, self.entry.seq)
     }

@@ -1,4 +1,4 @@
-//! The verdict on a client: what it did, what it cost, whether its manners were good.
+//! The verdict on a client: its calls, their cost, and whether it behaved well.
 
 use super::conduct::Rules;
 use super::dialect::Dialect;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What the verdict still calls clean, and what it counts as what.
+/// The limits up to which the verdict is clean, and the thresholds by which it counts.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tolerances {
@@ -17,7 +17,7 @@ pub struct Tolerances {
     pub storms: u64,
     /// Requests sent again after an answer that can only repeat itself.
     pub retried_non_retryables: u64,
-    /// Calls after the provider had said that there is no money: probes now and then are in order.
+    /// Calls after the provider had said that there is no money: occasional probes are in order.
     pub calls_after_out_of_quota: u64,
     /// Calls that the real API would not have understood.
     pub malformed_requests: u64,
@@ -33,7 +33,7 @@ pub struct Tolerances {
     /// A call of another request this soon after a wait was told was on its way already.
     #[serde(deserialize_with = "span")]
     pub in_flight_grace: Duration,
-    /// So many calls more than the quota admits may come within 100 ms after a gate opens.
+    /// How many calls more than the quota admits may come within 100 ms after a gate opens.
     pub storm_calls: u32,
 }
 
@@ -62,7 +62,7 @@ impl Tolerances {
     }
 }
 
-/// Everything that is counted, for one provider or for all together.
+/// All counts, for one provider or for all together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Figures {
     /// Calls received.
@@ -77,7 +77,7 @@ pub struct Figures {
     pub rate_limited: u64,
     /// Calls that came before a wait they had been told was over.
     pub early_retries: u64,
-    /// Those of them that repeat the very request that was told to wait.
+    /// Those of them that repeat the same request that was told to wait.
     pub early_retries_of_same_request: u64,
     /// Stampedes when a gate opened.
     pub storms: u64,
@@ -101,12 +101,12 @@ pub struct Figures {
     pub unpriced_calls: u64,
     /// Calls that were generated and not delivered (cut, or abandoned while generating): real providers charge them.
     pub lost_calls: u64,
-    /// What the lost calls would cost, at most.
+    /// The most that the lost calls would cost.
     pub lost_nano_usd: u64,
 }
 
 impl Figures {
-    /// Adds the figures of another provider; concurrency is not additive, so the caller sets it.
+    /// Adds the figures of another provider; concurrency cannot be added, so the caller sets it.
     pub(crate) fn add(&mut self, other: &Self) {
         for (status, count) in &other.by_status {
             *self.by_status.entry(*status).or_default() += count;
@@ -136,9 +136,9 @@ impl Figures {
 /// One provider's part of the verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProviderVerdict {
-    /// Which API it speaks.
+    /// The API that it speaks.
     pub dialect: Dialect,
-    /// What happened there.
+    /// The counts of this provider.
     #[serde(flatten)]
     pub figures: Figures,
 }
@@ -146,9 +146,9 @@ pub struct ProviderVerdict {
 /// The verdict: `GET /_sim/verdict`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verdict {
-    /// Nothing is beyond the scenario's tolerances.
+    /// Whether everything is within the scenario's tolerances.
     pub clean: bool,
-    /// What is beyond them, in words.
+    /// The tolerances that were exceeded, in words.
     pub reasons: Vec<String>,
     /// Seconds since the start or the last reset.
     pub seconds: f64,

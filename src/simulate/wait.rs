@@ -1,8 +1,8 @@
-//! The formats in which providers say how long to wait.
+//! The formats in which providers state how long to wait.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How a wait is told.
+/// The format of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WaitFormat {
     /// `retry-after` in whole seconds, rounded up.
@@ -40,7 +40,7 @@ pub struct Told {
     pub message: Option<String>,
     /// The duration for Gemini's `RetryInfo`.
     pub retry_info: Option<String>,
-    /// What a reader understands: the wait after rounding; `None` when nothing was told.
+    /// The wait that a reader understands, after rounding; `None` when none was told.
     pub wait: Option<Duration>,
 }
 

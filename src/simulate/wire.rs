@@ -1,4 +1,4 @@
-//! A connection that can be torn: what a provider's load balancer does when it gives up.
+//! A connection that can be torn, as a provider's load balancer tears it when it gives up.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Where a database is: one server, or several of which one takes writes.
+//! The address of a database: one server, or several of which one takes writes.
 
 use sqlx::postgres::PgConnectOptions;
 use std::fmt;
@@ -8,18 +8,18 @@ use url_parts::Parts;
 /// The servers that a URL names, in its order.
 ///
 /// As with libpq, `postgres://user@one:5432,two:5433/database?target_session_attrs=read-write` names two, of which the
-/// first that takes writes is used. Members of the query that this program does not honour are refused: silence would
-/// be worse.
+/// first that takes writes is used. Members of the query that this program does not honour are refused: ignoring them
+/// would be worse.
 #[derive(Clone, Debug)]
 pub struct Address {
     servers: Vec<PgConnectOptions>,
     /// Whether the URL asks for a server that takes writes.
     must_be_writable: bool,
-    /// What it was set by, for messages: a variable, an option, a key of the configuration.
+    /// The origin of the URL, for messages: a variable, an option, a key of the configuration.
     set_by: Option<String>,
 }
 
-/// What is wrong with a URL. Never quotes it: it may hold a password.
+/// The fault of a URL. Never quotes it: it may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressError(String);
 
@@ -58,7 +58,7 @@ impl Address {
         Self { servers: vec![server], must_be_writable: false, set_by: None }
     }
 
-    /// The same, with what it was set by.
+    /// The same address, with its origin.
     #[must_use]
     pub fn set_by(self, name: impl Into<String>) -> Self {
         Self { set_by: Some(name.into()), ..self }
@@ -73,7 +73,7 @@ impl Address {
         })
     }
 
-    /// Whether it is reachable, and right, as a question.
+    /// A question to the operator: is the server reachable, and right?
     pub(super) fn doubt(&self) -> String {
         match &self.set_by {
             Some(name) => format!("Is it running, and is {name} right?"),
@@ -81,7 +81,7 @@ impl Address {
         }
     }
 
-    /// Whether it leads to the right one of several servers, as a question.
+    /// A question to the operator: does it lead to the right one of several servers?
     pub(super) fn doubt_of_role(&self) -> String {
         match &self.set_by {
             Some(name) => format!("Is a failover under way, or does {name} lead to a standby?"),
@@ -95,7 +95,7 @@ impl Address {
         &self.servers
     }
 
-    /// Whether only a server will do that takes writes.
+    /// Whether only a server that takes writes will do.
     #[must_use]
     pub fn must_be_writable(&self) -> bool {
         self.must_be_writable
@@ -152,9 +152,9 @@ impl FromStr for Address {
     }
 }
 
-/// The server at one host of a URL without hosts.
+/// The server at one host of a URL, given without its hosts.
 fn server(url: &str, host: &str, port: &str) -> Result<PgConnectOptions, AddressError> {
-    // The driver's own words may quote what they are about.
+    // The driver's own words may quote the URL.
     let unreadable = |_| AddressError("is not a URL that can be read: check its user, password and options".to_owned());
     let mut options: PgConnectOptions = url.parse().map_err(unreadable)?;
     let host = url_parts::decoded(host).ok_or_else(|| AddressError("names a host that is no text".to_owned()))?;
@@ -172,7 +172,7 @@ fn server(url: &str, host: &str, port: &str) -> Result<PgConnectOptions, Address
     Ok(options.port(port))
 }
 
-/// A URL taken apart, since no crate knows several hosts.
+/// A URL taken apart, since no crate knows URLs with several hosts.
 mod url_parts {
     use super::AddressError;
 
@@ -199,7 +199,7 @@ mod url_parts {
             let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
             let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
             let hosts = hosts.split(',').map(|host| match host.rsplit_once(':') {
-                // Not the colons of an IPv6 address.
+                // Colons of an IPv6 address do not count.
                 Some((host, port)) if !port.contains(']') => (host.to_owned(), port.to_owned()),
                 _ => (host.to_owned(), String::new()),
             });
@@ -218,7 +218,7 @@ mod url_parts {
         }
     }
 
-    /// Percent-encoded text as it is meant; `None` when that is no UTF-8.
+    /// The meaning of percent-encoded text; `None` if that is not UTF-8.
     pub(super) fn decoded(text: &str) -> Option<String> {
         let mut bytes = Vec::with_capacity(text.len());
         let mut rest = text.as_bytes();

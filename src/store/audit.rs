@@ -1,12 +1,12 @@
-//! Does the book-keeping add up?
+//! Whether the book-keeping adds up.
 
 use super::{Doing, Store, StoreError};
 use crate::domain::NanoUsd;
 
-/// The sums of a whole database, from the bodies and from the tallies, which were written apart.
+/// The sums of a whole database, from the rows and from the tallies, which were written separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Audit {
-    /// Jobs ever enqueued; what retention has dropped is counted by its note, here and below.
+    /// Jobs ever enqueued. For jobs that retention has dropped, its note counts, here and below.
     pub jobs: i64,
     /// Jobs with a result.
     pub results: i64,
@@ -16,7 +16,7 @@ pub struct Audit {
     pub unfinished: i64,
     /// Jobs that are neither finished nor anywhere in the queue. Never anything but 0.
     pub lost: i64,
-    /// Endings that were counted as they were written; more than `results` means that a job ended twice.
+    /// Endings that were counted as they were written; more of them than `results` means that a job ended twice.
     pub endings: i64,
     /// Rows of the ledger.
     pub attempts: i64,
@@ -29,7 +29,7 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// What is wrong, in words; empty when the books are in order.
+    /// The faults, in words; empty when the books are in order.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();

@@ -1,4 +1,4 @@
-//! Batches: their progress, from sums; and what is done to all of their jobs.
+//! Batches: their progress, from sums, and changes to all of their jobs.
 
 use super::{Doing, Store, StoreError};
 use crate::domain::NanoUsd;
@@ -7,17 +7,17 @@ use chrono::{DateTime, Utc};
 /// Jobs that one statement cancels or retries: few enough that locks are held for a moment only.
 const CHUNK: i64 = 1000;
 
-/// How often a chunk that met another's locks is tried before that is an error.
+/// How often a chunk that met another transaction's locks is tried before that is an error.
 const TRIES: u32 = 5;
 
-/// A batch and how far it is.
+/// A batch and its progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Its name.
+    /// The batch's name.
     pub name: String,
     /// The hour of its first job.
     pub first_hour: DateTime<Utc>,
-    /// The hour in which something happened last.
+    /// The hour of its last event.
     pub last_hour: DateTime<Utc>,
     /// Jobs enqueued.
     pub jobs: i64,
@@ -33,7 +33,7 @@ pub struct Batch {
     pub cost: NanoUsd,
     /// The part of it that bought nothing.
     pub waste: NanoUsd,
-    /// What may have been spent beside it.
+    /// What may have been spent in addition.
     pub uncertain: NanoUsd,
     /// Attempts whose price is unknown.
     pub unpriced: i64,
@@ -48,7 +48,7 @@ impl Batch {
         self.succeeded + self.failed + self.cancelled
     }
 
-    /// Jobs that have not.
+    /// Jobs that have not ended.
     #[must_use]
     pub fn unfinished(&self) -> i64 {
         self.jobs - self.done()
@@ -96,19 +96,19 @@ macro_rules! batches {
 }
 
 impl Store {
-    /// The batches in which something happened last, the latest hour first. Within an hour, which is as fine as the
-    /// sums are, they are in the order of their names.
+    /// The batches in which something happened last, the latest hour first. Within an hour, which is the resolution of
+    /// the sums, they are in the order of their names.
     pub async fn batches(&self, limit: i64) -> Result<Vec<Batch>, StoreError> {
         batches!("", "order by max(hour) desc, batch limit $1", limit => fetch_all, self)
     }
 
-    /// One batch; `None` when no job ever had it.
+    /// One batch; `None` when no job was ever in it.
     pub async fn batch(&self, name: &str) -> Result<Option<Batch>, StoreError> {
         batches!("and batch = $1", "", name => fetch_optional, self)
     }
 
-    /// What all unfinished jobs of a batch wait for, where that is the same for all of them and known. Jobs that wait
-    /// each for something of their own have no such reason.
+    /// The wait of all unfinished jobs of a batch, if it is known and the same for all of them. Jobs that each wait for
+    /// something of their own have no common reason.
     pub async fn batch_waits_for(&self, name: &str) -> Result<Option<String>, StoreError> {
         let reasons = sqlx::query_scalar!(
             r#"select distinct case
@@ -127,13 +127,13 @@ impl Store {
         .fetch_all(&self.db)
         .await
         .doing("looking at what the batch waits for")?;
-        // One that is not known to wait may well be moving.
+        // A job that is not known to wait may well be moving.
         let all: Option<Vec<String>> = reasons.into_iter().collect();
         Ok(all.and_then(|reasons| reasons.into_iter().next()))
     }
 
-    /// Cancels every unfinished job of a batch, a chunk at a time, and returns how many. `progress` hears of each
-    /// chunk.
+    /// Cancels every unfinished job of a batch, a chunk at a time, and returns how many. `progress` gets the number of
+    /// each chunk.
     pub async fn cancel_batch(&self, name: &str, mut progress: impl FnMut(i64)) -> Result<i64, StoreError> {
         let (mut after, mut cancelled) = (0, 0);
         loop {
@@ -155,7 +155,7 @@ impl Store {
                 .await
                 .doing("cancelling the batch");
                 match chunk {
-                    // A worker settles the same jobs in another order: one of the two had to yield.
+                    // A worker settles the same jobs in another order, so one of the two had to yield.
                     Err(error) if error.is_transient() && tries < TRIES => tries += 1,
                     settled => break settled?,
                 }

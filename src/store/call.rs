@@ -1,5 +1,5 @@
-//! Calls that are under way: opened here before they are made, so that whoever takes over from a dead worker can name
-//! them.
+//! Calls that are under way. They are noted here before they are made, so that a process that takes over from a dead
+//! worker can name them.
 
 use super::claim::{Lease, datetime};
 use super::{Doing, Store, StoreError};
@@ -9,17 +9,17 @@ use std::collections::HashSet;
 /// A call that is about to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenCall {
-    /// Under which claim.
+    /// The claim under which it is made.
     pub lease: Lease,
-    /// Its ordinal within the job, from 1: that of the attempt it will be.
+    /// Its ordinal within the job, from 1: the ordinal of the attempt that it will become.
     pub number: i16,
-    /// Whom it asks.
+    /// The target that it asks.
     pub target: Target,
     /// Index of the rung in the route's listed order.
     pub rung: i16,
-    /// When.
+    /// When the call begins.
     pub started_at: Timestamp,
-    /// What it may cost at most; `None`: the price is unknown.
+    /// The most it may cost; `None`: the price is unknown.
     pub worst: Option<NanoUsd>,
 }
 

@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 /// How much to take from a lane.
 #[derive(Clone, Copy, Debug)]
 pub struct Take {
-    /// Which flow.
+    /// The lane's flow.
     pub flow: i64,
-    /// Which priority.
+    /// The lane's priority.
     pub prio: i16,
-    /// Only jobs after this one: what comes before was seen taken, and is not read again.
+    /// Only jobs after this one: earlier ones were seen taken, and are not read again.
     pub after: i64,
     /// At most this many.
     pub count: i32,
@@ -25,9 +25,9 @@ pub struct Take {
 /// Jobs of one lane that workers have died with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suspects {
-    /// Which flow.
+    /// The lane's flow.
     pub flow: i64,
-    /// Which priority.
+    /// The lane's priority.
     pub prio: i16,
     /// How many workers died with each.
     pub crashes: i16,
@@ -43,22 +43,22 @@ pub struct Suspects {
     pub batch: Option<String>,
 }
 
-/// Numbers for claims. A sequence of the database goes back when a failover loses commits or a backup is restored, and
-/// a worker that lives through that, or a spool that waits for it, would meet its own numbers again as those of
+/// Numbers for claims. A sequence of the database would go back when a failover loses commits or a backup is restored.
+/// A worker that lives through that, or a spool that waits for it, would then meet its own numbers again as those of
 /// another.
 #[derive(Debug)]
 pub(super) struct Fences(AtomicI64);
 
 impl Fences {
-    /// Of one process: 30 bits that no other has, and room for four thousand million claims. Above all that a sequence
-    /// gives.
+    /// Numbers of one process: 30 bits that no other process has, and room for four thousand million claims. All are
+    /// above any number that a sequence gives.
     pub fn new() -> Self {
         let chance = RandomState::new().build_hasher().finish() >> 34;
         let own = i64::try_from(chance).unwrap_or(0) << 32;
         Self(AtomicI64::new((1 << 62) | own))
     }
 
-    /// The number before the first of so many that are used for nothing else.
+    /// Reserves `count` numbers; returns the one before the first of them.
     fn reserve(&self, count: i64) -> i64 {
         self.0.fetch_add(count, Ordering::Relaxed)
     }
@@ -67,7 +67,7 @@ impl Fences {
 /// A worker's right to act for one job. Equal by job and fence.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Lease {
-    /// Which job.
+    /// The job's number.
     pub job: JobId,
     /// Unique to this claim, over all workers and all times: a write with another fence changes nothing.
     pub fence: i64,
@@ -133,23 +133,24 @@ pub enum NoRequest {
     NoRoom,
 }
 
-/// What a claim brought.
+/// The result of a claim.
 #[derive(Debug)]
 pub struct Claim {
     /// The jobs.
     pub jobs: Vec<Claimed>,
-    /// There are more where the requests of these came to [`MOST_STORED_BYTES`].
+    /// There are more jobs: the requests of these came to [`MOST_STORED_BYTES`].
     pub is_cut: bool,
 }
 
-/// A request has at most so many bytes, as text. The database refuses larger ones when they come in; there may be some
-/// from before it did.
+/// The most bytes of a request, as text. The database refuses larger ones when they come in; some may date from before
+/// it did.
 pub const MOST_REQUEST_BYTES: i32 = bounds::MOST_REQUEST_BYTES;
 
-/// A claim ends with the request that brings it to so many bytes, as Postgres stores them.
+/// A claim ends with the request that brings it to this many bytes, as Postgres stores them.
 pub const MOST_STORED_BYTES: i64 = 16 << 20;
 
-/// Postgres takes more for JSON than is good to read here. One such row must not stop those that are claimed with it.
+/// Checks the text of a request. Postgres takes larger JSON than is good to read here, and one such row must not stop
+/// those that are claimed with it.
 fn read_request(text: Option<&str>) -> Result<Box<str>, String> {
     let text = text.ok_or_else(|| format!("is larger than {} MB", MOST_REQUEST_BYTES >> 20))?;
     if is_too_much(text.as_bytes()) {
@@ -161,27 +162,27 @@ fn read_request(text: Option<&str>) -> Result<Box<str>, String> {
 /// A row of the ledger as the decision needs it.
 #[derive(Clone, Debug)]
 pub struct PastAttempt {
-    /// Whose.
+    /// The job's number.
     pub job: JobId,
-    /// Whom it asked.
+    /// The provider that it asked.
     pub provider: String,
-    /// For which model.
+    /// The model that it asked for.
     pub model: String,
     /// Whether the answer was accepted.
     pub accepted: bool,
-    /// The error class, unless it was.
+    /// The error class, if the answer was not accepted.
     pub class: Option<ErrorClass>,
     /// The gravest soft failure.
     pub detail: Option<String>,
-    /// What the provider said of a failure.
+    /// The provider's message about a failure.
     pub message: Option<String>,
     /// When it ended.
     pub ended_at: Timestamp,
     /// When the provider wants to be asked again.
     pub retry_at: Option<Timestamp>,
-    /// What it cost; `None`: the price is unknown.
+    /// Its cost; `None`: the price is unknown.
     pub cost_nanos: Option<i64>,
-    /// What it may have cost beside that.
+    /// What it may have cost in addition.
     pub uncertain_nanos: i64,
     /// Whether it belongs to the job's present round.
     pub current_round: bool,
@@ -200,13 +201,13 @@ pub(crate) fn datetime(at: Timestamp) -> DateTime<Utc> {
 }
 
 impl Store {
-    /// Takes jobs from the front of lanes for `worker`, in index order, skipping what others are taking. Of their
-    /// requests no more are kept than take `room` bytes in memory together, but for the first.
+    /// Takes jobs from the front of lanes for `worker`, in index order, skipping those that others are taking. Their
+    /// requests together take no more than `room` bytes in memory; the first request is kept whatever its size.
     pub async fn claim(&self, worker: i64, takes: &[Take], room: usize) -> Result<Claim, StoreError> {
         self.claim_of(worker, takes, room, None).await
     }
 
-    /// [`claim`](Self::claim), of jobs only that so many workers have died with.
+    /// As [`claim`](Self::claim), but only jobs with which this many workers have died.
     pub async fn claim_of(
         &self,
         worker: i64,
@@ -239,7 +240,7 @@ impl Store {
             claim.is_cut |= row.cut;
             let text = row.request.as_deref();
             let weight = text.map_or(0, bulk::weight);
-            // As it is stored it may have been a hundred times smaller.
+            // The stored form may have been a hundred times smaller.
             let fits = claim.jobs.is_empty() || used.saturating_add(weight) <= room;
             let request = if fits { read_request(text).map_err(NoRequest::Unreadable) } else { Err(NoRequest::NoRoom) };
             let weight = if request.is_ok() { weight } else { 0 };
@@ -265,7 +266,7 @@ impl Store {
         Ok(claim)
     }
 
-    /// Jobs that workers have died with and that wait to be taken again, by lane and number of crashes. There are few,
+    /// Jobs with which workers have died and that wait to be taken again, by lane and number of crashes. There are few,
     /// and they have an index of their own.
     pub async fn suspects(&self) -> Result<Vec<Suspects>, StoreError> {
         sqlx::query_as!(
@@ -283,7 +284,7 @@ impl Store {
         .doing("looking for jobs that workers died with")
     }
 
-    /// The ledger of these jobs, oldest first: what `decide` goes on from when a job was tried before.
+    /// The ledger of these jobs, oldest first, from which `decide` continues when a job was tried before.
     pub async fn history(&self, jobs: &[Lease]) -> Result<Vec<PastAttempt>, StoreError> {
         let ids: Vec<i64> = jobs.iter().map(|lease| lease.job.0).collect();
         let rows = sqlx::query!(

@@ -1,8 +1,9 @@
-//! The way to the database: connections of our own, perhaps with a pooler between them and Postgres.
+//! The way to the database: Sluice's own connections, perhaps with a pooler between them and Postgres.
 //!
 //! A pooler that works by transactions (PgBouncer with `pool_mode = transaction`) may give every transaction another
-//! server connection. Nothing that belongs to a session holds there: neither settings nor named prepared statements.
-//! So behind one each statement stands in a transaction, which begins with the settings, and no statement has a name.
+//! server connection. Nothing that belongs to a session survives there: neither settings nor named prepared statements.
+//! So behind a pooler each statement is part of a transaction, which begins with the settings, and no statement has a
+//! name.
 
 mod transaction;
 
@@ -24,25 +25,25 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
-/// How long a connection may take to be had.
+/// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long one of several servers may take to say whether it serves.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Where there are several, it is looked this often which one serves while something is wrong.
+/// Where there are several servers and something is wrong, how often Sluice looks which one serves.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
-/// Where there are several, it is also looked when a statement has no answer after this long: while the pool tries to
-/// connect to a server that is gone, it tells no error.
+/// Where there are several servers, Sluice also looks when a statement has no answer after this long: while the pool
+/// tries to connect to a server that is gone, it reports no error.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a statement's next row may take to come, and a commit. Longer than the server's own patience with
-/// statements: whoever waits that long waits for a connection that is dead, or for a server that hangs.
+/// How long a statement's next row, or a commit, may take. Longer than the server's own patience with statements: a
+/// statement that waits that long waits for a connection that is dead, or for a server that hangs.
 const PATIENCE: Duration = Duration::from_secs(75);
 
-/// What holds on connections of our own, beside [`SETTINGS`]: the server notices when this end is gone, and lets go of
-/// locks. Behind a pooler its other end is the pooler.
+/// Settings of Sluice's own connections, beside [`SETTINGS`]: the server notices when this end is gone, and releases
+/// its locks. Behind a pooler its other end is the pooler.
 const SESSION_SETTINGS: [(&str, &str); 5] = [
     ("tcp_keepalives_idle", "30"),
     ("tcp_keepalives_interval", "10"),
@@ -51,34 +52,34 @@ const SESSION_SETTINGS: [(&str, &str); 5] = [
     ("client_connection_check_interval", "10s"),
 ];
 
-/// What holds for every statement.
+/// Settings for every statement.
 const SETTINGS: [(&str, &str); 7] = [
-    // A login or a database may have another default, under which statements that meet each other fail.
+    // A login or a database may have another default, under which concurrent statements fail.
     ("default_transaction_isolation", "read committed"),
-    // Rows that a policy would hide are an error that says so, and not jobs that wait for ever.
+    // Rows that a policy would hide are then an error that says so, and not jobs that wait for ever.
     ("row_security", "off"),
-    // A statement that takes longer is given up by the server: a hung call must not stop a worker.
+    // The server gives up a statement that takes longer: a hung call must not stop a worker.
     ("statement_timeout", "60s"),
     ("idle_in_transaction_session_timeout", "60s"),
     ("lock_timeout", "20s"),
     // Every statement here is short and runs thousands of times: compiling it never pays.
     ("jit", "off"),
-    // Notices and warnings are for people at a prompt of the server's own; here they would land among our words.
+    // Notices and warnings are for people at a prompt of the server's own; here they would land among Sluice's output.
     ("client_min_messages", "error"),
 ];
 
-/// What holds for the statements of a worker besides. They run thousands of times and touch few rows, whatever the
-/// planner knows of tables that were empty when it looked: a plan of then would read all of them for ever after. These
-/// settings are not all that it takes: how a statement looks up rows is said in `store/mod.rs`.
+/// Further settings for the statements of a worker. They run thousands of times and touch few rows, whatever the
+/// planner knows of tables that were empty when it looked: a plan from then would read whole tables for ever after.
+/// These settings alone are not enough: `store/mod.rs` says how a statement looks up rows.
 const WORK_SETTINGS: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
 
-/// A setting that means nothing to Postgres: whether it arrives tells whether the session is ours.
+/// A setting that means nothing to Postgres. Whether it arrives shows whether the session is Sluice's own.
 const MARK: &str = "sluice.mark";
 
-/// What is between this process and Postgres.
+/// The layer between this process and Postgres.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pooler {
-    /// That is found out when connecting.
+    /// To be found out when connecting.
     #[default]
     Auto,
     /// Nothing, or a pooler that leaves a session to its client and passes settings on.
@@ -87,33 +88,33 @@ pub enum Pooler {
     Transaction,
 }
 
-/// What connections are for.
+/// The purpose of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Purpose {
     /// Commands: a few statements of any kind, perhaps on a standby that serves reports.
     #[default]
     Commands,
-    /// A worker, or whatever else has to write: a session that takes no writes is of no use.
+    /// A worker, or any other writer: a session that takes no writes is of no use.
     Work,
 }
 
-/// What was seen of all connections together.
+/// The state of all connections together.
 #[derive(Debug, Default)]
 struct Sessions {
-    /// Something went wrong that is not a statement's own fault: where there are several servers, another one may serve
+    /// An error occurred that is not a statement's own fault: where there are several servers, another one may serve
     /// now.
     in_trouble: AtomicBool,
-    /// Connections made before this are not used again: one of them was on a server that takes no writes.
+    /// Connections made before this are not used again: one of them was to a server that takes no writes.
     distrusted: Mutex<Option<Instant>>,
     /// Connections that were made and take writes.
     made: AtomicU64,
-    /// The last one that was made takes none.
+    /// The last connection that was made takes no writes.
     is_refused: AtomicBool,
 }
 
 impl Sessions {
-    /// Learns from an error. A server that takes no writes (25006: a standby, or one that was switched over) closes
-    /// every connection that was made before it was found out.
+    /// Learns from an error. An error from a server that takes no writes (25006: a standby, or one that was switched
+    /// over) closes every connection that was made before.
     fn see(&self, error: &sqlx::Error) {
         if is_read_only(error) {
             *self.distrusted.lock() = Some(Instant::now());
@@ -127,7 +128,7 @@ impl Sessions {
         }
     }
 
-    /// Says once that no connection takes writes any more, and once that they do again.
+    /// Logs once that no connection takes writes any more, and once that they do again.
     fn tell(&self, writable: &Result<(), sqlx::Error>) {
         match writable {
             Ok(()) => {
@@ -145,7 +146,7 @@ impl Sessions {
         }
     }
 
-    /// Waits for an answer, and has it looked which server serves when that takes long.
+    /// Waits for an answer. If that takes long, has Sluice look which server serves.
     async fn watch<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = Box::pin(work);
         if let Ok(done) = tokio::time::timeout(LOOK_AFTER, &mut work).await {
@@ -155,7 +156,7 @@ impl Sessions {
         work.await
     }
 
-    /// Whether a connection of this age is still to be used.
+    /// Whether a connection of this age may still be used.
     fn trusts(&self, age: Duration) -> bool {
         let made = Instant::now().checked_sub(age);
         self.distrusted.lock().is_none_or(|distrusted| made.is_some_and(|made| made > distrusted))
@@ -172,9 +173,9 @@ pub(super) fn takes_no_writes(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
 }
 
-/// Fails in a session that takes no writes: on a standby, or where somebody has made the database read-only.
+/// Fails in a session that takes no writes: on a standby, or where the database was made read-only.
 async fn require_writable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    // As text and without being prepared, so that a pooler does not mind.
+    // As text and not prepared, so that a pooler accepts it.
     let question = "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean";
     let read_only: bool = sqlx::raw_sql(question).fetch_one(connection).await?.try_get(0)?;
     if read_only {
@@ -184,7 +185,7 @@ async fn require_writable(connection: &mut PgConnection) -> Result<(), sqlx::Err
     Ok(())
 }
 
-/// How many more connections this login may have, besides the one that asks: by its role, its database and the server.
+/// How many more connections this login may have, besides the one that asks, by its role, its database and the server.
 async fn connections_left(connection: &mut PgConnection) -> Result<Option<u32>, sqlx::Error> {
     let question = "select (least(
             case when r.rolsuper then null else nullif(r.rolconnlimit, -1) - (
@@ -202,24 +203,24 @@ async fn connections_left(connection: &mut PgConnection) -> Result<Option<u32>, 
 /// Connections to one database. As an [`Executor`] it runs single statements; those that belong together go into one
 /// [`begin`](Self::begin).
 ///
-/// Behind a pooler a statement that is given up before its last row was read is rolled back.
+/// Behind a pooler a statement that is dropped before its last row was read is rolled back.
 #[derive(Clone, Debug)]
 pub(super) struct Database {
     pool: PgPool,
     sessions: Arc<Sessions>,
-    /// Behind a pooler: what every transaction begins with.
+    /// Behind a pooler: the statements with which every transaction begins.
     begin: Option<SqlStr>,
 }
 
 impl Database {
-    /// Connects, and finds out what is between when nobody says.
+    /// Connects, and finds out whether a pooler is in between unless `pooler` says so.
     pub async fn connect(
         address: &Address,
         connections: u32,
         pooler: Pooler,
         purpose: Purpose,
     ) -> Result<Self, sqlx::Error> {
-        // A statement is no message for whoever runs a command. The server logs slow ones where that is asked for.
+        // A statement is of no interest to the user of a command. The server logs slow ones where it is configured to.
         let ours = |server: &PgConnectOptions| server.clone().application_name("sluice").disable_statement_logging();
         let servers: Vec<PgConnectOptions> = address.servers().iter().map(ours).collect();
         let writable = purpose == Purpose::Work || address.must_be_writable();
@@ -231,7 +232,7 @@ impl Database {
         };
         let with_settings = move |options: PgConnectOptions| {
             if pooled {
-                // A pooler refuses settings that it does not know, and this one, which floats as text would need.
+                // A pooler refuses settings that it does not know, such as this one. Only floats as text would need it.
                 return options.extra_float_digits(None);
             }
             let options = options.options(SETTINGS).options(SESSION_SETTINGS);
@@ -239,14 +240,14 @@ impl Database {
         };
         let begin = pooled.then(|| begin_with_settings(purpose));
         let options = with_settings(options);
-        // The pool would try for as long as its patience lasts and then say only that time is up. One connection of its
-        // own says at once what is wrong.
+        // The pool would try for as long as its patience lasts and then only report that time is up. A single
+        // connection reports the fault at once.
         let mut first = within_patience(options.connect()).await?;
         let connections = match purpose {
             Purpose::Commands => connections,
             Purpose::Work => {
                 require_writable(&mut first).await?;
-                // One that the server would refuse is waited for in vain, while those that there are lie idle.
+                // A connection that the server refuses would be waited for in vain, while existing ones lie idle.
                 let left = if pooled { None } else { connections_left(&mut first).await? };
                 left.map_or(connections, |left| connections.min(left.max(1)))
             }
@@ -278,7 +279,7 @@ impl Database {
         Ok(Self { pool, sessions, begin })
     }
 
-    /// On a pool that exists already and leads to Postgres itself.
+    /// Uses a pool that exists already and leads to Postgres itself.
     pub fn direct(pool: PgPool) -> Self {
         Self { pool, sessions: Arc::default(), begin: None }
     }
@@ -287,7 +288,7 @@ impl Database {
         &self.pool
     }
 
-    /// Whether a pooler is between.
+    /// Whether there is a pooler between this process and Postgres.
     pub fn is_pooled(&self) -> bool {
         self.begin.is_some()
     }
@@ -337,7 +338,7 @@ impl Database {
     }
 }
 
-/// The first server that can be connected to, and that takes writes where that is asked for.
+/// The first server that accepts a connection and, if `writable`, takes writes.
 async fn first_that_serves(servers: &[PgConnectOptions], writable: bool) -> Result<usize, sqlx::Error> {
     if servers.len() == 1 {
         return Ok(0);
@@ -353,7 +354,7 @@ async fn first_that_serves(servers: &[PgConnectOptions], writable: bool) -> Resu
         };
         match tokio::time::timeout(SERVER_TIMEOUT, asked).await {
             Ok(Ok(())) => return Ok(index),
-            // One that will take writes after its promotion says more than one that is dead.
+            // A server that will take writes after its promotion says more than one that is dead.
             Ok(Err(error)) if !takes_no_writes(&last) => last = error,
             Ok(Err(_)) | Err(_) => {}
         }
@@ -361,7 +362,7 @@ async fn first_that_serves(servers: &[PgConnectOptions], writable: bool) -> Resu
     Err(last)
 }
 
-/// Leads a pool to the server that serves, for as long as the pool is used: after a failover that is another one.
+/// Leads a pool to the server that serves, for as long as the pool is used: after a failover that is another server.
 async fn follow(pool: PgPool, servers: Vec<PgConnectOptions>, writable: bool, sessions: Weak<Sessions>) {
     let mut current = None;
     let mut tick = tokio::time::interval(FOLLOW_EVERY);
@@ -375,7 +376,7 @@ async fn follow(pool: PgPool, servers: Vec<PgConnectOptions>, writable: bool, se
             continue;
         }
         let Ok(serving) = first_that_serves(&servers, writable).await else {
-            // Nowhere yet: it is looked again.
+            // Not found yet: the next round looks again.
             sessions.in_trouble.store(true, Ordering::Release);
             continue;
         };
@@ -389,10 +390,10 @@ async fn follow(pool: PgPool, servers: Vec<PgConnectOptions>, writable: bool, se
     }
 }
 
-/// Whether something refuses our settings or keeps them to itself, as poolers do.
+/// Whether something refuses Sluice's settings or does not pass them on, as poolers do.
 async fn is_pooled(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    // Not the same for any two connections: a pooler may hand us a session that another client has begun like this.
+    // A different mark for each connection: a pooler may hand out a session that another client has begun like this.
     let mark = format!("{}-{}", std::process::id(), since_epoch.as_nanos());
     let marked = options.clone().options(SETTINGS).options([(MARK, &mark)]);
     let mut connection = match within_patience(marked.connect()).await {
@@ -400,15 +401,15 @@ async fn is_pooled(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
         Err(error) if is_refusal(&error) => return Ok(true),
         Err(error) => return Err(error),
     };
-    // As text and without being prepared: that needs neither a transaction nor a session.
+    // As text and not prepared, which needs neither a transaction nor a session.
     let asked = sqlx::raw_sql("select current_setting('sluice.mark', true)").fetch_one(&mut connection).await?;
     let arrived: Option<String> = asked.try_get(0)?;
     connection.close().await?;
     Ok(arrived.as_deref() != Some(&mark))
 }
 
-/// Whether the other end does not take what a connection of ours begins with: a violation of the protocol, something
-/// that it does not support, or a setting that it does not know. Postgres takes all of it.
+/// Whether the other end rejects the way in which Sluice's connections begin: a violation of the protocol, something
+/// that it does not support, or a setting that it does not know. Postgres accepts all of it.
 pub(super) fn is_refusal(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(DatabaseError::code);
     matches!(code.as_deref(), Some("08P01" | "0A000" | "42704"))
@@ -419,7 +420,7 @@ async fn within_patience<T>(connecting: impl Future<Output = Result<T, sqlx::Err
 }
 
 fn begin_with_settings(purpose: Purpose) -> SqlStr {
-    // The default of the session comes too late for this very transaction.
+    // The session's default comes too late for this transaction.
     let mut statements = "begin isolation level read committed".to_owned();
     let for_work = WORK_SETTINGS.into_iter().filter(|_| purpose == Purpose::Work);
     for (name, value) in SETTINGS.into_iter().chain(for_work) {
@@ -429,7 +430,7 @@ fn begin_with_settings(purpose: Purpose) -> SqlStr {
         statements.push_str(value);
         statements.push('\'');
     }
-    // All of it stands in this file.
+    // All of the text is in this file.
     AssertSqlSafe(statements).into_sql_str()
 }
 
@@ -505,7 +506,7 @@ impl<'c> Executor<'c> for &'c Database {
         })
     }
 
-    // No statement of ours is prepared by hand, and the macros look at statements through connections of their own.
+    // Sluice prepares no statement by hand, and the macros look at statements through connections of their own.
     fn prepare_with<'e>(
         self,
         sql: SqlStr,

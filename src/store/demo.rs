@@ -1,16 +1,16 @@
-//! What the demo asks of the database.
+//! The statements of the demo.
 
 use super::{Doing, Store, StoreError};
 use crate::domain::{JobId, NanoUsd};
 
-/// How far everything is.
+/// The progress of all jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Jobs that ended.
     pub finished: i64,
     /// … of them failures.
     pub failed: i64,
-    /// Spent so far.
+    /// Money spent so far.
     pub cost: NanoUsd,
     /// Targets that are not open at the moment, and why.
     pub shut: Vec<String>,
@@ -34,7 +34,7 @@ impl Store {
         Ok(())
     }
 
-    /// How far everything is, from the tallies and the workers' last words.
+    /// The progress of all jobs, from the tallies and the workers' last statistics.
     pub async fn progress(&self) -> Result<Progress, StoreError> {
         let row = sqlx::query!(
             r#"select coalesce(sum(succeeded + failed + cancelled), 0)::bigint as "finished!",
@@ -52,7 +52,7 @@ impl Store {
         Ok(Progress { finished: row.finished, failed: row.failed, cost: NanoUsd(row.cost), shut: row.shut })
     }
 
-    /// A job that succeeded at another target than the first it tried, with the most to tell.
+    /// A job that succeeded at another target than the first it tried: the one with the most to show.
     pub async fn job_that_fell_back(&self) -> Result<Option<JobId>, StoreError> {
         let job = sqlx::query_scalar!(
             "select a.job_id from sluice.attempt a join sluice.result r on r.job_id = a.job_id and r.state = 'succeeded'

@@ -1,6 +1,6 @@
-//! What `sluice doctor` looks at. Each look stands for itself, so that one which this login may not have, or which an
-//! older schema has not got, takes nothing from the others. Texts of other people's statements are not read: they may
-//! hold prompts.
+//! The facts that `sluice doctor` reads. Each is read on its own: one that this login may not read, or that an older
+//! schema does not have, does not hide the others. The text of other people's statements is not read: it may hold
+//! prompts.
 
 use super::{Doing, Store, StoreError};
 use crate::domain::diagnosis::{
@@ -15,13 +15,13 @@ use std::time::{Duration, SystemTime};
 
 const DIAGNOSING: &str = "looking at the database";
 
-/// How long jobs that are in no queue are looked for. With many millions of jobs only the newest are looked at.
+/// How long the doctor looks for jobs that are in no queue. With many millions of jobs only the newest are examined.
 const LOOKING_FOR_UNQUEUED: Duration = Duration::from_secs(10);
 
-/// Numbers for one partition.
+/// How many job numbers one partition holds.
 const PARTITION: i64 = 10_000_000;
 
-/// What the migrations made, by name. A test compares it with a new database.
+/// The indexes that the migrations made, by name. A test compares the list with a new database.
 const INDEXES: [&str; 36] = [
     "allowance_login",
     "allowance_pkey",
@@ -61,7 +61,7 @@ const INDEXES: [&str; 36] = [
     "migration_pkey",
 ];
 
-/// The tables that turn over all day, with the settings that the migrations gave them.
+/// The tables whose rows change all day, with the settings that the migrations gave them.
 const CHURNING: [(&str, &[&str]); 6] = [
     (
         "ready",
@@ -80,20 +80,20 @@ const CHURNING: [(&str, &[&str]); 6] = [
     ("bucket_state", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
 ];
 
-/// What the caller knows and the database does not.
+/// Facts that the caller knows and the database does not.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
     /// Whether it is the private Postgres.
     pub private: bool,
     /// Connections that each worker opens at most.
     pub connections_each: u32,
-    /// The routes of the configuration; empty: nothing is said of routes.
+    /// The routes of the configuration; empty: routes are not checked.
     pub routes: HashSet<String>,
     /// `[retention]` of the configuration.
     pub retention: Option<Retention>,
 }
 
-/// Why something could not be seen, in words.
+/// The fact, or in words why it could not be read.
 fn seen<T>(looked: Result<T, StoreError>) -> Seen<T> {
     looked.map_err(|error| {
         let words = match &error {
@@ -109,7 +109,7 @@ fn seen<T>(looked: Result<T, StoreError>) -> Seen<T> {
 }
 
 impl Store {
-    /// Looks at everything that can be seen from here.
+    /// Reads every fact that this login may read.
     pub async fn facts(&self, around: &Surroundings) -> Facts {
         Facts {
             pooled: self.is_pooled(),
@@ -177,7 +177,8 @@ impl Store {
         })
     }
 
-    /// How far the server is ahead of us in milliseconds, and half of the time that asking took.
+    /// How far the server's clock is ahead of this machine's, in milliseconds, and half of the time that the question
+    /// took.
     async fn clock_difference(&self) -> Result<(i64, i64), StoreError> {
         let millis = || {
             let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -308,7 +309,7 @@ impl Store {
         Ok((missing, invalid))
     }
 
-    /// The latest hours in which so few calls have more tokens, or cost more, than calls can.
+    /// The latest hours whose sums have more tokens, or cost more, than that few calls can.
     async fn absurd_sums(&self) -> Result<Vec<String>, StoreError> {
         sqlx::query_scalar!(
             r#"select t.provider || '/' || t.model || ' at ' || to_char(t.hour at time zone 'UTC', 'YYYY-MM-DD HH24:MI')
@@ -323,7 +324,7 @@ impl Store {
         .doing(DIAGNOSING)
     }
 
-    /// `None`: there is no such trigger.
+    /// Whether the trigger fires; `None`: there is no such trigger.
     async fn trigger_fires(&self) -> Result<Option<bool>, StoreError> {
         sqlx::query_scalar!(
             r#"select bool_and(tgenabled in ('O', 'A')) as "fires!" from pg_trigger
@@ -365,7 +366,7 @@ impl Store {
         .doing(DIAGNOSING)?;
         let first = self.lanes().await?.into_iter().next();
         let (flow, prio) = first.map_or((0, 0), |lane| (lane.flow, lane.prio));
-        // A scan of a few pages is as good as any other.
+        // For a few pages, a scan is as good as any other plan.
         let is_small = pages < 50;
         let lanes = explained(include_str!("lanes/walk.sql"));
         let claim = explained(include_str!("claim/claim.sql"));
@@ -521,7 +522,7 @@ fn explained(statement: &str) -> String {
     format!("explain (format json) {statement}")
 }
 
-/// Whether anything below reads `ready`, other than a few rows of it.
+/// Whether anything below this node reads `ready`, other than a few rows of it.
 fn reads_ready(node: &Value) -> bool {
     if node["Node Type"] == "Limit" {
         return false;
@@ -534,7 +535,7 @@ fn children(node: &Value) -> impl Iterator<Item = &Value> {
     node["Plans"].as_array().into_iter().flatten()
 }
 
-/// Whatever of a plan does not read `ready` in the order of its primary key, or by the place of a row.
+/// Collects each part of a plan that reads `ready` neither in the order of its primary key nor by the place of a row.
 fn walk(plan: &Value, faults: &mut Vec<String>) {
     if let Some(all) = plan.as_array() {
         for plan in all {

@@ -12,13 +12,13 @@ use presence::{Match, Presence};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Rows are sent in statements of about this size: large enough that a statement's own cost does not show, small enough
-/// that the trigger's transition table stays in memory.
+/// Rows are sent in statements of about this size: large enough that a statement's own cost does not matter, small
+/// enough that the trigger's transition table stays in memory.
 const CHUNK_BYTES: usize = 4 << 20;
-/// Chunks that may wait while the server is busy with the one before.
+/// Chunks that may wait while the server is busy with an earlier one.
 const CHUNKS_AHEAD: usize = 2;
 
-/// What all jobs of one bulk enqueue have in common.
+/// The part that all jobs of one bulk enqueue have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BulkOptions {
     /// Their route.
@@ -33,7 +33,7 @@ pub struct BulkOptions {
     pub run_at: Option<Timestamp>,
     /// No call after this instant.
     pub deadline: Option<Timestamp>,
-    /// Attempts that count, per job; otherwise the route says.
+    /// Attempts that count, per job; `None`: the route decides.
     pub max_attempts: Option<i16>,
 }
 
@@ -42,24 +42,24 @@ pub struct BulkOptions {
 pub struct NewJob<'a> {
     /// The author's name for it.
     pub custom_id: Option<&'a str>,
-    /// With a key that its project has used before, the job is left out and counted as existing.
+    /// A job whose key its project has used before is left out and counted as existing.
     pub idempotency_key: Option<&'a str>,
-    /// A JSON object that goes with it.
+    /// A JSON object that accompanies the job.
     pub metadata: Option<&'a str>,
     /// The request, as JSON that `jsonb` takes (no NUL).
     pub request: &'a str,
 }
 
-/// What is done with a batch that has jobs already.
+/// How to treat a batch that has jobs already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Nothing goes into it.
+    /// Add nothing to it.
     New,
-    /// Everything is added.
+    /// Add everything.
     Append,
-    /// What it has is left out, by custom id, or by content where there is none.
+    /// Leave out the jobs that it has, by custom id, or by content where there is none.
     Resume {
-        /// Whether another command that enqueues into the same batch is waited for.
+        /// Whether to wait for another command that enqueues into the same batch.
         wait: bool,
     },
 }
@@ -69,9 +69,9 @@ pub enum Admission {
 pub enum Opened {
     /// Jobs may be pushed.
     Open {
-        /// Where to.
+        /// Takes the jobs.
         bulk: BulkEnqueue,
-        /// What the batch had before; `None` when it is new, or was not looked at.
+        /// The state of the batch before; `None` when it is new, or was not examined.
         before: Option<BatchSoFar>,
     },
     /// The batch has jobs, and [`Admission::New`] was asked for.
@@ -82,35 +82,35 @@ pub enum Opened {
     Lost(BatchSoFar, i64),
 }
 
-/// What a bulk enqueue came to.
+/// The result of a bulk enqueue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Enqueued {
     /// Jobs that are in the queue now.
     pub jobs: u64,
     /// Jobs that were left out because their idempotency key has a job already, or the batch has them.
     pub existing: u64,
-    /// One that was left out although something else was enqueued under its custom id. Only some are looked at.
+    /// A job that was left out although its custom id was enqueued with other content. Only some are compared.
     pub changed: Option<String>,
 }
 
 /// A transaction that takes jobs as they come: nothing is visible before [`commit`](Self::commit), and dropping it
 /// leaves nothing behind.
 ///
-/// The rows are encoded here and written by a task of its own, so that the caller reads on while the server works.
+/// The rows are encoded here and written by a separate task, so that the caller reads on while the server works.
 #[derive(Debug)]
 pub struct BulkEnqueue {
-    /// What every row begins with.
+    /// The beginning of every row.
     common: String,
-    /// What every job with a key begins with.
+    /// The beginning of every job with a key.
     common_keyed: String,
     rows: String,
     keyed: String,
-    /// Whether lines are compared with what is there.
+    /// Whether lines are compared with the jobs of the batch.
     compares: bool,
     lines: Vec<Line>,
     line_bytes: usize,
     chunks: mpsc::Sender<Chunk>,
-    /// `None` once it has told how it ended.
+    /// `None` once the task has reported its result.
     writer: Option<JoinHandle<Result<Enqueued, StoreError>>>,
 }
 
@@ -118,10 +118,10 @@ pub struct BulkEnqueue {
 enum Chunk {
     /// Rows in the text format of COPY.
     Rows(String),
-    /// Jobs with a key: the JSON array that `sluice.enqueue_many` takes, without its end. COPY cannot leave out those
+    /// Jobs with a key: the JSON array that `sluice.enqueue_many` takes, without its end. COPY cannot leave out jobs
     /// whose key exists.
     Keyed(String),
-    /// Jobs that are to be compared first.
+    /// Jobs that have to be compared first.
     Lines(Vec<Line>),
     /// There is no more.
     Commit,
@@ -165,18 +165,18 @@ impl Store {
         Ok(self.bulk(transaction, options, None))
     }
 
-    /// Begins a bulk enqueue into a batch as [`Admission`] says. Of several that begin at once into the same batch one
-    /// is first, and the others of the same login find what it has put there, or that it is at it.
+    /// Begins a bulk enqueue into a batch as [`Admission`] says. If several begin at once into the same batch, one is
+    /// first. The others of the same login then find the jobs that it has put there, or that it is still at work.
     ///
     /// # Errors
-    /// Only of the database; what the batch has is told by [`Opened`].
+    /// Only those of the database; the state of the batch is reported by [`Opened`].
     pub async fn enqueue_into(&self, options: BulkOptions, admission: Admission) -> Result<Opened, StoreError> {
         let Some(batch) = options.batch.clone() else {
             return Ok(Opened::Open { bulk: self.bulk_enqueue(options).await?, before: None });
         };
         self.partitions_ahead().await?;
         let mut transaction = loop {
-            // In a transaction before the one that takes it: what is not committed cannot be shared.
+            // In an earlier transaction than the one that takes the turn: an uncommitted row cannot be shared.
             sqlx::query!("select sluice.open_batch_turn($1)", batch).fetch_one(&self.db).await.doing(LOOKING)?;
             let mut transaction = self.begin_long().await?;
             match take_turn(&mut transaction, &batch, admission).await? {
@@ -185,14 +185,14 @@ impl Store {
                     transaction.rollback().await.doing(LOOKING)?;
                     return Ok(Opened::Busy);
                 }
-                // It was forgotten in between.
+                // The turn was forgotten in between.
                 None => transaction.rollback().await.doing(LOOKING)?,
             }
         };
         let (so_far, presence) = match admission {
             Admission::Append => (BatchSoFar::default(), None),
             Admission::New => (BatchSoFar::read(&mut transaction, &batch).await?, None),
-            // In this order: what commits between the two looks is no loss.
+            // In this order: jobs that commit between the two looks do no harm.
             Admission::Resume { .. } => {
                 let so_far = BatchSoFar::read(&mut transaction, &batch).await?;
                 let presence = Presence::read(&mut transaction, &batch).await?;
@@ -212,7 +212,7 @@ impl Store {
         Ok(Opened::Open { bulk: self.bulk(transaction, options, presence), before })
     }
 
-    /// What is known of a batch: whether it has jobs, and which.
+    /// The known state of a batch: whether it has jobs, and which.
     pub async fn batch_so_far(&self, batch: &str) -> Result<BatchSoFar, StoreError> {
         let mut transaction = self.db.begin().await.doing("connecting")?;
         let so_far = BatchSoFar::read(&mut transaction, batch).await?;
@@ -221,10 +221,11 @@ impl Store {
     }
 
     async fn partitions_ahead(&self) -> Result<(), StoreError> {
-        // Not in the transaction: making a partition locks the table for everyone.
+        // Not in the transaction: making a partition locks the table for all sessions.
         match self.ensure_partitions().await {
             Ok(_) => Ok(()),
-            // Who may only enqueue leaves it to the workers, which make them long before they are needed.
+            // A login that may only enqueue leaves this to the workers, which make partitions long before they are
+            // needed.
             Err(error) if error.is_denied() => Ok(()),
             Err(error) => Err(error),
         }
@@ -234,13 +235,13 @@ impl Store {
     async fn begin_long(&self) -> Result<Transaction, StoreError> {
         let mut transaction = self.db.begin().await.doing("connecting")?;
         transaction.wait_for_ever();
-        // Who waits for another's commit has to see it afterwards, whatever the database's default is.
+        // A session that waits for another's commit has to see it afterwards, whatever the database's default is.
         sqlx::raw_sql("set transaction isolation level read committed")
             .execute(&mut transaction)
             .await
             .doing(ENQUEUEING)?;
-        // The file may be long and slow to come, and another session may be enqueueing the same keys: for this
-        // transaction none of that is a hung call.
+        // The file may be long and slow to arrive, and another session may be enqueueing the same keys. For this
+        // transaction that does not mean that a call hangs.
         sqlx::query!(
             "select set_config('statement_timeout', '0', true) as work, set_config('lock_timeout', '0', true) as wait,
                     set_config('idle_in_transaction_session_timeout', '0', true) as idle"
@@ -282,8 +283,8 @@ impl Store {
     }
 }
 
-/// Takes the turn of this login at a batch: alone, or beside others that add to it without looking. False: another
-/// session has it. `None`: it is not open.
+/// Takes the turn of this login at a batch: alone, or together with others that add to it without comparing. False:
+/// another session has the turn. `None`: the turn is not open.
 async fn take_turn(
     transaction: &mut Transaction,
     batch: &str,
@@ -304,7 +305,7 @@ impl BulkEnqueue {
     /// Adds a job. Waits while the server is behind.
     ///
     /// # Errors
-    /// What went wrong with this job or an earlier one; nothing is enqueued then.
+    /// The fault of this job or an earlier one; nothing is enqueued then.
     pub async fn push(&mut self, job: &NewJob<'_>) -> Result<(), StoreError> {
         if self.compares {
             self.line_bytes += job.request.len() + job.metadata.map_or(0, str::len) + LINE_COST;
@@ -332,8 +333,8 @@ impl BulkEnqueue {
     /// Makes all jobs visible at once; returns how many there are.
     ///
     /// # Errors
-    /// What went wrong; nothing is enqueued then. When the connection breaks during the commit itself the server is
-    /// asked what came of it; only when it cannot be reached for longer than a minute is that not known.
+    /// The fault; nothing is enqueued then. When the connection breaks during the commit itself, the server is asked
+    /// for the result. It stays unknown only if the server cannot be reached for longer than a minute.
     pub async fn commit(mut self) -> Result<Enqueued, StoreError> {
         if !self.lines.is_empty() {
             self.send_lines().await?;
@@ -350,7 +351,7 @@ impl BulkEnqueue {
         self.outcome().await
     }
 
-    /// Leaves everything as it was, and waits until it is. Dropping does the same without waiting.
+    /// Leaves everything as it was, and waits for that to be done. Dropping does the same without waiting.
     pub async fn rollback(mut self) -> Result<(), StoreError> {
         let (closed, _) = mpsc::channel(1);
         self.chunks = closed;
@@ -383,10 +384,10 @@ impl BulkEnqueue {
 const ENQUEUEING: &str = "enqueueing";
 const LOOKING: &str = "looking at what the batch has";
 
-/// What a line costs beside its texts while it waits.
+/// The memory that a waiting line takes beside its texts, in bytes.
 const LINE_COST: usize = 128;
 
-/// The other end of a [`BulkEnqueue`]: a transaction, and what it has done.
+/// The other end of a [`BulkEnqueue`]: a transaction, and its result so far.
 struct Writing {
     transaction: Transaction,
     common: String,
@@ -397,7 +398,7 @@ struct Writing {
 }
 
 impl Writing {
-    /// Writes chunks until there are no more. False: there was no [`Chunk::Commit`] before the end.
+    /// Writes chunks until there are no more. False: they ended without [`Chunk::Commit`].
     async fn take_all(&mut self, mut chunks: mpsc::Receiver<Chunk>) -> Result<bool, StoreError> {
         while let Some(chunk) = chunks.recv().await {
             match chunk {
@@ -432,7 +433,7 @@ impl Writing {
         Ok(())
     }
 
-    /// Adds what the batch has not got, in the order in which it came.
+    /// Adds the lines that the batch does not have, in the order in which they came.
     async fn take_new(&mut self, lines: Vec<Line>) -> Result<(), StoreError> {
         let mut digests = self.digests(&lines).await?.into_iter();
         let (mut rows, mut keyed) = (String::new(), String::new());
@@ -459,7 +460,7 @@ impl Writing {
         Ok(())
     }
 
-    /// Of each line whose content is compared, in order, its digest. The server works them out: it knows how it would
+    /// The digests of those lines whose content is compared, in order. The server computes them: it knows how it would
     /// store the line.
     async fn digests(&mut self, lines: &[Line]) -> Result<Vec<Vec<u8>>, StoreError> {
         let compared = || lines.iter().filter(|line| self.presence.compares_content(line.custom_id.as_deref()));
@@ -490,7 +491,7 @@ async fn copy(transaction: &mut Transaction, rows: &str) -> Result<u64, sqlx::Er
         .await
 }
 
-/// Returns how many were added and how many existed.
+/// Returns how many jobs were added and how many existed.
 async fn enqueue_many(
     transaction: &mut Transaction,
     jobs: &str,
@@ -531,7 +532,7 @@ fn push_row(rows: &mut String, common: &str, job: &NewJob<'_>) {
     push_field(rows, Some(job.request), '\n');
 }
 
-/// A field in the text format of COPY: a backslash before what would end it or begin an escape.
+/// Appends a field in the text format of COPY: a backslash before each character that would end it or begin an escape.
 fn push_field(row: &mut String, field: Option<&str>, end: char) {
     match field {
         None => row.push_str("\\N"),
@@ -554,7 +555,7 @@ fn push_field(row: &mut String, field: Option<&str>, end: char) {
     row.push(end);
 }
 
-/// An object for `sluice.enqueue_many`, behind those that are there already.
+/// Appends an object for `sluice.enqueue_many` to those that are there already.
 fn push_keyed(jobs: &mut String, common: &str, key: &str, job: &NewJob<'_>) {
     jobs.push_str(if jobs.is_empty() { "[{" } else { ",{" });
     jobs.push_str(common);
@@ -566,7 +567,7 @@ fn push_keyed(jobs: &mut String, common: &str, key: &str, job: &NewJob<'_>) {
     jobs.push('}');
 }
 
-/// What every such object begins with.
+/// The beginning of every such object.
 fn common_members(options: &BulkOptions) -> String {
     let mut members = String::new();
     let instant = |at: Timestamp| json_string(&datetime(at).to_rfc3339());
@@ -577,7 +578,7 @@ fn common_members(options: &BulkOptions) -> String {
     members
 }
 
-/// A member with the comma behind it; nothing when it has no value.
+/// Appends a member and a comma; nothing when it has no value.
 fn push_member(object: &mut String, name: &str, json: Option<&str>) {
     if let Some(json) = json {
         object.push('"');

@@ -1,4 +1,4 @@
-//! One job: what it is, where it is, and what was done for it.
+//! One job: its request, its place, and the calls made for it.
 
 use super::{Doing, Store, StoreError};
 use crate::domain::{JobId, NanoUsd};
@@ -6,14 +6,14 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 
-/// A job as it was enqueued, and where it is now.
+/// A job as it was enqueued, and its present place.
 #[derive(Clone, Debug)]
 pub struct JobRecord {
-    /// Its number.
+    /// The job's number.
     pub id: i64,
     /// Its route.
     pub route: String,
-    /// Whose money.
+    /// The project that pays for it.
     pub project: String,
     /// Its batch.
     pub batch: Option<String>,
@@ -21,9 +21,9 @@ pub struct JobRecord {
     pub custom_id: Option<String>,
     /// Higher goes first.
     pub priority: i16,
-    /// Not before.
+    /// Not before this instant.
     pub run_at: Option<DateTime<Utc>>,
-    /// Not after.
+    /// No call after this instant.
     pub deadline: Option<DateTime<Utc>>,
     /// Its own bound on attempts.
     pub max_attempts: Option<i16>,
@@ -31,32 +31,32 @@ pub struct JobRecord {
     pub enqueued_by: String,
     /// When it was enqueued.
     pub created_at: DateTime<Utc>,
-    /// What the user noted on it.
+    /// The user's own notes on it.
     pub metadata: Option<Value>,
-    /// The prompt. Shown to nobody who does not ask for it.
+    /// The prompt. It is shown only on request.
     pub request: Value,
-    /// Where it is.
+    /// The job's place.
     pub place: Place,
 }
 
-/// Where a job is.
+/// The place of a job.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Place {
     /// In the queue: a worker may take it.
     Ready {
         /// Workers that died with it.
         crashes: i16,
-        /// What is known to be in its way, as `sluice.jobs.waits_for` has it.
+        /// The known obstacle, as `sluice.jobs.waits_for` has it.
         waits_for: Option<String>,
     },
     /// Waiting.
     Parked {
-        /// Until then.
+        /// When the wait ends.
         until: DateTime<Utc>,
-        /// For what, as `sluice.jobs.waits_for` has it.
+        /// The reason of the wait, as `sluice.jobs.waits_for` has it.
         reason: String,
     },
-    /// In a worker's hands.
+    /// In the hands of a worker.
     Running {
         /// The worker's number.
         worker: i64,
@@ -64,14 +64,14 @@ pub enum Place {
         host: Option<String>,
         /// Its process.
         pid: Option<i32>,
-        /// Since when.
+        /// When the worker took it.
         since: DateTime<Utc>,
         /// Whether that worker is alive; if not, the job is about to be given to another.
         alive: bool,
     },
     /// It has ended.
     Ended(Box<Ended>),
-    /// In no queue, and so no worker takes it: it came in while triggers were off.
+    /// In no queue, so that no worker takes it: it came in while triggers were off.
     Nowhere,
 }
 
@@ -80,9 +80,9 @@ pub enum Place {
 pub struct Ended {
     /// `succeeded`, `failed` or `cancelled`.
     pub state: String,
-    /// When.
+    /// When it ended.
     pub at: DateTime<Utc>,
-    /// Who answered, or was asked last.
+    /// The target that answered, or was asked last.
     pub target: Option<String>,
     /// Whether the answer was repaired.
     pub repaired: bool,
@@ -92,20 +92,20 @@ pub struct Ended {
     pub error: Option<String>,
     /// All attempts together; `None`: the price of one is unknown.
     pub cost: Option<NanoUsd>,
-    /// What may have been spent beside that.
+    /// What may have been spent in addition.
     pub uncertain: NanoUsd,
     /// The answer as a chat completion.
     pub response: Option<Value>,
 }
 
 impl Ended {
-    /// Who gave the answer; `None` when there is none.
+    /// The target that gave the answer; `None` when there is none.
     #[must_use]
     pub fn answered_by(&self) -> Option<&str> {
         self.target.as_deref().filter(|_| self.state == "succeeded")
     }
 
-    /// Who was asked last, when no answer came of it.
+    /// The target that was asked last, when no answer came of it.
     #[must_use]
     pub fn last_asked(&self) -> Option<&str> {
         self.target.as_deref().filter(|_| self.state != "succeeded")
@@ -131,9 +131,9 @@ pub struct AttemptRecord {
     pub number: i16,
     /// Which round of the job: a retry by hand begins a new one.
     pub round: i16,
-    /// Whom it asked.
+    /// The provider that it asked.
     pub provider: String,
-    /// For which model.
+    /// The model that it asked for.
     pub model: String,
     /// Index of the rung in the route's listed order.
     pub rung: Option<i16>,
@@ -147,7 +147,7 @@ pub struct AttemptRecord {
     pub total_ms: i32,
     /// Whether the answer was used.
     pub accepted: bool,
-    /// The error class, unless it was.
+    /// The error class, if the answer was not used.
     pub class: Option<String>,
     /// The gravest soft failure.
     pub detail: Option<String>,
@@ -161,13 +161,13 @@ pub struct AttemptRecord {
     pub retry_at: Option<DateTime<Utc>>,
     /// The provider's id of the request.
     pub request_id: Option<String>,
-    /// The model that the provider says it was.
+    /// The model that the provider says it used.
     pub model_served: Option<String>,
     /// The provider's own finish reason.
     pub finish: Option<String>,
     /// `provider`, `estimated` or `unknown`.
     pub usage_source: String,
-    /// Input that no cache had to do with.
+    /// Input that was neither read from nor written to a cache.
     pub input_tokens: i64,
     /// Input read from a cache.
     pub cache_read_tokens: i64,
@@ -179,7 +179,7 @@ pub struct AttemptRecord {
     pub reasoning_tokens: i64,
     /// Its cost in billionths of a dollar; `None`: the price is unknown.
     pub cost_nanos: Option<i64>,
-    /// What may have been spent beside that.
+    /// What may have been spent in addition.
     pub uncertain_nanos: i64,
     /// The price that was used.
     pub price: Option<Value>,
@@ -189,30 +189,30 @@ pub struct AttemptRecord {
     pub service_tier: Option<String>,
     /// What the provider says it cost, in billionths of a dollar.
     pub reported_cost_nanos: Option<i64>,
-    /// Where the cost comes from: `price` or `reported`.
+    /// The origin of the cost: `price` or `reported`.
     pub cost_source: Option<String>,
-    /// What was mended, cut or doubted of the answer.
+    /// Repairs and cuts that the answer needed, and doubts about it.
     pub notes: Option<Value>,
-    /// Whether the ledger has the answer as it came: it was rejected or repaired.
+    /// Whether the ledger has the answer as it came, because it was rejected or repaired.
     pub has_answer: bool,
 }
 
-/// What became of a wish to change a job.
+/// The result of a request to change a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
-    /// Done.
+    /// The change was made.
     Yes,
-    /// Its state does not allow it.
+    /// The job's state does not allow it.
     No,
-    /// A worker has it.
+    /// A worker has the job.
     Running,
     /// There is no such job.
     NoSuchJob,
 }
 
 impl Changed {
-    /// The functions of the schema raise `no_data_found` for a job that is not there, and `object_in_use` for one that
-    /// a worker has.
+    /// The functions of the schema raise `no_data_found` for a job that does not exist, and `object_in_use` for one
+    /// that a worker has.
     fn of(answer: Result<Option<bool>, sqlx::Error>, doing: &'static str) -> Result<Self, StoreError> {
         match answer {
             Ok(Some(true)) => Ok(Self::Yes),
@@ -224,7 +224,7 @@ impl Changed {
     }
 }
 
-/// JSON that cannot be read here (nested too deep, a number too large) is shown as the text that it is.
+/// The value of a JSON text; a text that cannot be read here (nested too deep, a number too large) is shown as it is.
 fn readable(text: String) -> Value {
     serde_json::from_str(&text).unwrap_or(Value::String(text))
 }
@@ -286,7 +286,7 @@ impl Store {
             } else if let Some(crashes) = row.ready_crashes {
                 Place::Ready { crashes, waits_for: row.waits_for }
             } else {
-                // All places were seen at one instant, and there a job is in exactly one.
+                // All places were seen at one instant, and at any instant a job is in exactly one.
                 Place::Nowhere
             };
             JobRecord {

@@ -1,11 +1,12 @@
-//! Which lanes have ready jobs: all of them while they are few, and a fair sample of bounded size where they are many.
+//! The lanes that have ready jobs: all of them while they are few, and a fair sample of bounded size where there are
+//! many.
 
 use super::{Doing, Store, StoreError};
 use crate::domain::rotation::{Depth, Rotation, Stretch, WINDOW};
 use chrono::{DateTime, Utc};
 use std::collections::HashSet;
 
-/// So many of the newest jobs are looked at where there are more lanes than one look reads.
+/// How many of the newest jobs are looked at where there are more lanes than one look reads.
 const NEWEST: i64 = 200;
 
 const LOOKING: &str = "looking for ready jobs";
@@ -23,34 +24,34 @@ pub struct Lane {
     pub project: String,
     /// The jobs' batch.
     pub batch: Option<String>,
-    /// Who enqueued them.
+    /// The login that enqueued them.
     pub login: String,
     /// The first job.
     pub first: i64,
-    /// Until when that job may be called for.
+    /// The latest instant at which that job may be called.
     pub deadline: Option<DateTime<Utc>>,
 }
 
-/// What a look found.
+/// The lanes that a look found.
 #[derive(Clone, Debug, Default)]
 pub struct Look {
     /// The lanes, in the order of the index.
     pub lanes: Vec<Lane>,
-    /// Those among them that belong to one of the newest jobs, the newest last. Only where not all lanes are here.
+    /// Those among them that belong to one of the newest jobs, the newest last. Filled only if not all lanes are here.
     pub newest: Vec<(i64, i16)>,
-    /// Whether there are no others.
+    /// Whether there are no other lanes.
     pub is_all: bool,
 }
 
 impl Store {
-    /// The lanes that have ready jobs, for who looks once: all of them, or a sample where there are many.
+    /// The lanes that have ready jobs, for a caller that looks once: all of them, or a sample where there are many.
     pub async fn lanes(&self) -> Result<Vec<Lane>, StoreError> {
         Ok(self.look(&mut Rotation::default(), &[]).await?.lanes)
     }
 
     /// The lanes that have ready jobs: all of them, or, where there are many, those of the `known` flows and others of
-    /// every login, by turns, so that over time each is seen. Of one flow it is then the lane with the highest
-    /// priority. What it costs does not depend on how many jobs or lanes there are.
+    /// every login, in rotation, so that over time each is seen. Of each flow it is then the lane with the highest
+    /// priority. The cost does not depend on how many jobs or lanes there are.
     pub async fn look(&self, rotation: &mut Rotation, known: &[i64]) -> Result<Look, StoreError> {
         if !rotation.has_many {
             let (first, last) = Depth::All.ends(0);
@@ -76,7 +77,7 @@ impl Store {
         for (stretch, found) in stretches.iter().zip(&walked).take(new) {
             rotation.note(Depth::Project, stretch, found.len(), found.last().map(|lane| lane.flow));
         }
-        // So that all are read again as soon as they are few.
+        // All lanes are read again as soon as there are few.
         rotation.has_many = walked.iter().map(Vec::len).sum::<usize>() >= WINDOW / 2;
         let newest = self.newest().await?;
         let mut look = Look { newest: newest.iter().map(|lane| (lane.flow, lane.prio)).collect(), ..Look::default() };
@@ -87,7 +88,7 @@ impl Store {
         Ok(look)
     }
 
-    /// Of each stretch a flow of each of the first groups.
+    /// For each stretch a flow of each of its first groups.
     async fn groups(&self, stretches: &[Stretch], depth: Depth) -> Result<Vec<Vec<i64>>, StoreError> {
         let (firsts, lasts, mosts) = columns(stretches);
         let rows = sqlx::query_file!("src/store/lanes/groups.sql", &firsts, &lasts, &mosts, depth.mask())
@@ -103,7 +104,7 @@ impl Store {
         Ok(found)
     }
 
-    /// Of each stretch the first lanes.
+    /// The first lanes of each stretch.
     async fn walk(&self, stretches: &[Stretch], only_heads: bool) -> Result<Vec<Vec<Lane>>, StoreError> {
         let (firsts, lasts, mosts) = columns(stretches);
         let rows = sqlx::query_file!("src/store/lanes/walk.sql", &firsts, &lasts, &mosts, only_heads)
@@ -134,7 +135,7 @@ impl Store {
     }
 
     /// The flows from this one on, each by its lane with the highest priority: one page, and where the next one begins.
-    /// For those who cannot do with a sample and have time.
+    /// For callers that cannot use a sample and have time.
     pub(super) async fn flows_from(&self, first: i64) -> Result<(Vec<Lane>, Option<i64>), StoreError> {
         let stretch = Stretch { first, last: Depth::All.ends(0).1, most: WINDOW };
         let lanes = self.walk(&[stretch], true).await?.concat();
@@ -151,7 +152,7 @@ fn columns(stretches: &[Stretch]) -> (Vec<i64>, Vec<i64>, Vec<i32>) {
     )
 }
 
-/// Counted from one.
+/// The item with this ordinal, counted from one.
 fn nth<T>(found: &mut [T], ordinal: i64) -> Option<&mut T> {
     usize::try_from(ordinal - 1).ok().and_then(|index| found.get_mut(index))
 }

@@ -1,6 +1,6 @@
-//! What comes after the claim it belongs to is gone: good answers, and word of calls that others have booked already.
+//! Results that arrive after their claim has ended: good answers, and reports on calls that others have booked already.
 //!
-//! A worker that was taken for dead may live, and its answers were paid for. So one that comes for a job that is still
+//! A worker that was taken for dead may be alive, and its answers were paid for. So an answer to a job that is still
 //! open is used rather than bought again.
 
 use super::claim::Lease;
@@ -9,12 +9,11 @@ use super::settle::EndingRow;
 use super::{Doing, StoreError};
 use std::collections::{HashMap, HashSet};
 
-/// A job moves between tables while it is looked for: each look is a new snapshot, so a few are enough.
+/// A job moves between tables while it is searched for. Each look is a new snapshot, so a few are enough.
 const LOOKS: u32 = 5;
 
 /// Takes the jobs of these endings out of the queue or out of another worker's hands, where they are open and in the
-/// same round, and puts them back under the old claims; returns the fences of those. Must be followed by writing the
-/// endings.
+/// same round, and puts them back under the old claims; returns the fences of those. The endings must be written next.
 ///
 /// The other worker is told to drop its call, and that call is booked in its place.
 pub(super) async fn take_back(transaction: &mut Transaction, rows: &[EndingRow]) -> Result<HashSet<i64>, StoreError> {
@@ -36,7 +35,7 @@ pub(super) async fn take_back(transaction: &mut Transaction, rows: &[EndingRow])
         .await
         .doing("looking for jobs whose answer came late")?;
         if !found.is_empty() {
-            // For the moment until the ending is written, in this very transaction: so there is one way to end a job.
+            // Only until the ending is written, in this same transaction, so that there is one way to end a job.
             sqlx::query!(
                 "insert into sluice.inflight (job_id, fence, worker, flow, prio, attempts, crashes, round)
                       select job_id, fence, 0, flow, prio, attempts, crashes, round
@@ -61,7 +60,8 @@ pub(super) async fn take_back(transaction: &mut Transaction, rows: &[EndingRow])
     Ok(taken)
 }
 
-/// Removes what others have booked in the place of these calls, from the ledger and from the sums; returns how many.
+/// Removes the rows that others have booked in place of these calls, from the ledger and from the sums; returns how
+/// many.
 pub(super) async fn remove_placeholders(
     transaction: &mut Transaction,
     calls: &[(Lease, i16)],
@@ -92,16 +92,16 @@ pub(super) async fn remove_placeholders(
     Ok(u64::try_from(removed).unwrap_or(0))
 }
 
-/// What has become of a job that a claim was for.
+/// The state of a job whose claim has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gone {
-    /// It is not there.
+    /// The job does not exist.
     Lost,
     /// Another job has its number.
     Replaced,
 }
 
-/// Of these claims those whose job is not there, or whose number another job has: the database has gone back in time,
+/// Of these claims, those whose job does not exist or whose number another job has: the database has gone back in time,
 /// by a failover that lost commits or a restored backup.
 pub(super) async fn of_lost_jobs(
     transaction: &mut Transaction,
@@ -127,7 +127,7 @@ pub(super) async fn of_lost_jobs(
     Ok(rows.into_iter().map(|row| (row.fence, if row.lost { Gone::Lost } else { Gone::Replaced })).collect())
 }
 
-/// Makes room on the ledger for calls of jobs that are not there: their numbers may lie beyond all partitions.
+/// Makes room on the ledger for calls of jobs that do not exist: their numbers may lie beyond all partitions.
 pub(super) async fn make_room(transaction: &mut Transaction, jobs: &[i64]) -> Result<(), StoreError> {
     sqlx::query!("select sluice.make_room($1)", jobs)
         .fetch_one(transaction)
@@ -136,7 +136,7 @@ pub(super) async fn make_room(transaction: &mut Transaction, jobs: &[i64]) -> Re
     Ok(())
 }
 
-/// Counts a call that was booked for a lost job, and keeps its answer beside it: it was paid for.
+/// Counts a call that was booked for a lost job, and keeps its answer with it, as it was paid for.
 pub(super) async fn count_stray(
     transaction: &mut Transaction,
     (lease, number): (Lease, i16),

@@ -1,4 +1,4 @@
-//! Being alive, and taking over from those who are not.
+//! Leases: staying alive, and taking over from workers that are dead.
 
 use super::{Doing, Store, StoreError};
 use crate::domain::statistics::Statistics;
@@ -9,7 +9,7 @@ use sqlx::types::Json;
 /// How long a worker may be silent before others take its jobs, in seconds.
 pub const LEASE_SECONDS: f64 = 30.0;
 
-/// What came of a heartbeat.
+/// The result of a heartbeat.
 #[derive(Clone, Debug)]
 pub struct Beat {
     /// Whether the lease still holds. If not, others may have this worker's jobs: everything it does is void.
@@ -18,13 +18,14 @@ pub struct Beat {
     pub now: Timestamp,
     /// Jobs that were cancelled while this worker had them.
     pub recalled: Vec<Lease>,
-    /// Whether the database knows this number as this worker's: it may have given it to another one, or forgotten it.
+    /// Whether the database knows this number as this worker's: it may have given it to another worker, or forgotten
+    /// it.
     pub known: bool,
-    /// What the worker said with the beat that the database had before this one: its ordinal, and when that was.
+    /// The beat of this worker that the database had before this one: its ordinal, and when it came.
     pub before: Option<(i64, Timestamp)>,
 }
 
-/// What a rescue did.
+/// The result of a rescue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rescued {
     /// Workers found dead.
@@ -36,7 +37,8 @@ pub struct Rescued {
 }
 
 impl Store {
-    /// Registers a worker process; its number is new each time, so that nothing of a former life is mistaken for it.
+    /// Registers a worker process. Its number is new each time, so that nothing of an earlier process is mistaken for
+    /// its own.
     pub async fn register(&self, host: &str, pid: i32, version: &str) -> Result<(i64, Timestamp), StoreError> {
         let row = sqlx::query!(
             r#"insert into sluice.worker (host, pid, version, lease_until)
@@ -53,7 +55,7 @@ impl Store {
         Ok((row.id, timestamp(row.now)))
     }
 
-    /// Renews the lease, publishes what the worker says of itself, and fetches what was cancelled meanwhile. `life` in
+    /// Renews the lease, publishes the worker's statistics, and fetches the jobs cancelled in the meantime. `life` in
     /// the statistics tells this worker from others that may have its number, since a database that has gone back in
     /// time gives numbers again; `beats` counts.
     pub async fn beat(&self, worker: i64, statistics: &Statistics) -> Result<Beat, StoreError> {
@@ -94,7 +96,8 @@ impl Store {
         })
     }
 
-    /// Says good-bye. Jobs that are still held (there should be none) are rescued at once rather than after the lease.
+    /// Signs the worker off. Jobs that it still holds (there should be none) are rescued at once rather than after the
+    /// lease.
     pub async fn sign_off(&self, worker: i64) -> Result<(), StoreError> {
         sqlx::query!(
             "update sluice.worker set state = 'gone', lease_until = now() where id = $1 and state = 'live'",
@@ -106,9 +109,9 @@ impl Store {
         Ok(())
     }
 
-    /// Gives back the jobs of workers whose lease ran out. Safe when several do it at once, and meant to be repeated:
-    /// a claim may commit just after its worker was declared dead. A job that `max_crashes` workers died with, the last
-    /// of which held no other, is failed: it is what kills them.
+    /// Gives back the jobs of workers whose lease ran out. Several processes may safely do so at once, and it is meant
+    /// to be repeated: a claim may commit just after its worker was declared dead. A job is failed if `max_crashes`
+    /// workers died with it and the last of them held no other job: it is what kills them.
     pub async fn rescue(&self, max_crashes: u16) -> Result<Rescued, StoreError> {
         let workers =
             sqlx::query!("update sluice.worker set state = 'dead' where state = 'live' and lease_until < now()")
@@ -120,8 +123,9 @@ impl Store {
         Ok(Rescued { workers, ..rescued })
     }
 
-    /// [`rescue`](Self::rescue), of workers that are known to be dead or gone: no lease is looked at. For whoever
-    /// cannot say yet whether the others are silent, or were cut off together with it and had no time to say anything.
+    /// As [`rescue`](Self::rescue), but only for workers that are known to be dead or gone; leases are not examined.
+    /// For a worker that cannot tell yet whether the others are silent, or were cut off together with it and had no
+    /// time to report.
     pub async fn rescue_left(&self, max_crashes: u16) -> Result<Rescued, StoreError> {
         let mut total = Rescued::default();
         loop {
@@ -137,7 +141,8 @@ impl Store {
     /// Takes a thousand jobs from workers that are gone; returns how many went back into the queue and how many failed.
     async fn rescue_some(&self, max_crashes: u16) -> Result<(u64, u64), StoreError> {
         let mut transaction = self.db.begin().await.doing("rescuing jobs")?;
-        // How many jobs it held is noted before the first of them goes: the rescue of the last ones has to know it too.
+        // The number of jobs that it held is noted before the first of them goes: the rescue of the last ones needs it
+        // too.
         sqlx::query!(
             "update sluice.worker w
                 set stats = w.stats || jsonb_build_object('held_at_death', (
@@ -148,7 +153,7 @@ impl Store {
         .execute(&mut transaction)
         .await
         .doing("rescuing jobs")?;
-        // The calls first: what an ending says of the cost is read from the ledger.
+        // The calls come first: the cost in an ending is read from the ledger.
         let orphans = sqlx::query!(
             r#"with orphan as materialized (
                 select i as held from sluice.worker w join sluice.inflight i on i.worker = any (array[w.id])
@@ -207,7 +212,7 @@ impl Store {
         Ok((u64::try_from(row.back).unwrap_or(0), u64::try_from(row.poison).unwrap_or(0)))
     }
 
-    /// Declares workers dead whose processes are known to have ended: nobody has to wait for their leases to run out.
+    /// Declares workers dead whose processes are known to have ended, so that their leases need not run out first.
     pub async fn declare_dead(&self, workers: &[i64]) -> Result<u64, StoreError> {
         let declared =
             sqlx::query!("update sluice.worker set state = 'dead' where id = any ($1) and state = 'live'", workers)
@@ -217,10 +222,10 @@ impl Store {
         Ok(declared.rows_affected())
     }
 
-    /// Gives back what is in this worker's hands by the queue's account and not by its own: a claim whose commit went
-    /// through although the worker never heard of it, or an ending that the database has lost again. A call that it had
-    /// begun is booked: what came of it is not known any more. `known` are the fences of everything that it holds or
-    /// has not settled yet; nothing may be claimed in between.
+    /// Gives back jobs that this worker holds by the queue's account and not by its own: of a claim whose commit went
+    /// through although the worker never heard of it, or of an ending that the database has lost again. A call that had
+    /// begun for such a job is booked, as its result is no longer known. `known` are the fences of everything that the
+    /// worker holds or has not settled yet; it must claim nothing in between.
     pub async fn give_back_unknown(&self, worker: i64, known: &[i64]) -> Result<u64, StoreError> {
         let held = sqlx::query!(
             r#"select count(*) as "unknown!" from sluice.inflight where worker = $1 and fence <> all ($2)"#,
@@ -247,7 +252,7 @@ impl Store {
         .fetch_all(&mut transaction)
         .await
         .doing("giving back jobs of a lost claim")?;
-        // By their fences: should the server run this late, it must not take what was claimed since.
+        // By their fences: if the server runs this late, it must not take jobs that were claimed since.
         let given_back = sqlx::query!(
             "with lost as (
                  delete from sluice.inflight i using unnest($1::bigint[], $2::bigint[]) u(job_id, fence)
@@ -266,7 +271,7 @@ impl Store {
         Ok(given_back.rows_affected())
     }
 
-    /// Which database this is, in words that another has not: what a spool on disk belongs to.
+    /// An identity that no other database has. A spool on disk belongs to it.
     pub async fn installation(&self) -> Result<String, StoreError> {
         sqlx::query_scalar!(
             r#"select id || '-' || current_database() as "installation!" from sluice.installation limit 1"#
@@ -295,7 +300,7 @@ impl Store {
     }
 
     /// Wakes the jobs that wait for a provider, ten seconds from now: by then every worker has heard that it is open.
-    /// Returns how many.
+    /// Returns how many jobs that were.
     pub async fn wake_waiting_for(&self, provider: &str) -> Result<u64, StoreError> {
         let mut woken = 0_u64;
         loop {

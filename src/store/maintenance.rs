@@ -1,4 +1,4 @@
-//! Keeping the tables in shape. Everything here may run in several processes at once.
+//! Maintenance of the tables. Everything here may run in several processes at once.
 
 use super::{Doing, Store, StoreError};
 
@@ -16,7 +16,7 @@ impl Store {
     }
 
     /// Folds the appended sums into those of the hour; returns how many rows it took. Zero when another process is
-    /// doing it.
+    /// doing so.
     pub async fn fold_tally(&self) -> Result<u64, StoreError> {
         let mut transaction = self.db.begin().await.doing("folding sums")?;
         let free = sqlx::query_scalar!(r#"select sluice.take_turn('fold_tally', false) as "free!""#)
@@ -35,7 +35,7 @@ impl Store {
         Ok(u64::try_from(folded).unwrap_or(0))
     }
 
-    /// Takes over keys from before keys had owners; returns how many. Zero: none are left, or it is not the moment.
+    /// Adopts keys from before keys had owners; returns how many. Zero: none are left, or now is not the moment.
     pub async fn own_keys(&self) -> Result<i64, StoreError> {
         let taken =
             sqlx::query_scalar!("select sluice.own_keys()").fetch_one(&self.db).await.doing("taking over keys")?;
@@ -55,8 +55,8 @@ impl Store {
         Ok(forgotten.rows_affected())
     }
 
-    /// Forgets workers that are gone and hold nothing, an hour after they were last seen, and what they were still to
-    /// be told.
+    /// Forgets workers that are gone and hold nothing, an hour after they were last seen, together with the messages
+    /// that still waited for them.
     pub async fn forget_workers(&self) -> Result<u64, StoreError> {
         sqlx::query!(
             "delete from sluice.recall r

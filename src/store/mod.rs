@@ -1,15 +1,15 @@
-//! All SQL. Knows the domain and nothing of providers.
+//! All SQL. This room knows the domain and nothing of providers.
 //!
-//! One file per noun; each function is one statement or one short transaction, and none is open while a provider
-//! is being called. A single statement runs on `&self.db`, several in a transaction of `self.db.begin()`: both know
-//! what to do behind a pooler. Nothing rests on a session: no `set` that outlives its transaction, no `listen`, no
-//! temporary table, no advisory lock (any login can hold one): turns are taken by rows, until the transaction ends.
-//! Times are the database's own: no statement takes the caller's clock where `now()` will do.
+//! One file per noun. Each function is one statement or one short transaction, and none is open while a provider is
+//! being called. A single statement runs on `&self.db`, several in a transaction of `self.db.begin()`: both know what
+//! to do behind a pooler. Nothing depends on a session: no `set` that outlives its transaction, no `listen`, no
+//! temporary table, no advisory lock (any login can hold one). Turns are taken by locking rows, until the transaction
+//! ends. Times are the database's own: no statement takes the caller's clock where `now()` will do.
 //!
 //! A statement that runs all day and looks up the rows of a list in `job`, `result`, `attempt`, `inflight`, `ready` or
-//! `parked` writes `x.job_id = any (array[list.job_id])`. For that Postgres looks into the index once for each, and has
-//! no other way. With a plain `=` it may walk through the whole index instead. It does so as long as it takes the table
-//! for empty: the table is new, or was vacuumed while nothing was in hand. `tests/plans.rs` looks at the plans.
+//! `parked` writes `x.job_id = any (array[list.job_id])`. For that Postgres looks into the index once for each row, and
+//! has no other plan. With a plain `=` it may walk through the whole index instead, for as long as it takes the table
+//! for empty: the table is new, or was vacuumed while nothing was in progress. `tests/plans.rs` checks the plans.
 
 mod address;
 pub mod audit;
@@ -62,14 +62,14 @@ pub struct Store {
 /// Why the database could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be reached, or it refused us.
+    /// The database cannot be reached, or it refused the connection.
     #[error("cannot connect to Postgres at {address}: {}. {doubt}", in_words(source))]
     Connect {
         /// Host and database, without the password.
         address: String,
-        /// What may be wrong, as a question that names what the address was set by.
+        /// The possible fault, as a question that names the origin of the address.
         doubt: String,
-        /// What the driver said.
+        /// The driver's error.
         source: sqlx::Error,
     },
     /// There is a pooler although the configuration says that there is none.
@@ -77,10 +77,10 @@ pub enum StoreError {
     Pooler {
         /// Host and database, without the password.
         address: String,
-        /// What it said.
+        /// The pooler's error.
         source: sqlx::Error,
     },
-    /// The schema is not there.
+    /// There is no schema.
     #[error("the database has no Sluice schema yet: run `sluice migrate`")]
     NotMigrated,
     /// The schema is older than this binary.
@@ -91,7 +91,7 @@ pub enum StoreError {
         /// The version that this binary brings.
         needed: i64,
     },
-    /// The schema is newer than what this binary can live with.
+    /// The schema is too new for this binary.
     #[error(
         "the database schema is at version {found} and works with binaries that know version {oldest} at least; this one knows up to {known}: upgrade sluice on this machine"
     )]
@@ -100,10 +100,10 @@ pub enum StoreError {
         found: i64,
         /// The newest version that this binary knows.
         known: i64,
-        /// What a binary must know at least.
+        /// The oldest version that a binary must know.
         oldest: i64,
     },
-    /// The database cannot hold what prompts and answers are written in.
+    /// The encoding of the database cannot hold every prompt and answer.
     #[error(
         "the database writes text in {found}, which cannot hold every prompt and answer: make one with `create database … encoding 'UTF8' template template0`"
     )]
@@ -111,48 +111,48 @@ pub enum StoreError {
         /// The encoding, as Postgres calls it.
         found: String,
     },
-    /// The login may not make the schema, or what is in it.
+    /// The login may not make the schema, or its contents.
     #[error("{problem}: {remedy}")]
     NotOurs {
-        /// What is in the way.
+        /// The obstacle.
         problem: String,
-        /// What an administrator can do.
+        /// The remedy, for an administrator.
         remedy: String,
     },
     /// Another process is migrating.
     #[error("another process is migrating this database and is not done yet; try again when it is")]
     Migrating,
-    /// A migration could not have a table for itself.
+    /// A migration could not get a lock on a table.
     #[error(
         "migration {version} waited some seconds for a table that another transaction holds, and gave up so that the queue does not wait behind it; nothing was changed. Try again when that transaction is over: `sluice doctor` names it"
     )]
     Locked {
-        /// Which migration.
+        /// The number of the migration.
         version: i64,
     },
     /// A migration failed; nothing was changed.
     #[error("migration failed: {}", migration_in_words(.0))]
     Migrate(#[from] MigrateError),
-    /// It did not answer in time. Whether the statement took effect is not known.
+    /// The database did not answer in time. Whether the statement took effect is unknown.
     #[error("{doing}: Postgres did not answer within {}", span(*limit))]
     Timeout {
-        /// What was being done.
+        /// The action that was under way.
         doing: &'static str,
-        /// How long it was waited for.
+        /// How long the program waited for the answer.
         limit: Duration,
     },
     /// A statement failed.
     #[error("{doing}: {}", in_words(source))]
     Sql {
-        /// What was being done.
+        /// The action that was under way.
         doing: &'static str,
-        /// What the driver said.
+        /// The driver's error.
         source: sqlx::Error,
     },
 }
 
 impl StoreError {
-    /// Whether trying again may help: the connection broke or the server is away, rather than the data being wrong.
+    /// Whether trying again may help: the connection broke or the server is away, and the data is not at fault.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -163,7 +163,7 @@ impl StoreError {
                     // Connection, a login that is refused, resources, operator intervention, deadlock and
                     // serialisation; a cancelled statement (57014) is one of the fourth.
                     ["08", "28", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-                        // Takes no writes now: a standby, or a database that was made read-only.
+                        // The database takes no writes now: it is a standby, or was made read-only.
                         || code == "25006"
                         || code == "40P01"
                         || code == "40001"
@@ -187,7 +187,7 @@ impl StoreError {
         }
     }
 
-    /// Whether another transaction was in the way, so that the same may succeed at once.
+    /// Whether another transaction was in the way, so that the same action may succeed at once.
     #[must_use]
     pub fn is_contention(&self) -> bool {
         let Self::Sql { source, .. } = self else { return false };
@@ -195,17 +195,17 @@ impl StoreError {
         matches!(code.as_deref(), Some("40P01" | "40001" | "55P03"))
     }
 
-    /// Whether there is a server, and it takes no writes: a standby, or a database that was made read-only.
+    /// Whether there is a server that takes no writes: a standby, or a database that was made read-only.
     #[must_use]
     pub fn takes_no_writes(&self) -> bool {
         matches!(self, Self::Connect { source, .. } if database::takes_no_writes(source))
     }
 
-    /// Whether a row is surely at fault, so that the same row would be refused again whatever becomes of the database:
-    /// a value that its column does not take, or a constraint that it breaks.
+    /// Whether a row is surely at fault, so that it would be refused again whatever happens to the database: a value
+    /// that its column does not take, or a constraint that it breaks.
     ///
-    /// Everything else is the database's: it is away, takes no writes, knows the login no more, has lost a table or a
-    /// partition. That ends some time, and until then what is to be written waits.
+    /// Every other failure is the database's: it is away, takes no writes, no longer knows the login, has lost a table
+    /// or a partition. That ends some time, and until then the rows wait.
     #[must_use]
     pub fn is_the_rows_fault(&self) -> bool {
         match self {
@@ -222,8 +222,8 @@ impl StoreError {
         }
     }
 
-    /// Whether the server is there and refuses, for a reason that is neither in the data nor passes by itself: the login
-    /// lacks a right, a table is gone.
+    /// Whether the server is there and refuses, for a reason that is not in the data and does not pass by itself: the
+    /// login lacks a right, or a table is missing.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Sql { source: sqlx::Error::Database(_), .. })
@@ -231,7 +231,7 @@ impl StoreError {
             && !self.is_the_rows_fault()
     }
 
-    /// Whether the login lacks the right.
+    /// Whether the login lacks a right.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         match self {
@@ -248,8 +248,8 @@ fn is_denied(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "42501")
 }
 
-/// What the server or the driver said, in one sentence. The server's detail is left out: it may quote a row, and rows
-/// hold prompts.
+/// The error of the server or the driver, in one sentence. The server's detail is left out: it may quote a row, and
+/// rows hold prompts.
 #[must_use]
 pub fn in_words(error: &sqlx::Error) -> String {
     if let sqlx::Error::Io(words) = error
@@ -257,13 +257,13 @@ pub fn in_words(error: &sqlx::Error) -> String {
     {
         return words.to_string();
     }
-    // The driver's own words end in the line of the server's source code.
+    // The driver's own message ends with the line of the server's source code.
     let sqlx::Error::Database(error) = error else { return error.to_string() };
     let hint = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::hint);
     hint.map_or_else(|| error.message().to_owned(), |hint| format!("{} ({hint})", error.message()))
 }
 
-/// How long something was waited for: `75 s`, `500 ms`.
+/// A length of time in words: `75 s`, `500 ms`.
 fn span(time: Duration) -> String {
     match time.subsec_millis() {
         0 => format!("{} s", time.as_secs()),
@@ -284,16 +284,16 @@ fn migration_in_words(error: &MigrateError) -> String {
     }
 }
 
-/// Whether a table, a function, a column or the like could not be made because there is one of that name.
+/// Whether a table, a function, a column or the like could not be made because one of that name exists.
 fn is_there_already(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(DatabaseError::code);
     matches!(code.as_deref(), Some("42P07" | "42701" | "42710" | "42723" | "42P06" | "42P16"))
 }
 
-/// Waits no longer than `limit` for the database: a connection may be cut so that nothing ever says so.
+/// Waits no longer than `limit` for the database: a connection may be cut without any notice.
 ///
 /// # Errors
-/// [`StoreError::Timeout`], besides those of what is done.
+/// [`StoreError::Timeout`], besides those of `work`.
 pub async fn within<T>(
     limit: Duration,
     doing: &'static str,
@@ -303,7 +303,7 @@ pub async fn within<T>(
     tokio::time::timeout(limit, Box::pin(work)).await.unwrap_or(Err(StoreError::Timeout { doing, limit }))
 }
 
-/// Says what was being done when a statement failed.
+/// Adds to the error of a failed statement what was being done.
 pub(crate) trait Doing<T> {
     fn doing(self, what: &'static str) -> Result<T, StoreError>;
 }
@@ -330,18 +330,17 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Connects, without looking at the schema, and finds out by itself whether a pooler is between.
-    ///
     /// # Errors
-    /// [`StoreError::Connect`] when no connection is had within ten seconds.
+    /// [`StoreError::Connect`] when no connection is made within ten seconds.
     pub async fn connect(options: PgConnectOptions, connections: u32) -> Result<Self, StoreError> {
         Self::connect_through(Pooler::Auto, Purpose::Commands, &Address::of(options), connections).await
     }
 
-    /// [`connect`](Self::connect), with what is said to be between this process and Postgres, and what the connections
-    /// are for. A worker gets only sessions that take writes.
+    /// As [`connect`](Self::connect), given what is between this process and Postgres, and the purpose of the
+    /// connections. A worker gets only sessions that take writes.
     ///
     /// # Errors
-    /// [`StoreError::Connect`] when no connection is had within ten seconds, [`StoreError::Pooler`] when there is a
+    /// [`StoreError::Connect`] when no connection is made within ten seconds, [`StoreError::Pooler`] when there is a
     /// pooler although none was expected.
     pub async fn connect_through(
         pooler: Pooler,
@@ -361,19 +360,19 @@ impl Store {
         Ok(Self { db, fences: Arc::new(claim::Fences::new()), highest: Arc::default() })
     }
 
-    /// A store on a pool that exists already and leads to Postgres itself, with whatever settings it has.
+    /// A store on an existing pool that leads to Postgres itself, with whatever settings the pool has.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         Self { db: Database::direct(pool), fences: Arc::new(claim::Fences::new()), highest: Arc::default() }
     }
 
-    /// The pool, for what is not a statement of this module (tests, closing).
+    /// The pool, for uses outside this module (tests, closing).
     #[must_use]
     pub fn pool(&self) -> &PgPool {
         self.db.pool()
     }
 
-    /// Whether a pooler that works by transactions is, or is taken to be, between this process and Postgres.
+    /// Whether there is, or is taken to be, a pooler that works by transactions between this process and Postgres.
     #[must_use]
     pub fn is_pooled(&self) -> bool {
         self.db.is_pooled()
@@ -386,15 +385,15 @@ impl Store {
         self.db.takes_no_writes()
     }
 
-    /// How many connections were made so far, where this is the store of a worker. Each may lead to another server than the
-    /// one before.
+    /// How many connections were made so far, if this is the store of a worker. Each may lead to another server than
+    /// the one before.
     #[must_use]
     pub fn connections_made(&self) -> u64 {
         self.db.connections_made()
     }
 
-    /// Waits until all connections are closed, or until one of them leads nowhere any more: its farewell would be
-    /// waited for as long as the operating system waits.
+    /// Waits until all connections are closed, for 5 seconds at most: closing one whose other end is gone would take as
+    /// long as the operating system waits.
     pub async fn close(&self) {
         let _ = tokio::time::timeout(FAREWELL, self.db.pool().close()).await;
     }

@@ -2,7 +2,7 @@
 
 use super::{Doing, Store, StoreError};
 
-/// What can be paused.
+/// The things that can be paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PauseKind {
     /// All jobs of a route.
@@ -33,7 +33,7 @@ impl PauseKind {
 pub struct Pause {
     /// `route`, `project`, `batch` or `provider`.
     pub kind: String,
-    /// Its name.
+    /// The name of the route, project, batch or provider.
     pub name: String,
 }
 

@@ -1,4 +1,4 @@
-//! What the private Postgres needs before it is the queue's.
+//! Preparation of the private Postgres before the queue uses it.
 
 use sqlx::PgConnection;
 
@@ -8,8 +8,8 @@ pub async fn is_durable(connection: &mut PgConnection) -> Result<bool, sqlx::Err
     Ok(fsync == "on")
 }
 
-/// Makes the database `sluice` unless it is there, and keeps rows out of the server's log: the detail of an error
-/// quotes them, and so do the statements that are logged with it. What the server says when it starts stays as it is.
+/// Makes the database `sluice` unless it exists, and keeps rows out of the server's log: the detail of an error quotes
+/// rows, and so do the statements that are logged with it. The server's messages at its start stay as they are.
 pub async fn make_database(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = 'sluice')")
         .fetch_one(&mut *connection)

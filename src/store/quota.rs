@@ -1,4 +1,4 @@
-//! The shared buckets: a register per bucket that is read, and written if nobody wrote meanwhile.
+//! The shared buckets: a register per bucket, which is read, and written if no other process has written meanwhile.
 
 use super::{Doing, Store, StoreError};
 use crate::domain::Timestamp;
@@ -9,15 +9,15 @@ use std::collections::BTreeMap;
 /// A bucket's state as it was read.
 #[derive(Clone, Debug)]
 pub struct Register {
-    /// Its number.
+    /// The bucket's number.
     pub id: i64,
-    /// Which state this is; the next one written must have been worked out from it.
+    /// The version of the state; the next state written must have been worked out from it.
     pub version: i64,
-    /// The state. One that this program cannot read counts as new: limits start full then.
+    /// The state. One that this program cannot read counts as new: its limits start full.
     pub state: SharedBucket,
 }
 
-/// A state to be written in the place of the one that was read.
+/// A state to be written in place of the one that was read.
 #[derive(Clone, Debug)]
 pub struct Rewrite {
     /// The bucket.
@@ -70,7 +70,7 @@ impl Store {
         Ok((found.collect(), now))
     }
 
-    /// Writes each state whose predecessor is still the newest; returns the buckets for which that was so.
+    /// Writes each state whose predecessor is still the newest; returns the buckets for which that was the case.
     pub async fn write_buckets(&self, rewrites: &[Rewrite]) -> Result<Vec<i64>, StoreError> {
         let ids: Vec<i64> = rewrites.iter().map(|rewrite| rewrite.id).collect();
         let from: Vec<i64> = rewrites.iter().map(|rewrite| rewrite.from).collect();
@@ -78,7 +78,7 @@ impl Store {
             serde_json::to_value(&rewrite.state).expect("a state has text and numbers for keys, and is always written")
         };
         let states: Vec<serde_json::Value> = rewrites.iter().map(json).collect();
-        // Who finds a row locked has lost already; waiting for several of them could be a deadlock.
+        // A process that finds a row locked has lost already, and waiting for several of them could be a deadlock.
         sqlx::query_scalar!(
             "with mine as materialized (
                 select s.bucket, s.version, u.state
@@ -109,7 +109,7 @@ impl Store {
             let mut state = register.state.clone();
             let was_shut = state.reopen(now);
             let rewrite = Rewrite { id: register.id, from: register.version, state };
-            // Workers write it a few times a second: who was later does it over.
+            // Workers write the state a few times a second: the later writer starts over.
             if self.write_buckets(&[rewrite]).await?.contains(&register.id) {
                 return Ok(was_shut);
             }

@@ -1,8 +1,8 @@
 //! Sums for reports.
 //!
-//! Money, counts and tokens come from the sums that every settle appends (`sluice.totals`), which stay small however
-//! large the ledger grows, and are those of the ledger exactly. Latencies cannot be summed: they are read from the
-//! ledger itself, by time.
+//! Money, counts and tokens come from the sums that every settle appends (`sluice.totals`). They stay small however
+//! large the ledger grows, and match it exactly. Latencies cannot be summed: they are read from the ledger itself, by
+//! time.
 
 use super::{Doing, Store, StoreError};
 use crate::domain::NanoUsd;
@@ -10,12 +10,12 @@ use chrono::{DateTime, Utc};
 use sqlx::{Postgres, QueryBuilder, Row};
 use std::time::Duration;
 
-/// What sums can be told apart by. A closed list: no text of a user becomes SQL.
+/// The dimensions by which sums are grouped. A closed list: no text of a user becomes SQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dimension {
-    /// Whom was asked.
+    /// The provider that was asked.
     Provider,
-    /// For which model.
+    /// The model that was asked for.
     Model,
     /// The job's route.
     Route,
@@ -23,7 +23,7 @@ pub enum Dimension {
     Project,
     /// The job's batch.
     Batch,
-    /// The error class; empty for what succeeded.
+    /// The error class; empty for successes.
     Class,
     /// The kind of soft failure.
     Detail,
@@ -34,7 +34,7 @@ pub enum Dimension {
 }
 
 impl Dimension {
-    /// Its name, on the command line and as the head of a column.
+    /// The name, on the command line and as the head of a column.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ impl Dimension {
 pub enum Moment {
     /// This instant.
     At(DateTime<Utc>),
-    /// So long ago.
+    /// This long ago.
     Ago(Duration),
 }
 
@@ -105,13 +105,12 @@ impl Moment {
     }
 }
 
-/// Which part of the work is summed. Sums are kept by the hour: the hours in which `since` and `until` fall count
-/// whole.
+/// The part of the work that is summed. Sums are kept by the hour: the hours of `since` and `until` count whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// From then on.
+    /// From this moment on.
     pub since: Option<Moment>,
-    /// Before then.
+    /// Before this moment.
     pub until: Option<Moment>,
     /// Only this batch.
     pub batch: Option<String>,
@@ -124,7 +123,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Pushes the conditions; `prefix` is the table with the labels.
+    /// Pushes the conditions; `prefix` is the table that has the labels.
     fn push_labels(&self, query: &mut QueryBuilder<Postgres>, prefix: &'static str) {
         for (column, wanted) in [("batch", &self.batch), ("project", &self.project), ("route", &self.route)] {
             if let Some(wanted) = wanted {
@@ -146,10 +145,10 @@ impl Filter {
     }
 }
 
-/// Everything that is summed, for one group.
+/// All sums of one group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// The values of the dimensions, in the order in which they were asked for.
+    /// The values of the dimensions, in the order in which they were requested.
     pub keys: Vec<String>,
     /// Jobs of batches that were enqueued.
     pub enqueued: i64,
@@ -171,9 +170,9 @@ pub struct Totals {
     pub output_tokens: i64,
     /// Known cost of all attempts.
     pub cost: NanoUsd,
-    /// The part of it that was paid for answers that were not used.
+    /// The part of the cost that was paid for answers that were not used.
     pub waste: NanoUsd,
-    /// What may have been spent beside that.
+    /// What may have been spent in addition.
     pub uncertain: NanoUsd,
     /// Attempts whose price is unknown, and whose cost is therefore not in the sums.
     pub unpriced: i64,
@@ -186,13 +185,13 @@ impl Totals {
         (self.unpriced == 0 || self.unpriced < self.attempts).then_some(self.cost)
     }
 
-    /// The waste; `None` when it is not known for the same reason.
+    /// The waste; `None` when no attempt of the group has a known price.
     #[must_use]
     pub fn known_waste(&self) -> Option<NanoUsd> {
         self.known_cost().map(|_| self.waste)
     }
 
-    /// Whether nothing happened.
+    /// Whether every sum is zero.
     fn is_void(&self) -> bool {
         *self == Self { keys: self.keys.clone(), ..Self::default() }
     }
@@ -209,9 +208,9 @@ pub struct Latency {
     pub mean_ms: i64,
     /// Half of them took at most this long.
     pub p50_ms: i64,
-    /// 95 of 100.
+    /// 95 of 100 took at most this long.
     pub p95_ms: i64,
-    /// 99 of 100.
+    /// 99 of 100 took at most this long.
     pub p99_ms: i64,
     /// Half of them began to arrive after at most this long.
     pub first_byte_p50_ms: Option<i64>,
@@ -226,7 +225,7 @@ fn push_keys(query: &mut QueryBuilder<Postgres>, by: &[Dimension], expression: f
 }
 
 impl Store {
-    /// Sums by these dimensions, in the order of their values; without any, one row with the sum of all.
+    /// Sums by these dimensions, in the order of their values; without dimensions, one row with the sum of all.
     pub async fn totals(&self, by: &[Dimension], filter: &Filter) -> Result<Vec<Totals>, StoreError> {
         let mut query = QueryBuilder::new("select ");
         push_keys(&mut query, by, Dimension::in_totals);
@@ -244,7 +243,7 @@ impl Store {
         filter.push_times(&mut query, "t.hour", true);
         filter.push_labels(&mut query, "t.");
         if filter.batch.is_some() {
-            // Lets the index over named batches be used.
+            // Allows the index over named batches to be used.
             query.push(" and t.batch <> ''");
         }
         if filter.failures_only {

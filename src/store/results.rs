@@ -1,31 +1,31 @@
-//! How the jobs of a batch ended, for export.
+//! The endings of a batch's jobs, for export.
 
 use super::{Doing, Store, StoreError};
 use crate::domain::NanoUsd;
 use futures_util::{Stream, TryStreamExt as _};
 
-/// Jobs that one statement reads: few enough that it never holds up the vacuum. It stands in the statement as a number,
-/// so that the planner knows it too.
+/// Jobs that one statement reads: few enough that it never holds up the vacuum. The number is written into the
+/// statement, so that the planner knows it too.
 pub const EXPORT_PAGE: u64 = 1_000;
 
 /// A job of a batch, ended or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportedJob {
-    /// Its number.
+    /// The job's number.
     pub job: i64,
     /// The author's name for it.
     pub custom_id: Option<String>,
     /// The login that enqueued it.
     pub enqueued_by: String,
-    /// What its author put beside it: a JSON object.
+    /// The author's metadata: a JSON object.
     pub metadata: Option<String>,
-    /// How it ended; `None`: it has not.
+    /// How it ended; `None`: it has not ended.
     pub ending: Option<Ending>,
     /// Calls made for it.
     pub attempts: i16,
-    /// Who answered, or who was asked last.
+    /// The provider that answered, or was asked last.
     pub provider: Option<String>,
-    /// For which model.
+    /// The model that was asked for.
     pub model: Option<String>,
     /// Whether the answer was repaired.
     pub repaired: bool,
@@ -43,23 +43,23 @@ pub enum Ending {
         /// A chat completion, as JSON.
         response: Option<String>,
     },
-    /// Without one.
+    /// Without an answer.
     Failed {
         /// The error class.
         class: String,
-        /// Why.
+        /// The reason, in words.
         reason: String,
-        /// What the provider said, when it was an HTTP error that ended the job.
+        /// The provider's response, if an HTTP error ended the job.
         http: Option<HttpError>,
     },
-    /// Somebody cancelled it.
+    /// A user cancelled it.
     Cancelled,
 }
 
 /// An answer of a provider with an error status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpError {
-    /// From 400.
+    /// HTTP status, 400 or above.
     pub status: i16,
     /// The provider's code.
     pub code: Option<String>,
@@ -68,9 +68,9 @@ pub struct HttpError {
 }
 
 impl Store {
-    /// Whose jobs an export of a batch holds, where none is named: those of this login, if it has any there. A batch is
-    /// a free name, so that another login can put jobs into it, under the same custom ids too. `None`: it has none, and
-    /// all are for it to see.
+    /// The login whose jobs an export of a batch holds if none is named: this login, if it has jobs there. A batch is a
+    /// free name, so another login can put jobs into it, even under the same custom ids. `None`: this login has none
+    /// there, and the export holds all that it may see.
     pub async fn exporter(&self, batch: &str) -> Result<Option<String>, StoreError> {
         sqlx::query_scalar!(
             r#"select session_user::text as "login!"
@@ -82,7 +82,7 @@ impl Store {
         .doing("looking whose the batch is")
     }
 
-    /// How many jobs of a batch there are of each login, the most first.
+    /// How many jobs of a batch each login has, the most first.
     pub async fn logins_of_batch(&self, batch: &str) -> Result<Vec<(String, i64)>, StoreError> {
         let rows = sqlx::query!(
             r#"select enqueued_by, count(*) as "jobs!" from sluice.job where batch = $1 group by enqueued_by order by 2 desc, 1"#,
@@ -95,7 +95,7 @@ impl Store {
     }
 
     /// At most [`EXPORT_PAGE`] jobs of a batch with a number above `after`, in order: one row at a time, whatever their
-    /// size. Of one login, where one is named.
+    /// size. Only those of one login, if one is named.
     ///
     /// It reads the tables, in index order. Through the public views, which hide the rows of others behind a barrier
     /// that no limit passes, each page would read the whole batch.

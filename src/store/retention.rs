@@ -1,25 +1,25 @@
-//! Dropping finished work by partition. The steps, and why they are safe, stand in `migrations/0004…`.
+//! Dropping finished work by partition. `migrations/0004…` has the steps, and why they are safe.
 
 use super::{Doing, Store, StoreError};
 use chrono::{DateTime, Utc};
 use std::time::Duration;
 
-/// What one step of [`Store::retire`] came to.
+/// The result of one step of [`Store::retire`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retired {
     /// Nothing is old enough.
     Nothing,
-    /// Another process is at it, or others hold what would have to be locked. It is tried again later, and nobody is
+    /// Another process is at work, or others hold locks that are needed. A later call tries again, and no session is
     /// kept waiting.
     Busy,
-    /// A step further with this partition: there is more to do at once.
+    /// A step was taken with this partition: there is more to do at once.
     Underway {
-        /// Which.
+        /// The partition's number.
         partition: i64,
     },
     /// This partition would be old enough, were it not for a job that has not ended.
     Open {
-        /// Which.
+        /// The partition's number.
         partition: i64,
         /// The job.
         job: i64,
@@ -27,12 +27,12 @@ pub enum Retired {
     /// This partition would be old enough, were it not for an object of another owner that depends on its tables, or on
     /// idempotency keys: [`Store::kept_for_others`] names it.
     Needed {
-        /// Which.
+        /// The partition's number.
         partition: i64,
     },
     /// This partition is gone.
     Dropped {
-        /// Which.
+        /// The partition's number.
         partition: i64,
         /// Jobs that were in it.
         jobs: i64,
@@ -42,7 +42,7 @@ pub enum Retired {
 /// A partition that was dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetiredPartition {
-    /// Its number.
+    /// The partition's number.
     pub partition: i64,
     /// Jobs that were in it.
     pub jobs: i64,
@@ -50,14 +50,14 @@ pub struct RetiredPartition {
     pub dropped_at: DateTime<Utc>,
 }
 
-/// `lock_not_available`: somebody else's transaction was in the way for longer than we make others wait behind us.
+/// `lock_not_available`: another transaction was in the way for longer than Sluice makes others wait behind it.
 fn is_busy(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "55P03")
 }
 
 impl Store {
-    /// Goes on to the next partition when the first job of the present one is older than `age`; returns which one was
-    /// begun. `None`: no need, or not now.
+    /// Goes on to the next partition when the first job of the present one is older than `age`; returns the number of
+    /// the new one. `None`: there is no need, or now is not the moment.
     pub async fn begin_partition(&self, age: Duration) -> Result<Option<i64>, StoreError> {
         let begun = sqlx::query_scalar!("select sluice.begin_partition(make_interval(secs => $1))", age.as_secs_f64())
             .fetch_one(&self.db)
@@ -87,12 +87,13 @@ impl Store {
             "open" => Retired::Open { partition, job: step.detail.unwrap_or(0) },
             "watched" | "again" | "counted" | "keys" | "touched" | "young" => Retired::Underway { partition },
             "elsewhere" => Retired::Busy,
-            // "nothing", and whatever a newer schema knows.
+            // "nothing", and any word of a newer schema.
             _ => Retired::Nothing,
         })
     }
 
-    /// Partitions that would be old enough, and what objects of others depend on each: foreign keys, views, functions.
+    /// Partitions that would be old enough, and the objects of others (foreign keys, views, functions) that depend on
+    /// each.
     pub async fn kept_for_others(&self) -> Result<Vec<(i64, Vec<String>)>, StoreError> {
         let rows = sqlx::query!(
             r#"select part, dependents as "dependents!" from sluice.retiring where dependents is not null order by part"#
@@ -103,7 +104,7 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.part, row.dependents)).collect())
     }
 
-    /// The partition that a job was dropped with; `None` for a job that is kept, or never was.
+    /// The partition with which a job was dropped; `None` for a job that is kept, or never existed.
     pub async fn retired(&self, job: i64) -> Result<Option<RetiredPartition>, StoreError> {
         sqlx::query_as!(
             RetiredPartition,

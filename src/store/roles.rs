@@ -1,5 +1,5 @@
-//! The roles for applications, reports and workers, and what each may do. Roles belong to the whole cluster, so one may
-//! be missing where whoever migrates may not make it; each `sluice migrate` makes up for what it can.
+//! The roles for applications, reports and workers, and the rights of each. Roles belong to the whole cluster, so one
+//! may be missing where the migrating login may not make it; each `sluice migrate` adds what it can.
 
 use super::database::Transaction;
 use super::{Doing, Store, StoreError};
@@ -11,10 +11,10 @@ const ENQUEUER: &str = "sluice_enqueuer";
 const REPORTER: &str = "sluice_reporter";
 const WORKER: &str = "sluice_worker";
 
-/// Who applications, people who read reports, and workers are.
+/// The roles of applications, readers of reports, and workers.
 pub const ROLES: [&str; 3] = [ENQUEUER, REPORTER, WORKER];
 
-/// What a right is about.
+/// The kind of object that a right is about.
 #[derive(Clone, Copy)]
 enum On {
     Schema,
@@ -26,10 +26,10 @@ enum On {
     Function,
 }
 
-/// Rights by role: which, and on what. A migration that makes something adds it here; a test compares the two.
+/// Rights by role: which, and on what. A migration that makes an object adds it here; a test compares the two.
 const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
     (ENQUEUER, On::Schema, &["usage"], &["sluice"]),
-    // The version of the schema is what every command looks at first.
+    // Every command reads the version of the schema first.
     (ENQUEUER, On::Table, &["select"], &["migration", "schema_support", "jobs", "results", "attempts"]),
     (
         ENQUEUER,
@@ -50,7 +50,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
         ],
     ),
     (ENQUEUER, On::Column, &["select"], &["id", "created_at"]),
-    // To ask for the number of its last job (currval); not to take numbers.
+    // Lets it ask for the number of its last job (currval), but not take numbers.
     (ENQUEUER, On::Sequence, &["select"], &["job_id_seq"]),
     (
         ENQUEUER,
@@ -198,12 +198,12 @@ const SETTING_UP: &str = "setting up the roles";
 struct Lack {
     role: String,
     privilege: String,
-    /// As a grant names it.
+    /// The name of the object in a grant.
     object: String,
 }
 
 impl Store {
-    /// Which roles are missing, and what those that are there may not do.
+    /// The roles that are missing, and the rights that existing ones lack.
     pub async fn roles(&self) -> Result<Roles, StoreError> {
         let mut transaction = self.db.begin().await.doing("connecting")?;
         let row = sqlx::query!(
@@ -225,10 +225,10 @@ impl Store {
     }
 }
 
-/// Makes the roles that are missing, where that is allowed: before the migrations, which grant what is theirs.
+/// Makes the missing roles, if that is allowed: before the migrations, which grant them their rights.
 pub(super) async fn make(transaction: &mut Transaction) -> Result<(), StoreError> {
     for role in ROLES {
-        // Another database of the cluster may be at it.
+        // Another database of the cluster may be making it.
         let statement = format!(
             "do $$ begin
                  if to_regrole('{role}') is null then create role {role} nologin; end if;
@@ -240,7 +240,7 @@ pub(super) async fn make(transaction: &mut Transaction) -> Result<(), StoreError
     Ok(())
 }
 
-/// Grants what the roles lack that are there. Only the owner can; others leave it.
+/// Grants the rights that existing roles lack. Only the owner of the schema can; for other logins this does nothing.
 pub(super) async fn grant(transaction: &mut Transaction) -> Result<(), StoreError> {
     let is_owner = sqlx::query_scalar!(
         "select pg_has_role(current_user, n.nspowner, 'usage') from pg_namespace n where n.nspname = 'sluice'"
@@ -258,7 +258,7 @@ pub(super) async fn grant(transaction: &mut Transaction) -> Result<(), StoreErro
     Ok(())
 }
 
-/// The rights that roles which are there have not got. What an older schema has not got is nobody's lack.
+/// The rights that existing roles lack. Objects that an older schema does not have are not counted.
 async fn lacks(transaction: &mut Transaction) -> Result<Vec<Lack>, StoreError> {
     let (mut roles, mut kinds, mut privileges, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (role, on, some, objects) in RIGHTS {

@@ -1,4 +1,4 @@
-//! What is done to all jobs of a route.
+//! Changes to all jobs of a route.
 
 use super::{Doing, Store, StoreError};
 use std::collections::BTreeSet;
@@ -12,14 +12,14 @@ const PAGE: i64 = 10_000;
 /// Job numbers that one statement looks through for results.
 const SPAN: i64 = 100_000;
 
-/// How often a chunk that met another's locks is tried before that is an error.
+/// How often a chunk that met another transaction's locks is tried before that is an error.
 const TRIES: u32 = 5;
 
-/// How often jobs are looked for that were moving between the tables at the look before.
+/// How often to look again for jobs that were moving between the tables.
 const LOOKS: u32 = 5;
 
 impl Store {
-    /// The jobs of a route that have not ended, up to the newest that there is now, those in no queue included.
+    /// The unfinished jobs of a route, up to the newest that there is now, including those in no queue.
     pub async fn unfinished_of_route(&self, route: &str) -> Result<Vec<i64>, StoreError> {
         let newest = self.newest_job().await?;
         let mut jobs: BTreeSet<i64> = self.unfinished_until(route, newest).await?.into_iter().collect();
@@ -56,8 +56,8 @@ impl Store {
         Ok(failed)
     }
 
-    /// Cancels the unfinished jobs of a route, those that were there when it was asked for, and returns how many.
-    /// `jobs` is what [`Store::unfinished_of_route`] found; `progress` hears of each chunk.
+    /// Cancels the unfinished jobs of a route that existed when it was called for, and returns how many. `jobs` is the
+    /// result of [`Store::unfinished_of_route`]; `progress` gets the number of each chunk.
     pub async fn cancel_route(
         &self,
         route: &str,
@@ -66,7 +66,7 @@ impl Store {
     ) -> Result<i64, StoreError> {
         let (mut jobs, mut cancelled) = (jobs, 0);
         let Some(newest) = jobs.iter().copied().max() else { return Ok(0) };
-        // A job that moved from one table to another while we looked at both is found the next time.
+        // A job that moved from one table to another during the look is found the next time.
         for _ in 0..LOOKS {
             for chunk in jobs.chunks(CHUNK) {
                 cancelled += self.cancel_jobs(chunk).await?;
@@ -107,7 +107,7 @@ impl Store {
             .await
             .doing("cancelling the jobs");
             match cancelled {
-                // A worker settles the same jobs in another order: one of the two had to yield.
+                // A worker settles the same jobs in another order, so one of the two had to yield.
                 Err(error) if error.is_transient() && tries < TRIES => tries += 1,
                 cancelled => return cancelled,
             }
@@ -119,7 +119,7 @@ impl Store {
         Ok(newest.doing("looking for the newest job")?.unwrap_or(0))
     }
 
-    /// In steps, since each job of the queue is looked up.
+    /// In steps, since each job of the queue is looked up separately.
     async fn unfinished_until(&self, route: &str, newest: i64) -> Result<Vec<i64>, StoreError> {
         let doing = "looking for unfinished jobs";
         let mut jobs = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! The schema: which version the database has, and bringing it up to this binary's.
+//! The schema: the version that the database has, and bringing it up to this binary's.
 
 use super::database::Transaction;
 use super::{Doing, Store, StoreError, roles};
@@ -10,18 +10,18 @@ use std::time::Instant;
 /// The migrations that this binary carries.
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
-/// How long a migration waits for a table that a transaction holds. Whatever comes to the table meanwhile waits behind
-/// it, so the queue stands still for that long.
+/// How long a migration waits for a table that a transaction holds. Later statements on the table wait behind it, so
+/// the queue stands still for that long.
 const LOCK_TIMEOUT: &str = "3s";
 
 /// The state of the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchemaVersion {
-    /// What the database has; 0 when it has nothing.
+    /// The version that the database has; 0 when it has no schema.
     pub found: i64,
-    /// What this binary brings.
+    /// The version that this binary brings.
     pub known: i64,
-    /// What a binary must know at least to work on it.
+    /// The oldest version that a binary must know to work on the schema.
     pub oldest: i64,
 }
 
@@ -44,13 +44,13 @@ impl SchemaVersion {
         Ok(Self { found, known, oldest: oldest.unwrap_or(found) })
     }
 
-    /// Whether a newer schema says that it cannot be worked on by this binary.
+    /// Whether a newer schema says that this binary cannot work on it.
     #[must_use]
     pub fn has_outgrown(self) -> bool {
         self.known < self.oldest && self.found > self.known
     }
 
-    /// Whether this binary can work on it.
+    /// Checks that this binary can work on the schema.
     ///
     /// # Errors
     /// [`StoreError::NotMigrated`], [`StoreError::Outdated`] or [`StoreError::TooNew`].
@@ -65,10 +65,10 @@ impl SchemaVersion {
     }
 }
 
-/// How often the first migration of all is begun again because another process was first.
+/// How often the very first migration is begun again because another process was first.
 const TRIES: u32 = 3;
 
-/// Whether what was to be made had come by the time that the transaction in its way was over.
+/// Whether the object that was to be made existed by the time that the transaction in its way was over.
 fn is_made_meanwhile(error: &StoreError) -> bool {
     let StoreError::Migrate(MigrateError::Execute(source)) = error else { return false };
     // duplicate_schema, duplicate_table, and unique_violation in the server's own tables
@@ -76,10 +76,10 @@ fn is_made_meanwhile(error: &StoreError) -> bool {
     code.is_some_and(|code| matches!(code.as_ref(), "42P06" | "42P07" | "23505"))
 }
 
-/// Of several that migrate at once one is first. It is a lock on the notes of migrations, which only those can take who
-/// may write them; an advisory lock could be held by any login. It lasts until the commit and needs no session, so it
-/// works behind a pooler. Before there are notes, the process that makes the schema is first: the server lets the
-/// others wait for that.
+/// Takes the turn, so that of several processes that migrate at once one is first. The turn is a lock on the table of
+/// migrations, which only logins that may write it can take; any login could hold an advisory lock. It lasts until the
+/// commit and needs no session, so it works behind a pooler. Before that table exists, the process that makes the
+/// schema is first: the server makes the others wait for that.
 async fn take_turn(transaction: &mut Transaction) -> Result<(), StoreError> {
     let doing = "waiting for the turn to migrate";
     let may_lock = sqlx::query_scalar!(
@@ -97,13 +97,13 @@ async fn take_turn(transaction: &mut Transaction) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A lock that was not had in time is that of another process that migrates.
+/// A lock that could not be had in time is held by another process that migrates.
 fn or_migrating(source: sqlx::Error) -> Result<StoreError, sqlx::Error> {
     let code = source.as_database_error().and_then(DatabaseError::code);
     if code.as_deref() == Some("55P03") { Ok(StoreError::Migrating) } else { Err(source) }
 }
 
-/// A migration that the database has had.
+/// A migration that the database has already had.
 #[derive(sqlx::FromRow)]
 struct Applied {
     version: i64,
@@ -111,21 +111,21 @@ struct Applied {
 }
 
 impl Store {
-    /// Brings the schema up to this binary's version and returns what it was and is. All in one transaction: whoever
-    /// looks sees the old schema or the new one. Roles that are missing are made, where this login may, and all roles
-    /// get the rights that they lack; [`Store::roles`] tells what is left.
+    /// Brings the schema up to this binary's version and returns the versions before and after. All in one transaction:
+    /// other sessions see the old schema or the new one. Missing roles are made, if this login may, and all roles get
+    /// the rights that they lack; [`Store::roles`] reports what is still missing.
     ///
     /// # Errors
-    /// [`StoreError::Encoding`] when the database is not one of UTF-8, [`StoreError::NotOurs`] when the login may not
-    /// make the schema, or a role that it has nothing to do with made it beforehand, [`StoreError::TooNew`] when it is
-    /// too far ahead, [`StoreError::Migrating`] when another process was at it for longer than the connection's
-    /// `lock_timeout` (20 s), [`StoreError::Locked`] when a transaction held a table for longer than 3 s,
+    /// [`StoreError::Encoding`] when the encoding of the database is not UTF-8, [`StoreError::NotOurs`] when the login
+    /// may not make the schema, or a role that it has nothing to do with made it beforehand, [`StoreError::TooNew`]
+    /// when it is too far ahead, [`StoreError::Migrating`] when another process was migrating for longer than the
+    /// connection's `lock_timeout` (20 s), [`StoreError::Locked`] when a transaction held a table for longer than 3 s,
     /// [`StoreError::Migrate`] when a migration fails. Nothing is changed then.
     pub async fn migrate(&self) -> Result<SchemaVersion, StoreError> {
         let mut tries = 0;
         loop {
             match self.try_migrate().await {
-                // Another process has made the schema meanwhile: from now on there is something to take turns by.
+                // Another process has made the schema meanwhile: now there is a table to take turns by.
                 Err(error) if tries < TRIES && is_made_meanwhile(&error) => tries += 1,
                 migrated => return migrated,
             }
@@ -134,12 +134,12 @@ impl Store {
 
     async fn try_migrate(&self) -> Result<SchemaVersion, StoreError> {
         let mut transaction = self.db.begin().await.doing("connecting")?;
-        // What another process has committed while this one waited has to be seen.
+        // Changes that another process committed while this one waited have to be seen.
         sqlx::raw_sql("set transaction isolation level read committed")
             .execute(&mut transaction)
             .await
             .doing("migrating")?;
-        // A migration takes as long as the tables are large; only locks are waited for no longer than ever.
+        // A migration takes as long as the tables are large; only waiting for locks stays bounded.
         transaction.wait_for_ever();
         sqlx::query!("select set_config('statement_timeout', '0', true)")
             .fetch_one(&mut transaction)
@@ -154,7 +154,7 @@ impl Store {
         let applied = applied(&mut transaction).await?;
         let before = SchemaVersion::read(&mut transaction, &applied).await?;
         if before.found > before.known {
-            // Whoever is ahead has done what there was to do.
+            // The process that was ahead has done everything.
             return before.require().map(|()| before);
         }
         if applied.is_empty() && server.schema_owner.is_some() {
@@ -163,17 +163,17 @@ impl Store {
         }
         roles::make(&mut transaction).await?;
         apply_missing(&mut transaction, &server, &applied).await?;
-        // Also when there is nothing else to do: a role may have come since, or the right to make one.
+        // Even when there is nothing else to do: a role may have come since, or the right to make one.
         roles::grant(&mut transaction).await?;
         transaction.commit().await.doing("migrating")?;
         self.ensure_partitions().await?;
-        // After a restore: before anything is enqueued. The first history is for a worker to note, since this may
-        // become a template of others.
+        // After a restore this comes before any job is enqueued. A worker notes the first history, since this database
+        // may become a template of others.
         self.look_at_timeline(None, false).await?;
         Ok(before)
     }
 
-    /// Which version the schema has and which this binary knows.
+    /// The version of the schema, and the one that this binary knows.
     pub async fn schema_version(&self) -> Result<SchemaVersion, StoreError> {
         let mut transaction = self.db.begin().await.doing("connecting")?;
         let applied = applied(&mut transaction).await?;
@@ -182,7 +182,7 @@ impl Store {
         Ok(version)
     }
 
-    /// Refuses to go on with a schema that this binary cannot work on. One that is newer may well be one that it can.
+    /// Refuses a schema that this binary cannot work on. It may well be able to work on a newer one.
     ///
     /// # Errors
     /// [`StoreError::NotMigrated`], [`StoreError::Outdated`] or [`StoreError::TooNew`].
@@ -191,7 +191,7 @@ impl Store {
     }
 }
 
-/// Refuses a database that cannot hold every text: in one of another encoding a single job with such a text would stop
+/// Refuses a database that cannot hold every text. In one of another encoding a single job with such a text would stop
 /// the statement that claims it, and an answer with an emoji could not be stored.
 async fn require_unicode(transaction: &mut Transaction) -> Result<(), StoreError> {
     let found = sqlx::query_scalar!(
@@ -203,11 +203,11 @@ async fn require_unicode(transaction: &mut Transaction) -> Result<(), StoreError
     if found == "UTF8" { Ok(()) } else { Err(StoreError::Encoding { found }) }
 }
 
-/// What the database notes of the migrations that it has had.
+/// The migrations that the database has had, by its own notes.
 ///
-/// The table's schema is named: a role called `sluice` (ours, in the private Postgres) finds the schema `sluice` in
-/// its search path as soon as the first migration has made it, and would look for the notes there and not where they
-/// were written.
+/// The table's schema is named: a role called `sluice` (Sluice's own, in the private Postgres) finds the schema
+/// `sluice` in its search path as soon as the first migration has made it, and would look for the notes there and not
+/// where they were written.
 async fn applied(transaction: &mut Transaction) -> Result<Vec<Applied>, StoreError> {
     let table = sqlx::query_scalar!("select to_regclass('sluice.migration') is not null")
         .fetch_one(&mut *transaction)
@@ -216,27 +216,27 @@ async fn applied(transaction: &mut Transaction) -> Result<Vec<Applied>, StoreErr
     if table != Some(true) {
         return Ok(Vec::new());
     }
-    // The table is there before the first migration is, so the macros, which know the migrations only, do not know it.
+    // The table exists before the first migration does, so the macros, which know only the migrations, do not know it.
     sqlx::query_as("select version, checksum from sluice.migration order by version")
         .fetch_all(transaction)
         .await
         .doing("reading the version of the schema")
 }
 
-/// What decides how a migration is put to this server.
+/// The facts about the server and the login that decide how a migration is run.
 struct Server {
-    /// Who the login is.
+    /// The name of the login.
     login: String,
     database: String,
-    /// Whose the schema is; `None`: there is none yet.
+    /// The owner of the schema; `None`: there is none yet.
     schema_owner: Option<String>,
     /// Whether the login may act as that owner.
     is_owner: bool,
-    /// Whether the login may look into it.
+    /// Whether the login may use the schema.
     may_look: bool,
     /// Whether it may make schemas.
     may_create: bool,
-    /// How the server can compress values: what it was built with is a matter of its packagers.
+    /// The compressions that the server knows, which depend on how it was built.
     compressions: Vec<String>,
 }
 
@@ -260,7 +260,7 @@ impl Server {
         .doing("looking at the server")
     }
 
-    /// Says in words what the server would say in the middle, and what helps.
+    /// Reports in words, and with a remedy, the fault that the server would report in the middle of a migration.
     fn require_rights(&self) -> Result<(), StoreError> {
         let Self { login, database, .. } = self;
         match &self.schema_owner {
@@ -278,9 +278,9 @@ impl Server {
         }
     }
 
-    /// Refuses to fill a schema that was there before us and that another role may change: a table, a type or a
-    /// function of theirs would be taken for ours, and run with the rights of all who use the queue. Trusted are this
-    /// login, superusers, and roles that this login was made a member of.
+    /// Refuses to fill a schema that existed before and that another role may change: a table, a type or a function of
+    /// that role would be taken for Sluice's, and run with the rights of all who use the queue. Trusted roles are this
+    /// login, superusers, and roles of which this login was made a member.
     async fn require_no_strangers(&self, transaction: &mut Transaction) -> Result<(), StoreError> {
         let strangers = sqlx::query_scalar!(
             r#"select string_agg(distinct case f.role when 0 then 'every role'
@@ -323,14 +323,14 @@ impl Server {
         })
     }
 
-    /// A migration as this server takes it. The schema is there by now; asking for it once more takes the right to make
-    /// one, which its owner need not have. Without lz4 values are compressed as the server does it by default.
+    /// A migration as this server takes it. The schema exists by now; asking for it once more takes the right to make
+    /// one, which its owner need not have. Without lz4, values get the server's default compression.
     fn adapted(&self, migration: &SqlStr) -> SqlStr {
         let mut adapted = migration.as_str().replace("create schema if not exists sluice;", "");
         if !self.compressions.iter().any(|method| method == "lz4") {
             adapted = adapted.replace(" compression lz4", "");
         }
-        // All of it stands in this program.
+        // All of the text is in this program.
         AssertSqlSafe(adapted).into_sql_str()
     }
 }
@@ -373,7 +373,7 @@ async fn apply_missing(transaction: &mut Transaction, server: &Server, applied: 
             continue;
         }
         let began = Instant::now();
-        // Anew each time: a migration may have set its own.
+        // For each migration anew, as the one before may have set its own.
         sqlx::query!("select set_config('lock_timeout', $1, true)", LOCK_TIMEOUT)
             .fetch_one(&mut *transaction)
             .await

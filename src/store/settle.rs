@@ -1,8 +1,8 @@
-//! Writing what came of jobs: attempts, endings, and jobs given back.
+//! Writing the results of jobs: attempts, endings, and jobs given back.
 //!
 //! One transaction settles many jobs. Every ending and every park checks the fence: a worker whose lease is gone
-//! changes nothing, except that an answer which comes late is used when the job is still open ([`super::late`]).
-//! Attempts are booked always, because the money was spent; the same attempt sent twice is one row.
+//! changes nothing, except that a late answer is used if the job is still open ([`super::late`]). Attempts are always
+//! booked, because the money was spent; the same attempt sent twice is one row.
 
 use super::claim::{Lease, datetime};
 use super::database::Transaction;
@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Whose job it is: the labels that sums are kept by.
+/// The labels of a job, by which sums are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Labels {
     /// The job's route.
@@ -31,17 +31,17 @@ pub struct Labels {
 /// A row for the ledger.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AttemptRow {
-    /// Under which claim.
+    /// The claim under which the call was made.
     pub lease: Lease,
-    /// Whose.
+    /// The job's labels.
     pub labels: Arc<Labels>,
     /// Its ordinal within the job, from 1.
     pub number: i16,
     /// The job's round.
     pub round: i16,
-    /// Whom it asked.
+    /// The provider that it asked.
     pub provider: String,
-    /// For which model.
+    /// The model that it asked for.
     pub model: String,
     /// Index of the rung in the route's listed order.
     pub rung: i16,
@@ -55,7 +55,7 @@ pub struct AttemptRow {
     pub total_ms: i32,
     /// `None`: accepted.
     pub class: Option<ErrorClass>,
-    /// The gravest soft failure by name, or what else there is to say of the class.
+    /// The gravest soft failure by name, or another detail of the class.
     pub detail: Option<Cow<'static, str>>,
     /// HTTP status.
     pub http_status: Option<u16>,
@@ -67,7 +67,7 @@ pub struct AttemptRow {
     pub retry_at: Option<Timestamp>,
     /// The provider's id of the request.
     pub request_id: Option<String>,
-    /// The model that the provider says it was.
+    /// The model that the provider says it used.
     pub model_served: Option<String>,
     /// The provider's own finish reason.
     pub finish: Option<String>,
@@ -77,7 +77,7 @@ pub struct AttemptRow {
     pub usage: Usage,
     /// `None`: the price is unknown.
     pub cost: Option<NanoUsd>,
-    /// What may have been spent beside `cost`.
+    /// What may have been spent in addition to `cost`.
     pub uncertain: NanoUsd,
     /// The price that was used.
     pub price: Option<Price>,
@@ -92,10 +92,10 @@ pub struct AttemptRow {
     /// What the provider says it cost.
     #[serde(default)]
     pub reported_cost: Option<NanoUsd>,
-    /// Where `cost` comes from: `price` or `reported`.
+    /// The origin of `cost`: `price` or `reported`.
     #[serde(default)]
     pub cost_source: Option<Cow<'static, str>>,
-    /// What was mended, cut or doubted of the answer.
+    /// Repairs and cuts that the answer needed, and doubts about it.
     #[serde(default)]
     pub notes: Vec<String>,
 }
@@ -107,11 +107,11 @@ pub struct EndingRow {
     pub lease: Lease,
     /// The job's round.
     pub round: i16,
-    /// Whose.
+    /// The job's labels.
     pub labels: Arc<Labels>,
     /// Calls made for it in all.
     pub attempts: i16,
-    /// Who answered, or who was asked last.
+    /// The target that answered, or was asked last.
     pub target: Option<(String, String)>,
     /// Index of that rung.
     pub rung: Option<i16>,
@@ -123,7 +123,7 @@ pub struct EndingRow {
     pub failure: Option<(ErrorClass, String)>,
     /// All attempts together; `None`: one of them has no price.
     pub cost: Option<NanoUsd>,
-    /// What may have been spent beside that.
+    /// What may have been spent in addition.
     pub uncertain: NanoUsd,
     /// Input tokens of the answer's attempt.
     pub input_tokens: i64,
@@ -142,13 +142,13 @@ pub struct ParkRow {
     pub lease: Lease,
     /// Calls made for it in all.
     pub attempts: i16,
-    /// Until when it waits; `None`: it may be claimed again at once.
+    /// When its wait ends; `None`: it may be claimed again at once.
     pub until: Option<Timestamp>,
-    /// What it waits for, in a word or two.
+    /// The reason of the wait, in a word or two.
     pub reason: String,
 }
 
-/// What one transaction settles.
+/// The rows that one transaction settles.
 #[derive(Clone, Debug, Default)]
 pub struct Settlement {
     /// Rows for the ledger.
@@ -160,13 +160,13 @@ pub struct Settlement {
 }
 
 impl Settlement {
-    /// All claims that it is about.
+    /// All claims that the settlement concerns.
     fn leases(&self) -> impl Iterator<Item = Lease> {
         let attempts = self.attempts.iter().map(|row| row.lease);
         attempts.chain(self.endings.iter().map(|row| row.lease)).chain(self.parks.iter().map(|row| row.lease))
     }
 
-    /// The claims that are over with it.
+    /// The claims that the settlement ends.
     fn fences_that_end(&self) -> impl Iterator<Item = i64> {
         let endings = self.endings.iter().map(|row| row.lease.fence);
         endings.chain(self.parks.iter().map(|row| row.lease.fence))
@@ -179,8 +179,8 @@ impl Settlement {
     }
 }
 
-/// What the ledger takes for a number of tokens. Sums are made of it: one that cannot be must not spoil them, wherever
-/// it comes from (a provider, a spool of an older version).
+/// A number of tokens as the ledger takes it. Sums are made of these numbers: an impossible one must not spoil them,
+/// wherever it comes from (a provider, a spool of an older version).
 fn tokens(count: i64) -> i64 {
     const MOST: i64 = 10_000_000_000;
     count.clamp(0, MOST)
@@ -195,7 +195,7 @@ fn clean_option(text: Option<&String>) -> Option<String> {
     text.map(|text| clean(text))
 }
 
-/// JSON that `jsonb` takes: it holds no NUL either.
+/// JSON as `jsonb` takes it: it holds no NUL either.
 fn json_text(value: &impl Serialize) -> String {
     const PLAIN: &str = "values and types of ours have text for keys, and nothing in them fails to be written";
     fn without_nul(value: &Value) -> Value {
@@ -216,9 +216,10 @@ fn notes_text(notes: &[String]) -> Option<String> {
 }
 
 impl Store {
-    /// Settles everything in one transaction and returns the leases whose endings and parks changed nothing, because
-    /// the fence was gone and the job finished, or not to be finished by this: of those only the attempts were written.
-    /// An accepted answer among them that was not used is booked as `abandoned`, `late`: what it cost is waste.
+    /// Settles everything in one transaction. Returns the leases whose endings and parks changed nothing, because the
+    /// fence was gone and the job was finished, or could not be finished by this ending: for those only the attempts
+    /// were written. An accepted answer among them that was not used is booked as `abandoned`, `late`: its cost is
+    /// waste.
     ///
     /// Sending the same settlement again after an unknown outcome is safe.
     pub async fn settle(&self, settlement: &Settlement) -> Result<Vec<Lease>, StoreError> {
@@ -265,7 +266,7 @@ impl Store {
 }
 
 impl AttemptRow {
-    /// The answer was good, and nobody waited for it any more.
+    /// Notes that the answer was good, and that the job no longer needed it.
     pub(crate) fn came_late(&mut self) {
         self.class = Some(ErrorClass::Abandoned);
         self.detail = Some(Cow::Borrowed("late"));
@@ -274,7 +275,7 @@ impl AttemptRow {
 }
 
 impl AttemptRow {
-    /// The job that the call was for is not in the database any more. The money is booked under the number that it had,
+    /// Notes that the call's job is no longer in the database. The money is booked under the number that the job had,
     /// in a round that no job has, so that it says nothing of a job that has the number now or later.
     fn lost_its_job(&mut self, gone: Gone) {
         let (detail, message) = match gone {
@@ -304,7 +305,7 @@ async fn book_strays(
     }
     late::make_room(transaction, &rows.iter().map(|row| row.lease.job.0).collect::<Vec<_>>()).await?;
     for row in rows {
-        // Sent again, it is there already, and counted.
+        // If it was sent before, it is there already, and counted.
         if book_attempts(transaction, std::slice::from_ref(row)).await? == 1 {
             let ending = endings.iter().find(|ending| ending.lease == row.lease);
             let answer = ending.and_then(|ending| ending.response.as_deref());
@@ -335,8 +336,8 @@ async fn end_late(
     Ok(missing().map(|row| row.lease).filter(|lease| !ended.contains(&lease.fence)).collect())
 }
 
-/// Writes attempts to the ledger. Where somebody has booked a call in its worker's place, the worker's word replaces
-/// that.
+/// Writes attempts to the ledger. If another process has booked a call in its worker's place, the worker's report
+/// replaces that.
 async fn book(transaction: &mut Transaction, rows: &[AttemptRow]) -> Result<(), StoreError> {
     if book_attempts(transaction, rows).await? < rows.len() {
         let keys: Vec<(Lease, i16)> = rows.iter().map(|row| (row.lease, row.number)).collect();
@@ -347,7 +348,7 @@ async fn book(transaction: &mut Transaction, rows: &[AttemptRow]) -> Result<(), 
     Ok(())
 }
 
-/// Returns how many of them were not on the ledger before.
+/// Returns how many of the rows were not on the ledger before.
 async fn book_attempts(transaction: &mut Transaction, rows: &[AttemptRow]) -> Result<usize, StoreError> {
     macro_rules! column {
         ($row:ident => $value:expr) => {

@@ -1,4 +1,4 @@
-//! What is in the queue, and who works on it.
+//! The state of the queue and its workers.
 
 use super::lanes::{Lane, Look};
 use super::{Doing, Store, StoreError};
@@ -8,20 +8,20 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Rows that are counted in one lane at most.
+/// The most rows that are counted in one lane.
 const LANE_CAP: i64 = 100_000;
-/// Rows that are counted in all lanes together, roughly: what a second is enough for.
+/// The most rows that are counted in all lanes together, roughly: as many as a second is enough for.
 const TOTAL_CAP: i64 = 1_000_000;
 
 const UNFINISHED: &str = "looking for unfinished jobs";
 const REASONS: &str = "looking at what jobs wait for";
 
-/// A number of rows, counted up to a bound: exact counts of millions take seconds, and nobody needs them.
+/// A number of rows, counted up to a bound: exact counts of millions take seconds, and no report needs them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
     /// How many were counted.
     pub rows: i64,
-    /// Whether there are more.
+    /// Whether there are more rows.
     pub more: bool,
 }
 
@@ -32,26 +32,26 @@ impl Counted {
     }
 }
 
-/// What waits and runs on one route.
+/// The jobs that wait and run on one route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteQueue {
     /// Jobs that a worker may take at once, as far as is known.
     pub ready: Counted,
-    /// What is known to be in the way of ready jobs, as `sluice.jobs.waits_for` has it, and of how many.
+    /// Known obstacles of ready jobs, as `sluice.jobs.waits_for` has them, and how many jobs each holds up.
     pub held: BTreeMap<String, Counted>,
-    /// When the first of them could first have been taken; of each project and batch the job with the lowest number
-    /// is looked at.
+    /// When the first of them could first have been taken; of each project and batch only the job with the lowest
+    /// number is examined.
     pub oldest_ready: Option<DateTime<Utc>>,
     /// Jobs in workers' hands.
     pub running: i64,
-    /// Jobs that wait, by what they wait for, with the instant at which the first of them wakes.
+    /// Jobs that wait, by the reason of the wait, with the instant at which the first of them wakes.
     pub parked: BTreeMap<String, (Counted, DateTime<Utc>)>,
 }
 
 /// One worker process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkerRecord {
-    /// Its number.
+    /// The worker's number.
     pub id: i64,
     /// Its machine.
     pub host: String,
@@ -63,16 +63,16 @@ pub struct WorkerRecord {
     pub started_at: DateTime<Utc>,
     /// When it was last heard of.
     pub seen_at: DateTime<Utc>,
-    /// `live`, `dead` or `gone`. One whose lease has run out is dead, whether or not somebody has noted it.
+    /// `live`, `dead` or `gone`. A worker whose lease has run out is dead, whether or not another process has noted it.
     pub state: String,
     /// Jobs that the queue says it holds.
     pub holds: i64,
-    /// What it said of itself.
+    /// The statistics that it published.
     pub stats: Value,
 }
 
 impl WorkerRecord {
-    /// Whether it may act.
+    /// Whether the worker may act.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.state == "live"
@@ -84,24 +84,24 @@ impl WorkerRecord {
 pub struct PauseRecord {
     /// `route`, `project`, `batch` or `provider`.
     pub kind: String,
-    /// Its name.
+    /// The name of the route, project, batch or provider.
     pub name: String,
-    /// Since when.
+    /// When it was paused.
     pub since: DateTime<Utc>,
-    /// Why.
+    /// The reason that was given.
     pub reason: Option<String>,
 }
 
-/// What is in the queue, and who works on it.
+/// The state of the queue and its workers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
     /// The database's clock.
     pub now: DateTime<Utc>,
-    /// By route. Routes on which nothing waits or runs are not there.
+    /// By route. Routes on which nothing waits or runs are left out.
     pub routes: BTreeMap<String, RouteQueue>,
     /// Live workers and, for an hour, those that died or left.
     pub workers: Vec<WorkerRecord>,
-    /// What is paused.
+    /// Everything that is paused.
     pub pauses: Vec<PauseRecord>,
     /// The limits by bucket, of every bucket that a worker has ever used.
     pub buckets: BTreeMap<String, BucketStanding>,
@@ -123,7 +123,7 @@ impl Store {
         Ok(Status { now, routes, workers, pauses, buckets })
     }
 
-    /// What waits and runs, by route. Takes about a second at most, however long the queue.
+    /// The jobs that wait and run, by route. Takes about a second at most, however long the queue.
     pub async fn queue(&self) -> Result<BTreeMap<String, RouteQueue>, StoreError> {
         let mut routes = BTreeMap::new();
         self.count_ready(&mut routes).await?;
@@ -132,7 +132,7 @@ impl Store {
         Ok(routes)
     }
 
-    /// How every bucket stands that a worker has ever used, by name.
+    /// The standing of every bucket that a worker has ever used, by name.
     pub async fn standings(&self) -> Result<BTreeMap<String, BucketStanding>, StoreError> {
         let (buckets, now) = self.all_buckets().await?;
         Ok(buckets.into_iter().map(|(name, bucket)| (name, bucket.standing(now))).collect())
@@ -166,7 +166,7 @@ impl Store {
         let reasons = self.reasons(&lanes).await?;
         for ((lane, count), reason) in lanes.into_iter().zip(counts).zip(reasons) {
             let queue = routes.entry(lane.route).or_default();
-            // Which routes the lanes have that were not looked at is not known.
+            // It is not known which routes the other lanes have.
             let is_more = count.rows > cap || !is_all;
             queue.ready.add(count.rows.min(cap), is_more);
             queue.oldest_ready = [queue.oldest_ready, count.since].into_iter().flatten().min();
@@ -177,10 +177,10 @@ impl Store {
         Ok(())
     }
 
-    /// Of each lane what is known to be in its way.
+    /// The known obstacle of each lane.
     async fn reasons(&self, lanes: &[Lane]) -> Result<Vec<Option<String>>, StoreError> {
-        // By route and not by lane: there may be a million of those. Only batches that workers have for themselves
-        // alone are asked about one by one.
+        // By route and not by lane, as there may be a million lanes. Only batches to which a worker is dedicated are
+        // asked about one by one.
         let alone: HashSet<String> = sqlx::query_scalar!(
             r#"select c.it ->> 'only' as "batch!" from sluice.claimers s cross join jsonb_array_elements(s.said) c(it)
                 where c.it ->> 'only' is not null"#
@@ -242,7 +242,7 @@ impl Store {
         .doing("counting parked jobs")?;
         for group in groups {
             let queue = routes.entry(group.route).or_default();
-            // Which group the uncounted rows belong to is not known.
+            // It is not known which group the uncounted rows belong to.
             let counted = Counted { rows: group.rows, more: group.seen > LANE_CAP };
             queue.parked.insert(group.reason, (counted, group.wakes_at));
         }
@@ -344,7 +344,7 @@ impl Store {
             }
             from = next;
         }
-        // Something may have been in a worker's hands while its place was looked at.
+        // A job may have been in a worker's hands while its place was examined.
         sqlx::query_scalar!(
             r#"select exists (select from sluice.inflight)
                    or exists (select from sluice.parked where reason not in ('scheduled', 'paused')) as "busy!""#

@@ -1,4 +1,4 @@
-//! Which history the database is on. A promotion, a restore or a copy begins another one, in which numbers come again.
+//! The history that the database is on. A promotion, a restore or a copy begins another one, in which numbers recur.
 
 use super::claim::{Lease, datetime};
 use super::{Doing, Store, StoreError};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 const LOOKING: &str = "looking at the database's timeline";
 
-/// Making partitions is a look of its own, so a few are enough.
+/// Making partitions takes a look of its own, so a few are enough.
 const LOOKS: u32 = 4;
 
 /// The highest job number that this process has seen.
@@ -23,31 +23,31 @@ impl Highest {
     }
 }
 
-/// A commit that was confirmed to a worker and is gone.
+/// A commit that was confirmed to a worker and is now gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// The last of the worker's commits that is there; `None`: none is.
+    /// The last of the worker's commits that still exists; `None`: none does.
     pub from: Option<Timestamp>,
-    /// When the one that is gone was confirmed.
+    /// When the lost commit was confirmed.
     pub to: Timestamp,
 }
 
-/// What a look found.
+/// The result of a look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Looked {
     /// The number of the history that the database is on; `None`: none was noted yet.
     pub number: Option<i32>,
-    /// What this look, and no other, has noted.
+    /// The change that this look, and no other, has noted.
     pub news: Option<Turn>,
 }
 
 impl Store {
-    /// Compares where the database is with what was noted last, and notes a change: then job numbers, and those of
-    /// workers and claims, go on far behind all that may have been given out. Of several that notice it at once one
-    /// does so, and says it in the log. `begins`: where nothing was noted yet, this is the beginning.
+    /// Compares the database's position with the one noted last, and notes a change: then the numbers of jobs, workers
+    /// and claims continue far above all that may have been given out. Of several processes that notice it at once one
+    /// does so, and logs it. `begins`: if nothing was noted yet, this is the beginning.
     ///
     /// # Errors
-    /// Those of the database. A look that failed is repeated.
+    /// Those of the database. The caller repeats a look that failed.
     pub async fn look_at_timeline(&self, loss: Option<Loss>, begins: bool) -> Result<Looked, StoreError> {
         for _ in 0..LOOKS {
             let looked = sqlx::query!(
@@ -111,7 +111,7 @@ impl Store {
         }))
     }
 
-    /// How the database came to be as it is, and what was lost by that as far as it is known.
+    /// The history of the database, and the losses that are known.
     pub async fn history_of_database(&self) -> Result<History, StoreError> {
         let turn = self.newest_turn().await?;
         let row = sqlx::query!(
@@ -140,7 +140,7 @@ impl Store {
         .fetch_one(&self.db)
         .await
         .doing(LOOKING)?;
-        // Of interest beside the others only, and only the ledger knows which jobs they were of.
+        // Of interest beside the others only, and only the ledger knows which jobs the answers were for.
         let late =
             if row.stray_calls + row.again_calls > 0 { self.late_since_the_turn().await? } else { Stray::default() };
         Ok(History {
@@ -164,8 +164,8 @@ impl Store {
         })
     }
 
-    /// Answers that came too late since the newest history began, in the last days. A cancellation makes answers late
-    /// too: those are not counted.
+    /// Answers that came too late since the newest history began, in the last days. Answers that a cancellation made
+    /// late are not counted.
     async fn late_since_the_turn(&self) -> Result<Stray, StoreError> {
         let row = sqlx::query!(
             r#"select count(*) as "calls!", coalesce(sum(a.cost_nanos), 0)::bigint as "cost!",

@@ -1,29 +1,31 @@
-//! Jobs that are in no queue, because they came in while triggers were off: finding them, and putting them into it.
+//! Jobs that are in no queue, because they came in while triggers were off: finding them, and putting them into the
+//! queue.
 
 use super::{Doing, Store, StoreError};
 use crate::domain::diagnosis::Unqueued;
 use std::time::{Duration, Instant};
 
-/// So many job numbers are looked through in one statement.
+/// How many job numbers one statement looks through.
 const AT_ONCE: i64 = 250_000;
 
-/// So many are put into the queue in one statement, which has a minute.
+/// How many jobs one statement puts into the queue; it has a minute for that.
 const QUEUED_AT_ONCE: i64 = 50_000;
 
-/// So many are named.
+/// How many jobs are named.
 const NAMED: usize = 10;
 
-/// What [`Store::queue_unqueued`] did.
+/// The result of [`Store::queue_unqueued`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Queued {
-    /// So many jobs are in the queue now.
+    /// Jobs that were put into the queue.
     pub jobs: i64,
-    /// These were left: their idempotency key is another job's, or their priority or `max_attempts` is none.
+    /// Jobs that were left out: another job has their idempotency key, or their priority or `max_attempts` is not
+    /// valid.
     pub left: Vec<i64>,
 }
 
 impl Store {
-    /// Looks for jobs that are in no queue, the newest first, for about so long.
+    /// Looks for jobs that are in no queue, the newest first, for about `patience`.
     pub async fn unqueued(&self, patience: Duration) -> Result<Unqueued, StoreError> {
         let began = Instant::now();
         let mut found = Unqueued { jobs: 0, some: Vec::new(), looked_from: None };
@@ -98,7 +100,7 @@ impl Store {
         Ok(found)
     }
 
-    /// Of a batch, how many jobs have not ended and are in no queue. Only its own rows are read.
+    /// How many unfinished jobs of a batch are in no queue. Only the batch's own rows are read.
     pub async fn unqueued_of_batch(&self, batch: &str) -> Result<i64, StoreError> {
         sqlx::query_scalar!(
             r#"select count(*) as "jobs!"

@@ -138,7 +138,7 @@ fn successes_let_more_through_until_it_is_closed() {
         breaker.record(last, Sign::Good, now);
     }
     assert_eq!(breaker.state(), State::Closed);
-    // What failed before is forgotten.
+    // Earlier failures are forgotten.
     call(&mut breaker, Sign::Bad, now);
     assert_eq!(breaker.state(), State::Closed);
 }

@@ -1,12 +1,12 @@
-//! The calls of the last while.
+//! The recent calls of a target.
 
 use crate::domain::Timestamp;
 use std::time::Duration;
 
-/// The window is kept in so many slices: old calls leave it a slice at a time.
+/// The number of slices of the window: old calls leave it a slice at a time.
 const SLICES: u8 = 10;
 
-/// Calls of the last while, in slices.
+/// Recent calls, in slices.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Window {
     slices: [Slice; SLICES as usize],
@@ -22,7 +22,7 @@ struct Slice {
 }
 
 impl Window {
-    /// Counts a call. A clock that was set back counts into the newest slice.
+    /// Counts a call. If the clock was set back, the call counts into the newest slice.
     pub(super) fn count(&mut self, failed: bool, now: Timestamp, length: Duration) {
         let slice_ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX) / i64::from(SLICES);
         let number = now.0.checked_div_euclid(slice_ms.max(1)).unwrap_or(0);
@@ -36,7 +36,7 @@ impl Window {
         slice.failures = slice.failures.saturating_add(u32::from(failed));
     }
 
-    /// Calls and failures among them.
+    /// Calls in the window, and the failures among them.
     pub(super) fn totals(&self) -> (u32, u32) {
         let oldest = self.newest.saturating_sub(i64::from(SLICES) - 1);
         let current = self.slices.iter().filter(|slice| slice.number >= oldest);

@@ -1,11 +1,11 @@
-//! When a job is over, and what is said of it then.
+//! When a job is over, and the reason that is given then.
 
 use super::{Condition, Ending, Ineligible, RungHealth, Skip, health_of};
 use crate::domain::refusal::gist;
 use crate::domain::{Attempt, ErrorClass, Job, Outcome, Remedy, Route, SoftFailure, Timestamp};
 use std::fmt;
 
-/// Attempts of any kind, those that only waited included, after which a job ends: nothing goes on for ever.
+/// Attempts of any kind, including those that only waited, after which a job ends: no job goes on for ever.
 pub(super) const MOST_ATTEMPTS: usize = 1_000;
 
 /// The job's ending, if history or time have ended it.
@@ -57,7 +57,7 @@ fn hopeless(route: &Route, conditions: &[Condition], attempt: &Attempt) -> Optio
             Some(failed(told.class, format!("{target}{told}; no rung would take this request")))
         }
         Remedy::NextRung | Remedy::LargerWindow => {
-            // What became of a target that is no longer on the route binds nobody.
+            // An attempt at a target that is no longer on the route has no say.
             let rung = attempt.rung.filter(|&rung| rung < route.rungs.len() && !route.falls_back_on(told.class))?;
             let target = name(route, rung);
             // The numbers, where they are known.
@@ -72,10 +72,10 @@ fn hopeless(route: &Route, conditions: &[Condition], attempt: &Attempt) -> Optio
     }
 }
 
-/// So many rungs that find the request wrong are believed, whatever their words.
+/// This many rungs that find the request wrong are believed, whatever their words.
 const ENOUGH_REFUSALS: usize = 3;
 
-/// Refusals of fewer words than this are no ground for calling two of them the same.
+/// Two refusals that have fewer words than this are not taken to be the same.
 const WORDS_THAT_TELL: usize = 4;
 
 /// Several rungs found the request itself wrong: two in the same words, or [`ENOUGH_REFUSALS`] in any.
@@ -91,7 +91,7 @@ fn refused_alike(route: &Route, history: &[Attempt]) -> Option<Ending> {
             continue;
         }
         let gist = attempt.words.as_deref().map(gist).unwrap_or_default();
-        // "Bad Request" is what a server says that has nothing to say.
+        // "Bad Request" is the answer of a server that has nothing to say.
         let is_known = gist.split(' ').count() >= WORDS_THAT_TELL && refusals.iter().any(|(_, known)| *known == gist);
         refusals.push((rung, gist));
         if is_known || refusals.len() >= ENOUGH_REFUSALS {
@@ -104,8 +104,8 @@ fn refused_alike(route: &Route, history: &[Attempt]) -> Option<Ending> {
     None
 }
 
-/// How many attempts that count a job may make: as many as its route allows, or fewer where it asks for fewer. Who
-/// enqueues it is not who pays for what the route allows.
+/// How many attempts that count a job may make: as many as its route allows, or fewer where the job asks for fewer. The
+/// job cannot raise the bound, because the operator pays, not its author.
 pub(super) fn most_attempts(job: &Job, route: &Route) -> u16 {
     job.max_attempts.map_or(route.max_attempts, |own| own.min(route.max_attempts)).max(1)
 }
@@ -139,7 +139,7 @@ fn last_failure(history: &[Attempt]) -> Option<Told<'_>> {
     history.iter().rev().find_map(failure)
 }
 
-/// A failure as a reason tells it: its class, its kind, and what the provider said.
+/// A failure as a reason states it: its class, its kind, and the provider's words.
 struct Told<'a> {
     class: ErrorClass,
     kind: Option<SoftFailure>,
@@ -155,7 +155,7 @@ fn failure(attempt: &Attempt) -> Option<Told<'_>> {
     Some(Told { class, kind, words: attempt.words.as_deref().map(str::trim).filter(|words| !words.is_empty()) })
 }
 
-/// So many characters of a provider's words are enough for a reason. The ledger has all of them.
+/// The most characters of a provider's words in a reason. The ledger has all of them.
 const MOST_WORDS: usize = 240;
 
 impl fmt::Display for Told<'_> {

@@ -6,9 +6,9 @@ use crate::domain::{Attempt, ErrorClass, Job, Patience, Remedy, Route, Timestamp
 pub(super) struct Lap {
     /// Nothing is called before this instant.
     pub(super) begins: Timestamp,
-    /// When the pause after the last failure ends that a rung has to keep which was passed and is tried all the same.
+    /// When the pause ends that a passed rung has to keep after its last failure, if it is tried all the same.
     pub(super) pause_ends: Timestamp,
-    /// What moved the job on, by rung in listed order.
+    /// The failure that moved the job on, by rung in listed order.
     passed: Vec<Option<ErrorClass>>,
     /// Failures in this lap, by rung in listed order.
     failures: Vec<u32>,
@@ -61,13 +61,14 @@ impl Lap {
         self.failures.fill(0);
     }
 
-    /// What moved the job on from this rung in this lap.
+    /// The failure that moved the job on from this rung in this lap.
     pub(super) fn passed(&self, rung: usize) -> Option<ErrorClass> {
         self.passed.get(rung).copied().flatten()
     }
 }
 
-/// Whether a failing provider wants to be left alone for longer than any backoff and than the job has patience for.
+/// Whether a failing provider asks to be left alone for longer than any backoff, and for longer than the job has
+/// patience.
 fn asks_for_too_long(route: &Route, attempt: &Attempt) -> bool {
     let asked = attempt.retry_at.map(|until| attempt.ended_at.until(until));
     match route.patience {

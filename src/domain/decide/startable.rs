@@ -5,26 +5,27 @@ use crate::domain::shut::{Reason, Shut};
 use crate::domain::{Route, Timestamp};
 use std::time::Duration;
 
-/// What may be started of a route.
+/// How many jobs of a route may be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Startable {
-    /// So many jobs.
+    /// This many jobs.
     Now(usize),
     /// No job before `until`.
     Later {
         /// When to ask again.
         until: Timestamp,
-        /// What all jobs of the route wait for: the rung, …
+        /// The rung that all jobs of the route wait for, …
         rung: usize,
         /// … and why it may not be called.
         why: Skip,
     },
-    /// Every job, for each of them ends: no rung takes what they ask for, or it is too late. They say so themselves.
+    /// Every job, because each of them ends: no rung takes their requests, or it is too late. The jobs report this
+    /// themselves.
     ToEnd,
 }
 
 impl Startable {
-    /// How many jobs.
+    /// The number of jobs.
     #[must_use]
     pub const fn jobs(&self) -> usize {
         match self {
@@ -34,7 +35,7 @@ impl Startable {
         }
     }
 
-    /// When to ask again where there are none.
+    /// When to ask again if no job may start now.
     #[must_use]
     pub const fn opens(&self) -> Option<Timestamp> {
         match self {
@@ -44,12 +45,11 @@ impl Startable {
     }
 }
 
-/// What may be started of a route whose jobs have this deadline and find the rungs in these conditions.
+/// How many jobs of a route may be started, if they have this deadline and find the rungs in these conditions.
 ///
-/// It asks the whole route. A rung has room for some jobs. Those beyond that find it full, and go on to the rungs after
-/// it unless a job that has just come would wait: so the room of several rungs adds up exactly where jobs spread over
-/// them. A rung that is shut is passed if a job that has waited for ever may pass it: what such a job may do, some job may
-/// do.
+/// The whole route counts. A rung has room for some jobs. The jobs beyond that find it full, and go on to the rungs
+/// after it unless a job that has just come would wait. So the room of several rungs adds up exactly where jobs spread
+/// over them. A shut rung is passed if a job that has waited for ever may pass it: if such a job may, some job may.
 #[must_use]
 pub fn startable(
     route: &Route,

@@ -23,7 +23,7 @@ fn job() -> Job {
     Job { id, ready_at, deadline: None, max_attempts: None, input_tokens: 100, max_output_tokens: None }
 }
 
-/// A route of so many rungs, `p/0` the cheapest, that falls back on everything and has ten minutes of patience.
+/// A route of this many rungs, `p/0` the cheapest, that falls back on everything and has ten minutes of patience.
 fn route(rungs: usize) -> Route {
     let rung = |index: usize| Rung {
         target: Target { provider: "p".into(), model: index.to_string() },
@@ -59,7 +59,7 @@ fn closed(reason: Reason, wait: Duration) -> RungHealth {
     RungHealth::Shut(Shut { reason, since: NOW, until: NOW + wait })
 }
 
-/// Decides where of each rung nothing is known but whether it may be called.
+/// Decides when each rung's health is all that is known of it.
 fn decide(job: &Job, route: &Route, order: &[usize], past: &[Attempt], health: &[RungHealth], now: Timestamp) -> Step {
     let conditions: Vec<Condition> = health.iter().cloned().map(Condition::from).collect();
     super::decide(job, route, order, past, &conditions, now)

@@ -1,4 +1,4 @@
-//! What a job's attempts say of each rung.
+//! What the attempts of a job say of each rung.
 
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::{Attempt, ErrorClass, Job, Remedy, Route, Timestamp, backoff};
@@ -10,26 +10,26 @@ pub(super) struct Tried {
     pub(super) excluded: Option<ErrorClass>,
     /// It is not called again before this instant, because it failed.
     pub(super) backing_off_until: Timestamp,
-    /// What the provider asked this job to wait for.
+    /// The wait that the provider asked of this job.
     pub(super) asked: Option<Shut>,
     /// The class of its last failure.
     pub(super) last_failure: Option<ErrorClass>,
-    /// Failures after which it was to be tried again.
+    /// Failures after which the rung was to be tried again.
     failures: u32,
-    /// Since when the attempts have met nothing but a shut gate, and how many they are.
+    /// Since when the attempts have met only a shut gate, and how many such attempts there are.
     waiting: Option<(Timestamp, u32)>,
     /// Attempts that ended because of their key.
     keys_refused: u32,
-    /// Those of them that no other call met: the key may well be good for others.
+    /// Those of them whose key no other call found refused: the key may well be good for others.
     doubts: u32,
 }
 
-/// So many refused keys are followed by the next key at once. That many keys no provider has: whatever is wrong then, a
-/// pause does no harm.
+/// After this many refused keys at most, the next key follows at once. No provider has that many keys: whatever is
+/// wrong then, a pause does no harm.
 const KEYS_WITHOUT_A_PAUSE: u32 = 30;
 
-/// So often a request is refused as if by its key, although the key stays in service: then it is this request's own
-/// matter.
+/// How often a request may be refused as if by its key while the key stays in service. After that the refusal concerns
+/// only this request.
 const MOST_DOUBTS: u32 = 3;
 
 /// What the attempts say of every rung, in listed order.
@@ -77,14 +77,13 @@ impl Tried {
                 self.back_off(attempt.retry_at.unwrap_or(Timestamp::MIN));
             }
             Remedy::NextRung | Remedy::LargerWindow | Remedy::End => self.excluded = Some(class),
-            // What was refused is not what is sent next.
+            // The next request differs from the refused one.
             Remedy::Mend => {}
         }
     }
 
-    /// A key was refused, and the gate has taken it out of service: where it is open all the same, it is so with
-    /// another key, and the job goes on with that at once. When the refused one is good again is no matter of this
-    /// job's.
+    /// A key was refused, and the gate has taken it out of service. If the gate is open all the same, it has another
+    /// key, and the job goes on with that at once. When the refused key becomes good again does not concern this job.
     fn lose_a_key(&mut self, job: &Job, attempt: &Attempt) {
         self.keys_refused = self.keys_refused.saturating_add(1);
         if let Some(times @ 1..) = self.keys_refused.checked_sub(KEYS_WITHOUT_A_PAUSE) {
@@ -92,8 +91,8 @@ impl Tried {
         }
     }
 
-    /// Waits for as long as the provider asked. Where it named no time the gate is what knows; backing off keeps a gate
-    /// that is not shut from being hammered.
+    /// Waits for as long as the provider asked. Where it named no time the gate knows the time; backing off keeps this
+    /// job from hammering a gate that is not shut.
     fn wait(&mut self, job: &Job, attempt: &Attempt, reason: Reason) {
         let (since, times) = self.waiting.unwrap_or((attempt.ended_at, 0));
         let times = times.saturating_add(1);

@@ -2,11 +2,11 @@
 
 use super::{Finding, Partitions, Plan, Schema, Seen, Server, Table, grouped, size, span};
 
-/// The oldest version that is tried.
+/// The oldest version of the server that is tested.
 const OLDEST_SERVER: i32 = 150_000;
-/// Numbers for one partition.
+/// How many job numbers one partition holds.
 const PARTITION: i64 = 10_000_000;
-/// At two thousand millions the server refuses to go on.
+/// At two thousand million the server refuses to go on.
 const TRANSACTIONS_BAD: i64 = 1_200_000_000;
 
 pub(super) fn connection(pooled: bool, private: bool) -> Finding {
@@ -91,7 +91,7 @@ fn settings(server: &Server) -> Finding {
 fn transaction_ids(server: &Server) -> Finding {
     let age = server.transaction_age.max(server.multixact_age);
     let what = format!("the oldest row that is not frozen is {} transactions old", grouped(age));
-    // Autovacuum begins by itself at the setting; twice that says that it does not come through.
+    // Autovacuum begins by itself at this setting; an age of twice that means that it does not get through.
     if age < server.freeze_max_age.saturating_mul(2).max(400_000_000) {
         return Finding::ok("transaction_ids", what);
     }
@@ -159,7 +159,7 @@ pub(super) fn dead_rows(tables: &[Table]) -> Finding {
         )
         .grave(worst.dead >= bearable(worst).saturating_mul(10));
     }
-    // Workers fold it every few seconds.
+    // Workers fold the table every few seconds.
     if let Some(tally) = tables.iter().find(|table| table.name == "tally" && table.live >= 500_000) {
         return Finding::warning(
             CHECK,

@@ -1,4 +1,4 @@
-//! Who works, what waits, what is kept.
+//! Findings on workers, waiting jobs and kept work.
 
 use super::{Finding, Kept, Queue, Server, Thresholds, Unqueued, grouped, span};
 use crate::domain::roll::roll;
@@ -37,7 +37,7 @@ fn workers(queue: &Queue) -> Finding {
     }
 }
 
-/// Living workers take over within seconds; when they do not, something keeps them from it.
+/// Living workers take over within seconds. When they do not, something prevents them.
 fn held(queue: &Queue) -> Finding {
     const CHECK: &str = "dead_workers";
     let jobs: i64 = queue.dead.iter().map(|(_, jobs, _)| jobs).sum();
@@ -125,7 +125,7 @@ pub(super) fn absurd_sums(sums: &[String]) -> Finding {
     )
 }
 
-/// The first few of them.
+/// The first few names.
 fn listed(names: &[String]) -> String {
     const SHOWN: usize = 10;
     let more = names.len().saturating_sub(SHOWN);
@@ -135,9 +135,9 @@ fn listed(names: &[String]) -> String {
 
 pub(super) fn retention(kept: &Kept) -> Finding {
     const CHECK: &str = "retention";
-    /// [retention] keeps eight and a bit.
+    /// `[retention]` keeps eight and a bit.
     const MANY: i64 = 24;
-    /// Tried every minute.
+    /// A drop is tried every minute.
     const LONG: i64 = 3600;
     let what =
         format!("{} past partitions are kept, {} of them may go, {} were dropped", kept.past, kept.due, kept.dropped);

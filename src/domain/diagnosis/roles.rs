@@ -1,4 +1,4 @@
-//! Who may do what: the roles that applications, reports and workers are given.
+//! The roles that applications, reports and workers are given, and their rights.
 
 use super::Finding;
 use std::collections::BTreeMap;
@@ -6,16 +6,16 @@ use std::collections::BTreeMap;
 /// The roles and their rights.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
-    /// Those that are not there.
+    /// Roles that do not exist.
     pub missing: Vec<String>,
-    /// Of those that are, what they may not do although they should, as a grant says it.
+    /// For each role that exists, the rights that it should have and lacks, as a grant states them.
     pub lacking: BTreeMap<String, Vec<String>>,
-    /// Who owns the schema, and so may grant.
+    /// The owner of the schema, who may grant rights in it.
     pub owner: String,
 }
 
 impl Roles {
-    /// What is wrong with them, a sentence each; nothing when all is well.
+    /// The faults of the roles, a sentence each; empty when all is well.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let missing = self.missing.iter().map(|role| format!("the role {role} is missing"));
@@ -27,7 +27,7 @@ impl Roles {
         missing.chain(lacking).collect()
     }
 
-    /// What sets them right; empty when nothing is wrong.
+    /// The commands that correct the faults; empty when there are none.
     #[must_use]
     pub fn remedy(&self) -> String {
         let migrate = format!("run `sluice migrate` as {}, who owns the schema and grants what is missing", self.owner);

@@ -1,4 +1,4 @@
-//! Whatever keeps the server from removing dead rows: transactions, prepared ones, slots, standbys.
+//! Everything that keeps the server from removing dead rows: transactions, prepared transactions, slots, standbys.
 
 use super::{Finding, ReplicationSlot, Seen, Session, Thresholds, grouped, seen, size, span};
 
@@ -19,7 +19,7 @@ pub(super) fn transactions(all: &Seen<Vec<Session>>, sees_all: bool, thresholds:
     let limit = seconds(thresholds.transaction);
     let judge = |check, judge: &dyn Fn(&[Session]) -> Finding| {
         let finding = seen(check, all, |sessions: &Vec<Session>| judge(sessions));
-        // What others do is hidden from most logins: that nothing is seen then says nothing.
+        // The sessions of others are hidden from most logins, so seeing none proves nothing.
         if finding.severity == super::Severity::Ok && !sees_all {
             return Finding {
                 remedy: "grant pg_read_all_stats to this login (pg_monitor includes it)".to_owned(),

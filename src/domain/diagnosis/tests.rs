@@ -240,7 +240,7 @@ fn what_cannot_be_seen_is_said_and_is_no_praise() {
         assert_eq!(finding.severity, Severity::Unseen);
         assert!(finding.remedy.contains("pg_read_all_stats"), "{finding:?}");
     }
-    // What is seen all the same is told.
+    // Sessions that are seen all the same are reported.
     facts.sessions.as_mut().unwrap()[0].seconds = 300;
     assert_eq!(of("oldest_snapshot", &facts).severity, Severity::Warning);
     let reason = || "permission denied".to_owned();

@@ -3,7 +3,7 @@
 use super::{Finding, Seen, grouped, span};
 use crate::domain::timeline::{Change, History};
 
-/// For so many seconds a change is worth a word.
+/// How many seconds a change is worth mentioning.
 const OF_INTEREST: i64 = 7 * 86_400;
 
 pub(super) fn all(history: &Seen<History>) -> Vec<Finding> {

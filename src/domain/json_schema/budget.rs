@@ -1,8 +1,8 @@
-//! How much a schema may be: counted before it is compiled.
+//! The bounds on a schema, counted before it is compiled.
 //!
 //! A thousand patterns of forty characters each compile to 700 MB in a quarter of a minute, and neither the library nor
-//! the text of a schema says so before. No request needs that: vendors take some thousand properties and no patterns of
-//! weight.
+//! the text of a schema says so beforehand. No request needs that: vendors take some thousand properties, and no
+//! patterns of any weight.
 
 use super::build;
 use serde_json::{Value, json};
@@ -17,17 +17,17 @@ const MOST_TEXT: usize = 1 << 20;
 /// Different patterns.
 const MOST_PATTERNS: usize = 500;
 
-/// How large a pattern may be when it is compiled, in bytes: the first of these that is enough counts for it. One that
-/// is larger than the last is left unchecked.
+/// The sizes that a compiled pattern may have, in bytes: the smallest that is enough is the one that counts. A pattern
+/// larger than the last is left unchecked.
 const SIZES: [usize; 3] = [16 << 10, 128 << 10, super::PATTERN_BYTES];
 
-/// What all patterns together may come to, in bytes: the sizes that were tried.
+/// The most that all patterns together may take, in bytes, by the sizes that were tried.
 const ALL_PATTERNS: usize = 32 << 20;
 
-/// What a value takes in memory when its schema is compiled, beside its text.
+/// The bytes that a value takes when its schema is compiled, beside its text.
 const VALUE_BYTES: usize = 600;
 
-/// What a schema has, before anything is compiled.
+/// The counts of a schema, before anything is compiled.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Extent {
     values: usize,
@@ -36,14 +36,14 @@ pub(super) struct Extent {
 }
 
 impl Extent {
-    /// Counts, and stops where it is too much.
+    /// Counts, and fails once a bound is passed.
     pub(super) fn of(schema: &Value) -> Result<Self, String> {
         let mut extent = Self::default();
         extent.count(schema)?;
         Ok(extent)
     }
 
-    // A schema that came out of a text is at most as deep as the parser of JSON allows.
+    // A schema that was read from text is at most as deep as the JSON parser allows.
     fn count(&mut self, schema: &Value) -> Result<(), String> {
         self.values = self.values.saturating_add(1);
         match schema {
@@ -71,12 +71,12 @@ impl Extent {
         Ok(())
     }
 
-    /// About how many bytes it takes when it is compiled, without its patterns.
+    /// About how many bytes the schema takes once compiled, without its patterns.
     pub(super) const fn weight(self) -> usize {
         self.values.saturating_mul(VALUE_BYTES).saturating_add(self.text.saturating_mul(3))
     }
 
-    /// The most that it can take.
+    /// The most bytes that it can take.
     pub(super) fn at_most(self) -> usize {
         self.weight().saturating_add(self.patterns.saturating_mul(super::PATTERN_BYTES).min(ALL_PATTERNS))
     }
@@ -85,12 +85,12 @@ impl Extent {
 /// The patterns of a schema.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Patterns {
-    /// Each with its size when it is compiled; `None`: it cannot be matched here.
+    /// The compiled size of each pattern; `None`: it cannot be matched here.
     sizes: HashMap<String, Option<usize>>,
 }
 
 impl Patterns {
-    /// Compiles each of them once to see how large it becomes, and stops where it is too much.
+    /// Compiles each pattern once to see how large it becomes, and fails once that is too much.
     pub(super) fn of(schema: &Value) -> Result<Self, String> {
         let mut patterns = Self::default();
         patterns.find(schema)?;
@@ -141,19 +141,19 @@ impl Patterns {
         self.sizes.get(pattern).is_some_and(Option::is_some)
     }
 
-    /// What all of them take in memory, in bytes.
+    /// The memory that all of them take, in bytes.
     pub(super) fn weight(&self) -> usize {
         self.sizes.values().flatten().fold(0_usize, |sum, size| sum.saturating_add(*size))
     }
 
-    /// Steps that a pattern takes for each byte that is looked at: a large one may be in many of its states at once.
+    /// Steps that a pattern takes for each byte that it reads: a large one may be in many of its states at once.
     pub(super) fn steps_per_byte(&self, pattern: &str) -> u64 {
         let size = self.sizes.get(pattern).copied().flatten().unwrap_or_default();
         (size >> 13) as u64
     }
 }
 
-/// How large a pattern becomes, if it can be matched, and what finding out counts for.
+/// How large a pattern becomes, if it can be matched, and how much finding out counts for.
 fn measure(pattern: &str) -> (Option<usize>, usize) {
     let mut taken = 0_usize;
     for size in SIZES {
@@ -164,7 +164,7 @@ fn measure(pattern: &str) -> (Option<usize>, usize) {
         let is_last = size == super::PATTERN_BYTES;
         let raw = || regex::RegexBuilder::new(pattern).size_limit(size).build();
         if !is_last && !matches!(raw(), Err(regex::Error::CompiledTooBig(_))) {
-            // Something else is the matter with it, which no size mends.
+            // The pattern has another fault, which no size mends.
             return (None, taken);
         }
     }

@@ -1,21 +1,22 @@
-//! What checking an answer takes, worked out before it is done.
+//! The cost of checking an answer, worked out before it is done.
 //!
 //! The library that checks follows a schema and an answer together. Where a schema names itself twice for one place it
-//! does so twice at each level of the answer, and where long chains of references meet a deep answer it goes as deep as
+//! does so twice at each level of the answer. Where long chains of references meet a deep answer it goes as deep as
 //! both together, on the stack. Here each pair of a schema and a place is looked at once.
 
 use super::budget::Patterns;
 use serde_json::Value;
 use std::collections::HashMap;
 
-/// Pairs of a schema and a place that are looked at, at most.
+/// The most pairs of a schema and a place that are looked at.
 const MOST_LOOKS: usize = 1_000_000;
 
-/// Schemas one inside the other, at most, followed through references and through the answer. A tree of unions in an
+/// The most schemas one inside the other, followed through references and through the answer. A tree of unions in an
 /// answer as deep as JSON may be has some five hundred; the stack holds ten times this.
 const DEEPEST: u32 = 1_000;
 
-/// What a failing union costs beside looking at it: why each branch failed is collected, which is another look or two.
+/// The cost of explaining a failing union beside looking at it: the failure of each branch is collected, which is
+/// another look or two.
 const EXPLAINING: u64 = 4;
 
 /// How often a part is gone through.
@@ -27,7 +28,7 @@ struct Times {
 
 const ONCE: Times = Times { deciding: 1, explaining: 1 };
 
-/// How much there is to do.
+/// The amount of work that a check takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Effort {
     /// Steps until it is known whether the answer fits.
@@ -51,7 +52,7 @@ impl Effort {
     }
 }
 
-/// What a schema refers to by name.
+/// The schemas that a schema refers to by name.
 #[derive(Debug)]
 pub(super) struct Names<'a> {
     /// The schema, and those within it that have a name of their own, with the end of that name.
@@ -112,7 +113,7 @@ fn last_part(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// A pointer may be written as a part of a URL.
+/// Decodes a pointer, which may be written as a part of a URL.
 fn unescaped(pointer: &str) -> String {
     let mut bytes = Vec::with_capacity(pointer.len());
     let mut rest = pointer.as_bytes();
@@ -132,7 +133,7 @@ fn unescaped(pointer: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What it takes to check an answer against a schema; `None`: more than anyone should do.
+/// The effort of checking an answer against a schema; `None`: more than is allowed.
 pub(super) fn effort<'a>(
     names: &'a Names<'a>,
     patterns: &'a Patterns,
@@ -153,7 +154,7 @@ struct Part<'a> {
 struct Walk<'a> {
     names: &'a Names<'a>,
     patterns: &'a Patterns,
-    /// By the addresses of schema and place; nothing yet for what is being looked at.
+    /// By the addresses of schema and place; no effort yet for a pair that is being looked at.
     known: HashMap<(usize, usize), Effort>,
 }
 
@@ -171,7 +172,7 @@ fn breadth(value: &Value) -> u64 {
 }
 
 impl<'a> Walk<'a> {
-    /// The one function that calls itself: what is on the stack of it counts a thousand times.
+    /// The one function that calls itself: its stack frame takes room up to a thousand times.
     fn steps(&mut self, schema: &'a Value, place: &'a Value, depth: u32) -> Option<Effort> {
         let pair = (address(schema), address(place));
         if let Some(known) = self.known.get(&pair) {
@@ -191,14 +192,14 @@ impl<'a> Walk<'a> {
         Some(total)
     }
 
-    /// What a schema has a place checked against, and what it does by itself.
+    /// The parts of a place that a schema checks, and the schema's own effort.
     fn parts(&self, schema: &'a Value, place: &'a Value) -> Option<(Vec<Part<'a>>, u64)> {
         let (mut parts, mut own) = (Vec::new(), 1_u64);
         let Value::Object(keywords) = schema else { return Some((parts, own)) };
         for (keyword, value) in keywords {
             own = own.saturating_add(self.keyword(keyword, value, place, &mut parts));
         }
-        // What has been evaluated is found out by another look.
+        // Finding out which members were evaluated takes another look.
         if keywords.contains_key("unevaluatedProperties") || keywords.contains_key("unevaluatedItems") {
             for part in &mut parts {
                 part.times.deciding = part.times.deciding.saturating_mul(2);
@@ -208,12 +209,12 @@ impl<'a> Walk<'a> {
         (parts.len() <= MOST_LOOKS).then_some((parts, own))
     }
 
-    /// Steps to match a pattern against so many bytes.
+    /// Steps to match a pattern against this many bytes.
     fn matching(&self, pattern: &str, bytes: usize) -> u64 {
         (bytes as u64).saturating_mul(self.patterns.steps_per_byte(pattern)).saturating_add(1)
     }
 
-    /// Adds what a keyword has the place checked against, and returns what it does by itself.
+    /// Adds the parts of the place that a keyword checks, and returns the keyword's own effort.
     fn keyword(&self, keyword: &str, value: &'a Value, place: &'a Value, parts: &mut Vec<Part<'a>>) -> u64 {
         let mut here = |schema, times| parts.push(Part { schema, place, times });
         match (keyword, value) {
@@ -259,7 +260,7 @@ impl<'a> Walk<'a> {
                 each(schema, place, parts);
             }
             ("propertyNames", schema) => {
-                // A name is a text.
+                // The name of a member is a text.
                 static NAME: Value = Value::Null;
                 let times = Times { deciding: breadth(place), explaining: breadth(place) };
                 parts.push(Part { schema, place: &NAME, times });
@@ -281,7 +282,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// How much of a place a pattern looks at. The name of a member, which is not followed, is taken to be of usual length.
+/// How many bytes of a place a pattern reads. The name of a member, which is not followed, is taken to be of usual
+/// length.
 fn text_length(place: &Value) -> usize {
     const OF_A_NAME: usize = 64;
     match place {

@@ -1,4 +1,4 @@
-//! What of a schema cannot be checked here, taken out of it, so that the rest is checked.
+//! Takes the parts of a schema that cannot be checked here out of it, so that the rest is checked.
 //!
 //! A schema without some of its rules has to take every answer that it took with them. Where a rule stands under a
 //! negation, leaving it out would do the opposite: there the negation goes too.
@@ -6,13 +6,13 @@
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 
-/// Places that are named, at most.
+/// The most places that are named.
 const MOST_NAMED: usize = 10;
 
 /// How many characters the name of a place has at most.
 const NAME_LENGTH: usize = 100;
 
-/// A schema that can be checked, and what was taken out of it.
+/// A schema that can be checked, and the places of the parts that were taken out.
 pub(super) struct Loosened {
     pub(super) schema: Value,
     /// JSON pointers into the schema as it was.
@@ -57,7 +57,7 @@ impl Loosening<'_> {
         !can_match
     }
 
-    /// Whether there is a pattern that cannot be matched.
+    /// Whether the schema has a pattern that cannot be matched.
     fn looks_for_patterns(&mut self, schema: &Value) -> bool {
         match schema {
             Value::Object(members) => members.iter().any(|(name, member)| {
@@ -75,7 +75,8 @@ impl Loosening<'_> {
         }
     }
 
-    /// Whether the schema may take more than before. One that refers to another may: the other may have been loosened.
+    /// Whether the schema may take more than before. One that refers to another may, since the other may have been
+    /// loosened.
     fn schema(&mut self, schema: &mut Value, at: &str) -> bool {
         match schema {
             Value::Object(members) => self.members(members, at),
@@ -125,7 +126,7 @@ impl Loosening<'_> {
         }
         if self.pattern_properties(members, at) {
             is_looser = true;
-            // Whatever matched the pattern would now be one of these.
+            // Names that matched the pattern would now be judged by this.
             is_looser |= self.take_out(members, at, "additionalProperties");
         }
         if is_member_looser("not") {
@@ -155,7 +156,7 @@ impl Loosening<'_> {
                 members.insert("anyOf".to_owned(), branches);
             }
         }
-        // What is evaluated may have been so by something that is gone.
+        // A part that was taken out may have done the evaluation.
         is_looser |= self.take_out(members, at, "unevaluatedProperties");
         is_looser |= self.take_out(members, at, "unevaluatedItems");
         is_looser

@@ -34,7 +34,7 @@ fn references_that_multiply_are_refused() {
         let error = Schema::compile(&schema).unwrap_err();
         assert!(error.contains("when its references are written out"), "{error}");
     }
-    // What many schemas do a little of is fine.
+    // A schema may do a little of this, as many do.
     assert_eq!(Schema::compile(&multiplying(10, by_pointer)).unwrap().check(&json!(1)), Ok(()));
     assert!(Schema::compile(&multiplying(10, by_anchor)).unwrap().check(&json!("one")).is_err());
     // A tree names itself twice, for different places.
@@ -107,7 +107,7 @@ fn a_place_that_would_take_too_long_to_find_is_not_looked_for() {
 
 #[test]
 fn a_chain_that_is_gone_through_at_each_level_does_not_end_the_stack() {
-    // What is taken has to be within what the stack of a worker's thread holds, which is that of this one.
+    // An accepted schema has to fit the stack of a worker's thread, which is that of this one.
     for length in [1, 2, 5, 10, 30, 60, 90, 120, 300] {
         for wrap in [
             |to: String| json!({"allOf": [{"$ref": to}, {"minItems": 1}]}),
@@ -198,7 +198,7 @@ fn what_cannot_be_checked_is_left_unchecked_and_the_rest_is_checked() {
             json!("ab"),
             json!("a"),
         ),
-        // What is under a negation would forbid the rest.
+        // A loosened schema under a negation would forbid all other values.
         (
             past_count(json!({"not": {"pattern": ahead}, "type": "string"})),
             "/properties/code/not",
@@ -313,7 +313,7 @@ fn a_schema_of_which_nothing_can_be_checked_takes_every_answer() {
         assert!(matches!(compiled.unchecked(), [all] if all.contains(why)), "{schema}: {:?}", compiled.unchecked());
         assert_eq!(compiled.check(&json!({"a": 1})), Ok(()));
     }
-    // What can be checked has nothing to say.
+    // A schema that can be checked as a whole names nothing.
     assert_eq!(
         Schema::compile(&json!({"pattern": "^a", "oneOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {}}}))
             .unwrap()
@@ -373,7 +373,7 @@ fn a_schema_that_would_take_minutes_or_gigabytes_is_refused_and_one_of_use_is_no
         assert!((1_000..64 << 20).contains(&compiled.weight()), "{what}: {}", compiled.weight());
         assert!(compiled.weight() <= Schema::most_bytes(&schema).unwrap(), "{what}");
     }
-    // One that is too large alone is left unchecked, as it is no fault of the request.
+    // A pattern that is too large alone is left unchecked, as it is no fault of the request.
     let compiled = Schema::compile(&too_heavy(2)).unwrap();
     assert_eq!(compiled.unchecked().len(), 2);
     assert_eq!(compiled.check(&json!({"p0": "?"})), Ok(()));

@@ -246,7 +246,7 @@ proptest! {
         }
     }
 
-    /// Calls one after the other, each learnt from before the next.
+    /// Calls are made one after the other, and each is learnt from before the next.
     #[test]
     fn a_dead_key_costs_one_call_and_then_one_for_each_recheck(
         dead in prop::collection::vec(any::<bool>(), 1..6),

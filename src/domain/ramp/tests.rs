@@ -6,7 +6,7 @@ use super::*;
 use model::{Model, Provider};
 use proptest::prelude::*;
 
-/// So many rounds in which every allowed call passes.
+/// Runs this many rounds in which every allowed call passes.
 fn rounds(ramp: &mut Ramp, count: usize) -> Vec<u32> {
     (0..count)
         .map(|_| {
@@ -25,7 +25,7 @@ fn it_doubles_until_it_is_refused_and_goes_on_from_most_of_that() {
     assert_eq!(ramp.limit(), 358);
     let back = rounds(&mut ramp, 6);
     assert!(back[0] > 400 && back[1] > 450 && back[5] < 512, "{back:?}");
-    // Around what was too much it lingers, and goes on faster and faster when nothing happens.
+    // Around the number that was too much it lingers, and goes on faster and faster when nothing happens.
     assert!(rounds(&mut ramp, 12)[11] < 514);
     assert!(rounds(&mut ramp, 30)[29] > 1_000);
 }
@@ -60,7 +60,7 @@ fn a_call_that_is_refused_although_it_is_alone_says_that_fewer_are_no_help() {
     assert!(ramp.refused(0, 1));
     assert!(ramp.refused(ramp.era(), 1));
     assert_eq!(ramp.limit(), 1);
-    // That was no word on how many would be too many: it is back at once.
+    // The refusal did not say how many calls would be too many, so the limit is back at once.
     assert_eq!(rounds(&mut ramp, 4), [2, 4, 8, 16]);
 }
 
@@ -80,7 +80,7 @@ fn slow_answers_lower_it_once_a_round_and_not_below_a_handful() {
     assert_eq!(ramp.limit(), 32);
     ramp.slowed(1, 32, 1.0);
     assert_eq!(ramp.limit(), 32, "nothing has passed since: it is the same word from another target");
-    // It holds still for two rounds, in which it is seen what is usual.
+    // It holds still for two rounds, to see the usual time.
     let running = ramp.limit();
     (0..63).for_each(|_| ramp.passed(1, running));
     assert_eq!(ramp.limit(), 32);

@@ -18,7 +18,7 @@ pub(super) struct Field<'a> {
 pub(super) struct Unread(RefCell<Vec<String>>);
 
 impl Unread {
-    /// So many are named; more help no reader.
+    /// How many paths are named; more would not help a reader.
     const MOST: usize = 40;
     /// A longer name is cut.
     const LONGEST_NAME: usize = 60;
@@ -64,7 +64,7 @@ impl<'a> Field<'a> {
         Self { value: body, path: Path::Root, unread }
     }
 
-    /// The fault that something else was expected here than was found.
+    /// The fault that the value found here is not the one expected.
     pub(super) fn expected<T>(&self, what: &str) -> Result<T, RequestError> {
         self.fault(format_args!("expected {what}, found {}", Found(self.value)))
     }
@@ -128,8 +128,8 @@ pub(super) fn boolean(field: &Field<'_>) -> Result<bool, RequestError> {
     field.value.as_bool().map_or_else(|| field.expected("true or false"), Ok)
 }
 
-/// The members of an object, each handed out once. What was not taken at the end is noted as unread, so that nothing
-/// can be overlooked: either the parser understands a member, or its path is on the list.
+/// The members of an object, each handed out once. Members that were not taken at the end are noted as unread, so that
+/// nothing can be overlooked: either the parser understands a member, or its path is on the list.
 pub(super) struct Members<'a> {
     map: &'a Map<String, Value>,
     path: &'a Path<'a>,
@@ -156,7 +156,7 @@ impl<'a> Members<'a> {
         Some(Field { value, path: Path::Member(self.path, name), unread: self.unread })
     }
 
-    /// A member that can be understood; otherwise it stays unread, as a vendor may mean something else by the name.
+    /// A member that `read` understands; otherwise it stays unread, as a vendor may mean something else by the name.
     pub(super) fn take_if<T>(&mut self, name: &'static str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
         let understood = self.map.get(name).and_then(read)?;
         self.taken.push(name);
@@ -224,7 +224,7 @@ impl fmt::Display for Places<'_> {
     }
 }
 
-/// Says what was found without showing more of the body than one short word: prompts do not belong in messages.
+/// Describes the value without showing more of the body than one short word: prompts do not belong in messages.
 struct Found<'a>(&'a Value);
 
 impl fmt::Display for Found<'_> {
@@ -242,13 +242,13 @@ impl fmt::Display for Found<'_> {
     }
 }
 
-/// The text itself when it is one short word, else only that it is a text.
+/// The text itself when it is one short word, otherwise only the fact that it is a text.
 pub(super) fn shown(text: &str) -> String {
     let short = text.len() <= 24 && text.chars().all(|c| c.is_ascii_graphic());
     if short { format!("`{text}`") } else { "a longer text".to_owned() }
 }
 
-/// Whole numbers, also those written as floats as long as a float holds them exactly.
+/// Whole numbers, including those written as floats as long as a float holds them exactly.
 fn whole(value: &Value) -> Option<i64> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     value.as_i64().or_else(|| {
@@ -258,7 +258,7 @@ fn whole(value: &Value) -> Option<i64> {
     })
 }
 
-/// Whether a value is nested deeper than so many levels. Looks no deeper than that, so its own recursion is bounded.
+/// Whether a value is nested deeper than this many levels. Looks no deeper than that, so its own recursion is bounded.
 pub(super) fn deeper_than(value: &Value, levels: usize) -> bool {
     let Some(below) = levels.checked_sub(1) else { return true };
     match value {

@@ -1,9 +1,11 @@
-//! Which top-level members of a body some provider knows: OpenAI's own, and those of vendors and servers that speak its
-//! dialect. The table is generous, and it is nobody's judge: what it does not list is sent all the same, and named.
+//! The top-level members of a body that some provider knows: OpenAI's own, and those of vendors and servers that speak
+//! its dialect. The table is generous, and it does not judge: a member that it does not list is sent all the same, and
+//! named.
 
 use serde_json::Value;
 
-/// What a member may be. A name alone is not enough: a column of a table may be called `provider` too.
+/// The kinds of value that a member may have. A name alone is not enough: a column of a table may be called `provider`
+/// too.
 #[derive(Clone, Copy)]
 enum Kind {
     Flag,
@@ -185,7 +187,7 @@ const KNOWN: &[(&str, &[Kind])] = &[
     ("vllm_xargs", &[Object]),
     ("xtc_probability", &[Number]),
     ("xtc_threshold", &[Number]),
-    // What clients and gateways put around the rest.
+    // Members that clients and gateways put around the rest.
     ("extra_body", &[Object]),
     ("extra_headers", &[Object]),
     ("guardrail_config", &[Object]),
@@ -203,8 +205,8 @@ impl Kind {
     }
 }
 
-/// Whether some provider knows a top-level member of this name with a value of this kind. What the parser reads is
-/// known whatever its value, so that a value of the wrong kind is a fault and not a stranger.
+/// Whether some provider knows a top-level member of this name with a value of this kind. A member that the parser
+/// reads is known whatever its value, so that a value of the wrong kind is a fault and not an unknown member.
 #[must_use]
 pub fn is_known_member(name: &str, value: &Value) -> bool {
     const READ: &[&str] = &[
@@ -237,7 +239,7 @@ pub fn is_known_name(name: &str) -> bool {
     KNOWN.iter().any(|(known, _)| *known == name)
 }
 
-/// The known member that was probably meant by a name that is none: one slip away, or two in a long name.
+/// The known member that an unknown name was probably meant to be: one slip away, or two in a long name.
 #[must_use]
 pub fn near_known_member(name: &str) -> Option<&'static str> {
     let slips = match name.len() {

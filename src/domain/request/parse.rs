@@ -1,4 +1,4 @@
-//! Reading a request's JSON: every fault is named by its field and by what was expected there.
+//! Reads a request's JSON. Every fault is named by its field and by what was expected there.
 
 use super::field::{Field, Members, Unread, boolean, deeper_than, shown, string, text};
 use super::{ChatRequest, ContentPart, Message, PastCall, RequestError, ResponseFormat, Role, Tool, ToolChoice};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-/// How deep a body may be nested: the JSON parser allows no more, so a deeper value never came from a text.
+/// The deepest nesting of a body: the JSON parser allows no more, so a deeper value never came from a text.
 const MAX_DEPTH: usize = 128;
 
 /// Output caps above this are a mistake, not a wish.
@@ -17,8 +17,8 @@ impl ChatRequest {
     /// Reads an OpenAI chat-completions body, or `{"prompt": "…"}` as short for one user message.
     ///
     /// A member that is `null` counts as absent. A JSON schema in `response_format` is compiled to check it. The
-    /// deprecated `functions` and `function_call` become tools; the id of such a call is its function's name. What is
-    /// not understood is no fault, as vendors have members of their own: see [`ChatRequest::unread`].
+    /// deprecated `functions` and `function_call` become tools; the id of such a call is its function's name. A member
+    /// that is not understood is no fault, as vendors have members of their own: see [`ChatRequest::unread`].
     ///
     /// # Errors
     /// The first fault, with the path of its field; never quotes more than one short word of the body.
@@ -36,7 +36,7 @@ impl ChatRequest {
         Self::parse_written(body, &raw)
     }
 
-    /// As [`ChatRequest::parse_with_schema`], from the text: every figure and letter of it is kept for targets that
+    /// As [`ChatRequest::parse_with_schema`], from the text: every digit and letter of it is kept for targets that
     /// speak the same dialect.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl ChatRequest {
     /// Compiles the JSON schema that the request demands of its answer, if it demands one.
     ///
     /// # Errors
-    /// Names `response_format.json_schema.schema` and what is wrong with it.
+    /// Names `response_format.json_schema.schema` and its fault.
     pub fn compile_schema(&self) -> Result<Option<Schema>, RequestError> {
         self.schema().map(|schema| Schema::compile(schema).map_err(|reason| unfit_schema(&reason))).transpose()
     }
@@ -95,7 +95,7 @@ impl ChatRequest {
     }
 }
 
-/// What is wrong with the schema of a request.
+/// The fault of a request's schema.
 #[must_use]
 pub fn unfit_schema(reason: &str) -> RequestError {
     RequestError {
@@ -111,7 +111,7 @@ fn read(body: &Field<'_>) -> Result<ChatRequest, RequestError> {
     let mut members = body.members()?;
     let is_prompt = members.has("prompt");
     members.read("n", only_one_answer)?;
-    // It asks for what is done anyway.
+    // `false` asks for the default.
     members.take_if("stream", |stream| (*stream == Value::Bool(false)).then_some(()));
     let other_tools = RefCell::new(Vec::new());
     let tools = read_tools(&mut members, &other_tools)?;
@@ -184,7 +184,7 @@ fn read_message(message: &Field<'_>) -> Result<Message, RequestError> {
     let (content, cache_marks) = match (members.take("content"), refusal) {
         (Some(content), _) => read_content(&content)?,
         (None, Some(refusal)) if role == Role::Assistant => (vec![ContentPart::Text(refusal)], BTreeMap::new()),
-        // A turn that only calls tools says nothing.
+        // A turn that only calls tools has no content.
         (None, _) if !tool_calls.is_empty() || !other_calls.is_empty() || says_otherwise => {
             (Vec::new(), BTreeMap::new())
         }
@@ -265,8 +265,8 @@ fn read_address(url: &Field<'_>) -> Result<String, RequestError> {
     }
 }
 
-/// Functions that this turn of the assistant called, the one in the deprecated `function_call` included. Calls of other
-/// kinds are put aside.
+/// Functions that this turn of the assistant called, including the one in the deprecated `function_call`. Calls of
+/// other kinds are put aside.
 fn read_tool_calls(
     members: &mut Members<'_>,
     role: Role,
@@ -327,7 +327,7 @@ fn read_output_cap(members: &mut Members<'_>) -> Result<Option<i64>, RequestErro
     Ok(newer.or(older))
 }
 
-/// An empty list asks for nothing and is let pass.
+/// An empty list asks for nothing and is accepted.
 fn read_stop(stop: &Field<'_>) -> Result<Vec<String>, RequestError> {
     match stop.value {
         Value::String(_) => Ok(vec![string(stop)?]),
@@ -358,7 +358,7 @@ fn read_schema(format: &Field<'_>) -> Result<ResponseFormat, RequestError> {
     Ok(ResponseFormat::JsonSchema { name, schema, strict })
 }
 
-/// An empty list offers nothing and is let pass. Tools that are no functions are put aside.
+/// An empty list offers nothing and is accepted. Tools that are not functions are put aside.
 fn read_tools(members: &mut Members<'_>, others: &RefCell<Vec<String>>) -> Result<Vec<Tool>, RequestError> {
     let newer = members.read("tools", |list| {
         distinct(list, list.each(|tool| read_tool(tool, others))?.into_iter().flatten().collect())

@@ -1,8 +1,9 @@
-//! Members that choose another model, tier, tool or count than the route pays for: sent only where the route says so.
+//! Members that choose another model, tier, tool or count than the route pays for. They are sent only where the route
+//! says so.
 //!
-//! A request comes from anyone who may enqueue, and the route from the operator, who pays. What only shapes the answer
-//! is the request's; what has a dearer model answer, or a tool called by the provider, or several answers made, is the
-//! route's.
+//! A request comes from any login that may enqueue, and the route from the operator, who pays. A member that only
+//! shapes the answer is for the request to decide. A member that makes a dearer model answer, the provider call a tool,
+//! or the model write several answers, is for the route to decide.
 
 use super::ChatRequest;
 use super::known::is_known_name;
@@ -45,7 +46,7 @@ const CHOOSING: &[&str] = &[
     "deferred",
     "store",
     "prediction",
-    // Tools that the provider calls, and what it looks up by itself.
+    // Tools that the provider calls, and sources that it looks up by itself.
     "plugins",
     "web_search",
     "web_search_options",
@@ -88,7 +89,7 @@ const CHOOSING: &[&str] = &[
     "audio",
     "image_config",
     "speech_config",
-    // What may have any of these in it.
+    // Members that may hold any of these.
     "extra_body",
     "extra_headers",
     "extra_query",
@@ -96,24 +97,24 @@ const CHOOSING: &[&str] = &[
     "generation_config",
 ];
 
-/// What a name that no table knows sounds like when it chooses.
+/// Parts of a name that suggest a choice, for names that no table knows.
 const SOUNDS_LIKE: &[&str] = &["model", "tier", "fallback", "search", "plugin", "mcp", "browsing", "grounding"];
 
-/// Types of tools that only have the model ask its caller for something.
+/// Types of tools by which the model only asks its caller for something.
 const HARMLESS_TOOLS: &[&str] = &["function", "custom"];
 
-/// Which of these a route lets pass.
+/// The members of this kind that a route lets pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pass(BTreeSet<String>);
 
-/// Spelled alike.
+/// The name without differences in spelling.
 fn plain(name: &str) -> String {
     name.chars().filter(|letter| !matches!(letter, '_' | '-' | '.')).flat_map(char::to_lowercase).collect()
 }
 
 impl Pass {
     /// The members of these names; `*` stands for all of them, `tools` for tools of every type, and `tools.TYPE` for
-    /// those of one.
+    /// tools of one type.
     #[must_use]
     pub fn of(names: impl IntoIterator<Item = String>) -> Self {
         Self(names.into_iter().collect())
@@ -150,7 +151,7 @@ pub fn is_choosing(name: &str) -> bool {
 }
 
 impl ChatRequest {
-    /// What of it is not sent because the route does not let it pass: in words for the ledger.
+    /// The members that are not sent because the route does not let them pass: in words for the ledger.
     #[must_use]
     pub fn held_back(&self, pass: &Pass) -> Vec<String> {
         let Some(body) = RawObject::read(&self.raw) else { return Vec::new() };
@@ -162,10 +163,10 @@ impl ChatRequest {
         held
     }
 
-    /// The request without what the route does not let pass; `None` when that is nothing.
+    /// The request without the members that the route does not let pass; `None` when there are none.
     ///
     /// # Errors
-    /// What is wrong with what is left of it.
+    /// The fault of the request that is left.
     #[must_use]
     pub fn without_held_back(&self, pass: &Pass) -> Option<Result<Self, super::RequestError>> {
         if self.held_back(pass).is_empty() {
@@ -189,7 +190,7 @@ fn leave_out_tools(pass: &Pass, body: &mut RawObject<'_>) {
     };
     let is_let = |tool: &&&RawValue| kind_of(tool).is_none_or(|kind| pass.lets_tool(&kind));
     let left: Vec<&&RawValue> = tools.iter().filter(is_let).collect();
-    // A choice among what is not offered any more is none.
+    // A choice among tools that are no longer offered is void.
     let chosen = body.given("tool_choice").map(str::to_owned);
     let chosen = chosen.and_then(|choice| serde_json::from_str::<Value>(&choice).ok());
     let names_one = chosen.as_ref().and_then(|choice| choice.get("type")).and_then(Value::as_str);
@@ -261,7 +262,7 @@ mod tests {
             ("mcp_servers", json!([])),
             ("speed", json!("fast")),
             ("container", json!("c")),
-            // Names that no table knows, and that sound like it.
+            // Names that no table knows, and that sound like a choice.
             ("x_fallback_chain", json!(["dear"])),
             ("override_model", json!("dear")),
             ("billing_tier", json!("gold")),

@@ -1,4 +1,4 @@
-//! What is read from a body, and what is refused.
+//! Bodies that are read, and bodies that are refused.
 
 use super::*;
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ fn fault(body: &Value) -> String {
     }
 }
 
-/// The request without how it was written.
+/// The request without the text that it was read from.
 fn understood(request: &ChatRequest) -> ChatRequest {
     ChatRequest { raw: Box::default(), is_prompt: false, ..request.clone() }
 }
@@ -88,7 +88,7 @@ fn a_whole_conversation_is_read() {
     let format = ResponseFormat::JsonSchema { name: "cat".into(), schema: json!({"type": "object"}), strict: None };
     assert_eq!(request.response_format, Some(format));
     assert_eq!((request.user.as_deref(), request.top_k), (Some("ann"), None));
-    // What is not understood is named for targets of other dialects.
+    // Members that are not understood are named for targets of other dialects.
     assert_eq!(request.unread, ["logit_bias", "stream", "stream_options"]);
 }
 

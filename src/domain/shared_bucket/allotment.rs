@@ -1,49 +1,49 @@
-//! What a process is told when it has come for its slice.
+//! The answer to a process that has come for its slice.
 
 use super::SharedWait;
 use crate::domain::Timestamp;
 use crate::domain::limits::Dimension;
 
-/// What a process may do until it comes again, at most for [`LEASE`].
+/// The permission that a process has until it comes again, for [`LEASE`] at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allotment {
-    /// The state is from then, by the database's clock.
+    /// The time of the state, by the database's clock.
     pub now: Timestamp,
     /// Each limit.
     pub slices: Vec<Slice>,
     /// Calls that it may run at once; `None`: no limit.
     pub slots: Option<u32>,
-    /// Places that no process has.
+    /// Places that no process holds.
     pub places_left: u32,
     /// The wait that is on.
     pub wait: Option<SharedWait>,
-    /// One call may go all the same, to ask again.
+    /// One call may go in spite of the wait, to ask again.
     pub probe: bool,
     /// When the bucket was last opened before its wait was over.
     pub reopened: Option<Timestamp>,
-    /// Processes that want something of this bucket, this one included if it does.
+    /// Processes that want something of this bucket, including this one if it does.
     pub sharers: u32,
 }
 
 /// A process's part of one limit, and how the limit stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slice {
-    /// Which limit.
+    /// The limit's unit and window.
     pub dimension: Dimension,
     /// The epoch in which it is lent.
     pub epoch: u64,
-    /// What the process holds now; not what it got in addition.
+    /// Units that the process holds now: the total, not the addition.
     pub held: u64,
-    /// What no process holds; negative while in debt.
+    /// Units that no process holds; negative while in debt.
     pub level: i64,
-    /// What all hold together.
+    /// Units that all processes hold together.
     pub outstanding: u64,
-    /// What can be held and left together, at most. A call that needs more never fits.
+    /// The most that can be held and left together. A call that needs more never fits.
     pub capacity: u64,
-    /// Nanoseconds in which a unit comes back.
+    /// Nanoseconds in which one unit comes back.
     pub interval: u64,
-    /// The limit as the provider would say it: units per window.
+    /// The limit as the provider would state it: units per window.
     pub amount: u64,
-    /// What was ever taken off because the provider said that less was left.
+    /// Units taken off so far because the provider said that less was left.
     pub corrected: u64,
 }

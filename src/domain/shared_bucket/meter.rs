@@ -1,4 +1,4 @@
-//! One limit of a shared bucket: its level, and how that comes back with time.
+//! One limit of a shared bucket: its level, and how the level recovers with time.
 
 use super::recent::Recent;
 use crate::domain::Timestamp;
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Calls do not arrive in the order and at the distance at which they were sent, so that a provider may see a little
-/// more than the rate for a moment. So much of the rate is held back from the burst for it.
+/// more than the rate for a moment. This much of the rate is held back from the burst for that, …
 const JITTER_MS: u64 = 25;
 /// … but not more than this part of the burst.
 const JITTER_AT_MOST: u64 = 50;
 
-/// How long it is known how full a bucket was.
+/// How long the fullness of a bucket is remembered.
 const KNOWN_FOR: Duration = Duration::from_secs(1);
 
-/// Where a limit comes from.
+/// The origin of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The configuration.
     Configured,
-    /// The provider's headers, where nothing is configured or where they say less.
+    /// The provider's headers, where no limit is configured or where they state less.
     Learned,
 }
 
@@ -49,21 +49,21 @@ pub(super) struct SharedMeter {
     pub dimension: Dimension,
     configured: Option<Allowance>,
     learned: Option<Allowance>,
-    /// What no process has leased; negative while in debt.
+    /// Units that no process has leased; negative while in debt.
     pub level: i64,
-    /// Up to when the level counts what has come back, in nanoseconds since the epoch. After a wait that the provider
-    /// asked for it lies ahead: nothing comes back until then.
+    /// The time up to which the level counts recovered units, in nanoseconds since the epoch. After a wait that the
+    /// provider asked for it lies in the future: nothing comes back until then.
     at: i64,
-    /// Nothing comes back because of what is lent. Perhaps that was spent long ago and only its holder knows: until it
-    /// says so, `at` stays where it is.
+    /// Nothing comes back because of units that are lent. Perhaps these were spent long ago and only their holder
+    /// knows: until it says so, `at` stays where it is.
     stalled: bool,
-    /// How much was left and lent together lately, and when: each more than what came after it.
+    /// How much was left and lent together lately, and when: each entry is more than those after it.
     #[serde(default)]
     peaks: Vec<(Timestamp, i64)>,
-    /// Rises when everything that is leased becomes void.
+    /// Rises whenever everything that is leased becomes void.
     pub epoch: u64,
     pub spent: Recent,
-    /// What was ever taken off because the provider said that less was left.
+    /// Units taken off so far because the provider said that less was left.
     #[serde(default)]
     pub corrected: u64,
 }
@@ -92,7 +92,7 @@ impl SharedMeter {
         }
     }
 
-    /// A full one, as configured.
+    /// A full meter, as configured.
     pub(super) fn configured(rate: &Rate, now: Timestamp) -> Self {
         let mut meter = Self::new(rate.dimension(), now);
         meter.configured = Some(Allowance { amount: rate.amount.max(1), burst: rate.burst.max(1) });
@@ -100,7 +100,7 @@ impl SharedMeter {
         meter
     }
 
-    /// One that a provider told of, with what it says is left.
+    /// A meter that a provider's headers told of, with the units that they say are left.
     pub(super) fn learned(dimension: Dimension, limit: u64, remaining: u64, now: Timestamp) -> Self {
         let mut meter = Self::new(dimension, now);
         meter.learned = Some(Allowance { amount: limit.max(1), burst: limit.max(1) });
@@ -115,7 +115,7 @@ impl SharedMeter {
             }
             (Some(configured), _) => configured,
             (None, Some(learned)) => learned,
-            // Not reached: a meter has one of them.
+            // Not reached: a meter has an allowance of one kind or the other.
             (None, None) => Allowance { amount: 1, burst: 1 },
         }
     }
@@ -137,13 +137,13 @@ impl SharedMeter {
         self.dimension.seconds.saturating_mul(1_000_000_000).div_ceil(self.amount()).max(1)
     }
 
-    /// Whether it is whole again at midnight rather than bit by bit. What vendors mean by "per day" where nobody says
-    /// otherwise; headers that tell when it is whole again do say otherwise.
+    /// Whether the limit is whole again at midnight rather than bit by bit. Vendors mean that by "per day" unless they
+    /// say otherwise; headers that state when it is whole again do say otherwise.
     pub(super) fn is_daily(&self) -> bool {
         self.dimension.seconds == DAY && self.configured.is_some()
     }
 
-    /// What can be leased and left together, at most.
+    /// The most that can be leased and left together.
     pub(super) fn capacity(&self) -> i64 {
         let burst = self.allowance().burst;
         if self.is_daily() {
@@ -153,8 +153,8 @@ impl SharedMeter {
         signed(burst - jitter)
     }
 
-    /// The configuration says so now; `None`: it does not name this limit any more. What was used stays used.
-    /// Returns whether anything is left that limits.
+    /// Adopts the configured rate; `None`: the configuration no longer names this limit. Used units stay used. Returns
+    /// whether anything is left that limits.
     pub(super) fn configure(&mut self, rate: Option<&Rate>) -> bool {
         let configured = rate.map(|rate| Allowance { amount: rate.amount.max(1), burst: rate.burst.max(1) });
         if configured != self.configured {
@@ -163,7 +163,7 @@ impl SharedMeter {
         self.configured.is_some() || self.learned.is_some()
     }
 
-    /// The provider says so now. What was used stays used, unless the provider says that more is left.
+    /// Adopts the provider's figures. Used units stay used, unless the provider says that more is left.
     pub(super) fn hear(&mut self, limit: u64, remaining: Option<u64>, outstanding: i64) {
         let learned = Some(Allowance { amount: limit.max(1), burst: limit.max(1) });
         if learned == self.learned {
@@ -178,7 +178,7 @@ impl SharedMeter {
         }
     }
 
-    /// Takes off what is missing until all corrections come to `total`.
+    /// Takes off the units that are missing until all corrections come to `total`.
     pub(super) fn correct(&mut self, total: u64) {
         let missing = total.saturating_sub(self.corrected);
         self.corrected = self.corrected.saturating_add(missing);
@@ -191,7 +191,7 @@ impl SharedMeter {
         self.level = self.level.saturating_add(self.capacity().saturating_sub(before));
     }
 
-    /// Counts what has come back by `now`. What is leased (`outstanding`) leaves less room for it.
+    /// Counts the units that have come back by `now`. Leased units (`outstanding`) leave less room for them.
     ///
     /// `permille` of the rate comes back: less than 1,000 while the slope is lowered.
     pub(super) fn refill(&mut self, outstanding: i64, permille: u64, now: Timestamp) {
@@ -221,28 +221,28 @@ impl SharedMeter {
                 self.stalled = true;
                 self.at = self.at.saturating_add(missing.saturating_mul(interval));
             } else {
-                // Full: what came back beyond that is lost.
+                // Full: units that came back beyond that are lost.
                 self.at = now;
             }
         }
     }
 
-    /// What was lent is spent since `since`, at the latest: from then on there was room for more to come back.
+    /// Notes that lent units were spent at `since` at the latest: from then on there was room for more to come back.
     pub(super) fn spent_since(&mut self, since: Timestamp) {
         if self.stalled {
             self.at = self.at.max(nanos(since));
         }
     }
 
-    /// Notes how much is left and lent together.
+    /// Notes how many units are left and lent together.
     pub(super) fn note(&mut self, outstanding: i64, now: Timestamp) {
         let total = self.level.saturating_add(outstanding);
         self.peaks.retain(|(when, peak)| *peak > total && *when + KNOWN_FOR > now);
         self.peaks.push((now, total));
     }
 
-    /// Gives back what calls took less than estimated, known since `since`. What found no room then is too late to be
-    /// of use, as it is at the provider, and so is what came back too long ago to know.
+    /// Gives back the units by which calls took less than estimated, known since `since`. Units that found no room then
+    /// are too late to be of use, as they are at the provider; so are units that came back too long ago to know.
     pub(super) fn refund(&mut self, units: u64, since: Timestamp, outstanding: i64, now: Timestamp) {
         if since + KNOWN_FOR <= now {
             return;
@@ -253,20 +253,20 @@ impl SharedMeter {
         self.level = self.level.saturating_add(signed(units).min(room));
     }
 
-    /// What comes back comes back from `until` on, at the latest.
+    /// Lets units come back from `until` on, at the latest.
     pub(super) fn wait_until_at_most(&mut self, until: Timestamp) {
         self.at = self.at.min(nanos(until));
     }
 
-    /// A wait beyond `latest` is one until `until`.
+    /// Shortens a wait that ends beyond `latest` to one that ends at `until`.
     pub(super) fn bound_wait(&mut self, latest: Timestamp, until: Timestamp) {
         if self.at > nanos(latest) {
             self.at = nanos(until);
         }
     }
 
-    /// Empties it until `until`, when exactly `units` are there and the rest comes back bit by bit, so that nobody
-    /// stampedes: what is lent (`outstanding`) is void, and counts as spent until it is given back.
+    /// Empties the bucket until `until`, when exactly `units` are there and the rest comes back bit by bit, which
+    /// prevents a stampede. Lent units (`outstanding`) are void, and count as spent until they are given back.
     pub(super) fn drain(&mut self, until: Timestamp, units: u64, outstanding: i64) {
         self.epoch = self.epoch.saturating_add(1);
         let there = signed(units).min(self.capacity()).saturating_sub(outstanding);

@@ -1,4 +1,4 @@
-//! How much of something there was in the last minute.
+//! A count of events in the last minute.
 
 use crate::domain::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,9 +8,9 @@ const SLOT_MS: i64 = 10_000;
 /// A count over the last minute, in steps of ten seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Recent {
-    /// Which ten seconds the last entry of `counts` stands for.
+    /// The ten seconds that the last entry of `counts` stands for.
     slot: i64,
-    /// The seven last, oldest first: six whole ones, and the one that is running.
+    /// The last seven steps, oldest first: six whole ones, and the current one.
     counts: [u64; 7],
 }
 
@@ -26,7 +26,7 @@ impl Recent {
         self.slot = self.slot.max(slot);
     }
 
-    /// Counts more, or takes back what was counted too much.
+    /// Adds to the count, or takes back an excess.
     pub(super) fn add(&mut self, count: i64, now: Timestamp) {
         self.turn_to(now);
         if let Some(last) = self.counts.last_mut() {
@@ -34,7 +34,7 @@ impl Recent {
         }
     }
 
-    /// The last sixty seconds: the whole steps, and of the oldest the part that is not past yet.
+    /// The last sixty seconds: the whole steps, and the part of the oldest that is not past yet.
     pub(super) fn last_minute(&self, now: Timestamp) -> u64 {
         let mut turned = self.clone();
         turned.turn_to(now);

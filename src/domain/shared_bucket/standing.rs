@@ -1,49 +1,49 @@
-//! How a bucket stands, for people.
+//! The standing of a bucket, for people.
 
 use super::{Share, SharedBucket, SharedWait, Source};
 use crate::domain::{Timestamp, Unit};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// How a bucket stands, for people.
+/// The standing of a bucket, for people.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BucketStanding {
     /// Each of its limits.
     pub limits: Vec<LimitStanding>,
-    /// Calls that may run at once, and how many places each process has.
+    /// Calls that may run at once.
     pub concurrency: Option<u32>,
     /// Places by process.
     pub places: BTreeMap<i64, u32>,
     /// The wait that is on.
     pub gate: Option<SharedWait>,
-    /// The rate is lowered for a while, because calls became more too fast.
+    /// The rate is lowered for a while, because it rose too fast.
     pub slowed: bool,
     /// Refusals (429) in the last minute.
     pub refused_last_minute: u64,
 }
 
-/// How one limit stands, for people.
+/// The standing of one limit, for people.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LimitStanding {
     /// `requests/min`, …
     pub limit: String,
-    /// What it counts.
+    /// The unit that it counts.
     pub unit: Unit,
-    /// In so many seconds.
+    /// The window, in seconds.
     pub per_seconds: u64,
     /// Units per window.
     pub amount: u64,
-    /// What can be held and left together, at most.
+    /// The most that can be held and left together.
     pub capacity: u64,
-    /// Where it comes from.
+    /// The origin of the limit.
     pub source: Source,
-    /// What no process holds; negative while in debt.
+    /// Units that no process holds; negative while in debt.
     pub level: i64,
-    /// What is lent, by process.
+    /// Units that are lent, by process.
     pub leased: BTreeMap<i64, u64>,
     /// Units spent in the last minute.
     pub spent_last_minute: u64,
-    /// That, as a part of what comes back in a minute. Above 1 while a burst is used.
+    /// `spent_last_minute` as a part of the units that come back in a minute. Above 1 while a burst is used.
     pub utilisation: f64,
 }
 
@@ -57,7 +57,7 @@ impl LimitStanding {
 }
 
 impl BucketStanding {
-    /// Whether no process holds anything of it and nothing is missing: it was not used for a while.
+    /// Whether no process holds any of it and nothing is missing: it was not used for a while.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let is_full = |limit: &LimitStanding| {
@@ -72,7 +72,7 @@ impl BucketStanding {
 }
 
 impl SharedBucket {
-    /// How it stands at `now`.
+    /// The standing of the bucket at `now`.
     #[must_use]
     pub fn standing(&self, now: Timestamp) -> BucketStanding {
         let mut then = self.clone();

@@ -7,11 +7,11 @@ use crate::domain::limits::Dimension;
 use crate::domain::shut::Reason;
 use serde_json::{Value, json};
 
-/// What [`with_everything`] was written as by version 0.1, before holdings were told apart by more than a name.
+/// [`with_everything`] as version 0.1 wrote it, before holdings were told apart by more than a name.
 const STORED: &str = include_str!("stored.json");
 
 /// A bucket with something in every member that is stored: two limits of which one is learned, holdings, a wait that is
-/// too long to be believed, a slope, and what was reopened.
+/// too long to be believed, a slope, and a reopening.
 fn with_everything() -> SharedBucket {
     let mut limits = limits(600, 100);
     limits.concurrency = Some(8);

@@ -37,7 +37,7 @@ pub(super) fn stock(epoch: u64, left: i64, need: u64, want: u64) -> Report {
     }
 }
 
-/// A process that only asks and tells: what it has is written down here.
+/// A process that only asks and reports, with what it holds.
 #[derive(Clone, Debug)]
 struct Process {
     id: i64,
@@ -47,7 +47,7 @@ struct Process {
     spent_at: i64,
     refund: u64,
     refunded_at: i64,
-    /// Its slice is void from then on, by its own clock.
+    /// Its slice is void from this time on, by its own clock.
     lease_until: i64,
     shut_until: i64,
 }
@@ -90,7 +90,7 @@ impl Process {
         Duration::from_millis(u64::try_from(now - self.spent_at).unwrap())
     }
 
-    /// Spends what it may of `calls`.
+    /// Spends as many of `calls` as it may.
     fn spend(&mut self, calls: i64, now: i64) -> i64 {
         if now >= self.lease_until || now < self.shut_until {
             return 0;
@@ -125,7 +125,7 @@ fn an_idle_process_holds_nothing_and_a_busy_one_gets_it_all() {
     let (mut one, mut two) = (Process::new(1, &limits), Process::new(2, &limits));
     one.exchange(&mut bucket, 1, 400, 0);
     assert_eq!(one.held, 400);
-    // It has no more work: what it holds goes back and to the other.
+    // The process has no more work: its holding goes back and to the other.
     one.exchange(&mut bucket, 0, 0, 100);
     assert_eq!(one.held, 0);
     assert_eq!(bucket.shares.len(), 0);
@@ -141,7 +141,7 @@ fn what_a_dead_process_holds_is_lost_and_nothing_else() {
     one.exchange(&mut bucket, 1, 500, 0);
     two.exchange(&mut bucket, 1, 10_000, 10);
     assert_eq!(two.spend(10_000, 10), 99);
-    // The first is dead. The second has the whole rate, ten a second, from the first moment on …
+    // The first is dead. The second has the whole rate, ten a second, from the first moment on, …
     two.exchange(&mut bucket, 1, 10_000, 1_010);
     assert_eq!(two.spend(10_000, 1_010), 10);
     // … and after the lease and a rest the whole burst.
@@ -194,10 +194,10 @@ fn a_wait_holds_for_all_and_makes_void_what_is_lent() {
     one.take(&told, 1_100);
     let told = two.exchange(&mut bucket, 1, 100, 1_200);
     assert_eq!((two.held, told.wait.map(|wait| wait.shut.until)), (0, Some(until)));
-    // Both have heard, and what they held goes back.
+    // Both have heard, and their holdings go back.
     one.exchange(&mut bucket, 0, 0, 1_300);
     two.exchange(&mut bucket, 0, 0, 1_300);
-    // When it opens there is one, and then ten a second: no stampede.
+    // When the wait ends there is one unit, and then ten a second: no stampede.
     let open = 36_001_000;
     two.exchange(&mut bucket, 1, 100, open);
     assert_eq!(two.spend(100, open), 1);
@@ -256,7 +256,7 @@ fn two_large_calls_do_not_wait_for_each_other_and_small_ones_do_not_overtake_for
         three.exchange(&mut bucket, 1, 50, now);
         small += three.spend(50, now);
     }
-    // 7,000 in a minute: about a third each, and nobody nothing.
+    // 7,000 in a minute: about a third for each, and no process gets nothing.
     assert!(first >= 2 && second >= 2, "{first} and {second}");
     assert!(small >= 500, "{small}");
     let in_hand = one.held + two.held + three.held;
@@ -304,13 +304,13 @@ fn a_limit_is_learned_where_none_is_configured_and_a_configured_one_is_the_ceili
     assert_eq!(told.slices, []);
     let told = bucket.exchange(1, &none, &heard(600, 500, 0), at(0));
     assert_eq!((told.slices[0].held, told.slices[0].interval), (500, 100_000_000));
-    // The provider halves it: what was used stays used.
+    // The provider halves the limit: used units stay used.
     let told = bucket.exchange(1, &none, &heard(300, 0, 0), at(0));
     assert_eq!(told.slices[0].interval, 200_000_000);
-    // Configured with less: that counts, whatever the headers say.
+    // A lower configured limit counts, whatever the headers say.
     let told = bucket.exchange(2, &limits(60, 60), &heard(300, 0, 0), at(0));
     assert_eq!((told.slices[0].interval, told.slices[0].capacity), (1_000_000_000, 59));
-    // Configured with more than the provider says: the provider knows better.
+    // A higher configured limit does not: the provider knows better.
     let told = bucket.exchange(3, &limits(6_000, 6_000), &heard(300, 0, 0), at(0));
     assert_eq!(told.slices[0].interval, 200_000_000);
     // A process with an older configuration changes nothing …
@@ -329,7 +329,7 @@ fn less_than_we_believed_is_taken_off() {
     let mut report = stock(0, 0, 1, 1_000);
     report.heard = vec![Heard { dimension: REQUESTS, limit: Some(600), remaining: Some(100), corrected: 498 }];
     assert_eq!(bucket.exchange(1, &limits(600, 600), &report, at(0)).slices[0].held, 100);
-    // Another process finds the same, and that is not another correction.
+    // Another process finds the same shortage, and that is not another correction.
     report.stocks[0].left = 100;
     let told = bucket.exchange(1, &limits(600, 600), &report, at(0)).slices[0];
     assert_eq!((told.held, told.level, told.corrected), (100, 0, 498));
@@ -381,7 +381,7 @@ fn the_state_survives_being_written_down() {
     assert_eq!(serde_json::from_str::<SharedBucket>(&text).unwrap(), bucket);
 }
 
-/// One thing that happens among the processes.
+/// An event among the processes.
 #[derive(Clone, Debug)]
 enum Event {
     Pass {
@@ -396,7 +396,7 @@ enum Event {
         who: usize,
         want: u64,
     },
-    /// The process reads, is held up, and writes only if nobody else has written meanwhile.
+    /// The process reads, is held up, and writes only if no other process has written meanwhile.
     Late {
         who: usize,
         want: u64,
@@ -414,7 +414,7 @@ enum Event {
     Die {
         who: usize,
     },
-    /// The database's clock goes back, by so much for good.
+    /// The database's clock goes back, for good by this much.
     ClockBack {
         ms: i64,
     },
@@ -451,11 +451,11 @@ struct World {
     now: i64,
     back: i64,
     youngest: i64,
-    /// What the provider would let through.
+    /// The level by the provider's own count.
     level: f64,
     burst: f64,
     per_ms: f64,
-    /// What was spent since the start and not refunded.
+    /// Units spent since the start and not refunded.
     spent: i64,
 }
 
@@ -492,7 +492,7 @@ impl World {
             process.held = process.held.min(0);
         }
         let left = process.held;
-        // What is not wanted is not spent any more, whether the report arrives or not.
+        // Unwanted units are no longer spent, whether the report arrives or not.
         process.held = left.min(i64::try_from(want).unwrap());
         let mut report = stock(process.epoch, left, want.min(1), want);
         report.stocks[0].quiet = process.quiet(now);
@@ -514,8 +514,8 @@ impl World {
                 self.bucket.exchange(id, &self.limits, &report, self.database_now());
             }
             Event::Late { who, want, ms } => {
-                // Read now, written later: the others find the state as it was, so nothing may have changed it, and
-                // the slice counts from when it was asked for.
+                // Read now, written later: this stands for a write that finds the state unchanged, and the slice counts
+                // from when it was asked for.
                 let (id, report) = self.report(who, want);
                 let (asked, database_now) = (self.now, self.database_now());
                 self.pass(ms);
@@ -529,7 +529,7 @@ impl World {
                 assert!(self.level > -1e-6, "{spent} too many at {}: {}", self.now, self.level);
             }
             Event::Refund { who, units } => {
-                // Only what was spent can come back.
+                // Only spent units can come back.
                 let units = units.min(self.spent).max(0);
                 self.spent -= units;
                 self.level = self.burst.min(self.level + units as f64);
@@ -584,17 +584,17 @@ proptest! {
         for event in &events {
             world.apply(event);
         }
-        // All die; the clock of the database comes to what it had been at most; everything comes back.
+        // All processes die; the database's clock catches up with its highest time; everything comes back.
         world.youngest += 1;
         let mut heir = Process::new(world.youngest, &world.limits);
-        // Twice, because a refusal may have left a debt as large as what was lent.
+        // Twice, because a refusal may have left a debt as large as the loan.
         let full_in = 2 * i64::try_from(burst * 60_000 / per_minute + 1).unwrap();
         let rest = 20_000 + full_in;
         heir.exchange(&mut world.bucket, 0, 0, world.now + 20_000);
         let told = heir.exchange(&mut world.bucket, 1, u64::MAX / 4, world.now + rest + 20_000);
         prop_assert_eq!(told.wait, None);
         prop_assert_eq!(u64::try_from(heir.held).unwrap(), told.slices[0].capacity);
-        // Little is held back for jitter, and of small bursts nothing.
+        // Little is held back for jitter, and nothing of small bursts.
         prop_assert!(told.slices[0].capacity >= burst - burst / 50);
     }
 
@@ -606,7 +606,7 @@ proptest! {
         burst in 10_u64..1_000,
         stalled in 0_usize..4,
     ) {
-        // A burst that comes back faster than anybody can ask for it cannot be used whole.
+        // A burst that comes back faster than any process can ask for it cannot be used whole.
         let burst = burst + per_minute / 150;
         let mut world = World::new(per_minute, burst);
         let mut spent = [0; 20];
@@ -621,7 +621,7 @@ proptest! {
             }
             *spent = world.spent - before;
         }
-        // Less what is held back, the last tenth of a second, and units that are not whole.
+        // Less the part that is held back, the last tenth of a second, and units that are not whole.
         let slack = burst as f64 / 50.0 + world.per_ms * 100.0 + 2.0;
         let (first, after): (i64, i64) = (spent.iter().take(10).sum(), spent.iter().skip(13).sum());
         let ideal = burst as f64 + world.per_ms * 10_000.0;
@@ -630,7 +630,7 @@ proptest! {
         prop_assert!(after as f64 >= 0.98 * ideal - slack, "{} of {} after the stall", after, ideal);
     }
 
-    /// However places are asked for, no more calls run than may, as long as nobody stalls beyond its lease.
+    /// However places are asked for, no more calls run than may, as long as no process stalls beyond its lease.
     #[test]
     fn never_more_calls_than_places(
         limit in 1_u32..20,
@@ -647,7 +647,7 @@ proptest! {
             running[who] = running[who].max(slots.min(wants));
             prop_assert!(running.iter().sum::<u32>() <= limit, "{:?} of {}", running, limit);
         }
-        // What nobody uses, one gets.
+        // One process gets the places that no other uses.
         for id in 0..3 {
             bucket.exchange(id, &limits, &Report::default(), at(0));
         }
@@ -668,7 +668,7 @@ fn waits_far_ahead_that_an_earlier_version_wrote_are_capped_when_they_are_read()
     for meter in &mut bucket.meters {
         meter.drain(years, 0, 0);
     }
-    // As it stood in the database.
+    // The form in the database.
     let written = serde_json::to_value(&bucket).unwrap();
     assert!(written["gate"].get("asked").is_none());
     let mut bucket: SharedBucket = serde_json::from_value(written).unwrap();

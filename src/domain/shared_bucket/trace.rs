@@ -9,7 +9,7 @@ const PAGE: &str = include_str!("../../../docs/shared-limits.md");
 const TOKENS: Dimension = Dimension { unit: Unit::Tokens, seconds: 60 };
 const START: i64 = 1_800_000_000_000;
 
-/// A process tells what it has left, how long that has been so, and what it needs and could use.
+/// A report of a process: the units it has left, how long it has held no more, and the units it needs and could use.
 #[derive(Clone, Copy)]
 struct Step {
     ms: i64,
@@ -18,7 +18,7 @@ struct Step {
     quiet: u64,
     need: u64,
     want: u64,
-    /// A provider has just asked it for a wait of so many seconds.
+    /// The wait, in seconds, that a provider has just asked of it.
     asked: Option<u64>,
 }
 
@@ -31,7 +31,7 @@ const STEPS: [Step; 21] = [
     step(0, 1, 0, 0, 1_000, 4_000),
     step(10, 2, 0, 0, 1_000, 3_000),
     step(20, 3, 0, 0, 1_000, 5_000),
-    // All have spent whole calls of 1,000.
+    // All have spent their units on whole calls of 1,000.
     step(220, 1, 0, 215, 1_000, 4_000),
     step(240, 3, 975, 215, 1_000, 3_000),
     step(1_050, 3, 205, 800, 1_000, 2_000),

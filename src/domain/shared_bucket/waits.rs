@@ -1,4 +1,5 @@
-//! Waits that hold for all processes: what shuts a bucket, who may ask again, and what opens it before its time.
+//! Waits that hold for all processes: what shuts a bucket, which process may ask again, and what opens it before its
+//! time.
 
 use super::{LEASE, Report, Share, SharedBucket, Slope, Wait};
 use crate::domain::Timestamp;
@@ -10,10 +11,10 @@ use std::time::Duration;
 /// The wait that is on for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedWait {
-    /// Why, since when and until when. Of a wait that is too long to be believed: until one call asks again.
+    /// Why, since when and until when. For a wait that is too long to be believed, `until` is when one call asks again.
     #[serde(flatten)]
     pub shut: Shut,
-    /// What was asked for, where that is too long to be believed.
+    /// The wait as asked for, where that is too long to be believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,
 }
@@ -21,24 +22,24 @@ pub struct SharedWait {
 /// A wait that is too long to be believed to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
-    /// Until when the provider wants to be left alone.
+    /// The time until which the provider wants to be left alone.
     pub until: Timestamp,
     /// How often one call asks again, in milliseconds.
     pub recheck_ms: u64,
-    /// The process that may have the call ask again, until it has said what came of it.
+    /// The process that may have one call ask again, until it has reported the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<i64>,
 }
 
 impl SharedWait {
-    /// Whether it is not over yet.
+    /// Whether the wait is not over yet.
     pub(super) fn is_on(&self, now: Timestamp) -> bool {
         self.shut.until > now || self.asked.is_some_and(|asked| asked.until > now)
     }
 }
 
 impl SharedBucket {
-    /// Opens it before its wait is over, by hand or because a call was answered. Returns whether a wait was on.
+    /// Opens the bucket before its wait is over, by hand or because a call was answered. Returns whether a wait was on.
     pub fn reopen(&mut self, now: Timestamp) -> bool {
         self.reopened = Some(now);
         self.slope = self.slope.filter(|slope| slope.since <= now);
@@ -48,8 +49,8 @@ impl SharedBucket {
         self.wait.take().is_some_and(|wait| wait.is_on(now))
     }
 
-    /// Whether this process may have one call ask again although a long wait is on; all others wait for the next time
-    /// then. A wait that is over is none any more.
+    /// Whether this process may have one call ask again although a long wait is on; all others then wait for the next
+    /// time. A wait that is over no longer counts.
     pub(super) fn ask_again(&mut self, worker: i64, report: &Report, now: Timestamp) -> bool {
         self.wait = self.wait.filter(|wait| wait.is_on(now));
         let Some(SharedWait { shut: Shut { until, .. }, asked: Some(asked) }) = &mut self.wait else { return false };
@@ -57,15 +58,14 @@ impl SharedBucket {
             return false;
         }
         let probe = report.may_begin;
-        // A process that begins nothing looks again a moment later.
+        // A process that begins no calls looks again a moment later.
         let pause = if probe { Duration::from_millis(asked.recheck_ms) } else { LEASE };
         *until = now + pause;
         asked.by = probe.then_some(worker);
         probe
     }
 
-    /// No wait is taken for longer than is believed, by whichever process it was written: an earlier version, or
-    /// another clock.
+    /// Bounds every wait to what is believed, whichever process wrote it: an earlier version, or another clock.
     pub(super) fn bound_waits(&mut self, now: Timestamp) {
         let latest = now + BELIEVED;
         if let Some(wait) = self.wait.as_mut().filter(|wait| wait.shut.until > latest) {
@@ -80,7 +80,7 @@ impl SharedBucket {
         }
     }
 
-    /// Shuts the bucket for all, and drains what is used up. A wait that is on already is never shortened.
+    /// Shuts the bucket for all, and drains the limits that are used up. A wait that is on already is never shortened.
     pub(super) fn shut(&mut self, wait: &Wait, own: &mut Share, now: Timestamp) {
         let until = now + long_wait::rest(wait.remaining, wait.recheck);
         let since = self.wait.map_or(now, |wait| wait.shut.since);
@@ -99,7 +99,7 @@ impl SharedBucket {
         }
         for (dimension, units) in &wait.drained {
             let Some(index) = self.meters.iter().position(|meter| meter.dimension == *dimension) else { continue };
-            // All may spend what they hold until they hear of it.
+            // Every process may spend its holding until it hears of the wait.
             let holding = own.holdings.entry(*dimension).or_default();
             holding.void = true;
             let held = i64::try_from(holding.held).unwrap_or(i64::MAX);

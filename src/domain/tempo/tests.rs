@@ -5,7 +5,7 @@ fn took(millis: u64, output_tokens: i64) -> Took {
     Took { time: Duration::from_millis(millis), output_tokens }
 }
 
-/// What is said of so many calls like this one; the last word counts.
+/// The last verdict on this many calls like this one.
 fn told(tempo: &mut Tempo, calls: usize, one: Took, places: u32) -> Option<f64> {
     (0..calls).filter_map(|_| tempo.learn(one, places)).last()
 }
@@ -58,7 +58,7 @@ proptest! {
     ) {
         let mut tempo = Tempo::default();
         for call in 0..400 {
-            // What is usual is known by then.
+            // The usual time is known by then.
             let odd = call == 100 + place;
             let one = if odd { took(u64::from(millis), tokens) } else { took(1_000 * by / 100, 50) };
             prop_assert_eq!(tempo.learn(one, places), None);

@@ -1,12 +1,12 @@
 //! Whether the prose around a value stands by it.
 //!
-//! A model that writes sentences around its JSON may think aloud in them: `Maybe {…}? No, on reflection it is not.` To
-//! take such a value would be to answer what the text takes back. In doubt it is no answer: a second call costs less
-//! than a wrong result.
+//! A model that writes sentences around its JSON may think aloud in them: `Maybe {…}? No, on reflection it is not.`
+//! Using such a value would give as an answer what the text takes back. In doubt it is no answer: a second call costs
+//! less than a wrong result.
 
 use serde_json::Value;
 
-/// What only supposes, when it stands in the last words before a value.
+/// Words that only suppose, if they are among the last words before a value.
 const SUPPOSING: &[&str] = &[
     "maybe",
     "perhaps",
@@ -41,7 +41,7 @@ const SUPPOSING: &[&str] = &[
     "아마",
 ];
 
-/// What takes something back, at the beginning of a sentence behind a value.
+/// Words that take something back, at the beginning of a sentence behind a value.
 const TAKING_BACK: &[&str] = &[
     "nope",
     "wait",
@@ -106,7 +106,7 @@ const TAKING_BACK: &[&str] = &[
 /// A denial, when it is a sentence or ends in a comma: `No, …` but not `No further entities`.
 const DENIALS: &[&str] = &["no", "nein", "doch", "non", "não", "нет", "不", "没有"];
 
-/// What takes something back wherever it stands behind a value.
+/// Words that take something back wherever they stand behind a value.
 const ANYWHERE: &[&str] = &[
     "on reflection",
     "on second thought",

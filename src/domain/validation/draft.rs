@@ -1,21 +1,21 @@
 //! Reasoning that was left in the text of an answer.
 //!
-//! A draft is not an answer: what a model says to itself before it answers is cut off, and what follows is judged. Only
-//! what stands before the answer is a draft; a text that speaks of `<think>` in its middle is left alone.
+//! A draft is not an answer: the words of a model to itself before it answers are cut off, and the rest is judged. Only
+//! text before the answer is a draft; a text that mentions `<think>` in its middle is left alone.
 
 use serde::de::IgnoredAny;
 
-/// What stands before an answer, and the answer.
+/// The text before an answer, and the answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Split<'a> {
-    /// What the model said to itself.
+    /// The words of the model to itself.
     pub draft: String,
-    /// What it said to whoever asked; empty when it never came to that.
+    /// The words of the model to its user; empty when it never came to that.
     pub answer: &'a str,
 }
 
-/// Tags in which models think aloud unasked, in small letters, by the pair that opens and closes. One that the request
-/// speaks of is a matter of the answer.
+/// Tags in which models think aloud unasked, in small letters, by the pair that opens and closes. A tag that the
+/// request mentions is a matter of the answer.
 const TAGS: &[(&str, &str)] = &[
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -81,14 +81,14 @@ const BEGINNINGS: &[&str] = &[
     "assistant\n",
 ];
 
-/// A text without the marks that end it; `mentions` says whether the request speaks of one.
+/// A text without the marks that end it; `mentions` says whether the request mentions a mark.
 pub(super) fn without_endings<'a>(text: &'a str, mentions: &dyn Fn(&str) -> bool) -> &'a str {
     let mut rest = text;
     for _ in 0..MOST_PIECES {
         let bare = super::trimmed_end(rest);
         let found = ENDINGS.iter().find_map(|ending| Some((ending, bare.strip_suffix(*ending)?)));
         let Some((ending, shorter)) = found else { break };
-        // `</s>` may close what is struck out, a text may speak of a mark, and channels have ends of their own.
+        // `</s>` may close struck-out text, a text may mention a mark, and channels have ends of their own.
         let is_struck = *ending == "</s>" && shorter.contains("<s>");
         let is_kept = is_struck || shorter.ends_with(['`', '"', '\'', '“']) || shorter.contains(CHANNEL);
         if is_kept || mentions(ending) {
@@ -99,12 +99,12 @@ pub(super) fn without_endings<'a>(text: &'a str, mentions: &dyn Fn(&str) -> bool
     rest
 }
 
-/// Splits a text; `None` when it is all answer. `is_json`: the answer is to be JSON. `mentions` says whether the
-/// request speaks of a tag.
+/// Splits a text; `None` when all of it is the answer. `is_json`: the answer has to be JSON. `mentions` says whether
+/// the request mentions a tag.
 pub(super) fn split<'a>(text: &'a str, is_json: bool, mentions: &dyn Fn(&str) -> bool) -> Option<Split<'a>> {
     let more = if is_json { TAGS_BESIDE_JSON } else { &[] };
     let tags = || TAGS.iter().chain(more);
-    // JSON is no draft of anything; elsewhere the answer has what was asked for.
+    // JSON is never a draft; elsewhere tags that the request asked for belong to the answer.
     let is_asked_for = |open: &str, close: &str| !is_json && (mentions(open) || mentions(close));
     let marked = harmony(text).filter(|_| !is_asked_for(CHANNEL, CHANNEL));
     if let Some(split) = marked.or_else(|| bare_harmony(text)).or_else(|| announced(text)) {
@@ -112,12 +112,12 @@ pub(super) fn split<'a>(text: &'a str, is_json: bool, mentions: &dyn Fn(&str) ->
     }
     let mut drafts: Vec<&str> = Vec::new();
     let mut rest = without_beginning(text, TAGS);
-    // Some think several times before they answer.
+    // Some models think several times before they answer.
     loop {
         let start = super::trimmed_start(rest);
         let found = tags().find_map(|(open, close)| Some((after_open(start, open)?, open, close)));
         let Some((inside, open, close)) = found else { break };
-        // Without an end it never came to an answer.
+        // A draft without an end never came to an answer.
         let (end, after) = end_of(inside, open, close);
         if is_asked_for(open, close) || (!is_json && is_mention(inside, end, after)) {
             break;
@@ -152,7 +152,7 @@ pub(super) fn tags_in(text: &str) -> Vec<&'static (&'static str, &'static str)> 
     TAGS.iter().chain(TAGS_BESIDE_JSON).filter(|(open, _)| find_tag(text, open).is_some()).collect()
 }
 
-/// Whether what follows this text stands in a draft that one of these tags has opened in it.
+/// Whether the text after this one lies in a draft that one of these tags has opened.
 pub(super) fn is_open(before: &str, tags: &[&(&str, &str)]) -> bool {
     tags.iter().any(|(open, close)| {
         let opened = places(before, open).next_back();
@@ -160,14 +160,14 @@ pub(super) fn is_open(before: &str, tags: &[&(&str, &str)]) -> bool {
     })
 }
 
-/// What follows the last draft of a text in one of these tags.
+/// The text after the last draft in one of these tags.
 pub(super) fn after_drafts<'a>(text: &'a str, tags: &[&(&str, &str)]) -> &'a str {
     let ends =
         tags.iter().filter_map(|(_, close)| places(text, close).next_back().map(|at| at.saturating_add(close.len())));
     ends.max().and_then(|end| text.get(end..)).unwrap_or(text)
 }
 
-/// Where a draft ends, and where what follows it begins. A draft may hold another one.
+/// Where a draft ends, and where the text after it begins. A draft may hold another one.
 fn end_of(inside: &str, open: &str, close: &str) -> (usize, usize) {
     let Some((mut end, length)) = find_tag(inside, close) else { return (inside.len(), inside.len()) };
     let mut opened = places(inside.get(..end).unwrap_or_default(), open).take(MOST_PIECES).count();
@@ -181,7 +181,7 @@ fn end_of(inside: &str, open: &str, close: &str) -> (usize, usize) {
     (end, end.saturating_add(length))
 }
 
-/// Whether a text that begins with a tag speaks of it: the sentence goes on behind it, and behind the tag that closes.
+/// Whether a text that begins with a tag only mentions it: the sentence goes on behind it, and behind the closing tag.
 fn is_mention(inside: &str, end: usize, after: usize) -> bool {
     const GOING_ON: &[&str] = &[
         "is", "are", "was", "and", "or", "tag", "tags", "token", "tokens", "block", "blocks", "opens", "marks",
@@ -196,14 +196,14 @@ fn is_mention(inside: &str, end: usize, after: usize) -> bool {
     is_of_tag || (goes_on(thought) && is_inline && goes_on(rest))
 }
 
-/// Without the mark of a turn that begins, where a draft or a mark follows.
+/// The text without the mark that begins a turn, where a draft or a mark follows.
 fn without_beginning<'a>(text: &'a str, tags: &[(&str, &str)]) -> &'a str {
     let start = super::trimmed_start(text);
     let rest = BEGINNINGS.iter().find_map(|beginning| start.strip_prefix(beginning)).map(super::trimmed_start);
     rest.filter(|rest| tags.iter().any(|(open, _)| after_open(rest, open).is_some())).unwrap_or(text)
 }
 
-/// What Ollama's command line writes around a draft.
+/// Splits off a draft by the frame that Ollama's command line writes around it.
 fn announced(text: &str) -> Option<Split<'_>> {
     const DONE: &str = "...done thinking.";
     let inside = super::trimmed_start(text).strip_prefix("Thinking...\n")?;
@@ -214,7 +214,7 @@ fn announced(text: &str) -> Option<Split<'_>> {
     })
 }
 
-/// What follows an opening tag at the beginning of a text. It may carry attributes.
+/// The text after an opening tag at the beginning. The tag may carry attributes.
 fn after_open<'a>(text: &'a str, open: &str) -> Option<&'a str> {
     let name = open.strip_suffix('>').filter(|_| !open.ends_with("|>")).unwrap_or(open);
     let head = text.get(..name.len()).filter(|head| head.eq_ignore_ascii_case(name))?;
@@ -229,7 +229,7 @@ fn after_open<'a>(text: &'a str, open: &str) -> Option<&'a str> {
     are_plain.then(|| rest.get(end.saturating_add(1)..)).flatten()
 }
 
-/// Where a tag stands first, in any case, and its length.
+/// The first place of a tag, in any case, and its length.
 fn find_tag(text: &str, tag: &str) -> Option<(usize, usize)> {
     places(text, tag).next().map(|at| (at, tag.len()))
 }
@@ -245,12 +245,12 @@ fn places<'a>(text: &'a str, tag: &'a str) -> impl DoubleEndedIterator<Item = us
 }
 
 /// The last closing tag that nothing has opened and that ends a thought: one that stands by itself, or behind a
-/// sentence. One that a sentence speaks of does not, nor one in a JSON value.
+/// sentence. A tag that a sentence mentions does not end one, nor does a tag in a JSON value.
 fn orphan(text: &str, close: &str, is_json: bool) -> Option<(usize, usize)> {
     let ends_a_thought = |at: &usize| {
         let before = text.get(..*at).unwrap_or_default();
         let after = text.get(at.saturating_add(close.len())..).unwrap_or_default();
-        // What it closes would have been opened in the middle.
+        // The draft that it closes would have been opened in the middle.
         let name = close.trim_start_matches(['<', '[', '◁', '/']).trim_end_matches(['>', ']', '▷']);
         if places(before, name).any(|at| before.get(..at).is_some_and(|before| before.ends_with(['<', '[', '◁']))) {
             return false;
@@ -259,7 +259,7 @@ fn orphan(text: &str, close: &str, is_json: bool) -> Option<(usize, usize)> {
         let line = before.rsplit('\n').next().unwrap_or_default();
         let by_itself = line.trim().is_empty();
         let ends_line = after.is_empty() || after.starts_with(['\n', '\r']);
-        // A sentence that speaks of a tag does not end with it, and the paragraph too.
+        // A sentence that mentions a tag does not end with it and end the paragraph too.
         let ends_paragraph = ["\n\n", "\r\n\r\n"].iter().any(|gap| after.starts_with(gap));
         let ends_draft = is_json && (ends_line || before.trim_end().ends_with(['}', ']', '`']));
         let behind_sentence =
@@ -292,7 +292,7 @@ fn unframed(answer: &str) -> &str {
     answer
 }
 
-/// So many channels, and so many closing tags, are looked at: a text of nothing else must not cost the square of its
+/// How many channels, and how many closing tags, are looked at: a text of nothing else must not cost the square of its
 /// length.
 const MOST_PIECES: usize = 64;
 
@@ -352,7 +352,7 @@ fn harmony(text: &str) -> Option<Split<'_>> {
     Some(Split { draft, answer: answer.unwrap_or_default() })
 }
 
-/// Without the marks around a piece.
+/// The piece without the marks around it.
 fn unmarked(piece: &str) -> &str {
     let mut piece = piece.trim();
     for mark in ["<|start|>assistant", "<|start|>", "<|end|>"] {
@@ -383,7 +383,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A request that speaks of no tag.
+    /// A request that mentions no tag.
     const NOTHING: &dyn Fn(&str) -> bool = &|_| false;
 
     #[test]
@@ -496,7 +496,7 @@ mod tests {
         assert_eq!(split("<think>Hallo</think> Welt", false, &think), None);
         assert_eq!(split("Hallo.</think> Welt", false, &|tag| tag == "</think>"), None);
         assert!(split("<thinking>Hallo</thinking> Welt", false, &think).is_some());
-        // A draft is no JSON, whatever was asked for beside it.
+        // A draft is not JSON, whatever was asked for beside it.
         assert!(split("<think>Hallo</think> {}", true, &think).is_some());
     }
 

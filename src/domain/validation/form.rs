@@ -1,13 +1,13 @@
 //! Whether the form of a text says that the value in it is the answer.
 //!
 //! A sentence beside a value may say anything of it, in any language: that it is wrong, that it is a sample, that it
-//! holds for another question. No list of such sentences is ever whole. So it is asked the other way round: only words
-//! that are known to say nothing of a value may stand beside it. Whatever else there is makes it no sure answer, and a
-//! second call costs less than a wrong result.
+//! holds for another question. No list of such sentences is ever complete. So the question is put the other way round:
+//! only words that are known to say nothing of a value may stand beside it. With anything else beside it the value is
+//! no sure answer, and a second call costs less than a wrong result.
 
 use super::phrases;
 
-/// Words of which a lead-in may consist. Such as a sentence that belittles the value is made of are not here.
+/// Words of which a lead-in may consist. Words of sentences that belittle the value are not here.
 const NEUTRAL: &[&str] = &[
     // English.
     "a",
@@ -135,7 +135,7 @@ const NEUTRAL: &[&str] = &[
     "답변",
 ];
 
-/// What names a form and not a value: taken out of a lead-in before its words are looked at.
+/// Words that name a form and not a value: taken out of a lead-in before its words are examined.
 const FORMS: &[&str] = &[
     "matching the schema",
     "matching your schema",
@@ -154,7 +154,7 @@ const FORMS: &[&str] = &[
     "based on your request",
 ];
 
-/// How a lead-in begins that may speak of what it leads to: `Here is the order of the customer:`.
+/// Beginnings of a lead-in that may name what it leads to: `Here is the order of the customer:`.
 const POINTING: &[&str] = &[
     "here is the ",
     "here is your ",
@@ -167,7 +167,7 @@ const POINTING: &[&str] = &[
     "below is the ",
 ];
 
-/// What no lead-in to an answer says.
+/// Words that no lead-in to an answer has.
 const BELITTLING: &[&str] = &[
     "not",
     "no",
@@ -228,7 +228,7 @@ const BELITTLING: &[&str] = &[
     "people",
 ];
 
-/// Polite ends that say nothing of the value. Each stands for all sentences that begin so, within the bounds of
+/// Polite ends that say nothing of the value. Each stands for all sentences that begin with it, within the bounds of
 /// [`closes`].
 const CLOSINGS: &[&str] = &[
     "let me know if you need",
@@ -268,13 +268,13 @@ const TAGS: &[&str] = &["json", "answer", "final_answer", "output", "result", "r
 /// A lead-in and a close are short.
 const LONGEST: usize = 200;
 
-/// Whether what stands before and behind a value leaves no doubt that the value is the answer.
+/// Whether the text before and behind a value leaves no doubt that the value is the answer.
 pub(super) fn is_surely_meant(before: &str, after: &str) -> bool {
     let (before, after) = untagged(super::trimmed(before), after.trim());
     leads_in(before, after) && closes(after)
 }
 
-/// Without a pair of tags around the value.
+/// The text without a pair of tags around the value.
 fn untagged<'a>(before: &'a str, after: &'a str) -> (&'a str, &'a str) {
     let inner = TAGS.iter().find_map(|tag| {
         let name = before.strip_suffix('>')?;
@@ -303,7 +303,7 @@ fn leads_in(before: &str, after: &str) -> bool {
         && !phrases::declines(thoughts)
 }
 
-/// Without the opening line of a fence.
+/// The text without the opening line of a fence.
 fn unfenced_start(before: &str) -> &str {
     let bare = before.trim_end();
     let start = bare.rfind("```").unwrap_or(bare.len());
@@ -312,7 +312,7 @@ fn unfenced_start(before: &str) -> &str {
     if is_fence { bare.get(..start).unwrap_or_default().trim_end() } else { bare }
 }
 
-/// Whether nothing is said: neutral words and plain marks.
+/// Whether the lead-in says nothing: neutral words and plain marks.
 fn is_neutral(lead: &str) -> bool {
     if lead.len() > LONGEST || !lead.chars().all(is_plain) {
         return false;
@@ -321,7 +321,7 @@ fn is_neutral(lead: &str) -> bool {
     words(&plain).all(|word| NEUTRAL.contains(&word))
 }
 
-/// Whether it points at what follows, in a sentence of its own that ends in a colon.
+/// Whether the lead-in points at what follows, in a sentence of its own that ends in a colon.
 fn points(lead: &str) -> bool {
     if lead.len() > LONGEST || !lead.chars().all(|c| is_plain(c) || c.is_numeric()) {
         return false;
@@ -342,12 +342,12 @@ fn points(lead: &str) -> bool {
         && words(rest).all(stands_by)
 }
 
-/// Whether a word does not belittle what it speaks of.
+/// Whether a word does not belittle the value.
 fn stands_by(word: &str) -> bool {
     !BELITTLING.contains(&word) && !word.ends_with("n't")
 }
 
-/// Whether what follows is nothing, or a polite word.
+/// Whether the text after the value is empty or a polite close.
 fn closes(after: &str) -> bool {
     let rest = after.trim_start_matches(['`', '*', '.', '。', ' ', '\n', '\r', '\t']);
     if rest.trim_matches(|c: char| is_plain(c) && !c.is_alphanumeric()).is_empty() {
@@ -381,7 +381,7 @@ fn has_word(text: &str, word: &str) -> bool {
     words(&text.to_lowercase()).any(|found| found == word)
 }
 
-/// What a plain sentence is written with: no strokes, comments, tags, brackets.
+/// Whether a plain sentence may have this character: no strokes, comments, tags or brackets.
 fn is_plain(c: char) -> bool {
     c.is_alphanumeric()
         || c.is_whitespace()

@@ -9,20 +9,20 @@ use crate::domain::bulk::MOST_MEMBERS;
 use serde_json::Value;
 use std::borrow::Cow;
 
-/// What there is of JSON in a text.
+/// The JSON in a text.
 #[derive(Debug, PartialEq)]
 pub(super) enum Found<'a> {
     /// The text is JSON.
     Whole(Value),
-    /// A part of the text is, or is but for commas before closing brackets.
+    /// A part of the text is JSON, or would be but for commas before closing brackets.
     Inside(Value, Cow<'a, str>),
     /// A value begins and does not end.
     CutOff,
-    /// More than one value could be meant.
+    /// More than one value could be the answer.
     Several,
-    /// A value of which the text around it may say that it is not meant.
+    /// The text around a value may say that it is not the answer.
     Doubtful,
-    /// None.
+    /// The text has no value.
     Nothing,
 }
 
@@ -30,7 +30,7 @@ pub(super) enum Found<'a> {
 /// length.
 const MOST_TRIES: usize = 64;
 
-/// Finds the JSON in a text. Among several values the one that `fits` is meant, if it is the only one.
+/// Finds the JSON in a text. Among several values the one that `fits` is the answer, if it is the only one.
 pub(super) fn find<'a>(text: &'a str, fits: &dyn Fn(&Value) -> bool) -> Found<'a> {
     // In prose quotes need not come in pairs, so every comma counts.
     if text.len() > MOST_MEMBERS && text.bytes().filter(|byte| *byte == b',').count() > MOST_MEMBERS {
@@ -48,7 +48,7 @@ pub(super) fn find<'a>(text: &'a str, fits: &dyn Fn(&Value) -> bool) -> Found<'a
         Scan::Broken => return Found::Nothing,
     };
     let found = values.len();
-    // What a model says to itself on the way is no rival to what it says in the end.
+    // A value in a model's reasoning does not compete with one in its answer.
     let tags = draft::tags_in(text);
     values.retain(|found| !draft::is_open(text.get(..found.at).unwrap_or_default(), &tags));
     if values.is_empty() && found > 0 {
@@ -60,11 +60,11 @@ pub(super) fn find<'a>(text: &'a str, fits: &dyn Fn(&Value) -> bool) -> Found<'a
             let mut fitting = fitting.into_iter();
             values.retain(|_| fitting.next().unwrap_or(false));
         }
-        // A reference such as `[1]` in the prose beside an object is no rival to it.
+        // A reference such as `[1]` in the prose beside an object does not compete with it.
         if values.iter().any(|found| found.value.is_object()) {
             values.retain(|found| found.value.is_object());
         }
-        // Of several that are the same the last one has the last word.
+        // Of several equal values the last one counts.
         values.reverse();
         values.dedup_by(|one, other| one.value == other.value);
     }
@@ -84,7 +84,7 @@ pub(super) fn find<'a>(text: &'a str, fits: &dyn Fn(&Value) -> bool) -> Found<'a
     }
 }
 
-/// The inside of a text that is one fenced block: for a string or a number there is nothing else to go by.
+/// The inside of a text that is one fenced block: a string or a number has no other sign.
 fn unfenced(text: &str) -> Option<&str> {
     let (_language, rest) = text.strip_prefix("```")?.split_once('\n')?;
     rest.trim_end().strip_suffix("```").map(str::trim)
@@ -98,7 +98,7 @@ struct Part<'a> {
     text: Cow<'a, str>,
 }
 
-/// The value that a text is, and its JSON.
+/// The value of a text that is JSON, and its JSON.
 fn parsed(text: &str) -> Option<(Value, Cow<'_, str>)> {
     if let Ok(value) = serde_json::from_str(text) {
         return Some((value, Cow::Borrowed(text)));
@@ -107,11 +107,11 @@ fn parsed(text: &str) -> Option<(Value, Cow<'_, str>)> {
     Some((serde_json::from_str(&mended).ok()?, Cow::Owned(mended)))
 }
 
-/// Without single commas between a value and the closing bracket.
+/// The text without single commas between a value and the closing bracket.
 fn without_commas(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let (mut in_string, mut escaped) = (false, false);
-    // Where a comma was written behind which nothing but white space came.
+    // The place of a comma after which only white space has come.
     let mut comma = None;
     let mut last = '[';
     for c in text.chars() {
@@ -145,7 +145,7 @@ enum Scan<'a> {
     /// Every object and array that does not lie within another one.
     Values(Vec<Part<'a>>),
     CutOff,
-    /// Something that was to be an object or array is malformed.
+    /// A part that was meant to be an object or array is malformed.
     Broken,
 }
 
@@ -164,7 +164,7 @@ fn scan(text: &str) -> Scan<'_> {
                         values.push(Part { value, at: from.saturating_add(start), length: end, text });
                     }
                     None if is_meant_as_json(part) => return Scan::Broken,
-                    // A bracket in the prose; what is within it is prose as well.
+                    // A bracket in the prose; the text within it is prose as well.
                     None => {}
                 }
                 end
@@ -178,9 +178,9 @@ fn scan(text: &str) -> Scan<'_> {
     Scan::Broken
 }
 
-/// Where the bracket that a text begins with is closed: the length up to and including the closing one.
+/// The length of the text up to and including the bracket that closes its first one.
 ///
-/// Brackets within strings do not count. Whether each is closed by one of its own kind is for the parser to say.
+/// Brackets within strings do not count. The parser decides whether each is closed by one of its own kind.
 fn end_of(text: &str) -> Option<usize> {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for (index, byte) in text.bytes().enumerate() {
@@ -201,7 +201,7 @@ fn end_of(text: &str) -> Option<usize> {
     None
 }
 
-/// Whether what follows an opening bracket looks like JSON rather than prose: `{"a"`, `{'a'`, `[1`, `[{`, but not
+/// Whether the text after an opening bracket looks like JSON rather than prose: `{"a"`, `{'a'`, `[1`, `[{`, but not
 /// `{name}` or `[sic]`.
 fn is_meant_as_json(text: &str) -> bool {
     let inside = text.get(1..).unwrap_or_default().trim_start();
@@ -316,7 +316,7 @@ mod tests {
     fn a_text_of_brackets_holds_no_json_and_is_read_in_one_go() {
         for bracket in ["[", "{", "[x", "{x}", "]", "[[[]", "{\"", "\\\""] {
             let text = bracket.repeat(1_000_000 / bracket.len());
-            // A scanner that began anew at each bracket would not come to an end here.
+            // A scanner that began anew at each bracket would not finish here.
             assert!(!matches!(find(&text, &|_| true), Found::Whole(_)), "{bracket}");
         }
     }

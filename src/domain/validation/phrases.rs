@@ -1,9 +1,9 @@
 //! Refusals in plain words.
 
-/// Longer texts have said something besides.
+/// Longer texts have said something besides a refusal.
 const LONGEST: usize = 400;
 
-/// What comes before a refusal proper.
+/// Words that come before the refusal itself.
 const APOLOGIES: &[&str] =
     &["i'm sorry", "i am sorry", "i'm really sorry", "sorry", "i apologize", "unfortunately", "but", ","];
 
@@ -21,8 +21,8 @@ const INABILITIES: &[&str] = &[
     "i must decline to",
 ];
 
-/// What is refused. Words such as "find" or "determine" are not here: what the model looked for and did not find is an
-/// answer.
+/// Services that are refused. Words such as "find" or "determine" are not here: an answer may say that the model looked
+/// for something and did not find it.
 const SERVICES: &[&str] = &[
     "help",
     "assist",
@@ -39,7 +39,7 @@ const SERVICES: &[&str] = &[
     "support that",
 ];
 
-/// Whether a text says no to the request: it is short and begins with a known English way to decline.
+/// Whether a text refuses the request: it is short and begins with a known English way to decline.
 pub(super) fn is_refusal(text: &str) -> bool {
     if text.len() > LONGEST {
         return false;

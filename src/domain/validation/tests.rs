@@ -39,7 +39,7 @@ fn strict() -> Rules {
     Rules { non_empty: true, reject_refusals: true, reject_html: true, reject_truncated: true, ..Rules::default() }
 }
 
-/// What an answer is rejected for; empty if it is not.
+/// The faults for which an answer is rejected; empty if it is not.
 fn failures(rules: &Rules, answer: &Answer) -> Vec<Soft> {
     failures_for(rules, answer, &request())
 }
@@ -96,14 +96,14 @@ fn a_draft_is_not_an_answer() {
             verdict => panic!("{text}: {verdict:?}"),
         }
     }
-    // A tag that the request speaks of is a part of the answer; a mark of the end of a turn is none.
+    // A tag that the request mentions is part of the answer; a mark of the end of a turn is not.
     let asking =
         ChatRequest::parse(&json!({"prompt": "Translate, keep tags: <THINKING>Hello</THINKING> world"})).unwrap();
     let kept = answer("<thinking>Hallo</thinking> Welt");
     assert_eq!(strict().judge(&kept, &asking, None), Verdict::Accepted);
     assert_eq!(repaired(&strict(), "<thinking>Hallo</thinking> Welt"), "Welt");
     assert_eq!(repaired(&strict(), "Welt<|im_end|>\n"), "Welt");
-    // Nor where no JSON is asked for, and the other rules bind what is left.
+    // Nor where no JSON is asked for; then the other rules apply to the rest.
     assert_eq!(failures(&strict(), &answer("<think>Hm.</think>\n")), [Soft::Empty]);
     assert_eq!(repaired(&strict(), "<think>Hm.</think>\n\nYes."), "Yes.");
     let short = Rules { max_chars: Some(5), ..strict() };
@@ -133,7 +133,7 @@ fn a_whole_answer_with_an_unknown_word_for_its_end_is_taken_unless_the_route_is_
     ] {
         assert_eq!(failures(&with(rule), answer), expected, "{rule:?} {answer:?}");
     }
-    // As long as it may be, it was cut, whatever the word.
+    // An answer as long as it may be was cut, whatever its word.
     let mut capped = request();
     capped.max_tokens = Some(10);
     let used = |output, reasoning| {

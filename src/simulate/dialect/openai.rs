@@ -72,7 +72,7 @@ impl Api for Openai {
     }
 }
 
-/// What is read of a body; everything else is let through, as the many compatible servers do.
+/// The members that are read of a body; all others are accepted, as the many compatible servers do.
 #[derive(Deserialize)]
 struct Body<'a> {
     #[serde(borrow)]
@@ -260,7 +260,7 @@ fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
             };
             error(status, "insufficient_quota", Some(code), None, message.to_owned())
         }
-        // As it has been since it is no 503 any more.
+        // The message since this case is no longer a 503.
         Problem::Limited(Some(shortage)) if shortage.dimension == Dimension::Growth => {
             let message = "Rate of requests has increased too quickly. Please slow down and ramp up gradually.";
             error(429, "rate_limit_error", Some("slow_down"), None, message.to_owned())

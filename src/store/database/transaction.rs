@@ -1,4 +1,4 @@
-//! Statements that take effect together, and what becomes of their connection.
+//! Statements that take effect together, and the state in which they leave their connection.
 
 use super::{Database, PATIENCE, Sessions, in_time, rows_in_time};
 use futures_util::future::BoxFuture;
@@ -11,16 +11,16 @@ use sqlx::{Describe, Either, Execute, Executor, PgConnection, Postgres, SqlSafeS
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Nothing can say what came of a commit.
+/// The message when the result of a commit cannot be found out.
 const ELSEWHERE: &str = "another server took over during the commit, and cannot say whether it was done: look whether the \
                          jobs are there (sluice batch list), and enqueue with --resume or with idempotency keys";
 
-/// How a transaction stands on its connection.
+/// The state of a transaction on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Open, with nothing under way.
     Open,
-    /// The server was asked something and has not answered to the end: begin, a statement, commit.
+    /// The server was asked something (begin, a statement, commit) and has not answered to the end.
     Asked,
     /// Over: the connection is as it was before.
     Ended,
@@ -28,14 +28,15 @@ enum Phase {
 
 /// Statements that take effect together, or not at all.
 ///
-/// It may be dropped at any moment, also while the server is at it: what waits for it may be given up. Then it is not
-/// known what the server makes of what it was asked. Were the connection used on, the next statement on it could land
-/// in a transaction that is not its own, and be rolled back with it. So the connection is closed, and with it goes the
-/// transaction. The driver's own transaction is no help: it takes one whose `begin` was given up for one that never
+/// A transaction may be dropped at any moment, even while the server is executing a statement, since its caller may be
+/// given up. It is then unknown what the server does with that statement. If the connection were used again, the next
+/// statement on it could land in a transaction that is not its own, and be rolled back with it. So the connection is
+/// closed, and the transaction ends with it. The driver's own transaction does not help: it takes one whose `begin` was
+/// given up for one that never began, and one whose `commit` was given up for one that is open.
 /// began, and one whose `commit` was given up for one that is open.
 #[derive(Debug)]
 pub(in crate::store) struct Transaction {
-    /// Gone only when another has taken it over.
+    /// `None` only once another transaction value has taken it over.
     connection: Option<PoolConnection<Postgres>>,
     phase: Phase,
     /// Whether prepared statements may be kept under a name.
@@ -54,7 +55,7 @@ impl Drop for Transaction {
             Phase::Asked => connection.close_on_drop(),
             Phase::Open => {
                 let sessions = Arc::clone(&self.sessions);
-                // Where nothing comes of the rollback, not even its beginning, the connection is closed.
+                // If the rollback does not even begin, the connection is closed.
                 let rest = Self { connection: Some(connection), phase: Phase::Asked, sessions, ..*self };
                 if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                     runtime.spawn(async move { drop(rest.rollback().await) });
@@ -73,14 +74,14 @@ impl Transaction {
             patience: Some(PATIENCE),
             sessions: Arc::clone(&database.sessions),
         };
-        // One round trip for all of it.
+        // One round trip for all of these.
         let begin = database.begin.clone().unwrap_or_else(|| "begin".into_sql_str());
         sqlx::raw_sql(begin).execute(transaction.asked()?).await?;
         transaction.phase = Phase::Open;
         Ok(transaction)
     }
 
-    /// Its statements may take as long as they do: for work whose length is not known.
+    /// Lets its statements take as long as they need: for work of unknown length.
     pub fn wait_for_ever(&mut self) {
         self.patience = None;
     }
@@ -89,11 +90,11 @@ impl Transaction {
         self.end("commit").await
     }
 
-    /// Commits. Where the connection breaks before the server's word has come, asks the server on another one what came
-    /// of it, until it knows: there is no guessing whether the work was done.
+    /// Commits. If the connection breaks before the server has answered, asks the server on another connection for the
+    /// result, until it is known: the caller never has to guess whether the work was done.
     ///
     /// # Errors
-    /// When it was not done; or, after [`PATIENCE`], when the server could not say.
+    /// The work was not done; or, after [`PATIENCE`], the server could not say.
     pub async fn commit_for_sure(mut self, database: &Database) -> Result<(), sqlx::Error> {
         let row = sqlx::query!(
             r#"select pg_current_xact_id()::text as "id!", w.system_identifier, w.timeline from sluice.whereabouts() w"#
@@ -107,7 +108,7 @@ impl Transaction {
         }
         let give_up_at = tokio::time::Instant::now() + PATIENCE;
         while tokio::time::Instant::now() < give_up_at {
-            // On another timeline the number may be another transaction's.
+            // On another timeline the number may belong to another transaction.
             let asked = sqlx::query_scalar!(
                 "select case when w.system_identifier <> $2 or w.timeline <> $3 then 'elsewhere'
                              else pg_xact_status($1::text::xid8) end
@@ -122,7 +123,7 @@ impl Transaction {
                 Some("committed") => return Ok(()),
                 Some("aborted") => return Err(error),
                 Some("elsewhere") => return Err(sqlx::Error::Protocol(ELSEWHERE.to_owned())),
-                // It may still be at it; or the server is away, or coming back.
+                // The server may still be executing it, or be away, or coming back.
                 _ => tokio::time::sleep(Duration::from_millis(200)).await,
             }
         }
@@ -141,7 +142,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// The connection, to ask the server something: until [`Self::answered`] says that it has answered to the end.
+    /// The connection, to ask the server something. The transaction counts as asked until [`Self::answered`] is called.
     fn asked(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         self.phase = Phase::Asked;
         self.connection.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
@@ -240,8 +241,8 @@ impl<'c> Executor<'c> for &'c mut Transaction {
     }
 }
 
-/// Whether the server has refused a statement, which is its last word on it: the transaction is there to be rolled
-/// back.
+/// Whether the server has refused a statement, which is its final answer to it: the transaction is then ready to be
+/// rolled back.
 fn is_answer<T>(result: &Result<T, sqlx::Error>) -> bool {
     matches!(result, Err(sqlx::Error::Database(_)))
 }

@@ -1,4 +1,4 @@
-//! What a batch has already, so that the lines of a file are told from what was enqueued before.
+//! The jobs that a batch has already, so that new lines of a file are told from those enqueued before.
 
 use super::super::database::Transaction;
 use super::super::{Doing, StoreError};
@@ -7,16 +7,16 @@ use futures_util::TryStreamExt as _;
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// What is known of a batch before anything is put into it.
+/// The known state of a batch before anything is put into it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchSoFar {
-    /// Jobs that it ever had.
+    /// The number of jobs that it ever had.
     pub jobs: i64,
     /// How many of them have ended.
     pub ended: i64,
-    /// The routes that they take.
+    /// The routes of its jobs.
     pub routes: Vec<String>,
-    /// Their projects.
+    /// The projects of its jobs.
     pub projects: Vec<String>,
     /// Some belong to other logins, and this one may not see them.
     pub of_others: bool,
@@ -39,32 +39,32 @@ impl BatchSoFar {
         .doing(LOOKING)
     }
 
-    /// How many of its jobs are no longer kept, so that lines of theirs cannot be known again.
+    /// How many of its jobs are no longer kept, so that their lines cannot be recognised.
     pub(super) fn lost(&self, presence: &Presence) -> i64 {
         if self.dropped { (self.jobs - presence.jobs).max(0) } else { 0 }
     }
 }
 
-/// What a line of a file is to a batch.
+/// The relation of a line of a file to a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match {
-    /// The batch has not got it.
+    /// The batch does not have the line.
     New,
-    /// It has.
+    /// The batch has the line.
     Same,
-    /// It has something else under this custom id.
+    /// The batch has other content under this custom id.
     Changed,
 }
 
-/// The jobs of a batch, as the lines of a file are compared with them. Takes about 35 bytes for each.
+/// The jobs of a batch, in the form in which the lines of a file are compared with them. Takes about 35 bytes for each.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     jobs: i64,
-    /// Of each custom id 128 bits of a hash: two are taken for one with a chance below 10⁻²⁴ among ten million.
+    /// 128 bits of a hash of each custom id: the chance that two among ten million are confused is below 10⁻²⁴.
     named: HashSet<u128>,
-    /// Of those without one, how many have the same digest and are not yet matched.
+    /// For jobs without a custom id: how many have the same digest and are not yet matched.
     unnamed: HashMap<Vec<u8>, u32>,
-    /// The digests of some of those with a custom id.
+    /// The digests of some of the jobs with a custom id.
     sample: HashMap<u128, Vec<u8>>,
 }
 
@@ -87,7 +87,7 @@ impl Presence {
         Ok(presence)
     }
 
-    /// Whether the digest of a line says something of it.
+    /// Whether the digest of a line is needed to compare it.
     pub(super) fn compares_content(&self, custom_id: Option<&str>) -> bool {
         match custom_id {
             Some(custom_id) => !self.sample.is_empty() && self.sample.contains_key(&hash(custom_id)),
@@ -95,7 +95,7 @@ impl Presence {
         }
     }
 
-    /// Whether the batch has this line; without a name, each job is matched with one line only: two equal lines are two
+    /// Compares a line with the batch. Without a name each job is matched with one line only: two equal lines are two
     /// jobs.
     pub(super) fn look_up(&mut self, custom_id: Option<&str>, digest: Option<&[u8]>) -> Match {
         let Some(custom_id) = custom_id else {
@@ -158,7 +158,7 @@ mod tests {
     fn jobs_are_lost_only_where_retention_has_dropped_some() {
         let presence = Presence { jobs: 3, ..Presence::default() };
         let so_far = |jobs, dropped| BatchSoFar { jobs, dropped, ..BatchSoFar::default() };
-        // One that was inserted between the two looks is no loss.
+        // A job that was inserted between the two looks is not lost.
         for (jobs, dropped, lost) in [(5, true, 2), (5, false, 0), (3, true, 0), (2, true, 0)] {
             assert_eq!(so_far(jobs, dropped).lost(&presence), lost);
         }

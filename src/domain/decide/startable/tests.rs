@@ -75,7 +75,7 @@ fn a_rung_that_is_shut_is_passed_where_an_old_job_would_pass_it() {
     let later = Startable::Later { until: NOW + MINUTE, rung: 0, why };
     assert_eq!(ask(&endless, &[shut(Reason::RateLimit, MINUTE), open(3)]), later);
     assert_eq!((later.jobs(), later.opens()), (0, Some(NOW + MINUTE)));
-    // Money does not come back by itself, so nobody waits for it.
+    // Money does not come back by itself, so no job waits for it.
     assert_eq!(ask(&endless, &[shut(Reason::QuotaExhausted, MINUTE), open(3)]), Startable::Now(3));
 }
 
@@ -114,7 +114,7 @@ fn conditions(rungs: usize) -> impl Values<Value = Vec<Condition>> {
 }
 
 proptest! {
-    /// What the route is said to have is what `decide` gives a job that has waited for ever.
+    /// The route's result is what `decide` gives a job that has waited for ever.
     #[test]
     fn jobs_may_start_exactly_when_one_that_has_waited_for_ever_may(
         conditions in conditions(4),

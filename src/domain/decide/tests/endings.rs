@@ -1,4 +1,4 @@
-//! When a job is over, and what is said of it.
+//! When a job is over, and the reason that is given.
 
 use super::super::ending::MOST_ATTEMPTS;
 use super::*;
@@ -48,7 +48,7 @@ fn two_rungs_that_refuse_in_the_same_words_end_the_job_and_three_in_any() {
     assert_eq!(failure(&step(&differently)), Some((Class::InvalidRequest, reason)));
     let bare = [refused(0, "Bad Request"), refused(1, "Bad Request")];
     assert_eq!(called(&step(&bare)), Some(2), "that says nothing");
-    // Without words nothing is the same, and one rung counts once.
+    // Refusals without words are never alike, and one rung counts once.
     assert_eq!(called(&step(&[failed(0, Class::InvalidRequest), failed(1, Class::InvalidRequest)])), Some(2));
     assert_eq!(called(&step(&[refused(0, words[0]), refused(0, words[0])])), Some(1));
     // A parameter that two targets do not take is no fault of the request.

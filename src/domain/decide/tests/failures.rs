@@ -28,7 +28,8 @@ fn a_route_that_does_not_fall_back_stays_or_ends() {
             Remedy::RetrySame { .. } => {
                 assert_eq!(next_call(&route, &vec![failed(0, class); 5]), Some(0), "{class}");
             }
-            // What says that a target cannot take the request at all moves on unless the route never does.
+            // A failure that says that the target cannot take the request at all moves the job on, unless the route
+            // never falls back.
             _ if class.facts().fallback == Fallback::Always => assert_eq!(step, Some(1), "{class}"),
             Remedy::NextRung | Remedy::LargerWindow | Remedy::End | Remedy::Mend => assert_eq!(step, None, "{class}"),
         }
@@ -109,7 +110,7 @@ fn a_prompt_that_is_too_long_moves_only_to_a_larger_window() {
     let step = after(&route, &[failed(0, Class::ContextLength)], NOW);
     let skip = |rung| (rung, Skip::Failed(Class::ContextLength));
     assert_eq!(step, Step::Call { rung: 3, skipped: vec![skip(0), skip(1), skip(2)] });
-    // A window that nobody knows says nothing about the others.
+    // An unknown window says nothing about the others.
     let step = after(&route, &[failed(3, Class::ContextLength)], NOW);
     assert_eq!(called(&step), Some(0));
 }
@@ -175,7 +176,7 @@ fn a_failure_between_two_waits_begins_the_patience_anew() {
 
 #[test]
 fn a_rejected_key_leaves_the_rung_to_the_next_key() {
-    // The gate says open because the provider has another key: that is tried at once, and before any dearer rung.
+    // The gate says open because the provider has another key: that key is tried at once, and before any dearer rung.
     for class in [Class::Auth, Class::QuotaExhausted] {
         assert_eq!(called(&after(&route(2), &[failed(0, class)], NOW)), Some(0), "{class}");
         assert_eq!(called(&after(&route(2), &vec![failed(0, class); 30], NOW)), Some(0), "{class}");
@@ -225,7 +226,7 @@ fn a_passed_rung_is_tried_again_when_the_others_are_not_worth_waiting_for() {
         assert!(until <= NOW + MINUTE, "{reason}: {until:?}");
         assert_eq!(step(until), Step::Call { rung: 0, skipped: vec![] });
     }
-    // One that is worth waiting for has its turn first.
+    // A rung that is worth waiting for has its turn first.
     let health = [RungHealth::Open, closed(Reason::Breaker, MINUTE * 5)];
     let step = decide(&job(), &route(2), &[0, 1], &history, &health, NOW);
     assert_eq!(wait_until(&step), Some(NOW + MINUTE * 5));

@@ -1,4 +1,4 @@
-//! Rungs that are shut: which are waited for, and how long.
+//! Rungs that are shut: which of them a job waits for, and how long.
 
 use super::*;
 
@@ -78,7 +78,7 @@ fn a_deadline_leaves_time_for_a_call_after_the_wait() {
     assert_eq!(called(&step(&due(MINUTE + SECOND))), Some(1));
 }
 
-/// Why the first of two rungs was not waited for.
+/// Why the job did not wait for the first of two rungs.
 fn passed_over(step: &Step) -> Option<Worth> {
     match step {
         Step::Call { rung: 1, skipped } => match skipped.as_slice() {
@@ -145,7 +145,7 @@ fn a_retry_that_would_come_too_late_for_the_deadline_leaves_the_turn_to_the_next
     for stays in [route(1), without(route(2), &[Class::Overloaded])] {
         assert_eq!(wait_until(&step(&stays, &late)), Some(NOW + MINUTE * 3));
     }
-    // Whoever waits for ever means it.
+    // A route that waits for ever means it.
     let patient = Route { patience: Patience::Forever, ..route(2) };
     assert_eq!(wait_until(&step(&patient, &late)), Some(NOW + MINUTE * 3));
 }
@@ -190,7 +190,7 @@ fn waiting_for_money_keys_models_and_paused_providers_is_pointless() {
     let route = Route { patience: Patience::Forever, ..route(2) };
     for reason in [Reason::QuotaExhausted, Reason::Auth, Reason::Model, Reason::Paused] {
         assert_eq!(called(&fresh(&route, &[closed(reason, SECOND), RungHealth::Open])), Some(1), "{reason}");
-        // With nowhere else to go there is nothing but to wait.
+        // With no other rung the job can only wait.
         let health = [closed(reason, MINUTE), closed(reason, SECOND)];
         assert_eq!(wait_until(&fresh(&route, &health)), Some(NOW + SECOND), "{reason}");
         // Nor does it become worth while because the provider has asked this job for patience, too.

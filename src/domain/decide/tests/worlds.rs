@@ -1,15 +1,15 @@
-//! Whole lives of jobs in worlds that do their worst: what holds in all of them.
+//! Whole lives of jobs in worlds that do their worst, and the guarantees that hold in all of them.
 
 use super::super::ending::MOST_ATTEMPTS;
 use super::*;
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Values;
 
-/// What the world has in store for one rung.
+/// The weather of one rung.
 #[derive(Clone, Debug)]
 struct Weather {
     ineligible: bool,
-    /// Closed so long, then open so long, in seconds, for ever; no closure is for good.
+    /// Closed for this long, then open for `open`, in seconds, over and over; no closure is for good.
     closed: u32,
     open: u32,
     reason: Reason,
@@ -102,7 +102,7 @@ impl World {
         decide(&self.job, &self.route, &self.order, history, &self.health(now), now)
     }
 
-    /// Does what the decision says until the job ends; hands every step to `look` before it is done.
+    /// Carries out the decisions until the job ends; hands each step to `look` beforehand.
     fn run(&self, mut look: impl FnMut(&[Attempt], Timestamp, &Step)) -> Vec<Attempt> {
         let (mut now, mut history) = (NOW, Vec::new());
         let mut calls = self.calls.iter().cycle();
@@ -295,7 +295,8 @@ proptest! {
         let position = |rung| world.order.iter().position(|&other| other == rung);
         if let Some(rung) = called(&with(deadline)) {
             let sooner = with((deadline - SECOND * nearer).max(NOW + SECOND));
-            // Who would not wait with more time does not wait with less, and does not begin to like the cheaper rung.
+            // A job that would not wait with more time does not wait with less, and does not begin to prefer the
+            // cheaper rung.
             prop_assert_eq!(called(&sooner).and_then(position), position(rung));
         }
     }

@@ -15,24 +15,24 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 const SECOND: u64 = 1_000_000;
-/// Until things have settled nothing is counted.
+/// Nothing is counted until the load has settled.
 const WARM_UP: u64 = 20 * SECOND;
-/// One process begins so long after the other.
+/// The time between the starts of two processes.
 const BETWEEN: u64 = 3 * SECOND;
 
-/// What limits the provider, and how long it takes.
+/// The limits of the provider, and how long it takes.
 #[derive(Clone, Copy)]
 pub(super) struct Provider {
     pub concurrency: Option<u32>,
     pub per_second: Option<f64>,
-    /// So many calls at once are answered at full speed; more divide it between them.
+    /// This many calls at once are answered at full speed; more share that speed between them.
     pub knee: Option<f64>,
-    /// Seconds, lognormal.
+    /// The median time of an answer, in seconds; the distribution is lognormal.
     pub median: f64,
     pub sigma: f64,
-    /// Answers have up to 1,000 tokens, and take as long.
+    /// Answers have up to 1,000 tokens, and take time in proportion.
     pub by_length: bool,
-    /// From then on, in seconds, everything takes so many times as long.
+    /// From the first number of seconds on, everything takes the second number of times as long.
     pub slower: Option<(f64, f64)>,
 }
 
@@ -50,7 +50,7 @@ impl Default for Provider {
     }
 }
 
-/// What came of it after the warm-up.
+/// The result after the warm-up.
 #[derive(Debug)]
 pub(super) struct Seen {
     /// Calls at work at the provider, on average.
@@ -77,7 +77,7 @@ struct Process {
     alone: u32,
 }
 
-/// What happens to a process at an instant.
+/// An event of a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Look,
@@ -141,7 +141,7 @@ impl Model {
         Some(((seconds * SECOND as f64) as u64, tokens))
     }
 
-    /// Lets so many processes work for so many seconds.
+    /// Lets this many processes work for this many seconds.
     pub(super) fn run(mut self, processes: usize, seconds: f64) -> Seen {
         let end = WARM_UP + (seconds * SECOND as f64) as u64;
         let mut all: Vec<Process> = (0..processes).map(|_| Process::default()).collect();
