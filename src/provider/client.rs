@@ -1,4 +1,4 @@
-//! A provider that can be called: from a request to the report of what came of it.
+//! A provider that can be called: turns a request into the report of a call.
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
-/// Why a provider cannot be set up. Names the provider and the configuration's member, never a value.
+/// Why a provider cannot be set up. Names the provider and the key of the configuration, never a value.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
     /// The base URL is unusable.
@@ -30,7 +30,7 @@ pub enum ProviderError {
     BaseUrl {
         /// The provider's name.
         provider: String,
-        /// What is wrong with it.
+        /// The flaw in the URL.
         reason: &'static str,
     },
     /// A key has characters that no header can carry.
@@ -54,7 +54,7 @@ pub enum ProviderError {
     Client {
         /// The provider's name.
         provider: String,
-        /// Why.
+        /// The client's error.
         source: reqwest::Error,
     },
     /// There is no thread for its connections.
@@ -62,34 +62,34 @@ pub enum ProviderError {
     Thread {
         /// The provider's name.
         provider: String,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
-/// What one call asks of a provider.
+/// One call to a provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
-    /// What it carries.
+    /// The content of the call.
     pub payload: Payload<'a>,
     /// The model's name at the provider.
     pub model: &'a str,
-    /// What the model can do.
+    /// The capabilities of the model.
     pub capabilities: &'a Capabilities,
-    /// What earlier refusals of the target have asked for.
+    /// Changes that earlier refusals of the target have asked for.
     pub mends: &'a [Mend],
-    /// How the answer is to come.
+    /// How the answer is transferred.
     pub delivery: Delivery,
 }
 
-/// What is known of an answer as soon as its head has come, also when the call is then given up.
+/// The part of an answer that is known as soon as its head has arrived, even when the call is then given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// HTTP status.
     pub status: u16,
     /// The provider's id of the request.
     pub request_id: Option<String>,
-    /// Milliseconds until then.
+    /// Milliseconds from the start of the call to the head.
     pub first_byte_ms: i32,
 }
 
