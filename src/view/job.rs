@@ -36,7 +36,7 @@ pub struct JobView {
     pub priority: i16,
     /// The earliest time to start it.
     pub run_at: Option<DateTime<Utc>>,
-    /// The time by which it should have its answer.
+    /// No call is made for it after this time.
     pub deadline: Option<DateTime<Utc>>,
     /// Its own limit on attempts.
     pub max_attempts: Option<i16>,
