@@ -1,4 +1,4 @@
-//! Mistakes that users make, and the reply to each: one message that names the place and the remedy, an exit status
+//! Mistakes that users make, and the reply to each: one message that names the place and the way out, an exit status
 //! that scripts can rely on, and no half-done work.
 
 use crate::support::postgres::database;

@@ -98,7 +98,7 @@ fn print(output: &mut Output, findings: &[Finding]) -> Result<(), OutputError> {
     }
 }
 
-/// Prints all findings in short, then the remedies, the gravest first.
+/// Prints all findings in short, then what to do about them, the gravest first.
 fn print_for_people(output: &mut Output, findings: &[Finding]) -> Result<(), OutputError> {
     let mut table = Table::new(["severity", "check", "what"]);
     for finding in findings {

@@ -270,7 +270,7 @@ fn batch_name(args: &Args, source: &Source, now: DateTime<Utc>) -> Result<String
     }
 }
 
-/// Checks the conditions that only some arguments put on a line.
+/// Checks the demands that only some arguments make on a line.
 fn in_order(job: InputJob, needs_name: bool) -> Result<InputJob, InputError> {
     if needs_name && job.custom_id.is_none() {
         let reason = "is missing, and --idempotent knows jobs by it".to_owned();

@@ -83,7 +83,7 @@ fn until_when(until: Option<Timestamp>) -> String {
     until.map_or_else(String::new, |at| format!(" until {}", instant(at)))
 }
 
-/// Why the job did not wait for a closed rung. Empty where an older worker did not note it.
+/// Why the job did not wait for a shut rung. Empty where an older worker did not note it.
 fn not_waited_for(why: Option<&PassedOver>, patience_until: Option<Timestamp>) -> String {
     let until = patience_until.map_or_else(|| "then".to_owned(), instant);
     match why {

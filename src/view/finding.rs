@@ -25,7 +25,7 @@ pub struct FindingView<'a> {
     pub what: &'a str,
     /// Why it matters; `None`: all is well.
     pub why: Option<&'static str>,
-    /// The remedy; `None`: nothing to do.
+    /// The action that it calls for; `None`: none.
     #[serde(rename = "do")]
     pub remedy: Option<&'a str>,
 }

@@ -60,7 +60,7 @@ struct LaneState {
 struct Claimer {
     shared: Arc<Shared>,
     sign: Arc<dyn Fn(Sign) + Send + Sync>,
-    /// When the queue's view of this worker's jobs is next compared with the worker's own.
+    /// When the jobs in this worker's hands by the queue's account are next compared with those that it knows of.
     compare_at: Instant,
     lanes: HashMap<(i64, i16), LaneState>,
     /// Other lanes than these have jobs, as far as the claimer knows.
@@ -327,7 +327,7 @@ impl Claimer {
         heads
     }
 
-    /// How many jobs to take from which lane, and when the earliest closed gate opens.
+    /// How many jobs to take from which lane, and when the earliest shut gate opens.
     fn choose(&mut self, plan: &Plan, free: usize) -> (Vec<Take>, Option<Timestamp>) {
         let now = self.shared.clock.now();
         let mut routes: HashMap<&str, usize> = HashMap::new();

@@ -202,8 +202,8 @@ impl Shared {
         self.last_beat().elapsed() < SELF_FENCE
     }
 
-    /// Whether the database has been reachable for long enough that every live worker has sent a heartbeat. While it
-    /// was away for longer than a lease all leases ran out, although no worker had died.
+    /// Whether the database has been reachable for long enough that every live worker has sent a heartbeat. When it
+    /// is away for longer than a lease, all leases run out although no worker has died.
     fn others_have_had_their_time(&self) -> bool {
         let since = *self.steady_since.lock().unwrap_or_else(PoisonError::into_inner);
         since.is_some_and(|since| since.elapsed() >= STEADY)

@@ -30,7 +30,7 @@ impl Reloader {
         let current = shared.settings();
         let (until_done, only_batch, spool) = (current.until_done, current.only_batch.clone(), current.spool.clone());
         shared.settings.store(Arc::new(Settings { until_done, only_batch, spool, ..settings.clone() }));
-        // There may be more places now, and closed gates may be open.
+        // There may be more places now, and a rung that was shut may be open.
         shared.hands.freed.notify_one();
         plan.gate.has_changed();
         Ok(())
