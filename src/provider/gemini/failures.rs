@@ -26,7 +26,7 @@ const RULES: &[Rule] = &[
     Rule::says(&["credits are depleted", "monthly spend"], QuotaExhausted, Key).at(&[429]),
     // --- limits ---
     // The account's tier has no quota for this model: no wait helps, and other models of the same key work. So the
-    // model is closed to the key; it is neither a limit nor the key's money.
+    // model is closed to the key; neither a limit nor a lack of money is the cause.
     Rule::when(has_none, Permission, Model).at(&[429]),
     Rule::when(per_day, RateLimitDaily, Model).at(&[429]),
     Rule::code(&["RESOURCE_EXHAUSTED", "rate_limit_exceeded", "too_many_requests", "quota_exceeded"], RateLimit, Model),

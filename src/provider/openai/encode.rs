@@ -227,7 +227,7 @@ impl Writing<'_> {
         }
     }
 
-    /// A message must still have content, and the result of a function must still name it.
+    /// Checks that a message with content still has some, and that the result of a function still names it.
     fn check_that_all_is_whole(&self) -> Result<(), Ineligible> {
         if self.request.is_prompt || self.dropped.is_empty() {
             return Ok(());
