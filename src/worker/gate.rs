@@ -306,8 +306,8 @@ impl TargetState {
         }
     }
 
-    /// Whether something has shut this target since a call got its leave and stopped waiting: an answer to another
-    /// call, or an operator's pause.
+    /// Whether this target was shut since a call got its leave: by an answer to another call, or by an operator who
+    /// paused the provider. Neither waits for calls that have their leave.
     #[must_use]
     pub fn shut_meanwhile(&self, permit: &Permit, now: Timestamp) -> Option<Shut> {
         // The call's key and breaker are left out: they may have let just this call pass.

@@ -163,7 +163,7 @@ pub struct Summary {
     pub spooled: u64,
     /// It stopped by itself, because the schema had become too new for it.
     pub outgrown: Option<SchemaVersion>,
-    /// It stopped by itself, because this part of it had ended unasked.
+    /// It stopped by itself, because this part of it had ended unexpectedly.
     pub fallen: Option<&'static str>,
 }
 

@@ -43,7 +43,7 @@ pub(super) struct Keeping {
     pub windows: BTreeMap<(Unit, u64), Guess>,
     /// Limits that were reported already.
     pub told_limits: BTreeMap<Dimension, u64>,
-    /// When the last word from the other processes was sent for.
+    /// When the last word from the other processes was asked for.
     pub heard_at: Option<Instant>,
     /// When the last report set out.
     pub told_at: Option<Instant>,
