@@ -1,10 +1,10 @@
 //! How well providers' limits are kept and used: the real worker, as one process and as three, against the simulator,
-//! which keeps the quota. Each run is compared with what the arithmetic of its quota allows at best; `make
+//! which keeps the quota. Each run is compared with the best that the arithmetic of its quota allows; `make
 //! bench-quota`.
 //!
-//! Options by environment: `SLUICE_BENCH_ONLY` (names of scenarios, with `:3` only those runs with three processes,
-//! with commas between), `SLUICE_BENCH_SCALE` (1; a share of the jobs and of the bursts, so that a run is shorter by as
-//! much). Exits with 1 when a bar is missed.
+//! Options by environment: `SLUICE_BENCH_ONLY` (names of scenarios separated by commas; with `:3` only their runs with
+//! three processes), `SLUICE_BENCH_SCALE` (1; a share of the jobs and of the bursts, so that a run is shorter by that
+//! factor). Exits with 1 when a bar is missed.
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark looks at clock and tables")]
 
@@ -24,12 +24,12 @@ mod support;
 
 use support::{Running, open_to_all, setting};
 
-/// The share of what was allowed that has to be used. At 65 seconds at best this is 67.
+/// The share of the allowed amount that has to be used. A run that takes 65 seconds at best may take 67.
 const LEAST_USED: f64 = 0.97;
-/// Answers with status 429 that a run may meet.
+/// The most answers with status 429 in a run.
 const MOST_REFUSED: u64 = 25;
 
-/// Something that is limited, as the provider charges it.
+/// A limited unit, as the provider charges it.
 #[derive(Clone, Copy)]
 enum Charge {
     Requests,
@@ -37,16 +37,17 @@ enum Charge {
     Output,
 }
 
-/// A limit of the provider: so much per minute, so much at once after a rest, charged to calls of a model.
+/// A limit of the provider: the amount per minute, the amount at once after a rest, and the model whose calls are
+/// charged.
 struct Limit {
     charge: Charge,
-    /// `None`: the calls of all models share it.
+    /// The model; `None`: the calls of all models share it.
     model: Option<&'static str>,
     per_minute: f64,
     burst: f64,
 }
 
-/// Jobs of a route: how many, and how many characters their prompts have.
+/// Jobs of a route: how many, and the length of their prompts in characters.
 struct Jobs {
     route: &'static str,
     count: f64,
@@ -69,7 +70,7 @@ fn requests(model: Option<&'static str>, per_minute: f64, burst: f64) -> Limit {
     Limit { charge: Charge::Requests, model, per_minute, burst }
 }
 
-/// A prompt as good as any: 100 to 300 characters.
+/// Jobs with ordinary prompts of 100 to 300 characters.
 fn short(route: &'static str, count: f64) -> Jobs {
     Jobs { route, count, characters: (100, 300) }
 }
@@ -96,7 +97,7 @@ fn cases() -> Vec<Case> {
                 rungs = ["one/model"]
             "#,
         },
-        // Without max_tokens OpenAI reserves what it takes the prompt for, and nothing for the answer.
+        // Without max_tokens OpenAI reserves its estimate of the prompt, and nothing for the answer.
         Case {
             name: "tokens_openai",
             processes: &[1, 3],
@@ -118,7 +119,7 @@ fn cases() -> Vec<Case> {
                 rungs = ["one/model"]
             "#,
         },
-        // Input is charged when the call comes, output when it has been produced; here output is what is short.
+        // Input is charged when the call comes, output when it has been produced; here output is the scarce one.
         Case {
             name: "tokens_anthropic",
             processes: &[1, 3],
@@ -204,7 +205,7 @@ fn cases() -> Vec<Case> {
                 rungs = ["one_small/small"]
             "#,
         },
-        // Nothing but the headers of the answers says what the provider allows.
+        // Only the headers of the answers tell the provider's limits.
         Case {
             name: "learned",
             processes: &[1, 3],
@@ -228,7 +229,7 @@ fn cases() -> Vec<Case> {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    // `cargo test --benches` runs this too; there is nothing to check then.
+    // `cargo test --benches` runs this too; there is nothing to check in that case.
     if std::env::args().any(|argument| argument == "--test") {
         return Ok(ExitCode::SUCCESS);
     }
@@ -284,16 +285,16 @@ async fn bench() -> anyhow::Result<ExitCode> {
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What came of one run.
+/// The result of one run.
 struct Run {
     jobs: u64,
     answered: u64,
     ideal: f64,
     wall: f64,
-    /// The share of what was allowed that was used, by the simulator's own times.
+    /// The share of the allowed amount that was used, by the simulator's own times.
     by_simulator: f64,
     verdict: Verdict,
-    /// What else went wrong: a process that failed or did not end.
+    /// Other failures: a process that failed or did not end.
     trouble: Vec<String>,
 }
 
@@ -345,7 +346,7 @@ async fn run(
             text.replace(&format!("{{burst{number}}}"), &format!("{:.0}", limit.burst * scale))
         })
     };
-    // A 429 that one process gets has to reach the others within a second: until then their calls are on their way.
+    // A 429 that one process gets has to reach the others within a second: until then their calls are under way.
     let scenario = format!(
         "record_calls = 1000000\nverdict = {{ in_flight_grace = \"1s\", answered_twice = 0 }}\n{}",
         with_bursts(case.simulator)
@@ -395,7 +396,7 @@ async fn run(
     })
 }
 
-/// A database of the run's own: nothing that an earlier run has learned helps this one.
+/// A database of the run's own, so that nothing learned by an earlier run helps this one.
 async fn new_database(postgres: &EmbeddedPostgres, name: &str) -> anyhow::Result<PgPool> {
     let admin = PgPoolOptions::new().max_connections(1).connect_with(postgres.connect_options("postgres")).await?;
     sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&admin).await?;
@@ -405,14 +406,14 @@ async fn new_database(postgres: &EmbeddedPostgres, name: &str) -> anyhow::Result
     Ok(pool)
 }
 
-/// Enqueues the jobs, each with a prompt of its own, and returns how many they are.
+/// Enqueues the jobs, each with a prompt of its own, and returns their number.
 async fn enqueue(pool: &PgPool, case: &Case, scale: f64) -> anyhow::Result<u64> {
     let mut all = 0;
     for jobs in &case.jobs {
         #[expect(clippy::cast_possible_truncation, reason = "some thousand jobs")]
         let count = (jobs.count * scale).round() as i64;
         let (least, most) = jobs.characters;
-        // The sizes are those of a fixed shuffle: large and small ones come mixed, and the same in every run.
+        // A fixed shuffle gives the sizes: large and small jobs come mixed, and in the same order in every run.
         sqlx::query(
             "insert into sluice.job (route, request)
                   select $1, jsonb_build_object('prompt',
@@ -431,9 +432,9 @@ async fn enqueue(pool: &PgPool, case: &Case, scale: f64) -> anyhow::Result<u64> 
     Ok(all)
 }
 
-/// Waits until all processes have ended, but not for ever; says what went wrong.
+/// Waits until all processes have ended, but not for ever; returns the failures.
 async fn ended(workers: &mut [(Running, std::path::PathBuf)], jobs: u64) -> anyhow::Result<Vec<String>> {
-    // Some minutes more than the slowest case takes when all goes wrong.
+    // Some minutes more than the slowest case takes when everything goes wrong.
     let deadline = Instant::now() + Duration::from_secs(120 + jobs / 8);
     let mut trouble = Vec::new();
     for (number, (worker, log)) in workers.iter_mut().enumerate() {
@@ -461,7 +462,7 @@ async fn ended(workers: &mut [(Running, std::path::PathBuf)], jobs: u64) -> anyh
     Ok(trouble)
 }
 
-/// How long the quota takes at best to admit these calls: all that is charged, less the burst, at its rate. Of several
+/// How long the quota takes at best to admit these calls: the whole charge, less the burst, at its rate. Of several
 /// limits the slowest counts.
 #[expect(clippy::cast_precision_loss, reason = "token counts are small")]
 fn admission_at_best(case: &Case, scale: f64, calls: &[CallRecord]) -> f64 {
@@ -479,7 +480,7 @@ fn admission_at_best(case: &Case, scale: f64, calls: &[CallRecord]) -> f64 {
     seconds.fold(0.0, f64::max)
 }
 
-/// How long the calls were in fact admitted, from the first to the last.
+/// How long admitting the calls really took, from the first to the last.
 fn admission_took(calls: &[CallRecord]) -> f64 {
     match calls {
         [first, .., last] => seconds(last.arrived_ms - first.arrived_ms),
@@ -487,7 +488,7 @@ fn admission_took(calls: &[CallRecord]) -> f64 {
     }
 }
 
-/// How long the last answers took after the last call had come.
+/// How long the last answers took after the last call had arrived.
 fn tail(calls: &[CallRecord]) -> f64 {
     let ended = calls.iter().map(|call| call.ended_ms).max().unwrap_or(0);
     seconds(ended - calls.last().map_or(0, |call| call.arrived_ms))

@@ -30,7 +30,7 @@ const BATCH: usize = 500;
 const CONNECTIONS: usize = 2;
 
 fn main() -> anyhow::Result<()> {
-    // `cargo test --benches` runs this too; there is nothing to check then.
+    // `cargo test --benches` runs this too; there is nothing to check in that case.
     if std::env::args().any(|argument| argument == "--test") {
         return Ok(());
     }
@@ -102,7 +102,7 @@ async fn bare_schema(pool: &PgPool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Claim with a delete, write result and attempt: nothing else.
+/// Claim with a delete, write result and attempt, and nothing else.
 async fn bare(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
     sqlx::raw_sql("truncate bare.job, bare.ready, bare.result, bare.attempt").execute(pool).await?;
     sqlx::query("insert into bare.job select g, $1::text::jsonb from generate_series(1, $2::bigint) g")
@@ -170,7 +170,7 @@ async fn fill(pool: &PgPool, jobs: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The product's own claim, opening of calls and settle, with attempt and result rows, without making the calls.
+/// The product's own claim, opening of calls and settle, with attempt and result rows, but without making the calls.
 async fn queue_alone(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
     fill(pool, depth).await?;
     let store = Store::from_pool(pool.clone());

@@ -1,9 +1,9 @@
-//! What trouble costs the queue: a snapshot that a session holds open while a million jobs flow, an outage of the
-//! database with a million queued, and a million lanes. Throughput and claim times before, during and after; `make
-//! bench-trouble`.
+//! The cost of trouble to the queue: a snapshot that a session holds open while a million jobs flow, an outage of the
+//! database with a million jobs queued, and a million lanes. Measures throughput and claim times before, during and
+//! after; `make bench-trouble`.
 //!
 //! Options by environment: `SLUICE_BENCH_JOBS` (1000000), `SLUICE_BENCH_OUTAGE` (600, seconds), `SLUICE_BENCH_ONLY`
-//! (`plain`, `snapshot`, `outage`, `lanes`, with commas between); for the lanes `SLUICE_BENCH_ROUNDS` (5) and
+//! (`plain`, `snapshot`, `outage`, `lanes`, separated by commas); for the lanes `SLUICE_BENCH_ROUNDS` (5) and
 //! `SLUICE_BENCH_STRETCH` (jobs in each; a 25th of all).
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a benchmark looks at clock and tables")]
@@ -31,7 +31,7 @@ use support::{Running, open_to_all, setting};
 const TICK: Duration = Duration::from_millis(500);
 
 fn main() -> anyhow::Result<()> {
-    // `cargo test --benches` runs this too; there is nothing to check then.
+    // `cargo test --benches` runs this too; there is nothing to check in that case.
     if std::env::args().any(|argument| argument == "--test") {
         return Ok(());
     }
@@ -56,7 +56,7 @@ async fn bench() -> anyhow::Result<()> {
             "plain" => stage.flow("nothing else", 1.0).await?.tell(&mut out)?,
             "snapshot" => {
                 let mut other = sqlx::PgConnection::connect_with(&stage.postgres.connect_options("sluice")).await?;
-                // It has looked once and holds what it saw.
+                // The session has looked once and keeps its snapshot.
                 sqlx::raw_sql("begin isolation level repeatable read; select count(*) from sluice.ready")
                     .execute(&mut other)
                     .await?;
@@ -90,7 +90,7 @@ async fn bench() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A cluster with jobs in it, a simulator, and a worker that runs.
+/// A cluster with jobs in it, a simulator, and a running worker.
 struct Stage {
     postgres: EmbeddedPostgres,
     options: Options,
@@ -101,7 +101,7 @@ struct Stage {
     scratch: tempfile::TempDir,
 }
 
-/// What was seen over a stretch of work.
+/// The measurements over a stretch of work.
 struct Stretch {
     name: String,
     jobs: i64,
@@ -150,7 +150,7 @@ impl Stage {
         Ok(sqlx::query_scalar(sums).fetch_one(&self.pool).await?)
     }
 
-    /// Watches until this part of all jobs is done, and times claims of its own meanwhile, which it gives back.
+    /// Watches until this part of all jobs is done. Meanwhile it times claims of its own, which it gives back.
     async fn flow(&self, name: &str, part: f64) -> anyhow::Result<Stretch> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a part of a count of jobs")]
         let goal = (self.jobs as f64 * part) as i64;
@@ -166,7 +166,7 @@ impl Stage {
         }
     }
 
-    /// How long a claim of ten jobs takes, beginning at the front as a worker does that has just started.
+    /// How long a claim of ten jobs takes, beginning at the front like a worker that has just started.
     async fn claim(&self) -> anyhow::Result<Option<Duration>> {
         let (worker, _) = self.store.register("bench", 0, "bench").await?;
         let Some(lane) = self.store.lanes().await?.into_iter().next() else { return Ok(None) };
@@ -183,7 +183,7 @@ impl Stage {
         Ok((!claimed.is_empty()).then_some(took))
     }
 
-    /// An immediate shutdown: no good-bye to anybody.
+    /// Shuts the server down immediately, without notice to its clients.
     fn kill(&self) -> anyhow::Result<()> {
         let pid_file = std::fs::read_to_string(self.options.data_dir.join("data/postmaster.pid"))?;
         let pid = pid_file.lines().next().unwrap_or_default().parse()?;

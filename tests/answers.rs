@@ -1,4 +1,4 @@
-//! What is made of answers as servers really write them: with the real program and a server that says what a table has.
+//! Answers as servers really write them, read by the real program from a server that replies as a table says.
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, json_lines};

@@ -1,5 +1,5 @@
-//! The walls of the house: `docs/architecture.md` says which room imports what, and where each file is. Both are read
-//! here.
+//! The boundaries between rooms: `docs/architecture.md` says which room imports which, and where each file is. Both are
+//! read here.
 
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};

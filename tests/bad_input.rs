@@ -1,5 +1,5 @@
-//! What people get wrong, and what they are told: one message that names the place and the way out, an exit status
-//! that scripts can rely on, and nothing half done.
+//! Mistakes that users make, and the reply to each: one message that names the place and the way out, an exit status
+//! that scripts can rely on, and no half-done work.
 
 use crate::support::postgres::database;
 use crate::support::program::{Program, ended, text};

@@ -1,4 +1,4 @@
-//! Bounds of what comes in, and what one login can do to another, with real logins.
+//! Bounds on input from outside, and on what one login can do to another, with real logins.
 
 use crate::support::postgres::TestDatabase;
 use crate::support::program::{Program, text};

@@ -1,4 +1,4 @@
-//! How the shared limits are shown: by `sluice status` and by the view.
+//! The shared limits as `sluice status` and the view show them.
 
 use crate::support::program::Program;
 use crate::support::queue::Queue;

@@ -1,12 +1,12 @@
-//! Everything goes wrong at once, and the books have to be right afterwards.
+//! Everything goes wrong at once, and the books still have to be right afterwards.
 //!
 //! Several worker processes, an application that enqueues, cancels and retries all the time, providers that fail in
-//! every way, and a schedule of faults that is drawn from a seed: kills, hangs, cut and half-open connections, commits
-//! that are carried out and not confirmed, a Postgres that crashes. In the end three parties are compared one by one:
-//! what the application was told, what the ledger says, and what the simulator counted.
+//! every way, and a schedule of faults drawn from a seed: kills, hangs, cut and half-open connections, commits that are
+//! carried out and not confirmed, a Postgres that crashes. In the end three accounts are compared one by one: the
+//! replies that the application got, the ledger, and the simulator's counts.
 //!
-//! The schedule is a function of the seed, of the length and of the number of workers. What each fault meets is not:
-//! that is the operating system's to decide. `make chaos` prints how to have the same schedule again.
+//! The schedule is a function of the seed, of the length and of the number of workers. The operating system decides
+//! what each fault hits. `make chaos` prints how to repeat a schedule.
 
 mod books;
 mod load;

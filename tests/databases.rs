@@ -1,4 +1,4 @@
-//! Databases as people have them: with other encodings, defaults, publications and policies.
+//! Databases as users have them: with other encodings, defaults, publications and policies.
 
 use crate::support::fleet::Fleet;
 use crate::support::postgres::{TestDatabase, database};

@@ -1,5 +1,5 @@
-//! A deployment: under full load the workers are replaced, one after the other, again and again. Nothing is lost and
-//! nothing is bought twice.
+//! A deployment: the workers are replaced under full load, one after the other, again and again. No job is lost and no
+//! call is bought twice.
 
 use crate::support::fleet::{Fleet, Process};
 use crate::support::wait::until;

@@ -1,4 +1,4 @@
-//! `sluice doctor`: each thing that hurts a queue is done to one, and named.
+//! `sluice doctor`: the tests cause each problem that hurts a queue, and the doctor has to name it.
 
 use crate::support::pooler::{Pooler, REFUSES};
 use crate::support::postgres::{Watchdog, temporary_dir};

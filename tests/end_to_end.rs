@@ -1,5 +1,5 @@
-//! The whole way with the real program: jobs in by SQL and by file, two routes, three dialects, every fault of the
-//! simulator at once. What the ledger says is compared call by call with what the simulator saw.
+//! The whole way with the real program: jobs by SQL and by file, two routes, three dialects, every fault of the
+//! simulator at once. The ledger is compared call by call with the simulator's records.
 
 use crate::support::postgres::database;
 use crate::support::program::{Program, json_lines, text};

@@ -1,4 +1,4 @@
-//! The primary dies and a standby takes over: work goes on without a restart, and nothing is lost.
+//! The primary dies and a standby takes over: work goes on without a restart, and no job is lost.
 
 use crate::support::fleet::Fleet;
 use crate::support::program::Program;

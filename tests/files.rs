@@ -1,5 +1,5 @@
-//! Files that other users of the machine have laid, can read or can write. What needs a second user is tried as root,
-//! and said to be left out elsewhere.
+//! Files that other users of the machine have planted, can read or can write. Cases that need a second user run as
+//! root; elsewhere the test says that it leaves them out.
 
 use crate::support::postgres::database;
 use crate::support::program::{Program, ended, text};

@@ -1,5 +1,5 @@
-//! What a new user meets on the first screen: files that are found, streams that are what they say, words that are
-//! ours.
+//! The first screen of a new user: files are found, each output goes to the right stream, and messages are in our own
+//! words.
 
 use crate::support::postgres::database;
 use crate::support::program::{Program, text};

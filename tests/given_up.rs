@@ -1,5 +1,5 @@
-//! Statements that are given up: a future of the store is dropped wherever it waits. Whatever comes next on the same
-//! connection stands in no transaction but its own, and what it has written is there.
+//! Cancelled statements: a future of the store is dropped wherever it waits. The next statement on the same connection
+//! runs in no transaction but its own, and its writes are there.
 
 use crate::support::cluster::OwnCluster;
 use crate::support::fleet::Fleet;

@@ -1,4 +1,5 @@
-//! Several keys of one provider with the real program: one is rejected, one runs out of money in mid-run, one is good.
+//! Several keys of one provider with the real program: one is rejected, one runs out of money during the run, one is
+//! good.
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, ended, text};

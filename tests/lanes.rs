@@ -1,4 +1,5 @@
-//! Many lanes: a login that has a project per customer, or invents them, stops no other; and a lane belongs to a login.
+//! Many lanes: a login with a project per customer, or with invented projects, stops no other login; and a lane belongs
+//! to a login.
 
 use crate::support::fleet::Fleet;
 use crate::support::postgres::TestDatabase;

@@ -1,5 +1,5 @@
-//! What comes after its claim is gone: good answers for jobs that are still open are used, others are costed, and word
-//! of a call replaces what was booked in its worker's place.
+//! Results that arrive after their claim is gone: good answers for jobs that are still open are used, other results are
+//! costed, and the true outcome of a call replaces the placeholder that was booked for its worker.
 
 use crate::support::clock;
 use crate::support::queue::{Queue, accepted, failed, failure, in_an_hour, in_batch, park, success};

@@ -1,7 +1,7 @@
 //! Limits that several worker processes share, seen from the provider's side: the simulator keeps the quota, refuses
-//! what is over it, and writes down when each call came.
+//! calls above it, and records when each call came.
 //!
-//! Bounds are on what the simulator counted and on its own times between calls, never on how long a test took.
+//! The bounds are on the simulator's counts and its own times between calls, never on how long a test took.
 
 use crate::support::cluster::OwnCluster;
 use crate::support::fleet::{Fleet, stop};

@@ -1,4 +1,4 @@
-//! What a worker does with its log lines: daily files, and a standard error that is gone.
+//! The log lines of a worker: daily files, and a standard error that is gone.
 
 use crate::support::fleet::Fleet;
 use crate::support::program::{Program, ended, text};

@@ -1,4 +1,4 @@
-//! Waits that no provider means: they are asked about again, and an operator ends them.
+//! Waits that no provider can mean: the worker asks again, and an operator ends them.
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::Program;

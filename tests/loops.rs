@@ -1,4 +1,4 @@
-//! A loop of the worker ends unasked: the worker stops in order and says so, and no paid answer is lost.
+//! A loop of the worker ends unexpectedly: the worker stops in order and says so, and no paid answer is lost.
 
 use crate::support::fleet::Fleet;
 use crate::support::wait::until;

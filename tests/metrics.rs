@@ -1,4 +1,4 @@
-//! `/metrics` of the real program: what a scraper reads, against what the ledger and the simulator say.
+//! `/metrics` of the real program: the values that a scraper reads, compared with the ledger and the simulator.
 
 use crate::support::cluster::OwnCluster;
 use crate::support::exposition::Exposition;

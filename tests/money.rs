@@ -1,5 +1,5 @@
-//! Counts and costs that no call can have: a provider that lies, a price of dreams, rows of an older worker. They are
-//! not believed, and no sum fails of them.
+//! Counts and costs that no call can have: a provider that lies, an absurd price, rows of an older worker. They are not
+//! believed, and no sum fails because of them.
 
 use crate::support::postgres::database;
 use crate::support::program::Program;

@@ -1,5 +1,5 @@
-//! Requests that are larger than a limit or a window, with the real worker: they go where they fit or end with the
-//! numbers, are not sent in vain, and hold up no other job.
+//! Requests that are larger than a limit or a window, with the real worker. They go where they fit, or end with the
+//! numbers; they are not sent in vain, and they hold up no other job.
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, text};

@@ -1,4 +1,4 @@
-//! Waiting for the cheap rung or paying for the dear one, with the real worker, and what is said of it.
+//! Waiting for the cheap rung or paying for the expensive one, with the real worker, and the explanation of the choice.
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, ended, text};

@@ -1,5 +1,5 @@
-//! How Postgres goes about the statements of a worker, by the plans that it writes into its log. Whatever it knew of
-//! the tables when it made a plan, no statement reads a whole table of the queue, or a whole partition.
+//! How Postgres runs the statements of a worker, by the plans that it writes into its log. Whatever it knew of the
+//! tables when it made a plan, no statement reads a whole table of the queue, or a whole partition.
 
 use crate::support::clock;
 use crate::support::cluster::OwnCluster;

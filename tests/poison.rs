@@ -1,5 +1,5 @@
-//! Jobs that kill the worker that holds them, among others that do nothing: they are found out, and no other fails for
-//! them.
+//! Jobs that kill the worker that holds them, among others that are harmless: they are found out, and no other job
+//! fails because of them.
 
 use crate::support::clock;
 use crate::support::fleet::Fleet;

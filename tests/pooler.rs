@@ -1,4 +1,4 @@
-//! Everything behind a PgBouncer that knows transactions only, with fewer server connections than clients.
+//! The whole program behind a PgBouncer in transaction mode, with fewer server connections than clients.
 
 use crate::support::clock;
 use crate::support::pooler::{Pooler, REFUSES, SWALLOWS};

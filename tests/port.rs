@@ -1,5 +1,4 @@
-//! The worker's own port, with clients that mean no good: it keeps its descriptors, answers probes, and goes on
-//! working.
+//! The worker's own port, with hostile clients: it keeps its descriptors, answers probes, and goes on working.
 
 use crate::support::clock;
 use crate::support::postgres::{TestDatabase, database};

@@ -1,4 +1,4 @@
-//! The shared buckets in a real Postgres: a register that only the process that read it last can write.
+//! The shared buckets in a real Postgres: only the process that read a register last can write it.
 
 use crate::support::postgres;
 use sluice::domain::shared_bucket::{Report, SharedBucket, Stock};

@@ -1,4 +1,4 @@
-//! What a job waits for: the true reason where it is known, and nothing where it is not.
+//! The reason why a job waits: the true one where it is known, and none where it is not.
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::Program;

@@ -1,5 +1,5 @@
-//! Refusals by providers, through the real program and a scripted server: what they mean for the job, and for the
-//! others.
+//! Refusals by providers, through the real program and a scripted server: what they mean for the job, and for
+//! other jobs.
 
 use crate::support::clock;
 use crate::support::postgres::{TestDatabase, database};

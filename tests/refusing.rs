@@ -1,5 +1,5 @@
-//! A database that answers and refuses: it takes no writes, or knows the login no more. That is no fault of a row. What
-//! was paid for waits, on the disk, and is written when the database takes it.
+//! A database that answers and refuses: it takes no writes, or no longer knows the login. No row is at fault. Paid
+//! answers wait on the disk, and are written when the database takes them.
 
 use crate::support::cluster::OwnCluster;
 use crate::support::fleet::{Fleet, Process};

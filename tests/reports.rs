@@ -1,4 +1,4 @@
-//! Reports, the status and the views, and who may see what.
+//! Reports, the status and the views, and which login may see which of them.
 
 use crate::support::program::{Program, ended, text};
 use crate::support::queue::{NewJob, Queue, accepted, failed, failure, in_an_hour, in_batch, park, rejected, success};

@@ -1,4 +1,4 @@
-//! Finished work is dropped by partition: what goes, what stays, and who is in the way.
+//! Finished work is dropped by partition: which rows go, which stay, and which sessions are in the way.
 
 use crate::support::fleet::Fleet;
 use crate::support::pooler::{Pooler, REFUSES};

@@ -1,4 +1,5 @@
-//! Who may do what, with real logins: each `sluice migrate` makes up for what the one before could not do.
+//! The rights of each role, with real logins: each `sluice migrate` makes up for steps that the one before could not
+//! take.
 
 use crate::support::postgres::{Watchdog, temporary_dir};
 use crate::support::program::{Program, text};

@@ -1,4 +1,4 @@
-//! `sluice run`: nothing that it only says keeps it from its work, and nothing is enqueued that it could not work on.
+//! `sluice run`: a message that cannot be written never stops its work, and it enqueues only jobs that it can work on.
 
 use crate::same_again::Desk;
 use crate::support::program::{ended, json_lines, text};

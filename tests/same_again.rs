@@ -1,4 +1,4 @@
-//! The same file twice: what a batch has is not bought again, unless the user says so.
+//! The same file twice: jobs that the batch has are not bought again, unless the user says so.
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, ended, json_lines, text};

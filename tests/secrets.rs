@@ -1,5 +1,6 @@
-//! Keys, secret headers and the database's password are nowhere: not in what a process prints, at the finest level of
-//! logging, not in its log files, not in a row, a report or a page. And prompts and answers are in no line of a log.
+//! Keys, secret headers and the database's password appear nowhere: not in the output of a process, even at the finest
+//! level of logging, not in its log files, not in a row, a report or a page. And prompts and answers are in no line of
+//! a log.
 
 use crate::support::postgres::database;
 use crate::support::program::{Program, ended, text};

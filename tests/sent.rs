@@ -1,4 +1,4 @@
-//! What of a request reaches a provider, seen from the provider's side, and what is said of the rest.
+//! The parts of a request that reach a provider, seen from the provider's side, and the notes on the rest.
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, text};

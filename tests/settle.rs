@@ -1,4 +1,5 @@
-//! Settling: what a fence lets through, what is booked in any case, and that the sums are those of the ledger.
+//! Settling: the writes that a fence lets through, those that are booked in any case, and sums that equal those of the
+//! ledger.
 
 use crate::support::queue::{NewJob, Queue, accepted, failed, failure, in_an_hour, in_batch, park, rejected, success};
 use proptest::prelude::*;

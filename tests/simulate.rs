@@ -1,4 +1,4 @@
-//! The simulator over real sockets: what each dialect, quota and fault looks like from outside.
+//! The simulator over real sockets: each dialect, quota and fault as it looks from outside.
 
 use crate::support::clock;
 use serde_json::{Value, json};

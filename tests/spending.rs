@@ -1,5 +1,5 @@
-//! What a request may not choose by itself: another model, tier, tool or count than its route pays for. And what an
-//! answer costs that comes from another model than was asked.
+//! Choices that a request may not make by itself: another model, tier, tool or count than its route pays for. And the
+//! cost of an answer that comes from another model than was asked.
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, text};

@@ -1,5 +1,5 @@
-//! Answers that come while the database is away, workers that are killed, stopped and continued: nothing is lost,
-//! nothing is bought twice, and what may have been is named.
+//! Answers that come while the database is away, workers that are killed, stopped and continued: no answer is lost, no
+//! call is bought twice, and calls that may have been bought are named.
 
 use crate::support::cluster::OwnCluster;
 use crate::support::fleet::{Fleet, Process};

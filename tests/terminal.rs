@@ -1,5 +1,5 @@
-//! What other people choose (names, messages of providers, arguments, files) reaches no terminal as it is: nothing in
-//! it steers the terminal, hides, or turns the text around. Exports stay exact.
+//! Text that other people choose (names, messages of providers, arguments, files) never reaches a terminal unchanged:
+//! nothing in it steers the terminal, hides, or turns the text around. Exports stay exact.
 
 use crate::support::postgres::database;
 use crate::support::program::{Program, ended, text};

@@ -1,5 +1,5 @@
-//! The database goes back in time, while workers live and spools wait: numbers come again, and nothing is taken for
-//! another job's.
+//! The database goes back in time, while workers live and spools wait: numbers are given out again, and no data is
+//! taken for another job's.
 
 use crate::failover::{CONFIG, SCENARIO, execute, pool, synchronous_pair};
 use crate::support::clock;

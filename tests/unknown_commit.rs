@@ -1,4 +1,4 @@
-//! The connection breaks while a commit is on its way: what came of it is found out, not guessed.
+//! The connection breaks while a commit is under way: its outcome is found out, not guessed.
 
 use crate::support::postgres::database;
 use crate::support::proxy::{Moment, Proxy, Weather};

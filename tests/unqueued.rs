@@ -1,5 +1,5 @@
-//! Jobs that came in while triggers were off: they are found, told apart from those that wait, cancelled, and put into
-//! the queue.
+//! Jobs that were inserted while triggers were off: they are found, told apart from those that wait, cancelled, and put
+//! into the queue.
 
 use crate::support::program::{Program, text};
 use crate::support::queue::{NewJob, Queue, in_batch};

@@ -1,5 +1,5 @@
-//! What comes from outside and is not to be trusted: rows that people insert, bytes that providers send, files.
-//! Whatever it is, the worker goes on with the good jobs beside it, and its memory stays within bounds.
+//! Untrusted data from outside: rows that people insert, bytes that providers send, files. Whatever it is, the worker
+//! goes on with the good jobs beside it, and its memory stays within bounds.
 
 use crate::support::clock;
 use crate::support::postgres::{TestDatabase, database};

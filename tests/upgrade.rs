@@ -1,4 +1,4 @@
-//! A schema that goes on while workers of an older version run.
+//! A schema that moves on while workers of an older version run.
 
 use crate::support::clock;
 use crate::support::postgres::{TestDatabase, database};

@@ -1,4 +1,4 @@
-//! The daemon as a process: stopped, killed, hung up on, told to cancel.
+//! The daemon as a process: it is stopped, killed, hung up on, and told to cancel.
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, ended, text};

@@ -1,4 +1,4 @@
-//! A worker with a provider that answers at once: what is measured then is the queue.
+//! A worker with a provider that answers at once, so that the queue is what limits it.
 
 use super::support::Running;
 use std::io::{BufRead as _, BufReader};
@@ -30,7 +30,7 @@ pub fn fast_provider(scratch: &Path) -> anyhow::Result<(Running, String)> {
     Ok((simulator, address))
 }
 
-/// A worker of that provider, not started yet.
+/// A worker that uses that provider, not started yet.
 pub fn fast_worker(scratch: &Path, url: &str, provider: &str) -> std::io::Result<Command> {
     let config = scratch.join("sluice.toml");
     std::fs::write(&config, include_str!("../throughput.sluice.toml").replace("http://simulator", provider))?;

@@ -1,4 +1,4 @@
-//! What the benchmarks share.
+//! Code that the benchmarks share.
 
 use std::path::Path;
 use std::process::Child;
@@ -13,13 +13,13 @@ impl Drop for Running {
     }
 }
 
-/// The server runs as another user when we are root: it has to be able to get to its directory.
+/// Opens a folder to all: as root, the server runs as another user, who has to get to its directory.
 pub fn open_to_all(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
 }
 
-/// An option by environment.
+/// An option from the environment.
 pub fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }

@@ -1,4 +1,5 @@
-//! Many lanes: a million batches over a hundred thousand projects beside as many jobs in one lane, by turns in one run.
+//! Many lanes: a million batches over a hundred thousand projects, compared with as many jobs in one lane, in turns
+//! within one run.
 
 use super::fast::{fast_provider, fast_worker};
 use super::support::{Running, open_to_all, setting};
@@ -13,7 +14,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The bars: until a newcomer begins, claims compared with one lane, jobs/s compared with one lane.
+/// The bars: seconds until a newcomer begins; claims and jobs/s compared with one lane.
 const NEWCOMER: f64 = 5.0;
 const CLAIM_P99: f64 = 2.0;
 const RATE: f64 = 0.9;
@@ -21,7 +22,7 @@ const RATE: f64 = 0.9;
 /// How often a claim is timed and results are counted.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A queue, and what was measured on it.
+/// A queue, and the measurements of it.
 struct Queue {
     name: &'static str,
     url: String,
@@ -32,7 +33,7 @@ struct Queue {
     newcomers: Vec<f64>,
 }
 
-/// Measures it, and says whether the bars are met.
+/// Measures it, and returns whether the bars are met.
 pub async fn run(jobs: i64, out: &mut impl Write) -> anyhow::Result<()> {
     let stretch = setting("SLUICE_BENCH_STRETCH", jobs / 25);
     let rounds = setting("SLUICE_BENCH_ROUNDS", 5);
@@ -93,7 +94,7 @@ pub async fn run(jobs: i64, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Of sorted numbers the one at this hundredth.
+/// The value at this hundredth of sorted numbers.
 fn at(sorted: &[f64], part: usize) -> f64 {
     let last = sorted.len().saturating_sub(1);
     sorted.get((sorted.len() * part / 100).min(last)).copied().unwrap_or(f64::NAN)
@@ -129,9 +130,9 @@ impl Queue {
         Ok(sqlx::query_scalar(query).fetch_one(&self.pool).await?)
     }
 
-    /// A worker of its own does so many jobs, and one more job of a newcomer comes in the midst of it.
+    /// Lets a worker of its own do this many jobs, while one more job of a newcomer arrives in their midst.
     async fn work(&mut self, scratch: &Path, provider: &str, stretch: i64) -> anyhow::Result<()> {
-        // Not the sums: a million batches have a million of them.
+        // Not counted by the sums: a million batches have a million of them.
         const DONE: &str = "select count(*) from sluice.result";
         let mut worker = Running(fast_worker(scratch, &self.url, provider)?.arg("worker").spawn()?);
         let first = self.count(DONE).await?;

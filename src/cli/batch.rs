@@ -51,7 +51,7 @@ pub enum BatchCommand {
     Pause(PauseCommand),
 }
 
-/// Does it.
+/// Runs the command.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     let code = match args.command {
@@ -101,7 +101,7 @@ async fn unfinished(store: &Store, name: &str) -> anyhow::Result<i64> {
     }
 }
 
-/// The batch of this name, or an error that lists those that were busy last: a name is easily mistyped.
+/// The batch of this name, or an error that lists the most recently active ones: a name is easily mistyped.
 pub(super) async fn find(store: &Store, name: &str) -> anyhow::Result<Batch> {
     if let Some(batch) = store.batch(name).await? {
         return Ok(batch);

@@ -37,7 +37,7 @@ pub fn run(
     err: &mut dyn Write,
 ) -> io::Result<ExitCode> {
     let loaded = Config::load(file, environment).and_then(|config| {
-        // The defaults are in order, and yet whoever asks has surely written something that was not found.
+        // The defaults alone are valid, yet a user who asks has surely written a file that was not found.
         if config.file.is_none() { config.require_providers().map(|()| config) } else { Ok(config) }
     });
     let works = loaded.as_ref().is_ok_and(|config| config.require_providers().is_ok());
@@ -58,7 +58,7 @@ pub fn run(
     Ok(code)
 }
 
-/// What keeps a worker from starting although nothing that is there is wrong.
+/// The settings that a worker lacks to start, although no existing setting is wrong.
 fn missing(config: &Config) -> Vec<Fault> {
     config.require_providers().err().map_or_else(Vec::new, |missing| missing.faults().to_vec())
 }

@@ -1,4 +1,4 @@
-//! What most commands need: the configuration, the database, and a place for their output.
+//! The things that most commands need: the configuration, the database, and a place for their output.
 
 use super::output::Output;
 use super::{GlobalArgs, LogFormat};
@@ -11,18 +11,18 @@ use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 use std::time::Duration;
 
-/// Connections that the private Postgres takes: workers and commands of one machine share it.
+/// Connections that the private Postgres accepts: workers and commands of one machine share it.
 const PRIVATE_CONNECTIONS: u32 = 200;
 
 /// How often a worker that has yet to start asks a server whether it takes writes now.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
-/// Who reads the log lines on standard error.
+/// The reader of the log lines on standard error.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reader {
-    /// Whoever looks after a daemon.
+    /// The operator of a daemon.
     Operator,
-    /// Whoever called a command and sees its progress.
+    /// The user of a command, who sees its progress.
     Caller,
 }
 
@@ -33,46 +33,46 @@ pub struct Context {
     pub config: Config,
     /// The queue; its schema fits this binary.
     pub store: Store,
-    /// Where data goes.
+    /// The output of the command.
     pub output: Output,
     /// The private Postgres, when there is no other.
     private: Option<EmbeddedPostgres>,
-    /// Listened to since the daemon had to wait for its database.
+    /// The signals, if the daemon has listened to them since it had to wait for its database.
     signals: Option<Signals>,
     /// `None` when logging was set up by an earlier context of this process.
     _log: Option<telemetry::Guard>,
 }
 
 impl Context {
-    /// For commands that call no provider: no key is read, and only warnings are logged.
+    /// Opens the context of a command that makes no calls: it reads no key, and logs only warnings.
     pub async fn open(global: &GlobalArgs) -> anyhow::Result<Self> {
         let context = Self::connect(without_keys(global)?, global, Keys::Ignored, Reader::Caller).await?;
         context.require_schema().await?;
         Ok(context)
     }
 
-    /// For the daemon: there are providers, their keys are read, and `[log]` holds.
+    /// Opens the context of the daemon: it requires providers, reads their keys, and applies `[log]`.
     pub async fn open_for_work(global: &GlobalArgs) -> anyhow::Result<Self> {
         Self::open_with_providers(global, Reader::Operator).await
     }
 
-    /// For work that somebody waits for at a terminal: as for the daemon, but what goes well is not logged unless
-    /// `[log]` says so.
+    /// Opens the context for work that a user waits for at a terminal. It is like the daemon's, except that normal
+    /// progress is not logged unless `[log]` says so.
     pub async fn open_for_run(global: &GlobalArgs) -> anyhow::Result<Self> {
         Self::open_with_providers(global, Reader::Caller).await
     }
 
     async fn open_with_providers(global: &GlobalArgs, reader: Reader) -> anyhow::Result<Self> {
         let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Required)?;
-        // Before a private Postgres is made for a worker that could not work.
+        // Checked before a private Postgres is made for a worker that could not work.
         config.require_providers()?;
         let context = Self::connect(config, global, Keys::Required, reader).await?;
         context.require_schema().await?;
         Ok(context)
     }
 
-    /// Without a look at the schema, for `sluice migrate`. A private Postgres is migrated nevertheless: nobody else
-    /// looks after it.
+    /// Opens the context without looking at the schema, for `sluice migrate`. A private Postgres is migrated
+    /// nevertheless, because no operator looks after it.
     pub async fn open_any_schema(global: &GlobalArgs) -> anyhow::Result<Self> {
         Self::connect(without_keys(global)?, global, Keys::Ignored, Reader::Caller).await
     }
@@ -103,7 +103,7 @@ impl Context {
                 .context("no database.url is configured, so a private Postgres is kept, and it could not be started")?;
             (Address::of(private.connect_options("sluice")), Some(private), Pooler::None)
         };
-        // What reads only may read from a standby.
+        // Commands that only read may read from a standby.
         let purpose = if keys == Keys::Required { Purpose::Work } else { Purpose::Commands };
         let connect = async || Store::connect_through(pooler, purpose, &address, config.database.max_connections).await;
         let (store, signals) = match Box::pin(connect()).await {
@@ -127,10 +127,10 @@ impl Context {
         }
     }
 
-    /// The signals, from now on or since the daemon waited for its database.
+    /// The signals, from now on or since the daemon began to wait for its database.
     ///
     /// # Errors
-    /// When the operating system does not let us.
+    /// When the operating system refuses.
     pub fn listen(&mut self) -> std::io::Result<Signals> {
         self.signals.take().map_or_else(Signals::listen, Ok)
     }
@@ -141,7 +141,7 @@ impl Context {
         self.private.is_some()
     }
 
-    /// Finishes the output and leaves the database. A private Postgres that nobody else uses stops.
+    /// Finishes the output and leaves the database. A private Postgres that no other process uses stops.
     pub async fn close(mut self) -> anyhow::Result<()> {
         let written = self.output.finish();
         self.store.close().await;
@@ -157,8 +157,8 @@ fn without_keys(global: &GlobalArgs) -> Result<Config, ConfigErrors> {
     Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)
 }
 
-/// Connects as soon as the server takes writes: in the midst of a failover a standby is what answers. Until then the
-/// daemon waits and listens to signals.
+/// Connects as soon as the server takes writes: during a failover a standby may answer. Until then the daemon waits and
+/// listens to signals.
 async fn until_writable(
     mut refused: StoreError,
     connect: impl AsyncFn() -> Result<Store, StoreError>,
@@ -175,7 +175,7 @@ async fn until_writable(
                 tracing::info!("the database takes writes now");
                 return Ok((store, Some(signals)));
             }
-            // What it said before may be over while its address leads nowhere: that passes too.
+            // The earlier refusal may be over while the address leads nowhere: that passes too.
             Err(error @ StoreError::Connect { .. }) => refused = error,
             Err(error) => return Err(error.into()),
         }
@@ -188,7 +188,7 @@ pub fn environment(global: &GlobalArgs) -> impl Iterator<Item = (String, String)
     config::process_environment().chain(url)
 }
 
-/// What is logged: a daemon says what it does, a command only what is wrong.
+/// The settings of the log: a daemon logs its work, a command only warnings and errors.
 fn log_settings(global: &GlobalArgs, config: &Config, keys: Keys, reader: Reader) -> config::Log {
     let mut log = config.log.clone();
     if keys == Keys::Ignored {

@@ -1,6 +1,6 @@
 //! `sluice demo`: everything at once, on a private Postgres and simulated providers.
 //!
-//! It runs the same commands that a user would, as processes of their own, and shows them; only Postgres and the
+//! It runs the commands that a user would run, as processes of their own, and shows them. Only Postgres and the
 //! simulator live in this process, so that they end with it. At the end it checks the books against the simulator's.
 
 use super::GlobalArgs;
@@ -64,7 +64,7 @@ impl Stage {
 /// Runs the command.
 ///
 /// # Errors
-/// When something that should work does not; a lost job or a broken limit is no error but an exit code.
+/// When something fails that should work. A lost job or a broken limit is not an error but an exit code.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let scratch = tempfile::Builder::new().prefix("sluice-demo-").tempdir().context("making a folder")?;
     let ended = play(scratch.path(), global).await;
@@ -96,7 +96,7 @@ async fn play(folder: &Path, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     std::fs::write(&config, text).context("writing the configuration")?;
     let stage = Stage { folder: folder.to_owned(), config, url: postgres.url("sluice") };
 
-    // A signal that came before is found here. The commands that run are killed with what is dropped.
+    // A signal that came earlier is found here. Running commands are killed when they are dropped.
     let ended = tokio::select! {
         ended = perform(&stage, &store, &simulator, &mut out) => ended,
         () = interrupted.cancelled() => Ok(ExitCode::Interrupted),
@@ -209,7 +209,7 @@ async fn watch(store: &Store, mut worker: Child) -> anyhow::Result<Duration> {
                 bar.set_message(on_one_line(&message).into_owned());
             }
             None if ticks.is_multiple_of(4) => {
-                // Without a standard error there is no way to tell.
+                // Without a standard error the user cannot be told.
                 let _ = writeln!(printable::stderr(), "{}/{total}  {message}", progress.finished);
             }
             None => {}
@@ -245,7 +245,7 @@ fn prompts() -> String {
     lines
 }
 
-/// Postgres runs as another user when we are root: it has to be able to get to its folder.
+/// Opens the folder to all: as root, Postgres runs as another user, who has to get to its folder.
 fn open_to_all(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))

@@ -1,4 +1,4 @@
-//! `sluice doctor`: what hurts the queue, why, and what to do.
+//! `sluice doctor`: problems of the queue, why they matter, and what to do.
 
 use super::GlobalArgs;
 use super::context::Context;
@@ -28,12 +28,12 @@ pub struct Args {
     pub strict: bool,
 }
 
-/// Looks, and says what it found.
+/// Looks, and prints the findings.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = match Context::open_any_schema(global).await {
         Ok(context) => context,
         Err(error) => match error.downcast_ref::<StoreError>() {
-            // The first thing that can be wrong is one more finding: whoever reads them by program finds it there.
+            // The first possible problem is one more finding, so that programs find it among the others.
             Some(StoreError::Connect { .. } | StoreError::Pooler { .. }) => {
                 let mut output = Output::new(global);
                 print(&mut output, &[diagnosis::unreachable(&error.to_string())])?;
@@ -98,7 +98,7 @@ fn print(output: &mut Output, findings: &[Finding]) -> Result<(), OutputError> {
     }
 }
 
-/// All in short, then what is to be done, the gravest first.
+/// Prints all findings in short, then what to do about them, the gravest first.
 fn print_for_people(output: &mut Output, findings: &[Finding]) -> Result<(), OutputError> {
     let mut table = Table::new(["severity", "check", "what"]);
     for finding in findings {

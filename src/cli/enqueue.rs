@@ -1,4 +1,4 @@
-//! `sluice enqueue`: the requests of a file into the queue, all or none.
+//! `sluice enqueue`: puts the requests of a file into the queue, all or none.
 
 mod entry;
 
@@ -31,7 +31,7 @@ const LOT: usize = 256;
 const LOT_BYTES: usize = 1 << 20;
 const LOTS_AHEAD: usize = 8;
 
-/// The longest line that is accepted, in MiB, unless it is said.
+/// The longest line that is accepted by default, in MiB.
 pub const MAX_LINE: u16 = 32;
 
 /// Arguments of `sluice enqueue`.
@@ -99,20 +99,20 @@ pub struct Again {
     pub idempotent: bool,
 }
 
-/// What an enqueue came to.
+/// The result of an enqueue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// The name of the batch.
     pub batch: String,
-    /// Jobs that are in the queue now; with `--dry-run`, that would be.
+    /// Jobs that are in the queue now or, with `--dry-run`, would be.
     pub jobs: u64,
-    /// Jobs that were left out because they were in the queue before.
+    /// Jobs that were left out because the queue had them already.
     pub existing: u64,
     /// Faulty lines that were left out.
     pub faulty: u64,
     /// Members that are sent although no provider is known to take them, and how many lines have each.
     pub unknown_members: BTreeMap<String, u64>,
-    /// What else is to be said.
+    /// Further remarks for the user.
     pub remarks: Vec<String>,
 }
 
@@ -138,7 +138,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 /// Reads, checks and enqueues; without a store, only reads and checks. Faulty lines are reported on `faults`.
 ///
 /// # Errors
-/// [`Failure`] when the arguments do not go together or the input is faulty; then nothing was enqueued.
+/// [`Failure`] when the arguments do not go together or the input is faulty; nothing was enqueued in that case.
 pub async fn enqueue(
     args: &Args,
     store: Option<&Store>,
@@ -149,7 +149,7 @@ pub async fn enqueue(
     load(args, store, config, shows_progress, faults).await?.end().await
 }
 
-/// The first part of [`enqueue`]: nothing of it is there before [`Loading::end`].
+/// The first part of [`enqueue`]: its jobs are invisible before [`Loading::end`].
 pub(super) async fn load<'a>(
     args: &'a Args,
     store: Option<&Store>,
@@ -199,7 +199,7 @@ pub(super) async fn load<'a>(
     Ok(loading)
 }
 
-/// What holds only for jobs that are new, when some were there before.
+/// Options that apply only to new jobs, when some jobs were there before.
 fn own_options(args: &Args) -> Option<String> {
     let given = [
         (args.priority.is_some(), "--priority"),
@@ -213,7 +213,7 @@ fn own_options(args: &Args) -> Option<String> {
     })
 }
 
-/// A slip in a route's name would be found out only when nobody works on the jobs.
+/// Checks the route's name: a typing error would be noticed only when no worker takes the jobs.
 fn require_route(config: &Config, route: &str) -> Result<(), Failure> {
     if config.routes.is_empty() || config.routes.contains_key(route) {
         return Ok(());
@@ -255,7 +255,8 @@ fn bulk_options(args: &Args, source: &Source, now: DateTime<Utc>) -> Result<Bulk
     Ok(options)
 }
 
-/// The same file is often enqueued again, and is then another batch; unless it is to be found again.
+/// The name of the batch. The same file is often enqueued again, and is then another batch, unless the batch is meant
+/// to be found again.
 fn batch_name(args: &Args, source: &Source, now: DateTime<Utc>) -> Result<String, Failure> {
     match (&args.batch, source.stem(), args.again.idempotent) {
         (Some(batch), _, _) => Ok(batch.clone()),
@@ -269,7 +270,7 @@ fn batch_name(args: &Args, source: &Source, now: DateTime<Utc>) -> Result<String
     }
 }
 
-/// What only some arguments demand of a line.
+/// Checks the demands that only some arguments make on a line.
 fn in_order(job: InputJob, needs_name: bool) -> Result<InputJob, InputError> {
     if needs_name && job.custom_id.is_none() {
         let reason = "is missing, and --idempotent knows jobs by it".to_owned();
@@ -280,8 +281,8 @@ fn in_order(job: InputJob, needs_name: bool) -> Result<InputJob, InputError> {
 
 type Lot = Vec<Result<InputJob, InputError>>;
 
-/// Reads and checks on a thread of its own while the database works, up to so many jobs. Ends when nobody takes them
-/// any more; a thread that waits for a pipe does not keep the program from ending.
+/// Reads and checks on a thread of its own while the database works, up to this many jobs ahead. Ends when the receiver
+/// is gone; a thread that waits for a pipe does not keep the program from ending.
 fn read_ahead(
     jobs: impl Iterator<Item = Result<InputJob, InputError>> + Send + 'static,
     limit: Option<u64>,
@@ -299,7 +300,7 @@ fn read_ahead(
             if limit == Some(count) {
                 break;
             }
-            // Long lines go sooner, so that what waits is bounded in bytes too.
+            // Long lines are sent sooner, so that the waiting jobs are bounded in bytes too.
             if lot.len() >= LOT || bytes >= LOT_BYTES {
                 bytes = 0;
                 if sender.blocking_send(std::mem::take(&mut lot)).is_err() {
@@ -307,7 +308,7 @@ fn read_ahead(
                 }
             }
         }
-        // Nobody there: then nobody needs it.
+        // If the receiver is gone, the lot is not needed.
         let _ = sender.blocking_send(lot);
     };
     std::thread::Builder::new().name("input".to_owned()).spawn(read).context("starting the reader")?;
@@ -318,9 +319,9 @@ fn read_ahead(
 pub(super) struct Loading<'a> {
     args: &'a Args,
     batch: String,
-    /// `None` when nothing is to be enqueued, or not any more.
+    /// `None` when nothing is to be enqueued, or no longer.
     bulk: Option<BulkEnqueue>,
-    /// Whether the batch has had jobs before.
+    /// Whether the batch had jobs before.
     goes_on: bool,
     faults: Faults<'a>,
     jobs: u64,
@@ -361,13 +362,13 @@ impl Loading<'_> {
 
     fn report(&mut self, fault: &LineError) -> anyhow::Result<()> {
         if !self.args.skip_bad {
-            // Nothing will be enqueued: the rest is read for its faults only.
+            // Nothing will be enqueued: the rest is read only to find its faults.
             self.bulk = None;
         }
         self.faults.report(fault).context("reporting a faulty line")
     }
 
-    /// Makes all of it visible at once, unless there were faults.
+    /// Makes all jobs visible at once, unless there were faults.
     pub(super) async fn end(self) -> anyhow::Result<Summary> {
         let Self { args, batch, bulk, goes_on, mut faults, jobs, notes } = self;
         faults.end().context("reporting faulty lines")?;

@@ -63,7 +63,7 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::Success)
 }
 
-/// The batch that was a trial of the same kind.
+/// The batch that was a trial run of the same kind.
 async fn pilot(name: &str, global: &GlobalArgs) -> anyhow::Result<Batch> {
     let context = Context::open(global).await?;
     let batch = find(&context.store, name).await?;
@@ -125,11 +125,11 @@ pub struct Estimate {
     pub as_routed: Option<NanoUsd>,
     /// Jobs that no rung can take.
     pub stranded: u64,
-    /// A batch of the same kind that has run.
+    /// A finished batch of the same kind.
     pub pilot: Option<Batch>,
 }
 
-/// What it would come to if all jobs that a rung can take went there.
+/// The sums for a rung, if all jobs that it can take went there.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RungEstimate {
     /// `provider/model`.
@@ -215,7 +215,7 @@ impl Estimate {
         let money = |amount: Option<NanoUsd>| match (amount, format) {
             (Some(amount), _) => Cell::Money(amount),
             (None, Format::Json) => Cell::Empty,
-            // An empty cell would be taken for nothing to pay.
+            // An empty cell would be read as nothing to pay.
             (None, Format::Table | Format::Plain | Format::Csv) => Cell::Text("unknown".to_owned()),
         };
         let mut table = Table::new([
@@ -278,12 +278,12 @@ impl Estimate {
     }
 }
 
-/// Cancelled jobs say nothing of what one costs.
+/// Jobs that succeeded or failed; cancelled ones do not show what a job costs.
 fn ended(pilot: &Batch) -> i64 {
     pilot.succeeded + pilot.failed
 }
 
-/// What so many jobs would cost at the average of a batch; `None`: a price is unknown.
+/// The cost of this many jobs at the average of a batch; `None`: a price is unknown.
 fn like(pilot: &Batch, jobs: u64) -> Option<NanoUsd> {
     let sum = i128::from(pilot.cost.0) * i128::from(jobs);
     let average = sum.checked_div(i128::from(ended(pilot)))?;
@@ -309,7 +309,8 @@ enum Lack {
     Ability,
 }
 
-/// What the configuration knows to be missing. An adapter may find more when it translates the request.
+/// The first capability that a job needs and the configuration knows to be missing. An adapter may find more when it
+/// translates the request.
 fn lack(capabilities: &Capabilities, request: &ChatRequest, job: &Job) -> Option<Lack> {
     let needs = job.input_tokens.saturating_add(job.max_output_tokens.unwrap_or(1));
     if capabilities.context_window.is_some_and(|window| needs > window) {
@@ -374,7 +375,7 @@ mod tests {
         assert_eq!((cheap.jobs, cheap.first_choice, cheap.too_large), (2, 2, 1));
         assert_eq!((free.jobs, free.expected, free.worst), (3, None, None));
         assert_eq!((cheap.output_tokens, dear.output_tokens), (200, 300));
-        // In nano-dollars: a thousand for a token of input, two thousand for one of output.
+        // In nano-dollars: a thousand for an input token, two thousand for an output token.
         assert_eq!(cheap.expected, Some(NanoUsd(cheap.input_tokens * 1_000 + 200 * 2_000)));
         assert!(cheap.worst > cheap.expected);
         assert!(found.as_routed > cheap.expected && found.as_routed < dear.expected);
@@ -414,7 +415,8 @@ mod tests {
         let image = r#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x.example/a.png"}}]}]}"#;
         let found = estimate_of(image, &[]).unwrap();
         assert_eq!((found.rungs[0].unsupported, found.rungs[0].jobs), (1, 0));
-        // A picture is a thousand tokens, which the small window does not hold; the price of the third is unknown.
+        // An image counts as a thousand tokens, which the small window does not hold; the price of the third rung is
+        // unknown.
         assert_eq!((found.rungs[1].too_large, found.as_routed), (1, None));
     }
 

@@ -19,7 +19,7 @@ pub struct Args {
     pub show_request: bool,
 }
 
-/// Tells it.
+/// Tells the story.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     let job = find(&context.store, args.id).await?;

@@ -1,4 +1,4 @@
-//! How a command says that it failed: one message on standard error, and an exit status.
+//! How a command reports that it failed: one message on standard error, and an exit status.
 
 use super::output::OutputError;
 use crate::config::ConfigErrors;
@@ -74,24 +74,24 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::Failure
 }
 
-/// Prints an error and returns the exit status; `needs` says what a login must be for what was tried. Whoever stopped
-/// reading our output (`sluice … | head`) knows what they do: that is no failure.
+/// Prints an error and returns the exit status; `needs` names the role that the attempted action requires. A user who
+/// stops reading our output (`sluice … | head`) does so deliberately: that is not a failure.
 #[must_use]
 pub fn report(error: &anyhow::Error, needs: &str) -> ExitCode {
     if is_closed(error) {
         return ExitCode::Success;
     }
-    // When standard error is gone too, the exit status has to do.
+    // When standard error is gone too, only the exit status can tell.
     let _ = writeln!(printable::stderr(), "error: {}", in_words(error, needs));
     exit_code(error)
 }
 
-/// Prints what is wrong with a command line, or the help that was asked for.
+/// Prints the fault of a command line, or the help that was asked for.
 #[must_use]
 pub fn report_usage(error: &clap::Error) -> ExitCode {
     let words = error.render().to_string();
     if words.chars().any(|c| is_hidden(c) && c != '\n' && c != '\t') {
-        // It quotes what it does not understand. When standard error is gone too, the exit status has to do.
+        // The message quotes unknown arguments. When standard error is gone too, only the exit status can tell.
         let _ = write!(printable::stderr(), "{words}");
     } else {
         // With its colours.
@@ -100,13 +100,13 @@ pub fn report_usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success }
 }
 
-/// Whether it is that our output is read no more.
+/// Whether the error is that our output is no longer read.
 pub(super) fn is_closed(error: &anyhow::Error) -> bool {
     let is_closed = |cause: &OutputError| cause.0.kind() == ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref::<OutputError>().is_some_and(is_closed))
 }
 
-/// The chain of causes, without those that the message before them quotes already.
+/// The chain of causes, without those that the preceding message quotes already.
 fn in_words(error: &anyhow::Error, needs: &str) -> String {
     let mut words = String::new();
     for cause in error.chain() {
@@ -121,7 +121,7 @@ fn in_words(error: &anyhow::Error, needs: &str) -> String {
             words.push_str("; this needs ");
             words.push_str(needs);
         }
-        // These say everything, and better than the driver behind them.
+        // These errors say everything, and better than the driver behind them.
         if cause.is::<StoreError>() || cause.is::<EmbeddedError>() {
             break;
         }

@@ -1,4 +1,4 @@
-//! Telling of faulty lines: the first in full, the others as a count.
+//! Reports faulty lines: the first ones in full, the others as a count.
 
 use crate::input::LineError;
 use std::io::{self, Write};
@@ -23,7 +23,7 @@ impl<'a> Faults<'a> {
         &self.file
     }
 
-    /// How many there were.
+    /// The number of faulty lines.
     pub(super) fn count(&self) -> u64 {
         self.count
     }
@@ -39,7 +39,7 @@ impl<'a> Faults<'a> {
         writeln!(self.writer, "{}: warning: {sentence}", self.file)
     }
 
-    /// Says how many were not reported.
+    /// Reports how many were not shown.
     pub(super) fn end(&mut self) -> io::Result<()> {
         match self.count.checked_sub(MOST) {
             Some(more @ 1..) => writeln!(self.writer, "{}: {more} more faulty lines", self.file),

@@ -1,4 +1,4 @@
-//! Shell completions and the manual page, from the same tree that parses the command line; what is known of the
+//! Shell completions and the manual page, from the tree that parses the command line; and descriptions of the
 //! configuration, from the declarations by which it is read.
 
 use super::output::{Output, OutputError};
@@ -34,7 +34,7 @@ pub enum ConfigText {
     Schema,
 }
 
-/// Prints what is known of the configuration's keys.
+/// Prints a description of the configuration's keys.
 pub fn configuration(args: ConfigArgs) -> anyhow::Result<ExitCode> {
     let text = match args.what {
         ConfigText::Sample => config::sample(),
@@ -46,7 +46,7 @@ pub fn configuration(args: ConfigArgs) -> anyhow::Result<ExitCode> {
 
 /// Prints completions.
 pub fn completions(args: CompletionArgs) -> anyhow::Result<ExitCode> {
-    // The generator panics where it cannot write, so it writes to memory.
+    // The generator panics when it cannot write, so it writes to memory.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "sluice", &mut script);
     print(&script)
@@ -62,7 +62,7 @@ pub fn manual() -> anyhow::Result<ExitCode> {
     print(&page)
 }
 
-/// clap_mangen lists only the names of commands; a page for each would be thirty files to install.
+/// clap_mangen lists only the names of commands; a page for each would mean thirty files to install.
 fn describe_commands(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
         let man = clap_mangen::Man::new(sub.clone().disable_help_flag(true));
@@ -75,7 +75,7 @@ fn describe_commands(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Re
         if sub.get_opts().any(|option| !option.is_global_set()) || sub.get_positionals().next().is_some() {
             man.render_options_section(&mut part)?;
         }
-        // Sections of a command become parts of its section.
+        // Sections of a command become subsections of its section.
         page.extend_from_slice(String::from_utf8_lossy(&part).replace(".SH ", ".SS ").as_bytes());
         describe_commands(sub, page)?;
     }

@@ -1,4 +1,4 @@
-//! `sluice job`: one job, shown, cancelled, tried anew, paused or resumed.
+//! `sluice job`: shows, cancels, retries, pauses or resumes a job.
 
 use super::GlobalArgs;
 use super::context::Context;
@@ -60,7 +60,7 @@ pub enum JobCommand {
     },
 }
 
-/// Does it.
+/// Runs the command.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     let code = match args.command {

@@ -16,14 +16,14 @@ pub struct Args {
     pub dry_run: bool,
 }
 
-/// Migrates, or says what would be migrated. A database that is too far ahead of this binary is refused.
+/// Migrates, or says what a migration would do. Refuses a database that is too far ahead of this binary.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open_any_schema(global).await?;
     let version = if args.dry_run { context.store.schema_version().await? } else { context.store.migrate().await? };
     if version.has_outgrown() {
         version.require()?;
     }
-    // A schema that is not there has nothing to say of roles.
+    // A schema that does not exist tells nothing about roles.
     let roles = if args.dry_run { Roles::default() } else { context.store.roles().await? };
     say(&mut context.output, version, args.dry_run, &roles)?;
     for fault in roles.faults() {

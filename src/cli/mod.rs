@@ -143,7 +143,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// What its login must be, in words.
+    /// The role that its login must have, in words.
     fn needs(&self) -> &'static str {
         use batch::BatchCommand;
         use job::JobCommand;
@@ -162,7 +162,7 @@ impl Command {
         }
     }
 
-    /// Whether it knows itself what to do when a signal asks it to stop, or holds nothing that it would have to leave
+    /// Whether the command itself handles a signal that asks it to stop, or holds nothing that it would have to leave
     /// in order.
     fn minds_signals(&self) -> bool {
         matches!(
@@ -183,14 +183,14 @@ impl Command {
 /// Runs a command to its end. An error is printed here, and nowhere else.
 pub async fn run(cli: Cli) -> ExitCode {
     let (needs, minds_signals) = (cli.command.needs(), cli.command.minds_signals());
-    // On the heap: it holds the state of the largest command, whichever is run.
+    // On the heap: the future holds the state of the largest command, whichever one runs.
     let command = Box::pin(perform(cli));
     let ended = if minds_signals { command.await } else { unless_interrupted(command).await };
     ended.unwrap_or_else(|error| failure::report(&error, needs))
 }
 
-/// Gives a command up when a signal asks for it. What it holds is dropped then, and a private Postgres that nobody else
-/// uses stops.
+/// Gives a command up when a signal asks for it. Everything that it holds is then dropped, and a private Postgres that
+/// no other process uses stops.
 async fn unless_interrupted(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     let interrupted = shutdown::interruption()?;
     tokio::select! {
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_help_is_what_it_was() {
-        // As wide as it is without a terminal, wherever the test runs.
+        // The width without a terminal, wherever the test runs.
         let mut command = Cli::command().term_width(100);
         command.build();
         insta::assert_snapshot!("help", command.render_long_help());

@@ -4,10 +4,10 @@ use crate::store::report::Moment;
 use chrono::{DateTime, Datelike as _, NaiveDate, NaiveTime, Utc};
 use std::time::Duration;
 
-/// Nothing is older, and the database can still reckon with it.
+/// No data is older, and the database can still compute with it.
 const LONGEST_AGO: Duration = Duration::from_hours(1000 * 8766);
 
-/// Reads an instant. A duration means so long ago, by the database's clock; a date is its first moment, UTC.
+/// Reads an instant. A duration means that long ago, by the database's clock; a date is its first moment, UTC.
 pub fn parse(text: &str) -> Result<Moment, String> {
     let expected =
         "expected how long ago (\"24h\", \"7d\"), a date (\"2026-01-31\") or an instant (\"2026-01-31T08:00:00Z\")";

@@ -1,4 +1,4 @@
-//! Where answers go: files that are there in full or not at all, or standard output.
+//! The files for answers, which are there in full or not at all, or standard output.
 
 use super::failure::{Failure, is_closed};
 use super::output::OutputError;
@@ -10,13 +10,14 @@ use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// A file that is being written under another name beside its own; removed again unless it is finished.
+/// A file that is being written under another name beside its own, and removed again unless it is finished.
 ///
-/// That it cannot be written is told by [`finish`](Self::finish): of two files one comes about without the other.
+/// Write errors are reported by [`finish`](Self::finish): so one of two files can succeed without the other.
 #[derive(Debug)]
 pub struct OutFile {
     target: PathBuf,
-    /// `None` when the target is no plain file (`/dev/null`, a named pipe) and is written directly.
+    /// The temporary file; `None` when the target is not a plain file (`/dev/null`, a named pipe) and is written
+    /// directly.
     part: Option<PathBuf>,
     /// Whether a file that exists is replaced.
     replaces: bool,
@@ -32,11 +33,11 @@ enum Sink {
     Terminal(Printable<io::Stdout>),
 }
 
-/// Answers and failures in one stream could not be told from each other by those who read it, and what is read must not
-/// be written over.
+/// Checks that the files are different. Readers could not tell answers from failures in one stream, and the input must
+/// not be overwritten while it is read.
 ///
 /// # Errors
-/// [`Failure`] when two of them are the same, by whatever name.
+/// [`Failure`] when two of them are the same file, by whatever name.
 pub fn require_apart(answers: &Path, errors: Option<&Path>, input: Option<&Path>) -> Result<(), Failure> {
     if let Some(errors) = errors {
         if is_stdout(answers) && is_stdout(errors) {
@@ -61,7 +62,7 @@ pub fn require_apart(answers: &Path, errors: Option<&Path>, input: Option<&Path>
     Ok(())
 }
 
-/// Which file a path leads to.
+/// The file that a path leads to.
 #[derive(PartialEq, Eq)]
 enum Identity {
     Existing(u64, u64),
@@ -73,7 +74,7 @@ fn are_same(one: &Path, other: &Path) -> bool {
     matches!((of(one, "/dev/stdin"), of(other, "/dev/stdout")), (Some(one), Some(other)) if one == other)
 }
 
-/// `None` for what is no plain file: a terminal may be read and written.
+/// The identity of a plain file. `None` for anything else: a terminal may be read and written.
 fn identity(path: &Path) -> Option<Identity> {
     if let Ok(found) = fs::metadata(path) {
         return found.is_file().then(|| Identity::Existing(found.dev(), found.ino()));
@@ -89,11 +90,11 @@ pub fn is_stdout(path: &Path) -> bool {
 }
 
 impl OutFile {
-    /// Begins a file. One that exists is replaced only with `force`. `-` is standard output.
+    /// Begins a file. An existing one is replaced only with `force`. `-` is standard output.
     pub fn create(target: &Path, force: bool) -> anyhow::Result<Self> {
         if is_stdout(target) {
             let stdout = printable::stdout();
-            // Lines of JSON, which mean the same to a person who copies them from there.
+            // Lines of JSON, which keep their meaning when a user copies them from there.
             let sink = if stdout.is_terminal() {
                 Sink::Terminal(Printable::new(stdout, Notation::Json))
             } else {
@@ -102,7 +103,7 @@ impl OutFile {
             return Ok(Self::of(Path::new("standard output"), None, force, sink));
         }
         let writing = || format!("writing {}", target.display());
-        // A link stays one: what it leads to is replaced.
+        // A link remains: the file that it leads to is replaced.
         let link = fs::symlink_metadata(target).ok().filter(fs::Metadata::is_symlink);
         if let Some(exposed) = link.as_ref().and_then(|found| forgeable(target, found)) {
             let message =
@@ -125,7 +126,7 @@ impl OutFile {
             Ok(_) | Err(_) => {}
         }
         let (part, file) = begin_part(target).with_context(writing)?;
-        // One that is replaced was readable as it was meant to be; a new one is this user's alone.
+        // An existing file keeps its mode, since that was chosen; a new one is this user's alone.
         if let Ok(found) = fs::metadata(target) {
             file.set_permissions(found.permissions()).with_context(writing)?;
         }
@@ -137,10 +138,10 @@ impl OutFile {
         Self { target: target.to_owned(), part, replaces, lost: None, writer }
     }
 
-    /// Makes it appear under its own name.
+    /// Makes the file appear under its own name.
     ///
     /// # Errors
-    /// When it could not be written, or another file has got its name meanwhile and is not to be replaced.
+    /// When it could not be written, or when another file has taken its name meanwhile and must not be replaced.
     pub fn finish(mut self) -> anyhow::Result<()> {
         let written = match self.lost.take() {
             Some(error) => Err(error),
@@ -167,15 +168,15 @@ impl OutFile {
         Ok(())
     }
 
-    /// Finishes several, of which one may fail without the others.
+    /// Finishes several files, of which one may fail without the others.
     ///
     /// # Errors
-    /// That of one which failed.
+    /// The error of one that failed.
     pub fn finish_all(files: impl IntoIterator<Item = Self>) -> anyhow::Result<()> {
         let mut ended = Ok(());
         for file in files {
             let finished = file.finish();
-            // A reader that went away is the lesser fault.
+            // A reader that went away is the lesser error.
             if finished.is_err() && ended.as_ref().map_or_else(is_closed, |()| true) {
                 ended = finished;
             }
@@ -184,8 +185,8 @@ impl OutFile {
     }
 }
 
-/// A new file beside the target, of this user alone, locked for as long as it is open. Its name cannot be foreseen, and
-/// what is there already is neither used nor followed.
+/// Makes a new file beside the target, for this user alone, locked for as long as it is open. Its name is
+/// unpredictable, and an existing file is neither used nor followed.
 fn begin_part(target: &Path) -> io::Result<(PathBuf, File)> {
     sweep(target);
     let mut begin = target.file_name().unwrap_or_default().to_owned();
@@ -198,10 +199,10 @@ fn begin_part(target: &Path) -> io::Result<(PathBuf, File)> {
             .tempfile_in(folder_of(target))?
             .keep()
             .map_err(|error| error.error)?;
-        // Where nothing can be locked nothing is swept either.
+        // Where nothing can be locked, nothing is swept either.
         let _ = file.try_lock();
         let (ours, there) = (file.metadata()?, fs::symlink_metadata(&part));
-        // Else another command has swept it away just before it was locked.
+        // Otherwise another command has swept the file away just before it was locked.
         if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
             return Ok((part, file));
         }
@@ -209,15 +210,15 @@ fn begin_part(target: &Path) -> io::Result<(PathBuf, File)> {
     Err(ErrorKind::ResourceBusy.into())
 }
 
-/// What stands between the name of a target and what tells its unfinished files apart.
+/// The text between the name of a target and the part that distinguishes its unfinished files.
 const PART: &str = ".part-";
 
 fn folder_of(target: &Path) -> &Path {
     target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Removes what commands of this user that were killed have left behind of this target: no process holds the lock of it
-/// any more.
+/// Removes unfinished files of this target that killed commands of this user have left behind: no process holds their
+/// locks any more.
 fn sweep(target: &Path) {
     let Some(name) = target.file_name() else { return };
     let begin = format!("{}{PART}", name.to_string_lossy());
@@ -236,7 +237,7 @@ fn sweep(target: &Path) {
     }
 }
 
-/// A process and chance, or, of earlier versions, a process and a number.
+/// A process id and a random part or, from earlier versions, a process id and a number.
 fn is_tail_of_part(tail: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match tail.split_once('-') {
@@ -248,7 +249,7 @@ fn is_tail_of_part(tail: &str) -> bool {
     }
 }
 
-/// Gives a finished file its name: in one step, so that of two commands with the same target one is told.
+/// Gives a finished file its name in one step, so that of two commands with the same target one is told.
 fn publish(part: &Path, target: &Path, replaces: bool) -> io::Result<()> {
     if replaces {
         return fs::rename(part, target);
@@ -302,7 +303,7 @@ impl Write for OutFile {
 impl Drop for OutFile {
     fn drop(&mut self) {
         if let Some(part) = &self.part {
-            // Nobody knows of it; that it stays is a blemish.
+            // No reader knows this name; a file that stays is a blemish.
             let _ = fs::remove_file(part);
         }
     }

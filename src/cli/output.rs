@@ -1,4 +1,4 @@
-//! Where the output of a command goes, and in which shape.
+//! The destination of a command's output, and its shape.
 
 use super::GlobalArgs;
 use super::table;
@@ -27,7 +27,7 @@ pub enum Format {
 #[error("cannot write to standard output: {0}")]
 pub struct OutputError(pub io::Error);
 
-/// Where data goes. There is one per command, and nothing else writes to standard output.
+/// The output of a command. There is one per command, and no other code writes to standard output.
 pub struct Output {
     format: Format,
     is_terminal: bool,
@@ -58,8 +58,8 @@ impl Output {
         }
     }
 
-    /// For progress beside data that goes elsewhere: on standard error, unless that is to be quiet. Nothing fails
-    /// because no process reads it.
+    /// Output for progress beside data that goes elsewhere: on standard error, unless that is to be quiet. It does not
+    /// fail when no process reads it.
     #[must_use]
     pub fn for_progress(global: &GlobalArgs) -> Self {
         let is_terminal = printable::stderr_is_terminal();
@@ -72,38 +72,38 @@ impl Output {
         Self { format: global.format.unwrap_or(usual), is_terminal, is_quiet: global.quiet, writer }
     }
 
-    /// The shape that was asked for.
+    /// The requested shape.
     #[must_use]
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// Whether only errors are to be told.
+    /// Whether only errors are reported.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.is_quiet
     }
 
-    /// Whether a person looks at it.
+    /// Whether a person is looking at the output.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         self.is_terminal
     }
 
-    /// For exports in lines of JSON or in CSV, which stay exact; `is_json` is which of them. A terminal gets them with
-    /// hidden characters written as what they are.
+    /// The writer for exports in lines of JSON or in CSV, which stay exact; `is_json` says which of the two. On a
+    /// terminal, hidden characters appear as visible escapes.
     pub fn export(&mut self, is_json: bool) -> Result<&mut (dyn Write + Send), OutputError> {
         self.finish()?;
         self.writer = export_to(self.is_terminal, is_json);
         Ok(&mut *self.writer)
     }
 
-    /// For what is written as it comes.
+    /// The writer for data that is written unchanged.
     pub fn writer(&mut self) -> &mut (dyn Write + Send) {
         &mut *self.writer
     }
 
-    /// One line of text, perhaps with empty ones before it. No name in it begins another one.
+    /// Writes one line of text, perhaps with empty lines before it. Line breaks in names do not start another line.
     pub fn line(&mut self, text: impl fmt::Display) -> Result<(), OutputError> {
         let text = text.to_string();
         let line = text.trim_start_matches('\n');
@@ -111,18 +111,18 @@ impl Output {
         writeln!(self.writer, "{empty}{}", on_one_line(line)).map_err(OutputError)
     }
 
-    /// Several lines, in which each text is on one of its own.
+    /// Writes several lines; each text stays on a line of its own.
     pub fn lines(&mut self, text: impl fmt::Display) -> Result<(), OutputError> {
         writeln!(self.writer, "{text}").map_err(OutputError)
     }
 
-    /// A view as one JSON document over several lines.
+    /// Writes a view as one JSON document over several lines.
     pub fn json(&mut self, view: &(impl Serialize + ?Sized)) -> Result<(), OutputError> {
         let document = view::document(view).map_err(|error| OutputError(error.into()))?;
         self.pretty(&document)
     }
 
-    /// A view as one JSON document on one line, and out with it: for streams of them.
+    /// Writes a view as one JSON document on one line, and flushes it: for streams of documents.
     pub fn json_line(&mut self, view: &(impl Serialize + ?Sized)) -> Result<(), OutputError> {
         let document = view::document(view).map_err(|error| OutputError(error.into()))?;
         serde_json::to_writer(&mut self.writer, &document).map_err(|error| OutputError(error.into()))?;
@@ -130,7 +130,7 @@ impl Output {
         self.finish()
     }
 
-    /// A table, in the shape that was asked for.
+    /// Writes a table in the requested shape.
     pub fn table(&mut self, table: &Table) -> Result<(), OutputError> {
         match self.format {
             Format::Table => self.lines(table::for_terminal(table)),
@@ -145,20 +145,20 @@ impl Output {
         self.line("")
     }
 
-    /// Something that is probably not as it should be; to standard error.
+    /// Warns about something that is probably wrong, on standard error.
     pub fn warn(&self, text: impl fmt::Display) {
         self.note(format_args!("warning: {text}"));
     }
 
-    /// A word to the person who looks on; to standard error, unless that is to be quiet.
+    /// Tells the user something, on standard error, unless that is to be quiet.
     pub fn note(&self, text: impl fmt::Display) {
         if !self.is_quiet {
-            // Without a standard error there is no way to tell.
+            // Without a standard error the user cannot be told.
             let _ = writeln!(printable::stderr(), "{text}");
         }
     }
 
-    /// Writes out what is still held back. A command that ends without this may lose an error.
+    /// Writes out everything that is held back. A command that ends without this may lose an error.
     pub fn finish(&mut self) -> Result<(), OutputError> {
         self.writer.flush().map_err(OutputError)
     }
@@ -176,7 +176,7 @@ pub fn export_to(is_terminal: bool, is_json: bool) -> Box<dyn Write + Send> {
     }
 }
 
-/// Writes what is dispensable: where it cannot be written (a closed terminal, a full disk, a reader that is gone)
+/// A writer for dispensable text. When it cannot be written (a closed terminal, a full disk, a reader that is gone),
 /// the user cannot be told, and the work goes on.
 #[derive(Debug)]
 pub struct Dispensable<W>(pub W);

@@ -27,7 +27,7 @@ pub enum PauseCommand {
 }
 
 impl PauseCommand {
-    /// The name that was given.
+    /// The given name.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
@@ -36,7 +36,7 @@ impl PauseCommand {
     }
 }
 
-/// Pauses or resumes. Whether there is such a thing is for the caller to know.
+/// Pauses or resumes. The caller knows whether the thing exists.
 pub async fn run(kind: PauseKind, command: PauseCommand, context: &mut Context) -> anyhow::Result<ExitCode> {
     let (name, paused, changed) = match command {
         PauseCommand::Pause { name, reason } => {
@@ -58,8 +58,8 @@ pub async fn run(kind: PauseKind, command: PauseCommand, context: &mut Context) 
     Ok(ExitCode::Success)
 }
 
-/// Pauses or resumes something that the configuration names. A name that is not there is a slip of the hand, which
-/// would be found out too late; what is paused already can be resumed under any name.
+/// Pauses or resumes something that the configuration names. An unknown name is a typing error, which would be noticed
+/// too late. But a pause in force can be ended under any name.
 pub async fn run_configured(kind: PauseKind, command: PauseCommand, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     let known: Vec<&String> = match kind {

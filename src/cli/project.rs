@@ -14,7 +14,8 @@ pub struct Args {
     pub command: PauseCommand,
 }
 
-/// Does it. Projects are made by naming them on a job, so any name will do: one may be paused before its first job.
+/// Runs the command. Projects are made by naming them on a job, so any name will do: a project may be paused before its
+/// first job.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     let code = pause::run(PauseKind::Project, args.command, &mut context).await?;

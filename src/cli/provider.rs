@@ -36,7 +36,7 @@ pub enum ProviderCommand {
     },
 }
 
-/// Does it.
+/// Runs the command.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         ProviderCommand::Pause(command) => pause::run_configured(PauseKind::Provider, command, global).await,

@@ -1,4 +1,4 @@
-//! SIGHUP to `sluice worker`: the configuration is read again, and what can be changed while it works is.
+//! SIGHUP to `sluice worker`: reads the configuration again, and applies every change that a running worker can make.
 
 use super::GlobalArgs;
 use super::context::environment;
@@ -10,8 +10,8 @@ use crate::worker::Reloader;
 use secrecy::ExposeSecret as _;
 use std::sync::Arc;
 
-/// Reads the configuration again at each SIGHUP, for the rest of the process's life. `started` is what the worker began
-/// with.
+/// Reads the configuration again at each SIGHUP, for the rest of the process's life. `started` is the configuration
+/// that the worker started with.
 pub(super) async fn at_each(
     mut hangups: Hangups,
     mut reloader: Reloader,
@@ -31,7 +31,7 @@ pub(super) async fn at_each(
     }
 }
 
-/// Returns whether the configuration as it is now is in force.
+/// Returns whether the current configuration is in force.
 fn reload(reloader: &mut Reloader, started: &Config, global: &GlobalArgs) -> bool {
     let config = match read(started, global) {
         Ok(config) => config,
@@ -75,7 +75,7 @@ fn restart_keys(started: &Config, now: &Config) -> Vec<(&'static str, bool)> {
         file: _,
         is_found: _,
         database,
-        // What a worker reads anew with each step, and the rest of it, which is for commands.
+        // The settings that a worker reads at each step, and those that only commands use.
         worker: _,
         retention: _,
         providers: _,
@@ -162,7 +162,7 @@ mod tests {
         plan.routes["default"].see(50_000, Some(7));
         let next = after(&plan, &format!("{CONFIG}patience = \"forever\"\n"), "k");
         assert_eq!(next.routes["default"].typical(), plan.routes["default"].typical());
-        // A job that began before the change still tells those after it.
+        // A job that began before the change still counts for those after it.
         plan.routes["default"].see(90_000, None);
         assert_eq!(next.routes["default"].typical(), plan.routes["default"].typical());
     }

@@ -1,4 +1,4 @@
-//! `sluice report`: what it cost, what failed, what was wasted, which calls had to step in, how long it took.
+//! `sluice report`: cost, failures, waste, fallbacks and latency.
 
 use super::GlobalArgs;
 use super::context::Context;
@@ -10,7 +10,7 @@ use crate::store::report::{Dimension, Filter, Moment, Totals};
 use crate::view::report;
 use std::time::Duration;
 
-/// Latencies are read from the ledger, which may be large: without a word they are those of this time.
+/// Latencies are read from the ledger, which may be large: by default the report covers this time.
 const LATENCY_SPAN: Duration = Duration::from_hours(24);
 
 /// What to report.
@@ -135,7 +135,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::Success)
 }
 
-/// The sums of each group that is asked for, and those of everything, failed or not. Warns of what is not in them.
+/// The sums of each requested group, and those of everything, failed or not. Warns of jobs that are not in them.
 async fn sums(context: &Context, by: &[Dimension], filter: &Filter) -> anyhow::Result<(Vec<Totals>, Totals)> {
     let rows = context.store.totals(by, filter).await?;
     let filter = Filter { failures_only: false, ..filter.clone() };
@@ -173,7 +173,7 @@ async fn unpriced_warning(store: &Store, filter: &Filter, unpriced: i64) -> anyh
     ))
 }
 
-/// What was paid in vain because the database lost commits that it had confirmed; `None`: nothing.
+/// The money paid in vain because the database lost commits that it had confirmed; `None`: none.
 async fn lost_with_commits(store: &Store, filter: &Filter) -> anyhow::Result<Option<String>> {
     let mut lost = Stray::default();
     for row in store.totals(&[Dimension::Class, Dimension::Detail], filter).await? {

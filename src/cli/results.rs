@@ -39,33 +39,33 @@ pub struct Args {
     pub force: bool,
 }
 
-/// How many jobs ended in which way.
+/// The jobs of a batch, counted by how they ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// With an answer.
+    /// Jobs with an answer.
     pub succeeded: u64,
-    /// Without one.
+    /// Jobs that failed.
     pub failed: u64,
-    /// Cancelled.
+    /// Jobs that were cancelled.
     pub cancelled: u64,
-    /// Not yet.
+    /// Jobs that have not ended.
     pub unfinished: u64,
 }
 
 impl Counts {
-    /// Every job of the batch.
+    /// All jobs of the batch.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.succeeded + self.failed + self.cancelled + self.unfinished
     }
 
-    /// Those that ended without an answer.
+    /// Jobs that ended without an answer.
     #[must_use]
     pub fn without_answer(&self) -> u64 {
         self.failed + self.cancelled
     }
 
-    /// What a script should take from it.
+    /// The exit status for scripts.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         if self.unfinished > 0 {
@@ -78,7 +78,7 @@ impl Counts {
     }
 }
 
-/// What is not among the answers: `2 failed, 1 cancelled, 3 not finished`; empty when all are.
+/// The jobs without an answer: `2 failed, 1 cancelled, 3 not finished`; empty when all have one.
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [(self.failed, "failed"), (self.cancelled, "cancelled"), (self.unfinished, "not finished")];
@@ -128,7 +128,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             (true, 1..) => format!(". {}", advice(&args.batch, None)),
             _ => String::new(),
         };
-        // When standard error is gone too, the exit status has to do.
+        // When standard error is gone too, only the exit status can tell.
         let _ = writeln!(
             printable::stderr(),
             "batch {}: {} of {} jobs have an answer; {counts}{hint}",
@@ -140,7 +140,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     Ok(counts.exit_code())
 }
 
-/// What is to be done about jobs that ended without an answer; `errors` is the file in which they are.
+/// Advice on jobs that ended without an answer; `errors` is the file that lists them.
 #[must_use]
 pub fn advice(batch: &str, errors: Option<&Path>) -> String {
     let why = match errors {
@@ -151,10 +151,10 @@ pub fn advice(batch: &str, errors: Option<&Path>) -> String {
     format!("{why}; {} puts them back into the queue", about("sluice batch retry", batch, ""))
 }
 
-/// What is to be said where a batch holds jobs of more than one login, and it was not said whose are wanted.
+/// Remarks for a batch that holds jobs of more than one login, when the user has not said whose jobs are wanted.
 ///
 /// # Errors
-/// Of the database.
+/// Those of the database.
 pub async fn remarks_on_logins(
     batch: &str,
     whose: Option<&str>,
@@ -188,7 +188,7 @@ pub async fn remarks_on_logins(
     }))
 }
 
-/// How many jobs of a batch are no longer kept. The sums still know of them.
+/// How many jobs of a batch are no longer kept. The sums still count them.
 async fn dropped(batch: &str, store: &Store, counts: Counts) -> anyhow::Result<u64> {
     if !store.has_retired().await? {
         return Ok(0);
@@ -263,7 +263,7 @@ impl Export<'_> {
         match &mut self.errors {
             _ if job.ending.is_none() => Ok(()),
             Some(errors) => write_job(job, self.is_csv, *errors),
-            // A table tells them apart by their state; lines of answers would be taken for answers.
+            // A table tells them apart by their state; as lines of answers they would be taken for answers.
             None if self.is_csv => write_job(job, self.is_csv, self.answers),
             None => Ok(()),
         }

@@ -1,4 +1,4 @@
-//! `sluice route`: pausing and resuming routes, and what is done to all of their jobs.
+//! `sluice route`: pauses and resumes routes, and cancels or retries all of their jobs.
 
 use super::GlobalArgs;
 use super::context::Context;
@@ -42,7 +42,7 @@ pub struct Bulk {
     yes: bool,
 }
 
-/// Does it.
+/// Runs the command.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         RouteCommand::Pause(command) => pause::run_configured(PauseKind::Route, command, global).await,
@@ -69,7 +69,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// A name that neither the configuration nor any such job has is a slip of the hand.
+/// Checks the name: one that neither the configuration nor any such job has is a typing error.
 fn require_route(context: &Context, name: &str, jobs: &[i64]) -> anyhow::Result<()> {
     let known = &context.config.routes;
     if !jobs.is_empty() || known.contains_key(name) {
@@ -80,7 +80,7 @@ fn require_route(context: &Context, name: &str, jobs: &[i64]) -> anyhow::Result<
     Err(Failure::not_found(format!("there is no route {name:?}; {known}")).into())
 }
 
-/// Asks whoever is there. A route has more jobs than one thinks of, of projects and batches that others own.
+/// Asks the user at the terminal. A route has more jobs than one expects, of projects and batches that others own.
 async fn agree(bulk: &Bulk, what: &str, which: &str, jobs: &[i64]) -> anyhow::Result<()> {
     if bulk.yes || jobs.is_empty() {
         return Ok(());
@@ -92,7 +92,7 @@ async fn agree(bulk: &Bulk, what: &str, which: &str, jobs: &[i64]) -> anyhow::Re
     let mut stderr = printable::stderr();
     write!(stderr, "{wish}? [y/N] ")?;
     stderr.flush()?;
-    // A thread of its own, which nobody waits for: Ctrl-C is an answer too.
+    // A thread of its own, which the command does not wait for: Ctrl-C is an answer too.
     let (tell, told) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let mut answer = String::new();

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How soon the progress is looked at again when it could not be read.
+/// How soon progress is read again when it could not be read.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Enqueue a file, work on it, watch it, and write its answers.
@@ -46,8 +46,8 @@ pub struct Args {
 
 /// Runs the command.
 ///
-/// What it says of its progress goes to standard error, and nothing of that is worth a call that is dropped or a file
-/// that is not written: a terminal may be closed while it works.
+/// Progress goes to standard error. A progress line that cannot be written never costs a call or an output file: the
+/// terminal may be closed while the command works.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let input = args.enqueue.file.as_deref().unwrap_or(Path::new("-"));
     require_apart(&args.output, args.errors.as_deref(), Some(input))?;
@@ -55,7 +55,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     outlive_hangups()?;
     let mut context = Context::open_for_run(global).await?;
     context.output = Output::for_progress(global);
-    // Before anything is enqueued: what cannot be done should not be found out after the money is spent.
+    // Before anything is enqueued: an impossible output should not be discovered after the money is spent.
     let mut answers = OutFile::create(&args.output, args.force)?;
     let mut errors = args.errors.as_deref().map(|path| OutFile::create(path, args.force)).transpose()?;
     let plan = Plan::new(&blueprint(&context.config))?;
@@ -84,7 +84,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     }
     let left = find(&context.store, &summary.batch).await?.unfinished();
     if left > 0 {
-        // Also where it is to be quiet: nothing else says how to go on. When standard error is gone, nobody can be
+        // Printed even with --quiet: nothing else tells how to go on. When standard error is gone, the user cannot be
         // told.
         let _ = writeln!(printable::stderr(), "{}", resume_line(&args, global, &summary.batch, left));
         context.close().await?;
@@ -120,7 +120,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     Ok(counts.exit_code())
 }
 
-/// By default SIGHUP would end the process and cut every call: a run goes on when its terminal is closed.
+/// By default SIGHUP would end the process and cut every call; a run goes on when its terminal is closed.
 fn outlive_hangups() -> io::Result<()> {
     let mut hangups = Hangups::listen()?;
     tokio::spawn(async move {
@@ -132,7 +132,7 @@ fn outlive_hangups() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether this login can work, read what comes of it, and put aside what the database does not take.
+/// Checks that this login can work, read the outcomes, and put aside outcomes that the database does not take.
 async fn rehearse(context: &Context) -> anyhow::Result<()> {
     Worker::rehearse(&context.store, &settings(&context.config, false)).await?;
     context.store.batches(1).await?;
@@ -142,7 +142,7 @@ async fn rehearse(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts the file into the queue, and says so; `None` when that was interrupted, and nothing is there.
+/// Enqueues the file, and says so; `None` when that was interrupted, and nothing was enqueued.
 async fn enqueued(
     args: &Args,
     context: &Context,
@@ -195,10 +195,10 @@ async fn work(context: &mut Context, plan: Plan, batch: &str, signals: &Signals)
     tokio::select! {
         ended = watched_to_the_end(&context.store, &mut context.output, batch) => watched = ended,
         () = signals.stop.cancelled() => {}
-        // Without being asked: the schema has become too new for it.
+        // The worker ended by itself: the schema has become too new for it.
         done = &mut working => worked = Some(done?),
     }
-    // In order, whatever came of watching: outcomes that are on their way are written.
+    // In order, whatever the result of watching: outcomes under way are written.
     finished.cancel();
     let worked = match worked {
         Some(worked) => worked,
@@ -208,7 +208,7 @@ async fn work(context: &mut Context, plan: Plan, batch: &str, signals: &Signals)
     Ok(worked)
 }
 
-/// Shows the progress until all jobs have ended. That the database is away is for the worker to stand.
+/// Shows the progress until all jobs have ended. An absence of the database is the worker's business.
 async fn watched_to_the_end(store: &Store, output: &mut Output, batch: &str) -> anyhow::Result<()> {
     loop {
         let Err(error) = watch::follow(store, output, batch).await else { return Ok(()) };
@@ -222,7 +222,7 @@ async fn watched_to_the_end(store: &Store, output: &mut Output, batch: &str) -> 
     }
 }
 
-/// How to go on with what is left.
+/// The command that goes on with the remaining jobs.
 fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64) -> String {
     let jobs = if left == 1 { "1 job is left and stays" } else { &format!("{left} jobs are left and stay") };
     let Some(file) = args.enqueue.file.as_deref().filter(|file| *file != Path::new("-")) else {
@@ -285,7 +285,7 @@ mod tests {
             "stopped. 3 jobs are left and stay queued. Go on with:\n  sluice --config s.toml run 'my file.jsonl' \
              --batch 'b 1' --resume --limit 7 --skip-bad -o out --errors 'it'\\''s'"
         );
-        // The same words again, as a shell gives them to the program, are understood.
+        // The same words, as a shell passes them to the program, are understood.
         let again = ["x.jsonl", "--batch", "b 1", "--resume", "-o", "-", "--force", "--max-line", "64"];
         let said = line(&again);
         assert!(said.ends_with("run x.jsonl --batch 'b 1' --resume --max-line 64 -o - --force"), "{said}");

@@ -35,7 +35,7 @@ pub struct Args {
 /// Serves until Ctrl-C or SIGTERM, then prints the verdict.
 ///
 /// # Errors
-/// A scenario that cannot be read or makes no sense, an address that is not loopback or is taken.
+/// A scenario that cannot be read or is inconsistent, an address that is not loopback or is taken.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let simulator = start(&args)?;
     announce(&simulator, &mut Dispensable(printable::stderr())).context("writing to standard error")?;

@@ -1,4 +1,4 @@
-//! `sluice status`: what waits, who works, what the limits leave, what is open, what is paused.
+//! `sluice status`: waiting jobs, workers, limits, breakers and pauses.
 
 mod buckets;
 
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {}
 
-/// Prints it.
+/// Prints the status.
 pub async fn run(_: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     let status = StatusView::from(context.store.status().await?);
@@ -87,7 +87,7 @@ fn queue(status: &StatusView) -> Table {
             route.oldest_ready.map(|since| age(status.now, since)).into(),
             route.running.into(),
         ];
-        // A line for each reason; what is true of the whole route stands on the first of them.
+        // A line for each reason; facts about the whole route stand on the first of them.
         let held = route.ready_waits_for.iter().map(|held| {
             let of_some =
                 if held.count == route.ready { String::new() } else { format!(" ({} ready)", in_short(held.count)) };
@@ -153,7 +153,7 @@ fn workers(status: &StatusView) -> Table {
     table
 }
 
-/// `closed` when all workers agree, else how many see it how.
+/// `closed` when all workers agree, else how many see which state.
 fn breaker_in_words(breakers: &BTreeMap<String, usize>) -> Cell {
     match breakers.len() {
         0 => Cell::Empty,

@@ -1,4 +1,4 @@
-//! A table of values, laid out: for a terminal, for `cut` and `awk`, for spreadsheets.
+//! Lays out a table of values: for a terminal, for `cut` and `awk`, for spreadsheets.
 
 use crate::domain::NanoUsd;
 use crate::printable::on_one_line;
@@ -9,7 +9,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-/// Columns where the screen has the room for them, else a line for each value.
+/// Columns if the screen is wide enough for them, else a line for each value.
 pub(super) fn for_terminal(table: &Table) -> String {
     let columns = in_columns(table);
     match columns.width() {
@@ -28,17 +28,18 @@ fn in_columns(table: &Table) -> comfy_table::Table {
     columns
         .load_style(NOTHING.header_separator(LineStyle::none().fill('─').junction('─')))
         .set_content_arrangement(ContentArrangement::Dynamic);
-    // Words can be broken between lines, a name with underscores cannot.
+    // Text can be broken between words, a name with underscores cannot.
     columns.set_header(table.columns.iter().map(|column| column.replace('_', " ")));
     for row in rows(table) {
         columns.add_row(row.iter().map(shown));
     }
     for (index, column) in columns.column_iter_mut().enumerate() {
-        // A column of numbers stays one with an odd word in it (`100000+`), and one of words with an odd number.
+        // A column of numbers stays one in spite of an odd word (`100000+`), and one of words in spite of an odd
+        // number.
         let cells = || rows(table).filter_map(|row| row.get(index)).filter(|cell| **cell != Cell::Empty);
         if cells().filter(|cell| is_numeric(cell)).count() * 2 > cells().count() {
             column.set_cell_alignment(CellAlignment::Right);
-            // Half a number is none: where there is little room, words give way.
+            // A number must not be cut: where there is little room, words give way.
             let widest = cells().map(|cell| shown(cell).chars().count()).max().unwrap_or(0);
             let least = Width::Fixed(u16::try_from(widest + 2).unwrap_or(u16::MAX));
             column.set_constraint(ColumnConstraint::LowerBoundary(least));
@@ -47,7 +48,7 @@ fn in_columns(table: &Table) -> comfy_table::Table {
     columns
 }
 
-/// The narrowest width in which no word is broken.
+/// The smallest width at which no word is broken.
 fn least_width(table: &Table) -> usize {
     let longest = |text: &str| text.split([' ', '-']).map(|word| word.chars().count()).max().unwrap_or(0);
     let of_column = |index: usize, name: &str| {
@@ -55,7 +56,7 @@ fn least_width(table: &Table) -> usize {
         let cells = rows(table).filter_map(|row| row.get(index));
         cells.map(of_cell).max().unwrap_or(0).max(longest(&name.replace('_', " ")))
     };
-    // A blank on either side, and one between columns.
+    // A blank on either side, and a separator between columns.
     table.columns.iter().enumerate().map(|(index, name)| of_column(index, name) + 3).sum()
 }
 
@@ -71,7 +72,7 @@ fn in_blocks(table: &Table) -> String {
     blocks.collect::<Vec<_>>().join("\n").trim_end().to_owned()
 }
 
-/// A line of names, then a line per row, with tabs between.
+/// Writes a line of names, then a line per row, separated by tabs.
 pub(super) fn write_plain(table: &Table, writer: &mut dyn Write) -> io::Result<()> {
     writeln!(writer, "{}", table.columns.join("\t"))?;
     for row in &table.rows {
@@ -81,7 +82,7 @@ pub(super) fn write_plain(table: &Table, writer: &mut dyn Write) -> io::Result<(
     Ok(())
 }
 
-/// A line of names, then a line per row.
+/// Writes a line of names, then a line per row.
 pub(super) fn write_csv(table: &Table, writer: &mut dyn Write) -> io::Result<()> {
     let mut csv = csv::Writer::from_writer(writer);
     csv.write_record(&table.columns)?;
@@ -91,14 +92,14 @@ pub(super) fn write_csv(table: &Table, writer: &mut dyn Write) -> io::Result<()>
     csv.flush()
 }
 
-/// A field of CSV. A spreadsheet computes what begins like a formula, so a text that does gets an apostrophe, by which
-/// it is a text; numbers stay numbers.
+/// A field of CSV. A spreadsheet evaluates a text that begins like a formula, so such a text gets an apostrophe, which
+/// marks it as text; numbers stay numbers.
 pub(super) fn csv_field(text: &str) -> Cow<'_, str> {
     let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
     if is_formula && !is_number(text) { Cow::Owned(format!("'{text}")) } else { Cow::Borrowed(text) }
 }
 
-/// Whether a text is one number, in digits.
+/// Whether a text is a number in digits.
 fn is_number(text: &str) -> bool {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     let (whole, part) = digits.split_once('.').unwrap_or((digits, "0"));
@@ -167,7 +168,7 @@ fn shown_millis(millis: i64) -> String {
     if millis < 1000 { format!("{millis} ms") } else { format!("{}.{:02} s", millis / 1000, millis % 1000 / 10) }
 }
 
-/// Millionths of a dollar are enough to look at; an amount below that is shown in full rather than as nothing. The
+/// Millionths of a dollar are precise enough for people; a smaller amount is shown in full rather than as nothing. The
 /// other shapes have every digit.
 fn shown_money(money: NanoUsd) -> String {
     let rounded = NanoUsd((money.0.saturating_add(if money.0 < 0 { -500 } else { 500 })) / 1000 * 1000);

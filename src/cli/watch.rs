@@ -48,8 +48,8 @@ pub fn exit_code(batch: &Batch) -> ExitCode {
     if batch.failed + batch.cancelled > 0 { ExitCode::JobsFailed } else { ExitCode::Success }
 }
 
-/// Shows the progress of a batch until all its jobs have ended: a bar on a terminal, JSON lines where JSON was asked
-/// for, and a line every few seconds elsewhere. At the end a summary goes to the output.
+/// Shows the progress of a batch until all its jobs have ended: a bar on a terminal, JSON lines if the output is JSON,
+/// else a line every few seconds. At the end a summary goes to the output.
 pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::Result<Batch> {
     let mut batch = find(store, name).await?;
     let mut screen = Screen::new(output, &batch);
@@ -63,7 +63,7 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::R
         if batch.unfinished() <= 0 {
             break;
         }
-        // A bar that stands still does not say why.
+        // A bar that stands still needs a reason.
         let waits_for = store.batch_waits_for(name).await?;
         screen.show(output, &batch, &pace, waits_for.as_deref())?;
     }
@@ -78,7 +78,7 @@ pub async fn follow(store: &Store, output: &mut Output, name: &str) -> anyhow::R
     Ok(batch)
 }
 
-/// How fast jobs end.
+/// The rate at which jobs end.
 #[derive(Debug, Default)]
 struct Pace {
     seen: VecDeque<(Instant, i64)>,
@@ -100,7 +100,7 @@ impl Pace {
         if seconds > 0.0 { (done - before) as f64 / seconds } else { 0.0 }
     }
 
-    /// How long the rest takes at this rate; `None` while nothing moves.
+    /// How long the rest takes at this rate; `None` while no job ends.
     fn remaining(&self, unfinished: i64) -> Option<Duration> {
         let rate = self.per_second();
         #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
@@ -109,7 +109,7 @@ impl Pace {
     }
 }
 
-/// Where progress is shown.
+/// The place where progress is shown.
 enum Screen {
     Bar(ProgressBar),
     Lines { next: Instant },
@@ -127,7 +127,7 @@ impl Screen {
         let length = u64::try_from(batch.jobs).ok();
         let target = if output.is_quiet() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(length, target);
-        // The figures on a line of their own: beside the bar they do not fit on a terminal of the usual width.
+        // The figures have a line of their own: beside the bar they do not fit on a terminal of the usual width.
         let style = ProgressStyle::with_template("{bar:40} {whole_percent:>3} %\n{msg}");
         let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style.with_key("whole_percent", |state: &ProgressState, words: &mut dyn std::fmt::Write| {
@@ -147,7 +147,7 @@ impl Screen {
             Self::Bar(bar) => {
                 bar.set_length(u64::try_from(batch.jobs).unwrap_or(0));
                 bar.set_position(u64::try_from(batch.done()).unwrap_or(0));
-                // On a line of its own: what does not fit is cut off.
+                // On a line of its own: text that does not fit is cut off.
                 let reason =
                     waits_for.map_or_else(String::new, |reason| format!("\n{}", on_one_line(&in_words(reason))));
                 bar.set_message(progress(batch, pace, waits_for) + &reason);
@@ -179,7 +179,7 @@ impl Screen {
     }
 }
 
-/// How much is done, rounded down: a hundred is all.
+/// The finished share in per cent, rounded down: a hundred means all.
 fn percent(done: u64, all: u64) -> u64 {
     let percent = (u128::from(done) * 100).checked_div(u128::from(all)).unwrap_or(100);
     u64::try_from(percent).unwrap_or(100).min(100)
@@ -201,7 +201,7 @@ fn progress(batch: &Batch, pace: &Pace, waits_for: Option<&str>) -> String {
     line
 }
 
-/// How long the rest takes. What was done before something came in the way says nothing of that.
+/// How long the rest takes. The rate from before a stop does not count.
 fn remaining(batch: &Batch, pace: &Pace, waits_for: Option<&str>) -> Option<Duration> {
     if waits_for.is_some_and(|reason| !is_a_limit(reason)) { None } else { pace.remaining(batch.unfinished()) }
 }
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn no_time_is_promised_while_something_is_in_the_way() {
-        // Also when it was moving a moment ago: the time that is left would only grow.
+        // Even when jobs ended a moment ago: the remaining time would only grow.
         let start = Instant::now();
         let mut pace = Pace::default();
         pace.note(start, 0);

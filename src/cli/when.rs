@@ -23,7 +23,7 @@ impl When {
     }
 }
 
-/// The end of the last year that is written with four digits, as far as RFC 3339 goes.
+/// The end of the last year with four digits, which is as far as RFC 3339 goes.
 fn last() -> DateTime<Utc> {
     DateTime::from_timestamp(253_402_300_799, 0).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }

@@ -1,8 +1,8 @@
-//! Commands that are told to people: as a shell takes them, whatever names are in them.
+//! Commands that are shown to users, in the form that a shell accepts, whatever names are in them.
 
 use std::path::Path;
 
-/// As one word to a shell.
+/// The text as a single word to a shell.
 pub(super) fn quoted(word: &str) -> String {
     let is_plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,".contains(letter);
     if !word.is_empty() && word.chars().all(is_plain) {
@@ -11,23 +11,23 @@ pub(super) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// A file, which is none other when it is called like an option.
+/// The path of a file, written so that it cannot be taken for an option.
 pub(super) fn path(file: &Path) -> String {
     let name = file.to_string_lossy();
     if name.starts_with('-') && name != "-" { quoted(&format!("./{name}")) } else { quoted(&name) }
 }
 
-/// `--name value`, or as one word where the value would be taken for an option.
+/// `--name value`, or a single word where the value would be taken for an option.
 pub(super) fn option(name: &str, value: &str) -> String {
     let between = if value.starts_with('-') { '=' } else { ' ' };
     format!("--{name}{between}{}", quoted(value))
 }
 
-/// A command about something with a name: `sluice batch retry NAME`, and what else belongs to it.
+/// A command about something with a name: `sluice batch retry NAME`, and its further arguments.
 pub(super) fn about(command: &str, name: &str, rest: &str) -> String {
     let rest = if rest.is_empty() { String::new() } else { format!(" {rest}") };
     if name.starts_with('-') {
-        // What comes behind `--` is no option.
+        // Arguments after `--` are not options.
         return format!("{command}{rest} -- {}", quoted(name));
     }
     format!("{command} {}{rest}", quoted(name))

@@ -22,7 +22,7 @@ pub struct Args {
     pub drain: bool,
 }
 
-/// What the configuration means for a worker.
+/// The blueprint of a worker, by the configuration.
 #[must_use]
 pub fn blueprint(config: &Config) -> Blueprint {
     let providers = config.providers.iter().map(|(name, provider)| {
@@ -45,7 +45,7 @@ pub fn blueprint(config: &Config) -> Blueprint {
     }
 }
 
-/// How the configuration wants the worker to work.
+/// The settings of a worker, by the configuration.
 #[must_use]
 pub fn settings(config: &Config, until_done: bool) -> Settings {
     Settings {
@@ -61,7 +61,7 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
     }
 }
 
-/// Fails when a part of the worker has ended unasked, so that a service manager starts another.
+/// Fails when a part of the worker has ended unexpectedly, so that a service manager starts another worker.
 pub(super) fn went_down(fallen: Option<&str>) -> anyhow::Result<()> {
     fallen.map_or(Ok(()), |part| {
         anyhow::bail!(
@@ -74,9 +74,9 @@ pub(super) fn went_down(fallen: Option<&str>) -> anyhow::Result<()> {
 /// Runs the command.
 ///
 /// # Errors
-/// Everything that keeps it from starting; once it works it returns normally.
+/// Everything that keeps the worker from starting. Once it works, the command returns normally.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
-    // Before anything that takes its time: one that came meanwhile would end the process.
+    // Before anything slow: a signal that came meanwhile would end the process.
     let hangups = Hangups::listen()?;
     let mut context = Context::open_for_work(global).await?;
     let signals = context.listen()?;
@@ -116,6 +116,6 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         version.require()?;
     }
     went_down(summary.fallen)?;
-    // What is left in the spool is safe, and yet somebody has to know of it.
+    // Outcomes in the spool are safe, and yet the operator has to know of them.
     Ok(if summary.spooled > 0 { ExitCode::Database } else { ExitCode::Success })
 }

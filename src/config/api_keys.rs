@@ -1,4 +1,4 @@
-//! The keys of a provider, from wherever they are kept; never from the configuration itself.
+//! The keys of a provider, wherever they are kept; never in the configuration itself.
 
 use super::Keys;
 use super::keys::API_KEY;
@@ -9,16 +9,16 @@ use config::ValueKind;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::path::Path;
 
-/// Where a key may come from.
+/// The places where a key may come from.
 const SOURCES: &str = "api_key_env = \"VARIABLE\", api_key_file = \"PATH\" or credential = \"NAME\"";
 
-/// A file with a key in it has no more.
+/// A file with a key in it is not larger than this.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// A list of keys, as it is written.
+/// The form of a list of keys.
 const LIST: &str = "a list such as [{ api_key_env = \"VARIABLE_A\" }, { api_key_file = \"PATH\" }]";
 
-/// The keys of a provider in the order of the configuration; none for a server without.
+/// The keys of a provider, in the order of the configuration; empty for a server without keys.
 pub(super) fn read(provider: &str, section: &mut Section<'_>, keys: Keys) -> Vec<ApiKey> {
     let one = ["api_key_env", "api_key_file", "credential"].into_iter().find(|source| section.has(source));
     let Some(list) = section.take("keys") else {
@@ -27,10 +27,10 @@ pub(super) fn read(provider: &str, section: &mut Section<'_>, keys: Keys) -> Vec
     if let Some(one) = one {
         section.fault(one, "there is a list of keys too", "either this or keys");
     }
-    // The sources are known, and what is wrong with them is said already.
+    // The sources are known, and their faults are recorded already.
     let _ = read_one(provider, section, Keys::Ignored);
     let ValueKind::Array(entries) = list.kind else {
-        // Not repeated, here and below: it may be a key itself.
+        // The value is not repeated, here and below: it may be a key itself.
         section.fault("keys", "is not a list", LIST);
         return Vec::new();
     };
@@ -82,7 +82,7 @@ fn read_one(provider: &str, section: &mut Section<'_>, keys: Keys) -> Option<Api
     let environment = &section.reading().environment;
     if let Some(variable) = variable {
         if !variable.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            // Not repeated: it may be the key itself.
+            // The value is not repeated: it may be the key itself.
             section.fault("api_key_env", "is not the name of a variable", "the name, not the key");
             return None;
         }
@@ -116,7 +116,7 @@ fn read_one(provider: &str, section: &mut Section<'_>, keys: Keys) -> Option<Api
         Ok((key, flaws)) => {
             for exposed in flaws.into_iter().filter(|_| source == "api_key_file") {
                 if matches!(exposed.flaw, Flaw::Writable(_) | Flaw::Owner(_)) {
-                    // Their key, their account: they would read every prompt.
+                    // With another user's key the calls go to that user's account, which could read every prompt.
                     let problem = format!(
                         "the key of the provider {provider} is not used: {} {}",
                         exposed.path.display(),
@@ -137,7 +137,7 @@ fn read_one(provider: &str, section: &mut Section<'_>, keys: Keys) -> Option<Api
     }
 }
 
-/// A key has to fit into a header. What is wrong with it is said without repeating it.
+/// Checks that a key fits into a header. The fault does not repeat the key.
 fn checked(key: &str, source: &str, section: &Section<'_>) -> Option<SecretString> {
     if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         section.fault(source, "the key is empty, or has blanks or characters in it that no key has", "the bare key");

@@ -1,17 +1,17 @@
-//! What is wrong with a configuration.
+//! The faults of a configuration.
 
 use std::fmt;
 
-/// One thing that is wrong.
+/// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The file, or "the environment".
     pub place: String,
     /// The key's full path (`routes.default.patience`), or the variable's name; empty when the whole file is meant.
     pub key: String,
-    /// What is wrong. Never holds a key or a password.
+    /// The fault, in words. Never holds a key or a password.
     pub problem: String,
-    /// What was expected there; may be empty.
+    /// The expected value; may be empty.
     pub expected: String,
 }
 
@@ -29,12 +29,12 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Everything that is wrong, in the order of reading; never empty.
+/// All faults, in the order of reading; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<Fault>);
 
 impl ConfigErrors {
-    /// `None` when nothing is wrong.
+    /// The faults as an error; `None` when there are none.
     pub(super) fn from_faults(faults: Vec<Fault>) -> Option<Self> {
         (!faults.is_empty()).then_some(Self(faults))
     }

@@ -31,7 +31,7 @@ pub(super) const ROOT: Table = Table {
     ..Table::EMPTY
 };
 
-/// The keys of which a change takes effect when the process starts again, such as `log.format`. A key that stands for
+/// The keys whose changes take effect only when the process starts again, such as `log.format`. A key that stands for
 /// another one is not listed.
 #[must_use]
 pub fn restart_keys() -> Vec<String> {
@@ -43,7 +43,7 @@ pub fn restart_keys() -> Vec<String> {
     keys.filter(|(_, key)| !key.is_alternative).map(|(section, key)| format!("{section}.{}", key.name)).collect()
 }
 
-/// A table without declared keys, for those whose keys are the user's.
+/// A table without declared keys, for tables whose keys the user chooses.
 pub(super) const FREE: Table = Table::EMPTY;
 
 const fn section(name: &'static str, table: &'static Table) -> Key {
@@ -60,19 +60,19 @@ pub(super) struct Table {
     pub header: Option<&'static str>,
     /// The name in the reference, such as `[providers.NAME]`.
     pub title: &'static str,
-    /// What the section is for: prose that stands before its keys.
+    /// The purpose of the section: prose that stands before its keys.
     pub doc: &'static str,
-    /// When a running worker heeds a change.
+    /// When a running worker applies a change.
     pub effect: Effect,
     /// The keys, in the order in which they are shown.
     pub keys: &'static [Key],
-    /// A table whose keys this one has too, and shows first.
+    /// A table whose keys this one has too, shown first.
     pub extends: Option<&'static Table>,
-    /// Whether the sample file has the section switched on, so that its header is no comment.
+    /// Whether the section is switched on in the sample file, so that its header is not a comment.
     pub is_on: bool,
-    /// How the sample file shows it.
+    /// How the sample file shows the section.
     pub sample: Sample,
-    /// Further examples, which the sample file shows behind the section.
+    /// Further examples, which the sample file shows after the section.
     pub more: &'static str,
 }
 
@@ -100,7 +100,7 @@ impl Table {
     }
 }
 
-/// When a running worker heeds a change.
+/// When a running worker applies a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     /// At the next SIGHUP.
@@ -124,12 +124,12 @@ pub(super) struct Key {
     pub name: &'static str,
     pub kind: Kind,
     pub default: Default,
-    /// A value that the sample file shows where the default is none that could be written: a text without its quotes,
+    /// The value in the sample file, where the default cannot be written as a value: a text without its quotes,
     /// anything else as TOML.
     pub example: &'static str,
-    /// Whether it stands for a key before it, so that the sample file keeps it as a comment within the comment.
+    /// Whether it stands for an earlier key, so that the sample file keeps it as a comment within the comment.
     pub is_alternative: bool,
-    /// What it means, in one sentence or a few.
+    /// Its meaning, in one sentence or a few.
     pub doc: &'static str,
 }
 
@@ -164,20 +164,20 @@ const fn instead(name: &'static str, kind: Kind, example: &'static str, doc: &'s
     Key { name, kind, example, is_alternative: true, doc, ..Key::EMPTY }
 }
 
-/// What holds where a key is not set.
+/// The default of a key.
 #[derive(Clone, Copy)]
 pub(super) enum Default {
-    /// Nothing.
+    /// The key has no default.
     None,
     /// This value: a text without its quotes, anything else as TOML.
     Is(&'static str),
-    /// These texts of a list.
+    /// These texts, as a list.
     Texts(fn() -> Vec<&'static str>),
-    /// What these words say.
+    /// The default depends on other things, as these words say.
     Depends(&'static str),
 }
 
-/// What a value may be.
+/// The kind of a value.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     /// A text that is not empty.

@@ -32,16 +32,16 @@ use source::Source;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Everything that is configured, checked and compiled.
+/// The whole configuration, checked and compiled.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The file that was read, when there was one.
+    /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
-    /// Whether that one lay in the current folder, and the user has not named it.
+    /// Whether that file lay in the current folder without being named by the user.
     pub is_found: bool,
-    /// Where the queue is.
+    /// The database of the queue.
     pub database: Database,
-    /// How the daemon works.
+    /// The settings of the worker.
     pub worker: Worker,
     /// How long finished work is kept; `None`: for ever.
     pub retention: Option<Retention>,
@@ -59,18 +59,18 @@ pub struct Config {
     pub spool: Spool,
     /// The status endpoints.
     pub http: Http,
-    /// What is logged and where.
+    /// The settings of the log.
     pub log: Log,
-    /// What works but is probably not meant, in words.
+    /// Settings that work but are probably not meant so, in words.
     pub warnings: Vec<String>,
 }
 
 /// Whether the providers' keys are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys {
-    /// A key that is configured and cannot be read is a fault.
+    /// The keys are read, and one that cannot be read is a fault.
     Required,
-    /// No key is read: for commands that call nobody, and that may be run by people who have no keys.
+    /// No key is read: for commands that make no calls, whose users may have no keys.
     Ignored,
 }
 
@@ -95,7 +95,7 @@ impl Config {
         Self::read(source::find_file(path, &environment), environment, keys)
     }
 
-    /// Reads the same file once more, with the rules under which it was read.
+    /// Reads the same file once more, under the rules of the first reading.
     pub fn load_again(&self, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
         let file = self.file.clone().map(|path| Source { path, is_found: self.is_found });
         Self::read(file, environment.into_iter().collect(), Keys::Required)
@@ -149,7 +149,7 @@ impl Config {
         config
     }
 
-    /// Notes what works but is probably not meant.
+    /// Adds warnings about settings that work but are probably not meant so.
     fn warn(&self, reading: &Reading) {
         if let Some(listen) = self.http.listen.filter(|listen| !listen.ip().to_canonical().is_loopback()) {
             reading.warn(format!(
@@ -195,7 +195,7 @@ impl Config {
         }
     }
 
-    /// Without a provider and a route there is nothing that a worker could do: says what to add.
+    /// Without a provider and a route a worker has nothing to do: the fault says what to add.
     pub fn require_providers(&self) -> Result<(), ConfigErrors> {
         let missing = if self.providers.is_empty() {
             "providers"
@@ -222,7 +222,7 @@ impl Config {
     }
 }
 
-/// Where the file is looked for when nobody names one, in words.
+/// The files that are tried when none is named, in words.
 #[must_use]
 pub fn usual_files() -> String {
     let [files @ .., last] = source::USUAL_FILES;

@@ -1,7 +1,7 @@
-//! What models cost and can do: `[models."provider/model"]` over the catalogue that comes with the program.
+//! The prices and capabilities of models: `[models."provider/model"]` over the catalogue that comes with the program.
 //!
 //! The catalogue (`config/prices.toml`) is keyed by vendor and the vendor's name of the model. A provider's vendor is
-//! its `vendor`, or its own name: so `[providers.openai]` finds the prices of OpenAI, and an account that is called
+//! its `vendor`, or its own name. So `[providers.openai]` finds the prices of OpenAI, and an account that is called
 //! `openai_team_b` finds them with `vendor = "openai"`.
 
 use super::keys;
@@ -17,27 +17,27 @@ use std::sync::LazyLock;
 /// By vendor and model, aliases included.
 type Catalogue = HashMap<(String, String), Model>;
 
-/// The catalogue, read once. A fault in it is a fault of the build, and a test reads it.
+/// The catalogue, read once. A fault in it is a fault of the build; a test reads it.
 static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| parse_catalogue(include_str!("../../config/prices.toml")).0);
 
-/// Stands for the models of a vendor that are not listed: what is known of all of them.
+/// Stands for all models of a vendor that are not listed.
 const OTHERS: &str = "";
 
-/// What the catalogue knows of a model.
+/// The catalogue's entry for a model.
 pub(super) fn catalogued(vendor: &str, model: &str) -> Option<Model> {
     let of_vendor = || CATALOGUE.get(&(vendor.to_owned(), OTHERS.to_owned()));
     CATALOGUE.get(&(vendor.to_owned(), model.to_owned())).or_else(of_vendor).cloned()
 }
 
-/// What `[models]` says.
+/// The content of `[models]`.
 #[derive(Default)]
 pub(super) struct ReadModels {
     pub models: BTreeMap<Target, Model>,
-    /// Of those whose limits are not their provider's.
+    /// The buckets of models whose limits are not their provider's.
     pub buckets: BTreeMap<Target, String>,
 }
 
-/// Reads `[models]`: each entry over what the catalogue says.
+/// Reads `[models]`: each entry over that of the catalogue.
 pub(super) fn read_models(
     table: Table,
     reading: &Reading,
@@ -74,13 +74,13 @@ pub(super) fn read_models(
     read
 }
 
-/// What the section says, and for the rest what is known already.
+/// The model as the section sets it, over the known values.
 fn read_model(section: &mut Section<'_>, known: Model) -> Model {
     let capabilities = known.capabilities;
     let price = read_price(section.child("price"));
     let mut tiers = known.tiers;
     if price.is_some() {
-        // Prices of a list say nothing beside a price that is not the list's.
+        // List prices of tiers do not apply beside a price that is not the list's.
         tiers.retain(|_, tier| matches!(tier, TierPrice::Times(_)));
     }
     tiers.extend(read_tiers(section));
@@ -101,14 +101,14 @@ fn read_model(section: &mut Section<'_>, known: Model) -> Model {
     }
 }
 
-/// `served_as = ["deepseek-v4-flash"]`: names under which its answers come; `"*"` for any.
+/// `served_as = ["deepseek-v4-flash"]`: names under which the model's answers come; `"*"` for any.
 fn read_served_as(section: &mut Section<'_>) -> Option<Vec<String>> {
     section.parsed_list("served_as", "a list of names such as [\"gpt-4o-2024-08-06\"], or [\"*\"]", |name| {
         if name.trim().is_empty() { Err("is empty".to_owned()) } else { Ok(name.to_owned()) }
     })
 }
 
-/// The models of a provider whose prices are known: what is configured over the catalogue of its vendor.
+/// The models of a provider whose prices are known: the configured ones over the catalogue of its vendor.
 pub(super) fn priced(provider: &str, vendor: &str, models: &BTreeMap<Target, Model>) -> BTreeMap<String, Model> {
     let listed = CATALOGUE.iter().filter(|((of, name), _)| of == vendor && name != OTHERS);
     let mut priced: BTreeMap<String, Model> = listed.map(|((_, name), model)| (name.clone(), model.clone())).collect();
@@ -135,8 +135,8 @@ fn read_price(mut section: Section<'_>) -> Option<Price> {
     Some(Price { input: input?, output: output?, cached_input, cache_write, cache_write_1h })
 }
 
-/// `tiers = { flex = "0.5", priority = { input = "3.50", output = "28" } }`: by the word for the tier in the provider's
-/// answers, how many times the usual price it costs, or prices of its own.
+/// `tiers = { flex = "0.5", priority = { input = "3.50", output = "28" } }`: keyed by the word for the tier in the
+/// provider's answers; the value is a multiple of the usual price, or prices of its own.
 fn read_tiers(section: &mut Section<'_>) -> BTreeMap<String, TierPrice> {
     const EXPECTED: &str = "a factor such as \"0.5\", or { input = \"…\", output = \"…\" }";
     let mut tiers = BTreeMap::new();
@@ -167,7 +167,7 @@ fn read_tiers(section: &mut Section<'_>) -> BTreeMap<String, TierPrice> {
     tiers
 }
 
-/// The catalogue and what is wrong with it.
+/// The catalogue, and its faults.
 fn parse_catalogue(text: &str) -> (Catalogue, Result<(), String>) {
     let parsed = config::Config::builder().add_source(config::File::from_str(text, FileFormat::Toml)).build();
     let root = match parsed {

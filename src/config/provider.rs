@@ -12,33 +12,33 @@ use config::ValueKind;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A provider: whom to ask, and how to treat it.
+/// A provider: its endpoint, and how to treat it.
 #[derive(Clone, Debug)]
 pub struct ProviderConfig {
-    /// Where it is and what it speaks.
+    /// Its address and dialect.
     pub endpoint: Endpoint,
     /// The bucket whose limits its calls share.
     pub bucket: String,
-    /// How a request is counted there, unless the model differs.
+    /// How a request is counted there, unless the model has its own rule.
     pub charging: Charging,
     /// When its targets are avoided for a while.
     pub breaker: BreakerSettings,
-    /// How long a rejected key, or one without money, rests before it is tried again.
+    /// How long a rejected key, or one without money, rests before one call tries it again.
     pub recheck: Duration,
 }
 
-/// A provider with what only the configuration needs.
+/// A provider with the parts that only the configuration needs.
 pub(super) struct ReadProvider {
     pub config: ProviderConfig,
     /// The name under which the catalogue lists its models.
     pub vendor: String,
 }
 
-/// Dialects that are planned and not spoken yet.
+/// Dialects that are planned but not supported yet.
 const LATER: &[&str] =
     &["openai_responses", "openai_embeddings", "completions", "azure_openai", "bedrock", "cohere", "ollama"];
 
-/// Headers that carry keys; those come from elsewhere.
+/// Headers that carry keys; keys must come from elsewhere.
 const KEY_HEADERS: &[&str] = &["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
 pub(super) fn read_buckets(sections: Vec<(String, Section<'_>)>) -> BTreeMap<String, Limits> {
@@ -61,7 +61,7 @@ pub(super) fn read_all(
 
 fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String, Limits>, keys: Keys) -> ReadProvider {
     let mut known: Vec<&str> = VENDORS.iter().map(|vendor| vendor.name).collect();
-    // A vendor with two doors has two rows, one after the other.
+    // A vendor with two dialects has two rows, one after the other.
     known.dedup();
     let vendor_name = section.text("vendor", &format!("a vendor's name, such as {}", known.join(", ")));
     let vendor_name = vendor_name.unwrap_or_else(|| name.to_owned());
@@ -93,12 +93,12 @@ fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String,
     ReadProvider { config, vendor: vendor_name }
 }
 
-/// The words for dialects.
+/// The names of the dialects.
 pub(super) fn dialects() -> Vec<&'static str> {
     DIALECTS.iter().map(|dialect| dialect.name).collect()
 }
 
-/// The words for rules of charging.
+/// The names of the charging rules.
 pub(super) fn charging_rules() -> Vec<&'static str> {
     charging::RULES.iter().map(|(name, _)| *name).collect()
 }
@@ -120,11 +120,11 @@ fn read_dialect(section: &mut Section<'_>, vendor: Option<&Vendor>) -> &'static 
     if is_missing && from_vendor.is_none() {
         section.fault("dialect", "is missing, and the provider's name is no vendor's that is known", expected);
     }
-    // After a fault the value is not used any more.
+    // After a fault the value is not used.
     spoken.or(from_vendor).unwrap_or(&crate::provider::openai::DIALECT)
 }
 
-/// The rule of charging: as configured, else the vendor's, else the dialect's.
+/// The charging rule: as configured, else the vendor's, else the dialect's.
 fn read_charging(section: &mut Section<'_>, vendor: Option<&Vendor>, dialect: &Dialect) -> Charging {
     let known = charging_rules();
     let configured = section.parsed("charging", &format!("one of {}", known.join(", ")), |text| {
@@ -136,14 +136,14 @@ fn read_charging(section: &mut Section<'_>, vendor: Option<&Vendor>, dialect: &D
     configured.or(vendor.map(|vendor| vendor.charging)).unwrap_or(dialect.charging)
 }
 
-/// What may be repeated of something that should be a URL: nothing when there may be a password in it, and no query,
-/// where some put their key.
+/// The part of a supposed URL that may be repeated: nothing when it may contain a password, and no query, where some
+/// users put their key.
 fn without_secrets(text: &str) -> String {
     let shown = text.split(['?', '#']).next().unwrap_or_default();
     if text.contains('@') { String::new() } else { format!("{shown:?} ") }
 }
 
-/// Whether a member of a query may carry what must not stand in a file.
+/// Whether a member of a query may carry something that must not stand in a file.
 fn may_be_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["key", "token", "secret", "password", "credential"].iter().any(|word| name.contains(word))
@@ -164,7 +164,7 @@ fn read_base_url(section: &mut Section<'_>, vendor: Option<&Vendor>) -> String {
             "{}has a key in its query, and keys do not belong into the configuration file",
             without_secrets(text)
         )),
-        // Not repeated: it may hold a password.
+        // The URL is not repeated: it may hold a password.
         Ok(url) if !url.username().is_empty() || url.password().is_some() => {
             Err("holds a user name or password".to_owned())
         }
@@ -175,7 +175,7 @@ fn read_base_url(section: &mut Section<'_>, vendor: Option<&Vendor>) -> String {
         (Some(base_url), _) => base_url,
         (None, Some(base_url)) => base_url.to_owned(),
         (None, None) => {
-            // No guess: a key must not be sent to a server that it does not belong to.
+            // The address is not guessed: a key must not be sent to a server that it does not belong to.
             if is_missing {
                 section.fault("base_url", "is missing", EXPECTED);
             }
@@ -202,7 +202,7 @@ fn read_headers(mut section: Section<'_>) -> Vec<(String, String)> {
     headers
 }
 
-/// Timeouts. One that is not given is that of `provider`, or else the declared default.
+/// Reads timeouts. One that is not given is that of `provider`, or else the declared default.
 pub(super) fn read_timeouts(mut section: Section<'_>, provider: Option<Timeouts>) -> Timeouts {
     let mut read = |key: &'static str, of_provider: Option<Duration>| match of_provider {
         Some(of_provider) => section.positive_duration(key).unwrap_or(of_provider),

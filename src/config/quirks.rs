@@ -1,4 +1,4 @@
-//! `[providers.NAME.quirks]`: what a server does differently from what is known of its vendor.
+//! `[providers.NAME.quirks]`: how a server differs from its vendor's row.
 
 use super::section::{Section, to_json};
 use crate::provider::quirks::CapField;
@@ -10,7 +10,7 @@ use serde_json::Value;
 const PATH: &str = "the path of a member, such as \"user\" or \"messages[].name\"";
 const MEMBER: &str = "the name of a top-level member";
 
-/// Members that are not the operator's to move: the route and the worker decide on them.
+/// Members that the operator may not change: the route and the worker decide on them.
 const FIXED: &[&str] = &["model", "messages", "prompt", "stream", "stream_options", "n"];
 
 /// The members that may hold the output cap.

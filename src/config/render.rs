@@ -1,4 +1,4 @@
-//! The declared keys, written down three times: as the sample file, as the reference, and as a JSON schema for editors.
+//! The declared keys in three written forms: the sample file, the reference, and a JSON schema for editors.
 
 mod reference;
 mod sample;
@@ -18,7 +18,7 @@ fn literal(kind: &Kind, text: &str) -> String {
     }
 }
 
-/// The value that is shown for a key: its default, else its example, as TOML. A table with defaults is shown with them.
+/// The value shown for a key: its default, else its example, as TOML. A table with defaults is shown with them.
 fn shown(key: &Key) -> Option<String> {
     match (key.default, key.kind) {
         (Default::Is(default), kind) => Some(literal(&kind, default)),
@@ -39,7 +39,7 @@ fn inline(table: &Table) -> String {
     format!("{{ {} }}", entries.join(", "))
 }
 
-/// The table that a key leads to, where it has a section of its own.
+/// The table that a key leads to, if it has a section of its own.
 fn own_section(key: &Key) -> Option<&'static Table> {
     match key.kind {
         Kind::Table(table) | Kind::Named(table) => table.header.is_some().then_some(table),
@@ -74,7 +74,7 @@ mod tests {
         word.contains("acme_ai")
     }
 
-    /// The files that are written from the declarations. `make config` writes them.
+    /// The files that are generated from the declarations. `make config` writes them.
     #[test]
     fn the_files_say_what_is_declared() {
         let keys = reference().replace(", `\"acme_ai\"`", "");

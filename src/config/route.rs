@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A route with what only the transport needs.
+/// A route, with the part that only the transport needs.
 #[derive(Clone, Debug)]
 pub struct RouteConfig {
     /// The policy.
@@ -102,7 +102,7 @@ fn read_rungs(
             .or_insert_with(|| prices::catalogued(&provider.vendor, &target.model).unwrap_or_default())
             .clone();
         let mut model = Model { neighbours: neighbours.get(&target.provider).cloned().unwrap_or_default(), ..model };
-        // The names of deployments are free there, and answers name the model behind them.
+        // Deployments there have arbitrary names, and answers name the model behind them.
         if provider.vendor == "azure_openai" && model.served_as.is_empty() {
             model.served_as.push("*".to_owned());
         }
@@ -111,7 +111,7 @@ fn read_rungs(
     rungs
 }
 
-/// A rung's target and its table of timeouts.
+/// Reads a rung: its target, and its table of timeouts.
 fn read_rung(section: &Section<'_>, key: &str, value: Value) -> Option<(Target, Table)> {
     match value.kind {
         ValueKind::String(text) => {
@@ -151,19 +151,19 @@ fn read_pass(section: &mut Section<'_>) -> Pass {
     Pass::of(names.unwrap_or_default())
 }
 
-/// The words for strategies.
+/// The names of the strategies.
 pub(super) fn strategies() -> Vec<&'static str> {
     vec!["cost", "priority"]
 }
 
-/// The words for what lets a job move on.
+/// The names of the classes that may let a job move on.
 pub(super) fn classes() -> Vec<&'static str> {
     ErrorClass::ALL.iter().map(|class| class.as_str()).collect()
 }
 
-/// Those that do unless the route says otherwise.
+/// The classes that let a job move on unless the route says otherwise.
 pub(super) fn fallback_classes() -> Vec<&'static str> {
-    // `unreachable` goes along with `network` and is not listed by itself.
+    // `unreachable` goes with `network` and is not listed by itself.
     let by_default = ErrorClass::fallen_back_on_by_default();
     let listed =
         ErrorClass::ALL.iter().filter(|class| by_default.contains(class) && **class != ErrorClass::Unreachable);

@@ -12,7 +12,7 @@ pub(super) fn read(mut section: Section<'_>) -> Rules {
         non_empty: section.flag_or_default("non_empty"),
         min_chars: section.whole("min_chars"),
         max_chars: section.whole("max_chars"),
-        // A schema is a schema of JSON.
+        // A schema is always one of JSON.
         json: section.flag_or_default("json") || json_schema.is_some(),
         json_schema,
         required_patterns: read_patterns(&mut section, "required_patterns"),
@@ -39,7 +39,7 @@ pub(super) fn read(mut section: Section<'_>) -> Rules {
 fn read_patterns(section: &mut Section<'_>, key: &'static str) -> Vec<Regex> {
     let compile = |text: &str| {
         Regex::new(text).map_err(|error| {
-            // The crate draws the pattern over several lines; the last one has the reason.
+            // The crate prints the pattern over several lines; the last one has the reason.
             let reason = error.to_string();
             let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
             format!("the pattern {text:?} does not compile: {reason}")

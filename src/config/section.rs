@@ -12,14 +12,14 @@ use std::time::Duration;
 
 pub(super) type Table = BTreeMap<String, Value>;
 
-/// What the `config` crate gives as the origin of variables.
+/// The origin that the `config` crate reports for variables.
 pub(super) const FROM_ENVIRONMENT: &str = "the environment";
 
-/// What all sections share while they are read: the environment, the file and the faults found so far.
+/// State that all sections share while they are read: the environment, the file and the faults found so far.
 pub(super) struct Reading {
     pub environment: BTreeMap<String, String>,
     file: Option<PathBuf>,
-    /// Where all users may read the file: what to do about that.
+    /// Set where all users may read the file: the advice for that case.
     pub world_readable: Option<Exposed>,
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<String>>,
@@ -34,7 +34,7 @@ impl Reading {
         self.warnings.borrow_mut().push(warning);
     }
 
-    /// The warnings, or the faults when there are any.
+    /// The warnings, or the faults if there are any.
     pub fn into_result(self) -> Result<Vec<String>, ConfigErrors> {
         match ConfigErrors::from_faults(self.faults.into_inner()) {
             Some(errors) => Err(errors),
@@ -46,7 +46,7 @@ impl Reading {
         self.file.as_ref().map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string())
     }
 
-    /// Paths in the file are relative to the file, those in variables to the working directory.
+    /// Resolves a path: those in the file are relative to the file, those in variables to the working directory.
     fn resolve(&self, path: &str, from_environment: bool) -> PathBuf {
         match self.file.as_deref().and_then(Path::parent) {
             Some(dir) if !from_environment => dir.join(path),
@@ -55,10 +55,10 @@ impl Reading {
     }
 }
 
-/// One table, read by its declaration. Keys that are not declared are faults: see [`finish`](Self::finish).
+/// One table, read by its declaration. Undeclared keys are faults: see [`finish`](Self::finish).
 ///
-/// Reading a key that is not declared, or by another kind than it is declared with, is a fault of the program: it
-/// panics, in the first test that loads any configuration.
+/// Reading an undeclared key, or one by another kind than its declared one, is a fault of the program: it panics, in
+/// the first test that loads any configuration.
 #[must_use]
 pub(super) struct Section<'a> {
     reading: &'a Reading,
@@ -86,12 +86,12 @@ impl<'a> Section<'a> {
         self.entries.get(key).is_some_and(|value| value.kind != ValueKind::Nil)
     }
 
-    /// The keys that are there.
+    /// The keys that are present.
     pub fn keys(&self) -> Vec<String> {
         self.entries.keys().cloned().collect()
     }
 
-    /// Whether there is such a key.
+    /// Whether the key is declared.
     pub fn declares(&self, key: &str) -> bool {
         self.declared.key(key).is_some()
     }
@@ -107,7 +107,7 @@ impl<'a> Section<'a> {
         self.entries.remove(key).filter(|value| value.kind != ValueKind::Nil)
     }
 
-    /// Takes a key away that must not be there; tells whether it was.
+    /// Removes a key that must not be there; returns whether it was.
     pub fn take_forbidden(&mut self, key: &str) -> bool {
         self.entries.remove(key).is_some_and(|value| value.kind != ValueKind::Nil)
     }
@@ -124,7 +124,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The words that a key takes, as an error message lists them.
+    /// The words that a key accepts, as an error message lists them.
     pub fn words(&self, key: &str) -> String {
         let Kind::Word(words) = self.declaration(key).kind else {
             panic!("{} is not declared as a word", join(&self.path, key))
@@ -136,8 +136,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// One of the declared words, as what `find` makes of it; the default when it is not set or none of them. `problem`
-    /// says what is wrong with another word, such as "is not a format".
+    /// One of the declared words, as `find` converts it; the default when the key is not set or has another word.
+    /// `problem` says what is wrong with another word, such as "is not a format".
     pub fn word_or_default<T>(&mut self, key: &'static str, problem: &str, find: impl Fn(&str) -> Option<T>) -> T {
         let expected = self.words(key);
         let found = self.parsed(key, &expected, |word| find(word).ok_or_else(|| format!("{word:?} {problem}")));
@@ -145,7 +145,7 @@ impl<'a> Section<'a> {
         found.or_else(|| find(default)).unwrap_or_else(|| panic!("the default of {} is no word", join(&self.path, key)))
     }
 
-    /// Records that something is wrong with a key of this section (or with the section, when `key` is empty).
+    /// Records a fault of a key of this section (or of the section, when `key` is empty).
     pub fn fault(&self, key: &str, problem: impl Into<String>, expected: impl Into<String>) {
         self.fault_at(key, self.from_environment, problem, expected);
     }
@@ -169,7 +169,7 @@ impl<'a> Section<'a> {
         self.reading.faults.borrow_mut().push(Fault { place, key, problem: problem.into(), expected: expected.into() });
     }
 
-    /// A value of the wrong kind, where it is none that could be a secret.
+    /// Records a value of the wrong kind. The message shows it, so it must not be one that could be a secret.
     fn wrong_kind(&self, key: &str, value: &Value, expected: &str) {
         self.fault_at(key, is_from_environment(value), format!("is {}", describe(value)), expected);
     }
@@ -303,7 +303,7 @@ impl<'a> Section<'a> {
         self.flag(key).unwrap_or(default == "true")
     }
 
-    /// The elements of a list; a variable holds them with commas between.
+    /// The elements of a list; a variable holds them separated by commas.
     pub fn list(&mut self, key: &'static str, expected: &str) -> Option<Vec<Value>> {
         let value = self.take(key)?;
         match &value.kind {
@@ -402,12 +402,12 @@ impl<'a> Section<'a> {
         children
     }
 
-    /// A section for one element of a list or for a table that is not named like others.
+    /// A section for an element of a list, or for a table that has no declared name.
     pub fn nested(&self, path: &str, declared: &'static Declared, table: Table) -> Self {
         Section::new(self.reading, join(&self.path, path), declared, table)
     }
 
-    /// Makes faults of the keys that were not read, because there are no such.
+    /// Records a fault for each key that was not read, because no such key exists.
     pub fn finish(self) {
         let known: Vec<&str> = self.declared.all_keys().map(|key| key.name).collect();
         for (key, value) in &self.entries {
@@ -429,7 +429,7 @@ pub(super) fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// A key as it stands in TOML: in quotes, when it is not of plain characters.
+/// A key as it stands in TOML: in quotes, unless it has plain characters only.
 pub(super) fn quote(key: &str) -> String {
     let is_bare = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
     if is_bare { key.to_owned() } else { format!("{key:?}") }
@@ -437,18 +437,18 @@ pub(super) fn quote(key: &str) -> String {
 
 fn is_from_environment(value: &Value) -> bool {
     match &value.kind {
-        // Tables have no origin of their own: they come from where their entries come from.
+        // Tables have no origin of their own: theirs is that of their entries.
         ValueKind::Table(table) => !table.is_empty() && table.values().all(is_from_environment),
         _ => value.origin() == Some(FROM_ENVIRONMENT),
     }
 }
 
-/// A value in an error message, where headers or keys belong: a user may have put one there as a mere text.
+/// Describes a value in an error message where headers or keys belong: a user may have put one there as a plain text.
 fn describe_kind(value: &Value) -> String {
     if matches!(value.kind, ValueKind::String(_)) { "a text".to_owned() } else { describe(value) }
 }
 
-/// A value in an error message, shortened.
+/// Describes a value in an error message, shortened.
 fn describe(value: &Value) -> String {
     match &value.kind {
         ValueKind::Nil => "empty".to_owned(),

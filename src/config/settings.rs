@@ -17,13 +17,13 @@ use std::time::Duration;
 pub struct Database {
     /// A running Postgres; `None`: a private one is kept under `data_dir`.
     pub url: Option<SecretString>,
-    /// What it was set by: a variable, an option of the command line, or the key of the file.
+    /// The origin of the URL: a variable, an option of the command line, or the key of the file.
     pub url_set_by: String,
-    /// Where the private one lives.
+    /// The folder of the private Postgres.
     pub data_dir: PathBuf,
-    /// Connections that this process opens at most.
+    /// The most connections that this process opens.
     pub max_connections: u32,
-    /// What is between this process and the Postgres at `url`.
+    /// The connection pooler between this process and the Postgres at `url`, if any.
     pub pooler: Pooler,
 }
 
@@ -47,14 +47,14 @@ impl Database {
     }
 }
 
-/// A URL, as it is written.
+/// The form of a URL.
 const URL: &str = "postgres://user:password@host/database";
-/// A file with a URL in it has no more.
+/// A file with a URL in it is not larger than this.
 const MOST_URL_BYTES: u64 = 1 << 16;
 
 impl Database {
-    /// The URL, and what it was set by. One that the environment or the command line names goes before all that the
-    /// file says.
+    /// The URL, and its origin. A URL from the environment or the command line takes precedence over everything in the
+    /// file.
     fn read_url(section: &mut Section<'_>) -> (Option<SecretString>, String) {
         // The URL is not repeated in a message: it may hold a password.
         let checked =
@@ -120,10 +120,10 @@ impl Database {
     }
 }
 
-/// The state of the service.
+/// The state directory of the service.
 const SERVICE_STATE: &str = "/var/lib/sluice";
 
-/// Where a process of this user keeps its state: what systemd says, else the usual place of root or of a user. The
+/// Where a process of this user keeps its state: systemd's directory, else the usual place of root or of a user. The
 /// service's own user works on the service's state outside the service too: a command that looked elsewhere would find
 /// an empty queue.
 fn state_dir(reading: &Reading) -> PathBuf {
@@ -147,9 +147,9 @@ fn is_own(folder: &Path) -> bool {
 /// `[worker]`
 #[derive(Clone, Debug)]
 pub struct Worker {
-    /// Calls that this process has in flight at most.
+    /// The most calls that this process has in flight.
     pub max_in_flight: usize,
-    /// No job is taken while the requests in hand have so many bytes.
+    /// The worker takes no job while the requests in hand have this many bytes.
     pub max_in_flight_bytes: usize,
     /// How long calls may go on after the signal to stop, before their jobs are given back.
     pub drain_timeout: Duration,
@@ -175,10 +175,10 @@ impl Worker {
 pub struct Spool {
     /// The folder in which outcomes wait while the database is away; `None`: they wait in memory.
     pub dir: Option<PathBuf>,
-    /// What one worker may put there, in bytes.
+    /// The size limit of one worker's spool, in bytes.
     pub max_bytes: u64,
-    /// Whether somebody chose the folder: then it has to be had. The default is done without when it cannot be written
-    /// to.
+    /// Whether the user chose the folder: then it is required. The default is optional, and left out when it cannot be
+    /// written to.
     pub chosen: bool,
 }
 
@@ -207,12 +207,12 @@ pub(super) fn read_retention(mut section: Section<'_>) -> Option<Retention> {
 /// `[http]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
-    /// Where health, metrics and status are served; `None`: nowhere.
+    /// The address that serves health, metrics and status; `None`: none.
     pub listen: Option<SocketAddr>,
-    /// Whether somebody chose that address: then it has to be had. The default is done without when another process
-    /// (a second worker on the same machine) has it.
+    /// Whether the user chose that address: then it is required. The default is optional, and left out when another
+    /// process (a second worker on the same machine) has it.
     pub chosen: bool,
-    /// Names by which it may be asked on loopback, beside those of this machine: those of a proxy before it.
+    /// Names under which it may be asked on loopback, beside those of this machine: the names of a proxy before it.
     pub hosts: Vec<String>,
 }
 
@@ -249,11 +249,11 @@ pub enum LogFormat {
 pub struct Log {
     /// The shape of lines on standard error and in files.
     pub format: LogFormat,
-    /// What is logged, as `tracing-subscriber` has it: `info`, or `warn,sluice=debug`.
+    /// The filter for log lines, in the syntax of `tracing-subscriber`: `info`, or `warn,sluice=debug`.
     pub filter: String,
-    /// Where daily files are kept beside standard error; `None`: nowhere.
+    /// The folder of daily files, which are written beside standard error; `None`: none.
     pub dir: Option<PathBuf>,
-    /// How many daily files are kept.
+    /// The number of daily files that are kept.
     pub keep: usize,
 }
 
@@ -297,7 +297,7 @@ mod tests {
         let own = tempfile::tempdir().unwrap();
         assert!(is_own(own.path()));
         assert!(!is_own(&own.path().join("missing")));
-        // Of root, as every system has it; as root it is ours.
+        // Belongs to root on every system; when we are root, it is ours.
         assert_eq!(is_own(Path::new("/usr")), rustix::process::geteuid().is_root());
     }
 }

@@ -11,21 +11,21 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Where the file is looked for when nobody names one.
+/// The files that are tried when none is named.
 pub(super) const USUAL_FILES: [&str; 3] = ["./sluice.toml", "./config/sluice.toml", "/etc/sluice/sluice.toml"];
 
-/// A file of the configuration is not larger.
+/// The largest file of a configuration, in bytes.
 const MOST_BYTES: u64 = 16 << 20;
 
 /// The file to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source {
     pub path: PathBuf,
-    /// Whether it lay in the current folder, and the user has not named it.
+    /// Whether it lay in the current folder without being named by the user.
     pub is_found: bool,
 }
 
-/// The file to read. One that was named is returned even when it does not exist, so that its absence is a fault.
+/// Finds the file to read. A named one is returned even when it does not exist, so that its absence is a fault.
 pub(super) fn find_file(named: Option<&Path>, environment: &BTreeMap<String, String>) -> Option<Source> {
     let named = named
         .map(Path::to_owned)
@@ -41,15 +41,15 @@ pub(super) fn find_file(named: Option<&Path>, environment: &BTreeMap<String, Str
 #[derive(Default)]
 pub(super) struct Text {
     words: String,
-    /// What another user may do with it, in words.
+    /// Warnings about what another user may do with the file.
     pub warnings: Vec<String>,
-    /// Whether all users may read it, and what to do about that.
+    /// Set if all users may read the file: the advice for that case.
     pub world_readable: Option<Exposed>,
 }
 
 impl Source {
-    /// Reads it, once: it may be a pipe. One that lies in the current folder was perhaps laid there by another user,
-    /// for this one to fall for: it has to be this user's own, or root's, and so has the folder.
+    /// Reads the file, once: it may be a pipe. A file in the current folder may have been put there by another user as
+    /// a trap: the file and the folder have to belong to this user, or to root.
     pub(super) fn read(&self) -> Result<Text, ConfigErrors> {
         let file = &self.path;
         let refused = |exposed: &Exposed| {
@@ -71,7 +71,7 @@ impl Source {
             if let Some(exposed) = ways_to(file).iter().find_map(|(path, found)| forgeable(path, found)) {
                 return Err(refused(&exposed));
             }
-            // A pipe would be waited for.
+            // Opening a pipe would block.
             options.custom_flags(i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0));
         }
         let opened = options.open(file).map_err(|error| fault_of_file(file, &error))?;
@@ -80,7 +80,7 @@ impl Source {
             return Err(fault_of_file(file, &io::Error::other("it is no plain file")));
         }
         let mut read = Text::default();
-        // Pipes and the like were made by the user who named them.
+        // Pipes and other special files were made by the user who named them.
         if found.is_file() {
             match forgeable(file, &found) {
                 Some(exposed) if self.is_found => return Err(refused(&exposed)),
@@ -94,14 +94,15 @@ impl Source {
     }
 }
 
-/// The option of the command line by which a database is named. It stands among the variables under this name, which is
-/// none that a variable has.
+/// The option of the command line that names a database. It stands among the variables under this name, which no
+/// variable can have.
 pub const DATABASE_URL_OPTION: &str = "--database-url";
 
-/// Our own variable for it.
+/// Our own variable for the URL.
 const OUR_URL: &str = "SLUICE__DATABASE__URL";
 
-/// What names the database beside the file, and how: of several the most specific one. An empty one is none.
+/// The name and value of the setting that gives the database outside the file; of several, the most specific one. An
+/// empty one does not count.
 pub(super) fn database_url(environment: &BTreeMap<String, String>) -> Option<(&'static str, &str)> {
     [DATABASE_URL_OPTION, OUR_URL, "DATABASE_URL"]
         .into_iter()
@@ -121,7 +122,7 @@ pub(super) fn read(
     let file = file.map(|(file, _)| file);
     let mut variables: HashMap<String, String> = environment
         .iter()
-        // An empty one is not set, and hides none that is.
+        // An empty variable counts as not set, and hides no other.
         .filter(|(name, value)| name.starts_with("SLUICE__") && !value.is_empty())
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
@@ -151,7 +152,7 @@ fn fault_of_file(file: &Path, error: &io::Error) -> ConfigErrors {
     })
 }
 
-/// A parser's message without the line of the file that it shows, which may hold a password or a header.
+/// A parser's message without the quoted line of the file, which may hold a password or a header.
 fn without_source(message: &str) -> String {
     let is_source = |line: &&str| line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
     message.trim_end().lines().filter(|line| !is_source(line)).collect::<Vec<_>>().join(": ")

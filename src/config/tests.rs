@@ -22,7 +22,7 @@ fn given(toml: &str) -> Given {
     Given { dir, variables: Vec::new() }
 }
 
-/// Writes a file as one with a secret in it should be.
+/// Writes a file with the mode that one with a secret should have.
 fn write_private(path: &Path, text: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::write(path, text).unwrap();
@@ -48,7 +48,7 @@ impl Given {
         self.load().unwrap_or_else(|errors| panic!("{errors}"))
     }
 
-    /// Each fault as `key: problem; expected …`, and that it names the file or the environment.
+    /// Each fault as `key: problem; expected …`; checks that it names the file or the environment.
     fn faults(&self) -> Vec<String> {
         let errors = self.load().expect_err("a faulty configuration");
         for fault in errors.faults() {
@@ -65,7 +65,7 @@ impl Given {
 
 const LOCAL: &str = "[providers.local]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:8000/v1/\"\n";
 
-/// A route over the provider above, with these lines more.
+/// A route over the provider above, with these additional lines.
 fn route(lines: &str) -> Given {
     given(&format!("{LOCAL}[routes.default]\nrungs = [\"local/m\"]\n{lines}"))
 }
@@ -441,7 +441,7 @@ fn database_url_is_honoured_and_our_own_variable_wins() {
     assert_eq!(url(given(file).with("DATABASE_URL", "postgres://env/d")), "postgres://env/d");
     let both = given(file).with("DATABASE_URL", "postgres://env/d").with("SLUICE__DATABASE__URL", "postgresql:///own");
     assert_eq!(url(both), "postgresql:///own");
-    // An empty variable is none, and hides no other.
+    // An empty variable does not count, and hides no other.
     let empty = given(file).with("DATABASE_URL", "postgres://env/d").with("SLUICE__DATABASE__URL", "");
     assert_eq!(url(empty), "postgres://env/d");
     assert_eq!(url(given(file).with("DATABASE_URL", "").with("SLUICE__DATABASE__URL", "")), "postgres://file/d");
@@ -484,7 +484,7 @@ fn a_fault_of_the_database_names_what_it_was_set_by() {
         let faults = given.faults();
         assert!(faults.len() == 1 && faults[0].starts_with(told), "{faults:#?}");
     }
-    // One that is empty is none, and hides no other.
+    // An empty variable does not count, and hides no other.
     let config = given("").with("SLUICE__DATABASE__URL", "").with("DATABASE_URL", "postgres://env/d").config();
     assert_eq!(config.database.url.unwrap().expose_secret(), "postgres://env/d");
     assert_eq!(config.database.url_set_by, "DATABASE_URL");
@@ -562,7 +562,7 @@ fn the_default_file_loads_with_everything_uncommented() {
     let default = &config.routes["default"].route;
     assert_eq!(default.rungs.len(), 3);
     assert!(default.rungs.iter().all(|rung| rung.model.price.is_some()), "{:#?}", default.rungs);
-    // What the file calls defaults are the defaults.
+    // The defaults that the file shows are the real ones.
     let plain = route("").config().routes["default"].route.clone();
     assert_eq!(
         (default.strategy, default.patience, default.max_attempts),

@@ -8,7 +8,8 @@ use std::process::Stdio;
 /// The oldest version that Sluice's SQL runs on.
 pub const MINIMUM_MAJOR: u32 = 15;
 
-/// Folders where the usual packages put them: Homebrew, Postgres.app, Red Hat, Alpine, the BSDs, plain `make install`.
+/// Folders where the usual packages put the programs: Homebrew, Postgres.app, Red Hat, Alpine, the BSDs, plain `make
+/// install`. A `*` stands for one folder of any name.
 /// A `*` stands for one folder of any name.
 const USUAL_FOLDERS: &[&str] = &[
     "/usr/lib/postgresql/*/bin",
@@ -30,10 +31,10 @@ pub(super) struct Binaries {
     pub major: u32,
 }
 
-/// Where to look.
+/// The folders to search.
 #[derive(Clone, Debug)]
 pub(super) struct Search {
-    /// `SLUICE_PG_BIN`: then nowhere else.
+    /// The folder in `SLUICE_PG_BIN`; if it is set, no other is searched.
     explicit: Option<PathBuf>,
     path: Option<OsString>,
     usual: &'static [&'static str],
@@ -50,11 +51,11 @@ impl Search {
         }
     }
 
-    /// The programs for the cluster: of the version that made it, or the first that is new enough.
+    /// Finds the programs for the cluster: of the version that made it, or the first that is new enough.
     pub async fn find(&self, cluster: &Path, made_by: Option<&str>) -> Result<Binaries, EmbeddedError> {
         let mut found: Vec<Binaries> = Vec::new();
         for dir in self.folders().await {
-            // Symbolic links in PATH lead to the folder in which the two are neighbours.
+            // Symbolic links in PATH lead to the folder that holds both programs.
             let Ok(initdb) = dir.join("initdb").canonicalize() else { continue };
             let Some(dir) = initdb.parent().filter(|dir| dir.join("postgres").is_file()) else { continue };
             if found.iter().any(|known| known.dir == dir) {
@@ -81,7 +82,7 @@ impl Search {
         })
     }
 
-    /// The folders in the order in which they are tried.
+    /// The folders, in the order in which they are tried.
     async fn folders(&self) -> Vec<PathBuf> {
         if let Some(dir) = &self.explicit {
             return vec![dir.clone()];
@@ -96,7 +97,7 @@ impl Search {
         folders
     }
 
-    /// The one line that installs the programs on this system.
+    /// The command that installs the programs on this system.
     fn install_line(&self) -> &'static str {
         let ids: Vec<&str> = self
             .os_release
@@ -123,7 +124,7 @@ impl Search {
     }
 }
 
-/// `pg_config --bindir`, where there is a `pg_config`.
+/// The output of `pg_config --bindir`, if there is a `pg_config`.
 async fn bindir_of(pg_config: &Path) -> Option<PathBuf> {
     if !pg_config.is_file() {
         return None;
@@ -133,7 +134,7 @@ async fn bindir_of(pg_config: &Path) -> Option<PathBuf> {
     (output.status.success() && !bindir.trim().is_empty()).then(|| PathBuf::from(bindir.trim()))
 }
 
-/// `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` is version 15.
+/// The major version: `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` is version 15.
 async fn major_of(dir: &Path) -> Option<u32> {
     let output = tokio::process::Command::new(dir.join("postgres"))
         .arg("--version")
@@ -177,13 +178,13 @@ mod tests {
         Search { explicit: None, path: None, usual: &[], os_release: os_release.to_owned() }
     }
 
-    /// A folder with programs that say they are of this version.
+    /// A folder with programs that claim to be of this version.
     fn fake(dir: &Path, version: &str) -> PathBuf {
         let bin = dir.join(version);
         std::fs::create_dir_all(&bin).unwrap();
         for name in ["initdb", "postgres"] {
             let program = bin.join(name);
-            // By a shell and a rename, so that no writer is open when the program is run.
+            // Written by a shell and renamed, so that no writer is open when the program is run.
             let script = format!("#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n");
             let status = std::process::Command::new("sh")
                 .args(["-c", "printf %s \"$1\" > \"$2\"", "sh", &script])

@@ -1,4 +1,4 @@
-//! What can go wrong with the private Postgres, in words for its owner.
+//! Failures of the private Postgres, in words for its owner.
 
 use super::MINIMUM_MAJOR;
 use crate::store::in_words;
@@ -51,15 +51,15 @@ pub enum EmbeddedError {
     OtherOwner {
         /// The directory.
         data_dir: PathBuf,
-        /// Whose it is.
+        /// The user id of its owner.
         owner: u32,
-        /// Who we are.
+        /// Our own user id.
         me: u32,
     },
     /// The directory holds other things.
     #[error("{} is not empty and holds no private PostgreSQL: choose another database.data_dir", .0.display())]
     NotADataDirectory(PathBuf),
-    /// Root runs the server as an unprivileged user, who cannot get to the directory.
+    /// Root runs the server as an unprivileged user, and that user cannot get to the directory.
     #[error(
         "PostgreSQL does not run as root, and the user id {uid} that it would run as may not enter {}: \
          choose a database.data_dir such as /var/lib/sluice/postgres",
@@ -68,7 +68,7 @@ pub enum EmbeddedError {
     NotTraversable {
         /// The server's user.
         uid: u32,
-        /// The first directory that stops them.
+        /// The first directory that stops this user.
         blocked: PathBuf,
     },
     /// Root has no unprivileged user to run the server as.
@@ -90,7 +90,7 @@ pub enum EmbeddedError {
     TimedOut {
         /// `start` or `stop`.
         what: &'static str,
-        /// How long was waited.
+        /// The time limit.
         limit: Duration,
         /// Its log.
         log: PathBuf,
@@ -104,16 +104,16 @@ pub enum EmbeddedError {
     /// A file, directory or process could not be handled.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The attempted action.
         what: &'static str,
-        /// On what.
+        /// The path that it concerned.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
-/// Turns an I/O error into one that says what was tried on what.
+/// Turns an I/O error into one that names the action and the path.
 pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> EmbeddedError + use<> {
     let path = path.to_owned();
     move |source| EmbeddedError::Io { what, path, source }

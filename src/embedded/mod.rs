@@ -1,10 +1,10 @@
-//! A private Postgres for those who have not set one up: a small supervisor around the system's own
-//! `initdb` and `postgres`.
+//! A private Postgres for users who have not set one up: a small supervisor around the system's own `initdb` and
+//! `postgres`.
 //!
-//! Durable (fsync on unless asked otherwise), reachable through a Unix socket in a 0700 directory only, never
-//! run as root. Several processes may use the same one: each holds a shared lock on `users.lock`, and the last one
-//! to leave stops the server. A process that is killed leaves the server running, and the next one to start adopts
-//! it; a server that crashed is started again and recovers by itself.
+//! It is durable (fsync on unless asked otherwise), reachable only through a Unix socket in a 0700 directory, and never
+//! runs as root. Several processes may use the same one: each holds a shared lock on `users.lock`, and the last one to
+//! leave stops the server. A process that is killed leaves the server running, and the next one to start adopts it. A
+//! server that crashed is started again and recovers by itself.
 //!
 //! Like `psql`, it reads the environment itself: `SLUICE_PG_BIN` and `PATH` say where the programs are.
 //!
@@ -32,25 +32,27 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The superuser of the private cluster. The socket's directory is what keeps others out.
+/// The superuser of the private cluster. The mode of the socket's directory keeps other users out.
 const ROLE: &str = "sluice";
 /// Names the socket file; nothing listens on TCP.
 const PORT: u16 = 5432;
-/// How often conditions outside our process are looked at.
+/// How often conditions outside our process are polled.
 const POLL: Duration = Duration::from_millis(10);
-/// How long recovery after a crash may take. Replaying the log takes seconds; this only catches a server that hangs.
+/// How long recovery after a crash may take. Replaying the log takes seconds; this limit only catches a server that
+/// hangs.
 const START_TIMEOUT: Duration = Duration::from_mins(5);
 /// How long a fast shutdown may take: it writes one checkpoint.
 const STOP_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What kind of private Postgres is wanted.
+/// The kind of private Postgres to run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where everything about it lives; created when missing.
+    /// The folder of all its files; created when missing.
     pub data_dir: PathBuf,
     /// Whether commits survive a crash of the machine. Off only for throw-away clusters.
     pub fsync: bool,
-    /// Connections the server takes. Holds when this call starts the server, not when it adopts a running one.
+    /// Connections that the server accepts. This holds when this call starts the server, not when it adopts a running
+    /// one.
     pub max_connections: u32,
 }
 
@@ -74,7 +76,7 @@ impl EmbeddedPostgres {
         let users_lock = place.open_lock("users.lock")?;
         rustix::fs::flock(&users_lock, FlockOperation::LockShared)
             .map_err(|e| io_error("lock", &place.path("users.lock"))(e.into()))?;
-        // In this order, so that a start that is given up lets go of the lock before it stops what it has started.
+        // In this order, so that a cancelled start releases the lock before it stops the server that it started.
         let mut starting = (start_lock, Self { socket_dir: place.socket_dir()?, place, users_lock: Some(users_lock) });
         let started = starting.1.start_locked(options).await;
         let (start_lock, postgres) = starting;
@@ -82,7 +84,7 @@ impl EmbeddedPostgres {
         started.map(|()| postgres)
     }
 
-    /// How to connect to `database` of this server.
+    /// Connection options for `database` of this server.
     #[must_use]
     pub fn connect_options(&self, database: &str) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
@@ -95,14 +97,14 @@ impl EmbeddedPostgres {
             .disable_statement_logging()
     }
 
-    /// The same as a URL that `psql` and sqlx understand.
+    /// The same, as a URL that `psql` and sqlx understand.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         let socket_dir = percent_encode(&self.socket_dir.to_string_lossy());
         format!("postgresql:///{}?host={socket_dir}&port={PORT}&user={ROLE}", percent_encode(database))
     }
 
-    /// Leaves. The last one to leave stops the server and waits until it is gone.
+    /// Leaves the server. The last process to leave stops it and waits until it is gone.
     pub async fn stop(mut self) -> Result<(), EmbeddedError> {
         let start_lock = self.place.lock_start().await?;
         let Some(users_lock) = self.users_lock.take() else { return Ok(()) };
@@ -118,7 +120,7 @@ impl EmbeddedPostgres {
             tokio::time::sleep(POLL).await;
         }
         if self.socket_dir != self.place.path("run") {
-            // The short one under /tmp is made again when it is needed; leaving it behind does no harm.
+            // The short directory under /tmp is made again when it is needed; leaving it behind does no harm.
             let _ = std::fs::remove_dir(&self.socket_dir);
         }
         drop(start_lock);
@@ -135,7 +137,7 @@ impl EmbeddedPostgres {
             match self.place.running() {
                 None => self.place.spawn(&self.socket_dir, options).await?,
                 Some(file) => {
-                    // The running server's own word counts: another version may have put its socket elsewhere.
+                    // The running server's own record counts: another version may have put its socket elsewhere.
                     if let Some(socket_dir) = &file.socket_dir {
                         self.socket_dir.clone_from(socket_dir);
                     }
@@ -152,7 +154,7 @@ impl EmbeddedPostgres {
         self.ensure_database(options.fsync).await
     }
 
-    /// Whether the server takes connections; an error only when waiting would not help.
+    /// Whether the server accepts connections; an error only when waiting would not help.
     async fn is_answering(&self) -> Result<bool, EmbeddedError> {
         match self.connect_options("postgres").connect().await {
             Ok(connection) => {
@@ -189,7 +191,7 @@ impl Drop for EmbeddedPostgres {
     }
 }
 
-/// Tries to turn our shared lock into the only one. Losing the shared lock in the attempt is fine: we are leaving.
+/// Tries to turn our shared lock into an exclusive one. Losing the shared lock in the attempt is fine: we are leaving.
 fn is_last_user(users_lock: &File) -> bool {
     rustix::fs::flock(users_lock, FlockOperation::NonBlockingLockExclusive).is_ok()
 }

@@ -1,14 +1,14 @@
-//! What `postmaster.pid` says.
+//! The content of `postmaster.pid`.
 
 use rustix::process::Pid;
 use std::path::{Path, PathBuf};
 
-/// How far the server is, as it says itself.
+/// The state of the server, by its own word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
-    /// Takes connections.
+    /// It accepts connections.
     Ready,
-    /// Starts, recovers or stops.
+    /// It is starting, recovering or stopping.
     Other,
 }
 
@@ -21,7 +21,7 @@ pub(super) struct PidFile {
 }
 
 impl PidFile {
-    /// `None` without a file, or while it is being written.
+    /// Reads the file; `None` without one, or while it is being written.
     pub fn read(cluster: &Path) -> Option<Self> {
         Self::parse(&std::fs::read_to_string(cluster.join("postmaster.pid")).ok()?)
     }
@@ -37,14 +37,14 @@ impl PidFile {
         })
     }
 
-    /// Whether the process with this pid is the server of this cluster and not a stranger who got its number.
+    /// Whether the process with this pid is the server of this cluster and not another process that got its number.
     ///
-    /// The server works inside its data directory. Where the system does not say where a process works (no
-    /// `/proc`), the number is believed.
+    /// The server works inside its data directory. On systems that do not show where a process works (no `/proc`), the
+    /// number is believed.
     pub fn is_of(&self, cluster: &Path) -> bool {
         match std::fs::read_link(format!("/proc/{}/cwd", self.pid.as_raw_nonzero())) {
             Ok(works_in) => cluster.canonicalize().is_ok_and(|cluster| cluster == works_in),
-            // A process that ended, or one of another user, is not ours; without /proc nothing is known.
+            // A process that ended, or one of another user, is not ours. Without /proc this cannot be known.
             Err(_) => !Path::new("/proc/self/cwd").exists(),
         }
     }

@@ -19,10 +19,10 @@ use tokio::time::Instant;
 
 /// Linux allows 107 bytes for a socket's path, macOS 103: the smaller one holds everywhere.
 const MAX_SOCKET_PATH: usize = 103;
-/// A larger log is set aside when the server starts.
+/// The largest log that is kept in place; a larger one is set aside when the server starts.
 const MAX_LOG_BYTES: u64 = 8 << 20;
 
-/// The data directory, and the user to whom it belongs.
+/// The data directory, and the user who owns it.
 #[derive(Debug)]
 pub(super) struct Place {
     pub dir: PathBuf,
@@ -96,7 +96,7 @@ impl Place {
         Ok(file)
     }
 
-    /// Where the socket goes: beside the data, or to a short path when that one is too long for a socket.
+    /// The directory of the socket: beside the data, or at a short path when that one is too long for a socket.
     pub fn socket_dir(&self) -> Result<PathBuf, EmbeddedError> {
         let beside = self.path("run");
         let longest = beside.join(format!(".s.PGSQL.{PORT}.lock"));
@@ -127,7 +127,7 @@ impl Place {
         if unfinished.exists() {
             std::fs::remove_dir_all(&unfinished).map_err(io_error("remove", &unfinished))?;
         }
-        // Both are there on every system of their kind, and both sort by bytes.
+        // These locales exist on every system of their kind, and both sort by bytes.
         let locale = if cfg!(target_os = "macos") { "--locale=C" } else { "--locale=C.UTF-8" };
         let initdb = binaries.dir.join("initdb");
         let mut command = tokio::process::Command::from(self.user.command(&initdb));
@@ -147,13 +147,13 @@ impl Place {
         std::fs::rename(&unfinished, self.cluster()).map_err(io_error("rename", &unfinished))
     }
 
-    /// The server that runs on our data, as far as its pid file and the process table agree that there is one.
+    /// The server that runs on our data, if its pid file and the process table agree that there is one.
     pub fn running(&self) -> Option<PidFile> {
         let file = PidFile::read(&self.cluster())?;
         (is_alive(file.pid) && file.is_of(&self.cluster())).then_some(file)
     }
 
-    /// Starts the server and returns when it says that it is ready.
+    /// Starts the server and returns when it reports to be ready.
     pub async fn spawn(&self, socket_dir: &Path, options: &Options) -> Result<(), EmbeddedError> {
         let binaries = self.find_binaries().await?;
         self.remove_stale_pid_file()?;
@@ -181,7 +181,7 @@ impl Place {
         }
     }
 
-    /// Starts the server once. The flag turns true when it has ended.
+    /// Starts the server once. The flag becomes true when the server has ended.
     fn spawn_once(
         &self,
         binaries: &Binaries,
@@ -273,19 +273,19 @@ impl Place {
     }
 }
 
-/// Whether the directory may be taken: its owner and mode are about to change, so it had better not be `/etc`.
+/// Whether the directory may be taken: its owner and mode are about to change, so it must not be something like `/etc`.
 fn is_empty_or_ours(dir: &Path) -> Result<bool, EmbeddedError> {
     let mut entries = dir.read_dir().map_err(io_error("read", dir))?;
     Ok(entries.next().is_none() || dir.join("start.lock").exists())
 }
 
-/// Whether group or others have any right to it.
+/// Whether group or others have any right to the directory.
 fn is_open_to_others(metadata: &std::fs::Metadata) -> bool {
     const GROUP_AND_OTHERS: u32 = 0o077;
     metadata.mode() & GROUP_AND_OTHERS > 0
 }
 
-/// Opens fail on a symbolic link: as root we must not be led out of a directory that another user owns.
+/// Makes opening a symbolic link fail: as root we must not be led out of a directory that another user owns.
 fn no_follow() -> i32 {
     i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0)
 }
@@ -294,7 +294,7 @@ fn no_follow() -> i32 {
 fn tail(log: &Path, start: u64) -> String {
     let mut text = Vec::new();
     if let Ok(mut file) = File::open(log) {
-        // What cannot be read is missing from the message, no more.
+        // If the log cannot be read, the message only lacks its lines.
         let _ = file.seek(SeekFrom::Start(start)).and_then(|_| file.read_to_end(&mut text));
     }
     let text = String::from_utf8_lossy(&text);

@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(super) struct ServerUser {
     pub uid: u32,
     pub gid: u32,
-    /// This process is root, and the server runs as this other user.
+    /// Whether this process is root and the server runs as this other user.
     pub is_other: bool,
 }
 
 impl ServerUser {
-    /// Ourselves; as root, the owner of the directory (or of the nearest one above it that exists), so that root
+    /// Chooses ourselves; as root, the owner of the directory (or of the nearest existing one above it), so that root
     /// and the service's user agree; else `postgres`, else `nobody`.
     pub async fn choose(dir: &Path) -> Result<Self, EmbeddedError> {
         let me = rustix::process::geteuid();
@@ -35,15 +35,15 @@ impl ServerUser {
         Err(EmbeddedError::NoServerUser)
     }
 
-    /// Makes a directory for this user alone, and those above it as far as they are missing. Others may be about to
-    /// make the same ones: none is seen before it is as it has to be, and it does not matter who is first.
+    /// Makes a directory for this user alone, and those above it that are missing. Other processes may be about to make
+    /// the same ones: none is seen before it has its final mode, and it does not matter which process is first.
     pub fn create_dir_and_way(self, dir: &Path) -> Result<(), EmbeddedError> {
         let missing: Vec<&Path> = dir.ancestors().skip(1).take_while(|above| !above.exists()).collect();
         for above in missing.into_iter().rev() {
             appear(above, |new| {
                 std::fs::create_dir(new).map_err(io_error("create", new))?;
                 if self.is_other {
-                    // Root's umask may keep all others out, and the server's user is one of them.
+                    // Root's umask may keep all others out, including the server's user.
                     let mode = std::fs::Permissions::from_mode(0o755);
                     std::fs::set_permissions(new, mode).map_err(io_error("set the mode of", new))?;
                 }
@@ -59,7 +59,7 @@ impl ServerUser {
         self.give(dir)
     }
 
-    /// Makes the user the owner, when that is not who we are.
+    /// Makes this user the owner, when that is another user than ours.
     pub fn give(self, path: &Path) -> Result<(), EmbeddedError> {
         if self.is_other {
             std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid))
@@ -70,8 +70,9 @@ impl ServerUser {
 
     /// A command as this user, with a bare environment.
     ///
-    /// Bare, because Debian's `postgres` would otherwise report to systemd in our name (`NOTIFY_SOCKET`,
-    /// `WATCHDOG_*`), because `PG*` variables change what it does, and because keys in it are none of its business.
+    /// The environment is bare because Debian's `postgres` would otherwise report to systemd in our name
+    /// (`NOTIFY_SOCKET`, `WATCHDOG_*`), because `PG*` variables change its behaviour, and because keys in it are none
+    /// of its business.
     pub fn command(self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().current_dir("/");
@@ -87,13 +88,13 @@ impl ServerUser {
         command
     }
 
-    /// Whether this user can get to the directory, and if not, where the way ends.
+    /// Checks that this user can get to the directory; if not, names where the way ends.
     pub async fn check_traversable(self, dir: &Path) -> Result<(), EmbeddedError> {
         if !self.is_other {
             return Ok(());
         }
         let ways: Vec<PathBuf> = dir.ancestors().map(Path::to_owned).collect();
-        // One process in the good case; the search for the culprit only afterwards.
+        // One process in the good case; the search for the blocking directory comes only afterwards.
         if self.can_enter(dir).await? {
             return Ok(());
         }
@@ -113,7 +114,7 @@ impl ServerUser {
     }
 }
 
-/// Makes a directory under another name and gives it its own when it is done, unless another process was first.
+/// Makes a directory under another name and gives it its own when it is ready, unless another process was first.
 fn appear(dir: &Path, make: impl FnOnce(&Path) -> Result<(), EmbeddedError>) -> Result<(), EmbeddedError> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let mut name = dir.file_name().unwrap_or_default().to_owned();
@@ -125,14 +126,14 @@ fn appear(dir: &Path, make: impl FnOnce(&Path) -> Result<(), EmbeddedError>) -> 
     if dir.is_dir() { Ok(()) } else { Err(io_error("create", dir)(error)) }
 }
 
-/// Renames, and replaces nothing: an empty directory that was made just now is in another process's hands.
+/// Renames without replacing: an empty directory that was made just now belongs to another process.
 fn rename_to_new(from: &Path, to: &Path) -> std::io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
         use rustix::io::Errno;
         match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-            // Not every file system can.
+            // Not every file system supports this.
             Err(Errno::INVAL | Errno::NOSYS) => {}
             renamed => return Ok(renamed?),
         }

@@ -1,4 +1,4 @@
-//! Families of metrics, as they are written down.
+//! Families of metrics, and how they are written.
 
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -8,27 +8,27 @@ use std::fmt;
 /// Names of labels with their values.
 pub(super) type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
 
-/// A page of families. One without samples is left out.
+/// A page of families. A family without samples is left out.
 pub(super) struct Families<'a>(pub DescriptorEncoder<'a>);
 
-/// How often something fell into which class: the class's upper bound, and how many are in it and in no lower one.
+/// A distribution: for each class its upper bound, and how many values are in it and in no lower one.
 pub(super) struct Classes {
     pub sum: f64,
     pub counts: Vec<(f64, u64)>,
 }
 
 impl Families<'_> {
-    /// Facts that never change, as labels.
+    /// Writes facts that never change, as labels.
     pub(super) fn info<const N: usize>(&mut self, name: &str, help: &str, labels: Labels<'_, N>) -> fmt::Result {
         self.0.encode_descriptor(name, help, None, MetricType::Info)?.encode_info(&labels)
     }
 
-    /// One number that goes up and down.
+    /// Writes one number that goes up and down.
     pub(super) fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
-    /// Numbers that go up and down.
+    /// Writes numbers that go up and down.
     pub(super) fn gauges<'l, const N: usize>(
         &mut self,
         name: &str,
@@ -43,12 +43,12 @@ impl Families<'_> {
         samples.try_for_each(|(labels, value)| family.encode_family(&labels)?.encode_gauge(&value))
     }
 
-    /// One number that only rises.
+    /// Writes one number that only rises.
     pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         ConstCounter::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
     }
 
-    /// Numbers that only rise.
+    /// Writes numbers that only rise.
     pub(super) fn counters<'l, const N: usize>(
         &mut self,
         name: &str,
@@ -65,7 +65,7 @@ impl Families<'_> {
         })
     }
 
-    /// The same for amounts that are no whole numbers.
+    /// Writes amounts that only rise and are not whole numbers.
     pub(super) fn amounts<'l, const N: usize>(
         &mut self,
         name: &str,
@@ -82,7 +82,7 @@ impl Families<'_> {
         })
     }
 
-    /// Distributions.
+    /// Writes distributions.
     pub(super) fn histograms<'l, const N: usize>(
         &mut self,
         name: &str,

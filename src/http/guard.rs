@@ -1,8 +1,8 @@
-//! Which requests are answered at all.
+//! Decides which requests are answered at all.
 //!
-//! The pages change nothing, yet they tell of providers, routes and money. On loopback only this machine is to read
-//! them: a web page that has its own name resolve to 127.0.0.1 would make a browser of this machine read them for it,
-//! and says its name in `Host`.
+//! The pages change nothing, yet they reveal providers, routes and money. On loopback only this machine may read them.
+//! A web page whose own name resolves to 127.0.0.1 would make a browser of this machine read them on its behalf; such a
+//! request carries that name in `Host`.
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
@@ -13,12 +13,12 @@ use hyper::body::Body as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// The names by which this port may be asked.
+/// The names under which this port may be asked.
 #[derive(Clone, Debug)]
 pub(super) struct Hosts {
-    /// Those of the configuration.
+    /// The names in the configuration.
     named: Vec<String>,
-    /// Elsewhere than on loopback it is reached by names that are not known here.
+    /// Set when listening elsewhere than on loopback, where the names of this machine are unknown.
     any: bool,
 }
 
@@ -37,7 +37,7 @@ impl Hosts {
             || self.named.contains(&host)
     }
 
-    /// Why not, when it is not answered.
+    /// Why the request is refused; `None`: it is answered.
     fn refusal(&self, uri: &Uri, headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
         const OTHER_NAME: (StatusCode, &str) = (
             StatusCode::MISDIRECTED_REQUEST,
@@ -50,13 +50,13 @@ impl Hosts {
         }
         let is_admitted =
             |authority: &str| authority.parse::<Authority>().is_ok_and(|authority| self.admit(authority.host()));
-        // HTTP/1.0 has none; no browser speaks that.
+        // HTTP/1.0 has no such header; no browser speaks that.
         if host.is_some_and(|host| !host.to_str().is_ok_and(is_admitted))
             || uri.authority().is_some_and(|authority| !self.admit(authority.host()))
         {
             return Some(OTHER_NAME);
         }
-        // A page of elsewhere asks by an admitted name.
+        // A page from elsewhere may ask under an admitted name.
         let of_page = |origin: &HeaderValue| {
             origin.to_str().is_ok_and(|origin| origin.split_once("://").is_some_and(|(_, host)| is_admitted(host)))
         };
@@ -67,7 +67,7 @@ impl Hosts {
     }
 }
 
-/// What browsers have to know of every answer.
+/// Headers that browsers need on every answer.
 const FOR_BROWSERS: [(HeaderName, HeaderValue); 3] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),

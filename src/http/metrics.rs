@@ -1,7 +1,7 @@
-//! What is measured: what this process counted itself, and what it shares with others, read from the database.
+//! The metrics: counts of this process, and data that it shares with other processes, read from the database.
 //!
 //! The names are a part of the public surface; docs/operations.md has the table. Labels are names from the
-//! configuration and words of ours, so that there are not more of them than somebody wrote down.
+//! configuration and words of ours, so their number is bounded.
 
 use super::families::{Classes, Families, Labels};
 use crate::domain::shared_bucket::{BucketStanding, LimitStanding};
@@ -20,17 +20,17 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-/// OpenMetrics, the shape of Prometheus's text that is a standard.
+/// OpenMetrics, the standardised form of Prometheus's text format.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The database is asked for the same at most this often, however many scrape.
+/// The database is asked for the same data at most this often, however many scrapes there are.
 const FRESH: Duration = Duration::from_secs(3);
-/// … and if the answer takes long, for this part of the time at most.
+/// … and if its answers take long, for at most this part of the time.
 const SPARING: u32 = 20;
-/// Without an answer for so long a scrape goes on without; those who scrape usually wait ten seconds.
+/// Without an answer for this long a scrape goes on without the data; scrapers usually wait ten seconds.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Something that was read from the database a moment ago.
+/// Data that was read from the database a moment ago.
 struct Cached<T>(Mutex<Option<Read<T>>>);
 
 struct Read<T> {
@@ -45,9 +45,9 @@ impl<T: Clone> Cached<T> {
         Self(Mutex::new(None))
     }
 
-    /// What was read last, if that was not long ago, else what `read` brings.
+    /// The last value read, if that was not long ago, else the result of `read`.
     async fn get(&self, read: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
-        // Held while it is read: whoever scrapes meanwhile waits for the same answer.
+        // Held while reading: a scrape that comes meanwhile waits for the same answer.
         let mut slot = self.0.lock().await;
         if let Some(last) = slot.as_ref().filter(|last| last.ended_at.elapsed() < last.good_for) {
             return last.value.clone();
@@ -68,7 +68,7 @@ impl<T: Clone> Cached<T> {
     }
 }
 
-/// A worker that is measured.
+/// A worker whose metrics are served.
 pub(super) struct Gauged {
     observer: Observer,
     buckets: Cached<BTreeMap<String, BucketStanding>>,
@@ -84,7 +84,7 @@ impl Gauged {
         &self.observer
     }
 
-    /// Everything there is to know now, as text.
+    /// All metrics as of now, as text.
     pub(super) async fn exposition(&self) -> String {
         let (buckets, queue) =
             tokio::join!(self.buckets.get(self.observer.buckets()), self.queue.get(self.observer.queue()));
@@ -92,7 +92,7 @@ impl Gauged {
     }
 }
 
-/// What is shown at one scrape.
+/// The data for one scrape.
 #[derive(Debug)]
 struct Page {
     vitals: Vitals,
@@ -144,7 +144,7 @@ impl Page {
         registry.register_collector(Box::new(self));
         let mut page = String::new();
         if let Err(error) = text::encode(&mut page, &registry) {
-            // Writing into a string does not fail.
+            // Writing to a string does not fail.
             tracing::error!(error = %error, "the metrics cannot be written down");
         }
         page
@@ -207,7 +207,7 @@ impl Page {
             "attempts",
             "Calls to providers, by what came of them; as booked on the ledger.",
             targets.iter().flat_map(|(target, totals)| {
-                // Something to compare the failures with, from the start.
+                // A count to compare the failures with, from the start.
                 let accepted = [(None, totals.attempts.get(&None).copied().unwrap_or(0))];
                 let failed = totals.attempts.iter().filter(|(class, _)| class.is_some());
                 accepted.into_iter().chain(failed.map(|(class, attempts)| (*class, *attempts))).map(
@@ -454,7 +454,7 @@ mod tests {
         assert_eq!(cached.get(read(Duration::ZERO)).await, Some(1));
         tokio::time::advance(2 * second).await;
         assert_eq!(cached.get(read(second)).await, Some(2));
-        // That took a second, so it has to do for twenty.
+        // The read took a second, so its value has to serve for twenty.
         tokio::time::advance(19 * second).await;
         assert_eq!(cached.get(read(second)).await, Some(2));
         tokio::time::advance(2 * second).await;

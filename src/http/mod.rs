@@ -1,4 +1,4 @@
-//! The worker's own HTTP server: is it alive, is it ready, what is it doing. On loopback unless configured otherwise.
+//! The worker's own HTTP server: liveness, readiness, metrics and status. On loopback unless configured otherwise.
 
 mod families;
 mod guard;
@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 /// Binds the address.
 ///
 /// # Errors
-/// Says which address, and what to do when the port is taken.
+/// The error says which address, and what to do when the port is taken.
 pub async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(listen).await.map_err(|error| {
         let hint = if error.kind() == std::io::ErrorKind::AddrInUse {
@@ -33,10 +33,10 @@ pub async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Serves until the task is dropped. `hosts`: by which names it may be asked, beside those of this machine.
+/// Serves until the task is dropped. `hosts`: names under which it may be asked, beside those of this machine.
 ///
 /// # Errors
-/// When the listener cannot say where it listens.
+/// When the listener cannot tell its address.
 pub async fn serve(listener: TcpListener, observer: Observer, hosts: &[String]) -> std::io::Result<()> {
     let listen = listener.local_addr()?;
     tracing::info!(http.listen = %listen, "serving health, status and metrics");

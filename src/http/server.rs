@@ -1,4 +1,4 @@
-//! Connections to the worker's own port. However many others open, and whatever they send or leave out, the worker
+//! Connections to the worker's own port. However many clients connect, and whatever they send or leave out, the worker
 //! keeps its file descriptors and its memory, and a probe gets its answer.
 
 use super::guard::{Hosts, guard};
@@ -14,19 +14,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
-/// Connections at a time. Probes and scrapes need a handful.
+/// The most connections at a time. Probes and scrapes need a handful.
 const MOST: usize = 64;
-/// How long the head of a request may take to come.
+/// How long the head of a request may take to arrive.
 const HEAD: Duration = Duration::from_secs(5);
-/// How long a connection may last, until its answer was taken. The page that takes longest is one that waits for a
-/// database which does not answer.
+/// How long a connection may last, until its answer was taken. The slowest page is one that waits for a database which
+/// does not answer.
 const WHOLE: Duration = Duration::from_secs(15);
-/// What a head may have.
+/// Bytes that a head may have.
 const HEAD_BYTES: usize = 16 << 10;
 const HEAD_LINES: usize = 64;
 
-/// Serves until the task is dropped. One request to a connection. When there is no place for one more, the oldest is
-/// closed: one that asks has its answer within milliseconds, so the oldest is one that only holds a place.
+/// Serves until the task is dropped, one request per connection. When every place is taken, the oldest connection is
+/// closed: a client that asks has its answer within milliseconds, so the oldest one only holds a place.
 pub(super) async fn serve(listener: TcpListener, router: Router, hosts: Hosts) {
     let router = router.layer(from_fn_with_state(Arc::new(hosts), guard));
     let places = Arc::new(Semaphore::new(MOST));
@@ -40,7 +40,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, hosts: Hosts) {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
-            // A client that left before it was accepted, or no descriptor is left: neither ends the server.
+            // The client left before it was accepted, or no descriptor is left: neither ends the server.
             Err(error) => {
                 tracing::debug!(error = %error, "a connection to the worker's own port was not accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -50,7 +50,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, hosts: Hosts) {
         open.retain(|connection| !connection.is_finished());
         let connection = connection(stream, router.clone());
         let task = tokio::spawn(async move {
-            // Whatever comes of it: who asked is told, or gone.
+            // However this ends, the client has its answer or is gone.
             let _ = tokio::time::timeout(WHOLE, connection).await;
             drop(place);
         });
@@ -65,7 +65,7 @@ async fn connection(stream: TcpStream, router: Router) -> Result<(), hyper::Erro
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEAD_LINES)
         .keep_alive(false)
-        // One that has said all it wants to say may still read.
+        // A client that has sent everything may still read.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .await

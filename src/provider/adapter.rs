@@ -6,10 +6,10 @@ use crate::domain::decide::Ineligible;
 use crate::domain::{Answer, Capabilities, ChatRequest, Failure, Usage};
 use serde_json::Value;
 
-/// What a call carries. A dialect that does not know a kind says so with [`Ineligible::Unsupported`].
+/// The content of a call. A dialect that does not know a kind says so with [`Ineligible::Unsupported`].
 #[derive(Clone, Copy, Debug)]
 pub enum Payload<'a> {
-    /// A conversation to go on with.
+    /// A conversation to continue.
     Chat(&'a ChatRequest),
 }
 
@@ -35,18 +35,18 @@ pub trait Adapter: Send + Sync {
     /// Reads an answer, whole or from a stream of events, or classifies the failure: from status, headers and body,
     /// codes before status.
     ///
-    /// A success whose body is no JSON (an HTML page of a portal or CDN, broken UTF-8, nothing) is a server error,
-    /// as is one without choices. What generated but did not finish ([`Finish::Error`](crate::domain::Finish)) is an
+    /// A success whose body is not JSON (an HTML page of a portal or CDN, broken UTF-8, nothing) is a server error, as
+    /// is one without choices. A generation that did not finish ([`Finish::Error`](crate::domain::Finish)) is an
     /// answer, because it was paid for: validation rejects it and keeps its usage.
     ///
     /// # Errors
     /// The classified failure, with the provider's wait hint where it gave one.
     fn decode(&self, reply: &WireReply<'_>) -> Result<Answer, Failure>;
 
-    /// The usage that a body reports although [`decode`](Self::decode) called it a failure: a blocked prompt or
-    /// an error inside a success may be billed. Normalised, and as it came.
+    /// The usage that a body reports although [`decode`](Self::decode) called it a failure: a blocked prompt or an
+    /// error inside a success may be billed. Returned normalised, and as it came.
     fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)>;
 
-    /// The limits that the headers tell of.
+    /// The limits that the headers report.
     fn limits(&self, reply: &WireReply<'_>) -> Vec<LimitObservation>;
 }

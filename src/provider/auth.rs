@@ -1,4 +1,4 @@
-//! How a call proves who makes it.
+//! How a call is authenticated.
 
 use super::wire::Outgoing;
 use crate::domain::{ErrorClass, Failure, Scope, Timestamp};
@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 pub struct KeyHeader {
     /// The header's name, in lower case.
     pub name: &'static str,
-    /// What stands before the key, with its space.
+    /// The text before the key, including its space.
     pub prefix: &'static str,
 }
 
@@ -25,20 +25,20 @@ impl KeyHeader {
     }
 }
 
-/// What signs the calls of one key.
+/// The credentials that sign the calls of one key.
 #[derive(Clone, Debug)]
 pub enum Auth {
-    /// The server asks for nothing.
+    /// The server asks for no credentials.
     Open,
-    /// The key goes with each call, in a header.
+    /// The key is sent with each call, in a header.
     Key(KeyHeader, SecretString),
 }
 
 impl Auth {
-    /// Signs a finished request, at this instant.
+    /// Signs a finished request, as of this instant.
     ///
     /// # Errors
-    /// A key that no header can carry. Nothing was sent then.
+    /// A key that no header can carry. Nothing was sent in that case.
     pub fn sign(&self, request: &mut Outgoing, _now: Timestamp) -> Result<(), Failure> {
         match self {
             Self::Open => Ok(()),

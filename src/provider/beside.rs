@@ -1,4 +1,4 @@
-//! What providers say beside an answer: the tier that served it, and what it cost.
+//! Facts that providers report beside an answer: the tier that served it, and its cost.
 
 use crate::domain::NanoUsd;
 use crate::domain::usage::dollars;
@@ -13,7 +13,7 @@ pub(super) fn tier(values: &[Option<&Value>]) -> Option<String> {
     })
 }
 
-/// Where a usage has money, in dollars.
+/// Where a usage reports money, in dollars.
 const IN_USAGE: &[&str] = &[
     "/cost",
     "/cost/total_cost",
@@ -25,7 +25,7 @@ const IN_USAGE: &[&str] = &[
     "/estimated_cost",
 ];
 
-/// Where an answer has money outside of its usage, in dollars.
+/// Where an answer reports money outside its usage, in dollars.
 const IN_BODY: &[&str] = &[
     "/cost",
     "/total_cost",
@@ -36,10 +36,10 @@ const IN_BODY: &[&str] = &[
     "/meta/usage/usd_spent",
 ];
 
-/// What a gateway says that an answer cost.
+/// The cost of an answer as a gateway reports it.
 ///
-/// Nothing is believed of a cost of nothing, because gateways write zero for models whose price they do not know;
-/// unless the answer says whose key paid, as OpenRouter's do: then it was free.
+/// A cost of zero is not believed, because gateways write zero for models whose price they do not know. The exception
+/// is an answer that says whose key paid, as OpenRouter's do: then zero means that it was free.
 pub(super) fn cost(usage: Option<&Value>, body: &Map<String, Value>, headers: &HeaderMap) -> Option<NanoUsd> {
     let of_body = |pointer: &&str| {
         let (first, rest) = pointer.trim_start_matches('/').split_once('/').unwrap_or((&pointer[1..], ""));
@@ -64,7 +64,7 @@ pub(super) fn cost(usage: Option<&Value>, body: &Map<String, Value>, headers: &H
         .or_else(|| IN_USAGE.iter().find_map(|pointer| amount(usage?.pointer(pointer))))
         .or_else(|| IN_BODY.iter().find_map(of_body))
         .or_else(of_header)?;
-    // With a key of one's own the gateway takes its fee, and the vendor the rest.
+    // With a key of the user's own the gateway takes its fee, and the vendor the rest.
     let byok = usage.and_then(|usage| usage.get("is_byok")).and_then(Value::as_bool);
     let upstream = || amount(usage?.pointer("/cost_details/upstream_inference_cost"));
     let whole = if byok == Some(true) { found + upstream().unwrap_or(NanoUsd::ZERO) } else { found };
@@ -79,13 +79,13 @@ fn amount(value: Option<&Value>) -> Option<NanoUsd> {
     }
 }
 
-/// Members that are worth keeping: those that say something.
+/// Members that are worth keeping: those that carry information.
 pub(super) fn kept(mut members: Map<String, Value>, known: &[&str]) -> Map<String, Value> {
     members.retain(|key, member| !member.is_null() && !known.contains(&key.as_str()));
     members
 }
 
-/// Members of each tool call, when any has some.
+/// The extra members of each tool call, if any call has some.
 pub(super) fn of_calls(extras: Vec<Map<String, Value>>) -> Vec<Map<String, Value>> {
     if extras.iter().all(Map::is_empty) { Vec::new() } else { extras }
 }

@@ -7,17 +7,17 @@ mod tests;
 use crate::domain::Charging;
 use crate::domain::charging::OutputShare;
 
-/// OpenAI (A): the larger of the output cap and an estimate of the input is taken on admission and the cap never given
-/// back; unsuccessful requests count. How it estimates the input is not told: what usage reports is taken to be nearest
-/// to it.
+/// OpenAI (A): the larger of the output cap and an estimate of the input is taken on admission, and the cap is never
+/// given back; unsuccessful requests count. OpenAI does not publish its estimate of the input; the reported usage is
+/// assumed to be closest to it.
 pub const OPENAI: Charging = Charging { output: OutputShare::LargerCap, is_reconciled: false, ..Charging::COMBINED };
 
 /// Azure OpenAI (A/B): prompt and output cap together, on admission.
 pub const AZURE: Charging = Charging { output: OutputShare::Cap, ..OPENAI };
 
-/// Anthropic (A): input on admission, corrected during the call, without reads from the cache; output as it is produced,
-/// while `max_tokens` does not count. For models of the time of Haiku 3.5 and before, reads from the cache count (A, the
-/// list is K). Whether failed requests count: U.
+/// Anthropic (A): input is taken on admission and corrected during the call, without reads from the cache; output is
+/// taken as it is produced, while `max_tokens` does not count. For models of Haiku 3.5's time and before, reads from
+/// the cache count (A, the list is K). Whether failed requests count: U.
 pub const ANTHROPIC: Charging = Charging {
     cached_input_counts: false,
     cached_input_counts_for: &[
@@ -37,9 +37,9 @@ pub const GEMINI: Charging = Charging { output: OutputShare::None, ..Charging::C
 /// Groq (A): input and output together, without tokens from the cache. Whether the cap is reserved: U.
 pub const GROQ: Charging = Charging { cached_input_counts: false, ..Charging::COMBINED };
 
-/// Bedrock (B): input and the output cap, times the model's burndown, on admission, corrected at the end; input from the
-/// cache does not count (K). A token of output takes five of the quota with Claude 3.7 and later (B; of some newer ones
-/// ten is reported, which is for the configuration to say). Whether failed requests count: U.
+/// Bedrock (B): input and the output cap, times the model's burndown, are taken on admission and corrected at the end;
+/// input from the cache does not count (K). With Claude 3.7 and later a token of output takes five of the quota (B; ten
+/// is reported of some newer models, which the configuration can say). Whether failed requests count: U.
 pub const BEDROCK: Charging = Charging {
     output: OutputShare::Cap,
     cached_input_counts: false,
@@ -48,8 +48,8 @@ pub const BEDROCK: Charging = Charging {
     ..Charging::COMBINED
 };
 
-/// Every rule with its name in the configuration. Mistral, Together, Fireworks, OpenRouter and xAI publish limits of
-/// tokens without saying how they count (U), and are counted as `combined`.
+/// Every rule with its name in the configuration. Mistral, Together, Fireworks, OpenRouter and xAI publish token limits
+/// without saying how they count (U), and are counted as `combined`.
 pub const RULES: &[(&str, Charging)] = &[
     ("openai", OPENAI),
     ("azure", AZURE),

@@ -1,4 +1,4 @@
-//! What the adapters' tests share: one check per kind of table.
+//! Helpers that the adapters' tests share: one check per kind of table.
 
 use super::adapter::Adapter;
 use super::auth::Auth;
@@ -41,7 +41,7 @@ impl<A: Adapter + ?Sized> Chat for A {
     }
 }
 
-/// What goes with a call beside what the dialect wrote: the headers of a signed request.
+/// The headers that a signed call has, beside those that the dialect wrote.
 pub(super) fn signed(dialect: &'static Dialect, secret: &str) -> HeaderMap {
     let url = Url::parse("https://api.example.com/v1").unwrap();
     let mut request = Outgoing::new(&url, &HeaderMap::new(), WireRequest::post("/x", &[], Vec::new()));
@@ -49,7 +49,7 @@ pub(super) fn signed(dialect: &'static Dialect, secret: &str) -> HeaderMap {
     request.headers
 }
 
-/// A recorded failure: what came, and what it has to be.
+/// A recorded failure: the reply, and the verdict that it has to get.
 pub(super) struct Case {
     pub name: &'static str,
     pub status: u16,
@@ -59,11 +59,11 @@ pub(super) struct Case {
     pub scope: Scope,
     pub wait_ms: Option<u64>,
     pub code: Option<&'static str>,
-    /// `None`: whatever it is, it is not looked at.
+    /// `None`: the limit is not checked.
     pub limit: Option<NamedLimit>,
 }
 
-/// A row without headers and wait.
+/// A row without headers or wait.
 pub(super) const fn case(
     name: &'static str,
     status: u16,
@@ -148,7 +148,7 @@ pub(super) fn parsed(body: Value) -> ChatRequest {
     ChatRequest::parse(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
 }
 
-/// A request of these messages, for the dialects that translate what was understood.
+/// A request of these messages, for the dialects that translate.
 pub(super) fn request(messages: Vec<Message>) -> ChatRequest {
     let texts: Vec<String> = messages
         .iter()
@@ -196,7 +196,7 @@ pub(super) fn long_conversation() -> ChatRequest {
     }))
 }
 
-/// Encodes; the body as JSON, and what was dropped.
+/// Encodes a request; returns the body as JSON, and the dropped members.
 pub(super) fn encoded(
     adapter: &dyn Adapter,
     request: &ChatRequest,

@@ -12,22 +12,22 @@ use crate::domain::ErrorClass::{
 use crate::domain::{Bearing, Failure, NamedLimit, Scope, Unit};
 use serde_json::Value;
 
-/// By what the failures of a dialect are read.
+/// The signs by which the failures of a dialect are recognised.
 pub(super) struct Signs {
-    /// What its errors mean; the first row that fits counts.
+    /// The meaning of its errors; the first row that fits counts.
     pub rules: &'static [Rule],
-    /// The headers that tell of its limits.
+    /// The headers that report its limits.
     pub limits: &'static [&'static [Family]],
 }
 
-/// One row: when all its conditions hold, that is what the failure is.
+/// One row of the table: its meaning applies when all its conditions hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rule {
     /// One of these codes is in the body; empty: any.
     codes: &'static [&'static str],
     /// One of these phrases is in the message (lower case, `*` for anything); empty: any.
     phrases: &'static [&'static str],
-    /// It came with one of these statuses; empty: any. An error inside a success has no status of its own:
+    /// The failure came with one of these statuses; empty: any. An error inside a success has no status of its own:
     /// then this condition holds, unless it is the only one.
     statuses: &'static [u16],
     /// A further condition.
@@ -43,7 +43,7 @@ impl Rule {
         Self { codes, phrases: &[], statuses: &[], test: None, class, scope, bearing: Bearing::AsScoped }
     }
 
-    /// By phrase; say at which statuses, because messages quote prompts.
+    /// By phrase; add the statuses at which it counts, because messages quote prompts.
     pub const fn says(phrases: &'static [&'static str], class: ErrorClass, scope: Scope) -> Self {
         Self { codes: &[], phrases, statuses: &[], test: None, class, scope, bearing: Bearing::AsScoped }
     }
@@ -73,7 +73,7 @@ impl Rule {
         Self { test: Some(test), ..self }
     }
 
-    /// Vendors say the same of single requests.
+    /// In doubt, because vendors say the same of single requests.
     pub const fn in_doubt(self) -> Self {
         Self { bearing: Bearing::InDoubt, ..self }
     }
@@ -91,8 +91,8 @@ impl Rule {
     }
 }
 
-/// Classifies a failure: by the vendor's own rules, then by what surely concerns one request, then by the dialect's rules
-/// in their order, then by what its words say, else by the status.
+/// Classifies a failure: by the vendor's own rules, then by signs that surely concern one request, then by the
+/// dialect's rules in their order, then by its words, else by the status.
 pub(super) fn classify(signs: &Signs, vendors: &[Rule], reply: &WireReply<'_>, body: &ErrorBody) -> Failure {
     let success = (200..300).contains(&reply.status);
     let status = if success { body.http_code } else { Some(reply.status) };
@@ -121,10 +121,10 @@ pub(super) fn classify(signs: &Signs, vendors: &[Rule], reply: &WireReply<'_>, b
     }
 }
 
-/// What a status means when no code and no word says more.
+/// The meaning of a status when no code and no word says more.
 fn by_status(status: Option<u16>, body: &ErrorBody, reply: &WireReply<'_>) -> Meaning {
     let Some(status) = status else {
-        // An error inside a success with nothing to go by but its type.
+        // An error inside a success that gives nothing but its type.
         let caller =
             ["invalid_request_error", "invalid_request", "BadRequestError", "unprocessable", "INVALID_ARGUMENT"];
         let is_refusal = body.has_code(&caller) || body.base_resp.is_some();
@@ -134,14 +134,14 @@ fn by_status(status: Option<u16>, body: &ErrorBody, reply: &WireReply<'_>) -> Me
             Meaning::new(ServerError, Scope::Model)
         };
     };
-    // The provider knows better than the table whether a nameless 4xx would go through next time.
+    // The provider knows better than the table whether a 4xx without a code would go through next time.
     let retry_helps = reply.headers.get("x-should-retry").is_some_and(|value| value == "true");
     match status {
         401 => Meaning::in_doubt(Auth, Scope::Key),
         402 => Meaning::in_doubt(QuotaExhausted, Scope::Key),
         403 | 412 | 451 => Meaning::in_doubt(Permission, Scope::Model),
         404 | 410 => Meaning::in_doubt(NotFound, Scope::Model),
-        // The URL is wrong, not the request: another rung may well take it.
+        // The URL is wrong, not the request: another rung may well accept it.
         405 => Meaning::in_doubt(NotFound, Scope::Provider),
         408 | 504 | 522 | 524 => Meaning::new(Timeout, Scope::Model),
         409 => Meaning::new(Conflict, Scope::Request),
@@ -152,12 +152,12 @@ fn by_status(status: Option<u16>, body: &ErrorBody, reply: &WireReply<'_>) -> Me
         529 => Meaning::new(Overloaded, Scope::Provider),
         499 => Meaning::new(Cancelled, Scope::Request),
         400..500 if retry_helps => Meaning::new(ServerError, Scope::Model),
-        // An API finds a request wrong in its own words. A page of a proxy says nothing about the request.
+        // An API that finds a request wrong says so in its own words. A proxy's page says nothing about the request.
         400..500 if body.is_object => Meaning::new(InvalidRequest, Scope::Request),
         400..500 => Meaning::new(Refused, Scope::Request),
         520..=530 => Meaning::new(ServerError, Scope::Provider),
         500..600 => Meaning::new(ServerError, Scope::Model),
-        // Redirects are not followed, and nothing else comes without a success either.
+        // Redirects are not followed, and no other status reaches this point.
         _ => Meaning::new(ServerError, Scope::Provider),
     }
 }
@@ -169,12 +169,12 @@ fn exceeds_limit(body: &ErrorBody) -> Option<bool> {
     Some(requested > limit)
 }
 
-/// The request alone is larger than what its limit ever holds.
+/// Whether the request alone is larger than its limit ever holds.
 pub(super) fn never_fits(body: &ErrorBody) -> bool {
     exceeds_limit(body).unwrap_or_else(|| body.says(&["request too large*tokens per", "request too large*limit"]))
 }
 
-/// The request is small enough for the limit, and says so.
+/// Whether the failure says that the request is small enough for the limit.
 pub(super) fn fits_later(body: &ErrorBody) -> bool {
     exceeds_limit(body) == Some(false)
 }
@@ -223,7 +223,7 @@ fn number_after(text: &str, word: &str) -> Option<u64> {
     number_and_rest(text, word).map(|(number, _)| number)
 }
 
-/// The same, and what follows it.
+/// The same, and the text that follows the number.
 fn number_and_rest<'a>(text: &'a str, word: &str) -> Option<(u64, &'a str)> {
     text.match_indices(word).find_map(|(at, _)| {
         let rest = &text[at + word.len()..];

@@ -1,4 +1,4 @@
-//! A provider that can be called: from a request to the report of what came of it.
+//! A provider that can be called: turns a request into the report of a call.
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
-/// Why a provider cannot be set up. Names the provider and the configuration's member, never a value.
+/// Why a provider cannot be set up. Names the provider and the key of the configuration, never a value.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
     /// The base URL is unusable.
@@ -30,7 +30,7 @@ pub enum ProviderError {
     BaseUrl {
         /// The provider's name.
         provider: String,
-        /// What is wrong with it.
+        /// The flaw in the URL.
         reason: &'static str,
     },
     /// A key has characters that no header can carry.
@@ -54,7 +54,7 @@ pub enum ProviderError {
     Client {
         /// The provider's name.
         provider: String,
-        /// Why.
+        /// The client's error.
         source: reqwest::Error,
     },
     /// There is no thread for its connections.
@@ -62,34 +62,34 @@ pub enum ProviderError {
     Thread {
         /// The provider's name.
         provider: String,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
-/// What one call asks of a provider.
+/// One call to a provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
-    /// What it carries.
+    /// The content of the call.
     pub payload: Payload<'a>,
     /// The model's name at the provider.
     pub model: &'a str,
-    /// What the model can do.
+    /// The capabilities of the model.
     pub capabilities: &'a Capabilities,
-    /// What earlier refusals of the target have asked for.
+    /// Changes that earlier refusals of the target have asked for.
     pub mends: &'a [Mend],
-    /// How the answer is to come.
+    /// How the answer is transferred.
     pub delivery: Delivery,
 }
 
-/// What is known of an answer as soon as its head has come, also when the call is then given up.
+/// The part of an answer that is known as soon as its head has arrived, even when the call is then given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// HTTP status.
     pub status: u16,
     /// The provider's id of the request.
     pub request_id: Option<String>,
-    /// Milliseconds until then.
+    /// Milliseconds from the start of the call to the head.
     pub first_byte_ms: i32,
 }
 
@@ -101,9 +101,9 @@ pub struct Provider {
     base_url: Url,
     /// The configured headers.
     headers: HeaderMap,
-    /// What signs the calls: for each key, or once for a server without.
+    /// The credentials of each key, or one entry for a server without keys.
     auths: Vec<Auth>,
-    /// What must not appear in any message: the keys and the values of headers that carry one.
+    /// Texts that must not appear in any message: the keys, and the values of headers that carry one.
     secrets: Echoes,
 }
 
@@ -117,7 +117,7 @@ impl Provider {
     /// Sets up the client; sends nothing. A rustls crypto provider has to be installed.
     ///
     /// # Errors
-    /// [`ProviderError`] when URL, key or headers cannot be used.
+    /// [`ProviderError`] when the URL, a key or the headers cannot be used.
     pub fn new(endpoint: Endpoint) -> Result<Self, ProviderError> {
         let provider = || endpoint.name.clone();
         let invalid = |reason| ProviderError::BaseUrl { provider: provider(), reason };
@@ -168,12 +168,12 @@ impl Provider {
         &self.endpoint
     }
 
-    /// Makes one call with the key at this place among the configured ones (0 for a server without), and reports it;
-    /// never retries. `timeouts` are those of the rung. `head` is filled when the answer's head has come: it is all
-    /// that is left when this future is dropped.
+    /// Makes one call with the key at this place in the configuration (0 for a server without keys), and reports it;
+    /// never retries. `timeouts` are those of the rung. `head` is filled when the answer's head has arrived: the head
+    /// is all that remains when this future is dropped.
     ///
     /// # Errors
-    /// [`Ineligible`] when this target can never take the request: nothing was sent then.
+    /// [`Ineligible`] when this target can never take the request; nothing was sent then.
     pub async fn call(
         &self,
         key: usize,
@@ -198,7 +198,7 @@ impl Provider {
         Ok(report)
     }
 
-    /// Whether a change, on top of those that the call has already, changes what is sent.
+    /// Whether a change makes a difference to what is sent, on top of those that the call has already.
     #[must_use]
     pub fn changes(&self, call: &Call<'_>, change: &Mend) -> bool {
         let Ok(mut wire) = self.written(call) else { return false };
@@ -207,7 +207,7 @@ impl Provider {
         wire.dropped.len() > before
     }
 
-    /// The request in the words of the dialect, changed as earlier refusals asked.
+    /// The request in the dialect's form, changed as earlier refusals asked.
     fn written(&self, call: &Call<'_>) -> Result<WireRequest, Ineligible> {
         let mut wire = self.adapter.encode(call.payload, call.model, call.capabilities)?;
         mending::apply(&mut wire, call.mends);
@@ -217,8 +217,8 @@ impl Provider {
         Ok(wire)
     }
 
-    /// The finished request, signed. A key that is not there goes out as none, which the provider refuses: better than
-    /// the wrong one.
+    /// The finished request, signed. For a key that does not exist, the request goes out without one and the provider
+    /// refuses it: better than the wrong key.
     fn signed(&self, key: usize, wire: WireRequest) -> Result<Outgoing, Failure> {
         let mut request = Outgoing::new(&self.base_url, &self.headers, wire);
         self.auths.get(key).unwrap_or(&Auth::Open).sign(&mut request, now())?;
@@ -242,7 +242,7 @@ impl Provider {
         self.transport.exchange(request, &Patience { first_byte, idle, total, started }, on_head).await
     }
 
-    /// Makes a report of an answer; what was dropped and the total time are the caller's to note.
+    /// Makes a report of an answer; the caller adds the dropped members and the total time.
     fn report(&self, reply: &Reply, delivery: Delivery) -> CallReport {
         let wire = WireReply {
             status: reply.status,
@@ -253,7 +253,7 @@ impl Provider {
         };
         let success = (200..300).contains(&reply.status);
         let result = match &reply.fault {
-            // A failure is known by its head: its status and its wait count, whatever became of the body.
+            // A failure is known by its head: its status and its wait count, whatever happened to the body.
             Some(fault) if success => self.decode_whole(&wire, fault),
             _ => self.decode(&wire),
         };
@@ -275,8 +275,8 @@ impl Provider {
         }
     }
 
-    /// Decodes an answer whose connection broke or fell silent after all of it was there: some servers never end
-    /// theirs. What is not whole is a failure.
+    /// Decodes an answer whose connection broke or fell silent after the whole answer had arrived: some servers never
+    /// end theirs. An incomplete answer is a failure.
     fn decode_whole(&self, wire: &WireReply<'_>, fault: &Failure) -> Result<Answer, Failure> {
         let mut answer = match self.adapter.decode(wire) {
             Ok(answer) if !wire.body.is_empty() => answer,
@@ -286,8 +286,8 @@ impl Provider {
         Ok(answer)
     }
 
-    /// Decodes; when that fails and the body quotes a secret, again without the secret, so that no shortening can
-    /// leave half of it.
+    /// Decodes a reply. When that fails and the body quotes a secret, decodes it again without the secret, so that no
+    /// shortening can leave half of it.
     fn decode(&self, wire: &WireReply<'_>) -> Result<Answer, Failure> {
         let result = self.adapter.decode(wire);
         if result.is_ok() {
@@ -304,7 +304,7 @@ impl Provider {
     fn request_id(&self, headers: &HeaderMap) -> Option<String> {
         const NAMES: [&str; 5] = ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray"];
         let id = NAMES.iter().find_map(|name| headers.get(*name)?.to_str().ok().filter(|id| !id.is_empty()))?;
-        // Before it is shortened, so that no half of a secret is left.
+        // Before it is shortened, so that no half of a secret remains.
         let id = self.secrets.redacted(id);
         Some(scrub::head(&id, 200).to_owned())
     }

@@ -1,5 +1,5 @@
-//! What is known of a server, or said by an operator, for the dialects that translate: members that are not sent, and
-//! whether a schema is taken.
+//! Known and configured facts about a server, for the dialects that translate: members that are not sent, and whether a
+//! schema is accepted.
 
 use super::conversation::{note, unsupported};
 use super::quirks::Quirks;
@@ -11,7 +11,7 @@ use crate::domain::{Capabilities, ChatRequest};
 /// The quirks that every dialect heeds, by their keys in the configuration.
 pub(super) const FOR_ALL: &[&str] = &["drop", "json_schema"];
 
-/// Writes a request without what the server does not take.
+/// Writes a request without the members that the server does not take.
 pub(super) fn encode(
     quirks: &Quirks,
     request: &ChatRequest,
@@ -21,7 +21,7 @@ pub(super) fn encode(
     let mut capabilities = capabilities.clone();
     capabilities.json_schema = capabilities.json_schema.or(quirks.json_schema);
     let Some((reduced, dropped)) = without(request, &quirks.drop) else { return write(request, &capabilities) };
-    // A list may take away what a request cannot do without.
+    // An operator's list may remove a member that a request needs.
     let reduced = match ChatRequest::read_text(&reduced) {
         Ok(reduced) => reduced,
         Err(error) => return unsupported(format!("the request without what `quirks.drop` takes away ({error})")),
@@ -33,7 +33,7 @@ pub(super) fn encode(
     Ok(wire)
 }
 
-/// The body without these members, and which of them were there; `None` when none was.
+/// The body without these members, and which of them it had; `None` when it had none.
 fn without(request: &ChatRequest, paths: &[String]) -> Option<(String, Vec<String>)> {
     if paths.is_empty() {
         return None;

@@ -1,5 +1,4 @@
-//! A conversation as turns, for the dialects that know no system and no tool messages; and the checks that all
-//! dialects share.
+//! A conversation as turns, for the dialects without system and tool messages; and the checks that all dialects share.
 
 use crate::domain::decide::Ineligible;
 use crate::domain::request::{PastCall, ToolChoice};
@@ -8,7 +7,7 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Who speaks in a turn.
+/// The speaker of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Speaker {
     /// The person, or a tool on the person's side.
@@ -43,7 +42,7 @@ pub(super) enum Item<'a> {
         /// `cache_control` of a message that ends with it.
         cache: Option<&'a Value>,
     },
-    /// What a tool answered.
+    /// The result of a tool.
     Result {
         /// The tool's message.
         message: &'a Message,
@@ -67,12 +66,12 @@ impl<'a> Item<'a> {
     }
 }
 
-/// Everything that one speaker says before the other has the word.
+/// Everything that one speaker says before the other speaks.
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
-    /// Who.
+    /// The speaker.
     pub speaker: Speaker,
-    /// What; tool results first, where there are any. Never empty.
+    /// The pieces; tool results first, where there are any. Never empty.
     pub items: Vec<Item<'a>>,
 }
 
@@ -87,16 +86,16 @@ pub(super) struct Conversation<'a> {
     pub dropped: Vec<String>,
 }
 
-/// How much of a text has to be there for a dialect to take it.
+/// How much text there has to be for a dialect to accept it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blank {
-    /// One character, of whatever kind.
+    /// One character of any kind.
     White,
-    /// Something that is no white space.
+    /// A character that is not white space.
     Refused,
 }
 
-/// Ids of calls, each made unlike all others: some agents number the calls of each turn anew.
+/// Ids of calls, each made unique: some agents number the calls of each turn anew.
 #[derive(Default)]
 struct CallIds<'a> {
     taken: BTreeSet<Cow<'a, str>>,
@@ -124,14 +123,14 @@ impl<'a> CallIds<'a> {
 impl<'a> Conversation<'a> {
     /// Arranges the messages of a request.
     ///
-    /// Instructions move to the front. A conversation of instructions alone is put to the model as the user's
-    /// words, because somebody has to speak.
+    /// Instructions move to the front. A conversation of instructions alone is put to the model as the user's words,
+    /// because a turn needs a speaker.
     ///
     /// # Errors
-    /// [`Ineligible::Unsupported`] for what the dialects with turns do not have: images in instructions or in the
-    /// model's words, parts and tools that only OpenAI's dialect knows, a call without its result or the other way
-    /// round, and a conversation in which the model speaks first or last (their models would continue the text instead
-    /// of answering, or reject it).
+    /// [`Ineligible::Unsupported`] for requests that the dialects with turns cannot express: images in instructions or
+    /// in the model's words, parts and tools that only OpenAI's dialect knows, a call without its result or the other
+    /// way round, and a conversation in which the model speaks first or last (their models would continue the text
+    /// instead of answering, or reject it).
     pub fn of(request: &'a ChatRequest, blank: Blank) -> Result<Self, Ineligible> {
         only_here(request)?;
         let only_instructions = request.messages.iter().all(|message| message.role == Role::System);
@@ -223,13 +222,13 @@ impl<'a> Conversation<'a> {
                     }
                     items.push(Item::Image { url, cache });
                 }
-                // Refused before.
+                // Refused earlier.
                 ContentPart::Other(_) => {}
             }
         }
     }
 
-    /// The order in which the dialects want it.
+    /// Checks the order that the dialects demand.
     fn check(&self) -> Result<(), Ineligible> {
         match (self.turns.first(), self.turns.last()) {
             (None, _) | (_, None) => return unsupported("a conversation without words"),
@@ -264,10 +263,10 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// What is noted of texts that a dialect rejects because there is nothing in them.
+/// The note on texts that a dialect rejects because they are blank.
 pub(super) const BLANK_TEXT: &str = "messages[].content[] of white space";
 
-/// What is noted when names of functions are written differently.
+/// The note on function names that are written differently.
 pub(super) const NAMES_REWRITTEN: &str = "tools[].function.name in letters that the dialect takes";
 
 /// Whether there is enough of a text for the dialect.
@@ -278,17 +277,17 @@ pub(super) fn is_said(text: &str, blank: Blank) -> bool {
     }
 }
 
-/// What is noted of stop sequences beyond a number of them.
+/// The note on stop sequences beyond a number of them.
 pub(super) fn stops_beyond(most: usize) -> String {
     format!("stop beyond {most} (the answer is cut at the others)")
 }
 
-/// A refusal in words.
+/// A refusal, in words.
 pub(super) fn unsupported<T>(what: impl Into<String>) -> Result<T, Ineligible> {
     Err(Ineligible::Unsupported(what.into()))
 }
 
-/// What only OpenAI's own dialect can say.
+/// Refuses requests that only OpenAI's own dialect can express.
 fn only_here(request: &ChatRequest) -> Result<(), Ineligible> {
     for message in &request.messages {
         if let Some(kind) = message.other_calls.first() {
@@ -350,10 +349,10 @@ fn called<'a>(earlier: &'a [Message], id: &str) -> Option<&'a str> {
         .map(|call| call.name.as_str())
 }
 
-/// What a model lacks by its capabilities.
+/// Checks that the model has the capabilities that a request needs.
 ///
 /// # Errors
-/// [`Ineligible::Unsupported`] names it.
+/// [`Ineligible::Unsupported`] names the missing one.
 pub(super) fn check(request: &ChatRequest, capabilities: &Capabilities) -> Result<(), Ineligible> {
     let images = || {
         request
@@ -392,7 +391,7 @@ pub(super) fn output_cap(request: &ChatRequest, capabilities: &Capabilities, dro
     }
 }
 
-/// Notes once what was dropped. The list stays short enough for a reader and for a row.
+/// Adds a note on a dropped member, once. The list stays short enough for a reader and for a row.
 pub(super) fn note(dropped: &mut Vec<String>, what: &str) {
     const MOST: usize = 60;
     if dropped.len() > MOST || dropped.iter().any(|noted| noted == what) {
@@ -410,9 +409,9 @@ pub(super) fn data_url(url: &str) -> Option<(&str, &str)> {
     Some((media_type.split_once(';').map_or(media_type, |(media_type, _)| media_type), data))
 }
 
-/// The type of an image by its own first bytes, else by the name that it was given, in the word that all dialects know.
+/// The type of an image, by its own first bytes, else by the given name, in the spelling that all dialects know.
 pub(super) fn image_type(given: &str, data: &str) -> String {
-    // Base64 of the first bytes of each format. Providers compare them with the name.
+    // Base64 of the first bytes of each format. Providers compare the bytes with the name.
     const BEGINNINGS: [(&str, &str); 4] =
         [("iVBORw0KGgo", "image/png"), ("/9j/", "image/jpeg"), ("R0lGOD", "image/gif"), ("UklGR", "image/webp")];
     if let Some((_, kind)) = BEGINNINGS.iter().find(|(beginning, _)| data.starts_with(beginning)) {

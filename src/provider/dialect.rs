@@ -1,4 +1,4 @@
-//! What a dialect says of itself: a constant in its folder, and one line in the registry.
+//! The description of a dialect: a constant in its folder, and one line in the registry.
 
 use super::adapter::Adapter;
 use super::auth::KeyHeader;
@@ -18,18 +18,18 @@ pub struct Dialect {
     pub charging: Charging,
     /// The quirks that it heeds, by their keys in the configuration; `None`: all of them.
     pub heeds: Option<&'static [&'static str]>,
-    /// The adapter for a server of these manners.
+    /// Makes the adapter for a server with these manners.
     pub(super) speak: fn(Manners) -> Box<dyn Adapter>,
 }
 
-/// How one server speaks its dialect: what is known of its vendor, with an operator's word over it.
+/// How one server speaks its dialect: by its vendor's row, with the operator's settings over it.
 #[derive(Clone, Debug)]
 pub(super) struct Manners {
-    /// What it does differently.
+    /// How it differs from other servers.
     pub quirks: Quirks,
-    /// What its limit headers mean.
+    /// The meaning of its limit headers.
     pub limits: Conventions,
-    /// What its errors mean, before the rules of the dialect.
+    /// The meaning of its errors, consulted before the rules of the dialect.
     pub errors: &'static [Rule],
 }
 

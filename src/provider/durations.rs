@@ -4,7 +4,7 @@ use crate::domain::Timestamp;
 use chrono::DateTime;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Numbers from here on are instants (seconds since the epoch), not durations: thirty years are no wait, however told.
+/// Numbers from here on are instants (seconds since the epoch), not durations: no wait lasts thirty years.
 pub(super) const EPOCH_SECONDS: f64 = 1e9;
 /// Numbers from here on are milliseconds since the epoch.
 pub(super) const EPOCH_MILLIS: f64 = 1e11;
@@ -18,7 +18,7 @@ pub fn parse(text: &str, now: Option<Timestamp>) -> Option<Duration> {
     parse_any(text, now).filter(|wait| !wait.is_zero())
 }
 
-/// The same, but zero and instants that have passed are zero: for reset headers, where "now" is news.
+/// Like [`parse`], but zero and past instants are zero: for reset headers, where "now" is information.
 pub(super) fn parse_any(text: &str, now: Option<Timestamp>) -> Option<Duration> {
     let text = text.trim();
     if let Ok(number) = text.parse::<f64>() {
@@ -54,7 +54,7 @@ pub(super) fn spoken(text: &str) -> Option<Duration> {
     compound(text).0.filter(|wait| !wait.is_zero())
 }
 
-/// Reads as many pairs of number and unit as there are; returns their sum and what is left.
+/// Reads as many pairs of number and unit as there are; returns their sum and the remaining text.
 fn compound(text: &str) -> (Option<Duration>, &str) {
     let mut rest = text;
     let mut total: Option<Duration> = None;
@@ -86,7 +86,7 @@ fn unit_seconds(unit: &str) -> Option<f64> {
     })
 }
 
-/// A positive number of seconds as a duration in whole milliseconds, rounded up: never a moment too early.
+/// A positive number of seconds as a duration in whole milliseconds, rounded up so that no wait ends too early.
 pub(super) fn seconds(seconds: f64) -> Option<Duration> {
     seconds_or_zero(seconds).filter(|wait| !wait.is_zero())
 }
@@ -108,7 +108,7 @@ pub(super) fn until(instant: Timestamp, now: Option<Timestamp>) -> Option<Durati
     now.map(|now| now.until(instant)).filter(|wait| !wait.is_zero() && is_sane(wait))
 }
 
-/// Shorter than thirty years.
+/// Whether the wait is shorter than thirty years.
 fn is_sane(wait: &Duration) -> bool {
     wait.as_secs_f64() < EPOCH_SECONDS
 }

@@ -1,7 +1,7 @@
-//! Secrets as they come back: a server may send what it was sent in any of the ways in which texts are written.
+//! Secrets in replies: a server may send back what it was sent, in any of the ways in which texts are written.
 //!
-//! Looked for are the secret and most of it; the same behind escapes (of JSON, of URLs, of HTML, one inside the other);
-//! and the same in base64, wherever in a longer text it begins, and in hexadecimal figures.
+//! The search covers the secret and most of it; the same behind escapes (of JSON, of URLs, of HTML, one inside the
+//! other); and the same in base64, wherever in a longer text it begins, and in hexadecimal.
 
 use super::scrub::REDACTED;
 use regex::Regex;
@@ -10,20 +10,20 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::Range;
 
-/// A piece of a secret of this length is as good as the secret to a thief, and shorter ones stand in texts by
-/// chance: the beginnings of all keys of a vendor are alike.
+/// A piece of a secret of this length is as good as the secret to a thief. Shorter pieces occur in texts by chance: all
+/// keys of a vendor begin alike.
 const PIECE: usize = 16;
 
-/// Escapes inside escapes are undone so often.
+/// How many layers of escapes inside escapes are undone.
 const LAYERS: usize = 3;
 
-/// The secrets of a provider, ready to be looked for.
+/// The secrets of a provider, ready for the search.
 #[derive(Default)]
 pub(super) struct Echoes {
     secrets: Vec<SecretString>,
-    /// Pieces of them as they are.
+    /// Pieces of the secrets as they are.
     plain: Option<Regex>,
-    /// All of them in another alphabet.
+    /// All secrets in other alphabets.
     encoded: Option<Regex>,
 }
 
@@ -35,7 +35,7 @@ impl Echoes {
         Self { secrets, plain, encoded }
     }
 
-    /// The text without them.
+    /// The text without the secrets.
     pub(super) fn redacted<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut found = self.find(text);
         let mut inner: Option<Unescaped> = None;
@@ -65,7 +65,7 @@ impl Echoes {
         Cow::Owned(redacted)
     }
 
-    /// Where they are, each as far as it goes.
+    /// The ranges of the secrets, each at its full extent.
     fn find(&self, text: &str) -> Vec<Range<usize>> {
         let plain = self.plain.iter().flat_map(|plain| plain.find_iter(text));
         let mut found: Vec<Range<usize>> = plain.map(|piece| self.whole(text, piece.range())).collect();
@@ -80,7 +80,7 @@ impl Echoes {
         found
     }
 
-    /// As much around a piece as is of the secret too.
+    /// Extends a piece to as much of its surroundings as belongs to the secret.
     fn whole(&self, text: &str, piece: Range<usize>) -> Range<usize> {
         let (text, mut whole) = (text.as_bytes(), piece.clone());
         for secret in &self.secrets {
@@ -98,7 +98,7 @@ impl Echoes {
     }
 }
 
-/// Pieces of which each run of half a secret has one.
+/// Pieces such that every run of half a secret contains one.
 fn pieces(secret: &str) -> Vec<String> {
     let characters: Vec<char> = secret.chars().collect();
     let length = PIECE.max(characters.len() / 4).min(characters.len()).max(1);
@@ -116,7 +116,7 @@ fn in_other_alphabets(secret: &str) -> Vec<String> {
         for ahead in 0..3_usize {
             let bytes: Vec<u8> = std::iter::repeat_n(0, ahead).chain(secret.bytes()).collect();
             let mut figures = String::new();
-            // Figures that depend on nothing but the secret.
+            // Only characters that depend on nothing but the secret.
             let first = (ahead * 8).div_ceil(6);
             let last = bytes.len() * 8 / 6;
             for figure in first..last {
@@ -157,12 +157,12 @@ fn any_of(literals: impl Iterator<Item = String>) -> Option<Regex> {
 /// A text without its escapes, and where each byte of it came from.
 struct Unescaped {
     text: String,
-    /// For each byte, and for the end.
+    /// The source position of each byte, and of the end.
     from: Vec<usize>,
 }
 
 impl Unescaped {
-    /// `None`: it has none.
+    /// The text unescaped; `None`: it has no escapes.
     fn of(text: &str) -> Option<Self> {
         if !text.bytes().any(|byte| matches!(byte, b'%' | b'\\' | b'&')) {
             return None;
@@ -185,7 +185,7 @@ impl Unescaped {
         is_changed.then_some(plain)
     }
 
-    /// The same, with places in what the outer one came from.
+    /// The same, with positions in the text that `outer` came from.
     fn within(mut self, outer: &Self) -> Self {
         for from in &mut self.from {
             *from = outer.from.get(*from).copied().unwrap_or_default();
@@ -199,7 +199,7 @@ impl Unescaped {
     }
 }
 
-/// The character that an escape at the beginning of a text stands for, and how long it is. Secrets are of ASCII.
+/// The character that an escape at the beginning of a text stands for, and the escape's length. Secrets are ASCII.
 fn escaped(text: &str) -> Option<(char, usize)> {
     let hex = |digits: &str| {
         let is_hex = !digits.is_empty() && digits.len() <= 8 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -291,7 +291,7 @@ mod tests {
             let said = echoes.redacted(&format!("the key «{written}» is no good")).into_owned();
             assert_eq!(said, "the key «[REDACTED]» is no good", "{written}");
         }
-        // Most of one.
+        // Most of one secret.
         assert_eq!(echoes.redacted(&format!("({})", &KEY[..20])), "([REDACTED])");
         assert_eq!(echoes.redacted(&format!("({})", &KEY[7..])), "([REDACTED])");
     }

@@ -1,4 +1,4 @@
-//! A provider as it is configured.
+//! A provider, as configured.
 
 use super::adapter::Adapter;
 use super::auth::Auth;
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How long each stage of a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Name resolution, TCP and TLS. A client has one: the provider's, not the rung's.
+    /// Name resolution, TCP and TLS. A client has one such timeout: the provider's, not the rung's.
     pub connect: Duration,
     /// From sending the request to the first byte of the answer's head.
     pub first_byte: Duration,
@@ -23,7 +23,7 @@ pub struct Timeouts {
     pub total: Duration,
 }
 
-/// A key under a name that may be shown: that of its variable, its file or its credential.
+/// A key, under a name that may be shown: that of its variable, its file or its credential.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
     /// The name; unique within a provider.
@@ -39,21 +39,21 @@ pub struct ApiKey {
 pub struct Endpoint {
     /// Its name in the configuration.
     pub name: String,
-    /// What it speaks.
+    /// The dialect of its server.
     pub dialect: &'static Dialect,
-    /// Whose it is, where that is known: decides on the habits of its server, whatever address it has.
+    /// The vendor, where it is known: its row gives the server's habits, whatever the address.
     pub vendor: Option<String>,
-    /// What the operator says of these habits.
+    /// The operator's settings for these habits.
     pub quirks: QuirkSettings,
     /// For example `https://api.openai.com/v1`, without a trailing slash; with a query where each call needs one.
     pub base_url: String,
-    /// The keys, one of which goes with each call; none for servers without.
+    /// The keys, one of which goes with each call; empty for servers without keys.
     pub keys: Vec<ApiKey>,
     /// Extra headers (`OpenAI-Organization`, …).
     pub headers: Vec<(String, String)>,
-    /// Timeouts, before a rung's own.
+    /// Timeouts that apply where a rung has none of its own.
     pub timeouts: Timeouts,
-    /// Answers larger than this are cut off and count as a failure. Bytes, after decompression.
+    /// The largest answer, in bytes after decompression. A larger one is cut off and counts as a failure.
     pub max_body: usize,
 }
 
@@ -66,13 +66,13 @@ impl ApiKey {
 }
 
 impl Endpoint {
-    /// How it is spoken to.
+    /// The adapter for its server.
     #[must_use]
     pub fn adapter(&self) -> Arc<dyn Adapter> {
         vendors::adapter(self.dialect, self.vendor.as_deref(), &self.base_url, &self.quirks).into()
     }
 
-    /// What signs the calls that are made with this key.
+    /// The credentials for calls that are made with this key.
     #[must_use]
     pub fn auth(&self, key: &ApiKey) -> Auth {
         let vendor = vendors::of_server(self.vendor.as_deref(), self.dialect, &self.base_url);
@@ -86,7 +86,7 @@ impl Endpoint {
         (self.dialect, &self.base_url) == (other.dialect, &other.base_url)
     }
 
-    /// Whether all of it is the same, so that a client of the one is a client of the other.
+    /// Whether all settings are the same, so that a client of the one is a client of the other.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
         let Self { name, dialect: _, vendor, quirks, base_url: _, keys, headers, timeouts, max_body } = self;
@@ -114,7 +114,7 @@ impl fmt::Debug for Endpoint {
             .field("headers", &headers)
             .field("timeouts", &self.timeouts)
             .field("max_body", &self.max_body)
-            // What an operator adds to bodies is his own.
+            // An operator's additions to bodies are private.
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! What an error body says, whichever of the many shapes it has.
+//! The content of an error body, whatever its shape.
 
 use super::reply_body;
 use super::scrub;
@@ -10,7 +10,7 @@ use std::borrow::Cow;
 /// An error body, read leniently.
 ///
 /// The error may be an object, a string, a list, JSON inside a string, or the body itself; its code may be a number or
-/// a string; its message has a dozen names. A body that is no JSON at all is plain text or a page.
+/// a string; its message has a dozen names. A body that is not JSON at all is plain text or a page.
 #[derive(Debug, Default)]
 pub(super) struct ErrorBody {
     /// Every code, type, status word and reason in it, the most telling first.
@@ -21,23 +21,24 @@ pub(super) struct ErrorBody {
     pub base_resp: Option<i64>,
     /// The message as it came.
     pub message: String,
-    /// Message and quoted upstream message in lower case without back-ticks: what phrases are looked for in.
+    /// Message and quoted upstream message in lower case without back-ticks; phrases are looked for here.
     pub text: String,
-    /// The parameter that it names.
+    /// The parameter that the error names.
     pub param: Option<String>,
     /// The error object, or the whole body when it has none.
     pub value: Value,
-    /// The whole body where the error is only a part of it, and what the error quotes of the server behind a gateway.
+    /// The whole body where the error is only a part of it, and the parts that the error quotes from the server behind
+    /// a gateway.
     pub beside: Vec<Value>,
-    /// The words of that server.
+    /// The words of the server behind a gateway.
     pub quoted: String,
-    /// Headers that the body quotes: a gateway's way to pass on the limits of the server behind it.
+    /// Headers that the body quotes: some gateways pass on the limits of the server behind them in this way.
     pub headers: HeaderMap,
-    /// Whether it is a JSON object. What is not comes from a proxy or a server that fell over, not from an API.
+    /// Whether the body is a JSON object. Other bodies come from a proxy or a server that fell over, not from an API.
     pub is_object: bool,
 }
 
-/// Where an error object may be, the first that is there.
+/// Where an error object may be; the first one present counts.
 const ERRORS: &[&str] = &[
     "/error",
     "/errors/0",
@@ -52,7 +53,7 @@ const ERRORS: &[&str] = &[
     "/detail",
 ];
 
-/// The names of a message, in an error object or beside it.
+/// The names under which a message may be, in an error object or beside it.
 const MESSAGES: &[&str] = &[
     "message",
     "error",
@@ -115,8 +116,8 @@ impl ErrorBody {
 
     /// Reads the error that an HTTP success hides, if there is one.
     ///
-    /// Beside a whole answer, which was paid for, only what says that generating failed is one: gateways write an error
-    /// of nothing into every body, and tell of the providers that failed before the one that answered.
+    /// Beside a whole answer, which was paid for, only a sign that generating failed counts as an error: gateways write
+    /// an error of nothing into every body, and report the providers that failed before the one that answered.
     pub fn inside(body: &Value) -> Option<Self> {
         let body = unwrapped(body);
         let word = |key: &str| body.get(key).and_then(Value::as_str);
@@ -137,13 +138,13 @@ impl ErrorBody {
             && (body.get("success") == Some(&Value::Bool(false))
                 || (body.get("code").is_some()
                     && MESSAGES.iter().any(|key| word(key).is_some_and(|text| !text.is_empty()))));
-        // A message and nothing that could be an answer.
+        // A message, and nothing that could be an answer.
         let only_words = !is_answer
             && ["message", "detail", "fault", "Message"].iter().any(|key| body.get(*key).is_some_and(is_present));
         (says_so || holds_one || coded || refused || only_words).then(|| Self::of_value(body))
     }
 
-    /// What is to be said of something like an error beside an answer that is taken all the same.
+    /// The note on something like an error that stands beside an accepted answer.
     pub fn set_aside(body: &Value) -> Option<&'static str> {
         let body = unwrapped(body);
         let is_one = |error: &Value| is_present(error) && !is_of_nothing(error);
@@ -195,7 +196,7 @@ impl ErrorBody {
                 None => upstream = raw,
             }
         }
-        // A gateway's own words say little where it quotes the server behind it.
+        // Where a gateway quotes the server behind it, its own words say little.
         let told = if upstream.trim().is_empty() || message.message.contains(upstream.trim()) {
             message.message
         } else if message.message.trim().is_empty() {
@@ -203,7 +204,7 @@ impl ErrorBody {
         } else {
             format!("{}: {}", message.message.trim(), upstream.trim())
         };
-        // What has no name that is known is better than nothing.
+        // Something without a known name is better than nothing.
         let told = if told.trim().is_empty() && is_present(error) && !error.is_string() {
             let told = error.to_string();
             text = searchable(&told);
@@ -256,7 +257,7 @@ impl ErrorBody {
     }
 }
 
-/// Codes in the order in which they tell something, each once.
+/// Codes, the most telling first, each once.
 #[derive(Default)]
 struct Codes(Vec<String>);
 
@@ -265,7 +266,7 @@ impl Codes {
         let code = match value {
             // A bare "error" is no code.
             Some(Value::String(code)) if !code.is_empty() && code != "error" => Cow::Borrowed(code.as_str()),
-            // A status is told apart; any other number is the vendor's own.
+            // A status is kept apart; any other number is the vendor's own code.
             Some(Value::Number(code)) if code.as_u64().is_some_and(|code| code >= 600) => Cow::Owned(code.to_string()),
             _ => return,
         };
@@ -295,7 +296,7 @@ impl Codes {
     }
 }
 
-/// The title of a page.
+/// The title of an HTML page.
 fn title(page: &str) -> Option<String> {
     let lower = page.to_ascii_lowercase();
     let begin = lower.find("<title>")? + "<title>".len();
@@ -325,7 +326,7 @@ fn error_object(root: &Value) -> Cow<'_, Value> {
     Cow::Borrowed(root)
 }
 
-/// A JSON object that a text consists of, as gateways quote the servers behind them.
+/// The JSON object that a text consists of; gateways quote the servers behind them in this way.
 fn nested(text: &str) -> Option<Value> {
     let text = text.trim();
     if text.len() > 100_000 || !text.starts_with('{') || !text.ends_with('}') {
@@ -343,10 +344,10 @@ fn is_present(value: &Value) -> bool {
     }
 }
 
-/// Where an HTTP success holds an error.
+/// Where an HTTP success may hold an error.
 const HELD: &[&str] = &["/error", "/errors", "/Response/Error", "/choices/0/error"];
 
-/// Whether a body holds a whole answer of any dialect: content, and a word that it came to an end.
+/// Whether a body holds a whole answer of any dialect: content, and a word that it has ended.
 fn is_whole_answer(body: &Value) -> bool {
     let choice = body.pointer("/choices/0").or_else(|| body.pointer("/candidates/0")).unwrap_or(body);
     let contents =
@@ -357,8 +358,8 @@ fn is_whole_answer(body: &Value) -> bool {
     has_content && word.is_some_and(|word| !matches!(Finish::of_word(&word), Finish::Error | Finish::Pause))
 }
 
-/// Whether an error says that generating failed: by a code that is one of failure, or by a message where it has no
-/// code. A list may tell of attempts that others made good; there only a code counts.
+/// Whether an error says that generating failed: by a failure code, or by a message where it has no code. A list may
+/// report attempts that others made good, so there only a code counts.
 pub(super) fn says_failed(error: &Value) -> bool {
     match error {
         Value::String(text) => !is_nothing(text),
@@ -377,7 +378,7 @@ pub(super) fn says_failed(error: &Value) -> bool {
     }
 }
 
-/// Whether an error is there in form alone.
+/// Whether an error is there in form only.
 fn is_of_nothing(error: &Value) -> bool {
     match error {
         Value::String(text) => is_nothing(text),
@@ -397,7 +398,7 @@ fn codes_of(error: &Value) -> impl Iterator<Item = &Value> {
     })
 }
 
-/// Whether a code is one of failure: not zero, not one of HTTP's for success, not a word for nothing.
+/// Whether a code means failure: not zero, not an HTTP success code, not a word for nothing.
 fn is_failing(code: &Value) -> bool {
     match code {
         Value::String(code) => match code.trim().parse::<i64>() {
@@ -452,7 +453,7 @@ fn words(message: &Value) -> String {
     }
 }
 
-/// Phrases are looked for in the first few thousand characters: later ones are quoted prompts.
+/// The first few thousand characters, in which phrases are looked for: later ones are quoted prompts.
 fn searchable(message: &str) -> String {
     scrub::head(message, 4000).to_lowercase().replace('`', "")
 }

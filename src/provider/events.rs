@@ -1,4 +1,4 @@
-//! Server-sent events, as WHATWG defines them: what the dialects' streams are framed in.
+//! Server-sent events as WHATWG defines them: the framing of the dialects' streams.
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,21 +9,21 @@ pub(super) struct Event {
     pub data: String,
 }
 
-/// Takes a stream in pieces of any size, and gives out the events that are complete.
+/// Takes a stream in pieces of any size, and returns the events that are complete.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
-    /// The beginning of a line whose end has not come.
+    /// The beginning of a line whose end has not arrived.
     line: Vec<u8>,
-    /// Whether the last byte was a carriage return, which a line feed may still belong to.
+    /// Whether the last byte was a carriage return, to which a line feed may still belong.
     after_return: bool,
-    /// Whether a first line was taken: in front of it may stand a byte order mark.
+    /// Whether a first line was taken: a byte order mark may stand in front of it.
     has_begun: bool,
     name: String,
     data: Option<String>,
 }
 
 impl Decoder {
-    /// Takes the next piece. An event that no empty line ends is not given out.
+    /// Takes the next piece. An event without its closing empty line is not returned.
     pub fn take(&mut self, piece: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         let mut rest = piece;
@@ -46,7 +46,7 @@ impl Decoder {
         events
     }
 
-    /// What a line does; an empty one ends the event.
+    /// Processes one line; an empty line ends the event.
     fn end_line(&mut self, line: &str) -> Option<Event> {
         let line = if std::mem::replace(&mut self.has_begun, true) {
             line
@@ -102,12 +102,12 @@ mod tests {
             (": keep-alive\n\n: OPENROUTER PROCESSING\n\ndata: a\n\n", vec![event("", "a")]),
             ("\n\n\ndata: a\n\n", vec![event("", "a")]),
             ("\u{feff}data: a\n\n", vec![event("", "a")]),
-            // An event without data is none, and its name is forgotten.
+            // An event without data does not count, and its name is forgotten.
             ("event: ping\n\ndata: a\n\n", vec![event("", "a")]),
             ("data\n\n", vec![event("", "")]),
             ("data: {\"a\":\"x:y\"}\n\n", vec![event("", "{\"a\":\"x:y\"}")]),
             ("nothing: a\n\n", vec![]),
-            // What no empty line ends is cut off, and is not taken.
+            // An event that no empty line ends was cut off, and is not taken.
             ("data: a\n\ndata: b\n", vec![event("", "a")]),
             ("data: a", vec![]),
             ("{\"choices\":[]}", vec![]),

@@ -1,5 +1,5 @@
-//! Recorded and documented failures by what they mean, across all providers: the tables that say that each disguise is
-//! seen through, whichever dialect it comes in.
+//! Recorded and documented failures by their meaning, across all providers: the tables show that each disguise is seen
+//! through, in any dialect.
 
 mod money;
 mod ramp;
@@ -9,7 +9,7 @@ mod waits;
 use super::checks::{Case, at, check_failures};
 use super::dialect::Dialect;
 
-/// A provider as it is configured, and what it answers.
+/// A provider as configured, and its answers.
 type Table = (&'static Dialect, &'static str, &'static [Case]);
 
 const OPENAI: &str = "https://api.openai.com/v1";
@@ -24,7 +24,7 @@ const TOGETHER: &str = "https://api.together.xyz/v1";
 const FIREWORKS: &str = "https://api.fireworks.ai/inference/v1";
 const OPENROUTER: &str = "https://openrouter.ai/api/v1";
 const XAI: &str = "https://api.x.ai/v1";
-/// A server of one's own, or a gateway.
+/// A server of the user's own, or a gateway.
 const SERVER: &str = "http://127.0.0.1:8000/v1";
 
 fn check(tables: &[Table]) {

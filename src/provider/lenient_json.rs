@@ -1,22 +1,22 @@
 //! JSON as servers really write it.
 //!
-//! An answer was paid for, whatever stands beside it. So what is no JSON in a body is mended where it is clear what was
-//! meant: a number that JSON has no word for, a mark in front, bytes behind, half a character. What breaks off is not
-//! mended: nothing is closed that was not closed, and no member is guessed.
+//! An answer was paid for, even if something stands beside it. So a body that is not valid JSON is mended where its
+//! meaning is clear: a number that JSON has no word for, a mark in front, bytes behind, half a character. A body that
+//! breaks off is not mended: nothing is closed that was not closed, and no member is guessed.
 
 use crate::domain::bulk::{MOST_MEMBERS, is_too_much};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
 
-/// What a body holds.
+/// The content of a body.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Read {
-    /// Its JSON values: one as a rule, several where it came as a stream or one after another.
+    /// Its JSON values: usually one, several where it came as a stream or as values one after another.
     pub values: Vec<Value>,
     /// Whether they came as events of a stream.
     pub is_stream: bool,
-    /// What had to be mended, in words for the ledger.
+    /// The repairs that were needed, in words for the ledger.
     pub mended: Vec<&'static str>,
 }
 
@@ -44,7 +44,7 @@ pub(super) enum Unreadable {
     NotJson(Place),
 }
 
-/// Line and column. The parser's own words may quote the body.
+/// Line and column. The parser's own words are not used, because they may quote the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place(usize, usize);
 
@@ -60,7 +60,7 @@ impl Display for Unreadable {
     }
 }
 
-/// What is skipped around a value: JSON's white space, and what C programs and editors leave behind.
+/// Characters that are skipped around a value: JSON's white space, and leftovers of C programs and editors.
 const BESIDE: [char; 6] = [' ', '\t', '\n', '\r', '\0', '\u{feff}'];
 
 /// Reads a body.
@@ -91,7 +91,7 @@ pub(super) fn read(body: &[u8]) -> Result<Read, Unreadable> {
     let fault = if is_stream(text) { read_stream(text, &mut read) } else { read_values(text, &mut read) };
     match fault {
         Some(Fault::TooMuch) => Err(Unreadable::TooMuch),
-        // Later ones that break off do no harm to one that is whole; chunks of a stream are one answer.
+        // Later values that break off do no harm to a whole one. The chunks of a stream, though, are one answer.
         Some(Fault::BreaksOff) if read.is_stream || read.values.is_empty() => Err(Unreadable::BreaksOff(place)),
         _ if read.values.is_empty() => Err(Unreadable::NotJson(place)),
         _ => {
@@ -124,7 +124,7 @@ fn text<'a>(body: &'a [u8], read: &mut Read) -> Cow<'a, str> {
     Cow::Owned(wide)
 }
 
-/// Without the comments that keep a connection busy (`: keep-alive`).
+/// The text without the comments that keep a connection busy (`: keep-alive`).
 fn without_comments(mut text: &str) -> &str {
     while text.starts_with(':') {
         text = text.split_once(['\n', '\r']).map_or("", |(_, rest)| rest).trim_start_matches(BESIDE);
@@ -142,7 +142,7 @@ enum Fault {
     TooMuch,
 }
 
-/// Reads server-sent events, though nobody asked for a stream.
+/// Reads server-sent events, although no stream was asked for.
 fn read_stream(text: &str, read: &mut Read) -> Option<Fault> {
     read.is_stream = true;
     read.note("it came as a stream of events");
@@ -196,7 +196,7 @@ fn read_values(text: &str, read: &mut Read) -> Option<Fault> {
     None
 }
 
-/// The value that a text begins with, its length in the text, and what was mended.
+/// The value that a text begins with, its length in the text, and the repairs to it.
 fn value(text: &str) -> Result<(Value, usize, Vec<&'static str>), Fault> {
     let mut tidy = Tidy { out: String::with_capacity(text.len().min(1 << 20)), ..Tidy::default() };
     let length = tidy.take(text)?;
@@ -207,7 +207,7 @@ fn value(text: &str) -> Result<(Value, usize, Vec<&'static str>), Fault> {
     Ok((value, length, tidy.mended))
 }
 
-/// The one object that a text is, in strict JSON, where nothing of it had to be guessed.
+/// The text as strict JSON, if it is a single object of which nothing had to be guessed.
 pub(super) fn object(text: &str) -> Option<String> {
     let mut tidy = Tidy::default();
     let is_all = text.starts_with('{') && tidy.take(text).is_ok_and(|length| length == text.len());
@@ -221,11 +221,11 @@ const ESCAPE: &str = "broken escapes were mended";
 const COMMA: &str = "commas before a closing bracket were left out";
 const LITERAL: &str = "literals in another spelling were mended";
 
-/// Writes strict JSON for what was meant.
+/// Writes strict JSON with the meaning of the lenient text.
 #[derive(Default)]
 struct Tidy {
     out: String,
-    /// The brackets that are open, by the one that closes each.
+    /// The open brackets, by the one that closes each.
     open: Vec<char>,
     mended: Vec<&'static str>,
 }
@@ -282,7 +282,7 @@ impl Tidy {
         Err(Fault::BreaksOff)
     }
 
-    /// Takes what follows an opening quote; returns the length up to and including the closing one.
+    /// Takes the text after an opening quote; returns the length up to and including the closing one.
     fn string(&mut self, text: &str) -> Result<usize, Fault> {
         self.out.push('"');
         let mut at = 0;

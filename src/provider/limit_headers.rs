@@ -1,4 +1,4 @@
-//! Limits as providers publish them in the headers of their answers.
+//! Limits, as providers publish them in the headers of their answers.
 
 use super::durations;
 use super::error_body::ErrorBody;
@@ -10,17 +10,17 @@ use std::time::Duration;
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_mins(1);
 pub(super) const DAY: Duration = Duration::from_hours(24);
-/// Quotas per month: thirty days, good enough for pacing.
+/// Length of a monthly quota: thirty days, good enough for pacing.
 const MONTH: Duration = Duration::from_hours(30 * 24);
 
-/// What one family of headers says of one limit.
+/// The facts that one family of headers reports about one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitObservation {
-    /// What is counted.
+    /// The unit that the limit counts.
     pub unit: Unit,
-    /// How much there is when nothing is used up.
+    /// The amount when nothing is used up.
     pub limit: Option<u64>,
-    /// How much is left.
+    /// The amount that is left.
     pub remaining: Option<u64>,
     /// How long until it is full again, counted from the answer. Zero when that instant has passed.
     pub reset_in: Option<Duration>,
@@ -30,7 +30,7 @@ pub struct LimitObservation {
     pub pool: Option<&'static str>,
 }
 
-/// What a provider means by header names that others use otherwise.
+/// A provider's meaning of header names that others use differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conventions {
     /// The window of `x-ratelimit-limit-requests`; a day at Groq.
@@ -42,7 +42,7 @@ pub struct Conventions {
 }
 
 impl Conventions {
-    /// Nothing is known.
+    /// No convention is known.
     pub const NONE: Self = Self { requests_per: None, tokens_per: None, plain_per: None };
 }
 
@@ -56,7 +56,7 @@ pub(super) enum Window {
     Unsaid,
 }
 
-/// The names of one limit's three headers; an empty name is one that does not exist.
+/// The names of one limit's three headers; an empty name means that there is no such header.
 pub struct Family {
     pub(super) unit: Unit,
     pub(super) limit: &'static str,
@@ -96,7 +96,7 @@ macro_rules! suffixed {
 
 pub(super) use suffixed;
 
-/// Names that servers of several vendors, and gateways before them, have in common, or that can mean one thing only.
+/// Names that servers of several vendors, and gateways before them, have in common, or that are unambiguous.
 pub const COMMON: &[Family] = &[
     // OpenAI, Azure (whole seconds), Groq, xAI, Fireworks.
     openai!(Requests, "requests", Window::OfRequests, None),
@@ -133,9 +133,9 @@ pub const COMMON: &[Family] = &[
     suffixed!(Requests, "ratelimit", Window::Unsaid, None),
 ];
 
-/// Every limit that the headers tell of, in a fixed order. Values that are no numbers are left out.
+/// Every limit that the headers report, in a fixed order. Values that are not numbers are left out.
 ///
-/// `now` is the answer's `Date`, or when it came: resets that are instants need it.
+/// `now` is the answer's `Date`, or when the answer came: resets given as instants need it.
 #[must_use]
 pub fn observe(
     headers: &HeaderMap,
@@ -143,14 +143,14 @@ pub fn observe(
     families: &[&[Family]],
     conventions: &Conventions,
 ) -> Vec<LimitObservation> {
-    // Most answers of most providers carry none of them, and this runs once per call.
+    // Most answers of most providers carry none of these headers, and this runs once per call.
     if !headers.keys().any(|name| name.as_str().contains("limit") || name.as_str().starts_with("anthropic-")) {
         return Vec::new();
     }
     families.iter().copied().flatten().filter_map(|family| family.observe(headers, now, conventions)).collect()
 }
 
-/// The same for a whole answer: of its headers, and of those that the body of a refusal quotes.
+/// The same for a whole answer: from its headers, and from those that the body of a refusal quotes.
 #[must_use]
 pub(super) fn of_reply(
     reply: &WireReply<'_>,
@@ -167,7 +167,7 @@ pub(super) fn of_reply(
 impl Family {
     fn observe(&self, headers: &HeaderMap, now: Option<Timestamp>, by: &Conventions) -> Option<LimitObservation> {
         let text = |name: &str| if name.is_empty() { None } else { headers.get(name)?.to_str().ok() };
-        // A limit of nothing would refuse every request for good, and is said by servers that mean that there is none.
+        // A limit of zero would refuse every request for good; servers that send it mean that there is no limit.
         let limit = text(self.limit).and_then(amount).filter(|&limit| limit > 0);
         let remaining = text(self.remaining).and_then(amount);
         let reset_in = text(self.reset).and_then(|text| durations::parse_any(text, now));
@@ -189,7 +189,7 @@ impl Family {
     }
 }
 
-/// A whole amount; what is overdrawn is nothing left.
+/// A whole amount; an overdrawn one counts as nothing left.
 fn amount(text: &str) -> Option<u64> {
     let text = text.trim();
     text.parse().ok().or_else(|| {

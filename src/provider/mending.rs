@@ -1,10 +1,10 @@
-//! Changes a body that was written for a target as the target's refusals have asked.
+//! Changes a body that was written for a target, as the target's refusals have asked.
 
 use super::wire::WireRequest;
 use crate::domain::Mend;
 use crate::domain::raw_object::RawObject;
 
-/// Applies what changes the body, and notes each change in [`WireRequest::dropped`].
+/// Applies the changes to the body, and notes each one in [`WireRequest::dropped`].
 pub(super) fn apply(wire: &mut WireRequest, mends: &[Mend]) {
     if mends.is_empty() {
         return;
@@ -28,7 +28,7 @@ pub(super) fn apply(wire: &mut WireRequest, mends: &[Mend]) {
     wire.dropped.extend(notes);
 }
 
-/// Lowers the cap, or sets one where there is none. One that lies deeper is only lowered.
+/// Lowers the cap, or sets one where there is none. A cap that lies deeper is only lowered.
 fn cap(body: &mut RawObject<'_>, caps: &[&str], tokens: u64) -> Option<String> {
     let above = |text: &str| text.parse::<u64>().is_ok_and(|asked| asked > tokens);
     if let Some((outer, inner)) = caps.iter().find_map(|path| path.split_once('.')) {

@@ -1,7 +1,7 @@
 //! All outbound HTTP to providers: one pure adapter per dialect, one transport.
 //!
-//! Knows the domain and nothing of the store. An [`Adapter`] translates and classifies without touching the network;
-//! the transport sends, times and caps, and understands nothing of what it carries; a [`Provider`] puts both together.
+//! This room knows the domain and nothing of the store. An [`Adapter`] translates and classifies without touching the
+//! network. The transport sends, times and caps, and does not look into the bodies. A [`Provider`] combines the two.
 
 pub mod auth;
 pub mod charging;

@@ -1,7 +1,7 @@
-//! What follows from a model's name, whoever serves it: a gateway in front of a vendor changes its address, not what
-//! its models refuse.
+//! Rules that follow from a model's name, whichever server offers it: a gateway in front of a vendor changes the
+//! address, not the parameters that the models refuse.
 
-/// What a model wants differently.
+/// How a model differs from others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ModelHabits {
     /// Rejects `max_tokens`.
@@ -37,7 +37,7 @@ pub(super) fn of(model: &str) -> ModelHabits {
     habits
 }
 
-/// The last part of a name in lower case, without the mark of a fine-tuned model.
+/// The last part of a name in lower case, without the suffix of a fine-tuned model.
 fn bare(model: &str) -> String {
     let last = model.rsplit('/').next().unwrap_or(model).to_ascii_lowercase();
     last.strip_prefix("ft:").map(str::to_owned).unwrap_or(last)
@@ -57,26 +57,26 @@ fn gpt_generation(name: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
-/// Models that take `max_completion_tokens` and nothing else: all of OpenAI's since `o1` and `gpt-5`.
+/// Models that take only `max_completion_tokens`: all of OpenAI's since `o1` and `gpt-5`.
 fn is_openai_reasoning(name: &str) -> bool {
     is_openai_o(name) || gpt_generation(name).is_some_and(|generation| generation >= 5)
 }
 
-/// `gpt-5` itself and its smaller kin. Later ones take sampling parameters when they are told not to reason.
+/// `gpt-5` itself and its smaller siblings. Later models take sampling parameters when they are told not to reason.
 fn is_first_gpt_5(name: &str) -> bool {
     let Some(rest) = name.strip_prefix("gpt-5") else { return false };
     let rest = ["-mini", "-nano", "-pro", "-codex"].iter().find_map(|kin| rest.strip_prefix(kin)).unwrap_or(rest);
     rest.is_empty() || rest.starts_with("-20") || rest.starts_with(':')
 }
 
-/// xAI's models reason since `grok-3-mini` and `grok-4`, but for those that say otherwise.
+/// xAI's models reason since `grok-3-mini` and `grok-4`, except those whose names say otherwise.
 fn grok(rest: &str) -> &'static [&'static str] {
     let generation: u32 = rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0);
     let reasons = generation >= 4 || rest.starts_with("3-mini") || rest.starts_with("code");
     if !reasons || rest.contains("non-reasoning") {
         return &[];
     }
-    // Of the first ones it is known that they cannot be told how much to think.
+    // The first reasoning models are known not to accept a reasoning effort.
     let first = ["4-0709", "4-fast", "4-1-fast", "4-latest", "code"].iter().any(|known| rest.starts_with(known));
     if rest == "4" || first {
         &["presence_penalty", "frequency_penalty", "stop", "reasoning_effort"]
@@ -85,7 +85,7 @@ fn grok(rest: &str) -> &'static [&'static str] {
     }
 }
 
-/// The generation of a Gemini, as (2, 5); `None` for names without (`gemini-flash-latest`) and other models.
+/// The generation of a Gemini, as (2, 5); `None` for names without one (`gemini-flash-latest`) and for other models.
 pub(super) fn gemini_generation(model: &str) -> Option<(u32, u32)> {
     let name = model.rsplit('/').next().unwrap_or(model);
     let rest = name.strip_prefix("gemini-")?;
@@ -94,7 +94,7 @@ pub(super) fn gemini_generation(model: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Only a few old ones take penalties.
+/// Whether a Gemini refuses penalties; only a few old ones take them.
 pub(super) fn gemini_refuses_penalties(name: &str) -> bool {
     let name = name.rsplit('/').next().unwrap_or(name);
     let Some(rest) = name.strip_prefix("gemini-") else { return false };
@@ -130,7 +130,7 @@ impl Claude {
                 "sonnet" => family = Some(Family::Sonnet),
                 "haiku" => family = Some(Family::Haiku),
                 "fable" | "mythos" => family = Some(Family::Other),
-                // Dates have eight figures.
+                // Dates have eight digits.
                 digits if !digits.is_empty() && digits.len() <= 2 => match digits.parse() {
                     Ok(number) => numbers.push(number),
                     Err(_) => break,
@@ -143,12 +143,12 @@ impl Claude {
         Some(Self { family: family.unwrap_or(Family::Other), version })
     }
 
-    /// Newer than Opus 4.6: takes only a temperature of 1, a `top_p` of 1, and no `top_k`.
+    /// Whether it is newer than Opus 4.6: takes only a temperature of 1, a `top_p` of 1, and no `top_k`.
     pub(super) fn samples_by_default_only(self) -> bool {
         self.version > (4, 6)
     }
 
-    /// Takes no `tool_choice` that forces a call.
+    /// Whether it takes no `tool_choice` that forces a call.
     pub(super) fn refuses_forced_tools(self) -> bool {
         match self.family {
             Family::Opus => self.version >= (5, 5),
@@ -157,7 +157,7 @@ impl Claude {
         }
     }
 
-    /// Has structured outputs: Opus from 4.1 on, the others from 4.5 on.
+    /// Whether it has structured outputs: Opus from 4.1 on, the others from 4.5 on.
     pub(super) fn has_json_schema(self) -> bool {
         match self.family {
             Family::Opus => self.version >= (4, 1),

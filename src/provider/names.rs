@@ -1,33 +1,33 @@
-//! Names and ids that a dialect does not take: written in another way, each still unlike every other, and turned back
-//! in the answer.
+//! Names and ids that a dialect does not accept: they are written differently, remain distinct, and are turned back in
+//! the answer.
 
 use crate::domain::request::ToolChoice;
 use crate::domain::{Answer, ChatRequest, Finish};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Which names a dialect takes.
+/// The names that a dialect accepts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NameRule {
-    /// Characters at most.
+    /// The most characters.
     pub longest: usize,
-    /// Characters beside letters and digits of ASCII.
+    /// Characters accepted beside ASCII letters and digits.
     pub also: &'static str,
-    /// Whether any other character is taken too.
+    /// Whether any other character is accepted too.
     pub any: bool,
     /// Whether a name has to begin with a letter or `_`.
     pub begins_with_letter: bool,
 }
 
 impl NameRule {
-    /// OpenAI, and vendors that follow it to the letter; Anthropic.
+    /// OpenAI, vendors that follow it to the letter, and Anthropic.
     pub const PLAIN: Self = Self { longest: 64, also: "_-", any: false, begins_with_letter: false };
     /// Gemini's functions.
     pub const GEMINI: Self = Self { longest: 64, also: "_-.:", any: false, begins_with_letter: true };
     /// Anthropic's ids of calls.
     pub const CALL_ID: Self = Self { longest: 200, also: "_-", any: false, begins_with_letter: false };
 
-    /// Anything of at most so many characters.
+    /// Any name of at most this many characters.
     pub const fn up_to(longest: usize) -> Self {
         Self { longest, also: "", any: true, begins_with_letter: false }
     }
@@ -47,7 +47,7 @@ impl NameRule {
             && self.begins_well(name)
     }
 
-    /// As near to the name as the rule allows.
+    /// The closest name that the rule allows.
     fn mended(self, name: &str) -> String {
         let mut mended = name.replace(|character| !self.takes(character), "_");
         if mended.is_empty() || !self.begins_well(&mended) {
@@ -61,7 +61,7 @@ fn cut(name: &str, longest: usize) -> String {
     name.chars().take(longest).collect()
 }
 
-/// Names that are written differently. Empty when all fit, which is nearly always.
+/// Names that are written differently. Empty when all fit, which is nearly always the case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Renamed(BTreeMap<String, String>);
 
@@ -91,7 +91,7 @@ impl Renamed {
         Self(renamed)
     }
 
-    /// From pairs of a name and how it is written, which are unlike each other.
+    /// Makes the table from pairs of a name and its distinct written form.
     pub(super) fn from_pairs(pairs: BTreeMap<String, String>) -> Self {
         Self(pairs)
     }
@@ -100,18 +100,18 @@ impl Renamed {
         self.0.is_empty()
     }
 
-    /// As the name is written.
+    /// The written form of a name.
     pub(super) fn written<'a>(&'a self, name: &'a str) -> &'a str {
         self.0.get(name).map_or(name, String::as_str)
     }
 
-    /// As the name is written, for when this does not live as long.
+    /// The written form of a name, for when this table does not live as long.
     pub(super) fn to_written<'a>(&self, name: &'a str) -> Cow<'a, str> {
         self.0.get(name).map_or(Cow::Borrowed(name), |written| Cow::Owned(written.clone()))
     }
 }
 
-/// All names of functions in a request, in tools, calls, results and the choice.
+/// All function names in a request: in tools, calls, results and the choice.
 pub(super) fn function_names(request: &ChatRequest) -> impl Iterator<Item = &str> + Clone {
     let chosen = match &request.tool_choice {
         Some(ToolChoice::Function(name)) => Some(name.as_str()),
@@ -121,10 +121,10 @@ pub(super) fn function_names(request: &ChatRequest) -> impl Iterator<Item = &str
     request.tools.iter().map(|tool| tool.name.as_str()).chain(called).chain(chosen)
 }
 
-/// What of an answer has to be turned back, because the request could not be sent as it was.
+/// The parts of an answer that have to be turned back, because the request could not be sent as it was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Undo {
-    /// The request's own names of functions by those that were sent.
+    /// The request's own function names, by the names that were sent.
     names: BTreeMap<String, String>,
     /// Stop sequences that were not sent.
     stops: Vec<String>,
@@ -135,7 +135,7 @@ impl Undo {
         Self { names: names.0.iter().map(|(own, sent)| (sent.clone(), own.clone())).collect(), stops }
     }
 
-    /// Gives functions the names under which the request knows them, and ends the text where it would have stopped.
+    /// Restores the request's own function names, and ends the text where a stop sequence would have ended it.
     pub fn apply(&self, answer: &mut Answer) {
         for call in &mut answer.tool_calls {
             if let Some(own) = self.names.get(&call.name) {

@@ -1,4 +1,4 @@
-//! What a server does differently from the others: as it is known of its vendor, and as an operator says.
+//! How a server differs from the others: by its vendor's row, and by the operator's settings.
 
 use super::limit_headers::Conventions;
 use serde_json::Value;
@@ -6,9 +6,9 @@ use serde_json::Value;
 /// The member of the body that carries the output cap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CapField {
-    /// Understood by nearly every compatible server.
+    /// The name that nearly every compatible server understands.
     MaxTokens,
-    /// Demanded by OpenAI's reasoning models, which reject the other.
+    /// The name that OpenAI's reasoning models demand; they reject the other.
     MaxCompletionTokens,
 }
 
@@ -29,7 +29,7 @@ impl CapField {
     }
 }
 
-/// What a server does differently from the others. Every one of them can be configured: see [`QuirkSettings`].
+/// How a server differs from the others. Every quirk can be configured: see [`QuirkSettings`].
 #[expect(clippy::struct_excessive_bools, reason = "each is an independent habit of a server")]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quirks {
@@ -37,19 +37,19 @@ pub struct Quirks {
     pub cap_field: Option<CapField>,
     /// Members that the server never takes, by their paths (`user`, `messages[].name`): dropped, visibly.
     pub drop: Vec<String>,
-    /// Members that are sent whatever else is known of the server or the model.
+    /// Members that are sent whatever else the rows say of the server or the model.
     pub keep: Vec<String>,
     /// Members that models without sampling (capability `temperature = false`: reasoning models) do not take.
     pub drop_when_reasoning: Vec<String>,
-    /// The members that the server takes, for those that reject any other; by the path of the object that has them,
+    /// The members that the server takes, for servers that reject any other; by the path of the object that has them,
     /// empty for the body itself.
     pub takes_only: Vec<(String, Vec<String>)>,
-    /// Members under another name: (ours, theirs).
+    /// Members that have another name there: (ours, theirs).
     pub rename: Vec<(String, String)>,
     /// Members that every body gets unless the request has its own.
     pub add: Vec<(String, Value)>,
-    /// Takes `response_format: json_schema`, where the model's capabilities say nothing. `None`: what the dialect knows
-    /// of its models.
+    /// Takes `response_format: json_schema`, where the model's capabilities do not say. `None`: as the dialect's rules
+    /// for its models say.
     pub json_schema: Option<bool>,
     /// Models that take a schema, by parts of their names, where only some do. Empty: all.
     pub json_schema_models: Vec<String>,
@@ -61,15 +61,15 @@ pub struct Quirks {
     pub require_parameters: bool,
     /// Tool call ids have to be nine letters or digits.
     pub short_call_ids: bool,
-    /// Tool call ids have at most so many characters.
+    /// The longest tool call id, in characters.
     pub max_call_id: Option<usize>,
     /// Rejects a conversation whose last message is the assistant's.
     pub needs_user_last: bool,
     /// Rejects `strict` beside a schema that leaves anything open.
     pub checks_strict: bool,
-    /// Names of functions have to be of letters, digits, `_` and `-`, at most 64.
+    /// Function names may have only letters, digits, `_` and `-`, at most 64.
     pub plain_tool_names: bool,
-    /// Stop sequences at most.
+    /// The most stop sequences.
     pub max_stops: Option<usize>,
     /// `stop` has to be a list.
     pub stop_as_list: bool,
@@ -83,13 +83,13 @@ pub struct Quirks {
     pub takes_functions: bool,
     /// Takes the role `developer`, OpenAI's newer word for `system`.
     pub takes_developer: bool,
-    /// Whether what is known of models by their names counts here.
+    /// Whether the rules for models by their names apply here.
     pub model_rules: bool,
     /// `completion_tokens` does not include reasoning. Where a total is reported it decides, not this.
     pub reasoning_outside: bool,
 }
 
-/// What reasoning models of OpenAI's kind reject with a 400.
+/// Members that reasoning models of OpenAI's kind reject with a 400.
 const SAMPLING: &[&str] =
     &["temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs"];
 
@@ -132,7 +132,7 @@ impl Quirks {
         }
     }
 
-    /// With what an operator says over it.
+    /// These quirks with the operator's settings over them.
     #[must_use]
     pub fn with(mut self, settings: &QuirkSettings) -> Self {
         let QuirkSettings {
@@ -175,13 +175,13 @@ impl Quirks {
             self.takes_only = if names.is_empty() { Vec::new() } else { vec![(String::new(), names.clone())] };
         }
         self.rename.retain(|(from, _)| !rename.iter().any(|(ours, _)| ours == from));
-        // Its own name: not renamed.
+        // A name mapped to itself is not renamed.
         self.rename.extend(rename.iter().filter(|(from, to)| from != to).cloned());
         self.add.retain(|(name, _)| !add.iter().any(|(own, _)| own == name));
         self.add.extend(add.iter().filter(|(_, value)| !value.is_null()).cloned());
         if json_schema.is_some() {
             self.json_schema = *json_schema;
-            // The operator's word is about all of its models, unless they are named.
+            // The operator's setting covers all models of the server, unless it names some.
             self.json_schema_models.clear();
         }
         if let Some(models) = json_schema_models {
@@ -213,8 +213,8 @@ impl Quirks {
     }
 }
 
-/// The configurable quirks of a provider, `[providers.NAME.quirks]`. What is not said stays as it is known; the meaning
-/// of each is told at [`Quirks`].
+/// The configurable quirks of a provider, `[providers.NAME.quirks]`. A quirk that is not set keeps its known value;
+/// [`Quirks`] explains each.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QuirkSettings {
     /// Where the output cap goes.
@@ -233,7 +233,8 @@ pub struct QuirkSettings {
     pub add: Vec<(String, Value)>,
     /// Takes a JSON schema.
     pub json_schema: Option<bool>,
-    /// Models that take one, by parts of their names, in place of the known ones; an empty list stands for all.
+    /// Models that take a JSON schema, by parts of their names, in place of the known ones; an empty list stands for
+    /// all.
     pub json_schema_models: Option<Vec<String>>,
     /// Takes tools and a JSON schema in one request.
     pub tools_with_schema: Option<bool>,
@@ -243,7 +244,7 @@ pub struct QuirkSettings {
     pub require_parameters: Option<bool>,
     /// Wants ids of calls of nine letters or digits.
     pub short_call_ids: Option<bool>,
-    /// Characters of an id of a call at most.
+    /// The longest id of a call, in characters.
     pub max_call_id: Option<usize>,
     /// Rejects a last message of the assistant.
     pub needs_user_last: Option<bool>,
@@ -251,7 +252,7 @@ pub struct QuirkSettings {
     pub checks_strict: Option<bool>,
     /// Wants names of functions of letters, digits, `_` and `-`.
     pub plain_tool_names: Option<bool>,
-    /// Stop sequences at most.
+    /// The most stop sequences.
     pub max_stops: Option<usize>,
     /// Wants `stop` as a list.
     pub stop_as_list: Option<bool>,
@@ -265,10 +266,10 @@ pub struct QuirkSettings {
     pub takes_functions: Option<bool>,
     /// Takes the role `developer`.
     pub takes_developer: Option<bool>,
-    /// Whether what is known of models by their names counts.
+    /// Whether the rules for models by their names apply.
     pub model_rules: Option<bool>,
     /// Counts reasoning outside `completion_tokens`.
     pub reasoning_outside: Option<bool>,
-    /// What limit headers mean.
+    /// The meaning of its limit headers.
     pub limit_headers: Option<Conventions>,
 }

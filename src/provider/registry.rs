@@ -1,9 +1,9 @@
-//! The dialects that are spoken. A dialect is a folder and a line here.
+//! The dialects that Sluice speaks. A dialect is a folder and a line here.
 
 use super::dialect::Dialect;
 use super::{anthropic, gemini, openai};
 
-/// Every dialect, by its order in messages.
+/// Every dialect, in the order in which messages list them.
 pub const DIALECTS: &[&Dialect] = &[&openai::DIALECT, &anthropic::DIALECT, &gemini::DIALECT];
 
 /// The dialect with this name.

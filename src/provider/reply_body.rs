@@ -1,4 +1,4 @@
-//! Reading JSON bodies that servers write in good and in bad faith.
+//! Reads JSON bodies, however well or badly servers write them.
 
 use super::wire::{Delivery, WireReply};
 use super::{events, lenient_json};
@@ -11,18 +11,18 @@ use serde_json::{Map, Value};
 pub(super) struct Parsed {
     /// The answer.
     pub value: Value,
-    /// What had to be mended to read it, in words for the ledger.
+    /// The repairs that were needed to read it, in words for the ledger.
     pub mended: Vec<&'static str>,
 }
 
 /// Parses the body of an HTTP success. `join` makes one answer of several values, which are the pieces of a stream or
-/// stand one after another; the flag says that they came as events. `holder` is the member that an answer has: where
-/// it lies in an envelope, it is taken out.
+/// stand one after another; its flag says that they came as events. `holder` is the member that identifies an answer:
+/// an answer that lies in an envelope is taken out.
 ///
 /// # Errors
 /// A server error: an empty body, an HTML page (captive portal, CDN) and broken JSON are faults of the server or of a
-/// gateway before it, and a retry may well help. A stream that was asked for and ends before its answer does is a
-/// connection that broke.
+/// gateway before it, and a retry may well help. A requested stream that ends before its answer does is a broken
+/// connection.
 pub(super) fn parse(reply: &WireReply<'_>, holder: &str, join: Join) -> Result<Parsed, Failure> {
     read(reply, holder, join).map_err(|unread| {
         let (class, scope, reason) = match unread {
@@ -39,26 +39,26 @@ pub(super) fn parse(reply: &WireReply<'_>, holder: &str, join: Join) -> Result<P
 /// Makes one answer of several values; `None` when the end of a stream is not among them.
 pub(super) type Join = fn(Vec<Value>, bool) -> Option<Value>;
 
-/// Why a body is no answer.
+/// Why a body is not an answer.
 enum Unread {
-    /// A stream that was asked for ends too early.
+    /// A requested stream ends too early.
     CutOff,
-    /// The bytes are something else, in a few words.
+    /// The bytes are something else; a short description.
     Unusable(String),
 }
 
-/// What a body holds.
+/// Reads the answer in a body.
 fn read(reply: &WireReply<'_>, holder: &str, join: Join) -> Result<Parsed, Unread> {
     if reply.delivery == Delivery::Stream
         && let Some(parsed) = read_events(reply.body, join)
     {
         return parsed;
     }
-    // A server may answer in one piece all the same; and an error comes so.
+    // A server may answer in one piece all the same, and errors come that way.
     read_whole(reply.body, holder, join).map_err(Unread::Unusable)
 }
 
-/// Reads a stream that was asked for; `None` when there are no events.
+/// Reads a requested stream; `None` when there are no events.
 fn read_events(body: &[u8], join: Join) -> Option<Result<Parsed, Unread>> {
     if is_too_much(body) {
         return None;
@@ -67,7 +67,7 @@ fn read_events(body: &[u8], join: Join) -> Option<Result<Parsed, Unread>> {
     let mut has_events = false;
     for event in events::read(body) {
         has_events = true;
-        // The end mark of OpenAI's dialect is no JSON, and need not be there: the answer says itself why it ended.
+        // The end mark of OpenAI's dialect is not JSON, and may be missing: the answer itself says why it ended.
         if event.data.trim() == "[DONE]" {
             break;
         }
@@ -79,11 +79,11 @@ fn read_events(body: &[u8], join: Join) -> Option<Result<Parsed, Unread>> {
     has_events.then(|| join(values, true).map(|value| Parsed { value, mended }).ok_or(Unread::CutOff))
 }
 
-/// Reads a body that came in one piece, or in whatever form a server thought fit.
+/// Reads a body that came in one piece, or in whatever form the server chose.
 fn read_whole(body: &[u8], holder: &str, join: Join) -> Result<Parsed, String> {
     let mut read = lenient_json::read(body).map_err(|reason| reason.to_string())?;
     if let [Value::String(text)] = read.values.as_slice() {
-        // Written as a text once too often.
+        // The JSON was encoded as a string once too often.
         read = lenient_json::read(text.as_bytes()).map_err(|reason| reason.to_string())?;
         read.mended.push("it came as a text of JSON");
     }
@@ -103,13 +103,13 @@ fn read_whole(body: &[u8], holder: &str, join: Join) -> Result<Parsed, String> {
     Ok(Parsed { value, mended: read.mended })
 }
 
-/// Where gateways put what they pass on.
+/// Members in which gateways put the answer that they pass on.
 const ENVELOPES: &[&str] = &["data", "result", "response", "body", "completion"];
 
-/// What an envelope says of what is in it.
+/// Members of an envelope that concern the answer in it.
 const ON_ENVELOPES: &[&str] = &["error", "errors", "base_resp", "error_code", "errcode", "usage", "usageMetadata"];
 
-/// Takes the answer out of its envelope, with what the envelope says of it.
+/// Takes the answer out of its envelope, with the envelope's members that concern it.
 fn take_from_envelope(value: &mut Value, holder: &str) -> bool {
     let Value::Object(outer) = value else { return false };
     if outer.contains_key(holder) {
@@ -129,32 +129,31 @@ fn take_from_envelope(value: &mut Value, holder: &str) -> bool {
     true
 }
 
-/// Parses JSON, or says in a few words what the bytes are instead.
+/// Parses JSON, or describes the bytes in a few words.
 pub(super) fn parse_json(body: &[u8]) -> Result<Value, String> {
     let read = lenient_json::read(body).map_err(|reason| reason.to_string())?;
     read.values.into_iter().next().ok_or_else(|| "a body that is not JSON".to_owned())
 }
 
-/// The body's usage, where there is one, although the body is a failure.
+/// The body's usage, if it has one, although the body is a failure.
 pub(super) fn take_usage(reply: &WireReply<'_>, holder: &str, key: &str, join: Join) -> Option<Value> {
     let mut parsed = read(reply, holder, join).ok()?;
     parsed.value.get_mut(key).map(Value::take).filter(Value::is_object)
 }
 
-/// The arguments of a tool call as JSON text: none is the empty object, in each of the ways in which servers write
-/// none.
+/// The arguments of a tool call as JSON text. No arguments become the empty object, however the server writes them.
 pub(super) fn arguments(value: Option<Value>) -> String {
     const NONE: &str = "{}";
     match value {
         None | Some(Value::Null) => NONE.to_owned(),
-        // What PHP makes of an empty map.
+        // PHP encodes an empty map like this.
         Some(Value::Array(items)) if items.is_empty() => NONE.to_owned(),
         Some(Value::String(text)) => {
             let bare = text.trim_matches(|c: char| c.is_whitespace() || c == '\0' || c == '\u{feff}');
             if ["", "null", "none", "undefined", "\"\"", "[]"].iter().any(|none| bare.eq_ignore_ascii_case(none)) {
                 return NONE.to_owned();
             }
-            // Written as a text once too often.
+            // The JSON was encoded as a string once too often.
             match serde_json::from_str::<Value>(bare) {
                 Ok(Value::String(inner))
                     if serde_json::from_str::<Value>(&inner).is_ok_and(|value| value.is_object()) =>
@@ -169,30 +168,30 @@ pub(super) fn arguments(value: Option<Value>) -> String {
     }
 }
 
-/// The inside of a text that is one block of code.
+/// The content of a text that is a single code block.
 fn unfenced(text: &str) -> &str {
     let inside = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
     inside.map_or(text, |inside| inside.trim_start_matches(|c: char| c.is_ascii_alphanumeric()).trim())
 }
 
-/// More tokens than any call has. Larger counts are rubbish, such as the largest integer there is.
+/// More tokens than any call has. Larger counts are nonsense, such as the largest integer there is.
 const MOST_TOKENS: i64 = 20_000_000;
 
-/// A token count as far as it can be one: whole, not negative, not beyond all measure. `None` when it is missing or
-/// something else: usage that is no number is no usage.
+/// A token count, if it is plausible: whole, not negative, not absurdly large. `None` when it is missing or something
+/// else.
 pub(super) fn count(value: &Value, pointer: &str) -> Option<i64> {
     let number = value.pointer(pointer)?;
     #[expect(clippy::cast_possible_truncation, reason = "a saturating cast, and what is too large is left out")]
     let count = number
         .as_i64()
         .or_else(|| number.as_f64().filter(|float| float.fract() == 0.0).map(|float| float as i64))
-        // Figures are figures, in quotes too.
+        // Numbers in quotes count too.
         .or_else(|| number.as_str()?.trim().parse().ok())?;
     (0..=MOST_TOKENS).contains(&count).then_some(count)
 }
 
-/// The word that says why it ended, under the first of these names that has one. Some servers put it into an object, or
-/// give the number of a constant.
+/// The word that says why the answer ended, under the first of these names that has one. Some servers put it into an
+/// object, or give the number of a constant.
 pub(super) fn finish_word(members: &Map<String, Value>, keys: &[&str]) -> Option<String> {
     let word = |value: &Value| match value {
         Value::String(word) => Some(word.clone()).filter(|word| !word.trim().is_empty()),

@@ -1,4 +1,4 @@
-//! What came of one call, and what is taken out of it before it is kept.
+//! The report of one call, and the removal of secrets before it is kept.
 
 use super::echo::Echoes;
 use super::limit_headers::LimitObservation;
@@ -7,10 +7,10 @@ use crate::domain::{Answer, Beside, Failure, Usage};
 use serde_json::Value;
 use std::borrow::Cow;
 
-/// A provider's own account of tokens is kept as it came, unless it is larger than this.
+/// A provider's own usage report is kept as it came, up to this many bytes.
 const MOST_USAGE_BYTES: usize = 5_000;
 
-/// What came of one call.
+/// The report of one call.
 #[derive(Debug)]
 pub struct CallReport {
     /// The answer or the classified failure.
@@ -19,22 +19,22 @@ pub struct CallReport {
     pub status: Option<u16>,
     /// The provider's id of the request (`x-request-id`, `request-id`, …).
     pub request_id: Option<String>,
-    /// Milliseconds until the answer's head, when it came.
+    /// Milliseconds until the answer's head, if one came.
     pub first_byte_ms: Option<i32>,
-    /// Milliseconds until the call was over.
+    /// Milliseconds until the call ended.
     pub total_ms: i32,
     /// Parameters that were left out for this target.
     pub dropped: Vec<String>,
-    /// The limits that the answer's headers tell of.
+    /// The limits that the answer's headers report.
     pub limits: Vec<LimitObservation>,
     /// The provider's own word on whether a retry helps (`x-should-retry`).
     pub should_retry: Option<bool>,
-    /// Tokens that were billed although the call failed, where the body says so: normalised, and as they came.
+    /// Tokens that were billed although the call failed, if the body says so: normalised, and as they came.
     pub failed_usage: Option<(Usage, Value)>,
 }
 
 impl CallReport {
-    /// A call of which no answer began.
+    /// The report of a call for which no answer began.
     pub(super) fn without_answer(failure: Failure) -> Self {
         Self {
             result: Err(failure),
@@ -49,7 +49,7 @@ impl CallReport {
         }
     }
 
-    /// Takes the secrets out of everything that is kept: a server may send back what it was sent, anywhere.
+    /// Removes the secrets from everything that is kept: a server may send back what it was sent, anywhere.
     pub(super) fn redact(&mut self, secrets: &Echoes) {
         let redact = |text: &mut String| {
             if let Cow::Owned(redacted) = secrets.redacted(text) {
@@ -81,7 +81,7 @@ impl CallReport {
                 beside.service_tier.iter_mut().for_each(redact);
                 beside.service_tier.iter_mut().for_each(shorten);
                 beside.shorten(Beside::MOST_BYTES);
-                // Names, which stand on the ledger and in messages; not in the answer, which may be as long as it is.
+                // Only names are cut, which stand on the ledger and in messages; the answer keeps its length.
                 for name in [finish_raw, model, id] {
                     name.iter_mut().for_each(shorten);
                 }
@@ -99,7 +99,7 @@ impl CallReport {
     }
 }
 
-/// Cuts a name that is none: the ledger keeps what tells it from others.
+/// Cuts a name that is too long to be one: the ledger keeps enough to tell it from others.
 fn shorten(name: &mut String) {
     const CHARS: usize = 200;
     if let Some((end, _)) = name.char_indices().nth(CHARS) {

@@ -1,4 +1,4 @@
-//! Takes keys out of what providers say, and shortens it.
+//! Removes keys from providers' messages, and shortens them.
 
 use regex::Regex;
 use serde_json::Value;
@@ -7,11 +7,11 @@ use std::sync::LazyLock;
 /// The longest message that is kept, in characters.
 pub(super) const MESSAGE_CHARS: usize = 500;
 
-/// What stands where a key stood.
+/// The replacement for a key.
 pub(super) const REDACTED: &str = "[REDACTED]";
 
-/// Everything that looks like a key: vendors' prefixes, header values, query parameters. Masked keys
-/// (`sk-ab***yz`) go as well, because what is left of them still identifies the key.
+/// Everything that looks like a key: vendors' prefixes, header values, query parameters. Masked keys (`sk-ab***yz`) go
+/// as well, because the rest of them still identifies the key.
 static KEYS: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(
         r#"(?ix)
@@ -27,7 +27,7 @@ static KEYS: LazyLock<Regex> = LazyLock::new(|| {
     .expect("the pattern is fixed and tested")
 });
 
-/// Takes out what looks like a key, collapses white space, and keeps the first [`MESSAGE_CHARS`] characters.
+/// Removes everything that looks like a key, collapses white space, and keeps the first [`MESSAGE_CHARS`] characters.
 pub(super) fn clean(message: &str) -> String {
     // Enough to work on: a key that straddles the final cut is scrubbed whole before it is cut.
     let head = head(message, MESSAGE_CHARS * 8);
@@ -39,7 +39,7 @@ pub(super) fn clean(message: &str) -> String {
     if short.len() < collapsed.len() { format!("{}…", self::head(short, MESSAGE_CHARS - 1)) } else { collapsed }
 }
 
-/// Does this to every text in a value that came out of the JSON parser, names included.
+/// Applies `change` to every text in a value that came out of the JSON parser, names included.
 pub(super) fn each_text(value: &mut Value, change: &impl Fn(&mut String)) {
     match value {
         Value::String(text) => change(text),

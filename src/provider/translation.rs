@@ -1,4 +1,4 @@
-//! A property of all dialects: whatever a request has is sent, or named among what was not.
+//! A property of all dialects: every part of a request is sent, or named among the dropped ones.
 
 use super::checks::{Chat, at, spoken};
 use super::quirks::QuirkSettings;
@@ -9,7 +9,7 @@ use crate::domain::{Capabilities, ChatRequest};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-/// A body that has everything, each leaf unlike every other. What is between `<` and `>` is a token to look for.
+/// A body that has everything, with distinct leaves. The text between `<` and `>` is a token to look for.
 fn everything() -> Value {
     json!({
         "model": "<model>",
@@ -47,7 +47,7 @@ fn everything() -> Value {
     })
 }
 
-/// Leaves with a token: what to look for, and the path without positions.
+/// Leaves with a token: the token, and the path without positions.
 fn leaves(path: &str, value: &Value, found: &mut Vec<(String, String)>) {
     match value {
         Value::Object(members) => {
@@ -65,7 +65,7 @@ fn leaves(path: &str, value: &Value, found: &mut Vec<(String, String)>) {
     }
 }
 
-/// Whether the list of what was not sent names this path, itself or as part of something larger.
+/// Whether the list of dropped members names this path, itself or as part of something larger.
 fn is_named(dropped: &[String], path: &str) -> bool {
     dropped.iter().any(|noted| {
         let noted = noted.split([' ', ':']).next().unwrap_or_default();
@@ -76,9 +76,9 @@ fn is_named(dropped: &[String], path: &str) -> bool {
     })
 }
 
-/// Members of the body and of what is in it that are taken out for a try.
+/// The body with random members taken out, at any depth.
 fn thinned(value: &Value, coins: &mut dyn Iterator<Item = bool>) -> Value {
-    // Without these it is no request, or another one.
+    // Without these it is not a request, or a different one.
     const NEEDED: &[&str] = &[
         "messages",
         "role",

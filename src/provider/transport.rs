@@ -1,5 +1,5 @@
-//! The one way out: sends a finished request, times it, caps what comes back, and never retries. It understands nothing
-//! of what it carries.
+//! The one way out: sends a finished request, times it, caps the reply, and never retries. It does not look into the
+//! bodies.
 
 mod body;
 mod outbound;
@@ -18,47 +18,47 @@ use std::io;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// An HTTP client with its own pool of connections, on a thread of their own.
+/// An HTTP client with its own pool of connections, on a thread of its own.
 pub(super) struct Transport {
     client: Client,
     outbound: Outbound,
     connect: Duration,
     max_body: usize,
-    /// For large answers.
+    /// Memory for large answers.
     room: Room,
 }
 
-/// How long a call may take.
+/// The time limits of a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     /// From sending the request to the first byte of the answer's head, once there is a connection.
     pub first_byte: Duration,
     /// Between two pieces of the body.
     pub idle: Duration,
-    /// In all, from `started` on.
+    /// For the whole call, counted from `started`.
     pub total: Duration,
     /// When the call began.
     pub started: Instant,
 }
 
-/// Why there is nothing to send with.
+/// Why the client could not be made.
 pub(super) enum NoTransport {
     Client(reqwest::Error),
     Thread(io::Error),
 }
 
-/// What came back.
+/// The reply of the server.
 pub(super) struct Reply {
     pub status: u16,
     pub headers: HeaderMap,
-    /// What went wrong with the body.
+    /// The failure of the body, if it did not arrive whole.
     pub fault: Option<Failure>,
     pub first_byte: Duration,
     body: Body,
 }
 
 impl Reply {
-    /// The body, as far as it came.
+    /// The part of the body that arrived.
     pub fn body(&self) -> &[u8] {
         self.body.bytes()
     }
@@ -72,13 +72,13 @@ impl Transport {
     pub fn new(provider: &str, base_url: &Url, connect: Duration, max_body: usize) -> Result<Self, NoTransport> {
         let mut builder = Client::builder()
             .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
-            // A redirect would carry the key to wherever it points.
+            // A redirect would send the key to whatever address it names.
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .connect_timeout(connect)
             .gzip(true)
             .tcp_nodelay(true)
-            // A call may be silent for minutes; without this a router in between forgets the connection.
+            // A call may be silent for minutes; without this, a router in between forgets the connection.
             .tcp_keepalive(Duration::from_secs(30))
             // Shorter than what servers allow, so that a connection rarely dies under a request.
             .pool_idle_timeout(Duration::from_secs(45))
@@ -93,8 +93,8 @@ impl Transport {
         Ok(Self { client, outbound, connect, max_body, room: Room::new() })
     }
 
-    /// Sends, and reads the answer as far as it comes. `on_head` is called when its head is there: that is all that is
-    /// left when this future is dropped.
+    /// Sends the request, and reads as much of the answer as arrives. `on_head` is called when the head is there: the
+    /// head is all that remains when this future is dropped.
     ///
     /// # Errors
     /// No answer began.

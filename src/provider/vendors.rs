@@ -1,4 +1,4 @@
-//! What is known of vendors: one row each.
+//! The known vendors: one row each.
 
 mod row;
 mod table;
@@ -20,12 +20,11 @@ pub fn named(name: &str) -> Option<&'static Vendor> {
     VENDORS.iter().find(|vendor| vendor.name == name)
 }
 
-/// The vendor of a server that speaks this dialect: the one that is named, whatever stands in front of it; else by its
-/// host.
+/// The vendor of a server that speaks this dialect: the named one, whatever the address; else by its host.
 #[must_use]
 pub fn of_server(name: Option<&str>, dialect: &Dialect, base_url: &str) -> Option<&'static Vendor> {
     let mut rows = VENDORS.iter().filter(|vendor| vendor.dialect == dialect);
-    // A name that is known stands for the vendor, also where its row is for another dialect.
+    // A known name stands for the vendor, even where its row is for another dialect.
     if let Some(name) = name.filter(|name| named(name).is_some()) {
         return rows.find(|vendor| vendor.name == name);
     }
@@ -33,7 +32,7 @@ pub fn of_server(name: Option<&str>, dialect: &Dialect, base_url: &str) -> Optio
     rows.find(|vendor| vendor.covers(&host))
 }
 
-/// The adapter for a server: what is known of its vendor, with an operator's word over it.
+/// The adapter for a server: its vendor's row, with the operator's settings over it.
 #[must_use]
 pub fn adapter(
     dialect: &'static Dialect,
@@ -53,7 +52,7 @@ fn manners(vendor: Option<&Vendor>, settings: &QuirkSettings) -> Manners {
     }
 }
 
-/// The meaning of limit headers that has this name: `plain`, or that of a vendor whose meaning is its own.
+/// The convention for limit headers with this name: `plain`, or that of a vendor with a meaning of its own.
 #[must_use]
 pub fn limit_headers(name: &str) -> Option<Conventions> {
     let of_vendor = || named(name).map(|vendor| vendor.limits).filter(|limits| *limits != Conventions::NONE);

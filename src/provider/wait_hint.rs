@@ -1,9 +1,9 @@
-//! How long a provider asks to wait, in every format in which providers say it.
+//! The wait that a provider asks for, in every format in which providers say it.
 //!
-//! What is *asked* (`retry-after` and its kin, the body, the message) is combined by taking the longest. Reset
-//! headers are not a request but a state (often the time until the limit is *full* again), so they count only when
-//! nothing was asked and the failure is a limit. Ten hours are ten hours, and a month is a month; what is longer than
-//! thirty years is nonsense, and nonsense beside sense does not count.
+//! Where several places *ask* for a wait (`retry-after` and its kin, the body, the message), the longest counts. Reset
+//! headers are not a request but a state (often the time until the limit is *full* again), so they count only when no
+//! wait was asked for and the failure is a limit. Ten hours are ten hours, and a month is a month. A wait of more than
+//! thirty years is nonsense, and is ignored beside a sensible one.
 
 use super::durations::{EPOCH_MILLIS, EPOCH_SECONDS, NONSENSE, parse, seconds, since, spoken, until};
 use super::error_body::ErrorBody;
@@ -16,8 +16,8 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 use std::time::Duration;
 
-/// The wait for a failure of this class; `None` when nothing, zero or nonsense was asked. `limits` are the headers that
-/// tell of limits.
+/// The wait for a failure of this class; `None` when nothing, zero or nonsense was asked for. `limits` are the headers
+/// that report limits.
 #[must_use]
 pub(super) fn of_failure(
     class: ErrorClass,
@@ -45,7 +45,7 @@ pub(super) fn of_failure(
     asked.or_else(|| (hints == Hints::WordsAndLimits).then(resets).flatten())
 }
 
-/// What `retry-after-ms`, `x-ms-retry-after-ms` and `retry-after` ask for, the longest of them.
+/// The wait that `retry-after-ms`, `x-ms-retry-after-ms` and `retry-after` ask for, the longest of them.
 #[must_use]
 pub fn of_headers(headers: &HeaderMap, now: Option<Timestamp>) -> Option<Duration> {
     let millis = |name: &str| {
@@ -60,8 +60,8 @@ pub fn of_headers(headers: &HeaderMap, now: Option<Timestamp>) -> Option<Duratio
     longest([millis("retry-after-ms"), millis("x-ms-retry-after-ms"), after.max(), other])
 }
 
-/// What the body asks for: Gemini's `RetryInfo`, OpenRouter's `availability.retry_after`, and the names that other
-/// servers have for it. Takes the error object.
+/// The wait that the body asks for: Gemini's `RetryInfo`, OpenRouter's `availability.retry_after`, and the names that
+/// other servers use. Takes the error object.
 #[must_use]
 pub fn of_body(error: &Value, now: Option<Timestamp>) -> Option<Duration> {
     let details = error.get("details").and_then(Value::as_array).into_iter().flatten();
@@ -76,7 +76,7 @@ pub fn of_body(error: &Value, now: Option<Timestamp>) -> Option<Duration> {
     longest([details.filter_map(of_detail).max(), of_members(error, ASKED, now)])
 }
 
-/// Members of an error object, or of its metadata, that ask for a wait; and how many of their unit a second has.
+/// Members of an error object, or of its metadata, that ask for a wait; and how many of their unit make a second.
 const ASKED: &[(&str, f64)] = &[
     ("retry_after", 1.0),
     ("retryAfter", 1.0),
@@ -103,7 +103,7 @@ const ASKED: &[(&str, f64)] = &[
     ("retry_after_millis", 1e3),
 ];
 
-/// Members that say when a limit is full again, which is no request to wait.
+/// Members that say when a limit is full again, which is not a request to wait.
 const RESETS: &[(&str, f64)] = &[
     ("reset", 1.0),
     ("reset_at", 1.0),
@@ -118,7 +118,7 @@ const RESETS: &[(&str, f64)] = &[
     ("reset_ms", 1e3),
 ];
 
-/// What the body says of when a limit resets.
+/// The wait until the limit resets, as the body gives it.
 fn of_reset_members(error: &Value, now: Option<Timestamp>) -> Option<Duration> {
     of_members(error, RESETS, now)
 }
@@ -164,7 +164,7 @@ fn of_number(number: f64, per_second: f64, now: Option<Timestamp>) -> Option<Dur
     if number >= EPOCH_SECONDS { parse(&number.to_string(), now) } else { seconds(number / per_second) }
 }
 
-/// What a message asks for: "try again in 1m2.5s", "Please retry in 10h17m5.72s.", "retry after 6 seconds",
+/// The wait that a message asks for: "try again in 1m2.5s", "Please retry in 10h17m5.72s.", "retry after 6 seconds",
 /// "regain access on 2026-12-01 at 00:00 UTC".
 #[must_use]
 pub fn of_message(message: &str, now: Option<Timestamp>) -> Option<Duration> {
@@ -207,10 +207,10 @@ pub fn of_message(message: &str, now: Option<Timestamp>) -> Option<Duration> {
     longest([durations.max(), instants.max(), moments.max(), dates.max(), bare.max()])
 }
 
-/// What a number of seconds follows without a unit.
+/// Words followed by a number of seconds without a unit.
 const SECONDS: &[&str] = &["retry-after: ", "retry_after: ", "cooldown time: ", "retry-after="];
 
-/// What a duration follows in a message.
+/// Words followed by a duration.
 const DURATIONS: &[&str] = &[
     "try again in ",
     "try again after ",
@@ -229,7 +229,7 @@ const DURATIONS: &[&str] = &[
     "refilled in ",
 ];
 
-/// What an instant follows.
+/// Words followed by an instant.
 const MOMENTS: &[&str] = &[
     "try again at ",
     "try again after ",
@@ -242,7 +242,8 @@ const MOMENTS: &[&str] = &[
     "until ",
 ];
 
-/// What reset headers suggest: of the limits that are used up, the last to reset; when none is, the last of all.
+/// The wait that reset headers suggest: of the limits that are used up, the last to reset; when none is, the last of
+/// all.
 fn of_resets(headers: &HeaderMap, now: Option<Timestamp>, limits: &[&[Family]]) -> Option<Duration> {
     let observed = limit_headers::observe(headers, now, limits, &Conventions::NONE);
     // The draft of one header for all of it: `"default";r=0;t=300`.

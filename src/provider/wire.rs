@@ -1,4 +1,4 @@
-//! What goes over the wire: a request as a dialect wants it, the finished request, and the reply.
+//! The data that goes over the wire: a request as a dialect wants it, the finished request, and the reply.
 
 use super::names::Undo;
 use crate::domain::Timestamp;
@@ -11,7 +11,7 @@ use std::time::UNIX_EPOCH;
 /// How an answer is transferred.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Delivery {
-    /// In one piece, when all of it is there.
+    /// In one piece, when it is complete.
     #[default]
     Whole,
     /// As a stream of events, in the framing of the dialect.
@@ -25,22 +25,22 @@ pub struct WireRequest {
     pub method: Method,
     /// Appended to the path of the provider's base URL; starts with a slash.
     pub path: String,
-    /// Appended to the query of the base URL: names and values as they are meant, before they are escaped.
+    /// Appended to the query of the base URL: names and values, before they are escaped.
     pub query: Vec<(String, String)>,
     /// Headers that the dialect demands beside those of the provider.
     pub headers: HeaderMap,
     /// The body.
     pub body: Vec<u8>,
-    /// How the answer to it comes.
+    /// How the answer is transferred.
     pub delivery: Delivery,
-    /// Where the body may have its output cap, by paths; one that has none gets it at the first.
+    /// Paths where the body may have its output cap; a body without one gets it at the first.
     pub caps: &'static [&'static str],
-    /// What of the request is not sent as it came, because this target does not take it: paths of members that were
-    /// left out (`messages[].name`), or in a few words what became of them (`seed as random_seed`) or that they are
-    /// not the request's (`safe_prompt added`). Each once and without positions; recorded on the attempt. A member that
-    /// is null says nothing, and may be left out without a word.
+    /// The parts of the request that are not sent as they came, because this target does not take them: paths of
+    /// members that were left out (`messages[].name`), or a few words on how they were changed (`seed as random_seed`)
+    /// or on members that are not the request's (`safe_prompt added`). Each once and without positions; recorded on the
+    /// attempt. A null member carries no information, and may be left out without a note.
     pub dropped: Vec<String>,
-    /// What has to be turned back in the answer.
+    /// The parts that have to be turned back in the answer.
     pub undo: Undo,
 }
 
@@ -72,7 +72,7 @@ impl WireRequest {
     }
 }
 
-/// A finished request: all that is sent, so that a signature can cover it.
+/// A finished request: everything that is sent, so that a signature can cover it.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     /// The method.
@@ -81,7 +81,7 @@ pub struct Outgoing {
     pub url: Url,
     /// All headers but those that the connection adds (`host`, `content-length`, `user-agent`, `accept-encoding`).
     pub headers: HeaderMap,
-    /// The very bytes.
+    /// The exact bytes.
     pub body: Vec<u8>,
 }
 
@@ -110,14 +110,14 @@ pub struct WireReply<'a> {
     pub headers: &'a HeaderMap,
     /// The whole body, within the transport's cap.
     pub body: &'a [u8],
-    /// How it was asked for. A server may answer in another way.
+    /// The delivery that was asked for. A server may answer in another way.
     pub delivery: Delivery,
-    /// When it came, by our clock: the base of absolute instants when the answer carries no `Date` of its own.
+    /// When it arrived, by our clock: the base of absolute instants when the answer carries no `Date` of its own.
     pub received_at: Option<Timestamp>,
 }
 
 impl<'a> WireReply<'a> {
-    /// A whole answer, without the time at which it came.
+    /// A whole answer, without its time of arrival.
     #[must_use]
     pub fn new(status: u16, headers: &'a HeaderMap, body: &'a [u8]) -> Self {
         Self { status, headers, body, delivery: Delivery::Whole, received_at: None }

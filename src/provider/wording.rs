@@ -1,11 +1,11 @@
-//! What the words of a refusal mean, whichever vendor wrote them.
+//! The meaning of a refusal's words, whichever vendor wrote them.
 //!
-//! The tables of the dialects know codes. Codes are few and words are many, and both change without notice, so what is
-//! recognised here are kinds of sentences: the request does not fit the account's money, breaks a policy, names a
-//! parameter, a model or a length. What is recognised by words alone is believed of one request only
+//! The tables of the dialects know codes. Codes are few and words are many, and both change without notice. So this
+//! file recognises kinds of sentences: the request does not fit the account's money, breaks a policy, names a
+//! parameter, a model or a length. A refusal that is recognised by words alone is believed of one request only
 //! ([`Bearing::InDoubt`]).
 //!
-//! What is not recognised is not guessed at: the target is left out for that job, and nothing else follows.
+//! An unrecognised refusal is not guessed at: the target is left out for that job, and nothing else follows.
 
 use super::error_body::ErrorBody;
 use super::scrub;
@@ -17,7 +17,7 @@ use crate::domain::{Bearing, Mend, Scope};
 use regex::Regex;
 use std::sync::LazyLock;
 
-/// What a refusal means.
+/// The meaning of a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Meaning {
     pub class: ErrorClass,
@@ -40,7 +40,7 @@ impl Meaning {
     }
 }
 
-/// The pattern of a kind of sentence.
+/// The pattern for a kind of sentence.
 macro_rules! pattern {
     ($name:ident, $($piece:literal),+ $(,)?) => {
         static $name: LazyLock<Regex> = LazyLock::new(|| {
@@ -58,8 +58,8 @@ pattern!(
     r"(?:suspended|banned|disabled|deactivated|blocked|terminated|restricted|on hold|closed|frozen)\b",
 );
 
-// An account that has money, but not enough for the worst that this request may cost.
-// The key or the account, whichever status it comes with.
+// An account that has money, but not enough for the highest possible cost of this request.
+// The key or the account, whatever the status.
 pattern!(
     BAD_KEY,
     r"\bapi[ _-]?keys?\b[^.]{0,40}\b(?:not valid|invalid|expired|revoked|incorrect|missing|unknown|deleted|not found|disabled)\b",
@@ -75,7 +75,7 @@ const BAD_KEY_CODES: &[&str] =
     &["API_KEY_INVALID", "invalid_api_key", "InvalidApiKey", "invalid_authentication", "ApiKeyExpired"];
 const NO_MONEY_CODES: &[&str] = &["budget_exceeded", "Arrearage", "insufficient_balance", "insufficient_credits"];
 
-// What the request brought along, at a status that speaks of keys and models.
+// Content that the request brought along, at a status that usually concerns keys and models.
 pattern!(
     OF_INPUT,
     r"\b(?:image|picture|audio|video|pdf|file|url|attachment|document|media)s?\b",
@@ -130,7 +130,7 @@ const POLICY_CODES: &[&str] = &[
     "censorship_blocked",
 ];
 
-// Who is kept out: the model is there, this key may not use it.
+// Access denied: the model is there, but this key may not use it.
 pattern!(
     NO_ACCESS,
     r"\b(?:not|no longer|n't) (?:have|has) (?:access|permission)|\bno access to\b|\bnot (?:authorized|authorised|allowed|permitted|entitled) to (?:use|access|call|invoke)\b",
@@ -234,7 +234,7 @@ const LENGTH_CODES: &[&str] = &[
     "request_token_limit_exceeded",
     "1261",
 ];
-// Lengths of something else than the prompt in tokens.
+// Lengths of something other than the prompt's tokens.
 pattern!(
     OTHER_LENGTH,
     r"string_above_max_length|string too long|\b(?:picture|audio|video|file|pdf|attachment|pixels?|megapixels?|dimensions?|bytes|mb|mib|kb)\b|\b(?:request )?(?:body|payload|entity) (?:is )?too (?:large|big)|\bpayload size\b",
@@ -276,7 +276,7 @@ const PARAMETER_CODES: &[&str] = &[
     "wrong_api_format",
 ];
 
-// A value or a combination was refused, and not the parameter.
+// A value or a combination was refused, and not the parameter itself.
 pattern!(
     OF_A_VALUE,
     r"\bvalue\b[^.]{0,80}\b(?:not support|supported values|expected|must be|one of)|\bwhen\b|\btogether\b|\bboth\b|\bcombin|\bonly one\b|\bunless\b|\bif \b|\bwith tools\b|\bin combination\b|\bsupported values\b",
@@ -308,7 +308,8 @@ pattern!(
     r"\b(?:invalid|incorrect|expired|revoked|missing|wrong)\b[^.]{0,20}\b(?:api[ _-]?key|token|credentials?)\b|\bunauthori[sz]ed\b|\bauthentication\b|\blogin fail"
 );
 
-/// A refusal that concerns one request although its status or code says otherwise. Asked before any table.
+/// The meaning of a refusal that concerns one request although its status or code says otherwise. Asked before any
+/// table.
 pub(super) fn of_one_request(status: Option<u16>, body: &ErrorBody) -> Option<Meaning> {
     let may_be = status.is_none_or(|status| matches!(status, 400 | 402 | 403 | 422 | 429 | 451 | 500));
     let text = head(&body.text);
@@ -341,12 +342,12 @@ pub(super) fn of_one_request(status: Option<u16>, body: &ErrorBody) -> Option<Me
     (by_words || body.has_code(POLICY_CODES)).then(|| Meaning::new(ContentPolicy, Scope::Request))
 }
 
-/// A refusal that no table knows, by its words.
+/// The meaning of a refusal that no table knows, by its words.
 pub(super) fn of_refusal(status: Option<u16>, body: &ErrorBody) -> Option<Meaning> {
     let caller = ["invalid_request_error", "invalid_request", "BadRequestError", "unprocessable", "INVALID_ARGUMENT"];
     let is_refusal = match status {
         Some(402 | 408 | 409 | 425 | 429 | 499) => false,
-        // What a request brought along may be fetched with no right to it.
+        // The 401 may come from fetching content that the request refers to.
         Some(401) => return OF_INPUT.is_match(head(&body.text)).then(|| Meaning::new(Refused, Scope::Request)),
         Some(status) => (400..500).contains(&status),
         None => {
@@ -412,14 +413,14 @@ fn is_parameter(param: &str) -> bool {
     !matches!(top, "messages" | "input" | "prompt" | "contents" | "body" | "request")
 }
 
-/// Whether a sentence begins with a word that only a parameter is called.
+/// Whether a sentence begins with a word that only a parameter can be called.
 fn names_a_parameter(text: &str) -> bool {
     let text = scrub::head(text, 200);
     let unmistakable = |name: &&str| name.contains('_') || matches!(*name, "temperature" | "logprobs" | "verbosity");
     PARAMETERS.iter().map(|(name, _)| *name).filter(unmistakable).any(|name| word_at(text, name).is_some())
 }
 
-/// An error inside a success that no table knows, by its words: it has no status to go by.
+/// The meaning of an error inside a success that no table knows, by its words: it has no status.
 pub(super) fn of_error_inside(body: &ErrorBody) -> Option<Meaning> {
     if let Some(code) = body.base_resp {
         return base_resp(code);
@@ -436,7 +437,7 @@ pub(super) fn of_error_inside(body: &ErrorBody) -> Option<Meaning> {
     .map(|(_, class, scope)| Meaning::in_doubt(class, scope))
 }
 
-/// MiniMax's code for what other vendors answer with a 400.
+/// MiniMax's code for errors that other vendors answer with a 400.
 const BAD_PARAMETERS: i64 = 2013;
 
 /// MiniMax's codes.
@@ -453,7 +454,7 @@ fn base_resp(code: i64) -> Option<Meaning> {
     })
 }
 
-/// Phrases stand at the beginning. What comes later is often the prompt.
+/// The beginning of a text, where phrases stand. Later text is often the prompt.
 fn head(text: &str) -> &str {
     scrub::head(text, 800)
 }
@@ -464,7 +465,7 @@ fn is_too_long(text: &str) -> bool {
     TOO_LONG.is_match(text) && EXCESS.is_match(text) && !OTHER_LENGTH.is_match(text)
 }
 
-/// The highest output cap that a sentence allows, where it is about the cap and not about the window.
+/// The highest output cap that a sentence allows, if it is about the cap and not about the window.
 fn cap(text: &str) -> Option<Mend> {
     let about_the_answer = text.contains("context_window for this model") || !WINDOW.is_match(text);
     let found = CAP_BOUND.captures(text).filter(|_| about_the_answer)?;
@@ -515,7 +516,7 @@ const PARAMETERS: &[(&str, bool)] = &[
     ("modalities", false),
 ];
 
-/// The parameter that a refusal is about, if it says that it does not take one.
+/// The parameter that a refusal is about, if it says that one is not accepted.
 fn parameter(text: &str, body: &ErrorBody) -> Option<&'static str> {
     if !PARAMETER.is_match(text) && !body.has_code(PARAMETER_CODES) {
         return None;
@@ -524,7 +525,7 @@ fn parameter(text: &str, body: &ErrorBody) -> Option<&'static str> {
     if let Some(name) = body.param.as_deref().map(str::to_lowercase).as_deref().and_then(named) {
         return Some(name);
     }
-    // The one that comes first: what follows is what to use in its place. A word of everyday speech has to be quoted.
+    // The first one counts: later ones are suggested replacements. An everyday word has to be quoted.
     let message = snake_case(head(&body.message));
     let quoted = |name: &str| {
         let spelled = [format!("'{name}'"), format!("\"{name}\""), format!("`{name}`"), format!("body.{name}:")];
@@ -553,7 +554,7 @@ fn snake_case(text: &str) -> String {
     snake
 }
 
-/// Where a word stands in a text as a word of its own.
+/// Where a word stands in a text as a separate word.
 fn word_at(text: &str, word: &str) -> Option<usize> {
     let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
     text.match_indices(word)
@@ -561,7 +562,7 @@ fn word_at(text: &str, word: &str) -> Option<usize> {
         .find(|&at| !text[..at].ends_with(is_part) && !text[at + word.len()..].starts_with(is_part))
 }
 
-/// The change that lets a request pass which was refused for this parameter, if its meaning stays the same.
+/// The change that lets a request pass which was refused for this parameter, provided its meaning stays the same.
 fn mend(member: &'static str, text: &str) -> Option<Mend> {
     match member {
         "max_tokens" if text.contains("max_completion_tokens") || text.contains("maxcompletiontokens") => {

@@ -1,4 +1,4 @@
-//! A row of the ledger: one call, what came of it, and what it cost.
+//! A row of the ledger: one call, its outcome and its cost.
 
 use super::choice;
 use super::dollars::Dollars;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write as _;
 
-/// A pause between two attempts that is worth a line.
+/// Pauses between two attempts get a line from this length on.
 const WORTH_TELLING: TimeDelta = TimeDelta::milliseconds(500);
 
 /// An attempt: the row, and its money in dollars.
@@ -22,7 +22,7 @@ pub struct AttemptView {
     pub record: AttemptRecord,
     /// Its cost; `None`: the price is unknown.
     pub cost: Option<Dollars>,
-    /// What may have been spent beside that.
+    /// Money that may have been spent beside that.
     pub uncertain_cost: Dollars,
 }
 
@@ -35,7 +35,8 @@ impl From<AttemptRecord> for AttemptView {
 }
 
 impl AttemptView {
-    /// What was called when, why, and what came of it, in lines. `free_since`: from when on it could have been made.
+    /// Tells in lines which target was called when and why, and the outcome. `free_since`: from when on the call could
+    /// have been made.
     pub(super) fn tell(&self, free_since: DateTime<Utc>, lines: &mut Vec<String>) {
         let attempt = &self.record;
         let waited = attempt.started_at - free_since;
@@ -82,7 +83,7 @@ fn outcome(attempt: &AttemptRecord) -> String {
     } else {
         let class = attempt.class.as_deref().unwrap_or("unknown");
         match &attempt.detail {
-            // Nothing was found wrong with it.
+            // No fault was found with it.
             Some(detail) if class == "abandoned" => format!("not used, after {took}: {class}, {detail}"),
             Some(detail) => format!("rejected after {took}: {class}, {detail}"),
             None => format!("failed after {took}: {class}"),

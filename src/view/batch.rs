@@ -1,4 +1,4 @@
-//! A batch and how far it is.
+//! A batch and its progress.
 
 use super::dollars::Dollars;
 use super::table::{Cell, Table};
@@ -29,9 +29,9 @@ pub struct BatchView {
     pub attempts: i64,
     /// The cost; `None`: no attempt has a known price.
     pub cost: Option<Dollars>,
-    /// The part of it that bought nothing.
+    /// The part of the cost that bought nothing.
     pub waste: Option<Dollars>,
-    /// What may have been spent beside it.
+    /// Money that may have been spent beside it.
     pub uncertain_cost: Dollars,
     /// Attempts whose price is unknown.
     pub unpriced_attempts: i64,
@@ -66,7 +66,7 @@ impl BatchView {
         }
     }
 
-    /// What it cost so far; an unknown part is said.
+    /// The cost so far, in words that mention an unknown part.
     #[must_use]
     pub fn dollars(&self) -> String {
         match (self.cost, self.unpriced_attempts) {
@@ -77,24 +77,24 @@ impl BatchView {
     }
 }
 
-/// A batch while it is worked on.
+/// A batch that is being worked on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProgressView {
-    /// How far it is.
+    /// Its progress.
     #[serde(flatten)]
     pub batch: BatchView,
     /// Jobs that end per second.
     pub per_second: f64,
-    /// How long the rest takes at this pace; `None`: that is not known.
+    /// Seconds until the rest is done at this pace; `None`: unknown.
     pub seconds_left: Option<u64>,
-    /// What is in the way of all its jobs, in words.
+    /// The reason why none of its jobs go on, in words.
     pub idle: Option<String>,
-    /// The same as `sluice.jobs.waits_for` has it.
+    /// The same reason, as `sluice.jobs.waits_for` has it.
     pub waits_for: Option<String>,
 }
 
 impl ProgressView {
-    /// A batch as it was read, its pace, and what all its jobs wait for.
+    /// A batch as it was read, its pace, and the reason why all its jobs wait.
     #[must_use]
     pub fn of(batch: &Batch, per_second: f64, left: Option<Duration>, waits_for: Option<&str>) -> Self {
         Self {
@@ -107,7 +107,7 @@ impl ProgressView {
     }
 }
 
-/// Batches, a row for each.
+/// A table of batches, one row each.
 #[must_use]
 pub fn table(batches: &[Batch]) -> Table {
     let mut table = Table::new([

@@ -19,17 +19,17 @@ pub struct BucketView {
     pub places: BTreeMap<i64, u32>,
     /// Why it is shut for all.
     pub shut: Option<&'static str>,
-    /// Since when without a break.
+    /// Since when it has been shut, without a break.
     pub shut_since: Option<DateTime<Utc>>,
-    /// Until when.
+    /// Until when it is shut.
     pub shut_until: Option<DateTime<Utc>>,
-    /// What the provider asked for, where that is too long to be believed.
+    /// Until when the provider asked for a wait, where that is too long to be believed.
     pub asked_until: Option<DateTime<Utc>>,
-    /// The rate is lowered for a while, because calls became more too fast.
+    /// Whether the rate is lowered for a while, because the number of calls grew too fast.
     pub slowed: bool,
     /// Refusals (429) in the last minute.
     pub refused_last_minute: u64,
-    /// No worker holds anything of it and nothing is missing.
+    /// Whether no worker holds anything of it and nothing is missing.
     #[serde(skip)]
     pub is_idle: bool,
 }
@@ -39,23 +39,23 @@ pub struct BucketView {
 pub struct LimitView {
     /// `requests/min`, …
     pub limit: String,
-    /// What it counts.
+    /// The unit that it counts.
     pub unit: &'static str,
-    /// In so many seconds.
+    /// The length of its window, in seconds.
     pub per_seconds: u64,
     /// Units per window.
     pub amount: u64,
-    /// What can be held and left together, at most.
+    /// The most units that can be held and left together.
     pub capacity: u64,
-    /// Where it comes from.
+    /// Where the limit comes from.
     pub source: &'static str,
-    /// What no worker holds; negative while in debt.
+    /// Units that no worker holds; negative while in debt.
     pub level: i64,
-    /// What is lent, by worker.
+    /// Units that are lent, by worker.
     pub leased: BTreeMap<i64, u64>,
     /// Units spent in the last minute.
     pub used_last_minute: u64,
-    /// That, as a part of what comes back in a minute. Above 1 while a burst is used.
+    /// The same, as a share of what comes back in a minute. Above 1 while a burst is used.
     pub utilisation: f64,
 }
 

@@ -1,10 +1,10 @@
-//! What a command has changed.
+//! The changes that a command has made.
 
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Something was paused or resumed.
+/// A thing was paused or resumed.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct PauseChangeView {
     /// `route`, `project`, `batch` or `provider`.
@@ -13,7 +13,7 @@ pub struct PauseChangeView {
     pub name: String,
     /// Whether it is paused now.
     pub paused: bool,
-    /// Whether it was otherwise before.
+    /// Whether this differs from before.
     pub changed: bool,
 }
 
@@ -58,11 +58,11 @@ impl fmt::Display for ReopenedView {
 pub struct BulkView<'a> {
     /// `batch` or `route`.
     pub of: &'static str,
-    /// The name of that.
+    /// The name of that batch or route.
     pub name: &'a str,
     /// `cancelled` or `queued_again`.
     pub what: &'static str,
-    /// How many jobs.
+    /// How many jobs were changed.
     pub jobs: i64,
 }
 
@@ -86,9 +86,9 @@ impl fmt::Display for BulkView<'_> {
 pub struct EnqueuedView<'a> {
     /// The name of their batch.
     pub batch: &'a str,
-    /// How many.
+    /// How many jobs.
     pub jobs: u64,
-    /// Jobs that were left out because they were in the queue before.
+    /// Jobs that were left out because the queue had them already.
     pub existing: u64,
     /// Faulty lines that were left out.
     pub faulty: u64,
@@ -111,6 +111,6 @@ pub struct MigratedView<'a> {
     pub changed: bool,
     /// Roles that the queue's rights belong to and that are not there.
     pub missing_roles: &'a [String],
-    /// By role, rights that it lacks.
+    /// The rights that each role lacks.
     pub missing_rights: &'a BTreeMap<String, Vec<String>>,
 }

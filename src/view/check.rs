@@ -1,4 +1,4 @@
-//! What is wrong with a configuration.
+//! The result of checking a configuration.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -18,15 +18,15 @@ pub enum CheckView<'a> {
     Read {
         /// Whether a worker would start with it.
         ok: bool,
-        /// The file; `None`: it is in variables alone.
+        /// The file; `None`: the configuration is in variables alone.
         file: Option<String>,
         /// The names of its providers.
         providers: Vec<&'a str>,
         /// Its routes by name.
         routes: BTreeMap<&'a str, RungsView>,
-        /// What is probably not meant so.
+        /// Settings that are probably not meant so.
         warnings: &'a [String],
-        /// What a worker lacks to start.
+        /// Settings that a worker lacks to start.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         faults: Vec<FaultView<'a>>,
     },
@@ -39,15 +39,15 @@ pub struct RungsView {
     pub rungs: Vec<String>,
 }
 
-/// One thing that is wrong.
+/// One fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct FaultView<'a> {
     /// The file, or the environment.
     pub place: &'a str,
     /// The full path of the key; empty when the whole file is meant.
     pub key: &'a str,
-    /// What is wrong.
+    /// The fault, in words.
     pub problem: &'a str,
-    /// What was expected there; may be empty.
+    /// The expected value; may be empty.
     pub expected: &'a str,
 }

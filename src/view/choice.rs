@@ -1,4 +1,4 @@
-//! Why an attempt called this rung and no other, in words, from what the worker noted on it.
+//! Why an attempt called this rung and no other, in words, from the worker's notes on it.
 
 use super::time::clock;
 use super::waits::shut;
@@ -9,7 +9,7 @@ use crate::domain::shut::Reason;
 use crate::store::claim::datetime;
 use serde_json::{Map, Value};
 
-/// Why this rung and no other, and what of the request it does not take.
+/// Why this rung and no other, and the parts of the request that it does not take.
 pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
     let explanation = decision.map(Explanation::read).unwrap_or_default();
     let mut reasons: Vec<String> = explanation
@@ -39,7 +39,7 @@ pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
 fn skipped(why: &Why) -> String {
     match why {
         Why::Closed { reason, until, passed_over, patience_until } => {
-            // A pause has no end that could be known.
+            // A pause has no known end.
             let until = if *reason == Reason::Paused { String::new() } else { until_when(*until) };
             format!("{}{until}{}", shut(*reason).was, not_waited_for(passed_over.as_ref(), *patience_until))
         }
@@ -68,7 +68,7 @@ fn skipped(why: &Why) -> String {
     }
 }
 
-/// A newer worker's word: better shown than hidden.
+/// A word of a newer worker: better shown than hidden.
 fn word_of(said: &Map<String, Value>) -> String {
     let text = |member: &str| said.get(member).and_then(Value::as_str);
     let until = text("until").and_then(|at| at.parse().ok()).map(|at| format!(" until {}", clock(at)));
@@ -83,7 +83,7 @@ fn until_when(until: Option<Timestamp>) -> String {
     until.map_or_else(String::new, |at| format!(" until {}", instant(at)))
 }
 
-/// Why a closed rung was not waited for. Nothing where an older worker did not note it.
+/// Why the job did not wait for a shut rung. Empty where an older worker did not note it.
 fn not_waited_for(why: Option<&PassedOver>, patience_until: Option<Timestamp>) -> String {
     let until = patience_until.map_or_else(|| "then".to_owned(), instant);
     match why {

@@ -5,7 +5,7 @@ use serde::ser::{Error as _, Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::fmt;
 
-/// An amount as an exact decimal number of dollars, without a sign of the currency: `0.00015`.
+/// An amount as an exact decimal number of dollars, without a currency sign: `0.00015`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dollars(pub NanoUsd);
 

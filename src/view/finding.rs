@@ -1,37 +1,37 @@
-//! What the doctor found.
+//! The findings of the doctor.
 
 use crate::domain::diagnosis::{self, Finding, Severity};
 use serde::Serialize;
 
-/// Everything it found.
+/// All findings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DiagnosisView<'a> {
-    /// Nothing is worth a word.
+    /// Whether nothing needs attention.
     pub ok: bool,
-    /// How bad the worst finding is.
+    /// The severity of the worst finding.
     pub worst: &'static str,
-    /// Each thing that was looked at.
+    /// One entry for each check.
     pub findings: Vec<FindingView<'a>>,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FindingView<'a> {
-    /// What was looked at: a name that stays.
+    /// The name of the check, which stays the same across versions.
     pub check: &'static str,
-    /// How bad it is.
+    /// The severity.
     pub severity: &'static str,
-    /// What was found.
+    /// The finding, in words.
     pub what: &'a str,
     /// Why it matters; `None`: all is well.
     pub why: Option<&'static str>,
-    /// What to do about it; `None`: nothing.
+    /// The action that it calls for; `None`: none.
     #[serde(rename = "do")]
     pub remedy: Option<&'a str>,
 }
 
 impl<'a> DiagnosisView<'a> {
-    /// The findings, in the order in which they were looked at.
+    /// The findings, in the order in which the checks were made.
     #[must_use]
     pub fn of(findings: &'a [Finding]) -> Self {
         let worst = diagnosis::worst(findings);

@@ -1,4 +1,4 @@
-//! A job: what it is, where it is, and how it ended.
+//! A job: its data, its place, and its ending.
 
 use super::dollars::Dollars;
 use super::waits::{NO_QUEUE, PAUSED, SCHEDULED, in_words, wakes_at};
@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write as _;
 
-/// What of a job is shown to those only who ask for it.
+/// The parts of a job that are shown only on request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bodies {
     /// The prompt.
@@ -22,41 +22,41 @@ pub struct Bodies {
 pub struct JobView {
     /// Its number.
     pub job: i64,
-    /// The state as users know it.
+    /// The state, in the words that users know.
     pub state: String,
     /// Its route.
     pub route: String,
-    /// Whose money.
+    /// The project that pays for it.
     pub project: String,
     /// Its batch.
     pub batch: Option<String>,
     /// The user's own name for it.
     pub custom_id: Option<String>,
-    /// Higher goes first.
+    /// A higher number goes first.
     pub priority: i16,
-    /// Not before.
+    /// The earliest time to start it.
     pub run_at: Option<DateTime<Utc>>,
-    /// Not after.
+    /// No call is made for it after this time.
     pub deadline: Option<DateTime<Utc>>,
-    /// Its own bound on attempts.
+    /// Its own limit on attempts.
     pub max_attempts: Option<i16>,
     /// The login that enqueued it.
     pub enqueued_by: String,
     /// When it was enqueued.
     pub created_at: DateTime<Utc>,
-    /// What the user noted on it.
+    /// The user's own notes on it.
     pub metadata: Option<Value>,
-    /// Where it is.
+    /// Its current place.
     pub place: PlaceView,
-    /// The prompt, where it was asked for.
+    /// The prompt, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<Value>,
-    /// The answer, where it was asked for and the job has ended; null without one.
+    /// The answer, if it was asked for and the job has ended; null when there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<Value>,
 }
 
-/// Where a job is.
+/// The place of a job.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "where", rename_all = "snake_case")]
 pub enum PlaceView {
@@ -64,14 +64,14 @@ pub enum PlaceView {
     Ready {
         /// Workers that died with it.
         crashes: i16,
-        /// What is known to be in its way.
+        /// The known reason why it is not taken.
         waits_for: Option<String>,
     },
     /// It waits.
     Parked {
-        /// Until then; `None`: it does not wake by itself.
+        /// When it wakes; `None`: not by itself.
         until: Option<DateTime<Utc>>,
-        /// For this.
+        /// The reason why it waits.
         waits_for: String,
     },
     /// In a worker's hands.
@@ -80,9 +80,9 @@ pub enum PlaceView {
         worker: i64,
         /// Its machine; unknown when its row is gone.
         host: Option<String>,
-        /// Its process.
+        /// Its process id.
         pid: Option<i32>,
-        /// Since when.
+        /// Since when it has been there.
         since: DateTime<Utc>,
         /// Whether that worker is alive; if not, another one is about to get the job.
         worker_alive: bool,
@@ -91,7 +91,7 @@ pub enum PlaceView {
     Ended(EndView),
     /// In no queue, so that no worker takes it.
     Nowhere {
-        /// Why.
+        /// The reason.
         waits_for: &'static str,
     },
 }
@@ -99,11 +99,11 @@ pub enum PlaceView {
 /// How a job ended, beside its state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EndView {
-    /// When.
+    /// When it ended.
     pub finished_at: DateTime<Utc>,
     /// The target that gave the answer.
     pub answered_by: Option<String>,
-    /// The target that was asked last, when no answer came of it.
+    /// The target that was asked last, if no answer came of it.
     pub last_asked: Option<String>,
     /// Whether the answer was repaired.
     pub repaired: bool,
@@ -113,7 +113,7 @@ pub struct EndView {
     pub error: Option<String>,
     /// All attempts together; `None`: the price of one is unknown.
     pub cost: Option<Dollars>,
-    /// What may have been spent beside that.
+    /// Money that may have been spent beside that.
     pub uncertain_cost: Dollars,
 }
 
@@ -170,7 +170,7 @@ impl JobView {
         }
     }
 
-    /// Where it is, in words.
+    /// Its place, in words.
     #[must_use]
     pub fn whereabouts(&self) -> String {
         let at = |at: &DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);

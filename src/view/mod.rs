@@ -1,6 +1,6 @@
-//! What people are shown, typed once: jobs, batches, the status, reports.
+//! The views: everything that people are shown, typed once. Jobs, batches, the status, reports.
 //!
-//! A view is made of what the store has read. Every face shows the same views: the command line lays them out in
+//! A view is made of data that the store has read. Every face shows the same views: the command line lays them out in
 //! tables and sentences, programs get them as JSON.
 
 pub mod attempt;
@@ -26,10 +26,10 @@ pub mod worker;
 use serde::Serialize;
 use serde_json::Value;
 
-/// A view as the JSON document that is printed and served. The members of an object are in the order of the alphabet.
+/// A view as the JSON document that is printed and served. The members of an object are in alphabetical order.
 ///
 /// # Errors
-/// When a view has a map whose keys are no texts; none has.
+/// When a view has a map whose keys are not texts; none has.
 pub fn document(view: &(impl Serialize + ?Sized)) -> serde_json::Result<Value> {
     serde_json::to_value(view)
 }

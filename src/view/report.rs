@@ -1,6 +1,6 @@
-//! Reports: what it cost, what failed, what was wasted, which calls had to step in, how long answers took.
+//! Reports: cost, failures, waste, fallbacks and latency.
 //!
-//! A row for each group; its first columns are the dimensions by which it is grouped.
+//! A report has a row for each group; its first columns are the dimensions by which it is grouped.
 
 use super::table::{Cell, Table};
 use crate::domain::NanoUsd;
@@ -11,7 +11,7 @@ fn head(by: &[Dimension], measures: &[&'static str]) -> Table {
     Table::new(by.iter().map(|dimension| dimension.as_str()).chain(measures.iter().copied()))
 }
 
-/// The keys of a row; what has no value (a job without a batch, an attempt without a failure) is left empty.
+/// The keys of a row. A key without a value (a job without a batch, an attempt without a failure) is left empty.
 fn keys(keys: &[String]) -> impl Iterator<Item = Cell> {
     keys.iter().map(|key| if key.is_empty() { Cell::Empty } else { Cell::Text(key.clone()) })
 }
@@ -21,7 +21,7 @@ fn total_keys(by: &[Dimension]) -> impl Iterator<Item = Cell> {
     by.iter().enumerate().map(|(index, _)| if index == 0 { "total".into() } else { Cell::Text(String::new()) })
 }
 
-/// Days and hours stay in order; anything else goes by what matters, the most first.
+/// Sorts the rows: days and hours stay in order; others go by the measure, the largest first.
 fn sort<K: Ord>(by: &[Dimension], rows: &mut [Totals], measure: impl Fn(&Totals) -> K) {
     if !by.iter().any(|dimension| matches!(dimension, Dimension::Day | Dimension::Hour)) {
         rows.sort_by_key(|row| Reverse(measure(row)));
@@ -33,7 +33,7 @@ fn share(part: i64, whole: i64) -> Cell {
     if whole > 0 { Cell::Share(part as f64 / whole as f64) } else { Cell::Empty }
 }
 
-/// Dollars and tokens.
+/// The table of dollars and tokens.
 #[must_use]
 pub fn cost(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
     let mut table = head(
@@ -72,7 +72,7 @@ pub fn cost(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
     table
 }
 
-/// Attempts and jobs that failed; `all` sums up what did not fail, too.
+/// The table of attempts and jobs that failed; `all` also sums up those that did not.
 #[must_use]
 pub fn failures(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
     let mut table = head(by, &["attempts", "share", "jobs_failed", "waste", "uncertain"]);
@@ -101,7 +101,7 @@ pub fn failures(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table 
     table
 }
 
-/// Money for answers that were not used; `all` sums up the others, too.
+/// The table of money for answers that were not used; `all` also sums up the others.
 #[must_use]
 pub fn waste(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
     let mut table = head(by, &["attempts", "waste", "share", "uncertain"]);
@@ -125,7 +125,7 @@ pub fn waste(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
     table
 }
 
-/// Answers that came after another target had failed or was passed over.
+/// The table of answers that came after another target had failed or was passed over.
 #[must_use]
 pub fn fallbacks(by: &[Dimension], mut rows: Vec<Totals>) -> Table {
     let mut table = head(by, &["jobs_answered", "after_fallback", "share"]);
@@ -143,7 +143,7 @@ pub fn fallbacks(by: &[Dimension], mut rows: Vec<Totals>) -> Table {
     table
 }
 
-/// How long accepted answers took.
+/// The table of latencies of accepted answers.
 #[must_use]
 pub fn latency(by: &[Dimension], mut rows: Vec<Latency>) -> Table {
     let mut table = head(by, &["answers", "first_byte_p50_ms", "p50_ms", "p95_ms", "p99_ms", "mean_ms"]);

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-/// A line of an OpenAI-batch output or error file. `sluice` is ours; consumers of the format pass over it.
+/// A line of an OpenAI-batch output or error file. The member `sluice` is ours; consumers of the format ignore it.
 #[derive(Debug, Serialize)]
 pub struct LineView<'a> {
     id: String,
@@ -29,7 +29,7 @@ struct LineFault<'a> {
     message: &'a str,
 }
 
-/// Who answered, and for how much.
+/// The target that answered, and the cost.
 #[derive(Debug, Serialize)]
 struct Served<'a> {
     job: i64,
@@ -64,7 +64,7 @@ impl<'a> LineView<'a> {
     /// The line of a job.
     ///
     /// # Errors
-    /// When what is stored is not JSON.
+    /// When the stored answer is not JSON.
     pub fn of(job: &'a ExportedJob) -> anyhow::Result<Self> {
         let (response, error) = match &job.ending {
             Some(Ending::Succeeded { response }) => {
@@ -118,12 +118,12 @@ fn raw(json: &str) -> anyhow::Result<Box<RawValue>> {
     RawValue::from_string(json.to_owned()).context("a stored value is not JSON")
 }
 
-/// Consumers join on it, so each line has one.
+/// The id of a line. Consumers join on it, so each line has one.
 fn custom_id(job: &ExportedJob) -> String {
     job.custom_id.clone().unwrap_or_else(|| format!("job-{}", job.job))
 }
 
-/// The columns of the same as a table.
+/// The columns of the same data as a table.
 pub const COLUMNS: [&str; 13] = [
     "job",
     "custom_id",
@@ -143,7 +143,7 @@ pub const COLUMNS: [&str; 13] = [
 /// A row of that table.
 ///
 /// # Errors
-/// When a stored answer is no chat completion.
+/// When a stored answer is not a chat completion.
 pub fn fields(job: &ExportedJob) -> anyhow::Result<[String; 13]> {
     let (state, answer, class, reason) = match &job.ending {
         Some(Ending::Succeeded { response }) => ("succeeded", text_of(response.as_deref())?, "", ""),

@@ -1,4 +1,4 @@
-//! What is going on: the queue, the workers, the limits, and what is paused.
+//! The status: the queue, the workers, the limits, and the pauses.
 
 use super::bucket::BucketView;
 use super::waits::wakes_at;
@@ -9,42 +9,42 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Everything that is going on.
+/// The whole status.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StatusView {
     /// The database's clock.
     pub now: DateTime<Utc>,
-    /// What waits and runs; routes on which nothing does are left out.
+    /// Waiting and running jobs by route; routes without any are left out.
     pub routes: Vec<RouteView>,
     /// Live workers and, for an hour, those that died or left.
     pub workers: Vec<WorkerView>,
     /// Every bucket that a worker has ever used.
     pub buckets: Vec<BucketView>,
-    /// What is paused.
+    /// The pauses in force.
     pub paused: Vec<PauseView>,
 }
 
-/// What waits and runs on one route.
+/// Waiting and running jobs of one route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RouteView {
     /// Its name.
     pub route: String,
     /// Jobs that a worker may take at once, as far as is known.
     pub ready: CountView,
-    /// What is known to be in the way of ready jobs.
+    /// Known reasons why ready jobs are not taken.
     pub ready_waits_for: Vec<HeldView>,
-    /// When the first of them could first have been taken.
+    /// The earliest time at which one of them could have been taken.
     pub oldest_ready: Option<DateTime<Utc>>,
     /// Jobs in workers' hands.
     pub running: i64,
-    /// Jobs that wait.
+    /// Jobs that wait, by reason.
     pub parked: Vec<ParkedView>,
 }
 
 /// A number of jobs, counted up to a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct CountView {
-    /// How many were counted.
+    /// The number of jobs counted.
     pub jobs: i64,
     /// Whether there are more.
     pub or_more: bool,
@@ -53,48 +53,48 @@ pub struct CountView {
 /// Ready jobs that no worker takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HeldView {
-    /// What is in their way.
+    /// The reason why they are not taken.
     pub waits_for: String,
-    /// How many.
+    /// The number of these jobs.
     pub count: CountView,
 }
 
-/// Jobs that wait for the same.
+/// Jobs that wait for the same reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ParkedView {
-    /// For what.
+    /// The reason.
     pub waits_for: String,
-    /// How many.
+    /// The number of these jobs.
     pub count: CountView,
     /// When the first of them wakes; `None`: not by itself.
     pub wakes_at: Option<DateTime<Utc>>,
 }
 
-/// Something that is paused.
+/// A pause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PauseView {
     /// `route`, `project`, `batch` or `provider`.
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// Since when.
+    /// Since when it is paused.
     pub since: DateTime<Utc>,
-    /// Why.
+    /// The operator's reason.
     pub reason: Option<String>,
 }
 
-/// One target as several workers see it.
+/// One target, as several workers see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TargetView {
     /// `provider/model`.
     pub target: String,
     /// Its bucket.
     pub bucket: Option<String>,
-    /// Workers by the state of their breaker.
+    /// The number of workers by the state of their breaker.
     pub breakers: BTreeMap<String, usize>,
     /// Why it is not called.
     pub closed: Option<String>,
-    /// Until when.
+    /// Until when it is not called.
     pub closed_until: Option<DateTime<Utc>>,
     /// Whether its provider is paused.
     pub paused: bool,
@@ -104,7 +104,8 @@ pub struct TargetView {
     pub failures: i64,
 }
 
-/// One key, as a worker sees it: a key that is out is so for one worker, as each has its own experience of it.
+/// One key, as a worker sees it. A key is out of service for one worker at a time, as each has its own experience with
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeyView {
     /// Its provider.
@@ -115,9 +116,9 @@ pub struct KeyView {
     pub worker: i64,
     /// Whether it is in service.
     pub state: Option<String>,
-    /// Why not.
+    /// Why it is not in service.
     pub why: Option<String>,
-    /// Since when.
+    /// Since when it is in that state.
     pub since: Option<DateTime<Utc>>,
     /// When it is tried again.
     pub until: Option<DateTime<Utc>>,
@@ -167,7 +168,7 @@ impl From<Status> for StatusView {
 }
 
 impl StatusView {
-    /// What the live workers say of their gates.
+    /// The gates of the live workers, as these report them.
     fn gates(&self) -> impl Iterator<Item = (i64, &GateStatistics)> {
         let alive = self.workers.iter().filter(|worker| worker.is_alive);
         alive.map(|worker| (worker.worker, &worker.said.gate))

@@ -1,4 +1,4 @@
-//! The story of one job, from the ledger: the job, each of its attempts, and what they cost.
+//! The story of one job, from the ledger: the job, each of its attempts, and their cost.
 
 use super::attempt::AttemptView;
 use super::dollars::Dollars;
@@ -17,11 +17,11 @@ pub struct StoryView {
     pub job: JobView,
     /// Its attempts, the oldest first.
     pub attempts: Vec<AttemptView>,
-    /// What they cost together.
+    /// Their total cost.
     pub total: SpentView,
 }
 
-/// What a job cost so far.
+/// The cost of a job so far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct SpentView {
     /// Calls made.
@@ -30,7 +30,7 @@ pub struct SpentView {
     pub cost: Option<Dollars>,
     /// The cost of the attempts whose price is known.
     pub known_cost: Dollars,
-    /// What may have been spent beside that.
+    /// Money that may have been spent beside that.
     pub uncertain_cost: Dollars,
     /// Attempts whose price is unknown.
     pub unpriced: usize,

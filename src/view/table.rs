@@ -1,4 +1,4 @@
-//! Rows of values under the names of their columns: the view of everything that is a list.
+//! Rows of values under the names of their columns: the view of every list.
 
 use super::dollars::Dollars;
 use crate::domain::NanoUsd;
@@ -8,13 +8,13 @@ use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 /// One value of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
-    /// Nothing is known, or nothing applies.
+    /// No value is known, or none applies.
     Empty,
-    /// Words.
+    /// A text.
     Text(String),
-    /// How many.
+    /// A number of things.
     Count(i64),
-    /// A part of one, shown as a percentage.
+    /// A fraction of one, shown as a percentage.
     Share(f64),
     /// A duration in milliseconds.
     Millis(i64),
@@ -88,21 +88,21 @@ impl Serialize for Cell {
     }
 }
 
-/// An instant for programs.
+/// The form of an instant for programs.
 #[must_use]
 pub fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 /// Columns and rows, and a row of totals for people. As JSON it is an array with an object for each row, whose members
-/// are in the order of the columns, and without the totals, which would be taken for a row.
+/// are in the order of the columns. The totals are left out there, since they would be taken for a row.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     /// The names of the columns.
     pub columns: Vec<&'static str>,
-    /// A cell per column in each.
+    /// The rows, each with a cell per column.
     pub rows: Vec<Vec<Cell>>,
-    /// The sums, where the table has such.
+    /// The totals, if the table has any.
     pub total: Option<Vec<Cell>>,
 }
 
@@ -125,7 +125,7 @@ impl Table {
         self.total = Some(cells.into_iter().collect());
     }
 
-    /// Whether there is nothing to tell.
+    /// Whether the table has no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()

@@ -1,5 +1,5 @@
-//! The JSON of each view: its members and their types. A program may rest on each of them, so a change here is a change
-//! of the public surface and belongs into the changelog.
+//! The JSON of each view: its members and their types. Programs may rely on each of them, so a change here is a change
+//! of the public surface and belongs in the changelog.
 
 use super::batch::{BatchView, ProgressView};
 use super::change::{BulkView, EnqueuedView, MigratedView, PauseChangeView, ReopenedView};
@@ -68,7 +68,7 @@ fn ended() -> Place {
     }))
 }
 
-/// What a job's view has whatever its place.
+/// The members of a job's view that do not depend on its place.
 fn with_place(state: &str, place: &Value) -> Value {
     json!({
         "job": 42, "state": state, "route": "default", "project": "acme", "batch": "nightly", "custom_id": null,

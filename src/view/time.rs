@@ -1,4 +1,4 @@
-//! Instants and spans as a story names them.
+//! Instants and durations, as a story writes them.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -7,7 +7,7 @@ pub(super) fn clock(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// How long something took.
+/// A duration in words.
 pub(super) fn span(millis: i64) -> String {
     if millis < 1000 {
         return format!("{millis} ms");

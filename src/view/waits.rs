@@ -1,5 +1,5 @@
-//! What a job waits for. The database says it in few, fixed words (`sluice.jobs.waits_for`), by which jobs can be
-//! counted; here they become sentences.
+//! The reason why a job waits. The database has a few fixed words for it (`sluice.jobs.waits_for`), by which jobs can
+//! be counted; here they become sentences.
 
 use crate::domain::shut::Reason;
 use chrono::{DateTime, Utc};
@@ -12,7 +12,7 @@ pub const PAUSED: &str = "paused";
 /// The job was enqueued for later.
 pub const SCHEDULED: &str = "scheduled";
 
-/// As the end of a sentence about a job.
+/// The reason as the end of a sentence about a job.
 #[must_use]
 pub fn in_words(reason: &str) -> Cow<'_, str> {
     match reason {
@@ -30,13 +30,13 @@ pub fn in_words(reason: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether it passes by itself, and soon: work goes on, if slowly.
+/// Whether the wait soon ends by itself: work goes on, if slowly.
 #[must_use]
 pub fn is_a_limit(reason: &str) -> bool {
     parts(reason).and_then(|(_, code, _)| Reason::parse(code)).is_some_and(Reason::is_a_limit)
 }
 
-/// When a job that waits for this wakes by itself. The row of a paused job has an instant that means nothing.
+/// When a job that waits for this reason wakes by itself. The instant in the row of a paused job means nothing.
 #[must_use]
 pub fn wakes_at(reason: &str, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
     (reason != PAUSED).then_some(at)
@@ -44,13 +44,13 @@ pub fn wakes_at(reason: &str, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
 
 /// Why a target cannot be called.
 pub(super) struct Shut {
-    /// In words about a job that waits for it.
+    /// The reason, in words about a job that waits for the target.
     is: &'static str,
-    /// In words about a call that was made elsewhere.
+    /// The reason, in words about a call that was made elsewhere.
     pub(super) was: &'static str,
 }
 
-/// A row for each reason.
+/// The words for each reason.
 pub(super) const fn shut(reason: Reason) -> Shut {
     match reason {
         Reason::RateLimit => Shut { is: "its limit is used up", was: "its limit was used up" },
@@ -79,7 +79,7 @@ fn of_target(reason: &str) -> Option<String> {
 
 /// Target, code, and why no other target is taken.
 fn parts(reason: &str) -> Option<(&str, &str, &str)> {
-    // A model may have a colon in its name, a code has none.
+    // A model may have a colon in its name, a code does not.
     let (head, because) = match reason.strip_suffix(')').and_then(|reason| reason.rsplit_once(" (")) {
         Some((head, because)) => (head, because),
         None => (reason, ""),

@@ -1,4 +1,4 @@
-//! A worker: its row, and what it says of itself.
+//! A worker: its row, and the statistics that it publishes.
 
 use crate::domain::statistics::Statistics;
 use crate::store::status::WorkerRecord;
@@ -21,13 +21,13 @@ pub struct WorkerView {
     pub state: String,
     /// When it started.
     pub started_at: DateTime<Utc>,
-    /// When it was last heard of.
+    /// When its last heartbeat arrived.
     pub seen_at: DateTime<Utc>,
-    /// Jobs that the queue says it holds.
+    /// Jobs that it holds according to the queue.
     pub holds: i64,
-    /// What it says of itself, whole: a newer worker may say more than this program knows.
+    /// Its statistics in full: a newer worker may publish more than this program knows.
     pub stats: Value,
-    /// The same, as far as this program knows it.
+    /// The same statistics, as far as this program knows them.
     #[serde(skip)]
     pub said: Statistics,
     /// Whether it may act.
@@ -60,13 +60,13 @@ impl WorkerView {
         if self.is_alive && self.said.stopping { "stopping" } else { &self.state }
     }
 
-    /// Its calls that run, in all buckets; `None`: it does not say.
+    /// Its running calls, in all buckets; `None`: it does not say.
     #[must_use]
     pub fn calls_running(&self) -> Option<i64> {
         self.said.gate.buckets.iter().filter_map(|bucket| bucket.running.map(i64::from)).reduce(i64::saturating_add)
     }
 
-    /// Its calls that wait for their turn, in all buckets; `None`: it does not say.
+    /// Its waiting calls, in all buckets; `None`: it does not say.
     #[must_use]
     pub fn calls_waiting(&self) -> Option<i64> {
         self.said.gate.buckets.iter().filter_map(|bucket| bucket.waiting.map(i64::from)).reduce(i64::saturating_add)

@@ -1,23 +1,23 @@
-//! What this process has booked since it started, by target and by route: the sums behind its metrics.
+//! The totals that this process has booked since it started, by target and by route: the sums behind its metrics.
 //!
-//! They are added to when a transaction has been committed, so that they agree with the ledger at any time, and are
-//! kept in memory only: a collector of metrics knows that counters begin again with a new process.
+//! They grow when a transaction has been committed, so they agree with the ledger at any time. They are kept in memory
+//! only: a metrics collector knows that counters start again with a new process.
 
 use crate::domain::{ErrorClass, NanoUsd, SoftFailure, Target};
 use crate::store::settle::{AttemptRow, EndingRow};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Upper bounds of the classes of [`Durations`], in milliseconds. What takes longer is in a class of its own.
+/// Upper bounds of the classes of [`Durations`], in milliseconds. Longer durations have a class of their own.
 pub const BOUNDS_MS: [u32; 13] =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 20_000, 30_000, 60_000, 120_000, 300_000];
 
-/// How long something took, in classes.
+/// Durations, counted in classes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Durations {
-    /// All of it together, in milliseconds.
+    /// The sum of all durations, in milliseconds.
     pub sum_ms: u64,
-    /// How many are in each class of [`BOUNDS_MS`], and last how many took longer.
+    /// How many durations fall into each class of [`BOUNDS_MS`]; the last entry counts those beyond the largest bound.
     pub counts: [u64; BOUNDS_MS.len() + 1],
 }
 
@@ -31,35 +31,35 @@ impl Durations {
         }
     }
 
-    /// How many there were.
+    /// The number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 }
 
-/// What calls to one target came to.
+/// Totals of the calls to one target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OfTarget {
     /// Attempts by class; `None`: accepted.
     pub attempts: BTreeMap<Option<ErrorClass>, u64>,
-    /// Answers that were rejected, by the gravest failure.
+    /// Rejected answers, by the gravest failure.
     pub soft_failures: BTreeMap<&'static str, u64>,
-    /// How long the attempts took that brought an answer, accepted or not.
+    /// Durations of the attempts that brought an answer, accepted or not.
     pub answered: Durations,
-    /// How long the others took.
+    /// Durations of the other attempts.
     pub unanswered: Durations,
-    /// How long it took until answers began.
+    /// Time until answers began.
     pub first_byte: Durations,
     /// Input tokens that were not read from a cache.
     pub input_tokens: u64,
-    /// Input tokens that were.
+    /// Input tokens that were read from a cache.
     pub cached_tokens: u64,
     /// Output tokens.
     pub output_tokens: u64,
     /// Money spent, as far as prices are known.
     pub cost: NanoUsd,
-    /// The part of it that was spent on answers that were not used.
+    /// The part of `cost` that was spent on answers that were not used.
     pub waste: NanoUsd,
     /// Money that may have been spent besides.
     pub uncertain: NanoUsd,
@@ -67,7 +67,7 @@ pub struct OfTarget {
     pub unpriced: u64,
 }
 
-/// What became of the jobs of one route.
+/// Totals of the jobs of one route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OfRoute {
     /// Jobs that succeeded.
@@ -76,7 +76,7 @@ pub struct OfRoute {
     pub failed: u64,
 }
 
-/// The sums.
+/// All sums.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Booked {
     /// By target.
@@ -121,12 +121,12 @@ impl Booked {
     }
 }
 
-/// The sums, to be added to from several tasks.
+/// The sums, shared by tasks that add to them.
 #[derive(Debug, Default)]
 pub struct Ledger(Mutex<Booked>);
 
 impl Ledger {
-    /// Adds what was committed in one transaction.
+    /// Adds the rows that one transaction has committed.
     pub(super) fn book<'a>(
         &self,
         attempts: impl IntoIterator<Item = &'a AttemptRow>,
@@ -137,7 +137,7 @@ impl Ledger {
         endings.into_iter().for_each(|row| totals.ending(row));
     }
 
-    /// The sums as of now.
+    /// The current sums.
     #[must_use]
     pub fn booked(&self) -> Booked {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()

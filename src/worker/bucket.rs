@@ -1,8 +1,8 @@
-//! One bucket: the limits that one or more targets share, as this process has its part of them.
+//! One bucket: the limits that one or more targets share, and this process's part of them.
 //!
-//! What may be spent here is lent by the bucket that all processes share ([`SharedBucket`]); the keeper fetches it
-//! ([`Bucket::report`], [`Bucket::receive`]). In between this process decides by itself, call by call. Without word
-//! from the others for longer than the lease nothing is spent.
+//! The units that may be spent here are lent by the bucket that all processes share ([`SharedBucket`]); the keeper
+//! fetches them ([`Bucket::report`], [`Bucket::receive`]). In between, this process decides by itself, call by call.
+//! When it has not heard from the other processes for longer than the lease, it spends nothing.
 //!
 //! [`SharedBucket`]: crate::domain::shared_bucket::SharedBucket
 
@@ -41,35 +41,35 @@ use waits::Block;
 pub struct Bucket {
     /// Its name in the configuration.
     pub name: String,
-    /// As configured now.
+    /// The limits as configured now.
     limits: ArcSwap<Limits>,
     meters: ArcSwap<Vec<Arc<LocalMeter>>>,
     places: Arc<Places>,
     /// Places of the shared number that no process has, as of the last word.
     places_left: AtomicU32,
     block: Mutex<Option<Block>>,
-    /// One call may go although a long wait is on, to ask again.
+    /// Leave for one call to go although a long wait is on, to ask again.
     leave: Mutex<Option<Block>>,
-    /// Refusals in a row without a hint of how long to wait.
+    /// Consecutive refusals without a hint of how long to wait.
     unhinted: AtomicI64,
     /// Calls wait for units one behind the other, so that a large request is not overtaken for ever.
     turnstile: tokio::sync::Mutex<()>,
     /// 429 answers so far, for status.
     refusals: AtomicU64,
-    /// Since when calls have had to wait without a real rest: milliseconds since the epoch, 0 when they need not.
+    /// Since when calls have had to wait without a real rest: milliseconds since the epoch; 0 while they need not wait.
     saturated: AtomicI64,
     waiting: AtomicU32,
     calls: Mutex<Calls>,
     keeping: Mutex<Keeping>,
     /// Wakes the keeper.
     wake: Arc<Notify>,
-    /// Told when the keeper has brought something.
+    /// Notified when the keeper has brought something.
     received: Notify,
     hungry: AtomicBool,
 }
 
 impl Bucket {
-    /// A bucket of which nothing is held yet; `wake` is told when something is wanted.
+    /// A bucket that holds nothing yet; it notifies `wake` when it wants something.
     pub(super) fn new(name: &str, limits: &Limits, wake: &Arc<Notify>) -> Self {
         Self {
             name: name.to_owned(),
@@ -100,15 +100,15 @@ impl Bucket {
         self.meters.load_full()
     }
 
-    /// Asks for the keeper to come.
+    /// Asks the keeper to come.
     fn ask(&self) {
         if !self.hungry.swap(true, Ordering::AcqRel) {
             self.wake.notify_one();
         }
     }
 
-    /// Since when there has been more work than the limits let through. A single token that drips in between is no
-    /// end of it; a tenth of the burst in hand is.
+    /// Since when there has been more work than the limits let through. A single token that drips in between does not
+    /// end that; a tenth of the burst in hand does.
     fn saturated_since(&self, now: Timestamp) -> Timestamp {
         match self.saturated.compare_exchange(0, now.0, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => now,
@@ -126,12 +126,13 @@ impl Bucket {
         }
     }
 
-    /// Whether the last word from the others still holds.
+    /// Whether the last word from the other processes still holds.
     fn is_fresh(&self) -> bool {
         self.keeping().heard_at.is_some_and(|at| at.elapsed() < LEASE)
     }
 
-    /// Notes that a call wants to use this bucket; without fresh word from the others it is asked for.
+    /// Records that a call wants to use this bucket, and asks the other processes if their last word is too old.
+    /// Returns whether it was fresh.
     fn touch(&self) -> bool {
         let mut keeping = self.keeping();
         let now = Instant::now();
@@ -149,14 +150,14 @@ impl Bucket {
         self.places.free() + if self.places.is_lent() { self.places_left.load(Ordering::Relaxed) as usize } else { 0 }
     }
 
-    /// Whether a call of this size would have to wait longer than `horizon`, and why.
+    /// Why a call of this size would have to wait longer than `horizon`, and until when; `None`: it would not.
     #[must_use]
     pub fn look(&self, charge: Charge, horizon: Duration, now: Timestamp) -> Option<Shut> {
         if let Some(shut) = self.block() {
             return Some(shut);
         }
         if !self.touch() {
-            // What the others say is there in a moment, sooner than anything could be decided here.
+            // Word from the other processes arrives in a moment, sooner than anything could be decided here.
             return None;
         }
         let (meters, instant) = (self.meters(), Instant::now());
@@ -173,14 +174,15 @@ impl Bucket {
         None
     }
 
-    /// The most tokens that one call may have here; `None` without a token limit that is too small.
+    /// What a call needs and the most that one call may have here, where a token limit is too small for it; else
+    /// `None`.
     #[must_use]
     pub fn size(&self, charge: Charge) -> Option<(u64, u64)> {
         let limits = self.limits();
         let configured = limits.rates.iter().map(|rate| (rate.unit, rate.burst));
         let meters = self.meters();
         let known = meters.iter().map(|meter| (meter.dimension.unit, meter.capacity()));
-        // What is held back for jitter is no reason never to let a call in: it is let in on debt.
+        // The part that is held back for jitter is no reason never to admit a call: the call is admitted on debt.
         let known: Vec<_> = if limits.rates.is_empty() { known.collect() } else { configured.collect() };
         known
             .into_iter()
@@ -196,7 +198,7 @@ impl Bucket {
             return 0;
         }
         if !self.touch() || self.has_leave() {
-            // One, which brings word of how it stands.
+            // One call, which fetches word of how the bucket stands.
             return 1;
         }
         let now = Instant::now();
@@ -216,7 +218,7 @@ impl Bucket {
         (calls.0, calls.1, self.refusals.load(Ordering::Relaxed))
     }
 
-    /// What status shows of this process's part of it.
+    /// This process's part of the bucket, as status shows it.
     #[must_use]
     pub fn snapshot(&self) -> BucketStatistics {
         let now = Instant::now();
@@ -240,12 +242,12 @@ impl Bucket {
     }
 }
 
-/// What the number of calls at once rests on where these limits are configured.
+/// Where the number of calls at once comes from when these limits are configured.
 fn rule(limits: &Limits) -> Rule {
     match limits.concurrency {
         Some(_) => Rule::Lent,
         None if limits.rates.iter().any(|rate| rate.unit == Unit::Requests) => Rule::Open,
-        // Nothing is known of how many it takes: it is felt for, rather than met with hundreds of refusals.
+        // The number that the provider takes is unknown: it is felt for, rather than met with hundreds of refusals.
         None => Rule::FeltFor,
     }
 }

@@ -1,4 +1,4 @@
-//! The one loop that takes jobs from the queue: as many as have a place here and may be started now, no more.
+//! The one loop that takes jobs from the queue: only as many as have a place here and may be started now.
 
 use super::history;
 use super::plan::Plan;
@@ -17,57 +17,57 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The queue is looked over for new lanes this often while there is work, …
+/// While there is work, the claimer looks for new lanes this often, …
 const LOOK_BUSY: Duration = Duration::from_millis(250);
-/// … and at first this often, doubling up to a second, while there is none.
+/// … and while there is none, at first this often, doubling up to a second.
 const LOOK_IDLE_MIN: Duration = Duration::from_millis(50);
 const LOOK_IDLE_MAX: Duration = Duration::from_secs(1);
-/// However long a look takes, the next one comes after this long.
+/// However long a look takes, the next one comes after this long at the latest.
 const LOOK_SLOW_MAX: Duration = Duration::from_secs(2);
-/// A worker with nothing to do that has looked so often in vain takes its time, however many lanes there are.
+/// After this many looks in vain an idle worker slows down, however many lanes there are.
 const IN_VAIN: u32 = 1_000;
-/// So many lanes that have jobs are looked up again at the next look, where not all can be seen at once, …
+/// Where not all lanes fit into one look, this many lanes that have jobs are looked up again at the next look, …
 const MOST_KNOWN: usize = WINDOW;
 /// … unless their route has to wait for longer than this.
 const SOON: Duration = Duration::from_secs(10);
-/// So many lanes of a route that has to wait are asked about because of their deadlines, the nearest first.
+/// This many lanes of a route that has to wait are examined for their deadlines, the nearest first.
 const MOST_HURRIED: usize = 50;
 /// The claim loop turns at least this often, which is what the watchdog watches.
 const TURN_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// Free places are worth a claim of their own when there are this many, or after [`GATHER`].
 const WORTH_A_CLAIM: usize = 64;
 const GATHER: Duration = Duration::from_millis(4);
-/// What takes longer is tried again on another connection: well below the watchdog of the service.
+/// A statement that takes longer is tried again on another connection: well below the service's watchdog.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// Only at the end is each lane looked at, however many there are.
+/// The last look visits each lane, however many there are.
 const LAST_LOOK: Duration = Duration::from_mins(1);
-/// A claim whose commit went through although nobody heard of it is found within this time.
+/// A claim whose commit went through although its reply was lost is found within this time.
 const COMPARE_EVERY: Duration = Duration::from_secs(5);
 /// A claim takes at most this many jobs.
 const MAX_CLAIM: usize = 500;
 
-/// What is known of a lane.
+/// The state of a lane, as the claimer knows it.
 struct LaneState {
     lane: Lane,
-    /// Everything up to here was taken.
+    /// All jobs up to this one were taken.
     after: i64,
-    /// Nothing was left at the last claim.
+    /// No job was left at the last claim.
     dry: bool,
-    /// It has come since the look before; in which order, where that is known.
+    /// The lane has appeared since the look before; the value is its order of arrival, where that is known.
     came: Option<usize>,
 }
 
 struct Claimer {
     shared: Arc<Shared>,
     sign: Arc<dyn Fn(Sign) + Send + Sync>,
-    /// When what the queue says of this worker is compared with what it knows.
+    /// When the jobs in this worker's hands by the queue's account are next compared with those that it knows of.
     compare_at: Instant,
     lanes: HashMap<(i64, i16), LaneState>,
-    /// Other lanes than these have jobs, as far as is known.
+    /// Other lanes than these have jobs, as far as the claimer knows.
     has_more: bool,
     /// There are jobs that this worker may not claim because they are paused.
     has_paused: bool,
-    /// Lanes in which nothing was left since the look.
+    /// Lanes that have run out of jobs since the look.
     used_up: usize,
     rotation: Rotation,
     turns: Turns,
@@ -75,16 +75,16 @@ struct Claimer {
     idle_look: Duration,
     paused: HashSet<(String, String)>,
     suspects: suspects::Waiting,
-    /// Looks, one after the other, that found nothing that may be claimed among many lanes.
+    /// Consecutive looks that found many lanes and no job that may be claimed.
     in_vain: u32,
     strangers: Strangers,
-    /// What a request took in memory on average at the last claim, in bytes.
+    /// Average bytes of memory that a request took at the last claim.
     typical_bytes: usize,
-    /// Claims that ended before they had come to the last lane. Another lane is the first after each of them.
+    /// Claims that ended before they reached the last lane. Each of them moves the start to another lane.
     cuts: usize,
 }
 
-/// Runs until the worker stops, or until nothing is left where the settings say so.
+/// Runs until the worker stops, or until no work is left where the settings say so.
 pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(Sign) + Send + Sync>) {
     let mut claimer = Claimer {
         shared,
@@ -124,7 +124,7 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(Sign) + Send + Syn
                     tracing::warn!(error = %error, "cannot claim; trying again every second");
                 }
                 is_away = true;
-                // Whatever may be free now, there is nothing to be had for it.
+                // Places may be free, but there is no job for them.
                 tokio::select! {
                     () = tokio::time::sleep(TURN_AT_LEAST_EVERY) => {}
                     () = shared.stop.cancelled() => {}
@@ -142,7 +142,7 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(Sign) + Send + Syn
     }
 }
 
-/// What to do after a turn.
+/// The next step after a turn.
 enum Turn {
     Again,
     Sleep(Duration),
@@ -150,7 +150,7 @@ enum Turn {
 }
 
 impl Claimer {
-    /// Said at each turn, and within one after whatever may take as long as [`PATIENCE`].
+    /// Called at each turn, and within a turn after each step that may take as long as [`PATIENCE`].
     fn goes_on(&self) {
         *self.shared.claimer_went_on.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         (self.sign)(Sign::Alive);
@@ -166,7 +166,7 @@ impl Claimer {
             self.goes_on();
         }
         let room = self.shared.room();
-        // What would have no room is better left to others; one always has, since then nothing is in hand.
+        // Jobs without room here are better left to other workers. With nothing in hand one job always has room.
         let free = self.shared.free_slots().min((room / self.typical_bytes.max(1)).max(1));
         if free == 0 || room == 0 {
             return Ok(Turn::Sleep(TURN_AT_LEAST_EVERY));
@@ -190,7 +190,7 @@ impl Claimer {
         let plan = self.shared.plan();
         let (mut takes, opens) = self.choose(&plan, free);
         if takes.is_empty() {
-            // Something is there and may not start: sleep until a gate opens, or something else comes.
+            // There are jobs that may not start: sleep until a gate opens, or until new jobs come.
             let now = self.shared.clock.now();
             let opens = opens.map_or(TURN_AT_LEAST_EVERY, |opens| now.until(opens));
             return Ok(Turn::Sleep(opens.min(until_look).max(Duration::from_millis(5))));
@@ -199,7 +199,7 @@ impl Claimer {
         takes.rotate_left(first);
         let asked = takes.iter().map(|take| usize::try_from(take.count).unwrap_or(0)).sum::<usize>();
         if self.has_more && asked < free.min(MAX_CLAIM) && self.used_up >= WINDOW / 4 {
-            // What is left of the window may not start, and there is more behind it.
+            // The rest of this window may not start, and there are more lanes behind it.
             self.look_at = Instant::now();
         }
         if asked < WORTH_A_CLAIM.min(self.shared.settings().max_in_flight / 4) {
@@ -214,9 +214,9 @@ impl Claimer {
         Ok(Turn::Again)
     }
 
-    /// Gives back what the queue says this worker holds and it does not know of: the connection broke when a claim was
-    /// being committed. Nothing is claimed meanwhile, because this is the one loop that claims. What commits after this
-    /// is found the next time.
+    /// Gives back the jobs that this worker holds according to the queue and does not know of: the connection broke
+    /// while a claim was being committed. No job is claimed meanwhile, because this is the only loop that claims. A
+    /// claim that commits later is found the next time.
     async fn give_back_unknown(&mut self) -> Result<(), StoreError> {
         let (worker, known) = (self.shared.worker_id(), self.shared.known_fences());
         let given_back = self.shared.store.give_back_unknown(worker, &known);
@@ -228,7 +228,7 @@ impl Claimer {
         Ok(())
     }
 
-    /// Looks which lanes there are, and what is paused.
+    /// Looks up the lanes that have jobs, and what is paused.
     async fn look(&mut self) -> Result<(), StoreError> {
         let began = Instant::now();
         let plan = self.shared.plan();
@@ -262,7 +262,7 @@ impl Claimer {
         for lane in lanes.into_iter().filter(|lane| may_claim(lane)) {
             let key = (lane.flow, lane.prio);
             let before = self.lanes.get(&key);
-            // The first job seen tells where to begin, also when one came back that had been passed before.
+            // The first job seen tells where to begin, also when a job returned that had been passed before.
             let after = before.map_or(i64::MIN, |state| state.after).min(lane.first.saturating_sub(1));
             let is_new = before.is_none() && !is_first_look;
             let came = if is_all { Some(0) } else { newest.get(&key).copied() }.filter(|_| is_new);
@@ -276,8 +276,8 @@ impl Claimer {
         self.in_vain = if has_found || is_all { 0 } else { self.in_vain.saturating_add(1) };
         self.idle_look = if has_found { LOOK_IDLE_MIN } else { (self.idle_look * 2).min(LOOK_IDLE_MAX) };
         let took = began.elapsed();
-        // Looking must never become the main work, however many lanes or dead rows there are. But a look that took long
-        // because the database was away, or a table locked, is no reason to leave work waiting.
+        // Looking must never become the main work, however many lanes or dead rows there are. But when a look took long
+        // because the database was away, or a table was locked, that is no reason to leave work waiting.
         self.look_at = Instant::now()
             + if has_found {
                 LOOK_BUSY.max((took * 10).min(LOOK_SLOW_MAX))
@@ -292,8 +292,8 @@ impl Claimer {
         Ok(())
     }
 
-    /// Whose lanes are looked up at the next look: of each route that may start something before long those that would
-    /// have the first turns. Lanes that cannot start must not fill the places of those that can.
+    /// The flows to look up again at the next look: for each route that may start a job before long, those that would
+    /// have the first turns. Lanes that cannot start must not displace those that can.
     fn known_flows(&self, plan: &Plan) -> Vec<i64> {
         if !self.has_more {
             return Vec::new();
@@ -312,8 +312,8 @@ impl Claimer {
         first.collect()
     }
 
-    /// Of each flow the lane with the highest priority that is not dry; the others have to wait for it. Those that have
-    /// just come stand at the end, the latest last.
+    /// For each flow, the lane with the highest priority that is not dry; its other lanes have to wait for that one.
+    /// Lanes that have just appeared stand at the end, the latest last.
     fn heads(&self) -> Vec<((i64, i16), &LaneState)> {
         let mut heads: HashMap<i64, ((i64, i16), &LaneState)> = HashMap::new();
         for (key, state) in self.lanes.iter().filter(|(_, state)| !state.dry) {
@@ -327,7 +327,7 @@ impl Claimer {
         heads
     }
 
-    /// How much to take from which lane, and when the earliest gate opens that is shut.
+    /// How many jobs to take from which lane, and when the earliest shut gate opens.
     fn choose(&mut self, plan: &Plan, free: usize) -> (Vec<Take>, Option<Timestamp>) {
         let now = self.shared.clock.now();
         let mut routes: HashMap<&str, usize> = HashMap::new();
@@ -336,7 +336,7 @@ impl Claimer {
         let mut demands = Vec::new();
         let mut demanding = Vec::new();
         let mut hurried = Vec::new();
-        // Not of `self`, which deals meanwhile.
+        // Taken out of `self`, which deals meanwhile.
         let mut turns = std::mem::take(&mut self.turns);
         for (key, state) in self.heads() {
             let route = if let Some(route) = routes.get(state.lane.route.as_str()) {
@@ -366,7 +366,7 @@ impl Claimer {
             if jobs > 0
                 && let Some(demand) = demands.get_mut(index)
             {
-                // So many of its own, beside those of the routes.
+                // A number of jobs of its own, beside those of the routes.
                 demand.route = startable.len();
                 startable.push(jobs);
             }
@@ -387,7 +387,7 @@ impl Claimer {
         (takes, opens)
     }
 
-    /// Moves the marks, and notes which lanes gave less than they were asked for.
+    /// Moves the marks, and records which lanes gave fewer jobs than they were asked for.
     fn remember(&mut self, takes: &[Take], claim: &Claim) {
         let claimed = &claim.jobs;
         let bytes = claimed.iter().fold(0_usize, |sum, job| sum.saturating_add(job.weight));
@@ -410,14 +410,14 @@ impl Claimer {
         if claimed.is_empty() {
             self.look_at = self.look_at.min(Instant::now() + LOOK_IDLE_MIN);
         } else if self.has_more && self.lanes.values().all(|state| state.dry) {
-            // The window is used up, and there is more.
+            // The window is used up, and there are more lanes.
             self.look_at = Instant::now();
         }
     }
 
-    /// Waits until it is known which history of the database goes on, where a connection was made since that was known: it
-    /// may lead to a server that lacks the last answers. They are written again then, which takes back the claims of their
-    /// jobs before a call is begun.
+    /// If a connection was made since the last check, waits until the worker knows which history of the database goes
+    /// on: the connection may lead to a server that lacks the last answers. These are then written again, which takes
+    /// back the claims of their jobs before a call begins.
     async fn know_the_history(&self) {
         while !self.shared.stop.is_cancelled() && !history::is_known(&self.shared).await {
             if let Err(error) = history::look(&self.shared).await {
@@ -436,7 +436,7 @@ impl Claimer {
             claimed.iter().filter(|job| job.attempts > 0 || job.crashes > 0).map(|job| job.lease).collect();
         let mut past: HashMap<JobId, Vec<_>> = HashMap::new();
         if !tried.is_empty() {
-            // The jobs are ours already: without their history they cannot go on, so this is tried until it works.
+            // The jobs are ours already and cannot go on without their history, so this is tried until it works.
             let history = loop {
                 match within(PATIENCE, "reading attempts", self.shared.store.history(&tried)).await {
                     Ok(history) => break history,
@@ -459,7 +459,7 @@ impl Claimer {
         Ok(())
     }
 
-    /// Whether a worker that is to run until the work is done has done it.
+    /// Whether a worker that runs until the work is done has done it.
     async fn nothing_is_left(&self) -> Result<bool, StoreError> {
         if self.shared.hands.jobs() > 0 || self.shared.settler.unsettled() > 0 {
             return Ok(false);
@@ -480,7 +480,7 @@ fn is_paused(paused: &HashSet<(&str, &str)>, lane: &Lane) -> bool {
             || lane.batch.as_deref().is_some_and(|batch| paused.contains(&("batch", batch))))
 }
 
-/// Whether jobs of the route may be started now or in a moment.
+/// Whether jobs of the route may be started now or soon.
 fn may_start_soon(plan: &Plan, route: &str, now: Timestamp) -> bool {
     plan.routes.get(route).is_some_and(|route| {
         let startable = route.startable(None, now);

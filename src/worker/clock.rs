@@ -1,4 +1,4 @@
-//! What time it is, by the database's clock.
+//! The time, by the database's clock.
 
 use crate::domain::Timestamp;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,7 +14,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that says `now` now.
+    /// A clock that reads `now` now.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
         Self { anchor: Instant::now(), origin: AtomicI64::new(now.0) }
@@ -24,18 +24,18 @@ impl Clock {
         i64::try_from(self.anchor.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// The time.
+    /// The current time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         Timestamp(self.origin.load(Ordering::Relaxed).saturating_add(self.elapsed_ms()))
     }
 
-    /// Sets it to what the database says.
+    /// Sets it to the database's time.
     pub fn set(&self, now: Timestamp) {
         self.origin.store(now.0.saturating_sub(self.elapsed_ms()), Ordering::Relaxed);
     }
 
-    /// The instant at which this clock will say `at`.
+    /// The instant at which this clock will read `at`.
     #[must_use]
     pub fn instant(&self, at: Timestamp) -> Instant {
         Instant::now() + self.now().until(at)

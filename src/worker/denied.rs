@@ -1,16 +1,17 @@
-//! What the database refuses although it is there: a right is missing, a table is gone. It lasts until an operator mends
-//! it, and until then the worker is of no use, however well its heart beats.
+//! Work that the database refuses although it is reachable: a right is missing, a table is gone. The refusal lasts
+//! until an operator repairs the cause. Until then the worker is of no use, however regularly it beats.
 
 use crate::store::StoreError;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What is refused, and with which words. Cheap to clone.
+/// The work that is refused, and the words of each refusal. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Denied(Arc<Mutex<BTreeMap<&'static str, String>>>);
 
 impl Denied {
-    /// Notes how it went. `what` says what does not happen while it is refused. A database that is away says nothing.
+    /// Records how a task went. `what` says what does not happen while the task is refused. A database that is away
+    /// tells nothing.
     pub(super) fn note<T>(&self, what: &'static str, outcome: &Result<T, StoreError>) {
         match outcome {
             Ok(_) => {
@@ -23,7 +24,7 @@ impl Denied {
         }
     }
 
-    /// In words; `None`: nothing is refused.
+    /// The refusals in words; `None`: nothing is refused.
     pub(super) fn words(&self) -> Option<String> {
         let all: Vec<String> = self.lock().iter().map(|(what, error)| format!("{what}: {error}")).collect();
         (!all.is_empty()).then(|| all.join("; "))

@@ -32,52 +32,52 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How long a call may wait inside the gate for its turn. What would take longer is a decision, not a queue.
+/// The longest that a call may wait inside the gate for its turn. A longer wait is a decision, not a queue.
 pub const PACE: Duration = Duration::from_secs(1);
 
-/// No word from anywhere for this long while calls fail: the trouble is probably ours.
+/// When no provider has answered for this long while calls fail, the trouble is probably ours.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// So many other models are told of, for each target.
+/// The most other models that are logged for each target.
 const MOST_OTHERS: usize = 16;
 
-/// So many changes are remembered of a target.
+/// The most changes that are remembered for a target.
 const MOST_MENDS: usize = 8;
 
-/// How long no provider is called when none can be reached.
+/// How long the process calls no provider when none can be reached.
 const OFFLINE_REST: Duration = Duration::from_secs(5);
 
-/// What is known of a provider, beside its bucket.
+/// The state of a provider, beside its bucket.
 #[derive(Debug)]
 pub struct ProviderState {
     name: String,
     keys: Arc<Keys>,
     paused: Mutex<Option<Timestamp>>,
     recheck: Duration,
-    /// Shared by all providers.
+    /// Set while no provider can be reached; shared by all providers.
     offline: Arc<Mutex<Option<Shut>>>,
-    /// When it last said anything at all, and when it was last tried in vain. Milliseconds since the epoch; 0: never.
+    /// When it last answered at all, and when it was last tried in vain. Milliseconds since the epoch; 0: never.
     last_contact: AtomicI64,
     last_silence: AtomicI64,
 }
 
-/// What is known of one target.
+/// The state of one target.
 #[derive(Debug)]
 pub struct TargetState {
     target: Target,
     provider: Arc<ProviderState>,
     /// The buckets that a call to it has to enter, in the order in which all calls enter buckets.
     buckets: Vec<Arc<Bucket>>,
-    /// The model is unknown or not allowed, by the configuration as it is.
+    /// Set while the model is unknown or not allowed, by the configuration as it is.
     closed: Mutex<Option<Shut>>,
-    /// What it has been refusing in words that may concern one request alone.
+    /// Its refusals in words that may concern one request alone.
     doubt: Mutex<Doubt>,
-    /// What its refusals have asked for and an answer has confirmed.
+    /// Changes in the request that its refusals have asked for and an answer has confirmed.
     mends: Mutex<Vec<Mend>>,
     /// Models that have answered in its place.
     others: Mutex<BTreeSet<String>>,
     record: Arc<Record>,
-    /// The last reopening of one of its buckets that it has heard of: milliseconds since the epoch.
+    /// The last reopening of one of its buckets that it has noticed: milliseconds since the epoch.
     reopened: AtomicI64,
 }
 
@@ -85,33 +85,34 @@ pub struct TargetState {
 #[derive(Debug)]
 struct Record {
     breaker: Mutex<Breaker>,
-    /// What its reports have taught about estimates.
+    /// What its reports of usage have taught about estimates.
     calibration: Mutex<Calibration>,
     /// How long its answers take.
     tempo: Mutex<Tempo>,
-    /// It asked to be left alone for a while.
+    /// Set while the target has asked to be left alone.
     resting: Mutex<Option<Shut>>,
     calls: AtomicI64,
     failures: AtomicI64,
 }
 
-/// All limits and health of one worker process.
+/// All limits of one worker process, and the health of all its targets.
 #[derive(Debug)]
 pub struct Gate {
     buckets: BTreeMap<String, Arc<Bucket>>,
-    /// Buckets of earlier configurations, until their calls have ended and what they held is given back.
+    /// Buckets of earlier configurations, until their calls have ended and their units are given back.
     retired: Vec<Arc<Bucket>>,
     providers: BTreeMap<String, Arc<ProviderState>>,
     targets: HashMap<Target, Arc<TargetState>>,
-    /// No provider can be reached: the trouble is probably ours, and every call would only say so again.
+    /// Set while no provider can be reached: the trouble is probably ours, and every further call would only repeat
+    /// that.
     offline: Arc<Mutex<Option<Shut>>>,
-    /// Told whenever something may have opened.
+    /// Notified whenever something may have opened.
     changed: Arc<Notify>,
-    /// Told whenever a bucket wants to hear from the others.
+    /// Notified whenever a bucket wants to hear from the other processes.
     wanted: Arc<Notify>,
 }
 
-/// Leave to make one call. Give it back with [`Gate::report`].
+/// Leave to make one call. The caller returns it with [`Gate::report`].
 #[derive(Debug)]
 pub struct Permit {
     holds: Vec<BucketHold>,
@@ -132,7 +133,8 @@ fn cancel(holds: Vec<BucketHold>) {
     holds.into_iter().for_each(BucketHold::cancel);
 }
 
-/// The holds of a call on its way through several buckets: when it comes to no permit, whyever, all is given back.
+/// The holds of a call on its way through several buckets. If it gets no permit, for any reason, all of them are given
+/// back.
 struct Entering(Vec<BucketHold>);
 
 impl Drop for Entering {
@@ -159,7 +161,7 @@ fn shut_for(slot: &Mutex<Option<Shut>>, reason: Reason, wait: Duration, now: Tim
 }
 
 impl TargetState {
-    /// Records what a call says of the target's health, and tells when its breaker opens or closes.
+    /// Records what a call shows of the target's health, and logs when its breaker opens or closes.
     fn record(&self, permit: breaker::Permit, sign: breaker::Sign, class: Option<ErrorClass>, now: Timestamp) {
         let mut breaker = self.record.breaker.lock();
         let before = breaker.state();
@@ -192,30 +194,30 @@ impl TargetState {
         &self.target
     }
 
-    /// What its reports have taught so far.
+    /// What its reports of usage have taught so far.
     #[must_use]
     pub fn calibration(&self) -> Calibration {
         *self.record.calibration.lock()
     }
 
-    /// Learns from the report of an answer what estimates are worth here.
+    /// Learns from the usage of an answer how good estimates are here.
     pub fn learn(&self, estimated_input: i64, cap: Option<i64>, usage: &Usage) {
         self.record.calibration.lock().learn(estimated_input, cap, usage);
     }
 
-    /// How long an answer of so many tokens usually takes, where that is known.
+    /// How long an answer of this many tokens usually takes, where that is known.
     #[must_use]
     pub fn usual_time(&self, output_tokens: u64) -> Option<Duration> {
         self.record.tempo.lock().usual(output_tokens)
     }
 
-    /// What every request to it has to be changed in, as far as that is known.
+    /// The changes that every request to it needs, as far as they are known.
     #[must_use]
     pub fn mends(&self) -> Vec<Mend> {
         self.mends.lock().clone()
     }
 
-    /// An answer came to a request that was changed like this: what lasts of it is kept for the others.
+    /// An answer came to a request that was changed like this: the lasting changes are kept for other requests.
     pub fn learn_mends(&self, mends: &[Mend]) {
         let mut known = self.mends.lock();
         for mend in mends.iter().filter(|mend| mend.is_lasting()) {
@@ -226,7 +228,7 @@ impl TargetState {
         }
     }
 
-    /// Another model answered in its place: told once for each.
+    /// Another model answered in its place: logged once for each model.
     pub fn saw_another(&self, model: &str, is_priced: bool) {
         let mut others = self.others.lock();
         if others.len() < MOST_OTHERS && others.insert(model.to_owned()) {
@@ -236,7 +238,7 @@ impl TargetState {
         }
     }
 
-    /// Whether a refusal is believed of all requests, and for how long then.
+    /// Whether a refusal is believed to concern all requests, and then for how long.
     fn believe(&self, failure: Option<&Failure>, request: RequestHash) -> Option<Duration> {
         let recheck = self.provider.recheck;
         if failure.is_none_or(|failure| failure.bearing != Bearing::InDoubt) {
@@ -246,7 +248,7 @@ impl TargetState {
         doubt.refused(request).then(|| doubt.rest(recheck))
     }
 
-    /// Lowers the number of calls at once, where it is felt for, when they take clearly longer than usual for this
+    /// Lowers the number of calls at once, where it is felt for, when calls take clearly longer than usual for this
     /// target. `None`: there was no answer in time.
     fn time(&self, hold: &BucketHold, took: Option<Took>) {
         let Some(places) = hold.felt() else { return };
@@ -262,7 +264,7 @@ impl TargetState {
         }
     }
 
-    /// Why a call can never be made, if even the least that it takes is more than one of its buckets ever holds.
+    /// Why a call can never be made: its least possible need exceeds what one of its buckets ever holds.
     fn too_large(&self, ask: &Ask) -> Option<Ineligible> {
         let signed = |tokens| i64::try_from(tokens).unwrap_or(i64::MAX);
         [
@@ -278,7 +280,7 @@ impl TargetState {
         })
     }
 
-    /// The state of this target for a call that asks for this much and would wait at most `horizon` for its turn.
+    /// The health of this target for a call that asks for this much and would wait at most `horizon` for its turn.
     #[must_use]
     pub fn health(&self, ask: &Ask, horizon: Duration, now: Timestamp) -> RungHealth {
         if let Some(why) = self.too_large(ask) {
@@ -294,7 +296,7 @@ impl TargetState {
                 Some(Shut { reason: Reason::Breaker, since, until })
             })
             .or_else(|| {
-                // It is open when all of them are, so the last one to open counts.
+                // The target is open when all its buckets are, so the last one to open counts.
                 let shut = self.buckets.iter().filter_map(|bucket| bucket.look(ask.reserved, horizon, now));
                 shut.max_by_key(|shut| shut.until)
             });
@@ -304,11 +306,11 @@ impl TargetState {
         }
     }
 
-    /// Whether something has shut this target since a call got its leave, which waits for nothing: an answer to another
-    /// call, or an operator who paused the provider.
+    /// Whether this target was shut since a call got its leave: by an answer to another call, or by an operator who
+    /// paused the provider. Neither waits for calls that have their leave.
     #[must_use]
     pub fn shut_meanwhile(&self, permit: &Permit, now: Timestamp) -> Option<Shut> {
-        // Not its key and not its breaker, which may have let just this call pass.
+        // The call's key and breaker are left out: they may have let just this call pass.
         let waits = || permit.holds.iter().find_map(BucketHold::shut_meanwhile);
         self.paused(now).or_else(|| self.rests(now)).or_else(waits)
     }
@@ -319,13 +321,13 @@ impl TargetState {
         self.buckets.iter().filter_map(|bucket| bucket.reopened_at()).max()
     }
 
-    /// How long something that was refused rests before one call tries it again.
+    /// How long a refused thing rests before one call tries it again.
     #[must_use]
     pub fn recheck(&self) -> Duration {
         self.provider.recheck
     }
 
-    /// Its limits were opened by hand: whatever it rests for is tried again.
+    /// If its limits were opened by hand, tries again everything that rests.
     fn follow_reopening(&self, now: Timestamp) {
         let Some(Timestamp(at)) = self.reopened_at() else { return };
         if self.reopened.fetch_max(at, Ordering::AcqRel) < at {
@@ -338,11 +340,11 @@ impl TargetState {
 
     fn paused(&self, now: Timestamp) -> Option<Shut> {
         let since = (*self.provider.paused.lock())?;
-        // An operator has to lift it; a second is how soon that is noticed.
+        // Only an operator lifts a pause; it is checked again within a second.
         Some(Shut { reason: Reason::Paused, since, until: now + Duration::from_secs(1) })
     }
 
-    /// It is known not to take calls for a time, whatever they ask for.
+    /// Whether the target is known to take no calls for a time, whatever they ask for.
     fn rests(&self, now: Timestamp) -> Option<Shut> {
         self.follow_reopening(now);
         still_shut(&self.closed, now)
@@ -370,7 +372,7 @@ impl Gate {
         self.buckets.values()
     }
 
-    /// All buckets of which something may have to be told to the others.
+    /// All buckets that may have something to tell the other processes.
     pub(super) fn kept_buckets(&self) -> impl Iterator<Item = &Arc<Bucket>> {
         self.buckets.values().chain(&self.retired)
     }
@@ -381,12 +383,12 @@ impl Gate {
         self.buckets.iter().map(|(name, bucket)| (name.as_str(), bucket.limits())).collect()
     }
 
-    /// Waits until a bucket wants to hear from the others.
+    /// Waits until a bucket wants to hear from the other processes.
     pub(super) async fn wanted(&self) {
         self.wanted.notified().await;
     }
 
-    /// Says that something may have opened.
+    /// Signals that something may have opened.
     pub(super) fn has_changed(&self) {
         self.changed.notify_waiters();
     }
@@ -407,12 +409,12 @@ impl Gate {
     /// Asks for leave to call `target`, waiting at most `patience` for a turn. A call enters all buckets of its target
     /// or none.
     ///
-    /// All calls enter buckets in the same order, so two calls never wait for what the other one has. Those that fewest
+    /// All calls enter buckets in the same order, so two calls never wait for each other. The buckets that fewest
     /// targets share come first: a call that waits for the limit of its model holds nothing of its account, and calls
     /// to other models pass it.
     ///
     /// # Errors
-    /// Why not, and until when; nothing is taken then.
+    /// Why the target cannot be called, and until when; nothing is taken then.
     pub async fn admit(
         &self,
         target: &TargetState,
@@ -430,7 +432,8 @@ impl Gate {
             let hold = bucket.enter(charge, patience.saturating_sub(waited), now + waited).await?;
             entering.0.push(hold);
         }
-        // The two that let one call pass to try come last: it must not be one that then waits.
+        // The key and the breaker come last, because they may let one call pass as a trial: that call must not have to
+        // wait.
         let key = target.provider.keys.take(now)?;
         match target.record.breaker.lock().admit(now) {
             Ok(breaker) => Ok(Permit { holds: std::mem::take(&mut entering.0), key, breaker }),
@@ -438,8 +441,8 @@ impl Gate {
         }
     }
 
-    /// Learns from what came of a call: corrects the charge to what it took, and closes what has to be closed. Returns
-    /// whether the key is out of service because of it.
+    /// Learns from the outcome of a call: corrects the charge to what the call really took, and shuts whatever has to
+    /// be shut. Returns whether the key is out of service because of it.
     #[expect(clippy::too_many_arguments, reason = "a call has that many sides")]
     pub fn report(
         &self,
@@ -463,8 +466,8 @@ impl Gate {
             target.doubt.lock().answered();
         }
         let Permit { holds, key, breaker } = permit;
-        // When a key is good again is not what the provider says (the first of next month): the bill may be paid before,
-        // and one call in a while is how that is found out.
+        // The provider's date for the key (the first of next month) is not used: the bill may be paid earlier. One call
+        // in a while finds that out.
         let key_is_refused = key.report(outcome, failure, request, now);
         let mut heard = Vec::with_capacity(holds.len());
         for hold in &holds {
@@ -525,7 +528,7 @@ impl Gate {
                     shut_for(&target.closed, Reason::Model, rest, now);
                 }
             }
-            // Asked to stay away, if not for a limit: honoured for every job, not only for this one.
+            // The provider asked for a rest, though not because of a limit: every job honours that, not only this one.
             Some(effect @ (Effect::Crowded | Effect::Rest)) => {
                 if effect == Effect::Crowded {
                     for hold in &holds {
@@ -533,7 +536,7 @@ impl Gate {
                     }
                 }
                 match wait {
-                    // One call asks again then, and all others wait for what comes of it.
+                    // One call asks again then, and all others wait for its outcome.
                     Some(wait) if long_wait::is_long(wait) => {
                         target.record.breaker.lock().open_for(long_wait::rest(wait, provider.recheck), now);
                     }
@@ -548,7 +551,7 @@ impl Gate {
         key_is_refused
     }
 
-    /// A call was given up before anything came of it, having taken so much; `None`: it was never sent.
+    /// A call was given up before its outcome was known, having taken this much; `None`: it was never sent.
     pub fn abandon(&self, target: &TargetState, permit: Permit, taken: Option<Charge>, now: Timestamp) {
         target.record.breaker.lock().record(permit.breaker, breaker::Sign::Neutral, now);
         match taken {
@@ -558,7 +561,7 @@ impl Gate {
         self.changed.notify_waiters();
     }
 
-    /// Whether no provider at all has been heard for a while although more than one was tried.
+    /// Whether no provider has answered for a while although more than one was tried.
     fn is_cut_off(&self, now: Timestamp) -> bool {
         let recent = |at: &AtomicI64| at.load(Ordering::Relaxed) > (now - SILENCE).0;
         let tried = self.providers.values().filter(|provider| recent(&provider.last_silence)).count();
@@ -571,13 +574,13 @@ impl Gate {
         self.targets.iter().map(|(target, state)| (target.clone(), state.breaker_name())).collect()
     }
 
-    /// How many keys each provider has, and how many of them are in service; those that need none are left out.
+    /// How many keys each provider has, and how many of them are in service; providers without keys are left out.
     pub fn keys(&self) -> impl Iterator<Item = (&str, usize, usize)> {
         let counted = self.providers.iter().map(|(name, provider)| (name.as_str(), provider.keys.counts()));
         counted.filter(|(_, (all, _))| *all > 0).map(|(name, (all, in_service))| (name, all, in_service))
     }
 
-    /// What status shows of it.
+    /// The buckets, targets and keys as status shows them.
     #[must_use]
     pub fn snapshot(&self, now: Timestamp) -> GateStatistics {
         let mut states: Vec<_> = self.targets.values().collect();
@@ -611,8 +614,8 @@ impl Gate {
     }
 }
 
-/// The buckets whose limits a refusal is about, each with what the answer says of them: those of which it says that too
-/// little is left. When it says so of none, it may be any of them, and none is knowingly exceeded.
+/// The buckets whose limits a refusal is about, each with what the answer says of them: those that have too little left
+/// by the answer. When it says so of none, it may be any of them, and none is knowingly exceeded.
 fn refused<'a>(
     holds: &'a [BucketHold],
     heard: &'a [Vec<Heard>],

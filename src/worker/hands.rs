@@ -1,4 +1,5 @@
-//! The jobs that this worker has in hand: how each is started, told that it is not this worker's any more, and leaves.
+//! The jobs that this worker has in hand: how each is started, is told that it no longer belongs to this worker, and
+//! leaves.
 
 use super::Shared;
 use super::journey::{self, HeldJob};
@@ -12,27 +13,27 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// All of them.
+/// All jobs in hand.
 #[derive(Debug, Default)]
 pub(super) struct Hands {
     /// By fence.
     held: Mutex<HashMap<i64, InHand>>,
     jobs: AtomicUsize,
-    /// About how many bytes their requests take.
+    /// Approximate bytes that their requests take.
     bytes: AtomicUsize,
-    /// Told whenever a job leaves.
+    /// Notified whenever a job leaves.
     pub(super) freed: Notify,
     pub(super) tasks: TaskTracker,
 }
 
-/// A job in hand, and how it is told that it is not this worker's any more.
+/// A job in hand, and the signals that tell it that it no longer belongs to this worker.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InHand {
-    /// It was cancelled, or another answer came: its call is dropped.
+    /// The job was cancelled, or another answer came: its call is dropped.
     pub(super) recalled: CancellationToken,
-    /// Others may have it. A call under way goes on, since it is paid for, but none is started any more.
+    /// Other workers may have the job. A call under way goes on, since it is paid for, but no further call is started.
     pub(super) lost: CancellationToken,
-    /// How many workers have died with it in hand.
+    /// How many workers have died with the job in hand.
     crashes: u16,
 }
 
@@ -40,7 +41,7 @@ pub(super) struct InHand {
 struct Seat {
     shared: Arc<Shared>,
     fence: i64,
-    /// What its request takes.
+    /// Bytes that its request takes.
     bytes: usize,
 }
 
@@ -49,17 +50,17 @@ impl Hands {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many there are.
+    /// How many jobs are in hand.
     pub(super) fn jobs(&self) -> usize {
         self.jobs.load(Ordering::Acquire)
     }
 
-    /// Of each, how many workers have died with it.
+    /// For each job in hand, how many workers have died with it.
     pub(super) fn crashes(&self) -> Vec<u16> {
         self.held().values().map(|in_hand| in_hand.crashes).collect()
     }
 
-    /// Calls jobs back that were cancelled meanwhile.
+    /// Recalls jobs that were cancelled meanwhile.
     pub(super) fn recall(&self, leases: &[Lease]) {
         let held = self.held();
         for in_hand in leases.iter().filter_map(|lease| held.get(&lease.fence)) {
@@ -67,7 +68,7 @@ impl Hands {
         }
     }
 
-    /// The lease is gone, and with it the right to every job in hand.
+    /// Tells all jobs in hand that the lease is gone, and with it the right to them.
     pub(super) fn lose_all(&self) {
         for in_hand in self.held().values() {
             in_hand.lost.cancel();
@@ -96,22 +97,22 @@ impl Drop for Seat {
 }
 
 impl Shared {
-    /// How many more jobs it may take.
+    /// How many more jobs the worker may take.
     pub(super) fn free_slots(&self) -> usize {
         self.settings().max_in_flight.saturating_sub(self.hands.jobs())
     }
 
-    /// About how many bytes the jobs in hand take.
+    /// Approximate bytes that the jobs in hand take.
     pub(super) fn bytes_in_hand(&self) -> usize {
         self.hands.bytes.load(Ordering::Acquire).saturating_add(self.schemas.bytes())
     }
 
-    /// For how many bytes of requests there is room.
+    /// How many bytes of requests there is room for.
     pub(super) fn room(&self) -> usize {
         self.settings().max_in_flight_bytes.saturating_sub(self.bytes_in_hand())
     }
 
-    /// Sets a claimed job on its way.
+    /// Starts a claimed job.
     pub(super) fn start(self: &Arc<Self>, claimed: Claimed, past: Vec<PastAttempt>) {
         let in_hand = InHand { crashes: u16::try_from(claimed.crashes).unwrap_or(0), ..InHand::default() };
         // Given back on drop, so that a panic cannot leak it.
@@ -121,8 +122,8 @@ impl Shared {
             let held = HeldJob::of(&claimed);
             let run = AssertUnwindSafe(journey::run(Arc::clone(&shared), held.clone(), claimed, past, in_hand));
             if run.catch_unwind().await.is_err() {
-                // The row would stay in this worker's hands for as long as it lives. The job's data did it, so another
-                // worker would fare no better.
+                // The row would stay in this worker's hands for as long as the worker lives. The job's data caused the
+                // panic, so another worker would fare no better.
                 held.give_up(&shared).await;
             }
             drop(seat);
@@ -131,7 +132,7 @@ impl Shared {
 
     /// Every claim that is in hand or not settled yet.
     pub(super) fn known_fences(&self) -> Vec<i64> {
-        // In this order: what leaves the hand is with the settler before.
+        // In this order: a job reaches the settler before it leaves the hand.
         let mut known: Vec<i64> = self.hands.held().keys().copied().collect();
         known.extend(self.settler.counters().unsettled());
         known

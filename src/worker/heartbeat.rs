@@ -1,4 +1,4 @@
-//! Says that this process is alive, and hears of cancelled jobs.
+//! Reports that this process is alive, and learns of cancelled jobs.
 
 use super::{STEADY, Shared, history, start};
 use crate::store::within;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 /// Far below the lease, so that several beats may fail before another worker takes over.
 const EVERY: Duration = Duration::from_secs(3);
 
-/// A beat that takes longer is not waited for: the connection may be dead, and the next beat takes another.
+/// The longest that the worker waits for a beat: the connection may be dead, and the next beat takes another.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs until it is aborted.
@@ -18,7 +18,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut confirmed = None;
     loop {
         let ordinal = shared.beats.fetch_add(1, Ordering::AcqRel) + 1;
-        // Counted from before the statement: the lease runs from when the database saw it, which is not earlier.
+        // Measured from before the statement: the lease runs from when the database saw it, which is not earlier.
         let asked = Instant::now();
         let statistics = shared.statistics();
         let beat = shared.store.beat(shared.worker_id(), &statistics);
@@ -34,7 +34,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 shared.clock.set(beat.now);
                 let before = std::mem::replace(&mut *lock(&shared.last_beat), asked);
                 let mut steady = lock(&shared.steady_since);
-                // A process that was stopped for a while has heard nothing of the others either.
+                // A process that was suspended for a while has heard nothing of the others either.
                 if steady.is_none() || asked.duration_since(before) > STEADY {
                     *steady = Some(asked);
                 }
@@ -63,8 +63,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Declared dead: others may have every job in hand. No call is started for them any more; those under way are paid
-/// for, so they go on, and their answers are used where no other answer was faster. A new life begins.
+/// This process was declared dead, so other workers may have all its jobs in hand. It starts no more calls for them.
+/// Calls under way are paid for, so they go on, and their answers are used where no other answer was faster. The
+/// process starts a new life.
 async fn begin_anew(shared: &Arc<Shared>) {
     tracing::error!(
         worker.id = shared.worker_id(),

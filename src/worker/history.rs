@@ -1,4 +1,4 @@
-//! Notices that the database has gone back in time, and makes up for it.
+//! Notices that the database has gone back in time, and repairs the loss.
 
 use super::Shared;
 use crate::domain::Timestamp;
@@ -9,13 +9,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What takes longer is tried again.
+/// A look that takes longer is tried again.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The last heartbeat that was confirmed: its ordinal, and the database's clock.
 pub(super) type Confirmed = Option<(i64, Timestamp)>;
 
-/// What a heartbeat shows to be lost, when an earlier one was confirmed.
+/// The loss that a heartbeat reveals, given the last one that was confirmed.
 pub(super) fn loss(confirmed: Confirmed, beat: &Beat) -> Option<Loss> {
     let (ordinal, to) = confirmed?;
     if !beat.known {
@@ -25,26 +25,27 @@ pub(super) fn loss(confirmed: Confirmed, beat: &Beat) -> Option<Loss> {
     (there < ordinal).then_some(Loss { from: Some(at), to })
 }
 
-/// Looks at a start, before anything is written: what waits in spools may belong to another history.
+/// Looks once at the start, before anything is written: outcomes in spools may belong to another history.
 pub(super) async fn look_first(store: &Store) -> Result<(), StoreError> {
     store.look_at_timeline(None, true).await.map(|_| ())
 }
 
-/// What this worker knows of the history of the database.
+/// This worker's knowledge of the database's history.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// The number of the history at the last look.
     number: Option<i32>,
-    /// Connections that had been made then.
+    /// Number of connections made up to then.
     connections: u64,
 }
 
-/// Looks again, where a connection was made since the last look also after a heartbeat: it may lead to a server that lacks
-/// the last commits, and the heartbeat shows whether it does. When the history is another one than at the last look, or
-/// commits are known to be lost, what this worker settled lately is written again: what is there stays as it is, and what
-/// is gone is there again. Says whether all is known; `false`: no heartbeat has come through yet.
+/// Looks again. If a connection was made since the last look, it first waits for a heartbeat: the connection may lead
+/// to a server that lacks the last commits, and the heartbeat shows whether it does. When the history is another one
+/// than at the last look, or commits are known to be lost, this worker's recent outcomes are written again: existing
+/// rows stay as they are, and lost ones return. Returns whether all is known; `false`: no heartbeat has come through
+/// yet.
 pub(super) async fn look(shared: &Arc<Shared>) -> Result<bool, StoreError> {
-    // One look at a time: the second would tell the same loss once more.
+    // One look at a time: a second one would report the same loss again.
     let mut known = shared.history.lock().await;
     let (connections, noticed) = (shared.store.connections_made(), Instant::now());
     if connections != known.connections && shared.last_beat() <= noticed {
@@ -93,7 +94,7 @@ mod tests {
             (None, beat(true, None), None),
             (None, beat(false, Some((1, 1_000))), None),
             (confirmed, beat(true, Some((7, 7_000))), None),
-            // One that was not confirmed has arrived all the same.
+            // A heartbeat that was not confirmed has arrived all the same.
             (confirmed, beat(true, Some((8, 8_000))), None),
             // Its row is forgotten, as that of a worker that was silent for an hour.
             (confirmed, beat(true, None), None),

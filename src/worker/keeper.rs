@@ -1,4 +1,4 @@
-//! The one loop that keeps this process's part of every bucket: tells what was spent, and brings what is lent.
+//! The one loop that keeps this process's part of every bucket: it reports what was spent, and fetches what is lent.
 
 use super::Shared;
 use super::bucket::{Base, Bucket};
@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Nothing is due for so long: looked again then, whatever happens.
+/// The longest time between two looks, even when nothing is due.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(5);
-/// A statement that takes longer is given up, and tried again on another connection: without limits that are lent no
-/// call is made.
+/// A statement that takes longer is given up and tried again on another connection: no call is made without limits that
+/// are lent.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// After the database did not answer.
+/// The rest after the database did not answer.
 const AFTER_AN_ERROR: Duration = Duration::from_millis(250);
-/// Other processes were faster so often: enough for this time.
+/// How often a report may lose to other processes before the loop leaves it for this time.
 const TRIES: u32 = 20;
 
 /// Runs until it is aborted.
@@ -74,11 +74,11 @@ struct Errand {
     base: Base,
 }
 
-/// What a report brings if nothing was written since the state was read that it was worked out from.
+/// The result of a report, if the state has not been written to since it was read.
 struct Offer {
     /// The bucket's number.
     id: i64,
-    /// The state is another one now: the offer holds once that is written.
+    /// The offer changes the state, and holds once the new state is written.
     is_news: bool,
     allotment: Allotment,
 }
@@ -89,7 +89,7 @@ impl Errand {
         Self { bucket, report, base }
     }
 
-    /// Works out what the report brings, and the state to be written for it, if any.
+    /// Works out the result of the report, and the state to be written for it, if any.
     fn work_out(&self, worker: i64, register: &Register, now: Timestamp) -> (Offer, Option<Rewrite>) {
         let mut state = register.state.clone();
         let allotment = state.exchange(worker, &self.bucket.limits(), &self.report, now);
@@ -99,7 +99,7 @@ impl Errand {
     }
 }
 
-/// Exchanges the reports for slices. Where another process wrote in between, it is done over.
+/// Exchanges the reports for slices. Where another process wrote in between, the exchange is repeated.
 async fn exchange(shared: &Shared, gate: &Gate, mut errands: Vec<Errand>) -> Result<(), StoreError> {
     let worker = shared.worker_id();
     for _ in 0..TRIES {
@@ -123,7 +123,8 @@ async fn exchange(shared: &Shared, gate: &Gate, mut errands: Vec<Errand>) -> Res
         } else {
             match within(PATIENCE, "sharing the limits", shared.store.write_buckets(&rewrites)).await {
                 Ok(written) => written,
-                // Perhaps it was written all the same. What was lent then counts as spent: nothing is lent twice.
+                // The report may have been written all the same. What was lent then counts as spent, so nothing is lent
+                // twice.
                 Err(error) => return Err(give_up(errands, error)),
             }
         };

@@ -1,4 +1,4 @@
-//! The keys of one provider at its gate: the ring that decides, with names, counts and what is said in the log.
+//! The keys of one provider at its gate: the ring that decides, with names, counts and log lines.
 
 #[cfg(test)]
 mod tests;
@@ -21,11 +21,11 @@ pub(super) struct Keys {
     names: Vec<String>,
     recheck: Duration,
     ring: Mutex<KeyRing>,
-    /// What each key has been refusing in words that may concern one request alone.
+    /// Per key: its refusals in words that may concern one request alone.
     doubts: Mutex<Vec<Doubt>>,
 }
 
-/// A key taken for one call. Dropped without a report it is as if the call had not been made.
+/// A key taken for one call. Dropped without a report it counts as if the call had not been made.
 #[derive(Debug)]
 pub(super) struct KeyHold {
     keys: Arc<Keys>,
@@ -34,15 +34,15 @@ pub(super) struct KeyHold {
 }
 
 impl Keys {
-    /// All in service.
+    /// A set in which all keys are in service.
     pub(super) fn new(provider: &str, names: &[String], recheck: Duration) -> Arc<Self> {
         let ring = Mutex::new(KeyRing::new(names.len(), recheck));
         let doubts = Mutex::default();
         Arc::new(Self { provider: provider.to_owned(), names: names.to_vec(), recheck, ring, doubts })
     }
 
-    /// The keys as configured anew. One that is out of service and is still the same (`same`, by name) is tried by one
-    /// call at once; all others are in service.
+    /// The keys of a new configuration. A key that is out of service and has not changed (`same`, by name) is tried by
+    /// one call at once; all others are in service.
     pub(super) fn renewed(
         before: &Self,
         names: &[String],
@@ -64,7 +64,7 @@ impl Keys {
         self.ring.lock()
     }
 
-    /// What the outcome of a call says of its key, where a refusal in doubt says nothing yet.
+    /// What the outcome of a call shows of its key. A refusal in doubt shows nothing yet.
     fn sign(&self, index: usize, outcome: &Outcome, failure: Option<&Failure>, request: RequestHash) -> KeySign {
         let sign = KeySign::of(outcome);
         let mut doubts = self.doubts.lock();
@@ -89,33 +89,33 @@ impl Keys {
         self.ring().shut(now)
     }
 
-    /// How many calls may begin, as far as keys are concerned: a key that is out is tried by one.
+    /// How many calls may begin, as far as keys are concerned: a key that is out of service is tried by one.
     pub(super) fn headroom(&self) -> usize {
         let ring = self.ring();
         if ring.in_service() > 0 { usize::MAX } else { ring.states().count() }
     }
 
-    /// Whatever is out may be tried by one call at once.
+    /// Lets one call try each key that is out of service, at once.
     pub(super) fn try_again(&self, now: Timestamp) {
         self.ring().try_again(now);
     }
 
-    /// Takes the key whose turn it is.
+    /// Takes the next key in turn.
     ///
     /// # Errors
-    /// Why there is none, and until when.
+    /// Why there is no key, and until when.
     pub(super) fn take(self: &Arc<Self>, now: Timestamp) -> Result<KeyHold, Shut> {
         let lease = self.ring().take(now)?;
         Ok(KeyHold { keys: Arc::clone(self), index: lease.index(), lease: Some(lease) })
     }
 
-    /// How many there are and how many of them are in service; a server without keys has none.
+    /// How many keys there are, and how many of them are in service; both zero for a server without keys.
     pub(super) fn counts(&self) -> (usize, usize) {
         let in_service = self.ring().in_service();
         (self.names.len(), in_service.min(self.names.len()))
     }
 
-    /// What status shows of them.
+    /// The keys as status shows them.
     pub(super) fn snapshot(&self, now: Timestamp) -> Vec<KeyStatistics> {
         let states: Vec<KeyState> = self.ring().states().collect();
         let named = self.names.iter().zip(states);
@@ -139,7 +139,7 @@ impl Keys {
             .collect()
     }
 
-    /// Says it at the first call that meets it, not at each of the hundreds that are under way.
+    /// Logs a change at the first call that meets it, not at each of the hundreds that are under way.
     fn tell(&self, key: usize, change: KeyChange, failure: Option<&Failure>) {
         let name = self.names.get(key).map(String::as_str);
         let left = self.ring().in_service();
@@ -173,13 +173,12 @@ impl Keys {
 }
 
 impl KeyHold {
-    /// Which key, in the order of the configuration.
+    /// The key's place in the configuration.
     pub(super) fn index(&self) -> usize {
         self.index
     }
 
-    /// Learns from what came of the call.
-    /// Returns whether what the call says against its key is believed.
+    /// Learns from the outcome of the call. Returns whether the call's evidence against its key is believed.
     pub(super) fn report(
         mut self,
         outcome: &Outcome,

@@ -1,5 +1,6 @@
-//! The loops that a worker is made of, under watch. One that ends unasked would leave a worker that looks alive and
-//! does half of its work, so its end stops the worker in order, and the service manager starts another.
+//! The loops that a worker consists of, under watch. A loop that ended unexpectedly would leave a worker that looks
+//! alive and does half of its work. So the end of a loop stops the worker in order, and the service manager starts
+//! another.
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
@@ -17,7 +18,7 @@ pub struct Loops(Arc<Watch>);
 
 #[derive(Debug, Default)]
 struct Watch {
-    /// The first that ended unasked.
+    /// The first loop that ended unexpectedly.
     fallen: OnceLock<&'static str>,
     fell: CancellationToken,
     traps: Mutex<HashMap<&'static str, Arc<Notify>>>,
@@ -43,10 +44,10 @@ impl Loops {
         })
     }
 
-    /// Runs something to its end.
+    /// Runs a future to its end.
     ///
     /// # Errors
-    /// What it said when it panicked.
+    /// The message of its panic.
     pub async fn guard<T>(&self, name: &'static str, run: impl Future<Output = T>) -> Result<T, String> {
         let trap = self.trap(name);
         let guarded = async {
@@ -59,7 +60,7 @@ impl Loops {
         AssertUnwindSafe(guarded).catch_unwind().await.map_err(|panic| words(panic.as_ref()))
     }
 
-    /// Notes that a loop has ended unasked.
+    /// Records that a loop has ended unexpectedly.
     pub fn report(&self, name: &'static str, words: &str) {
         tracing::error!(
             part = name,
@@ -69,18 +70,18 @@ impl Loops {
         self.0.fell.cancel();
     }
 
-    /// Waits until one has ended unasked.
+    /// Waits until a loop has ended unexpectedly.
     pub async fn fell(&self) {
         self.0.fell.cancelled().await;
     }
 
-    /// The first that has ended unasked.
+    /// The first loop that has ended unexpectedly.
     #[must_use]
     pub fn fallen(&self) -> Option<&'static str> {
         self.0.fallen.get().copied()
     }
 
-    /// Makes a loop end where it waits, as a panic would: for tests of what happens then.
+    /// Makes a loop end at its next wait, as a panic would: for tests.
     pub fn trip(&self, name: &'static str) {
         self.trap(name).notify_one();
     }
@@ -90,7 +91,7 @@ impl Loops {
     }
 }
 
-/// What a panic says.
+/// The message of a panic.
 fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("it panicked: {}", text.unwrap_or("without words"))

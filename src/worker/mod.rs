@@ -1,4 +1,4 @@
-//! The shell around the decision: claims jobs, runs them, settles what came of them.
+//! The shell around the decision: claims jobs, runs them, and settles their outcomes.
 //!
 //! [`Worker::register`] makes a worker, and [`Worker::run`] starts its loops and takes them down in order. Each claimed
 //! job is a task of its own, which goes its [`journey`].
@@ -54,17 +54,17 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Without a successful heartbeat for this long no call is started: the lease may be another's by now.
+/// Without a successful heartbeat for this long the worker starts no call: another worker may hold the lease by now.
 const SELF_FENCE: Duration = Duration::from_secs(15);
 
-/// A claim loop that has not got on for this long is not working: it turns every second at least, and what it waits for
-/// takes milliseconds.
+/// A claim loop that has made no progress for this long counts as stalled: it turns at least every second, and what it
+/// waits for takes milliseconds.
 const STALLED: Duration = Duration::from_secs(10);
 
-/// Heartbeats are this far apart at most, also after one that was waited for in vain; and some time to connect.
+/// Successive heartbeats are at most this far apart, even after one that timed out; includes some time to connect.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// How long the database is waited for at the end, at least.
+/// How long the worker waits for the database when it stops, at least.
 const GOOD_BYE: Duration = Duration::from_secs(5);
 
 /// How a worker is to work.
@@ -72,21 +72,21 @@ const GOOD_BYE: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// Jobs in hand at once, at most.
     pub max_in_flight: usize,
-    /// With so many bytes of requests in hand no job is taken.
+    /// The worker claims no job while the requests in hand take this many bytes.
     pub max_in_flight_bytes: usize,
     /// How long calls under way may go on after a stop.
     pub drain_timeout: Duration,
-    /// A job that so many workers died with, the last of which held no other, is failed rather than tried again.
+    /// A job that this many workers died with, the last of which held no other job, is failed rather than tried again.
     pub max_crashes: u16,
     /// How long finished work is kept; `None`: for ever.
     pub retention: Option<Retention>,
-    /// Stop by itself when nothing is left to do.
+    /// Stops the worker by itself when no work is left.
     pub until_done: bool,
     /// Work on the jobs of this batch only.
     pub only_batch: Option<String>,
     /// Where outcomes wait on disk while the database is away; `None`: in memory.
     pub spool: Option<spool::SpoolSettings>,
-    /// Whether the worker does without that folder when it cannot be written to.
+    /// Whether the worker runs without a spool when that folder cannot be written to.
     pub spool_is_optional: bool,
 }
 
@@ -94,42 +94,42 @@ pub struct Settings {
 struct Shared {
     store: Store,
     clock: Clock,
-    /// As configured now.
+    /// The settings as configured now.
     settings: ArcSwap<Settings>,
-    /// As configured now; a job that began with an earlier one goes over at its next decision.
+    /// The plan as configured now; a job that began under an earlier plan switches to this one at its next decision.
     plan: ArcSwap<Plan>,
     settler: Settler,
     opener: opener::Opener,
-    /// Which database this is, for spools.
+    /// Identifies the database, for spools.
     installation: String,
-    /// No more claims, no more calls: what is under way may finish.
+    /// Set when the worker may claim and call no more; calls under way may finish.
     stop: CancellationToken,
-    /// The grace is over: calls under way are dropped.
+    /// Set when the grace period is over: calls under way are dropped.
     abort: CancellationToken,
     /// The jobs in hand.
     hands: Hands,
-    /// What the answers of jobs in hand are to be like.
+    /// The compiled schemas that answers of jobs in hand have to match.
     schemas: schemas::Schemas,
-    /// What tells this process from all others, also from those that get its number after the database has gone back in
-    /// time.
+    /// Distinguishes this process from all others, including those that are given its number after the database has
+    /// gone back in time.
     life: String,
-    /// This process's number in the worker table; changes when it was declared dead and begins anew.
+    /// This process's number in the worker table; changes when the process was declared dead and starts a new life.
     id: AtomicI64,
     last_beat: Mutex<Instant>,
-    /// When the claim loop last turned, or got on within a turn.
+    /// When the claim loop last turned, or made progress within a turn.
     claimer_went_on: Mutex<Instant>,
-    /// Since when every heartbeat has reached the database; `None`: the last one did not.
+    /// Since when every heartbeat has reached the database; `None`: the last one did not reach it.
     steady_since: Mutex<Option<Instant>>,
     /// Why the last heartbeat did not reach the database.
     unheard: Mutex<Option<String>>,
     beaten: Notify,
-    /// What is known of the history of the database.
+    /// This worker's knowledge of the database's history.
     history: tokio::sync::Mutex<history::Known>,
-    /// Told when the next heartbeat is wanted at once.
+    /// Notified when a heartbeat should be sent at once.
     beat_wanted: Notify,
-    /// Heartbeats that were sent.
+    /// Number of heartbeats sent.
     beats: AtomicI64,
-    /// A commit of this worker's that was confirmed and is gone, until that is noted.
+    /// A commit of this worker that was confirmed and then lost, until the loss is recorded.
     loss: Mutex<Option<Loss>>,
     claimed: AtomicU64,
     started: Instant,
@@ -137,7 +137,7 @@ struct Shared {
     outgrown: OnceLock<SchemaVersion>,
 }
 
-/// A fact about the worker's life, for its caller to pass on (to systemd, to a progress line).
+/// An event in the worker's life, for the caller to pass on (to systemd, to a progress line).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
     /// Registered and claiming.
@@ -148,7 +148,7 @@ pub enum Sign {
     Stopping,
 }
 
-/// What a worker did in its life.
+/// Totals of a worker's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Jobs that succeeded.
@@ -159,11 +159,11 @@ pub struct Summary {
     pub given_back: u64,
     /// Calls made.
     pub attempts: u64,
-    /// Outcomes that wait in the spool, because the database was away to the end.
+    /// Outcomes left in the spool, because the database stayed away until the end.
     pub spooled: u64,
     /// It stopped by itself, because the schema had become too new for it.
     pub outgrown: Option<SchemaVersion>,
-    /// It stopped by itself, because this part of it had ended unasked.
+    /// It stopped by itself, because this part of it had ended unexpectedly.
     pub fallen: Option<&'static str>,
 }
 
@@ -176,7 +176,7 @@ impl Shared {
         self.settings.load_full()
     }
 
-    /// Stops in order when the schema has become too new for this binary.
+    /// Stops the worker in order when the schema has become too new for this binary.
     fn mind_schema(&self, version: SchemaVersion) {
         if version.has_outgrown() && self.outgrown.set(version).is_ok() {
             tracing::error!(
@@ -193,7 +193,7 @@ impl Shared {
         self.id.load(Ordering::Acquire)
     }
 
-    /// Whether the claim loop has got on lately.
+    /// Whether the claim loop has made progress lately.
     fn is_claiming(&self) -> bool {
         self.claimer_went_on.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < STALLED
     }
@@ -202,14 +202,14 @@ impl Shared {
         self.last_beat().elapsed() < SELF_FENCE
     }
 
-    /// Whether the database was there for long enough that every worker that lives has said so: when it was away for
-    /// longer than a lease, all leases have run out, and nobody has died.
+    /// Whether the database has been reachable for long enough that every live worker has sent a heartbeat. When it
+    /// is away for longer than a lease, all leases run out although no worker has died.
     fn others_have_had_their_time(&self) -> bool {
         let since = *self.steady_since.lock().unwrap_or_else(PoisonError::into_inner);
         since.is_some_and(|since| since.elapsed() >= STEADY)
     }
 
-    /// When the last heartbeat was sent that has reached the database.
+    /// When the last heartbeat that reached the database was sent.
     fn last_beat(&self) -> Instant {
         *self.last_beat.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -233,19 +233,19 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// What it is made of, for what else has to go on as long as it works.
+    /// The loops that the worker consists of, for other tasks that have to run as long as the worker does.
     #[must_use]
     pub fn loops(&self) -> Loops {
         self.loops.clone()
     }
 
-    /// A handle that asks what the worker is doing while it runs.
+    /// A handle to observe the worker while it runs.
     #[must_use]
     pub fn observer(&self) -> Observer {
         Observer { shared: Arc::clone(&self.shared) }
     }
 
-    /// A handle that gives it another configuration while it runs.
+    /// A handle to give the worker another configuration while it runs.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
         Reloader { shared: Arc::clone(&self.shared) }

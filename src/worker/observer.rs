@@ -1,4 +1,4 @@
-//! A look at a worker while it runs, for health, status and metrics.
+//! Observes a worker while it runs, for health, status and metrics.
 
 use super::Shared;
 use super::booked::Booked;
@@ -13,55 +13,55 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-/// Sees what a worker does.
+/// A handle to observe a worker.
 #[derive(Clone)]
 pub struct Observer {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What one process is doing, in numbers.
+/// The state of one process, in numbers.
 #[derive(Clone, Debug)]
 pub struct Vitals {
     /// Its number in the worker table.
     pub worker: i64,
     /// Whether it is connected, takes jobs, and is not stopping.
     pub is_ready: bool,
-    /// Since the last heartbeat that reached the database was sent.
+    /// Time since the last heartbeat that reached the database was sent.
     pub heartbeat_age: Duration,
-    /// Since it started.
+    /// Time since it started.
     pub uptime: Duration,
     /// Jobs in hand.
     pub in_hand: usize,
-    /// … at most.
+    /// The most jobs in hand.
     pub max_in_hand: usize,
-    /// About what the requests of the jobs in hand take in memory.
+    /// Approximate bytes that the requests of the jobs in hand take in memory.
     pub request_bytes: usize,
-    /// With so much in hand no job is taken.
+    /// With this many bytes in hand it takes no further job.
     pub max_request_bytes: usize,
     /// Jobs claimed.
     pub claimed: u64,
     /// Jobs given back.
     pub parked: u64,
-    /// Outcomes that came too late: the job was another's by then.
+    /// Outcomes that came too late: another worker had the job by then.
     pub fenced_out: u64,
     /// Outcomes that are not written yet.
     pub unsettled: u64,
     /// How full the spool is; `None`: there is none.
     pub spool: Option<Fill>,
-    /// What was booked.
+    /// Totals that were booked.
     pub totals: Booked,
     /// The state of the breaker of each target: `closed`, `open` or `half_open`.
     pub breakers: BTreeMap<Target, &'static str>,
-    /// By provider, how many keys there are and how many of them are in service.
+    /// For each provider, how many keys it has and how many of them are in service.
     pub keys: BTreeMap<String, (usize, usize)>,
-    /// By bucket, calls that run, calls that wait for their turn, and 429 answers so far.
+    /// For each bucket, calls that run, calls that wait for their turn, and 429 answers so far.
     pub buckets: BTreeMap<String, (u32, u32, u64)>,
     /// The routes that it knows.
     pub routes: BTreeSet<String>,
 }
 
 impl Observer {
-    /// The same as the heartbeat publishes, as of now.
+    /// The statistics that the heartbeat publishes, as of now.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         self.shared.statistics()
@@ -73,7 +73,7 @@ impl Observer {
         self.unready().is_none()
     }
 
-    /// Why the worker takes no jobs, in words; `None`: it does.
+    /// Why the worker takes no jobs, in words; `None`: it takes jobs.
     #[must_use]
     pub fn unready(&self) -> Option<String> {
         let shared = &self.shared;
@@ -101,7 +101,7 @@ impl Observer {
         (!shared.is_claiming()).then(|| "the claim loop has not turned for 10 s: no jobs are taken".to_owned())
     }
 
-    /// Everything that this process knows by itself.
+    /// The state of this process, as far as it knows that without the database.
     #[must_use]
     pub fn vitals(&self) -> Vitals {
         let shared = &self.shared;
@@ -129,7 +129,7 @@ impl Observer {
         }
     }
 
-    /// How the buckets that this process uses stand, as all processes share them.
+    /// The standing of the buckets that this process uses, as all processes share them.
     pub async fn buckets(&self) -> Result<BTreeMap<String, BucketStanding>, StoreError> {
         let mut standings = self.shared.store.standings().await?;
         let plan = self.shared.plan();
@@ -138,7 +138,7 @@ impl Observer {
         Ok(standings)
     }
 
-    /// What waits and runs, by route. Takes up to a second where millions wait.
+    /// Waiting and running jobs, by route. Takes up to a second where millions wait.
     pub async fn queue(&self) -> Result<BTreeMap<String, RouteQueue>, StoreError> {
         self.shared.store.queue().await
     }

@@ -1,4 +1,5 @@
-//! Opens calls before they are made: in batches, as many as have come while the last batch was on its way.
+//! Opens calls before they are made, in batches: each batch takes the calls that arrived while the last one was on its
+//! way.
 
 use super::denied::Denied;
 use crate::store::call::OpenCall;
@@ -12,9 +13,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 const MAX_CALLS: usize = 500;
 /// Statements under way at once.
 const STATEMENTS: usize = 2;
-/// Calls that may wait to be opened; whoever brings more waits too.
+/// Calls that may wait to be opened; a job that brings one more waits for room.
 const BACKLOG: usize = 4_000;
-/// Whoever waits longer decides anew.
+/// How long a call waits to be opened. After that its job decides anew.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether a call may be made.
@@ -24,7 +25,7 @@ pub(super) enum Opened {
     Yes,
     /// The claim is gone: the job was taken over or cancelled.
     Lost,
-    /// The database does not answer: should this process die, nobody could name the call.
+    /// The database does not answer: should this process die, the call could not be named.
     Away,
 }
 
@@ -34,14 +35,14 @@ struct Wish {
     reply: oneshot::Sender<Opened>,
 }
 
-/// The way in. Cheap to clone; when the last one is dropped the loop ends.
+/// The sending end. Cheap to clone; when the last clone is dropped the loop ends.
 #[derive(Clone, Debug)]
 pub(super) struct Opener {
     wishes: mpsc::Sender<Wish>,
 }
 
 impl Opener {
-    /// An opener and the loop that has to be run for it.
+    /// An opener, and the loop that the caller has to run for it.
     pub fn new(store: Store, denied: Denied) -> (Self, OpenLoop) {
         let (wishes, incoming) = mpsc::channel(BACKLOG);
         (Self { wishes }, OpenLoop { store, denied, incoming })
@@ -94,7 +95,7 @@ async fn open(store: &Store, wishes: Vec<Wish>, denied: &Denied, is_away: &Atomi
     calls.sort_by_key(|call| call.lease.job);
     let opened = within(PATIENCE, "opening calls", store.open_calls(&calls)).await;
     denied.note("no calls are begun", &opened);
-    // Once, not with every batch: whoever waits tries again every second.
+    // Logged once, not with every batch: a waiting job tries again every second.
     let was_away = is_away.swap(opened.is_err(), Ordering::AcqRel);
     if let Err(error) = &opened
         && !was_away
@@ -107,7 +108,7 @@ async fn open(store: &Store, wishes: Vec<Wish>, denied: &Denied, is_away: &Atomi
             Ok(_) => Opened::Lost,
             Err(_) => Opened::Away,
         };
-        // Whoever does not wait any more was stopped.
+        // A job that no longer waits was stopped.
         let _ = wish.reply.send(answer);
     }
 }

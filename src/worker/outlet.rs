@@ -1,4 +1,4 @@
-//! The way of outcomes into the database, by way of the disk when it does not take them.
+//! The way of outcomes into the database, through the disk when the database does not take them.
 
 use super::recent::Recent;
 use super::settler::{Item, Settled, Then, settlement};
@@ -12,17 +12,18 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A commit that takes longer is not waited for: its outcomes go to the disk, and are written again from there. Whether
-/// it went through after all makes no difference. Until then only memory holds them, so this is short.
+/// the commit went through after all makes no difference. Until then only memory holds them, so this is short.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// The same where the outcomes are on the disk, or there is no disk to put them on.
+/// The same for outcomes that are on the disk already, or that have no disk to go to.
 const PATIENCE_REPLAYING: Duration = Duration::from_secs(20);
-/// Others wrote the same rows in another order, so often: the database is not away for that.
+/// How many times other processes may write the same rows in another order. The database does not count as away for
+/// that.
 const CONTENTIONS: u32 = 5;
-/// Between two attempts while it is away.
+/// Time between two attempts while the database is away.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// Where outcomes go. Cheap to clone.
+/// The destination of outcomes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Outlet {
     store: Store,
@@ -33,9 +34,9 @@ pub(super) struct Outlet {
 
 /// Why outcomes are not in the database.
 enum Unwritten {
-    /// It will not have this data, now or later.
+    /// The database refuses this data, now and later.
     Refused(StoreError),
-    /// It is away, does not answer in time, or refuses for a reason that is not in the data.
+    /// The database is away, does not answer in time, or refuses for a reason that is not in the data.
     Away(StoreError),
 }
 
@@ -44,20 +45,20 @@ impl Outlet {
         Self { store, counters, spool, recent: Arc::default() }
     }
 
-    /// What was settled so far.
+    /// The counters so far.
     pub fn counters(&self) -> &Settled {
         &self.counters
     }
 
-    /// Whether there is a disk for outcomes.
+    /// Whether outcomes can go to the disk.
     pub fn has_spool(&self) -> bool {
         self.spool.is_some()
     }
 
-    /// Writes outcomes, or puts them where they outlive this process. What the database refuses is written item by
-    /// item, and the one at fault without its texts.
+    /// Writes outcomes, or puts them where they outlive this process. When the database refuses them, they are written
+    /// item by item, and the one at fault without its texts.
     pub async fn write(&self, items: Arc<Vec<Item>>) {
-        // What is in the spool came before.
+        // Outcomes in the spool are older.
         if self.spool.as_ref().is_none_or(|spool| spool.is_empty()) {
             let patience = if self.spool.is_some() { PATIENCE } else { PATIENCE_REPLAYING };
             match self.persist(&items, patience).await {
@@ -92,8 +93,8 @@ impl Outlet {
         }
     }
 
-    /// Writes one item, and what can be written of it when the database refuses a part; gives it back when the database
-    /// is away. What cannot be written is put aside in a file, where a person can get it.
+    /// Writes one item; if the database refuses a part, writes the rest. Gives the item back when the database is away.
+    /// A part that cannot be written is put aside in a file, where a person can get it.
     async fn write_one(&self, item: Item, patience: Duration) -> Result<(), (Item, StoreError)> {
         let refused = match self.persist(std::slice::from_ref(&item), patience).await {
             Ok(()) => return Ok(()),
@@ -116,7 +117,7 @@ impl Outlet {
         Ok(())
     }
 
-    /// Keeps an outcome that the database will not have in a file beside the spool, and says where.
+    /// Keeps an outcome that the database refuses in a file beside the spool, and logs where.
     async fn put_aside(&self, item: &Item, refused: &StoreError) {
         let (job, lines) = (item.job(), item.clone());
         let Some(spool) = self.spool.clone() else {
@@ -137,7 +138,7 @@ impl Outlet {
         }
     }
 
-    /// Puts outcomes into the spool; where it takes nothing more, or is none, they wait here until the database takes
+    /// Puts outcomes into the spool. If the spool is full or there is none, they wait here until the database takes
     /// them.
     pub async fn keep(&self, items: Arc<Vec<Item>>) {
         let mut pause = PAUSE_MIN;
@@ -160,7 +161,7 @@ impl Outlet {
                             );
                         }
                     }
-                    // It panicked, which is a fault of ours; the items are still here.
+                    // The thread panicked, which is a fault of ours; the items are still here.
                     Err(error) => tracing::error!(error = %error, "the spool failed"),
                 }
             }
@@ -171,7 +172,7 @@ impl Outlet {
                 Err(Unwritten::Refused(_)) => true,
                 Err(Unwritten::Away(_)) => continue,
             };
-            // It is there again, so nothing need wait for room.
+            // The database is back, so no outcome needs to wait for room.
             if let Some(spool) = &self.spool {
                 spool.set_full(false);
             }
@@ -182,7 +183,7 @@ impl Outlet {
         }
     }
 
-    /// Writes what is in the spool, in order, whenever there is something. Runs until it is aborted.
+    /// Writes the outcomes in the spool, in order, whenever there are some. Runs until it is aborted.
     pub async fn replay(self) {
         let Some(spool) = self.spool.clone() else { return };
         let mut pause = PAUSE_MIN;
@@ -206,7 +207,7 @@ impl Outlet {
         }
     }
 
-    /// Writes all that is in a spool; returns how many outcomes that were.
+    /// Writes all outcomes of a spool; returns how many there were.
     async fn drain(&self, spool: &Arc<Spool>) -> anyhow::Result<u64> {
         let mut written = 0;
         while !spool.is_empty() {
@@ -220,7 +221,8 @@ impl Outlet {
                 Ok(()) => self.recent.remember(Arc::new(items)),
                 Err(Unwritten::Away(error)) => return Err(error.into()),
                 Err(Unwritten::Refused(_)) => {
-                    // What is written already is written again, without harm, when the database goes away in between.
+                    // Outcomes that are written already are written again, without harm, when the database goes away in
+                    // between.
                     for item in items {
                         self.write_one(item, PATIENCE_REPLAYING).await.map_err(|(_, error)| error)?;
                     }
@@ -233,11 +235,11 @@ impl Outlet {
         Ok(written)
     }
 
-    /// Writes once more what was committed lately. What is there stays as it is; nothing is counted, since it was
-    /// before.
+    /// Writes recently committed outcomes once more. Existing rows stay as they are. Nothing is counted, since it was
+    /// counted before.
     pub async fn write_again(&self) -> Result<u64, StoreError> {
         let mut written = 0;
-        // What is committed meanwhile is not lost.
+        // Outcomes that are committed meanwhile are not lost.
         for _ in 0..self.recent.batches() {
             let Some(items) = self.recent.take_first() else { break };
             let all = settlement(&items);
@@ -255,7 +257,7 @@ impl Outlet {
         Ok(written)
     }
 
-    /// One transaction. Says whether it is the data or the database that keeps it from being.
+    /// Writes one transaction. On failure, tells whether the data or the database is the cause.
     async fn persist(&self, items: &[Item], patience: Duration) -> Result<(), Unwritten> {
         let all = settlement(items);
         let mut contentions = 0;
@@ -278,10 +280,10 @@ impl Outlet {
         }
     }
 
-    /// Adds to the sums what was committed.
+    /// Adds the committed rows to the sums.
     fn count(&self, all: &Settlement, fenced_out: &HashSet<i64>) {
         let counters = &self.counters;
-        // What came too late has changed nothing, except that its attempts are booked.
+        // Late outcomes have changed nothing, except that their attempts are booked.
         let endings: Vec<&EndingRow> =
             all.endings.iter().filter(|row| !fenced_out.contains(&row.lease.fence)).collect();
         let parked = all.parks.iter().filter(|row| !fenced_out.contains(&row.lease.fence)).count() as u64;
@@ -303,7 +305,7 @@ impl Outlet {
     }
 }
 
-/// What can be written of an outcome whose texts the database refuses.
+/// The part of an outcome that can be written when the database refuses its texts.
 fn without_texts(mut item: Item, refusal: &StoreError) -> Item {
     if let Some(row) = &mut item.attempt {
         row.message = None;
@@ -323,8 +325,8 @@ fn without_texts(mut item: Item, refusal: &StoreError) -> Item {
     item
 }
 
-/// Writes what dead workers of this machine have left behind, declares them dead, and gives their jobs back; returns
-/// how many workers that were.
+/// Writes the outcomes that dead workers of this machine have left behind, declares those workers dead, and gives their
+/// jobs back; returns how many workers there were.
 pub(super) async fn take_over(store: &Store, left: Vec<Abandoned>, max_crashes: u16) -> anyhow::Result<u64> {
     let mut workers = 0;
     for Abandoned { spool, is_damaged, .. } in left {

@@ -1,4 +1,4 @@
-//! The calls of one bucket that may run at once: as many as are configured, or as many as prove to be all right.
+//! The calls of one bucket that may run at once: as many as are configured, or as many as prove to work.
 
 use crate::domain::ramp::Ramp;
 use parking_lot::Mutex;
@@ -15,50 +15,50 @@ pub(super) struct Places {
     queue: tokio::sync::Mutex<()>,
 }
 
-/// How many there are, and how many are taken. More may be taken than there are: the limit was lowered while calls ran,
-/// or calls came from another bucket. Nothing begins then before enough of them have ended.
+/// How many places there are, and how many are taken. More may be taken than there are: the limit was lowered while
+/// calls ran, or calls came from another bucket. No call begins then until enough of them have ended.
 #[derive(Debug)]
 struct Count {
     limit: u32,
     running: u32,
-    /// Those of the running calls that came from another bucket.
+    /// Running calls that came from another bucket.
     guests: u32,
     kind: Kind,
 }
 
-/// How the limit comes about.
+/// Where the limit comes from.
 #[derive(Debug)]
 enum Kind {
-    /// This process's part of a number that is configured.
+    /// This process's part of a configured number.
     Lent,
-    /// As many as prove to be all right.
+    /// As many as prove to work.
     FeltFor(Ramp),
-    /// Something else is the limit.
+    /// The number of places is not the limit.
     Open,
 }
 
-/// What the number of places rests on, by the configuration.
+/// Where the number of places comes from, by the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
-    /// It is configured, and shared by all processes.
+    /// The number is configured, and shared by all processes.
     Lent,
-    /// The configuration says nothing of it.
+    /// The configuration does not give a number.
     FeltFor,
     /// The rate is limit enough.
     Open,
 }
 
-/// As good as no limit.
+/// Effectively no limit.
 const PLENTY: u32 = 1_000_000;
 
-/// The era of calls that say nothing of the number here.
+/// The era of calls that teach nothing about the number of places here.
 const NO_ERA: u64 = u64::MAX;
 
 /// One place, given back on drop.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
-    /// In which era of the ramp its call began.
+    /// The era of the ramp in which its call began.
     era: u64,
 }
 
@@ -67,7 +67,7 @@ impl Count {
         self.limit.saturating_sub(self.running)
     }
 
-    /// Gives up what is free, and says how many places are taken.
+    /// Gives up the free places, and returns how many places are taken.
     fn give_up_free(&mut self) -> u32 {
         self.limit = self.limit.min(self.running);
         self.running
@@ -75,7 +75,7 @@ impl Count {
 }
 
 impl Places {
-    /// Where they are lent, there are none before some are.
+    /// Makes the places of a bucket. Under [`Rule::Lent`] there are none before some are lent.
     pub(super) fn new(rule: Rule) -> Arc<Self> {
         let places = Self {
             count: Mutex::new(Count { limit: 0, running: 0, guests: 0, kind: Kind::Lent }),
@@ -86,7 +86,7 @@ impl Places {
         Arc::new(places)
     }
 
-    /// The number comes about like this from now on. Calls that run keep their places, and count.
+    /// Follows this rule from now on. Calls that run keep their places, and count.
     pub(super) fn follow(&self, rule: Rule) {
         self.change(|count| match rule {
             Rule::Lent => {
@@ -101,7 +101,7 @@ impl Places {
         });
     }
 
-    /// Every change passes here, so that a call which waits for a place learns of each that is free.
+    /// Makes every change, so that a call which waits for a place learns of each one that is freed.
     fn change<T>(&self, change: impl FnOnce(&mut Count) -> T) -> T {
         let mut count = self.count.lock();
         let outcome = change(&mut count);
@@ -131,7 +131,7 @@ impl Places {
         self.count.lock().guests
     }
 
-    /// All places, unless something else is the limit.
+    /// All places; `None` when their number is not the limit.
     pub(super) fn bound(&self) -> Option<u32> {
         let count = self.count.lock();
         (!matches!(count.kind, Kind::Open)).then_some(count.limit)
@@ -160,22 +160,22 @@ impl Places {
         Some(Place { places: Arc::clone(self), era })
     }
 
-    /// A place for a call that runs already: it is taken whether one is free or not.
+    /// A place for a call that runs already: it takes the place whether one is free or not.
     pub(super) fn crowd_in(self: &Arc<Self>) -> Place {
         let mut count = self.count.lock();
         (count.running, count.guests) = (count.running + 1, count.guests + 1);
         Place { places: Arc::clone(self), era: NO_ERA }
     }
 
-    /// Whether they are a part of what all processes share.
+    /// Whether the places are a part of a number that all processes share.
     pub(super) fn is_lent(&self) -> bool {
         matches!(self.count.lock().kind, Kind::Lent)
     }
 
-    /// Gives up what is lent and free, and says how many places are taken: from now on no more are, until some are lent
-    /// again. Without that a call could begin in a place that is given to another process at the same moment.
+    /// Gives up the places that are lent and free, and returns how many are taken. No more can be taken until some are
+    /// lent again: otherwise a call could begin in a place that is given to another process at the same moment.
     ///
-    /// `None` where something else is the limit.
+    /// `None` where the number of places is not the limit.
     pub(super) fn freeze(&self) -> Option<u32> {
         let mut count = self.count.lock();
         match count.kind {
@@ -185,7 +185,7 @@ impl Places {
         }
     }
 
-    /// So many are lent now, more or fewer than before.
+    /// Sets how many places are lent now, more or fewer than before.
     pub(super) fn lend(&self, places: u32) {
         self.change(|count| {
             if let Kind::Lent = count.kind {
@@ -194,7 +194,7 @@ impl Places {
         });
     }
 
-    /// Something else is the limit: nothing is felt for any more.
+    /// Lifts the limit: the number of places is not felt for any more.
     pub(super) fn lift(&self) {
         self.change(|count| {
             if let Kind::FeltFor(_) = count.kind {
@@ -205,8 +205,8 @@ impl Places {
 }
 
 impl Place {
-    /// Tells the ramp of this call's era and of how many calls run, and follows what it says; `None` where the number
-    /// is not felt for.
+    /// Tells the ramp this call's era and how many calls run, and follows the ramp's answer; `None` where the number is
+    /// not felt for.
     fn tell<T>(&self, tell: impl FnOnce(&mut Ramp, u64, u32) -> T) -> Option<T> {
         self.places.change(|count| {
             let Kind::FeltFor(ramp) = &mut count.kind else { return None };
@@ -216,29 +216,29 @@ impl Place {
         })
     }
 
-    /// The call got through.
+    /// Records that the call got through.
     pub(super) fn passed(&self) {
         self.tell(Ramp::passed);
     }
 
-    /// The provider had too many, and said nothing of how long to wait. Whether fewer are no help, because this was the
-    /// only one; `None` when the number is not felt for.
+    /// Records that the provider had too many calls, and gave no time to wait. Returns whether fewer calls would not
+    /// help, because this was the only one; `None` when the number is not felt for.
     pub(super) fn refused(&self) -> Option<bool> {
         self.tell(Ramp::refused)
     }
 
-    /// The provider asked to be left alone for a while.
+    /// Records that the provider asked to be left alone for a while.
     pub(super) fn shut(&self) {
         self.tell(Ramp::shut);
     }
 
-    /// Answers take longer than usual; with about so many at once they would not.
+    /// Records that answers take longer than usual, and that `bearable` calls at once would not slow them down.
     pub(super) fn slowed(&self, bearable: f64) {
         self.tell(|ramp, era, running| ramp.slowed(era, running, bearable));
     }
 
-    /// All places, if their number is felt for and has not been lowered since the call began: only then the time that
-    /// it took is the time that calls take now.
+    /// All places, if their number is felt for and has not been lowered since the call began. Only then does the call's
+    /// duration show how long calls take now.
     pub(super) fn felt(&self) -> Option<u32> {
         self.tell(|ramp, era, _| (ramp.era() == era).then(|| ramp.limit())).flatten()
     }
@@ -295,7 +295,7 @@ mod tests {
         let held = places.enter().await;
         assert_eq!(places.freeze(), Some(1));
         assert_eq!((places.limit(), places.free()), (1, 0));
-        // Fewer are lent than are taken: the next report says what is taken.
+        // Fewer places are lent than are taken: the next report gives the number taken.
         places.lend(0);
         assert_eq!(places.freeze(), Some(1));
         drop(held);

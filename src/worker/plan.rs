@@ -12,19 +12,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A limit that is used up for less time than this is told to nobody: it is over when the word of it has come.
+/// A limit that is used up for less time than this is not reported: it would be over before the report arrived.
 const WORTH_SAYING: Duration = Duration::from_secs(3);
 
-/// One provider as the worker needs it.
+/// One provider, as the worker needs it.
 #[derive(Clone, Debug)]
 pub struct ProviderPlan {
-    /// Where and how it is reached.
+    /// The address and dialect of the provider, and how to reach it.
     pub endpoint: Endpoint,
     /// Its bucket, the rule of charging, breaker and recheck time; the models are filled in from the routes.
     pub setup: ProviderSetup,
 }
 
-/// What a worker is to work with.
+/// The configuration that a worker works with, before it is resolved.
 #[derive(Clone, Debug)]
 pub struct Blueprint {
     /// Limits by bucket.
@@ -48,7 +48,7 @@ pub struct RungPlan {
 }
 
 impl RungPlan {
-    /// What a request is expected to need here, by its estimated tokens of input and its output cap.
+    /// The units that a request is expected to need here, by its estimated input tokens and its output cap.
     #[must_use]
     pub fn sizes(&self, input_tokens: i64, cap: Option<i64>) -> Sizes {
         let calibration = self.target.calibration();
@@ -61,8 +61,8 @@ impl RungPlan {
         }
     }
 
-    /// How it stands for a request of these sizes that would wait at most `horizon` for its turn. Its room is looked at
-    /// only if `weighs_headroom`.
+    /// The condition of this rung for a request of these sizes that would wait at most `horizon` for its turn. Its room
+    /// is computed only if `weighs_headroom`.
     #[must_use]
     pub fn condition(&self, sizes: &Sizes, horizon: Duration, weighs_headroom: bool, now: Timestamp) -> Condition {
         let ask = self.charging.ask(sizes);
@@ -75,7 +75,8 @@ impl RungPlan {
 }
 
 impl RungPlan {
-    /// The name of the key that a call was made with, where it says something: there were others, or it was refused.
+    /// The name of the key that a call was made with, where it is informative: the provider has several keys, or the
+    /// key was refused.
     #[must_use]
     pub fn key_worth_telling(&self, key: usize, refused: bool) -> Option<&str> {
         let keys = &self.provider.endpoint().keys;
@@ -89,18 +90,18 @@ pub struct RoutePlan {
     pub route: Arc<Route>,
     /// Its rungs, in listed order.
     pub rungs: Vec<RungPlan>,
-    /// What its jobs are like.
+    /// Typical sizes of its jobs.
     typical: Arc<Mutex<Typical>>,
 }
 
 impl RoutePlan {
-    /// What its jobs have been like lately.
+    /// The sizes of its recent jobs.
     #[must_use]
     pub fn typical(&self) -> Typical {
         *self.typical.lock()
     }
 
-    /// Notes the estimated tokens of input and the output cap of one more of its jobs.
+    /// Records the estimated input tokens and the output cap of one more of its jobs.
     pub fn see(&self, input_tokens: i64, cap: Option<i64>) {
         self.typical.lock().see(input_tokens, cap);
     }
@@ -116,11 +117,11 @@ impl RoutePlan {
         startable(&self.route, &order, &conditions, deadline, now)
     }
 
-    /// What its jobs wait for, when none of them may be started for longer than it takes to say so.
+    /// The reason why its jobs wait, if none of them may start within [`WORTH_SAYING`].
     pub(super) fn hold_up(&self, now: Timestamp) -> Option<String> {
         let Startable::Later { until, rung, why } = self.startable(None, now) else { return None };
         let passes = match why {
-            // Calls end all the time.
+            // Calls end all the time, and free places.
             Skip::Shut { shut, .. } if shut.reason == Reason::Concurrency => true,
             Skip::Shut { shut, .. } if shut.reason == Reason::RateLimit => until - WORTH_SAYING <= now,
             _ => false,
@@ -132,11 +133,11 @@ impl RoutePlan {
 
 /// All routes and the gate before them.
 pub struct Plan {
-    /// What may be called.
+    /// The gate: which calls may be made.
     pub gate: Gate,
-    /// By name.
+    /// Routes by name.
     pub routes: HashMap<String, Arc<RoutePlan>>,
-    /// By provider.
+    /// Clients by provider.
     clients: BTreeMap<String, Arc<Provider>>,
 }
 
@@ -144,7 +145,7 @@ impl Plan {
     /// Resolves a blueprint.
     ///
     /// # Errors
-    /// When a provider's client cannot be made (a base URL or header that is none).
+    /// When a provider's client cannot be built (an invalid base URL or header).
     pub fn new(blueprint: &Blueprint) -> anyhow::Result<Self> {
         let setups = setups(blueprint);
         let clients = clients(blueprint, None)?;
@@ -152,10 +153,11 @@ impl Plan {
         Self::assemble(blueprint, &setups, clients, gate, None)
     }
 
-    /// The plan after this one: what is still the same goes on as it stands, connections, limits and what was learned.
+    /// The plan that follows this one. Parts that did not change carry on as they are: connections, limits and learned
+    /// values.
     ///
     /// # Errors
-    /// As for [`Plan::new`]; this plan is then as it was.
+    /// As for [`Plan::new`]; this plan is then unchanged.
     pub fn succeeded_by(&self, blueprint: &Blueprint, now: Timestamp) -> anyhow::Result<Self> {
         let setups = setups(blueprint);
         let clients = clients(blueprint, Some(self))?;
@@ -211,7 +213,7 @@ fn setups(blueprint: &Blueprint) -> BTreeMap<String, ProviderSetup> {
     setups
 }
 
-/// A client for each provider; where nothing about it has changed, the one that there is, with its connections.
+/// A client for each provider; a provider whose configuration has not changed keeps its client and its connections.
 fn clients(blueprint: &Blueprint, before: Option<&Plan>) -> anyhow::Result<BTreeMap<String, Arc<Provider>>> {
     let mut clients = BTreeMap::new();
     for (name, plan) in &blueprint.providers {
@@ -227,7 +229,7 @@ fn clients(blueprint: &Blueprint, before: Option<&Plan>) -> anyhow::Result<BTree
     Ok(clients)
 }
 
-/// Before anything is taken over from the plan before: afterwards nothing fails any more.
+/// Runs before anything is taken over from the earlier plan: after that, no step can fail.
 fn require_targets(blueprint: &Blueprint) -> anyhow::Result<()> {
     for (route, _) in &blueprint.routes {
         for rung in &route.rungs {

@@ -1,5 +1,5 @@
-//! What was settled lately. A database that loses its last commits, as an asynchronous standby that takes over may,
-//! gets it again.
+//! Outcomes settled lately. They are written again to a database that has lost its last commits, as an asynchronous
+//! standby may have when it takes over.
 
 use super::settler::Item;
 use parking_lot::{Mutex, MutexGuard};
@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Longer ago is not remembered: a standby that is further behind is not one to promote.
+/// Older outcomes are forgotten: a standby that is further behind is not one to promote.
 const KEEP_FOR: Duration = Duration::from_mins(1);
-/// Bytes of it, roughly.
+/// Bytes of outcomes that are remembered, roughly.
 const KEEP_BYTES: usize = 16 << 20;
 
 /// Outcomes that were committed, oldest first.
@@ -49,7 +49,7 @@ impl Recent {
         self.kept.lock()
     }
 
-    /// These were committed.
+    /// Remembers these outcomes, which were committed.
     pub fn remember(&self, items: Arc<Vec<Item>>) {
         let now = Instant::now();
         let bytes = items.iter().map(Item::bytes).sum();
@@ -59,7 +59,7 @@ impl Recent {
         kept.forget(now);
     }
 
-    /// The first of them, to be written again.
+    /// The oldest batch, to be written again.
     pub fn take_first(&self) -> Option<Arc<Vec<Item>>> {
         let mut kept = self.kept();
         kept.forget(Instant::now());
@@ -69,7 +69,7 @@ impl Recent {
         Some(first.items)
     }
 
-    /// How many batches there are.
+    /// The number of batches.
     pub fn batches(&self) -> usize {
         self.kept().batches.len()
     }

@@ -4,32 +4,33 @@ use super::plan::Blueprint;
 use super::{Settings, Shared};
 use std::sync::Arc;
 
-/// Gives a worker another configuration.
+/// Gives a running worker another configuration.
 pub struct Reloader {
     pub(super) shared: Arc<Shared>,
 }
 
 impl Reloader {
-    /// Whether the worker is stopping: another configuration is of no use to it any more.
+    /// Whether the worker is stopping, so that it has no use for another configuration.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.shared.stop.is_cancelled()
     }
 
-    /// Works by these from now on. Calls under way end as they began; jobs in hand go over at their next decision, and
-    /// those whose route is gone go back into the queue. How long the worker runs and on which batch does not change.
+    /// Switches the worker to this blueprint and these settings. Calls under way end as they began. Jobs in hand switch
+    /// at their next decision, and those whose route is gone return to the queue. How long the worker runs, and on
+    /// which batch, does not change.
     ///
     /// # Errors
     /// When the blueprint cannot be resolved. The worker then goes on as before.
     pub fn reload(&mut self, blueprint: &Blueprint, settings: &Settings) -> anyhow::Result<()> {
         let shared = &self.shared;
-        // Nobody else changes the plan, so it may be read before it is written.
+        // No other task changes the plan, so it may be read before it is written.
         let plan = Arc::new(shared.plan().succeeded_by(blueprint, shared.clock.now())?);
         shared.plan.store(Arc::clone(&plan));
         let current = shared.settings();
         let (until_done, only_batch, spool) = (current.until_done, current.only_batch.clone(), current.spool.clone());
         shared.settings.store(Arc::new(Settings { until_done, only_batch, spool, ..settings.clone() }));
-        // Perhaps there are more places, and what was shut is open.
+        // There may be more places now, and a rung that was shut may be open.
         shared.hands.freed.notify_one();
         plan.gate.has_changed();
         Ok(())

@@ -1,4 +1,4 @@
-//! Lets finished work go when it is old enough, a step at a time.
+//! Deletes finished work when it is old enough, one step at a time.
 
 use super::Shared;
 use super::troubles::Troubles;
@@ -8,14 +8,14 @@ use crate::store::retention::Retired;
 use std::time::Duration;
 
 const EVERY: Duration = Duration::from_mins(1);
-/// A partition of ten million jobs is some hundred steps, each a fraction of a second: others come between.
+/// A partition of ten million jobs takes some hundred steps, each a fraction of a second; other work runs in between.
 const BETWEEN_STEPS: Duration = Duration::from_millis(100);
 
-/// What was said already of partitions that cannot be dropped: once is enough, until it changes.
+/// Warnings already given about partitions that cannot be dropped: each is given once, until it changes.
 #[derive(Default)]
 pub(super) struct Said(Vec<(i64, Vec<String>)>);
 
-/// One step; returns when to come again.
+/// Takes one step; returns when to take the next.
 pub(super) async fn step(shared: &Shared, said: &mut Said, troubles: &mut Troubles) -> Duration {
     let Some(retention) = shared.settings().retention else { return EVERY };
     let stepped = try_step(shared, retention, said).await;
@@ -43,7 +43,7 @@ async fn try_step(shared: &Shared, retention: Retention, said: &mut Said) -> Res
     })
 }
 
-/// Another process may have found it out, so each looks and says it.
+/// Another process may have found this out, so each process looks and says it.
 fn say_what_keeps(kept: Vec<(i64, Vec<String>)>, said: &mut Said) {
     for (partition, dependents) in kept.iter().filter(|kept| !said.0.contains(kept)) {
         tracing::warn!(

@@ -1,5 +1,5 @@
-//! A worker's life: its loops are started, and taken down in order. First no more is claimed, then the calls under way
-//! are waited for, then everything is written, and only then the worker signs off.
+//! A worker's life: its loops are started, and shut down in order. The worker first stops claiming, then waits for the
+//! calls under way, then writes everything, and only then signs off.
 
 use super::{GOOD_BYE, Shared, Sign, Summary, Worker, claimer, heartbeat, keeper, upkeep};
 use crate::store::within;
@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 impl Worker {
-    /// Works until `shutdown` completes, or until nothing is left to do where the settings say so, or until one of its
-    /// loops has ended unasked, then drains: no more claims, calls under way finish within the grace, everything is
-    /// written, the worker signs off.
+    /// Works until `shutdown` completes, until no work is left (where the settings say so), or until one of its loops
+    /// has ended unexpectedly. Then it drains: it claims no more, lets calls under way finish within the grace period,
+    /// writes everything, and signs off.
     pub async fn run(
         self,
         shutdown: impl Future<Output = ()>,
@@ -42,11 +42,11 @@ impl Worker {
         shared.stop.cancel();
         sign(Sign::Stopping);
         if !claims_no_more {
-            // A claim that is under way brings jobs that have to be given back: let it come home first.
+            // A claim under way brings jobs that have to be given back: wait for it first.
             let _ = claiming.await;
         }
         if heartbeat.is_finished() {
-            // What is in hand stays this worker's until it is written.
+            // Jobs in hand stay this worker's until their outcomes are written.
             heartbeat = loops.endless("heartbeat", heartbeat::run(Arc::clone(&shared)));
         }
         let in_hand = shared.hands.jobs();
@@ -72,7 +72,7 @@ impl Worker {
         let _ = keeping.await;
         keeper::close(&shared).await;
         if loops.fallen().is_some() {
-            // A claim may have been under way when its loop ended: nothing here knows of its jobs.
+            // A claim may have been under way when its loop ended: this process does not know the jobs of that claim.
             let known = shared.known_fences();
             let given_back = shared.store.give_back_unknown(shared.worker_id(), &known);
             if let Err(error) = within(GOOD_BYE, "comparing what is held", given_back).await {
@@ -89,7 +89,7 @@ impl Worker {
                 "the database is away: outcomes stay in the spool, and are written by the next worker that starts on this machine"
             );
         } else {
-            // Only now: a worker that has signed off holds nothing any more.
+            // Only now: a worker that has signed off holds no job any more.
             match within(GOOD_BYE, "signing off", shared.store.sign_off(shared.worker_id())).await {
                 Ok(()) => close_spool(&shared).await,
                 Err(error) => tracing::warn!(error = %error, "could not sign off; the lease will run out"),
@@ -118,8 +118,8 @@ impl Worker {
     }
 }
 
-/// Waits until nothing is left to be written, or until what is left is on the disk and the database has had its time;
-/// returns how many outcomes are left there.
+/// Waits until every outcome is written, or until the rest is on the disk and the database has had its time. Returns
+/// how many outcomes remain in the spool.
 async fn all_is_settled(shared: &Shared, mut hurry: impl Future<Output = ()> + Unpin) -> u64 {
     let mut give_up_at = Instant::now() + shared.settings().drain_timeout.max(GOOD_BYE);
     let mut is_hurried = false;
@@ -138,7 +138,7 @@ async fn all_is_settled(shared: &Shared, mut hurry: impl Future<Output = ()> + U
     shared.settler.unsettled()
 }
 
-/// What is left of the spool of a worker that has signed off: nothing.
+/// Removes the spool of a worker that has signed off.
 async fn close_spool(shared: &Shared) {
     let Some(spool) = shared.settler.spool().cloned() else { return };
     let removed = tokio::task::spawn_blocking(move || spool.forget()).await;

@@ -1,5 +1,5 @@
-//! The JSON schemas of requests: compiled away from the threads on which everything else runs, a few at a time, in
-//! bounded memory, and once for all jobs that bring the same.
+//! The JSON schemas of requests. They are compiled away from the threads on which everything else runs, a few at a
+//! time, in bounded memory, and once for all jobs that bring the same schema.
 
 use crate::domain::json_schema::Schema;
 use parking_lot::{Mutex, MutexGuard};
@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Schemas that are compiled at the same time, and other work that is done aside.
+/// Schemas compiled at the same time; other work done aside has the same bound of its own.
 const AT_ONCE: usize = 2;
 
 /// Kilobytes that all schemas in use may take together: 128 MB.
@@ -20,14 +20,14 @@ const ROOM_KB: usize = 128 << 10;
 /// How long a job waits for room before it goes back.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Compiling takes a second or two at most, on a machine that does nothing else.
+/// Compiling takes a second or two at most on an idle machine.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// Schemas that are remembered although no job has them at the moment: so many of at most so many bytes each.
+/// Schemas that are remembered although no job uses them now: this many, each of at most so many bytes.
 const KEPT: usize = 16;
 const KEPT_BYTES: usize = 256 << 10;
 
-/// Schemas that are looked through for one that is the same.
+/// Schemas that are searched for an equal one, at most.
 const KNOWN: usize = 256;
 
 /// The schemas of one process.
@@ -36,20 +36,20 @@ pub(super) struct Schemas {
     known: Mutex<Known>,
     room: Arc<Semaphore>,
     compiling: Arc<Semaphore>,
-    /// Apart, so that an answer that was paid for does not wait for another job's schema.
+    /// Separate, so that an answer that was paid for does not wait for another job's schema.
     aside: Arc<Semaphore>,
-    /// What those in use take, together.
+    /// Bytes that the schemas in use take together.
     bytes: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// With the hash of what each was made of, the latest last.
+    /// Each with the hash of its source, the latest last.
     all: VecDeque<(u64, Weak<Compiled>)>,
     kept: VecDeque<Arc<Compiled>>,
 }
 
-/// A schema, and the room that it takes.
+/// A schema, and the room that it occupies.
 #[derive(Debug)]
 pub(super) struct Compiled {
     source: Value,
@@ -68,14 +68,14 @@ pub(super) struct InUse {
 /// Why a job has no schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NoSchema {
-    /// It is none, or too much; in words.
+    /// It is no valid schema, or too large; the reason in words.
     Unfit(String),
     /// The schemas of other jobs take all the room.
     NoRoom,
 }
 
 impl Schemas {
-    /// None yet.
+    /// An empty set.
     pub(super) fn new() -> Self {
         Self {
             known: Mutex::default(),
@@ -86,15 +86,15 @@ impl Schemas {
         }
     }
 
-    /// What the schemas of jobs in hand take, in bytes.
+    /// Bytes that the schemas of jobs in hand take.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// A schema, compiled: the one that there is, if another job brought the same.
+    /// Compiles a schema, or returns the one that another job with the same schema has compiled.
     ///
     /// # Errors
-    /// Why not.
+    /// Why the schema cannot be used.
     pub(super) async fn compile(&self, source: &Value) -> Result<InUse, NoSchema> {
         let hash = hash_of(source);
         if let Some(known) = self.find(hash, source) {
@@ -115,7 +115,7 @@ impl Schemas {
         }
         let source = source.clone();
         let compiling = tokio::task::spawn_blocking(move || {
-            // For as long as it takes, also when the caller has given up.
+            // Held as long as the compilation takes, even when the caller has given up.
             let _threads = threads;
             let schema = Schema::compile(&source);
             (source, schema)
@@ -132,7 +132,7 @@ impl Schemas {
         Ok(self.hand_out(compiled))
     }
 
-    /// Runs what takes its time where it holds up nothing else.
+    /// Runs slow work where it blocks nothing else.
     pub(super) async fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let threads = Arc::clone(&self.aside).acquire_owned().await;
         let working = tokio::task::spawn_blocking(move || {
@@ -196,7 +196,7 @@ impl Drop for InUse {
     }
 }
 
-/// Tells schemas apart. The same is the same, whatever the order of its members.
+/// A hash that tells schemas apart. Equal schemas have equal hashes, whatever the order of their members.
 fn hash_of(schema: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     hash_into(schema, &mut hasher);
@@ -247,7 +247,7 @@ mod tests {
         assert!(one.check(&json!({"b": 1})).is_err() && other.check(&json!({"b": 1})).is_ok());
         drop((one, same, other));
         assert_eq!(schemas.bytes(), 0);
-        // It is remembered for a while all the same.
+        // The schema is remembered for a while all the same.
         let again = schemas.compile(&json!({"type": "object", "required": ["a"]})).await.unwrap();
         assert_eq!((schemas.bytes(), again.check(&json!({})).is_err()), (weight, true));
     }
@@ -277,7 +277,7 @@ mod tests {
             drop(all);
         });
         assert!(found.is_ok());
-        // What it does not need after all is free again.
+        // Reserved room that the schema turned out not to need is free again.
         assert!(schemas.room.available_permits() > ROOM_KB - 10);
     }
 }

@@ -1,4 +1,4 @@
-//! Gathers what came of jobs into batches, so that one commit serves hundreds of answers.
+//! Gathers the outcomes of jobs into batches, so that one commit serves hundreds of answers.
 
 use super::booked::Ledger;
 use super::denied::Denied;
@@ -17,42 +17,42 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-/// An answer waits at most this long for company.
+/// An answer waits at most this long for others to share its transaction.
 const LINGER: Duration = Duration::from_millis(12);
-/// At most so many in one transaction.
+/// Items in one transaction, at most.
 const MAX_ITEMS: usize = 500;
-/// At most so many bytes in one transaction, roughly.
+/// Bytes in one transaction, at most, roughly.
 const MAX_BYTES: usize = 4 << 20;
-/// Transactions under way at once: one commits while the other fills.
+/// Transactions under way at once: one commits while the next one fills.
 const FLUSHERS: usize = 2;
-/// Items that may wait; a job that brings one more waits too.
+/// Items that may wait; a job that brings one more waits for room.
 const BACKLOG: usize = 4_000;
 /// The loop goes on after so many panics but one.
 const MOST_FALLS: u32 = 3;
 
-/// What becomes of the job.
+/// What happens to the job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Then {
-    /// It goes on in this worker's hands.
+    /// It stays in this worker's hands.
     GoOn,
-    /// It is over.
+    /// It has ended.
     End(Box<EndingRow>),
     /// It goes back into the queue.
     Park(ParkRow),
 }
 
-/// What came of one step of a job: written together or not at all.
+/// The outcome of one step of a job: its parts are written together or not at all.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Item {
     /// The call that was made, if one was.
     pub attempt: Option<Box<AttemptRow>>,
-    /// What becomes of the job.
+    /// What happens to the job.
     pub then: Then,
 }
 
 impl Item {
-    /// The claim that it is written under.
+    /// The claim under which it is written.
     pub(super) fn lease(&self) -> Option<Lease> {
         match &self.then {
             Then::GoOn => self.attempt.as_ref().map(|row| row.lease),
@@ -61,12 +61,12 @@ impl Item {
         }
     }
 
-    /// That claim's number.
+    /// The number of that claim.
     pub(super) fn fence(&self) -> Option<i64> {
         self.lease().map(|lease| lease.fence)
     }
 
-    /// The job's number, for what is said of it.
+    /// The job's number, for messages.
     pub(super) fn job(&self) -> Option<i64> {
         self.lease().map(|lease| lease.job.0)
     }
@@ -84,7 +84,7 @@ impl Item {
     }
 }
 
-/// Counters of what was settled, for status.
+/// Counters of settled items, for status.
 #[derive(Debug, Default)]
 pub struct Settled {
     /// Jobs that succeeded.
@@ -97,13 +97,13 @@ pub struct Settled {
     pub parked: AtomicU64,
     /// Writes whose fence no longer held.
     pub fenced_out: AtomicU64,
-    /// Items on their way that nothing but memory holds.
+    /// Items under way that only memory holds.
     pub waiting: AtomicU64,
-    /// Claims with items that are not in the database yet, in memory or in the spool, and how many.
+    /// Claims with items that are not in the database yet, in memory or in the spool, and how many items each has.
     unsettled: Mutex<HashMap<i64, u32>>,
-    /// What was booked, by target and by route.
+    /// Totals that were booked, by target and by route.
     pub ledger: Ledger,
-    /// What of this worker's work the database refuses.
+    /// The part of this worker's work that the database refuses.
     pub denied: Denied,
 }
 
@@ -115,7 +115,7 @@ impl Settled {
         }
     }
 
-    /// These are in the database, or never will be.
+    /// Records that these items are in the database, or never will be.
     pub(super) fn are_settled(&self, items: &[Item]) {
         let mut unsettled = self.unsettled.lock();
         for fence in items.iter().filter_map(Item::fence) {
@@ -128,8 +128,8 @@ impl Settled {
         }
     }
 
-    /// These will be written by nothing any more. Their jobs stay in this worker's hands, so they are rescued when it
-    /// is gone.
+    /// Records that these items will never be written. Their jobs stay in this worker's hands, so other workers rescue
+    /// them when it is gone.
     fn are_lost(&self, items: &[Item]) {
         if items.is_empty() {
             return;
@@ -140,21 +140,21 @@ impl Settled {
         self.waiting.fetch_sub(items.len() as u64, Ordering::AcqRel);
     }
 
-    /// Claims of which something is not in the database yet.
+    /// Claims with items that are not in the database yet.
     #[must_use]
     pub fn unsettled(&self) -> Vec<i64> {
         self.unsettled.lock().keys().copied().collect()
     }
 }
 
-/// An item, and who wants to hear when it outlives this process.
+/// An item, and the channel that is told when the item outlives this process.
 #[derive(Debug)]
 struct Handed {
     item: Item,
     kept: Option<oneshot::Sender<()>>,
 }
 
-/// The way in. Cheap to clone; when the last one is dropped the settler writes what it has and ends.
+/// The sending end. Cheap to clone; when the last clone is dropped the settler writes what it has and ends.
 #[derive(Clone, Debug)]
 pub struct Settler {
     sender: mpsc::Sender<Handed>,
@@ -164,8 +164,8 @@ pub struct Settler {
 }
 
 impl Settler {
-    /// A settler and the loop that has to be run for it. Without a spool outcomes wait in memory while the database is
-    /// away.
+    /// A settler, and the loop that the caller has to run for it. Without a spool, outcomes wait in memory while the
+    /// database is away.
     #[must_use]
     pub fn new(store: Store, spool: Option<Arc<Spool>>) -> (Self, SettleLoop) {
         let (sender, receiver) = mpsc::channel(BACKLOG);
@@ -175,7 +175,7 @@ impl Settler {
         (settler, SettleLoop { receiver, outlet, gathered: Vec::new() })
     }
 
-    /// Hands an item over; waits when too much is waiting already.
+    /// Hands an item over; waits while the backlog is full.
     pub async fn settle(&self, item: Item) {
         self.hand_over(item, None).await;
     }
@@ -189,28 +189,27 @@ impl Settler {
 
     async fn hand_over(&self, item: Item, kept: Option<oneshot::Sender<()>>) {
         self.counters.begins(&item);
-        // The loop outlives every sender, so there is always somebody who receives.
+        // The loop outlives every sender, so there is always a receiver.
         if let Err(unsent) = self.sender.send(Handed { item, kept }).await {
             self.counters.are_lost(std::slice::from_ref(&unsent.0.item));
         }
     }
 
-    /// Writes once more what was settled lately, after the database has lost commits; returns how many outcomes that
-    /// were.
+    /// Writes recently settled outcomes once more, after the database has lost commits; returns how many there were.
     ///
     /// # Errors
-    /// Those of the database. What could not be written is written the next time.
+    /// Those of the database. Outcomes that could not be written are written the next time.
     pub(super) async fn write_again(&self) -> Result<u64, StoreError> {
         self.outlet.write_again().await
     }
 
-    /// What was settled so far.
+    /// The counters so far.
     #[must_use]
     pub fn counters(&self) -> &Settled {
         &self.counters
     }
 
-    /// Where outcomes wait on disk.
+    /// The spool where outcomes wait on disk.
     #[must_use]
     pub fn spool(&self) -> Option<&Arc<Spool>> {
         self.spool.as_ref()
@@ -222,7 +221,7 @@ impl Settler {
         self.unkept() + self.spool.as_ref().map_or(0, |spool| spool.fill().outcomes)
     }
 
-    /// Those of them that nothing but memory holds.
+    /// Those of them that only memory holds.
     #[must_use]
     pub fn unkept(&self) -> u64 {
         self.counters.waiting.load(Ordering::Acquire)
@@ -234,13 +233,13 @@ impl Settler {
 pub struct SettleLoop {
     receiver: mpsc::Receiver<Handed>,
     outlet: Outlet,
-    /// What was received and is not on its way yet. It is here so that it outlives a panic of the loop.
+    /// Items received and not under way yet. They are kept here so that they outlive a panic of the loop.
     gathered: Vec<Handed>,
 }
 
 impl SettleLoop {
-    /// Runs until every [`Settler`] is dropped and everything is written or kept. After a panic it goes on, because
-    /// answers that were paid for come this way, while the worker stops.
+    /// Runs until every [`Settler`] is dropped and everything is written or kept. After a panic it goes on while the
+    /// worker stops, because answers that were paid for come this way.
     pub(super) async fn run(mut self, loops: Loops) {
         let flushers = Arc::new(Semaphore::new(FLUSHERS));
         let replaying = self.outlet.has_spool().then(|| loops.endless("spool", self.outlet.clone().replay()));
@@ -253,14 +252,14 @@ impl SettleLoop {
                 break;
             }
         }
-        // All permits back: all transactions are done.
+        // When all permits are back, all transactions are done.
         let _all = flushers.acquire_many(u32::try_from(FLUSHERS).unwrap_or(1)).await;
         if let Some(replaying) = replaying {
             replaying.abort();
         }
     }
 
-    /// Makes transactions of what comes, until nothing can come any more.
+    /// Makes transactions of the items that arrive, until no more can arrive.
     async fn gather(&mut self, flushers: &Arc<Semaphore>, loops: &Loops) {
         loop {
             if self.gathered.is_empty() {
@@ -288,7 +287,7 @@ impl SettleLoop {
         }
     }
 
-    /// Nothing is written any more: what waits is lost to this process, and is not waited for.
+    /// Stops writing: the waiting items are lost to this process, and the worker does not wait for them.
     fn give_up(&mut self) {
         self.receiver.close();
         let mut lost: Vec<Item> = self.gathered.drain(..).map(|handed| handed.item).collect();
@@ -316,12 +315,12 @@ async fn flush(outlet: &Outlet, gathered: Vec<Handed>, loops: &Loops) {
         Err(_) => counters.are_lost(&items),
     }
     for kept in waiting.into_iter().flatten() {
-        // A job that was stopped does not wait any more.
+        // A job that was stopped no longer waits.
         let _ = kept.send(());
     }
 }
 
-/// What one transaction is to write for these items.
+/// The rows that one transaction has to write for these items.
 pub(super) fn settlement(items: &[Item]) -> Settlement {
     let mut all = Settlement::default();
     for item in items {

@@ -1,8 +1,9 @@
-//! Where outcomes wait on this machine's disk while the database does not take them.
+//! Where outcomes wait on this machine's disk while the database is away.
 //!
-//! Each worker process has one journal ([`crate::journal`]). It begins with whose it is; then come outcomes, in the
-//! order in which they have to be written. Whoever finds a journal that nobody holds knows that its worker is gone,
-//! writes what stands in it, and takes over from that worker at once instead of waiting for its lease to run out.
+//! Each worker process has one journal ([`crate::journal`]). It begins with the worker that it belongs to; then come
+//! outcomes, in the order in which they have to be written. A process that finds a journal which no process holds knows
+//! that its worker is gone. It writes the outcomes, and takes over from that worker at once instead of waiting for its
+//! lease to run out.
 
 use super::settler::Item;
 use crate::journal::{AppendError, Journal, Next};
@@ -18,17 +19,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Notify;
 
-/// Outcomes that are read back at once.
+/// Outcomes read back at once.
 const READ_ITEMS: usize = 500;
-/// Bytes of them, roughly.
+/// Bytes of outcomes read back at once, roughly.
 const READ_BYTES: u64 = 4 << 20;
 
-/// Where and how large.
+/// Where spools are kept, and how large one may grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpoolSettings {
     /// The folder of all spools of this machine.
     pub dir: PathBuf,
-    /// What one worker's may have, in bytes.
+    /// The size limit of one worker's spool, in bytes.
     pub max_bytes: u64,
 }
 
@@ -36,14 +37,14 @@ pub struct SpoolSettings {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
-    /// Whose journal it is; again when its worker began anew under another number.
+    /// The worker that the journal belongs to; written again when that worker starts a new life under another number.
     Worker {
-        /// Of which database.
+        /// The database that the worker belongs to.
         installation: String,
-        /// Its number there.
+        /// The worker's number in that database.
         id: i64,
     },
-    /// What has to be written.
+    /// An outcome that has to be written.
     Outcome(Item),
 }
 
@@ -69,23 +70,23 @@ pub struct Spool {
 #[derive(Debug)]
 struct State {
     journal: Journal,
-    /// What stands before the first outcome.
+    /// Where the first outcome begins.
     head: u64,
-    /// Everything before this is in the database.
+    /// Everything before this position is in the database.
     next: u64,
     workers: Vec<i64>,
-    /// How many of them stand in the head.
+    /// How many worker numbers stand in the head.
     in_head: usize,
 }
 
 impl State {
-    /// Says in the journal that its worker has a number, behind what is there.
+    /// Appends to the journal that its worker has a number.
     fn name_worker(&mut self, installation: &str, id: i64) -> Result<(), AppendError> {
         let line = Line::Worker { installation: installation.to_owned(), id }.encode()?;
         self.journal.append(&[line])
     }
 
-    /// Takes everything up to the end as its head.
+    /// Marks everything up to the end as the head.
     fn begin_here(&mut self) {
         self.head = self.journal.size();
         self.next = self.head;
@@ -100,14 +101,14 @@ pub struct Fill {
     pub outcomes: u64,
     /// Bytes on the disk.
     pub bytes: u64,
-    /// Whether it takes nothing more: no call is started then.
+    /// Whether it accepts nothing more: no call is started then.
     pub is_full: bool,
 }
 
 /// A journal that was left behind.
 #[derive(Debug)]
 pub struct Abandoned {
-    /// What is in it.
+    /// The spool and the outcomes in it.
     pub spool: Arc<Spool>,
     /// The claim in it with the highest job number.
     pub highest: Option<Lease>,
@@ -116,7 +117,7 @@ pub struct Abandoned {
 }
 
 impl Spool {
-    /// A new one for a worker of this number.
+    /// Creates a spool for a worker with this number.
     pub fn create(settings: &SpoolSettings, installation: &str, worker: i64) -> io::Result<Arc<Self>> {
         let first = Line::Worker { installation: installation.to_owned(), id: worker }.encode()?;
         let journal = Journal::create(&settings.dir, settings.max_bytes, &first)?;
@@ -140,8 +141,8 @@ impl Spool {
         self.state.lock()
     }
 
-    /// Everything that workers of this installation left behind in a folder. What cannot be opened is told and left
-    /// alone.
+    /// All spools that workers of this installation left behind in a folder. Those that cannot be opened are logged and
+    /// left alone.
     pub fn abandoned(settings: &SpoolSettings, installation: &str) -> io::Result<Vec<Abandoned>> {
         let mut found = Vec::new();
         for path in Journal::list(&settings.dir)? {
@@ -174,7 +175,7 @@ impl Spool {
                         waiting += 1;
                         highest = highest.into_iter().chain(item.lease()).max_by_key(|lease| lease.job.0);
                     }
-                    // Of a version that knows more than this one.
+                    // A line that a newer version wrote.
                     Err(_) => is_damaged = true,
                 },
                 Next::End => break,
@@ -190,7 +191,7 @@ impl Spool {
         }
         drop(records);
         if workers.is_empty() && !is_damaged {
-            // Its worker ended before it had begun.
+            // Its worker ended before it had written anything.
             journal.remove()?;
             return Ok(None);
         }
@@ -199,19 +200,19 @@ impl Spool {
         Ok(Some(Abandoned { spool, highest, is_damaged }))
     }
 
-    /// The numbers under which its worker was registered.
+    /// All numbers under which its worker was registered.
     #[must_use]
     pub fn workers(&self) -> Vec<i64> {
         self.state().workers.clone()
     }
 
-    /// Where it is.
+    /// The path of the journal.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.state().journal.path().to_owned()
     }
 
-    /// How full it is.
+    /// How full the spool is.
     #[must_use]
     pub fn fill(&self) -> Fill {
         Fill {
@@ -221,13 +222,13 @@ impl Spool {
         }
     }
 
-    /// Whether everything that was ever put here is in the database.
+    /// Whether every outcome that was ever put here is in the database.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiting.load(Ordering::Acquire) == 0
     }
 
-    /// Notes whether outcomes wait in memory for want of room; returns whether that is news.
+    /// Records whether outcomes wait in memory for want of room; returns whether that is a change.
     pub(super) fn set_full(&self, full: bool) -> bool {
         self.full.swap(full, Ordering::AcqRel) != full
     }
@@ -252,14 +253,14 @@ impl Spool {
         self.filled.notified().await;
     }
 
-    /// The first outcomes that are not in the database yet, and the place behind them. Blocks the thread.
+    /// The first outcomes that are not in the database yet, and the position behind them. Blocks the thread.
     pub(super) fn first(&self) -> io::Result<(Vec<Item>, u64)> {
         let state = self.state();
         let mut records = state.journal.records(state.next);
         let mut items = Vec::new();
         while items.len() < READ_ITEMS && records.at() - state.next < READ_BYTES {
             let Next::Record(record) = records.read_next()? else { break };
-            // What cannot be understood was noticed when the journal was taken over.
+            // Unreadable lines were noticed when the journal was taken over.
             if let Ok(Line::Outcome(item)) = serde_json::from_slice(&record) {
                 items.push(item);
             }
@@ -267,7 +268,7 @@ impl Spool {
         Ok((items, records.at()))
     }
 
-    /// The first `count` outcomes, which end before `next`, are in the database. Blocks the thread.
+    /// Records that the first `count` outcomes, which end before `next`, are in the database. Blocks the thread.
     pub(super) fn done(&self, count: usize, next: u64) -> Result<(), AppendError> {
         let mut state = self.state();
         state.next = next;
@@ -285,7 +286,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Its worker goes on under another number. Blocks the thread.
+    /// Records that its worker goes on under another number. Blocks the thread.
     pub(super) fn renumber(&self, worker: i64) -> Result<(), AppendError> {
         let mut state = self.state();
         state.name_worker(&self.installation, worker)?;
@@ -297,8 +298,8 @@ impl Spool {
         Ok(())
     }
 
-    /// Keeps an outcome that the database will not have in a file of its own, whole, with its answer, and returns
-    /// where. The same outcome again is the same file. Blocks the thread.
+    /// Keeps an outcome that the database refuses in a file of its own, complete with its answer, and returns the path.
+    /// The same outcome always gets the same file. Blocks the thread.
     pub(super) fn put_aside(&self, item: &Item) -> io::Result<PathBuf> {
         let name = format!("unwritten-job-{}-claim-{}.json", item.job().unwrap_or(0), item.fence().unwrap_or(0));
         let path = self.path().with_file_name(name);
@@ -310,12 +311,13 @@ impl Spool {
         Ok(path)
     }
 
-    /// Removes the file of a worker that has signed off, with nothing in it. Blocks the thread.
+    /// Removes the spool of a worker that has signed off; it has no outcomes. Blocks the thread.
     pub(super) fn forget(&self) -> io::Result<()> {
         std::fs::remove_file(self.state().journal.path())
     }
 
-    /// Gives up one that was taken over: what was in it is in the database. A damaged one stays for people to look at.
+    /// Closes a spool that was taken over, when its outcomes are in the database. A damaged one stays for people to
+    /// look at.
     pub(super) fn close(spool: Arc<Self>, is_damaged: bool) -> io::Result<()> {
         let Ok(spool) = Arc::try_unwrap(spool) else { return Ok(()) };
         let journal = spool.state.into_inner().journal;

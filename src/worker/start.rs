@@ -1,4 +1,4 @@
-//! Makes a worker: its number in the database, its spool, and what workers before it left behind.
+//! Makes a worker: its number in the database, its spool, and the outcomes that earlier workers left behind.
 
 use super::clock::Clock;
 use super::hands::Hands;
@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 impl Worker {
-    /// Registers a worker. It does nothing before [`Worker::run`], except that what workers of this machine left behind
-    /// is written, and their jobs are given back.
+    /// Registers a worker. Before [`Worker::run`] it does only one thing: it writes the outcomes that earlier workers
+    /// of this machine left behind, and gives their jobs back.
     ///
     /// # Errors
-    /// When the database does not answer or has another schema, or the spool cannot be had and is not optional.
+    /// When the database does not answer or has another schema, or when the spool is required and cannot be opened.
     pub async fn register(store: Store, plan: Plan, settings: Settings) -> anyhow::Result<Self> {
         store.require_schema().await?;
         let installation = store.installation().await?;
@@ -32,7 +32,7 @@ impl Worker {
             history::look_first(&store).await?;
             match left {
                 Ok(left) => Box::pin(outlet::take_over(&store, left, settings.max_crashes)).await?,
-                // What that means is said when this worker's own is made.
+                // The failure is reported when this worker's own spool is made.
                 Err(_) if settings.spool_is_optional => 0,
                 Err(error) => return Err(cannot_spool(spool, &error)),
             };
@@ -43,7 +43,7 @@ impl Worker {
         let spool = match make_spool(&settings, &installation, id) {
             Ok(spool) => spool,
             Err(error) => {
-                // It will not come up, and should not look as if it had.
+                // This worker will not start, so its row must not look as if it had.
                 let _ = within(GOOD_BYE, "signing off", store.sign_off(id)).await;
                 return Err(error);
             }
@@ -81,8 +81,8 @@ impl Worker {
         Ok(Self { shared, settle_loop, open_loop, loops: Loops::default() })
     }
 
-    /// Finds out whether a worker could be registered here and now, and have its spool, for a command that has
-    /// something to do before. What is left of it is the row of a worker that has signed off.
+    /// Finds out whether a worker could register here and now and open its spool, for a command that has other things
+    /// to do first. It leaves only the row of a worker that has signed off.
     ///
     /// # Errors
     /// Those of [`Worker::register`].
@@ -100,8 +100,8 @@ impl Worker {
     }
 }
 
-/// Answers wait in the spool, and what stands in it is believed. A folder to which others have access is refused also
-/// where it would be done without: what is in it already cannot be told from what they have put there.
+/// The worker trusts the answers that it finds in the spool. So a folder that other users can access is refused, even
+/// where the spool is optional: the worker cannot tell its own files from theirs.
 fn require_private(spool: &spool::SpoolSettings) -> anyhow::Result<()> {
     match require_private_folder(&spool.dir) {
         Err(exposed) if matches!(exposed.flaw, Flaw::Readable(_)) => {
@@ -114,7 +114,7 @@ fn require_private(spool: &spool::SpoolSettings) -> anyhow::Result<()> {
     }
 }
 
-/// Gives this process a number and a lease. It is named as the machine calls itself.
+/// Gives this process a number and a lease, under the machine's host name.
 pub(super) async fn sign_on(store: &Store) -> Result<(i64, Timestamp), StoreError> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let pid = i32::try_from(std::process::id()).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! What this worker says of itself with every heartbeat.
+//! The statistics that this worker publishes with every heartbeat.
 
 use super::Shared;
 use crate::domain::statistics::{RouteWait, Statistics, VERSION};

@@ -1,4 +1,4 @@
-//! Routes that jobs wait for and this worker does not have: said in one line, however many there are.
+//! Routes that jobs wait for and this worker does not have: reported in one line, however many there are.
 
 use crate::domain::roll::roll;
 use crate::store::lanes::Lane;
@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Between two lines lies this much.
+/// Time between two such lines.
 const EVERY: Duration = Duration::from_mins(1);
 
-/// So many that were said already are remembered. With more of them a few may be said again.
+/// How many reported routes are remembered. With more than that, a few may be reported again.
 const REMEMBERED: usize = 1_000;
 
-/// What was said of strange routes.
+/// The routes that were reported.
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
     told: BTreeSet<String>,
@@ -20,7 +20,7 @@ pub(super) struct Strangers {
 }
 
 impl Strangers {
-    /// Looks at the routes of these lanes, and says which are not known, unless it has said so before.
+    /// Looks at the routes of these lanes, and reports those that are unknown and were not reported before.
     pub(super) fn look(&mut self, lanes: &[Lane], is_known: impl Fn(&str) -> bool) {
         self.told.retain(|route| !is_known(route));
         if self.told_at.is_some_and(|at| at.elapsed() < EVERY) {

@@ -7,29 +7,29 @@ use crate::store::claim::{Claim, Suspects, Take};
 use crate::store::{StoreError, within};
 use std::collections::HashSet;
 
-/// What waits of them, as of the last look.
+/// The waiting suspects, as of the last look.
 #[derive(Debug, Default)]
 pub(super) struct Waiting(Vec<Suspects>);
 
-/// What a turn of the claim loop does about them.
+/// The next step of the claim loop with regard to suspects.
 pub(super) enum Turn {
-    /// Nothing: it goes on as if there were none.
+    /// Nothing to do: the loop goes on as if there were none.
     None,
-    /// Nothing is taken until something has left its hands.
+    /// The loop takes no job until one has left this worker's hands.
     Wait,
-    /// These are to be started.
+    /// The loop starts these jobs.
     Start(Claim),
 }
 
 impl Waiting {
-    /// Looks which there are.
+    /// Looks up the waiting suspects.
     pub async fn look(&mut self, shared: &Shared) -> Result<(), StoreError> {
         let found = shared.store.suspects();
         self.0 = within(PATIENCE, "looking for jobs that workers died with", found).await?;
         Ok(())
     }
 
-    /// Takes those that this worker may take now.
+    /// Takes the suspects that this worker may take now.
     pub async fn turn(
         &mut self,
         shared: &Shared,
@@ -62,7 +62,7 @@ impl Waiting {
             Next::Nothing => return Ok(Turn::Wait),
             Next::Suspects { crashes, most } => (crashes, most),
         };
-        // What has ended and is not written yet is in its hands by the queue's account.
+        // To the queue, jobs that have ended and are not written yet are still in this worker's hands.
         if suspicion::is_apart(level, settings.max_crashes) && held.is_empty() && shared.settler.unsettled() > 0 {
             return Ok(Turn::Wait);
         }
@@ -88,7 +88,7 @@ impl Waiting {
         Ok(Turn::Start(claim))
     }
 
-    /// What was taken does not wait any more; where less came than was there, others took it.
+    /// Removes the jobs that were taken from those that wait. If fewer came than were there, other workers took them.
     fn remember(&mut self, takes: &[Take], level: i16, claim: &Claim) {
         for take in takes {
             let taken = || claim.jobs.iter().filter(|job| (job.flow, job.prio) == (take.flow, take.prio));

@@ -1,19 +1,19 @@
-//! What goes wrong again and again: told when it begins, once a minute while it lasts, and when it is over.
+//! Repeated failures: reported when they begin, once a minute while they last, and when they are over.
 
 use crate::store::StoreError;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Between two lines about the same.
+/// Time between two lines about the same trouble.
 const EVERY: Duration = Duration::from_mins(1);
 
-/// Which trouble a task is in.
+/// The trouble that a task is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
-    /// The database is away: the same for all tasks.
+    /// The database is away: the same trouble for all tasks.
     Away,
-    /// One of this task alone.
+    /// A trouble of this task alone.
     Own(&'static str),
 }
 
@@ -21,11 +21,11 @@ enum Kind {
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
     failing: BTreeMap<&'static str, Kind>,
-    /// When each trouble was last told of.
+    /// When each trouble was last reported.
     told: BTreeMap<Kind, Instant>,
 }
 
-/// What is to be said.
+/// The line to log, if any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Say {
     Nothing,
@@ -34,7 +34,7 @@ enum Say {
 }
 
 impl Troubles {
-    /// Notes how a task went, and says what there is to say of it. Returns what it brought.
+    /// Records how a task went, and logs what there is to say of it. Returns the task's value if it succeeded.
     pub fn note<T>(&mut self, task: &'static str, outcome: Result<T, StoreError>) -> Option<T> {
         let kind = outcome.as_ref().err().map(|error| if error.is_transient() { Kind::Away } else { Kind::Own(task) });
         let say = self.see(task, kind, Instant::now());
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(troubles.see("tidy", Some(Kind::Own("tidy")), now), Say::Trouble);
         assert_eq!(troubles.see("fold", Some(Kind::Own("fold")), now), Say::Nothing);
         assert_eq!(troubles.see("wake", None, now), Say::Over);
-        // It goes over into the other kind, and back: that is not the end of it.
+        // The trouble changes into the other kind, and back: that is not the end of it.
         assert_eq!(troubles.see("fold", Some(Kind::Away), now), Say::Trouble);
         assert_eq!(troubles.see("fold", None, now), Say::Over);
         assert_eq!(troubles.see("tidy", Some(Kind::Own("tidy")), now + EVERY), Say::Trouble);

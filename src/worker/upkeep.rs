@@ -1,5 +1,5 @@
-//! What any worker does for all, and a look whether it still may: waking parked jobs, rescuing those of the dead,
-//! folding sums, making partitions and dropping old ones.
+//! Work that any worker does for all, besides checking whether it may still run: waking parked jobs, rescuing jobs of
+//! dead workers, folding sums, making partitions and dropping old ones.
 
 use super::spool::Spool;
 use super::troubles::Troubles;
@@ -13,17 +13,18 @@ use tokio::time::Instant;
 const RESCUE_EVERY: Duration = Duration::from_secs(5);
 /// A worker that is too old for the schema stops within this time.
 const SCHEMA_EVERY: Duration = Duration::from_secs(5);
-/// Whether the database has gone back in time: after the first heartbeat that is sent after this, which tells whether
-/// anything is lost; at once when the database comes back.
+/// How often to check whether the database has gone back in time. The check waits for the first heartbeat sent after it
+/// is due, which shows whether anything is lost. When the database comes back the check is made at once.
 const HISTORY_EVERY: Duration = Duration::from_secs(2);
 const FOLD_EVERY: Duration = Duration::from_secs(5);
-/// Who enqueues much and takes it back uses up numbers all the same, some million a second.
+/// Often enough for applications that enqueue many jobs and roll back: they use up numbers all the same, some million a
+/// second.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(5);
 const TIDY_EVERY: Duration = Duration::from_mins(1);
-/// Parked jobs are looked at when the next is due, and at least this often: others park too.
+/// Parked jobs are woken when the next is due, and at least this often: other workers park jobs too.
 const PROMOTE_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 
-/// What takes longer is tried again on another connection.
+/// A statement that takes longer is tried again on another connection.
 const PATIENCE: Duration = Duration::from_secs(70);
 
 /// Runs until it is aborted.
@@ -83,7 +84,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         if now >= fold_at {
             fold_at = now + FOLD_EVERY;
             let folded = within(PATIENCE, "folding sums", shared.store.fold_tally()).await;
-            // A full helping: there is more.
+            // A full batch: there is more.
             if troubles.note("folding sums", folded).is_some_and(|folded| folded >= FOLD_AT_ONCE) {
                 fold_at = now;
             }
@@ -101,7 +102,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 shared.store.own_keys().await
             };
             let kept = within(PATIENCE, "keeping tables in shape", kept).await;
-            // There are more.
+            // There is more to do.
             if troubles.note("keeping tables in shape", kept).is_some_and(|kept| kept > 0) {
                 tidy_at = now;
             }
@@ -118,12 +119,12 @@ pub(super) async fn run(shared: Arc<Shared>) {
             retention_at = now + retention::step(&shared, &mut said, &mut troubles).await;
             next = next.min(retention_at);
         }
-        // Never a busy loop, even when the clock says that something was due long ago.
+        // Never a busy loop, even when the clock says that the next task was due long ago.
         tokio::time::sleep_until(next.max(Instant::now() + Duration::from_millis(20))).await;
     }
 }
 
-/// Siblings on this machine that have ended leave their spools behind: there is no need to wait for their leases.
+/// Workers of this machine that have ended leave their spools behind: there is no need to wait for their leases.
 async fn take_over(shared: &Arc<Shared>) -> anyhow::Result<()> {
     let Some(settings) = shared.settings().spool.clone() else { return Ok(()) };
     let installation = shared.installation.clone();

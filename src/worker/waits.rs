@@ -1,21 +1,21 @@
-//! What a job waits for, in a few words.
+//! The reason why a job waits, in a few words.
 
 use crate::domain::Timestamp;
 use crate::domain::decide::{Skip, Worth};
 
-/// What a job rests for: the target, why it cannot be called, and why the job does not go elsewhere.
+/// The reason why a job rests: the target, why it cannot be called, and why the job does not go elsewhere.
 ///
-/// Status counts jobs by these words, so there are few of them and no instants in them.
+/// Status counts jobs by these words, so there are few variants of them and they hold no instants.
 pub(super) fn what_is_waited_for(target: &str, why: &Skip, is_only: bool) -> String {
     match why {
         Skip::Shut { shut, worth } => {
             let because = match worth {
-                // The only rung of its route: patience and `fallback_on` choose between nothing.
+                // The only rung of its route: patience and `fallback_on` have nothing to choose from.
                 _ if is_only => "nowhere else to go",
                 Worth::Patience { until: Timestamp::MAX } => "patience without end",
                 Worth::Patience { .. } => "within patience",
                 Worth::NoFallback => "no fallback from that",
-                // Not worth waiting for, but no other rung is to be had either.
+                // Not worth waiting for, but no other rung is available either.
                 Worth::NoPatience | Worth::PatienceOver { .. } | Worth::DeadlineNear { .. } | Worth::Pointless => {
                     "nowhere else to go"
                 }

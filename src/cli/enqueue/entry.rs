@@ -1,4 +1,4 @@
-//! Into which batch a file goes, and what is said of one that exists.
+//! The batch that a file goes into, and the messages about one that exists.
 
 use super::Args;
 use crate::cli::failure::Failure;
@@ -7,18 +7,19 @@ use crate::store::Store;
 use crate::store::enqueue::{Admission, BatchSoFar, BulkEnqueue, BulkOptions, Opened};
 use std::io::Write;
 
-/// Names that are tried for a batch that has none of its own.
+/// How many names are tried for a batch that was given none.
 const NAMES: u32 = 100;
 
-/// How a file may go into its batch.
+/// The way in which a file may go into its batch.
 pub(super) struct Entry {
     admission: Admission,
-    /// Whether the name was made up here, so that another one does as well.
+    /// Whether the name was made up here, so that another one will do as well.
     is_made_up: bool,
 }
 
 impl Entry {
-    /// What the arguments ask for. Where a batch goes on, its jobs say what was left open: their route and project.
+    /// The entry that the arguments ask for. Where a batch goes on, its jobs supply the route and project that the
+    /// arguments leave open.
     pub(super) async fn of(args: &Args, store: &Store, options: &mut BulkOptions) -> anyhow::Result<Self> {
         let goes_on = args.again.resume || args.again.idempotent;
         let admission = match (goes_on, args.again.append) {
@@ -30,7 +31,7 @@ impl Entry {
             let so_far = store.batch_so_far(batch).await?;
             options.route = inherited(batch, args.route.as_deref(), &so_far.routes, "route", &options.route)?;
             options.project = inherited(batch, args.project.as_deref(), &so_far.projects, "project", &options.project)?;
-            // With keys the schema itself knows them again.
+            // With keys, the schema itself recognises them.
             if so_far.of_others && !args.again.idempotent {
                 return Err(Failure::usage(format!(
                     "batch {batch} has jobs of other logins, which this one may not see, so its lines cannot be told \
@@ -54,7 +55,7 @@ impl Entry {
         let name = options.batch.clone().unwrap_or_default();
         for number in 2.. {
             match store.enqueue_into(options.clone(), self.admission).await? {
-                // Before a line is in it; what was begun is rolled back.
+                // No line is in it yet; the begun transaction is rolled back.
                 Opened::Open { before: None, .. } if args.again.resume => {
                     return Err(no_such(&name, store).await?.into());
                 }
@@ -64,7 +65,7 @@ impl Entry {
                     options.batch = Some(format!("{name}-{number}"));
                 }
                 Opened::Busy if self.admission == (Admission::Resume { wait: false }) => {
-                    // When standard error is gone, it is waited for all the same.
+                    // When standard error is gone, the command waits all the same.
                     let _ = writeln!(told, "another command is enqueueing into batch {name}: waiting for it");
                     self.admission = Admission::Resume { wait: true };
                 }
@@ -91,7 +92,7 @@ impl Entry {
     }
 }
 
-/// A batch's own route or project, unless another one is asked for, which its jobs cannot take.
+/// A batch's own route or project. It is a failure to ask for another one, since the jobs cannot change it.
 fn inherited(batch: &str, asked: Option<&str>, there: &[String], what: &str, usual: &str) -> Result<String, Failure> {
     match (asked, there) {
         (None, []) => Ok(usual.to_owned()),
@@ -111,11 +112,11 @@ fn inherited(batch: &str, asked: Option<&str>, there: &[String], what: &str, usu
     }
 }
 
-/// There is nothing to go on with: a slip in the name would buy the whole file once more.
+/// The failure when there is no batch to go on with: a typing error in the name would buy the whole file again.
 async fn no_such(batch: &str, store: &Store) -> anyhow::Result<Failure> {
     let recent: Vec<String> = match store.batches(5).await {
         Ok(batches) => batches.into_iter().map(|batch| batch.name).collect(),
-        // Who may only enqueue may not look.
+        // A login that may only enqueue may not look.
         Err(error) if error.is_denied() => Vec::new(),
         Err(error) => return Err(error.into()),
     };
@@ -126,7 +127,7 @@ async fn no_such(batch: &str, store: &Store) -> anyhow::Result<Failure> {
     )))
 }
 
-/// A batch of this name is there, and nothing was said of it.
+/// The failure when a batch of this name exists, and the arguments do not say what to do with it.
 fn exists(batch: &str, so_far: &BatchSoFar, args: &Args) -> Failure {
     let file = args.file.as_deref().map_or_else(|| "the input".to_owned(), |file| file.display().to_string());
     Failure::usage(format!(

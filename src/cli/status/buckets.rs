@@ -1,4 +1,4 @@
-//! The limits as all workers share them.
+//! The limits, as all workers share them.
 
 use super::age;
 use crate::view::status::StatusView;
@@ -6,8 +6,8 @@ use crate::view::table::{Cell, Table};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-/// A line per limit; what is true of the whole bucket stands on the first of them. A bucket that no live worker has,
-/// and of which nothing is missing, has none.
+/// A line per limit; facts about the whole bucket stand on the first of them. A bucket that no live worker has, and of
+/// which nothing is missing, gets no line.
 pub(super) fn table(status: &StatusView) -> Table {
     let mut table = Table::new([
         "bucket",
@@ -35,7 +35,7 @@ pub(super) fn table(status: &StatusView) -> Table {
             bucket.shut_until.map(|until| age(until, status.now)).into(),
             bucket.refused_last_minute.into(),
         ];
-        // A bucket without such limits has its line too: its places, and whether it is shut.
+        // A bucket without such limits gets a line too: its places, and whether it is shut.
         for index in 0..bucket.limits.len().max(1) {
             let of_one = match bucket.limits.get(index) {
                 Some(limit) => [
@@ -82,7 +82,7 @@ mod tests {
         Limits { rates: vec![rate], concurrency }
     }
 
-    /// A worker that spent so much, and would like to hold so much.
+    /// The report of a worker that spent this much, and would like to hold that much.
     fn told(left: i64, want: u64, slots_wanted: u32) -> Told {
         let stock = Stock {
             dimension: REQUESTS,
@@ -112,12 +112,12 @@ mod tests {
         serde_json::to_value(table(&status.clone().into())).unwrap().as_array().unwrap().clone()
     }
 
-    /// As programs see them.
+    /// The view as programs see it.
     fn in_json(status: &Status) -> Value {
         serde_json::to_value(StatusView::from(status.clone()).buckets).unwrap()
     }
 
-    /// Two workers hold a part of it, the first has spent 30, and tokens were heard of.
+    /// Two workers hold a part of it, the first has spent 30, and answers told of a token limit.
     fn shared() -> SharedBucket {
         let mut bucket = SharedBucket::default();
         bucket.exchange(1, &limits(Some(8)), &told(0, 50, 3), Timestamp(NOW));

@@ -1,9 +1,9 @@
-//! The catalogue of prices that comes with the program (`config/prices.toml`). It is read like the configuration, and
-//! is no part of it.
+//! The catalogue of prices that comes with the program (`config/prices.toml`). It is read like the configuration, but
+//! is not part of it.
 
 use super::{Key, Kind, MODEL, TEXTS, Table, key};
 
-/// The file: vendors by their names.
+/// The file: vendors by name.
 pub(in crate::config) const CATALOGUE: Table =
     Table { keys: &[Key { name: "vendors", kind: Kind::Named(&VENDOR), ..Key::EMPTY }], ..Table::EMPTY };
 

@@ -44,7 +44,7 @@ const AMOUNT: Kind = Kind::Whole(1, i64::MAX);
 
 const UNKNOWN: &str = "what is known of the model; unknown counts as yes";
 
-/// What a million tokens cost.
+/// The price of a million tokens.
 pub(in crate::config) const PRICE: Table = Table {
     title: "`price` of a model or tier",
     keys: &[

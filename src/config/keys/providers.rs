@@ -4,7 +4,7 @@ use super::{Kind, Sample, TEXTS, Table, depends, instead, key, with_default};
 use crate::config::{provider, quirks};
 use crate::provider::vendors::limit_headers_names;
 
-/// Where one key of a provider is.
+/// The source of one key of a provider.
 pub(in crate::config) const API_KEY: Table = Table {
     title: "one of `keys`",
     keys: &[

@@ -57,7 +57,7 @@ pub(super) const ROUTE: Table = Table {
     ..Table::EMPTY
 };
 
-/// A rung that says more than its target.
+/// A rung that sets more than its target.
 pub(in crate::config) const RUNG: Table = Table {
     title: "one of `rungs`",
     keys: &[

@@ -48,7 +48,7 @@ fn write_table(page: &mut String, table: &'static Table, written: &mut Vec<&'sta
     }
     let _ = writeln!(page, "| key | takes | default | meaning |\n|---|---|---|---|");
     let keys: Vec<&Key> = match table.header {
-        // A section whose keys are those of another table says so there.
+        // A section that takes its keys from another table says so there.
         Some(_) if table.keys.is_empty() => Vec::new(),
         _ => table.all_keys().collect(),
     };

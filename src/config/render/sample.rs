@@ -4,7 +4,7 @@ use super::{list, own_section, shown, wrapped};
 use crate::config::keys::{Default, Key, ROOT, Sample, Table};
 
 const WIDTH: usize = 120;
-/// Where the remarks behind settings begin.
+/// The column where remarks after settings begin.
 const REMARKS: usize = 44;
 
 const HEAD: &str = "\
@@ -42,7 +42,7 @@ fn write_section(file: &mut String, table: &'static Table) {
     }
     for paragraph in table.doc.split('\n').filter(|_| !table.doc.is_empty()) {
         for line in wrapped(paragraph, WIDTH - 4) {
-            // A section that is switched off is a comment: what is said of it is a comment within that comment.
+            // A section that is switched off is a comment; text about it is a comment within that comment.
             let mark = if table.is_on { "#" } else { "# #" };
             push(file, format!("{mark} {line}").trim_end());
         }

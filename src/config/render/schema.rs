@@ -3,7 +3,7 @@
 use crate::config::keys::{Default, Key, Kind, ROOT, Table};
 use serde_json::{Map, Value, json};
 
-/// The schema, of draft 7, which editors of TOML know.
+/// The schema, in draft 7, which TOML editors know.
 #[must_use]
 pub fn schema() -> String {
     let mut schema = json!({

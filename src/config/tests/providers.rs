@@ -1,4 +1,4 @@
-//! What is known of a provider's vendor, and what an operator says over it.
+//! The row of a provider's vendor, and an operator's settings over it.
 
 use super::*;
 use crate::domain::{Capabilities, Charging, ChatRequest, Scope, Timestamp};
@@ -59,14 +59,14 @@ fn the_other_door_of_a_vendor_has_its_own_address() {
     assert_eq!(address("[providers.gemini]"), "https://generativelanguage.googleapis.com/v1beta");
 }
 
-/// Sent by an adapter: the body, and what was dropped.
+/// The body that an adapter sends, and the dropped members.
 fn sent(adapter: &dyn Adapter, body: &Value) -> (Value, Vec<String>) {
     let request = ChatRequest::parse(body).unwrap();
     let wire = adapter.encode((&request).into(), "m", &Capabilities::default()).unwrap();
     (serde_json::from_slice(&wire.body).unwrap(), wire.dropped)
 }
 
-/// A vendor that the table has for this test alone. All that is known of it is its row.
+/// A vendor that the table has for this test alone. Its row is all that is known of it.
 #[test]
 fn a_vendor_is_one_row() {
     let body = json!({
@@ -82,12 +82,12 @@ fn a_vendor_is_one_row() {
         let config = given(&format!("{section}api_key_env = \"ACME\"\n")).with("ACME", "the-key").config();
         let provider = &config.providers[name];
         let (endpoint, adapter) = (&provider.endpoint, provider.endpoint.adapter());
-        // What is sent.
+        // The body.
         let (body, mut dropped) = sent(&*adapter, &body);
         assert_eq!(body, expected, "{name}");
         dropped.sort();
         assert_eq!(dropped, ["max_tokens as max_completion_tokens", "seed as dice", "user"], "{name}");
-        // How it is signed.
+        // The signature.
         let request = ChatRequest::parse(&json!({"prompt": "Hi"})).unwrap();
         let wire = adapter.encode((&request).into(), "m", &Capabilities::default()).unwrap();
         let url = Url::parse(&endpoint.base_url).unwrap();
@@ -95,7 +95,7 @@ fn a_vendor_is_one_row() {
         endpoint.auth(&endpoint.keys[0]).sign(&mut outgoing, Timestamp(0)).unwrap();
         assert_eq!(outgoing.headers["x-acme-key"], "the-key", "{name}");
         assert!(!outgoing.headers.contains_key("authorization"), "{name}");
-        // What its limits and errors mean.
+        // The meaning of its limits and errors.
         let headers = HeaderMap::from_iter([
             ("x-ratelimit-limit-requests".parse().unwrap(), HeaderValue::from_static("7")),
             ("x-ratelimit-limit-tokens".parse().unwrap(), HeaderValue::from_static("9")),
@@ -107,13 +107,13 @@ fn a_vendor_is_one_row() {
         assert_eq!(seen, [(Some(7), Some(second)), (Some(9), Some(day))], "{name}");
         let failure = adapter.decode(&reply).unwrap_err();
         assert_eq!((failure.class, failure.scope), (ErrorClass::QuotaExhausted, Scope::Key), "{name}");
-        // How it counts.
+        // The charging rule.
         assert_eq!(provider.charging, GROQ, "{name}");
     }
     let config = given("[providers.acme_ai]\n").config();
     let endpoint = &config.providers["acme_ai"].endpoint;
     assert_eq!(endpoint.base_url, "https://api.acme-ai.example/v7?tenant=main");
-    // What an operator says counts more.
+    // An operator's settings take precedence.
     let config = given("[providers.acme_ai]\nquirks = { cap_field = \"max_tokens\", keep = [\"user\"], rename = { seed = \"seed\" }, limit_headers = \"plain\" }\ncharging = \"combined\"\n").config();
     let provider = &config.providers["acme_ai"];
     let mut as_given = body.clone();

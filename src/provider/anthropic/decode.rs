@@ -1,4 +1,4 @@
-//! From a Messages answer to the domain's.
+//! Turns a Messages answer into the domain's.
 
 use super::events;
 use super::failures::{SIGNS, spend_limit_reached};
@@ -45,7 +45,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
     let id = take_string(&mut body, "id");
     let Value::Object(body) = body else { return Err(failure(errors, reply, &ErrorBody::default())) };
     let of_usage = |key: &str| usage_raw.as_ref().and_then(|usage| usage.get(key));
-    // Its fast mode is a tier of its own price.
+    // Its fast mode is a tier with a price of its own.
     let fast = of_usage("speed").filter(|speed| speed.as_str().is_some_and(|speed| speed != "standard"));
     Ok(Answer {
         text,
@@ -89,7 +89,7 @@ struct Blocks {
     text: Option<String>,
     reasoning: Option<String>,
     tool_calls: Vec<ToolCall>,
-    /// What else the blocks say, in OpenAI's words where it has any.
+    /// Further content of the blocks, in OpenAI's words where it has any.
     message: Map<String, Value>,
     extras: Vec<Map<String, Value>>,
 }
@@ -106,7 +106,7 @@ fn read_blocks(blocks: Vec<Value>) -> Blocks {
                 append(&mut read.text, take_string(&mut block, "text"));
             }
             Some("thinking" | "redacted_thinking") => {
-                // Its signature is wanted when the conversation goes on.
+                // Its signature is needed when the conversation goes on.
                 signed.push(block.clone());
                 append(&mut read.reasoning, take_string(&mut block, "thinking"));
             }
@@ -118,7 +118,7 @@ fn read_blocks(blocks: Vec<Value>) -> Blocks {
                 let Value::Object(block) = block else { continue };
                 read.extras.push(beside::kept(block, &["type", "name", "id", "input"]));
             }
-            // Server tools and what is yet to be invented.
+            // Server tools, and blocks yet to be invented.
             _ => others.push(block),
         }
     }
@@ -149,7 +149,7 @@ pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
     Some((usage(&raw), raw))
 }
 
-/// Classifies. A spend limit that names no end lasts until the month does.
+/// Classifies a failure. A spend limit without an end lasts until the month ends.
 fn failure(errors: &[Rule], reply: &WireReply<'_>, error: &ErrorBody) -> Failure {
     let mut failure = classify(&SIGNS, errors, reply, error);
     if failure.wait.is_none() && spend_limit_reached(error) {

@@ -1,4 +1,4 @@
-//! From a request to a Messages body.
+//! Turns a request into a Messages body.
 
 use super::schema::{self, Fitted};
 use crate::domain::decide::Ineligible;
@@ -20,13 +20,13 @@ const VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
 /// Where a body has its output cap.
 const CAPS: &[&str] = &["max_tokens"];
 
-/// The output cap of a request without one, for a model of which none is configured: the API demands a number.
+/// The output cap of a request without one, for a model that has none configured either: the API demands a number.
 const DEFAULT_MAX_TOKENS: i64 = 4096;
 
-/// Images that the API takes.
+/// Image types that the API accepts.
 const IMAGE_TYPES: &[&str] = &["image/jpeg", "image/png", "image/gif", "image/webp"];
 
-/// Places of a prompt that may be marked for caching.
+/// The most places of a prompt that may be marked for caching.
 const MOST_CACHE_MARKS: usize = 4;
 
 #[derive(Serialize)]
@@ -206,7 +206,7 @@ pub(super) fn encode(
     Ok(wire)
 }
 
-/// What some models are known to refuse.
+/// Refuses requests that some models are known to refuse.
 fn check(request: &ChatRequest, claude: Option<Claude>, capabilities: &Capabilities) -> Result<(), Ineligible> {
     let wants_schema = matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. }));
     if wants_schema && capabilities.json_schema.is_none() && claude.is_some_and(|claude| !claude.has_json_schema()) {
@@ -230,7 +230,7 @@ fn id_of<'a>(item: &'a Item<'_>) -> Option<&'a str> {
     }
 }
 
-/// One text; or blocks, where one of them is marked for caching.
+/// The instructions as one text, or as blocks if one of them is marked for caching.
 fn instructions<'a>(parts: &'a [(Cow<'a, str>, Mark<'a>)]) -> Option<System<'a>> {
     if parts.is_empty() {
         return None;
@@ -335,7 +335,7 @@ fn tool<'a>(tool: &'a Tool, renamed: &'a Renamed) -> Result<ToolOut<'a>, Ineligi
     Ok(ToolOut { name, description, input_schema, cache_control: tool.cache_control.as_ref() })
 }
 
-/// A mark that the API understands; others are noted.
+/// Keeps a mark that the API understands; notes any other.
 fn is_mark<'a>(mark: Mark<'a>, dropped: &mut Vec<String>) -> Mark<'a> {
     let kept = mark.filter(|mark| mark.get("type").is_some_and(|kind| kind == "ephemeral"));
     if mark.is_some() && kept.is_none() {
@@ -344,7 +344,7 @@ fn is_mark<'a>(mark: Mark<'a>, dropped: &mut Vec<String>) -> Mark<'a> {
     kept
 }
 
-/// Keeps the marks that the API understands, and of those the last ones: more are an error, and the longest prefix
+/// Keeps the marks that the API understands, and of those the last ones: too many are an error, and the longest prefix
 /// saves most.
 fn bound_marks<'a>(
     tools: &mut [ToolOut<'a>],
@@ -388,7 +388,8 @@ struct Sampling {
     top_k: Option<i64>,
 }
 
-/// Temperature ends at 1 here, and newer models take only one of the two, or none but the defaults.
+/// Fits the sampling parameters: temperature ends at 1 here, and newer models take only one of the two, or only the
+/// defaults.
 fn sampling(
     request: &ChatRequest,
     claude: Option<Claude>,
@@ -425,7 +426,8 @@ fn sampling(
     Sampling { temperature, top_p, top_k }
 }
 
-/// Those that the API takes, and those at which the answer is cut afterwards: it rejects mere white space.
+/// The stop sequences that the API accepts, and those at which the answer is cut afterwards: the API rejects mere white
+/// space.
 fn stops<'a>(request: &'a ChatRequest, dropped: &mut Vec<String>) -> (Vec<&'a str>, Vec<String>) {
     let (sent, held_back): (Vec<&str>, Vec<&str>) =
         request.stop.iter().map(String::as_str).partition(|stop| !stop.trim().is_empty());
@@ -438,7 +440,7 @@ fn stops<'a>(request: &'a ChatRequest, dropped: &mut Vec<String>) -> (Vec<&'a st
 fn output_config(request: &ChatRequest, dropped: &mut Vec<String>) -> Result<Option<Value>, Ineligible> {
     match &request.response_format {
         None | Some(ResponseFormat::Text | ResponseFormat::Other(_)) => Ok(None),
-        // There is no such mode; the prompt has to ask for JSON in any case, and validation sees to the rest.
+        // The API has no such mode. The prompt has to ask for JSON in any case, and validation checks it.
         Some(ResponseFormat::JsonObject) => {
             note(dropped, "response_format");
             Ok(None)

@@ -1,4 +1,4 @@
-//! One message out of the events of a stream, whether it was asked for or not.
+//! Makes one message out of the events of a stream, whether a stream was asked for or not.
 
 use serde_json::{Map, Value};
 

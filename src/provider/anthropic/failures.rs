@@ -1,4 +1,4 @@
-//! What Anthropic's errors mean. The first row that fits counts: money hides behind 400 and 429.
+//! The meaning of Anthropic's errors. The first row that fits counts: money hides behind 400 and 429.
 
 use super::limits::LIMITS;
 use crate::domain::ErrorClass::{
@@ -9,7 +9,7 @@ use crate::domain::Scope::{Key, Model, Provider, Request};
 use crate::provider::classify::{Rule, Signs, never_fits};
 use crate::provider::error_body::ErrorBody;
 
-/// By what its failures are read.
+/// The signs of its failures.
 pub(super) const SIGNS: Signs = Signs { rules: RULES, limits: LIMITS };
 
 const RULES: &[Rule] = &[
@@ -36,10 +36,10 @@ const RULES: &[Rule] = &[
     // --- the request ---
     Rule::code(&["request_too_large"], PayloadTooLarge, Request),
     Rule::says(&["blocked by content filtering policy"], ContentPolicy, Request).at(&[400]),
-    // The body did not arrive in time; nothing was read of it.
+    // The body did not arrive in time; the server read nothing of it.
     Rule::code(&["request_body_timeout"], Network, Request),
     // --- the key and the model ---
-    // Of the organization or the workspace, so of every model alike.
+    // A limit of the organization or the workspace, so of every model alike.
     Rule::code(
         &[
             "organization_on_hold",
@@ -61,7 +61,8 @@ const RULES: &[Rule] = &[
     Rule::code(&["api_error"], ServerError, Model),
 ];
 
-/// Anthropic's own cap on spending, which comes as a 429 without `retry-after` and lasts until the month ends.
+/// Whether this is Anthropic's own cap on spending, which comes as a 429 without `retry-after` and lasts until the
+/// month ends.
 pub(super) fn spend_limit_reached(error: &ErrorBody) -> bool {
     error.has_code(&["enforced_spend_limit_reached"])
 }

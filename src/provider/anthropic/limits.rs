@@ -1,9 +1,9 @@
-//! The headers by which Anthropic tells of its limits: per minute, refilled continuously.
+//! The headers in which Anthropic reports its limits: per minute, refilled continuously.
 
 use crate::domain::Unit;
 use crate::provider::limit_headers::{COMMON, Family, MINUTE, Window, suffixed};
 
-/// What Anthropic sends.
+/// The headers that Anthropic sends.
 pub(in crate::provider) const OWN: &[Family] = &[
     suffixed!(Requests, "anthropic-ratelimit-requests", Window::Known(MINUTE), None),
     suffixed!(Tokens, "anthropic-ratelimit-tokens", Window::Known(MINUTE), None),
@@ -15,5 +15,5 @@ pub(in crate::provider) const OWN: &[Family] = &[
     suffixed!(OutputTokens, "anthropic-fast-output-tokens", Window::Known(MINUTE), Some("fast")),
 ];
 
-/// What comes with its answers: gateways before it have headers of their own.
+/// The headers that come with its answers: gateways before it have some of their own.
 pub(super) const LIMITS: &[&[Family]] = &[COMMON, OWN];

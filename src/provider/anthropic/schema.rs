@@ -1,19 +1,19 @@
-//! A JSON schema in the part of the language that structured outputs take. What they do not take is told to the model
-//! in words instead; validation checks the answer against the schema as it was given.
+//! A JSON schema in the subset that structured outputs accept. The rest is told to the model in words, and validation
+//! checks the answer against the schema as it was given.
 
 use crate::domain::decide::Ineligible;
 use crate::provider::conversation::unsupported;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What became of a schema.
+/// The result of fitting a schema.
 #[derive(Debug, PartialEq)]
 pub(super) enum Fitted {
-    /// It demands an object and says nothing of its members, which no schema of this dialect can say.
+    /// It demands an object and says nothing of its members, which this dialect cannot express.
     AnyObject,
     /// It can be sent.
     Schema {
-        /// As it is sent.
+        /// The schema as it is sent.
         schema: Value,
         /// The keywords that were left out.
         stripped: BTreeSet<String>,
@@ -26,14 +26,14 @@ const TAKEN: &[&str] = &["$ref", "type", "const", "title", "description", "requi
 /// Keywords that say nothing about an answer.
 const REMARKS: &[&str] = &["$schema", "$id", "$comment", "$anchor", "examples", "example", "readOnly", "writeOnly"];
 
-/// Formats of strings that are taken.
+/// String formats that are accepted.
 const FORMATS: &[&str] = &["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"];
 
 /// Fits a schema.
 ///
 /// # Errors
-/// [`Ineligible::Unsupported`] names what cannot be said in any other way: objects with free members, recursion, and
-/// several schemas at once.
+/// [`Ineligible::Unsupported`] names the parts that cannot be expressed in any other way: objects with free members,
+/// recursion, and several schemas at once.
 pub(super) fn fit(schema: &Value) -> Result<Fitted, Ineligible> {
     let Value::Object(members) = schema else { return unsupported("a JSON schema that is not an object") };
     if is_free_object(members) && !members.contains_key("$ref") {
@@ -47,7 +47,7 @@ pub(super) fn fit(schema: &Value) -> Result<Fitted, Ineligible> {
     Ok(Fitted::Schema { schema, stripped: fitting.stripped })
 }
 
-/// An object of which nothing is said but that it is one.
+/// Whether the schema says only that the value is an object.
 fn is_free_object(schema: &Map<String, Value>) -> bool {
     let is_object = schema.get("type").is_some_and(|kind| kind == "object");
     let has_members =
@@ -75,7 +75,7 @@ impl Fitting {
             return self.object(&merged);
         }
         let mut fitted = Map::new();
-        // What the model is told in words.
+        // Rules that the model is told in words.
         let mut told: Vec<String> = Vec::new();
         let is_reference = schema.contains_key("$ref");
         for (keyword, value) in schema {
@@ -83,7 +83,7 @@ impl Fitting {
                 "$defs" | "definitions" | "properties" => {
                     fitted.insert(keyword.clone(), self.named(value)?);
                 }
-                // Nothing may stand beside a reference.
+                // A reference must stand alone.
                 name if is_reference && name != "$ref" => self.strip(name),
                 "additionalProperties" => {
                     if *value != Value::Bool(false) {
@@ -145,8 +145,8 @@ impl Fitting {
     }
 }
 
-/// Says of an object that it has no further members: the API demands it. What fits the stricter schema fits the given
-/// one.
+/// Declares that an object has no further members: the API demands it. Values that fit the stricter schema fit the
+/// given one.
 fn close(schema: &Map<String, Value>, fitted: &mut Map<String, Value>) -> Result<(), Ineligible> {
     let may_be_object = match schema.get("type") {
         Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind == "object"),
@@ -170,8 +170,8 @@ fn is_plain(value: &Value) -> bool {
     !value.is_array() && !value.is_object()
 }
 
-/// An `allOf` of one schema is that schema, as some generators write a reference with a description. Several at once
-/// cannot each be closed.
+/// Merges an `allOf` of one schema into its parent, as some generators write a reference with a description. Several
+/// schemas at once cannot each be closed.
 fn merge_single_all_of(schema: &Map<String, Value>) -> Result<Option<Map<String, Value>>, Ineligible> {
     let Some(all_of) = schema.get("allOf") else { return Ok(None) };
     match all_of.as_array().map(Vec::as_slice) {
@@ -187,7 +187,7 @@ fn merge_single_all_of(schema: &Map<String, Value>) -> Result<Option<Map<String,
     }
 }
 
-/// Tells the model in the description what the grammar cannot enforce.
+/// Tells the model, in the description, the rules that the grammar cannot enforce.
 fn tell(fitted: &mut Map<String, Value>, told: &[String]) {
     const LONGEST: usize = 500;
     if told.is_empty() || fitted.contains_key("$ref") {
@@ -221,7 +221,7 @@ fn is_recursive(schema: &Value) -> bool {
     let mut targets = BTreeSet::new();
     references(&root, &mut targets);
     edges.insert("#".to_owned(), targets);
-    // Takes away what refers to nothing that is left, until nothing changes: what remains goes in circles.
+    // Removes definitions that refer to none of those left, until nothing changes: the rest goes in circles.
     loop {
         let left: BTreeSet<String> = edges.keys().cloned().collect();
         let before = edges.len();

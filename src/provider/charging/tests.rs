@@ -1,4 +1,4 @@
-//! Each rule, by what it takes and gives back.
+//! Each rule, by the tokens that it takes and gives back.
 
 use super::*;
 use crate::domain::charging::{Ask, Fate};
@@ -15,7 +15,7 @@ fn usage(input: i64, cache_read: i64, output: i64) -> Usage {
     Usage { input, cache_read, output, source: UsageSource::Provider, ..Usage::default() }
 }
 
-/// What is reserved of the limit of all tokens, and what it comes to when 800 + 200 tokens went in, the latter from
+/// The tokens reserved of the limit on all tokens, and the final charge when 800 + 200 tokens went in, the latter from
 /// the cache, and 50 came out.
 fn totals(rule: Charging, cap: Option<u64>) -> (u64, u64) {
     let sizes = sizes(1_200, cap, 300);
@@ -94,8 +94,8 @@ fn without_a_report_the_reservation_stays_unless_nothing_was_taken() {
 }
 
 proptest! {
-    /// With the right estimate nothing is corrected but what has been wrong; and what is settled is what the
-    /// simulator, which was written from the documentation alone, takes from its buckets.
+    /// With a right estimate, nothing else is corrected. The settled amount equals the simulator's charge, and the
+    /// simulator was written from the documentation alone.
     #[test]
     fn what_is_settled_is_what_the_simulator_takes(
         input in 1..100_000_u64, off in 50..200_u64, cap in prop::option::of(1..10_000_u64), output in 1..10_000_u64,

@@ -54,7 +54,7 @@ async fn call(endpoint: Endpoint, timeouts: &Timeouts) -> CallReport {
     ask(&Provider::new(endpoint).unwrap(), 0, timeouts).await.unwrap()
 }
 
-/// Runs a script against a client with these timeouts and says what the client made of it.
+/// Runs a script against a client with these timeouts and returns the client's report.
 async fn outcome(script: Vec<Step>, timeouts: Timeouts) -> CallReport {
     let server = Server::start(script).await;
     let mut endpoint = endpoint(&server.url);

@@ -1,9 +1,9 @@
-//! One answer out of the pieces of a stream, whether it was asked for or not.
+//! Makes one answer out of the pieces of a stream, whether a stream was asked for or not.
 
 use crate::provider::error_body::says_failed;
 use serde_json::{Map, Value, json};
 
-/// One answer out of the pieces of a stream: what `streamGenerateContent` sends, as events or as an array.
+/// Puts together the pieces that `streamGenerateContent` sends, as events or as an array.
 pub(super) fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
     let mut whole = Map::new();
     let mut candidate = Map::new();

@@ -1,4 +1,4 @@
-//! From a `generateContent` answer to the domain's.
+//! Turns a `generateContent` answer into the domain's.
 
 use super::chunks;
 use super::failures::SIGNS;
@@ -60,7 +60,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
         id,
         usage: usage_raw.as_ref().map_or_else(Usage::default, usage),
         beside: Beside {
-            // `SERVICE_TIER_FLEX` is what other vendors call flex.
+            // Other vendors call `SERVICE_TIER_FLEX` flex.
             service_tier: tier.map(|tier| tier.to_ascii_lowercase().trim_start_matches("service_tier_").to_owned()),
             cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),
             completion: beside::kept(
@@ -106,7 +106,7 @@ fn read_parts(candidate: &mut Map<String, Value>) -> Parts {
             text.get_or_insert_default().push_str(&piece);
             continue;
         }
-        // Wanted when the conversation goes on; in the words of Google's own compatible endpoint.
+        // Needed when the conversation goes on; in the words of Google's own compatible endpoint.
         let signature = take_string(part, "thoughtSignature");
         let Some(call) = part.get_mut("functionCall") else {
             if part.as_object().is_some_and(|members| members.keys().any(|key| key != "text" && key != "thought")) {
@@ -155,7 +155,7 @@ fn logprobs(result: &Value) -> Option<Value> {
     Some(json!({ "content": content }))
 }
 
-/// No candidate: a blocked prompt when it says so, else a fault of the provider.
+/// The failure when there is no candidate: a blocked prompt if it says so, else a fault of the provider.
 fn no_candidate(reply: &WireReply<'_>, body: &Value) -> Failure {
     let reason = body.pointer("/promptFeedback/blockReason").and_then(Value::as_str);
     let mut failure = if let Some(reason) = reason {
@@ -189,7 +189,7 @@ fn finish(raw: &str) -> Finish {
     Finish::of_word(named.unwrap_or(raw))
 }
 
-/// Tokens in disjoint classes: the cache is inside the prompt, thoughts and tool prompts are outside of the rest.
+/// Tokens in disjoint classes: the cache is inside the prompt; thoughts and tool prompts are outside of the rest.
 fn usage(raw: &Value) -> Usage {
     let prompt = count(raw, "/promptTokenCount");
     let candidates = count(raw, "/candidatesTokenCount");
@@ -201,7 +201,7 @@ fn usage(raw: &Value) -> Usage {
     let cache_read = count(raw, "/cachedContentTokenCount").unwrap_or(0);
     let tool_prompts = count(raw, "/toolUsePromptTokenCount").unwrap_or(0);
     let uncached = if cache_read > prompt { prompt } else { prompt - cache_read };
-    // What the total has beyond the parts was thought and not told.
+    // Tokens that the total has beyond the parts were thought and not shown.
     let told = prompt.saturating_add(tool_prompts).saturating_add(candidates);
     let beyond = count(raw, "/totalTokenCount").map_or(0, |total| total.saturating_sub(told)).max(0);
     let reasoning = thoughts.unwrap_or(0).max(beyond);

@@ -1,4 +1,4 @@
-//! From a request to a `generateContent` body.
+//! Turns a request into a `generateContent` body.
 
 use crate::domain::bulk::is_too_much;
 use crate::domain::decide::Ineligible;
@@ -78,14 +78,14 @@ struct Response<'a> {
     response: Value,
 }
 
-/// What stands in for the signature of a call, for models that demand one: the conversation may come from any
-/// model, so there is none to give back, and without it they reject the whole request.
+/// The placeholder for the signature of a call, for models that demand one. The conversation may come from any model,
+/// so there may be no signature to give back, and without one they reject the whole request.
 const NO_SIGNATURE: &str = "skip_thought_signature_validator";
 
-/// Images that models take.
+/// Image types that models accept.
 const IMAGE_TYPES: &[&str] = &["image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"];
 
-/// Stop sequences that a request may have.
+/// The most stop sequences of a request.
 const MOST_STOPS: usize = 5;
 
 #[derive(PartialEq, Default, Serialize)]
@@ -135,7 +135,7 @@ struct Declaration<'a> {
     parameters_json_schema: Option<&'a Value>,
 }
 
-/// What a call asks for, after the model's name: the answer in one piece, or in events.
+/// The suffix after the model's name: an answer in one piece, or in events.
 pub(super) const WHOLE: &str = ":generateContent";
 pub(super) const STREAMED: &str = ":streamGenerateContent";
 
@@ -171,7 +171,7 @@ pub(super) fn encode(
         })
         .collect::<Result<_, Ineligible>>()?;
     let (generation_config, held_back) = config(request, model, capabilities, &mut dropped);
-    // Declared tools and a demanded form do not go together; where none may be called, none need be declared.
+    // Declared tools and a demanded form do not go together. Where no tool may be called, none needs to be declared.
     let form_comes_first = !takes_tools_with_form(generation) && wants_json(request);
     let tools: &[Tool] = if form_comes_first { &[] } else { &request.tools };
     if tools.len() < request.tools.len() {
@@ -294,7 +294,7 @@ fn image(url: &str) -> Result<Kind<'_>, Ineligible> {
     }
 }
 
-/// The parameters, and the stop sequences that are too many: the answer is cut at them afterwards.
+/// The parameters, and the surplus stop sequences, at which the answer is cut afterwards.
 fn config<'a>(
     request: &'a ChatRequest,
     model: &str,

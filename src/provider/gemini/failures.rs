@@ -1,4 +1,4 @@
-//! What Gemini's errors mean. The first row that fits counts: one status stands for several limits, and a wrong
+//! The meaning of Gemini's errors. The first row that fits counts: one status stands for several limits, and a wrong
 //! key comes as a 400.
 
 use crate::domain::ErrorClass::{
@@ -11,7 +11,7 @@ use crate::provider::error_body::ErrorBody;
 use crate::provider::limit_headers::COMMON;
 use serde_json::Value;
 
-/// By what its failures are read. No header of its own tells of limits.
+/// The signs of its failures. It has no limit headers of its own.
 pub(super) const SIGNS: Signs = Signs { rules: RULES, limits: &[COMMON] };
 
 const RULES: &[Rule] = &[
@@ -25,8 +25,8 @@ const RULES: &[Rule] = &[
     Rule::status(&[402], QuotaExhausted, Key).in_doubt(),
     Rule::says(&["credits are depleted", "monthly spend"], QuotaExhausted, Key).at(&[429]),
     // --- limits ---
-    // The account's tier has none of this model: no wait helps, and other models of the same key work. So it is
-    // the model that is closed to the key, not a limit and not the key's money.
+    // The account's tier has no quota for this model: no wait helps, and other models of the same key work. So the
+    // model is closed to the key; neither a limit nor a lack of money is the cause.
     Rule::when(has_none, Permission, Model).at(&[429]),
     Rule::when(per_day, RateLimitDaily, Model).at(&[429]),
     Rule::code(&["RESOURCE_EXHAUSTED", "rate_limit_exceeded", "too_many_requests", "quota_exceeded"], RateLimit, Model),
@@ -34,7 +34,7 @@ const RULES: &[Rule] = &[
     Rule::says(&["quota exceeded", "resource exhausted", "resource has been exhausted"], RateLimit, Model)
         .at(&[400, 500]),
     // --- the account and the model ---
-    // The region: nothing this key asks for will work.
+    // The region: no request with this key will work.
     Rule::code(&["FAILED_PRECONDITION"], Permission, Key),
     Rule::code(&["UNAUTHENTICATED"], Auth, Key),
     Rule::code(&["PERMISSION_DENIED"], Permission, Model).in_doubt(),

@@ -110,7 +110,7 @@ fn what_came_with_an_answer_is_in_the_result() {
     });
     let answer = answer(gemini(), &body);
     assert_eq!(answer.beside.service_tier.as_deref(), Some("flex"));
-    // What the total has beyond the parts was thought.
+    // Tokens that the total has beyond the parts were thought.
     assert_eq!(answer.usage, usage([10, 0, 0, 0, 65, 60]));
     let whole = answer.to_chat_completion("m", 7);
     let choice = &whole["choices"][0];

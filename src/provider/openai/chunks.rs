@@ -1,12 +1,12 @@
-//! One completion out of the pieces of a stream, whether it was asked for or not.
+//! Makes one completion out of the pieces of a stream, whether a stream was asked for or not.
 
 use crate::provider::error_body::says_failed;
 use serde_json::{Map, Value, json};
 
 /// Puts the pieces together; `None` when the stream was cut before its end.
 ///
-/// A whole completion or an error among the values is taken as it is. Pieces have an end where one of them says why it
-/// ended; a completion that says so comes out as any other.
+/// A whole completion or an error among the values is taken as it is. The pieces are complete when one of them says why
+/// the answer ended; the completion made of them looks like any other.
 pub(super) fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
     let is_whole = |value: &&Value| value.pointer("/choices/0/message").is_some_and(Value::is_object);
     let is_error = |value: &&Value| value.get("error").is_some_and(says_failed);
@@ -16,7 +16,7 @@ pub(super) fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
     }
     let pieces = values.iter().filter(|value| value.get("choices").is_some_and(Value::is_array)).count();
     if pieces == 0 {
-        // No stream of ours: it has its say about what is missing.
+        // Not a stream of ours: decoding reports what is missing.
         return values.into_iter().next();
     }
     let mut whole = Map::new();
@@ -99,7 +99,7 @@ fn add_member(to: &mut Map<String, Value>, key: &str, piece: Value) {
     }
 }
 
-/// As many calls as a stream can have: each piece is looked up among them.
+/// The most calls that a stream can have: each piece is looked up among them.
 const MOST_CALLS: usize = 1_000;
 
 fn add_calls(calls: &mut Vec<Value>, pieces: Vec<Value>) {

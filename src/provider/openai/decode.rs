@@ -1,4 +1,4 @@
-//! From a chat-completions answer to the domain's.
+//! Turns a chat-completions answer into the domain's.
 
 use super::chunks;
 use super::failures::SIGNS;
@@ -104,7 +104,7 @@ fn first_choice(body: &mut Map<String, Value>, notes: &mut Vec<String>) -> Optio
     }
 }
 
-/// The message: as it should be, as a single piece of a stream has it, or the bare text of a legacy completion.
+/// The message: in its proper place, as a single piece of a stream has it, or as the bare text of a legacy completion.
 fn message(choice: &mut Map<String, Value>) -> Option<Map<String, Value>> {
     for key in ["message", "delta"] {
         if let Some(Value::Object(message)) = choice.remove(key) {
@@ -179,7 +179,7 @@ fn content(content: Value) -> Content {
     }
 }
 
-/// The calls, and of each what it has beside its id and its function.
+/// The calls, and for each one its members beside id and function.
 fn tool_calls(message: &mut Map<String, Value>) -> (Vec<ToolCall>, Vec<Map<String, Value>>) {
     let listed = match message.remove("tool_calls") {
         Some(Value::Array(list)) => list,

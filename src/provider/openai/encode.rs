@@ -1,5 +1,5 @@
-//! From a request to a chat-completions body: the body goes through as it was written, member by member, and only what
-//! the server or the model is known to take otherwise is changed, visibly.
+//! Turns a request into a chat-completions body. The body goes through as it was written, member by member. Only
+//! members that the server or the model is known to handle differently are changed, visibly.
 
 use super::strict;
 use crate::domain::decide::Ineligible;
@@ -52,7 +52,7 @@ pub(super) fn encode(
     Ok(WireRequest { dropped, undo, ..WireRequest::post("/chat/completions", CAPS, bytes) })
 }
 
-/// What this server is known to refuse.
+/// Refuses requests that this server is known to refuse.
 fn check(quirks: &Quirks, request: &ChatRequest, model: &str, capabilities: &Capabilities) -> Result<(), Ineligible> {
     match &request.response_format {
         Some(ResponseFormat::JsonSchema { .. }) => {
@@ -98,7 +98,8 @@ struct Writing<'a> {
 }
 
 impl Writing<'_> {
-    /// `{"prompt": …}` is ours and not the dialect's. What stands beside it and no provider knows is the author's own.
+    /// Spells out `{"prompt": …}`, which is ours and not the dialect's. Members beside it that no provider knows are
+    /// the author's own.
     fn spell_out_prompt(&mut self) {
         if !self.request.is_prompt {
             return;
@@ -121,7 +122,7 @@ impl Writing<'_> {
         });
     }
 
-    /// Members that mean nothing and that servers reject.
+    /// Removes members that mean nothing and that servers reject.
     fn leave_out_what_asks_for_nothing(&mut self) {
         if !self.quirks.takes_null {
             self.body.retain(|_, value| value != "null");
@@ -139,7 +140,7 @@ impl Writing<'_> {
         }
     }
 
-    /// How an answer is transferred is not the request's to say.
+    /// Removes members on how the answer is transferred: the worker decides that.
     fn leave_to_the_worker(&mut self) {
         if self.body.given("stream").is_some_and(|stream| stream != "false") {
             self.remove("stream");
@@ -147,8 +148,8 @@ impl Writing<'_> {
         self.remove("stream_options");
     }
 
-    /// The output cap, in the field that is wanted, and no higher than the model's own: a larger one is an error with
-    /// every provider.
+    /// Puts the output cap into the field that the server wants, and lowers it to the model's own: a larger one is an
+    /// error with every provider.
     fn cap(&mut self, habits: &ModelHabits, capabilities: &Capabilities) {
         let by_model = if habits.wants_completion_cap { CapField::MaxCompletionTokens } else { CapField::MaxTokens };
         let field = self.quirks.cap_field.unwrap_or(by_model).as_str();
@@ -180,8 +181,8 @@ impl Writing<'_> {
         }
     }
 
-    /// For servers that reject whatever they do not know. A tool of which only its type would be left, or a call of
-    /// one, is none that the server knows.
+    /// For servers that reject every member they do not know. If only the type of a tool or of a call would remain, the
+    /// server does not know that kind.
     fn keep_what_is_taken(&mut self) -> Result<(), Ineligible> {
         let (quirks, dropped) = (self.quirks, &mut self.dropped);
         let mut unknown = None;
@@ -226,7 +227,7 @@ impl Writing<'_> {
         }
     }
 
-    /// A message that says something still has to, and the result of a function has to name it.
+    /// Checks that a message with content still has some, and that the result of a function still names it.
     fn check_that_all_is_whole(&self) -> Result<(), Ineligible> {
         if self.request.is_prompt || self.dropped.is_empty() {
             return Ok(());
@@ -246,15 +247,15 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// Takes out a member by its path, and notes it.
+    /// Removes a member by its path, and notes it.
     fn remove(&mut self, path: &str) {
         if self.body.remove_at(path) {
             note(&mut self.dropped, path);
         }
     }
 
-    /// The stop sequences that the server or the model does not take, or not so many of: the answer is cut at them
-    /// afterwards.
+    /// Removes stop sequences that the server or the model does not take, or that are too many: the answer is cut at
+    /// them afterwards.
     fn stops(&mut self) -> Vec<String> {
         if self.body.given("stop").is_none() {
             return self.request.stop.clone();
@@ -319,8 +320,8 @@ impl Writing<'_> {
         }
     }
 
-    /// `strict` is kept where the schema can be enforced to the letter; elsewhere it would only be an error, and
-    /// validation sees to the schema in any case.
+    /// Keeps `strict` where the schema can be enforced to the letter. Elsewhere it would only be an error, and
+    /// validation checks the schema in any case.
     fn loosen_what_is_not_strict(&mut self) {
         if !self.quirks.checks_strict {
             return;
@@ -337,8 +338,8 @@ impl Writing<'_> {
         }
     }
 
-    /// Where the server wants nine letters or digits as the id of a call, others become nine digits; where it wants
-    /// short ones, long ones are cut. A result still finds its call.
+    /// Where the server demands nine letters or digits as the id of a call, others become nine digits; where it wants
+    /// short ones, long ones are cut. A result still matches its call.
     fn ids(&mut self) {
         if !self.quirks.short_call_ids && self.quirks.max_call_id.is_none() {
             return;
@@ -403,7 +404,7 @@ impl Writing<'_> {
         renamed
     }
 
-    /// For servers that have forgotten the deprecated form, or never knew it.
+    /// For servers that no longer know the deprecated form, or never did.
     fn functions_as_tools(&mut self) {
         if self.quirks.takes_functions {
             return;
@@ -474,7 +475,7 @@ fn messages_of<'a>(body: &'a RawObject<'_>) -> Option<Vec<RawObject<'a>>> {
     serde_json::from_str(body.get("messages")?).ok()
 }
 
-/// Whether a member of a message is what it says, and not whose it is.
+/// Whether a member of a message belongs to its content, and not to its author.
 fn is_said(name: &str) -> bool {
     !matches!(name, "role" | "name" | "tool_call_id" | "cache_control" | "weight" | "prefix")
 }
@@ -495,11 +496,11 @@ fn is_empty_list(text: &str) -> bool {
     text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(|rest| rest.trim_ascii().is_empty())
 }
 
-/// The parts of a message, where all of them are texts.
+/// The parts of a message, if all of them are texts.
 struct TextParts {
     text: String,
     has_marks: bool,
-    /// Members beside type, text and mark.
+    /// Whether a part has members beside type, text and mark.
     has_more: bool,
 }
 
@@ -521,7 +522,7 @@ fn text_parts(content: &str) -> Option<TextParts> {
     Some(joined)
 }
 
-/// Ids that are no nine letters or digits, and the nine digits that stand for each.
+/// Ids that are not nine letters or digits, and the nine digits that stand for each.
 fn nine_digits<'a>(ids: impl Iterator<Item = &'a str> + Clone) -> Renamed {
     let fits = |id: &&str| id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let mut taken: BTreeSet<String> = ids.clone().filter(fits).map(str::to_owned).collect();
@@ -530,7 +531,7 @@ fn nine_digits<'a>(ids: impl Iterator<Item = &'a str> + Clone) -> Renamed {
         if short.contains_key(id) {
             continue;
         }
-        // FNV-1a, so that an id is the same in every request that has it.
+        // FNV-1a, so that an id becomes the same in every request that has it.
         let mut hash = id
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));

@@ -1,4 +1,4 @@
-//! What OpenAI's and compatible servers' errors mean. The first row that fits counts, so order matters: money
+//! The meaning of errors of OpenAI and compatible servers. The first row that fits counts, so order matters: money
 //! before throttling (both come as 429), and exact codes before phrases.
 
 use super::limits::LIMITS;
@@ -11,7 +11,7 @@ use crate::provider::anthropic::failures::{ACCELERATION, MONEY as ANTHROPIC_MONE
 use crate::provider::classify::{Rule, Signs, fits_later, never_fits};
 use crate::provider::gemini::failures::{NO_BILLING, has_none as google_has_none, per_day as google_per_day};
 
-/// By what its failures are read. Gateways pass on what any vendor says.
+/// The signs of their failures. Gateways pass on the words of any vendor.
 pub(super) const SIGNS: Signs = Signs { rules: RULES, limits: LIMITS };
 
 const RULES: &[Rule] = &[
@@ -31,7 +31,7 @@ const RULES: &[Rule] = &[
             "insufficient_credits",
             "insufficient_balance",
             "exceeded_current_quota_error",
-            // Groq's spend limit, and what Anthropic and Google say at their doors for this dialect.
+            // Groq's spend limit, and messages of Anthropic's and Google's interfaces for this dialect.
             "blocked_api_access",
             "billing_error",
             "enforced_spend_limit_reached",
@@ -40,7 +40,7 @@ const RULES: &[Rule] = &[
         QuotaExhausted,
         Key,
     ),
-    // OpenRouter says so of single requests too.
+    // OpenRouter says this of single requests too.
     Rule::code(&["payment_required"], QuotaExhausted, Key).in_doubt(),
     Rule::says(
         &[
@@ -60,7 +60,7 @@ const RULES: &[Rule] = &[
     .at(&[400, 402, 403, 429]),
     Rule::says(ANTHROPIC_MONEY, QuotaExhausted, Key).at(&[400, 403, 429]),
     Rule::says(NO_BILLING, QuotaExhausted, Key).at(&[400, 403]),
-    // Google's limits of a minute and of a day come in the words that are OpenAI's for money.
+    // Google's limits per minute and per day come in the words that OpenAI uses for money.
     Rule::code(&["RESOURCE_EXHAUSTED"], Permission, Model).given(google_has_none).at(&[429]),
     Rule::code(&["RESOURCE_EXHAUSTED"], RateLimitDaily, Model).given(google_per_day).at(&[429]),
     Rule::code(&["RESOURCE_EXHAUSTED"], RateLimit, Model).at(&[429]),
@@ -89,7 +89,7 @@ const RULES: &[Rule] = &[
     // Groq: a token limit that the request fits into, but not now.
     Rule::when(fits_later, RateLimitDaily, Model).at(&[413, 429]).saying(&["per day", "(rpd)", "(tpd)"]),
     Rule::when(fits_later, RateLimit, Model).at(&[413]),
-    // A month is no day, but asking once a day is the right manner for both.
+    // A month is not a day, but asking once a day is right for both.
     Rule::says(&["per day", "per-day", "(rpd)", "(tpd)", "daily limit", "per month"], RateLimitDaily, Model).at(&[429]),
     Rule::code(&["rate_limit_exceeded", "rate_limit_error", "too_many_requests"], RateLimit, Model),
     // --- the request ---
@@ -119,7 +119,7 @@ const RULES: &[Rule] = &[
     ),
     Rule::says(&["incorrect api key", "invalid api key"], Auth, Key).at(&[400, 403]),
     Rule::code(&["unsupported_country_region_territory"], Permission, Provider),
-    // Fireworks: 412 for an account that was suspended, for want of money as a rule.
+    // Fireworks: 412 for a suspended account, usually for want of money.
     Rule::says(&["account*suspended"], QuotaExhausted, Key).at(&[412]),
     // --- the model ---
     Rule::code(
@@ -136,7 +136,7 @@ const RULES: &[Rule] = &[
         NotFound,
         Model,
     ),
-    // Files, tools and cached prompts are not found in the same words.
+    // The same words report missing files, tools and cached prompts.
     Rule::code(&["not_found", "not_found_error", "NotFoundError"], NotFound, Model).in_doubt(),
     Rule::code(
         &[
@@ -153,7 +153,7 @@ const RULES: &[Rule] = &[
     )
     .at(&[400, 403, 404, 412])
     .in_doubt(),
-    // llama.cpp, of a prompt that is too long.
+    // llama.cpp, about a prompt that is too long.
     Rule::says(&["too large to process"], ContextLength, Request).at(&[500]),
     // --- the provider ---
     Rule::code(&["timeout"], Timeout, Model),

@@ -1,7 +1,7 @@
-//! OpenAI chat completions, and every server that is compatible with them more or less.
+//! OpenAI chat completions, and every server that is more or less compatible with them.
 //!
-//! "More or less" is data: the [`Quirks`](super::quirks::Quirks) of a vendor's row, or of any other server, and over them
-//! what an operator says.
+//! "More or less" is data: the [`Quirks`](super::quirks::Quirks) of a vendor's row, or of any other server, with the
+//! operator's settings over them.
 
 mod chunks;
 mod decode;

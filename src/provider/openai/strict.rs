@@ -1,8 +1,8 @@
-//! Which schemas can be enforced to the letter (`strict`): those that leave nothing open. The others are rejected.
+//! Which schemas can be enforced to the letter (`strict`): those that leave nothing open. Servers reject the others.
 
 use serde_json::{Map, Value};
 
-/// Keywords that no enforced schema has.
+/// Keywords that an enforced schema must not have.
 const REFUSED: &[&str] = &[
     "allOf",
     "not",
@@ -19,7 +19,7 @@ const REFUSED: &[&str] = &[
     "uniqueItems",
 ];
 
-/// Whether a schema is an object of which every member is demanded and no further is allowed, at every depth.
+/// Whether a schema is an object that demands every member and allows no other, at every depth.
 pub(super) fn is_strict(schema: &Value) -> bool {
     let Value::Object(members) = schema else { return false };
     let is_object = members.get("type").is_some_and(|kind| kind == "object") || members.contains_key("$ref");

@@ -165,7 +165,7 @@ fn an_answer_is_read_whatever_stands_beside_it() {
     }
 }
 
-/// What gateways write beside a whole answer, and whether it says that generating failed.
+/// Texts that gateways write beside a whole answer, and whether they say that generating failed.
 const BESIDE_ANSWERS: &[(&str, bool)] = &[
     (r#""error":{"code":0,"message":""}"#, false),
     (r#""error":{"message":null,"code":null}"#, false),
@@ -213,7 +213,7 @@ fn a_whole_answer_is_one_whatever_is_no_error_beside_it() {
             }
         }
     }
-    // What generated a part and broke off is none, and what holds nothing is none.
+    // A part that broke off is not an answer, and neither is one without content.
     for body in [
         r#"{"choices":[{"message":{"content":"H"},"finish_reason":null}],"object":"error","message":"gone"}"#,
         r#"{"choices":[{"message":{"content":"H"},"finish_reason":"error"}],"error":{"message":"gone"}}"#,

@@ -1,4 +1,4 @@
-//! Token counts in OpenAI's words, and in those of the servers and gateways that are compatible with it.
+//! Token counts in OpenAI's words, and in those of the compatible servers and gateways.
 
 use crate::domain::{Usage, UsageSource};
 use crate::provider::quirks::Quirks;
@@ -21,13 +21,14 @@ const READ: &[&str] = &[
     "/num_cached_tokens",
     "/cached_tokens",
 ];
-/// Words for what is a part of the prompt with all vendors but those who count reasoning apart as well.
+/// Words for cached tokens that are a part of the prompt, with all vendors except those that also count reasoning
+/// apart.
 const READ_OF_PROMPT: &[&str] = &[
     "/prompt_tokens_details/cached_tokens",
     "/input_tokens_details/cached_tokens",
     "/prompt_token_details/cached_tokens",
 ];
-/// LiteLLM, OpenRouter, Envoy, new-api, Bedrock behind a gateway: each has words of its own for the same.
+/// LiteLLM, OpenRouter, Envoy, new-api, Bedrock behind a gateway: each has its own words for the same count.
 const WRITTEN: &[&str] = &[
     "/prompt_tokens_details/cache_write_tokens",
     "/input_tokens_details/cache_write_tokens",
@@ -66,13 +67,13 @@ const REASONING: &[&str] = &[
 
 /// Tokens in disjoint classes.
 ///
-/// The total decides what is inside of what, as far as it adds up. Without one, cached tokens are inside of the prompt
-/// unless there are more of them than of all, or the words are Anthropic's; reasoning is inside of the completion
-/// unless there is more of it or the host's habit says otherwise. What a total has beyond the parts was generated and
-/// not shown: it is billed as output. A total below its parts is not believed.
+/// The total decides which count includes which, as far as it adds up. Without a total, cached tokens are part of the
+/// prompt unless there are more of them than of all, or the words are Anthropic's. Reasoning is part of the completion
+/// unless there is more of it, or the host's habit says otherwise. Tokens that a total has beyond the parts were
+/// generated and not shown: they are billed as output. A total below its parts is not believed.
 pub(super) fn usage(quirks: &Quirks, raw: &Value) -> Usage {
     let first = |pointers: &[&str]| pointers.iter().find_map(|pointer| count(raw, pointer));
-    // A count of nothing hides another word's count of something: gateways fill both.
+    // Zero under one word does not hide a count under another: gateways fill both.
     let most = |pointers: &[&str]| pointers.iter().filter_map(|pointer| count(raw, pointer)).max().unwrap_or(0);
     let total = first(TOTAL);
     let (prompt, completion) = (first(PROMPT), first(COMPLETION));
@@ -93,7 +94,7 @@ pub(super) fn usage(quirks: &Quirks, raw: &Value) -> Usage {
     let input = if cached == 0 {
         prompt
     } else if adds_up(prompt) {
-        // The total has no room for a cache beside the prompt.
+        // The total leaves no room for a cache beside the prompt.
         if cached > prompt {
             (read, written, for_an_hour) = (0, 0, 0);
             prompt
@@ -118,7 +119,7 @@ pub(super) fn usage(quirks: &Quirks, raw: &Value) -> Usage {
     let beyond = total.map_or(0, |total| total.saturating_sub(all_input).saturating_sub(completion)).max(0);
     let is_outside = beyond > 0 || reasoning > completion || (quirks.reasoning_outside && !adds_up(all_input));
     let output = match (is_outside, total) {
-        // The total is the word on how much there is outside.
+        // The total says how much there is outside.
         (true, _) if beyond > 0 => completion.saturating_add(beyond),
         (true, Some(_)) if adds_up(all_input) => completion,
         (true, _) => completion.saturating_add(reasoning),
@@ -136,7 +137,7 @@ pub(super) fn usage(quirks: &Quirks, raw: &Value) -> Usage {
     }
 }
 
-/// What is to be said of counts that contradict each other.
+/// The note on counts that contradict each other.
 pub(super) fn remark(raw: &Value, usage: &Usage) -> Option<String> {
     let first = |pointers: &[&str]| pointers.iter().find_map(|pointer| count(raw, pointer));
     if usage.cache_read == 0 && first(READ).is_some_and(|read| read > usage.input) {

@@ -8,17 +8,17 @@ use reqwest::Response;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// How much and for how long.
+/// Limits on the size and time of a body.
 pub(super) struct Limits {
-    /// Bytes.
+    /// The most bytes.
     pub(super) max: usize,
-    /// Between two pieces.
+    /// The longest time between two pieces.
     pub(super) idle: Duration,
-    /// Of the call.
+    /// The deadline of the call.
     pub(super) deadline: Instant,
 }
 
-/// A body that was read whole. Its room is free again when it is dropped.
+/// A body that was read whole. Its room is free again when the body is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Body {
     bytes: Bytes,
@@ -26,7 +26,7 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// Reads it to its end, or as far as it comes: with the failure when it is too large, does not end in time or
+    /// Reads the body to its end, or as much as arrives: with the failure when it is too large, does not end in time or
     /// breaks off.
     pub(super) async fn read(response: &mut Response, limits: &Limits, room: &Room) -> (Self, Option<Failure>) {
         let mut body = Self::default();

@@ -1,6 +1,6 @@
-//! The thread that a provider's connections live on. A server may send heads of 1xx answers without end; the HTTP client
-//! reads them for as long as more are there, up to some fifty megabytes at a stretch, and everything else on its thread
-//! waits. So no provider shares a thread with another one, or with the worker's loops.
+//! The thread for a provider's connections. A server may send 1xx heads without end; the HTTP client reads them as long
+//! as more are there, up to some fifty megabytes at a stretch, and everything else on its thread waits. So no provider
+//! shares a thread with another one, or with the worker's loops.
 
 use std::io;
 use std::pin::pin;
@@ -9,7 +9,7 @@ use std::thread;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// Connections that are ready again and again keep new ones waiting for this many turns, and no longer.
+/// Connections that are always ready keep new ones waiting for at most this many turns.
 const TURNS: u32 = 8;
 
 /// A thread with a runtime of its own. It ends when this is dropped.
@@ -24,20 +24,20 @@ impl Outbound {
         let runtime = Builder::new_current_thread().enable_all().event_interval(TURNS).build()?;
         let handle = runtime.handle().clone();
         let (until_dropped, dropped) = oneshot::channel::<()>();
-        // The runtime is dropped on its own thread: no thread that runs tasks may do that.
+        // The runtime is dropped on its own thread: a thread that runs tasks must not do that.
         thread::Builder::new().name(format!("to {provider}")).spawn(move || {
             let _ = runtime.block_on(dropped);
             let handle = runtime.handle().clone();
             // Connections that end now may start tasks.
             let _inside = handle.enter();
-            // A name that is still being looked up is not waited for.
+            // Does not wait for a name that is still being looked up.
             runtime.shutdown_background();
         })?;
         Ok(Self { handle, _until_dropped: until_dropped })
     }
 
-    /// Makes a future and drives it from the task that calls this. What it starts, its sockets and its timers belong to
-    /// the thread.
+    /// Makes a future on the thread and drives it from the task that calls this. Tasks that it starts, its sockets and
+    /// its timers belong to the thread.
     pub(super) async fn drive<F: Future>(&self, make: impl FnOnce() -> F) -> F::Output {
         let mut future = pin!({
             let _inside = self.handle.enter();

@@ -1,36 +1,36 @@
-//! The room in memory that large answers take.
+//! Memory for large answers.
 //!
-//! Each provider has a share of its own, of which an answer takes more as it grows. When the share is used up, one
-//! answer of the provider at a time goes on in the reserve that all have together, where it takes all that it may come
-//! to at once: so it never waits for another one's rest, and however many answers of one provider never end, those of
-//! the others do.
+//! Each provider has a share of its own, from which an answer takes more as it grows. When the share is used up, one
+//! answer of the provider at a time continues in the reserve, which all providers have in common. There it takes all
+//! that it may need at once. So it never waits for the rest of another answer, and answers of one provider that never
+//! end do not block those of others.
 
 use std::sync::{Arc, LazyLock};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-/// Up to so many bytes an answer takes no room: a hundred times what one of a thousand tokens has.
+/// An answer up to this many bytes takes no room: a hundred times the size of a thousand tokens.
 pub(super) const SMALL: usize = 512 << 10;
 
 /// Kilobytes of one provider: 48 MB.
 const SHARE_KB: u32 = 48 << 10;
 
-/// Kilobytes of the whole process beside those: 128 MB.
+/// Kilobytes of the reserve, for the whole process: 128 MB.
 const RESERVE_KB: u32 = 128 << 10;
 
 static RESERVE: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(RESERVE_KB as usize)));
 
-/// What one provider's answers may take.
+/// The room for one provider's answers.
 #[derive(Clone)]
 pub(super) struct Room {
     share: Arc<Semaphore>,
-    /// Whose answer goes on in the reserve.
+    /// Held by the answer that continues in the reserve.
     turn: Arc<Mutex<()>>,
     reserve: Arc<Semaphore>,
     reserve_kb: u32,
 }
 
-/// What one answer has taken; free again when it is dropped.
+/// The room that one answer has taken; free again when this is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     kb: u32,
@@ -39,7 +39,7 @@ pub(super) struct Taken {
 }
 
 impl Room {
-    /// A provider's own.
+    /// The room of one provider.
     pub(super) fn new() -> Self {
         Self::of(SHARE_KB, Arc::clone(&RESERVE), RESERVE_KB)
     }
@@ -49,7 +49,7 @@ impl Room {
         Self { share, turn: Arc::default(), reserve, reserve_kb }
     }
 
-    /// Takes enough for an answer that has come to `bytes`, and will come to `most` at most. Returns whether there was
+    /// Takes enough for an answer that has grown to `bytes` and will reach `most` at most. Returns whether there was
     /// enough in time.
     pub(super) async fn take(&self, taken: &mut Taken, bytes: usize, most: usize, by: Instant) -> bool {
         let kb = |bytes: usize| u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);

@@ -1,4 +1,4 @@
-//! What ends a call before its answer does.
+//! Failures that end a call before its answer does.
 
 use crate::domain::{ErrorClass, Failure, Scope};
 use crate::provider::scrub;
@@ -6,7 +6,7 @@ use std::error::Error;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// `start + duration`; a timeout beyond what the clock can say is a century.
+/// `start + duration`; a timeout beyond what the clock can represent becomes a century.
 pub(super) fn deadline(start: Instant, duration: Duration) -> Instant {
     start.checked_add(duration).unwrap_or_else(|| start + Duration::from_hours(100 * 365 * 24))
 }

@@ -1,4 +1,4 @@
-//! What a row says of a vendor.
+//! The row of a vendor.
 
 use crate::domain::Charging;
 use crate::provider::auth::KeyHeader;
@@ -7,27 +7,27 @@ use crate::provider::dialect::Dialect;
 use crate::provider::limit_headers::Conventions;
 use crate::provider::quirks::Quirks;
 
-/// A vendor, as it is spoken to in one dialect. A vendor with a second door, for another dialect, has a second row; what
-/// a configuration leaves out is that of the first.
+/// A vendor, as spoken to in one dialect. A vendor that offers a second dialect has a second row; settings that a
+/// configuration leaves out come from the first.
 #[derive(Debug)]
 pub struct Vendor {
     /// The name in the configuration, and that of its models in the catalogue of prices.
     pub name: &'static str,
     /// Its hosts, or the domains that its hosts are in.
     pub hosts: &'static [&'static str],
-    /// What it speaks.
+    /// The dialect that it speaks.
     pub dialect: &'static Dialect,
-    /// Where it is asked, unless each account has an address of its own.
+    /// Its address, unless each account has one of its own.
     pub base_url: Option<&'static str>,
-    /// How it wants the key; `None`: as its dialect has it.
+    /// How it wants the key; `None`: as its dialect says.
     pub auth: Option<KeyHeader>,
     /// How it counts tokens against its limits.
     pub charging: Charging,
-    /// What it does differently.
+    /// How it differs from other servers.
     pub quirks: fn() -> Quirks,
-    /// What its limit headers mean.
+    /// The meaning of its limit headers.
     pub limits: Conventions,
-    /// What its errors mean where other vendors mean something else by the same words.
+    /// The meaning of its errors, where the same words mean something else to other vendors.
     pub(in crate::provider) errors: &'static [Rule],
 }
 

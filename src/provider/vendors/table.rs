@@ -1,4 +1,4 @@
-//! The rows. What is not said of a vendor is as with any compatible server.
+//! The rows. Wherever a row says nothing, the vendor is like any compatible server.
 
 use super::row::Vendor;
 use crate::domain::Charging;
@@ -10,7 +10,7 @@ use crate::provider::quirks::{CapField, Quirks, owned};
 use crate::provider::{anthropic, gemini, openai};
 use serde_json::json;
 
-/// What most rows have.
+/// The values that most rows share.
 const PLAIN: Vendor = Vendor {
     name: "",
     hosts: &[],
@@ -23,7 +23,7 @@ const PLAIN: Vendor = Vendor {
     errors: &[],
 };
 
-/// What is known of vendors.
+/// The known vendors.
 pub static VENDORS: &[Vendor] = &[
     Vendor {
         name: "openai",
@@ -41,7 +41,7 @@ pub static VENDORS: &[Vendor] = &[
         charging: ANTHROPIC,
         ..PLAIN
     },
-    // Its door for OpenAI's dialect lets a schema pass without heeding it.
+    // Its interface for OpenAI's dialect accepts a schema without heeding it.
     Vendor {
         name: "anthropic",
         hosts: &["api.anthropic.com"],
@@ -140,7 +140,7 @@ pub static VENDORS: &[Vendor] = &[
         base_url: Some("https://api.x.ai/v1"),
         quirks: || Quirks {
             cap_field: Some(CapField::MaxCompletionTokens),
-            // Its reasoning models do take `temperature`; an operator who says otherwise is believed.
+            // Its reasoning models do take `temperature`; an operator's setting to the contrary counts.
             drop_when_reasoning: owned(SAMPLING_AND_STOP),
             drop: owned(&["tools[].function.strict"]),
             reasoning_outside: true,
@@ -148,7 +148,7 @@ pub static VENDORS: &[Vendor] = &[
         },
         ..PLAIN
     },
-    // Each resource has a host of its own. The key goes as a bearer's, which the v1 address takes.
+    // Each resource has a host of its own. The key goes as a bearer token, which the v1 address accepts.
     Vendor {
         name: "azure_openai",
         hosts: &["openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"],
@@ -156,7 +156,7 @@ pub static VENDORS: &[Vendor] = &[
         quirks: of_openai,
         ..PLAIN
     },
-    // How it counts tokens is not known; it is taken to be as OpenAI does.
+    // How it counts tokens is unknown; it is assumed to count as OpenAI does.
     Vendor {
         name: "cerebras",
         hosts: &["api.cerebras.ai"],
@@ -173,7 +173,7 @@ pub static VENDORS: &[Vendor] = &[
     MADE_UP,
 ];
 
-/// A vendor that does everything in its own way: what a row can say. For tests.
+/// A vendor that differs in everything that a row can say. For tests.
 #[cfg(test)]
 const MADE_UP: Vendor = Vendor {
     name: "acme_ai",
@@ -195,7 +195,7 @@ const MADE_UP: Vendor = Vendor {
 #[cfg(test)]
 const ACME_ERRORS: &[crate::provider::classify::Rule] = {
     use crate::domain::{ErrorClass, Scope};
-    // Elsewhere this is said of a request.
+    // Other vendors say this of a request.
     &[crate::provider::classify::Rule::code(&["invalid_prompt"], ErrorClass::QuotaExhausted, Scope::Key)]
 };
 
@@ -219,7 +219,7 @@ fn of_openai() -> Quirks {
     }
 }
 
-/// Unknown members are a 422 here, at any depth.
+/// Mistral's API answers unknown members with a 422, at any depth.
 fn of_mistral() -> Quirks {
     Quirks {
         rename: vec![("seed".to_owned(), "random_seed".to_owned())],

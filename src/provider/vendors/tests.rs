@@ -37,12 +37,12 @@ fn a_server_is_its_vendors_by_name_then_by_host() {
         (None, &openai::DIALECT, "https://myapi.groq.com/v1", None),
         (None, &openai::DIALECT, "http://127.0.0.1:8000/v1", None),
         (None, &openai::DIALECT, "not a url", None),
-        // A name that is none of a vendor's leaves it to the host; one that is counts alone.
+        // A name that is not a vendor's leaves the choice to the host; a vendor's name counts alone.
         (Some("mine"), &openai::DIALECT, "https://api.groq.com/openai/v1", Some("groq")),
         (Some("mistral"), &openai::DIALECT, "https://api.groq.com/openai/v1", Some("mistral")),
         (Some("groq"), &openai::DIALECT, "https://gateway.example/v1", Some("groq")),
         (Some("groq"), &anthropic::DIALECT, "https://api.anthropic.com/v1", None),
-        // Two doors.
+        // A vendor with two dialects.
         (Some("anthropic"), &anthropic::DIALECT, "", Some("anthropic")),
         (Some("anthropic"), &openai::DIALECT, "", Some("anthropic")),
         (Some("gemini"), &gemini::DIALECT, "", Some("gemini")),

@@ -1,4 +1,4 @@
-//! How a call enters a bucket: a place, its turn, and all the units that it needs or none.
+//! How a call enters a bucket: it gets a place, its turn, and either all the units that it needs or none.
 
 use super::meter::{LocalMeter, Mark};
 use super::running::Running;
@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 impl Bucket {
-    /// Waits for a place and for units, at most until `patience` is over, in the order of asking.
+    /// Waits for a place and for units, in the order of asking, until `patience` is over.
     ///
     /// # Errors
-    /// Why it is shut and until when; nothing is taken then.
+    /// Why the bucket is shut, and until when; nothing is taken then.
     pub async fn enter(
         self: &Arc<Self>,
         charge: Charge,
@@ -68,7 +68,7 @@ impl Bucket {
                     return Err(late(Reason::RateLimit, wait));
                 }
             }
-            // Also when it was asked to come later: there may be enough to come at once.
+            // Set even when the call was asked to come later: there may be enough for it to come at once.
             self.hungry.store(true, Ordering::Release);
             self.wake.notify_one();
             tokio::select! {
@@ -109,11 +109,12 @@ impl Bucket {
     }
 }
 
-/// A call that waits here. The bucket asks the others for what it needs until it is dropped, by a cancelled call too.
+/// A call that waits here. The bucket asks the other processes for what the call needs until this is dropped, also when
+/// the call is cancelled.
 struct Queued<'a> {
     bucket: &'a Bucket,
     meters: Arc<Vec<Arc<LocalMeter>>>,
-    /// Units of each meter.
+    /// Units needed of each meter.
     units: Vec<u64>,
 }
 

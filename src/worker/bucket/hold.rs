@@ -1,4 +1,4 @@
-//! A call's hold on a bucket: what it took, and what is learned when it is over.
+//! A call's hold on a bucket: the units that it took, and what is learned when it ends.
 
 use super::meter::{LocalMeter, Mark};
 use super::running::Running;
@@ -12,14 +12,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A call's hold on a bucket: a place, and units to be corrected.
+/// A call's hold on a bucket: a place, and units that are corrected later.
 #[derive(Debug)]
 pub struct BucketHold {
     bucket: Arc<Bucket>,
     pub(super) taken: Vec<(Arc<LocalMeter>, u64, Mark)>,
     pub(super) place: Place,
     running: Running,
-    /// It asks again whether a long wait is over.
+    /// Set when the call asks again whether a long wait is over.
     pub(super) probe: Option<Block>,
 }
 
@@ -50,7 +50,7 @@ impl BucketHold {
         }
     }
 
-    /// The call was not made: it took nothing at all.
+    /// Undoes the hold: the call was not made and took nothing.
     pub fn cancel(self) {
         for (meter, units, _) in &self.taken {
             meter.untake(*units);
@@ -62,7 +62,7 @@ impl BucketHold {
         self.bucket.received.notify_waiters();
     }
 
-    /// The bucket that it is of.
+    /// The bucket that the call holds.
     pub(in crate::worker) fn bucket(&self) -> &Bucket {
         &self.bucket
     }
@@ -78,12 +78,13 @@ impl BucketHold {
         self.place.felt()
     }
 
-    /// Answers take longer than usual; with about so many calls at once they would not.
+    /// Records that answers take longer than usual, and that `bearable` calls at once would not slow them down.
     pub(in crate::worker) fn slowed(&self, bearable: f64) {
         self.place.slowed(bearable);
     }
 
-    /// The provider has too many calls at once, by its own word, and asks for a wait or says nothing of one.
+    /// Records that the provider, by its own word, has too many calls at once; `wait` is the time that it asks for, if
+    /// any.
     pub(in crate::worker) fn crowded(&self, wait: Option<Duration>) {
         match wait {
             Some(_) => self.place.shut(),
@@ -91,7 +92,7 @@ impl BucketHold {
         }
     }
 
-    /// Learns from what the answer says of the provider's limits.
+    /// Learns what the answer says of the provider's limits.
     pub fn hear(&self, heard: &[Heard]) {
         if heard.is_empty() {
             return;
@@ -111,12 +112,12 @@ impl BucketHold {
         }
         if !news.is_empty() {
             let mut keeping = self.bucket.keeping();
-            // A limit that is configured lower differs from what is heard for ever: once is enough.
+            // A limit that is configured lower always differs from what the provider says: reporting it once is enough.
             news.retain(|heard| keeping.told_limits.get(&heard.dimension) != heard.limit.as_ref());
             for heard in news {
                 keeping.told_limits.extend(heard.limit.map(|limit| (heard.dimension, limit)));
                 match keeping.heard.iter_mut().find(|before| before.dimension == heard.dimension) {
-                    // Of several answers the one that has least counts.
+                    // Of several answers, the one with the least remaining counts.
                     Some(before) => *before = Heard { remaining: before.remaining.min(heard.remaining), ..heard },
                     None => keeping.heard.push(heard),
                 }
@@ -146,8 +147,8 @@ impl BucketHold {
         taken.filter(move |(dimension, units)| is_short(*dimension, *units))
     }
 
-    /// The limits that a refusal is about: those of which the answer says that too little is left, else the one of
-    /// which the least is left by our own count; with what the call took of each.
+    /// The limits that a refusal is about, with what the call took of each: those that have too little left by the
+    /// answer, else the one that has least left by our own count.
     pub(super) fn drained(&self, heard: &[Heard]) -> Vec<(Dimension, u64)> {
         let told: Vec<_> = self.short(heard).collect();
         if !told.is_empty() {

@@ -1,4 +1,4 @@
-//! One limit of a bucket in this process: what it holds of it, and what it knows of the rest.
+//! One limit of a bucket in this process: what the process holds of it, and what it knows of the rest.
 
 use super::purse::Purse;
 use crate::domain::Rate;
@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How fast the memory of how much was spent fades.
+/// How fast the memory of recent spending fades.
 const PACE_OVER: Duration = Duration::from_secs(1);
-/// What came in this time before a report is news of others rather than a doubt about what the provider says.
+/// A difference of as many units as come back in this time is no reason to doubt the count.
 const NOISE: Duration = Duration::from_millis(250);
 
 /// One limit of a bucket.
@@ -24,24 +24,24 @@ pub(super) struct LocalMeter {
     book: Mutex<Book>,
 }
 
-/// What is known of the limit as a whole, and what is to be told at the next report.
+/// The state of the limit as a whole, and what the next report has to tell.
 #[derive(Clone, Copy, Debug)]
 struct Book {
     slice: Slice,
-    /// When that was so.
+    /// When `slice` was received.
     at: Instant,
     sharers: u32,
     spent_at: Instant,
     refund: u64,
     refunded_at: Instant,
-    /// Units a second, lately.
+    /// Recent spending, in units a second.
     pace: f64,
     spent_since: u64,
     /// Units that the next call needs.
     need: u64,
-    /// What all corrections have to come to by what the provider said; 0 when nothing is to be told.
+    /// The total that all corrections have to reach by the provider's word; 0 when there is nothing to report.
     corrected: u64,
-    /// What the provider said since the others were last heard; of several words the one that differs most.
+    /// The provider's word since the other processes were last heard; of several, the one that differs most.
     said: Option<Said>,
 }
 
@@ -60,10 +60,10 @@ impl Said {
     }
 }
 
-/// What the meter showed when a call was let in, to be compared with what the provider says of it.
+/// The meter's reading when a call was let in, to be compared with what the provider says of that call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
-    /// As if nothing had ever been corrected: so marks of different times can be compared.
+    /// The units believed to be left, without any corrections, so that marks of different times can be compared.
     believed: i64,
 }
 
@@ -76,7 +76,7 @@ fn signed(units: u64) -> i64 {
 }
 
 impl LocalMeter {
-    /// One of which nothing is held yet.
+    /// A meter that holds nothing yet.
     pub(super) fn new(slice: Slice, now: Instant) -> Self {
         let book = Book {
             slice,
@@ -94,7 +94,7 @@ impl LocalMeter {
         Self { dimension: slice.dimension, purse: Purse::new(), pending: AtomicU64::new(0), book: Mutex::new(book) }
     }
 
-    /// One that is configured, before anything is known of how it stands.
+    /// A meter for a configured limit, before its standing is known.
     pub(super) fn of(rate: &Rate) -> Self {
         let dimension = rate.dimension();
         let interval = dimension.seconds.saturating_mul(1_000_000_000).div_ceil(rate.amount.max(1)).max(1);
@@ -113,7 +113,7 @@ impl LocalMeter {
         self.purse.held()
     }
 
-    /// What fits into the bucket, at most.
+    /// The most units that fit into the bucket.
     pub(super) fn capacity(&self) -> u64 {
         self.book().slice.capacity
     }
@@ -131,13 +131,13 @@ impl LocalMeter {
         self.pending.fetch_sub(units, Ordering::Relaxed);
     }
 
-    /// Whether what is in hand is less than what calls wait for.
+    /// Whether fewer units are in hand than calls wait for.
     pub(super) fn is_short(&self) -> bool {
         let pending = self.pending.load(Ordering::Relaxed);
         pending > 0 && self.held() < signed(pending)
     }
 
-    /// Takes `units` of what is in hand, all or none. What is more than the bucket can ever hold is booked as debt.
+    /// Takes `units` of those in hand, all or none. The part beyond what the bucket can ever hold is booked as debt.
     pub(super) fn take(&self, units: u64) -> bool {
         let now = u32::try_from(units.min(self.capacity().max(1))).unwrap_or(u32::MAX);
         if now == 0 {
@@ -163,7 +163,7 @@ impl LocalMeter {
         book.spent_since = book.spent_since.saturating_sub(units);
     }
 
-    /// Books what a call took beyond its estimate: a debt, if need be.
+    /// Books what a call took beyond its estimate, as a debt if need be.
     pub(super) fn charge(&self, units: u64) {
         if units > 0 {
             self.purse.spend(units);
@@ -173,8 +173,8 @@ impl LocalMeter {
         }
     }
 
-    /// Books what a call took less than estimated. It goes back to all, because only there it is known whether the
-    /// bucket has been full meanwhile.
+    /// Books what a call took less than estimated. It goes back to the shared bucket, because only there it is known
+    /// whether the bucket has been full meanwhile.
     pub(super) fn refund(&self, units: u64) {
         if units > 0 {
             let mut book = self.book();
@@ -185,19 +185,19 @@ impl LocalMeter {
         }
     }
 
-    /// What is in hand is void: its time is over.
+    /// Voids the units in hand: their lease is over.
     pub(super) fn void(&self) {
         self.purse.spend(u64::try_from(self.held()).unwrap_or(0));
     }
 
-    /// What no process holds, as far as is known; negative while in debt.
+    /// Units that no process holds, as far as is known; negative while in debt.
     fn level(book: &Book, now: Instant) -> i64 {
         let back = units_of(now.saturating_duration_since(book.at).as_nanos(), book.slice.interval);
         let room = signed(book.slice.capacity.saturating_sub(book.slice.outstanding));
         book.slice.level.saturating_add(signed(back)).min(room.max(book.slice.level))
     }
 
-    /// How long until `units` more could be had after everything that waits already; zero when they could be now.
+    /// How long until `units` more could be had after everything that waits already; zero when they could be had now.
     pub(super) fn wait(&self, units: u64, now: Instant) -> Duration {
         let book = *self.book();
         let wanted = signed(self.pending.load(Ordering::Relaxed).saturating_add(units.min(book.slice.capacity)));
@@ -223,22 +223,22 @@ impl LocalMeter {
         u64::try_from(room).unwrap_or(0)
     }
 
-    /// Whether more could be had at once than calls wait for.
+    /// Whether more units could be had at once than calls wait for.
     pub(super) fn is_plentiful(&self, now: Instant) -> bool {
         let book = *self.book();
         Self::level(&book, now) >= signed(self.pending.load(Ordering::Relaxed))
     }
 
-    /// The part of the burst that is there now, in thousandths.
+    /// The part of the burst that is available now, in thousandths.
     pub(super) fn fullness(&self, now: Instant) -> u64 {
         let book = *self.book();
         let there = u64::try_from(self.held().saturating_add(Self::level(&book, now))).unwrap_or(0);
         there.saturating_mul(1_000) / book.slice.capacity.max(1)
     }
 
-    /// What is to be reported, and what this process has from then on, which is the base of [`LocalMeter::receive`].
+    /// The stock to report, and what this process has from then on, which is the base of [`LocalMeter::receive`].
     ///
-    /// What it does not want any more it does not spend any more, whether the report arrives or not.
+    /// Units that it gives up here it no longer spends, whether the report arrives or not.
     pub(super) fn stock(&self, now: Instant, is_closing: bool) -> (Stock, i64) {
         let mut book = self.book();
         let passed = now.saturating_duration_since(book.at).as_secs_f64().max(0.2);
@@ -250,7 +250,7 @@ impl LocalMeter {
         let pending = self.pending.load(Ordering::Relaxed);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate that was measured")]
         let ahead = (book.pace / 2.0) as u64;
-        // Without calls that wait there is no use in holding a fraction of one.
+        // While no call waits there is no use in holding a fraction of one.
         let want = if is_closing { 0 } else { pending.saturating_add(if pending > 0 { ahead } else { ahead / 2 }) };
         let left = self.held();
         let surplus = u64::try_from(left.saturating_sub(signed(want))).unwrap_or(0);
@@ -268,12 +268,13 @@ impl LocalMeter {
         (stock, left.saturating_sub(signed(surplus)))
     }
 
-    /// What the corrections have to come to by what the provider said since the last report; 0 when there is none.
+    /// Takes the total that the corrections have to reach by the provider's word since the last report; 0 when there is
+    /// none.
     pub(super) fn corrected(&self) -> u64 {
         std::mem::take(&mut self.book().corrected)
     }
 
-    /// Whether something was refunded or overspent that the others should know of.
+    /// Whether there is news for the other processes, such as a refund or overspending.
     pub(super) fn has_news(&self) -> bool {
         let book = *self.book();
         book.refund > 0
@@ -283,7 +284,7 @@ impl LocalMeter {
             || self.held() != 0
     }
 
-    /// Takes over what was lent, `base` being what was left at the report.
+    /// Takes over the units that were lent, `base` being what was left at the report.
     pub(super) fn receive(&self, slice: Slice, base: i64, sharers: u32, at: Instant) {
         {
             let mut book = self.book();
@@ -299,7 +300,7 @@ impl LocalMeter {
         self.weigh(at);
     }
 
-    /// What is believed to be left at the provider now.
+    /// The units believed to be left at the provider now.
     pub(super) fn mark(&self, now: Instant) -> Mark {
         let book = *self.book();
         Mark { believed: self.believed(&book, now) }
@@ -311,8 +312,8 @@ impl LocalMeter {
         Self::level(book, now).saturating_add(others).saturating_add(self.held()).saturating_add(corrected)
     }
 
-    /// Notes what the provider says was left, to be compared when the others have been heard: what is missing may be in
-    /// their hands since the last word of them.
+    /// Records what the provider says was left. It is compared when the other processes have been heard: units that
+    /// seem missing may have been in their hands since their last word.
     pub(super) fn compare(&self, mark: Mark, remaining: u64, units: u64, now: Instant) {
         let said = Said { mark, remaining, units, at: now };
         let mut book = self.book();
@@ -321,13 +322,13 @@ impl LocalMeter {
         }
     }
 
-    /// Compares what the provider said with what the others say, who were asked at `heard`. What is less than believed,
-    /// beyond what calls on their way and other processes explain, is taken off.
+    /// Compares what the provider said with the word of the other processes, who were asked at `heard`. If less is left
+    /// than believed, the difference is taken off, except for what calls on their way and other processes explain.
     fn weigh(&self, heard: Instant) {
         let mut book = self.book();
         let Some(Said { mark, remaining, units, at }) = book.said.filter(|said| said.at <= heard) else { return };
         book.said = None;
-        // After a rest it says nothing of what is left now.
+        // After a rest the provider's word says nothing of what is left now.
         if heard - at > LEASE {
             return;
         }

@@ -1,10 +1,10 @@
-//! What this process has in hand of one limit. `governor` decides whether a call may take what it needs.
+//! The units of one limit that this process has in hand. `governor` decides whether a call may take what it needs.
 //!
-//! `governor` keeps one number, the theoretical arrival time. Each unit that is taken moves it on by a nanosecond, and
-//! no more than [`MOST`] of them may lie between it and the clock. Here the clock stands still, so nothing comes back
-//! with time. The same number says how much is in hand: [`MOST`] less what it shows. It is moved by hand for all that is
-//! no admission: back for what is lent, on for what is given up or was spent without leave. Beyond [`MOST`] it is a
-//! debt.
+//! `governor` keeps one number, the theoretical arrival time. Each unit taken moves it on by a nanosecond, and it may
+//! lie at most [`MOST`] of them ahead of the clock. Here the clock stands still, so nothing comes back with time. The
+//! same number gives the units in hand: [`MOST`] less what it shows. Everything that is not an admission moves it by
+//! hand: units that are lent move it back, and units that are given up or were spent without leave move it on. Beyond
+//! [`MOST`] it is a debt.
 
 use governor::clock::Clock;
 use governor::middleware::NoOpMiddleware;
@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The most units that can be in hand: more than any process ever uses within a lease. What is lent beyond that is
-/// lost, and counts as spent for the others.
+/// The most units that can be in hand: more than any process ever uses within a lease. Units lent beyond that are lost,
+/// and count as spent for the other processes.
 const MOST: NonZeroU32 = NonZeroU32::MAX;
 
 /// Units in hand.
@@ -81,18 +81,18 @@ impl Purse {
         matches!(self.limiter.check_n(units), Ok(Ok(())))
     }
 
-    /// `units` more are in hand: they are lent, or were taken for a call that was not made.
+    /// Adds `units` to those in hand: they are lent, or were taken for a call that was not made.
     pub(super) fn put(&self, units: u64) {
         self.change(|spent| spent.saturating_sub(units));
     }
 
-    /// `units` fewer are in hand, whether there are so many or not.
+    /// Removes `units` from those in hand, whether there are so many or not.
     pub(super) fn spend(&self, units: u64) {
         self.change(|spent| spent.saturating_add(units));
     }
 
     fn change(&self, change: impl Fn(u64) -> u64) {
-        // A change that always has an outcome is never refused.
+        // The closure always returns a value, so the update never fails.
         let _ = self.spent.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |spent| Some(change(spent)));
     }
 }

@@ -8,22 +8,22 @@ use parking_lot::MutexGuard;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// All of them.
+/// All running calls of the bucket.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    /// No call begins any more: others have taken the bucket's place.
+    /// No call begins any more: other buckets have taken this one's place.
     pub(super) is_retired: bool,
     next: u64,
-    /// By number.
+    /// Running calls by number.
     pub(super) running: HashMap<u64, Call>,
 }
 
-/// A call that runs.
+/// A running call.
 #[derive(Debug)]
 pub(super) struct Call {
-    /// What it takes by its estimate; `None` once it is known what it really took.
+    /// The units that it is estimated to take; `None` once the real number is known.
     charge: Option<Charge>,
-    /// What it was charged since it began, for limits that were not known before.
+    /// Units that it was charged since it began, for limits that were unknown before.
     late: Vec<(Arc<LocalMeter>, u64)>,
     /// The places that it takes in buckets to which its target belongs now.
     pub(super) places: Vec<Place>,
@@ -37,7 +37,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Counts a call from now on; `None` when none begins here any more.
+    /// Counts a call from now on; `None` when no call may begin here any more.
     pub(super) fn begin(bucket: &Arc<Bucket>, charge: Charge) -> Option<Self> {
         let mut calls = bucket.calls();
         if calls.is_retired {
@@ -49,7 +49,8 @@ impl Running {
         Some(Self { bucket: Arc::clone(bucket), number })
     }
 
-    /// What the call was charged since it began. It is charged nothing more: what it takes is known now.
+    /// Ends the late charges of the call, now that its real use is known, and returns what it was charged since it
+    /// began.
     pub(super) fn close(&self) -> Vec<(Arc<LocalMeter>, u64)> {
         let mut calls = self.bucket.calls();
         let Some(call) = calls.running.get_mut(&self.number) else { return Vec::new() };
@@ -76,18 +77,18 @@ impl Bucket {
         self.calls.lock()
     }
 
-    /// Calls that run.
+    /// The number of running calls.
     pub(super) fn running(&self) -> u32 {
         u32::try_from(self.calls().running.len()).unwrap_or(u32::MAX)
     }
 
-    /// Charges the calls that run for a limit that was not known when they began: hardly any of them was counted in
-    /// what the provider said to be left.
+    /// Charges the running calls for a limit that was unknown when they began: the provider's figure for what is left
+    /// includes hardly any of them.
     pub(super) fn charge_running(&self, meter: &Arc<LocalMeter>) {
         for call in self.calls().running.values_mut() {
             let Some(charge) = call.charge else { continue };
             let units = charge.units(meter.dimension.unit);
-            // What can never fit will be refused, and takes nothing.
+            // A call that can never fit will be refused, and takes nothing.
             if units > meter.capacity() {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! What a bucket tells the other processes, and takes from them: the keeper's side of it.
+//! What a bucket exchanges with the other processes: the keeper's side of it.
 
 use super::Bucket;
 use super::meter::LocalMeter;
@@ -13,49 +13,49 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Between two reports while there is enough, and while there is not.
+/// Time between two reports while there is enough, and while there is not.
 const SOON: Duration = Duration::from_millis(20);
 pub(super) const STEADY: Duration = Duration::from_millis(200);
-/// What is held is held on to by a word this often.
+/// How often a report renews the hold on what this process has.
 const RENEW: Duration = Duration::from_secs(1);
-/// A bucket in use is looked at this often even when there is nothing to report: others may have shut it.
+/// A bucket in use is checked this often even when there is nothing to report: other processes may have shut it.
 const LOOK: Duration = Duration::from_millis(500);
-/// Answers have to agree over this part of a limit on the time over which it counts.
+/// Answers have to agree over this part of a limit about the time over which it counts.
 const SPREAD: u64 = 33;
 /// The longest wait that a clock can count.
 const LONGEST: Duration = Duration::from_hours(30 * 366 * 24);
-/// Of a bucket that no call asks about it is heard this often whether it was opened by hand.
+/// How often a bucket that no call asks about is checked for having been opened by hand.
 const LISTEN: Duration = Duration::from_secs(5);
 /// A bucket that no call has asked about for this long is not in use.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// What is to be told to the others, and when.
+/// What the next report has to tell the other processes, and when it is due.
 #[derive(Debug, Default)]
 pub(super) struct Keeping {
     pub wait: Option<(Wait, Instant)>,
     pub refused: u64,
-    /// The call that asked again before a long wait was over has found that it is.
+    /// Set when the call that asked again before a long wait was over has found it to be over.
     pub reopens: bool,
-    /// When it was last opened before its wait was over, as of the last word from the others.
+    /// When the bucket was last opened before its wait was over, as of the last word from the other processes.
     pub reopened: Option<Timestamp>,
     pub heard: Vec<Heard>,
-    /// The windows of limits that answers told of.
+    /// The windows of limits that answers have shown.
     pub windows: BTreeMap<(Unit, u64), Guess>,
-    /// What was told of limits already.
+    /// Limits that were reported already.
     pub told_limits: BTreeMap<Dimension, u64>,
-    /// The last word from the others is from then.
+    /// When the last word from the other processes was asked for.
     pub heard_at: Option<Instant>,
-    /// The last report set out then.
+    /// When the last report set out.
     pub told_at: Option<Instant>,
-    /// A call asked about this bucket then.
+    /// When a call last asked about this bucket.
     pub used_at: Option<Instant>,
-    /// The others know of something that this process holds.
+    /// Whether the other processes know of something that this process holds.
     pub is_known: bool,
-    /// The limits were last configured anew then.
+    /// When the limits were last configured anew.
     pub changed_at: Option<Instant>,
 }
 
-/// The time over which a limit counts, as answers tell it that had from `least` to `most` left.
+/// The time over which a limit counts, as shown by answers that had from `least` to `most` left.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Guess {
     window: u64,
@@ -64,29 +64,29 @@ pub(super) struct Guess {
 }
 
 impl Guess {
-    /// Answers at levels that are different enough agree. At a single level a limit that means something else may look
-    /// like any window.
+    /// Whether answers at sufficiently different levels agree. At a single level, a limit that means something else may
+    /// look like any window.
     const fn is_sure(&self, limit: u64) -> bool {
         self.most - self.least >= limit.div_ceil(SPREAD)
     }
 }
 
-/// What a process had at a report, so that what is lent can be told from what was spent meanwhile.
+/// What a process had at a report, to tell units that are lent from those spent meanwhile.
 #[derive(Debug)]
 pub(in crate::worker) struct Base {
     asked_at: Instant,
     left: Vec<(Arc<LocalMeter>, i64)>,
-    /// The others know of something that this process holds.
+    /// Whether the other processes know of something that this process holds.
     pub is_known: bool,
 }
 
 impl Bucket {
-    /// What an answer says of limits, as far as it is clear which are meant. Separate pools of the same unit (priority,
-    /// fast) are no limits of ordinary calls.
+    /// The limits that an answer speaks of, as far as it is clear which are meant. Separate pools of the same unit
+    /// (priority, fast) are not limits of ordinary calls.
     ///
-    /// Where the time over which a limit counts is not said, it is the configured one of the same amount; without any
-    /// configured it is worked out from when the limit is whole again, and believed when answers at different levels
-    /// agree.
+    /// Where the answer does not give the time over which a limit counts, the configured limit of the same amount gives
+    /// it. If there is none, the time is worked out from when the limit is whole again, and believed when answers at
+    /// different levels agree.
     pub fn understand(&self, observations: &[LimitObservation]) -> Vec<Heard> {
         let ordinary = observations.iter().filter(|seen| seen.pool.is_none());
         ordinary
@@ -149,15 +149,15 @@ impl Bucket {
             due = Some(due.unwrap_or(told_at + RENEW).min(told_at + RENEW));
         }
         if keeping.used_at.is_some_and(|at| now - at < IDLE) {
-            // While nothing is known of its limits, another process may learn of them at any time.
+            // While no limits are known, another process may learn of some at any time.
             let look = if meters.is_empty() { STEADY } else { LOOK };
             due = Some(due.unwrap_or(told_at + look).min(told_at + look));
         }
-        // A process that has work for it all the same has to hear when it was opened by hand.
+        // A process that has work for the bucket has to hear when it is opened by hand.
         if self.is_retired() { due } else { due.or(Some(told_at + LISTEN)) }
     }
 
-    /// What is to be told to the others, with what [`Bucket::receive`] needs to know of it.
+    /// The report for the other processes, with the base that [`Bucket::receive`] needs.
     pub(in crate::worker) fn report(&self, is_closing: bool) -> (Report, Base) {
         let now = Instant::now();
         let is_closing = is_closing || self.is_retired();
@@ -193,7 +193,7 @@ impl Bucket {
         let running = self.running();
         let waiting = if is_closing { 0 } else { self.waiting.load(Ordering::Relaxed) };
         let slots_wanted = running.saturating_add(self.places.guests()).saturating_add(waiting);
-        // A call that has its place and waits for tokens has its place.
+        // A call that has its place and waits for tokens counts as running.
         let running = self.places.freeze().unwrap_or(running);
         let report = Report {
             stocks,
@@ -213,7 +213,7 @@ impl Bucket {
         self.limits.load_full()
     }
 
-    /// Takes over what the others say.
+    /// Takes over the word of the other processes.
     pub(in crate::worker) fn receive(&self, base: &Base, told: &Allotment) {
         let now = Instant::now();
         let mut meters = self.meters().as_ref().clone();
@@ -234,7 +234,7 @@ impl Bucket {
         meters.retain(|meter| told.slices.iter().any(|slice| slice.dimension == meter.dimension));
         if changed || meters.len() < before {
             if meters.iter().any(|meter| meter.dimension.unit == Unit::Requests) {
-                // The provider told how many it takes: there is nothing left to feel for.
+                // The provider's own number is known now, so there is nothing left to feel for.
                 self.places.lift();
             }
             self.meters.store(Arc::new(meters));
@@ -242,11 +242,12 @@ impl Bucket {
         self.hear_of_waits(told, now);
         let running = self.places.running();
         let mut keeping = self.keeping();
-        // What was asked for under limits that hold no longer lets no call begin.
+        // Units asked for under limits that no longer hold let no call begin.
         let is_current = keeping.changed_at.is_none_or(|at| base.asked_at >= at);
         if is_current {
             keeping.heard_at = Some(base.asked_at);
-            // Where the others, whose configuration counts, know of no limit, this process keeps to its own.
+            // The configuration of the other processes counts. Where they know of no limit, this process keeps to its
+            // own.
             if let Some(places) = told.slots.or_else(|| self.limits().concurrency) {
                 self.places.lend(places);
                 self.places_left.store(if told.slots.is_some() { told.places_left } else { 0 }, Ordering::Relaxed);
@@ -262,19 +263,19 @@ impl Bucket {
         self.received.notify_waiters();
     }
 
-    /// The wait that is on, or that one is over.
+    /// Takes over a wait of the other processes, or learns that one is over.
     fn hear_of_waits(&self, told: &Allotment, now: Instant) {
         let mut leave = self.leave.lock();
         let mut keeping = self.keeping();
         let before = std::mem::replace(&mut keeping.reopened, told.reopened);
-        // What it has not told the others yet came later.
+        // A wait that this process has not reported yet is newer.
         if told.reopened > before && keeping.wait.is_none() {
             *leave = None;
             *self.block.lock() = None;
         }
         drop(keeping);
         let Some(wait) = told.wait else { return };
-        // Counted from when the answer was here: rather a moment late than one too early.
+        // Counted from when the answer arrived: a moment late is better than a moment early.
         let shut = wait.shut;
         let block = Block { shut, opens: now + told.now.until(shut.until), is_long: wait.asked.is_some() };
         if told.probe {
@@ -285,7 +286,7 @@ impl Bucket {
         }
     }
 
-    /// What was asked for did not come: it is asked for again.
+    /// The report failed: everything in it is reported and asked for again.
     pub(in crate::worker) fn failed(&self, report: Report) {
         let mut keeping = self.keeping();
         keeping.refused = keeping.refused.saturating_add(report.refused);
@@ -303,7 +304,7 @@ impl Bucket {
         }
         drop(keeping);
         self.hungry.store(true, Ordering::Release);
-        // Places are lent for a while only: calls that run go on, no other begins.
+        // Places are lent for a limited time: running calls go on, and no other call begins.
         if !self.is_fresh() {
             self.places.lend(0);
         }

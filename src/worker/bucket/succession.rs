@@ -1,4 +1,4 @@
-//! What becomes of a bucket when the configuration changes.
+//! What happens to a bucket when the configuration changes.
 
 use super::{Bucket, rule};
 use crate::domain::Limits;
@@ -7,18 +7,18 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 impl Bucket {
-    /// Whether no call begins here any more.
+    /// Whether no call may begin here any more.
     pub(super) fn is_retired(&self) -> bool {
         self.calls().is_retired
     }
 
-    /// These limits hold from now on. What is held and what runs stays and counts; nothing begins before the other
-    /// processes have been told.
+    /// Applies these limits from now on. Units in hand and running calls stay and count; no call begins before the
+    /// other processes have been told.
     pub(in crate::worker) fn reconfigure(&self, limits: &Limits) {
         let mut calls = self.calls();
         let is_back = std::mem::take(&mut calls.is_retired);
         if is_back {
-            // What runs counts here again.
+            // Running calls count here again.
             calls.running.values_mut().for_each(|call| call.places.clear());
         }
         drop(calls);
@@ -37,16 +37,16 @@ impl Bucket {
         self.call_keeper();
     }
 
-    /// No call begins here any more, and what is held is given back; calls that wait are sent away.
+    /// Lets no call begin here any more, gives back the units in hand, and sends waiting calls away.
     pub(in crate::worker) fn retire(&self) {
         self.calls().is_retired = true;
-        // No call waits for a place here any longer than it takes to hear of it.
+        // A call that waits for a place here is released as soon as it hears of the change.
         self.places.follow(super::Rule::Open);
         self.call_keeper();
         self.received.notify_waiters();
     }
 
-    /// Calls that run here take places there as well until they end: the limits there are theirs now.
+    /// Makes the calls that run here take places in `heir` as well until they end: the limits there apply to them now.
     pub(in crate::worker) fn crowd_into(&self, heir: &Arc<Self>) {
         for call in self.calls().running.values_mut() {
             call.places.push(heir.places.crowd_in());
@@ -54,7 +54,7 @@ impl Bucket {
         heir.call_keeper();
     }
 
-    /// Nothing runs here and nothing is held.
+    /// Whether no call runs here and nothing is held.
     pub(in crate::worker) fn is_finished(&self) -> bool {
         self.running() == 0 && !self.keeping().is_known
     }

@@ -13,10 +13,10 @@ use tokio::time::sleep;
 
 const MINUTE: Duration = Duration::from_mins(1);
 pub(super) const NOW: Timestamp = Timestamp(1_000_000);
-/// Enough for one round of the keeper, and for nothing to come back.
+/// Enough for one round of the keeper, and too short for units to come back.
 pub(super) const AT_ONCE: Duration = Duration::from_millis(30);
 
-/// Keeps the buckets of processes that share one: what the keeper and the database do, without either.
+/// Keeps the buckets of processes that share one: does the work of keeper and database, without either.
 #[derive(Clone, Default)]
 pub(in crate::worker) struct Others {
     pub(super) shared: Arc<Mutex<SharedBucket>>,
@@ -35,7 +35,7 @@ impl Others {
         self.shared.lock().exchange(id, limits, report, now)
     }
 
-    /// A process's bucket. Its time is the test's time, as far as the others know.
+    /// A process's bucket. To the other processes its time is the test's time.
     pub(super) fn join(&self, id: i64, rates: &[(Unit, u64, u64)], concurrency: Option<u32>) -> Arc<Bucket> {
         let rates = rates.iter().map(|&(unit, amount, burst)| Rate { unit, amount, per: MINUTE, burst }).collect();
         let bucket = Arc::new(Bucket::new("test", &Limits { rates, concurrency }, &Arc::new(Notify::new())));
@@ -48,7 +48,8 @@ impl Others {
         self.keep_looking(id, bucket, MINUTE);
     }
 
-    /// The same, and looks this often at least. Buckets of one gate share a bell, which wakes one of their keepers only.
+    /// The same, but with a look at least this often. Buckets of one gate share a bell, which wakes only one of their
+    /// keepers.
     pub(in crate::worker) fn keep_looking(&self, id: i64, bucket: &Arc<Bucket>, at_least_every: Duration) {
         let (weak, others, began) = (Arc::downgrade(bucket), self.clone(), Instant::now());
         let wake = Arc::clone(&bucket.wake);
@@ -157,7 +158,7 @@ async fn a_call_that_is_not_let_in_takes_nothing_from_any_meter() {
         assert!(bucket.enter(tokens(900), Duration::ZERO, NOW).await.is_err());
     }
     hold.cancel();
-    // Ten requests of ten are left: neither the refusals cost any, nor the call that was not made.
+    // Ten requests of ten are left: neither the refusals nor the call that was not made cost any.
     for _ in 0..10 {
         bucket.enter(tokens(1), 2 * STEADY, NOW).await.expect("enough is left");
     }
@@ -186,7 +187,7 @@ async fn a_call_larger_than_the_bucket_is_told_apart_from_one_that_has_to_wait()
     let bucket = bucket(&[(Unit::Tokens, 60_000, 1_000)], None);
     assert_eq!(bucket.size(tokens(1_001)), Some((1_001, 1_000)));
     assert_eq!(bucket.size(tokens(1_000)), None);
-    // The whole bucket can be had, although a little is held back from those who ask for less.
+    // The whole bucket is available, although a little is held back from calls that need less.
     let waited = enter_after(&bucket, tokens(1_000)).await;
     assert!(waited < AT_ONCE, "{waited:?}");
 }
@@ -212,7 +213,7 @@ async fn whoever_gives_up_waiting_leaves_no_place_taken() {
         let waiting = bucket.enter(tokens(1), Duration::from_secs(50), NOW);
         assert!(tokio::time::timeout(Duration::from_millis(1), waiting).await.is_err());
     }
-    // One call a second: the ten who gave up are not waited for.
+    // One call a second: the ten calls that gave up are not waited for.
     let waited = enter_after(&bucket, tokens(1)).await;
     assert!(waited <= Duration::from_millis(1_250), "{waited:?}");
 }
@@ -250,7 +251,7 @@ async fn without_word_from_the_others_what_is_held_is_spent_and_then_nothing() {
     let (report, base) = bucket.report(false);
     let told = SharedBucket::default().exchange(1, &limits, &report, NOW);
     bucket.receive(&base, &told);
-    // From here on nobody answers.
+    // From here on no exchange is answered.
     for call in waiting {
         assert!(call.await.expect("no panic"));
     }
@@ -326,7 +327,7 @@ async fn a_window_that_nobody_names_is_believed_when_answers_at_different_levels
     for remaining in (0..100).rev() {
         assert_eq!(told.understand(&[seen(100, remaining)]), []);
     }
-    // What is configured says which is meant.
+    // The configured limit says which one is meant.
     let told = bucket(&[(Unit::Requests, 1_200, 100)], None);
     assert_eq!(told.understand(&[seen(100, 80)])[0].dimension.seconds, 60);
     let told = bucket(&[(Unit::Requests, 600, 100)], None);
@@ -340,7 +341,7 @@ async fn when_the_provider_says_that_less_is_left_it_is_believed_once() {
     for _ in 0..10 {
         holds.push(bucket.enter(tokens(1), 2 * STEADY, NOW).await.expect("the bucket is full"));
     }
-    // Each of ten answers says that the account has a hundred left: somebody else uses it too.
+    // Each of ten answers says that the account has a hundred left: another program uses it too.
     for hold in &holds {
         hold.hear(&[Heard {
             dimension: Dimension { unit: Unit::Requests, seconds: 60 },
@@ -349,7 +350,7 @@ async fn when_the_provider_says_that_less_is_left_it_is_believed_once() {
             corrected: 0,
         }]);
     }
-    // Once to hear what the others have, and once to tell what is missing.
+    // Once to learn what the other processes have, and once to report the missing units.
     sleep(4 * STEADY).await;
     let left = bucket.headroom(tokens(1), Duration::ZERO);
     assert!((90..=120).contains(&left), "{left}");
@@ -362,7 +363,7 @@ async fn calls_that_began_before_a_limit_was_known_count_against_it() {
     for _ in 0..16 {
         holds.push(bucket.enter(tokens(1), 2 * STEADY, NOW).await.expect("sixteen may be tried"));
     }
-    // The first to be answered hears of the limit; the other fifteen are on their way.
+    // The first answer tells of the limit; the other fifteen calls are under way.
     let dimension = Dimension { unit: Unit::Requests, seconds: 60 };
     holds.remove(0).hear(&[Heard { dimension, limit: Some(60), remaining: Some(40), corrected: 0 }]);
     sleep(2 * STEADY).await;
@@ -388,7 +389,7 @@ async fn what_a_provider_refuses_is_not_held_against_a_limit_that_it_tells_of_me
     sleep(2 * STEADY).await;
     let shut = bucket.enter(tokens(1), STEADY, NOW).await.expect_err("they may all have been charged");
     assert_eq!(shut.reason, Reason::RateLimit);
-    // Fourteen times 500, less what is left, come back at 1,000 a minute.
+    // Fourteen times 500, less the remainder, come back at 1,000 a minute.
     assert!((340_000..380_000).contains(&(NOW.until(shut.until).as_millis())), "{shut:?}");
     for hold in holds.drain(..) {
         hold.correct(tokens(0));
@@ -415,7 +416,8 @@ async fn what_others_were_lent_meanwhile_is_not_missing() {
         let meter = LocalMeter::of(&rate);
         meter.receive(slice(488, 712, 488), 0, 1, Instant::now());
         let mark = meter.mark(Instant::now());
-        // The others were lent 700 and have spent them, which this process has not heard when its answer comes.
+        // The other processes were lent 700 and have spent them, of which this process has not heard when its answer
+        // comes.
         sleep(Duration::from_millis(50)).await;
         meter.compare(mark, 499, 1, Instant::now());
         assert_eq!(meter.corrected(), 0, "nothing is taken off before the others were heard");
@@ -425,7 +427,7 @@ async fn what_others_were_lent_meanwhile_is_not_missing() {
     }
 }
 
-/// One thing that happens to a bucket.
+/// One event of a bucket.
 #[derive(Clone, Debug)]
 enum Event {
     Call { estimate: u64, actual: u64 },
@@ -441,8 +443,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Beside a plain model of a bucket: no call begins before the model would let it, however wrong the estimates
-    /// were, and nothing is lost for good.
+    /// Compared with a plain model of a bucket: no call begins before the model would let it, however wrong the
+    /// estimates were, and nothing is lost for good.
     #[test]
     fn a_bucket_is_a_bucket_whatever_the_estimates(events in events()) {
         let runtime =
@@ -478,7 +480,7 @@ proptest! {
                 hold.correct(tokens(actual));
                 level = BURST.min(level + estimate as f64 - actual as f64);
             }
-            // After a rest all of it is there again, but for what is held back.
+            // After a rest all of it is there again, except for the part that is held back.
             sleep(MINUTE).await;
             let waited = enter_after(&bucket, tokens(980)).await;
             assert!(waited <= 2 * STEADY, "{waited:?}");

@@ -1,4 +1,4 @@
-//! The waits that are on in a bucket: what shuts it, and what opens it before its time.
+//! The waits of a bucket: what shuts it, and what opens it before its time.
 
 #[cfg(test)]
 mod tests;
@@ -13,17 +13,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A wait that is on here.
+/// A wait of this bucket in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Block {
     pub shut: Shut,
     pub opens: Instant,
-    /// It is too long to be believed: when it is over here, the others say who may ask again.
+    /// The wait is too long to be believed: when it is over here, the other processes decide which call may ask again.
     pub is_long: bool,
 }
 
 impl Bucket {
-    /// The wait that is on, if one is.
+    /// The wait in force, if there is one.
     pub(in crate::worker) fn block(&self) -> Option<Shut> {
         let now = Instant::now();
         let mut block = self.block.lock();
@@ -34,18 +34,18 @@ impl Bucket {
             self.keeping().heard_at = None;
         }
         if shut.is_some() {
-            // It may be opened by hand, which the keeper hears of as long as a call wants it.
+            // The bucket may be opened by hand, and the keeper listens for that as long as a call wants the bucket.
             self.keeping().used_at = Some(now);
         }
         shut
     }
 
-    /// When it was last opened before its wait was over.
+    /// When the bucket was last opened before its wait was over.
     pub(in crate::worker) fn reopened_at(&self) -> Option<Timestamp> {
         self.keeping().reopened
     }
 
-    /// The call that was to ask again, if this is one, has shown that the wait is over.
+    /// If this call was the one that asked again, records that it has shown the wait to be over.
     pub(in crate::worker) fn asked_again(&self, hold: &BucketHold) {
         if hold.probe.is_none() {
             return;
@@ -56,7 +56,7 @@ impl Bucket {
     }
 
     /// Takes the leave of the one call that may ask again, for which all others wait; `None` when no long wait is on.
-    /// `Err`: the leave has run out, and the others have to be asked anew.
+    /// `Err`: the leave has run out, and the other processes have to be asked anew.
     pub(super) fn take_leave(&self) -> Result<Option<Block>, ()> {
         let leave = self.leave.lock().take();
         let Some(leave) = leave else { return Ok(None) };
@@ -68,7 +68,7 @@ impl Bucket {
         Ok(Some(leave))
     }
 
-    /// The call that was to ask again was not made after all: another may.
+    /// The call that was to ask again was not made after all: another call may.
     pub(super) fn give_back_leave(&self, leave: Block) {
         let mut block = self.block.lock();
         if *block == Some(leave) {
@@ -82,7 +82,7 @@ impl Bucket {
         self.leave.lock().is_some()
     }
 
-    /// Shuts it here; never shortens a wait that is on already. Returns whether it is longer now.
+    /// Shuts the bucket here; never shortens a wait in force. Returns whether the wait is longer now.
     pub(super) fn set_block(&self, shut: Shut, opens: Instant, is_long: bool) -> bool {
         let mut block = self.block.lock();
         let since = match *block {
@@ -94,11 +94,11 @@ impl Bucket {
         true
     }
 
-    /// A provider refused `hold`'s call because of its limits. Shuts the bucket, here and for all, for as long as the
-    /// provider asks, exactly; never shortens a wait that is on already.
+    /// A provider refused `hold`'s call because of its limits. Shuts the bucket, here and for all processes, for
+    /// exactly as long as the provider asks; never shortens a wait in force.
     ///
-    /// Where nothing is known of its limits and it asks for nothing, there were too many calls at once: fewer may run
-    /// from now on, and the bucket is shut, only here, when the call was the only one.
+    /// Where nothing is known of its limits and it asks for no wait, there were too many calls at once: fewer may run
+    /// from now on. If the call was the only one, the bucket is shut, in this process only.
     pub fn refuse(
         &self,
         hold: &BucketHold,
@@ -129,13 +129,14 @@ impl Bucket {
         let too_steep = why == Refusal::Slope;
         let mut keeping = self.keeping();
         keeping.refused = keeping.refused.saturating_add(1);
-        // A process that asked again and is told of a wait that can be believed has ended the one that cannot.
+        // A process that asked again and is given a believable wait has ended the unbelievable one.
         keeping.reopens |= hold.probe.is_some() && !is_long;
         let before = keeping.wait.take();
         let mut asked = Wait { reason: Reason::RateLimit, remaining: wait, recheck, drained, too_steep };
         let mut until = Instant::now().checked_add(wait).unwrap_or(opens);
         if let Some((earlier, opened)) = before {
-            // Two refusals before the others were told of the first: the longer wait, and all that they are about.
+            // Two refusals came before the other processes learned of the first: the longer wait counts, and all limits
+            // that they are about.
             until = until.max(opened);
             asked.too_steep |= earlier.too_steep;
             for drained in earlier.drained {
@@ -150,7 +151,7 @@ impl Bucket {
         self.wake.notify_one();
     }
 
-    /// No hint: one second, doubling up to a minute, until something gets through.
+    /// The wait after a refusal without a hint: one second, doubling up to a minute, until a call gets through.
     fn unhinted_wait(&self) -> Duration {
         let times = self.unhinted.fetch_add(1, Ordering::Relaxed).clamp(0, 6);
         Duration::from_secs(1 << times).min(Duration::from_mins(1))

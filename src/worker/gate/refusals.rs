@@ -1,4 +1,5 @@
-//! What the refusal of one request means for the others and for its own job: from the bytes, through gate and decision.
+//! What the refusal of one request means for other requests and for its own job: from the bytes, through gate and
+//! decision.
 
 use super::*;
 use crate::domain::decide::{Condition, Step, decide};
@@ -81,7 +82,7 @@ fn a_refusal_in_doubt_shuts_a_target_when_a_different_request_meets_it() {
     }
     stage.call(2, Some(&refused), NOW);
     assert_eq!(stage.closed(NOW + SECOND * 29), Some(Reason::Model));
-    // For a moment only, since it may still have been these two.
+    // For a moment only, since the two requests may still have been the cause.
     let later = NOW + SECOND * 31;
     assert_eq!(stage.closed(later), None);
     stage.call(3, Some(&refused), later);
@@ -141,7 +142,8 @@ fn one_request_alone_confirms_that_a_key_is_refused_unless_others_are_answered()
             stage.call(1, Some(&refused), NOW);
         }
         assert_eq!(stage.closed(NOW), Some(reason), "{body}");
-        // Where others are answered in between, it is its own matter, however often.
+        // Where other requests are answered in between, the refusal is that request's own matter, however often it
+        // comes.
         let stage = Stage::new(&["A"]);
         for _ in 0..20 {
             stage.call(1, Some(&refused), NOW);
@@ -194,7 +196,7 @@ fn bodies() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3_000))]
 
-    /// For a limit alone the others have to wait: it is theirs as well.
+    /// Other requests have to wait for a limit only: it is theirs as well.
     #[test]
     fn what_no_table_knows_ends_no_job_and_holds_up_no_other(
         status in 400..600_u16,

@@ -1,4 +1,4 @@
-//! How a gate is set up, and what it takes over from the one before it when the configuration is read again.
+//! How a gate is set up, and what it takes over from its predecessor when the configuration is read again.
 
 #[cfg(test)]
 mod tests;
@@ -19,11 +19,11 @@ use tokio::sync::Notify;
 /// How the gate is set up for one provider.
 #[derive(Clone, Debug)]
 pub struct ProviderSetup {
-    /// Its bucket's name.
+    /// The name of its bucket.
     pub bucket: String,
-    /// How a request is counted there.
+    /// How a request is counted in that bucket.
     pub charging: Charging,
-    /// Its targets' breakers.
+    /// Settings of its targets' breakers.
     pub breaker: BreakerSettings,
     /// The names of its keys, in the order of the configuration; none for a server without keys.
     pub keys: Vec<String>,
@@ -37,7 +37,7 @@ pub struct ProviderSetup {
 
 impl ProviderSetup {
     /// The buckets whose limits calls to `target` share: the model's own, else the provider's. Where nothing is
-    /// configured at all each target has one of its own: what vendors allow, they allow by model, and it is learned.
+    /// configured, each target has a bucket of its own: vendors set their limits by model, and the bucket learns them.
     #[must_use]
     pub fn buckets_of(&self, target: &Target, configured: &BTreeMap<String, Limits>) -> Vec<String> {
         if let Some(buckets) = self.model_buckets.get(&target.model) {
@@ -49,16 +49,16 @@ impl ProviderSetup {
     }
 }
 
-/// What of a provider is as it was before the configuration was read again.
+/// The parts of a provider that have not changed since the configuration was last read.
 #[derive(Clone, Debug, Default)]
 pub struct Kept {
-    /// It is the same server: what its targets have shown says something of them now.
+    /// Whether it is the same server, so that what its targets have shown still applies.
     pub is_same_server: bool,
-    /// The names of the keys that are the same keys.
+    /// The names of the keys that have not changed.
     pub keys: BTreeSet<String>,
 }
 
-/// The gate before, as far as one provider goes.
+/// The earlier gate, as far as one provider is concerned.
 struct Before<'a> {
     gate: &'a Gate,
     kept: Kept,
@@ -72,8 +72,8 @@ impl Gate {
         Self::set_up(None, buckets, providers, &BTreeMap::new(), Timestamp(0))
     }
 
-    /// The gate after this one: what is still the same goes on as it stands, and what was refused for good gets another
-    /// chance. Calls that run count where their targets belong now.
+    /// The gate that follows this one. Unchanged parts carry on as they are, and whatever was refused for good gets
+    /// another chance. Calls that run count where their targets belong now.
     #[must_use]
     pub fn succeeded_by(
         &self,
@@ -85,7 +85,8 @@ impl Gate {
         let mut gate = Self::set_up(Some(self), buckets, providers, kept, now);
         let mut heirs: BTreeMap<&str, BTreeMap<&str, &Arc<Bucket>>> = BTreeMap::new();
         for (target, before) in &self.targets {
-            // Each call to it has a hold on the first of its buckets, and places in those that it gains are its too.
+            // Each running call to it has a hold on the first of its buckets, and also takes places in buckets that the
+            // target gains.
             let (Some(first), Some(after)) = (before.buckets.first(), gate.targets.get(target)) else { continue };
             let is_gained = |bucket: &&Arc<Bucket>| !before.buckets.iter().any(|known| Arc::ptr_eq(known, bucket));
             for bucket in after.buckets.iter().filter(is_gained) {
@@ -102,7 +103,7 @@ impl Gate {
                 bucket.crowd_into(heir);
             }
         }
-        // One that is back in use is no longer retired.
+        // A bucket that is back in use is no longer retired.
         retired.retain(|bucket| !gate.buckets.contains_key(&bucket.name));
         gate.retired = retired;
         gate
@@ -180,7 +181,7 @@ impl Gate {
         }
     }
 
-    /// The bucket of this name: of this gate, or of the one before, even if it was out of use there.
+    /// The bucket of this name: from this gate, or from the earlier one, even if it was out of use there.
     fn bucket(
         &mut self,
         name: String,
@@ -200,8 +201,8 @@ impl Gate {
 }
 
 /// The place of each bucket in the order in which calls enter buckets: those of fewer targets first, then by name.
-/// Another configuration may order them otherwise. Calls of both then wait for each other, but no longer than for their
-/// patience.
+/// Another configuration may order them differently. Calls of both configurations then wait for each other, but only as
+/// long as their patience lasts.
 fn entering_order(
     buckets: &BTreeMap<String, Limits>,
     providers: &BTreeMap<String, ProviderSetup>,
@@ -221,7 +222,7 @@ fn entering_order(
 }
 
 impl Before<'_> {
-    /// What a target has shown, as far as it says something of it now.
+    /// What a target has shown, as far as it still applies.
     fn record(&self, target: &Target, breaker: BreakerSettings) -> Option<Arc<Record>> {
         let known = &self.gate.targets.get(target)?.record;
         if self.kept.is_same_server {

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 const NOW: Timestamp = Timestamp(1_795_176_000_000);
 const CHARGE: Charge = Charge { input: 5, output: 5, total: 10 };
 const MINUTE: Duration = Duration::from_mins(1);
-/// Enough for some rounds of the keeper, and for hardly anything to come back.
+/// Enough for some rounds of the keeper, and too short for any units worth counting to come back.
 const SOON: Duration = Duration::from_millis(100);
 
 fn rate(unit: Unit, amount: u64, burst: u64) -> Limits {
@@ -21,7 +21,7 @@ fn places(concurrency: u32) -> Limits {
     Limits { rates: Vec::new(), concurrency: Some(concurrency) }
 }
 
-/// A provider with two models. Each belongs to a bucket of its own, and both to the account's.
+/// A provider with two models. Each has a bucket of its own, and both belong to the account's.
 fn gate(account: Limits, a: Limits, b: Limits) -> Gate {
     let buckets = [("account", account), ("own a", a), ("own b", b)];
     gate_of(buckets, [("a", ["account", "own a"]), ("b", ["own b", "account"])])
@@ -68,13 +68,13 @@ fn closed(gate: &Gate, model: &str) -> Option<Reason> {
     }
 }
 
-/// Of each bucket: calls that run, calls that wait, and how many more could begin.
+/// For each bucket: calls that run, calls that wait, and how many more could begin.
 async fn rooms(gate: &Gate) -> Vec<(String, u32, u32, usize)> {
-    // A bucket without fresh word from the others has room for one call, which brings some.
+    // A bucket without fresh word from the other processes has room for one call, which fetches some.
     for bucket in gate.buckets() {
         let _ = bucket.headroom(CHARGE, Duration::ZERO);
     }
-    // What was given back has to be told to the others, which takes some rounds.
+    // Units that were given back have to be reported to the other processes, which takes some rounds.
     sleep(SOON * 10).await;
     let room = |bucket: &Arc<Bucket>| {
         let (running, waiting, _) = bucket.counts();
@@ -95,10 +95,10 @@ async fn a_call_that_one_bucket_refuses_has_taken_nothing_from_the_others() {
         assert_eq!(before.iter().filter(|room| room.1 == 2).count(), 2, "{before:?}");
         assert_eq!(admit(&gate, "a", SOON).await.expect_err("no third fits"), Reason::RateLimit);
         assert_eq!(rooms(&gate).await, before);
-        // The same when it has no time for a place.
+        // The same holds when it has no time for a place.
         assert!(admit(&gate, "a", Duration::ZERO).await.is_err());
         assert_eq!(rooms(&gate).await, before);
-        // The same when the call is given up while it waits.
+        // The same holds when the call is given up while it waits.
         let waiting = admit(&gate, "a", MINUTE * 10);
         assert!(tokio::time::timeout(SOON, waiting).await.is_err());
         assert_eq!(rooms(&gate).await, before);
@@ -165,7 +165,7 @@ async fn a_call_that_waits_for_its_models_limit_holds_up_no_call_to_another_mode
     for call in waiting {
         call.await.expect("no panic");
     }
-    // One was there, and the others came back one a second.
+    // One unit was there, and the others came back one a second.
     assert!(began.elapsed() >= Duration::from_secs(5) && began.elapsed() < Duration::from_secs(7));
 }
 

@@ -1,4 +1,4 @@
-//! How many calls at once are felt for, through the gate, on paused time.
+//! How the gate feels for the number of calls at once, on paused time.
 
 use super::*;
 use crate::domain::Scope;
@@ -44,7 +44,7 @@ impl Stage {
         self.gate.admit(&self.target(model), CHARGE, patience, now).await.map_err(|shut| shut.reason)
     }
 
-    /// As many calls as may run.
+    /// Begins as many calls as may run.
     async fn all(&self, model: &str, now: Timestamp) -> Vec<Permit> {
         let mut permits = Vec::new();
         while let Ok(permit) = self.admit(model, now).await {
@@ -66,7 +66,7 @@ impl Stage {
         }
     }
 
-    /// Rounds of as many calls as may run, all of which pass; how many they were.
+    /// Plays rounds of as many calls as may run, all of which pass; returns the size of each round.
     async fn rounds(&self, model: &str, count: usize, millis: u64, now: Timestamp) -> Vec<usize> {
         let mut sizes = Vec::new();
         for _ in 0..count {
@@ -77,7 +77,7 @@ impl Stage {
         sizes
     }
 
-    /// So many calls end, each of which makes room for the next; returns how many ran at most.
+    /// Lets this many calls end, each of which makes room for the next; returns the most that ran at once.
     async fn steady(&self, running: &mut VecDeque<Permit>, model: &str, calls: usize, millis: u64) -> usize {
         let mut most = 0;
         for _ in 0..calls {
@@ -122,7 +122,7 @@ async fn probes_of_a_provider_that_is_ill_say_nothing_of_how_many_it_takes() {
         assert!(stage.admit("quick", now).await.is_err());
         stage.end("quick", probe, overloaded, 10, now);
     }
-    // It works again: no stampede, and what was known before is there within a few rounds.
+    // It works again without a stampede, and reaches the earlier number within a few rounds.
     now = now + OPEN * 8;
     let rounds = stage.rounds("quick", 14, 100, now).await;
     assert!(rounds[2] <= 4 && rounds[13] > known * 3 / 4, "{rounds:?}");
@@ -140,7 +140,7 @@ async fn answers_that_take_longer_and_longer_lower_the_number() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_model_beside_a_quick_one_is_no_rise() {
-    // Only requests would say how many may run; so it is felt for.
+    // Only a limit on requests would show how many may run, so the number is felt for.
     let plenty = Rate { unit: Unit::Tokens, amount: 1_000_000, per: Duration::from_mins(1), burst: 1_000_000 };
     let stage = Stage::new(Limits { rates: vec![plenty], concurrency: None });
     let mut running = VecDeque::new();

@@ -1,7 +1,7 @@
 //! One call, from the gate to the verdict.
 //!
-//! A call changes nothing of its journey: it reads the [`Errand`] and hands back what came of it. So a journey may have
-//! more than one under way, and drop those that it does not need any more.
+//! A call changes nothing in its journey: it reads the [`Errand`] and returns its outcome. So a journey may have
+//! several calls under way, and drop those that it no longer needs.
 
 use super::Errand;
 use super::judge::{AskedFor, Judged, abandoned, judge};
@@ -22,10 +22,10 @@ use crate::worker::plan::RungPlan;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// What can come of a call.
+/// The outcomes of a call.
 #[expect(clippy::large_enum_variant, reason = "nearly every call is made, and a box would be one more allocation")]
 pub(super) enum Came {
-    /// It was not begun: the worker stops, or the job is not in its hands any more.
+    /// It was not begun: the worker is stopping, or the job is no longer in its hands.
     NotBegun,
     /// The gate has refused it.
     Refused(Shut),
@@ -33,7 +33,7 @@ pub(super) enum Came {
     Ineligible(Ineligible),
     /// The job was taken over or cancelled.
     ClaimLost,
-    /// It cannot be noted before it is made: the database is away, or outcomes wait for it.
+    /// It cannot be recorded before it is made: the database is away, or outcomes are waiting for it.
     Away,
     /// It was made.
     Made(Made),
@@ -42,35 +42,35 @@ pub(super) enum Came {
 /// A call that was made.
 pub(super) struct Made {
     pub(super) target: Target,
-    /// Where that stands in the route.
+    /// The place of that rung in the route.
     pub(super) rung: usize,
     pub(super) started_at: Timestamp,
     pub(super) ended_at: Timestamp,
     pub(super) judged: Judged,
-    /// When the provider wants to be asked again.
+    /// When the provider wants to be asked again, at the earliest.
     pub(super) retry_at: Option<Timestamp>,
-    /// The name of its key, where that says something.
+    /// The name of its key, where that is informative.
     pub(super) key: Option<String>,
-    /// Why the rung can never take this request, where the call has shown that.
+    /// Why the rung can never take this request, if the call has shown that.
     pub(super) ineligible: Option<Ineligible>,
-    /// The change in the request that is worth another call to the same rung.
+    /// The change in the request that makes another call to the same rung worthwhile.
     pub(super) mend: Option<Mend>,
 }
 
-/// A call that is to be made.
+/// A call to be made.
 pub(super) struct Call<'a> {
     pub(super) errand: &'a Errand,
-    /// Where its rung stands in the route.
+    /// The place of its rung in the route.
     pub(super) index: usize,
     pub(super) state: &'a RungState,
-    /// By what right.
+    /// The claim under which it is made.
     pub(super) lease: Lease,
     /// Its ordinal within the job.
     pub(super) number: i16,
 }
 
 impl Call<'_> {
-    /// Makes it.
+    /// Makes the call.
     pub(super) async fn make(&self, in_hand: &InHand) -> Came {
         let Errand { shared, plan, request, .. } = self.errand;
         let (Some(rung), Some(spec)) = (plan.rungs.get(self.index), plan.route.rungs.get(self.index)) else {
@@ -95,7 +95,7 @@ impl Call<'_> {
             Opened::Lost => return Came::ClaimLost,
             Opened::Away => return Came::Away,
         }
-        // It takes the database a moment, or longer, to note a call. A provider may have asked for a wait meanwhile.
+        // Recording a call takes the database a moment, or longer. A provider may have asked for a wait meanwhile.
         let started_at = shared.clock.now();
         if let Some(shut) = rung.target.shut_meanwhile(leave.permit(), started_at) {
             return Came::Refused(shut);
@@ -134,7 +134,7 @@ impl Call<'_> {
             rung.target.saw_another(other, judged.cost.is_some());
         }
         let ineligible = judged.tell_apart(rung.charging, &sizes);
-        // A server's word on the conversation is believed where the conversation shows it.
+        // A server's complaint about the conversation is believed if the conversation bears it out.
         if let Some(failure) = &mut judged.failure
             && failure.bearing == Bearing::EveryTarget
             && request.calls_have_their_results()
@@ -148,8 +148,7 @@ impl Call<'_> {
             }
         }
         let mend = self.mend(rung, spec, judged.failure.as_ref(), &mends);
-        // When a key has money again is for the gate to find out, not for this job to wait for: another key may be
-        // good.
+        // When a key has money again is for the gate to find out, not for this job to wait for: another key may work.
         let is_refused = judged.outcome.class().is_some_and(|class| class.facts().key.is_some());
         let wait = judged.failure.as_ref().filter(|_| !is_refused).and_then(|failure| failure.wait);
         Came::Made(Made {
@@ -165,12 +164,12 @@ impl Call<'_> {
         })
     }
 
-    /// Notes the coming call in the database, so that it can be named should this process die.
+    /// Records the coming call in the database, so that it can be named should this process die.
     async fn open(&self, spec: &Rung) -> Opened {
         let Errand { shared, job, .. } = self.errand;
-        // The worker may have been declared dead: others may have this job. And while outcomes wait in the spool, those
-        // of this job may be among them: a worker that takes over on another machine would know of one call only, the
-        // one that is noted here. Nor may an answer come that has no place to wait in.
+        // The worker may have been declared dead, so other workers may have this job. While outcomes wait in the spool,
+        // some may be this job's: a worker that takes over on another machine would know of only one call, the one
+        // recorded here. And no answer may arrive that has no place to wait in.
         let spool = shared.settler.spool().map(|spool| spool.fill()).unwrap_or_default();
         if !shared.lease_is_fresh() || spool.outcomes > 0 || spool.is_full {
             return Opened::Away;
@@ -184,12 +183,12 @@ impl Call<'_> {
             worst: spec.model.price.map(|price| estimate::worst_cost(&price, &spec.model.capabilities, job)),
         };
         let opened = shared.opener.open(call).await;
-        // A process that hung meanwhile may have lost its lease behind the answer.
+        // A process that was suspended meanwhile may have lost its lease behind the answer.
         if opened == Opened::Yes && !shared.lease_is_fresh() { Opened::Away } else { opened }
     }
 
-    /// The verdict on what came, and what that says of the provider's limits. Checking an answer against a schema may
-    /// take a second, which no other job waits for.
+    /// The verdict on the outcome, and what it tells of the provider's limits. Checking an answer against a schema may
+    /// take a second; no other job waits for that.
     async fn judge(&self, mut report: CallReport) -> (Judged, Vec<LimitObservation>) {
         let Errand { shared, plan, request, held_back, schema, job, .. } = self.errand;
         let limits = std::mem::take(&mut report.limits);
@@ -206,7 +205,7 @@ impl Call<'_> {
         (judged, limits)
     }
 
-    /// Teaches the gate what the call has shown of limits, health and key.
+    /// Tells the gate what the call has shown of limits, health and key.
     fn teach(
         &self,
         leave: Leave<'_>,
@@ -231,13 +230,13 @@ impl Call<'_> {
         let key_is_refused = leave.report(|gate, target, permit| {
             gate.report(target, permit, outcome, failure, settled, took, limits, *hash, ended_at)
         });
-        // What is believed of the key is the gate's to wait for, and no doubt of this job's any more.
+        // Once the refusal is believed of the key, waiting is the gate's business, and this job has no doubt left.
         if let Some(failure) = judged.failure.as_mut().filter(|_| key_is_refused) {
             failure.bearing = Bearing::AsScoped;
         }
     }
 
-    /// What is asked of the provider.
+    /// The call as the provider's client takes it.
     fn asked<'a>(&'a self, spec: &'a Rung, mends: &'a [Mend]) -> provider::Call<'a> {
         provider::Call {
             payload: Payload::Chat(&self.errand.request),
@@ -248,11 +247,11 @@ impl Call<'_> {
         }
     }
 
-    /// The change that a refusal asks for, where the same rung is worth another call with it: not where nothing would
-    /// be sent otherwise than before.
+    /// The change that a refusal asks for, if the same rung is worth another call with it. It is not if the change
+    /// would make no difference to what is sent.
     fn mend(&self, rung: &RungPlan, spec: &Rung, failure: Option<&Failure>, made: &[Mend]) -> Option<Mend> {
         let mend = failure.and_then(|failure| failure.mend.as_deref()).filter(|_| self.state.takes_a_mend())?;
-        // A server that wants the opposite of what it wanted before is not followed.
+        // When a server asks for the opposite of what it asked for before, it is not followed.
         let takes_back = |earlier: &Mend| match (earlier, mend) {
             (Mend::Rename { from, to }, Mend::Rename { from: back_from, to: back_to }) => {
                 from == back_to && to == back_from

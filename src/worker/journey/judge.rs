@@ -1,4 +1,4 @@
-//! What came of one call: the verdict on its answer, and what it cost.
+//! The outcome of one call: the verdict on its answer, and its cost.
 
 use crate::domain::charging::{self, Charging, Sizes};
 use crate::domain::decide::Ineligible;
@@ -15,7 +15,7 @@ use crate::domain::{
 use crate::provider::{CallReport, Head};
 use serde_json::Value;
 
-/// What the call was for.
+/// The request that the call was made for.
 pub(super) struct AskedFor<'a> {
     pub(super) job: &'a Job,
     pub(super) request: &'a ChatRequest,
@@ -35,18 +35,18 @@ pub(super) struct Judged {
     pub(super) answer: Option<Box<Answer>>,
     /// The answer as it came, when it was repaired.
     pub(super) original: Option<Box<Answer>>,
-    /// What was mended, cut or doubted of it.
+    /// Repairs, cuts and doubts about the answer.
     pub(super) notes: Vec<String>,
     pub(super) soft: Option<SoftFailure>,
     pub(super) message: Option<String>,
     pub(super) usage: Usage,
-    /// What limits are charged by; `None`: nothing is known of it.
+    /// The usage that limits are charged by; `None`: unknown.
     pub(super) counted_usage: Option<Usage>,
     pub(super) usage_raw: Option<Value>,
     pub(super) service_tier: Option<String>,
-    /// The model that answered, where that is another one than was asked.
+    /// The model that answered, if it is not the one that was asked.
     pub(super) other_model: Option<String>,
-    /// The price that was used: that of the tier, and of the model that answered.
+    /// The price that was applied: that of the tier, and of the model that answered.
     pub(super) price: Option<Price>,
     pub(super) cost: Option<NanoUsd>,
     pub(super) reported_cost: Option<NanoUsd>,
@@ -60,7 +60,7 @@ pub(super) struct Judged {
     pub(super) is_final: bool,
 }
 
-/// Validates an answer and works out what the call cost.
+/// Validates an answer and computes the cost of the call.
 pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: CallReport) -> Judged {
     let price = spec.model.price;
     let worst = || price.map(|price| estimate::worst_cost(&price, &spec.model.capabilities, asked.job));
@@ -122,7 +122,7 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
         }
         Err(failure) => {
             if let Some((usage, raw)) = failed_usage {
-                // It failed and says that it was billed all the same.
+                // The call failed, and the provider says that it was billed all the same.
                 let (usage, doubt) = usage.believed(asked.sent(), &[]);
                 judged.usage = usage;
                 judged.counted_usage = Some(usage);
@@ -130,14 +130,14 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
                 judged.cost = price.map(|price| price.cost(&usage));
                 judged.cost_source = price.map(|_| "price");
                 if let Some(doubt) = doubt {
-                    // What it was billed for was never seen.
+                    // The answer that it was billed for was never seen.
                     judged.notes.push(format!("{doubt}: estimated"));
                     judged.cost = worst().map(|_| NanoUsd::ZERO);
                     judged.cost_source = None;
                     judged.uncertain = worst().unwrap_or(NanoUsd::ZERO);
                 }
             } else if may_have_been_billed(&failure, judged.status) {
-                // Without a price nobody knows what it may have cost: not nothing.
+                // Without a price the possible cost is unknown, not zero.
                 judged.cost = worst().map(|_| NanoUsd::ZERO);
                 judged.uncertain = worst().unwrap_or(NanoUsd::ZERO);
             }
@@ -150,7 +150,7 @@ pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: Ca
 }
 
 impl Judged {
-    /// Counts the tokens: as reported, or as estimated where the report cannot be.
+    /// Counts the tokens: as reported, or as estimated where the report cannot be right.
     fn count(&mut self, answer: &mut Answer, asked: &AskedFor<'_>) {
         let mut texts: Vec<&str> =
             [&answer.text, &answer.reasoning, &answer.refusal].into_iter().flatten().map(String::as_str).collect();
@@ -162,7 +162,8 @@ impl Judged {
         self.counted_usage = Some(usage);
     }
 
-    /// Works out what it cost: by the price of the model and the tier that served it, else by what the provider says.
+    /// Computes the cost: from the price of the model and the tier that served the answer, else from what the provider
+    /// says.
     fn bill(&mut self, answer: &Answer, spec: &Rung) {
         let tier = answer.beside.service_tier.as_deref();
         let served = answer.model.as_deref().unwrap_or_default();
@@ -206,7 +207,8 @@ impl Judged {
         self.service_tier.clone_from(&answer.beside.service_tier);
     }
 
-    /// Tells a request that is larger than a limit from one that came too fast: why it never fits, where it does not.
+    /// Tells a request that is larger than a limit from one that came too fast. Returns why the request never fits, if
+    /// it does not.
     pub(super) fn tell_apart(&mut self, charging: Charging, sizes: &Sizes) -> Option<Ineligible> {
         let failure = self.failure.as_mut()?;
         let oversize = charging::never_fits(failure, &charging, sizes)?;
@@ -220,7 +222,7 @@ impl Judged {
     }
 }
 
-/// A call that this process gave up while the provider was at it.
+/// A call that this process gave up while the provider was working on it.
 pub(super) fn abandoned(started_at: Timestamp, ended_at: Timestamp, head: Option<Head>, why: &str) -> CallReport {
     let total = started_at.until(ended_at).as_millis();
     CallReport {

@@ -4,7 +4,7 @@ use crate::domain::Charge;
 use crate::worker::clock::Clock;
 use crate::worker::gate::{Gate, Permit, TargetState};
 
-/// The gate's permit for one call. Dropped before the call is reported it is given back: whole, or less what a call
+/// The gate's permit for one call. Dropped before the call is reported, it is given back: in full, or less what a call
 /// that has begun may have taken of the limits.
 pub(super) struct Leave<'a> {
     gate: &'a Gate,
@@ -23,17 +23,17 @@ impl<'a> Leave<'a> {
         self.permit.as_ref().expect("only `report` takes it, and consumes the leave")
     }
 
-    /// The call begins, and takes so much unless something else is reported.
+    /// Records that the call begins, and takes this much unless its report says otherwise.
     pub(super) fn begin(&mut self, taken: Charge) {
         self.taken = Some(taken);
     }
 
-    /// The call was not sent after all.
+    /// Gives the permit back: the call was not sent after all.
     pub(super) fn give_back(mut self) {
         self.taken = None;
     }
 
-    /// The call has come to its end, which is the gate's to learn from.
+    /// Ends the call and lets the gate learn from it.
     pub(super) fn report<T>(mut self, report: impl FnOnce(&Gate, &TargetState, Permit) -> T) -> T {
         let permit = self.permit.take().expect("only `report` takes it, and consumes the leave");
         report(self.gate, self.target, permit)

@@ -35,13 +35,13 @@ const HOLD: Duration = Duration::from_secs(2);
 /// How long a job is parked at a gate that may open at any time.
 const GATE_REST: Duration = Duration::from_secs(10);
 
-/// What each call of a job needs, and no call changes.
+/// The parts of a job that each call needs and no call changes.
 struct Errand {
     shared: Arc<Shared>,
     plan: Arc<RoutePlan>,
-    /// As the route lets it pass.
+    /// The part of the request that the route allows.
     request: Arc<ChatRequest>,
-    /// Members that the route does not let pass.
+    /// Members of the request that the route does not allow.
     held_back: Vec<String>,
     schema: Option<Arc<InUse>>,
     job: Job,
@@ -57,13 +57,13 @@ struct Journey {
     /// The rungs in the order in which this job tries them.
     order: Vec<usize>,
     history: Vec<Attempt>,
-    /// What the calls of all rounds cost.
+    /// The cost of the calls of all rounds.
     bill: Bill,
-    /// By place in the route.
+    /// One state per rung, by its place in the route.
     rungs: Vec<RungState>,
-    /// Since when it has waited here for a limit, without a call.
+    /// Since when the job has waited here for a limit, without a call.
     waits_since: Option<Timestamp>,
-    /// An attempt that is over and not yet handed to the settler.
+    /// An attempt that is over and has not been handed to the settler yet.
     unsettled: Option<Box<AttemptRow>>,
     last: Option<LastCall>,
 }
@@ -81,7 +81,7 @@ pub(super) async fn run(shared: Arc<Shared>, held: HeldJob, claimed: Claimed, pa
 }
 
 impl Errand {
-    /// What one call to a rung is expected to need.
+    /// The units that one call to a rung is expected to need.
     fn sizes(&self, rung: &RungPlan) -> Sizes {
         rung.sizes(self.job.input_tokens, self.job.max_output_tokens)
     }
@@ -91,7 +91,7 @@ impl Journey {
     async fn run(&mut self, in_hand: &InHand) {
         loop {
             if in_hand.recalled.is_cancelled() {
-                // Cancelled or answered elsewhere: the row is not ours any more, only the money is booked.
+                // Cancelled or answered elsewhere: the row is no longer ours, so only the money is booked.
                 return self.settle(Then::GoOn).await;
             }
             if !self.follow_plan() {
@@ -102,7 +102,7 @@ impl Journey {
             let errand = &self.errand;
             let step = decide(&errand.job, &errand.plan.route, &self.order, &self.history, &conditions, now);
             match step {
-                // A good answer is used also when the job may be another's by now: it is paid for.
+                // A good answer is used even if another worker may have the job by now: it is paid for.
                 Step::Finish(ending @ Ending::Succeeded) => return self.finish(ending, now).await,
                 _ if in_hand.lost.is_cancelled() => return self.settle(Then::GoOn).await,
                 Step::Finish(ending) => return self.finish(ending, now).await,
@@ -128,9 +128,9 @@ impl Journey {
         }
     }
 
-    /// Goes over to the route as it is configured now. Returns false when there is none of its name any more.
+    /// Switches to the route as it is configured now. Returns false when no route has its name any more.
     fn follow_plan(&mut self) -> bool {
-        // A job that has its answer is done, whatever became of its route.
+        // A job that has its answer is done, whatever happened to its route.
         if self.history.last().is_some_and(|attempt| attempt.outcome == Outcome::Accepted) {
             return true;
         }
@@ -139,7 +139,7 @@ impl Journey {
         if Arc::ptr_eq(route, &self.errand.plan) {
             return true;
         }
-        // What a rung was called for counts for it wherever it stands now.
+        // Calls to a rung count for it wherever it stands now.
         let place = |index: usize| {
             let target = &self.errand.plan.route.rungs.get(index)?.target;
             route.route.rungs.iter().position(|rung| rung.target == *target)
@@ -155,8 +155,8 @@ impl Journey {
         true
     }
 
-    /// Begins with the rungs of the route as if none had been called, and leaves out of the request what the route does
-    /// not let pass: what chooses another model, tier, tool or count.
+    /// Starts over with the rungs of the route as if none had been called, and drops from the request everything that
+    /// the route does not allow: members that choose another model, tier, tool or count.
     fn look_at_rungs_anew(&mut self) {
         let pass = &self.errand.plan.route.pass;
         let left = self.whole.without_held_back(pass);
@@ -166,7 +166,7 @@ impl Journey {
             Some(Ok(left)) => Arc::new(left),
             None => Arc::clone(&self.whole),
             Some(Err(error)) => {
-                // It cannot do without: it is not sent at all.
+                // The request needs what is held back, so it is not sent at all.
                 let what = format!("the request without what the route's `pass` does not name ({error})");
                 state = RungState::never(Ineligible::Unsupported(what));
                 Arc::clone(&self.whole)
@@ -175,7 +175,7 @@ impl Journey {
         self.rungs = vec![state; self.errand.plan.rungs.len()];
     }
 
-    /// What was asked for before a provider was opened by hand is asked for no more.
+    /// Forgets waits that a provider asked for before it was opened by hand.
     fn follow_reopenings(&mut self) {
         for attempt in self.history.iter_mut().filter(|attempt| attempt.retry_at.is_some()) {
             let rung = attempt.rung.and_then(|index| self.errand.plan.rungs.get(index));
@@ -185,10 +185,10 @@ impl Journey {
         }
     }
 
-    /// How the rungs stand now, and so in which order they are to be tried.
+    /// The current condition of the rungs; also puts them into the order in which to try them.
     fn look(&mut self, now: Timestamp) -> Vec<Condition> {
         self.follow_reopenings();
-        // A route that never waits for a cheaper rung does not queue for it either, …
+        // A route that never waits for a cheaper rung does not queue for one either, …
         let pace = match self.errand.plan.route.patience {
             Patience::For(patience) => patience.min(PACE),
             Patience::Forever => PACE,
@@ -197,7 +197,7 @@ impl Journey {
         conditions.extend((0..self.rungs.len()).filter_map(|index| self.condition(index, pace, now)));
         let view = Conditions::of_job(&self.errand.job, self.bill.cost(), &conditions);
         strategy::order(&self.errand.plan.route, &view, &mut self.order);
-        // … unless there is nothing after it.
+        // … unless it is the last.
         if pace < PACE
             && let Some(&last) = self.order.last()
             && let (Some(slot), Some(condition)) = (conditions.get_mut(last), self.condition(last, PACE, now))
@@ -207,7 +207,7 @@ impl Journey {
         conditions
     }
 
-    /// How one rung stands for this job, which would wait at most `horizon` for its turn.
+    /// The condition of one rung for this job, which would wait at most `horizon` for its turn.
     fn condition(&self, index: usize, horizon: Duration, now: Timestamp) -> Option<Condition> {
         let (plan, state) = (&self.errand.plan, self.rungs.get(index)?);
         let (rung, planned) = (plan.route.rungs.get(index)?, plan.rungs.get(index)?);
@@ -224,22 +224,22 @@ impl Journey {
         }
     }
 
-    /// Whether a wait is too long for the place that the job has here.
+    /// Whether a wait is too long for the job to keep its place here.
     fn waits_long(&mut self, until: Timestamp, why: &Skip, now: Timestamp) -> bool {
         self.waits_since = is_a_limit(why).then(|| self.waits_since.unwrap_or(now));
-        // A short wait after a short wait is a long one, when it is for what all wait for.
+        // Short waits in a row add up to a long one, when they are for something that all jobs wait for.
         now.until(until) > HOLD || self.waits_since.is_some_and(|since| since.until(now) > HOLD)
     }
 
     /// How long the row rests in the database; `None`: it may be claimed again at once.
     fn rests_until(&self, until: Timestamp, why: &Skip, now: Timestamp) -> Option<Timestamp> {
-        // What is shut for all is the gate's to know, and the gate of another process, or of this one after a restart
-        // with a better key, may know better: the row only rests a moment, and the claimer leaves it alone from then
-        // on.
+        // Whether something is shut for all jobs is for the gate to know, and the gate of another process, or of this
+        // one after a restart with a better key, may know better. So the row rests only a moment, and from then on the
+        // claimer leaves it alone.
         let rest = if is_for_the_gate_to_know(why) { until.min(now + GATE_REST) } else { until };
-        // While nothing of this route is claimed, a job that waits for the same limit as all waits with the others: it
+        // While no job of this route is claimed, a job that waits for the same limit as all others waits with them: it
         // is not touched again before there is room for it.
-        // One that was told itself how long to wait is parked exactly that long.
+        // A job that was itself told how long to wait is parked exactly that long.
         let was_told = self.history.iter().any(|attempt| attempt.retry_at.is_some_and(|at| at > now));
         let waits_like_all =
             is_a_limit(why) && !was_told && self.errand.plan.startable(self.errand.job.deadline, now).jobs() == 0;
@@ -256,13 +256,13 @@ impl Journey {
         }
     }
 
-    /// Takes in what came of a call.
+    /// Takes in the outcome of a call.
     async fn take(&mut self, rung: usize, came: Came, skipped: &[(usize, Skip)], in_hand: &InHand) {
         let shared = &self.errand.shared;
         match came {
             Came::NotBegun => {}
             Came::ClaimLost => in_hand.lost.cancel(),
-            // The heartbeat finds out when the database is there again, and whether this job is still ours.
+            // The heartbeat finds out when the database is back, and whether this job is still ours.
             Came::Away => tokio::select! {
                 () = shared.lease_renewed() => {}
                 () = shared.stop.cancelled() => {}
@@ -283,7 +283,7 @@ impl Journey {
         }
     }
 
-    /// Notes a call that was made, in the history and for the ledger.
+    /// Records a call that was made, in the history and for the ledger.
     fn note(&mut self, mut made: Made, skipped: &[(usize, Skip)]) {
         self.held.calls = self.held.calls.saturating_add(1);
         self.waits_since = None;
@@ -318,8 +318,9 @@ impl Journey {
         self.unsettled = Some(Box::new(self.held.called(made, decision)));
     }
 
-    /// Why this rung, and with which key: nothing when it was simply the first, took the whole request and has no
-    /// choice of keys; and what of the demanded schema no answer is checked against.
+    /// Why this rung was chosen, and with which key, plus the parts of the demanded schema that answers are not checked
+    /// against. No reason is given when the rung was simply the first, took the whole request and had no choice of
+    /// keys.
     fn explanation(&self, skipped: &[(usize, Skip)], made: &mut Made) -> Option<Explanation> {
         let dropped = std::mem::take(&mut made.judged.dropped);
         let unchecked = self.errand.schema.as_ref().map(|schema| schema.unchecked()).unwrap_or_default();
@@ -353,8 +354,8 @@ impl Journey {
         }
     }
 
-    /// Sees to it that what came of the last call is safe, before anything else is said of the job: outcomes of one job
-    /// are written in their order, and the row of its claim names only one call.
+    /// Makes sure that the outcome of the last call is safe before anything else is written about the job: outcomes of
+    /// one job are written in order, and the row of its claim names only one call.
     async fn settle_attempt(&mut self) {
         if let Some(attempt) = self.unsettled.take() {
             let item = Item { attempt: Some(attempt), then: Then::GoOn };
@@ -378,7 +379,7 @@ fn is_a_limit(why: &Skip) -> bool {
     matches!(why, Skip::Shut { shut, .. } if shut.reason.is_a_limit())
 }
 
-/// Whether what a job waits for may end at any time, by an operator's hand or by another job's luck.
+/// Whether the cause of a job's wait may end at any time, by an operator's hand or because another job got through.
 fn is_for_the_gate_to_know(why: &Skip) -> bool {
     matches!(why, Skip::Shut { shut, .. } if !shut.reason.is_a_limit())
 }

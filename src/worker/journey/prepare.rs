@@ -1,4 +1,4 @@
-//! From a claimed row to a journey: its request is read, its schema compiled, its history recalled.
+//! From a claimed row to a journey: reads the request, compiles its schema, and recalls its history.
 
 use super::rows::{Bill, HeldJob};
 use super::{Errand, Journey};
@@ -11,18 +11,18 @@ use crate::worker::schemas::NoSchema;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-/// A request of more bytes is read where it holds up nothing else.
+/// Larger requests, in bytes, are read where that holds up nothing else.
 const LARGE: usize = 256 << 10;
 
-/// Why a job does not set out.
+/// Why a job does not start.
 pub(super) enum Unready {
-    /// It never will: its request is none, in words.
+    /// It never will: its request is invalid, in words.
     Unfit(String),
     /// It goes back, for now.
     Back(&'static str),
 }
 
-/// Makes ready what a claimed job brings along.
+/// Prepares everything that a claimed job needs.
 pub(super) async fn prepare(
     shared: Arc<Shared>,
     held: HeldJob,
@@ -64,7 +64,7 @@ pub(super) async fn prepare(
         input_tokens: estimate::input_tokens(&request),
         max_output_tokens: request.max_tokens,
     };
-    // It has been read: in memory once is enough.
+    // It has been read: one copy in memory is enough.
     drop(claimed);
     plan.see(job.input_tokens, job.max_output_tokens);
     let calls = held.calls.max(i16::try_from(past.len()).unwrap_or(i16::MAX));
@@ -84,7 +84,7 @@ pub(super) async fn prepare(
     Ok(journey)
 }
 
-/// A fault of a request, with the place in the row where it is.
+/// A fault of a request, with its place in the row.
 fn in_request(error: &RequestError) -> String {
     if error.field == "request" { error.to_string() } else { format!("request.{error}") }
 }
@@ -102,13 +102,13 @@ fn recall(plan: &RoutePlan, past: &PastAttempt) -> Attempt {
             Outcome::Rejected(past.detail.as_deref().and_then(SoftFailure::parse).unwrap_or(SoftFailure::Empty))
         }
         (false, Some(class)) => Outcome::Failed(class),
-        // A class that a newer version wrote.
+        // The class was written by a newer version.
         (false, None) => Outcome::Failed(ErrorClass::ServerError),
     };
-    // The message of a soft failure is the validator's own, and is no provider's refusal.
+    // The message of a soft failure is the validator's own, and not a provider's refusal.
     let words = past.message.as_deref().filter(|_| matches!(outcome, Outcome::Failed(_))).map(Box::from);
-    // Whether a provider had spoken its last word is not kept: after a park it is asked once more.
-    // An earlier version, which believed any wait to its end, may have written the row.
+    // Whether a provider's refusal was final is not kept: after a park the provider is asked once more. An earlier
+    // version, which believed any wait to its end, may have written the row.
     let recheck = rung.and_then(|index| plan.rungs.get(index)).map_or(long_wait::RECHECK, |rung| rung.target.recheck());
     let retry_at = past.retry_at.map(|at| past.ended_at + long_wait::rest(past.ended_at.until(at), recheck));
     Attempt { retry_at, words, ..Attempt::new(rung, outcome, past.ended_at) }

@@ -11,10 +11,10 @@ use crate::worker::settler::{Item, Then};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A claimed job without its request: as much as it takes to write for it.
+/// A claimed job without its request: as much as is needed to write its rows.
 #[derive(Clone, Debug)]
 pub(in crate::worker) struct HeldJob {
-    /// By what right this worker has it.
+    /// The claim by which this worker has it.
     pub(super) lease: Lease,
     pub(super) round: i16,
     pub(super) labels: Arc<Labels>,
@@ -22,16 +22,16 @@ pub(in crate::worker) struct HeldJob {
     pub(super) calls: i16,
 }
 
-/// What the calls of a job cost together.
+/// The total cost of a job's calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bill {
-    /// `None`: one of them has no price.
+    /// `None`: one of the calls has no price.
     cost: Option<NanoUsd>,
-    /// What may have been spent beside that.
+    /// Money that may have been spent beside that.
     uncertain: NanoUsd,
 }
 
-/// The last call of a job, as its ending needs it.
+/// The last call of a job, as needed for its ending.
 #[derive(Debug)]
 pub(super) struct LastCall {
     pub(super) target: Target,
@@ -54,7 +54,7 @@ impl Bill {
     const NOTHING: Self = Self { cost: Some(NanoUsd::ZERO), uncertain: NanoUsd::ZERO };
     const UNKNOWN: Self = Self { cost: None, uncertain: NanoUsd::ZERO };
 
-    /// What the calls before this claim cost.
+    /// The cost of the calls before this claim.
     pub(super) fn of(past: &[PastAttempt]) -> Self {
         let cost =
             past.iter().map(|attempt| attempt.cost_nanos).try_fold(0_i64, |sum, cost| Some(sum.saturating_add(cost?)));
@@ -62,12 +62,12 @@ impl Bill {
         Self { cost: cost.map(NanoUsd), uncertain: NanoUsd(uncertain) }
     }
 
-    /// What the calls cost so far; `None`: one of them has no price.
+    /// The cost of the calls so far; `None`: one of them has no price.
     pub(super) fn cost(&self) -> Option<NanoUsd> {
         self.cost
     }
 
-    /// One more call.
+    /// Adds one more call.
     pub(super) fn add(&mut self, cost: Option<NanoUsd>, uncertain: NanoUsd) {
         self.cost = self.cost.zip(cost).map(|(sum, cost)| sum + cost);
         self.uncertain += uncertain;
@@ -81,7 +81,7 @@ impl HeldJob {
         Self { lease: claimed.lease, round: claimed.round, labels: Arc::new(labels), calls: claimed.attempts }
     }
 
-    /// A call was made for it, the latest that is counted.
+    /// The ledger row of the call just made for the job, which `calls` counts already.
     pub(super) fn called(&self, made: Made, decision: Option<Explanation>) -> AttemptRow {
         let Made { target, rung, started_at, ended_at, retry_at, judged, .. } = made;
         let class = judged.outcome.class();
@@ -113,7 +113,7 @@ impl HeldJob {
             uncertain: judged.uncertain,
             price: judged.price,
             decision,
-            // An accepted answer is in the result; the ledger keeps what came where that was repaired.
+            // An accepted answer is in the result. If it was repaired, the ledger keeps the original.
             answer: if class.is_none() { judged.original } else { answer },
             service_tier: judged.service_tier,
             reported_cost: judged.reported_cost,
@@ -122,7 +122,7 @@ impl HeldJob {
         }
     }
 
-    /// It ends as the decision says. `first_choice` is the rung that it would have taken if all had been open.
+    /// The ending that was decided. `first_choice` is the rung that the job would have taken if all had been open.
     pub(super) fn ended(
         &self,
         ending: Ending,
@@ -136,7 +136,7 @@ impl HeldJob {
                 let last = LastCall { target, rung, usage, request_id, accepted: None };
                 self.succeeded(completion, bill, last)
             }
-            // Accepted in a former life, yet without a result: its answer is gone with the process.
+            // The answer was accepted in a former life and yet has no result: it was lost with that process.
             (Ending::Succeeded, last) => {
                 let reason = "the accepted answer was lost with its worker".to_owned();
                 self.failed(ErrorClass::Abandoned, reason, bill, last)
@@ -155,7 +155,7 @@ impl HeldJob {
         EndingRow { failure: Some((class, reason)), ..self.ending(bill, last) }
     }
 
-    /// What all endings have in common: how many calls there were, what they cost, and what the last of them was.
+    /// The part that all endings share: how many calls there were, their cost, and how the last of them went.
     fn ending(&self, bill: Bill, last: Option<LastCall>) -> EndingRow {
         let (rung, usage) = (last.as_ref().map(|last| last.rung), last.as_ref().map(|last| last.usage));
         let (target, request_id) = last.map_or((None, None), |last| (Some(last.target), last.request_id));
@@ -178,25 +178,25 @@ impl HeldJob {
         }
     }
 
-    /// It goes back and rests until then; `None`: it may be claimed again at once.
+    /// The row of a job that goes back and rests until this time; `None`: it may be claimed again at once.
     pub(super) fn parked(&self, until: Option<Timestamp>, reason: String) -> ParkRow {
         ParkRow { lease: self.lease, attempts: self.calls, until, reason }
     }
 
-    /// Ends a job whose request is none: no provider was or will be asked, so it cost nothing.
+    /// Ends a job whose request is invalid: no provider was or will be asked, so it cost nothing.
     pub(super) async fn refuse(self, shared: &Shared, reason: String) {
         end(shared, self.failed(ErrorClass::InvalidRequest, reason, Bill::NOTHING, None)).await;
     }
 
-    /// Ends a job whose journey panicked: a fault of ours, which must not take the worker along. What its calls cost is
-    /// on the ledger as far as they were settled, and otherwise not known.
+    /// Ends a job whose journey panicked: a fault of ours, which must not take the worker down. The cost of its calls
+    /// is on the ledger as far as they were settled, and otherwise unknown.
     pub(in crate::worker) async fn give_up(self, shared: &Shared) {
         tracing::error!(job.id = self.lease.job.0, "a fault in Sluice itself: the job is failed, the worker goes on");
         let reason = "a fault in Sluice itself (a panic); please report it with the job's request".to_owned();
         end(shared, self.failed(ErrorClass::Abandoned, reason, Bill::UNKNOWN, None)).await;
     }
 
-    /// Puts the job back as it was.
+    /// Puts the job back unchanged.
     pub(super) async fn give_back(self, shared: &Shared, reason: &str) {
         let row = self.parked(None, reason.to_owned());
         shared.settler.settle(Item { attempt: None, then: Then::Park(row) }).await;

@@ -4,37 +4,37 @@ use crate::domain::decide::Ineligible;
 use crate::domain::shut::Shut;
 use crate::domain::{Mend, Timestamp};
 
-/// A rung is asked again so often with a changed request.
+/// The most changed requests with which a job asks a rung again.
 const MOST_MENDS: usize = 3;
 
-/// What is known of one rung for one job, beside its gate.
+/// The state of one rung for one job, beside its gate.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RungState {
-    /// Why it can never take this request, where that has turned out.
+    /// Why the rung can never take this request, once that has turned out.
     pub(super) ineligible: Option<Ineligible>,
-    /// What its gate said when it last refused a call.
+    /// The gate's reason when it last refused a call.
     refused: Option<Shut>,
     /// The changes in the request that its refusals have asked for.
     mends: Vec<Mend>,
 }
 
 impl RungState {
-    /// A rung that can never take this request.
+    /// The state of a rung that can never take this request.
     pub(super) fn never(why: Ineligible) -> Self {
         Self { ineligible: Some(why), ..Self::default() }
     }
 
-    /// The gate has refused a call: it is believed until the instant that it named.
+    /// Records that the gate has refused a call. The gate is believed until the instant that it named.
     pub(super) fn is_refused(&mut self, shut: Shut) {
         self.refused = Some(shut);
     }
 
-    /// What the gate said, while it is believed.
+    /// The gate's refusal, while it is believed.
     pub(super) fn refusal(&self, now: Timestamp) -> Option<Shut> {
         self.refused.filter(|shut| shut.until > now)
     }
 
-    /// The changes that a call to it makes in the request.
+    /// The changes that a call to this rung makes in the request.
     pub(super) fn mends(&self) -> &[Mend] {
         &self.mends
     }
@@ -44,7 +44,7 @@ impl RungState {
         self.mends.len() < MOST_MENDS
     }
 
-    /// Makes one more change from now on.
+    /// Adds a change that calls make from now on.
     pub(super) fn add_mend(&mut self, mend: Mend) {
         self.mends.push(mend);
     }

@@ -155,7 +155,7 @@ async fn a_probe_that_is_not_made_after_all_leaves_its_place_to_the_next() {
     stage.gate.abandon(&stage.target, permit, None, due);
     // … dropped with its task, …
     drop(stage.admit(due).await.expect("a probe"));
-    // … or answered by nobody.
+    // … or left without an answer.
     stage.call(refused(ErrorClass::Timeout), due).await;
     assert_eq!(stage.call(accepted, due).await, 0);
     assert_eq!(stage.keys(due)[0]["state"], "in_service");

@@ -1,4 +1,4 @@
-//! What is sent.
+//! Requests, as the dialect writes them.
 
 use super::*;
 use crate::domain::ChatRequest;
@@ -11,7 +11,7 @@ fn known() -> Capabilities {
     Capabilities::default()
 }
 
-/// A body of one message with these members more.
+/// A body of one message with these additional members.
 #[expect(clippy::needless_pass_by_value, reason = "reads better with the JSON in place")]
 fn with(more: Value) -> ChatRequest {
     let mut body = json!({"messages": [{"role": "user", "content": "Hi"}]});
@@ -164,7 +164,7 @@ fn a_schema_is_fitted_and_what_it_loses_is_named() {
             "response_format.json_schema.schema: minimum",
         ]
     );
-    // Any object at all is what the prompt asks for, as with `json_object`.
+    // The prompt asks for any object at all, as with `json_object`.
     let (body, dropped) = encoded(anthropic(), &with(schema(json!({"type": "object"}))), &known());
     assert_eq!((body.get("output_config"), dropped.contains(&"response_format".to_owned())), (None, true));
 }
@@ -233,7 +233,7 @@ fn images_have_the_type_that_they_are_of() {
         ("data:IMAGE/PNG;base64,QUJD", "image/png"),
         ("data:image/x-png;base64,QUJD", "image/png"),
         ("data:image/webp;charset=utf-8;base64,QUJD", "image/webp"),
-        // The provider compares the name with what is in it.
+        // The provider compares the name with the content.
         ("data:image/jpeg;base64,iVBORw0KGgoAAAA", "image/png"),
         ("data:application/octet-stream;base64,/9j/4AAQ", "image/jpeg"),
         ("data:;base64,R0lGODlh", "image/gif"),

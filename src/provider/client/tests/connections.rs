@@ -1,4 +1,4 @@
-//! What becomes of a connection, and of what comes on it.
+//! Connections, and what a server may send on them.
 
 use super::*;
 use flate2::Compression;
@@ -129,7 +129,7 @@ async fn rubbish_in_a_success_is_the_servers_fault() {
         .await;
 }
 
-/// A server with a certificate of its own making; returns its port, and what it could read of a request.
+/// A server with a certificate of its own making; returns its port, and the part of a request that it could read.
 fn unknown_server(name: &str) -> (u16, std::thread::JoinHandle<String>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());

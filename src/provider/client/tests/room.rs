@@ -1,4 +1,4 @@
-//! The room that large answers take.
+//! The memory that large answers take.
 
 use super::*;
 use tokio::sync::Semaphore;
@@ -63,12 +63,12 @@ async fn answers_of_one_provider_that_never_end_take_no_room_from_those_of_anoth
         assert!(both.0.is_ok() && both.1.is_ok(), "{both:?}");
     }
     calls.iter().for_each(tokio::task::JoinHandle::abort);
-    // As many as there are of one that behaves get through, one after the other.
+    // All calls of a well-behaved provider get through, one after the other.
     let many = futures_of(&other, 6).await;
     assert_eq!(many, 6);
 }
 
-/// So many calls at once; how many were answered.
+/// Makes this many calls at once; returns how many were answered.
 async fn futures_of(provider: &Arc<Provider>, count: usize) -> usize {
     let calls: Vec<_> = (0..count)
         .map(|_| {

@@ -30,7 +30,7 @@ pub(super) fn reply(status: u16, headers: &str, body: impl AsRef<[u8]>) -> Step 
     Step::Send([head.as_bytes(), body].concat())
 }
 
-/// A server that follows a script, and what it heard.
+/// A server that follows a script, and the requests that it received.
 pub(super) struct Server {
     pub url: String,
     heard: Arc<Mutex<Vec<String>>>,
@@ -62,7 +62,7 @@ async fn follow(mut stream: TcpStream, script: Vec<Step>, heard: Arc<Mutex<Vec<S
     let Some(request) = read_request(&mut stream).await else { return };
     heard.lock().unwrap().push(request);
     for step in script {
-        // The client may be gone already: that is what many of these scripts are about.
+        // The client may be gone already: many of these scripts test just that.
         let alive = match step {
             Step::Send(bytes) => stream.write_all(&bytes).await.is_ok(),
             Step::Drip(piece) => {

@@ -36,7 +36,7 @@ const GEMINIS: &str = concat!(
     "\r\n\r\n",
 );
 
-/// A dialect, what it streams, and what ends its requests and is in them.
+/// A dialect, a stream of it, and the first line of its requests with a text that they contain.
 const STREAMS: &[(&Dialect, &str, &str, &str)] = &[
     (
         &openai::DIALECT,

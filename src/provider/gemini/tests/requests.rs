@@ -1,4 +1,4 @@
-//! What is sent.
+//! Requests, as the dialect writes them.
 
 use super::*;
 use crate::domain::ChatRequest;
@@ -10,7 +10,7 @@ fn known() -> Capabilities {
     Capabilities::default()
 }
 
-/// A body of one message with these members more.
+/// A body of one message with these additional members.
 #[expect(clippy::needless_pass_by_value, reason = "reads better with the JSON in place")]
 fn with(more: Value) -> ChatRequest {
     let mut body = json!({"messages": [{"role": "user", "content": "Hi"}]});
@@ -152,7 +152,7 @@ fn tools_and_a_demanded_form_go_together_from_gemini_3_on() {
         assert_eq!(refusal(model, &both), "tools together with a response schema", "{model}");
         let object = with(json!({"tools": tools, "response_format": {"type": "json_object"}}));
         assert_eq!(refusal(model, &object), "tools together with a response schema", "{model}");
-        // Where none may be called, none need be declared.
+        // Where no tool may be called, none needs to be declared.
         let (body, dropped) =
             to(model, &with(json!({"tools": tools, "response_format": schema, "tool_choice": "none"})));
         assert_eq!((body.get("tools"), body.get("toolConfig")), (None, None), "{model}");

@@ -1,4 +1,4 @@
-//! Properties: whatever a request has arrives, or is named.
+//! Properties: every part of a request arrives, or is named as dropped.
 
 use super::*;
 use crate::domain::ChatRequest;
@@ -11,7 +11,7 @@ fn known() -> Capabilities {
     Capabilities::default()
 }
 
-/// Names of members: some that mean something, many that mean nothing to anybody.
+/// Names of members: some have a meaning, many have none.
 fn member_name() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z_]{1,12}",
@@ -64,7 +64,7 @@ const TYPED: &[&str] = &[
     "parameters",
 ];
 
-/// A JSON text with everything that a reader and writer could change: figures, escapes, spaces.
+/// A JSON text with everything that a reader and writer could change: numbers, escapes, spaces.
 fn any_text() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_owned()),
@@ -92,7 +92,7 @@ fn members() -> impl Strategy<Value = String> {
 }
 
 prop_compose! {
-    /// A request with strangers at every depth.
+    /// A request with unknown members at every depth.
     fn any_request()(
         top in members(), message in members(), part in members(), image in members(), call in members(),
         called in members(), tool in members(), function in members(), schema in any_text(), format in members(),
@@ -127,7 +127,7 @@ proptest! {
         }
     }
 
-    /// Wherever a vendor takes less, what is missing is named: nothing else of the body differs.
+    /// Wherever a vendor takes less, the missing members are named: nothing else of the body differs.
     #[test]
     fn what_a_vendor_does_not_take_is_missing_and_named(text in any_request()) {
         let (request, _) = ChatRequest::parse_text(&text).unwrap();

@@ -1,4 +1,4 @@
-//! What its failures are.
+//! The meaning of failures.
 
 use super::*;
 
@@ -132,7 +132,7 @@ const COMPATIBLE: &[Case] = &[
     case("xAI rate", 429, r#"{"code":"Some resource has been exhausted","error":"Too many requests for team"}"#, RateLimit, Model, Some("Some resource has been exhausted")),
     case("xAI 415", 415, "", Refused, Request, None),
     case("xAI not ready", 202, "", ServerError, Provider, None),
-    // Servers of one's own
+    // Servers that users run themselves
     case("Ollama model", 404, r#"{"error":"model 'x' not found"}"#, NotFound, Model, None),
     case("Ollama busy", 503, r#"{"error":"server busy, please try again. maximum pending requests exceeded"}"#, Overloaded, Model, None),
     case("llama.cpp window", 400, r#"{"error":{"code":400,"message":"the request exceeds the available context size","type":"exceed_context_size_error","n_prompt_tokens":9000,"n_ctx":4096}}"#, ContextLength, Request, Some("exceed_context_size_error")),
@@ -150,7 +150,7 @@ const COMPATIBLE: &[Case] = &[
     case("fragment: maximum input", 400, r#"{"error":{"message":"The maximum input length is 8000 tokens"}}"#, ContextLength, Request, None),
     case("fragment: too many", 400, r#"{"error":{"message":"too many tokens: 9000"}}"#, ContextLength, Request, None),
     case("fragment: context limit", 400, r#"{"error":{"message":"above the maximum context limit"}}"#, ContextLength, Request, None),
-    // Whatever else comes
+    // Other cases
     case("an array", 400, r#"[{"error":{"message":"m","code":"context_length_exceeded"}}]"#, ContextLength, Request, Some("context_length_exceeded")),
     case("an empty body", 500, "", ServerError, Model, None),
     case("a page in a 200", 200, "<!DOCTYPE html><html><body>Sign in to the network</body></html>", ServerError, Provider, None),

@@ -1,4 +1,4 @@
-//! What is sent.
+//! Requests, as the dialect writes them.
 
 use super::*;
 use crate::domain::ChatRequest;
@@ -6,7 +6,7 @@ use crate::provider::checks::{Chat, encoded, long_conversation, parsed, spoken};
 use crate::provider::quirks::{CapField, QuirkSettings};
 use serde_json::Map;
 
-/// A body of one message with these members more.
+/// A body of one message with these additional members.
 #[expect(clippy::needless_pass_by_value, reason = "reads better with the JSON in place")]
 fn body(more: Value) -> Value {
     let mut body = json!({"messages": [{"role": "user", "content": "Hi"}]});
@@ -131,7 +131,7 @@ fn quirks_follow_the_vendor_and_not_the_address() {
     for unknown in [None, Some("acme")] {
         assert_eq!(sent(unknown)["max_tokens"], json!(5));
     }
-    // Nor does the address of a vendor make another vendor of it.
+    // Nor does the address of one vendor override the name of another.
     let other = spoken("openai", Some("mistral"), "https://api.openai.com/v1", &QuirkSettings::default());
     assert_eq!(to(other, "m", &request).0["max_tokens"], json!(5));
     let by_host = spoken("openai", Some("acme"), "https://api.openai.com/v1", &QuirkSettings::default());
@@ -163,7 +163,7 @@ fn an_operators_word_counts_more_than_what_is_known() {
     dropped.sort();
     let added = ["safe_prompt added", "seed added", "seed as random_seed"];
     assert_eq!(dropped, [&["logit_bias", "presence_penalty"][..], &added, &["stop", "user"]].concat());
-    // `keep` and `model_rules` undo what is known.
+    // `keep` and `model_rules` override the known habits.
     let kept = configured(QuirkSettings { keep: names(&["stop"]), ..QuirkSettings::default() });
     assert_eq!(to(kept, "gpt-5-mini", &request).0["stop"], json!(["a", "b"]));
     let literal = configured(QuirkSettings { model_rules: Some(false), ..QuirkSettings::default() });
@@ -360,10 +360,10 @@ fn what_would_be_left_in_pieces_makes_the_target_ineligible() {
         assert_eq!(ineligible(&saying(called)), "tool calls of type custom");
         assert_eq!(ineligible(&saying(refused.clone())), "a message of nothing but refusal");
         assert_eq!(ineligible(&saying(thought.clone())), "a message of nothing but reasoning_content");
-        // What a type says alone is whole.
+        // A tool that consists of its type alone is complete.
         let built_in = with(json!({"tools": [{"type": "browser_search"}]}));
         assert_eq!(to(at(base_url), "m", &built_in).0["tools"], json!([{"type": "browser_search"}]));
-        // Whoever takes it gets it.
+        // A server that accepts it gets it.
         assert_eq!(to(server(), "m", &with(json!({ "tools": custom }))).0["tools"], custom);
     }
     assert_eq!(
@@ -390,7 +390,7 @@ fn the_deprecated_form_of_tools_is_no_broken_conversation_at_groq() {
     assert_eq!(sent["tools"], json!([{"type": "function", "function": {"name": "f", "parameters": {}}}]));
     assert_eq!((&sent["tool_choice"], sent.get("function_call")), (&json!("auto"), None));
     assert_eq!(dropped, ["functions as tools", "messages[].function_call as tool_calls"]);
-    // An operator who says that they are taken.
+    // The operator says that they are accepted.
     let settings = QuirkSettings { takes_functions: Some(true), ..QuirkSettings::default() };
     let literal = spoken("openai", Some("groq"), "https://gateway.example/v1", &settings);
     assert_eq!(refusal(literal, "m", &told, &known()), "a message of nothing but function_call");
@@ -505,7 +505,7 @@ fn strict_is_kept_where_the_schema_can_be_enforced() {
         let kept = if is_kept { json!(true) } else { json!(null) };
         assert_eq!(strict, [&kept, &kept]);
         assert_eq!(dropped.len(), if is_kept { 0 } else { 2 }, "{dropped:?}");
-        // Of other servers it is not known.
+        // Nothing of the kind is known of other servers.
         assert_eq!(encoded(server(), &request, &known()).1, Vec::<String>::new());
     }
 }

@@ -22,7 +22,7 @@ async fn a_wait_that_was_asked_for_is_kept_to_the_millisecond_by_all_and_no_stam
     enter_after(&two, tokens(1)).await;
     let began = Instant::now();
     refuse(&one, Some(Duration::from_secs(90))).await;
-    // The other hears of it within a second.
+    // The other process hears of it within a second.
     sleep(Duration::from_secs(1)).await;
     assert_eq!(two.enter(tokens(1), AT_ONCE, NOW).await.expect_err("it is shut").reason, Reason::RateLimit);
     while began.elapsed() < Duration::from_millis(89_990) {
@@ -85,7 +85,7 @@ async fn refusals_of_which_nothing_is_known_lower_the_number_at_once_and_shut_no
         bucket.refuse(&refused, Refusal::Pace, None, RECHECK, &[], NOW);
     }
     assert_eq!(bucket.look(tokens(1), AT_ONCE, NOW).map(|shut| shut.reason), Some(Reason::Concurrency));
-    // Those that go on are more than may run now; when they have ended seven of ten may.
+    // More calls go on than may run now; when they have ended, seven of ten may run.
     calls.clear();
     while let Ok(hold) = bucket.enter(tokens(1), AT_ONCE, NOW).await {
         calls.push(hold);
@@ -103,7 +103,7 @@ async fn a_wait_that_was_asked_for_shuts_all_however_many_run() {
     assert_eq!((shut.reason, NOW.until(shut.until)), (Reason::RateLimit, Duration::from_secs(7)));
 }
 
-/// How many calls a process can begin at once, each of them abandoned to whatever comes of it.
+/// How many calls a process can begin at once; each of them is then abandoned.
 async fn begin_many(bucket: &Arc<Bucket>) -> Vec<BucketHold> {
     let mut calls = Vec::new();
     while calls.len() < 50
@@ -131,7 +131,7 @@ async fn a_wait_of_years_is_asked_about_again_by_one_call_of_one_process() {
             }
             for _ in 0..3 {
                 sleep(RECHECK).await;
-                // Both have much to do.
+                // Both processes have much to do.
                 let (mut probes, began) = (Vec::new(), Instant::now());
                 while began.elapsed() < Duration::from_secs(10) {
                     for bucket in [&one, &two] {
@@ -154,7 +154,7 @@ async fn a_wait_of_years_is_asked_about_again_by_one_call_of_one_process() {
                 sleep(Duration::from_millis(50)).await;
             };
             assert!(begin_many(&one).await.is_empty() && begin_many(&two).await.is_empty());
-            // It is answered: the wait is over, for all.
+            // The call is answered: the wait is over, for all.
             one.asked_again(&probe);
             one.passed(&probe);
             drop(probe);

@@ -1,4 +1,4 @@
-//! What goes over from one configuration to the next, on paused time.
+//! The parts of a gate that pass from one configuration to the next, on paused time.
 
 use super::*;
 use crate::domain::Scope;
@@ -57,7 +57,7 @@ impl Stage {
         after
     }
 
-    /// One process; buckets of different names have nothing to do with each other.
+    /// Keeps the buckets of one process; buckets of different names are independent.
     fn keep(&self, gate: &Gate, before: Option<&Gate>) {
         for bucket in gate.buckets() {
             let is_known = before.is_some_and(|gate| gate.kept_buckets().any(|known| Arc::ptr_eq(known, bucket)));
@@ -143,7 +143,7 @@ async fn an_open_breaker_stays_open_for_the_same_server_only() {
     }
     let after = stage.after(&gate);
     assert_eq!((closed(&after, "a"), closed(&after, "b")), (Some(Reason::Breaker), None));
-    // A call that began before is reported to what it began with.
+    // A call that began under the earlier configuration is reported to the buckets that it began with.
     end(&gate, "a", late, Some(ErrorClass::ServerError), None);
     stage.kept.is_same_server = false;
     target(&after, "a").learn(100, None, &Usage { input: 900, output: 5, ..Usage::default() });
@@ -311,7 +311,7 @@ async fn nothing_begins_before_the_others_know_of_the_new_limits() {
     });
     sleep(SOON).await;
     let (base, told) = exchange(&shared);
-    // While that answer is on its way, the limits change: it is too old to let anybody begin.
+    // While that answer is on its way, the limits change: it is too old to let any call begin.
     stage.buckets = BTreeMap::from([("shared".to_owned(), concurrency(1))]);
     sleep(Duration::from_millis(1)).await;
     let setups = BTreeMap::from([("p".to_owned(), stage.setup.clone())]);
@@ -341,7 +341,7 @@ async fn calls_that_run_count_in_a_bucket_that_their_target_gains() {
     }
     sleep(SOON).await;
     assert_eq!(all(&after, "a").await.len(), 3);
-    // Without the bucket again, those that run in it are counted where they are.
+    // Without the bucket again, the calls that run in it are counted where they are.
     stage.setup.model_buckets.clear();
     assert_eq!(all(&stage.after(&after), "b").await.len(), 9);
 }
