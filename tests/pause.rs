@@ -372,7 +372,7 @@ async fn jobs_are_paused_and_resumed_by_number() {
 }
 
 #[tokio::test]
-async fn a_route_is_cancelled_by_whoever_says_yes() {
+async fn a_route_is_cancelled_with_the_users_yes() {
     let queue = Queue::new().await;
     let worker = queue.worker().await;
     queue.enqueue(NewJob::default(), 3).await;

@@ -296,7 +296,7 @@ async fn of_many_who_migrate_at_once_one_does_it() {
 }
 
 #[tokio::test]
-async fn whoever_waits_too_long_for_another_migration_is_told_so() {
+async fn a_command_that_waits_too_long_for_another_migration_says_so() {
     let database = database().await;
     let mut transaction = database.pool().begin().await.unwrap();
     sqlx::raw_sql("lock table sluice.migration in exclusive mode").execute(&mut *transaction).await.unwrap();

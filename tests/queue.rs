@@ -260,7 +260,7 @@ async fn a_claim_that_commits_after_its_worker_was_declared_dead_is_rescued_too(
 }
 
 #[tokio::test]
-async fn whoever_was_declared_dead_claims_nothing() {
+async fn a_worker_that_was_declared_dead_claims_nothing() {
     let queue = Queue::new().await;
     let worker = queue.worker().await;
     let id = queue.enqueue_one().await;

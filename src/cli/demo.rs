@@ -245,7 +245,7 @@ fn prompts() -> String {
     lines
 }
 
-/// Opens the folder to all: as root, Postgres runs as another user, who has to get to its folder.
+/// Opens the folder to all users: as root, Postgres runs as another user, which must reach its own folder.
 fn open_to_all(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))

@@ -325,7 +325,7 @@ impl Page {
         #[expect(clippy::cast_precision_loss, reason = "metrics are floats by nature")]
         page.gauges(
             "bucket_level",
-            "What is left and nobody holds; negative while in debt.",
+            "What is left and no process holds; negative while in debt.",
             each(&|limit| limit.level as f64),
         )?;
         page.gauges(

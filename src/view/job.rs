@@ -237,6 +237,6 @@ mod tests {
             "with worker 7 (db1, process 42) since 2026-01-31T08:00:00Z, which is dead: another worker takes over in \
              a moment"
         );
-        assert!(whereabouts(Place::Nowhere).starts_with("in no queue, so nobody works on it"));
+        assert!(whereabouts(Place::Nowhere).starts_with("in no queue, so no worker finds it"));
     }
 }

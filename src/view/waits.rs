@@ -17,7 +17,7 @@ pub const SCHEDULED: &str = "scheduled";
 pub fn in_words(reason: &str) -> Cow<'_, str> {
     match reason {
         NO_QUEUE => {
-            "in no queue, so nobody works on it: it came in while triggers were off, and `sluice doctor --repair` \
+            "in no queue, so no worker finds it: it came in while triggers were off, and `sluice doctor --repair` \
                      puts it into the queue"
                 .into()
         }

@@ -34,7 +34,7 @@ pub(super) const PROVIDER: Table = Table {
             Kind::Text,
             "openai",
             "the provider's name",
-            "Whose dialect, address, prices and habits hold.",
+            "The vendor that the dialect, address, prices and habits come from.",
         ),
         depends("dialect", Kind::Word(provider::dialects), "openai", "the vendor's", "The API that it speaks."),
         depends(

@@ -234,7 +234,7 @@ pub(super) fn trigger(fires: Option<bool>) -> Finding {
     Finding::bad(
         "trigger",
         what,
-        "new jobs are not put into the queue, and nobody will work on them",
+        "new jobs are not put into the queue, and no worker will find them",
         "alter table sluice.job enable trigger job_enqueued; what came meanwhile has to be inserted again",
     )
 }
