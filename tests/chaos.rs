@@ -9,10 +9,12 @@
 //! what each fault hits. `make chaos` prints how to repeat a schedule.
 
 mod books;
+mod diary;
 mod load;
 mod providers;
 mod schedule;
 mod servers;
+mod small_disk;
 mod stage;
 
 use books::reckon;
