@@ -12,8 +12,8 @@ use crate::store::claim::{Claim, Claimed, Lease, Take};
 use crate::store::lanes::{Lane, Look};
 use crate::store::{StoreError, within};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -152,7 +152,7 @@ enum Turn {
 impl Claimer {
     /// Called at each turn, and within a turn after each step that may take as long as [`PATIENCE`].
     fn goes_on(&self) {
-        *self.shared.claimer_went_on.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.shared.claimer_went_on.lock() = Instant::now();
         (self.sign)(Sign::Alive);
     }
 

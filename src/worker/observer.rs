@@ -9,8 +9,8 @@ use crate::domain::statistics::Statistics;
 use crate::store::StoreError;
 use crate::store::status::RouteQueue;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// A handle to observe a worker.
@@ -87,7 +87,7 @@ impl Observer {
                     .to_owned(),
             );
         }
-        let unheard = shared.unheard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let unheard = shared.unheard.lock().clone();
         if let Some(error) = unheard {
             return Some(format!("the last heartbeat did not reach the database: {error}"));
         }
@@ -110,7 +110,7 @@ impl Observer {
         Vitals {
             worker: shared.worker_id(),
             is_ready: self.unready().is_none(),
-            heartbeat_age: shared.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed(),
+            heartbeat_age: shared.last_beat.lock().elapsed(),
             uptime: shared.started.elapsed(),
             in_hand: shared.hands.jobs(),
             max_in_hand: shared.settings().max_in_flight,
