@@ -30,7 +30,6 @@ pub enum Flaw {
 pub struct Exposed {
     /// The file or folder.
     pub path: PathBuf,
-    /// The flaw.
     pub flaw: Flaw,
     is_folder: bool,
 }

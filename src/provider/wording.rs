@@ -31,6 +31,7 @@ impl Meaning {
         Self { class, scope, bearing: Bearing::AsScoped, mend: None }
     }
 
+    /// A refusal that may concern this request alone, or every request.
     pub const fn in_doubt(class: ErrorClass, scope: Scope) -> Self {
         Self { class, scope, bearing: Bearing::InDoubt, mend: None }
     }

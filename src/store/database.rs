@@ -284,6 +284,7 @@ impl Database {
         Self { pool, sessions: Arc::default(), begin: None }
     }
 
+    /// The pool of its connections.
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }

@@ -69,7 +69,6 @@ pub enum StoreError {
         address: String,
         /// The possible fault, as a question that names the origin of the address.
         doubt: String,
-        /// The driver's error.
         source: sqlx::Error,
     },
     /// There is a pooler although the configuration says that there is none.
@@ -86,7 +85,6 @@ pub enum StoreError {
     /// The schema is older than this binary.
     #[error("the database schema is at version {found}, this binary needs {needed}: run `sluice migrate`")]
     Outdated {
-        /// The version found.
         found: i64,
         /// The version that this binary brings.
         needed: i64,
@@ -96,7 +94,6 @@ pub enum StoreError {
         "the database schema is at version {found} and works with binaries that know version {oldest} at least; this one knows up to {known}: upgrade sluice on this machine"
     )]
     TooNew {
-        /// The version found.
         found: i64,
         /// The newest version that this binary knows.
         known: i64,
@@ -146,7 +143,6 @@ pub enum StoreError {
     Sql {
         /// The action that was under way.
         doing: &'static str,
-        /// The driver's error.
         source: sqlx::Error,
     },
 }

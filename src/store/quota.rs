@@ -24,7 +24,6 @@ pub struct Rewrite {
     pub id: i64,
     /// The version that it was worked out from.
     pub from: i64,
-    /// The new state.
     pub state: SharedBucket,
 }
 

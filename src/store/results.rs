@@ -11,11 +11,9 @@ pub const EXPORT_PAGE: u64 = 1_000;
 /// A job of a batch, ended or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportedJob {
-    /// The job's number.
     pub job: i64,
     /// The author's name for it.
     pub custom_id: Option<String>,
-    /// The login that enqueued it.
     pub enqueued_by: String,
     /// The author's metadata: a JSON object.
     pub metadata: Option<String>,
@@ -45,7 +43,6 @@ pub enum Ending {
     },
     /// Without an answer.
     Failed {
-        /// The error class.
         class: String,
         /// The reason, in words.
         reason: String,

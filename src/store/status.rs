@@ -51,15 +51,10 @@ pub struct RouteQueue {
 /// One worker process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkerRecord {
-    /// The worker's number.
     pub id: i64,
-    /// Its machine.
     pub host: String,
-    /// Its process.
     pub pid: i32,
-    /// Its version.
     pub version: String,
-    /// When it started.
     pub started_at: DateTime<Utc>,
     /// When it was last heard of.
     pub seen_at: DateTime<Utc>,
@@ -88,7 +83,6 @@ pub struct PauseRecord {
     pub name: String,
     /// When it was paused.
     pub since: DateTime<Utc>,
-    /// The reason that was given.
     pub reason: Option<String>,
 }
 
@@ -101,7 +95,6 @@ pub struct Status {
     pub routes: BTreeMap<String, RouteQueue>,
     /// Live workers and, for an hour, those that died or left.
     pub workers: Vec<WorkerRecord>,
-    /// Everything that is paused.
     pub pauses: Vec<PauseRecord>,
     /// The limits by bucket, of every bucket that a worker has ever used.
     pub buckets: BTreeMap<String, BucketStanding>,

@@ -16,6 +16,7 @@ const LOOKS: u32 = 4;
 pub(super) struct Highest(AtomicI64);
 
 impl Highest {
+    /// Sees the numbers of these jobs.
     pub fn note(&self, leases: impl Iterator<Item = Lease>) {
         if let Some(highest) = leases.map(|lease| lease.job.0).max() {
             self.0.fetch_max(highest, Ordering::Relaxed);

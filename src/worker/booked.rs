@@ -70,9 +70,7 @@ pub struct OfTarget {
 /// Totals of the jobs of one route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OfRoute {
-    /// Jobs that succeeded.
     pub succeeded: u64,
-    /// Jobs that failed.
     pub failed: u64,
 }
 

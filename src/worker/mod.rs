@@ -152,11 +152,8 @@ pub enum Sign {
 /// Totals of a worker's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Jobs that succeeded.
     pub succeeded: u64,
-    /// Jobs that failed.
     pub failed: u64,
-    /// Jobs given back.
     pub given_back: u64,
     /// Calls made.
     pub attempts: u64,

@@ -38,7 +38,6 @@ pub struct Vitals {
     pub request_bytes: usize,
     /// With this many bytes in hand it takes no further job.
     pub max_request_bytes: usize,
-    /// Jobs claimed.
     pub claimed: u64,
     /// Jobs given back.
     pub parked: u64,
@@ -56,7 +55,6 @@ pub struct Vitals {
     pub keys: BTreeMap<String, (usize, usize)>,
     /// For each bucket, calls that run, calls that wait for their turn, and 429 answers so far.
     pub buckets: BTreeMap<String, (u32, u32, u64)>,
-    /// The routes that it knows.
     pub routes: BTreeSet<String>,
 }
 

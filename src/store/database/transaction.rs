@@ -86,6 +86,7 @@ impl Transaction {
         self.patience = None;
     }
 
+    /// Ends it and keeps what it did.
     pub async fn commit(self) -> Result<(), sqlx::Error> {
         self.end("commit").await
     }
@@ -130,6 +131,7 @@ impl Transaction {
         Err(error)
     }
 
+    /// Ends it and undoes what it did.
     pub async fn rollback(self) -> Result<(), sqlx::Error> {
         self.end("rollback").await
     }
