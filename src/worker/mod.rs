@@ -34,7 +34,6 @@ mod strangers;
 mod suspects;
 mod troubles;
 mod upkeep;
-mod waits;
 
 use crate::domain::retention::Retention;
 use crate::store::timeline::Loss;

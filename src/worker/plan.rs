@@ -1,7 +1,7 @@
 //! The configuration, resolved for work: every route with its targets, clients and gates at hand.
 
 use super::gate::{Gate, Kept, ProviderSetup, TargetState};
-use super::waits::what_is_waited_for;
+use crate::domain::awaited;
 use crate::domain::decide::{Condition, Skip, Startable, startable};
 use crate::domain::shut::Reason;
 use crate::domain::strategy::{self, Conditions};
@@ -124,7 +124,7 @@ impl RoutePlan {
             _ => false,
         };
         let target = self.rungs.get(rung)?.target.target().to_string();
-        (!passes).then(|| what_is_waited_for(&target, &why, self.rungs.len() == 1))
+        (!passes).then(|| awaited::in_words(&target, &why, self.rungs.len() == 1))
     }
 }
 
