@@ -278,7 +278,8 @@ async fn the_end_of_the_partitions_is_seen_coming() {
 #[tokio::test]
 async fn jobs_that_no_worker_works_on_are_named() {
     let config = "[providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
-                  [models.\"one/m\"]\nprice = { input = \"1\", output = \"1\" }\n[routes.default]\nrungs = [\"one/m\"]\n";
+                  [models.\"one/m\"]\nprice = { input = \"1\", output = \"1\" }\n[routes.default]\n\
+                  rungs = [\"one/m\"]\n";
     let patient = Patient::with(config).await;
     patient.run("insert into sluice.job (created_at, request) values (now() - interval '2 hours', '{}')").await;
     let findings = patient.examine(&[]).await;

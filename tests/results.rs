@@ -64,7 +64,8 @@ async fn answers_are_openai_batch_output_lines_that_say_who_answered() {
     assert_eq!(status, 1, "{stderr}");
     assert_eq!(
         stderr,
-        "batch b: 2 of 6 jobs have an answer; 2 failed, 1 cancelled, 1 not finished. sluice results b --errors FILE tells \
+        "batch b: 2 of 6 jobs have an answer; 2 failed, 1 cancelled, 1 not finished. sluice results b --errors FILE \
+         tells \
          why; sluice batch retry b puts them back into the queue\n"
     );
     assert_eq!(
@@ -207,7 +208,8 @@ async fn a_page_begins_behind_the_last_one() {
 #[tokio::test]
 async fn an_estimate_needs_no_database_and_no_key() {
     let dir = tempfile::tempdir().unwrap();
-    let config = "[providers.p]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1\"\napi_key_env = \"NO_SUCH_KEY\"\n\
+    let config = "[providers.p]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1\"\n\
+                  api_key_env = \"NO_SUCH_KEY\"\n\
                   [models.\"p/m\"]\nprice = { input = \"1\", output = \"2\" }\n\
                   [routes.default]\nrungs = [\"p/m\", \"p/unknown\"]\n";
     std::fs::write(dir.path().join("sluice.toml"), config).unwrap();

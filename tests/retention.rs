@@ -123,7 +123,12 @@ async fn the_commands_say_that_a_dropped_job_is_gone() {
     let queue = Queue::new().await;
     let ids = finished_partition(&queue).await;
     let kept = queue.enqueue(in_batch("half"), 1).await[0];
-    queue.run("insert into sluice.tally (hour, route, project, batch, enqueued) values (now(), 'default', 'default', 'half', 4)").await;
+    queue
+        .run(
+            "insert into sluice.tally (hour, route, project, batch, enqueued) values (now(), 'default', 'default', \
+             'half', 4)",
+        )
+        .await;
     retire(&queue.store).await;
     let program = Program::new("", &queue.database.url());
     for arguments in [["explain", "1"], ["results", "old"]] {
@@ -406,7 +411,8 @@ async fn a_running_worker_drops_what_the_configuration_does_not_keep() {
     pass_days(&queue).await;
     let config = "[retention]\nfinished = \"24h\"\n[http]\nlisten = \"off\"\n\
                   [providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
-                  [models.\"one/m\"]\nprice = { input = \"1\", output = \"1\" }\n[routes.default]\nrungs = [\"one/m\"]\n";
+                  [models.\"one/m\"]\nprice = { input = \"1\", output = \"1\" }\n[routes.default]\n\
+                  rungs = [\"one/m\"]\n";
     let program = Program::new(config, &queue.database.url());
     let said = tempfile::NamedTempFile::new().unwrap();
     let mut command = program.command(&["worker"]);

@@ -329,7 +329,8 @@ async fn a_base_backup_is_restored_to_a_point_in_time_while_a_spool_waits() {
     execute(&server, "postgres", "select pg_create_restore_point('noon')").await;
     a_spool_that_waits(&fleet, &proxy, worker, 40).await;
     execute(&server, "postgres", "select pg_switch_wal()").await;
-    let archived = "select (last_archived_wal is not null and last_archived_wal >= (select pg_walfile_name(pg_current_wal_lsn() - 1)))::integer::bigint from pg_stat_archiver";
+    let archived = "select (last_archived_wal is not null and last_archived_wal >= (select \
+                    pg_walfile_name(pg_current_wal_lsn() - 1)))::integer::bigint from pg_stat_archiver";
     execute(&server, "postgres", "checkpoint").await;
     until("the WAL is in the archive", async || {
         fleet.number(archived).await == 1 || {

@@ -168,7 +168,8 @@ async fn unpriced_warning(store: &Store, filter: &Filter, unpriced: i64) -> anyh
     let models: Vec<String> =
         rows.iter().filter(|row| row.unpriced > 0).take(5).map(|row| format!("\"{}\"", row.keys.join("/"))).collect();
     Ok(format!(
-        "the price of {unpriced} attempts is unknown, and they are not in the sums; add [models.NAME] with a price for {}",
+        "the price of {unpriced} attempts is unknown, and they are not in the sums; add [models.NAME] with a price \
+         for {}",
         models.join(", ")
     ))
 }

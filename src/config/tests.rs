@@ -250,7 +250,8 @@ fn each_bad_value_is_named_with_what_was_expected() {
         ),
         (
             "[providers.openai]\ndialect = \"bedrock\"",
-            "providers.openai.dialect: the dialect \"bedrock\" is not supported by this version; expected one of openai,",
+            "providers.openai.dialect: the dialect \"bedrock\" is not supported by this version; expected one of \
+             openai,",
         ),
         (
             "[providers.openai]\nbase_url = \"ftp://h\"",
@@ -341,7 +342,8 @@ fn each_bad_line_of_a_route_is_named() {
         ("fallback = \"never\"\nfallback_on = [\"timeout\"]", "fallback: there is a list fallback_on too"),
         (
             "fallback_on = [\"ratelimit\"]",
-            "fallback_on[0]: \"ratelimit\" is not an error class; perhaps \"rate_limit\" is meant; expected a list of rate_limit, rate_limit_daily",
+            "fallback_on[0]: \"ratelimit\" is not an error class; perhaps \"rate_limit\" is meant; expected a list of \
+             rate_limit, rate_limit_daily",
         ),
         ("validate = { min_char = 1 }", "validate.min_char: no such key; expected perhaps min_chars"),
         ("validate = { min_chars = 9, max_chars = 3 }", "validate.min_chars: 9 is more than max_chars, which is 3"),

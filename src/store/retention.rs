@@ -94,7 +94,8 @@ impl Store {
     pub async fn retired(&self, job: i64) -> Result<Option<RetiredPartition>, StoreError> {
         sqlx::query_as!(
             RetiredPartition,
-            "select part as partition, jobs, dropped_at from sluice.retired where $1::bigint between first_id and last_id",
+            "select part as partition, jobs, dropped_at from sluice.retired where $1::bigint between first_id and \
+             last_id",
             job
         )
         .fetch_optional(&self.db)

@@ -221,7 +221,8 @@ impl Gate {
                 target.name = %target.target,
                 asked_seconds = wait.map(|wait| wait.as_secs()),
                 recheck_seconds = provider.recheck.as_secs(),
-                "the provider asks for more than a day; one call asks again after the recheck, and `sluice provider reopen` ends it"
+                "the provider asks for more than a day; one call asks again after the recheck, and `sluice provider \
+                 reopen` ends it"
             );
         }
         if matches!(class, None | Some(ErrorClass::SoftFailure)) {

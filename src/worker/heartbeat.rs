@@ -76,7 +76,10 @@ async fn begin_anew(shared: &Arc<Shared>) {
             if let Some(spool) = shared.settler.spool().cloned()
                 && let Ok(Err(error)) = tokio::task::spawn_blocking(move || spool.renumber(id)).await
             {
-                tracing::warn!(error = %error, "the spool does not know the new number; a restart will wait for the lease");
+                tracing::warn!(
+                    error = %error,
+                    "the spool does not know the new number; a restart will wait for the lease"
+                );
             }
         }
         Err(error) => {

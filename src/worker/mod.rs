@@ -180,7 +180,8 @@ impl Shared {
                 schema = version.found,
                 needed = version.oldest,
                 known = version.known,
-                "this binary is too old for the database's schema, which has been migrated; stopping: upgrade sluice on this machine"
+                "this binary is too old for the database's schema, which has been migrated; stopping: upgrade sluice \
+                 on this machine"
             );
             self.stop.cancel();
         }

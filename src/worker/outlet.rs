@@ -121,7 +121,11 @@ impl Outlet {
     async fn put_aside(&self, item: &Item, refused: &StoreError) {
         let (job, lines) = (item.job(), item.clone());
         let Some(spool) = self.spool.clone() else {
-            tracing::error!(error = %refused, job.id = job, "an outcome cannot be stored as it is, and there is no spool to keep it in");
+            tracing::error!(
+                error = %refused,
+                job.id = job,
+                "an outcome cannot be stored as it is, and there is no spool to keep it in"
+            );
             return;
         };
         let kept = tokio::task::spawn_blocking(move || spool.put_aside(&lines)).await;
@@ -130,7 +134,8 @@ impl Outlet {
                 error = %refused,
                 job.id = job,
                 path = %path.display(),
-                "an outcome cannot be stored as it is: it was put aside in a file, and its call is booked without its texts"
+                "an outcome cannot be stored as it is: it was put aside in a file, and its call is booked without its \
+                 texts"
             ),
             Err(error) => {
                 tracing::error!(error = %error, job.id = job, "an outcome cannot be stored, nor kept in a file");
@@ -157,7 +162,8 @@ impl Outlet {
                             tracing::error!(
                                 error = %error,
                                 path = %spool.path().display(),
-                                "the spool takes no more outcomes; they wait in memory, and no call is started before there is room"
+                                "the spool takes no more outcomes; they wait in memory, and no call is started before \
+                                 there is room"
                             );
                         }
                     }

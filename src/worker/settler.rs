@@ -131,7 +131,10 @@ impl Settled {
             return;
         }
         let jobs: Vec<i64> = items.iter().filter_map(Item::job).collect();
-        tracing::error!(job.ids = ?jobs, "outcomes could not be written: the settler has failed. Their jobs will be rescued");
+        tracing::error!(
+            job.ids = ?jobs,
+            "outcomes could not be written: the settler has failed. Their jobs will be rescued"
+        );
         self.are_settled(items);
         self.waiting.fetch_sub(items.len() as u64, Ordering::AcqRel);
     }

@@ -55,7 +55,8 @@ async fn an_enqueuer_sees_its_own_jobs_and_answers_only() {
 
 /// The program, run by a login that exists already.
 fn program_of(queue: &Queue, user: &str) -> Program {
-    let config = "[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+    let config = "[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\n\
+                  base_url = \"http://127.0.0.1:1/v1\"\n\
                   [models.\"one/model\"]\nprice = { input = \"1\", output = \"1\" }\n\
                   [routes.default]\nrungs = [\"one/model\"]\n";
     Program::new(config, &queue.database.url().replace("user=sluice", &format!("user={user}")))

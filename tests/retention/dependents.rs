@@ -145,7 +145,8 @@ async fn the_log_and_the_doctor_name_what_keeps_old_work() {
     finished_partition(&queue).await;
     queue.run("create table public.doc (job bigint references sluice.job)").await;
     let config = "[retention]\nfinished = \"24h\"\n[providers.one]\ndialect = \"openai\"\n\
-                  base_url = \"http://simulator/one/v1\"\n[models.\"one/m\"]\nprice = { input = \"1\", output = \"1\" }\n\
+                  base_url = \"http://simulator/one/v1\"\n[models.\"one/m\"]\n\
+                  price = { input = \"1\", output = \"1\" }\n\
                   [routes.default]\nrungs = [\"one/m\"]\n";
     let scenario = "[providers.one]\ndialect = \"openai\"\n";
     let fleet = Fleet::over(queue.pool.clone(), &queue.database.url(), scenario, config);

@@ -122,7 +122,12 @@ async fn what_was_paid_for_a_lost_job_is_no_matter_of_the_job_that_has_its_numbe
     let worker = queue.worker().await;
     let lost = queue.claim_one(worker).await;
     queue.run("delete from sluice.inflight; delete from sluice.job").await;
-    queue.run("do $$ begin create role other_author login in role sluice_enqueuer; exception when duplicate_object then null; end $$").await;
+    queue
+        .run(
+            "do $$ begin create role other_author login in role sluice_enqueuer; exception when duplicate_object then \
+             null; end $$",
+        )
+        .await;
     let mut session = queue.pool.acquire().await.unwrap();
     for statement in [
         "set session authorization other_author",

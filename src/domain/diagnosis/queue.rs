@@ -155,7 +155,8 @@ pub(super) fn retention(kept: &Kept) -> Finding {
             CHECK,
             format!("{what}; partition {partition} has been about to be dropped for {}", span(seconds)),
             "the disk fills, and each try holds others up for a moment",
-            "transactions on sluice.job that stay open are in the way (oldest_snapshot, idle_in_transaction), or no worker has [retention]",
+            "transactions on sluice.job that stay open are in the way (oldest_snapshot, idle_in_transaction), or no \
+             worker has [retention]",
         );
     }
     if let (true, Some(seconds)) = (kept.configured, kept.late.filter(|seconds| *seconds >= LONG)) {
@@ -163,7 +164,8 @@ pub(super) fn retention(kept: &Kept) -> Finding {
             CHECK,
             format!("{what}; new jobs should have gone into another partition for {}", span(seconds)),
             "the present one can be dropped only as a whole",
-            "transactions that enqueue and stay open are in the way (idle_in_transaction), or no worker has [retention]",
+            "transactions that enqueue and stay open are in the way (idle_in_transaction), or no worker has \
+             [retention]",
         );
     }
     if let (true, Some((partition, job))) = (kept.configured, kept.held.first()) {

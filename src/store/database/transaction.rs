@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The message when the result of a commit cannot be found out.
-const ELSEWHERE: &str = "another server took over during the commit, and cannot say whether it was done: look whether the \
-                         jobs are there (sluice batch list), and enqueue with --resume or with idempotency keys";
+const ELSEWHERE: &str = "another server took over during the commit, and cannot say whether it was done: look whether \
+                         the jobs are there (sluice batch list), and enqueue with --resume or with idempotency keys";
 
 /// The state of a transaction on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
