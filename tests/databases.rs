@@ -159,7 +159,8 @@ async fn a_server_without_lz4_is_migrated_and_works() {
         &[
             "create schema built;
              create view built.pg_settings as
-                 select name, setting, case name when 'default_toast_compression' then '{pglz}' else enumvals end as enumvals
+                 select name, setting, case name when 'default_toast_compression' then '{pglz}'
+                   else enumvals end as enumvals
                    from pg_catalog.pg_settings",
             &format!("alter database {bare} set search_path = built, pg_catalog"),
         ],

@@ -185,7 +185,8 @@ async fn indexes_that_are_missing_or_not_valid_are_named() {
 async fn the_doctor_knows_every_index_that_the_migrations_make() {
     let patient = Patient::new().await;
     let made: Vec<String> = sqlx::query_scalar(
-        "select c.relname::text from pg_class c where c.relnamespace = 'sluice'::regnamespace and c.relkind in ('i', 'I')
+        "select c.relname::text from pg_class c
+           where c.relnamespace = 'sluice'::regnamespace and c.relkind in ('i', 'I')
             and c.relname !~ '_p\\d+_' order by 1",
     )
     .fetch_all(&patient.pool)

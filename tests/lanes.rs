@@ -302,7 +302,8 @@ async fn lanes_that_nobody_may_claim_from_hide_none_behind_them_and_are_told_of_
     run(
         &fleet.pool,
         "insert into sluice.pause (kind, name) values ('route', 'other');
-         insert into sluice.job (batch, request) select 'hidden' || n, '{\"prompt\": \"Hi\"}' from generate_series(1, 20) n;
+         insert into sluice.job (batch, request) select 'hidden' || n, '{\"prompt\": \"Hi\"}'
+           from generate_series(1, 20) n;
          insert into sluice.job (route, batch, request)
               select 'other', 'b' || n, '{\"prompt\": \"Hi\"}' from generate_series(1, 5000) n;
          insert into sluice.job (route, request)

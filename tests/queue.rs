@@ -160,7 +160,8 @@ async fn a_claim_ends_where_its_requests_become_too_large() {
     queue
         .run(
             "insert into sluice.job (request) select jsonb_build_object('prompt', case when n % 10 = 0
-                then repeat('x', 500000) else (select string_agg(md5(n || '-' || m), '') from generate_series(1, 15000) m) end)
+                then repeat('x', 500000) else (select string_agg(md5(n || '-' || m), '')
+                  from generate_series(1, 15000) m) end)
              from generate_series(1, 100) n",
         )
         .await;

@@ -30,7 +30,8 @@ const ENDINGS: &str = r#"
          values (101, 'b', 'good', '{"k":1}', '{}'), (102, 'b', null, null, '{}'), (103, 'b', 'refused', null, '{}'),
                 (104, 'b', 'empty', null, '{}'), (105, 'b', 'stopped', null, '{}'), (106, 'b', 'waits', null, '{}'),
                 (107, 'other', 'else', null, '{}');
-    insert into sluice.result (job_id, fence, state, attempts, provider, model, repaired, cost_nanos, request_id, response)
+    insert into sluice.result (job_id, fence, state, attempts, provider, model, repaired, cost_nanos, request_id,
+      response)
          values (101, 1, 'succeeded', 2, 'openai', 'gpt-4o-mini', true, 123000, 'req_1',
                  '{"id":"c1","choices":[{"index":0,"message":{"role":"assistant","content":"Grüße, \"you\""}}]}'),
                 (102, 2, 'succeeded', 1, 'local', 'llama', false, null, null, '{"choices":[]}'),
@@ -41,10 +42,12 @@ const ENDINGS: &str = r#"
     insert into sluice.result (job_id, fence, state, attempts, cost_nanos) values (105, 5, 'cancelled', 0, 0);
     insert into sluice.attempt (job_id, fence, number, round, provider, model, started_at, ended_at, total_ms, accepted,
                                 class, http_status, code, message, request_id, usage_source)
-         values (103, 3, 1, 0, 'openai', 'gpt-4o-mini', now(), now(), 1, false, 'rate_limit', 429, null, 'slow', 'req_2', 'unknown'),
+         values (103, 3, 1, 0, 'openai', 'gpt-4o-mini', now(), now(), 1, false, 'rate_limit', 429, null, 'slow',
+           'req_2', 'unknown'),
                 (103, 3, 2, 0, 'openai', 'gpt-4o-mini', now(), now(), 1, false, 'invalid_request', 400, 'bad_value',
                  'bad temperature', 'req_3', 'unknown'),
-                (104, 4, 1, 0, 'openai', 'gpt-4o-mini', now(), now(), 1, false, 'soft_failure', 200, null, null, 'req_4', 'unknown');
+                (104, 4, 1, 0, 'openai', 'gpt-4o-mini', now(), now(), 1, false, 'soft_failure', 200, null, null,
+                  'req_4', 'unknown');
 "#;
 
 fn lines(text: &str) -> Vec<Value> {

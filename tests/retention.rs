@@ -234,7 +234,8 @@ async fn a_late_attempt_is_in_the_note() {
             "insert into sluice.attempt (job_id, fence, number, round, provider, model, started_at, ended_at, total_ms,
                                          accepted, class, usage_source, cost_nanos)
                   values (1, 99, 7, 0, 'one', 'm', now(), now(), 1, false, 'abandoned', 'unknown', 5);
-             insert into sluice.tally (hour, route, project, attempts, cost_nanos) values (now(), 'default', 'default', 1, 5)",
+             insert into sluice.tally (hour, route, project, attempts, cost_nanos) values (now(), 'default',
+               'default', 1, 5)",
         )
         .await;
     assert_eq!(retire(&queue.store).await.last(), Some(&DROPPED));
@@ -320,7 +321,8 @@ async fn no_number_is_given_twice_while_they_move_on_under_load() {
             .run(
                 "do $$ declare next bigint; begin
                      alter sequence sluice.job_id_seq cache 1;
-                     select greatest(last_value, (last_value / 10000000 + 1) * 10000000 - 300) into next from sluice.job_id_seq;
+                     select greatest(last_value, (last_value / 10000000 + 1) * 10000000 - 300) into next
+                       from sluice.job_id_seq;
                      execute format('alter sequence sluice.job_id_seq restart with %s', next + 1);
                  end $$",
             )

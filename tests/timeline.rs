@@ -231,7 +231,8 @@ async fn a_standby_that_is_behind_takes_over_and_every_call_is_booked_and_none_f
     assert_eq!(histories(&fleet).await, 2);
     let noted = text(
         &fleet.pool,
-        "select concat_ws(' ', change, timeline, lost_to is not null, lost_from < lost_to, next_job) from sluice.timeline
+        "select concat_ws(' ', change, timeline, lost_to is not null, lost_from < lost_to, next_job)
+           from sluice.timeline
           where number = 2",
     )
     .await;
@@ -371,7 +372,8 @@ async fn the_spool_is_taken_over(fleet: &Fleet, change: &str) {
     let booked = fleet.number("select count(*) from sluice.attempt where round = -1 and answer is not null").await;
     assert!(stray >= 8, "{said}");
     assert_eq!(stray, booked, "each with its answer");
-    let wrong = "select count(*) from sluice.result r join sluice.attempt a on a.job_id = r.job_id and a.request_id = r.request_id
+    let wrong = "select count(*) from sluice.result r
+                   join sluice.attempt a on a.job_id = r.job_id and a.request_id = r.request_id
                   where a.round = -1";
     assert_eq!(fleet.number(wrong).await, 0, "no answer went to another job");
     assert!(fleet.spools().len() <= 1, "the spool is empty and gone");

@@ -225,14 +225,18 @@ impl Store {
             r#"select j.route, j.project, j.batch, j.custom_id, j.priority, j.max_attempts,
                       -- A driver knows no infinity.
                       case when j.run_at is not null
-                           then least(greatest(j.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') end as run_at,
+                           then least(greatest(j.run_at, '1970-01-01 00:00:00+00'),
+                             '9999-12-31 00:00:00+00') end as run_at,
                       case when j.deadline is not null
-                           then least(greatest(j.deadline, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') end as deadline,
+                           then least(greatest(j.deadline, '1970-01-01 00:00:00+00'),
+                             '9999-12-31 00:00:00+00') end as deadline,
                       j.enqueued_by,
-                      least(greatest(j.created_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') as "created_at!",
+                      least(greatest(j.created_at, '1970-01-01 00:00:00+00'),
+                        '9999-12-31 00:00:00+00') as "created_at!",
                       j.metadata::text as metadata, j.request::text as "request!", q.crashes as "ready_crashes?",
                       case when p.run_at is not null
-                           then least(greatest(p.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') end as parked_until,
+                           then least(greatest(p.run_at, '1970-01-01 00:00:00+00'),
+                             '9999-12-31 00:00:00+00') end as parked_until,
                       p.reason as "parked_reason?",
                       (select v.waits_for from sluice.jobs v where v.id = $1) as waits_for,
                       i.worker as "worker?", i.claimed_at as "claimed_at?", w.host as "host?", w.pid as "pid?",

@@ -82,7 +82,8 @@ impl Store {
     /// How many jobs of a batch each login has, the most first.
     pub async fn logins_of_batch(&self, batch: &str) -> Result<Vec<(String, i64)>, StoreError> {
         let rows = sqlx::query!(
-            r#"select enqueued_by, count(*) as "jobs!" from sluice.job where batch = $1 group by enqueued_by order by 2 desc, 1"#,
+            r#"select enqueued_by, count(*) as "jobs!" from sluice.job where batch = $1 group by enqueued_by
+                 order by 2 desc, 1"#,
             batch
         )
         .fetch_all(&self.db)

@@ -82,7 +82,8 @@ impl Store {
     /// each.
     pub async fn kept_for_others(&self) -> Result<Vec<(i64, Vec<String>)>, StoreError> {
         let rows = sqlx::query!(
-            r#"select part, dependents as "dependents!" from sluice.retiring where dependents is not null order by part"#
+            r#"select part, dependents as "dependents!" from sluice.retiring where dependents is not null
+                 order by part"#
         )
         .fetch_all(&self.db)
         .await

@@ -139,7 +139,8 @@ impl Store {
         let firsts: Vec<i64> = lanes.iter().map(|lane| lane.first).collect();
         let counts = sqlx::query!(
             r#"select c.rows as "rows!", case when j.created_at is not null
-                           then least(greatest(j.created_at, j.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') end as since
+                           then least(greatest(j.created_at, j.run_at, '1970-01-01 00:00:00+00'),
+                             '9999-12-31 00:00:00+00') end as since
                  from unnest($1::bigint[], $2::smallint[], $3::bigint[]) with ordinality l(flow, prio, first, n)
                       cross join lateral (
                           select count(*) as rows from (
@@ -225,7 +226,8 @@ impl Store {
                   from seen group by flow, reason
             )
             select j.route as "route!", f.reason as "reason!", sum(f.rows)::bigint as "rows!",
-                   least(min(f.wakes_at), '9999-12-31 00:00:00+00') as "wakes_at!", (select count(*) from seen) as "seen!"
+                   least(min(f.wakes_at), '9999-12-31 00:00:00+00') as "wakes_at!",
+                   (select count(*) from seen) as "seen!"
               from flow f cross join lateral (select b.route from sluice.job b where b.id = f.job_id limit 1) j
              group by j.route, f.reason"#,
             LANE_CAP + 1

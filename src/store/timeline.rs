@@ -122,7 +122,8 @@ impl Store {
                 select t.* from sluice.totals t join newest n on t.hour >= date_trunc('hour', n.began_at)
                  where n.change <> 'first' and t.class = 'abandoned' and t.detail = 'lost_answer'
             )
-            select w.system_identifier is not null and (w.timeline is not null or pg_is_in_recovery()) as "is_readable!",
+            select w.system_identifier is not null
+              and (w.timeline is not null or pg_is_in_recovery()) as "is_readable!",
                    pg_is_in_recovery() as "is_standby!",
                    coalesce((select n.system_identifier <> w.system_identifier or n.database <> w.database
                                     or n.relation <> w.relation or n.timeline <> w.timeline from newest n),
