@@ -65,7 +65,11 @@ impl Outlet {
                 Ok(()) => return self.recent.remember(items),
                 Err(Unwritten::Refused(error)) => {
                     if items.len() > 1 {
-                        tracing::warn!(error = %error, items = items.len(), "a batch was refused; writing its items one by one");
+                        tracing::warn!(
+                            error = %error,
+                            items = items.len(),
+                            "a batch was refused; writing its items one by one"
+                        );
                     }
                     return self.write_one_by_one(&items).await;
                 }
@@ -252,7 +256,11 @@ impl Outlet {
             match within(PATIENCE_REPLAYING, "settling", self.store.settle(&all)).await {
                 Ok(_) => written += items.len() as u64,
                 Err(error) if error.is_the_rows_fault() => {
-                    tracing::warn!(error = %error, items = items.len(), "what was settled once cannot be written again");
+                    tracing::warn!(
+                        error = %error,
+                        items = items.len(),
+                        "what was settled once cannot be written again"
+                    );
                 }
                 Err(error) => {
                     self.recent.remember(items);
@@ -342,7 +350,11 @@ pub(super) async fn take_over(store: &Store, left: Vec<Abandoned>, max_crashes: 
         let dead = store.declare_dead(&spool.workers()).await?;
         workers += dead;
         if written + dead > 0 {
-            tracing::warn!(outcomes = written, path = %spool.path().display(), "took over from a worker of this machine that has ended");
+            tracing::warn!(
+                outcomes = written,
+                path = %spool.path().display(),
+                "took over from a worker of this machine that has ended"
+            );
         }
         tokio::task::spawn_blocking(move || Spool::close(spool, is_damaged)).await??;
     }

@@ -1,5 +1,5 @@
-//! What is known of one target, and of the provider it belongs to: what its calls have shown, what it learned from them,
-//! and whether it takes another call.
+//! What is known of one target, and of the provider it belongs to: what its calls have shown, what it learned from
+//! them, and whether it takes another call.
 
 use super::{PACE, Permit};
 use crate::domain::breaker::{self, Breaker};
@@ -158,7 +158,11 @@ impl TargetState {
         let mut known = self.mends.lock();
         for mend in mends.iter().filter(|mend| mend.is_lasting()) {
             if known.len() < MOST_MENDS && !known.contains(mend) {
-                tracing::info!(target.name = %self.target, change = ?mend, "its refusal was right: requests are changed from now on");
+                tracing::info!(
+                    target.name = %self.target,
+                    change = ?mend,
+                    "its refusal was right: requests are changed from now on"
+                );
                 known.push(mend.clone());
             }
         }
@@ -170,7 +174,11 @@ impl TargetState {
         if others.len() < MOST_OTHERS && others.insert(model.to_owned()) {
             let what =
                 if is_priced { "it is booked at its own price" } else { "its price is unknown, and so is the cost" };
-            tracing::warn!(target.name = %self.target, model.served = ?model, "another model answered than was asked: {what}");
+            tracing::warn!(
+                target.name = %self.target,
+                model.served = ?model,
+                "another model answered than was asked: {what}"
+            );
         }
     }
 
