@@ -149,6 +149,14 @@ pub enum StoreError {
         doing: &'static str,
         source: sqlx::Error,
     },
+    /// The database refuses one of the jobs of a bulk enqueue.
+    #[error("job {job}: {reason}")]
+    Refused {
+        /// Its number among the jobs that were pushed, from 1.
+        job: u64,
+        /// The member and its fault. Never quotes the request.
+        reason: String,
+    },
 }
 
 impl StoreError {
@@ -177,7 +185,8 @@ impl StoreError {
                 | sqlx::Error::WorkerCrashed => true,
                 _ => false,
             },
-            Self::Pooler { .. }
+            Self::Refused { .. }
+            | Self::Pooler { .. }
             | Self::NotMigrated
             | Self::Encoding { .. }
             | Self::NotOurs { .. }
@@ -210,7 +219,7 @@ impl StoreError {
     pub fn is_the_rows_fault(&self) -> bool {
         match self {
             // The driver could not write a value as its type.
-            Self::Sql { source: sqlx::Error::Encode(_), .. } => true,
+            Self::Refused { .. } | Self::Sql { source: sqlx::Error::Encode(_), .. } => true,
             Self::Sql { source: sqlx::Error::Database(error), .. } => match error.code().unwrap_or_default().as_ref() {
                 // "No partition of relation … found for row" is a check violation that names no constraint.
                 "23514" => error.constraint().is_some(),

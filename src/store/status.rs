@@ -132,7 +132,7 @@ impl Store {
     }
 
     async fn count_ready(&self, routes: &mut BTreeMap<String, RouteQueue>) -> Result<(), StoreError> {
-        let Look { lanes, is_all, .. } = self.look(&mut Rotation::default(), &[]).await?;
+        let Look { lanes, is_all, .. } = self.look(&mut Rotation::default(), &[], 0).await?;
         let cap = (TOTAL_CAP / i64::try_from(lanes.len()).unwrap_or(i64::MAX).max(1)).clamp(1000, LANE_CAP);
         let flows: Vec<i64> = lanes.iter().map(|lane| lane.flow).collect();
         let prios: Vec<i16> = lanes.iter().map(|lane| lane.prio).collect();

@@ -8,6 +8,7 @@ pub mod bucket;
 mod claimer;
 pub mod clock;
 mod denied;
+mod front;
 pub mod gate;
 mod hands;
 mod heartbeat;
