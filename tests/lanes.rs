@@ -75,7 +75,8 @@ async fn a_look_reads_a_bounded_number_of_rows_however_many_lanes_there_are_and_
     sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *connection).await.unwrap();
     for (heads, most) in [("true", 500), ("false", 500), ("true", 5)] {
         let explain = format!(
-            "explain (analyze, timing off, format json) execute walk ('{{-9223372036854775808}}', '{{9223372036854775807}}', '{{{most}}}', {heads})"
+            "explain (analyze, timing off, format json) execute walk ('{{-9223372036854775808}}', \
+             '{{9223372036854775807}}', '{{{most}}}', {heads})"
         );
         let plan: sqlx::types::Json<Value> =
             sqlx::query_scalar(AssertSqlSafe(explain)).fetch_one(&mut *connection).await.unwrap();
@@ -183,7 +184,8 @@ async fn a_priority_goes_before_nothing_of_another_login_also_in_a_batch_of_the_
         .await;
     run(
         &pushy,
-        "insert into sluice.job (project, batch, priority, request) select 'p', 'b', 1000, '{}' from generate_series(1, 3)",
+        "insert into sluice.job (project, batch, priority, request) select 'p', 'b', 1000, '{}' from \
+         generate_series(1, 3)",
     )
     .await;
     let lanes = queue.store.lanes().await.unwrap();
@@ -294,7 +296,8 @@ async fn a_login_with_two_thousand_projects_and_the_highest_priority_gets_no_mor
     )
     .await;
     let process = fleet.start();
-    let of_honest = "select count(*) from sluice.result r join sluice.job j on j.id = r.job_id where j.enqueued_by = 'lanes_honest'";
+    let of_honest = "select count(*) from sluice.result r join sluice.job j on j.id = r.job_id where j.enqueued_by = \
+                     'lanes_honest'";
     until("the honest jobs are done", async || fleet.number(of_honest).await == 100).await;
     // Those that began before the last of the honest ones did.
     let meanwhile = fleet
@@ -317,7 +320,8 @@ async fn lanes_that_nobody_may_claim_from_hide_none_behind_them_and_are_told_of_
     run(
         &fleet.pool,
         "insert into sluice.pause (kind, name) values ('route', 'other');
-         insert into sluice.job (batch, request) select 'hidden' || n, '{\"prompt\": \"Hi\"}' from generate_series(1, 20) n;
+         insert into sluice.job (batch, request) select 'hidden' || n, '{\"prompt\": \"Hi\"}'
+           from generate_series(1, 20) n;
          insert into sluice.job (route, batch, request)
               select 'other', 'b' || n, '{\"prompt\": \"Hi\"}' from generate_series(1, 5000) n;
          insert into sluice.job (route, request)

@@ -46,7 +46,7 @@ pub struct Args {
     /// The route that the jobs take [default: default; with --resume that of the batch]
     #[arg(long, value_name = "ROUTE")]
     pub route: Option<String>,
-    /// Whose money it is [default: default; with --resume that of the batch]
+    /// The project that pays [default: default; with --resume that of the batch]
     #[arg(long, value_name = "PROJECT")]
     pub project: Option<String>,
     /// The name under which they are watched, exported and cancelled; one that exists needs --resume or --append

@@ -69,7 +69,6 @@ pub enum StoreError {
         address: String,
         /// The possible fault, as a question that names the origin of the address.
         doubt: String,
-        /// The driver's error.
         source: sqlx::Error,
     },
     /// There is a pooler although the configuration says that there is none.
@@ -86,17 +85,16 @@ pub enum StoreError {
     /// The schema is older than this binary.
     #[error("the database schema is at version {found}, this binary needs {needed}: run `sluice migrate`")]
     Outdated {
-        /// The version found.
         found: i64,
         /// The version that this binary brings.
         needed: i64,
     },
     /// The schema is too new for this binary.
     #[error(
-        "the database schema is at version {found} and works with binaries that know version {oldest} at least; this one knows up to {known}: upgrade sluice on this machine"
+        "the database schema is at version {found} and works with binaries that know version {oldest} at least; this \
+         one knows up to {known}: upgrade sluice on this machine"
     )]
     TooNew {
-        /// The version found.
         found: i64,
         /// The newest version that this binary knows.
         known: i64,
@@ -105,7 +103,8 @@ pub enum StoreError {
     },
     /// The encoding of the database cannot hold every prompt and answer.
     #[error(
-        "the database writes text in {found}, which cannot hold every prompt and answer: make one with `create database … encoding 'UTF8' template template0`"
+        "the database writes text in {found}, which cannot hold every prompt and answer: make one with `create \
+         database … encoding 'UTF8' template template0`"
     )]
     Encoding {
         /// The encoding, as Postgres calls it.
@@ -124,7 +123,9 @@ pub enum StoreError {
     Migrating,
     /// A migration could not get a lock on a table.
     #[error(
-        "migration {version} waited some seconds for a table that another transaction holds, and gave up so that the queue does not wait behind it; nothing was changed. Try again when that transaction is over: `sluice doctor` names it"
+        "migration {version} waited some seconds for a table that another transaction holds, and gave up so that the \
+         queue does not wait behind it; nothing was changed. Try again when that transaction is over: `sluice doctor` \
+         names it"
     )]
     Locked {
         /// The number of the migration.
@@ -146,7 +147,6 @@ pub enum StoreError {
     Sql {
         /// The action that was under way.
         doing: &'static str,
-        /// The driver's error.
         source: sqlx::Error,
     },
     /// The database refuses one of the jobs of a bulk enqueue.
@@ -283,11 +283,13 @@ fn span(time: Duration) -> String {
 
 fn migration_in_words(error: &MigrateError) -> String {
     match error {
-        MigrateError::ExecuteMigration(error, version) if is_there_already(error) => format!(
-            "{}. So migration {version} was carried out before, and its row in sluice.migration is gone: put the rows of \
-             that table back, from a backup or from another database of the same version",
-            in_words(error)
-        ),
+        MigrateError::ExecuteMigration(error, version) if is_there_already(error) => {
+            format!(
+                "{}. So migration {version} was carried out before, and its row in sluice.migration is gone: put the \
+                 rows of that table back, from a backup or from another database of the same version",
+                in_words(error)
+            )
+        }
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => in_words(error),
         error => error.to_string(),
     }

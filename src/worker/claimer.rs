@@ -14,8 +14,8 @@ use crate::store::lanes::{Lane, Look};
 use crate::store::pause::Pause;
 use crate::store::{StoreError, within};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -147,7 +147,7 @@ enum Turn {
 impl Claimer {
     /// Called at each turn, and within a turn after each step that may take as long as [`PATIENCE`].
     fn goes_on(&self) {
-        *self.shared.claimer_went_on.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.shared.claimer_went_on.lock() = Instant::now();
         (self.sign)(Sign::Alive);
     }
 
