@@ -325,7 +325,7 @@ fn machine_memory() -> Option<u64> {
     #[cfg(target_os = "linux")]
     {
         let info = rustix::system::sysinfo();
-        u64::from(info.mem_unit).checked_mul(info.totalram.into())
+        u64::from(info.mem_unit).checked_mul(info.totalram)
     }
     #[cfg(not(target_os = "linux"))]
     None

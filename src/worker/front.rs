@@ -74,6 +74,7 @@ pub(super) struct Question {
 }
 
 impl Front {
+    /// The lane with this flow and priority.
     pub fn get(&self, key: LaneKey) -> Option<&LaneState> {
         self.lanes.get(&key)
     }
@@ -319,7 +320,7 @@ mod tests {
     #[test]
     fn the_next_look_begins_before_the_lanes_are_used_up() {
         let (mut front, now) = (Front::default(), Instant::now());
-        let many = 2 * FEW as i64;
+        let many = i64::try_from(2 * FEW).unwrap();
         begin(&mut front, now);
         front.absorb(look((0..many).map(|flow| lane(flow, flow, Some(1))).collect()), |_| true, now);
         for flow in 0..many {
