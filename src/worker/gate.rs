@@ -173,6 +173,13 @@ impl TargetState {
                 open_seconds = now.until(until).as_secs(),
                 "too many failures: the breaker is open"
             ),
+            (breaker::State::HalfOpen { .. }, breaker::State::Open { until, failed_probes, .. }) => tracing::warn!(
+                target.name = %self.target,
+                last = class.map(ErrorClass::as_str),
+                failed_probes,
+                open_seconds = now.until(until).as_secs(),
+                "a probe has failed: the breaker is open again"
+            ),
             (breaker::State::HalfOpen { .. }, breaker::State::Closed) => {
                 tracing::info!(target.name = %self.target, "it works again: the breaker is closed");
             }
@@ -288,9 +295,7 @@ impl TargetState {
         }
         self.follow_reopening(now);
         let shut = self
-            .paused(now)
-            .or_else(|| self.provider.keys.shut(now))
-            .or_else(|| self.rests(now))
+            .shut_to_all(now)
             .or_else(|| {
                 let (since, until) = self.record.breaker.lock().peek(now)?;
                 Some(Shut { reason: Reason::Breaker, since, until })
@@ -342,6 +347,19 @@ impl TargetState {
         let since = (*self.provider.paused.lock())?;
         // Only an operator lifts a pause; it is checked again within a second.
         Some(Shut { reason: Reason::Paused, since, until: now + Duration::from_secs(1) })
+    }
+
+    /// Why no call may go to it, whatever it asks for; breaker and limits left out.
+    fn shut_to_all(&self, now: Timestamp) -> Option<Shut> {
+        self.paused(now).or_else(|| self.provider.keys.shut(now)).or_else(|| self.rests(now))
+    }
+
+    /// Why no call goes to it, and when one may again: what status shows. A breaker that is half open lets calls go.
+    fn closed_by(&self, now: Timestamp) -> Option<Shut> {
+        self.shut_to_all(now).or_else(|| match self.record.breaker.lock().state() {
+            breaker::State::Open { since, until, .. } => Some(Shut { reason: Reason::Breaker, since, until }),
+            breaker::State::Closed | breaker::State::HalfOpen { .. } => None,
+        })
     }
 
     /// Whether the target is known to take no calls for a time, whatever they ask for.
@@ -586,15 +604,14 @@ impl Gate {
         let mut states: Vec<_> = self.targets.values().collect();
         states.sort_by(|a, b| a.target.cmp(&b.target));
         let targets = states.into_iter().map(|state| {
-            let shut = state.provider.keys.shut(now).or_else(|| still_shut(&state.closed, now));
-            let shut = shut.or_else(|| still_shut(&state.record.resting, now));
+            let shut = state.closed_by(now);
             let calibration = state.calibration();
             TargetStatistics {
                 target: Some(state.target.to_string()),
                 bucket: Some(state.buckets.iter().map(|bucket| bucket.name.as_str()).collect::<Vec<_>>().join(", ")),
                 breaker: Some(state.breaker_name().into()),
                 closed: shut.map(|shut| shut.reason.as_str().into()),
-                closed_until_ms: shut.map(|shut| shut.until.0),
+                closed_until_ms: shut.and_then(|shut| shut.known_end()).map(|until| until.0),
                 paused: state.provider.paused.lock().is_some(),
                 calls: Some(state.record.calls.load(Ordering::Relaxed)),
                 failures: Some(state.record.failures.load(Ordering::Relaxed)),
