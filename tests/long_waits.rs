@@ -70,6 +70,38 @@ async fn a_wait_of_years_is_asked_about_again_and_then_it_is_over() {
     }
 }
 
+/// Both as a limit and as an overload.
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_tells_what_the_provider_asked_for_and_when_it_is_asked_again() {
+    for status in [429, 503] {
+        let provider = Scripted::start(move |_, _| go_away(status)).await;
+        let (database, program) = stage(&provider, "1h").await;
+        program.output(&["migrate"]).await;
+        enqueue(&database, 1).await;
+        let worker = program.command(&["worker"]).spawn().unwrap();
+        let pool = database.pool();
+        let parked = "select count(*) from sluice.parked p join sluice.attempts a using (job_id)";
+        until("it was refused", async || sqlx::query_scalar::<_, i64>(parked).fetch_one(&pool).await.unwrap() == 1)
+            .await;
+        let told = "select job_id, extract(epoch from retry_at - ended_at)::float8 as asked,
+                           extract(epoch from (decision ->> 'asks_again_at')::timestamptz - ended_at)::float8 as again
+                      from sluice.attempts";
+        let (job, asked, again): (i64, f64, f64) = sqlx::query_as(told).fetch_one(&pool).await.unwrap();
+        assert_eq!((asked.round(), again.round()), (883_000_000.0, 3_600.0), "{status}");
+        let story = program.output(&["explain", &job.to_string()]).await;
+        let line = story.lines().find(|line| line.contains("it asked to be left alone until ")).expect(&story);
+        assert!(line.contains("; one call asks again at ") && line.contains("more than a day away"), "{story}");
+        until("status says when it is asked again", async || {
+            let status = program.output(&["status", "--format", "json"]).await;
+            let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+            let gate = &status["workers"][0]["stats"]["gate"];
+            gate["targets"][0]["closed_until_ms"].is_i64() || gate["buckets"][0]["shut_until_ms"].is_i64()
+        })
+        .await;
+        stop(worker).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_is_opened_by_hand_for_every_worker() {
     let provider = Scripted::start(|_, before| if before == 0 { go_away(429) } else { answer("Yes.") }).await;

@@ -344,6 +344,19 @@ Total: $0.000195 in 2 attempts"
     }
 
     #[test]
+    fn the_wait_that_a_provider_asks_for_and_the_call_that_asks_again_before_are_told_apart() {
+        let week = AttemptRecord {
+            retry_at: Some("2026-02-07T08:00:00Z".parse().unwrap()),
+            decision: Some(json!({ "skipped": [], "dropped": [], "asks_again_at": "2026-01-31T08:10:00Z" })),
+            ..attempt(1)
+        };
+        let story = told(job(Place::Ready { crashes: 0, waits_for: None, opens: None }), vec![week]);
+        let line = "   it asked to be left alone until 2026-02-07T08:00:00.000Z; one call asks again at \
+                    2026-01-31T08:10:00.000Z, because that is more than a day away\n";
+        assert!(story.contains(line), "{story}");
+    }
+
+    #[test]
     fn what_no_answer_is_checked_against_is_told() {
         let decision = Some(json!({ "skipped": [], "dropped": [], "unchecked": ["/properties/code/pattern", "/not"] }));
         let story = told(
