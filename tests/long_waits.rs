@@ -1,7 +1,7 @@
 //! Waits that no provider can mean: the worker asks again, and an operator ends them.
 
 use crate::support::postgres::{TestDatabase, database};
-use crate::support::program::Program;
+use crate::support::program::{Program, text};
 use crate::support::scripted::{Reply, Scripted, answer};
 use crate::support::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
@@ -100,6 +100,39 @@ async fn explain_tells_what_the_provider_asked_for_and_when_it_is_asked_again() 
         .await;
         stop(worker).await;
     }
+}
+
+/// Money that comes back in years at one of two keys says nothing of the target.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_far_date_for_the_money_of_one_key_is_no_warning_about_the_target() {
+    let broke = json!({"error": {
+        "message": "You exceeded your current quota", "type": "insufficient_quota", "code": "insufficient_quota",
+        "retry_after": 883_000_000,
+    }});
+    let provider = Scripted::start(
+        move |_, before| {
+            if before == 0 { (429, broke.to_string().into_bytes()) } else { answer("Yes.") }
+        },
+    )
+    .await;
+    let database = database().await;
+    let config = format!(
+        "[http]\nlisten = \"off\"\n[providers.p]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
+         keys = [{{ api_key_file = \"one.key\" }}, {{ api_key_file = \"other.key\" }}]\n\
+         [routes.default]\nrungs = [\"p/m\"]\n",
+        provider.base_url("p")
+    );
+    let program = Program::new(&config, &database.url());
+    program.file("one.key", "the-first-key\n");
+    program.file("other.key", "the-other-key\n");
+    program.output(&["migrate"]).await;
+    enqueue(&database, 4).await;
+    let worker = program.run(&["worker", "--drain"]).await;
+    let log = text(&worker.stderr);
+    assert!(worker.status.success(), "{log}");
+    assert_eq!(provider.calls("p").len(), 5);
+    assert_eq!(log.matches("one call tries the key again after the recheck").count(), 1, "{log}");
+    assert!(!log.contains("more than a day"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -506,7 +506,9 @@ impl Gate {
         let sign = if cut_off { breaker::Sign::Neutral } else { breaker::Sign::of(outcome) };
         target.record(breaker, sign, class, now);
         let wait = failure.and_then(|failure| failure.wait);
-        if wait.is_some_and(long_wait::is_long) {
+        // Of a key that is out of money, its own warning tells: the other keys go on.
+        let shuts = class.is_some_and(|class| class.facts().effect.heeds_a_wait());
+        if shuts && wait.is_some_and(long_wait::is_long) {
             tracing::warn!(
                 target.name = %target.target,
                 asked_seconds = wait.map(|wait| wait.as_secs()),
