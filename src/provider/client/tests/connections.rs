@@ -209,8 +209,20 @@ async fn a_redirect_is_not_followed() {
     let elsewhere = Server::start(vec![reply(200, "", ANSWER)]).await;
     let location = format!("location: {}/chat/completions\r\n", elsewhere.url);
     for status in [301, 302, 307, 308] {
-        let script = vec![reply(status, &location, "")];
-        check("redirect", script, PATIENT, Some(status), ErrorClass::ServerError, Scope::Provider).await;
+        for body in ["", "<html>Moved</html>", r#"{"error":{"message":"Moved."}}"#] {
+            let script = vec![reply(status, &location, body)];
+            check("redirect", script, PATIENT, Some(status), ErrorClass::ServerError, Scope::Provider).await;
+        }
+    }
+    for (location, place) in [
+        ("https://login.example.com:8443/in?session=a-secret", "to login.example.com"),
+        ("/other/path?session=a-secret", "to another path"),
+        ("//", "to another path"),
+    ] {
+        let script = vec![reply(302, &format!("location: {location}\r\n"), "")];
+        let failure = outcome(script, PATIENT).await.result.unwrap_err();
+        assert!(failure.message.starts_with(&format!("HTTP 302 redirects {place}: ")), "{}", failure.message);
+        assert!(!failure.message.contains("a-secret"), "{}", failure.message);
     }
     assert_eq!(*elsewhere.connections.lock().unwrap(), 0);
 }
