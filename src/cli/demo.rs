@@ -110,7 +110,8 @@ async fn play(folder: &Path, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 async fn perform(stage: &Stage, store: &Store, simulator: &Simulator, out: &mut Output) -> anyhow::Result<ExitCode> {
     out.line("\nHalf of the jobs come by SQL, as an application would insert them in its own transaction:")?;
     out.lines(format!(
-        "\n> insert into sluice.job (batch, custom_id, request)\n  select 'demo_sql', 'review-' || n, …\n    from generate_series(1, {JOBS}) n;"
+        "\n> insert into sluice.job (batch, custom_id, request)\n  select 'demo_sql', 'review-' || n, …\n    from \
+         generate_series(1, {JOBS}) n;"
     ))?;
     store.enqueue_demo("demo_sql", JOBS).await?;
     out.line("\nThe other half comes from a file of OpenAI-batch lines:")?;
@@ -234,7 +235,8 @@ fn prompts() -> String {
                 "model": "any",
                 "messages": [
                     { "role": "system", "content": "You sort support tickets into billing, fault or praise." },
-                    { "role": "user", "content": format!("Ticket {number}: my invoice of last month shows item {} twice.", number % 97) },
+                    { "role": "user", "content": format!("Ticket {number}: my invoice of last month shows item {} \
+                                                          twice.", number % 97) },
                 ],
                 "max_tokens": 600,
             },
@@ -245,7 +247,7 @@ fn prompts() -> String {
     lines
 }
 
-/// Opens the folder to all: as root, Postgres runs as another user, who has to get to its folder.
+/// Opens the folder to all users: as root, Postgres runs as another user, which must reach its own folder.
 fn open_to_all(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))

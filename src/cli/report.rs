@@ -48,7 +48,7 @@ pub enum Kind {
     Failures,
     /// Money for answers that were not used.
     Waste,
-    /// Who answered after another had failed or was passed over.
+    /// Targets that answered after others had failed or were passed over.
     Fallbacks,
     /// How long accepted answers took; of the last 24 hours unless --since says otherwise.
     Latency,
@@ -63,7 +63,7 @@ pub enum By {
     Model,
     /// Policy.
     Route,
-    /// Whose money.
+    /// The project that pays.
     Project,
     /// Batch.
     Batch,
@@ -168,7 +168,8 @@ async fn unpriced_warning(store: &Store, filter: &Filter, unpriced: i64) -> anyh
     let models: Vec<String> =
         rows.iter().filter(|row| row.unpriced > 0).take(5).map(|row| format!("\"{}\"", row.keys.join("/"))).collect();
     Ok(format!(
-        "the price of {unpriced} attempts is unknown, and they are not in the sums; add [models.NAME] with a price for {}",
+        "the price of {unpriced} attempts is unknown, and they are not in the sums; add [models.NAME] with a price \
+         for {}",
         models.join(", ")
     ))
 }

@@ -56,14 +56,17 @@ impl Place {
         Ok(Self { dir, user })
     }
 
+    /// A file or folder of this name in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
+    /// The data directory of the server.
     pub fn cluster(&self) -> PathBuf {
         self.path("data")
     }
 
+    /// The file that the server logs to.
     pub fn log(&self) -> PathBuf {
         self.path("postgres.log")
     }
@@ -84,6 +87,7 @@ impl Place {
         Ok(file)
     }
 
+    /// Keeps other processes from starting or stopping the server until the file is dropped; waits for its turn.
     pub async fn lock_start(&self) -> Result<File, EmbeddedError> {
         let file = self.open_lock("start.lock")?;
         let deadline = Instant::now() + START_TIMEOUT;
@@ -116,6 +120,7 @@ impl Place {
         Ok(dir)
     }
 
+    /// Programs of the version that made the cluster, or of any where there is none yet.
     pub async fn find_binaries(&self) -> Result<Binaries, EmbeddedError> {
         let made_by = std::fs::read_to_string(self.cluster().join("PG_VERSION")).ok();
         binaries::Search::of_this_system().find(&self.cluster(), made_by.as_deref().map(str::trim)).await

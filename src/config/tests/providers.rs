@@ -31,10 +31,8 @@ fn how_tokens_are_counted_follows_the_vendor_then_the_dialect_and_can_be_set() {
     }
     assert_eq!(
         given("[providers.openai]\ncharging = \"combine\"").faults(),
-        [
-            "providers.openai.charging: \"combine\" is not a rule of charging; perhaps \"combined\" is meant; expected one \
-              of openai, azure, anthropic, gemini, groq, bedrock, combined"
-        ]
+        ["providers.openai.charging: \"combine\" is not a rule of charging; perhaps \"combined\" is meant; expected \
+          one of openai, azure, anthropic, gemini, groq, bedrock, combined"]
     );
     let config = route("[models.\"local/m\"]\noutput_burndown = 5\n").config();
     assert_eq!(config.routes["default"].route.rungs[0].model.output_burndown, Some(5));
@@ -114,7 +112,11 @@ fn a_vendor_is_one_row() {
     let endpoint = &config.providers["acme_ai"].endpoint;
     assert_eq!(endpoint.base_url, "https://api.acme-ai.example/v7?tenant=main");
     // An operator's settings take precedence.
-    let config = given("[providers.acme_ai]\nquirks = { cap_field = \"max_tokens\", keep = [\"user\"], rename = { seed = \"seed\" }, limit_headers = \"plain\" }\ncharging = \"combined\"\n").config();
+    let config = given(
+        "[providers.acme_ai]\nquirks = { cap_field = \"max_tokens\", keep = [\"user\"], rename = { seed = \"seed\" }, \
+         limit_headers = \"plain\" }\ncharging = \"combined\"\n",
+    )
+    .config();
     let provider = &config.providers["acme_ai"];
     let mut as_given = body.clone();
     as_given["model"] = json!("m");
@@ -152,7 +154,8 @@ fn each_quirk_of_a_provider_can_be_set() {
          tools_with_schema = false\nneeds_json_word = false\nrequire_parameters = true\nshort_call_ids = true\n\
          max_call_id = 12\nneeds_user_last = true\nchecks_strict = false\n\
          plain_tool_names = false\nmax_stops = 4\nstop_as_list = true\njoin_texts = true\n\
-         empty_content_as_null = true\ntakes_null = false\ntakes_functions = false\ntakes_developer = false\nmodel_rules = false\n\
+         empty_content_as_null = true\ntakes_null = false\ntakes_functions = false\ntakes_developer = false\n\
+         model_rules = false\n\
          reasoning_outside = true\nlimit_headers = \"groq\"\n",
     )
     .config();
@@ -202,13 +205,13 @@ fn faulty_quirks_are_named() {
         ("capfield = \"max_tokens\"", "providers.local.quirks.capfield: no such key; expected perhaps cap_field"),
         (
             "cap_field = \"max_output_tokens\"",
-            "providers.local.quirks.cap_field: \"max_output_tokens\" is no field for the output cap; expected max_tokens or \
-             max_completion_tokens",
+            "providers.local.quirks.cap_field: \"max_output_tokens\" is no field for the output cap; expected \
+             max_tokens or max_completion_tokens",
         ),
         (
             "drop = [\"model\"]",
-            "providers.local.quirks.drop[0]: \"model\" is always sent as the route and the worker want it; expected the path \
-             of a member, such as \"user\" or \"messages[].name\"",
+            "providers.local.quirks.drop[0]: \"model\" is always sent as the route and the worker want it; expected \
+             the path of a member, such as \"user\" or \"messages[].name\"",
         ),
         (
             "drop = [\"messages[0].name\"]",
@@ -217,7 +220,8 @@ fn faulty_quirks_are_named() {
         ),
         (
             "rename = { model = \"deployment\" }",
-            "providers.local.quirks.rename.model: is always sent as the route and the worker want it; expected another member",
+            "providers.local.quirks.rename.model: is always sent as the route and the worker want it; expected \
+             another member",
         ),
         ("json_schema = \"no\"", "providers.local.quirks.json_schema: is \"no\"; expected true or false"),
         ("max_stops = -1", "providers.local.quirks.max_stops: is -1; expected a whole number from 0 to 1000"),

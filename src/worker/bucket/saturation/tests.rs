@@ -102,7 +102,9 @@ async fn the_same_holds_where_the_number_of_places_is_felt_for() {
         running.clear();
         for _ in 0..passed {
             fill(&bucket, &mut running).await;
-            running.iter().for_each(|hold| bucket.passed(hold));
+            for hold in &running {
+                bucket.passed(hold);
+            }
             running.clear();
         }
         fill(&bucket, &mut running).await;
