@@ -70,12 +70,7 @@ where
     let subscriber = tracing_subscriber::registry()
         // Each connection that is made and refused would give a line; the consequence is logged once
         // (store/database.rs).
-        .with(
-            EnvFilter::try_new(&log.filter)?
-                .add_directive("sqlx_core::pool=off".parse()?)
-                // A pool that has to wait says so in words of its own, at a moment when all of them wait.
-                .add_directive("sqlx::pool=off".parse()?),
-        )
+        .with(EnvFilter::try_new(&log.filter)?.add_directive("sqlx_core::pool=off".parse()?))
         .with(layer(log.format, standard_error, colours))
         .with(files.map(|files| layer(log.format, files, false)));
     Ok((subscriber, Guard(guard)))
@@ -295,16 +290,6 @@ mod tests {
             tracing::warn!("loud");
         });
         assert!(text.contains("loud") && !text.contains("quiet"), "{text}");
-    }
-
-    #[test]
-    fn the_pool_of_connections_says_nothing_of_its_own() {
-        let text = log_while(&Log::default(), || {
-            tracing::warn!(target: "sqlx::pool::acquire", "acquired connection, but it took long");
-            tracing::warn!(target: "sqlx_core::pool::inner", "a connection was refused");
-            tracing::warn!("ours");
-        });
-        assert!(text.lines().count() == 1 && text.contains("ours"), "{text}");
     }
 
     fn names_in(dir: &Path) -> Vec<String> {
