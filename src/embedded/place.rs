@@ -217,6 +217,7 @@ impl Place {
         set("jit", "off");
         if options.fsync {
             set("fsync", "on");
+            set("shared_buffers", &format!("{}MB", shared_buffers_mib(machine_memory())));
         } else {
             set("fsync", "off");
             set("synchronous_commit", "off");
@@ -319,6 +320,24 @@ pub(super) fn is_alive(pid: Pid) -> bool {
     !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
 }
 
+/// The memory of this machine in bytes, where the system says so.
+fn machine_memory() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        let info = rustix::system::sysinfo();
+        u64::from(info.mem_unit).checked_mul(info.totalram.into())
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// The size of the server's own cache of pages, in MiB: a sixteenth of the memory, within 128 (what Postgres has when
+/// nothing is said) and 512. Jobs of many batches are claimed from pages all over the table, and with a small cache
+/// each of them pushes out a page that has to be written first.
+fn shared_buffers_mib(memory: Option<u64>) -> u64 {
+    memory.map_or(128, |bytes| (bytes >> 24).clamp(128, 512))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -351,6 +370,16 @@ mod tests {
             });
             let left: Vec<_> = dir.parent().unwrap().read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
             assert_eq!(left, [dir]);
+        }
+    }
+
+    #[test]
+    fn the_cache_follows_the_memory_of_the_machine() {
+        const GIB: u64 = 1 << 30;
+        let sizes =
+            [(None, 128), (Some(GIB / 2), 128), (Some(4 * GIB), 256), (Some(8 * GIB), 512), (Some(99 * GIB), 512)];
+        for (memory, mib) in sizes {
+            assert_eq!(shared_buffers_mib(memory), mib, "{memory:?}");
         }
     }
 }
