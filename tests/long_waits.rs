@@ -1,7 +1,7 @@
 //! Waits that no provider can mean: the worker asks again, and an operator ends them.
 
 use crate::support::postgres::{TestDatabase, database};
-use crate::support::program::Program;
+use crate::support::program::{Program, text};
 use crate::support::scripted::{Reply, Scripted, answer};
 use crate::support::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
@@ -68,6 +68,71 @@ async fn a_wait_of_years_is_asked_about_again_and_then_it_is_over() {
         assert_eq!(calls.len(), 23, "{status}: one call asked again while it was refused");
         stop(worker).await;
     }
+}
+
+/// Both as a limit and as an overload.
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_tells_what_the_provider_asked_for_and_when_it_is_asked_again() {
+    for status in [429, 503] {
+        let provider = Scripted::start(move |_, _| go_away(status)).await;
+        let (database, program) = stage(&provider, "1h").await;
+        program.output(&["migrate"]).await;
+        enqueue(&database, 1).await;
+        let worker = program.command(&["worker"]).spawn().unwrap();
+        let pool = database.pool();
+        let parked = "select count(*) from sluice.parked p join sluice.attempts a using (job_id)";
+        until("it was refused", async || sqlx::query_scalar::<_, i64>(parked).fetch_one(&pool).await.unwrap() == 1)
+            .await;
+        let told = "select job_id, extract(epoch from retry_at - ended_at)::float8 as asked,
+                           extract(epoch from (decision ->> 'asks_again_at')::timestamptz - ended_at)::float8 as again
+                      from sluice.attempts";
+        let (job, asked, again): (i64, f64, f64) = sqlx::query_as(told).fetch_one(&pool).await.unwrap();
+        assert_eq!((asked.round(), again.round()), (883_000_000.0, 3_600.0), "{status}");
+        let story = program.output(&["explain", &job.to_string()]).await;
+        let line = story.lines().find(|line| line.contains("it asked to be left alone until ")).expect(&story);
+        assert!(line.contains("; one call asks again at ") && line.contains("more than a day away"), "{story}");
+        until("status says when it is asked again", async || {
+            let status = program.output(&["status", "--format", "json"]).await;
+            let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+            let gate = &status["workers"][0]["stats"]["gate"];
+            gate["targets"][0]["closed_until_ms"].is_i64() || gate["buckets"][0]["shut_until_ms"].is_i64()
+        })
+        .await;
+        stop(worker).await;
+    }
+}
+
+/// Money that comes back in years at one of two keys says nothing of the target.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_far_date_for_the_money_of_one_key_is_no_warning_about_the_target() {
+    let broke = json!({"error": {
+        "message": "You exceeded your current quota", "type": "insufficient_quota", "code": "insufficient_quota",
+        "retry_after": 883_000_000,
+    }});
+    let provider = Scripted::start(
+        move |_, before| {
+            if before == 0 { (429, broke.to_string().into_bytes()) } else { answer("Yes.") }
+        },
+    )
+    .await;
+    let database = database().await;
+    let config = format!(
+        "[http]\nlisten = \"off\"\n[providers.p]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
+         keys = [{{ api_key_file = \"one.key\" }}, {{ api_key_file = \"other.key\" }}]\n\
+         [routes.default]\nrungs = [\"p/m\"]\n",
+        provider.base_url("p")
+    );
+    let program = Program::new(&config, &database.url());
+    program.file("one.key", "the-first-key\n");
+    program.file("other.key", "the-other-key\n");
+    program.output(&["migrate"]).await;
+    enqueue(&database, 4).await;
+    let worker = program.run(&["worker", "--drain"]).await;
+    let log = text(&worker.stderr);
+    assert!(worker.status.success(), "{log}");
+    assert_eq!(provider.calls("p").len(), 5);
+    assert_eq!(log.matches("one call tries the key again after the recheck").count(), 1, "{log}");
+    assert!(!log.contains("more than a day"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,11 @@ struct Stage {
 
 impl Stage {
     async fn new(faults: &str) -> Self {
+        Self::with("limits = { requests_per_minute = 1 }", "10m", faults).await
+    }
+
+    /// The same with these limits of the cheap provider, and this patience.
+    async fn with(limits: &str, patience: &str, faults: &str) -> Self {
         let database = database().await;
         let scenario =
             format!("[providers.cheap]\ndialect = \"openai\"\n{faults}\n[providers.dear]\ndialect = \"openai\"\n");
@@ -25,9 +30,9 @@ impl Stage {
         let config = format!(
             "[http]\nlisten = \"off\"\n\
              [providers.cheap]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
-             limits = {{ requests_per_minute = 1 }}\ntimeouts = {{ total = \"5s\" }}\n\
+             {limits}\ntimeouts = {{ total = \"5s\" }}\n\
              [providers.dear]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
-             [routes.default]\nstrategy = \"priority\"\nrungs = [\"cheap/model\", \"dear/model\"]\npatience = \"10m\"\n\
+             [routes.default]\nstrategy = \"priority\"\nrungs = [\"cheap/model\", \"dear/model\"]\npatience = \"{patience}\"\n\
              [routes.hasty]\nstrategy = \"priority\"\nrungs = [\"cheap/model\", \"dear/model\"]\npatience = \"0s\"\n",
             simulator.base_url("cheap").unwrap(),
             simulator.base_url("dear").unwrap()
@@ -124,6 +129,28 @@ async fn a_job_whose_deadline_is_near_is_claimed_although_its_route_waits() {
     let story = stage.story().await;
     assert!(story.contains(", and the deadline left patience only until "), "{story}");
     terminate(worker).await;
+}
+
+/// With any number of places, also where it is felt for.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_whose_patience_ends_while_few_places_are_never_at_rest_go_elsewhere_and_explain_says_so() {
+    for (limits, jobs) in [("limits = { concurrency = 1 }", 20), ("limits = { concurrency = 8 }", 160)] {
+        // Alone, the cheap provider would be busy for ten seconds.
+        let stage = Stage::with(limits, "1s", "latency = { fixed = 0.5 }").await;
+        stage.enqueue("default", jobs, None).await;
+        let worker = stage.program.run(&["worker", "--drain"]).await;
+        assert!(worker.status.success(), "{}", text(&worker.stderr));
+        let (cheap, dear) = (stage.calls("cheap"), stage.calls("dear"));
+        assert_eq!(cheap + dear, u64::from(jobs.unsigned_abs()), "{limits}");
+        assert!(dear > cheap, "{limits}: {cheap} and {dear}");
+        let job: i64 = sqlx::query_scalar("select max(job_id) from sluice.attempt where provider = 'dear'")
+            .fetch_one(&stage.pool)
+            .await
+            .unwrap();
+        let story = stage.program.output(&["explain", &job.to_string()]).await;
+        assert!(story.contains("not cheap/model: all its places were taken until "), "{story}");
+        assert!(story.contains(", and there was patience only until "), "{story}");
+    }
 }
 
 async fn terminate(worker: tokio::process::Child) {

@@ -99,14 +99,17 @@ async fn four_poison_jobs_fail_and_fifty_six_others_succeed() {
         provider.base_url("one")
     );
     let program = Program::new(&config, &queue.database.url());
-    let mut deaths = 0;
+    let (mut deaths, mut log) = (0, Vec::new());
     loop {
         let mut worker = program.command(&["worker", "--drain"]).spawn().unwrap();
         victim.store(i32::try_from(worker.id().unwrap()).unwrap(), Ordering::SeqCst);
         let mut said = worker.stderr.take().unwrap();
-        let draining = tokio::spawn(async move { tokio::io::copy(&mut said, &mut tokio::io::sink()).await });
+        let draining = tokio::spawn(async move {
+            let mut said_now = Vec::new();
+            tokio::io::copy(&mut said, &mut said_now).await.map(|_| said_now)
+        });
         let status = tokio::time::timeout(Duration::from_mins(2), worker.wait()).await.unwrap().unwrap();
-        draining.await.unwrap().unwrap();
+        log.extend(draining.await.unwrap().unwrap());
         if status.success() {
             break;
         }
@@ -122,6 +125,10 @@ async fn four_poison_jobs_fail_and_fifty_six_others_succeed() {
     let why = "select count(*) from sluice.results where error_class = 'abandoned' and error like '% workers died \
                while they held%'";
     assert_eq!(queue.count(why).await, 4);
+    let log = String::from_utf8(log).unwrap();
+    let told = log.lines().filter(|line| line.contains("the job has failed: this many workers died with it"));
+    let told: Vec<&str> = told.collect();
+    assert!(told.len() == 4 && told.iter().all(|line| line.contains("job.id=") && line.contains("workers=")), "{log}");
     // All of them at once, then in small groups, and each poison alone.
     assert!(deaths <= 2 + 4 * 3, "{deaths} deaths");
     assert_eq!(queue.store.audit().await.unwrap().faults(), Vec::<String>::new());

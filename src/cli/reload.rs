@@ -51,7 +51,7 @@ fn reload(reloader: &mut Reloader, started: &Config, global: &GlobalArgs) -> boo
         return false;
     }
     for key in waits_for_a_restart(started, &config) {
-        tracing::warn!(key, "has changed and takes effect when the worker is restarted");
+        tracing::warn!(key, "a key of the configuration has changed, and takes effect when the worker is restarted");
     }
     let (routes, providers) = (config.routes.len(), config.providers.len());
     tracing::info!(routes, providers, "the configuration was read again and is in force");

@@ -88,6 +88,17 @@ pub enum Effect {
     Slow,
 }
 
+impl Effect {
+    /// Whether what rests because of it rests for as long as the provider asks.
+    #[must_use]
+    pub const fn heeds_a_wait(self) -> bool {
+        match self {
+            Self::Limit(_) | Self::Rest | Self::Crowded => true,
+            Self::Nothing | Self::NoModel | Self::Slow => false,
+        }
+    }
+}
+
 /// What a provider refused a call for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {

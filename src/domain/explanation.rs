@@ -33,6 +33,10 @@ pub struct Explanation {
     /// Parts of the request's JSON schema against which no answer is checked.
     #[serde(deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
     pub unchecked: Vec<String>,
+    /// When one call asks the provider again, which has asked for a wait that is too long to be believed (`retry_at` of
+    /// the attempt).
+    #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
+    pub asks_again_at: Option<Timestamp>,
 }
 
 impl Explanation {
@@ -277,6 +281,7 @@ mod tests {
             dropped: vec!["logit_bias".to_owned()],
             key: Some("A".to_owned()),
             unchecked: vec!["/not".to_owned()],
+            asks_again_at: None,
         };
         assert_eq!(Explanation::read(&old), expected);
     }
@@ -307,6 +312,15 @@ mod tests {
         for nonsense in [json!(null), json!(7), json!([]), json!([1, 2]), json!("x"), json!({})] {
             assert_eq!(Explanation::read(&nonsense), Explanation::default(), "{nonsense}");
         }
+    }
+
+    #[test]
+    fn when_a_provider_is_asked_again_is_kept_and_an_instant_that_cannot_be_read_is_left_out() {
+        let explanation = Explanation { version: VERSION, asks_again_at: Some(UNTIL), ..Explanation::default() };
+        let written = serde_json::to_value(&explanation).unwrap();
+        assert_eq!(written["asks_again_at"], "2027-01-15T08:00:00Z");
+        assert_eq!(Explanation::read(&written), explanation);
+        assert_eq!(Explanation::read(&json!({ "asks_again_at": "soon" })).asks_again_at, None);
     }
 
     #[test]

@@ -18,6 +18,14 @@ pub struct Shut {
     pub until: Timestamp,
 }
 
+impl Shut {
+    /// When it opens, where that is known: only an operator ends a pause.
+    #[must_use]
+    pub fn known_end(&self) -> Option<Timestamp> {
+        (self.reason != Reason::Paused).then_some(self.until)
+    }
+}
+
 /// Why a rung cannot be called right now although it may be called later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "&'static str", try_from = "String")]

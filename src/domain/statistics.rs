@@ -89,6 +89,9 @@ pub struct RouteWait {
     /// The reason, in the words by which jobs are counted.
     #[serde(rename = "for")]
     pub reason: String,
+    /// When the first of them may start, in milliseconds since the epoch; `None`: unknown.
+    #[serde(default, deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<i64>,
 }
 
 /// A worker's knowledge of limits, targets and keys.

@@ -324,11 +324,12 @@ struct Faults {
 
 impl Faults {
     fn add(&mut self, kind: SoftFailure, detail: &dyn Display) {
-        self.found.push((kind, detail.to_string()));
+        self.extend(Some((kind, detail.to_string())));
     }
 
+    /// An answer may show the same fault in several places: it is told once.
     fn extend(&mut self, fault: Option<(SoftFailure, String)>) {
-        self.found.extend(fault);
+        self.found.extend(fault.filter(|fault| !self.found.contains(fault)));
     }
 
     /// The verdict: `good` makes it when no rule was broken.

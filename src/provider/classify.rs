@@ -10,6 +10,8 @@ use crate::domain::ErrorClass::{
     RateLimit, Refused, ServerError, Timeout,
 };
 use crate::domain::{Bearing, Failure, NamedLimit, Scope, Unit};
+use reqwest::Url;
+use reqwest::header::LOCATION;
 use serde_json::Value;
 
 /// The signs by which the failures of a dialect are recognised.
@@ -91,6 +93,18 @@ impl Rule {
     }
 }
 
+/// What a redirect says: no call follows it, because the key would go along. Its path and query may name a session.
+fn redirect(reply: &WireReply<'_>) -> Option<String> {
+    let location = reply.headers.get(LOCATION).filter(|_| (300..400).contains(&reply.status))?;
+    let url = location.to_str().ok().and_then(|location| Url::parse(location).ok());
+    let place = match url.as_ref().and_then(Url::host_str) {
+        Some(host) => format!("to {host}"),
+        None => "to another path".to_owned(),
+    };
+    let advice = "redirects are not followed, so `base_url` has to name the right address";
+    Some(scrub::clean(&format!("HTTP {} redirects {place}: {advice}", reply.status)))
+}
+
 /// Classifies a failure: by the vendor's own rules, then by signs that surely concern one request, then by the
 /// dialect's rules in their order, then by its words, else by the status.
 pub(super) fn classify(signs: &Signs, vendors: &[Rule], reply: &WireReply<'_>, body: &ErrorBody) -> Failure {
@@ -103,7 +117,9 @@ pub(super) fn classify(signs: &Signs, vendors: &[Rule], reply: &WireReply<'_>, b
         .or_else(|| wording::of_refusal(status, body))
         .or_else(|| if status.is_none() { wording::of_error_inside(body) } else { None })
         .unwrap_or_else(|| by_status(status, body, reply));
-    let message = if body.message.trim().is_empty() {
+    let message = if let Some(elsewhere) = redirect(reply) {
+        elsewhere
+    } else if body.message.trim().is_empty() {
         format!("HTTP {} without a message", reply.status)
     } else {
         scrub::clean(&body.message)

@@ -4,6 +4,7 @@
 mod body;
 mod outbound;
 mod room;
+mod sending;
 mod stage;
 
 use super::wire::Outgoing;
@@ -13,16 +14,16 @@ use outbound::Outbound;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Request, Url};
 use room::Room;
+use sending::{Sending, Sent};
 use stage::{broken, deadline, timed_out};
 use std::io;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 /// An HTTP client with its own pool of connections, on a thread of its own.
 pub(super) struct Transport {
     client: Client,
     outbound: Outbound,
-    connect: Duration,
     max_body: usize,
     /// Memory for large answers.
     room: Room,
@@ -31,7 +32,7 @@ pub(super) struct Transport {
 /// The time limits of a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
-    /// From sending the request to the first byte of the answer's head, once there is a connection.
+    /// From sending the request to the end of the answer's head. Connecting comes before that.
     pub first_byte: Duration,
     /// Between two pieces of the body.
     pub idle: Duration,
@@ -90,7 +91,7 @@ impl Transport {
         }
         let client = builder.build().map_err(|error| NoTransport::Client(error.without_url()))?;
         let outbound = Outbound::start(provider).map_err(NoTransport::Thread)?;
-        Ok(Self { client, outbound, connect, max_body, room: Room::new() })
+        Ok(Self { client, outbound, max_body, room: Room::new() })
     }
 
     /// Sends the request, and reads as much of the answer as arrives. `on_head` is called when the head is there: the
@@ -106,13 +107,18 @@ impl Transport {
     ) -> Result<Reply, Failure> {
         let Patience { first_byte, idle, total, started } = *patience;
         let deadline = deadline(started, total);
-        let head_by = deadline.min(stage::deadline(started, self.connect.saturating_add(first_byte)));
-        let mut response =
-            match timeout_at(head_by, self.outbound.drive(|| self.client.execute(request_of(request)))).await {
-                Err(_) => return Err(timed_out("no answer began in time")),
-                Ok(Err(error)) => return Err(broken(&error, "before an answer began")),
-                Ok(Ok(response)) => response,
-            };
+        let (request, sent) = request_of(request);
+        let too_late = async {
+            sleep_until(stage::deadline(sent.at().await, first_byte).min(deadline)).await;
+        };
+        let mut response = tokio::select! {
+            biased;
+            answer = self.outbound.drive(|| self.client.execute(request)) => {
+                answer.map_err(|error| broken(&error, "before an answer began"))?
+            }
+            () = too_late => return Err(timed_out("no answer began in time")),
+            () = sleep_until(deadline) => return Err(timed_out("no answer began in time")),
+        };
         let first_byte = started.elapsed();
         let status = response.status().as_u16();
         on_head(status, response.headers(), first_byte);
@@ -128,12 +134,14 @@ impl Transport {
     }
 }
 
-fn request_of(outgoing: Outgoing) -> Request {
+/// The request as the client takes it, and when it goes out.
+fn request_of(outgoing: Outgoing) -> (Request, Sent) {
     let Outgoing { method, url, headers, body } = outgoing;
     let mut request = Request::new(method, url);
     *request.headers_mut() = headers;
-    *request.body_mut() = Some(body.into());
-    request
+    let (body, sent) = Sending::of(body);
+    *request.body_mut() = Some(reqwest::Body::wrap(body));
+    (request, sent)
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -43,6 +43,8 @@ pub enum Place {
         crashes: i16,
         /// The known obstacle, as `sluice.jobs.waits_for` has it.
         waits_for: Option<String>,
+        /// When the first job with that obstacle may start, as far as a worker knows.
+        opens: Option<DateTime<Utc>>,
     },
     /// Waiting.
     Parked {
@@ -239,6 +241,10 @@ impl Store {
                              '9999-12-31 00:00:00+00') end as parked_until,
                       p.reason as "parked_reason?",
                       (select v.waits_for from sluice.jobs v where v.id = $1) as waits_for,
+                      (select min((l.stats -> 'waits' -> j.route ->> 'until_ms')::numeric)
+                         from sluice.worker l
+                        where q.job_id is not null and l.state = 'live' and l.lease_until > now()
+                          and jsonb_typeof(l.stats -> 'waits' -> j.route -> 'until_ms') = 'number')::bigint as opens_ms,
                       i.worker as "worker?", i.claimed_at as "claimed_at?", w.host as "host?", w.pid as "pid?",
                       coalesce(w.state = 'live' and w.lease_until > now(), false) as "alive!",
                       r.state as "state?", r.finished_at as "finished_at?",
@@ -276,7 +282,10 @@ impl Store {
             } else if let (Some(until), Some(reason)) = (row.parked_until, row.parked_reason) {
                 Place::Parked { until, reason: row.waits_for.unwrap_or(reason) }
             } else if let Some(crashes) = row.ready_crashes {
-                Place::Ready { crashes, waits_for: row.waits_for }
+                // Only a wait for a target has an instant, and status of a worker may be older than the reason.
+                let opens = row.opens_ms.filter(|_| row.waits_for.as_ref().is_some_and(|reason| reason.contains(": ")));
+                let opens = opens.and_then(DateTime::from_timestamp_millis);
+                Place::Ready { crashes, waits_for: row.waits_for, opens }
             } else {
                 // All places were seen at one instant, and at any instant a job is in exactly one.
                 Place::Nowhere

@@ -203,7 +203,9 @@ impl Store {
                        cross join lateral (select b.* from sluice.job b where b.id = any (array[p.job_id])) j
                       group by 2, 3, 4
             )
-            select (select count(*) from back) as "back!", (select count(*) from poison) as "poison!""#,
+            select (select count(*) from back) as "back!",
+                   array(select p.job_id from poison p order by p.job_id) as "poison!",
+                   array(select o.crashes from poison p join orphan o using (job_id) order by p.job_id) as "crashes!""#,
             i32::from(max_crashes),
             &orphans.iter().map(|orphan| orphan.job_id).collect::<Vec<_>>(),
             &orphans.iter().map(|orphan| orphan.fence).collect::<Vec<_>>()
@@ -212,7 +214,10 @@ impl Store {
         .await
         .doing("rescuing jobs")?;
         transaction.commit().await.doing("rescuing jobs")?;
-        Ok((u64::try_from(row.back).unwrap_or(0), u64::try_from(row.poison).unwrap_or(0)))
+        for (job, crashes) in row.poison.iter().zip(row.crashes) {
+            tracing::warn!(job.id = job, workers = crashes, "the job has failed: this many workers died with it");
+        }
+        Ok((u64::try_from(row.back).unwrap_or(0), row.poison.len() as u64))
     }
 
     /// Declares workers dead whose processes are known to have ended, so that their leases need not run out first.

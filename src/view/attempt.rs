@@ -52,7 +52,9 @@ impl AttemptView {
             lines.push(format!("   “{message}”"));
         }
         if let Some(retry_at) = attempt.retry_at {
-            lines.push(format!("   it asked to be left alone until {}", clock(retry_at)));
+            let again = choice::asks_again_at(attempt.decision.as_ref());
+            let again = again.map(|at| format!("; one call asks again at {at}, because that is more than a day away"));
+            lines.push(format!("   it asked to be left alone until {}{}", clock(retry_at), again.unwrap_or_default()));
         }
         if let Some(tokens) = tokens(attempt) {
             lines.push(format!("   {tokens}"));

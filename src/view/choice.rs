@@ -36,6 +36,11 @@ pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
     reasons
 }
 
+/// When one call asks the provider again although it has asked for a longer wait.
+pub(super) fn asks_again_at(decision: Option<&Value>) -> Option<String> {
+    decision.map(Explanation::read)?.asks_again_at.map(instant)
+}
+
 fn skipped(why: &Why) -> String {
     match why {
         Why::Closed { reason, until, passed_over, patience_until } => {

@@ -62,6 +62,9 @@ pub enum PlaceView {
         crashes: i16,
         /// The known reason why it is not taken.
         waits_for: Option<String>,
+        /// When the first job of its route may be taken, where a worker knows it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        opens_at: Option<DateTime<Utc>>,
     },
     /// It waits.
     Parked {
@@ -130,7 +133,7 @@ impl JobView {
         let state = job.place.state().to_owned();
         let mut response = None;
         let place = match job.place {
-            Place::Ready { crashes, waits_for } => PlaceView::Ready { crashes, waits_for },
+            Place::Ready { crashes, waits_for, opens } => PlaceView::Ready { crashes, waits_for, opens_at: opens },
             Place::Parked { until, reason } => PlaceView::Parked { until: wakes_at(&reason, until), waits_for: reason },
             Place::Running { worker, host, pid, since, alive } => {
                 PlaceView::Running { worker, host, pid, since, worker_alive: alive }
@@ -166,13 +169,16 @@ impl JobView {
     pub fn whereabouts(&self) -> String {
         let at = |at: &DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
         match &self.place {
-            PlaceView::Ready { crashes, waits_for } => {
+            PlaceView::Ready { crashes, waits_for, opens_at } => {
                 let mut words = "queued".to_owned();
                 if *crashes > 0 {
                     let _ = write!(words, " again, after {crashes} workers died with it");
                 }
                 if let Some(reason) = waits_for {
                     let _ = write!(words, ": {}", in_words(reason));
+                }
+                if let Some(opens_at) = opens_at {
+                    let _ = write!(words, "; not tried before {}", at(opens_at));
                 }
                 words
             }
@@ -218,8 +224,19 @@ mod tests {
         assert_eq!(whereabouts(parked("scheduled")), "scheduled for 2026-01-31T08:00:00Z");
         assert_eq!(whereabouts(parked("batch paused")), "queued: its batch is paused");
         assert_eq!(whereabouts(parked("paused")), "paused, until it is resumed");
-        let ready = |waits_for: Option<&str>| Place::Ready { crashes: 0, waits_for: waits_for.map(str::to_owned) };
+        let ready =
+            |waits_for: Option<&str>| Place::Ready { crashes: 0, waits_for: waits_for.map(str::to_owned), opens: None };
         assert_eq!(whereabouts(ready(None)), "queued");
+        let shut = Place::Ready {
+            crashes: 0,
+            waits_for: Some("a/m: breaker_open (within patience)".to_owned()),
+            opens: Some(at),
+        };
+        assert_eq!(
+            whereabouts(shut),
+            "queued: a/m: its breaker is open after failures (within patience); not tried before \
+             2026-01-31T08:00:00Z"
+        );
         assert_eq!(whereabouts(ready(Some("route paused"))), "queued: its route is paused");
         let running =
             Place::Running { worker: 7, host: Some("db1".to_owned()), pid: Some(42), since: at, alive: false };

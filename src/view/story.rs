@@ -286,7 +286,7 @@ Total: $0.000195 in 2 attempts"
     #[test]
     fn an_unknown_price_is_said_and_not_summed_as_zero() {
         let unpriced = AttemptRecord { cost_nanos: None, price: None, ..answer(1) };
-        let story = told(job(Place::Ready { crashes: 0, waits_for: None }), vec![unpriced]);
+        let story = told(job(Place::Ready { crashes: 0, waits_for: None, opens: None }), vec![unpriced]);
         assert!(story.contains("cost unknown: the price was not known"), "{story}");
         assert!(story.contains("and the unknown cost of 1 of them"), "{story}");
         assert!(story.contains("It is queued"), "{story}");
@@ -302,7 +302,7 @@ Total: $0.000195 in 2 attempts"
             has_answer: true,
             ..answer(1)
         };
-        let story = told(job(Place::Ready { crashes: 0, waits_for: None }), vec![mended]);
+        let story = told(job(Place::Ready { crashes: 0, waits_for: None, opens: None }), vec![mended]);
         for words in [
             "; tier flex",
             "cost $0.000195, as the provider says: the price was not known\n",
@@ -313,7 +313,7 @@ Total: $0.000195 in 2 attempts"
         }
         let both =
             AttemptRecord { cost_source: Some("price".to_owned()), reported_cost_nanos: Some(200_000), ..answer(1) };
-        let story = told(job(Place::Ready { crashes: 0, waits_for: None }), vec![both]);
+        let story = told(job(Place::Ready { crashes: 0, waits_for: None, opens: None }), vec![both]);
         assert!(story.contains("per million tokens; the provider says $0.0002\n"), "{story}");
     }
 
@@ -326,7 +326,7 @@ Total: $0.000195 in 2 attempts"
         ] {
             let attempt =
                 AttemptRecord { class: Some(class.to_owned()), detail: Some(detail.to_owned()), ..attempt(1) };
-            let story = told(job(Place::Ready { crashes: 0, waits_for: None }), vec![attempt]);
+            let story = told(job(Place::Ready { crashes: 0, waits_for: None, opens: None }), vec![attempt]);
             assert!(story.contains(&format!("\n   {words}")), "{story}");
         }
     }
@@ -334,16 +334,33 @@ Total: $0.000195 in 2 attempts"
     #[test]
     fn the_key_of_a_call_is_named_where_the_ledger_names_it() {
         let decision = Some(json!({ "skipped": [], "dropped": [], "key": "OPENAI_B" }));
-        let story =
-            told(job(Place::Ready { crashes: 0, waits_for: None }), vec![AttemptRecord { decision, ..attempt(1) }]);
+        let story = told(
+            job(Place::Ready { crashes: 0, waits_for: None, opens: None }),
+            vec![AttemptRecord { decision, ..attempt(1) }],
+        );
         assert!(story.contains("it was the first choice\n   it was called with the key OPENAI_B\n"), "{story}");
+    }
+
+    #[test]
+    fn the_wait_that_a_provider_asks_for_and_the_call_that_asks_again_before_are_told_apart() {
+        let week = AttemptRecord {
+            retry_at: Some("2026-02-07T08:00:00Z".parse().unwrap()),
+            decision: Some(json!({ "skipped": [], "dropped": [], "asks_again_at": "2026-01-31T08:10:00Z" })),
+            ..attempt(1)
+        };
+        let story = told(job(Place::Ready { crashes: 0, waits_for: None, opens: None }), vec![week]);
+        let line = "   it asked to be left alone until 2026-02-07T08:00:00.000Z; one call asks again at \
+                    2026-01-31T08:10:00.000Z, because that is more than a day away\n";
+        assert!(story.contains(line), "{story}");
     }
 
     #[test]
     fn what_no_answer_is_checked_against_is_told() {
         let decision = Some(json!({ "skipped": [], "dropped": [], "unchecked": ["/properties/code/pattern", "/not"] }));
-        let story =
-            told(job(Place::Ready { crashes: 0, waits_for: None }), vec![AttemptRecord { decision, ..attempt(1) }]);
+        let story = told(
+            job(Place::Ready { crashes: 0, waits_for: None, opens: None }),
+            vec![AttemptRecord { decision, ..attempt(1) }],
+        );
         let told = "not checked in its answer, of the request's JSON schema: /properties/code/pattern, /not\n";
         assert!(story.contains(told), "{story}");
     }
@@ -351,7 +368,7 @@ Total: $0.000195 in 2 attempts"
     #[test]
     fn a_retry_by_hand_and_money_at_risk_are_told() {
         let second = AttemptRecord { round: 1, uncertain_nanos: 5_000_000, ..attempt(2) };
-        let story = told(job(Place::Ready { crashes: 1, waits_for: None }), vec![attempt(1), second]);
+        let story = told(job(Place::Ready { crashes: 1, waits_for: None, opens: None }), vec![attempt(1), second]);
         assert!(story.contains("Tried anew by hand: round 1"), "{story}");
         assert!(story.contains("perhaps up to $0.005 more"), "{story}");
     }

@@ -82,7 +82,7 @@ fn a_job_is_shown_with_its_place() {
     let since = at(5);
     let places = [
         (
-            Place::Ready { crashes: 1, waits_for: Some("batch paused".to_owned()) },
+            Place::Ready { crashes: 1, waits_for: Some("batch paused".to_owned()), opens: None },
             "queued",
             json!({ "where": "ready", "crashes": 1, "waits_for": "batch paused" }),
         ),

@@ -11,6 +11,7 @@ mod hold;
 mod meter;
 mod purse;
 mod running;
+mod saturation;
 mod sharing;
 mod succession;
 #[cfg(test)]
@@ -45,8 +46,6 @@ pub struct Bucket {
     limits: ArcSwap<Limits>,
     meters: ArcSwap<Vec<Arc<LocalMeter>>>,
     places: Arc<Places>,
-    /// Places of the shared number that no process has, as of the last word.
-    places_left: AtomicU32,
     block: Mutex<Option<Block>>,
     /// Leave for one call to go although a long wait is on, to ask again.
     leave: Mutex<Option<Block>>,
@@ -76,7 +75,6 @@ impl Bucket {
             limits: ArcSwap::from_pointee(limits.clone()),
             meters: ArcSwap::from_pointee(limits.rates.iter().map(|rate| Arc::new(LocalMeter::of(rate))).collect()),
             places: Places::new(rule(limits)),
-            places_left: AtomicU32::new(0),
             block: Mutex::new(None),
             leave: Mutex::new(None),
             unhinted: AtomicI64::new(0),
@@ -107,25 +105,6 @@ impl Bucket {
         }
     }
 
-    /// Since when there has been more work than the limits let through. A single token that drips in between does not
-    /// end that; a tenth of the burst in hand does.
-    fn saturated_since(&self, now: Timestamp) -> Timestamp {
-        match self.saturated.compare_exchange(0, now.0, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => now,
-            Err(since) => Timestamp(since),
-        }
-    }
-
-    fn rest(&self, meters: &[Arc<LocalMeter>]) {
-        let now = Instant::now();
-        if self.saturated.load(Ordering::Relaxed) != 0
-            && meters.iter().all(|meter| meter.fullness(now) > 100)
-            && self.free_places() > self.places.limit() as usize / 10
-        {
-            self.saturated.store(0, Ordering::Relaxed);
-        }
-    }
-
     /// Whether the last word from the other processes still holds.
     fn is_fresh(&self) -> bool {
         self.keeping().heard_at.is_some_and(|at| at.elapsed() < LEASE)
@@ -145,11 +124,6 @@ impl Bucket {
         is_fresh
     }
 
-    /// Places that are free here, or that no process has.
-    fn free_places(&self) -> usize {
-        self.places.free() + if self.places.is_lent() { self.places_left.load(Ordering::Relaxed) as usize } else { 0 }
-    }
-
     /// Why a call of this size would have to wait longer than `horizon`, and until when; `None`: it would not.
     #[must_use]
     pub fn look(&self, charge: Charge, horizon: Duration, now: Timestamp) -> Option<Shut> {
@@ -166,11 +140,11 @@ impl Bucket {
         if wait > horizon {
             return Some(Shut { reason: Reason::RateLimit, since: self.saturated_since(now), until: now + wait });
         }
-        if self.free_places() == 0 {
+        if self.places.room() == 0 {
             let until = now + Duration::from_millis(100);
             return Some(Shut { reason: Reason::Concurrency, since: self.saturated_since(now), until });
         }
-        self.rest(&meters);
+        self.rest(&meters, charge);
         None
     }
 
@@ -207,7 +181,7 @@ impl Bucket {
             .iter()
             .map(|meter| meter.headroom(horizon, now) / typical.units(meter.dimension.unit).max(1))
             .map(|calls| usize::try_from(calls).unwrap_or(usize::MAX));
-        let places = self.free_places().saturating_sub(self.waiting.load(Ordering::Relaxed) as usize);
+        let places = self.places.room().saturating_sub(self.waiting.load(Ordering::Relaxed) as usize);
         rates.min().unwrap_or(usize::MAX).min(places)
     }
 

@@ -216,7 +216,9 @@ impl Gate {
         let sign = if cut_off { breaker::Sign::Neutral } else { breaker::Sign::of(outcome) };
         target.record(breaker, sign, class, now);
         let wait = failure.and_then(|failure| failure.wait);
-        if wait.is_some_and(long_wait::is_long) {
+        // Of a key that is out of money, its own warning tells: the other keys go on.
+        let shuts = class.is_some_and(|class| class.facts().effect.heeds_a_wait());
+        if shuts && wait.is_some_and(long_wait::is_long) {
             tracing::warn!(
                 target.name = %target.target,
                 asked_seconds = wait.map(|wait| wait.as_secs()),
@@ -315,15 +317,14 @@ impl Gate {
         let mut states: Vec<_> = self.targets.values().collect();
         states.sort_by(|a, b| a.target.cmp(&b.target));
         let targets = states.into_iter().map(|state| {
-            let shut = state.provider.keys.shut(now).or_else(|| still_shut(&state.closed, now));
-            let shut = shut.or_else(|| still_shut(&state.record.resting, now));
+            let shut = state.closed_by(now);
             let calibration = state.calibration();
             TargetStatistics {
                 target: Some(state.target.to_string()),
                 bucket: Some(state.buckets.iter().map(|bucket| bucket.name.as_str()).collect::<Vec<_>>().join(", ")),
                 breaker: Some(state.breaker_name().into()),
                 closed: shut.map(|shut| shut.reason.as_str().into()),
-                closed_until_ms: shut.map(|shut| shut.until.0),
+                closed_until_ms: shut.and_then(|shut| shut.known_end()).map(|until| until.0),
                 paused: state.provider.paused.lock().is_some(),
                 calls: Some(state.record.calls.load(Ordering::Relaxed)),
                 failures: Some(state.record.failures.load(Ordering::Relaxed)),

@@ -3,7 +3,9 @@
 use crate::domain::ramp::Ramp;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Places for running calls.
 #[derive(Debug)]
@@ -23,6 +25,10 @@ struct Count {
     running: u32,
     /// Running calls that came from another bucket.
     guests: u32,
+    /// Places of the shared number that no process holds, as far as is known.
+    left: u32,
+    /// The last instant at which no place was free, as of the last change.
+    full_at: Option<Instant>,
     kind: Kind,
 }
 
@@ -67,8 +73,21 @@ impl Count {
         self.limit.saturating_sub(self.running)
     }
 
-    /// Gives up the free places, and returns how many places are taken.
+    /// Places that are free here, or that no process holds.
+    fn room(&self) -> u32 {
+        self.free().saturating_add(self.left)
+    }
+
+    /// Notes the instant if no place is free. Called before every change that may free one.
+    fn look(&mut self) {
+        if self.room() == 0 {
+            self.full_at = Some(Instant::now());
+        }
+    }
+
+    /// Gives up the free places, which no process holds from then on, and returns how many places are taken.
     fn give_up_free(&mut self) -> u32 {
+        self.left = self.left.saturating_add(self.free());
         self.limit = self.limit.min(self.running);
         self.running
     }
@@ -78,7 +97,7 @@ impl Places {
     /// Makes the places of a bucket. Under [`Rule::Lent`] there are none before some are lent.
     pub(super) fn new(rule: Rule) -> Arc<Self> {
         let places = Self {
-            count: Mutex::new(Count { limit: 0, running: 0, guests: 0, kind: Kind::Lent }),
+            count: Mutex::new(Count { limit: 0, running: 0, guests: 0, left: 0, full_at: None, kind: Kind::Lent }),
             freed: Notify::new(),
             queue: tokio::sync::Mutex::default(),
         };
@@ -90,20 +109,21 @@ impl Places {
     pub(super) fn follow(&self, rule: Rule) {
         self.change(|count| match rule {
             Rule::Lent => {
-                count.give_up_free();
-                count.kind = Kind::Lent;
+                count.limit = count.limit.min(count.running);
+                (count.left, count.kind) = (0, Kind::Lent);
             }
             Rule::FeltFor => {
                 let ramp = Ramp::default();
-                (count.limit, count.kind) = (ramp.limit(), Kind::FeltFor(ramp));
+                (count.limit, count.left, count.kind) = (ramp.limit(), 0, Kind::FeltFor(ramp));
             }
-            Rule::Open => (count.limit, count.kind) = (PLENTY, Kind::Open),
+            Rule::Open => (count.limit, count.left, count.kind) = (PLENTY, 0, Kind::Open),
         });
     }
 
     /// Makes every change, so that a call which waits for a place learns of each one that is freed.
     fn change<T>(&self, change: impl FnOnce(&mut Count) -> T) -> T {
         let mut count = self.count.lock();
+        count.look();
         let outcome = change(&mut count);
         if count.free() > 0 {
             self.freed.notify_one();
@@ -116,7 +136,19 @@ impl Places {
         self.count.lock().free() as usize
     }
 
+    /// Places that are free here, or that no process holds.
+    pub(super) fn room(&self) -> usize {
+        self.count.lock().room() as usize
+    }
+
+    /// Whether a place has been free all the time for this long.
+    pub(super) fn have_rested(&self, time: Duration) -> bool {
+        let count = self.count.lock();
+        count.room() > 0 && count.full_at.is_none_or(|at| at.elapsed() >= time)
+    }
+
     /// All places.
+    #[cfg(test)]
     pub(super) fn limit(&self) -> u32 {
         self.count.lock().limit
     }
@@ -173,7 +205,8 @@ impl Places {
     }
 
     /// Gives up the places that are lent and free, and returns how many are taken. No more can be taken until some are
-    /// lent again: otherwise a call could begin in a place that is given to another process at the same moment.
+    /// lent again: otherwise a call could begin in a place that is given to another process at the same moment. They
+    /// still count as room: the next word tells whether they are.
     ///
     /// `None` where the number of places is not the limit.
     pub(super) fn freeze(&self) -> Option<u32> {
@@ -185,11 +218,11 @@ impl Places {
         }
     }
 
-    /// Sets how many places are lent now, more or fewer than before.
-    pub(super) fn lend(&self, places: u32) {
+    /// Sets how many places are lent now, more or fewer than before, and how many no process holds.
+    pub(super) fn lend(&self, places: u32, left: u32) {
         self.change(|count| {
             if let Kind::Lent = count.kind {
-                count.limit = places;
+                (count.limit, count.left) = (places, left);
             }
         });
     }
@@ -291,16 +324,16 @@ mod tests {
     #[tokio::test]
     async fn what_is_reported_as_free_is_not_taken_any_more() {
         let places = Places::new(Rule::Lent);
-        places.lend(3);
+        places.lend(3, 0);
         let held = places.enter().await;
         assert_eq!(places.freeze(), Some(1));
         assert_eq!((places.limit(), places.free()), (1, 0));
         // Fewer places are lent than are taken: the next report gives the number taken.
-        places.lend(0);
+        places.lend(0, 0);
         assert_eq!(places.freeze(), Some(1));
         drop(held);
         assert_eq!((places.freeze(), places.free()), (Some(0), 0));
-        places.lend(2);
+        places.lend(2, 0);
         assert_eq!(places.free(), 2);
     }
 
@@ -308,7 +341,7 @@ mod tests {
     async fn a_number_that_is_lent_changes_with_what_is_lent_and_with_nothing_else() {
         let places = Places::new(Rule::Lent);
         assert_eq!((places.limit(), places.free()), (0, 0));
-        places.lend(3);
+        places.lend(3, 0);
         let held = places.enter().await;
         assert_eq!((held.refused(), held.felt()), (None, None));
         held.shut();
@@ -349,14 +382,14 @@ mod tests {
         calls[0].abort();
         calls[3].abort();
         tokio::task::yield_now().await;
-        let late = tokio::time::timeout(std::time::Duration::ZERO, places.enter()).await;
+        let late = tokio::time::timeout(Duration::ZERO, places.enter()).await;
         assert!(late.is_err() && places.running() == 0);
-        places.lend(2);
+        places.lend(2, 0);
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
         assert_eq!(*order.lock(), [1, 2], "two may run");
-        places.lend(4);
+        places.lend(4, 0);
         for call in calls {
             drop(call.await);
         }
@@ -373,9 +406,9 @@ mod tests {
         }
         places.follow(Rule::Lent);
         assert_eq!((places.freeze(), places.free()), (Some(5), 0), "no other begins before some are lent");
-        places.lend(5);
+        places.lend(5, 0);
         assert_eq!(places.free(), 0, "what was lent is for those that run");
-        places.lend(3);
+        places.lend(3, 0);
         held.truncate(3);
         assert_eq!(places.free(), 0, "three run where three may");
         held.truncate(2);
@@ -395,7 +428,7 @@ mod tests {
         let places = Places::new(Rule::Lent);
         let mut held: Vec<Place> = (0..3).map(|_| places.crowd_in()).collect();
         assert_eq!(places.freeze(), Some(3));
-        places.lend(4);
+        places.lend(4, 0);
         assert_eq!(places.free(), 1);
         held.push(places.enter().await);
         held.clear();

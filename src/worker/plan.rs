@@ -4,6 +4,7 @@ use super::gate::{Gate, Kept, ProviderSetup, TargetState};
 use crate::domain::awaited;
 use crate::domain::decide::{Condition, Skip, Startable, startable};
 use crate::domain::shut::Reason;
+use crate::domain::statistics::RouteWait;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{Charging, Limits, Route, Sizes, Target, Timestamp, Typical};
 use crate::provider::{ApiKey, Endpoint, Provider, Timeouts};
@@ -114,9 +115,13 @@ impl RoutePlan {
         startable(&self.route, &order, &conditions, deadline, now)
     }
 
-    /// The reason why its jobs wait, if none of them may start within [`WORTH_SAYING`].
-    pub(super) fn hold_up(&self, now: Timestamp) -> Option<String> {
+    /// The wait of its jobs, if none of them may start within [`WORTH_SAYING`].
+    pub(super) fn hold_up(&self, now: Timestamp) -> Option<RouteWait> {
         let Startable::Later { until, rung, why } = self.startable(None, now) else { return None };
+        let opens = match why {
+            Skip::Shut { shut, .. } if shut.reason == Reason::Paused => None,
+            _ => Some(until.0),
+        };
         let passes = match why {
             // Calls end all the time, and free places.
             Skip::Shut { shut, .. } if shut.reason == Reason::Concurrency => true,
@@ -124,7 +129,8 @@ impl RoutePlan {
             _ => false,
         };
         let target = self.rungs.get(rung)?.target.target().to_string();
-        (!passes).then(|| awaited::in_words(&target, &why, self.rungs.len() == 1))
+        (!passes)
+            .then(|| RouteWait { reason: awaited::in_words(&target, &why, self.rungs.len() == 1), until_ms: opens })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The statistics that this worker publishes with every heartbeat.
 
 use super::Shared;
-use crate::domain::statistics::{RouteWait, Statistics, VERSION};
+use crate::domain::statistics::{Statistics, VERSION};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 impl Shared {
@@ -10,10 +10,7 @@ impl Shared {
         let whole = |amount: usize| Some(amount as u64);
         let counters = self.settler.counters();
         let (plan, settings, now) = (self.plan(), self.settings(), self.clock.now());
-        let waits = plan.routes.iter().filter_map(|(name, route)| {
-            let reason = route.hold_up(now)?;
-            Some((name.clone(), RouteWait { reason }))
-        });
+        let waits = plan.routes.iter().filter_map(|(name, route)| Some((name.clone(), route.hold_up(now)?)));
         Statistics {
             version: VERSION,
             life: Some(self.life.clone()),

@@ -47,9 +47,9 @@ impl Troubles {
             }
             Err(error) => {
                 if say == Say::Trouble {
-                    tracing::warn!(task, error = %error, "upkeep");
+                    tracing::warn!(task, error = %error, "a task of upkeep has failed, and is tried again");
                 } else {
-                    tracing::debug!(task, error = %error, "upkeep");
+                    tracing::debug!(task, error = %error, "a task of upkeep has failed, and is tried again");
                 }
                 None
             }

@@ -33,7 +33,9 @@ pub(super) fn out_of_rungs(route: &Route, history: &[Attempt], skipped: &[(usize
     let class = last.as_ref().map(|last| last.class).or_else(|| skipped.iter().find_map(first_class));
     let mut last_is_named = false;
     let mut named = |(rung, why): &(usize, Skip)| {
-        let failed = history.iter().rposition(|attempt| attempt.rung == Some(*rung) && attempt.words.is_some());
+        let of_it = |attempt: &&Attempt| attempt.rung == Some(*rung) && attempt.outcome.class().is_some();
+        let with_words = history.iter().rposition(|attempt| of_it(&attempt) && attempt.words.is_some());
+        let failed = with_words.or_else(|| history.iter().rposition(|attempt| of_it(&attempt)));
         match (why, failed.and_then(|index| Some((index, failure(history.get(index)?)?)))) {
             (Skip::Failed(class), Some((index, told))) if told.class == *class => {
                 last_is_named |= index.saturating_add(1) == history.len();

@@ -200,6 +200,8 @@ fn the_reason_for_which_it_ended_is_judged() {
     }
     let refused = Answer { text: None, refusal: Some("No.".into()), ..answer("") };
     assert_eq!(failures(&Rules::default(), &refused), [Soft::Refusal]);
+    let twice = Answer { finish: Finish::Refusal, ..refused };
+    assert_eq!(message(&Rules::default(), &twice).matches("the model declined").count(), 1);
     let cut = Answer { finish: Finish::Length, ..answer("Half an ans") };
     assert_eq!(failures(&Rules::default(), &cut), [], "the route may take what there is");
 }

@@ -57,10 +57,7 @@ async fn call(endpoint: Endpoint, timeouts: &Timeouts) -> CallReport {
 /// Runs a script against a client with these timeouts and returns the client's report.
 async fn outcome(script: Vec<Step>, timeouts: Timeouts) -> CallReport {
     let server = Server::start(script).await;
-    let mut endpoint = endpoint(&server.url);
-    // The head may take as long as connecting and the first byte together.
-    endpoint.timeouts.connect = timeouts.connect;
-    let report = call(endpoint, &timeouts).await;
+    let report = call(endpoint(&server.url), &timeouts).await;
     assert_eq!(*server.connections.lock().unwrap(), 1, "never a retry");
     report
 }

@@ -45,7 +45,7 @@ impl Body {
         room: &Room,
     ) -> Result<(), Failure> {
         let too_large = || {
-            let message = format!("the answer is larger than {} bytes (max_body)", limits.max);
+            let message = format!("the answer is larger than {} bytes (max_body_bytes)", limits.max);
             Failure::new(ErrorClass::ServerError, Scope::Model, message)
         };
         let announced = response.content_length().unwrap_or(0);

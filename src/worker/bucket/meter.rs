@@ -236,6 +236,17 @@ impl LocalMeter {
         there.saturating_mul(1_000) / book.slice.capacity.max(1)
     }
 
+    /// Whether the limit has had a rest: a tenth of the burst is there, and either more than one call of `units` would
+    /// take, or this process has left them unused for at least this long.
+    pub(super) fn has_rested(&self, units: u64, time: Duration, now: Instant) -> bool {
+        let book = *self.book();
+        let units = units.min(book.slice.capacity);
+        let there = u64::try_from(self.held().saturating_add(Self::level(&book, now))).unwrap_or(0);
+        let unused_from = Duration::from_nanos(units.saturating_mul(book.slice.interval)).saturating_add(time);
+        let is_unused = there >= units && now.saturating_duration_since(book.spent_at) >= unused_from;
+        self.fullness(now) > 100 && (is_unused || there >= units.saturating_mul(2))
+    }
+
     /// The stock to report, and what this process has from then on, which is the base of [`LocalMeter::receive`].
     ///
     /// Units that it gives up here it no longer spends, whether the report arrives or not.

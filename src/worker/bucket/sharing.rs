@@ -249,8 +249,7 @@ impl Bucket {
             // The configuration of the other processes counts. Where they know of no limit, this process keeps to its
             // own.
             if let Some(places) = told.slots.or_else(|| self.limits().concurrency) {
-                self.places.lend(places);
-                self.places_left.store(if told.slots.is_some() { told.places_left } else { 0 }, Ordering::Relaxed);
+                self.places.lend(places, if told.slots.is_some() { told.places_left } else { 0 });
             }
         }
         keeping.is_known =
@@ -306,7 +305,7 @@ impl Bucket {
         self.hungry.store(true, Ordering::Release);
         // Places are lent for a limited time: running calls go on, and no other call begins.
         if !self.is_fresh() {
-            self.places.lend(0);
+            self.places.lend(0, 0);
         }
     }
 }

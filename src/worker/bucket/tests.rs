@@ -219,24 +219,6 @@ async fn whoever_gives_up_waiting_leaves_no_place_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn saturation_lasts_through_single_tokens_and_ends_with_a_rest() {
-    let bucket = bucket(&[(Unit::Requests, 60, 100)], None);
-    while bucket.enter(tokens(1), AT_ONCE, NOW).await.is_ok() {}
-    let first = bucket.look(tokens(1), Duration::ZERO, NOW).expect("it is empty").since;
-    sleep(Duration::from_secs(2)).await;
-    assert!(bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + 2_000)).is_none(), "two tokens dripped in");
-    while bucket.enter(tokens(1), AT_ONCE, NOW).await.is_ok() {}
-    let later = bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + 2_500)).expect("it is empty again").since;
-    assert_eq!(first, later);
-    sleep(Duration::from_secs(30)).await;
-    enter_after(&bucket, tokens(1)).await;
-    assert!(bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + 32_000)).is_none());
-    while bucket.enter(tokens(1), AT_ONCE, NOW).await.is_ok() {}
-    let rested = bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + 33_000)).expect("it is empty again").since;
-    assert!(rested > first);
-}
-
-#[tokio::test(start_paused = true)]
 async fn without_word_from_the_others_what_is_held_is_spent_and_then_nothing() {
     let rate = Rate { unit: Unit::Requests, amount: 6_000, per: MINUTE, burst: 1_000 };
     let limits = Limits { rates: vec![rate], concurrency: None };

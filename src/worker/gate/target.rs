@@ -109,6 +109,13 @@ impl TargetState {
                 open_seconds = now.until(until).as_secs(),
                 "too many failures: the breaker is open"
             ),
+            (breaker::State::HalfOpen { .. }, breaker::State::Open { until, failed_probes, .. }) => tracing::warn!(
+                target.name = %self.target,
+                last = class.map(ErrorClass::as_str),
+                failed_probes,
+                open_seconds = now.until(until).as_secs(),
+                "a probe has failed: the breaker is open again"
+            ),
             (breaker::State::HalfOpen { .. }, breaker::State::Closed) => {
                 tracing::info!(target.name = %self.target, "it works again: the breaker is closed");
             }
@@ -232,9 +239,7 @@ impl TargetState {
         }
         self.follow_reopening(now);
         let shut = self
-            .paused(now)
-            .or_else(|| self.provider.keys.shut(now))
-            .or_else(|| self.rests(now))
+            .shut_to_all(now)
             .or_else(|| {
                 let (since, until) = self.record.breaker.lock().peek(now)?;
                 Some(Shut { reason: Reason::Breaker, since, until })
@@ -286,6 +291,19 @@ impl TargetState {
         let since = (*self.provider.paused.lock())?;
         // Only an operator lifts a pause; it is checked again within a second.
         Some(Shut { reason: Reason::Paused, since, until: now + Duration::from_secs(1) })
+    }
+
+    /// Why no call may go to it, whatever it asks for; breaker and limits left out.
+    fn shut_to_all(&self, now: Timestamp) -> Option<Shut> {
+        self.paused(now).or_else(|| self.provider.keys.shut(now)).or_else(|| self.rests(now))
+    }
+
+    /// Why no call goes to it, and when one may again: what status shows. A breaker that is half open lets calls go.
+    pub(super) fn closed_by(&self, now: Timestamp) -> Option<Shut> {
+        self.shut_to_all(now).or_else(|| match self.record.breaker.lock().state() {
+            breaker::State::Open { since, until, .. } => Some(Shut { reason: Reason::Breaker, since, until }),
+            breaker::State::Closed | breaker::State::HalfOpen { .. } => None,
+        })
     }
 
     /// Whether the target is known to take no calls for a time, whatever they ask for.

@@ -151,3 +151,37 @@ async fn a_slow_model_beside_a_quick_one_is_no_rise() {
     }
     assert!(running.len() > 300, "{}", running.len());
 }
+
+/// Why status says that a target is closed, and until when.
+fn told(stage: &Stage, model: &str, now: Timestamp) -> (Option<String>, Option<i64>) {
+    let statistics = stage.gate.snapshot(now);
+    let name = format!("p/{model}");
+    let target = statistics.targets.into_iter().find(|target| target.target.as_deref() == Some(&*name));
+    let target = target.expect("it is set up");
+    (target.closed.map(|word| word.to_string()), target.closed_until_ms)
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_says_when_an_open_breaker_is_probed_and_that_a_provider_is_paused() {
+    let stage = Stage::new(Limits::default());
+    assert_eq!(told(&stage, "quick", NOW), (None, None));
+    for permit in stage.all("quick", NOW).await.into_iter().take(3) {
+        stage.end("quick", permit, Some(ErrorClass::ServerError), 10, NOW);
+    }
+    let open = (Some("breaker_open".to_owned()), Some((NOW + OPEN).0));
+    assert_eq!(told(&stage, "quick", NOW), open);
+    assert_eq!(told(&stage, "slow", NOW), (None, None));
+    // An operator ends a pause, so no instant is known; then the breaker is still open.
+    stage.gate.set_paused(&["p"], NOW);
+    for model in ["quick", "slow"] {
+        assert_eq!(told(&stage, model, NOW), (Some("paused".to_owned()), None));
+    }
+    stage.gate.set_paused(&[], NOW);
+    assert_eq!(told(&stage, "quick", NOW), open);
+    // A probe that fails opens it for twice as long.
+    let later = NOW + OPEN;
+    let probe = stage.admit("quick", later).await.expect("one call probes");
+    assert_eq!(told(&stage, "quick", later), (None, None), "it is half open");
+    stage.end("quick", probe, Some(ErrorClass::ServerError), 10, later);
+    assert_eq!(told(&stage, "quick", later), (Some("breaker_open".to_owned()), Some((later + OPEN * 2).0)));
+}

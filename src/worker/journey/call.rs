@@ -48,6 +48,8 @@ pub(super) struct Made {
     pub(super) judged: Judged,
     /// When the provider wants to be asked again, at the earliest.
     pub(super) retry_at: Option<Timestamp>,
+    /// When one call asks again all the same, because that is too far away to be believed.
+    pub(super) asks_again_at: Option<Timestamp>,
     /// The name of its key, where that is informative.
     pub(super) key: Option<String>,
     /// Why the rung can never take this request, if the call has shown that.
@@ -156,7 +158,10 @@ impl Call<'_> {
             started_at,
             ended_at,
             judged,
-            retry_at: wait.map(|wait| ended_at + long_wait::rest(wait, rung.target.recheck())),
+            retry_at: wait.map(|wait| ended_at + wait),
+            asks_again_at: wait
+                .filter(|wait| long_wait::is_long(*wait))
+                .map(|wait| ended_at + long_wait::rest(wait, rung.target.recheck())),
             key: rung.key_worth_telling(key, is_refused).map(str::to_owned),
             ineligible,
             mend,

@@ -293,7 +293,7 @@ impl Journey {
             rung: Some(made.rung),
             outcome: judged.outcome.clone(),
             ended_at: made.ended_at,
-            retry_at: made.retry_at,
+            retry_at: made.asks_again_at.or(made.retry_at),
             is_final: judged.is_final,
             bearing: judged.failure.as_ref().map(|failure| failure.bearing).unwrap_or_default(),
             is_mendable: made.mend.is_some(),
@@ -319,12 +319,13 @@ impl Journey {
     }
 
     /// Why this rung was chosen, and with which key, plus the parts of the demanded schema that answers are not checked
-    /// against. No reason is given when the rung was simply the first, took the whole request and had no choice of
-    /// keys.
+    /// against, and when it is asked again although its provider asked for a longer wait. No reason is given when the
+    /// rung was simply the first, took the whole request and had no choice of keys.
     fn explanation(&self, skipped: &[(usize, Skip)], made: &mut Made) -> Option<Explanation> {
         let dropped = std::mem::take(&mut made.judged.dropped);
         let unchecked = self.errand.schema.as_ref().map(|schema| schema.unchecked()).unwrap_or_default();
-        if skipped.is_empty() && dropped.is_empty() && made.key.is_none() && unchecked.is_empty() {
+        let is_plain = skipped.is_empty() && dropped.is_empty() && made.key.is_none() && unchecked.is_empty();
+        if is_plain && made.asks_again_at.is_none() {
             return None;
         }
         let rungs = &self.errand.plan.route.rungs;
@@ -338,6 +339,7 @@ impl Journey {
             dropped,
             key: made.key.take(),
             unchecked: unchecked.to_vec(),
+            asks_again_at: made.asks_again_at,
         })
     }
 

@@ -107,8 +107,8 @@ fn recall(plan: &RoutePlan, past: &PastAttempt) -> Attempt {
     };
     // The message of a soft failure is the validator's own, and not a provider's refusal.
     let words = past.message.as_deref().filter(|_| matches!(outcome, Outcome::Failed(_))).map(Box::from);
-    // Whether a provider's refusal was final is not kept: after a park the provider is asked once more. An earlier
-    // version, which believed any wait to its end, may have written the row.
+    // Whether a provider's refusal was final is not kept: after a park the provider is asked once more. The
+    // row has the wait as the provider asked for it.
     let recheck = rung.and_then(|index| plan.rungs.get(index)).map_or(long_wait::RECHECK, |rung| rung.target.recheck());
     let retry_at = past.retry_at.map(|at| past.ended_at + long_wait::rest(past.ended_at.until(at), recheck));
     Attempt { retry_at, words, ..Attempt::new(rung, outcome, past.ended_at) }

@@ -183,6 +183,12 @@ fn a_request_that_the_provider_found_too_large_ends_with_the_numbers_where_they_
 #[test]
 fn a_job_that_every_rung_turned_away_ends_with_the_last_class() {
     let history = [failed(0, Class::NotFound), failed(1, Class::ContentPolicy)];
-    let reason = "no rung is left: p/0: not_found; p/1: content_policy (the last: content_policy)";
+    let reason = "no rung is left: p/0: not_found; p/1: content_policy";
     assert_eq!(failure(&after(&route(2), &history, NOW)), Some((Class::ContentPolicy, reason)));
+    // An answer that is not used has no words of a provider, and is named once all the same.
+    for soft in [SoftFailure::ContentFiltered, SoftFailure::Refusal] {
+        let step = after(&Route { max_attempts: 2, ..route(1) }, &[failed(0, Class::NotFound), rejected(0, soft)], NOW);
+        let (_, reason) = failure(&step).unwrap();
+        assert_eq!(reason.matches("soft_failure").count(), 1, "{reason}");
+    }
 }

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 #[tokio::test]
 async fn every_stage_has_its_timeout() {
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n";
-    let first_byte = Timeouts { connect: SHORT, first_byte: SHORT, ..PATIENT };
+    let first_byte = Timeouts { first_byte: SHORT, ..PATIENT };
     let idle = Timeouts { idle: SHORT, ..PATIENT };
     let total = Timeouts { total: SHORT, ..PATIENT };
     let (timeout, model) = (ErrorClass::Timeout, Scope::Model);
@@ -20,6 +20,46 @@ async fn every_stage_has_its_timeout() {
     check("stalls at once", vec![send(head), Step::Hang], idle, Some(200), timeout, model).await;
     check("stalls in the body", vec![send(head), send("{"), Step::Hang], idle, Some(200), timeout, model).await;
     check("drips for ever", vec![send(head), Step::Drip(" ")], total, Some(200), timeout, model).await;
+}
+
+#[tokio::test]
+async fn the_first_byte_is_waited_for_from_when_the_request_goes_out_on_a_new_or_a_kept_connection() {
+    const HOUR: Duration = Duration::from_hours(1);
+    let hasty = Timeouts { connect: HOUR, first_byte: SHORT, idle: HOUR, total: HOUR };
+    for before in [vec![], vec![reply(200, "", ANSWER), Step::Again]] {
+        let is_kept = !before.is_empty();
+        let server = Server::start([before, vec![Step::Hang]].concat()).await;
+        let mut endpoint = endpoint(&server.url);
+        endpoint.timeouts = hasty;
+        let provider = Provider::new(endpoint).unwrap();
+        if is_kept {
+            assert!(ask(&provider, 0, &PATIENT).await.unwrap().result.is_ok());
+        }
+        let given_up = tokio::time::timeout(LONG, ask(&provider, 0, &hasty)).await;
+        let failure = given_up.expect("the time for connecting is not added").unwrap().result.unwrap_err();
+        assert_eq!((failure.class, failure.scope), (ErrorClass::Timeout, Scope::Model), "{is_kept}");
+        assert_eq!(*server.connections.lock().unwrap(), 1, "{is_kept}");
+    }
+}
+
+#[tokio::test]
+async fn connecting_has_a_time_of_its_own_whatever_is_left_for_the_first_byte() {
+    // It takes longer to connect than the first byte may take, and then the server shows a bad certificate.
+    let (port, server) = unknown_server("localhost", SHORT * 3);
+    let first_byte = Timeouts { first_byte: SHORT, ..PATIENT };
+    let url = format!("https://localhost:{port}/v1");
+    let failure = call(endpoint(&url), &first_byte).await.result.unwrap_err();
+    assert_eq!((failure.class, failure.scope), (ErrorClass::Unreachable, Scope::Network), "{}", failure.message);
+    assert!(failure.message.contains("certificate"), "{}", failure.message);
+    server.join().unwrap();
+    // Connecting takes too long.
+    let (port, server) = unknown_server("localhost", LONG);
+    let mut endpoint = endpoint(&format!("https://localhost:{port}/v1"));
+    endpoint.timeouts.connect = SHORT;
+    let failure = call(endpoint, &PATIENT).await.result.unwrap_err();
+    assert_eq!((failure.class, failure.message.as_str()), (ErrorClass::Unreachable, "no connection in time"));
+    server.thread().unpark();
+    server.join().unwrap();
 }
 
 #[tokio::test]
@@ -129,8 +169,8 @@ async fn rubbish_in_a_success_is_the_servers_fault() {
         .await;
 }
 
-/// A server with a certificate of its own making; returns its port, and the part of a request that it could read.
-fn unknown_server(name: &str) -> (u16, std::thread::JoinHandle<String>) {
+/// A server with a certificate of its own making, which is shown after this time; returns its port, and the part of a request that it could read.
+fn unknown_server(name: &str, after: Duration) -> (u16, std::thread::JoinHandle<String>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
@@ -143,6 +183,8 @@ fn unknown_server(name: &str) -> (u16, std::thread::JoinHandle<String>) {
     let port = listener.local_addr().unwrap().port();
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
+        // Nothing arrives, unless the client has given up and closed the connection.
+        std::thread::park_timeout(after);
         let mut connection = rustls::ServerConnection::new(Arc::new(config)).unwrap();
         let mut heard = String::new();
         let mut tls = rustls::Stream::new(&mut connection, &mut stream);
@@ -154,7 +196,7 @@ fn unknown_server(name: &str) -> (u16, std::thread::JoinHandle<String>) {
 
 #[tokio::test]
 async fn a_server_that_cannot_prove_who_it_is_is_not_talked_to() {
-    let (port, server) = unknown_server("localhost");
+    let (port, server) = unknown_server("localhost", Duration::ZERO);
     let endpoint = endpoint(&format!("https://localhost:{port}/v1"));
     let failure = call(endpoint, &PATIENT).await.result.unwrap_err();
     assert_eq!(failure.class, ErrorClass::Unreachable);
@@ -167,8 +209,20 @@ async fn a_redirect_is_not_followed() {
     let elsewhere = Server::start(vec![reply(200, "", ANSWER)]).await;
     let location = format!("location: {}/chat/completions\r\n", elsewhere.url);
     for status in [301, 302, 307, 308] {
-        let script = vec![reply(status, &location, "")];
-        check("redirect", script, PATIENT, Some(status), ErrorClass::ServerError, Scope::Provider).await;
+        for body in ["", "<html>Moved</html>", r#"{"error":{"message":"Moved."}}"#] {
+            let script = vec![reply(status, &location, body)];
+            check("redirect", script, PATIENT, Some(status), ErrorClass::ServerError, Scope::Provider).await;
+        }
+    }
+    for (location, place) in [
+        ("https://login.example.com:8443/in?session=a-secret", "to login.example.com"),
+        ("/other/path?session=a-secret", "to another path"),
+        ("//", "to another path"),
+    ] {
+        let script = vec![reply(302, &format!("location: {location}\r\n"), "")];
+        let failure = outcome(script, PATIENT).await.result.unwrap_err();
+        assert!(failure.message.starts_with(&format!("HTTP 302 redirects {place}: ")), "{}", failure.message);
+        assert!(!failure.message.contains("a-secret"), "{}", failure.message);
     }
     assert_eq!(*elsewhere.connections.lock().unwrap(), 0);
 }
