@@ -20,7 +20,8 @@ pub struct Args {
     /// A job that could be worked on and is not for longer than this is a warning
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     pub waiting: Duration,
-    /// First put jobs that are in no queue into it: they came in while triggers were off
+    /// First put jobs that are in no queue into it (they came in while triggers were off), and correct results whose
+    /// cost is not that of their calls
     #[arg(long)]
     pub repair: bool,
     /// Warnings change the exit status too
@@ -75,6 +76,8 @@ async fn repair(context: &mut Context) -> anyhow::Result<()> {
             done.left.len()
         ));
     }
+    let corrected = context.store.correct_bills().await?;
+    context.output.note(format_args!("{corrected} results whose cost was not that of their calls are corrected"));
     Ok(())
 }
 

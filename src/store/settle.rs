@@ -7,7 +7,7 @@
 use super::claim::{Lease, datetime};
 use super::database::Transaction;
 use super::late::Gone;
-use super::{Doing, Store, StoreError, late};
+use super::{Doing, Store, StoreError, bill, late};
 use crate::domain::explanation::Explanation;
 use crate::domain::price::Price;
 use crate::domain::{Answer, ErrorClass, NanoUsd, Timestamp, Usage};
@@ -238,6 +238,7 @@ impl Store {
             fenced_out
                 .extend(settlement.parks.iter().map(|row| row.lease).filter(|lease| !held.contains(&lease.fence)));
         }
+        let mut booked = Vec::new();
         if !settlement.attempts.is_empty() {
             let is_unused = |row: &AttemptRow| row.class.is_none() && unused.contains(&row.lease.fence);
             let ends: HashSet<i64> = settlement.fences_that_end().collect();
@@ -259,7 +260,10 @@ impl Store {
             } else {
                 book(&mut transaction, &settlement.attempts).await?;
             }
+            booked = doubtful;
+            booked.retain(|lease| !gone.contains_key(&lease.fence));
         }
+        bill::correct(&mut transaction, settlement, &booked).await?;
         transaction.commit().await.doing("settling")?;
         Ok(fenced_out)
     }
