@@ -31,10 +31,10 @@ pub(super) const PROVIDER: Table = Table {
         ),
         depends(
             "vendor",
-            Kind::Text,
+            Kind::Word(provider::vendor_names),
             "openai",
-            "the provider's name",
-            "Whose dialect, address, prices and habits hold.",
+            "the provider's name, else by base_url",
+            "Whose dialect, address, prices and habits hold. A server of no known vendor has none.",
         ),
         depends("dialect", Kind::Word(provider::dialects), "openai", "the vendor's", "The API that it speaks."),
         depends(
