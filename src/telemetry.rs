@@ -26,7 +26,6 @@ pub enum TelemetryError {
     /// The files cannot be written.
     #[error("cannot keep log files in {dir}: {reason}")]
     Files {
-        /// The folder.
         dir: String,
         /// The system's reason.
         reason: String,

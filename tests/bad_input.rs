@@ -7,8 +7,10 @@ use crate::support::wait::until;
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 
-const MINIMAL: &str = "[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
-                       [models.\"one/model\"]\nprice = { input = \"1\", output = \"1\" }\n[routes.default]\nrungs = [\"one/model\"]\n";
+const MINIMAL: &str = "[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\n\
+                       base_url = \"http://127.0.0.1:1/v1\"\n\
+                       [models.\"one/model\"]\nprice = { input = \"1\", output = \"1\" }\n\
+                       [routes.default]\nrungs = [\"one/model\"]\n";
 
 /// The command fails with this status, says all of this, and prints nothing that could be taken for data.
 async fn refused(program: &Program, arguments: &[&str], status: i32, says: &[&str]) {

@@ -9,10 +9,12 @@
 //! what each fault hits. `make chaos` prints how to repeat a schedule.
 
 mod books;
+mod diary;
 mod load;
 mod providers;
 mod schedule;
 mod servers;
+mod small_disk;
 mod stage;
 
 use books::reckon;
@@ -88,7 +90,8 @@ async fn run(seed: u64, size: Size, only: Option<&str>) {
     let synchronous = Dice::new(seed, 5).chance(0.5);
     let mode = if synchronous { "a synchronous" } else { "an asynchronous" };
     eprintln!(
-        "chaos: seed {seed}, {seconds} s, {workers} workers on {machines} machines, {mode} standby. The same schedule again:\n\
+        "chaos: seed {seed}, {seconds} s, {workers} workers on {machines} machines, {mode} standby. The same schedule \
+         again:\n\
          SLUICE_CHAOS_SEED={seed} SLUICE_CHAOS_SECONDS={seconds} SLUICE_CHAOS_WORKERS={workers} {same}make chaos"
     );
     // A restored backup has lost something, whatever its standby knew.

@@ -8,8 +8,10 @@ use sqlx::{AssertSqlSafe, PgPool};
 
 const SCENARIO: &str =
     "[providers.one]\ndialect = \"openai\"\nmodels.model.price = { input = \"1\", output = \"2\" }\n";
-const CONFIG: &str = "[worker]\nmax_in_flight = 8\n[providers.one]\ndialect = \"openai\"\nbase_url = \"http://simulator/one/v1\"\n\
-                      limits = { concurrency = 100 }\n[models.\"one/model\"]\nprice = { input = \"1\", output = \"2\" }\n\
+const CONFIG: &str = "[worker]\nmax_in_flight = 8\n[providers.one]\ndialect = \"openai\"\n\
+                      base_url = \"http://simulator/one/v1\"\n\
+                      limits = { concurrency = 100 }\n[models.\"one/model\"]\n\
+                      price = { input = \"1\", output = \"2\" }\n\
                       [routes.default]\nrungs = [\"one/model\"]\n";
 
 async fn execute(pool: &PgPool, statements: &[&str]) {
@@ -157,7 +159,8 @@ async fn a_server_without_lz4_is_migrated_and_works() {
         &[
             "create schema built;
              create view built.pg_settings as
-                 select name, setting, case name when 'default_toast_compression' then '{pglz}' else enumvals end as enumvals
+                 select name, setting, case name when 'default_toast_compression' then '{pglz}'
+                   else enumvals end as enumvals
                    from pg_catalog.pg_settings",
             &format!("alter database {bare} set search_path = built, pg_catalog"),
         ],

@@ -158,14 +158,14 @@ async fn a_forgotten_prepared_transaction_is_named() {
 }
 
 #[tokio::test]
-async fn a_slot_that_nobody_reads_is_named() {
+async fn a_slot_without_a_reader_is_named() {
     let _slots = SLOTS.lock().await;
     let patient = Patient::new().await;
     patient.run("select pg_create_physical_replication_slot('copy', true)").await;
     let findings = patient.examine(&[]).await;
     let strict = patient.program.run(&["doctor", "--strict"]).await;
     patient.run("select pg_drop_replication_slot('copy')").await;
-    findings.is_only("replication_slots", "warning", "\"copy\" is read by nobody");
+    findings.is_only("replication_slots", "warning", "\"copy\" has no reader");
     assert_eq!(strict.status.code(), Some(9));
 }
 
@@ -185,7 +185,8 @@ async fn indexes_that_are_missing_or_not_valid_are_named() {
 async fn the_doctor_knows_every_index_that_the_migrations_make() {
     let patient = Patient::new().await;
     let made: Vec<String> = sqlx::query_scalar(
-        "select c.relname::text from pg_class c where c.relnamespace = 'sluice'::regnamespace and c.relkind in ('i', 'I')
+        "select c.relname::text from pg_class c
+           where c.relnamespace = 'sluice'::regnamespace and c.relkind in ('i', 'I')
             and c.relname !~ '_p\\d+_' order by 1",
     )
     .fetch_all(&patient.pool)
@@ -276,9 +277,10 @@ async fn the_end_of_the_partitions_is_seen_coming() {
 }
 
 #[tokio::test]
-async fn jobs_that_nobody_works_on_are_named() {
+async fn jobs_that_no_worker_works_on_are_named() {
     let config = "[providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
-                  [models.\"one/m\"]\nprice = { input = \"1\", output = \"1\" }\n[routes.default]\nrungs = [\"one/m\"]\n";
+                  [models.\"one/m\"]\nprice = { input = \"1\", output = \"1\" }\n[routes.default]\n\
+                  rungs = [\"one/m\"]\n";
     let patient = Patient::with(config).await;
     patient.run("insert into sluice.job (created_at, request) values (now() - interval '2 hours', '{}')").await;
     let findings = patient.examine(&[]).await;

@@ -75,7 +75,8 @@ fn config(simulator: &Simulator) -> String {
     for (name, dialect) in [("alpha", "openai"), ("beta", "anthropic"), ("gamma", "gemini")] {
         write!(
             text,
-            "[providers.{name}]\ndialect = \"{dialect}\"\nbase_url = \"{}\"\nrecheck = \"500ms\"\nmax_body_bytes = 16777216\n\
+            "[providers.{name}]\ndialect = \"{dialect}\"\nbase_url = \"{}\"\nrecheck = \"500ms\"\n\
+             max_body_bytes = 16777216\n\
              timeouts = {{ connect = \"2s\", first_byte = \"1s\", idle = \"200ms\", total = \"10s\" }}\n\
              breaker = {{ min_calls = 20, failure_rate = 0.9, window = \"10s\", open = \"500ms\" }}\n",
             simulator.base_url(name).unwrap()
@@ -87,7 +88,8 @@ fn config(simulator: &Simulator) -> String {
          [models.\"beta/model\"]\nprice = { input = \"0.25\", output = \"1.25\" }\n\
          [models.\"gamma/model\"]\nprice = { input = \"1.25\", output = \"5.00\" }\n\
          [routes.default]\nrungs = [\"alpha/model\", \"beta/model\", \"gamma/model\"]\npatience = \"1s\"\n\
-         [routes.careful]\nstrategy = \"priority\"\nrungs = [\"gamma/model\", \"beta/model\"]\npatience = \"0s\"\nmax_attempts = 4\n",
+         [routes.careful]\nstrategy = \"priority\"\nrungs = [\"gamma/model\", \"beta/model\"]\npatience = \"0s\"\n\
+         max_attempts = 4\n",
     );
     text
 }
@@ -150,7 +152,8 @@ async fn compare_call_by_call(pool: &sqlx::PgPool, simulator: &Simulator) {
     let calls: HashMap<String, _> =
         simulator.calls(usize::MAX).into_iter().map(|call| (call.request_id.clone(), call)).collect();
     let rows = sqlx::query(
-        "select request_id, provider, usage_source, input_tokens, output_tokens, cost_nanos, accepted from sluice.attempt",
+        "select request_id, provider, usage_source, input_tokens, output_tokens, cost_nanos, accepted from \
+         sluice.attempt",
     )
     .fetch_all(pool)
     .await

@@ -219,7 +219,8 @@ async fn an_enqueuer_may_enqueue_and_sees_only_its_own() {
     execute(
         &pool,
         "do $$ begin create role app_a login in role sluice_enqueuer; exception when duplicate_object then null; end $$;
-           do $$ begin create role app_b login in role sluice_enqueuer; exception when duplicate_object then null; end $$;",
+           do $$ begin create role app_b login in role sluice_enqueuer;
+             exception when duplicate_object then null; end $$;",
     )
     .await;
     let (mut a, mut b) = (connect(&database, "app_a").await, connect(&database, "app_b").await);
@@ -319,7 +320,8 @@ async fn a_bulk_enqueue_fills_every_column() {
     }
     assert_eq!(bulk.commit().await.unwrap(), Enqueued { jobs: 2, existing: 0, changed: None });
     let rows: Vec<String> = sqlx::query_scalar(
-        "select concat_ws('|', route, project, batch, priority, extract(epoch from run_at), extract(epoch from deadline),
+        "select concat_ws('|', route, project, batch, priority, extract(epoch from run_at),
+           extract(epoch from deadline),
                 max_attempts, custom_id, idempotency_key, metadata, request) from sluice.job order by id",
     )
     .fetch_all(&pool)

@@ -132,7 +132,8 @@ async fn a_bad_line_is_named_and_nothing_is_enqueued() {
     assert_eq!(
         lines,
         [
-            "ten.jsonl:7: body.messages[0].role: expected one of system, developer, user, assistant, tool, found `boss`",
+            "ten.jsonl:7: body.messages[0].role: expected one of system, developer, user, assistant, tool, found \
+             `boss`",
             "error: ten.jsonl: 1 of 10 lines are faulty; nothing was enqueued (--skip-bad enqueues the others)",
         ]
     );

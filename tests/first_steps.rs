@@ -67,8 +67,10 @@ fn simulator() -> Simulator {
 
 fn config(simulator: &Simulator) -> String {
     format!(
-        "[http]\nlisten = \"off\"\n[log]\nfilter = \"warn\"\n[providers.one]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
-         [models.\"one/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n[routes.default]\nrungs = [\"one/model\"]\n",
+        "[http]\nlisten = \"off\"\n[log]\nfilter = \"warn\"\n[providers.one]\ndialect = \"openai\"\n\
+         base_url = \"{}\"\n\
+         [models.\"one/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n[routes.default]\n\
+         rungs = [\"one/model\"]\n",
         simulator.base_url("one").unwrap()
     )
 }

@@ -40,7 +40,8 @@ impl Stage {
         let config = format!(
             "[worker]\nmax_in_flight = {AT_ONCE}\n[http]\nlisten = \"off\"\n\
              [providers.one]\ndialect = \"openai\"\nbase_url = \"{}\"\nrecheck = \"{recheck}\"\n\
-             keys = [{{ api_key_env = \"FIRST_KEY\" }}, {{ api_key_file = \"second.key\" }}, {{ credential = \"third\" }}]\n\
+             keys = [{{ api_key_env = \"FIRST_KEY\" }}, {{ api_key_file = \"second.key\" }}, {{ credential \
+             = \"third\" }}]\n\
              [models.\"one/model\"]\nprice = {{ input = \"0\", output = \"1\" }}\n\
              [routes.default]\nrungs = [\"one/model\"]\nmax_attempts = 1\n",
             simulator.base_url("one").unwrap()
@@ -52,11 +53,14 @@ impl Stage {
     }
 
     async fn enqueue(&self, jobs: i32) {
-        sqlx::query("insert into sluice.job (request) select jsonb_build_object('prompt', 'Question ' || n) from generate_series(1, $1) n")
-            .bind(jobs)
-            .execute(&self.pool)
-            .await
-            .unwrap();
+        sqlx::query(
+            "insert into sluice.job (request) select jsonb_build_object('prompt', 'Question ' || n) from \
+             generate_series(1, $1) n",
+        )
+        .bind(jobs)
+        .execute(&self.pool)
+        .await
+        .unwrap();
     }
 
     fn worker(&self) -> Child {

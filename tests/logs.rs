@@ -9,8 +9,10 @@ use tokio::net::TcpStream;
 
 const SCENARIO: &str =
     "[providers.one]\ndialect = \"openai\"\nmodels.model.price = { input = \"1\", output = \"2\" }\n";
-const CONFIG: &str = "[worker]\nmax_in_flight = 8\n[providers.one]\ndialect = \"openai\"\nbase_url = \"http://simulator/one/v1\"\n\
-                      limits = { concurrency = 100 }\n[models.\"one/model\"]\nprice = { input = \"1\", output = \"2\" }\n\
+const CONFIG: &str = "[worker]\nmax_in_flight = 8\n[providers.one]\ndialect = \"openai\"\n\
+                      base_url = \"http://simulator/one/v1\"\n\
+                      limits = { concurrency = 100 }\n[models.\"one/model\"]\n\
+                      price = { input = \"1\", output = \"2\" }\n\
                       [routes.default]\nrungs = [\"one/model\"]\n";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,7 +83,8 @@ async fn commands_whose_standard_error_is_gone_do_what_they_are_to_do() {
     fleet.until_live(1).await;
     let jobs = fleet.file(
         "jobs.jsonl",
-        "{\"custom_id\": \"a\", \"body\": {\"prompt\": \"one\"}}\n{\"custom_id\": \"b\", \"body\": {\"prompt\": \"two\"}}\n",
+        "{\"custom_id\": \"a\", \"body\": {\"prompt\": \"one\"}}\n\
+         {\"custom_id\": \"b\", \"body\": {\"prompt\": \"two\"}}\n",
     );
     let (jobs, out) = (jobs.to_str().unwrap().to_owned(), fleet.file("out.jsonl", "").display().to_string());
     for (arguments, says) in [

@@ -42,6 +42,7 @@ mod queue;
 mod quota;
 mod reasons;
 mod refusals;
+mod refused_jobs;
 mod refusing;
 mod reload;
 mod reports;

@@ -114,7 +114,8 @@ fn stage(url: &str) -> (Simulator, Program) {
     let simulator = Simulator::start(Scenario::from_toml(&scenario).unwrap(), "127.0.0.1:0".parse().unwrap()).unwrap();
     let config = format!(
         "[worker]\nmax_in_flight = 20\n[http]\nlisten = \"127.0.0.1:0\"\n\
-         [providers.one]\ndialect = \"openai\"\nbase_url = \"{}\"\nlimits = {{ requests_per_minute = 6000, concurrency = 10 }}\n\
+         [providers.one]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
+         limits = {{ requests_per_minute = 6000, concurrency = 10 }}\n\
          [providers.shut]\ndialect = \"openai\"\nbase_url = \"{}\"\nlimits = {{ concurrency = 4 }}\n\
          [models.'one/{MODEL}']\nprice = {{ input = \"1\", output = \"2\" }}\n\
          [routes.default]\nrungs = ['one/{MODEL}']\nvalidate = {{ non_empty = true }}\n\

@@ -77,7 +77,8 @@ async fn rows_that_an_older_worker_has_written_stop_no_sum_and_the_doctor_names_
         .run(
             "insert into sluice.tally (hour, route, project, batch, provider, model, class, attempts, input_tokens,
                                        cached_tokens, output_tokens, cost_nanos, waste_nanos, uncertain_nanos)
-                  select '2026-01-31 08:00:00+00', 'default', 'default', 'b', 'one', 'm', 'timeout', 1, big, big, big, big, big,
+                  select '2026-01-31 08:00:00+00', 'default', 'default', 'b', 'one', 'm', 'timeout', 1, big, big,
+                    big, big, big,
                          big from generate_series(1, 3), (values (9223372036854775807)) v(big)",
         )
         .await;

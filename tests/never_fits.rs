@@ -23,7 +23,8 @@ impl Stage {
     async fn new(dialect: &str, limits: &str, model: &str) -> Self {
         let database = database().await;
         let scenario = format!(
-            "record_calls = 100000\n[providers.small]\ndialect = \"{dialect}\"\nquota = {{ tokens_per_minute = 1000 }}\n\
+            "record_calls = 100000\n[providers.small]\ndialect = \"{dialect}\"\n\
+             quota = {{ tokens_per_minute = 1000 }}\n\
              output = {{ tokens = 1 }}\n[providers.big]\ndialect = \"openai\"\noutput = {{ tokens = 1 }}\n"
         );
         let simulator =
@@ -33,7 +34,8 @@ impl Stage {
              [providers.small]\ndialect = \"{dialect}\"\nbase_url = \"{}\"\n{limits}\n\
              [providers.big]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
              [models.\"small/model\"]\n{model}\n\
-             [routes.default]\nstrategy = \"priority\"\nrungs = [\"small/model\", \"big/model\"]\npatience = \"forever\"\n\
+             [routes.default]\nstrategy = \"priority\"\nrungs = [\"small/model\", \"big/model\"]\n\
+             patience = \"forever\"\n\
              [routes.alone]\nrungs = [\"small/model\"]\n\
              [routes.pinned]\nrungs = [\"small/model\"]\nfallback = \"never\"\n",
             simulator.base_url("small").unwrap(),

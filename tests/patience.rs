@@ -40,7 +40,8 @@ impl Stage {
     async fn enqueue(&self, route: &str, jobs: i32, deadline: Option<&str>) {
         sqlx::query(
             "insert into sluice.job (route, batch, deadline, request)
-             select $1, 'by ' || $3, now() + $3::text::interval, jsonb_build_object('prompt', $1 || n) from generate_series(1, $2) n",
+             select $1, 'by ' || $3, now() + $3::text::interval, jsonb_build_object('prompt', $1 || n)
+               from generate_series(1, $2) n",
         )
         .bind(route)
         .bind(jobs)

@@ -135,7 +135,8 @@ async fn a_scheduled_job_that_was_paused_still_waits_for_its_time() {
         .run("insert into sluice.job (run_at, request) values (now() + interval '1 day', '{\"prompt\": \"a\"}')")
         .await;
     let id = queue.count("select id from sluice.job").await;
-    let same = "select count(*) from sluice.parked p join sluice.job j on j.id = p.job_id where p.run_at = j.run_at and p.reason = 'scheduled'";
+    let same = "select count(*) from sluice.parked p join sluice.job j on j.id = p.job_id where p.run_at = j.run_at \
+                and p.reason = 'scheduled'";
     assert_eq!(queue.store.pause_job(JobId(id)).await.unwrap(), Changed::Yes);
     assert_eq!(queue.count(same).await, 0);
     assert_eq!(queue.store.resume_job(JobId(id)).await.unwrap(), Changed::Yes);
@@ -372,7 +373,7 @@ async fn jobs_are_paused_and_resumed_by_number() {
 }
 
 #[tokio::test]
-async fn a_route_is_cancelled_by_whoever_says_yes() {
+async fn a_route_is_cancelled_with_the_users_yes() {
     let queue = Queue::new().await;
     let worker = queue.worker().await;
     queue.enqueue(NewJob::default(), 3).await;

@@ -339,6 +339,8 @@ async fn a_key_is_looked_up_by_itself_however_little_is_known_of_the_tables() {
     .unwrap();
     let mut seen = 0;
     for plan in stage.plans(since) {
+        // As long as nothing is refused, no second look is taken.
+        assert!(!plan.statement.contains("sluice.refuse"), "{}", plan.statement);
         let mut scans = Vec::new();
         for table in ["idempotency", "idempotency_unowned"] {
             scans_of(table, &plan.top, &mut scans);

@@ -93,7 +93,8 @@ async fn four_poison_jobs_fail_and_fifty_six_others_succeed() {
     .await;
     let config = format!(
         "[worker]\nmax_in_flight = 100\n[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\n\
-         base_url = \"{}\"\nlimits = {{ concurrency = 100 }}\n[models.\"one/m\"]\nprice = {{ input = \"1\", output = \"1\" }}\n\
+         base_url = \"{}\"\nlimits = {{ concurrency = 100 }}\n[models.\"one/m\"]\n\
+         price = {{ input = \"1\", output = \"1\" }}\n\
          [routes.default]\nrungs = [\"one/m\"]\n",
         provider.base_url("one")
     );
@@ -118,7 +119,8 @@ async fn four_poison_jobs_fail_and_fifty_six_others_succeed() {
     };
     assert_eq!(ended("honest", "succeeded").await.unwrap(), 56, "after {deaths} deaths");
     assert_eq!(ended("careless", "failed").await.unwrap(), 4, "after {deaths} deaths");
-    let why = "select count(*) from sluice.results where error_class = 'abandoned' and error like '% workers died while they held%'";
+    let why = "select count(*) from sluice.results where error_class = 'abandoned' and error like '% workers died \
+               while they held%'";
     assert_eq!(queue.count(why).await, 4);
     // All of them at once, then in small groups, and each poison alone.
     assert!(deaths <= 2 + 4 * 3, "{deaths} deaths");

@@ -249,7 +249,8 @@ async fn an_export_that_is_dropped_half_way_holds_nothing_up() {
     let database = database().await;
     let Some(pooler) = Pooler::start(&database.connect_options(), REFUSES).await else { return };
     sqlx::raw_sql(
-        "insert into sluice.job (batch, request) select 'b', to_jsonb(repeat('x', 1000)) from generate_series(1, 1000) n;
+        "insert into sluice.job (batch, request) select 'b', to_jsonb(repeat('x', 1000))
+           from generate_series(1, 1000) n;
          insert into sluice.result (job_id, fence, state, attempts, response)
               select id, 1, 'succeeded', 1, to_jsonb(repeat(md5(id::text), 1000)) from sluice.job",
     )
@@ -296,7 +297,7 @@ async fn of_many_who_migrate_at_once_one_does_it() {
 }
 
 #[tokio::test]
-async fn whoever_waits_too_long_for_another_migration_is_told_so() {
+async fn a_command_that_waits_too_long_for_another_migration_says_so() {
     let database = database().await;
     let mut transaction = database.pool().begin().await.unwrap();
     sqlx::raw_sql("lock table sluice.migration in exclusive mode").execute(&mut *transaction).await.unwrap();

@@ -132,11 +132,13 @@ async fn the_claim_reads_the_index_in_order_and_only_the_partitions_it_needs() {
         sqlx::raw_sql(setting).execute(&mut *connection).await.unwrap();
     }
     let prepare = format!(
-        "prepare claim (bigint, bigint[], smallint[], bigint[], integer[], integer, bigint, bigint, smallint) as {statement}"
+        "prepare claim (bigint, bigint[], smallint[], bigint[], integer[], integer, bigint, bigint, smallint) as \
+         {statement}"
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut *connection).await.unwrap();
     let explain = format!(
-        "explain (analyze, timing off, summary off, costs off) execute claim (1, '{{{}}}', '{{0}}', '{{0}}', '{{100}}', 1000000, 1000000, 1, 0)",
+        "explain (analyze, timing off, summary off, costs off) execute claim (1, '{{{}}}', '{{0}}', '{{0}}', \
+         '{{100}}', 1000000, 1000000, 1, 0)",
         lane.flow
     );
     let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut *connection).await.unwrap();
@@ -158,7 +160,8 @@ async fn a_claim_ends_where_its_requests_become_too_large() {
     queue
         .run(
             "insert into sluice.job (request) select jsonb_build_object('prompt', case when n % 10 = 0
-                then repeat('x', 500000) else (select string_agg(md5(n || '-' || m), '') from generate_series(1, 15000) m) end)
+                then repeat('x', 500000) else (select string_agg(md5(n || '-' || m), '')
+                  from generate_series(1, 15000) m) end)
              from generate_series(1, 100) n",
         )
         .await;
@@ -260,7 +263,7 @@ async fn a_claim_that_commits_after_its_worker_was_declared_dead_is_rescued_too(
 }
 
 #[tokio::test]
-async fn whoever_was_declared_dead_claims_nothing() {
+async fn a_worker_that_was_declared_dead_claims_nothing() {
     let queue = Queue::new().await;
     let worker = queue.worker().await;
     let id = queue.enqueue_one().await;

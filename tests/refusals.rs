@@ -50,12 +50,15 @@ impl Stage {
     }
 
     async fn enqueue(&self, request: &str, jobs: i32) {
-        sqlx::query("insert into sluice.job (request) select replace($1, 'NUMBER', n::text)::jsonb from generate_series(1, $2) n")
-            .bind(request)
-            .bind(jobs)
-            .execute(&self.pool)
-            .await
-            .unwrap();
+        sqlx::query(
+            "insert into sluice.job (request) select replace($1, 'NUMBER', n::text)::jsonb from generate_series(1, \
+             $2) n",
+        )
+        .bind(request)
+        .bind(jobs)
+        .execute(&self.pool)
+        .await
+        .unwrap();
     }
 
     /// Works until nothing is left.

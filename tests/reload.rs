@@ -11,7 +11,8 @@ const IN_FORCE: &str = "the configuration was read again and is in force";
 /// A provider of the simulator.
 fn simulated(name: &str, behaviour: &str) -> String {
     format!(
-        "[providers.{name}]\ndialect = \"openai\"\nmodels.model.price = {{ input = \"1\", output = \"2\" }}\n{behaviour}\n"
+        "[providers.{name}]\ndialect = \"openai\"\nmodels.model.price = {{ input = \"1\", output = \"2\" }}\n\
+         {behaviour}\n"
     )
 }
 

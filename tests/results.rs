@@ -30,7 +30,8 @@ const ENDINGS: &str = r#"
          values (101, 'b', 'good', '{"k":1}', '{}'), (102, 'b', null, null, '{}'), (103, 'b', 'refused', null, '{}'),
                 (104, 'b', 'empty', null, '{}'), (105, 'b', 'stopped', null, '{}'), (106, 'b', 'waits', null, '{}'),
                 (107, 'other', 'else', null, '{}');
-    insert into sluice.result (job_id, fence, state, attempts, provider, model, repaired, cost_nanos, request_id, response)
+    insert into sluice.result (job_id, fence, state, attempts, provider, model, repaired, cost_nanos, request_id,
+      response)
          values (101, 1, 'succeeded', 2, 'openai', 'gpt-4o-mini', true, 123000, 'req_1',
                  '{"id":"c1","choices":[{"index":0,"message":{"role":"assistant","content":"Grüße, \"you\""}}]}'),
                 (102, 2, 'succeeded', 1, 'local', 'llama', false, null, null, '{"choices":[]}'),
@@ -41,10 +42,12 @@ const ENDINGS: &str = r#"
     insert into sluice.result (job_id, fence, state, attempts, cost_nanos) values (105, 5, 'cancelled', 0, 0);
     insert into sluice.attempt (job_id, fence, number, round, provider, model, started_at, ended_at, total_ms, accepted,
                                 class, http_status, code, message, request_id, usage_source)
-         values (103, 3, 1, 0, 'openai', 'gpt-4o-mini', now(), now(), 1, false, 'rate_limit', 429, null, 'slow', 'req_2', 'unknown'),
+         values (103, 3, 1, 0, 'openai', 'gpt-4o-mini', now(), now(), 1, false, 'rate_limit', 429, null, 'slow',
+           'req_2', 'unknown'),
                 (103, 3, 2, 0, 'openai', 'gpt-4o-mini', now(), now(), 1, false, 'invalid_request', 400, 'bad_value',
                  'bad temperature', 'req_3', 'unknown'),
-                (104, 4, 1, 0, 'openai', 'gpt-4o-mini', now(), now(), 1, false, 'soft_failure', 200, null, null, 'req_4', 'unknown');
+                (104, 4, 1, 0, 'openai', 'gpt-4o-mini', now(), now(), 1, false, 'soft_failure', 200, null, null,
+                  'req_4', 'unknown');
 "#;
 
 fn lines(text: &str) -> Vec<Value> {
@@ -64,7 +67,8 @@ async fn answers_are_openai_batch_output_lines_that_say_who_answered() {
     assert_eq!(status, 1, "{stderr}");
     assert_eq!(
         stderr,
-        "batch b: 2 of 6 jobs have an answer; 2 failed, 1 cancelled, 1 not finished. sluice results b --errors FILE tells \
+        "batch b: 2 of 6 jobs have an answer; 2 failed, 1 cancelled, 1 not finished. sluice results b --errors FILE \
+         tells \
          why; sluice batch retry b puts them back into the queue\n"
     );
     assert_eq!(
@@ -207,7 +211,8 @@ async fn a_page_begins_behind_the_last_one() {
 #[tokio::test]
 async fn an_estimate_needs_no_database_and_no_key() {
     let dir = tempfile::tempdir().unwrap();
-    let config = "[providers.p]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1\"\napi_key_env = \"NO_SUCH_KEY\"\n\
+    let config = "[providers.p]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1\"\n\
+                  api_key_env = \"NO_SUCH_KEY\"\n\
                   [models.\"p/m\"]\nprice = { input = \"1\", output = \"2\" }\n\
                   [routes.default]\nrungs = [\"p/m\", \"p/unknown\"]\n";
     std::fs::write(dir.path().join("sluice.toml"), config).unwrap();

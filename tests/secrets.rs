@@ -259,7 +259,8 @@ async fn secrets_are_nowhere_and_texts_are_in_no_log() {
         // One that rejects a key would keep the others from being asked.
         for way in &WAYS[1..] {
             sqlx::query(
-                "insert into sluice.job (route, batch, request) values ($1, 'b', jsonb_build_object('prompt', $2 || ' [[' || $3 || ']]'))",
+                "insert into sluice.job (route, batch, request) values ($1, 'b', jsonb_build_object('prompt', $2 || ' \
+                 [[' || $3 || ']]'))",
             )
             .bind(route)
             .bind(PROMPT)
@@ -270,7 +271,8 @@ async fn secrets_are_nowhere_and_texts_are_in_no_log() {
         }
     }
     sqlx::query(
-        "insert into sluice.job (route, batch, request) select unnest(array['tls', 'port', 'dns', 'auth']), 'b', jsonb_build_object('prompt', $1 || ' [[auth]]')",
+        "insert into sluice.job (route, batch, request) select unnest(array['tls', 'port', 'dns', 'auth']), 'b', \
+         jsonb_build_object('prompt', $1 || ' [[auth]]')",
     )
     .bind(PROMPT)
     .execute(&pool)
@@ -319,11 +321,13 @@ async fn secrets_are_nowhere_and_texts_are_in_no_log() {
     assert!(worker.wait().await.unwrap().success());
 
     // Every row of every table and view.
-    let relations: Vec<String> =
-        sqlx::query_scalar("select c.relname::text from pg_class c where c.relnamespace = 'sluice'::regnamespace and c.relkind in ('r', 'p', 'v')")
-            .fetch_all(&pool)
-            .await
-            .unwrap();
+    let relations: Vec<String> = sqlx::query_scalar(
+        "select c.relname::text from pg_class c where c.relnamespace = 'sluice'::regnamespace and c.relkind in ('r', \
+         'p', 'v')",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
     assert!(relations.len() > 10, "{relations:?}");
     let mut rows = 0;
     for relation in relations {

@@ -226,7 +226,8 @@ async fn befall(queue: &Queue, claimed: &Claimed, fate: &Fate, settlement: &mut 
 const BOOKS: &str = "
     with tally as (
         select route, project, batch, provider, model, class, detail, sum(attempts) as attempts,
-               sum(input_tokens) as input_tokens, sum(cached_tokens) as cached_tokens, sum(output_tokens) as output_tokens,
+               sum(input_tokens) as input_tokens, sum(cached_tokens) as cached_tokens,
+                 sum(output_tokens) as output_tokens,
                sum(cost_nanos) as cost, sum(waste_nanos) as waste, sum(uncertain_nanos) as uncertain,
                sum(unpriced) as unpriced, sum(total_ms) as total_ms
           from sluice.totals group by 1, 2, 3, 4, 5, 6, 7 having sum(attempts) <> 0
@@ -234,7 +235,8 @@ const BOOKS: &str = "
         select j.route, j.project, coalesce(j.batch, ''), a.provider, a.model, coalesce(a.class, ''),
                coalesce(a.detail, ''), count(*)::numeric,
                sum(a.input_tokens + a.cache_read_tokens + a.cache_write_tokens)::numeric,
-               sum(a.cache_read_tokens)::numeric, sum(a.output_tokens)::numeric, coalesce(sum(a.cost_nanos), 0)::numeric,
+               sum(a.cache_read_tokens)::numeric, sum(a.output_tokens)::numeric,
+                 coalesce(sum(a.cost_nanos), 0)::numeric,
                coalesce(sum(a.cost_nanos) filter (where not a.accepted), 0)::numeric, sum(a.uncertain_nanos)::numeric,
                (count(*) - count(a.cost_nanos))::numeric, sum(a.total_ms)::numeric
           from sluice.attempt a join sluice.job j on j.id = a.job_id group by 1, 2, 3, 4, 5, 6, 7
@@ -243,7 +245,8 @@ const BOOKS: &str = "
           from sluice.totals group by 1, 2, 3 having sum(succeeded) <> 0 or sum(failed) <> 0 or sum(cancelled) <> 0
     ), results as (
         select j.route, j.project, coalesce(j.batch, ''), (count(*) filter (where state = 'succeeded'))::numeric,
-               (count(*) filter (where state = 'failed'))::numeric, (count(*) filter (where state = 'cancelled'))::numeric
+               (count(*) filter (where state = 'failed'))::numeric,
+                 (count(*) filter (where state = 'cancelled'))::numeric
           from sluice.result r join sluice.job j on j.id = r.job_id group by 1, 2, 3
     ), enqueued as (
         select batch, sum(enqueued) from sluice.totals where batch <> '' group by 1

@@ -38,7 +38,8 @@ async fn a_private_postgres_stops_with_a_command_that_is_interrupted() {
     let config = format!(
         "[database]\ndata_dir = \"{}\"\n[http]\nlisten = \"off\"\n\
          [providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
-         [models.\"one/model\"]\nprice = {{ input = \"1\", output = \"1\" }}\n[routes.default]\nrungs = [\"one/model\"]\n",
+         [models.\"one/model\"]\nprice = {{ input = \"1\", output = \"1\" }}\n[routes.default]\n\
+         rungs = [\"one/model\"]\n",
         dir.display()
     );
     let program = Program::new(&config, "");
@@ -144,7 +145,8 @@ async fn a_demo_that_is_killed_leaves_no_process_and_no_file() {
 async fn a_hangup_while_a_worker_starts_does_not_end_it() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://sluice@{}/sluice?sslmode=disable", silent.local_addr().unwrap());
-    let config = "[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+    let config = "[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\n\
+                  base_url = \"http://127.0.0.1:1/v1\"\n\
                   [models.\"one/model\"]\nprice = { input = \"1\", output = \"1\" }\n\
                   [routes.default]\nrungs = [\"one/model\"]\n";
     let program = Program::new(config, &url);

@@ -187,7 +187,8 @@ async fn two_repairs_and_workers_at_once_put_each_job_into_the_queue_once() {
 async fn a_command_that_ends_all_jobs_of_a_batch_or_a_route_reaches_them() {
     let queue = Queue::new().await;
     let config = "[providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
-                  [models.\"one/m\"]\nprice = { input = \"1\", output = \"1\" }\n[routes.default]\nrungs = [\"one/m\"]\n";
+                  [models.\"one/m\"]\nprice = { input = \"1\", output = \"1\" }\n[routes.default]\n\
+                  rungs = [\"one/m\"]\n";
     let program = Program::new(config, &queue.database.url());
     let none = program.run(&["batch", "cancel", "b"]).await;
     assert!(text(&none.stderr).contains("there is no batch \"b\""), "{}", text(&none.stderr));

@@ -20,12 +20,14 @@ impl Stage {
     async fn new() -> Self {
         let database = database().await;
         let scenario = Scenario::from_toml(
-            "[providers.one]\ndialect = \"openai\"\nlatency = { fixed = 1 }\nmodels.model.price = { input = \"1\", output = \"2\" }\n",
+            "[providers.one]\ndialect = \"openai\"\nlatency = { fixed = 1 }\n\
+             models.model.price = { input = \"1\", output = \"2\" }\n",
         );
         let simulator = Simulator::start(scenario.unwrap(), "127.0.0.1:0".parse().unwrap()).unwrap();
         let config = format!(
             "[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
-             [models.\"one/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n[routes.default]\nrungs = [\"one/model\"]\n",
+             [models.\"one/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n[routes.default]\n\
+             rungs = [\"one/model\"]\n",
             simulator.base_url("one").unwrap()
         );
         let program = Program::new(&config, &database.url());

@@ -19,7 +19,8 @@ impl Stage {
     async fn new(behaviour: &str) -> Self {
         let database = database().await;
         let scenario = format!(
-            "markers = true\nrecord_calls = 100000\nverdict.in_flight_grace = \"1s\"\n[providers.one]\ndialect = \"openai\"\n{behaviour}\n\
+            "markers = true\nrecord_calls = 100000\nverdict.in_flight_grace = \"1s\"\n[providers.one]\n\
+             dialect = \"openai\"\n{behaviour}\n\
              models.model.price = {{ input = \"1\", output = \"2\" }}\n"
         );
         let simulator =
@@ -36,11 +37,14 @@ impl Stage {
     }
 
     async fn enqueue(&self, jobs: i32) {
-        sqlx::query("insert into sluice.job (request) select jsonb_build_object('prompt', 'Question ' || n) from generate_series(1, $1) n")
-            .bind(jobs)
-            .execute(&self.pool)
-            .await
-            .unwrap();
+        sqlx::query(
+            "insert into sluice.job (request) select jsonb_build_object('prompt', 'Question ' || n) from \
+             generate_series(1, $1) n",
+        )
+        .bind(jobs)
+        .execute(&self.pool)
+        .await
+        .unwrap();
     }
 
     fn worker(&self) -> Child {

@@ -123,7 +123,8 @@ async fn play(folder: &Path, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 async fn perform(stage: &Stage, store: &Store, simulator: &Simulator, out: &mut Output) -> anyhow::Result<ExitCode> {
     out.line("\nHalf of the jobs come by SQL, as an application would insert them in its own transaction:")?;
     out.lines(format!(
-        "\n> insert into sluice.job (batch, custom_id, request)\n  select 'demo_sql', 'review-' || n, …\n    from generate_series(1, {JOBS}) n;"
+        "\n> insert into sluice.job (batch, custom_id, request)\n  select 'demo_sql', 'review-' || n, …\n    from \
+         generate_series(1, {JOBS}) n;"
     ))?;
     store.enqueue_demo("demo_sql", JOBS).await?;
     out.line("\nThe other half comes from a file of OpenAI-batch lines:")?;
@@ -247,7 +248,8 @@ fn prompts() -> String {
                 "model": "any",
                 "messages": [
                     { "role": "system", "content": "You sort support tickets into billing, fault or praise." },
-                    { "role": "user", "content": format!("Ticket {number}: my invoice of last month shows item {} twice.", number % 97) },
+                    { "role": "user", "content": format!("Ticket {number}: my invoice of last month shows item {} \
+                                                          twice.", number % 97) },
                 ],
                 "max_tokens": 600,
             },

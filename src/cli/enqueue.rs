@@ -1,6 +1,7 @@
 //! `sluice enqueue`: puts the requests of a file into the queue, all or none.
 
 mod entry;
+mod lines;
 
 use super::GlobalArgs;
 use super::context::{Context, environment};
@@ -14,14 +15,15 @@ use crate::domain::{Timestamp, bounds};
 use crate::exit_code::ExitCode;
 use crate::input::{InputError, InputJob, JobReader, LineError, MemberNotes, Progress, ReadLimits, Source};
 use crate::printable;
-use crate::store::Store;
 use crate::store::enqueue::{BulkEnqueue, BulkOptions, NewJob};
+use crate::store::{Store, StoreError};
 use crate::view::change::EnqueuedView;
 use crate::view::table::Table;
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use entry::Entry;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lines::Lines;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
@@ -45,7 +47,7 @@ pub struct Args {
     /// The route that the jobs take [default: default; with --resume that of the batch]
     #[arg(long, value_name = "ROUTE")]
     pub route: Option<String>,
-    /// Whose money it is [default: default; with --resume that of the batch]
+    /// The project that pays [default: default; with --resume that of the batch]
     #[arg(long, value_name = "PROJECT")]
     pub project: Option<String>,
     /// The name under which they are watched, exported and cancelled; one that exists needs --resume or --append
@@ -187,14 +189,14 @@ pub(super) async fn load<'a>(
         bulk,
         goes_on,
         faults: Faults::new(source.name(), faults),
-        jobs: 0,
+        lines: Lines::default(),
         notes: MemberNotes::default(),
     };
     let bar = progress_bar(shows_progress, &progress);
     while let Some(lot) = lots.recv().await {
         loading.take(lot, &bar).await?;
         bar.set_position(progress.done());
-        bar.set_message(format!("{} jobs", loading.jobs));
+        bar.set_message(format!("{} jobs", loading.lines.jobs()));
     }
     bar.finish_and_clear();
     Ok(loading)
@@ -325,7 +327,7 @@ pub(super) struct Loading<'a> {
     /// Whether the batch had jobs before.
     goes_on: bool,
     faults: Faults<'a>,
-    jobs: u64,
+    lines: Lines,
     notes: MemberNotes,
 }
 
@@ -345,18 +347,18 @@ impl Loading<'_> {
     }
 
     async fn push(&mut self, job: &InputJob) -> anyhow::Result<()> {
-        self.jobs += 1;
+        self.lines.note(job.line);
         self.notes.add(job.line, &job.notes);
         if let Some(bulk) = &mut self.bulk {
             let named = job.custom_id.as_deref().filter(|_| self.args.again.idempotent);
             let key = named.map(|custom_id| format!("{}/{custom_id}", self.batch));
-            bulk.push(&NewJob {
+            let new_job = NewJob {
                 custom_id: job.custom_id.as_deref(),
                 idempotency_key: key.as_deref(),
                 metadata: job.metadata.as_deref(),
                 request: &job.body,
-            })
-            .await?;
+            };
+            bulk.push(&new_job).await.map_err(|error| refusal(error, self.faults.file(), &self.lines))?;
         }
         Ok(())
     }
@@ -371,7 +373,8 @@ impl Loading<'_> {
 
     /// Makes all jobs visible at once, unless there were faults.
     pub(super) async fn end(self) -> anyhow::Result<Summary> {
-        let Self { args, batch, bulk, goes_on, mut faults, jobs, notes } = self;
+        let Self { args, batch, bulk, goes_on, mut faults, lines, notes } = self;
+        let jobs = lines.jobs();
         faults.end().context("reporting faulty lines")?;
         for sentence in notes.sentences() {
             faults.warn(&sentence).context("reporting members")?;
@@ -379,9 +382,9 @@ impl Loading<'_> {
         let unknown_members = notes.unknown().into_iter().map(|(name, lines)| (name.to_owned(), lines)).collect();
         let (name, faulty) = (faults.file(), faults.count());
         if faulty > 0 && !args.skip_bad {
-            let lines = faulty + jobs;
+            let all = faulty + jobs;
             let message = format!(
-                "{name}: {faulty} of {lines} lines are faulty; nothing was enqueued (--skip-bad enqueues the others)"
+                "{name}: {faulty} of {all} lines are faulty; nothing was enqueued (--skip-bad enqueues the others)"
             );
             return Err(Failure::input(message).into());
         }
@@ -392,7 +395,7 @@ impl Loading<'_> {
         let Some(bulk) = bulk else {
             return Ok(Summary { batch, jobs, faulty, unknown_members, ..Summary::default() });
         };
-        let enqueued = bulk.commit().await?;
+        let enqueued = bulk.commit().await.map_err(|error| refusal(error, name, &lines))?;
         let mut remarks = Vec::new();
         if let Some(custom_id) = enqueued.changed {
             remarks.push(format!(
@@ -404,6 +407,16 @@ impl Loading<'_> {
             remarks.push(remark);
         }
         Ok(Summary { batch, jobs: enqueued.jobs, existing: enqueued.existing, faulty, unknown_members, remarks })
+    }
+}
+
+/// The failure to enqueue: with file and line where one line is refused by the database.
+fn refusal(error: StoreError, file: &str, lines: &Lines) -> anyhow::Error {
+    match error {
+        StoreError::Refused { job, reason } => {
+            Failure::input(format!("{file}:{}: {reason}; nothing was enqueued", lines.of(job))).into()
+        }
+        error => error.into(),
     }
 }
 

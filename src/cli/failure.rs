@@ -67,6 +67,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
                 | StoreError::Outdated { .. }
                 | StoreError::TooNew { .. } => ExitCode::Database,
                 StoreError::Sql { .. } if error.is_transient() => ExitCode::Database,
+                StoreError::Refused { .. } => ExitCode::Input,
                 StoreError::Migrate(_) | StoreError::Sql { .. } => ExitCode::Failure,
             };
         }

@@ -15,7 +15,7 @@ pub enum PauseCommand {
     Pause {
         /// Its name
         name: String,
-        /// Why, for those who look at the status
+        /// The reason, which `sluice status` shows
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },

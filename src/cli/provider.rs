@@ -25,11 +25,9 @@ pub enum ProviderCommand {
     #[command(flatten)]
     Pause(PauseCommand),
     /// End a wait that it asked for: all workers call it again within seconds
-    #[command(
-        after_help = "A wait is honoured as the provider asks for it, up to a day; of a longer one a single call asks \
-                      again every `recheck`. This ends any of them, and has keys that were refused tried again at once. \
-                      Providers that share its limits are opened with it."
-    )]
+    #[command(after_help = "A wait is honoured as the provider asks for it, up to a day; of a longer one a single \
+                            call asks again every `recheck`. This ends any of them, and has keys that were refused \
+                            tried again at once. Providers that share its limits are opened with it.")]
     Reopen {
         /// Its name
         name: String,

@@ -112,7 +112,8 @@ mod tests {
     use crate::worker::plan::{Plan, RungPlan};
 
     const NOW: Timestamp = Timestamp(1_000_000);
-    const CONFIG: &str = "[providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\napi_key_env = \"ONE\"\n\
+    const CONFIG: &str = "[providers.one]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\n\
+                          api_key_env = \"ONE\"\n\
                           [providers.two]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\n\
                           [routes.default]\nrungs = [\"one/model\", \"two/model\"]\n";
 

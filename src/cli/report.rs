@@ -51,7 +51,7 @@ pub enum Kind {
     Failures,
     /// Money for answers that were not used.
     Waste,
-    /// Who answered after another had failed or was passed over.
+    /// Targets that answered after others had failed or were passed over.
     Fallbacks,
     /// How long accepted answers took; of the last 24 hours unless --since says otherwise.
     Latency,
@@ -66,7 +66,7 @@ pub enum By {
     Model,
     /// Policy.
     Route,
-    /// Whose money.
+    /// The project that pays.
     Project,
     /// Batch.
     Batch,

@@ -57,8 +57,8 @@ pub fn start(args: &Args) -> anyhow::Result<Simulator> {
     let listen = args.listen;
     if !listen.ip().is_loopback() {
         bail!(
-            "--listen {listen}: the simulator listens on loopback only, because it answers anyone and checks no keys; \
-             use 127.0.0.1:{} or [::1]:{}",
+            "--listen {listen}: the simulator listens on loopback only, because it answers every caller and checks no \
+             keys; use 127.0.0.1:{} or [::1]:{}",
             listen.port(),
             listen.port()
         );

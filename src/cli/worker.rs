@@ -65,8 +65,8 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
 pub(super) fn went_down(fallen: Option<&str>) -> anyhow::Result<()> {
     fallen.map_or(Ok(()), |part| {
         anyhow::bail!(
-            "a fault in sluice ended the worker's {part}, so the worker stopped in order; what it had in hand is written, \
-             spooled or given back. Start it again, and please report what the log says of it"
+            "a fault in sluice ended the worker's {part}, so the worker stopped in order; what it had in hand is \
+             written, spooled or given back. Start it again, and please report what the log says of it"
         )
     })
 }

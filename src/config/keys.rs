@@ -77,6 +77,7 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// A table without a word, to be filled in.
     pub const EMPTY: Self = Self {
         header: None,
         title: "",
@@ -136,6 +137,7 @@ pub(super) struct Key {
 }
 
 impl Key {
+    /// A key without a name, to be filled in.
     pub const EMPTY: Self = Self {
         name: "",
         kind: Kind::Text,
@@ -210,7 +212,6 @@ pub(super) enum Kind {
     Flag,
     /// Dollars, or another decimal number, as a text.
     Money,
-    /// A list.
     List(&'static Kind),
     /// One of several kinds.
     Either(&'static [Kind]),

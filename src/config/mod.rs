@@ -39,9 +39,7 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// Whether that file lay in the current folder without being named by the user.
     pub is_found: bool,
-    /// The database of the queue.
     pub database: Database,
-    /// The settings of the worker.
     pub worker: Worker,
     /// How long finished work is kept; `None`: for ever.
     pub retention: Option<Retention>,
@@ -59,7 +57,6 @@ pub struct Config {
     pub spool: Spool,
     /// The status endpoints.
     pub http: Http,
-    /// The settings of the log.
     pub log: Log,
     /// Settings that work but are probably not meant so, in words.
     pub warnings: Vec<String>,

@@ -243,7 +243,8 @@ mod tests {
         assert_eq!(catalogued("openai", "gpt-99").unwrap().price, None);
         assert!(matches!(catalogued("openai", "gpt-4o-mini").unwrap().tiers["priority"], TierPrice::Own(_)));
         let (_, faults) = parse_catalogue(
-            "[v]\nas_of = \"2026-01-01\"\nsource = \"x\"\ntiers = { default = \"1\", flex = \"half\", odd = 3 }\n[v.models]\n",
+            "[v]\nas_of = \"2026-01-01\"\nsource = \"x\"\ntiers = { default = \"1\", flex = \"half\", odd = 3 }\n\
+             [v.models]\n",
         );
         let faults = faults.unwrap_err();
         for fault in ["default", "is the usual tier", "\"half\" is no factor", "is no factor and no price"] {

@@ -15,7 +15,6 @@ use std::time::Duration;
 /// A route, with the part that only the transport needs.
 #[derive(Clone, Debug)]
 pub struct RouteConfig {
-    /// The policy.
     pub route: Arc<Route>,
     /// The timeouts of each rung, in the order of `route.rungs`.
     pub timeouts: Vec<Timeouts>,

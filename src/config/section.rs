@@ -30,6 +30,7 @@ impl Reading {
         Self { environment, file, world_readable, faults: RefCell::default(), warnings: RefCell::default() }
     }
 
+    /// Notes a warning, to be shown when there are no faults.
     pub fn warn(&self, warning: String) {
         self.warnings.borrow_mut().push(warning);
     }
@@ -74,14 +75,17 @@ impl<'a> Section<'a> {
         Self { reading, path, declared, entries, from_environment }
     }
 
+    /// What this section and all others report their faults to.
     pub fn reading(&self) -> &'a Reading {
         self.reading
     }
 
+    /// Whether neither the file nor a variable has a key of it.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
+    /// Whether the key is there with a value.
     pub fn has(&self, key: &str) -> bool {
         self.entries.get(key).is_some_and(|value| value.kind != ValueKind::Nil)
     }
@@ -195,18 +199,21 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A text that is not blank. `expected`: what to say of another value.
     pub fn text(&mut self, key: &'static str, expected: &str) -> Option<String> {
         self.parsed(key, expected, |text| {
             if text.trim().is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
         })
     }
 
+    /// A path, resolved from where it was written.
     pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
         let from_environment = self.entries.get(key).is_some_and(is_from_environment);
         let text = self.text(key, "a path")?;
         Some(self.reading.resolve(&text, from_environment))
     }
 
+    /// A duration such as "90s".
     pub fn duration(&mut self, key: &'static str) -> Option<Duration> {
         self.parsed(key, DURATION, scalar::duration)
     }
@@ -284,6 +291,7 @@ impl<'a> Section<'a> {
         self.fraction(key).unwrap_or_else(|| default.parse().expect("a declared default is a number"))
     }
 
+    /// True or false.
     pub fn flag(&mut self, key: &'static str) -> Option<bool> {
         let value = self.take(key)?;
         let flag = match &value.kind {
@@ -359,6 +367,7 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The entries of a table; none if it is absent or, which is a fault, something else.
     pub fn table(&mut self, key: &'static str) -> Table {
         let Some(value) = self.take(key) else { return Table::new() };
         if let ValueKind::Table(table) = value.kind {

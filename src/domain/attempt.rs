@@ -54,9 +54,7 @@ impl Outcome {
 pub struct Attempt {
     /// Index of the rung in the route's listed order; `None` when the target is no longer on the route.
     pub rung: Option<usize>,
-    /// How it ended.
     pub outcome: Outcome,
-    /// When it ended.
     pub ended_at: Timestamp,
     /// The earliest instant at which the provider wants to be asked again.
     pub retry_at: Option<Timestamp>,

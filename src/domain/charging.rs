@@ -253,7 +253,6 @@ pub fn never_fits(failure: &Failure, charging: &Charging, sizes: &Sizes) -> Opti
 /// A request that is larger than a limit ever allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Oversize {
-    /// The unit that the limit counts.
     pub unit: Unit,
     /// The amount that the request takes.
     pub needed: u64,

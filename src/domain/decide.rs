@@ -41,7 +41,6 @@ pub enum Ineligible {
     },
     /// The request is larger than a limit ever allows at once.
     BucketTooSmall {
-        /// The unit that the limit counts.
         unit: Unit,
         /// The amount that the request takes of it, estimated.
         needed: i64,
@@ -84,7 +83,6 @@ impl From<RungHealth> for Condition {
 /// Why a rung was not taken, for `explain`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Skip {
-    /// It is shut.
     Shut {
         /// Why, since when and until when.
         shut: Shut,

@@ -44,7 +44,6 @@ impl Severity {
 pub struct Finding {
     /// The name of the check, which stays the same.
     pub check: &'static str,
-    /// How bad it is.
     pub severity: Severity,
     /// The finding.
     pub what: String,
@@ -108,7 +107,6 @@ pub struct Facts {
     pub pooled: bool,
     /// Whether it is the private Postgres.
     pub private: bool,
-    /// The version of the schema.
     pub schema: Seen<Schema>,
     /// The server and its settings.
     pub server: Seen<Server>,
@@ -132,11 +130,9 @@ pub struct Facts {
     pub indexes: Seen<(Vec<String>, Vec<String>)>,
     /// Whether the trigger that puts new jobs into the queue exists and fires; `None`: it does not exist.
     pub trigger: Seen<Option<bool>>,
-    /// The partitions.
     pub partitions: Seen<Partitions>,
     /// The plans of the statements that the queue depends on.
     pub plans: Seen<Vec<Plan>>,
-    /// The queue.
     pub queue: Seen<Queue>,
     /// Jobs that are in no queue.
     pub unqueued: Seen<Unqueued>,
@@ -170,7 +166,6 @@ pub struct Server {
     pub version: i32,
     /// The version in words.
     pub version_name: String,
-    /// Whether it is a standby.
     pub standby: bool,
     /// Whether the sessions of this login are read-only, on a standby or by a setting.
     pub read_only: bool,
@@ -212,7 +207,6 @@ pub struct Session {
 /// A replication slot.
 #[derive(Clone, Debug)]
 pub struct ReplicationSlot {
-    /// The name of the slot.
     pub name: String,
     /// Whether a client reads from it.
     pub active: bool,
@@ -225,7 +219,6 @@ pub struct ReplicationSlot {
 /// A table whose rows change all day.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// The name of the table.
     pub name: String,
     /// Rows that are live.
     pub live: i64,
@@ -249,7 +242,6 @@ pub struct Partitions {
 /// How the server would carry out a statement.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The statement's name.
     pub statement: &'static str,
     /// The faults of its plan.
     pub faults: Vec<String>,

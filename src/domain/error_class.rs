@@ -317,8 +317,9 @@ error_classes! {
     InvalidRequest {
         name: "invalid_request",
         meaning: "the target finds the request wrong, in words that name neither a parameter nor a model nor a length",
-        reaction: "never this rung again for the job. When two rungs say so in the same words, or three in any, the job fails. \
-               A request that cannot be read, or whose conversation contradicts itself, fails at once",
+        reaction: "never this rung again for the job. When two rungs say so in the same words, or three in any, the \
+                   job fails. A request that cannot be read, or whose conversation contradicts itself, fails at \
+                   once",
         // The words of vendors are never complete: the next target may accept what one finds wrong.
         remedy: Remedy::NextRung,
         uses_up_an_attempt: true,
@@ -333,10 +334,10 @@ error_classes! {
     }
     Refused {
         name: "refused",
-        meaning: "this target does not take a parameter, a combination or an output cap of this request; or something in \
-               front of its API turned the request away (a page of a proxy)",
-        reaction: "where the refusal names a change that keeps the meaning: once more with it; else never this rung again \
-               for the job",
+        meaning: "this target does not take a parameter, a combination or an output cap of this request; or something \
+                  in front of its API turned the request away (a page of a proxy)",
+        reaction: "where the refusal names a change that keeps the meaning: once more with it; else never this rung \
+                   again for the job",
         remedy: Remedy::NextRung,
         uses_up_an_attempt: true,
         fallback: Fallback::Always,
@@ -457,8 +458,8 @@ error_classes! {
     SoftFailure {
         name: "soft_failure",
         meaning: "the answer came and is unusable; `detail` says how",
-        reaction: "form (`not_json`, `schema_mismatch`, patterns, `bad_tool_call`): one more try, then the next rung; anything \
-               else: the next rung",
+        reaction: "form (`not_json`, `schema_mismatch`, patterns, `bad_tool_call`): one more try, then the next rung; \
+                   anything else: the next rung",
         // Where the kind is known, its own row has the remedy: `SoftFailure::remedy`.
         remedy: Remedy::RetrySame { tries: 0 },
         uses_up_an_attempt: true,

@@ -80,10 +80,7 @@ pub enum Why {
         what: String,
     },
     /// The rung failed this job before.
-    Failed {
-        /// The error class.
-        class: Cow<'static, str>,
-    },
+    Failed { class: Cow<'static, str> },
     /// The rung rested after a failure of this job.
     BackingOff {
         /// When the rest ended.

@@ -21,7 +21,6 @@ pub enum Scope {
 /// A classified failure of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The kind of failure.
     pub class: ErrorClass,
     /// The part that the failure concerns.
     pub scope: Scope,
@@ -44,7 +43,6 @@ pub struct Failure {
 /// A limit with its numbers, as a failure names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamedLimit {
-    /// The unit that the limit counts.
     pub unit: Unit,
     /// How much the limit allows.
     pub size: u64,

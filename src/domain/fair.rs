@@ -2,7 +2,7 @@
 //! project.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{DefaultHasher, Hasher as _};
+use std::hash::{BuildHasherDefault, DefaultHasher, Hasher};
 
 /// A stretch of the queue that could be claimed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Demand<'a> {
     pub route: usize,
     /// Whether its first job has come since the queue was looked at before.
     pub has_just_come: bool,
+    /// How many jobs it has, where that is known.
+    pub jobs: Option<usize>,
 }
 
 /// How many absent members each ring remembers. Those that were served longest ago are forgotten first: when they come
@@ -39,13 +41,36 @@ const REMEMBERED: usize = 10_000;
 pub struct Turns {
     /// How often any member was seen for the first time or served: the clock by which waiting is measured.
     now: u64,
-    logins: HashMap<u64, Service>,
-    projects: HashMap<u64, Service>,
-    flows: HashMap<u64, Service>,
+    logins: Members,
+    projects: Members,
+    flows: Members,
     /// Whether the next turn goes to a login that has just come.
     newcomer_next: bool,
     #[cfg(test)]
     steps: usize,
+}
+
+/// How members were served, by their keys.
+type Members = HashMap<u64, Service, BuildHasherDefault<KeyHasher>>;
+
+/// Takes a key as its own hash: [`key_of`] has hashed the name already.
+#[derive(Clone, Copy, Debug, Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(bytes);
+        self.0 = hasher.finish();
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
 }
 
 /// How a login, a project of a login, or a flow was served.
@@ -66,7 +91,7 @@ struct Ring<T> {
 }
 
 impl<T> Ring<T> {
-    fn new(members: Vec<(u64, T)>, known: &HashMap<u64, Service>) -> Self {
+    fn new(members: Vec<(u64, T)>, known: &Members) -> Self {
         let service = |key: &u64| known.get(key).copied();
         let since = |key: &u64| service(key).map_or(0, |service| service.since);
         let (mut newcomers, mut waiting): (Vec<_>, Vec<_>) =
@@ -95,15 +120,19 @@ impl<T> Ring<T> {
 type Rings = Ring<Ring<Ring<usize>>>;
 
 impl Turns {
-    /// Deals at most `slots` claims over `demands`, of each route at most as many as may be started. The result has one
-    /// number per demand, in order. Demands of one flow should not be given twice.
+    /// Deals at most `slots` claims over `demands`, of each route at most as many as may be started, and of each demand at
+    /// most as many as it has jobs. The result has one number per demand, in order. Demands of one flow should not be
+    /// given twice.
     pub fn deal(&mut self, slots: usize, demands: &[Demand<'_>], startable: &[usize]) -> Vec<usize> {
         let mut left: Vec<usize> = startable.to_vec();
         let mut dealt = vec![0; demands.len()];
         let mut rings = self.rings(demands);
         for _ in 0..slots {
             let may_start = |index: usize| {
-                demands.get(index).and_then(|demand| left.get(demand.route)).is_some_and(|left| *left > 0)
+                demands.get(index).is_some_and(|demand| {
+                    left.get(demand.route).is_some_and(|left| *left > 0)
+                        && demand.jobs.is_none_or(|jobs| dealt.get(index).is_some_and(|dealt| *dealt < jobs))
+                })
             };
             let Some(index) = self.next(&mut rings, &may_start, true) else { break };
             if let Some(count) = dealt.get_mut(index) {
@@ -135,7 +164,7 @@ impl Turns {
     fn only(&self, demands: &[Demand<'_>]) -> Self {
         let mut turns = Self { now: self.now, newcomer_next: self.newcomer_next, ..Self::default() };
         for demand in demands {
-            let keys = keys_of(demand);
+            let keys = keys_of(key_of(&demand.login), demand);
             for (all, (some, key)) in
                 [&self.logins, &self.projects, &self.flows].into_iter().zip(turns.all_known().into_iter().zip(keys))
             {
@@ -145,15 +174,20 @@ impl Turns {
         turns
     }
 
-    fn all_known(&mut self) -> [&mut HashMap<u64, Service>; 3] {
+    fn all_known(&mut self) -> [&mut Members; 3] {
         [&mut self.logins, &mut self.projects, &mut self.flows]
     }
 
     /// Sorts demands into rings, and notes those that were not known.
     fn rings(&mut self, demands: &[Demand<'_>]) -> Rings {
-        let mut logins: HashMap<u64, HashMap<u64, Vec<(u64, usize)>>> = HashMap::new();
+        let mut sorted: Vec<([u64; 3], usize)> = Vec::with_capacity(demands.len());
+        let (mut before, mut login) = ("", key_of(&""));
         for (index, demand) in demands.iter().enumerate() {
-            let keys @ [login, project, flow] = keys_of(demand);
+            // Most neighbours belong to one login.
+            if demand.login != before {
+                (before, login) = (demand.login, key_of(&demand.login));
+            }
+            let keys = keys_of(login, demand);
             let mut now = self.now;
             for (known, key) in self.all_known().into_iter().zip(keys) {
                 known.entry(key).or_insert_with(|| {
@@ -162,18 +196,23 @@ impl Turns {
                 });
             }
             self.now = now;
-            logins.entry(login).or_default().entry(project).or_default().push((flow, index));
+            sorted.push((keys, index));
             #[cfg(test)]
             {
                 self.steps += 1;
             }
         }
         for (ring, known) in self.all_known().into_iter().enumerate() {
-            forget(known, demands.iter().map(|demand| keys_of(demand)[ring]));
+            forget(known, sorted.iter().map(|(keys, _)| keys[ring]));
         }
-        let logins = logins.into_iter().map(|(login, projects)| {
-            let projects = projects.into_iter().map(|(project, flows)| (project, Ring::new(flows, &self.flows)));
-            (login, Ring::new(projects.collect(), &self.projects))
+        sorted.sort_unstable();
+        let same = |ring: usize| move |(a, _): &([u64; 3], usize), (b, _): &([u64; 3], usize)| a[ring] == b[ring];
+        let logins = sorted.chunk_by(same(0)).map(|of_login| {
+            let projects = of_login.chunk_by(same(1)).map(|of_project| {
+                let flows = of_project.iter().map(|([_, _, flow], index)| (*flow, *index)).collect();
+                (of_project[0].0[1], Ring::new(flows, &self.flows))
+            });
+            (of_login[0].0[0], Ring::new(projects.collect(), &self.projects))
         });
         Ring::new(logins.collect(), &self.logins)
     }
@@ -226,13 +265,13 @@ impl Turns {
     }
 }
 
-fn newcomer_next(known: &HashMap<u64, Service>, key: u64) -> bool {
+fn newcomer_next(known: &Members, key: u64) -> bool {
     known.get(&key).is_some_and(|standing| standing.newcomer_next)
 }
 
-/// The keys of its login, its project and its flow.
-fn keys_of(demand: &Demand<'_>) -> [u64; 3] {
-    [key_of(&demand.login), key_of(&(demand.login, demand.project)), key_of(&demand.flow)]
+/// The keys of its login, which is given, of its project and of its flow. The number of a flow is a hash already.
+fn keys_of(login: u64, demand: &Demand<'_>) -> [u64; 3] {
+    [login, key_of(&(login, demand.project)), demand.flow.cast_unsigned()]
 }
 
 /// Always the same for the same name; two names that share a key by chance share turns.
@@ -243,7 +282,7 @@ fn key_of(name: &impl std::hash::Hash) -> u64 {
 }
 
 /// Keeps the members that are present, and of the others those that were served last. Does nothing while there are few.
-fn forget(known: &mut HashMap<u64, Service>, present: impl Iterator<Item = u64>) {
+fn forget(known: &mut Members, present: impl Iterator<Item = u64>) {
     if known.len() <= 2 * REMEMBERED {
         return;
     }
@@ -264,7 +303,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn demand(project: &str, flow: i64, route: usize) -> Demand<'_> {
-        Demand { login: "app", project, flow, route, has_just_come: false }
+        Demand { login: "app", project, flow, route, has_just_come: false, jobs: None }
     }
 
     #[test]
@@ -293,6 +332,14 @@ mod tests {
     fn a_route_of_which_nothing_may_start_leaves_its_share_to_others() {
         let demands = [demand("a", 1, 0), demand("b", 2, 1)];
         assert_eq!(Turns::default().deal(10, &demands, &[0, 100]), [0, 10]);
+    }
+
+    #[test]
+    fn what_a_lane_does_not_have_goes_to_others() {
+        let some = |flow, jobs| Demand { jobs: Some(jobs), ..demand("a", flow, 0) };
+        let demands = [some(1, 1), some(2, 0), some(3, 2), demand("b", 4, 0)];
+        assert_eq!(Turns::default().deal(10, &demands, &[100]), [1, 0, 2, 7]);
+        assert_eq!(Turns::default().deal(10, &demands[..3], &[100]), [1, 0, 2]);
     }
 
     #[test]
@@ -397,7 +444,10 @@ mod tests {
         fn nothing_is_dealt_beyond_slots_or_what_may_start_and_nothing_is_left_that_could_be_dealt(
             slots in 0_usize..300,
             startable in prop::collection::vec(0_usize..100, 1..4),
-            flows in prop::collection::vec((0_u8..3, 0_u8..4, 0_usize..4, any::<bool>()), 0..20),
+            flows in prop::collection::vec(
+                (0_u8..3, 0_u8..4, 0_usize..4, any::<bool>(), prop::option::of(0_usize..9)),
+                0..20
+            ),
         ) {
             let names: Vec<(String, String)> =
                 flows.iter().map(|(login, project, ..)| (login.to_string(), project.to_string())).collect();
@@ -405,12 +455,13 @@ mod tests {
                 .iter()
                 .zip(&names)
                 .enumerate()
-                .map(|(flow, ((.., route, has_just_come), (login, project)))| Demand {
+                .map(|(flow, ((_, _, route, has_just_come, jobs), (login, project)))| Demand {
                     login,
                     project,
                     flow: i64::try_from(flow).unwrap(),
                     route: route % startable.len(),
                     has_just_come: *has_just_come,
+                    jobs: *jobs,
                 })
                 .collect();
             let dealt = Turns::default().deal(slots, &demands, &startable);
@@ -423,10 +474,14 @@ mod tests {
             for (used, most) in used.iter().zip(&startable) {
                 prop_assert!(used <= most);
             }
-            let possible: usize = (0..startable.len())
-                .filter(|route| demands.iter().any(|demand| demand.route == *route))
-                .map(|route| startable[route])
-                .sum();
+            for (demand, count) in demands.iter().zip(&dealt) {
+                prop_assert!(demand.jobs.is_none_or(|jobs| *count <= jobs));
+            }
+            let jobs = |route: usize| {
+                let of_route = demands.iter().filter(|demand| demand.route == route);
+                of_route.map(|demand| demand.jobs.unwrap_or(usize::MAX)).fold(0, usize::saturating_add)
+            };
+            let possible: usize = (0..startable.len()).map(|route| startable[route].min(jobs(route))).sum();
             prop_assert_eq!(total, slots.min(possible));
         }
 
@@ -438,7 +493,7 @@ mod tests {
             let names: Vec<(String, String)> =
                 flows.iter().map(|(login, project, _)| (login.to_string(), project.to_string())).collect();
             let demands: Vec<Demand<'_>> = flows.iter().zip(&names).enumerate().map(|(flow, ((.., new), (login, project)))| {
-                Demand { login, project, flow: i64::try_from(flow).unwrap(), route: 0, has_just_come: *new }
+                Demand { login, project, flow: i64::try_from(flow).unwrap(), route: 0, has_just_come: *new, jobs: None }
             }).collect();
             let mut turns = Turns::default();
             let mut by_login: HashMap<&str, usize> = demands.iter().map(|demand| (demand.login, 0)).collect();

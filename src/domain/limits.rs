@@ -43,7 +43,6 @@ impl Unit {
 /// A unit and the time over which it is counted: together they tell the limits of one bucket apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Dimension {
-    /// The unit that is counted.
     pub unit: Unit,
     /// Seconds: 1, 60 or 86,400 where configured; the provider's figure where learned. Positive.
     pub seconds: u64,
@@ -95,7 +94,6 @@ impl fmt::Display for Unit {
 /// An amount of a unit in a span of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// The unit that is counted.
     pub unit: Unit,
     /// How much; positive.
     pub amount: u64,
@@ -127,7 +125,6 @@ pub struct Limits {
 pub struct Heard {
     /// The limit's unit and window.
     pub dimension: Dimension,
-    /// The limit itself.
     pub limit: Option<u64>,
     /// The amount that was left of it.
     pub remaining: Option<u64>,

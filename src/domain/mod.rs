@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod attempt;
+pub mod awaited;
 pub mod backoff;
 pub mod bounds;
 pub mod breaker;

@@ -28,7 +28,6 @@ pub enum Mend {
     },
     /// The target does not take an optional member.
     Drop {
-        /// The member.
         member: &'static str,
         /// Whether the model never takes the member; otherwise it refused this value, or this combination.
         lasting: bool,

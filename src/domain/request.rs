@@ -56,7 +56,6 @@ pub enum Role {
 /// A piece of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ContentPart {
-    /// Text.
     Text(String),
     /// An image: a `data:` URL or an address the provider fetches, with OpenAI's `detail`.
     Image {
@@ -85,7 +84,6 @@ pub struct PastCall {
 /// One turn of the conversation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
-    /// The author.
     pub role: Role,
     /// The parts of the message; empty for an assistant turn that only calls tools.
     pub content: Vec<ContentPart>,
@@ -145,7 +143,6 @@ pub enum ResponseFormat {
     JsonSchema {
         /// OpenAI's name of the schema.
         name: String,
-        /// The schema.
         schema: Value,
         /// Whether the provider is to enforce it.
         strict: Option<bool>,

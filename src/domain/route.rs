@@ -63,9 +63,7 @@ pub struct Capabilities {
     pub max_output_tokens: Option<i64>,
     /// Takes a JSON schema for its answer.
     pub json_schema: Option<bool>,
-    /// Takes tools.
     pub tools: Option<bool>,
-    /// Takes images.
     pub images: Option<bool>,
     /// Takes `temperature` and `top_p`; if not, they are dropped and the drop is recorded.
     pub temperature: Option<bool>,
@@ -78,7 +76,6 @@ pub struct Model {
     pub price: Option<Price>,
     /// Its price in other tiers of service than the usual one, by the provider's word for the tier.
     pub tiers: BTreeMap<String, TierPrice>,
-    /// Its abilities.
     pub capabilities: Capabilities,
     /// How many tokens of a limit of all tokens one token of output takes; `None`: the provider's rule decides.
     pub output_burndown: Option<u32>,
@@ -91,7 +88,6 @@ pub struct Model {
 /// One alternative of a chain.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rung {
-    /// The target to ask.
     pub target: Target,
     /// Its price and abilities.
     pub model: Model,

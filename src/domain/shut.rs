@@ -20,14 +20,13 @@ pub struct Shut {
 
 /// Why a rung cannot be called right now although it may be called later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(into = "&'static str", try_from = "String")]
 pub enum Reason {
     /// Requests or tokens are used up, or the provider asked to wait (429 of any kind but money).
     RateLimit,
     /// All calls that may run at once are running.
     Concurrency,
-    /// The breaker is open. Earlier versions kept it as `breaker`.
-    #[serde(rename = "breaker_open", alias = "breaker")]
+    /// The breaker is open.
     Breaker,
     /// No key is in service; the first key that may be tried again was out of money.
     QuotaExhausted,
@@ -102,6 +101,22 @@ impl Reason {
             Self::Model => facts.effect == Effect::NoModel,
             Self::Paused => false,
         }
+    }
+}
+
+impl From<Reason> for &'static str {
+    fn from(reason: Reason) -> Self {
+        reason.as_str()
+    }
+}
+
+impl TryFrom<String> for Reason {
+    type Error = String;
+
+    /// Reads a code in JSON. Earlier versions kept the breaker as `breaker`.
+    fn try_from(code: String) -> Result<Self, String> {
+        let reason = if code == "breaker" { Some(Self::Breaker) } else { Self::parse(&code) };
+        reason.ok_or_else(|| format!("{code:?} is not a reason"))
     }
 }
 

@@ -37,19 +37,15 @@ pub struct Statistics {
     /// About how many bytes the requests of the jobs in hand take in memory.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub in_flight_bytes: Option<u64>,
-    /// Jobs claimed.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub claimed: Option<u64>,
-    /// Jobs that succeeded.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub succeeded: Option<u64>,
-    /// Jobs that failed.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub failed: Option<u64>,
     /// Calls booked.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u64>,
-    /// Jobs given back.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub given_back: Option<u64>,
     /// Outcomes that came too late: the job was another's by then.
@@ -67,13 +63,11 @@ pub struct Statistics {
     /// The only batch whose jobs it takes.
     #[serde(deserialize_with = "readable::or_default")]
     pub only_batch: Option<String>,
-    /// The routes that it knows.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub routes: Option<Vec<String>>,
     /// The wait that all jobs of a route have in common, by route.
     #[serde(deserialize_with = "readable::members")]
     pub waits: BTreeMap<String, RouteWait>,
-    /// The state of its gate.
     #[serde(deserialize_with = "readable::or_default")]
     pub gate: GateStatistics,
     /// Jobs it held when it was declared dead, as the worker that rescued them noted.
@@ -116,10 +110,8 @@ pub struct GateStatistics {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BucketStatistics {
-    /// The bucket's name.
     #[serde(deserialize_with = "readable::or_default")]
     pub name: Option<String>,
-    /// Each limit of it.
     #[serde(deserialize_with = "readable::items")]
     pub rates: Vec<RateStatistics>,
     /// Calls that may run at once.
@@ -212,7 +204,6 @@ pub struct EstimateStatistics {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KeyStatistics {
-    /// Its provider.
     #[serde(deserialize_with = "readable::or_default")]
     pub provider: Option<String>,
     /// Its name, which may be shown.

@@ -42,6 +42,7 @@ pub(super) struct Search {
 }
 
 impl Search {
+    /// A search by `SLUICE_PG_BIN`, `PATH`, and the places where distributions install Postgres.
     pub fn of_this_system() -> Self {
         Self {
             explicit: std::env::var_os("SLUICE_PG_BIN").filter(|dir| !dir.is_empty()).map(PathBuf::from),

@@ -35,7 +35,6 @@ pub enum EmbeddedError {
         data_dir.display()
     )]
     OtherMajor {
-        /// The directory.
         data_dir: PathBuf,
         /// The version that made it.
         made_by: String,
@@ -49,7 +48,6 @@ pub enum EmbeddedError {
         data_dir.display()
     )]
     OtherOwner {
-        /// The directory.
         data_dir: PathBuf,
         /// The user id of its owner.
         owner: u32,
@@ -74,7 +72,6 @@ pub enum EmbeddedError {
     /// Root has no unprivileged user to run the server as.
     #[error("PostgreSQL does not run as root, and there is neither a user postgres nor a user nobody")]
     NoServerUser,
-    /// `initdb` failed.
     #[error("initdb could not make the cluster: {0}")]
     Initdb(String),
     /// The server ended instead of starting.
@@ -90,7 +87,6 @@ pub enum EmbeddedError {
     TimedOut {
         /// `start` or `stop`.
         what: &'static str,
-        /// The time limit.
         limit: Duration,
         /// Its log.
         log: PathBuf,
@@ -98,7 +94,6 @@ pub enum EmbeddedError {
     /// A running server was found that would lose commits in a crash, and a durable one was wanted.
     #[error("the PostgreSQL that already runs on {} has fsync off: stop it first", .0.display())]
     NotDurable(PathBuf),
-    /// SQL failed.
     #[error("the private PostgreSQL: {}", in_words(.0))]
     Sql(#[from] sqlx::Error),
     /// A file, directory or process could not be handled.

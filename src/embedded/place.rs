@@ -56,14 +56,17 @@ impl Place {
         Ok(Self { dir, user })
     }
 
+    /// A file or folder of this name in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
+    /// The data directory of the server.
     pub fn cluster(&self) -> PathBuf {
         self.path("data")
     }
 
+    /// The file that the server logs to.
     pub fn log(&self) -> PathBuf {
         self.path("postgres.log")
     }
@@ -84,6 +87,7 @@ impl Place {
         Ok(file)
     }
 
+    /// Keeps other processes from starting or stopping the server until the file is dropped; waits for its turn.
     pub async fn lock_start(&self) -> Result<File, EmbeddedError> {
         let file = self.open_lock("start.lock")?;
         let deadline = Instant::now() + START_TIMEOUT;
@@ -116,6 +120,7 @@ impl Place {
         Ok(dir)
     }
 
+    /// Programs of the version that made the cluster, or of any where there is none yet.
     pub async fn find_binaries(&self) -> Result<Binaries, EmbeddedError> {
         let made_by = std::fs::read_to_string(self.cluster().join("PG_VERSION")).ok();
         binaries::Search::of_this_system().find(&self.cluster(), made_by.as_deref().map(str::trim)).await
@@ -212,6 +217,7 @@ impl Place {
         set("jit", "off");
         if options.fsync {
             set("fsync", "on");
+            set("shared_buffers", &format!("{}MB", shared_buffers_mib(machine_memory())));
         } else {
             set("fsync", "off");
             set("synchronous_commit", "off");
@@ -314,6 +320,24 @@ pub(super) fn is_alive(pid: Pid) -> bool {
     !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
 }
 
+/// The memory of this machine in bytes, where the system says so.
+fn machine_memory() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        let info = rustix::system::sysinfo();
+        u64::from(info.mem_unit).checked_mul(info.totalram.into())
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// The size of the server's own cache of pages, in MiB: a sixteenth of the memory, within 128 (what Postgres has when
+/// nothing is said) and 512. Jobs of many batches are claimed from pages all over the table, and with a small cache
+/// each of them pushes out a page that has to be written first.
+fn shared_buffers_mib(memory: Option<u64>) -> u64 {
+    memory.map_or(128, |bytes| (bytes >> 24).clamp(128, 512))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,6 +370,16 @@ mod tests {
             });
             let left: Vec<_> = dir.parent().unwrap().read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
             assert_eq!(left, [dir]);
+        }
+    }
+
+    #[test]
+    fn the_cache_follows_the_memory_of_the_machine() {
+        const GIB: u64 = 1 << 30;
+        let sizes =
+            [(None, 128), (Some(GIB / 2), 128), (Some(4 * GIB), 256), (Some(8 * GIB), 512), (Some(99 * GIB), 512)];
+        for (memory, mib) in sizes {
+            assert_eq!(shared_buffers_mib(memory), mib, "{memory:?}");
         }
     }
 }

@@ -325,7 +325,7 @@ impl Page {
         #[expect(clippy::cast_precision_loss, reason = "metrics are floats by nature")]
         page.gauges(
             "bucket_level",
-            "What is left and nobody holds; negative while in debt.",
+            "What is left and no process holds; negative while in debt.",
             each(&|limit| limit.level as f64),
         )?;
         page.gauges(
@@ -335,7 +335,8 @@ impl Page {
         )?;
         page.gauges(
             "bucket_utilisation_ratio",
-            "What all workers used in the last minute, as a part of what came back in it; above 1 while a burst is used.",
+            "What all workers used in the last minute, as a part of what came back in it; above 1 while a burst is \
+             used.",
             each(&|limit| limit.utilisation),
         )?;
         let whole = || buckets.iter().map(|(name, standing)| ([("bucket", name.as_str())], standing));

@@ -137,10 +137,10 @@ mod tests {
         assert_eq!(
             notes.sentences(),
             [
-                "2 lines, the first of them 3, have `review_id`, which no provider is known to take: it is sent as it is. \
-                 What is your own belongs into `metadata`",
-                "line 3 has `temprature`, which no provider is known to take (perhaps `temperature` is meant): it is sent \
-                 as it is. What is your own belongs into `metadata`",
+                "2 lines, the first of them 3, have `review_id`, which no provider is known to take: it is sent as it \
+                 is. What is your own belongs into `metadata`",
+                "line 3 has `temprature`, which no provider is known to take (perhaps `temperature` is meant): it is \
+                 sent as it is. What is your own belongs into `metadata`",
                 "line 5 has `max_token`, which is no parameter (perhaps `max_tokens` is meant): it went into the job's \
                  metadata",
             ]

@@ -17,7 +17,6 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 pub enum Source {
     /// Standard input, written `-`.
     Stdin,
-    /// A file.
     File(PathBuf),
 }
 

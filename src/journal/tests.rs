@@ -29,7 +29,7 @@ fn bytes_of(records: &[Vec<u8>]) -> Vec<u8> {
 }
 
 #[test]
-fn what_was_appended_is_read_back_by_whoever_takes_it_over() {
+fn what_was_appended_is_read_back_by_the_process_that_takes_it_over() {
     let folder = folder();
     let mut journal = Journal::create(folder.path(), PLENTY, b"first").unwrap();
     let path = journal.path().to_owned();

@@ -28,39 +28,22 @@ pub enum ProviderError {
     /// The base URL is unusable.
     #[error("providers.{provider}.base_url: {reason}")]
     BaseUrl {
-        /// The provider's name.
         provider: String,
         /// The flaw in the URL.
         reason: &'static str,
     },
     /// A key has characters that no header can carry.
     #[error("providers.{provider}: the key {key} is empty or has characters that an HTTP header cannot carry")]
-    Key {
-        /// The provider's name.
-        provider: String,
-        /// The key's name.
-        key: String,
-    },
+    Key { provider: String, key: String },
     /// A configured header is unusable.
     #[error("providers.{provider}.headers: {header:?} is not a valid HTTP header")]
-    Header {
-        /// The provider's name.
-        provider: String,
-        /// The header's name.
-        header: String,
-    },
+    Header { provider: String, header: String },
     /// The HTTP client cannot be built.
     #[error("providers.{provider}: cannot set up the HTTP client: {source}")]
-    Client {
-        /// The provider's name.
-        provider: String,
-        /// The client's error.
-        source: reqwest::Error,
-    },
+    Client { provider: String, source: reqwest::Error },
     /// There is no thread for its connections.
     #[error("providers.{provider}: cannot start a thread for its connections: {source}")]
     Thread {
-        /// The provider's name.
         provider: String,
         /// The system's error.
         source: std::io::Error,
@@ -70,7 +53,6 @@ pub enum ProviderError {
 /// One call to a provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
-    /// The content of the call.
     pub payload: Payload<'a>,
     /// The model's name at the provider.
     pub model: &'a str,

@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub(super) enum Speaker {
     /// The person, or a tool on the person's side.
     User,
-    /// The model.
     Model,
 }
 
@@ -21,30 +20,24 @@ pub(super) enum Speaker {
 pub(super) enum Item<'a> {
     /// Text; never empty.
     Text {
-        /// The text.
         text: &'a str,
         /// Its `cache_control`.
         cache: Option<&'a Value>,
     },
-    /// An image.
     Image {
-        /// Its address.
         url: &'a str,
         /// Its `cache_control`.
         cache: Option<&'a Value>,
     },
     /// A call that the model made.
     Call {
-        /// The call.
         call: &'a PastCall,
         /// Its id, which no other call of the conversation has.
         id: Cow<'a, str>,
         /// `cache_control` of a message that ends with it.
         cache: Option<&'a Value>,
     },
-    /// The result of a tool.
     Result {
-        /// The tool's message.
         message: &'a Message,
         /// The id of the call that it answers.
         id: Cow<'a, str>,
@@ -69,7 +62,6 @@ impl<'a> Item<'a> {
 /// Everything that one speaker says before the other speaks.
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
-    /// The speaker.
     pub speaker: Speaker,
     /// The pieces; tool results first, where there are any. Never empty.
     pub items: Vec<Item<'a>>,

@@ -39,7 +39,6 @@ pub struct ApiKey {
 pub struct Endpoint {
     /// Its name in the configuration.
     pub name: String,
-    /// The dialect of its server.
     pub dialect: &'static Dialect,
     /// The vendor, where it is known: its row gives the server's habits, whatever the address.
     pub vendor: Option<String>,

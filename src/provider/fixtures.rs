@@ -1,6 +1,7 @@
 //! Recorded and documented failures by their meaning, across all providers: the tables show that each disguise is seen
 //! through, in any dialect.
 
+mod envelopes;
 mod money;
 mod ramp;
 mod refusals;

@@ -16,7 +16,6 @@ const MONTH: Duration = Duration::from_hours(30 * 24);
 /// The facts that one family of headers reports about one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitObservation {
-    /// The unit that the limit counts.
     pub unit: Unit,
     /// The amount when nothing is used up.
     pub limit: Option<u64>,

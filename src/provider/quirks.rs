@@ -231,7 +231,6 @@ pub struct QuirkSettings {
     pub rename: Vec<(String, String)>,
     /// Top-level members that every body gets unless the request has its own.
     pub add: Vec<(String, Value)>,
-    /// Takes a JSON schema.
     pub json_schema: Option<bool>,
     /// Models that take a JSON schema, by parts of their names, in place of the known ones; an empty list stands for
     /// all.

@@ -121,6 +121,7 @@ impl Transport {
         Ok(Reply { status, headers: std::mem::take(response.headers_mut()), fault, first_byte, body })
     }
 
+    /// Gives answers other room in memory, in kB: a share for each, and a reserve for larger ones.
     #[cfg(test)]
     pub fn set_room(&mut self, share_kb: u32, reserve: std::sync::Arc<tokio::sync::Semaphore>, reserve_kb: u32) {
         self.room = Room::of(share_kb, reserve, reserve_kb);

@@ -21,7 +21,6 @@ pub enum Delivery {
 /// An HTTP request as a dialect wants it: without the provider's address, headers and key.
 #[derive(Clone, Debug)]
 pub struct WireRequest {
-    /// The method.
     pub method: Method,
     /// Appended to the path of the provider's base URL; starts with a slash.
     pub path: String,
@@ -29,7 +28,6 @@ pub struct WireRequest {
     pub query: Vec<(String, String)>,
     /// Headers that the dialect demands beside those of the provider.
     pub headers: HeaderMap,
-    /// The body.
     pub body: Vec<u8>,
     /// How the answer is transferred.
     pub delivery: Delivery,
@@ -75,7 +73,6 @@ impl WireRequest {
 /// A finished request: everything that is sent, so that a signature can cover it.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
-    /// The method.
     pub method: Method,
     /// The whole address, with its query.
     pub url: Url,

@@ -31,6 +31,7 @@ impl Meaning {
         Self { class, scope, bearing: Bearing::AsScoped, mend: None }
     }
 
+    /// A refusal that may concern this request alone, or every request.
     pub const fn in_doubt(class: ErrorClass, scope: Scope) -> Self {
         Self { class, scope, bearing: Bearing::InDoubt, mend: None }
     }
@@ -62,13 +63,17 @@ pattern!(
 // The key or the account, whatever the status.
 pattern!(
     BAD_KEY,
-    r"\bapi[ _-]?keys?\b[^.]{0,40}\b(?:not valid|invalid|expired|revoked|incorrect|missing|unknown|deleted|not found|disabled)\b",
-    r"|\b(?:invalid|incorrect|expired|revoked|missing|wrong|bad|no|malformed)\b[^.]{0,30}\b(?:api[ _-]?key|authorization header|auth(?:entication|orization)? (?:token|credentials?)|access token|bearer token|credentials?)\b",
+    r"\bapi[ _-]?keys?\b[^.]{0,40}\b(?:not valid|invalid|expired|revoked|incorrect|missing|unknown|deleted|not found",
+    r"|disabled)\b",
+    r"|\b(?:invalid|incorrect|expired|revoked|missing|wrong|bad|no|malformed)\b[^.]{0,30}\b(?:api[ _-]?key",
+    r"|authorization header|auth(?:entication|orization)? (?:token|credentials?)|access token|bearer token",
+    r"|credentials?)\b",
     r"|\bauthentication (?:failed|required|error)\b|\bunauthori[sz]ed\b",
 );
 pattern!(
     NO_MONEY,
-    r"\bbudget (?:has been )?exceeded\b|\bexceeded (?:your |the )?budget\b|\binsufficient[ _](?:balance|funds|credits?)\b|\b(?:out of|not enough) (?:credits?|balance|funds)\b",
+    r"\bbudget (?:has been )?exceeded\b|\bexceeded (?:your |the )?budget\b",
+    r"|\binsufficient[ _](?:balance|funds|credits?)\b|\b(?:out of|not enough) (?:credits?|balance|funds)\b",
     r"|\bin arrears\b|\barrearage\b|\bcredit balance\b[^.]{0,20}\btoo low\b|余额不足|欠费",
 );
 const BAD_KEY_CODES: &[&str] =
@@ -93,7 +98,8 @@ const AFFORDS_SOMETHING: u64 = 256;
 pattern!(
     LONG_CONTEXT,
     r"\bextra usage\b[^.]{0,60}\brequired\b|\brequires? extra usage\b",
-    r"|\blong[- ]context\b[^.]{0,80}\b(?:required|requires|not (?:yet )?(?:available|enabled|included|supported)|upgrade|subscription)",
+    r"|\blong[- ]context\b[^.]{0,80}\b(?:required|requires|not (?:yet )?(?:available|enabled|included|supported)",
+    r"|upgrade|subscription)",
 );
 
 pattern!(
@@ -102,8 +108,10 @@ pattern!(
     r"|\b(?:usage|content|safety|moderation) (?:polic(?:y|ies)|guidelines?|violations?|violates)\b",
     r"|\bcontent (?:management|moderation|filter(?:s|ed|ing)?|exists risk|restriction)\b",
     r"|\bsafety[ _](?:system|filters?|check|settings|reasons?|concerns?)",
-    r"|\b(?:inappropriate|harmful|unsafe|sensitive|prohibited|disallowed|illegal|offensive|explicit) (?:content|information|words?|material|text)\b",
-    r"|\b(?:input|prompt|request|content|message)s? (?:was|were|has been|have been|is) (?:flagged|moderated|censored)\b",
+    r"|\b(?:inappropriate|harmful|unsafe|sensitive|prohibited|disallowed|illegal|offensive|explicit) (?:content",
+    r"|information|words?|material|text)\b",
+    r"|\b(?:input|prompt|request|content|message)s? (?:was|were|has been|have been|is) (?:flagged|moderated",
+    r"|censored)\b",
     r"|\brequires moderation\b|\bflagged (?:by|as|for)\b|\bguardrails?\b|\bresponsible ai\b|\bconsidered high risk\b",
     r"|\b(?:data|content)[ _]?inspection|\bsensitive\b[^.]{0,20}\b(?:detected|content)|new_sensitive|\bcensored\b",
     r"|敏感|不安全|违规|内容安全",
@@ -133,7 +141,8 @@ const POLICY_CODES: &[&str] = &[
 // Access denied: the model is there, but this key may not use it.
 pattern!(
     NO_ACCESS,
-    r"\b(?:not|no longer|n't) (?:have|has) (?:access|permission)|\bno access to\b|\bnot (?:authorized|authorised|allowed|permitted|entitled) to (?:use|access|call|invoke)\b",
+    r"\b(?:not|no longer|n't) (?:have|has) (?:access|permission)|\bno access to\b",
+    r"|\bnot (?:authorized|authorised|allowed|permitted|entitled) to (?:use|access|call|invoke)\b",
     r"|\baccess (?:to (?:this |the )?model )?(?:is |was )?denied\b",
 );
 
@@ -143,17 +152,22 @@ pattern!(
     r"\b(?:model|deployment|engine|endpoint|snapshot)s?\b[^\n]{0,160}?\b(?:",
     r"decommissioned|retired|discontinued|deprecated|sunset(?:ted)?|end[- ]of[- ]life|shut ?down|obsolete|",
     r"no longer (?:supported|available|served|offered|hosted|active|exists?|accessible)|",
-    r"(?:do(?:es)?|did) ?(?:not|n't) (?:exist|seem to exist)|not exist|cannot be found|can't be found|could not be found|not found|not been found|",
-    r"(?:is|was|are|been|be) removed|not (?:been |yet |currently )?(?:deployed|loaded|served|hosted|registered|installed)|isn't (?:deployed|loaded|available|served)|",
+    r"(?:do(?:es)?|did) ?(?:not|n't) (?:exist|seem to exist)|not exist|cannot be found|can't be found",
+    r"|could not be found|not found|not been found|",
+    r"(?:is|was|are|been|be) removed|not (?:been |yet |currently )?(?:deployed|loaded|served|hosted|registered",
+    r"|installed)|isn't (?:deployed|loaded|available|served)|",
     r"(?:is|are) (?:currently )?(?:unavailable|not available)|not available (?:in|for|on|to)",
     r")\b",
 );
 pattern!(
     NO_SUCH_MODEL,
-    r"\b(?:no such|unknown|unrecogni[sz]ed|invalid|unsupported|non-?existent|unavailable|bad) (?:model|deployment|engine|endpoint)\b",
+    r"\b(?:no such|unknown|unrecogni[sz]ed|invalid|unsupported|non-?existent|unavailable|bad) (?:model|deployment",
+    r"|engine|endpoint)\b",
     r"|\bnot an? (?:valid|supported|known|recogni[sz]ed|available|existing|chat) (?:model|deployment|engine)\b",
-    r"|\bno (?:available |allowed |healthy )?(?:endpoints?|instances?|deployments?|providers?|workers?|channels?)\b[^.]{0,40}\b(?:found|available|for)\b",
-    r"|\b(?:couldn't|could not|cannot|can't|unable to|failed to) (?:find|load|locate|route to|access) (?:the |this |a )?(?:model|deployment)\b",
+    r"|\bno (?:available |allowed |healthy )?(?:endpoints?|instances?|deployments?|providers?|workers?",
+    r"|channels?)\b[^.]{0,40}\b(?:found|available|for)\b",
+    r"|\b(?:couldn't|could not|cannot|can't|unable to|failed to) (?:find|load|locate|route to|access) (?:the |this ",
+    r"|a )?(?:model|deployment)\b",
     r"|\bmodel:? \S+ is not (?:a |an )?(?:supported|valid|available|recogni[sz]ed|known)\b",
     r"|\bsupported (?:api )?model(?: name)?s? (?:are|is|include)\b",
     r"|\bon-demand throughput (?:isn't|isn’t|is not) supported\b|模型不存在|模型已下线",
@@ -187,12 +201,15 @@ const MODEL_CODES: &[&str] = &[
 // A cap on the answer that the model does not allow.
 pattern!(
     CAP_NAME,
-    r"\bmax(?:imum)?[ _]?(?:completion[ _]?|output[ _]?|new[ _]?)?tokens\b|\bmaxoutputtokens\b|\b(?:completion|output) tokens\b"
+    r"\bmax(?:imum)?[ _]?(?:completion[ _]?|output[ _]?|new[ _]?)?tokens\b|\bmaxoutputtokens\b",
+    r"|\b(?:completion|output) tokens\b"
 );
 pattern!(
     CAP_BOUND,
-    r"(?:at most|greater than the maximum|exceeds the maximum(?: of)?|less than or equal to|smaller than or equal to|no more than|not exceed|cannot exceed|<=|up to|a maximum of|maximum value(?: of)?|",
-    r"maximum (?:allowed )?(?:number of )?(?:output |completion )?tokens(?: is| of|:)|limit(?: is| of)|lower than)\s*['\x22]?(\d[\d,_]{0,9})",
+    r"(?:at most|greater than the maximum|exceeds the maximum(?: of)?|less than or equal to|smaller than or equal to",
+    r"|no more than|not exceed|cannot exceed|<=|up to|a maximum of|maximum value(?: of)?|",
+    r"maximum (?:allowed )?(?:number of )?(?:output |completion )?tokens(?: is| of|:)|limit(?: is| of)",
+    r"|lower than)\s*['\x22]?(\d[\d,_]{0,9})",
     r"|(?:range|between|from)\b[^.]{0,60}?\b\d+[^.\d]{1,40}?(\d[\d,_]{0,9})\s*(\(exclusive\)|\))?",
     r"|\d\s*>\s*(\d[\d,_]{0,9})",
 );
@@ -206,17 +223,23 @@ pattern!(
 pattern!(
     TOO_LONG,
     r"\b(?:context|model)[ _-]?(?:length|window|size|limit|len)\b",
-    r"|\b(?:prompt|input|inputs|message|messages|conversation|text|context|query|request)\b[^.]{0,60}?\b(?:is|are|was|were|be|too|length)\b[^.]{0,20}?\b(?:too (?:long|large|big)|exceed(?:s|ed|ing)?|longer|over)\b",
+    r"|\b(?:prompt|input|inputs|message|messages|conversation|text|context|query|request)\b[^.]{0,60}?\b(?:is|are|was",
+    r"|were|be|too|length)\b[^.]{0,20}?\b(?:too (?:long|large|big)|exceed(?:s|ed|ing)?|longer|over)\b",
     r"|\b(?:prompt|input|inputs|messages|conversation|context)\b[^.]{0,40}?\bexceed(?:s|ed|ing)?\b",
-    r"|\b(?:prompt|input|message|context) length\b|\brange of input length\b|\breduce (?:the length|your prompt|the number of messages)\b",
+    r"|\b(?:prompt|input|message|context) length\b|\brange of input length\b",
+    r"|\breduce (?:the length|your prompt|the number of messages)\b",
     r"|\b(?:too many|maximum number of|number of|total|sum of)\b[^.]{0,30}?\btokens\b",
-    r"|\btoken (?:count|limit|length|budget)\b|\btokens?[ _](?:count|limit|length)\b|\btokens? (?:exceeds?|exceeded|limit)\b|\bmust have less than \d+ tokens\b",
-    r"|\bcurrent length is\b|\b(?:inputs?|prompt) tokens\b|\bnew[ _]tokens\b|\btokens in the prompt\b|\bmessage tokens\b|\bmax size: \d+ tokens\b|超长|过长|超过.{0,8}(?:长度|上下文)|输入长度|上下文长度",
+    r"|\btoken (?:count|limit|length|budget)\b|\btokens?[ _](?:count|limit|length)\b",
+    r"|\btokens? (?:exceeds?|exceeded|limit)\b|\bmust have less than \d+ tokens\b",
+    r"|\bcurrent length is\b|\b(?:inputs?|prompt) tokens\b|\bnew[ _]tokens\b|\btokens in the prompt\b",
+    r"|\bmessage tokens\b|\bmax size: \d+ tokens\b|超长|过长|超过.{0,8}(?:长度|上下文)|输入长度|上下文长度",
 );
 pattern!(
     EXCESS,
-    r"exceed|too (?:long|large|many|big|much)|longer than|larger than|greater than|more than|bigger than|maximum|max[ _]|at most|must be <=|must (?:be|have) (?:less|smaller|shorter|fewer)|",
-    r"should (?:be|have) (?:less|smaller|shorter)|should not|cannot be|\bover\b|overflow|limit|reduce|range of|no more than|does not fit|doesn't fit|不能超过|超|过长",
+    r"exceed|too (?:long|large|many|big|much)|longer than|larger than|greater than|more than|bigger than|maximum",
+    r"|max[ _]|at most|must be <=|must (?:be|have) (?:less|smaller|shorter|fewer)|",
+    r"should (?:be|have) (?:less|smaller|shorter)|should not|cannot be|\bover\b|overflow|limit|reduce|range of",
+    r"|no more than|does not fit|doesn't fit|不能超过|超|过长",
 );
 const LENGTH_CODES: &[&str] = &[
     "context_length_exceeded",
@@ -237,15 +260,19 @@ const LENGTH_CODES: &[&str] = &[
 // Lengths of something other than the prompt's tokens.
 pattern!(
     OTHER_LENGTH,
-    r"string_above_max_length|string too long|\b(?:picture|audio|video|file|pdf|attachment|pixels?|megapixels?|dimensions?|bytes|mb|mib|kb)\b|\b(?:request )?(?:body|payload|entity) (?:is )?too (?:large|big)|\bpayload size\b",
+    r"string_above_max_length|string too long",
+    r"|\b(?:picture|audio|video|file|pdf|attachment|pixels?|megapixels?|dimensions?|bytes|mb|mib|kb)\b",
+    r"|\b(?:request )?(?:body|payload|entity) (?:is )?too (?:large|big)|\bpayload size\b",
     r"|\bper (?:min(?:ute)?|day|hour|second|month)\b|\b(?:tpm|rpm|tpd|rpd)\b|\brate limit|\bquota\b",
-    r"|\b(?:tools?|functions?|stop|stop sequences?|logit_bias|metadata|array|items|enum|properties|schema|characters in)\b[^.]{0,40}\b(?:too (?:long|many)|exceed|maximum|at most)",
+    r"|\b(?:tools?|functions?|stop|stop sequences?|logit_bias|metadata|array|items|enum|properties|schema",
+    r"|characters in)\b[^.]{0,40}\b(?:too (?:long|many)|exceed|maximum|at most)",
 );
 
 // Bytes.
 pattern!(
     TOO_LARGE,
-    r"\b(?:payload|request body|request entity|body|file|image|images|audio|video|attachment|document|upload)s?\b[^.]{0,60}?\b(?:too (?:large|big|many)|exceed|larger than|maximum (?:allowed )?(?:size|dimension))",
+    r"\b(?:payload|request body|request entity|body|file|image|images|audio|video|attachment|document",
+    r"|upload)s?\b[^.]{0,60}?\b(?:too (?:large|big|many)|exceed|larger than|maximum (?:allowed )?(?:size|dimension))",
     r"|\bexceeds? (?:the )?(?:maximum )?(?:allowed )?(?:size|dimensions?|\d+ ?(?:mb|mib|kb|bytes))\b",
 );
 const TOO_LARGE_CODES: &[&str] =
@@ -254,11 +281,17 @@ const TOO_LARGE_CODES: &[&str] =
 // A parameter, or a combination of them.
 pattern!(
     PARAMETER,
-    r"\b(?:unsupported|unknown|unrecogni[sz]ed|unexpected|unpermitted|extra|additional|incompatible) (?:request )?(?:parameter|argument|field|value|name|property|properties|option|key|input|inputs|keyword|type)s?\b",
+    r"\b(?:unsupported|unknown|unrecogni[sz]ed|unexpected|unpermitted|extra|additional",
+    r"|incompatible) (?:request )?(?:parameter|argument|field|value|name|property|properties|option|key|input|inputs",
+    r"|keyword|type)s?\b",
     r"|\binvalid (?:request )?(?:param|parameter|argument|field|property|option)s?\b",
-    r"|\b(?:not|n't|isn’t|aren’t|no longer|never) (?:currently |yet |be )?(?:support(?:ed|s)?|allow(?:ed|s)?|permit(?:ted|s)?|accept(?:ed|s)?|implement(?:ed|s)?|available|compatible|enabled|recogni[sz]ed|valid)\b",
-    r"|\b(?:does|do|did) not (?:support|accept|allow|recogni[sz]e|implement)\b|\bdoesn't (?:support|accept|allow)\b|\bonly (?:the )?(?:default|support)|\bonly \S+ is allowed\b|\bmoved to\b",
-    r"|\b(?:is|are|was) deprecated\b|\bunsupported\b|\bincompatible\b|\bcannot (?:both )?be (?:used|set|specified|combined)\b|\bmutually exclusive\b|\bmust be (?:omitted|unset|removed)\b|不支持",
+    r"|\b(?:not|n't|isn’t|aren’t|no longer|never) (?:currently |yet |be )?(?:support(?:ed|s)?|allow(?:ed|s)?",
+    r"|permit(?:ted|s)?|accept(?:ed|s)?|implement(?:ed|s)?|available|compatible|enabled|recogni[sz]ed|valid)\b",
+    r"|\b(?:does|do|did) not (?:support|accept|allow|recogni[sz]e|implement)\b|\bdoesn't (?:support|accept|allow)\b",
+    r"|\bonly (?:the )?(?:default|support)|\bonly \S+ is allowed\b|\bmoved to\b",
+    r"|\b(?:is|are|was) deprecated\b|\bunsupported\b|\bincompatible\b",
+    r"|\bcannot (?:both )?be (?:used|set|specified|combined)\b|\bmutually exclusive\b",
+    r"|\bmust be (?:omitted|unset|removed)\b|不支持",
 );
 const PARAMETER_CODES: &[&str] = &[
     "unsupported_parameter",
@@ -279,33 +312,40 @@ const PARAMETER_CODES: &[&str] = &[
 // A value or a combination was refused, and not the parameter itself.
 pattern!(
     OF_A_VALUE,
-    r"\bvalue\b[^.]{0,80}\b(?:not support|supported values|expected|must be|one of)|\bwhen\b|\btogether\b|\bboth\b|\bcombin|\bonly one\b|\bunless\b|\bif \b|\bwith tools\b|\bin combination\b|\bsupported values\b",
+    r"\bvalue\b[^.]{0,80}\b(?:not support|supported values|expected|must be|one of)|\bwhen\b|\btogether\b|\bboth\b",
+    r"|\bcombin|\bonly one\b|\bunless\b|\bif \b|\bwith tools\b|\bin combination\b|\bsupported values\b",
 );
 pattern!(ONLY_THE_DEFAULT, r"\bonly (?:the )?(?:default|\S+ is allowed)");
 
 // The request itself, wherever it is sent: its conversation contradicts itself.
 pattern!(
     BROKEN,
-    r"role '?tool'? must (?:be a response|follow)|\btool_calls?\b[^.]{0,80}\bmust be followed by tool messages\b|\btool_use\b[^.]{0,60}\bwithout\b[^.]{0,40}\btool_result\b",
-    r"|\bunexpected tool_use_id\b|\bdid not have (?:corresponding )?response messages\b|\bnumber of function response parts\b",
+    r"role '?tool'? must (?:be a response|follow)|\btool_calls?\b[^.]{0,80}\bmust be followed by tool messages\b",
+    r"|\btool_use\b[^.]{0,60}\bwithout\b[^.]{0,40}\btool_result\b",
+    r"|\bunexpected tool_use_id\b|\bdid not have (?:corresponding )?response messages\b",
+    r"|\bnumber of function response parts\b",
 );
 
 pattern!(
     WAIT,
-    r"\brate[ _-]?limit|\btoo many requests\b|\bthrottl|\b(?:qps|qpm|rpm|tpm)\b|\brequests? limit|\brequest rate\b|请求过于频繁|限流"
+    r"\brate[ _-]?limit|\btoo many requests\b|\bthrottl|\b(?:qps|qpm|rpm|tpm)\b|\brequests? limit|\brequest rate\b",
+    r"|请求过于频繁|限流"
 );
 pattern!(
     BUSY,
-    r"\boverload|\b(?:server|service|system|model) (?:is )?(?:busy|unavailable)|\bno capacity\b|\bat capacity\b|\bhigh demand\b|\btry again later\b"
+    r"\boverload|\b(?:server|service|system|model) (?:is )?(?:busy|unavailable)|\bno capacity\b|\bat capacity\b",
+    r"|\bhigh demand\b|\btry again later\b"
 );
 pattern!(
     MONEY,
-    r"\binsufficient[ _](?:balance|funds|credits?|quota)|\b(?:out of|not enough|no) (?:credits?|balance|funds)\b|\b(?:balance|credits?)\b[^.]{0,30}\b(?:insufficient|exhausted|depleted|too low|used up|negative)\b",
+    r"\binsufficient[ _](?:balance|funds|credits?|quota)|\b(?:out of|not enough|no) (?:credits?|balance|funds)\b",
+    r"|\b(?:balance|credits?)\b[^.]{0,30}\b(?:insufficient|exhausted|depleted|too low|used up|negative)\b",
     r"|\b(?:in arrears|overdue|arrearage|payment required|billing)\b|余额不足|欠费",
 );
 pattern!(
     KEY,
-    r"\b(?:invalid|incorrect|expired|revoked|missing|wrong)\b[^.]{0,20}\b(?:api[ _-]?key|token|credentials?)\b|\bunauthori[sz]ed\b|\bauthentication\b|\blogin fail"
+    r"\b(?:invalid|incorrect|expired|revoked|missing|wrong)\b[^.]{0,20}\b(?:api[ _-]?key|token|credentials?)\b",
+    r"|\bunauthori[sz]ed\b|\bauthentication\b|\blogin fail"
 );
 
 /// The meaning of a refusal that concerns one request although its status or code says otherwise. Asked before any

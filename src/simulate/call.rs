@@ -36,7 +36,8 @@ const REFUSAL: &str = "I'm sorry, but I can't help with that request.";
 const HTML: &str = "<!DOCTYPE html>\n<html><head><title>Just a moment...</title></head>\
                     <body><h1>Checking your browser before accessing the site</h1></body></html>\n";
 const HTML_502: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
-                        <center><h1>502 Bad Gateway</h1></center>\r\n<hr><center>cloudflare</center>\r\n</body>\r\n</html>\r\n";
+                        <center><h1>502 Bad Gateway</h1></center>\r\n<hr><center>cloudflare</center>\r\n</body>\r\n\
+                        </html>\r\n";
 
 /// The answer before it is written: the text, and how it ended.
 #[derive(Debug, PartialEq, Eq)]

@@ -10,7 +10,6 @@ use std::time::Duration;
 /// When a fault of a scenario strikes. All conditions must hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FaultRule {
-    /// The fault.
     pub fault: Fault,
     /// The share of calls, 0 to 1.
     pub rate: f64,
@@ -66,9 +65,7 @@ pub struct Circumstances<'a> {
     pub nth_call: u64,
     /// This call's place among the calls of the same request to the provider, from 1.
     pub nth_of_request: u32,
-    /// The model.
     pub model: &'a str,
-    /// The last user message.
     pub last_user: &'a str,
     /// Seed, request and occurrence, hashed.
     pub draw: u64,

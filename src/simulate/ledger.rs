@@ -93,9 +93,7 @@ pub struct CallRecord {
     pub arrived_ms: u64,
     /// Milliseconds from the start to the end.
     pub ended_ms: u64,
-    /// The provider's name.
     pub provider: String,
-    /// The model.
     pub model: String,
     /// The key's place in the scenario's list, from 0; absent when it is not on it.
     pub key: Option<usize>,

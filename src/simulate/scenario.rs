@@ -76,7 +76,6 @@ pub struct Provider {
     /// The models it knows; any when empty.
     #[serde(default)]
     pub models: BTreeMap<String, Model>,
-    /// Its limits.
     #[serde(default)]
     pub quota: Limits,
     /// The owner of a bucket of limits.
@@ -132,10 +131,8 @@ pub struct Model {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
-    /// Input.
     #[serde(deserialize_with = "dollars")]
     pub input: u64,
-    /// Output.
     #[serde(deserialize_with = "dollars")]
     pub output: u64,
 }

@@ -34,7 +34,6 @@ pub enum WaitFormat {
 /// A wait as it goes on the wire.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
-    /// Headers.
     pub headers: Vec<(&'static str, String)>,
     /// The words for the message: "Please try again in 2.5s."
     pub message: Option<String>,

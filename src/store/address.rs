@@ -188,6 +188,7 @@ mod url_parts {
     }
 
     impl Parts {
+        /// Takes a URL apart.
         pub fn of(url: &str) -> Result<Self, AddressError> {
             let wrong = |what: &str| AddressError(what.to_owned());
             let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("is not a URL"))?;

@@ -88,7 +88,8 @@ impl Store {
                    (select coalesce(sum(succeeded + failed + cancelled), 0)::bigint from sluice.totals) as "endings!",
                    (select count(*) from sluice.attempt) + gone.attempts as "attempts!",
                    (select count(*) from sluice.attempt where accepted) + gone.accepted as "accepted!",
-                   (select sluice.capped(coalesce(sum(least(cost_nanos, 1000000000000000)), 0) + gone.cost) from sluice.attempt) as "cost!",
+                   (select sluice.capped(coalesce(sum(least(cost_nanos, 1000000000000000)), 0) + gone.cost)
+                     from sluice.attempt) as "cost!",
                    (select sluice.capped(coalesce(sum(cost_nanos), 0)) from sluice.totals) as "tallied!",
                    (select count(*) from sluice.result r left join bill b on b.job_id = r.job_id
                      where (r.cost_nanos, r.uncertain_nanos) is distinct from

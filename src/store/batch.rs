@@ -13,7 +13,6 @@ const TRIES: u32 = 5;
 /// A batch and its progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// The batch's name.
     pub name: String,
     /// The hour of its first job.
     pub first_hour: DateTime<Utc>,
@@ -21,11 +20,8 @@ pub struct Batch {
     pub last_hour: DateTime<Utc>,
     /// Jobs enqueued.
     pub jobs: i64,
-    /// Those that succeeded.
     pub succeeded: i64,
-    /// Those that failed.
     pub failed: i64,
-    /// Those that were cancelled.
     pub cancelled: i64,
     /// Calls made.
     pub attempts: i64,
@@ -37,7 +33,6 @@ pub struct Batch {
     pub uncertain: NanoUsd,
     /// Attempts whose price is unknown.
     pub unpriced: i64,
-    /// Whether it is paused.
     pub paused: bool,
 }
 

@@ -13,7 +13,6 @@ pub struct OpenCall {
     pub lease: Lease,
     /// Its ordinal within the job, from 1: the ordinal of the attempt that it will become.
     pub number: i16,
-    /// The target that it asks.
     pub target: Target,
     /// Index of the rung in the route's listed order.
     pub rung: i16,

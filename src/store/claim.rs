@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 /// How much to take from a lane.
 #[derive(Clone, Copy, Debug)]
 pub struct Take {
-    /// The lane's flow.
     pub flow: i64,
     /// The lane's priority.
     pub prio: i16,
@@ -25,7 +24,6 @@ pub struct Take {
 /// Jobs of one lane that workers have died with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suspects {
-    /// The lane's flow.
     pub flow: i64,
     /// The lane's priority.
     pub prio: i16,
@@ -35,11 +33,8 @@ pub struct Suspects {
     pub jobs: i64,
     /// The first of them.
     pub first: i64,
-    /// Their route.
     pub route: String,
-    /// Their project.
     pub project: String,
-    /// Their batch.
     pub batch: Option<String>,
 }
 
@@ -67,7 +62,6 @@ impl Fences {
 /// A worker's right to act for one job. Equal by job and fence.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Lease {
-    /// The job's number.
     pub job: JobId,
     /// Unique to this claim, over all workers and all times: a write with another fence changes nothing.
     pub fence: i64,
@@ -106,11 +100,8 @@ pub struct Claimed {
     pub crashes: i16,
     /// How often an operator has asked for it to be tried anew.
     pub round: i16,
-    /// Its route.
     pub route: String,
-    /// Its project.
     pub project: String,
-    /// Its batch.
     pub batch: Option<String>,
     /// The later of `created_at` and `run_at`.
     pub ready_at: Timestamp,
@@ -136,7 +127,6 @@ pub enum NoRequest {
 /// The result of a claim.
 #[derive(Debug)]
 pub struct Claim {
-    /// The jobs.
     pub jobs: Vec<Claimed>,
     /// There are more jobs: the requests of these came to [`MOST_STORED_BYTES`].
     pub is_cut: bool,
@@ -162,7 +152,6 @@ fn read_request(text: Option<&str>) -> Result<Box<str>, String> {
 /// A row of the ledger as the decision needs it.
 #[derive(Clone, Debug)]
 pub struct PastAttempt {
-    /// The job's number.
     pub job: JobId,
     /// The provider that it asked.
     pub provider: String,
@@ -176,7 +165,6 @@ pub struct PastAttempt {
     pub detail: Option<String>,
     /// The provider's message about a failure.
     pub message: Option<String>,
-    /// When it ended.
     pub ended_at: Timestamp,
     /// When the provider wants to be asked again.
     pub retry_at: Option<Timestamp>,

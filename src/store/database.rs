@@ -189,7 +189,8 @@ async fn require_writable(connection: &mut PgConnection) -> Result<(), sqlx::Err
 async fn connections_left(connection: &mut PgConnection) -> Result<Option<u32>, sqlx::Error> {
     let question = "select (least(
             case when r.rolsuper then null else nullif(r.rolconnlimit, -1) - (
-                 select count(*) from pg_stat_activity a where a.usename = current_user and a.pid <> pg_backend_pid()) end,
+                 select count(*) from pg_stat_activity a
+                   where a.usename = current_user and a.pid <> pg_backend_pid()) end,
             case when r.rolsuper then null else nullif(d.datconnlimit, -1) - (
                  select count(*) from pg_stat_activity a where a.datname = d.datname and a.pid <> pg_backend_pid()) end,
             current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer - (
@@ -284,6 +285,7 @@ impl Database {
         Self { pool, sessions: Arc::default(), begin: None }
     }
 
+    /// The pool of its connections.
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }

@@ -23,7 +23,8 @@ impl Store {
             "insert into sluice.job (batch, custom_id, request)
              select $1, 'review-' || n,
                     jsonb_build_object('max_tokens', 600, 'messages', jsonb_build_array(jsonb_build_object(
-                        'role', 'user', 'content', 'Review ' || n || ': it came late and the box was open. Is the author angry?')))
+                        'role', 'user',
+                        'content', 'Review ' || n || ': it came late and the box was open. Is the author angry?')))
                from generate_series(1, $2::bigint) n",
             batch,
             i64::try_from(count).unwrap_or(i64::MAX)
@@ -40,9 +41,11 @@ impl Store {
             r#"select coalesce(sum(succeeded + failed + cancelled), 0)::bigint as "finished!",
                       coalesce(sum(failed), 0)::bigint as "failed!",
                       sluice.capped(coalesce(sum(cost_nanos), 0)) as "cost!",
-                      coalesce((select array_agg(t ->> 'target' || ' ' || coalesce(t ->> 'closed', 'breaker ' || (t ->> 'breaker')))
+                      coalesce((select array_agg(t ->> 'target' || ' ' ||
+                                           coalesce(t ->> 'closed', 'breaker ' || (t ->> 'breaker')))
                                   from sluice.worker w, jsonb_array_elements(w.stats #> '{gate,targets}') t
-                                 where w.state = 'live' and (t ->> 'closed' is not null or t ->> 'breaker' <> 'closed')), '{}')
+                                 where w.state = 'live'
+                                   and (t ->> 'closed' is not null or t ->> 'breaker' <> 'closed')), '{}')
                           as "shut!"
                  from sluice.totals"#
         )

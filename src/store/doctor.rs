@@ -147,16 +147,21 @@ impl Store {
 
     async fn server(&self) -> Result<Server, StoreError> {
         let row = sqlx::query!(
-            r#"select current_setting('server_version_num')::integer as "version!", current_setting('server_version') as "name!",
+            r#"select current_setting('server_version_num')::integer as "version!",
+                      current_setting('server_version') as "name!",
                       pg_is_in_recovery() as "standby!",
-                      current_setting('transaction_read_only')::boolean as "read_only!", pg_encoding_to_char(d.encoding) as "encoding!",
+                      current_setting('transaction_read_only')::boolean as "read_only!",
+                      pg_encoding_to_char(d.encoding) as "encoding!",
                       (select coalesce(array_agg(s.name || '=' || s.setting order by s.name), '{}') from pg_settings s
-                        where s.name in ('fsync', 'full_page_writes', 'synchronous_commit', 'autovacuum', 'track_counts')
+                        where s.name in ('fsync', 'full_page_writes', 'synchronous_commit', 'autovacuum',
+                                        'track_counts')
                           and s.setting = 'off') as "off!",
                       current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint
                           as "connections!",
-                      (select count(*) from pg_stat_activity where datid is not null and pid <> pg_backend_pid()) as "used!",
-                      age(d.datfrozenxid)::bigint as "transaction_age!", mxid_age(d.datminmxid)::bigint as "multixact_age!",
+                      (select count(*) from pg_stat_activity
+                        where datid is not null and pid <> pg_backend_pid()) as "used!",
+                      age(d.datfrozenxid)::bigint as "transaction_age!",
+                      mxid_age(d.datminmxid)::bigint as "multixact_age!",
                       current_setting('autovacuum_freeze_max_age')::bigint as "freeze_max_age!",
                       pg_database_size(d.oid) as "bytes!"
                  from pg_database d where d.datname = current_database()"#
@@ -236,7 +241,8 @@ impl Store {
         sqlx::query_as!(
             ReplicationSlot,
             r#"select slot_name::text as "name!", active as "active!", age(xmin)::bigint as row_age,
-                      coalesce(case when not pg_is_in_recovery() then pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) end,
+                      coalesce(case when not pg_is_in_recovery()
+                        then pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) end,
                                0)::bigint as "bytes!"
                  from pg_replication_slots"#
         )
@@ -259,9 +265,12 @@ impl Store {
     async fn churning_tables(&self) -> Result<Vec<Table>, StoreError> {
         let names: Vec<String> = CHURNING.iter().map(|(name, _)| (*name).to_owned()).collect();
         let rows = sqlx::query!(
-            r#"select c.relname::text as "name!", coalesce(s.n_live_tup, 0) as "live!", coalesce(s.n_dead_tup, 0) as "dead!",
-                      extract(epoch from clock_timestamp() - greatest(s.last_vacuum, s.last_autovacuum))::bigint as vacuumed,
-                      (select coalesce(array_agg(o.option_name), '{}') from pg_options_to_table(c.reloptions) o) as "settings!"
+            r#"select c.relname::text as "name!", coalesce(s.n_live_tup, 0) as "live!",
+                      coalesce(s.n_dead_tup, 0) as "dead!",
+                      extract(epoch from clock_timestamp()
+                              - greatest(s.last_vacuum, s.last_autovacuum))::bigint as vacuumed,
+                      (select coalesce(array_agg(o.option_name), '{}')
+                        from pg_options_to_table(c.reloptions) o) as "settings!"
                  from pg_class c left join pg_stat_user_tables s on s.relid = c.oid
                 where c.relnamespace = 'sluice'::regnamespace and c.relname = any ($1)"#,
             &names
@@ -343,8 +352,10 @@ impl Store {
     async fn partition_headroom(&self) -> Result<Partitions, StoreError> {
         let row = sqlx::query!(
             r#"select last_value as "next!",
-                      (select coalesce(array_agg(c.relname::text), '{}') from pg_inherits i join pg_class c on c.oid = i.inhrelid
-                        where i.inhparent in ('sluice.job'::regclass, 'sluice.result'::regclass, 'sluice.attempt'::regclass))
+                      (select coalesce(array_agg(c.relname::text), '{}')
+                         from pg_inherits i join pg_class c on c.oid = i.inhrelid
+                        where i.inhparent in ('sluice.job'::regclass, 'sluice.result'::regclass,
+                                              'sluice.attempt'::regclass))
                           as "tables!"
                  from sluice.job_id_seq"#
         )
@@ -431,7 +442,8 @@ impl Store {
             .map(|lane| lane.first)
             .collect();
         let oldest = sqlx::query!(
-            r#"select j.route as "route!", extract(epoch from now() - greatest(j.created_at, j.run_at))::bigint as "seconds!"
+            r#"select j.route as "route!",
+                      extract(epoch from now() - greatest(j.created_at, j.run_at))::bigint as "seconds!"
                  from unnest($1::bigint[]) f(id)
                       cross join lateral (select * from sluice.job b where b.id = f.id limit 1) j
                 order by 2 desc limit 1"#,
@@ -465,7 +477,8 @@ impl Store {
         .doing(DIAGNOSING)?;
         let stuck = sqlx::query!(
             r#"select part, extract(epoch from now() - since)::bigint as "seconds!" from sluice.retiring
-                where open_job is null and dependents is null and (youngest is null or youngest < now() - make_interval(secs => $1))
+                where open_job is null and dependents is null
+                  and (youngest is null or youngest < now() - make_interval(secs => $1))
                 order by since limit 1"#,
             keep
         )
@@ -475,7 +488,8 @@ impl Store {
         let dependents = sqlx::query_scalar!(
             r#"select distinct d.name as "name!"
                  from pg_inherits i join pg_class c on c.oid = i.inhrelid
-                      cross join lateral unnest(sluice.dependents(substring(c.relname from '^job_p(\d+)$')::bigint)) d(name)
+                      cross join lateral unnest(
+                          sluice.dependents(substring(c.relname from '^job_p(\d+)$')::bigint)) d(name)
                 where i.inhparent = 'sluice.job'::regclass and c.relname ~ '^job_p\d+$'
                 order by 1"#
         )
@@ -487,7 +501,8 @@ impl Store {
                 select substring(c.relname from '_p(\d+)$')::bigint as part
                   from pg_inherits i join pg_class c on c.oid = i.inhrelid
                  where i.inhparent = 'sluice.job'::regclass
-                   and substring(c.relname from '_p(\d+)$')::bigint < (select last_value / 10000000 from sluice.job_id_seq)
+                   and substring(c.relname from '_p(\d+)$')::bigint
+                     < (select last_value / 10000000 from sluice.job_id_seq)
             ), ended as (
                 select p.part, r.finished_at
                   from past p cross join lateral (

@@ -1,16 +1,19 @@
 //! Putting many jobs into the queue in one transaction.
 
 mod presence;
+mod rows;
+mod writing;
 
 pub use presence::BatchSoFar;
 
-use super::claim::datetime;
-use super::database::{Database, Transaction};
+use super::database::Transaction;
 use super::{Doing, Store, StoreError};
 use crate::domain::Timestamp;
-use presence::{Match, Presence};
+use presence::Presence;
+use rows::{Form, Rows};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use writing::{Chunk, Line, Writing};
 
 /// Rows are sent in statements of about this size: large enough that a statement's own cost does not matter, small
 /// enough that the trigger's transition table stays in memory.
@@ -99,12 +102,13 @@ pub struct Enqueued {
 /// The rows are encoded here and written by a separate task, so that the caller reads on while the server works.
 #[derive(Debug)]
 pub struct BulkEnqueue {
-    /// The beginning of every row.
-    common: String,
-    /// The beginning of every job with a key.
-    common_keyed: String,
-    rows: String,
-    keyed: String,
+    form: Form,
+    /// How many jobs were pushed.
+    pushed: u64,
+    /// Rows in the text format of COPY.
+    rows: Rows,
+    /// Jobs with a key, as `sluice.enqueue_many` takes them. COPY cannot leave out jobs whose key exists.
+    keyed: Rows,
     /// Whether lines are compared with the jobs of the batch.
     compares: bool,
     lines: Vec<Line>,
@@ -112,49 +116,6 @@ pub struct BulkEnqueue {
     chunks: mpsc::Sender<Chunk>,
     /// `None` once the task has reported its result.
     writer: Option<JoinHandle<Result<Enqueued, StoreError>>>,
-}
-
-#[derive(Debug)]
-enum Chunk {
-    /// Rows in the text format of COPY.
-    Rows(String),
-    /// Jobs with a key: the JSON array that `sluice.enqueue_many` takes, without its end. COPY cannot leave out jobs
-    /// whose key exists.
-    Keyed(String),
-    /// Jobs that have to be compared first.
-    Lines(Vec<Line>),
-    /// There is no more.
-    Commit,
-}
-
-/// A job that owns its texts.
-#[derive(Debug)]
-struct Line {
-    custom_id: Option<String>,
-    idempotency_key: Option<String>,
-    metadata: Option<String>,
-    request: String,
-}
-
-impl Line {
-    fn of(job: &NewJob<'_>) -> Self {
-        let owned = |text: Option<&str>| text.map(str::to_owned);
-        Self {
-            custom_id: owned(job.custom_id),
-            idempotency_key: owned(job.idempotency_key),
-            metadata: owned(job.metadata),
-            request: job.request.to_owned(),
-        }
-    }
-
-    fn job(&self) -> NewJob<'_> {
-        NewJob {
-            custom_id: self.custom_id.as_deref(),
-            idempotency_key: self.idempotency_key.as_deref(),
-            metadata: self.metadata.as_deref(),
-            request: &self.request,
-        }
-    }
 }
 
 impl Store {
@@ -254,12 +215,11 @@ impl Store {
 
     fn bulk(&self, transaction: Transaction, options: BulkOptions, presence: Option<Presence>) -> BulkEnqueue {
         let (chunks, incoming) = mpsc::channel(CHUNKS_AHEAD);
-        let (common, common_keyed) = (common_columns(&options), common_members(&options));
+        let form = Form::of(&options);
         let compares = presence.is_some();
         let mut writing = Writing {
             transaction,
-            common: common.clone(),
-            common_keyed: common_keyed.clone(),
+            form: form.clone(),
             options,
             presence: presence.unwrap_or_default(),
             sum: Enqueued::default(),
@@ -270,10 +230,10 @@ impl Store {
             writing.end(is_complete, &database).await
         });
         BulkEnqueue {
-            common,
-            common_keyed,
-            rows: String::new(),
-            keyed: String::new(),
+            form,
+            pushed: 0,
+            rows: Rows::default(),
+            keyed: Rows::default(),
             compares,
             lines: Vec::new(),
             line_bytes: 0,
@@ -305,24 +265,26 @@ impl BulkEnqueue {
     /// Adds a job. Waits while the server is behind.
     ///
     /// # Errors
-    /// The fault of this job or an earlier one; nothing is enqueued then.
+    /// The fault of this job or an earlier one, which [`StoreError::Refused`] tells by its number; nothing is enqueued
+    /// then.
     pub async fn push(&mut self, job: &NewJob<'_>) -> Result<(), StoreError> {
+        self.pushed += 1;
         if self.compares {
             self.line_bytes += job.request.len() + job.metadata.map_or(0, str::len) + LINE_COST;
-            self.lines.push(Line::of(job));
+            self.lines.push(Line::of(self.pushed, job));
             if self.line_bytes >= CHUNK_BYTES {
                 self.send_lines().await?;
             }
         } else if let Some(key) = job.idempotency_key {
-            push_keyed(&mut self.keyed, &self.common_keyed, key, job);
-            if self.keyed.len() >= CHUNK_BYTES {
+            self.form.push_keyed(&mut self.keyed, self.pushed, key, job);
+            if self.keyed.bytes() >= CHUNK_BYTES {
                 let chunk = std::mem::take(&mut self.keyed);
                 self.send(Chunk::Keyed(chunk)).await?;
             }
         } else {
-            push_row(&mut self.rows, &self.common, job);
-            if self.rows.len() >= CHUNK_BYTES {
-                let room = String::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
+            self.form.push_row(&mut self.rows, self.pushed, job);
+            if self.rows.bytes() >= CHUNK_BYTES {
+                let room = Rows::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
                 let chunk = std::mem::replace(&mut self.rows, room);
                 self.send(Chunk::Rows(chunk)).await?;
             }
@@ -386,230 +348,3 @@ const LOOKING: &str = "looking at what the batch has";
 
 /// The memory that a waiting line takes beside its texts, in bytes.
 const LINE_COST: usize = 128;
-
-/// The other end of a [`BulkEnqueue`]: a transaction, and its result so far.
-struct Writing {
-    transaction: Transaction,
-    common: String,
-    common_keyed: String,
-    options: BulkOptions,
-    presence: Presence,
-    sum: Enqueued,
-}
-
-impl Writing {
-    /// Writes chunks until there are no more. False: they ended without [`Chunk::Commit`].
-    async fn take_all(&mut self, mut chunks: mpsc::Receiver<Chunk>) -> Result<bool, StoreError> {
-        while let Some(chunk) = chunks.recv().await {
-            match chunk {
-                Chunk::Rows(rows) => self.copy(&rows).await?,
-                Chunk::Keyed(jobs) => self.enqueue_many(jobs).await?,
-                Chunk::Lines(lines) => self.take_new(lines).await?,
-                Chunk::Commit => return Ok(true),
-            }
-        }
-        Ok(false)
-    }
-
-    async fn end(self, is_complete: bool, database: &Database) -> Result<Enqueued, StoreError> {
-        if is_complete {
-            self.transaction.commit_for_sure(database).await.doing(ENQUEUEING)?;
-            return Ok(self.sum);
-        }
-        self.transaction.rollback().await.doing("giving up an enqueue")?;
-        Ok(Enqueued::default())
-    }
-
-    async fn copy(&mut self, rows: &str) -> Result<(), StoreError> {
-        self.sum.jobs += copy(&mut self.transaction, rows).await.doing(ENQUEUEING)?;
-        Ok(())
-    }
-
-    async fn enqueue_many(&mut self, mut jobs: String) -> Result<(), StoreError> {
-        jobs.push(']');
-        let (added, existing) = enqueue_many(&mut self.transaction, &jobs, &self.options).await.doing(ENQUEUEING)?;
-        self.sum.jobs += added;
-        self.sum.existing += existing;
-        Ok(())
-    }
-
-    /// Adds the lines that the batch does not have, in the order in which they came.
-    async fn take_new(&mut self, lines: Vec<Line>) -> Result<(), StoreError> {
-        let mut digests = self.digests(&lines).await?.into_iter();
-        let (mut rows, mut keyed) = (String::new(), String::new());
-        for line in &lines {
-            let digest = if self.presence.compares_content(line.custom_id.as_deref()) { digests.next() } else { None };
-            match self.presence.look_up(line.custom_id.as_deref(), digest.as_deref()) {
-                Match::New => match &line.idempotency_key {
-                    Some(key) => push_keyed(&mut keyed, &self.common_keyed, key, &line.job()),
-                    None => push_row(&mut rows, &self.common, &line.job()),
-                },
-                Match::Same => self.sum.existing += 1,
-                Match::Changed => {
-                    self.sum.existing += 1;
-                    self.sum.changed = self.sum.changed.take().or_else(|| line.custom_id.clone());
-                }
-            }
-        }
-        if !rows.is_empty() {
-            self.copy(&rows).await?;
-        }
-        if !keyed.is_empty() {
-            self.enqueue_many(keyed).await?;
-        }
-        Ok(())
-    }
-
-    /// The digests of those lines whose content is compared, in order. The server computes them: it knows how it would
-    /// store the line.
-    async fn digests(&mut self, lines: &[Line]) -> Result<Vec<Vec<u8>>, StoreError> {
-        let compared = || lines.iter().filter(|line| self.presence.compares_content(line.custom_id.as_deref()));
-        let requests: Vec<&str> = compared().map(|line| line.request.as_str()).collect();
-        let metadata: Vec<Option<&str>> = compared().map(|line| line.metadata.as_deref()).collect();
-        if requests.is_empty() {
-            return Ok(Vec::new());
-        }
-        sqlx::query_scalar!(
-            r#"select sluice.line_digest(l.request::jsonb, l.metadata::jsonb) as "digest!"
-                 from unnest($1::text[], $2::text[]) with ordinality l(request, metadata, n) order by l.n"#,
-            &requests as _,
-            &metadata as _
-        )
-        .fetch_all(&mut self.transaction)
-        .await
-        .doing(LOOKING)
-    }
-}
-
-async fn copy(transaction: &mut Transaction, rows: &str) -> Result<u64, sqlx::Error> {
-    transaction
-        .copy_in(
-            "copy sluice.job (route, project, batch, priority, run_at, deadline, max_attempts, custom_id, metadata,
-                              request) from stdin",
-            rows.as_bytes(),
-        )
-        .await
-}
-
-/// Returns how many jobs were added and how many existed.
-async fn enqueue_many(
-    transaction: &mut Transaction,
-    jobs: &str,
-    options: &BulkOptions,
-) -> Result<(u64, u64), sqlx::Error> {
-    let counts = sqlx::query!(
-        r#"select count(*) filter (where not existing) as "added!", count(*) filter (where existing) as "existing!"
-             from sluice.enqueue_many($1::text::jsonb, $2, $3, $4)"#,
-        jobs,
-        options.route,
-        options.project,
-        options.batch.as_deref() as _
-    )
-    .fetch_one(transaction)
-    .await?;
-    let whole = |count: i64| u64::try_from(count).unwrap_or(0);
-    Ok((whole(counts.added), whole(counts.existing)))
-}
-
-/// The first seven columns, each with the tab behind it.
-fn common_columns(options: &BulkOptions) -> String {
-    let mut columns = String::new();
-    let instant = |at: Timestamp| datetime(at).to_rfc3339();
-    push_field(&mut columns, Some(&options.route), '\t');
-    push_field(&mut columns, Some(&options.project), '\t');
-    push_field(&mut columns, options.batch.as_deref(), '\t');
-    push_field(&mut columns, Some(&options.priority.to_string()), '\t');
-    push_field(&mut columns, options.run_at.map(instant).as_deref(), '\t');
-    push_field(&mut columns, options.deadline.map(instant).as_deref(), '\t');
-    push_field(&mut columns, options.max_attempts.map(|most| most.to_string()).as_deref(), '\t');
-    columns
-}
-
-fn push_row(rows: &mut String, common: &str, job: &NewJob<'_>) {
-    rows.push_str(common);
-    push_field(rows, job.custom_id, '\t');
-    push_field(rows, job.metadata, '\t');
-    push_field(rows, Some(job.request), '\n');
-}
-
-/// Appends a field in the text format of COPY: a backslash before each character that would end it or begin an escape.
-fn push_field(row: &mut String, field: Option<&str>, end: char) {
-    match field {
-        None => row.push_str("\\N"),
-        Some(text) => {
-            let mut rest = text;
-            while let Some(at) = rest.find(['\\', '\n', '\r', '\t']) {
-                let (before, special) = rest.split_at(at);
-                row.push_str(before);
-                row.push_str(match special.as_bytes().first() {
-                    Some(b'\n') => "\\n",
-                    Some(b'\r') => "\\r",
-                    Some(b'\t') => "\\t",
-                    _ => "\\\\",
-                });
-                rest = special.get(1..).unwrap_or_default();
-            }
-            row.push_str(rest);
-        }
-    }
-    row.push(end);
-}
-
-/// Appends an object for `sluice.enqueue_many` to those that are there already.
-fn push_keyed(jobs: &mut String, common: &str, key: &str, job: &NewJob<'_>) {
-    jobs.push_str(if jobs.is_empty() { "[{" } else { ",{" });
-    jobs.push_str(common);
-    push_member(jobs, "idempotency_key", Some(&json_string(key)));
-    push_member(jobs, "custom_id", job.custom_id.map(json_string).as_deref());
-    push_member(jobs, "metadata", job.metadata);
-    jobs.push_str("\"request\":");
-    jobs.push_str(job.request);
-    jobs.push('}');
-}
-
-/// The beginning of every such object.
-fn common_members(options: &BulkOptions) -> String {
-    let mut members = String::new();
-    let instant = |at: Timestamp| json_string(&datetime(at).to_rfc3339());
-    push_member(&mut members, "priority", Some(&options.priority.to_string()));
-    push_member(&mut members, "run_at", options.run_at.map(instant).as_deref());
-    push_member(&mut members, "deadline", options.deadline.map(instant).as_deref());
-    push_member(&mut members, "max_attempts", options.max_attempts.map(|most| most.to_string()).as_deref());
-    members
-}
-
-/// Appends a member and a comma; nothing when it has no value.
-fn push_member(object: &mut String, name: &str, json: Option<&str>) {
-    if let Some(json) = json {
-        object.push('"');
-        object.push_str(name);
-        object.push_str("\":");
-        object.push_str(json);
-        object.push(',');
-    }
-}
-
-fn json_string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_field_of_copy_is_escaped_where_it_would_end() {
-        for (field, expected) in [
-            (None, "\\N\t"),
-            (Some(""), "\t"),
-            (Some("\\N"), "\\\\N\t"),
-            (Some("\\."), "\\\\.\t"),
-            (Some("a\tb\nc\rd\\"), "a\\tb\\nc\\rd\\\\\t"),
-            (Some("grün 😀\u{b}"), "grün 😀\u{b}\t"),
-        ] {
-            let mut row = String::new();
-            push_field(&mut row, field, '\t');
-            assert_eq!(row, expected);
-        }
-    }
-}

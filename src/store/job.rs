@@ -9,13 +9,10 @@ use serde_json::Value;
 /// A job as it was enqueued, and its present place.
 #[derive(Clone, Debug)]
 pub struct JobRecord {
-    /// The job's number.
     pub id: i64,
-    /// Its route.
     pub route: String,
     /// The project that pays for it.
     pub project: String,
-    /// Its batch.
     pub batch: Option<String>,
     /// The user's own name for it.
     pub custom_id: Option<String>,
@@ -27,7 +24,6 @@ pub struct JobRecord {
     pub deadline: Option<DateTime<Utc>>,
     /// Its own bound on attempts.
     pub max_attempts: Option<i16>,
-    /// The role that enqueued it.
     pub enqueued_by: String,
     /// When it was enqueued.
     pub created_at: DateTime<Utc>,
@@ -35,7 +31,6 @@ pub struct JobRecord {
     pub metadata: Option<Value>,
     /// The prompt. It is shown only on request.
     pub request: Value,
-    /// The job's place.
     pub place: Place,
 }
 
@@ -58,18 +53,15 @@ pub enum Place {
     },
     /// In the hands of a worker.
     Running {
-        /// The worker's number.
         worker: i64,
         /// Its machine; unknown when its row is gone.
         host: Option<String>,
-        /// Its process.
         pid: Option<i32>,
         /// When the worker took it.
         since: DateTime<Utc>,
         /// Whether that worker is alive; if not, the job is about to be given to another.
         alive: bool,
     },
-    /// It has ended.
     Ended(Box<Ended>),
     /// In no queue, so that no worker takes it: it came in while triggers were off.
     Nowhere,
@@ -80,13 +72,11 @@ pub enum Place {
 pub struct Ended {
     /// `succeeded`, `failed` or `cancelled`.
     pub state: String,
-    /// When it ended.
     pub at: DateTime<Utc>,
     /// The target that answered, or was asked last.
     pub target: Option<String>,
     /// Whether the answer was repaired.
     pub repaired: bool,
-    /// The class of its failure.
     pub error_class: Option<String>,
     /// The reason of its failure.
     pub error: Option<String>,
@@ -143,7 +133,6 @@ pub struct AttemptRecord {
     pub ended_at: DateTime<Utc>,
     /// Milliseconds until the answer's head.
     pub first_byte_ms: Option<i32>,
-    /// Milliseconds in all.
     pub total_ms: i32,
     /// Whether the answer was used.
     pub accepted: bool,
@@ -206,7 +195,6 @@ pub enum Changed {
     No,
     /// A worker has the job.
     Running,
-    /// There is no such job.
     NoSuchJob,
 }
 
@@ -237,14 +225,18 @@ impl Store {
             r#"select j.route, j.project, j.batch, j.custom_id, j.priority, j.max_attempts,
                       -- A driver knows no infinity.
                       case when j.run_at is not null
-                           then least(greatest(j.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') end as run_at,
+                           then least(greatest(j.run_at, '1970-01-01 00:00:00+00'),
+                             '9999-12-31 00:00:00+00') end as run_at,
                       case when j.deadline is not null
-                           then least(greatest(j.deadline, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') end as deadline,
+                           then least(greatest(j.deadline, '1970-01-01 00:00:00+00'),
+                             '9999-12-31 00:00:00+00') end as deadline,
                       j.enqueued_by,
-                      least(greatest(j.created_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') as "created_at!",
+                      least(greatest(j.created_at, '1970-01-01 00:00:00+00'),
+                        '9999-12-31 00:00:00+00') as "created_at!",
                       j.metadata::text as metadata, j.request::text as "request!", q.crashes as "ready_crashes?",
                       case when p.run_at is not null
-                           then least(greatest(p.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') end as parked_until,
+                           then least(greatest(p.run_at, '1970-01-01 00:00:00+00'),
+                             '9999-12-31 00:00:00+00') end as parked_until,
                       p.reason as "parked_reason?",
                       (select v.waits_for from sluice.jobs v where v.id = $1) as waits_for,
                       i.worker as "worker?", i.claimed_at as "claimed_at?", w.host as "host?", w.pid as "pid?",

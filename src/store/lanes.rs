@@ -30,6 +30,8 @@ pub struct Lane {
     pub first: i64,
     /// The latest instant at which that job may be called.
     pub deadline: Option<DateTime<Utc>>,
+    /// How many jobs there are; `None`: many, or not counted.
+    pub jobs: Option<i32>,
 }
 
 /// The lanes that a look found.
@@ -46,13 +48,14 @@ pub struct Look {
 impl Store {
     /// The lanes that have ready jobs, for a caller that looks once: all of them, or a sample where there are many.
     pub async fn lanes(&self) -> Result<Vec<Lane>, StoreError> {
-        Ok(self.look(&mut Rotation::default(), &[]).await?.lanes)
+        Ok(self.look(&mut Rotation::default(), &[], 0).await?.lanes)
     }
 
     /// The lanes that have ready jobs: all of them, or, where there are many, those of the `known` flows and others of
     /// every login, in rotation, so that over time each is seen. Of each flow it is then the lane with the highest
-    /// priority. The cost does not depend on how many jobs or lanes there are.
-    pub async fn look(&self, rotation: &mut Rotation, known: &[i64]) -> Result<Look, StoreError> {
+    /// priority. The cost does not depend on how many jobs or lanes there are. `kept`: how many other lanes with jobs the
+    /// caller knows of and need not be looked up.
+    pub async fn look(&self, rotation: &mut Rotation, known: &[i64], kept: usize) -> Result<Look, StoreError> {
         if !rotation.has_many {
             let (first, last) = Depth::All.ends(0);
             let lanes = self.walk(&[Stretch { first, last, most: WINDOW + 1 }], false).await?.concat();
@@ -78,7 +81,7 @@ impl Store {
             rotation.note(Depth::Project, stretch, found.len(), found.last().map(|lane| lane.flow));
         }
         // All lanes are read again as soon as there are few.
-        rotation.has_many = walked.iter().map(Vec::len).sum::<usize>() >= WINDOW / 2;
+        rotation.has_many = kept + walked.iter().map(Vec::len).sum::<usize>() >= WINDOW / 2;
         let newest = self.newest().await?;
         let mut look = Look { newest: newest.iter().map(|lane| (lane.flow, lane.prio)).collect(), ..Look::default() };
         let mut seen = HashSet::new();
@@ -123,6 +126,7 @@ impl Store {
                     login: row.login,
                     first: row.first,
                     deadline: row.deadline,
+                    jobs: row.jobs,
                 });
             }
         }

@@ -16,11 +16,11 @@ const LOOKS: u32 = 5;
 /// same round, and puts them back under the old claims; returns the fences of those. The endings must be written next.
 ///
 /// The other worker is told to drop its call, and that call is booked in its place.
-pub(super) async fn take_back(transaction: &mut Transaction, rows: &[EndingRow]) -> Result<HashSet<i64>, StoreError> {
+pub(super) async fn take_back(transaction: &mut Transaction, rows: &[&EndingRow]) -> Result<HashSet<i64>, StoreError> {
     let mut taken = HashSet::new();
     let mut jobs = HashSet::new();
     for _ in 0..LOOKS {
-        let open: Vec<&EndingRow> = rows.iter().filter(|row| !jobs.contains(&row.lease.job.0)).collect();
+        let open: Vec<&EndingRow> = rows.iter().copied().filter(|row| !jobs.contains(&row.lease.job.0)).collect();
         if open.is_empty() {
             break;
         }

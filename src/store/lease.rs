@@ -187,7 +187,8 @@ impl Store {
                 delete from sluice.inflight i using unnest($2::bigint[], $3::bigint[]) o(job_id, fence)
                  where i.job_id = any (array[o.job_id]) and i.fence = o.fence
                 returning i.job_id, i.fence, i.flow, i.prio, greatest(i.attempts, i.call_number) as attempts,
-                          (select w.stats ->> 'held_at_death' = '1' from sluice.worker w where w.id = i.worker) as alone,
+                          (select w.stats ->> 'held_at_death' = '1' from sluice.worker w
+                            where w.id = i.worker) as alone,
                           least(i.crashes + 1, 32767) as crashes, i.round
             ), back as (
                 insert into sluice.ready (flow, prio, job_id, attempts, crashes, round)
@@ -201,7 +202,8 @@ impl Store {
                      select o.job_id, nextval('sluice.fence_seq'), 'failed', o.attempts, 'abandoned',
                             format('%s workers died while they held this job', o.crashes), a.cost, a.uncertain, o.round
                        from orphan o cross join lateral (
-                            select case when count(*) = count(t.cost_nanos) then sluice.capped(coalesce(sum(t.cost_nanos), 0)) end
+                            select case when count(*) = count(t.cost_nanos)
+                              then sluice.capped(coalesce(sum(t.cost_nanos), 0)) end
                                        as cost,
                                    sluice.capped(coalesce(sum(t.uncertain_nanos), 0)) as uncertain
                               from sluice.attempt t where t.job_id = any (array[o.job_id]) and t.round >= 0) a
@@ -210,7 +212,8 @@ impl Store {
             ), told as (
                 insert into sluice.tally (hour, route, project, batch, class, failed)
                      select date_trunc('hour', now()), j.route, j.project, coalesce(j.batch, ''), 'abandoned', count(*)
-                       from poison p cross join lateral (select b.* from sluice.job b where b.id = any (array[p.job_id])) j
+                       from poison p
+                       cross join lateral (select b.* from sluice.job b where b.id = any (array[p.job_id])) j
                       group by 2, 3, 4
             )
             select (select count(*) from back) as "back!", (select count(*) from poison) as "poison!""#,
@@ -298,7 +301,8 @@ impl Store {
     pub async fn promote(&self) -> Result<u64, StoreError> {
         let promoted = sqlx::query!(
             "with due as materialized (
-                 select job_id from sluice.parked where run_at <= now() order by run_at limit 2000 for update skip locked
+                 select job_id from sluice.parked where run_at <= now()
+                   order by run_at limit 2000 for update skip locked
              ), gone as (
                  delete from sluice.parked p using due d where p.job_id = any (array[d.job_id])
                  returning p.flow, p.prio, p.job_id, p.attempts, p.crashes, p.round

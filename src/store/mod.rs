@@ -70,7 +70,6 @@ pub enum StoreError {
         address: String,
         /// The possible fault, as a question that names the origin of the address.
         doubt: String,
-        /// The driver's error.
         source: sqlx::Error,
     },
     /// There is a pooler although the configuration says that there is none.
@@ -87,17 +86,16 @@ pub enum StoreError {
     /// The schema is older than this binary.
     #[error("the database schema is at version {found}, this binary needs {needed}: run `sluice migrate`")]
     Outdated {
-        /// The version found.
         found: i64,
         /// The version that this binary brings.
         needed: i64,
     },
     /// The schema is too new for this binary.
     #[error(
-        "the database schema is at version {found} and works with binaries that know version {oldest} at least; this one knows up to {known}: upgrade sluice on this machine"
+        "the database schema is at version {found} and works with binaries that know version {oldest} at least; this \
+         one knows up to {known}: upgrade sluice on this machine"
     )]
     TooNew {
-        /// The version found.
         found: i64,
         /// The newest version that this binary knows.
         known: i64,
@@ -106,7 +104,8 @@ pub enum StoreError {
     },
     /// The encoding of the database cannot hold every prompt and answer.
     #[error(
-        "the database writes text in {found}, which cannot hold every prompt and answer: make one with `create database … encoding 'UTF8' template template0`"
+        "the database writes text in {found}, which cannot hold every prompt and answer: make one with `create \
+         database … encoding 'UTF8' template template0`"
     )]
     Encoding {
         /// The encoding, as Postgres calls it.
@@ -125,7 +124,9 @@ pub enum StoreError {
     Migrating,
     /// A migration could not get a lock on a table.
     #[error(
-        "migration {version} waited some seconds for a table that another transaction holds, and gave up so that the queue does not wait behind it; nothing was changed. Try again when that transaction is over: `sluice doctor` names it"
+        "migration {version} waited some seconds for a table that another transaction holds, and gave up so that the \
+         queue does not wait behind it; nothing was changed. Try again when that transaction is over: `sluice doctor` \
+         names it"
     )]
     Locked {
         /// The number of the migration.
@@ -147,8 +148,15 @@ pub enum StoreError {
     Sql {
         /// The action that was under way.
         doing: &'static str,
-        /// The driver's error.
         source: sqlx::Error,
+    },
+    /// The database refuses one of the jobs of a bulk enqueue.
+    #[error("job {job}: {reason}")]
+    Refused {
+        /// Its number among the jobs that were pushed, from 1.
+        job: u64,
+        /// The member and its fault. Never quotes the request.
+        reason: String,
     },
 }
 
@@ -178,7 +186,8 @@ impl StoreError {
                 | sqlx::Error::WorkerCrashed => true,
                 _ => false,
             },
-            Self::Pooler { .. }
+            Self::Refused { .. }
+            | Self::Pooler { .. }
             | Self::NotMigrated
             | Self::Encoding { .. }
             | Self::NotOurs { .. }
@@ -211,7 +220,7 @@ impl StoreError {
     pub fn is_the_rows_fault(&self) -> bool {
         match self {
             // The driver could not write a value as its type.
-            Self::Sql { source: sqlx::Error::Encode(_), .. } => true,
+            Self::Refused { .. } | Self::Sql { source: sqlx::Error::Encode(_), .. } => true,
             Self::Sql { source: sqlx::Error::Database(error), .. } => match error.code().unwrap_or_default().as_ref() {
                 // "No partition of relation … found for row" is a check violation that names no constraint.
                 "23514" => error.constraint().is_some(),
@@ -275,11 +284,13 @@ fn span(time: Duration) -> String {
 
 fn migration_in_words(error: &MigrateError) -> String {
     match error {
-        MigrateError::ExecuteMigration(error, version) if is_there_already(error) => format!(
-            "{}. So migration {version} was carried out before, and its row in sluice.migration is gone: put the rows of \
-             that table back, from a backup or from another database of the same version",
-            in_words(error)
-        ),
+        MigrateError::ExecuteMigration(error, version) if is_there_already(error) => {
+            format!(
+                "{}. So migration {version} was carried out before, and its row in sluice.migration is gone: put the \
+                 rows of that table back, from a backup or from another database of the same version",
+                in_words(error)
+            )
+        }
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => in_words(error),
         error => error.to_string(),
     }

@@ -24,7 +24,6 @@ pub struct Rewrite {
     pub id: i64,
     /// The version that it was worked out from.
     pub from: i64,
-    /// The new state.
     pub state: SharedBucket,
 }
 
@@ -51,7 +50,8 @@ impl Store {
 
     async fn find_buckets(&self, names: &[String]) -> Result<(BTreeMap<String, Register>, Timestamp), StoreError> {
         let rows = sqlx::query!(
-            r#"select clock.now as "now!", b.id as "id?", b.name as "name?", s.version as "version?", s.state as "state?"
+            r#"select clock.now as "now!", b.id as "id?", b.name as "name?", s.version as "version?",
+                      s.state as "state?"
                  from (select clock_timestamp() as now) clock
                  left join unnest($1::text[]) n on true
                  left join sluice.bucket b on b.name = n
@@ -123,7 +123,8 @@ impl Store {
             r#"select clock.now as "now!", b.name as "name?", s.state as "state?"
                  from (select clock_timestamp() as now) clock
                  left join (sluice.bucket b cross join lateral (
-                     select state from sluice.bucket_state s where s.bucket = b.id order by version desc limit 1) s) on true"#
+                     select state from sluice.bucket_state s where s.bucket = b.id
+                       order by version desc limit 1) s) on true"#
         )
         .fetch_all(&self.db)
         .await

@@ -17,11 +17,8 @@ pub enum Dimension {
     Provider,
     /// The model that was asked for.
     Model,
-    /// The job's route.
     Route,
-    /// The job's project.
     Project,
-    /// The job's batch.
     Batch,
     /// The error class; empty for successes.
     Class,
@@ -162,11 +159,8 @@ pub struct Totals {
     pub keys: Vec<String>,
     /// Jobs of batches that were enqueued.
     pub enqueued: i64,
-    /// Jobs that succeeded.
     pub succeeded: i64,
-    /// Jobs that failed.
     pub failed: i64,
-    /// Jobs that were cancelled.
     pub cancelled: i64,
     /// Calls.
     pub attempts: i64,
@@ -214,7 +208,6 @@ pub struct Latency {
     pub keys: Vec<String>,
     /// Accepted answers.
     pub answers: i64,
-    /// Their mean.
     pub mean_ms: i64,
     /// Half of them took at most this long.
     pub p50_ms: i64,

@@ -11,11 +11,9 @@ pub const EXPORT_PAGE: u64 = 1_000;
 /// A job of a batch, ended or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportedJob {
-    /// The job's number.
     pub job: i64,
     /// The author's name for it.
     pub custom_id: Option<String>,
-    /// The login that enqueued it.
     pub enqueued_by: String,
     /// The author's metadata: a JSON object.
     pub metadata: Option<String>,
@@ -45,7 +43,6 @@ pub enum Ending {
     },
     /// Without an answer.
     Failed {
-        /// The error class.
         class: String,
         /// The reason, in words.
         reason: String,
@@ -85,7 +82,8 @@ impl Store {
     /// How many jobs of a batch each login has, the most first.
     pub async fn logins_of_batch(&self, batch: &str) -> Result<Vec<(String, i64)>, StoreError> {
         let rows = sqlx::query!(
-            r#"select enqueued_by, count(*) as "jobs!" from sluice.job where batch = $1 group by enqueued_by order by 2 desc, 1"#,
+            r#"select enqueued_by, count(*) as "jobs!" from sluice.job where batch = $1 group by enqueued_by
+                 order by 2 desc, 1"#,
             batch
         )
         .fetch_all(&self.db)

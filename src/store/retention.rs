@@ -13,26 +13,14 @@ pub enum Retired {
     /// kept waiting.
     Busy,
     /// A step was taken with this partition: there is more to do at once.
-    Underway {
-        /// The partition's number.
-        partition: i64,
-    },
+    Underway { partition: i64 },
     /// This partition would be old enough, were it not for a job that has not ended.
-    Open {
-        /// The partition's number.
-        partition: i64,
-        /// The job.
-        job: i64,
-    },
+    Open { partition: i64, job: i64 },
     /// This partition would be old enough, were it not for an object of another owner that depends on its tables, or on
     /// idempotency keys: [`Store::kept_for_others`] names it.
-    Needed {
-        /// The partition's number.
-        partition: i64,
-    },
+    Needed { partition: i64 },
     /// This partition is gone.
     Dropped {
-        /// The partition's number.
         partition: i64,
         /// Jobs that were in it.
         jobs: i64,
@@ -42,11 +30,9 @@ pub enum Retired {
 /// A partition that was dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetiredPartition {
-    /// The partition's number.
     pub partition: i64,
     /// Jobs that were in it.
     pub jobs: i64,
-    /// When it was dropped.
     pub dropped_at: DateTime<Utc>,
 }
 
@@ -96,7 +82,8 @@ impl Store {
     /// each.
     pub async fn kept_for_others(&self) -> Result<Vec<(i64, Vec<String>)>, StoreError> {
         let rows = sqlx::query!(
-            r#"select part, dependents as "dependents!" from sluice.retiring where dependents is not null order by part"#
+            r#"select part, dependents as "dependents!" from sluice.retiring where dependents is not null
+                 order by part"#
         )
         .fetch_all(&self.db)
         .await
@@ -108,7 +95,8 @@ impl Store {
     pub async fn retired(&self, job: i64) -> Result<Option<RetiredPartition>, StoreError> {
         sqlx::query_as!(
             RetiredPartition,
-            "select part as partition, jobs, dropped_at from sluice.retired where $1::bigint between first_id and last_id",
+            "select part as partition, jobs, dropped_at from sluice.retired where $1::bigint between first_id and \
+             last_id",
             job
         )
         .fetch_optional(&self.db)

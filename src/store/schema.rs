@@ -225,7 +225,6 @@ async fn applied(transaction: &mut Transaction) -> Result<Vec<Applied>, StoreErr
 
 /// The facts about the server and the login that decide how a migration is run.
 struct Server {
-    /// The name of the login.
     login: String,
     database: String,
     /// The owner of the schema; `None`: there is none yet.

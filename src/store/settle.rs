@@ -4,6 +4,8 @@
 //! changes nothing, except that a late answer is used if the job is still open ([`super::late`]). Attempts are always
 //! booked, because the money was spent; the same attempt sent twice is one row.
 
+mod sums;
+
 use super::claim::{Lease, datetime};
 use super::database::Transaction;
 use super::late::Gone;
@@ -14,8 +16,9 @@ use crate::domain::{Answer, ErrorClass, NanoUsd, Timestamp, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use sums::Sums;
 
 /// The labels of a job, by which sums are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,11 +228,12 @@ impl Store {
     pub async fn settle(&self, settlement: &Settlement) -> Result<Vec<Lease>, StoreError> {
         self.knows_of_jobs(settlement.leases());
         let mut transaction = self.db.begin().await.doing("settling")?;
+        let mut sums = Sums::default();
         let mut fenced_out = Vec::new();
         if !settlement.endings.is_empty() {
-            let held = write_endings(&mut transaction, &settlement.endings).await?;
+            let held = write_endings(&mut transaction, &settlement.endings, &mut sums).await?;
             if held.len() < settlement.endings.len() {
-                fenced_out = end_late(&mut transaction, &settlement.endings, &held).await?;
+                fenced_out = end_late(&mut transaction, &settlement.endings, &held, &mut sums).await?;
             }
         }
         let unused: HashSet<i64> = fenced_out.iter().map(|lease| lease.fence).collect();
@@ -238,32 +242,31 @@ impl Store {
             fenced_out
                 .extend(settlement.parks.iter().map(|row| row.lease).filter(|lease| !held.contains(&lease.fence)));
         }
+        let (mut rows, mut strays) = (Cow::Borrowed(settlement.attempts.as_slice()), Vec::new());
         let mut booked = Vec::new();
-        if !settlement.attempts.is_empty() {
+        if !rows.is_empty() {
             let is_unused = |row: &AttemptRow| row.class.is_none() && unused.contains(&row.lease.fence);
             let ends: HashSet<i64> = settlement.fences_that_end().collect();
-            let goes_on = settlement.attempts.iter().map(|row| row.lease).filter(|lease| !ends.contains(&lease.fence));
+            let goes_on = rows.iter().map(|row| row.lease).filter(|lease| !ends.contains(&lease.fence));
             let doubtful: Vec<Lease> = fenced_out.iter().copied().chain(goes_on).collect();
             let gone = late::of_lost_jobs(&mut transaction, &doubtful).await?;
-            if settlement.attempts.iter().any(|row| is_unused(row) || gone.contains_key(&row.lease.fence)) {
-                let mut rows = settlement.attempts.clone();
-                let mut strays: Vec<AttemptRow> =
-                    rows.extract_if(.., |row| gone.contains_key(&row.lease.fence)).collect();
+            if rows.iter().any(|row| is_unused(row) || gone.contains_key(&row.lease.fence)) {
+                let rows = rows.to_mut();
+                strays = rows.extract_if(.., |row| gone.contains_key(&row.lease.fence)).collect();
                 rows.iter_mut().filter(|row| is_unused(row)).for_each(AttemptRow::came_late);
-                book(&mut transaction, &rows).await?;
                 for row in &mut strays {
                     if let Some(gone) = gone.get(&row.lease.fence) {
                         row.lost_its_job(*gone);
                     }
                 }
-                book_strays(&mut transaction, &strays, &settlement.endings).await?;
-            } else {
-                book(&mut transaction, &settlement.attempts).await?;
             }
             booked = doubtful;
             booked.retain(|lease| !gone.contains_key(&lease.fence));
         }
+        book(&mut transaction, &rows, &mut sums).await?;
+        book_strays(&mut transaction, &strays, &settlement.endings, &mut sums).await?;
         bill::correct(&mut transaction, settlement, &booked).await?;
+        sums.write(&mut transaction).await?;
         transaction.commit().await.doing("settling")?;
         Ok(fenced_out)
     }
@@ -299,10 +302,11 @@ impl AttemptRow {
 }
 
 /// Books calls whose jobs are lost, each with the answer that it brought.
-async fn book_strays(
+async fn book_strays<'a>(
     transaction: &mut Transaction,
-    rows: &[AttemptRow],
+    rows: &'a [AttemptRow],
     endings: &[EndingRow],
+    sums: &mut Sums<'a>,
 ) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
@@ -310,7 +314,7 @@ async fn book_strays(
     late::make_room(transaction, &rows.iter().map(|row| row.lease.job.0).collect::<Vec<_>>()).await?;
     for row in rows {
         // If it was sent before, it is there already, and counted.
-        if book_attempts(transaction, std::slice::from_ref(row)).await? == 1 {
+        if book_attempts(transaction, std::slice::from_ref(row), sums).await? == 1 {
             let ending = endings.iter().find(|ending| ending.lease == row.lease);
             let answer = ending.and_then(|ending| ending.response.as_deref());
             late::count_stray(transaction, (row.lease, row.number), answer).await?;
@@ -324,42 +328,54 @@ const OF_ANOTHER_JOB: i16 = -1;
 
 /// Ends jobs whose claims are gone but which are still open, where the ending is a good answer; returns the leases
 /// whose endings stay without effect.
-async fn end_late(
+async fn end_late<'a>(
     transaction: &mut Transaction,
-    endings: &[EndingRow],
+    endings: &'a [EndingRow],
     held: &HashSet<i64>,
+    sums: &mut Sums<'a>,
 ) -> Result<Vec<Lease>, StoreError> {
     let missing = || endings.iter().filter(|row| !held.contains(&row.lease.fence));
-    let answers: Vec<EndingRow> = missing().filter(|row| row.failure.is_none()).cloned().collect();
+    let answers: Vec<&EndingRow> = missing().filter(|row| row.failure.is_none()).collect();
     let taken = late::take_back(transaction, &answers).await?;
     let mut ended = HashSet::new();
     if !taken.is_empty() {
-        let rows: Vec<EndingRow> = answers.into_iter().filter(|row| taken.contains(&row.lease.fence)).collect();
-        ended = write_endings(transaction, &rows).await?;
+        let rows = answers.into_iter().filter(|row| taken.contains(&row.lease.fence));
+        ended = write_endings(transaction, rows, sums).await?;
     }
     Ok(missing().map(|row| row.lease).filter(|lease| !ended.contains(&lease.fence)).collect())
 }
 
 /// Writes attempts to the ledger. If another process has booked a call in its worker's place, the worker's report
 /// replaces that.
-async fn book(transaction: &mut Transaction, rows: &[AttemptRow]) -> Result<(), StoreError> {
-    if book_attempts(transaction, rows).await? < rows.len() {
+async fn book<'a>(
+    transaction: &mut Transaction,
+    rows: &'a [AttemptRow],
+    sums: &mut Sums<'a>,
+) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    if book_attempts(transaction, rows, sums).await? < rows.len() {
         let keys: Vec<(Lease, i16)> = rows.iter().map(|row| (row.lease, row.number)).collect();
         if late::remove_placeholders(transaction, &keys).await? > 0 {
-            book_attempts(transaction, rows).await?;
+            book_attempts(transaction, rows, sums).await?;
         }
     }
     Ok(())
 }
 
-/// Returns how many of the rows were not on the ledger before.
-async fn book_attempts(transaction: &mut Transaction, rows: &[AttemptRow]) -> Result<usize, StoreError> {
+/// Counts the rows that were not on the ledger before into the sums, and returns how many they are.
+async fn book_attempts<'a>(
+    transaction: &mut Transaction,
+    rows: &'a [AttemptRow],
+    sums: &mut Sums<'a>,
+) -> Result<usize, StoreError> {
     macro_rules! column {
         ($row:ident => $value:expr) => {
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
         };
     }
-    let booked = sqlx::query_file_scalar!(
+    let booked = sqlx::query_file!(
         "src/store/settle/book.sql",
         &column!(row => row.lease.job.0),
         &column!(row => row.lease.fence),
@@ -395,28 +411,35 @@ async fn book_attempts(transaction: &mut Transaction, rows: &[AttemptRow]) -> Re
         &column!(row => row.answer.as_ref().map(|answer| {
             json_text(&answer.to_chat_completion(&row.model, row.ended_at.0.div_euclid(1000)))
         })) as _,
-        &column!(row => row.labels.route.clone()),
-        &column!(row => row.labels.project.clone()),
-        &column!(row => row.labels.batch.clone().unwrap_or_default()),
         &column!(row => clean_option(row.service_tier.as_ref())) as _,
         &column!(row => row.reported_cost.map(|cost| cost.of_a_call().0)) as _,
         &column!(row => row.cost_source.as_deref()) as _,
         &column!(row => notes_text(&row.notes)) as _,
     )
-    .fetch_one(transaction)
+    .fetch_all(transaction)
     .await
     .doing("booking attempts")?;
-    Ok(usize::try_from(booked).unwrap_or(0))
+    let count = booked.len();
+    let booked: HashSet<(i64, i16)> = booked.into_iter().map(|row| (row.fence, row.number)).collect();
+    for row in rows.iter().filter(|row| booked.contains(&(row.lease.fence, row.number))) {
+        sums.count_attempt(row);
+    }
+    Ok(count)
 }
 
-/// Returns the fences that held.
-async fn write_endings(transaction: &mut Transaction, rows: &[EndingRow]) -> Result<HashSet<i64>, StoreError> {
+/// Counts the jobs that it ends into the sums, and returns the fences that held.
+async fn write_endings<'a>(
+    transaction: &mut Transaction,
+    rows: impl IntoIterator<Item = &'a EndingRow>,
+    sums: &mut Sums<'a>,
+) -> Result<HashSet<i64>, StoreError> {
+    let rows: Vec<&EndingRow> = rows.into_iter().collect();
     macro_rules! column {
         ($row:ident => $value:expr) => {
             rows.iter().map(|$row| $value).collect::<Vec<_>>()
         };
     }
-    let held = sqlx::query_file_scalar!(
+    let found = sqlx::query_file!(
         "src/store/settle/end.sql",
         &column!(row => row.lease.job.0),
         &column!(row => row.lease.fence),
@@ -424,7 +447,6 @@ async fn write_endings(transaction: &mut Transaction, rows: &[EndingRow]) -> Res
         &column!(row => row.target.as_ref().map(|(provider, _)| provider.clone())) as _,
         &column!(row => row.target.as_ref().map(|(_, model)| model.clone())) as _,
         &column!(row => row.rung) as _,
-        &column!(row => row.after_fallback),
         &column!(row => row.repaired),
         &column!(row => row.failure.as_ref().map(|(class, _)| class.as_str())) as _,
         &column!(row => row.failure.as_ref().map(|(_, reason)| clean(reason))) as _,
@@ -434,15 +456,18 @@ async fn write_endings(transaction: &mut Transaction, rows: &[EndingRow]) -> Res
         &column!(row => row.output_tokens),
         &column!(row => clean_option(row.request_id.as_ref())) as _,
         &column!(row => row.response.as_deref()) as _,
-        &column!(row => row.labels.route.clone()),
-        &column!(row => row.labels.project.clone()),
-        &column!(row => row.labels.batch.clone().unwrap_or_default()),
         &column!(row => row.round),
     )
     .fetch_all(transaction)
     .await
     .doing("writing results")?;
-    Ok(held.into_iter().collect())
+    let ended: HashMap<i64, _> = found.iter().filter(|row| row.ended).map(|row| (row.fence, row.at)).collect();
+    for row in rows {
+        if let Some(at) = ended.get(&row.lease.fence) {
+            sums.count_ending(row, *at);
+        }
+    }
+    Ok(found.into_iter().map(|row| row.fence).collect())
 }
 
 /// Returns the fences that held.

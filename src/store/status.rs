@@ -51,15 +51,10 @@ pub struct RouteQueue {
 /// One worker process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkerRecord {
-    /// The worker's number.
     pub id: i64,
-    /// Its machine.
     pub host: String,
-    /// Its process.
     pub pid: i32,
-    /// Its version.
     pub version: String,
-    /// When it started.
     pub started_at: DateTime<Utc>,
     /// When it was last heard of.
     pub seen_at: DateTime<Utc>,
@@ -88,7 +83,6 @@ pub struct PauseRecord {
     pub name: String,
     /// When it was paused.
     pub since: DateTime<Utc>,
-    /// The reason that was given.
     pub reason: Option<String>,
 }
 
@@ -101,7 +95,6 @@ pub struct Status {
     pub routes: BTreeMap<String, RouteQueue>,
     /// Live workers and, for an hour, those that died or left.
     pub workers: Vec<WorkerRecord>,
-    /// Everything that is paused.
     pub pauses: Vec<PauseRecord>,
     /// The limits by bucket, of every bucket that a worker has ever used.
     pub buckets: BTreeMap<String, BucketStanding>,
@@ -139,14 +132,15 @@ impl Store {
     }
 
     async fn count_ready(&self, routes: &mut BTreeMap<String, RouteQueue>) -> Result<(), StoreError> {
-        let Look { lanes, is_all, .. } = self.look(&mut Rotation::default(), &[]).await?;
+        let Look { lanes, is_all, .. } = self.look(&mut Rotation::default(), &[], 0).await?;
         let cap = (TOTAL_CAP / i64::try_from(lanes.len()).unwrap_or(i64::MAX).max(1)).clamp(1000, LANE_CAP);
         let flows: Vec<i64> = lanes.iter().map(|lane| lane.flow).collect();
         let prios: Vec<i16> = lanes.iter().map(|lane| lane.prio).collect();
         let firsts: Vec<i64> = lanes.iter().map(|lane| lane.first).collect();
         let counts = sqlx::query!(
             r#"select c.rows as "rows!", case when j.created_at is not null
-                           then least(greatest(j.created_at, j.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') end as since
+                           then least(greatest(j.created_at, j.run_at, '1970-01-01 00:00:00+00'),
+                             '9999-12-31 00:00:00+00') end as since
                  from unnest($1::bigint[], $2::smallint[], $3::bigint[]) with ordinality l(flow, prio, first, n)
                       cross join lateral (
                           select count(*) as rows from (
@@ -232,7 +226,8 @@ impl Store {
                   from seen group by flow, reason
             )
             select j.route as "route!", f.reason as "reason!", sum(f.rows)::bigint as "rows!",
-                   least(min(f.wakes_at), '9999-12-31 00:00:00+00') as "wakes_at!", (select count(*) from seen) as "seen!"
+                   least(min(f.wakes_at), '9999-12-31 00:00:00+00') as "wakes_at!",
+                   (select count(*) from seen) as "seen!"
               from flow f cross join lateral (select b.route from sluice.job b where b.id = f.job_id limit 1) j
              group by j.route, f.reason"#,
             LANE_CAP + 1

@@ -16,6 +16,7 @@ const LOOKS: u32 = 4;
 pub(super) struct Highest(AtomicI64);
 
 impl Highest {
+    /// Sees the numbers of these jobs.
     pub fn note(&self, leases: impl Iterator<Item = Lease>) {
         if let Some(highest) = leases.map(|lease| lease.job.0).max() {
             self.0.fetch_max(highest, Ordering::Relaxed);
@@ -121,7 +122,8 @@ impl Store {
                 select t.* from sluice.totals t join newest n on t.hour >= date_trunc('hour', n.began_at)
                  where n.change <> 'first' and t.class = 'abandoned' and t.detail = 'lost_answer'
             )
-            select w.system_identifier is not null and (w.timeline is not null or pg_is_in_recovery()) as "is_readable!",
+            select w.system_identifier is not null
+              and (w.timeline is not null or pg_is_in_recovery()) as "is_readable!",
                    pg_is_in_recovery() as "is_standby!",
                    coalesce((select n.system_identifier <> w.system_identifier or n.database <> w.database
                                     or n.relation <> w.relation or n.timeline <> w.timeline from newest n),

@@ -11,17 +11,13 @@ use std::time::Duration;
 /// A batch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BatchView {
-    /// Its name.
     pub batch: String,
     /// Jobs enqueued.
     pub jobs: i64,
     /// Jobs that have ended, in whatever way.
     pub done: i64,
-    /// Those that succeeded.
     pub succeeded: i64,
-    /// Those that failed.
     pub failed: i64,
-    /// Those that were cancelled.
     pub cancelled: i64,
     /// Jobs that have not ended.
     pub unfinished: i64,
@@ -35,7 +31,6 @@ pub struct BatchView {
     pub uncertain_cost: Dollars,
     /// Attempts whose price is unknown.
     pub unpriced_attempts: i64,
-    /// Whether it is paused.
     pub paused: bool,
     /// The hour of its first job.
     pub first_hour: DateTime<Utc>,
@@ -80,7 +75,6 @@ impl BatchView {
 /// A batch that is being worked on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProgressView {
-    /// Its progress.
     #[serde(flatten)]
     pub batch: BatchView,
     /// Jobs that end per second.

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 /// A bucket.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BucketView {
-    /// Its name.
     pub bucket: String,
     /// Each of its limits.
     pub limits: Vec<LimitView>,
@@ -21,7 +20,6 @@ pub struct BucketView {
     pub shut: Option<&'static str>,
     /// Since when it has been shut, without a break.
     pub shut_since: Option<DateTime<Utc>>,
-    /// Until when it is shut.
     pub shut_until: Option<DateTime<Utc>>,
     /// Until when the provider asked for a wait, where that is too long to be believed.
     pub asked_until: Option<DateTime<Utc>>,
@@ -39,7 +37,6 @@ pub struct BucketView {
 pub struct LimitView {
     /// `requests/min`, …
     pub limit: String,
-    /// The unit that it counts.
     pub unit: &'static str,
     /// The length of its window, in seconds.
     pub per_seconds: u64,

@@ -9,7 +9,6 @@ use std::fmt;
 pub struct PauseChangeView {
     /// `route`, `project`, `batch` or `provider`.
     pub kind: &'static str,
-    /// Its name.
     pub name: String,
     /// Whether it is paused now.
     pub paused: bool,
@@ -34,7 +33,6 @@ impl fmt::Display for PauseChangeView {
 pub struct ReopenedView {
     /// Always `provider`.
     pub kind: &'static str,
-    /// Its name.
     pub name: String,
     /// The buckets that were shut.
     pub opened: Vec<String>,

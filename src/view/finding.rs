@@ -19,7 +19,6 @@ pub struct DiagnosisView<'a> {
 pub struct FindingView<'a> {
     /// The name of the check, which stays the same across versions.
     pub check: &'static str,
-    /// The severity.
     pub severity: &'static str,
     /// The finding, in words.
     pub what: &'a str,

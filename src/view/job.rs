@@ -20,15 +20,12 @@ pub struct Bodies {
 /// A job.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct JobView {
-    /// Its number.
     pub job: i64,
     /// The state, in the words that users know.
     pub state: String,
-    /// Its route.
     pub route: String,
     /// The project that pays for it.
     pub project: String,
-    /// Its batch.
     pub batch: Option<String>,
     /// The user's own name for it.
     pub custom_id: Option<String>,
@@ -40,7 +37,6 @@ pub struct JobView {
     pub deadline: Option<DateTime<Utc>>,
     /// Its own limit on attempts.
     pub max_attempts: Option<i16>,
-    /// The login that enqueued it.
     pub enqueued_by: String,
     /// When it was enqueued.
     pub created_at: DateTime<Utc>,
@@ -76,7 +72,6 @@ pub enum PlaceView {
     },
     /// In a worker's hands.
     Running {
-        /// The worker's number.
         worker: i64,
         /// Its machine; unknown when its row is gone.
         host: Option<String>,
@@ -87,11 +82,9 @@ pub enum PlaceView {
         /// Whether that worker is alive; if not, another one is about to get the job.
         worker_alive: bool,
     },
-    /// It has ended.
     Ended(EndView),
     /// In no queue, so that no worker takes it.
     Nowhere {
-        /// The reason.
         waits_for: &'static str,
     },
 }
@@ -99,7 +92,6 @@ pub enum PlaceView {
 /// How a job ended, beside its state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EndView {
-    /// When it ended.
     pub finished_at: DateTime<Utc>,
     /// The target that gave the answer.
     pub answered_by: Option<String>,
@@ -107,7 +99,6 @@ pub struct EndView {
     pub last_asked: Option<String>,
     /// Whether the answer was repaired.
     pub repaired: bool,
-    /// The class of its failure.
     pub error_class: Option<String>,
     /// The reason of its failure.
     pub error: Option<String>,
@@ -237,6 +228,6 @@ mod tests {
             "with worker 7 (db1, process 42) since 2026-01-31T08:00:00Z, which is dead: another worker takes over in \
              a moment"
         );
-        assert!(whereabouts(Place::Nowhere).starts_with("in no queue, so nobody works on it"));
+        assert!(whereabouts(Place::Nowhere).starts_with("in no queue, so no worker finds it"));
     }
 }

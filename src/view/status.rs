@@ -27,7 +27,6 @@ pub struct StatusView {
 /// Waiting and running jobs of one route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RouteView {
-    /// Its name.
     pub route: String,
     /// Jobs that a worker may take at once, as far as is known.
     pub ready: CountView,
@@ -62,7 +61,6 @@ pub struct HeldView {
 /// Jobs that wait for the same reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ParkedView {
-    /// The reason.
     pub waits_for: String,
     /// The number of these jobs.
     pub count: CountView,
@@ -75,7 +73,6 @@ pub struct ParkedView {
 pub struct PauseView {
     /// `route`, `project`, `batch` or `provider`.
     pub kind: String,
-    /// Its name.
     pub name: String,
     /// Since when it is paused.
     pub since: DateTime<Utc>,
@@ -88,7 +85,6 @@ pub struct PauseView {
 pub struct TargetView {
     /// `provider/model`.
     pub target: String,
-    /// Its bucket.
     pub bucket: Option<String>,
     /// The number of workers by the state of their breaker.
     pub breakers: BTreeMap<String, usize>,
@@ -108,11 +104,9 @@ pub struct TargetView {
 /// it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeyView {
-    /// Its provider.
     pub provider: Option<String>,
     /// Its name.
     pub key: Option<String>,
-    /// The worker.
     pub worker: i64,
     /// Whether it is in service.
     pub state: Option<String>,

@@ -12,12 +12,10 @@ use std::fmt::Write as _;
 /// A job with its ledger.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StoryView {
-    /// The job.
     #[serde(flatten)]
     pub job: JobView,
     /// Its attempts, the oldest first.
     pub attempts: Vec<AttemptView>,
-    /// Their total cost.
     pub total: SpentView,
 }
 

@@ -10,7 +10,6 @@ use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 pub enum Cell {
     /// No value is known, or none applies.
     Empty,
-    /// A text.
     Text(String),
     /// A number of things.
     Count(i64),
@@ -98,7 +97,6 @@ pub fn instant(at: DateTime<Utc>) -> String {
 /// are in the order of the columns. The totals are left out there, since they would be taken for a row.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
-    /// The names of the columns.
     pub columns: Vec<&'static str>,
     /// The rows, each with a cell per column.
     pub rows: Vec<Vec<Cell>>,

@@ -1,6 +1,7 @@
 //! The reason why a job waits. The database has a few fixed words for it (`sluice.jobs.waits_for`), by which jobs can
 //! be counted; here they become sentences.
 
+use crate::domain::awaited::{Awaited, What};
 use crate::domain::shut::Reason;
 use chrono::{DateTime, Utc};
 use std::borrow::Cow;
@@ -17,7 +18,7 @@ pub const SCHEDULED: &str = "scheduled";
 pub fn in_words(reason: &str) -> Cow<'_, str> {
     match reason {
         NO_QUEUE => {
-            "in no queue, so nobody works on it: it came in while triggers were off, and `sluice doctor --repair` \
+            "in no queue, so no worker finds it: it came in while triggers were off, and `sluice doctor --repair` \
                      puts it into the queue"
                 .into()
         }
@@ -33,7 +34,7 @@ pub fn in_words(reason: &str) -> Cow<'_, str> {
 /// Whether the wait soon ends by itself: work goes on, if slowly.
 #[must_use]
 pub fn is_a_limit(reason: &str) -> bool {
-    parts(reason).and_then(|(_, code, _)| Reason::parse(code)).is_some_and(Reason::is_a_limit)
+    Awaited::read(reason).is_some_and(|waits| matches!(waits.what, What::Opens(reason) if reason.is_a_limit()))
 }
 
 /// When a job that waits for this reason wakes by itself. The instant in the row of a paused job means nothing.
@@ -66,26 +67,14 @@ pub(super) const fn shut(reason: Reason) -> Shut {
     }
 }
 
-/// `openai/gpt-4o-mini: auth (nowhere else to go)`.
 fn of_target(reason: &str) -> Option<String> {
-    let (target, code, because) = parts(reason)?;
-    let why = match code {
-        "retry" => "it failed, and is tried again",
-        code => shut(Reason::parse(code)?).is,
+    let Awaited { target, what, because } = Awaited::read(reason)?;
+    let why = match what {
+        What::Retry => "it failed, and is tried again",
+        What::Opens(reason) => shut(reason).is,
     };
     let because = if because.is_empty() { String::new() } else { format!(" ({because})") };
     Some(format!("{target}: {why}{because}"))
-}
-
-/// Target, code, and why no other target is taken.
-fn parts(reason: &str) -> Option<(&str, &str, &str)> {
-    // A model may have a colon in its name, a code does not.
-    let (head, because) = match reason.strip_suffix(')').and_then(|reason| reason.rsplit_once(" (")) {
-        Some((head, because)) => (head, because),
-        None => (reason, ""),
-    };
-    let (target, code) = head.rsplit_once(": ")?;
-    Some((target, code, because))
 }
 
 #[cfg(test)]

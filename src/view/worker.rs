@@ -9,17 +9,12 @@ use serde_json::Value;
 /// A worker.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WorkerView {
-    /// Its number.
     pub worker: i64,
-    /// Its machine.
     pub host: String,
-    /// Its process.
     pub pid: i32,
-    /// Its version.
     pub version: String,
     /// `live`, `dead` or `gone`.
     pub state: String,
-    /// When it started.
     pub started_at: DateTime<Utc>,
     /// When its last heartbeat arrived.
     pub seen_at: DateTime<Utc>,

@@ -5,8 +5,8 @@
 
 use crate::domain::{ErrorClass, NanoUsd, SoftFailure, Target};
 use crate::store::settle::{AttemptRow, EndingRow};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 /// Upper bounds of the classes of [`Durations`], in milliseconds. Longer durations have a class of their own.
 pub const BOUNDS_MS: [u32; 13] =
@@ -70,9 +70,7 @@ pub struct OfTarget {
 /// Totals of the jobs of one route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OfRoute {
-    /// Jobs that succeeded.
     pub succeeded: u64,
-    /// Jobs that failed.
     pub failed: u64,
 }
 
@@ -132,7 +130,7 @@ impl Ledger {
         attempts: impl IntoIterator<Item = &'a AttemptRow>,
         endings: impl IntoIterator<Item = &'a EndingRow>,
     ) {
-        let mut totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut totals = self.0.lock();
         attempts.into_iter().for_each(|row| totals.attempt(row));
         endings.into_iter().for_each(|row| totals.ending(row));
     }
@@ -140,7 +138,7 @@ impl Ledger {
     /// The current sums.
     #[must_use]
     pub fn booked(&self) -> Booked {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }
 

@@ -1,20 +1,23 @@
 //! The one loop that takes jobs from the queue: only as many as have a place here and may be started now.
 
+use super::front::Front;
 use super::history;
 use super::plan::Plan;
 use super::strangers::Strangers;
 use super::suspects;
 use super::{Shared, Sign};
-use crate::domain::fair::{Demand, Turns};
-use crate::domain::rotation::{Rotation, WINDOW};
+use crate::domain::fair::Turns;
+use crate::domain::rotation::Rotation;
 use crate::domain::{JobId, Timestamp};
-use crate::store::claim::{Claim, Claimed, Lease, Take};
+use crate::store::claim::{Claim, Claimed, Lease, Suspects, Take};
 use crate::store::lanes::{Lane, Look};
+use crate::store::pause::Pause;
 use crate::store::{StoreError, within};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// While there is work, the claimer looks for new lanes this often, …
@@ -26,9 +29,7 @@ const LOOK_IDLE_MAX: Duration = Duration::from_secs(1);
 const LOOK_SLOW_MAX: Duration = Duration::from_secs(2);
 /// After this many looks in vain an idle worker slows down, however many lanes there are.
 const IN_VAIN: u32 = 1_000;
-/// Where not all lanes fit into one look, this many lanes that have jobs are looked up again at the next look, …
-const MOST_KNOWN: usize = WINDOW;
-/// … unless their route has to wait for longer than this.
+/// Lanes whose route has to wait for longer than this are not kept for the next look where there are many.
 const SOON: Duration = Duration::from_secs(10);
 /// This many lanes of a route that has to wait are examined for their deadlines, the nearest first.
 const MOST_HURRIED: usize = 50;
@@ -46,15 +47,12 @@ const COMPARE_EVERY: Duration = Duration::from_secs(5);
 /// A claim takes at most this many jobs.
 const MAX_CLAIM: usize = 500;
 
-/// The state of a lane, as the claimer knows it.
-struct LaneState {
-    lane: Lane,
-    /// All jobs up to this one were taken.
-    after: i64,
-    /// No job was left at the last claim.
-    dry: bool,
-    /// The lane has appeared since the look before; the value is its order of arrival, where that is known.
-    came: Option<usize>,
+/// The answers to what a look asks.
+struct Looked {
+    began: Instant,
+    took: Duration,
+    rotation: Rotation,
+    found: Result<(Vec<Pause>, Vec<Suspects>, Look), StoreError>,
 }
 
 struct Claimer {
@@ -62,13 +60,11 @@ struct Claimer {
     sign: Arc<dyn Fn(Sign) + Send + Sync>,
     /// When the jobs in this worker's hands by the queue's account are next compared with those that it knows of.
     compare_at: Instant,
-    lanes: HashMap<(i64, i16), LaneState>,
-    /// Other lanes than these have jobs, as far as the claimer knows.
-    has_more: bool,
+    front: Front,
+    /// The look that is under way.
+    looking: JoinSet<Looked>,
     /// There are jobs that this worker may not claim because they are paused.
     has_paused: bool,
-    /// Lanes that have run out of jobs since the look.
-    used_up: usize,
     rotation: Rotation,
     turns: Turns,
     look_at: Instant,
@@ -90,10 +86,9 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(Sign) + Send + Syn
         shared,
         sign,
         compare_at: Instant::now() + COMPARE_EVERY,
-        lanes: HashMap::new(),
-        has_more: false,
+        front: Front::default(),
+        looking: JoinSet::new(),
         has_paused: false,
-        used_up: 0,
         rotation: Rotation::default(),
         turns: Turns::default(),
         look_at: Instant::now(),
@@ -152,7 +147,7 @@ enum Turn {
 impl Claimer {
     /// Called at each turn, and within a turn after each step that may take as long as [`PATIENCE`].
     fn goes_on(&self) {
-        *self.shared.claimer_went_on.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.shared.claimer_went_on.lock() = Instant::now();
         (self.sign)(Sign::Alive);
     }
 
@@ -161,10 +156,7 @@ impl Claimer {
             self.give_back_unknown().await?;
             self.goes_on();
         }
-        if Instant::now() >= self.look_at {
-            self.look().await?;
-            self.goes_on();
-        }
+        self.look().await?;
         let room = self.shared.room();
         // Jobs without room here are better left to other workers. With nothing in hand one job always has room.
         let free = self.shared.free_slots().min((room / self.typical_bytes.max(1)).max(1));
@@ -180,8 +172,8 @@ impl Claimer {
             }
         }
         let until_look = self.look_at.saturating_duration_since(Instant::now());
-        if self.lanes.values().all(|state| state.dry) {
-            let may_be_done = !self.has_paused && (!self.has_more || self.in_vain > 0);
+        if self.front.is_dry() {
+            let may_be_done = !self.has_paused && (!self.front.has_more || self.in_vain > 0);
             if may_be_done && self.shared.settings().until_done && self.nothing_is_left().await? {
                 return Ok(Turn::Done);
             }
@@ -198,7 +190,7 @@ impl Claimer {
         let first = self.cuts % takes.len();
         takes.rotate_left(first);
         let asked = takes.iter().map(|take| usize::try_from(take.count).unwrap_or(0)).sum::<usize>();
-        if self.has_more && asked < free.min(MAX_CLAIM) && self.used_up >= WINDOW / 4 {
+        if asked < free.min(MAX_CLAIM) && self.front.is_worth_a_look() {
             // The rest of this window may not start, and there are more lanes behind it.
             self.look_at = Instant::now();
         }
@@ -228,54 +220,73 @@ impl Claimer {
         Ok(())
     }
 
-    /// Looks up the lanes that have jobs, and what is paused.
+    /// Looks up the lanes that have jobs, and what is paused, when it is time to. While there are other lanes to claim
+    /// from, the answer is not waited for.
     async fn look(&mut self) -> Result<(), StoreError> {
+        if self.looking.is_empty() && (Instant::now() >= self.look_at || self.front.is_nearly_dry()) {
+            self.begin_look();
+        }
+        let looked = if self.front.has_more && !self.front.is_dry() {
+            self.looking.try_join_next()
+        } else {
+            self.looking.join_next().await
+        };
+        match looked {
+            None => Ok(()),
+            Some(Ok(looked)) => {
+                self.goes_on();
+                self.rotation = looked.rotation;
+                self.absorb(looked.began, looked.took, looked.found?);
+                Ok(())
+            }
+            Some(Err(ended)) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only this loop could end it, and does not.
+                Err(_) => Ok(()),
+            },
+        }
+    }
+
+    fn begin_look(&mut self) {
         let began = Instant::now();
+        let (plan, now) = (self.shared.plan(), self.shared.clock.now());
+        let question = self.front.begin_look(&self.turns, |route| may_start_soon(&plan, route, now), began);
+        let (store, mut rotation) = (self.shared.store.clone(), std::mem::take(&mut self.rotation));
+        self.looking.spawn(async move {
+            let found = within(PATIENCE, "looking for ready jobs", async {
+                let (pauses, suspects) = (store.pauses().await?, store.suspects().await?);
+                Ok((pauses, suspects, store.look(&mut rotation, &question.flows, question.kept).await?))
+            });
+            let found = found.await;
+            Looked { began, took: began.elapsed(), rotation, found }
+        });
+    }
+
+    fn absorb(&mut self, began: Instant, took: Duration, (pauses, suspects, look): (Vec<Pause>, Vec<Suspects>, Look)) {
         let plan = self.shared.plan();
-        let known = self.known_flows(&plan);
-        let store = self.shared.store.clone();
-        let (pauses, found) = within(PATIENCE, "looking for ready jobs", async {
-            let pauses = store.pauses().await?;
-            Ok((pauses, store.look(&mut self.rotation, &known).await?))
-        })
-        .await?;
         let providers: Vec<&str> =
             pauses.iter().filter(|pause| pause.kind == "provider").map(|pause| pause.name.as_str()).collect();
         plan.gate.set_paused(&providers, self.shared.clock.now());
-        self.suspects.look(&self.shared).await?;
+        self.suspects.note(suspects);
         let paused: HashSet<(&str, &str)> =
             pauses.iter().map(|pause| (pause.kind.as_str(), pause.name.as_str())).collect();
-        self.strangers.look(&found.lanes, |route| plan.routes.contains_key(route));
+        self.strangers.look(&look.lanes, |route| plan.routes.contains_key(route));
         let settings = self.shared.settings();
         let mut has_paused = false;
-        let mut may_claim = |lane: &Lane| {
+        let may_claim = |lane: &Lane| {
             let is_ours = plan.routes.contains_key(&lane.route)
                 && settings.only_batch.as_ref().is_none_or(|batch| lane.batch.as_ref() == Some(batch));
             let is_paused = is_ours && is_paused(&paused, lane);
             has_paused |= is_paused;
             is_ours && !is_paused
         };
-        let Look { lanes, newest, is_all } = found;
-        let newest: HashMap<(i64, i16), usize> = newest.into_iter().zip(1..).collect();
-        let is_first_look = self.lanes.is_empty();
-        let mut states = HashMap::with_capacity(lanes.len());
-        for lane in lanes.into_iter().filter(|lane| may_claim(lane)) {
-            let key = (lane.flow, lane.prio);
-            let before = self.lanes.get(&key);
-            // The first job seen tells where to begin, also when a job returned that had been passed before.
-            let after = before.map_or(i64::MIN, |state| state.after).min(lane.first.saturating_sub(1));
-            let is_new = before.is_none() && !is_first_look;
-            let came = if is_all { Some(0) } else { newest.get(&key).copied() }.filter(|_| is_new);
-            states.insert(key, LaneState { lane, after, dry: false, came });
-        }
+        let is_all = look.is_all;
+        self.front.absorb(look, may_claim, began);
+        self.has_paused = has_paused;
         let now = self.shared.clock.now();
-        let routes: HashSet<&str> = states.values().map(|state| state.lane.route.as_str()).collect();
-        let has_found = routes.into_iter().any(|route| is_all || may_start_soon(&plan, route, now));
-        self.lanes = states;
-        (self.has_more, self.has_paused, self.used_up) = (!is_all, has_paused, 0);
+        let has_found = self.front.routes().into_iter().any(|route| is_all || may_start_soon(&plan, route, now));
         self.in_vain = if has_found || is_all { 0 } else { self.in_vain.saturating_add(1) };
         self.idle_look = if has_found { LOOK_IDLE_MIN } else { (self.idle_look * 2).min(LOOK_IDLE_MAX) };
-        let took = began.elapsed();
         // Looking must never become the main work, however many lanes or dead rows there are. But when a look took long
         // because the database was away, or a table was locked, that is no reason to leave work waiting.
         self.look_at = Instant::now()
@@ -287,44 +298,7 @@ impl Claimer {
                 // Behind the lanes of this window there may be some that can be claimed from.
                 LOOK_IDLE_MIN.max((took * 3).min(LOOK_SLOW_MAX))
             };
-        drop(paused);
         self.paused = pauses.into_iter().map(|pause| (pause.kind, pause.name)).collect();
-        Ok(())
-    }
-
-    /// The flows to look up again at the next look: for each route that may start a job before long, those that would
-    /// have the first turns. Lanes that cannot start must not displace those that can.
-    fn known_flows(&self, plan: &Plan) -> Vec<i64> {
-        if !self.has_more {
-            return Vec::new();
-        }
-        let mut by_route: HashMap<&str, Vec<Demand<'_>>> = HashMap::new();
-        for (_, state) in self.heads() {
-            by_route.entry(&state.lane.route).or_default().push(demand(state, 0));
-        }
-        let now = self.shared.clock.now();
-        by_route.retain(|route, _| may_start_soon(plan, route, now));
-        let each = MOST_KNOWN / by_route.len().max(1);
-        let first = by_route.values().flat_map(|demands| {
-            let first = self.turns.first(each, demands);
-            first.into_iter().filter_map(|index| demands.get(index)).map(|demand| demand.flow)
-        });
-        first.collect()
-    }
-
-    /// For each flow, the lane with the highest priority that is not dry; its other lanes have to wait for that one.
-    /// Lanes that have just appeared stand at the end, the latest last.
-    fn heads(&self) -> Vec<((i64, i16), &LaneState)> {
-        let mut heads: HashMap<i64, ((i64, i16), &LaneState)> = HashMap::new();
-        for (key, state) in self.lanes.iter().filter(|(_, state)| !state.dry) {
-            let head = heads.entry(key.0).or_insert((*key, state));
-            if key.1 < head.0.1 {
-                *head = (*key, state);
-            }
-        }
-        let mut heads: Vec<((i64, i16), &LaneState)> = heads.into_values().collect();
-        heads.sort_unstable_by_key(|(key, state)| (state.came, *key));
-        heads
     }
 
     /// How many jobs to take from which lane, and when the earliest shut gate opens.
@@ -338,7 +312,7 @@ impl Claimer {
         let mut hurried = Vec::new();
         // Taken out of `self`, which deals meanwhile.
         let mut turns = std::mem::take(&mut self.turns);
-        for (key, state) in self.heads() {
+        for (key, state) in self.front.heads() {
             let route = if let Some(route) = routes.get(state.lane.route.as_str()) {
                 *route
             } else {
@@ -354,12 +328,12 @@ impl Claimer {
             {
                 hurried.push((deadline, demands.len()));
             }
-            demands.push(demand(state, route));
+            demands.push(state.demand(route));
             demanding.push((key, state.after));
         }
         hurried.sort_unstable();
         for (deadline, index) in hurried.into_iter().take(MOST_HURRIED) {
-            let lane = demanding.get(index).and_then(|(key, _)| self.lanes.get(key)).map(|state| &state.lane);
+            let lane = demanding.get(index).and_then(|(key, _)| self.front.get(*key)).map(|state| &state.lane);
             let route_plan = lane.and_then(|lane| plan.routes.get(&lane.route));
             let deadline = Timestamp(deadline.timestamp_millis());
             let jobs = route_plan.map_or(0, |route_plan| route_plan.startable(Some(deadline), now).jobs());
@@ -394,24 +368,12 @@ impl Claimer {
         let read = claimed.iter().filter(|job| job.weight > 0).count();
         self.cuts = self.cuts.wrapping_add(usize::from(claim.is_cut));
         self.typical_bytes = bytes.checked_div(read).unwrap_or(self.typical_bytes);
-        let mut got: HashMap<(i64, i16), (i32, i64)> = HashMap::new();
-        for job in claimed {
-            let (count, last) = got.entry((job.flow, job.prio)).or_insert((0, i64::MIN));
-            *count += 1;
-            *last = (*last).max(job.lease.job.0);
-        }
-        for take in takes {
-            let Some(state) = self.lanes.get_mut(&(take.flow, take.prio)) else { continue };
-            let (count, last) = got.get(&(take.flow, take.prio)).copied().unwrap_or((0, take.after));
-            state.after = state.after.max(last);
-            state.dry = count < take.count && !claim.is_cut;
-            self.used_up += usize::from(state.dry);
-        }
-        if claimed.is_empty() {
-            self.look_at = self.look_at.min(Instant::now() + LOOK_IDLE_MIN);
-        } else if self.has_more && self.lanes.values().all(|state| state.dry) {
+        self.front.remember(takes, claim);
+        if self.front.has_more && self.front.is_dry() {
             // The window is used up, and there are more lanes.
             self.look_at = Instant::now();
+        } else if claimed.is_empty() {
+            self.look_at = self.look_at.min(Instant::now() + LOOK_IDLE_MIN);
         }
     }
 
@@ -486,14 +448,4 @@ fn may_start_soon(plan: &Plan, route: &str, now: Timestamp) -> bool {
         let startable = route.startable(None, now);
         startable.jobs() > 0 || startable.opens().is_some_and(|opens| now.until(opens) < SOON)
     })
-}
-
-fn demand(state: &LaneState, route: usize) -> Demand<'_> {
-    Demand {
-        login: &state.lane.login,
-        project: &state.lane.project,
-        flow: state.lane.flow,
-        route,
-        has_just_come: state.came.is_some(),
-    }
 }

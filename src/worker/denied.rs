@@ -2,8 +2,9 @@
 //! until an operator repairs the cause. Until then the worker is of no use, however regularly it beats.
 
 use crate::store::StoreError;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// The work that is refused, and the words of each refusal. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +32,6 @@ impl Denied {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

@@ -5,30 +5,29 @@ mod refusals;
 mod setup;
 #[cfg(test)]
 mod several;
+mod target;
 #[cfg(test)]
 mod tests;
 
 use super::bucket::{Bucket, BucketHold};
-use super::keys::{KeyHold, Keys};
-use crate::domain::breaker::{self, Breaker};
-use crate::domain::charging::Ask;
-use crate::domain::decide::{Ineligible, RungHealth};
-use crate::domain::doubt::{Doubt, RequestHash};
+use super::keys::KeyHold;
+use crate::domain::breaker;
+use crate::domain::doubt::RequestHash;
 use crate::domain::error_class::{Effect, Refusal};
 use crate::domain::limits::Heard;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::statistics::{EstimateStatistics, GateStatistics, TargetStatistics};
-use crate::domain::tempo::{Tempo, Took};
-use crate::domain::{
-    Bearing, Calibration, Charge, ErrorClass, Failure, Mend, Outcome, Target, Timestamp, Unit, Usage, long_wait,
-};
+use crate::domain::tempo::Took;
+use crate::domain::{Charge, ErrorClass, Failure, Outcome, Target, Timestamp, long_wait};
 use crate::provider::LimitObservation;
 use parking_lot::Mutex;
 pub use setup::{Kept, ProviderSetup};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
+pub use target::TargetState;
+use target::{ProviderState, shut_for, still_shut};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -38,62 +37,8 @@ pub const PACE: Duration = Duration::from_secs(1);
 /// When no provider has answered for this long while calls fail, the trouble is probably ours.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// The most other models that are logged for each target.
-const MOST_OTHERS: usize = 16;
-
-/// The most changes that are remembered for a target.
-const MOST_MENDS: usize = 8;
-
 /// How long the process calls no provider when none can be reached.
 const OFFLINE_REST: Duration = Duration::from_secs(5);
-
-/// The state of a provider, beside its bucket.
-#[derive(Debug)]
-pub struct ProviderState {
-    name: String,
-    keys: Arc<Keys>,
-    paused: Mutex<Option<Timestamp>>,
-    recheck: Duration,
-    /// Set while no provider can be reached; shared by all providers.
-    offline: Arc<Mutex<Option<Shut>>>,
-    /// When it last answered at all, and when it was last tried in vain. Milliseconds since the epoch; 0: never.
-    last_contact: AtomicI64,
-    last_silence: AtomicI64,
-}
-
-/// The state of one target.
-#[derive(Debug)]
-pub struct TargetState {
-    target: Target,
-    provider: Arc<ProviderState>,
-    /// The buckets that a call to it has to enter, in the order in which all calls enter buckets.
-    buckets: Vec<Arc<Bucket>>,
-    /// Set while the model is unknown or not allowed, by the configuration as it is.
-    closed: Mutex<Option<Shut>>,
-    /// Its refusals in words that may concern one request alone.
-    doubt: Mutex<Doubt>,
-    /// Changes in the request that its refusals have asked for and an answer has confirmed.
-    mends: Mutex<Vec<Mend>>,
-    /// Models that have answered in its place.
-    others: Mutex<BTreeSet<String>>,
-    record: Arc<Record>,
-    /// The last reopening of one of its buckets that it has noticed: milliseconds since the epoch.
-    reopened: AtomicI64,
-}
-
-/// What calls to one target have shown of it.
-#[derive(Debug)]
-struct Record {
-    breaker: Mutex<Breaker>,
-    /// What its reports of usage have taught about estimates.
-    calibration: Mutex<Calibration>,
-    /// How long its answers take.
-    tempo: Mutex<Tempo>,
-    /// Set while the target has asked to be left alone.
-    resting: Mutex<Option<Shut>>,
-    calls: AtomicI64,
-    failures: AtomicI64,
-}
 
 /// All limits of one worker process, and the health of all its targets.
 #[derive(Debug)]
@@ -140,223 +85,6 @@ struct Entering(Vec<BucketHold>);
 impl Drop for Entering {
     fn drop(&mut self) {
         cancel(std::mem::take(&mut self.0));
-    }
-}
-
-fn still_shut(slot: &Mutex<Option<Shut>>, now: Timestamp) -> Option<Shut> {
-    let mut slot = slot.lock();
-    if slot.is_some_and(|shut| shut.until <= now) {
-        *slot = None;
-    }
-    *slot
-}
-
-fn shut_for(slot: &Mutex<Option<Shut>>, reason: Reason, wait: Duration, now: Timestamp) {
-    let mut slot = slot.lock();
-    let until = now + wait;
-    *slot = Some(match *slot {
-        Some(shut) if shut.until > now => Shut { reason, since: shut.since, until: until.max(shut.until) },
-        _ => Shut { reason, since: now, until },
-    });
-}
-
-impl TargetState {
-    /// Records what a call shows of the target's health, and logs when its breaker opens or closes.
-    fn record(&self, permit: breaker::Permit, sign: breaker::Sign, class: Option<ErrorClass>, now: Timestamp) {
-        let mut breaker = self.record.breaker.lock();
-        let before = breaker.state();
-        breaker.record(permit, sign, now);
-        match (before, breaker.state()) {
-            (breaker::State::Closed, breaker::State::Open { until, .. }) => tracing::warn!(
-                target.name = %self.target,
-                last = class.map(ErrorClass::as_str),
-                open_seconds = now.until(until).as_secs(),
-                "too many failures: the breaker is open"
-            ),
-            (breaker::State::HalfOpen { .. }, breaker::State::Closed) => {
-                tracing::info!(target.name = %self.target, "it works again: the breaker is closed");
-            }
-            _ => {}
-        }
-    }
-
-    fn breaker_name(&self) -> &'static str {
-        match self.record.breaker.lock().state() {
-            breaker::State::Closed => "closed",
-            breaker::State::Open { .. } => "open",
-            breaker::State::HalfOpen { .. } => "half_open",
-        }
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn target(&self) -> &Target {
-        &self.target
-    }
-
-    /// What its reports of usage have taught so far.
-    #[must_use]
-    pub fn calibration(&self) -> Calibration {
-        *self.record.calibration.lock()
-    }
-
-    /// Learns from the usage of an answer how good estimates are here.
-    pub fn learn(&self, estimated_input: i64, cap: Option<i64>, usage: &Usage) {
-        self.record.calibration.lock().learn(estimated_input, cap, usage);
-    }
-
-    /// How long an answer of this many tokens usually takes, where that is known.
-    #[must_use]
-    pub fn usual_time(&self, output_tokens: u64) -> Option<Duration> {
-        self.record.tempo.lock().usual(output_tokens)
-    }
-
-    /// The changes that every request to it needs, as far as they are known.
-    #[must_use]
-    pub fn mends(&self) -> Vec<Mend> {
-        self.mends.lock().clone()
-    }
-
-    /// An answer came to a request that was changed like this: the lasting changes are kept for other requests.
-    pub fn learn_mends(&self, mends: &[Mend]) {
-        let mut known = self.mends.lock();
-        for mend in mends.iter().filter(|mend| mend.is_lasting()) {
-            if known.len() < MOST_MENDS && !known.contains(mend) {
-                tracing::info!(target.name = %self.target, change = ?mend, "its refusal was right: requests are changed from now on");
-                known.push(mend.clone());
-            }
-        }
-    }
-
-    /// Another model answered in its place: logged once for each model.
-    pub fn saw_another(&self, model: &str, is_priced: bool) {
-        let mut others = self.others.lock();
-        if others.len() < MOST_OTHERS && others.insert(model.to_owned()) {
-            let what =
-                if is_priced { "it is booked at its own price" } else { "its price is unknown, and so is the cost" };
-            tracing::warn!(target.name = %self.target, model.served = ?model, "another model answered than was asked: {what}");
-        }
-    }
-
-    /// Whether a refusal is believed to concern all requests, and then for how long.
-    fn believe(&self, failure: Option<&Failure>, request: RequestHash) -> Option<Duration> {
-        let recheck = self.provider.recheck;
-        if failure.is_none_or(|failure| failure.bearing != Bearing::InDoubt) {
-            return Some(recheck);
-        }
-        let mut doubt = self.doubt.lock();
-        doubt.refused(request).then(|| doubt.rest(recheck))
-    }
-
-    /// Lowers the number of calls at once, where it is felt for, when calls take clearly longer than usual for this
-    /// target. `None`: there was no answer in time.
-    fn time(&self, hold: &BucketHold, took: Option<Took>) {
-        let Some(places) = hold.felt() else { return };
-        let mut tempo = self.record.tempo.lock();
-        let bearable = match took {
-            Some(took) => tempo.learn(took, places),
-            None => tempo.timed_out(places),
-        };
-        drop(tempo);
-        if let Some(bearable) = bearable {
-            tracing::debug!(target.name = %self.target, places, bearable, "answers take longer than usual");
-            hold.slowed(bearable);
-        }
-    }
-
-    /// Why a call can never be made: its least possible need exceeds what one of its buckets ever holds.
-    fn too_large(&self, ask: &Ask) -> Option<Ineligible> {
-        let signed = |tokens| i64::try_from(tokens).unwrap_or(i64::MAX);
-        [
-            (Unit::Tokens, Charge { total: ask.least.total, ..Charge::default() }),
-            (Unit::InputTokens, Charge { input: ask.least.input, ..Charge::default() }),
-            (Unit::OutputTokens, Charge { output: ask.least.output, ..Charge::default() }),
-        ]
-        .into_iter()
-        .find_map(|(unit, least)| {
-            let (_, size) = self.buckets.iter().find_map(|bucket| bucket.size(least))?;
-            let (needed, size) = (signed(ask.expected.units(unit)), signed(size));
-            Some(Ineligible::BucketTooSmall { unit, needed, size })
-        })
-    }
-
-    /// The health of this target for a call that asks for this much and would wait at most `horizon` for its turn.
-    #[must_use]
-    pub fn health(&self, ask: &Ask, horizon: Duration, now: Timestamp) -> RungHealth {
-        if let Some(why) = self.too_large(ask) {
-            return RungHealth::Ineligible(why);
-        }
-        self.follow_reopening(now);
-        let shut = self
-            .paused(now)
-            .or_else(|| self.provider.keys.shut(now))
-            .or_else(|| self.rests(now))
-            .or_else(|| {
-                let (since, until) = self.record.breaker.lock().peek(now)?;
-                Some(Shut { reason: Reason::Breaker, since, until })
-            })
-            .or_else(|| {
-                // The target is open when all its buckets are, so the last one to open counts.
-                let shut = self.buckets.iter().filter_map(|bucket| bucket.look(ask.reserved, horizon, now));
-                shut.max_by_key(|shut| shut.until)
-            });
-        match shut {
-            Some(shut) => RungHealth::Shut(shut),
-            None => RungHealth::Open,
-        }
-    }
-
-    /// Whether this target was shut since a call got its leave: by an answer to another call, or by an operator who
-    /// paused the provider. Neither waits for calls that have their leave.
-    #[must_use]
-    pub fn shut_meanwhile(&self, permit: &Permit, now: Timestamp) -> Option<Shut> {
-        // The call's key and breaker are left out: they may have let just this call pass.
-        let waits = || permit.holds.iter().find_map(BucketHold::shut_meanwhile);
-        self.paused(now).or_else(|| self.rests(now)).or_else(waits)
-    }
-
-    /// When its limits were last opened before a wait was over, by hand or by an answer.
-    #[must_use]
-    pub fn reopened_at(&self) -> Option<Timestamp> {
-        self.buckets.iter().filter_map(|bucket| bucket.reopened_at()).max()
-    }
-
-    /// How long a refused thing rests before one call tries it again.
-    #[must_use]
-    pub fn recheck(&self) -> Duration {
-        self.provider.recheck
-    }
-
-    /// If its limits were opened by hand, tries again everything that rests.
-    fn follow_reopening(&self, now: Timestamp) {
-        let Some(Timestamp(at)) = self.reopened_at() else { return };
-        if self.reopened.fetch_max(at, Ordering::AcqRel) < at {
-            *self.closed.lock() = None;
-            *self.record.resting.lock() = None;
-            self.record.breaker.lock().try_again(now);
-            self.provider.keys.try_again(now);
-        }
-    }
-
-    fn paused(&self, now: Timestamp) -> Option<Shut> {
-        let since = (*self.provider.paused.lock())?;
-        // Only an operator lifts a pause; it is checked again within a second.
-        Some(Shut { reason: Reason::Paused, since, until: now + Duration::from_secs(1) })
-    }
-
-    /// Whether the target is known to take no calls for a time, whatever they ask for.
-    fn rests(&self, now: Timestamp) -> Option<Shut> {
-        self.follow_reopening(now);
-        still_shut(&self.closed, now)
-            .or_else(|| still_shut(&self.record.resting, now))
-            .or_else(|| still_shut(&self.provider.offline, now))
-    }
-
-    /// How many calls of about this size could begin within the pace.
-    #[must_use]
-    pub fn headroom(&self, typical: Charge) -> usize {
-        let rooms = self.buckets.iter().map(|bucket| bucket.headroom(typical, PACE / 2));
-        rooms.min().unwrap_or(usize::MAX).min(self.provider.keys.headroom())
     }
 }
 
@@ -493,7 +221,8 @@ impl Gate {
                 target.name = %target.target,
                 asked_seconds = wait.map(|wait| wait.as_secs()),
                 recheck_seconds = provider.recheck.as_secs(),
-                "the provider asks for more than a day; one call asks again after the recheck, and `sluice provider reopen` ends it"
+                "the provider asks for more than a day; one call asks again after the recheck, and `sluice provider \
+                 reopen` ends it"
             );
         }
         if matches!(class, None | Some(ErrorClass::SoftFailure)) {

@@ -5,10 +5,11 @@ use super::Shared;
 use super::journey::{self, HeldJob};
 use crate::store::claim::{Claimed, Lease, PastAttempt};
 use futures_util::FutureExt as _;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -47,7 +48,7 @@ struct Seat {
 
 impl Hands {
     fn held(&self) -> MutexGuard<'_, HashMap<i64, InHand>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 
     /// How many jobs are in hand.

@@ -2,8 +2,8 @@
 
 use super::{STEADY, Shared, history, start};
 use crate::store::within;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -25,21 +25,21 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let beaten = within(PATIENCE, "renewing the lease", beat).await;
         if let Ok(beat) = &beaten {
             if let Some(loss) = history::loss(confirmed, beat) {
-                *lock(&shared.loss) = Some(loss);
+                *shared.loss.lock() = Some(loss);
             }
             confirmed = beat.alive.then_some((ordinal, beat.now));
         }
         match beaten {
             Ok(beat) if beat.alive => {
                 shared.clock.set(beat.now);
-                let before = std::mem::replace(&mut *lock(&shared.last_beat), asked);
-                let mut steady = lock(&shared.steady_since);
+                let before = std::mem::replace(&mut *shared.last_beat.lock(), asked);
+                let mut steady = shared.steady_since.lock();
                 // A process that was suspended for a while has heard nothing of the others either.
                 if steady.is_none() || asked.duration_since(before) > STEADY {
                     *steady = Some(asked);
                 }
                 drop(steady);
-                *lock(&shared.unheard) = None;
+                *shared.unheard.lock() = None;
                 shared.beaten.notify_waiters();
                 if !beat.recalled.is_empty() {
                     shared.hands.recall(&beat.recalled);
@@ -47,8 +47,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
             Ok(_) => begin_anew(&shared).await,
             Err(error) => {
-                *lock(&shared.steady_since) = None;
-                *lock(&shared.unheard) = Some(error.to_string());
+                *shared.steady_since.lock() = None;
+                *shared.unheard.lock() = Some(error.to_string());
                 tracing::warn!(error = %error, "no heartbeat");
             }
         }
@@ -57,10 +57,6 @@ pub(super) async fn run(shared: Arc<Shared>) {
             () = shared.beat_wanted.notified() => {}
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// This process was declared dead, so other workers may have all its jobs in hand. It starts no more calls for them.
@@ -74,17 +70,20 @@ async fn begin_anew(shared: &Arc<Shared>) {
     shared.hands.lose_all();
     match within(PATIENCE, "registering", start::sign_on(&shared.store)).await {
         Ok((id, now)) => {
-            *lock(&shared.unheard) = None;
+            *shared.unheard.lock() = None;
             shared.id.store(id, Ordering::Release);
             shared.clock.set(now);
             if let Some(spool) = shared.settler.spool().cloned()
                 && let Ok(Err(error)) = tokio::task::spawn_blocking(move || spool.renumber(id)).await
             {
-                tracing::warn!(error = %error, "the spool does not know the new number; a restart will wait for the lease");
+                tracing::warn!(
+                    error = %error,
+                    "the spool does not know the new number; a restart will wait for the lease"
+                );
             }
         }
         Err(error) => {
-            *lock(&shared.unheard) = Some(error.to_string());
+            *shared.unheard.lock() = Some(error.to_string());
             tracing::warn!(error = %error, "cannot register anew");
         }
     }

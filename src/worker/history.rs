@@ -5,7 +5,7 @@ use crate::domain::Timestamp;
 use crate::store::lease::Beat;
 use crate::store::timeline::Loss;
 use crate::store::{Store, StoreError, within};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -55,7 +55,7 @@ pub(super) async fn look(shared: &Arc<Shared>) -> Result<bool, StoreError> {
             return Ok(false);
         }
     }
-    let loss = *shared.loss.lock().unwrap_or_else(PoisonError::into_inner);
+    let loss = *shared.loss.lock();
     let looking = shared.store.look_at_timeline(loss, true);
     let number = within(PATIENCE, "looking at the database's timeline", looking).await?.number;
     let is_another = known.number.is_some() && number.is_some() && known.number != number;
@@ -65,7 +65,7 @@ pub(super) async fn look(shared: &Arc<Shared>) -> Result<bool, StoreError> {
     }
     known.number = number.or(known.number);
     known.connections = connections;
-    let mut left = shared.loss.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut left = shared.loss.lock();
     if *left == loss {
         *left = None;
     }

@@ -8,6 +8,7 @@ pub mod bucket;
 mod claimer;
 pub mod clock;
 mod denied;
+mod front;
 pub mod gate;
 mod hands;
 mod heartbeat;
@@ -34,7 +35,6 @@ mod strangers;
 mod suspects;
 mod troubles;
 mod upkeep;
-mod waits;
 
 use crate::domain::retention::Retention;
 use crate::store::timeline::Loss;
@@ -44,11 +44,12 @@ use clock::Clock;
 use hands::Hands;
 pub use loops::Loops;
 pub use observer::{Observer, Vitals};
+use parking_lot::Mutex;
 use plan::Plan;
 pub use reload::Reloader;
 use settler::Settler;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -151,11 +152,8 @@ pub enum Sign {
 /// Totals of a worker's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Jobs that succeeded.
     pub succeeded: u64,
-    /// Jobs that failed.
     pub failed: u64,
-    /// Jobs given back.
     pub given_back: u64,
     /// Calls made.
     pub attempts: u64,
@@ -183,7 +181,8 @@ impl Shared {
                 schema = version.found,
                 needed = version.oldest,
                 known = version.known,
-                "this binary is too old for the database's schema, which has been migrated; stopping: upgrade sluice on this machine"
+                "this binary is too old for the database's schema, which has been migrated; stopping: upgrade sluice \
+                 on this machine"
             );
             self.stop.cancel();
         }
@@ -195,7 +194,7 @@ impl Shared {
 
     /// Whether the claim loop has made progress lately.
     fn is_claiming(&self) -> bool {
-        self.claimer_went_on.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < STALLED
+        self.claimer_went_on.lock().elapsed() < STALLED
     }
 
     fn lease_is_fresh(&self) -> bool {
@@ -205,17 +204,17 @@ impl Shared {
     /// Whether the database has been reachable for long enough that every live worker has sent a heartbeat. When it
     /// is away for longer than a lease, all leases run out although no worker has died.
     fn others_have_had_their_time(&self) -> bool {
-        let since = *self.steady_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *self.steady_since.lock();
         since.is_some_and(|since| since.elapsed() >= STEADY)
     }
 
     /// When the last heartbeat that reached the database was sent.
     fn last_beat(&self) -> Instant {
-        *self.last_beat.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.last_beat.lock()
     }
 
     fn knows_of_a_loss(&self) -> bool {
-        self.loss.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.loss.lock().is_some()
     }
 
     async fn lease_renewed(&self) {

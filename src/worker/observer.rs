@@ -9,8 +9,8 @@ use crate::domain::statistics::Statistics;
 use crate::store::StoreError;
 use crate::store::status::RouteQueue;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// A handle to observe a worker.
@@ -38,7 +38,6 @@ pub struct Vitals {
     pub request_bytes: usize,
     /// With this many bytes in hand it takes no further job.
     pub max_request_bytes: usize,
-    /// Jobs claimed.
     pub claimed: u64,
     /// Jobs given back.
     pub parked: u64,
@@ -56,7 +55,6 @@ pub struct Vitals {
     pub keys: BTreeMap<String, (usize, usize)>,
     /// For each bucket, calls that run, calls that wait for their turn, and 429 answers so far.
     pub buckets: BTreeMap<String, (u32, u32, u64)>,
-    /// The routes that it knows.
     pub routes: BTreeSet<String>,
 }
 
@@ -87,7 +85,7 @@ impl Observer {
                     .to_owned(),
             );
         }
-        let unheard = shared.unheard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let unheard = shared.unheard.lock().clone();
         if let Some(error) = unheard {
             return Some(format!("the last heartbeat did not reach the database: {error}"));
         }
@@ -110,7 +108,7 @@ impl Observer {
         Vitals {
             worker: shared.worker_id(),
             is_ready: self.unready().is_none(),
-            heartbeat_age: shared.last_beat.lock().unwrap_or_else(PoisonError::into_inner).elapsed(),
+            heartbeat_age: shared.last_beat.lock().elapsed(),
             uptime: shared.started.elapsed(),
             in_hand: shared.hands.jobs(),
             max_in_hand: shared.settings().max_in_flight,

@@ -65,7 +65,11 @@ impl Outlet {
                 Ok(()) => return self.recent.remember(items),
                 Err(Unwritten::Refused(error)) => {
                     if items.len() > 1 {
-                        tracing::warn!(error = %error, items = items.len(), "a batch was refused; writing its items one by one");
+                        tracing::warn!(
+                            error = %error,
+                            items = items.len(),
+                            "a batch was refused; writing its items one by one"
+                        );
                     }
                     return self.write_one_by_one(&items).await;
                 }
@@ -121,7 +125,11 @@ impl Outlet {
     async fn put_aside(&self, item: &Item, refused: &StoreError) {
         let (job, lines) = (item.job(), item.clone());
         let Some(spool) = self.spool.clone() else {
-            tracing::error!(error = %refused, job.id = job, "an outcome cannot be stored as it is, and there is no spool to keep it in");
+            tracing::error!(
+                error = %refused,
+                job.id = job,
+                "an outcome cannot be stored as it is, and there is no spool to keep it in"
+            );
             return;
         };
         let kept = tokio::task::spawn_blocking(move || spool.put_aside(&lines)).await;
@@ -130,7 +138,8 @@ impl Outlet {
                 error = %refused,
                 job.id = job,
                 path = %path.display(),
-                "an outcome cannot be stored as it is: it was put aside in a file, and its call is booked without its texts"
+                "an outcome cannot be stored as it is: it was put aside in a file, and its call is booked without its \
+                 texts"
             ),
             Err(error) => {
                 tracing::error!(error = %error, job.id = job, "an outcome cannot be stored, nor kept in a file");
@@ -157,7 +166,8 @@ impl Outlet {
                             tracing::error!(
                                 error = %error,
                                 path = %spool.path().display(),
-                                "the spool takes no more outcomes; they wait in memory, and no call is started before there is room"
+                                "the spool takes no more outcomes; they wait in memory, and no call is started before \
+                                 there is room"
                             );
                         }
                     }
@@ -246,7 +256,11 @@ impl Outlet {
             match within(PATIENCE_REPLAYING, "settling", self.store.settle(&all)).await {
                 Ok(_) => written += items.len() as u64,
                 Err(error) if error.is_the_rows_fault() => {
-                    tracing::warn!(error = %error, items = items.len(), "what was settled once cannot be written again");
+                    tracing::warn!(
+                        error = %error,
+                        items = items.len(),
+                        "what was settled once cannot be written again"
+                    );
                 }
                 Err(error) => {
                     self.recent.remember(items);
@@ -336,7 +350,11 @@ pub(super) async fn take_over(store: &Store, left: Vec<Abandoned>, max_crashes: 
         let dead = store.declare_dead(&spool.workers()).await?;
         workers += dead;
         if written + dead > 0 {
-            tracing::warn!(outcomes = written, path = %spool.path().display(), "took over from a worker of this machine that has ended");
+            tracing::warn!(
+                outcomes = written,
+                path = %spool.path().display(),
+                "took over from a worker of this machine that has ended"
+            );
         }
         tokio::task::spawn_blocking(move || Spool::close(spool, is_damaged)).await??;
     }

@@ -1,7 +1,7 @@
 //! The configuration, resolved for work: every route with its targets, clients and gates at hand.
 
 use super::gate::{Gate, Kept, ProviderSetup, TargetState};
-use super::waits::what_is_waited_for;
+use crate::domain::awaited;
 use crate::domain::decide::{Condition, Skip, Startable, startable};
 use crate::domain::shut::Reason;
 use crate::domain::strategy::{self, Conditions};
@@ -29,7 +29,6 @@ pub struct ProviderPlan {
 pub struct Blueprint {
     /// Limits by bucket.
     pub buckets: BTreeMap<String, Limits>,
-    /// Providers by name.
     pub providers: BTreeMap<String, ProviderPlan>,
     /// Routes with the timeouts of each rung.
     pub routes: Vec<(Arc<Route>, Vec<Timeouts>)>,
@@ -41,7 +40,6 @@ pub struct RungPlan {
     pub target: Arc<TargetState>,
     /// Its client.
     pub provider: Arc<Provider>,
-    /// Its timeouts.
     pub timeouts: Timeouts,
     /// How a request is counted against its limits.
     pub charging: Charging,
@@ -86,7 +84,6 @@ impl RungPlan {
 
 /// One route, ready for work.
 pub struct RoutePlan {
-    /// The policy.
     pub route: Arc<Route>,
     /// Its rungs, in listed order.
     pub rungs: Vec<RungPlan>,
@@ -127,7 +124,7 @@ impl RoutePlan {
             _ => false,
         };
         let target = self.rungs.get(rung)?.target.target().to_string();
-        (!passes).then(|| what_is_waited_for(&target, &why, self.rungs.len() == 1))
+        (!passes).then(|| awaited::in_words(&target, &why, self.rungs.len() == 1))
     }
 }
 
@@ -135,7 +132,6 @@ impl RoutePlan {
 pub struct Plan {
     /// The gate: which calls may be made.
     pub gate: Gate,
-    /// Routes by name.
     pub routes: HashMap<String, Arc<RoutePlan>>,
     /// Clients by provider.
     clients: BTreeMap<String, Arc<Provider>>,

@@ -49,7 +49,8 @@ fn say_what_keeps(kept: Vec<(i64, Vec<String>)>, said: &mut Said) {
         tracing::warn!(
             partition,
             dependents = dependents.join(", "),
-            "old work is kept although [retention] would drop it: something that is not Sluice's depends on its tables or keys"
+            "old work is kept although [retention] would drop it: something that is not Sluice's depends on its \
+             tables or keys"
         );
     }
     said.0 = kept;

@@ -76,7 +76,10 @@ impl Worker {
             let known = shared.known_fences();
             let given_back = shared.store.give_back_unknown(shared.worker_id(), &known);
             if let Err(error) = within(GOOD_BYE, "comparing what is held", given_back).await {
-                tracing::warn!(error = %error, "jobs of a claim that was cut stay in this worker's hands until they are rescued");
+                tracing::warn!(
+                    error = %error,
+                    "jobs of a claim that was cut stay in this worker's hands until they are rescued"
+                );
             }
         }
         // The lease is kept until the last outcome is written.
@@ -86,7 +89,8 @@ impl Worker {
         if spooled > 0 {
             tracing::error!(
                 outcomes = spooled,
-                "the database is away: outcomes stay in the spool, and are written by the next worker that starts on this machine"
+                "the database is away: outcomes stay in the spool, and are written by the next worker that starts on \
+                 this machine"
             );
         } else {
             // Only now: a worker that has signed off holds no job any more.

@@ -36,7 +36,6 @@ const MOST_FALLS: u32 = 3;
 pub enum Then {
     /// It stays in this worker's hands.
     GoOn,
-    /// It has ended.
     End(Box<EndingRow>),
     /// It goes back into the queue.
     Park(ParkRow),
@@ -87,11 +86,8 @@ impl Item {
 /// Counters of settled items, for status.
 #[derive(Debug, Default)]
 pub struct Settled {
-    /// Jobs that succeeded.
     pub succeeded: AtomicU64,
-    /// Jobs that failed.
     pub failed: AtomicU64,
-    /// Attempts booked.
     pub attempts: AtomicU64,
     /// Jobs given back.
     pub parked: AtomicU64,
@@ -135,7 +131,10 @@ impl Settled {
             return;
         }
         let jobs: Vec<i64> = items.iter().filter_map(Item::job).collect();
-        tracing::error!(job.ids = ?jobs, "outcomes could not be written: the settler has failed. Their jobs will be rescued");
+        tracing::error!(
+            job.ids = ?jobs,
+            "outcomes could not be written: the settler has failed. Their jobs will be rescued"
+        );
         self.are_settled(items);
         self.waiting.fetch_sub(items.len() as u64, Ordering::AcqRel);
     }

@@ -180,7 +180,10 @@ impl Spool {
                 },
                 Next::End => break,
                 Next::Torn => {
-                    tracing::info!(path = %path.display(), "the last record of a spool is not whole; it was not kept yet");
+                    tracing::info!(
+                        path = %path.display(),
+                        "the last record of a spool is not whole; it was not kept yet"
+                    );
                     break;
                 }
                 Next::Damaged => {
@@ -323,7 +326,10 @@ impl Spool {
         let journal = spool.state.into_inner().journal;
         if is_damaged {
             let aside = journal.put_aside()?;
-            tracing::error!(path = %aside.display(), "a part of a spool could not be read: outcomes in it are lost; it was put aside");
+            tracing::error!(
+                path = %aside.display(),
+                "a part of a spool could not be read: outcomes in it are lost; it was put aside"
+            );
             return Ok(());
         }
         journal.remove()

@@ -22,11 +22,9 @@ pub(super) enum Turn {
 }
 
 impl Waiting {
-    /// Looks up the waiting suspects.
-    pub async fn look(&mut self, shared: &Shared) -> Result<(), StoreError> {
-        let found = shared.store.suspects();
-        self.0 = within(PATIENCE, "looking for jobs that workers died with", found).await?;
-        Ok(())
+    /// Notes the suspects that a look has found.
+    pub fn note(&mut self, found: Vec<Suspects>) {
+        self.0 = found;
     }
 
     /// Takes the suspects that this worker may take now.

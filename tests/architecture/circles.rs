@@ -167,7 +167,11 @@ fn the_files_of_a_room_import_each_other_in_one_direction() {
 #[test]
 fn a_circle_is_seen_however_it_is_written() {
     let circles = |files: &[(&str, &str)]| {
-        let source = |(path, code): &(&str, &str)| Source { path: PathBuf::from(path), code: (*code).to_owned() };
+        let source = |(path, code): &(&str, &str)| Source {
+            path: PathBuf::from(path),
+            text: String::new(),
+            code: (*code).to_owned(),
+        };
         Room::new(files.iter().map(source).collect::<Vec<_>>().iter()).circles().len()
     };
     let root = ("r/mod.rs", "mod a;\nmod b;\npub use a::A;\npub use self::b::{B, C as D};");

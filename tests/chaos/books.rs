@@ -4,8 +4,9 @@ mod matched;
 #[cfg(test)]
 mod tests;
 
+use super::diary::{Diary, Window};
 use super::load::{Fate, Told, Wish};
-use super::stage::{Diary, Stage, Window};
+use super::stage::Stage;
 use super::{Finding, MAX_ATTEMPTS};
 use matched::Matched;
 use sluice::domain::ErrorClass;

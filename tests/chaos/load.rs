@@ -1,8 +1,8 @@
 //! The application: it enqueues, cancels, retries, pauses, and keeps a list of what it was told.
 
 use super::Finding;
+use super::diary::now_ms;
 use super::schedule::Dice;
-use super::stage::now_ms;
 use serde_json::{Value, json};
 use sluice::simulate::request_hash;
 use sqlx::error::DatabaseError;

@@ -3,7 +3,7 @@
 //! In a synchronous run every commit waits for the standby, so a promotion loses nothing. In an asynchronous one the
 //! standby may be cut off some time before, and a backup may be restored: then the database goes back in time.
 
-use super::stage::{Window, now_ms};
+use super::diary::{Window, now_ms};
 use crate::support::server::Server;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};

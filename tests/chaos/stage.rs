@@ -2,10 +2,12 @@
 //! their own, and the processes on them.
 
 use super::Finding;
+use super::diary::{Diary, Window, now_ms};
 use super::load::Told;
 use super::providers::{config, scenario};
 use super::schedule::{Act, Event, Room, Size, Trouble};
 use super::servers::{LOGIN, Servers};
+use super::small_disk::SmallDisk;
 use crate::support::program::{Program, text};
 use crate::support::proxy::{Proxy, Weather};
 use crate::support::wait::until;
@@ -15,12 +17,10 @@ use sluice::store::Store;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::process::Child;
 use tokio::time::{Instant, timeout};
 
@@ -28,72 +28,6 @@ use tokio::time::{Instant, timeout};
 const RESTART: Duration = Duration::from_secs(1);
 /// How long a worker may take to stop when nothing is in its way.
 const PATIENCE: Duration = Duration::from_mins(2);
-
-/// Milliseconds of the wall clock, which the cluster has too.
-pub fn now_ms() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
-}
-
-/// Time during which something was wrong.
-#[derive(Clone, Copy, Debug)]
-pub struct Window {
-    pub from: i64,
-    pub until: i64,
-}
-
-impl Window {
-    pub fn meets(self, from: i64, until: i64) -> bool {
-        self.from <= until && from <= self.until
-    }
-}
-
-/// When what happened, for the judgement afterwards. In milliseconds of the wall clock.
-#[derive(Debug, Default)]
-pub struct Diary {
-    /// Processes that were killed.
-    pub kills: Vec<i64>,
-    /// Processes that were stopped, until they went on or were killed.
-    pub pauses: Vec<Window>,
-    /// A client could not reach the database, or lost a connection to it.
-    pub apart: Vec<Window>,
-    /// Processes lived whose spool has no room.
-    pub roomless: Vec<Window>,
-    /// What was committed then may be gone: the database went back.
-    pub lost: Vec<Window>,
-    /// How often which act was done.
-    pub done: std::collections::BTreeMap<&'static str, u64>,
-    /// Acts that found no process to act on.
-    pub in_vain: u64,
-}
-
-/// A file system that is full at once. Only root can have one.
-struct SmallDisk {
-    path: PathBuf,
-    keeper: std::process::Child,
-}
-
-impl SmallDisk {
-    fn mount() -> Option<Self> {
-        // `cat` ends when the other end of its pipe is closed, which the kernel does for a process that was killed.
-        const SCRIPT: &str =
-            r#"mount -t tmpfs -o size=32k none "$1" && echo mounted && cat > /dev/null; umount -l "$1"; rmdir "$1""#;
-        let path = tempfile::Builder::new().prefix("sluice-test-disk-").tempdir().unwrap().keep();
-        let mut command = std::process::Command::new("sh");
-        command.args(["-c", SCRIPT, "small-disk"]).arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut keeper = command.stderr(Stdio::null()).process_group(0).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let disk = Self { path, keeper };
-        (line == "mounted\n").then_some(disk)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(self.keeper.stdin.take());
-        let _ = self.keeper.wait();
-    }
-}
 
 /// A worker process.
 struct Running {

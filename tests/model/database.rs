@@ -342,7 +342,7 @@ impl Database {
             None => false,
         });
         let in_time = row.is_some_and(|row| row.place.is_some() && (row.round == outcome.round || !rules.round));
-        // Sent before, and that commit went through after all. A failure under the same fence was written by another process.
+        // Sent before, and that commit went through after all. Another process wrote a failure under the same fence.
         let own_ending = row
             .and_then(|row| row.ending)
             .is_some_and(|ending| matches!(ending.how, How::Succeeded(of) if of == outcome.call));

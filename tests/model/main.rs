@@ -2,9 +2,10 @@
 //! interleaving of two workers, a provider and a database, with crashes, delays and lost replies, with a database that
 //! refuses for a while or goes back to an earlier state, up to a bound.
 //!
-//! The model is `database.rs` (what each statement does), `worker.rs` (what a process holds) and `world.rs` (what may
-//! happen next); `properties.rs` says what has to hold. Every trouble is counted down and every claim takes a new
-//! fence, so no behaviour goes on for ever: that each one that stops has ended every job is that every job ends.
+//! The model is `database.rs` (what each statement does), `worker.rs` (what a process holds), `world.rs` (what may
+//! happen next) and `world/step.rs` (what that changes); `properties.rs` says what has to hold. Every trouble is
+//! counted down and every claim takes a new fence, so no behaviour goes on for ever: that each one that stops has ended
+//! every job is that every job ends.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 #![allow(clippy::print_stderr, reason = "libtest shows it beside the test that failed")]
 

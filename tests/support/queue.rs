@@ -129,8 +129,10 @@ impl Queue {
     /// Where a job's rows are: `r` ready, `p` parked, `i` in flight, `e` ended. A job is in exactly one place.
     pub async fn places(&self, job: i64) -> String {
         sqlx::query_scalar(
-            "select concat((select 'r' from sluice.ready where job_id = $1), (select 'p' from sluice.parked where job_id = $1),
-                           (select 'i' from sluice.inflight where job_id = $1), (select 'e' from sluice.result where job_id = $1))",
+            "select concat((select 'r' from sluice.ready where job_id = $1),
+                           (select 'p' from sluice.parked where job_id = $1),
+                           (select 'i' from sluice.inflight where job_id = $1),
+                           (select 'e' from sluice.result where job_id = $1))",
         )
         .bind(job)
         .fetch_one(&self.pool)

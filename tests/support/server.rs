@@ -68,8 +68,8 @@ impl Server {
     /// Starts it, also after a crash, and waits until it takes connections.
     pub fn start(&self) {
         let settings = format!(
-            "-c listen_addresses=127.0.0.1 -c port={} -c unix_socket_directories={} -c max_connections=100 -c fsync=off \
-             -c track_commit_timestamp=on -c wal_keep_size=256MB -c wal_retrieve_retry_interval=200ms",
+            "-c listen_addresses=127.0.0.1 -c port={} -c unix_socket_directories={} -c max_connections=100 -c \
+             fsync=off -c track_commit_timestamp=on -c wal_keep_size=256MB -c wal_retrieve_retry_interval=200ms",
             self.port,
             self.dir.display()
         );

@@ -35,8 +35,8 @@ impl Entry {
             if so_far.of_others && !args.again.idempotent {
                 return Err(Failure::usage(format!(
                     "batch {batch} has jobs of other logins, which this one may not see, so its lines cannot be told \
-                     from those that are new; nothing was enqueued. Use their login, or one with the role sluice_worker, or \
-                     choose another --batch"
+                     from those that are new; nothing was enqueued. Use their login, or one with the role \
+                     sluice_worker, or choose another --batch"
                 ))
                 .into());
             }

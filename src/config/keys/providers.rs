@@ -34,7 +34,7 @@ pub(super) const PROVIDER: Table = Table {
             Kind::Word(provider::vendor_names),
             "openai",
             "the provider's name, else by base_url",
-            "Whose dialect, address, prices and habits hold. A server of no known vendor has none.",
+            "The vendor that the dialect, address, prices and habits come from. A server of no known vendor has none.",
         ),
         depends("dialect", Kind::Word(provider::dialects), "openai", "the vendor's", "The API that it speaks."),
         depends(
@@ -92,7 +92,8 @@ pub(super) const PROVIDER: Table = Table {
     ],
     more: "[providers.anthropic]\n\
            api_key_env = \"ANTHROPIC_API_KEY\"\n\
-           limits = { requests_per_minute = 1000, input_tokens_per_minute = 450000, output_tokens_per_minute = 90000 }\n\
+           limits = { requests_per_minute = 1000, input_tokens_per_minute = 450000, output_tokens_per_minute = 90000 \
+           }\n\
            \n\
            [providers.local]                         # vLLM, llama.cpp, Ollama and the like\n\
            dialect = \"openai\"\n\

@@ -48,8 +48,8 @@ fn version(server: &Server) -> Finding {
             format!("{what}, and the sessions of this login are read-only"),
             "no job is taken, nothing can be enqueued, and what came of calls waits in the spools",
             "default_transaction_read_only is on: `\\drds` in psql shows it of a database or role (alter … reset \
-             default_transaction_read_only), `show default_transaction_read_only` of the server (alter system reset, then \
-             select pg_reload_conf()). After a switch-over use the address of the new primary",
+             default_transaction_read_only), `show default_transaction_read_only` of the server (alter system reset, \
+             then select pg_reload_conf()). After a switch-over use the address of the new primary",
         );
     }
     if server.version < OLDEST_SERVER {
@@ -99,7 +99,8 @@ fn transaction_ids(server: &Server) -> Finding {
         "transaction_ids",
         what,
         "at two thousand millions the server takes no more writes",
-        "remove what holds old rows (oldest_snapshot, prepared_transactions, replication_slots), then run vacuum (freeze)",
+        "remove what holds old rows (oldest_snapshot, prepared_transactions, replication_slots), then run vacuum \
+         (freeze)",
     )
     .grave(age >= TRANSACTIONS_BAD)
 }
@@ -234,7 +235,7 @@ pub(super) fn trigger(fires: Option<bool>) -> Finding {
     Finding::bad(
         "trigger",
         what,
-        "new jobs are not put into the queue, and nobody will work on them",
+        "new jobs are not put into the queue, and no worker will find them",
         "alter table sluice.job enable trigger job_enqueued; what came meanwhile has to be inserted again",
     )
 }

@@ -5,7 +5,7 @@ use crate::domain::roll::roll;
 
 pub(super) fn connections(server: &Server, queue: Option<&Queue>, pooled: bool) -> Finding {
     const CHECK: &str = "connections";
-    const WHY: &str = "whoever comes when all are taken is turned away: workers, commands, and your application";
+    const WHY: &str = "when all are taken, workers, commands and your application get no new connection";
     const REMEDY: &str = "raise max_connections, lower [database] max_connections, or put a pooler in front";
     let what = format!("{} of {}", server.used_connections, server.connections);
     let share = server.used_connections.saturating_mul(100) / server.connections.max(1);
@@ -29,7 +29,7 @@ fn workers(queue: &Queue) -> Finding {
         (0, Some(_)) => Finding::bad(
             "workers",
             "none is running, and jobs are ready",
-            "nobody works on them",
+            "no worker works on them",
             "start one: sluice worker",
         ),
         (0, None) => Finding::ok("workers", "none is running, and nothing is ready"),
@@ -50,7 +50,7 @@ fn held(queue: &Queue) -> Finding {
             "{jobs} jobs are held by workers that are gone, the longest by worker {worker}, for {}",
             span(*longest)
         ),
-        "nobody works on these jobs until another worker takes them over",
+        "no worker works on these jobs until another one takes them over",
         "any running worker does so within seconds: start one, or look into its log",
     )
     .grave(*longest >= 60)
@@ -104,7 +104,7 @@ pub(super) fn unqueued(unqueued: &Unqueued) -> Finding {
             grouped(unqueued.jobs),
             some_of(unqueued.jobs, &unqueued.some)
         ),
-        "nobody ever works on them: they came in while triggers were off (session_replication_role, a logical restore)",
+        "no worker ever finds them: they came in while triggers were off (session_replication_role, a logical restore)",
         "sluice doctor --repair puts them into the queue. It leaves those whose idempotency key is another job's, and \
          those with a priority or max_attempts that is out of range: sluice job cancel ends them",
     )
@@ -183,7 +183,8 @@ pub(super) fn retention(kept: &Kept) -> Finding {
             CHECK,
             format!("{what}; partition {partition} has been about to be dropped for {}", span(seconds)),
             "the disk fills, and each try holds others up for a moment",
-            "transactions on sluice.job that stay open are in the way (oldest_snapshot, idle_in_transaction), or no worker has [retention]",
+            "transactions on sluice.job that stay open are in the way (oldest_snapshot, idle_in_transaction), or no \
+             worker has [retention]",
         );
     }
     if let (true, Some(seconds)) = (kept.configured, kept.late.filter(|seconds| *seconds >= LONG)) {
@@ -191,7 +192,8 @@ pub(super) fn retention(kept: &Kept) -> Finding {
             CHECK,
             format!("{what}; new jobs should have gone into another partition for {}", span(seconds)),
             "the present one can be dropped only as a whole",
-            "transactions that enqueue and stay open are in the way (idle_in_transaction), or no worker has [retention]",
+            "transactions that enqueue and stay open are in the way (idle_in_transaction), or no worker has \
+             [retention]",
         );
     }
     if let (true, Some((partition, job))) = (kept.configured, kept.held.first()) {
@@ -199,7 +201,7 @@ pub(super) fn retention(kept: &Kept) -> Finding {
             CHECK,
             format!("{what}; partition {partition} is kept by job {job}, which has not ended"),
             "a partition of ten million numbers goes as a whole, when its last job has ended",
-            format!("sluice explain {job} says what it waits for; cancel it if nobody needs it"),
+            format!("sluice explain {job} says what it waits for; cancel it if its answer is not needed"),
         );
     }
     if kept.past >= MANY {

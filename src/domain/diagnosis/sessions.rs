@@ -68,7 +68,7 @@ fn idle(sessions: &[Session], limit: i64) -> Finding {
         idle.filter(|session| session.state_seconds >= limit)
     };
     let Some(longest) = idle().max_by_key(|session| session.state_seconds) else {
-        return Finding::ok(CHECK, "nobody sits in a transaction and does nothing");
+        return Finding::ok(CHECK, "no session sits in a transaction and does nothing");
     };
     Finding::warning(
         CHECK,
@@ -110,7 +110,7 @@ pub(super) fn slots(all: &[ReplicationSlot]) -> Finding {
     let Some(worst) = all.iter().filter(|slot| hurts(slot)).max_by_key(|slot| (is_bad(slot), slot.bytes)) else {
         return Finding::ok(CHECK, format!("{}, all of them read", all.len()));
     };
-    let reader = if worst.active { "is behind" } else { "is read by nobody" };
+    let reader = if worst.active { "is behind" } else { "has no reader" };
     let rows = worst.row_age.map(|age| format!(" and dead rows of {} transactions", grouped(age))).unwrap_or_default();
     Finding::warning(
         CHECK,

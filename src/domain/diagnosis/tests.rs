@@ -154,7 +154,7 @@ fn each_thing_that_can_be_wrong_is_named_by_its_own_finding_alone() {
         ("prepared_transactions", Warning, "\"g\"", |f| f.prepared = Ok(vec![("g".to_owned(), 300)])),
         ("prepared_transactions", Bad, "\"g\"", |f| f.prepared = Ok(vec![("g".to_owned(), 3600)])),
         ("replication_slots", Well, "1, all of them read", |f| f.slots = Ok(vec![slot(true, Some(5), 0)])),
-        ("replication_slots", Warning, "read by nobody", |f| f.slots = Ok(vec![slot(false, None, 0)])),
+        ("replication_slots", Warning, "has no reader", |f| f.slots = Ok(vec![slot(false, None, 0)])),
         ("replication_slots", Warning, "keeps 1024 MB of WAL", |f| f.slots = Ok(vec![slot(true, None, 1)])),
         ("replication_slots", Bad, "dead rows of 20,000,000", |f| f.slots = Ok(vec![slot(true, Some(20_000_000), 0)])),
         ("standbys", Well, "999,999", |f| f.standbys = Ok(vec![("s".to_owned(), 999_999)])),

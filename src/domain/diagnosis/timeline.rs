@@ -30,8 +30,8 @@ fn timeline(history: &History) -> Finding {
     if !history.is_readable {
         return Finding::unseen(
             CHECK,
-            "the owner of the schema may not call pg_control_system, pg_current_wal_flush_lsn or pg_walfile_name, so that \
-             a promotion is noticed only by what it has lost; grant execute on them to that login",
+            "the owner of the schema may not call pg_control_system, pg_current_wal_flush_lsn or pg_walfile_name, so \
+             that a promotion is noticed only by what it has lost; grant execute on them to that login",
         );
     }
     let Some(turn) = &history.turn else {
@@ -52,8 +52,8 @@ fn timeline(history: &History) -> Finding {
         },
         format!(
             "enqueue what your application has enqueued since then again, with the same idempotency keys; pause and \
-             cancel again what was; job numbers below {} that it has noted may be gone. Never let the former server come back as \
-             a primary",
+             cancel again what was; job numbers below {} that it has noted may be gone. Never let the former server \
+             come back as a primary",
             grouped(turn.next_job.unwrap_or(0))
         ),
     )
@@ -88,8 +88,8 @@ fn lost_calls(history: &History) -> Option<Finding> {
             CHECK,
             parts.join("; "),
             "the database has lost what it had confirmed, and this was paid for in vain",
-            "sluice report waste --by class has it as abandoned: other_job, lost_job, lost_answer, late; an answer of a \
-             lost job is kept in sluice.attempt (round = -1)",
+            "sluice report waste --by class has it as abandoned: other_job, lost_job, lost_answer, late; an answer of \
+             a lost job is kept in sluice.attempt (round = -1)",
         )
     })
 }

@@ -9,7 +9,6 @@ use crate::domain::limits::Dimension;
 pub struct Allotment {
     /// The time of the state, by the database's clock.
     pub now: Timestamp,
-    /// Each limit.
     pub slices: Vec<Slice>,
     /// Calls that it may run at once; `None`: no limit.
     pub slots: Option<u32>,

@@ -27,9 +27,7 @@ pub struct BucketStanding {
 pub struct LimitStanding {
     /// `requests/min`, …
     pub limit: String,
-    /// The unit that it counts.
     pub unit: Unit,
-    /// The window, in seconds.
     pub per_seconds: u64,
     /// Units per window.
     pub amount: u64,

@@ -428,7 +428,8 @@ mod tests {
             "### Final answer\n\n{}",
             "Here you are:\n```json\n{}\n```\nAnything else?",
             "Here is the JSON object that you asked for: {}",
-            "Certainly! Here's the extracted data in JSON format:\n\n```json\n{}\n```\n\nLet me know if you need anything else!",
+            "Certainly! Here's the extracted data in JSON format:\n\n```json\n{}\n```\n\n\
+             Let me know if you need anything else!",
             "Here is the shipping address of the customer:\n{}",
             "Sure, here is the order of 12 March:\n```\n{}\n```",
             "The answer is {}.",

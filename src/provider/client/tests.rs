@@ -82,7 +82,8 @@ async fn check(
 
 #[tokio::test]
 async fn an_answer_comes_with_all_that_is_known_of_it() {
-    let headers = "x-request-id: req_1\r\nx-should-retry: false\r\nx-ratelimit-limit-requests: 60\r\nx-ratelimit-remaining-requests: 59\r\n";
+    let headers = "x-request-id: req_1\r\nx-should-retry: false\r\nx-ratelimit-limit-requests: 60\r\n\
+                   x-ratelimit-remaining-requests: 59\r\n";
     let server = Server::start(vec![reply(200, headers, ANSWER)]).await;
     let report = call(endpoint(&server.url), &PATIENT).await;
     assert_eq!(report.result.unwrap().text.as_deref(), Some("Hi"));

@@ -14,7 +14,6 @@ pub(super) struct Limits {
     pub(super) max: usize,
     /// The longest time between two pieces.
     pub(super) idle: Duration,
-    /// The deadline of the call.
     pub(super) deadline: Instant,
 }
 

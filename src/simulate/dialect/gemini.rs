@@ -164,7 +164,8 @@ fn read<'a>(model: &'a str, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
             (true, None) => Some(JsonAsk::Object),
             (false, Some(_)) => {
                 return wrong(
-                    "* GenerateContentRequest.generation_config.response_schema: only allowed with response_mime_type application/json",
+                    "* GenerateContentRequest.generation_config.response_schema: only allowed with response_mime_type \
+                     application/json",
                 );
             }
             (false, None) => None,

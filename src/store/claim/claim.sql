@@ -10,7 +10,7 @@ with lane as (
           from sluice.ready r
          where r.flow = l.flow and r.prio = l.prio and r.job_id > l.after
            and ($9::smallint is null or r.crashes = $9)
-           -- Whoever was declared dead and has not heard of it yet takes nothing: it would be rescued from it.
+           -- A worker that was declared dead and has not heard of it yet takes nothing: it would be rescued from it.
            and (select w.state from sluice.worker w where w.id = $1) = 'live'
          order by r.job_id limit l.n
            for update skip locked) p

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The message when the result of a commit cannot be found out.
-const ELSEWHERE: &str = "another server took over during the commit, and cannot say whether it was done: look whether the \
-                         jobs are there (sluice batch list), and enqueue with --resume or with idempotency keys";
+const ELSEWHERE: &str = "another server took over during the commit, and cannot say whether it was done: look whether \
+                         the jobs are there (sluice batch list), and enqueue with --resume or with idempotency keys";
 
 /// The state of a transaction on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,7 @@ impl Transaction {
         self.patience = None;
     }
 
+    /// Ends it and keeps what it did.
     pub async fn commit(self) -> Result<(), sqlx::Error> {
         self.end("commit").await
     }
@@ -130,6 +131,7 @@ impl Transaction {
         Err(error)
     }
 
+    /// Ends it and undoes what it did.
     pub async fn rollback(self) -> Result<(), sqlx::Error> {
         self.end("rollback").await
     }

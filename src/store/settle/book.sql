@@ -1,18 +1,17 @@
--- Writes attempts to the ledger, counts those that were not there before into the sums, and says how many they were.
--- $1 to $32 and $36 to $39 the columns of an attempt, $33 route, $34 project, $35 batch: each a list with an entry for
--- each attempt, in the order of the names below.
+-- Writes attempts to the ledger, and says which of them were not there before.
+-- $1 to $36 the columns of an attempt: each a list with an entry for each attempt, in the order of the names below.
 with w as (
     select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::text[], $6::text[],
         $7::smallint[], $8::timestamptz[], $9::timestamptz[], $10::integer[], $11::integer[], $12::text[],
         $13::text[], $14::smallint[], $15::text[], $16::text[], $17::timestamptz[], $18::text[], $19::text[],
         $20::text[], $21::text[], $22::text[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[],
         $27::bigint[], $28::bigint[], $29::bigint[], $30::text[], $31::text[], $32::text[],
-        $33::text[], $34::text[], $35::text[], $36::text[], $37::bigint[], $38::text[], $39::text[])
+        $33::text[], $34::bigint[], $35::text[], $36::text[])
       as w(job_id, fence, number, round, provider, model, rung, started_at, ended_at, first_byte_ms, total_ms,
            class, detail, http_status, code, message, retry_at, request_id, model_served, finish, usage,
            usage_source, input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-           cost_nanos, uncertain_nanos, price, decision, answer, route, project, batch, service_tier,
-           reported_cost_nanos, cost_source, notes)
+           cost_nanos, uncertain_nanos, price, decision, answer, service_tier, reported_cost_nanos,
+           cost_source, notes)
 ), booked as (
     insert into sluice.attempt (job_id, fence, number, round, provider, model, rung, started_at, ended_at,
                 first_byte_ms, total_ms, accepted, class, detail, http_status, code, message, retry_at,
@@ -27,16 +26,6 @@ with w as (
                 notes::jsonb
            from w
     on conflict do nothing
-    returning job_id, fence, number
-), told as (
-insert into sluice.tally (hour, route, project, batch, provider, model, class, detail, attempts, input_tokens,
-            cached_tokens, output_tokens, cost_nanos, waste_nanos, uncertain_nanos, unpriced, total_ms)
-     select date_trunc('hour', w.ended_at), w.route, w.project, w.batch, w.provider, w.model,
-            coalesce(w.class, ''), coalesce(w.detail, ''), count(*),
-            sum(w.input_tokens + w.cache_read_tokens + w.cache_write_tokens), sum(w.cache_read_tokens),
-            sum(w.output_tokens), coalesce(sum(w.cost_nanos), 0),
-            coalesce(sum(w.cost_nanos) filter (where w.class is not null), 0), sum(w.uncertain_nanos),
-            count(*) - count(w.cost_nanos), sum(w.total_ms)
-       from booked b join w on w.job_id = b.job_id and w.fence = b.fence and w.number = b.number
-      group by 1, 2, 3, 4, 5, 6, 7, 8)
-select count(*) as "booked!" from booked
+    returning fence, number
+)
+select fence as "fence!", number as "number!" from booked

@@ -2,7 +2,8 @@
 //! decision.
 
 use super::*;
-use crate::domain::decide::{Condition, Step, decide};
+use crate::domain::charging::Ask;
+use crate::domain::decide::{Condition, RungHealth, Step, decide};
 use crate::domain::price::Price;
 use crate::domain::request::Pass;
 use crate::domain::validation::Rules;

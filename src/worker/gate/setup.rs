@@ -3,7 +3,8 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Gate, ProviderState, Record, TargetState};
+use super::Gate;
+use super::target::{ProviderState, Record, TargetState};
 use crate::domain::breaker::Breaker;
 use crate::domain::tempo::Tempo;
 use crate::domain::{BreakerSettings, Calibration, Charging, Limits, Target, Timestamp};

@@ -3,7 +3,8 @@
 use super::*;
 use crate::domain::Scope;
 use crate::domain::charging::Ask;
-use crate::domain::{BreakerSettings, Charging, Limits, Rate};
+use crate::domain::decide::{Ineligible, RungHealth};
+use crate::domain::{BreakerSettings, Charging, Limits, Rate, Unit};
 use crate::worker::bucket::tests::Others;
 use tokio::time::sleep;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::Scope;
-use crate::domain::{BreakerSettings, Charging, Limits, Rate};
+use crate::domain::{BreakerSettings, Charging, Limits, Rate, Unit};
 use crate::worker::bucket::tests::Others;
 use std::collections::VecDeque;
 

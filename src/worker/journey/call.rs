@@ -35,7 +35,6 @@ pub(super) enum Came {
     ClaimLost,
     /// It cannot be recorded before it is made: the database is away, or outcomes are waiting for it.
     Away,
-    /// It was made.
     Made(Made),
 }
 

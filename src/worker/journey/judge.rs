@@ -190,8 +190,8 @@ impl Judged {
             Served::Stranger => {
                 let provider = &spec.target.provider;
                 self.notes.push(format!(
-                    "{name:?} answered in its place, whose price is not known: [models.\"{provider}/{name}\"] can give it \
-                     one, and `served_as` in [models.\"{}\"] says where it is the same model",
+                    "{name:?} answered in its place, whose price is not known: [models.\"{provider}/{name}\"] can \
+                     give it one, and `served_as` in [models.\"{}\"] says where it is the same model",
                     spec.target
                 ));
             }

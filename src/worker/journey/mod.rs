@@ -13,7 +13,7 @@ use super::hands::InHand;
 use super::plan::{RoutePlan, RungPlan};
 use super::schemas::InUse;
 use super::settler::{Item, Then};
-use super::waits::what_is_waited_for;
+use crate::domain::awaited;
 use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, decide};
 use crate::domain::doubt::RequestHash;
 use crate::domain::explanation::{self, Explanation, SkippedRung, Why};
@@ -344,7 +344,7 @@ impl Journey {
     fn waits_for(&self, rung: usize, why: &Skip) -> String {
         let rungs = &self.errand.plan.route.rungs;
         let target = rungs.get(rung).map(|rung| rung.target.to_string()).unwrap_or_default();
-        what_is_waited_for(&target, why, rungs.len() == 1)
+        awaited::in_words(&target, why, rungs.len() == 1)
     }
 
     async fn settle(&mut self, then: Then) {

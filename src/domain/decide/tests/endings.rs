@@ -40,7 +40,8 @@ fn two_rungs_that_refuse_in_the_same_words_end_the_job_and_three_in_any() {
     let refused = |rung: usize, words: &str| told(rung, Class::InvalidRequest, words);
     let step = |history: &[Attempt]| after(&route(5), history, NOW);
     let same = [refused(0, words[0]), refused(1, words[1])];
-    let reason = "2 rungs refused this request in the same way, the last: p/1: invalid_request “The roles must alternate: `b`, 17”";
+    let reason = "2 rungs refused this request in the same way, the last: p/1: invalid_request “The roles must \
+                  alternate: `b`, 17”";
     assert_eq!(failure(&step(&same)), Some((Class::InvalidRequest, reason)));
     let differently = [refused(0, words[0]), refused(1, words[2]), refused(2, words[3])];
     assert_eq!(called(&step(&differently[..2])), Some(2));

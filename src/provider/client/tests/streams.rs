@@ -115,7 +115,8 @@ async fn an_error_within_a_stream_is_what_it_says() {
         (
             &anthropic::DIALECT,
             format!(
-                "{}event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"overloaded_error\",\"message\":\"m\"}}}}\n\n",
+                "{}event: error\ndata: \
+                 {{\"type\":\"error\",\"error\":{{\"type\":\"overloaded_error\",\"message\":\"m\"}}}}\n\n",
                 begun(ANTHROPICS)
             ),
             ErrorClass::Overloaded,

@@ -162,7 +162,7 @@ const COMPATIBLE: &[Case] = &[
     case("a choice without a message", 200, r#"{"choices":[{"finish_reason":"stop"}]}"#, ServerError, Model, None),
     case("not an object", 200, "[]", ServerError, Model, None),
     case("a redirect", 302, "", ServerError, Provider, None),
-    case("a status nobody has", 799, "", ServerError, Provider, None),
+    case("a status that does not exist", 799, "", ServerError, Provider, None),
     case("another 4xx", 418, "", Refused, Request, None),
 ];
 

@@ -241,7 +241,7 @@ async fn a_limit_where_there_was_none_counts_the_calls_that_run_already() {
     assert_eq!(after.buckets().map(|bucket| bucket.name.as_str()).collect::<Vec<_>>(), ["p"]);
     assert_eq!(after.retired.len(), 2);
     sleep(SOON).await;
-    assert!(waiting.is_finished(), "nobody waits for a bucket that is out of use");
+    assert!(waiting.is_finished(), "no call waits for a bucket that is out of use");
     assert!(waiting.await.expect("no panic"), "and none begins in it");
     running.remove(0);
     assert!(admit(&gate, "a").await.is_err());

@@ -1,0 +1,125 @@
+//! What a job waits for, in a few words, such as `openai/gpt-4o-mini: auth (nowhere else to go)`. A worker writes them
+//! into the job's row, and each face reads them.
+
+use super::Timestamp;
+use super::decide::{Skip, Worth};
+use super::shut::Reason;
+
+/// A job rests after its own failure, and the target is then tried again.
+const RETRY: &str = "retry";
+
+/// What a job that rests waits for, read from the words for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Awaited<'a> {
+    pub target: &'a str,
+    pub what: What,
+    /// Why the job does not go elsewhere; empty where it only rests.
+    pub because: &'a str,
+}
+
+/// What has to happen before a target may be called for a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The target opens for all jobs.
+    Opens(Reason),
+    /// The rest of this job after its own failure ends.
+    Retry,
+}
+
+impl What {
+    /// The code in the words.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Opens(reason) => reason.as_str(),
+            Self::Retry => RETRY,
+        }
+    }
+
+    fn parse(code: &str) -> Option<Self> {
+        if code == RETRY { Some(Self::Retry) } else { Reason::parse(code).map(Self::Opens) }
+    }
+}
+
+impl<'a> Awaited<'a> {
+    /// Reads the words; `None`: they say something else, or another version wrote them.
+    #[must_use]
+    pub fn read(words: &'a str) -> Option<Self> {
+        // A model may have a colon in its name, a code does not.
+        let (head, because) = match words.strip_suffix(')').and_then(|words| words.rsplit_once(" (")) {
+            Some((head, because)) => (head, because),
+            None => (words, ""),
+        };
+        let (target, code) = head.rsplit_once(": ")?;
+        Some(Self { target, what: What::parse(code)?, because })
+    }
+}
+
+/// The reason why a job rests: the target, why it cannot be called, and why the job does not go elsewhere.
+///
+/// Status counts jobs by these words, so there are few variants of them and they hold no instants.
+#[must_use]
+pub fn in_words(target: &str, why: &Skip, is_only: bool) -> String {
+    match why {
+        Skip::Shut { shut, worth } => {
+            let because = match worth {
+                // The only rung of its route: patience and `fallback_on` have nothing to choose from.
+                _ if is_only => "nowhere else to go",
+                Worth::Patience { until: Timestamp::MAX } => "patience without end",
+                Worth::Patience { .. } => "within patience",
+                Worth::NoFallback => "no fallback from that",
+                // Not worth waiting for, but no other rung is available either.
+                Worth::NoPatience | Worth::PatienceOver { .. } | Worth::DeadlineNear { .. } | Worth::Pointless => {
+                    "nowhere else to go"
+                }
+            };
+            format!("{target}: {} ({because})", What::Opens(shut.reason).as_str())
+        }
+        Skip::BackingOff { .. } | Skip::TooLate { .. } => format!("{target}: {}", What::Retry.as_str()),
+        Skip::Failed(class) => format!("{target}: {class}"),
+        Skip::Ineligible(_) => target.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::shut::Shut;
+
+    const UNTIL: Timestamp = Timestamp(1_800_000_000_000);
+    const ENDED: Timestamp = Timestamp(1_799_999_940_000);
+
+    fn closed(worth: Worth) -> Skip {
+        Skip::Shut { shut: Shut { reason: Reason::RateLimit, since: ENDED, until: UNTIL }, worth }
+    }
+
+    #[test]
+    fn a_job_that_rests_says_why_it_does_not_go_elsewhere_in_few_words() {
+        let words = |worth| in_words("p/m", &closed(worth), false);
+        assert_eq!(words(Worth::Patience { until: UNTIL }), "p/m: rate_limit (within patience)");
+        assert_eq!(words(Worth::Patience { until: Timestamp::MAX }), "p/m: rate_limit (patience without end)");
+        assert_eq!(words(Worth::NoFallback), "p/m: rate_limit (no fallback from that)");
+        for worth in
+            [Worth::NoPatience, Worth::Pointless, Worth::PatienceOver { at: ENDED }, Worth::DeadlineNear { at: ENDED }]
+        {
+            assert_eq!(words(worth), "p/m: rate_limit (nowhere else to go)");
+        }
+        for worth in [Worth::Patience { until: UNTIL }, Worth::NoFallback, Worth::NoPatience] {
+            let alone = in_words("p/m", &closed(worth), true);
+            assert_eq!(alone, "p/m: rate_limit (nowhere else to go)");
+        }
+    }
+    #[test]
+    fn what_is_written_is_read() {
+        let rests = Skip::BackingOff { until: UNTIL };
+        let opens = |reason| Skip::Shut { shut: Shut { reason, since: ENDED, until: UNTIL }, worth: Worth::NoFallback };
+        let skips = Reason::ALL.iter().map(|&reason| (opens(reason), What::Opens(reason), "no fallback from that"));
+        for (skip, what, because) in skips.chain([(rests, What::Retry, "")]) {
+            let written = in_words("ollama/qwen3:8b (q4)", &skip, false);
+            assert_eq!(Awaited::read(&written), Some(Awaited { target: "ollama/qwen3:8b (q4)", what, because }));
+        }
+        for other in ["scheduled", "paused", "batch paused", "a/m: of tomorrow (because)", "a/m", ""] {
+            assert_eq!(Awaited::read(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The transaction of a bulk enqueue: it writes the jobs as they come, and says which one the server refuses.
+
+use super::super::database::{Database, Transaction};
+use super::super::{Doing, StoreError, in_words};
+use super::presence::{Match, Presence};
+use super::rows::{Form, Rows};
+use super::{BulkOptions, ENQUEUEING, Enqueued, LOOKING, NewJob};
+use sqlx::postgres::PgDatabaseError;
+use tokio::sync::mpsc;
+
+/// Jobs on their way to the server.
+#[derive(Debug)]
+pub(super) enum Chunk {
+    /// Rows in the text format of COPY.
+    Rows(Rows),
+    /// Jobs with a key: the JSON array that `sluice.enqueue_many` takes, without its end.
+    Keyed(Rows),
+    /// Jobs that have to be compared first.
+    Lines(Vec<Line>),
+    /// There is no more.
+    Commit,
+}
+
+/// A job that owns its texts.
+#[derive(Debug)]
+pub(super) struct Line {
+    number: u64,
+    custom_id: Option<String>,
+    idempotency_key: Option<String>,
+    metadata: Option<String>,
+    request: String,
+}
+
+impl Line {
+    pub(super) fn of(number: u64, job: &NewJob<'_>) -> Self {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Self {
+            number,
+            custom_id: owned(job.custom_id),
+            idempotency_key: owned(job.idempotency_key),
+            metadata: owned(job.metadata),
+            request: job.request.to_owned(),
+        }
+    }
+
+    fn job(&self) -> NewJob<'_> {
+        NewJob {
+            custom_id: self.custom_id.as_deref(),
+            idempotency_key: self.idempotency_key.as_deref(),
+            metadata: self.metadata.as_deref(),
+            request: &self.request,
+        }
+    }
+}
+
+/// The other end of a [`BulkEnqueue`](super::BulkEnqueue): a transaction, and its result so far.
+pub(super) struct Writing {
+    pub(super) transaction: Transaction,
+    pub(super) form: Form,
+    pub(super) options: BulkOptions,
+    pub(super) presence: Presence,
+    pub(super) sum: Enqueued,
+}
+
+impl Writing {
+    /// Writes chunks until there are no more. False: they ended without [`Chunk::Commit`].
+    pub(super) async fn take_all(&mut self, mut chunks: mpsc::Receiver<Chunk>) -> Result<bool, StoreError> {
+        while let Some(chunk) = chunks.recv().await {
+            match chunk {
+                Chunk::Rows(rows) => self.copy(rows).await?,
+                Chunk::Keyed(jobs) => self.enqueue_many(jobs).await?,
+                Chunk::Lines(lines) => self.take_new(lines).await?,
+                Chunk::Commit => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    pub(super) async fn end(self, is_complete: bool, database: &Database) -> Result<Enqueued, StoreError> {
+        if is_complete {
+            self.transaction.commit_for_sure(database).await.doing(ENQUEUEING)?;
+            return Ok(self.sum);
+        }
+        self.transaction.rollback().await.doing("giving up an enqueue")?;
+        Ok(Enqueued::default())
+    }
+
+    async fn copy(&mut self, rows: Rows) -> Result<(), StoreError> {
+        let (rows, numbers) = rows.into_parts();
+        self.sum.jobs += copy(&mut self.transaction, &rows).await.map_err(|error| refused(error, &numbers))?;
+        Ok(())
+    }
+
+    async fn enqueue_many(&mut self, jobs: Rows) -> Result<(), StoreError> {
+        let (mut jobs, numbers) = jobs.into_parts();
+        jobs.push(']');
+        let (added, existing) = enqueue_many(&mut self.transaction, &jobs, &self.options)
+            .await
+            .map_err(|error| refused(error, &numbers))?;
+        self.sum.jobs += added;
+        self.sum.existing += existing;
+        Ok(())
+    }
+
+    /// Adds the lines that the batch does not have, in the order in which they came.
+    async fn take_new(&mut self, lines: Vec<Line>) -> Result<(), StoreError> {
+        let mut digests = self.digests(&lines).await?.into_iter();
+        let (mut rows, mut keyed) = (Rows::default(), Rows::default());
+        for line in &lines {
+            let digest = if self.presence.compares_content(line.custom_id.as_deref()) { digests.next() } else { None };
+            match self.presence.look_up(line.custom_id.as_deref(), digest.as_deref()) {
+                Match::New => match &line.idempotency_key {
+                    Some(key) => self.form.push_keyed(&mut keyed, line.number, key, &line.job()),
+                    None => self.form.push_row(&mut rows, line.number, &line.job()),
+                },
+                Match::Same => self.sum.existing += 1,
+                Match::Changed => {
+                    self.sum.existing += 1;
+                    self.sum.changed = self.sum.changed.take().or_else(|| line.custom_id.clone());
+                }
+            }
+        }
+        if !rows.is_empty() {
+            self.copy(rows).await?;
+        }
+        if !keyed.is_empty() {
+            self.enqueue_many(keyed).await?;
+        }
+        Ok(())
+    }
+
+    /// The digests of those lines whose content is compared, in order. The server computes them: it knows how it would
+    /// store the line.
+    async fn digests(&mut self, lines: &[Line]) -> Result<Vec<Vec<u8>>, StoreError> {
+        let compared = || lines.iter().filter(|line| self.presence.compares_content(line.custom_id.as_deref()));
+        let requests: Vec<&str> = compared().map(|line| line.request.as_str()).collect();
+        let metadata: Vec<Option<&str>> = compared().map(|line| line.metadata.as_deref()).collect();
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        sqlx::query_scalar!(
+            r#"select sluice.line_digest(l.request::jsonb, l.metadata::jsonb) as "digest!"
+                 from unnest($1::text[], $2::text[]) with ordinality l(request, metadata, n) order by l.n"#,
+            &requests as _,
+            &metadata as _
+        )
+        .fetch_all(&mut self.transaction)
+        .await
+        .doing(LOOKING)
+    }
+}
+
+async fn copy(transaction: &mut Transaction, rows: &str) -> Result<u64, sqlx::Error> {
+    transaction
+        .copy_in(
+            "copy sluice.job (route, project, batch, priority, run_at, deadline, max_attempts, custom_id, metadata,
+                              request) from stdin",
+            rows.as_bytes(),
+        )
+        .await
+}
+
+/// Returns how many jobs were added and how many existed.
+async fn enqueue_many(
+    transaction: &mut Transaction,
+    jobs: &str,
+    options: &BulkOptions,
+) -> Result<(u64, u64), sqlx::Error> {
+    let counts = sqlx::query!(
+        r#"select count(*) filter (where not existing) as "added!", count(*) filter (where existing) as "existing!"
+             from sluice.enqueue_many($1::text::jsonb, $2, $3, $4)"#,
+        jobs,
+        options.route,
+        options.project,
+        options.batch.as_deref() as _
+    )
+    .fetch_one(transaction)
+    .await?;
+    let whole = |count: i64| u64::try_from(count).unwrap_or(0);
+    Ok((whole(counts.added), whole(counts.existing)))
+}
+
+/// The error of a statement that carried the jobs of these numbers, with the number of the job at fault, if one is.
+fn refused(source: sqlx::Error, numbers: &[u64]) -> StoreError {
+    let error = StoreError::Sql { doing: ENQUEUEING, source };
+    let place = match &error {
+        StoreError::Sql { source: sqlx::Error::Database(told), .. } if error.is_the_rows_fault() => {
+            told.try_downcast_ref::<PgDatabaseError>().and_then(|told| match numbers {
+                [_] => Some(0),
+                _ => place_in_words(told.message(), told.detail(), told.r#where()),
+            })
+        }
+        _ => None,
+    };
+    match (place.and_then(|place| numbers.get(place)), &error) {
+        (Some(job), StoreError::Sql { source, .. }) => {
+            StoreError::Refused { job: *job, reason: without_place(&in_words(source)).to_owned() }
+        }
+        _ => error,
+    }
+}
+
+/// The same words without the place in the array, which the caller of a bulk enqueue does not know.
+fn without_place(words: &str) -> &str {
+    let rest = words.strip_prefix("jobs[").and_then(|rest| rest.split_once(']')).map(|(_, rest)| rest);
+    rest.and_then(|rest| rest.strip_prefix('.').or_else(|| rest.strip_prefix(": "))).unwrap_or(words)
+}
+
+/// The place of the job at fault in its statement, from 0. The schema says it in the message (of `enqueue_many`) or in
+/// the detail (of COPY). Where the server itself cannot read a row of COPY, it says its line in the context. The words
+/// of that may be in any language, but the number follows the name of the table.
+fn place_in_words(message: &str, detail: Option<&str>, context: Option<&str>) -> Option<usize> {
+    let number = |text: &str| {
+        let digits: String =
+            text.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        digits.parse::<usize>().ok()
+    };
+    let of_array = message.strip_prefix("jobs[").and_then(number);
+    let of_statement = || detail.and_then(|detail| detail.strip_prefix("Row ")).and_then(number)?.checked_sub(1);
+    let of_copy = || {
+        let line = context?.lines().find_map(|line| line.strip_prefix("COPY job, "))?;
+        number(line)?.checked_sub(1)
+    };
+    of_array.or_else(of_statement).or_else(of_copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_job_is_read_from_what_the_server_says() {
+        let row = Some("Row 3 of 200 of the statement, in the order of job numbers.");
+        for (message, detail, context, expected) in [
+            ("jobs[17].request: is larger than 32 MB", None, None, Some(17)),
+            ("jobs[0]: may not enqueue", None, None, Some(0)),
+            ("request: is larger than 32 MB", row, None, Some(2)),
+            (
+                "invalid input syntax",
+                Some("Token 12"),
+                Some("JSON data, line 1: a\nCOPY job, line 5, column x"),
+                Some(4),
+            ),
+            ("ungültig", None, Some("COPY job, Zeile 6, Spalte request: »5«"), Some(5)),
+            ("jobs[", None, Some("COPY other, line 5"), None),
+            ("nothing is known", Some("Row 0 of"), None, None),
+        ] {
+            assert_eq!(place_in_words(message, detail, context), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn the_place_in_an_array_is_left_out() {
+        for (words, expected) in [
+            ("jobs[17].request: is larger than 32 MB", "request: is larger than 32 MB"),
+            ("jobs[0]: app may not enqueue", "app may not enqueue"),
+            ("batch: is 201 bytes long", "batch: is 201 bytes long"),
+            ("jobs[0", "jobs[0"),
+        ] {
+            assert_eq!(without_place(words), expected);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The lanes that the claimer knows of: how far each was taken, and how many jobs are left in it.
+
+use crate::domain::fair::{Demand, Turns};
+use crate::domain::rotation::WINDOW;
+use crate::store::claim::{Claim, Take};
+use crate::store::lanes::{Lane, Look};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Where not all lanes fit into one look, this many lanes that have jobs are kept for the next look, …
+const MOST_KNOWN: usize = WINDOW;
+/// … and those that were looked up longer ago than this are looked up again.
+const FRESH: Duration = Duration::from_secs(1);
+/// A look takes some time. When there are only this many lanes left to claim from, it is time to begin one.
+const FEW: usize = WINDOW / 4;
+
+/// Flow and priority.
+pub(super) type LaneKey = (i64, i16);
+
+/// The state of a lane, as the claimer knows it.
+pub(super) struct LaneState {
+    /// The lane as it was found.
+    pub lane: Lane,
+    /// All jobs up to this one were taken.
+    pub after: i64,
+    /// `after`, when the look that is under way began.
+    mark: i64,
+    /// Jobs taken since then.
+    taken: i32,
+    /// Jobs that are left, where that is known.
+    left: Option<i32>,
+    /// No job was left at the last claim.
+    dry: bool,
+    /// The lane has appeared since the look before; the value is its order of arrival, where that is known.
+    came: Option<usize>,
+    /// When the last look that found it began.
+    seen: Instant,
+    /// It stays known without being found by the look that is under way.
+    keep: bool,
+}
+
+impl LaneState {
+    /// What it wants of a deal, as a lane of the route with this index.
+    pub fn demand(&self, route: usize) -> Demand<'_> {
+        Demand {
+            login: &self.lane.login,
+            project: &self.lane.project,
+            flow: self.lane.flow,
+            route,
+            has_just_come: self.came.is_some(),
+            jobs: self.left.map(|left| usize::try_from(left).unwrap_or(0)),
+        }
+    }
+}
+
+/// The lanes that the last looks have found.
+#[derive(Default)]
+pub(super) struct Front {
+    lanes: BTreeMap<LaneKey, LaneState>,
+    /// Other lanes than these have jobs, as far as the claimer knows.
+    pub has_more: bool,
+    /// Lanes that have run out of jobs since the look.
+    used_up: usize,
+}
+
+/// The question that a look asks.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Question {
+    /// The flows to look up again.
+    pub flows: Vec<i64>,
+    /// How many other lanes stay known.
+    pub kept: usize,
+}
+
+impl Front {
+    pub fn get(&self, key: LaneKey) -> Option<&LaneState> {
+        self.lanes.get(&key)
+    }
+
+    /// For each flow, the lane with the highest priority that is not dry; its other lanes have to wait for that one.
+    /// Lanes that have just appeared stand at the end, the latest last.
+    pub fn heads(&self) -> Vec<(LaneKey, &LaneState)> {
+        let mut heads: Vec<(LaneKey, &LaneState)> = Vec::with_capacity(self.lanes.len());
+        for (key, state) in self.lanes.iter().filter(|(_, state)| !state.dry) {
+            if heads.last().is_none_or(|(before, _)| before.0 != key.0) {
+                heads.push((*key, state));
+            }
+        }
+        heads.sort_by_key(|(_, state)| state.came);
+        heads
+    }
+
+    /// Whether no lane has jobs that could be claimed.
+    pub fn is_dry(&self) -> bool {
+        self.lanes.values().all(|state| state.dry)
+    }
+
+    /// Whether so many of the lanes have run out of jobs that it is worth looking for others at once, if there are more.
+    pub fn is_worth_a_look(&self) -> bool {
+        self.has_more && self.used_up >= FEW
+    }
+
+    /// Whether the lanes will have run out of jobs soon, and there are more of them.
+    pub fn is_nearly_dry(&self) -> bool {
+        self.is_worth_a_look() && self.lanes.values().filter(|state| !state.dry).count() <= FEW
+    }
+
+    /// Notes that a look begins, and chooses the lanes that must not be forgotten over those that it finds: for each
+    /// route that may start a job before long, those that would have the first turns. Lanes that cannot start must not
+    /// displace those that can.
+    pub fn begin_look(&mut self, turns: &Turns, may_start_soon: impl Fn(&str) -> bool, now: Instant) -> Question {
+        for state in self.lanes.values_mut() {
+            (state.mark, state.taken, state.keep) = (state.after, 0, false);
+        }
+        let mut question = Question::default();
+        if !self.has_more {
+            return question;
+        }
+        let mut known = Vec::new();
+        {
+            let mut by_route: BTreeMap<&str, (Vec<LaneKey>, Vec<Demand<'_>>)> = BTreeMap::new();
+            for (key, state) in self.heads() {
+                let (keys, demands) = by_route.entry(&state.lane.route).or_default();
+                keys.push(key);
+                demands.push(state.demand(0));
+            }
+            by_route.retain(|route, _| may_start_soon(route));
+            let each = MOST_KNOWN / by_route.len().max(1);
+            for (keys, demands) in by_route.values() {
+                known.extend(turns.first(each, demands).into_iter().filter_map(|index| keys.get(index).copied()));
+            }
+        }
+        for key in known {
+            let Some(state) = self.lanes.get_mut(&key) else { continue };
+            state.keep = now.duration_since(state.seen) < FRESH;
+            if state.keep {
+                question.kept += 1;
+            } else {
+                question.flows.push(key.0);
+            }
+        }
+        question
+    }
+
+    /// Takes over the answer of the look that began at this instant. Jobs may have been claimed meanwhile.
+    pub fn absorb(&mut self, look: Look, mut may_claim: impl FnMut(&Lane) -> bool, began: Instant) {
+        let Look { lanes, newest, is_all } = look;
+        let newest: HashMap<LaneKey, usize> = newest.into_iter().zip(1..).collect();
+        let mut before = std::mem::take(&mut self.lanes);
+        let is_first = before.is_empty();
+        for lane in lanes {
+            if !may_claim(&lane) {
+                continue;
+            }
+            let key = (lane.flow, lane.prio);
+            let before = before.remove(&key);
+            let (mark, after, taken) =
+                before.as_ref().map_or((i64::MIN, i64::MIN, 0), |before| (before.mark, before.after, before.taken));
+            // The first job seen tells where to begin, also when a job returned that had been passed before. One that
+            // was not passed when the look began may have been taken since.
+            let after = if lane.first > mark { after } else { lane.first.saturating_sub(1) };
+            let left = lane.jobs.filter(|_| !is_all).map(|jobs| jobs.saturating_sub(taken));
+            let is_new = before.is_none() && !is_first;
+            let came = if is_all { Some(0) } else { newest.get(&key).copied() }.filter(|_| is_new);
+            let dry = left.is_some_and(|left| left <= 0);
+            let state = LaneState { lane, after, mark, taken: 0, left, dry, came, seen: began, keep: false };
+            self.lanes.insert(key, state);
+        }
+        for (key, mut state) in before.into_iter().filter(|(_, state)| state.keep && !state.dry && !is_all) {
+            if may_claim(&state.lane) {
+                state.came = None;
+                self.lanes.insert(key, state);
+            }
+        }
+        (self.has_more, self.used_up) = (!is_all, 0);
+    }
+
+    /// The routes of the lanes.
+    pub fn routes(&self) -> std::collections::HashSet<&str> {
+        self.lanes.values().map(|state| state.lane.route.as_str()).collect()
+    }
+
+    /// Moves the marks, and notes which lanes have no jobs left.
+    pub fn remember(&mut self, takes: &[Take], claim: &Claim) {
+        let mut got: HashMap<LaneKey, (i32, i64)> = HashMap::new();
+        for job in &claim.jobs {
+            let (count, last) = got.entry((job.flow, job.prio)).or_insert((0, i64::MIN));
+            *count += 1;
+            *last = (*last).max(job.lease.job.0);
+        }
+        for take in takes {
+            let key = (take.flow, take.prio);
+            let Some(state) = self.lanes.get_mut(&key) else { continue };
+            let (count, last) = got.get(&key).copied().unwrap_or((0, take.after));
+            state.after = state.after.max(last);
+            state.taken = state.taken.saturating_add(count);
+            state.left = state.left.map(|left| left.saturating_sub(count));
+            state.dry = state.left.is_some_and(|left| left <= 0) || (count < take.count && !claim.is_cut);
+            self.used_up += usize::from(state.dry);
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the front is told what time it is, and the tests tell it")]
+mod tests {
+    use super::*;
+    use crate::domain::{JobId, Timestamp};
+    use crate::store::claim::{Claimed, Lease};
+
+    fn lane(flow: i64, first: i64, jobs: Option<i32>) -> Lane {
+        Lane {
+            flow,
+            prio: 0,
+            route: "r".to_owned(),
+            project: format!("p{flow}"),
+            batch: None,
+            login: "app".to_owned(),
+            first,
+            deadline: None,
+            jobs,
+        }
+    }
+
+    fn look(lanes: Vec<Lane>) -> Look {
+        Look { lanes, newest: Vec::new(), is_all: false }
+    }
+
+    /// A claim that asked these lanes for so many jobs each and got these jobs.
+    fn claim(front: &mut Front, asked: &[(i64, i32)], got: &[(i64, i64)]) {
+        let takes: Vec<Take> =
+            asked.iter().map(|(flow, count)| Take { flow: *flow, prio: 0, after: i64::MIN, count: *count }).collect();
+        let jobs = got.iter().map(|(flow, job)| Claimed {
+            lease: Lease { job: JobId(*job), fence: *job, born: 0 },
+            flow: *flow,
+            prio: 0,
+            attempts: 0,
+            crashes: 0,
+            round: 0,
+            route: "r".to_owned(),
+            project: String::new(),
+            batch: None,
+            ready_at: Timestamp(0),
+            deadline: None,
+            max_attempts: None,
+            request: Ok("{}".into()),
+            weight: 1,
+        });
+        front.remember(&takes, &Claim { jobs: jobs.collect(), is_cut: false });
+    }
+
+    fn begin(front: &mut Front, now: Instant) -> Question {
+        front.begin_look(&Turns::default(), |_| true, now)
+    }
+
+    /// The lanes that can be claimed from, each with the number behind which it is claimed and the jobs that are left.
+    fn left(front: &Front) -> Vec<(i64, i64, Option<i32>)> {
+        front.heads().into_iter().map(|(key, state)| (key.0, state.after, state.left)).collect()
+    }
+
+    #[test]
+    fn a_lane_whose_jobs_were_all_taken_is_not_asked_again() {
+        let (mut front, now) = (Front::default(), Instant::now());
+        begin(&mut front, now);
+        front.absorb(look(vec![lane(1, 10, Some(1)), lane(2, 20, Some(3)), lane(3, 30, None)]), |_| true, now);
+        claim(&mut front, &[(1, 1), (2, 2), (3, 5)], &[(1, 10), (2, 20), (2, 21), (3, 30), (3, 31), (3, 32)]);
+        assert_eq!(left(&front), [(2, 21, Some(1))], "3 gave fewer than it was asked for");
+    }
+
+    #[test]
+    fn what_was_claimed_while_a_look_was_under_way_is_not_left() {
+        let (mut front, now) = (Front::default(), Instant::now());
+        begin(&mut front, now);
+        front.absorb(look(vec![lane(1, 10, Some(1)), lane(2, 20, Some(3)), lane(3, 30, None)]), |_| true, now);
+        claim(&mut front, &[(2, 1)], &[(2, 20)]);
+        begin(&mut front, now);
+        claim(&mut front, &[(1, 1), (2, 1), (3, 1)], &[(1, 10), (2, 21), (3, 30)]);
+        // The look began before the claims.
+        front.absorb(look(vec![lane(1, 10, Some(1)), lane(2, 21, Some(2)), lane(3, 30, None)]), |_| true, now);
+        assert_eq!(left(&front), [(2, 21, Some(1)), (3, 30, None)]);
+    }
+
+    #[test]
+    fn a_job_that_came_back_behind_the_mark_is_found_although_the_lane_is_claimed_from_meanwhile() {
+        let (mut front, now) = (Front::default(), Instant::now());
+        begin(&mut front, now);
+        front.absorb(look(vec![lane(1, 10, None)]), |_| true, now);
+        claim(&mut front, &[(1, 3)], &[(1, 10), (1, 11), (1, 12)]);
+        begin(&mut front, now);
+        claim(&mut front, &[(1, 2)], &[(1, 13), (1, 14)]);
+        // 11 was given back before the look.
+        front.absorb(look(vec![lane(1, 11, None)]), |_| true, now);
+        assert_eq!(left(&front), [(1, 10, None)]);
+    }
+
+    #[test]
+    fn lanes_stay_known_where_there_are_many_and_old_ones_are_looked_up_again() {
+        let (mut front, began) = (Front::default(), Instant::now());
+        begin(&mut front, began);
+        front.absorb(look(vec![lane(1, 10, Some(2)), lane(2, 20, Some(1))]), |_| true, began);
+        let soon = began + FRESH / 2;
+        assert_eq!(begin(&mut front, soon), Question { flows: Vec::new(), kept: 2 });
+        claim(&mut front, &[(2, 1)], &[(2, 20)]);
+        front.absorb(look(vec![lane(3, 30, Some(1))]), |_| true, soon);
+        assert_eq!(left(&front), [(1, i64::MIN, Some(2)), (3, i64::MIN, Some(1))], "2 was used up meanwhile");
+        let later = began + FRESH * 5 / 4;
+        assert_eq!(begin(&mut front, later), Question { flows: vec![1], kept: 1 });
+        // 1 was not found again: another worker has taken its jobs. Of what is paused nothing stays.
+        front.absorb(look(vec![lane(4, 40, Some(1))]), |lane| lane.flow != 3, later);
+        assert_eq!(left(&front), [(4, i64::MIN, Some(1))]);
+        // Where a look finds all lanes, what it does not find is gone.
+        front.absorb(Look { is_all: true, ..look(vec![lane(5, 50, Some(1))]) }, |_| true, later);
+        assert_eq!(begin(&mut front, later), Question::default());
+        front.absorb(Look { is_all: true, ..look(Vec::new()) }, |_| true, later);
+        assert!(front.is_dry());
+    }
+
+    #[test]
+    fn the_next_look_begins_before_the_lanes_are_used_up() {
+        let (mut front, now) = (Front::default(), Instant::now());
+        let many = 2 * FEW as i64;
+        begin(&mut front, now);
+        front.absorb(look((0..many).map(|flow| lane(flow, flow, Some(1))).collect()), |_| true, now);
+        for flow in 0..many {
+            assert_eq!(front.is_nearly_dry(), flow >= many / 2, "{flow}");
+            claim(&mut front, &[(flow, 1)], &[(flow, flow)]);
+        }
+        assert!(front.is_dry());
+    }
+}

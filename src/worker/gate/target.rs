@@ -1,0 +1,305 @@
+//! What is known of one target, and of the provider it belongs to: what its calls have shown, what it learned from
+//! them, and whether it takes another call.
+
+use super::{PACE, Permit};
+use crate::domain::breaker::{self, Breaker};
+use crate::domain::charging::Ask;
+use crate::domain::decide::{Ineligible, RungHealth};
+use crate::domain::doubt::{Doubt, RequestHash};
+use crate::domain::shut::{Reason, Shut};
+use crate::domain::tempo::{Tempo, Took};
+use crate::domain::{Bearing, Calibration, Charge, ErrorClass, Failure, Mend, Target, Timestamp, Unit, Usage};
+use crate::worker::bucket::{Bucket, BucketHold};
+use crate::worker::keys::Keys;
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+/// The most other models that are logged for each target.
+const MOST_OTHERS: usize = 16;
+
+/// The most changes that are remembered for a target.
+const MOST_MENDS: usize = 8;
+
+/// The state of a provider, beside its bucket.
+#[derive(Debug)]
+pub struct ProviderState {
+    pub(super) name: String,
+    pub(super) keys: Arc<Keys>,
+    pub(super) paused: Mutex<Option<Timestamp>>,
+    pub(super) recheck: Duration,
+    /// Set while no provider can be reached; shared by all providers.
+    pub(super) offline: Arc<Mutex<Option<Shut>>>,
+    /// When it last answered at all, and when it was last tried in vain. Milliseconds since the epoch; 0: never.
+    pub(super) last_contact: AtomicI64,
+    pub(super) last_silence: AtomicI64,
+}
+
+/// The state of one target.
+#[derive(Debug)]
+pub struct TargetState {
+    pub(super) target: Target,
+    pub(super) provider: Arc<ProviderState>,
+    /// The buckets that a call to it has to enter, in the order in which all calls enter buckets.
+    pub(super) buckets: Vec<Arc<Bucket>>,
+    /// Set while the model is unknown or not allowed, by the configuration as it is.
+    pub(super) closed: Mutex<Option<Shut>>,
+    /// Its refusals in words that may concern one request alone.
+    pub(super) doubt: Mutex<Doubt>,
+    /// Changes in the request that its refusals have asked for and an answer has confirmed.
+    pub(super) mends: Mutex<Vec<Mend>>,
+    /// Models that have answered in its place.
+    pub(super) others: Mutex<BTreeSet<String>>,
+    pub(super) record: Arc<Record>,
+    /// The last reopening of one of its buckets that it has noticed: milliseconds since the epoch.
+    pub(super) reopened: AtomicI64,
+}
+
+/// What calls to one target have shown of it.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) breaker: Mutex<Breaker>,
+    /// What its reports of usage have taught about estimates.
+    pub(super) calibration: Mutex<Calibration>,
+    /// How long its answers take.
+    pub(super) tempo: Mutex<Tempo>,
+    /// Set while the target has asked to be left alone.
+    pub(super) resting: Mutex<Option<Shut>>,
+    pub(super) calls: AtomicI64,
+    pub(super) failures: AtomicI64,
+}
+
+/// Why something rests that has not rested to its end.
+pub(super) fn still_shut(slot: &Mutex<Option<Shut>>, now: Timestamp) -> Option<Shut> {
+    let mut slot = slot.lock();
+    if slot.is_some_and(|shut| shut.until <= now) {
+        *slot = None;
+    }
+    *slot
+}
+
+/// Lets something rest for `wait` from now, and never shorter than it rests already.
+pub(super) fn shut_for(slot: &Mutex<Option<Shut>>, reason: Reason, wait: Duration, now: Timestamp) {
+    let mut slot = slot.lock();
+    let until = now + wait;
+    *slot = Some(match *slot {
+        Some(shut) if shut.until > now => Shut { reason, since: shut.since, until: until.max(shut.until) },
+        _ => Shut { reason, since: now, until },
+    });
+}
+
+impl TargetState {
+    /// Records what a call shows of the target's health, and logs when its breaker opens or closes.
+    pub(super) fn record(
+        &self,
+        permit: breaker::Permit,
+        sign: breaker::Sign,
+        class: Option<ErrorClass>,
+        now: Timestamp,
+    ) {
+        let mut breaker = self.record.breaker.lock();
+        let before = breaker.state();
+        breaker.record(permit, sign, now);
+        match (before, breaker.state()) {
+            (breaker::State::Closed, breaker::State::Open { until, .. }) => tracing::warn!(
+                target.name = %self.target,
+                last = class.map(ErrorClass::as_str),
+                open_seconds = now.until(until).as_secs(),
+                "too many failures: the breaker is open"
+            ),
+            (breaker::State::HalfOpen { .. }, breaker::State::Closed) => {
+                tracing::info!(target.name = %self.target, "it works again: the breaker is closed");
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn breaker_name(&self) -> &'static str {
+        match self.record.breaker.lock().state() {
+            breaker::State::Closed => "closed",
+            breaker::State::Open { .. } => "open",
+            breaker::State::HalfOpen { .. } => "half_open",
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// What its reports of usage have taught so far.
+    #[must_use]
+    pub fn calibration(&self) -> Calibration {
+        *self.record.calibration.lock()
+    }
+
+    /// Learns from the usage of an answer how good estimates are here.
+    pub fn learn(&self, estimated_input: i64, cap: Option<i64>, usage: &Usage) {
+        self.record.calibration.lock().learn(estimated_input, cap, usage);
+    }
+
+    /// How long an answer of this many tokens usually takes, where that is known.
+    #[must_use]
+    pub fn usual_time(&self, output_tokens: u64) -> Option<Duration> {
+        self.record.tempo.lock().usual(output_tokens)
+    }
+
+    /// The changes that every request to it needs, as far as they are known.
+    #[must_use]
+    pub fn mends(&self) -> Vec<Mend> {
+        self.mends.lock().clone()
+    }
+
+    /// An answer came to a request that was changed like this: the lasting changes are kept for other requests.
+    pub fn learn_mends(&self, mends: &[Mend]) {
+        let mut known = self.mends.lock();
+        for mend in mends.iter().filter(|mend| mend.is_lasting()) {
+            if known.len() < MOST_MENDS && !known.contains(mend) {
+                tracing::info!(
+                    target.name = %self.target,
+                    change = ?mend,
+                    "its refusal was right: requests are changed from now on"
+                );
+                known.push(mend.clone());
+            }
+        }
+    }
+
+    /// Another model answered in its place: logged once for each model.
+    pub fn saw_another(&self, model: &str, is_priced: bool) {
+        let mut others = self.others.lock();
+        if others.len() < MOST_OTHERS && others.insert(model.to_owned()) {
+            let what =
+                if is_priced { "it is booked at its own price" } else { "its price is unknown, and so is the cost" };
+            tracing::warn!(
+                target.name = %self.target,
+                model.served = ?model,
+                "another model answered than was asked: {what}"
+            );
+        }
+    }
+
+    /// Whether a refusal is believed to concern all requests, and then for how long.
+    pub(super) fn believe(&self, failure: Option<&Failure>, request: RequestHash) -> Option<Duration> {
+        let recheck = self.provider.recheck;
+        if failure.is_none_or(|failure| failure.bearing != Bearing::InDoubt) {
+            return Some(recheck);
+        }
+        let mut doubt = self.doubt.lock();
+        doubt.refused(request).then(|| doubt.rest(recheck))
+    }
+
+    /// Lowers the number of calls at once, where it is felt for, when calls take clearly longer than usual for this
+    /// target. `None`: there was no answer in time.
+    pub(super) fn time(&self, hold: &BucketHold, took: Option<Took>) {
+        let Some(places) = hold.felt() else { return };
+        let mut tempo = self.record.tempo.lock();
+        let bearable = match took {
+            Some(took) => tempo.learn(took, places),
+            None => tempo.timed_out(places),
+        };
+        drop(tempo);
+        if let Some(bearable) = bearable {
+            tracing::debug!(target.name = %self.target, places, bearable, "answers take longer than usual");
+            hold.slowed(bearable);
+        }
+    }
+
+    /// Why a call can never be made: its least possible need exceeds what one of its buckets ever holds.
+    fn too_large(&self, ask: &Ask) -> Option<Ineligible> {
+        let signed = |tokens| i64::try_from(tokens).unwrap_or(i64::MAX);
+        [
+            (Unit::Tokens, Charge { total: ask.least.total, ..Charge::default() }),
+            (Unit::InputTokens, Charge { input: ask.least.input, ..Charge::default() }),
+            (Unit::OutputTokens, Charge { output: ask.least.output, ..Charge::default() }),
+        ]
+        .into_iter()
+        .find_map(|(unit, least)| {
+            let (_, size) = self.buckets.iter().find_map(|bucket| bucket.size(least))?;
+            let (needed, size) = (signed(ask.expected.units(unit)), signed(size));
+            Some(Ineligible::BucketTooSmall { unit, needed, size })
+        })
+    }
+
+    /// The health of this target for a call that asks for this much and would wait at most `horizon` for its turn.
+    #[must_use]
+    pub fn health(&self, ask: &Ask, horizon: Duration, now: Timestamp) -> RungHealth {
+        if let Some(why) = self.too_large(ask) {
+            return RungHealth::Ineligible(why);
+        }
+        self.follow_reopening(now);
+        let shut = self
+            .paused(now)
+            .or_else(|| self.provider.keys.shut(now))
+            .or_else(|| self.rests(now))
+            .or_else(|| {
+                let (since, until) = self.record.breaker.lock().peek(now)?;
+                Some(Shut { reason: Reason::Breaker, since, until })
+            })
+            .or_else(|| {
+                // The target is open when all its buckets are, so the last one to open counts.
+                let shut = self.buckets.iter().filter_map(|bucket| bucket.look(ask.reserved, horizon, now));
+                shut.max_by_key(|shut| shut.until)
+            });
+        match shut {
+            Some(shut) => RungHealth::Shut(shut),
+            None => RungHealth::Open,
+        }
+    }
+
+    /// Whether this target was shut since a call got its leave: by an answer to another call, or by an operator who
+    /// paused the provider. Neither waits for calls that have their leave.
+    #[must_use]
+    pub fn shut_meanwhile(&self, permit: &Permit, now: Timestamp) -> Option<Shut> {
+        // The call's key and breaker are left out: they may have let just this call pass.
+        let waits = || permit.holds.iter().find_map(BucketHold::shut_meanwhile);
+        self.paused(now).or_else(|| self.rests(now)).or_else(waits)
+    }
+
+    /// When its limits were last opened before a wait was over, by hand or by an answer.
+    #[must_use]
+    pub fn reopened_at(&self) -> Option<Timestamp> {
+        self.buckets.iter().filter_map(|bucket| bucket.reopened_at()).max()
+    }
+
+    /// How long a refused thing rests before one call tries it again.
+    #[must_use]
+    pub fn recheck(&self) -> Duration {
+        self.provider.recheck
+    }
+
+    /// If its limits were opened by hand, tries again everything that rests.
+    fn follow_reopening(&self, now: Timestamp) {
+        let Some(Timestamp(at)) = self.reopened_at() else { return };
+        if self.reopened.fetch_max(at, Ordering::AcqRel) < at {
+            *self.closed.lock() = None;
+            *self.record.resting.lock() = None;
+            self.record.breaker.lock().try_again(now);
+            self.provider.keys.try_again(now);
+        }
+    }
+
+    fn paused(&self, now: Timestamp) -> Option<Shut> {
+        let since = (*self.provider.paused.lock())?;
+        // Only an operator lifts a pause; it is checked again within a second.
+        Some(Shut { reason: Reason::Paused, since, until: now + Duration::from_secs(1) })
+    }
+
+    /// Whether the target is known to take no calls for a time, whatever they ask for.
+    fn rests(&self, now: Timestamp) -> Option<Shut> {
+        self.follow_reopening(now);
+        still_shut(&self.closed, now)
+            .or_else(|| still_shut(&self.record.resting, now))
+            .or_else(|| still_shut(&self.provider.offline, now))
+    }
+
+    /// How many calls of about this size could begin within the pace.
+    #[must_use]
+    pub fn headroom(&self, typical: Charge) -> usize {
+        let rooms = self.buckets.iter().map(|bucket| bucket.headroom(typical, PACE / 2));
+        rooms.min().unwrap_or(usize::MAX).min(self.provider.keys.headroom())
+    }
+}

@@ -1,0 +1,215 @@
+//! Which login may see and do what.
+
+use super::history;
+use crate::support::program::{Program, text};
+use crate::support::queue::{Queue, in_an_hour, in_batch, park};
+use sluice::store::report::Filter;
+use sluice::store::settle::Settlement;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+
+/// A connection as a user of its own with these roles. Roles are the cluster's: the name has to be new.
+async fn as_user(queue: &Queue, user: &'static str, roles: &'static str) -> PgConnection {
+    let create = format!("create role {user} login; grant {roles} to {user}");
+    sqlx::raw_sql(AssertSqlSafe(create)).execute(&queue.pool).await.unwrap();
+    PgConnection::connect_with(&queue.database.connect_options().username(user)).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_enqueuer_sees_its_own_jobs_and_answers_only() {
+    let queue = history().await;
+    let mut app = as_user(&queue, "test_app", "sluice_enqueuer").await;
+    let mut other = as_user(&queue, "test_other_app", "sluice_enqueuer").await;
+    let id: i64 =
+        sqlx::query_scalar("select sluice.enqueue('{\"prompt\": \"Hi\"}')").fetch_one(&mut app).await.unwrap();
+    app.execute("insert into sluice.job (request) values ('{\"prompt\": \"Ho\"}')").await.unwrap();
+    let worker = queue.worker().await;
+    for claimed in queue.claim_all(worker).await {
+        queue.succeed(&claimed).await;
+    }
+    for (view, mine) in [("sluice.jobs", 2_i64), ("sluice.results", 2), ("sluice.attempts", 2)] {
+        let count = format!("select count(*) from {view}");
+        let seen: i64 = sqlx::query_scalar(AssertSqlSafe(count.clone())).fetch_one(&mut app).await.unwrap();
+        assert_eq!(seen, mine, "{view}");
+        let seen: i64 = sqlx::query_scalar(AssertSqlSafe(count.clone())).fetch_one(&mut other).await.unwrap();
+        assert_eq!(seen, 0, "{view}");
+        let all: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&queue.pool).await.unwrap();
+        assert!(all > mine, "the owner sees all of {view}");
+    }
+    let own: i64 =
+        sqlx::query_scalar("select job_id from sluice.results order by 1").fetch_one(&mut app).await.unwrap();
+    assert_eq!(own, id);
+    for forbidden in [
+        "select * from sluice.job",
+        "select * from sluice.result",
+        "select * from sluice.attempt",
+        "select * from sluice.totals",
+        "update sluice.job set project = 'mine'",
+        "insert into sluice.job (enqueued_by, request) values ('somebody', '{}')",
+        "select sluice.cancel(1::bigint)",
+        "delete from sluice.ready",
+    ] {
+        let error = app.execute(forbidden).await.unwrap_err();
+        assert!(error.to_string().contains("permission denied"), "{forbidden}: {error}");
+    }
+}
+
+/// The program, run by a login that exists already.
+fn program_of(queue: &Queue, user: &str) -> Program {
+    let config = "[http]\nlisten = \"off\"\n[providers.one]\ndialect = \"openai\"\n\
+                  base_url = \"http://127.0.0.1:1/v1\"\n\
+                  [models.\"one/model\"]\nprice = { input = \"1\", output = \"1\" }\n\
+                  [routes.default]\nrungs = [\"one/model\"]\n";
+    Program::new(config, &queue.database.url().replace("user=sluice", &format!("user={user}")))
+}
+
+/// The command fails for want of a right and says, as its last words, who may.
+async fn denied(program: &Program, arguments: &[&str], needs: &str) {
+    let output = program.run(arguments).await;
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+    assert!(error.contains(": permission denied for "), "{arguments:?}: {error}");
+    assert!(error.ends_with(&format!("; this needs {needs}\n")), "{arguments:?}: {error}");
+    assert!(!error.contains("at line"), "the line of the server's source: {error}");
+    assert_eq!(error.matches("permission denied").count(), 1, "said once: {error}");
+}
+
+#[tokio::test]
+async fn an_enqueuer_may_use_the_command_that_enqueues() {
+    let queue = history().await;
+    as_user(&queue, "test_filer", "sluice_enqueuer").await;
+    let program = program_of(&queue, "test_filer");
+    let file =
+        program.file("in.jsonl", "{\"prompt\":\"a\",\"custom_id\":\"x\"}\n{\"prompt\":\"b\",\"custom_id\":\"y\"}\n");
+    let enqueue = ["enqueue", file.to_str().unwrap(), "--format", "csv", "--batch"];
+    assert_eq!(program.output(&[&enqueue[..], &["mine"]].concat()).await, "batch,jobs,existing,faulty\nmine,2,0,0\n");
+    for counts in ["keyed,2,0,0", "keyed,0,2,0"] {
+        let output = program.output(&[&enqueue[..], &["keyed", "--idempotent"]].concat()).await;
+        assert_eq!(output, format!("batch,jobs,existing,faulty\n{counts}\n"));
+    }
+    for reading in
+        [&["status"][..], &["watch", "mine"], &["results", "mine"], &["job", "show", "1"], &["batch", "list"]]
+    {
+        denied(&program, reading, "a role such as sluice_reporter").await;
+    }
+    denied(&program, &["job", "cancel", "1"], "a role such as sluice_worker").await;
+    denied(&program, &["worker", "--drain"], "a role such as sluice_worker").await;
+    // Who has no role at all is told at the first look.
+    queue.run("create role test_stranger login").await;
+    denied(&program_of(&queue, "test_stranger"), &enqueue[..2], "a role such as sluice_enqueuer").await;
+}
+
+#[tokio::test]
+async fn a_reporter_may_use_every_command_that_only_reads() {
+    let queue = history().await;
+    as_user(&queue, "test_auditor", "sluice_reporter").await;
+    let program = program_of(&queue, "test_auditor");
+    let all = queue.enqueue(in_batch("waits"), 2).await;
+    let (waiting, running) = (all[0].to_string(), all[1].to_string());
+    queue.run("insert into sluice.pause (kind, name) values ('batch', 'waits')").await;
+    let worker = queue.worker().await;
+    queue.claim(worker, 1).await;
+    for reading in [
+        &["status"][..],
+        &["report", "cost"],
+        &["report", "failures"],
+        &["report", "fallbacks"],
+        &["report", "waste"],
+        &["report", "latency"],
+        &["report", "latency", "--by", "project"],
+        &["explain", "1"],
+        &["explain", &waiting],
+        &["job", "show", &running],
+        &["batch", "list"],
+        &["batch", "show", "nightly"],
+    ] {
+        assert!(!program.output(reading).await.is_empty(), "{reading:?}");
+    }
+    for of_a_batch in ["results", "watch"] {
+        let output = program.run(&[of_a_batch, "nightly"]).await;
+        assert_eq!(output.status.code(), Some(5), "{of_a_batch}: {}", text(&output.stderr));
+        assert!(!output.stdout.is_empty(), "{of_a_batch}");
+    }
+    for changing in [
+        &["job", "retry", "1"][..],
+        &["job", "cancel", &waiting],
+        &["batch", "cancel", "waits"],
+        &["batch", "resume", "waits"],
+        &["route", "pause", "default"],
+    ] {
+        denied(&program, changing, "a role such as sluice_worker").await;
+    }
+    denied(&program, &["migrate"], "the owner of the schema sluice, or of the database when there is none yet").await;
+}
+
+#[tokio::test]
+async fn a_reporter_reads_everything_and_changes_nothing() {
+    let queue = history().await;
+    queue.store.read_buckets(&["openai".to_owned()]).await.unwrap();
+    let mut reporter = as_user(&queue, "test_reporter", "sluice_reporter").await;
+    let views: Vec<String> = sqlx::query_scalar("select viewname from pg_views where schemaname = 'sluice'")
+        .fetch_all(&queue.pool)
+        .await
+        .unwrap();
+    assert!(views.len() >= 11, "{views:?}");
+    for view in views {
+        let rows = reporter.fetch_all(AssertSqlSafe(format!("select * from sluice.{view}"))).await.unwrap();
+        assert!(!rows.is_empty(), "{view}");
+    }
+    for forbidden in [
+        "select * from sluice.idempotency",
+        "select * from sluice.recall",
+        "insert into sluice.job (request) values ('{}')",
+        "update sluice.job set priority = 1",
+        "delete from sluice.result",
+        "delete from sluice.ready",
+        "insert into sluice.pause (kind, name) values ('route', 'default')",
+        "select sluice.enqueue('{}')",
+        "select sluice.retry(1::bigint)",
+    ] {
+        let error = reporter.execute(forbidden).await.unwrap_err();
+        assert!(error.to_string().contains("permission denied"), "{forbidden}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn the_worker_role_can_do_all_of_the_work() {
+    let queue = Queue::new().await;
+    let daemon = as_user(&queue, "test_daemon", "sluice_worker").await;
+    drop(daemon);
+    let options = queue.database.connect_options().username("test_daemon");
+    let store = sluice::store::Store::connect(options, 2).await.unwrap();
+    store.require_schema().await.unwrap();
+    let queue = Queue { pool: store.pool().clone(), store, database: queue.database };
+    queue.enqueue(in_batch("b"), 3).await;
+    let worker = queue.worker().await;
+    let claimed = queue.claim_all(worker).await;
+    queue.succeed(&claimed[0]).await;
+    queue.settle(Settlement { parks: vec![park(&claimed[1], Some(in_an_hour()))], ..Settlement::default() }).await;
+    queue.store.beat(worker, &sluice::domain::statistics::Statistics::default()).await.unwrap();
+    queue.silence(worker).await;
+    queue.store.rescue(3).await.unwrap();
+    queue.store.promote().await.unwrap();
+    queue.store.fold_tally().await.unwrap();
+    queue.store.ensure_partitions().await.unwrap();
+    queue.store.forget_workers().await.unwrap();
+    assert_eq!(queue.store.cancel_batch("b", |_| {}).await.unwrap(), 2);
+    assert_eq!(queue.store.retry_batch("b", |_| {}).await.unwrap(), 2);
+    assert_eq!(queue.store.status().await.unwrap().routes["default"].ready.rows, 2);
+    assert_eq!(queue.store.totals(&[], &Filter::default()).await.unwrap()[0].succeeded, 1);
+}
+
+#[tokio::test]
+async fn the_owner_of_the_schema_sees_what_others_enqueued() {
+    let queue = history().await;
+    // As on a hosted Postgres: owner of a database, no superuser, member of none of our roles.
+    queue
+        .run(
+            "create role test_owner login;
+             alter schema sluice owner to test_owner;
+             grant select on sluice.jobs, sluice.results to test_owner",
+        )
+        .await;
+    let mut owner = PgConnection::connect_with(&queue.database.connect_options().username("test_owner")).await.unwrap();
+    let seen: i64 = sqlx::query_scalar("select count(*) from sluice.jobs").fetch_one(&mut owner).await.unwrap();
+    assert_eq!(seen, 5);
+}
