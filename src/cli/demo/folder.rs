@@ -59,6 +59,7 @@ impl Folder {
         Ok(Self { guard, dir, lock })
     }
 
+    /// Where it is.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
