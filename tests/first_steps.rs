@@ -52,6 +52,10 @@ async fn the_file_in_this_folder_is_found_and_its_absence_is_told() {
     assert_eq!(empty.status.code(), Some(3), "{said}");
     assert!(said.starts_with("./sluice.toml has no faults, and nothing that a worker could work with."), "{said}");
     assert!(text(&empty.stderr).contains("a worker would not start"));
+    // No route is missing: all are.
+    write("jobs.jsonl", "{\"prompt\": \"Hi\"}\n");
+    let estimate = bare(folder.path(), &["estimate", "jobs.jsonl"]).await;
+    assert_eq!(estimate.status.code(), Some(3), "{}", text(&estimate.stderr));
 }
 
 /// A provider at which prompts with `bad` fail for good.

@@ -6,6 +6,7 @@
 mod answers;
 mod architecture;
 mod bad_input;
+mod bills;
 mod bounds;
 mod buckets;
 #[allow(clippy::disallowed_methods, reason = "keeps a schedule by the clock")]

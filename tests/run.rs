@@ -75,8 +75,9 @@ async fn a_run_that_could_not_work_enqueues_nothing() {
     assert_eq!((desk.jobs().await, desk.calls()), (0, 0));
     assert_eq!(json_lines(&desk.program.path("q.jsonl")).len(), 2);
     assert_eq!(desk.program.run(&run).await.status.code(), Some(0));
-    let live = sqlx::query_scalar::<_, i64>("select count(*) from sluice.worker where state = 'live'");
-    assert_eq!(live.fetch_one(&desk.pool).await.unwrap(), 0);
+    let workers =
+        sqlx::query_as::<_, (i64, i64)>("select count(*), count(*) filter (where state = 'live') from sluice.worker");
+    assert_eq!(workers.fetch_one(&desk.pool).await.unwrap(), (1, 0), "the one that worked, and it has left");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -85,12 +85,60 @@ async fn an_interrupted_demo_leaves_no_process_and_no_file() {
     let demo = ended(demo).await;
     assert_eq!(demo.status.code(), Some(130));
     assert!(!folder.exists());
-    let mentions = |process: &Path| {
-        let command = std::fs::read(process.join("cmdline")).unwrap_or_default();
-        text(&command).contains(folder.to_str().unwrap())
+    until("no worker and no server is left", async || processes_of(&folder).is_empty()).await;
+}
+
+/// The processes whose command line names this folder.
+fn processes_of(folder: &Path) -> Vec<(Pid, String)> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let named = processes.filter_map(|entry| {
+        let line = text(&std::fs::read(entry.path().join("cmdline")).unwrap_or_default());
+        let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+        line.contains(folder.to_str().unwrap()).then_some((pid, line))
+    });
+    named.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_that_is_killed_leaves_no_process_and_no_file() {
+    let dir = temporary_dir();
+    let _watchdog = Watchdog::over(&dir);
+    // The server may run as another user.
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = Program::new("", "");
+    let start = async || {
+        let mut demo = program.command(&["demo"]).env("TMPDIR", &dir).stderr(Stdio::null()).spawn().unwrap();
+        until_said(demo.stdout.take().unwrap(), "$ sluice worker --drain").await;
+        demo
     };
-    let left = async || std::fs::read_dir("/proc").unwrap().any(|entry| mentions(&entry.unwrap().path()));
-    until("no worker and no server is left", async || !left().await).await;
+    let folders = || std::fs::read_dir(&dir).unwrap().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+
+    // Its guard tidies up.
+    let demo = start().await;
+    let folder = folders().remove(0);
+    send(&demo, Signal::KILL);
+    until("no file is left", async || !folder.exists()).await;
+    until("no worker and no server is left", async || processes_of(&folder).is_empty()).await;
+
+    // A later demo does, when the guard was killed first.
+    let demo = start().await;
+    let folder = folders().remove(0);
+    for (pid, line) in processes_of(&folder) {
+        if line.contains("--watch-over") {
+            kill_process(pid, Signal::KILL).unwrap();
+        }
+    }
+    send(&demo, Signal::KILL);
+    drop(ended(demo).await);
+    assert!(folder.exists() && !processes_of(&folder).is_empty(), "only the demo and its guard are dead");
+    let later = start().await;
+    assert!(!folder.exists());
+    assert_eq!(processes_of(&folder), []);
+    // The folder of a demo that lives is nothing left behind.
+    let folder = folders().remove(0);
+    send(&later, Signal::INT);
+    assert_eq!(ended(later).await.status.code(), Some(130));
+    until("no worker and no server is left", async || !folder.exists() && processes_of(&folder).is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

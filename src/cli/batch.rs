@@ -3,6 +3,7 @@
 use super::GlobalArgs;
 use super::context::Context;
 use super::failure::Failure;
+use super::figure;
 use super::output::Format;
 use super::pause::{self, PauseCommand};
 use crate::exit_code::ExitCode;
@@ -28,7 +29,7 @@ pub enum BatchCommand {
     /// List batches: first those in which something happened in the latest hour, within an hour by name
     List {
         /// At most so many
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..))]
+        #[arg(long, default_value_t = 50, value_parser = figure::count::<i64>)]
         limit: i64,
     },
     /// Show one batch

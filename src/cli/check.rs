@@ -1,11 +1,12 @@
 //! `sluice check`: everything that is wrong with the configuration, without a network or a database.
 
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
-use crate::domain::{Limits, NanoUsd, Patience, Strategy};
+use crate::domain::{Limits, NanoUsd, Patience, Route, Strategy};
 use crate::exit_code::ExitCode;
 use crate::view;
 use crate::view::check::{CheckView, FaultView, RungsView};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -117,24 +118,26 @@ fn summarise(config: &Config, out: &mut dyn Write) -> io::Result<()> {
             keys => format!("with {keys} keys"),
         };
         writeln!(out, "provider {name}: {} at {}, {key}", endpoint.dialect.name, endpoint.base_url)?;
-        let limits = config.buckets.get(&provider.bucket).map(describe_limits).unwrap_or_default();
-        let limits = if limits.is_empty() { "no limits of our own".to_owned() } else { limits };
-        writeln!(out, "  bucket {}: {limits}", provider.bucket)?;
+        summarise_bucket(&provider.bucket, config, out)?;
+        let own: BTreeSet<&String> = config
+            .model_buckets
+            .iter()
+            .filter(|(target, bucket)| target.provider == *name && **bucket != provider.bucket)
+            .map(|(_, bucket)| bucket)
+            .collect();
+        own.into_iter().try_for_each(|bucket| summarise_bucket(bucket, config, out))?;
     }
     config.routes.iter().try_for_each(|(name, route)| summarise_route(name, route, out))
 }
 
+fn summarise_bucket(bucket: &str, config: &Config, out: &mut dyn Write) -> io::Result<()> {
+    let limits = config.buckets.get(bucket).map(describe_limits).unwrap_or_default();
+    let limits = if limits.is_empty() { "no limits of our own".to_owned() } else { limits };
+    writeln!(out, "  bucket {bucket}: {limits}")
+}
+
 fn summarise_route(name: &str, RouteConfig { route, .. }: &RouteConfig, out: &mut dyn Write) -> io::Result<()> {
-    let strategy = match route.strategy {
-        Strategy::Cost => "cheapest first",
-        Strategy::Priority => "in this order",
-    };
-    let patience = match route.patience {
-        Patience::Forever => "waits for a cheaper rung as long as it takes".to_owned(),
-        Patience::For(Duration::ZERO) => "never waits for a cheaper rung".to_owned(),
-        Patience::For(time) => format!("waits for a cheaper rung up to {}", humantime::format_duration(time)),
-    };
-    writeln!(out, "route {name}: {strategy}, {patience}, {} attempts at most", route.max_attempts)?;
+    writeln!(out, "route {name}: {}, {} attempts at most", order(route), route.max_attempts)?;
     for rung in &route.rungs {
         let price = rung.model.price.map_or_else(
             || "price unknown".to_owned(),
@@ -144,6 +147,25 @@ fn summarise_route(name: &str, RouteConfig { route, .. }: &RouteConfig, out: &mu
         writeln!(out, "  {}: {price}, timeout {timeout}", rung.target)?;
     }
     Ok(())
+}
+
+/// Which rung a job takes, and how long it waits for another one.
+fn order(route: &Route) -> String {
+    if route.fallback_on.is_empty() {
+        return "pinned to its rung".to_owned();
+    }
+    if route.rungs.len() < 2 {
+        return "one rung".to_owned();
+    }
+    let (strategy, better) = match route.strategy {
+        Strategy::Cost => ("cheapest first", "a cheaper rung"),
+        Strategy::Priority => ("in this order", "an earlier rung"),
+    };
+    match route.patience {
+        Patience::Forever => format!("{strategy}, waits for {better} as long as it takes"),
+        Patience::For(Duration::ZERO) => format!("{strategy}, never waits for {better}"),
+        Patience::For(time) => format!("{strategy}, waits for {better} up to {}", humantime::format_duration(time)),
+    }
 }
 
 fn describe_limits(limits: &Limits) -> String {
@@ -194,6 +216,27 @@ mod tests {
         let list = format!("keys = [{{ api_key_env = \"OPENAI_API_KEY\" }}, {{ api_key_file = {:?} }}]", other.path());
         let (_, out, _) = check(&GOOD.replace("api_key_env = \"OPENAI_API_KEY\"", &list), Format::Text);
         assert!(out.contains("provider openai: openai at https://api.openai.com/v1, with 2 keys"), "{out}");
+    }
+
+    #[test]
+    fn a_route_says_which_rung_it_waits_for_and_a_provider_has_the_limits_of_its_models() {
+        let told = |more: &str| check(&format!("{GOOD}{more}"), Format::Text).1;
+        for (more, expected) in [
+            ("", "route default: cheapest first, waits for a cheaper rung up to 10m, 6 attempts at most"),
+            (
+                "strategy = \"priority\"",
+                "route default: in this order, waits for an earlier rung up to 10m, 6 attempts",
+            ),
+            ("strategy = \"priority\"\npatience = \"0s\"", "in this order, never waits for an earlier rung, 6"),
+            ("patience = \"forever\"", "cheapest first, waits for a cheaper rung as long as it takes, 6"),
+            ("fallback = \"never\"", "route default: pinned to its rung, 6 attempts"),
+        ] {
+            assert!(told(more).contains(expected), "{more}: {}", told(more));
+        }
+        let one = GOOD.replace(", \"openai/of-tomorrow\"", "");
+        assert!(check(&one, Format::Text).1.contains("route default: one rung, 6 attempts"));
+        let own = told("[models.\"openai/gpt-4o-mini\"]\nlimits = { requests_per_minute = 7 }\n");
+        assert!(own.contains("  bucket openai/gpt-4o-mini: 7 requests per minute"), "{own}");
     }
 
     #[test]

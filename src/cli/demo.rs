@@ -2,6 +2,9 @@
 //!
 //! It runs the commands that a user would run, as processes of their own, and shows them. Only Postgres and the
 //! simulator live in this process, so that they end with it. At the end it checks the books against the simulator's.
+//! What a demo leaves behind that was killed, its guard removes.
+
+mod folder;
 
 use super::GlobalArgs;
 use super::output::Output;
@@ -13,6 +16,7 @@ use crate::simulate::{Scenario, Simulator};
 use crate::store::Store;
 use crate::store::audit::Audit;
 use anyhow::Context as _;
+use folder::Folder;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -24,11 +28,14 @@ use tokio::process::{Child, Command};
 const JOBS: usize = 1_000;
 
 /// Shows the whole of Sluice in under a minute. Nothing leaves this machine and nothing has to be configured.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Keep the database and the files, and say where they are
     #[arg(long)]
     pub keep: bool,
+    /// Be the guard of a demo with this folder: tidy up when the demo is killed
+    #[arg(long, hide = true, value_name = "FOLDER")]
+    pub watch_over: Option<PathBuf>,
 }
 
 struct Stage {
@@ -66,10 +73,17 @@ impl Stage {
 /// # Errors
 /// When something fails that should work. A lost job or a broken limit is not an error but an exit code.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
-    let scratch = tempfile::Builder::new().prefix("sluice-demo-").tempdir().context("making a folder")?;
+    if let Some(folder) = args.watch_over {
+        folder::watch_over(folder).await?;
+        return Ok(ExitCode::Success);
+    }
+    for gone in folder::tidy_up_after_others().await {
+        Output::new(global).note(format_args!("removed {}, which a demo that was killed left behind", gone.display()));
+    }
+    let scratch = Folder::make()?;
     let ended = play(scratch.path(), global).await;
     if args.keep {
-        let kept = scratch.keep();
+        let kept = scratch.keep().context("keeping the folder")?;
         Output::new(global).line(format!("Kept in {}", kept.display()))?;
     }
     ended
@@ -81,9 +95,8 @@ async fn play(folder: &Path, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         "Sluice demo: {} jobs, three simulated providers, a private Postgres. Nothing leaves this machine.",
         2 * JOBS
     ))?;
-    open_to_all(folder)?;
     let interrupted = shutdown::interruption()?;
-    let options = Options { data_dir: folder.join("postgres"), fsync: true, max_connections: 50 };
+    let options = Options { data_dir: folder.join(folder::POSTGRES), fsync: true, max_connections: 50 };
     let postgres = EmbeddedPostgres::start(&options).await?;
     let store = Store::connect(postgres.connect_options("sluice"), 4).await?;
     store.migrate().await?;
@@ -91,7 +104,7 @@ async fn play(folder: &Path, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Scenario::from_toml(include_str!("../../config/demo.scenario.toml"))?,
         std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
     )?;
-    let config = folder.join("demo.toml");
+    let config = folder.join(folder::CONFIG);
     let text = include_str!("../../config/demo.toml").replace("127.0.0.1:1/", &format!("{}/", simulator.addr()));
     std::fs::write(&config, text).context("writing the configuration")?;
     let stage = Stage { folder: folder.to_owned(), config, url: postgres.url("sluice") };
@@ -245,10 +258,4 @@ fn prompts() -> String {
         lines.push('\n');
     }
     lines
-}
-
-/// Opens the folder to all users: as root, Postgres runs as another user, which must reach its own folder.
-fn open_to_all(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
 }

@@ -2,6 +2,7 @@
 
 use super::GlobalArgs;
 use super::context::Context;
+use super::figure;
 use super::output::{Format, Output, OutputError};
 use crate::domain::diagnosis::{self, Finding, Severity, Thresholds};
 use crate::exit_code::ExitCode;
@@ -15,12 +16,13 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
     /// A transaction that is open for longer is a warning; one that is open twelve times as long is bad
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = figure::duration)]
     pub transaction_age: Duration,
     /// A job that could be worked on and is not for longer than this is a warning
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = figure::duration)]
     pub waiting: Duration,
-    /// First put jobs that are in no queue into it: they came in while triggers were off
+    /// First put jobs that are in no queue into it (they came in while triggers were off), and correct results whose
+    /// cost is not that of their calls
     #[arg(long)]
     pub repair: bool,
     /// Warnings change the exit status too
@@ -75,6 +77,8 @@ async fn repair(context: &mut Context) -> anyhow::Result<()> {
             done.left.len()
         ));
     }
+    let corrected = context.store.correct_bills().await?;
+    context.output.note(format_args!("{corrected} results whose cost was not that of their calls are corrected"));
     Ok(())
 }
 

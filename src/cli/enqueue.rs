@@ -7,6 +7,7 @@ use super::GlobalArgs;
 use super::context::{Context, environment};
 use super::failure::Failure;
 use super::faults::Faults;
+use super::figure;
 use super::output::{Dispensable, Format, Output};
 use super::when::When;
 use crate::config::{Config, Keys};
@@ -67,7 +68,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i16).range(1..))]
     pub max_attempts: Option<i16>,
     /// Only the first N jobs
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = figure::count::<u64>)]
     pub limit: Option<u64>,
     /// Check every line and enqueue nothing; needs no database
     #[arg(long)]

@@ -5,6 +5,7 @@ use super::batch::find;
 use super::context::{Context, environment};
 use super::failure::Failure;
 use super::faults::Faults;
+use super::figure;
 use super::output::{Dispensable, Format, Output};
 use crate::config::{Config, Keys};
 use crate::domain::estimate::{USUAL_OUTPUT_TOKENS, expected_cost, input_tokens, worst_cost};
@@ -37,7 +38,7 @@ pub struct Args {
     #[arg(long, default_value = "default")]
     pub route: String,
     /// Only the first N jobs
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = figure::count::<u64>)]
     pub limit: Option<u64>,
     /// Tell also what the jobs would cost if each cost what the finished jobs of this batch did on average, retries and
     /// fallbacks included; needs the database
@@ -51,6 +52,9 @@ pub struct Args {
 /// Runs the command: without a pilot it needs neither a database nor a key.
 pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)?;
+    if config.routes.is_empty() {
+        config.require_providers()?;
+    }
     let pilot = match &args.pilot {
         Some(batch) => Some(pilot(batch, global).await?),
         None => None,

@@ -13,6 +13,7 @@ pub mod estimate;
 pub mod explain;
 pub mod failure;
 mod faults;
+mod figure;
 pub mod generate;
 pub mod job;
 pub mod migrate;

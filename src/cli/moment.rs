@@ -41,6 +41,21 @@ mod tests {
     }
 
     #[test]
+    fn of_two_instants_of_one_kind_it_is_known_which_comes_first() {
+        let is_after = |one: &str, other: &str| parse(one).unwrap().is_at_or_after(parse(other).unwrap());
+        for (one, other, expected) in [
+            ("1h", "2h", true),
+            ("2h", "1h", false),
+            ("1h", "60m", true),
+            ("2026-02-01", "2026-01-31", true),
+            ("2026-01-31", "2026-01-31T00:00:01Z", false),
+            ("2026-01-31", "1h", false),
+        ] {
+            assert_eq!(is_after(one, other), expected, "{one} {other}");
+        }
+    }
+
+    #[test]
     fn anything_else_says_what_was_expected() {
         for text in [
             "",

@@ -2,12 +2,15 @@
 
 use super::GlobalArgs;
 use super::context::Context;
+use super::failure::Failure;
 use super::moment;
+use crate::domain::Target;
 use crate::domain::timeline::Stray;
 use crate::exit_code::ExitCode;
 use crate::store::Store;
 use crate::store::report::{Dimension, Filter, Moment, Totals};
 use crate::view::report;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// Latencies are read from the ledger, which may be large: by default the report covers this time.
@@ -92,6 +95,11 @@ impl By {
 
 /// Prints the report.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    if let (Some(since), Some(until)) = (args.since, args.until)
+        && since.is_at_or_after(until)
+    {
+        return Err(Failure::usage("--until is not after --since, so there is nothing between them").into());
+    }
     let mut context = Context::open(global).await?;
     let by = dimensions(args.kind, &args.by);
     let filter = Filter {
@@ -141,7 +149,7 @@ async fn sums(context: &Context, by: &[Dimension], filter: &Filter) -> anyhow::R
     let filter = Filter { failures_only: false, ..filter.clone() };
     let all = context.store.totals(&[], &filter).await?.pop().unwrap_or_default();
     if all.unpriced > 0 {
-        context.output.warn(unpriced_warning(&context.store, &filter, all.unpriced).await?);
+        context.output.warn(unpriced_warning(context, &filter, all.unpriced).await?);
     }
     Ok((rows, all))
 }
@@ -162,16 +170,44 @@ fn dimensions(kind: Kind, by: &[By]) -> Vec<Dimension> {
     dimensions
 }
 
-/// Names the models whose price is missing: that is what can be done about it.
-async fn unpriced_warning(store: &Store, filter: &Filter, unpriced: i64) -> anyhow::Result<String> {
-    let rows = store.totals(&[Dimension::Provider, Dimension::Model], filter).await?;
-    let models: Vec<String> =
-        rows.iter().filter(|row| row.unpriced > 0).take(5).map(|row| format!("\"{}\"", row.keys.join("/"))).collect();
-    Ok(format!(
-        "the price of {unpriced} attempts is unknown, and they are not in the sums; add [models.NAME] with a price \
-         for {}",
-        models.join(", ")
-    ))
+/// Names the targets with unknown costs, and what can be done about them.
+async fn unpriced_warning(context: &Context, filter: &Filter, unpriced: i64) -> anyhow::Result<String> {
+    let rows = context.store.totals(&[Dimension::Provider, Dimension::Model], filter).await?;
+    let targets = rows.into_iter().filter(|row| row.unpriced > 0).filter_map(|row| {
+        let [provider, model] = <[String; 2]>::try_from(row.keys).ok()?;
+        Some(Target { provider, model })
+    });
+    Ok(unpriced_in_words(unpriced, targets, |target| {
+        context.config.models.get(target).is_some_and(|model| model.price.is_some())
+    }))
+}
+
+/// A target without a price needs one. Where it has one, the answers came from elsewhere, or before it had one.
+fn unpriced_in_words(
+    unpriced: i64,
+    targets: impl Iterator<Item = Target>,
+    has_price: impl Fn(&Target) -> bool,
+) -> String {
+    const NAMED: usize = 5;
+    let (priced, bare): (Vec<Target>, Vec<Target>) = targets.partition(has_price);
+    let names = |targets: &[Target]| {
+        let names: Vec<String> = targets.iter().take(NAMED).map(|target| format!("\"{target}\"")).collect();
+        names.join(", ")
+    };
+    let mut words = format!("the price of {unpriced} attempts is unknown, and they are not in the sums");
+    if !bare.is_empty() {
+        let _ = write!(words, "; add [models.NAME] with a price for {}", names(&bare));
+    }
+    if !priced.is_empty() {
+        let _ = write!(
+            words,
+            "; for {} there is a price: another model or tier answered (model_served and service_tier in \
+             sluice.attempts say which), so add a price for that model, or served_as or tiers to [models.NAME]; or the \
+             call was made before the price was added",
+            names(&priced)
+        );
+    }
+    words
 }
 
 /// The money paid in vain because the database lost commits that it had confirmed; `None`: none.
@@ -199,6 +235,19 @@ async fn lost_with_commits(store: &Store, filter: &Filter) -> anyhow::Result<Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_price_is_asked_for_where_it_is_missing() {
+        let targets = || ["a/m", "b/m"].into_iter().filter_map(Target::parse);
+        let told = |has_price: fn(&Target) -> bool| unpriced_in_words(3, targets(), has_price);
+        let bare = told(|_| false);
+        assert!(bare.ends_with("add [models.NAME] with a price for \"a/m\", \"b/m\""), "{bare}");
+        let priced = told(|_| true);
+        assert!(priced.contains("for \"a/m\", \"b/m\" there is a price: another model or tier"), "{priced}");
+        assert!(!priced.contains("with a price for"), "{priced}");
+        let both = told(|target| target.provider == "a");
+        assert!(both.contains("with a price for \"b/m\"; for \"a/m\" there is a price"), "{both}");
+    }
 
     #[test]
     fn a_dimension_that_is_named_twice_is_one_column() {

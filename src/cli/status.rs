@@ -8,21 +8,26 @@ use super::output::{Format, Output, OutputError};
 use crate::exit_code::ExitCode;
 use crate::view::status::{CountView, StatusView};
 use crate::view::table::{Cell, Table};
+use crate::view::worker::WorkerView;
 use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 
-/// Nothing to choose.
+/// How much is shown.
 #[derive(Clone, Copy, Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Each worker that died or left within the last hour, too; JSON has them all
+    #[arg(long)]
+    pub all: bool,
+}
 
 /// Prints the status.
-pub async fn run(_: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut context = Context::open(global).await?;
     let status = StatusView::from(context.store.status().await?);
     if context.output.format() == Format::Json {
         context.output.json(&status)?;
     } else {
-        print(&mut context.output, &status)?;
+        print(&mut context.output, &status, args.all)?;
     }
     if !status.routes.is_empty() && !status.workers.iter().any(|worker| worker.is_alive) {
         context.output.warn("no worker is running: start one with `sluice worker`");
@@ -31,10 +36,11 @@ pub async fn run(_: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::Success)
 }
 
-fn print(output: &mut Output, status: &StatusView) -> Result<(), OutputError> {
+fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), OutputError> {
+    let (workers, gone) = workers(status, all);
     let sections = [
         ("Queue", queue(status), "nothing waits and nothing runs"),
-        ("Workers", workers(status), "none"),
+        ("Workers", workers, "none"),
         ("Buckets", buckets::table(status), ""),
         ("Targets", targets(status), ""),
         ("Keys", keys(status), ""),
@@ -59,6 +65,12 @@ fn print(output: &mut Output, status: &StatusView) -> Result<(), OutputError> {
             output.line(when_empty)?;
         } else {
             output.table(&table)?;
+        }
+        if title == "Workers"
+            && let Some(gone) = &gone
+        {
+            // Between the lines of a table for programs it would be taken for one of them.
+            if output.format() == Format::Table { output.line(gone)? } else { output.note(gone) }
         }
     }
     Ok(())
@@ -112,7 +124,8 @@ fn queue(status: &StatusView) -> Table {
     table
 }
 
-fn workers(status: &StatusView) -> Table {
+/// The workers that live or still hold jobs, or all of them; and how many others there were, in words.
+fn workers(status: &StatusView, all: bool) -> (Table, Option<String>) {
     let mut table = Table::new([
         "worker",
         "host",
@@ -130,8 +143,12 @@ fn workers(status: &StatusView) -> Table {
         "attempts",
         "unsettled",
     ]);
-    for worker in &status.workers {
+    let (shown, others): (Vec<&WorkerView>, Vec<&WorkerView>) =
+        status.workers.iter().partition(|worker| all || worker.is_alive || worker.holds > 0);
+    for worker in shown {
         let said = &worker.said;
+        // What a worker said last holds no more once it is gone. The sums do.
+        let now = |figure: Cell| if worker.is_alive { figure } else { Cell::Empty };
         table.row([
             Cell::Text(worker.worker.to_string()),
             worker.host.as_str().into(),
@@ -141,16 +158,28 @@ fn workers(status: &StatusView) -> Table {
             age(status.now, worker.seen_at),
             age(worker.seen_at, worker.started_at),
             worker.holds.into(),
-            said.max_in_flight.into(),
-            worker.calls_running().into(),
-            worker.calls_waiting().into(),
+            now(said.max_in_flight.into()),
+            now(worker.calls_running().into()),
+            now(worker.calls_waiting().into()),
             said.succeeded.into(),
             said.failed.into(),
             said.attempts.into(),
-            said.unsettled.into(),
+            now(said.unsettled.into()),
         ]);
     }
-    table
+    (table, gone_in_words(&others))
+}
+
+/// `3 left and 1 died`, of workers that hold no job.
+fn gone_in_words(others: &[&WorkerView]) -> Option<String> {
+    let left = others.iter().filter(|worker| worker.state == "gone").count();
+    let told = match (left, others.len() - left) {
+        (0, 0) => return None,
+        (left, 0) => format!("{left} left"),
+        (0, died) => format!("{died} died"),
+        (left, died) => format!("{left} left and {died} died"),
+    };
+    Some(format!("{told} within the last hour (--all lists them)"))
 }
 
 /// `closed` when all workers agree, else how many see which state.
@@ -313,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_worker_has_its_calls_of_all_buckets_together() {
-        let rows = json_of(&workers(&status().into()));
+        let rows = json_of(&workers(&status().into(), false).0);
         assert_eq!((&rows[0]["calls"], &rows[0]["waiting"]), (&5.into(), &4.into()));
     }
 
@@ -348,11 +377,27 @@ mod tests {
     }
 
     #[test]
+    fn workers_that_are_gone_are_a_line_together_and_say_nothing_of_now() {
+        let other = |id, state: &str, holds| WorkerRecord { state: state.to_owned(), holds, ..worker(id, "closed") };
+        let crowd = vec![worker(1, "closed"), other(2, "dead", 3), other(3, "gone", 0), other(4, "gone", 0)];
+        let status = StatusView::from(Status { workers: [crowd, vec![other(5, "dead", 0)]].concat(), ..status() });
+        let (table, gone) = workers(&status, false);
+        let rows = json_of(&table);
+        let shown: Vec<&Value> = rows.as_array().unwrap().iter().map(|row| &row["worker"]).collect();
+        assert_eq!(shown, ["1", "2"], "the live ones, and one that still holds jobs");
+        assert_eq!(gone.as_deref(), Some("2 left and 1 died within the last hour (--all lists them)"));
+        assert_eq!((&rows[0]["calls"], &rows[0]["of"]), (&5.into(), &500.into()));
+        assert_eq!((&rows[1]["calls"], &rows[1]["of"], &rows[1]["in_flight"]), (&Value::Null, &Value::Null, &3.into()));
+        let (table, gone) = workers(&status, true);
+        assert_eq!((json_of(&table).as_array().unwrap().len(), gone), (5, None));
+    }
+
+    #[test]
     fn stats_of_another_version_do_no_harm() {
         let odd =
             WorkerRecord { stats: json!({ "gate": { "targets": "none", "buckets": [3, null] } }), ..worker(1, "") };
         let status = StatusView::from(Status { workers: vec![odd], ..status() });
-        let row = &json_of(&workers(&status))[0];
+        let row = &json_of(&workers(&status, false).0)[0];
         assert_eq!((&row["of"], &row["calls"]), (&Value::Null, &Value::Null));
         assert!(targets(&status).is_empty());
     }

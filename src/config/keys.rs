@@ -130,19 +130,33 @@ pub(super) struct Key {
     pub example: &'static str,
     /// Whether it stands for an earlier key, so that the sample file keeps it as a comment within the comment.
     pub is_alternative: bool,
+    /// Whether its table is incomplete without it.
+    pub is_needed: bool,
     /// Its meaning, in one sentence or a few.
     pub doc: &'static str,
 }
 
 impl Key {
     /// A key without a name, to be filled in.
-    pub const EMPTY: Self =
-        Self { name: "", kind: Kind::Text, default: Default::None, example: "", is_alternative: false, doc: "" };
+    pub const EMPTY: Self = Self {
+        name: "",
+        kind: Kind::Text,
+        default: Default::None,
+        example: "",
+        is_alternative: false,
+        is_needed: false,
+        doc: "",
+    };
 }
 
 /// A key without a default.
 const fn key(name: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Key {
     Key { name, kind, example, doc, ..Key::EMPTY }
+}
+
+/// A key without which its table is incomplete.
+const fn needed(name: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Key {
+    Key { is_needed: true, ..key(name, kind, example, doc) }
 }
 
 /// A key with a default.

@@ -60,15 +60,18 @@ pub(super) fn read_all(
 }
 
 fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String, Limits>, keys: Keys) -> ReadProvider {
-    let mut known: Vec<&str> = VENDORS.iter().map(|vendor| vendor.name).collect();
-    // A vendor with two dialects has two rows, one after the other.
-    known.dedup();
-    let vendor_name = section.text("vendor", &format!("a vendor's name, such as {}", known.join(", ")));
+    let says_vendor = section.has("vendor");
+    let vendor_name = read_vendor(&mut section);
+    let is_faulty = says_vendor && vendor_name.is_none();
     let vendor_name = vendor_name.unwrap_or_else(|| name.to_owned());
-    let named = vendors::named(&vendor_name);
+    // After a fault any vendor will do: one slip is one fault.
+    let named = vendors::named(&vendor_name).or_else(|| VENDORS.first().filter(|_| is_faulty));
     let dialect = read_dialect(&mut section, named);
-    let by_name = vendors::of_server(Some(&vendor_name), dialect, "").or(named);
-    let base_url = read_base_url(&mut section, by_name);
+    let by_name = vendors::of_server(Some(&vendor_name), dialect, "");
+    if let (Some(named), None, false) = (named, by_name, is_faulty) {
+        read_mismatch(&section, named, dialect, says_vendor);
+    }
+    let base_url = read_base_url(&mut section, by_name.or(named));
     let vendor = vendors::of_server(Some(&vendor_name), dialect, &base_url).or(named);
     let keys = api_keys::read(name, &mut section, keys);
     let endpoint = Endpoint {
@@ -91,6 +94,51 @@ fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String,
     };
     section.finish();
     ReadProvider { config, vendor: vendor_name }
+}
+
+/// The vendor that is named; `None` after a fault, too.
+fn read_vendor(section: &mut Section<'_>) -> Option<String> {
+    let known = vendor_names();
+    let expected = format!("one of {}; any other server has a dialect and a base_url, and no vendor", known.join(", "));
+    section.parsed("vendor", &expected, |text| {
+        if known.contains(&text) {
+            return Ok(text.to_owned());
+        }
+        Err(match scalar::nearest(&text.to_ascii_lowercase(), known.iter().copied()) {
+            Some(near) => format!("{text:?} is not a vendor; perhaps {near:?} is meant"),
+            None => format!("{text:?} is not a vendor"),
+        })
+    })
+}
+
+/// A vendor is known for one dialect, and its server is to speak another one. At the vendor's own address that cannot
+/// work. A gateway may do so.
+fn read_mismatch(section: &Section<'_>, vendor: &Vendor, dialect: &Dialect, says_vendor: bool) {
+    let known: Vec<&str> = VENDORS.iter().filter(|row| row.name == vendor.name).map(|row| row.dialect.name).collect();
+    if !section.has("base_url") {
+        section.fault(
+            "dialect",
+            format!("the server of {:?} is not known to speak {:?}", vendor.name, dialect.name),
+            format!("{}, or the base_url of a server that speaks it", known.join(" or ")),
+        );
+    } else if says_vendor {
+        section.reading().warn(format!(
+            "{}: {:?} is known to speak {}, and this server is to speak {:?}: only prices and the counting of tokens \
+             are the vendor's",
+            section.key_in_file("vendor"),
+            vendor.name,
+            known.join(" and "),
+            dialect.name
+        ));
+    }
+}
+
+/// The names of the vendors.
+pub(super) fn vendor_names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = VENDORS.iter().map(|vendor| vendor.name).collect();
+    // A vendor with two dialects has two rows, one after the other.
+    names.dedup();
+    names
 }
 
 /// The names of the dialects.
@@ -204,6 +252,7 @@ fn read_headers(mut section: Section<'_>) -> Vec<(String, String)> {
 
 /// Reads timeouts. One that is not given is that of `provider`, or else the declared default.
 pub(super) fn read_timeouts(mut section: Section<'_>, provider: Option<Timeouts>) -> Timeouts {
+    let says_first_byte = section.has("first_byte");
     let mut read = |key: &'static str, of_provider: Option<Duration>| match of_provider {
         Some(of_provider) => section.positive_duration(key).unwrap_or(of_provider),
         None => section.positive_duration_or_default(key),
@@ -214,6 +263,14 @@ pub(super) fn read_timeouts(mut section: Section<'_>, provider: Option<Timeouts>
         idle: read("idle", provider.map(|provider| provider.idle)),
         total: read("total", provider.map(|provider| provider.total)),
     };
+    if says_first_byte && timeouts.first_byte > timeouts.total {
+        section.reading().warn(format!(
+            "{} is {}, and total is {}, which ends a call first",
+            section.key_in_file("first_byte"),
+            humantime::format_duration(timeouts.first_byte),
+            humantime::format_duration(timeouts.total)
+        ));
+    }
     section.finish();
     timeouts
 }

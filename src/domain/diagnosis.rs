@@ -136,6 +136,8 @@ pub struct Facts {
     pub queue: Seen<Queue>,
     /// Jobs that are in no queue.
     pub unqueued: Seen<Unqueued>,
+    /// Results whose cost is not that of their calls.
+    pub misbilled: Seen<Misbilled>,
     /// Sums that are larger than the counted calls can have made them.
     pub absurd_sums: Seen<Vec<String>>,
     /// The finished work that is still kept.
@@ -273,6 +275,17 @@ pub struct Unqueued {
     pub looked_from: Option<i64>,
 }
 
+/// Results whose cost is not that of their calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Misbilled {
+    /// How many were found.
+    pub jobs: i64,
+    /// The first few of them.
+    pub some: Vec<i64>,
+    /// The oldest job that was examined, where there were too many to examine all; `None`: all were examined.
+    pub looked_from: Option<i64>,
+}
+
 /// The finished work that is still kept.
 #[derive(Clone, Debug)]
 pub struct Kept {
@@ -321,6 +334,7 @@ pub fn diagnose(facts: &Facts, thresholds: Thresholds) -> Vec<Finding> {
         Err(reason) => findings.push(Finding::unseen("workers", reason)),
     }
     findings.push(seen("unqueued_jobs", &facts.unqueued, queue::unqueued));
+    findings.push(seen("result_costs", &facts.misbilled, queue::misbilled));
     findings.push(seen("absurd_sums", &facts.absurd_sums, |sums| queue::absurd_sums(sums)));
     findings.push(seen("retention", &facts.retention, queue::retention));
     findings.extend(timeline::all(&facts.history));

@@ -28,7 +28,7 @@ use rustix::fs::FlockOperation;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _};
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -125,6 +125,18 @@ impl EmbeddedPostgres {
         }
         drop(start_lock);
         Ok(())
+    }
+
+    /// Stops the server of a folder whose users were all killed. Without such a server it does nothing.
+    pub async fn stop_abandoned(data_dir: &Path) -> Result<(), EmbeddedError> {
+        if !data_dir.join("start.lock").exists() {
+            return Ok(());
+        }
+        let place = Place::prepare(data_dir).await?;
+        let Some(running) = place.running() else { return Ok(()) };
+        let socket_dir = running.socket_dir.map_or_else(|| place.socket_dir(), Ok)?;
+        let users_lock = Some(place.open_lock("users.lock")?);
+        Self { place, socket_dir, users_lock }.stop().await
     }
 
     async fn start_locked(&mut self, options: &Options) -> Result<(), EmbeddedError> {

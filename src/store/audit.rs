@@ -26,6 +26,8 @@ pub struct Audit {
     pub cost: NanoUsd,
     /// Money in the tallies.
     pub tallied_cost: NanoUsd,
+    /// Results whose cost is not that of their calls. Never anything but 0.
+    pub misbilled: i64,
 }
 
 impl Audit {
@@ -48,6 +50,9 @@ impl Audit {
         if self.accepted != self.succeeded {
             faults.push(format!("{} answers were accepted for {} successes", self.accepted, self.succeeded));
         }
+        if self.misbilled != 0 {
+            faults.push(format!("{} results cost something else than their calls", self.misbilled));
+        }
         if self.cost != self.tallied_cost {
             faults.push(format!("the ledger says {}, the tallies {}", self.cost, self.tallied_cost));
         }
@@ -68,6 +73,10 @@ impl Store {
             ), live as (
                 select job_id from sluice.ready union all select job_id from sluice.parked
                 union all select job_id from sluice.inflight
+            ), bill as (
+                select job_id, case when count(*) = count(cost_nanos) then sluice.capped(sum(cost_nanos)) end as cost,
+                       sluice.capped(sum(uncertain_nanos)) as uncertain
+                  from sluice.attempt where round >= 0 group by job_id
             )
             select (select count(*) from sluice.job) + gone.jobs as "jobs!",
                    (select count(*) from sluice.result) + gone.results as "results!",
@@ -81,7 +90,10 @@ impl Store {
                    (select count(*) from sluice.attempt where accepted) + gone.accepted as "accepted!",
                    (select sluice.capped(coalesce(sum(least(cost_nanos, 1000000000000000)), 0) + gone.cost)
                      from sluice.attempt) as "cost!",
-                   (select sluice.capped(coalesce(sum(cost_nanos), 0)) from sluice.totals) as "tallied!"
+                   (select sluice.capped(coalesce(sum(cost_nanos), 0)) from sluice.totals) as "tallied!",
+                   (select count(*) from sluice.result r left join bill b on b.job_id = r.job_id
+                     where (r.cost_nanos, r.uncertain_nanos) is distinct from
+                           (case when b.job_id is null then 0 else b.cost end, coalesce(b.uncertain, 0))) as "misbilled!"
               from gone"#
         )
         .fetch_one(&self.db)
@@ -98,6 +110,7 @@ impl Store {
             accepted: row.accepted,
             cost: NanoUsd(row.cost),
             tallied_cost: NanoUsd(row.tallied),
+            misbilled: row.misbilled,
         })
     }
 }

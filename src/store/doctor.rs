@@ -18,6 +18,9 @@ const DIAGNOSING: &str = "looking at the database";
 /// How long the doctor looks for jobs that are in no queue. With many millions of jobs only the newest are examined.
 const LOOKING_FOR_UNQUEUED: Duration = Duration::from_secs(10);
 
+/// How long the doctor compares results with the ledger, the newest first.
+const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
+
 /// How many job numbers one partition holds.
 const PARTITION: i64 = 10_000_000;
 
@@ -134,6 +137,7 @@ impl Store {
             plans: seen(self.plans().await),
             queue: seen(self.queue_health(around).await),
             unqueued: seen(self.unqueued(LOOKING_FOR_UNQUEUED).await),
+            misbilled: seen(self.misbilled(LOOKING_FOR_BILLS).await),
             absurd_sums: seen(self.absurd_sums().await),
             retention: seen(self.kept(around.retention).await),
             history: seen(self.history_of_database().await),

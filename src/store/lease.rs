@@ -55,6 +55,19 @@ impl Store {
         Ok((row.id, timestamp(row.now)))
     }
 
+    /// Registers a worker and takes that back, and returns the number that it would have had: no other worker has it.
+    pub async fn rehearse_registering(&self) -> Result<i64, StoreError> {
+        let mut transaction = self.db.begin().await.doing("registering the worker")?;
+        let id = sqlx::query_scalar!(
+            "insert into sluice.worker (host, pid, version, lease_until) values ('', 0, '', now()) returning id"
+        )
+        .fetch_one(&mut transaction)
+        .await
+        .doing("registering the worker")?;
+        transaction.rollback().await.doing("registering the worker")?;
+        Ok(id)
+    }
+
     /// Renews the lease, publishes the worker's statistics, and fetches the jobs cancelled in the meantime. `life` in
     /// the statistics tells this worker from others that may have its number, since a database that has gone back in
     /// time gives numbers again; `beats` counts.

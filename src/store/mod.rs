@@ -14,6 +14,7 @@
 mod address;
 pub mod audit;
 pub mod batch;
+mod bill;
 pub mod call;
 pub mod claim;
 mod database;

@@ -94,6 +94,16 @@ pub enum Moment {
 }
 
 impl Moment {
+    /// Whether nothing lies between this instant and the other, whatever the clock says.
+    #[must_use]
+    pub fn is_at_or_after(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::At(this), Self::At(other)) => this >= other,
+            (Self::Ago(this), Self::Ago(other)) => this <= other,
+            (Self::At(_), Self::Ago(_)) | (Self::Ago(_), Self::At(_)) => false,
+        }
+    }
+
     fn push(self, query: &mut QueryBuilder<Postgres>) {
         match self {
             Self::At(at) => query.push_bind(at),

@@ -9,7 +9,7 @@ mod sums;
 use super::claim::{Lease, datetime};
 use super::database::Transaction;
 use super::late::Gone;
-use super::{Doing, Store, StoreError, late};
+use super::{Doing, Store, StoreError, bill, late};
 use crate::domain::explanation::Explanation;
 use crate::domain::price::Price;
 use crate::domain::{Answer, ErrorClass, NanoUsd, Timestamp, Usage};
@@ -243,6 +243,7 @@ impl Store {
                 .extend(settlement.parks.iter().map(|row| row.lease).filter(|lease| !held.contains(&lease.fence)));
         }
         let (mut rows, mut strays) = (Cow::Borrowed(settlement.attempts.as_slice()), Vec::new());
+        let mut booked = Vec::new();
         if !rows.is_empty() {
             let is_unused = |row: &AttemptRow| row.class.is_none() && unused.contains(&row.lease.fence);
             let ends: HashSet<i64> = settlement.fences_that_end().collect();
@@ -259,9 +260,12 @@ impl Store {
                     }
                 }
             }
+            booked = doubtful;
+            booked.retain(|lease| !gone.contains_key(&lease.fence));
         }
         book(&mut transaction, &rows, &mut sums).await?;
         book_strays(&mut transaction, &strays, &settlement.endings, &mut sums).await?;
+        bill::correct(&mut transaction, settlement, &booked).await?;
         sums.write(&mut transaction).await?;
         transaction.commit().await.doing("settling")?;
         Ok(fenced_out)

@@ -114,7 +114,7 @@ impl Store {
     }
 
     /// The highest job number up to this one.
-    async fn newest_until(&self, last: i64) -> Result<Option<i64>, StoreError> {
+    pub(super) async fn newest_until(&self, last: i64) -> Result<Option<i64>, StoreError> {
         sqlx::query_scalar!("select max(id) from sluice.job where id <= $1", last)
             .fetch_one(&self.db)
             .await

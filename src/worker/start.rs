@@ -83,7 +83,7 @@ impl Worker {
     }
 
     /// Finds out whether a worker could register here and now and open its spool, for a command that has other things
-    /// to do first. It leaves only the row of a worker that has signed off.
+    /// to do first. It leaves nothing behind.
     ///
     /// # Errors
     /// Those of [`Worker::register`].
@@ -91,9 +91,8 @@ impl Worker {
         settings.spool.as_ref().map_or(Ok(()), require_private)?;
         store.require_schema().await?;
         let installation = store.installation().await?;
-        let (id, _) = sign_on(store).await?;
+        let id = store.rehearse_registering().await?;
         let spool = if settings.spool_is_optional { Ok(None) } else { make_spool(settings, &installation, id) };
-        store.sign_off(id).await?;
         if let Some(spool) = spool? {
             spool.forget()?;
         }

@@ -1,7 +1,7 @@
 //! `[models."provider/model"]`.
 
 use super::providers::OWN_LIMITS;
-use super::{Kind, TEXTS, Table, depends, instead, key};
+use super::{Kind, TEXTS, Table, depends, instead, key, needed};
 
 pub(in crate::config) const MODEL: Table = Table {
     header: Some("[models.\"local/qwen3-32b\"]"),
@@ -48,8 +48,8 @@ const UNKNOWN: &str = "what is known of the model; unknown counts as yes";
 pub(in crate::config) const PRICE: Table = Table {
     title: "`price` of a model or tier",
     keys: &[
-        key("input", Kind::Money, "0.15", "Dollars per million tokens of input. Needed."),
-        key("output", Kind::Money, "0.60", "Dollars per million tokens of output. Needed."),
+        needed("input", Kind::Money, "0.15", "Dollars per million tokens of input. Needed."),
+        needed("output", Kind::Money, "0.60", "Dollars per million tokens of output. Needed."),
         depends("cached_input", Kind::Money, "0.075", "as input", "Input that was read from the cache."),
         depends("cache_write", Kind::Money, "", "as input", "Input that was written to the cache."),
         depends(

@@ -31,10 +31,10 @@ pub(super) const PROVIDER: Table = Table {
         ),
         depends(
             "vendor",
-            Kind::Text,
+            Kind::Word(provider::vendor_names),
             "openai",
-            "the provider's name",
-            "The vendor that the dialect, address, prices and habits come from.",
+            "the provider's name, else by base_url",
+            "The vendor that the dialect, address, prices and habits come from. A server of no known vendor has none.",
         ),
         depends("dialect", Kind::Word(provider::dialects), "openai", "the vendor's", "The API that it speaks."),
         depends(

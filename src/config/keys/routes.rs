@@ -1,6 +1,6 @@
 //! `[routes.NAME]`.
 
-use super::{Default, Key, Kind, Sample, TEXTS, Table, instead, key, with_default};
+use super::{Default, Key, Kind, Sample, TEXTS, Table, instead, key, needed, with_default};
 use crate::config::route;
 
 pub(super) const ROUTE: Table = Table {
@@ -8,12 +8,12 @@ pub(super) const ROUTE: Table = Table {
     title: "[routes.NAME]",
     doc: "Routes: what a job asks for by name; jobs that name none take \"default\".",
     keys: &[
-        key(
+        needed(
             "rungs",
             Kind::List(&Kind::Either(&[Kind::Text, Kind::Table(&RUNG)])),
             "[\n    \"local/qwen3-32b\",\n    \"openai/gpt-4o-mini\",\n    \
              { target = \"anthropic/claude-haiku-4-5\", timeouts = { total = \"3m\" } },\n]",
-            "The alternatives.",
+            "The alternatives. Needed.",
         ),
         with_default(
             "strategy",
@@ -61,7 +61,7 @@ pub(super) const ROUTE: Table = Table {
 pub(in crate::config) const RUNG: Table = Table {
     title: "one of `rungs`",
     keys: &[
-        key("target", Kind::Text, "openai/gpt-4o-mini", "Provider and model. Needed."),
+        needed("target", Kind::Text, "openai/gpt-4o-mini", "Provider and model. Needed."),
         key("timeouts", Kind::Table(&super::TIMEOUTS), "{ total = \"3m\" }", "Times that differ from the provider's."),
     ],
     sample: Sample::Text(""),

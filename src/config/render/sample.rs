@@ -9,6 +9,8 @@ const REMARKS: usize = 44;
 
 const HEAD: &str = "\
 #:schema ./sluice.schema.json
+# The line above tells editors where a schema of this file is: `sluice config schema > sluice.schema.json` writes it.
+#
 # The configuration of Sluice, complete. Every line that is commented out shows the default or an example: this file
 # as it stands changes nothing. `sluice check` reads it and names every fault at once.
 #

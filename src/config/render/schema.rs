@@ -20,7 +20,12 @@ pub fn schema() -> String {
 
 fn table(table: &Table) -> Value {
     let properties: Map<String, Value> = table.all_keys().map(|key| (key.name.to_owned(), property(key))).collect();
-    json!({ "type": "object", "properties": properties, "additionalProperties": false })
+    let needed: Vec<&str> = table.all_keys().filter(|key| key.is_needed).map(|key| key.name).collect();
+    let mut schema = json!({ "type": "object", "properties": properties, "additionalProperties": false });
+    if !needed.is_empty() {
+        schema["required"] = needed.into();
+    }
+    schema
 }
 
 fn property(key: &Key) -> Value {
@@ -52,10 +57,13 @@ fn property(key: &Key) -> Value {
     schema
 }
 
+/// What `scalar::nano_dollars` takes: digits on at least one side of the point.
+const MONEY: &str = r"^([0-9]+(\.[0-9]{0,9})?|\.[0-9]{1,9})$";
+
 fn value(kind: &Kind) -> Value {
     match kind {
-        Kind::Text | Kind::Path | Kind::Duration => json!({ "type": "string" }),
-        Kind::Money => json!({ "type": "string", "pattern": r"^[0-9]*\.?[0-9]{0,9}$" }),
+        Kind::Text | Kind::Path | Kind::Duration => json!({ "type": "string", "minLength": 1 }),
+        Kind::Money => json!({ "type": "string", "pattern": MONEY }),
         Kind::Word(words) => json!({ "enum": words() }),
         Kind::Whole(least, i64::MAX) => json!({ "type": "integer", "minimum": least }),
         Kind::Whole(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
@@ -67,5 +75,34 @@ fn value(kind: &Kind) -> Value {
         Kind::Named(below) => json!({ "type": "object", "additionalProperties": table(below) }),
         Kind::Map(kind) => json!({ "type": "object", "additionalProperties": value(kind) }),
         Kind::Any => json!({}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::scalar;
+
+    #[test]
+    fn the_schema_takes_the_amounts_of_money_that_the_configuration_takes() {
+        let pattern = regex::Regex::new(MONEY).unwrap();
+        for text in ["0", "0.15", "15", ".5", "5.", "0.000000001", "", ".", "-1", "+1", "1e3", "1,5", "0.0000000001"] {
+            assert_eq!(pattern.is_match(text), scalar::nano_dollars(text).is_ok(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_without_what_it_needs_is_against_the_schema() {
+        let told: Value = serde_json::from_str(&schema()).unwrap();
+        let needed = |path: &str| told.pointer(path).unwrap()["required"].clone();
+        let (route, model) = ("/properties/routes/additionalProperties", "/properties/models/additionalProperties");
+        assert_eq!(needed(route), json!(["rungs"]));
+        assert_eq!(needed(&format!("{route}/properties/rungs/items/anyOf/1")), json!(["target"]));
+        assert_eq!(needed(&format!("{model}/properties/price")), json!(["input", "output"]));
+        assert_eq!(
+            needed(&format!("{model}/properties/tiers/additionalProperties/anyOf/1")),
+            json!(["input", "output"])
+        );
+        assert_eq!(told["required"], Value::Null);
     }
 }

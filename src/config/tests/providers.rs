@@ -49,6 +49,67 @@ fn the_vendor_of_a_provider_without_its_name_is_told_by_the_host() {
     assert_eq!(rule("https://gateway.example/v1"), OPENAI);
 }
 
+/// The warnings about this text, which has no routes.
+fn warnings(text: &str) -> Vec<String> {
+    let mut warnings = given(text).config().warnings;
+    warnings.retain(|warning| !warning.starts_with("no route uses"));
+    warnings
+}
+
+#[test]
+fn a_vendor_is_one_of_those_that_are_known() {
+    let own = "dialect = \"openai\"\nbase_url = \"https://gateway.example/v1\"\n";
+    for (name, vendor, rest, near) in [
+        ("openai", "opnai", "", Some("openai")),
+        ("mine", "opnai", "", Some("openai")),
+        ("mine", "opnai", own, Some("openai")),
+        ("mine", "Mistral", "", Some("mistral")),
+        ("mine", "OPENAI", own, Some("openai")),
+        ("mine", "azure", own, None),
+        ("mine", "none", own, None),
+        ("mine", "", own, None),
+    ] {
+        let faults = given(&format!("[providers.{name}]\nvendor = {vendor:?}\n{rest}")).faults();
+        let [fault] = faults.as_slice() else { panic!("{name} {vendor}: {faults:?}") };
+        let told = format!("providers.{name}.vendor: {vendor:?} is not a vendor");
+        let near = near.map_or_else(String::new, |near| format!("; perhaps {near:?} is meant"));
+        assert!(fault.starts_with(&format!("{told}{near}; expected one of openai, anthropic, ")), "{fault}");
+        assert!(fault.ends_with("any other server has a dialect and a base_url, and no vendor"), "{fault}");
+    }
+    assert_eq!(warnings(&format!("[providers.mine]\n{own}")), Vec::<String>::new());
+}
+
+#[test]
+fn the_server_of_a_vendor_speaks_a_dialect_of_the_vendor() {
+    for (section, vendor, dialect, known) in [
+        ("[providers.mine]\nvendor = \"openai\"\ndialect = \"anthropic\"", "openai", "anthropic", "openai"),
+        ("[providers.openai]\ndialect = \"gemini\"", "openai", "gemini", "openai"),
+        ("[providers.anthropic]\ndialect = \"gemini\"", "anthropic", "gemini", "anthropic or openai"),
+    ] {
+        let faults = given(section).faults();
+        let [fault] = faults.as_slice() else { panic!("{section}: {faults:?}") };
+        assert!(fault.contains(&format!("the server of {vendor:?} is not known to speak {dialect:?}")), "{fault}");
+        assert!(fault.contains(&format!("expected {known}, or the base_url")), "{fault}");
+    }
+    // A gateway may speak what the vendor does not. It is said, unless only the provider's name is a vendor's.
+    let gateway = "dialect = \"anthropic\"\nbase_url = \"https://gateway.example/v1\"\n";
+    let told = warnings(&format!("[providers.mine]\nvendor = \"openai\"\n{gateway}"));
+    assert!(matches!(&told[..], [one] if one.contains("is known to speak openai")), "{told:?}");
+    assert_eq!(warnings(&format!("[providers.deepseek]\n{gateway}")), Vec::<String>::new());
+}
+
+#[test]
+fn a_first_byte_that_is_later_than_the_end_is_warned_of() {
+    let warnings = |timeouts: &str| warnings(&format!("[providers.openai.timeouts]\n{timeouts}")).concat();
+    let told = warnings("first_byte = \"5m\"\ntotal = \"2m\"\n");
+    assert!(told.contains("first_byte of ") && told.contains("is 5m, and total is 2m"), "{told}");
+    assert!(warnings("first_byte = \"11m\"\n").contains("total is 10m"));
+    // The default of the one is not held against the other.
+    for fine in ["total = \"20s\"\n", "first_byte = \"2m\"\ntotal = \"2m\"\n"] {
+        assert_eq!(warnings(fine), "", "{fine}");
+    }
+}
+
 #[test]
 fn the_other_door_of_a_vendor_has_its_own_address() {
     let address = |text: &str| given(text).config().providers.values().next().unwrap().endpoint.base_url.clone();

@@ -1,6 +1,6 @@
 //! Findings on workers, waiting jobs and kept work.
 
-use super::{Finding, Kept, Queue, Server, Thresholds, Unqueued, grouped, span};
+use super::{Finding, Kept, Misbilled, Queue, Server, Thresholds, Unqueued, grouped, span};
 use crate::domain::roll::roll;
 
 pub(super) fn connections(server: &Server, queue: Option<&Queue>, pooled: bool) -> Finding {
@@ -93,23 +93,51 @@ fn waiting(queue: &Queue, thresholds: Thresholds) -> Finding {
 
 pub(super) fn unqueued(unqueued: &Unqueued) -> Finding {
     const CHECK: &str = "unqueued_jobs";
-    let looked = unqueued.looked_from.map_or_else(String::new, |first| format!(" (looked at jobs from {first} on)"));
+    let looked = looked_from(unqueued.looked_from);
     if unqueued.jobs == 0 {
         return Finding::ok(CHECK, format!("every job that has not ended is in the queue{looked}"));
     }
-    let some: Vec<String> = unqueued.some.iter().map(ToString::to_string).collect();
-    let more = if usize::try_from(unqueued.jobs).is_ok_and(|jobs| jobs > some.len()) { ", …" } else { "" };
     Finding::bad(
         CHECK,
         format!(
-            "{} jobs have not ended and are in no queue: {}{more}{looked}",
+            "{} jobs have not ended and are in no queue: {}{looked}",
             grouped(unqueued.jobs),
-            some.join(", ")
+            some_of(unqueued.jobs, &unqueued.some)
         ),
         "no worker ever finds them: they came in while triggers were off (session_replication_role, a logical restore)",
         "sluice doctor --repair puts them into the queue. It leaves those whose idempotency key is another job's, and \
          those with a priority or max_attempts that is out of range: sluice job cancel ends them",
     )
+}
+
+pub(super) fn misbilled(misbilled: &Misbilled) -> Finding {
+    const CHECK: &str = "result_costs";
+    let looked = looked_from(misbilled.looked_from);
+    if misbilled.jobs == 0 {
+        return Finding::ok(CHECK, format!("every result costs what its calls cost{looked}"));
+    }
+    Finding::warning(
+        CHECK,
+        format!(
+            "{} results cost something else than their calls: {}{looked}",
+            grouped(misbilled.jobs),
+            some_of(misbilled.jobs, &misbilled.some)
+        ),
+        "a worker of an older version booked a call after the job had ended; the ledger and the reports are right",
+        "sluice doctor --repair corrects these results",
+    )
+}
+
+/// How far a look at the newest jobs came, in words; empty when it saw all.
+fn looked_from(first: Option<i64>) -> String {
+    first.map_or_else(String::new, |first| format!(" (looked at jobs from {first} on)"))
+}
+
+/// The first few of so many jobs.
+fn some_of(jobs: i64, some: &[i64]) -> String {
+    let named: Vec<String> = some.iter().map(ToString::to_string).collect();
+    let more = if usize::try_from(jobs).is_ok_and(|jobs| jobs > some.len()) { ", …" } else { "" };
+    format!("{}{more}", named.join(", "))
 }
 
 pub(super) fn absurd_sums(sums: &[String]) -> Finding {

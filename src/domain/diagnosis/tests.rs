@@ -73,6 +73,7 @@ fn healthy() -> Facts {
             strange_routes: Vec::new(),
         }),
         unqueued: Ok(Unqueued::default()),
+        misbilled: Ok(Misbilled::default()),
         absurd_sums: Ok(Vec::new()),
         retention: Ok(Kept {
             configured: true,
@@ -192,6 +193,10 @@ fn each_thing_that_can_be_wrong_is_named_by_its_own_finding_alone() {
         ("dead_workers", Bad, "by worker 3", |f| queue(f).dead.push((3, 7, 60))),
         ("routes", Warning, "typo", |f| queue(f).strange_routes.push("typo".to_owned())),
         ("oldest_job", Warning, "route slow", |f| queue(f).oldest = Some(("slow".to_owned(), 3600))),
+        ("result_costs", Warning, "12 results cost something else than their calls: 7, 9, …", |f| {
+            f.misbilled = Ok(Misbilled { jobs: 12, some: vec![7, 9], looked_from: None });
+        }),
+        ("result_costs", Well, "looked at jobs from 5 on", |f| f.misbilled.as_mut().unwrap().looked_from = Some(5)),
         ("retention", Warning, "by job 17", |f| f.retention.as_mut().unwrap().held.push((0, 17))),
         ("retention", Warning, "partition 3 has been", |f| f.retention.as_mut().unwrap().stuck = Some((3, 3600))),
         ("retention", Warning, "another partition for 60 min", |f| f.retention.as_mut().unwrap().late = Some(3600)),
@@ -260,6 +265,7 @@ fn what_cannot_be_seen_is_said_and_is_no_praise() {
         plans: Err(reason()),
         queue: Err(reason()),
         unqueued: Err(reason()),
+        misbilled: Err(reason()),
         absurd_sums: Err(reason()),
         retention: Err(reason()),
         roles: Err(reason()),

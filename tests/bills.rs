@@ -1,0 +1,188 @@
+//! A result costs what all calls for its job cost, whatever process books which of them, and in whatever order.
+
+use crate::support::clock;
+use crate::support::program::{Program, text};
+use crate::support::queue::{Queue, accepted, failed, failure, in_batch, park, success};
+use crate::support::wait::until;
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::TestRunner;
+use sluice::domain::{ErrorClass, NanoUsd, Target, Timestamp};
+use sluice::store::call::OpenCall;
+use sluice::store::claim::Claimed;
+use sluice::store::settle::{AttemptRow, EndingRow, Settlement};
+
+const MAX_CRASHES: u16 = 3;
+
+/// What the calls of a claim cost, and its next number.
+struct Held {
+    claimed: Claimed,
+    cost: i64,
+    uncertain: i64,
+    calls: i16,
+}
+
+impl Held {
+    /// As a worker does it: the calls before the claim are read once.
+    async fn of(queue: &Queue, claimed: Claimed) -> Self {
+        let past = queue.store.history(&[claimed.lease]).await.unwrap();
+        let cost = past.iter().map(|call| call.cost_nanos.unwrap()).sum();
+        let uncertain = past.iter().map(|call| call.uncertain_nanos).sum();
+        Self { calls: claimed.attempts, claimed, cost, uncertain }
+    }
+
+    /// One more call, which was noted if the claim held.
+    async fn call(&mut self, queue: &Queue) {
+        self.calls += 1;
+        let call = OpenCall {
+            lease: self.claimed.lease,
+            number: self.calls,
+            target: Target { provider: "openai".to_owned(), model: "gpt-4o-mini".to_owned() },
+            rung: 0,
+            started_at: Timestamp(clock::millis()),
+            worst: Some(NanoUsd(900)),
+        };
+        queue.store.open_calls(&[call]).await.unwrap();
+    }
+
+    fn failed(&mut self, cost: i64, uncertain: i64) -> AttemptRow {
+        self.cost += cost;
+        self.uncertain += uncertain;
+        let row = failed(&self.claimed, self.calls, ErrorClass::Timeout);
+        AttemptRow { cost: Some(NanoUsd(cost)), uncertain: NanoUsd(uncertain), ..row }
+    }
+
+    fn accepted(&mut self) -> AttemptRow {
+        self.cost += 30_000;
+        accepted(&self.claimed, self.calls)
+    }
+
+    fn billed(&self, ending: EndingRow) -> EndingRow {
+        let (cost, uncertain) = (Some(NanoUsd(self.cost)), NanoUsd(self.uncertain));
+        EndingRow { attempts: self.calls, cost, uncertain, ..ending }
+    }
+}
+
+async fn books_are_in_order(queue: &Queue) {
+    assert_eq!(queue.store.audit().await.unwrap().faults(), Vec::<String>::new());
+    assert_eq!(queue.store.misbilled(std::time::Duration::MAX).await.unwrap().jobs, 0);
+}
+
+#[tokio::test]
+async fn a_result_costs_what_its_calls_cost_after_every_order_of_events() {
+    let mut runner = TestRunner::deterministic();
+    let (mut results, mut odd) = (0, 0);
+    for _ in 0..4 {
+        let queue = Queue::new().await;
+        let jobs = queue.enqueue(in_batch("b"), 5).await;
+        // Claims stay in hand whatever becomes of them, as with workers that are only taken for dead.
+        let mut held: Vec<Held> = Vec::new();
+        for _ in 0..60 {
+            let (event, which) = (0..10_u8, 0..1_000_usize).new_tree(&mut runner).unwrap().current();
+            let job = sluice::domain::JobId(jobs[which % jobs.len()]);
+            match event {
+                0 | 1 => {
+                    let worker = queue.worker().await;
+                    for claimed in queue.claim(worker, 1).await {
+                        let mut one = Held::of(&queue, claimed).await;
+                        one.call(&queue).await;
+                        held.push(one);
+                    }
+                }
+                2 => {
+                    queue
+                        .run("update sluice.worker set lease_until = now() - interval '1 s' where state = 'live'")
+                        .await;
+                    queue.store.rescue(MAX_CRASHES).await.unwrap();
+                }
+                3 => drop(queue.store.cancel_job(job).await.unwrap()),
+                4 => drop(queue.store.retry_job(job).await.unwrap()),
+                _ if held.is_empty() => {}
+                _ => {
+                    let at = which % held.len();
+                    let mut one = held.swap_remove(at);
+                    let mut settlement = Settlement::default();
+                    match event {
+                        5 | 6 => settlement.attempts.push(one.failed(7, 5)),
+                        7 => {
+                            settlement.attempts.push(one.accepted());
+                            settlement.endings.push(one.billed(success(&one.claimed)));
+                        }
+                        8 => {
+                            settlement.attempts.push(one.failed(3, 0));
+                            settlement.endings.push(one.billed(failure(&one.claimed, ErrorClass::Timeout)));
+                        }
+                        _ => {
+                            settlement.attempts.push(one.failed(0, 11));
+                            let row = park(&one.claimed, None);
+                            settlement.parks.push(sluice::store::settle::ParkRow { attempts: one.calls, ..row });
+                        }
+                    }
+                    queue.settle(settlement.clone()).await;
+                    queue.settle(settlement).await;
+                    if event < 7 {
+                        one.call(&queue).await;
+                        held.push(one);
+                    }
+                }
+            }
+            books_are_in_order(&queue).await;
+        }
+        results += queue.count("select count(*) from sluice.result").await;
+        odd += queue.count("select count(*) from sluice.attempt where detail = 'late' or placeholder").await;
+    }
+    assert!(results > 0 && odd > 0, "{results} results, {odd} late or placeholders");
+}
+
+#[tokio::test]
+async fn a_late_report_and_the_end_of_the_job_at_the_same_time_see_each_other() {
+    let queue = Queue::new().await;
+    queue.enqueue(in_batch("b"), 1).await;
+    let worker = queue.worker().await;
+    let mut stale = Held::of(&queue, queue.claim_one(worker).await).await;
+    stale.call(&queue).await;
+    queue.silence(worker).await;
+    queue.store.rescue(MAX_CRASHES).await.unwrap();
+    let heir = queue.worker().await;
+    let current = queue.claim_one(heir).await;
+    // The job is cancelled by a transaction that is open yet.
+    let mut cancelling = queue.pool.begin().await.unwrap();
+    let job = current.lease.job.0;
+    sqlx::query("select sluice.cancel($1::bigint)").bind(job).execute(&mut *cancelling).await.unwrap();
+    let row = stale.failed(7, 5);
+    let reporting = {
+        let store = queue.store.clone();
+        tokio::spawn(async move {
+            store.settle(&Settlement { attempts: vec![row], ..Settlement::default() }).await.unwrap();
+        })
+    };
+    let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'";
+    until("the report waits for the other transaction", async || queue.count(waits).await > 0).await;
+    cancelling.commit().await.unwrap();
+    reporting.await.unwrap();
+    books_are_in_order(&queue).await;
+    assert_eq!(queue.count("select cost_nanos * 100 + uncertain_nanos from sluice.result").await, 705);
+}
+
+#[tokio::test]
+async fn the_doctor_finds_results_with_another_cost_and_corrects_them() {
+    let queue = Queue::new().await;
+    queue.enqueue(in_batch("b"), 3).await;
+    let worker = queue.worker().await;
+    for claimed in queue.claim_all(worker).await {
+        queue.succeed(&claimed).await;
+    }
+    queue
+        .run("update sluice.result set uncertain_nanos = 5 where job_id in (select min(job_id) from sluice.result)")
+        .await;
+    queue
+        .run("update sluice.result set cost_nanos = null where job_id in (select max(job_id) from sluice.result)")
+        .await;
+    let faults = queue.store.audit().await.unwrap().faults();
+    assert_eq!(faults, ["2 results cost something else than their calls"]);
+    let program = Program::new("", &queue.database.url());
+    let told = text(&program.run(&["doctor", "--format", "plain"]).await.stdout);
+    assert!(told.contains("2 results cost something else than their calls"), "{told}");
+    let told = text(&program.run(&["doctor", "--repair", "--format", "plain"]).await.stdout);
+    assert!(told.contains("every result costs what its calls cost"), "{told}");
+    books_are_in_order(&queue).await;
+}
