@@ -120,9 +120,9 @@ impl<T> Ring<T> {
 type Rings = Ring<Ring<Ring<usize>>>;
 
 impl Turns {
-    /// Deals at most `slots` claims over `demands`, of each route at most as many as may be started, and of each demand at
-    /// most as many as it has jobs. The result has one number per demand, in order. Demands of one flow should not be
-    /// given twice.
+    /// Deals at most `slots` claims over `demands`, of each route at most as many as may be started, and of each demand
+    /// at most as many as it has jobs. The result has one number per demand, in order. Demands of one flow should not
+    /// be given twice.
     pub fn deal(&mut self, slots: usize, demands: &[Demand<'_>], startable: &[usize]) -> Vec<usize> {
         let mut left: Vec<usize> = startable.to_vec();
         let mut dealt = vec![0; demands.len()];

@@ -53,8 +53,8 @@ impl Store {
 
     /// The lanes that have ready jobs: all of them, or, where there are many, those of the `known` flows and others of
     /// every login, in rotation, so that over time each is seen. Of each flow it is then the lane with the highest
-    /// priority. The cost does not depend on how many jobs or lanes there are. `kept`: how many other lanes with jobs the
-    /// caller knows of and need not be looked up.
+    /// priority. The cost does not depend on how many jobs or lanes there are. `kept`: how many other lanes with jobs
+    /// the caller knows of and need not be looked up.
     pub async fn look(&self, rotation: &mut Rotation, known: &[i64], kept: usize) -> Result<Look, StoreError> {
         if !rotation.has_many {
             let (first, last) = Depth::All.ends(0);

@@ -97,7 +97,8 @@ impl Front {
         self.lanes.values().all(|state| state.dry)
     }
 
-    /// Whether so many of the lanes have run out of jobs that it is worth looking for others at once, if there are more.
+    /// Whether so many of the lanes have run out of jobs that it is worth looking for others at once, if there are
+    /// more.
     pub fn is_worth_a_look(&self) -> bool {
         self.has_more && self.used_up >= FEW
     }
