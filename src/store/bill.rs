@@ -69,8 +69,12 @@ async fn doubtful(transaction: &mut Transaction, settlement: &Settlement) -> Res
     let (plain, other): (Vec<&EndingRow>, Vec<&EndingRow>) = settlement.endings.iter().partition(is_plain);
     let mut jobs: Vec<i64> = other.iter().map(|row| row.lease.job.0).collect();
     let with_others = sqlx::query_scalar!(
-        r#"select w.job_id as "job_id!" from unnest($1::bigint[], $2::bigint[]) w(job_id, fence)
-            where exists (select from sluice.attempt a where a.job_id = any (array[w.job_id]) and a.fence <> w.fence)"#,
+        // The limit keeps this a lookup for each job. As a join it would read the whole ledger each time, if it was
+        // planned while that was empty.
+        r#"select w.job_id as "job_id!"
+             from unnest($1::bigint[], $2::bigint[]) w(job_id, fence) cross join lateral (
+                  select from sluice.attempt a
+                   where a.job_id = any (array[w.job_id]) and a.fence <> w.fence limit 1) a"#,
         &plain.iter().map(|row| row.lease.job.0).collect::<Vec<_>>(),
         &plain.iter().map(|row| row.lease.fence).collect::<Vec<_>>()
     )
@@ -85,8 +89,10 @@ async fn doubtful(transaction: &mut Transaction, settlement: &Settlement) -> Res
 async fn add_up(transaction: &mut Transaction, jobs: &[i64]) -> Result<(), StoreError> {
     // The locks come first, in a statement of their own: the sums must see what another process has just booked.
     let results = sqlx::query_scalar!(
-        "select r.job_id from unnest($1::bigint[]) w(job_id) join sluice.result r on r.job_id = any (array[w.job_id])
-          order by r.job_id for no key update of r",
+        "select r.job_id
+           from (select u.job_id from unnest($1::bigint[]) u(job_id) order by u.job_id) w cross join lateral (
+                select b.job_id from sluice.result b where b.job_id = any (array[w.job_id]) limit 1
+                   for no key update of b) r",
         jobs
     )
     .fetch_all(&mut *transaction)
@@ -106,9 +112,11 @@ async fn astray(transaction: &mut Transaction, booked: &[Lease]) -> Result<Vec<i
         return Ok(Vec::new());
     }
     let astray = sqlx::query_scalar!(
-        r#"select distinct w.job_id as "job_id!" from unnest($1::bigint[], $2::bigint[]) w(job_id, fence)
-            where not exists (select from sluice.inflight i
-                               where i.job_id = any (array[w.job_id]) and i.fence = w.fence)"#,
+        r#"select distinct w.job_id as "job_id!"
+             from unnest($1::bigint[], $2::bigint[]) w(job_id, fence) left join lateral (
+                  select true as is_held from sluice.inflight i
+                   where i.job_id = any (array[w.job_id]) and i.fence = w.fence limit 1) i on true
+            where i.is_held is null"#,
         &booked.iter().map(|lease| lease.job.0).collect::<Vec<_>>(),
         &booked.iter().map(|lease| lease.fence).collect::<Vec<_>>()
     )
