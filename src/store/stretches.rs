@@ -12,9 +12,11 @@ pub(super) struct Stretches<'a> {
     last: i64,
 }
 
-/// The end of a walk's patience, and where the walk was then.
+/// How long a walk may take, and where it has come.
 pub(super) struct Patience {
-    ends: Instant,
+    began: Instant,
+    /// Perhaps without end.
+    lasts: Duration,
     /// The first number of the last stretch that was looked through.
     looked_from: Option<i64>,
 }
@@ -50,13 +52,13 @@ impl Stretches<'_> {
 impl Patience {
     /// Patience for a walk that begins now.
     pub(super) fn of(patience: Duration) -> Self {
-        Self { ends: Instant::now() + patience, looked_from: None }
+        Self { began: Instant::now(), lasts: patience, looked_from: None }
     }
 
     /// Whether patience is over before this stretch. The first stretch is always looked through. Returns the number
     /// down to which the walk came.
     pub(super) fn is_over(&mut self, stretch: Stretch) -> Option<i64> {
-        let over = self.looked_from.filter(|_| Instant::now() >= self.ends);
+        let over = self.looked_from.filter(|_| self.began.elapsed() >= self.lasts);
         self.looked_from = Some(stretch.first);
         over
     }
