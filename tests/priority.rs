@@ -67,8 +67,8 @@ async fn a_job_of_high_priority_begins_within_the_next_few_calls_however_few_pla
 
 #[tokio::test(flavor = "multi_thread")]
 async fn routes_that_share_few_places_hold_few_jobs_each_and_none_is_kept_out() {
-    let routes: String = (0..ROUTES).map(|n| format!("[routes.r{n}]\nrungs = [\"one/model\"]\n")).collect();
-    let fleet = Fleet::new(SCENARIO, &config(2, &routes)).await;
+    let routes: Vec<String> = (0..ROUTES).map(|n| format!("[routes.r{n}]\nrungs = [\"one/model\"]\n")).collect();
+    let fleet = Fleet::new(SCENARIO, &config(2, &routes.concat())).await;
     for n in 0..ROUTES {
         fleet.enqueue(&format!("r{n}"), 20).await;
     }

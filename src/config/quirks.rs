@@ -113,7 +113,7 @@ fn renames(section: &mut Section<'_>) -> Vec<(String, String)> {
         } else if let Some((same, _)) = renames.iter().find(|(_, name)| *name == to) {
             child.fault(
                 &from,
-                &format!("gets the name {to:?}, as {same} does: only one of them could be sent"),
+                format!("gets the name {to:?}, as {same} does: only one of them could be sent"),
                 "a name of its own",
             );
         } else {
