@@ -38,6 +38,7 @@ mod plans;
 mod poison;
 mod pooler;
 mod port;
+mod priority;
 mod queue;
 mod quota;
 mod reasons;

@@ -16,6 +16,7 @@
 
 mod ending;
 mod lap;
+mod line;
 mod startable;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ mod tried;
 use super::shut::Shut;
 use super::{Attempt, ErrorClass, Job, Patience, Route, Rung, Timestamp, Unit};
 use lap::Lap;
+pub use line::Line;
 pub use startable::{Startable, startable};
 use std::fmt;
 use std::time::Duration;
@@ -71,12 +73,14 @@ pub struct Condition {
     pub headroom: Option<usize>,
     /// How long an answer of this size usually takes; `None`: unknown.
     pub latency: Option<Duration>,
+    /// The jobs that wait for its places; `None`: not asked, or unknown.
+    pub line: Option<Line>,
 }
 
 impl From<RungHealth> for Condition {
     /// The condition of a rung of which nothing else is known.
     fn from(health: RungHealth) -> Self {
-        Self { health, headroom: None, latency: None }
+        Self { health, headroom: None, latency: None, line: None }
     }
 }
 

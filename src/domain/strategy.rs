@@ -154,8 +154,13 @@ mod tests {
     fn neither_price_nor_list_depends_on_how_the_rungs_are_now() {
         let shut = Shut { reason: Reason::Breaker, since: Timestamp(0), until: Timestamp(9) };
         let conditions = [
-            Condition { health: RungHealth::Shut(shut), headroom: Some(0), latency: Some(Duration::from_mins(1)) },
-            Condition { health: RungHealth::Open, headroom: Some(9), latency: None },
+            Condition {
+                health: RungHealth::Shut(shut),
+                headroom: Some(0),
+                latency: Some(Duration::from_mins(1)),
+                line: None,
+            },
+            Condition { health: RungHealth::Open, headroom: Some(9), latency: None, line: None },
         ];
         let prices = [Some((1_000_000, 1_000_000)), Some((2_000_000, 2_000_000))];
         for strategy in [Strategy::Cost, Strategy::Priority] {

@@ -10,11 +10,12 @@
 use super::claim::Lease;
 use super::database::Transaction;
 use super::settle::{AttemptRow, EndingRow, Settlement};
+use super::stretches::{Patience, Stretch};
 use super::{Doing, Store, StoreError};
 use crate::domain::diagnosis::Misbilled;
 use crate::domain::{ErrorClass, NanoUsd};
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const BILLING: &str = "adding up the calls of finished jobs";
 
@@ -141,20 +142,17 @@ async fn astray(transaction: &mut Transaction, booked: &[Lease]) -> Result<Vec<i
 impl Store {
     /// Looks for results whose cost is not that of their calls, the newest jobs first, for about `patience`.
     pub async fn misbilled(&self, patience: Duration) -> Result<Misbilled, StoreError> {
-        let began = Instant::now();
         let mut found = Misbilled::default();
-        let mut newest = self.newest_until(i64::MAX).await?;
-        while let Some(last) = newest {
-            let first = last.saturating_sub(AT_ONCE - 1);
-            let jobs = self.misbilled_between(first, last).await?;
+        let (mut stretches, mut patience) = (self.stretches(i64::MAX, AT_ONCE), Patience::of(patience));
+        while let Some(stretch) = stretches.next().await? {
+            found.looked_from = patience.is_over(stretch);
+            if found.looked_from.is_some() {
+                break;
+            }
+            let jobs = self.misbilled_in(stretch).await?;
             found.jobs += i64::try_from(jobs.len()).unwrap_or(i64::MAX);
             found.some.splice(0..0, jobs.into_iter().take(NAMED));
             found.some.truncate(NAMED);
-            newest = self.newest_until(first.saturating_sub(1)).await?;
-            if newest.is_some() && began.elapsed() >= patience {
-                found.looked_from = Some(first);
-                break;
-            }
         }
         Ok(found)
     }
@@ -162,23 +160,24 @@ impl Store {
     /// Corrects all results whose cost is not that of their calls; returns how many.
     pub async fn correct_bills(&self) -> Result<u64, StoreError> {
         let mut corrected = 0;
-        let mut newest = self.newest_until(i64::MAX).await?;
-        while let Some(last) = newest {
-            let first = last.saturating_sub(AT_ONCE - 1);
-            let jobs = self.misbilled_between(first, last).await?;
+        let mut stretches = self.stretches(i64::MAX, AT_ONCE);
+        while let Some(stretch) = stretches.next().await? {
+            let jobs = self.misbilled_in(stretch).await?;
             if !jobs.is_empty() {
                 corrected += u64::try_from(jobs.len()).unwrap_or(u64::MAX);
                 let mut transaction = self.db.begin().await.doing(BILLING)?;
                 add_up(&mut transaction, &jobs).await?;
                 transaction.commit().await.doing(BILLING)?;
             }
-            newest = self.newest_until(first.saturating_sub(1)).await?;
         }
         Ok(corrected)
     }
 
     /// Of the jobs with these numbers, those whose result costs something else than their calls.
-    async fn misbilled_between(&self, first: i64, last: i64) -> Result<Vec<i64>, StoreError> {
-        sqlx::query_file_scalar!("src/store/bill/misbilled.sql", first, last).fetch_all(&self.db).await.doing(BILLING)
+    async fn misbilled_in(&self, stretch: Stretch) -> Result<Vec<i64>, StoreError> {
+        sqlx::query_file_scalar!("src/store/bill/misbilled.sql", stretch.first, stretch.last)
+            .fetch_all(&self.db)
+            .await
+            .doing(BILLING)
     }
 }

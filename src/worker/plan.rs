@@ -1,6 +1,7 @@
 //! The configuration, resolved for work: every route with its targets, clients and gates at hand.
 
 use super::gate::{Gate, Kept, ProviderSetup, TargetState};
+use super::line::Line;
 use crate::domain::awaited;
 use crate::domain::decide::{Condition, Skip, Startable, startable};
 use crate::domain::shut::Reason;
@@ -44,6 +45,8 @@ pub struct RungPlan {
     pub timeouts: Timeouts,
     /// How a request is counted against its limits.
     pub charging: Charging,
+    /// The jobs of its route that wait for a place here.
+    pub(super) line: Line,
 }
 
 impl RungPlan {
@@ -69,7 +72,14 @@ impl RungPlan {
             health: self.target.health(&ask, horizon, now),
             headroom: weighs_headroom.then(|| self.target.headroom(ask.reserved)),
             latency: self.target.usual_time(sizes.expected_output),
+            line: None,
         }
+    }
+
+    /// The same with the jobs that wait here already or are `coming`, for a job that has not been claimed yet.
+    fn condition_to_claim(&self, sizes: &Sizes, coming: usize, horizon: Duration, now: Timestamp) -> Condition {
+        let line = self.target.line(self.line.jobs(), coming, now);
+        Condition { line, ..self.condition(sizes, horizon, true, now) }
     }
 }
 
@@ -90,6 +100,8 @@ pub struct RoutePlan {
     pub rungs: Vec<RungPlan>,
     /// Typical sizes of its jobs.
     typical: Arc<Mutex<Typical>>,
+    /// The jobs that were just claimed and have not asked for a place yet.
+    pub(super) coming: Line,
 }
 
 impl RoutePlan {
@@ -108,7 +120,8 @@ impl RoutePlan {
     pub(super) fn startable(&self, deadline: Option<Timestamp>, now: Timestamp) -> Startable {
         let typical = self.typical();
         let pace = Duration::from_millis(5);
-        let condition = |rung: &RungPlan| rung.condition(&rung.sizes(typical.input(), typical.cap()), pace, true, now);
+        let sizes = |rung: &RungPlan| rung.sizes(typical.input(), typical.cap());
+        let condition = |rung: &RungPlan| rung.condition_to_claim(&sizes(rung), self.coming.jobs(), pace, now);
         let conditions: Vec<Condition> = self.rungs.iter().map(condition).collect();
         let mut order = Vec::new();
         strategy::order(&self.route, &Conditions::of_route(typical, &conditions), &mut order);
@@ -189,11 +202,20 @@ impl Plan {
                 let provider = clients.get(&rung.target.provider).ok_or_else(|| no_provider(route, &rung.target))?;
                 let rule = setups.get(&rung.target.provider).map_or(Charging::COMBINED, |setup| setup.charging);
                 let charging = rule.for_model(&rung.target.model, rung.model.output_burndown);
-                rungs.push(RungPlan { target, provider: Arc::clone(provider), timeouts: *timeouts, charging });
+                rungs.push(RungPlan {
+                    target,
+                    provider: Arc::clone(provider),
+                    timeouts: *timeouts,
+                    charging,
+                    line: Line::default(),
+                });
             }
             let known = before.and_then(|before| before.routes.get(&route.name));
             let typical = known.map(|known| Arc::clone(&known.typical)).unwrap_or_default();
-            routes.insert(route.name.clone(), Arc::new(RoutePlan { route: Arc::clone(route), rungs, typical }));
+            routes.insert(
+                route.name.clone(),
+                Arc::new(RoutePlan { route: Arc::clone(route), rungs, typical, coming: Line::default() }),
+            );
         }
         Ok(Self { gate, routes, clients })
     }

@@ -49,7 +49,8 @@ impl Startable {
 ///
 /// The whole route counts. A rung has room for some jobs. The jobs beyond that find it full, and go on to the rungs
 /// after it unless a job that has just come would wait. So the room of several rungs adds up exactly where jobs spread
-/// over them. A shut rung is passed if a job that has waited for ever may pass it: if such a job may, some job may.
+/// over them. A shut rung is passed if a job that has waited for ever may pass it: if such a job may, some job may. A
+/// rung whose places the jobs in hand will take ([`Line`](super::Line)) is shut for a moment.
 #[must_use]
 pub fn startable(
     route: &Route,
@@ -67,7 +68,13 @@ pub fn startable(
     let mut soonest: Option<(Timestamp, usize, Skip)> = None;
     for &index in order {
         let Some(rung) = route.rungs.get(index) else { continue };
-        match access_of(oldest, route, rung, None, Timestamp::MIN, health_of(conditions, index), now) {
+        let line = conditions.get(index).and_then(|condition| condition.line);
+        let access = access_of(oldest, route, rung, None, Timestamp::MIN, health_of(conditions, index), now);
+        let access = match (access, line.and_then(|line| line.shut(now))) {
+            (Access::Open, Some(shut)) => Access::Shut { shut, worth: worth_of(oldest, route, rung, shut, now) },
+            (access, _) => access,
+        };
+        match access {
             Access::Never(_) => {}
             Access::Open => {
                 // It is open, so one may begin, however little room was measured.
