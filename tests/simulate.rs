@@ -115,6 +115,12 @@ fn finish(provider: &str, body: &Value) -> String {
     body.pointer(client(provider).finish).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
+fn sorted_names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = Dialect::ALL.iter().map(|dialect| dialect.name()).collect();
+    names.sort_unstable();
+    names
+}
+
 /// The message of an error.
 fn message(reply: &Reply) -> String {
     reply.json().pointer("/error/message").and_then(Value::as_str).unwrap_or_default().to_owned()
@@ -132,7 +138,9 @@ fn every_dialect_answers_with_text_usage_and_its_request_id() {
         let said = words(provider, &body);
         assert_eq!(count_tokens(&said), 16);
         assert!(said.starts_with(&format!("[{:016x}] ", request_hash("", &[prompt]))), "{said}");
-        assert_eq!(simulator.calls(1)[0].request_id, reply.header(client.id_header));
+        if !client.id_header.is_empty() {
+            assert_eq!(simulator.calls(1)[0].request_id, reply.header(client.id_header));
+        }
     }
     let verdict = simulator.verdict();
     assert!(verdict.clean, "{:?}", verdict.reasons);
@@ -204,7 +212,7 @@ fn what_the_real_api_would_not_understand_is_refused_and_counted() {
     assert!(!verdict.clean);
     let unknown = send(&simulator, "POST", "/nobody/v1/messages", "", "{}").unwrap();
     assert_eq!(unknown.status, 404);
-    assert_eq!(unknown.json()["providers"], json!(["anthropic", "gemini", "openai"]));
+    assert_eq!(unknown.json()["providers"], json!(sorted_names()));
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub mod wait_hint;
 // The dialects. Each has a line in the registry.
 pub mod anthropic;
 pub mod gemini;
+pub mod ollama;
 pub mod openai;
 
 mod adapter;

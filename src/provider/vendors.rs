@@ -1,5 +1,6 @@
 //! The known vendors: one row each.
 
+mod errors;
 mod row;
 mod table;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod anthropic;
 mod gemini;
+mod ollama;
 mod openai;
 
 use super::api::Api;
@@ -19,7 +20,8 @@ pub struct Dialect(&'static dyn Api);
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: &'static [Self] = &[Self(&openai::Openai), Self(&anthropic::Anthropic), Self(&gemini::Gemini)];
+    pub const ALL: &'static [Self] =
+        &[Self(&openai::Openai), Self(&anthropic::Anthropic), Self(&gemini::Gemini), Self(&ollama::Ollama)];
 
     /// The dialect with this name.
     #[must_use]

@@ -17,6 +17,7 @@ pub struct Client {
     pub conversation: fn() -> Value,
     /// The body that asks for an answer by this schema.
     pub structured: fn(&Value) -> Value,
+    /// Empty where the provider sends none.
     pub id_header: &'static str,
     /// Where the words of an answer are.
     pub words: &'static str,
@@ -55,7 +56,7 @@ pub const FAILURES: [&str; 15] = [
     "html_502",
 ];
 
-static CLIENTS: [Client; 3] = [
+static CLIENTS: [Client; 4] = [
     Client {
         dialect: "openai",
         path: "/v1/chat/completions",
@@ -197,6 +198,51 @@ static CLIENTS: [Client; 3] = [
             (429, "credits are depleted"),
             (402, "payment_required"),
             (400, "enable billing"),
+            (502, "<center>"),
+        ],
+    },
+    Client {
+        dialect: "ollama",
+        path: "/api/chat",
+        headers: "authorization: Bearer k\r\n",
+        body: |prompt| json!({"model": "m", "stream": false, "messages": [{"role": "user", "content": prompt}]}),
+        conversation: || {
+            json!({"model": "m", "stream": false, "messages": [
+                {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"},
+                {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "Bye"}]})
+        },
+        structured: |schema| {
+            json!({"model": "m", "stream": false, "messages": [{"role": "user", "content": "Rate it"}],
+                "format": schema, "options": {"num_predict": 500}})
+        },
+        id_header: "",
+        words: "/message/content",
+        usage: ["/prompt_eval_count", "/eval_count"],
+        finish: "/done_reason",
+        length: "length",
+        // It has no filter of its own.
+        filtered: "\"content\":\"\"",
+        is_refusal: |answer| answer["message"]["content"].as_str().is_some_and(|text| text.starts_with("I'm sorry")),
+        unknown_key: 401,
+        over_quota: |_, refused| {
+            assert_eq!(refused.header("retry-after"), "60");
+            assert_eq!(refused.json()["error"], "too many requests");
+        },
+        failures: [
+            (500, "has terminated"),
+            (502, "has terminated"),
+            (503, "maximum pending requests"),
+            (401, "unauthorized"),
+            (403, "requires a subscription"),
+            (404, "try pulling it first"),
+            (400, "does not support thinking"),
+            (400, "exceeds the context length"),
+            (400, "content policy"),
+            (413, "too large"),
+            (504, "timed out"),
+            (429, "insufficient balance"),
+            (402, "insufficient balance"),
+            (403, "insufficient balance"),
             (502, "<center>"),
         ],
     },

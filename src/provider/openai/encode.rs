@@ -54,6 +54,9 @@ pub(super) fn encode(
 
 /// Refuses requests that this server is known to refuse.
 fn check(quirks: &Quirks, request: &ChatRequest, model: &str, capabilities: &Capabilities) -> Result<(), Ineligible> {
+    if let Some(path) = refused(quirks, request) {
+        return unsupported(path);
+    }
     match &request.response_format {
         Some(ResponseFormat::JsonSchema { .. }) => {
             let model = model.to_ascii_lowercase();
@@ -78,6 +81,15 @@ fn check(quirks: &Quirks, request: &ChatRequest, model: &str, capabilities: &Cap
         return unsupported("a last message from the assistant");
     }
     Ok(())
+}
+
+/// The first member of a request that the server does not take and that cannot be left out.
+fn refused<'a>(quirks: &'a Quirks, request: &ChatRequest) -> Option<&'a str> {
+    if quirks.refuse.is_empty() {
+        return None;
+    }
+    let mut body = RawObject::read(&request.raw)?;
+    quirks.refuse.iter().find(|path| body.remove_at(path)).map(String::as_str)
 }
 
 fn says_json(request: &ChatRequest) -> bool {

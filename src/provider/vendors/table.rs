@@ -1,5 +1,6 @@
 //! The rows. Wherever a row says nothing, the vendor is like any compatible server.
 
+use super::errors::{DASHSCOPE, GITHUB_MODELS, SILICONFLOW, ZAI};
 use super::row::Vendor;
 use crate::domain::Charging;
 #[cfg(test)]
@@ -7,7 +8,7 @@ use crate::provider::auth::KeyHeader;
 use crate::provider::charging::{ANTHROPIC, AZURE, GEMINI, GROQ, OPENAI};
 use crate::provider::limit_headers::{Conventions, DAY, MINUTE, SECOND};
 use crate::provider::quirks::{CapField, Quirks, owned};
-use crate::provider::{anthropic, gemini, openai};
+use crate::provider::{anthropic, gemini, ollama, openai};
 use serde_json::json;
 
 /// The values that most rows share.
@@ -165,6 +166,104 @@ pub static VENDORS: &[Vendor] = &[
         quirks: || Quirks {
             cap_field: Some(CapField::MaxCompletionTokens),
             drop: owned(&["messages[].reasoning_content", "frequency_penalty", "presence_penalty", "logit_bias"]),
+            ..Quirks::compatible()
+        },
+        ..PLAIN
+    },
+    // Error codes of several vendors below have a table in `errors.rs`.
+    //
+    // Its envelope for errors inside a success is known everywhere. Penalties and `logit_bias` have no effect there (K).
+    Vendor {
+        name: "minimax",
+        hosts: &["api.minimax.io", "api.minimaxi.com", "api.minimax.chat"],
+        base_url: Some("https://api.minimax.io/v1"),
+        quirks: || Quirks {
+            drop: owned(&["presence_penalty", "frequency_penalty", "logit_bias"]),
+            // Else the thoughts stand in the answer, between `<think>` and `</think>` (K).
+            add: vec![("reasoning_split".to_owned(), json!(true))],
+            takes_functions: false,
+            takes_developer: false,
+            ..Quirks::compatible()
+        },
+        ..PLAIN
+    },
+    // It limits calls at once; a schema is not in its API, and one stop sequence in a list is all it takes (K).
+    Vendor {
+        name: "zai",
+        hosts: &["api.z.ai", "open.bigmodel.cn"],
+        base_url: Some("https://api.z.ai/api/paas/v4"),
+        quirks: || Quirks {
+            json_schema: Some(false),
+            max_stops: Some(1),
+            stop_as_list: true,
+            takes_functions: false,
+            takes_developer: false,
+            ..Quirks::compatible()
+        },
+        errors: ZAI,
+        ..PLAIN
+    },
+    Vendor {
+        name: "siliconflow",
+        hosts: &["api.siliconflow.com", "api.siliconflow.cn"],
+        base_url: Some("https://api.siliconflow.com/v1"),
+        quirks: || Quirks { takes_functions: false, takes_developer: false, ..Quirks::compatible() },
+        errors: SILICONFLOW,
+        ..PLAIN
+    },
+    // Some of its models answer in streams only, or think unless `enable_thinking = false` is added (A).
+    Vendor {
+        name: "dashscope",
+        hosts: &["dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com", "dashscope-us.aliyuncs.com"],
+        base_url: Some("https://dashscope-intl.aliyuncs.com/compatible-mode/v1"),
+        quirks: || Quirks {
+            needs_json_word: true,
+            takes_functions: false,
+            takes_developer: false,
+            ..Quirks::compatible()
+        },
+        errors: DASHSCOPE,
+        ..PLAIN
+    },
+    Vendor {
+        name: "github_models",
+        hosts: &["models.github.ai", "models.inference.ai.azure.com"],
+        base_url: Some("https://models.github.ai/inference"),
+        errors: GITHUB_MODELS,
+        ..PLAIN
+    },
+    // Servers of the user's own have no host by which they are known. They have no limits of tokens.
+    Vendor {
+        name: "vllm",
+        quirks: || Quirks {
+            // It checks types, and its parsers of calls reject `strict` (B).
+            takes_null: false,
+            drop: owned(&["tools[].function.strict"]),
+            ..Quirks::compatible()
+        },
+        ..PLAIN
+    },
+    Vendor {
+        name: "llama_cpp",
+        // The same name means another form there (K), and the answer would be another one.
+        quirks: || Quirks { refuse: owned(&["logit_bias"]), ..Quirks::compatible() },
+        ..PLAIN
+    },
+    // The server at home, and its own API. The models in the cloud are behind the same doors.
+    Vendor {
+        name: "ollama",
+        hosts: &["127.0.0.1", "localhost", "ollama.com"],
+        dialect: &ollama::DIALECT,
+        base_url: Some("http://127.0.0.1:11434"),
+        ..PLAIN
+    },
+    // Its door for OpenAI's dialect knows none of these (A).
+    Vendor {
+        name: "ollama",
+        hosts: &["ollama.com"],
+        quirks: || Quirks {
+            drop: owned(&["logit_bias", "logprobs", "top_logprobs", "user", "parallel_tool_calls"]),
+            takes_developer: false,
             ..Quirks::compatible()
         },
         ..PLAIN

@@ -1,7 +1,7 @@
 //! Answers that come as a stream of events.
 
 use super::*;
-use crate::provider::{DIALECTS, Dialect, gemini};
+use crate::provider::{DIALECTS, Dialect, gemini, ollama};
 
 const OPENAIS: &str = concat!(
     ": keep-alive\n\n",
@@ -36,6 +36,15 @@ const GEMINIS: &str = concat!(
     "\r\n\r\n",
 );
 
+const OLLAMAS: &str = concat!(
+    r#"{"model":"the-model","id":"x","message":{"role":"assistant","content":"Hel"},"done":false}"#,
+    "\n",
+    r#"{"model":"the-model","message":{"role":"assistant","content":"lo"},"done":false}"#,
+    "\n",
+    r#"{"model":"the-model","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop","prompt_eval_count":3,"eval_count":2}"#,
+    "\n",
+);
+
 /// A dialect, a stream of it, and the first line of its requests with a text that they contain.
 const STREAMS: &[(&Dialect, &str, &str, &str)] = &[
     (
@@ -46,6 +55,7 @@ const STREAMS: &[(&Dialect, &str, &str, &str)] = &[
     ),
     (&anthropic::DIALECT, ANTHROPICS, "POST /v1/messages HTTP/1.1", r#""stream":true"#),
     (&gemini::DIALECT, GEMINIS, "POST /v1/models/the-model:streamGenerateContent?alt=sse HTTP/1.1", ""),
+    (&ollama::DIALECT, OLLAMAS, "POST /v1/api/chat HTTP/1.1", r#""stream":true"#),
 ];
 
 async fn stream(dialect: &'static Dialect, script: Vec<Step>) -> (CallReport, String) {
@@ -124,6 +134,11 @@ async fn an_error_within_a_stream_is_what_it_says() {
         (
             &gemini::DIALECT,
             "data: {\"error\":{\"code\":503,\"message\":\"m\",\"status\":\"UNAVAILABLE\"}}\n\n".to_owned(),
+            ErrorClass::Overloaded,
+        ),
+        (
+            &ollama::DIALECT,
+            "{\"message\":{\"content\":\"Hel\"},\"done\":false}\n{\"error\":\"an error was encountered while running the model: out of memory\"}\n".to_owned(),
             ErrorClass::Overloaded,
         ),
     ] {
