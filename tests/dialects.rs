@@ -52,7 +52,7 @@ async fn every_dialect_carries_jobs_to_their_ends_and_the_ledger_agrees_with_the
     let database = database().await;
     let pool = database.pool();
     let (mut scenario, mut config) = (
-        "record_calls = 100000\nmarkers = true\n".to_owned(),
+        "record_calls = 100000\nmarkers = true\nverdict = { in_flight_grace = 0.5 }\n".to_owned(),
         "[http]\nlisten = \"off\"\n[worker]\nmax_in_flight = 50\n".to_owned(),
     );
     for dialect in Dialect::ALL {

@@ -323,6 +323,16 @@ pub(super) fn offers_tools(request: &ChatRequest) -> bool {
     has_tools && request.tool_choice != Some(ToolChoice::None)
 }
 
+/// Whether the word JSON is in the messages, in which it has to be for a JSON object.
+pub(super) fn says_json(request: &ChatRequest) -> bool {
+    let has_it = |text: &str| text.as_bytes().windows(4).any(|word| word.eq_ignore_ascii_case(b"json"));
+    request.messages.iter().flat_map(|message| &message.content).any(|part| match part {
+        ContentPart::Text(text) => has_it(text),
+        ContentPart::Image { .. } => false,
+        ContentPart::Other(_) => true,
+    })
+}
+
 /// Notes that the body names another model than the one that is asked: the route decides.
 pub(super) fn note_model(request: &ChatRequest, model: &str, dropped: &mut Vec<String>) {
     if request.model.as_deref().is_some_and(|named| named != model) {

@@ -2,11 +2,11 @@
 
 use super::adapter::Adapter;
 use super::checks::{Chat, at, spoken};
-use super::conversation;
 use super::quirks::QuirkSettings;
 use super::registry::DIALECTS;
 use super::vendors::VENDORS;
 use super::wire::WireRequest;
+use super::{completions, conversation};
 use crate::domain::decide::Ineligible;
 use crate::domain::{Capabilities, ChatRequest};
 use proptest::prelude::*;
@@ -94,6 +94,13 @@ fn without_what_is_refused(name: &str, body: &Value, why: &str) -> Option<Value>
         rest.as_object_mut()?.remove(why)?;
     } else if why == conversation::FORCED_CALL {
         rest["tool_choice"] = json!("auto");
+    } else if why == completions::ONE_QUESTION {
+        // What is left of it is one question.
+        let members = rest.as_object_mut()?;
+        members.insert("messages".to_owned(), json!([{"role": "user", "content": "<last>"}]));
+        for name in ["tools", "tool_choice", "response_format"] {
+            members.remove(name);
+        }
     } else {
         return None;
     }

@@ -19,9 +19,8 @@ pub(super) const PROVIDER: Table = Table {
     header: Some("[providers.openai]"),
     title: "[providers.NAME]",
     doc: "Providers: accounts and servers.\n\nA provider that is called openai, anthropic, gemini, deepseek, mistral, \
-          groq, together, fireworks, openrouter, xai, cerebras, minimax, zai, siliconflow, dashscope or github_models needs \
-          only its key; others (and second accounts) say \
-          vendor, or dialect and base_url.",
+          groq, together, fireworks, openrouter, xai, cerebras, minimax, zai, siliconflow, dashscope, github_models or \
+          cohere needs only its key; others (and second accounts) say vendor, or dialect and base_url.",
     extends: Some(&API_KEY),
     keys: &[
         instead(

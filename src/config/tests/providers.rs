@@ -82,8 +82,13 @@ fn a_vendor_is_one_of_those_that_are_known() {
 #[test]
 fn the_server_of_a_vendor_speaks_a_dialect_of_the_vendor() {
     for (section, vendor, dialect, known) in [
-        ("[providers.mine]\nvendor = \"openai\"\ndialect = \"anthropic\"", "openai", "anthropic", "openai"),
-        ("[providers.openai]\ndialect = \"gemini\"", "openai", "gemini", "openai"),
+        (
+            "[providers.mine]\nvendor = \"openai\"\ndialect = \"anthropic\"",
+            "openai",
+            "anthropic",
+            "openai or openai_responses or completions",
+        ),
+        ("[providers.openai]\ndialect = \"gemini\"", "openai", "gemini", "openai or openai_responses or completions"),
         ("[providers.anthropic]\ndialect = \"gemini\"", "anthropic", "gemini", "anthropic or openai"),
     ] {
         let faults = given(section).faults();
@@ -94,7 +99,7 @@ fn the_server_of_a_vendor_speaks_a_dialect_of_the_vendor() {
     // A gateway may speak what the vendor does not. It is said, unless only the provider's name is a vendor's.
     let gateway = "dialect = \"anthropic\"\nbase_url = \"https://gateway.example/v1\"\n";
     let told = warnings(&format!("[providers.mine]\nvendor = \"openai\"\n{gateway}"));
-    assert!(matches!(&told[..], [one] if one.contains("is known to speak openai")), "{told:?}");
+    assert!(matches!(&told[..], [one] if one.contains("is known to speak openai and openai_responses")), "{told:?}");
     assert_eq!(warnings(&format!("[providers.deepseek]\n{gateway}")), Vec::<String>::new());
 }
 

@@ -88,8 +88,8 @@ pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
     Some((usage(&raw), raw))
 }
 
-/// Puts the lines of a stream together: texts and calls go on, the last line says how it ended. An error among the lines
-/// is taken as it is.
+/// Puts the lines of a stream together: texts and calls go on, the last line says how it ended. An error among the
+/// lines is taken as it is.
 fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
     if let Some(error) = values.iter().find(|value| value.get("error").is_some()) {
         return Some(error.clone());

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 pub static DIALECT: Dialect = Dialect {
     name: "ollama",
     auth: KeyHeader::BEARER,
+    tokens: None,
     charging: Charging::COMBINED,
     heeds: Some(FOR_ALL),
     speak: |manners| Box::new(Ollama { manners }),

@@ -5,7 +5,7 @@ use super::strict;
 use crate::domain::decide::Ineligible;
 use crate::domain::raw_object::RawObject;
 use crate::domain::request::is_known_member;
-use crate::domain::{Capabilities, ChatRequest, ContentPart, ResponseFormat, Role};
+use crate::domain::{Capabilities, ChatRequest, ResponseFormat, Role};
 use crate::provider::conversation::{self, note, unsupported};
 use crate::provider::model_habits::{self, ModelHabits};
 use crate::provider::names::{self, NameRule, Renamed, Undo};
@@ -69,7 +69,7 @@ fn check(quirks: &Quirks, request: &ChatRequest, model: &str, capabilities: &Cap
                 return unsupported("tools together with a response schema");
             }
         }
-        Some(ResponseFormat::JsonObject) if quirks.needs_json_word && !says_json(request) => {
+        Some(ResponseFormat::JsonObject) if quirks.needs_json_word && !conversation::says_json(request) => {
             return unsupported("json_object without the word JSON in the messages");
         }
         Some(ResponseFormat::JsonObject | ResponseFormat::Text | ResponseFormat::Other(_)) | None => {}
@@ -90,15 +90,6 @@ fn refused<'a>(quirks: &'a Quirks, request: &ChatRequest) -> Option<&'a str> {
     }
     let mut body = RawObject::read(&request.raw)?;
     quirks.refuse.iter().find(|path| body.remove_at(path)).map(String::as_str)
-}
-
-fn says_json(request: &ChatRequest) -> bool {
-    let has_it = |text: &str| text.as_bytes().windows(4).any(|word| word.eq_ignore_ascii_case(b"json"));
-    request.messages.iter().flat_map(|message| &message.content).any(|part| match part {
-        ContentPart::Text(text) => has_it(text),
-        ContentPart::Image { .. } => false,
-        ContentPart::Other(_) => true,
-    })
 }
 
 /// A body that is being changed.

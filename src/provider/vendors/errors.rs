@@ -22,6 +22,9 @@ pub(super) const ZAI: &[Rule] = &[
     Rule::code(&["1120", "1200", "1230", "1234"], ServerError, Model),
 ];
 
+/// Azure OpenAI (A, its page on errors): an account that was found to abuse the service, in words for content.
+pub(super) const AZURE_OPENAI: &[Rule] = &[Rule::says(&["resource*temporarily blocked"], Permission, Key).at(&[403])];
+
 /// SiliconFlow (K).
 pub(super) const SILICONFLOW: &[Rule] = &[
     Rule::code(&["20012", "30003"], NotFound, Model),

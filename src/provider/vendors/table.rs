@@ -1,14 +1,15 @@
 //! The rows. Wherever a row says nothing, the vendor is like any compatible server.
 
-use super::errors::{DASHSCOPE, GITHUB_MODELS, SILICONFLOW, ZAI};
+use super::errors::{AZURE_OPENAI, DASHSCOPE, GITHUB_MODELS, SILICONFLOW, ZAI};
 use super::row::Vendor;
 use crate::domain::Charging;
-#[cfg(test)]
 use crate::provider::auth::KeyHeader;
-use crate::provider::charging::{ANTHROPIC, AZURE, GEMINI, GROQ, OPENAI};
+use crate::provider::charging::{ANTHROPIC, AZURE, BEDROCK, GEMINI, GROQ, OPENAI};
 use crate::provider::limit_headers::{Conventions, DAY, MINUTE, SECOND};
 use crate::provider::quirks::{CapField, Quirks, owned};
-use crate::provider::{anthropic, gemini, ollama, openai};
+use crate::provider::{
+    anthropic, azure_openai, bedrock, cohere, completions, gemini, ollama, openai, openai_responses,
+};
 use serde_json::json;
 
 /// The values that most rows share.
@@ -32,6 +33,22 @@ pub static VENDORS: &[Vendor] = &[
         base_url: Some("https://api.openai.com/v1"),
         charging: OPENAI,
         quirks: of_openai,
+        ..PLAIN
+    },
+    Vendor {
+        name: "openai",
+        hosts: &["api.openai.com"],
+        dialect: &openai_responses::DIALECT,
+        base_url: Some("https://api.openai.com/v1"),
+        charging: OPENAI,
+        ..PLAIN
+    },
+    Vendor {
+        name: "openai",
+        hosts: &["api.openai.com"],
+        dialect: &completions::DIALECT,
+        base_url: Some("https://api.openai.com/v1"),
+        charging: OPENAI,
         ..PLAIN
     },
     Vendor {
@@ -149,12 +166,32 @@ pub static VENDORS: &[Vendor] = &[
         },
         ..PLAIN
     },
-    // Each resource has a host of its own. The key goes as a bearer token, which the v1 address accepts.
+    // Each resource has a host of its own, and two addresses: the classic one and v1.
     Vendor {
         name: "azure_openai",
-        hosts: &["openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"],
+        hosts: AZURE_HOSTS,
+        dialect: &azure_openai::DIALECT,
         charging: AZURE,
         quirks: of_openai,
+        errors: AZURE_OPENAI,
+        ..PLAIN
+    },
+    // The v1 address accepts the key as a bearer token, too.
+    Vendor {
+        name: "azure_openai",
+        hosts: AZURE_HOSTS,
+        charging: AZURE,
+        quirks: of_openai,
+        errors: AZURE_OPENAI,
+        ..PLAIN
+    },
+    Vendor {
+        name: "azure_openai",
+        hosts: AZURE_HOSTS,
+        dialect: &openai_responses::DIALECT,
+        auth: Some(KeyHeader::bare("api-key")),
+        charging: AZURE,
+        errors: AZURE_OPENAI,
         ..PLAIN
     },
     // How it counts tokens is unknown; it is assumed to count as OpenAI does.
@@ -172,7 +209,8 @@ pub static VENDORS: &[Vendor] = &[
     },
     // Error codes of several vendors below have a table in `errors.rs`.
     //
-    // Its envelope for errors inside a success is known everywhere. Penalties and `logit_bias` have no effect there (K).
+    // Its envelope for errors inside a success is known everywhere. Penalties have no effect there, nor has
+    // `logit_bias` (K).
     Vendor {
         name: "minimax",
         hosts: &["api.minimax.io", "api.minimaxi.com", "api.minimax.chat"],
@@ -268,6 +306,19 @@ pub static VENDORS: &[Vendor] = &[
         },
         ..PLAIN
     },
+    // It limits calls a minute, and says nothing of tokens (A).
+    Vendor {
+        name: "cohere",
+        hosts: &["api.cohere.com", "api.cohere.ai"],
+        dialect: &cohere::DIALECT,
+        base_url: Some("https://api.cohere.com/v2"),
+        ..PLAIN
+    },
+    // Each region has a host of its own.
+    Vendor { name: "bedrock", hosts: &["amazonaws.com"], dialect: &bedrock::DIALECT, charging: BEDROCK, ..PLAIN },
+    // The same models by OpenAI's dialect, with the same keys. Its hosts are told from others of that domain by how
+    // they begin, so it is known by its name alone.
+    Vendor { name: "bedrock", charging: BEDROCK, ..PLAIN },
     #[cfg(test)]
     MADE_UP,
 ];
@@ -297,6 +348,8 @@ const ACME_ERRORS: &[crate::provider::classify::Rule] = {
     // Other vendors say this of a request.
     &[crate::provider::classify::Rule::code(&["invalid_prompt"], ErrorClass::QuotaExhausted, Scope::Key)]
 };
+
+const AZURE_HOSTS: &[&str] = &["openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"];
 
 const SAMPLING_AND_STOP: &[&str] =
     &["temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "stop"];
