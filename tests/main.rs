@@ -13,6 +13,7 @@ mod buckets;
 mod chaos;
 mod databases;
 mod deploy;
+mod dialects;
 mod doctor;
 mod embedded;
 mod end_to_end;

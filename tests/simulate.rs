@@ -105,14 +105,26 @@ fn words(provider: &str, body: &Value) -> String {
     body.pointer(client(provider).words).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
+/// A count, also one that is written with a fraction of zero.
+fn count(value: &Value) -> Option<u64> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small counts of a test")]
+    value.as_u64().or_else(|| value.as_f64().map(|count| count as u64))
+}
+
 /// Input and output tokens as reported.
 fn usage(provider: &str, body: &Value) -> (Option<u64>, Option<u64>) {
-    let [input, output] = client(provider).usage.map(|place| body.pointer(place).and_then(Value::as_u64));
+    let [input, output] = client(provider).usage.map(|place| body.pointer(place).and_then(count));
     (input, output)
 }
 
 fn finish(provider: &str, body: &Value) -> String {
     body.pointer(client(provider).finish).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn sorted_names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = Dialect::ALL.iter().map(|dialect| dialect.name()).collect();
+    names.sort_unstable();
+    names
 }
 
 /// The message of an error.
@@ -132,7 +144,9 @@ fn every_dialect_answers_with_text_usage_and_its_request_id() {
         let said = words(provider, &body);
         assert_eq!(count_tokens(&said), 16);
         assert!(said.starts_with(&format!("[{:016x}] ", request_hash("", &[prompt]))), "{said}");
-        assert_eq!(simulator.calls(1)[0].request_id, reply.header(client.id_header));
+        if !client.id_header.is_empty() {
+            assert_eq!(simulator.calls(1)[0].request_id, reply.header(client.id_header));
+        }
     }
     let verdict = simulator.verdict();
     assert!(verdict.clean, "{:?}", verdict.reasons);
@@ -204,7 +218,7 @@ fn what_the_real_api_would_not_understand_is_refused_and_counted() {
     assert!(!verdict.clean);
     let unknown = send(&simulator, "POST", "/nobody/v1/messages", "", "{}").unwrap();
     assert_eq!(unknown.status, 404);
-    assert_eq!(unknown.json()["providers"], json!(["anthropic", "gemini", "openai"]));
+    assert_eq!(unknown.json()["providers"], json!(sorted_names()));
 }
 
 #[test]
@@ -370,7 +384,8 @@ fn json_is_answered_when_it_is_asked_for() {
     for client in clients() {
         let provider = client.dialect;
         let path = format!("/{provider}{}", client.path);
-        let body = (client.structured)(&schema).to_string();
+        let Some(structured) = client.structured else { continue };
+        let body = structured(&schema).to_string();
         let reply = send(&simulator, "POST", &path, client.headers, &body).unwrap();
         let said = words(provider, &reply.json());
         let value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{provider}: {error}: {}", reply.text()));

@@ -38,8 +38,7 @@ pub(super) struct ReadProvider {
 const LEAST_RECHECK: Duration = Duration::from_millis(100);
 
 /// Dialects that are planned but not supported yet.
-const LATER: &[&str] =
-    &["openai_responses", "openai_embeddings", "completions", "azure_openai", "bedrock", "cohere", "ollama"];
+const LATER: &[&str] = &["openai_embeddings"];
 
 /// Headers that carry keys; keys must come from elsewhere.
 const KEY_HEADERS: &[&str] = &["authorization", "x-api-key", "api-key", "x-goog-api-key"];

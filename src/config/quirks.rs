@@ -33,6 +33,7 @@ pub(super) fn read(mut section: Section<'_>, dialect: &Dialect) -> QuirkSettings
             CapField::parse(text).ok_or_else(|| format!("{text:?} is no field for the output cap"))
         }),
         drop: section.parsed_list("drop", PATH, path).unwrap_or_default(),
+        refuse: section.parsed_list("refuse", PATH, path).unwrap_or_default(),
         keep: section.parsed_list("keep", PATH, path).unwrap_or_default(),
         drop_when_reasoning: section.parsed_list("drop_when_reasoning", PATH, path),
         takes_only: section.parsed_list("takes_only", MEMBER, member),

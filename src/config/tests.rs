@@ -249,9 +249,9 @@ fn each_bad_value_is_named_with_what_was_expected() {
             "\"telex\" is not a dialect; expected one of openai, anthropic, gemini",
         ),
         (
-            "[providers.openai]\ndialect = \"bedrock\"",
-            "providers.openai.dialect: the dialect \"bedrock\" is not supported by this version; expected one of \
-             openai,",
+            "[providers.openai]\ndialect = \"openai_embeddings\"",
+            "providers.openai.dialect: the dialect \"openai_embeddings\" is not supported by this version; expected \
+             one of openai,",
         ),
         (
             "[providers.openai]\nbase_url = \"ftp://h\"",

@@ -4,6 +4,7 @@ use crate::domain::decide::Ineligible;
 use crate::domain::request::{PastCall, ToolChoice};
 use crate::domain::{Capabilities, ChatRequest, ContentPart, Message, ResponseFormat, Role};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -261,6 +262,19 @@ pub(super) const BLANK_TEXT: &str = "messages[].content[] of white space";
 /// The note on function names that are written differently.
 pub(super) const NAMES_REWRITTEN: &str = "tools[].function.name in letters that the dialect takes";
 
+/// The refusal of a dialect that cannot make a model call a tool.
+pub(super) const FORCED_CALL: &str = "a tool choice that forces a call";
+
+/// The arguments of an earlier call, for the dialects that write them as an object.
+///
+/// # Errors
+/// They are something else.
+pub(super) fn call_arguments(arguments: &str) -> Result<&RawValue, Ineligible> {
+    let arguments = if arguments.trim().is_empty() { "{}" } else { arguments.trim() };
+    let object = serde_json::from_str::<&RawValue>(arguments).ok().filter(|input| input.get().starts_with('{'));
+    object.map_or_else(|| unsupported("tool call arguments that are not a JSON object"), Ok)
+}
+
 /// Whether there is enough of a text for the dialect.
 pub(super) fn is_said(text: &str, blank: Blank) -> bool {
     match blank {
@@ -280,7 +294,7 @@ pub(super) fn unsupported<T>(what: impl Into<String>) -> Result<T, Ineligible> {
 }
 
 /// Refuses requests that only OpenAI's own dialect can express.
-fn only_here(request: &ChatRequest) -> Result<(), Ineligible> {
+pub(super) fn only_here(request: &ChatRequest) -> Result<(), Ineligible> {
     for message in &request.messages {
         if let Some(kind) = message.other_calls.first() {
             return unsupported(format!("tool calls of type {kind}"));
@@ -309,6 +323,16 @@ pub(super) fn offers_tools(request: &ChatRequest) -> bool {
     has_tools && request.tool_choice != Some(ToolChoice::None)
 }
 
+/// Whether the word JSON is in the messages, in which it has to be for a JSON object.
+pub(super) fn says_json(request: &ChatRequest) -> bool {
+    let has_it = |text: &str| text.as_bytes().windows(4).any(|word| word.eq_ignore_ascii_case(b"json"));
+    request.messages.iter().flat_map(|message| &message.content).any(|part| match part {
+        ContentPart::Text(text) => has_it(text),
+        ContentPart::Image { .. } => false,
+        ContentPart::Other(_) => true,
+    })
+}
+
 /// Notes that the body names another model than the one that is asked: the route decides.
 pub(super) fn note_model(request: &ChatRequest, model: &str, dropped: &mut Vec<String>) {
     if request.model.as_deref().is_some_and(|named| named != model) {
@@ -332,7 +356,7 @@ pub(super) fn note_cache_marks(request: &ChatRequest, dropped: &mut Vec<String>)
 }
 
 /// The name of the function that the call with this id called.
-fn called<'a>(earlier: &'a [Message], id: &str) -> Option<&'a str> {
+pub(super) fn called<'a>(earlier: &'a [Message], id: &str) -> Option<&'a str> {
     earlier
         .iter()
         .rev()

@@ -14,6 +14,8 @@ pub struct Dialect {
     pub name: &'static str,
     /// How the key is sent, unless the vendor wants it otherwise.
     pub auth: KeyHeader,
+    /// How a token of an identity provider (a JWT) is sent, where that differs from a key.
+    pub tokens: Option<KeyHeader>,
     /// How tokens are counted where the vendor is not known.
     pub charging: Charging,
     /// The quirks that it heeds, by their keys in the configuration; `None`: all of them.
@@ -29,6 +31,8 @@ pub(super) struct Manners {
     pub quirks: Quirks,
     /// The meaning of its limit headers.
     pub limits: Conventions,
+    /// Its address, as configured.
+    pub base_url: String,
     /// The meaning of its errors, consulted before the rules of the dialect.
     pub errors: &'static [Rule],
 }

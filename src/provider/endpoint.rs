@@ -76,6 +76,7 @@ impl Endpoint {
     pub fn auth(&self, key: &ApiKey) -> Auth {
         let vendor = vendors::of_server(self.vendor.as_deref(), self.dialect, &self.base_url);
         let header = vendor.and_then(|vendor| vendor.auth).unwrap_or(self.dialect.auth);
+        let header = self.dialect.tokens.filter(|_| is_token(key.secret.expose_secret())).unwrap_or(header);
         Auth::Key(header, key.secret.clone())
     }
 
@@ -95,6 +96,11 @@ impl Endpoint {
             && keys.len() == other.keys.len()
             && keys.iter().zip(&other.keys).all(|(key, other)| key.is_same_as(other))
     }
+}
+
+/// Whether a secret is a token of an identity provider: three parts of base64, of which the first is a JSON object.
+fn is_token(secret: &str) -> bool {
+    secret.starts_with("eyJ") && secret.split('.').count() == 3
 }
 
 impl fmt::Debug for Endpoint {

@@ -133,7 +133,9 @@ impl ErrorBody {
             .any(|pointer| number(pointer).is_some_and(|code| code != 0 && !(200..300).contains(&code)));
         let is_answer = ["choices", "content", "candidates", "output", "data"]
             .iter()
-            .any(|key| body.get(*key).is_some_and(|member| is_present(member) && !member.is_boolean()));
+            .any(|key| body.get(*key).is_some_and(|member| is_present(member) && !member.is_boolean()))
+            // A message with a speaker is what the model said.
+            || body.pointer("/message/role").is_some() || body.pointer("/message/content").is_some();
         let refused = !is_answer
             && (body.get("success") == Some(&Value::Bool(false))
                 || (body.get("code").is_some()

@@ -11,7 +11,7 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_mins(1);
 pub(super) const DAY: Duration = Duration::from_hours(24);
 /// Length of a monthly quota: thirty days, good enough for pacing.
-const MONTH: Duration = Duration::from_hours(30 * 24);
+pub(super) const MONTH: Duration = Duration::from_hours(30 * 24);
 
 /// The facts that one family of headers reports about one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

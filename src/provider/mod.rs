@@ -13,8 +13,14 @@ pub mod wait_hint;
 
 // The dialects. Each has a line in the registry.
 pub mod anthropic;
+pub mod azure_openai;
+pub mod bedrock;
+pub mod cohere;
+pub mod completions;
 pub mod gemini;
+pub mod ollama;
 pub mod openai;
+pub mod openai_responses;
 
 mod adapter;
 mod beside;

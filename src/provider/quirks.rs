@@ -37,6 +37,9 @@ pub struct Quirks {
     pub cap_field: Option<CapField>,
     /// Members that the server never takes, by their paths (`user`, `messages[].name`): dropped, visibly.
     pub drop: Vec<String>,
+    /// Members that the server does not take and without which the answer would be another one: a request that has one
+    /// is not for this server.
+    pub refuse: Vec<String>,
     /// Members that are sent whatever else the rows say of the server or the model.
     pub keep: Vec<String>,
     /// Members that models without sampling (capability `temperature = false`: reasoning models) do not take.
@@ -105,6 +108,7 @@ impl Quirks {
         Self {
             cap_field: None,
             drop: Vec::new(),
+            refuse: Vec::new(),
             keep: Vec::new(),
             drop_when_reasoning: owned(SAMPLING),
             takes_only: Vec::new(),
@@ -138,6 +142,7 @@ impl Quirks {
         let QuirkSettings {
             cap_field,
             drop,
+            refuse,
             keep,
             drop_when_reasoning,
             takes_only,
@@ -167,6 +172,8 @@ impl Quirks {
         self.cap_field = cap_field.or(self.cap_field);
         self.drop.extend(drop.iter().cloned());
         self.drop.retain(|name| !keep.contains(name));
+        self.refuse.extend(refuse.iter().cloned());
+        self.refuse.retain(|name| !keep.contains(name) && !drop.contains(name));
         self.keep.extend(keep.iter().cloned());
         if let Some(names) = drop_when_reasoning {
             self.drop_when_reasoning.clone_from(names);
@@ -221,6 +228,8 @@ pub struct QuirkSettings {
     pub cap_field: Option<CapField>,
     /// Members that are not sent, beside those that are known not to be taken.
     pub drop: Vec<String>,
+    /// Members that make a request another server's, beside those that are known to.
+    pub refuse: Vec<String>,
     /// Members that are sent although they are known not to be taken.
     pub keep: Vec<String>,
     /// Members that reasoning models do not take, in place of the known ones.

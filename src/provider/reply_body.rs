@@ -50,7 +50,7 @@ enum Unread {
 /// Reads the answer in a body.
 fn read(reply: &WireReply<'_>, holder: &str, join: Join) -> Result<Parsed, Unread> {
     if reply.delivery == Delivery::Stream
-        && let Some(parsed) = read_events(reply.body, join)
+        && let Some(parsed) = read_events(reply.body, join).or_else(|| read_lines(reply.body, join))
     {
         return parsed;
     }
@@ -77,6 +77,21 @@ fn read_events(body: &[u8], join: Join) -> Option<Result<Parsed, Unread>> {
     }
     mended.dedup();
     has_events.then(|| join(values, true).map(|value| Parsed { value, mended }).ok_or(Unread::CutOff))
+}
+
+/// Reads a requested stream that comes as a JSON object on each line; `None` when it has fewer than two lines. The line
+/// after the last line break is whole or was cut off.
+fn read_lines(body: &[u8], join: Join) -> Option<Result<Parsed, Unread>> {
+    if is_too_much(body) {
+        return None;
+    }
+    let text = String::from_utf8_lossy(body);
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = serde_json::from_str(lines.next()?).ok().filter(Value::is_object)?;
+    let mut lines = lines.peekable();
+    lines.peek()?;
+    let values = std::iter::once(first).chain(lines.map_while(|line| serde_json::from_str(line).ok())).collect();
+    Some(join(values, true).map(|value| Parsed { value, mended: Vec::new() }).ok_or(Unread::CutOff))
 }
 
 /// Reads a body that came in one piece, or in whatever form the server chose.

@@ -1,9 +1,12 @@
 //! A property of all dialects: every part of a request is sent, or named among the dropped ones.
 
+use super::adapter::Adapter;
 use super::checks::{Chat, at, spoken};
 use super::quirks::QuirkSettings;
 use super::registry::DIALECTS;
 use super::vendors::VENDORS;
+use super::wire::WireRequest;
+use super::{completions, conversation};
 use crate::domain::decide::Ineligible;
 use crate::domain::{Capabilities, ChatRequest};
 use proptest::prelude::*;
@@ -81,6 +84,56 @@ fn is_named(dropped: &[String], path: &str) -> bool {
     })
 }
 
+/// The body without the first member that makes it another dialect's request: what the rows of the vendor refuse, and a
+/// call that is forced. `None` when the refusal is about neither.
+fn without_what_is_refused(name: &str, body: &Value, why: &str) -> Option<Value> {
+    let mut rest = body.clone();
+    let is_refused =
+        VENDORS.iter().filter(|row| row.name == name).any(|row| (row.quirks)().refuse.contains(&why.to_owned()));
+    if is_refused {
+        rest.as_object_mut()?.remove(why)?;
+    } else if why == conversation::FORCED_CALL {
+        rest["tool_choice"] = json!("auto");
+    } else if why == completions::ONE_QUESTION {
+        // What is left of it is one question.
+        let members = rest.as_object_mut()?;
+        members.insert("messages".to_owned(), json!([{"role": "user", "content": "<last>"}]));
+        for name in ["tools", "tool_choice", "response_format"] {
+            members.remove(name);
+        }
+    } else {
+        return None;
+    }
+    Some(rest)
+}
+
+/// A body, as it is understood, and the tokens in it.
+struct Written {
+    body: Value,
+    request: ChatRequest,
+    tokens: Vec<(String, String)>,
+}
+
+impl Written {
+    fn new(body: Value) -> Self {
+        let mut tokens = Vec::new();
+        leaves("", &body, &mut tokens);
+        Self { request: ChatRequest::parse(&body).unwrap(), body, tokens }
+    }
+
+    /// The request as it is sent, and the tokens of the body that it was made of.
+    fn sent(&self, name: &str, adapter: &dyn Adapter, model: &str) -> (WireRequest, Vec<(String, String)>) {
+        match adapter.chat(&self.request, model, &Capabilities::default()) {
+            Ok(wire) => (wire, self.tokens.clone()),
+            Err(Ineligible::Unsupported(why)) => {
+                let rest = without_what_is_refused(name, &self.body, &why);
+                Self::new(rest.unwrap_or_else(|| panic!("{name} {model}: {why}"))).sent(name, adapter, model)
+            }
+            Err(other) => panic!("{name} {model}: {other:?}"),
+        }
+    }
+}
+
 /// The body with random members taken out, at any depth.
 fn thinned(value: &Value, coins: &mut dyn Iterator<Item = bool>) -> Value {
     // Without these it is not a request, or a different one.
@@ -121,20 +174,13 @@ proptest! {
 
     #[test]
     fn whatever_a_request_has_is_sent_or_named(coins in prop::collection::vec(prop::bool::weighted(0.7), 200)) {
-        let body = thinned(&everything(), &mut coins.into_iter());
-        let request = ChatRequest::parse(&body).unwrap();
-        let mut tokens = Vec::new();
-        leaves("", &body, &mut tokens);
+        let whole = Written::new(thinned(&everything(), &mut coins.into_iter()));
         let dialects = DIALECTS.iter().map(|dialect| (dialect.name, at(dialect, "http://127.0.0.1/v1")));
         let of_row = |dialect: &str, name| spoken(dialect, Some(name), "", &QuirkSettings::default());
         let vendors = VENDORS.iter().map(|vendor| (vendor.name, of_row(vendor.dialect.name, vendor.name)));
         for (name, adapter) in dialects.chain(vendors) {
             for model in ["the-model", "gpt-5-mini", "claude-opus-4-7", "gemini-2.5-flash", "grok-4"] {
-                let wire = match adapter.chat(&request, model, &Capabilities::default()) {
-                    Ok(wire) => wire,
-                    Err(Ineligible::Unsupported(why)) => panic!("{name} {model}: {why}"),
-                    Err(other) => panic!("{name} {model}: {other:?}"),
-                };
+                let (wire, tokens) = whole.sent(name, adapter, model);
                 let sent = String::from_utf8(wire.body).unwrap();
                 for (token, path) in &tokens {
                     prop_assert!(

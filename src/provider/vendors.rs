@@ -1,5 +1,6 @@
 //! The known vendors: one row each.
 
+mod errors;
 mod row;
 mod table;
 #[cfg(test)]
@@ -40,14 +41,15 @@ pub fn adapter(
     base_url: &str,
     settings: &QuirkSettings,
 ) -> Box<dyn Adapter> {
-    (dialect.speak)(manners(of_server(vendor, dialect, base_url), settings))
+    (dialect.speak)(manners(of_server(vendor, dialect, base_url), base_url, settings))
 }
 
-fn manners(vendor: Option<&Vendor>, settings: &QuirkSettings) -> Manners {
+fn manners(vendor: Option<&Vendor>, base_url: &str, settings: &QuirkSettings) -> Manners {
     let quirks = vendor.map_or_else(Quirks::compatible, |vendor| (vendor.quirks)());
     Manners {
         quirks: quirks.with(settings),
         limits: settings.limit_headers.or(vendor.map(|vendor| vendor.limits)).unwrap_or(Conventions::NONE),
+        base_url: base_url.to_owned(),
         errors: vendor.map_or(&[], |vendor| vendor.errors),
     }
 }

@@ -6,6 +6,7 @@ use crate::domain::raw_object::RawObject;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use serde_json::Value;
+use std::fmt::Write as _;
 use std::time::UNIX_EPOCH;
 
 /// How an answer is transferred.
@@ -68,6 +69,21 @@ impl WireRequest {
         }
         self.body = body.to_text().into_bytes();
     }
+}
+
+/// A name as one segment of a path: everything in it that would mean something else there is escaped.
+pub(super) fn path_segment(name: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    let mut segment = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if is_plain(byte) {
+            segment.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(segment, "%{byte:02X}");
+        }
+    }
+    segment
 }
 
 /// A finished request: everything that is sent, so that a signature can cover it.

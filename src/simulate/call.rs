@@ -161,12 +161,17 @@ fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composit
         Output::Tokens(spread) => size(*spread),
         Output::Text(text) => count_tokens(text),
     };
-    let json = || match &ask.json {
-        Some(JsonAsk::Schema(schema)) => match serde_json::from_str(schema.get()) {
+    let schema = match &ask.json {
+        Some(JsonAsk::Schema(schema)) => Some(schema.get()),
+        Some(JsonAsk::SchemaText(schema)) => Some(schema.as_str()),
+        Some(JsonAsk::Object) | None => None,
+    };
+    let json = || match schema {
+        Some(schema) => match serde_json::from_str(schema) {
             Ok(schema) => answer::sample(&schema, prompt),
             Err(_) => answer::object(prompt, tokens()),
         },
-        _ => answer::object(prompt, tokens()),
+        None => answer::object(prompt, tokens()),
     };
     let whole = || match &spec.output {
         _ if ask.json.is_some() => json().to_string(),

@@ -4,8 +4,14 @@
 //! providers' documentation and independently of Sluice's own adapters, so that each side checks the other.
 
 mod anthropic;
+mod azure_openai;
+mod bedrock;
+mod cohere;
+mod completions;
 mod gemini;
+mod ollama;
 mod openai;
+mod openai_responses;
 
 use super::api::Api;
 use serde::de::{self, Deserializer};
@@ -19,7 +25,17 @@ pub struct Dialect(&'static dyn Api);
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: &'static [Self] = &[Self(&openai::Openai), Self(&anthropic::Anthropic), Self(&gemini::Gemini)];
+    pub const ALL: &'static [Self] = &[
+        Self(&openai::Openai),
+        Self(&anthropic::Anthropic),
+        Self(&gemini::Gemini),
+        Self(&ollama::Ollama),
+        Self(&cohere::Cohere),
+        Self(&openai_responses::Responses),
+        Self(&azure_openai::Azure),
+        Self(&completions::Completions),
+        Self(&bedrock::Bedrock),
+    ];
 
     /// The dialect with this name.
     #[must_use]

@@ -60,6 +60,8 @@ pub(crate) enum JsonAsk<'a> {
     Object,
     /// JSON of this schema.
     Schema(&'a RawValue),
+    /// JSON of the schema in this text.
+    SchemaText(String),
 }
 
 /// Why a generation ended.

@@ -74,7 +74,8 @@ fn an_answer_may_be_bad_in_every_way() {
         let provider = client.dialect;
         let get = |fault: &str| ok(&simulator, provider, &format!("What now? [[fault:{fault}]]"));
         let body = get("empty").json();
-        assert_eq!((words(provider, &body).as_str(), usage(provider, &body).1), ("", Some(0)));
+        // A count of zero may be left out.
+        assert_eq!((words(provider, &body).as_str(), usage(provider, &body).1.unwrap_or(0)), ("", 0));
 
         let body = get("truncated").json();
         assert_eq!(finish(provider, &body), client.length, "{body}");
@@ -84,7 +85,8 @@ fn an_answer_may_be_bad_in_every_way() {
         let page = get("html");
         assert!(page.header("content-type").starts_with("text/html") && page.text().starts_with("<!DOCTYPE"));
         assert!(std::str::from_utf8(&get("garbage").body).is_err());
-        assert!(get("error_in_200").json()["error"].is_object());
+        let error = get("error_in_200").json();
+        assert!(["error", "message"].iter().any(|key| !error[key].is_null()), "{provider}: {error}");
         assert_eq!(usage(provider, &get("no_usage").json()), (None, None));
         assert_eq!(usage(provider, &get("wrong_usage").json()).1, Some(160));
         assert_eq!(words(provider, &get("no_choices").json()), "");

@@ -113,9 +113,13 @@ fn calls_that_grow_too_fast_are_told_to_slow_down() {
         let refused = call(&simulator, provider, "three").unwrap();
         assert_eq!(refused.status, 429, "{provider}");
         match provider {
-            "openai" => assert_eq!(refused.json()["error"]["code"], "slow_down"),
+            "openai" | "openai_responses" | "azure_openai" | "completions" => {
+                assert_eq!(refused.json()["error"]["code"], "slow_down");
+            }
             "anthropic" => assert!(message(&refused).contains("acceleration limit"), "{}", refused.text()),
-            _ => assert_eq!(refused.json()["error"]["status"], "RESOURCE_EXHAUSTED"),
+            "gemini" => assert_eq!(refused.json()["error"]["status"], "RESOURCE_EXHAUSTED"),
+            // They know one kind of refusal.
+            _ => {}
         }
     }
 }

@@ -19,8 +19,8 @@ pub(super) const PROVIDER: Table = Table {
     header: Some("[providers.openai]"),
     title: "[providers.NAME]",
     doc: "Providers: accounts and servers.\n\nA provider that is called openai, anthropic, gemini, deepseek, mistral, \
-          groq, together, fireworks, openrouter, xai or cerebras needs only its key; others (and second accounts) say \
-          vendor, or dialect and base_url.",
+          groq, together, fireworks, openrouter, xai, cerebras, minimax, zai, siliconflow, dashscope, github_models or \
+          cohere needs only its key; others (and second accounts) say vendor, or dialect and base_url.",
     extends: Some(&API_KEY),
     keys: &[
         instead(
@@ -185,6 +185,12 @@ const QUIRKS: Table = Table {
             TEXTS,
             "[\"user\", \"messages[].name\"]",
             "Members that are not sent, beside those that the vendor is known to reject.",
+        ),
+        key(
+            "refuse",
+            TEXTS,
+            "[\"logit_bias\"]",
+            "Members without which the answer would be another one: a request that has one goes to the next rung.",
         ),
         key("keep", TEXTS, "[\"stop\"]", "Members that are sent although the vendor is known to reject them."),
         key(

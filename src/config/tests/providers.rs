@@ -82,8 +82,13 @@ fn a_vendor_is_one_of_those_that_are_known() {
 #[test]
 fn the_server_of_a_vendor_speaks_a_dialect_of_the_vendor() {
     for (section, vendor, dialect, known) in [
-        ("[providers.mine]\nvendor = \"openai\"\ndialect = \"anthropic\"", "openai", "anthropic", "openai"),
-        ("[providers.openai]\ndialect = \"gemini\"", "openai", "gemini", "openai"),
+        (
+            "[providers.mine]\nvendor = \"openai\"\ndialect = \"anthropic\"",
+            "openai",
+            "anthropic",
+            "openai or openai_responses or completions",
+        ),
+        ("[providers.openai]\ndialect = \"gemini\"", "openai", "gemini", "openai or openai_responses or completions"),
         ("[providers.anthropic]\ndialect = \"gemini\"", "anthropic", "gemini", "anthropic or openai"),
     ] {
         let faults = given(section).faults();
@@ -94,7 +99,7 @@ fn the_server_of_a_vendor_speaks_a_dialect_of_the_vendor() {
     // A gateway may speak what the vendor does not. It is said, unless only the provider's name is a vendor's.
     let gateway = "dialect = \"anthropic\"\nbase_url = \"https://gateway.example/v1\"\n";
     let told = warnings(&format!("[providers.mine]\nvendor = \"openai\"\n{gateway}"));
-    assert!(matches!(&told[..], [one] if one.contains("is known to speak openai")), "{told:?}");
+    assert!(matches!(&told[..], [one] if one.contains("is known to speak openai and openai_responses")), "{told:?}");
     assert_eq!(warnings(&format!("[providers.deepseek]\n{gateway}")), Vec::<String>::new());
 }
 
@@ -209,7 +214,7 @@ fn each_quirk_of_a_provider_can_be_set() {
     let config = given(
         "[providers.gateway]\nvendor = \"openai\"\nbase_url = \"https://gateway.example/v1\"\n\
          [providers.gateway.quirks]\ncap_field = \"max_tokens\"\ndrop = [\"user\", \"messages[].name\"]\n\
-         keep = [\"stop\"]\ndrop_when_reasoning = []\ntakes_only = [\"messages\", \"model\"]\n\
+         refuse = [\"logit_bias\"]\nkeep = [\"stop\"]\ndrop_when_reasoning = []\ntakes_only = [\"messages\", \"model\"]\n\
          rename = { seed = \"random_seed\" }\nadd = { safe_prompt = true }\njson_schema = false\n\
          json_schema_models = [\"GPT-OSS\"]\n\
          tools_with_schema = false\nneeds_json_word = false\nrequire_parameters = true\nshort_call_ids = true\n\
@@ -228,6 +233,7 @@ fn each_quirk_of_a_provider_can_be_set() {
         QuirkSettings {
             cap_field: Some(CapField::MaxTokens),
             drop: names(&["user", "messages[].name"]),
+            refuse: names(&["logit_bias"]),
             keep: names(&["stop"]),
             drop_when_reasoning: Some(vec![]),
             takes_only: Some(names(&["messages", "model"])),

@@ -214,7 +214,7 @@ fn check(request: &ChatRequest, claude: Option<Claude>, capabilities: &Capabilit
     }
     let forces = matches!(request.tool_choice, Some(ToolChoice::Required | ToolChoice::Function(_)));
     if forces && claude.is_some_and(Claude::refuses_forced_tools) {
-        return unsupported("a tool choice that forces a call");
+        return unsupported(conversation::FORCED_CALL);
     }
     Ok(())
 }
@@ -256,11 +256,7 @@ impl<'a> Blocks<'a, '_> {
             Item::Text { text, cache } => Block::Text { text, cache_control: *cache },
             Item::Image { url, cache } => Block::Image { source: image(url)?, cache_control: *cache },
             Item::Call { call, id, cache } => {
-                let arguments = if call.arguments.trim().is_empty() { "{}" } else { call.arguments.trim() };
-                let input = serde_json::from_str::<&RawValue>(arguments)
-                    .ok()
-                    .filter(|input| input.get().starts_with('{'))
-                    .map_or_else(|| unsupported("tool call arguments that are not a JSON object"), Ok)?;
+                let input = conversation::call_arguments(&call.arguments)?;
                 Block::ToolUse {
                     id: self.ids.to_written(id),
                     name: self.renamed.written(&call.name),

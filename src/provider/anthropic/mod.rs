@@ -5,7 +5,7 @@ mod encode;
 mod events;
 pub(super) mod failures;
 pub(super) mod limits;
-mod schema;
+pub(super) mod schema;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 pub static DIALECT: Dialect = Dialect {
     name: "anthropic",
     auth: KeyHeader::bare("x-api-key"),
+    tokens: None,
     charging: charging::ANTHROPIC,
     heeds: Some(FOR_ALL),
     speak: |manners| Box::new(Anthropic { manners }),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The result of fitting a schema.
 #[derive(Debug, PartialEq)]
-pub(super) enum Fitted {
+pub(in crate::provider) enum Fitted {
     /// It demands an object and says nothing of its members, which this dialect cannot express.
     AnyObject,
     /// It can be sent.
@@ -34,7 +34,7 @@ const FORMATS: &[&str] = &["date-time", "time", "date", "duration", "email", "ho
 /// # Errors
 /// [`Ineligible::Unsupported`] names the parts that cannot be expressed in any other way: objects with free members,
 /// recursion, and several schemas at once.
-pub(super) fn fit(schema: &Value) -> Result<Fitted, Ineligible> {
+pub(in crate::provider) fn fit(schema: &Value) -> Result<Fitted, Ineligible> {
     let Value::Object(members) = schema else { return unsupported("a JSON schema that is not an object") };
     if is_free_object(members) && !members.contains_key("$ref") {
         return Ok(Fitted::AnyObject);

@@ -104,6 +104,10 @@ proptest! {
         let output = cap.map_or(output, |cap| output.min(cap));
         for spoken in DIALECTS {
             let rule = spoken.charging;
+            // What Azure reserves for an answer without a cap is not known.
+            if cap.is_none() && rule == AZURE {
+                continue;
+            }
             let dialect = Dialect::named(spoken.name).unwrap().api();
             let taken = dialect.cost(input, cap);
             let total = taken.tokens + dialect.cost_afterwards(output);

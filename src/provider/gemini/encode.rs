@@ -251,12 +251,7 @@ fn part<'a>(
         Item::Text { text, .. } => Kind::Text(Cow::Borrowed(text)),
         Item::Image { url, .. } => image(url)?,
         Item::Call { call, .. } => {
-            let arguments = if call.arguments.trim().is_empty() { "{}" } else { call.arguments.trim() };
-            let Some(args) =
-                serde_json::from_str::<&RawValue>(arguments).ok().filter(|args| args.get().starts_with('{'))
-            else {
-                return unsupported("tool call arguments that are not a JSON object");
-            };
+            let args = conversation::call_arguments(&call.arguments)?;
             thought_signature = call.thought_signature.as_deref().or(call_signature);
             Kind::FunctionCall(Call { name: renamed.written(&call.name), args })
         }

@@ -22,6 +22,7 @@ use serde_json::Value;
 pub static DIALECT: Dialect = Dialect {
     name: "gemini",
     auth: KeyHeader::bare("x-goog-api-key"),
+    tokens: None,
     charging: charging::GEMINI,
     heeds: Some(FOR_ALL),
     speak: |manners| Box::new(Gemini { manners }),

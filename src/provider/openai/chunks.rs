@@ -60,6 +60,8 @@ fn add_choice(choice: &mut Map<String, Value>, message: &mut Map<String, Value>,
                     add_member(message, &key, member);
                 }
             }
+            // A legacy completion has its text here.
+            ("text", text @ Value::String(_)) => add_member(message, "content", text),
             ("logprobs", Value::Object(logprobs)) => {
                 if let Value::Object(all) = choice.entry("logprobs").or_insert_with(|| json!({})) {
                     for (key, member) in logprobs {

@@ -5,7 +5,7 @@ use super::strict;
 use crate::domain::decide::Ineligible;
 use crate::domain::raw_object::RawObject;
 use crate::domain::request::is_known_member;
-use crate::domain::{Capabilities, ChatRequest, ContentPart, ResponseFormat, Role};
+use crate::domain::{Capabilities, ChatRequest, ResponseFormat, Role};
 use crate::provider::conversation::{self, note, unsupported};
 use crate::provider::model_habits::{self, ModelHabits};
 use crate::provider::names::{self, NameRule, Renamed, Undo};
@@ -54,6 +54,9 @@ pub(super) fn encode(
 
 /// Refuses requests that this server is known to refuse.
 fn check(quirks: &Quirks, request: &ChatRequest, model: &str, capabilities: &Capabilities) -> Result<(), Ineligible> {
+    if let Some(path) = refused(quirks, request) {
+        return unsupported(path);
+    }
     match &request.response_format {
         Some(ResponseFormat::JsonSchema { .. }) => {
             let model = model.to_ascii_lowercase();
@@ -66,7 +69,7 @@ fn check(quirks: &Quirks, request: &ChatRequest, model: &str, capabilities: &Cap
                 return unsupported("tools together with a response schema");
             }
         }
-        Some(ResponseFormat::JsonObject) if quirks.needs_json_word && !says_json(request) => {
+        Some(ResponseFormat::JsonObject) if quirks.needs_json_word && !conversation::says_json(request) => {
             return unsupported("json_object without the word JSON in the messages");
         }
         Some(ResponseFormat::JsonObject | ResponseFormat::Text | ResponseFormat::Other(_)) | None => {}
@@ -80,13 +83,13 @@ fn check(quirks: &Quirks, request: &ChatRequest, model: &str, capabilities: &Cap
     Ok(())
 }
 
-fn says_json(request: &ChatRequest) -> bool {
-    let has_it = |text: &str| text.as_bytes().windows(4).any(|word| word.eq_ignore_ascii_case(b"json"));
-    request.messages.iter().flat_map(|message| &message.content).any(|part| match part {
-        ContentPart::Text(text) => has_it(text),
-        ContentPart::Image { .. } => false,
-        ContentPart::Other(_) => true,
-    })
+/// The first member of a request that the server does not take and that cannot be left out.
+fn refused<'a>(quirks: &'a Quirks, request: &ChatRequest) -> Option<&'a str> {
+    if quirks.refuse.is_empty() {
+        return None;
+    }
+    let mut body = RawObject::read(&request.raw)?;
+    quirks.refuse.iter().find(|path| body.remove_at(path)).map(String::as_str)
 }
 
 /// A body that is being changed.

@@ -12,7 +12,7 @@ use crate::provider::classify::{Rule, Signs, fits_later, never_fits};
 use crate::provider::gemini::failures::{NO_BILLING, has_none as google_has_none, per_day as google_per_day};
 
 /// The signs of their failures. Gateways pass on the words of any vendor.
-pub(super) const SIGNS: Signs = Signs { rules: RULES, limits: LIMITS };
+pub(in crate::provider) const SIGNS: Signs = Signs { rules: RULES, limits: LIMITS };
 
 const RULES: &[Rule] = &[
     // --- money ---
@@ -70,8 +70,17 @@ const RULES: &[Rule] = &[
     Rule::says(ACCELERATION, RampLimit, Model).at(&[429]),
     Rule::says(&["slow down*gradually"], RampLimit, Model).at(&[503]),
     Rule::code(&["capacity_exhausted", "temporarily_unavailable", "resource_unavailable"], Overloaded, Model),
-    Rule::says(&["tier capacity exceeded", "experiencing high demand", "resource unavailable"], Overloaded, Model)
-        .at(&[429]),
+    Rule::says(
+        &[
+            "tier capacity exceeded",
+            "experiencing high demand",
+            "resource unavailable",
+            "temporarily unable to process",
+        ],
+        Overloaded,
+        Model,
+    )
+    .at(&[429]),
     Rule::code(
         &[
             "server_is_overloaded",
@@ -102,6 +111,7 @@ const RULES: &[Rule] = &[
             "content_filter",
             "ResponsibleAIPolicyViolation",
             "bio_policy",
+            "misalignment_policy_violation",
             "refusal",
         ],
         ContentPolicy,
@@ -119,6 +129,7 @@ const RULES: &[Rule] = &[
     ),
     Rule::says(&["incorrect api key", "invalid api key"], Auth, Key).at(&[400, 403]),
     Rule::code(&["unsupported_country_region_territory"], Permission, Provider),
+    Rule::code(&["data_residency_mismatch"], Permission, Model),
     // Fireworks: 412 for a suspended account, usually for want of money.
     Rule::says(&["account*suspended"], QuotaExhausted, Key).at(&[412]),
     // --- the model ---
@@ -156,7 +167,7 @@ const RULES: &[Rule] = &[
     // llama.cpp, about a prompt that is too long.
     Rule::says(&["too large to process"], ContextLength, Request).at(&[500]),
     // --- the provider ---
-    Rule::code(&["timeout"], Timeout, Model),
+    Rule::code(&["timeout", "vector_store_timeout"], Timeout, Model),
     Rule::code(&["server_error", "provider_unavailable", "internal_error", "unmapped", "server"], ServerError, Model)
         .at(&[500, 502]),
 ];

@@ -6,12 +6,12 @@
 mod chunks;
 mod decode;
 mod encode;
-mod failures;
+pub(super) mod failures;
 pub(super) mod limits;
-mod strict;
+pub(super) mod strict;
 #[cfg(test)]
 mod tests;
-mod usage;
+pub(super) mod usage;
 
 use super::adapter::{Adapter, Payload};
 use super::auth::KeyHeader;
@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 pub static DIALECT: Dialect = Dialect {
     name: "openai",
     auth: KeyHeader::BEARER,
+    tokens: None,
     charging: charging::OPENAI,
     heeds: None,
     speak: |manners| Box::new(Openai { manners }),

@@ -20,7 +20,7 @@ const REFUSED: &[&str] = &[
 ];
 
 /// Whether a schema is an object that demands every member and allows no other, at every depth.
-pub(super) fn is_strict(schema: &Value) -> bool {
+pub(in crate::provider) fn is_strict(schema: &Value) -> bool {
     let Value::Object(members) = schema else { return false };
     let is_object = members.get("type").is_some_and(|kind| kind == "object") || members.contains_key("$ref");
     is_object && is_closed(members)

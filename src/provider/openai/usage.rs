@@ -71,7 +71,7 @@ const REASONING: &[&str] = &[
 /// prompt unless there are more of them than of all, or the words are Anthropic's. Reasoning is part of the completion
 /// unless there is more of it, or the host's habit says otherwise. Tokens that a total has beyond the parts were
 /// generated and not shown: they are billed as output. A total below its parts is not believed.
-pub(super) fn usage(quirks: &Quirks, raw: &Value) -> Usage {
+pub(in crate::provider) fn usage(quirks: &Quirks, raw: &Value) -> Usage {
     let first = |pointers: &[&str]| pointers.iter().find_map(|pointer| count(raw, pointer));
     // Zero under one word does not hide a count under another: gateways fill both.
     let most = |pointers: &[&str]| pointers.iter().filter_map(|pointer| count(raw, pointer)).max().unwrap_or(0);

@@ -1,13 +1,15 @@
 //! The rows. Wherever a row says nothing, the vendor is like any compatible server.
 
+use super::errors::{AZURE_OPENAI, DASHSCOPE, GITHUB_MODELS, SILICONFLOW, ZAI};
 use super::row::Vendor;
 use crate::domain::Charging;
-#[cfg(test)]
 use crate::provider::auth::KeyHeader;
-use crate::provider::charging::{ANTHROPIC, AZURE, GEMINI, GROQ, OPENAI};
+use crate::provider::charging::{ANTHROPIC, AZURE, BEDROCK, GEMINI, GROQ, OPENAI};
 use crate::provider::limit_headers::{Conventions, DAY, MINUTE, SECOND};
 use crate::provider::quirks::{CapField, Quirks, owned};
-use crate::provider::{anthropic, gemini, openai};
+use crate::provider::{
+    anthropic, azure_openai, bedrock, cohere, completions, gemini, ollama, openai, openai_responses,
+};
 use serde_json::json;
 
 /// The values that most rows share.
@@ -31,6 +33,22 @@ pub static VENDORS: &[Vendor] = &[
         base_url: Some("https://api.openai.com/v1"),
         charging: OPENAI,
         quirks: of_openai,
+        ..PLAIN
+    },
+    Vendor {
+        name: "openai",
+        hosts: &["api.openai.com"],
+        dialect: &openai_responses::DIALECT,
+        base_url: Some("https://api.openai.com/v1"),
+        charging: OPENAI,
+        ..PLAIN
+    },
+    Vendor {
+        name: "openai",
+        hosts: &["api.openai.com"],
+        dialect: &completions::DIALECT,
+        base_url: Some("https://api.openai.com/v1"),
+        charging: OPENAI,
         ..PLAIN
     },
     Vendor {
@@ -148,12 +166,32 @@ pub static VENDORS: &[Vendor] = &[
         },
         ..PLAIN
     },
-    // Each resource has a host of its own. The key goes as a bearer token, which the v1 address accepts.
+    // Each resource has a host of its own, and two addresses: the classic one and v1.
     Vendor {
         name: "azure_openai",
-        hosts: &["openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"],
+        hosts: AZURE_HOSTS,
+        dialect: &azure_openai::DIALECT,
         charging: AZURE,
         quirks: of_openai,
+        errors: AZURE_OPENAI,
+        ..PLAIN
+    },
+    // The v1 address accepts the key as a bearer token, too.
+    Vendor {
+        name: "azure_openai",
+        hosts: AZURE_HOSTS,
+        charging: AZURE,
+        quirks: of_openai,
+        errors: AZURE_OPENAI,
+        ..PLAIN
+    },
+    Vendor {
+        name: "azure_openai",
+        hosts: AZURE_HOSTS,
+        dialect: &openai_responses::DIALECT,
+        auth: Some(KeyHeader::bare("api-key")),
+        charging: AZURE,
+        errors: AZURE_OPENAI,
         ..PLAIN
     },
     // How it counts tokens is unknown; it is assumed to count as OpenAI does.
@@ -169,6 +207,118 @@ pub static VENDORS: &[Vendor] = &[
         },
         ..PLAIN
     },
+    // Error codes of several vendors below have a table in `errors.rs`.
+    //
+    // Its envelope for errors inside a success is known everywhere. Penalties have no effect there, nor has
+    // `logit_bias` (K).
+    Vendor {
+        name: "minimax",
+        hosts: &["api.minimax.io", "api.minimaxi.com", "api.minimax.chat"],
+        base_url: Some("https://api.minimax.io/v1"),
+        quirks: || Quirks {
+            drop: owned(&["presence_penalty", "frequency_penalty", "logit_bias"]),
+            // Else the thoughts stand in the answer, between `<think>` and `</think>` (K).
+            add: vec![("reasoning_split".to_owned(), json!(true))],
+            takes_functions: false,
+            takes_developer: false,
+            ..Quirks::compatible()
+        },
+        ..PLAIN
+    },
+    // It limits calls at once; a schema is not in its API, and one stop sequence in a list is all it takes (K).
+    Vendor {
+        name: "zai",
+        hosts: &["api.z.ai", "open.bigmodel.cn"],
+        base_url: Some("https://api.z.ai/api/paas/v4"),
+        quirks: || Quirks {
+            json_schema: Some(false),
+            max_stops: Some(1),
+            stop_as_list: true,
+            takes_functions: false,
+            takes_developer: false,
+            ..Quirks::compatible()
+        },
+        errors: ZAI,
+        ..PLAIN
+    },
+    Vendor {
+        name: "siliconflow",
+        hosts: &["api.siliconflow.com", "api.siliconflow.cn"],
+        base_url: Some("https://api.siliconflow.com/v1"),
+        quirks: || Quirks { takes_functions: false, takes_developer: false, ..Quirks::compatible() },
+        errors: SILICONFLOW,
+        ..PLAIN
+    },
+    // Some of its models answer in streams only, or think unless `enable_thinking = false` is added (A).
+    Vendor {
+        name: "dashscope",
+        hosts: &["dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com", "dashscope-us.aliyuncs.com"],
+        base_url: Some("https://dashscope-intl.aliyuncs.com/compatible-mode/v1"),
+        quirks: || Quirks {
+            needs_json_word: true,
+            takes_functions: false,
+            takes_developer: false,
+            ..Quirks::compatible()
+        },
+        errors: DASHSCOPE,
+        ..PLAIN
+    },
+    Vendor {
+        name: "github_models",
+        hosts: &["models.github.ai", "models.inference.ai.azure.com"],
+        base_url: Some("https://models.github.ai/inference"),
+        errors: GITHUB_MODELS,
+        ..PLAIN
+    },
+    // Servers of the user's own have no host by which they are known. They have no limits of tokens.
+    Vendor {
+        name: "vllm",
+        quirks: || Quirks {
+            // It checks types, and its parsers of calls reject `strict` (B).
+            takes_null: false,
+            drop: owned(&["tools[].function.strict"]),
+            ..Quirks::compatible()
+        },
+        ..PLAIN
+    },
+    Vendor {
+        name: "llama_cpp",
+        // The same name means another form there (K), and the answer would be another one.
+        quirks: || Quirks { refuse: owned(&["logit_bias"]), ..Quirks::compatible() },
+        ..PLAIN
+    },
+    // The server at home, and its own API. The models in the cloud are behind the same doors.
+    Vendor {
+        name: "ollama",
+        hosts: &["127.0.0.1", "localhost", "ollama.com"],
+        dialect: &ollama::DIALECT,
+        base_url: Some("http://127.0.0.1:11434"),
+        ..PLAIN
+    },
+    // Its door for OpenAI's dialect knows none of these (A).
+    Vendor {
+        name: "ollama",
+        hosts: &["ollama.com"],
+        quirks: || Quirks {
+            drop: owned(&["logit_bias", "logprobs", "top_logprobs", "user", "parallel_tool_calls"]),
+            takes_developer: false,
+            ..Quirks::compatible()
+        },
+        ..PLAIN
+    },
+    // It limits calls a minute, and says nothing of tokens (A).
+    Vendor {
+        name: "cohere",
+        hosts: &["api.cohere.com", "api.cohere.ai"],
+        dialect: &cohere::DIALECT,
+        base_url: Some("https://api.cohere.com/v2"),
+        ..PLAIN
+    },
+    // Each region has a host of its own.
+    Vendor { name: "bedrock", hosts: &["amazonaws.com"], dialect: &bedrock::DIALECT, charging: BEDROCK, ..PLAIN },
+    // The same models by OpenAI's dialect, with the same keys. Its hosts are told from others of that domain by how
+    // they begin, so it is known by its name alone.
+    Vendor { name: "bedrock", charging: BEDROCK, ..PLAIN },
     #[cfg(test)]
     MADE_UP,
 ];
@@ -198,6 +348,8 @@ const ACME_ERRORS: &[crate::provider::classify::Rule] = {
     // Other vendors say this of a request.
     &[crate::provider::classify::Rule::code(&["invalid_prompt"], ErrorClass::QuotaExhausted, Scope::Key)]
 };
+
+const AZURE_HOSTS: &[&str] = &["openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"];
 
 const SAMPLING_AND_STOP: &[&str] =
     &["temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "stop"];

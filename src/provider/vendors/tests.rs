@@ -1,5 +1,10 @@
 use super::*;
-use crate::provider::checks::{Chat, parsed};
+use crate::domain::ErrorClass::{
+    Auth, ContentPolicy, ContextLength, NotFound, Overloaded, Permission, QuotaExhausted, RampLimit, RateLimit,
+    RateLimitDaily, ServerError,
+};
+use crate::domain::Scope::{Key, Model, Request};
+use crate::provider::checks::{Case, Chat, case, check_failures, parsed, spoken};
 use crate::provider::registry::DIALECTS;
 use crate::provider::{anthropic, gemini, openai};
 use serde_json::json;
@@ -72,4 +77,174 @@ fn meanings_of_limit_headers_have_the_names_of_their_vendors() {
     assert_eq!(&limit_headers_names()[..3], ["plain", "groq", "together"]);
     assert_eq!(limit_headers("openai"), None, "it means nothing else than the plain ones");
     assert_eq!(limit_headers("acme"), None);
+}
+
+const ZAI: &[Case] = &[
+    case("token", 401, r#"{"error":{"code":"1002","message":"Authorization Token is invalid"}}"#, Auth, Key, Some("1002")),
+    case("locked", 429, r#"{"error":{"code":"1121","message":"Account has violation"}}"#, Auth, Key, Some("1121")),
+    case("balance", 429, r#"{"error":{"code":"1113","message":"Insufficient balance or no resource package."}}"#, QuotaExhausted, Key, Some("1113")),
+    case("model", 400, r#"{"error":{"code":"1211","message":"Unknown Model, please check the model code."}}"#, NotFound, Model, Some("1211")),
+    case("permission", 400, r#"{"error":{"code":"1220","message":"No."}}"#, Permission, Model, Some("1220")),
+    case("length", 400, r#"{"error":{"code":"1261","message":"Prompt exceeds max length"}}"#, ContextLength, Request, Some("1261")),
+    case("policy", 400, r#"{"error":{"code":"1301","message":"System detected potentially unsafe content"}}"#, ContentPolicy, Request, Some("1301")),
+    case("concurrency", 429, r#"{"error":{"code":"1302","message":"High concurrency usage of this API"}}"#, RateLimit, Model, Some("1302")),
+    case("a number", 429, r#"{"error":{"code":1303,"message":"High frequency"}}"#, RateLimit, Model, Some("1303")),
+    case("day", 429, r#"{"error":{"code":"1304","message":"Daily call limit reached"}}"#, RateLimitDaily, Model, Some("1304")),
+    case("plan", 429, r#"{"error":{"code":"1308","message":"Usage limit reached for 5 hour. Your limit will reset at 2026-11-20 14:00:00"}}"#, RateLimitDaily, Model, Some("1308")).waits(7_200_000),
+    case("traffic", 429, r#"{"error":{"code":"1312","message":"The model is busy"}}"#, Overloaded, Model, Some("1312")),
+    case("network", 500, r#"{"error":{"code":"1234","message":"Network error"}}"#, ServerError, Model, Some("1234")),
+];
+
+const SILICONFLOW: &[Case] = &[
+    case(
+        "model",
+        400,
+        r#"{"code":20012,"message":"Model does not exist. Please check it carefully.","data":null}"#,
+        NotFound,
+        Model,
+        Some("20012"),
+    ),
+    case(
+        "balance",
+        403,
+        r#"{"code":30001,"message":"Sorry, your account balance is insufficient","data":null}"#,
+        QuotaExhausted,
+        Key,
+        Some("30001"),
+    ),
+    case(
+        "busy",
+        503,
+        r#"{"code":50505,"message":"Model service overloaded. Please try again later.","data":null}"#,
+        Overloaded,
+        Model,
+        Some("50505"),
+    ),
+    case(
+        "rate",
+        429,
+        r#"{"message":"Request was rejected due to rate limiting. Details:TPM limit reached.","data":null}"#,
+        RateLimit,
+        Model,
+        None,
+    ),
+];
+
+const DASHSCOPE: &[Case] = &[
+    case(
+        "tokens in the words of money",
+        429,
+        r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#,
+        RateLimit,
+        Model,
+        Some("insufficient_quota"),
+    ),
+    case(
+        "requests",
+        429,
+        r#"{"error":{"message":"You have exceeded your current request limit.","type":"limit_requests","code":"limit_requests"}}"#,
+        RateLimit,
+        Model,
+        Some("limit_requests"),
+    ),
+    case(
+        "growth",
+        429,
+        r#"{"code":"Throttling.BurstRate","message":"Request rate increased too quickly."}"#,
+        RampLimit,
+        Model,
+        Some("Throttling.BurstRate"),
+    ),
+    case(
+        "allocated",
+        429,
+        r#"{"code":"Throttling.AllocationQuota","message":"Allocated quota exceeded"}"#,
+        RateLimit,
+        Model,
+        Some("Throttling.AllocationQuota"),
+    ),
+    case(
+        "free tier",
+        403,
+        r#"{"error":{"message":"The free tier of the model has been exhausted.","code":"AllocationQuota.FreeTierOnly"}}"#,
+        Permission,
+        Model,
+        Some("AllocationQuota.FreeTierOnly"),
+    ),
+    case(
+        "debts",
+        400,
+        r#"{"error":{"message":"Access denied, please make sure your account is in good standing.","type":"Arrearage","code":"Arrearage"}}"#,
+        QuotaExhausted,
+        Key,
+        Some("Arrearage"),
+    ),
+    case(
+        "policy",
+        400,
+        r#"{"error":{"message":"Input text data may contain inappropriate content.","code":"data_inspection_failed"}}"#,
+        ContentPolicy,
+        Request,
+        Some("data_inspection_failed"),
+    ),
+    case(
+        "length",
+        400,
+        r#"{"error":{"message":"Range of input length should be [1, 30720]","code":"invalid_parameter_error"}}"#,
+        ContextLength,
+        Request,
+        Some("invalid_parameter_error"),
+    ),
+    case(
+        "unavailable",
+        503,
+        r#"{"error":{"message":"m","code":"ModelUnavailable"}}"#,
+        Overloaded,
+        Model,
+        Some("ModelUnavailable"),
+    ),
+];
+
+const GITHUB: &[Case] = &[
+    case("minute", 429, r#"{"error":{"code":"RateLimitReached","message":"Rate limit of 15 per 60s exceeded for UserByModelByMinute. Please wait 7 seconds before retrying."}}"#, RateLimit, Model, Some("RateLimitReached")).waits(7_000),
+    case("day", 429, r#"{"error":{"code":"RateLimitReached","message":"Rate limit of 50 per 86400s exceeded for UserByModelByDay. Please wait 3600 seconds before retrying."}}"#, RateLimitDaily, Model, Some("RateLimitReached")).waits(3_600_000),
+    case("size", 413, r#"{"error":{"code":"tokens_limit_reached","message":"Request body too large for gpt-4o model. Max size: 8000 tokens."}}"#, ContextLength, Request, Some("tokens_limit_reached")),
+    case("model", 400, r#"{"error":{"code":"unavailable_model","message":"Unavailable model: x"}}"#, NotFound, Model, Some("unavailable_model")),
+];
+
+#[test]
+fn codes_of_a_vendor_mean_what_they_mean_there() {
+    for (vendor, cases) in
+        [("zai", ZAI), ("siliconflow", SILICONFLOW), ("dashscope", DASHSCOPE), ("github_models", GITHUB)]
+    {
+        check_failures(spoken("openai", Some(vendor), "", &QuirkSettings::default()), cases);
+    }
+    // The same code is money with OpenAI.
+    let body = br#"{"error":{"message":"m","type":"insufficient_quota","code":"insufficient_quota"}}"#;
+    let headers = reqwest::header::HeaderMap::new();
+    let openai = spoken("openai", Some("openai"), "", &QuirkSettings::default());
+    let failure = openai.decode(&crate::provider::WireReply::new(429, &headers, body)).unwrap_err();
+    assert_eq!(failure.class, QuotaExhausted);
+}
+
+#[test]
+fn a_member_without_which_the_answer_would_be_another_one_is_refused_and_not_dropped() {
+    let refuse = |settings: &QuirkSettings, body| {
+        let adapter = spoken("openai", Some("llama_cpp"), "http://127.0.0.1:8080/v1", settings);
+        adapter.chat(&parsed(body), "m", &crate::domain::Capabilities::default()).map(|wire| wire.dropped)
+    };
+    let biased = || json!({"prompt": "Hi", "logit_bias": {"7": 5}});
+    let plain = QuirkSettings::default();
+    let refused = refuse(&plain, biased()).unwrap_err();
+    assert!(refused.to_string().contains("logit_bias"), "{refused}");
+    assert_eq!(refuse(&plain, json!({"prompt": "Hi", "logit_bias": null})), Ok(vec![]));
+    // An operator may say otherwise, and may refuse more, at any depth.
+    let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(refuse(&QuirkSettings { keep: of(&["logit_bias"]), ..plain.clone() }, biased()), Ok(vec![]));
+    assert_eq!(
+        refuse(&QuirkSettings { drop: of(&["logit_bias"]), ..plain.clone() }, biased()),
+        Ok(of(&["logit_bias"]))
+    );
+    let named = json!({"messages": [{"role": "user", "name": "ann", "content": "Hi"}]});
+    assert!(refuse(&QuirkSettings { refuse: of(&["messages[].name"]), ..plain }, named).is_err());
 }

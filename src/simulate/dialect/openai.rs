@@ -110,7 +110,7 @@ struct JsonSchema<'a> {
     schema: Option<&'a RawValue>,
 }
 
-fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
+pub(super) fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     let wrong = |message: &str| Err(Problem::Malformed(message.to_owned()));
     let body: Body<'_> = parse(body)?;
     let Some(model) = body.model.filter(|model| !model.0.is_empty()) else {
@@ -158,7 +158,7 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     Ok(Ask { model: model.0, prompt, input_tokens, max_output, json, last_user })
 }
 
-fn write(answer: &Answer<'_>) -> Vec<u8> {
+pub(super) fn write(answer: &Answer<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(answer.text.len() + 700);
     let _ = write!(
         out,
@@ -202,7 +202,7 @@ fn write(answer: &Answer<'_>) -> Vec<u8> {
     out
 }
 
-fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
+pub(super) fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
     let error = |status: u16, kind: &str, code: Option<&str>, param: Option<&str>, message: String| {
         let mut error = json!({"message": with_wait(message, told), "type": kind, "param": param, "code": code});
         if let Some(delay) = &told.retry_info {
@@ -297,7 +297,7 @@ fn limited(shortage: Option<&Shortage>, model: &str) -> (&'static str, String) {
     (kind, format!("Rate limit reached for {model} on {name}: Limit {limit}, Used {used}, Requested {requested}."))
 }
 
-fn limit_headers(levels: &Levels, headers: &mut HeaderMap) {
+pub(super) fn limit_headers(levels: &Levels, headers: &mut HeaderMap) {
     let mut family = |names: [&'static str; 3], level: Option<Level>| {
         let Some(level) = level else { return };
         put(headers, names[0], level.limit.to_string());

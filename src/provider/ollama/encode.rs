@@ -1,0 +1,253 @@
+//! Turns a request into an `/api/chat` body.
+
+use crate::domain::decide::Ineligible;
+use crate::domain::request::{Tool, ToolChoice};
+use crate::domain::{Capabilities, ChatRequest, ContentPart, Message, ResponseFormat, Role};
+use crate::provider::conversation::{self, note, unsupported};
+use crate::provider::names::Undo;
+use crate::provider::wire::WireRequest;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+#[derive(Serialize)]
+struct Body<'a> {
+    model: &'a str,
+    messages: Vec<MessageOut<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<ToolOut<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<Format<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    think: Option<Value>,
+    #[serde(skip_serializing_if = "Options::is_empty")]
+    options: Options<'a>,
+    /// Without it the server streams.
+    stream: bool,
+    /// Both would lose parts of the conversation without a word.
+    truncate: bool,
+    shift: bool,
+}
+
+#[derive(Serialize)]
+struct MessageOut<'a> {
+    role: &'static str,
+    content: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    images: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<CallOut<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_name: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct CallOut<'a> {
+    function: FunctionCall<'a>,
+}
+
+#[derive(Serialize)]
+struct FunctionCall<'a> {
+    name: &'a str,
+    arguments: &'a RawValue,
+}
+
+#[derive(Serialize)]
+struct ToolOut<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: Function<'a>,
+}
+
+#[derive(Serialize)]
+struct Function<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    parameters: Value,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Format<'a> {
+    Json(&'static str),
+    Schema(&'a Value),
+}
+
+#[derive(PartialEq, Default, Serialize)]
+struct Options<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    num_predict: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    num_ctx: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_k: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frequency_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    stop: &'a [String],
+}
+
+impl Options<'_> {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Where a body has its output cap.
+const CAPS: &[&str] = &["options.num_predict"];
+
+pub(super) fn encode(
+    request: &ChatRequest,
+    model: &str,
+    capabilities: &Capabilities,
+) -> Result<WireRequest, Ineligible> {
+    conversation::check(request, capabilities)?;
+    conversation::only_here(request)?;
+    let mut dropped = request.unread.clone();
+    conversation::note_model(request, model, &mut dropped);
+    conversation::note_cache_marks(request, &mut dropped);
+    let offers_tools = match &request.tool_choice {
+        Some(ToolChoice::Required | ToolChoice::Function(_)) => {
+            return unsupported(conversation::FORCED_CALL);
+        }
+        Some(ToolChoice::None) => {
+            if !request.tools.is_empty() {
+                note(&mut dropped, "tools (tool_choice is none)");
+            }
+            false
+        }
+        Some(ToolChoice::Auto | ToolChoice::Other(_)) | None => true,
+    };
+    let mut messages = Vec::with_capacity(request.messages.len());
+    for (index, message) in request.messages.iter().enumerate() {
+        messages.push(self::message(message, &request.messages[..index], &mut dropped)?);
+    }
+    let tools = if offers_tools { request.tools.iter().map(tool).collect() } else { Vec::new() };
+    let think = think(request, &mut dropped);
+    let format = match &request.response_format {
+        Some(ResponseFormat::JsonSchema { schema, .. }) => {
+            note(&mut dropped, "response_format.json_schema.name");
+            Some(Format::Schema(schema))
+        }
+        Some(ResponseFormat::JsonObject) => Some(Format::Json("json")),
+        Some(ResponseFormat::Text | ResponseFormat::Other(_)) | None => None,
+    };
+    for (name, is_lost) in [
+        ("user", request.user.is_some()),
+        ("parallel_tool_calls", request.parallel_tool_calls.is_some()),
+        (
+            "messages[].tool_calls[].extra_content",
+            request
+                .messages
+                .iter()
+                .any(|message| message.tool_calls.iter().any(|call| call.thought_signature.is_some())),
+        ),
+    ] {
+        if is_lost {
+            note(&mut dropped, name);
+        }
+    }
+    let num_predict = conversation::output_cap(request, capabilities, &mut dropped).or(capabilities.max_output_tokens);
+    let takes_sampling = capabilities.temperature != Some(false);
+    let mut sampling = |name: &str, value: Option<f64>| {
+        if value.is_some() && !takes_sampling {
+            note(&mut dropped, name);
+        }
+        value.filter(|_| takes_sampling)
+    };
+    let options = Options {
+        num_predict,
+        // The server's own window depends on its memory; what does not fit into it would be refused.
+        num_ctx: capabilities.context_window,
+        temperature: sampling("temperature", request.temperature),
+        top_p: sampling("top_p", request.top_p),
+        top_k: request.top_k,
+        seed: request.seed,
+        presence_penalty: request.presence_penalty,
+        frequency_penalty: request.frequency_penalty,
+        stop: &request.stop,
+    };
+    let body = Body { model, messages, tools, format, think, options, stream: false, truncate: false, shift: false };
+    let body = serde_json::to_vec(&body).expect("strings, numbers and JSON values always serialize");
+    Ok(WireRequest { dropped, undo: Undo::default(), ..WireRequest::post("/api/chat", CAPS, body) })
+}
+
+fn message<'a>(
+    message: &'a Message,
+    earlier: &'a [Message],
+    dropped: &mut Vec<String>,
+) -> Result<MessageOut<'a>, Ineligible> {
+    let role = match message.role {
+        Role::System => "system",
+        Role::User => "user",
+        Role::Assistant => "assistant",
+        Role::Tool => "tool",
+    };
+    if message.name.is_some() && message.role != Role::Tool {
+        note(dropped, "messages[].name");
+    }
+    let mut images = Vec::new();
+    for part in &message.content {
+        let ContentPart::Image { url, detail } = part else { continue };
+        if detail.as_deref().is_some_and(|detail| detail != "auto") {
+            note(dropped, "messages[].content[].image_url.detail");
+        }
+        match conversation::data_url(url) {
+            Some((_, data)) => images.push(data),
+            None => return unsupported("images by web address"),
+        }
+    }
+    let tool_calls = message
+        .tool_calls
+        .iter()
+        .map(|call| {
+            let arguments = conversation::call_arguments(&call.arguments)?;
+            Ok(CallOut { function: FunctionCall { name: &call.name, arguments } })
+        })
+        .collect::<Result<_, Ineligible>>()?;
+    // Calls have no ids here: a result names its function.
+    let tool_name = match (message.role, message.tool_call_id.as_deref()) {
+        (Role::Tool, id) => match conversation::called(earlier, id.unwrap_or("")).or(message.name.as_deref()) {
+            None => return unsupported("a tool result whose call is not in the conversation"),
+            name => name,
+        },
+        _ => None,
+    };
+    Ok(MessageOut { role, content: message.text(), images, tool_calls, tool_name })
+}
+
+fn tool(tool: &Tool) -> ToolOut<'_> {
+    let parameters = tool.parameters.clone().unwrap_or_else(|| json!({ "type": "object", "properties": {} }));
+    let description = tool.description.as_deref();
+    ToolOut { kind: "function", function: Function { name: &tool.name, description, parameters } }
+}
+
+/// How much the model is to think. A model that does not think answers a level with an error, and the next rung takes
+/// over.
+fn think(request: &ChatRequest, dropped: &mut Vec<String>) -> Option<Value> {
+    Some(match request.reasoning_effort.as_deref()? {
+        "none" => json!(false),
+        level @ ("low" | "medium" | "high" | "max") => json!(level),
+        "minimal" => {
+            note(dropped, "reasoning_effort minimal as low");
+            json!("low")
+        }
+        "xhigh" => {
+            note(dropped, "reasoning_effort xhigh as max");
+            json!("max")
+        }
+        _ => {
+            note(dropped, "reasoning_effort");
+            return None;
+        }
+    })
+}

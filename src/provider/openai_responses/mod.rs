@@ -1,0 +1,68 @@
+//! OpenAI Responses: what OpenAI's newer models are called with. A request stays in the form of a chat, and is
+//! translated.
+
+mod decode;
+mod encode;
+mod events;
+#[cfg(test)]
+mod tests;
+
+use super::adapter::{Adapter, Payload};
+use super::auth::KeyHeader;
+use super::charging;
+use super::configured::{self, FOR_ALL};
+use super::dialect::{Dialect, Manners};
+use super::limit_headers::{self, LimitObservation};
+use super::openai::limits::LIMITS;
+use super::wire::{Delivery, WireReply, WireRequest};
+use crate::domain::decide::Ineligible;
+use crate::domain::{Answer, Capabilities, Failure, Usage};
+use serde_json::{Value, json};
+
+/// `/responses`.
+pub static DIALECT: Dialect = Dialect {
+    name: "openai_responses",
+    auth: KeyHeader::BEARER,
+    // At Azure a key has a header of its own, and a token is a bearer.
+    tokens: Some(KeyHeader::BEARER),
+    charging: charging::OPENAI,
+    heeds: Some(FOR_ALL),
+    speak: |manners| Box::new(Responses { manners }),
+};
+
+/// The dialect, as one server speaks it. The server keeps nothing (`store`), and cuts no prompt.
+#[derive(Clone, Debug)]
+struct Responses {
+    manners: Manners,
+}
+
+impl Adapter for Responses {
+    fn encode(
+        &self,
+        payload: Payload<'_>,
+        model: &str,
+        capabilities: &Capabilities,
+    ) -> Result<WireRequest, Ineligible> {
+        let Payload::Chat(request) = payload;
+        configured::encode(&self.manners.quirks, request, capabilities, |request, capabilities| {
+            encode::encode(request, model, capabilities)
+        })
+    }
+
+    fn ask_for_stream(&self, wire: &mut WireRequest) {
+        wire.set_members(&[("stream", json!(true))]);
+        wire.delivery = Delivery::Stream;
+    }
+
+    fn decode(&self, reply: &WireReply<'_>) -> Result<Answer, Failure> {
+        decode::decode(&self.manners, reply)
+    }
+
+    fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
+        decode::usage_of(&self.manners, reply)
+    }
+
+    fn limits(&self, reply: &WireReply<'_>) -> Vec<LimitObservation> {
+        limit_headers::of_reply(reply, LIMITS, &self.manners.limits)
+    }
+}
