@@ -208,8 +208,8 @@ impl Front {
     }
 }
 
-/// How many jobs are left in a lane in which a look saw so many, from this one on. `None`: it cannot be told, because the
-/// look saw the lane in the midst of claims.
+/// How many jobs are left in a lane in which a look saw so many, from this one on. `None`: it cannot be told, because
+/// the look saw the lane in the midst of claims.
 fn left_of(jobs: i32, first: i64, before: Option<&LaneState>) -> Option<i32> {
     let Some(before) = before else { return Some(jobs) };
     if first > before.after || before.taken == 0 {

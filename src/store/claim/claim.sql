@@ -1,7 +1,7 @@
 -- Moves jobs from the front of lanes into the hands of a worker, and brings their bodies.
--- $1 worker, then for each lane $2 flow, $3 prio, $4 after which job, $5 how many at most; $6 bytes of a request at most;
--- $7 bytes that all of the requests have together at most, as they are stored, but for the first; $8 the number before the
--- first fence; $9 only jobs that so many workers have died with, null: whatever they are
+-- $1 worker, then for each lane $2 flow, $3 prio, $4 after which job, $5 how many at most; $6 bytes of a request at
+-- most; $7 bytes that all of the requests have together at most, as they are stored, but for the first; $8 the number
+-- before the first fence; $9 only jobs that so many workers have died with, null: whatever they are
 with lane as (
     select * from unnest($2::bigint[], $3::smallint[], $4::bigint[], $5::integer[]) l(flow, prio, after, n)
 ), picked as materialized (
