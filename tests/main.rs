@@ -58,6 +58,7 @@ mod signals;
 mod simulate;
 mod spending;
 mod spool;
+mod strategies;
 mod support;
 mod terminal;
 mod timeline;

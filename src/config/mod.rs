@@ -16,6 +16,7 @@ mod scalar;
 mod section;
 mod settings;
 mod source;
+pub(crate) mod strategy;
 
 pub use fault::{ConfigErrors, Fault};
 pub use keys::restart_keys;

@@ -3,9 +3,9 @@
 use super::keys::{self, TIMEOUTS};
 use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
-use super::{prices, rules, scalar};
+use super::{prices, rules, scalar, strategy};
 use crate::domain::request::Pass;
-use crate::domain::{ErrorClass, Model, Patience, Route, Rung, Strategy, Target};
+use crate::domain::{ErrorClass, Model, Patience, Route, Rung, Target};
 use crate::provider::Timeouts;
 use config::{Value, ValueKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,11 +51,12 @@ fn read_one(
     neighbours: &Neighbours,
     models: &mut BTreeMap<Target, Model>,
 ) -> RouteConfig {
-    let (rungs, timeouts) = read_rungs(&mut section, providers, neighbours, models).into_iter().unzip();
+    let (rungs, timeouts): (Vec<Rung>, Vec<Timeouts>) =
+        read_rungs(&mut section, providers, neighbours, models).into_iter().unzip();
     let route = Route {
         name: name.to_owned(),
+        strategy: strategy::read(&mut section, &rungs),
         rungs,
-        strategy: read_strategy(&mut section),
         patience: read_patience(&mut section),
         max_attempts: section.whole_or_default("max_attempts"),
         fallback_on: read_fallback(&mut section),
@@ -150,11 +151,6 @@ fn read_pass(section: &mut Section<'_>) -> Pass {
     Pass::of(names.unwrap_or_default())
 }
 
-/// The names of the strategies.
-pub(super) fn strategies() -> Vec<&'static str> {
-    vec!["cost", "priority"]
-}
-
 /// The names of the classes that may let a job move on.
 pub(super) fn classes() -> Vec<&'static str> {
     ErrorClass::ALL.iter().map(|class| class.as_str()).collect()
@@ -167,18 +163,6 @@ pub(super) fn fallback_classes() -> Vec<&'static str> {
     let listed =
         ErrorClass::ALL.iter().filter(|class| by_default.contains(class) && **class != ErrorClass::Unreachable);
     listed.map(|class| class.as_str()).collect()
-}
-
-fn read_strategy(section: &mut Section<'_>) -> Strategy {
-    const LATER: &[&str] = &["weighted", "balanced", "fastest", "race", "sticky"];
-    let expected = section.words("strategy");
-    let strategy = section.parsed("strategy", &expected, |text| match text {
-        "cost" => Ok(Strategy::Cost),
-        "priority" => Ok(Strategy::Priority),
-        other if LATER.contains(&other) => Err(format!("the strategy {other:?} is not supported by this version")),
-        other => Err(format!("{other:?} is not a strategy")),
-    });
-    strategy.unwrap_or_default()
 }
 
 fn read_patience(section: &mut Section<'_>) -> Patience {

@@ -3,9 +3,12 @@
 //! A worker writes it, and every reader of the ledger reads it, including what an older or a newer worker wrote. The
 //! names of the JSON members and the words in them are a contract.
 
+mod ordering;
+
 use super::decide::{Ineligible, Skip, Worth};
 use super::shut::Reason;
 use super::{Timestamp, readable};
+pub use ordering::{OrderedRung, Ordering};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -15,7 +18,7 @@ pub const VERSION: u32 = 1;
 
 /// Why one call was made as it was. A call without an explanation went to the first rung of the job's order, with the
 /// whole request and the provider's only key.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Explanation {
     /// [`VERSION`] of the writer; 0: a row from before versions, with the members of version 1.
@@ -37,6 +40,10 @@ pub struct Explanation {
     /// the attempt).
     #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
     pub asks_again_at: Option<Timestamp>,
+    /// The order in which the job tried the rungs of its route; `None`: the called rung was the first by price or by
+    /// list, or the only one, or the worker did not note it.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub order: Option<Ordering>,
 }
 
 impl Explanation {
@@ -282,6 +289,7 @@ mod tests {
             key: Some("A".to_owned()),
             unchecked: vec!["/not".to_owned()],
             asks_again_at: None,
+            order: None,
         };
         assert_eq!(Explanation::read(&old), expected);
     }

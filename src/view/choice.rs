@@ -4,7 +4,7 @@ use super::time::clock;
 use super::waits::shut;
 use crate::domain::Timestamp;
 use crate::domain::Unit;
-use crate::domain::explanation::{Explanation, PassedOver, Why};
+use crate::domain::explanation::{Explanation, OrderedRung, Ordering, PassedOver, Why};
 use crate::domain::shut::Reason;
 use crate::store::claim::datetime;
 use serde_json::{Map, Value};
@@ -23,6 +23,9 @@ pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
     if reasons.is_empty() {
         reasons.push("it was the first choice".to_owned());
     }
+    if let Some(order) = &explanation.order {
+        reasons.push(ordered(order));
+    }
     if let Some(key) = &explanation.key {
         reasons.push(format!("it was called with the key {key}"));
     }
@@ -34,6 +37,33 @@ pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
         reasons.push(format!("not checked in its answer, of the request's JSON schema: {unchecked}"));
     }
     reasons
+}
+
+/// The order in which the job tried its rungs, and what it was made by.
+fn ordered(order: &Ordering) -> String {
+    let by = match (order.by.as_ref(), &order.sticks_by) {
+        ("cost", _) => "the cheapest first".to_owned(),
+        ("priority", _) => "as listed".to_owned(),
+        ("weighted", _) => "drawn by weight".to_owned(),
+        ("balanced", _) => "the one with the most room in its limits first".to_owned(),
+        ("fastest", _) if order.explores => "the fastest first, but this job finds out about another".to_owned(),
+        ("fastest", _) => "the fastest first".to_owned(),
+        ("sticky", Some(key)) => format!("the same for all jobs of its {key}"),
+        ("sticky", None) => "drawn, because the job has no key to stick by".to_owned(),
+        (other, _) => other.to_owned(),
+    };
+    let rungs = order.rungs.iter().map(|rung| {
+        let figure = match rung {
+            OrderedRung { weight: Some(weight), .. } => format!(" (weight {weight})"),
+            OrderedRung { free_percent: Some(percent @ 0..), .. } => format!(" ({percent} % free)"),
+            OrderedRung { free_percent: Some(_), .. } => " (calls wait already)".to_owned(),
+            OrderedRung { expected_ms: Some(ms), .. } => format!(" ({ms} ms)"),
+            OrderedRung { .. } if order.by == "fastest" => " (unknown)".to_owned(),
+            OrderedRung { .. } => String::new(),
+        };
+        format!("{}{figure}", rung.target)
+    });
+    format!("its order was {by}: {}", rungs.collect::<Vec<_>>().join(", "))
 }
 
 /// When one call asks the provider again although it has asked for a longer wait.
@@ -127,6 +157,39 @@ mod tests {
         }
         assert_eq!(reason(json!({ "why": "unsupported", "what": "tools" })), "it does not support tools");
         assert_eq!(reason(json!({ "why": "of_tomorrow" })), "of_tomorrow");
+    }
+
+    #[test]
+    fn the_order_is_told_with_the_figures_that_made_it() {
+        let told = |order: Value| in_words(Some(&json!({ "order": order }))).concat();
+        let rungs = |figure: &str, one: Value, two: Value| json!([{ "target": "a/m", figure: one }, { "target": "b/m", figure: two }]);
+        for (order, words) in [
+            (json!({ "by": "cost", "rungs": [{ "target": "a/m" }] }), "the cheapest first: a/m"),
+            (
+                json!({ "by": "weighted", "rungs": rungs("weight", json!(3.0), json!(0.5)) }),
+                "drawn by weight: a/m (weight 3), b/m (weight 0.5)",
+            ),
+            (
+                json!({ "by": "balanced", "rungs": rungs("free_percent", json!(80), json!(-3)) }),
+                "the one with the most room in its limits first: a/m (80 % free), b/m (calls wait already)",
+            ),
+            (
+                json!({ "by": "fastest", "rungs": rungs("expected_ms", json!(900), json!(null)) }),
+                "the fastest first: a/m (900 ms), b/m (unknown)",
+            ),
+            (
+                json!({ "by": "fastest", "explores": true, "rungs": [{ "target": "a/m", "expected_ms": 9 }] }),
+                "the fastest first, but this job finds out about another: a/m (9 ms)",
+            ),
+            (
+                json!({ "by": "sticky", "sticks_by": "batch", "rungs": [{ "target": "a/m" }] }),
+                "the same for all jobs of its batch: a/m",
+            ),
+            (json!({ "by": "sticky", "rungs": [] }), "drawn, because the job has no key to stick by: "),
+            (json!({ "by": "of_tomorrow", "rungs": [7] }), "of_tomorrow: "),
+        ] {
+            assert_eq!(told(order), format!("it was the first choiceits order was {words}"));
+        }
     }
 
     #[test]

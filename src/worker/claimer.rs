@@ -198,7 +198,7 @@ impl Claimer {
             // A few milliseconds of patience turn ten claims of one job into one claim of ten.
             tokio::time::sleep(GATHER).await;
         }
-        let claim = self.shared.store.claim_of(self.shared.worker_id(), &takes, room, Some(0));
+        let claim = self.shared.store.claim_of(self.shared.worker_id(), &takes, room, Some(0), &plan.members);
         let claim = within(PATIENCE, "claiming jobs", claim).await?;
         self.goes_on();
         self.remember(&takes, &claim);
@@ -304,7 +304,8 @@ impl Claimer {
     /// How many jobs to take from which lane, and when the earliest shut gate opens.
     fn choose(&mut self, plan: &Plan, free: usize) -> (Vec<Take>, Option<Timestamp>) {
         let now = self.shared.clock.now();
-        let mut routes: HashMap<&str, usize> = HashMap::new();
+        // Of a sticky route the lanes count together that have the same first rung.
+        let mut routes: HashMap<(&str, Option<usize>), usize> = HashMap::new();
         let mut startable = Vec::new();
         let mut opens: Option<Timestamp> = None;
         let mut demands = Vec::new();
@@ -313,13 +314,15 @@ impl Claimer {
         // Taken out of `self`, which deals meanwhile.
         let mut turns = std::mem::take(&mut self.turns);
         for (key, state) in self.front.heads() {
-            let route = if let Some(route) = routes.get(state.lane.route.as_str()) {
+            let Some(route_plan) = plan.routes.get(&state.lane.route) else { continue };
+            let sticky = route_plan.first_of_lane(&state.lane.project, state.lane.batch.as_deref());
+            let group = (state.lane.route.as_str(), sticky.map(|(first, _)| first));
+            let route = if let Some(route) = routes.get(&group) {
                 *route
             } else {
-                let Some(route_plan) = plan.routes.get(&state.lane.route) else { continue };
-                let some = route_plan.startable(None, now);
+                let some = route_plan.startable(sticky.map(|(_, key)| key), None, now);
                 opens = [opens, some.opens()].into_iter().flatten().min();
-                routes.insert(&state.lane.route, startable.len());
+                routes.insert(group, startable.len());
                 startable.push(some.jobs());
                 startable.len() - 1
             };
@@ -336,7 +339,10 @@ impl Claimer {
             let lane = demanding.get(index).and_then(|(key, _)| self.front.get(*key)).map(|state| &state.lane);
             let route_plan = lane.and_then(|lane| plan.routes.get(&lane.route));
             let deadline = Timestamp(deadline.timestamp_millis());
-            let jobs = route_plan.map_or(0, |route_plan| route_plan.startable(Some(deadline), now).jobs());
+            let jobs = lane.zip(route_plan).map_or(0, |(lane, route_plan)| {
+                let sticky = route_plan.first_of_lane(&lane.project, lane.batch.as_deref());
+                route_plan.startable(sticky.map(|(_, key)| key), Some(deadline), now).jobs()
+            });
             if jobs > 0
                 && let Some(demand) = demands.get_mut(index)
             {
@@ -445,7 +451,7 @@ fn is_paused(paused: &HashSet<(&str, &str)>, lane: &Lane) -> bool {
 /// Whether jobs of the route may be started now or soon.
 fn may_start_soon(plan: &Plan, route: &str, now: Timestamp) -> bool {
     plan.routes.get(route).is_some_and(|route| {
-        let startable = route.startable(None, now);
+        let startable = route.startable(None, None, now);
         startable.jobs() > 0 || startable.opens().is_some_and(|opens| now.until(opens) < SOON)
     })
 }

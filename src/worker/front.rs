@@ -208,7 +208,7 @@ impl Front {
 #[expect(clippy::disallowed_methods, reason = "the front is told what time it is, and the tests tell it")]
 mod tests {
     use super::*;
-    use crate::domain::{JobId, Timestamp};
+    use crate::domain::{JobId, Metadata, Timestamp};
     use crate::store::claim::{Claimed, Lease};
 
     fn lane(flow: i64, first: i64, jobs: Option<i32>) -> Lane {
@@ -247,6 +247,7 @@ mod tests {
             deadline: None,
             max_attempts: None,
             request: Ok("{}".into()),
+            metadata: Metadata::default(),
             weight: 1,
         });
         front.remember(&takes, &Claim { jobs: jobs.collect(), is_cut: false });

@@ -6,10 +6,10 @@ use crate::domain::decide::{Condition, Skip, Startable, startable};
 use crate::domain::shut::Reason;
 use crate::domain::statistics::RouteWait;
 use crate::domain::strategy::{self, Conditions};
-use crate::domain::{Charging, Limits, Route, Sizes, Target, Timestamp, Typical};
+use crate::domain::{Charging, Limits, Metadata, Route, Sizes, StickyBy, Strategy, Target, Timestamp, Typical};
 use crate::provider::{ApiKey, Endpoint, Provider, Timeouts};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +68,8 @@ impl RungPlan {
         Condition {
             health: self.target.health(&ask, horizon, now),
             headroom: weighs_headroom.then(|| self.target.headroom(ask.reserved)),
-            latency: self.target.usual_time(sizes.expected_output),
+            free: weighs_headroom.then(|| self.target.free()),
+            latency: self.target.latency(sizes.expected_output),
         }
     }
 }
@@ -104,20 +105,45 @@ impl RoutePlan {
         self.typical.lock().see(input_tokens, cap);
     }
 
-    /// How many of its jobs with this deadline may be started now, and if none, when to ask again.
-    pub(super) fn startable(&self, deadline: Option<Timestamp>, now: Timestamp) -> Startable {
+    /// Hash of the key by which a job of this project and batch sticks to a rung, where the route has one and the job
+    /// has that; `metadata` are the members that routes look at.
+    #[must_use]
+    pub fn sticky(&self, project: &str, batch: Option<&str>, metadata: &Metadata) -> Option<u64> {
+        let Strategy::Sticky(by) = &self.route.strategy else { return None };
+        let key = match by {
+            // A batch belongs to its project.
+            StickyBy::Batch => strategy::hash_of(&format!("{project}\0{}", batch?)),
+            StickyBy::Project => strategy::hash_of(project),
+            StickyBy::Metadata(member) => strategy::hash_of(metadata.get(member)?),
+        };
+        Some(key)
+    }
+
+    /// The first rung of all jobs of a lane with this project and batch, where all of them have the same.
+    pub(super) fn first_of_lane(&self, project: &str, batch: Option<&str>) -> Option<(usize, u64)> {
+        let key = self.sticky(project, batch, &Metadata::default())?;
+        let mut order = Vec::new();
+        let seen = Conditions::of_route(Typical::default(), Some(key), Timestamp(0), &[]);
+        strategy::order(&self.route, &seen, &mut order);
+        Some((*order.first()?, key))
+    }
+
+    /// How many of its jobs with this deadline may be started now, and if none, when to ask again. `sticky`: only those
+    /// that have this key.
+    pub(super) fn startable(&self, sticky: Option<u64>, deadline: Option<Timestamp>, now: Timestamp) -> Startable {
         let typical = self.typical();
         let pace = Duration::from_millis(5);
         let condition = |rung: &RungPlan| rung.condition(&rung.sizes(typical.input(), typical.cap()), pace, true, now);
         let conditions: Vec<Condition> = self.rungs.iter().map(condition).collect();
         let mut order = Vec::new();
-        strategy::order(&self.route, &Conditions::of_route(typical, &conditions), &mut order);
-        startable(&self.route, &order, &conditions, deadline, now)
+        strategy::order(&self.route, &Conditions::of_route(typical, sticky, now, &conditions), &mut order);
+        let drawn = strategy::first_choices(&self.route, sticky);
+        startable(&self.route, &order, &drawn, &conditions, deadline, now)
     }
 
     /// The wait of its jobs, if none of them may start within [`WORTH_SAYING`].
     pub(super) fn hold_up(&self, now: Timestamp) -> Option<RouteWait> {
-        let Startable::Later { until, rung, why } = self.startable(None, now) else { return None };
+        let Startable::Later { until, rung, why } = self.startable(None, None, now) else { return None };
         let opens = match why {
             Skip::Shut { shut, .. } if shut.reason == Reason::Paused => None,
             _ => Some(until.0),
@@ -139,6 +165,8 @@ pub struct Plan {
     /// The gate: which calls may be made.
     pub gate: Gate,
     pub routes: HashMap<String, Arc<RoutePlan>>,
+    /// The members of a job's metadata that any route looks at.
+    pub members: Arc<[String]>,
     /// Clients by provider.
     clients: BTreeMap<String, Arc<Provider>>,
 }
@@ -195,7 +223,9 @@ impl Plan {
             let typical = known.map(|known| Arc::clone(&known.typical)).unwrap_or_default();
             routes.insert(route.name.clone(), Arc::new(RoutePlan { route: Arc::clone(route), rungs, typical }));
         }
-        Ok(Self { gate, routes, clients })
+        let members: BTreeSet<&str> = blueprint.routes.iter().flat_map(|(route, _)| route.looks_at()).collect();
+        let members = members.into_iter().map(str::to_owned).collect();
+        Ok(Self { gate, routes, members, clients })
     }
 }
 

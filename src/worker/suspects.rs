@@ -47,7 +47,10 @@ impl Waiting {
                 || batch.is_some_and(|batch| is_paused("batch", batch))
                 || settings.only_batch.as_deref().is_some_and(|only| batch != Some(only));
             let route = plan.routes.get(&suspects.route).filter(|_| !stops);
-            route.map_or(0, |route| route.startable(None, now).jobs())
+            route.map_or(0, |route| {
+                let sticky = route.first_of_lane(&suspects.project, batch).map(|(_, key)| key);
+                route.startable(sticky, None, now).jobs()
+            })
         };
         let startable: Vec<(usize, usize)> =
             self.0.iter().enumerate().map(|(index, suspects)| (index, jobs(suspects))).collect();
@@ -80,7 +83,7 @@ impl Waiting {
             }
         }
         let level = i16::try_from(level).unwrap_or(i16::MAX);
-        let claim = shared.store.claim_of(shared.worker_id(), &takes, room, Some(level));
+        let claim = shared.store.claim_of(shared.worker_id(), &takes, room, Some(level), &plan.members);
         let claim = within(PATIENCE, "claiming jobs that workers died with", claim).await?;
         self.remember(&takes, level, &claim);
         Ok(Turn::Start(claim))

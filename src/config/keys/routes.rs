@@ -1,7 +1,7 @@
 //! `[routes.NAME]`.
 
 use super::{Default, Key, Kind, Sample, TEXTS, Table, instead, key, needed, with_default};
-use crate::config::route;
+use crate::config::{route, strategy};
 
 pub(super) const ROUTE: Table = Table {
     header: Some("[routes.default]"),
@@ -17,10 +17,19 @@ pub(super) const ROUTE: Table = Table {
         ),
         with_default(
             "strategy",
-            Kind::Word(route::strategies),
+            Kind::Word(strategy::names),
             "cost",
-            "\"cost\": the cheapest for each request first; \"priority\": in this order.",
+            "The order of the rungs for each job. \"cost\": the cheapest for its request first; \"priority\": in this \
+             order; \"weighted\": drawn by `weights`; \"balanced\": the one with the most room in its limits first; \
+             \"fastest\": the one that answers soonest first; \"sticky\": the same for the same `sticky_by`.",
         ),
+        instead(
+            "weights",
+            Kind::Map(&Kind::Weight),
+            "{ \"local/qwen3-32b\" = 3, \"openai/gpt-4o-mini\" = 1, \"anthropic/claude-haiku-4-5\" = 0 }",
+            "For \"weighted\": the share of each rung; 0: only a fallback.",
+        ),
+        instead("sticky_by", Kind::Text, "batch", "For \"sticky\": \"batch\", \"project\" or \"metadata.MEMBER\"."),
         with_default(
             "patience",
             Kind::Duration,

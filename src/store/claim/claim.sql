@@ -1,7 +1,8 @@
 -- Moves jobs from the front of lanes into the hands of a worker, and brings their bodies.
 -- $1 worker, then for each lane $2 flow, $3 prio, $4 after which job, $5 how many at most; $6 bytes of a request at most;
 -- $7 bytes that all of the requests have together at most, as they are stored, but for the first; $8 the number before the
--- first fence; $9 only jobs that so many workers have died with, null: whatever they are
+-- first fence; $9 only jobs that so many workers have died with, null: whatever they are; $10 the
+-- members of the metadata that are wanted; $11 characters of each at most
 with lane as (
     select * from unnest($2::bigint[], $3::smallint[], $4::bigint[], $5::integer[]) l(flow, prio, after, n)
 ), picked as materialized (
@@ -37,6 +38,9 @@ select m.job_id, m.fence, m.flow, m.prio, m.attempts, m.crashes, m.round,
        least(greatest(j.created_at, j.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') as "ready_at!",
        case when j.deadline < '9999-12-31 00:00:00+00'
             then greatest(j.deadline, '1970-01-01 00:00:00+00') end as deadline,
-       j.max_attempts, case when octet_length(j.body) <= $6 then j.body end as request
+       j.max_attempts, case when octet_length(j.body) <= $6 then j.body end as request,
+       case when $10::text[] <> '{}' and j.metadata is not null
+            then array(select left(j.metadata ->> w.member, $11) from unnest($10::text[]) w(member)) end
+           as "metadata: Vec<Option<String>>"
   from mine m cross join lateral (
        select b.*, b.request::text as body from sluice.job b where b.id = m.job_id limit 1) j

@@ -63,7 +63,9 @@ pub(super) async fn prepare(
         max_attempts: claimed.max_attempts.and_then(|most| u16::try_from(most).ok()),
         input_tokens: estimate::input_tokens(&request),
         max_output_tokens: request.max_tokens,
+        sticky: plan.sticky(&held.labels.project, held.labels.batch.as_deref(), &claimed.metadata),
     };
+    let metadata = claimed.metadata.clone();
     // It has been read: one copy in memory is enough.
     drop(claimed);
     plan.see(job.input_tokens, job.max_output_tokens);
@@ -75,6 +77,7 @@ pub(super) async fn prepare(
         held: HeldJob { calls, ..held },
         bill: Bill::of(past),
         whole: Arc::clone(&request),
+        metadata,
         waits_since: None,
         unsettled: None,
         last: None,
