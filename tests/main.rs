@@ -21,6 +21,7 @@ mod enqueue_command;
 mod failover;
 mod files;
 mod first_steps;
+mod forks;
 mod given_up;
 mod keys;
 mod lanes;

@@ -8,6 +8,7 @@ use sluice::config::{Config, Keys};
 use sluice::domain::strategy::{Conditions, order};
 use sluice::domain::{Job, JobId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::Path;
 
 /// Two providers of the simulator that behave as these lines say, and a route over both.
@@ -247,9 +248,9 @@ async fn a_sample_of_the_game_table_is_played_by_the_real_worker() {
     .await;
     let mut config = String::new();
     for name in ["a", "b", "c"] {
-        config += &format!("[providers.{name}]\ndialect = \"openai\"\nbase_url = \"{}\"\n", server.base_url(name));
+        writeln!(config, "[providers.{name}]\ndialect = \"openai\"\nbase_url = \"{}\"", server.base_url(name)).unwrap();
         config += "breaker = { min_calls = 1000 }\n";
-        config += &format!("[models.\"{name}/m\"]\nprice = {{ input = \"1\", output = \"2\" }}\n");
+        writeln!(config, "[models.\"{name}/m\"]\nprice = {{ input = \"1\", output = \"2\" }}").unwrap();
     }
     let rungs = "rungs = [\"a/m\", \"b/m\", \"c/m\"]";
     for (name, lines) in [
@@ -258,7 +259,7 @@ async fn a_sample_of_the_game_table_is_played_by_the_real_worker() {
         ("weighted", "weights = { \"a/m\" = 2, \"b/m\" = 1, \"c/m\" = 4 }"),
         ("sticky", "sticky_by = \"project\""),
     ] {
-        config += &format!("[routes.{name}]\n{rungs}\nstrategy = \"{name}\"\n{lines}\n");
+        writeln!(config, "[routes.{name}]\n{rungs}\nstrategy = \"{name}\"\n{lines}").unwrap();
     }
     let fleet = Fleet::new("[providers.unused]\ndialect = \"openai\"\n", &config).await;
     for route in ["cost", "priority", "weighted", "sticky"] {

@@ -142,6 +142,9 @@ fn summarise_route(name: &str, RouteConfig { route, .. }: &RouteConfig, out: &mu
         Strategy::Weighted(_) => strategy::first_choices(route, None),
         _ => Vec::new(),
     };
+    for (index, fork) in route.forks.iter().enumerate() {
+        writeln!(out, "  rules[{index}]: along route {} if {}", fork.to, fork.when)?;
+    }
     for (index, rung) in route.rungs.iter().enumerate() {
         let share = match shares.iter().find(|(drawn, _)| *drawn == index) {
             Some((_, share)) => format!(", {:.1} % of the jobs first", share * 100.0),

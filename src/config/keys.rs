@@ -12,7 +12,7 @@ mod routes;
 pub(super) use catalogue::{CATALOGUE, ENTRY as CATALOGUE_MODEL};
 pub(super) use models::{MODEL, PRICE};
 pub(super) use providers::{API_KEY, TIMEOUTS};
-pub(super) use routes::RUNG;
+pub(super) use routes::{RULE, RUNG};
 
 /// The whole file: the sections by their names.
 pub(super) const ROOT: Table = Table {

@@ -5,6 +5,7 @@
 
 mod api_keys;
 mod fault;
+pub(crate) mod forks;
 mod keys;
 mod prices;
 mod provider;

@@ -3,7 +3,7 @@
 use super::keys::{self, TIMEOUTS};
 use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
-use super::{prices, rules, scalar, strategy};
+use super::{forks, prices, rules, scalar, strategy};
 use crate::domain::request::Pass;
 use crate::domain::{ErrorClass, Model, Patience, Route, Rung, Target};
 use crate::provider::Timeouts;
@@ -35,10 +35,11 @@ pub(super) fn read_all(
         .iter()
         .map(|(name, provider)| (name.clone(), Arc::new(prices::priced(name, &provider.vendor, models))))
         .collect();
+    let leads = forks::leads(&sections);
     sections
         .into_iter()
         .map(|(name, section)| {
-            let route = read_one(&name, section, providers, &neighbours, models);
+            let route = read_one(&name, section, providers, &neighbours, models, &leads);
             (name, route)
         })
         .collect()
@@ -50,6 +51,7 @@ fn read_one(
     providers: &BTreeMap<String, ReadProvider>,
     neighbours: &Neighbours,
     models: &mut BTreeMap<Target, Model>,
+    leads: &forks::Leads,
 ) -> RouteConfig {
     let (rungs, timeouts): (Vec<Rung>, Vec<Timeouts>) =
         read_rungs(&mut section, providers, neighbours, models).into_iter().unzip();
@@ -62,6 +64,7 @@ fn read_one(
         fallback_on: read_fallback(&mut section),
         rules: rules::read(section.child("validate")),
         pass: read_pass(&mut section),
+        forks: forks::read(name, &mut section, leads),
     };
     section.finish();
     RouteConfig { route: Arc::new(route), timeouts }

@@ -30,7 +30,8 @@ pub(super) fn read(section: &mut Section<'_>, rungs: &[Rung]) -> Strategy {
     });
     if is_given && name.is_none() {
         // Whether they belong to what was meant cannot be told.
-        (section.take("weights"), section.take("sticky_by"));
+        section.take("weights");
+        section.take("sticky_by");
         return Strategy::default();
     }
     let name = name.as_deref().unwrap_or("cost");

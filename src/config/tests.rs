@@ -1,5 +1,6 @@
 //! The configuration as its users meet it: good files, bad files, variables.
 
+mod forks;
 mod keys;
 mod providers;
 mod strategies;

@@ -24,7 +24,7 @@ mod tried;
 use super::shut::Shut;
 use super::{Attempt, ErrorClass, Job, Patience, Route, Rung, Timestamp, Unit};
 use lap::Lap;
-pub use startable::{Startable, startable};
+pub use startable::{Startable, startable, together};
 use std::fmt;
 use std::time::Duration;
 use tried::Tried;

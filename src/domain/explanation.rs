@@ -6,6 +6,7 @@
 mod ordering;
 
 use super::decide::{Ineligible, Skip, Worth};
+use super::fork::Taken;
 use super::shut::Reason;
 use super::{Timestamp, readable};
 pub use ordering::{OrderedRung, Ordering};
@@ -44,6 +45,9 @@ pub struct Explanation {
     /// list, or the only one, or the worker did not note it.
     #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
     pub order: Option<Ordering>,
+    /// The rules that led the job from its route to the one whose rungs it tried, in turn.
+    #[serde(deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Taken>,
 }
 
 impl Explanation {
@@ -290,6 +294,7 @@ mod tests {
             unchecked: vec!["/not".to_owned()],
             asks_again_at: None,
             order: None,
+            rules: Vec::new(),
         };
         assert_eq!(Explanation::read(&old), expected);
     }

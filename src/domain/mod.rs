@@ -23,6 +23,7 @@ pub mod explanation;
 pub mod failure;
 pub mod fair;
 pub mod finish;
+pub mod fork;
 pub mod job;
 pub mod json_schema;
 pub mod key_ring;

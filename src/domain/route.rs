@@ -1,6 +1,7 @@
 //! Routes: chains of targets with the rules for moving along them.
 
 use super::error_class::{ErrorClass, Fallback};
+use super::fork::Fork;
 use super::price::{Price, TierPrice};
 use super::request::Pass;
 use super::shut::Reason;
@@ -159,6 +160,8 @@ pub struct Route {
     pub rules: Rules,
     /// Members of requests that choose what the route pays for, and are sent all the same.
     pub pass: Pass,
+    /// The rules that send some of its jobs along other routes: the first that holds decides.
+    pub forks: Vec<Fork>,
 }
 
 impl Route {
@@ -175,7 +178,7 @@ impl Route {
             Strategy::Sticky(StickyBy::Metadata(member)) => Some(member.as_str()),
             _ => None,
         };
-        by.into_iter()
+        by.into_iter().chain(self.forks.iter().flat_map(|fork| fork.when.metadata.keys().map(String::as_str)))
     }
 
     /// Whether a job may leave a rung that is shut for this reason.

@@ -5,6 +5,7 @@ use super::waits::shut;
 use crate::domain::Timestamp;
 use crate::domain::Unit;
 use crate::domain::explanation::{Explanation, OrderedRung, Ordering, PassedOver, Why};
+use crate::domain::fork::Taken;
 use crate::domain::shut::Reason;
 use crate::store::claim::datetime;
 use serde_json::{Map, Value};
@@ -12,15 +13,13 @@ use serde_json::{Map, Value};
 /// Why this rung and no other, and the parts of the request that it does not take.
 pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
     let explanation = decision.map(Explanation::read).unwrap_or_default();
-    let mut reasons: Vec<String> = explanation
-        .skipped
-        .iter()
-        .map(|rung| {
-            let target = rung.target.as_deref().unwrap_or("a rung that is no longer there");
-            format!("not {target}: {}", skipped(&rung.why))
-        })
-        .collect();
-    if reasons.is_empty() {
+    let mut reasons: Vec<String> = explanation.rules.iter().map(Taken::to_string).collect();
+    let skipped = explanation.skipped.iter().map(|rung| {
+        let target = rung.target.as_deref().unwrap_or("a rung that is no longer there");
+        format!("not {target}: {}", why_skipped(&rung.why))
+    });
+    reasons.extend(skipped);
+    if explanation.skipped.is_empty() {
         reasons.push("it was the first choice".to_owned());
     }
     if let Some(order) = &explanation.order {
@@ -71,7 +70,7 @@ pub(super) fn asks_again_at(decision: Option<&Value>) -> Option<String> {
     decision.map(Explanation::read)?.asks_again_at.map(instant)
 }
 
-fn skipped(why: &Why) -> String {
+fn why_skipped(why: &Why) -> String {
     match why {
         Why::Closed { reason, until, passed_over, patience_until } => {
             // A pause has no known end.
@@ -190,6 +189,21 @@ mod tests {
         ] {
             assert_eq!(told(order), format!("it was the first choiceits order was {words}"));
         }
+    }
+
+    #[test]
+    fn the_rules_that_led_to_the_rungs_are_told_first() {
+        let rules = json!([
+            { "route": "default", "rule": 1, "to": "long" }, { "route": "long", "rule": 0, "to": "longest" }, 7,
+        ]);
+        assert_eq!(
+            in_words(Some(&json!({ "rules": rules }))),
+            [
+                "rules[1] of route default led to long",
+                "rules[0] of route long led to longest",
+                "it was the first choice",
+            ]
+        );
     }
 
     #[test]

@@ -233,7 +233,7 @@ impl Gate {
             Some(Effect::Limit(_) | Effect::Crowded) => {}
             Some(_) if key_is_refused => {}
             Some(Effect::Slow | Effect::Rest | Effect::NoModel | Effect::Nothing) => {
-                target.record.latency.lock().in_vain(took)
+                target.record.latency.lock().in_vain(took);
             }
         }
         if matches!(class, None | Some(ErrorClass::SoftFailure)) {

@@ -2,7 +2,8 @@
 
 use super::gate::{Gate, Kept, ProviderSetup, TargetState};
 use crate::domain::awaited;
-use crate::domain::decide::{Condition, Skip, Startable, startable};
+use crate::domain::decide::{Condition, Skip, Startable, startable, together};
+use crate::domain::fork::{self, Holds, Taken, Traits, Ways};
 use crate::domain::shut::Reason;
 use crate::domain::statistics::RouteWait;
 use crate::domain::strategy::{self, Conditions};
@@ -91,6 +92,8 @@ pub struct RoutePlan {
     pub rungs: Vec<RungPlan>,
     /// Typical sizes of its jobs.
     typical: Arc<Mutex<Typical>>,
+    /// Where its rules have led its jobs.
+    ways: Arc<Mutex<Ways>>,
 }
 
 impl RoutePlan {
@@ -119,8 +122,8 @@ impl RoutePlan {
         Some(key)
     }
 
-    /// The first rung of all jobs of a lane with this project and batch, where all of them have the same.
-    pub(super) fn first_of_lane(&self, project: &str, batch: Option<&str>) -> Option<(usize, u64)> {
+    /// The first rung of all jobs of a lane with this project and batch, where all of them have the same, and its key.
+    fn first_of_lane(&self, project: &str, batch: Option<&str>) -> Option<(usize, u64)> {
         let key = self.sticky(project, batch, &Metadata::default())?;
         let mut order = Vec::new();
         let seen = Conditions::of_route(Typical::default(), Some(key), Timestamp(0), &[]);
@@ -130,7 +133,7 @@ impl RoutePlan {
 
     /// How many of its jobs with this deadline may be started now, and if none, when to ask again. `sticky`: only those
     /// that have this key.
-    pub(super) fn startable(&self, sticky: Option<u64>, deadline: Option<Timestamp>, now: Timestamp) -> Startable {
+    fn startable(&self, sticky: Option<u64>, deadline: Option<Timestamp>, now: Timestamp) -> Startable {
         let typical = self.typical();
         let pace = Duration::from_millis(5);
         let condition = |rung: &RungPlan| rung.condition(&rung.sizes(typical.input(), typical.cap()), pace, true, now);
@@ -142,8 +145,8 @@ impl RoutePlan {
     }
 
     /// The wait of its jobs, if none of them may start within [`WORTH_SAYING`].
-    pub(super) fn hold_up(&self, now: Timestamp) -> Option<RouteWait> {
-        let Startable::Later { until, rung, why } = self.startable(None, None, now) else { return None };
+    fn hold_up(&self, now: Timestamp) -> Option<RouteWait> {
+        let Startable::Later { until, rung, why, .. } = self.startable(None, None, now) else { return None };
         let opens = match why {
             Skip::Shut { shut, .. } if shut.reason == Reason::Paused => None,
             _ => Some(until.0),
@@ -157,6 +160,39 @@ impl RoutePlan {
         let target = self.rungs.get(rung)?.target.target().to_string();
         (!passes)
             .then(|| RouteWait { reason: awaited::in_words(&target, &why, self.rungs.len() == 1), until_ms: opens })
+    }
+}
+
+/// What a lane's jobs may go along, as far as that is known before they are claimed: its route, or those that the rules
+/// of its route lead to.
+pub(super) struct LanePlan {
+    /// Never empty.
+    parts: Vec<Part>,
+}
+
+/// A route that some jobs of a lane go along.
+struct Part {
+    plan: Arc<RoutePlan>,
+    /// The share of the lane's jobs.
+    share: f64,
+    /// The rung that all of them try first, and the key by which they stick to it.
+    sticky: Option<(usize, u64)>,
+}
+
+impl LanePlan {
+    /// Lanes with the same key have the same answer.
+    pub(super) fn key(&self) -> Vec<(&str, Option<usize>)> {
+        let key = |part: &'_ Part| part.sticky.map(|(first, _)| first);
+        self.parts.iter().map(|part| (part.plan.route.name.as_str(), key(part))).collect()
+    }
+
+    /// How many of the jobs with this deadline may be started now, and if none, when to ask again.
+    pub(super) fn startable(&self, deadline: Option<Timestamp>, now: Timestamp) -> Startable {
+        let ask = |part: &Part| part.plan.startable(part.sticky.map(|(_, key)| key), deadline, now);
+        match self.parts.as_slice() {
+            [part] => ask(part),
+            parts => together(parts.iter().map(|part| (part.share, ask(part))), usize::MAX),
+        }
     }
 }
 
@@ -202,6 +238,96 @@ impl Plan {
         Self::assemble(blueprint, &setups, clients, gate, Some(self))
     }
 
+    /// What jobs of this route, project and batch may go along; `None`: there is no such route.
+    pub(super) fn lane(&self, route: &str, project: &str, batch: Option<&str>) -> Option<LanePlan> {
+        let mut parts = Vec::with_capacity(1);
+        self.gather(self.routes.get(route)?, Some((project, batch)), 1.0, 0, &mut parts);
+        Some(LanePlan { parts })
+    }
+
+    /// What jobs of this route may go along, whichever they are.
+    pub(super) fn any_lane(&self, route: &str) -> Option<LanePlan> {
+        let mut parts = Vec::with_capacity(1);
+        self.gather(self.routes.get(route)?, None, 1.0, 0, &mut parts);
+        Some(LanePlan { parts })
+    }
+
+    /// Adds the routes that jobs of `plan` may go along, by its rules and those of the routes that these lead to.
+    fn gather(
+        &self,
+        plan: &Arc<RoutePlan>,
+        lane: Option<(&str, Option<&str>)>,
+        share: f64,
+        depth: usize,
+        parts: &mut Vec<Part>,
+    ) {
+        let mut ways: Vec<&Arc<RoutePlan>> = Vec::new();
+        let mut all_leave = false;
+        // Rules form no circle, so no chain of them is longer than there are routes.
+        for fork in plan.route.forks.iter().take_while(|_| depth < self.routes.len()) {
+            let holds = lane.map_or(Holds::ForSome, |(project, batch)| fork.when.of_lane(project, batch));
+            if let Some(other) = self.routes.get(&fork.to).filter(|_| holds != Holds::ForNone)
+                && !ways.iter().any(|known| Arc::ptr_eq(known, other))
+            {
+                ways.push(other);
+            }
+            all_leave = holds == Holds::ForAll;
+            if all_leave {
+                break;
+            }
+        }
+        if ways.is_empty() {
+            let sticky = lane.and_then(|(project, batch)| plan.first_of_lane(project, batch));
+            return parts.push(Part { plan: Arc::clone(plan), share, sticky });
+        }
+        let weights: Vec<f64> = {
+            let noted = plan.ways.lock();
+            let own = (!all_leave).then(|| noted.weight(&plan.route.name));
+            ways.iter().map(|way| noted.weight(&way.route.name)).chain(own).collect()
+        };
+        let sum: f64 = weights.iter().sum();
+        for (way, weight) in ways.iter().zip(&weights) {
+            self.gather(way, lane, share * weight / sum, depth + 1, parts);
+        }
+        if let (false, Some(own)) = (all_leave, weights.last()) {
+            let sticky = lane.and_then(|(project, batch)| plan.first_of_lane(project, batch));
+            parts.push(Part { plan: Arc::clone(plan), share: share * own / sum, sticky });
+        }
+    }
+
+    /// The route that a job goes along whose row names `route`, and the rules that lead there. `None`: there is no such
+    /// route.
+    pub(super) fn resolve(&self, route: &str, job: &Traits<'_>) -> Option<(Arc<RoutePlan>, Vec<Taken>)> {
+        let mut plan = self.routes.get(route)?;
+        let mut taken: Vec<Taken> = Vec::new();
+        while let Some((rule, fork)) = fork::first(&plan.route.forks, job) {
+            let Some(other) = self.routes.get(&fork.to).filter(|_| taken.len() < self.routes.len()) else { break };
+            taken.push(Taken { route: plan.route.name.clone(), rule, to: fork.to.clone() });
+            plan = other;
+        }
+        Some((Arc::clone(plan), taken))
+    }
+
+    /// Notes the way that one more job takes.
+    pub(super) fn note_way(&self, plan: &RoutePlan, taken: &[Taken]) {
+        for Taken { route, to, .. } in taken {
+            if let Some(from) = self.routes.get(route) {
+                from.ways.lock().note(to);
+            }
+        }
+        if !plan.route.forks.is_empty() {
+            plan.ways.lock().note(&plan.route.name);
+        }
+    }
+
+    /// The wait of a route's jobs, if none of them may start for a while, whichever way they take.
+    pub(super) fn hold_up(&self, route: &str, now: Timestamp) -> Option<RouteWait> {
+        let lane = self.any_lane(route)?;
+        let mut waits: Vec<RouteWait> = lane.parts.iter().map(|part| part.plan.hold_up(now)).collect::<Option<_>>()?;
+        waits.sort_by_key(|wait| wait.until_ms.unwrap_or(i64::MAX));
+        waits.into_iter().next()
+    }
+
     fn assemble(
         blueprint: &Blueprint,
         setups: &BTreeMap<String, ProviderSetup>,
@@ -221,7 +347,8 @@ impl Plan {
             }
             let known = before.and_then(|before| before.routes.get(&route.name));
             let typical = known.map(|known| Arc::clone(&known.typical)).unwrap_or_default();
-            routes.insert(route.name.clone(), Arc::new(RoutePlan { route: Arc::clone(route), rungs, typical }));
+            let ways = known.map(|known| Arc::clone(&known.ways)).unwrap_or_default();
+            routes.insert(route.name.clone(), Arc::new(RoutePlan { route: Arc::clone(route), rungs, typical, ways }));
         }
         let members: BTreeSet<&str> = blueprint.routes.iter().flat_map(|(route, _)| route.looks_at()).collect();
         let members = members.into_iter().map(str::to_owned).collect();

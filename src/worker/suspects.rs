@@ -46,11 +46,8 @@ impl Waiting {
                 || is_paused("project", &suspects.project)
                 || batch.is_some_and(|batch| is_paused("batch", batch))
                 || settings.only_batch.as_deref().is_some_and(|only| batch != Some(only));
-            let route = plan.routes.get(&suspects.route).filter(|_| !stops);
-            route.map_or(0, |route| {
-                let sticky = route.first_of_lane(&suspects.project, batch).map(|(_, key)| key);
-                route.startable(sticky, None, now).jobs()
-            })
+            let ahead = plan.lane(&suspects.route, &suspects.project, batch).filter(|_| !stops);
+            ahead.map_or(0, |ahead| ahead.startable(None, now).jobs())
         };
         let startable: Vec<(usize, usize)> =
             self.0.iter().enumerate().map(|(index, suspects)| (index, jobs(suspects))).collect();

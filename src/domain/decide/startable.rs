@@ -18,6 +18,8 @@ pub enum Startable {
         rung: usize,
         /// … and why it may not be called.
         why: Skip,
+        /// Whether that is over within a [`MOMENT`].
+        is_moment: bool,
     },
     /// Every job, because each of them ends: no rung takes their requests, or it is too late. The jobs report this
     /// themselves.
@@ -76,29 +78,39 @@ pub fn startable(
     if drawn.is_empty() {
         return ask.along(order.iter().copied());
     }
-    let mut fewest = ask.room(order);
-    let mut some_start = false;
+    let draw = |&(first, share): &(usize, f64)| {
+        let others = order.iter().copied().filter(move |&index| index != first);
+        (share, ask.along(std::iter::once(first).chain(others)))
+    };
+    together(drawn.iter().map(draw), ask.room(order))
+}
+
+/// How many jobs may start of which each belongs to one of several parts, and which it belongs to is not known before it
+/// is claimed: each part has its share of the jobs and its own answer. `most`: no more than so many.
+#[must_use]
+pub fn together(parts: impl IntoIterator<Item = (f64, Startable)>, most: usize) -> Startable {
+    let mut fewest = most;
+    let (mut some_start, mut some_end) = (false, false);
     let (mut full, mut soonest): (Option<Startable>, Option<Startable>) = (None, None);
-    for &(first, share) in drawn {
-        let others = order.iter().copied().filter(|&index| index != first);
-        match ask.along(std::iter::once(first).chain(others)) {
-            Startable::ToEnd => return Startable::ToEnd,
+    for (share, part) in parts {
+        match part {
+            Startable::ToEnd => some_end = true,
             Startable::Now(jobs) => {
                 some_start = true;
                 fewest = fewest.min(scaled(jobs, share));
             }
-            later @ Startable::Later { until, .. } if now.until(until) <= MOMENT => {
-                full = Some(full.filter(|other| other.opens() >= Some(until)).unwrap_or(later));
+            later @ Startable::Later { is_moment: true, .. } => {
+                full = Some(full.filter(|other| other.opens() >= later.opens()).unwrap_or(later));
             }
-            later => {
-                let opens = later.opens();
-                soonest = Some(soonest.filter(|other| other.opens() <= opens).unwrap_or(later));
+            later @ Startable::Later { .. } => {
+                soonest = Some(soonest.filter(|other| other.opens() <= later.opens()).unwrap_or(later));
             }
         }
     }
-    match full.or(soonest.filter(|_| !some_start)) {
+    match full.or(soonest.filter(|_| !some_start && !some_end)) {
         Some(later) => later,
-        None => Startable::Now(fewest.max(1)),
+        None if some_start => Startable::Now(fewest.max(1)),
+        None => Startable::ToEnd,
     }
 }
 
@@ -169,7 +181,10 @@ impl Ask<'_> {
         }
         match soonest {
             _ if jobs > 0 => Startable::Now(jobs),
-            Some((until, rung, why)) => Startable::Later { until: rest_until(until, deadline, now), rung, why },
+            Some((until, rung, why)) => {
+                let until = rest_until(until, deadline, now);
+                Startable::Later { until, rung, why, is_moment: now.until(until) <= MOMENT }
+            }
             None => Startable::ToEnd,
         }
     }

@@ -40,6 +40,7 @@ fn route(rungs: usize) -> Route {
         fallback_on: Class::ALL.iter().copied().collect(),
         rules: Rules::default(),
         pass: Pass::default(),
+        forks: Vec::new(),
     }
 }
 

@@ -169,6 +169,7 @@ fn route() -> Route {
         fallback_on: ErrorClass::fallen_back_on_by_default(),
         rules: Rules::default(),
         pass: Pass::default(),
+        forks: Vec::new(),
     }
 }
 

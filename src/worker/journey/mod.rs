@@ -17,6 +17,7 @@ use crate::domain::awaited;
 use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, decide};
 use crate::domain::doubt::RequestHash;
 use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Why};
+use crate::domain::fork::{Needs, Taken, Traits};
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{Attempt, ChatRequest, Job, Metadata, Outcome, Patience, Sizes, Strategy, Timestamp, eligibility};
 use crate::store::claim::{Claimed, PastAttempt};
@@ -64,6 +65,10 @@ struct Journey {
     whole: Arc<ChatRequest>,
     /// The members of its metadata that routes looked at when it was claimed.
     metadata: Metadata,
+    /// The route that its row names, …
+    root: Arc<RoutePlan>,
+    /// … and the rules that led from there to the route that it goes along.
+    taken: Vec<Taken>,
     /// The rungs in the order in which this job tries them.
     order: Vec<usize>,
     history: Vec<Attempt>,
@@ -149,13 +154,23 @@ impl Journey {
             return Ok(());
         }
         let plan = self.errand.shared.plan();
-        let Some(route) = plan.routes.get(&self.held.labels.route) else { return Err("unknown route") };
-        if Arc::ptr_eq(route, &self.errand.plan) {
+        let Some(root) = plan.routes.get(&self.held.labels.route) else { return Err("unknown route") };
+        if Arc::ptr_eq(root, &self.root) {
             return Ok(());
         }
         if !self.metadata.covers(&plan.members) {
             return Err("its metadata is read anew");
         }
+        let labels = &self.held.labels;
+        let traits = Traits {
+            project: &labels.project,
+            batch: labels.batch.as_deref(),
+            metadata: &self.metadata,
+            input_tokens: self.errand.job.input_tokens,
+            needs: Needs::of(&self.whole),
+        };
+        let Some((route, taken)) = plan.resolve(&labels.route, &traits) else { return Err("unknown route") };
+        (self.root, self.taken) = (Arc::clone(root), taken);
         // Calls to a rung count for it wherever it stands now.
         let place = |index: usize| {
             let target = &self.errand.plan.route.rungs.get(index)?.target;
@@ -169,7 +184,7 @@ impl Journey {
         }
         let labels = &self.held.labels;
         self.errand.job.sticky = route.sticky(&labels.project, labels.batch.as_deref(), &self.metadata);
-        self.errand.plan = Arc::clone(route);
+        self.errand.plan = route;
         self.look_at_rungs_anew();
         Ok(())
     }
@@ -260,8 +275,11 @@ impl Journey {
         // is not touched again before there is room for it.
         // A job that was itself told how long to wait is parked exactly that long.
         let was_told = self.history.iter().any(|attempt| attempt.retry_at.is_some_and(|at| at > now));
-        let Errand { plan, job, .. } = &self.errand;
-        let waits_like_all = is_a_limit(why) && !was_told && plan.startable(job.sticky, job.deadline, now).jobs() == 0;
+        let (labels, deadline) = (&self.held.labels, self.errand.job.deadline);
+        // As the claimer asks, who does not know yet which rung a job will draw, or which rule will hold for it.
+        let others = || self.errand.shared.plan().lane(&labels.route, &labels.project, labels.batch.as_deref());
+        let waits_like_all =
+            is_a_limit(why) && !was_told && others().is_some_and(|ahead| ahead.startable(deadline, now).jobs() == 0);
         (!waits_like_all).then_some(rest)
     }
 
@@ -346,7 +364,7 @@ impl Journey {
         let unchecked = self.errand.schema.as_ref().map(|schema| schema.unchecked()).unwrap_or_default();
         let order = self.ordering(skipped.is_empty(), conditions, now);
         let is_plain = skipped.is_empty() && dropped.is_empty() && made.key.is_none() && unchecked.is_empty();
-        if is_plain && made.asks_again_at.is_none() && order.is_none() {
+        if is_plain && made.asks_again_at.is_none() && order.is_none() && self.taken.is_empty() {
             return None;
         }
         let rungs = &self.errand.plan.route.rungs;
@@ -362,6 +380,7 @@ impl Journey {
             unchecked: unchecked.to_vec(),
             asks_again_at: made.asks_again_at,
             order,
+            rules: self.taken.clone(),
         })
     }
 

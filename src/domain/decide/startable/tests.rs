@@ -27,6 +27,7 @@ fn route(rungs: usize, patience: Duration) -> Route {
         fallback_on: ErrorClass::ALL.iter().copied().collect(),
         rules: Rules::default(),
         pass: Pass::default(),
+        forks: Vec::new(),
     }
 }
 
@@ -73,7 +74,7 @@ fn a_rung_that_is_shut_is_passed_where_an_old_job_would_pass_it() {
     let endless = Route { patience: Patience::Forever, ..route(2, MINUTE) };
     let worth = Worth::Patience { until: Timestamp::MAX };
     let why = Skip::Shut { shut: Shut { reason: Reason::RateLimit, since: NOW, until: NOW + MINUTE }, worth };
-    let later = Startable::Later { until: NOW + MINUTE, rung: 0, why };
+    let later = Startable::Later { until: NOW + MINUTE, rung: 0, why, is_moment: false };
     assert_eq!(ask(&endless, &[shut(Reason::RateLimit, MINUTE), open(3)]), later);
     assert_eq!((later.jobs(), later.opens()), (0, Some(NOW + MINUTE)));
     // Money does not come back by itself, so no job waits for it.
@@ -142,6 +143,18 @@ fn where_full_rungs_go_last_the_room_of_all_open_rungs_adds_up_however_much_pati
     );
 }
 
+#[test]
+fn of_parts_that_are_told_apart_only_after_the_claim_none_is_claimed_beyond_its_share_and_one_that_ends_stops_none() {
+    let later = |wait| ask(&route(1, HOUR), &[shut(Reason::RateLimit, wait)]);
+    let of = |parts: [(f64, Startable); 2]| together(parts, usize::MAX);
+    assert_eq!(of([(0.5, Startable::Now(10)), (0.5, Startable::Now(30))]), Startable::Now(20));
+    assert_eq!(of([(0.5, Startable::Now(10)), (0.5, later(MINUTE))]), Startable::Now(20));
+    assert_eq!(of([(0.5, Startable::Now(10)), (0.5, later(SECOND))]), later(SECOND));
+    assert_eq!(of([(0.5, later(HOUR)), (0.5, later(MINUTE))]), later(MINUTE));
+    assert_eq!(of([(0.5, Startable::ToEnd), (0.5, later(MINUTE))]), Startable::ToEnd);
+    assert_eq!(of([(0.5, Startable::ToEnd), (0.5, Startable::Now(3))]), Startable::Now(6));
+}
+
 fn conditions(rungs: usize) -> impl Values<Value = Vec<Condition>> {
     let reasons = prop::sample::select(Reason::ALL);
     let one = prop_oneof![
@@ -176,7 +189,10 @@ proptest! {
                 let room = conditions[rung].headroom.unwrap_or(0).max(1);
                 prop_assert!(matches!(asked, Startable::Now(jobs) if jobs >= room), "{asked:?}");
             }
-            Step::Wait { until, rung, why } => prop_assert_eq!(asked, Startable::Later { until, rung, why }),
+            Step::Wait { until, rung, why } => {
+                let is_moment = NOW.until(until) <= MOMENT;
+                prop_assert_eq!(asked, Startable::Later { until, rung, why, is_moment });
+            }
             Step::Finish(_) => prop_assert_eq!(asked, Startable::ToEnd),
         }
     }
