@@ -89,6 +89,9 @@ fn draws(route: &str, id: i64) -> String {
     route.rungs[into[0]].target.provider.clone()
 }
 
+/// A breaker that a few failures do not open.
+const PATIENT: &str = "breaker = { min_calls = 1000 }";
+
 const THREE_TO_ONE: &str = "strategy = \"weighted\"\nweights = { \"one/m\" = 3, \"two/m\" = 1 }";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +135,7 @@ async fn jobs_that_draw_a_rung_that_is_shut_for_long_rest_and_the_others_go_on()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rung_without_weight_is_called_when_the_drawn_one_fails() {
     let weights = "strategy = \"weighted\"\nweights = { \"one/m\" = 1, \"two/m\" = 0 }";
-    let fleet = two("faults = [{ kind = \"empty\", containing = \"question 1\" }]", "", ["", ""], weights).await;
+    let fleet = two("faults = [{ kind = \"empty\", containing = \"question 1\" }]", "", [PATIENT, ""], weights).await;
     fleet.enqueue("default", 30).await;
     fleet.drain().await;
     let attempts = fleet.attempts().await;
@@ -207,16 +210,26 @@ async fn most_jobs_go_to_the_provider_that_answers_soonest_and_some_look_at_the_
     let (slow, fast) = ("latency = { fixed = \"300ms\" }", "latency = { fixed = \"10ms\" }");
     let limits = ["limits = { concurrency = 8 }"; 2];
     let fleet = two(slow, fast, limits, "strategy = \"fastest\"").await;
-    fleet.enqueue("default", 240).await;
-    fleet.drain().await;
+    // The first jobs find out how fast both are, …
+    let worker = fleet.start();
+    fleet.enqueue("default", 40).await;
+    fleet.until_answered(40).await;
     let (one, two) = (fleet.called("one"), fleet.called("two"));
-    assert_eq!(one + two, 240);
-    assert!(two >= 160 && one >= 4, "{one} and {two}");
-    let rows: Vec<Value> = sqlx::query_scalar("select decision->'order' from sluice.attempt where provider = 'one'")
-        .fetch_all(&fleet.pool)
-        .await
-        .unwrap();
-    assert!(rows.iter().any(|order| order["explores"] == true), "{rows:?}");
+    assert!(one > 0 && two > 0, "{one} and {two}");
+    // … and the others know.
+    fleet.enqueue("default", 400).await;
+    fleet.until_answered(440).await;
+    worker.stop().await;
+    let (slow, fast) = (fleet.called("one") - one, fleet.called("two") - two);
+    assert_eq!(slow + fast, 400);
+    assert!(fast >= 320 && slow >= 2, "{slow} and {fast}");
+    let rows: Vec<Value> = sqlx::query_scalar(
+        "select decision->'order' from sluice.attempt where provider = 'one' order by job_id desc limit 2",
+    )
+    .fetch_all(&fleet.pool)
+    .await
+    .unwrap();
+    assert!(rows.iter().all(|order| order["explores"] == true), "{rows:?}");
     let job: i64 = sqlx::query_scalar("select max(job_id) from sluice.attempt where provider = 'two'")
         .fetch_one(&fleet.pool)
         .await
