@@ -251,8 +251,8 @@ fn cases() -> Vec<Case> {
                 rungs = ["one/model"]
             "#,
         },
-        // Two providers, of which each job takes either: both quotas are to be used up. By weight, jobs without patience
-        // take whichever has room; by room, all do.
+        // Two providers, of which each job takes either: both quotas are to be used up. By weight, jobs without
+        // patience take whichever has room; by room, all do.
         Case {
             name: "weighted",
             processes: &[1, 3],

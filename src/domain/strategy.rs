@@ -2,8 +2,8 @@
 //!
 //! A strategy is an arm of [`order`]. It is asked anew for each decision, and sees everything that may matter to any
 //! strategy in its [`Conditions`]: a request's size, what the job has cost, a number to draw by, the key by which it
-//! sticks to a rung, and for each rung whether it may be called, how much room it has and how long it takes. A condition
-//! that a strategy does not look at need not be found out: [`Strategy::weighs_headroom`].
+//! sticks to a rung, and for each rung whether it may be called, how much room it has and how long it takes. A
+//! condition that a strategy does not look at need not be found out: [`Strategy::weighs_headroom`].
 //!
 //! Chance is a hash of the job and the rung's target: a job draws the same in every process and after every restart,
 //! and a rung that is added to the route or taken off it moves no job from one of the others to another.

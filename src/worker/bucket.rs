@@ -186,8 +186,8 @@ impl Bucket {
         rates.min().unwrap_or(usize::MAX).min(places)
     }
 
-    /// The part of its tightest limit that is free, in millionths of what that holds when full; negative where more calls
-    /// wait than that holds now.
+    /// The part of its tightest limit that is free, in millionths of what that holds when full; negative where more
+    /// calls wait than that holds now.
     #[must_use]
     pub fn free(&self) -> i64 {
         if self.block().is_some() {

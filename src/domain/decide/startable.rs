@@ -47,7 +47,8 @@ impl Startable {
     }
 }
 
-/// A rung that is shut for less time than this is full for a moment. A worker keeps jobs that wait for no longer in hand.
+/// A rung that is shut for less time than this is full for a moment. A worker keeps jobs that wait for no longer in
+/// hand.
 pub const MOMENT: Duration = Duration::from_secs(2);
 
 /// How many jobs of a route may be started, if they have this deadline and find the rungs in these conditions.
@@ -85,8 +86,8 @@ pub fn startable(
     together(drawn.iter().map(draw), ask.room(order))
 }
 
-/// How many jobs may start of which each belongs to one of several parts, and which it belongs to is not known before it
-/// is claimed: each part has its share of the jobs and its own answer. `most`: no more than so many.
+/// How many jobs may start of which each belongs to one of several parts, and which it belongs to is not known before
+/// it is claimed: each part has its share of the jobs and its own answer. `most`: no more than so many.
 #[must_use]
 pub fn together(parts: impl IntoIterator<Item = (f64, Startable)>, most: usize) -> Startable {
     let mut fewest = most;

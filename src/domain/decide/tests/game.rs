@@ -1,4 +1,5 @@
-//! The game table: for every error class, every strategy and every position in the chain, what a job does, step by step.
+//! The game table: for every error class, every strategy and every position in the chain, what a job does, step by
+//! step.
 
 use super::*;
 use crate::domain::StickyBy;
@@ -10,12 +11,12 @@ use std::fmt::Write as _;
 /// `…`: it goes on like this, because calls that were never sent use up no attempt.
 ///
 /// Of three rungs the first, the first two, or all three meet what the row says, and the others answer. A rung that is
-/// shut (`for a minute`, `for an hour`) answers once it is open; all other failures come each time. Jobs have ten minutes
-/// of patience and six attempts, and fall back on everything.
+/// shut (`for a minute`, `for an hour`) answers once it is open; all other failures come each time. Jobs have ten
+/// minutes of patience and six attempts, and fall back on everything.
 ///
-/// Where the order does not depend on how the rungs stand (`cost`, `priority`, `weighted`, `sticky`), a job waits for its
-/// first rung while that is shut for less time than it has patience. Where it does (`balanced`, `fastest`), a rung that
-/// is shut goes behind the others, and a job waits only when all are shut.
+/// Where the order does not depend on how the rungs stand (`cost`, `priority`, `weighted`, `sticky`), a job waits for
+/// its first rung while that is shut for less time than it has patience. Where it does (`balanced`, `fastest`), a rung
+/// that is shut goes behind the others, and a job waits only when all are shut.
 const GAME: &str = include_str!("game.txt");
 
 /// A job that goes on for longer than this is followed no further.
