@@ -2,12 +2,19 @@
 
 use crate::support::fleet::Fleet;
 use crate::support::wait::until;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Providers of these names, and a route for each that is called like it; then these lines.
 async fn fleet(providers: &[(&str, &str)], lines: &str) -> Fleet {
+    let (scenario, config) = described(providers, lines);
+    Fleet::new(&scenario, &config).await
+}
+
+/// The scenario and the configuration of [`fleet`].
+fn described(providers: &[(&str, &str)], lines: &str) -> (String, String) {
     let (mut scenario, mut config) = (String::new(), String::new());
     for (name, behaves) in providers {
         writeln!(scenario, "[providers.{name}]\ndialect = \"openai\"\n{behaves}").unwrap();
@@ -16,7 +23,7 @@ async fn fleet(providers: &[(&str, &str)], lines: &str) -> Fleet {
         writeln!(config, "[models.\"{name}/m\"]\nprice = {{ input = \"1\", output = \"2\" }}").unwrap();
         writeln!(config, "[routes.{name}]\nrungs = [\"{name}/m\"]").unwrap();
     }
-    Fleet::new(&scenario, &format!("{config}{lines}")).await
+    (scenario, config + lines)
 }
 
 impl Fleet {
@@ -111,4 +118,26 @@ async fn jobs_that_a_rule_sends_to_a_route_that_is_shut_for_long_do_not_stop_the
     assert_eq!(verdict.providers["usual"].figures.calls, 20);
     assert!(verdict.providers["shut"].figures.calls <= 20);
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_brings_rules_that_look_at_metadata_which_no_claim_had_read_before() {
+    // A job that is in hand meanwhile asks again after a second, and by then the rules are there.
+    let busy = "faults = [{ kind = \"overloaded\", first_n_calls = 1 }]\nlatency = { fixed = \"800ms\" }";
+    let providers = [("gold", ""), ("usual", busy)];
+    let fleet = fleet(&providers, "").await;
+    let worker = fleet.start();
+    let in_hand = fleet.job("acme", None, json!({ "tier": "gold" }), prompt(2)).await;
+    until("the call has begun", async || fleet.verdict().providers["usual"].figures.calls == 1).await;
+    let rules = "[[routes.usual.rules]]\nwhen = { metadata = { tier = \"gold\" } }\nroute = \"gold\"\n";
+    fleet.configure(&described(&providers, rules).1);
+    worker.signal(Signal::HUP);
+    worker.until_said("the configuration was read again and is in force", 1).await;
+    let later = fleet.job("acme", None, json!({ "tier": "gold" }), prompt(3)).await;
+    let other = fleet.job("acme", None, json!({ "tier": "tin" }), prompt(4)).await;
+    fleet.until_answered(3).await;
+    worker.stop().await;
+    let answerers = fleet.answerers().await;
+    let of = |job| answerers.get(&job).map(String::as_str);
+    assert_eq!((of(in_hand), of(later), of(other)), (Some("gold"), Some("gold"), Some("usual")));
 }

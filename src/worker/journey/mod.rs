@@ -36,6 +36,9 @@ const HOLD: Duration = Duration::from_secs(2);
 /// How long a job is parked at a gate that may open at any time.
 const GATE_REST: Duration = Duration::from_secs(10);
 
+/// Why a job goes back when routes look at members of its metadata that its claim did not bring.
+const READ_ANEW: &str = "its metadata is read anew";
+
 /// The parts of a job that each call needs and no call changes.
 struct Errand {
     shared: Arc<Shared>,
@@ -159,7 +162,7 @@ impl Journey {
             return Ok(());
         }
         if !self.metadata.covers(&plan.members) {
-            return Err("its metadata is read anew");
+            return Err(READ_ANEW);
         }
         let labels = &self.held.labels;
         let traits = Traits {

@@ -1,7 +1,7 @@
 //! From a claimed row to a journey: reads the request, compiles its schema, and recalls its history.
 
 use super::rows::{Bill, HeldJob};
-use super::{Errand, Journey};
+use super::{Errand, Journey, READ_ANEW};
 use crate::domain::fork::{Needs, Traits};
 use crate::domain::request::{RequestError, unfit_schema};
 use crate::domain::{Attempt, ChatRequest, ErrorClass, Job, Outcome, SoftFailure, estimate, long_wait};
@@ -61,6 +61,10 @@ pub(super) async fn prepare(
     let input_tokens = estimate::input_tokens(&request);
     let (project, batch) = (held.labels.project.as_str(), held.labels.batch.as_deref());
     let metadata = claimed.metadata.clone();
+    if !metadata.covers(&plans.members) {
+        // The configuration has changed since the claim.
+        return Err(Unready::Back(READ_ANEW));
+    }
     let needs = Needs::of(&request);
     let traits = Traits { project, batch, metadata: &metadata, input_tokens, needs };
     let Some((plan, taken)) = plans.resolve(&held.labels.route, &traits) else {
