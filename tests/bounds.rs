@@ -313,7 +313,7 @@ async fn a_login_that_holds_all_that_it_can_holds_up_nothing() {
     let store = Store::from_pool(PgPoolOptions::new().max_connections(3).connect_lazy_with(options));
     store.migrate().await.unwrap();
     store.ensure_partitions().await.unwrap();
-    assert!(store.fold_tally().await.unwrap() > 0, "it is not taken for the work of another");
+    assert!(store.fold_tally().await.unwrap().rows > 0, "it is not taken for the work of another");
     store.queue_unqueued().await.unwrap();
     store.own_keys().await.unwrap();
     store.forget_turns().await.unwrap();
@@ -464,6 +464,10 @@ async fn a_foreign_job_stands_in_no_export_of_the_owner() {
     let (all, said) = lines(&["--login", "*"]).await;
     assert_eq!((all.len(), said.as_str()), (4, ""));
     assert_eq!(lines(&["--login", "bounds_evil_export"]).await.0, ["bounds_evil_export q-1"]);
+    let (none, said) = lines(&["--login", "bounds_absent"]).await;
+    assert_eq!(none, [""; 0]);
+    let expected = "batch `b` has no job of the login bounds_absent; it has jobs of sluice (3), bounds_evil_export (1)";
+    assert!(said.contains(expected), "{said}");
     // A reader without jobs of its own sees all, and whose each is.
     run(&logins.queue.pool, "create role bounds_reader login; grant sluice_reporter to bounds_reader").await;
     let reader = Program::new("", &logins.queue.database.url().replace("user=sluice", "user=bounds_reader"));

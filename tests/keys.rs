@@ -3,6 +3,7 @@
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, ended, text};
+use crate::support::queue::enqueue_questions;
 use crate::support::wait::until;
 use serde_json::Value;
 use sluice::simulate::{Scenario, Simulator};
@@ -53,14 +54,7 @@ impl Stage {
     }
 
     async fn enqueue(&self, jobs: i32) {
-        sqlx::query(
-            "insert into sluice.job (request) select jsonb_build_object('prompt', 'Question ' || n) from \
-             generate_series(1, $1) n",
-        )
-        .bind(jobs)
-        .execute(&self.pool)
-        .await
-        .unwrap();
+        enqueue_questions(&self.pool, jobs).await;
     }
 
     fn worker(&self) -> Child {

@@ -39,6 +39,7 @@ mod plans;
 mod poison;
 mod pooler;
 mod port;
+mod priority;
 mod queue;
 mod quota;
 mod reasons;

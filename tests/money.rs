@@ -14,7 +14,7 @@ const PER_CALL: i64 = 1_000_000_000_000_000;
 
 /// Everything that sums up, as the commands do it.
 async fn every_sum_is_there(queue: &Queue) {
-    while queue.store.fold_tally().await.unwrap() > 0 {}
+    while queue.store.fold_tally().await.unwrap().rows > 0 {}
     let program = Program::new("", &queue.database.url());
     for arguments in [
         &["report", "cost"][..],

@@ -99,3 +99,17 @@ async fn a_batch_that_never_was_is_not_resumed() {
         assert!(output.ends_with(&format!("{batch},1,0,0\n")), "{output}");
     }
 }
+
+#[tokio::test]
+async fn help_that_cannot_be_written_in_full_is_a_failure_and_a_reader_that_leaves_is_none() {
+    for arguments in [&["--help"][..], &["help", "worker"], &["report", "--help"], &["--version"]] {
+        for (stdout, expected) in dead_ends().into_iter().zip([0, 1]) {
+            let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sluice"));
+            let child = command.args(arguments).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+            let output = ended(child).await;
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(expected), "{arguments:?}: {said}");
+            assert_eq!(said.contains("cannot write the output"), expected == 1, "{arguments:?}: {said}");
+        }
+    }
+}

@@ -7,6 +7,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use sluice::domain::{ErrorClass, JobId, NanoUsd};
 use sluice::store::claim::{Claimed, Lease};
+use sluice::store::maintenance::Folded;
 use sluice::store::report::{Dimension, Filter};
 use sluice::store::settle::Settlement;
 use sqlx::Row as _;
@@ -320,9 +321,9 @@ async fn folding_keeps_every_sum_and_leaves_a_row_per_hour_and_group() {
     let by = [Dimension::Hour, Dimension::Batch, Dimension::Provider, Dimension::Class];
     let before = queue.store.totals(&by, &Filter::default()).await.unwrap();
     let rows = queue.count("select count(*) from sluice.tally").await;
-    assert_eq!(i64::try_from(queue.store.fold_tally().await.unwrap()).unwrap(), rows);
+    assert_eq!(i64::try_from(queue.store.fold_tally().await.unwrap().rows).unwrap(), rows);
     assert_eq!(queue.store.totals(&by, &Filter::default()).await.unwrap(), before);
-    assert_eq!(queue.store.fold_tally().await.unwrap(), 0);
+    assert_eq!(queue.store.fold_tally().await.unwrap(), Folded::default());
     // Later rows are added to those that are there.
     queue.enqueue(in_batch("b"), 1).await;
     queue.store.fold_tally().await.unwrap();

@@ -24,8 +24,8 @@ pub fn headers_and_rest(data: &[u8]) -> (HeaderMap, &[u8]) {
     (headers, rest)
 }
 
-/// Three bytes, headers, a body: a byte chooses the dialect, one the vendor, and one the status and whether a stream was
-/// asked for.
+/// Three bytes, headers, a body: a byte chooses the dialect, one the vendor, and one the status and whether a stream
+/// was asked for.
 pub fn decode(data: &[u8]) {
     let [which, whose, status, rest @ ..] = data else { return };
     let dialect = DIALECTS[usize::from(*which) % DIALECTS.len()];

@@ -90,6 +90,17 @@ pub fn report(error: &anyhow::Error, needs: &str) -> ExitCode {
 /// Prints the fault of a command line, or the help that was asked for.
 #[must_use]
 pub fn report_usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Help that was asked for, and the version, are data: a reader must not take a part of it for the whole.
+        return match error.print() {
+            Ok(()) => ExitCode::Success,
+            Err(fault) if fault.kind() == ErrorKind::BrokenPipe => ExitCode::Success,
+            Err(fault) => {
+                let _ = writeln!(printable::stderr(), "error: cannot write the output: {fault}");
+                ExitCode::Failure
+            }
+        };
+    }
     let words = error.render().to_string();
     if words.chars().any(|c| is_hidden(c) && c != '\n' && c != '\t') {
         // The message quotes unknown arguments. When standard error is gone too, only the exit status can tell.
@@ -98,7 +109,7 @@ pub fn report_usage(error: &clap::Error) -> ExitCode {
         // With its colours.
         let _ = error.print();
     }
-    if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success }
+    ExitCode::Usage
 }
 
 /// Whether the error is that our output is no longer read.

@@ -16,7 +16,7 @@ pub enum Format {
     Table,
     /// For `cut` and `awk`: a line of names, then a line per row, with tabs between.
     Plain,
-    /// An array of objects; money is an exact decimal number of dollars.
+    /// An array of objects, or one object; money is an exact decimal number of dollars.
     Json,
     /// With a line of names.
     Csv,

@@ -100,6 +100,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     {
         return Err(Failure::usage("--until is not after --since, so there is nothing between them").into());
     }
+    if let Some(fault) = says_nothing(args.kind, &args.by) {
+        return Err(Failure::usage(fault).into());
+    }
     let mut context = Context::open(global).await?;
     let by = dimensions(args.kind, &args.by);
     let filter = Filter {
@@ -168,6 +171,15 @@ fn dimensions(kind: Kind, by: &[By]) -> Vec<Dimension> {
         }
     }
     dimensions
+}
+
+/// Why a dimension says nothing in a report: an answer that is used has no class.
+fn says_nothing(kind: Kind, by: &[By]) -> Option<&'static str> {
+    let is_of_answers = matches!(kind, Kind::Fallbacks | Kind::Latency);
+    (is_of_answers && by.contains(&By::Class)).then_some(
+        "--by class says nothing here: this report is of answers that were used, and only failures have a class. \
+         `sluice report failures --by class` has those",
+    )
 }
 
 /// Names the targets with unknown costs, and what can be done about them.
@@ -247,6 +259,17 @@ mod tests {
         assert!(!priced.contains("with a price for"), "{priced}");
         let both = told(|target| target.provider == "a");
         assert!(both.contains("with a price for \"b/m\"; for \"a/m\" there is a price"), "{both}");
+    }
+
+    #[test]
+    fn classes_are_refused_where_nothing_has_one() {
+        for kind in [Kind::Fallbacks, Kind::Latency] {
+            assert!(says_nothing(kind, &[By::Day, By::Class]).is_some(), "{kind:?}");
+            assert_eq!(says_nothing(kind, &[By::Day, By::Route]), None, "{kind:?}");
+        }
+        for kind in [Kind::Cost, Kind::Failures, Kind::Waste] {
+            assert_eq!(says_nothing(kind, &[By::Class]), None, "{kind:?}");
+        }
     }
 
     #[test]

@@ -168,11 +168,6 @@ pub async fn remarks_on_logins(
     if logins.len() < 2 {
         return Ok(None);
     }
-    let told = |logins: &[(String, i64)]| {
-        let some: Vec<String> = logins.iter().take(5).map(|(login, jobs)| format!("{login} ({jobs})")).collect();
-        let more = if logins.len() > 5 { ", …" } else { "" };
-        format!("{}{more}", some.join(", "))
-    };
     Ok(Some(match whose {
         Some(own) => {
             let others: Vec<(String, i64)> = logins.into_iter().filter(|(login, _)| login != own).collect();
@@ -186,6 +181,13 @@ pub async fn remarks_on_logins(
             told(&logins)
         ),
     }))
+}
+
+/// Some logins with the number of their jobs.
+fn told(logins: &[(String, i64)]) -> String {
+    let some: Vec<String> = logins.iter().take(5).map(|(login, jobs)| format!("{login} ({jobs})")).collect();
+    let more = if logins.len() > 5 { ", …" } else { "" };
+    format!("{}{more}", some.join(", "))
 }
 
 /// How many jobs of a batch are no longer kept. The sums still count them.
@@ -224,6 +226,13 @@ pub async fn export<'a>(
         }
     }
     if export.counts.total() == 0 {
+        if let Some(login) = login
+            && let logins = store.logins_of_batch(batch).await?
+            && !logins.is_empty()
+        {
+            let words = format!("batch `{batch}` has no job of the login {login}; it has jobs of {}", told(&logins));
+            return Err(Failure::not_found(words).into());
+        }
         let words = match dropped(batch, store, Counts::default()).await? {
             0 => format!("there is no batch `{batch}`"),
             _ => format!(

@@ -178,6 +178,12 @@ impl Config {
                 reading.warn(format!("no route uses the provider {name}"));
             }
         }
+        for target in self.models.keys().filter(|target| self.providers.contains_key(&target.provider)) {
+            let is_used = |route: &RouteConfig| route.route.rungs.iter().any(|rung| rung.target == *target);
+            if !self.routes.values().any(is_used) {
+                reading.warn(format!("no route uses the model {target}"));
+            }
+        }
         for name in self.buckets.keys() {
             let is_used = self.providers.values().any(|provider| provider.bucket == *name)
                 || self.model_buckets.values().any(|bucket| bucket == name);

@@ -34,6 +34,9 @@ pub(super) struct ReadProvider {
     pub vendor: String,
 }
 
+/// A shorter rest of something that was refused would be none: the next call would find it over.
+const LEAST_RECHECK: Duration = Duration::from_millis(100);
+
 /// Dialects that are planned but not supported yet.
 const LATER: &[&str] =
     &["openai_responses", "openai_embeddings", "completions", "azure_openai", "bedrock", "cohere", "ollama"];
@@ -90,7 +93,7 @@ fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String,
         bucket: read_bucket(name, &mut section, buckets),
         charging: read_charging(&mut section, vendor, dialect),
         breaker: read_breaker(section.child("breaker")),
-        recheck: section.positive_duration("recheck").unwrap_or(Duration::from_mins(10)),
+        recheck: section.duration_of_at_least("recheck", LEAST_RECHECK).unwrap_or(Duration::from_mins(10)),
     };
     section.finish();
     ReadProvider { config, vendor: vendor_name }

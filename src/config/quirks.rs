@@ -110,6 +110,12 @@ fn renames(section: &mut Section<'_>) -> Vec<(String, String)> {
                 "is not the name of a top-level member, or gets one that is none",
                 "seed = \"random_seed\"",
             );
+        } else if let Some((same, _)) = renames.iter().find(|(_, name)| *name == to) {
+            child.fault(
+                &from,
+                format!("gets the name {to:?}, as {same} does: only one of them could be sent"),
+                "a name of its own",
+            );
         } else {
             renames.push((from, to));
         }

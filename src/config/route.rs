@@ -4,7 +4,7 @@ use super::keys::{self, TIMEOUTS};
 use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
 use super::{forks, prices, rules, scalar, strategy};
-use crate::domain::request::Pass;
+use crate::domain::request::{Pass, probably_meant};
 use crate::domain::{ErrorClass, Model, Patience, Route, Rung, Target};
 use crate::provider::Timeouts;
 use config::{Value, ValueKind};
@@ -151,7 +151,14 @@ fn read_pass(section: &mut Section<'_>) -> Pass {
         name if name.trim().is_empty() => Err("is empty".to_owned()),
         name => Ok(name.to_owned()),
     });
-    Pass::of(names.unwrap_or_default())
+    let names = names.unwrap_or_default();
+    for name in &names {
+        if let Some(meant) = probably_meant(name) {
+            let key = section.key_in_file("pass");
+            section.reading().warn(format!("{key}: no provider is known to take {name:?}; perhaps {meant:?} is meant"));
+        }
+    }
+    Pass::of(names)
 }
 
 /// The names of the classes that may let a job move on.

@@ -237,6 +237,15 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// A duration that is not shorter than `least`.
+    pub fn duration_of_at_least(&mut self, key: &'static str, least: Duration) -> Option<Duration> {
+        let in_words = humantime::format_duration(least);
+        self.parsed(key, &format!("{DURATION}, at least \"{in_words}\""), |text| {
+            scalar::duration(text)
+                .and_then(|d| if d < least { Err(format!("is shorter than {in_words}")) } else { Ok(d) })
+        })
+    }
+
     /// A duration that is not zero, or its default.
     pub fn positive_duration_or_default(&mut self, key: &'static str) -> Duration {
         let default = self.default(key);

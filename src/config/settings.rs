@@ -222,12 +222,13 @@ impl Http {
             "off" => Ok(None),
             address => address.parse().map(Some).map_err(|_| format!("{address:?} is not an address with a port")),
         });
-        let hosts = section.parsed_list("hosts", "a name such as \"sluice.example.org\", without a port", |name| {
-            let is_name = |name: &str| {
-                !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
-            };
-            if is_name(name) { Ok(name.to_owned()) } else { Err(format!("{name:?} is not a name of a host")) }
-        });
+        let hosts =
+            section.parsed_list("hosts", "a list of names such as [\"sluice.example.org\"], without ports", |name| {
+                let is_name = |name: &str| {
+                    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+                };
+                if is_name(name) { Ok(name.to_owned()) } else { Err(format!("{name:?} is not a name of a host")) }
+            });
         section.finish();
         let default = SocketAddr::from(([127, 0, 0, 1], 9470));
         Self { chosen: listen.is_some(), listen: listen.unwrap_or(Some(default)), hosts: hosts.unwrap_or_default() }

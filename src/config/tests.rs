@@ -219,7 +219,7 @@ fn everything_of_a_full_file_arrives() {
     let pinned = &config.routes["pinned"].route;
     assert!(pinned.fallback_on.is_empty());
     assert_eq!(pinned.patience, Patience::For(Duration::ZERO));
-    assert_eq!(config.warnings, [] as [&str; 0]);
+    assert_eq!(config.warnings, ["no route uses the model openai/gpt-4o"]);
 }
 
 #[test]
@@ -300,6 +300,10 @@ fn each_bad_value_is_named_with_what_was_expected() {
         (
             "[database]\npooler = \"pgbouncer\"",
             "database.pooler: \"pgbouncer\" is no kind of pooler; expected \"auto\"",
+        ),
+        (
+            "[http]\nhosts = \"a\"",
+            "http.hosts: is a text; expected a list of names such as [\"sluice.example.org\"], without ports",
         ),
         ("[models.gpt]\nprice = { input = \"1\", output = \"1\" }", "models.gpt: has no provider or no model"),
         (
@@ -421,7 +425,8 @@ fn secrets_are_not_in_the_debug_output() {
 #[test]
 fn unknown_prices_and_unused_parts_are_warnings() {
     let config = given(&format!(
-        "{LOCAL}[providers.openai]\n[buckets.idle]\n[models.\"opnai/x\"]\n[routes.night]\nrungs = [\"local/m\"]\n"
+        "{LOCAL}[providers.openai]\n[buckets.idle]\n[models.\"opnai/x\"]\n[models.\"local/spare\"]\n\
+         [routes.night]\nrungs = [\"local/m\"]\n"
     ))
     .config();
     let all = config.warnings.join("\n");
@@ -430,9 +435,27 @@ fn unknown_prices_and_unused_parts_are_warnings() {
         "there is no [routes.default]",
         "no route uses the provider openai",
         "no provider uses the bucket idle",
+        "no route uses the model local/spare",
         "[models.\"opnai/x\"] is not used: there is no provider opnai; perhaps openai is meant",
     ] {
         assert!(all.contains(expected), "{expected}\n{all}");
+    }
+}
+
+#[test]
+fn a_member_to_pass_that_resembles_a_known_one_is_a_warning() {
+    let warnings = |pass: &str| route(&format!("pass = {pass}\n")).config().warnings.join("\n");
+    for (pass, meant) in [
+        ("[\"tols\"]", "no provider is known to take \"tols\"; perhaps \"tools\" is meant"),
+        ("[\"tool.web_search\"]", "perhaps \"tools\" is meant"),
+        ("[\"servce_tier\"]", "perhaps \"service_tier\" is meant"),
+        ("[\"speed\", \"web_serch\"]", "perhaps \"web_search\" is meant"),
+        ("[\"temprature\"]", "perhaps \"temperature\" is meant"),
+    ] {
+        assert!(warnings(pass).contains(meant), "{pass}\n{}", warnings(pass));
+    }
+    for pass in ["[\"*\"]", "[\"tools\", \"tools.web_search\"]", "[\"service_tier\"]", "[\"x_of_a_new_gateway\"]"] {
+        assert!(!warnings(pass).contains("is known to take"), "{pass}\n{}", warnings(pass));
     }
 }
 

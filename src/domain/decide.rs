@@ -16,6 +16,7 @@
 
 mod ending;
 mod lap;
+mod line;
 mod startable;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ mod tried;
 use super::shut::Shut;
 use super::{Attempt, ErrorClass, Job, Patience, Route, Rung, Timestamp, Unit};
 use lap::Lap;
+pub use line::Line;
 pub use startable::{Startable, startable, together};
 use std::fmt;
 use std::time::Duration;
@@ -74,12 +76,14 @@ pub struct Condition {
     pub free: Option<i64>,
     /// How long an answer of this size has lately taken; `None`: unknown.
     pub latency: Option<Duration>,
+    /// The jobs that wait for its places; `None`: not asked, or unknown.
+    pub line: Option<Line>,
 }
 
 impl From<RungHealth> for Condition {
     /// The condition of a rung of which nothing else is known.
     fn from(health: RungHealth) -> Self {
-        Self { health, headroom: None, free: None, latency: None }
+        Self { health, headroom: None, free: None, latency: None, line: None }
     }
 }
 

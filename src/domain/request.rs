@@ -35,6 +35,7 @@ mod tests;
 
 pub use known::{is_known_member, near_known_member};
 pub use parse::unfit_schema;
+pub use pass::probably_meant;
 pub use pass::{Pass, is_choosing};
 
 use serde_json::Value;

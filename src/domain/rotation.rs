@@ -14,6 +14,10 @@ pub const WINDOW: usize = 1_000;
 /// The most logins that have a share in one look.
 const LOGINS: usize = 64;
 
+/// How many looks read the same groups of projects before these are looked up again, where one look reads them all.
+/// Which they are changes slowly: each of them has some hundred projects where there are many.
+const LOOKS: u8 = 4;
+
 /// How many places to go on from are remembered.
 const REMEMBERED: usize = 10_000;
 
@@ -71,6 +75,10 @@ pub struct Rotation {
     noted: u64,
     /// Places were forgotten, because there are more than can be remembered.
     has_forgotten: bool,
+    /// The groups of projects of each login, as they were last looked up.
+    groups: Vec<Vec<i64>>,
+    /// How many more looks they serve.
+    serve: u8,
 }
 
 impl Rotation {
@@ -100,6 +108,19 @@ impl Rotation {
         let somewhere = || first.saturating_add(spread(self.noted) & depth.mask() & i64::MAX);
         let begin = next.unwrap_or_else(|| if self.has_forgotten { somewhere() } else { first });
         Stretch { first: begin, last, most }
+    }
+
+    /// The groups of projects to read, if those that an earlier look found still serve: a flow of each group, by login.
+    pub fn known_groups(&mut self) -> Option<Vec<Vec<i64>>> {
+        self.serve = self.serve.checked_sub(1)?;
+        Some(self.groups.clone())
+    }
+
+    /// Notes the groups of projects of each login that were found. They serve the next looks if they are `all` there
+    /// are.
+    pub fn keep_groups(&mut self, groups: &[Vec<i64>], all: bool) {
+        self.groups = groups.to_vec();
+        self.serve = if all { LOOKS - 1 } else { 0 };
     }
 
     /// Notes how many groups or lanes of a stretch were found, and the last flow among them.
@@ -150,23 +171,29 @@ mod tests {
             found
         }
 
-        /// One look: what it finds, and how many steps it took.
-        fn look(&self, rotation: &mut Rotation) -> (Vec<i64>, usize) {
+        /// The groups of projects of each login, and how many steps it took to find them.
+        fn projects(&self, rotation: &mut Rotation) -> (Vec<Vec<i64>>, usize) {
             let stretch = rotation.logins();
             let logins = self.groups(&stretch, Depth::Login.mask());
+            let mut are_all = logins.len() < stretch.most;
             rotation.note(Depth::All, &stretch, logins.len(), logins.last().map(|flow| Depth::Login.ends(*flow).1));
             let (mut steps, mut projects) = (logins.len() + 1, Vec::<Vec<i64>>::new());
             for stretch in rotation.stretches(Depth::Login, &[logins]) {
                 let found = self.groups(&stretch, Depth::Project.mask());
-                rotation.note(
-                    Depth::Login,
-                    &stretch,
-                    found.len(),
-                    found.last().map(|flow| Depth::Project.ends(*flow).1),
-                );
+                are_all &= found.len() < stretch.most;
+                let last = found.last().map(|flow| Depth::Project.ends(*flow).1);
+                rotation.note(Depth::Login, &stretch, found.len(), last);
                 steps += found.len() + 1;
                 projects.push(found);
             }
+            rotation.keep_groups(&projects, are_all);
+            (projects, steps)
+        }
+
+        /// One look: what it finds, and how many steps it took.
+        fn look(&self, rotation: &mut Rotation) -> (Vec<i64>, usize) {
+            let known = rotation.known_groups().map(|groups| (groups, 0));
+            let (projects, mut steps) = known.unwrap_or_else(|| self.projects(rotation));
             let mut lanes = Vec::new();
             for stretch in rotation.stretches(Depth::Project, &projects) {
                 let found = self.groups(&stretch, 0);
@@ -207,6 +234,36 @@ mod tests {
             let (lanes, _) = queue.look(&mut rotation);
             assert!(lanes.contains(&other) && lanes.contains(&quiet));
         }
+    }
+
+    #[test]
+    fn a_login_or_a_group_of_projects_that_comes_is_seen_after_a_few_looks() {
+        let many = (0..50_000_u64).map(|n| flow(-7, i64::try_from(n % 200).unwrap(), n));
+        let mut queue = Queue(many.collect());
+        let mut rotation = Rotation::default();
+        for round in 0..10_u64 {
+            for _ in 0..round {
+                queue.look(&mut rotation);
+            }
+            let came = [flow(9, i64::try_from(round).unwrap(), 1), flow(-7, 210 + i64::try_from(round).unwrap(), 2)];
+            queue.0.extend(came);
+            let seen: BTreeSet<i64> = (0..LOOKS).flat_map(|_| queue.look(&mut rotation).0).collect();
+            assert!(came.iter().all(|flow| seen.contains(flow)), "{round}");
+        }
+    }
+
+    #[test]
+    fn groups_serve_a_few_looks_and_only_where_they_are_all() {
+        let mut rotation = Rotation::default();
+        assert_eq!(rotation.known_groups(), None);
+        let groups = vec![vec![1, 2], vec![3]];
+        rotation.keep_groups(&groups, false);
+        assert_eq!(rotation.known_groups(), None);
+        rotation.keep_groups(&groups, true);
+        for _ in 1..LOOKS {
+            assert_eq!(rotation.known_groups().as_ref(), Some(&groups));
+        }
+        assert_eq!(rotation.known_groups(), None);
     }
 
     #[test]

@@ -332,10 +332,10 @@ fn machine_memory() -> Option<u64> {
 }
 
 /// The size of the server's own cache of pages, in MiB: a sixteenth of the memory, within 128 (what Postgres has when
-/// nothing is said) and 512. Jobs of many batches are claimed from pages all over the table, and with a small cache
+/// nothing is said) and 2,048. Jobs of many batches are claimed from pages all over the table, and with a small cache
 /// each of them pushes out a page that has to be written first.
 fn shared_buffers_mib(memory: Option<u64>) -> u64 {
-    memory.map_or(128, |bytes| (bytes >> 24).clamp(128, 512))
+    memory.map_or(128, |bytes| (bytes >> 24).clamp(128, 2_048))
 }
 
 #[cfg(test)]
@@ -377,7 +377,7 @@ mod tests {
     fn the_cache_follows_the_memory_of_the_machine() {
         const GIB: u64 = 1 << 30;
         let sizes =
-            [(None, 128), (Some(GIB / 2), 128), (Some(4 * GIB), 256), (Some(8 * GIB), 512), (Some(99 * GIB), 512)];
+            [(None, 128), (Some(GIB / 2), 128), (Some(4 * GIB), 256), (Some(8 * GIB), 512), (Some(99 * GIB), 2_048)];
         for (memory, mib) in sizes {
             assert_eq!(shared_buffers_mib(memory), mib, "{memory:?}");
         }

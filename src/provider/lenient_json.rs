@@ -41,6 +41,7 @@ pub(super) enum Unreadable {
     Empty,
     Html,
     BreaksOff(Place),
+    StreamBreaksOff(Place),
     NotJson(Place),
 }
 
@@ -55,6 +56,9 @@ impl Display for Unreadable {
             Self::Empty => f.write_str("an empty body"),
             Self::Html => f.write_str("an HTML page instead of JSON"),
             Self::BreaksOff(Place(line, column)) => write!(f, "JSON that breaks off (line {line}, column {column})"),
+            Self::StreamBreaksOff(Place(line, column)) => {
+                write!(f, "a stream of events that breaks off (line {line}, column {column})")
+            }
             Self::NotJson(Place(line, column)) => write!(f, "a body that is not JSON (line {line}, column {column})"),
         }
     }
@@ -92,7 +96,8 @@ pub(super) fn read(body: &[u8]) -> Result<Read, Unreadable> {
     match fault {
         Some(Fault::TooMuch) => Err(Unreadable::TooMuch),
         // Later values that break off do no harm to a whole one. The chunks of a stream, though, are one answer.
-        Some(Fault::BreaksOff) if read.is_stream || read.values.is_empty() => Err(Unreadable::BreaksOff(place)),
+        Some(Fault::BreaksOff) if read.is_stream => Err(Unreadable::StreamBreaksOff(place)),
+        Some(Fault::BreaksOff) if read.values.is_empty() => Err(Unreadable::BreaksOff(place)),
         _ if read.values.is_empty() => Err(Unreadable::NotJson(place)),
         _ => {
             if read.mended.is_empty() {
@@ -428,6 +433,7 @@ mod tests {
     fn what_breaks_off_is_not_closed() {
         let place = |body: &str| match read(body.as_bytes()) {
             Err(Unreadable::BreaksOff(_)) => "breaks off",
+            Err(Unreadable::StreamBreaksOff(_)) => "a stream that breaks off",
             Err(Unreadable::NotJson(_)) => "not JSON",
             Err(Unreadable::Html) => "a page",
             Err(Unreadable::Empty) => "empty",
@@ -445,7 +451,14 @@ mod tests {
         ] {
             assert_eq!(place(body), "breaks off", "{body}");
         }
-        assert_eq!(place("data: {\"a\": 1}\n\ndata: {\"a\": "), "breaks off");
+        for body in [
+            "data: {\"a\": 1}\n\ndata: {\"a\": ",
+            "data: {\"a\": ",
+            "event: chunk\ndata: {\"a\": 1}\n\nevent: chunk\ndata: {\"a\"",
+            ": busy\n\ndata: {\"a\": [1,",
+        ] {
+            assert_eq!(place(body), "a stream that breaks off", "{body}");
+        }
         for body in ["upstream error", "{\"a\": error}", "{'a': 1}", "{a: 1}", "[1}", "data: hello\n\n", "{\"a\" NaN}"]
         {
             assert_eq!(place(body), "not JSON", "{body}");

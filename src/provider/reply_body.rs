@@ -230,7 +230,8 @@ mod tests {
         check(b"<!DOCTYPE html><html>", "an HTML page");
         check(b"upstream error", "not JSON");
         check(b"{\"a\": error}", "not JSON");
-        check(b"{\"choices\": [", "breaks off");
+        check(b"{\"choices\": [", "JSON that breaks off");
+        check(b"data: {\"choices\": []}\n\ndata: {\"choices\": [", "a stream of events that breaks off");
     }
 
     #[test]

@@ -10,11 +10,12 @@
 use super::claim::Lease;
 use super::database::Transaction;
 use super::settle::{AttemptRow, EndingRow, Settlement};
+use super::stretches::{Patience, Stretch};
 use super::{Doing, Store, StoreError};
 use crate::domain::diagnosis::Misbilled;
 use crate::domain::{ErrorClass, NanoUsd};
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const BILLING: &str = "adding up the calls of finished jobs";
 
@@ -69,8 +70,12 @@ async fn doubtful(transaction: &mut Transaction, settlement: &Settlement) -> Res
     let (plain, other): (Vec<&EndingRow>, Vec<&EndingRow>) = settlement.endings.iter().partition(is_plain);
     let mut jobs: Vec<i64> = other.iter().map(|row| row.lease.job.0).collect();
     let with_others = sqlx::query_scalar!(
-        r#"select w.job_id as "job_id!" from unnest($1::bigint[], $2::bigint[]) w(job_id, fence)
-            where exists (select from sluice.attempt a where a.job_id = any (array[w.job_id]) and a.fence <> w.fence)"#,
+        // The limit keeps this a lookup for each job. As a join it would read the whole ledger each time, if it was
+        // planned while that was empty.
+        r#"select w.job_id as "job_id!"
+             from unnest($1::bigint[], $2::bigint[]) w(job_id, fence) cross join lateral (
+                  select from sluice.attempt a
+                   where a.job_id = any (array[w.job_id]) and a.fence <> w.fence limit 1) a"#,
         &plain.iter().map(|row| row.lease.job.0).collect::<Vec<_>>(),
         &plain.iter().map(|row| row.lease.fence).collect::<Vec<_>>()
     )
@@ -85,8 +90,10 @@ async fn doubtful(transaction: &mut Transaction, settlement: &Settlement) -> Res
 async fn add_up(transaction: &mut Transaction, jobs: &[i64]) -> Result<(), StoreError> {
     // The locks come first, in a statement of their own: the sums must see what another process has just booked.
     let results = sqlx::query_scalar!(
-        "select r.job_id from unnest($1::bigint[]) w(job_id) join sluice.result r on r.job_id = any (array[w.job_id])
-          order by r.job_id for no key update of r",
+        "select r.job_id
+           from (select u.job_id from unnest($1::bigint[]) u(job_id) order by u.job_id) w cross join lateral (
+                select b.job_id from sluice.result b where b.job_id = any (array[w.job_id]) limit 1
+                   for no key update of b) r",
         jobs
     )
     .fetch_all(&mut *transaction)
@@ -106,9 +113,11 @@ async fn astray(transaction: &mut Transaction, booked: &[Lease]) -> Result<Vec<i
         return Ok(Vec::new());
     }
     let astray = sqlx::query_scalar!(
-        r#"select distinct w.job_id as "job_id!" from unnest($1::bigint[], $2::bigint[]) w(job_id, fence)
-            where not exists (select from sluice.inflight i
-                               where i.job_id = any (array[w.job_id]) and i.fence = w.fence)"#,
+        r#"select distinct w.job_id as "job_id!"
+             from unnest($1::bigint[], $2::bigint[]) w(job_id, fence) left join lateral (
+                  select true as is_held from sluice.inflight i
+                   where i.job_id = any (array[w.job_id]) and i.fence = w.fence limit 1) i on true
+            where i.is_held is null"#,
         &booked.iter().map(|lease| lease.job.0).collect::<Vec<_>>(),
         &booked.iter().map(|lease| lease.fence).collect::<Vec<_>>()
     )
@@ -133,20 +142,17 @@ async fn astray(transaction: &mut Transaction, booked: &[Lease]) -> Result<Vec<i
 impl Store {
     /// Looks for results whose cost is not that of their calls, the newest jobs first, for about `patience`.
     pub async fn misbilled(&self, patience: Duration) -> Result<Misbilled, StoreError> {
-        let began = Instant::now();
         let mut found = Misbilled::default();
-        let mut newest = self.newest_until(i64::MAX).await?;
-        while let Some(last) = newest {
-            let first = last.saturating_sub(AT_ONCE - 1);
-            let jobs = self.misbilled_between(first, last).await?;
+        let (mut stretches, mut patience) = (self.stretches(i64::MAX, AT_ONCE), Patience::of(patience));
+        while let Some(stretch) = stretches.next().await? {
+            found.looked_from = patience.is_over(stretch);
+            if found.looked_from.is_some() {
+                break;
+            }
+            let jobs = self.misbilled_in(stretch).await?;
             found.jobs += i64::try_from(jobs.len()).unwrap_or(i64::MAX);
             found.some.splice(0..0, jobs.into_iter().take(NAMED));
             found.some.truncate(NAMED);
-            newest = self.newest_until(first.saturating_sub(1)).await?;
-            if newest.is_some() && began.elapsed() >= patience {
-                found.looked_from = Some(first);
-                break;
-            }
         }
         Ok(found)
     }
@@ -154,23 +160,24 @@ impl Store {
     /// Corrects all results whose cost is not that of their calls; returns how many.
     pub async fn correct_bills(&self) -> Result<u64, StoreError> {
         let mut corrected = 0;
-        let mut newest = self.newest_until(i64::MAX).await?;
-        while let Some(last) = newest {
-            let first = last.saturating_sub(AT_ONCE - 1);
-            let jobs = self.misbilled_between(first, last).await?;
+        let mut stretches = self.stretches(i64::MAX, AT_ONCE);
+        while let Some(stretch) = stretches.next().await? {
+            let jobs = self.misbilled_in(stretch).await?;
             if !jobs.is_empty() {
                 corrected += u64::try_from(jobs.len()).unwrap_or(u64::MAX);
                 let mut transaction = self.db.begin().await.doing(BILLING)?;
                 add_up(&mut transaction, &jobs).await?;
                 transaction.commit().await.doing(BILLING)?;
             }
-            newest = self.newest_until(first.saturating_sub(1)).await?;
         }
         Ok(corrected)
     }
 
     /// Of the jobs with these numbers, those whose result costs something else than their calls.
-    async fn misbilled_between(&self, first: i64, last: i64) -> Result<Vec<i64>, StoreError> {
-        sqlx::query_file_scalar!("src/store/bill/misbilled.sql", first, last).fetch_all(&self.db).await.doing(BILLING)
+    async fn misbilled_in(&self, stretch: Stretch) -> Result<Vec<i64>, StoreError> {
+        sqlx::query_file_scalar!("src/store/bill/misbilled.sql", stretch.first, stretch.last)
+            .fetch_all(&self.db)
+            .await
+            .doing(BILLING)
     }
 }

@@ -292,7 +292,9 @@ impl Store {
                       cross join lateral (select * from sluice.attempt t
                                            where t.job_id = any (array[w.id])
                                              -- Not those of another job that had the number.
-                                             and t.round >= 0) a
+                                             and t.round >= 0
+                                             -- A lookup for each job, whatever the planner knows of the table.
+                                          offset 0) a
                 order by a.job_id, a.ended_at, a.number"#,
             &ids
         )

@@ -64,15 +64,10 @@ impl Store {
             }
             rotation.has_many = true;
         }
-        let logins = rotation.logins();
-        let found = self.groups(&[logins], Depth::Login).await?.concat();
-        rotation.note(Depth::All, &logins, found.len(), found.last().map(|flow| Depth::Login.ends(*flow).1));
-        let stretches = rotation.stretches(Depth::Login, &[found]);
-        let projects = self.groups(&stretches, Depth::Project).await?;
-        for (stretch, found) in stretches.iter().zip(&projects) {
-            let last = found.last().map(|flow| Depth::Project.ends(*flow).1);
-            rotation.note(Depth::Login, stretch, found.len(), last);
-        }
+        let projects = match rotation.known_groups() {
+            Some(known) => known,
+            None => self.projects(rotation).await?,
+        };
         let mut stretches = rotation.stretches(Depth::Project, &projects);
         let new = stretches.len();
         stretches.extend(known.iter().map(|flow| Stretch { first: *flow, last: *flow, most: 1 }));
@@ -82,6 +77,9 @@ impl Store {
         }
         // All lanes are read again as soon as there are few.
         rotation.has_many = kept + walked.iter().map(Vec::len).sum::<usize>() >= WINDOW / 2;
+        if !rotation.has_many {
+            rotation.keep_groups(&[], false);
+        }
         let newest = self.newest().await?;
         let mut look = Look { newest: newest.iter().map(|lane| (lane.flow, lane.prio)).collect(), ..Look::default() };
         let mut seen = HashSet::new();
@@ -89,6 +87,23 @@ impl Store {
             .extend(walked.into_iter().flatten().chain(newest).filter(|lane| seen.insert((lane.flow, lane.prio))));
         look.lanes.sort_unstable_by_key(|lane| (lane.flow, lane.prio));
         Ok(look)
+    }
+
+    /// A flow of each group of projects whose turn it is, by login.
+    async fn projects(&self, rotation: &mut Rotation) -> Result<Vec<Vec<i64>>, StoreError> {
+        let logins = rotation.logins();
+        let found = self.groups(&[logins], Depth::Login).await?.concat();
+        let mut are_all = found.len() < logins.most;
+        rotation.note(Depth::All, &logins, found.len(), found.last().map(|flow| Depth::Login.ends(*flow).1));
+        let stretches = rotation.stretches(Depth::Login, &[found]);
+        let projects = self.groups(&stretches, Depth::Project).await?;
+        for (stretch, found) in stretches.iter().zip(&projects) {
+            are_all &= found.len() < stretch.most;
+            let last = found.last().map(|flow| Depth::Project.ends(*flow).1);
+            rotation.note(Depth::Login, stretch, found.len(), last);
+        }
+        rotation.keep_groups(&projects, are_all);
+        Ok(projects)
     }
 
     /// For each stretch a flow of each of its first groups.

@@ -5,6 +5,17 @@ use super::{Doing, Store, StoreError};
 /// Rows of `tally` that one call of [`Store::fold_tally`] takes at most.
 pub const FOLD_AT_ONCE: u64 = 20_000;
 
+/// What one call of [`Store::fold_tally`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// Rows of `tally` that it took.
+    pub rows: u64,
+    /// Sums that they came to.
+    pub sums: u64,
+    /// About how many rows are left.
+    pub left: u64,
+}
+
 impl Store {
     /// Makes the partitions that the coming jobs will need; returns how many tables it made.
     pub async fn ensure_partitions(&self) -> Result<i32, StoreError> {
@@ -15,24 +26,23 @@ impl Store {
         Ok(made.unwrap_or(0))
     }
 
-    /// Folds the appended sums into those of the hour; returns how many rows it took. Zero when another process is
-    /// doing so.
-    pub async fn fold_tally(&self) -> Result<u64, StoreError> {
+    /// Folds the appended sums into those of the hour. Takes no rows when another process is doing so.
+    pub async fn fold_tally(&self) -> Result<Folded, StoreError> {
         let mut transaction = self.db.begin().await.doing("folding sums")?;
         let free = sqlx::query_scalar!(r#"select sluice.take_turn('fold_tally', false) as "free!""#)
             .fetch_one(&mut transaction)
             .await
             .doing("folding sums")?;
         if !free {
-            return Ok(0);
+            return Ok(Folded::default());
         }
-        let folded =
-            sqlx::query_file_scalar!("src/store/maintenance/fold.sql", i64::try_from(FOLD_AT_ONCE).unwrap_or(i64::MAX))
-                .fetch_one(&mut transaction)
-                .await
-                .doing("folding sums")?;
+        let row = sqlx::query_file!("src/store/maintenance/fold.sql", i64::try_from(FOLD_AT_ONCE).unwrap_or(i64::MAX))
+            .fetch_one(&mut transaction)
+            .await
+            .doing("folding sums")?;
         transaction.commit().await.doing("folding sums")?;
-        Ok(u64::try_from(folded).unwrap_or(0))
+        let [rows, sums, left] = [row.rows, row.sums, row.left].map(|count| u64::try_from(count).unwrap_or(0));
+        Ok(Folded { rows, sums, left })
     }
 
     /// Adopts keys from before keys had owners; returns how many. Zero: none are left, or now is not the moment.

@@ -164,6 +164,8 @@ pub struct Totals {
     pub cancelled: i64,
     /// Calls.
     pub attempts: i64,
+    /// Those of them without an answer that was used.
+    pub unused: i64,
     /// Jobs that succeeded after another target had failed or was passed over.
     pub fallbacks: i64,
     /// All input tokens.
@@ -235,7 +237,9 @@ impl Store {
         query.push(
             " as keys, coalesce(sum(enqueued), 0)::bigint as enqueued, coalesce(sum(succeeded), 0)::bigint as succeeded,
                 coalesce(sum(failed), 0)::bigint as failed, coalesce(sum(cancelled), 0)::bigint as cancelled,
-                coalesce(sum(attempts), 0)::bigint as attempts, coalesce(sum(fallbacks), 0)::bigint as fallbacks,
+                coalesce(sum(attempts), 0)::bigint as attempts,
+                coalesce(sum(attempts) filter (where t.class <> ''), 0)::bigint as unused,
+                coalesce(sum(fallbacks), 0)::bigint as fallbacks,
                 sluice.capped(coalesce(sum(input_tokens), 0)) as input_tokens,
                 sluice.capped(coalesce(sum(cached_tokens), 0)) as cached_tokens,
                 sluice.capped(coalesce(sum(output_tokens), 0)) as output_tokens,
@@ -264,6 +268,7 @@ impl Store {
                 failed: row.try_get("failed")?,
                 cancelled: row.try_get("cancelled")?,
                 attempts: row.try_get("attempts")?,
+                unused: row.try_get("unused")?,
                 fallbacks: row.try_get("fallbacks")?,
                 input_tokens: row.try_get("input_tokens")?,
                 cached_tokens: row.try_get("cached_tokens")?,

@@ -1,9 +1,10 @@
 //! Jobs that are in no queue, because they came in while triggers were off: finding them, and putting them into the
 //! queue.
 
+use super::stretches::Patience;
 use super::{Doing, Store, StoreError};
 use crate::domain::diagnosis::Unqueued;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How many job numbers one statement looks through.
 const AT_ONCE: i64 = 250_000;
@@ -27,17 +28,19 @@ pub struct Queued {
 impl Store {
     /// Looks for jobs that are in no queue, the newest first, for about `patience`.
     pub async fn unqueued(&self, patience: Duration) -> Result<Unqueued, StoreError> {
-        let began = Instant::now();
         let mut found = Unqueued { jobs: 0, some: Vec::new(), looked_from: None };
-        let mut newest = self.newest_until(i64::MAX).await?;
-        while let Some(last) = newest {
-            let first = last.saturating_sub(AT_ONCE - 1);
+        let (mut stretches, mut patience) = (self.stretches(i64::MAX, AT_ONCE), Patience::of(patience));
+        while let Some(stretch) = stretches.next().await? {
+            found.looked_from = patience.is_over(stretch);
+            if found.looked_from.is_some() {
+                break;
+            }
             let row = sqlx::query!(
                 r#"with found as materialized (select job_id from sluice.unqueued($1, $2))
                    select count(*) as "jobs!", array(select job_id from found order by job_id limit $3) as "some!"
                      from found"#,
-                first,
-                last.saturating_add(1),
+                stretch.first,
+                stretch.last.saturating_add(1),
                 i64::try_from(NAMED).unwrap_or(i64::MAX)
             )
             .fetch_one(&self.db)
@@ -46,11 +49,6 @@ impl Store {
             found.jobs += row.jobs;
             found.some.splice(0..0, row.some);
             found.some.truncate(NAMED);
-            newest = self.newest_until(first.saturating_sub(1)).await?;
-            if newest.is_some() && began.elapsed() >= patience {
-                found.looked_from = Some(first);
-                break;
-            }
         }
         Ok(found)
     }
@@ -58,20 +56,18 @@ impl Store {
     /// Puts all jobs that are in no queue into it.
     pub async fn queue_unqueued(&self) -> Result<Queued, StoreError> {
         let mut done = Queued::default();
-        let mut newest = self.newest_until(i64::MAX).await?;
-        while let Some(last) = newest {
-            let first = last.saturating_sub(QUEUED_AT_ONCE - 1);
+        let mut stretches = self.stretches(i64::MAX, QUEUED_AT_ONCE);
+        while let Some(stretch) = stretches.next().await? {
             let row = sqlx::query!(
                 r#"select queued as "queued!", kept as "kept!" from sluice.queue_unqueued($1, $2)"#,
-                first,
-                last.saturating_add(1)
+                stretch.first,
+                stretch.last.saturating_add(1)
             )
             .fetch_one(&self.db)
             .await
             .doing("putting jobs into the queue")?;
             done.jobs += row.queued;
             done.left.splice(0..0, row.kept);
-            newest = self.newest_until(first.saturating_sub(1)).await?;
         }
         Ok(done)
     }
@@ -79,23 +75,21 @@ impl Store {
     /// Jobs of a route that are in no queue, up to this number.
     pub(super) async fn unqueued_of_route(&self, route: &str, last: i64) -> Result<Vec<i64>, StoreError> {
         let mut found = Vec::new();
-        let mut newest = self.newest_until(last).await?;
-        while let Some(last) = newest {
-            let first = last.saturating_sub(AT_ONCE - 1);
+        let mut stretches = self.stretches(last, AT_ONCE);
+        while let Some(stretch) = stretches.next().await? {
             let jobs = sqlx::query_scalar!(
                 r#"select u.job_id as "job_id!"
                      from sluice.unqueued($2, $3) u
                           cross join lateral (select b.route from sluice.job b where b.id = u.job_id limit 1) j
                     where j.route = $1"#,
                 route,
-                first,
-                last.saturating_add(1)
+                stretch.first,
+                stretch.last.saturating_add(1)
             )
             .fetch_all(&self.db)
             .await
             .doing("looking for jobs that are in no queue")?;
             found.extend(jobs);
-            newest = self.newest_until(first.saturating_sub(1)).await?;
         }
         Ok(found)
     }
@@ -111,13 +105,5 @@ impl Store {
         .fetch_one(&self.db)
         .await
         .doing("looking for jobs that are in no queue")
-    }
-
-    /// The highest job number up to this one.
-    pub(super) async fn newest_until(&self, last: i64) -> Result<Option<i64>, StoreError> {
-        sqlx::query_scalar!("select max(id) from sluice.job where id <= $1", last)
-            .fetch_one(&self.db)
-            .await
-            .doing("looking for the newest job")
     }
 }

@@ -101,23 +101,23 @@ pub fn failures(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table 
     table
 }
 
-/// The table of money for answers that were not used; `all` also sums up the others.
+/// The table of money for answers that were not used, and of the calls that brought them; `all` also sums up the
+/// others.
 #[must_use]
 pub fn waste(by: &[Dimension], mut rows: Vec<Totals>, all: &Totals) -> Table {
     let mut table = head(by, &["attempts", "waste", "share", "uncertain"]);
-    rows.retain(|row| row.waste != NanoUsd::ZERO || row.uncertain != NanoUsd::ZERO);
+    rows.retain(|row| row.unused != 0 || row.waste != NanoUsd::ZERO || row.uncertain != NanoUsd::ZERO);
     sort(by, &mut rows, |row| row.waste + row.uncertain);
-    let attempts = rows.iter().map(|row| row.attempts).sum::<i64>();
     for row in &rows {
         table.row(keys(&row.keys).chain([
-            row.attempts.into(),
+            row.unused.into(),
             row.waste.into(),
             share(row.waste.0, all.cost.0),
             row.uncertain.into(),
         ]));
     }
     table.total(total_keys(by).chain([
-        attempts.into(),
+        all.unused.into(),
         all.known_waste().into(),
         share(all.waste.0, all.cost.0),
         all.uncertain.into(),
@@ -196,6 +196,23 @@ mod tests {
         let report = json(&failures(&by, rows, &Totals { attempts: 100, ..row(&[]) }));
         assert_eq!((&report[0]["detail"], &report[0]["share"]), (&"empty".into(), &0.1.into()));
         assert_eq!((&report[1]["detail"], &report[1]["jobs_failed"]), (&serde_json::Value::Null, &4.into()));
+    }
+
+    #[test]
+    fn the_calls_of_waste_are_the_same_however_they_are_grouped() {
+        // Two good calls, three that were refused and cost nothing, one answer that was paid for in vain.
+        let good = Totals { attempts: 2, succeeded: 2, cost: NanoUsd(20), ..row(&[""]) };
+        let refused = Totals { attempts: 3, unused: 3, ..row(&["rate_limit"]) };
+        let rejected =
+            Totals { attempts: 1, unused: 1, cost: NanoUsd(10), waste: NanoUsd(10), ..row(&["soft_failure"]) };
+        let all = Totals { attempts: 6, unused: 4, cost: NanoUsd(30), waste: NanoUsd(10), ..row(&[]) };
+        let by_class = json(&waste(&[Dimension::Class], vec![good, refused, rejected], &all));
+        let by_model = json(&waste(&[Dimension::Model], vec![Totals { keys: vec!["m".into()], ..all.clone() }], &all));
+        let sum = |report: &serde_json::Value| {
+            report.as_array().unwrap().iter().map(|row| row["attempts"].as_i64().unwrap()).sum::<i64>()
+        };
+        assert_eq!((sum(&by_class), sum(&by_model)), (4, 4));
+        assert_eq!((&by_class[0]["class"], by_class.as_array().unwrap().len()), (&"soft_failure".into(), 2));
     }
 
     #[test]

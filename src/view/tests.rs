@@ -376,6 +376,7 @@ fn a_report_has_a_row_for_each_group_with_the_dimensions_first() {
         succeeded: 8,
         failed: 1,
         attempts: 10,
+        unused: 10,
         fallbacks: 2,
         input_tokens: 1000,
         cached_tokens: 100,

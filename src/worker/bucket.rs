@@ -13,6 +13,7 @@ mod purse;
 mod running;
 mod saturation;
 mod sharing;
+mod sleeper;
 mod succession;
 #[cfg(test)]
 pub(super) mod tests;
@@ -31,6 +32,7 @@ use parking_lot::{Mutex, MutexGuard};
 use running::Calls;
 pub(super) use sharing::Base;
 use sharing::Keeping;
+pub use sleeper::Sleeper;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -58,6 +60,7 @@ pub struct Bucket {
     refusals: AtomicU64,
     /// Since when calls have had to wait without a real rest: milliseconds since the epoch; 0 while they need not wait.
     saturated: AtomicI64,
+    /// Calls that wait for their turn, and jobs that sleep until a place is free.
     waiting: AtomicU32,
     calls: Mutex<Calls>,
     keeping: Mutex<Keeping>,

@@ -26,8 +26,10 @@ pub(super) struct LaneState {
     pub after: i64,
     /// `after`, when the look that is under way began.
     mark: i64,
-    /// Jobs taken since then.
+    /// Jobs taken since then, …
     taken: i32,
+    /// … and the first of them.
+    taken_from: i64,
     /// Jobs that are left, where that is known.
     left: Option<i32>,
     /// No job was left at the last claim.
@@ -113,7 +115,7 @@ impl Front {
     /// displace those that can.
     pub fn begin_look(&mut self, turns: &Turns, may_start_soon: impl Fn(&str) -> bool, now: Instant) -> Question {
         for state in self.lanes.values_mut() {
-            (state.mark, state.taken, state.keep) = (state.after, 0, false);
+            (state.mark, state.taken, state.taken_from, state.keep) = (state.after, 0, i64::MAX, false);
         }
         let mut question = Question::default();
         if !self.has_more {
@@ -157,16 +159,16 @@ impl Front {
             }
             let key = (lane.flow, lane.prio);
             let before = before.remove(&key);
-            let (mark, after, taken) =
-                before.as_ref().map_or((i64::MIN, i64::MIN, 0), |before| (before.mark, before.after, before.taken));
+            let (mark, after) = before.as_ref().map_or((i64::MIN, i64::MIN), |before| (before.mark, before.after));
+            let left = lane.jobs.filter(|_| !is_all).and_then(|jobs| left_of(jobs, lane.first, before.as_ref()));
             // The first job seen tells where to begin, also when a job returned that had been passed before. One that
             // was not passed when the look began may have been taken since.
             let after = if lane.first > mark { after } else { lane.first.saturating_sub(1) };
-            let left = lane.jobs.filter(|_| !is_all).map(|jobs| jobs.saturating_sub(taken));
             let is_new = before.is_none() && !is_first;
             let came = if is_all { Some(0) } else { newest.get(&key).copied() }.filter(|_| is_new);
             let dry = left.is_some_and(|left| left <= 0);
-            let state = LaneState { lane, after, mark, taken: 0, left, dry, came, seen: began, keep: false };
+            let (taken, taken_from) = (0, i64::MAX);
+            let state = LaneState { lane, after, mark, taken, taken_from, left, dry, came, seen: began, keep: false };
             self.lanes.insert(key, state);
         }
         for (key, mut state) in before.into_iter().filter(|(_, state)| state.keep && !state.dry && !is_all) {
@@ -185,22 +187,37 @@ impl Front {
 
     /// Moves the marks, and notes which lanes have no jobs left.
     pub fn remember(&mut self, takes: &[Take], claim: &Claim) {
-        let mut got: HashMap<LaneKey, (i32, i64)> = HashMap::new();
+        let mut got: HashMap<LaneKey, (i32, i64, i64)> = HashMap::new();
         for job in &claim.jobs {
-            let (count, last) = got.entry((job.flow, job.prio)).or_insert((0, i64::MIN));
+            let (count, first, last) = got.entry((job.flow, job.prio)).or_insert((0, i64::MAX, i64::MIN));
             *count += 1;
+            *first = (*first).min(job.lease.job.0);
             *last = (*last).max(job.lease.job.0);
         }
         for take in takes {
             let key = (take.flow, take.prio);
             let Some(state) = self.lanes.get_mut(&key) else { continue };
-            let (count, last) = got.get(&key).copied().unwrap_or((0, take.after));
+            let (count, first, last) = got.get(&key).copied().unwrap_or((0, i64::MAX, take.after));
             state.after = state.after.max(last);
             state.taken = state.taken.saturating_add(count);
+            state.taken_from = state.taken_from.min(first);
             state.left = state.left.map(|left| left.saturating_sub(count));
             state.dry = state.left.is_some_and(|left| left <= 0) || (count < take.count && !claim.is_cut);
             self.used_up += usize::from(state.dry);
         }
+    }
+}
+
+/// How many jobs are left in a lane in which a look saw so many, from this one on. `None`: it cannot be told, because the
+/// look saw the lane in the midst of claims.
+fn left_of(jobs: i32, first: i64, before: Option<&LaneState>) -> Option<i32> {
+    let Some(before) = before else { return Some(jobs) };
+    if first > before.after || before.taken == 0 {
+        Some(jobs)
+    } else if first > before.mark && first <= before.taken_from {
+        Some(jobs.saturating_sub(before.taken))
+    } else {
+        None
     }
 }
 
@@ -282,6 +299,24 @@ mod tests {
         // The look began before the claims.
         front.absorb(look(vec![lane(1, 10, Some(1)), lane(2, 21, Some(2)), lane(3, 30, None)]), |_| true, now);
         assert_eq!(left(&front), [(2, 21, Some(1)), (3, 30, None)]);
+    }
+
+    #[test]
+    fn what_was_claimed_before_a_look_saw_the_lane_is_not_subtracted_from_what_it_saw() {
+        let (mut front, now) = (Front::default(), Instant::now());
+        begin(&mut front, now);
+        front.absorb(look(vec![lane(1, 10, None)]), |_| true, now);
+        begin(&mut front, now);
+        claim(&mut front, &[(1, 3)], &[(1, 10), (1, 11), (1, 12)]);
+        // The look began before the claim, and read this lane after it.
+        front.absorb(look(vec![lane(1, 13, Some(2))]), |_| true, now);
+        assert_eq!(left(&front), [(1, 12, Some(2))]);
+        begin(&mut front, now);
+        claim(&mut front, &[(1, 1)], &[(1, 13)]);
+        claim(&mut front, &[(1, 1)], &[(1, 14)]);
+        // It read the lane between two claims: no number is right, so the lane is asked.
+        front.absorb(look(vec![lane(1, 14, Some(6))]), |_| true, now);
+        assert_eq!(left(&front), [(1, 14, None)]);
     }
 
     #[test]

@@ -118,10 +118,12 @@ impl Shared {
         let in_hand = InHand { crashes: u16::try_from(claimed.crashes).unwrap_or(0), ..InHand::default() };
         // Given back on drop, so that a panic cannot leak it.
         let seat = Seat::take(self, &claimed, in_hand.clone());
+        // Counted from now on, and not only when it asks for a place: the next claim may come sooner.
+        let coming = self.plan().routes.get(&claimed.route).map(|route| route.coming.join());
         let shared = Arc::clone(self);
         self.hands.tasks.spawn(async move {
             let held = HeldJob::of(&claimed);
-            let run = AssertUnwindSafe(journey::run(Arc::clone(&shared), held.clone(), claimed, past, in_hand));
+            let run = AssertUnwindSafe(journey::run(Arc::clone(&shared), held.clone(), claimed, past, in_hand, coming));
             if run.catch_unwind().await.is_err() {
                 // The row would stay in this worker's hands for as long as the worker lives. The job's data caused the
                 // panic, so another worker would fare no better.

@@ -16,6 +16,7 @@ mod history;
 mod journey;
 mod keeper;
 mod keys;
+mod line;
 mod loops;
 mod observer;
 mod opener;

@@ -13,6 +13,8 @@ pub(super) struct Places {
     count: Mutex<Count>,
     /// Wakes the call that is first in the queue when a place may be free.
     freed: Notify,
+    /// Wakes the jobs that sleep until there is room.
+    vacated: Notify,
     /// Calls queue here, so that places go to them in the order of asking.
     queue: tokio::sync::Mutex<()>,
 }
@@ -99,6 +101,7 @@ impl Places {
         let places = Self {
             count: Mutex::new(Count { limit: 0, running: 0, guests: 0, left: 0, full_at: None, kind: Kind::Lent }),
             freed: Notify::new(),
+            vacated: Notify::new(),
             queue: tokio::sync::Mutex::default(),
         };
         places.follow(rule);
@@ -127,6 +130,9 @@ impl Places {
         let outcome = change(&mut count);
         if count.free() > 0 {
             self.freed.notify_one();
+        }
+        if count.room() > 0 {
+            self.vacated.notify_waiters();
         }
         outcome
     }
@@ -178,6 +184,17 @@ impl Places {
                 return place;
             }
             self.freed.notified().await;
+        }
+    }
+
+    /// Waits until there may be room, without standing in the queue.
+    pub(super) async fn vacancy(&self) {
+        let vacated = self.vacated.notified();
+        tokio::pin!(vacated);
+        // Listens before it looks, so that no place is freed in between unnoticed.
+        vacated.as_mut().enable();
+        if self.room() == 0 {
+            vacated.await;
         }
     }
 

@@ -1,6 +1,7 @@
 //! The configuration, resolved for work: every route with its targets, clients and gates at hand.
 
 use super::gate::{Gate, Kept, ProviderSetup, TargetState};
+use super::line::Line;
 use crate::domain::awaited;
 use crate::domain::decide::{Condition, Skip, Startable, startable, together};
 use crate::domain::fork::{self, Holds, Taken, Traits, Ways};
@@ -45,6 +46,8 @@ pub struct RungPlan {
     pub timeouts: Timeouts,
     /// How a request is counted against its limits.
     pub charging: Charging,
+    /// The jobs of its route that wait for a place here.
+    pub(super) line: Line,
 }
 
 impl RungPlan {
@@ -71,7 +74,14 @@ impl RungPlan {
             headroom: weighs_headroom.then(|| self.target.headroom(ask.reserved)),
             free: weighs_headroom.then(|| self.target.free()),
             latency: self.target.latency(sizes.expected_output),
+            line: None,
         }
+    }
+
+    /// The same with the jobs that wait here already or are `coming`, for a job that has not been claimed yet.
+    fn condition_to_claim(&self, sizes: &Sizes, coming: usize, horizon: Duration, now: Timestamp) -> Condition {
+        let line = self.target.line(self.line.jobs(), coming, now);
+        Condition { line, ..self.condition(sizes, horizon, true, now) }
     }
 }
 
@@ -94,6 +104,8 @@ pub struct RoutePlan {
     typical: Arc<Mutex<Typical>>,
     /// Where its rules have led its jobs.
     ways: Arc<Mutex<Ways>>,
+    /// The jobs that were just claimed and have not asked for a place yet.
+    pub(super) coming: Line,
 }
 
 impl RoutePlan {
@@ -136,7 +148,8 @@ impl RoutePlan {
     fn startable(&self, sticky: Option<u64>, deadline: Option<Timestamp>, now: Timestamp) -> Startable {
         let typical = self.typical();
         let pace = Duration::from_millis(5);
-        let condition = |rung: &RungPlan| rung.condition(&rung.sizes(typical.input(), typical.cap()), pace, true, now);
+        let sizes = |rung: &RungPlan| rung.sizes(typical.input(), typical.cap());
+        let condition = |rung: &RungPlan| rung.condition_to_claim(&sizes(rung), self.coming.jobs(), pace, now);
         let conditions: Vec<Condition> = self.rungs.iter().map(condition).collect();
         let mut order = Vec::new();
         strategy::order(&self.route, &Conditions::of_route(typical, sticky, now, &conditions), &mut order);
@@ -343,12 +356,19 @@ impl Plan {
                 let provider = clients.get(&rung.target.provider).ok_or_else(|| no_provider(route, &rung.target))?;
                 let rule = setups.get(&rung.target.provider).map_or(Charging::COMBINED, |setup| setup.charging);
                 let charging = rule.for_model(&rung.target.model, rung.model.output_burndown);
-                rungs.push(RungPlan { target, provider: Arc::clone(provider), timeouts: *timeouts, charging });
+                rungs.push(RungPlan {
+                    target,
+                    provider: Arc::clone(provider),
+                    timeouts: *timeouts,
+                    charging,
+                    line: Line::default(),
+                });
             }
             let known = before.and_then(|before| before.routes.get(&route.name));
             let typical = known.map(|known| Arc::clone(&known.typical)).unwrap_or_default();
             let ways = known.map(|known| Arc::clone(&known.ways)).unwrap_or_default();
-            routes.insert(route.name.clone(), Arc::new(RoutePlan { route: Arc::clone(route), rungs, typical, ways }));
+            let (route, coming) = (Arc::clone(route), Line::default());
+            routes.insert(route.name.clone(), Arc::new(RoutePlan { route, rungs, typical, ways, coming }));
         }
         let members: BTreeSet<&str> = blueprint.routes.iter().flat_map(|(route, _)| route.looks_at()).collect();
         let members = members.into_iter().map(str::to_owned).collect();

@@ -4,7 +4,7 @@
 use super::spool::Spool;
 use super::troubles::Troubles;
 use super::{Shared, history, outlet, retention};
-use crate::store::maintenance::FOLD_AT_ONCE;
+use crate::store::maintenance::{FOLD_AT_ONCE, Folded};
 use crate::store::within;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +17,12 @@ const SCHEMA_EVERY: Duration = Duration::from_secs(5);
 /// is due, which shows whether anything is lost. When the database comes back the check is made at once.
 const HISTORY_EVERY: Duration = Duration::from_secs(2);
 const FOLD_EVERY: Duration = Duration::from_secs(5);
-/// While jobs are in hand, a full batch is followed by a pause of so many times its duration.
-const FOLD_SHARE: u32 = 9;
+/// While jobs are in hand, a full batch is followed by a pause of so many times its duration …
+const PAUSE: u32 = 9;
+/// … and of so many times where folding does not pay: most rows came to a sum of their own, …
+const LONG_PAUSE: u32 = 39;
+/// … unless more than this many rows have been left over by it. Reports read them all.
+const MOST_LEFT: u64 = 4_000_000;
 /// Often enough for applications that enqueue many jobs and roll back: they use up numbers all the same, some million a
 /// second.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(5);
@@ -29,12 +33,18 @@ const PROMOTE_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 /// A statement that takes longer is tried again on another connection.
 const PATIENCE: Duration = Duration::from_secs(70);
 
-/// How long folding pauses after a full batch that took so long, while this worker has so many jobs in hand.
+/// How long folding pauses after a full batch that took so long and did this, while this worker has so many jobs in
+/// hand.
 ///
 /// Jobs come first: a sum that is not folded yet counts in every report all the same. Where each job is alone in its
-/// batch, folding without a pause would take a third of the database's time.
-fn pause_in_folding(took: Duration, jobs: usize) -> Duration {
-    if jobs == 0 { Duration::ZERO } else { took * FOLD_SHARE }
+/// batch, folding without a pause would take a third of the database's time, and leave as many rows as before.
+fn pause_in_folding(took: Duration, folded: Folded, jobs: usize) -> Duration {
+    let pays = folded.sums.saturating_mul(2) <= folded.rows || folded.left > MOST_LEFT;
+    match jobs {
+        0 => Duration::ZERO,
+        _ if pays => took * PAUSE,
+        _ => took * LONG_PAUSE,
+    }
 }
 
 /// Runs until it is aborted.
@@ -96,8 +106,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
             let began = Instant::now();
             let folded = within(PATIENCE, "folding sums", shared.store.fold_tally()).await;
             // A full batch: there is more.
-            if troubles.note("folding sums", folded).is_some_and(|folded| folded >= FOLD_AT_ONCE) {
-                fold_at = Instant::now() + pause_in_folding(began.elapsed(), shared.hands.jobs());
+            if let Some(folded) = troubles.note("folding sums", folded).filter(|folded| folded.rows >= FOLD_AT_ONCE) {
+                fold_at = Instant::now() + pause_in_folding(began.elapsed(), folded, shared.hands.jobs());
             }
         }
         if now >= partitions_at {
@@ -149,12 +159,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folding_takes_a_tenth_of_the_time_while_there_are_jobs_and_all_of_it_otherwise() {
+    fn folding_takes_a_small_part_of_the_time_while_there_are_jobs_and_all_of_it_otherwise() {
         let took = Duration::from_millis(450);
-        for jobs in [1, 500] {
-            let pause = pause_in_folding(took, jobs);
-            assert_eq!((took + pause).as_millis(), 10 * took.as_millis());
+        let folded = |sums, left| Folded { rows: 20_000, sums, left };
+        let cases = [
+            (folded(1, 0), 10),
+            (folded(10_000, 0), 10),
+            // Folding leaves more than half of the rows: a smaller part, as long as those that wait are few.
+            (folded(10_001, 0), 40),
+            (folded(20_000, MOST_LEFT), 40),
+            (folded(20_000, MOST_LEFT + 1), 10),
+        ];
+        for (folded, times) in cases {
+            for jobs in [1, 500] {
+                assert_eq!(took + pause_in_folding(took, folded, jobs), times * took, "{folded:?}");
+            }
+            assert_eq!(pause_in_folding(took, folded, 0), Duration::ZERO);
         }
-        assert_eq!(pause_in_folding(took, 0), Duration::ZERO);
     }
 }

@@ -37,6 +37,18 @@ pub fn in_batch(batch: &'static str) -> NewJob {
     NewJob { batch: Some(batch), ..NewJob::default() }
 }
 
+/// Enqueues this many plain jobs whose prompts are numbered.
+pub async fn enqueue_questions(pool: &PgPool, jobs: i32) {
+    sqlx::query(
+        "insert into sluice.job (request) select jsonb_build_object('prompt', 'Question ' || n) from \
+         generate_series(1, $1) n",
+    )
+    .bind(jobs)
+    .execute(pool)
+    .await
+    .unwrap();
+}
+
 /// The queue.
 pub struct Queue {
     pub store: Store,

@@ -284,6 +284,11 @@ fn faulty_quirks_are_named() {
             "providers.local.quirks.rename.model: is always sent as the route and the worker want it; expected \
              another member",
         ),
+        (
+            "rename = { seed = \"random_seed\", user = \"random_seed\" }",
+            "providers.local.quirks.rename.user: gets the name \"random_seed\", as seed does: only one of them could \
+             be sent; expected a name of its own",
+        ),
         ("json_schema = \"no\"", "providers.local.quirks.json_schema: is \"no\"; expected true or false"),
         ("max_stops = -1", "providers.local.quirks.max_stops: is -1; expected a whole number from 0 to 1000"),
     ] {

@@ -55,7 +55,8 @@ pub const MOMENT: Duration = Duration::from_secs(2);
 ///
 /// The whole route counts. A rung has room for some jobs. The jobs beyond that find it full, and go on to the rungs
 /// after it unless a job that has just come would wait. So the room of several rungs adds up exactly where jobs spread
-/// over them. A shut rung is passed if a job that has waited for ever may pass it: if such a job may, some job may.
+/// over them. A shut rung is passed if a job that has waited for ever may pass it: if such a job may, some job may. A
+/// rung whose places the jobs in hand will take ([`Line`](super::Line)) is shut for a moment.
 ///
 /// `drawn` has the rungs that jobs draw first, with their shares of the jobs
 /// ([`first_choices`](crate::domain::strategy::first_choices)); it is empty where all jobs have the same `order`. Which
@@ -137,8 +138,16 @@ impl Ask<'_> {
     fn access(&self, index: usize) -> Option<(&Rung, Access)> {
         let oldest = Times { ready_at: Timestamp::MIN, deadline: self.deadline };
         let (route, rung) = (self.route, self.route.rungs.get(index)?);
-        let health = health_of(self.conditions, index);
-        Some((rung, access_of(oldest, route, rung, None, Timestamp::MIN, health, self.now)))
+        let (health, now) = (health_of(self.conditions, index), self.now);
+        let line = self.conditions.get(index).and_then(|condition| condition.line);
+        let access = access_of(oldest, route, rung, None, Timestamp::MIN, health, now);
+        Some((
+            rung,
+            match (access, line.and_then(|line| line.shut(now))) {
+                (Access::Open, Some(shut)) => Access::Shut { shut, worth: worth_of(oldest, route, rung, shut, now) },
+                (access, _) => access,
+            },
+        ))
     }
 
     /// How many calls an open rung takes. It is open, so one may begin, however little room was measured.

@@ -6,7 +6,7 @@
 //! or the model write several answers, is for the route to decide.
 
 use super::ChatRequest;
-use super::known::is_known_name;
+use super::known::{is_known_name, near_known_member};
 use crate::domain::raw_object::RawObject;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -148,6 +148,24 @@ pub fn is_choosing(name: &str) -> bool {
         return true;
     }
     !is_known_name(name) && SOUNDS_LIKE.iter().any(|word| plain_name.contains(word))
+}
+
+/// The name that was probably meant where a route lets a member pass that no provider is known to take. A name that
+/// resembles none may be a new member.
+#[must_use]
+pub fn probably_meant(name: &str) -> Option<&'static str> {
+    let is_a_tool = name.starts_with("tools.") || name == "tools";
+    if name == "*" || is_a_tool || CHOOSING.contains(&name) || is_known_name(name) {
+        return None;
+    }
+    let slips = if name.len() < 8 { 1 } else { 2 };
+    let near = |known: &&&str| strsim::damerau_levenshtein(name, known) <= slips;
+    let near_tools = strsim::damerau_levenshtein(name, "tools") <= 1;
+    let stem = name.split_once('.').is_some_and(|(stem, _)| strsim::damerau_levenshtein(stem, "tools") <= 1);
+    if near_tools || stem {
+        return Some("tools");
+    }
+    CHOOSING.iter().find(near).copied().or_else(|| near_known_member(name))
 }
 
 impl ChatRequest {

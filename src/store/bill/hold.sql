@@ -18,4 +18,5 @@ select job_id from parked
  union all
 select job_id from waiting
  union all
-select r.job_id from w join sluice.result r on r.job_id = any (array[w.job_id])
+select w.job_id
+  from w cross join lateral (select from sluice.result r where r.job_id = any (array[w.job_id]) limit 1) r

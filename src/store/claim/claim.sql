@@ -16,31 +16,34 @@ with lane as (
          order by r.job_id limit l.n
            for update skip locked) p
 ), sized as materialized (
-    -- How large a request will be in memory is not known before it is read; how it is stored is.
-    select p.*, sum(j.stored) over (rows unbounded preceding) - j.stored as before
+    -- How large a request will be in memory is not known before it is read; how it is stored is. Each job's row is read
+    -- here and only here: where jobs come from many lanes, each of them lies on a page of its own.
+    select p.*, j.*, sum(j.stored) over (rows unbounded preceding) - j.stored as before
       from picked p left join lateral (
-           select pg_column_size(b.request) as stored from sluice.job b where b.id = p.job_id limit 1) j on true
+           select b.created_at, b.run_at, b.deadline, b.route, b.project, b.batch, b.max_attempts, b.request,
+                  b.metadata, pg_column_size(b.request) as stored
+             from sluice.job b where b.id = p.job_id limit 1) j on true
 ), taken as materialized (
-    select * from sized where coalesce(before, 0) = 0 or before < $7
+    select s.*, $8 + row_number() over () as fence from sized s where coalesce(s.before, 0) = 0 or s.before < $7
 ), gone as (
     delete from sluice.ready where ctid = any (array(select tid from taken))
 ), mine as (
     insert into sluice.inflight (job_id, fence, worker, flow, prio, attempts, crashes, round)
-         select job_id, $8 + row_number() over (), $1, flow, prio, attempts, crashes, round from taken
-    returning job_id, fence, flow, prio, attempts, crashes, round
+         select job_id, fence, $1, flow, prio, attempts, crashes, round from taken
 )
-select m.job_id, m.fence, m.flow, m.prio, m.attempts, m.crashes, m.round,
+select t.job_id as "job_id!", t.fence as "fence!", t.flow as "flow!", t.prio as "prio!", t.attempts as "attempts!",
+       t.crashes as "crashes!", t.round as "round!",
        (select count(*) from picked) > (select count(*) from taken) as "cut!",
        -- Whatever a number meant before the database went back in time: this job began at this very instant.
-       ('x' || encode(timestamptz_send(j.created_at), 'hex'))::bit(64)::bigint as "born!",
-       j.route as "route!", j.project as "project!", j.batch,
+       ('x' || encode(timestamptz_send(t.created_at), 'hex'))::bit(64)::bigint as "born!",
+       t.route as "route!", t.project as "project!", t.batch,
        -- A driver knows no infinity, and a deadline far away is none. (`least` of nothing is not nothing.)
-       least(greatest(j.created_at, j.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') as "ready_at!",
-       case when j.deadline < '9999-12-31 00:00:00+00'
-            then greatest(j.deadline, '1970-01-01 00:00:00+00') end as deadline,
-       j.max_attempts, case when octet_length(j.body) <= $6 then j.body end as request,
-       case when $10::text[] <> '{}' and j.metadata is not null
-            then array(select left(j.metadata ->> w.member, $11) from unnest($10::text[]) w(member)) end
+       least(greatest(t.created_at, t.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') as "ready_at!",
+       case when t.deadline < '9999-12-31 00:00:00+00'
+            then greatest(t.deadline, '1970-01-01 00:00:00+00') end as deadline,
+       t.max_attempts, case when octet_length(r.body) <= $6 then r.body end as request,
+       case when $10::text[] <> '{}' and t.metadata is not null
+            then array(select left(t.metadata ->> w.member, $11) from unnest($10::text[]) w(member)) end
            as "metadata: Vec<Option<String>>"
-  from mine m cross join lateral (
-       select b.*, b.request::text as body from sluice.job b where b.id = m.job_id limit 1) j
+  from taken t cross join lateral (select t.request::text as body offset 0) r
+ where t.route is not null

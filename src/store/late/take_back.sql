@@ -10,7 +10,9 @@ with w as (
            sluice.flows_of(j.route, j.project, j.batch, j.enqueued_by) as flows,
            (-j.priority)::smallint as prio
       from w join sluice.job j on j.id = any (array[w.job_id])
-     where not exists (select from sluice.result r where r.job_id = any (array[w.job_id]))
+           left join lateral (
+           select true as has_ended from sluice.result r where r.job_id = any (array[w.job_id]) limit 1) e on true
+     where e.has_ended is null
        -- Not another job that has the number now.
        and w.born in (0, ('x' || encode(timestamptz_send(j.created_at), 'hex'))::bit(64)::bigint)
 ), waiting as (

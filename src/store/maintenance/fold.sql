@@ -1,4 +1,5 @@
--- Adds rows of the tally to the sums of their hours, at most $1 of them, and says how many they were.
+-- Adds rows of the tally to the sums of their hours, at most $1 of them. Says how many rows they were, how many sums they
+-- came to, and about how many rows are left.
 with old as (
     delete from sluice.tally
      where ctid = any (array(select ctid from sluice.tally limit $1 for update skip locked))
@@ -37,5 +38,7 @@ with old as (
          uncertain_nanos = sluice.capped(h.uncertain_nanos::numeric + excluded.uncertain_nanos),
          unpriced = h.unpriced + excluded.unpriced,
          total_ms = sluice.capped(h.total_ms::numeric + excluded.total_ms)
+    returning 1
 )
-select count(*) as "count!" from taken
+select (select count(*) from old) as "rows!", (select count(*) from kept) as "sums!",
+       greatest(coalesce((select max(id) from sluice.tally) - (select max(id) from old), 0), 0) as "left!"

@@ -17,7 +17,7 @@ const REST: Duration = Duration::from_secs(1);
 impl Bucket {
     /// Since when there has been more work than the limits let through. A unit that drips in between does not end that,
     /// and neither does a place that is free until the next call takes it.
-    pub(super) fn saturated_since(&self, now: Timestamp) -> Timestamp {
+    pub(in crate::worker) fn saturated_since(&self, now: Timestamp) -> Timestamp {
         match self.saturated.compare_exchange(0, now.0, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => now,
             Err(since) => Timestamp(since),

@@ -4,14 +4,14 @@
 use super::{PACE, Permit};
 use crate::domain::breaker::{self, Breaker};
 use crate::domain::charging::Ask;
-use crate::domain::decide::{Ineligible, RungHealth};
+use crate::domain::decide::{Ineligible, Line, RungHealth};
 use crate::domain::doubt::{Doubt, RequestHash};
 use crate::domain::latency::Latency;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::strategy::WHOLLY_FREE;
 use crate::domain::tempo::{Tempo, Took};
 use crate::domain::{Bearing, Calibration, Charge, ErrorClass, Failure, Mend, Target, Timestamp, Unit, Usage};
-use crate::worker::bucket::{Bucket, BucketHold};
+use crate::worker::bucket::{Bucket, BucketHold, Sleeper};
 use crate::worker::keys::Keys;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
@@ -316,6 +316,24 @@ impl TargetState {
         still_shut(&self.closed, now)
             .or_else(|| still_shut(&self.record.resting, now))
             .or_else(|| still_shut(&self.provider.offline, now))
+    }
+
+    /// The jobs that wait for its places, in the bucket that has fewest left over; `own` of them are of one route, of
+    /// which more are `coming`.
+    #[must_use]
+    pub fn line(&self, own: usize, coming: usize, now: Timestamp) -> Option<Line> {
+        let lines = self.buckets.iter().filter_map(|bucket| Some((bucket, bucket.line()?)));
+        let spare = |&(_, (places, waiting)): &(_, (usize, usize))| places.saturating_sub(waiting);
+        let (bucket, (places, waiting)) = lines.min_by_key(spare)?;
+        let (waiting, own) = (waiting.saturating_add(coming), own.saturating_add(coming));
+        let since = if places <= waiting && own > 0 { bucket.saturated_since(now) } else { now };
+        Some(Line { places, waiting, own, since })
+    }
+
+    /// Lets a job sleep until a place may be free: in the first of its buckets that has none.
+    #[must_use]
+    pub fn sleeper(&self) -> Option<Sleeper> {
+        self.buckets.iter().find_map(Bucket::sleeper)
     }
 
     /// How many calls of about this size could begin within the pace.

@@ -81,12 +81,14 @@ impl Call<'_> {
         let reserved = rung.charging.reserve(&sizes);
         let now_planned = shared.plan();
         let gate = &now_planned.gate;
+        let in_line = rung.line.join();
         let admitted = tokio::select! {
             admitted = gate.admit(&rung.target, reserved, 2 * PACE, shared.clock.now()) => admitted,
             () = shared.stop.cancelled() => return Came::NotBegun,
             () = in_hand.recalled.cancelled() => return Came::NotBegun,
             () = in_hand.lost.cancelled() => return Came::NotBegun,
         };
+        drop(in_line);
         let mut leave = match admitted {
             Ok(permit) => Leave::new(gate, &rung.target, &shared.clock, permit),
             Err(shut) => return Came::Refused(shut),

@@ -10,6 +10,7 @@ mod rung_state;
 use super::Shared;
 use super::gate::PACE;
 use super::hands::InHand;
+use super::line::InLine;
 use super::plan::{RoutePlan, RungPlan};
 use super::schemas::InUse;
 use super::settler::{Item, Then};
@@ -18,6 +19,7 @@ use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Ste
 use crate::domain::doubt::RequestHash;
 use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Why};
 use crate::domain::fork::{Needs, Taken, Traits};
+use crate::domain::shut::Reason;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{Attempt, ChatRequest, Job, Metadata, Outcome, Patience, Sizes, Strategy, Timestamp, eligibility};
 use crate::store::claim::{Claimed, PastAttempt};
@@ -87,11 +89,18 @@ struct Journey {
 }
 
 /// Runs one claimed job until it ends or goes back. Never panics on a job's data.
-pub(super) async fn run(shared: Arc<Shared>, held: HeldJob, claimed: Claimed, past: Vec<PastAttempt>, in_hand: InHand) {
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    held: HeldJob,
+    claimed: Claimed,
+    past: Vec<PastAttempt>,
+    in_hand: InHand,
+    coming: Option<InLine>,
+) {
     match prepare(Arc::clone(&shared), held.clone(), claimed, &past).await {
         Ok(mut journey) => {
             drop((shared, held, past));
-            journey.run(&in_hand).await;
+            journey.run(&in_hand, coming).await;
         }
         Err(Unready::Unfit(reason)) => held.refuse(&shared, reason).await,
         Err(Unready::Back(reason)) => held.give_back(&shared, reason).await,
@@ -106,7 +115,8 @@ impl Errand {
 }
 
 impl Journey {
-    async fn run(&mut self, in_hand: &InHand) {
+    /// `coming` is its place among the jobs that were just claimed, until it asks for one at a rung.
+    async fn run(&mut self, in_hand: &InHand, mut coming: Option<InLine>) {
         loop {
             if in_hand.recalled.is_cancelled() {
                 // Cancelled or answered elsewhere: the row is no longer ours, so only the money is booked.
@@ -132,12 +142,14 @@ impl Journey {
                         return self.park(self.rests_until(until, &why, now), self.waits_for(rung, &why)).await;
                     }
                     self.settle_attempt().await;
-                    self.wait_here(until, in_hand).await;
+                    drop(coming.take());
+                    self.wait_here(until, rung, &why, in_hand).await;
                 }
                 Step::Call { rung, skipped } => {
                     self.settle_attempt().await;
                     let Some(state) = self.rungs.get(rung) else { continue };
                     let (lease, number) = (self.held.lease, self.held.calls.saturating_add(1));
+                    drop(coming.take());
                     let call = Call { errand: &self.errand, index: rung, state, lease, number };
                     let came = call.make(in_hand).await;
                     self.take(rung, came, Choice { skipped: &skipped, conditions: &conditions, now }, in_hand).await;
@@ -286,10 +298,22 @@ impl Journey {
         (!waits_like_all).then_some(rest)
     }
 
-    async fn wait_here(&self, until: Timestamp, in_hand: &InHand) {
+    /// Waits until the instant, or until a place is free if that is what the job waits for.
+    async fn wait_here(&self, until: Timestamp, rung: usize, why: &Skip, in_hand: &InHand) {
         let shared = &self.errand.shared;
+        // A refusal by the gate holds until the instant that it named, whatever is freed meanwhile.
+        let is_refused = self.rungs.get(rung).is_some_and(|state| state.refusal(shared.clock.now()).is_some());
+        let planned = self.errand.plan.rungs.get(rung).filter(|_| is_for_a_place(why));
+        let in_line = planned.map(|planned| (planned.line.join(), planned.target.sleeper()));
+        let vacancy = async {
+            match &in_line {
+                Some((_, Some(sleeper))) if !is_refused => sleeper.sleep().await,
+                _ => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = tokio::time::sleep_until(shared.clock.instant(until)) => {}
+            () = vacancy => {}
             () = shared.stop.cancelled() => {}
             () = in_hand.recalled.cancelled() => {}
             () = in_hand.lost.cancelled() => {}
@@ -432,6 +456,11 @@ impl Journey {
 /// Whether a job waits for requests, tokens or places to come back.
 fn is_a_limit(why: &Skip) -> bool {
     matches!(why, Skip::Shut { shut, .. } if shut.reason.is_a_limit())
+}
+
+/// Whether a job waits for a place alone.
+fn is_for_a_place(why: &Skip) -> bool {
+    matches!(why, Skip::Shut { shut, .. } if shut.reason == Reason::Concurrency)
 }
 
 /// Whether the cause of a job's wait may end at any time, by an operator's hand or because another job got through.

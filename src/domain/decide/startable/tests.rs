@@ -1,6 +1,6 @@
 use super::super::RungHealth;
 use super::*;
-use crate::domain::decide::Worth;
+use crate::domain::decide::{Line, Worth};
 use crate::domain::request::Pass;
 use crate::domain::validation::Rules;
 use crate::domain::{ErrorClass, Model, Patience, Rung, Strategy, Target};
@@ -35,6 +35,11 @@ fn open(headroom: usize) -> Condition {
     Condition { headroom: Some(headroom), ..RungHealth::Open.into() }
 }
 
+/// A rung that is open, with free places and jobs that wait for them: of all routes, and of this one.
+fn line(places: usize, waiting: usize, own: usize) -> Condition {
+    Condition { line: Some(Line { places, waiting, own, since: NOW }), ..open(places.saturating_sub(waiting)) }
+}
+
 fn shut(reason: Reason, wait: Duration) -> Condition {
     RungHealth::Shut(Shut { reason, since: NOW, until: NOW + wait }).into()
 }
@@ -54,6 +59,51 @@ fn jobs_that_would_wait_for_a_full_rung_add_no_room_of_the_next() {
     assert_eq!(ask(&patient, &[open(5), open(100)]), Startable::Now(5));
     let pinned = Route { fallback_on: [].into(), ..route(2, Duration::ZERO) };
     assert_eq!(ask(&pinned, &[open(5), open(100)]), Startable::Now(5));
+}
+
+#[test]
+fn no_job_is_claimed_for_places_that_jobs_in_hand_will_take() {
+    let pinned = Route { fallback_on: [].into(), ..route(1, Duration::ZERO) };
+    for (places, waiting, own, jobs) in [
+        // Nothing waits: the places, and one at least.
+        (2, 0, 0, 2),
+        (1, 0, 0, 1),
+        (0, 0, 0, 1),
+        // Jobs of this route wait: the places that they leave, which may be none.
+        (5, 2, 2, 3),
+        (2, 1, 1, 1),
+        (2, 2, 1, 0),
+        (1, 1, 1, 0),
+        (1, 7, 3, 0),
+        (0, 1, 1, 0),
+        // Only jobs of other routes wait: they keep this route out of no line.
+        (5, 2, 0, 3),
+        (1, 1, 0, 1),
+        (0, 9, 0, 1),
+    ] {
+        let startable = ask(&pinned, &[line(places, waiting, own)]);
+        assert_eq!(startable.jobs(), jobs, "{places} places, {waiting} waiting, {own} of them of this route");
+        let asks_again = startable.opens().map(|at| NOW.until(at) <= Duration::from_millis(100));
+        assert_eq!(asks_again, (jobs == 0).then_some(true), "and the claimer asks again soon");
+    }
+}
+
+#[test]
+fn a_full_line_is_passed_as_a_rung_that_is_shut() {
+    // A job that does not wait goes on, …
+    let hasty = route(2, Duration::ZERO);
+    assert_eq!(ask(&hasty, &[line(1, 1, 1), open(7)]), Startable::Now(7));
+    // … and so does one that has waited for long enough; others stay in line.
+    let patient = route(2, MINUTE * 10);
+    assert_eq!(ask(&patient, &[line(1, 1, 1), open(7)]).jobs(), 0);
+    let since = NOW - MINUTE * 11;
+    let full = Condition { line: Some(Line { places: 1, waiting: 1, own: 1, since }), ..open(0) };
+    assert_eq!(ask(&patient, &[full, open(7)]), Startable::Now(7));
+    // A line says nothing of a rung that is shut for another reason, or never fits.
+    let shut = Condition { line: line(5, 9, 1).line, ..shut(Reason::Breaker, HOUR) };
+    assert_eq!(ask(&route(1, MINUTE * 10), std::slice::from_ref(&shut)).opens(), Some(NOW + HOUR));
+    let never = Condition { line: line(5, 9, 1).line, ..never() };
+    assert_eq!(ask(&hasty, &[never, open(7)]), Startable::Now(7));
 }
 
 #[test]

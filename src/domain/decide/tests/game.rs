@@ -86,7 +86,13 @@ fn play(strategy: &Strategy, trouble: &Trouble, troubled: usize) -> String {
         let mut conditions: Vec<Condition> = Vec::new();
         for (gate, (free, seconds)) in gates.iter().zip([(200_000, 2), (700_000, 3), (500_000, 1)]) {
             let health = gate.filter(|shut| shut.until > now).map_or(RungHealth::Open, RungHealth::Shut);
-            conditions.push(Condition { health, headroom: Some(9), free: Some(free), latency: Some(SECOND * seconds) });
+            conditions.push(Condition {
+                health,
+                headroom: Some(9),
+                free: Some(free),
+                latency: Some(SECOND * seconds),
+                line: None,
+            });
         }
         let mut order = Vec::new();
         strategy::order(&route, &Conditions::of_job(&job, None, now, &conditions), &mut order);
