@@ -6,6 +6,7 @@
 mod api_keys;
 mod aws;
 mod fault;
+pub(crate) mod forks;
 mod keys;
 mod prices;
 mod provider;
@@ -17,6 +18,7 @@ mod scalar;
 mod section;
 mod settings;
 mod source;
+pub(crate) mod strategy;
 
 pub use fault::{ConfigErrors, Fault};
 pub use keys::restart_keys;
