@@ -5,9 +5,20 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 const AWS: &str = "https://bedrock-runtime.eu-central-1.amazonaws.com";
-const CREDENTIALS: &str = "# of the team\n[default]\naws_access_key_id = AKIDEFAULT\naws_secret_access_key=s3cret/default\n\
-                           \n[profile of mine]\naws_access_key_id=AKIOLD\n[batch]\naws_access_key_id = ASIABATCH  ; a note\n\
-                           aws_secret_access_key = s3cret/batch\naws_session_token = s3cret/token\n";
+const STS: &str = r#"{"Credentials": {"AccessKeyId": "ASIASTS", "SecretAccessKey": "s3cret/sts",
+    "SessionToken": "s3cret/t", "Expiration": "2026-05-04T12:00:00Z"}}"#;
+const CREDENTIALS: &str = "# of the team
+[default]
+aws_access_key_id = AKIDEFAULT
+aws_secret_access_key=s3cret/default
+
+[profile of mine]
+aws_access_key_id=AKIOLD
+[batch]
+aws_access_key_id = ASIABATCH  ; a note
+aws_secret_access_key = s3cret/batch
+aws_session_token = s3cret/token
+";
 
 struct Home(tempfile::TempDir);
 
@@ -95,8 +106,8 @@ fn a_key_may_come_from_the_sources_of_all_keys_in_the_forms_that_are_at_hand() {
     let home = Home::new()
         .with("colon", "AKIDONE:s3cret/one\n")
         .with("token", "ASIATWO:s3cret/two:s3cret/token:==")
-        .with("sts.json", r#"{"Credentials": {"AccessKeyId": "ASIASTS", "SecretAccessKey": "s3cret/sts", "SessionToken": "s3cret/t", "Expiration": "2026-05-04T12:00:00Z"}}"#)
-        .with("export.json", "{\n \"Version\": 1,\n \"AccessKeyId\": \"AKIDEXP\",\n \"SecretAccessKey\": \"s3cret/exp\"\n}\n")
+        .with("sts.json", STS)
+        .with("export.json", "{\n \"AccessKeyId\": \"AKIDEXP\",\n \"SecretAccessKey\": \"s3cret/exp\"\n}\n")
         .with("credentials", CREDENTIALS);
     let key = |lines: &str| home.key(&format!("{SIGNED}\n{lines}"), VARIABLES);
     assert_eq!(key("credential = \"colon\""), "colon AKIDONE s3cret/one - eu-central-1");
