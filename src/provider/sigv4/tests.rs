@@ -75,7 +75,7 @@ fn published_signatures_are_made() {
     }
 }
 
-/// Worked out apart from AWS's description: the colon of a model is escaped on the way, and again in the signature.
+/// Worked out by other means from AWS's description: a model's colon is escaped on the way, and again when signed.
 #[test]
 fn a_call_of_bedrock_is_signed_with_its_path_escaped_twice() {
     let body = br#"{"messages":[]}"#.to_vec();
