@@ -18,7 +18,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, filter};
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ pub enum TelemetryError {
     Exposed(Exposed),
     /// The filter is wrong (the configuration checks its own, so this is only for filters from elsewhere).
     #[error("not a log filter: {0}")]
-    Filter(#[from] tracing_subscriber::filter::ParseError),
+    Filter(#[from] filter::ParseError),
     /// Logging was set up before.
     #[error("logging is set up already")]
     Twice(#[from] tracing::subscriber::SetGlobalDefaultError),
@@ -71,6 +71,8 @@ where
         // Each connection that is made and refused would give a line; the consequence is logged once
         // (store/database.rs).
         .with(EnvFilter::try_new(&log.filter)?.add_directive("sqlx_core::pool=off".parse()?))
+        // It writes whole requests, prompts included, whatever the filter lets through.
+        .with(filter::filter_fn(|line| !line.target().starts_with("aws_sigv4")))
         .with(layer(log.format, standard_error, colours))
         .with(files.map(|files| layer(log.format, files, false)));
     Ok((subscriber, Guard(guard)))
@@ -290,6 +292,16 @@ mod tests {
             tracing::warn!("loud");
         });
         assert!(text.contains("loud") && !text.contains("quiet"), "{text}");
+    }
+
+    #[test]
+    fn no_filter_shows_what_is_signed() {
+        let log = Log { filter: "trace,aws_sigv4::http_request::sign=trace".to_owned(), ..Log::default() };
+        let text = log_while(&log, || {
+            tracing::trace!(target: "aws_sigv4::http_request::sign", request = "the prompt", "signing request");
+            tracing::trace!("of our own");
+        });
+        assert!(text.contains("of our own") && !text.contains("the prompt"), "{text}");
     }
 
     fn names_in(dir: &Path) -> Vec<String> {

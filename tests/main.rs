@@ -58,6 +58,7 @@ mod secrets;
 mod sent;
 mod settle;
 mod signals;
+mod signing;
 mod simulate;
 mod spending;
 mod spool;

@@ -117,6 +117,13 @@ fn summarise(config: &Config, out: &mut dyn Write) -> io::Result<()> {
             1 => "with a key".to_owned(),
             keys => format!("with {keys} keys"),
         };
+        // Access keys by their sources, because several places are looked into.
+        let signed = endpoint.keys.iter().filter_map(|key| Some((key.name.as_str(), key.access.as_ref()?)));
+        let (names, access): (Vec<&str>, Vec<_>) = signed.unzip();
+        let key = match access.first() {
+            Some(access) => format!("signed (SigV4) for {} with {}", access.region, names.join(", ")),
+            None => key,
+        };
         writeln!(out, "provider {name}: {} at {}, {key}", endpoint.dialect.name, endpoint.base_url)?;
         summarise_bucket(&provider.bucket, config, out)?;
         let own: BTreeSet<&String> = config
@@ -210,7 +217,8 @@ mod tests {
         let file = dir.path().join("sluice.toml");
         std::fs::write(&file, toml).unwrap();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let environment = [("OPENAI_API_KEY".to_owned(), KEY.to_owned())];
+        let environment = [("OPENAI_API_KEY", KEY), ("AWS_ACCESS_KEY_ID", "AKIDX"), ("AWS_SECRET_ACCESS_KEY", KEY)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
         let code = run(Args { format }, Some(&file), environment, &mut out, &mut err).unwrap();
         (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
@@ -232,6 +240,16 @@ mod tests {
         let list = format!("keys = [{{ api_key_env = \"OPENAI_API_KEY\" }}, {{ api_key_file = {:?} }}]", other.path());
         let (_, out, _) = check(&GOOD.replace("api_key_env = \"OPENAI_API_KEY\"", &list), Format::Text);
         assert!(out.contains("provider openai: openai at https://api.openai.com/v1, with 2 keys"), "{out}");
+    }
+
+    #[test]
+    fn a_signed_provider_says_where_its_key_is_from_and_for_which_region() {
+        let aws = "[providers.aws]\ndialect = \"bedrock\"\nauth = \"sigv4\"\nbase_url = \
+                   \"https://bedrock-runtime.eu-central-1.amazonaws.com\"\n";
+        let (_, out, err) = check(&format!("{GOOD}{aws}"), Format::Text);
+        let expected = "amazonaws.com, signed (SigV4) for eu-central-1 with AWS_ACCESS_KEY_ID\n";
+        assert!(out.contains(expected), "{out}");
+        assert!(![out, err].concat().contains("AKIDX"));
     }
 
     #[test]

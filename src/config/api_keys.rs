@@ -1,9 +1,10 @@
 //! The keys of a provider, wherever they are kept; never in the configuration itself.
 
 use super::Keys;
+use super::aws::Signing;
 use super::keys::API_KEY;
 use super::section::Section;
-use crate::permissions::{Flaw, read_secret};
+use crate::permissions::{Exposed, Flaw, read_secret};
 use crate::provider::ApiKey;
 use config::ValueKind;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -18,17 +19,22 @@ const MOST_BYTES: u64 = 1 << 20;
 /// The form of a list of keys.
 const LIST: &str = "a list such as [{ api_key_env = \"VARIABLE_A\" }, { api_key_file = \"PATH\" }]";
 
-/// The keys of a provider, in the order of the configuration; empty for a server without keys.
-pub(super) fn read(provider: &str, section: &mut Section<'_>, keys: Keys) -> Vec<ApiKey> {
+/// The keys of a provider, in the order of the configuration; empty for a server without keys. With `signing` they are
+/// access keys of AWS, and the usual places of AWS are looked into where the configuration names none.
+pub(super) fn read(provider: &str, section: &mut Section<'_>, keys: Keys, signing: Option<&Signing>) -> Vec<ApiKey> {
     let one = ["api_key_env", "api_key_file", "credential"].into_iter().find(|source| section.has(source));
     let Some(list) = section.take("keys") else {
-        return read_one(provider, section, keys).into_iter().collect();
+        let key = match signing.filter(|_| one.is_none() && !section.has("api_key") && keys == Keys::Required) {
+            Some(signing) => signing.usual_key(provider, section),
+            None => read_one(provider, section, keys, signing),
+        };
+        return key.into_iter().collect();
     };
     if let Some(one) = one {
         section.fault(one, "there is a list of keys too", "either this or keys");
     }
     // The sources are known, and their faults are recorded already.
-    let _ = read_one(provider, section, Keys::Ignored);
+    let _ = read_one(provider, section, Keys::Ignored, signing);
     let ValueKind::Array(entries) = list.kind else {
         // The value is not repeated, here and below: it may be a key itself.
         section.fault("keys", "is not a list", LIST);
@@ -48,7 +54,7 @@ pub(super) fn read(provider: &str, section: &mut Section<'_>, keys: Keys) -> Vec
         if !["api_key", "api_key_env", "api_key_file", "credential"].iter().any(|source| entry.has(source)) {
             entry.fault("", "says nothing of where the key is", SOURCES);
         }
-        let key = read_one(provider, &mut entry, keys);
+        let key = read_one(provider, &mut entry, keys, signing);
         entry.finish();
         let Some(key) = key else { continue };
         if found.iter().any(|other| other.name == key.name) {
@@ -65,7 +71,7 @@ pub(super) fn read(provider: &str, section: &mut Section<'_>, keys: Keys) -> Vec
 }
 
 /// The one key that a table names.
-fn read_one(provider: &str, section: &mut Section<'_>, keys: Keys) -> Option<ApiKey> {
+fn read_one(provider: &str, section: &mut Section<'_>, keys: Keys, signing: Option<&Signing>) -> Option<ApiKey> {
     if section.take_forbidden("api_key") {
         section.fault("api_key", "keys do not belong into the configuration file", SOURCES);
     }
@@ -94,8 +100,7 @@ fn read_one(provider: &str, section: &mut Section<'_>, keys: Keys) -> Option<Api
             );
             return None;
         };
-        let secret = checked(key, "api_key_env", section)?;
-        return Some(ApiKey { name: variable, secret });
+        return made(variable, key, "api_key_env", section, signing);
     }
     let (source, path, name) = if let Some(file) = file {
         let name = file.display().to_string();
@@ -114,26 +119,43 @@ fn read_one(provider: &str, section: &mut Section<'_>, keys: Keys) -> Option<Api
     };
     match read_secret(&path, MOST_BYTES) {
         Ok((key, flaws)) => {
-            for exposed in flaws.into_iter().filter(|_| source == "api_key_file") {
-                if matches!(exposed.flaw, Flaw::Writable(_) | Flaw::Owner(_)) {
-                    // With another user's key the calls go to that user's account, which could read every prompt.
-                    let problem = format!(
-                        "the key of the provider {provider} is not used: {} {}",
-                        exposed.path.display(),
-                        exposed.problem()
-                    );
-                    section.fault(source, problem, exposed.remedy());
-                    return None;
-                }
-                section.reading().warn(format!("the key of the provider {provider} is not safe: {exposed}"));
+            // systemd sees to the modes of credentials.
+            if source == "api_key_file" && !is_safe(provider, flaws, source, section) {
+                return None;
             }
-            Some(ApiKey { name, secret: checked(key.trim(), source, section)? })
+            made(name, key.trim(), source, section, signing)
         }
         Err(error) => {
             let problem = format!("the key of the provider {provider} cannot be read from {}: {error}", path.display());
             section.fault(source, problem, "a file that holds nothing but the key");
             None
         }
+    }
+}
+
+/// Whether a key from a file with these flaws is used; warns of those that only show it.
+pub(super) fn is_safe(provider: &str, flaws: Vec<Exposed>, source: &str, section: &Section<'_>) -> bool {
+    for exposed in flaws {
+        if matches!(exposed.flaw, Flaw::Writable(_) | Flaw::Owner(_)) {
+            // With another user's key the calls go to that user's account, which could read every prompt.
+            let problem = format!(
+                "the key of the provider {provider} is not used: {} {}",
+                exposed.path.display(),
+                exposed.problem()
+            );
+            section.fault(source, problem, exposed.remedy());
+            return false;
+        }
+        section.reading().warn(format!("the key of the provider {provider} is not safe: {exposed}"));
+    }
+    true
+}
+
+/// The key in a text.
+fn made(name: String, text: &str, source: &str, section: &Section<'_>, signing: Option<&Signing>) -> Option<ApiKey> {
+    match signing {
+        Some(signing) => signing.key_of(name, text, source, section),
+        None => Some(ApiKey { name, secret: checked(text, source, section)?, access: None }),
     }
 }
 

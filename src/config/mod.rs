@@ -4,6 +4,7 @@
 //! and reports every fault at once, each with the file (or variable), the key and what was expected there.
 
 mod api_keys;
+mod aws;
 mod fault;
 pub(crate) mod forks;
 mod keys;
@@ -195,7 +196,9 @@ impl Config {
             let endpoint = &provider.endpoint;
             if !endpoint.keys.is_empty() && endpoint.base_url.starts_with("http://") && !is_loopback(&endpoint.base_url)
             {
-                reading.warn(format!("the key of provider {name} is sent unencrypted to {}", endpoint.base_url));
+                let is_signed = endpoint.keys.iter().all(|key| key.access.is_some());
+                let what = if is_signed { "each prompt for" } else { "the key of" };
+                reading.warn(format!("{what} provider {name} is sent unencrypted to {}", endpoint.base_url));
             }
         }
     }

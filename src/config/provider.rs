@@ -2,6 +2,7 @@
 
 use super::Keys;
 use super::api_keys;
+use super::aws;
 use super::scalar;
 use super::section::Section;
 use crate::domain::{BreakerSettings, Charging, Limits, Rate, Unit};
@@ -75,7 +76,12 @@ fn read_one(name: &str, mut section: Section<'_>, buckets: &mut BTreeMap<String,
     }
     let base_url = read_base_url(&mut section, by_name.or(named));
     let vendor = vendors::of_server(Some(&vendor_name), dialect, &base_url).or(named);
-    let keys = api_keys::read(name, &mut section, keys);
+    let signing = aws::read(&mut section, dialect, &base_url);
+    let is_open = signing.is_none() && keys == Keys::Required;
+    let keys = api_keys::read(name, &mut section, keys, signing.as_ref());
+    if is_open {
+        aws::check_unsigned(name, &section, dialect, &base_url, &keys);
+    }
     let endpoint = Endpoint {
         name: name.to_owned(),
         dialect,

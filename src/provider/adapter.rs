@@ -1,6 +1,7 @@
 //! The translation between the domain and one dialect, as pure functions.
 
 use super::limit_headers::LimitObservation;
+use super::sigv4::Skew;
 use super::wire::{WireReply, WireRequest};
 use crate::domain::decide::Ineligible;
 use crate::domain::{Answer, Capabilities, ChatRequest, Failure, Usage};
@@ -46,6 +47,11 @@ pub trait Adapter: Send + Sync {
     /// The usage that a body reports although [`decode`](Self::decode) called it a failure: a blocked prompt or an
     /// error inside a success may be billed. Returned normalised, and as it came.
     fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)>;
+
+    /// The difference between the clocks for which a signed request was refused.
+    fn skew(&self, _reply: &WireReply<'_>) -> Option<Skew> {
+        None
+    }
 
     /// The limits that the headers report.
     fn limits(&self, reply: &WireReply<'_>) -> Vec<LimitObservation>;

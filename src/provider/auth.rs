@@ -1,5 +1,6 @@
 //! How a call is authenticated.
 
+use super::sigv4::Signer;
 use super::wire::Outgoing;
 use crate::domain::{ErrorClass, Failure, Scope, Timestamp};
 use reqwest::header::{HeaderName, HeaderValue};
@@ -32,6 +33,8 @@ pub enum Auth {
     Open,
     /// The key is sent with each call, in a header.
     Key(KeyHeader, SecretString),
+    /// Each call is signed with an access key of AWS, whose secret stays here.
+    Signed(Signer),
 }
 
 impl Auth {
@@ -39,9 +42,10 @@ impl Auth {
     ///
     /// # Errors
     /// A key that no header can carry. Nothing was sent in that case.
-    pub fn sign(&self, request: &mut Outgoing, _now: Timestamp) -> Result<(), Failure> {
+    pub fn sign(&self, request: &mut Outgoing, now: Timestamp) -> Result<(), Failure> {
         match self {
             Self::Open => Ok(()),
+            Self::Signed(signer) => signer.sign(request, now),
             Self::Key(header, secret) => {
                 let Ok(mut value) = HeaderValue::try_from(format!("{}{}", header.prefix, secret.expose_secret()))
                 else {

@@ -8,6 +8,7 @@ use super::auth::Auth;
 use super::echo::Echoes;
 use super::endpoint::{ApiKey, Endpoint, Timeouts};
 use super::report::CallReport;
+use super::sigv4::{AccessKey, Skew};
 use super::transport::{NoTransport, Patience, Reply, Transport};
 use super::wire::{Delivery, Outgoing, WireReply, WireRequest};
 use super::{mending, scrub};
@@ -18,6 +19,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
@@ -85,6 +87,8 @@ pub struct Provider {
     headers: HeaderMap,
     /// The credentials of each key, or one entry for a server without keys.
     auths: Vec<Auth>,
+    /// Milliseconds from our clock to the provider's, as far as a signature was refused for its time.
+    skew: AtomicI64,
     /// Texts that must not appear in any message: the keys, and the values of headers that carry one.
     secrets: Echoes,
 }
@@ -124,11 +128,12 @@ impl Provider {
             }
             headers.insert(header, header_value);
         }
-        for ApiKey { name, secret } in &endpoint.keys {
+        for ApiKey { name, secret, access } in &endpoint.keys {
             if secret.expose_secret().is_empty() || HeaderValue::from_str(secret.expose_secret()).is_err() {
                 return Err(ProviderError::Key { provider: provider(), key: name.clone() });
             }
             secrets.push(secret.clone());
+            secrets.extend(access.iter().flat_map(AccessKey::secrets).cloned());
         }
         let auths = if endpoint.keys.is_empty() {
             vec![Auth::Open]
@@ -141,7 +146,16 @@ impl Provider {
                 NoTransport::Thread(source) => ProviderError::Thread { provider: provider(), source },
             })?;
         let adapter = endpoint.adapter();
-        Ok(Self { endpoint, adapter, transport, base_url, headers, auths, secrets: Echoes::of(secrets) })
+        Ok(Self {
+            endpoint,
+            adapter,
+            transport,
+            base_url,
+            headers,
+            auths,
+            skew: AtomicI64::new(0),
+            secrets: Echoes::of(secrets),
+        })
     }
 
     /// The provider as configured.
@@ -203,7 +217,10 @@ impl Provider {
     /// refuses it: better than the wrong key.
     fn signed(&self, key: usize, wire: WireRequest) -> Result<Outgoing, Failure> {
         let mut request = Outgoing::new(&self.base_url, &self.headers, wire);
-        self.auths.get(key).unwrap_or(&Auth::Open).sign(&mut request, now())?;
+        // By the provider's clock, where it was heard: ours may be wrong.
+        let Timestamp(now) = now();
+        let now = Timestamp(now.saturating_add(self.skew.load(Ordering::Relaxed)));
+        self.auths.get(key).unwrap_or(&Auth::Open).sign(&mut request, now)?;
         Ok(request)
     }
 
@@ -233,6 +250,9 @@ impl Provider {
             delivery,
             received_at: Some(now()),
         };
+        if let Some(Skew { millis }) = self.adapter.skew(&wire) {
+            self.skew.store(millis, Ordering::Relaxed);
+        }
         let success = (200..300).contains(&reply.status);
         let result = match &reply.fault {
             // A failure is known by its head: its status and its wait count, whatever happened to the body.

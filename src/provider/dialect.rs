@@ -16,6 +16,8 @@ pub struct Dialect {
     pub auth: KeyHeader,
     /// How a token of an identity provider (a JWT) is sent, where that differs from a key.
     pub tokens: Option<KeyHeader>,
+    /// The name of its service in signatures of AWS (SigV4), where calls can be signed instead of carrying a key.
+    pub signs_for: Option<&'static str>,
     /// How tokens are counted where the vendor is not known.
     pub charging: Charging,
     /// The quirks that it heeds, by their keys in the configuration; `None`: all of them.

@@ -4,6 +4,7 @@ use super::adapter::Adapter;
 use super::auth::Auth;
 use super::dialect::Dialect;
 use super::quirks::QuirkSettings;
+use super::sigv4::{AccessKey, Signer};
 use super::vendors;
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
@@ -28,8 +29,10 @@ pub struct Timeouts {
 pub struct ApiKey {
     /// The name; unique within a provider.
     pub name: String,
-    /// The key.
+    /// The key; of an access key of AWS the secret part.
     pub secret: SecretString,
+    /// The other parts of an access key of AWS. Calls are signed with such a key, which is not sent.
+    pub access: Option<AccessKey>,
 }
 
 /// A provider as configured.
@@ -60,7 +63,11 @@ impl ApiKey {
     /// Whether it is the same key under the same name.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
-        self.name == other.name && self.secret.expose_secret() == other.secret.expose_secret()
+        let is_same_access = match (&self.access, &other.access) {
+            (Some(access), Some(other)) => access.is_same_as(other),
+            (access, other) => access.is_none() && other.is_none(),
+        };
+        self.name == other.name && self.secret.expose_secret() == other.secret.expose_secret() && is_same_access
     }
 }
 
@@ -74,6 +81,9 @@ impl Endpoint {
     /// The credentials for calls that are made with this key.
     #[must_use]
     pub fn auth(&self, key: &ApiKey) -> Auth {
+        if let (Some(service), Some(access)) = (self.dialect.signs_for, &key.access) {
+            return Auth::Signed(Signer { service, key: access.clone(), secret: key.secret.clone() });
+        }
         let vendor = vendors::of_server(self.vendor.as_deref(), self.dialect, &self.base_url);
         let header = vendor.and_then(|vendor| vendor.auth).unwrap_or(self.dialect.auth);
         let header = self.dialect.tokens.filter(|_| is_token(key.secret.expose_secret())).unwrap_or(header);

@@ -47,6 +47,7 @@ mod report;
 #[cfg(test)]
 mod robustness;
 mod scrub;
+mod sigv4;
 #[cfg(test)]
 mod translation;
 mod transport;
@@ -65,4 +66,5 @@ pub use names::Undo;
 pub use quirks::QuirkSettings;
 pub use registry::{DIALECTS, dialect};
 pub use report::CallReport;
+pub use sigv4::AccessKey;
 pub use wire::{Delivery, Outgoing, WireReply, WireRequest};

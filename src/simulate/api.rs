@@ -3,6 +3,7 @@
 //! This trait covers everything that a vendor does in its own way: the rest of the simulator knows no dialect by name.
 
 use super::exchange::{Answer, Ask, Call, Failure, Problem};
+use super::key::Key;
 use super::quota::{Cost, Levels};
 use super::wait::Told;
 use hyper::HeaderMap;
@@ -26,6 +27,12 @@ pub(crate) trait Api: Send + Sync {
     /// The key that a call carries, wherever the provider looks for it; `None` when it carries none.
     fn key<'a>(&self, call: &Call<'a>) -> Option<&'a str>;
 
+    /// The place of the key that a call carries or proves to have; otherwise why it is refused.
+    fn recognise(&self, call: &Call<'_>, keys: &[Key], _wall: SystemTime) -> Result<usize, Problem> {
+        let key = self.key(call);
+        keys.iter().position(|known| Some(known.key.as_str()) == key).ok_or(Problem::Auth)
+    }
+
     /// Reads a call whose method is POST.
     fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem>;
 
@@ -38,6 +45,11 @@ pub(crate) trait Api: Send + Sync {
     /// The error object that some gateways put into a 200. The default is the failure of an overloaded server.
     fn error_in_200(&self, id: &str) -> Value {
         self.fail(&Problem::Overloaded(None), &Told::default(), "", id).body
+    }
+
+    /// A header that says what a failure's body says.
+    fn error_header(&self, _body: &Value) -> Option<(&'static str, String)> {
+        None
     }
 
     /// States a wait in the provider's own way.

@@ -62,10 +62,11 @@ pub(crate) async fn answer_call(
         // The client went away in the middle of its request.
         Err(error) => return Err(io::Error::other(error)),
     };
-    let path = &parts.uri.path()[name_length + 1..];
+    let whole_path = parts.uri.path();
+    let path = &whole_path[name_length + 1..];
     let (mut ticket, composition) = {
         let body = body.as_deref();
-        admit(&core, provider, &parts.method, path, parts.uri.query(), &parts.headers, body)
+        admit(&core, provider, &parts.method, (path, whole_path), parts.uri.query(), &parts.headers, body)
     };
     let fault = match ticket.entry.decision {
         Decision::Do(fault) => fault,
@@ -97,14 +98,14 @@ fn admit(
     core: &Arc<Core>,
     provider: usize,
     method: &Method,
-    path: &str,
+    (path, whole_path): (&str, &str),
     query: Option<&str>,
     headers: &HeaderMap,
     body: Option<&[u8]>,
 ) -> (Ticket, Option<Composition>) {
     let (name, spec) = &core.providers[provider];
     let api = spec.dialect.api();
-    let call = Call { path, query, headers, body: body.unwrap_or_default() };
+    let call = Call { path, whole_path, query, headers, body: body.unwrap_or_default() };
     let key = api.key(&call);
     let ask = match body {
         None => Err(Problem::PayloadTooLarge),
@@ -115,15 +116,13 @@ fn admit(
         Ok(ask) => (Some(ask), None),
         Err(problem) => (None, Some(problem)),
     };
-    let known_key = key.and_then(|key| spec.keys.iter().position(|known| known.key == key));
-    let authorized = spec.keys.is_empty() || known_key.is_some();
+    let recognised = api.recognise(&call, &spec.keys, SystemTime::now());
+    let known_key = recognised.as_ref().ok().copied();
+    let denial = recognised.err().filter(|_| !spec.keys.is_empty());
     let known_model = |ask: &Ask<'_>| spec.models.is_empty() || spec.models.contains_key(ask.model.as_ref());
     // The key is checked first, as every provider does.
-    let problem = if authorized {
-        problem.or_else(|| ask.as_ref().filter(|ask| !known_model(ask)).map(|_| Problem::NotFound))
-    } else {
-        Some(Problem::Auth)
-    };
+    let problem =
+        denial.or(problem).or_else(|| ask.as_ref().filter(|ask| !known_model(ask)).map(|_| Problem::NotFound));
     let knock = Knock {
         provider,
         body_hash: if ask.is_none() { hash(call.body) } else { 0 },
@@ -318,7 +317,7 @@ fn reply_of_answer(
 
 fn reply_of_problem(entry: &Entry, spec: &Provider, id: &str, wall: SystemTime) -> Reply {
     let dialect = spec.dialect;
-    let (problem, told) = match &entry.decision {
+    let (problem, mut told) = match &entry.decision {
         Decision::Reject(problem) => (problem.clone(), Told::default()),
         Decision::Refuse(shortage) => {
             let told = shortage.wait.filter(|_| spec.publishes).map(|wait| tell(dialect, wait, spec.wait_format, wall));
@@ -328,6 +327,7 @@ fn reply_of_problem(entry: &Entry, spec: &Provider, id: &str, wall: SystemTime) 
         Decision::Do(fault) => (problem_of(fault, entry.draw), told_by(fault, dialect, wall)),
     };
     let failure = dialect.api().fail(&problem, &told, &entry.model, id);
+    told.headers.extend(dialect.api().error_header(&failure.body));
     Reply { told, ..Reply::bytes(failure.status, failure.body.to_string().into_bytes(), Charge::Free) }
 }
 

@@ -125,7 +125,7 @@ mod tests {
             let api = dialect.api();
             assert_ne!(api.request_id(1, 1), api.request_id(1, 2), "{dialect:?}");
             assert_ne!(api.request_id(1, 1), api.request_id(2, 1), "{dialect:?}");
-            let call = Call { path: "/", query: None, headers: &HeaderMap::new(), body: b"{}" };
+            let call = Call { path: "/", whole_path: "/", query: None, headers: &HeaderMap::new(), body: b"{}" };
             assert_eq!(api.key(&call), None, "{dialect:?}: a call without a header shows no key");
             assert!(api.read(&call).is_err_and(|problem| problem.is_malformed()), "{dialect:?}");
             let id = api.request_id(7, 7);

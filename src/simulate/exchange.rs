@@ -18,6 +18,8 @@ use std::borrow::Cow;
 pub(crate) struct Call<'a> {
     /// The path after the provider's name, as it was written: a model in it may be percent-encoded.
     pub path: &'a str,
+    /// The whole path, which a signature covers.
+    pub whole_path: &'a str,
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
     pub body: &'a [u8],
@@ -104,6 +106,11 @@ pub(crate) enum Problem {
     UnknownPath,
     MethodNotAllowed,
     Auth,
+    /// The proof of a key is refused, by this name and in these words.
+    Denied {
+        name: &'static str,
+        message: String,
+    },
     Permission,
     NotFound,
     InvalidRequest,
@@ -139,6 +146,7 @@ impl Problem {
             | Self::PayloadTooLarge => true,
             Self::Limited(shortage) => shortage.is_some_and(|shortage| shortage.is_too_large()),
             Self::Auth
+            | Self::Denied { .. }
             | Self::Permission
             | Self::Timeout
             | Self::ServerError(_)

@@ -9,8 +9,10 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(try_from = "RawKey")]
 pub struct Key {
-    /// The key.
+    /// The key. For signed calls `ID:SECRET`, or `ID:SECRET:TOKEN`.
     pub key: String,
+    /// Whether its token has expired.
+    pub expired: bool,
     /// Prepaid nano-dollars, in TOML decimal dollars: when the charged calls have used them up, there is no money left.
     pub credit: Option<u64>,
     /// How the provider reports that there is no money left; drawn when absent.
@@ -26,7 +28,7 @@ impl From<&str> for Key {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a key, or a table with key and perhaps credit, disguise and quota")]
+#[serde(untagged, expecting = "expected a key, or a table with key and perhaps expired, credit, disguise and quota")]
 enum RawKey {
     Text(String),
     Table(RawKeyTable),
@@ -36,6 +38,8 @@ enum RawKey {
 #[serde(deny_unknown_fields)]
 struct RawKeyTable {
     key: String,
+    #[serde(default)]
+    expired: bool,
     credit: Option<String>,
     disguise: Option<u16>,
     quota: Option<Limits>,
@@ -44,7 +48,7 @@ struct RawKeyTable {
 impl TryFrom<RawKey> for Key {
     type Error = String;
     fn try_from(raw: RawKey) -> Result<Self, String> {
-        let RawKeyTable { key, credit, disguise, quota } = match raw {
+        let RawKeyTable { key, expired, credit, disguise, quota } = match raw {
             RawKey::Text(key) => return Ok(key.as_str().into()),
             RawKey::Table(table) => table,
         };
@@ -54,7 +58,7 @@ impl TryFrom<RawKey> for Key {
             Disguise::parse(&status.to_string()).ok_or(format!("unknown disguise {status}: expected 400, 402 or 429"))
         };
         let (credit, disguise) = (credit.map(dollars).transpose()?, disguise.map(named).transpose()?);
-        Ok(Self { key, credit, disguise, quota })
+        Ok(Self { key, expired, credit, disguise, quota })
     }
 }
 
@@ -69,14 +73,15 @@ mod tests {
             r#"
             [providers.a]
             dialect = "openai"
-            keys = ["one", { key = "two", credit = "0.05", disguise = 402, quota = { concurrency = 3 } }]
+            keys = ["one", { key = "two", credit = "0.05", disguise = 402, quota = { concurrency = 3 } }, { key = "a:b:c", expired = true }]
             models.m.price = { input = "1", output = "2" }
             "#,
         )
         .unwrap();
-        let [one, two] = &scenario.providers["a"].keys[..] else { panic!("two keys") };
+        let [one, two, three] = &scenario.providers["a"].keys[..] else { panic!("three keys") };
         assert_eq!(*one, "one".into());
         assert_eq!((two.key.as_str(), two.credit), ("two", Some(50_000_000)));
+        assert!(three.expired && !two.expired);
         assert_eq!(two.disguise, Some(Disguise::PaymentRequired));
         assert_eq!(two.quota.as_ref().unwrap().concurrency, Some(3));
     }

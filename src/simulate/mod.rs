@@ -28,6 +28,7 @@ mod notation;
 mod output;
 mod reply_body;
 mod server;
+mod signature;
 mod simulator;
 mod ticket;
 mod wire;

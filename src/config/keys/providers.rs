@@ -1,7 +1,7 @@
 //! `[providers.NAME]` and `[buckets.NAME]`.
 
-use super::{Kind, Sample, TEXTS, Table, depends, instead, key, with_default};
-use crate::config::{provider, quirks};
+use super::{Key, Kind, Sample, TEXTS, Table, depends, instead, key, with_default};
+use crate::config::{aws, provider, quirks};
 use crate::provider::vendors::limit_headers_names;
 
 /// The source of one key of a provider.
@@ -29,6 +29,34 @@ pub(super) const PROVIDER: Table = Table {
             "[{ api_key_env = \"OPENAI_A\" }, { credential = \"openai_b\" }]",
             "Instead: several keys, taken in turn.",
         ),
+        with_default(
+            "auth",
+            Kind::Word(aws::auth_kinds),
+            "key",
+            "How calls are authenticated: by a key that goes with each of them, or by a signature (AWS SigV4; only \
+             the dialect bedrock). Without one of the sources above, a signature takes its access key from where AWS's \
+             own tools look: AWS_ACCESS_KEY_ID and so on, then a profile in ~/.aws/credentials.",
+        ),
+        Key {
+            is_alternative: true,
+            ..depends(
+                "region",
+                Kind::Text,
+                "eu-central-1",
+                "by base_url, else AWS_REGION, else the profile's",
+                "The region for which calls are signed.",
+            )
+        },
+        Key {
+            is_alternative: true,
+            ..depends(
+                "profile",
+                Kind::Text,
+                "sluice",
+                "AWS_PROFILE, else default",
+                "The profile of ~/.aws/credentials whose access key signs calls; before AWS_ACCESS_KEY_ID.",
+            )
+        },
         depends(
             "vendor",
             Kind::Word(provider::vendor_names),

@@ -25,6 +25,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "anthropic",
     auth: KeyHeader::bare("x-api-key"),
     tokens: None,
+    signs_for: None,
     charging: charging::ANTHROPIC,
     heeds: Some(FOR_ALL),
     speak: |manners| Box::new(Anthropic { manners }),

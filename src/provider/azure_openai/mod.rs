@@ -23,6 +23,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "azure_openai",
     auth: KeyHeader::bare("api-key"),
     tokens: Some(KeyHeader::BEARER),
+    signs_for: None,
     charging: charging::AZURE,
     heeds: None,
     speak: |manners| {

@@ -7,6 +7,7 @@ use crate::provider::beside;
 use crate::provider::classify::{Rule, classify};
 use crate::provider::error_body::ErrorBody;
 use crate::provider::reply_body::{self, Parsed, arguments, count, finish_word, take_string};
+use crate::provider::sigv4::Skew;
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value};
 
@@ -28,7 +29,12 @@ fn parsed(reply: &WireReply<'_>) -> Result<Parsed, Failure> {
 
 pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, Failure> {
     if !(200..300).contains(&reply.status) {
-        return Err(classify(&SIGNS, errors, reply, &error_of(reply)));
+        let error = error_of(reply);
+        let failure = classify(&SIGNS, errors, reply, &error);
+        return Err(match Skew::of_refusal(reply, &error) {
+            Some(skew) => skew.failure(failure),
+            None => failure,
+        });
     }
     let Parsed { value: mut body, mended } = parsed(reply)?;
     if let Some(error) = ErrorBody::inside(&body) {
@@ -71,6 +77,10 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
         },
         usage_raw,
     })
+}
+
+pub(super) fn skew(reply: &WireReply<'_>) -> Option<Skew> {
+    Skew::of_refusal(reply, &error_of(reply))
 }
 
 pub(super) fn usage_of(reply: &WireReply<'_>) -> Option<(Usage, Value)> {

@@ -1,6 +1,7 @@
 //! AWS Bedrock, by its Converse API: one form for the models of many vendors.
 //!
-//! A call carries one of Bedrock's API keys as a bearer token. The region is a part of the address.
+//! A call carries one of Bedrock's API keys as a bearer token, or is signed with an access key of AWS. The region is a
+//! part of the address.
 
 mod decode;
 mod encode;
@@ -14,6 +15,7 @@ use super::auth::KeyHeader;
 use super::configured::{self, FOR_ALL};
 use super::dialect::{Dialect, Manners};
 use super::limit_headers::{self, COMMON, LimitObservation};
+use super::sigv4::Skew;
 use super::wire::{Delivery, WireReply, WireRequest};
 use crate::domain::decide::Ineligible;
 use crate::domain::{Answer, Capabilities, Charging, Failure, Usage};
@@ -24,6 +26,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "bedrock",
     auth: KeyHeader::BEARER,
     tokens: None,
+    signs_for: Some("bedrock"),
     charging: Charging::COMBINED,
     heeds: Some(FOR_ALL),
     speak: |manners| Box::new(Bedrock { manners }),
@@ -59,6 +62,10 @@ impl Adapter for Bedrock {
 
     fn usage_of(&self, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
         decode::usage_of(reply)
+    }
+
+    fn skew(&self, reply: &WireReply<'_>) -> Option<Skew> {
+        decode::skew(reply)
     }
 
     fn limits(&self, reply: &WireReply<'_>) -> Vec<LimitObservation> {

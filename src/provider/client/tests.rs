@@ -7,7 +7,7 @@ use super::*;
 use crate::domain::{ChatRequest, ErrorClass, Role, Scope, Unit};
 use crate::provider::checks::{message, request};
 use crate::provider::quirks::QuirkSettings;
-use crate::provider::{anthropic, openai};
+use crate::provider::{anthropic, bedrock, openai};
 use server::{Server, Step, reply, send};
 
 const KEY: &str = "a-very-private-key-0123456789";
@@ -18,7 +18,7 @@ const SHORT: Duration = Duration::from_millis(100);
 const PATIENT: Timeouts = Timeouts { connect: LONG, first_byte: LONG, idle: LONG, total: LONG };
 
 fn api_key(name: &str, secret: &str) -> ApiKey {
-    ApiKey { name: name.to_owned(), secret: secret.into() }
+    ApiKey { name: name.to_owned(), secret: secret.into(), access: None }
 }
 
 fn endpoint(url: &str) -> Endpoint {
@@ -180,6 +180,50 @@ async fn each_call_goes_out_with_the_key_it_was_given_and_none_of_them_comes_bac
     assert!(server.heard()[1].contains(&format!("Bearer {KEY}")));
     let without = provider.signed(2, WireRequest::post("/", &[], vec![])).unwrap();
     assert!(without.headers.get("authorization").is_none());
+}
+
+/// A provider whose calls are signed.
+fn signing(url: &str) -> Endpoint {
+    let access = AccessKey {
+        id: "AKIDACCESSKEYOFATEST".into(),
+        session_token: Some("a-session-token-0123456789/+==".into()),
+        region: "eu-central-1".to_owned(),
+    };
+    let keys = vec![ApiKey { access: Some(access), ..api_key("THE_KEY", KEY) }];
+    Endpoint { dialect: &bedrock::DIALECT, keys, ..endpoint(url) }
+}
+
+#[tokio::test]
+async fn a_signed_call_carries_no_secret_and_no_part_of_the_key_comes_back() {
+    let quoting =
+        format!(r#"{{"message":"not {KEY}, AKIDACCESSKEYOFATEST, a-session-token-0123456789\\/+==","code":"x"}}"#);
+    let server = Server::start(vec![reply(403, "", &quoting)]).await;
+    let endpoint = signing(&server.url);
+    let shown = format!("{endpoint:?}");
+    let report = call(endpoint, &PATIENT).await;
+    let heard = server.heard().concat();
+    assert!(heard.contains("authorization: AWS4-HMAC-SHA256 Credential=AKIDACCESSKEYOFATEST/"), "{heard}");
+    assert!(heard.contains("x-amz-security-token: a-session-token-0123456789/+=="), "{heard}");
+    assert!(!heard.contains(KEY) && !heard.contains("Bearer"), "{heard}");
+    assert_eq!(report.result.unwrap_err().message, "not [REDACTED], [REDACTED], [REDACTED]");
+    assert!(!shown.contains("AKID") && !shown.contains("session-token-0"), "{shown}");
+}
+
+#[tokio::test]
+async fn after_a_refusal_for_the_time_calls_are_signed_by_the_providers_clock() {
+    let body = r#"{"message":"Signature expired: 20360504T115800Z is now earlier than 20360504T120000Z (20360504T120500Z - 5 min.)"}"#;
+    let refusal = reply(403, "x-amzn-errortype: InvalidSignatureException\r\n", body);
+    let answer = r#"{"output":{"message":{"content":[{"text":"Hi"}]}},"stopReason":"end_turn","usage":{"inputTokens":1,"outputTokens":1}}"#;
+    let server = Server::start(vec![refusal.clone(), Step::Again, refusal, Step::Again, reply(200, "", answer)]).await;
+    let provider = Provider::new(signing(&server.url)).unwrap();
+    for _ in 0..2 {
+        let failure = ask(&provider, 0, &PATIENT).await.unwrap().result.unwrap_err();
+        assert_eq!((failure.class, failure.scope), (ErrorClass::ServerError, Scope::Provider));
+        assert!(failure.message.starts_with("the clock of this machine is "), "{}", failure.message);
+    }
+    assert!(ask(&provider, 0, &PATIENT).await.unwrap().result.is_ok());
+    let years: Vec<bool> = server.heard().iter().map(|request| request.contains("x-amz-date: 20360504T12")).collect();
+    assert_eq!(years, [false, true, true], "a second refusal does not add to the first");
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "cohere",
     auth: KeyHeader::BEARER,
     tokens: None,
+    signs_for: None,
     charging: Charging::COMBINED,
     heeds: Some(FOR_ALL),
     speak: |manners| Box::new(Cohere { manners }),

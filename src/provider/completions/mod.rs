@@ -23,6 +23,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "completions",
     auth: KeyHeader::BEARER,
     tokens: None,
+    signs_for: None,
     charging: Charging::COMBINED,
     heeds: Some(FOR_ALL),
     speak: |manners| {

@@ -23,6 +23,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "gemini",
     auth: KeyHeader::bare("x-goog-api-key"),
     tokens: None,
+    signs_for: None,
     charging: charging::GEMINI,
     heeds: Some(FOR_ALL),
     speak: |manners| Box::new(Gemini { manners }),

@@ -24,6 +24,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "ollama",
     auth: KeyHeader::BEARER,
     tokens: None,
+    signs_for: None,
     charging: Charging::COMBINED,
     heeds: Some(FOR_ALL),
     speak: |manners| Box::new(Ollama { manners }),

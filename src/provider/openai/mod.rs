@@ -28,6 +28,7 @@ pub static DIALECT: Dialect = Dialect {
     name: "openai",
     auth: KeyHeader::BEARER,
     tokens: None,
+    signs_for: None,
     charging: charging::OPENAI,
     heeds: None,
     speak: |manners| Box::new(Openai { manners }),

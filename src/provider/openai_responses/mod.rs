@@ -25,6 +25,7 @@ pub static DIALECT: Dialect = Dialect {
     auth: KeyHeader::BEARER,
     // At Azure a key has a header of its own, and a token is a bearer.
     tokens: Some(KeyHeader::BEARER),
+    signs_for: None,
     charging: charging::OPENAI,
     heeds: Some(FOR_ALL),
     speak: |manners| Box::new(Responses { manners }),

@@ -235,7 +235,7 @@ fn fail(problem: &Problem, told: &Told, model: &str, id: &str) -> Failure {
         Problem::Malformed(message) => error(400, invalid, message),
         Problem::UnknownPath => error(404, "not_found_error", "Not Found"),
         Problem::MethodNotAllowed => error(405, invalid, "Method Not Allowed"),
-        Problem::Auth => error(401, "authentication_error", "invalid x-api-key"),
+        Problem::Auth | Problem::Denied { .. } => error(401, "authentication_error", "invalid x-api-key"),
         Problem::Permission => {
             error(403, "permission_error", "Your API key does not have permission to use the specified resource.")
         }

@@ -59,7 +59,9 @@ impl Api for Azure {
         };
         match problem {
             Problem::UnknownPath => body(404, "404", "Resource not found"),
-            Problem::Auth => body(401, "401", "Access denied due to invalid subscription key or wrong API endpoint."),
+            Problem::Auth | Problem::Denied { .. } => {
+                body(401, "401", "Access denied due to invalid subscription key or wrong API endpoint.")
+            }
             Problem::NotFound => {
                 body(404, "DeploymentNotFound", "The API deployment for this resource does not exist.")
             }

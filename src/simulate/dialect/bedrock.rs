@@ -3,13 +3,15 @@
 use crate::simulate::api::Api;
 use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json, with_wait};
 use crate::simulate::fault::Disguise;
+use crate::simulate::key::Key;
 use crate::simulate::prompt::{Text, conversation};
 use crate::simulate::quota::{Cost, Dimension};
+use crate::simulate::signature;
 use crate::simulate::wait::{Told, WaitFormat};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
@@ -35,7 +37,20 @@ impl Api for Bedrock {
     }
 
     fn key<'a>(&self, call: &Call<'a>) -> Option<&'a str> {
-        call.bearer()
+        signature::id(call).or_else(|| call.bearer())
+    }
+
+    fn recognise(&self, call: &Call<'_>, keys: &[Key], wall: SystemTime) -> Result<usize, Problem> {
+        if signature::is_claimed(call) {
+            return signature::verify(call, "bedrock", keys, wall);
+        }
+        let key = call.bearer();
+        keys.iter().position(|known| Some(known.key.as_str()) == key).ok_or(Problem::Auth)
+    }
+
+    fn error_header(&self, body: &Value) -> Option<(&'static str, String)> {
+        let name = body["__type"].as_str()?.rsplit('#').next()?;
+        Some(("x-amzn-errortype", format!("{name}:http://internal.amazon.com/coral/com.amazon.bedrock/")))
     }
 
     fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
@@ -55,7 +70,7 @@ impl Api for Bedrock {
         fail(problem, told, model)
     }
 
-    fn error_in_200(&self, _id: &str) -> serde_json::Value {
+    fn error_in_200(&self, _id: &str) -> Value {
         json!({"message": "The system encountered an unexpected error during processing. Try your request again."})
     }
 
@@ -208,7 +223,7 @@ fn write(answer: &Answer<'_>) -> Vec<u8> {
 }
 
 fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
-    // The real service has the name in a header; clients read both.
+    // The real service has the name in a header, too; see `error_header`.
     let error = |status: u16, name: &str, message: &str| {
         let (name, message) = (format!("com.amazon.coral.service#{name}"), with_wait(message.to_owned(), told));
         Failure { status, body: json!({ "__type": name, "message": message }) }
@@ -217,6 +232,7 @@ fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
         Problem::Malformed(message) => error(400, "ValidationException", message),
         Problem::UnknownPath => error(404, "UnknownOperationException", "Unknown operation."),
         Problem::MethodNotAllowed => error(405, "UnknownOperationException", "Use POST."),
+        Problem::Denied { name, message } => error(403, name, message),
         Problem::Auth => {
             error(403, "UnrecognizedClientException", "The security token included in the request is invalid.")
         }

@@ -226,7 +226,7 @@ fn fail(problem: &Problem, told: &Told, model: &str, id: &str) -> Failure {
         Problem::Malformed(message) => error(400, message),
         Problem::UnknownPath => error(404, "page not found"),
         Problem::MethodNotAllowed => error(405, "method not allowed, use POST"),
-        Problem::Auth => error(401, "invalid api token"),
+        Problem::Auth | Problem::Denied { .. } => error(401, "invalid api token"),
         Problem::Permission => error(403, &format!("your key does not have access to model {model}")),
         Problem::NotFound => error(404, &format!("model '{model}' not found, make sure the correct model ID was used")),
         Problem::InvalidRequest => error(422, "invalid request: temperature is not supported by this model"),

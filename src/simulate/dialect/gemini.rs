@@ -236,7 +236,7 @@ fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
         Problem::Malformed(message) => error(400, "INVALID_ARGUMENT", message, vec![]),
         Problem::UnknownPath => error(404, "NOT_FOUND", "Requested entity was not found.", vec![]),
         Problem::MethodNotAllowed => error(405, "UNIMPLEMENTED", "Method not allowed.", vec![]),
-        Problem::Auth => {
+        Problem::Auth | Problem::Denied { .. } => {
             let details = json!({"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID",
                 "domain": "googleapis.com", "metadata": {"service": "generativelanguage.googleapis.com"}});
             error(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.", vec![details])

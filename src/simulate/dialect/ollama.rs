@@ -178,7 +178,7 @@ fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
         Problem::Malformed(message) => error(400, message),
         Problem::UnknownPath => error(404, "404 page not found"),
         Problem::MethodNotAllowed => error(405, "405 method not allowed, use POST"),
-        Problem::Auth => error(401, "unauthorized"),
+        Problem::Auth | Problem::Denied { .. } => error(401, "unauthorized"),
         Problem::Permission => error(403, "this model requires a subscription, upgrade for access"),
         Problem::NotFound => error(404, &format!("model \"{model}\" not found, try pulling it first")),
         Problem::InvalidRequest => error(400, &format!("\"{model}\" does not support thinking")),

@@ -215,7 +215,7 @@ pub(super) fn fail(problem: &Problem, told: &Told, model: &str) -> Failure {
         Problem::Malformed(message) => error(400, invalid, None, None, message.clone()),
         Problem::UnknownPath => error(404, invalid, Some("unknown_url"), None, "Unknown request URL.".to_owned()),
         Problem::MethodNotAllowed => error(405, invalid, Some("method_not_supported"), None, "Use POST.".to_owned()),
-        Problem::Auth => {
+        Problem::Auth | Problem::Denied { .. } => {
             let message = "Incorrect API key provided. You can find your API key in your account settings.";
             error(401, invalid, Some("invalid_api_key"), None, message.to_owned())
         }
