@@ -53,6 +53,7 @@ pub mod timestamp;
 pub mod typical;
 pub mod usage;
 pub mod validation;
+pub mod vectors;
 
 pub use answer::{Answer, Beside, ToolCall};
 pub use attempt::{Attempt, Outcome, Verdict};
@@ -74,3 +75,4 @@ pub use soft_failure::SoftFailure;
 pub use timestamp::Timestamp;
 pub use typical::Typical;
 pub use usage::{Usage, UsageSource};
+pub use vectors::Vectors;

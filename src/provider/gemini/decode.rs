@@ -1,6 +1,7 @@
 //! Turns a `generateContent` answer into the domain's.
 
 use super::chunks;
+use super::embed;
 use super::failures::SIGNS;
 use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
 use crate::provider::beside;
@@ -21,6 +22,12 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
         return Err(classify(&SIGNS, errors, reply, &error));
     }
     let aside = ErrorBody::set_aside(&body);
+    if embed::is_list(&body)
+        && let Value::Object(body) = body
+    {
+        let notes = parsed.mended.into_iter().chain(aside).map(str::to_owned).collect();
+        return Ok(embed::decode(body, notes, reply));
+    }
     let Some(Value::Object(mut candidate)) =
         body.pointer_mut("/candidates/0").filter(|candidate| candidate.is_object()).map(Value::take)
     else {
@@ -59,6 +66,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
         model,
         id,
         usage: usage_raw.as_ref().map_or_else(Usage::default, usage),
+        vectors: None,
         beside: Beside {
             // Other vendors call `SERVICE_TIER_FLEX` flex.
             service_tier: tier.map(|tier| tier.to_ascii_lowercase().trim_start_matches("service_tier_").to_owned()),
@@ -190,7 +198,7 @@ fn finish(raw: &str) -> Finish {
 }
 
 /// Tokens in disjoint classes: the cache is inside the prompt; thoughts and tool prompts are outside of the rest.
-fn usage(raw: &Value) -> Usage {
+pub(super) fn usage(raw: &Value) -> Usage {
     let prompt = count(raw, "/promptTokenCount");
     let candidates = count(raw, "/candidatesTokenCount");
     let thoughts = count(raw, "/thoughtsTokenCount");

@@ -1,5 +1,6 @@
 //! Turns an `/api/chat` answer into the domain's, whole or put together from its lines.
 
+use super::embed;
 use super::failures::SIGNS;
 use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
 use crate::provider::beside;
@@ -10,7 +11,7 @@ use crate::provider::wire::WireReply;
 use serde_json::{Map, Value};
 
 /// Members that report what the answer took.
-const COUNTS: &[&str] = &[
+pub(super) const COUNTS: &[&str] = &[
     "prompt_eval_count",
     "prompt_eval_cached_count",
     "eval_count",
@@ -28,6 +29,11 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
     let mut body = parsed.value;
     if let Some(error) = ErrorBody::inside(&body) {
         return Err(classify(&SIGNS, errors, reply, &error));
+    }
+    if embed::is_list(&body)
+        && let Value::Object(body) = body
+    {
+        return Ok(embed::decode(body, parsed.mended.into_iter().map(str::to_owned).collect(), reply));
     }
     let failed = |class, scope, what: &str| {
         let message = format!("HTTP {} with {what}", reply.status);
@@ -70,6 +76,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
         model: take(&mut body, "model"),
         id: take(&mut body, "id"),
         usage: usage_raw.as_ref().map_or_else(Usage::default, usage),
+        vectors: None,
         beside: Beside {
             service_tier: None,
             cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),
@@ -146,7 +153,7 @@ fn take(members: &mut Map<String, Value>, key: &str) -> Option<String> {
 }
 
 /// What the answer took, as one object; `None` when it does not say.
-fn counts(body: &Map<String, Value>) -> Option<Value> {
+pub(super) fn counts(body: &Map<String, Value>) -> Option<Value> {
     let found: Map<String, Value> =
         COUNTS.iter().filter_map(|key| Some(((*key).to_owned(), body.get(*key)?.clone()))).collect();
     let says = found.contains_key("prompt_eval_count") || found.contains_key("eval_count");
@@ -154,7 +161,7 @@ fn counts(body: &Map<String, Value>) -> Option<Value> {
 }
 
 /// Tokens in disjoint classes. A count of zero is left out by the server.
-fn usage(raw: &Value) -> Usage {
+pub(super) fn usage(raw: &Value) -> Usage {
     let (prompt, output) = (count(raw, "/prompt_eval_count"), count(raw, "/eval_count"));
     if prompt.is_none() && output.is_none() {
         return Usage::default();
