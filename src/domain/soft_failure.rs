@@ -92,12 +92,13 @@ soft_failures! {
         name: "vector_dimension", remedy: Remedy::NextRung, breaker: Sign::Neutral,
         advice: Some("the model may not know `dimensions`")
     }
-    /// A number of a vector is missing, infinite or not a number.
+    /// A number of a vector is missing, infinite or not a number. Some texts do that to some models, so it says nothing
+    /// of the target's health.
     VectorNotFinite {
-        name: "vector_not_finite", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Bad, advice: None
+        name: "vector_not_finite", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None
     }
     /// A vector of zeros, which has no direction.
-    VectorZero { name: "vector_zero", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Bad, advice: None }
+    VectorZero { name: "vector_zero", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None }
 }
 
 impl SoftFailure {

@@ -137,7 +137,10 @@ fn members_that_no_provider_is_known_to_take_are_told() {
 #[test]
 fn a_fault_names_its_line_its_field_and_what_was_expected() {
     for (line, fault) in [
-        ("[]", "1: expected an object: a batch line with `body`, a request with `messages`, or {\"prompt\": …}"),
+        (
+            "[]",
+            "1: expected an object: a batch line with `body`, a request with `messages` or `input`, or {\"prompt\": …}",
+        ),
         ("{\"a\":", "1: expected JSON: EOF while parsing a value at column 5"),
         ("{} {}", "1: expected JSON: trailing characters at column 4"),
         (

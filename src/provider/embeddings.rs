@@ -174,7 +174,7 @@ mod tests {
         let theirs = json!({"model": "the-model", "input": [[1, 2], [3]], "output_dimension": 4,
             "encoding_format": "base64"});
         assert_eq!(written, theirs);
-        assert_eq!(dropped, ["model", "user", "truncate_prompt_tokens", "dimensions as output_dimension"]);
+        assert_eq!(dropped, ["model", "truncate_prompt_tokens", "user", "dimensions as output_dimension"]);
         // An operator's word, as with chats.
         let settings = |drop: &[&str], refuse: &[&str]| {
             let settings = QuirkSettings { drop: owned(drop), refuse: owned(refuse), ..QuirkSettings::default() };
