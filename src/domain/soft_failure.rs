@@ -90,7 +90,7 @@ soft_failures! {
     /// would give it again.
     VectorDimension {
         name: "vector_dimension", remedy: Remedy::NextRung, breaker: Sign::Neutral,
-        advice: Some("the model may not know `dimensions`")
+        advice: Some("a request without dimensions may help")
     }
     /// A number of a vector is missing, infinite or not a number. Some texts do that to some models, so it says nothing
     /// of the target's health.

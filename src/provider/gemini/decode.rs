@@ -23,10 +23,12 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
     }
     let aside = ErrorBody::set_aside(&body);
     if embed::is_list(&body)
-        && let Value::Object(body) = body
+        && let Value::Object(mut body) = body
     {
+        let usage_raw = body.remove("usageMetadata").filter(|usage| !usage.is_null());
+        let reported = (usage_raw.as_ref().map_or_else(Usage::default, usage), usage_raw);
         let notes = parsed.mended.into_iter().chain(aside).map(str::to_owned).collect();
-        return Ok(embed::decode(body, notes, reply));
+        return Ok(embed::decode(body, reported, notes, reply));
     }
     let Some(Value::Object(mut candidate)) =
         body.pointer_mut("/candidates/0").filter(|candidate| candidate.is_object()).map(Value::take)
@@ -198,7 +200,7 @@ fn finish(raw: &str) -> Finish {
 }
 
 /// Tokens in disjoint classes: the cache is inside the prompt; thoughts and tool prompts are outside of the rest.
-pub(super) fn usage(raw: &Value) -> Usage {
+fn usage(raw: &Value) -> Usage {
     let prompt = count(raw, "/promptTokenCount");
     let candidates = count(raw, "/candidatesTokenCount");
     let thoughts = count(raw, "/thoughtsTokenCount");

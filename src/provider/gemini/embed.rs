@@ -1,6 +1,5 @@
 //! Embeddings: `batchEmbedContents`, also for a single text.
 
-use super::decode::usage;
 use crate::domain::decide::Ineligible;
 use crate::domain::vectors::read_vector;
 use crate::domain::{Answer, ChatRequest, Usage, Vectors};
@@ -63,14 +62,17 @@ pub(super) fn is_list(body: &Value) -> bool {
     body.get("candidates").is_none() && body.get("embeddings").is_some()
 }
 
-pub(super) fn decode(mut body: Map<String, Value>, notes: Vec<String>, reply: &WireReply<'_>) -> Answer {
+pub(super) fn decode(
+    mut body: Map<String, Value>,
+    reported: (Usage, Option<Value>),
+    notes: Vec<String>,
+    reply: &WireReply<'_>,
+) -> Answer {
     let list = match body.remove("embeddings") {
         Some(Value::Array(list)) => list,
         _ => Vec::new(),
     };
     let read = |item: &Value| item.get("values").and_then(read_vector).unwrap_or_default();
     let vectors = Vectors::in_order(list.iter().map(read).collect());
-    let usage_raw = body.remove("usageMetadata").filter(|usage| !usage.is_null());
-    let counts = usage_raw.as_ref().map_or_else(Usage::default, usage);
-    embeddings::answer(vectors, (counts, usage_raw), body, &[], (reply, notes))
+    embeddings::answer(vectors, reported, body, &[], (reply, notes))
 }

@@ -11,7 +11,7 @@ use crate::provider::wire::WireReply;
 use serde_json::{Map, Value};
 
 /// Members that report what the answer took.
-pub(super) const COUNTS: &[&str] = &[
+const COUNTS: &[&str] = &[
     "prompt_eval_count",
     "prompt_eval_cached_count",
     "eval_count",
@@ -31,9 +31,12 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
         return Err(classify(&SIGNS, errors, reply, &error));
     }
     if embed::is_list(&body)
-        && let Value::Object(body) = body
+        && let Value::Object(mut body) = body
     {
-        return Ok(embed::decode(body, parsed.mended.into_iter().map(str::to_owned).collect(), reply));
+        let usage_raw = counts(&body);
+        let reported = (usage_raw.as_ref().map_or_else(Usage::default, usage), usage_raw);
+        body.retain(|key, _| !COUNTS.contains(&key.as_str()));
+        return Ok(embed::decode(body, reported, parsed.mended.into_iter().map(str::to_owned).collect(), reply));
     }
     let failed = |class, scope, what: &str| {
         let message = format!("HTTP {} with {what}", reply.status);
@@ -153,7 +156,7 @@ fn take(members: &mut Map<String, Value>, key: &str) -> Option<String> {
 }
 
 /// What the answer took, as one object; `None` when it does not say.
-pub(super) fn counts(body: &Map<String, Value>) -> Option<Value> {
+fn counts(body: &Map<String, Value>) -> Option<Value> {
     let found: Map<String, Value> =
         COUNTS.iter().filter_map(|key| Some(((*key).to_owned(), body.get(*key)?.clone()))).collect();
     let says = found.contains_key("prompt_eval_count") || found.contains_key("eval_count");
@@ -161,7 +164,7 @@ pub(super) fn counts(body: &Map<String, Value>) -> Option<Value> {
 }
 
 /// Tokens in disjoint classes. A count of zero is left out by the server.
-pub(super) fn usage(raw: &Value) -> Usage {
+fn usage(raw: &Value) -> Usage {
     let (prompt, output) = (count(raw, "/prompt_eval_count"), count(raw, "/eval_count"));
     if prompt.is_none() && output.is_none() {
         return Usage::default();

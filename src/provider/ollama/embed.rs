@@ -1,6 +1,5 @@
 //! Embeddings: `/api/embed`.
 
-use super::decode::{COUNTS, counts, usage};
 use crate::domain::decide::Ineligible;
 use crate::domain::{Answer, ChatRequest, Usage};
 use crate::provider::embeddings::{self, Asked};
@@ -47,9 +46,12 @@ pub(super) fn is_list(body: &Value) -> bool {
     body.get("message").is_none_or(Value::is_null) && body.get("embeddings").is_some()
 }
 
-pub(super) fn decode(mut body: Map<String, Value>, notes: Vec<String>, reply: &WireReply<'_>) -> Answer {
+pub(super) fn decode(
+    mut body: Map<String, Value>,
+    reported: (Usage, Option<Value>),
+    notes: Vec<String>,
+    reply: &WireReply<'_>,
+) -> Answer {
     let vectors = body.remove("embeddings").and_then(embeddings::in_list).unwrap_or_default();
-    let usage_raw = counts(&body);
-    let reported = usage_raw.as_ref().map_or_else(Usage::default, usage);
-    embeddings::answer(vectors, (reported, usage_raw), body, COUNTS, (reply, notes))
+    embeddings::answer(vectors, reported, body, &[], (reply, notes))
 }
