@@ -59,6 +59,8 @@ struct Case {
     name: &'static str,
     processes: &'static [usize],
     limits: Vec<Limit>,
+    /// Whether each job may be charged to any of the limits.
+    adds_up: bool,
     jobs: Vec<Jobs>,
     /// The simulator's provider or providers; `{burst}` stands for the burst of the limit with this number.
     simulator: &'static str,
@@ -75,11 +77,30 @@ fn short(route: &'static str, count: f64) -> Jobs {
     Jobs { route, count, characters: (100, 300) }
 }
 
+/// The worker's part of [`TWO_PROVIDERS`], up to the route's strategy.
+macro_rules! two_providers {
+    () => {
+        r#"
+    [providers.one]
+    dialect = "openai"
+    base_url = "http://simulator/one/v1"
+    limits = { requests_per_minute = 1200, burst_requests = {burst0} }
+    [providers.two]
+    dialect = "openai"
+    base_url = "http://simulator/two/v1"
+    limits = { requests_per_minute = 600, burst_requests = {burst1} }
+    [routes.default]
+    rungs = ["one/large", "two/small"]
+    "#
+    };
+}
+
 fn cases() -> Vec<Case> {
     vec![
         Case {
             name: "requests",
             processes: &[1, 3],
+            adds_up: false,
             limits: vec![requests(None, 1_200.0, 1_200.0)],
             jobs: vec![short("default", 2_500.0)],
             simulator: r#"
@@ -101,6 +122,7 @@ fn cases() -> Vec<Case> {
         Case {
             name: "tokens_openai",
             processes: &[1, 3],
+            adds_up: false,
             limits: vec![Limit { charge: Charge::Input, model: None, per_minute: 1_200_000.0, burst: 300_000.0 }],
             jobs: vec![Jobs { route: "default", count: 1_500.0, characters: (200, 8_000) }],
             simulator: r#"
@@ -123,6 +145,7 @@ fn cases() -> Vec<Case> {
         Case {
             name: "tokens_anthropic",
             processes: &[1, 3],
+            adds_up: false,
             limits: vec![
                 Limit { charge: Charge::Output, model: None, per_minute: 150_000.0, burst: 60_000.0 },
                 Limit { charge: Charge::Input, model: None, per_minute: 900_000.0, burst: 60_000.0 },
@@ -150,6 +173,7 @@ fn cases() -> Vec<Case> {
         Case {
             name: "two_buckets",
             processes: &[1, 3],
+            adds_up: false,
             limits: vec![requests(Some("large"), 1_200.0, 300.0), requests(Some("small"), 600.0, 150.0)],
             jobs: vec![short("large", 1_100.0), short("small", 550.0)],
             simulator: r#"
@@ -179,6 +203,7 @@ fn cases() -> Vec<Case> {
         Case {
             name: "one_bucket",
             processes: &[1, 3],
+            adds_up: false,
             limits: vec![requests(None, 1_200.0, 300.0)],
             jobs: vec![short("large", 550.0), short("small", 550.0)],
             simulator: r#"
@@ -209,6 +234,7 @@ fn cases() -> Vec<Case> {
         Case {
             name: "learned",
             processes: &[1, 3],
+            adds_up: false,
             limits: vec![requests(None, 1_200.0, 1_200.0)],
             jobs: vec![short("default", 2_500.0)],
             simulator: r#"
@@ -225,8 +251,46 @@ fn cases() -> Vec<Case> {
                 rungs = ["one/model"]
             "#,
         },
+        // Two providers, of which each job takes either: both quotas are to be used up. By weight, jobs without
+        // patience take whichever has room; by room, all do.
+        Case {
+            name: "weighted",
+            processes: &[1, 3],
+            adds_up: true,
+            limits: vec![requests(Some("large"), 1_200.0, 300.0), requests(Some("small"), 600.0, 150.0)],
+            jobs: vec![short("default", 1_650.0)],
+            simulator: TWO_PROVIDERS,
+            worker: concat!(
+                two_providers!(),
+                r#"
+                strategy = "weighted"
+                weights = { "one/large" = 2, "two/small" = 1 }
+                patience = "0s"
+            "#
+            ),
+        },
+        Case {
+            name: "balanced",
+            processes: &[1, 3],
+            adds_up: true,
+            limits: vec![requests(Some("large"), 1_200.0, 300.0), requests(Some("small"), 600.0, 150.0)],
+            jobs: vec![short("default", 1_650.0)],
+            simulator: TWO_PROVIDERS,
+            worker: concat!(two_providers!(), "strategy = \"balanced\"\n"),
+        },
     ]
 }
+
+const TWO_PROVIDERS: &str = r#"
+    [providers.one]
+    dialect = "openai"
+    quota = { requests_per_minute = 1200, burst_requests = {burst0} }
+    latency = { median = 0.4, p99 = 1.5 }
+    [providers.two]
+    dialect = "openai"
+    quota = { requests_per_minute = 600, burst_requests = {burst1} }
+    latency = { median = 0.4, p99 = 1.5 }
+"#;
 
 fn main() -> anyhow::Result<ExitCode> {
     // `cargo test --benches` runs this too; there is nothing to check in that case.
@@ -463,9 +527,14 @@ async fn ended(workers: &mut [(Running, std::path::PathBuf)], jobs: u64) -> anyh
 }
 
 /// How long the quota takes at best to admit these calls: the whole charge, less the burst, at its rate. Of several
-/// limits the slowest counts.
+/// limits the slowest counts, or all together where each job may be charged to any of them.
 #[expect(clippy::cast_precision_loss, reason = "token counts are small")]
 fn admission_at_best(case: &Case, scale: f64, calls: &[CallRecord]) -> f64 {
+    if case.adds_up {
+        let burst: f64 = case.limits.iter().map(|limit| limit.burst * scale).sum();
+        let per_minute: f64 = case.limits.iter().map(|limit| limit.per_minute).sum();
+        return (calls.len() as f64 - burst).max(0.0) / (per_minute / 60.0);
+    }
     let seconds = case.limits.iter().map(|limit| {
         let charged = calls.iter().filter(|call| limit.model.is_none_or(|model| call.model == model));
         let charged: u64 = charged

@@ -1,7 +1,7 @@
 //! `sluice check`: everything that is wrong with the configuration, without a network or a database.
 
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
-use crate::domain::{Limits, NanoUsd, Patience, Route, Strategy};
+use crate::domain::{Limits, NanoUsd, Patience, Route, Strategy, strategy};
 use crate::exit_code::ExitCode;
 use crate::view;
 use crate::view::check::{CheckView, FaultView, RungsView};
@@ -138,13 +138,25 @@ fn summarise_bucket(bucket: &str, config: &Config, out: &mut dyn Write) -> io::R
 
 fn summarise_route(name: &str, RouteConfig { route, .. }: &RouteConfig, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "route {name}: {}, {} attempts at most", order(route), route.max_attempts)?;
-    for rung in &route.rungs {
+    let shares = match &route.strategy {
+        Strategy::Weighted(_) => strategy::first_choices(route, None),
+        _ => Vec::new(),
+    };
+    for (index, fork) in route.forks.iter().enumerate() {
+        writeln!(out, "  rules[{index}]: along route {} if {}", fork.to, fork.when)?;
+    }
+    for (index, rung) in route.rungs.iter().enumerate() {
+        let share = match shares.iter().find(|(drawn, _)| *drawn == index) {
+            Some((_, share)) => format!(", {:.1} % of the jobs first", share * 100.0),
+            None if shares.is_empty() => String::new(),
+            None => ", only as a fallback".to_owned(),
+        };
         let price = rung.model.price.map_or_else(
             || "price unknown".to_owned(),
             |price| format!("{} in, {} out per million tokens", NanoUsd(price.input), NanoUsd(price.output)),
         );
         let timeout = humantime::format_duration(rung.total_timeout);
-        writeln!(out, "  {}: {price}, timeout {timeout}", rung.target)?;
+        writeln!(out, "  {}: {price}, timeout {timeout}{share}", rung.target)?;
     }
     Ok(())
 }
@@ -157,9 +169,13 @@ fn order(route: &Route) -> String {
     if route.rungs.len() < 2 {
         return "one rung".to_owned();
     }
-    let (strategy, better) = match route.strategy {
-        Strategy::Cost => ("cheapest first", "a cheaper rung"),
-        Strategy::Priority => ("in this order", "an earlier rung"),
+    let (strategy, better) = match &route.strategy {
+        Strategy::Cost => ("cheapest first".to_owned(), "a cheaper rung"),
+        Strategy::Priority => ("in this order".to_owned(), "an earlier rung"),
+        Strategy::Weighted(_) => ("drawn by weight".to_owned(), "the drawn rung"),
+        Strategy::Balanced => ("most room first".to_owned(), "any rung"),
+        Strategy::Fastest => ("fastest first".to_owned(), "a faster rung"),
+        Strategy::Sticky(by) => (format!("the same rung for the same {by}"), "that rung"),
     };
     match route.patience {
         Patience::Forever => format!("{strategy}, waits for {better} as long as it takes"),

@@ -179,12 +179,14 @@ impl Estimate {
     fn add(&mut self, route: &Route, request: &ChatRequest) {
         self.jobs += 1;
         let job = Job {
-            id: JobId(0),
+            // Of each job another one: a strategy that draws spreads them as it will spread the jobs.
+            id: JobId(i64::try_from(self.jobs).unwrap_or(i64::MAX)),
             ready_at: Timestamp(0),
             deadline: None,
             max_attempts: None,
             input_tokens: input_tokens(request),
             max_output_tokens: request.max_tokens,
+            sticky: None,
         };
         let mut takes = Vec::with_capacity(route.rungs.len());
         for (rung, sums) in route.rungs.iter().zip(&mut self.rungs) {
@@ -197,7 +199,7 @@ impl Estimate {
             }
         }
         let mut order = Vec::new();
-        strategy::order(route, &Conditions::of_job(&job, Some(NanoUsd::ZERO), &[]), &mut order);
+        strategy::order(route, &Conditions::of_job(&job, Some(NanoUsd::ZERO), job.ready_at, &[]), &mut order);
         let first = order.into_iter().find(|index| takes.get(*index) == Some(&true));
         match first.and_then(|index| Some((route.rungs.get(index)?, self.rungs.get_mut(index)?))) {
             None => self.stranded += 1,

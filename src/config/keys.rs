@@ -12,7 +12,7 @@ mod routes;
 pub(super) use catalogue::{CATALOGUE, ENTRY as CATALOGUE_MODEL};
 pub(super) use models::{MODEL, PRICE};
 pub(super) use providers::{API_KEY, TIMEOUTS};
-pub(super) use routes::RUNG;
+pub(super) use routes::{RULE, RUNG};
 
 /// The whole file: the sections by their names.
 pub(super) const ROOT: Table = Table {
@@ -208,6 +208,8 @@ pub(super) enum Kind {
     Whole(i64, i64),
     /// A share above 0 and up to 1.
     Share,
+    /// A number, at least 0.
+    Weight,
     /// true or false.
     Flag,
     /// Dollars, or another decimal number, as a text.

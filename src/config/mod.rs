@@ -5,6 +5,7 @@
 
 mod api_keys;
 mod fault;
+pub(crate) mod forks;
 mod keys;
 mod prices;
 mod provider;
@@ -16,6 +17,7 @@ mod scalar;
 mod section;
 mod settings;
 mod source;
+pub(crate) mod strategy;
 
 pub use fault::{ConfigErrors, Fault};
 pub use keys::restart_keys;

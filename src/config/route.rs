@@ -3,9 +3,9 @@
 use super::keys::{self, TIMEOUTS};
 use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
-use super::{prices, rules, scalar};
+use super::{forks, prices, rules, scalar, strategy};
 use crate::domain::request::{Pass, probably_meant};
-use crate::domain::{ErrorClass, Model, Patience, Route, Rung, Strategy, Target};
+use crate::domain::{ErrorClass, Model, Patience, Route, Rung, Target};
 use crate::provider::Timeouts;
 use config::{Value, ValueKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,10 +35,11 @@ pub(super) fn read_all(
         .iter()
         .map(|(name, provider)| (name.clone(), Arc::new(prices::priced(name, &provider.vendor, models))))
         .collect();
+    let leads = forks::leads(&sections);
     sections
         .into_iter()
         .map(|(name, section)| {
-            let route = read_one(&name, section, providers, &neighbours, models);
+            let route = read_one(&name, section, providers, &neighbours, models, &leads);
             (name, route)
         })
         .collect()
@@ -50,17 +51,20 @@ fn read_one(
     providers: &BTreeMap<String, ReadProvider>,
     neighbours: &Neighbours,
     models: &mut BTreeMap<Target, Model>,
+    leads: &forks::Leads,
 ) -> RouteConfig {
-    let (rungs, timeouts) = read_rungs(&mut section, providers, neighbours, models).into_iter().unzip();
+    let (rungs, timeouts): (Vec<Rung>, Vec<Timeouts>) =
+        read_rungs(&mut section, providers, neighbours, models).into_iter().unzip();
     let route = Route {
         name: name.to_owned(),
+        strategy: strategy::read(&mut section, &rungs),
         rungs,
-        strategy: read_strategy(&mut section),
         patience: read_patience(&mut section),
         max_attempts: section.whole_or_default("max_attempts"),
         fallback_on: read_fallback(&mut section),
         rules: rules::read(section.child("validate")),
         pass: read_pass(&mut section),
+        forks: forks::read(name, &mut section, leads),
     };
     section.finish();
     RouteConfig { route: Arc::new(route), timeouts }
@@ -157,11 +161,6 @@ fn read_pass(section: &mut Section<'_>) -> Pass {
     Pass::of(names)
 }
 
-/// The names of the strategies.
-pub(super) fn strategies() -> Vec<&'static str> {
-    vec!["cost", "priority"]
-}
-
 /// The names of the classes that may let a job move on.
 pub(super) fn classes() -> Vec<&'static str> {
     ErrorClass::ALL.iter().map(|class| class.as_str()).collect()
@@ -174,18 +173,6 @@ pub(super) fn fallback_classes() -> Vec<&'static str> {
     let listed =
         ErrorClass::ALL.iter().filter(|class| by_default.contains(class) && **class != ErrorClass::Unreachable);
     listed.map(|class| class.as_str()).collect()
-}
-
-fn read_strategy(section: &mut Section<'_>) -> Strategy {
-    const LATER: &[&str] = &["weighted", "balanced", "fastest", "race", "sticky"];
-    let expected = section.words("strategy");
-    let strategy = section.parsed("strategy", &expected, |text| match text {
-        "cost" => Ok(Strategy::Cost),
-        "priority" => Ok(Strategy::Priority),
-        other if LATER.contains(&other) => Err(format!("the strategy {other:?} is not supported by this version")),
-        other => Err(format!("{other:?} is not a strategy")),
-    });
-    strategy.unwrap_or_default()
 }
 
 fn read_patience(section: &mut Section<'_>) -> Patience {

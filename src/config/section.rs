@@ -111,6 +111,12 @@ impl<'a> Section<'a> {
         self.entries.remove(key).filter(|value| value.kind != ValueKind::Nil)
     }
 
+    /// The value of a key, which stays to be read.
+    pub fn peek(&self, key: &'static str) -> Option<&Value> {
+        self.declaration(key);
+        self.entries.get(key)
+    }
+
     /// Removes a key that must not be there; returns whether it was.
     pub fn take_forbidden(&mut self, key: &str) -> bool {
         self.entries.remove(key).is_some_and(|value| value.kind != ValueKind::Nil)

@@ -1,7 +1,9 @@
 //! The configuration as its users meet it: good files, bad files, variables.
 
+mod forks;
 mod keys;
 mod providers;
+mod strategies;
 mod variables;
 
 use super::*;
@@ -196,7 +198,7 @@ fn everything_of_a_full_file_arrives() {
     assert_eq!(own, [("openai/gpt-4o".to_owned(), "shared"), ("team_b/gpt-4o-mini".to_owned(), "team_b/gpt-4o-mini")]);
 
     let RouteConfig { route, timeouts } = &config.routes["default"];
-    assert_eq!((route.strategy, route.patience, route.max_attempts), (Strategy::Priority, Patience::Forever, 4));
+    assert_eq!((&route.strategy, route.patience, route.max_attempts), (&Strategy::Priority, Patience::Forever, 4));
     assert_eq!(route.fallback_on, [ErrorClass::RateLimit, ErrorClass::Timeout].into());
     assert_eq!((timeouts[0].connect, timeouts[0].total), (Duration::from_secs(1), Duration::from_mins(2)));
     assert_eq!((timeouts[1].connect, timeouts[1].total), (Duration::from_secs(10), Duration::from_mins(5)));
@@ -338,7 +340,7 @@ fn each_bad_value_is_named_with_what_was_expected() {
 #[test]
 fn each_bad_line_of_a_route_is_named() {
     let cases: &[(&str, &str)] = &[
-        ("strategy = \"luck\"", "strategy: \"luck\" is not a strategy; expected \"cost\" or \"priority\""),
+        ("strategy = \"luck\"", "strategy: \"luck\" is not a strategy; expected \"cost\", \"priority\", "),
         ("strategy = \"race\"", "strategy: the strategy \"race\" is not supported by this version"),
         ("patience = \"a while\"", "patience: \"a while\" is not a duration"),
         ("max_attempts = 0", "max_attempts: is 0; expected a whole number from 1 to 1000"),
@@ -504,8 +506,8 @@ fn the_default_file_loads_with_everything_uncommented() {
     // The defaults that the file shows are the real ones.
     let plain = route("").config().routes["default"].route.clone();
     assert_eq!(
-        (default.strategy, default.patience, default.max_attempts),
-        (plain.strategy, plain.patience, plain.max_attempts)
+        (&default.strategy, default.patience, default.max_attempts),
+        (&plain.strategy, plain.patience, plain.max_attempts)
     );
     assert_eq!(default.fallback_on, plain.fallback_on);
     let (shown, unset) = (&config.providers["openai"], &given("[providers.openai]").config().providers["openai"]);

@@ -26,7 +26,7 @@ use super::shut::Shut;
 use super::{Attempt, ErrorClass, Job, Patience, Route, Rung, Timestamp, Unit};
 use lap::Lap;
 pub use line::Line;
-pub use startable::{Startable, startable};
+pub use startable::{Startable, startable, together};
 use std::fmt;
 use std::time::Duration;
 use tried::Tried;
@@ -71,7 +71,10 @@ pub struct Condition {
     pub health: RungHealth,
     /// How many calls of this size could begin now; `None`: not asked, or unknown.
     pub headroom: Option<usize>,
-    /// How long an answer of this size usually takes; `None`: unknown.
+    /// The part of its tightest limit that is free, in millionths of what that holds when full; negative where more
+    /// calls wait than that holds now. `None`: not asked.
+    pub free: Option<i64>,
+    /// How long an answer of this size has lately taken; `None`: unknown.
     pub latency: Option<Duration>,
     /// The jobs that wait for its places; `None`: not asked, or unknown.
     pub line: Option<Line>,
@@ -80,7 +83,7 @@ pub struct Condition {
 impl From<RungHealth> for Condition {
     /// The condition of a rung of which nothing else is known.
     fn from(health: RungHealth) -> Self {
-        Self { health, headroom: None, latency: None, line: None }
+        Self { health, headroom: None, free: None, latency: None, line: None }
     }
 }
 

@@ -153,7 +153,15 @@ mod tests {
 
     fn job(input_tokens: i64, max_output_tokens: Option<i64>) -> Job {
         let id = JobId(1);
-        Job { id, ready_at: Timestamp(0), deadline: None, max_attempts: None, input_tokens, max_output_tokens }
+        Job {
+            id,
+            ready_at: Timestamp(0),
+            deadline: None,
+            max_attempts: None,
+            input_tokens,
+            max_output_tokens,
+            sticky: None,
+        }
     }
 
     fn tokens_of(body: &Value) -> i64 {

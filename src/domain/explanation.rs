@@ -3,9 +3,13 @@
 //! A worker writes it, and every reader of the ledger reads it, including what an older or a newer worker wrote. The
 //! names of the JSON members and the words in them are a contract.
 
+mod ordering;
+
 use super::decide::{Ineligible, Skip, Worth};
+use super::fork::Taken;
 use super::shut::Reason;
 use super::{Timestamp, readable};
+pub use ordering::{OrderedRung, Ordering};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -15,7 +19,7 @@ pub const VERSION: u32 = 1;
 
 /// Why one call was made as it was. A call without an explanation went to the first rung of the job's order, with the
 /// whole request and the provider's only key.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Explanation {
     /// [`VERSION`] of the writer; 0: a row from before versions, with the members of version 1.
@@ -37,6 +41,13 @@ pub struct Explanation {
     /// the attempt).
     #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
     pub asks_again_at: Option<Timestamp>,
+    /// The order in which the job tried the rungs of its route; `None`: the called rung was the first by price or by
+    /// list, or the only one, or the worker did not note it.
+    #[serde(deserialize_with = "readable::or_default", skip_serializing_if = "Option::is_none")]
+    pub order: Option<Ordering>,
+    /// The rules that led the job from its route to the one whose rungs it tried, in turn.
+    #[serde(deserialize_with = "readable::items", skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Taken>,
 }
 
 impl Explanation {
@@ -282,6 +293,8 @@ mod tests {
             key: Some("A".to_owned()),
             unchecked: vec!["/not".to_owned()],
             asks_again_at: None,
+            order: None,
+            rules: Vec::new(),
         };
         assert_eq!(Explanation::read(&old), expected);
     }

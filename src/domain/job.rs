@@ -45,4 +45,6 @@ pub struct Job {
     pub input_tokens: i64,
     /// The output cap that the request sets.
     pub max_output_tokens: Option<i64>,
+    /// Hash of the key by which it sticks to a rung, where its route has one and the job has that.
+    pub sticky: Option<u64>,
 }

@@ -1,6 +1,7 @@
 //! Routes: chains of targets with the rules for moving along them.
 
 use super::error_class::{ErrorClass, Fallback};
+use super::fork::Fork;
 use super::price::{Price, TierPrice};
 use super::request::Pass;
 use super::shut::Reason;
@@ -36,13 +37,57 @@ impl fmt::Display for Target {
 }
 
 /// The order in which a job tries the rungs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Strategy {
     /// The cheapest expected price for this request first; unknown prices last.
     #[default]
     Cost,
     /// As listed (active and stand-by).
     Priority,
+    /// Each job draws by these weights, a finite one at least 0 for each rung in listed order. A rung of weight 0 comes
+    /// after all that have one.
+    Weighted(Arc<[f64]>),
+    /// The rung whose limits have the most room, relative to what they hold when full, first.
+    Balanced,
+    /// The rung that is expected to have answered soonest first.
+    Fastest,
+    /// The same rung first for all jobs that have the same key.
+    Sticky(StickyBy),
+}
+
+impl Strategy {
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Cost => "cost",
+            Self::Priority => "priority",
+            Self::Weighted(_) => "weighted",
+            Self::Balanced => "balanced",
+            Self::Fastest => "fastest",
+            Self::Sticky(_) => "sticky",
+        }
+    }
+}
+
+/// The key by which jobs stick to a rung.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StickyBy {
+    /// The batch, within its project.
+    Batch,
+    Project,
+    /// A member of the job's metadata.
+    Metadata(String),
+}
+
+impl fmt::Display for StickyBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Batch => f.write_str("batch"),
+            Self::Project => f.write_str("project"),
+            Self::Metadata(member) => write!(f, "metadata.{member}"),
+        }
+    }
 }
 
 /// How long a job may wait for a cheaper rung before a dearer one may take it.
@@ -115,6 +160,8 @@ pub struct Route {
     pub rules: Rules,
     /// Members of requests that choose what the route pays for, and are sent all the same.
     pub pass: Pass,
+    /// The rules that send some of its jobs along other routes: the first that holds decides.
+    pub forks: Vec<Fork>,
 }
 
 impl Route {
@@ -123,6 +170,15 @@ impl Route {
     pub fn falls_back_on(&self, class: ErrorClass) -> bool {
         let is_always = class.facts().fallback == Fallback::Always;
         self.fallback_on.contains(&class) || (is_always && !self.fallback_on.is_empty())
+    }
+
+    /// The members of a job's metadata that the route looks at.
+    pub fn looks_at(&self) -> impl Iterator<Item = &str> {
+        let by = match &self.strategy {
+            Strategy::Sticky(StickyBy::Metadata(member)) => Some(member.as_str()),
+            _ => None,
+        };
+        by.into_iter().chain(self.forks.iter().flat_map(|fork| fork.when.metadata.keys().map(String::as_str)))
     }
 
     /// Whether a job may leave a rung that is shut for this reason.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The time until the first token, in tokens: about as long as this many more tokens take. With it answers of a word
 /// and of a page can be compared.
-const FRAME_TOKENS: f64 = 50.0;
+pub(super) const FRAME_TOKENS: f64 = 50.0;
 /// The least and the most calls that are judged together.
 const ROUND: (f64, f64) = (16.0, 1_000.0);
 /// An answer is clearly slow when it takes this many times the usual time.
@@ -63,13 +63,6 @@ impl Tempo {
         let tokens = u32::try_from(took.output_tokens.max(0)).unwrap_or(u32::MAX);
         let millis = (took.time.as_secs_f64() * 1_000.0).max(1.0);
         self.add((millis / (f64::from(tokens) + FRAME_TOKENS)).ln(), places)
-    }
-
-    /// How long an answer of this many tokens usually takes; `None`: unknown.
-    #[must_use]
-    pub fn usual(&self, output_tokens: u64) -> Option<Duration> {
-        let tokens = f64::from(u32::try_from(output_tokens).unwrap_or(u32::MAX));
-        Duration::try_from_secs_f64(self.usual?.exp() * (tokens + FRAME_TOKENS) / 1_000.0).ok()
     }
 
     /// Notes that a call had no answer in time. Once anything is known, that counts as the longest time of all.

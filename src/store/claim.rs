@@ -2,11 +2,13 @@
 
 use super::{Doing, Store, StoreError};
 use crate::domain::bulk::{self, MOST_MEMBERS, is_too_much};
-use crate::domain::{ErrorClass, JobId, Timestamp, bounds};
+use crate::domain::metadata::MOST_CHARS;
+use crate::domain::{ErrorClass, JobId, Metadata, Timestamp, bounds};
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 /// How much to take from a lane.
@@ -111,6 +113,8 @@ pub struct Claimed {
     pub max_attempts: Option<i16>,
     /// The request as it was inserted: the text of anything that is JSON.
     pub request: Result<Box<str>, NoRequest>,
+    /// Some members of its metadata.
+    pub metadata: Metadata,
     /// About how many bytes the request takes in memory.
     pub weight: usize,
 }
@@ -192,16 +196,18 @@ impl Store {
     /// Takes jobs from the front of lanes for `worker`, in index order, skipping those that others are taking. Their
     /// requests together take no more than `room` bytes in memory; the first request is kept whatever its size.
     pub async fn claim(&self, worker: i64, takes: &[Take], room: usize) -> Result<Claim, StoreError> {
-        self.claim_of(worker, takes, room, None).await
+        self.claim_of(worker, takes, room, None, &Arc::default()).await
     }
 
-    /// As [`claim`](Self::claim), but only jobs with which this many workers have died.
+    /// As [`claim`](Self::claim), but only jobs with which this many workers have died, and with these members of their
+    /// metadata.
     pub async fn claim_of(
         &self,
         worker: i64,
         takes: &[Take],
         room: usize,
         crashes: Option<i16>,
+        members: &Arc<[String]>,
     ) -> Result<Claim, StoreError> {
         let flows: Vec<i64> = takes.iter().map(|take| take.flow).collect();
         let prios: Vec<i16> = takes.iter().map(|take| take.prio).collect();
@@ -219,7 +225,9 @@ impl Store {
             MOST_REQUEST_BYTES,
             MOST_STORED_BYTES,
             self.fences.reserve(asked),
-            crashes
+            crashes,
+            &members[..],
+            MOST_CHARS
         )
         .fetch(&self.db);
         let mut claim = Claim { jobs: Vec::new(), is_cut: false };
@@ -247,6 +255,7 @@ impl Store {
                 deadline: row.deadline.map(timestamp),
                 max_attempts: row.max_attempts,
                 request,
+                metadata: Metadata::new(Arc::clone(members), row.metadata.unwrap_or_default()),
                 weight,
             });
         }

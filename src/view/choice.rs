@@ -4,7 +4,8 @@ use super::time::clock;
 use super::waits::shut;
 use crate::domain::Timestamp;
 use crate::domain::Unit;
-use crate::domain::explanation::{Explanation, PassedOver, Why};
+use crate::domain::explanation::{Explanation, OrderedRung, Ordering, PassedOver, Why};
+use crate::domain::fork::Taken;
 use crate::domain::shut::Reason;
 use crate::store::claim::datetime;
 use serde_json::{Map, Value};
@@ -12,16 +13,17 @@ use serde_json::{Map, Value};
 /// Why this rung and no other, and the parts of the request that it does not take.
 pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
     let explanation = decision.map(Explanation::read).unwrap_or_default();
-    let mut reasons: Vec<String> = explanation
-        .skipped
-        .iter()
-        .map(|rung| {
-            let target = rung.target.as_deref().unwrap_or("a rung that is no longer there");
-            format!("not {target}: {}", skipped(&rung.why))
-        })
-        .collect();
-    if reasons.is_empty() {
+    let mut reasons: Vec<String> = explanation.rules.iter().map(Taken::to_string).collect();
+    let skipped = explanation.skipped.iter().map(|rung| {
+        let target = rung.target.as_deref().unwrap_or("a rung that is no longer there");
+        format!("not {target}: {}", why_skipped(&rung.why))
+    });
+    reasons.extend(skipped);
+    if explanation.skipped.is_empty() {
         reasons.push("it was the first choice".to_owned());
+    }
+    if let Some(order) = &explanation.order {
+        reasons.push(ordered(order));
     }
     if let Some(key) = &explanation.key {
         reasons.push(format!("it was called with the key {key}"));
@@ -36,12 +38,39 @@ pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
     reasons
 }
 
+/// The order in which the job tried its rungs, and what it was made by.
+fn ordered(order: &Ordering) -> String {
+    let by = match (order.by.as_ref(), &order.sticks_by) {
+        ("cost", _) => "the cheapest first".to_owned(),
+        ("priority", _) => "as listed".to_owned(),
+        ("weighted", _) => "drawn by weight".to_owned(),
+        ("balanced", _) => "the one with the most room in its limits first".to_owned(),
+        ("fastest", _) if order.explores => "the fastest first, but this job finds out about another".to_owned(),
+        ("fastest", _) => "the fastest first".to_owned(),
+        ("sticky", Some(key)) => format!("the same for all jobs of its {key}"),
+        ("sticky", None) => "drawn, because the job has no key to stick by".to_owned(),
+        (other, _) => other.to_owned(),
+    };
+    let rungs = order.rungs.iter().map(|rung| {
+        let figure = match rung {
+            OrderedRung { weight: Some(weight), .. } => format!(" (weight {weight})"),
+            OrderedRung { free_percent: Some(percent @ 0..), .. } => format!(" ({percent} % free)"),
+            OrderedRung { free_percent: Some(_), .. } => " (calls wait already)".to_owned(),
+            OrderedRung { expected_ms: Some(ms), .. } => format!(" ({ms} ms)"),
+            OrderedRung { .. } if order.by == "fastest" => " (unknown)".to_owned(),
+            OrderedRung { .. } => String::new(),
+        };
+        format!("{}{figure}", rung.target)
+    });
+    format!("its order was {by}: {}", rungs.collect::<Vec<_>>().join(", "))
+}
+
 /// When one call asks the provider again although it has asked for a longer wait.
 pub(super) fn asks_again_at(decision: Option<&Value>) -> Option<String> {
     decision.map(Explanation::read)?.asks_again_at.map(instant)
 }
 
-fn skipped(why: &Why) -> String {
+fn why_skipped(why: &Why) -> String {
     match why {
         Why::Closed { reason, until, passed_over, patience_until } => {
             // A pause has no known end.
@@ -127,6 +156,54 @@ mod tests {
         }
         assert_eq!(reason(json!({ "why": "unsupported", "what": "tools" })), "it does not support tools");
         assert_eq!(reason(json!({ "why": "of_tomorrow" })), "of_tomorrow");
+    }
+
+    #[test]
+    fn the_order_is_told_with_the_figures_that_made_it() {
+        let told = |order: Value| in_words(Some(&json!({ "order": order }))).concat();
+        let rungs = |figure: &str, one: Value, two: Value| json!([{ "target": "a/m", figure: one }, { "target": "b/m", figure: two }]);
+        for (order, words) in [
+            (json!({ "by": "cost", "rungs": [{ "target": "a/m" }] }), "the cheapest first: a/m"),
+            (
+                json!({ "by": "weighted", "rungs": rungs("weight", json!(3.0), json!(0.5)) }),
+                "drawn by weight: a/m (weight 3), b/m (weight 0.5)",
+            ),
+            (
+                json!({ "by": "balanced", "rungs": rungs("free_percent", json!(80), json!(-3)) }),
+                "the one with the most room in its limits first: a/m (80 % free), b/m (calls wait already)",
+            ),
+            (
+                json!({ "by": "fastest", "rungs": rungs("expected_ms", json!(900), json!(null)) }),
+                "the fastest first: a/m (900 ms), b/m (unknown)",
+            ),
+            (
+                json!({ "by": "fastest", "explores": true, "rungs": [{ "target": "a/m", "expected_ms": 9 }] }),
+                "the fastest first, but this job finds out about another: a/m (9 ms)",
+            ),
+            (
+                json!({ "by": "sticky", "sticks_by": "batch", "rungs": [{ "target": "a/m" }] }),
+                "the same for all jobs of its batch: a/m",
+            ),
+            (json!({ "by": "sticky", "rungs": [] }), "drawn, because the job has no key to stick by: "),
+            (json!({ "by": "of_tomorrow", "rungs": [7] }), "of_tomorrow: "),
+        ] {
+            assert_eq!(told(order), format!("it was the first choiceits order was {words}"));
+        }
+    }
+
+    #[test]
+    fn the_rules_that_led_to_the_rungs_are_told_first() {
+        let rules = json!([
+            { "route": "default", "rule": 1, "to": "long" }, { "route": "long", "rule": 0, "to": "longest" }, 7,
+        ]);
+        assert_eq!(
+            in_words(Some(&json!({ "rules": rules }))),
+            [
+                "rules[1] of route default led to long",
+                "rules[0] of route long led to longest",
+                "it was the first choice",
+            ]
+        );
     }
 
     #[test]

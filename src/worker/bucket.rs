@@ -23,6 +23,7 @@ use super::places::{Places, Rule};
 use crate::domain::shared_bucket::LEASE;
 use crate::domain::shut::{Reason, Shut};
 use crate::domain::statistics::{BucketStatistics, RateStatistics};
+use crate::domain::strategy::WHOLLY_FREE;
 use crate::domain::{Charge, Limits, Timestamp, Unit};
 use arc_swap::ArcSwap;
 pub use hold::BucketHold;
@@ -186,6 +187,28 @@ impl Bucket {
             .map(|calls| usize::try_from(calls).unwrap_or(usize::MAX));
         let places = self.places.room().saturating_sub(self.waiting.load(Ordering::Relaxed) as usize);
         rates.min().unwrap_or(usize::MAX).min(places)
+    }
+
+    /// The part of its tightest limit that is free, in millionths of what that holds when full; negative where more
+    /// calls wait than that holds now.
+    #[must_use]
+    pub fn free(&self) -> i64 {
+        if self.block().is_some() {
+            return 0;
+        }
+        if !self.touch() {
+            // How it stands is not known before the other processes are heard.
+            return WHOLLY_FREE;
+        }
+        let now = Instant::now();
+        let rates = self.meters().iter().map(|meter| meter.free(now)).min().unwrap_or(WHOLLY_FREE);
+        let places = self.places.bound().map_or(WHOLLY_FREE, |bound| {
+            let room = i64::try_from(self.places.room()).unwrap_or(i64::MAX);
+            let free = room.saturating_sub(i64::from(self.waiting.load(Ordering::Relaxed)));
+            let whole = i64::from(bound).max(room).max(1);
+            free.saturating_mul(WHOLLY_FREE) / whole
+        });
+        rates.min(places)
     }
 
     /// Calls of this process that run, calls that wait for their turn, and 429 answers so far.

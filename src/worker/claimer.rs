@@ -198,7 +198,7 @@ impl Claimer {
             // A few milliseconds of patience turn ten claims of one job into one claim of ten.
             tokio::time::sleep(GATHER).await;
         }
-        let claim = self.shared.store.claim_of(self.shared.worker_id(), &takes, room, Some(0));
+        let claim = self.shared.store.claim_of(self.shared.worker_id(), &takes, room, Some(0), &plan.members);
         let claim = within(PATIENCE, "claiming jobs", claim).await?;
         self.goes_on();
         self.remember(&takes, &claim);
@@ -304,7 +304,8 @@ impl Claimer {
     /// How many jobs to take from which lane, and when the earliest shut gate opens.
     fn choose(&mut self, plan: &Plan, free: usize) -> (Vec<Take>, Option<Timestamp>) {
         let now = self.shared.clock.now();
-        let mut routes: HashMap<&str, usize> = HashMap::new();
+        // Lanes count together whose jobs go along the same routes, of a sticky one with the same first rung.
+        let mut routes: HashMap<Vec<(String, Option<usize>)>, usize> = HashMap::new();
         let mut startable = Vec::new();
         let mut opens: Option<Timestamp> = None;
         let mut demands = Vec::new();
@@ -313,13 +314,15 @@ impl Claimer {
         // Taken out of `self`, which deals meanwhile.
         let mut turns = std::mem::take(&mut self.turns);
         for (key, state) in self.front.heads() {
-            let route = if let Some(route) = routes.get(state.lane.route.as_str()) {
+            let lane = &state.lane;
+            let Some(ahead) = plan.lane(&lane.route, &lane.project, lane.batch.as_deref()) else { continue };
+            let group: Vec<_> = ahead.key().into_iter().map(|(route, first)| (route.to_owned(), first)).collect();
+            let route = if let Some(route) = routes.get(&group) {
                 *route
             } else {
-                let Some(route_plan) = plan.routes.get(&state.lane.route) else { continue };
-                let some = route_plan.startable(None, now);
+                let some = ahead.startable(None, now);
                 opens = [opens, some.opens()].into_iter().flatten().min();
-                routes.insert(&state.lane.route, startable.len());
+                routes.insert(group, startable.len());
                 startable.push(some.jobs());
                 startable.len() - 1
             };
@@ -334,9 +337,9 @@ impl Claimer {
         hurried.sort_unstable();
         for (deadline, index) in hurried.into_iter().take(MOST_HURRIED) {
             let lane = demanding.get(index).and_then(|(key, _)| self.front.get(*key)).map(|state| &state.lane);
-            let route_plan = lane.and_then(|lane| plan.routes.get(&lane.route));
+            let ahead = lane.and_then(|lane| plan.lane(&lane.route, &lane.project, lane.batch.as_deref()));
             let deadline = Timestamp(deadline.timestamp_millis());
-            let jobs = route_plan.map_or(0, |route_plan| route_plan.startable(Some(deadline), now).jobs());
+            let jobs = ahead.map_or(0, |ahead| ahead.startable(Some(deadline), now).jobs());
             if jobs > 0
                 && let Some(demand) = demands.get_mut(index)
             {
@@ -444,8 +447,8 @@ fn is_paused(paused: &HashSet<(&str, &str)>, lane: &Lane) -> bool {
 
 /// Whether jobs of the route may be started now or soon.
 fn may_start_soon(plan: &Plan, route: &str, now: Timestamp) -> bool {
-    plan.routes.get(route).is_some_and(|route| {
-        let startable = route.startable(None, now);
+    plan.any_lane(route).is_some_and(|ahead| {
+        let startable = ahead.startable(None, now);
         startable.jobs() > 0 || startable.opens().is_some_and(|opens| now.until(opens) < SOON)
     })
 }

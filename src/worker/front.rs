@@ -208,8 +208,8 @@ impl Front {
     }
 }
 
-/// How many jobs are left in a lane in which a look saw so many, from this one on. `None`: it cannot be told, because the
-/// look saw the lane in the midst of claims.
+/// How many jobs are left in a lane in which a look saw so many, from this one on. `None`: it cannot be told, because
+/// the look saw the lane in the midst of claims.
 fn left_of(jobs: i32, first: i64, before: Option<&LaneState>) -> Option<i32> {
     let Some(before) = before else { return Some(jobs) };
     if first > before.after || before.taken == 0 {
@@ -225,7 +225,7 @@ fn left_of(jobs: i32, first: i64, before: Option<&LaneState>) -> Option<i32> {
 #[expect(clippy::disallowed_methods, reason = "the front is told what time it is, and the tests tell it")]
 mod tests {
     use super::*;
-    use crate::domain::{JobId, Timestamp};
+    use crate::domain::{JobId, Metadata, Timestamp};
     use crate::store::claim::{Claimed, Lease};
 
     fn lane(flow: i64, first: i64, jobs: Option<i32>) -> Lane {
@@ -264,6 +264,7 @@ mod tests {
             deadline: None,
             max_attempts: None,
             request: Ok("{}".into()),
+            metadata: Metadata::default(),
             weight: 1,
         });
         front.remember(&takes, &Claim { jobs: jobs.collect(), is_cut: false });

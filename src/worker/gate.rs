@@ -227,6 +227,15 @@ impl Gate {
                  reopen` ends it"
             );
         }
+        match class.map(|class| class.facts().effect) {
+            None => target.record.latency.lock().answered(took),
+            // A refusal says nothing of how long answers take; nor does one of a key.
+            Some(Effect::Limit(_) | Effect::Crowded) => {}
+            Some(_) if key_is_refused => {}
+            Some(Effect::Slow | Effect::Rest | Effect::NoModel | Effect::Nothing) => {
+                target.record.latency.lock().in_vain(took);
+            }
+        }
         if matches!(class, None | Some(ErrorClass::SoftFailure)) {
             for hold in &holds {
                 hold.bucket().asked_again(hold);

@@ -3,14 +3,15 @@
 use super::gate::{Gate, Kept, ProviderSetup, TargetState};
 use super::line::Line;
 use crate::domain::awaited;
-use crate::domain::decide::{Condition, Skip, Startable, startable};
+use crate::domain::decide::{Condition, Skip, Startable, startable, together};
+use crate::domain::fork::{self, Holds, Taken, Traits, Ways};
 use crate::domain::shut::Reason;
 use crate::domain::statistics::RouteWait;
 use crate::domain::strategy::{self, Conditions};
-use crate::domain::{Charging, Limits, Route, Sizes, Target, Timestamp, Typical};
+use crate::domain::{Charging, Limits, Metadata, Route, Sizes, StickyBy, Strategy, Target, Timestamp, Typical};
 use crate::provider::{ApiKey, Endpoint, Provider, Timeouts};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +72,8 @@ impl RungPlan {
         Condition {
             health: self.target.health(&ask, horizon, now),
             headroom: weighs_headroom.then(|| self.target.headroom(ask.reserved)),
-            latency: self.target.usual_time(sizes.expected_output),
+            free: weighs_headroom.then(|| self.target.free()),
+            latency: self.target.latency(sizes.expected_output),
             line: None,
         }
     }
@@ -100,6 +102,8 @@ pub struct RoutePlan {
     pub rungs: Vec<RungPlan>,
     /// Typical sizes of its jobs.
     typical: Arc<Mutex<Typical>>,
+    /// Where its rules have led its jobs.
+    ways: Arc<Mutex<Ways>>,
     /// The jobs that were just claimed and have not asked for a place yet.
     pub(super) coming: Line,
 }
@@ -116,21 +120,46 @@ impl RoutePlan {
         self.typical.lock().see(input_tokens, cap);
     }
 
-    /// How many of its jobs with this deadline may be started now, and if none, when to ask again.
-    pub(super) fn startable(&self, deadline: Option<Timestamp>, now: Timestamp) -> Startable {
+    /// Hash of the key by which a job of this project and batch sticks to a rung, where the route has one and the job
+    /// has that; `metadata` are the members that routes look at.
+    #[must_use]
+    pub fn sticky(&self, project: &str, batch: Option<&str>, metadata: &Metadata) -> Option<u64> {
+        let Strategy::Sticky(by) = &self.route.strategy else { return None };
+        let key = match by {
+            // A batch belongs to its project.
+            StickyBy::Batch => strategy::hash_of(&format!("{project}\0{}", batch?)),
+            StickyBy::Project => strategy::hash_of(project),
+            StickyBy::Metadata(member) => strategy::hash_of(metadata.get(member)?),
+        };
+        Some(key)
+    }
+
+    /// The first rung of all jobs of a lane with this project and batch, where all of them have the same, and its key.
+    fn first_of_lane(&self, project: &str, batch: Option<&str>) -> Option<(usize, u64)> {
+        let key = self.sticky(project, batch, &Metadata::default())?;
+        let mut order = Vec::new();
+        let seen = Conditions::of_route(Typical::default(), Some(key), Timestamp(0), &[]);
+        strategy::order(&self.route, &seen, &mut order);
+        Some((*order.first()?, key))
+    }
+
+    /// How many of its jobs with this deadline may be started now, and if none, when to ask again. `sticky`: only those
+    /// that have this key.
+    fn startable(&self, sticky: Option<u64>, deadline: Option<Timestamp>, now: Timestamp) -> Startable {
         let typical = self.typical();
         let pace = Duration::from_millis(5);
         let sizes = |rung: &RungPlan| rung.sizes(typical.input(), typical.cap());
         let condition = |rung: &RungPlan| rung.condition_to_claim(&sizes(rung), self.coming.jobs(), pace, now);
         let conditions: Vec<Condition> = self.rungs.iter().map(condition).collect();
         let mut order = Vec::new();
-        strategy::order(&self.route, &Conditions::of_route(typical, &conditions), &mut order);
-        startable(&self.route, &order, &conditions, deadline, now)
+        strategy::order(&self.route, &Conditions::of_route(typical, sticky, now, &conditions), &mut order);
+        let drawn = strategy::first_choices(&self.route, sticky);
+        startable(&self.route, &order, &drawn, &conditions, deadline, now)
     }
 
     /// The wait of its jobs, if none of them may start within [`WORTH_SAYING`].
-    pub(super) fn hold_up(&self, now: Timestamp) -> Option<RouteWait> {
-        let Startable::Later { until, rung, why } = self.startable(None, now) else { return None };
+    fn hold_up(&self, now: Timestamp) -> Option<RouteWait> {
+        let Startable::Later { until, rung, why, .. } = self.startable(None, None, now) else { return None };
         let opens = match why {
             Skip::Shut { shut, .. } if shut.reason == Reason::Paused => None,
             _ => Some(until.0),
@@ -147,11 +176,46 @@ impl RoutePlan {
     }
 }
 
+/// What a lane's jobs may go along, as far as that is known before they are claimed: its route, or those that the rules
+/// of its route lead to.
+pub(super) struct LanePlan {
+    /// Never empty.
+    parts: Vec<Part>,
+}
+
+/// A route that some jobs of a lane go along.
+struct Part {
+    plan: Arc<RoutePlan>,
+    /// The share of the lane's jobs.
+    share: f64,
+    /// The rung that all of them try first, and the key by which they stick to it.
+    sticky: Option<(usize, u64)>,
+}
+
+impl LanePlan {
+    /// Lanes with the same key have the same answer.
+    pub(super) fn key(&self) -> Vec<(&str, Option<usize>)> {
+        let key = |part: &'_ Part| part.sticky.map(|(first, _)| first);
+        self.parts.iter().map(|part| (part.plan.route.name.as_str(), key(part))).collect()
+    }
+
+    /// How many of the jobs with this deadline may be started now, and if none, when to ask again.
+    pub(super) fn startable(&self, deadline: Option<Timestamp>, now: Timestamp) -> Startable {
+        let ask = |part: &Part| part.plan.startable(part.sticky.map(|(_, key)| key), deadline, now);
+        match self.parts.as_slice() {
+            [part] => ask(part),
+            parts => together(parts.iter().map(|part| (part.share, ask(part))), usize::MAX),
+        }
+    }
+}
+
 /// All routes and the gate before them.
 pub struct Plan {
     /// The gate: which calls may be made.
     pub gate: Gate,
     pub routes: HashMap<String, Arc<RoutePlan>>,
+    /// The members of a job's metadata that any route looks at.
+    pub members: Arc<[String]>,
     /// Clients by provider.
     clients: BTreeMap<String, Arc<Provider>>,
 }
@@ -187,6 +251,96 @@ impl Plan {
         Self::assemble(blueprint, &setups, clients, gate, Some(self))
     }
 
+    /// What jobs of this route, project and batch may go along; `None`: there is no such route.
+    pub(super) fn lane(&self, route: &str, project: &str, batch: Option<&str>) -> Option<LanePlan> {
+        let mut parts = Vec::with_capacity(1);
+        self.gather(self.routes.get(route)?, Some((project, batch)), 1.0, 0, &mut parts);
+        Some(LanePlan { parts })
+    }
+
+    /// What jobs of this route may go along, whichever they are.
+    pub(super) fn any_lane(&self, route: &str) -> Option<LanePlan> {
+        let mut parts = Vec::with_capacity(1);
+        self.gather(self.routes.get(route)?, None, 1.0, 0, &mut parts);
+        Some(LanePlan { parts })
+    }
+
+    /// Adds the routes that jobs of `plan` may go along, by its rules and those of the routes that these lead to.
+    fn gather(
+        &self,
+        plan: &Arc<RoutePlan>,
+        lane: Option<(&str, Option<&str>)>,
+        share: f64,
+        depth: usize,
+        parts: &mut Vec<Part>,
+    ) {
+        let mut ways: Vec<&Arc<RoutePlan>> = Vec::new();
+        let mut all_leave = false;
+        // Rules form no circle, so no chain of them is longer than there are routes.
+        for fork in plan.route.forks.iter().take_while(|_| depth < self.routes.len()) {
+            let holds = lane.map_or(Holds::ForSome, |(project, batch)| fork.when.of_lane(project, batch));
+            if let Some(other) = self.routes.get(&fork.to).filter(|_| holds != Holds::ForNone)
+                && !ways.iter().any(|known| Arc::ptr_eq(known, other))
+            {
+                ways.push(other);
+            }
+            all_leave = holds == Holds::ForAll;
+            if all_leave {
+                break;
+            }
+        }
+        if ways.is_empty() {
+            let sticky = lane.and_then(|(project, batch)| plan.first_of_lane(project, batch));
+            return parts.push(Part { plan: Arc::clone(plan), share, sticky });
+        }
+        let weights: Vec<f64> = {
+            let noted = plan.ways.lock();
+            let own = (!all_leave).then(|| noted.weight(&plan.route.name));
+            ways.iter().map(|way| noted.weight(&way.route.name)).chain(own).collect()
+        };
+        let sum: f64 = weights.iter().sum();
+        for (way, weight) in ways.iter().zip(&weights) {
+            self.gather(way, lane, share * weight / sum, depth + 1, parts);
+        }
+        if let (false, Some(own)) = (all_leave, weights.last()) {
+            let sticky = lane.and_then(|(project, batch)| plan.first_of_lane(project, batch));
+            parts.push(Part { plan: Arc::clone(plan), share: share * own / sum, sticky });
+        }
+    }
+
+    /// The route that a job goes along whose row names `route`, and the rules that lead there. `None`: there is no such
+    /// route.
+    pub(super) fn resolve(&self, route: &str, job: &Traits<'_>) -> Option<(Arc<RoutePlan>, Vec<Taken>)> {
+        let mut plan = self.routes.get(route)?;
+        let mut taken: Vec<Taken> = Vec::new();
+        while let Some((rule, fork)) = fork::first(&plan.route.forks, job) {
+            let Some(other) = self.routes.get(&fork.to).filter(|_| taken.len() < self.routes.len()) else { break };
+            taken.push(Taken { route: plan.route.name.clone(), rule, to: fork.to.clone() });
+            plan = other;
+        }
+        Some((Arc::clone(plan), taken))
+    }
+
+    /// Notes the way that one more job takes.
+    pub(super) fn note_way(&self, plan: &RoutePlan, taken: &[Taken]) {
+        for Taken { route, to, .. } in taken {
+            if let Some(from) = self.routes.get(route) {
+                from.ways.lock().note(to);
+            }
+        }
+        if !plan.route.forks.is_empty() {
+            plan.ways.lock().note(&plan.route.name);
+        }
+    }
+
+    /// The wait of a route's jobs, if none of them may start for a while, whichever way they take.
+    pub(super) fn hold_up(&self, route: &str, now: Timestamp) -> Option<RouteWait> {
+        let lane = self.any_lane(route)?;
+        let mut waits: Vec<RouteWait> = lane.parts.iter().map(|part| part.plan.hold_up(now)).collect::<Option<_>>()?;
+        waits.sort_by_key(|wait| wait.until_ms.unwrap_or(i64::MAX));
+        waits.into_iter().next()
+    }
+
     fn assemble(
         blueprint: &Blueprint,
         setups: &BTreeMap<String, ProviderSetup>,
@@ -212,12 +366,13 @@ impl Plan {
             }
             let known = before.and_then(|before| before.routes.get(&route.name));
             let typical = known.map(|known| Arc::clone(&known.typical)).unwrap_or_default();
-            routes.insert(
-                route.name.clone(),
-                Arc::new(RoutePlan { route: Arc::clone(route), rungs, typical, coming: Line::default() }),
-            );
+            let ways = known.map(|known| Arc::clone(&known.ways)).unwrap_or_default();
+            let (route, coming) = (Arc::clone(route), Line::default());
+            routes.insert(route.name.clone(), Arc::new(RoutePlan { route, rungs, typical, ways, coming }));
         }
-        Ok(Self { gate, routes, clients })
+        let members: BTreeSet<&str> = blueprint.routes.iter().flat_map(|(route, _)| route.looks_at()).collect();
+        let members = members.into_iter().map(str::to_owned).collect();
+        Ok(Self { gate, routes, members, clients })
     }
 }
 

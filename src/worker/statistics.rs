@@ -10,7 +10,7 @@ impl Shared {
         let whole = |amount: usize| Some(amount as u64);
         let counters = self.settler.counters();
         let (plan, settings, now) = (self.plan(), self.settings(), self.clock.now());
-        let waits = plan.routes.iter().filter_map(|(name, route)| Some((name.clone(), route.hold_up(now)?)));
+        let waits = plan.routes.keys().filter_map(|name| Some((name.clone(), plan.hold_up(name, now)?)));
         Statistics {
             version: VERSION,
             life: Some(self.life.clone()),

@@ -46,8 +46,8 @@ impl Waiting {
                 || is_paused("project", &suspects.project)
                 || batch.is_some_and(|batch| is_paused("batch", batch))
                 || settings.only_batch.as_deref().is_some_and(|only| batch != Some(only));
-            let route = plan.routes.get(&suspects.route).filter(|_| !stops);
-            route.map_or(0, |route| route.startable(None, now).jobs())
+            let ahead = plan.lane(&suspects.route, &suspects.project, batch).filter(|_| !stops);
+            ahead.map_or(0, |ahead| ahead.startable(None, now).jobs())
         };
         let startable: Vec<(usize, usize)> =
             self.0.iter().enumerate().map(|(index, suspects)| (index, jobs(suspects))).collect();
@@ -80,7 +80,7 @@ impl Waiting {
             }
         }
         let level = i16::try_from(level).unwrap_or(i16::MAX);
-        let claim = shared.store.claim_of(shared.worker_id(), &takes, room, Some(level));
+        let claim = shared.store.claim_of(shared.worker_id(), &takes, room, Some(level), &plan.members);
         let claim = within(PATIENCE, "claiming jobs that workers died with", claim).await?;
         self.remember(&takes, level, &claim);
         Ok(Turn::Start(claim))

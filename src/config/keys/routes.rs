@@ -1,7 +1,7 @@
 //! `[routes.NAME]`.
 
 use super::{Default, Key, Kind, Sample, TEXTS, Table, instead, key, needed, with_default};
-use crate::config::route;
+use crate::config::{forks, route, strategy};
 
 pub(super) const ROUTE: Table = Table {
     header: Some("[routes.default]"),
@@ -17,10 +17,19 @@ pub(super) const ROUTE: Table = Table {
         ),
         with_default(
             "strategy",
-            Kind::Word(route::strategies),
+            Kind::Word(strategy::names),
             "cost",
-            "\"cost\": the cheapest for each request first; \"priority\": in this order.",
+            "The order of the rungs for each job. \"cost\": the cheapest for its request first; \"priority\": in this \
+             order; \"weighted\": drawn by `weights`; \"balanced\": the one with the most room in its limits first; \
+             \"fastest\": the one that answers soonest first; \"sticky\": the same for the same `sticky_by`.",
         ),
+        instead(
+            "weights",
+            Kind::Map(&Kind::Weight),
+            "{ \"local/qwen3-32b\" = 3, \"openai/gpt-4o-mini\" = 1, \"anthropic/claude-haiku-4-5\" = 0 }",
+            "For \"weighted\": the share of each rung; 0: only a fallback.",
+        ),
+        instead("sticky_by", Kind::Text, "batch", "For \"sticky\": \"batch\", \"project\" or \"metadata.MEMBER\"."),
         with_default(
             "patience",
             Kind::Duration,
@@ -49,6 +58,12 @@ pub(super) const ROUTE: Table = Table {
             )
         },
         instead("fallback", Kind::Word(|| vec!["never"]), "never", "Instead: pinned to its rung, whatever happens."),
+        key(
+            "rules",
+            Kind::List(&Kind::Table(&RULE)),
+            "[{ when = { needs = [\"images\"], min_input_tokens = 20000 }, route = \"reproducible\" }]",
+            "Jobs that go along another route; the first rule that holds decides.",
+        ),
         key("validate", Kind::Table(&VALIDATE), "", ""),
     ],
     more: "[routes.reproducible]\n\
@@ -63,6 +78,44 @@ pub(in crate::config) const RUNG: Table = Table {
     keys: &[
         needed("target", Kind::Text, "openai/gpt-4o-mini", "Provider and model. Needed."),
         key("timeouts", Kind::Table(&super::TIMEOUTS), "{ total = \"3m\" }", "Times that differ from the provider's."),
+    ],
+    sample: Sample::Text(""),
+    ..Table::EMPTY
+};
+
+/// A rule of a route.
+pub(in crate::config) const RULE: Table = Table {
+    title: "one of `rules`",
+    keys: &[
+        needed("route", Kind::Text, "long", "The route that the jobs go along. Needed."),
+        key(
+            "when",
+            Kind::Table(&WHEN),
+            "{ project = \"acme\" }",
+            "What holds for the jobs: all that is named here. Without it: every job.",
+        ),
+    ],
+    sample: Sample::Text(""),
+    ..Table::EMPTY
+};
+
+const ONE_OR_SOME: Kind = Kind::Either(&[Kind::Text, TEXTS]);
+
+/// What a rule asks of a job.
+pub(in crate::config) const WHEN: Table = Table {
+    title: "`when` of a rule",
+    keys: &[
+        key("project", ONE_OR_SOME, "acme", "The project, or a list of some; `*` at the end stands for any ending."),
+        key("batch", ONE_OR_SOME, "nightly-*", "The batch, or a list of some, in the same way."),
+        key("metadata", Kind::Map(&Kind::Any), "{ tier = \"gold\" }", "Members of the metadata, each with what it is."),
+        key(
+            "min_input_tokens",
+            Kind::Whole(0, i64::MAX),
+            "20000",
+            "The prompt has at least so many tokens, estimated.",
+        ),
+        key("max_input_tokens", Kind::Whole(0, i64::MAX), "500", "The prompt has at most so many tokens, estimated."),
+        key("needs", Kind::List(&Kind::Word(forks::words)), "[\"tools\"]", "What the request asks for: all of these."),
     ],
     sample: Sample::Text(""),
     ..Table::EMPTY

@@ -68,6 +68,7 @@ fn value(kind: &Kind) -> Value {
         Kind::Whole(least, i64::MAX) => json!({ "type": "integer", "minimum": least }),
         Kind::Whole(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Kind::Share => json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1 }),
+        Kind::Weight => json!({ "type": "number", "minimum": 0 }),
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::List(kind) => json!({ "type": "array", "items": value(kind) }),
         Kind::Either(kinds) => json!({ "anyOf": kinds.iter().map(value).collect::<Vec<_>>() }),

@@ -2,6 +2,7 @@
 
 mod endings;
 mod failures;
+mod game;
 mod patience;
 mod worlds;
 
@@ -20,7 +21,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 fn job() -> Job {
     let (id, ready_at) = (JobId(7), NOW);
-    Job { id, ready_at, deadline: None, max_attempts: None, input_tokens: 100, max_output_tokens: None }
+    Job { id, ready_at, deadline: None, max_attempts: None, input_tokens: 100, max_output_tokens: None, sticky: None }
 }
 
 /// A route of this many rungs, `p/0` the cheapest, that falls back on everything and has ten minutes of patience.
@@ -39,6 +40,7 @@ fn route(rungs: usize) -> Route {
         fallback_on: Class::ALL.iter().copied().collect(),
         rules: Rules::default(),
         pass: Pass::default(),
+        forks: Vec::new(),
     }
 }
 

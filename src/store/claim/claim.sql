@@ -1,7 +1,8 @@
 -- Moves jobs from the front of lanes into the hands of a worker, and brings their bodies.
--- $1 worker, then for each lane $2 flow, $3 prio, $4 after which job, $5 how many at most; $6 bytes of a request at most;
--- $7 bytes that all of the requests have together at most, as they are stored, but for the first; $8 the number before the
--- first fence; $9 only jobs that so many workers have died with, null: whatever they are
+-- $1 worker, then for each lane $2 flow, $3 prio, $4 after which job, $5 how many at most; $6 bytes of a request at
+-- most; $7 bytes that all of the requests have together at most, as they are stored, but for the first; $8 the number
+-- before the first fence; $9 only jobs that so many workers have died with, null: whatever they are; $10 the members of
+-- the metadata that are wanted; $11 characters of each at most
 with lane as (
     select * from unnest($2::bigint[], $3::smallint[], $4::bigint[], $5::integer[]) l(flow, prio, after, n)
 ), picked as materialized (
@@ -20,7 +21,7 @@ with lane as (
     select p.*, j.*, sum(j.stored) over (rows unbounded preceding) - j.stored as before
       from picked p left join lateral (
            select b.created_at, b.run_at, b.deadline, b.route, b.project, b.batch, b.max_attempts, b.request,
-                  pg_column_size(b.request) as stored
+                  b.metadata, pg_column_size(b.request) as stored
              from sluice.job b where b.id = p.job_id limit 1) j on true
 ), taken as materialized (
     select s.*, $8 + row_number() over () as fence from sized s where coalesce(s.before, 0) = 0 or s.before < $7
@@ -40,6 +41,9 @@ select t.job_id as "job_id!", t.fence as "fence!", t.flow as "flow!", t.prio as 
        least(greatest(t.created_at, t.run_at, '1970-01-01 00:00:00+00'), '9999-12-31 00:00:00+00') as "ready_at!",
        case when t.deadline < '9999-12-31 00:00:00+00'
             then greatest(t.deadline, '1970-01-01 00:00:00+00') end as deadline,
-       t.max_attempts, case when octet_length(r.body) <= $6 then r.body end as request
+       t.max_attempts, case when octet_length(r.body) <= $6 then r.body end as request,
+       case when $10::text[] <> '{}' and t.metadata is not null
+            then array(select left(t.metadata ->> w.member, $11) from unnest($10::text[]) w(member)) end
+           as "metadata: Vec<Option<String>>"
   from taken t cross join lateral (select t.request::text as body offset 0) r
  where t.route is not null

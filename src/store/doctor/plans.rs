@@ -40,6 +40,8 @@ impl Store {
             .bind(claim::MOST_STORED_BYTES)
             .bind(0_i64)
             .bind(Some(0_i16))
+            .bind(Vec::<String>::new())
+            .bind(0_i32)
             .fetch_one(&self.db)
             .await
             .doing(DIAGNOSING)?;

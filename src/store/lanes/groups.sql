@@ -1,5 +1,5 @@
--- Of each stretch of the queue (from $1 to $2) the flows that come first in their group, at most $3 of them: one descent
--- of the index for each. A group is what differs in the bits $4 only.
+-- Of each stretch of the queue (from $1 to $2) the flows that come first in their group, at most $3 of them: one
+-- descent of the index for each. A group is what differs in the bits $4 only.
 select s.n as "stretch!", g.flow as "flow!"
   from unnest($1::bigint[], $2::bigint[], $3::integer[]) with ordinality s(first, last, most, n)
        cross join lateral (

@@ -1,5 +1,6 @@
--- The lanes of the newest jobs that are ready, of $1 jobs that are looked at: who has just come is found at once,
--- however many lanes there are. Of the flow of each it is the lane with the highest priority. The newest job comes last.
+-- The lanes of the newest jobs that are ready, of $1 jobs that are looked at: what has just come is found at once,
+-- however many lanes there are. Of the flow of each it is the lane with the highest priority. The newest job comes
+-- last.
 select h.flow as "flow!", h.prio as "prio!", h.job_id as "first!", j.route as "route!", j.project as "project!",
        j.batch, j.enqueued_by as "login!", j.deadline, null::integer as jobs
   from (select b.id, b.route, b.project, b.batch, b.enqueued_by, b.priority,

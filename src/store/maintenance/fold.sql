@@ -1,5 +1,5 @@
--- Adds rows of the tally to the sums of their hours, at most $1 of them. Says how many rows they were, how many sums they
--- came to, and about how many rows are left.
+-- Adds rows of the tally to the sums of their hours, at most $1 of them. Says how many rows they were, how many sums
+-- they came to, and about how many rows are left.
 with old as (
     delete from sluice.tally
      where ctid = any (array(select ctid from sluice.tally limit $1 for update skip locked))

@@ -4,6 +4,7 @@ use super::purse::Purse;
 use crate::domain::Rate;
 use crate::domain::limits::Dimension;
 use crate::domain::shared_bucket::{LEASE, Slice, Stock};
+use crate::domain::strategy::WHOLLY_FREE;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -221,6 +222,17 @@ impl LocalMeter {
         let shared = Self::level(&book, now).saturating_add(coming).max(0) / i64::from(book.sharers.max(1));
         let room = self.held().saturating_add(shared).saturating_sub(signed(self.pending.load(Ordering::Relaxed)));
         u64::try_from(room).unwrap_or(0)
+    }
+
+    /// The part of this process's share of the limit that is free beside everything that waits already, in millionths
+    /// of what that share holds when full; negative where more is waited for than it holds.
+    pub(super) fn free(&self, now: Instant) -> i64 {
+        let book = *self.book();
+        let sharers = i64::from(book.sharers.max(1));
+        let there = self.held().saturating_add(Self::level(&book, now) / sharers);
+        let free = there.saturating_sub(signed(self.pending.load(Ordering::Relaxed)));
+        let whole = signed(book.slice.capacity) / sharers;
+        free.min(whole).saturating_mul(WHOLLY_FREE) / whole.max(1)
     }
 
     /// Whether more units could be had at once than calls wait for.

@@ -169,6 +169,7 @@ fn route() -> Route {
         fallback_on: ErrorClass::fallen_back_on_by_default(),
         rules: Rules::default(),
         pass: Pass::default(),
+        forks: Vec::new(),
     }
 }
 
@@ -207,6 +208,7 @@ proptest! {
         let failure = failure(dialect, status, &body);
         let (route, job) = (route(), Job {
             id: JobId(7), ready_at: NOW, deadline: None, max_attempts: None, input_tokens: 10, max_output_tokens: None,
+            sticky: None,
         });
         let stage = Stage::new(&["A"]);
         let (mut now, mut history) = (NOW, Vec::new());

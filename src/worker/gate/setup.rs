@@ -6,6 +6,7 @@ mod tests;
 use super::Gate;
 use super::target::{ProviderState, Record, TargetState};
 use crate::domain::breaker::Breaker;
+use crate::domain::latency::Latency;
 use crate::domain::tempo::Tempo;
 use crate::domain::{BreakerSettings, Calibration, Charging, Limits, Target, Timestamp};
 use crate::worker::bucket::Bucket;
@@ -241,6 +242,7 @@ impl Record {
             breaker: Mutex::new(Breaker::new(breaker)),
             calibration: Mutex::new(calibration),
             tempo: Mutex::new(Tempo::default()),
+            latency: Mutex::new(Latency::default()),
             resting: Mutex::new(None),
             calls: AtomicI64::new(0),
             failures: AtomicI64::new(0),

@@ -6,7 +6,9 @@ use crate::domain::breaker::{self, Breaker};
 use crate::domain::charging::Ask;
 use crate::domain::decide::{Ineligible, Line, RungHealth};
 use crate::domain::doubt::{Doubt, RequestHash};
+use crate::domain::latency::Latency;
 use crate::domain::shut::{Reason, Shut};
+use crate::domain::strategy::WHOLLY_FREE;
 use crate::domain::tempo::{Tempo, Took};
 use crate::domain::{Bearing, Calibration, Charge, ErrorClass, Failure, Mend, Target, Timestamp, Unit, Usage};
 use crate::worker::bucket::{Bucket, BucketHold, Sleeper};
@@ -63,8 +65,10 @@ pub(super) struct Record {
     pub(super) breaker: Mutex<Breaker>,
     /// What its reports of usage have taught about estimates.
     pub(super) calibration: Mutex<Calibration>,
-    /// How long its answers take.
+    /// How long its answers take, compared with its usual time.
     pub(super) tempo: Mutex<Tempo>,
+    /// How long its answers have lately taken.
+    pub(super) latency: Mutex<Latency>,
     /// Set while the target has asked to be left alone.
     pub(super) resting: Mutex<Option<Shut>>,
     pub(super) calls: AtomicI64,
@@ -148,10 +152,10 @@ impl TargetState {
         self.record.calibration.lock().learn(estimated_input, cap, usage);
     }
 
-    /// How long an answer of this many tokens usually takes, where that is known.
+    /// How long an answer of this many tokens has lately taken, where that is known.
     #[must_use]
-    pub fn usual_time(&self, output_tokens: u64) -> Option<Duration> {
-        self.record.tempo.lock().usual(output_tokens)
+    pub fn latency(&self, output_tokens: u64) -> Option<Duration> {
+        self.record.latency.lock().expected(output_tokens)
     }
 
     /// The changes that every request to it needs, as far as they are known.
@@ -337,5 +341,12 @@ impl TargetState {
     pub fn headroom(&self, typical: Charge) -> usize {
         let rooms = self.buckets.iter().map(|bucket| bucket.headroom(typical, PACE / 2));
         rooms.min().unwrap_or(usize::MAX).min(self.provider.keys.headroom())
+    }
+
+    /// The part of its tightest limit that is free, as [`Condition::free`](crate::domain::decide::Condition::free) has
+    /// it.
+    #[must_use]
+    pub fn free(&self) -> i64 {
+        self.buckets.iter().map(|bucket| bucket.free()).min().unwrap_or(WHOLLY_FREE)
     }
 }

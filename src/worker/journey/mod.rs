@@ -17,10 +17,11 @@ use super::settler::{Item, Then};
 use crate::domain::awaited;
 use crate::domain::decide::{Condition, Ending, Ineligible, RungHealth, Skip, Step, decide};
 use crate::domain::doubt::RequestHash;
-use crate::domain::explanation::{self, Explanation, SkippedRung, Why};
+use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Why};
+use crate::domain::fork::{Needs, Taken, Traits};
 use crate::domain::shut::Reason;
 use crate::domain::strategy::{self, Conditions};
-use crate::domain::{Attempt, ChatRequest, Job, Outcome, Patience, Sizes, Timestamp, eligibility};
+use crate::domain::{Attempt, ChatRequest, Job, Metadata, Outcome, Patience, Sizes, Strategy, Timestamp, eligibility};
 use crate::store::claim::{Claimed, PastAttempt};
 use crate::store::settle::AttemptRow;
 use call::{Call, Came, Made};
@@ -37,6 +38,9 @@ const HOLD: Duration = Duration::from_secs(2);
 /// How long a job is parked at a gate that may open at any time.
 const GATE_REST: Duration = Duration::from_secs(10);
 
+/// Why a job goes back when routes look at members of its metadata that its claim did not bring.
+const READ_ANEW: &str = "its metadata is read anew";
+
 /// The parts of a job that each call needs and no call changes.
 struct Errand {
     shared: Arc<Shared>,
@@ -50,12 +54,26 @@ struct Errand {
     hash: RequestHash,
 }
 
+/// What a call was decided by.
+#[derive(Clone, Copy)]
+struct Choice<'a> {
+    skipped: &'a [(usize, Skip)],
+    conditions: &'a [Condition],
+    now: Timestamp,
+}
+
 /// One job on its way, from its claim until it ends or goes back.
 struct Journey {
     errand: Errand,
     held: HeldJob,
     /// The request as it was inserted.
     whole: Arc<ChatRequest>,
+    /// The members of its metadata that routes looked at when it was claimed.
+    metadata: Metadata,
+    /// The route that its row names, …
+    root: Arc<RoutePlan>,
+    /// … and the rules that led from there to the route that it goes along.
+    taken: Vec<Taken>,
     /// The rungs in the order in which this job tries them.
     order: Vec<usize>,
     history: Vec<Attempt>,
@@ -104,8 +122,8 @@ impl Journey {
                 // Cancelled or answered elsewhere: the row is no longer ours, so only the money is booked.
                 return self.settle(Then::GoOn).await;
             }
-            if !self.follow_plan() {
-                return self.park(None, "unknown route".to_owned()).await;
+            if let Err(reason) = self.follow_plan() {
+                return self.park(None, reason.to_owned()).await;
             }
             let now = self.errand.shared.clock.now();
             let conditions = self.look(now);
@@ -134,23 +152,40 @@ impl Journey {
                     drop(coming.take());
                     let call = Call { errand: &self.errand, index: rung, state, lease, number };
                     let came = call.make(in_hand).await;
-                    self.take(rung, came, &skipped, in_hand).await;
+                    self.take(rung, came, Choice { skipped: &skipped, conditions: &conditions, now }, in_hand).await;
                 }
             }
         }
     }
 
-    /// Switches to the route as it is configured now. Returns false when no route has its name any more.
-    fn follow_plan(&mut self) -> bool {
+    /// Switches to the route as it is configured now.
+    ///
+    /// # Errors
+    /// Why the job has to go back: no route has its name any more, or routes look at members of its metadata that were
+    /// not read when it was claimed.
+    fn follow_plan(&mut self) -> Result<(), &'static str> {
         // A job that has its answer is done, whatever happened to its route.
         if self.history.last().is_some_and(|attempt| attempt.outcome == Outcome::Accepted) {
-            return true;
+            return Ok(());
         }
         let plan = self.errand.shared.plan();
-        let Some(route) = plan.routes.get(&self.held.labels.route) else { return false };
-        if Arc::ptr_eq(route, &self.errand.plan) {
-            return true;
+        let Some(root) = plan.routes.get(&self.held.labels.route) else { return Err("unknown route") };
+        if Arc::ptr_eq(root, &self.root) {
+            return Ok(());
         }
+        if !self.metadata.covers(&plan.members) {
+            return Err(READ_ANEW);
+        }
+        let labels = &self.held.labels;
+        let traits = Traits {
+            project: &labels.project,
+            batch: labels.batch.as_deref(),
+            metadata: &self.metadata,
+            input_tokens: self.errand.job.input_tokens,
+            needs: Needs::of(&self.whole),
+        };
+        let Some((route, taken)) = plan.resolve(&labels.route, &traits) else { return Err("unknown route") };
+        (self.root, self.taken) = (Arc::clone(root), taken);
         // Calls to a rung count for it wherever it stands now.
         let place = |index: usize| {
             let target = &self.errand.plan.route.rungs.get(index)?.target;
@@ -162,9 +197,11 @@ impl Journey {
         if let Some(last) = &mut self.last {
             last.rung = place(last.rung).unwrap_or(last.rung);
         }
-        self.errand.plan = Arc::clone(route);
+        let labels = &self.held.labels;
+        self.errand.job.sticky = route.sticky(&labels.project, labels.batch.as_deref(), &self.metadata);
+        self.errand.plan = route;
         self.look_at_rungs_anew();
-        true
+        Ok(())
     }
 
     /// Starts over with the rungs of the route as if none had been called, and drops from the request everything that
@@ -207,7 +244,7 @@ impl Journey {
         };
         let mut conditions = Vec::with_capacity(self.rungs.len());
         conditions.extend((0..self.rungs.len()).filter_map(|index| self.condition(index, pace, now)));
-        let view = Conditions::of_job(&self.errand.job, self.bill.cost(), &conditions);
+        let view = Conditions::of_job(&self.errand.job, self.bill.cost(), now, &conditions);
         strategy::order(&self.errand.plan.route, &view, &mut self.order);
         // … unless it is the last.
         if pace < PACE
@@ -253,8 +290,11 @@ impl Journey {
         // is not touched again before there is room for it.
         // A job that was itself told how long to wait is parked exactly that long.
         let was_told = self.history.iter().any(|attempt| attempt.retry_at.is_some_and(|at| at > now));
+        let (labels, deadline) = (&self.held.labels, self.errand.job.deadline);
+        // As the claimer asks, who does not know yet which rung a job will draw, or which rule will hold for it.
+        let others = || self.errand.shared.plan().lane(&labels.route, &labels.project, labels.batch.as_deref());
         let waits_like_all =
-            is_a_limit(why) && !was_told && self.errand.plan.startable(self.errand.job.deadline, now).jobs() == 0;
+            is_a_limit(why) && !was_told && others().is_some_and(|ahead| ahead.startable(deadline, now).jobs() == 0);
         (!waits_like_all).then_some(rest)
     }
 
@@ -281,7 +321,7 @@ impl Journey {
     }
 
     /// Takes in the outcome of a call.
-    async fn take(&mut self, rung: usize, came: Came, skipped: &[(usize, Skip)], in_hand: &InHand) {
+    async fn take(&mut self, rung: usize, came: Came, choice: Choice<'_>, in_hand: &InHand) {
         let shared = &self.errand.shared;
         match came {
             Came::NotBegun => {}
@@ -303,12 +343,12 @@ impl Journey {
                     state.ineligible = Some(why);
                 }
             }
-            Came::Made(made) => self.note(made, skipped),
+            Came::Made(made) => self.note(made, choice),
         }
     }
 
     /// Records a call that was made, in the history and for the ledger.
-    fn note(&mut self, mut made: Made, skipped: &[(usize, Skip)]) {
+    fn note(&mut self, mut made: Made, choice: Choice<'_>) {
         self.held.calls = self.held.calls.saturating_add(1);
         self.waits_since = None;
         let judged = &made.judged;
@@ -338,18 +378,20 @@ impl Journey {
             made.mend.take().into_iter().for_each(|mend| state.add_mend(mend));
             state.ineligible = made.ineligible.take().or_else(|| state.ineligible.take());
         }
-        let decision = self.explanation(skipped, &mut made);
+        let decision = self.explanation(choice, &mut made);
         self.unsettled = Some(Box::new(self.held.called(made, decision)));
     }
 
     /// Why this rung was chosen, and with which key, plus the parts of the demanded schema that answers are not checked
     /// against, and when it is asked again although its provider asked for a longer wait. No reason is given when the
-    /// rung was simply the first, took the whole request and had no choice of keys.
-    fn explanation(&self, skipped: &[(usize, Skip)], made: &mut Made) -> Option<Explanation> {
+    /// rung was simply the first by price or by list, took the whole request and had no choice of keys.
+    fn explanation(&self, choice: Choice<'_>, made: &mut Made) -> Option<Explanation> {
+        let Choice { skipped, conditions, now } = choice;
         let dropped = std::mem::take(&mut made.judged.dropped);
         let unchecked = self.errand.schema.as_ref().map(|schema| schema.unchecked()).unwrap_or_default();
+        let order = self.ordering(skipped.is_empty(), conditions, now);
         let is_plain = skipped.is_empty() && dropped.is_empty() && made.key.is_none() && unchecked.is_empty();
-        if is_plain && made.asks_again_at.is_none() {
+        if is_plain && made.asks_again_at.is_none() && order.is_none() && self.taken.is_empty() {
             return None;
         }
         let rungs = &self.errand.plan.route.rungs;
@@ -364,7 +406,18 @@ impl Journey {
             key: made.key.take(),
             unchecked: unchecked.to_vec(),
             asks_again_at: made.asks_again_at,
+            order,
+            rules: self.taken.clone(),
         })
+    }
+
+    /// The order of the rungs and what it was made by. By price and by list it is told only when the first rung was not
+    /// the one that was called: it is the same for all jobs alike.
+    fn ordering(&self, is_first: bool, conditions: &[Condition], now: Timestamp) -> Option<Ordering> {
+        let Errand { plan, job, .. } = &self.errand;
+        let is_plain = is_first && matches!(plan.route.strategy, Strategy::Cost | Strategy::Priority);
+        let seen = Conditions::of_job(job, self.bill.cost(), now, conditions);
+        (plan.route.rungs.len() > 1 && !is_plain).then(|| Ordering::of(&plan.route, &seen, &self.order))
     }
 
     fn waits_for(&self, rung: usize, why: &Skip) -> String {

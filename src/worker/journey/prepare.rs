@@ -1,7 +1,8 @@
 //! From a claimed row to a journey: reads the request, compiles its schema, and recalls its history.
 
 use super::rows::{Bill, HeldJob};
-use super::{Errand, Journey};
+use super::{Errand, Journey, READ_ANEW};
+use crate::domain::fork::{Needs, Traits};
 use crate::domain::request::{RequestError, unfit_schema};
 use crate::domain::{Attempt, ChatRequest, ErrorClass, Job, Outcome, SoftFailure, estimate, long_wait};
 use crate::store::claim::{Claimed, NoRequest, PastAttempt};
@@ -29,7 +30,8 @@ pub(super) async fn prepare(
     claimed: Claimed,
     past: &[PastAttempt],
 ) -> Result<Journey, Unready> {
-    let Some(plan) = shared.plan().routes.get(&held.labels.route).cloned() else {
+    let plans = shared.plan();
+    let Some(root) = plans.routes.get(&held.labels.route).cloned() else {
         // The claimer takes only routes it knows; a reload may have removed one since.
         return Err(Unready::Back("unknown route"));
     };
@@ -56,13 +58,27 @@ pub(super) async fn prepare(
         },
     };
     let request = Arc::new(request);
+    let input_tokens = estimate::input_tokens(&request);
+    let (project, batch) = (held.labels.project.as_str(), held.labels.batch.as_deref());
+    let metadata = claimed.metadata.clone();
+    if !metadata.covers(&plans.members) {
+        // The configuration has changed since the claim.
+        return Err(Unready::Back(READ_ANEW));
+    }
+    let needs = Needs::of(&request);
+    let traits = Traits { project, batch, metadata: &metadata, input_tokens, needs };
+    let Some((plan, taken)) = plans.resolve(&held.labels.route, &traits) else {
+        return Err(Unready::Back("unknown route"));
+    };
+    plans.note_way(&plan, &taken);
     let job = Job {
         id: claimed.lease.job,
         ready_at: claimed.ready_at,
         deadline: claimed.deadline,
         max_attempts: claimed.max_attempts.and_then(|most| u16::try_from(most).ok()),
-        input_tokens: estimate::input_tokens(&request),
+        input_tokens,
         max_output_tokens: request.max_tokens,
+        sticky: plan.sticky(project, batch, &metadata),
     };
     // It has been read: one copy in memory is enough.
     drop(claimed);
@@ -75,6 +91,9 @@ pub(super) async fn prepare(
         held: HeldJob { calls, ..held },
         bill: Bill::of(past),
         whole: Arc::clone(&request),
+        metadata,
+        root,
+        taken,
         waits_since: None,
         unsettled: None,
         last: None,

@@ -1,0 +1,130 @@
+//! `strategy` of a route, and the keys that belong to one strategy.
+
+use super::scalar;
+use super::section::{Section, quote, to_json};
+use crate::domain::{Rung, StickyBy, Strategy};
+use config::{Value, ValueKind};
+use std::cell::Cell;
+use std::sync::Arc;
+
+const WEIGHT: &str = "a number, at least 0, such as 3 or 0.5; 0: only a fallback";
+const KEY: &str = "\"batch\", \"project\" or \"metadata.MEMBER\"";
+
+/// The names of the strategies.
+pub(super) fn names() -> Vec<&'static str> {
+    vec!["cost", "priority", "weighted", "balanced", "fastest", "sticky"]
+}
+
+/// The strategy of a route that has these rungs.
+pub(super) fn read(section: &mut Section<'_>, rungs: &[Rung]) -> Strategy {
+    const LATER: &[&str] = &["race"];
+    let expected = section.words("strategy");
+    let is_given = section.has("strategy");
+    let name = section.parsed("strategy", &expected, |text| match text {
+        name if names().contains(&name) => Ok(name.to_owned()),
+        other if LATER.contains(&other) => Err(format!("the strategy {other:?} is not supported by this version")),
+        other => Err(match scalar::nearest(other, names()) {
+            Some(near) => format!("{other:?} is not a strategy; perhaps {near:?} is meant"),
+            None => format!("{other:?} is not a strategy"),
+        }),
+    });
+    if is_given && name.is_none() {
+        // Whether they belong to what was meant cannot be told.
+        section.take("weights");
+        section.take("sticky_by");
+        return Strategy::default();
+    }
+    let name = name.as_deref().unwrap_or("cost");
+    if name != "weighted" && section.has("weights") {
+        section.take("weights");
+        section.fault(
+            "weights",
+            format!("the strategy is {name:?}, which draws by no weights"),
+            "strategy = \"weighted\"",
+        );
+    }
+    if name != "sticky" && section.has("sticky_by") {
+        section.take("sticky_by");
+        section.fault(
+            "sticky_by",
+            format!("the strategy is {name:?}, which sticks to no rung"),
+            "strategy = \"sticky\"",
+        );
+    }
+    match name {
+        "priority" => Strategy::Priority,
+        "weighted" => Strategy::Weighted(read_weights(section, rungs)),
+        "balanced" => Strategy::Balanced,
+        "fastest" => Strategy::Fastest,
+        "sticky" => Strategy::Sticky(read_key(section)),
+        _ => Strategy::Cost,
+    }
+}
+
+/// A weight for each rung.
+fn read_weights(section: &mut Section<'_>, rungs: &[Rung]) -> Arc<[f64]> {
+    let example = || {
+        let weights = rungs.iter().map(|rung| format!("{} = 1", quote(&rung.target.to_string())));
+        format!("a weight for each rung: weights = {{ {} }}", weights.collect::<Vec<_>>().join(", "))
+    };
+    let even = || rungs.iter().map(|_| 1.0).collect();
+    if !section.has("weights") {
+        section.fault("weights", "the strategy is \"weighted\", and there are no weights", example());
+        return even();
+    }
+    let mut table = section.table("weights");
+    let is_faulty = Cell::new(false);
+    let fault = |key: &str, problem: String, expected: &str| {
+        section.fault(key, problem, expected);
+        is_faulty.set(true);
+    };
+    let mut weights = Vec::with_capacity(rungs.len());
+    for rung in rungs {
+        let target = rung.target.to_string();
+        let key = format!("weights.{}", quote(&target));
+        match table.remove(&target).map(|value| weight(&value)) {
+            Some(Ok(weight)) => weights.push(weight),
+            Some(Err(problem)) => fault(&key, problem, WEIGHT),
+            None => fault(&key, "is missing".to_owned(), WEIGHT),
+        }
+    }
+    let targets: Vec<String> = rungs.iter().map(|rung| rung.target.to_string()).collect();
+    for stranger in table.keys() {
+        let expected = match scalar::nearest(stranger, targets.iter().map(String::as_str)) {
+            Some(near) => format!("perhaps {near}"),
+            None => format!("one of {}", targets.join(", ")),
+        };
+        fault(&format!("weights.{}", quote(stranger)), format!("{stranger:?} is no rung of this route"), &expected);
+    }
+    if !is_faulty.get() && !rungs.is_empty() && weights.iter().all(|weight| *weight <= 0.0) {
+        fault("weights", "every weight is 0, so no rung would be drawn".to_owned(), "one above 0 at least");
+    }
+    if is_faulty.get() { even() } else { weights.into() }
+}
+
+fn weight(value: &Value) -> Result<f64, String> {
+    let number = match &value.kind {
+        #[expect(clippy::cast_precision_loss, reason = "a share, which needs no more digits")]
+        ValueKind::I64(number) => *number as f64,
+        ValueKind::Float(number) => *number,
+        ValueKind::Array(_) | ValueKind::Table(_) => return Err("is not a weight".to_owned()),
+        _ => return Err(format!("{} is not a weight", to_json(value))),
+    };
+    if number.is_finite() && number >= 0.0 { Ok(number) } else { Err(format!("{number} is not a weight")) }
+}
+
+fn read_key(section: &mut Section<'_>) -> StickyBy {
+    let is_missing = !section.has("sticky_by");
+    let key = section.parsed("sticky_by", KEY, |text| match text {
+        "batch" => Ok(StickyBy::Batch),
+        "project" => Ok(StickyBy::Project),
+        other => match other.strip_prefix("metadata.") {
+            Some(member) if !member.trim().is_empty() => Ok(StickyBy::Metadata(member.to_owned())),
+            _ => Err(format!("{other:?} is nothing to stick by")),
+        },
+    });
+    if is_missing {
+        section.fault("sticky_by", "the strategy is \"sticky\", and there is no key", KEY);
+    }
+    key.unwrap_or(StickyBy::Batch)
+}

@@ -1,0 +1,132 @@
+//! `strategy` of a route, and the keys that belong to one strategy.
+
+use super::*;
+use crate::domain::StickyBy;
+
+/// A route over three models of the provider above, with these additional lines.
+fn three(lines: &str) -> Given {
+    given(&format!("{LOCAL}[routes.default]\nrungs = [\"local/a\", \"local/b\", \"local/c/1\"]\n{lines}"))
+}
+
+fn read(lines: &str) -> Strategy {
+    three(lines).config().routes["default"].route.strategy.clone()
+}
+
+#[test]
+fn every_strategy_is_read_with_what_belongs_to_it() {
+    assert_eq!(read(""), Strategy::Cost);
+    for (name, expected) in [
+        ("cost", Strategy::Cost),
+        ("priority", Strategy::Priority),
+        ("balanced", Strategy::Balanced),
+        ("fastest", Strategy::Fastest),
+    ] {
+        assert_eq!(read(&format!("strategy = {name:?}")), expected);
+    }
+    let weights = read("strategy = \"weighted\"\nweights = { \"local/c/1\" = 0, \"local/a\" = 3, \"local/b\" = 0.5 }");
+    assert_eq!(weights, Strategy::Weighted([3.0, 0.5, 0.0].into()), "in the order of the rungs");
+    for (by, expected) in [
+        ("batch", StickyBy::Batch),
+        ("project", StickyBy::Project),
+        ("metadata.prompt_id", StickyBy::Metadata("prompt_id".into())),
+        ("metadata.a.b", StickyBy::Metadata("a.b".into())),
+    ] {
+        assert_eq!(read(&format!("strategy = \"sticky\"\nsticky_by = {by:?}")), Strategy::Sticky(expected));
+    }
+}
+
+#[test]
+fn a_strategy_that_is_none_is_named_with_the_one_that_is_near() {
+    let expected = "\"cost\", \"priority\", \"weighted\", \"balanced\", \"fastest\" or \"sticky\"";
+    for (name, problem) in [
+        ("wieghted", "\"wieghted\" is not a strategy; perhaps \"weighted\" is meant"),
+        ("Cost", "\"Cost\" is not a strategy; perhaps \"cost\" is meant"),
+        ("round_robin", "\"round_robin\" is not a strategy"),
+        ("", "\"\" is not a strategy"),
+        ("race", "the strategy \"race\" is not supported by this version"),
+    ] {
+        // What belongs to a strategy that cannot be told is not found fault with.
+        let faults =
+            three(&format!("strategy = {name:?}\nweights = {{ \"local/a\" = 1 }}\nsticky_by = \"batch\"")).faults();
+        assert_eq!(faults, [format!("routes.default.strategy: {problem}; expected {expected}")]);
+    }
+}
+
+#[test]
+fn weights_that_say_nothing_are_faults_each_with_its_rung() {
+    let faults = |weights: &str| three(&format!("strategy = \"weighted\"\nweights = {weights}")).faults();
+    let number = "a number, at least 0, such as 3 or 0.5; 0: only a fallback";
+    for (weight, shown) in [
+        ("-1", "-1"),
+        ("-0.5", "-0.5"),
+        ("nan", "NaN"),
+        ("inf", "inf"),
+        ("-inf", "-inf"),
+        ("\"3\"", "\"3\""),
+        ("true", "true"),
+    ] {
+        assert_eq!(
+            faults(&format!("{{ \"local/a\" = {weight}, \"local/b\" = 1, \"local/c/1\" = 1 }}")),
+            [format!("routes.default.weights.\"local/a\": {shown} is not a weight; expected {number}")]
+        );
+    }
+    assert_eq!(
+        faults("{ \"local/a\" = [1], \"local/b\" = 1, \"local/c/1\" = 1 }"),
+        [format!("routes.default.weights.\"local/a\": is not a weight; expected {number}")]
+    );
+    assert_eq!(
+        faults("{ \"local/a\" = 0, \"local/b\" = 0.0, \"local/c/1\" = -0.0 }"),
+        ["routes.default.weights: every weight is 0, so no rung would be drawn; expected one above 0 at least"]
+    );
+    assert_eq!(
+        faults("{ \"local/a\" = 1, \"local/b\" = 1 }"),
+        [format!("routes.default.weights.\"local/c/1\": is missing; expected {number}")]
+    );
+    assert_eq!(
+        faults("{ \"local/a\" = 1, \"local/b\" = 1, \"local/c/1\" = 1, \"local/bb\" = 2, \"elsewhere/model\" = 1 }"),
+        [
+            "routes.default.weights.\"elsewhere/model\": \"elsewhere/model\" is no rung of this route; expected one of \
+             local/a, local/b, local/c/1",
+            "routes.default.weights.\"local/bb\": \"local/bb\" is no rung of this route; expected perhaps local/b",
+        ]
+    );
+    assert_eq!(faults("[1, 2, 3]").len(), 4, "no table, and no weight for any rung");
+    assert_eq!(
+        three("strategy = \"weighted\"").faults(),
+        [
+            "routes.default.weights: the strategy is \"weighted\", and there are no weights; expected a weight for each rung: \
+          weights = { \"local/a\" = 1, \"local/b\" = 1, \"local/c/1\" = 1 }"
+        ]
+    );
+}
+
+#[test]
+fn what_belongs_to_another_strategy_is_a_fault() {
+    for strategy in ["cost", "priority", "balanced", "fastest", "sticky"] {
+        let key = if strategy == "sticky" { "sticky_by = \"batch\"" } else { "" };
+        let faults = three(&format!("strategy = {strategy:?}\n{key}\nweights = {{ \"local/a\" = 1 }}")).faults();
+        let problem = format!("the strategy is {strategy:?}, which draws by no weights");
+        assert_eq!(faults, [format!("routes.default.weights: {problem}; expected strategy = \"weighted\"")]);
+    }
+    let unsaid = three("weights = { \"local/a\" = 1 }").faults();
+    assert_eq!(unsaid.len(), 1, "the default has no weights: {unsaid:?}");
+    let faults = three("strategy = \"balanced\"\nsticky_by = \"batch\"").faults();
+    let problem = "the strategy is \"balanced\", which sticks to no rung";
+    assert_eq!(faults, [format!("routes.default.sticky_by: {problem}; expected strategy = \"sticky\"")]);
+}
+
+#[test]
+fn a_sticky_route_has_a_key_and_one_that_jobs_have() {
+    let expected = "\"batch\", \"project\" or \"metadata.MEMBER\"";
+    assert_eq!(
+        three("strategy = \"sticky\"").faults(),
+        [format!("routes.default.sticky_by: the strategy is \"sticky\", and there is no key; expected {expected}")]
+    );
+    for by in ["", "user", "metadata", "metadata.", "metadata. ", "job"] {
+        assert_eq!(
+            three(&format!("strategy = \"sticky\"\nsticky_by = {by:?}")).faults(),
+            [format!("routes.default.sticky_by: {by:?} is nothing to stick by; expected {expected}")]
+        );
+    }
+    assert_eq!(three("strategy = \"sticky\"\nsticky_by = 7").faults().len(), 1);
+}

@@ -1,0 +1,173 @@
+//! The game table: for every error class, every strategy and every position in the chain, what a job does, step by
+//! step.
+
+use super::*;
+use crate::domain::StickyBy;
+use crate::domain::price::Price;
+use crate::domain::strategy::{self, Conditions};
+use std::fmt::Write as _;
+
+/// A call of the first, second or third rung of the job's order; `w`: a wait; `+`: the job succeeds; `-`: it fails;
+/// `…`: it goes on like this, because calls that were never sent use up no attempt.
+///
+/// Of three rungs the first, the first two, or all three meet what the row says, and the others answer. A rung that is
+/// shut (`for a minute`, `for an hour`) answers once it is open; all other failures come each time. Jobs have ten
+/// minutes of patience and six attempts, and fall back on everything.
+///
+/// Where the order does not depend on how the rungs stand (`cost`, `priority`, `weighted`, `sticky`), a job waits for
+/// its first rung while that is shut for less time than it has patience. Where it does (`balanced`, `fastest`), a rung
+/// that is shut goes behind the others, and a job waits only when all are shut.
+const GAME: &str = include_str!("game.txt");
+
+/// A job that goes on for longer than this is followed no further.
+const MOST_CALLS: usize = 8;
+
+/// What a rung meets.
+#[derive(Clone, Debug)]
+struct Trouble {
+    name: String,
+    outcome: Outcome,
+    /// How long the gate is shut after it.
+    shut: Option<Duration>,
+}
+
+/// Every class of failures and every kind of unusable answer. Those for which the gate shuts come twice.
+fn troubles() -> Vec<Trouble> {
+    let classes = Class::ALL.iter().filter(|class| **class != Class::SoftFailure).map(|class| Outcome::Failed(*class));
+    let soft = SoftFailure::ALL.iter().map(|kind| Outcome::Rejected(*kind));
+    let of = |outcome: Outcome| {
+        let name = match &outcome {
+            Outcome::Failed(class) => class.to_string(),
+            Outcome::Rejected(kind) => format!("soft_failure {kind}"),
+            Outcome::Accepted => unreachable!("no trouble"),
+        };
+        match outcome.remedy() {
+            Some(Remedy::WaitForGate(_)) => [("for a minute", MINUTE), ("for an hour", HOUR)]
+                .map(|(long, shut)| Trouble {
+                    name: format!("{name} {long}"),
+                    outcome: outcome.clone(),
+                    shut: Some(shut),
+                })
+                .to_vec(),
+            _ => vec![Trouble { name, outcome, shut: None }],
+        }
+    };
+    classes.chain(soft).flat_map(of).collect()
+}
+
+/// The strategies, by whether the order depends on how the rungs stand.
+fn strategies() -> [(Strategy, bool); 6] {
+    [
+        (Strategy::Cost, false),
+        (Strategy::Priority, false),
+        (Strategy::Weighted([2.0, 1.0, 4.0].into()), false),
+        (Strategy::Sticky(StickyBy::Batch), false),
+        (Strategy::Balanced, true),
+        (Strategy::Fastest, true),
+    ]
+}
+
+fn stage(strategy: Strategy) -> (Job, Route) {
+    let mut route = Route { strategy, ..route(3) };
+    for (rung, dollars) in route.rungs.iter_mut().zip([3, 1, 2]) {
+        let (input, output) = (dollars * 1_000_000, dollars * 1_000_000);
+        let (cached_input, cache_write, cache_write_1h) = (None, None, None);
+        rung.model.price = Some(Price { input, output, cached_input, cache_write, cache_write_1h });
+    }
+    (Job { sticky: Some(strategy::hash_of("acme\0nightly")), ..job() }, route)
+}
+
+/// Plays until the job ends: the first `troubled` rungs of its order meet the trouble.
+fn play(strategy: &Strategy, trouble: &Trouble, troubled: usize) -> String {
+    let (job, route) = stage(strategy.clone());
+    let mut gates = [None::<Shut>; 3];
+    let mut healed = [false; 3];
+    let look = |gates: &[Option<Shut>; 3], now: Timestamp| {
+        let mut conditions: Vec<Condition> = Vec::new();
+        for (gate, (free, seconds)) in gates.iter().zip([(200_000, 2), (700_000, 3), (500_000, 1)]) {
+            let health = gate.filter(|shut| shut.until > now).map_or(RungHealth::Open, RungHealth::Shut);
+            conditions.push(Condition {
+                health,
+                headroom: Some(9),
+                free: Some(free),
+                latency: Some(SECOND * seconds),
+                line: None,
+            });
+        }
+        let mut order = Vec::new();
+        strategy::order(&route, &Conditions::of_job(&job, None, now, &conditions), &mut order);
+        (conditions, order)
+    };
+    let (_, base) = look(&gates, NOW);
+    let (mut now, mut history, mut steps) = (NOW, Vec::new(), String::new());
+    while history.len() < MOST_CALLS {
+        let (conditions, order) = look(&gates, now);
+        match super::super::decide(&job, &route, &order, &history, &conditions, now) {
+            Step::Call { rung, .. } => {
+                let place = base.iter().position(|&other| other == rung).unwrap();
+                let _ = write!(steps, "{} ", place + 1);
+                now = now + SECOND;
+                let outcome =
+                    if place >= troubled || healed[rung] { Outcome::Accepted } else { trouble.outcome.clone() };
+                if let (Some(Remedy::WaitForGate(reason)), Some(shut)) = (outcome.remedy(), trouble.shut) {
+                    gates[rung] = Some(Shut { reason, since: now, until: now + shut });
+                    healed[rung] = true;
+                }
+                history.push(Attempt::new(Some(rung), outcome, now));
+            }
+            Step::Wait { until, .. } => {
+                steps.push_str("w ");
+                now = until;
+            }
+            Step::Finish(Ending::Succeeded) => return steps + "+",
+            Step::Finish(Ending::Failed { .. }) => return steps + "-",
+        }
+    }
+    steps + "…"
+}
+
+/// The table as it is played.
+fn played() -> String {
+    let mut table = String::new();
+    for trouble in troubles() {
+        for depends in [false, true] {
+            let mut rows: Vec<String> = Vec::new();
+            for (strategy, _) in strategies().iter().filter(|(_, other)| *other == depends) {
+                rows.push([1, 2, 3].map(|troubled| play(strategy, &trouble, troubled)).join(" | "));
+            }
+            let first = rows.first().unwrap();
+            assert!(rows.iter().all(|row| row == first), "{}: {rows:#?}", trouble.name);
+            let column = if depends { "by standing" } else { "in turn" };
+            let _ = writeln!(table, "{} | {column} | {first}", trouble.name);
+        }
+    }
+    table
+}
+
+#[test]
+fn every_job_takes_the_steps_of_the_game_table() {
+    let (played, table) = (played(), GAME.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>());
+    for (played, expected) in played.lines().zip(&table) {
+        assert_eq!(played, *expected);
+    }
+    assert_eq!(played.lines().count(), table.len(), "a row for each trouble and each column:\n{played}");
+}
+
+#[test]
+fn each_strategy_begins_with_its_own_first_rung() {
+    let firsts = strategies().map(|(strategy, _)| {
+        let (job, route) = stage(strategy);
+        let mut order = Vec::new();
+        let conditions: Vec<Condition> = [(200_000, 2), (700_000, 3), (500_000, 1)]
+            .map(|(free, seconds)| Condition {
+                free: Some(free),
+                latency: Some(SECOND * seconds),
+                ..RungHealth::Open.into()
+            })
+            .into();
+        strategy::order(&route, &Conditions::of_job(&job, None, NOW, &conditions), &mut order);
+        order
+    });
+    let [cost, priority, .., balanced, fastest] = firsts;
+    assert_eq!((cost, priority, balanced, fastest), (vec![1, 2, 0], vec![0, 1, 2], vec![1, 2, 0], vec![2, 0, 1]));
+}
