@@ -82,7 +82,7 @@ async fn every_dialect_with_embeddings_brings_each_input_its_vector() {
         }
         add("vector_short", json!({"input": ["x", format!("{name} [[fault:vector_short]]")]}));
         lines.push(json!({"custom_id": format!("{name}-one"), "input": format!("{name} gamma")}));
-        let file: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let file = lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
         let path = program.file(&format!("{name}.jsonl"), file);
         succeeds(&program, &["enqueue", path.to_str().unwrap(), "--route", name, "--batch", name]).await;
     }
@@ -206,7 +206,7 @@ async fn a_file_with_bad_inputs_is_refused_as_a_whole_and_each_fault_has_its_lin
         (many, "5: input: expected at most 2048 inputs, found 2049"),
         (json!({"url": "/v1/embeddings", "body": {"prompt": "a"}}), "6: body.input: is missing"),
     ];
-    let file: String = lines.iter().map(|(line, _)| format!("{line}\n")).collect();
+    let file = lines.iter().map(|(line, _)| line.to_string()).collect::<Vec<_>>().join("\n");
     let path = program.file("bad.jsonl", file);
     let output = program.run(&["enqueue", path.to_str().unwrap(), "--route", "openai", "--batch", "b"]).await;
     let told = text(&output.stderr);

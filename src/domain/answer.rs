@@ -141,14 +141,14 @@ impl Answer {
         #[derive(Serialize)]
         struct List<'a> {
             object: &'static str,
-            data: Vec<Embedding<'a>>,
+            data: Vec<Item<'a>>,
             model: Value,
             usage: Value,
             #[serde(flatten)]
             others: Value,
         }
         #[derive(Serialize)]
-        struct Embedding<'a> {
+        struct Item<'a> {
             object: &'static str,
             index: usize,
             embedding: &'a [f32],
@@ -157,7 +157,7 @@ impl Answer {
             .list()
             .iter()
             .enumerate()
-            .map(|(index, embedding)| Embedding { object: "embedding", index, embedding })
+            .map(|(index, embedding)| Item { object: "embedding", index, embedding })
             .collect();
         let mut usage = match &self.usage_raw {
             Some(Value::Object(raw)) if raw.contains_key("prompt_tokens") => raw.clone(),

@@ -10,12 +10,11 @@ use super::{Capabilities, ChatRequest, ContentPart, ResponseFormat, Sizes, estim
 #[must_use]
 pub fn ineligible(capabilities: &Capabilities, sizes: &Sizes, request: &ChatRequest) -> Option<Ineligible> {
     if let Some(window) = capabilities.context_window {
-        let needed = match &request.embed {
-            Some(embed) => estimate::longest_input(&embed.inputs),
-            None => {
-                let input = i64::try_from(sizes.input).unwrap_or(i64::MAX);
-                input.saturating_add(request.max_tokens.unwrap_or(1))
-            }
+        let needed = if let Some(embed) = &request.embed {
+            estimate::longest_input(&embed.inputs)
+        } else {
+            let input = i64::try_from(sizes.input).unwrap_or(i64::MAX);
+            input.saturating_add(request.max_tokens.unwrap_or(1))
         };
         if needed > window {
             return Some(Ineligible::ContextWindow { needed, window });
