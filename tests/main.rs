@@ -16,6 +16,7 @@ mod deploy;
 mod dialects;
 mod doctor;
 mod embedded;
+mod embeddings;
 mod end_to_end;
 mod enqueue;
 mod enqueue_command;

@@ -8,7 +8,7 @@ use super::faults::Faults;
 use super::figure;
 use super::output::{Dispensable, Format, Output};
 use crate::config::{Config, Keys};
-use crate::domain::estimate::{USUAL_OUTPUT_TOKENS, expected_cost, input_tokens, worst_cost};
+use crate::domain::estimate::{USUAL_OUTPUT_TOKENS, expected_cost, input_tokens, longest_input, worst_cost};
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
     Capabilities, ChatRequest, ContentPart, Job, JobId, NanoUsd, ResponseFormat, Route, Rung, Timestamp,
@@ -318,7 +318,10 @@ enum Lack {
 /// The first capability that a job needs and the configuration knows to be missing. An adapter may find more when it
 /// translates the request.
 fn lack(capabilities: &Capabilities, request: &ChatRequest, job: &Job) -> Option<Lack> {
-    let needs = job.input_tokens.saturating_add(job.max_output_tokens.unwrap_or(1));
+    let needs = match &request.embed {
+        Some(embed) => longest_input(&embed.inputs),
+        None => job.input_tokens.saturating_add(job.max_output_tokens.unwrap_or(1)),
+    };
     if capabilities.context_window.is_some_and(|window| needs > window) {
         return Some(Lack::Window);
     }

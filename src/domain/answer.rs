@@ -1,6 +1,6 @@
 //! What a provider answered, in one shape for all dialects.
 
-use super::{Finish, NanoUsd, Usage};
+use super::{Finish, NanoUsd, Usage, Vectors};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -39,6 +39,9 @@ pub struct Answer {
     pub usage: Usage,
     /// The provider's usage object as it came: prices can be recomputed from it.
     pub usage_raw: Option<Value>,
+    /// The vectors, in place of a text, of an answer to a request for embeddings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<Vectors>,
     /// Everything else that came with the answer.
     #[serde(default)]
     pub beside: Beside,
@@ -118,7 +121,65 @@ impl Answer {
         let texts = [&self.text, &self.reasoning, &self.refusal].into_iter().flatten().map(String::len);
         let calls = self.tool_calls.iter().map(|call| call.arguments.len());
         let beside = self.beside.sizes().map(|(size, ..)| size);
-        texts.chain(calls).chain(beside).fold(0, usize::saturating_add)
+        let vectors = self.vectors.iter().map(Vectors::bytes);
+        texts.chain(calls).chain(beside).chain(vectors).fold(0, usize::saturating_add)
+    }
+
+    /// The answer as results, exports and the ledger hold it, whichever provider gave it: an OpenAI chat completion or
+    /// list of embeddings. It has no NUL.
+    #[must_use]
+    pub fn to_openai(&self, model: &str, created_seconds: i64) -> String {
+        match &self.vectors {
+            Some(vectors) => self.to_embeddings(vectors, model),
+            None => self.to_chat_completion(model, created_seconds).to_string(),
+        }
+    }
+
+    /// The vectors as OpenAI's list of embeddings: as numbers, however they came. Written at once, as a value for each
+    /// of a million numbers would take much memory. A number that JSON does not have becomes null.
+    fn to_embeddings(&self, vectors: &Vectors, model: &str) -> String {
+        #[derive(Serialize)]
+        struct List<'a> {
+            object: &'static str,
+            data: Vec<Item<'a>>,
+            model: Value,
+            usage: Value,
+            #[serde(flatten)]
+            others: Value,
+        }
+        #[derive(Serialize)]
+        struct Item<'a> {
+            object: &'static str,
+            index: usize,
+            embedding: &'a [f32],
+        }
+        let data = vectors
+            .list()
+            .iter()
+            .enumerate()
+            .map(|(index, embedding)| Item { object: "embedding", index, embedding })
+            .collect();
+        let mut usage = match &self.usage_raw {
+            Some(Value::Object(raw)) if raw.contains_key("prompt_tokens") => raw.clone(),
+            _ => Map::new(),
+        };
+        usage.insert("prompt_tokens".into(), self.usage.total_input().into());
+        usage.insert("total_tokens".into(), self.usage.total_input().saturating_add(self.usage.output).into());
+        let mut others = self.beside.completion.clone();
+        for ours in ["object", "data", "model", "usage"] {
+            others.remove(ours);
+        }
+        if let Some(id) = &self.id {
+            others.insert("id".into(), id.as_str().into());
+        }
+        let list = List {
+            object: "list",
+            data,
+            model: without_nul(self.model.as_deref().unwrap_or(model).into()),
+            usage: without_nul(Value::Object(usage)),
+            others: without_nul(Value::Object(others)),
+        };
+        serde_json::to_string(&list).expect("numbers, names and JSON values always serialize")
     }
 
     /// The answer as an OpenAI chat completion, the form in which results and exports hold it whichever provider

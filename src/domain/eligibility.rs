@@ -1,7 +1,7 @@
 //! Whether a model can take a request at all: asked before a call is paid for.
 
 use super::decide::Ineligible;
-use super::{Capabilities, ChatRequest, ContentPart, ResponseFormat, Sizes};
+use super::{Capabilities, ChatRequest, ContentPart, ResponseFormat, Sizes, estimate};
 
 /// Why a model with these abilities can never take this request; `None` when nothing known speaks against it.
 ///
@@ -10,8 +10,12 @@ use super::{Capabilities, ChatRequest, ContentPart, ResponseFormat, Sizes};
 #[must_use]
 pub fn ineligible(capabilities: &Capabilities, sizes: &Sizes, request: &ChatRequest) -> Option<Ineligible> {
     if let Some(window) = capabilities.context_window {
-        let input = i64::try_from(sizes.input).unwrap_or(i64::MAX);
-        let needed = input.saturating_add(request.max_tokens.unwrap_or(1));
+        let needed = if let Some(embed) = &request.embed {
+            estimate::longest_input(&embed.inputs)
+        } else {
+            let input = i64::try_from(sizes.input).unwrap_or(i64::MAX);
+            input.saturating_add(request.max_tokens.unwrap_or(1))
+        };
         if needed > window {
             return Some(Ineligible::ContextWindow { needed, window });
         }

@@ -4,7 +4,7 @@
 //! back money. The provider's report corrects the estimate afterwards.
 
 use super::price::Price;
-use super::request::{Tool, ToolChoice};
+use super::request::{Inputs, Tool, ToolChoice};
 use super::{Capabilities, ChatRequest, ContentPart, Job, Message, NanoUsd, ResponseFormat, Usage, UsageSource};
 use serde_json::Value;
 
@@ -25,9 +25,12 @@ const PRIMING_TOKENS: i64 = 3;
 /// Tokens of the frame around a tool's definition or a call.
 const TOOL_TOKENS: i64 = 8;
 
-/// Estimated tokens of the prompt: messages, images, tools and the demanded schema. At least 1.
+/// Estimated tokens of the prompt: messages, images, tools and the demanded schema, or the inputs. At least 1.
 #[must_use]
 pub fn input_tokens(request: &ChatRequest) -> i64 {
+    if let Some(embed) = &request.embed {
+        return input_sizes(&embed.inputs).fold(0, i64::saturating_add).max(1);
+    }
     let messages = sum(request.messages.iter().map(message_tokens));
     let tools = match request.tool_choice {
         Some(ToolChoice::None) => 0,
@@ -40,6 +43,19 @@ pub fn input_tokens(request: &ChatRequest) -> i64 {
         Some(ResponseFormat::Text | ResponseFormat::JsonObject | ResponseFormat::Other(_)) | None => 0,
     };
     sum([messages, tools, schema, PRIMING_TOKENS].into_iter())
+}
+
+/// Estimated tokens of the longest input of a request for embeddings, for which a model has its window each.
+#[must_use]
+pub fn longest_input(inputs: &Inputs) -> i64 {
+    input_sizes(inputs).max().unwrap_or(0)
+}
+
+fn input_sizes(inputs: &Inputs) -> Box<dyn Iterator<Item = i64> + '_> {
+    match inputs {
+        Inputs::Texts(texts) => Box::new(texts.iter().map(|text| text_tokens(text))),
+        Inputs::Tokens(lists) => Box::new(lists.iter().map(|list| i64::try_from(list.len()).unwrap_or(i64::MAX))),
+    }
 }
 
 /// Estimated tokens of a text.

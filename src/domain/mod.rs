@@ -56,6 +56,7 @@ pub mod timestamp;
 pub mod typical;
 pub mod usage;
 pub mod validation;
+pub mod vectors;
 
 pub use answer::{Answer, Beside, ToolCall};
 pub use attempt::{Attempt, Outcome, Verdict};
@@ -78,3 +79,4 @@ pub use soft_failure::SoftFailure;
 pub use timestamp::Timestamp;
 pub use typical::Typical;
 pub use usage::{Usage, UsageSource};
+pub use vectors::Vectors;

@@ -1,15 +1,44 @@
-//! The request of a job: an OpenAI chat-completions body, parsed once.
+//! The request of a job: an OpenAI body of chat completions or of embeddings, parsed once.
 //!
 //! It is kept twice: as it was written, for targets that speak the same dialect, and parsed, for all others and for
 //! every decision about it. Members that Sluice does not understand are named in [`ChatRequest::unread`], so that no
 //! translation can lose them unseen.
 
+mod embed;
 mod field;
 mod known;
 mod parse;
 mod pass;
 
 impl ChatRequest {
+    /// A request that has these messages and asks for nothing else.
+    fn of(messages: Vec<Message>) -> Self {
+        Self {
+            raw: Box::default(),
+            is_prompt: false,
+            messages,
+            embed: None,
+            model: None,
+            max_tokens: None,
+            temperature: None,
+            top_p: None,
+            top_k: None,
+            stop: Vec::new(),
+            seed: None,
+            presence_penalty: None,
+            frequency_penalty: None,
+            response_format: None,
+            tools: Vec::new(),
+            other_tools: Vec::new(),
+            tool_choice: None,
+            parallel_tool_calls: None,
+            reasoning_effort: None,
+            user: None,
+            cache_control: None,
+            unread: Vec::new(),
+        }
+    }
+
     /// Whether every call of a function has its result in the conversation, and every result its call: a provider that
     /// finds otherwise got a different conversation on the way.
     #[must_use]
@@ -33,7 +62,8 @@ impl ChatRequest {
 #[cfg(test)]
 mod tests;
 
-pub use known::{is_known_member, near_known_member};
+pub use embed::{Embed, Inputs};
+pub use known::{is_known_member, is_known_of_embeddings, near_known_member};
 pub use parse::unfit_schema;
 pub use pass::probably_meant;
 pub use pass::{Pass, is_choosing};
@@ -204,11 +234,13 @@ pub struct ChatRequest {
     pub raw: Box<str>,
     /// Whether it was written as `{"prompt": …}`: members that no provider knows then belong to its author.
     pub is_prompt: bool,
-    /// The conversation; never empty.
+    /// The conversation; empty only where inputs are to be embedded.
     pub messages: Vec<Message>,
+    /// The inputs that are to become vectors, in place of a conversation.
+    pub embed: Option<Embed>,
     /// The model that the body names. The route decides, so the name only serves to say what was replaced.
     pub model: Option<String>,
-    /// Output cap, from `max_completion_tokens` or `max_tokens`; positive.
+    /// Output cap, from `max_completion_tokens` or `max_tokens`; positive, and zero for embeddings.
     pub max_tokens: Option<i64>,
     /// 0 to 2.
     pub temperature: Option<f64>,

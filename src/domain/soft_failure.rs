@@ -84,6 +84,21 @@ soft_failures! {
     BadFinish { name: "bad_finish", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Bad, advice: None }
     /// A tool call that was not offered, or whose arguments are not JSON.
     BadToolCall { name: "bad_tool_call", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None }
+    /// More or fewer vectors than inputs, or no telling which belongs to which.
+    VectorCount { name: "vector_count", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Bad, advice: None }
+    /// Vectors of different lengths, or of another length than the request asks for: the model has only its own, and
+    /// would give it again.
+    VectorDimension {
+        name: "vector_dimension", remedy: Remedy::NextRung, breaker: Sign::Neutral,
+        advice: Some("a request without dimensions may help")
+    }
+    /// A number of a vector is missing, infinite or not a number. Some texts do that to some models, so it says nothing
+    /// of the target's health.
+    VectorNotFinite {
+        name: "vector_not_finite", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None
+    }
+    /// A vector of zeros, which has no direction.
+    VectorZero { name: "vector_zero", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None }
 }
 
 impl SoftFailure {

@@ -7,6 +7,7 @@
 
 mod doubt;
 mod draft;
+mod embedded;
 mod form;
 mod json_text;
 mod phrases;
@@ -67,10 +68,14 @@ impl Rules {
     /// Judges an answer. `schema` is the compiled schema of the request's `response_format`, from
     /// [`ChatRequest::compile_schema`], so that it is compiled once for all attempts of a job.
     ///
-    /// Rules about text do not bind an answer that only calls tools.
+    /// Rules about text do not bind an answer that only calls tools, nor vectors, which have rules of their own.
     #[must_use]
     pub fn judge(&self, answer: &Answer, request: &ChatRequest, schema: Option<&Schema>) -> Verdict {
         let mut faults = Faults::default();
+        if let Some(embed) = &request.embed {
+            embedded::judge(answer, embed, &mut faults);
+            return faults.verdict(|| Verdict::Accepted);
+        }
         let whole = answer.text.as_deref().unwrap_or_default();
         let is_json = answer.tool_calls.is_empty() && self.wants_json(request, schema);
         let mentions = |tag: &str| mentions(request, tag);
@@ -367,5 +372,9 @@ fn gravity(kind: SoftFailure) -> u8 {
         SoftFailure::MissingPattern => 11,
         SoftFailure::TooShort => 12,
         SoftFailure::TooLong => 13,
+        SoftFailure::VectorCount => 14,
+        SoftFailure::VectorDimension => 15,
+        SoftFailure::VectorNotFinite => 16,
+        SoftFailure::VectorZero => 17,
     }
 }

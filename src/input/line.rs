@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 /// The members of an OpenAI batch line, and the one that Sluice adds.
 const MEMBERS: [&str; 5] = ["custom_id", "method", "url", "body", "metadata"];
 const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
+const EMBEDDINGS: &str = "/v1/embeddings";
 
 /// An OpenAI batch line as it is written. Reading it this way keeps every digit and letter of the body.
 #[derive(serde::Deserialize)]
@@ -46,7 +47,8 @@ pub(super) fn parse(number: u64, bytes: &[u8]) -> Result<InputJob, LineError> {
         return Err(fault(&path, "contains NUL (\\u0000), which Postgres cannot store".to_owned()));
     }
     let Value::Object(members) = value else {
-        let reason = "expected an object: a batch line with `body`, a request with `messages`, or {\"prompt\": …}";
+        let reason = "expected an object: a batch line with `body`, a request with `messages` or `input`, or \
+                      {\"prompt\": …}";
         return Err(fault("", reason.to_owned()));
     };
     let is_batch_line = is_batch_line(&members);
@@ -60,7 +62,7 @@ pub(super) fn parse(number: u64, bytes: &[u8]) -> Result<InputJob, LineError> {
 
 /// Whether this is a batch line. It has a body; a line without one is still recognised by members that no request has.
 fn is_batch_line(members: &Map<String, Value>) -> bool {
-    let is_request = members.contains_key("messages") || members.contains_key("prompt");
+    let is_request = ["messages", "prompt", "input"].iter().any(|name| members.contains_key(*name));
     members.contains_key("body") || (!is_request && (members.contains_key("url") || members.contains_key("method")))
 }
 
@@ -76,14 +78,26 @@ fn parse_batch_line(number: u64, text: &str, mut members: Map<String, Value>) ->
         Some(Value::String(method)) if method.eq_ignore_ascii_case("POST") => {}
         Some(_) => return Err(fault("method", "expected \"POST\"".to_owned())),
     }
+    // The body says what is asked for. An address that says otherwise is a mistake in one of the two.
+    let for_embeddings = members.get("body").is_some_and(|body| body.as_object().is_some_and(is_input));
+    let belongs = if for_embeddings { EMBEDDINGS } else { CHAT_COMPLETIONS };
     match members.get("url") {
         None | Some(Value::Null) => {}
-        Some(Value::String(url)) if url == CHAT_COMPLETIONS => {}
+        Some(Value::String(url)) if url == belongs => {}
+        Some(Value::String(url)) if url == EMBEDDINGS => {
+            return Err(fault("body.input", format!("is missing; expected the inputs, as `url` is {EMBEDDINGS}")));
+        }
+        Some(Value::String(url)) if url == CHAT_COMPLETIONS => {
+            return Err(fault("url", format!("expected {EMBEDDINGS}, as the body has `input`")));
+        }
         Some(Value::String(url)) => {
-            let reason = format!("{:?} is not supported by this version; expected {CHAT_COMPLETIONS}", shortened(url));
+            let reason = format!(
+                "{:?} is not supported by this version; expected {CHAT_COMPLETIONS} or {EMBEDDINGS}",
+                shortened(url)
+            );
             return Err(fault("url", reason));
         }
-        Some(_) => return Err(fault("url", format!("expected {CHAT_COMPLETIONS}"))),
+        Some(_) => return Err(fault("url", format!("expected {CHAT_COMPLETIONS} or {EMBEDDINGS}"))),
     }
     match members.get("metadata") {
         None | Some(Value::Null | Value::Object(_)) => {}
@@ -113,7 +127,7 @@ fn parse_batch_line(number: u64, text: &str, mut members: Map<String, Value>) ->
 }
 
 /// Reads a request body without anything around it. Its `custom_id`, which no provider knows, names the job; beside a
-/// `prompt` its `metadata` belongs to the job.
+/// `prompt` or an `input` its `metadata` belongs to the job.
 fn parse_bare(number: u64, text: &str, mut members: Map<String, Value>) -> Result<InputJob, LineError> {
     let fault = |field: &str, reason: String| LineError::new(number, field, reason);
     let custom_id = custom_id(number, members.get("custom_id"))?;
@@ -121,7 +135,8 @@ fn parse_bare(number: u64, text: &str, mut members: Map<String, Value>) -> Resul
     let mut is_changed = raw.take("custom_id").is_some();
     members.remove("custom_id");
     let (mut metadata, mut notes) = (None, Vec::new());
-    if is_prompt(&members) {
+    let is_prompt = is_prompt(&members);
+    if is_prompt || is_input(&members) {
         let given = members.remove("metadata");
         if given.as_ref().is_some_and(|given| !given.is_object() && !given.is_null()) {
             return Err(fault("metadata", "expected an object".to_owned()));
@@ -129,6 +144,8 @@ fn parse_bare(number: u64, text: &str, mut members: Map<String, Value>) -> Resul
         let written = raw.take("metadata");
         is_changed |= written.is_some();
         metadata = written.filter(|written| written != "null");
+    }
+    if is_prompt {
         let own = own_members(&mut members, &mut raw, metadata.as_deref());
         if own.is_any {
             is_changed = true;
@@ -146,6 +163,11 @@ fn parse_bare(number: u64, text: &str, mut members: Map<String, Value>) -> Resul
 
 fn is_prompt(members: &Map<String, Value>) -> bool {
     members.get("prompt").is_some_and(|prompt| !prompt.is_null())
+}
+
+fn is_input(members: &Map<String, Value>) -> bool {
+    let is_given = |name: &str| members.get(name).is_some_and(|value| !value.is_null());
+    is_given("input") && !is_given("prompt") && !is_given("messages")
 }
 
 /// The members beside a `prompt` that an author wrote for himself.

@@ -1,6 +1,6 @@
 //! Members of a line's request that no known provider takes, reported once for all lines that have them.
 
-use crate::domain::request::{is_known_member, near_known_member};
+use crate::domain::request::{is_known_member, is_known_of_embeddings, near_known_member};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,7 +34,11 @@ impl MemberNote {
 
     /// The notes on a body that is sent.
     pub(super) fn of_body(body: &Map<String, Value>) -> Vec<Self> {
-        let unknown = body.iter().filter(|(name, value)| !is_known_member(name, value));
+        let is_embeddings = body.contains_key("input") && !body.contains_key("messages");
+        let is_known = |name: &str, value: &Value| {
+            if is_embeddings { is_known_of_embeddings(name) } else { is_known_member(name, value) }
+        };
+        let unknown = body.iter().filter(|(name, value)| !is_known(name, value));
         unknown.map(|(name, _)| Self::Unknown(shortened(name))).collect()
     }
 

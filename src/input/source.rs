@@ -87,7 +87,7 @@ impl Source {
         }
         let reason = format!(
             "is a table ({ending}), which this version does not read; expected JSON Lines, plain or gzip: on each line \
-             an OpenAI batch line with `body`, a request with `messages`, or {{\"prompt\": …}}"
+             an OpenAI batch line with `body`, a request with `messages` or `input`, or {{\"prompt\": …}}"
         );
         Err(io::Error::new(io::ErrorKind::InvalidData, reason))
     }

@@ -84,6 +84,36 @@ fn what_stands_beside_a_prompt_and_is_no_parameter_is_metadata() {
 }
 
 #[test]
+fn embeddings_come_as_batch_lines_and_bare() {
+    for (line, custom_id, metadata, body, notes) in [
+        (
+            r#"{"custom_id":"a","method":"POST","url":"/v1/embeddings","body":{"input":["x", "y"],"model":"m"}}"#,
+            Some("a"),
+            None,
+            r#"{"input":["x", "y"],"model":"m"}"#,
+            0,
+        ),
+        (r#"{"body":{"input":[1,2]},"metadata":{"k":1}}"#, None, Some(r#"{"k":1}"#), r#"{"input":[1,2]}"#, 0),
+        (r#"{"input":"x","dimensions":4}"#, None, None, r#"{"input":"x","dimensions":4}"#, 0),
+        (
+            r#"{"custom_id":"b","input":"x","metadata":{"k":1.0},"doc":5}"#,
+            Some("b"),
+            Some(r#"{"k":1.0}"#),
+            r#"{"input":"x","doc":5}"#,
+            1,
+        ),
+    ] {
+        let job = only(line).unwrap();
+        assert!(job.request.embed.is_some(), "{line}");
+        let told = (job.custom_id.as_deref(), job.metadata.as_deref(), job.body.as_str(), job.notes.len());
+        assert_eq!(told, (custom_id, metadata, body, notes), "{line}");
+    }
+    // A column beside a prompt is its author's own, whatever it is called.
+    let job = only(r#"{"prompt":"Hi","input":"column"}"#).unwrap();
+    assert_eq!((job.request.embed, job.metadata.as_deref()), (None, Some(r#"{"input":"column"}"#)));
+}
+
+#[test]
 fn members_that_no_provider_is_known_to_take_are_told() {
     let unknown = |name: &str| MemberNote::Unknown(name.to_owned());
     for (line, notes) in [
@@ -107,7 +137,10 @@ fn members_that_no_provider_is_known_to_take_are_told() {
 #[test]
 fn a_fault_names_its_line_its_field_and_what_was_expected() {
     for (line, fault) in [
-        ("[]", "1: expected an object: a batch line with `body`, a request with `messages`, or {\"prompt\": …}"),
+        (
+            "[]",
+            "1: expected an object: a batch line with `body`, a request with `messages` or `input`, or {\"prompt\": …}",
+        ),
         ("{\"a\":", "1: expected JSON: EOF while parsing a value at column 5"),
         ("{} {}", "1: expected JSON: trailing characters at column 4"),
         (
@@ -119,8 +152,26 @@ fn a_fault_names_its_line_its_field_and_what_was_expected() {
         (r#"{"method":"GET","body":{"prompt":"x"}}"#, "1: method: expected \"POST\""),
         (
             r#"{"url":"/v1/embeddings","body":{"prompt":"x"}}"#,
-            "1: url: \"/v1/embeddings\" is not supported by this version; expected /v1/chat/completions",
+            "1: body.input: is missing; expected the inputs, as `url` is /v1/embeddings",
         ),
+        (
+            r#"{"url":"/v1/chat/completions","body":{"input":"x"}}"#,
+            "1: url: expected /v1/embeddings, as the body has `input`",
+        ),
+        (
+            r#"{"url":"/v1/responses","body":{"input":"x"}}"#,
+            "1: url: \"/v1/responses\" is not supported by this version; expected /v1/chat/completions or /v1/embeddings",
+        ),
+        (
+            r#"{"url":"/v1/embeddings","body":{"input":["x",[1]]}}"#,
+            "1: body.input[1]: expected a text, as the first input is, found an array",
+        ),
+        (
+            r#"{"url":"/v1/chat/completions","body":{"input":"x","messages":[]}}"#,
+            "1: body.input: expected either `input` (for embeddings) or `messages`, found both",
+        ),
+        (r#"{"input":[]}"#, "1: input: expected at least one input, found an empty array"),
+        (r#"{"input":"x","metadata":3}"#, "1: metadata: expected an object"),
         (r#"{"metadata":3,"body":{"prompt":"x"}}"#, "1: metadata: expected an object"),
         (
             r#"{"priority":3,"body":{"prompt":"x"}}"#,

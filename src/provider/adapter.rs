@@ -1,5 +1,6 @@
 //! The translation between the domain and one dialect, as pure functions.
 
+use super::conversation::unsupported;
 use super::limit_headers::LimitObservation;
 use super::sigv4::Skew;
 use super::wire::{WireReply, WireRequest};
@@ -12,11 +13,26 @@ use serde_json::Value;
 pub enum Payload<'a> {
     /// A conversation to continue.
     Chat(&'a ChatRequest),
+    /// Inputs that are to become vectors: the whole request, whose `embed` is there.
+    Embeddings(&'a ChatRequest),
+}
+
+impl<'a> Payload<'a> {
+    /// The conversation, for a dialect that knows nothing else.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(super) fn chat(self) -> Result<&'a ChatRequest, Ineligible> {
+        match self {
+            Self::Chat(request) => Ok(request),
+            Self::Embeddings(_) => unsupported("embeddings"),
+        }
+    }
 }
 
 impl<'a> From<&'a ChatRequest> for Payload<'a> {
     fn from(request: &'a ChatRequest) -> Self {
-        Self::Chat(request)
+        if request.embed.is_some() { Self::Embeddings(request) } else { Self::Chat(request) }
     }
 }
 

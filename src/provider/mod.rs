@@ -32,6 +32,7 @@ mod configured;
 mod conversation;
 mod dialect;
 mod echo;
+mod embeddings;
 mod endpoint;
 mod error_body;
 mod events;

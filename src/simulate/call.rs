@@ -4,6 +4,7 @@ use super::answer;
 use super::chance::mix;
 use super::core::Core;
 use super::dialect::Dialect;
+use super::embedding::{EmbedAsk, Vectors};
 use super::exchange::{Answer, Ask, Call, Finish, JsonAsk, Problem, Usage, put};
 use super::fault::{Disguise, Fault, FaultKind};
 use super::ledger::{Charge, Decision, Ending, Entry, Knock};
@@ -40,11 +41,12 @@ const HTML_502: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\
                         </html>\r\n";
 
 /// The answer before it is written: the text, and how it ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 struct Composition {
     text: String,
     finish: Finish,
     output_tokens: u64,
+    vectors: Option<Vectors>,
 }
 
 /// Answers one call of the provider with this index; `rest` is the path after its name.
@@ -153,6 +155,14 @@ fn hash(bytes: &[u8]) -> u64 {
 
 /// The model's answer, with the fault worked in.
 fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composition {
+    if let Some(embed) = &ask.embed {
+        return Composition {
+            text: String::new(),
+            finish: Finish::Stop,
+            output_tokens: 0,
+            vectors: Some(vectors(embed, fault.kind)),
+        };
+    }
     let prompt = ask.prompt;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to be positive")]
     let size = |spread: super::chance::Spread| spread.draw(mix(mix(seed, prompt), 0x517e)).round().max(1.0) as u64;
@@ -200,7 +210,26 @@ fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composit
         output_tokens = max;
         finish = Finish::Length;
     }
-    Composition { text, finish, output_tokens }
+    Composition { text, finish, output_tokens, vectors: None }
+}
+
+/// The vectors, with the fault worked in.
+fn vectors(embed: &EmbedAsk, fault: FaultKind) -> Vectors {
+    let mut vectors = embed.vectors();
+    let last = vectors.list.last_mut();
+    match (fault, last) {
+        (FaultKind::Empty | FaultKind::NoChoices, _) => vectors.list.clear(),
+        (FaultKind::VectorCount, _) => drop(vectors.list.pop()),
+        (FaultKind::VectorNan, Some(vector)) => {
+            if let Some(number) = vector.last_mut() {
+                *number = f32::NAN;
+            }
+        }
+        (FaultKind::VectorZero, Some(vector)) => vector.fill(0.0),
+        (FaultKind::VectorShort, Some(vector)) => drop(vector.pop()),
+        _ => {}
+    }
+    vectors
 }
 
 /// A whole answer that is not yet a response.
@@ -297,6 +326,7 @@ fn reply_of_answer(
         text: &composition.text,
         finish: composition.finish,
         usage,
+        vectors: composition.vectors.as_ref(),
     });
     match fault.kind {
         FaultKind::MalformedJson => body.truncate(body.len() * 2 / 3),

@@ -131,7 +131,15 @@ mod tests {
             let id = api.request_id(7, 7);
             for finish in [Finish::Stop, Finish::Length, Finish::Filtered, Finish::Refused, Finish::Nothing] {
                 let usage = Some(Usage { input: 1, output: 2 });
-                let written = api.write(&Answer { id: &id, created: 1, model: "m", text: "a \"word\"", finish, usage });
+                let written = api.write(&Answer {
+                    id: &id,
+                    created: 1,
+                    model: "m",
+                    text: "a \"word\"",
+                    finish,
+                    usage,
+                    vectors: None,
+                });
                 let body: serde_json::Value = serde_json::from_slice(&written).unwrap();
                 assert!(body.is_object(), "{dialect:?}: a huge body is padded behind the first brace");
             }
@@ -173,7 +181,15 @@ mod tests {
             }
             let words = std::str::from_utf8(call.body).map_err(|error| Problem::Malformed(error.to_string()))?;
             let (prompt, input_tokens, last_user) = conversation(&[], vec![(true, Text(Cow::Borrowed(words)))]);
-            Ok(Ask { model: Cow::Owned(model), prompt, input_tokens, max_output: None, json: None, last_user })
+            Ok(Ask {
+                model: Cow::Owned(model),
+                prompt,
+                input_tokens,
+                max_output: None,
+                json: None,
+                last_user,
+                embed: None,
+            })
         }
 
         fn write(&self, answer: &Answer<'_>) -> Vec<u8> {

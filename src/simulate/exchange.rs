@@ -2,7 +2,9 @@
 //!
 //! Every dialect reads into these types and writes from them; no type here knows a dialect.
 
+use super::embedding::{EmbedAsk, Vectors};
 use super::fault::Disguise;
+use super::prompt::{Text, conversation};
 use super::quota::Shortage;
 use super::wait::Told;
 use bytes::Bytes;
@@ -53,6 +55,18 @@ pub(crate) struct Ask<'a> {
     pub max_output: Option<u64>,
     pub json: Option<JsonAsk<'a>>,
     pub last_user: Cow<'a, str>,
+    /// The inputs that are to become vectors, in a call that wants those.
+    pub embed: Option<EmbedAsk>,
+}
+
+impl<'a> Ask<'a> {
+    /// A call that wants vectors. Faults are marked in its last text.
+    pub fn for_vectors(model: Cow<'a, str>, embed: EmbedAsk) -> Self {
+        let turns = embed.texts.iter().map(|text| (true, Text(Cow::Owned(text.clone())))).collect();
+        let (prompt, counted, last_user) = conversation(&[], turns);
+        let input_tokens = embed.tokens.unwrap_or(counted);
+        Self { model, prompt, input_tokens, max_output: None, json: None, last_user, embed: Some(embed) }
+    }
 }
 
 /// The call wants JSON.
@@ -96,6 +110,8 @@ pub(crate) struct Answer<'a> {
     pub text: &'a str,
     pub finish: Finish,
     pub usage: Option<Usage>,
+    /// The vectors, in place of a text.
+    pub vectors: Option<&'a Vectors>,
 }
 
 /// A failure to be written.

@@ -8,6 +8,7 @@ pub mod answer;
 pub mod chance;
 pub mod conduct;
 pub mod dialect;
+pub mod embedding;
 pub mod fault;
 pub mod fault_rule;
 pub mod prompt;

@@ -409,7 +409,7 @@ async fn book_attempts<'a>(
         &column!(row => row.price.as_ref().map(json_text)) as _,
         &column!(row => row.decision.as_ref().map(json_text)) as _,
         &column!(row => row.answer.as_ref().map(|answer| {
-            json_text(&answer.to_chat_completion(&row.model, row.ended_at.0.div_euclid(1000)))
+            answer.to_openai(&row.model, row.ended_at.0.div_euclid(1000))
         })) as _,
         &column!(row => clean_option(row.service_tier.as_ref())) as _,
         &column!(row => row.reported_cost.map(|cost| cost.of_a_call().0)) as _,

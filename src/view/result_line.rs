@@ -1,6 +1,7 @@
 //! How a job of a batch ended: a line of an OpenAI-batch file, or a row of a table.
 
 use super::dollars::Dollars;
+use crate::domain::Vectors;
 use crate::store::results::{Ending, ExportedJob, HttpError};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -168,12 +169,20 @@ pub fn fields(job: &ExportedJob) -> anyhow::Result<[String; 13]> {
     ])
 }
 
-/// The text of a chat completion.
+/// The text of a chat completion; of embeddings how many and how long they are, as their numbers would fill the
+/// screen. The numbers are in the lines of JSON.
 fn text_of(response: Option<&str>) -> anyhow::Result<Option<String>> {
     #[derive(Deserialize)]
-    struct Completion {
+    struct Completion<'a> {
         #[serde(default)]
         choices: Vec<Choice>,
+        object: Option<String>,
+        #[serde(borrow)]
+        data: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Item {
+        embedding: Vec<serde::de::IgnoredAny>,
     }
     #[derive(Deserialize)]
     struct Choice {
@@ -184,6 +193,30 @@ fn text_of(response: Option<&str>) -> anyhow::Result<Option<String>> {
         content: Option<String>,
     }
     let Some(response) = response else { return Ok(None) };
-    let completion: Completion = serde_json::from_str(response).context("a stored answer is no chat completion")?;
+    let completion: Completion<'_> = serde_json::from_str(response).context("a stored answer is no chat completion")?;
+    if let (Some("list"), Some(data)) = (completion.object.as_deref(), completion.data) {
+        let data: Vec<Item> = serde_json::from_str(data.get()).context("a stored answer is no list of embeddings")?;
+        let (count, dimension) = (data.len(), data.first().map_or(0, |first| first.embedding.len()));
+        return Ok(Some(Vectors::told(count, dimension)));
+    }
     Ok(completion.choices.into_iter().next().and_then(|choice| choice.message.content))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_in_a_table_is_a_text_or_the_size_of_the_vectors() {
+        let item = r#"{"object":"embedding","index":0,"embedding":[0.5,1.5]}"#;
+        for (response, expected) in [
+            (r#"{"choices":[{"message":{"content":"Hi"}}]}"#.to_owned(), Some("Hi")),
+            (r#"{"choices":[{"message":{"content":null}}]}"#.to_owned(), None),
+            (r#"{"choices":[{"message":{"content":"Hi"}}],"data":7}"#.to_owned(), Some("Hi")),
+            (format!(r#"{{"object":"list","data":[{item}]}}"#), Some("1 vector of 2 numbers")),
+            (format!(r#"{{"object":"list","data":[{item},{item}]}}"#), Some("2 vectors of 2 numbers")),
+        ] {
+            assert_eq!(text_of(Some(&response)).unwrap().as_deref(), expected, "{response}");
+        }
+    }
 }

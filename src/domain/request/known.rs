@@ -233,6 +233,43 @@ pub fn is_known_member(name: &str, value: &Value) -> bool {
             .any(|(known, kinds)| *known == name && (value.is_null() || kinds.iter().any(|kind| kind.fits(value))))
 }
 
+/// Members of a body with `input` that some provider knows.
+const OF_EMBEDDINGS: &[&str] = &[
+    "input",
+    "model",
+    "dimensions",
+    "encoding_format",
+    "user",
+    "stream",
+    // Cohere, Voyage, Mistral, Jina, OpenRouter, NVIDIA.
+    "input_type",
+    "truncate",
+    "truncation",
+    "output_dimension",
+    "output_dtype",
+    "embedding_types",
+    "embedding_type",
+    "task",
+    "task_type",
+    "late_chunking",
+    "normalized",
+    "provider",
+    // vLLM, Ollama.
+    "truncate_prompt_tokens",
+    "truncation_side",
+    "add_special_tokens",
+    "priority",
+    "request_id",
+    "keep_alive",
+    "options",
+];
+
+/// Whether some provider knows a member of this name in a request for embeddings.
+#[must_use]
+pub fn is_known_of_embeddings(name: &str) -> bool {
+    OF_EMBEDDINGS.contains(&name)
+}
+
 /// Whether some provider knows a top-level member of this name, whatever its value.
 #[must_use]
 pub fn is_known_name(name: &str) -> bool {

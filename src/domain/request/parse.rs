@@ -1,5 +1,6 @@
 //! Reads a request's JSON. Every fault is named by its field and by what was expected there.
 
+use super::embed;
 use super::field::{Field, Members, Unread, boolean, deeper_than, shown, string, text};
 use super::{ChatRequest, ContentPart, Message, PastCall, RequestError, ResponseFormat, Role, Tool, ToolChoice};
 use crate::domain::json_schema::Schema;
@@ -14,7 +15,8 @@ const MAX_DEPTH: usize = 128;
 const MOST_OUTPUT_TOKENS: i64 = 1_000_000_000;
 
 impl ChatRequest {
-    /// Reads an OpenAI chat-completions body, or `{"prompt": "…"}` as short for one user message.
+    /// Reads an OpenAI chat-completions body, or `{"prompt": "…"}` as short for one user message, or an OpenAI
+    /// embeddings body (`{"input": …}`).
     ///
     /// A member that is `null` counts as absent. A JSON schema in `response_format` is compiled to check it. The
     /// deprecated `functions` and `function_call` become tools; the id of such a call is its function's name. A member
@@ -109,6 +111,9 @@ fn read(body: &Field<'_>) -> Result<ChatRequest, RequestError> {
         return body.fault(format_args!("expected at most {MAX_DEPTH} levels of nesting"));
     }
     let mut members = body.members()?;
+    if members.has("input") {
+        return embed::read(&mut members);
+    }
     let is_prompt = members.has("prompt");
     members.read("n", only_one_answer)?;
     // `false` asks for the default.
@@ -120,6 +125,7 @@ fn read(body: &Field<'_>) -> Result<ChatRequest, RequestError> {
         raw: Box::default(),
         is_prompt,
         messages: read_conversation(&mut members, body)?,
+        embed: None,
         model: members.take("model").map(|model| model.value.as_str().unwrap_or_default().to_owned()),
         max_tokens: read_output_cap(&mut members)?,
         temperature: members.read("temperature", |field| field.number(0.0, 2.0))?,
@@ -153,7 +159,9 @@ fn only_one_answer(n: &Field<'_>) -> Result<(), RequestError> {
 fn read_conversation(members: &mut Members<'_>, body: &Field<'_>) -> Result<Vec<Message>, RequestError> {
     match (members.take("messages"), members.take("prompt")) {
         (Some(_), Some(prompt)) => prompt.fault("expected either `messages` or `prompt`, found both"),
-        (None, None) => body.fault("expected `messages`, or `prompt` as short for one user message, found neither"),
+        (None, None) => body.fault(
+            "expected `messages`, or `prompt` as short for one user message, or `input` for embeddings, found none",
+        ),
         (None, Some(prompt)) => {
             let content = vec![ContentPart::Text(string(&prompt)?)];
             Ok(vec![Message::new(Role::User, content)])

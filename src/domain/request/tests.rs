@@ -134,7 +134,10 @@ fn a_fault_names_its_field_and_what_was_expected() {
     for (body, expected) in [
         (json!([]), "request: expected an object, found an empty array"),
         (json!("Hi"), "request: expected an object, found `Hi`"),
-        (json!({}), "request: expected `messages`, or `prompt` as short for one user message, found neither"),
+        (
+            json!({}),
+            "request: expected `messages`, or `prompt` as short for one user message, or `input` for embeddings, found none",
+        ),
         (json!({"prompt": ""}), "prompt: expected a string that is not empty, found an empty string"),
         (json!({"prompt": ["a", "b"]}), "prompt: expected a string that is not empty, found an array"),
         (with("prompt", json!("Hi")), "prompt: expected either `messages` or `prompt`, found both"),

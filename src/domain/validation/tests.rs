@@ -18,6 +18,7 @@ fn answer(text: &str) -> Answer {
         id: None,
         usage: Usage::default(),
         usage_raw: None,
+        vectors: None,
         beside: crate::domain::Beside::default(),
     }
 }

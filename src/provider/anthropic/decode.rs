@@ -57,6 +57,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
         model,
         id,
         usage: usage_raw.as_ref().map_or_else(Usage::default, usage),
+        vectors: None,
         beside: Beside {
             service_tier: beside::tier(&[fast, of_usage("service_tier"), body.get("service_tier")]),
             cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),

@@ -45,7 +45,7 @@ impl Adapter for Anthropic {
         model: &str,
         capabilities: &Capabilities,
     ) -> Result<WireRequest, Ineligible> {
-        let Payload::Chat(request) = payload;
+        let request = payload.chat()?;
         configured::encode(&self.manners.quirks, request, capabilities, |request, capabilities| {
             encode::encode(request, model, capabilities)
         })

@@ -80,6 +80,7 @@ fn an_answer_is_read_whole() {
         id: Some("msg_1".to_owned()),
         usage: usage([10, 0, 0, 0, 20, 0]),
         usage_raw: Some(body["usage"].clone()),
+        vectors: None,
         beside: Beside {
             message: serde_json::Map::from_iter([(
                 "thinking_blocks".to_owned(),

@@ -66,6 +66,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
         model: None,
         id: None,
         usage: usage_raw.as_ref().map_or_else(Usage::default, usage),
+        vectors: None,
         beside: Beside {
             service_tier: beside::tier(&[body.get("serviceTier")]),
             cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),

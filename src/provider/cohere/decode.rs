@@ -1,5 +1,6 @@
 //! Turns a `/v2/chat` answer into the domain's.
 
+use super::embed;
 use super::events;
 use super::failures::SIGNS;
 use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
@@ -18,6 +19,11 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
     let mut body = parsed.value;
     if let Some(error) = ErrorBody::inside(&body) {
         return Err(classify(&SIGNS, errors, reply, &error));
+    }
+    if embed::is_list(&body)
+        && let Value::Object(body) = body
+    {
+        return Ok(embed::decode(body, parsed.mended.into_iter().map(str::to_owned).collect(), reply));
     }
     let message = body.get_mut("message").map(Value::take);
     let (Some(Value::Object(mut message)), Value::Object(mut body)) = (message, body) else {
@@ -54,6 +60,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
         model,
         id,
         usage: usage_raw.as_ref().map_or_else(Usage::default, usage),
+        vectors: None,
         beside: Beside {
             service_tier: None,
             cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),

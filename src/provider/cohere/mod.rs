@@ -1,6 +1,7 @@
 //! Cohere's chat, version 2.
 
 mod decode;
+mod embed;
 mod encode;
 mod events;
 mod failures;
@@ -41,9 +42,12 @@ impl Adapter for Cohere {
         model: &str,
         capabilities: &Capabilities,
     ) -> Result<WireRequest, Ineligible> {
-        let Payload::Chat(request) = payload;
+        let (Payload::Chat(request) | Payload::Embeddings(request)) = payload;
         configured::encode(&self.manners.quirks, request, capabilities, |request, capabilities| {
-            encode::encode(request, model, capabilities)
+            match Payload::from(request) {
+                Payload::Chat(request) => encode::encode(request, model, capabilities),
+                Payload::Embeddings(request) => embed::encode(request, model),
+            }
         })
     }
 

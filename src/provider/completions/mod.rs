@@ -58,7 +58,7 @@ impl Adapter for Completions {
         model: &str,
         capabilities: &Capabilities,
     ) -> Result<WireRequest, Ineligible> {
-        let Payload::Chat(request) = payload;
+        let request = payload.chat()?;
         configured::encode(&self.quirks, request, capabilities, |request, capabilities| {
             encode(request, model, capabilities)
         })

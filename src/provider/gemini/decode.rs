@@ -1,6 +1,7 @@
 //! Turns a `generateContent` answer into the domain's.
 
 use super::chunks;
+use super::embed;
 use super::failures::SIGNS;
 use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
 use crate::provider::beside;
@@ -21,6 +22,14 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
         return Err(classify(&SIGNS, errors, reply, &error));
     }
     let aside = ErrorBody::set_aside(&body);
+    if embed::is_list(&body)
+        && let Value::Object(mut body) = body
+    {
+        let usage_raw = body.remove("usageMetadata").filter(|usage| !usage.is_null());
+        let reported = (usage_raw.as_ref().map_or_else(Usage::default, usage), usage_raw);
+        let notes = parsed.mended.into_iter().chain(aside).map(str::to_owned).collect();
+        return Ok(embed::decode(body, reported, notes, reply));
+    }
     let Some(Value::Object(mut candidate)) =
         body.pointer_mut("/candidates/0").filter(|candidate| candidate.is_object()).map(Value::take)
     else {
@@ -59,6 +68,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
         model,
         id,
         usage: usage_raw.as_ref().map_or_else(Usage::default, usage),
+        vectors: None,
         beside: Beside {
             // Other vendors call `SERVICE_TIER_FLEX` flex.
             service_tier: tier.map(|tier| tier.to_ascii_lowercase().trim_start_matches("service_tier_").to_owned()),

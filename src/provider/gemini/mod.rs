@@ -2,6 +2,7 @@
 
 mod chunks;
 mod decode;
+mod embed;
 mod encode;
 pub(super) mod failures;
 #[cfg(test)]
@@ -42,9 +43,12 @@ impl Adapter for Gemini {
         model: &str,
         capabilities: &Capabilities,
     ) -> Result<WireRequest, Ineligible> {
-        let Payload::Chat(request) = payload;
+        let (Payload::Chat(request) | Payload::Embeddings(request)) = payload;
         configured::encode(&self.manners.quirks, request, capabilities, |request, capabilities| {
-            encode::encode(request, model, capabilities)
+            match Payload::from(request) {
+                Payload::Chat(request) => encode::encode(request, model, capabilities),
+                Payload::Embeddings(request) => embed::encode(request, model),
+            }
         })
     }
 

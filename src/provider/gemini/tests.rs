@@ -89,6 +89,7 @@ fn an_answer_is_read_whole() {
         id: Some("r1".to_owned()),
         usage: usage([10, 0, 0, 0, 5, 0]),
         usage_raw: Some(body["usageMetadata"].clone()),
+        vectors: None,
         beside: Beside::default(),
     };
     assert_eq!(answer(gemini(), &body), expected);

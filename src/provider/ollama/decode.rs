@@ -1,5 +1,6 @@
 //! Turns an `/api/chat` answer into the domain's, whole or put together from its lines.
 
+use super::embed;
 use super::failures::SIGNS;
 use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
 use crate::provider::beside;
@@ -28,6 +29,14 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
     let mut body = parsed.value;
     if let Some(error) = ErrorBody::inside(&body) {
         return Err(classify(&SIGNS, errors, reply, &error));
+    }
+    if embed::is_list(&body)
+        && let Value::Object(mut body) = body
+    {
+        let usage_raw = counts(&body);
+        let reported = (usage_raw.as_ref().map_or_else(Usage::default, usage), usage_raw);
+        body.retain(|key, _| !COUNTS.contains(&key.as_str()));
+        return Ok(embed::decode(body, reported, parsed.mended.into_iter().map(str::to_owned).collect(), reply));
     }
     let failed = |class, scope, what: &str| {
         let message = format!("HTTP {} with {what}", reply.status);
@@ -70,6 +79,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
         model: take(&mut body, "model"),
         id: take(&mut body, "id"),
         usage: usage_raw.as_ref().map_or_else(Usage::default, usage),
+        vectors: None,
         beside: Beside {
             service_tier: None,
             cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),

@@ -4,6 +4,7 @@
 //! window is, and whether the model is to think.
 
 mod decode;
+mod embed;
 mod encode;
 mod failures;
 #[cfg(test)]
@@ -44,9 +45,12 @@ impl Adapter for Ollama {
         model: &str,
         capabilities: &Capabilities,
     ) -> Result<WireRequest, Ineligible> {
-        let Payload::Chat(request) = payload;
+        let (Payload::Chat(request) | Payload::Embeddings(request)) = payload;
         configured::encode(&self.manners.quirks, request, capabilities, |request, capabilities| {
-            encode::encode(request, model, capabilities)
+            match Payload::from(request) {
+                Payload::Chat(request) => encode::encode(request, model, capabilities),
+                Payload::Embeddings(request) => embed::encode(request, model),
+            }
         })
     }
 

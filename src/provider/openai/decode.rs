@@ -1,6 +1,7 @@
 //! Turns a chat-completions answer into the domain's.
 
 use super::chunks;
+use super::embeddings;
 use super::failures::SIGNS;
 use super::usage::{remark, usage};
 use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage};
@@ -22,8 +23,12 @@ pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer,
         return Err(classify(&SIGNS, manners.errors, reply, &error));
     }
     let aside = ErrorBody::set_aside(&body);
+    let is_embeddings = embeddings::is_list(&body);
     let Value::Object(mut body) = body else { return Err(unusable(reply, "without choices")) };
     let mut notes: Vec<String> = parsed.mended.into_iter().chain(aside).map(str::to_owned).collect();
+    if is_embeddings {
+        return Ok(embeddings::decode(&manners.quirks, body, notes, reply));
+    }
     let Some(mut choice) = first_choice(&mut body, &mut notes) else { return Err(unusable(reply, "without choices")) };
     let finish_raw = finish_word(&choice, &["finish_reason", "finishReason", "stop_reason", "native_finish_reason"]);
     if finish_raw.as_deref() == Some("insufficient_system_resource") {
@@ -68,6 +73,7 @@ pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer,
         model: take(&mut body, "model"),
         id: take(&mut body, "id"),
         usage: counts,
+        vectors: None,
         beside: Beside {
             service_tier: beside::tier(&[body.get("service_tier"), of_usage]),
             cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),

@@ -5,6 +5,7 @@
 
 mod chunks;
 mod decode;
+mod embeddings;
 mod encode;
 pub(super) mod failures;
 pub(super) mod limits;
@@ -47,8 +48,10 @@ impl Adapter for Openai {
         model: &str,
         capabilities: &Capabilities,
     ) -> Result<WireRequest, Ineligible> {
-        let Payload::Chat(request) = payload;
-        encode::encode(&self.manners.quirks, request, model, capabilities)
+        match payload {
+            Payload::Chat(request) => encode::encode(&self.manners.quirks, request, model, capabilities),
+            Payload::Embeddings(request) => embeddings::encode(&self.manners.quirks, request, model),
+        }
     }
 
     fn ask_for_stream(&self, wire: &mut WireRequest) {

@@ -43,6 +43,7 @@ fn an_answer_is_read_whole() {
         id: Some("chatcmpl-1".to_owned()),
         usage: usage([10, 0, 0, 0, 2, 0]),
         usage_raw: Some(body["usage"].clone()),
+        vectors: None,
         beside: Beside { service_tier: Some("default".to_owned()), ..Beside::default() },
     };
     assert_eq!(answer(openai(), &body), expected);

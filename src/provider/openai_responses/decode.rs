@@ -83,6 +83,7 @@ pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer,
         model: take(&mut body, "model"),
         id: take(&mut body, "id"),
         usage: counts,
+        vectors: None,
         beside: Beside {
             service_tier: beside::tier(&[body.get("service_tier")]),
             cost: beside::cost(usage_raw.as_ref(), &body, reply.headers),

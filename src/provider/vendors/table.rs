@@ -374,7 +374,9 @@ fn of_openai() -> Quirks {
 /// Mistral's API answers unknown members with a 422, at any depth.
 fn of_mistral() -> Quirks {
     Quirks {
-        rename: vec![("seed".to_owned(), "random_seed".to_owned())],
+        rename: [("seed", "random_seed"), ("dimensions", "output_dimension")]
+            .map(|(ours, theirs)| (ours.to_owned(), theirs.to_owned()))
+            .to_vec(),
         takes_only: vec![
             only("", MISTRALS),
             only("messages[]", &["role", "content", "tool_calls", "tool_call_id", "prefix"]),

@@ -188,7 +188,7 @@ fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
     };
     let system = body.system.unwrap_or_default();
     let (prompt, input_tokens, last_user) = conversation(&[&system.0], turns);
-    Ok(Ask { model: model.0, prompt, input_tokens, max_output: Some(max_output), json, last_user })
+    Ok(Ask { model: model.0, prompt, input_tokens, max_output: Some(max_output), json, last_user, embed: None })
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! Azure OpenAI, from the provider's side: OpenAI's bodies at the classic address, with the deployment in the path.
 
-use super::openai::{fail, read, write};
+use super::openai::{fail, read, read_embeddings, write};
 use crate::simulate::api::Api;
 use crate::simulate::exchange::{Answer, Ask, Call, Failure, Problem, put};
 use crate::simulate::quota::{Cost, Level, Levels};
@@ -10,7 +10,7 @@ use serde_json::json;
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-/// Chat completions: `/openai/deployments/{deployment}/chat/completions`, and `/openai/v1/chat/completions`.
+/// Chat completions, and embeddings beside them: `/openai/deployments/{deployment}/chat/completions`, and `/openai/v1/chat/completions`.
 pub(crate) struct Azure;
 
 impl Api for Azure {
@@ -35,17 +35,21 @@ impl Api for Azure {
     }
 
     fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
-        if call.path == "/openai/v1/chat/completions" {
-            return read(call.body);
+        match call.path {
+            "/openai/v1/chat/completions" => return read(call.body),
+            "/openai/v1/embeddings" => return read_embeddings(call.body),
+            _ => {}
         }
         let rest = call.path.strip_prefix("/openai/deployments/").ok_or(Problem::UnknownPath)?;
-        let deployment = rest.strip_suffix("/chat/completions").ok_or(Problem::UnknownPath)?;
+        let embeddings = rest.strip_suffix("/embeddings");
+        let deployment = embeddings.or_else(|| rest.strip_suffix("/chat/completions")).ok_or(Problem::UnknownPath)?;
         if deployment.contains('/') || call.parameter("api-version").is_none() {
             return Err(Problem::UnknownPath);
         }
         // The model in the body does not count.
         let model = deployment.replace("%2F", "/").replace("%3A", ":").replace("%20", " ");
-        Ok(Ask { model: Cow::Owned(model), ..read(call.body)? })
+        let ask = if embeddings.is_some() { read_embeddings(call.body) } else { read(call.body) };
+        Ok(Ask { model: Cow::Owned(model), ..ask? })
     }
 
     fn write(&self, answer: &Answer<'_>) -> Vec<u8> {

@@ -192,7 +192,7 @@ fn read(model: String, body: &[u8]) -> Result<Ask<'_>, Problem> {
     let json = schema.map(|schema| JsonAsk::SchemaText(schema.into_owned()));
     let (prompt, input_tokens, last_user) = conversation(&[&body.system.0], turns);
     let max_output = config.and_then(|config| config.max_tokens);
-    Ok(Ask { model: Cow::Owned(model), prompt, input_tokens, max_output, json, last_user })
+    Ok(Ask { model: Cow::Owned(model), prompt, input_tokens, max_output, json, last_user, embed: None })
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {

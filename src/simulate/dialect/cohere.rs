@@ -1,6 +1,7 @@
 //! Cohere's chat, version 2, from the provider's side.
 
 use crate::simulate::api::Api;
+use crate::simulate::embedding::{EmbedAsk, Vectors};
 use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json, with_wait};
 use crate::simulate::fault::Disguise;
 use crate::simulate::prompt::{Text, conversation};
@@ -14,7 +15,7 @@ use serde_json::value::RawValue;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-/// Chat: `/v2/chat`.
+/// Chat and embeddings: `/v2/chat`, `/v2/embed`.
 pub(crate) struct Cohere;
 
 impl Api for Cohere {
@@ -39,7 +40,11 @@ impl Api for Cohere {
     }
 
     fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
-        if call.path == "/v2/chat" { read(call.body) } else { Err(Problem::UnknownPath) }
+        match call.path {
+            "/v2/chat" => read(call.body),
+            "/v2/embed" => read_embed(call.body),
+            _ => Err(Problem::UnknownPath),
+        }
     }
 
     fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
@@ -182,10 +187,62 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
         },
     };
     let (prompt, input_tokens, last_user) = conversation(&[], turns);
-    Ok(Ask { model: model.0, prompt, input_tokens, max_output: body.max_tokens, json, last_user })
+    Ok(Ask { model: model.0, prompt, input_tokens, max_output: body.max_tokens, json, last_user, embed: None })
+}
+
+/// A body that wants vectors; a field that is not here is refused.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EmbedBody<'a> {
+    #[serde(borrow)]
+    model: Option<Text<'a>>,
+    texts: Option<Vec<String>>,
+    input_type: Option<String>,
+    embedding_types: Option<Vec<String>>,
+    output_dimension: Option<usize>,
+    truncate: Option<String>,
+    #[serde(rename = "priority")]
+    _priority: Option<IgnoredAny>,
+}
+
+fn read_embed(body: &[u8]) -> Result<Ask<'_>, Problem> {
+    const TYPES: &[&str] = &["search_document", "search_query", "classification", "clustering"];
+    let wrong = |message: &str| Err(Problem::Malformed(message.to_owned()));
+    let body: EmbedBody<'_> = parse(body)?;
+    let Some(model) = body.model.filter(|model| !model.0.is_empty()) else {
+        return wrong("invalid request: model is required");
+    };
+    let Some(texts) = body.texts.filter(|texts| !texts.is_empty() && texts.len() <= 96) else {
+        return wrong("invalid request: texts must have from 1 to 96 elements");
+    };
+    if !body.input_type.is_some_and(|kind| TYPES.contains(&kind.as_str())) {
+        return wrong("invalid request: input_type is required");
+    }
+    if body.embedding_types.is_some_and(|types| types != ["float"]) {
+        return wrong("The simulator has vectors of type float only.");
+    }
+    if body.truncate.is_some_and(|truncate| !matches!(truncate.as_str(), "NONE" | "START" | "END")) {
+        return wrong("invalid request: truncate must be NONE, START or END");
+    }
+    Ok(Ask::for_vectors(model.0, EmbedAsk { texts, tokens: None, dimension: body.output_dimension, base64: false }))
+}
+
+fn write_vectors(answer: &Answer<'_>, vectors: &Vectors) -> Vec<u8> {
+    let mut out = Vec::new();
+    let _ = write!(out, r#"{{"id":"{}","embeddings":{{"float":"#, answer.id);
+    vectors.push_all(&mut out);
+    out.extend_from_slice(br#"},"response_type":"embeddings_by_type","meta":{"api_version":{"version":"2"}"#);
+    if let Some(usage) = answer.usage {
+        let _ = write!(out, r#","billed_units":{{"input_tokens":{}.0}}"#, usage.input);
+    }
+    out.extend_from_slice(b"}}");
+    out
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {
+    if let Some(vectors) = answer.vectors {
+        return write_vectors(answer, vectors);
+    }
     let mut out = Vec::with_capacity(answer.text.len() + 400);
     let _ = write!(out, r#"{{"id":"{}""#, answer.id);
     if answer.finish != Finish::Nothing {

@@ -1,6 +1,7 @@
 //! Google Gemini `generateContent`, from the provider's side.
 
 use crate::simulate::api::Api;
+use crate::simulate::embedding::{EmbedAsk, Vectors};
 use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json};
 use crate::simulate::fault::Disguise;
 use crate::simulate::prompt::{Text, conversation};
@@ -14,7 +15,7 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-/// Content generation: `/v1beta/models/{model}:generateContent`.
+/// Content generation and embeddings: `/v1beta/models/{model}:generateContent`, `…:batchEmbedContents`.
 pub(crate) struct Gemini;
 
 impl Api for Gemini {
@@ -39,8 +40,11 @@ impl Api for Gemini {
     }
 
     fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
-        let model = call.path.strip_prefix("/v1beta/models/").and_then(|rest| rest.strip_suffix(":generateContent"));
-        read(model.ok_or(Problem::UnknownPath)?, call.body)
+        let rest = call.path.strip_prefix("/v1beta/models/").ok_or(Problem::UnknownPath)?;
+        if let Some(model) = rest.strip_suffix(":batchEmbedContents") {
+            return read_embed(model, call.body);
+        }
+        read(rest.strip_suffix(":generateContent").ok_or(Problem::UnknownPath)?, call.body)
     }
 
     fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
@@ -173,10 +177,65 @@ fn read<'a>(model: &'a str, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
     }
     let system = body.system_instruction.map(|content| content.parts).unwrap_or_default();
     let (prompt, input_tokens, last_user) = conversation(&[&system.0], turns);
-    Ok(Ask { model: Cow::Borrowed(model), prompt, input_tokens, max_output, json, last_user })
+    Ok(Ask { model: Cow::Borrowed(model), prompt, input_tokens, max_output, json, last_user, embed: None })
+}
+
+/// A body that wants vectors.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EmbedBody<'a> {
+    #[serde(borrow)]
+    requests: Vec<EmbedItem<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct EmbedItem<'a> {
+    #[serde(borrow)]
+    model: Text<'a>,
+    #[serde(borrow)]
+    content: Content<'a>,
+    #[serde(rename = "taskType")]
+    _task_type: Option<IgnoredAny>,
+    output_dimensionality: Option<usize>,
+}
+
+fn read_embed<'a>(model: &'a str, body: &'a [u8]) -> Result<Ask<'a>, Problem> {
+    let wrong = |message: &str| Err(Problem::Malformed(message.to_owned()));
+    let body: EmbedBody<'_> = parse(body)?;
+    if body.requests.is_empty() || body.requests.len() > 100 {
+        return wrong("BatchEmbedContentsRequest.requests: from 1 to 100 requests can be in one batch");
+    }
+    if body.requests.iter().any(|item| item.model.0.strip_prefix("models/") != Some(model)) {
+        return wrong("BatchEmbedContentsRequest.requests[].model: must match the model of the batch");
+    }
+    if body.requests.iter().any(|item| item.content.parts.0.is_empty()) {
+        return wrong("content contains an empty Part");
+    }
+    let dimension = body.requests.first().and_then(|item| item.output_dimensionality);
+    let texts = body.requests.into_iter().map(|item| item.content.parts.0.into_owned()).collect();
+    Ok(Ask::for_vectors(Cow::Borrowed(model), EmbedAsk { texts, tokens: None, dimension, base64: false }))
+}
+
+/// Without usage, as the real API.
+fn write_vectors(vectors: &Vectors) -> Vec<u8> {
+    let mut out = br#"{"embeddings":["#.to_vec();
+    for (index, vector) in vectors.list.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(br#"{"values":"#);
+        vectors.push(vector, &mut out);
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
+    out
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {
+    if let Some(vectors) = answer.vectors {
+        return write_vectors(vectors);
+    }
     let mut out = Vec::with_capacity(answer.text.len() + 500);
     match answer.finish {
         Finish::Nothing => out.extend_from_slice(br#"{"promptFeedback":{"blockReason":"OTHER"}"#),

@@ -1,18 +1,19 @@
 //! Ollama's own API, from the server's side.
 
 use crate::simulate::api::Api;
+use crate::simulate::embedding::{EmbedAsk, Vectors};
 use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json, with_wait};
 use crate::simulate::prompt::{Text, conversation};
 use crate::simulate::quota::Cost;
 use crate::simulate::wait::{Told, WaitFormat};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-/// Chat: `/api/chat`.
+/// Chat and embeddings: `/api/chat`, `/api/embed`.
 pub(crate) struct Ollama;
 
 impl Api for Ollama {
@@ -37,7 +38,11 @@ impl Api for Ollama {
     }
 
     fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
-        if call.path == "/api/chat" { read(call.body) } else { Err(Problem::UnknownPath) }
+        match call.path {
+            "/api/chat" => read(call.body),
+            "/api/embed" => read_embed(call.body),
+            _ => Err(Problem::UnknownPath),
+        }
     }
 
     fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
@@ -143,10 +148,46 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     };
     let max_output = body.options.num_predict.and_then(|most| u64::try_from(most).ok());
     let (prompt, input_tokens, last_user) = conversation(&[], turns);
-    Ok(Ask { model: model.0, prompt, input_tokens, max_output, json, last_user })
+    Ok(Ask { model: model.0, prompt, input_tokens, max_output, json, last_user, embed: None })
+}
+
+/// A body that wants vectors.
+#[derive(Deserialize)]
+struct EmbedBody<'a> {
+    #[serde(borrow)]
+    model: Option<Text<'a>>,
+    input: Option<Value>,
+    dimensions: Option<usize>,
+}
+
+fn read_embed(body: &[u8]) -> Result<Ask<'_>, Problem> {
+    let wrong = |message: &str| Err(Problem::Malformed(message.to_owned()));
+    let body: EmbedBody<'_> = parse(body)?;
+    let Some(model) = body.model.filter(|model| !model.0.is_empty()) else { return wrong("model is required") };
+    let embed = EmbedAsk::read(&body.input.unwrap_or_default()).map_err(Problem::Malformed)?;
+    if embed.tokens.is_some() {
+        return wrong("invalid input type");
+    }
+    Ok(Ask::for_vectors(model.0, EmbedAsk { dimension: body.dimensions, ..embed }))
+}
+
+fn write_vectors(answer: &Answer<'_>, vectors: &Vectors) -> Vec<u8> {
+    let mut out = br#"{"model":"#.to_vec();
+    push_json(&mut out, answer.model);
+    out.extend_from_slice(br#","embeddings":"#);
+    vectors.push_all(&mut out);
+    out.extend_from_slice(br#","total_duration":1000,"load_duration":10"#);
+    if let Some(usage) = answer.usage {
+        let _ = write!(out, r#","prompt_eval_count":{}"#, usage.input);
+    }
+    out.push(b'}');
+    out
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {
+    if let Some(vectors) = answer.vectors {
+        return write_vectors(answer, vectors);
+    }
     let mut out = Vec::with_capacity(answer.text.len() + 400);
     out.extend_from_slice(br#"{"model":"#);
     push_json(&mut out, answer.model);

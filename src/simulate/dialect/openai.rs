@@ -1,8 +1,9 @@
 //! OpenAI chat completions, from the provider's side.
 
 use crate::simulate::api::Api;
+use crate::simulate::embedding::{EmbedAsk, Vectors};
 use crate::simulate::exchange::{
-    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json, put, with_wait,
+    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, Usage, parse, push_json, put, with_wait,
 };
 use crate::simulate::fault::Disguise;
 use crate::simulate::prompt::{Text, conversation};
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-/// Chat completions: `/v1/chat/completions`.
+/// Chat completions and embeddings: `/v1/chat/completions`, `/v1/embeddings`.
 pub(crate) struct Openai;
 
 impl Api for Openai {
@@ -40,7 +41,11 @@ impl Api for Openai {
     }
 
     fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
-        if call.path == "/v1/chat/completions" { read(call.body) } else { Err(Problem::UnknownPath) }
+        match call.path {
+            "/v1/chat/completions" => read(call.body),
+            "/v1/embeddings" => read_embeddings(call.body),
+            _ => Err(Problem::UnknownPath),
+        }
     }
 
     fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
@@ -155,10 +160,65 @@ pub(super) fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     let system: Vec<&str> = system.iter().map(|text| text.0.as_ref()).collect();
     let (prompt, input_tokens, last_user) = conversation(&system, turns);
     let max_output = body.max_completion_tokens.or(body.max_tokens);
-    Ok(Ask { model: model.0, prompt, input_tokens, max_output, json, last_user })
+    Ok(Ask { model: model.0, prompt, input_tokens, max_output, json, last_user, embed: None })
+}
+
+/// A body that wants vectors.
+#[derive(Deserialize)]
+struct EmbedBody<'a> {
+    #[serde(borrow)]
+    model: Option<Text<'a>>,
+    input: Option<Value>,
+    dimensions: Option<usize>,
+    encoding_format: Option<String>,
+}
+
+pub(super) fn read_embeddings(body: &[u8]) -> Result<Ask<'_>, Problem> {
+    let wrong = |message: &str| Err(Problem::Malformed(message.to_owned()));
+    let body: EmbedBody<'_> = parse(body)?;
+    let Some(model) = body.model.filter(|model| !model.0.is_empty()) else {
+        return wrong("you must provide a model parameter");
+    };
+    let Some(input) = body.input else { return wrong("Missing required parameter: 'input'.") };
+    let embed = EmbedAsk::read(&input).map_err(Problem::Malformed)?;
+    if embed.texts.len() > 2_048 {
+        return wrong("Invalid 'input': array too long. Expected an array with maximum length 2048.");
+    }
+    if body.dimensions == Some(0) {
+        return wrong("Invalid 'dimensions': integer below minimum value. Expected a value >= 1.");
+    }
+    let base64 = match body.encoding_format.as_deref() {
+        None | Some("float") => false,
+        Some("base64") => true,
+        Some(_) => return wrong("Invalid value: 'encoding_format'."),
+    };
+    Ok(Ask::for_vectors(model.0, EmbedAsk { dimension: body.dimensions, base64, ..embed }))
+}
+
+/// The last vector comes first: the places decide, and the order is not promised.
+fn write_vectors(answer: &Answer<'_>, vectors: &Vectors) -> Vec<u8> {
+    let mut out = br#"{"object":"list","data":["#.to_vec();
+    for (index, vector) in vectors.list.iter().enumerate().rev() {
+        let _ = write!(out, r#"{{"object":"embedding","index":{index},"embedding":"#);
+        vectors.push(vector, &mut out);
+        out.push(b'}');
+        if index > 0 {
+            out.push(b',');
+        }
+    }
+    out.extend_from_slice(br#"],"model":"#);
+    push_json(&mut out, answer.model);
+    if let Some(Usage { input, .. }) = answer.usage {
+        let _ = write!(out, r#","usage":{{"prompt_tokens":{input},"total_tokens":{input}}}"#);
+    }
+    out.push(b'}');
+    out
 }
 
 pub(super) fn write(answer: &Answer<'_>) -> Vec<u8> {
+    if let Some(vectors) = answer.vectors {
+        return write_vectors(answer, vectors);
+    }
     let mut out = Vec::with_capacity(answer.text.len() + 700);
     let _ = write!(
         out,

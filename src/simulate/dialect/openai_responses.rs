@@ -207,7 +207,7 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     };
     let instructions = body.instructions.unwrap_or_default();
     let (prompt, input_tokens, last_user) = conversation(&[&instructions.0], turns);
-    Ok(Ask { model: model.0, prompt, input_tokens, max_output: body.max_output_tokens, json, last_user })
+    Ok(Ask { model: model.0, prompt, input_tokens, max_output: body.max_output_tokens, json, last_user, embed: None })
 }
 
 fn write(answer: &Answer<'_>) -> Vec<u8> {

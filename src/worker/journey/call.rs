@@ -245,7 +245,7 @@ impl Call<'_> {
     /// The call as the provider's client takes it.
     fn asked<'a>(&'a self, spec: &'a Rung, mends: &'a [Mend]) -> provider::Call<'a> {
         provider::Call {
-            payload: Payload::Chat(&self.errand.request),
+            payload: Payload::from(&*self.errand.request),
             model: &spec.target.model,
             capabilities: &spec.model.capabilities,
             mends,

@@ -370,7 +370,7 @@ impl Journey {
             usage: judged.usage,
             request_id: judged.request_id.clone(),
             accepted: accepted.map(|answer| Completion {
-                json: answer.to_chat_completion(&made.target.model, made.ended_at.0.div_euclid(1000)).to_string(),
+                json: answer.to_openai(&made.target.model, made.ended_at.0.div_euclid(1000)),
                 is_repaired: judged.original.is_some(),
             }),
         });
