@@ -206,7 +206,7 @@ async fn places_are_given_back_when_the_call_is_over_and_shared_with_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_gives_up_waiting_leaves_no_place_taken() {
+async fn a_call_that_gives_up_waiting_leaves_no_place_taken() {
     let bucket = bucket(&[(Unit::Requests, 60, 1)], None);
     let _first = bucket.enter(tokens(1), AT_ONCE, NOW).await.expect("the bucket is full");
     for _ in 0..10 {
