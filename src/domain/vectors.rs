@@ -102,7 +102,8 @@ fn read_number(value: &Value) -> f32 {
     value.as_f64().map_or(f32::NAN, |number| number as f32)
 }
 
-/// Single-precision numbers, little-endian, in base64 of the standard or the URL-safe alphabet, with padding or without.
+/// Single-precision numbers, little-endian, in base64 of the standard or the URL-safe alphabet, with padding or
+/// without.
 #[must_use]
 pub fn decode(text: &str) -> Option<Vec<f32>> {
     let digits = text.trim().trim_end_matches('=').as_bytes();

@@ -10,7 +10,8 @@ use serde_json::json;
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-/// Chat completions, and embeddings beside them: `/openai/deployments/{deployment}/chat/completions`, and `/openai/v1/chat/completions`.
+/// Chat completions, and embeddings beside them: `/openai/deployments/{deployment}/chat/completions`, and
+/// `/openai/v1/chat/completions`.
 pub(crate) struct Azure;
 
 impl Api for Azure {
