@@ -62,7 +62,8 @@ mod tests {
     #[test]
     fn members_are_dropped_by_their_names_in_the_request() {
         let request = parsed(json!({
-            "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}]}],
+            "messages": [{"role": "user",
+                "content": [{"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}]}],
             "temperature": 0.5, "user": "ann",
         }));
         let adapter = configured(&["temperature", "messages[].content[].cache_control", "seed"], None);

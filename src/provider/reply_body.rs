@@ -251,7 +251,8 @@ mod tests {
 
     #[test]
     fn counts_are_whole_and_such_as_can_be() {
-        let usage = json!({"a": 3, "b": 4.0, "c": -1, "d": "5", "e": null, "k": "five", "l": "-5", "m": "", "f": 1e30, "h": 4.5, "i": i64::MAX, "j": 0});
+        let usage = json!({"a": 3, "b": 4.0, "c": -1, "d": "5", "e": null, "k": "five", "l": "-5", "m": "", "f": 1e30,
+            "h": 4.5, "i": i64::MAX, "j": 0});
         let counts = ["/a", "/b", "/c", "/d", "/e", "/f", "/g", "/h", "/i", "/j", "/k", "/l", "/m"]
             .map(|pointer| count(&usage, pointer));
         assert_eq!(counts, [Some(3), Some(4), None, Some(5), None, None, None, None, None, Some(0), None, None, None]);

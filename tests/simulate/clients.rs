@@ -65,7 +65,8 @@ static CLIENTS: [Client; 9] = [
         conversation: || {
             json!({"model": "m", "messages": [
                 {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"},
-                {"role": "assistant", "content": "Hi"}, {"role": "user", "content": [{"type": "text", "text": "Bye"}]}]})
+                {"role": "assistant", "content": "Hi"},
+                {"role": "user", "content": [{"type": "text", "text": "Bye"}]}]})
         },
         structured: Some(|schema| {
             json!({"model": "m", "messages": [{"role": "user", "content": "Rate it"}], "response_format": {
