@@ -231,6 +231,15 @@ const WORDS: &[(Finish, &[&str])] = &[
 ];
 
 impl Finish {
+    /// What it is with tool calls in the answer: many servers say `stop` then, or something of their own.
+    #[must_use]
+    pub const fn with_calls(self, has_calls: bool) -> Self {
+        match self {
+            Self::Complete | Self::Unknown if has_calls => Self::ToolCall,
+            finish => finish,
+        }
+    }
+
     /// The class of a vendor's word in any spelling: `MAX_TOKENS`, `maxTokens`, `max-tokens` and
     /// `FinishReason.MAX_TOKENS` are one. A stop token (`<|eot_id|>`, `</s>`) says that the model was done.
     #[must_use]
