@@ -81,7 +81,8 @@ async fn a_look_reads_a_bounded_number_of_rows_however_many_lanes_there_are_and_
         let plan: sqlx::types::Json<Value> =
             sqlx::query_scalar(AssertSqlSafe(explain)).fetch_one(&mut *connection).await.unwrap();
         let read = rows_read(&plan.0[0]["Plan"], "ready");
-        // A step reads eight rows and one more, which tells whether the last lane goes on; some may be of the same lane.
+        // A step reads eight rows and one more, which tells whether the last lane goes on; some may be of the same
+        // lane.
         assert!(
             read >= f64::from(most) && read <= f64::from(most * 9 / 8 + 9 * 8),
             "{read} rows for {most} lanes: {}",
@@ -127,7 +128,12 @@ async fn a_new_job_and_another_login_are_seen_at_the_next_look_however_many_lane
 #[tokio::test]
 async fn a_look_tells_how_many_jobs_a_lane_has_where_they_are_few() {
     let queue = Queue::new().await;
-    queue.run("insert into sluice.job (batch, request) select 'b' || n, '{}' from generate_series(1, 30) n, generate_series(1, n)").await;
+    queue
+        .run(
+            "insert into sluice.job (batch, request) select 'b' || n, '{}' from generate_series(1, 30) n, \
+             generate_series(1, n)",
+        )
+        .await;
     let mut jobs: Vec<_> =
         queue.store.lanes().await.unwrap().into_iter().map(|lane| (lane.batch.unwrap(), lane.jobs)).collect();
     jobs.sort();
