@@ -11,9 +11,12 @@ const NEXT_FEW: i64 = 6;
 /// Routes that share the places.
 const ROUTES: i64 = 20;
 
-/// Calls take long compared with a look at the queue, also on a busy machine: what is counted is calls, and a look that
+const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\nlatency = { uniform = [0.2, 0.3] }\n\
+     models.model.price = { input = \"1\", output = \"2\" }\n";
+
+/// Calls that take long compared with a look at the queue, also on a busy machine: where calls are counted, a look that
 /// takes as long as several of them would let those go before.
-const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\nlatency = { uniform = [0.6, 0.8] }\n\
+const LONG_CALLS: &str = "[providers.one]\ndialect = \"openai\"\nlatency = { uniform = [0.6, 0.8] }\n\
      models.model.price = { input = \"1\", output = \"2\" }\n";
 
 fn config(concurrency: u32, routes: &str) -> String {
@@ -61,7 +64,7 @@ async fn calls_before_an_urgent_job(fleet: &Fleet, route: &str, priority: i16) -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_of_high_priority_begins_within_the_next_few_calls_however_few_places_there_are() {
-    let fleet = Fleet::new(SCENARIO, &config(2, "[routes.default]\nrungs = [\"one/model\"]\n")).await;
+    let fleet = Fleet::new(LONG_CALLS, &config(2, "[routes.default]\nrungs = [\"one/model\"]\n")).await;
     fleet.enqueue("default", 100).await;
     let worker = fleet.start();
     fleet.until_admitted(12).await;
