@@ -3,6 +3,8 @@
 # A Rust toolchain is needed; on Debian and Ubuntu the rest is installed when it is missing.
 
 CARGO ?= cargo
+# Tests mostly wait (for a server, a lease, a simulated provider): two for each processor keep all of them busy.
+export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo config test test-pooler chaos lint bench bench-quota bench-trouble fuzz sqlx sqlx-check postgres \

@@ -1,5 +1,6 @@
 //! `sluice doctor`: the tests cause each problem that hurts a queue, and the doctor has to name it.
 
+use crate::support::cluster::used_before;
 use crate::support::pooler::{Pooler, REFUSES};
 use crate::support::postgres::{Watchdog, temporary_dir};
 use crate::support::program::{Program, text};
@@ -29,6 +30,7 @@ async fn clinic() -> &'static Clinic {
         .get_or_init(|| async {
             let dir = temporary_dir();
             let watchdog = Watchdog::over(&dir);
+            used_before(&dir).await;
             let options = Options { data_dir: dir, fsync: true, max_connections: 100 };
             let first = EmbeddedPostgres::start(&options).await.unwrap();
             let mut connection = first.connect_options("postgres").connect().await.unwrap();

@@ -1,5 +1,6 @@
 //! The private Postgres: real starts of a real server.
 
+use crate::support::cluster::used_before;
 use crate::support::postgres::{Watchdog, database, temporary_dir};
 use crate::support::program::{Program, ended, text};
 use crate::support::wait::until;
@@ -19,6 +20,13 @@ struct Home {
 impl Home {
     fn new() -> Self {
         Self::at(temporary_dir())
+    }
+
+    /// One whose server was started before: for tests that are not about the first start.
+    async fn used_before() -> Self {
+        let home = Self::new();
+        used_before(&home.dir).await;
+        home
     }
 
     fn at(dir: PathBuf) -> Self {
@@ -93,7 +101,7 @@ async fn a_new_server_is_durable_private_and_has_the_database() {
 
 #[tokio::test]
 async fn the_url_leads_to_the_server() {
-    let home = Home::new();
+    let home = Home::used_before().await;
     let postgres = home.start().await;
     let options: sqlx::postgres::PgConnectOptions = postgres.url("sluice").parse().unwrap();
     let mut connection = options.connect().await.unwrap();
@@ -105,7 +113,7 @@ async fn the_url_leads_to_the_server() {
 
 #[tokio::test]
 async fn the_last_of_two_users_stops_the_server() {
-    let home = Home::new();
+    let home = Home::used_before().await;
     let first = home.start().await;
     let pid = home.pid();
     let second = home.start().await;
@@ -119,7 +127,7 @@ async fn the_last_of_two_users_stops_the_server() {
 
 #[tokio::test]
 async fn a_dropped_user_stops_the_server_too() {
-    let home = Home::new();
+    let home = Home::used_before().await;
     let postgres = home.start().await;
     let pid = home.pid();
     drop(postgres);
@@ -144,7 +152,7 @@ async fn a_start_that_is_given_up_leaves_no_server() {
 
 #[tokio::test]
 async fn a_start_while_the_server_stops_waits_and_starts_it_again() {
-    let home = Home::new();
+    let home = Home::used_before().await;
     let postgres = home.start().await;
     let pid = home.pid();
     drop(postgres);
@@ -156,7 +164,7 @@ async fn a_start_while_the_server_stops_waits_and_starts_it_again() {
 
 #[tokio::test]
 async fn a_server_that_was_killed_recovers_what_was_committed() {
-    let home = Home::new();
+    let home = Home::used_before().await;
     let postgres = home.start().await;
     let mut connection = connect(&postgres).await;
     sqlx::query("create table paid as select 42 as answer").execute(&mut connection).await.unwrap();
@@ -173,7 +181,7 @@ async fn a_server_that_was_killed_recovers_what_was_committed() {
 
 #[tokio::test]
 async fn the_server_of_a_killed_process_is_adopted_and_stopped_by_the_next() {
-    let home = Home::new();
+    let home = Home::used_before().await;
     let mut owner = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "embedded::hold_a_server_until_killed", "--ignored", "--nocapture"])
         .env("SLUICE_TEST_DATA_DIR", &home.dir)
@@ -208,7 +216,7 @@ async fn hold_a_server_until_killed() {
 
 #[tokio::test]
 async fn a_pid_file_that_names_a_stranger_does_not_hinder_the_start() {
-    let home = Home::new();
+    let home = Home::used_before().await;
     home.start().await.stop().await.unwrap();
     let dir = home.dir.display();
     for stale in [format!("{}\n{dir}/data\n1\n5432\n{dir}/run\n\n  1 1\nready   \n", std::process::id()), String::new()]
@@ -273,7 +281,7 @@ async fn every_test_has_a_database_of_its_own() {
 
 #[tokio::test]
 async fn no_row_and_no_statement_reaches_the_servers_log() {
-    let home = Home::new();
+    let home = Home::used_before().await;
     // As of a version that did not see to it yet, and then as of this one.
     for undo in [false, true] {
         let postgres = home.start().await;

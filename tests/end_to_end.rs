@@ -77,7 +77,7 @@ fn config(simulator: &Simulator) -> String {
             text,
             "[providers.{name}]\ndialect = \"{dialect}\"\nbase_url = \"{}\"\nrecheck = \"500ms\"\n\
              max_body_bytes = 16777216\n\
-             timeouts = {{ connect = \"2s\", first_byte = \"1s\", idle = \"200ms\", total = \"10s\" }}\n\
+             timeouts = {{ connect = \"3s\", first_byte = \"3s\", idle = \"200ms\", total = \"10s\" }}\n\
              breaker = {{ min_calls = 20, failure_rate = 0.9, window = \"10s\", open = \"500ms\" }}\n",
             simulator.base_url(name).unwrap()
         )

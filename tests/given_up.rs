@@ -185,6 +185,9 @@ async fn a_worker_at_work_keeps_its_connections() {
     let heartbeats = "select extract(epoch from max(seen_at) - min(started_at))::bigint from sluice.worker";
     until("it has worked for a while", async || fleet.number(heartbeats).await >= 12).await;
     let later = connections().await;
-    assert!(warm.is_subset(&later), "{warm:?} became {later:?}");
+    // A statement that the server does not answer in time costs its connection, and the worker says so: on a machine
+    // that is busy with other things that happens.
+    let (lost, given_up) = (warm.difference(&later).count(), worker.said().matches("did not answer within").count());
+    assert!(lost <= given_up, "{given_up} statements were given up, and {warm:?} became {later:?}");
     worker.stop().await;
 }

@@ -2,15 +2,12 @@
 
 use crate::support::cluster::OwnCluster;
 use crate::support::exposition::Exposition;
-use crate::support::postgres::{Watchdog, database, temporary_dir};
+use crate::support::postgres::database;
 use crate::support::program::{Program, text};
 use crate::support::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
-use sluice::embedded::{EmbeddedPostgres, Options};
 use sluice::simulate::{Scenario, Simulator};
-use sluice::store::Store;
 use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -265,27 +262,20 @@ async fn metrics_show_the_limits_and_what_waits_for_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_there_while_the_database_is_not() {
-    let dir = temporary_dir();
-    let _watchdog = Watchdog::over(&dir);
-    let options = Options { data_dir: dir.clone(), fsync: true, max_connections: 20 };
-    let postgres = EmbeddedPostgres::start(&options).await.unwrap();
-    let pool = PgPoolOptions::new().max_connections(2).connect_lazy_with(postgres.connect_options("sluice"));
-    Store::from_pool(pool.clone()).migrate().await.unwrap();
-    let (_simulator, program) = stage(&postgres.url("sluice"));
+    let mut cluster = OwnCluster::start().await;
+    let pool = cluster.pool.clone();
+    let (_simulator, program) = stage(&cluster.url);
     let worker = Measured::start(&program).await;
     enqueue(&pool, "default", "plain", 5).await;
     worker.scrape_until("the jobs have ended", |page| page.sum("sluice_jobs_ended_total") >= Some(5.0)).await;
-    let pid_file = std::fs::read_to_string(dir.join("data/postmaster.pid")).unwrap();
-    let server = Pid::from_raw(pid_file.lines().next().unwrap().parse().unwrap()).unwrap();
-    kill_process(server, Signal::QUIT).unwrap();
+    cluster.kill();
     let page = worker.scrape_until("the worker knows", |page| page.value("sluice_database_up", &[]) == Some(0.0)).await;
     assert_eq!(page.sum("sluice_attempts_total"), Some(5.0), "what this process knows by itself");
     assert!(!page.types.contains_key("sluice_bucket_level"), "what it cannot know is left out rather than out of date");
-    let again = EmbeddedPostgres::start(&options).await.unwrap();
+    cluster.return_of_the_server().await;
     worker.scrape_until("all is well again", |page| page.value("sluice_database_up", &[]) == Some(1.0)).await;
     worker.stop().await;
-    postgres.stop().await.unwrap();
-    again.stop().await.unwrap();
+    cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! The rights of each role, with real logins: each `sluice migrate` makes up for steps that the one before could not
 //! take.
 
+use crate::support::cluster::used_before;
 use crate::support::postgres::{Watchdog, temporary_dir};
 use crate::support::program::{Program, text};
 use serde_json::Value;
@@ -21,6 +22,7 @@ impl Server {
     async fn start() -> Self {
         let dir = temporary_dir();
         let watchdog = Watchdog::over(&dir);
+        used_before(&dir).await;
         let options = Options { data_dir: dir, fsync: false, max_connections: 50 };
         let postgres = EmbeddedPostgres::start(&options).await.unwrap();
         let admin = PgPoolOptions::new().max_connections(2).connect_lazy_with(postgres.connect_options("postgres"));

@@ -4,6 +4,7 @@ use super::GlobalArgs;
 use super::output::{Dispensable, Format, OutputError};
 use crate::exit_code::ExitCode;
 use crate::printable::{self, Notation, Printable};
+use crate::shutdown::Signals;
 use crate::simulate::{Scenario, Simulator, Verdict};
 use anyhow::{Context, bail};
 use std::fmt::Write as _;
@@ -37,9 +38,11 @@ pub struct Args {
 /// # Errors
 /// A scenario that cannot be read or is inconsistent, an address that is not loopback or is taken.
 pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    // Before the address answers: from then on the simulator may be told to stop, and owes a verdict.
+    let signals = Signals::listen().context("listening for Ctrl-C")?;
     let simulator = start(&args)?;
     announce(&simulator, &mut Dispensable(printable::stderr())).context("writing to standard error")?;
-    interrupted().await.context("waiting for Ctrl-C")?;
+    signals.stop.cancelled().await;
     let verdict = simulator.verdict();
     simulator.stop();
     let format = global.format.unwrap_or(Format::Json);
@@ -91,14 +94,6 @@ fn announce(simulator: &Simulator, out: &mut impl io::Write) -> io::Result<()> {
         writeln!(out, "  {name:<12} dialect = {dialect:<10} base_url = \"{url}\"")?;
     }
     writeln!(out, "press Ctrl-C for the verdict")
-}
-
-async fn interrupted() -> io::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        interrupt = tokio::signal::ctrl_c() => interrupt,
-        _ = terminate.recv() => Ok(()),
-    }
 }
 
 fn render(verdict: &Verdict, format: Format) -> anyhow::Result<String> {

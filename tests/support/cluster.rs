@@ -6,6 +6,54 @@ use sluice::embedded::{EmbeddedPostgres, Options};
 use sluice::store::Store;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tokio::sync::OnceCell;
+
+/// The files of a server, made once for the whole run: a copy takes a hundredth of the time.
+struct Template {
+    dir: PathBuf,
+    _watchdog: Watchdog,
+}
+
+impl Template {
+    /// As the service makes a server at its first start.
+    async fn bare() -> &'static Self {
+        static BARE: OnceCell<Template> = OnceCell::const_new();
+        BARE.get_or_init(|| Self::make(false)).await
+    }
+
+    /// The same with the schema in its database.
+    async fn migrated() -> &'static Self {
+        static MIGRATED: OnceCell<Template> = OnceCell::const_new();
+        MIGRATED.get_or_init(|| Self::make(true)).await
+    }
+
+    async fn make(with_schema: bool) -> Self {
+        let dir = temporary_dir();
+        let watchdog = Watchdog::over(&dir);
+        let options = Options { data_dir: dir.clone(), fsync: false, max_connections: 20 };
+        let postgres = EmbeddedPostgres::start(&options).await.unwrap();
+        if with_schema {
+            let store = Store::connect(postgres.connect_options("sluice"), 1).await.unwrap();
+            store.migrate().await.unwrap();
+            store.close().await;
+        }
+        postgres.stop().await.unwrap();
+        Self { dir, _watchdog: watchdog }
+    }
+
+    /// Makes an empty folder a copy of this one, with its owner and its mode.
+    fn copy_into(&self, dir: &Path) {
+        let copied = Command::new("cp").arg("-a").arg(self.dir.join(".")).arg(dir).output().unwrap();
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+    }
+}
+
+/// Makes the folder one in which the service has started and stopped its server, for tests about what comes after.
+pub async fn used_before(dir: &Path) {
+    Template::bare().await.copy_into(dir);
+}
 
 /// The server, with the schema in its database.
 pub struct OwnCluster {
@@ -21,11 +69,11 @@ impl OwnCluster {
     pub async fn start() -> Self {
         let dir = temporary_dir();
         let watchdog = Watchdog::over(&dir);
+        Template::migrated().await.copy_into(&dir);
         // A cluster without fsync forgets its last commits when it is killed, as the service's never does.
         let options = Options { data_dir: dir, fsync: true, max_connections: 50 };
         let postgres = EmbeddedPostgres::start(&options).await.unwrap();
         let pool = PgPoolOptions::new().max_connections(4).connect_lazy_with(postgres.connect_options("sluice"));
-        Store::from_pool(pool.clone()).migrate().await.unwrap();
         Self { url: postgres.url("sluice"), pool, options, servers: vec![postgres], _watchdog: watchdog }
     }
 
