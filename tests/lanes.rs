@@ -97,7 +97,8 @@ async fn a_sweep_takes_neighbours_and_leaves_a_login_that_lies_elsewhere_its_sha
     let other = login(&queue.pool, &queue.database, "lanes_elsewhere").await;
     run(
         &other,
-        "insert into sluice.job (batch, request) select 'b' || n, '{\"prompt\": \"Hi\"}' from generate_series(1, 600) n",
+        "insert into sluice.job (batch, request)
+              select 'b' || n, '{\"prompt\": \"Hi\"}' from generate_series(1, 600) n",
     )
     .await;
     let first: i64 = queue.count("select max(id) from sluice.job").await;

@@ -6,10 +6,10 @@
 //! share. In a group it goes on where the look before stopped. So one login or project that has a million lanes takes
 //! nothing from the others, and over time every lane is seen.
 //!
-//! The order of flows is that of a hash: lanes that follow each other in it have their jobs all over the tables. So most
-//! looks begin with a sweep. It reads jobs that lie next to each other in the table of the queue, and their lanes fill
-//! the shares of their groups. Only groups that the sweep leaves without half of their share are read in the order of
-//! flows, and every few looks all of them.
+//! The order of flows is that of a hash: lanes that follow each other in it have their jobs all over the tables. So
+//! most looks begin with a sweep. It reads jobs that lie next to each other in the table of the queue, and their lanes
+//! fill the shares of their groups. Only groups that the sweep leaves without half of their share are read in the order
+//! of flows, and every few looks all of them.
 
 use std::collections::HashMap;
 

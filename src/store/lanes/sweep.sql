@@ -10,8 +10,8 @@ with swept as materialized (
 ), ended as (
     select max(s.place)::text as place, count(*) as jobs from swept s
 )
-select e.place, e.jobs as swept, f.flow, h.prio, h.first, j.route, j.project, j.batch, j.enqueued_by as login, j.deadline,
-       h.jobs
+select e.place, e.jobs as swept, f.flow, h.prio, h.first, h.jobs, j.route, j.project, j.batch,
+       j.enqueued_by as login, j.deadline
   from ended e
        cross join (select distinct s.flow from swept s) f
        cross join lateral (
