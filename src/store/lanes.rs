@@ -6,9 +6,6 @@ use crate::domain::rotation::{Depth, Rotation, SWEPT, Stretch, WINDOW};
 use chrono::{DateTime, Utc};
 use std::collections::HashSet;
 
-/// How many of the newest jobs are looked at where there are more lanes than one look reads.
-const NEWEST: i64 = 200;
-
 /// How many blocks of the table a sweep visits at most: a stretch of rows that are gone, but not yet cleared away, must
 /// not keep a look busy.
 const BLOCKS: i64 = 2_000;
@@ -192,7 +189,7 @@ impl Store {
 
     /// The lanes of the newest jobs that are ready, the newest last.
     async fn newest(&self) -> Result<Vec<Lane>, StoreError> {
-        sqlx::query_file_as!(Lane, "src/store/lanes/newest.sql", NEWEST).fetch_all(&self.db).await.doing(LOOKING)
+        sqlx::query_file_as!(Lane, "src/store/lanes/newest.sql").fetch_all(&self.db).await.doing(LOOKING)
     }
 
     /// The flows from this one on, each by its lane with the highest priority: one page, and where the next one begins.
