@@ -105,16 +105,18 @@ async fn the_same_rung_mends_its_answer_once_it_is_told_what_was_wrong() {
     messages.push(json!({ "role": "user", "content": told }));
     assert_eq!(second.body, expected);
     // The faces tell of it.
-    let story = stage.program.output(&["explain", "1"]).await;
+    let job: i64 = sqlx::query_scalar("select id from sluice.job").fetch_one(&stage.database.pool()).await.unwrap();
+    let story = stage.program.output(&["explain", &job.to_string()]).await;
     assert!(story.contains("it was asked again, with the answer of #1 and its fault named"), "{story}");
     let report = stage.program.output(&["report", "reasks", "--format", "json"]).await;
     let report: Value = serde_json::from_str(&report).unwrap();
-    assert_eq!((&report[0]["reasks"], &report[0]["accepted"], &report[0]["share"]), (&json!(1), &json!(1), &json!(1.0)));
+    assert_eq!(
+        (&report[0]["reasks"], &report[0]["accepted"], &report[0]["share"]),
+        (&json!(1), &json!(1), &json!(1.0))
+    );
     assert!(report[0]["cost"].as_f64().unwrap() > 0.0, "{report}");
-    let seen: (i64, i64) = sqlx::query_as("select reasks, accepted from sluice.reasks")
-        .fetch_one(&stage.database.pool())
-        .await
-        .unwrap();
+    let seen: (i64, i64) =
+        sqlx::query_as("select reasks, accepted from sluice.reasks").fetch_one(&stage.database.pool()).await.unwrap();
     assert_eq!(seen, (1, 1));
 }
 
@@ -147,7 +149,9 @@ async fn a_rung_is_asked_again_once_and_only_where_route_attempts_and_window_all
 async fn other_faults_of_form_are_named_and_a_refused_re_ask_costs_the_job_nothing_else() {
     let stage = stage(|call, _| match call.prompt() {
         told if told.contains("at most 5 allowed") => answer("short"),
-        told if told.contains("is not the JSON") => (400, br#"{"error":{"message":"messages must alternate"}}"#.to_vec()),
+        told if told.contains("is not the JSON") => {
+            (400, br#"{"error":{"message":"messages must alternate"}}"#.to_vec())
+        }
         "long" => answer("much too long"),
         "once" if call.body["seed"] == 1 => answer("no JSON"),
         _ => answer("?"),

@@ -31,10 +31,8 @@ pub struct Facts {
 const LARGER_CAP: Option<&str> = Some("a larger max_tokens may help");
 
 /// What is said of an answer that is no JSON.
-const JSON: Option<Words> = Some(Words {
-    fault: "The answer is not the JSON that was asked for",
-    demand: "Answer again, with the JSON only.",
-});
+const JSON: Option<Words> =
+    Some(Words { fault: "The answer is not the JSON that was asked for", demand: "Answer again, with the JSON only." });
 
 /// What is said of JSON that does not match its schema.
 const SCHEMA: Option<Words> = Some(Words {

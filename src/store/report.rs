@@ -1,8 +1,8 @@
 //! Sums for reports.
 //!
 //! Money, counts and tokens come from the sums that every settle appends (`sluice.totals`). They stay small however
-//! large the ledger grows, and match it exactly. Latencies cannot be summed, and calls that named the fault of an answer
-//! are few: both are read from the ledger itself, by time.
+//! large the ledger grows, and match it exactly. Latencies cannot be summed, and calls that named the fault of an
+//! answer are few: both are read from the ledger itself, by time.
 
 use super::{Doing, Store, StoreError};
 use crate::domain::NanoUsd;

@@ -14,7 +14,8 @@ fn again(request: &str, answer: &Value, kind: SoftFailure) -> Option<Value> {
     Some(serde_json::from_str(&again.raw).unwrap())
 }
 
-const ASKED: &str = r#"{"temperature":0.10,"messages":[{"role":"system","content":"S"},{"role":"user","content":"Q"}]}"#;
+const ASKED: &str =
+    r#"{"temperature":0.10,"messages":[{"role":"system","content":"S"},{"role":"user","content":"Q"}]}"#;
 
 #[test]
 fn the_conversation_goes_on_with_the_answer_and_its_fault() {

@@ -11,7 +11,9 @@ use crate::domain::charging::Fate;
 use crate::domain::decide::Ineligible;
 use crate::domain::shut::Shut;
 use crate::domain::tempo::Took;
-use crate::domain::{Bearing, ChatRequest, Failure, Job, Mend, Rung, Sizes, Target, Timestamp, Usage, UsageSource, estimate, long_wait};
+use crate::domain::{
+    Bearing, ChatRequest, Failure, Job, Mend, Rung, Sizes, Target, Timestamp, Usage, UsageSource, estimate, long_wait,
+};
 use crate::provider::{self, CallReport, Delivery, LimitObservation, Payload};
 use crate::store::call::OpenCall;
 use crate::store::claim::Lease;

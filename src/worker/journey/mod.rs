@@ -22,8 +22,7 @@ use crate::domain::fork::{Needs, Taken, Traits};
 use crate::domain::shut::Reason;
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
-    Attempt, ChatRequest, Job, Metadata, Outcome, Patience, Rejected, Strategy, Timestamp, eligibility, estimate,
-    reask,
+    Attempt, ChatRequest, Job, Metadata, Outcome, Patience, Rejected, Strategy, Timestamp, eligibility, estimate, reask,
 };
 use crate::store::claim::{Claimed, PastAttempt};
 use crate::store::settle::AttemptRow;

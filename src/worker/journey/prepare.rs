@@ -4,7 +4,9 @@ use super::rows::{Bill, HeldJob};
 use super::{Errand, Journey, READ_ANEW};
 use crate::domain::fork::{Needs, Traits};
 use crate::domain::request::{RequestError, unfit_schema};
-use crate::domain::{Attempt, ChatRequest, ErrorClass, Job, Outcome, Rejected, SoftFailure, estimate, long_wait, reask};
+use crate::domain::{
+    Attempt, ChatRequest, ErrorClass, Job, Outcome, Rejected, SoftFailure, estimate, long_wait, reask,
+};
 use crate::store::claim::{Claimed, NoRequest, PastAttempt};
 use crate::worker::Shared;
 use crate::worker::plan::RoutePlan;

@@ -37,8 +37,8 @@ struct Trouble {
     named: Option<Outcome>,
 }
 
-/// Every class of failures and every kind of unusable answer. Those for which the gate shuts come twice. Where the fault
-/// of an answer can be named, there are rows for what comes of that.
+/// Every class of failures and every kind of unusable answer. Those for which the gate shuts come twice. Where the
+/// fault of an answer can be named, there are rows for what comes of that.
 fn troubles() -> Vec<Trouble> {
     let classes = Class::ALL.iter().filter(|class| **class != Class::SoftFailure).map(|class| Outcome::Failed(*class));
     let soft = SoftFailure::ALL.iter().map(|kind| Outcome::Rejected(*kind));
