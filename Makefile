@@ -5,7 +5,8 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo config test test-pooler chaos lint bench bench-quota bench-trouble fuzz sqlx sqlx-check postgres servers build clean
+.PHONY: help demo config test test-pooler chaos lint bench bench-quota bench-trouble fuzz sqlx sqlx-check postgres \
+	servers build clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +21,7 @@ test: servers ## all tests; they start a Postgres and a PgBouncer of their own
 test-pooler: servers ## the tests against Postgres once more, with a PgBouncer between
 	SLUICE_TEST_BEHIND_PGBOUNCER=1 $(CARGO) test --locked --test main
 
-chaos: postgres ## everything fails at once, and the books have to be right (five minutes; SLUICE_CHAOS_SEED, _SECONDS, _WORKERS)
+chaos: postgres ## everything fails at once, and the books are right (5 minutes; SLUICE_CHAOS_SEED, _SECONDS, _WORKERS)
 	$(CARGO) test --locked --test main chaos::the_books_are_right_after_minutes_of_chaos -- --ignored --nocapture
 
 lint: ## formatting, lints, licences, the systemd unit
@@ -39,7 +40,7 @@ bench: postgres ## how fast the queue is, with the release build
 bench-quota: postgres ## how well providers' limits are kept and used, with the release build (ten minutes)
 	$(CARGO) bench --locked --bench quota
 
-bench-trouble: postgres ## a snapshot held open, an outage, and a million lanes, while a million jobs flow (half an hour)
+bench-trouble: postgres ## a held snapshot, an outage, a million lanes, while a million jobs flow (half an hour)
 	$(CARGO) bench --locked --bench trouble
 
 fuzz: ## arbitrary bytes for everything that reads what it has not written; SECONDS_EACH=20

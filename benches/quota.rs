@@ -154,7 +154,9 @@ fn cases() -> Vec<Case> {
             simulator: r#"
                 [providers.one]
                 dialect = "anthropic"
-                quota = { input_tokens_per_minute = 900_000, output_tokens_per_minute = 150_000, burst_tokens = {burst0} }
+                quota.input_tokens_per_minute = 900_000
+                quota.output_tokens_per_minute = 150_000
+                quota.burst_tokens = {burst0}
                 latency = { median = 0.7, p99 = 2.5 }
                 output = { median = 150, p99 = 600 }
             "#,
@@ -162,7 +164,9 @@ fn cases() -> Vec<Case> {
                 [providers.one]
                 dialect = "anthropic"
                 base_url = "http://simulator/one/v1"
-                limits = { input_tokens_per_minute = 900_000, output_tokens_per_minute = 150_000, burst_tokens = {burst0} }
+                limits.input_tokens_per_minute = 900_000
+                limits.output_tokens_per_minute = 150_000
+                limits.burst_tokens = {burst0}
                 [models."one/model"]
                 max_output_tokens = 4096
                 [routes.default]
@@ -481,7 +485,8 @@ async fn enqueue(pool: &PgPool, case: &Case, scale: f64) -> anyhow::Result<u64> 
         sqlx::query(
             "insert into sluice.job (route, request)
                   select $1, jsonb_build_object('prompt',
-                                                rpad(format('%s %s ', $1, n), ($3 + n * 7919 % ($4 - $3 + 1))::int, 'lorem ipsum '))
+                                                rpad(format('%s %s ', $1, n), ($3 + n * 7919 % ($4 - $3 + 1))::int,
+                                                     'lorem ipsum '))
                     from generate_series(1, $2) n",
         )
         .bind(jobs.route)

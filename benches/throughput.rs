@@ -94,7 +94,8 @@ async fn bare_schema(pool: &PgPool) -> anyhow::Result<()> {
          create table bare.job (id bigint primary key, request jsonb not null);
          create table bare.ready (id bigint primary key);
          create table bare.result (id bigint primary key, response jsonb not null);
-         create table bare.attempt (id bigint, number smallint, provider text, at timestamptz, tokens bigint, cost bigint,
+         create table bare.attempt (id bigint, number smallint, provider text, at timestamptz, tokens bigint,
+                                   cost bigint,
                                     primary key (id, number));",
     )
     .execute(pool)
@@ -119,7 +120,8 @@ async fn bare(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
         tokio::spawn(async move {
             loop {
                 let rows: Vec<(i64, serde_json::Value)> = sqlx::query_as(
-                    "with picked as materialized (select ctid as tid from bare.ready order by id limit 500 for update skip locked),
+                    "with picked as materialized (select ctid as tid from bare.ready order by id limit 500 for update \
+                     skip locked),
                           gone as (delete from bare.ready where ctid = any (array(select tid from picked)) returning id)
                      select j.id, j.request from gone join bare.job j using (id)",
                 )
@@ -136,10 +138,12 @@ async fn bare(pool: &PgPool, depth: usize) -> anyhow::Result<f64> {
                     .bind(&answers)
                     .execute(&mut *transaction)
                     .await?;
-                sqlx::query("insert into bare.attempt select id, 1, 'p', now(), 100, 1000 from unnest($1::bigint[]) id")
-                    .bind(&ids)
-                    .execute(&mut *transaction)
-                    .await?;
+                sqlx::query(
+                    "insert into bare.attempt select id, 1, 'p', now(), 100, 1000 from unnest($1::bigint[]) id",
+                )
+                .bind(&ids)
+                .execute(&mut *transaction)
+                .await?;
                 transaction.commit().await?;
             }
         })

@@ -276,9 +276,8 @@ async fn usage_that_cannot_be_is_estimated_and_cost_is_what_was_billed() {
         ("scale", tier("scale")),
         (
             "written",
-            bytes(&with(
-                json!({ "prompt_tokens": 1_000, "completion_tokens": 100, "total_tokens": 1_100, "cache_creation_input_tokens": 600 }),
-            )),
+            bytes(&with(json!({ "prompt_tokens": 1_000, "completion_tokens": 100, "total_tokens": 1_100,
+                    "cache_creation_input_tokens": 600 }))),
         ),
         ("reported", bytes(&with(json!({ "prompt_tokens": 1_000, "completion_tokens": 100, "cost": 0.0042 })))),
         ("both", bytes(&with(json!({ "prompt_tokens": 1_000, "completion_tokens": 100, "cost": 0.0042 })))),

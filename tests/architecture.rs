@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 mod circles;
 mod documented;
+mod width;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

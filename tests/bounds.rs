@@ -250,7 +250,8 @@ async fn numbers_are_given_with_jobs_and_not_for_the_asking() {
     // A caller that repeats itself uses none up.
     let again = "select count(sluice.enqueue('{}', idempotency_key => 'k')) from generate_series(1, 100)";
     number(&mut logins.evil, again).await;
-    let many = "select count(*) from sluice.enqueue_many((select jsonb_agg('{\"request\": 1, \"idempotency_key\": \"k\"}'::jsonb)
+    let many = "select count(*) from sluice.enqueue_many((select jsonb_agg(
+        '{\"request\": 1, \"idempotency_key\": \"k\"}'::jsonb)
                                                             from generate_series(1, 100)))";
     number(&mut logins.evil, many).await;
     let next = number(&mut logins.good, "insert into sluice.job (request) values ('{}') returning id").await;

@@ -166,7 +166,8 @@ async fn enqueue_many_answers_in_order_and_finds_keys_that_exist() {
         .unwrap();
     let again = many(
         r#"[{"request":{"prompt":"c"},"idempotency_key":"l"},{"request":{"prompt":"a"},"idempotency_key":"k"},
-            {"request":{"prompt":"c"},"idempotency_key":"l"},{"request":{"prompt":"k"},"idempotency_key":"k","project":"p"}]"#,
+            {"request":{"prompt":"c"},"idempotency_key":"l"},
+            {"request":{"prompt":"k"},"idempotency_key":"k","project":"p"}]"#,
     )
     .await
     .unwrap();

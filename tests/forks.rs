@@ -96,7 +96,8 @@ async fn each_job_goes_along_the_route_of_the_first_rule_that_holds_and_explain_
     }
     let story = fleet.explained(cases[7].1).await;
     assert!(story.contains("route usual, project acme"), "the row keeps its route: {story}");
-    let led = "   rules[2] of route usual led to long\n   rules[0] of route long led to longest\n   it was the first choice\n";
+    let led = "   rules[2] of route usual led to long\n   rules[0] of route long led to longest\n   \
+        it was the first choice\n";
     assert!(story.contains(led), "{story}");
     assert!(!fleet.explained(cases[0].1).await.contains("rules["));
     fleet.books_are_in_order(9).await;

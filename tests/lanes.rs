@@ -81,13 +81,47 @@ async fn a_look_reads_a_bounded_number_of_rows_however_many_lanes_there_are_and_
         let plan: sqlx::types::Json<Value> =
             sqlx::query_scalar(AssertSqlSafe(explain)).fetch_one(&mut *connection).await.unwrap();
         let read = rows_read(&plan.0[0]["Plan"], "ready");
-        // A step reads eight rows and one more, which tells whether the last lane goes on; some may be of the same lane.
+        // A step reads eight rows and one more, which tells whether the last lane goes on; some may be of the same
+        // lane.
         assert!(
             read >= f64::from(most) && read <= f64::from(most * 9 / 8 + 9 * 8),
             "{read} rows for {most} lanes: {}",
             plan.0
         );
     }
+}
+
+#[tokio::test]
+async fn a_sweep_takes_neighbours_and_leaves_a_login_that_lies_elsewhere_its_share() {
+    let queue = Queue::new().await;
+    let other = login(&queue.pool, &queue.database, "lanes_elsewhere").await;
+    run(
+        &other,
+        "insert into sluice.job (batch, request) select 'b' || n, '{\"prompt\": \"Hi\"}' from generate_series(1, 600) n",
+    )
+    .await;
+    let first: i64 = queue.count("select max(id) from sluice.job").await;
+    queue.run(MANY).await;
+    let mut rotation = Rotation::default();
+    let mut seen = HashSet::new();
+    let mut before = usize::MAX;
+    let mut swept = 0;
+    for _ in 0..40 {
+        let look = queue.store.look(&mut rotation, &[], 0).await.unwrap();
+        let (few, many): (Vec<&Lane>, Vec<&Lane>) = look.lanes.iter().partition(|lane| lane.login == "lanes_elsewhere");
+        // Its lanes end within a look now and then.
+        assert!(few.len().max(before) >= WINDOW / 4, "{} of its lanes, whose share is half a window", few.len());
+        before = few.len();
+        let mut places: Vec<i64> = many.iter().map(|lane| lane.first).collect();
+        places.sort_unstable();
+        // Of the neighbours in a sweep three in four are new to the look: a stretch of a tenth of the jobs has most.
+        let most =
+            places.iter().map(|from| places.iter().filter(|at| (*from..from + 2_000).contains(at)).count()).max();
+        swept += usize::from(most.unwrap_or(0) * 4 >= places.len() * 3);
+        seen.extend(look.lanes.iter().map(|lane| lane.flow));
+    }
+    assert!(swept >= 20, "{swept} of 40 looks took neighbours");
+    assert_eq!(seen.len(), 20_600, "and all lanes are seen, beginning with job {first}");
 }
 
 /// How many rows scans of a table gave, all loops together.
@@ -127,7 +161,12 @@ async fn a_new_job_and_another_login_are_seen_at_the_next_look_however_many_lane
 #[tokio::test]
 async fn a_look_tells_how_many_jobs_a_lane_has_where_they_are_few() {
     let queue = Queue::new().await;
-    queue.run("insert into sluice.job (batch, request) select 'b' || n, '{}' from generate_series(1, 30) n, generate_series(1, n)").await;
+    queue
+        .run(
+            "insert into sluice.job (batch, request) select 'b' || n, '{}' from generate_series(1, 30) n, \
+             generate_series(1, n)",
+        )
+        .await;
     let mut jobs: Vec<_> =
         queue.store.lanes().await.unwrap().into_iter().map(|lane| (lane.batch.unwrap(), lane.jobs)).collect();
     jobs.sort();

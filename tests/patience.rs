@@ -32,7 +32,8 @@ impl Stage {
              [providers.cheap]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
              {limits}\ntimeouts = {{ total = \"5s\" }}\n\
              [providers.dear]\ndialect = \"openai\"\nbase_url = \"{}\"\n\
-             [routes.default]\nstrategy = \"priority\"\nrungs = [\"cheap/model\", \"dear/model\"]\npatience = \"{patience}\"\n\
+             [routes.default]\nstrategy = \"priority\"\nrungs = [\"cheap/model\", \"dear/model\"]\n\
+             patience = \"{patience}\"\n\
              [routes.hasty]\nstrategy = \"priority\"\nrungs = [\"cheap/model\", \"dear/model\"]\npatience = \"0s\"\n",
             simulator.base_url("cheap").unwrap(),
             simulator.base_url("dear").unwrap()

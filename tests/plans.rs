@@ -5,6 +5,7 @@ use crate::support::clock;
 use crate::support::cluster::OwnCluster;
 use crate::support::queue::{accepted, failed, failure, park, success};
 use serde_json::Value;
+use sluice::domain::rotation::{Rotation, WINDOW};
 use sluice::domain::{ErrorClass, NanoUsd, Target, Timestamp};
 use sluice::store::call::OpenCall;
 use sluice::store::claim::{Claimed, Lease, Take};
@@ -19,8 +20,9 @@ use std::time::Duration;
 const TABLES: [&str; 6] = ["job", "result", "attempt", "inflight", "ready", "parked"];
 
 /// A few words of each statement that a worker runs all day.
-const HOT: [(&str, &str); 19] = [
+const HOT: [(&str, &str); 20] = [
     ("lanes", "with recursive step as"),
+    ("a sweep for lanes", "with swept as materialized"),
     ("claim", "picked as materialized"),
     ("history", "as \"current_round!\""),
     ("open", "set call_number = c.number"),
@@ -256,6 +258,20 @@ async fn a_day(stage: &Stage, store: &Store) {
     store.begin_partition(Duration::from_hours(2)).await.unwrap();
     store.retire(Duration::from_hours(20)).await.unwrap();
     store.sign_off(heir).await.unwrap();
+    many_lanes(stage, store).await;
+}
+
+/// More lanes than one look reads, for a while.
+async fn many_lanes(stage: &Stage, store: &Store) {
+    stage
+        .run("insert into sluice.job (batch, request) select 'lane ' || n, '{}' from generate_series(1, 3000) n")
+        .await;
+    let mut rotation = Rotation::default();
+    for _ in 0..3 {
+        let look = store.look(&mut rotation, &[], 0).await.unwrap();
+        assert!(!look.is_all && look.lanes.len() > WINDOW / 2);
+    }
+    stage.run("delete from sluice.ready; delete from sluice.job where batch like 'lane %'").await;
 }
 
 /// What the statements of a day read from end to end.

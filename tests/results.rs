@@ -81,7 +81,8 @@ async fn answers_are_openai_batch_output_lines_that_say_who_answered() {
                     "choices": [{ "index": 0, "message": { "role": "assistant", "content": "Grüße, \"you\"" } }],
                 } },
                 "error": null,
-                "sluice": { "job": 101, "provider": "openai", "model": "gpt-4o-mini", "attempts": 2, "enqueued_by": "sluice",
+                "sluice": { "job": 101, "provider": "openai", "model": "gpt-4o-mini", "attempts": 2,
+                    "enqueued_by": "sluice",
                             "cost": "0.000123", "repaired": true, "metadata": { "k": 1 } },
             }),
             json!({
@@ -110,7 +111,8 @@ async fn failures_are_error_lines_in_a_file_of_their_own() {
     assert_eq!(stderr, "batch b: 2 of 6 jobs have an answer; 2 failed, 1 cancelled, 1 not finished\n");
     assert_eq!(lines(&read(dir.path().join("out.jsonl"))).len(), 2);
     let served = |job: i64, cost: &str, class: &str| {
-        json!({ "job": job, "provider": "openai", "model": "gpt-4o-mini", "attempts": 1, "enqueued_by": "sluice", "cost": cost,
+        json!({ "job": job, "provider": "openai", "model": "gpt-4o-mini", "attempts": 1, "enqueued_by": "sluice",
+            "cost": cost,
                 "repaired": false, "class": class })
     };
     assert_eq!(
@@ -131,7 +133,8 @@ async fn failures_are_error_lines_in_a_file_of_their_own() {
             json!({
                 "id": "batch_req_105", "custom_id": "stopped", "response": null,
                 "error": { "code": "job_cancelled", "message": "The job was cancelled." },
-                "sluice": { "job": 105, "provider": null, "model": null, "attempts": 0, "enqueued_by": "sluice", "cost": "0.00", "repaired": false },
+                "sluice": { "job": 105, "provider": null, "model": null, "attempts": 0, "enqueued_by": "sluice",
+                    "cost": "0.00", "repaired": false },
             }),
         ]
     );

@@ -105,14 +105,16 @@ async fn echo(mut stream: TcpStream, heard: Arc<Mutex<Vec<String>>>) {
     let said = |words: &str| {
         let usage = serde_json::json!({"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8,
             "input_tokens": 3, "output_tokens": 5, "note": if way == "usage" { echoed.as_str() } else { "" }});
-        let gemini = serde_json::json!({"promptTokenCount": 3, "candidatesTokenCount": 5, "note": if way == "usage" { echoed.as_str() } else { "" }});
+        let gemini = serde_json::json!({"promptTokenCount": 3, "candidatesTokenCount": 5,
+            "note": if way == "usage" { echoed.as_str() } else { "" }});
         let (model, id, finish) =
             if way == "fields" { (echoed.as_str(), echoed.as_str(), echoed.as_str()) } else { ("m", "i", "") };
         let or = |usual: &str| if finish.is_empty() { usual.to_owned() } else { finish.to_owned() };
         if path.contains("/messages") {
             let mut content = vec![serde_json::json!({"type": "text", "text": words})];
             if way == "tools" {
-                content.push(serde_json::json!({"type": "tool_use", "id": echoed, "name": "f", "input": {"a": echoed}}));
+                content.push(serde_json::json!({"type": "tool_use", "id": echoed, "name": "f",
+                    "input": {"a": echoed}}));
             }
             serde_json::json!({"id": id, "type": "message", "role": "assistant", "model": model, "content": content,
                 "stop_reason": or(if way == "tools" { "tool_use" } else { "end_turn" }), "usage": usage})
@@ -130,12 +132,14 @@ async fn echo(mut stream: TcpStream, heard: Arc<Mutex<Vec<String>>>) {
                     "function": {"name": "f", "arguments": format!("{{\"a\":\"{echoed}\"}}")}}]);
             }
             serde_json::json!({"id": id, "model": model, "usage": usage,
-                "choices": [{"message": message, "finish_reason": or(if way == "tools" { "tool_calls" } else { "stop" })}]})
+                "choices": [{"message": message,
+                    "finish_reason": or(if way == "tools" { "tool_calls" } else { "stop" })}]})
         }
         .to_string()
     };
     let error = |message: &str| {
-        serde_json::json!({"type": "error", "error": {"type": "invalid_request_error", "status": "INVALID_ARGUMENT", "code": echoed,
+        serde_json::json!({"type": "error",
+            "error": {"type": "invalid_request_error", "status": "INVALID_ARGUMENT", "code": echoed,
             "message": message, "param": echoed}})
         .to_string()
     };

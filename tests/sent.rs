@@ -67,7 +67,12 @@ fn packed(text: &str) -> String {
 async fn a_request_reaches_a_compatible_server_in_every_member() {
     let server = saying(json!({"role": "assistant", "content": "Yes."})).await;
     let stage = Stage::new("dialect = \"openai\"", "m", &server).await;
-    let request = r#"{"model":"m","messages":[{"role":"user","content":[{"text":"Grüße 😀","type":"text","cache_control":{"type":"ephemeral"}}]},{"role":"assistant","content":"x","reasoning_content":"hm"},{"role":"user","content":"y"}],"temperature":1.0,"tools":[{"type":"function","function":{"name":"f.g","strict":true,"parameters":{"type":"object","maximum":123456789012345678901234567890}}}],"unheard_of":{"deep":[1.50,null]}}"#;
+    let request = r#"{"model":"m","messages":[
+        {"role":"user","content":[{"text":"Grüße 😀","type":"text","cache_control":{"type":"ephemeral"}}]},
+        {"role":"assistant","content":"x","reasoning_content":"hm"},{"role":"user","content":"y"}],"temperature":1.0,
+        "tools":[{"type":"function","function":{"name":"f.g","strict":true,
+            "parameters":{"type":"object","maximum":123456789012345678901234567890}}}],
+        "unheard_of":{"deep":[1.50,null]}}"#;
     stage.insert(request).await;
     stage.drain().await;
     let stored: String =

@@ -166,7 +166,8 @@ fn fate() -> impl Strategy<Value = Fate> {
     prop_oneof![
         4 => (0..3_u8, any::<bool>(), prop::option::weighted(0.8, 0..2_000_000_000_i64))
             .prop_map(|(wasted, fallback, cost)| Fate::Succeed { wasted, fallback, cost }),
-        2 => (0..4_u8, class, 0..1_000_i64).prop_map(|(tried, class, uncertain)| Fate::Fail { tried, class, uncertain }),
+        2 => (0..4_u8, class, 0..1_000_i64)
+            .prop_map(|(tried, class, uncertain)| Fate::Fail { tried, class, uncertain }),
         2 => (0..2_u8).prop_map(|tried| Fate::Park { tried }),
         1 => Just(Fate::Zombie),
         1 => Just(Fate::Cancel),

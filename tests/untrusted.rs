@@ -43,7 +43,8 @@ impl Stage {
              breaker = {{ min_calls = 1000, failure_rate = 1.0, window = \"60s\", open = \"1s\" }}\n\
              [models.\"bad/model\"]\nprice = {{ input = \"1\", output = \"2\" }}\n\
              [routes.bad]\nrungs = [\"bad/model\"]\nmax_attempts = 1\n\
-             [routes.patient]\nrungs = [{{ target = \"bad/model\", timeouts = {{ first_byte = \"10m\", total = \"10m\" }} }}]\n",
+             [routes.patient]\nrungs = [{{ target = \"bad/model\", timeouts = {{ \
+             first_byte = \"10m\", total = \"10m\" }} }}]\n",
             good.base_url("good").unwrap()
         );
         let program = Program::new(&config, &database.url());
@@ -153,13 +154,29 @@ async fn rows_that_are_no_requests_fail_alone() {
                  ('deep', (repeat('[', 5000) || repeat(']', 5000))::jsonb),
                  ('deep objects', (repeat('{"a":', 3000) || '1' || repeat('}', 3000))::jsonb),
                  ('deep member', ('{"prompt": "x", "tools": ' || repeat('[', 3000) || repeat(']', 3000) || '}')::jsonb),
-                 ('deep schema', ('{"prompt": "x", "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": '
+                 ('deep schema', ('{"prompt": "x", "response_format": {"type": "json_schema", "json_schema":
+                     {"name": "x", "schema": '
                      || repeat('{"not":', 100) || 'true' || repeat('}', 100) || '}}}')::jsonb)"#,
         )
         .await;
-    stage.run_from_before("insert into sluice.job (custom_id, request, metadata) select repeat('c', 1000000), '{\"prompt\": \"Hi\"}', (repeat('[', 3000) || repeat(']', 3000))::jsonb").await;
-    stage.run("insert into sluice.job (priority, batch, request) values (1000, 'good', '{\"prompt\": \"Hi\"}'), (-1000, 'good', '{\"prompt\": \"Hi\"}')").await;
-    stage.run_from_before("insert into sluice.job (route, request) values (E'a\\x1b[31m\\nroute', '{\"prompt\": \"Hi\"}'), (repeat('r', 100000), '{}')").await;
+    stage
+        .run_from_before(
+            "insert into sluice.job (custom_id, request, metadata) select repeat('c', 1000000), \
+             '{\"prompt\": \"Hi\"}', (repeat('[', 3000) || repeat(']', 3000))::jsonb",
+        )
+        .await;
+    stage
+        .run(
+            "insert into sluice.job (priority, batch, request) values (1000, 'good', '{\"prompt\": \"Hi\"}'), \
+             (-1000, 'good', '{\"prompt\": \"Hi\"}')",
+        )
+        .await;
+    stage
+        .run_from_before(
+            "insert into sluice.job (route, request) values (E'a\\x1b[31m\\nroute', '{\"prompt\": \"Hi\"}'), \
+             (repeat('r', 100000), '{}')",
+        )
+        .await;
     stage.good_jobs(100).await;
     let worker = stage.worker();
     stage.until_good_succeed(102).await;
@@ -170,7 +187,8 @@ async fn rows_that_are_no_requests_fail_alone() {
     stage.until_good_succeed(112).await;
     let said = worker.stop().await;
     assert!(!said.contains('\u{1b}'), "a control character reached the terminal:\n{said}");
-    let refused = "select count(*) from sluice.results where state = 'failed' and error_class = 'invalid_request' and length(error) between 1 and 1000";
+    let refused = "select count(*) from sluice.results where state = 'failed' and error_class = 'invalid_request' and \
+        length(error) between 1 and 1000";
     assert_eq!(
         stage.count("select count(*) from sluice.results where state = 'failed'").await,
         stage.count(refused).await
@@ -213,7 +231,8 @@ async fn times_beyond_all_calendars_stop_nobody() {
                    ('no deadline', 'good', '{"prompt": "Hi"}', null),
                    ('late', null, '{"prompt": "Hi"}', '-infinity');
                insert into sluice.job (batch, request, run_at) values
-                   ('good', '{"prompt": "Hi"}', '-infinity'), (null, '{"prompt": "Hi"}', 'infinity'), (null, '{"prompt": "Hi"}', '290000-01-01');
+                   ('good', '{"prompt": "Hi"}', '-infinity'), (null, '{"prompt": "Hi"}', 'infinity'),
+                   (null, '{"prompt": "Hi"}', '290000-01-01');
                insert into sluice.job (batch, request, created_at) values
                    ('good', '{"prompt": "Hi"}', 'infinity'), ('good', '{"prompt": "Hi"}', '-infinity')"#,
         )
@@ -239,7 +258,8 @@ async fn names_that_no_index_holds_do_not_stop_the_sums() {
     // Random, so that no compression makes them short.
     stage
         .run_from_before(
-            "insert into sluice.job (project, request) select string_agg(md5(random()::text), ''), '{\"prompt\": \"Hi\"}' from generate_series(1, 300)",
+            "insert into sluice.job (project, request) select string_agg(md5(random()::text), ''), \
+             '{\"prompt\": \"Hi\"}' from generate_series(1, 300)",
         )
         .await;
     stage.good_jobs(5).await;
@@ -265,7 +285,12 @@ async fn requests_of_any_size_stay_within_memory() {
             )
             .await;
     }
-    stage.run("insert into sluice.job (request) select jsonb_build_object('prompt', jsonb_agg(0)) from generate_series(1, 3000000)").await;
+    stage
+        .run(
+            "insert into sluice.job (request) select jsonb_build_object('prompt', jsonb_agg(0)) from \
+             generate_series(1, 3000000)",
+        )
+        .await;
     stage.good_jobs(20).await;
     let worker = stage.worker();
     stage.until_good_succeed(20).await;
@@ -282,31 +307,57 @@ async fn schemas_that_would_take_minutes_and_gigabytes_are_refused_and_hold_up_n
     stage
         .run(
             r"create function with_schema(name text, schema jsonb) returns void language sql as $$
-                   insert into sluice.job (custom_id, request) values (name, jsonb_build_object('prompt', 'Hi', 'response_format',
-                       jsonb_build_object('type', 'json_schema', 'json_schema', jsonb_build_object('name', 'x', 'schema', schema))))
+                   insert into sluice.job (custom_id, request) values (name, jsonb_build_object('prompt', 'Hi',
+                       'response_format', jsonb_build_object('type', 'json_schema', 'json_schema',
+                           jsonb_build_object('name', 'x', 'schema', schema))))
                $$;
                create function patterns(count integer, pattern text) returns jsonb language sql as $$
-                   select jsonb_build_object('properties', jsonb_object_agg('p' || n, jsonb_build_object('pattern', pattern || n)))
+                   select jsonb_build_object('properties', jsonb_object_agg('p' || n, 
+                       jsonb_build_object('pattern', pattern || n)))
                      from generate_series(1, count) n
                $$;
-               select with_schema('a thousand', patterns(1000, '\p{L}{1,16}')), with_schema('heavy', patterns(400, '\p{L}{1,16}')),
-                      with_schema('four thousand', patterns(4000, '\p{L}{1,16}')), with_schema('too heavy', patterns(400, '\p{L}{1,100}')),
-                      with_schema('enum', (select jsonb_build_object('enum', jsonb_agg('value ' || n)) from generate_series(1, 200000) n)),
-                      with_schema('const', (select jsonb_build_object('const', jsonb_agg(n)) from generate_series(1, 400000) n));",
+               select with_schema('a thousand', patterns(1000, '\p{L}{1,16}')),
+                      with_schema('heavy', patterns(400, '\p{L}{1,16}')),
+                      with_schema('four thousand', patterns(4000, '\p{L}{1,16}')),
+                      with_schema('too heavy', patterns(400, '\p{L}{1,100}')),
+                      with_schema('enum', (select jsonb_build_object('enum', jsonb_agg('value ' || n))
+                          from generate_series(1, 200000) n)),
+                      with_schema('const', (select jsonb_build_object('const', jsonb_agg(n))
+                          from generate_series(1, 400000) n));",
         )
         .await;
-    stage.run("insert into sluice.job (custom_id, request) select c.custom_id, j.request from sluice.job j, generate_series(1, 4) n, lateral (select j.custom_id || n as custom_id) c").await;
+    stage
+        .run(
+            "insert into sluice.job (custom_id, request) select c.custom_id, j.request from sluice.job j, \
+             generate_series(1, 4) n, lateral (select j.custom_id || n as custom_id) c",
+        )
+        .await;
     stage.good_jobs(30).await;
     // One schema for all of them, and one for each.
-    stage.run(r#"select with_schema('same', '{"type": "object"}'), with_schema('own ' || n, jsonb_build_object('maxLength', n)) from generate_series(1, 30) n"#).await;
+    stage
+        .run(
+            r#"select with_schema('same', '{"type": "object"}'),
+                      with_schema('own ' || n, jsonb_build_object('maxLength', n))
+                 from generate_series(1, 30) n"#,
+        )
+        .await;
     let worker = stage.worker();
     stage.until_good_succeed(30).await;
     let open = "select count(*) from sluice.jobs where state not in ('succeeded', 'failed')";
     until("all have ended", async || stage.count(open).await == 0).await;
-    let refused = "select count(*) from sluice.results r join sluice.job j on j.id = r.job_id where r.error_class = 'invalid_request'
+    let refused = "select count(*) from sluice.results r join sluice.job j on j.id = r.job_id where r.error_class = \
+        'invalid_request'
                       and r.error like 'request.response_format.json_schema.schema: expected a JSON schema: has %'";
     assert_eq!(stage.count(refused).await, 30);
-    assert_eq!(stage.count("select count(*) from sluice.attempt a join sluice.job j on j.id = a.job_id where j.custom_id ~ '^(a|heavy|four|too|enum|const)'").await, 0);
+    assert_eq!(
+        stage
+            .count(
+                "select count(*) from sluice.attempt a join sluice.job j on j.id = a.job_id where \
+                 j.custom_id ~ '^(a|heavy|four|too|enum|const)'"
+            )
+            .await,
+        0
+    );
     worker.stop().await;
 }
 
@@ -421,7 +472,11 @@ async fn misbehave(mut stream: TcpStream, bomb: Arc<Vec<u8>>) {
         "not utf-8" => whole("200 OK", "", b"{\"choices\":[{\"message\":{\"content\":\"\xff\xfe\xc0\"}}]}"),
         "no json" => ok("content-type: text/html\r\n", "<html>"),
         "slow head" | "slow body" => {
-            let head = if way == "slow body" { "HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" } else { "HTTP/1.1 200 OK\r\n" };
+            let head = if way == "slow body" {
+                "HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n"
+            } else {
+                "HTTP/1.1 200 OK\r\n"
+            };
             let mut sent = stream.write_all(head.as_bytes()).await;
             while sent.is_ok() {
                 clock::pace(std::time::Duration::from_millis(100)).await;
@@ -446,9 +501,17 @@ async fn misbehave(mut stream: TcpStream, bomb: Arc<Vec<u8>>) {
         "upgrade" => b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n".to_vec(),
         "no content" => b"HTTP/1.1 204 Nothing\r\n\r\n".to_vec(),
         "not gzip" => whole("200 OK", "content-encoding: gzip\r\n", ANSWER.as_bytes()),
-        "brackets" => ok("", &serde_json::json!({"choices": [{"message": {"content": "{[".repeat(2_000_000)}, "finish_reason": "stop"}]}).to_string()),
+        "brackets" => ok(
+            "",
+            &serde_json::json!({"choices": [{"message": {"content": "{[".repeat(2_000_000)},
+            "finish_reason": "stop"}]})
+            .to_string(),
+        ),
         "huge numbers" => ok("", &ANSWER.replace(":1,", ":99999999999999999999999,")),
-        "long names" => ok("", &ANSWER.replace("stop", &"s".repeat(1 << 20)).replace("\"x\"", &format!("\"{}\"", "i".repeat(1 << 20)))),
+        "long names" => ok(
+            "",
+            &ANSWER.replace("stop", &"s".repeat(1 << 20)).replace("\"x\"", &format!("\"{}\"", "i".repeat(1 << 20))),
+        ),
         "bad header" => ok("x-a\x01b: \x02\r\n", ANSWER),
         "endless retry-after" => whole("400 No", "retry-after: 99999999999999999999\r\n", b"{}"),
         "many choices" => ok("", &format!(r#"{{"choices":[{}1]}}"#, "{},".repeat(1_000_000))),
@@ -473,11 +536,14 @@ async fn whatever_a_provider_sends_the_worker_goes_on() {
         }
     });
     for way in WAYS {
-        sqlx::query("insert into sluice.job (route, custom_id, request) values ('bad', $1, jsonb_build_object('prompt', '[[' || $1 || ']]'))")
-            .bind(way)
-            .execute(&stage.pool)
-            .await
-            .unwrap();
+        sqlx::query(
+            "insert into sluice.job (route, custom_id, request) values ('bad', $1, \
+             jsonb_build_object('prompt', '[[' || $1 || ']]'))",
+        )
+        .bind(way)
+        .execute(&stage.pool)
+        .await
+        .unwrap();
     }
     stage.good_jobs(50).await;
     let worker = stage.worker();
@@ -487,12 +553,19 @@ async fn whatever_a_provider_sends_the_worker_goes_on() {
     until("every call has an end", async || {
         // Network faults are waited for, not failed: what was asked once has shown what it does.
         stage.count(open).await == 0
-            || stage.count("select count(distinct job_id) from sluice.attempt a join sluice.job j on j.id = a.job_id where j.route = 'bad'").await >= bad
+            || stage
+                .count(
+                    "select count(distinct job_id) from sluice.attempt a join sluice.job j on j.id = a.job_id \
+                     where j.route = 'bad'",
+                )
+                .await
+                >= bad
     })
     .await;
     stage.good_jobs(10).await;
     stage.until_good_succeed(60).await;
-    let longest = "select max(coalesce(length(message), 0) + coalesce(length(request_id), 0) + coalesce(length(finish), 0))::bigint from sluice.attempt";
+    let longest = "select max(coalesce(length(message), 0) + coalesce(length(request_id), 0) + \
+        coalesce(length(finish), 0))::bigint from sluice.attempt";
     assert!(stage.count(longest).await < 10_000, "{}", stage.count(longest).await);
     worker.stop().await;
 }
@@ -538,7 +611,12 @@ impl Drop for Flood {
 async fn a_provider_that_floods_with_informational_heads_holds_up_no_heartbeat_and_no_other_provider() {
     let flood = Flood::on(7);
     let stage = Stage::new(&flood.address.to_string()).await;
-    stage.run(r#"insert into sluice.job (route, request) select 'patient', '{"prompt": "Hi"}' from generate_series(1, 6)"#).await;
+    stage
+        .run(
+            r#"insert into sluice.job (route, request)
+               select 'patient', '{"prompt": "Hi"}' from generate_series(1, 6)"#,
+        )
+        .await;
     stage.run(r#"insert into sluice.job (route, request) values ('bad', '{"prompt": "Hi"}')"#).await;
     let worker = stage.worker();
     until("all calls are flooded", async || flood.has_begun.load(Ordering::Relaxed)).await;

@@ -129,7 +129,8 @@ impl Queue {
         let insert = format!(
             "insert into sluice.job (project, batch, request)
                   select {project}, {batch}, jsonb_build_object('messages', jsonb_build_array(jsonb_build_object(
-                         'role', 'user', 'content', n || repeat(' lorem ipsum', 80)))) from generate_series(1, $1::bigint) n"
+                         'role', 'user', 'content', n || repeat(' lorem ipsum', 80))))
+                     from generate_series(1, $1::bigint) n"
         );
         sqlx::query(sqlx::AssertSqlSafe(insert)).bind(jobs).execute(&pool).await?;
         sqlx::raw_sql("vacuum analyze").execute(&pool).await?;

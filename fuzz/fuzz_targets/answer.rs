@@ -20,7 +20,8 @@ static CASES: LazyLock<Vec<(Rules, ChatRequest)>> = LazyLock::new(|| {
     let plain = serde_json::json!({ "prompt": "Hi" });
     let object = serde_json::json!({ "prompt": "Hi", "response_format": { "type": "json_object" } });
     let schema = serde_json::json!({ "prompt": "Hi", "response_format": { "type": "json_schema", "json_schema": {
-        "name": "x", "schema": { "type": "object", "required": ["a"], "properties": { "a": { "pattern": "^a+$" } } } } } });
+        "name": "x", "schema": { "type": "object", "required": ["a"],
+            "properties": { "a": { "pattern": "^a+$" } } } } } });
     [plain, object, schema]
         .iter()
         .flat_map(|body| {

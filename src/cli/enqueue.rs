@@ -80,7 +80,8 @@ pub struct Args {
     #[command(flatten)]
     pub again: Again,
     /// The longest line that is accepted, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = MAX_LINE, hide_short_help = true, value_parser = clap::value_parser!(u16).range(1..=128))]
+    #[arg(long, value_name = "MIB", default_value_t = MAX_LINE, hide_short_help = true,
+        value_parser = clap::value_parser!(u16).range(1..=128))]
     pub max_line: u16,
 }
 

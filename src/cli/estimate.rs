@@ -421,7 +421,10 @@ mod tests {
 
     #[test]
     fn what_a_rung_lacks_is_counted_apart() {
-        let image = r#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x.example/a.png"}}]}]}"#;
+        let image = concat!(
+            r#"{"messages":[{"role":"user","content":["#,
+            r#"{"type":"image_url","image_url":{"url":"https://x.example/a.png"}}]}]}"#
+        );
         let found = estimate_of(image, &[]).unwrap();
         assert_eq!((found.rungs[0].unsupported, found.rungs[0].jobs), (1, 0));
         // An image counts as a thousand tokens, which the small window does not hold; the price of the third rung is

@@ -115,7 +115,11 @@ fn everything_of_a_full_file_arrives() {
         [providers.openai]
         api_key_env = "OPENAI_API_KEY"
         headers = { "OpenAI-Organization" = "org-1" }
-        limits = { requests_per_minute = 600, tokens_per_minute = 90000, requests_per_day = 10000, concurrency = 20, burst_requests = 50 }
+        limits.requests_per_minute = 600
+        limits.tokens_per_minute = 90000
+        limits.requests_per_day = 10000
+        limits.concurrency = 20
+        limits.burst_requests = 50
         timeouts = { connect = "1s", total = "2m" }
         breaker = { min_calls = 3, failure_rate = 0.25, window = "10s", open = "5s" }
         recheck = "1h"
@@ -137,11 +141,18 @@ fn everything_of_a_full_file_arrives() {
 
         [routes.default]
         strategy = "priority"
-        rungs = ["openai/gpt-4o-mini", { target = "team_b/gpt-4o-mini", timeouts = { total = "5m" } }, "openai/house/model.1"]
+        rungs = [
+            "openai/gpt-4o-mini",
+            { target = "team_b/gpt-4o-mini", timeouts = { total = "5m" } },
+            "openai/house/model.1",
+        ]
         patience = "forever"
         max_attempts = 4
         fallback_on = ["rate_limit", "timeout"]
-        validate = { min_chars = 2, forbidden_patterns = ["(?i)lorem"], json_schema = { type = "object" }, refusal = false }
+        validate.min_chars = 2
+        validate.forbidden_patterns = ["(?i)lorem"]
+        validate.json_schema = { type = "object" }
+        validate.refusal = false
         [routes.pinned]
         rungs = ["openai/gpt-4o-mini"]
         fallback = "never"

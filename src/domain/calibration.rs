@@ -335,14 +335,16 @@ mod tests {
         ) {
             let calibration = after_outputs(outputs.iter().map(|&output| (output, None)));
             let expected = calibration.expected_output(None);
-            let (least, most) = (outputs.iter().min().unwrap().unsigned_abs(), outputs.iter().max().unwrap().unsigned_abs());
+            let least = outputs.iter().min().unwrap().unsigned_abs();
+            let most = outputs.iter().max().unwrap().unsigned_abs();
             // The first guess fades with the square of the number of answers.
             prop_assert!(expected + 1 >= least.min(480) && expected <= most.max(520), "{expected}: {least} to {most}");
         }
 
         #[test]
         fn a_larger_estimate_never_stands_for_less(
-            reports in prop::collection::vec((1..100_000_i64, 1..100_000_i64), 0..50), one in any::<i64>(), other in any::<i64>(),
+            reports in prop::collection::vec((1..100_000_i64, 1..100_000_i64), 0..50),
+            one in any::<i64>(), other in any::<i64>(),
         ) {
             let calibration = after(reports);
             let (small, large) = (one.min(other), one.max(other));

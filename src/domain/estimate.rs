@@ -241,7 +241,8 @@ mod tests {
         ) {
             let job = job(input, cap);
             proptest::prop_assert!(
-                worst_cost(&PRICE, &Capabilities::default(), &job) >= expected_cost(&PRICE, job.input_tokens, job.max_output_tokens)
+                worst_cost(&PRICE, &Capabilities::default(), &job)
+                    >= expected_cost(&PRICE, job.input_tokens, job.max_output_tokens)
             );
         }
 

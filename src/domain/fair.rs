@@ -492,7 +492,8 @@ mod tests {
         ) {
             let names: Vec<(String, String)> =
                 flows.iter().map(|(login, project, _)| (login.to_string(), project.to_string())).collect();
-            let demands: Vec<Demand<'_>> = flows.iter().zip(&names).enumerate().map(|(flow, ((.., new), (login, project)))| {
+            let named = flows.iter().zip(&names).enumerate();
+            let demands: Vec<Demand<'_>> = named.map(|(flow, ((.., new), (login, project)))| {
                 Demand { login, project, flow: i64::try_from(flow).unwrap(), route: 0, has_just_come: *new, jobs: None }
             }).collect();
             let mut turns = Turns::default();

@@ -231,6 +231,15 @@ const WORDS: &[(Finish, &[&str])] = &[
 ];
 
 impl Finish {
+    /// What it is with tool calls in the answer: many servers say `stop` then, or something of their own.
+    #[must_use]
+    pub const fn with_calls(self, has_calls: bool) -> Self {
+        match self {
+            Self::Complete | Self::Unknown if has_calls => Self::ToolCall,
+            finish => finish,
+        }
+    }
+
     /// The class of a vendor's word in any spelling: `MAX_TOKENS`, `maxTokens`, `max-tokens` and
     /// `FinishReason.MAX_TOKENS` are one. A stop token (`<|eot_id|>`, `</s>`) says that the model was done.
     #[must_use]
@@ -286,20 +295,21 @@ mod tests {
         for (finish, words) in [
             (
                 Finish::Complete,
-                "stop STOP Stop eos eos_token EOS_TOKEN end_turn endTurn stop_sequence STOP_SEQUENCE COMPLETE end end-of-text \
-                 FINISH_REASON_STOP FinishReason.STOP finish STOP_CRITERIA_MET <|eot_id|> <|im_end|> </s> done normal",
+                "stop STOP Stop eos eos_token EOS_TOKEN end_turn endTurn stop_sequence STOP_SEQUENCE COMPLETE end \
+                 end-of-text FINISH_REASON_STOP FinishReason.STOP finish STOP_CRITERIA_MET <|eot_id|> <|im_end|> </s> \
+                 done normal",
             ),
             (
                 Finish::Length,
-                "length LENGTH MAX_TOKENS max_tokens maxTokens max-tokens FinishReason.MAX_TOKENS max_length model_length \
-                 ERROR_LIMIT model_context_window_exceeded token_limit max_output_tokens time_limit maximum_tokens limit \
-                 max_seq_len max_context_length limit_reached partial LENGTH_LIMIT_REACHED",
+                "length LENGTH MAX_TOKENS max_tokens maxTokens max-tokens FinishReason.MAX_TOKENS max_length \
+                 model_length ERROR_LIMIT model_context_window_exceeded token_limit max_output_tokens time_limit \
+                 maximum_tokens limit max_seq_len max_context_length limit_reached partial LENGTH_LIMIT_REACHED",
             ),
             (
                 Finish::ContentFilter,
                 "content_filter content-filter CONTENT_FILTERED contentFilter SAFETY safety RECITATION BLOCKLIST \
-                 PROHIBITED_CONTENT SPII sensitive guardrail_intervened ERROR_TOXIC IMAGE_SAFETY IMAGE_OTHER MODEL_ARMOR \
-                 flagged",
+                 PROHIBITED_CONTENT SPII sensitive guardrail_intervened ERROR_TOXIC IMAGE_SAFETY IMAGE_OTHER \
+                 MODEL_ARMOR                  flagged",
             ),
             (Finish::ToolCall, "tool_calls tool-calls TOOL_CALL tool_use toolUse function_call requires_action"),
             (Finish::Refusal, "refusal REFUSAL"),

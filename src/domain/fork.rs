@@ -341,7 +341,8 @@ mod tests {
             let metadata = Metadata::new(["m".to_owned()].into(), vec![member.map(str::to_owned)]);
             let [tools, images, json] = needs;
             let job =
-                Traits { project, batch, metadata: &metadata, input_tokens: tokens, needs: Needs { tools, images, json } };
+                Traits { project, batch, metadata: &metadata, input_tokens: tokens,
+                    needs: Needs { tools, images, json } };
             prop_assert!(!(one.covers(&other) && other.holds(&job)) || one.holds(&job));
             prop_assert!(one.covers(&one));
             match one.of_lane(project, batch) {

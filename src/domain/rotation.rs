@@ -5,6 +5,11 @@
 //! have any, and gives each login the same share of the lanes it reads, and within that each group of projects the same
 //! share. In a group it goes on where the look before stopped. So one login or project that has a million lanes takes
 //! nothing from the others, and over time every lane is seen.
+//!
+//! The order of flows is that of a hash: lanes that follow each other in it have their jobs all over the tables. So most
+//! looks begin with a sweep. It reads jobs that lie next to each other in the table of the queue, and their lanes fill
+//! the shares of their groups. Only groups that the sweep leaves without half of their share are read in the order of
+//! flows, and every few looks all of them.
 
 use std::collections::HashMap;
 
@@ -17,6 +22,12 @@ const LOGINS: usize = 64;
 /// How many looks read the same groups of projects before these are looked up again, where one look reads them all.
 /// Which they are changes slowly: each of them has some hundred projects where there are many.
 const LOOKS: u8 = 4;
+
+/// One look in so many does without a sweep.
+const SWEEPS: u8 = 8;
+
+/// How many jobs a sweep reads: more than a window, because by chance some groups find less than their share in it.
+pub const SWEPT: usize = WINDOW + WINDOW / 2;
 
 /// How many places to go on from are remembered.
 const REMEMBERED: usize = 10_000;
@@ -79,9 +90,53 @@ pub struct Rotation {
     groups: Vec<Vec<i64>>,
     /// How many more looks they serve.
     serve: u8,
+    /// How many looks there were, in rounds of [`SWEEPS`].
+    looks: u8,
+    /// The part of the table at which the first sweep begins, of 65,536.
+    begin: u16,
+    /// The place in the table that the last sweep reached.
+    swept: Option<String>,
 }
 
 impl Rotation {
+    /// A rotation of its own for the worker with this number: where there are several workers, each sweeps elsewhere.
+    #[must_use]
+    pub fn of_worker(number: i64) -> Self {
+        let begin = u16::try_from(spread(number.cast_unsigned()) >> 47).unwrap_or(0);
+        Self { begin, ..Self::default() }
+    }
+
+    /// Where the sweep of this look begins in a table of so many blocks: behind this place. `None`: this look does
+    /// without a sweep.
+    pub fn sweep(&mut self, blocks: i64) -> Option<String> {
+        self.looks = (self.looks + 1) % SWEEPS;
+        if self.looks == 1 {
+            return None;
+        }
+        let begin = || format!("({},0)", blocks.saturating_mul(i64::from(self.begin)) >> 16);
+        Some(self.swept.clone().unwrap_or_else(begin))
+    }
+
+    /// Notes the place that the sweep has reached. `None`: it came to the end of the table, and the next one begins at
+    /// the first block.
+    pub fn note_sweep(&mut self, reached: Option<String>) {
+        self.swept = Some(reached.unwrap_or_else(|| "(0,0)".to_owned()));
+    }
+
+    /// The stretches to read beside a sweep that found lanes of these flows: those of the groups that have less than
+    /// half of their share.
+    #[must_use]
+    pub fn beside(&self, swept: &[i64], groups: &[Vec<i64>]) -> Vec<Stretch> {
+        let of_group = |flow: i64| Depth::Project.ends(flow).0;
+        let mut found: HashMap<i64, usize> = HashMap::new();
+        for flow in swept {
+            *found.entry(of_group(*flow)).or_default() += 1;
+        }
+        let mut stretches = self.stretches(Depth::Project, groups);
+        stretches.retain(|group| 2 * found.get(&of_group(group.last)).copied().unwrap_or(0) < group.most);
+        stretches
+    }
+
     /// The stretch of the whole queue in which the logins are looked for.
     #[must_use]
     pub fn logins(&self) -> Stretch {
@@ -267,6 +322,41 @@ mod tests {
     }
 
     #[test]
+    fn beside_a_sweep_the_groups_are_read_that_lack_half_of_their_share() {
+        let rotation = Rotation::default();
+        // Two logins, so 500 lanes each; the first has four groups of projects, the second has one.
+        let groups = [(0..4).map(|project| flow(1, project, 0)).collect::<Vec<_>>(), vec![flow(2, 9, 0)]];
+        let of = |login, project, count: u64| (0..count).map(move |n| flow(login, project, n));
+        let swept: Vec<i64> =
+            of(1, 0, 300).chain(of(1, 1, 62)).chain(of(1, 2, 63)).chain(of(2, 9, 250)).chain(of(3, 5, 4)).collect();
+        let read = rotation.beside(&swept, &groups).into_iter().map(|stretch| (stretch.first, stretch.most));
+        let first = |login, project| Depth::Project.ends(flow(login, project, 0)).0;
+        assert_eq!(read.collect::<Vec<_>>(), [(first(1, 1), 125), (first(1, 3), 125)]);
+    }
+
+    #[test]
+    fn one_look_in_a_few_does_without_a_sweep_and_sweeps_go_round_from_where_each_worker_begins() {
+        let mut rotation = Rotation::default();
+        let begun: Vec<Option<String>> = (0..2 * SWEEPS).map(|_| rotation.sweep(100)).collect();
+        assert_eq!(begun.iter().filter(|begin| begin.is_none()).count(), 2);
+        assert!(begun[0].is_none() && begun[usize::from(SWEEPS)].is_none());
+        assert_eq!(begun[1].as_deref(), Some("(0,0)"));
+        rotation.note_sweep(Some("(7,21)".to_owned()));
+        assert_eq!(rotation.sweep(100), None);
+        assert_eq!(rotation.sweep(100).as_deref(), Some("(7,21)"));
+        rotation.note_sweep(None);
+        assert_eq!(rotation.sweep(100).as_deref(), Some("(0,0)"));
+        let begins: BTreeSet<Option<String>> = (1..=8)
+            .map(|worker| {
+                let mut rotation = Rotation::of_worker(worker);
+                rotation.sweep(1_000);
+                rotation.sweep(1_000)
+            })
+            .collect();
+        assert_eq!(begins.len(), 8, "{begins:?}");
+    }
+
+    #[test]
     fn numbers_that_have_no_order_are_all_seen_too() {
         // As the version before made the flows: each is a login of its own.
         let queue = Queue((0..20_000).map(|n| (spread(n) << 1) | 1).collect());
@@ -279,6 +369,28 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn whatever_a_sweep_finds_each_group_gets_half_of_its_share(
+            groups in prop::collection::vec(prop::collection::btree_set(0_i64..256, 1..20), 1..8),
+            swept in prop::collection::vec((0_i64..8, 0_i64..256), 0..1_500),
+        ) {
+            let groups: Vec<Vec<i64>> = (0..)
+                .zip(&groups)
+                .map(|(login, projects)| projects.iter().map(|project| flow(login, *project, 0)).collect())
+                .collect();
+            let swept: Vec<i64> = (0..).zip(&swept).map(|(n, (login, project))| flow(*login, *project, n)).collect();
+            let rotation = Rotation::default();
+            let read = rotation.beside(&swept, &groups);
+            let mut found: HashMap<i64, usize> = HashMap::new();
+            for flow in &swept {
+                *found.entry(Depth::Project.ends(*flow).0).or_default() += 1;
+            }
+            for group in rotation.stretches(Depth::Project, &groups) {
+                let found = found.get(&group.first).copied().unwrap_or(0);
+                prop_assert!(read.contains(&group) != (found >= group.most.div_ceil(2)));
+            }
+        }
+
         #[test]
         fn few_lanes_are_all_seen_at_the_first_look(
             flows in prop::collection::vec((any::<i16>(), any::<u8>(), 0_u64..3), 0..60),

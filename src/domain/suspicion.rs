@@ -124,7 +124,8 @@ mod tests {
                 // It takes until it may take no more.
                 let mut held: Vec<(usize, u16)> = Vec::new();
                 while held.len() < places {
-                    let (crashes, numbers) = (held.iter().map(|(_, c)| *c).collect::<Vec<_>>(), waiting.values().copied());
+                    let crashes: Vec<_> = held.iter().map(|(_, c)| *c).collect();
+                    let numbers = waiting.values().copied();
                     let (wanted, most) = match next(&crashes, &numbers.collect::<Vec<_>>(), max_crashes, places) {
                         Next::Others => (0, places - held.len()),
                         Next::Suspects { crashes, most } => (crashes, most.min(places - held.len())),

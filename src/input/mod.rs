@@ -1,10 +1,10 @@
 //! Reading jobs from files that may be larger than memory.
 //!
 //! A file holds one request to a line, in any mix of three formats: the lines of an OpenAI batch (`{"custom_id": …,
-//! "method": "POST", "url": "/v1/chat/completions", "body": {…}}`, or `"url": "/v1/embeddings"`), bare request bodies of
-//! either kind, and `{"prompt": "…"}`. Members beside a `prompt` that are no parameters go into the job's metadata. In
-//! the other two formats the request is sent as it is, and members that no provider is known to take are named. A file
-//! may be compressed with gzip, begin with a byte order mark and have blank lines.
+//! "method": "POST", "url": "/v1/chat/completions", "body": {…}}`, or `"url": "/v1/embeddings"`), bare request bodies
+//! of either kind, and `{"prompt": "…"}`. Members beside a `prompt` that are no parameters go into the job's metadata.
+//! In the other two formats the request is sent as it is, and members that no provider is known to take are named. A
+//! file may be compressed with gzip, begin with a byte order mark and have blank lines.
 //!
 //! Memory: one line at a time (see [`ReadLimits::line_bytes`]) and about 35 bytes per distinct `custom_id`, by which
 //! a second use is found.

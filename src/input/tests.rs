@@ -14,12 +14,17 @@ fn only(text: &str) -> Result<InputJob, String> {
 
 #[test]
 fn the_three_formats_may_be_mixed() {
-    let text = r#"{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":[{"role":"user","content":"Hi"}]},"metadata":{"k":12345678901234567890123}}
+    let text = concat!(
+        r#"{"custom_id":"a","method":"POST","url":"/v1/chat/completions","#,
+        r#""body":{"model":"m","messages":[{"role":"user","content":"Hi"}]},"#,
+        r#""metadata":{"k":12345678901234567890123}}"#,
+        r#"
 
 {"messages":[{"role":"user","content":"Hi"}],"metadata":{"stays":"here"}}
   {"prompt":"Hi"}
 {"custom_id":"b","prompt":"Hi"}
-"#;
+"#
+    );
     let jobs: Vec<InputJob> = read(text.as_bytes()).into_iter().map(Result::unwrap).collect();
     let told: Vec<_> = jobs
         .iter()
@@ -118,7 +123,10 @@ fn members_that_no_provider_is_known_to_take_are_told() {
     let unknown = |name: &str| MemberNote::Unknown(name.to_owned());
     for (line, notes) in [
         (
-            r#"{"custom_id":"a","body":{"messages":[{"role":"user","content":"x"}],"review_id":7,"top_k":5,"extra_body":{}}}"#,
+            concat!(
+                r#"{"custom_id":"a","body":{"messages":[{"role":"user","content":"x"}],"#,
+                r#""review_id":7,"top_k":5,"extra_body":{}}}"#
+            ),
             vec![unknown("review_id")],
         ),
         (
@@ -160,7 +168,8 @@ fn a_fault_names_its_line_its_field_and_what_was_expected() {
         ),
         (
             r#"{"url":"/v1/responses","body":{"input":"x"}}"#,
-            "1: url: \"/v1/responses\" is not supported by this version; expected /v1/chat/completions or /v1/embeddings",
+            "1: url: \"/v1/responses\" is not supported by this version; expected /v1/chat/completions or \
+             /v1/embeddings",
         ),
         (
             r#"{"url":"/v1/embeddings","body":{"input":["x",[1]]}}"#,

@@ -171,7 +171,10 @@ pub(super) fn request(messages: Vec<Message>) -> ChatRequest {
 
 /// Instructions, a question with an image, two calls, their results, a closing word: everything a conversation has.
 pub(super) fn long_conversation() -> ChatRequest {
-    let call = |id: &str, arguments: &str| json!({ "id": id, "type": "function", "function": { "name": "weather", "arguments": arguments } });
+    let call = |id: &str, arguments: &str| {
+        json!({ "id": id, "type": "function",
+            "function": { "name": "weather", "arguments": arguments } })
+    };
     parsed(json!({
         "messages": [
             { "role": "system", "content": "Be brief." },

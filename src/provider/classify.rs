@@ -2,6 +2,7 @@
 
 use super::error_body::ErrorBody;
 use super::limit_headers::Family;
+use super::reply_body::{self, Join, Parsed};
 use super::wire::WireReply;
 use super::wording::{self, Meaning};
 use super::{scrub, wait_hint};
@@ -103,6 +104,28 @@ fn redirect(reply: &WireReply<'_>) -> Option<String> {
     };
     let advice = "redirects are not followed, so `base_url` has to name the right address";
     Some(scrub::clean(&format!("HTTP {} redirects {place}: {advice}", reply.status)))
+}
+
+/// Reads the body of a success, whole or as a stream.
+///
+/// # Errors
+/// The reply is a failure, the body is none that a dialect could read ([`reply_body::parse`]), or it is an error after
+/// all.
+pub(super) fn success(
+    signs: &Signs,
+    vendors: &[Rule],
+    reply: &WireReply<'_>,
+    holder: &str,
+    join: Join,
+) -> Result<Parsed, Failure> {
+    if !(200..300).contains(&reply.status) {
+        return Err(classify(signs, vendors, reply, &ErrorBody::read(reply.body)));
+    }
+    let parsed = reply_body::parse(reply, holder, join)?;
+    match ErrorBody::inside(&parsed.value) {
+        Some(error) => Err(classify(signs, vendors, reply, &error)),
+        None => Ok(parsed),
+    }
 }
 
 /// Classifies a failure: by the vendor's own rules, then by signs that surely concern one request, then by the

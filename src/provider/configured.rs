@@ -1,6 +1,7 @@
 //! Known and configured facts about a server, for the dialects that translate: members that are not sent, and whether a
 //! schema is accepted.
 
+use super::adapter::Payload;
 use super::conversation::{note, unsupported};
 use super::quirks::Quirks;
 use super::wire::WireRequest;
@@ -14,19 +15,20 @@ pub(super) const FOR_ALL: &[&str] = &["drop", "json_schema"];
 /// Writes a request without the members that the server does not take.
 pub(super) fn encode(
     quirks: &Quirks,
-    request: &ChatRequest,
+    payload: Payload<'_>,
     capabilities: &Capabilities,
-    write: impl Fn(&ChatRequest, &Capabilities) -> Result<WireRequest, Ineligible>,
+    write: impl Fn(Payload<'_>, &Capabilities) -> Result<WireRequest, Ineligible>,
 ) -> Result<WireRequest, Ineligible> {
+    let (Payload::Chat(request) | Payload::Embeddings(request)) = payload;
     let mut capabilities = capabilities.clone();
     capabilities.json_schema = capabilities.json_schema.or(quirks.json_schema);
-    let Some((reduced, dropped)) = without(request, &quirks.drop) else { return write(request, &capabilities) };
+    let Some((reduced, dropped)) = without(request, &quirks.drop) else { return write(payload, &capabilities) };
     // An operator's list may remove a member that a request needs.
     let reduced = match ChatRequest::read_text(&reduced) {
         Ok(reduced) => reduced,
         Err(error) => return unsupported(format!("the request without what `quirks.drop` takes away ({error})")),
     };
-    let mut wire = write(&reduced, &capabilities)?;
+    let mut wire = write(Payload::from(&reduced), &capabilities)?;
     for path in dropped {
         note(&mut wire.dropped, &path);
     }
@@ -62,7 +64,8 @@ mod tests {
     #[test]
     fn members_are_dropped_by_their_names_in_the_request() {
         let request = parsed(json!({
-            "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}]}],
+            "messages": [{"role": "user",
+                "content": [{"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}]}],
             "temperature": 0.5, "user": "ann",
         }));
         let adapter = configured(&["temperature", "messages[].content[].cache_control", "seed"], None);

@@ -340,19 +340,29 @@ pub(super) fn note_model(request: &ChatRequest, model: &str, dropped: &mut Vec<S
     }
 }
 
+/// Notes these members of a request, which a dialect cannot say, where the request has them.
+pub(super) fn note_lost(lost: &[(&str, bool)], dropped: &mut Vec<String>) {
+    for (name, _) in lost.iter().filter(|(_, is_there)| *is_there) {
+        note(dropped, name);
+    }
+}
+
+/// The signatures of thoughts that come with earlier calls: where they are in a request, and whether it has any.
+pub(super) fn signatures(request: &ChatRequest) -> (&'static str, bool) {
+    let mut calls = request.messages.iter().flat_map(|message| &message.tool_calls);
+    ("messages[].tool_calls[].extra_content", calls.any(|call| call.thought_signature.is_some()))
+}
+
 /// Notes marks of caching for a dialect that has none.
 pub(super) fn note_cache_marks(request: &ChatRequest, dropped: &mut Vec<String>) {
     let (messages, tools) = (&request.messages, &request.tools);
-    for (path, is_there) in [
+    let marks = [
         ("cache_control", request.cache_control.is_some()),
         ("tools[].cache_control", tools.iter().any(|tool| tool.cache_control.is_some())),
         ("messages[].cache_control", messages.iter().any(|message| message.cache_control.is_some())),
         ("messages[].content[].cache_control", messages.iter().any(|message| !message.cache_marks.is_empty())),
-    ] {
-        if is_there {
-            note(dropped, path);
-        }
-    }
+    ];
+    note_lost(&marks, dropped);
 }
 
 /// The name of the function that the call with this id called.

@@ -316,7 +316,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_too_odd_and_no_key_is_left(before in ".{0,40}", after in ".{0,40}", key in "[ -~]{8,60}", way in 0..4_u8) {
+        fn no_text_is_too_odd_and_no_key_is_left(before in ".{0,40}", after in ".{0,40}", key in "[ \
+            -~]{8,60}", way in 0..4_u8) {
             let echoes = echoes(&[&key]);
             let mut written = String::new();
             for byte in key.bytes() {

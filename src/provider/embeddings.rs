@@ -208,7 +208,8 @@ mod tests {
         let own = json!({"input": "a", "options": {"num_ctx": 9}, "keep_alive": "5m", "truncate": true});
         assert_eq!(
             sent(speaking("ollama", "http://host:11434"), &own).1,
-            json!({"model": "the-model", "input": ["a"], "truncate": true, "options": {"num_ctx": 9}, "keep_alive": "5m"})
+            json!({"model": "the-model", "input": ["a"], "truncate": true, "options": {"num_ctx": 9},
+                "keep_alive": "5m"})
         );
 
         let body = json!({"input": ["a", "b"], "dimensions": 4, "task_type": "RETRIEVAL_QUERY", "user": "ann"});
@@ -244,7 +245,10 @@ mod tests {
         let two = Vectors::in_order(vec![vec![1.0, -2.5, 0.0], vec![0.5, 0.25, 2.0]]);
         let item =
             |index: u64, embedding: Value| json!({"object": "embedding", "index": index, "embedding": embedding});
-        let list = |data: Vec<Value>| json!({"object": "list", "data": data, "model": "m", "usage": {"prompt_tokens": 8, "total_tokens": 8}});
+        let list = |data: Vec<Value>| {
+            json!({"object": "list", "data": data, "model": "m",
+                "usage": {"prompt_tokens": 8, "total_tokens": 8}})
+        };
         let [one, other] = [json!([1.0, -2.5, 0]), json!([0.5, 0.25, 2])];
         for (dialect, body, input) in [
             ("openai", list(vec![item(0, one.clone()), item(1, other.clone())]), Some(8)),

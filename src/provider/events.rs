@@ -121,7 +121,8 @@ mod tests {
         #[test]
         fn pieces_of_any_size_make_the_same_events(
             lines in prop::collection::vec(
-                prop::sample::select(&["data: é\u{1f600}", "data: x", "event: y", ": z", "", "", "data:", "\u{feff}"][..]), 0..20,
+                prop::sample::select(&["data: é\u{1f600}", "data: x", "event: y", ": z", "", "", "data:",
+                    "\u{feff}"][..]), 0..20,
             ),
             ends in prop::collection::vec(prop::sample::select(&["\n", "\r", "\r\n"][..]), 20),
             sizes in prop::collection::vec(1..7_usize, 200),

@@ -483,7 +483,8 @@ mod tests {
         }
 
         #[test]
-        fn a_mark_and_bytes_beside_it_change_nothing(text in ".{0,40}", number in any::<i64>(), behind in "[\0\n ]{0,4}") {
+        fn a_mark_and_bytes_beside_it_change_nothing(text in ".{0,40}", number in any::<i64>(), behind in "[\0\n \
+            ]{0,4}") {
             let value = json!({"choices": [{"text": text, "n": number}]});
             let body = format!("\u{feff}{value}{behind}");
             prop_assert_eq!(&read(body.as_bytes()).unwrap().values, &[value]);

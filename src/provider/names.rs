@@ -177,7 +177,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn different_names_stay_different_and_all_fit(names in prop::collection::btree_set("[a.:é _-]{0,4}|.{0,80}", 0..12)) {
+        fn different_names_stay_different_and_all_fit(names in prop::collection::btree_set("[a.:é \
+            _-]{0,4}|.{0,80}", 0..12)) {
             for rule in [NameRule::PLAIN, NameRule::GEMINI, NameRule::CALL_ID, NameRule::up_to(20)] {
                 let renamed = Renamed::of(rule, names.iter().map(String::as_str));
                 let written: BTreeSet<&str> = names.iter().map(|name| renamed.written(name)).collect();

@@ -3,7 +3,7 @@
 use super::wire::{Delivery, WireReply};
 use super::{events, lenient_json};
 use crate::domain::bulk::is_too_much;
-use crate::domain::{ErrorClass, Failure, Scope};
+use crate::domain::{ErrorClass, Failure, Scope, ToolCall, Usage, UsageSource};
 use serde_json::{Map, Value};
 
 /// The body of an HTTP success.
@@ -24,16 +24,25 @@ pub(super) struct Parsed {
 /// gateway before it, and a retry may well help. A requested stream that ends before its answer does is a broken
 /// connection.
 pub(super) fn parse(reply: &WireReply<'_>, holder: &str, join: Join) -> Result<Parsed, Failure> {
-    read(reply, holder, join).map_err(|unread| {
-        let (class, scope, reason) = match unread {
-            Unread::CutOff => {
-                (ErrorClass::Network, Scope::Network, "a stream that ended before its answer did".to_owned())
-            }
-            Unread::Unusable(reason) => (ErrorClass::ServerError, Scope::Provider, reason),
-        };
-        let status = reply.status;
-        Failure { status: Some(status), ..Failure::new(class, scope, format!("HTTP {status} with {reason}")) }
+    read(reply, holder, join).map_err(|unread| match unread {
+        Unread::CutOff => cut_off(reply),
+        Unread::Unusable(reason) => failed(reply, ErrorClass::ServerError, Scope::Provider, &reason),
     })
+}
+
+/// The failure that a requested stream is which ended before its answer did.
+pub(super) fn cut_off(reply: &WireReply<'_>) -> Failure {
+    failed(reply, ErrorClass::Network, Scope::Network, "a stream that ended before its answer did")
+}
+
+/// The failure that a success is with an answer in which something is missing; `what` completes "HTTP 200 with …".
+pub(super) fn unusable(reply: &WireReply<'_>, what: &str) -> Failure {
+    failed(reply, ErrorClass::ServerError, Scope::Model, what)
+}
+
+fn failed(reply: &WireReply<'_>, class: ErrorClass, scope: Scope, what: &str) -> Failure {
+    let status = reply.status;
+    Failure { status: Some(status), ..Failure::new(class, scope, format!("HTTP {status} with {what}")) }
 }
 
 /// Makes one answer of several values; `None` when the end of a stream is not among them.
@@ -183,6 +192,19 @@ pub(super) fn arguments(value: Option<Value>) -> String {
     }
 }
 
+/// The tool calls of a message that lists them with an id and a function each.
+pub(super) fn tool_calls(calls: Option<Value>) -> Vec<ToolCall> {
+    let Some(Value::Array(calls)) = calls else { return Vec::new() };
+    let read = |(index, mut call): (usize, Value)| {
+        let id = take_string(&mut call, "id").filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{index}"));
+        let function = call.get_mut("function")?;
+        let name = take_string(function, "name")?;
+        let arguments = arguments(function.get_mut("arguments").map(Value::take));
+        Some(ToolCall { id, name, arguments })
+    };
+    calls.into_iter().enumerate().filter_map(read).collect()
+}
+
 /// The content of a text that is a single code block.
 fn unfenced(text: &str) -> &str {
     let inside = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
@@ -205,6 +227,23 @@ pub(super) fn count(value: &Value, pointer: &str) -> Option<i64> {
     (0..=MOST_TOKENS).contains(&count).then_some(count)
 }
 
+/// Tokens in disjoint classes, of counts of which the first has those from the cache in it; nothing is known when input
+/// and output are missing.
+pub(super) fn usage(input: Option<i64>, cached: Option<i64>, output: Option<i64>) -> Usage {
+    if input.is_none() && output.is_none() {
+        return Usage::default();
+    }
+    let input = input.unwrap_or(0);
+    let cache_read = cached.unwrap_or(0).min(input);
+    Usage {
+        input: input - cache_read,
+        cache_read,
+        output: output.unwrap_or(0),
+        source: UsageSource::Provider,
+        ..Usage::default()
+    }
+}
+
 /// The word that says why the answer ended, under the first of these names that has one. Some servers put it into an
 /// object, or give the number of a constant.
 pub(super) fn finish_word(members: &Map<String, Value>, keys: &[&str]) -> Option<String> {
@@ -217,6 +256,14 @@ pub(super) fn finish_word(members: &Map<String, Value>, keys: &[&str]) -> Option
         Value::Object(inner) => ["type", "reason", "name"].iter().find_map(|key| word(inner.get(*key)?)),
         other => word(other),
     })
+}
+
+/// A string, taken out of the members. A member that is none goes as well.
+pub(super) fn remove_string(members: &mut Map<String, Value>, key: &str) -> Option<String> {
+    match members.remove(key) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    }
 }
 
 /// A non-null string, taken out of the value.
@@ -251,7 +298,8 @@ mod tests {
 
     #[test]
     fn counts_are_whole_and_such_as_can_be() {
-        let usage = json!({"a": 3, "b": 4.0, "c": -1, "d": "5", "e": null, "k": "five", "l": "-5", "m": "", "f": 1e30, "h": 4.5, "i": i64::MAX, "j": 0});
+        let usage = json!({"a": 3, "b": 4.0, "c": -1, "d": "5", "e": null, "k": "five", "l": "-5", "m": "", "f": 1e30,
+            "h": 4.5, "i": i64::MAX, "j": 0});
         let counts = ["/a", "/b", "/c", "/d", "/e", "/f", "/g", "/h", "/i", "/j", "/k", "/l", "/m"]
             .map(|pointer| count(&usage, pointer));
         assert_eq!(counts, [Some(3), Some(4), None, Some(5), None, None, None, None, None, Some(0), None, None, None]);

@@ -161,7 +161,9 @@ fn headers() -> impl Strategy<Value = HeaderMap> {
 proptest! {
     #[test]
     fn any_reply_is_an_answer_or_a_failure(
-        status in prop_oneof![Just(200_u16), prop::sample::select(&[400_u16, 401, 413, 429, 500, 529][..]), any::<u16>()],
+        status in prop_oneof![
+            Just(200_u16), prop::sample::select(&[400_u16, 401, 413, 429, 500, 529][..]), any::<u16>(),
+        ],
         headers in headers(),
         body in body(),
         received_at in any::<Option<i64>>(),
@@ -175,7 +177,8 @@ proptest! {
                 match adapter.decode(&reply) {
                     Ok(answer) => {
                         let usage = answer.usage;
-                        let counts = [usage.input, usage.cache_read, usage.cache_write, usage.cache_write_1h, usage.output, usage.reasoning];
+                        let counts = [usage.input, usage.cache_read, usage.cache_write, usage.cache_write_1h,
+                            usage.output, usage.reasoning];
                         prop_assert!(counts.iter().all(|count| *count >= 0), "{usage:?}");
                         prop_assert!((200..300).contains(&status));
                     }
@@ -203,7 +206,8 @@ proptest! {
 
     #[test]
     fn any_headers_are_limits_or_none(headers in headers(), now in any::<Option<i64>>()) {
-        let _ = limit_headers::observe(&headers, now.map(Timestamp), openai::limits::LIMITS, &limit_headers::Conventions::NONE);
+        let _ = limit_headers::observe(&headers, now.map(Timestamp), openai::limits::LIMITS,
+            &limit_headers::Conventions::NONE);
         let _ = wait_hint::of_headers(&headers, now.map(Timestamp));
     }
 

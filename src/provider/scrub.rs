@@ -15,7 +15,9 @@ pub(super) const REDACTED: &str = "[REDACTED]";
 static KEYS: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(
         r#"(?ix)
-        ( \b(?:x-api-key|x-goog-api-key|api[-_]key|authorization|access_token)["']?\s*[:=]\s*["']?(?:bearer\s+|basic\s+)? | [?&]key= )
+        ( \b(?:x-api-key|x-goog-api-key|api[-_]key|authorization|access_token)["']?\s*[:=]\s*["']?
+            (?:bearer\s+|basic\s+)?
+          | [?&]key= )
         [^\s"',;&<>]{4,}
         | ( \bbearer\s+ ) [^\s"',;&<>]{8,}
         | \b(?:sk|gsk|fw|tgp_v1)[-_][a-z0-9_*.\-]{8,}

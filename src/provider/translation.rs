@@ -185,7 +185,8 @@ proptest! {
                 for (token, path) in &tokens {
                     prop_assert!(
                         sent.contains(token.as_str()) || is_named(&wire.dropped, path),
-                        "{} {}: {} at {} is neither sent nor among {:?}: {}", name, model, token, path, wire.dropped, sent
+                        "{} {}: {} at {} is neither sent nor among {:?}: {}", name, model, token, path,
+                        wire.dropped, sent
                     );
                 }
                 prop_assert!(wire.dropped.len() <= 61);

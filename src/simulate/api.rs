@@ -5,7 +5,7 @@
 use super::exchange::{Answer, Ask, Call, Failure, Problem};
 use super::key::Key;
 use super::quota::{Cost, Levels};
-use super::wait::Told;
+use super::wait::{Told, WaitFormat};
 use hyper::HeaderMap;
 use serde_json::Value;
 use std::time::{Duration, SystemTime};
@@ -24,8 +24,11 @@ pub(crate) trait Api: Send + Sync {
     /// The id of a call: unique within a run of the simulator, and between runs as far as `run` is.
     fn request_id(&self, run: u32, seq: u64) -> String;
 
-    /// The key that a call carries, wherever the provider looks for it; `None` when it carries none.
-    fn key<'a>(&self, call: &Call<'a>) -> Option<&'a str>;
+    /// The key that a call carries, wherever the provider looks for it; `None` when it carries none. Most look for a
+    /// bearer token.
+    fn key<'a>(&self, call: &Call<'a>) -> Option<&'a str> {
+        call.bearer()
+    }
 
     /// The place of the key that a call carries or proves to have; otherwise why it is refused.
     fn recognise(&self, call: &Call<'_>, keys: &[Key], _wall: SystemTime) -> Result<usize, Problem> {
@@ -52,11 +55,15 @@ pub(crate) trait Api: Send + Sync {
         None
     }
 
-    /// States a wait in the provider's own way.
-    fn tell(&self, wait: Duration, wall: SystemTime) -> Told;
+    /// States a wait in the provider's own way. Most say it in the header that HTTP has for it.
+    fn tell(&self, wait: Duration, wall: SystemTime) -> Told {
+        WaitFormat::RetryAfter.tell(wait, wall)
+    }
 
-    /// The cost of a call in the token buckets when it is admitted.
-    fn cost(&self, input_tokens: u64, max_output: Option<u64>) -> Cost;
+    /// The cost of a call in the token buckets when it is admitted: the input, unless the provider counts more.
+    fn cost(&self, input_tokens: u64, _max_output: Option<u64>) -> Cost {
+        Cost { tokens: input_tokens, input_tokens }
+    }
 
     /// The cost of a call in the bucket of all tokens when it has ended.
     fn cost_afterwards(&self, _output_tokens: u64) -> u64 {

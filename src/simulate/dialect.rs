@@ -94,7 +94,6 @@ impl<'de> Deserialize<'de> for Dialect {
 mod tests {
     use super::super::exchange::{Answer, Ask, Call, Failure, Finish, Problem, Usage};
     use super::super::prompt::{Text, conversation};
-    use super::super::quota::Cost;
     use super::super::wait::{Told, WaitFormat};
     use super::super::{Provider, Scenario, Simulator};
     use super::*;
@@ -203,10 +202,6 @@ mod tests {
 
         fn tell(&self, wait: Duration, wall: SystemTime) -> Told {
             WaitFormat::None.tell(wait, wall)
-        }
-
-        fn cost(&self, input_tokens: u64, _max_output: Option<u64>) -> Cost {
-            Cost { tokens: input_tokens, input_tokens }
         }
     }
 

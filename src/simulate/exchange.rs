@@ -198,6 +198,12 @@ pub(crate) fn push_json(out: &mut Vec<u8>, text: &str) {
     let _ = serde_json::to_writer(out, text);
 }
 
+/// Refuses a body that asks for a stream.
+pub(crate) fn refuse_stream(stream: Option<bool>) -> Result<(), Problem> {
+    let message = "The simulator answers whole bodies only: leave out 'stream'.";
+    if stream == Some(true) { Err(Problem::Malformed(message.to_owned())) } else { Ok(()) }
+}
+
 /// Parses a body; an error names the place of the first mistake.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| Problem::Malformed(error.to_string()))

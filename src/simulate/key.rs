@@ -73,7 +73,11 @@ mod tests {
             r#"
             [providers.a]
             dialect = "openai"
-            keys = ["one", { key = "two", credit = "0.05", disguise = 402, quota = { concurrency = 3 } }, { key = "a:b:c", expired = true }]
+            keys = [
+                "one",
+                { key = "two", credit = "0.05", disguise = 402, quota = { concurrency = 3 } },
+                { key = "a:b:c", expired = true },
+            ]
             models.m.price = { input = "1", output = "2" }
             "#,
         )

@@ -93,7 +93,8 @@ impl Store {
                    (select sluice.capped(coalesce(sum(cost_nanos), 0)) from sluice.totals) as "tallied!",
                    (select count(*) from sluice.result r left join bill b on b.job_id = r.job_id
                      where (r.cost_nanos, r.uncertain_nanos) is distinct from
-                           (case when b.job_id is null then 0 else b.cost end, coalesce(b.uncertain, 0))) as "misbilled!"
+                           (case when b.job_id is null then 0 else b.cost end, coalesce(b.uncertain, 0)))
+                       as "misbilled!"
               from gone"#
         )
         .fetch_one(&self.db)

@@ -277,8 +277,8 @@ impl Store {
     pub async fn suspects(&self) -> Result<Vec<Suspects>, StoreError> {
         sqlx::query_as!(
             Suspects,
-            r#"select s.flow as "flow!", s.prio as "prio!", s.crashes as "crashes!", s.jobs as "jobs!", s.first as "first!",
-                      j.route, j.project, j.batch
+            r#"select s.flow as "flow!", s.prio as "prio!", s.crashes as "crashes!", s.jobs as "jobs!",
+                      s.first as "first!", j.route, j.project, j.batch
                  from (select flow, prio, crashes, count(*) as jobs, min(job_id) as first from sluice.ready
                         where crashes > 0 group by flow, prio, crashes) s
                       cross join lateral (

@@ -153,8 +153,8 @@ impl Store {
                         where s.name in ('fsync', 'full_page_writes', 'synchronous_commit', 'autovacuum',
                                         'track_counts')
                           and s.setting = 'off') as "off!",
-                      current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint
-                          as "connections!",
+                      current_setting('max_connections')::bigint
+                          - current_setting('superuser_reserved_connections')::bigint as "connections!",
                       (select count(*) from pg_stat_activity
                         where datid is not null and pid <> pg_backend_pid()) as "used!",
                       age(d.datfrozenxid)::bigint as "transaction_age!",

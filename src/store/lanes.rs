@@ -2,17 +2,21 @@
 //! many.
 
 use super::{Doing, Store, StoreError};
-use crate::domain::rotation::{Depth, Rotation, Stretch, WINDOW};
+use crate::domain::rotation::{Depth, Rotation, SWEPT, Stretch, WINDOW};
 use chrono::{DateTime, Utc};
 use std::collections::HashSet;
 
 /// How many of the newest jobs are looked at where there are more lanes than one look reads.
 const NEWEST: i64 = 200;
 
+/// How many blocks of the table a sweep visits at most: a stretch of rows that are gone, but not yet cleared away, must
+/// not keep a look busy.
+const BLOCKS: i64 = 2_000;
+
 const LOOKING: &str = "looking for ready jobs";
 
 /// One readable stretch of the queue: the ready jobs of one route, project, batch and login at one priority.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct Lane {
     /// Hash of route, project, batch and login.
     pub flow: i64,
@@ -45,6 +49,15 @@ pub struct Look {
     pub is_all: bool,
 }
 
+/// A lane that a sweep found, with where the sweep ended, and how many jobs it saw.
+#[derive(sqlx::FromRow)]
+struct SweptRow {
+    #[sqlx(flatten)]
+    lane: Lane,
+    place: String,
+    swept: i64,
+}
+
 impl Store {
     /// The lanes that have ready jobs, for a caller that looks once: all of them, or a sample where there are many.
     pub async fn lanes(&self) -> Result<Vec<Lane>, StoreError> {
@@ -68,7 +81,9 @@ impl Store {
             Some(known) => known,
             None => self.projects(rotation).await?,
         };
-        let mut stretches = rotation.stretches(Depth::Project, &projects);
+        let swept = self.sweep(rotation).await?;
+        let flows: Vec<i64> = swept.iter().map(|lane| lane.flow).collect();
+        let mut stretches = rotation.beside(&flows, &projects);
         let new = stretches.len();
         stretches.extend(known.iter().map(|flow| Stretch { first: *flow, last: *flow, most: 1 }));
         let walked = self.walk(&stretches, true).await?;
@@ -76,17 +91,44 @@ impl Store {
             rotation.note(Depth::Project, stretch, found.len(), found.last().map(|lane| lane.flow));
         }
         // All lanes are read again as soon as there are few.
-        rotation.has_many = kept + walked.iter().map(Vec::len).sum::<usize>() >= WINDOW / 2;
+        let mut seen = HashSet::new();
+        let mut lanes: Vec<Lane> =
+            walked.into_iter().flatten().chain(swept).filter(|lane| seen.insert((lane.flow, lane.prio))).collect();
+        rotation.has_many = kept + lanes.len() >= WINDOW / 2;
         if !rotation.has_many {
             rotation.keep_groups(&[], false);
         }
-        let newest = self.newest().await?;
-        let mut look = Look { newest: newest.iter().map(|lane| (lane.flow, lane.prio)).collect(), ..Look::default() };
-        let mut seen = HashSet::new();
-        look.lanes
-            .extend(walked.into_iter().flatten().chain(newest).filter(|lane| seen.insert((lane.flow, lane.prio))));
-        look.lanes.sort_unstable_by_key(|lane| (lane.flow, lane.prio));
-        Ok(look)
+        let found = self.newest().await?;
+        let newest = found.iter().map(|lane| (lane.flow, lane.prio)).collect();
+        lanes.extend(found.into_iter().filter(|lane| seen.insert((lane.flow, lane.prio))));
+        lanes.sort_unstable_by_key(|lane| (lane.flow, lane.prio));
+        Ok(Look { lanes, newest, is_all: false })
+    }
+
+    /// The lanes of the jobs that lie next to each other in the table, behind the last sweep, unless this look does
+    /// without.
+    async fn sweep(&self, rotation: &mut Rotation) -> Result<Vec<Lane>, StoreError> {
+        let blocks = sqlx::query_scalar!(
+            r#"select pg_relation_size('sluice.ready') / current_setting('block_size')::bigint as "blocks!""#
+        );
+        let blocks = blocks.fetch_one(&self.db).await.doing(LOOKING)?;
+        let Some(behind) = rotation.sweep(blocks) else { return Ok(Vec::new()) };
+        let first: i64 = behind.trim_start_matches('(').split(',').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        let past = first.saturating_add(BLOCKS);
+        let most = i64::try_from(SWEPT).unwrap_or(i64::MAX);
+        // Planned anew each time, for the table as it is: for an empty one, reading all of it is the best plan, and a
+        // plan that was kept would go on doing so. The macros, which check statements, keep all plans.
+        let rows: Vec<SweptRow> = sqlx::query_as(include_str!("lanes/sweep.sql"))
+            .bind(behind)
+            .bind(past)
+            .bind(most)
+            .persistent(false)
+            .fetch_all(&self.db)
+            .await
+            .doing(LOOKING)?;
+        let full = rows.first().filter(|row| row.swept >= most).map(|row| row.place.clone());
+        rotation.note_sweep(full.or_else(|| (past < blocks).then(|| format!("({past},0)"))));
+        Ok(rows.into_iter().map(|row| row.lane).collect())
     }
 
     /// A flow of each group of projects whose turn it is, by login.

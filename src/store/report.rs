@@ -267,8 +267,10 @@ impl Store {
                 sluice.capped(coalesce(sum(input_tokens), 0)) as input_tokens,
                 sluice.capped(coalesce(sum(cached_tokens), 0)) as cached_tokens,
                 sluice.capped(coalesce(sum(output_tokens), 0)) as output_tokens,
-                sluice.capped(coalesce(sum(cost_nanos), 0)) as cost, sluice.capped(coalesce(sum(waste_nanos), 0)) as waste,
-                sluice.capped(coalesce(sum(uncertain_nanos), 0)) as uncertain, coalesce(sum(unpriced), 0)::bigint as unpriced
+                sluice.capped(coalesce(sum(cost_nanos), 0)) as cost,
+                sluice.capped(coalesce(sum(waste_nanos), 0)) as waste,
+                sluice.capped(coalesce(sum(uncertain_nanos), 0)) as uncertain,
+                coalesce(sum(unpriced), 0)::bigint as unpriced
            from sluice.totals t where true",
         );
         filter.push_times(&mut query, "t.hour", true);

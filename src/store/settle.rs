@@ -294,7 +294,8 @@ impl AttemptRow {
             }
             Gone::Replaced => (
                 "other_job",
-                "the call was for a job that the database has lost, by a failover or a restored backup; another job has its number",
+                "the call was for a job that the database has lost, by a failover or a restored backup; another job \
+                 has its number",
             ),
         };
         self.round = OF_ANOTHER_JOB;

@@ -161,7 +161,10 @@ mod tests {
     #[test]
     fn the_order_is_told_with_the_figures_that_made_it() {
         let told = |order: Value| in_words(Some(&json!({ "order": order }))).concat();
-        let rungs = |figure: &str, one: Value, two: Value| json!([{ "target": "a/m", figure: one }, { "target": "b/m", figure: two }]);
+        let rungs = |figure: &str, one: Value, two: Value| {
+            json!([{ "target": "a/m", figure: one },
+                { "target": "b/m", figure: two }])
+        };
         for (order, words) in [
             (json!({ "by": "cost", "rungs": [{ "target": "a/m" }] }), "the cheapest first: a/m"),
             (

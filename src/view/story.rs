@@ -237,7 +237,8 @@ mod tests {
             cost_nanos: Some(195_000),
             price: Some(json!({ "input": 150_000_000, "output": 600_000_000 })),
             decision: Some(json!({
-                "skipped": [{ "target": "deepseek/deepseek-chat", "why": "rate_limit", "until": "2026-01-31T08:00:30Z" }],
+                "skipped": [{ "target": "deepseek/deepseek-chat", "why": "rate_limit",
+                    "until": "2026-01-31T08:00:30Z" }],
                 "dropped": ["logit_bias"],
             })),
             ..attempt(number)

@@ -82,6 +82,7 @@ struct Claimer {
 
 /// Runs until the worker stops, or until no work is left where the settings say so.
 pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(Sign) + Send + Sync>) {
+    let worker = shared.worker_id();
     let mut claimer = Claimer {
         shared,
         sign,
@@ -89,7 +90,7 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(Sign) + Send + Syn
         front: Front::default(),
         looking: JoinSet::new(),
         has_paused: false,
-        rotation: Rotation::default(),
+        rotation: Rotation::of_worker(worker),
         turns: Turns::default(),
         look_at: Instant::now(),
         idle_look: LOOK_IDLE_MIN,

@@ -56,57 +56,61 @@ pub const FAILURES: [&str; 15] = [
     "html_502",
 ];
 
-static CLIENTS: [Client; 9] = [
-    Client {
-        dialect: "openai",
-        path: "/v1/chat/completions",
-        headers: "authorization: Bearer k\r\n",
-        body: |prompt| json!({"model": "m", "messages": [{"role": "user", "content": prompt}]}),
-        conversation: || {
-            json!({"model": "m", "messages": [
-                {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"},
-                {"role": "assistant", "content": "Hi"}, {"role": "user", "content": [{"type": "text", "text": "Bye"}]}]})
-        },
-        structured: Some(|schema| {
-            json!({"model": "m", "messages": [{"role": "user", "content": "Rate it"}], "response_format": {
-                "type": "json_schema", "json_schema": {"name": "rating", "strict": true, "schema": schema}}})
-        }),
-        id_header: "x-request-id",
-        words: "/choices/0/message/content",
-        usage: ["/usage/prompt_tokens", "/usage/completion_tokens"],
-        finish: "/choices/0/finish_reason",
-        length: "length",
-        filtered: "content_filter",
-        is_refusal: |answer| answer["choices"][0]["message"]["refusal"].is_string(),
-        unknown_key: 401,
-        over_quota: |first, refused| {
-            assert_eq!(first.header("x-ratelimit-limit-requests"), "1");
-            assert_eq!(first.header("x-ratelimit-remaining-requests"), "1");
-            assert!(first.header("x-ratelimit-reset-requests").starts_with("1m0s"));
-            assert_eq!(refused.header("retry-after"), "60");
-            assert_eq!(refused.header("x-ratelimit-remaining-requests"), "0");
-            assert_eq!(refused.json()["error"]["code"], "rate_limit_exceeded");
-            let told = "requests per min (RPM): Limit 1, Used 2, Requested 1. Please try again in";
-            assert!(message(refused).contains(told), "{}", refused.text());
-        },
-        failures: [
-            (500, "server_error"),
-            (502, "server_error"),
-            (503, "server_is_overloaded"),
-            (401, "invalid_api_key"),
-            (403, "unsupported_country"),
-            (404, "model_not_found"),
-            (400, "unsupported_value"),
-            (400, "context_length_exceeded"),
-            (400, "content_policy_violation"),
-            (413, "too large"),
-            (504, "timed out"),
-            (429, "insufficient_quota"),
-            (402, "credit_balance_exhausted"),
-            (429, "billing_hard_limit"),
-            (502, "<center>"),
-        ],
+/// OpenAI's chats, from which its relatives take what is the same.
+const OPENAI: Client = Client {
+    dialect: "openai",
+    path: "/v1/chat/completions",
+    headers: "authorization: Bearer k\r\n",
+    body: |prompt| json!({"model": "m", "messages": [{"role": "user", "content": prompt}]}),
+    conversation: || {
+        json!({"model": "m", "messages": [
+            {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"},
+            {"role": "assistant", "content": "Hi"},
+            {"role": "user", "content": [{"type": "text", "text": "Bye"}]}]})
     },
+    structured: Some(|schema| {
+        json!({"model": "m", "messages": [{"role": "user", "content": "Rate it"}], "response_format": {
+            "type": "json_schema", "json_schema": {"name": "rating", "strict": true, "schema": schema}}})
+    }),
+    id_header: "x-request-id",
+    words: "/choices/0/message/content",
+    usage: ["/usage/prompt_tokens", "/usage/completion_tokens"],
+    finish: "/choices/0/finish_reason",
+    length: "length",
+    filtered: "content_filter",
+    is_refusal: |answer| answer["choices"][0]["message"]["refusal"].is_string(),
+    unknown_key: 401,
+    over_quota: |first, refused| {
+        assert_eq!(first.header("x-ratelimit-limit-requests"), "1");
+        assert_eq!(first.header("x-ratelimit-remaining-requests"), "1");
+        assert!(first.header("x-ratelimit-reset-requests").starts_with("1m0s"));
+        assert_eq!(refused.header("retry-after"), "60");
+        assert_eq!(refused.header("x-ratelimit-remaining-requests"), "0");
+        assert_eq!(refused.json()["error"]["code"], "rate_limit_exceeded");
+        let told = "requests per min (RPM): Limit 1, Used 2, Requested 1. Please try again in";
+        assert!(message(refused).contains(told), "{}", refused.text());
+    },
+    failures: [
+        (500, "server_error"),
+        (502, "server_error"),
+        (503, "server_is_overloaded"),
+        (401, "invalid_api_key"),
+        (403, "unsupported_country"),
+        (404, "model_not_found"),
+        (400, "unsupported_value"),
+        (400, "context_length_exceeded"),
+        (400, "content_policy_violation"),
+        (413, "too large"),
+        (504, "timed out"),
+        (429, "insufficient_quota"),
+        (402, "credit_balance_exhausted"),
+        (429, "billing_hard_limit"),
+        (502, "<center>"),
+    ],
+};
+
+static CLIENTS: [Client; 9] = [
+    OPENAI,
     Client {
         dialect: "anthropic",
         path: "/v1/messages",
@@ -308,36 +312,17 @@ static CLIENTS: [Client; 9] = [
             json!({"model": "m", "store": false, "input": "Rate it", "text": {"format": {
                 "type": "json_schema", "name": "rating", "strict": true, "schema": schema}}})
         }),
-        id_header: "x-request-id",
         words: "/output/0/content/0/text",
         usage: ["/usage/input_tokens", "/usage/output_tokens"],
         finish: "/incomplete_details/reason",
         length: "max_output_tokens",
-        filtered: "content_filter",
         is_refusal: |answer| answer["output"][0]["content"][0]["refusal"].is_string(),
-        unknown_key: 401,
         over_quota: |first, refused| {
             assert_eq!(first.header("x-ratelimit-remaining-requests"), "1");
             assert_eq!(refused.header("retry-after"), "60");
             assert_eq!(refused.json()["error"]["code"], "rate_limit_exceeded");
         },
-        failures: [
-            (500, "server_error"),
-            (502, "server_error"),
-            (503, "server_is_overloaded"),
-            (401, "invalid_api_key"),
-            (403, "unsupported_country"),
-            (404, "model_not_found"),
-            (400, "unsupported_value"),
-            (400, "context_length_exceeded"),
-            (400, "content_policy_violation"),
-            (413, "too large"),
-            (504, "timed out"),
-            (429, "insufficient_quota"),
-            (402, "credit_balance_exhausted"),
-            (429, "billing_hard_limit"),
-            (502, "<center>"),
-        ],
+        ..OPENAI
     },
     Client {
         dialect: "azure_openai",
@@ -349,18 +334,7 @@ static CLIENTS: [Client; 9] = [
                 {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"},
                 {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "Bye"}], "model": "m"})
         },
-        structured: Some(|schema| {
-            json!({"model": "m", "messages": [{"role": "user", "content": "Rate it"}], "response_format": {
-                "type": "json_schema", "json_schema": {"name": "rating", "strict": true, "schema": schema}}})
-        }),
         id_header: "apim-request-id",
-        words: "/choices/0/message/content",
-        usage: ["/usage/prompt_tokens", "/usage/completion_tokens"],
-        finish: "/choices/0/finish_reason",
-        length: "length",
-        filtered: "content_filter",
-        is_refusal: |answer| answer["choices"][0]["message"]["refusal"].is_string(),
-        unknown_key: 401,
         over_quota: |first, refused| {
             assert_eq!(first.header("x-ratelimit-remaining-requests"), "1");
             assert!(first.header("x-ratelimit-reset-requests").parse::<u64>().is_ok(), "whole seconds");
@@ -383,44 +357,22 @@ static CLIENTS: [Client; 9] = [
             (429, "billing_hard_limit"),
             (502, "<center>"),
         ],
+        ..OPENAI
     },
     Client {
         dialect: "completions",
         path: "/v1/completions",
-        headers: "authorization: Bearer k\r\n",
         body: |prompt| json!({"model": "m", "max_tokens": 500, "prompt": prompt}),
         // It has no turns: the same words, one after the other.
         conversation: || json!({"model": "m", "max_tokens": 500, "prompt": "Be brief. Hello Hi Bye"}),
         structured: None,
-        id_header: "x-request-id",
         words: "/choices/0/text",
-        usage: ["/usage/prompt_tokens", "/usage/completion_tokens"],
-        finish: "/choices/0/finish_reason",
-        length: "length",
-        filtered: "content_filter",
         is_refusal: |answer| answer["choices"][0]["text"].as_str().is_some_and(|text| text.starts_with("I'm sorry")),
-        unknown_key: 401,
         over_quota: |first, refused| {
             assert_eq!(first.header("x-ratelimit-remaining-requests"), "1");
             assert_eq!(refused.header("retry-after"), "60");
         },
-        failures: [
-            (500, "server_error"),
-            (502, "server_error"),
-            (503, "server_is_overloaded"),
-            (401, "invalid_api_key"),
-            (403, "unsupported_country"),
-            (404, "model_not_found"),
-            (400, "unsupported_value"),
-            (400, "context_length_exceeded"),
-            (400, "content_policy_violation"),
-            (413, "too large"),
-            (504, "timed out"),
-            (429, "insufficient_quota"),
-            (402, "credit_balance_exhausted"),
-            (429, "billing_hard_limit"),
-            (502, "<center>"),
-        ],
+        ..OPENAI
     },
     Client {
         dialect: "bedrock",

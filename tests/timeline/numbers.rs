@@ -136,8 +136,12 @@ async fn what_was_paid_for_a_lost_job_is_no_matter_of_the_job_that_has_its_numbe
     ] {
         sqlx::query(statement).execute(&mut *session).await.unwrap();
     }
-    queue.run("alter table sluice.job disable trigger user; update sluice.job set id = 1; alter table sluice.job enable trigger user;
-               update sluice.ready set job_id = 1").await;
+    queue
+        .run(
+            "alter table sluice.job disable trigger user; update sluice.job set id = 1;
+             alter table sluice.job enable trigger user; update sluice.ready set job_id = 1",
+        )
+        .await;
     queue.store.settle(&answer(&lost)).await.unwrap();
     let seen = "select count(*) from sluice.attempts";
     assert_eq!(queue.count(seen).await, 1, "the operator sees it");

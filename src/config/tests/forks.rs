@@ -70,7 +70,8 @@ fn a_rule_that_leads_nowhere_is_a_fault() {
         ),
         (
             "\"gold\"".to_owned(),
-            "rules[0]: is no rule; expected a list of rules such as [{ when = { project = \"acme\" }, route = \"other\" }]",
+            "rules[0]: is no rule; expected a list of rules such as [{ when = { project = \"acme\" }, \
+             route = \"other\" }]",
         ),
     ] {
         assert_eq!(rules(&format!("[{rule}]")).faults(), [format!("routes.default.{fault}")], "{rule}");
@@ -107,12 +108,15 @@ fn a_rule_that_can_never_decide_is_a_fault() {
                 .to_owned(),
         ),
         ("project = []", format!("when.project: is an empty list, so the rule never holds; {listed}")),
-        ("metadata = { tier = [] }", format!("when.metadata.tier: is an empty list, so the rule never holds; {listed}")),
+        ("metadata = { tier = [] }",
+            format!("when.metadata.tier: is an empty list, so the rule never holds; {listed}")),
         ("batch = \" \"", format!("when.batch: is neither a text nor a list of texts; {listed}")),
-        ("metadata = { tier = { a = 1 } }", format!("when.metadata.tier: is neither a text nor a list of texts; {listed}")),
+        ("metadata = { tier = { a = 1 } }",
+            format!("when.metadata.tier: is neither a text nor a list of texts; {listed}")),
         (
             "needs = [\"sounds\"]",
-            "when.needs[0]: \"sounds\" is nothing that a request asks for; expected a list of tools, images, json".to_owned(),
+            "when.needs[0]: \"sounds\" is nothing that a request asks for; expected a list of tools, images, \
+             json".to_owned(),
         ),
         ("min_input_token = 3", "when.min_input_token: no such key; expected perhaps min_input_tokens".to_owned()),
     ] {

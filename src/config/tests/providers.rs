@@ -214,7 +214,8 @@ fn each_quirk_of_a_provider_can_be_set() {
     let config = given(
         "[providers.gateway]\nvendor = \"openai\"\nbase_url = \"https://gateway.example/v1\"\n\
          [providers.gateway.quirks]\ncap_field = \"max_tokens\"\ndrop = [\"user\", \"messages[].name\"]\n\
-         refuse = [\"logit_bias\"]\nkeep = [\"stop\"]\ndrop_when_reasoning = []\ntakes_only = [\"messages\", \"model\"]\n\
+         refuse = [\"logit_bias\"]\nkeep = [\"stop\"]\ndrop_when_reasoning = []\n\
+         takes_only = [\"messages\", \"model\"]\n\
          rename = { seed = \"random_seed\" }\nadd = { safe_prompt = true }\njson_schema = false\n\
          json_schema_models = [\"GPT-OSS\"]\n\
          tools_with_schema = false\nneeds_json_word = false\nrequire_parameters = true\nshort_call_ids = true\n\

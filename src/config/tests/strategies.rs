@@ -93,10 +93,8 @@ fn weights_that_say_nothing_are_faults_each_with_its_rung() {
     assert_eq!(faults("[1, 2, 3]").len(), 4, "no table, and no weight for any rung");
     assert_eq!(
         three("strategy = \"weighted\"").faults(),
-        [
-            "routes.default.weights: the strategy is \"weighted\", and there are no weights; expected a weight for each rung: \
-          weights = { \"local/a\" = 1, \"local/b\" = 1, \"local/c/1\" = 1 }"
-        ]
+        ["routes.default.weights: the strategy is \"weighted\", and there are no weights; \
+          expected a weight for each rung: weights = { \"local/a\" = 1, \"local/b\" = 1, \"local/c/1\" = 1 }"]
     );
 }
 

@@ -83,9 +83,12 @@ fn a_schema_that_names_itself_twice_for_one_place_is_given_up() {
     for schema in [
         json!({"allOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}}]}),
         json!({"items": {"$ref": "#"}, "if": {"items": {"$ref": "#"}}}),
-        json!({"anyOf": [{"type": "string"}, {"allOf": [{"items": {"$ref": "#"}, "type": "array"}, {"items": {"$ref": "#"}}]}]}),
-        json!({"$id": "https://example.com/a.json", "items": {"allOf": [{"$ref": "a.json"}, {"$ref": "https://example.com/a.json#"}]}}),
-        json!({"$defs": {"a b": {"items": {"allOf": [{"$ref": "#/$defs/a%20b"}, {"$ref": "#/$defs/a%20b"}]}}}, "$ref": "#/$defs/a%20b"}),
+        json!({"anyOf": [{"type": "string"},
+            {"allOf": [{"items": {"$ref": "#"}, "type": "array"}, {"items": {"$ref": "#"}}]}]}),
+        json!({"$id": "https://example.com/a.json",
+            "items": {"allOf": [{"$ref": "a.json"}, {"$ref": "https://example.com/a.json#"}]}}),
+        json!({"$defs": {"a b": {"items": {"allOf": [{"$ref": "#/$defs/a%20b"}, {"$ref": "#/$defs/a%20b"}]}}},
+            "$ref": "#/$defs/a%20b"}),
         json!({"$anchor": "x", "prefixItems": [{"$ref": "#x"}], "contains": {"$dynamicRef": "#x"}}),
         json!({"properties": {"a": {"$ref": "#"}}, "unevaluatedItems": {"$ref": "#"}, "contains": {"$ref": "#"}}),
     ] {
@@ -136,7 +139,8 @@ fn trees_of_unions_as_deep_as_json_may_be_are_checked() {
             "leaf": {"type": "object", "properties": {"kind": {"const": "leaf"}}, "required": ["kind"]},
             "branch": {
                 "type": "object",
-                "properties": {"kind": {"const": "branch"}, "parts": {"type": "array", "items": {"$ref": "#/$defs/node"}}},
+                "properties": {"kind": {"const": "branch"},
+                    "parts": {"type": "array", "items": {"$ref": "#/$defs/node"}}},
                 "required": ["kind", "parts"],
                 "additionalProperties": false,
             },
@@ -165,7 +169,10 @@ fn a_large_schema_for_many_places_is_given_up() {
 #[test]
 fn what_cannot_be_checked_is_left_unchecked_and_the_rest_is_checked() {
     let ahead = "^(?=.*[0-9]).{4,}$";
-    let past_count = |code: Value| json!({"type": "object", "properties": {"n": {"type": "integer"}, "code": code}, "required": ["n"]});
+    let past_count = |code: Value| {
+        json!({"type": "object", "properties": {"n": {"type": "integer"}, "code": code},
+            "required": ["n"]})
+    };
     for (schema, unchecked, good, bad) in [
         (
             past_count(json!({"type": "string", "pattern": ahead})),

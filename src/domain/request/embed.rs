@@ -210,11 +210,13 @@ mod tests {
             (with("encoding_format", json!("int8")), "encoding_format: expected float or base64, found `int8`"),
             (
                 with("max_output_tokens", json!(9)),
-                "max_output_tokens: expected nothing here, as `input` asks for embeddings; a conversation goes into `messages`",
+                "max_output_tokens: expected nothing here, as `input` asks for embeddings; a conversation goes into \
+                 `messages`",
             ),
             (
                 with("instructions", json!("Be brief.")),
-                "instructions: expected nothing here, as `input` asks for embeddings; a conversation goes into `messages`",
+                "instructions: expected nothing here, as `input` asks for embeddings; a conversation goes into \
+                 `messages`",
             ),
         ] {
             assert_eq!(ChatRequest::parse(&body).unwrap_err().to_string(), expected);
@@ -234,7 +236,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_list_of_texts_is_read_or_refused_and_counts_at_least_one_token(texts in prop::collection::vec(".*", 0..6)) {
+        fn every_list_of_texts_is_read_or_refused_and_counts_at_least_one_token(
+            texts in prop::collection::vec(".*", 0..6),
+        ) {
             let is_whole = !texts.is_empty() && texts.iter().all(|text| !text.is_empty());
             match ChatRequest::parse(&json!({ "input": texts })) {
                 Ok(request) => {

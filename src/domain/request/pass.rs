@@ -327,7 +327,10 @@ mod tests {
         let function = json!({"type": "function", "function": {"name": "f"}});
         let custom = json!({"type": "custom", "custom": {"name": "c"}});
         let search = json!({"type": "web_search", "max_uses": 5});
-        let body = |tools: Value, choice: Value| json!({"messages": [{"role": "user", "content": "Hi"}], "tools": tools, "tool_choice": choice});
+        let body = |tools: Value, choice: Value| {
+            json!({"messages": [{"role": "user", "content": "Hi"}], "tools": tools,
+                "tool_choice": choice})
+        };
         let both = body(json!([function, search, custom]), json!("required"));
         let (left, held) = sent(&both, &[]);
         assert_eq!(left, body(json!([function, custom]), json!("required")));

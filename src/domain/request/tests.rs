@@ -136,7 +136,8 @@ fn a_fault_names_its_field_and_what_was_expected() {
         (json!("Hi"), "request: expected an object, found `Hi`"),
         (
             json!({}),
-            "request: expected `messages`, or `prompt` as short for one user message, or `input` for embeddings, found none",
+            "request: expected `messages`, or `prompt` as short for one user message, or `input` for embeddings, found \
+             none",
         ),
         (json!({"prompt": ""}), "prompt: expected a string that is not empty, found an empty string"),
         (json!({"prompt": ["a", "b"]}), "prompt: expected a string that is not empty, found an array"),
@@ -254,15 +255,19 @@ fn a_fault_names_its_field_and_what_was_expected() {
 fn what_is_not_understood_is_named_at_every_depth_and_once() {
     let request = parsed(&json!({
         "messages": [
-            {"role": "user", "content": [{"type": "text", "text": "a", "annotations": []}, {"type": "text", "text": "b", "annotations": [], "empty": null}]},
+            {"role": "user", "content": [{"type": "text", "text": "a", "annotations": []},
+                {"type": "text", "text": "b", "annotations": [], "empty": null}]},
             {"role": "assistant", "content": "x", "reasoning_content": "hm", "tool_calls": [
-                {"id": "a", "function": {"name": "f", "arguments": "{}", "x": 1}, "extra_content": {"google": {"thought_signature": "s"}}},
+                {"id": "a", "function": {"name": "f", "arguments": "{}", "x": 1},
+                    "extra_content": {"google": {"thought_signature": "s"}}},
                 {"id": "b", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"other": 1}},
             ]},
             {"role": "assistant", "content": "y", "reasoning_content": "hm", "audio": {"id": "z"}},
         ],
-        "tools": [{"type": "function", "function": {"name": "f", "strict": true}, "cache_control": {"type": "ephemeral"}}],
-        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"anything": 1}, "description": "d"}},
+        "tools": [{"type": "function", "function": {"name": "f", "strict": true},
+            "cache_control": {"type": "ephemeral"}}],
+        "response_format": {"type": "json_schema",
+            "json_schema": {"name": "n", "schema": {"anything": 1}, "description": "d"}},
         "stream": true, "top_k": "many", "extra_body": {},
     }));
     assert_eq!(
@@ -300,7 +305,8 @@ fn what_only_this_dialect_knows_is_read_by_its_type() {
     let request = parsed(&json!({
         "messages": [
             {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]},
-            {"role": "assistant", "content": null, "tool_calls": [{"id": "a", "type": "custom", "custom": {"name": "g", "input": "x"}}]},
+            {"role": "assistant", "content": null,
+                "tool_calls": [{"id": "a", "type": "custom", "custom": {"name": "g", "input": "x"}}]},
             {"role": "assistant", "audio": {"id": "z"}},
             {"role": "user", "content": [{"type": "image_url", "image_url": "https://example.com/a.png"}]},
         ],

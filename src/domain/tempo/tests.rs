@@ -54,7 +54,8 @@ fn calls_without_an_answer_are_as_slow_as_can_be() {
 proptest! {
     #[test]
     fn one_call_is_never_enough_to_be_slow(
-        millis in any::<u32>(), tokens in any::<i64>(), places in 1_u32..2_000, place in 0_usize..200, by in 90_u64..110,
+        millis in any::<u32>(), tokens in any::<i64>(), places in 1_u32..2_000, place in 0_usize..200,
+        by in 90_u64..110,
     ) {
         let mut tempo = Tempo::default();
         for call in 0..400 {

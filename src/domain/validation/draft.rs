@@ -534,7 +534,8 @@ mod tests {
         #[test]
         fn any_text_is_split_into_pieces_of_itself(
             pieces in prop::collection::vec(prop::sample::select(vec![
-                "<think>", "</think>", "[THINK]", "◁think▷", "◁/think▷", "<|channel|>", "final", "analysis", "<|message|>", "<|end|>",
+                "<think>", "</think>", "[THINK]", "◁think▷", "◁/think▷", "<|channel|>", "final", "analysis",
+                "<|message|>", "<|end|>",
                 "<|start|>assistant", "Yes. ", "\n", "{\"a\":1}", "ä", "`", "assistantfinal", "A", "<think ", ">",
             ]), 0..12),
             is_json in any::<bool>(),
@@ -547,7 +548,10 @@ mod tests {
         }
 
         #[test]
-        fn an_answer_behind_a_draft_is_that_answer(draft in "[a-zA-Z .,\n{}\"?]{0,60}", answer in "[a-zA-Z][a-zA-Z .,]{0,30}[a-z]") {
+        fn an_answer_behind_a_draft_is_that_answer(
+            draft in "[a-zA-Z .,\n{}\"?]{0,60}",
+            answer in "[a-zA-Z][a-zA-Z .,]{0,30}[a-z]",
+        ) {
             let text = format!("<think>{draft}</think>\n\n{answer}");
             prop_assert_eq!(split(&text, false, NOTHING).unwrap().answer, answer);
         }

@@ -356,7 +356,11 @@ mod tests {
         }
 
         #[test]
-        fn json_in_any_prose_is_it_or_none(value in compound(), before in "[a-zA-Z ,.:\\n]{0,30}", after in "[a-zA-Z ,.:\\n]{0,30}") {
+        fn json_in_any_prose_is_it_or_none(
+            value in compound(),
+            before in "[a-zA-Z ,.:\\n]{0,30}",
+            after in "[a-zA-Z ,.:\\n]{0,30}",
+        ) {
             match find(&format!("{before}\n{value}\n{after}"), &|_| true) {
                 Found::Whole(found) | Found::Inside(found, _) => prop_assert_eq!(found, value),
                 other => prop_assert_eq!(other, Found::Doubtful),
@@ -366,8 +370,10 @@ mod tests {
         #[test]
         fn json_that_is_cut_off_is_never_taken_for_whole(value in compound(), share in 0.0..1.0_f64) {
             let whole = value.to_string();
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a test")]
-            let cut = (1..whole.len()).rev().find(|&end| end <= (whole.len() as f64 * share) as usize && whole.is_char_boundary(end));
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss,
+                reason = "a test")]
+            let most = (whole.len() as f64 * share) as usize;
+            let cut = (1..whole.len()).rev().find(|&end| end <= most && whole.is_char_boundary(end));
             if let Some(cut) = cut {
                 let found = find(&whole[..cut], &|_| true);
                 prop_assert!(matches!(found, Found::CutOff | Found::Nothing), "{:?}", found);

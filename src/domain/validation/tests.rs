@@ -381,7 +381,8 @@ proptest! {
         least in prop::option::of(0..50_usize),
     ) {
         let [non_empty, json, reject_refusals, reject_html, reject_truncated] = switches;
-        let rules = Rules { non_empty, json, reject_refusals, reject_html, reject_truncated, min_chars: least, ..Rules::default() };
+        let rules = Rules { non_empty, json, reject_refusals, reject_html, reject_truncated, min_chars: least,
+            ..Rules::default() };
         let tool_calls = calls.iter().map(|(name, arguments)| call(name, arguments)).collect();
         let usage = Usage { output, ..Usage::default() };
         let answer = Answer { text, tool_calls, finish, usage, ..answer("") };

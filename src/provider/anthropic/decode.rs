@@ -2,11 +2,11 @@
 
 use super::events;
 use super::failures::{SIGNS, spend_limit_reached};
-use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
+use crate::domain::{Answer, Beside, Failure, Finish, ToolCall, Usage, UsageSource};
 use crate::provider::beside;
 use crate::provider::classify::{Rule, classify};
 use crate::provider::error_body::ErrorBody;
-use crate::provider::reply_body::{self, arguments, count, finish_word, take_string};
+use crate::provider::reply_body::{self, arguments, count, finish_word, take_string, unusable};
 use crate::provider::wait_hint;
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value, json};
@@ -26,11 +26,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
         Some(Value::String(text)) => vec![json!({ "type": "text", "text": text })],
         Some(block @ Value::Object(_)) => vec![block],
         _ => {
-            let message = format!("HTTP {} with an answer without content", reply.status);
-            return Err(Failure {
-                status: Some(reply.status),
-                ..Failure::new(ErrorClass::ServerError, Scope::Model, message)
-            });
+            return Err(unusable(reply, "an answer without content"));
         }
     };
     let Blocks { text, reasoning, tool_calls, message, extras } = read_blocks(blocks);

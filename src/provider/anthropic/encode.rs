@@ -172,18 +172,15 @@ pub(super) fn encode(
     let output_config = output_config(request, &mut dropped)?;
     let tool_choice = tool_choice(request, &renamed, &mut dropped);
     let user_id = request.user.as_deref().filter(|user| !user.is_empty() && user.len() <= 256);
-    for (name, is_lost) in [
+    let lost = [
         ("seed", request.seed.is_some()),
         ("presence_penalty", request.presence_penalty.is_some()),
         ("frequency_penalty", request.frequency_penalty.is_some()),
         ("reasoning_effort", request.reasoning_effort.is_some()),
         ("user", request.user.is_some() && user_id.is_none()),
-        ("messages[].tool_calls[].extra_content", has_signatures(request)),
-    ] {
-        if is_lost {
-            note(&mut dropped, name);
-        }
-    }
+        conversation::signatures(request),
+    ];
+    conversation::note_lost(&lost, &mut dropped);
     let body = Body {
         model,
         max_tokens,
@@ -217,10 +214,6 @@ fn check(request: &ChatRequest, claude: Option<Claude>, capabilities: &Capabilit
         return unsupported(conversation::FORCED_CALL);
     }
     Ok(())
-}
-
-fn has_signatures(request: &ChatRequest) -> bool {
-    request.messages.iter().any(|message| message.tool_calls.iter().any(|call| call.thought_signature.is_some()))
 }
 
 fn id_of<'a>(item: &'a Item<'_>) -> Option<&'a str> {

@@ -45,9 +45,8 @@ impl Adapter for Anthropic {
         model: &str,
         capabilities: &Capabilities,
     ) -> Result<WireRequest, Ineligible> {
-        let request = payload.chat()?;
-        configured::encode(&self.manners.quirks, request, capabilities, |request, capabilities| {
-            encode::encode(request, model, capabilities)
+        configured::encode(&self.manners.quirks, payload, capabilities, |payload, capabilities| {
+            encode::encode(payload.chat()?, model, capabilities)
         })
     }
 

@@ -296,8 +296,10 @@ mod tests {
                 &["maxLength", "minLength", "pattern"],
             ),
             (
-                json!({"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "minItems": 1, "maxItems": 3, "uniqueItems": true}),
-                json!({"type": "array", "items": {"type": "number", "description": "{exclusiveMinimum: 0}"}, "minItems": 1, "description": "{maxItems: 3, uniqueItems: true}"}),
+                json!({"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "minItems": 1,
+                    "maxItems": 3, "uniqueItems": true}),
+                json!({"type": "array", "items": {"type": "number", "description": "{exclusiveMinimum: 0}"},
+                    "minItems": 1, "description": "{maxItems: 3, uniqueItems: true}"}),
                 &["exclusiveMinimum", "maxItems", "uniqueItems"],
             ),
             (
@@ -335,7 +337,8 @@ mod tests {
             // A property that is called like a keyword.
             (
                 json!({"type": "object", "properties": {"minimum": {"type": "integer"}}}),
-                json!({"type": "object", "properties": {"minimum": {"type": "integer"}}, "additionalProperties": false}),
+                json!({"type": "object", "properties": {"minimum": {"type": "integer"}},
+                    "additionalProperties": false}),
                 &[],
             ),
         ] {

@@ -31,13 +31,23 @@ const FAILURES: &[Case] = &[
     case("conflict", 409, r#"{"type":"error","error":{"type":"conflict_error","message":"m"}}"#, Conflict, Request, Some("conflict_error")),
     case("bytes", 413, r#"{"type":"error","error":{"type":"request_too_large","message":"Request exceeds the maximum size"}}"#, PayloadTooLarge, Request, Some("request_too_large")),
     case("bytes, by the CDN", 413, "<html>413</html>", PayloadTooLarge, Request, None),
-    case("rate", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This request would exceed your organization's rate limit of 50 requests per minute"}}"#, RateLimit, Model, Some("rate_limit_error")).with(&[("retry-after", "17"), ("anthropic-ratelimit-requests-reset", "2026-11-20T12:00:40Z")]).waits(17_000).names(Unit::Requests, 50, None),
-    case("rate of input tokens", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This request would exceed your organization's rate limit of 40,000 input tokens per minute. For details, refer to the documentation."}}"#, RateLimit, Model, Some("rate_limit_error")).names(Unit::InputTokens, 40_000, None),
-    case("rate of output tokens", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This request would exceed your organization's rate limit of 8000 output tokens per minute"}}"#, RateLimit, Model, Some("rate_limit_error")).names(Unit::OutputTokens, 8_000, None),
-    case("rate, by reset", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"m"}}"#, RateLimit, Model, Some("rate_limit_error")).with(&[("anthropic-ratelimit-input-tokens-remaining", "0"), ("anthropic-ratelimit-input-tokens-reset", "2026-11-20T12:00:40Z"), ("anthropic-ratelimit-requests-remaining", "10"), ("anthropic-ratelimit-requests-reset", "2026-11-20T12:01:00Z")]).waits(40_000),
+    case("rate", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This request would exceed your organization's rate limit of 50 requests per minute"}}"#, RateLimit, Model, Some("rate_limit_error"))
+        .with(&[("retry-after", "17"),
+            ("anthropic-ratelimit-requests-reset", "2026-11-20T12:00:40Z")]).waits(17_000).names(Unit::Requests, 50,
+            None),
+    case("rate of input tokens", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This request would exceed your organization's rate limit of 40,000 input tokens per minute. For details, refer to the documentation."}}"#, RateLimit, Model, Some("rate_limit_error"))
+        .names(Unit::InputTokens, 40_000, None),
+    case("rate of output tokens", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This request would exceed your organization's rate limit of 8000 output tokens per minute"}}"#, RateLimit, Model, Some("rate_limit_error"))
+        .names(Unit::OutputTokens, 8_000, None),
+    case("rate, by reset", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"m"}}"#, RateLimit, Model, Some("rate_limit_error"))
+        .with(&[("anthropic-ratelimit-input-tokens-remaining", "0"),
+            ("anthropic-ratelimit-input-tokens-reset", "2026-11-20T12:00:40Z"),
+            ("anthropic-ratelimit-requests-remaining", "10"),
+            ("anthropic-ratelimit-requests-reset", "2026-11-20T12:01:00Z")]).waits(40_000),
     case("ramp", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This request would exceed your organization's maximum usage increase rate (acceleration limit). Please scale up your usage more gradually"}}"#, RampLimit, Model, Some("rate_limit_error")).with(&[("retry-after", "5")]).waits(5_000),
     case("day", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"This would exceed your daily rate limit"}}"#, RateLimitDaily, Model, Some("rate_limit_error")),
-    case("spend cap until the month ends", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":{"error_code":"enforced_spend_limit_reached"}}}"#, QuotaExhausted, Key, Some("enforced_spend_limit_reached")).waits(907_200_000),
+    case("spend cap until the month ends", 429, r#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":{"error_code":"enforced_spend_limit_reached"}}}"#, QuotaExhausted, Key, Some("enforced_spend_limit_reached"))
+        .waits(907_200_000),
     case("500", 500, r#"{"type":"error","error":{"type":"api_error","message":"Internal server error"}}"#, ServerError, Model, Some("api_error")),
     case("timeout", 504, r#"{"type":"error","error":{"type":"timeout_error","message":"m"}}"#, Timeout, Model, Some("timeout_error")),
     case("overloaded", 529, r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#, Overloaded, Provider, Some("overloaded_error")),
@@ -95,7 +105,8 @@ fn an_answer_is_read_whole() {
 #[test]
 fn what_came_with_an_answer_is_in_the_result() {
     let body = json!({
-        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "stop_reason": "end_turn", "stop_sequence": null,
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "stop_reason": "end_turn",
+        "stop_sequence": null,
         "container": {"id": "c"},
         "content": [
             {"type": "thinking", "thinking": "Hmm"},
@@ -127,13 +138,17 @@ fn what_came_with_an_answer_is_in_the_result() {
 #[test]
 fn events_that_nobody_asked_for_are_put_together() {
     let events = [
-        json!({"type": "message_start", "message": {"id": "m", "content": "", "stop_reason": null, "usage": {"input_tokens": 7, "output_tokens": 1}}}),
+        json!({"type": "message_start",
+            "message": {"id": "m", "content": "", "stop_reason": null,
+                "usage": {"input_tokens": 7, "output_tokens": 1}}}),
         json!({"type": "ping"}),
         json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
         json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "He"}}),
         json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "llo"}}),
-        json!({"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "id": "t", "name": "f", "input": {}}}),
-        json!({"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "{\"x\":"}}),
+        json!({"type": "content_block_start", "index": 1,
+            "content_block": {"type": "tool_use", "id": "t", "name": "f", "input": {}}}),
+        json!({"type": "content_block_delta", "index": 1,
+            "delta": {"type": "input_json_delta", "partial_json": "{\"x\":"}}),
         json!({"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "1}"}}),
         json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 9}}),
         json!({"type": "message_stop"}),
@@ -186,19 +201,23 @@ fn the_three_inputs_add_up() {
         assert_eq!(answer.usage_raw, Some(raw));
     };
     check(
-        json!({"input_tokens": 5, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 30, "output_tokens": 9}),
+        json!({"input_tokens": 5, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 30,
+            "output_tokens": 9}),
         [5, 100, 30, 0, 9, 0],
     );
     check(
-        json!({"input_tokens": 5, "cache_creation_input_tokens": 30, "cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}, "output_tokens": 9}),
+        json!({"input_tokens": 5, "cache_creation_input_tokens": 30,
+            "cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}, "output_tokens": 9}),
         [5, 0, 10, 20, 9, 0],
     );
     check(
-        json!({"input_tokens": 5, "cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}, "output_tokens": 9}),
+        json!({"input_tokens": 5, "cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20},
+            "output_tokens": 9}),
         [5, 0, 10, 20, 9, 0],
     );
     check(
-        json!({"input_tokens": 5, "cache_creation_input_tokens": 0, "cache_creation": {"ephemeral_1h_input_tokens": 20}, "output_tokens": 9}),
+        json!({"input_tokens": 5, "cache_creation_input_tokens": 0, "cache_creation": {"ephemeral_1h_input_tokens": 20},
+            "output_tokens": 9}),
         [5, 0, 0, 0, 9, 0],
     );
     check(

@@ -85,7 +85,8 @@ const FAILURES: &[Case] = &[
     case("deployment", 404, r#"{"error":{"code":"DeploymentNotFound","message":"The API deployment for this resource does not exist."}}"#, NotFound, Model, Some("DeploymentNotFound")),
     case("timeout", 408, r#"{"error":{"code":"Timeout","message":"The operation was timeout."}}"#, Timeout, Model, Some("Timeout")),
     case("rate", 429, r#"{"error":{"code":"429","message":"Requests to the ChatCompletions_Create Operation have exceeded the token rate limit of your current AIServices S0 pricing tier. Please retry after 7 seconds."}}"#, RateLimit, Model, Some("429")).waits(7_000),
-    case("seconds and zero milliseconds", 429, r#"{"error":{"code":"429","message":"Rate limit is exceeded."}}"#, RateLimit, Model, Some("429")).with(&[("retry-after", "1"), ("retry-after-ms", "0")]).waits(1_000),
+    case("seconds and zero milliseconds", 429, r#"{"error":{"code":"429","message":"Rate limit is exceeded."}}"#, RateLimit, Model, Some("429"))
+        .with(&[("retry-after", "1"), ("retry-after-ms", "0")]).waits(1_000),
     case("capacity", 429, r#"{"error":{"code":"429","message":"The service is temporarily unable to process your request. Please try again later."}}"#, Overloaded, Model, Some("429")),
     case("demand", 429, r#"{"error":{"code":"429","message":"System is experiencing high demand."}}"#, Overloaded, Model, Some("429")),
     case("too large for the limit", 429, r#"{"error":{"code":"429","message":"Request too large for gpt-4o on tokens per min: Limit 1000, Requested 2000"}}"#, NeverFits, Request, Some("429")),
@@ -101,7 +102,8 @@ fn failures_are_told_apart() {
 fn an_answer_tells_what_its_filter_did() {
     let body = |finish: &str, results: Value| {
         json!({"id": "x", "model": "m", "prompt_filter_results": [{"prompt_index": 0}], "choices": [{"index": 0,
-            "finish_reason": finish, "message": {"role": "assistant", "content": "Hi"}, "content_filter_results": results}]})
+            "finish_reason": finish, "message": {"role": "assistant", "content": "Hi"},
+            "content_filter_results": results}]})
     };
     let cut = answer(azure(), &body("content_filter", json!({"hate": {"filtered": true}})));
     assert_eq!((cut.finish, cut.beside.notes.len()), (Finish::ContentFilter, 0));

@@ -2,11 +2,11 @@
 
 use super::failures::{SIGNS, error_of};
 use super::frames;
-use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
+use crate::domain::{Answer, Beside, Failure, Finish, ToolCall, Usage, UsageSource};
 use crate::provider::beside;
 use crate::provider::classify::{Rule, classify};
 use crate::provider::error_body::ErrorBody;
-use crate::provider::reply_body::{self, Parsed, arguments, count, finish_word, take_string};
+use crate::provider::reply_body::{self, Parsed, arguments, count, cut_off, finish_word, take_string, unusable};
 use crate::provider::sigv4::Skew;
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value};
@@ -16,15 +16,8 @@ fn parsed(reply: &WireReply<'_>) -> Result<Parsed, Failure> {
     if !frames::is_one(reply.body) {
         return reply_body::parse(reply, "output", |values, _| values.into_iter().next());
     }
-    let cut = || Failure {
-        status: Some(reply.status),
-        ..Failure::new(
-            ErrorClass::Network,
-            Scope::Network,
-            format!("HTTP {} with a stream that ended before its answer did", reply.status),
-        )
-    };
-    frames::join(reply.body).map(|value| Parsed { value, mended: Vec::new() }).ok_or_else(cut)
+    let joined = frames::join(reply.body).map(|value| Parsed { value, mended: Vec::new() });
+    joined.ok_or_else(|| cut_off(reply))
 }
 
 pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, Failure> {
@@ -42,18 +35,11 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
     }
     let blocks = body.pointer_mut("/output/message/content").map(Value::take);
     let (Some(Value::Array(blocks)), Value::Object(mut body)) = (blocks, body) else {
-        let message = format!("HTTP {} with an answer without a message", reply.status);
-        return Err(Failure {
-            status: Some(reply.status),
-            ..Failure::new(ErrorClass::ServerError, Scope::Model, message)
-        });
+        return Err(unusable(reply, "an answer without a message"));
     };
     let Blocks { text, reasoning, tool_calls } = read_blocks(blocks);
     let finish_raw = finish_word(&body, &["stopReason"]);
-    let finish = match finish_raw.as_deref().map_or(Finish::Error, finish) {
-        Finish::Complete | Finish::Unknown if !tool_calls.is_empty() => Finish::ToolCall,
-        finish => finish,
-    };
+    let finish = finish_raw.as_deref().map_or(Finish::Error, finish).with_calls(!tool_calls.is_empty());
     let usage_raw = body.remove("usage").filter(|usage| !usage.is_null());
     Ok(Answer {
         text,

@@ -68,22 +68,15 @@ pub(super) fn encode(
     if !more.is_empty() {
         body.insert("additionalModelRequestFields".to_owned(), Value::Object(more));
     }
-    let has_signature = |call: &crate::domain::request::PastCall| call.thought_signature.is_some();
-    for (name, is_lost) in [
+    let lost = [
         ("seed", request.seed.is_some()),
         ("presence_penalty", request.presence_penalty.is_some()),
         ("frequency_penalty", request.frequency_penalty.is_some()),
         ("user", request.user.is_some()),
         ("parallel_tool_calls", request.parallel_tool_calls.is_some()),
-        (
-            "messages[].tool_calls[].extra_content",
-            request.messages.iter().any(|message| message.tool_calls.iter().any(has_signature)),
-        ),
-    ] {
-        if is_lost {
-            note(&mut dropped, name);
-        }
-    }
+        conversation::signatures(request),
+    ];
+    conversation::note_lost(&lost, &mut dropped);
     let body = serde_json::to_vec(&body).expect("strings, numbers and JSON values always serialize");
     let undo = Undo::of(&names, held_back);
     let path = format!("/model/{}/converse", path_segment(model));

@@ -23,7 +23,10 @@ fn refused(request: &ChatRequest) -> String {
 fn a_whole_conversation_is_written_in_its_words() {
     let (sent, dropped) = encoded(bedrock(), &long_conversation(), &Capabilities::default());
     let call = |id: &str, input: Value| json!({"toolUse": {"toolUseId": id, "name": "weather", "input": input}});
-    let result = |id: &str, text: &str| json!({"toolResult": {"toolUseId": id, "content": [{"text": text}], "status": "success"}});
+    let result = |id: &str, text: &str| {
+        json!({"toolResult": {"toolUseId": id, "content": [{"text": text}],
+            "status": "success"}})
+    };
     assert_eq!(
         sent,
         json!({
@@ -31,8 +34,11 @@ fn a_whole_conversation_is_written_in_its_words() {
             "messages": [
                 {"role": "user", "content": [{"text": "Where is this?"},
                     {"image": {"format": "png", "source": {"bytes": "QUJD"}}}]},
-                {"role": "assistant", "content": [{"text": "Looking."}, call("call_1", json!({"city": "Rome"})), call("call_2", json!({}))]},
-                {"role": "user", "content": [result("call_1", "{\"sky\":\"blue\"}"), result("call_2", "unknown"), {"text": "And now?"}]},
+                {"role": "assistant",
+                    "content": [{"text": "Looking."}, call("call_1", json!({"city": "Rome"})),
+                        call("call_2", json!({}))]},
+                {"role": "user", "content": [result("call_1", "{\"sky\":\"blue\"}"), result("call_2", "unknown"),
+                    {"text": "And now?"}]},
             ],
             "toolConfig": {"tools": [{"toolSpec": {"name": "weather", "description": "Tells the weather",
                 "inputSchema": {"json": {"type": "object", "properties": {"city": {"type": "string"}}}}}}]},
@@ -59,9 +65,11 @@ fn a_model_is_one_segment_of_the_path() {
 
 #[test]
 fn parameters_have_other_names_and_some_have_none() {
-    let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": false});
+    let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"],
+        "additionalProperties": false});
     let body = json!({"prompt": "Hi", "max_tokens": 9, "temperature": 1.5, "top_p": 0.9, "top_k": 3, "seed": 7,
-        "presence_penalty": 0.1, "frequency_penalty": 0.2, "stop": ["END", " "], "reasoning_effort": "low", "user": "ann",
+        "presence_penalty": 0.1, "frequency_penalty": 0.2, "stop": ["END", " "], "reasoning_effort": "low",
+        "user": "ann",
         "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}});
     let (sent, dropped) = encoded(bedrock(), &parsed(body), &Capabilities::default());
     assert_eq!(
@@ -99,7 +107,8 @@ fn parameters_have_other_names_and_some_have_none() {
     let (sent, _) = sent_by("openai.gpt-oss-120b-1:0", sampled);
     assert_eq!(sent["additionalModelRequestFields"], json!({"reasoning_effort": "low"}));
     // What no model of this kind takes is for another rung.
-    let old = json!({"prompt": "JSON", "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}});
+    let old = json!({"prompt": "JSON",
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}});
     let old = bedrock().chat(&parsed(old), "anthropic.claude-3-5-sonnet-20241022-v2:0", &Capabilities::default());
     assert!(old.unwrap_err().to_string().contains("json_schema"));
 }
@@ -126,7 +135,8 @@ fn tools_are_offered_or_not_and_a_history_needs_them() {
     let mut forbidden = long_conversation();
     forbidden.tool_choice = Some(crate::domain::request::ToolChoice::None);
     assert!(refused(&forbidden).contains("tool_choice none after tool calls"));
-    let image = json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/a.png"}}]}]});
+    let image = json!({"messages": [{"role": "user",
+        "content": [{"type": "image_url", "image_url": {"url": "https://x/a.png"}}]}]});
     assert!(refused(&parsed(image)).contains("images by web address"));
 }
 
@@ -137,7 +147,8 @@ fn an_answer_is_read_with_thoughts_calls_and_three_kinds_of_input() {
         &json!({"output": {"message": {"role": "assistant", "content": [
         {"reasoningContent": {"reasoningText": {"text": "Hm", "signature": "s"}}}, {"text": "H"}, {"text": "i"},
         {"toolUse": {"toolUseId": "t1", "name": "f", "input": {"a": 1}}}]}}, "stopReason": "tool_use",
-        "usage": {"inputTokens": 10, "outputTokens": 3, "totalTokens": 30, "cacheReadInputTokens": 8, "cacheWriteInputTokens": 9,
+        "usage": {"inputTokens": 10, "outputTokens": 3, "totalTokens": 30, "cacheReadInputTokens": 8,
+            "cacheWriteInputTokens": 9,
             "cacheDetails": [{"ttl": "1h", "inputTokens": 4}, {"ttl": "5m", "inputTokens": 5}]},
         "metrics": {"latencyMs": 5}, "serviceTier": {"type": "flex"}, "trace": {"x": 1}}),
     );
@@ -180,25 +191,44 @@ const FAILURES: &[Case] = &[
     case("throttled", 429, r#"{"message":"Too many requests, please wait before trying again."}"#, RateLimit, Model, Some("ThrottlingException")).with(THROTTLED),
     case("a day", 429, r#"{"message":"Too many tokens per day, please wait before trying again."}"#, RateLimitDaily, Model, Some("ThrottlingException")).with(THROTTLED),
     case("in the body", 429, r#"{"__type":"com.amazon.coral.service#ThrottlingException","Message":"Rate exceeded"}"#, RateLimit, Model, Some("ThrottlingException")),
-    case("quota", 400, r#"{"message":"m"}"#, RateLimit, Model, Some("ServiceQuotaExceededException")).with(&[("x-amzn-errortype", "ServiceQuotaExceededException")]),
-    case("loading", 429, r#"{"message":"Model is not ready for inference."}"#, Overloaded, Model, Some("ModelNotReadyException")).with(&[("x-amzn-errortype", "ModelNotReadyException")]),
-    case("too long", 400, r#"{"message":"Input is too long for requested model."}"#, ContextLength, Request, Some("ValidationException")).with(&[("x-amzn-errortype", "ValidationException")]),
-    case("bare model", 400, r#"{"message":"Invocation of model ID x with on-demand throughput isn’t supported. Retry your request with the ID or ARN of an inference profile."}"#, NotFound, Model, Some("ValidationException")).with(&[("x-amzn-errortype", "ValidationException")]),
-    case("parameter", 400, r#"{"message":"The parameter temperature is not supported by this model."}"#, Refused, Request, Some("ValidationException")).with(&[("x-amzn-errortype", "ValidationException")]),
-    case("access", 403, r#"{"message":"You don't have access to the model with the specified model ID."}"#, Permission, Model, Some("AccessDeniedException")).with(&[("x-amzn-errortype", "AccessDeniedException")]),
-    case("agreement", 403, r#"{"message":"Your AWS Marketplace subscription for this model cannot be completed at this time. Please try again later."}"#, Overloaded, Model, Some("AccessDeniedException")).with(&[("x-amzn-errortype", "AccessDeniedException")]),
-    case("key", 403, r#"{"message":"The security token included in the request is invalid."}"#, Auth, Key, Some("UnrecognizedClientException")).with(&[("x-amzn-errortype", "UnrecognizedClientException")]),
-    case("expired", 403, r#"{"message":"The security token included in the request is expired"}"#, Auth, Key, Some("ExpiredTokenException")).with(&[("x-amzn-errortype", "ExpiredTokenException")]),
-    case("signature", 403, r#"{"message":"The request signature we calculated does not match"}"#, Auth, Key, Some("InvalidSignatureException")).with(&[("x-amzn-errortype", "InvalidSignatureException")]),
-    case("clock", 403, r#"{"message":"Signature expired: 20260504T120000Z is now earlier than 20260504T121000Z (20260504T121500Z - 5 min.)"}"#, ServerError, crate::domain::Scope::Provider, Some("InvalidSignatureException")).with(&[("x-amzn-errortype", "InvalidSignatureException")]),
-    case("clock ahead", 403, r#"{"message":"Signature not yet current: 20260504T120000Z is still later than 20260504T111500Z (20260504T111000Z + 5 min.)"}"#, ServerError, crate::domain::Scope::Provider, Some("InvalidSignatureException")).with(&[("x-amzn-errortype", "InvalidSignatureException")]),
-    case("region", 403, r#"{"message":"Credential should be scoped to a valid region."}"#, Auth, Key, Some("InvalidSignatureException")).with(&[("x-amzn-errortype", "InvalidSignatureException")]),
-    case("model", 404, r#"{"message":"Could not resolve the foundation model from the provided model identifier."}"#, NotFound, Model, Some("ResourceNotFoundException")).with(&[("x-amzn-errortype", "ResourceNotFoundException")]),
-    case("form", 404, r#"{"message":"Model use case details have not been submitted for this account."}"#, Permission, Model, Some("ResourceNotFoundException")).with(&[("x-amzn-errortype", "ResourceNotFoundException")]),
-    case("timeout", 408, r#"{"message":"m"}"#, Timeout, Model, Some("ModelTimeoutException")).with(&[("x-amzn-errortype", "ModelTimeoutException")]),
-    case("model error", 424, r#"{"message":"m","originalStatusCode":500}"#, ServerError, Model, Some("ModelErrorException")).with(&[("x-amzn-errortype", "ModelErrorException")]),
-    case("server", 500, r#"{"message":"m"}"#, ServerError, Model, Some("InternalServerException")).with(&[("x-amzn-errortype", "InternalServerException")]),
-    case("busy", 503, r#"{"message":"m"}"#, Overloaded, Model, Some("ServiceUnavailableException")).with(&[("x-amzn-errortype", "ServiceUnavailableException")]),
+    case("quota", 400, r#"{"message":"m"}"#, RateLimit, Model, Some("ServiceQuotaExceededException"))
+        .with(&[("x-amzn-errortype", "ServiceQuotaExceededException")]),
+    case("loading", 429, r#"{"message":"Model is not ready for inference."}"#, Overloaded, Model, Some("ModelNotReadyException"))
+        .with(&[("x-amzn-errortype", "ModelNotReadyException")]),
+    case("too long", 400, r#"{"message":"Input is too long for requested model."}"#, ContextLength, Request, Some("ValidationException"))
+        .with(&[("x-amzn-errortype", "ValidationException")]),
+    case("bare model", 400, r#"{"message":"Invocation of model ID x with on-demand throughput isn’t supported. Retry your request with the ID or ARN of an inference profile."}"#, NotFound, Model, Some("ValidationException"))
+        .with(&[("x-amzn-errortype", "ValidationException")]),
+    case("parameter", 400, r#"{"message":"The parameter temperature is not supported by this model."}"#, Refused, Request, Some("ValidationException"))
+        .with(&[("x-amzn-errortype", "ValidationException")]),
+    case("access", 403, r#"{"message":"You don't have access to the model with the specified model ID."}"#, Permission, Model, Some("AccessDeniedException"))
+        .with(&[("x-amzn-errortype", "AccessDeniedException")]),
+    case("agreement", 403, r#"{"message":"Your AWS Marketplace subscription for this model cannot be completed at this time. Please try again later."}"#, Overloaded, Model, Some("AccessDeniedException"))
+        .with(&[("x-amzn-errortype", "AccessDeniedException")]),
+    case("key", 403, r#"{"message":"The security token included in the request is invalid."}"#, Auth, Key, Some("UnrecognizedClientException"))
+        .with(&[("x-amzn-errortype", "UnrecognizedClientException")]),
+    case("expired", 403, r#"{"message":"The security token included in the request is expired"}"#, Auth, Key, Some("ExpiredTokenException"))
+        .with(&[("x-amzn-errortype", "ExpiredTokenException")]),
+    case("signature", 403, r#"{"message":"The request signature we calculated does not match"}"#, Auth, Key, Some("InvalidSignatureException"))
+        .with(&[("x-amzn-errortype", "InvalidSignatureException")]),
+    case("clock", 403, r#"{"message":"Signature expired: 20260504T120000Z is now earlier than 20260504T121000Z (20260504T121500Z - 5 min.)"}"#, ServerError, crate::domain::Scope::Provider, Some("InvalidSignatureException"))
+        .with(&[("x-amzn-errortype", "InvalidSignatureException")]),
+    case("clock ahead", 403, r#"{"message":"Signature not yet current: 20260504T120000Z is still later than 20260504T111500Z (20260504T111000Z + 5 min.)"}"#, ServerError, crate::domain::Scope::Provider, Some("InvalidSignatureException"))
+        .with(&[("x-amzn-errortype", "InvalidSignatureException")]),
+    case("region", 403, r#"{"message":"Credential should be scoped to a valid region."}"#, Auth, Key, Some("InvalidSignatureException"))
+        .with(&[("x-amzn-errortype", "InvalidSignatureException")]),
+    case("model", 404, r#"{"message":"Could not resolve the foundation model from the provided model identifier."}"#, NotFound, Model, Some("ResourceNotFoundException"))
+        .with(&[("x-amzn-errortype", "ResourceNotFoundException")]),
+    case("form", 404, r#"{"message":"Model use case details have not been submitted for this account."}"#, Permission, Model, Some("ResourceNotFoundException"))
+        .with(&[("x-amzn-errortype", "ResourceNotFoundException")]),
+    case("timeout", 408, r#"{"message":"m"}"#, Timeout, Model, Some("ModelTimeoutException"))
+        .with(&[("x-amzn-errortype", "ModelTimeoutException")]),
+    case("model error", 424, r#"{"message":"m","originalStatusCode":500}"#, ServerError, Model, Some("ModelErrorException"))
+        .with(&[("x-amzn-errortype", "ModelErrorException")]),
+    case("server", 500, r#"{"message":"m"}"#, ServerError, Model, Some("InternalServerException"))
+        .with(&[("x-amzn-errortype", "InternalServerException")]),
+    case("busy", 503, r#"{"message":"m"}"#, Overloaded, Model, Some("ServiceUnavailableException"))
+        .with(&[("x-amzn-errortype", "ServiceUnavailableException")]),
     case("no message", 200, r#"{"stopReason":"end_turn"}"#, ServerError, Model, None),
 ];
 

@@ -128,7 +128,8 @@ proptest! {
         for (_, rule) in RULES {
             let rule = Charging { output_burndown: burndown, ..*rule };
             let sizes = sizes(input, cap, expected_output);
-            let Ask { reserved, expected, least } = rule.ask(&Sizes { input_at_most: input.saturating_add(more), ..sizes });
+            let Ask { reserved, expected,
+                least } = rule.ask(&Sizes { input_at_most: input.saturating_add(more), ..sizes });
             for unit in [Unit::Requests, Unit::Tokens, Unit::InputTokens, Unit::OutputTokens] {
                 prop_assert!(least.units(unit) <= expected.units(unit));
                 prop_assert!(expected.units(unit) <= reserved.units(unit));

@@ -3,23 +3,16 @@
 use super::embed;
 use super::events;
 use super::failures::SIGNS;
-use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
+use crate::domain::{Answer, Beside, Failure, Finish, Usage};
 use crate::provider::beside;
-use crate::provider::classify::{Rule, classify};
-use crate::provider::error_body::ErrorBody;
-use crate::provider::reply_body::{self, arguments, count, finish_word, take_string};
+use crate::provider::classify::{Rule, success};
+use crate::provider::reply_body::{self, count, finish_word, remove_string, take_string, tool_calls, unusable};
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value};
 
 pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, Failure> {
-    if !(200..300).contains(&reply.status) {
-        return Err(classify(&SIGNS, errors, reply, &ErrorBody::read(reply.body)));
-    }
-    let parsed = reply_body::parse(reply, "message", events::join)?;
+    let parsed = success(&SIGNS, errors, reply, "message", events::join)?;
     let mut body = parsed.value;
-    if let Some(error) = ErrorBody::inside(&body) {
-        return Err(classify(&SIGNS, errors, reply, &error));
-    }
     if embed::is_list(&body)
         && let Value::Object(body) = body
     {
@@ -27,29 +20,18 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
     }
     let message = body.get_mut("message").map(Value::take);
     let (Some(Value::Object(mut message)), Value::Object(mut body)) = (message, body) else {
-        let message = format!("HTTP {} with an answer without a message", reply.status);
-        return Err(Failure {
-            status: Some(reply.status),
-            ..Failure::new(ErrorClass::ServerError, Scope::Model, message)
-        });
+        return Err(unusable(reply, "an answer without a message"));
     };
     let (mut text, reasoning) = content(message.remove("content"));
     let tool_calls = tool_calls(message.remove("tool_calls"));
-    if let Some(Value::String(plan)) = message.remove("tool_plan") {
+    if let Some(plan) = remove_string(&mut message, "tool_plan") {
         // What the model says beside its calls.
         text = text.or(Some(plan).filter(|plan| !plan.is_empty()));
     }
     let finish_raw = finish_word(&body, &["finish_reason"]);
-    let finish = match finish_raw.as_deref().map_or(Finish::Error, Finish::of_word) {
-        Finish::Complete | Finish::Unknown if !tool_calls.is_empty() => Finish::ToolCall,
-        finish => finish,
-    };
+    let finish = finish_raw.as_deref().map_or(Finish::Error, Finish::of_word).with_calls(!tool_calls.is_empty());
     let usage_raw = body.remove("usage").filter(|usage| !usage.is_null());
-    let mut own = |key: &str| match body.remove(key) {
-        Some(Value::String(text)) => Some(text),
-        _ => None,
-    };
-    let (model, id) = (own("model"), own("id"));
+    let (model, id) = (remove_string(&mut body, "model"), remove_string(&mut body, "id"));
     Ok(Answer {
         text,
         refusal: None,
@@ -98,34 +80,10 @@ fn content(content: Option<Value>) -> (Option<String>, Option<String>) {
     (text, thoughts)
 }
 
-fn tool_calls(calls: Option<Value>) -> Vec<ToolCall> {
-    let Some(Value::Array(calls)) = calls else { return Vec::new() };
-    let read = |(index, mut call): (usize, Value)| {
-        let id = take_string(&mut call, "id").filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{index}"));
-        let function = call.get_mut("function")?;
-        let name = take_string(function, "name")?;
-        let arguments = arguments(function.get_mut("arguments").map(Value::take));
-        Some(ToolCall { id, name, arguments })
-    };
-    calls.into_iter().enumerate().filter_map(read).collect()
-}
-
 /// Tokens in disjoint classes: those that are billed, else those that were processed. Whether tokens from the cache are
 /// a part of the input is not documented; here they are.
 fn usage(raw: &Value) -> Usage {
     let of =
         |name: &str| count(raw, &format!("/billed_units/{name}")).or_else(|| count(raw, &format!("/tokens/{name}")));
-    let (input, output) = (of("input_tokens"), of("output_tokens"));
-    if input.is_none() && output.is_none() {
-        return Usage::default();
-    }
-    let input = input.unwrap_or(0);
-    let cache_read = count(raw, "/cached_tokens").unwrap_or(0).min(input);
-    Usage {
-        input: input - cache_read,
-        cache_read,
-        output: output.unwrap_or(0),
-        source: UsageSource::Provider,
-        ..Usage::default()
-    }
+    reply_body::usage(of("input_tokens"), count(raw, "/cached_tokens"), of("output_tokens"))
 }

@@ -132,21 +132,12 @@ pub(super) fn encode(
             None
         }
     };
-    for (name, is_lost) in [
+    let lost = [
         ("user", request.user.is_some()),
         ("parallel_tool_calls", request.parallel_tool_calls.is_some()),
-        (
-            "messages[].tool_calls[].extra_content",
-            request
-                .messages
-                .iter()
-                .any(|message| message.tool_calls.iter().any(|call| call.thought_signature.is_some())),
-        ),
-    ] {
-        if is_lost {
-            note(&mut dropped, name);
-        }
-    }
+        conversation::signatures(request),
+    ];
+    conversation::note_lost(&lost, &mut dropped);
     let (stop_sequences, held_back) = request.stop.split_at(request.stop.len().min(MOST_STOPS));
     if !held_back.is_empty() {
         note(&mut dropped, &conversation::stops_beyond(MOST_STOPS));

@@ -25,7 +25,10 @@ fn refused(request: &ChatRequest) -> String {
 fn a_whole_conversation_is_written_in_its_words() {
     let (sent, dropped) = encoded(cohere(), &long_conversation(), &Capabilities::default());
     let text = |text: &str| json!([{"type": "text", "text": text}]);
-    let call = |id: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": "weather", "arguments": arguments}});
+    let call = |id: &str, arguments: &str| {
+        json!({"id": id, "type": "function", "function": {"name": "weather",
+            "arguments": arguments}})
+    };
     assert_eq!(
         sent,
         json!({
@@ -120,7 +123,8 @@ fn an_answer_is_read_and_billed_units_count() {
         "content": [{"type": "thinking", "thinking": "Hm"}], "tool_plan": "I look.",
         "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}}],
         "citations": [{"start": 0}]},
-        "usage": {"billed_units": {"input_tokens": 10.0, "output_tokens": 3.0}, "tokens": {"input_tokens": 73.0, "output_tokens": 5.0},
+        "usage": {"billed_units": {"input_tokens": 10.0, "output_tokens": 3.0},
+            "tokens": {"input_tokens": 73.0, "output_tokens": 5.0},
             "cached_tokens": 4}}),
     );
     assert_eq!((read.text.as_deref(), read.reasoning.as_deref()), (Some("I look."), Some("Hm")));
@@ -128,7 +132,8 @@ fn an_answer_is_read_and_billed_units_count() {
     assert_eq!((read.finish, read.id.as_deref(), read.model), (Finish::ToolCall, Some("x"), None));
     assert_eq!(read.usage, usage([6, 4, 0, 0, 3, 0]));
     assert!(read.beside.message.is_empty() && read.beside.completion.is_empty(), "{:?}", read.beside);
-    let tokens = json!({"finish_reason": "COMPLETE", "message": {"role": "assistant", "content": [{"type": "text", "text": "Hi"}]},
+    let tokens = json!({"finish_reason": "COMPLETE",
+        "message": {"role": "assistant", "content": [{"type": "text", "text": "Hi"}]},
         "usage": {"tokens": {"input_tokens": 7, "output_tokens": 2}}});
     assert_eq!(answer(cohere(), &tokens).usage, usage([7, 0, 0, 0, 2, 0]));
 }
@@ -249,15 +254,21 @@ fn headers_of_trial_keys_are_limits() {
 #[test]
 fn a_stream_with_a_plan_and_calls_is_the_same_answer() {
     let events = [
-        json!({"type": "message-start", "id": "x", "delta": {"message": {"role": "assistant", "content": [], "tool_calls": []}}}),
+        json!({"type": "message-start", "id": "x",
+            "delta": {"message": {"role": "assistant", "content": [], "tool_calls": []}}}),
         json!({"type": "tool-plan-delta", "delta": {"message": {"tool_plan": "I "}}}),
         json!({"type": "tool-plan-delta", "delta": {"message": {"tool_plan": "look."}}}),
-        json!({"type": "tool-call-start", "index": 0, "delta": {"message": {"tool_calls": {"id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}}}}),
-        json!({"type": "tool-call-delta", "index": 0, "delta": {"message": {"tool_calls": {"function": {"arguments": "{\"a\":"}}}}}),
-        json!({"type": "tool-call-delta", "index": 0, "delta": {"message": {"tool_calls": {"function": {"arguments": "1}"}}}}}),
+        json!({"type": "tool-call-start", "index": 0,
+            "delta": {"message": {"tool_calls": {"id": "c", "type": "function",
+                "function": {"name": "f", "arguments": ""}}}}}),
+        json!({"type": "tool-call-delta", "index": 0,
+            "delta": {"message": {"tool_calls": {"function": {"arguments": "{\"a\":"}}}}}),
+        json!({"type": "tool-call-delta", "index": 0,
+            "delta": {"message": {"tool_calls": {"function": {"arguments": "1}"}}}}}),
         json!({"type": "tool-call-end", "index": 0}),
         json!({"type": "citation-start", "index": 0, "delta": {"message": {"citations": {"start": 0}}}}),
-        json!({"type": "message-end", "delta": {"finish_reason": "TOOL_CALL", "usage": {"tokens": {"input_tokens": 3, "output_tokens": 2}}}}),
+        json!({"type": "message-end",
+            "delta": {"finish_reason": "TOOL_CALL", "usage": {"tokens": {"input_tokens": 3, "output_tokens": 2}}}}),
     ];
     let text = events.map(|event| format!("data: {event}\n\n")).concat();
     let headers = headers(&[]);
@@ -268,6 +279,7 @@ fn a_stream_with_a_plan_and_calls_is_the_same_answer() {
     assert_eq!((read.text.as_deref(), read.finish), (Some("I look."), Finish::ToolCall));
     assert_eq!(read.tool_calls, [ToolCall { id: "c".into(), name: "f".into(), arguments: "{\"a\":1}".into() }]);
     assert_eq!(read.usage, usage([3, 0, 0, 0, 2, 0]));
-    let failed = "data: {\"type\":\"message-end\",\"delta\":{\"finish_reason\":\"ERROR\",\"error\":\"the model is overloaded\"}}\n\n";
+    let failed = "data: {\"type\":\"message-end\",\"delta\":{\"finish_reason\":\"ERROR\",\"error\":\"the model is \
+        overloaded\"}}\n\n";
     assert_eq!(streamed(failed).unwrap_err().class, Overloaded);
 }

@@ -58,9 +58,8 @@ impl Adapter for Completions {
         model: &str,
         capabilities: &Capabilities,
     ) -> Result<WireRequest, Ineligible> {
-        let request = payload.chat()?;
-        configured::encode(&self.quirks, request, capabilities, |request, capabilities| {
-            encode(request, model, capabilities)
+        configured::encode(&self.quirks, payload, capabilities, |payload, capabilities| {
+            encode(payload.chat()?, model, capabilities)
         })
     }
 

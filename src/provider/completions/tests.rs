@@ -11,13 +11,15 @@ fn completions() -> &'static dyn Adapter {
 
 #[test]
 fn one_question_is_a_prompt() {
-    let body = json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "Once"}, {"type": "text", "text": "upon"}]}],
+    let body = json!({"messages": [{"role": "user",
+        "content": [{"type": "text", "text": "Once"}, {"type": "text", "text": "upon"}]}],
         "temperature": 0.5, "top_k": 3, "seed": 7, "stop": ["END"], "logit_bias": {"7": 5}, "reasoning_effort": "low",
         "presence_penalty": 0.5, "user": "ann"});
     let (sent, dropped) = encoded(completions(), &parsed(body), &Capabilities::default());
     assert_eq!(
         sent,
-        json!({"model": "the-model", "prompt": "Once\nupon", "max_tokens": 1024, "temperature": 0.5, "top_k": 3, "seed": 7,
+        json!({"model": "the-model", "prompt": "Once\nupon", "max_tokens": 1024, "temperature": 0.5, "top_k": 3,
+            "seed": 7,
             "stop": ["END"], "logit_bias": {"7": 5}, "presence_penalty": 0.5, "user": "ann"})
     );
     assert_eq!(dropped, ["reasoning_effort"]);
@@ -38,13 +40,16 @@ fn anything_but_one_question_is_for_another_rung() {
             ONE_QUESTION,
         ),
         (
-            json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/a.png"}}]}]}),
+            json!({"messages": [{"role": "user",
+                "content": [{"type": "image_url", "image_url": {"url": "https://x/a.png"}}]}]}),
             ONE_QUESTION,
         ),
         (json!({"prompt": "Hi", "tools": [{"type": "function", "function": {"name": "f"}}]}), "tools"),
         (json!({"prompt": "JSON", "response_format": {"type": "json_object"}}), "json_object"),
         (
-            json!({"prompt": "Hi", "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}}),
+            json!({"prompt": "Hi",
+                "response_format": {"type": "json_schema",
+                    "json_schema": {"name": "n", "schema": {"type": "object"}}}}),
             "json_schema",
         ),
     ] {

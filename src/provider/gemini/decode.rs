@@ -5,7 +5,7 @@ use super::embed;
 use super::failures::SIGNS;
 use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
 use crate::provider::beside;
-use crate::provider::classify::{Rule, classify};
+use crate::provider::classify::{Rule, success};
 use crate::provider::error_body::ErrorBody;
 use crate::provider::reply_body::{self, arguments, count, finish_word, take_string};
 use crate::provider::scrub;
@@ -13,14 +13,8 @@ use crate::provider::wire::WireReply;
 use serde_json::{Map, Value, json};
 
 pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, Failure> {
-    if !(200..300).contains(&reply.status) {
-        return Err(classify(&SIGNS, errors, reply, &ErrorBody::read(reply.body)));
-    }
-    let parsed = reply_body::parse(reply, "candidates", chunks::join)?;
+    let parsed = success(&SIGNS, errors, reply, "candidates", chunks::join)?;
     let mut body = parsed.value;
-    if let Some(error) = ErrorBody::inside(&body) {
-        return Err(classify(&SIGNS, errors, reply, &error));
-    }
     let aside = ErrorBody::set_aside(&body);
     if embed::is_list(&body)
         && let Value::Object(mut body) = body
@@ -37,10 +31,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
     };
     let finish_raw = finish_word(&candidate, &["finishReason", "finish_reason"]);
     let Parts { text, reasoning, tool_calls, extras, others } = read_parts(&mut candidate);
-    let finish = match finish_raw.as_deref().map_or(Finish::Error, finish) {
-        Finish::Complete | Finish::Unknown if !tool_calls.is_empty() => Finish::ToolCall,
-        finish => finish,
-    };
+    let finish = finish_raw.as_deref().map_or(Finish::Error, finish).with_calls(!tool_calls.is_empty());
     let mut message = Map::new();
     let annotations = annotations(&candidate);
     for (key, values) in [("annotations", annotations), ("content_parts", others)] {

@@ -43,12 +43,9 @@ impl Adapter for Gemini {
         model: &str,
         capabilities: &Capabilities,
     ) -> Result<WireRequest, Ineligible> {
-        let (Payload::Chat(request) | Payload::Embeddings(request)) = payload;
-        configured::encode(&self.manners.quirks, request, capabilities, |request, capabilities| {
-            match Payload::from(request) {
-                Payload::Chat(request) => encode::encode(request, model, capabilities),
-                Payload::Embeddings(request) => embed::encode(request, model),
-            }
+        configured::encode(&self.manners.quirks, payload, capabilities, |payload, capabilities| match payload {
+            Payload::Chat(request) => encode::encode(request, model, capabilities),
+            Payload::Embeddings(request) => embed::encode(request, model),
         })
     }
 

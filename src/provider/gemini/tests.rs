@@ -25,7 +25,8 @@ const FAILURES: &[Case] = &[
     case("prepaid credit, lower case", 402, r#"{"error":{"code":"payment_required","message":"m"}}"#, QuotaExhausted, Key, Some("payment_required")),
     case("model", 404, r#"{"error":{"code":404,"message":"models/x is not found","status":"NOT_FOUND"}}"#, NotFound, Model, Some("NOT_FOUND")),
     case("per minute", 429, r#"{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details. Please retry in 45.2s.","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaMetric":"m","quotaId":"GenerateRequestsPerMinutePerProjectPerModel-FreeTier","quotaValue":"10"}]},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"46s"}]}}"#, RateLimit, Model, Some("RESOURCE_EXHAUSTED")).waits(46_000),
-    case("input tokens per minute", 429, r#"{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details.","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"GenerateRequestsPerMinutePerProjectPerModel-FreeTier","quotaValue":"10"},{"quotaMetric":"generativelanguage.googleapis.com/generate_content_free_tier_input_token_count","quotaId":"GenerateContentInputTokensPerModelPerMinute-FreeTier","quotaValue":"250000"}]},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"12s"}]}}"#, RateLimit, Model, Some("RESOURCE_EXHAUSTED")).waits(12_000).names(Unit::InputTokens, 250_000, None),
+    case("input tokens per minute", 429, r#"{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details.","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"GenerateRequestsPerMinutePerProjectPerModel-FreeTier","quotaValue":"10"},{"quotaMetric":"generativelanguage.googleapis.com/generate_content_free_tier_input_token_count","quotaId":"GenerateContentInputTokensPerModelPerMinute-FreeTier","quotaValue":"250000"}]},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"12s"}]}}"#, RateLimit, Model, Some("RESOURCE_EXHAUSTED"))
+        .waits(12_000).names(Unit::InputTokens, 250_000, None),
     case("fractions of a second", 429, r#"{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"3.5s"}]}}"#, RateLimit, Model, Some("RESOURCE_EXHAUSTED")).waits(3_500),
     case("per day", 429, r#"{"error":{"code":429,"message":"Quota exceeded for metric: x, limit: 250\nPlease retry in 10h17m5.72s.","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"37025s"}]}}"#, RateLimitDaily, Model, Some("RESOURCE_EXHAUSTED")).waits(37_025_720),
     case("minute and day", 429, r#"{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{"violations":[{"quotaId":"XPerMinute"},{"quotaId":"XPerDay"}]}]}}"#, RateLimitDaily, Model, Some("RESOURCE_EXHAUSTED")),
@@ -100,13 +101,15 @@ fn what_came_with_an_answer_is_in_the_result() {
     let body = json!({
         "candidates": [{"finishReason": "STOP", "index": 0, "avgLogprobs": -0.5,
             "content": {"role": "model", "parts": [
-                {"text": "Hmm", "thought": true}, {"text": "Hi"}, {"inlineData": {"mimeType": "image/png", "data": "QUJD"}},
+                {"text": "Hmm", "thought": true}, {"text": "Hi"},
+                {"inlineData": {"mimeType": "image/png", "data": "QUJD"}},
                 {"functionCall": {"name": "f"}, "thoughtSignature": "s"},
             ]},
             "groundingMetadata": {"groundingChunks": [{"web": {"uri": "https://example.com", "title": "E"}}]},
             "logprobsResult": {"chosenCandidates": [{"token": "Hi", "logProbability": -0.25}],
                 "topCandidates": [{"candidates": [{"token": "Ho", "logProbability": -2.5}]}]}}],
-        "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 75, "serviceTier": "SERVICE_TIER_FLEX"},
+        "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 75,
+            "serviceTier": "SERVICE_TIER_FLEX"},
         "modelStatus": {"modelStage": "STABLE"},
     });
     let answer = answer(gemini(), &body);
@@ -180,7 +183,8 @@ fn thoughts_and_tool_prompts_are_added() {
         assert_eq!(answer.usage_raw, Some(raw));
     };
     check(
-        json!({"promptTokenCount": 100, "cachedContentTokenCount": 60, "candidatesTokenCount": 20, "thoughtsTokenCount": 30, "totalTokenCount": 150}),
+        json!({"promptTokenCount": 100, "cachedContentTokenCount": 60, "candidatesTokenCount": 20,
+            "thoughtsTokenCount": 30, "totalTokenCount": 150}),
         [40, 60, 0, 0, 50, 30],
     );
     check(

@@ -2,11 +2,10 @@
 
 use super::embed;
 use super::failures::SIGNS;
-use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage, UsageSource};
+use crate::domain::{Answer, Beside, Failure, Finish, Usage};
 use crate::provider::beside;
-use crate::provider::classify::{Rule, classify};
-use crate::provider::error_body::ErrorBody;
-use crate::provider::reply_body::{self, arguments, count, finish_word, take_string};
+use crate::provider::classify::{Rule, success};
+use crate::provider::reply_body::{self, count, cut_off, finish_word, remove_string, tool_calls, unusable};
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value};
 
@@ -22,14 +21,8 @@ const COUNTS: &[&str] = &[
 ];
 
 pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, Failure> {
-    if !(200..300).contains(&reply.status) {
-        return Err(classify(&SIGNS, errors, reply, &ErrorBody::read(reply.body)));
-    }
-    let parsed = reply_body::parse(reply, "message", join)?;
+    let parsed = success(&SIGNS, errors, reply, "message", join)?;
     let mut body = parsed.value;
-    if let Some(error) = ErrorBody::inside(&body) {
-        return Err(classify(&SIGNS, errors, reply, &error));
-    }
     if embed::is_list(&body)
         && let Value::Object(mut body) = body
     {
@@ -38,21 +31,15 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
         body.retain(|key, _| !COUNTS.contains(&key.as_str()));
         return Ok(embed::decode(body, reported, parsed.mended.into_iter().map(str::to_owned).collect(), reply));
     }
-    let failed = |class, scope, what: &str| {
-        let message = format!("HTTP {} with {what}", reply.status);
-        Err(Failure { status: Some(reply.status), ..Failure::new(class, scope, message) })
-    };
-    let Some(Value::Object(mut message)) = body.get_mut("message").map(Value::take) else {
-        return failed(ErrorClass::ServerError, Scope::Model, "an answer without a message");
-    };
-    let Value::Object(mut body) = body else {
-        return failed(ErrorClass::ServerError, Scope::Model, "an answer without a message");
+    let message = body.get_mut("message").map(Value::take);
+    let (Some(Value::Object(mut message)), Value::Object(mut body)) = (message, body) else {
+        return Err(unusable(reply, "an answer without a message"));
     };
     if body.get("done") == Some(&Value::Bool(false)) {
-        return failed(ErrorClass::Network, Scope::Network, "a stream that ended before its answer did");
+        return Err(cut_off(reply));
     }
-    let text = take(&mut message, "content");
-    let reasoning = take(&mut message, "thinking").filter(|thoughts| !thoughts.is_empty());
+    let text = remove_string(&mut message, "content");
+    let reasoning = remove_string(&mut message, "thinking").filter(|thoughts| !thoughts.is_empty());
     let tool_calls = tool_calls(message.remove("tool_calls"));
     let finish_raw = finish_word(&body, &["done_reason"]);
     let is_done = body.get("done") == Some(&Value::Bool(true));
@@ -64,10 +51,7 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
         None if is_done => Finish::Complete,
         None => Finish::Error,
     };
-    let finish = match finish {
-        Finish::Complete | Finish::Unknown if !tool_calls.is_empty() => Finish::ToolCall,
-        finish => finish,
-    };
+    let finish = finish.with_calls(!tool_calls.is_empty());
     let usage_raw = counts(&body);
     Ok(Answer {
         text,
@@ -76,8 +60,8 @@ pub(super) fn decode(errors: &[Rule], reply: &WireReply<'_>) -> Result<Answer, F
         tool_calls,
         finish,
         finish_raw,
-        model: take(&mut body, "model"),
-        id: take(&mut body, "id"),
+        model: remove_string(&mut body, "model"),
+        id: remove_string(&mut body, "id"),
         usage: usage_raw.as_ref().map_or_else(Usage::default, usage),
         vectors: None,
         beside: Beside {
@@ -136,25 +120,6 @@ fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
     Some(Value::Object(whole))
 }
 
-fn tool_calls(calls: Option<Value>) -> Vec<ToolCall> {
-    let Some(Value::Array(calls)) = calls else { return Vec::new() };
-    let read = |(index, mut call): (usize, Value)| {
-        let id = take_string(&mut call, "id").filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{index}"));
-        let function = call.get_mut("function")?;
-        let name = take_string(function, "name")?;
-        let arguments = arguments(function.get_mut("arguments").map(Value::take));
-        Some(ToolCall { id, name, arguments })
-    };
-    calls.into_iter().enumerate().filter_map(read).collect()
-}
-
-fn take(members: &mut Map<String, Value>, key: &str) -> Option<String> {
-    match members.remove(key) {
-        Some(Value::String(text)) => Some(text),
-        _ => None,
-    }
-}
-
 /// What the answer took, as one object; `None` when it does not say.
 fn counts(body: &Map<String, Value>) -> Option<Value> {
     let found: Map<String, Value> =
@@ -165,17 +130,6 @@ fn counts(body: &Map<String, Value>) -> Option<Value> {
 
 /// Tokens in disjoint classes. A count of zero is left out by the server.
 fn usage(raw: &Value) -> Usage {
-    let (prompt, output) = (count(raw, "/prompt_eval_count"), count(raw, "/eval_count"));
-    if prompt.is_none() && output.is_none() {
-        return Usage::default();
-    }
-    let prompt = prompt.unwrap_or(0);
-    let cache_read = count(raw, "/prompt_eval_cached_count").unwrap_or(0).min(prompt);
-    Usage {
-        input: prompt - cache_read,
-        cache_read,
-        output: output.unwrap_or(0),
-        source: UsageSource::Provider,
-        ..Usage::default()
-    }
+    let of = |name| count(raw, name);
+    reply_body::usage(of("/prompt_eval_count"), of("/prompt_eval_cached_count"), of("/eval_count"))
 }

@@ -141,21 +141,12 @@ pub(super) fn encode(
         Some(ResponseFormat::JsonObject) => Some(Format::Json("json")),
         Some(ResponseFormat::Text | ResponseFormat::Other(_)) | None => None,
     };
-    for (name, is_lost) in [
+    let lost = [
         ("user", request.user.is_some()),
         ("parallel_tool_calls", request.parallel_tool_calls.is_some()),
-        (
-            "messages[].tool_calls[].extra_content",
-            request
-                .messages
-                .iter()
-                .any(|message| message.tool_calls.iter().any(|call| call.thought_signature.is_some())),
-        ),
-    ] {
-        if is_lost {
-            note(&mut dropped, name);
-        }
-    }
+        conversation::signatures(request),
+    ];
+    conversation::note_lost(&lost, &mut dropped);
     let num_predict = conversation::output_cap(request, capabilities, &mut dropped).or(capabilities.max_output_tokens);
     let takes_sampling = capabilities.temperature != Some(false);
     let mut sampling = |name: &str, value: Option<f64>| {

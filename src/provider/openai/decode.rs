@@ -6,30 +6,26 @@ use super::failures::SIGNS;
 use super::usage::{remark, usage};
 use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage};
 use crate::provider::beside;
-use crate::provider::classify::classify;
+use crate::provider::classify::success;
 use crate::provider::dialect::Manners;
 use crate::provider::error_body::ErrorBody;
-use crate::provider::reply_body::{self, arguments, finish_word, take_string};
+use crate::provider::reply_body::{self, arguments, finish_word, take_string, unusable};
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value, json};
 
 pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer, Failure> {
-    if !(200..300).contains(&reply.status) {
-        return Err(classify(&SIGNS, manners.errors, reply, &ErrorBody::read(reply.body)));
-    }
-    let parsed = reply_body::parse(reply, "choices", chunks::join)?;
+    let parsed = success(&SIGNS, manners.errors, reply, "choices", chunks::join)?;
     let body = parsed.value;
-    if let Some(error) = ErrorBody::inside(&body) {
-        return Err(classify(&SIGNS, manners.errors, reply, &error));
-    }
     let aside = ErrorBody::set_aside(&body);
     let is_embeddings = embeddings::is_list(&body);
-    let Value::Object(mut body) = body else { return Err(unusable(reply, "without choices")) };
+    let Value::Object(mut body) = body else { return Err(unusable(reply, "an answer without choices")) };
     let mut notes: Vec<String> = parsed.mended.into_iter().chain(aside).map(str::to_owned).collect();
     if is_embeddings {
         return Ok(embeddings::decode(&manners.quirks, body, notes, reply));
     }
-    let Some(mut choice) = first_choice(&mut body, &mut notes) else { return Err(unusable(reply, "without choices")) };
+    let Some(mut choice) = first_choice(&mut body, &mut notes) else {
+        return Err(unusable(reply, "an answer without choices"));
+    };
     let finish_raw = finish_word(&choice, &["finish_reason", "finishReason", "stop_reason", "native_finish_reason"]);
     if finish_raw.as_deref() == Some("insufficient_system_resource") {
         let mut failure =
@@ -38,7 +34,9 @@ pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer,
         failure.code = finish_raw;
         return Err(failure);
     }
-    let Some(mut message) = message(&mut choice) else { return Err(unusable(reply, "whose choice has no message")) };
+    let Some(mut message) = message(&mut choice) else {
+        return Err(unusable(reply, "an answer whose choice has no message"));
+    };
     let Content { text, thoughts, others } = content(message.remove("content").unwrap_or_default());
     let refusal = take(&mut message, "refusal").filter(|refusal| !refusal.is_empty());
     let reasoning = ["reasoning_content", "reasoning", "thinking"]
@@ -90,13 +88,6 @@ pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer,
 pub(super) fn usage_of(manners: &Manners, reply: &WireReply<'_>) -> Option<(Usage, Value)> {
     let raw = reply_body::take_usage(reply, "choices", "usage", chunks::join)?;
     Some((usage(&manners.quirks, &raw), raw))
-}
-
-fn unusable(reply: &WireReply<'_>, what: &str) -> Failure {
-    let mut failure =
-        Failure::new(ErrorClass::ServerError, Scope::Model, format!("HTTP {} with an answer {what}", reply.status));
-    failure.status = Some(reply.status);
-    failure
 }
 
 fn first_choice(body: &mut Map<String, Value>, notes: &mut Vec<String>) -> Option<Map<String, Value>> {

@@ -63,7 +63,10 @@ mod tests {
 
     #[test]
     fn a_strict_schema_leaves_nothing_open() {
-        let object = |properties: Value, required: Value| json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
+        let object = |properties: Value, required: Value| {
+            json!({"type": "object", "properties": properties, "required": required,
+                "additionalProperties": false})
+        };
         let inner = object(json!({"b": {"type": ["string", "null"]}}), json!(["b"]));
         for (schema, expected) in [
             (object(json!({}), json!([])), true),

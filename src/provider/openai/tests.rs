@@ -29,7 +29,8 @@ fn server() -> &'static dyn Adapter {
 fn an_answer_is_read_whole() {
     let body = json!({
         "id": "chatcmpl-1", "object": "chat.completion", "model": "gpt-4o-mini-2024-07-18", "service_tier": "default",
-        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Hi", "refusal": null}}],
+        "choices": [{"index": 0, "finish_reason": "stop",
+            "message": {"role": "assistant", "content": "Hi", "refusal": null}}],
         "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12},
     });
     let expected = Answer {
@@ -80,7 +81,8 @@ fn tool_calls_are_read_in_every_shape() {
         let answer = with_message(&message, finish);
         (answer.finish, answer.tool_calls)
     };
-    let usual = json!({"content": null, "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]});
+    let usual = json!({"content": null,
+        "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]});
     assert_eq!(read(usual.clone(), "tool_calls"), (Finish::ToolCall, vec![call("a", "{}")]));
     assert_eq!(read(usual, "stop"), (Finish::ToolCall, vec![call("a", "{}")]), "a forced call ends with stop");
     let objects = json!({"tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]});
@@ -107,8 +109,10 @@ fn everything_that_came_with_an_answer_is_in_the_result() {
     let body = json!({
         "id": "c1", "object": "chat.completion", "created": 1, "model": "m", "service_tier": "flex",
         "system_fingerprint": "fp_1", "provider": "Acme", "citations": ["https://example.com"], "nothing": null,
-        "choices": [{"index": 0, "finish_reason": "stop", "logprobs": logprobs, "native_finish_reason": "end", "message": {
-            "role": "assistant", "content": "Hi", "refusal": null, "annotations": annotations, "reasoning_content": "Hmm",
+        "choices": [{"index": 0, "finish_reason": "stop", "logprobs": logprobs, "native_finish_reason": "end",
+            "message": {
+            "role": "assistant", "content": "Hi", "refusal": null, "annotations": annotations,
+            "reasoning_content": "Hmm",
             "reasoning_details": [{"type": "reasoning.text", "text": "Hmm"}], "audio": {"id": "a"},
             "tool_calls": [{"id": "t", "type": "function", "function": {"name": "f", "arguments": "{}"},
                 "extra_content": {"google": {"thought_signature": "s"}}}],
@@ -131,7 +135,8 @@ fn everything_that_came_with_an_answer_is_in_the_result() {
 
 #[test]
 fn parts_that_are_no_text_are_kept_beside_it() {
-    let parts = json!([{"type": "text", "text": "See "}, {"type": "reference", "reference_ids": [1]}, {"type": "text", "text": "this"}]);
+    let parts = json!([{"type": "text", "text": "See "}, {"type": "reference", "reference_ids": [1]},
+        {"type": "text", "text": "this"}]);
     let answer = with_message(&json!({ "content": parts }), "stop");
     assert_eq!((answer.text.as_deref(), &answer.beside.message["content_parts"]), (Some("See this"), &parts));
 }
@@ -278,9 +283,13 @@ fn an_answer_is_found_in_whatever_it_is_wrapped() {
 fn pieces_of_a_stream_are_put_together() {
     let piece = |delta: Value, finish: Option<&str>| {
         json!({"id": "c1", "object": "chat.completion.chunk", "model": "m", "system_fingerprint": "fp",
-        "choices": [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": {"content": [{"token": "x", "logprob": -1.0}]}}]})
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish,
+            "logprobs": {"content": [{"token": "x", "logprob": -1.0}]}}]})
     };
-    let call = |index: u32, id: Option<&str>, name: Option<&str>, arguments: &str| json!({"tool_calls": [{"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}}]});
+    let call = |index: u32, id: Option<&str>, name: Option<&str>, arguments: &str| {
+        json!({"tool_calls": [{"index": index, "id": id, "type": "function",
+            "function": {"name": name, "arguments": arguments}}]})
+    };
     let pieces = [
         piece(json!({"role": "assistant", "content": "", "reasoning_content": "Hm"}), None),
         piece(json!({"content": "He", "reasoning_content": "m."}), None),

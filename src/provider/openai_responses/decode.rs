@@ -1,15 +1,14 @@
 //! Turns a response into the domain's answer.
 
 use super::events;
-use crate::domain::{Answer, Beside, ErrorClass, Failure, Finish, Scope, ToolCall, Usage};
+use crate::domain::{Answer, Beside, Failure, Finish, ToolCall, Usage};
 use crate::provider::beside;
-use crate::provider::classify::classify;
+use crate::provider::classify::success;
 use crate::provider::dialect::Manners;
-use crate::provider::error_body::ErrorBody;
 use crate::provider::openai::failures::SIGNS;
 use crate::provider::openai::usage;
 use crate::provider::quirks::Quirks;
-use crate::provider::reply_body::{self, arguments, take_string};
+use crate::provider::reply_body::{self, arguments, remove_string, take_string, unusable};
 use crate::provider::wire::WireReply;
 use serde_json::{Map, Value};
 
@@ -43,25 +42,15 @@ const KNOWN: &[&str] = &[
 ];
 
 pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer, Failure> {
-    if !(200..300).contains(&reply.status) {
-        return Err(classify(&SIGNS, manners.errors, reply, &ErrorBody::read(reply.body)));
-    }
-    let parsed = reply_body::parse(reply, "output", events::join)?;
+    let parsed = success(&SIGNS, manners.errors, reply, "output", events::join)?;
     let mut body = parsed.value;
-    if let Some(error) = ErrorBody::inside(&body) {
-        return Err(classify(&SIGNS, manners.errors, reply, &error));
-    }
-    let unusable = |what: &str| Failure {
-        status: Some(reply.status),
-        ..Failure::new(ErrorClass::ServerError, Scope::Model, format!("HTTP {} with a response {what}", reply.status))
-    };
     let Some(Value::Array(output)) = body.get_mut("output").map(Value::take) else {
-        return Err(unusable("without output"));
+        return Err(unusable(reply, "a response without output"));
     };
-    let Value::Object(mut body) = body else { return Err(unusable("without output")) };
-    let status = take(&mut body, "status");
+    let Value::Object(mut body) = body else { return Err(unusable(reply, "a response without output")) };
+    let status = remove_string(&mut body, "status");
     if status.as_deref() == Some("failed") {
-        return Err(unusable("that failed without a reason"));
+        return Err(unusable(reply, "a response that failed without a reason"));
     }
     let Output { text, refusal, reasoning, tool_calls, message } = read_output(output);
     let reason = body.get("incomplete_details").and_then(|details| details.get("reason")).and_then(Value::as_str);
@@ -80,8 +69,8 @@ pub(super) fn decode(manners: &Manners, reply: &WireReply<'_>) -> Result<Answer,
         tool_calls,
         finish,
         finish_raw,
-        model: take(&mut body, "model"),
-        id: take(&mut body, "id"),
+        model: remove_string(&mut body, "model"),
+        id: remove_string(&mut body, "id"),
         usage: counts,
         vectors: None,
         beside: Beside {
@@ -180,11 +169,4 @@ fn read_output(items: Vec<Value>) -> Output {
         read.message.insert("annotations".to_owned(), Value::Array(annotations));
     }
     read
-}
-
-fn take(members: &mut Map<String, Value>, key: &str) -> Option<String> {
-    match members.remove(key) {
-        Some(Value::String(text)) => Some(text),
-        _ => None,
-    }
 }

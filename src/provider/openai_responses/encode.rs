@@ -122,24 +122,15 @@ pub(super) fn encode(
             dropped.retain(|noted| noted != name && !noted.starts_with(&format!("{name}.")));
         }
     }
-    for (name, is_lost) in [
+    let lost = [
         ("seed", request.seed.is_some()),
         ("top_k", request.top_k.is_some()),
         ("presence_penalty", request.presence_penalty.is_some()),
         ("frequency_penalty", request.frequency_penalty.is_some()),
         ("stop (the answer is cut there)", !request.stop.is_empty()),
-        (
-            "messages[].tool_calls[].extra_content",
-            request
-                .messages
-                .iter()
-                .any(|message| message.tool_calls.iter().any(|call| call.thought_signature.is_some())),
-        ),
-    ] {
-        if is_lost {
-            note(&mut dropped, name);
-        }
-    }
+        conversation::signatures(request),
+    ];
+    conversation::note_lost(&lost, &mut dropped);
     let body = serde_json::to_vec(&body).expect("strings, numbers and JSON values always serialize");
     let undo = Undo::of(&names, request.stop.clone());
     Ok(WireRequest { dropped, undo, ..WireRequest::post("/responses", CAPS, body) })

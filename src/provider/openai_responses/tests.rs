@@ -43,7 +43,8 @@ fn a_whole_conversation_becomes_items() {
 
 #[test]
 fn parameters_have_other_names_and_what_has_none_is_named() {
-    let strict = json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": false});
+    let strict = json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"],
+        "additionalProperties": false});
     let body = json!({"prompt": "Hi", "max_completion_tokens": 9, "temperature": 0.5, "top_p": 0.9, "seed": 7,
         "presence_penalty": 0.1, "frequency_penalty": 0.2, "stop": "END", "reasoning_effort": "low", "user": "ann",
         "verbosity": "low", "metadata": {"k": "v"}, "service_tier": "flex", "prompt_cache_key": "p",
@@ -60,7 +61,8 @@ fn parameters_have_other_names_and_what_has_none_is_named() {
         ("prompt_cache_key", json!("p")),
         (
             "text",
-            json!({"verbosity": "low", "format": {"type": "json_schema", "name": "n", "schema": strict, "strict": true}}),
+            json!({"verbosity": "low",
+                "format": {"type": "json_schema", "name": "n", "schema": strict, "strict": true}}),
         ),
     ] {
         assert_eq!(sent[name], value, "{name}");
@@ -94,10 +96,12 @@ fn an_answer_is_read_from_its_items() {
     let read = answer(
         responses(),
         &json!({"id": "resp_1", "object": "response", "created_at": 1, "status": "completed",
-        "error": null, "incomplete_details": null, "model": "m", "instructions": "x", "service_tier": "flex", "output": [
+        "error": null, "incomplete_details": null, "model": "m", "instructions": "x", "service_tier": "flex",
+        "output": [
             {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm"}]},
             {"type": "web_search_call", "id": "ws"},
-            {"type": "message", "role": "assistant", "phase": "commentary", "content": [{"type": "output_text", "text": "I look."}]},
+            {"type": "message", "role": "assistant", "phase": "commentary",
+                "content": [{"type": "output_text", "text": "I look."}]},
             {"type": "message", "role": "assistant", "phase": "final_answer", "content": [
                 {"type": "output_text", "text": "H", "annotations": [{"type": "url_citation", "url": "u"}]},
                 {"type": "output_text", "text": "i", "annotations": []}]},
@@ -113,7 +117,8 @@ fn an_answer_is_read_from_its_items() {
     assert_eq!(read.beside.service_tier.as_deref(), Some("flex"));
     assert_eq!(Value::Object(read.beside.message), json!({"annotations": [{"type": "url_citation", "url": "u"}]}));
     assert!(read.beside.completion.is_empty(), "{:?}", read.beside.completion);
-    let declined = json!({"status": "completed", "output": [{"type": "message", "content": [{"type": "refusal", "refusal": "No."}]}]});
+    let declined = json!({"status": "completed",
+        "output": [{"type": "message", "content": [{"type": "refusal", "refusal": "No."}]}]});
     let read = answer(responses(), &declined);
     assert_eq!((read.finish, read.refusal.as_deref(), read.text), (Finish::Refusal, Some("No."), None));
 }

@@ -6,15 +6,15 @@ use crate::simulate::exchange::{
 };
 use crate::simulate::fault::Disguise;
 use crate::simulate::prompt::{Text, conversation};
-use crate::simulate::quota::{Cost, Dimension, Level, Levels};
-use crate::simulate::wait::{Told, WaitFormat, rfc3339};
+use crate::simulate::quota::{Dimension, Level, Levels};
+use crate::simulate::wait::{Told, rfc3339};
 use hyper::HeaderMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
 use std::io::Write;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// Messages: `/v1/messages`.
 pub(crate) struct Anthropic;
@@ -52,15 +52,7 @@ impl Api for Anthropic {
         fail(problem, told, model, id)
     }
 
-    fn tell(&self, wait: Duration, wall: SystemTime) -> Told {
-        WaitFormat::RetryAfter.tell(wait, wall)
-    }
-
     /// Anthropic takes the input at once and the output when it has been produced.
-    fn cost(&self, input_tokens: u64, _max_output: Option<u64>) -> Cost {
-        Cost { tokens: input_tokens, input_tokens }
-    }
-
     fn cost_afterwards(&self, output_tokens: u64) -> u64 {
         output_tokens
     }

@@ -5,16 +5,16 @@ use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Pro
 use crate::simulate::fault::Disguise;
 use crate::simulate::key::Key;
 use crate::simulate::prompt::{Text, conversation};
-use crate::simulate::quota::{Cost, Dimension};
+use crate::simulate::quota::Dimension;
 use crate::simulate::signature;
-use crate::simulate::wait::{Told, WaitFormat};
+use crate::simulate::wait::Told;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::io::Write;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// Converse: `/model/{id}/converse`.
 pub(crate) struct Bedrock;
@@ -72,14 +72,6 @@ impl Api for Bedrock {
 
     fn error_in_200(&self, _id: &str) -> Value {
         json!({"message": "The system encountered an unexpected error during processing. Try your request again."})
-    }
-
-    fn tell(&self, wait: Duration, wall: SystemTime) -> Told {
-        WaitFormat::RetryAfter.tell(wait, wall)
-    }
-
-    fn cost(&self, input_tokens: u64, _max_output: Option<u64>) -> Cost {
-        Cost { tokens: input_tokens, input_tokens }
     }
 
     fn cost_afterwards(&self, output_tokens: u64) -> u64 {

@@ -2,18 +2,20 @@
 
 use crate::simulate::api::Api;
 use crate::simulate::embedding::{EmbedAsk, Vectors};
-use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json, with_wait};
+use crate::simulate::exchange::{
+    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json, refuse_stream, with_wait,
+};
 use crate::simulate::fault::Disguise;
 use crate::simulate::prompt::{Text, conversation};
-use crate::simulate::quota::{Cost, Dimension, Levels};
-use crate::simulate::wait::{Told, WaitFormat};
+use crate::simulate::quota::{Dimension, Levels};
+use crate::simulate::wait::Told;
 use hyper::HeaderMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
 use std::io::Write;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// Chat and embeddings: `/v2/chat`, `/v2/embed`.
 pub(crate) struct Cohere;
@@ -35,10 +37,6 @@ impl Api for Cohere {
         format!("{run:08x}-0000-4000-8000-{seq:012x}")
     }
 
-    fn key<'a>(&self, call: &Call<'a>) -> Option<&'a str> {
-        call.bearer()
-    }
-
     fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
         match call.path {
             "/v2/chat" => read(call.body),
@@ -53,14 +51,6 @@ impl Api for Cohere {
 
     fn fail(&self, problem: &Problem, told: &Told, model: &str, id: &str) -> Failure {
         fail(problem, told, model, id)
-    }
-
-    fn tell(&self, wait: Duration, wall: SystemTime) -> Told {
-        WaitFormat::RetryAfter.tell(wait, wall)
-    }
-
-    fn cost(&self, input_tokens: u64, _max_output: Option<u64>) -> Cost {
-        Cost { tokens: input_tokens, input_tokens }
     }
 
     fn cost_afterwards(&self, output_tokens: u64) -> u64 {
@@ -143,9 +133,7 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     let Some(messages) = body.messages.filter(|messages| !messages.is_empty()) else {
         return wrong("invalid request: messages must have at least one element");
     };
-    if body.stream == Some(true) {
-        return wrong("The simulator answers whole bodies only: leave out 'stream'.");
-    }
+    refuse_stream(body.stream)?;
     if body.p.is_some_and(|p| !(0.01..=0.99).contains(&p)) {
         return wrong("invalid request: p must be between 0.01 and 0.99");
     }

@@ -1,16 +1,16 @@
 //! Legacy text completions, from the server's side.
 
-use super::openai::{fail, limit_headers};
+use super::openai::{fail, finish_reason, limit_headers};
 use crate::simulate::api::Api;
-use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, Problem, parse, push_json};
+use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, Problem, parse, push_json, refuse_stream};
 use crate::simulate::prompt::{Text, conversation};
-use crate::simulate::quota::{Cost, Levels};
-use crate::simulate::wait::{Told, WaitFormat};
+use crate::simulate::quota::Levels;
+use crate::simulate::wait::Told;
 use hyper::HeaderMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::io::Write;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// Text completions: `/v1/completions`.
 pub(crate) struct Completions;
@@ -32,10 +32,6 @@ impl Api for Completions {
         format!("cmpl_{run:08x}{seq:016x}")
     }
 
-    fn key<'a>(&self, call: &Call<'a>) -> Option<&'a str> {
-        call.bearer()
-    }
-
     fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
         if call.path == "/v1/completions" { read(call.body) } else { Err(Problem::UnknownPath) }
     }
@@ -46,14 +42,6 @@ impl Api for Completions {
 
     fn fail(&self, problem: &Problem, told: &Told, model: &str, _id: &str) -> Failure {
         fail(problem, told, model)
-    }
-
-    fn tell(&self, wait: Duration, wall: SystemTime) -> Told {
-        WaitFormat::RetryAfter.tell(wait, wall)
-    }
-
-    fn cost(&self, input_tokens: u64, _max_output: Option<u64>) -> Cost {
-        Cost { tokens: input_tokens, input_tokens }
     }
 
     fn cost_afterwards(&self, output_tokens: u64) -> u64 {
@@ -89,9 +77,7 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     if body.messages.is_some() || body.response_format.is_some() || body.tools.is_some() {
         return wrong("Unrecognized request argument supplied: this is not a chat");
     }
-    if body.stream == Some(true) {
-        return wrong("The simulator answers whole bodies only: leave out 'stream'.");
-    }
+    refuse_stream(body.stream)?;
     let (hash, input_tokens, last_user) = conversation(&[], vec![(true, prompt)]);
     // Without a cap the server stops early.
     let max_output = Some(body.max_tokens.unwrap_or(16));
@@ -107,11 +93,7 @@ fn write(answer: &Answer<'_>) -> Vec<u8> {
     if answer.finish != Finish::Nothing {
         out.extend_from_slice(br#"{"text":"#);
         push_json(&mut out, answer.text);
-        let finish = match answer.finish {
-            Finish::Stop | Finish::Refused | Finish::Nothing => "stop",
-            Finish::Length => "length",
-            Finish::Filtered => "content_filter",
-        };
+        let finish = finish_reason(answer.finish);
         let _ = write!(out, r#","index":0,"logprobs":null,"finish_reason":"{finish}"}}"#);
     }
     out.push(b']');

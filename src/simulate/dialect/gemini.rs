@@ -5,7 +5,7 @@ use crate::simulate::embedding::{EmbedAsk, Vectors};
 use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json};
 use crate::simulate::fault::Disguise;
 use crate::simulate::prompt::{Text, conversation};
-use crate::simulate::quota::{Cost, Dimension};
+use crate::simulate::quota::Dimension;
 use crate::simulate::wait::{Told, WaitFormat};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -58,11 +58,6 @@ impl Api for Gemini {
     fn tell(&self, wait: Duration, wall: SystemTime) -> Told {
         let message = WaitFormat::Message.tell(wait, wall).message;
         Told { message, ..WaitFormat::RetryInfo.tell(wait, wall) }
-    }
-
-    /// Gemini counts input only.
-    fn cost(&self, input_tokens: u64, _max_output: Option<u64>) -> Cost {
-        Cost { tokens: input_tokens, input_tokens }
     }
 }
 

@@ -4,14 +4,12 @@ use crate::simulate::api::Api;
 use crate::simulate::embedding::{EmbedAsk, Vectors};
 use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json, with_wait};
 use crate::simulate::prompt::{Text, conversation};
-use crate::simulate::quota::Cost;
-use crate::simulate::wait::{Told, WaitFormat};
+use crate::simulate::wait::Told;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::io::Write;
-use std::time::{Duration, SystemTime};
 
 /// Chat and embeddings: `/api/chat`, `/api/embed`.
 pub(crate) struct Ollama;
@@ -33,10 +31,6 @@ impl Api for Ollama {
         format!("{run:08x}-{seq:012x}")
     }
 
-    fn key<'a>(&self, call: &Call<'a>) -> Option<&'a str> {
-        call.bearer()
-    }
-
     fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
         match call.path {
             "/api/chat" => read(call.body),
@@ -51,14 +45,6 @@ impl Api for Ollama {
 
     fn fail(&self, problem: &Problem, told: &Told, model: &str, _id: &str) -> Failure {
         fail(problem, told, model)
-    }
-
-    fn tell(&self, wait: Duration, wall: SystemTime) -> Told {
-        WaitFormat::RetryAfter.tell(wait, wall)
-    }
-
-    fn cost(&self, input_tokens: u64, _max_output: Option<u64>) -> Cost {
-        Cost { tokens: input_tokens, input_tokens }
     }
 
     fn cost_afterwards(&self, output_tokens: u64) -> u64 {

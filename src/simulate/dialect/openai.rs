@@ -3,7 +3,7 @@
 use crate::simulate::api::Api;
 use crate::simulate::embedding::{EmbedAsk, Vectors};
 use crate::simulate::exchange::{
-    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, Usage, parse, push_json, put, with_wait,
+    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, Usage, parse, push_json, put, refuse_stream, with_wait,
 };
 use crate::simulate::fault::Disguise;
 use crate::simulate::prompt::{Text, conversation};
@@ -34,10 +34,6 @@ impl Api for Openai {
 
     fn request_id(&self, run: u32, seq: u64) -> String {
         format!("req_{run:08x}{seq:024x}")
-    }
-
-    fn key<'a>(&self, call: &Call<'a>) -> Option<&'a str> {
-        call.bearer()
     }
 
     fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
@@ -127,9 +123,7 @@ pub(super) fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     if messages.is_empty() {
         return wrong("Invalid 'messages': empty array. Expected an array with minimum length 1.");
     }
-    if body.stream == Some(true) {
-        return wrong("The simulator answers whole bodies only: leave out 'stream'.");
-    }
+    refuse_stream(body.stream)?;
     if body.max_tokens == Some(0) || body.max_completion_tokens == Some(0) {
         return wrong("Invalid 'max_completion_tokens': integer below minimum value. Expected a value >= 1.");
     }
@@ -215,6 +209,15 @@ fn write_vectors(answer: &Answer<'_>, vectors: &Vectors) -> Vec<u8> {
     out
 }
 
+/// The word for the end of an answer.
+pub(super) fn finish_reason(finish: Finish) -> &'static str {
+    match finish {
+        Finish::Stop | Finish::Refused | Finish::Nothing => "stop",
+        Finish::Length => "length",
+        Finish::Filtered => "content_filter",
+    }
+}
+
 pub(super) fn write(answer: &Answer<'_>) -> Vec<u8> {
     if let Some(vectors) = answer.vectors {
         return write_vectors(answer, vectors);
@@ -236,11 +239,7 @@ pub(super) fn write(answer: &Answer<'_>) -> Vec<u8> {
             push_json(&mut out, answer.text);
             out.extend_from_slice(br#","refusal":null"#);
         }
-        let finish = match answer.finish {
-            Finish::Stop | Finish::Refused | Finish::Nothing => "stop",
-            Finish::Length => "length",
-            Finish::Filtered => "content_filter",
-        };
+        let finish = finish_reason(answer.finish);
         let _ = write!(out, r#","annotations":[]}},"logprobs":null,"finish_reason":"{finish}"}}"#);
     }
     out.push(b']');

@@ -2,7 +2,9 @@
 
 use super::openai::{fail, limit_headers};
 use crate::simulate::api::Api;
-use crate::simulate::exchange::{Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json};
+use crate::simulate::exchange::{
+    Answer, Ask, Call, Failure, Finish, JsonAsk, Problem, parse, push_json, refuse_stream,
+};
 use crate::simulate::prompt::{Text, conversation};
 use crate::simulate::quota::{Cost, Levels};
 use crate::simulate::wait::{Told, WaitFormat};
@@ -32,10 +34,6 @@ impl Api for Responses {
 
     fn request_id(&self, run: u32, seq: u64) -> String {
         format!("req_{run:08x}{seq:024x}")
-    }
-
-    fn key<'a>(&self, call: &Call<'a>) -> Option<&'a str> {
-        call.bearer()
     }
 
     fn read<'a>(&self, call: &Call<'a>) -> Result<Ask<'a>, Problem> {
@@ -159,9 +157,7 @@ fn read(body: &[u8]) -> Result<Ask<'_>, Problem> {
     let Some(input) = body.input.map(RawValue::get) else {
         return wrong("Missing required parameter: 'input'.");
     };
-    if body.stream == Some(true) {
-        return wrong("The simulator answers whole bodies only: leave out 'stream'.");
-    }
+    refuse_stream(body.stream)?;
     if body.store != Some(false) {
         return wrong("The simulator keeps no responses: say that 'store' is false.");
     }

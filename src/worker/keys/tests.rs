@@ -103,7 +103,10 @@ async fn calls_take_the_keys_in_turn_and_go_on_with_those_that_are_left() {
     let second_is_out = |key| if key == 1 { Outcome::Failed(ErrorClass::QuotaExhausted) } else { Outcome::Accepted };
     assert_eq!(stage.calls(second_is_out, NOW).await, [1, 2, 0, 2, 0]);
     assert_eq!(stage.health(NOW), RungHealth::Open);
-    let state = |key: &str, state: &str, why: Option<&str>, since: Option<i64>, until: Option<i64>| json!({ "provider": "p", "key": key, "state": state, "why": why, "since_ms": since, "until_ms": until });
+    let state = |key: &str, state: &str, why: Option<&str>, since: Option<i64>, until: Option<i64>| {
+        json!({ "provider": "p", "key": key, "state": state, "why": why, "since_ms": since,
+            "until_ms": until })
+    };
     let until = (NOW + RECHECK).0;
     let expected = [
         state("A", "in_service", None, None, None),

@@ -232,7 +232,8 @@ proptest! {
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "less than a day")]
                 let between = now + Duration::from_millis((now.until(*until).as_secs_f64() * part * 1e3) as u64);
                 let again = decide(&world.job, &world.route, &world.order, history, &world.health(now), between);
-                assert!(between >= *until || wait_until(&again).is_some(), "{again:?} at {between:?}, {step:?} at {now:?}");
+                assert!(between >= *until || wait_until(&again).is_some(),
+                    "{again:?} at {between:?}, {step:?} at {now:?}");
             }
         });
     }
@@ -267,7 +268,10 @@ proptest! {
                 let (patience, until) = (world.route.patience, shut.until);
                 let latest = world.job.deadline.map(|deadline| deadline - MINUTE);
                 match *worth {
-                    Worth::Patience { until: ends } => assert!(ends > now && latest.is_none_or(|latest| ends <= latest || patience == Patience::Forever)),
+                    Worth::Patience { until: ends } => {
+                        let in_time = |latest| ends <= latest || patience == Patience::Forever;
+                        assert!(ends > now && latest.is_none_or(in_time));
+                    }
                     Worth::NoFallback => assert!(!world.route.leaves(shut.reason)),
                     Worth::NoPatience => assert_eq!(patience, Patience::For(Duration::ZERO)),
                     Worth::PatienceOver { at } => {

@@ -54,7 +54,8 @@ fn a_whole_conversation_is_written() {
                 {"type": "tool_use", "id": "call_2", "name": "weather", "input": {}},
             ]},
             {"role": "user", "content": [
-                {"type": "tool_result", "tool_use_id": "call_1", "content": [{"type": "text", "text": "{\"sky\":\"blue\"}"}]},
+                {"type": "tool_result", "tool_use_id": "call_1",
+                    "content": [{"type": "text", "text": "{\"sky\":\"blue\"}"}]},
                 {"type": "tool_result", "tool_use_id": "call_2", "content": [{"type": "text", "text": "unknown"}]},
                 {"type": "text", "text": "And now?"},
             ]},
@@ -149,7 +150,9 @@ fn an_output_cap_is_always_there() {
 
 #[test]
 fn a_schema_is_fitted_and_what_it_loses_is_named() {
-    let rating = json!({"type": "object", "properties": {"stars": {"type": "integer", "minimum": 1}, "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 3}}});
+    let rating = json!({"type": "object",
+        "properties": {"stars": {"type": "integer", "minimum": 1},
+            "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 3}}});
     let (body, dropped) = encoded(anthropic(), &with(schema(rating)), &known());
     let sent = json!({"type": "object", "additionalProperties": false, "properties": {
         "stars": {"type": "integer", "description": "{minimum: 1}"},
@@ -259,7 +262,8 @@ fn marks_of_caching_stand_where_they_stood() {
     let mark = json!({"type": "ephemeral"});
     let request = parsed(json!({
         "messages": [
-            {"role": "system", "content": [{"type": "text", "text": "Long.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}, {"type": "text", "text": "Short."}]},
+            {"role": "system", "content": [{"type": "text", "text": "Long.",
+                "cache_control": {"type": "ephemeral", "ttl": "1h"}}, {"type": "text", "text": "Short."}]},
             {"role": "user", "content": "Hi", "cache_control": mark},
             {"role": "assistant", "content": "Yes?"},
             {"role": "user", "content": [{"type": "text", "text": "Go", "cache_control": mark}]},
@@ -269,7 +273,8 @@ fn marks_of_caching_stand_where_they_stood() {
     let (body, dropped) = encoded(anthropic(), &request, &known());
     assert_eq!(
         body["system"],
-        json!([{"type": "text", "text": "Long.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}, {"type": "text", "text": "Short."}])
+        json!([{"type": "text", "text": "Long.", "cache_control": {"type": "ephemeral", "ttl": "1h"}},
+            {"type": "text", "text": "Short."}])
     );
     assert_eq!(body["messages"][0]["content"][0], json!({"type": "text", "text": "Hi", "cache_control": mark}));
     assert_eq!(body["messages"][2]["content"][0], json!({"type": "text", "text": "Go", "cache_control": mark}));
@@ -297,7 +302,8 @@ fn what_is_not_understood_is_noted_at_every_depth() {
         "messages": [
             {"role": "user", "content": "Hi", "weight": 1},
             {"role": "assistant", "content": "x", "reasoning_content": "hm", "tool_calls": [
-                {"id": "a", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"google": {"thought_signature": "s"}}},
+                {"id": "a", "function": {"name": "f", "arguments": "{}"},
+                    "extra_content": {"google": {"thought_signature": "s"}}},
             ]},
             {"role": "tool", "tool_call_id": "a", "content": "1"},
         ],
@@ -366,7 +372,10 @@ fn ids_and_names_stay_apart_when_they_are_rewritten() {
 fn what_cannot_be_said_makes_the_target_ineligible() {
     let user = || json!({"role": "user", "content": "Hi"});
     let image = |role: &str| json!({"role": role, "content": [{"type": "image_url", "image_url": {"url": "data:x"}}]});
-    let calling = |arguments: &str| json!({"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": arguments}}]});
+    let calling = |arguments: &str| {
+        json!({"role": "assistant", "tool_calls": [{"id": "a",
+            "function": {"name": "f", "arguments": arguments}}]})
+    };
     let result = || json!({"role": "tool", "tool_call_id": "a", "content": "1"});
     for (messages, expected) in [
         (json!([user(), {"role": "assistant", "content": "Well"}]), "a last message from the assistant"),

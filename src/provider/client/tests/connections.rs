@@ -169,7 +169,8 @@ async fn rubbish_in_a_success_is_the_servers_fault() {
         .await;
 }
 
-/// A server with a certificate of its own making, which is shown after this time; returns its port, and the part of a request that it could read.
+/// A server with a certificate of its own making, which is shown after this time; returns its port, and the part of a
+/// request that it could read.
 fn unknown_server(name: &str, after: Duration) -> (u16, std::thread::JoinHandle<String>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());

@@ -205,7 +205,9 @@ async fn an_error_within_a_stream_is_what_it_says() {
         ),
         (
             &ollama::DIALECT,
-            "{\"message\":{\"content\":\"Hel\"},\"done\":false}\n{\"error\":\"an error was encountered while running the model: out of memory\"}\n".to_owned(),
+            "{\"message\":{\"content\":\"Hel\"},\"done\":false}\n{\"error\":\"an error was encountered while running \
+             the model: out of memory\"}\n"
+                .to_owned(),
             ErrorClass::Overloaded,
         ),
     ] {

@@ -43,7 +43,8 @@ fn a_whole_conversation_is_written() {
     let expected = json!({
         "systemInstruction": {"parts": [{"text": "Be brief.\n\nBe kind."}]},
         "contents": [
-            {"role": "user", "parts": [{"text": "Where is this?"}, {"inlineData": {"mimeType": "image/png", "data": "QUJD"}}]},
+            {"role": "user", "parts": [{"text": "Where is this?"},
+                {"inlineData": {"mimeType": "image/png", "data": "QUJD"}}]},
             {"role": "model", "parts": [
                 {"text": "Looking."},
                 {"functionCall": {"name": "weather", "args": {"city": "Rome"}}},
@@ -83,7 +84,9 @@ fn newer_models_get_a_signature_with_every_call() {
     // The call's own signature goes along to any model.
     let own = saying(json!([
         {"role": "user", "content": "Go"},
-        {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"google": {"thought_signature": "c2ln"}}}]},
+        {"role": "assistant",
+            "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"},
+                "extra_content": {"google": {"thought_signature": "c2ln"}}}]},
         {"role": "tool", "tool_call_id": "a", "content": "1"},
     ]));
     for model in ["gemini-2.5-flash", "gemini-3-pro"] {

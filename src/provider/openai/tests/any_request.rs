@@ -116,7 +116,8 @@ proptest! {
             let expected = match base_url {
                 "https://openrouter.ai/api/v1" if request.raw.contains("\"provider\":") => continue,
                 "https://openrouter.ai/api/v1" => {
-                    format!("{{\"model\":\"m\",{},\"provider\":{{\"require_parameters\":true}}}}", &text[1..text.len() - 1])
+                    format!("{{\"model\":\"m\",{},\"provider\":{{\"require_parameters\":true}}}}",
+                        &text[1..text.len() - 1])
                 }
                 _ => format!("{{\"model\":\"m\",{}", &text[1..]),
             };
@@ -139,8 +140,10 @@ proptest! {
             let mut lost = Vec::new();
             missing("", &given, &sent, &mut lost);
             for path in &lost {
-                let names_it = |noted: &String| noted == path || noted.starts_with(&format!("{path} ")) || path.starts_with(&format!("{noted}."));
-                prop_assert!(wire.dropped.iter().any(names_it) || [".name", "id"].iter().any(|end| path.ends_with(end)), "{}: {path} is lost, of which {:?} is told", vendor.name, wire.dropped);
+                let names_it = |noted: &String| noted == path || noted.starts_with(&format!("{path} \
+                    ")) || path.starts_with(&format!("{noted}."));
+                prop_assert!(wire.dropped.iter().any(names_it) || [".name", "id"].iter().any(|end| path.ends_with(end)),
+                    "{}: {path} is lost, of which {:?} is told", vendor.name, wire.dropped);
             }
         }
     }

@@ -21,8 +21,11 @@ const OPENAI: &[Case] = &[
     case("413", 413, "<html><h1>413 Request Entity Too Large</h1></html>", PayloadTooLarge, Request, None),
     case("requests per minute", 429, r#"{"error":{"message":"Rate limit reached for gpt-4o in organization org-x on requests per min (RPM): Limit 3, Used 3, Requested 1. Please try again in 20s.","type":"requests","code":"rate_limit_exceeded"}}"#, RateLimit, Model, Some("rate_limit_exceeded")).waits(20_000),
     case("tokens per minute", 429, r#"{"error":{"message":"Rate limit reached on tokens per min (TPM): Limit 30000, Used 29000, Requested 2000. Please try again in 1m2.5s.","type":"tokens","code":"rate_limit_exceeded"}}"#, RateLimit, Model, Some("rate_limit_exceeded")).waits(62_500),
-    case("milliseconds", 429, r#"{"error":{"message":"Rate limit reached. Please try again in 12ms.","code":"rate_limit_exceeded"}}"#, RateLimit, Model, Some("rate_limit_exceeded")).with(&[("retry-after-ms", "7"), ("retry-after", "0")]).waits(12),
-    case("reset of what is used up", 429, r#"{"error":{"message":"Rate limit reached","code":"rate_limit_exceeded"}}"#, RateLimit, Model, Some("rate_limit_exceeded")).with(&[("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "8.64s"), ("x-ratelimit-remaining-tokens", "17"), ("x-ratelimit-reset-tokens", "6m0s")]).waits(8_640),
+    case("milliseconds", 429, r#"{"error":{"message":"Rate limit reached. Please try again in 12ms.","code":"rate_limit_exceeded"}}"#, RateLimit, Model, Some("rate_limit_exceeded"))
+        .with(&[("retry-after-ms", "7"), ("retry-after", "0")]).waits(12),
+    case("reset of what is used up", 429, r#"{"error":{"message":"Rate limit reached","code":"rate_limit_exceeded"}}"#, RateLimit, Model, Some("rate_limit_exceeded"))
+        .with(&[("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "8.64s"),
+            ("x-ratelimit-remaining-tokens", "17"), ("x-ratelimit-reset-tokens", "6m0s")]).waits(8_640),
     case("requests per day", 429, r#"{"error":{"message":"Rate limit reached on requests per day (RPD): Limit 200, Used 200, Requested 1. Please try again in 7m12s.","type":"requests","code":"rate_limit_exceeded"}}"#, RateLimitDaily, Model, Some("rate_limit_exceeded")).waits(432_000),
     case("ramp", 429, r#"{"error":{"message":"Slow down","type":"rate_limit_error","code":"slow_down"}}"#, RampLimit, Model, Some("slow_down")),
     case("ramp, formerly", 503, r#"{"error":{"message":"Slow down","type":"service_unavailable_error","code":"slow_down"}}"#, RampLimit, Model, Some("slow_down")).with(&[("retry-after", "30")]).waits(30_000),
@@ -32,17 +35,20 @@ const OPENAI: &[Case] = &[
     case("quota: project spend", 429, r#"{"error":{"message":"m","type":"insufficient_quota","code":"project_spend_limit_exceeded"}}"#, QuotaExhausted, Key, Some("project_spend_limit_exceeded")),
     case("quota: usage", 429, r#"{"error":{"message":"m","code":"organization_usage_limit_exceeded"}}"#, QuotaExhausted, Key, Some("organization_usage_limit_exceeded")),
     case("quota: hard limit", 429, r#"{"error":{"message":"m","code":"billing_hard_limit_reached"}}"#, QuotaExhausted, Key, Some("billing_hard_limit_reached")),
-    case("never fits", 429, r#"{"error":{"message":"Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 45,000. The input or output tokens must be reduced.","type":"tokens","code":"rate_limit_exceeded"}}"#, NeverFits, Request, Some("rate_limit_exceeded")).names(Unit::Tokens, 30_000, Some(45_000)),
+    case("never fits", 429, r#"{"error":{"message":"Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 45,000. The input or output tokens must be reduced.","type":"tokens","code":"rate_limit_exceeded"}}"#, NeverFits, Request, Some("rate_limit_exceeded"))
+        .names(Unit::Tokens, 30_000, Some(45_000)),
     case("never fits, without numbers", 429, r#"{"error":{"message":"Request too large for gpt-4o: it exceeds the tokens per min limit","type":"tokens","code":"rate_limit_exceeded"}}"#, NeverFits, Request, Some("rate_limit_exceeded")),
     case("500", 500, r#"{"error":{"message":"The server had an error","type":"server_error","code":null}}"#, ServerError, Model, Some("server_error")),
-    case("500 does not wait for a reset", 500, "", ServerError, Model, None).with(&[("x-ratelimit-reset-tokens", "6m0s")]),
+    case("500 does not wait for a reset", 500, "", ServerError, Model, None)
+        .with(&[("x-ratelimit-reset-tokens", "6m0s")]),
     case("overloaded", 503, r#"{"error":{"message":"m","type":"service_unavailable_error","code":"server_is_overloaded"}}"#, Overloaded, Model, Some("server_is_overloaded")),
     case("503", 503, "", Overloaded, Model, None),
     case("policy on biology in a 200", 200, r#"{"error":{"message":"m","code":"bio_policy"}}"#, ContentPolicy, Request, Some("bio_policy")),
     case("a nameless 400 that a retry helps", 400, "", ServerError, Model, None).with(&[("x-should-retry", "true")]),
     case("Azure filter", 400, r#"{"error":{"code":"content_filter","message":"m","innererror":{"code":"ResponsibleAIPolicyViolation"}}}"#, ContentPolicy, Request, Some("ResponsibleAIPolicyViolation")),
     case("Azure deployment", 404, r#"{"error":{"code":"DeploymentNotFound","message":"m"}}"#, NotFound, Model, Some("DeploymentNotFound")),
-    case("Azure busy", 429, r#"{"error":{"code":"429","message":"The system is experiencing high demand"}}"#, Overloaded, Model, Some("429")).with(&[("retry-after", "1"), ("retry-after-ms", "0")]).waits(1_000),
+    case("Azure busy", 429, r#"{"error":{"code":"429","message":"The system is experiencing high demand"}}"#, Overloaded, Model, Some("429"))
+        .with(&[("retry-after", "1"), ("retry-after-ms", "0")]).waits(1_000),
 ];
 
 const COMPATIBLE: &[Case] = &[
@@ -53,18 +59,22 @@ const COMPATIBLE: &[Case] = &[
     case("Mistral 403", 403, r#"{"object":"error","message":"tier","type":"forbidden","code":"1010"}"#, Permission, Model, Some("1010")),
     case("Mistral model", 400, r#"{"object":"error","message":"Invalid model: x","type":"invalid_model","param":null,"code":"1500"}"#, NotFound, Model, Some("1500")),
     case("Mistral 422", 422, r#"{"detail":[{"loc":["body","seed"],"msg":"Extra inputs are not permitted","type":"extra_forbidden"}]}"#, Refused, Request, None),
-    case("Mistral rate", 429, r#"{"object":"error","message":"Requests rate limit exceeded","type":"rate_limited","param":null,"code":"1300"}"#, RateLimit, Model, Some("1300")).with(&[("ratelimitbysize-remaining", "0"), ("ratelimitbysize-reset", "28")]).waits(28_000),
+    case("Mistral rate", 429, r#"{"object":"error","message":"Requests rate limit exceeded","type":"rate_limited","param":null,"code":"1300"}"#, RateLimit, Model, Some("1300"))
+        .with(&[("ratelimitbysize-remaining", "0"), ("ratelimitbysize-reset", "28")]).waits(28_000),
     case("Mistral capacity", 429, r#"{"object":"error","message":"Service tier capacity exceeded for this model.","type":"invalid_request_error","param":null,"code":"3505"}"#, Overloaded, Model, Some("3505")),
     case("Mistral month", 429, r#"{"message":"Tokens per month limit exceeded"}"#, RateLimitDaily, Model, None),
     // Groq
     case("Groq output", 400, r#"{"error":{"message":"Failed to generate JSON","type":"invalid_request_error","code":"json_validate_failed","failed_generation":"{"}}"#, OutputInvalid, Request, Some("json_validate_failed")),
     case("Groq tool", 400, r#"{"error":{"message":"Failed to call a function","type":"invalid_request_error","code":"tool_use_failed"}}"#, OutputInvalid, Request, Some("tool_use_failed")),
-    case("Groq never fits", 413, r#"{"error":{"message":"Request too large for model `m` in organization `o` service tier `on_demand` on tokens per minute (TPM): Limit 6000, Requested 8123, please reduce your message size and try again.","type":"tokens","code":"rate_limit_exceeded"}}"#, NeverFits, Request, Some("rate_limit_exceeded")).names(Unit::Tokens, 6_000, Some(8_123)),
+    case("Groq never fits", 413, r#"{"error":{"message":"Request too large for model `m` in organization `o` service tier `on_demand` on tokens per minute (TPM): Limit 6000, Requested 8123, please reduce your message size and try again.","type":"tokens","code":"rate_limit_exceeded"}}"#, NeverFits, Request, Some("rate_limit_exceeded"))
+        .names(Unit::Tokens, 6_000, Some(8_123)),
     case("Groq not now", 413, r#"{"error":{"message":"Request too large for model `m` on tokens per minute (TPM): Limit 6000, Requested 5000","type":"tokens","code":"rate_limit_exceeded"}}"#, RateLimit, Model, Some("rate_limit_exceeded")).names(Unit::Tokens, 6_000, Some(5_000)),
-    case("Groq not today", 413, r#"{"error":{"message":"Request too large for model `m` on tokens per day (TPD): Limit 100000, Used 99000, Requested 5000. Please try again in 57m36s.","type":"tokens","code":"rate_limit_exceeded"}}"#, RateLimitDaily, Model, Some("rate_limit_exceeded")).waits(3_456_000).names(Unit::Tokens, 100_000, Some(5_000)),
+    case("Groq not today", 413, r#"{"error":{"message":"Request too large for model `m` on tokens per day (TPD): Limit 100000, Used 99000, Requested 5000. Please try again in 57m36s.","type":"tokens","code":"rate_limit_exceeded"}}"#, RateLimitDaily, Model, Some("rate_limit_exceeded"))
+        .waits(3_456_000).names(Unit::Tokens, 100_000, Some(5_000)),
     case("Groq 422", 422, r#"{"error":{"message":"semantic","type":"invalid_request_error"}}"#, InvalidRequest, Request, Some("invalid_request_error")),
     case("Groq 424", 424, "", ServerError, Model, None),
-    case("Groq rate", 429, r#"{"error":{"message":"Rate limit reached for model `m` on tokens per minute (TPM): Limit 6000, Used 5000, Requested 2000. Please try again in 7.66s.","type":"tokens","code":"rate_limit_exceeded"}}"#, RateLimit, Model, Some("rate_limit_exceeded")).with(&[("retry-after", "7.66")]).waits(7_660),
+    case("Groq rate", 429, r#"{"error":{"message":"Rate limit reached for model `m` on tokens per minute (TPM): Limit 6000, Used 5000, Requested 2000. Please try again in 7.66s.","type":"tokens","code":"rate_limit_exceeded"}}"#, RateLimit, Model, Some("rate_limit_exceeded"))
+        .with(&[("retry-after", "7.66")]).waits(7_660),
     case("Groq capacity", 498, r#"{"error":{"message":"capacity_exceeded","type":"flex"}}"#, Overloaded, Model, Some("flex")),
     case("Groq cancelled", 499, "", Cancelled, Request, None),
     // DeepSeek
@@ -79,7 +89,8 @@ const COMPATIBLE: &[Case] = &[
     case("Together spend", 402, r#"{"error":{"message":"Monthly spend limit"}}"#, QuotaExhausted, Key, None),
     case("Together window", 403, r#"{"error":{"message":"The sum of input tokens + max_tokens must be less than context length","type":"invalid_request_error"}}"#, ContextLength, Request, Some("invalid_request_error")),
     case("Together window, TGI", 422, r#"{"error":{"message":"`inputs` tokens + `max_new_tokens` must be <= 4097. Given: 4000 `inputs` tokens","type_":"validation"}}"#, ContextLength, Request, None),
-    case("Together rate", 429, r#"{"error":{"message":"too fast"}}"#, RateLimit, Model, None).with(&[("x-ratelimit-limit", "10"), ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "2")]).waits(2_000),
+    case("Together rate", 429, r#"{"error":{"message":"too fast"}}"#, RateLimit, Model, None)
+        .with(&[("x-ratelimit-limit", "10"), ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "2")]).waits(2_000),
     case("Together busy", 503, r#"{"error":{"message":"engine overloaded"}}"#, Overloaded, Model, None),
     case("Together 504", 504, "", Timeout, Model, None),
     case("Cloudflare 524", 524, "<html>A timeout occurred</html>", Timeout, Model, None),
@@ -105,7 +116,9 @@ const COMPATIBLE: &[Case] = &[
     case("OpenRouter precondition", 412, r#"{"error":{"code":412,"message":"m","metadata":{"error_type":"precondition_failed"}}}"#, Permission, Model, Some("precondition_failed")),
     case("OpenRouter bytes", 413, r#"{"error":{"code":413,"message":"m","metadata":{"error_type":"payload_too_large"}}}"#, PayloadTooLarge, Request, Some("payload_too_large")),
     case("OpenRouter unprocessable", 422, r#"{"error":{"code":422,"message":"m","metadata":{"error_type":"unprocessable"}}}"#, InvalidRequest, Request, Some("unprocessable")),
-    case("OpenRouter rate", 429, r#"{"error":{"code":429,"message":"m","metadata":{"error_type":"rate_limit_exceeded"}}}"#, RateLimit, Model, Some("rate_limit_exceeded")).with(&[("x-ratelimit-limit", "20"), ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1795176030000")]).waits(30_000),
+    case("OpenRouter rate", 429, r#"{"error":{"code":429,"message":"m","metadata":{"error_type":"rate_limit_exceeded"}}}"#, RateLimit, Model, Some("rate_limit_exceeded"))
+        .with(&[("x-ratelimit-limit", "20"), ("x-ratelimit-remaining", "0"),
+            ("x-ratelimit-reset", "1795176030000")]).waits(30_000),
     case("OpenRouter capacity", 429, r#"{"error":{"code":429,"message":"m","metadata":{"error_type":"rate_limit_exceeded"},"availability":{"code":"capacity_exhausted","retryable":true,"retry_after":12}}}"#, Overloaded, Model, Some("capacity_exhausted")).waits(12_000),
     case("OpenRouter unavailable for now", 503, r#"{"error":{"code":503,"message":"m","availability":{"code":"temporarily_unavailable","retryable":true}}}"#, Overloaded, Model, Some("temporarily_unavailable")),
     case("OpenRouter overloaded", 503, r#"{"error":{"code":503,"message":"m","metadata":{"error_type":"provider_overloaded"}}}"#, Overloaded, Model, Some("provider_overloaded")),
@@ -153,7 +166,8 @@ const COMPATIBLE: &[Case] = &[
     // Other cases
     case("an array", 400, r#"[{"error":{"message":"m","code":"context_length_exceeded"}}]"#, ContextLength, Request, Some("context_length_exceeded")),
     case("an empty body", 500, "", ServerError, Model, None),
-    case("a page in a 200", 200, "<!DOCTYPE html><html><body>Sign in to the network</body></html>", ServerError, Provider, None),
+    case("a page in a 200", 200, "<!DOCTYPE html><html><body>Sign in to the network</body></html>", ServerError,
+        Provider, None),
     case("text in a 200", 200, "upstream connect error", ServerError, Provider, None),
     case("nothing in a 200", 200, "", ServerError, Provider, None),
     case("JSON cut in a 200", 200, r#"{"choices":[{"mess"#, ServerError, Provider, None),

@@ -404,7 +404,9 @@ fn names_that_the_server_forbids_are_written_otherwise_and_turned_back() {
     let request = parsed(json!({
         "messages": [
             {"role": "user", "content": "Weather?"},
-            {"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "function": {"name": "weather.get", "arguments": "{}"}}]},
+            {"role": "assistant",
+                "tool_calls": [{"id": "a", "type": "function",
+                    "function": {"name": "weather.get", "arguments": "{}"}}]},
             {"role": "tool", "tool_call_id": "a", "name": "weather.get", "content": "sun"},
         ],
         "tools": [function("weather.get"), function("weather:get"), function("weather_get")],
@@ -419,7 +421,8 @@ fn names_that_the_server_forbids_are_written_otherwise_and_turned_back() {
     assert_eq!(sent["messages"][2]["name"], json!("weather_get_2"));
     assert_eq!(wire.dropped, ["tools[].function.name in letters that the dialect takes"]);
     let call = |name: &str| json!({"id": "b", "type": "function", "function": {"name": name, "arguments": "{}"}});
-    let reply = json!({"choices": [{"message": {"tool_calls": [call("weather_get_3"), call("weather_get")]}, "finish_reason": "tool_calls"}]});
+    let reply = json!({"choices": [{"message": {"tool_calls": [call("weather_get_3"), call("weather_get")]},
+        "finish_reason": "tool_calls"}]});
     let mut answer = answer(openai(), &reply);
     wire.undo.apply(&mut answer);
     let called: Vec<&str> = answer.tool_calls.iter().map(|call| call.name.as_str()).collect();
@@ -545,8 +548,11 @@ fn mistral_wants_the_last_word_to_be_the_users() {
 #[test]
 fn deepseek_gets_texts_as_one_string_and_null_for_nothing() {
     let request = parsed(json!({"messages": [
-        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b", "cache_control": {"type": "ephemeral"}}]},
-        {"role": "assistant", "content": "", "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}], "reasoning_content": "Hm"},
+        {"role": "user", "content": [{"type": "text", "text": "a"},
+            {"type": "text", "text": "b", "cache_control": {"type": "ephemeral"}}]},
+        {"role": "assistant", "content": "",
+            "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+            "reasoning_content": "Hm"},
         {"role": "tool", "tool_call_id": "a", "content": ""},
     ]}));
     let (sent, dropped) = encoded(at("https://api.deepseek.com/v1"), &request, &known());

@@ -14,7 +14,9 @@ fn usage_is_split_into_disjoint_classes() {
     // OpenAI: both caches and reasoning inside.
     check(
         openai(),
-        json!({"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150, "prompt_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 30}, "completion_tokens_details": {"reasoning_tokens": 20}}),
+        json!({"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150,
+            "prompt_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 30},
+            "completion_tokens_details": {"reasoning_tokens": 20}}),
         [10, 60, 30, 0, 50, 20],
     );
     // Mistral's three spellings.
@@ -36,13 +38,15 @@ fn usage_is_split_into_disjoint_classes() {
     // DeepSeek.
     check(
         server(),
-        json!({"prompt_tokens": 100, "prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36, "completion_tokens": 9, "total_tokens": 109}),
+        json!({"prompt_tokens": 100, "prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36,
+            "completion_tokens": 9, "total_tokens": 109}),
         [36, 64, 0, 0, 9, 0],
     );
     // xAI: reasoning outside, by the total and without one; cached may be outside.
     check(
         xai,
-        json!({"prompt_tokens": 37, "completion_tokens": 530, "total_tokens": 800, "completion_tokens_details": {"reasoning_tokens": 233}}),
+        json!({"prompt_tokens": 37, "completion_tokens": 530, "total_tokens": 800,
+            "completion_tokens_details": {"reasoning_tokens": 233}}),
         [37, 0, 0, 0, 763, 233],
     );
     check(
@@ -52,7 +56,8 @@ fn usage_is_split_into_disjoint_classes() {
     );
     check(
         xai,
-        json!({"prompt_tokens": 37, "completion_tokens": 530, "total_tokens": 567, "completion_tokens_details": {"reasoning_tokens": 233}}),
+        json!({"prompt_tokens": 37, "completion_tokens": 530, "total_tokens": 567,
+            "completion_tokens_details": {"reasoning_tokens": 233}}),
         [37, 0, 0, 0, 530, 233],
     );
     check(
@@ -63,7 +68,8 @@ fn usage_is_split_into_disjoint_classes() {
     // A total decides anywhere; more reasoning than output can only be outside.
     check(
         server(),
-        json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 35, "completion_tokens_details": {"reasoning_tokens": 20}}),
+        json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 35,
+            "completion_tokens_details": {"reasoning_tokens": 20}}),
         [10, 0, 0, 0, 25, 20],
     );
     check(
@@ -79,12 +85,14 @@ fn usage_is_split_into_disjoint_classes() {
     );
     check(
         server(),
-        json!({"prompt_tokens": 21, "completion_tokens": 0, "total_tokens": 81, "completion_tokens_details": {"reasoning_tokens": 60}}),
+        json!({"prompt_tokens": 21, "completion_tokens": 0, "total_tokens": 81,
+            "completion_tokens_details": {"reasoning_tokens": 60}}),
         [21, 0, 0, 0, 60, 60],
     );
     check(
         xai,
-        json!({"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623, "completion_tokens_details": {"reasoning_tokens": 300}}),
+        json!({"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623,
+            "completion_tokens_details": {"reasoning_tokens": 300}}),
         [20, 0, 0, 0, 603, 405],
     );
     // One below its parts is not believed.
@@ -103,7 +111,8 @@ fn usage_is_split_into_disjoint_classes() {
     // More of the prompt from the cache than there is, and a total that has no room for it.
     check(
         server(),
-        json!({"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25, "prompt_tokens_details": {"cached_tokens": 160}}),
+        json!({"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25,
+            "prompt_tokens_details": {"cached_tokens": 160}}),
         [20, 0, 0, 0, 5, 0],
     );
     check(
@@ -135,18 +144,22 @@ fn usage_is_split_into_disjoint_classes() {
     // LiteLLM fills both places.
     check(
         server(),
-        json!({"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 105, "cache_creation_input_tokens": 80, "cache_read_input_tokens": 0,
-            "prompt_tokens_details": {"cached_tokens": 0, "cache_creation_tokens": 80, "cache_creation_token_details": {"ephemeral_5m_input_tokens": 50, "ephemeral_1h_input_tokens": 30}}}),
+        json!({"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 105, "cache_creation_input_tokens": 80,
+            "cache_read_input_tokens": 0,
+            "prompt_tokens_details": {"cached_tokens": 0, "cache_creation_tokens": 80,
+                "cache_creation_token_details": {"ephemeral_5m_input_tokens": 50, "ephemeral_1h_input_tokens": 30}}}),
         [20, 0, 50, 30, 5, 0],
     );
     check(
         server(),
-        json!({"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 115, "cache_creation_input_tokens": 80, "cache_read_input_tokens": 10}),
+        json!({"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 115, "cache_creation_input_tokens": 80,
+            "cache_read_input_tokens": 10}),
         [20, 10, 80, 0, 5, 0],
     );
     check(
         server(),
-        json!({"input_tokens": 20, "output_tokens": 5, "cache_creation_input_tokens": 8, "cache_read_input_tokens": 10}),
+        json!({"input_tokens": 20, "output_tokens": 5, "cache_creation_input_tokens": 8,
+            "cache_read_input_tokens": 10}),
         [20, 10, 8, 0, 5, 0],
     );
     // Half of it missing.
@@ -154,7 +167,8 @@ fn usage_is_split_into_disjoint_classes() {
     check(server(), json!({"completion_tokens": 5, "total_tokens": 15}), [10, 0, 0, 0, 5, 0]);
     check(
         server(),
-        json!({"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": null, "completion_tokens_details": null}),
+        json!({"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": null,
+            "completion_tokens_details": null}),
         [1, 0, 0, 0, 1, 0],
     );
 }
