@@ -312,7 +312,8 @@ impl Store {
         Ok(totals)
     }
 
-    /// Calls that named the fault of a rejected answer, from the ledger. Slow without `since`, when the ledger is large.
+    /// Calls that named the fault of a rejected answer, from the ledger. Slow without `since`, when the ledger is
+    /// large.
     pub async fn reasks(&self, by: &[Dimension], filter: &Filter) -> Result<Vec<Reasks>, StoreError> {
         let mut query = QueryBuilder::new("select ");
         push_keys(&mut query, by, Dimension::in_ledger);
