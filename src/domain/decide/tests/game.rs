@@ -72,7 +72,7 @@ fn named(kind: SoftFailure) -> Vec<Trouble> {
     let others = others.into_iter().map(|class| (class.to_string(), Outcome::Failed(class)));
     let kinds = [("mended".to_owned(), Outcome::Accepted), ("the same".to_owned(), Outcome::Rejected(kind))];
     let of = |(then, came): (String, Outcome)| Trouble {
-        name: format!("soft_failure {kind}, named: {then}"),
+        name: format!("{kind}, named: {then}"),
         outcome: Outcome::Rejected(kind),
         shut: None,
         named: Some(came),
