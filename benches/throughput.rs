@@ -262,6 +262,7 @@ fn answered(claimed: &[Claimed]) -> Settlement {
             service_tier: None,
             reported_cost: None,
             cost_source: None,
+            reask_of: None,
             notes: Vec::new(),
         });
         all.endings.push(EndingRow {

@@ -44,6 +44,7 @@ mod port;
 mod priority;
 mod queue;
 mod quota;
+mod reask;
 mod reasons;
 mod refusals;
 mod refused_jobs;

@@ -1,4 +1,4 @@
-//! `sluice report`: cost, failures, waste, fallbacks and latency.
+//! `sluice report`: cost, failures, waste, fallbacks, re-asks and latency.
 
 use super::GlobalArgs;
 use super::context::Context;
@@ -13,8 +13,8 @@ use crate::view::report;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// Latencies are read from the ledger, which may be large: by default the report covers this time.
-const LATENCY_SPAN: Duration = Duration::from_hours(24);
+/// Latencies and re-asks are read from the ledger, which may be large: by default their reports cover this time.
+const LEDGER_SPAN: Duration = Duration::from_hours(24);
 
 /// What to report.
 #[derive(Clone, Debug, clap::Args)]
@@ -53,6 +53,9 @@ pub enum Kind {
     Waste,
     /// Targets that answered after others had failed or were passed over.
     Fallbacks,
+    /// Calls that named the fault of a rejected answer, and what came of them; of the last 24 hours unless --since says
+    /// otherwise.
+    Reasks,
     /// How long accepted answers took; of the last 24 hours unless --since says otherwise.
     Latency,
 }
@@ -133,8 +136,12 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             let (rows, _) = sums(&context, &by, &filter).await?;
             report::fallbacks(&by, rows)
         }
+        Kind::Reasks => {
+            let filter = Filter { since: filter.since.or(Some(Moment::Ago(LEDGER_SPAN))), ..filter };
+            report::reasks(&by, context.store.reasks(&by, &filter).await?)
+        }
         Kind::Latency => {
-            let filter = Filter { since: filter.since.or(Some(Moment::Ago(LATENCY_SPAN))), ..filter };
+            let filter = Filter { since: filter.since.or(Some(Moment::Ago(LEDGER_SPAN))), ..filter };
             report::latency(&by, context.store.latencies(&by, &filter).await?)
         }
     };
@@ -159,7 +166,7 @@ async fn sums(context: &Context, by: &[Dimension], filter: &Filter) -> anyhow::R
 
 fn dimensions(kind: Kind, by: &[By]) -> Vec<Dimension> {
     let usual: &[By] = match kind {
-        Kind::Cost | Kind::Latency => &[By::Provider, By::Model],
+        Kind::Cost | Kind::Latency | Kind::Reasks => &[By::Provider, By::Model],
         Kind::Failures => &[By::Class, By::Provider, By::Model],
         Kind::Waste => &[By::Provider, By::Model, By::Class],
         Kind::Fallbacks => &[By::Route, By::Provider, By::Model],

@@ -63,6 +63,7 @@ fn read_one(
         max_attempts: section.whole_or_default("max_attempts"),
         fallback_on: read_fallback(&mut section),
         rules: rules::read(section.child("validate")),
+        reask: section.flag_or_default("reask"),
         pass: read_pass(&mut section),
         forks: forks::read(name, &mut section, leads),
     };

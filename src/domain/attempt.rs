@@ -1,6 +1,8 @@
 //! One call to one target, as the decision sees it afterwards.
 
-use super::{Bearing, ErrorClass, Remedy, SoftFailure, Timestamp};
+use super::charging::Fate;
+use super::{Bearing, ErrorClass, Rejected, Remedy, SoftFailure, Timestamp};
+use std::sync::Arc;
 
 /// What validation says of an answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +69,10 @@ pub struct Attempt {
     pub is_mendable: bool,
     /// The provider's words on the failure, without keys; they may quote the prompt.
     pub words: Option<Box<str>>,
+    /// The rejected answer, where the same rung is worth asking once more with its fault named.
+    pub rejected: Option<Arc<Rejected>>,
+    /// The call was a re-ask: it named the fault of an answer before it.
+    pub is_reask: bool,
 }
 
 impl Attempt {
@@ -82,6 +88,8 @@ impl Attempt {
             bearing: Bearing::AsScoped,
             is_mendable: false,
             words: None,
+            rejected: None,
+            is_reask: false,
         }
     }
 
@@ -91,11 +99,29 @@ impl Attempt {
         let Some(remedy) = self.outcome.remedy() else { return None };
         Some(match (remedy, self.bearing) {
             _ if self.is_mendable => Remedy::Mend,
+            _ if self.rejected.is_some() => Remedy::Reask,
+            // What a longer conversation was refused for says nothing of the request as it was inserted.
+            _ if self.is_refused_reask(remedy) => Remedy::RetrySame { tries: 0 },
             (_, Bearing::EveryTarget) => Remedy::End,
             // The key stays in service until a second request gets the same refusal, so there is no gate to wait for.
             (Remedy::WaitForGate(_), Bearing::InDoubt) if self.blames_the_key() => Remedy::RetrySame { tries: 0 },
             (remedy, Bearing::AsScoped | Bearing::InDoubt) => remedy,
         })
+    }
+
+    const fn is_refused_reask(&self, remedy: Remedy) -> bool {
+        let is_refused = matches!(self.outcome, Outcome::Failed(_))
+            && (matches!(remedy, Remedy::NextRung | Remedy::LargerWindow | Remedy::End)
+                || matches!(self.bearing, Bearing::EveryTarget));
+        self.is_reask && is_refused
+    }
+
+    /// Whether it was turned away without being looked at, for reasons that lie in the moment: as if it had not been
+    /// made.
+    #[must_use]
+    pub fn was_turned_away(&self) -> bool {
+        let facts = self.outcome.class().map(ErrorClass::facts);
+        self.is_mendable || facts.is_some_and(|facts| facts.fate == Fate::TurnedAway && !facts.uses_up_an_attempt)
     }
 
     /// Whether it failed in a way that counts against its key.

@@ -470,7 +470,7 @@ error_classes! {
         name: "soft_failure",
         meaning: "the answer came and is unusable; `detail` says how",
         reaction: "form (`not_json`, `schema_mismatch`, patterns, `bad_tool_call`): one more try, then the next rung; \
-                   anything else: the next rung",
+                   anything else: the next rung. With `reask`, form and length: at once, with the fault named",
         // Where the kind is known, its own row has the remedy: `SoftFailure::remedy`.
         remedy: Remedy::RetrySame { tries: 0 },
         uses_up_an_attempt: true,

@@ -55,16 +55,29 @@ pub struct Schema {
     weight: usize,
 }
 
+/// As many broken rules are named at most.
+const MOST_NAMED: usize = 5;
+
+/// All broken rules are looked for only where that takes at most this many steps: an answer can break a rule a million
+/// times.
+const FEW_STEPS: u64 = 20_000;
+
+/// A broken rule of a schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// The place in the answer, as a JSON pointer.
+    pub place: String,
+    /// The rule, as a JSON pointer into the schema.
+    pub rule: String,
+    /// What the rule demands, where it is short.
+    pub demand: Option<String>,
+}
+
 /// How an answer fails a schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mismatch {
-    /// The answer does not fit.
-    At {
-        /// The place in the answer, as a JSON pointer.
-        place: String,
-        /// The broken rule, as a JSON pointer into the schema.
-        rule: String,
-    },
+    /// The answer does not fit, for these reasons, and perhaps more; at least one.
+    At(Vec<Broken>),
     /// The answer does not fit, and finding out where would take too long.
     Somewhere,
     /// Finding out whether the answer fits would take too long, or too much of the stack.
@@ -184,13 +197,29 @@ impl Schema {
         if effort.explaining > MOST_STEPS {
             return Err(Mismatch::Somewhere);
         }
-        match validator.validate(answer) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(Mismatch::At {
-                place: error.instance_path().as_str().to_owned(),
-                rule: error.schema_path().as_str().to_owned(),
-            }),
-        }
+        let most = if effort.explaining > FEW_STEPS { 1 } else { MOST_NAMED };
+        let broken: Vec<Broken> = match most {
+            1 => validator.validate(answer).err().iter().map(|error| self.broken(error)).collect(),
+            most => validator.iter_errors(answer).take(most).map(|error| self.broken(&error)).collect(),
+        };
+        if broken.is_empty() { Ok(()) } else { Err(Mismatch::At(broken)) }
+    }
+
+    /// The rule that an answer breaks. What it demands is the schema's own word, and nothing of the answer.
+    fn broken(&self, error: &ValidationError<'_>) -> Broken {
+        const LONGEST: usize = 120;
+        let rule = error.schema_path().as_str().to_owned();
+        let is_plain = |value: &&Value| match value {
+            Value::Object(_) => false,
+            Value::Array(items) => !items.iter().any(|item| item.is_object() || item.is_array()),
+            _ => true,
+        };
+        let demand = match error.kind() {
+            ValidationErrorKind::Required { property } => Some(property.to_string()),
+            _ => self.written.pointer(&rule).filter(is_plain).map(Value::to_string),
+        };
+        let place = error.instance_path().as_str().to_owned();
+        Broken { place, rule, demand: demand.filter(|demand| demand.len() <= LONGEST) }
     }
 }
 

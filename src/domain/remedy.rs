@@ -22,6 +22,9 @@ pub enum Remedy {
     LargerWindow,
     /// Ask the same rung again at once, with the request changed as the refusal asks. Uses up no attempt.
     Mend,
+    /// Ask the same rung once more at once, with the rejected answer and its fault named. Uses up an attempt, as the
+    /// answer was paid for.
+    Reask,
     /// No rung will take this request: the job ends, whatever the route says.
     End,
 }

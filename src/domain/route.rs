@@ -158,6 +158,8 @@ pub struct Route {
     pub fallback_on: BTreeSet<ErrorClass>,
     /// The rules that an answer has to keep.
     pub rules: Rules,
+    /// Whether a rung whose answer was rejected is asked once more with the fault named.
+    pub reask: bool,
     /// Members of requests that choose what the route pays for, and are sent all the same.
     pub pass: Pass,
     /// The rules that send some of its jobs along other routes: the first that holds decides.

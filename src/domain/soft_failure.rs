@@ -2,6 +2,7 @@
 //! table.
 
 use super::breaker::Sign;
+use super::reask::Words;
 use super::remedy::Remedy;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -20,10 +21,38 @@ pub struct Facts {
     pub breaker: Sign,
     /// Advice to a person, for the reason of a job that fails.
     pub advice: Option<&'static str>,
+    /// What the model is told where its route asks the same rung once more with the fault named; `None`: telling it
+    /// does not help. An answer that is not there, that was cut or that the model declined to give leaves nothing to
+    /// correct, and vectors come from no conversation.
+    pub reask: Option<Words>,
 }
 
 /// Advice where an output cap left no room.
 const LARGER_CAP: Option<&str> = Some("a larger max_tokens may help");
+
+/// What is said of an answer that is no JSON.
+const JSON: Option<Words> =
+    Some(Words { fault: "The answer is not the JSON that was asked for", demand: "Answer again, with the JSON only." });
+
+/// What is said of JSON that does not match its schema.
+const SCHEMA: Option<Words> = Some(Words {
+    fault: "The answer does not match the JSON schema",
+    demand: "Answer again, with the corrected JSON only.",
+});
+
+/// What is said of a call that cannot be made.
+const CALL: Option<Words> =
+    Some(Words { fault: "A call of a function could not be made", demand: "Make the calls again, corrected." });
+
+/// What is said of an answer that is not in the demanded form.
+const FORM: Option<Words> = Some(Words {
+    fault: "The answer does not have the form that was asked for",
+    demand: "Answer again, with the corrected answer only.",
+});
+
+/// What is said of an answer of the wrong length.
+const LENGTH: Option<Words> =
+    Some(Words { fault: "The answer does not have the length that was asked for", demand: "Answer again, within it." });
 
 // A row is one kind. Each row names all facts, or does not compile.
 macro_rules! soft_failures {
@@ -47,58 +76,80 @@ macro_rules! soft_failures {
 
 soft_failures! {
     /// Nothing, or only white space and invisible characters.
-    Empty { name: "empty", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Bad, advice: None }
+    Empty { name: "empty", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Bad, advice: None, reask: None }
     /// Fewer characters than the route demands.
-    TooShort { name: "too_short", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Neutral, advice: None }
+    TooShort {
+        name: "too_short", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Neutral, advice: None, reask: LENGTH
+    }
     /// More characters than the route allows.
-    TooLong { name: "too_long", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Neutral, advice: None }
+    TooLong {
+        name: "too_long", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Neutral, advice: None, reask: LENGTH
+    }
     /// Cut off at the output cap: the cap is the request's or the model's, and would cut again, at the same price.
-    Truncated { name: "truncated", remedy: Remedy::NextRung, breaker: Sign::Neutral, advice: LARGER_CAP }
+    Truncated { name: "truncated", remedy: Remedy::NextRung, breaker: Sign::Neutral, advice: LARGER_CAP, reask: None }
     /// Reasoning used up the output cap before an answer began.
     ReasoningExhausted {
-        name: "reasoning_exhausted", remedy: Remedy::NextRung, breaker: Sign::Neutral, advice: LARGER_CAP
+        name: "reasoning_exhausted", remedy: Remedy::NextRung, breaker: Sign::Neutral, advice: LARGER_CAP, reask: None
     }
     /// Not JSON where JSON was demanded.
-    NotJson { name: "not_json", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None }
+    NotJson {
+        name: "not_json", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None, reask: JSON
+    }
     /// JSON, but not of the demanded schema.
     SchemaMismatch {
-        name: "schema_mismatch", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None
+        name: "schema_mismatch", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None,
+        reask: SCHEMA
     }
     /// A demanded pattern is missing.
     MissingPattern {
-        name: "missing_pattern", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None
+        name: "missing_pattern", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None,
+        reask: FORM
     }
     /// A forbidden pattern is there.
     ForbiddenPattern {
-        name: "forbidden_pattern", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None
+        name: "forbidden_pattern", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None,
+        reask: FORM
     }
     /// The model declined.
-    Refusal { name: "refusal", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Neutral, advice: None }
+    Refusal {
+        name: "refusal", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Neutral, advice: None, reask: None
+    }
     /// The provider's filter cut the answer.
     ContentFiltered {
-        name: "content_filtered", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Neutral, advice: None
+        name: "content_filtered", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Neutral, advice: None,
+        reask: None
     }
     /// An HTML page instead of an answer.
-    Html { name: "html", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Bad, advice: None }
+    Html { name: "html", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Bad, advice: None, reask: None }
     /// A finish reason the route does not accept.
-    BadFinish { name: "bad_finish", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Bad, advice: None }
+    BadFinish {
+        name: "bad_finish", remedy: Remedy::RetrySame { tries: 0 }, breaker: Sign::Bad, advice: None, reask: None
+    }
     /// A tool call that was not offered, or whose arguments are not JSON.
-    BadToolCall { name: "bad_tool_call", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None }
+    BadToolCall {
+        name: "bad_tool_call", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None,
+        reask: CALL
+    }
     /// More or fewer vectors than inputs, or no telling which belongs to which.
-    VectorCount { name: "vector_count", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Bad, advice: None }
+    VectorCount {
+        name: "vector_count", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Bad, advice: None, reask: None
+    }
     /// Vectors of different lengths, or of another length than the request asks for: the model has only its own, and
     /// would give it again.
     VectorDimension {
         name: "vector_dimension", remedy: Remedy::NextRung, breaker: Sign::Neutral,
-        advice: Some("a request without dimensions may help")
+        advice: Some("a request without dimensions may help"), reask: None
     }
     /// A number of a vector is missing, infinite or not a number. Some texts do that to some models, so it says nothing
     /// of the target's health.
     VectorNotFinite {
-        name: "vector_not_finite", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None
+        name: "vector_not_finite", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None,
+        reask: None
     }
     /// A vector of zeros, which has no direction.
-    VectorZero { name: "vector_zero", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None }
+    VectorZero {
+        name: "vector_zero", remedy: Remedy::RetrySame { tries: 1 }, breaker: Sign::Neutral, advice: None, reask: None
+    }
 }
 
 impl SoftFailure {

@@ -17,7 +17,7 @@ mod tests;
 use super::{
     Answer, ChatRequest, ContentPart, Finish, ResponseFormat, Role, SoftFailure, ToolCall, UsageSource, Verdict,
 };
-use crate::domain::json_schema::{Mismatch, Schema};
+use crate::domain::json_schema::{Broken, Mismatch, Schema};
 use json_text::Found;
 use serde_json::Value;
 use std::fmt::{Display, Write};
@@ -253,18 +253,21 @@ fn judge_call(call: &ToolCall, request: &ChatRequest, faults: &mut Faults) {
     }
 }
 
-/// Names the place in the answer and the rule of the schema, never the value.
+/// Names the places in the answer, the rules of the schema and what they demand, never a value of the answer.
 fn broken_schema(schemas: &[Option<&Schema>], value: &Value) -> Option<(SoftFailure, String)> {
     let words = match schemas.iter().flatten().find_map(|schema| schema.check(value).err())? {
-        Mismatch::At { place, rule } => {
-            let place = excerpt(&place);
-            let place = if place.is_empty() { "the whole" } else { &place };
-            format!("{place} breaks {}", excerpt(&rule))
-        }
+        Mismatch::At(broken) => broken.iter().map(in_words).collect::<Vec<String>>().join(", "),
         Mismatch::Somewhere => "it breaks the schema; where would take too long to find out".to_owned(),
         Mismatch::TooCostly => "checking it against the schema would take too long".to_owned(),
     };
     Some((SoftFailure::SchemaMismatch, words))
+}
+
+fn in_words(Broken { place, rule, demand }: &Broken) -> String {
+    let place = excerpt(place);
+    let place = if place.is_empty() { "the whole" } else { &place };
+    let demand = demand.as_ref().map(|demand| format!(" ({demand})")).unwrap_or_default();
+    format!("{place} breaks {}{demand}", excerpt(rule))
 }
 
 /// The text without white space and invisible characters at the beginning.

@@ -198,6 +198,7 @@ fn compose(seed: u64, spec: &Provider, ask: &Ask<'_>, fault: &Fault) -> Composit
         FaultKind::Json => (json().to_string(), Finish::Stop),
         FaultKind::FencedJson => (format!("```json\n{:#}\n```", json()), Finish::Stop),
         FaultKind::BrokenJson => (json().to_string().replace('"', "'").replace('}', ",}"), Finish::Stop),
+        FaultKind::WrongJson => ("[\"wrong\"]".to_owned(), Finish::Stop),
         FaultKind::Truncated => {
             let whole = whole();
             (answer::cut(&whole, count_tokens(&whole).div_ceil(2)).to_owned(), Finish::Length)

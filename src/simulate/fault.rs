@@ -85,6 +85,8 @@ fault_kinds! {
     Json = "json",
     /// 200 whose generation the provider's filter stopped.
     ContentFilter = "content_filter",
+    /// 200 whose answer is JSON of another shape than any object: a list.
+    WrongJson = "wrong_json",
     /// 200 with the dialect's own mark of a refusal.
     Refusal = "refusal",
     /// 200 with a refusal in words only.

@@ -3,10 +3,12 @@
 use super::{Doing, Store, StoreError};
 use crate::domain::bulk::{self, MOST_MEMBERS, is_too_much};
 use crate::domain::metadata::MOST_CHARS;
-use crate::domain::{ErrorClass, JobId, Metadata, Timestamp, bounds};
+use crate::domain::reask::MOST_ANSWER_BYTES;
+use crate::domain::{ErrorClass, JobId, Metadata, SoftFailure, Timestamp, bounds};
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -178,6 +180,13 @@ pub struct PastAttempt {
     pub uncertain_nanos: i64,
     /// Whether it belongs to the job's present round.
     pub current_round: bool,
+    /// Its ordinal within the job.
+    pub number: i16,
+    /// The number of the attempt whose rejected answer it named.
+    pub reask_of: Option<i16>,
+    /// The rejected answer, as the message of a chat completion, where the same rung may be asked again with its fault
+    /// named.
+    pub answer: Option<Value>,
 }
 
 pub(crate) fn timestamp(at: DateTime<Utc>) -> Timestamp {
@@ -284,9 +293,15 @@ impl Store {
     /// The ledger of these jobs, oldest first, from which `decide` continues when a job was tried before.
     pub async fn history(&self, jobs: &[Lease]) -> Result<Vec<PastAttempt>, StoreError> {
         let ids: Vec<i64> = jobs.iter().map(|lease| lease.job.0).collect();
+        let kinds = SoftFailure::ALL.iter().filter(|kind| kind.facts().reask.is_some()).map(|kind| kind.as_str());
+        let kinds: Vec<String> = kinds.map(str::to_owned).collect();
+        let most = i32::try_from(MOST_ANSWER_BYTES).unwrap_or(i32::MAX);
         let rows = sqlx::query!(
             r#"select a.job_id, a.provider, a.model, a.accepted, a.class, a.detail, a.message, a.ended_at,
-                      a.retry_at, a.cost_nanos, a.uncertain_nanos, a.round = i.round as "current_round!"
+                      a.retry_at, a.cost_nanos, a.uncertain_nanos, a.round = i.round as "current_round!",
+                      a.number, a.reask_of,
+                      case when a.detail = any ($2) and a.round = i.round and pg_column_size(a.answer) <= $3
+                           then (a.answer #> '{choices,0,message}')::text end as answer
                  from unnest($1::bigint[]) w(id)
                       join sluice.inflight i on i.job_id = any (array[w.id])
                       cross join lateral (select * from sluice.attempt t
@@ -296,7 +311,9 @@ impl Store {
                                              -- A lookup for each job, whatever the planner knows of the table.
                                           offset 0) a
                 order by a.job_id, a.ended_at, a.number"#,
-            &ids
+            &ids,
+            &kinds,
+            most
         )
         .fetch_all(&self.db)
         .await
@@ -316,6 +333,10 @@ impl Store {
                 cost_nanos: row.cost_nanos,
                 uncertain_nanos: row.uncertain_nanos,
                 current_round: row.current_round,
+                number: row.number,
+                reask_of: row.reask_of,
+                // It was written by a worker; one that cannot be read is not named again.
+                answer: row.answer.and_then(|answer| serde_json::from_str(&answer).ok()),
             })
             .collect())
     }

@@ -186,6 +186,8 @@ pub struct AttemptRecord {
     pub notes: Option<Value>,
     /// Whether the ledger has the answer as it came, because it was rejected or repaired.
     pub has_answer: bool,
+    /// The number of the attempt whose rejected answer the call named.
+    pub reask_of: Option<i16>,
 }
 
 /// The result of a request to change a job.
@@ -317,7 +319,7 @@ impl Store {
                     class, detail, http_status, code, message, retry_at, request_id, model_served, finish, usage_source,
                     input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_nanos,
                     uncertain_nanos, price, decision, service_tier, reported_cost_nanos, cost_source, notes,
-                    answer is not null as "has_answer!"
+                    answer is not null as "has_answer!", reask_of
                from sluice.attempt where job_id = $1 order by started_at, number, fence"#,
             id.0
         )

@@ -1,8 +1,8 @@
 //! Sums for reports.
 //!
 //! Money, counts and tokens come from the sums that every settle appends (`sluice.totals`). They stay small however
-//! large the ledger grows, and match it exactly. Latencies cannot be summed: they are read from the ledger itself, by
-//! time.
+//! large the ledger grows, and match it exactly. Latencies cannot be summed, and calls that named the fault of an
+//! answer are few: both are read from the ledger itself, by time.
 
 use super::{Doing, Store, StoreError};
 use crate::domain::NanoUsd;
@@ -139,6 +139,15 @@ impl Filter {
         }
     }
 
+    /// Pushes the ledger, and the jobs where the labels or the dimensions are theirs.
+    fn push_ledger(&self, query: &mut QueryBuilder<Postgres>, by: &[Dimension]) {
+        query.push(" from sluice.attempt a");
+        let labelled = self.batch.is_some() || self.project.is_some() || self.route.is_some();
+        if labelled || by.iter().any(|dimension| dimension.needs_job()) {
+            query.push(" join sluice.job j on j.id = a.job_id");
+        }
+    }
+
     fn push_times(&self, query: &mut QueryBuilder<Postgres>, column: &'static str, whole_hours: bool) {
         if let Some(since) = self.since {
             query.push(" and ").push(column).push(if whole_hours { " >= date_trunc('hour', " } else { " >= (" });
@@ -221,6 +230,21 @@ pub struct Latency {
     pub first_byte_p50_ms: Option<i64>,
 }
 
+/// Calls that named the fault of a rejected answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reasks {
+    /// The values of the dimensions.
+    pub keys: Vec<String>,
+    pub calls: i64,
+    /// Those of them that brought an answer which was accepted.
+    pub accepted: i64,
+    pub cost: NanoUsd,
+    /// The cost of those that were not accepted.
+    pub waste: NanoUsd,
+    /// Those of them whose price is unknown.
+    pub unpriced: i64,
+}
+
 fn push_keys(query: &mut QueryBuilder<Postgres>, by: &[Dimension], expression: fn(Dimension) -> &'static str) {
     query.push("array[");
     for (index, dimension) in by.iter().enumerate() {
@@ -288,6 +312,36 @@ impl Store {
         Ok(totals)
     }
 
+    /// Calls that named the fault of a rejected answer, from the ledger. Slow without `since`, when the ledger is
+    /// large.
+    pub async fn reasks(&self, by: &[Dimension], filter: &Filter) -> Result<Vec<Reasks>, StoreError> {
+        let mut query = QueryBuilder::new("select ");
+        push_keys(&mut query, by, Dimension::in_ledger);
+        query.push(
+            " as keys, count(*) as calls, count(*) filter (where a.accepted) as accepted,
+                sluice.capped(coalesce(sum(a.cost_nanos), 0)) as cost,
+                sluice.capped(coalesce(sum(a.cost_nanos) filter (where not a.accepted), 0)) as waste,
+                count(*) filter (where a.cost_nanos is null) as unpriced",
+        );
+        filter.push_ledger(&mut query, by);
+        query.push(" where a.reask_of is not null");
+        filter.push_times(&mut query, "a.ended_at", false);
+        filter.push_labels(&mut query, "j.");
+        query.push(" group by 1 order by 1");
+        let rows = query.build().fetch_all(&self.db).await.doing("reading re-asks")?;
+        let read = |row: sqlx::postgres::PgRow| -> Result<Reasks, sqlx::Error> {
+            Ok(Reasks {
+                keys: row.try_get("keys")?,
+                calls: row.try_get("calls")?,
+                accepted: row.try_get("accepted")?,
+                cost: NanoUsd(row.try_get("cost")?),
+                waste: NanoUsd(row.try_get("waste")?),
+                unpriced: row.try_get("unpriced")?,
+            })
+        };
+        rows.into_iter().map(read).collect::<Result<_, _>>().doing("reading re-asks")
+    }
+
     /// Latencies of accepted answers, from the ledger. Slow without `since`, when the ledger is large.
     pub async fn latencies(&self, by: &[Dimension], filter: &Filter) -> Result<Vec<Latency>, StoreError> {
         let mut query = QueryBuilder::new("select ");
@@ -295,13 +349,9 @@ impl Store {
         query.push(
             " as keys, count(*) as answers, avg(a.total_ms)::bigint as mean,
                 percentile_disc(array[0.5, 0.95, 0.99]) within group (order by a.total_ms) as spread,
-                percentile_disc(0.5) within group (order by a.first_byte_ms) as first_byte
-           from sluice.attempt a",
+                percentile_disc(0.5) within group (order by a.first_byte_ms) as first_byte",
         );
-        let labelled = filter.batch.is_some() || filter.project.is_some() || filter.route.is_some();
-        if labelled || by.iter().any(|dimension| dimension.needs_job()) {
-            query.push(" join sluice.job j on j.id = a.job_id");
-        }
+        filter.push_ledger(&mut query, by);
         query.push(" where a.accepted");
         filter.push_times(&mut query, "a.ended_at", false);
         filter.push_labels(&mut query, "j.");

@@ -101,6 +101,9 @@ pub struct AttemptRow {
     /// Repairs and cuts that the answer needed, and doubts about it.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// The number of the attempt whose rejected answer the call named.
+    #[serde(default)]
+    pub reask_of: Option<i16>,
 }
 
 /// How a job ended.
@@ -416,6 +419,7 @@ async fn book_attempts<'a>(
         &column!(row => row.reported_cost.map(|cost| cost.of_a_call().0)) as _,
         &column!(row => row.cost_source.as_deref()) as _,
         &column!(row => notes_text(&row.notes)) as _,
+        &column!(row => row.reask_of) as _,
     )
     .fetch_all(transaction)
     .await

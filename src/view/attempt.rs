@@ -46,7 +46,12 @@ impl AttemptView {
             let _ = write!(line, ", after waiting {}", span(waited.num_milliseconds()));
         }
         lines.push(line);
-        lines.extend(choice::in_words(attempt.decision.as_ref()).into_iter().map(|reason| format!("   {reason}")));
+        if let Some(of) = attempt.reask_of {
+            lines.push(format!("   it was asked again, with the answer of #{of} and its fault named"));
+        }
+        if attempt.reask_of.is_none() || attempt.decision.is_some() {
+            lines.extend(choice::in_words(attempt.decision.as_ref()).into_iter().map(|reason| format!("   {reason}")));
+        }
         lines.push(format!("   {}", outcome(attempt)));
         if let Some(message) = attempt.message.as_deref().filter(|message| !message.is_empty()) {
             lines.push(format!("   “{message}”"));

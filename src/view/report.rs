@@ -1,10 +1,10 @@
-//! Reports: cost, failures, waste, fallbacks and latency.
+//! Reports: cost, failures, waste, fallbacks, re-asks and latency.
 //!
 //! A report has a row for each group; its first columns are the dimensions by which it is grouped.
 
 use super::table::{Cell, Table};
 use crate::domain::NanoUsd;
-use crate::store::report::{Dimension, Latency, Totals};
+use crate::store::report::{Dimension, Latency, Reasks, Totals};
 use std::cmp::Reverse;
 
 fn head(by: &[Dimension], measures: &[&'static str]) -> Table {
@@ -143,6 +143,37 @@ pub fn fallbacks(by: &[Dimension], mut rows: Vec<Totals>) -> Table {
     table
 }
 
+/// The table of calls that named the fault of a rejected answer.
+#[must_use]
+pub fn reasks(by: &[Dimension], mut rows: Vec<Reasks>) -> Table {
+    let mut table = head(by, &["reasks", "accepted", "share", "cost", "waste", "unpriced"]);
+    if !by.iter().any(|dimension| matches!(dimension, Dimension::Day | Dimension::Hour)) {
+        rows.sort_by_key(|row| Reverse(row.calls));
+    }
+    let measures = |row: &Reasks| -> [Cell; 6] {
+        let is_priced = row.unpriced == 0 || row.unpriced < row.calls;
+        [
+            row.calls.into(),
+            row.accepted.into(),
+            share(row.accepted, row.calls),
+            is_priced.then_some(row.cost).into(),
+            is_priced.then_some(row.waste).into(),
+            row.unpriced.into(),
+        ]
+    };
+    let mut all = Reasks::default();
+    for row in &rows {
+        all.calls += row.calls;
+        all.accepted += row.accepted;
+        all.cost += row.cost;
+        all.waste += row.waste;
+        all.unpriced += row.unpriced;
+        table.row(keys(&row.keys).chain(measures(row)));
+    }
+    table.total(total_keys(by).chain(measures(&all)));
+    table
+}
+
 /// The table of latencies of accepted answers.
 #[must_use]
 pub fn latency(by: &[Dimension], mut rows: Vec<Latency>) -> Table {
@@ -213,6 +244,21 @@ mod tests {
         };
         assert_eq!((sum(&by_class), sum(&by_model)), (4, 4));
         assert_eq!((&by_class[0]["class"], by_class.as_array().unwrap().len()), (&"soft_failure".into(), 2));
+    }
+
+    #[test]
+    fn re_asks_are_told_with_what_came_of_them() {
+        let row = |target: &str, calls: i64, accepted: i64, unpriced: i64| Reasks {
+            keys: vec![target.to_owned()],
+            calls,
+            accepted,
+            cost: NanoUsd(calls * 10),
+            waste: NanoUsd((calls - accepted) * 10),
+            unpriced,
+        };
+        let report = json(&reasks(&[Dimension::Provider], vec![row("a", 1, 0, 1), row("b", 4, 3, 0)]));
+        assert_eq!((&report[0]["provider"], &report[0]["share"]), (&"b".into(), &0.75.into()));
+        assert_eq!((&report[1]["reasks"], &report[1]["cost"]), (&1.into(), &serde_json::Value::Null));
     }
 
     #[test]

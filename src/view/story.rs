@@ -212,6 +212,7 @@ mod tests {
             cost_source: None,
             notes: None,
             has_answer: false,
+            reask_of: None,
         }
     }
 

@@ -182,6 +182,7 @@ fn a_story_is_a_job_with_its_attempts_and_their_sum() {
         cost_source: Some("price".to_owned()),
         notes: Some(json!(["mended"])),
         has_answer: true,
+        reask_of: Some(1),
     };
     let unpriced = AttemptRecord { number: 2, cost_nanos: None, uncertain_nanos: 0, ..attempt.clone() };
     let job = JobView::of(job(Place::Nowhere), Bodies::default());
@@ -196,7 +197,7 @@ fn a_story_is_a_job_with_its_attempts_and_their_sum() {
         "reasoning_tokens": 0, "cost_nanos": 195_000, "uncertain_nanos": 5_000_000,
         "price": { "input": 150_000_000 }, "decision": { "skipped": [], "dropped": ["logit_bias"], "of_tomorrow": 1 },
         "service_tier": null, "reported_cost_nanos": null, "cost_source": "price", "notes": ["mended"],
-        "has_answer": true, "cost": 0.000_195, "uncertain_cost": 0.005,
+        "has_answer": true, "reask_of": 1, "cost": 0.000_195, "uncertain_cost": 0.005,
     });
     let mut second = first.clone();
     second["number"] = json!(2);

@@ -196,6 +196,7 @@ mod tests {
             service_tier: None,
             reported_cost: None,
             cost_source: None,
+            reask_of: None,
             notes: Vec::new(),
         }
     }

@@ -44,6 +44,8 @@ pub struct Rules {
     pub own_fences: bool,
     /// A call whose job is not there, or not there any more under its number, is booked for no job.
     pub strangers_apart: bool,
+    /// Whatever came of a call after a rejected answer, the answer is not named any more.
+    pub any_call_ends_it: bool,
 }
 
 impl Rules {
@@ -67,6 +69,7 @@ impl Rules {
         born: true,
         own_fences: true,
         strangers_apart: true,
+        any_call_ends_it: true,
     };
 }
 
@@ -122,6 +125,8 @@ pub enum Said {
     Accepted,
     /// An answer that came too late to be used: its cost is waste.
     Late,
+    /// An answer that breaks a rule: its cost is waste, and its fault may be named.
+    Rejected,
     /// The provider said no, and took nothing.
     Refused,
     /// It broke off, or was given up: it may have been billed.
@@ -132,7 +137,7 @@ pub enum Said {
 
 impl Said {
     pub fn cost(self) -> u8 {
-        u8::from(matches!(self, Self::Accepted | Self::Late))
+        u8::from(matches!(self, Self::Accepted | Self::Late | Self::Rejected))
     }
 
     pub fn uncertain(self) -> u8 {
@@ -147,6 +152,31 @@ pub struct Row {
     pub round: u8,
     /// How many there are with this key: more than one is a fault.
     pub copies: u8,
+    /// The call named the fault of an answer. Not told by what stands for a worker's word.
+    pub reask: bool,
+}
+
+/// Whether the next call of a job names the fault of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Again {
+    /// There is no such answer.
+    #[default]
+    No,
+    Due,
+    /// One was due: there is no other in this round.
+    Over,
+}
+
+impl Again {
+    /// After one more call.
+    pub fn after(self, rules: &Rules, said: Said, reask: bool) -> Self {
+        match (self, said) {
+            _ if reask => Self::Over,
+            (Self::No, Said::Rejected) => Self::Due,
+            (Self::Due, said) if rules.any_call_ends_it || said == Said::Rejected => Self::Over,
+            _ => self,
+        }
+    }
 }
 
 /// What a worker saw of a call.
@@ -155,6 +185,7 @@ pub enum Seen {
     Answer,
     Refusal,
     Cut,
+    Rejected,
 }
 
 /// What becomes of the job.
@@ -174,6 +205,8 @@ pub struct Outcome {
     pub round: u8,
     pub seen: Option<Seen>,
     pub then: Then,
+    /// The call named the fault of an answer.
+    pub reask: bool,
 }
 
 /// The round of calls whose job is not there any more: no job has it.
@@ -308,7 +341,7 @@ impl Database {
     /// Rows that stand for a worker's word until it comes, if it does.
     fn book_placeholder(&mut self, job: u8) {
         if let Some(Place::InFlight { fence, open: Some(number), .. }) = self.job(job).place {
-            let row = Row { said: Said::Placeholder, round: self.job(job).round, copies: 1 };
+            let row = Row { said: Said::Placeholder, round: self.job(job).round, copies: 1, reask: false };
             self.ledger.entry(Call { job, fence, number }).or_insert(row);
         }
     }
@@ -366,9 +399,10 @@ impl Database {
             Some(Seen::Answer) => Said::Late,
             Some(Seen::Refusal) => Said::Refused,
             Some(Seen::Cut) => Said::Uncertain,
+            Some(Seen::Rejected) => Said::Rejected,
         };
         let round = if is_stranger && rules.strangers_apart { NO_JOB } else { outcome.round };
-        let fresh = Row { said, round, copies: 1 };
+        let fresh = Row { said, round, copies: 1, reask: outcome.reask };
         self.ledger
             .entry(outcome.call)
             .and_modify(|row| {
@@ -457,8 +491,16 @@ impl Database {
     /// Calls of a round that use up an attempt.
     pub fn tried(&self, job: u8, round: u8) -> u8 {
         let counts = |(call, row): &(&Call, &Row)| {
-            call.job == job && row.round == round && matches!(row.said, Said::Refused | Said::Uncertain)
+            call.job == job
+                && row.round == round
+                && matches!(row.said, Said::Refused | Said::Uncertain | Said::Rejected)
         };
         u8::try_from(self.ledger.iter().filter(counts).count()).unwrap()
+    }
+
+    /// Whether the next call of this round names the fault of an answer, as the ledger has it.
+    pub fn again(&self, rules: &Rules, job: u8, round: u8) -> Again {
+        let rows = self.ledger.iter().filter(|(call, row)| call.job == job && row.round == round);
+        rows.fold(Again::No, |again, (_, row)| again.after(rules, row.said, row.reask))
     }
 }

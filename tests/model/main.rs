@@ -16,8 +16,8 @@ mod world;
 
 use database::Rules;
 use properties::{
-    BLAMELESS, BOUGHT_ONCE, BOUNDED, ENDS, EVERY_CALL_NAMED, FAILS_FOR_A_REASON, ITS_OWN, KEPT, ONE_ROW,
-    RESULT_IS_ACCEPTED, USED,
+    ASKED_AGAIN_ONCE, BLAMELESS, BOUGHT_ONCE, BOUNDED, ENDS, EVERY_CALL_NAMED, FAILS_FOR_A_REASON, ITS_OWN, KEPT,
+    ONE_ROW, RESULT_IS_ACCEPTED, USED,
 };
 use stateright::{Checker, HasDiscoveries, Model, Path};
 use world::{Action, State, Trouble, World};
@@ -33,6 +33,7 @@ const CALM: World = World {
         delays: 0,
         refusals: 0,
         cuts: 0,
+        rejections: 0,
         cancels: 0,
         retries: 0,
         drains: 0,
@@ -124,6 +125,16 @@ fn with_two_jobs() {
     holds("two jobs, crashes", World { trouble, jobs: 2, max_attempts: 1, ..CALM });
     let trouble = Trouble { delays: 1, refusals: 1, ..CALM.trouble };
     holds("two jobs, delays", World { trouble, jobs: 2, max_attempts: 1, ..CALM });
+}
+
+#[test]
+fn with_answers_that_are_rejected() {
+    let trouble = Trouble { rejections: 2, crashes: 1, delays: 1, ..CALM.trouble };
+    holds("rejections and crashes", World { trouble, max_attempts: 3, ..CALM });
+    let trouble = Trouble { rejections: 2, expiries: 1, cuts: 1, ..CALM.trouble };
+    holds("rejections and expiries", World { trouble, max_attempts: 3, ..CALM });
+    let trouble = Trouble { rejections: 2, cancels: 1, retries: 1, ..CALM.trouble };
+    holds("rejections and another round", World { trouble, max_attempts: 2, ..CALM });
 }
 
 #[test]
@@ -289,6 +300,13 @@ fn when_a_claim_does_not_say_which_job_it_is_for_another_job_gets_its_answer() {
     let rules = Rules { born: false, ..Rules::ALL };
     let trouble = Trouble { returns: 1, enqueues: 2, ..CALM.trouble };
     breaks("the birth in a lease", World { trouble, rules, jobs: 0, ..CALM }, ITS_OWN);
+}
+
+#[test]
+fn when_a_call_that_was_cut_off_leaves_the_fault_to_be_named_it_is_named_twice() {
+    let rules = Rules { any_call_ends_it: false, ..Rules::ALL };
+    let trouble = Trouble { rejections: 1, crashes: 1, ..CALM.trouble };
+    breaks("ending it with any call", World { trouble, rules, max_attempts: 3, ..CALM }, ASKED_AGAIN_ONCE);
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub const BOUGHT_ONCE: &str =
     "without a crash, a lost lease, a cancelled job or a call given up, nothing is bought twice";
 pub const USED: &str = "an answer is waste only when its job was over, or tried anew";
 pub const ITS_OWN: &str = "a job has the answer that was bought for it, and its own calls on the ledger";
+pub const ASKED_AGAIN_ONCE: &str = "the fault of an answer is named at most once in a round";
 pub const BLAMELESS: &str = "a job is blamed for no more deaths than there were";
 
 pub fn all() -> Vec<Property<World>> {
@@ -68,6 +69,7 @@ pub fn all() -> Vec<Property<World>> {
             };
             !state.database.ledger.iter().any(wasted)
         }),
+        Property::always(ASKED_AGAIN_ONCE, |_: &World, state: &State| asked_again_once(state)),
         Property::always(ITS_OWN, |_: &World, state: &State| its_own(state)),
         Property::always(BLAMELESS, |world: &World, state: &State| {
             let (now, at_first) = (&state.trouble, &world.trouble);
@@ -121,6 +123,17 @@ fn its_own(state: &State) -> bool {
     })
 }
 
+/// What the database has lost counts no more.
+fn asked_again_once(state: &State) -> bool {
+    let made = |job: u8, round: u8| {
+        let counts = |(call, made): &(&Call, &Made)| {
+            call.job == job && made.round == round && made.reask && !made.lost && !made.strayed
+        };
+        state.calls.iter().filter(counts).count()
+    };
+    (0_u8..).zip(&state.database.jobs).all(|(number, job)| (0..=job.round).all(|round| made(number, round) <= 1))
+}
+
 /// A call that was cut off by a crash uses up nothing, so each crash allows one more. What the database has lost counts
 /// no more.
 fn bounded(world: &World, state: &State) -> bool {
@@ -138,6 +151,7 @@ fn bought_once(world: &World, state: &State) -> bool {
         || now.cancels < at_first.cancels
         || now.give_ups < at_first.give_ups
         || now.cuts < at_first.cuts
+        || now.rejections < at_first.rejections
         || now.returns < at_first.returns;
     excused
         || (0..world.jobs)

@@ -1,6 +1,6 @@
 //! A worker process of the model: what it holds in memory, and what it has on disk.
 
-use super::database::{Call, Outcome};
+use super::database::{Again, Call, Outcome};
 
 /// How far a job has come in a worker's hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +26,8 @@ pub struct Held {
     pub step: Step,
     /// The claim is gone: the call may end, and no other is made.
     pub doomed: bool,
+    /// Whether its call, or the next one, names the fault of an answer.
+    pub again: Again,
 }
 
 /// An outcome in memory.
@@ -92,4 +94,6 @@ pub struct Made {
     pub strayed: bool,
     /// Nothing is left that could tell of it.
     pub forgotten: bool,
+    /// It named the fault of an answer.
+    pub reask: bool,
 }

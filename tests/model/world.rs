@@ -1,6 +1,6 @@
 //! Everything together, and every step that may come next.
 
-use super::database::{Call, Database, How, Life, Place, Rules, Said, Statement};
+use super::database::{Call, Database, How, Life, Place, Rules, Said, Seen, Statement};
 use super::worker::{Held, Made, Orphan, Step, Worker};
 use stateright::{Model, Property};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,8 @@ pub struct Trouble {
     pub refusals: u8,
     /// An answer breaks off.
     pub cuts: u8,
+    /// An answer breaks a rule of form.
+    pub rejections: u8,
     /// A user cancels.
     pub cancels: u8,
     /// A user asks for another try.
@@ -90,7 +92,7 @@ pub enum Action {
     Fail {
         worker: usize,
         held: usize,
-        cut: bool,
+        seen: Seen,
         park: bool,
     },
     /// A job whose attempts are used up, or that its worker may not go on with.
@@ -332,9 +334,10 @@ impl World {
                     // Whether it is tried again here or parked matters only while there are attempts left.
                     let parks: &[bool] =
                         if held.doomed || held.tried + 1 >= self.max_attempts { &[false] } else { &[false, true] };
-                    for (cut, left) in [(false, state.trouble.refusals), (true, state.trouble.cuts)] {
+                    let Trouble { refusals, cuts, rejections, .. } = state.trouble;
+                    for (seen, left) in [(Seen::Refusal, refusals), (Seen::Cut, cuts), (Seen::Rejected, rejections)] {
                         if left > 0 {
-                            actions.extend(parks.iter().map(|&park| Action::Fail { worker, held: index, cut, park }));
+                            actions.extend(parks.iter().map(|&park| Action::Fail { worker, held: index, seen, park }));
                         }
                     }
                     if process.draining && state.trouble.give_ups > 0 {

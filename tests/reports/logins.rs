@@ -145,6 +145,7 @@ async fn a_reporter_may_use_every_command_that_only_reads() {
 async fn a_reporter_reads_everything_and_changes_nothing() {
     let queue = history().await;
     queue.store.read_buckets(&["openai".to_owned()]).await.unwrap();
+    queue.run("update sluice.attempt set reask_of = 1").await;
     let mut reporter = as_user(&queue, "test_reporter", "sluice_reporter").await;
     let views: Vec<String> = sqlx::query_scalar("select viewname from pg_views where schemaname = 'sluice'")
         .fetch_all(&queue.pool)

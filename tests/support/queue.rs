@@ -216,6 +216,7 @@ pub fn accepted(claimed: &Claimed, number: i16) -> AttemptRow {
         service_tier: None,
         reported_cost: None,
         cost_source: None,
+        reask_of: None,
         notes: Vec::new(),
     }
 }

@@ -42,6 +42,12 @@ pub(super) const ROUTE: Table = Table {
             "6",
             "Failed calls of a job at most; waiting for a limit is none.",
         ),
+        with_default(
+            "reask",
+            Kind::Flag,
+            "true",
+            "Whether a rung whose answer is rejected for its form is asked once more, with the fault named.",
+        ),
         key(
             "pass",
             TEXTS,

@@ -70,7 +70,7 @@ fn hopeless(route: &Route, conditions: &[Condition], attempt: &Attempt) -> Optio
             let rule = format!("which route {} does not fall back on", route.name);
             Some(failed(told.class, format!("{target}: {told}{numbers}, {rule}")))
         }
-        Remedy::WaitForGate(_) | Remedy::RetrySame { .. } | Remedy::Mend => None,
+        Remedy::WaitForGate(_) | Remedy::RetrySame { .. } | Remedy::Mend | Remedy::Reask => None,
     }
 }
 

@@ -27,9 +27,13 @@ impl Lap {
         for attempt in history {
             let Some(class) = attempt.outcome.class() else { continue };
             counted = counted.saturating_add(u32::from(attempt.uses_up_an_attempt()));
-            let (Some(Remedy::RetrySame { tries }), Some(rung)) = (attempt.remedy(), attempt.rung) else {
-                continue;
+            let tries = match attempt.remedy() {
+                Some(Remedy::RetrySame { tries }) => tries,
+                // It takes the place of the retry, so it is counted; and it is never one too many.
+                Some(Remedy::Reask) => u32::MAX,
+                _ => continue,
             };
+            let Some(rung) = attempt.rung else { continue };
             lap.pause_ends = attempt.ended_at + backoff::delay(job.id, counted);
             let enough = lap.count_failure(rung) > tries || attempt.is_final || asks_for_too_long(route, attempt);
             if enough && route.falls_back_on(class) {

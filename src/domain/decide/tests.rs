@@ -39,6 +39,7 @@ fn route(rungs: usize) -> Route {
         max_attempts: 6,
         fallback_on: Class::ALL.iter().copied().collect(),
         rules: Rules::default(),
+        reask: true,
         pass: Pass::default(),
         forks: Vec::new(),
     }

@@ -77,8 +77,8 @@ impl Tried {
                 self.back_off(attempt.retry_at.unwrap_or(Timestamp::MIN));
             }
             Remedy::NextRung | Remedy::LargerWindow | Remedy::End => self.excluded = Some(class),
-            // The next request differs from the refused one.
-            Remedy::Mend => {}
+            // The next request differs from this one.
+            Remedy::Mend | Remedy::Reask => {}
         }
     }
 

@@ -45,7 +45,7 @@ fn the_words_for_the_operator_say_what_the_remedy_is() {
             Remedy::NextRung => begins(&["never this rung again for the job", "where the refusal names a change"]),
             Remedy::LargerWindow => begins(&["never this rung again, nor one with a window that is no larger"]),
             Remedy::End => begins(&["the job fails"]),
-            Remedy::RetrySame { .. } | Remedy::Mend => false,
+            Remedy::RetrySame { .. } | Remedy::Mend | Remedy::Reask => false,
         };
         assert!(agrees, "{class}: {:?}, and the handbook says {:?}", facts.remedy, facts.reaction);
     }

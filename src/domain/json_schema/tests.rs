@@ -103,7 +103,7 @@ fn a_schema_that_names_itself_twice_for_one_place_is_given_up() {
 fn a_place_that_would_take_too_long_to_find_is_not_looked_for() {
     let schema = json!({"anyOf": [{"type": "string"}, {"items": {"$ref": "#"}, "type": "array"}]});
     let compiled = Schema::compile(&schema).unwrap();
-    assert!(matches!(compiled.check(&nested(5)), Err(Mismatch::At { .. })));
+    assert!(matches!(compiled.check(&nested(5)), Err(Mismatch::At(_))));
     assert_eq!(compiled.check(&nested(60)), Err(Mismatch::Somewhere));
     assert_eq!(compiled.check(&(0..60).fold(json!("text"), |inner, _| json!([inner]))), Ok(()));
 }
@@ -155,7 +155,7 @@ fn trees_of_unions_as_deep_as_json_may_be_are_checked() {
     let wide = json!({"kind": "branch", "parts": vec![json!({"kind": "leaf"}); 20_000]});
     assert_eq!(compiled.check(&wide), Ok(()));
     let wrong = json!({"kind": "branch", "parts": [{"kind": "leaf"}, {"kind": "nut"}]});
-    assert!(matches!(compiled.check(&wrong), Err(Mismatch::At { .. })));
+    assert!(matches!(compiled.check(&wrong), Err(Mismatch::At(_))));
 }
 
 #[test]

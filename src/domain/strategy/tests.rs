@@ -36,6 +36,7 @@ fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
         patience: Patience::Forever,
         max_attempts: 6,
         fallback_on: BTreeSet::new(),
+        reask: true,
         rules: Rules::default(),
         pass: Pass::default(),
         forks: Vec::new(),

@@ -356,9 +356,9 @@ fn a_message_names_the_place_and_not_the_words_of_the_answer() {
     }));
     let rules = Rules { json_schema: Some(Arc::new(schema.unwrap())), ..Rules::default() };
     let found = message(&rules, &answer("{\"people\": [{\"name\": \"Rosalind\"}]}"));
-    assert_eq!(found, "schema_mismatch: /people/0/name breaks /properties/people/items/properties/name/maxLength");
+    assert_eq!(found, "schema_mismatch: /people/0/name breaks /properties/people/items/properties/name/maxLength (3)");
     let found = message(&rules, &answer("{\"Rosalind\": 1}"));
-    assert_eq!(found, "schema_mismatch: the whole breaks /additionalProperties");
+    assert_eq!(found, "schema_mismatch: the whole breaks /additionalProperties (false)");
     let long = Answer { finish: Finish::Error, finish_raw: Some("x".repeat(1_000)), ..answer("Rosalind") };
     assert!(message(&strict(), &long).len() < 100);
 }

@@ -168,6 +168,7 @@ fn route() -> Route {
         max_attempts: 6,
         fallback_on: ErrorClass::fallen_back_on_by_default(),
         rules: Rules::default(),
+        reask: true,
         pass: Pass::default(),
         forks: Vec::new(),
     }

@@ -11,7 +11,9 @@ use crate::domain::charging::Fate;
 use crate::domain::decide::Ineligible;
 use crate::domain::shut::Shut;
 use crate::domain::tempo::Took;
-use crate::domain::{Bearing, Failure, Mend, Rung, Sizes, Target, Timestamp, Usage, UsageSource, estimate, long_wait};
+use crate::domain::{
+    Bearing, ChatRequest, Failure, Job, Mend, Rung, Sizes, Target, Timestamp, Usage, UsageSource, estimate, long_wait,
+};
 use crate::provider::{self, CallReport, Delivery, LimitObservation, Payload};
 use crate::store::call::OpenCall;
 use crate::store::claim::Lease;
@@ -56,6 +58,8 @@ pub(super) struct Made {
     pub(super) ineligible: Option<Ineligible>,
     /// The change in the request that makes another call to the same rung worthwhile.
     pub(super) mend: Option<Mend>,
+    /// The number of the attempt whose rejected answer it named.
+    pub(super) reask_of: Option<i16>,
 }
 
 /// A call to be made.
@@ -71,13 +75,23 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// The request that is sent.
+    fn request(&self) -> &Arc<ChatRequest> {
+        self.state.again.as_ref().map_or(&self.errand.request, |again| &again.request)
+    }
+
+    /// The job, as large as the request is that is sent.
+    fn job(&self) -> &Job {
+        self.state.again.as_ref().map_or(&self.errand.job, |again| &again.job)
+    }
+
     /// Makes the call.
     pub(super) async fn make(&self, in_hand: &InHand) -> Came {
         let Errand { shared, plan, request, .. } = self.errand;
         let (Some(rung), Some(spec)) = (plan.rungs.get(self.index), plan.route.rungs.get(self.index)) else {
             return Came::NotBegun;
         };
-        let sizes = self.errand.sizes(rung);
+        let sizes = rung.sizes(self.job().input_tokens, self.job().max_output_tokens);
         let reserved = rung.charging.reserve(&sizes);
         let now_planned = shared.plan();
         let gate = &now_planned.gate;
@@ -136,7 +150,9 @@ impl Call<'_> {
         if let Some(other) = &judged.other_model {
             rung.target.saw_another(other, judged.cost.is_some());
         }
-        let ineligible = judged.tell_apart(rung.charging, &sizes);
+        let reask_of = self.state.again.as_ref().map(|again| again.of);
+        // What the longer conversation was refused for says nothing of the request as it was inserted.
+        let ineligible = judged.tell_apart(rung.charging, &sizes).filter(|_| reask_of.is_none());
         // A server's complaint about the conversation is believed if the conversation bears it out.
         if let Some(failure) = &mut judged.failure
             && failure.bearing == Bearing::EveryTarget
@@ -150,7 +166,7 @@ impl Call<'_> {
                 rung.target.learn_mends(&mends);
             }
         }
-        let mend = self.mend(rung, spec, judged.failure.as_ref(), &mends);
+        let mend = self.mend(rung, spec, judged.failure.as_ref(), &mends).filter(|_| reask_of.is_none());
         // When a key has money again is for the gate to find out, not for this job to wait for: another key may work.
         let is_refused = judged.outcome.class().is_some_and(|class| class.facts().key.is_some());
         let wait = judged.failure.as_ref().filter(|_| !is_refused).and_then(|failure| failure.wait);
@@ -167,12 +183,13 @@ impl Call<'_> {
             key: rung.key_worth_telling(key, is_refused).map(str::to_owned),
             ineligible,
             mend,
+            reask_of,
         })
     }
 
     /// Records the coming call in the database, so that it can be named should this process die.
     async fn open(&self, spec: &Rung) -> Opened {
-        let Errand { shared, job, .. } = self.errand;
+        let (shared, job) = (&self.errand.shared, self.job());
         // The worker may have been declared dead, so other workers may have this job. While outcomes wait in the spool,
         // some may be this job's: a worker that takes over on another machine would know of only one call, the one
         // recorded here. And no answer may arrive that has no place to wait in.
@@ -196,11 +213,11 @@ impl Call<'_> {
     /// The verdict on the outcome, and what it tells of the provider's limits. Checking an answer against a schema may
     /// take a second; no other job waits for that.
     async fn judge(&self, mut report: CallReport) -> (Judged, Vec<LimitObservation>) {
-        let Errand { shared, plan, request, held_back, schema, job, .. } = self.errand;
+        let Errand { shared, plan, request, held_back, schema, .. } = self.errand;
         let limits = std::mem::take(&mut report.limits);
         report.dropped.extend(held_back.iter().cloned());
         let is_checked = schema.is_some() || plan.route.rules.json_schema.is_some();
-        let (job, request, schema) = (job.clone(), Arc::clone(request), schema.clone());
+        let (job, request, schema) = (self.job().clone(), Arc::clone(request), schema.clone());
         let (route, index) = (Arc::clone(&plan.route), self.index);
         let judging = move || {
             let asked = AskedFor { job: &job, request: &request, schema: schema.as_deref().map(|schema| &**schema) };
@@ -221,7 +238,7 @@ impl Call<'_> {
         limits: &[LimitObservation],
         ended_at: Timestamp,
     ) {
-        let Errand { job, hash, .. } = self.errand;
+        let (job, hash) = (self.job(), self.errand.hash);
         let usage = judged.counted_usage;
         let is_reported = |usage: &Usage| judged.answer.is_some() && usage.source == UsageSource::Provider;
         if let Some(usage) = usage.filter(is_reported) {
@@ -234,7 +251,7 @@ impl Call<'_> {
         };
         let (outcome, failure) = (&judged.outcome, judged.failure.as_ref());
         let key_is_refused = leave.report(|gate, target, permit| {
-            gate.report(target, permit, outcome, failure, settled, took, limits, *hash, ended_at)
+            gate.report(target, permit, outcome, failure, settled, took, limits, hash, ended_at)
         });
         // Once the refusal is believed of the key, waiting is the gate's business, and this job has no doubt left.
         if let Some(failure) = judged.failure.as_mut().filter(|_| key_is_refused) {
@@ -245,7 +262,7 @@ impl Call<'_> {
     /// The call as the provider's client takes it.
     fn asked<'a>(&'a self, spec: &'a Rung, mends: &'a [Mend]) -> provider::Call<'a> {
         provider::Call {
-            payload: Payload::from(&*self.errand.request),
+            payload: Payload::from(&**self.request()),
             model: &spec.target.model,
             capabilities: &spec.model.capabilities,
             mends,

@@ -11,7 +11,7 @@ use super::Shared;
 use super::gate::PACE;
 use super::hands::InHand;
 use super::line::InLine;
-use super::plan::{RoutePlan, RungPlan};
+use super::plan::RoutePlan;
 use super::schemas::InUse;
 use super::settler::{Item, Then};
 use crate::domain::awaited;
@@ -21,14 +21,17 @@ use crate::domain::explanation::{self, Explanation, Ordering, SkippedRung, Why};
 use crate::domain::fork::{Needs, Taken, Traits};
 use crate::domain::shut::Reason;
 use crate::domain::strategy::{self, Conditions};
-use crate::domain::{Attempt, ChatRequest, Job, Metadata, Outcome, Patience, Sizes, Strategy, Timestamp, eligibility};
+use crate::domain::{
+    Attempt, ChatRequest, Job, Metadata, Outcome, Patience, Rejected, Strategy, Timestamp, eligibility, estimate, reask,
+};
 use crate::store::claim::{Claimed, PastAttempt};
 use crate::store::settle::AttemptRow;
 use call::{Call, Came, Made};
-use prepare::{Unready, prepare};
+use judge::Judged;
+use prepare::{LARGE, Unready, prepare};
 pub(super) use rows::HeldJob;
 use rows::{Bill, Completion, LastCall};
-use rung_state::RungState;
+use rung_state::{Again, RungState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,9 +111,22 @@ pub(super) async fn run(
 }
 
 impl Errand {
-    /// The units that one call to a rung is expected to need.
-    fn sizes(&self, rung: &RungPlan) -> Sizes {
-        rung.sizes(self.job.input_tokens, self.job.max_output_tokens)
+    /// The request that goes on with a rejected answer, if its route asks again and the rung has room for it.
+    async fn ask_again(&self, index: usize, rejected: Arc<Rejected>) -> Option<Again> {
+        let (spec, rung) = (self.plan.route.rungs.get(index)?, self.plan.rungs.get(index)?);
+        if !self.plan.route.reask {
+            return None;
+        }
+        let (of, request) = (rejected.number, Arc::clone(&self.request));
+        let write = move || rejected.ask_again(&request);
+        let is_large = self.request.raw.len() > LARGE;
+        let request = if is_large { self.shared.schemas.aside(write).await } else { write() }?;
+        let job = Job { input_tokens: estimate::input_tokens(&request), ..self.job.clone() };
+        let sizes = rung.sizes(job.input_tokens, job.max_output_tokens);
+        let fits = eligibility::ineligible(&spec.model.capabilities, &sizes, &request).is_none();
+        let health = rung.condition(&sizes, PACE, false, self.shared.clock.now()).health;
+        let fits = fits && !matches!(health, RungHealth::Ineligible(_));
+        fits.then(|| Again { of, request: Arc::new(request), job })
     }
 }
 
@@ -125,6 +141,7 @@ impl Journey {
             if let Err(reason) = self.follow_plan() {
                 return self.park(None, reason.to_owned()).await;
             }
+            self.get_ready_to_ask_again().await;
             let now = self.errand.shared.clock.now();
             let conditions = self.look(now);
             let errand = &self.errand;
@@ -263,8 +280,12 @@ impl Journey {
         if let Some(ineligible) = &state.ineligible {
             return Some(RungHealth::Ineligible(ineligible.clone()).into());
         }
-        let sizes = self.errand.sizes(planned);
-        if let Some(ineligible) = eligibility::ineligible(&rung.model.capabilities, &sizes, &self.errand.request) {
+        let (job, request) = match &state.again {
+            Some(again) => (&again.job, &again.request),
+            None => (&self.errand.job, &self.errand.request),
+        };
+        let sizes = planned.sizes(job.input_tokens, job.max_output_tokens);
+        if let Some(ineligible) = eligibility::ineligible(&rung.model.capabilities, &sizes, request) {
             return Some(RungHealth::Ineligible(ineligible).into());
         }
         match state.refusal(now) {
@@ -338,6 +359,10 @@ impl Journey {
                     state.is_refused(shut);
                 }
             }
+            // The target takes no such conversation; the request as it was inserted is another matter.
+            Came::Ineligible(_) if self.rungs.get(rung).is_some_and(|state| state.again.is_some()) => {
+                self.forget_to_ask_again(rung);
+            }
             Came::Ineligible(why) => {
                 if let Some(state) = self.rungs.get_mut(rung) {
                     state.ineligible = Some(why);
@@ -353,6 +378,7 @@ impl Journey {
         self.waits_since = None;
         let judged = &made.judged;
         self.bill.add(judged.cost, judged.uncertain);
+        let rejected = self.rejected(made.rung, judged);
         self.history.push(Attempt {
             rung: Some(made.rung),
             outcome: judged.outcome.clone(),
@@ -362,6 +388,8 @@ impl Journey {
             bearing: judged.failure.as_ref().map(|failure| failure.bearing).unwrap_or_default(),
             is_mendable: made.mend.is_some(),
             words: judged.failure.as_ref().map(|failure| failure.message.as_str().into()),
+            rejected: rejected.map(Arc::new),
+            is_reask: made.reask_of.is_some(),
         });
         let accepted = judged.answer.as_ref().filter(|_| judged.outcome == Outcome::Accepted);
         self.last = Some(LastCall {
@@ -380,6 +408,51 @@ impl Journey {
         }
         let decision = self.explanation(choice, &mut made);
         self.unsettled = Some(Box::new(self.held.called(made, decision)));
+    }
+
+    /// The rejected answer of the call just made to this rung, if the rung is worth asking again.
+    fn rejected(&self, rung: usize, judged: &Judged) -> Option<Rejected> {
+        let kind = judged.soft.filter(|_| self.errand.plan.route.reask && !reask::was_due(&self.history, rung))?;
+        let completion = judged.answer.as_ref()?.to_chat_completion("", 0);
+        let message = completion.pointer("/choices/0/message")?;
+        Rejected::of(message, kind, judged.message.as_deref().unwrap_or_default(), self.held.calls)
+    }
+
+    /// Writes the requests with which rungs are to be asked again. A rung that cannot take its request is not asked
+    /// again.
+    async fn get_ready_to_ask_again(&mut self) {
+        if self.history.iter().all(|attempt| attempt.rejected.is_none()) {
+            return;
+        }
+        for index in 0..self.rungs.len() {
+            let due = reask::due(&self.history, index).and_then(|place| self.history.get(place));
+            let rejected = due.and_then(|attempt| attempt.rejected.clone());
+            let is_ready = self.rungs.get(index).is_some_and(|state| state.again.is_some());
+            let again = match rejected {
+                Some(_) if is_ready => continue,
+                Some(rejected) => {
+                    let again = self.errand.ask_again(index, rejected).await;
+                    if again.is_none() {
+                        self.forget_to_ask_again(index);
+                    }
+                    again
+                }
+                None => None,
+            };
+            if let Some(state) = self.rungs.get_mut(index) {
+                state.again = again;
+            }
+        }
+    }
+
+    /// The rung is not asked again, for the job goes on as if nothing could be said of its answer.
+    fn forget_to_ask_again(&mut self, rung: usize) {
+        for attempt in self.history.iter_mut().filter(|attempt| attempt.rung == Some(rung)) {
+            attempt.rejected = None;
+        }
+        if let Some(state) = self.rungs.get_mut(rung) {
+            state.again = None;
+        }
     }
 
     /// Why this rung was chosen, and with which key, plus the parts of the demanded schema that answers are not checked

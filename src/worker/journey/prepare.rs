@@ -4,7 +4,9 @@ use super::rows::{Bill, HeldJob};
 use super::{Errand, Journey, READ_ANEW};
 use crate::domain::fork::{Needs, Traits};
 use crate::domain::request::{RequestError, unfit_schema};
-use crate::domain::{Attempt, ChatRequest, ErrorClass, Job, Outcome, SoftFailure, estimate, long_wait};
+use crate::domain::{
+    Attempt, ChatRequest, ErrorClass, Job, Outcome, Rejected, SoftFailure, estimate, long_wait, reask,
+};
 use crate::store::claim::{Claimed, NoRequest, PastAttempt};
 use crate::worker::Shared;
 use crate::worker::plan::RoutePlan;
@@ -13,7 +15,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// Larger requests, in bytes, are read where that holds up nothing else.
-const LARGE: usize = 256 << 10;
+pub(super) const LARGE: usize = 256 << 10;
 
 /// Why a job does not start.
 pub(super) enum Unready {
@@ -87,7 +89,7 @@ pub(super) async fn prepare(
     let mut journey = Journey {
         order: Vec::new(),
         rungs: Vec::new(),
-        history: past.iter().filter(|attempt| attempt.current_round).map(|attempt| recall(&plan, attempt)).collect(),
+        history: recall_all(&plan, past),
         held: HeldJob { calls, ..held },
         bill: Bill::of(past),
         whole: Arc::clone(&request),
@@ -106,6 +108,24 @@ pub(super) async fn prepare(
 /// A fault of a request, with its place in the row.
 fn in_request(error: &RequestError) -> String {
     if error.field == "request" { error.to_string() } else { format!("request.{error}") }
+}
+
+/// The rows of the present round as history.
+fn recall_all(plan: &RoutePlan, past: &[PastAttempt]) -> Vec<Attempt> {
+    let mut history: Vec<Attempt> = Vec::new();
+    for past in past.iter().filter(|attempt| attempt.current_round) {
+        let mut attempt = recall(plan, past);
+        if let (Outcome::Rejected(kind), Some(rung), Some(answer)) = (&attempt.outcome, attempt.rung, &past.answer)
+            && plan.route.reask
+            && !attempt.is_reask
+            && !reask::was_due(&history, rung)
+        {
+            let fault = past.message.as_deref().unwrap_or_default();
+            attempt.rejected = Rejected::of(answer, *kind, fault, past.number).map(Arc::new);
+        }
+        history.push(attempt);
+    }
+    history
 }
 
 /// A ledger row as history.
@@ -130,5 +150,5 @@ fn recall(plan: &RoutePlan, past: &PastAttempt) -> Attempt {
     // row has the wait as the provider asked for it.
     let recheck = rung.and_then(|index| plan.rungs.get(index)).map_or(long_wait::RECHECK, |rung| rung.target.recheck());
     let retry_at = past.retry_at.map(|at| past.ended_at + long_wait::rest(past.ended_at.until(at), recheck));
-    Attempt { retry_at, words, ..Attempt::new(rung, outcome, past.ended_at) }
+    Attempt { retry_at, words, is_reask: past.reask_of.is_some(), ..Attempt::new(rung, outcome, past.ended_at) }
 }

@@ -83,7 +83,7 @@ impl HeldJob {
 
     /// The ledger row of the call just made for the job, which `calls` counts already.
     pub(super) fn called(&self, made: Made, decision: Option<Explanation>) -> AttemptRow {
-        let Made { target, rung, started_at, ended_at, retry_at, judged, .. } = made;
+        let Made { target, rung, started_at, ended_at, retry_at, judged, reask_of, .. } = made;
         let class = judged.outcome.class();
         let answer = judged.answer;
         AttemptRow {
@@ -119,6 +119,7 @@ impl HeldJob {
             reported_cost: judged.reported_cost,
             cost_source: judged.cost_source.map(Cow::Borrowed),
             notes: judged.notes,
+            reask_of,
         }
     }
 

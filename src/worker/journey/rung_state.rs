@@ -2,7 +2,8 @@
 
 use crate::domain::decide::Ineligible;
 use crate::domain::shut::Shut;
-use crate::domain::{Mend, Timestamp};
+use crate::domain::{ChatRequest, Job, Mend, Timestamp};
+use std::sync::Arc;
 
 /// The most changed requests with which a job asks a rung again.
 const MOST_MENDS: usize = 3;
@@ -16,6 +17,18 @@ pub(super) struct RungState {
     refused: Option<Shut>,
     /// The changes in the request that its refusals have asked for.
     mends: Vec<Mend>,
+    /// What the next call asks, if it names the fault of an answer.
+    pub(super) again: Option<Again>,
+}
+
+/// A request that goes on with a rejected answer and its fault.
+#[derive(Clone, Debug)]
+pub(super) struct Again {
+    /// The number of the attempt that brought the answer.
+    pub(super) of: i16,
+    pub(super) request: Arc<ChatRequest>,
+    /// The job, as large as that request is.
+    pub(super) job: Job,
 }
 
 impl RungState {

@@ -1,6 +1,6 @@
 //! What each step changes.
 
-use super::super::database::{Call, Job, Life, Outcome, Place, Seen, Statement, Then};
+use super::super::database::{Again, Call, Job, Life, Outcome, Place, Said, Seen, Statement, Then};
 use super::super::worker::{Held, Made, Step, Unsettled, Worker};
 use super::{Action, State, World};
 
@@ -20,7 +20,8 @@ impl World {
                     let &Job { born, round, .. } = state.database.job(job);
                     let tried = state.database.tried(job, round);
                     let call = Call { job, fence, number: 0 };
-                    let held = Held { call, born, round, tried, step: Step::Idle, doomed: false };
+                    let again = state.database.again(rules, job, round);
+                    let held = Held { call, born, round, tried, step: Step::Idle, doomed: false, again };
                     state.workers[worker].held.push(held);
                 }
             }
@@ -40,10 +41,10 @@ impl World {
             Action::Send { worker, held } => {
                 let held = &mut state.workers[worker].held[held];
                 held.step = Step::Calling;
-                let Held { call, born, round, .. } = *held;
+                let Held { call, born, round, again, .. } = *held;
                 // Written down, and that is lost.
                 let strayed = state.trouble.returns < self.trouble.returns && !state.database.names(call);
-                let fresh = Made { born, round, strayed, ..Made::default() };
+                let fresh = Made { born, round, strayed, reask: again == Again::Due, ..Made::default() };
                 state.calls.entry(call).or_insert(fresh).times += 1;
             }
             Action::Answer { worker, held } => {
@@ -53,7 +54,7 @@ impl World {
                 }
                 remember(state, worker, held, Some(Seen::Answer), Then::Succeed);
             }
-            Action::Fail { worker, held, cut, park } => self.fail(state, worker, held, cut, park),
+            Action::Fail { worker, held, seen, park } => self.fail(state, worker, held, seen, park),
             Action::Conclude { worker, held } => {
                 let held = state.workers[worker].held.remove(held);
                 let then = if held.tried >= self.max_attempts { Then::Fail } else { Then::Park };
@@ -194,17 +195,21 @@ impl World {
         }
     }
 
-    fn fail(&self, state: &mut State, worker: usize, index: usize, cut: bool, park: bool) {
-        let left = if cut { &mut state.trouble.cuts } else { &mut state.trouble.refusals };
+    fn fail(&self, state: &mut State, worker: usize, index: usize, seen: Seen, park: bool) {
+        let (left, said) = match seen {
+            Seen::Cut => (&mut state.trouble.cuts, Said::Uncertain),
+            Seen::Rejected => (&mut state.trouble.rejections, Said::Rejected),
+            Seen::Refusal | Seen::Answer => (&mut state.trouble.refusals, Said::Refused),
+        };
         *left -= 1;
         let mut held = state.workers[worker].held.remove(index);
         // The worse case of a call that broke off is that it is billed.
         if let Some(made) = state.calls.get_mut(&held.call) {
-            (made.charged, made.received) = (cut, false);
+            (made.charged, made.received) = (seen != Seen::Refusal, seen == Seen::Rejected);
         }
         held.tried += 1;
         held.step = Step::Idle;
-        let seen = Some(if cut { Seen::Cut } else { Seen::Refusal });
+        let (seen, reask) = (Some(seen), held.again == Again::Due);
         if held.doomed {
             remember(state, worker, held, seen, Then::GoOn);
         } else if held.tried >= self.max_attempts {
@@ -213,6 +218,7 @@ impl World {
             remember(state, worker, held, seen, Then::Park);
         } else {
             remember(state, worker, held, seen, Then::GoOn);
+            held.again = held.again.after(&self.rules, said, reask);
             state.workers[worker].held.push(held);
         }
     }
@@ -234,7 +240,8 @@ impl World {
 }
 
 fn remember(state: &mut State, worker: usize, held: Held, seen: Option<Seen>, then: Then) {
-    let outcome = Outcome { call: held.call, born: held.born, round: held.round, seen, then };
+    let reask = seen.is_some() && held.again == Again::Due;
+    let outcome = Outcome { call: held.call, born: held.born, round: held.round, seen, then, reask };
     state.workers[worker].memory.push(Unsettled { outcome, delayed: false });
 }
 

@@ -26,6 +26,7 @@ fn route(rungs: usize, patience: Duration) -> Route {
         max_attempts: 6,
         fallback_on: ErrorClass::ALL.iter().copied().collect(),
         rules: Rules::default(),
+        reask: true,
         pass: Pass::default(),
         forks: Vec::new(),
     }

@@ -12,7 +12,7 @@ fn each_failure_is_tried_again_and_passed_on_as_its_remedy_says() {
             Remedy::WaitForGate(_) => (None, Some(0)),
             Remedy::RetrySame { tries } => (Some(usize::try_from(tries).unwrap() + 1), Some(1)),
             Remedy::NextRung | Remedy::LargerWindow => (Some(1), Some(1)),
-            Remedy::End | Remedy::Mend => (Some(1), None),
+            Remedy::End | Remedy::Mend | Remedy::Reask => (Some(1), None),
         };
         assert_eq!((tries_here, then), expected, "{class}");
     }
@@ -31,7 +31,9 @@ fn a_route_that_does_not_fall_back_stays_or_ends() {
             // A failure that says that the target cannot take the request at all moves the job on, unless the route
             // never falls back.
             _ if class.facts().fallback == Fallback::Always => assert_eq!(step, Some(1), "{class}"),
-            Remedy::NextRung | Remedy::LargerWindow | Remedy::End | Remedy::Mend => assert_eq!(step, None, "{class}"),
+            Remedy::NextRung | Remedy::LargerWindow | Remedy::End | Remedy::Mend | Remedy::Reask => {
+                assert_eq!(step, None, "{class}");
+            }
         }
         let pinned = Route { fallback_on: [].into(), ..route };
         assert_ne!(next_call(&pinned, &[failed(0, class)]), Some(1), "{class}");

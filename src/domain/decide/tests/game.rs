@@ -5,10 +5,14 @@ use super::*;
 use crate::domain::StickyBy;
 use crate::domain::price::Price;
 use crate::domain::strategy::{self, Conditions};
+use crate::domain::{Rejected, reask};
+use serde_json::json;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-/// A call of the first, second or third rung of the job's order; `w`: a wait; `+`: the job succeeds; `-`: it fails;
-/// `…`: it goes on like this, because calls that were never sent use up no attempt.
+/// A call of the first, second or third rung of the job's order; `'`: with the fault of its last answer named; `w`: a
+/// wait; `+`: the job succeeds; `-`: it fails; `…`: it goes on like this, because calls that were never sent use up no
+/// attempt.
 ///
 /// Of three rungs the first, the first two, or all three meet what the row says, and the others answer. A rung that is
 /// shut (`for a minute`, `for an hour`) answers once it is open; all other failures come each time. Jobs have ten
@@ -29,9 +33,12 @@ struct Trouble {
     outcome: Outcome,
     /// How long the gate is shut after it.
     shut: Option<Duration>,
+    /// What comes of a call that names the fault of the answer; `None`: no call does.
+    named: Option<Outcome>,
 }
 
-/// Every class of failures and every kind of unusable answer. Those for which the gate shuts come twice.
+/// Every class of failures and every kind of unusable answer. Those for which the gate shuts come twice. Where the
+/// fault of an answer can be named, there are rows for what comes of that.
 fn troubles() -> Vec<Trouble> {
     let classes = Class::ALL.iter().filter(|class| **class != Class::SoftFailure).map(|class| Outcome::Failed(*class));
     let soft = SoftFailure::ALL.iter().map(|kind| Outcome::Rejected(*kind));
@@ -47,12 +54,32 @@ fn troubles() -> Vec<Trouble> {
                     name: format!("{name} {long}"),
                     outcome: outcome.clone(),
                     shut: Some(shut),
+                    named: None,
                 })
                 .to_vec(),
-            _ => vec![Trouble { name, outcome, shut: None }],
+            _ => vec![Trouble { name, outcome, shut: None, named: None }],
         }
     };
-    classes.chain(soft).flat_map(of).collect()
+    classes.chain(soft).flat_map(of).chain(SoftFailure::ALL.iter().flat_map(|kind| named(*kind))).collect()
+}
+
+/// What can come of naming a fault: it is mended, or made again, or another comes, or the call is not served.
+fn named(kind: SoftFailure) -> Vec<Trouble> {
+    if kind.facts().reask.is_none() {
+        return Vec::new();
+    }
+    let others = [Class::InvalidRequest, Class::ContextLength, Class::ServerError, Class::Timeout, Class::Abandoned];
+    let others = others.into_iter().map(|class| (class.to_string(), Outcome::Failed(class)));
+    let kinds = [("mended".to_owned(), Outcome::Accepted), ("the same".to_owned(), Outcome::Rejected(kind))];
+    let of = |(then, came): (String, Outcome)| Trouble {
+        name: format!("{kind}, named: {then}"),
+        outcome: Outcome::Rejected(kind),
+        shut: None,
+        named: Some(came),
+    };
+    // The failures of the call are the same for all kinds.
+    let most = if kind == SoftFailure::SchemaMismatch { usize::MAX } else { 2 };
+    kinds.into_iter().chain(others).take(most).map(of).collect()
 }
 
 /// The strategies, by whether the order depends on how the rungs stand.
@@ -75,6 +102,11 @@ fn stage(strategy: Strategy) -> (Job, Route) {
         rung.model.price = Some(Price { input, output, cached_input, cache_write, cache_write_1h });
     }
     (Job { sticky: Some(strategy::hash_of("acme\0nightly")), ..job() }, route)
+}
+
+/// An answer of which the model is told what is wrong.
+pub(super) fn answer(kind: SoftFailure) -> Option<Arc<Rejected>> {
+    Rejected::of(&json!({ "content": "{" }), kind, "no JSON found", 1).map(Arc::new)
 }
 
 /// Plays until the job ends: the first `troubled` rungs of its order meet the trouble.
@@ -105,15 +137,21 @@ fn play(strategy: &Strategy, trouble: &Trouble, troubled: usize) -> String {
         match super::super::decide(&job, &route, &order, &history, &conditions, now) {
             Step::Call { rung, .. } => {
                 let place = base.iter().position(|&other| other == rung).unwrap();
-                let _ = write!(steps, "{} ", place + 1);
+                let is_reask = reask::due(&history, rung).is_some();
+                let _ = write!(steps, "{}{} ", place + 1, if is_reask { "'" } else { "" });
                 now = now + SECOND;
-                let outcome =
-                    if place >= troubled || healed[rung] { Outcome::Accepted } else { trouble.outcome.clone() };
+                let troubling = trouble.named.as_ref().filter(|_| is_reask).unwrap_or(&trouble.outcome);
+                let outcome = if place >= troubled || healed[rung] { Outcome::Accepted } else { troubling.clone() };
+                let names = trouble.named.is_some() && !is_reask && !reask::was_due(&history, rung);
+                let rejected = match &outcome {
+                    Outcome::Rejected(kind) if names => answer(*kind),
+                    _ => None,
+                };
                 if let (Some(Remedy::WaitForGate(reason)), Some(shut)) = (outcome.remedy(), trouble.shut) {
                     gates[rung] = Some(Shut { reason, since: now, until: now + shut });
                     healed[rung] = true;
                 }
-                history.push(Attempt::new(Some(rung), outcome, now));
+                history.push(Attempt { rejected, is_reask, ..Attempt::new(Some(rung), outcome, now) });
             }
             Step::Wait { until, .. } => {
                 steps.push_str("w ");

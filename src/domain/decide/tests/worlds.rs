@@ -188,7 +188,7 @@ proptest! {
                     prop_assert!(later.iter().all(|other| other.rung != attempt.rung));
                 }
                 Some(Remedy::End) | None => prop_assert!(later.is_empty()),
-                Some(Remedy::WaitForGate(_) | Remedy::RetrySame { .. } | Remedy::Mend) => {}
+                Some(Remedy::WaitForGate(_) | Remedy::RetrySame { .. } | Remedy::Mend | Remedy::Reask) => {}
             }
             if remedy == Some(Remedy::LargerWindow) {
                 let window = |rung: Option<usize>| world.route.rungs[rung.unwrap()].model.capabilities.context_window;
