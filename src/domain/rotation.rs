@@ -9,7 +9,7 @@
 //! The order of flows is that of a hash: lanes that follow each other in it have their jobs all over the tables. So
 //! most looks begin with a sweep. It reads jobs that lie next to each other in the table of the queue, and their lanes
 //! fill the shares of their groups. Only groups that the sweep leaves without half of their share are read in the order
-//! of flows, and every few looks all of them.
+//! of flows, and now and then all of them.
 
 use std::collections::HashMap;
 
@@ -23,8 +23,8 @@ const LOGINS: usize = 64;
 /// Which they are changes slowly: each of them has some hundred projects where there are many.
 const LOOKS: u8 = 4;
 
-/// One look in so many does without a sweep.
-const SWEEPS: u8 = 8;
+/// One look in so many does without a sweep. (The sweeps see all lanes too, one round of the table after the other.)
+const SWEEPS: u8 = 32;
 
 /// How many jobs a sweep reads: more than a window, because by chance some groups find less than their share in it.
 pub const SWEPT: usize = WINDOW + WINDOW / 2;
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn one_look_in_a_few_does_without_a_sweep_and_sweeps_go_round_from_where_each_worker_begins() {
+    fn one_look_in_many_does_without_a_sweep_and_sweeps_go_round_from_where_each_worker_begins() {
         let mut rotation = Rotation::default();
         let begun: Vec<Option<String>> = (0..2 * SWEEPS).map(|_| rotation.sweep(100)).collect();
         assert_eq!(begun.iter().filter(|begin| begin.is_none()).count(), 2);
