@@ -152,6 +152,11 @@ fn whole_reads(node: &Value, is_cut: bool, found: &mut Vec<String>) {
     if is_whole && TABLES.contains(&table(relation)) {
         found.push(format!("{kind} of {relation}"));
     }
+    // Lists of a statement are taken for short, whatever their length.
+    let lists = node["Plans"].as_array().into_iter().flatten().filter(|below| below["Node Type"] == "CTE Scan").count();
+    if kind == "Nested Loop" && lists > 1 {
+        found.push("each of one list with each of another".to_owned());
+    }
     let passes_on = ["LockRows", "Result", "Subquery Scan", "Append", "Merge Append", "ProjectSet"].contains(&kind);
     for below in node["Plans"].as_array().into_iter().flatten() {
         whole_reads(below, kind == "Limit" || (is_cut && passes_on), found);
