@@ -218,7 +218,7 @@ impl Store {
             )
             select (select count(*) from back) as "back!",
                    array(select p.job_id from poison p order by p.job_id) as "poison!",
-                   array(select o.crashes from orphan o where o.job_id in (select p.job_id from poison p)
+                   array(select o.crashes from orphan o where o.job_id = any (array(select p.job_id from poison p))
                           order by o.job_id) as "crashes!""#,
             i32::from(max_crashes),
             &orphans.iter().map(|orphan| orphan.job_id).collect::<Vec<_>>(),
