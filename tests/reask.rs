@@ -2,6 +2,7 @@
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, text};
+use crate::support::queue::enqueue_request;
 use crate::support::scripted::{Call, Reply, Scripted, answer};
 use crate::support::wait::until;
 use serde_json::{Value, json};
@@ -47,12 +48,7 @@ fn request() -> Value {
 
 impl Stage {
     async fn enqueue(&self, route: &str, request: &Value) {
-        sqlx::query("insert into sluice.job (route, request) values ($1, $2)")
-            .bind(route)
-            .bind(request)
-            .execute(&self.database.pool())
-            .await
-            .unwrap();
+        enqueue_request(&self.database.pool(), route, request).await;
     }
 
     /// Works on all that there is; what the worker said holds nothing of an answer.

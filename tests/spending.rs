@@ -3,6 +3,7 @@
 
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::program::{Program, text};
+use crate::support::queue::enqueue_request;
 use crate::support::scripted::{Scripted, answer};
 use serde_json::{Value, json};
 
@@ -38,12 +39,7 @@ async fn stage(extra: &str) -> Stage {
 
 impl Stage {
     async fn enqueue(&self, route: &str, request: &Value) {
-        sqlx::query("insert into sluice.job (route, request) values ($1, $2)")
-            .bind(route)
-            .bind(request)
-            .execute(&self.database.pool())
-            .await
-            .unwrap();
+        enqueue_request(&self.database.pool(), route, request).await;
     }
 
     /// Works on all that there is; returns what the worker said.

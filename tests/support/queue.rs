@@ -2,6 +2,7 @@
 
 use super::clock;
 use super::postgres::{TestDatabase, database};
+use serde_json::Value;
 use sluice::domain::price::Price;
 use sluice::domain::{ErrorClass, NanoUsd, Timestamp, Usage, UsageSource};
 use sluice::store::Store;
@@ -47,6 +48,16 @@ pub async fn enqueue_questions(pool: &PgPool, jobs: i32) {
     .execute(pool)
     .await
     .unwrap();
+}
+
+/// A job of this route with this request.
+pub async fn enqueue_request(pool: &PgPool, route: &str, request: &Value) {
+    sqlx::query("insert into sluice.job (route, request) values ($1, $2)")
+        .bind(route)
+        .bind(request)
+        .execute(pool)
+        .await
+        .unwrap();
 }
 
 /// The queue.
