@@ -85,11 +85,34 @@ async fn routes_that_share_few_places_hold_few_jobs_each_and_none_is_kept_out() 
     // Not those whose call is over and which are being written.
     let in_hand = fleet.number("select count(*) from sluice.inflight where call_number is null").await;
     assert!(in_hand <= ROUTES + NEXT_FEW, "{in_hand} jobs wait in hand where two may run");
-    // How many calls of other routes begin before its own depends on which sleeper a place happens to wake.
-    calls_before_an_urgent_job(&fleet, "r7", 10).await;
+    // Two rounds: the job of its route that is in hand waits for its turn, and then it waits for its own.
+    let before = calls_before_an_urgent_job(&fleet, "r7", 10).await;
+    assert!(before <= 2 * ROUTES + NEXT_FEW, "{before} calls of other jobs began before it");
     let routes = fleet
         .number("select count(distinct route) from sluice.job where id in (select job_id from sluice.attempt)")
         .await;
     assert_eq!(routes, ROUTES, "each route has had calls");
+    worker.stop().await;
+}
+
+/// As many routes as wait for seconds, in turn, for the only place. Jobs that waited for their turn and went back to the
+/// queue, to be claimed anew, would go behind those that had waited for less.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_wait_long_for_a_place_keep_their_turn_until_their_route_is_paused() {
+    let routes: Vec<String> = (0..ROUTES).map(|n| format!("[routes.r{n}]\nrungs = [\"one/model\"]\n")).collect();
+    let fleet = Fleet::new(SCENARIO, &config(1, &routes.concat())).await;
+    for n in 0..ROUTES {
+        fleet.enqueue(&format!("r{n}"), 20).await;
+    }
+    let worker = fleet.start();
+    fleet.until_admitted(u64::try_from(2 * ROUTES).unwrap()).await;
+    let calls = "select coalesce(max(calls) - min(calls), 0) from (
+                   select count(attempt.job_id) as calls from sluice.job
+                     left join sluice.attempt on attempt.job_id = job.id group by job.route) routes";
+    let apart = fleet.number(calls).await;
+    assert!(apart <= 2, "a route has had {apart} calls more than another");
+    assert!(fleet.program(&["route", "pause", "r7"]).status().await.unwrap().success());
+    let in_hand = "select count(*) from sluice.inflight join sluice.job on job.id = job_id where job.route = 'r7'";
+    until("no job of the paused route is in hand", async || fleet.number(in_hand).await == 0).await;
     worker.stop().await;
 }

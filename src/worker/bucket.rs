@@ -128,9 +128,10 @@ impl Bucket {
         is_fresh
     }
 
-    /// Why a call of this size would have to wait longer than `horizon`, and until when; `None`: it would not.
+    /// Why a call of this size would have to wait longer than `horizon`, and until when; `None`: it would not. Jobs that
+    /// sleep here go before the job with this `fence`, if they were claimed before it; `None`: no job does.
     #[must_use]
-    pub fn look(&self, charge: Charge, horizon: Duration, now: Timestamp) -> Option<Shut> {
+    pub fn look(&self, charge: Charge, fence: Option<i64>, horizon: Duration, now: Timestamp) -> Option<Shut> {
         if let Some(shut) = self.block() {
             return Some(shut);
         }
@@ -144,7 +145,7 @@ impl Bucket {
         if wait > horizon {
             return Some(Shut { reason: Reason::RateLimit, since: self.saturated_since(now), until: now + wait });
         }
-        if self.places.room() == 0 {
+        if fence.map_or_else(|| self.places.room(), |fence| self.places.room_for(fence)) == 0 {
             let until = now + Duration::from_millis(100);
             return Some(Shut { reason: Reason::Concurrency, since: self.saturated_since(now), until });
         }

@@ -2,6 +2,7 @@
 
 use super::front::Front;
 use super::history;
+use super::pauses::Pauses;
 use super::plan::Plan;
 use super::strangers::Strangers;
 use super::suspects;
@@ -13,7 +14,7 @@ use crate::store::claim::{Claim, Claimed, Lease, Suspects, Take};
 use crate::store::lanes::{Lane, Look};
 use crate::store::pause::Pause;
 use crate::store::{StoreError, within};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -69,7 +70,6 @@ struct Claimer {
     turns: Turns,
     look_at: Instant,
     idle_look: Duration,
-    paused: HashSet<(String, String)>,
     suspects: suspects::Waiting,
     /// Consecutive looks that found many lanes and no job that may be claimed.
     in_vain: u32,
@@ -94,7 +94,6 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(Sign) + Send + Syn
         turns: Turns::default(),
         look_at: Instant::now(),
         idle_look: LOOK_IDLE_MIN,
-        paused: HashSet::new(),
         suspects: suspects::Waiting::default(),
         in_vain: 0,
         strangers: Strangers::default(),
@@ -164,7 +163,7 @@ impl Claimer {
         if free == 0 || room == 0 {
             return Ok(Turn::Sleep(TURN_AT_LEAST_EVERY));
         }
-        match self.suspects.turn(&self.shared, &self.paused, room).await? {
+        match self.suspects.turn(&self.shared, room).await? {
             suspects::Turn::None => {}
             suspects::Turn::Wait => return Ok(Turn::Sleep(LOOK_IDLE_MIN)),
             suspects::Turn::Start(claim) => {
@@ -269,15 +268,15 @@ impl Claimer {
             pauses.iter().filter(|pause| pause.kind == "provider").map(|pause| pause.name.as_str()).collect();
         plan.gate.set_paused(&providers, self.shared.clock.now());
         self.suspects.note(suspects);
-        let paused: HashSet<(&str, &str)> =
-            pauses.iter().map(|pause| (pause.kind.as_str(), pause.name.as_str())).collect();
+        let pauses = Arc::new(Pauses::of(pauses));
+        self.shared.pauses.store(Arc::clone(&pauses));
         self.strangers.look(&look.lanes, |route| plan.routes.contains_key(route));
         let settings = self.shared.settings();
         let mut has_paused = false;
         let may_claim = |lane: &Lane| {
             let is_ours = plan.routes.contains_key(&lane.route)
                 && settings.only_batch.as_ref().is_none_or(|batch| lane.batch.as_ref() == Some(batch));
-            let is_paused = is_ours && is_paused(&paused, lane);
+            let is_paused = is_ours && pauses.hold(&lane.route, &lane.project, lane.batch.as_deref());
             has_paused |= is_paused;
             is_ours && !is_paused
         };
@@ -299,7 +298,6 @@ impl Claimer {
                 // Behind the lanes of this window there may be some that can be claimed from.
                 LOOK_IDLE_MIN.max((took * 3).min(LOOK_SLOW_MAX))
             };
-        self.paused = pauses.into_iter().map(|pause| (pause.kind, pause.name)).collect();
     }
 
     /// How many jobs to take from which lane, and when the earliest shut gate opens.
@@ -437,13 +435,6 @@ impl Claimer {
         }
         Ok(!left)
     }
-}
-
-fn is_paused(paused: &HashSet<(&str, &str)>, lane: &Lane) -> bool {
-    !paused.is_empty()
-        && (paused.contains(&("route", lane.route.as_str()))
-            || paused.contains(&("project", lane.project.as_str()))
-            || lane.batch.as_deref().is_some_and(|batch| paused.contains(&("batch", batch))))
 }
 
 /// Whether jobs of the route may be started now or soon.

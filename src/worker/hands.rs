@@ -35,7 +35,7 @@ pub(super) struct InHand {
     /// Other workers may have the job. A call under way goes on, since it is paid for, but no further call is started.
     pub(super) lost: CancellationToken,
     /// How many workers have died with the job in hand.
-    crashes: u16,
+    pub(super) crashes: u16,
 }
 
 /// A job's place in the worker, free again on drop.

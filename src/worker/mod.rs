@@ -21,6 +21,7 @@ mod loops;
 mod observer;
 mod opener;
 mod outlet;
+mod pauses;
 mod places;
 pub mod plan;
 mod recent;
@@ -110,6 +111,8 @@ struct Shared {
     abort: CancellationToken,
     /// The jobs in hand.
     hands: Hands,
+    /// What was paused at the claim loop's last look.
+    pauses: ArcSwap<pauses::Pauses>,
     /// The compiled schemas that answers of jobs in hand have to match.
     schemas: schemas::Schemas,
     /// Distinguishes this process from all others, including those that are given its number after the database has

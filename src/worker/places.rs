@@ -2,6 +2,7 @@
 
 use crate::domain::ramp::Ramp;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -13,8 +14,6 @@ pub(super) struct Places {
     count: Mutex<Count>,
     /// Wakes the call that is first in the queue when a place may be free.
     freed: Notify,
-    /// Wakes the jobs that sleep until there is room.
-    vacated: Notify,
     /// Calls queue here, so that places go to them in the order of asking.
     queue: tokio::sync::Mutex<()>,
 }
@@ -31,6 +30,8 @@ struct Count {
     left: u32,
     /// The last instant at which no place was free, as of the last change.
     full_at: Option<Instant>,
+    /// The jobs that sleep until there is room, by the fences of their claims: the job that was claimed first is first.
+    sleepers: BTreeMap<i64, Arc<Notify>>,
     kind: Kind,
 }
 
@@ -80,6 +81,19 @@ impl Count {
         self.free().saturating_add(self.left)
     }
 
+    /// The room that is left for the job with this fence by those that sleep before it.
+    fn room_for(&self, fence: i64) -> usize {
+        let room = self.room() as usize;
+        room - self.sleepers.range(..fence).take(room).count()
+    }
+
+    /// Wakes as many sleepers as there is room for.
+    fn wake(&self) {
+        for sleeper in self.sleepers.values().take(self.room() as usize) {
+            sleeper.notify_one();
+        }
+    }
+
     /// Notes the instant if no place is free. Called before every change that may free one.
     fn look(&mut self) {
         if self.room() == 0 {
@@ -99,9 +113,16 @@ impl Places {
     /// Makes the places of a bucket. Under [`Rule::Lent`] there are none before some are lent.
     pub(super) fn new(rule: Rule) -> Arc<Self> {
         let places = Self {
-            count: Mutex::new(Count { limit: 0, running: 0, guests: 0, left: 0, full_at: None, kind: Kind::Lent }),
+            count: Mutex::new(Count {
+                limit: 0,
+                running: 0,
+                guests: 0,
+                left: 0,
+                full_at: None,
+                sleepers: BTreeMap::new(),
+                kind: Kind::Lent,
+            }),
             freed: Notify::new(),
-            vacated: Notify::new(),
             queue: tokio::sync::Mutex::default(),
         };
         places.follow(rule);
@@ -131,9 +152,7 @@ impl Places {
         if count.free() > 0 {
             self.freed.notify_one();
         }
-        if count.room() > 0 {
-            self.vacated.notify_waiters();
-        }
+        count.wake();
         outcome
     }
 
@@ -145,6 +164,11 @@ impl Places {
     /// Places that are free here, or that no process holds.
     pub(super) fn room(&self) -> usize {
         self.count.lock().room() as usize
+    }
+
+    /// The room that is left for the job with this fence by those that sleep before it.
+    pub(super) fn room_for(&self, fence: i64) -> usize {
+        self.count.lock().room_for(fence)
     }
 
     /// Whether a place has been free all the time for this long.
@@ -187,14 +211,18 @@ impl Places {
         }
     }
 
-    /// Waits until there may be room, without standing in the queue.
-    pub(super) async fn vacancy(&self) {
-        let vacated = self.vacated.notified();
-        tokio::pin!(vacated);
-        // Listens before it looks, so that no place is freed in between unnoticed.
-        vacated.as_mut().enable();
-        if self.room() == 0 {
-            vacated.await;
+    /// Adds the job with this fence to the sleepers. Until [`Places::get_up`], no job that was claimed later finds the
+    /// room that this one waits for. The notice comes when there may be room for it.
+    pub(super) fn lie_down(&self, fence: i64) -> Arc<Notify> {
+        Arc::clone(self.count.lock().sleepers.entry(fence).or_default())
+    }
+
+    /// Removes the job with this fence from the sleepers. `takes`: it goes on to take the room that it waited for;
+    /// otherwise the next sleeper is told of that.
+    pub(super) fn get_up(&self, fence: i64, takes: bool) {
+        let mut count = self.count.lock();
+        if count.sleepers.remove(&fence).is_some() && !takes {
+            count.wake();
         }
     }
 

@@ -64,13 +64,21 @@ impl RungPlan {
         }
     }
 
-    /// The condition of this rung for a request of these sizes that would wait at most `horizon` for its turn. Its room
-    /// is computed only if `weighs_headroom`.
+    /// The condition of this rung for a request of these sizes that would wait at most `horizon` for its turn. `fence`
+    /// is that of its job's claim; `None`: the job has not been claimed. Its room is computed only if
+    /// `weighs_headroom`.
     #[must_use]
-    pub fn condition(&self, sizes: &Sizes, horizon: Duration, weighs_headroom: bool, now: Timestamp) -> Condition {
+    pub fn condition(
+        &self,
+        sizes: &Sizes,
+        fence: Option<i64>,
+        horizon: Duration,
+        weighs_headroom: bool,
+        now: Timestamp,
+    ) -> Condition {
         let ask = self.charging.ask(sizes);
         Condition {
-            health: self.target.health(&ask, horizon, now),
+            health: self.target.health(&ask, fence, horizon, now),
             headroom: weighs_headroom.then(|| self.target.headroom(ask.reserved)),
             free: weighs_headroom.then(|| self.target.free()),
             latency: self.target.latency(sizes.expected_output),
@@ -81,7 +89,7 @@ impl RungPlan {
     /// The same with the jobs that wait here already or are `coming`, for a job that has not been claimed yet.
     fn condition_to_claim(&self, sizes: &Sizes, coming: usize, horizon: Duration, now: Timestamp) -> Condition {
         let line = self.target.line(self.line.jobs(), coming, now);
-        Condition { line, ..self.condition(sizes, horizon, true, now) }
+        Condition { line, ..self.condition(sizes, None, horizon, true, now) }
     }
 }
 

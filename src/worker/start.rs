@@ -63,6 +63,7 @@ impl Worker {
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
             hands: Hands::default(),
+            pauses: ArcSwap::default(),
             schemas: schemas::Schemas::new(),
             life,
             id: AtomicI64::new(id),

@@ -5,7 +5,6 @@ use super::claimer::PATIENCE;
 use crate::domain::suspicion::{self, Next};
 use crate::store::claim::{Claim, Suspects, Take};
 use crate::store::{StoreError, within};
-use std::collections::HashSet;
 
 /// The waiting suspects, as of the last look.
 #[derive(Debug, Default)]
@@ -28,23 +27,16 @@ impl Waiting {
     }
 
     /// Takes the suspects that this worker may take now.
-    pub async fn turn(
-        &mut self,
-        shared: &Shared,
-        paused: &HashSet<(String, String)>,
-        room: usize,
-    ) -> Result<Turn, StoreError> {
+    pub async fn turn(&mut self, shared: &Shared, room: usize) -> Result<Turn, StoreError> {
         let held = shared.hands.crashes();
         if self.0.is_empty() && held.iter().all(|crashes| *crashes == 0) {
             return Ok(Turn::None);
         }
         let (plan, settings, now) = (shared.plan(), shared.settings(), shared.clock.now());
-        let is_paused = |kind: &str, name: &str| paused.contains(&(kind.to_owned(), name.to_owned()));
+        let pauses = shared.pauses.load();
         let jobs = |suspects: &Suspects| {
             let batch = suspects.batch.as_deref();
-            let stops = is_paused("route", &suspects.route)
-                || is_paused("project", &suspects.project)
-                || batch.is_some_and(|batch| is_paused("batch", batch))
+            let stops = pauses.hold(&suspects.route, &suspects.project, batch)
                 || settings.only_batch.as_deref().is_some_and(|only| batch != Some(only));
             let ahead = plan.lane(&suspects.route, &suspects.project, batch).filter(|_| !stops);
             ahead.map_or(0, |ahead| ahead.startable(None, now).jobs())

@@ -149,7 +149,8 @@ mod tests {
         let taken: usize = std::thread::scope(|scope| {
             let threads = [3, 7, 11, 13].map(|units| {
                 let purse = &purse;
-                scope.spawn(move || (0..1_000).filter(|_| purse.take(units)).count() * units as usize)
+                // Often enough to be refused, also where the other threads are over before this one begins.
+                scope.spawn(move || (0..4_000).filter(|_| purse.take(units)).count() * units as usize)
             });
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });

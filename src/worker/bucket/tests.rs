@@ -198,7 +198,7 @@ async fn places_are_given_back_when_the_call_is_over_and_shared_with_others() {
     let (one, two) = (others.join(1, &[], Some(2)), others.join(2, &[], Some(2)));
     let first = one.enter(tokens(1), AT_ONCE, NOW).await.expect("two are free");
     let _second = one.enter(tokens(1), AT_ONCE, NOW).await.expect("one is free");
-    assert_eq!(one.look(tokens(1), Duration::ZERO, NOW).map(|shut| shut.reason), Some(Reason::Concurrency));
+    assert_eq!(one.look(tokens(1), None, Duration::ZERO, NOW).map(|shut| shut.reason), Some(Reason::Concurrency));
     assert!(one.enter(tokens(1), Duration::from_secs(1), NOW).await.is_err());
     assert!(two.enter(tokens(1), Duration::from_secs(1), NOW).await.is_err());
     drop(first);

@@ -60,7 +60,7 @@ impl Stage {
     fn closed(&self, now: Timestamp) -> Option<Reason> {
         let _entered = self.runtime.enter();
         let ask = Ask { reserved: CHARGE, least: CHARGE, expected: CHARGE };
-        match self.target.health(&ask, SECOND, now) {
+        match self.target.health(&ask, None, SECOND, now) {
             RungHealth::Shut(Shut { reason, .. }) => Some(reason),
             RungHealth::Open => None,
             RungHealth::Ineligible(why) => panic!("{why}"),

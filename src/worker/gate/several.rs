@@ -62,7 +62,7 @@ fn end(gate: &Gate, model: &str, permit: Permit, failure: Option<&Failure>, limi
 
 fn closed(gate: &Gate, model: &str) -> Option<Reason> {
     let ask = Ask { reserved: CHARGE, least: CHARGE, expected: CHARGE };
-    match target(gate, model).health(&ask, SOON, NOW) {
+    match target(gate, model).health(&ask, None, SOON, NOW) {
         RungHealth::Shut(shut) => Some(shut.reason),
         RungHealth::Open => None,
         RungHealth::Ineligible(why) => panic!("{why}"),
@@ -216,7 +216,7 @@ async fn a_request_that_one_bucket_can_never_hold_is_told_apart_from_one_that_ha
     let gate = gate(rate(Unit::Tokens, 900, 900), rate(Unit::Tokens, 90, 9), Limits::default());
     let ask = Ask { reserved: CHARGE, least: CHARGE, expected: CHARGE };
     assert!(matches!(
-        target(&gate, "a").health(&ask, SOON, NOW),
+        target(&gate, "a").health(&ask, None, SOON, NOW),
         RungHealth::Ineligible(Ineligible::BucketTooSmall { unit: Unit::Tokens, needed: 10, size: 9 })
     ));
     assert_eq!(closed(&gate, "b"), None);

@@ -236,8 +236,10 @@ impl TargetState {
     }
 
     /// The health of this target for a call that asks for this much and would wait at most `horizon` for its turn.
+    /// `fence` is that of the job's claim, behind whose turn those stand that were claimed later; `None`: of a job that
+    /// has not been claimed.
     #[must_use]
-    pub fn health(&self, ask: &Ask, horizon: Duration, now: Timestamp) -> RungHealth {
+    pub fn health(&self, ask: &Ask, fence: Option<i64>, horizon: Duration, now: Timestamp) -> RungHealth {
         if let Some(why) = self.too_large(ask) {
             return RungHealth::Ineligible(why);
         }
@@ -250,7 +252,7 @@ impl TargetState {
             })
             .or_else(|| {
                 // The target is open when all its buckets are, so the last one to open counts.
-                let shut = self.buckets.iter().filter_map(|bucket| bucket.look(ask.reserved, horizon, now));
+                let shut = self.buckets.iter().filter_map(|bucket| bucket.look(ask.reserved, fence, horizon, now));
                 shut.max_by_key(|shut| shut.until)
             });
         match shut {
@@ -330,10 +332,24 @@ impl TargetState {
         Some(Line { places, waiting, own, since })
     }
 
-    /// Lets a job sleep until a place may be free: in the first of its buckets that has none.
+    /// Lets the job with this fence sleep until a place may be free for it: in the first of its buckets that has none.
+    /// Where it has a turn already, by `before`, it keeps that. `has_turn`: whether it wants to be woken.
     #[must_use]
-    pub fn sleeper(&self) -> Option<Sleeper> {
-        self.buckets.iter().find_map(Bucket::sleeper)
+    pub fn sleeper(&self, fence: i64, has_turn: bool, before: Option<Sleeper>) -> Option<Sleeper> {
+        let bucket = self.buckets.iter().find(|bucket| bucket.is_full_for(fence))?;
+        match before {
+            Some(before) if before.is_in(bucket) && before.has_turn() == has_turn => Some(before),
+            before => {
+                drop(before);
+                Some(bucket.sleeper(has_turn.then_some(fence)))
+            }
+        }
+    }
+
+    /// Whether the job sleeps until a place may be free here.
+    #[must_use]
+    pub fn has(&self, sleeper: &Sleeper) -> bool {
+        self.buckets.iter().any(|bucket| sleeper.is_in(bucket))
     }
 
     /// How many calls of about this size could begin within the pace.

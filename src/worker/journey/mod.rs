@@ -8,6 +8,7 @@ mod rows;
 mod rung_state;
 
 use super::Shared;
+use super::bucket::Sleeper;
 use super::gate::PACE;
 use super::hands::InHand;
 use super::line::InLine;
@@ -86,6 +87,8 @@ struct Journey {
     rungs: Vec<RungState>,
     /// Since when the job has waited here for a limit, without a call.
     waits_since: Option<Timestamp>,
+    /// Its turn at the places that it waits for.
+    sleeper: Option<Sleeper>,
     /// An attempt that is over and has not been handed to the settler yet.
     unsettled: Option<Box<AttemptRow>>,
     last: Option<LastCall>,
@@ -124,7 +127,7 @@ impl Errand {
         let job = Job { input_tokens: estimate::input_tokens(&request), ..self.job.clone() };
         let sizes = rung.sizes(job.input_tokens, job.max_output_tokens);
         let fits = eligibility::ineligible(&spec.model.capabilities, &sizes, &request).is_none();
-        let health = rung.condition(&sizes, PACE, false, self.shared.clock.now()).health;
+        let health = rung.condition(&sizes, None, PACE, false, self.shared.clock.now()).health;
         let fits = fits && !matches!(health, RungHealth::Ineligible(_));
         fits.then(|| Again { of, request: Arc::new(request), job })
     }
@@ -146,6 +149,7 @@ impl Journey {
             let conditions = self.look(now);
             let errand = &self.errand;
             let step = decide(&errand.job, &errand.plan.route, &self.order, &self.history, &conditions, now);
+            self.give_up_turn(&step);
             match step {
                 // A good answer is used even if another worker may have the job by now: it is paid for.
                 Step::Finish(ending @ Ending::Succeeded) => return self.finish(ending, now).await,
@@ -155,7 +159,7 @@ impl Journey {
                     return self.park(None, "worker stopped".to_owned()).await;
                 }
                 Step::Wait { until, rung, why } => {
-                    if self.waits_long(until, &why, now) {
+                    if self.waits_long(until, &why, now) && !self.keeps_turn(&why, in_hand) {
                         return self.park(self.rests_until(until, &why, now), self.waits_for(rung, &why)).await;
                     }
                     self.settle_attempt().await;
@@ -290,7 +294,10 @@ impl Journey {
         }
         match state.refusal(now) {
             Some(shut) => Some(RungHealth::Shut(shut).into()),
-            None => Some(planned.condition(&sizes, horizon, plan.route.strategy.weighs_headroom(), now)),
+            None => {
+                let fence = Some(self.held.lease.fence);
+                Some(planned.condition(&sizes, fence, horizon, plan.route.strategy.weighs_headroom(), now))
+            }
         }
     }
 
@@ -299,6 +306,18 @@ impl Journey {
         self.waits_since = is_a_limit(why).then(|| self.waits_since.unwrap_or(now));
         // Short waits in a row add up to a long one, when they are for something that all jobs wait for.
         now.until(until) > HOLD || self.waits_since.is_some_and(|since| since.until(now) > HOLD)
+    }
+
+    /// Whether the job keeps its turn at a place however long it has waited, instead of going to the end of the line as
+    /// one that is claimed anew. It does not while other jobs need its place in this worker's hands.
+    fn keeps_turn(&self, why: &Skip, in_hand: &InHand) -> bool {
+        let (shared, labels) = (&self.errand.shared, &self.held.labels);
+        is_for_a_place(why)
+            && self.sleeper.as_ref().is_some_and(Sleeper::has_turn)
+            && in_hand.crashes == 0
+            && shared.free_slots() > 0
+            && shared.room() > 0
+            && !shared.pauses.load().hold(&labels.route, &labels.project, labels.batch.as_deref())
     }
 
     /// How long the row rests in the database; `None`: it may be claimed again at once.
@@ -319,17 +338,32 @@ impl Journey {
         (!waits_like_all).then_some(rest)
     }
 
-    /// Waits until the instant, or until a place is free if that is what the job waits for.
-    async fn wait_here(&self, until: Timestamp, rung: usize, why: &Skip, in_hand: &InHand) {
+    /// Gives up its turn at places, unless it goes on to wait for one.
+    fn give_up_turn(&mut self, step: &Step) {
+        match (step, self.sleeper.take()) {
+            (Step::Wait { why, .. }, sleeper) if is_for_a_place(why) => self.sleeper = sleeper,
+            (Step::Call { rung, .. }, Some(sleeper)) => {
+                if self.errand.plan.rungs.get(*rung).is_some_and(|planned| planned.target.has(&sleeper)) {
+                    sleeper.take();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Waits until the instant, or until a place is free for it if that is what the job waits for.
+    async fn wait_here(&mut self, until: Timestamp, rung: usize, why: &Skip, in_hand: &InHand) {
         let shared = &self.errand.shared;
         // A refusal by the gate holds until the instant that it named, whatever is freed meanwhile.
         let is_refused = self.rungs.get(rung).is_some_and(|state| state.refusal(shared.clock.now()).is_some());
         let planned = self.errand.plan.rungs.get(rung).filter(|_| is_for_a_place(why));
-        let in_line = planned.map(|planned| (planned.line.join(), planned.target.sleeper()));
+        let (before, fence) = (self.sleeper.take(), self.held.lease.fence);
+        self.sleeper = planned.and_then(|planned| planned.target.sleeper(fence, !is_refused, before));
+        let _in_line = planned.map(|planned| planned.line.join());
         let vacancy = async {
-            match &in_line {
-                Some((_, Some(sleeper))) if !is_refused => sleeper.sleep().await,
-                _ => std::future::pending().await,
+            match &self.sleeper {
+                Some(sleeper) => sleeper.sleep().await,
+                None => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -500,6 +534,8 @@ impl Journey {
     }
 
     async fn settle(&mut self, then: Then) {
+        // The database may take long, and another job may begin meanwhile.
+        self.sleeper = None;
         let attempt = self.unsettled.take();
         if attempt.is_some() || !matches!(then, Then::GoOn) {
             self.errand.shared.settler.settle(Item { attempt, then }).await;

@@ -97,6 +97,7 @@ pub(super) async fn prepare(
         root,
         taken,
         waits_since: None,
+        sleeper: None,
         unsettled: None,
         last: None,
         errand: Errand { shared, plan, request, held_back: Vec::new(), schema, job, hash: hasher.finish() },

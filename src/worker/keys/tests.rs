@@ -79,7 +79,7 @@ impl Stage {
     }
 
     fn health(&self, now: Timestamp) -> RungHealth {
-        self.target.health(&Ask { reserved: CHARGE, expected: CHARGE, least: CHARGE }, SECOND, now)
+        self.target.health(&Ask { reserved: CHARGE, expected: CHARGE, least: CHARGE }, None, SECOND, now)
     }
 
     fn keys(&self, now: Timestamp) -> Vec<Value> {

@@ -14,17 +14,19 @@ const SECOND: Duration = Duration::from_secs(1);
 async fn saturation_lasts_through_single_tokens_and_ends_with_a_rest() {
     let bucket = bucket(&[(Unit::Requests, 60, 100)], None);
     while bucket.enter(tokens(1), AT_ONCE, NOW).await.is_ok() {}
-    let first = bucket.look(tokens(1), Duration::ZERO, NOW).expect("it is empty").since;
+    let first = bucket.look(tokens(1), None, Duration::ZERO, NOW).expect("it is empty").since;
     sleep(Duration::from_secs(2)).await;
-    assert!(bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + 2_000)).is_none(), "two tokens dripped in");
+    assert!(bucket.look(tokens(1), None, Duration::ZERO, Timestamp(NOW.0 + 2_000)).is_none(), "two tokens dripped in");
     while bucket.enter(tokens(1), AT_ONCE, NOW).await.is_ok() {}
-    let later = bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + 2_500)).expect("it is empty again").since;
+    let later =
+        bucket.look(tokens(1), None, Duration::ZERO, Timestamp(NOW.0 + 2_500)).expect("it is empty again").since;
     assert_eq!(first, later);
     sleep(Duration::from_secs(30)).await;
     enter_after(&bucket, tokens(1)).await;
-    assert!(bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + 32_000)).is_none());
+    assert!(bucket.look(tokens(1), None, Duration::ZERO, Timestamp(NOW.0 + 32_000)).is_none());
     while bucket.enter(tokens(1), AT_ONCE, NOW).await.is_ok() {}
-    let rested = bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + 33_000)).expect("it is empty again").since;
+    let rested =
+        bucket.look(tokens(1), None, Duration::ZERO, Timestamp(NOW.0 + 33_000)).expect("it is empty again").since;
     assert!(rested > first);
 }
 
@@ -37,7 +39,7 @@ async fn fill(bucket: &Arc<Bucket>, running: &mut Vec<BucketHold>) {
 
 /// Since when the bucket has been full, asked `seconds` after the start.
 fn full_since(bucket: &Arc<Bucket>, seconds: i64) -> Timestamp {
-    let shut = bucket.look(tokens(1), Duration::ZERO, Timestamp(NOW.0 + seconds * 1_000)).expect("it is full");
+    let shut = bucket.look(tokens(1), None, Duration::ZERO, Timestamp(NOW.0 + seconds * 1_000)).expect("it is full");
     assert_eq!(shut.reason, Reason::Concurrency);
     shut.since
 }
@@ -50,7 +52,7 @@ async fn is_full_until_a_rest(bucket: &Arc<Bucket>, running: &mut Vec<BucketHold
         // All of them end every other time.
         running.truncate(if seconds % 2 == 0 { 0 } else { places - 1 });
         sleep(AT_ONCE).await;
-        assert_eq!(bucket.look(tokens(1), Duration::ZERO, NOW), None, "a place is free, {places}");
+        assert_eq!(bucket.look(tokens(1), None, Duration::ZERO, NOW), None, "a place is free, {places}");
         fill(bucket, running).await;
         sleep(SECOND * 2).await;
         assert_eq!((full_since(bucket, seconds), running.len()), (first, places));
@@ -58,9 +60,9 @@ async fn is_full_until_a_rest(bucket: &Arc<Bucket>, running: &mut Vec<BucketHold
     running.pop();
     sleep(SECOND * 2).await;
     // The first look may only fetch fresh word from the other processes.
-    let _ = bucket.look(tokens(1), Duration::ZERO, NOW);
+    let _ = bucket.look(tokens(1), None, Duration::ZERO, NOW);
     sleep(AT_ONCE).await;
-    assert_eq!(bucket.look(tokens(1), Duration::ZERO, NOW), None, "a place is free, {places}");
+    assert_eq!(bucket.look(tokens(1), None, Duration::ZERO, NOW), None, "a place is free, {places}");
     fill(bucket, running).await;
     assert_eq!(full_since(bucket, 20), Timestamp(NOW.0 + 20_000), "{places}");
 }
@@ -119,21 +121,21 @@ async fn a_unit_that_the_next_call_takes_is_no_rest_however_small_the_burst_is()
         // A call's worth comes back every ten seconds.
         let bucket = bucket(&[(unit, size * 6, burst)], None);
         while bucket.enter(tokens(size), AT_ONCE, NOW).await.is_ok() {}
-        let first = bucket.look(tokens(size), AT_ONCE, NOW).expect("it is empty").since;
+        let first = bucket.look(tokens(size), None, AT_ONCE, NOW).expect("it is empty").since;
         for _ in 0..5 {
             bucket.enter(tokens(size), SECOND * 20, NOW).await.expect("it comes back");
             sleep(Duration::from_millis(10_500)).await;
-            assert_eq!(bucket.look(tokens(size), AT_ONCE, NOW), None, "{unit} {burst}");
+            assert_eq!(bucket.look(tokens(size), None, AT_ONCE, NOW), None, "{unit} {burst}");
             bucket.enter(tokens(size), SECOND, NOW).await.expect("it has come back");
-            let since = bucket.look(tokens(size), AT_ONCE, Timestamp(NOW.0 + 1)).expect("it is empty").since;
+            let since = bucket.look(tokens(size), None, AT_ONCE, Timestamp(NOW.0 + 1)).expect("it is empty").since;
             assert_eq!(since, first, "{unit} {burst}");
         }
         sleep(SECOND * 60).await;
-        let _ = bucket.look(tokens(size), AT_ONCE, NOW);
+        let _ = bucket.look(tokens(size), None, AT_ONCE, NOW);
         sleep(AT_ONCE).await;
-        assert_eq!(bucket.look(tokens(size), AT_ONCE, NOW), None, "{unit} {burst}");
+        assert_eq!(bucket.look(tokens(size), None, AT_ONCE, NOW), None, "{unit} {burst}");
         while bucket.enter(tokens(size), AT_ONCE, NOW).await.is_ok() {}
-        let rested = bucket.look(tokens(size), AT_ONCE, Timestamp(NOW.0 + 2)).expect("it is empty").since;
+        let rested = bucket.look(tokens(size), None, AT_ONCE, Timestamp(NOW.0 + 2)).expect("it is empty").since;
         assert!(rested > first, "{unit} {burst}");
     }
 }

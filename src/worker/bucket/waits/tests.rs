@@ -51,7 +51,7 @@ async fn a_shorter_wait_never_shortens_a_longer_one() {
     bucket.refuse(&first, Refusal::Pace, Some(Duration::from_hours(10)), RECHECK, &[], NOW);
     bucket.refuse(&second, Refusal::Pace, Some(Duration::from_secs(1)), RECHECK, &[], NOW);
     sleep(Duration::from_secs(2)).await;
-    let shut = bucket.look(tokens(1), Duration::ZERO, NOW).expect("it is shut");
+    let shut = bucket.look(tokens(1), None, Duration::ZERO, NOW).expect("it is shut");
     assert_eq!(NOW.until(shut.until), Duration::from_hours(10));
 }
 
@@ -61,7 +61,7 @@ async fn refusals_without_a_hint_back_off_and_a_success_ends_that() {
     let mut waits = Vec::new();
     for _ in 0..8 {
         refuse(&bucket, None).await;
-        let shut = bucket.look(tokens(1), Duration::ZERO, NOW).expect("it is shut");
+        let shut = bucket.look(tokens(1), None, Duration::ZERO, NOW).expect("it is shut");
         waits.push(NOW.until(shut.until).as_secs());
         sleep(NOW.until(shut.until) + Duration::from_millis(10)).await;
     }
@@ -70,7 +70,7 @@ async fn refusals_without_a_hint_back_off_and_a_success_ends_that() {
     bucket.passed(&hold);
     drop(hold);
     refuse(&bucket, None).await;
-    assert_eq!(NOW.until(bucket.look(tokens(1), Duration::ZERO, NOW).expect("it is shut").until).as_secs(), 1);
+    assert_eq!(NOW.until(bucket.look(tokens(1), None, Duration::ZERO, NOW).expect("it is shut").until).as_secs(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,7 +84,7 @@ async fn refusals_of_which_nothing_is_known_lower_the_number_at_once_and_shut_no
     for refused in calls.drain(..4) {
         bucket.refuse(&refused, Refusal::Pace, None, RECHECK, &[], NOW);
     }
-    assert_eq!(bucket.look(tokens(1), AT_ONCE, NOW).map(|shut| shut.reason), Some(Reason::Concurrency));
+    assert_eq!(bucket.look(tokens(1), None, AT_ONCE, NOW).map(|shut| shut.reason), Some(Reason::Concurrency));
     // More calls go on than may run now; when they have ended, seven of ten may run.
     calls.clear();
     while let Ok(hold) = bucket.enter(tokens(1), AT_ONCE, NOW).await {
@@ -99,7 +99,7 @@ async fn a_wait_that_was_asked_for_shuts_all_however_many_run() {
     let refused = bucket.enter(tokens(1), AT_ONCE, NOW).await.expect("it is open");
     let _other = bucket.enter(tokens(1), AT_ONCE, NOW).await.expect("it is open");
     bucket.refuse(&refused, Refusal::Pace, Some(Duration::from_secs(7)), RECHECK, &[], NOW);
-    let shut = bucket.look(tokens(1), AT_ONCE, NOW).expect("it is shut");
+    let shut = bucket.look(tokens(1), None, AT_ONCE, NOW).expect("it is shut");
     assert_eq!((shut.reason, NOW.until(shut.until)), (Reason::RateLimit, Duration::from_secs(7)));
 }
 
@@ -126,7 +126,7 @@ async fn a_wait_of_years_is_asked_about_again_by_one_call_of_one_process() {
             refuse(&one, Some(YEARS)).await;
             sleep(Duration::from_secs(1)).await;
             for bucket in [&one, &two] {
-                let shut = bucket.look(tokens(1), Duration::ZERO, NOW).map(|shut| NOW.until(shut.until));
+                let shut = bucket.look(tokens(1), None, Duration::ZERO, NOW).map(|shut| NOW.until(shut.until));
                 assert!(shut.is_some_and(|shut| shut <= RECHECK + Duration::from_secs(5)), "{shut:?}");
             }
             for _ in 0..3 {

@@ -105,7 +105,7 @@ fn bucket(gate: &Gate, model: &str) -> Arc<Bucket> {
 }
 
 fn closed(gate: &Gate, model: &str) -> Option<Reason> {
-    match target(gate, model).health(&crate::domain::charging::Ask::default(), MINUTE, NOW) {
+    match target(gate, model).health(&crate::domain::charging::Ask::default(), None, MINUTE, NOW) {
         RungHealth::Shut(Shut { reason, .. }) => Some(reason),
         _ => None,
     }
