@@ -85,9 +85,10 @@ async fn routes_that_share_few_places_hold_few_jobs_each_and_none_is_kept_out() 
     // Not those whose call is over and which are being written.
     let in_hand = fleet.number("select count(*) from sluice.inflight where call_number is null").await;
     assert!(in_hand <= ROUTES + NEXT_FEW, "{in_hand} jobs wait in hand where two may run");
-    // Two rounds: the job of its route that is in hand waits for its turn, and then it waits for its own.
+    // Three rounds at most: a job of its route that is in hand waits for its turn, another may be claimed before the
+    // worker has seen the urgent one, and then that waits for its own turn.
     let before = calls_before_an_urgent_job(&fleet, "r7", 10).await;
-    assert!(before <= 2 * ROUTES + NEXT_FEW, "{before} calls of other jobs began before it");
+    assert!(before <= 3 * ROUTES + NEXT_FEW, "{before} calls of other jobs began before it");
     let routes = fleet
         .number("select count(distinct route) from sluice.job where id in (select job_id from sluice.attempt)")
         .await;
@@ -110,7 +111,8 @@ async fn jobs_that_wait_long_for_a_place_keep_their_turn_until_their_route_is_pa
                    select count(attempt.job_id) as calls from sluice.job
                      left join sluice.attempt on attempt.job_id = job.id group by job.route) routes";
     let apart = fleet.number(calls).await;
-    assert!(apart <= 2, "a route has had {apart} calls more than another");
+    // The first claims may bring two jobs of a route, before jobs wait.
+    assert!(apart <= 3, "a route has had {apart} calls more than another");
     assert!(fleet.program(&["route", "pause", "r7"]).status().await.unwrap().success());
     let in_hand = "select count(*) from sluice.inflight join sluice.job on job.id = job_id where job.route = 'r7'";
     until("no job of the paused route is in hand", async || fleet.number(in_hand).await == 0).await;

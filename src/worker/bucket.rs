@@ -110,7 +110,7 @@ impl Bucket {
     }
 
     /// Whether the last word from the other processes still holds.
-    fn is_fresh(&self) -> bool {
+    pub(super) fn is_fresh(&self) -> bool {
         self.keeping().heard_at.is_some_and(|at| at.elapsed() < LEASE)
     }
 

@@ -37,11 +37,13 @@ impl Bucket {
         Sleeper { bucket: Arc::clone(self), turn }
     }
 
-    /// Places that are free, and the calls and jobs that wait for them; `None`: their number is not configured, or the
-    /// other processes are being asked.
+    /// Places that are free, as far as is known, and the calls and jobs that wait for them; `None`: their number is not
+    /// configured.
     pub(in crate::worker) fn line(&self) -> Option<(usize, usize)> {
-        (self.places.is_lent() && self.is_fresh())
-            .then(|| (self.places.room(), self.waiting.load(Ordering::Relaxed) as usize))
+        self.places.is_lent().then(|| {
+            let places = if self.is_fresh() { self.places.room() } else { 0 };
+            (places, self.waiting.load(Ordering::Relaxed) as usize)
+        })
     }
 }
 
@@ -84,8 +86,11 @@ impl Drop for Sleeper {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{AT_ONCE, NOW, Others};
-    use crate::domain::Charge;
+    use crate::domain::{Charge, Limits};
+    use crate::worker::bucket::Bucket;
+    use std::sync::Arc;
     use std::time::Duration;
+    use tokio::sync::Notify;
 
     const LONG: Duration = Duration::from_mins(10);
 
@@ -138,6 +143,15 @@ mod tests {
         assert!(!asleep.is_finished());
         drop(early);
         tokio::time::timeout(LONG, asleep).await.expect("it is woken").expect("no panic");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn until_the_other_processes_are_heard_no_place_is_known_to_be_free() {
+        let limits = Limits { rates: Vec::new(), concurrency: Some(2) };
+        let bucket = Arc::new(Bucket::new("test", &limits, &Arc::new(Notify::new())));
+        assert_eq!(bucket.line(), Some((0, 0)));
+        let _sleeper = bucket.sleeper(Some(1));
+        assert_eq!(bucket.line(), Some((0, 1)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -328,7 +328,9 @@ impl TargetState {
         let spare = |&(_, (places, waiting)): &(_, (usize, usize))| places.saturating_sub(waiting);
         let (bucket, (places, waiting)) = lines.min_by_key(spare)?;
         let (waiting, own) = (waiting.saturating_add(coming), own.saturating_add(coming));
-        let since = if places <= waiting && own > 0 { bucket.saturated_since(now) } else { now };
+        // How many places are free is not known before the other processes are heard.
+        let is_full = places <= waiting && own > 0 && bucket.is_fresh();
+        let since = if is_full { bucket.saturated_since(now) } else { now };
         Some(Line { places, waiting, own, since })
     }
 
