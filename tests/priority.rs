@@ -96,8 +96,8 @@ async fn routes_that_share_few_places_hold_few_jobs_each_and_none_is_kept_out() 
     worker.stop().await;
 }
 
-/// As many routes as wait for seconds, in turn, for the only place. Jobs that waited for their turn and went back to the
-/// queue, to be claimed anew, would go behind those that had waited for less.
+/// Each route waits for seconds for its turn at the only place. Jobs that went back to the queue meanwhile and were
+/// claimed anew would go behind those that have waited for less.
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_that_wait_long_for_a_place_keep_their_turn_until_their_route_is_paused() {
     let routes: Vec<String> = (0..ROUTES).map(|n| format!("[routes.r{n}]\nrungs = [\"one/model\"]\n")).collect();

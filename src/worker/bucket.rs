@@ -128,8 +128,9 @@ impl Bucket {
         is_fresh
     }
 
-    /// Why a call of this size would have to wait longer than `horizon`, and until when; `None`: it would not. Jobs that
-    /// sleep here go before the job with this `fence`, if they were claimed before it; `None`: no job does.
+    /// Why a call of this size would have to wait longer than `horizon`, and until when; `None`: it would not.
+    ///
+    /// Jobs that sleep here go before the job with this `fence`, if they were claimed before it; `None`: no job does.
     #[must_use]
     pub fn look(&self, charge: Charge, fence: Option<i64>, horizon: Duration, now: Timestamp) -> Option<Shut> {
         if let Some(shut) = self.block() {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::Notify;
 
-/// A job that sleeps until a place of a bucket may be free for it. Until this is dropped the bucket counts the job among
-/// those that wait: the claimer brings no other in its place, and the other processes are asked for a place for it.
+/// A job that sleeps until a place of a bucket may be free for it.
+///
+/// Until this is dropped the bucket counts the job among those that wait: the claimer brings no other in its place, and
+/// the other processes are asked for a place for it.
 #[derive(Debug)]
 pub struct Sleeper {
     bucket: Arc<Bucket>,
@@ -29,8 +31,9 @@ impl Bucket {
         self.places.is_lent() && self.places.room_for(fence) == 0
     }
 
-    /// Lets the job with this fence sleep here until it is its turn; `None`: a job that is not to be woken. No job sleeps
-    /// twice in one bucket.
+    /// Lets the job with this fence sleep here until it is its turn; `None`: a job that is not to be woken.
+    ///
+    /// No job sleeps twice in one bucket.
     pub(in crate::worker) fn sleeper(self: &Arc<Self>, fence: Option<i64>) -> Sleeper {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let turn = fence.map(|fence| Turn { fence, woken: self.places.lie_down(fence) });
