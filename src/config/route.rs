@@ -67,6 +67,7 @@ fn read_one(
         pass: read_pass(&mut section),
         forks: forks::read(name, &mut section, leads),
     };
+    strategy::check(&section, &route);
     section.finish();
     RouteConfig { route: Arc::new(route), timeouts }
 }
