@@ -1,9 +1,9 @@
 //! Work that any worker does for all, besides checking whether it may still run: waking parked jobs, rescuing jobs of
-//! dead workers, folding sums, making partitions and dropping old ones.
+//! dead workers, folding sums, stopping batches that fail, making partitions and dropping old ones.
 
 use super::spool::Spool;
 use super::troubles::Troubles;
-use super::{Shared, history, outlet, retention};
+use super::{Shared, history, outlet, retention, stop_losses};
 use crate::store::maintenance::{FOLD_AT_ONCE, Folded};
 use crate::store::within;
 use std::sync::Arc;
@@ -17,6 +17,10 @@ const SCHEMA_EVERY: Duration = Duration::from_secs(5);
 /// is due, which shows whether anything is lost. When the database comes back the check is made at once.
 const HISTORY_EVERY: Duration = Duration::from_secs(2);
 const FOLD_EVERY: Duration = Duration::from_secs(5);
+/// How often batches in which jobs have failed are counted for their stop-loss …
+const STOP_LOSSES_EVERY: Duration = Duration::from_secs(1);
+/// … and the pause after a count, at least so many times its duration.
+const PAUSE_IN_COUNTING: u32 = 9;
 /// While jobs are in hand, a full batch is followed by a pause of so many times its duration …
 const PAUSE: u32 = 9;
 /// … and of so many times where folding does not pay: most rows came to a sum of their own, …
@@ -58,6 +62,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut said = retention::Said::default();
     let mut troubles = Troubles::default();
     let mut history_after = Instant::now();
+    let mut stop_losses_at = now;
     let (mut retention_at, mut schema_at) = (Instant::now(), Instant::now() + SCHEMA_EVERY);
     loop {
         let mut next = Instant::now() + PROMOTE_AT_LEAST_EVERY;
@@ -114,6 +119,12 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 let (pause, most) = next_fold(began.elapsed(), folded, shared.hands.jobs());
                 (fold_at, fold_most) = (Instant::now() + pause, most);
             }
+        }
+        if now >= stop_losses_at {
+            let began = Instant::now();
+            let counted = within(PATIENCE, "counting failed jobs of batches", stop_losses::look(&shared)).await;
+            troubles.note("counting failed jobs of batches", counted);
+            stop_losses_at = now + STOP_LOSSES_EVERY.max(began.elapsed() * PAUSE_IN_COUNTING);
         }
         if now >= partitions_at {
             partitions_at = now + PARTITIONS_EVERY;

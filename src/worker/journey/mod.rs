@@ -292,13 +292,11 @@ impl Journey {
         if let Some(ineligible) = eligibility::ineligible(&rung.model.capabilities, &sizes, request) {
             return Some(RungHealth::Ineligible(ineligible).into());
         }
-        match state.refusal(now) {
-            Some(shut) => Some(RungHealth::Shut(shut).into()),
-            None => {
-                let fence = Some(self.held.lease.fence);
-                Some(planned.condition(&sizes, fence, horizon, plan.route.strategy.weighs_headroom(), now))
-            }
+        if let Some(shut) = state.refusal(now) {
+            return Some(RungHealth::Shut(shut).into());
         }
+        let fence = Some(self.held.lease.fence);
+        Some(planned.condition(&sizes, fence, horizon, plan.route.strategy.weighs_headroom(), now))
     }
 
     /// Whether a wait is too long for the job to keep its place here.
@@ -342,10 +340,10 @@ impl Journey {
     fn give_up_turn(&mut self, step: &Step) {
         match (step, self.sleeper.take()) {
             (Step::Wait { why, .. }, sleeper) if is_for_a_place(why) => self.sleeper = sleeper,
-            (Step::Call { rung, .. }, Some(sleeper)) => {
-                if self.errand.plan.rungs.get(*rung).is_some_and(|planned| planned.target.has(&sleeper)) {
-                    sleeper.take();
-                }
+            (Step::Call { rung, .. }, Some(sleeper))
+                if self.errand.plan.rungs.get(*rung).is_some_and(|planned| planned.target.has(&sleeper)) =>
+            {
+                sleeper.take();
             }
             _ => {}
         }
