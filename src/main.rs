@@ -4,6 +4,9 @@ use clap::Parser as _;
 use sluice::cli::{self, Cli};
 use sluice::exit_code::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     // Before a key is read.

@@ -65,6 +65,7 @@ mod signing;
 mod simulate;
 mod spending;
 mod spool;
+mod stop_loss;
 mod strategies;
 mod support;
 mod terminal;

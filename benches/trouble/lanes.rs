@@ -4,6 +4,7 @@
 use super::fast::{fast_provider, fast_worker};
 use super::support::{Running, open_to_all, setting};
 use rustix::process::{Pid, Signal, kill_process};
+use sluice::domain::rotation::Rotation;
 use sluice::embedded::{EmbeddedPostgres, Options};
 use sluice::store::Store;
 use sluice::store::claim::Take;
@@ -29,6 +30,8 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Lanes to claim from, and when they were looked up.
 #[derive(Default)]
 struct Front {
+    /// Kept from look to look, as a worker does: the first look among many lanes costs several times the others.
+    rotation: Rotation,
     lanes: Vec<Lane>,
     looked: Option<Instant>,
 }
@@ -42,6 +45,7 @@ struct Queue {
     rates: Vec<f64>,
     claims: Vec<f64>,
     newcomers: Vec<f64>,
+    front: Front,
 }
 
 /// Measures it, and returns whether the bars are met.
@@ -135,7 +139,16 @@ impl Queue {
         sqlx::query(sqlx::AssertSqlSafe(insert)).bind(jobs).execute(&pool).await?;
         sqlx::raw_sql("vacuum analyze").execute(&pool).await?;
         let url = postgres.url(database);
-        Ok(Self { name, url, pool, store, rates: Vec::new(), claims: Vec::new(), newcomers: Vec::new() })
+        Ok(Self {
+            name,
+            url,
+            pool,
+            store,
+            rates: Vec::new(),
+            claims: Vec::new(),
+            newcomers: Vec::new(),
+            front: Front::default(),
+        })
     }
 
     /// Results so far, exactly. It reads an index as a whole, so it is asked at the ends of a stretch only.
@@ -160,7 +173,7 @@ impl Queue {
             tokio::time::sleep(TICK).await;
         }
         let (began, from) = (Instant::now(), self.results().await?);
-        let (mut newcomer, mut front) = (None, Front::default());
+        let mut newcomer = None;
         loop {
             let done = self.about().await? - first;
             if done >= stretch {
@@ -171,7 +184,7 @@ impl Queue {
                               '{\"prompt\": \"Hi\"}') returning id";
                 newcomer = Some(sqlx::query_scalar::<_, i64>(insert).fetch_one(&self.pool).await?);
             }
-            self.claim(&mut front).await?;
+            self.claim().await?;
             tokio::time::sleep(TICK).await;
         }
         let done = self.results().await? - from;
@@ -195,12 +208,14 @@ impl Queue {
     }
 
     /// Times a claim of ten jobs, from one lane or from ten, which is given back.
-    async fn claim(&mut self, front: &mut Front) -> anyhow::Result<()> {
+    async fn claim(&mut self) -> anyhow::Result<()> {
         let (worker, _) = self.store.register("bench", 0, "bench").await?;
         // Looking is the worker's business and costs more where there are many lanes: what it costs the worker is
         // measured, and what it costs this benchmark is not. So one look serves for many claims.
+        let front = &mut self.front;
         if front.lanes.len() < 10 || front.looked.is_none_or(|looked| looked.elapsed() > LOOK) {
-            *front = Front { lanes: self.store.lanes().await?, looked: Some(Instant::now()) };
+            front.lanes = self.store.look(&mut front.rotation, &[], 0).await?.lanes;
+            front.looked = Some(Instant::now());
         }
         let takes: Vec<Take> = match front.lanes.as_slice() {
             [lane] => vec![Take { flow: lane.flow, prio: lane.prio, after: lane.first - 1, count: 10 }],

@@ -2,17 +2,19 @@
 
 use super::GlobalArgs;
 use super::context::Context;
+use super::enqueue;
 use super::failure::Failure;
 use super::figure;
 use super::output::Format;
 use super::pause::{self, PauseCommand};
+use crate::domain::MaxFailed;
 use crate::exit_code::ExitCode;
 use crate::printable::on_one_line;
 use crate::store::Store;
 use crate::store::batch::Batch;
 use crate::store::pause::PauseKind;
 use crate::view::batch::{self, BatchView};
-use crate::view::change::BulkView;
+use crate::view::change::{BulkView, StopLossView};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
 /// What to do.
@@ -47,9 +49,32 @@ pub enum BatchCommand {
         /// The batch
         name: String,
     },
+    /// Pause it when more than a share of its jobs fails
+    ///
+    /// Counted are jobs that failed for good among those that ended; cancelled ones are left out. It pauses once ten
+    /// have failed, or once so many have failed that the share of all its jobs is exceeded. `sluice batch resume` lets
+    /// it go on, and forgives what has failed by then.
+    StopLoss {
+        /// The batch
+        name: String,
+        /// The share that may fail: 0.05 is one in twenty, 0 none, 1 all; or "none", for no stop-loss
+        #[arg(value_name = "SHARE", allow_hyphen_values = true, value_parser = share_or_none)]
+        share: ShareOrNone,
+    },
     /// Pause or resume it
     #[command(flatten)]
     Pause(PauseCommand),
+}
+
+/// A share of jobs that may fail, or no bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShareOrNone(Option<MaxFailed>);
+
+fn share_or_none(text: &str) -> Result<ShareOrNone, String> {
+    match text {
+        "none" => Ok(ShareOrNone(None)),
+        text => enqueue::max_failed(text).map(|share| ShareOrNone(Some(share))),
+    }
 }
 
 /// Runs the command.
@@ -79,6 +104,17 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             let retried = context.store.retry_batch(&name, |done| set(&bar, done)).await?;
             bar.finish_and_clear();
             said(&mut context, &name, "queued_again", retried)?
+        }
+        BatchCommand::StopLoss { name, share: ShareOrNone(max_failed) } => {
+            find(&context.store, &name).await?;
+            let changed = context.store.set_stop_loss(&name, max_failed).await?;
+            let view = StopLossView { batch: &name, max_failed, changed };
+            if context.output.format() == Format::Json {
+                context.output.json(&view)?;
+            } else {
+                context.output.line(view)?;
+            }
+            ExitCode::Success
         }
         BatchCommand::Pause(command) => {
             if matches!(command, PauseCommand::Pause { .. }) {

@@ -143,8 +143,16 @@ fn summarise_bucket(bucket: &str, config: &Config, out: &mut dyn Write) -> io::R
     writeln!(out, "  bucket {bucket}: {limits}")
 }
 
-fn summarise_route(name: &str, RouteConfig { route, .. }: &RouteConfig, out: &mut dyn Write) -> io::Result<()> {
+fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io::Result<()> {
+    let RouteConfig { route, max_failed, .. } = config;
     writeln!(out, "route {name}: {}, {} attempts at most", order(route), route.max_attempts)?;
+    if let Some(max_failed) = max_failed {
+        writeln!(
+            out,
+            "  batches that are enqueued by command pause when more than {} of them fails",
+            max_failed.percent()
+        )?;
+    }
     let shares = match &route.strategy {
         Strategy::Weighted(_) => strategy::first_choices(route, None),
         _ => Vec::new(),

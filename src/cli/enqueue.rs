@@ -11,7 +11,7 @@ use super::figure;
 use super::output::{Dispensable, Format, Output};
 use super::when::When;
 use crate::config::{Config, Keys};
-use crate::domain::{Timestamp, bounds};
+use crate::domain::{MaxFailed, Timestamp, bounds};
 use crate::exit_code::ExitCode;
 use crate::input::{InputError, InputJob, JobReader, LineError, MemberNotes, Progress, ReadLimits, Source};
 use crate::printable;
@@ -67,6 +67,10 @@ pub struct Args {
     /// Attempts for each job [default: what the route says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i16).range(1..))]
     pub max_attempts: Option<i16>,
+    /// Pause the batch when more than this share of its jobs fails: 0.05 is one in twenty, 0 the first, 1 never
+    /// [default: max_failed of the route, for a batch that has none yet]
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true, value_parser = max_failed)]
+    pub max_failed: Option<MaxFailed>,
     /// Only the first N jobs
     #[arg(long, value_name = "N", value_parser = figure::count::<u64>)]
     pub limit: Option<u64>,
@@ -101,6 +105,14 @@ pub struct Again {
     /// --batch, the batch is named after the file alone
     #[arg(long, conflicts_with = "append")]
     pub idempotent: bool,
+}
+
+/// A share of jobs that may fail, as an argument.
+///
+/// # Errors
+/// What is wrong with it, and what is expected.
+pub(super) fn max_failed(text: &str) -> Result<MaxFailed, String> {
+    MaxFailed::parse(text).map_err(|problem| format!("{problem}; expected {}", MaxFailed::EXPECTED))
 }
 
 /// The result of an enqueue.
@@ -172,8 +184,11 @@ pub(super) async fn load<'a>(
     let (reader, progress) = source.open().map_err(|error| Failure::input(format!("{}: {error}", source.name())))?;
     let limits = ReadLimits { line_bytes: usize::from(args.max_line) << 20 };
     let mut goes_on = false;
+    let (mut remarks, mut stop_loss) = (Vec::new(), None);
     let bulk = match (store, entry) {
         (Some(store), Some(entry)) => {
+            let of_route = config.routes.get(&options.route).and_then(|route| route.max_failed);
+            stop_loss = allowed_stop_loss(args, of_route, store, &mut remarks).await?;
             let (bulk, before) = entry.open(args, store, &mut options, faults).await?;
             goes_on = before;
             Some(bulk)
@@ -192,6 +207,8 @@ pub(super) async fn load<'a>(
         faults: Faults::new(source.name(), faults),
         lines: Lines::default(),
         notes: MemberNotes::default(),
+        remarks,
+        stop_loss,
     };
     let bar = progress_bar(shows_progress, &progress);
     while let Some(lot) = lots.recv().await {
@@ -201,6 +218,32 @@ pub(super) async fn load<'a>(
     }
     bar.finish_and_clear();
     Ok(loading)
+}
+
+/// The stop-loss that the batch gets: that of the arguments, or else the route's.
+async fn allowed_stop_loss(
+    args: &Args,
+    of_route: Option<MaxFailed>,
+    store: &Store,
+    remarks: &mut Vec<String>,
+) -> anyhow::Result<Option<MaxFailed>> {
+    let stop_loss = args.max_failed.or(of_route);
+    if stop_loss.is_none() || store.may_set_stop_losses().await? {
+        return Ok(stop_loss);
+    }
+    if args.max_failed.is_some() {
+        return Err(Failure::usage(
+            "--max-failed: this login may not pause batches, so it may not give them a stop-loss; nothing was \
+             enqueued. Use a login with the role sluice_worker, or leave out --max-failed",
+        )
+        .into());
+    }
+    remarks.push(
+        "the batch has no stop-loss: this login may not pause batches. A login with the role sluice_worker gives it \
+         one with `sluice batch stop-loss`"
+            .to_owned(),
+    );
+    Ok(None)
 }
 
 /// Options that apply only to new jobs, when some jobs were there before.
@@ -330,6 +373,9 @@ pub(super) struct Loading<'a> {
     faults: Faults<'a>,
     lines: Lines,
     notes: MemberNotes,
+    remarks: Vec<String>,
+    /// The stop-loss that the batch gets.
+    stop_loss: Option<MaxFailed>,
 }
 
 impl Loading<'_> {
@@ -374,7 +420,7 @@ impl Loading<'_> {
 
     /// Makes all jobs visible at once, unless there were faults.
     pub(super) async fn end(self) -> anyhow::Result<Summary> {
-        let Self { args, batch, bulk, goes_on, mut faults, lines, notes } = self;
+        let Self { args, batch, bulk, goes_on, mut faults, lines, notes, mut remarks, stop_loss } = self;
         let jobs = lines.jobs();
         faults.end().context("reporting faulty lines")?;
         for sentence in notes.sentences() {
@@ -396,8 +442,10 @@ impl Loading<'_> {
         let Some(bulk) = bulk else {
             return Ok(Summary { batch, jobs, faulty, unknown_members, ..Summary::default() });
         };
-        let enqueued = bulk.commit().await.map_err(|error| refusal(error, name, &lines))?;
-        let mut remarks = Vec::new();
+        let enqueued = bulk
+            .commit_with(stop_loss.map(|max_failed| (max_failed, args.max_failed.is_none())))
+            .await
+            .map_err(|error| refusal(error, name, &lines))?;
         if let Some(custom_id) = enqueued.changed {
             remarks.push(format!(
                 "warning: batch {batch} has another request under the custom_id `{custom_id}`, and perhaps under \

@@ -408,6 +408,8 @@ mod tests {
             uncertain: NanoUsd::ZERO,
             unpriced,
             paused: false,
+            pause_reason: None,
+            max_failed: None,
         };
         assert_eq!(like(&pilot(0), 2_000), Some(NanoUsd(200_000_000)));
         assert_eq!(like(&pilot(1), 2_000), None, "an unknown price is no price");

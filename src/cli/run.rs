@@ -8,7 +8,7 @@ use super::words::{about, option, path};
 use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
 use crate::exit_code::ExitCode;
-use crate::printable;
+use crate::printable::{self, on_one_line};
 use crate::shutdown::{Hangups, Signals};
 use crate::store::{Store, StoreError};
 use crate::worker::plan::Plan;
@@ -24,9 +24,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Enqueue a file, work on it, watch it, and write its answers.
 ///
-/// Only the jobs of this batch are worked on, whatever else is queued. Interrupted, it finishes the calls under way,
-/// gives back the rest, and says the command that goes on. With --resume on a batch that is finished, it only writes
-/// the answers.
+/// Only the jobs of this batch are worked on, whatever else is queued. Interrupted, or when the stop-loss pauses
+/// the batch, it finishes the calls under way, gives back the rest, and says the command that goes on. With
+/// --resume on a batch that is finished, it only writes the answers.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "run")]
 pub struct Args {
@@ -84,6 +84,16 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     }
     let left = find(&context.store, &summary.batch).await?.unfinished();
     if left > 0 {
+        let stopped = context.store.stopped_by_loss(&summary.batch).await?;
+        if let Some(reason) = &stopped {
+            let resume = about("sluice batch resume", &summary.batch, "");
+            let _ = writeln!(
+                printable::stderr(),
+                "batch {} is paused ({}). `sluice report failures` shows what failed; `{resume}` lets it go on",
+                on_one_line(&summary.batch),
+                on_one_line(reason)
+            );
+        }
         // Printed even with --quiet: nothing else tells how to go on. When standard error is gone, the user cannot be
         // told.
         let _ = writeln!(printable::stderr(), "{}", resume_line(&args, global, &summary.batch, left));
@@ -92,7 +102,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             version.require()?;
         }
         went_down(worked.fallen)?;
-        return Ok(ExitCode::Interrupted);
+        return Ok(if stopped.is_some() { ExitCode::Failure } else { ExitCode::Interrupted });
     }
     let whose = context.store.exporter(&summary.batch).await?;
     let counts = {
@@ -195,6 +205,7 @@ async fn work(context: &mut Context, plan: Plan, batch: &str, signals: &Signals)
     tokio::select! {
         ended = watched_to_the_end(&context.store, &mut context.output, batch) => watched = ended,
         () = signals.stop.cancelled() => {}
+        () = stopped_by_loss(&context.store, batch) => {}
         // The worker ended by itself: the schema has become too new for it.
         done = &mut working => worked = Some(done?),
     }
@@ -218,6 +229,19 @@ async fn watched_to_the_end(store: &Store, output: &mut Output, batch: &str) -> 
             return Err(error);
         }
         tracing::debug!(error = %error, "the progress cannot be read at the moment");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Waits until the batch is paused by its stop-loss: a command that waited on would wait for an operator.
+async fn stopped_by_loss(store: &Store, batch: &str) {
+    loop {
+        match store.stopped_by_loss(batch).await {
+            Ok(Some(_)) => return,
+            Ok(None) => {}
+            // An absence of the database is the worker's business.
+            Err(error) => tracing::debug!(error = %error, "the stop-loss cannot be read at the moment"),
+        }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

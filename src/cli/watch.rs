@@ -9,8 +9,8 @@ use crate::exit_code::ExitCode;
 use crate::printable::{self, on_one_line};
 use crate::store::Store;
 use crate::store::batch::Batch;
-use crate::view::batch::{BatchView, ProgressView};
-use crate::view::waits::{in_words, is_a_limit};
+use crate::view::batch::{BatchView, ProgressView, idle};
+use crate::view::waits::is_a_limit;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -149,14 +149,15 @@ impl Screen {
                 bar.set_position(u64::try_from(batch.done()).unwrap_or(0));
                 // On a line of its own: text that does not fit is cut off.
                 let reason =
-                    waits_for.map_or_else(String::new, |reason| format!("\n{}", on_one_line(&in_words(reason))));
+                    waits_for.map_or_else(String::new, |reason| format!("\n{}", on_one_line(&idle(batch, reason))));
                 bar.set_message(progress(batch, pace, waits_for) + &reason);
             }
             Self::Lines { next } => {
                 let now = Instant::now();
                 if now >= *next {
                     *next = now + LINE;
-                    let reason = waits_for.map_or_else(String::new, |reason| format!(" ({})", in_words(reason)));
+                    let reason = waits_for
+                        .map_or_else(String::new, |reason| format!(" ({})", on_one_line(&idle(batch, reason))));
                     let name = on_one_line(&batch.name);
                     output.line(format_args!("{name}: {}{reason}", progress(batch, pace, waits_for)))?;
                     output.finish()?;
@@ -240,6 +241,8 @@ mod tests {
             uncertain: NanoUsd::ZERO,
             unpriced: 0,
             paused: false,
+            pause_reason: None,
+            max_failed: None,
         }
     }
 

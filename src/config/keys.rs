@@ -208,6 +208,8 @@ pub(super) enum Kind {
     Whole(i64, i64),
     /// A share above 0 and up to 1.
     Share,
+    /// A share from 0 to 1.
+    Part,
     /// A number, at least 0.
     Weight,
     /// true or false.

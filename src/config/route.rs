@@ -5,7 +5,7 @@ use super::provider::{self, ReadProvider, read_timeouts};
 use super::section::{Section, Table};
 use super::{forks, prices, rules, scalar, strategy};
 use crate::domain::request::{Pass, probably_meant};
-use crate::domain::{ErrorClass, Model, Patience, Route, Rung, Target};
+use crate::domain::{ErrorClass, MaxFailed, Model, Patience, Route, Rung, Target};
 use crate::provider::Timeouts;
 use config::{Value, ValueKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +18,8 @@ pub struct RouteConfig {
     pub route: Arc<Route>,
     /// The timeouts of each rung, in the order of `route.rungs`.
     pub timeouts: Vec<Timeouts>,
+    /// The stop-loss of batches that are enqueued by command.
+    pub max_failed: Option<MaxFailed>,
 }
 
 const RUNGS: &str = "a list of rungs such as [\"deepseek/deepseek-flash\", \"openai/gpt-4o-mini\"]";
@@ -68,8 +70,9 @@ fn read_one(
         forks: forks::read(name, &mut section, leads),
     };
     strategy::check(&section, &route);
+    let max_failed = section.max_failed("max_failed");
     section.finish();
-    RouteConfig { route: Arc::new(route), timeouts }
+    RouteConfig { route: Arc::new(route), timeouts, max_failed }
 }
 
 fn read_rungs(

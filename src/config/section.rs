@@ -3,6 +3,7 @@
 use super::keys::{Default, FREE, Key, Kind, Table as Declared};
 use super::scalar::{self, DURATION};
 use super::{ConfigErrors, Fault, source};
+use crate::domain::MaxFailed;
 use crate::permissions::Exposed;
 use config::{Value, ValueKind};
 use std::cell::RefCell;
@@ -304,6 +305,21 @@ impl<'a> Section<'a> {
     pub fn fraction_or_default(&mut self, key: &'static str) -> f64 {
         let default = self.default(key);
         self.fraction(key).unwrap_or_else(|| default.parse().expect("a declared default is a number"))
+    }
+
+    /// A number from 0 to 1: the share of jobs that may fail.
+    pub fn max_failed(&mut self, key: &'static str) -> Option<MaxFailed> {
+        let value = self.take(key)?;
+        let share = match &value.kind {
+            ValueKind::Float(number) => MaxFailed::of_number(*number),
+            ValueKind::I64(number) => MaxFailed::parse(&number.to_string()),
+            ValueKind::String(text) if is_from_environment(&value) => MaxFailed::parse(text.trim()),
+            _ => {
+                self.wrong_kind(key, &value, MaxFailed::EXPECTED);
+                return None;
+            }
+        };
+        share.map_err(|problem| self.fault(key, problem, MaxFailed::EXPECTED)).ok()
     }
 
     /// True or false.

@@ -7,7 +7,7 @@ mod strategies;
 mod variables;
 
 use super::*;
-use crate::domain::{BreakerSettings, ErrorClass, Patience, Rate, Strategy, Unit};
+use crate::domain::{BreakerSettings, ErrorClass, MaxFailed, Patience, Rate, Strategy, Unit};
 use crate::provider::openai;
 use crate::store::Pooler;
 use secrecy::ExposeSecret as _;
@@ -148,6 +148,7 @@ fn everything_of_a_full_file_arrives() {
         ]
         patience = "forever"
         max_attempts = 4
+        max_failed = 0.05
         fallback_on = ["rate_limit", "timeout"]
         validate.min_chars = 2
         validate.forbidden_patterns = ["(?i)lorem"]
@@ -208,7 +209,8 @@ fn everything_of_a_full_file_arrives() {
         config.model_buckets.iter().map(|(target, bucket)| (target.to_string(), bucket.as_str())).collect();
     assert_eq!(own, [("openai/gpt-4o".to_owned(), "shared"), ("team_b/gpt-4o-mini".to_owned(), "team_b/gpt-4o-mini")]);
 
-    let RouteConfig { route, timeouts } = &config.routes["default"];
+    let RouteConfig { route, timeouts, max_failed } = &config.routes["default"];
+    assert_eq!((*max_failed, config.routes["pinned"].max_failed), (MaxFailed::of_millionths(50_000), None));
     assert_eq!((&route.strategy, route.patience, route.max_attempts), (&Strategy::Priority, Patience::Forever, 4));
     assert_eq!(route.fallback_on, [ErrorClass::RateLimit, ErrorClass::Timeout].into());
     assert_eq!((timeouts[0].connect, timeouts[0].total), (Duration::from_secs(1), Duration::from_mins(2)));
@@ -255,6 +257,14 @@ fn each_bad_value_is_named_with_what_was_expected() {
         ("[http]\nlisten = \"localhost\"", "http.listen: \"localhost\" is not an address with a port"),
         ("[log]\nformat = \"xml\"", "log.format: \"xml\" is not a format; expected \"human\" or \"json\""),
         ("[log]\nfilter = \"sluice=loud\"", "log.filter: \"sluice=loud\" is not a filter"),
+        ("[routes.r]\nmax_failed = -0.1", "routes.r.max_failed: \"-0.1\" is below 0; expected a share from 0 to 1"),
+        ("[routes.r]\nmax_failed = 5", "routes.r.max_failed: \"5\" is above 1; expected a share from 0 to 1"),
+        ("[routes.r]\nmax_failed = 1.01", "routes.r.max_failed: \"1.01\" is above 1; expected a share from 0 to 1"),
+        ("[routes.r]\nmax_failed = nan", "routes.r.max_failed: \"NaN\" is not a share; expected a share from 0 to 1"),
+        ("[routes.r]\nmax_failed = \"5%\"", "routes.r.max_failed: is \"5%\"; expected a share from 0 to 1"),
+        ("[routes.r]\nmax_failed = \"0.05\"", "routes.r.max_failed: is \"0.05\"; expected a share from 0 to 1"),
+        ("[routes.r]\nmax_failed = true", "routes.r.max_failed: is true; expected a share from 0 to 1"),
+        ("[routes.r]\nmax_failed = 0.0000001", "routes.r.max_failed: \"0.0000001\" has more than six decimals"),
         ("[providers.x]\nbase_url = \"http://h\"", "providers.x.dialect: is missing"),
         ("[providers.x]\ndialect = \"openai\"", "providers.x.base_url: is missing"),
         (

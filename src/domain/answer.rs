@@ -131,7 +131,12 @@ impl Answer {
     pub fn to_openai(&self, model: &str, created_seconds: i64) -> String {
         match &self.vectors {
             Some(vectors) => self.to_embeddings(vectors, model),
-            None => self.to_chat_completion(model, created_seconds).to_string(),
+            None => {
+                let whole = self.chat_completion(model, created_seconds);
+                let text = whole.to_string();
+                // A NUL is always written as this escape. Few answers have one, and looking for it here is cheap.
+                if text.contains("\\u0000") { without_nul(whole).to_string() } else { text }
+            }
         }
     }
 
@@ -188,6 +193,11 @@ impl Answer {
     /// NUL characters are replaced with U+FFFD because Postgres cannot store them.
     #[must_use]
     pub fn to_chat_completion(&self, model: &str, created_seconds: i64) -> Value {
+        without_nul(self.chat_completion(model, created_seconds))
+    }
+
+    /// The same, with what NUL characters it has.
+    fn chat_completion(&self, model: &str, created_seconds: i64) -> Value {
         let Beside { service_tier, completion, choice, message, .. } = &self.beside;
         let mut message = message.clone();
         message.insert("role".into(), "assistant".into());
@@ -226,7 +236,7 @@ impl Answer {
         }
         whole.insert("choices".into(), json!([choice]));
         whole.insert("usage".into(), self.usage_as_openai());
-        without_nul(Value::Object(whole))
+        Value::Object(whole)
     }
 
     /// The counts in OpenAI's words, with whatever else a usage object of that form holds.
@@ -274,6 +284,36 @@ fn without_nul(value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_as_it_is_kept_has_no_nul_wherever_the_provider_put_one() {
+        let answer = |text: &str| Answer {
+            text: Some(text.to_owned()),
+            refusal: None,
+            reasoning: None,
+            tool_calls: Vec::new(),
+            finish: Finish::Complete,
+            finish_raw: None,
+            model: None,
+            id: None,
+            usage: Usage::default(),
+            usage_raw: None,
+            vectors: None,
+            beside: Beside::default(),
+        };
+        let without = answer(r"a\u0000");
+        let mut answer = answer("a\0b");
+        answer.beside.message.insert("k\0".into(), json!(["\0", r"\u0000"]));
+        let kept = answer.to_openai("m", 7);
+        let value: Value = serde_json::from_str(&kept).unwrap();
+        assert_eq!(value, answer.to_chat_completion("m", 7));
+        let message = &value["choices"][0]["message"];
+        assert_eq!(
+            (&message["content"], &message["k\u{fffd}"]),
+            (&json!("a\u{fffd}b"), &json!(["\u{fffd}", r"\u0000"]))
+        );
+        assert!(without.to_openai("m", 7).contains(r"a\\u0000"));
+    }
 
     #[test]
     fn what_is_too_large_to_be_kept_is_left_out_by_name_and_the_rest_is_kept() {

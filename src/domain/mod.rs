@@ -49,6 +49,7 @@ pub mod shared_bucket;
 pub mod shut;
 pub mod soft_failure;
 pub mod statistics;
+pub mod stop_loss;
 pub mod strategy;
 pub mod suspicion;
 pub mod tempo;
@@ -78,6 +79,7 @@ pub use request::{ChatRequest, ContentPart, Message, RequestError, ResponseForma
 pub use route::{Capabilities, Model, Patience, Race, Route, Rung, StickyBy, Strategy, Target};
 pub use shut::{Reason, Shut};
 pub use soft_failure::SoftFailure;
+pub use stop_loss::MaxFailed;
 pub use timestamp::Timestamp;
 pub use typical::Typical;
 pub use usage::{Usage, UsageSource};

@@ -80,7 +80,8 @@ pub struct Stretch {
 pub struct Rotation {
     /// The look before had more to read than one look can.
     pub has_many: bool,
-    /// The flow at which the next look begins, by group. In a group without an entry it begins at the first.
+    /// The flow at which the next look begins, by group that no look can read as a whole. In a group without an entry it
+    /// begins at the first.
     next: HashMap<(Depth, i64), i64>,
     /// How many places were noted.
     noted: u64,
@@ -92,14 +93,15 @@ pub struct Rotation {
     serve: u8,
     /// How many looks there were, in rounds of [`SWEEPS`].
     looks: u8,
-    /// The part of the table at which the first sweep begins, of 65,536.
+    /// The part of the table, and of each group of projects, at which the first round begins, of 65,536.
     begin: u16,
     /// The place in the table that the last sweep reached.
     swept: Option<String>,
 }
 
 impl Rotation {
-    /// A rotation of its own for the worker with this number: where there are several workers, each sweeps elsewhere.
+    /// A rotation of its own for the worker with this number: where there are several workers, each looks elsewhere.
+    /// Otherwise they would claim the jobs of the same few lanes, and get fewer than they asked for.
     #[must_use]
     pub fn of_worker(number: i64) -> Self {
         let begin = u16::try_from(spread(number.cast_unsigned()) >> 47).unwrap_or(0);
@@ -180,18 +182,30 @@ impl Rotation {
 
     /// Notes how many groups or lanes of a stretch were found, and the last flow among them.
     pub fn note(&mut self, depth: Depth, stretch: &Stretch, found: usize, last: Option<i64>) {
-        let key = (depth, depth.ends(stretch.last).0);
+        let first = depth.ends(stretch.last).0;
+        let key = (depth, first);
         self.noted = self.noted.wrapping_add(1);
-        match last.filter(|_| found >= stretch.most).and_then(|last| last.checked_add(1)) {
+        let is_full = found >= stretch.most;
+        let next = match last.filter(|_| is_full).and_then(|last| last.checked_add(1)) {
             Some(next) if next <= stretch.last => {
+                let is_new = depth == Depth::Project && !self.has_forgotten && !self.next.contains_key(&key);
+                let own = first.saturating_add((depth.mask() >> 16).saturating_mul(i64::from(self.begin)));
+                Some(if is_new { next.max(own) } else { next })
+            }
+            // The end was reached. The next round begins at the first flow, also where the first round did not.
+            _ if stretch.first > first => Some(first),
+            _ => None,
+        };
+        match next {
+            Some(next) => {
                 if self.next.len() >= REMEMBERED && !self.next.contains_key(&key) {
                     self.next.clear();
                     self.has_forgotten = true;
                 }
                 self.next.insert(key, next);
             }
-            // The end was reached.
-            _ => {
+            // One look reads all of it.
+            None => {
                 self.next.remove(&key);
             }
         }
@@ -277,6 +291,21 @@ mod tests {
             seen.extend(lanes);
         }
         assert_eq!(seen.len(), queue.0.len());
+    }
+
+    #[test]
+    fn workers_read_different_lanes_of_a_group_and_each_sees_all_over_time() {
+        let queue = Queue((0..30_000).map(|n| flow(5, 3, n)).collect());
+        let mut seen_first = BTreeSet::new();
+        for worker in 1..=4 {
+            let mut rotation = Rotation::of_worker(worker);
+            queue.look(&mut rotation);
+            let (lanes, _) = queue.look(&mut rotation);
+            assert!(lanes.iter().all(|lane| seen_first.insert(*lane)), "worker {worker} reads what another has read");
+            let mut rotation = Rotation::of_worker(worker);
+            let seen: BTreeSet<i64> = (0..70).flat_map(|_| queue.look(&mut rotation).0).collect();
+            assert_eq!(seen, queue.0);
+        }
     }
 
     #[test]

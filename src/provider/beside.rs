@@ -1,5 +1,6 @@
 //! Facts that providers report beside an answer: the tier that served it, and its cost.
 
+use super::reply_body::at;
 use crate::domain::NanoUsd;
 use crate::domain::usage::dollars;
 use reqwest::header::HeaderMap;
@@ -42,9 +43,8 @@ const IN_BODY: &[&str] = &[
 /// is an answer that says whose key paid, as OpenRouter's do: then zero means that it was free.
 pub(super) fn cost(usage: Option<&Value>, body: &Map<String, Value>, headers: &HeaderMap) -> Option<NanoUsd> {
     let of_body = |pointer: &&str| {
-        let (first, rest) = pointer.trim_start_matches('/').split_once('/').unwrap_or((&pointer[1..], ""));
-        let member = body.get(first)?;
-        amount(if rest.is_empty() { Some(member) } else { member.pointer(&format!("/{rest}")) })
+        let first = pointer.trim_start_matches('/').split('/').next()?;
+        amount(at(body.get(first)?, &pointer[1 + first.len()..]))
     };
     let is_other_money = |value: &Value| {
         let currency = value.get("currency").or_else(|| value.get("cost_currency"));
@@ -61,12 +61,12 @@ pub(super) fn cost(usage: Option<&Value>, body: &Map<String, Value>, headers: &H
     };
     let of_header = || amount(Some(&Value::from(headers.get("x-litellm-response-cost")?.to_str().ok()?)));
     let found = ticks()
-        .or_else(|| IN_USAGE.iter().find_map(|pointer| amount(usage?.pointer(pointer))))
+        .or_else(|| IN_USAGE.iter().find_map(|pointer| amount(at(usage?, pointer))))
         .or_else(|| IN_BODY.iter().find_map(of_body))
         .or_else(of_header)?;
     // With a key of the user's own the gateway takes its fee, and the vendor the rest.
     let byok = usage.and_then(|usage| usage.get("is_byok")).and_then(Value::as_bool);
-    let upstream = || amount(usage?.pointer("/cost_details/upstream_inference_cost"));
+    let upstream = || amount(at(usage?, "/cost_details/upstream_inference_cost"));
     let whole = if byok == Some(true) { found + upstream().unwrap_or(NanoUsd::ZERO) } else { found };
     (whole > NanoUsd::ZERO || byok == Some(false)).then_some(whole)
 }

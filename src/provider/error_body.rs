@@ -124,10 +124,11 @@ impl ErrorBody {
         let is_whole = is_whole_answer(body);
         let says_so = !is_whole && (word("object") == Some("error") || word("type") == Some("error"));
         let holds_one = HELD.iter().any(|pointer| {
-            body.pointer(pointer).is_some_and(|error| if is_whole { says_failed(error) } else { is_present(error) })
+            reply_body::at(body, pointer)
+                .is_some_and(|error| if is_whole { says_failed(error) } else { is_present(error) })
         });
         // These stand beside good answers as well, with a zero in them.
-        let number = |pointer: &str| body.pointer(pointer).and_then(Value::as_i64);
+        let number = |pointer: &str| reply_body::at(body, pointer).and_then(Value::as_i64);
         let coded = ["/base_resp/status_code", "/error_code", "/errcode"]
             .iter()
             .any(|pointer| number(pointer).is_some_and(|code| code != 0 && !(200..300).contains(&code)));
@@ -135,7 +136,7 @@ impl ErrorBody {
             .iter()
             .any(|key| body.get(*key).is_some_and(|member| is_present(member) && !member.is_boolean()))
             // A message with a speaker is what the model said.
-            || body.pointer("/message/role").is_some() || body.pointer("/message/content").is_some();
+            || ["/message/role", "/message/content"].iter().any(|pointer| reply_body::at(body, pointer).is_some());
         let refused = !is_answer
             && (body.get("success") == Some(&Value::Bool(false))
                 || (body.get("code").is_some()
@@ -151,7 +152,7 @@ impl ErrorBody {
         let body = unwrapped(body);
         let is_one = |error: &Value| is_present(error) && !is_of_nothing(error);
         HELD.iter()
-            .any(|pointer| body.pointer(pointer).is_some_and(is_one))
+            .any(|pointer| reply_body::at(body, pointer).is_some_and(is_one))
             .then_some("an error beside a whole answer, which does not say that generating failed, was set aside")
     }
 
@@ -351,10 +352,11 @@ const HELD: &[&str] = &["/error", "/errors", "/Response/Error", "/choices/0/erro
 
 /// Whether a body holds a whole answer of any dialect: content, and a word that it has ended.
 fn is_whole_answer(body: &Value) -> bool {
-    let choice = body.pointer("/choices/0").or_else(|| body.pointer("/candidates/0")).unwrap_or(body);
+    let first = ["/choices/0", "/candidates/0"].iter().find_map(|place| reply_body::at(body, place));
+    let choice = first.unwrap_or(body);
     let contents =
         ["/message/content", "/message/tool_calls", "/message/function_call", "/text", "/content/parts", "/content"];
-    let has_content = contents.iter().any(|pointer| choice.pointer(pointer).is_some_and(is_present));
+    let has_content = contents.iter().any(|pointer| reply_body::at(choice, pointer).is_some_and(is_present));
     let words = ["finish_reason", "finishReason", "stop_reason", "native_finish_reason"];
     let word = choice.as_object().and_then(|choice| reply_body::finish_word(choice, &words));
     has_content && word.is_some_and(|word| !matches!(Finish::of_word(&word), Finish::Error | Finish::Pause))

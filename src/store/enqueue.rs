@@ -8,7 +8,7 @@ pub use presence::BatchSoFar;
 
 use super::database::Transaction;
 use super::{Doing, Store, StoreError};
-use crate::domain::Timestamp;
+use crate::domain::{MaxFailed, Timestamp};
 use presence::Presence;
 use rows::{Form, Rows};
 use tokio::sync::mpsc;
@@ -297,7 +297,15 @@ impl BulkEnqueue {
     /// # Errors
     /// The fault; nothing is enqueued then. When the connection breaks during the commit itself, the server is asked
     /// for the result. It stays unknown only if the server cannot be reached for longer than a minute.
-    pub async fn commit(mut self) -> Result<Enqueued, StoreError> {
+    pub async fn commit(self) -> Result<Enqueued, StoreError> {
+        self.commit_with(None).await
+    }
+
+    /// The same, and the batch gets a stop-loss; true: unless it has one.
+    ///
+    /// # Errors
+    /// Those of [`commit`](Self::commit).
+    pub async fn commit_with(mut self, stop_loss: Option<(MaxFailed, bool)>) -> Result<Enqueued, StoreError> {
         if !self.lines.is_empty() {
             self.send_lines().await?;
         }
@@ -308,6 +316,10 @@ impl BulkEnqueue {
         let keyed = std::mem::take(&mut self.keyed);
         if !keyed.is_empty() {
             self.send(Chunk::Keyed(keyed)).await?;
+        }
+        // At the end, because the row is locked until the commit, and workers note failures in it.
+        if let Some((max_failed, keep)) = stop_loss {
+            self.send(Chunk::StopLoss(max_failed, keep)).await?;
         }
         self.send(Chunk::Commit).await?;
         self.outcome().await

@@ -1,5 +1,6 @@
 //! One job: its request, its place, and the calls made for it.
 
+use super::pause::PauseKind;
 use super::{Doing, Store, StoreError};
 use crate::domain::{JobId, NanoUsd};
 use chrono::{DateTime, Utc};
@@ -32,6 +33,8 @@ pub struct JobRecord {
     /// The prompt. It is shown only on request.
     pub request: Value,
     pub place: Place,
+    /// The reason that was given for the pause that it waits for.
+    pub pause_reason: Option<String>,
 }
 
 /// The place of a job.
@@ -266,7 +269,18 @@ impl Store {
         .fetch_optional(&self.db)
         .await
         .doing("reading the job")?;
-        Ok(row.map(|row| {
+        let Some(row) = row else { return Ok(None) };
+        let paused = match row.waits_for.as_deref() {
+            Some("batch paused") => row.batch.as_deref().map(|batch| (PauseKind::Batch, batch)),
+            Some("route paused") => Some((PauseKind::Route, row.route.as_str())),
+            Some("project paused") => Some((PauseKind::Project, row.project.as_str())),
+            _ => None,
+        };
+        let pause_reason = match paused {
+            Some((kind, name)) => self.pause_reason(kind, name).await?,
+            None => None,
+        };
+        Ok(Some({
             let place = if let (Some(state), Some(at)) = (row.state, row.finished_at) {
                 Place::Ended(Box::new(Ended {
                     state,
@@ -307,6 +321,7 @@ impl Store {
                 metadata: row.metadata.map(readable),
                 request: readable(row.request),
                 place,
+                pause_reason,
             }
         }))
     }

@@ -1,6 +1,6 @@
 //! Leases: staying alive, and taking over from workers that are dead.
 
-use super::{Doing, Store, StoreError};
+use super::{Doing, Store, StoreError, stop_loss};
 use crate::domain::statistics::Statistics;
 use crate::domain::{JobId, Timestamp};
 use crate::store::claim::{Lease, timestamp};
@@ -215,8 +215,10 @@ impl Store {
                        from poison p
                        cross join lateral (select b.* from sluice.job b where b.id = any (array[p.job_id])) j
                       group by 2, 3, 4
+                returning batch
             )
             select (select count(*) from back) as "back!",
+                   array(select distinct t.batch from told t where t.batch <> '') as "batches!",
                    array(select p.job_id from poison p order by p.job_id) as "poison!",
                    array(select o.crashes from orphan o where o.job_id = any (array(select p.job_id from poison p))
                           order by o.job_id) as "crashes!""#,
@@ -227,6 +229,8 @@ impl Store {
         .fetch_one(&mut transaction)
         .await
         .doing("rescuing jobs")?;
+        let batches: Vec<&str> = row.batches.iter().map(String::as_str).collect();
+        stop_loss::note_failures(&mut transaction, &batches).await?;
         transaction.commit().await.doing("rescuing jobs")?;
         for (job, crashes) in row.poison.iter().zip(row.crashes) {
             tracing::warn!(job.id = job, workers = crashes, "the job has failed: this many workers died with it");

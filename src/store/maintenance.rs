@@ -26,8 +26,14 @@ impl Store {
         Ok(made.unwrap_or(0))
     }
 
-    /// Folds the appended sums into those of the hour. Takes no rows when another process is doing so.
+    /// Folds the appended sums into those of the hour, at most [`FOLD_AT_ONCE`] of them. Takes no rows when another
+    /// process is doing so.
     pub async fn fold_tally(&self) -> Result<Folded, StoreError> {
+        self.fold_some(FOLD_AT_ONCE).await
+    }
+
+    /// The same with at most this many rows.
+    pub async fn fold_some(&self, most: u64) -> Result<Folded, StoreError> {
         let mut transaction = self.db.begin().await.doing("folding sums")?;
         let free = sqlx::query_scalar!(r#"select sluice.take_turn('fold_tally', false) as "free!""#)
             .fetch_one(&mut transaction)
@@ -36,7 +42,7 @@ impl Store {
         if !free {
             return Ok(Folded::default());
         }
-        let row = sqlx::query_file!("src/store/maintenance/fold.sql", i64::try_from(FOLD_AT_ONCE).unwrap_or(i64::MAX))
+        let row = sqlx::query_file!("src/store/maintenance/fold.sql", i64::try_from(most).unwrap_or(i64::MAX))
             .fetch_one(&mut transaction)
             .await
             .doing("folding sums")?;

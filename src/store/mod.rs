@@ -37,6 +37,7 @@ pub mod route;
 mod schema;
 pub mod settle;
 pub mod status;
+pub mod stop_loss;
 mod stretches;
 pub mod timeline;
 pub mod unqueued;

@@ -2,10 +2,11 @@
 
 use super::dollars::Dollars;
 use super::table::{Cell, Table};
-use super::waits::in_words;
+use super::waits::in_words_with;
 use crate::store::batch::Batch;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// A batch.
@@ -32,6 +33,10 @@ pub struct BatchView {
     /// Attempts whose price is unknown.
     pub unpriced_attempts: i64,
     pub paused: bool,
+    /// Why it is paused, if a reason was given.
+    pub pause_reason: Option<String>,
+    /// The share of ended jobs that may fail before it is paused, if it has a stop-loss.
+    pub max_failed: Option<f64>,
     /// The hour of its first job.
     pub first_hour: DateTime<Utc>,
     /// The hour in which something happened last.
@@ -56,6 +61,8 @@ impl BatchView {
             uncertain_cost: Dollars(batch.uncertain),
             unpriced_attempts: batch.unpriced,
             paused: batch.paused,
+            pause_reason: batch.pause_reason.clone(),
+            max_failed: batch.max_failed.map(|share| f64::from(share.millionths()) / 1e6),
             first_hour: batch.first_hour,
             last_hour: batch.last_hour,
         }
@@ -95,10 +102,17 @@ impl ProgressView {
             batch: BatchView::of(batch),
             per_second,
             seconds_left: left.map(|left| left.as_secs()),
-            idle: waits_for.map(|reason| in_words(reason).into_owned()),
+            idle: waits_for.map(|reason| idle(batch, reason).into_owned()),
             waits_for: waits_for.map(str::to_owned),
         }
     }
+}
+
+/// Why none of its jobs go on, in words.
+#[must_use]
+pub fn idle<'a>(batch: &Batch, waits_for: &'a str) -> Cow<'a, str> {
+    let pause_reason = batch.pause_reason.as_deref().filter(|_| waits_for == "batch paused");
+    in_words_with(waits_for, pause_reason)
 }
 
 /// A table of batches, one row each.
@@ -117,6 +131,8 @@ pub fn table(batches: &[Batch]) -> Table {
         "unpriced",
         "paused",
         "last_hour",
+        "max_failed",
+        "pause_reason",
     ]);
     for batch in batches.iter().map(BatchView::of) {
         table.row([
@@ -132,6 +148,8 @@ pub fn table(batches: &[Batch]) -> Table {
             batch.unpriced_attempts.into(),
             Cell::Flag(batch.paused),
             batch.last_hour.into(),
+            batch.max_failed.map_or(Cell::Empty, Cell::Share),
+            batch.pause_reason.into(),
         ]);
     }
     table

@@ -1,5 +1,6 @@
 //! The changes that a command has made.
 
+use crate::domain::MaxFailed;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,6 +26,38 @@ impl fmt::Display for PauseChangeView {
             (false, false) => "was not paused",
         };
         write!(f, "{} {} {now}", self.kind, self.name)
+    }
+}
+
+/// A batch got a stop-loss, or lost it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopLossView<'a> {
+    pub batch: &'a str,
+    /// The share of ended jobs that may fail; `None`: it has no stop-loss.
+    pub max_failed: Option<MaxFailed>,
+    /// Whether anything was set or removed.
+    pub changed: bool,
+}
+
+impl Serialize for StopLossView<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(3))?;
+        map.serialize_entry("batch", self.batch)?;
+        map.serialize_entry("max_failed", &self.max_failed.map(|share| f64::from(share.millionths()) / 1e6))?;
+        map.serialize_entry("changed", &self.changed)?;
+        map.end()
+    }
+}
+
+impl fmt::Display for StopLossView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.max_failed, self.changed) {
+            (Some(share), _) => {
+                write!(f, "batch {} pauses when more than {} of its jobs fails", self.batch, share.percent())
+            }
+            (None, true) => write!(f, "batch {} has no stop-loss any more", self.batch),
+            (None, false) => write!(f, "batch {} had no stop-loss", self.batch),
+        }
     }
 }
 

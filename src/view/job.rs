@@ -1,7 +1,7 @@
 //! A job: its data, its place, and its ending.
 
 use super::dollars::Dollars;
-use super::waits::{NO_QUEUE, PAUSED, SCHEDULED, in_words, wakes_at};
+use super::waits::{NO_QUEUE, PAUSED, SCHEDULED, in_words, in_words_with, wakes_at};
 use crate::store::job::{Ended, JobRecord, Place};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -44,6 +44,9 @@ pub struct JobView {
     pub metadata: Option<Value>,
     /// Its current place.
     pub place: PlaceView,
+    /// The reason that was given for the pause that it waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause_reason: Option<String>,
     /// The prompt, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<Value>,
@@ -159,6 +162,7 @@ impl JobView {
             created_at: job.created_at,
             metadata: job.metadata,
             place,
+            pause_reason: job.pause_reason,
             request: bodies.request.then_some(job.request),
             response,
         }
@@ -175,7 +179,7 @@ impl JobView {
                     let _ = write!(words, " again, after {crashes} workers died with it");
                 }
                 if let Some(reason) = waits_for {
-                    let _ = write!(words, ": {}", in_words(reason));
+                    let _ = write!(words, ": {}", in_words_with(reason, self.pause_reason.as_deref()));
                 }
                 if let Some(opens_at) = opens_at {
                     let _ = write!(words, "; not tried before {}", at(opens_at));
@@ -189,7 +193,9 @@ impl JobView {
             PlaceView::Parked { until: Some(until), waits_for } if !waits_for.ends_with(" paused") => {
                 format!("parked until {}: {}", at(until), in_words(waits_for))
             }
-            PlaceView::Parked { waits_for, .. } => format!("queued: {}", in_words(waits_for)),
+            PlaceView::Parked { waits_for, .. } => {
+                format!("queued: {}", in_words_with(waits_for, self.pause_reason.as_deref()))
+            }
             PlaceView::Running { worker, host, pid, since, worker_alive } => {
                 let process = match (host, pid) {
                     (Some(host), Some(pid)) => format!(" ({host}, process {pid})"),
@@ -224,6 +230,14 @@ mod tests {
         assert_eq!(whereabouts(parked("scheduled")), "scheduled for 2026-01-31T08:00:00Z");
         assert_eq!(whereabouts(parked("batch paused")), "queued: its batch is paused");
         assert_eq!(whereabouts(parked("paused")), "paused, until it is resumed");
+        let held = |place: Place| {
+            let job = JobRecord { pause_reason: Some("stop-loss: 1 of 1 job failed".to_owned()), ..job(place) };
+            JobView::of(job, Bodies::default()).whereabouts()
+        };
+        let words = "queued: its batch is paused (stop-loss: 1 of 1 job failed)";
+        assert_eq!(held(parked("batch paused")), words);
+        let ready = Place::Ready { crashes: 0, waits_for: Some("batch paused".to_owned()), opens: None };
+        assert_eq!(held(ready), words);
         let ready =
             |waits_for: Option<&str>| Place::Ready { crashes: 0, waits_for: waits_for.map(str::to_owned), opens: None };
         assert_eq!(whereabouts(ready(None)), "queued");

@@ -161,6 +161,7 @@ mod tests {
 
     fn job(place: Place) -> JobRecord {
         JobRecord {
+            pause_reason: None,
             id: 42,
             route: "default".to_owned(),
             project: "acme".to_owned(),

@@ -14,7 +14,7 @@ use crate::domain::diagnosis;
 use crate::domain::limits::{Dimension as Counted, Heard};
 use crate::domain::shared_bucket::{Report as Told, SharedBucket, Stock, Wait};
 use crate::domain::shut::Reason;
-use crate::domain::{Limits, NanoUsd, Rate, Timestamp, Unit};
+use crate::domain::{Limits, MaxFailed, NanoUsd, Rate, Timestamp, Unit};
 use crate::store::batch::Batch;
 use crate::store::job::{AttemptRecord, Ended, JobRecord, Place};
 use crate::store::report::{Dimension, Latency, Totals};
@@ -37,6 +37,7 @@ fn shown(view: &impl Serialize) -> Value {
 /// A job at this place.
 pub(super) fn job(place: Place) -> JobRecord {
     JobRecord {
+        pause_reason: None,
         id: 42,
         route: "default".to_owned(),
         project: "acme".to_owned(),
@@ -227,6 +228,8 @@ fn a_batch() -> Batch {
         uncertain: NanoUsd::ZERO,
         unpriced: 0,
         paused: false,
+        pause_reason: None,
+        max_failed: None,
     }
 }
 
@@ -235,8 +238,8 @@ fn a_batch_is_shown_alone_and_as_a_row() {
     let expected = json!({
         "batch": "nightly", "jobs": 1000, "done": 400, "succeeded": 390, "failed": 10, "cancelled": 0,
         "unfinished": 600, "attempts": 450, "cost": 1.2345, "waste": 5e-9, "uncertain_cost": 0.0,
-        "unpriced_attempts": 0, "paused": false, "first_hour": "2027-01-15T08:00:00Z",
-        "last_hour": "2027-01-15T09:00:00Z",
+        "unpriced_attempts": 0, "paused": false, "pause_reason": null, "max_failed": null,
+        "first_hour": "2027-01-15T08:00:00Z", "last_hour": "2027-01-15T09:00:00Z",
     });
     assert_eq!(shown(&BatchView::of(&a_batch())), expected);
     let unknown = shown(&BatchView::of(&Batch { unpriced: 450, ..a_batch() }));
@@ -244,9 +247,24 @@ fn a_batch_is_shown_alone_and_as_a_row() {
     let row = concat!(
         r#"[{"batch":"nightly","jobs":1000,"succeeded":390,"failed":10,"cancelled":0,"unfinished":600,"#,
         r#""attempts":450,"cost":1.2345,"waste":0.000000005,"unpriced":0,"paused":false,"#,
-        r#""last_hour":"2027-01-15T09:00:00Z"}]"#
+        r#""last_hour":"2027-01-15T09:00:00Z","max_failed":null,"pause_reason":null}]"#
     );
     assert_eq!(serde_json::to_string(&batch::table(&[a_batch()])).unwrap(), row);
+    let lost = "stop-loss: 10 of 40 jobs failed, more than 5 %";
+    let stopped = Batch {
+        paused: true,
+        pause_reason: Some(lost.to_owned()),
+        max_failed: MaxFailed::parse("0.05").ok(),
+        ..a_batch()
+    };
+    let view = shown(&BatchView::of(&stopped));
+    assert_eq!((&view["pause_reason"], &view["max_failed"]), (&json!(lost), &json!(0.05)));
+    let row = serde_json::to_value(batch::table(std::slice::from_ref(&stopped))).unwrap();
+    assert_eq!((&row[0]["pause_reason"], &row[0]["max_failed"]), (&json!(lost), &json!(0.05)));
+    let progress = shown(&ProgressView::of(&stopped, 0.0, None, Some("batch paused")));
+    assert_eq!(progress["idle"], json!(format!("its batch is paused ({lost})")));
+    let other = shown(&ProgressView::of(&stopped, 0.0, None, Some("route paused")));
+    assert_eq!(other["idle"], "its route is paused");
 }
 
 #[test]

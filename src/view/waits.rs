@@ -31,6 +31,16 @@ pub fn in_words(reason: &str) -> Cow<'_, str> {
     }
 }
 
+/// The reason as the end of a sentence, with the reason of the pause where it is one.
+#[must_use]
+pub fn in_words_with<'a>(reason: &'a str, pause_reason: Option<&str>) -> Cow<'a, str> {
+    let words = in_words(reason);
+    match pause_reason {
+        Some(why) if reason.ends_with(" paused") => format!("{words} ({why})").into(),
+        _ => words,
+    }
+}
+
 /// Whether the wait soon ends by itself: work goes on, if slowly.
 #[must_use]
 pub fn is_a_limit(reason: &str) -> bool {

@@ -33,6 +33,7 @@ pub mod settler;
 pub mod spool;
 mod start;
 mod statistics;
+mod stop_losses;
 mod strangers;
 mod suspects;
 mod troubles;

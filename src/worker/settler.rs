@@ -10,6 +10,7 @@ use crate::store::settle::{AttemptRow, EndingRow, ParkRow, Settlement};
 use crate::store::{Store, StoreError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,6 +54,23 @@ pub struct Item {
     pub then: Then,
 }
 
+/// Memory that names, ids and words of a row take together, as a rule.
+const SHORT_TEXTS: usize = 200;
+
+/// Memory that a JSON value takes, roughly. A map has room for eleven members, however few it has.
+fn bytes_of(value: &Value) -> usize {
+    let own = size_of::<Value>();
+    own + match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(bytes_of).sum(),
+        Value::Object(members) => {
+            let room = members.len().next_multiple_of(11) * (own + size_of::<String>());
+            room + members.iter().map(|(name, member)| name.len() + bytes_of(member) - own).sum::<usize>()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
+}
+
 impl Item {
     /// The claim under which it is written.
     pub(super) fn lease(&self) -> Option<Lease> {
@@ -78,17 +96,22 @@ impl Item {
         self.attempt.as_deref().into_iter().chain(&self.beside)
     }
 
+    /// Memory that it takes, roughly.
     pub(super) fn bytes(&self) -> usize {
         let of_row = |row: &AttemptRow| {
-            300 + row.message.as_ref().map_or(0, String::len) + row.answer.as_ref().map_or(0, |answer| answer.bytes())
+            size_of::<AttemptRow>()
+                + SHORT_TEXTS
+                + row.message.as_ref().map_or(0, String::len)
+                + row.usage_raw.as_ref().map_or(0, bytes_of)
+                + row.answer.as_ref().map_or(0, |answer| answer.bytes())
         };
         let attempt: usize = self.attempts().map(of_row).sum();
         let then = match &self.then {
             Then::GoOn => 0,
-            Then::End(row) => 200 + row.response.as_ref().map_or(0, String::len),
-            Then::Park(_) => 50,
+            Then::End(row) => size_of::<EndingRow>() + SHORT_TEXTS + row.response.as_ref().map_or(0, String::len),
+            Then::Park(row) => size_of::<ParkRow>() + row.reason.len(),
         };
-        attempt + then
+        size_of::<Self>() + attempt + then
     }
 }
 

@@ -1,9 +1,9 @@
 //! Work that any worker does for all, besides checking whether it may still run: waking parked jobs, rescuing jobs of
-//! dead workers, folding sums, making partitions and dropping old ones.
+//! dead workers, folding sums, stopping batches that fail, making partitions and dropping old ones.
 
 use super::spool::Spool;
 use super::troubles::Troubles;
-use super::{Shared, history, outlet, retention};
+use super::{Shared, history, outlet, retention, stop_losses};
 use crate::store::maintenance::{FOLD_AT_ONCE, Folded};
 use crate::store::within;
 use std::sync::Arc;
@@ -17,10 +17,16 @@ const SCHEMA_EVERY: Duration = Duration::from_secs(5);
 /// is due, which shows whether anything is lost. When the database comes back the check is made at once.
 const HISTORY_EVERY: Duration = Duration::from_secs(2);
 const FOLD_EVERY: Duration = Duration::from_secs(5);
+/// How often batches in which jobs have failed are counted for their stop-loss …
+const STOP_LOSSES_EVERY: Duration = Duration::from_secs(1);
+/// … and the pause after a count, at least so many times its duration.
+const PAUSE_IN_COUNTING: u32 = 9;
 /// While jobs are in hand, a full batch is followed by a pause of so many times its duration …
 const PAUSE: u32 = 9;
 /// … and of so many times where folding does not pay: most rows came to a sum of their own, …
 const LONG_PAUSE: u32 = 39;
+/// … in which case a batch has only so many rows, as the first one has, …
+const A_FEW: u64 = 1_000;
 /// … unless more than this many rows have been left over by it. Reports read them all.
 const MOST_LEFT: u64 = 4_000_000;
 /// Often enough for applications that enqueue many jobs and roll back: they use up numbers all the same, some million a
@@ -34,16 +40,17 @@ const PROMOTE_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(70);
 
 /// How long folding pauses after a full batch that took so long and did this, while this worker has so many jobs in
-/// hand.
+/// hand, and how many rows the next batch takes.
 ///
 /// Jobs come first: a sum that is not folded yet counts in every report all the same. Where each job is alone in its
-/// batch, folding without a pause would take a third of the database's time, and leave as many rows as before.
-fn pause_in_folding(took: Duration, folded: Folded, jobs: usize) -> Duration {
+/// batch, folding without a pause would take a third of the database's time, and leave as many rows as before. A large
+/// batch of such rows takes seconds, in which the jobs have one processor less.
+fn next_fold(took: Duration, folded: Folded, jobs: usize) -> (Duration, u64) {
     let pays = folded.sums.saturating_mul(2) <= folded.rows || folded.left > MOST_LEFT;
     match jobs {
-        0 => Duration::ZERO,
-        _ if pays => took * PAUSE,
-        _ => took * LONG_PAUSE,
+        0 => (Duration::ZERO, FOLD_AT_ONCE),
+        _ if pays => (took * PAUSE, FOLD_AT_ONCE),
+        _ => (took * LONG_PAUSE, A_FEW),
     }
 }
 
@@ -51,9 +58,11 @@ fn pause_in_folding(took: Duration, folded: Folded, jobs: usize) -> Duration {
 pub(super) async fn run(shared: Arc<Shared>) {
     let now = Instant::now();
     let (mut rescue_at, mut fold_at, mut partitions_at, mut tidy_at) = (now, now, now, now);
+    let mut fold_most = A_FEW;
     let mut said = retention::Said::default();
     let mut troubles = Troubles::default();
     let mut history_after = Instant::now();
+    let mut stop_losses_at = now;
     let (mut retention_at, mut schema_at) = (Instant::now(), Instant::now() + SCHEMA_EVERY);
     loop {
         let mut next = Instant::now() + PROMOTE_AT_LEAST_EVERY;
@@ -104,11 +113,18 @@ pub(super) async fn run(shared: Arc<Shared>) {
         if now >= fold_at {
             fold_at = now + FOLD_EVERY;
             let began = Instant::now();
-            let folded = within(PATIENCE, "folding sums", shared.store.fold_tally()).await;
+            let folded = within(PATIENCE, "folding sums", shared.store.fold_some(fold_most)).await;
             // A full batch: there is more.
-            if let Some(folded) = troubles.note("folding sums", folded).filter(|folded| folded.rows >= FOLD_AT_ONCE) {
-                fold_at = Instant::now() + pause_in_folding(began.elapsed(), folded, shared.hands.jobs());
+            if let Some(folded) = troubles.note("folding sums", folded).filter(|folded| folded.rows >= fold_most) {
+                let (pause, most) = next_fold(began.elapsed(), folded, shared.hands.jobs());
+                (fold_at, fold_most) = (Instant::now() + pause, most);
             }
+        }
+        if now >= stop_losses_at {
+            let began = Instant::now();
+            let counted = within(PATIENCE, "counting failed jobs of batches", stop_losses::look(&shared)).await;
+            troubles.note("counting failed jobs of batches", counted);
+            stop_losses_at = now + STOP_LOSSES_EVERY.max(began.elapsed() * PAUSE_IN_COUNTING);
         }
         if now >= partitions_at {
             partitions_at = now + PARTITIONS_EVERY;
@@ -163,18 +179,18 @@ mod tests {
         let took = Duration::from_millis(450);
         let folded = |sums, left| Folded { rows: 20_000, sums, left };
         let cases = [
-            (folded(1, 0), 10),
-            (folded(10_000, 0), 10),
+            (folded(1, 0), 10, FOLD_AT_ONCE),
+            (folded(10_000, 0), 10, FOLD_AT_ONCE),
             // Folding leaves more than half of the rows: a smaller part, as long as those that wait are few.
-            (folded(10_001, 0), 40),
-            (folded(20_000, MOST_LEFT), 40),
-            (folded(20_000, MOST_LEFT + 1), 10),
+            (folded(10_001, 0), 40, A_FEW),
+            (folded(20_000, MOST_LEFT), 40, A_FEW),
+            (folded(20_000, MOST_LEFT + 1), 10, FOLD_AT_ONCE),
         ];
-        for (folded, times) in cases {
+        for (folded, times, most) in cases {
             for jobs in [1, 500] {
-                assert_eq!(took + pause_in_folding(took, folded, jobs), times * took, "{folded:?}");
+                assert_eq!(next_fold(took, folded, jobs), ((times - 1) * took, most), "{folded:?}");
             }
-            assert_eq!(pause_in_folding(took, folded, 0), Duration::ZERO);
+            assert_eq!(next_fold(took, folded, 0), (Duration::ZERO, FOLD_AT_ONCE));
         }
     }
 }

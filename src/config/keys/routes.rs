@@ -67,6 +67,13 @@ pub(super) const ROUTE: Table = Table {
             "true",
             "Whether a rung whose answer is rejected for its form is asked once more, with the fault named.",
         ),
+        instead(
+            "max_failed",
+            Kind::Part,
+            "0.05",
+            "The stop-loss of batches that are enqueued by command: one is paused when more than this share of its \
+             jobs fails.",
+        ),
         key(
             "pass",
             TEXTS,

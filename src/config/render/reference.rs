@@ -95,6 +95,7 @@ fn takes(kind: &Kind) -> String {
         Kind::Whole(least, i64::MAX) => format!("a whole number from {least}"),
         Kind::Whole(least, most) => format!("a whole number from {least} to {most}"),
         Kind::Share => "a share up to 1".to_owned(),
+        Kind::Part => "a share from 0 to 1".to_owned(),
         Kind::Weight => "a number from 0".to_owned(),
         Kind::Flag => "`true`, `false`".to_owned(),
         Kind::Money => "dollars as a text".to_owned(),

@@ -42,7 +42,7 @@ fn property(key: &Key) -> Value {
     match key.default {
         Default::Is(default) => {
             let default = match key.kind {
-                Kind::Whole(..) | Kind::Share | Kind::Flag | Kind::List(_) => {
+                Kind::Whole(..) | Kind::Share | Kind::Part | Kind::Flag | Kind::List(_) => {
                     serde_json::from_str(default).expect("a number, flag or list is the same in TOML and in JSON")
                 }
                 _ => default.into(),
@@ -68,6 +68,7 @@ fn value(kind: &Kind) -> Value {
         Kind::Whole(least, i64::MAX) => json!({ "type": "integer", "minimum": least }),
         Kind::Whole(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Kind::Share => json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1 }),
+        Kind::Part => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         Kind::Weight => json!({ "type": "number", "minimum": 0 }),
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::List(kind) => json!({ "type": "array", "items": value(kind) }),

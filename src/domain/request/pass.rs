@@ -10,7 +10,8 @@ use super::known::{is_known_name, near_known_member};
 use crate::domain::raw_object::RawObject;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::LazyLock;
 
 /// Names of such members, without `_` and `-` and in lower case: vendors write them in one way and gateways in another.
 const CHOOSING: &[&str] = &[
@@ -97,6 +98,9 @@ const CHOOSING: &[&str] = &[
     "generation_config",
 ];
 
+/// The same without differences in spelling. Every member of every job is looked up here.
+static CHOOSING_PLAIN: LazyLock<HashSet<String>> = LazyLock::new(|| CHOOSING.iter().map(|name| plain(name)).collect());
+
 /// Parts of a name that suggest a choice, for names that no table knows.
 const SOUNDS_LIKE: &[&str] = &["model", "tier", "fallback", "search", "plugin", "mcp", "browsing", "grounding"];
 
@@ -144,7 +148,7 @@ impl Pass {
 #[must_use]
 pub fn is_choosing(name: &str) -> bool {
     let plain_name = plain(name);
-    if CHOOSING.iter().any(|choosing| plain(choosing) == plain_name) {
+    if CHOOSING_PLAIN.contains(&plain_name) {
         return true;
     }
     !is_known_name(name) && SOUNDS_LIKE.iter().any(|word| plain_name.contains(word))

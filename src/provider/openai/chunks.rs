@@ -1,6 +1,7 @@
 //! Makes one completion out of the pieces of a stream, whether a stream was asked for or not.
 
 use crate::provider::error_body::says_failed;
+use crate::provider::reply_body::at;
 use serde_json::{Map, Value, json};
 
 /// Puts the pieces together; `None` when the stream was cut before its end.
@@ -8,7 +9,7 @@ use serde_json::{Map, Value, json};
 /// A whole completion or an error among the values is taken as it is. The pieces are complete when one of them says why
 /// the answer ended; the completion made of them looks like any other.
 pub(super) fn join(values: Vec<Value>, is_stream: bool) -> Option<Value> {
-    let is_whole = |value: &&Value| value.pointer("/choices/0/message").is_some_and(Value::is_object);
+    let is_whole = |value: &&Value| at(value, "/choices/0/message").is_some_and(Value::is_object);
     let is_error = |value: &&Value| value.get("error").is_some_and(says_failed);
     let found = values.iter().find(is_whole).or_else(|| values.iter().find(is_error));
     if let Some(found) = found {

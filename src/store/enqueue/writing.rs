@@ -1,10 +1,11 @@
 //! The transaction of a bulk enqueue: it writes the jobs as they come, and says which one the server refuses.
 
 use super::super::database::{Database, Transaction};
-use super::super::{Doing, StoreError, in_words};
+use super::super::{Doing, StoreError, in_words, stop_loss};
 use super::presence::{Match, Presence};
 use super::rows::{Form, Rows};
 use super::{BulkOptions, ENQUEUEING, Enqueued, LOOKING, NewJob};
+use crate::domain::MaxFailed;
 use sqlx::postgres::PgDatabaseError;
 use tokio::sync::mpsc;
 
@@ -17,6 +18,8 @@ pub(super) enum Chunk {
     Keyed(Rows),
     /// Jobs that have to be compared first.
     Lines(Vec<Line>),
+    /// The stop-loss of the batch; true: one that it has stays.
+    StopLoss(MaxFailed, bool),
     /// There is no more.
     Commit,
 }
@@ -70,6 +73,10 @@ impl Writing {
                 Chunk::Rows(rows) => self.copy(rows).await?,
                 Chunk::Keyed(jobs) => self.enqueue_many(jobs).await?,
                 Chunk::Lines(lines) => self.take_new(lines).await?,
+                Chunk::StopLoss(max_failed, keep) => {
+                    let batch = self.options.batch.as_deref().unwrap_or_default();
+                    stop_loss::set(&mut self.transaction, batch, max_failed, keep).await?;
+                }
                 Chunk::Commit => return Ok(true),
             }
         }

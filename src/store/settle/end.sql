@@ -29,3 +29,5 @@ select h.fence as "fence!", h.fence in (select d.fence from done d) as "ended!",
  union all
 -- Sent before, and that commit went through after all: the result stands under our own fence.
 select r.fence, false, now() from w join sluice.result r on r.job_id = any (array[w.job_id]) and r.fence = w.fence
+ -- Looked up only where claims are missing: for each ending that is a fifth of what this statement takes.
+ where (select count(*) from held) < cardinality($1)

@@ -6,7 +6,7 @@
 use super::{AttemptRow, EndingRow, Labels, tokens};
 use crate::domain::ErrorClass;
 use crate::store::database::Transaction;
-use crate::store::{Doing, StoreError};
+use crate::store::{Doing, StoreError, stop_loss};
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use std::collections::HashMap;
 
@@ -96,11 +96,22 @@ impl<'a> Sums<'a> {
         sum.fallbacks += i64::from(class.is_none() && row.after_fallback);
     }
 
-    /// Writes the sums. They are folded into those of their hours later.
+    /// The batches in which jobs have failed.
+    fn failing(&self) -> Vec<&str> {
+        let failed = self.0.iter().filter(|(key, sum)| sum.failed > 0 && !key.batch.is_empty());
+        let mut batches: Vec<&str> = failed.map(|(key, _)| key.batch).collect();
+        batches.sort_unstable();
+        batches.dedup();
+        batches
+    }
+
+    /// Writes the sums, and notes the batches in which jobs have failed. The sums are folded into those of their hours
+    /// later.
     pub(super) async fn write(self, transaction: &mut Transaction) -> Result<(), StoreError> {
         if self.0.is_empty() {
             return Ok(());
         }
+        stop_loss::note_failures(transaction, &self.failing()).await?;
         let rows: Vec<(Key<'_>, Sum)> = self.0.into_iter().collect();
         macro_rules! column {
             ($row:ident . $side:tt => $value:expr) => {
