@@ -95,7 +95,8 @@ async fn while_the_cheapest_is_slow_the_next_is_asked_beside_it_and_what_was_los
         "#1 one/m at ",
         "\n   it was the first choice\n",
         "\n   it ran beside #2 (two/m)\n",
-        "abandoned, lost_race\n   “two/m answered first”\n   cost $0.00 at $1.00 in, $1.00 out per million tokens, and perhaps up to $",
+        "abandoned, lost_race\n   “two/m answered first”\n   cost $0.00 at $1.00 in, $1.00 out per million \
+         tokens, and perhaps up to $",
         "\n   not one/m: it was being asked since ",
         ", so this one was asked beside it\n",
         "\n   it ran beside #1 (one/m)\n",

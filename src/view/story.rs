@@ -385,7 +385,8 @@ Total: $0.000195 in 2 attempts"
         let place = || Place::Ready { crashes: 0, waits_for: None, opens: None };
         let story = told(job(place()), vec![attempt(1), lost(2, Some(0), 5_000_000), answer(3)]);
         for words in [
-            "it was the first choice\n   it ran beside #3 (openai/gpt-4o-mini)\n   not used, after 120 ms: abandoned, lost_race",
+            "it was the first choice\n   it ran beside #3 (openai/gpt-4o-mini)\n   not used, after 120 ms: abandoned, \
+             lost_race",
             "logit_bias\n   it ran beside #2 (deepseek/deepseek-chat)\n   accepted",
             "\n#3 won the race; the call that lost it cost $0.00, and perhaps up to $0.005 more\nTotal: ",
         ] {

@@ -134,8 +134,8 @@ fn asked_again_once(state: &State) -> bool {
     (0_u8..).zip(&state.database.jobs).all(|(number, job)| (0..=job.round).all(|round| made(number, round) <= 1))
 }
 
-/// A call that was cut off by a crash uses up nothing, so each crash allows one more; and a crash in a race cuts off two.
-/// What the database has lost counts no more.
+/// A call that was cut off by a crash uses up nothing, so each crash allows one more; and a crash in a race cuts off
+/// two. What the database has lost counts no more.
 fn bounded(world: &World, state: &State) -> bool {
     let races = world.trouble.races - state.trouble.races;
     state.database.jobs.iter().all(|job| {
