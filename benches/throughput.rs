@@ -263,6 +263,7 @@ fn answered(claimed: &[Claimed]) -> Settlement {
             reported_cost: None,
             cost_source: None,
             reask_of: None,
+            raced: false,
             notes: Vec::new(),
         });
         all.endings.push(EndingRow {
@@ -281,6 +282,7 @@ fn answered(claimed: &[Claimed]) -> Settlement {
             output_tokens: 250,
             request_id: Some("req_0123456789".to_owned()),
             response: Some(body()),
+            raced: false,
         });
     }
     all

@@ -176,7 +176,7 @@ impl Stage {
         let took = began.elapsed();
         let parks = claimed
             .iter()
-            .map(|job| ParkRow { lease: job.lease, attempts: 0, until: None, reason: "bench".to_owned() })
+            .map(|job| ParkRow { lease: job.lease, attempts: 0, until: None, reason: "bench".to_owned(), raced: false })
             .collect();
         self.store.settle(&Settlement { parks, ..Settlement::default() }).await?;
         self.store.sign_off(worker).await?;

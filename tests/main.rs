@@ -44,6 +44,7 @@ mod port;
 mod priority;
 mod queue;
 mod quota;
+mod race;
 mod reask;
 mod reasons;
 mod refusals;

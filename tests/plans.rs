@@ -17,15 +17,20 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The tables that grow with the work, and those that churn.
-const TABLES: [&str; 6] = ["job", "result", "attempt", "inflight", "ready", "parked"];
+const TABLES: [&str; 7] = ["job", "result", "attempt", "inflight", "race_call", "ready", "parked"];
 
 /// A few words of each statement that a worker runs all day.
-const HOT: [(&str, &str); 20] = [
+const HOT: [(&str, &str); 22] = [
     ("lanes", "with recursive step as"),
     ("a sweep for lanes", "with swept as materialized"),
     ("claim", "picked as materialized"),
     ("history", "as \"current_round!\""),
     ("open", "set call_number = c.number"),
+    ("open beside", "insert into sluice.race_call as r"),
+    (
+        "calls of races that are over",
+        "using unnest($1::bigint[], $2::bigint[], $3::smallint[]) c(job_id, fence, number)\n          where r.",
+    ),
     ("endings", "insert into sluice.result (job_id, fence, state, attempts, provider"),
     (
         "attempts",
@@ -203,21 +208,25 @@ async fn a_day(stage: &Stage, store: &Store) {
     let jobs = claim(store, worker, 3).await;
     assert_eq!(jobs.len(), 6);
     open(store, &jobs).await;
+    let beside: Vec<OpenCall> = jobs.iter().map(|job| OpenCall { number: 2, ..call(job) }).collect();
+    assert_eq!(store.open_race_calls(&beside).await.unwrap().len(), jobs.len());
     let [good, again, waits, faulty, lost, also_lost] = &jobs[..] else { panic!("six jobs") };
     let overdue = Timestamp(clock::millis() - 1000);
     let mut fault = failure(faulty, ErrorClass::Abandoned);
     fault.attempts = 1;
+    let mut won = success(good);
+    won.raced = true;
     let settlement = Settlement {
         attempts: vec![
             accepted(good, 1),
             failed(again, 1, ErrorClass::ServerError),
             failed(waits, 1, ErrorClass::ServerError),
         ],
-        endings: vec![success(good), fault],
+        endings: vec![won, fault],
         parks: [(again, None), (waits, Some(overdue))]
             .map(|(job, until)| {
                 let mut row = park(job, until);
-                row.attempts = 1;
+                (row.attempts, row.raced) = (1, true);
                 row
             })
             .into(),

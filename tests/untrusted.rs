@@ -10,11 +10,7 @@ use crate::support::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
 use sluice::simulate::{Scenario, Simulator};
 use sqlx::{AssertSqlSafe, PgPool};
-use std::io::{Read as _, Write as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use std::io::Write as _;
 use tokio::process::Child;
 
 /// A debug build with a few jobs in hand, and room for two requests of the size that is allowed.

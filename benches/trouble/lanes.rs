@@ -237,7 +237,7 @@ impl Queue {
         }
         let parks = claimed
             .iter()
-            .map(|job| ParkRow { lease: job.lease, attempts: 0, until: None, reason: "bench".to_owned() })
+            .map(|job| ParkRow { lease: job.lease, attempts: 0, until: None, reason: "bench".to_owned(), raced: false })
             .collect();
         self.store.settle(&Settlement { parks, ..Settlement::default() }).await?;
         self.store.sign_off(worker).await?;

@@ -191,6 +191,10 @@ fn order(route: &Route) -> String {
         Strategy::Balanced => ("most room first".to_owned(), "any rung"),
         Strategy::Fastest => ("fastest first".to_owned(), "a faster rung"),
         Strategy::Sticky(by) => (format!("the same rung for the same {by}"), "that rung"),
+        Strategy::Race(race) => {
+            let after = humantime::format_duration(race.after);
+            (format!("cheapest first, the next after {after}, {} at a time", race.at_most), "a cheaper rung")
+        }
     };
     match route.patience {
         Patience::Forever => format!("{strategy}, waits for {better} as long as it takes"),

@@ -69,6 +69,7 @@ fn read_one(
         pass: read_pass(&mut section),
         forks: forks::read(name, &mut section, leads),
     };
+    strategy::check(&section, &route);
     let max_failed = section.max_failed("max_failed");
     section.finish();
     RouteConfig { route: Arc::new(route), timeouts, max_failed }

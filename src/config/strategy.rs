@@ -2,7 +2,7 @@
 
 use super::scalar;
 use super::section::{Section, quote, to_json};
-use crate::domain::{Rung, StickyBy, Strategy};
+use crate::domain::{Race, Route, Rung, StickyBy, Strategy};
 use config::{Value, ValueKind};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -10,19 +10,25 @@ use std::sync::Arc;
 const WEIGHT: &str = "a number, at least 0, such as 3 or 0.5; 0: only a fallback";
 const KEY: &str = "\"batch\", \"project\" or \"metadata.MEMBER\"";
 
+/// The keys that belong to one strategy: the strategy, the key, and what is true of all others.
+const BELONGINGS: [(&str, &str, &str); 4] = [
+    ("weighted", "weights", "draws by no weights"),
+    ("sticky", "sticky_by", "sticks to no rung"),
+    ("race", "race_after", "asks one rung at a time"),
+    ("race", "race_at_most", "asks one rung at a time"),
+];
+
 /// The names of the strategies.
 pub(super) fn names() -> Vec<&'static str> {
-    vec!["cost", "priority", "weighted", "balanced", "fastest", "sticky"]
+    vec!["cost", "priority", "weighted", "balanced", "fastest", "sticky", "race"]
 }
 
 /// The strategy of a route that has these rungs.
 pub(super) fn read(section: &mut Section<'_>, rungs: &[Rung]) -> Strategy {
-    const LATER: &[&str] = &["race"];
     let expected = section.words("strategy");
     let is_given = section.has("strategy");
     let name = section.parsed("strategy", &expected, |text| match text {
         name if names().contains(&name) => Ok(name.to_owned()),
-        other if LATER.contains(&other) => Err(format!("the strategy {other:?} is not supported by this version")),
         other => Err(match scalar::nearest(other, names()) {
             Some(near) => format!("{other:?} is not a strategy; perhaps {near:?} is meant"),
             None => format!("{other:?} is not a strategy"),
@@ -30,26 +36,17 @@ pub(super) fn read(section: &mut Section<'_>, rungs: &[Rung]) -> Strategy {
     });
     if is_given && name.is_none() {
         // Whether they belong to what was meant cannot be told.
-        section.take("weights");
-        section.take("sticky_by");
+        for key in BELONGINGS.map(|(_, key, _)| key) {
+            section.take(key);
+        }
         return Strategy::default();
     }
     let name = name.as_deref().unwrap_or("cost");
-    if name != "weighted" && section.has("weights") {
-        section.take("weights");
-        section.fault(
-            "weights",
-            format!("the strategy is {name:?}, which draws by no weights"),
-            "strategy = \"weighted\"",
-        );
-    }
-    if name != "sticky" && section.has("sticky_by") {
-        section.take("sticky_by");
-        section.fault(
-            "sticky_by",
-            format!("the strategy is {name:?}, which sticks to no rung"),
-            "strategy = \"sticky\"",
-        );
+    for (strategy, key, lacks) in BELONGINGS.into_iter().filter(|(strategy, ..)| *strategy != name) {
+        if section.has(key) {
+            section.take(key);
+            section.fault(key, format!("the strategy is {name:?}, which {lacks}"), format!("strategy = {strategy:?}"));
+        }
     }
     match name {
         "priority" => Strategy::Priority,
@@ -57,7 +54,40 @@ pub(super) fn read(section: &mut Section<'_>, rungs: &[Rung]) -> Strategy {
         "balanced" => Strategy::Balanced,
         "fastest" => Strategy::Fastest,
         "sticky" => Strategy::Sticky(read_key(section)),
+        "race" => Strategy::Race(read_race(section, rungs)),
         _ => Strategy::Cost,
+    }
+}
+
+/// The pace of a race. There is none over one rung.
+fn read_race(section: &mut Section<'_>, rungs: &[Rung]) -> Race {
+    let after = section.duration_or_default("race_after");
+    let at_most: u16 = section.whole_or_default("race_at_most");
+    match rungs.len() {
+        // That the route has no rungs is a fault already.
+        0 => {}
+        1 => section.fault("strategy", "a race over one rung", "a second rung, or another strategy"),
+        count if usize::from(at_most) > count => {
+            let problem = format!("{at_most} calls at a time, and the route has {count} rungs");
+            section.fault("race_at_most", problem, format!("2 to {count}"));
+        }
+        _ => {}
+    }
+    Race { after, at_most }
+}
+
+/// Finds fault with a route whose strategy and whose other keys contradict each other.
+pub(super) fn check(section: &Section<'_>, route: &Route) {
+    if !matches!(route.strategy, Strategy::Race(_)) {
+        return;
+    }
+    if route.fallback_on.is_empty() {
+        let problem = "the strategy is \"race\", which asks other rungs, and no job may leave its rung";
+        section.fault("strategy", problem, "another strategy, or no fallback = \"never\"");
+    }
+    if route.max_attempts < 2 {
+        let problem = "the strategy is \"race\", and each of two calls that are under way may fail";
+        section.fault("max_attempts", problem, "2 or more");
     }
 }
 

@@ -362,7 +362,7 @@ fn each_bad_value_is_named_with_what_was_expected() {
 fn each_bad_line_of_a_route_is_named() {
     let cases: &[(&str, &str)] = &[
         ("strategy = \"luck\"", "strategy: \"luck\" is not a strategy; expected \"cost\", \"priority\", "),
-        ("strategy = \"race\"", "strategy: the strategy \"race\" is not supported by this version"),
+        ("strategy = \"race\"", "strategy: a race over one rung"),
         ("patience = \"a while\"", "patience: \"a while\" is not a duration"),
         ("max_attempts = 0", "max_attempts: is 0; expected a whole number from 1 to 1000"),
         ("fallback = \"sometimes\"", "fallback: \"sometimes\" is not a rule"),

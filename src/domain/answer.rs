@@ -129,15 +129,13 @@ impl Answer {
     /// list of embeddings. It has no NUL.
     #[must_use]
     pub fn to_openai(&self, model: &str, created_seconds: i64) -> String {
-        match &self.vectors {
-            Some(vectors) => self.to_embeddings(vectors, model),
-            None => {
-                let whole = self.chat_completion(model, created_seconds);
-                let text = whole.to_string();
-                // A NUL is always written as this escape. Few answers have one, and looking for it here is cheap.
-                if text.contains("\\u0000") { without_nul(whole).to_string() } else { text }
-            }
+        if let Some(vectors) = &self.vectors {
+            return self.to_embeddings(vectors, model);
         }
+        let whole = self.chat_completion(model, created_seconds);
+        let text = whole.to_string();
+        // A NUL is always written as this escape. Few answers have one, and looking for it here is cheap.
+        if text.contains("\\u0000") { without_nul(whole).to_string() } else { text }
     }
 
     /// The vectors as OpenAI's list of embeddings: as numbers, however they came. Written at once, as a value for each

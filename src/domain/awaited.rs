@@ -77,7 +77,8 @@ pub fn in_words(target: &str, why: &Skip, is_only: bool) -> String {
         }
         Skip::BackingOff { .. } | Skip::TooLate { .. } => format!("{target}: {}", What::Retry.as_str()),
         Skip::Failed(class) => format!("{target}: {class}"),
-        Skip::Ineligible(_) => target.to_owned(),
+        // While a call is under way, the job does not rest.
+        Skip::Ineligible(_) | Skip::UnderWay { .. } => target.to_owned(),
     }
 }
 

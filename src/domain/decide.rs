@@ -9,6 +9,9 @@
 //!    ([`RungHealth`]), and from whether a rung that is shut is worth waiting for.
 //! 3. Which is the first rung that may be called? If none may be called now, until when is there nothing to do?
 //!
+//! A route may let a job ask several rungs at once ([`race`]). Then the calls under way are one more thing that the
+//! decision sees.
+//!
 //! A job goes along its rungs in laps. A rung that failed as often as its [`Remedy`](super::Remedy) allows is passed
 //! for the rest of the lap; when all rungs are passed, the next lap begins, after a longer pause. While the rungs that
 //! are not passed are shut, and not worth waiting for, a passed one is tried again after such a pause. A rung that
@@ -17,15 +20,18 @@
 mod ending;
 mod lap;
 mod line;
+mod race;
 mod startable;
 #[cfg(test)]
 mod tests;
 mod tried;
 
 use super::shut::Shut;
-use super::{Attempt, ErrorClass, Job, Patience, Route, Rung, Timestamp, Unit};
+use super::{Attempt, ErrorClass, Job, Patience, Remedy, Route, Rung, Timestamp, Unit};
+use ending::MOST_ATTEMPTS;
 use lap::Lap;
 pub use line::Line;
+pub use race::UnderWay;
 pub use startable::{Startable, startable, together};
 use std::fmt;
 use std::time::Duration;
@@ -111,6 +117,11 @@ pub enum Skip {
         until: Timestamp,
         /// The latest instant at which a call could begin.
         latest: Timestamp,
+    },
+    /// It is being asked.
+    UnderWay {
+        /// Since when.
+        since: Timestamp,
     },
 }
 
@@ -211,6 +222,7 @@ impl fmt::Display for Skip {
             Self::Failed(class) => class.fmt(f),
             Self::BackingOff { .. } => f.write_str("backing off after a failure"),
             Self::TooLate { .. } => f.write_str("backing off after a failure for longer than the deadline leaves time"),
+            Self::UnderWay { .. } => f.write_str("being asked"),
         }
     }
 }
@@ -219,11 +231,15 @@ impl fmt::Display for Skip {
 ///
 /// `order` is the route's rungs in the order in which this job tries them now (see [`order`](super::strategy::order));
 /// `conditions` are in listed order, and a rung without an entry there counts as open. `history` is oldest first.
+/// `under_way` are the calls that have not ended.
 ///
 /// Guarantees, whatever the input:
-/// - After an accepted answer the step is `Finish(Succeeded)`: nothing is bought twice.
-/// - A called rung is on the route, is neither shut nor ineligible, and no provider asked this job to wait for it.
-/// - [`Step::Wait`] ends after `now`, and not after the deadline.
+/// - After an accepted answer the step is `Finish(Succeeded)`: nothing is bought twice. While calls are under way no
+///   job fails.
+/// - A called rung is on the route, is neither shut nor ineligible nor being asked, and no provider asked this job to
+///   wait for it.
+/// - [`Step::Wait`] ends after `now`, and not after the deadline. While calls are under way it also ends when one of
+///   them does, and may have no other end.
 /// - A history has a bounded length, so every job ends, whatever the providers do.
 #[must_use]
 pub fn decide(
@@ -231,13 +247,22 @@ pub fn decide(
     route: &Route,
     order: &[usize],
     history: &[Attempt],
+    under_way: &[UnderWay],
     conditions: &[Condition],
     now: Timestamp,
 ) -> Step {
-    if let Some(ending) = ending::of(job, route, history, conditions, now) {
+    let ending = ending::of(job, route, history, conditions, now);
+    if let Some(newest) = race::newest(under_way).filter(|_| ending != Some(Ending::Succeeded)) {
+        if ending.is_some() || !race::takes_one_more(job, route, history, under_way) {
+            return newest.wait();
+        }
+        let candidates = survey(job, route, order, history, under_way, conditions, now);
+        return newest.in_turn(route, history, choose(job, route, history, candidates, now), now);
+    }
+    if let Some(ending) = ending {
         return Step::Finish(ending);
     }
-    let candidates = survey(job, route, order, history, conditions, now);
+    let candidates = survey(job, route, order, history, &[], conditions, now);
     choose(job, route, history, candidates, now)
 }
 
@@ -271,6 +296,7 @@ fn survey(
     route: &Route,
     order: &[usize],
     history: &[Attempt],
+    under_way: &[UnderWay],
     conditions: &[Condition],
     now: Timestamp,
 ) -> Vec<(usize, Candidate)> {
@@ -292,8 +318,11 @@ fn survey(
     rungs
         .into_iter()
         .map(|(index, tried, access)| {
-            let latest = latest_retry(job, route, index, tried);
-            (index, candidate_of(index, tried, access, &lap, latest, now))
+            if let Some(since) = race::asked_since(under_way, index) {
+                return (index, Candidate::Out { why: Skip::UnderWay { since }, until: None, turn: Turn::Lost });
+            }
+            let (resting, latest) = (race::turn_at_rest(route, tried), latest_retry(job, route, index, tried));
+            (index, candidate_of(index, tried, access, &lap, (latest, resting), now))
         })
         .collect()
 }
@@ -371,7 +400,7 @@ fn candidate_of(
     tried: &Tried,
     access: Access,
     lap: &Lap,
-    latest: Option<Timestamp>,
+    (latest, resting): (Option<Timestamp>, Turn),
     now: Timestamp,
 ) -> Candidate {
     let out = |why| Candidate::Out { why, until: None, turn: Turn::Lost };
@@ -399,9 +428,8 @@ fn candidate_of(
             let turn = if worth.is_waited_for() { Turn::Kept } else { Turn::Lost };
             Candidate::Out { why: Skip::Shut { shut, worth }, until: Some(shut.until), turn }
         }
-        // Its own retry is still its turn, so the dearer rungs wait for it too.
         (Access::Open, None) if due > now => {
-            Candidate::Out { why: Skip::BackingOff { until: due }, until: Some(due), turn: Turn::Kept }
+            Candidate::Out { why: Skip::BackingOff { until: due }, until: Some(due), turn: resting }
         }
         (Access::Open, None) => Candidate::Ready,
     }

@@ -111,6 +111,12 @@ pub enum Why {
         #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
         latest: Option<Timestamp>,
     },
+    /// The rung was being asked, and had not answered: the call was made beside that one.
+    UnderWay {
+        /// Since when it was being asked.
+        #[serde(default, with = "instant", skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
+    },
     /// The rung was closed for all jobs.
     #[serde(untagged)]
     Closed {
@@ -173,6 +179,7 @@ impl From<&Skip> for Why {
             Skip::Failed(class) => Self::Failed { class: class.as_str().into() },
             Skip::BackingOff { until } => Self::BackingOff { until: Some(*until) },
             Skip::TooLate { until, latest } => Self::TooLate { until: Some(*until), latest: Some(*latest) },
+            Skip::UnderWay { since } => Self::UnderWay { since: Some(*since) },
         }
     }
 }
@@ -250,6 +257,7 @@ mod tests {
                 Skip::TooLate { until: UNTIL, latest: ENDED },
                 json!({ "why": "too_late", "until": until, "latest": ended }),
             ),
+            (Skip::UnderWay { since: ENDED }, json!({ "why": "under_way", "since": ended })),
         ];
         for (reason, word) in [
             (Reason::Concurrency, "concurrency"),

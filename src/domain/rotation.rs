@@ -80,8 +80,9 @@ pub struct Stretch {
 pub struct Rotation {
     /// The look before had more to read than one look can.
     pub has_many: bool,
-    /// The flow at which the next look begins, by group that no look can read as a whole. In a group without an entry it
-    /// begins at the first.
+    /// The flow at which the next look begins, by group that no look can read as a whole.
+    ///
+    /// In a group without an entry it begins at the first.
     next: HashMap<(Depth, i64), i64>,
     /// How many places were noted.
     noted: u64,

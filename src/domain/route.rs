@@ -53,6 +53,9 @@ pub enum Strategy {
     Fastest,
     /// The same rung first for all jobs that have the same key.
     Sticky(StickyBy),
+    /// As [`Cost`](Self::Cost); a rung that is slow to answer is not waited for: the next one is asked beside it, and
+    /// the first answer that is accepted wins.
+    Race(Race),
 }
 
 impl Strategy {
@@ -66,8 +69,18 @@ impl Strategy {
             Self::Balanced => "balanced",
             Self::Fastest => "fastest",
             Self::Sticky(_) => "sticky",
+            Self::Race(_) => "race",
         }
     }
+}
+
+/// The pace at which a job asks several rungs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Race {
+    /// How long a call goes on before the next rung is asked beside it.
+    pub after: Duration,
+    /// Calls of one job that are under way at a time, at most.
+    pub at_most: u16,
 }
 
 /// The key by which jobs stick to a rung.

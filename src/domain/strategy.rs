@@ -77,7 +77,7 @@ impl Strategy {
     pub const fn weighs_headroom(&self) -> bool {
         match self {
             Self::Balanced => true,
-            Self::Cost | Self::Priority | Self::Weighted(_) | Self::Fastest | Self::Sticky(_) => false,
+            Self::Cost | Self::Priority | Self::Weighted(_) | Self::Fastest | Self::Sticky(_) | Self::Race(_) => false,
         }
     }
 
@@ -130,7 +130,7 @@ pub fn order(route: &Route, seen: &Conditions<'_>, order: &mut Vec<usize>) {
     // All sorts are stable, so the listed order decides between equals.
     match &route.strategy {
         Strategy::Priority => {}
-        Strategy::Cost => {
+        Strategy::Cost | Strategy::Race(_) => {
             let price = |index: usize| route.rungs.get(index).and_then(|rung| rung.model.price.as_ref());
             order.sort_by_key(|&index| {
                 let cost =
@@ -191,9 +191,12 @@ pub fn first_choices(route: &Route, sticky: Option<u64>) -> Vec<(usize, f64)> {
     let weights: &[f64] = match &route.strategy {
         Strategy::Weighted(weights) => weights,
         Strategy::Sticky(_) if sticky.is_none() => &even,
-        Strategy::Cost | Strategy::Priority | Strategy::Balanced | Strategy::Fastest | Strategy::Sticky(_) => {
-            return Vec::new();
-        }
+        Strategy::Cost
+        | Strategy::Priority
+        | Strategy::Balanced
+        | Strategy::Fastest
+        | Strategy::Sticky(_)
+        | Strategy::Race(_) => return Vec::new(),
     };
     let largest = weights.iter().copied().fold(0.0, f64::max);
     let sum: f64 = weights.iter().map(|weight| weight / largest).sum();

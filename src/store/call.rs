@@ -1,7 +1,9 @@
 //! Calls that are under way. They are noted here before they are made, so that a process that takes over from a dead
-//! worker can name them.
+//! worker can name them. The row of a claim names one call; the calls that a race makes beside that one have rows of
+//! their own, which go when the calls are booked or the claim ends.
 
 use super::claim::{Lease, datetime};
+use super::database::Transaction;
 use super::{Doing, Store, StoreError};
 use crate::domain::{NanoUsd, Target, Timestamp};
 use std::collections::HashSet;
@@ -51,4 +53,72 @@ impl Store {
         .doing("opening calls")?;
         Ok(open.into_iter().collect())
     }
+    /// Notes calls as under way that are made beside another one of the same claim, and returns the fences and numbers
+    /// of those that may be made.
+    pub async fn open_race_calls(&self, calls: &[OpenCall]) -> Result<HashSet<(i64, i16)>, StoreError> {
+        let open = sqlx::query!(
+            r#"with c as (
+                select * from unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::text[],
+                                     $6::smallint[], $7::timestamptz[], $8::bigint[])
+                           as c(job_id, fence, number, provider, model, rung, started, worst)
+            ), held as (
+                -- It also keeps the claim from being taken away before the calls are there to be booked.
+                update sluice.inflight i
+                   set attempts = greatest(i.attempts, m.number)
+                  from (select job_id, fence, max(number) as number from c group by job_id, fence) m
+                 where i.job_id = any (array[m.job_id]) and i.fence = m.fence
+                returning i.fence
+            )
+            insert into sluice.race_call as r (job_id, fence, number, provider, model, rung, started, worst)
+                 select c.job_id, c.fence, c.number, c.provider, c.model, c.rung, c.started, c.worst
+                   from c where c.fence in (select h.fence from held h)
+            -- The call of that number was not made. A statement that was given up and is run late by the server must
+            -- not hide a later call.
+            on conflict (job_id, fence, number) do update
+                set provider = excluded.provider, model = excluded.model, rung = excluded.rung,
+                    started = excluded.started, worst = excluded.worst
+              where r.started <= excluded.started
+              returning r.fence, r.number"#,
+            &calls.iter().map(|call| call.lease.job.0).collect::<Vec<_>>(),
+            &calls.iter().map(|call| call.lease.fence).collect::<Vec<_>>(),
+            &calls.iter().map(|call| call.number).collect::<Vec<_>>(),
+            &calls.iter().map(|call| call.target.provider.clone()).collect::<Vec<_>>(),
+            &calls.iter().map(|call| call.target.model.clone()).collect::<Vec<_>>(),
+            &calls.iter().map(|call| call.rung).collect::<Vec<_>>(),
+            &calls.iter().map(|call| datetime(call.started_at)).collect::<Vec<_>>(),
+            &calls.iter().map(|call| call.worst.map(|worst| worst.of_a_call().0)).collect::<Vec<_>>() as _
+        )
+        .fetch_all(&self.db)
+        .await
+        .doing("opening the calls of races")?;
+        Ok(open.into_iter().map(|row| (row.fence, row.number)).collect())
+    }
+}
+
+/// A call of a race, or all calls under its claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Noted {
+    pub(super) lease: Lease,
+    /// `None`: all of them, because the claim ends.
+    pub(super) number: Option<i16>,
+}
+
+/// Forgets calls that were noted beside another one: they are booked, or were not made.
+pub(super) async fn forget(transaction: &mut Transaction, calls: &[Noted]) -> Result<(), StoreError> {
+    if calls.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "delete from sluice.race_call r
+          using unnest($1::bigint[], $2::bigint[], $3::smallint[]) c(job_id, fence, number)
+          where r.job_id = any (array[c.job_id]) and r.fence = c.fence
+            and (c.number is null or r.number = c.number)",
+        &calls.iter().map(|call| call.lease.job.0).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.lease.fence).collect::<Vec<_>>(),
+        &calls.iter().map(|call| call.number).collect::<Vec<_>>() as _
+    )
+    .execute(transaction)
+    .await
+    .doing("forgetting the calls of races")?;
+    Ok(())
 }

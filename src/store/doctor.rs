@@ -22,7 +22,7 @@ const LOOKING_FOR_BILLS: Duration = Duration::from_secs(5);
 const PARTITION: i64 = 10_000_000;
 
 /// The indexes that the migrations made, by name. A test compares the list with a new database.
-const INDEXES: [&str; 38] = [
+const INDEXES: [&str; 39] = [
     "allowance_login",
     "allowance_pkey",
     "attempt_ended_at",
@@ -43,6 +43,7 @@ const INDEXES: [&str; 38] = [
     "parked_run_at",
     "parked_waiting",
     "pause_pkey",
+    "race_call_pkey",
     "ready_pkey",
     "ready_suspects",
     "recall_pkey",
@@ -64,7 +65,7 @@ const INDEXES: [&str; 38] = [
 ];
 
 /// The tables whose rows change all day, with the settings that the migrations gave them.
-const CHURNING: [(&str, &[&str]); 6] = [
+const CHURNING: [(&str, &[&str]); 7] = [
     (
         "ready",
         &[
@@ -77,6 +78,7 @@ const CHURNING: [(&str, &[&str]); 6] = [
     ),
     ("parked", &["autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold", "vacuum_truncate"]),
     ("inflight", &["autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold", "vacuum_truncate"]),
+    ("race_call", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),
     ("tally", &[]),
     ("worker", &["fillfactor"]),
     ("bucket_state", &["fillfactor", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_threshold"]),

@@ -120,6 +120,7 @@ const RIGHTS: &[(&str, On, &[&str], &[&str])] = &[
             "ready",
             "parked",
             "inflight",
+            "race_call",
             "idempotency",
             "worker",
             "pause",

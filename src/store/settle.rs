@@ -6,6 +6,7 @@
 
 mod sums;
 
+use super::call::{self, Noted};
 use super::claim::{Lease, datetime};
 use super::database::Transaction;
 use super::late::Gone;
@@ -104,6 +105,9 @@ pub struct AttemptRow {
     /// The number of the attempt whose rejected answer the call named.
     #[serde(default)]
     pub reask_of: Option<i16>,
+    /// Several calls were under way under its claim.
+    #[serde(default)]
+    pub raced: bool,
 }
 
 /// How a job ended.
@@ -139,6 +143,9 @@ pub struct EndingRow {
     pub request_id: Option<String>,
     /// The answer as a chat completion, serialised.
     pub response: Option<String>,
+    /// Several calls were under way under its claim.
+    #[serde(default)]
+    pub raced: bool,
 }
 
 /// A job that goes back into the queue.
@@ -152,6 +159,9 @@ pub struct ParkRow {
     pub until: Option<Timestamp>,
     /// The reason of the wait, in a word or two.
     pub reason: String,
+    /// Several calls were under way under its claim.
+    #[serde(default)]
+    pub raced: bool,
 }
 
 /// The rows that one transaction settles.
@@ -176,6 +186,15 @@ impl Settlement {
     fn fences_that_end(&self) -> impl Iterator<Item = i64> {
         let endings = self.endings.iter().map(|row| row.lease.fence);
         endings.chain(self.parks.iter().map(|row| row.lease.fence))
+    }
+
+    /// The calls of races that it books, and the claims of races that it ends.
+    fn race_calls(&self) -> Vec<Noted> {
+        let calls = self.attempts.iter().filter(|row| row.raced);
+        let calls = calls.map(|row| Noted { lease: row.lease, number: Some(row.number) });
+        let endings = self.endings.iter().filter(|row| row.raced).map(|row| row.lease);
+        let parks = self.parks.iter().filter(|row| row.raced).map(|row| row.lease);
+        calls.chain(endings.chain(parks).map(|lease| Noted { lease, number: None })).collect()
     }
 
     /// Whether there is nothing to write.
@@ -268,6 +287,7 @@ impl Store {
         }
         book(&mut transaction, &rows, &mut sums).await?;
         book_strays(&mut transaction, &strays, &settlement.endings, &mut sums).await?;
+        call::forget(&mut transaction, &settlement.race_calls()).await?;
         bill::correct(&mut transaction, settlement, &booked).await?;
         sums.write(&mut transaction).await?;
         transaction.commit().await.doing("settling")?;
@@ -285,6 +305,19 @@ impl AttemptRow {
 }
 
 impl AttemptRow {
+    /// Notes that another rung of the race has answered: the call is over for that reason, and perhaps its answer was
+    /// good too. An answer that was found wanting stays that.
+    pub(crate) fn lost_the_race(&mut self, winner: &str) {
+        let message = match self.class {
+            None => format!("a good answer, and {winner} had given one before"),
+            Some(ErrorClass::Abandoned) => format!("{winner} answered first"),
+            Some(_) => return,
+        };
+        self.class = Some(ErrorClass::Abandoned);
+        self.detail = Some(Cow::Borrowed(LOST_RACE));
+        self.message = Some(message);
+    }
+
     /// Notes that the call's job is no longer in the database. The money is booked under the number that the job had,
     /// in a round that no job has, so that it says nothing of a job that has the number now or later.
     fn lost_its_job(&mut self, gone: Gone) {
@@ -319,13 +352,20 @@ async fn book_strays<'a>(
     for row in rows {
         // If it was sent before, it is there already, and counted.
         if book_attempts(transaction, std::slice::from_ref(row), sums).await? == 1 {
-            let ending = endings.iter().find(|ending| ending.lease == row.lease);
+            // Of several calls that ended together, the one that brought it.
+            let brought = |ending: &EndingRow| {
+                ending.target.as_ref().is_none_or(|(provider, model)| (provider, model) == (&row.provider, &row.model))
+            };
+            let ending = endings.iter().find(|ending| ending.lease == row.lease && brought(ending));
             let answer = ending.and_then(|ending| ending.response.as_deref());
             late::count_stray(transaction, (row.lease, row.number), answer).await?;
         }
     }
     Ok(())
 }
+
+/// The detail of calls that another rung of the race was faster than.
+pub const LOST_RACE: &str = "lost_race";
 
 /// The round of calls whose job is lost.
 const OF_ANOTHER_JOB: i16 = -1;

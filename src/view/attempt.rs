@@ -36,8 +36,8 @@ impl From<AttemptRecord> for AttemptView {
 
 impl AttemptView {
     /// Tells in lines which target was called when and why, and the outcome. `free_since`: from when on the call could
-    /// have been made.
-    pub(super) fn tell(&self, free_since: DateTime<Utc>, lines: &mut Vec<String>) {
+    /// have been made; `beside`: the calls that ran at the same time.
+    pub(super) fn tell(&self, free_since: DateTime<Utc>, beside: Option<String>, lines: &mut Vec<String>) {
         let attempt = &self.record;
         let waited = attempt.started_at - free_since;
         let mut line =
@@ -52,6 +52,7 @@ impl AttemptView {
         if attempt.reask_of.is_none() || attempt.decision.is_some() {
             lines.extend(choice::in_words(attempt.decision.as_ref()).into_iter().map(|reason| format!("   {reason}")));
         }
+        lines.extend(beside.map(|beside| format!("   {beside}")));
         lines.push(format!("   {}", outcome(attempt)));
         if let Some(message) = attempt.message.as_deref().filter(|message| !message.is_empty()) {
             lines.push(format!("   “{message}”"));

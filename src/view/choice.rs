@@ -41,7 +41,7 @@ pub(super) fn in_words(decision: Option<&Value>) -> Vec<String> {
 /// The order in which the job tried its rungs, and what it was made by.
 fn ordered(order: &Ordering) -> String {
     let by = match (order.by.as_ref(), &order.sticks_by) {
-        ("cost", _) => "the cheapest first".to_owned(),
+        ("cost" | "race", _) => "the cheapest first".to_owned(),
         ("priority", _) => "as listed".to_owned(),
         ("weighted", _) => "drawn by weight".to_owned(),
         ("balanced", _) => "the one with the most room in its limits first".to_owned(),
@@ -88,6 +88,10 @@ fn why_skipped(why: &Why) -> String {
                 None => format!("it was resting after a failure{until}, too long for the deadline"),
             }
         }
+        Why::UnderWay { since } => match since {
+            Some(since) => format!("it was being asked since {}, so this one was asked beside it", instant(*since)),
+            None => "it was being asked, so this one was asked beside it".to_owned(),
+        },
         Why::Failed { class } => format!("it had failed this job already ({class})"),
         Why::ContextWindow { needed, window } => {
             format!("about {needed} tokens do not fit its window of {window}")

@@ -12,6 +12,7 @@ pub mod choice;
 pub mod dollars;
 pub mod finding;
 pub mod job;
+mod race;
 pub mod report;
 pub mod result_line;
 pub mod status;

@@ -3,6 +3,7 @@
 use super::attempt::AttemptView;
 use super::dollars::Dollars;
 use super::job::{JobView, PlaceView};
+use super::race;
 use super::time::clock;
 use crate::domain::NanoUsd;
 use crate::store::job::AttemptRecord;
@@ -81,11 +82,12 @@ impl StoryView {
                 lines.push(format!("Tried anew by hand: round {}", attempt.record.round));
                 round = attempt.record.round;
             }
-            attempt.tell(free_since, &mut lines);
-            free_since = attempt.record.ended_at;
+            attempt.tell(free_since, race::beside(&self.attempts, &attempt.record), &mut lines);
+            free_since = free_since.max(attempt.record.ended_at);
         }
         lines.push(String::new());
         lines.push(self.ending());
+        lines.extend(race::outcome(&self.attempts));
         lines.push(self.spent());
         lines
     }
@@ -366,6 +368,35 @@ Total: $0.000195 in 2 attempts"
         );
         let told = "not checked in its answer, of the request's JSON schema: /properties/code/pattern, /not\n";
         assert!(story.contains(told), "{story}");
+    }
+
+    #[test]
+    fn who_ran_beside_whom_and_what_the_lost_calls_cost_is_told() {
+        let lost = |number, cost_nanos, uncertain_nanos| AttemptRecord {
+            started_at: at("08:00:09"),
+            ended_at: at("08:00:11.240"),
+            class: Some("abandoned".to_owned()),
+            detail: Some("lost_race".to_owned()),
+            retry_at: None,
+            cost_nanos,
+            uncertain_nanos,
+            ..attempt(number)
+        };
+        let place = || Place::Ready { crashes: 0, waits_for: None, opens: None };
+        let story = told(job(place()), vec![attempt(1), lost(2, Some(0), 5_000_000), answer(3)]);
+        for words in [
+            "it was the first choice\n   it ran beside #3 (openai/gpt-4o-mini)\n   not used, after 120 ms: abandoned, \
+             lost_race",
+            "logit_bias\n   it ran beside #2 (deepseek/deepseek-chat)\n   accepted",
+            "\n#3 won the race; the call that lost it cost $0.00, and perhaps up to $0.005 more\nTotal: ",
+        ] {
+            assert!(story.contains(words), "{words}: {story}");
+        }
+        assert_eq!(story.matches("ran beside").count(), 2, "#1 had ended before: {story}");
+        let both = told(job(place()), vec![lost(1, Some(7_000_000), 0), lost(2, None, 0), answer(3)]);
+        assert!(both.contains("; the 2 calls that lost it cost $0.007, and an unknown amount\n"), "{both}");
+        let none = told(job(place()), vec![attempt(1), answer(2)]);
+        assert!(!none.contains("race") && !none.contains("beside"), "{none}");
     }
 
     #[test]

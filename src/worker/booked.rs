@@ -197,6 +197,7 @@ mod tests {
             reported_cost: None,
             cost_source: None,
             reask_of: None,
+            raced: false,
             notes: Vec::new(),
         }
     }

@@ -20,6 +20,10 @@ pub(super) struct Hands {
     /// By fence.
     held: Mutex<HashMap<i64, InHand>>,
     jobs: AtomicUsize,
+    /// Calls that jobs make beside their first one.
+    beside: AtomicUsize,
+    /// Such calls that wait for a place.
+    waiting: AtomicUsize,
     /// Approximate bytes that their requests take.
     bytes: AtomicUsize,
     /// Notified whenever a job leaves.
@@ -44,6 +48,18 @@ struct Seat {
     fence: i64,
     /// Bytes that its request takes.
     bytes: usize,
+}
+
+/// The place of a call that is made beside another one of its job, free again on drop.
+pub(super) struct PlaceBeside {
+    shared: Arc<Shared>,
+    /// Bytes that its request takes.
+    bytes: usize,
+}
+
+/// The wish for such a place: one that becomes free is kept from jobs that are not claimed yet.
+pub(super) struct Wish {
+    shared: Arc<Shared>,
 }
 
 impl Hands {
@@ -97,10 +113,45 @@ impl Drop for Seat {
     }
 }
 
+impl Drop for PlaceBeside {
+    fn drop(&mut self) {
+        let hands = &self.shared.hands;
+        hands.beside.fetch_sub(1, Ordering::AcqRel);
+        hands.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        hands.freed.notify_one();
+    }
+}
+
+impl Drop for Wish {
+    fn drop(&mut self) {
+        self.shared.hands.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Shared {
     /// How many more jobs the worker may take.
     pub(super) fn free_slots(&self) -> usize {
-        self.settings().max_in_flight.saturating_sub(self.hands.jobs())
+        let hands = &self.hands;
+        let calls = hands.jobs() + hands.beside.load(Ordering::Acquire) + hands.waiting.load(Ordering::Acquire);
+        self.settings().max_in_flight.saturating_sub(calls)
+    }
+
+    /// The place of one more call of a job whose request takes so many bytes; `None`: there is none.
+    pub(super) fn place_beside(self: &Arc<Self>, bytes: usize) -> Option<PlaceBeside> {
+        if self.room() < bytes {
+            return None;
+        }
+        let (hands, most) = (&self.hands, self.settings().max_in_flight);
+        let fits = |beside: usize| (hands.jobs() + beside < most).then_some(beside + 1);
+        hands.beside.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).ok()?;
+        hands.bytes.fetch_add(bytes, Ordering::AcqRel);
+        Some(PlaceBeside { shared: Arc::clone(self), bytes })
+    }
+
+    /// Keeps a place that becomes free for a call of a job that is in hand.
+    pub(super) fn wish_for_place(self: &Arc<Self>) -> Wish {
+        self.hands.waiting.fetch_add(1, Ordering::AcqRel);
+        Wish { shared: Arc::clone(self) }
     }
 
     /// Approximate bytes that the jobs in hand take.

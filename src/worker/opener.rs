@@ -4,6 +4,7 @@
 use super::denied::Denied;
 use crate::store::call::OpenCall;
 use crate::store::{Store, within};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub(super) enum Opened {
 #[derive(Debug)]
 struct Wish {
     call: OpenCall,
+    /// Another call of its claim is under way.
+    is_beside: bool,
     reply: oneshot::Sender<Opened>,
 }
 
@@ -48,10 +51,10 @@ impl Opener {
         (Self { wishes }, OpenLoop { store, denied, incoming })
     }
 
-    /// Waits until a call is in the database.
-    pub async fn open(&self, call: OpenCall) -> Opened {
+    /// Waits until a call is in the database. `is_beside`: another call of its claim is under way.
+    pub async fn open(&self, call: OpenCall, is_beside: bool) -> Opened {
         let (reply, answer) = oneshot::channel();
-        if self.wishes.send(Wish { call, reply }).await.is_err() {
+        if self.wishes.send(Wish { call, is_beside, reply }).await.is_err() {
             return Opened::Away;
         }
         answer.await.unwrap_or(Opened::Away)
@@ -90,10 +93,14 @@ impl OpenLoop {
 }
 
 async fn open(store: &Store, wishes: Vec<Wish>, denied: &Denied, is_away: &AtomicBool) {
-    let mut calls: Vec<OpenCall> = wishes.iter().map(|wish| wish.call.clone()).collect();
-    // Always in the same order, so that two statements do not wait for each other.
-    calls.sort_by_key(|call| call.lease.job);
-    let opened = within(PATIENCE, "opening calls", store.open_calls(&calls)).await;
+    let (beside, alone): (Vec<&Wish>, Vec<&Wish>) = wishes.iter().partition(|wish| wish.is_beside);
+    let (beside, alone) = (in_order(&beside), in_order(&alone));
+    let opening = async {
+        let alone = if alone.is_empty() { HashSet::new() } else { store.open_calls(&alone).await? };
+        let beside = if beside.is_empty() { HashSet::new() } else { store.open_race_calls(&beside).await? };
+        Ok((alone, beside))
+    };
+    let opened = within(PATIENCE, "opening calls", opening).await;
     denied.note("no calls are begun", &opened);
     // Logged once, not with every batch: a waiting job tries again every second.
     let was_away = is_away.swap(opened.is_err(), Ordering::AcqRel);
@@ -102,13 +109,22 @@ async fn open(store: &Store, wishes: Vec<Wish>, denied: &Denied, is_away: &Atomi
     {
         tracing::warn!(error = %error, "no call is begun before the database knows of it");
     }
-    for wish in wishes {
+    for Wish { call, is_beside, reply } in wishes {
+        let fence = call.lease.fence;
         let answer = match &opened {
-            Ok(open) if open.contains(&wish.call.lease.fence) => Opened::Yes,
+            Ok((_, beside)) if is_beside && beside.contains(&(fence, call.number)) => Opened::Yes,
+            Ok((alone, _)) if !is_beside && alone.contains(&fence) => Opened::Yes,
             Ok(_) => Opened::Lost,
             Err(_) => Opened::Away,
         };
         // A job that no longer waits was stopped.
-        let _ = wish.reply.send(answer);
+        let _ = reply.send(answer);
     }
+}
+
+/// The calls, always in the same order, so that two statements do not wait for each other.
+fn in_order(wishes: &[&Wish]) -> Vec<OpenCall> {
+    let mut calls: Vec<OpenCall> = wishes.iter().map(|wish| wish.call.clone()).collect();
+    calls.sort_by_key(|call| call.lease.job);
+    calls
 }

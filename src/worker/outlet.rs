@@ -321,7 +321,7 @@ impl Outlet {
 
 /// The part of an outcome that can be written when the database refuses its texts.
 fn without_texts(mut item: Item, refusal: &StoreError) -> Item {
-    if let Some(row) = &mut item.attempt {
+    for row in item.attempt.as_deref_mut().into_iter().chain(&mut item.beside) {
         row.message = None;
         row.code = None;
         row.usage_raw = None;

@@ -101,8 +101,9 @@ mod tests {
             output_tokens: 0,
             request_id: None,
             response: Some("x".repeat(bytes)),
+            raced: false,
         };
-        Item { attempt: None, then: Then::End(Box::new(row)) }
+        Item { attempt: None, beside: Vec::new(), then: Then::End(Box::new(row)) }
     }
 
     fn jobs(recent: &Recent) -> Vec<i64> {

@@ -47,6 +47,9 @@ pub enum Then {
 pub struct Item {
     /// The call that was made, if one was.
     pub attempt: Option<Box<AttemptRow>>,
+    /// The calls that were made beside that one, and ended with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<AttemptRow>,
     /// What happens to the job.
     pub then: Then,
 }
@@ -88,15 +91,21 @@ impl Item {
         self.lease().map(|lease| lease.job.0)
     }
 
+    /// All calls of the step.
+    fn attempts(&self) -> impl Iterator<Item = &AttemptRow> {
+        self.attempt.as_deref().into_iter().chain(&self.beside)
+    }
+
     /// Memory that it takes, roughly.
     pub(super) fn bytes(&self) -> usize {
-        let attempt = self.attempt.as_ref().map_or(0, |row| {
+        let of_row = |row: &AttemptRow| {
             size_of::<AttemptRow>()
                 + SHORT_TEXTS
                 + row.message.as_ref().map_or(0, String::len)
                 + row.usage_raw.as_ref().map_or(0, bytes_of)
                 + row.answer.as_ref().map_or(0, |answer| answer.bytes())
-        });
+        };
+        let attempt: usize = self.attempts().map(of_row).sum();
         let then = match &self.then {
             Then::GoOn => 0,
             Then::End(row) => size_of::<EndingRow>() + SHORT_TEXTS + row.response.as_ref().map_or(0, String::len),
@@ -346,7 +355,7 @@ async fn flush(outlet: &Outlet, gathered: Vec<Handed>, loops: &Loops) {
 pub(super) fn settlement(items: &[Item]) -> Settlement {
     let mut all = Settlement::default();
     for item in items {
-        all.attempts.extend(item.attempt.as_deref().cloned());
+        all.attempts.extend(item.attempts().cloned());
         match &item.then {
             Then::GoOn => {}
             Then::End(row) => all.endings.push((**row).clone()),

@@ -46,6 +46,10 @@ pub struct Rules {
     pub strangers_apart: bool,
     /// Whatever came of a call after a rejected answer, the answer is not named any more.
     pub any_call_ends_it: bool,
+    /// A call that a race makes beside another one is written down too, and named by what takes the job away.
+    pub beside_record: bool,
+    /// The calls that a race has dropped are written together with the answer that won.
+    pub lost_together: bool,
 }
 
 impl Rules {
@@ -70,6 +74,8 @@ impl Rules {
         own_fences: true,
         strangers_apart: true,
         any_call_ends_it: true,
+        beside_record: true,
+        lost_together: true,
     };
 }
 
@@ -86,7 +92,13 @@ pub struct Call {
 pub enum Place {
     Ready,
     Parked,
-    InFlight { fence: u8, worker: u8, open: Option<u8> },
+    /// `beside`: the numbers of the calls that a race makes beside the open one, a bit for each.
+    InFlight {
+        fence: u8,
+        worker: u8,
+        open: Option<u8>,
+        beside: u8,
+    },
 }
 
 /// How a job ended.
@@ -179,6 +191,11 @@ impl Again {
     }
 }
 
+/// The place of a number in a set of them.
+fn bit(number: u8) -> u8 {
+    1 << number
+}
+
 /// What a worker saw of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Seen {
@@ -207,6 +224,16 @@ pub struct Outcome {
     pub then: Then,
     /// The call named the fault of an answer.
     pub reask: bool,
+    /// The number of the call beside it that was dropped because of it.
+    pub lost: Option<u8>,
+}
+
+impl Outcome {
+    /// The calls that it tells of.
+    pub fn calls(&self) -> impl Iterator<Item = Call> {
+        let lost = self.lost.map(|number| Call { number, ..self.call });
+        std::iter::once(self.call).chain(lost)
+    }
 }
 
 /// The round of calls whose job is not there any more: no job has it.
@@ -226,6 +253,7 @@ pub enum Life {
 pub enum Statement {
     Claim { job: u8, worker: u8 },
     Open(Call),
+    OpenBeside(Call),
     Settle(Outcome),
     GiveBack { job: u8, fence: u8 },
     GiveBackAllBut { worker: u8, known: BTreeSet<u8> },
@@ -318,7 +346,7 @@ impl Database {
             return None;
         }
         let fence = self.fence();
-        self.job_mut(job).place = Some(Place::InFlight { fence, worker, open: None });
+        self.job_mut(job).place = Some(Place::InFlight { fence, worker, open: None, beside: 0 });
         Some(fence)
     }
 
@@ -338,19 +366,34 @@ impl Database {
         }
     }
 
+    /// Whether a call may be made beside another one of its claim.
+    pub fn open_beside(&mut self, rules: &Rules, call: Call) -> bool {
+        match self.jobs.get_mut(usize::from(call.job)).map(|job| &mut job.place) {
+            Some(Some(Place::InFlight { fence, beside, .. })) if *fence == call.fence => {
+                if rules.beside_record {
+                    *beside |= bit(call.number);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Rows that stand for a worker's word until it comes, if it does.
     fn book_placeholder(&mut self, job: u8) {
-        if let Some(Place::InFlight { fence, open: Some(number), .. }) = self.job(job).place {
+        if let Some(Place::InFlight { fence, open, beside, .. }) = self.job(job).place {
             let row = Row { said: Said::Placeholder, round: self.job(job).round, copies: 1, reask: false };
-            self.ledger.entry(Call { job, fence, number }).or_insert(row);
+            for number in open.into_iter().chain((0..8).filter(|number| beside & bit(*number) != 0)) {
+                self.ledger.entry(Call { job, fence, number }).or_insert(row);
+            }
         }
     }
 
     /// Whether a call is on the ledger, or will be when its claim is taken back.
     pub fn names(&self, call: Call) -> bool {
         let is_open = |job: &Job| {
-            let Some(Place::InFlight { fence, open, .. }) = job.place else { return false };
-            (fence, open) == (call.fence, Some(call.number))
+            let Some(Place::InFlight { fence, open, beside, .. }) = job.place else { return false };
+            fence == call.fence && (open == Some(call.number) || beside & bit(call.number) != 0)
         };
         self.ledger.contains_key(&call) || self.jobs.get(usize::from(call.job)).is_some_and(is_open)
     }
@@ -402,17 +445,27 @@ impl Database {
             Some(Seen::Rejected) => Said::Rejected,
         };
         let round = if is_stranger && rules.strangers_apart { NO_JOB } else { outcome.round };
-        let fresh = Row { said, round, copies: 1, reask: outcome.reask };
-        self.ledger
-            .entry(outcome.call)
-            .and_modify(|row| {
-                if row.said == Said::Placeholder {
-                    *row = fresh;
-                } else if !rules.idempotent {
-                    row.copies += 1;
-                }
-            })
-            .or_insert(fresh);
+        let lost = outcome.lost.map(|number| (Call { number, ..outcome.call }, Said::Uncertain, false));
+        for (call, said, reask) in [(outcome.call, said, outcome.reask)].into_iter().chain(lost) {
+            let fresh = Row { said, round, copies: 1, reask };
+            self.ledger
+                .entry(call)
+                .and_modify(|row| {
+                    if row.said == Said::Placeholder {
+                        *row = fresh;
+                    } else if !rules.idempotent {
+                        row.copies += 1;
+                    }
+                })
+                .or_insert(fresh);
+            // What is booked is not under way any more.
+            if let Some(Some(Place::InFlight { fence: current, beside, .. })) =
+                self.jobs.get_mut(usize::from(job)).map(|job| &mut job.place)
+                && *current == fence
+            {
+                *beside &= !bit(call.number);
+            }
+        }
     }
 
     fn end(&mut self, job: u8, how: How, fence: u8) {
@@ -438,6 +491,9 @@ impl Database {
             }
             Statement::Open(call) => {
                 self.open(rules, *call);
+            }
+            Statement::OpenBeside(call) => {
+                self.open_beside(rules, *call);
             }
             Statement::Settle(outcome) => self.settle(rules, *outcome),
             Statement::GiveBack { job, fence } => {

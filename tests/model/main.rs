@@ -41,6 +41,7 @@ const CALM: World = World {
         refusing: 0,
         returns: 0,
         enqueues: 0,
+        races: 0,
     },
     rules: Rules::ALL,
 };
@@ -165,6 +166,22 @@ fn with_numbers_that_come_again() {
     holds("numbers that come again", World { trouble, jobs: 0, max_attempts: 1, ..CALM });
     let trouble = Trouble { returns: 1, crashes: 1, enqueues: 2, ..CALM.trouble };
     holds("numbers that come again and crashes", World { trouble, jobs: 0, max_attempts: 1, ..CALM });
+}
+
+#[test]
+fn with_races() {
+    let trouble = Trouble { races: 1, crashes: 1, delays: 1, ..CALM.trouble };
+    holds("races, crashes and delays", World { trouble, ..CALM });
+    let trouble = Trouble { races: 1, crashes: 1, refusals: 1, ..CALM.trouble };
+    holds("races, crashes and refusals", World { trouble, max_attempts: 3, ..CALM });
+    let trouble = Trouble { races: 1, crashes: 1, cancels: 1, ..CALM.trouble };
+    holds("races, crashes and cancels", World { trouble, ..CALM });
+    let trouble = Trouble { races: 1, expiries: 1, cuts: 1, ..CALM.trouble };
+    holds("races, expiries and cuts", World { trouble, max_attempts: 3, ..CALM });
+    let trouble = Trouble { races: 1, drains: 1, give_ups: 1, ..CALM.trouble };
+    holds("races, drains and calls that are given up", World { trouble, ..CALM });
+    let trouble = Trouble { races: 2, refusals: 2, crashes: 1, ..CALM.trouble };
+    holds("two races and refusals", World { trouble, max_attempts: 4, workers: 1, ..CALM });
 }
 
 // ----------------------------------------------------------------------------- what every rule is there for
@@ -321,4 +338,18 @@ fn when_a_call_whose_job_is_lost_keeps_its_round_the_next_job_of_the_number_is_b
     let rules = Rules { strangers_apart: false, ..Rules::ALL };
     let trouble = Trouble { returns: 1, refusals: 1, enqueues: 2, ..CALM.trouble };
     breaks("booking strangers apart", World { trouble, rules, jobs: 0, ..CALM }, ITS_OWN);
+}
+
+#[test]
+fn without_the_record_of_a_call_beside_another_a_crash_hides_it() {
+    let rules = Rules { beside_record: false, ..Rules::ALL };
+    let trouble = Trouble { races: 1, crashes: 1, ..CALM.trouble };
+    breaks("the record of a call beside another", World { trouble, rules, ..CALM }, EVERY_CALL_NAMED);
+}
+
+#[test]
+fn when_the_calls_that_a_race_has_dropped_are_written_after_its_answer_a_crash_hides_them() {
+    let rules = Rules { lost_together: false, ..Rules::ALL };
+    let trouble = Trouble { races: 1, crashes: 1, ..CALM.trouble };
+    breaks("writing them together", World { trouble, rules, ..CALM }, EVERY_CALL_NAMED);
 }

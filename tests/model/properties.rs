@@ -134,13 +134,14 @@ fn asked_again_once(state: &State) -> bool {
     (0_u8..).zip(&state.database.jobs).all(|(number, job)| (0..=job.round).all(|round| made(number, round) <= 1))
 }
 
-/// A call that was cut off by a crash uses up nothing, so each crash allows one more. What the database has lost counts
-/// no more.
+/// A call that was cut off by a crash uses up nothing, so each crash allows one more; and a crash in a race cuts off
+/// two. What the database has lost counts no more.
 fn bounded(world: &World, state: &State) -> bool {
+    let races = world.trouble.races - state.trouble.races;
     state.database.jobs.iter().all(|job| {
         let counts = |made: &&Made| (made.born, made.round) == (job.born, job.round) && !made.lost && !made.strayed;
         let made = state.calls.values().filter(counts).count();
-        made <= usize::from(world.max_attempts + job.crashes)
+        made <= usize::from(world.max_attempts + job.crashes + races.min(job.crashes))
     })
 }
 
@@ -152,7 +153,8 @@ fn bought_once(world: &World, state: &State) -> bool {
         || now.give_ups < at_first.give_ups
         || now.cuts < at_first.cuts
         || now.rejections < at_first.rejections
-        || now.returns < at_first.returns;
+        || now.returns < at_first.returns
+        || now.races < at_first.races;
     excused
         || (0..world.jobs)
             .all(|job| state.calls.iter().filter(|(call, made)| call.job == job && made.charged).count() <= 1)

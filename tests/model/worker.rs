@@ -28,6 +28,30 @@ pub struct Held {
     pub doomed: bool,
     /// Whether its call, or the next one, names the fault of an answer.
     pub again: Again,
+    /// The highest number of a call under this claim.
+    pub highest: u8,
+    /// The call that a race makes beside its call.
+    pub beside: Option<Beside>,
+}
+
+/// A call that a race makes beside another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Beside {
+    pub number: u8,
+    pub step: Step,
+}
+
+impl Held {
+    /// The number of the call beside its call, if the provider is at that.
+    pub fn asked_beside(&self) -> Option<u8> {
+        self.beside.filter(|beside| beside.step == Step::Calling).map(|beside| beside.number)
+    }
+
+    /// The same job, whose call has ended: the call beside it, if there is one, is its only one.
+    pub fn with_the_other(self) -> Self {
+        let (number, step) = self.beside.map_or((self.highest, Step::Idle), |beside| (beside.number, beside.step));
+        Self { call: Call { number, ..self.call }, step, beside: None, ..self }
+    }
 }
 
 /// An outcome in memory.

@@ -1,6 +1,6 @@
 //! Everything together, and every step that may come next.
 
-use super::database::{Call, Database, How, Life, Place, Rules, Said, Seen, Statement};
+use super::database::{Call, Database, How, Life, Outcome, Place, Rules, Said, Seen, Statement};
 use super::worker::{Held, Made, Orphan, Step, Worker};
 use stateright::{Model, Property};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +36,8 @@ pub struct Trouble {
     pub returns: u8,
     /// A job is enqueued where there is none.
     pub enqueues: u8,
+    /// A call is made beside another one, because that is slow to answer.
+    pub races: u8,
 }
 
 /// What is explored.
@@ -94,6 +96,24 @@ pub enum Action {
         held: usize,
         seen: Seen,
         park: bool,
+    },
+    OpenBeside {
+        worker: usize,
+        held: usize,
+        delayed: bool,
+    },
+    SendBeside {
+        worker: usize,
+        held: usize,
+    },
+    AnswerBeside {
+        worker: usize,
+        held: usize,
+    },
+    FailBeside {
+        worker: usize,
+        held: usize,
+        seen: Seen,
     },
     /// A job whose attempts are used up, or that its worker may not go on with.
     Conclude {
@@ -273,10 +293,13 @@ impl State {
     fn on_their_way(&self) -> BTreeSet<Call> {
         let held = |worker: &Worker| {
             let calling = worker.held.iter().filter(|held| held.step == Step::Calling).map(|held| held.call);
-            let memory = worker.memory.iter().map(|unsettled| unsettled.outcome.call);
-            calling.chain(memory).chain(worker.spool.iter().map(|outcome| outcome.call)).collect::<Vec<_>>()
+            let beside = |held: &Held| Some(Call { number: held.asked_beside()?, ..held.call });
+            let beside = worker.held.iter().filter_map(beside);
+            let memory = worker.memory.iter().flat_map(|unsettled| unsettled.outcome.calls());
+            let spool = worker.spool.iter().flat_map(Outcome::calls);
+            calling.chain(beside).chain(memory).chain(spool).collect::<Vec<_>>()
         };
-        let left = self.orphans.iter().flat_map(|orphan| orphan.outcomes.iter().map(|outcome| outcome.call));
+        let left = self.orphans.iter().flat_map(|orphan| orphan.outcomes.iter().flat_map(Outcome::calls));
         self.workers.iter().flat_map(held).chain(left).collect()
     }
 
@@ -343,6 +366,7 @@ impl World {
                     if process.draining && state.trouble.give_ups > 0 {
                         actions.push(Action::GiveUp { worker, held: index });
                     }
+                    self.race_actions(state, (worker, index), delays, actions);
                 }
             }
         }
@@ -378,6 +402,34 @@ impl World {
         let may_leave = process.spool.is_empty() || state.trouble.give_ups > 0 || !rules.stay_until_written;
         if process.draining && process.held.is_empty() && process.memory.is_empty() && may_leave {
             actions.push(Action::Leave { worker });
+        }
+    }
+
+    /// What may come next of the call that is made beside another one, or may be.
+    fn race_actions(&self, state: &State, (worker, held): (usize, usize), delays: &[bool], actions: &mut Vec<Action>) {
+        let process = &state.workers[worker];
+        let job = &process.held[held];
+        let Trouble { races, refusals, cuts, .. } = state.trouble;
+        match job.beside.map(|beside| beside.step) {
+            None => {
+                let may = races > 0 && !job.doomed && !process.draining && !state.refuses;
+                // Both may fail.
+                let both = job.tried + 2 <= self.max_attempts;
+                let id = job.call.job;
+                let settled = !process.waits_in_memory(id, usize::MAX) && !process.waits_in_spool(id);
+                if may && both && (settled || !self.rules.settle_before_next) {
+                    actions.extend(delays.iter().map(|&delayed| Action::OpenBeside { worker, held, delayed }));
+                }
+            }
+            Some(Step::Calling) => {
+                actions.push(Action::AnswerBeside { worker, held });
+                for (seen, left) in [(Seen::Refusal, refusals), (Seen::Cut, cuts)] {
+                    if left > 0 {
+                        actions.push(Action::FailBeside { worker, held, seen });
+                    }
+                }
+            }
+            Some(Step::Opened | Step::Idle) => actions.push(Action::SendBeside { worker, held }),
         }
     }
 

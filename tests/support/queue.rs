@@ -228,6 +228,7 @@ pub fn accepted(claimed: &Claimed, number: i16) -> AttemptRow {
         reported_cost: None,
         cost_source: None,
         reask_of: None,
+        raced: false,
         notes: Vec::new(),
     }
 }
@@ -267,6 +268,7 @@ pub fn success(claimed: &Claimed) -> EndingRow {
         output_tokens: 50,
         request_id: Some("req_1".to_owned()),
         response: Some(r#"{"choices":[{"message":{"content":"Paris"}}]}"#.to_owned()),
+        raced: false,
     }
 }
 
@@ -287,6 +289,7 @@ pub fn park(claimed: &Claimed, until: Option<Timestamp>) -> ParkRow {
         attempts: claimed.attempts,
         until,
         reason: "openai/gpt-4o-mini: rate_limit".to_owned(),
+        raced: false,
     }
 }
 

@@ -1,8 +1,10 @@
 //! A provider that sends anything but what was asked for.
 
 use super::{Stage, gzip};
+use crate::support::clock;
 use crate::support::program::text;
 use crate::support::wait::until;
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -21,7 +21,8 @@ pub(super) const ROUTE: Table = Table {
             "cost",
             "The order of the rungs for each job. \"cost\": the cheapest for its request first; \"priority\": in this \
              order; \"weighted\": drawn by `weights`; \"balanced\": the one with the most room in its limits first; \
-             \"fastest\": the one that answers soonest first; \"sticky\": the same for the same `sticky_by`.",
+             \"fastest\": the one that answers soonest first; \"sticky\": the same for the same `sticky_by`; \"race\": \
+             the cheapest first, and while it has not answered the next one beside it.",
         ),
         instead(
             "weights",
@@ -30,6 +31,24 @@ pub(super) const ROUTE: Table = Table {
             "For \"weighted\": the share of each rung; 0: only a fallback.",
         ),
         instead("sticky_by", Kind::Text, "batch", "For \"sticky\": \"batch\", \"project\" or \"metadata.MEMBER\"."),
+        Key {
+            is_alternative: true,
+            ..with_default(
+                "race_after",
+                Kind::Duration,
+                "2s",
+                "For \"race\": time until the next rung is asked too; \"0s\": both at once.",
+            )
+        },
+        Key {
+            is_alternative: true,
+            ..with_default(
+                "race_at_most",
+                Kind::Whole(2, 100),
+                "2",
+                "For \"race\": calls of one job that are under way at a time, at most.",
+            )
+        },
         with_default(
             "patience",
             Kind::Duration,

@@ -1,7 +1,7 @@
 //! `strategy` of a route, and the keys that belong to one strategy.
 
 use super::*;
-use crate::domain::StickyBy;
+use crate::domain::{Race, StickyBy};
 
 /// A route over three models of the provider above, with these additional lines.
 fn three(lines: &str) -> Given {
@@ -25,6 +25,12 @@ fn every_strategy_is_read_with_what_belongs_to_it() {
     }
     let weights = read("strategy = \"weighted\"\nweights = { \"local/c/1\" = 0, \"local/a\" = 3, \"local/b\" = 0.5 }");
     assert_eq!(weights, Strategy::Weighted([3.0, 0.5, 0.0].into()), "in the order of the rungs");
+    for (lines, after, at_most) in
+        [("", 2_000, 2), ("race_after = \"0s\"", 0, 2), ("race_after = \"1m 500ms\"\nrace_at_most = 3", 60_500, 3)]
+    {
+        let after = Duration::from_millis(after);
+        assert_eq!(read(&format!("strategy = \"race\"\n{lines}")), Strategy::Race(Race { after, at_most }));
+    }
     for (by, expected) in [
         ("batch", StickyBy::Batch),
         ("project", StickyBy::Project),
@@ -37,17 +43,19 @@ fn every_strategy_is_read_with_what_belongs_to_it() {
 
 #[test]
 fn a_strategy_that_is_none_is_named_with_the_one_that_is_near() {
-    let expected = "\"cost\", \"priority\", \"weighted\", \"balanced\", \"fastest\" or \"sticky\"";
+    let expected = "\"cost\", \"priority\", \"weighted\", \"balanced\", \"fastest\", \"sticky\" or \"race\"";
     for (name, problem) in [
         ("wieghted", "\"wieghted\" is not a strategy; perhaps \"weighted\" is meant"),
         ("Cost", "\"Cost\" is not a strategy; perhaps \"cost\" is meant"),
         ("round_robin", "\"round_robin\" is not a strategy"),
         ("", "\"\" is not a strategy"),
-        ("race", "the strategy \"race\" is not supported by this version"),
+        ("races", "\"races\" is not a strategy; perhaps \"race\" is meant"),
     ] {
         // What belongs to a strategy that cannot be told is not found fault with.
-        let faults =
-            three(&format!("strategy = {name:?}\nweights = {{ \"local/a\" = 1 }}\nsticky_by = \"batch\"")).faults();
+        let faults = three(&format!(
+            "strategy = {name:?}\nweights = {{ \"local/a\" = 1 }}\nsticky_by = \"batch\"\nrace_after = 7"
+        ))
+        .faults();
         assert_eq!(faults, [format!("routes.default.strategy: {problem}; expected {expected}")]);
     }
 }
@@ -100,7 +108,7 @@ fn weights_that_say_nothing_are_faults_each_with_its_rung() {
 
 #[test]
 fn what_belongs_to_another_strategy_is_a_fault() {
-    for strategy in ["cost", "priority", "balanced", "fastest", "sticky"] {
+    for strategy in ["cost", "priority", "balanced", "fastest", "sticky", "race"] {
         let key = if strategy == "sticky" { "sticky_by = \"batch\"" } else { "" };
         let faults = three(&format!("strategy = {strategy:?}\n{key}\nweights = {{ \"local/a\" = 1 }}")).faults();
         let problem = format!("the strategy is {strategy:?}, which draws by no weights");
@@ -127,4 +135,56 @@ fn a_sticky_route_has_a_key_and_one_that_jobs_have() {
         );
     }
     assert_eq!(three("strategy = \"sticky\"\nsticky_by = 7").faults().len(), 1);
+}
+
+#[test]
+fn the_pace_of_a_race_belongs_to_a_race() {
+    for strategy in ["cost", "priority", "balanced", "fastest"] {
+        let lines = format!("strategy = {strategy:?}\nrace_after = \"1s\"\nrace_at_most = 2");
+        let fault = |key: &str| {
+            format!(
+                "routes.default.{key}: the strategy is {strategy:?}, which asks one rung at a time; \
+                 expected strategy = \"race\""
+            )
+        };
+        assert_eq!(three(&lines).faults(), [fault("race_after"), fault("race_at_most")]);
+    }
+    assert_eq!(three("race_after = \"1s\"").faults().len(), 1, "the default is no race");
+}
+
+#[test]
+fn a_race_has_rungs_to_ask_and_a_pace_that_can_be_kept() {
+    let one = |lines: &str| {
+        given(&format!("{LOCAL}[routes.default]\nrungs = [\"local/a\"]\nstrategy = \"race\"\n{lines}")).faults()
+    };
+    let problem = "a race over one rung; expected a second rung, or another strategy";
+    assert_eq!(one(""), [format!("routes.default.strategy: {problem}")]);
+    assert_eq!(one("race_at_most = 2").len(), 1);
+    let faults = |lines: &str| three(&format!("strategy = \"race\"\n{lines}")).faults();
+    let duration = "a duration such as \"90s\", \"10m\" or \"1h 30m\"";
+    for (after, shown) in [("7", "is 7"), ("-1", "is -1"), ("\"-1s\"", "\"-1s\" is not a duration")] {
+        let faults = faults(&format!("race_after = {after}"));
+        let [fault] = &faults[..] else { panic!("{faults:?}") };
+        assert!(fault.starts_with(&format!("routes.default.race_after: {shown}")), "{fault}");
+        assert!(fault.ends_with(&format!("; expected {duration}")), "{fault}");
+    }
+    for (at_most, shown) in [("1", "is 1"), ("0", "is 0"), ("-2", "is -2"), ("\"two\"", "is \"two\"")] {
+        let faults = faults(&format!("race_at_most = {at_most}"));
+        let [fault] = &faults[..] else { panic!("{faults:?}") };
+        assert!(fault.starts_with(&format!("routes.default.race_at_most: {shown}")), "{fault}");
+    }
+    assert_eq!(
+        faults("race_at_most = 4"),
+        ["routes.default.race_at_most: 4 calls at a time, and the route has 3 rungs; expected 2 to 3"]
+    );
+    assert_eq!(
+        faults("max_attempts = 1"),
+        ["routes.default.max_attempts: the strategy is \"race\", and each of two calls that are under way may fail; \
+          expected 2 or more"]
+    );
+    let pinned = "the strategy is \"race\", which asks other rungs, and no job may leave its rung; \
+                  expected another strategy, or no fallback = \"never\"";
+    for lines in ["fallback = \"never\"", "fallback_on = []"] {
+        assert_eq!(faults(lines), [format!("routes.default.strategy: {pinned}")]);
+    }
 }

@@ -183,7 +183,7 @@ fn first_class((_, why): &(usize, Skip)) -> Option<ErrorClass> {
         Skip::Ineligible(Ineligible::BucketTooSmall { .. }) => Some(ErrorClass::NeverFits),
         Skip::Ineligible(Ineligible::Unsupported(_)) => Some(ErrorClass::InvalidRequest),
         Skip::Failed(class) => Some(*class),
-        Skip::Shut { .. } | Skip::BackingOff { .. } | Skip::TooLate { .. } => None,
+        Skip::Shut { .. } | Skip::BackingOff { .. } | Skip::TooLate { .. } | Skip::UnderWay { .. } => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! One pass along the rungs of a route.
 
-use crate::domain::{Attempt, ErrorClass, Job, Patience, Remedy, Route, Timestamp, backoff};
+use crate::domain::{Attempt, ErrorClass, Job, Patience, Remedy, Route, Strategy, Timestamp, backoff};
 
 /// One pass along the rungs of a route.
 pub(super) struct Lap {
@@ -28,6 +28,8 @@ impl Lap {
             let Some(class) = attempt.outcome.class() else { continue };
             counted = counted.saturating_add(u32::from(attempt.uses_up_an_attempt()));
             let tries = match attempt.remedy() {
+                // The next rung may be faster than a retry.
+                Some(Remedy::RetrySame { .. }) if matches!(route.strategy, Strategy::Race(_)) => 0,
                 Some(Remedy::RetrySame { tries }) => tries,
                 // It takes the place of the retry, so it is counted; and it is never one too many.
                 Some(Remedy::Reask) => u32::MAX,

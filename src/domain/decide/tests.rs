@@ -4,6 +4,7 @@ mod endings;
 mod failures;
 mod game;
 mod patience;
+mod race;
 mod worlds;
 
 use super::*;
@@ -65,7 +66,7 @@ fn closed(reason: Reason, wait: Duration) -> RungHealth {
 /// Decides when each rung's health is all that is known of it.
 fn decide(job: &Job, route: &Route, order: &[usize], past: &[Attempt], health: &[RungHealth], now: Timestamp) -> Step {
     let conditions: Vec<Condition> = health.iter().cloned().map(Condition::from).collect();
-    super::decide(job, route, order, past, &conditions, now)
+    super::decide(job, route, order, past, &[], &conditions, now)
 }
 
 /// Decides at `now` with the rungs in listed order, all open.

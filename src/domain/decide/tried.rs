@@ -58,6 +58,11 @@ pub(super) fn of(job: &Job, route: &Route, history: &[Attempt]) -> Vec<Tried> {
 }
 
 impl Tried {
+    /// The class of its last failure, where it rests because of that, and not because a gate is shut.
+    pub(super) fn rests_after(&self) -> Option<ErrorClass> {
+        self.last_failure.filter(|class| self.waiting.is_none() && class.facts().key.is_none())
+    }
+
     fn learn(&mut self, job: &Job, attempt: &Attempt) {
         let (Some(class), Some(remedy)) = (attempt.outcome.class(), attempt.remedy()) else { return };
         self.last_failure = Some(class);

@@ -76,7 +76,7 @@ fn figure(route: &Route, index: usize, condition: Option<&Condition>) -> Ordered
             let latency = condition.and_then(|condition| condition.latency);
             rung.expected_ms = latency.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         }
-        Strategy::Cost | Strategy::Priority | Strategy::Sticky(_) => {}
+        Strategy::Cost | Strategy::Priority | Strategy::Sticky(_) | Strategy::Race(_) => {}
     }
     rung
 }

@@ -218,7 +218,7 @@ proptest! {
                 let shut = |reason| RungHealth::Shut(Shut { reason, since: NOW, until: now + SECOND });
                 Condition::from(closed.map_or(RungHealth::Open, shut))
             });
-            match decide(&job, &route, &[0, 1], &history, &conditions, now) {
+            match decide(&job, &route, &[0, 1], &history, &[], &conditions, now) {
                 Step::Call { rung: 1, .. } => break history.len(),
                 Step::Call { .. } => {
                     stage.call(1, Some(&failure), now);

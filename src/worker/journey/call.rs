@@ -1,7 +1,7 @@
 //! One call, from the gate to the verdict.
 //!
 //! A call changes nothing in its journey: it reads the [`Errand`] and returns its outcome. So a journey may have
-//! several calls under way, and drop those that it no longer needs.
+//! several calls under way ([`Calls`](super::calls::Calls)), and drop those that it no longer needs.
 
 use super::Errand;
 use super::judge::{AskedFor, Judged, abandoned, judge};
@@ -23,6 +23,7 @@ use crate::worker::opener::Opened;
 use crate::worker::plan::RungPlan;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// The outcomes of a call.
 #[expect(clippy::large_enum_variant, reason = "nearly every call is made, and a box would be one more allocation")]
@@ -42,8 +43,10 @@ pub(super) enum Came {
 
 /// A call that was made.
 pub(super) struct Made {
+    /// Its ordinal within the job.
+    pub(super) number: i16,
     pub(super) target: Target,
-    /// The place of that rung in the route.
+    /// The place of that rung in the route along which it was called.
     pub(super) rung: usize,
     pub(super) started_at: Timestamp,
     pub(super) ended_at: Timestamp,
@@ -63,18 +66,22 @@ pub(super) struct Made {
 }
 
 /// A call to be made.
-pub(super) struct Call<'a> {
-    pub(super) errand: &'a Errand,
+pub(super) struct Call {
+    pub(super) errand: Arc<Errand>,
     /// The place of its rung in the route.
     pub(super) index: usize,
-    pub(super) state: &'a RungState,
+    pub(super) state: RungState,
     /// The claim under which it is made.
     pub(super) lease: Lease,
     /// Its ordinal within the job.
     pub(super) number: i16,
+    /// Another call of the job is under way.
+    pub(super) is_beside: bool,
+    /// Tells it that another call has brought the answer; `None`: there is no other.
+    pub(super) no_longer_needed: Option<CancellationToken>,
 }
 
-impl Call<'_> {
+impl Call {
     /// The request that is sent.
     fn request(&self) -> &Arc<ChatRequest> {
         self.state.again.as_ref().map_or(&self.errand.request, |again| &again.request)
@@ -87,7 +94,7 @@ impl Call<'_> {
 
     /// Makes the call.
     pub(super) async fn make(&self, in_hand: &InHand) -> Came {
-        let Errand { shared, plan, request, .. } = self.errand;
+        let Errand { shared, plan, request, .. } = &*self.errand;
         let (Some(rung), Some(spec)) = (plan.rungs.get(self.index), plan.route.rungs.get(self.index)) else {
             return Came::NotBegun;
         };
@@ -101,13 +108,19 @@ impl Call<'_> {
             () = shared.stop.cancelled() => return Came::NotBegun,
             () = in_hand.recalled.cancelled() => return Came::NotBegun,
             () = in_hand.lost.cancelled() => return Came::NotBegun,
+            () = self.not_needed() => return Came::NotBegun,
         };
         drop(in_line);
         let mut leave = match admitted {
             Ok(permit) => Leave::new(gate, &rung.target, &shared.clock, permit),
             Err(shut) => return Came::Refused(shut),
         };
-        match self.open(spec).await {
+        let opened = tokio::select! {
+            biased;
+            () = self.not_needed() => return Came::NotBegun,
+            opened = self.open(spec) => opened,
+        };
+        match opened {
             Opened::Yes => {}
             Opened::Lost => return Came::ClaimLost,
             Opened::Away => return Came::Away,
@@ -128,6 +141,7 @@ impl Call<'_> {
             report = call => Some(report),
             () = shared.abort.cancelled() => None,
             () = in_hand.recalled.cancelled() => None,
+            () = self.not_needed() => None,
         };
         let ended_at = shared.clock.now();
         let (report, leave) = match report {
@@ -140,6 +154,8 @@ impl Call<'_> {
                 drop(leave);
                 let why = if in_hand.recalled.is_cancelled() {
                     "the job was cancelled, or answered by another worker"
+                } else if self.no_longer_needed.as_ref().is_some_and(CancellationToken::is_cancelled) {
+                    "another rung answered first"
                 } else {
                     "the worker was stopped"
                 };
@@ -171,6 +187,7 @@ impl Call<'_> {
         let is_refused = judged.outcome.class().is_some_and(|class| class.facts().key.is_some());
         let wait = judged.failure.as_ref().filter(|_| !is_refused).and_then(|failure| failure.wait);
         Came::Made(Made {
+            number: self.number,
             target: spec.target.clone(),
             rung: self.index,
             started_at,
@@ -185,6 +202,14 @@ impl Call<'_> {
             mend,
             reask_of,
         })
+    }
+
+    /// Waits until another call has brought the answer.
+    async fn not_needed(&self) {
+        match &self.no_longer_needed {
+            Some(no_longer_needed) => no_longer_needed.cancelled().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Records the coming call in the database, so that it can be named should this process die.
@@ -205,7 +230,7 @@ impl Call<'_> {
             started_at: shared.clock.now(),
             worst: spec.model.price.map(|price| estimate::worst_cost(&price, &spec.model.capabilities, job)),
         };
-        let opened = shared.opener.open(call).await;
+        let opened = shared.opener.open(call, self.is_beside).await;
         // A process that was suspended meanwhile may have lost its lease behind the answer.
         if opened == Opened::Yes && !shared.lease_is_fresh() { Opened::Away } else { opened }
     }
@@ -213,7 +238,7 @@ impl Call<'_> {
     /// The verdict on the outcome, and what it tells of the provider's limits. Checking an answer against a schema may
     /// take a second; no other job waits for that.
     async fn judge(&self, mut report: CallReport) -> (Judged, Vec<LimitObservation>) {
-        let Errand { shared, plan, request, held_back, schema, .. } = self.errand;
+        let Errand { shared, plan, request, held_back, schema, .. } = &*self.errand;
         let limits = std::mem::take(&mut report.limits);
         report.dropped.extend(held_back.iter().cloned());
         let is_checked = schema.is_some() || plan.route.rules.json_schema.is_some();

@@ -1,8 +1,10 @@
 //! One job's journey through this process: decide, pass the gate, call, judge, settle.
 
 mod call;
+mod calls;
 mod judge;
 mod leave;
+mod outcome;
 mod prepare;
 mod rows;
 mod rung_state;
@@ -27,11 +29,11 @@ use crate::domain::{
 };
 use crate::store::claim::{Claimed, PastAttempt};
 use crate::store::settle::AttemptRow;
-use call::{Call, Came, Made};
-use judge::Judged;
+use call::Call;
+use calls::Calls;
 use prepare::{LARGE, Unready, prepare};
 pub(super) use rows::HeldJob;
-use rows::{Bill, Completion, LastCall};
+use rows::{Bill, LastCall};
 use rung_state::{Again, RungState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,10 +44,14 @@ const HOLD: Duration = Duration::from_secs(2);
 /// How long a job is parked at a gate that may open at any time.
 const GATE_REST: Duration = Duration::from_secs(10);
 
+/// When a job looks again for a place for one more call.
+const NO_PLACE: Duration = Duration::from_millis(50);
+
 /// Why a job goes back when routes look at members of its metadata that its claim did not bring.
 const READ_ANEW: &str = "its metadata is read anew";
 
 /// The parts of a job that each call needs and no call changes.
+#[derive(Clone)]
 struct Errand {
     shared: Arc<Shared>,
     plan: Arc<RoutePlan>,
@@ -58,17 +64,9 @@ struct Errand {
     hash: RequestHash,
 }
 
-/// What a call was decided by.
-#[derive(Clone, Copy)]
-struct Choice<'a> {
-    skipped: &'a [(usize, Skip)],
-    conditions: &'a [Condition],
-    now: Timestamp,
-}
-
 /// One job on its way, from its claim until it ends or goes back.
 struct Journey {
-    errand: Errand,
+    errand: Arc<Errand>,
     held: HeldJob,
     /// The request as it was inserted.
     whole: Arc<ChatRequest>,
@@ -89,8 +87,16 @@ struct Journey {
     waits_since: Option<Timestamp>,
     /// Its turn at the places that it waits for.
     sleeper: Option<Sleeper>,
-    /// An attempt that is over and has not been handed to the settler yet.
-    unsettled: Option<Box<AttemptRow>>,
+    /// The calls under way, where the route asks several rungs at once.
+    calls: Calls,
+    /// Bytes that its request takes in memory.
+    weight: usize,
+    /// Calls made under earlier claims.
+    before: i16,
+    /// The numbers of the calls made under this claim.
+    numbers: Vec<i16>,
+    /// Attempts that are over and have not been handed to the settler yet.
+    unsettled: Vec<AttemptRow>,
     last: Option<LastCall>,
 }
 
@@ -139,20 +145,37 @@ impl Journey {
         loop {
             if in_hand.recalled.is_cancelled() {
                 // Cancelled or answered elsewhere: the row is no longer ours, so only the money is booked.
-                return self.settle(Then::GoOn).await;
+                return self.recalled(in_hand).await;
             }
+            self.take_ended(in_hand).await;
             if let Err(reason) = self.follow_plan() {
-                return self.park(None, reason.to_owned()).await;
+                if self.calls.is_empty() {
+                    return self.park(None, reason.to_owned()).await;
+                }
+                self.wait_for_calls(Timestamp::MAX, in_hand).await;
+                continue;
             }
             self.get_ready_to_ask_again().await;
             let now = self.errand.shared.clock.now();
             let conditions = self.look(now);
             let errand = &self.errand;
-            let step = decide(&errand.job, &errand.plan.route, &self.order, &self.history, &conditions, now);
+            let (route, under_way) = (&errand.plan.route, self.calls.under_way());
+            let step = decide(&errand.job, route, &self.order, &self.history, &under_way, &conditions, now);
             self.give_up_turn(&step);
             match step {
                 // A good answer is used even if another worker may have the job by now: it is paid for.
-                Step::Finish(ending @ Ending::Succeeded) => return self.finish(ending, now).await,
+                Step::Finish(ending @ Ending::Succeeded) => {
+                    self.calls.drop_all().await;
+                    self.take_ended(in_hand).await;
+                    return self.finish(ending, now).await;
+                }
+                // Calls under way are paid for, so they go on; no further one is begun.
+                _ if !self.calls.is_empty()
+                    && (in_hand.lost.is_cancelled() || self.errand.shared.stop.is_cancelled()) =>
+                {
+                    self.wait_for_calls(Timestamp::MAX, in_hand).await;
+                }
+                Step::Wait { until, .. } if !self.calls.is_empty() => self.wait_for_calls(until, in_hand).await,
                 _ if in_hand.lost.is_cancelled() => return self.settle(Then::GoOn).await,
                 Step::Finish(ending) => return self.finish(ending, now).await,
                 _ if self.errand.shared.stop.is_cancelled() => {
@@ -168,12 +191,22 @@ impl Journey {
                 }
                 Step::Call { rung, skipped } => {
                     self.settle_attempt().await;
-                    let Some(state) = self.rungs.get(rung) else { continue };
-                    let (lease, number) = (self.held.lease, self.held.calls.saturating_add(1));
+                    let Some(call) = self.call(rung) else { continue };
+                    let reasons = self.reasons(&skipped, &conditions, now);
                     drop(coming.take());
-                    let call = Call { errand: &self.errand, index: rung, state, lease, number };
-                    let came = call.make(in_hand).await;
-                    self.take(rung, came, Choice { skipped: &skipped, conditions: &conditions, now }, in_hand).await;
+                    if matches!(self.errand.plan.route.strategy, Strategy::Race(_)) {
+                        let place = if call.is_beside { self.errand.shared.place_beside(self.weight) } else { None };
+                        if call.is_beside && place.is_none() {
+                            let _wish = self.errand.shared.wish_for_place();
+                            self.wait_for_calls(now + NO_PLACE, in_hand).await;
+                            continue;
+                        }
+                        self.held.raced |= call.is_beside;
+                        self.calls.begin(call, place, reasons, now, in_hand);
+                    } else {
+                        let came = call.make(in_hand).await;
+                        self.take(Some(rung), came, reasons, in_hand).await;
+                    }
                 }
             }
         }
@@ -208,10 +241,12 @@ impl Journey {
         let Some((route, taken)) = plan.resolve(&labels.route, &traits) else { return Err("unknown route") };
         (self.root, self.taken) = (Arc::clone(root), taken);
         // Calls to a rung count for it wherever it stands now.
+        let old = Arc::clone(&self.errand.plan);
         let place = |index: usize| {
-            let target = &self.errand.plan.route.rungs.get(index)?.target;
+            let target = &old.route.rungs.get(index)?.target;
             route.route.rungs.iter().position(|rung| rung.target == *target)
         };
+        self.calls.replace_rungs(place);
         for attempt in &mut self.history {
             attempt.rung = attempt.rung.and_then(place);
         }
@@ -219,8 +254,9 @@ impl Journey {
             last.rung = place(last.rung).unwrap_or(last.rung);
         }
         let labels = &self.held.labels;
-        self.errand.job.sticky = route.sticky(&labels.project, labels.batch.as_deref(), &self.metadata);
-        self.errand.plan = route;
+        let errand = Arc::make_mut(&mut self.errand);
+        errand.job.sticky = route.sticky(&labels.project, labels.batch.as_deref(), &self.metadata);
+        errand.plan = route;
         self.look_at_rungs_anew();
         Ok(())
     }
@@ -228,11 +264,12 @@ impl Journey {
     /// Starts over with the rungs of the route as if none had been called, and drops from the request everything that
     /// the route does not allow: members that choose another model, tier, tool or count.
     fn look_at_rungs_anew(&mut self) {
-        let pass = &self.errand.plan.route.pass;
+        let errand = Arc::make_mut(&mut self.errand);
+        let pass = &errand.plan.route.pass;
         let left = self.whole.without_held_back(pass);
-        self.errand.held_back = self.whole.held_back(pass);
+        errand.held_back = self.whole.held_back(pass);
         let mut state = RungState::default();
-        self.errand.request = match left {
+        errand.request = match left {
             Some(Ok(left)) => Arc::new(left),
             None => Arc::clone(&self.whole),
             Some(Err(error)) => {
@@ -373,81 +410,38 @@ impl Journey {
         }
     }
 
-    /// Takes in the outcome of a call.
-    async fn take(&mut self, rung: usize, came: Came, choice: Choice<'_>, in_hand: &InHand) {
+    /// A call to this rung.
+    fn call(&self, rung: usize) -> Option<Call> {
+        let is_free = |number: &i16| !self.numbers.contains(number) && !self.calls.has(*number);
+        let number = (self.before.saturating_add(1)..i16::MAX).find(is_free).unwrap_or(i16::MAX);
+        Some(Call {
+            errand: Arc::clone(&self.errand),
+            index: rung,
+            state: self.rungs.get(rung)?.clone(),
+            lease: self.held.lease,
+            number,
+            is_beside: !self.calls.is_empty(),
+            no_longer_needed: None,
+        })
+    }
+
+    /// Waits until a call has ended, and no longer than until this instant.
+    async fn wait_for_calls(&mut self, until: Timestamp, in_hand: &InHand) {
+        self.settle_attempt().await;
         let shared = &self.errand.shared;
-        match came {
-            Came::NotBegun => {}
-            Came::ClaimLost => in_hand.lost.cancel(),
-            // The heartbeat finds out when the database is back, and whether this job is still ours.
-            Came::Away => tokio::select! {
-                () = shared.lease_renewed() => {}
-                () = shared.stop.cancelled() => {}
-                () = in_hand.recalled.cancelled() => {}
-                () = in_hand.lost.cancelled() => {}
-            },
-            Came::Refused(shut) => {
-                if let Some(state) = self.rungs.get_mut(rung) {
-                    state.is_refused(shut);
-                }
+        let time = async {
+            match until {
+                Timestamp::MAX => std::future::pending().await,
+                until => tokio::time::sleep_until(shared.clock.instant(until)).await,
             }
-            // The target takes no such conversation; the request as it was inserted is another matter.
-            Came::Ineligible(_) if self.rungs.get(rung).is_some_and(|state| state.again.is_some()) => {
-                self.forget_to_ask_again(rung);
-            }
-            Came::Ineligible(why) => {
-                if let Some(state) = self.rungs.get_mut(rung) {
-                    state.ineligible = Some(why);
-                }
-            }
-            Came::Made(made) => self.note(made, choice),
+        };
+        tokio::select! {
+            () = self.calls.wait() => {}
+            () = time => {}
+            () = shared.stop.cancelled(), if !shared.stop.is_cancelled() => {}
+            () = in_hand.recalled.cancelled() => {}
+            () = in_hand.lost.cancelled(), if !in_hand.lost.is_cancelled() => {}
         }
-    }
-
-    /// Records a call that was made, in the history and for the ledger.
-    fn note(&mut self, mut made: Made, choice: Choice<'_>) {
-        self.held.calls = self.held.calls.saturating_add(1);
-        self.waits_since = None;
-        let judged = &made.judged;
-        self.bill.add(judged.cost, judged.uncertain);
-        let rejected = self.rejected(made.rung, judged);
-        self.history.push(Attempt {
-            rung: Some(made.rung),
-            outcome: judged.outcome.clone(),
-            ended_at: made.ended_at,
-            retry_at: made.asks_again_at.or(made.retry_at),
-            is_final: judged.is_final,
-            bearing: judged.failure.as_ref().map(|failure| failure.bearing).unwrap_or_default(),
-            is_mendable: made.mend.is_some(),
-            words: judged.failure.as_ref().map(|failure| failure.message.as_str().into()),
-            rejected: rejected.map(Arc::new),
-            is_reask: made.reask_of.is_some(),
-        });
-        let accepted = judged.answer.as_ref().filter(|_| judged.outcome == Outcome::Accepted);
-        self.last = Some(LastCall {
-            target: made.target.clone(),
-            rung: made.rung,
-            usage: judged.usage,
-            request_id: judged.request_id.clone(),
-            accepted: accepted.map(|answer| Completion {
-                json: answer.to_openai(&made.target.model, made.ended_at.0.div_euclid(1000)),
-                is_repaired: judged.original.is_some(),
-            }),
-        });
-        if let Some(state) = self.rungs.get_mut(made.rung) {
-            made.mend.take().into_iter().for_each(|mend| state.add_mend(mend));
-            state.ineligible = made.ineligible.take().or_else(|| state.ineligible.take());
-        }
-        let decision = self.explanation(choice, &mut made);
-        self.unsettled = Some(Box::new(self.held.called(made, decision)));
-    }
-
-    /// The rejected answer of the call just made to this rung, if the rung is worth asking again.
-    fn rejected(&self, rung: usize, judged: &Judged) -> Option<Rejected> {
-        let kind = judged.soft.filter(|_| self.errand.plan.route.reask && !reask::was_due(&self.history, rung))?;
-        let completion = judged.answer.as_ref()?.to_chat_completion("", 0);
-        let message = completion.pointer("/choices/0/message")?;
-        Rejected::of(message, kind, judged.message.as_deref().unwrap_or_default(), self.held.calls)
     }
 
     /// Writes the requests with which rungs are to be asked again. A rung that cannot take its request is not asked
@@ -487,40 +481,32 @@ impl Journey {
         }
     }
 
-    /// Why this rung was chosen, and with which key, plus the parts of the demanded schema that answers are not checked
-    /// against, and when it is asked again although its provider asked for a longer wait. No reason is given when the
-    /// rung was simply the first by price or by list, took the whole request and had no choice of keys.
-    fn explanation(&self, choice: Choice<'_>, made: &mut Made) -> Option<Explanation> {
-        let Choice { skipped, conditions, now } = choice;
-        let dropped = std::mem::take(&mut made.judged.dropped);
+    /// What a call is decided by: the rungs before its own, the order, the rules that led to the route, and the parts
+    /// of the demanded schema that no answer is checked against.
+    fn reasons(&self, skipped: &[(usize, Skip)], conditions: &[Condition], now: Timestamp) -> Explanation {
+        let rungs = &self.errand.plan.route.rungs;
         let unchecked = self.errand.schema.as_ref().map(|schema| schema.unchecked()).unwrap_or_default();
         let order = self.ordering(skipped.is_empty(), conditions, now);
-        let is_plain = skipped.is_empty() && dropped.is_empty() && made.key.is_none() && unchecked.is_empty();
-        if is_plain && made.asks_again_at.is_none() && order.is_none() && self.taken.is_empty() {
-            return None;
-        }
-        let rungs = &self.errand.plan.route.rungs;
         let skipped = skipped.iter().map(|(index, why)| SkippedRung {
             target: rungs.get(*index).map(|rung| rung.target.to_string()),
             why: Why::from(why),
         });
-        Some(Explanation {
+        Explanation {
             version: explanation::VERSION,
             skipped: skipped.collect(),
-            dropped,
-            key: made.key.take(),
             unchecked: unchecked.to_vec(),
-            asks_again_at: made.asks_again_at,
             order,
             rules: self.taken.clone(),
-        })
+            ..Explanation::default()
+        }
     }
 
     /// The order of the rungs and what it was made by. By price and by list it is told only when the first rung was not
     /// the one that was called: it is the same for all jobs alike.
     fn ordering(&self, is_first: bool, conditions: &[Condition], now: Timestamp) -> Option<Ordering> {
-        let Errand { plan, job, .. } = &self.errand;
-        let is_plain = is_first && matches!(plan.route.strategy, Strategy::Cost | Strategy::Priority);
+        let Errand { plan, job, .. } = &*self.errand;
+        let is_plain =
+            is_first && matches!(plan.route.strategy, Strategy::Cost | Strategy::Priority | Strategy::Race(_));
         let seen = Conditions::of_job(job, self.bill.cost(), now, conditions);
         (plan.route.rungs.len() > 1 && !is_plain).then(|| Ordering::of(&plan.route, &seen, &self.order))
     }
@@ -534,19 +520,25 @@ impl Journey {
     async fn settle(&mut self, then: Then) {
         // The database may take long, and another job may begin meanwhile.
         self.sleeper = None;
-        let attempt = self.unsettled.take();
-        if attempt.is_some() || !matches!(then, Then::GoOn) {
-            self.errand.shared.settler.settle(Item { attempt, then }).await;
+        let item = self.item(then);
+        if item.attempt.is_some() || !matches!(item.then, Then::GoOn) {
+            self.errand.shared.settler.settle(item).await;
         }
     }
 
-    /// Makes sure that the outcome of the last call is safe before anything else is written about the job: outcomes of
-    /// one job are written in order, and the row of its claim names only one call.
+    /// Makes sure that the outcomes of calls are safe before anything else is written about the job: outcomes of one
+    /// job are written in order, and the row of its claim names only one call.
     async fn settle_attempt(&mut self) {
-        if let Some(attempt) = self.unsettled.take() {
-            let item = Item { attempt: Some(attempt), then: Then::GoOn };
+        if !self.unsettled.is_empty() {
+            let item = self.item(Then::GoOn);
             self.errand.shared.settler.settle_for_good(item).await;
         }
+    }
+
+    /// What has not been handed to the settler yet.
+    fn item(&mut self, then: Then) -> Item {
+        let mut rows = std::mem::take(&mut self.unsettled).into_iter();
+        Item { attempt: rows.next().map(Box::new), beside: rows.collect(), then }
     }
 
     async fn park(&mut self, until: Option<Timestamp>, reason: String) {

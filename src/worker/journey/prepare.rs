@@ -1,5 +1,6 @@
 //! From a claimed row to a journey: reads the request, compiles its schema, and recalls its history.
 
+use super::calls::Calls;
 use super::rows::{Bill, HeldJob};
 use super::{Errand, Journey, READ_ANEW};
 use crate::domain::fork::{Needs, Traits};
@@ -82,6 +83,7 @@ pub(super) async fn prepare(
         max_output_tokens: request.max_tokens,
         sticky: plan.sticky(project, batch, &metadata),
     };
+    let weight = claimed.weight;
     // It has been read: one copy in memory is enough.
     drop(claimed);
     plan.see(job.input_tokens, job.max_output_tokens);
@@ -98,9 +100,13 @@ pub(super) async fn prepare(
         taken,
         waits_since: None,
         sleeper: None,
-        unsettled: None,
+        calls: Calls::default(),
+        weight,
+        before: calls,
+        numbers: Vec::new(),
+        unsettled: Vec::new(),
         last: None,
-        errand: Errand { shared, plan, request, held_back: Vec::new(), schema, job, hash: hasher.finish() },
+        errand: Arc::new(Errand { shared, plan, request, held_back: Vec::new(), schema, job, hash: hasher.finish() }),
     };
     journey.look_at_rungs_anew();
     Ok(journey)

@@ -20,6 +20,8 @@ pub(in crate::worker) struct HeldJob {
     pub(super) labels: Arc<Labels>,
     /// Calls made for it in all its rounds.
     pub(super) calls: i16,
+    /// Several calls were under way at the same time under this claim.
+    pub(super) raced: bool,
 }
 
 /// The total cost of a job's calls.
@@ -78,18 +80,24 @@ impl HeldJob {
     pub(in crate::worker) fn of(claimed: &Claimed) -> Self {
         let labels =
             Labels { route: claimed.route.clone(), project: claimed.project.clone(), batch: claimed.batch.clone() };
-        Self { lease: claimed.lease, round: claimed.round, labels: Arc::new(labels), calls: claimed.attempts }
+        Self {
+            lease: claimed.lease,
+            round: claimed.round,
+            labels: Arc::new(labels),
+            calls: claimed.attempts,
+            raced: false,
+        }
     }
 
-    /// The ledger row of the call just made for the job, which `calls` counts already.
+    /// The ledger row of a call that was made for the job.
     pub(super) fn called(&self, made: Made, decision: Option<Explanation>) -> AttemptRow {
-        let Made { target, rung, started_at, ended_at, retry_at, judged, reask_of, .. } = made;
+        let Made { number, target, rung, started_at, ended_at, retry_at, judged, reask_of, .. } = made;
         let class = judged.outcome.class();
         let answer = judged.answer;
         AttemptRow {
             lease: self.lease,
             labels: Arc::clone(&self.labels),
-            number: self.calls,
+            number,
             round: self.round,
             provider: target.provider,
             model: target.model,
@@ -120,6 +128,7 @@ impl HeldJob {
             cost_source: judged.cost_source.map(Cow::Borrowed),
             notes: judged.notes,
             reask_of,
+            raced: self.raced,
         }
     }
 
@@ -176,12 +185,13 @@ impl HeldJob {
             output_tokens: usage.map_or(0, |usage| usage.output),
             request_id,
             response: None,
+            raced: self.raced,
         }
     }
 
     /// The row of a job that goes back and rests until this time; `None`: it may be claimed again at once.
     pub(super) fn parked(&self, until: Option<Timestamp>, reason: String) -> ParkRow {
-        ParkRow { lease: self.lease, attempts: self.calls, until, reason }
+        ParkRow { lease: self.lease, attempts: self.calls, until, reason, raced: self.raced }
     }
 
     /// Ends a job whose request is invalid: no provider was or will be asked, so it cost nothing.
@@ -200,12 +210,12 @@ impl HeldJob {
     /// Puts the job back unchanged.
     pub(super) async fn give_back(self, shared: &Shared, reason: &str) {
         let row = self.parked(None, reason.to_owned());
-        shared.settler.settle(Item { attempt: None, then: Then::Park(row) }).await;
+        shared.settler.settle(Item { attempt: None, beside: Vec::new(), then: Then::Park(row) }).await;
     }
 }
 
 async fn end(shared: &Shared, row: EndingRow) {
-    shared.settler.settle(Item { attempt: None, then: Then::End(Box::new(row)) }).await;
+    shared.settler.settle(Item { attempt: None, beside: Vec::new(), then: Then::End(Box::new(row)) }).await;
 }
 
 #[cfg(test)]
@@ -216,7 +226,7 @@ mod tests {
     fn held() -> HeldJob {
         let labels = Labels { route: "r".to_owned(), project: "p".to_owned(), batch: None };
         let lease = Lease { job: JobId(7), fence: 70, born: 0 };
-        HeldJob { lease, round: 1, labels: Arc::new(labels), calls: 3 }
+        HeldJob { lease, round: 1, labels: Arc::new(labels), calls: 3, raced: false }
     }
 
     fn last(rung: usize, accepted: Option<Completion>) -> LastCall {

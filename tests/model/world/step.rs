@@ -1,7 +1,7 @@
 //! What each step changes.
 
 use super::super::database::{Again, Call, Job, Life, Outcome, Place, Said, Seen, Statement, Then};
-use super::super::worker::{Held, Made, Step, Unsettled, Worker};
+use super::super::worker::{Beside, Held, Made, Step, Unsettled, Worker};
 use super::{Action, State, World};
 
 impl World {
@@ -21,19 +21,20 @@ impl World {
                     let tried = state.database.tried(job, round);
                     let call = Call { job, fence, number: 0 };
                     let again = state.database.again(rules, job, round);
-                    let held = Held { call, born, round, tried, step: Step::Idle, doomed: false, again };
+                    let (step, doomed, highest, beside) = (Step::Idle, false, 0, None);
+                    let held = Held { call, born, round, tried, step, doomed, again, highest, beside };
                     state.workers[worker].held.push(held);
                 }
             }
             Action::Open { worker, held, delayed } => {
-                let mut call = state.workers[worker].held[held].call;
-                call.number += 1;
+                let of = state.workers[worker].held[held];
+                let call = Call { number: of.highest + 1, ..of.call };
                 if delayed {
                     // Not known whether it was written down: the call is not made.
                     state.delay(Statement::Open(call));
                 } else if state.database.open(rules, call) {
                     let held = &mut state.workers[worker].held[held];
-                    (held.call, held.step) = (call, Step::Opened);
+                    (held.call, held.step, held.highest) = (call, Step::Opened, call.number);
                 } else {
                     state.workers[worker].held.remove(held);
                 }
@@ -41,18 +42,52 @@ impl World {
             Action::Send { worker, held } => {
                 let held = &mut state.workers[worker].held[held];
                 held.step = Step::Calling;
-                let Held { call, born, round, again, .. } = *held;
-                // Written down, and that is lost.
-                let strayed = state.trouble.returns < self.trouble.returns && !state.database.names(call);
-                let fresh = Made { born, round, strayed, reask: again == Again::Due, ..Made::default() };
-                state.calls.entry(call).or_insert(fresh).times += 1;
+                let (held, call) = (*held, held.call);
+                self.send(state, held, call);
             }
             Action::Answer { worker, held } => {
                 let held = state.workers[worker].held.remove(held);
-                if let Some(made) = state.calls.get_mut(&held.call) {
-                    (made.charged, made.received) = (true, true);
+                self.answer(state, worker, held);
+            }
+            Action::OpenBeside { worker, held, delayed } => {
+                let of = state.workers[worker].held[held];
+                let call = Call { number: of.highest + 1, ..of.call };
+                state.trouble.races -= 1;
+                if delayed {
+                    state.delay(Statement::OpenBeside(call));
+                } else if state.database.open_beside(rules, call) {
+                    let held = &mut state.workers[worker].held[held];
+                    held.beside = Some(Beside { number: call.number, step: Step::Opened });
+                    held.highest = call.number;
+                } else {
+                    // The claim is gone: the call under way may end, and no other is made.
+                    state.workers[worker].held[held].doomed = true;
                 }
-                remember(state, worker, held, Some(Seen::Answer), Then::Succeed);
+            }
+            Action::SendBeside { worker, held } => {
+                let held = &mut state.workers[worker].held[held];
+                let Some(beside) = &mut held.beside else { return };
+                beside.step = Step::Calling;
+                let call = Call { number: beside.number, ..held.call };
+                let held = *held;
+                self.send(state, held, call);
+            }
+            Action::AnswerBeside { worker, held } => {
+                let held = state.workers[worker].held.remove(held);
+                let Some(beside) = held.beside else { return };
+                let call = Call { number: beside.number, ..held.call };
+                // The two change places.
+                let other = Some(Beside { number: held.call.number, step: held.step });
+                self.answer(state, worker, Held { call, step: beside.step, beside: other, ..held });
+            }
+            Action::FailBeside { worker, held, seen } => {
+                let mut held = state.workers[worker].held.remove(held);
+                let Some(beside) = held.beside.take() else { return };
+                let call = Call { number: beside.number, ..held.call };
+                pay_for_failure(state, call, seen);
+                held.tried += 1;
+                remember(state, worker, Held { call, ..held }, Some(seen), Then::GoOn);
+                state.workers[worker].held.push(held);
             }
             Action::Fail { worker, held, seen, park } => self.fail(state, worker, held, seen, park),
             Action::Conclude { worker, held } => {
@@ -137,17 +172,21 @@ impl World {
             Action::Crash { worker } => {
                 state.trouble.crashes -= 1;
                 for held in std::mem::take(&mut state.workers[worker].held) {
-                    if held.step == Step::Calling {
-                        state.lose_call(held.call);
-                        if let Some(made) = state.calls.get_mut(&held.call) {
+                    let alone = Some(held.call).filter(|_| held.step == Step::Calling);
+                    let beside = held.asked_beside().map(|number| Call { number, ..held.call });
+                    for call in alone.into_iter().chain(beside) {
+                        state.lose_call(call);
+                        if let Some(made) = state.calls.get_mut(&call) {
                             made.forgotten |= made.strayed;
                         }
                     }
                 }
                 for unsettled in std::mem::take(&mut state.workers[worker].memory) {
-                    if let Some(made) = state.calls.get_mut(&unsettled.outcome.call) {
-                        made.received = false;
-                        made.forgotten |= made.strayed;
+                    for call in unsettled.outcome.calls() {
+                        if let Some(made) = state.calls.get_mut(&call) {
+                            made.received = false;
+                            made.forgotten |= made.strayed;
+                        }
                     }
                 }
                 state.end_process(worker);
@@ -176,6 +215,7 @@ impl World {
                 state.trouble.give_ups -= 1;
                 let held = state.workers[worker].held.remove(held);
                 state.lose_call(held.call);
+                lose_the_other(state, &held);
                 let then = if held.doomed { Then::GoOn } else { Then::Park };
                 remember(state, worker, held, Some(Seen::Cut), then);
             }
@@ -196,20 +236,17 @@ impl World {
     }
 
     fn fail(&self, state: &mut State, worker: usize, index: usize, seen: Seen, park: bool) {
-        let (left, said) = match seen {
-            Seen::Cut => (&mut state.trouble.cuts, Said::Uncertain),
-            Seen::Rejected => (&mut state.trouble.rejections, Said::Rejected),
-            Seen::Refusal | Seen::Answer => (&mut state.trouble.refusals, Said::Refused),
-        };
-        *left -= 1;
         let mut held = state.workers[worker].held.remove(index);
-        // The worse case of a call that broke off is that it is billed.
-        if let Some(made) = state.calls.get_mut(&held.call) {
-            (made.charged, made.received) = (seen != Seen::Refusal, seen == Seen::Rejected);
-        }
+        let said = pay_for_failure(state, held.call, seen);
         held.tried += 1;
-        held.step = Step::Idle;
         let (seen, reask) = (Some(seen), held.again == Again::Due);
+        if held.beside.is_some() {
+            // The other one goes on.
+            remember(state, worker, Held { beside: None, ..held }, seen, Then::GoOn);
+            state.workers[worker].held.push(held.with_the_other());
+            return;
+        }
+        held.step = Step::Idle;
         if held.doomed {
             remember(state, worker, held, seen, Then::GoOn);
         } else if held.tried >= self.max_attempts {
@@ -220,6 +257,31 @@ impl World {
             remember(state, worker, held, seen, Then::GoOn);
             held.again = held.again.after(&self.rules, said, reask);
             state.workers[worker].held.push(held);
+        }
+    }
+
+    fn send(&self, state: &mut State, held: Held, call: Call) {
+        let Held { born, round, again, .. } = held;
+        // Written down, and that is lost.
+        let strayed = state.trouble.returns < self.trouble.returns && !state.database.names(call);
+        let fresh = Made { born, round, strayed, reask: again == Again::Due, ..Made::default() };
+        state.calls.entry(call).or_insert(fresh).times += 1;
+    }
+
+    /// Its call is answered, and the call beside that is dropped.
+    fn answer(&self, state: &mut State, worker: usize, held: Held) {
+        if let Some(made) = state.calls.get_mut(&held.call) {
+            (made.charged, made.received) = (true, true);
+        }
+        lose_the_other(state, &held);
+        if self.rules.lost_together {
+            remember(state, worker, held, Some(Seen::Answer), Then::Succeed);
+            return;
+        }
+        remember(state, worker, Held { beside: None, ..held }, Some(Seen::Answer), Then::Succeed);
+        if let Some(number) = held.asked_beside() {
+            let lost = Held { call: Call { number, ..held.call }, beside: None, ..held };
+            remember(state, worker, lost, Some(Seen::Cut), Then::GoOn);
         }
     }
 
@@ -239,10 +301,33 @@ impl World {
     }
 }
 
+/// The call fails like this, and costs what that costs.
+fn pay_for_failure(state: &mut State, call: Call, seen: Seen) -> Said {
+    let (left, said) = match seen {
+        Seen::Cut => (&mut state.trouble.cuts, Said::Uncertain),
+        Seen::Rejected => (&mut state.trouble.rejections, Said::Rejected),
+        Seen::Refusal | Seen::Answer => (&mut state.trouble.refusals, Said::Refused),
+    };
+    *left -= 1;
+    // The worse case of a call that broke off is that it is billed.
+    if let Some(made) = state.calls.get_mut(&call) {
+        (made.charged, made.received) = (seen != Seen::Refusal, seen == Seen::Rejected);
+    }
+    said
+}
+
 fn remember(state: &mut State, worker: usize, held: Held, seen: Option<Seen>, then: Then) {
     let reask = seen.is_some() && held.again == Again::Due;
-    let outcome = Outcome { call: held.call, born: held.born, round: held.round, seen, then, reask };
+    let lost = held.asked_beside();
+    let outcome = Outcome { call: held.call, born: held.born, round: held.round, seen, then, reask, lost };
     state.workers[worker].memory.push(Unsettled { outcome, delayed: false });
+}
+
+/// The call beside its call is dropped, and no worker hears of its end.
+fn lose_the_other(state: &mut State, held: &Held) {
+    if let Some(number) = held.asked_beside() {
+        state.lose_call(Call { number, ..held.call });
+    }
 }
 
 /// Hears of cancelled jobs and of its own death.
@@ -254,6 +339,7 @@ fn beat(state: &mut State, worker: usize) {
             state.workers[worker].held.push(held);
         } else if held.step == Step::Calling {
             state.lose_call(held.call);
+            lose_the_other(state, &held);
             remember(state, worker, held, Some(Seen::Cut), Then::GoOn);
         }
     }
@@ -265,6 +351,7 @@ fn beat(state: &mut State, worker: usize) {
         process.held.retain(|held| held.step == Step::Calling);
         for held in &mut process.held {
             held.doomed = true;
+            held.beside = held.beside.filter(|beside| beside.step == Step::Calling);
         }
     }
 }

@@ -235,7 +235,7 @@ proptest! {
         let (id, ready_at, max_attempts) = (JobId(7), Timestamp::MIN, None);
         let job = Job { id, ready_at, deadline, max_attempts, input_tokens: 1, max_output_tokens: None, sticky: None };
         let asked = startable(&route, &[0, 1, 2, 3], &[], &conditions, deadline, NOW);
-        match decide(&job, &route, &[0, 1, 2, 3], &[], &conditions, NOW) {
+        match decide(&job, &route, &[0, 1, 2, 3], &[], &[], &conditions, NOW) {
             Step::Call { rung, .. } => {
                 let room = conditions[rung].headroom.unwrap_or(0).max(1);
                 prop_assert!(matches!(asked, Startable::Now(jobs) if jobs >= room), "{asked:?}");

@@ -2,9 +2,9 @@
 //! step.
 
 use super::*;
-use crate::domain::StickyBy;
 use crate::domain::price::Price;
 use crate::domain::strategy::{self, Conditions};
+use crate::domain::{Race, StickyBy};
 use crate::domain::{Rejected, reask};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -21,6 +21,10 @@ use std::sync::Arc;
 /// Where the order does not depend on how the rungs stand (`cost`, `priority`, `weighted`, `sticky`), a job waits for
 /// its first rung while that is shut for less time than it has patience. Where it does (`balanced`, `fastest`), a rung
 /// that is shut goes behind the others, and a job waits only when all are shut.
+///
+/// A `race` asks the next rung beside one that has not answered for two seconds, and at once when one has failed; two
+/// calls are under way at a time. Its rows are for trouble that comes after a second, as in the rows of the others, and
+/// for trouble that comes after five. `~`: a call was dropped, because another one brought the answer.
 const GAME: &str = include_str!("game.txt");
 
 /// A job that goes on for longer than this is followed no further.
@@ -134,7 +138,7 @@ fn play(strategy: &Strategy, trouble: &Trouble, troubled: usize) -> String {
     let (mut now, mut history, mut steps) = (NOW, Vec::new(), String::new());
     while history.len() < MOST_CALLS {
         let (conditions, order) = look(&gates, now);
-        match super::super::decide(&job, &route, &order, &history, &conditions, now) {
+        match super::super::decide(&job, &route, &order, &history, &[], &conditions, now) {
             Step::Call { rung, .. } => {
                 let place = base.iter().position(|&other| other == rung).unwrap();
                 let is_reask = reask::due(&history, rung).is_some();
@@ -164,6 +168,59 @@ fn play(strategy: &Strategy, trouble: &Trouble, troubled: usize) -> String {
     steps + "…"
 }
 
+/// Plays a race in the same way; the trouble comes after so long.
+fn play_race(trouble: &Trouble, troubled: usize, slow: Duration) -> String {
+    let (job, route) = stage(Strategy::Race(Race { after: SECOND * 2, at_most: 2 }));
+    let mut gates = [None::<Shut>; 3];
+    let mut healed = [false; 3];
+    let mut order = Vec::new();
+    strategy::order(&route, &Conditions::of_job(&job, None, NOW, &[]), &mut order);
+    let (mut now, mut history, mut steps) = (NOW, Vec::<Attempt>::new(), String::new());
+    let mut under_way: Vec<(UnderWay, Timestamp, Attempt)> = Vec::new();
+    while history.len() + under_way.len() < MOST_CALLS {
+        let health =
+            |gate: &Option<Shut>| gate.filter(|shut| shut.until > now).map_or(RungHealth::Open, RungHealth::Shut);
+        let conditions: Vec<Condition> = gates.iter().map(|gate| health(gate).into()).collect();
+        let seen: Vec<UnderWay> = under_way.iter().map(|(call, ..)| *call).collect();
+        match super::super::decide(&job, &route, &order, &history, &seen, &conditions, now) {
+            Step::Call { rung, .. } => {
+                let place = order.iter().position(|&other| other == rung).unwrap();
+                let is_reask = reask::due(&history, rung).is_some();
+                let _ = write!(steps, "{}{} ", place + 1, if is_reask { "'" } else { "" });
+                let troubling = trouble.named.as_ref().filter(|_| is_reask).unwrap_or(&trouble.outcome);
+                let outcome = if place >= troubled || healed[rung] { Outcome::Accepted } else { troubling.clone() };
+                let names = trouble.named.is_some() && !is_reask && !reask::was_due(&history, rung);
+                let rejected = match &outcome {
+                    Outcome::Rejected(kind) if names => answer(*kind),
+                    _ => None,
+                };
+                let ends = now + if outcome == Outcome::Accepted { SECOND } else { slow };
+                let attempt = Attempt { rejected, is_reask, ..Attempt::new(Some(rung), outcome, ends) };
+                under_way.push((UnderWay { rung: Some(rung), since: now }, ends, attempt));
+            }
+            Step::Wait { until, .. } => {
+                let first = (0..under_way.len()).min_by_key(|index| under_way[*index].1);
+                let Some(index) = first.filter(|index| under_way[*index].1 <= until) else {
+                    steps.push_str("w ");
+                    now = until;
+                    continue;
+                };
+                let (_, ends, attempt) = under_way.remove(index);
+                now = ends;
+                let rung = attempt.rung.unwrap();
+                if let (Some(Remedy::WaitForGate(reason)), Some(shut)) = (attempt.outcome.remedy(), trouble.shut) {
+                    gates[rung] = Some(Shut { reason, since: now, until: now + shut });
+                    healed[rung] = true;
+                }
+                history.push(attempt);
+            }
+            Step::Finish(Ending::Succeeded) => return steps + "+" + &"~".repeat(under_way.len()),
+            Step::Finish(Ending::Failed { .. }) => return steps + "-",
+        }
+    }
+    steps + "…"
+}
+
 /// The table as it is played.
 fn played() -> String {
     let mut table = String::new();
@@ -177,6 +234,10 @@ fn played() -> String {
             assert!(rows.iter().all(|row| row == first), "{}: {rows:#?}", trouble.name);
             let column = if depends { "by standing" } else { "in turn" };
             let _ = writeln!(table, "{} | {column} | {first}", trouble.name);
+        }
+        for (column, slow) in [("in a race", SECOND), ("in a slow race", SECOND * 5)] {
+            let row = [1, 2, 3].map(|troubled| play_race(&trouble, troubled, slow)).join(" | ");
+            let _ = writeln!(table, "{} | {column} | {row}", trouble.name);
         }
     }
     table

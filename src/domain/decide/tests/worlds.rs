@@ -7,7 +7,7 @@ use proptest::strategy::Strategy as Values;
 
 /// The weather of one rung.
 #[derive(Clone, Debug)]
-struct Weather {
+pub(super) struct Weather {
     ineligible: bool,
     /// Closed for this long, then open for `open`, in seconds, over and over; no closure is for good.
     closed: u32,
@@ -32,13 +32,13 @@ impl Weather {
 }
 
 #[derive(Clone, Debug)]
-struct World {
-    job: Job,
-    route: Route,
-    order: Vec<usize>,
-    weather: Vec<Weather>,
+pub(super) struct World {
+    pub(super) job: Job,
+    pub(super) route: Route,
+    pub(super) order: Vec<usize>,
+    pub(super) weather: Vec<Weather>,
     /// What each call meets: outcome, seconds it takes, seconds the provider asks to wait.
-    calls: Vec<(Outcome, u32, Option<u32>)>,
+    pub(super) calls: Vec<(Outcome, u32, Option<u32>)>,
 }
 
 fn reasons() -> impl Values<Value = Reason> {
@@ -82,7 +82,7 @@ fn jobs() -> impl Values<Value = Job> {
     )
 }
 
-fn worlds() -> impl Values<Value = World> {
+pub(super) fn worlds() -> impl Values<Value = World> {
     (1..5_usize).prop_flat_map(|rungs| {
         let weather = (prop::bool::weighted(0.1), 0..5_000_u32, 1..500_u32, reasons())
             .prop_map(|(ineligible, closed, open, reason)| Weather { ineligible, closed, open, reason });
@@ -94,7 +94,7 @@ fn worlds() -> impl Values<Value = World> {
 }
 
 impl World {
-    fn health(&self, now: Timestamp) -> Vec<RungHealth> {
+    pub(super) fn health(&self, now: Timestamp) -> Vec<RungHealth> {
         self.weather.iter().map(|weather| weather.health(now)).collect()
     }
 
@@ -125,7 +125,7 @@ impl World {
     }
 }
 
-fn counted(history: &[Attempt]) -> usize {
+pub(super) fn counted(history: &[Attempt]) -> usize {
     history
         .iter()
         .filter_map(|attempt| attempt.outcome.class())
@@ -133,7 +133,7 @@ fn counted(history: &[Attempt]) -> usize {
         .count()
 }
 
-fn most(world: &World) -> usize {
+pub(super) fn most(world: &World) -> usize {
     let of_route = world.route.max_attempts;
     usize::from(world.job.max_attempts.unwrap_or(of_route).min(of_route).max(1))
 }

@@ -1,0 +1,145 @@
+//! What comes of calls: how a journey takes in the outcome of each, and what of it goes to the ledger.
+
+use super::Journey;
+use super::call::{Came, Made};
+use super::calls::Begun;
+use super::rows::{Completion, LastCall};
+use super::rung_state::RungState;
+use crate::domain::explanation::{self, Explanation};
+use crate::domain::{Attempt, Outcome, Rejected, reask};
+use crate::store::settle::AttemptRow;
+use crate::worker::hands::InHand;
+use crate::worker::settler::Then;
+use std::sync::Arc;
+
+impl Journey {
+    /// Takes in the outcomes of calls that have ended.
+    pub(super) async fn take_ended(&mut self, in_hand: &InHand) {
+        while let Some((Begun { rung, reasons, .. }, came)) = self.calls.next_ended() {
+            self.take(rung, came, reasons, in_hand).await;
+        }
+    }
+
+    /// The job is no longer ours: its calls end, and only their money is booked.
+    pub(super) async fn recalled(&mut self, in_hand: &InHand) {
+        self.calls.all_ended().await;
+        self.take_ended(in_hand).await;
+        self.unsettled.iter_mut().filter(|row| row.class.is_none()).for_each(AttemptRow::came_late);
+        self.settle(Then::GoOn).await;
+    }
+
+    /// Takes in the outcome of a call to this rung; `None`: it is no longer on the route.
+    pub(super) async fn take(&mut self, rung: Option<usize>, came: Came, reasons: Explanation, in_hand: &InHand) {
+        let shared = &self.errand.shared;
+        match came {
+            Came::NotBegun => {}
+            Came::ClaimLost => in_hand.lost.cancel(),
+            // The heartbeat finds out when the database is back, and whether this job is still ours.
+            Came::Away => tokio::select! {
+                () = shared.lease_renewed() => {}
+                () = self.calls.wait() => {}
+                () = shared.stop.cancelled() => {}
+                () = in_hand.recalled.cancelled() => {}
+                () = in_hand.lost.cancelled() => {}
+            },
+            Came::Refused(shut) => {
+                if let Some(state) = self.state_of(rung) {
+                    state.is_refused(shut);
+                }
+            }
+            Came::Ineligible(why) => match rung {
+                // The target takes no such conversation; the request as it was inserted is another matter.
+                Some(rung) if self.state_of(Some(rung)).is_some_and(|state| state.again.is_some()) => {
+                    self.forget_to_ask_again(rung);
+                }
+                rung => {
+                    if let Some(state) = self.state_of(rung) {
+                        state.ineligible = Some(why);
+                    }
+                }
+            },
+            Came::Made(made) => self.note(rung, made, reasons),
+        }
+    }
+
+    fn state_of(&mut self, rung: Option<usize>) -> Option<&mut RungState> {
+        self.rungs.get_mut(rung?)
+    }
+
+    /// Records a call that was made, in the history and for the ledger.
+    fn note(&mut self, rung: Option<usize>, mut made: Made, reasons: Explanation) {
+        self.held.calls = self.held.calls.saturating_add(1);
+        self.numbers.push(made.number);
+        self.waits_since = None;
+        let judged = &made.judged;
+        self.bill.add(judged.cost, judged.uncertain);
+        if let Some(winner) = self.winner() {
+            let explanation = explained(reasons, &mut made);
+            let mut row = self.held.called(made, explanation);
+            row.lost_the_race(&winner);
+            self.unsettled.push(row);
+            return;
+        }
+        let rejected = rung.and_then(|rung| self.rejected(rung, &made));
+        self.history.push(Attempt {
+            rung,
+            outcome: judged.outcome.clone(),
+            ended_at: made.ended_at,
+            retry_at: made.asks_again_at.or(made.retry_at),
+            is_final: judged.is_final,
+            bearing: judged.failure.as_ref().map(|failure| failure.bearing).unwrap_or_default(),
+            is_mendable: made.mend.is_some(),
+            words: judged.failure.as_ref().map(|failure| failure.message.as_str().into()),
+            rejected: rejected.map(Arc::new),
+            is_reask: made.reask_of.is_some(),
+        });
+        let accepted = judged.answer.as_ref().filter(|_| judged.outcome == Outcome::Accepted);
+        self.last = Some(LastCall {
+            target: made.target.clone(),
+            rung: rung.unwrap_or(made.rung),
+            usage: judged.usage,
+            request_id: judged.request_id.clone(),
+            accepted: accepted.map(|answer| Completion {
+                json: answer.to_openai(&made.target.model, made.ended_at.0.div_euclid(1000)),
+                is_repaired: judged.original.is_some(),
+            }),
+        });
+        let (mend, ineligible) = (made.mend.take(), made.ineligible.take());
+        if let Some(state) = self.state_of(rung) {
+            if let Some(mend) = mend {
+                state.add_mend(mend);
+            }
+            state.ineligible = ineligible.or_else(|| state.ineligible.take());
+        }
+        let explanation = explained(reasons, &mut made);
+        self.unsettled.push(self.held.called(made, explanation));
+    }
+
+    /// The target whose answer was accepted under this claim.
+    fn winner(&self) -> Option<String> {
+        self.last.as_ref().filter(|last| last.accepted.is_some()).map(|last| last.target.to_string())
+    }
+
+    /// The rejected answer of the call just made to this rung, if the rung is worth asking again.
+    fn rejected(&self, rung: usize, made: &Made) -> Option<Rejected> {
+        let judged = &made.judged;
+        let kind = judged.soft.filter(|_| self.errand.plan.route.reask && !reask::was_due(&self.history, rung))?;
+        let completion = judged.answer.as_ref()?.to_chat_completion("", 0);
+        let message = completion.pointer("/choices/0/message")?;
+        Rejected::of(message, kind, judged.message.as_deref().unwrap_or_default(), made.number)
+    }
+}
+
+/// Why a call was made as it was: what it was decided by, the members that were not sent, its key, and when the
+/// provider is asked again although it asked for a longer wait. Nothing is noted when the rung was simply the first by
+/// price or by list, took the whole request and had no choice of keys.
+fn explained(reasons: Explanation, made: &mut Made) -> Option<Explanation> {
+    let explanation = Explanation {
+        dropped: std::mem::take(&mut made.judged.dropped),
+        key: made.key.take(),
+        asks_again_at: made.asks_again_at,
+        ..reasons
+    };
+    let plain = Explanation { version: explanation::VERSION, ..Explanation::default() };
+    (explanation != plain).then_some(explanation)
+}
