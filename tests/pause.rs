@@ -11,6 +11,7 @@ use sluice::store::job::{Changed, Place};
 use sluice::store::pause::PauseKind;
 use sluice::store::settle::{ParkRow, Settlement};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use std::time::Duration;
 
 const CONFIG: &str = "[providers.local]\ndialect = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\n\
                       [routes.default]\nrungs = [\"local/m\"]\n[routes.other]\nrungs = [\"local/m\"]\n";
@@ -433,4 +434,23 @@ async fn a_worker_leaves_what_is_paused_alone_until_it_is_resumed() {
     fleet.until_answered(35).await;
     process.stop().await;
     fleet.books_are_in_order(35).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_drains_ends_where_only_paused_work_is_left() {
+    let scenario = "[providers.local]\ndialect = \"openai\"\nmodels.m.price = { input = \"1\", output = \"2\" }\n";
+    let fleet = Fleet::new(scenario, &CONFIG.replace("127.0.0.1:9/v1", "simulator/local/v1")).await;
+    sqlx::raw_sql(
+        "insert into sluice.job (route, project, batch, request)
+         values ('other', 'p', null, '{\"prompt\": \"Hi\"}'), ('default', 'held', null, '{\"prompt\": \"Hi\"}'),
+                ('default', 'p', 'held', '{\"prompt\": \"Hi\"}'), ('default', 'p', null, '{\"prompt\": \"Hi\"}');
+         select sluice.pause('route', 'other'), sluice.pause('project', 'held'), sluice.pause('batch', 'held')",
+    )
+    .execute(&fleet.pool)
+    .await
+    .unwrap();
+    let drained = fleet.program(&["worker", "--drain"]).output();
+    let drained = tokio::time::timeout(Duration::from_secs(60), drained).await.expect("it ends by itself").unwrap();
+    assert!(drained.status.success(), "{}", text(&drained.stderr));
+    assert_eq!((fleet.answered().await, fleet.number("select count(*) from sluice.ready").await), (1, 3));
 }

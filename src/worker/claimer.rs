@@ -64,8 +64,6 @@ struct Claimer {
     front: Front,
     /// The look that is under way.
     looking: JoinSet<Looked>,
-    /// There are jobs that this worker may not claim because they are paused.
-    has_paused: bool,
     rotation: Rotation,
     turns: Turns,
     look_at: Instant,
@@ -89,7 +87,6 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(Sign) + Send + Syn
         compare_at: Instant::now() + COMPARE_EVERY,
         front: Front::default(),
         looking: JoinSet::new(),
-        has_paused: false,
         rotation: Rotation::of_worker(worker),
         turns: Turns::default(),
         look_at: Instant::now(),
@@ -173,7 +170,7 @@ impl Claimer {
         }
         let until_look = self.look_at.saturating_duration_since(Instant::now());
         if self.front.is_dry() {
-            let may_be_done = !self.has_paused && (!self.front.has_more || self.in_vain > 0);
+            let may_be_done = !self.front.has_more || self.in_vain > 0;
             if may_be_done && self.shared.settings().until_done && self.nothing_is_left().await? {
                 return Ok(Turn::Done);
             }
@@ -272,17 +269,13 @@ impl Claimer {
         self.shared.pauses.store(Arc::clone(&pauses));
         self.strangers.look(&look.lanes, |route| plan.routes.contains_key(route));
         let settings = self.shared.settings();
-        let mut has_paused = false;
         let may_claim = |lane: &Lane| {
-            let is_ours = plan.routes.contains_key(&lane.route)
-                && settings.only_batch.as_ref().is_none_or(|batch| lane.batch.as_ref() == Some(batch));
-            let is_paused = is_ours && pauses.hold(&lane.route, &lane.project, lane.batch.as_deref());
-            has_paused |= is_paused;
-            is_ours && !is_paused
+            plan.routes.contains_key(&lane.route)
+                && settings.only_batch.as_ref().is_none_or(|batch| lane.batch.as_ref() == Some(batch))
+                && !pauses.hold(&lane.route, &lane.project, lane.batch.as_deref())
         };
         let is_all = look.is_all;
         self.front.absorb(look, may_claim, began);
-        self.has_paused = has_paused;
         let now = self.shared.clock.now();
         let has_found = self.front.routes().into_iter().any(|route| is_all || may_start_soon(&plan, route, now));
         self.in_vain = if has_found || is_all { 0 } else { self.in_vain.saturating_add(1) };
