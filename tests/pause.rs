@@ -450,7 +450,7 @@ async fn a_worker_that_drains_ends_where_only_paused_work_is_left() {
     .await
     .unwrap();
     let drained = fleet.program(&["worker", "--drain"]).output();
-    let drained = tokio::time::timeout(Duration::from_secs(60), drained).await.expect("it ends by itself").unwrap();
+    let drained = tokio::time::timeout(Duration::from_mins(1), drained).await.expect("it ends by itself").unwrap();
     assert!(drained.status.success(), "{}", text(&drained.stderr));
     assert_eq!((fleet.answered().await, fleet.number("select count(*) from sluice.ready").await), (1, 3));
 }
