@@ -149,9 +149,7 @@ impl<'a> Matched<'a> {
             let excused = match row.class.as_deref() {
                 Some("abandoned") if row.detail.as_deref() == Some("worker_died") => killed.is_some(),
                 Some("abandoned") => self.cancelled.contains(&row.job_id) || answered.contains(&row.job_id),
-                // It was given out when the time for it was over.
-                Some("timeout") => paused || row.ended - CLOCKS <= ended,
-                Some("network") => paused,
+                Some("timeout" | "network") => paused,
                 _ => false,
             };
             if !excused && evidence.may_be_lost(call) {
