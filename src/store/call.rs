@@ -53,6 +53,7 @@ impl Store {
         .doing("opening calls")?;
         Ok(open.into_iter().collect())
     }
+
     /// Notes calls as under way that are made beside another one of the same claim, and returns the fences and numbers
     /// of those that may be made.
     pub async fn open_race_calls(&self, calls: &[OpenCall]) -> Result<HashSet<(i64, i16)>, StoreError> {
