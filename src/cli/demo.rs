@@ -91,8 +91,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 
 async fn play(folder: &Path, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut out = Output::new(global);
-    out.line(format!(
-        "Sluice demo: {} jobs, three simulated providers, a private Postgres. Nothing leaves this machine.",
+    out.lines(format!(
+        "Sluice demo: {} jobs, three simulated providers, a private Postgres.\nNothing leaves this machine.",
         2 * JOBS
     ))?;
     let interrupted = shutdown::interruption()?;
@@ -121,7 +121,8 @@ async fn play(folder: &Path, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn perform(stage: &Stage, store: &Store, simulator: &Simulator, out: &mut Output) -> anyhow::Result<ExitCode> {
-    out.line("\nHalf of the jobs come by SQL, as an application would insert them in its own transaction:")?;
+    out.line("\nHalf of the jobs come by SQL, as an application would insert them in its own")?;
+    out.line("transaction:")?;
     out.lines(format!(
         "\n> insert into sluice.job (batch, custom_id, request)\n  select 'demo_sql', 'review-' || n, …\n    from \
          generate_series(1, {JOBS}) n;"
@@ -133,8 +134,8 @@ async fn perform(stage: &Stage, store: &Store, simulator: &Simulator, out: &mut 
     let file = file.to_string_lossy().into_owned();
     stage.show(out, &["enqueue", &file, "--batch", "demo_file"]).await?;
 
-    out.line("\nA worker takes them through the chain: thrifty is cheap and narrow, steady breaks down for seven")?;
-    out.line("seconds in the middle, premium is dear and always there.")?;
+    out.line("\nA worker takes them through the chain: thrifty is cheap and narrow, steady")?;
+    out.line("breaks down for seven seconds in the middle, premium is dear and always there.")?;
     out.line("\n$ sluice worker --drain")?;
     out.finish()?;
     let worker = stage.command(&["worker", "--drain"])?.spawn().context("starting the worker")?;
@@ -157,10 +158,11 @@ async fn perform(stage: &Stage, store: &Store, simulator: &Simulator, out: &mut 
     }
     let code = verdict(&audit, simulator, out)?;
     out.line("\nWhere to go from here:")?;
-    out.line("  sluice check                         after copying config/sluice.toml and adding a provider of yours")?;
-    out.line("  sluice estimate FILE --route default what a file would cost, before anything is sent")?;
-    out.line("  sluice run FILE -o OUT               enqueue, work, watch and export in one command")?;
-    out.line("  README.md                            from nothing to your own provider in five minutes")?;
+    out.line("  sluice check            after copying config/sluice.toml and adding a provider")?;
+    out.line("  sluice estimate FILE --route default")?;
+    out.line("                          what a file would cost, before anything is sent")?;
+    out.line("  sluice run FILE -o OUT  enqueue, work, watch and export in one command")?;
+    out.line("  README.md               from nothing to your own provider in five minutes")?;
     out.finish()?;
     Ok(code)
 }
@@ -181,10 +183,11 @@ fn verdict(audit: &Audit, simulator: &Simulator, out: &mut Output) -> anyhow::Re
     out.line("")?;
     if faults.is_empty() {
         out.line(format!(
-            "The books are in order: {} jobs, {} results, none lost, none twice; {} calls on the ledger and at the",
-            audit.jobs, audit.results, audit.attempts
+            "The books are in order: {} jobs, {} results, none lost, none twice;",
+            audit.jobs, audit.results
         ))?;
-        out.line("providers; no limit was broken, no wait cut short.")?;
+        out.line(format!("{} calls on the ledger and at the providers;", audit.attempts))?;
+        out.line("no limit was broken, no wait cut short.")?;
         Ok(ExitCode::Success)
     } else {
         for fault in faults {
@@ -199,7 +202,7 @@ async fn watch(store: &Store, mut worker: Child) -> anyhow::Result<Duration> {
     let began = Instant::now();
     let total = 2 * JOBS;
     let bar = printable::stderr_is_terminal().then(|| {
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}").expect("the template is right");
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {wide_msg}").expect("the template is right");
         ProgressBar::new(total as u64).with_style(style)
     });
     let mut ticks = 0_u32;
