@@ -168,6 +168,14 @@ impl Journal {
     }
 }
 
+impl Drop for Journal {
+    /// Gives the lock up at once. Closing the file does so only when no copy of it is open, and a process that was being
+    /// started by another thread has copies of all files for a moment.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
 fn write_record(bytes: &mut Vec<u8>, record: &[u8]) -> io::Result<()> {
     let length = u32::try_from(record.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
     let lengths = [length.to_le_bytes(), (!length).to_le_bytes()].concat();

@@ -52,6 +52,18 @@ fn what_was_appended_is_read_back_by_the_process_that_takes_it_over() {
 }
 
 #[test]
+fn its_lock_ends_with_it_also_while_a_process_is_being_started() {
+    let folder = folder();
+    let journal = Journal::create(folder.path(), PLENTY, b"first").unwrap();
+    let path = journal.path().to_owned();
+    // What a started process has until it becomes another program.
+    let copy = journal.file.try_clone().unwrap();
+    drop(journal);
+    assert!(Journal::adopt(&path, PLENTY).unwrap().is_some());
+    drop(copy);
+}
+
+#[test]
 fn one_that_is_full_says_so_and_stays_as_it_is() {
     let folder = folder();
     let mut journal = Journal::create(folder.path(), 60, b"first").unwrap();
