@@ -133,13 +133,13 @@ async fn the_claim_reads_the_index_in_order_and_only_the_partitions_it_needs() {
     }
     let prepare = format!(
         "prepare claim (bigint, bigint[], smallint[], bigint[], integer[], integer, bigint, bigint, smallint, text[], \
-         integer) as \
+         integer, text[]) as \
          {statement}"
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut *connection).await.unwrap();
     let explain = format!(
         "explain (analyze, timing off, summary off, costs off) execute claim (1, '{{{}}}', '{{0}}', '{{0}}', \
-         '{{100}}', 1000000, 1000000, 1, 0, '{{}}', 0)",
+         '{{100}}', 1000000, 1000000, 1, 0, '{{}}', 0, '{{}}')",
         lane.flow
     );
     let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut *connection).await.unwrap();

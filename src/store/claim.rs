@@ -205,15 +205,16 @@ impl Store {
     /// Takes jobs from the front of lanes for `worker`, in index order, skipping those that others are taking. Their
     /// requests together take no more than `room` bytes in memory; the first request is kept whatever its size.
     pub async fn claim(&self, worker: i64, takes: &[Take], room: usize) -> Result<Claim, StoreError> {
-        self.claim_of(worker, takes, room, None, &Arc::default()).await
+        self.claim_of(worker, takes, &[], room, None, &Arc::default()).await
     }
 
     /// As [`claim`](Self::claim), but only jobs with which this many workers have died, and with these members of their
-    /// metadata.
+    /// metadata. `places`: for each of the first lanes [`Lane::place`](super::lanes::Lane::place), where it is known.
     pub async fn claim_of(
         &self,
         worker: i64,
         takes: &[Take],
+        places: &[Option<String>],
         room: usize,
         crashes: Option<i16>,
         members: &Arc<[String]>,
@@ -236,7 +237,8 @@ impl Store {
             self.fences.reserve(asked),
             crashes,
             &members[..],
-            MOST_CHARS
+            MOST_CHARS,
+            places as _
         )
         .fetch(&self.db);
         let mut claim = Claim { jobs: Vec::new(), is_cut: false };

@@ -33,6 +33,8 @@ pub struct Lane {
     pub deadline: Option<DateTime<Utc>>,
     /// How many jobs there are; `None`: many, or not counted.
     pub jobs: Option<i32>,
+    /// Where its only job lies in the table. `None`: not known, or there are more jobs.
+    pub place: Option<String>,
 }
 
 /// The lanes that a look found.
@@ -51,7 +53,7 @@ pub struct Look {
 struct SweptRow {
     #[sqlx(flatten)]
     lane: Lane,
-    place: String,
+    reached: String,
     swept: i64,
 }
 
@@ -123,7 +125,7 @@ impl Store {
             .fetch_all(&self.db)
             .await
             .doing(LOOKING)?;
-        let full = rows.first().filter(|row| row.swept >= most).map(|row| row.place.clone());
+        let full = rows.first().filter(|row| row.swept >= most).map(|row| row.reached.clone());
         rotation.note_sweep(full.or_else(|| (past < blocks).then(|| format!("({past},0)"))));
         Ok(rows.into_iter().map(|row| row.lane).collect())
     }
@@ -181,6 +183,7 @@ impl Store {
                     first: row.first,
                     deadline: row.deadline,
                     jobs: row.jobs,
+                    place: None,
                 });
             }
         }

@@ -76,6 +76,8 @@ struct Claimer {
     typical_bytes: usize,
     /// Claims that ended before they reached the last lane. Each of them moves the start to another lane.
     cuts: usize,
+    /// The last claim was one of these.
+    was_cut: bool,
 }
 
 /// Runs until the worker stops, or until no work is left where the settings say so.
@@ -96,6 +98,7 @@ pub(super) async fn run(shared: Arc<Shared>, sign: Arc<dyn Fn(Sign) + Send + Syn
         strangers: Strangers::default(),
         typical_bytes: 0,
         cuts: 0,
+        was_cut: false,
     };
     let shared = Arc::clone(&claimer.shared);
     let mut is_away = false;
@@ -195,7 +198,11 @@ impl Claimer {
             // A few milliseconds of patience turn ten claims of one job into one claim of ten.
             tokio::time::sleep(GATHER).await;
         }
-        let claim = self.shared.store.claim_of(self.shared.worker_id(), &takes, room, Some(0), &plan.members);
+        // After a claim that was cut, the order of the lanes counts: those whose jobs' places are known would come last.
+        let places: Vec<Option<String>> =
+            if self.was_cut { Vec::new() } else { takes.iter().map(|take| self.front.place(take)).collect() };
+        let worker = self.shared.worker_id();
+        let claim = self.shared.store.claim_of(worker, &takes, &places, room, Some(0), &plan.members);
         let claim = within(PATIENCE, "claiming jobs", claim).await?;
         self.goes_on();
         self.remember(&takes, &claim);
@@ -362,6 +369,7 @@ impl Claimer {
         let bytes = claimed.iter().fold(0_usize, |sum, job| sum.saturating_add(job.weight));
         let read = claimed.iter().filter(|job| job.weight > 0).count();
         self.cuts = self.cuts.wrapping_add(usize::from(claim.is_cut));
+        self.was_cut = claim.is_cut;
         self.typical_bytes = bytes.checked_div(read).unwrap_or(self.typical_bytes);
         self.front.remember(takes, claim);
         if self.front.has_more && self.front.is_dry() {

@@ -81,8 +81,15 @@ impl Front {
         self.lanes.get(&key)
     }
 
+    /// Where the job lies that this would take, if it is the only one of its lane and a look has told its place.
+    pub fn place(&self, take: &Take) -> Option<String> {
+        let state = self.lanes.get(&(take.flow, take.prio))?;
+        state.lane.place.clone().filter(|_| take.after < state.lane.first)
+    }
+
     /// For each flow, the lane with the highest priority that is not dry; its other lanes have to wait for that one.
-    /// Lanes that have just appeared stand at the end, the latest last.
+    /// They come in the order of their first jobs: of lanes that never had a turn, those go together whose jobs lie next
+    /// to each other. Lanes that have just appeared stand at the end, the latest last.
     pub fn heads(&self) -> Vec<(LaneKey, &LaneState)> {
         let mut heads: Vec<(LaneKey, &LaneState)> = Vec::with_capacity(self.lanes.len());
         for (key, state) in self.lanes.iter().filter(|(_, state)| !state.dry) {
@@ -90,7 +97,7 @@ impl Front {
                 heads.push((*key, state));
             }
         }
-        heads.sort_by_key(|(_, state)| state.came);
+        heads.sort_by_key(|(_, state)| (state.came, state.lane.first));
         heads
     }
 
@@ -239,6 +246,7 @@ mod tests {
             first,
             deadline: None,
             jobs,
+            place: None,
         }
     }
 

@@ -72,7 +72,7 @@ impl Waiting {
             }
         }
         let level = i16::try_from(level).unwrap_or(i16::MAX);
-        let claim = shared.store.claim_of(shared.worker_id(), &takes, room, Some(level), &plan.members);
+        let claim = shared.store.claim_of(shared.worker_id(), &takes, &[], room, Some(level), &plan.members);
         let claim = within(PATIENCE, "claiming jobs that workers died with", claim).await?;
         self.remember(&takes, level, &claim);
         Ok(Turn::Start(claim))

@@ -42,6 +42,7 @@ impl Store {
             .bind(Some(0_i16))
             .bind(Vec::<String>::new())
             .bind(0_i32)
+            .bind(Vec::<String>::new())
             .fetch_one(&self.db)
             .await
             .doing(DIAGNOSING)?;

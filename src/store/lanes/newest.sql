@@ -3,7 +3,8 @@
 -- last. (The number stands here because a plan for any number takes a tenth of the table for likely, and sorts all of
 -- it.)
 select h.flow as "flow!", h.prio as "prio!", h.job_id as "first!", j.route as "route!", j.project as "project!",
-       j.batch, j.enqueued_by as "login!", j.deadline, null::integer as jobs
+       j.batch, j.enqueued_by as "login!", j.deadline, null::integer as jobs,
+       null::text as place
   from (select b.id, b.route, b.project, b.batch, b.enqueued_by, b.priority,
                -- A driver knows no infinity, and a deadline far away is none. (`least` of nothing is not nothing.)
                case when b.deadline < '9999-12-31 00:00:00+00'
