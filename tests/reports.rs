@@ -162,7 +162,7 @@ async fn the_reports_of_the_program_agree_with_the_ledger_in_every_shape() {
          deepseek,deepseek-chat,0,1,100,20,50,0.00003,0.00003,0.00,0\n\
          local,gpt-4o-mini,1,1,100,20,50,,,0.00,1\n"
     );
-    assert!(text(&cost.stderr).contains("the price of 1 attempts is unknown"), "{}", text(&cost.stderr));
+    assert!(text(&cost.stderr).contains("the price of 1 attempt is unknown"), "{}", text(&cost.stderr));
     assert!(text(&cost.stderr).contains("\"local/gpt-4o-mini\""), "{}", text(&cost.stderr));
     let quiet = program.run(&["report", "cost", "--quiet"]).await;
     assert_eq!(text(&quiet.stderr), "");

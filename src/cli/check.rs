@@ -1,6 +1,7 @@
 //! `sluice check`: everything that is wrong with the configuration, without a network or a database.
 
 use crate::config::{Config, ConfigErrors, Fault, RouteConfig};
+use crate::domain::counted::counted;
 use crate::domain::{Limits, NanoUsd, Patience, Route, Strategy, strategy};
 use crate::exit_code::ExitCode;
 use crate::view;
@@ -145,7 +146,7 @@ fn summarise_bucket(bucket: &str, config: &Config, out: &mut dyn Write) -> io::R
 
 fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io::Result<()> {
     let RouteConfig { route, max_failed, .. } = config;
-    writeln!(out, "route {name}: {}, {} attempts at most", order(route), route.max_attempts)?;
+    writeln!(out, "route {name}: {}, {} at most", order(route), counted(route.max_attempts, "attempt", "attempts"))?;
     if let Some(max_failed) = max_failed {
         writeln!(
             out,
@@ -213,7 +214,7 @@ fn describe_limits(limits: &Limits) -> String {
         };
         format!("{} {} per {per}", rate.amount, rate.unit)
     });
-    let concurrency = limits.concurrency.iter().map(|calls| format!("{calls} calls at once"));
+    let concurrency = limits.concurrency.iter().map(|calls| format!("{} at once", counted(calls, "call", "calls")));
     rates.chain(concurrency).collect::<Vec<_>>().join(", ")
 }
 

@@ -8,6 +8,7 @@ mod folder;
 
 use super::GlobalArgs;
 use super::output::Output;
+use crate::domain::counted::counted;
 use crate::embedded::{EmbeddedPostgres, Options};
 use crate::exit_code::ExitCode;
 use crate::printable::{self, on_one_line};
@@ -142,8 +143,8 @@ async fn perform(stage: &Stage, store: &Store, simulator: &Simulator, out: &mut 
     let took = watch(store, worker).await?;
     let audit = store.audit().await?;
     out.line(format!(
-        "{} jobs in {:.1} s: {} succeeded, {} failed, {} calls, {}",
-        audit.results,
+        "{} in {:.1} s: {} succeeded, {} failed, {} calls, {}",
+        counted(audit.results, "job", "jobs"),
         took.as_secs_f64(),
         audit.succeeded,
         audit.results - audit.succeeded,

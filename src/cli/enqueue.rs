@@ -11,6 +11,7 @@ use super::figure;
 use super::output::{Dispensable, Format, Output};
 use super::when::When;
 use crate::config::{Config, Keys};
+use crate::domain::counted::counted;
 use crate::domain::{MaxFailed, Timestamp, bounds};
 use crate::exit_code::ExitCode;
 use crate::input::{InputError, InputJob, JobReader, LineError, MemberNotes, Progress, ReadLimits, Source};
@@ -214,7 +215,7 @@ pub(super) async fn load<'a>(
     while let Some(lot) = lots.recv().await {
         loading.take(lot, &bar).await?;
         bar.set_position(progress.done());
-        bar.set_message(format!("{} jobs", loading.lines.jobs()));
+        bar.set_message(counted(loading.lines.jobs(), "job", "jobs"));
     }
     bar.finish_and_clear();
     Ok(loading)
@@ -431,7 +432,8 @@ impl Loading<'_> {
         if faulty > 0 && !args.skip_bad {
             let all = faulty + jobs;
             let message = format!(
-                "{name}: {faulty} of {all} lines are faulty; nothing was enqueued (--skip-bad enqueues the others)"
+                "{name}: {faulty} of {} faulty; nothing was enqueued (--skip-bad enqueues the others)",
+                counted(all, "line is", "lines are")
             );
             return Err(Failure::input(message).into());
         }
@@ -489,12 +491,20 @@ fn tell(args: &Args, summary: &Summary, output: &mut Output) -> anyhow::Result<(
     match output.format() {
         Format::Table => {
             let done = if args.dry_run {
-                format!("{jobs} jobs are in order; nothing was enqueued (--dry-run)")
+                format!("{}; nothing was enqueued (--dry-run)", counted(jobs, "job is in order", "jobs are in order"))
             } else {
-                format!("enqueued {jobs} jobs as batch {batch}")
+                format!("enqueued {} as batch {batch}", counted(jobs, "job", "jobs"))
             };
-            let before = if *existing > 0 { format!(", {existing} were there before") } else { String::new() };
-            let left_out = if *faulty > 0 { format!(", {faulty} faulty lines were left out") } else { String::new() };
+            let before = if *existing > 0 {
+                format!(", {} there before", counted(existing, "was", "were"))
+            } else {
+                String::new()
+            };
+            let left_out = if *faulty > 0 {
+                format!(", {} left out", counted(faulty, "faulty line was", "faulty lines were"))
+            } else {
+                String::new()
+            };
             output.line(format_args!("{done}{before}{left_out}"))?;
         }
         Format::Json => output.json(&EnqueuedView {

@@ -8,6 +8,7 @@ use super::faults::Faults;
 use super::figure;
 use super::output::{Dispensable, Format, Output};
 use crate::config::{Config, Keys};
+use crate::domain::counted::counted;
 use crate::domain::estimate::{USUAL_OUTPUT_TOKENS, expected_cost, input_tokens, longest_input, worst_cost};
 use crate::domain::strategy::{self, Conditions};
 use crate::domain::{
@@ -108,7 +109,10 @@ pub fn estimate(args: &Args, config: &Config, faults: &mut (dyn Write + Send)) -
     let (name, faulty) = (faults.file(), faults.count());
     if faulty > 0 && !args.skip_bad {
         let lines = faulty + estimate.jobs;
-        let message = format!("{name}: {faulty} of {lines} lines are faulty (--skip-bad estimates the others)");
+        let message = format!(
+            "{name}: {faulty} of {} faulty (--skip-bad estimates the others)",
+            counted(lines, "line is", "lines are")
+        );
         return Err(Failure::input(message).into());
     }
     if estimate.jobs == 0 {
@@ -251,7 +255,12 @@ impl Estimate {
             ]);
         }
         if let Some(pilot) = &self.pilot {
-            let seen = format!("as batch {}: {} ended in {} attempts", pilot.name, ended(pilot), pilot.attempts);
+            let seen = format!(
+                "as batch {}: {} ended in {}",
+                pilot.name,
+                ended(pilot),
+                counted(pilot.attempts, "attempt", "attempts")
+            );
             let empty = || [const { Cell::Empty }; 3];
             let [large, unsupported, input] = empty();
             table.row([

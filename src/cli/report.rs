@@ -5,6 +5,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::moment;
 use crate::domain::Target;
+use crate::domain::counted::counted;
 use crate::domain::timeline::Stray;
 use crate::exit_code::ExitCode;
 use crate::store::Store;
@@ -213,7 +214,7 @@ fn unpriced_in_words(
         let names: Vec<String> = targets.iter().take(NAMED).map(|target| format!("\"{target}\"")).collect();
         names.join(", ")
     };
-    let mut words = format!("the price of {unpriced} attempts is unknown, and they are not in the sums");
+    let mut words = format!("the price of {} is unknown and not in the sums", counted(unpriced, "attempt", "attempts"));
     if !bare.is_empty() {
         let _ = write!(words, "; add [models.NAME] with a price for {}", names(&bare));
     }
@@ -244,8 +245,8 @@ async fn lost_with_commits(store: &Store, filter: &Filter) -> anyhow::Result<Opt
     }
     Ok((lost.calls > 0).then(|| {
         format!(
-            "lost with commits of the database, by a failover or a restore: {} calls, {}; `sluice doctor` says more",
-            lost.calls,
+            "lost with commits of the database, by a failover or a restore: {}, {}; `sluice doctor` says more",
+            counted(lost.calls, "call", "calls"),
             lost.money()
         )
     }))

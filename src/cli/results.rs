@@ -7,6 +7,7 @@ use super::out_file::{OutFile, is_stdout, require_apart};
 use super::output::{Format, OutputError};
 use super::table::csv_field;
 use super::words::about;
+use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::printable;
 use crate::store::Store;
@@ -131,10 +132,10 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         // When standard error is gone too, only the exit status can tell.
         let _ = writeln!(
             printable::stderr(),
-            "batch {}: {} of {} jobs have an answer; {counts}{hint}",
+            "batch {}: {} of {} an answer; {counts}{hint}",
             args.batch,
             counts.succeeded,
-            counts.total()
+            counted(counts.total(), "job has", "jobs have")
         );
     }
     Ok(counts.exit_code())

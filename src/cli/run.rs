@@ -7,6 +7,7 @@ use super::output::{Dispensable, Output};
 use super::words::{about, option, path};
 use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
+use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::printable::{self, on_one_line};
 use crate::shutdown::{Hangups, Signals};
@@ -78,7 +79,10 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     } else {
         let failed = match batch.failed + batch.cancelled {
             0 => String::new(),
-            failed => format!("; {failed} of {} jobs have no answer, and --resume does not try them again", batch.jobs),
+            failed => format!(
+                "; {failed} of {} no answer, and --resume does not try them again",
+                counted(batch.jobs, "job has", "jobs have")
+            ),
         };
         context.output.note(format_args!("every job of it has ended: there is nothing to work on{failed}"));
     }
@@ -115,9 +119,9 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let written = OutFile::finish_all([Some(answers), errors].into_iter().flatten());
     if counts.without_answer() > 0 {
         context.output.note(format_args!(
-            "{} of {} jobs have no answer. {}",
+            "{} of {} no answer. {}",
             counts.without_answer(),
-            counts.total(),
+            counted(counts.total(), "job has", "jobs have"),
             results::advice(&summary.batch, args.errors.as_deref())
         ));
     }
@@ -171,14 +175,21 @@ async fn enqueued(
     };
     let summary = loading.end().await?;
     if args.enqueue.dry_run {
-        context.output.note(format_args!("{} jobs are in order; nothing was enqueued (--dry-run)", summary.jobs));
+        context.output.note(format_args!(
+            "{}; nothing was enqueued (--dry-run)",
+            counted(summary.jobs, "job is in order", "jobs are in order")
+        ));
         return Ok(Some(summary));
     }
     let before = match summary.existing {
         0 => String::new(),
-        existing => format!(", {existing} were there before"),
+        existing => format!(", {} there before", counted(existing, "was", "were")),
     };
-    context.output.note(format_args!("{} jobs enqueued as batch {}{before}", summary.jobs, summary.batch));
+    context.output.note(format_args!(
+        "{} enqueued as batch {}{before}",
+        counted(summary.jobs, "job", "jobs"),
+        summary.batch
+    ));
     for remark in &summary.remarks {
         context.output.note(remark);
     }
@@ -248,7 +259,7 @@ async fn stopped_by_loss(store: &Store, batch: &str) {
 
 /// The command that goes on with the remaining jobs.
 fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64) -> String {
-    let jobs = if left == 1 { "1 job is left and stays" } else { &format!("{left} jobs are left and stay") };
+    let jobs = counted(left, "job is left and stays", "jobs are left and stay");
     let Some(file) = args.enqueue.file.as_deref().filter(|file| *file != Path::new("-")) else {
         let errors = args.errors.as_deref().map_or_else(String::new, |errors| format!(" --errors {}", path(errors)));
         let results = about("sluice results", batch, &format!("-o {}{errors}", path(&args.output)));

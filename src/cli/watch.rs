@@ -5,6 +5,7 @@ use super::batch::find;
 use super::context::Context;
 use super::output::{Format, Output, OutputError};
 use super::results::advice;
+use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::printable::{self, on_one_line};
 use crate::store::Store;
@@ -187,7 +188,7 @@ fn percent(done: u64, all: u64) -> u64 {
 }
 
 fn progress(batch: &Batch, pace: &Pace, waits_for: Option<&str>) -> String {
-    let mut line = format!("{} of {} jobs", batch.done(), batch.jobs);
+    let mut line = format!("{} of {}", batch.done(), counted(batch.jobs, "job", "jobs"));
     if batch.failed > 0 {
         let _ = write!(line, ", {} failed", batch.failed);
     }
@@ -212,7 +213,7 @@ fn summary(batch: &Batch) -> String {
     if batch.cancelled > 0 {
         let _ = write!(line, ", {} cancelled", batch.cancelled);
     }
-    let _ = write!(line, ", {} attempts, {}", batch.attempts, BatchView::of(batch).dollars());
+    let _ = write!(line, ", {}, {}", counted(batch.attempts, "attempt", "attempts"), BatchView::of(batch).dollars());
     line
 }
 
@@ -290,7 +291,7 @@ mod tests {
         let unknown = told(Batch { unpriced: 450, cost: NanoUsd::ZERO, ..batch() });
         assert!(unknown.ends_with(", cost unknown"), "{unknown}");
         let partly = told(Batch { unpriced: 1, ..batch() });
-        assert!(partly.ends_with(", $1.2345 and 1 attempts of unknown price"), "{partly}");
+        assert!(partly.ends_with(", $1.2345 and 1 attempt of unknown price"), "{partly}");
     }
 
     #[test]

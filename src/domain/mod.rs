@@ -13,6 +13,7 @@ pub mod breaker;
 pub mod bulk;
 pub mod calibration;
 pub mod charging;
+pub mod counted;
 pub mod decide;
 pub mod diagnosis;
 pub mod doubt;

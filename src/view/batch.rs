@@ -3,6 +3,7 @@
 use super::dollars::Dollars;
 use super::table::{Cell, Table};
 use super::waits::in_words_with;
+use crate::domain::counted::counted;
 use crate::store::batch::Batch;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -73,7 +74,9 @@ impl BatchView {
     pub fn dollars(&self) -> String {
         match (self.cost, self.unpriced_attempts) {
             (Some(Dollars(cost)), 0) => cost.to_string(),
-            (Some(Dollars(cost)), unpriced) => format!("{cost} and {unpriced} attempts of unknown price"),
+            (Some(Dollars(cost)), unpriced) => {
+                format!("{cost} and {} of unknown price", counted(unpriced, "attempt", "attempts"))
+            }
             (None, _) => "cost unknown".to_owned(),
         }
     }

@@ -1,6 +1,7 @@
 //! The changes that a command has made.
 
 use crate::domain::MaxFailed;
+use crate::domain::counted::counted;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -79,8 +80,8 @@ impl fmt::Display for ReopenedView {
         if self.opened.is_empty() {
             return write!(f, "provider {name} had asked for no wait; what rests for other reasons is tried again");
         }
-        let noun = if *woken == 1 { "job is" } else { "jobs are" };
-        write!(f, "provider {name} is open again; {woken} waiting {noun} woken")
+        let jobs = counted(woken, "waiting job is", "waiting jobs are");
+        write!(f, "provider {name} is open again; {jobs} woken")
     }
 }
 
@@ -108,7 +109,8 @@ impl Serialize for BulkView<'_> {
 
 impl fmt::Display for BulkView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {} jobs {}", self.of, self.name, self.jobs, self.what.replace('_', " "))
+        let jobs = counted(self.jobs, "job", "jobs");
+        write!(f, "{} {}: {jobs} {}", self.of, self.name, self.what.replace('_', " "))
     }
 }
 
