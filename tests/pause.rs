@@ -389,7 +389,7 @@ async fn a_route_is_cancelled_with_the_users_yes() {
     assert!(said.contains("cancel 2 unfinished jobs of the route default") && said.contains("--yes"), "{said}");
     let asked = program.run(&["route", "retry", "default"]).await;
     assert_eq!(asked.status.code(), Some(ExitCode::Usage as i32));
-    assert!(text(&asked.stderr).contains("retry 1 failed jobs of the route default"));
+    assert!(text(&asked.stderr).contains("retry 1 failed job of the route default"));
     assert_eq!(queue.count("select count(*) from sluice.ready").await, 3, "nothing was changed");
 
     assert_eq!(program.output(&["route", "cancel", "default", "--yes"]).await, "route default: 2 jobs cancelled\n");

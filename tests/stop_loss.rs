@@ -384,7 +384,8 @@ async fn commands_set_a_stop_loss_and_say_what_is_wrong_with_one() {
 
 /// A provider whose answers are empty, one whose answers are good, and a route to each.
 async fn two_routes() -> Fleet {
-    let scenario = "[providers.bad]\ndialect = \"openai\"\nlatency = { fixed = \"20ms\" }\n\
+    // Slow, so that jobs are left whenever the worker notices how many have failed.
+    let scenario = "[providers.bad]\ndialect = \"openai\"\nlatency = { fixed = \"200ms\" }\n\
                     faults = [{ kind = \"empty\", rate = 1.0 }]\n\
                     [providers.good]\ndialect = \"openai\"\nlatency = { fixed = \"20ms\" }\n";
     Fleet::new(scenario, &routes("bad", "good")).await
