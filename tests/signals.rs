@@ -60,7 +60,7 @@ async fn a_private_postgres_stops_with_a_command_that_is_interrupted() {
 
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let mut watch = command(&["watch", "b"]);
-        until_said(watch.stdout.take().unwrap(), "0 of 1 jobs").await;
+        until_said(watch.stdout.take().unwrap(), "0 of 1 job").await;
         assert!(dir.join("data/postmaster.pid").exists());
         send(&watch, signal);
         let watch = ended(watch).await;
