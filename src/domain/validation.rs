@@ -11,9 +11,6 @@ mod embedded;
 mod form;
 mod json_text;
 mod phrases;
-fn characters(number: usize) -> String {
-    counted(number, "character", "characters")
-}
 
 #[cfg(test)]
 mod tests;
@@ -385,4 +382,8 @@ fn gravity(kind: SoftFailure) -> u8 {
         SoftFailure::VectorNotFinite => 16,
         SoftFailure::VectorZero => 17,
     }
+}
+
+fn characters(number: usize) -> String {
+    counted(number, "character", "characters")
 }

@@ -72,8 +72,12 @@ fn lost_calls(history: &History) -> Option<Finding> {
     }
     if history.again.calls > 0 {
         parts.push(format!(
-            "{} answered and the outcome lost, so the call is made again ({})",
-            counted(grouped(history.again.calls), "call was", "calls were"),
+            "{} ({})",
+            counted(
+                grouped(history.again.calls),
+                "call was answered and its outcome lost, so its job is called for again",
+                "calls were answered and their outcomes lost, so their jobs are called for again"
+            ),
             history.again.money()
         ));
     }
