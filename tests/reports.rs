@@ -141,7 +141,7 @@ async fn an_accepted_answer_costs_the_same_wherever_it_is_told() {
 async fn an_estimate_takes_what_was_accepted_from_the_ledger_once_there_is_enough_of_it() {
     let queue = Queue::new().await;
     let worker = queue.worker().await;
-    let config = "[http]\nlisten = \"off\"\n[providers.openai]\napi_key = \"sk-1\"\n\
+    let config = "[http]\nlisten = \"off\"\n[providers.openai]\napi_key_env = \"OPENAI_API_KEY\"\n\
                   [models.\"openai/gpt-4o-mini\"]\nprice = { input = \"1\", output = \"1\" }\n\
                   [routes.default]\nrungs = [\"openai/gpt-4o-mini\"]\n";
     let program = Program::new(config, &queue.database.url());

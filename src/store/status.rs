@@ -150,17 +150,13 @@ impl Store {
     /// batches in it, so at most a hundred thousand of them are read: of the last hours that are complete among those.
     async fn spending(&self) -> Result<Spending, StoreError> {
         let rows = sqlx::query!(
-            r#"with folded as materialized (
-                select hour, route, attempts, succeeded, cost_nanos, uncertain_nanos, unpriced from sluice.tally_hour
+            r#"with sums as materialized (
+                select hour, route, attempts, succeeded, cost_nanos, uncertain_nanos, unpriced from sluice.totals
                  where hour >= date_trunc('hour', now()) - interval '23 hours' order by hour desc limit 100001
             ), span as (
                 select case when count(*) > 100000 then min(hour) + interval '1 hour'
                             else date_trunc('hour', now()) - interval '23 hours' end as since
-                  from folded
-            ), sums as (
-                select * from folded
-                 union all
-                select hour, route, attempts, succeeded, cost_nanos, uncertain_nanos, unpriced from sluice.tally
+                  from sums
             )
             select s.since as "since!", t.route as "route?", coalesce(sum(t.attempts), 0)::bigint as "attempts!",
                    coalesce(sum(t.succeeded), 0)::bigint as "succeeded!",
