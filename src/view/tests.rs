@@ -429,7 +429,7 @@ fn a_report_has_a_row_for_each_group_with_the_dimensions_first() {
             report::cost(&by, vec![rows.clone()], &all),
             concat!(
                 r#""answered":8,"attempts":10,"input_tokens":1000,"cached_tokens":100,"output_tokens":500,"#,
-                r#""cost":0.002,"waste":0.0005,"uncertain":0.000000007,"unpriced":0"#
+                r#""cost":0.002,"waste":0.0005,"uncertain":0.000000007,"unpriced":0,"cost_per_answer":null"#
             ),
         ),
         (
