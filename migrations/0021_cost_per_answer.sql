@@ -68,7 +68,7 @@ select route, sum(enqueued)::bigint as jobs, sum(succeeded)::bigint as succeeded
 comment on view sluice.cost_by_route is
     'What the jobs of each route have cost, in dollars, whichever target was asked, and per job that succeeded.';
 comment on column sluice.cost_by_route.cost_per_answer is
-    'Dollars per accepted answer: all that the jobs of the route have cost, over those that succeeded. NULL: a price is '
-    'unknown, or no job has succeeded. uncertain_cost may have been spent on top.';
+    'Dollars per accepted answer: all that the jobs of the route have cost, over those that succeeded. NULL: a price '
+    'is unknown, or no job has succeeded. uncertain_cost may have been spent on top.';
 
 grant execute on function sluice.cost_per_answer to public;
