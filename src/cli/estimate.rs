@@ -1,11 +1,14 @@
 //! `sluice estimate`: what a file will cost, rung by rung, before anything is sent.
 
+mod history;
+
 use super::GlobalArgs;
 use super::batch::find;
 use super::context::{Context, environment};
 use super::failure::Failure;
 use super::faults::Faults;
 use super::figure;
+use super::moment;
 use super::output::{Dispensable, Format, Output};
 use crate::config::{Config, Keys};
 use crate::domain::counted::counted;
@@ -18,8 +21,10 @@ use crate::exit_code::ExitCode;
 use crate::input::{InputError, JobReader, ReadLimits, Source};
 use crate::printable;
 use crate::store::batch::Batch;
+use crate::store::report::Moment;
 use crate::view::table::{Cell, Table};
 use anyhow::Context as _;
+use history::{ENOUGH, History};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -29,7 +34,7 @@ use std::path::PathBuf;
 /// costs. `expected` is one call for each job. `worst without retries` is one call for each job, too, with the whole
 /// output cap and a quarter more input: calls that are made again, after a failure or an answer that was rejected, come
 /// on top of it, up to max_attempts of the route. Nothing is learned from earlier jobs, unless --pilot names a batch of
-/// them.
+/// them, or --history asks what share of a rung's answers was accepted.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A file as for `sluice enqueue`; without it, or with -, standard input
@@ -45,12 +50,17 @@ pub struct Args {
     /// fallbacks included; needs the database
     #[arg(long, value_name = "BATCH")]
     pub pilot: Option<String>,
+    /// Tell also how many answers of each rung the route has accepted since then [default: 30d], and what an accepted
+    /// answer would cost at that rate; needs the database
+    #[arg(long, value_name = "SINCE", num_args = 0..=1, require_equals = true, default_missing_value = "30d",
+          value_parser = moment::parse)]
+    pub history: Option<Moment>,
     /// Estimate the lines that are in order, and only report the others
     #[arg(long)]
     pub skip_bad: bool,
 }
 
-/// Runs the command: without a pilot it needs neither a database nor a key.
+/// Runs the command: without a pilot and a history it needs neither a database nor a key.
 pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load_with(global.config.as_deref(), environment(global), Keys::Ignored)?;
     if config.routes.is_empty() {
@@ -63,6 +73,18 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let mut output = Output::new(global);
     let mut estimate = estimate(args, &config, &mut Dispensable(printable::stderr()))?;
     estimate.pilot = pilot;
+    if let Some(since) = args.history {
+        let context = Context::open(global).await?;
+        let history = History::read(&context.store, &args.route, since).await?;
+        context.close().await?;
+        if !history.is_enough() {
+            output.note(format_args!(
+                "the ledger has fewer than {ENOUGH} answers of each rung of the route: too few to say what an accepted \
+                 answer would cost"
+            ));
+        }
+        estimate.history = Some(history);
+    }
     output.table(&estimate.table(output.format()))?;
     output.finish()?;
     Ok(ExitCode::Success)
@@ -135,6 +157,8 @@ pub struct Estimate {
     pub stranded: u64,
     /// A finished batch of the same kind.
     pub pilot: Option<Batch>,
+    /// What was accepted of each rung before.
+    pub history: Option<History>,
 }
 
 /// The sums for a rung, if all jobs that it can take went there.
@@ -177,6 +201,7 @@ impl Estimate {
             as_routed: Some(NanoUsd::ZERO),
             stranded: 0,
             pilot: None,
+            history: None,
         }
     }
 
@@ -240,8 +265,11 @@ impl Estimate {
             "expected",
             "worst_without_retries",
         ]);
+        if self.history.is_some() {
+            table.columns.extend(["history_answers", "history_accepted", "expected_per_answer"]);
+        }
         for (index, rung) in (1..).zip(&self.rungs) {
-            table.row([
+            let cells = [
                 Cell::Count(index),
                 rung.target.as_str().into(),
                 rung.jobs.into(),
@@ -252,7 +280,8 @@ impl Estimate {
                 rung.output_tokens.into(),
                 money(rung.expected),
                 money(rung.worst),
-            ]);
+            ];
+            table.row(cells.into_iter().chain(self.of_history(rung)));
         }
         if let Some(pilot) = &self.pilot {
             let seen = format!(
@@ -263,7 +292,8 @@ impl Estimate {
             );
             let empty = || [const { Cell::Empty }; 3];
             let [large, unsupported, input] = empty();
-            table.row([
+            let nothing = self.history.iter().flat_map(|_| [const { Cell::Empty }; 3]);
+            let cells = [
                 Cell::Empty,
                 seen.into(),
                 self.jobs.into(),
@@ -274,10 +304,12 @@ impl Estimate {
                 Cell::Empty,
                 money(like(pilot, self.jobs)),
                 Cell::Empty,
-            ]);
+            ];
+            table.row(cells.into_iter().chain(nothing));
         }
         let stranded = if self.stranded > 0 { format!("no rung can take {}", self.stranded) } else { String::new() };
-        table.total([
+        let nothing = self.history.iter().flat_map(|_| [const { Cell::Empty }; 3]);
+        let cells = [
             Cell::Empty,
             "each job to its first choice".into(),
             self.jobs.into(),
@@ -288,8 +320,16 @@ impl Estimate {
             Cell::Empty,
             money(self.as_routed),
             Cell::Empty,
-        ]);
+        ];
+        table.total(cells.into_iter().chain(nothing));
         table
+    }
+
+    /// What the ledger says of a rung: answers, those that were accepted, and what one of those would cost.
+    fn of_history(&self, rung: &RungEstimate) -> Vec<Cell> {
+        let Some(history) = &self.history else { return Vec::new() };
+        let seen = history.of(&rung.target);
+        vec![seen.answers.into(), seen.accepted.into(), seen.per_answer(rung.expected, rung.jobs).into()]
     }
 }
 
@@ -427,6 +467,10 @@ mod tests {
         let shown = serde_json::to_value(found.table(Format::Json)).unwrap();
         assert_eq!(shown[3]["target"], "as batch trial: 10 ended in 17 attempts");
         assert_eq!(shown[3]["worst_without_retries"], serde_json::Value::Null);
+        found.history = Some(History::default());
+        let wider = found.table(Format::Json);
+        assert_eq!(wider.columns.len(), 13);
+        assert!(wider.rows.iter().chain(&wider.total).all(|row| row.len() == 13));
         assert!(shown[0]["worst_without_retries"].is_number() && shown[0].get("worst").is_none(), "{shown}");
     }
 

@@ -41,6 +41,7 @@ fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), Outp
     let sections = [
         ("Queue", queue(status), "nothing waits and nothing runs"),
         ("Workers", workers, "none"),
+        ("Spent", status.spent_table(), ""),
         ("Buckets", buckets::table(status), ""),
         ("Targets", targets(status), ""),
         ("Keys", keys(status), ""),
@@ -56,10 +57,12 @@ fn print(output: &mut Output, status: &StatusView, all: bool) -> Result<(), Outp
         }
         first = false;
         // A mark by which programs that read the plain shape tell the sections apart.
-        output.line(if output.format() == Format::Table {
-            title.to_owned()
-        } else {
+        output.line(if output.format() != Format::Table {
             format!("# {}", title.to_lowercase())
+        } else if title == "Spent" {
+            format!("Spent since {}", status.spent_since.format("%Y-%m-%d %H:%M UTC"))
+        } else {
+            title.to_owned()
         })?;
         if table.is_empty() {
             output.line(when_empty)?;
@@ -243,7 +246,7 @@ fn pauses(status: &StatusView) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::status::{Counted, RouteQueue, Status, WorkerRecord};
+    use crate::store::status::{Counted, RouteQueue, Spending, Status, WorkerRecord};
     use serde_json::{Value, json};
 
     fn worker(id: i64, breaker: &str) -> WorkerRecord {
@@ -301,6 +304,7 @@ mod tests {
         Status {
             now: at(60),
             routes: [("default".to_owned(), queue)].into_iter().collect(),
+            spending: Spending::default(),
             workers: vec![worker(1, "closed"), worker(2, "open")],
             pauses: Vec::new(),
             buckets: BTreeMap::new(),

@@ -1,10 +1,13 @@
 //! The status: the queue, the workers, the limits, and the pauses.
 
 use super::bucket::BucketView;
+use super::dollars::Dollars;
+use super::table::{Cell, Table};
 use super::waits::wakes_at;
 use super::worker::WorkerView;
+use crate::domain::PerAnswer;
 use crate::domain::statistics::GateStatistics;
-use crate::store::status::{Counted, PauseRecord, RouteQueue, Status};
+use crate::store::status::{Counted, PauseRecord, RouteQueue, RouteSpending, Status};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +19,10 @@ pub struct StatusView {
     pub now: DateTime<Utc>,
     /// Waiting and running jobs by route; routes without any are left out.
     pub routes: Vec<RouteView>,
+    /// What jobs have cost and brought lately, by route; routes without calls are left out.
+    pub spent: Vec<SpentView>,
+    /// From when on that counts: an hour, about 24 hours ago.
+    pub spent_since: DateTime<Utc>,
     /// Live workers and, for an hour, those that died or left.
     pub workers: Vec<WorkerView>,
     /// Every bucket that a worker has ever used.
@@ -66,6 +73,26 @@ pub struct ParkedView {
     pub count: CountView,
     /// When the first of them wakes; `None`: not by itself.
     pub wakes_at: Option<DateTime<Utc>>,
+}
+
+/// What jobs of one route have cost and brought.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SpentView {
+    pub route: String,
+    /// Jobs that succeeded.
+    pub answered: i64,
+    /// Calls made.
+    pub attempts: i64,
+    /// The cost; `None`: no attempt has a known price.
+    pub cost: Option<Dollars>,
+    /// Money that may have been spent beside it.
+    pub uncertain_cost: Dollars,
+    /// Attempts whose price is unknown.
+    pub unpriced_attempts: i64,
+    /// Dollars per accepted answer; `None`: a price is unknown, or no job has succeeded.
+    pub cost_per_answer: Option<Dollars>,
+    #[serde(skip)]
+    per_answer: PerAnswer,
 }
 
 /// A pause.
@@ -143,6 +170,22 @@ impl RouteView {
     }
 }
 
+impl SpentView {
+    fn of(route: String, RouteSpending { attempts, spent }: RouteSpending) -> Self {
+        let per_answer = spent.per_answer();
+        Self {
+            route,
+            answered: spent.accepted,
+            attempts,
+            cost: (spent.unpriced < attempts || spent.unpriced == 0).then_some(Dollars(spent.cost)),
+            uncertain_cost: Dollars(spent.uncertain),
+            unpriced_attempts: spent.unpriced,
+            cost_per_answer: per_answer.amount().map(Dollars),
+            per_answer,
+        }
+    }
+}
+
 impl From<PauseRecord> for PauseView {
     fn from(PauseRecord { kind, name, since, reason }: PauseRecord) -> Self {
         Self { kind, name, since, reason }
@@ -154,6 +197,8 @@ impl From<Status> for StatusView {
         Self {
             now: status.now,
             routes: status.routes.into_iter().map(|(name, queue)| RouteView::of(name, queue)).collect(),
+            spent: status.spending.routes.into_iter().map(|(name, spent)| SpentView::of(name, spent)).collect(),
+            spent_since: status.spending.since,
             workers: status.workers.into_iter().map(WorkerView::from).collect(),
             buckets: status.buckets.iter().map(|(name, standing)| BucketView::of(name, standing)).collect(),
             paused: status.pauses.into_iter().map(PauseView::from).collect(),
@@ -162,6 +207,25 @@ impl From<Status> for StatusView {
 }
 
 impl StatusView {
+    /// What jobs have cost and brought lately, a row for each route.
+    #[must_use]
+    pub fn spent_table(&self) -> Table {
+        let mut table =
+            Table::new(["route", "answered", "attempts", "cost", "cost_per_answer", "uncertain", "unpriced"]);
+        for spent in &self.spent {
+            table.row([
+                spent.route.as_str().into(),
+                spent.answered.into(),
+                spent.attempts.into(),
+                spent.cost.into(),
+                spent.per_answer.into(),
+                Cell::from(spent.uncertain_cost),
+                spent.unpriced_attempts.into(),
+            ]);
+        }
+        table
+    }
+
     /// The gates of the live workers, as these report them.
     fn gates(&self) -> impl Iterator<Item = (i64, &GateStatistics)> {
         let alive = self.workers.iter().filter(|worker| worker.is_alive);

@@ -14,12 +14,12 @@ use crate::domain::diagnosis;
 use crate::domain::limits::{Dimension as Counted, Heard};
 use crate::domain::shared_bucket::{Report as Told, SharedBucket, Stock, Wait};
 use crate::domain::shut::Reason;
-use crate::domain::{Limits, MaxFailed, NanoUsd, Rate, Timestamp, Unit};
+use crate::domain::{Limits, MaxFailed, NanoUsd, Rate, Spent, Timestamp, Unit};
 use crate::store::batch::Batch;
 use crate::store::job::{AttemptRecord, Ended, JobRecord, Place};
 use crate::store::report::{Dimension, Latency, Totals};
 use crate::store::results::{Ending, ExportedJob, HttpError};
-use crate::store::status::{self, PauseRecord, RouteQueue, Status, WorkerRecord};
+use crate::store::status::{self, PauseRecord, RouteQueue, RouteSpending, Spending, Status, WorkerRecord};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -238,7 +238,8 @@ fn a_batch_is_shown_alone_and_as_a_row() {
     let expected = json!({
         "batch": "nightly", "jobs": 1000, "done": 400, "succeeded": 390, "failed": 10, "cancelled": 0,
         "unfinished": 600, "attempts": 450, "cost": 1.2345, "waste": 5e-9, "uncertain_cost": 0.0,
-        "unpriced_attempts": 0, "paused": false, "pause_reason": null, "max_failed": null,
+        "unpriced_attempts": 0, "cost_per_answer": 0.003_165_385, "paused": false, "pause_reason": null,
+        "max_failed": null,
         "first_hour": "2027-01-15T08:00:00Z", "last_hour": "2027-01-15T09:00:00Z",
     });
     assert_eq!(shown(&BatchView::of(&a_batch())), expected);
@@ -247,7 +248,8 @@ fn a_batch_is_shown_alone_and_as_a_row() {
     let row = concat!(
         r#"[{"batch":"nightly","jobs":1000,"succeeded":390,"failed":10,"cancelled":0,"unfinished":600,"#,
         r#""attempts":450,"cost":1.2345,"waste":0.000000005,"unpriced":0,"paused":false,"#,
-        r#""last_hour":"2027-01-15T09:00:00Z","max_failed":null,"pause_reason":null}]"#
+        r#""last_hour":"2027-01-15T09:00:00Z","max_failed":null,"pause_reason":null,"#,
+        r#""cost_per_answer":0.003165385}]"#
     );
     assert_eq!(serde_json::to_string(&batch::table(&[a_batch()])).unwrap(), row);
     let lost = "stop-loss: 10 of 40 jobs failed, more than 5 %";
@@ -344,9 +346,14 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
     };
     let pause = PauseRecord { kind: "route".to_owned(), name: "slow".to_owned(), since: at(9), reason: None };
     let now = Timestamp(at(60).timestamp_millis());
+    let spent = Spent { cost: NanoUsd(10), uncertain: NanoUsd(3), unpriced: 0, accepted: 4 };
     let status = Status {
         now: at(60),
         routes: [("default".to_owned(), queue)].into(),
+        spending: Spending {
+            since: at(0),
+            routes: [("default".to_owned(), RouteSpending { attempts: 9, spent })].into(),
+        },
         workers: vec![worker],
         pauses: vec![pause],
         buckets: [("openai".to_owned(), a_bucket().standing(now))].into(),
@@ -365,6 +372,11 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
             ],
             "ready_waits_for": [{ "waits_for": "batch paused", "count": { "jobs": 4, "or_more": false } }],
         }],
+        "spent": [{
+            "route": "default", "answered": 4, "attempts": 9, "cost": 1e-8, "uncertain_cost": 3e-9,
+            "unpriced_attempts": 0, "cost_per_answer": 3e-9,
+        }],
+        "spent_since": "2027-01-15T08:00:00Z",
         "workers": [{
             "worker": 1, "host": "db1", "pid": 42, "version": "0.1.0", "state": "live",
             "started_at": "2027-01-15T08:00:00Z", "seen_at": "2027-01-15T08:00:58Z", "holds": 3,
@@ -417,7 +429,7 @@ fn a_report_has_a_row_for_each_group_with_the_dimensions_first() {
             report::cost(&by, vec![rows.clone()], &all),
             concat!(
                 r#""answered":8,"attempts":10,"input_tokens":1000,"cached_tokens":100,"output_tokens":500,"#,
-                r#""cost":0.002,"waste":0.0005,"uncertain":0.000000007,"unpriced":0"#
+                r#""cost":0.002,"waste":0.0005,"uncertain":0.000000007,"unpriced":0,"cost_per_answer":null"#
             ),
         ),
         (
