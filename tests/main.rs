@@ -70,6 +70,7 @@ mod strategies;
 mod support;
 mod terminal;
 mod timeline;
+mod trial;
 mod unknown_commit;
 mod unqueued;
 mod untrusted;

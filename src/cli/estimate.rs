@@ -10,7 +10,7 @@ use super::faults::Faults;
 use super::figure;
 use super::moment;
 use super::output::{Dispensable, Format, Output};
-use crate::config::{Config, Keys};
+use crate::config::{Config, Keys, RouteConfig};
 use crate::domain::counted::counted;
 use crate::domain::estimate::{USUAL_OUTPUT_TOKENS, expected_cost, input_tokens, longest_input, worst_cost};
 use crate::domain::strategy::{self, Conditions};
@@ -18,7 +18,7 @@ use crate::domain::{
     Capabilities, ChatRequest, ContentPart, Job, JobId, NanoUsd, ResponseFormat, Route, Rung, Timestamp,
 };
 use crate::exit_code::ExitCode;
-use crate::input::{InputError, JobReader, ReadLimits, Source};
+use crate::input::{InputError, InputJob, JobReader, ReadLimits, Source};
 use crate::printable;
 use crate::store::batch::Batch;
 use crate::store::report::Moment;
@@ -106,21 +106,45 @@ async fn pilot(name: &str, global: &GlobalArgs) -> anyhow::Result<Batch> {
 /// # Errors
 /// [`Failure`] when there is no such route or the input is faulty.
 pub fn estimate(args: &Args, config: &Config, faults: &mut (dyn Write + Send)) -> anyhow::Result<Estimate> {
-    let Some(route) = config.routes.get(&args.route) else {
+    let route = &route_of(config, &args.route)?.route;
+    let mut estimate = Estimate::new(route);
+    let source = Source::new(args.file.as_deref());
+    each_job(&source, args.limit, args.skip_bad, faults, |job| estimate.add(route, &job.request))?;
+    Ok(estimate)
+}
+
+/// A route of the configuration.
+pub(super) fn route_of<'a>(config: &'a Config, name: &str) -> Result<&'a RouteConfig, Failure> {
+    config.routes.get(name).ok_or_else(|| {
         let known: Vec<&str> = config.routes.keys().map(String::as_str).collect();
         let known = if known.is_empty() { "none is configured".to_owned() } else { known.join(", ") };
-        return Err(Failure::not_found(format!("there is no route `{}`; there are: {known}", args.route)).into());
-    };
-    let source = Source::new(args.file.as_deref());
+        Failure::not_found(format!("there is no route `{name}`; there are: {known}"))
+    })
+}
+
+/// Reads the jobs of a file, at most `limit`, and reports its faulty lines.
+///
+/// # Errors
+/// [`Failure`] when the file cannot be read or holds no job, or a line is faulty and faulty lines are not skipped.
+pub(super) fn each_job(
+    source: &Source,
+    limit: Option<u64>,
+    skip_bad: bool,
+    faults: &mut (dyn Write + Send),
+    mut take: impl FnMut(InputJob),
+) -> anyhow::Result<u64> {
     let mut faults = Faults::new(source.name(), faults);
     let (reader, _) = source.open().map_err(|error| Failure::input(format!("{}: {error}", source.name())))?;
-    let mut estimate = Estimate::new(&route.route);
+    let mut jobs = 0;
     for job in JobReader::new(reader, ReadLimits::default()) {
-        if args.limit.is_some_and(|limit| estimate.jobs >= limit) {
+        if limit.is_some_and(|limit| jobs >= limit) {
             break;
         }
         match job {
-            Ok(job) => estimate.add(&route.route, &job.request),
+            Ok(job) => {
+                jobs += 1;
+                take(job);
+            }
             Err(InputError::Line(fault)) => faults.report(&fault).context("reporting a faulty line")?,
             Err(error @ InputError::Read { .. }) => {
                 return Err(Failure::input(format!("{}:{error}", source.name())).into());
@@ -129,18 +153,15 @@ pub fn estimate(args: &Args, config: &Config, faults: &mut (dyn Write + Send)) -
     }
     faults.end().context("reporting faulty lines")?;
     let (name, faulty) = (faults.file(), faults.count());
-    if faulty > 0 && !args.skip_bad {
-        let lines = faulty + estimate.jobs;
-        let message = format!(
-            "{name}: {faulty} of {} faulty (--skip-bad estimates the others)",
-            counted(lines, "line is", "lines are")
-        );
+    if faulty > 0 && !skip_bad {
+        let lines = counted(faulty + jobs, "line is", "lines are");
+        let message = format!("{name}: {faulty} of {lines} faulty (--skip-bad takes the others)");
         return Err(Failure::input(message).into());
     }
-    if estimate.jobs == 0 {
+    if jobs == 0 {
         return Err(Failure::input(format!("{name}: there are no jobs in it")).into());
     }
-    Ok(estimate)
+    Ok(jobs)
 }
 
 /// The sums of a file.
@@ -185,7 +206,7 @@ pub struct RungEstimate {
 }
 
 impl Estimate {
-    fn new(route: &Route) -> Self {
+    pub(super) fn new(route: &Route) -> Self {
         let rung = |rung: &Rung| {
             let nothing = rung.model.price.as_ref().map(|_| NanoUsd::ZERO);
             RungEstimate {
@@ -205,7 +226,7 @@ impl Estimate {
         }
     }
 
-    fn add(&mut self, route: &Route, request: &ChatRequest) {
+    pub(super) fn add(&mut self, route: &Route, request: &ChatRequest) {
         self.jobs += 1;
         let job = Job {
             // Of each job another one: a strategy that draws spreads them as it will spread the jobs.
@@ -491,7 +512,7 @@ mod tests {
     fn faulty_lines_and_unknown_routes_are_refused() {
         let lines = "{\"prompt\":\"a\"}\n{}\n";
         assert!(
-            estimate_of(lines, &[]).unwrap_err().ends_with("1 of 2 lines are faulty (--skip-bad estimates the others)")
+            estimate_of(lines, &[]).unwrap_err().ends_with("1 of 2 lines are faulty (--skip-bad takes the others)")
         );
         assert_eq!(estimate_of(lines, &["--skip-bad"]).unwrap().jobs, 1);
         assert_eq!(estimate_of(lines, &["--limit", "1"]).unwrap().jobs, 1);

@@ -135,7 +135,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// By default SIGHUP would end the process and cut every call; a run goes on when its terminal is closed.
-fn outlive_hangups() -> io::Result<()> {
+pub(super) fn outlive_hangups() -> io::Result<()> {
     let mut hangups = Hangups::listen()?;
     tokio::spawn(async move {
         loop {
@@ -147,7 +147,7 @@ fn outlive_hangups() -> io::Result<()> {
 }
 
 /// Checks that this login can work, read the outcomes, and put aside outcomes that the database does not take.
-async fn rehearse(context: &Context) -> anyhow::Result<()> {
+pub(super) async fn rehearse(context: &Context) -> anyhow::Result<()> {
     Worker::rehearse(&context.store, &settings(&context.config, false)).await?;
     context.store.batches(1).await?;
     context.store.batch_waits_for("").await?;
@@ -197,7 +197,7 @@ async fn enqueued(
 }
 
 /// Works on a batch and watches it until all of its jobs have ended, or until it is told to stop.
-async fn work(context: &mut Context, plan: Plan, batch: &str, signals: &Signals) -> anyhow::Result<Summary> {
+pub(super) async fn work(context: &mut Context, plan: Plan, batch: &str, signals: &Signals) -> anyhow::Result<Summary> {
     let settings = Settings { only_batch: Some(batch.to_owned()), ..settings(&context.config, false) };
     let worker = Worker::register(context.store.clone(), plan, settings).await?;
     let finished = CancellationToken::new();

@@ -57,6 +57,7 @@ pub mod suspicion;
 pub mod tempo;
 pub mod timeline;
 pub mod timestamp;
+pub mod trial;
 pub mod typical;
 pub mod usage;
 pub mod validation;
