@@ -162,10 +162,11 @@ impl Gate {
         }
         // The key and the breaker come last, because they may let one call pass as a trial: that call must not have to
         // wait.
+        let now = now + began.elapsed();
         let key = target.provider.keys.take(now)?;
         match target.record.breaker.lock().admit(now) {
             Ok(breaker) => Ok(Permit { holds: std::mem::take(&mut entering.0), key, breaker }),
-            Err(until) => Err(Shut { reason: Reason::Breaker, since: now, until }),
+            Err((since, until)) => Err(Shut { reason: Reason::Breaker, since, until }),
         }
     }
 
