@@ -58,7 +58,7 @@ async fn an_outcome_that_lost_its_texts_ends_the_job_with_the_class_that_it_had(
         Settlement { attempts: vec![answer, cut], endings: vec![answered, timed_out], ..Settlement::default() };
     assert!(queue.settle(settlement).await.is_empty());
     let told: Vec<(i64, String, String, bool)> =
-        sqlx::query_as("select id, error_class, error, repaired from sluice.results order by id")
+        sqlx::query_as("select job_id, error_class, error, repaired from sluice.results order by job_id")
             .fetch_all(&queue.pool)
             .await
             .unwrap();
