@@ -357,6 +357,9 @@ async fn jobs_are_paused_and_resumed_by_number() {
 
     let resumed = csv(&["job", "resume", &one, &held]).await;
     assert_eq!(text(&resumed.stdout), format!("job,outcome\n{one},goes on\n{held},was not paused\n"));
+    let again = program.output(&["job", "resume", &one, "--format", "json"]).await;
+    let told: Value = serde_json::from_str(&again).unwrap();
+    assert_eq!(told, json!([{ "job": id, "outcome": "was_not_paused" }]));
     assert_eq!(resumed.status.code(), Some(0));
     // One that a worker has is not paused, which a script has to know; the others are.
     let refused = csv(&["job", "pause", &held, &one]).await;

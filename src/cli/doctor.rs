@@ -96,19 +96,7 @@ async fn repair(context: &mut Context) -> anyhow::Result<()> {
 fn print(output: &mut Output, findings: &[Finding]) -> Result<(), OutputError> {
     match output.format() {
         Format::Json => output.json(&DiagnosisView::of(findings)),
-        Format::Plain | Format::Csv => {
-            let mut table = Table::new(["severity", "check", "what", "why", "do"]);
-            for finding in findings {
-                table.row([
-                    finding.severity.as_str().into(),
-                    finding.check.into(),
-                    finding.what.as_str().into(),
-                    finding.why.into(),
-                    finding.remedy.as_str().into(),
-                ]);
-            }
-            output.table(&table)
-        }
+        Format::Plain | Format::Csv => output.table(&DiagnosisView::of(findings).table()),
         Format::Table => print_for_people(output, findings),
     }
 }

@@ -19,7 +19,6 @@ use crate::printable;
 use crate::store::enqueue::{BulkEnqueue, BulkOptions, NewJob};
 use crate::store::{Store, StoreError};
 use crate::view::change::EnqueuedView;
-use crate::view::table::Table;
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use entry::Entry;
@@ -488,6 +487,14 @@ fn tell(args: &Args, summary: &Summary, output: &mut Output) -> anyhow::Result<(
     for remark in remarks {
         output.note(remark);
     }
+    let view = EnqueuedView {
+        batch,
+        jobs: *jobs,
+        existing: *existing,
+        faulty: *faulty,
+        dry_run: args.dry_run,
+        unknown_members,
+    };
     match output.format() {
         Format::Table => {
             let done = if args.dry_run {
@@ -507,19 +514,8 @@ fn tell(args: &Args, summary: &Summary, output: &mut Output) -> anyhow::Result<(
             };
             output.line(format_args!("{done}{before}{left_out}"))?;
         }
-        Format::Json => output.json(&EnqueuedView {
-            batch,
-            jobs: *jobs,
-            existing: *existing,
-            faulty: *faulty,
-            dry_run: args.dry_run,
-            unknown_members,
-        })?,
-        Format::Plain | Format::Csv => {
-            let mut table = Table::new(["batch", "jobs", "existing", "faulty"]);
-            table.row([batch.as_str().into(), (*jobs).into(), (*existing).into(), (*faulty).into()]);
-            output.table(&table)?;
-        }
+        Format::Json => output.json(&view)?,
+        Format::Plain | Format::Csv => output.table(&view.table())?,
     }
     Ok(())
 }

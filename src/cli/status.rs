@@ -198,14 +198,14 @@ fn breaker_in_words(breakers: &BTreeMap<String, usize>) -> Cell {
 }
 
 fn targets(status: &StatusView) -> Table {
-    let mut table = Table::new(["target", "bucket", "breaker", "closed", "opens_in", "paused", "calls", "failures"]);
-    for target in status.targets() {
+    let mut table = Table::new(["target", "bucket", "breaker", "shut", "opens_in", "paused", "calls", "failures"]);
+    for target in &status.targets {
         table.row([
-            target.target.into(),
-            target.bucket.into(),
+            target.target.as_str().into(),
+            target.bucket.as_deref().into(),
             breaker_in_words(&target.breakers),
-            target.closed.into(),
-            target.closed_until.map(|until| age(until, status.now)).into(),
+            target.shut.as_deref().into(),
+            target.shut_until.map(|until| age(until, status.now)).into(),
             Cell::Flag(target.paused),
             target.calls.into(),
             target.failures.into(),
@@ -216,13 +216,13 @@ fn targets(status: &StatusView) -> Table {
 
 fn keys(status: &StatusView) -> Table {
     let mut table = Table::new(["provider", "key", "worker", "state", "why", "for", "tried_in"]);
-    for key in status.keys() {
+    for key in &status.keys {
         table.row([
-            key.provider.into(),
-            key.key.into(),
+            key.provider.as_deref().into(),
+            key.key.as_deref().into(),
             Cell::Text(key.worker.to_string()),
-            key.state.into(),
-            key.why.into(),
+            key.state.as_deref().into(),
+            key.why.as_deref().into(),
             key.since.map(|since| age(status.now, since)).into(),
             key.until.map(|until| age(until, status.now)).into(),
         ]);

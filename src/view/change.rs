@@ -1,5 +1,6 @@
 //! The changes that a command has made.
 
+use super::table::Table;
 use crate::domain::MaxFailed;
 use crate::domain::counted::counted;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
@@ -27,6 +28,45 @@ impl fmt::Display for PauseChangeView {
             (false, false) => "was not paused",
         };
         write!(f, "{} {} {now}", self.kind, self.name)
+    }
+}
+
+/// A job was to be changed. As JSON: `{"job": 7, "outcome": "cancelled"}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct JobChangeView {
+    pub job: i64,
+    pub outcome: JobOutcome,
+}
+
+/// What came of the wish to change a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobOutcome {
+    Cancelled,
+    /// It had ended, so it could not be cancelled.
+    HadEnded,
+    QueuedAgain,
+    /// So it could not be tried again.
+    HasNotFailed,
+    Paused,
+    /// It has ended or was paused already.
+    NotPaused,
+    Resumed,
+    WasNotPaused,
+}
+
+impl fmt::Display for JobOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cancelled => "cancelled",
+            Self::HadEnded => "had ended already",
+            Self::QueuedAgain => "queued again",
+            Self::HasNotFailed => "has not failed",
+            Self::Paused => "paused",
+            Self::NotPaused => "has ended or was paused already",
+            Self::Resumed => "goes on",
+            Self::WasNotPaused => "was not paused",
+        })
     }
 }
 
@@ -129,6 +169,16 @@ pub struct EnqueuedView<'a> {
     pub dry_run: bool,
     /// Members that are sent although no provider is known to take them, and how many lines have each.
     pub unknown_members: &'a BTreeMap<String, u64>,
+}
+
+impl EnqueuedView<'_> {
+    /// The same as a row for programs that read lines.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        let mut table = Table::new(["batch", "jobs", "existing", "faulty"]);
+        table.row([self.batch.into(), self.jobs.into(), self.existing.into(), self.faulty.into()]);
+        table
+    }
 }
 
 /// The schema was migrated, or with `--dry-run` would have been.

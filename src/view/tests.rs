@@ -333,6 +333,16 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         running: 3,
         parked: parked.into(),
     };
+    let gate = json!({
+        "targets": [{
+            "target": "openai/m", "bucket": "openai", "breaker": "open", "closed": "breaker",
+            "closed_until_ms": at(90).timestamp_millis(), "paused": false, "calls": 9, "failures": 5,
+        }],
+        "keys": [{
+            "provider": "openai", "key": "main", "state": "out", "why": "auth",
+            "since_ms": at(30).timestamp_millis(), "until_ms": at(120).timestamp_millis(),
+        }],
+    });
     let worker = WorkerRecord {
         id: 1,
         host: "db1".to_owned(),
@@ -342,7 +352,7 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         seen_at: at(58),
         state: "live".to_owned(),
         holds: 3,
-        stats: json!({ "in_flight": 3, "of_tomorrow": { "moon": "full" } }),
+        stats: json!({ "in_flight": 3, "of_tomorrow": { "moon": "full" }, "gate": gate }),
     };
     let pause = PauseRecord { kind: "route".to_owned(), name: "slow".to_owned(), since: at(9), reason: None };
     let now = Timestamp(at(60).timestamp_millis());
@@ -380,7 +390,15 @@ fn the_status_has_the_queue_the_workers_the_buckets_and_what_is_paused() {
         "workers": [{
             "worker": 1, "host": "db1", "pid": 42, "version": "0.1.0", "state": "live",
             "started_at": "2027-01-15T08:00:00Z", "seen_at": "2027-01-15T08:00:58Z", "holds": 3,
-            "stats": { "in_flight": 3, "of_tomorrow": { "moon": "full" } },
+            "stats": { "in_flight": 3, "of_tomorrow": { "moon": "full" }, "gate": gate },
+        }],
+        "targets": [{
+            "target": "openai/m", "bucket": "openai", "breakers": { "open": 1 }, "shut": "breaker",
+            "shut_until": "2027-01-15T08:01:30Z", "paused": false, "calls": 9, "failures": 5,
+        }],
+        "keys": [{
+            "provider": "openai", "key": "main", "worker": 1, "state": "out", "why": "auth",
+            "since": "2027-01-15T08:00:30Z", "until": "2027-01-15T08:02:00Z",
         }],
         "buckets": [{
             "bucket": "openai",
