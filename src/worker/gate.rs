@@ -192,6 +192,7 @@ impl Gate {
         let class = outcome.class();
         if matches!(class, None | Some(ErrorClass::SoftFailure)) {
             target.doubt.lock().answered();
+            target.record.scarcity.lock().served();
         }
         let Permit { holds, key, breaker } = permit;
         // The provider's date for the key (the first of next month) is not used: the bill may be paid earlier. One call
@@ -230,7 +231,7 @@ impl Gate {
         match class.map(|class| class.facts().effect) {
             None => target.record.latency.lock().answered(took),
             // A refusal says nothing of how long answers take; nor does one of a key.
-            Some(Effect::Limit(_) | Effect::Crowded) => {}
+            Some(Effect::Limit(_) | Effect::Crowded | Effect::Scarce) => {}
             Some(_) if key_is_refused => {}
             Some(Effect::Slow | Effect::Rest | Effect::NoModel | Effect::Nothing) => {
                 target.record.latency.lock().in_vain(took);
@@ -284,6 +285,14 @@ impl Gate {
                     None => {}
                 }
             }
+            // Its provider goes on: neither the bucket nor the breaker learn from it.
+            Some(Effect::Scarce) => {
+                let is_resting = still_shut(&target.record.resting, now).is_some();
+                let wait = wait.map(|wait| if long_wait::is_long(wait) { provider.recheck } else { wait });
+                if let Some(rest) = target.record.scarcity.lock().refused(wait, is_resting) {
+                    shut_for(&target.record.resting, Reason::NoCapacity, rest, now);
+                }
+            }
             Some(Effect::Nothing) => {}
         }
         drop(holds);
@@ -308,10 +317,10 @@ impl Gate {
         tried > 1 && !self.providers.values().any(|provider| recent(&provider.last_contact))
     }
 
-    /// The state of each target's breaker: `closed`, `open` or `half_open`.
+    /// The state of each target's breaker: `closed`, `open` or `half_open`; by [`Target::columns`].
     #[must_use]
-    pub fn breakers(&self) -> BTreeMap<Target, &'static str> {
-        self.targets.iter().map(|(target, state)| (target.clone(), state.breaker_name())).collect()
+    pub fn breakers(&self) -> BTreeMap<(String, String), &'static str> {
+        self.targets.iter().map(|(target, state)| (target.columns(), state.breaker_name())).collect()
     }
 
     /// How many keys each provider has, and how many of them are in service; providers without keys are left out.

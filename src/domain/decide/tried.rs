@@ -104,7 +104,15 @@ impl Tried {
         self.waiting = Some((since, times));
         match attempt.retry_at {
             Some(until) => self.asked = Some(Shut { reason, since, until }),
-            None => self.back_off(attempt.ended_at + backoff::delay(job.id, times)),
+            None => {
+                let until = attempt.ended_at + backoff::delay(job.id, times);
+                // One call without capacity does not shut the tier. To this job it is shut all the same: whether it
+                // waits is for its patience to decide.
+                match reason {
+                    Reason::NoCapacity => self.asked = Some(Shut { reason, since, until }),
+                    _ => self.back_off(until),
+                }
+            }
         }
     }
 

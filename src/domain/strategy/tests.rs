@@ -16,7 +16,7 @@ use std::time::Duration;
 
 fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
     let rung = |price: &Option<(i64, i64)>| Rung {
-        target: Target { provider: "p".into(), model: "m".into() },
+        target: Target::new("p", "m"),
         model: Model {
             price: price.map(|(input, output)| Price {
                 input,
@@ -102,7 +102,7 @@ fn neither_price_nor_list_depends_on_how_the_rungs_are_now() {
 }
 
 fn target(index: usize) -> Target {
-    Target { provider: "p".into(), model: format!("m{index}") }
+    Target::new("p", format!("m{index}"))
 }
 
 /// A route of this many rungs of different names.

@@ -47,7 +47,14 @@ async fn ask(provider: &Provider, key: usize, timeouts: &Timeouts) -> Result<Cal
 }
 
 fn asked<'a>(request: &'a ChatRequest, capabilities: &'a Capabilities) -> Call<'a> {
-    Call { payload: request.into(), model: "the-model", capabilities, mends: &[], delivery: Delivery::Whole }
+    Call {
+        payload: request.into(),
+        model: "the-model",
+        tier: None,
+        capabilities,
+        mends: &[],
+        delivery: Delivery::Whole,
+    }
 }
 
 async fn call(endpoint: Endpoint, timeouts: &Timeouts) -> CallReport {

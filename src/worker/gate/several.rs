@@ -36,7 +36,7 @@ fn gate_of<const N: usize>(buckets: [(&str, Limits); N], models: [(&str, [&str; 
         breaker,
         keys: Vec::new(),
         recheck: Duration::from_mins(10),
-        models: models.iter().map(|(model, _)| (*model).to_owned()).collect(),
+        targets: models.iter().map(|(model, _)| Target::new("p", *model)).collect(),
         model_buckets: models.map(|(model, buckets)| (model.to_owned(), buckets.map(str::to_owned).to_vec())).into(),
     };
     let buckets = buckets.map(|(name, limits)| (name.to_owned(), limits)).into();
@@ -47,7 +47,7 @@ fn gate_of<const N: usize>(buckets: [(&str, Limits); N], models: [(&str, [&str; 
 }
 
 fn target(gate: &Gate, model: &str) -> Arc<TargetState> {
-    gate.target(&Target { provider: "p".to_owned(), model: model.to_owned() }).expect("it is set up")
+    gate.target(&Target::new("p", model)).expect("it is set up")
 }
 
 async fn admit(gate: &Gate, model: &str, patience: Duration) -> Result<Permit, Reason> {
