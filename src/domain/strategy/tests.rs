@@ -54,6 +54,24 @@ fn ordered(route: &Route, input_tokens: i64, cap: Option<i64>, conditions: &[Con
 }
 
 #[test]
+fn a_rung_is_compared_and_priced_in_the_tier_that_it_asks_for() {
+    use crate::domain::Tier;
+    use crate::domain::price::{Factor, TierPrice};
+    let mut route = route(Strategy::Cost, &[Some((2_000_000, 2_000_000)); 4]);
+    let tiers = [("flex", 500_000_000), ("fast", 2_000_000_000)];
+    for (rung, tier) in route.rungs.iter_mut().zip([Some("fast"), Some("odd"), None, Some("flex")]) {
+        rung.model.tiers = tiers.map(|(name, factor)| (name.to_owned(), TierPrice::Times(Factor(factor)))).into();
+        rung.target.tier = tier.map(Tier::new);
+    }
+    let inputs: Vec<Option<i64>> = route.rungs.iter().map(|rung| rung.price().map(|price| price.input)).collect();
+    assert_eq!(inputs, [Some(4_000_000), None, Some(2_000_000), Some(1_000_000)]);
+    assert_eq!(ordered(&route, 1_000, None, &[]), [3, 2, 0, 1]);
+    // The tiers of a model draw apart.
+    let drawn: BTreeSet<u64> = route.rungs.iter().map(|rung| draw(7, &rung.target)).collect();
+    assert_eq!(drawn.len(), 4);
+}
+
+#[test]
 fn the_cheapest_for_this_request_comes_first() {
     // The first is cheap for input, the second cheap for output.
     let route = route(Strategy::Cost, &[Some((1_000_000, 9_000_000)), Some((5_000_000, 2_000_000))]);
