@@ -1,5 +1,5 @@
-//! Rungs that ask for a tier of service, with the real worker: what spare capacity refuses goes on at once or comes back,
-//! the usual tier of the same model is not held up, and each call costs what the tier that served it costs.
+//! Rungs that ask for a tier of service, with the real worker: what spare capacity refuses goes on at once or comes
+//! back, the usual tier of the same model is not held up, and each call costs what the tier that served it costs.
 
 use crate::support::fleet::Fleet;
 use std::collections::BTreeMap;
@@ -64,10 +64,10 @@ async fn what_spare_capacity_refuses_is_answered_by_the_usual_tier_and_each_cost
     let whole = "select count(*) from sluice.attempts where model = 'm' and service_tier = 'default' \
                  and (price->>'input')::bigint = 1000000000";
     assert_eq!(of(whole).await, 80 - served);
-    assert_eq!(of("select sum(cost_nanos)::bigint from sluice.attempts where class = 'no_capacity'").await, 0);
-    assert_eq!(of("select sum(uncertain_nanos)::bigint from sluice.attempts").await, 0);
+    assert_eq!(of("select sum(cost_nanos)::bigint from sluice.attempt where class = 'no_capacity'").await, 0);
+    assert_eq!(of("select sum(uncertain_nanos)::bigint from sluice.attempt").await, 0);
     let charged = fleet.verdict().providers["openai"].figures.charged_nano_usd;
-    assert_eq!(u64::try_from(of("select sum(cost_nanos)::bigint from sluice.results").await), Ok(charged));
+    assert_eq!(u64::try_from(of("select sum(cost_nanos)::bigint from sluice.result").await), Ok(charged));
     // Refusals are no attempts that failed, and results name the tier.
     assert_eq!(of("select count(*) from sluice.results where model = 'm@flex'").await, served);
     let verdict = fleet.verdict();

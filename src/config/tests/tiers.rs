@@ -13,7 +13,8 @@ const OPENAI: &str = "[providers.openai]\nbase_url = \"http://127.0.0.1/v1\"";
 fn a_rung_with_a_tier_has_the_models_settings_the_tiers_price_and_time() {
     let config = routed(
         OPENAI,
-        "\"openai/gpt-5@flex\", \"openai/gpt-5\", { target = \"openai/gpt-5@priority\", timeouts = { total = \"9s\" } }",
+        "\"openai/gpt-5@flex\", \"openai/gpt-5\", \
+         { target = \"openai/gpt-5@priority\", timeouts = { total = \"9s\" } }",
         "strategy = \"weighted\"\nweights = { \"openai/gpt-5\" = 1, \"openai/gpt-5@flex\" = 2, \
          \"openai/gpt-5@priority\" = 0 }\n[models.\"openai/gpt-5\"]\ncontext_window = 99\n",
     )
@@ -51,12 +52,14 @@ fn a_tier_that_cannot_be_asked_for_is_a_fault_that_names_those_that_can() {
         (
             OPENAI,
             "openai/gpt-5@flexx",
-            "openai has no tier \"flexx\"; expected perhaps openai/gpt-5@flex; its tiers are flex, fast, priority, default",
+            "openai has no tier \"flexx\"; expected perhaps openai/gpt-5@flex; its tiers are flex, fast, priority, \
+             default",
         ),
         (
             OPENAI,
             "openai/gpt-5@cheap",
-            "openai has no tier \"cheap\"; expected openai/gpt-5, or a tier behind the @: flex, fast, priority, default",
+            "openai has no tier \"cheap\"; expected openai/gpt-5, or a tier behind the @: flex, fast, priority, \
+             default",
         ),
         (
             OPENAI,
@@ -100,8 +103,8 @@ fn settings_of_a_model_are_not_those_of_a_tier() {
     assert_eq!(
         faults,
         [
-            "models.\"openai/gpt-5@flex\": names a tier: settings are those of the model, whatever the tier; expected the \
-          tier's price among `tiers` of [models.\"openai/gpt-5\"]"
+            "models.\"openai/gpt-5@flex\": names a tier: settings are those of the model, whatever the tier; \
+             expected the tier's price among `tiers` of [models.\"openai/gpt-5\"]"
         ]
     );
 }

@@ -2,6 +2,7 @@ mod connections;
 mod room;
 mod server;
 mod streams;
+mod tiers;
 
 use super::*;
 use crate::domain::{ChatRequest, ErrorClass, Role, Scope, Unit};
