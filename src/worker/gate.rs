@@ -164,7 +164,10 @@ impl Gate {
         // wait.
         let key = target.provider.keys.take(now)?;
         match target.record.breaker.lock().admit(now) {
-            Ok(breaker) => Ok(Permit { holds: std::mem::take(&mut entering.0), key, breaker }),
+            Ok(breaker) => {
+                target.record.under_way.fetch_add(1, Ordering::Relaxed);
+                Ok(Permit { holds: std::mem::take(&mut entering.0), key, breaker })
+            }
             Err(until) => Err(Shut { reason: Reason::Breaker, since: now, until }),
         }
     }
@@ -186,6 +189,7 @@ impl Gate {
     ) -> bool {
         let provider = &target.provider;
         target.record.calls.fetch_add(1, Ordering::Relaxed);
+        let under_way = target.record.under_way.fetch_sub(1, Ordering::Relaxed).saturating_sub(1);
         if !matches!(outcome, Outcome::Accepted) {
             target.record.failures.fetch_add(1, Ordering::Relaxed);
         }
@@ -289,7 +293,8 @@ impl Gate {
             Some(Effect::Scarce) => {
                 let is_resting = still_shut(&target.record.resting, now).is_some();
                 let wait = wait.map(|wait| if long_wait::is_long(wait) { provider.recheck } else { wait });
-                if let Some(rest) = target.record.scarcity.lock().refused(wait, is_resting) {
+                let under_way = u32::try_from(under_way).unwrap_or(0);
+                if let Some(rest) = target.record.scarcity.lock().refused(wait, is_resting, under_way) {
                     shut_for(&target.record.resting, Reason::NoCapacity, rest, now);
                 }
             }
@@ -302,6 +307,7 @@ impl Gate {
 
     /// A call was given up before its outcome was known, having taken this much; `None`: it was never sent.
     pub fn abandon(&self, target: &TargetState, permit: Permit, taken: Option<Charge>, now: Timestamp) {
+        target.record.under_way.fetch_sub(1, Ordering::Relaxed);
         target.record.breaker.lock().record(permit.breaker, breaker::Sign::Neutral, now);
         match taken {
             Some(taken) => permit.holds.iter().for_each(|hold| hold.correct(taken)),

@@ -102,10 +102,8 @@ fn settings_of_a_model_are_not_those_of_a_tier() {
     let faults = routed(OPENAI, "\"openai/gpt-5@flex\"", more).faults();
     assert_eq!(
         faults,
-        [
-            "models.\"openai/gpt-5@flex\": names a tier: settings are those of the model, whatever the tier; \
-             expected the tier's price among `tiers` of [models.\"openai/gpt-5\"]"
-        ]
+        ["models.\"openai/gpt-5@flex\": names a tier: settings are those of the model, whatever the tier; \
+             expected the tier's price among `tiers` of [models.\"openai/gpt-5\"]"]
     );
 }
 

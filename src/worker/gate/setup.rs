@@ -247,6 +247,7 @@ impl Record {
             latency: Mutex::new(Latency::default()),
             scarcity: Mutex::default(),
             resting: Mutex::new(None),
+            under_way: AtomicI64::new(0),
             calls: AtomicI64::new(0),
             failures: AtomicI64::new(0),
         }

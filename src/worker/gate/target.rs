@@ -74,6 +74,8 @@ pub(super) struct Record {
     pub(super) scarcity: Mutex<Scarcity>,
     /// Set while the target has asked to be left alone.
     pub(super) resting: Mutex<Option<Shut>>,
+    /// Calls that have their leave and no outcome yet.
+    pub(super) under_way: AtomicI64,
     pub(super) calls: AtomicI64,
     pub(super) failures: AtomicI64,
 }

@@ -60,7 +60,10 @@ fn a_tier_without_capacity_is_left_at_once_or_waited_for_as_patience_says() {
     assert_eq!(called(&decide(&job(), &patient, &[0, 1], &history, &open, NOW + MINUTE * 10)), Some(1));
     // What the provider asked for counts, and so does a route that never leaves its rung.
     let asked = Attempt { retry_at: Some(NOW + MINUTE), ..failed(0, Class::NoCapacity) };
-    assert_eq!(wait_until(&decide(&job(), &patient, &[0, 1], &[asked.clone()], &open, NOW)), Some(NOW + MINUTE));
+    assert_eq!(
+        wait_until(&decide(&job(), &patient, &[0, 1], std::slice::from_ref(&asked), &open, NOW)),
+        Some(NOW + MINUTE)
+    );
     let pinned = Route { fallback_on: BTreeSet::new(), ..hasty };
     assert_eq!(wait_until(&decide(&job(), &pinned, &[0, 1], &[asked], &open, NOW)), Some(NOW + MINUTE));
 }
