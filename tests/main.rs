@@ -69,6 +69,7 @@ mod stop_loss;
 mod strategies;
 mod support;
 mod terminal;
+mod tiers;
 mod timeline;
 mod trial;
 mod unknown_commit;

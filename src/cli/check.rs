@@ -167,7 +167,7 @@ fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io:
             None if shares.is_empty() => String::new(),
             None => ", only as a fallback".to_owned(),
         };
-        let price = rung.model.price.map_or_else(
+        let price = rung.price().map_or_else(
             || "price unknown".to_owned(),
             |price| format!("{} in, {} out per million tokens", NanoUsd(price.input), NanoUsd(price.output)),
         );

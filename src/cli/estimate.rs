@@ -208,7 +208,7 @@ pub struct RungEstimate {
 impl Estimate {
     pub(super) fn new(route: &Route) -> Self {
         let rung = |rung: &Rung| {
-            let nothing = rung.model.price.as_ref().map(|_| NanoUsd::ZERO);
+            let nothing = rung.price().map(|_| NanoUsd::ZERO);
             RungEstimate {
                 target: rung.target.to_string(),
                 expected: nothing,
@@ -255,11 +255,7 @@ impl Estimate {
             None => self.stranded += 1,
             Some((rung, sums)) => {
                 sums.first_choice += 1;
-                let cost = rung
-                    .model
-                    .price
-                    .as_ref()
-                    .map(|price| expected_cost(price, job.input_tokens, job.max_output_tokens));
+                let cost = rung.price().map(|price| expected_cost(&price, job.input_tokens, job.max_output_tokens));
                 self.as_routed = self.as_routed.zip(cost).map(|(sum, cost)| sum + cost);
             }
         }
@@ -372,7 +368,7 @@ impl RungEstimate {
         self.input_tokens = self.input_tokens.saturating_add(job.input_tokens);
         let output = job.max_output_tokens.unwrap_or(USUAL_OUTPUT_TOKENS);
         self.output_tokens = self.output_tokens.saturating_add(output);
-        let Some(price) = &rung.model.price else { return };
+        let Some(price) = &rung.price() else { return };
         self.expected = self.expected.map(|sum| sum + expected_cost(price, job.input_tokens, job.max_output_tokens));
         self.worst = self.worst.map(|sum| sum + worst_cost(price, &rung.model.capabilities, job));
     }

@@ -195,10 +195,15 @@ async fn unpriced_warning(context: &Context, filter: &Filter, unpriced: i64) -> 
     let rows = context.store.totals(&[Dimension::Provider, Dimension::Model], filter).await?;
     let targets = rows.into_iter().filter(|row| row.unpriced > 0).filter_map(|row| {
         let [provider, model] = <[String; 2]>::try_from(row.keys).ok()?;
-        Some(Target { provider, model })
+        Some(Target::new(provider, model))
     });
     Ok(unpriced_in_words(unpriced, targets, |target| {
-        context.config.models.get(target).is_some_and(|model| model.price.is_some())
+        let name = target.to_string();
+        let mut rungs = context.config.routes.values().flat_map(|route| &route.route.rungs);
+        match rungs.find(|rung| rung.target.to_string() == name) {
+            Some(rung) => rung.price().is_some(),
+            None => context.config.models.get(target).is_some_and(|model| model.price.is_some()),
+        }
     }))
 }
 

@@ -33,7 +33,7 @@ pub fn blueprint(config: &Config) -> Blueprint {
             breaker: provider.breaker,
             keys: provider.endpoint.keys.iter().map(|key| key.name.clone()).collect(),
             recheck: provider.recheck,
-            models: Vec::new(),
+            targets: Vec::new(),
             model_buckets: own.map(|(target, bucket)| (target.model.clone(), vec![bucket.clone()])).collect(),
         };
         (name.clone(), ProviderPlan { endpoint: provider.endpoint.clone(), setup })

@@ -9,7 +9,9 @@ use super::provider::{self, ReadProvider};
 use super::scalar::{self, MONEY};
 use super::section::{Reading, Section, Table, join, quote};
 use crate::domain::price::{Factor, Price, TierPrice, special_tier};
+use crate::domain::tier::{self, NoTier};
 use crate::domain::{Capabilities, Limits, Model, Target};
+use crate::provider::{Endpoint, vendors};
 use config::{FileFormat, ValueKind};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
@@ -27,6 +29,36 @@ const OTHERS: &str = "";
 pub(super) fn catalogued(vendor: &str, model: &str) -> Option<Model> {
     let of_vendor = || CATALOGUE.get(&(vendor.to_owned(), OTHERS.to_owned()));
     CATALOGUE.get(&(vendor.to_owned(), model.to_owned())).or_else(of_vendor).cloned()
+}
+
+/// The target with the tier that its name asks for, where the provider's vendor has that.
+///
+/// # Errors
+/// The tier cannot be asked for: what is wrong, and what is expected in its place.
+pub(super) fn in_its_tier(target: &Target, endpoint: &Endpoint) -> Result<Target, (String, String)> {
+    let tiers = endpoint.tiers().list;
+    let (model, why) = match tier::split(&target.model, tiers, &vendors::all_tiers()) {
+        Ok((model, tier)) => return Ok(Target { model: model.to_owned(), tier, ..target.clone() }),
+        Err(why) => (target.model.rsplit_once('@').map_or("", |(model, _)| model), why),
+    };
+    let provider = &target.provider;
+    let names: Vec<&str> = tiers.iter().map(|tier| tier.name).collect();
+    let plain = format!("{provider}/{model}");
+    let (problem, near) = match &why {
+        NoTier::Empty => (format!("{target:?} has no tier behind its @", target = target.to_string()), None),
+        NoTier::Unknown(word) => {
+            (format!("{provider} has no tier {word:?}"), scalar::nearest(word, names.iter().copied()))
+        }
+        NoTier::NoneHere(word) => {
+            (format!("the tier {word:?} is not known of {provider}, nor is any other tier"), None)
+        }
+    };
+    let expected = match near {
+        _ if names.is_empty() => plain,
+        Some(near) => format!("perhaps {plain}@{near}; its tiers are {}", names.join(", ")),
+        None => format!("{plain}, or a tier behind the @: {}", names.join(", ")),
+    };
+    Err((problem, expected))
 }
 
 /// The content of `[models]`.
@@ -61,6 +93,21 @@ pub(super) fn read_models(
             let hint = scalar::nearest(&target.provider, provider::names(providers))
                 .map_or_else(String::new, |near| format!("; perhaps {near} is meant"));
             reading.warn(format!("[models.{path}] is not used: there is no provider {}{hint}", target.provider));
+        }
+        if let Some(provider) = providers.get(&target.provider) {
+            match in_its_tier(&target, &provider.config.endpoint) {
+                Ok(target) if target.tier.is_none() => {}
+                Ok(target) => {
+                    let model = target.in_no_tier();
+                    let expected = format!("the tier's price among `tiers` of [models.\"{model}\"]");
+                    root.fault(&path, "names a tier: settings are those of the model, whatever the tier", expected);
+                    continue;
+                }
+                Err((problem, expected)) => {
+                    root.fault(&path, problem, expected);
+                    continue;
+                }
+            }
         }
         let known = vendor.and_then(|vendor| catalogued(vendor, &target.model)).unwrap_or_default();
         let mut section = root.nested(&path, &keys::MODEL, entries.into_iter().collect());

@@ -86,6 +86,8 @@ pub enum Effect {
     Crowded,
     /// Fewer calls run at once, where that number is found by trial.
     Slow,
+    /// The target rests for as long as it asks, or longer with each refusal, and its provider goes on.
+    Scarce,
 }
 
 impl Effect {
@@ -93,7 +95,7 @@ impl Effect {
     #[must_use]
     pub const fn heeds_a_wait(self) -> bool {
         match self {
-            Self::Limit(_) | Self::Rest | Self::Crowded => true,
+            Self::Limit(_) | Self::Rest | Self::Crowded | Self::Scarce => true,
             Self::Nothing | Self::NoModel | Self::Slow => false,
         }
     }
@@ -214,6 +216,24 @@ error_classes! {
         fate: Fate::Failed,
         billed: Billed::AfterSuccess,
         effect: Effect::Crowded,
+        hints: Hints::Words,
+        is_heard: true,
+    }
+    NoCapacity {
+        name: "no_capacity",
+        meaning: "a tier of spare capacity (`@flex`) has none at the moment; nothing was billed",
+        reaction: "the rung rests for this job for as long as was asked, without a word 0.5 s doubling to 60 s; what \
+                   the route's patience does not wait for goes to the next rung at once. After ten in a \
+                   row, and as many as are under way, the target rests for all jobs, 1 s doubling to 60 s",
+        remedy: Remedy::WaitForGate(Reason::NoCapacity),
+        uses_up_an_attempt: false,
+        // To a route that falls back when a provider has no capacity, a tier without capacity is no different.
+        fallback: Fallback::As(ErrorClass::Overloaded),
+        breaker: Sign::Neutral,
+        key: None,
+        fate: Fate::TurnedAway,
+        billed: Billed::Never,
+        effect: Effect::Scarce,
         hints: Hints::Words,
         is_heard: true,
     }

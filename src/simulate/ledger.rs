@@ -44,6 +44,9 @@ pub(crate) struct Entry {
     /// Prompt, provider and model, hashed.
     pub target: u64,
     pub model: Arc<str>,
+    /// The tier that serves it; `None`: the usual one.
+    pub tier: Option<Arc<str>>,
+    /// The model's price in that tier.
     pub price: Option<Price>,
     pub decision: Decision,
     /// The call took its share of the quota and has to give the slot back.
@@ -285,7 +288,15 @@ impl Ledger {
         let purse = mix(scope_key, knock.key_hash);
         let charged = knock.key.and_then(|key| account.charged.get(key)).copied().unwrap_or(0);
         let without_money = key.filter(|key| key.credit.is_some_and(|credit| charged >= credit));
-        let target_key = mix(prompt, model_hash);
+        let tier = knock.ask.and_then(|ask| spec.tiers.get_key_value(ask.tier.as_deref()?));
+        let price = price.map(|price| match tier.and_then(|(_, tier)| tier.price) {
+            Some(factor) => price.times(factor),
+            None => price,
+        });
+        let tier: Option<Arc<str>> = tier.map(|(name, _)| Arc::from(name.as_str()));
+        // What one tier refuses, another one of the same model may serve.
+        let tier_hash = tier.iter().flat_map(|tier| tier.bytes()).fold(0, |hash, byte| mix(hash, u64::from(byte)));
+        let target_key = mix(prompt, model_hash ^ tier_hash);
 
         // A request that does not fit the table is judged as if it had come for the first time.
         let (mut new_request, mut new_target) = (Request::default(), Target::default());
@@ -329,6 +340,7 @@ impl Ledger {
                     nth_call: figures.calls,
                     nth_of_request: target.steps + 1,
                     model: &model,
+                    tier: tier.as_deref(),
                     last_user: &ask.last_user,
                     draw,
                 };
@@ -366,6 +378,7 @@ impl Ledger {
             prompt,
             target: target_key,
             model,
+            tier,
             price,
             decision,
             admitted,
@@ -416,7 +429,8 @@ impl Ledger {
                 let tokens = spec.dialect.api().cost_afterwards(entry.output_tokens);
                 scope.quota.release(entry.output_tokens, tokens, now);
             }
-            if let Some(wait) = ending.told {
+            // A tier without capacity is no limit that is used up.
+            if let Some(wait) = ending.told.filter(|_| !entry.is(FaultKind::NoCapacity)) {
                 scope.told.tell(now, wait);
             }
         }

@@ -384,16 +384,16 @@ impl Plan {
     }
 }
 
-/// Providers with the models that routes name.
+/// Providers with the targets that routes name.
 fn setups(blueprint: &Blueprint) -> BTreeMap<String, ProviderSetup> {
     let mut setups: BTreeMap<String, ProviderSetup> =
         blueprint.providers.iter().map(|(name, plan)| (name.clone(), plan.setup.clone())).collect();
     for (route, _) in &blueprint.routes {
         for rung in &route.rungs {
             if let Some(setup) = setups.get_mut(&rung.target.provider)
-                && !setup.models.contains(&rung.target.model)
+                && !setup.targets.contains(&rung.target)
             {
-                setup.models.push(rung.target.model.clone());
+                setup.targets.push(rung.target.clone());
             }
         }
     }

@@ -56,7 +56,7 @@ async fn a_call_whose_outcome_the_database_has_lost_is_named_when_its_job_goes_b
     let call = OpenCall {
         lease: claimed.lease,
         number: 1,
-        target: Target { provider: "openai".to_owned(), model: "gpt-4o-mini".to_owned() },
+        target: Target::new("openai", "gpt-4o-mini"),
         rung: 0,
         started_at: Timestamp(clock::millis()),
         worst: Some(NanoUsd(900)),

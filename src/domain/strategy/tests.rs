@@ -16,7 +16,7 @@ use std::time::Duration;
 
 fn route(strategy: Strategy, prices: &[Option<(i64, i64)>]) -> Route {
     let rung = |price: &Option<(i64, i64)>| Rung {
-        target: Target { provider: "p".into(), model: "m".into() },
+        target: Target::new("p", "m"),
         model: Model {
             price: price.map(|(input, output)| Price {
                 input,
@@ -51,6 +51,24 @@ fn ordered(route: &Route, input_tokens: i64, cap: Option<i64>, conditions: &[Con
     let mut into = vec![7, 7];
     order(route, &Conditions::of_job(&job, None, Timestamp(0), conditions), &mut into);
     into
+}
+
+#[test]
+fn a_rung_is_compared_and_priced_in_the_tier_that_it_asks_for() {
+    use crate::domain::Tier;
+    use crate::domain::price::{Factor, TierPrice};
+    let mut route = route(Strategy::Cost, &[Some((2_000_000, 2_000_000)); 4]);
+    let tiers = [("flex", 500_000_000), ("fast", 2_000_000_000)];
+    for (rung, tier) in route.rungs.iter_mut().zip([Some("fast"), Some("odd"), None, Some("flex")]) {
+        rung.model.tiers = tiers.map(|(name, factor)| (name.to_owned(), TierPrice::Times(Factor(factor)))).into();
+        rung.target.tier = tier.map(Tier::new);
+    }
+    let inputs: Vec<Option<i64>> = route.rungs.iter().map(|rung| rung.price().map(|price| price.input)).collect();
+    assert_eq!(inputs, [Some(4_000_000), None, Some(2_000_000), Some(1_000_000)]);
+    assert_eq!(ordered(&route, 1_000, None, &[]), [3, 2, 0, 1]);
+    // The tiers of a model draw apart.
+    let drawn: BTreeSet<u64> = route.rungs.iter().map(|rung| draw(7, &rung.target)).collect();
+    assert_eq!(drawn.len(), 4);
 }
 
 #[test]
@@ -102,7 +120,7 @@ fn neither_price_nor_list_depends_on_how_the_rungs_are_now() {
 }
 
 fn target(index: usize) -> Target {
-    Target { provider: "p".into(), model: format!("m{index}") }
+    Target::new("p", format!("m{index}"))
 }
 
 /// A route of this many rungs of different names.

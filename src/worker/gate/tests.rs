@@ -24,7 +24,7 @@ impl Stage {
             breaker,
             keys: Vec::new(),
             recheck: Duration::from_mins(10),
-            models: vec!["quick".to_owned(), "slow".to_owned()],
+            targets: ["quick", "slow"].map(|model| Target::new("p", model)).to_vec(),
             model_buckets: BTreeMap::new(),
         };
         let buckets = BTreeMap::from([("shared".to_owned(), limits)]);
@@ -36,7 +36,7 @@ impl Stage {
     }
 
     fn target(&self, model: &str) -> Arc<TargetState> {
-        self.gate.target(&Target { provider: "p".to_owned(), model: model.to_owned() }).expect("it is set up")
+        self.gate.target(&Target::new("p", model)).expect("it is set up")
     }
 
     async fn admit(&self, model: &str, now: Timestamp) -> Result<Permit, Reason> {

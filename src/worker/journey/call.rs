@@ -13,6 +13,7 @@ use crate::domain::shut::Shut;
 use crate::domain::tempo::Took;
 use crate::domain::{
     Bearing, ChatRequest, Failure, Job, Mend, Rung, Sizes, Target, Timestamp, Usage, UsageSource, estimate, long_wait,
+    tier,
 };
 use crate::provider::{self, CallReport, Delivery, LimitObservation, Payload};
 use crate::store::call::OpenCall;
@@ -228,7 +229,7 @@ impl Call {
             target: spec.target.clone(),
             rung: i16::try_from(self.index).unwrap_or(i16::MAX),
             started_at: shared.clock.now(),
-            worst: spec.model.price.map(|price| estimate::worst_cost(&price, &spec.model.capabilities, job)),
+            worst: spec.price().map(|price| estimate::worst_cost(&price, &spec.model.capabilities, job)),
         };
         let opened = shared.opener.open(call, self.is_beside).await;
         // A process that was suspended meanwhile may have lost its lease behind the answer.
@@ -240,6 +241,9 @@ impl Call {
     async fn judge(&self, mut report: CallReport) -> (Judged, Vec<LimitObservation>) {
         let Errand { shared, plan, request, held_back, schema, .. } = &*self.errand;
         let limits = std::mem::take(&mut report.limits);
+        if let (Err(failure), Some(spec)) = (&mut report.result, plan.route.rungs.get(self.index)) {
+            tier::heed(spec.target.tier, failure);
+        }
         report.dropped.extend(held_back.iter().cloned());
         let is_checked = schema.is_some() || plan.route.rules.json_schema.is_some();
         let (job, request, schema) = (self.job().clone(), Arc::clone(request), schema.clone());
@@ -289,6 +293,7 @@ impl Call {
         provider::Call {
             payload: Payload::from(&**self.request()),
             model: &spec.target.model,
+            tier: spec.target.tier,
             capabilities: &spec.model.capabilities,
             mends,
             delivery: Delivery::Whole,

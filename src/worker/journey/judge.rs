@@ -62,7 +62,7 @@ pub(super) struct Judged {
 
 /// Validates an answer and computes the cost of the call.
 pub(super) fn judge(rules: &Rules, asked: &AskedFor<'_>, spec: &Rung, report: CallReport) -> Judged {
-    let price = spec.model.price;
+    let price = spec.price();
     let worst = || price.map(|price| estimate::worst_cost(&price, &spec.model.capabilities, asked.job));
     let CallReport { result, status, request_id, first_byte_ms, total_ms, dropped, failed_usage, should_retry, .. } =
         report;
@@ -165,7 +165,8 @@ impl Judged {
     /// Computes the cost: from the price of the model and the tier that served the answer, else from what the provider
     /// says.
     fn bill(&mut self, answer: &Answer, spec: &Rung) {
-        let tier = answer.beside.service_tier.as_deref();
+        // A vendor that says nothing of the tier has served the one that was asked for.
+        let tier = answer.beside.service_tier.as_deref().or(spec.target.tier.map(|tier| tier.name));
         let served = answer.model.as_deref().unwrap_or_default();
         let who = who_served(&spec.target, &spec.model, served);
         let model = match who {
@@ -192,7 +193,7 @@ impl Judged {
                 self.notes.push(format!(
                     "{name:?} answered in its place, whose price is not known: [models.\"{provider}/{name}\"] can \
                      give it one, and `served_as` in [models.\"{}\"] says where it is the same model",
-                    spec.target
+                    spec.target.in_no_tier()
                 ));
             }
         }
@@ -201,7 +202,7 @@ impl Judged {
             let tier: String = tier.unwrap_or_default().chars().take(60).collect();
             self.notes.push(format!(
                 "the tier {tier:?} has no price: `tiers` in [models.\"{}\"] can give it one",
-                spec.target
+                spec.target.in_no_tier()
             ));
         }
         self.service_tier.clone_from(&answer.beside.service_tier);

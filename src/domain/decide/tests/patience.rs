@@ -1,6 +1,7 @@
 //! Rungs that are shut: which of them a job waits for, and how long.
 
 use super::*;
+use std::collections::BTreeSet;
 
 #[test]
 fn a_job_waits_for_a_cheaper_rung_within_its_patience() {
@@ -36,6 +37,35 @@ fn patience_zero_never_waits_for_a_cheaper_rung() {
         let ahead = [RungHealth::Shut(Shut { reason, since: NOW + SECOND, until }), RungHealth::Open];
         assert_eq!(called(&fresh(&route, &ahead)), Some(1), "{reason}");
     }
+}
+
+/// A refusal of one call for a lack of capacity shuts the tier to nobody else: the gate says that it is open.
+#[test]
+fn a_tier_without_capacity_is_left_at_once_or_waited_for_as_patience_says() {
+    let open = [RungHealth::Open, RungHealth::Open];
+    let refused = |times: usize| vec![failed(0, Class::NoCapacity); times];
+    let hasty = Route { patience: Patience::For(Duration::ZERO), ..route(2) };
+    assert_eq!(called(&decide(&job(), &hasty, &[0, 1], &refused(1), &open, NOW)), Some(1));
+    // The pause grows, and no attempt is used up by it.
+    let patient = Route { max_attempts: 1, ..route(2) };
+    let pause = |times: usize| {
+        let until = wait_until(&decide(&job(), &patient, &[0, 1], &refused(times), &open, NOW)).expect("a wait");
+        assert_eq!(called(&decide(&job(), &patient, &[0, 1], &refused(times), &open, until)), Some(0));
+        NOW.until(until)
+    };
+    assert!(pause(1) <= SECOND / 2 && pause(4) > pause(1) && pause(50) <= MINUTE, "{:?}", pause(50));
+    // Patience runs from the first refusal.
+    let late = Attempt { ended_at: NOW + MINUTE * 10, ..failed(0, Class::NoCapacity) };
+    let history = [failed(0, Class::NoCapacity), late];
+    assert_eq!(called(&decide(&job(), &patient, &[0, 1], &history, &open, NOW + MINUTE * 10)), Some(1));
+    // What the provider asked for counts, and so does a route that never leaves its rung.
+    let asked = Attempt { retry_at: Some(NOW + MINUTE), ..failed(0, Class::NoCapacity) };
+    assert_eq!(
+        wait_until(&decide(&job(), &patient, &[0, 1], std::slice::from_ref(&asked), &open, NOW)),
+        Some(NOW + MINUTE)
+    );
+    let pinned = Route { fallback_on: BTreeSet::new(), ..hasty };
+    assert_eq!(wait_until(&decide(&job(), &pinned, &[0, 1], &[asked], &open, NOW)), Some(NOW + MINUTE));
 }
 
 #[test]
