@@ -24,6 +24,11 @@ async fn stage(one: &str, other: &str, patience: &str) -> Fleet {
 async fn a_call_costs_what_the_hour_says_in_which_it_is_made() {
     // No hour is a peak hour, and all are: so it does not matter when the test runs.
     let fleet = stage("", "\"00:00-24:00\"", "forever").await;
+    let check = fleet.program(&["check"]).output().await.unwrap();
+    let check = String::from_utf8(check.stdout).unwrap();
+    for hours in ["no hours", "00:00-24:00"] {
+        assert!(check.contains(&format!("    $0.50 in, $1.00 out outside {hours} (UTC)\n")), "{check}");
+    }
     fleet.enqueue("one", 3).await;
     fleet.enqueue("other", 3).await;
     let output = fleet.program(&["worker", "--drain"]).output().await.unwrap();

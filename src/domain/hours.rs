@@ -94,7 +94,7 @@ fn minute_of_week(Timestamp(millis): Timestamp) -> u32 {
 
 impl fmt::Display for Hours {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.written.join(", "))
+        if self.written.is_empty() { f.write_str("no hours") } else { f.write_str(&self.written.join(", ")) }
     }
 }
 
