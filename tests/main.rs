@@ -25,6 +25,7 @@ mod files;
 mod first_steps;
 mod forks;
 mod given_up;
+mod hours;
 mod keys;
 mod lanes;
 mod late;

@@ -173,6 +173,10 @@ fn summarise_route(name: &str, config: &RouteConfig, out: &mut dyn Write) -> io:
         );
         let timeout = humantime::format_duration(rung.total_timeout);
         writeln!(out, "  {}: {price}, timeout {timeout}{share}", rung.target)?;
+        if let (Some(other), Some(price)) = (&rung.model.off_peak, rung.off_peak_price()) {
+            let (input, output) = (NanoUsd(price.input), NanoUsd(price.output));
+            writeln!(out, "    {input} in, {output} out outside {} (UTC)", other.peak)?;
+        }
     }
     Ok(())
 }

@@ -8,9 +8,9 @@ use super::keys;
 use super::provider::{self, ReadProvider};
 use super::scalar::{self, MONEY};
 use super::section::{Reading, Section, Table, join, quote};
-use crate::domain::price::{Factor, Price, TierPrice, special_tier};
+use crate::domain::price::{Factor, OffPeak, Price, TierPrice, special_tier};
 use crate::domain::tier::{self, NoTier};
-use crate::domain::{Capabilities, Limits, Model, Target};
+use crate::domain::{Capabilities, Hours, Limits, Model, Target};
 use crate::provider::{Endpoint, vendors};
 use config::{FileFormat, ValueKind};
 use std::collections::{BTreeMap, HashMap};
@@ -131,7 +131,9 @@ fn read_model(section: &mut Section<'_>, known: Model) -> Model {
         tiers.retain(|_, tier| matches!(tier, TierPrice::Times(_)));
     }
     tiers.extend(read_tiers(section));
+    let off_peak = known.off_peak.filter(|other| price.is_none() || matches!(other.price, TierPrice::Times(_)));
     Model {
+        off_peak: read_off_peak(section, off_peak),
         price: price.or(known.price),
         tiers,
         output_burndown: section.whole("output_burndown").or(known.output_burndown),
@@ -185,7 +187,6 @@ fn read_price(mut section: Section<'_>) -> Option<Price> {
 /// `tiers = { flex = "0.5", priority = { input = "3.50", output = "28" } }`: keyed by the word for the tier in the
 /// provider's answers; the value is a multiple of the usual price, or prices of its own.
 fn read_tiers(section: &mut Section<'_>) -> BTreeMap<String, TierPrice> {
-    const EXPECTED: &str = "a factor such as \"0.5\", or { input = \"…\", output = \"…\" }";
     let mut tiers = BTreeMap::new();
     for (name, value) in section.table("tiers") {
         let key = join("tiers", &quote(&name));
@@ -193,25 +194,53 @@ fn read_tiers(section: &mut Section<'_>) -> BTreeMap<String, TierPrice> {
             section.fault(&key, "is the usual tier, whose price is `price`", "the name of another tier");
             continue;
         };
-        let price = match value.kind {
-            ValueKind::Table(entries) => {
-                read_price(section.nested(&key, &keys::PRICE, entries.into_iter().collect())).map(TierPrice::Own)
-            }
-            ValueKind::String(text) => {
-                let factor = scalar::nano_dollars(&text).map(|billionths| TierPrice::Times(Factor(billionths)));
-                if factor.is_err() {
-                    section.fault(&key, format!("{text:?} is no factor"), EXPECTED);
-                }
-                factor.ok()
-            }
-            _ => {
-                section.fault(&key, "is no factor and no price", EXPECTED);
-                None
-            }
-        };
-        tiers.extend(price.map(|price| (tier, price)));
+        tiers.extend(other_price(section, &key, value.kind).map(|price| (tier, price)));
     }
     tiers
+}
+
+/// A multiple of the usual price, or prices of their own.
+fn other_price(section: &Section<'_>, key: &str, value: ValueKind) -> Option<TierPrice> {
+    const EXPECTED: &str = "a factor such as \"0.5\", or { input = \"…\", output = \"…\" }";
+    match value {
+        ValueKind::Table(entries) => {
+            read_price(section.nested(key, &keys::PRICE, entries.into_iter().collect())).map(TierPrice::Own)
+        }
+        ValueKind::String(text) => {
+            let factor = scalar::nano_dollars(&text).map(|billionths| TierPrice::Times(Factor(billionths)));
+            if factor.is_err() {
+                section.fault(key, format!("{text:?} is no factor"), EXPECTED);
+            }
+            factor.ok()
+        }
+        _ => {
+            section.fault(key, "is no factor and no price", EXPECTED);
+            None
+        }
+    }
+}
+
+/// `peak_hours = ["mon-fri 01:00-04:00"]` and `off_peak = "0.5"`: each of them over what is known.
+fn read_off_peak(section: &mut Section<'_>, known: Option<OffPeak>) -> Option<OffPeak> {
+    const HOURS: &str = "hours of UTC such as [\"mon-fri 01:00-04:00\", \"22:00-06:00\"]";
+    let says_hours = section.has("peak_hours");
+    let listed = section.parsed_list("peak_hours", HOURS, Hours::parse);
+    let says_price = section.has("off_peak");
+    let price = section.take("off_peak").and_then(|value| other_price(section, "off_peak", value.kind));
+    let (known_peak, known_price) = known.map(|known| (known.peak, known.price)).unzip();
+    let peak = listed.map(|parts| parts.into_iter().fold(Hours::default(), Hours::and)).or(known_peak);
+    match (peak, price.or(known_price)) {
+        (Some(peak), Some(price)) => Some(OffPeak { peak, price }),
+        (Some(_), None) if !says_price => {
+            section.fault("off_peak", "is missing beside peak_hours", "a factor such as \"0.5\", or prices");
+            None
+        }
+        (None, Some(_)) if !says_hours => {
+            section.fault("peak_hours", "is missing beside off_peak", HOURS);
+            None
+        }
+        _ => None,
+    }
 }
 
 /// The catalogue, and its faults.
@@ -233,7 +262,9 @@ fn parse_catalogue(text: &str) -> (Catalogue, Result<(), String>) {
             }
         }
         let tiers = read_tiers(&mut section);
-        catalogue.insert((vendor.clone(), OTHERS.to_owned()), Model { tiers: tiers.clone(), ..Model::default() });
+        let off_peak = read_off_peak(&mut section, None);
+        let others = Model { tiers, off_peak, ..Model::default() };
+        catalogue.insert((vendor.clone(), OTHERS.to_owned()), others.clone());
         for (name, value) in section.table("models") {
             let ValueKind::Table(entries) = value.kind else {
                 section.fault(&name, "is not a table", "a model");
@@ -243,7 +274,7 @@ fn parse_catalogue(text: &str) -> (Catalogue, Result<(), String>) {
                 section.nested(&join("models", &quote(&name)), &keys::CATALOGUE_MODEL, entries.into_iter().collect());
             let aliases =
                 entry.parsed_list("aliases", "a list of names", |name| Ok(name.to_owned())).unwrap_or_default();
-            let model = read_model(&mut entry, Model { tiers: tiers.clone(), ..Model::default() });
+            let model = read_model(&mut entry, others.clone());
             for name in aliases.into_iter().chain([name]) {
                 if catalogue.insert((vendor.clone(), name.clone()), model.clone()).is_some() {
                     entry.fault("", format!("{name} is listed twice"), "each name once");
@@ -295,6 +326,28 @@ mod tests {
         );
         let faults = faults.unwrap_err();
         for fault in ["default", "is the usual tier", "\"half\" is no factor", "is no factor and no price"] {
+            assert!(faults.contains(fault), "{fault}: {faults}");
+        }
+    }
+
+    #[test]
+    fn the_hours_of_a_vendor_hold_for_its_models() {
+        // Monday, 2026-11-23, at 02:00, 05:00 and on the Saturday before at 02:00.
+        let at = |hours: i64| crate::domain::Timestamp(1_795_392_000_000 + hours * 3_600_000);
+        let model = catalogued("deepseek", "deepseek-flash").unwrap();
+        let input = |hours| model.price_at(None, at(hours)).unwrap().input;
+        assert_eq!([input(2), input(5), input(2 - 48)], [300_000_000, 150_000_000, 150_000_000]);
+        let (_, faults) = parse_catalogue(
+            "[v]\nas_of = \"2026-01-01\"\nsource = \"x\"\n[v.models]\na = { off_peak = \"0.5\" }\n\
+             b = { peak_hours = [\"25:00-26:00\"], off_peak = \"half\" }\nc = { peak_hours = [\"01:00-02:00\"] }\n",
+        );
+        let faults = faults.unwrap_err();
+        for fault in [
+            "is missing beside off_peak",
+            "\"25:00\" is no time of day",
+            "\"half\" is no factor",
+            "is missing beside peak_hours",
+        ] {
             assert!(faults.contains(fault), "{fault}: {faults}");
         }
     }

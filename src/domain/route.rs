@@ -2,10 +2,11 @@
 
 use super::error_class::{ErrorClass, Fallback};
 use super::fork::Fork;
-use super::price::{Price, TierPrice, price_in};
+use super::price::{OffPeak, Price, TierPrice, price_in};
 use super::request::Pass;
 use super::shut::Reason;
 use super::tier::Tier;
+use super::timestamp::Timestamp;
 use super::validation::Rules;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -168,6 +169,8 @@ pub struct Model {
     pub price: Option<Price>,
     /// Its price in other tiers of service than the usual one, by the provider's word for the tier.
     pub tiers: BTreeMap<String, TierPrice>,
+    /// The hours in which the price holds, and the price at other hours; `None`: it always holds.
+    pub off_peak: Option<OffPeak>,
     pub capabilities: Capabilities,
     /// How many tokens of a limit of all tokens one token of output takes; `None`: the provider's rule decides.
     pub output_burndown: Option<u32>,
@@ -175,6 +178,15 @@ pub struct Model {
     pub served_as: Vec<String>,
     /// The models of the same provider whose prices are known, by name: one of them may answer in place of this one.
     pub neighbours: Arc<BTreeMap<String, Model>>,
+}
+
+impl Model {
+    /// The price in this tier of a call that is made at this instant; `None`: unknown.
+    #[must_use]
+    pub fn price_at(&self, tier: Option<&str>, at: Timestamp) -> Option<Price> {
+        let usual = self.price.map(|price| self.off_peak.as_ref().map_or(price, |other| other.price_at(price, at)));
+        price_in(usual, &self.tiers, tier)
+    }
 }
 
 /// One alternative of a chain.
@@ -188,7 +200,20 @@ pub struct Rung {
 }
 
 impl Rung {
-    /// The price in the tier that it asks for; `None`: unknown.
+    /// The price of a call at this instant, in the tier that it asks for; `None`: unknown.
+    #[must_use]
+    pub fn price_at(&self, at: Timestamp) -> Option<Price> {
+        self.model.price_at(self.target.tier.map(|tier| tier.name), at)
+    }
+
+    /// The price outside the peak hours, in the tier that it asks for; `None`: unknown, or the same at all hours.
+    #[must_use]
+    pub fn off_peak_price(&self) -> Option<Price> {
+        let other = self.model.off_peak.as_ref()?.outside(self.model.price?);
+        price_in(Some(other), &self.model.tiers, self.target.tier.map(|tier| tier.name))
+    }
+
+    /// The price in the tier that it asks for, in the peak hours; `None`: unknown.
     #[must_use]
     pub fn price(&self) -> Option<Price> {
         price_in(self.model.price, &self.model.tiers, self.target.tier.map(|tier| tier.name))
@@ -242,7 +267,7 @@ impl Route {
     #[must_use]
     pub fn leaves(&self, reason: Reason) -> bool {
         let may = |&class: &ErrorClass| reason.follows_from(class) && self.falls_back_on(class);
-        // The operator who pauses a provider wants its work done elsewhere.
-        reason == Reason::Paused || ErrorClass::ALL.iter().any(may)
+        // The operator who pauses a provider wants its work done elsewhere, and a dear hour is no failure.
+        matches!(reason, Reason::Paused | Reason::PeakHours) || ErrorClass::ALL.iter().any(may)
     }
 }

@@ -36,6 +36,8 @@ pub enum Reason {
     Concurrency,
     /// The tier that is asked for has no capacity at the moment.
     NoCapacity,
+    /// It is dearer now than it will be soon.
+    PeakHours,
     /// The breaker is open.
     Breaker,
     /// No key is in service; the first key that may be tried again was out of money.
@@ -54,6 +56,7 @@ impl Reason {
         Self::RateLimit,
         Self::Concurrency,
         Self::NoCapacity,
+        Self::PeakHours,
         Self::Breaker,
         Self::QuotaExhausted,
         Self::Auth,
@@ -68,6 +71,7 @@ impl Reason {
             Self::RateLimit => "rate_limit",
             Self::Concurrency => "concurrency",
             Self::NoCapacity => "no_capacity",
+            Self::PeakHours => "peak_hours",
             Self::Breaker => "breaker_open",
             Self::QuotaExhausted => "quota_exhausted",
             Self::Auth => "auth",
@@ -87,7 +91,7 @@ impl Reason {
     #[must_use]
     pub const fn passes(self) -> bool {
         match self {
-            Self::RateLimit | Self::Concurrency | Self::NoCapacity | Self::Breaker => true,
+            Self::RateLimit | Self::Concurrency | Self::NoCapacity | Self::PeakHours | Self::Breaker => true,
             Self::QuotaExhausted | Self::Auth | Self::Model | Self::Paused => false,
         }
     }
@@ -97,7 +101,13 @@ impl Reason {
     pub const fn is_a_limit(self) -> bool {
         match self {
             Self::RateLimit | Self::Concurrency => true,
-            Self::NoCapacity | Self::Breaker | Self::QuotaExhausted | Self::Auth | Self::Model | Self::Paused => false,
+            Self::NoCapacity
+            | Self::PeakHours
+            | Self::Breaker
+            | Self::QuotaExhausted
+            | Self::Auth
+            | Self::Model
+            | Self::Paused => false,
         }
     }
 
@@ -112,7 +122,7 @@ impl Reason {
             Self::Breaker => facts.breaker == Sign::Bad,
             Self::QuotaExhausted | Self::Auth => facts.key.is_some_and(|fault| fault.reason() == self),
             Self::Model => facts.effect == Effect::NoModel,
-            Self::Paused => false,
+            Self::PeakHours | Self::Paused => false,
         }
     }
 }
@@ -139,6 +149,7 @@ impl fmt::Display for Reason {
             Self::RateLimit => "rate limit reached",
             Self::Concurrency => "all its calls are running",
             Self::NoCapacity => "no capacity in its tier",
+            Self::PeakHours => "in its peak hours",
             Self::Breaker => "breaker open",
             Self::QuotaExhausted => "out of money",
             Self::Auth => "key rejected",

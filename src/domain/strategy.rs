@@ -10,7 +10,7 @@
 
 use super::decide::{Condition, RungHealth};
 use super::job::spread;
-use super::{Job, NanoUsd, Route, Rung, Strategy, Target, Timestamp, Typical, estimate};
+use super::{Job, NanoUsd, Route, Strategy, Target, Timestamp, Typical, estimate};
 use std::cmp::Reverse;
 use std::time::Duration;
 
@@ -132,7 +132,7 @@ pub fn order(route: &Route, seen: &Conditions<'_>, order: &mut Vec<usize>) {
     match &route.strategy {
         Strategy::Priority => {}
         Strategy::Cost | Strategy::Race(_) => {
-            let price = |index: usize| route.rungs.get(index).and_then(Rung::price);
+            let price = |index: usize| route.rungs.get(index).and_then(|rung| rung.price_at(seen.now));
             order.sort_by_key(|&index| {
                 let cost = price(index)
                     .map(|price| estimate::expected_cost(&price, seen.input_tokens, seen.max_output_tokens));

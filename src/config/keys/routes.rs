@@ -13,7 +13,7 @@ pub(super) const ROUTE: Table = Table {
             Kind::List(&Kind::Either(&[Kind::Text, Kind::Table(&RUNG)])),
             "[\n    \"local/qwen3-32b\",\n    \"openai/gpt-4o-mini\",\n    \
              { target = \"anthropic/claude-haiku-4-5\", timeouts = { total = \"3m\" } },\n]",
-            "The alternatives. Needed.",
+            "The alternatives: provider/model, or provider/model@tier. Needed.",
         ),
         with_default(
             "strategy",

@@ -72,6 +72,23 @@ fn a_rung_is_compared_and_priced_in_the_tier_that_it_asks_for() {
 }
 
 #[test]
+fn a_rung_is_compared_at_the_price_of_the_hour() {
+    use crate::domain::Hours;
+    use crate::domain::price::{Factor, OffPeak, TierPrice};
+    let mut route = route(Strategy::Cost, &[Some((3_000_000, 3_000_000)), Some((2_000_000, 2_000_000))]);
+    let peak = Hours::parse("mon-fri 06:00-10:00").unwrap();
+    route.rungs[0].model.off_peak = Some(OffPeak { peak, price: TierPrice::Times(Factor(500_000_000)) });
+    let first = |hours: i64| {
+        // From Monday, 2026-11-23.
+        let now = Timestamp(1_795_392_000_000 + hours * 3_600_000);
+        let mut into = Vec::new();
+        order(&route, &Conditions::of_route(Typical::default(), None, now, &[]), &mut into);
+        into[0]
+    };
+    assert_eq!([5, 6, 9, 10, 5 * 24 + 7].map(first), [0, 1, 1, 0, 0]);
+}
+
+#[test]
 fn the_cheapest_for_this_request_comes_first() {
     // The first is cheap for input, the second cheap for output.
     let route = route(Strategy::Cost, &[Some((1_000_000, 9_000_000)), Some((5_000_000, 2_000_000))]);

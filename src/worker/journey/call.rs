@@ -163,7 +163,7 @@ impl Call {
                 (abandoned(started_at, ended_at, head.into_inner(), why), None)
             }
         };
-        let (mut judged, limits) = self.judge(report).await;
+        let (mut judged, limits) = self.judge(report, started_at).await;
         if let Some(other) = &judged.other_model {
             rung.target.saw_another(other, judged.cost.is_some());
         }
@@ -223,22 +223,23 @@ impl Call {
         if !shared.lease_is_fresh() || spool.outcomes > 0 || spool.is_full {
             return Opened::Away;
         }
+        let started_at = shared.clock.now();
         let call = OpenCall {
             lease: self.lease,
             number: self.number,
             target: spec.target.clone(),
             rung: i16::try_from(self.index).unwrap_or(i16::MAX),
-            started_at: shared.clock.now(),
-            worst: spec.price().map(|price| estimate::worst_cost(&price, &spec.model.capabilities, job)),
+            started_at,
+            worst: spec.price_at(started_at).map(|price| estimate::worst_cost(&price, &spec.model.capabilities, job)),
         };
         let opened = shared.opener.open(call, self.is_beside).await;
         // A process that was suspended meanwhile may have lost its lease behind the answer.
         if opened == Opened::Yes && !shared.lease_is_fresh() { Opened::Away } else { opened }
     }
 
-    /// The verdict on the outcome, and what it tells of the provider's limits. Checking an answer against a schema may
-    /// take a second; no other job waits for that.
-    async fn judge(&self, mut report: CallReport) -> (Judged, Vec<LimitObservation>) {
+    /// The verdict on the outcome of a call that was made at this instant, and what it tells of the provider's limits.
+    /// Checking an answer against a schema may take a second; no other job waits for that.
+    async fn judge(&self, mut report: CallReport, at: Timestamp) -> (Judged, Vec<LimitObservation>) {
         let Errand { shared, plan, request, held_back, schema, .. } = &*self.errand;
         let limits = std::mem::take(&mut report.limits);
         if let (Err(failure), Some(spec)) = (&mut report.result, plan.route.rungs.get(self.index)) {
@@ -251,7 +252,7 @@ impl Call {
         let judging = move || {
             let asked = AskedFor { job: &job, request: &request, schema: schema.as_deref().map(|schema| &**schema) };
             let spec = route.rungs.get(index).expect("the call was made to this rung of this route");
-            judge(&route.rules, &asked, spec, report)
+            judge(&route.rules, &asked, spec, report, at)
         };
         let judged = if is_checked { shared.schemas.aside(judging).await } else { judging() };
         (judged, limits)

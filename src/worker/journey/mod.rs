@@ -564,5 +564,6 @@ fn is_for_a_place(why: &Skip) -> bool {
 
 /// Whether the cause of a job's wait may end at any time, by an operator's hand or because another job got through.
 fn is_for_the_gate_to_know(why: &Skip) -> bool {
-    matches!(why, Skip::Shut { shut, .. } if !shut.reason.is_a_limit())
+    let ends_by_the_clock = |reason: Reason| reason.is_a_limit() || reason == Reason::PeakHours;
+    matches!(why, Skip::Shut { shut, .. } if !ends_by_the_clock(shut.reason))
 }

@@ -69,6 +69,53 @@ fn a_tier_without_capacity_is_left_at_once_or_waited_for_as_patience_says() {
 }
 
 #[test]
+fn a_job_waits_for_the_cheap_hours_as_long_as_it_has_patience_and_time() {
+    use crate::domain::Hours;
+    use crate::domain::price::{Factor, OffPeak, Price, TierPrice};
+    // The clock of these tests stands at some minute of the week; the peak ends 20 minutes after it.
+    let peak = |minutes: i64| {
+        let Timestamp(end) = NOW + MINUTE * u32::try_from(minutes).unwrap();
+        let minute = end.div_euclid(60_000).rem_euclid(24 * 60);
+        let (from, to) = (minute.rem_euclid(24 * 60) - 120, minute);
+        let time = |minute: i64| format!("{:02}:{:02}", minute.rem_euclid(1440) / 60, minute.rem_euclid(60));
+        Hours::parse(&format!("{}-{}", time(from), time(to))).unwrap()
+    };
+    let off_peak = |factor| OffPeak { peak: peak(20), price: TierPrice::Times(Factor(factor)) };
+    let routed = |patience, factor| {
+        let mut route = Route { patience, strategy: Strategy::Cost, ..route(2) };
+        let (input, output) = (1_000_000_000, 2_000_000_000);
+        let price = Price { input, output, cached_input: None, cache_write: None, cache_write_1h: None };
+        route.rungs[0].model.price = Some(price);
+        route.rungs[0].model.off_peak = Some(off_peak(factor));
+        route
+    };
+    let half = 500_000_000;
+    let open = [RungHealth::Open, RungHealth::Open];
+    let end = peak(20).end_after(NOW).expect("an end");
+    let step = |job: &Job, route: &Route| decide(job, route, &[0, 1], &[], &open, NOW);
+    let patient = routed(Patience::For(HOUR), half);
+    let Step::Wait { until, rung: 0, why } = step(&job(), &patient) else { panic!("it waits") };
+    let worth = Worth::Patience { until: NOW + HOUR };
+    assert_eq!(
+        (until, why),
+        (end, Skip::Shut { shut: Shut { reason: Reason::PeakHours, since: NOW, until: end }, worth })
+    );
+    assert_eq!(called(&decide(&job(), &patient, &[0, 1], &[], &open, end)), Some(0));
+    assert_eq!(wait_until(&step(&job(), &routed(Patience::Forever, half))), Some(end));
+    // Without enough patience or time, or without a better price, it is called at once, and no other rung is.
+    for (what, job, route) in [
+        ("no patience", job(), routed(Patience::For(Duration::ZERO), half)),
+        ("too little", job(), routed(Patience::For(MINUTE * 10), half)),
+        ("it waited before", Job { ready_at: NOW - HOUR, ..job() }, patient.clone()),
+        ("a deadline", Job { deadline: Some(NOW + MINUTE * 20), ..job() }, patient.clone()),
+        ("no cheaper", job(), routed(Patience::Forever, 1_000_000_000)),
+        ("no matter of cost", job(), Route { strategy: Strategy::Priority, ..patient.clone() }),
+    ] {
+        assert_eq!(called(&step(&job, &route)), Some(0), "{what}");
+    }
+}
+
+#[test]
 fn patience_without_end_never_takes_the_dearer_rung_for_a_wait() {
     let route = Route { patience: Patience::Forever, ..route(2) };
     for reason in [Reason::RateLimit, Reason::Concurrency, Reason::Breaker] {
