@@ -1,4 +1,4 @@
-# Everything that one does with this repository. `make` alone lists it.
+# The tasks of this repository. `make` alone lists it.
 #
 # A Rust toolchain is needed; on Debian and Ubuntu the rest is installed when it is missing.
 
@@ -45,7 +45,7 @@ bench-quota: postgres ## how well providers' limits are kept and used, with the 
 bench-trouble: postgres ## a held snapshot, an outage, a million lanes, while a million jobs flow (half an hour)
 	$(CARGO) bench --locked --bench trouble
 
-fuzz: ## arbitrary bytes for everything that reads what it has not written; SECONDS_EACH=20
+fuzz: ## feed arbitrary bytes to every reader of foreign input; SECONDS_EACH=20
 	scripts/fuzz $(or $(SECONDS_EACH),20)
 
 sqlx: ## refresh .sqlx after a change to a statement or a migration

@@ -41,7 +41,7 @@ impl Signals {
 pub struct Hangups(Signal);
 
 impl Hangups {
-    /// Listens from now on. By default the signal would end the process and cut every call.
+    /// Listens from now on. Without a listener the signal would end the process and cut off every call.
     ///
     /// # Errors
     /// The operating system does not allow it.

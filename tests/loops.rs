@@ -8,7 +8,7 @@ use sluice::store::Store;
 use sluice::worker::plan::Plan;
 use sluice::worker::{Settings, Summary, Worker};
 
-/// Many seconds of work for the first worker, so that it is in the midst of it; the second has more places.
+/// Enough jobs to keep the first worker busy for many seconds, so that the loop ends in the middle of the work.
 const JOBS: i64 = 240;
 
 const SCENARIO: &str = "[providers.one]\ndialect = \"openai\"\nlatency = { uniform = [0.05, 0.2] }\n\

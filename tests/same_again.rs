@@ -154,8 +154,8 @@ async fn what_differs_is_inherited_refused_or_said() {
     desk.program.output(&["enqueue", "q.jsonl", "--batch", "b", "--route", "other", "--project", "p"]).await;
     let resume = ["enqueue", "q.jsonl", "--batch", "b", "--resume"];
     for (more, words) in [
-        (&["--route", "default"][..], "the jobs of batch b have the route other, and a job's route never changes"),
-        (&["--project", "default"], "the jobs of batch b have the project p"),
+        (&["--route", "default"][..], "batch b uses the route other, and a job's route never changes"),
+        (&["--project", "default"], "batch b uses the project p"),
     ] {
         let said = desk.refused(&[&resume[..], more].concat(), 2).await;
         assert!(said.contains(words), "{said}");

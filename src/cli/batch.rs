@@ -18,10 +18,9 @@ use crate::view::batch::{self, BatchView};
 use crate::view::change::{BulkView, StopLossView};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
-/// What to do.
+/// Arguments of `sluice batch`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Which command.
     #[command(subcommand)]
     pub command: BatchCommand,
 }

@@ -2,7 +2,7 @@
 //!
 //! It runs the commands that a user would run, as processes of their own, and shows them. Only Postgres and the
 //! simulator live in this process, so that they end with it. At the end it checks the books against the simulator's.
-//! What a demo leaves behind that was killed, its guard removes.
+//! The guard removes everything that a killed demo leaves behind.
 
 mod folder;
 
@@ -79,7 +79,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::Success);
     }
     for gone in folder::tidy_up_after_others().await {
-        Output::new(global).note(format_args!("removed {}, which a demo that was killed left behind", gone.display()));
+        Output::new(global).note(format_args!("removed {}, left behind by a demo that was killed", gone.display()));
     }
     let scratch = Folder::make()?;
     let ended = play(scratch.path(), global).await;

@@ -13,7 +13,7 @@ use crate::view::finding::DiagnosisView;
 use crate::view::table::Table;
 use std::time::Duration;
 
-/// What is worth a word.
+/// Arguments of `sluice doctor`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Args {
     /// A transaction that is open for longer is a warning; one that is open twelve times as long is bad

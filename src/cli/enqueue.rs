@@ -89,7 +89,7 @@ pub struct Args {
     pub max_line: u16,
 }
 
-/// What is done with a batch that exists; without a word, nothing goes into it.
+/// The treatment of an existing batch. Without an option, the command adds nothing to it.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct Again {
     /// Go on with a batch that exists: leave out the lines that it has, by custom_id, or by their content where they

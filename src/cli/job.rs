@@ -16,7 +16,6 @@ use chrono::SecondsFormat;
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Which command.
     #[command(subcommand)]
     pub command: JobCommand,
 }

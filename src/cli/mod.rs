@@ -51,7 +51,6 @@ pub struct Cli {
     /// What holds for every command.
     #[command(flatten)]
     pub global: GlobalArgs,
-    /// Which command.
     #[command(subcommand)]
     pub command: Command,
 }

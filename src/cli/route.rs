@@ -16,7 +16,6 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Which command.
     #[command(subcommand)]
     pub command: RouteCommand,
 }

@@ -134,13 +134,13 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     Ok(counts.exit_code())
 }
 
-/// By default SIGHUP would end the process and cut every call; a run goes on when its terminal is closed.
+/// Keeps SIGHUP from ending the process: a run continues when its terminal is closed.
 pub(super) fn outlive_hangups() -> io::Result<()> {
     let mut hangups = Hangups::listen()?;
     tokio::spawn(async move {
         loop {
             hangups.next().await;
-            tracing::warn!("SIGHUP changes nothing: a run works to its end with the configuration that it began with");
+            tracing::warn!("SIGHUP ignored: a run keeps the configuration that it began with");
         }
     });
     Ok(())

@@ -65,8 +65,8 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
 pub(super) fn went_down(fallen: Option<&str>) -> anyhow::Result<()> {
     fallen.map_or(Ok(()), |part| {
         anyhow::bail!(
-            "a fault in sluice ended the worker's {part}, so the worker stopped in order; what it had in hand is \
-             written, spooled or given back. Start it again, and please report what the log says of it"
+            "the worker's {part} failed because of a bug in Sluice, so the worker shut down cleanly. All its jobs were \
+             written, spooled or given back. Start the worker again, and please report the log lines about {part}"
         )
     })
 }

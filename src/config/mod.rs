@@ -175,7 +175,7 @@ impl Config {
         }
         if !self.routes.is_empty() && !self.routes.contains_key("default") {
             reading.warn(
-                "there is no [routes.default]: jobs that name no route stay queued until a worker has one".to_owned(),
+                "there is no [routes.default]: jobs that name no route stay queued until a worker has it".to_owned(),
             );
         }
         for name in self.providers.keys() {

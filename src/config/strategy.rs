@@ -35,7 +35,7 @@ pub(super) fn read(section: &mut Section<'_>, rungs: &[Rung]) -> Strategy {
         }),
     });
     if is_given && name.is_none() {
-        // Whether they belong to what was meant cannot be told.
+        // The strategy is unknown, so nothing can be said about keys that belong to one strategy.
         for key in BELONGINGS.map(|(_, key, _)| key) {
             section.take(key);
         }

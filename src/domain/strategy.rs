@@ -81,7 +81,8 @@ impl Strategy {
         }
     }
 
-    /// Whether a rung that has become full goes behind those that have room, so that no job waits for it meanwhile.
+    /// Whether a rung that has become full goes behind those that have room, so that no job waits for it while others
+    /// are free.
     #[must_use]
     pub const fn leaves_full_rungs(&self) -> bool {
         matches!(self, Self::Balanced)

@@ -394,7 +394,12 @@ async fn follow(pool: PgPool, servers: Vec<PgConnectOptions>, writable: bool, se
         if current.replace(serving) != Some(serving)
             && let Some(server) = servers.get(serving)
         {
-            tracing::info!(host = server.get_host(), port = server.get_port(), "this server serves now");
+            tracing::info!(
+                host = server.get_host(),
+                port = server.get_port(),
+                "switched to the server that takes \
+             writes"
+            );
             pool.set_connect_options(server.clone());
             *sessions.distrusted.lock() = Some(Instant::now());
         }

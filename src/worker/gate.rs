@@ -1,4 +1,4 @@
-//! What may be called now: buckets, breakers, and keys or models that are out of service.
+//! Decides which targets may be called now, by their buckets and breakers and by keys and models out of service.
 
 #[cfg(test)]
 mod refusals;

@@ -65,7 +65,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 async fn begin_anew(shared: &Arc<Shared>) {
     tracing::error!(
         worker.id = shared.worker_id(),
-        "this worker was declared dead: it starts no more calls for what it holds, and begins anew"
+        "this worker was declared dead; it starts no more calls for the jobs that it holds, and registers again"
     );
     shared.hands.lose_all();
     match within(PATIENCE, "registering", start::sign_on(&shared.store)).await {
@@ -78,13 +78,14 @@ async fn begin_anew(shared: &Arc<Shared>) {
             {
                 tracing::warn!(
                     error = %error,
-                    "the spool does not know the new number; a restart will wait for the lease"
+                    "could not write the new worker number into the spool; after a restart, jobs wait until the lease \
+                     expires"
                 );
             }
         }
         Err(error) => {
             *shared.unheard.lock() = Some(error.to_string());
-            tracing::warn!(error = %error, "cannot register anew");
+            tracing::warn!(error = %error, "cannot register again");
         }
     }
 }

@@ -64,7 +64,7 @@ impl Loops {
     pub fn report(&self, name: &'static str, words: &str) {
         tracing::error!(
             part = name,
-            "a part of the worker ended unasked ({words}); stopping in order: please report this"
+            "a worker loop ended unexpectedly ({words}); the worker is shutting down cleanly. Please report this"
         );
         let _ = self.0.fallen.set(name);
         self.0.fell.cancel();

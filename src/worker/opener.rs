@@ -51,7 +51,7 @@ impl Opener {
         (Self { wishes }, OpenLoop { store, denied, incoming })
     }
 
-    /// Waits until a call is in the database. `is_beside`: another call of its claim is under way.
+    /// Waits until the call is recorded in the database. `is_beside`: another call of the same claim is under way.
     pub async fn open(&self, call: OpenCall, is_beside: bool) -> Opened {
         let (reply, answer) = oneshot::channel();
         if self.wishes.send(Wish { call, is_beside, reply }).await.is_err() {

@@ -258,7 +258,7 @@ impl Outlet {
                     tracing::warn!(
                         error = %error,
                         items = items.len(),
-                        "what was settled once cannot be written again"
+                        "cannot write settled outcomes a second time after the database lost commits"
                     );
                 }
                 Err(error) => {

@@ -39,9 +39,7 @@ pub struct Blueprint {
 
 /// One rung, ready to be called.
 pub struct RungPlan {
-    /// Its gate.
     pub target: Arc<TargetState>,
-    /// Its client.
     pub provider: Arc<Provider>,
     pub timeouts: Timeouts,
     /// How a request is counted against its limits.
@@ -266,7 +264,7 @@ impl Plan {
         Some(LanePlan { parts })
     }
 
-    /// What jobs of this route may go along, whichever they are.
+    /// Every route that some job of this route may take.
     pub(super) fn any_lane(&self, route: &str) -> Option<LanePlan> {
         let mut parts = Vec::with_capacity(1);
         self.gather(self.routes.get(route)?, None, 1.0, 0, &mut parts);

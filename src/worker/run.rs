@@ -58,10 +58,10 @@ impl Worker {
         tokio::select! {
             () = shared.hands.tasks.wait() => {}
             () = tokio::time::sleep(grace) => {
-                tracing::warn!(jobs = shared.hands.jobs(), "the grace is over; dropping the calls that are left");
+                tracing::warn!(jobs = shared.hands.jobs(), "drain_timeout is over; dropping the remaining calls");
             }
             () = &mut hurry => {
-                tracing::warn!(jobs = shared.hands.jobs(), "told to hurry; dropping the calls that are left");
+                tracing::warn!(jobs = shared.hands.jobs(), "a second signal came; dropping the remaining calls");
             }
         }
         shared.abort.cancel();
@@ -78,7 +78,7 @@ impl Worker {
             if let Err(error) = within(GOOD_BYE, "comparing what is held", given_back).await {
                 tracing::warn!(
                     error = %error,
-                    "jobs of a claim that was cut stay in this worker's hands until they are rescued"
+                    "jobs of an interrupted claim stay with this worker until another worker rescues them"
                 );
             }
         }
@@ -89,8 +89,8 @@ impl Worker {
         if spooled > 0 {
             tracing::error!(
                 outcomes = spooled,
-                "the database is away: outcomes stay in the spool, and are written by the next worker that starts on \
-                 this machine"
+                "the database is unreachable: outcomes stay in the spool, and the next worker that starts on this \
+                 machine writes them"
             );
         } else {
             // Only now: a worker that has signed off holds no job any more.

@@ -28,7 +28,7 @@ const MAX_BYTES: usize = 4 << 20;
 const FLUSHERS: usize = 2;
 /// Items that may wait; a job that brings one more waits for room.
 const BACKLOG: usize = 4_000;
-/// The loop goes on after so many panics but one.
+/// The loop gives up at this many panics.
 const MOST_FALLS: u32 = 3;
 
 /// What happens to the job.

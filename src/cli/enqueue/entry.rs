@@ -105,9 +105,9 @@ fn inherited(batch: &str, asked: Option<&str>, there: &[String], what: &str, usu
         ))),
         (Some(asked), there) if there.is_empty() || there.iter().any(|name| name == asked) => Ok(asked.to_owned()),
         (Some(asked), there) => Err(Failure::usage(format!(
-            "the jobs of batch {batch} have the {what} {}, and a job's {what} never changes; nothing was enqueued. \
-             Without --{what} {asked} the batch goes on as it is; for {asked}, cancel what is left of it (`{}`) and \
-             choose another --batch",
+            "batch {batch} uses the {what} {}, and a job's {what} never changes; nothing was enqueued. Leave out \
+             --{what} {asked} to continue the batch. To use {asked}, cancel the remaining jobs (`{}`) and choose \
+             another --batch",
             there.join(", "),
             about("sluice batch cancel", batch, "")
         ))),

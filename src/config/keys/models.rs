@@ -54,7 +54,7 @@ pub(in crate::config) const MODEL: Table = Table {
 
 const AMOUNT: Kind = Kind::Whole(1, i64::MAX);
 
-const UNKNOWN: &str = "what is known of the model; unknown counts as yes";
+const UNKNOWN: &str = "the catalogue's fact about the model; without one, yes";
 
 /// The price of a million tokens.
 pub(in crate::config) const PRICE: Table = Table {

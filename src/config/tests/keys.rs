@@ -68,7 +68,7 @@ fn the_same_key_under_two_names_is_a_warning() {
 }
 
 #[test]
-fn commands_that_call_nobody_need_no_keys() {
+fn commands_that_call_no_provider_need_no_keys() {
     let given = given("[providers.openai]\napi_key_env = \"NOT_SET\"\n");
     let file = given.dir.path().join("sluice.toml");
     let config = Config::load_with(Some(&file), [], Keys::Ignored).unwrap();

@@ -126,7 +126,7 @@ impl TargetState {
                 "a probe has failed: the breaker is open again"
             ),
             (breaker::State::HalfOpen { .. }, breaker::State::Closed) => {
-                tracing::info!(target.name = %self.target, "it works again: the breaker is closed");
+                tracing::info!(target.name = %self.target, "the target answers again; its breaker is closed");
             }
             _ => {}
         }
@@ -140,7 +140,7 @@ impl TargetState {
         }
     }
 
-    /// Its name.
+    /// The provider and model that it stands for.
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.target
@@ -177,7 +177,7 @@ impl TargetState {
                 tracing::info!(
                     target.name = %self.target,
                     change = ?mend,
-                    "its refusal was right: requests are changed from now on"
+                    "the change that the target asked for worked; all requests to it are changed from now on"
                 );
                 known.push(mend.clone());
             }
@@ -193,7 +193,7 @@ impl TargetState {
             tracing::warn!(
                 target.name = %self.target,
                 model.served = ?model,
-                "another model answered than was asked: {what}"
+                "a different model answered: {what}"
             );
         }
     }

@@ -54,7 +54,7 @@ pub(super) struct Made {
     pub(super) judged: Judged,
     /// When the provider wants to be asked again, at the earliest.
     pub(super) retry_at: Option<Timestamp>,
-    /// When one call asks again all the same, because that is too far away to be believed.
+    /// When one call asks again before `retry_at`, because that instant is too far away to be believed.
     pub(super) asks_again_at: Option<Timestamp>,
     /// The name of its key, where that is informative.
     pub(super) key: Option<String>,
@@ -168,7 +168,7 @@ impl Call {
             rung.target.saw_another(other, judged.cost.is_some());
         }
         let reask_of = self.state.again.as_ref().map(|again| again.of);
-        // What the longer conversation was refused for says nothing of the request as it was inserted.
+        // A refusal of the longer conversation says nothing about the request as it was inserted.
         let ineligible = judged.tell_apart(rung.charging, &sizes).filter(|_| reask_of.is_none());
         // A server's complaint about the conversation is believed if the conversation bears it out.
         if let Some(failure) = &mut judged.failure
