@@ -7,7 +7,7 @@ use super::{forks, prices, rules, scalar, strategy};
 use crate::domain::error_class::Fallback;
 use crate::domain::request::{Pass, probably_meant};
 use crate::domain::{ErrorClass, MaxFailed, Model, Patience, Route, Rung, Target, Tier};
-use crate::provider::{Endpoint, Timeouts};
+use crate::provider::{Endpoint, Timeouts, vendors};
 use config::{Value, ValueKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -121,9 +121,8 @@ fn read_rungs(
             .or_insert_with(|| prices::catalogued(&provider.vendor, &target.model).unwrap_or_default())
             .clone();
         let mut model = Model { neighbours: neighbours.get(&target.provider).cloned().unwrap_or_default(), ..model };
-        // Deployments there have arbitrary names, and answers name the model behind them.
-        if provider.vendor == "azure_openai" && model.served_as.is_empty() {
-            model.served_as.push("*".to_owned());
+        if let Some(vendor) = vendors::named(&provider.vendor).filter(|_| model.served_as.is_empty()) {
+            model.served_as.extend(vendor.served_as.iter().map(|&name| name.to_owned()));
         }
         rungs.push((Rung { target, model, total_timeout: timeouts.total }, timeouts));
     }

@@ -90,6 +90,20 @@ pub enum Effect {
     Scarce,
 }
 
+impl ErrorClass {
+    /// Whether a call that ended so brought an answer, accepted (`None`) or rejected.
+    #[must_use]
+    pub const fn is_answered(outcome: Option<Self>) -> bool {
+        matches!(outcome, None | Some(Self::SoftFailure))
+    }
+
+    /// Whether its words may name a limit with its size.
+    #[must_use]
+    pub const fn may_name_a_limit(self) -> bool {
+        matches!(self, Self::NeverFits | Self::RateLimit | Self::RateLimitDaily)
+    }
+}
+
 impl Effect {
     /// Whether what rests because of it rests for as long as the provider asks.
     #[must_use]

@@ -91,7 +91,7 @@ impl Booked {
         if let Some(kind) = kind.and_then(SoftFailure::parse).map(SoftFailure::as_str) {
             *totals.soft_failures.entry(kind).or_default() += 1;
         }
-        let has_answer = matches!(row.class, None | Some(ErrorClass::SoftFailure));
+        let has_answer = ErrorClass::is_answered(row.class);
         if has_answer { &mut totals.answered } else { &mut totals.unanswered }.add(row.total_ms);
         if let Some(first_byte) = row.first_byte_ms.filter(|_| has_answer) {
             totals.first_byte.add(first_byte);

@@ -195,7 +195,7 @@ impl Gate {
             target.record.failures.fetch_add(1, Ordering::Relaxed);
         }
         let class = outcome.class();
-        if matches!(class, None | Some(ErrorClass::SoftFailure)) {
+        if ErrorClass::is_answered(class) {
             target.doubt.lock().answered();
             target.record.scarcity.lock().served();
         }
@@ -242,7 +242,7 @@ impl Gate {
                 target.record.latency.lock().in_vain(took);
             }
         }
-        if matches!(class, None | Some(ErrorClass::SoftFailure)) {
+        if ErrorClass::is_answered(class) {
             for hold in &holds {
                 hold.bucket().asked_again(hold);
             }

@@ -37,8 +37,8 @@ impl History {
         for row in rows {
             let [provider, model, class] = row.keys.as_slice() else { continue };
             let is_accepted = class.is_empty();
-            let is_answer = is_accepted || class == ErrorClass::SoftFailure.as_str();
-            if !is_answer {
+            let outcome = class.parse().ok();
+            if !is_accepted && (outcome.is_none() || !ErrorClass::is_answered(outcome)) {
                 continue;
             }
             let seen = history.0.entry(format!("{provider}/{model}")).or_default();

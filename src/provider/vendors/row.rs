@@ -30,6 +30,8 @@ pub struct Vendor {
     pub limits: Conventions,
     /// The tiers of service that a call may ask for by name.
     pub tiers: Tiers,
+    /// Names that answers give as their model whichever model was asked for; `*` stands for any.
+    pub served_as: &'static [&'static str],
     /// The meaning of its errors, where the same words mean something else to other vendors.
     pub(in crate::provider) errors: &'static [Rule],
 }

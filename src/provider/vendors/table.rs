@@ -23,6 +23,7 @@ const PLAIN: Vendor = Vendor {
     quirks: Quirks::compatible,
     limits: Conventions::NONE,
     tiers: Tiers::NONE,
+    served_as: &[],
     errors: &[],
 };
 
@@ -213,6 +214,7 @@ pub static VENDORS: &[Vendor] = &[
         quirks: of_openai,
         errors: AZURE_OPENAI,
         tiers: OF_AZURE,
+        served_as: ANY_MODEL,
         ..PLAIN
     },
     // The v1 address accepts the key as a bearer token, too.
@@ -223,6 +225,7 @@ pub static VENDORS: &[Vendor] = &[
         quirks: of_openai,
         errors: AZURE_OPENAI,
         tiers: OF_AZURE,
+        served_as: ANY_MODEL,
         ..PLAIN
     },
     Vendor {
@@ -233,6 +236,7 @@ pub static VENDORS: &[Vendor] = &[
         charging: AZURE,
         errors: AZURE_OPENAI,
         tiers: OF_AZURE,
+        served_as: ANY_MODEL,
         ..PLAIN
     },
     // How it counts tokens is unknown; it is assumed to count as OpenAI does.
@@ -358,7 +362,7 @@ pub static VENDORS: &[Vendor] = &[
     // Each region has a host of its own.
     Vendor {
         name: "bedrock",
-        hosts: &["amazonaws.com"],
+        hosts: &["amazonaws.com", "amazonaws.com.cn", "api.aws", "api.amazonwebservices.com.cn"],
         dialect: &bedrock::DIALECT,
         charging: BEDROCK,
         tiers: OF_BEDROCK,
@@ -396,6 +400,9 @@ const ACME_ERRORS: &[crate::provider::classify::Rule] = {
     // Other vendors say this of a request.
     &[crate::provider::classify::Rule::code(&["invalid_prompt"], ErrorClass::QuotaExhausted, Scope::Key)]
 };
+
+/// Deployments there have arbitrary names, and answers name the model behind them.
+const ANY_MODEL: &[&str] = &["*"];
 
 const AZURE_HOSTS: &[&str] = &["openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"];
 
