@@ -2,11 +2,15 @@
 
 use crate::support::fleet::Fleet;
 use crate::support::wait::until;
-use sluice::cli::worker::{blueprint, settings};
+use sluice::cli::GlobalArgs;
+use sluice::cli::worker::{attend, blueprint, settings};
 use sluice::config::Config;
+use sluice::shutdown::Hangups;
 use sluice::store::Store;
+use sluice::systemd::Notifier;
 use sluice::worker::plan::Plan;
-use sluice::worker::{Settings, Summary, Worker};
+use sluice::worker::{Settings, Sign, Summary, Worker};
+use std::sync::Arc;
 
 /// Enough jobs to keep the first worker busy for many seconds, so that the loop ends in the middle of the work.
 const JOBS: i64 = 240;
@@ -43,6 +47,10 @@ async fn falls(part: &'static str, with_spool: bool) -> Summary {
     };
     let first = worker(4).await;
     let loops = first.loops();
+    // The loops that the daemon has beside it.
+    let listener = sluice::http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let hangups = Hangups::listen().unwrap();
+    attend(&first, Some(listener), hangups, &config, &GlobalArgs::default(), &Arc::new(Notifier::new()));
     fleet.enqueue("default", JOBS).await;
     let working = tokio::spawn(first.run(std::future::pending(), std::future::pending(), |_| {}));
     until("work is under way", async || fleet.answered().await >= 8).await;
@@ -70,9 +78,55 @@ async fn falls(part: &'static str, with_spool: bool) -> Summary {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_loops_that_claim_and_look_after_the_queue() {
-    for part in ["claimer", "heartbeat", "upkeep", "keeper", "opener"] {
+    for part in ["claimer", "heartbeat", "upkeep", "keeper", "opener", "opening"] {
         falls(part, true).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loops_that_the_daemon_has_beside_its_worker() {
+    for part in ["http", "reload"] {
+        falls(part, true).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_that_ends_while_the_worker_drains_begins_anew() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let slow = "[providers.one]\ndialect = \"openai\"\nlatency = { fixed = \"12s\" }\n\
+                models.model.price = { input = \"1\", output = \"2\" }\n";
+    let fleet = Fleet::new(slow, "").await;
+    let config = config(&fleet, "off");
+    let store = Store::from_pool(fleet.pool.clone());
+    let worker =
+        Worker::register(store, Plan::new(&blueprint(&config)).unwrap(), settings(&config, true)).await.unwrap();
+    let loops = worker.loops();
+    fleet.enqueue("default", 1).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (stopping, mut signs) = tokio::sync::mpsc::unbounded_channel();
+    let working = tokio::spawn(worker.run(
+        async move {
+            let _ = stopped.await;
+        },
+        std::future::pending(),
+        move |sign| {
+            let _ = stopping.send(sign);
+        },
+    ));
+    until("a call is under way", async || fleet.verdict().total.max_concurrency > 0).await;
+    stop.send(()).unwrap();
+    while signs.recv().await.is_some_and(|sign| !matches!(sign, Sign::Stopping)) {}
+    loops.trip("heartbeat");
+    loops.fell().await;
+    sqlx::query("create table fell as select clock_timestamp() as at").execute(&fleet.pool).await.unwrap();
+    let has_beaten = async || {
+        fleet.number("select count(*) from sluice.worker, fell where state = 'live' and seen_at > at").await == 1
+    };
+    until("it beats again while its call goes on", has_beaten).await;
+    assert_eq!(fleet.answered().await, 0, "the call still goes on");
+    let summary = working.await.unwrap();
+    assert_eq!((summary.fallen, summary.succeeded), (Some("heartbeat"), 1));
+    fleet.books_are_in_order(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

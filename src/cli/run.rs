@@ -137,6 +137,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 /// Keeps SIGHUP from ending the process: a run continues when its terminal is closed.
 pub(super) fn outlive_hangups() -> io::Result<()> {
     let mut hangups = Hangups::listen()?;
+    // Under no watch: nothing in it can panic but the log, and the signal then changes nothing either.
     tokio::spawn(async move {
         loop {
             hangups.next().await;

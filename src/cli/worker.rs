@@ -13,6 +13,7 @@ use crate::worker::plan::{Blueprint, Plan, ProviderPlan};
 use crate::worker::spool::SpoolSettings;
 use crate::worker::{Settings, Worker};
 use std::sync::Arc;
+use tokio::net::TcpListener;
 
 /// Claims jobs and works on them until it is told to stop.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -71,6 +72,29 @@ pub(super) fn went_down(fallen: Option<&str>) -> anyhow::Result<()> {
     })
 }
 
+/// Starts the loops that the daemon has beside those of the worker: its HTTP server, and the reloading of its
+/// configuration. They are under the same watch.
+pub fn attend(
+    worker: &Worker,
+    listener: Option<TcpListener>,
+    hangups: Hangups,
+    config: &Config,
+    global: &GlobalArgs,
+    notifier: &Arc<Notifier>,
+) {
+    if let Some(listener) = listener {
+        let observer = worker.observer();
+        let hosts = config.http.hosts.clone();
+        worker.loops().endless("http", async move {
+            if let Err(error) = http::serve(listener, observer, &hosts).await {
+                tracing::error!(error = %error, "the HTTP server ended");
+            }
+        });
+    }
+    let reloading = reload::at_each(hangups, worker.reloader(), config.clone(), global.clone(), Arc::clone(notifier));
+    worker.loops().endless("reload", reloading);
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -93,18 +117,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let worker = Worker::register(store.clone(), Plan::new(&blueprint(config))?, settings(config, args.drain)).await?;
-    if let Some(listener) = listener {
-        let observer = worker.observer();
-        let hosts = config.http.hosts.clone();
-        worker.loops().endless("http", async move {
-            if let Err(error) = http::serve(listener, observer, &hosts).await {
-                tracing::error!(error = %error, "the HTTP server ended");
-            }
-        });
-    }
     let notifier = Arc::new(Notifier::new());
-    let reloading = reload::at_each(hangups, worker.reloader(), config.clone(), global.clone(), Arc::clone(&notifier));
-    worker.loops().endless("reload", reloading);
+    attend(&worker, listener, hangups, config, global, &notifier);
     let (stop, hurry) = (signals.stop.clone(), signals.hurry.clone());
     let summary = worker
         .run(async move { stop.cancelled().await }, async move { hurry.cancelled().await }, move |sign| {

@@ -23,8 +23,12 @@ impl Worker {
         let sign: Arc<dyn Fn(Sign) + Send + Sync> = Arc::new(sign);
         let mut hurry = std::pin::pin!(hurry.fuse());
         let settling = tokio::spawn(settle_loop.run(loops.clone()));
-        let opening = loops.finite("opener", open_loop.run());
-        let mut heartbeat = loops.endless("heartbeat", heartbeat::run(Arc::clone(&shared)));
+        let opening = loops.finite("opener", open_loop.run(loops.clone()));
+        // Jobs in hand stay this worker's until their outcomes are written, whatever ends.
+        let heartbeat = loops.lasting("heartbeat", {
+            let shared = Arc::clone(&shared);
+            move || heartbeat::run(Arc::clone(&shared))
+        });
         let upkeep = loops.endless("upkeep", upkeep::run(Arc::clone(&shared)));
         let keeping = loops.endless("keeper", keeper::run(Arc::clone(&shared)));
         let mut claiming = loops.finite("claimer", claimer::run(Arc::clone(&shared), Arc::clone(&sign)));
@@ -44,10 +48,6 @@ impl Worker {
         if !claims_no_more {
             // A claim under way brings jobs that have to be given back: wait for it first.
             let _ = claiming.await;
-        }
-        if heartbeat.is_finished() {
-            // Jobs in hand stay this worker's until their outcomes are written.
-            heartbeat = loops.endless("heartbeat", heartbeat::run(Arc::clone(&shared)));
         }
         let in_hand = shared.hands.jobs();
         let grace = shared.settings().drain_timeout;

@@ -37,7 +37,7 @@ async fn a_call_that_waits_in_vain_has_waited_since_the_limit_was_used_up() {
     let first = bucket.look(tokens(1), None, Duration::ZERO, NOW).expect("it is empty").since;
     while bucket.enter(tokens(1), AT_ONCE, NOW).await.is_ok() {}
     let later = Timestamp(NOW.0 + 40_000);
-    let refused = bucket.enter(tokens(1), AT_ONCE, later).await.err().expect("it is empty");
+    let refused = bucket.enter(tokens(1), AT_ONCE, later).await.expect_err("it is empty");
     assert_eq!((refused.reason, refused.since), (Reason::RateLimit, first));
     assert!(refused.until > later, "{refused:?}");
 }
