@@ -238,7 +238,7 @@ error_classes! {
         meaning: "a tier of spare capacity (`@flex`) has none at the moment; nothing was billed",
         reaction: "the rung rests for this job for as long as was asked, without a word 0.5 s doubling to 60 s; what \
                    the route's patience does not wait for goes to the next rung at once. After ten in a \
-                   row, and as many as are under way, the target rests for all jobs, 1 s doubling to 60 s",
+                   row, and three for each call under way, the target rests for all jobs, 1 s doubling to 60 s",
         remedy: Remedy::WaitForGate(Reason::NoCapacity),
         uses_up_an_attempt: false,
         // To a route that falls back when a provider has no capacity, a tier without capacity is no different.

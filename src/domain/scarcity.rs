@@ -11,6 +11,10 @@ use std::time::Duration;
 /// Fewer refusals in a row than this say nothing.
 const MOST_IN_A_ROW: u32 = 10;
 
+/// Refusals for each call that is under way, below which there is capacity for some: with fewer, it serves one call in
+/// four or more.
+const PER_CALL_UNDER_WAY: u32 = 3;
+
 /// The first rest; it doubles with each further refusal.
 const FIRST_REST: Duration = Duration::from_secs(1);
 
@@ -40,7 +44,7 @@ impl Scarcity {
         if wait.is_some() {
             return wait;
         }
-        if is_resting || self.refusals < MOST_IN_A_ROW || self.refusals < under_way {
+        if is_resting || self.refusals < MOST_IN_A_ROW || self.refusals < under_way.saturating_mul(PER_CALL_UNDER_WAY) {
             return None;
         }
         let factor = 1_u32.checked_shl(self.rests).unwrap_or(u32::MAX);
@@ -67,12 +71,12 @@ mod tests {
     #[test]
     fn calls_that_are_under_way_are_let_in_as_far_as_is_known() {
         let mut burst = Scarcity::default();
-        // A hundred calls at once, two fifths of which are refused before the first answer comes.
-        assert!((1..=40).all(|refused| burst.refused(None, false, 100 - refused).is_none()));
-        // All of them: the pause begins when half are refused.
+        // A hundred calls at once, seven tenths of which are refused before the first answer comes.
+        assert!((1..=70).all(|refused| burst.refused(None, false, 100 - refused).is_none()));
+        // All of them: the pause begins when three quarters are refused.
         let mut none = Scarcity::default();
         let rests: Vec<u32> = (1..=100).filter(|refused| none.refused(None, false, 100 - refused).is_some()).collect();
-        assert_eq!(rests.first(), Some(&50));
+        assert_eq!(rests.first(), Some(&75));
     }
 
     #[test]

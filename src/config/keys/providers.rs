@@ -20,7 +20,8 @@ pub(super) const PROVIDER: Table = Table {
     title: "[providers.NAME]",
     doc: "Providers: accounts and servers.\n\nA provider that is called openai, anthropic, gemini, deepseek, mistral, \
           groq, together, fireworks, openrouter, xai, cerebras, minimax, zai, siliconflow, dashscope, github_models or \
-          cohere needs only its key, ollama not even that; others (and second accounts) say vendor, or dialect and base_url.",
+          cohere needs only its key, ollama not even that; others (and second accounts) say vendor, or dialect and \
+          base_url.",
     extends: Some(&API_KEY),
     keys: &[
         instead(
