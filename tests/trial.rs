@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 struct Trial {
     pool: PgPool,
     simulator: Simulator,
+    config: String,
     program: Program,
     _database: crate::support::postgres::TestDatabase,
 }
@@ -41,7 +42,7 @@ impl Trial {
             simulator.base_url("good").unwrap()
         );
         let program = Program::new(&config, &database.url());
-        Self { pool: database.pool(), simulator, program, _database: database }
+        Self { pool: database.pool(), simulator, config, program, _database: database }
     }
 
     fn calls(&self) -> u64 {
@@ -106,7 +107,7 @@ async fn each_rung_is_asked_the_same_and_stands_in_a_row_with_its_money() {
             .fetch_all(&trial.pool)
             .await
             .unwrap();
-    assert_eq!(asked, [("trial:default:1".to_owned(), 5), ("trial:default:2".to_owned(), 5)]);
+    assert_eq!(asked, [("trial:default:bad/small".to_owned(), 5), ("trial:default:good/large".to_owned(), 5)]);
 
     // Said again, it asks nothing again; for reading, it writes texts.
     let calls = trial.calls();
@@ -115,6 +116,15 @@ async fn each_rung_is_asked_the_same_and_stands_in_a_row_with_its_money() {
     let page = std::fs::read_to_string(trial.program.path("out.md")).unwrap();
     assert_eq!(page.matches("## Line ").count(), 5, "{page}");
     assert!(page.contains("### 2. good/large: accepted, $") && page.contains("Question "), "{page}");
+    assert_eq!((trial.calls(), trial.jobs().await), (calls, 10));
+    // Rungs are known by their targets, whatever their places are now.
+    let turned = trial.config.replace("[\"bad/small\", \"good/large\"]", "[\"good/large\", \"bad/small\"]");
+    trial.program.file("sluice.toml", turned);
+    let command = ["trial", "q.jsonl", "-n", "5", "--batch", "t", "--format", "json"];
+    let turned: Vec<Value> = serde_json::from_str(&trial.program.output(&command).await).unwrap();
+    for (row, before) in turned.iter().zip(rows.iter().rev()) {
+        assert_eq!((&row["target"], &row["cost"]), (&before["target"], &before["cost"]));
+    }
     assert_eq!((trial.calls(), trial.jobs().await), (calls, 10));
     // A larger number adds what is new.
     trial.program.output(&["trial", "q.jsonl", "-n", "6", "--batch", "t"]).await;
@@ -152,6 +162,24 @@ async fn a_trial_that_is_stopped_goes_on_as_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_trial_ends_at_its_deadline_whatever_it_waits_for() {
+    let trial = Trial::new("1ms").await;
+    trial.program.file("q.jsonl", requests(3));
+    trial.program.output(&["project", "pause", "default"]).await;
+    let command = ["trial", "q.jsonl", "-n", "2", "--batch", "t", "--deadline", "1s", "--format", "json"];
+    let ended = trial.program.run(&command).await;
+    let said = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(0), "{said}");
+    assert!(said.contains("the deadline is over: 4 requests had no answer yet and are cancelled"), "{said}");
+    assert!(said.contains("project is paused"), "{said}");
+    let rows: Vec<Value> = serde_json::from_str(&text(&ended.stdout)).unwrap();
+    for row in &rows {
+        assert_eq!((&row["cancelled"], &row["attempts"]), (&json!(2), &json!(0)), "{row}");
+    }
+    assert_eq!(trial.calls(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_no_trial_can_be_made_of_is_refused_before_anything_is_asked() {
     let trial = Trial::new("1ms").await;
     trial.program.file("q.jsonl", requests(9));
@@ -173,8 +201,9 @@ async fn what_no_trial_can_be_made_of_is_refused_before_anything_is_asked() {
         (&["q.jsonl", "-o", "q.jsonl", "--force"], 2, "is the file that is read"),
         (&["q.jsonl", "--batch", &long], 2, "--batch: is 201 bytes long"),
         (&["q.jsonl", "--deadline", "2020-01-01T00:00:00Z"], 2, "lies in the past"),
+        (&["q.jsonl", "--project", ""], 2, "a value is required for '--project"),
         (&["q.jsonl", "--batch", "plain"], 2, "is no trial of route default"),
-        (&["q.jsonl", "--batch", "t", "-n", "3"], 2, "was begun with a larger -n"),
+        (&["q.jsonl", "--batch", "t", "-n", "3"], 2, "of more requests or of other rungs"),
         (&["other.jsonl", "--batch", "t", "-n", "4"], 2, "is a trial of another file"),
     ] {
         let output = trial.program.run(&[&["trial"], arguments].concat()).await;

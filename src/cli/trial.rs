@@ -14,31 +14,32 @@ use super::worker::{blueprint, went_down};
 use crate::config::RouteConfig;
 use crate::domain::counted::counted;
 use crate::domain::trial::{self, Sample};
-use crate::domain::{ErrorClass, Message, Role, Route, Spent, Timestamp, bounds};
+use crate::domain::{ErrorClass, Message, Role, Route, Spent, bounds};
 use crate::exit_code::ExitCode;
 use crate::input::{InputJob, Source};
 use crate::printable;
 use crate::provider::Timeouts;
 use crate::shutdown::Signals;
 use crate::store::Store;
-use crate::store::batch::Batch;
 use crate::store::enqueue::{Admission, BulkOptions, NewJob, Opened};
 use crate::store::report::{Dimension, Filter, Totals};
-use crate::store::results::EXPORT_PAGE;
+use crate::store::results::{EXPORT_PAGE, ExportedJob};
 use crate::view::trial::{Comparison, RungAnswer, RungTrial, page, table};
 use crate::worker::plan::{Blueprint, Plan};
 use chrono::Utc;
 use futures_util::TryStreamExt as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Ask each rung of a route the same requests, and compare what comes of them.
 ///
 /// The requests are drawn from the whole file: always the same ones for the same file and number. They become ordinary
 /// jobs of one batch, with a job for each rung; limits, prices, rules for answers, retries and the ledger are those of
-/// the route. No job moves to another rung. No other worker takes them.
+/// the route. No job moves to another rung. No other worker takes them. The exit status is 0 when all have ended,
+/// whatever the rungs have answered. Their custom ids are LINE-HASH/TARGET.
 ///
 /// `rejected` are answers that broke a rule, and `unanswered` the calls that brought no answer. `cost` is the known
 /// cost of all calls, and `cost per answer` divides it by the accepted answers. `whole file` is what the file would
@@ -64,14 +65,15 @@ pub struct Args {
     #[arg(long)]
     pub force: bool,
     /// The project that pays
-    #[arg(long, value_name = "PROJECT", default_value = "default")]
+    #[arg(long, value_name = "PROJECT", default_value = "default",
+          value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub project: String,
     /// The name of its batch; with that of an earlier trial of the same file it goes on with that one
     /// [default: trial, the file's name and the time]
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub batch: Option<String>,
-    /// Requests without an answer by this instant, or this long from now, have failed: a rung whose model is unknown,
-    /// or whose key is refused, would otherwise be waited for
+    /// Requests without an answer by this instant, or this long from now, are cancelled: a rung whose model is unknown,
+    /// or whose key is refused, would otherwise be waited for. A trial that goes on begins the time anew
     #[arg(long, value_name = "TIME", default_value = "5m")]
     pub deadline: When,
     /// Draw from the lines that are in order, and only report the others
@@ -108,29 +110,35 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let routes = routes(&route)?;
     let options = options(args, &source)?;
     let batch = options.batch.clone().unwrap_or_default();
+    let time = time(args)?;
     // Before anything is enqueued: an impossible output should not be discovered after the money is spent.
     let answers = args.output.as_deref().map(|path| OutFile::create(path, args.force)).transpose()?;
     let drawn = draw(args, &source, &route.route)?;
     let plan = Plan::new(&of_trial(blueprint(&context.config), routes.clone()))?;
     rehearse(&context).await?;
-    for (number, (rung, _)) in (1..).zip(&routes) {
+    require_same(&drawn, &context.store, &batch, &routes).await?;
+    for (rung, _) in &routes {
         let options = BulkOptions { route: rung.name.clone(), ..options.clone() };
-        let enqueueing = enqueue(&drawn, &context.store, options, number);
+        let enqueueing = enqueue(&drawn, &context.store, options, rung);
         tokio::select! {
             enqueued = enqueueing => enqueued?,
             () = signals.stop.cancelled() => return interrupted(args, global, &batch, context).await,
         }
     }
-    let so_far = find(&context.store, &batch).await?;
-    require_whole(&so_far, drawn.requests.len(), routes.len())?;
     context.output.note(format_args!(
         "{} of {}, asked of {}: batch {batch}",
         counted(drawn.requests.len(), "request", "requests"),
         drawn.jobs,
         counted(routes.len(), "rung", "rungs each")
     ));
-    if so_far.unfinished() > 0 {
-        let worked = work(&mut context, plan, &batch, &signals).await?;
+    if find(&context.store, &batch).await?.unfinished() > 0 {
+        let ending = tokio::spawn(cancel_after(time, context.store.clone(), batch.clone()));
+        let worked = work(&mut context, plan, &batch, &signals).await;
+        ending.abort();
+        let worked = worked?;
+        if let Ok(Some(remark)) = ending.await {
+            context.output.note(remark);
+        }
         if find(&context.store, &batch).await?.unfinished() > 0 {
             if let Some(version) = worked.outgrown {
                 version.require()?;
@@ -178,20 +186,43 @@ fn options(args: &Args, source: &Source) -> Result<BulkOptions, Failure> {
     for (column, name) in [("batch", &batch), ("project", &args.project)] {
         bounds::check(column, name).map_err(|reason| Failure::usage(format!("--{column}: {reason}")))?;
     }
-    let deadline = args.deadline.from(now);
-    let deadline = deadline.ok_or_else(|| Failure::usage("--deadline: that is too far in the future"))?;
-    if deadline <= now {
-        return Err(Failure::usage("--deadline: every request would fail, as it lies in the past"));
-    }
     Ok(BulkOptions {
         route: String::new(),
         project: args.project.clone(),
         batch: Some(batch),
         priority: 0,
         run_at: None,
-        deadline: Some(Timestamp(deadline.timestamp_millis())),
+        deadline: None,
         max_attempts: None,
     })
+}
+
+/// How long the trial may take from now on.
+fn time(args: &Args) -> Result<Duration, Failure> {
+    let now = Utc::now();
+    let deadline = args.deadline.from(now);
+    let deadline = deadline.ok_or_else(|| Failure::usage("--deadline: that is too far in the future"))?;
+    let time = (deadline - now).to_std().ok().filter(|time| !time.is_zero());
+    time.ok_or_else(|| Failure::usage("--deadline: every request would be cancelled, as it lies in the past"))
+}
+
+/// Cancels what is left of a batch after this time; says what that waited for.
+async fn cancel_after(time: Duration, store: Store, batch: String) -> Option<String> {
+    tokio::time::sleep(time).await;
+    loop {
+        let waits_for = store.batch_waits_for(&batch).await.ok().flatten();
+        match store.cancel_batch(&batch, |_| {}).await {
+            Ok(0) => return None,
+            Ok(cancelled) => {
+                let waited = waits_for.map_or_else(String::new, |reason| format!("; the first waited for: {reason}"));
+                let jobs = counted(cancelled, "request had", "requests had");
+                return Some(format!("the deadline is over: {jobs} no answer yet and are cancelled{waited}"));
+            }
+            // The worker waits for the database, too.
+            Err(error) => tracing::debug!(error = %error, "the trial cannot be cancelled at the moment"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// The configuration for work on the trial alone. Failures open no breaker: what a rung makes of its sample is the
@@ -218,11 +249,67 @@ fn draw(args: &Args, source: &Source, route: &Route) -> anyhow::Result<Drawn> {
     Ok(Drawn { jobs, whole, part, requests })
 }
 
+/// Checks that a batch holds no other requests than those that were drawn, asked of the same rungs: its figures are of
+/// all that it holds.
+async fn require_same(drawn: &Drawn, store: &Store, batch: &str, routes: &TimedRoutes) -> anyhow::Result<()> {
+    let so_far = store.batch_so_far(batch).await?;
+    let tries = routes.first().and_then(|(rung, _)| trial::tried(&rung.name)).unwrap_or_default();
+    if !so_far.routes.iter().all(|known| trial::tried(known) == Some(tries)) {
+        return Err(Failure::usage(format!(
+            "batch {batch} exists and is no trial of route {tries}: its jobs take {}; nothing was enqueued. Choose \
+             another --batch",
+            so_far.routes.join(", ")
+        ))
+        .into());
+    }
+    let expected: HashSet<String> = routes.iter().flat_map(|(rung, _)| drawn.custom_ids(rung)).collect();
+    each_of_batch(store, batch, |job| match job.custom_id {
+        Some(custom_id) if expected.contains(&custom_id) => Ok(()),
+        custom_id => Err(Failure::usage(format!(
+            "batch {batch} is a trial of another file, of more requests or of other rungs: it has {}, which is not \
+             among those that would be asked now; nothing was enqueued. Say the same file, route and -n (or a larger \
+             one), or choose another --batch",
+            custom_id.as_deref().unwrap_or("a job without a custom id")
+        ))
+        .into()),
+    })
+    .await
+}
+
+/// Reads the jobs of a batch, with their answers.
+async fn each_of_batch(
+    store: &Store,
+    batch: &str,
+    mut take: impl FnMut(ExportedJob) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut after = 0;
+    loop {
+        let mut read = 0;
+        let mut jobs = std::pin::pin!(store.export_batch(batch, None, after));
+        while let Some(job) = jobs.try_next().await? {
+            read += 1;
+            after = job.job;
+            take(job)?;
+        }
+        if read < EXPORT_PAGE {
+            return Ok(());
+        }
+    }
+}
+
+impl Drawn {
+    /// The custom ids of the jobs for this rung.
+    fn custom_ids(&self, rung: &Route) -> impl Iterator<Item = String> {
+        let target = rung.rungs.first().map(|rung| rung.target.to_string()).unwrap_or_default();
+        self.requests.iter().map(move |(line, job)| trial::custom_id(*line, &job.body, &target))
+    }
+}
+
 /// Enqueues what was drawn for one rung, except what an earlier run of the same trial has enqueued.
-async fn enqueue(drawn: &Drawn, store: &Store, options: BulkOptions, rung: usize) -> anyhow::Result<()> {
+async fn enqueue(drawn: &Drawn, store: &Store, options: BulkOptions, rung: &Route) -> anyhow::Result<()> {
     let batch = options.batch.clone().unwrap_or_default();
-    let (mut bulk, before) = match store.enqueue_into(options.clone(), Admission::Resume { wait: true }).await? {
-        Opened::Open { bulk, before } => (bulk, before),
+    let mut bulk = match store.enqueue_into(options, Admission::Resume { wait: true }).await? {
+        Opened::Open { bulk, .. } => bulk,
         Opened::Lost(..) | Opened::Busy | Opened::Exists(_) => {
             return Err(Failure::usage(format!(
                 "jobs of batch {batch} are no longer kept, so the trial cannot go on; choose another --batch"
@@ -230,20 +317,7 @@ async fn enqueue(drawn: &Drawn, store: &Store, options: BulkOptions, rung: usize
             .into());
         }
     };
-    let tries = trial::tried(&options.route).map(|(route, _)| route);
-    if let Some(so_far) = &before
-        && !so_far.routes.iter().all(|known| trial::tried(known).map(|(route, _)| route) == tries)
-    {
-        return Err(Failure::usage(format!(
-            "batch {batch} exists and is no trial of route {}: its jobs take {}; nothing was enqueued. Choose another \
-             --batch",
-            tries.unwrap_or_default(),
-            so_far.routes.join(", ")
-        ))
-        .into());
-    }
-    for (line, job) in &drawn.requests {
-        let custom_id = trial::custom_id(*line, rung);
+    for (custom_id, job) in drawn.custom_ids(rung).zip(drawn.requests.values()) {
         let new_job = NewJob {
             custom_id: Some(&custom_id),
             idempotency_key: None,
@@ -252,24 +326,8 @@ async fn enqueue(drawn: &Drawn, store: &Store, options: BulkOptions, rung: usize
         };
         bulk.push(&new_job).await?;
     }
-    if bulk.commit().await?.changed.is_some() {
-        return Err(Failure::usage(format!("batch {batch} is a trial of another file; choose another --batch")).into());
-    }
+    bulk.commit().await?;
     Ok(())
-}
-
-/// Checks that a batch holds no other requests than those that were drawn: its figures are of all that it holds.
-fn require_whole(batch: &Batch, requests: usize, rungs: usize) -> Result<(), Failure> {
-    if usize::try_from(batch.jobs).is_ok_and(|jobs| jobs == requests * rungs) {
-        return Ok(());
-    }
-    Err(Failure::usage(format!(
-        "batch {} has {} where {requests} for each of {} are expected: it was begun with a larger -n, or the route had \
-         other rungs; say the same again, or choose another --batch",
-        batch.name,
-        counted(batch.jobs, "job", "jobs"),
-        counted(rungs, "rung", "rungs")
-    )))
 }
 
 /// Tells how to go on with a trial that was stopped.
@@ -295,6 +353,7 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str) -> String {
     }
     words.extend(["trial".to_owned(), path(file), option("route", &args.route), format!("-n {}", args.requests)]);
     words.push(option("batch", batch));
+    words.push(option("deadline", &args.deadline.to_string()));
     if args.project != "default" {
         words.push(option("project", &args.project));
     }
@@ -318,7 +377,7 @@ async fn figures(store: &Store, batch: &str, route: &Route, drawn: &Drawn) -> an
     let latencies = store.latencies(&[Dimension::Route], &filter).await?;
     let mut rungs = Vec::with_capacity(route.rungs.len());
     for (index, rung) in route.rungs.iter().enumerate() {
-        let own = trial::route_name(&route.name, index + 1);
+        let own = trial::route_name(&route.name, &rung.target);
         let mut figures = of_sums(rows.iter().filter(|row| row.keys.first() == Some(&own)));
         figures.target = rung.target.to_string();
         if let Some(latency) = latencies.iter().find(|latency| latency.keys.first() == Some(&own)) {
@@ -344,6 +403,7 @@ fn of_sums<'a>(rows: impl Iterator<Item = &'a Totals>) -> RungTrial {
         figures.asked += row.enqueued;
         figures.accepted += row.succeeded;
         figures.failed += row.failed;
+        figures.cancelled += row.cancelled;
         figures.attempts += row.attempts;
         figures.input_tokens = figures.input_tokens.saturating_add(row.input_tokens);
         figures.output_tokens = figures.output_tokens.saturating_add(row.output_tokens);
@@ -371,33 +431,26 @@ fn of_sums<'a>(rows: impl Iterator<Item = &'a Totals>) -> RungTrial {
 
 /// The answers of all rungs to each request that was drawn.
 async fn compare(store: &Store, batch: &str, route: &Route, drawn: &Drawn) -> anyhow::Result<Vec<Comparison>> {
-    let targets: Vec<String> = route.rungs.iter().map(|rung| rung.target.to_string()).collect();
-    let mut compared: BTreeMap<u64, Comparison> = drawn
-        .requests
-        .iter()
-        .map(|(line, job)| {
-            let rungs = targets.iter().map(|target| RungAnswer::missing(target)).collect();
-            (*line, Comparison { line: *line, custom_id: job.custom_id.clone(), rungs })
-        })
-        .collect();
-    let mut after = 0;
-    loop {
-        let mut read = 0;
-        let mut jobs = std::pin::pin!(store.export_batch(batch, None, after));
-        while let Some(job) = jobs.try_next().await? {
-            read += 1;
-            after = job.job;
-            let Some((line, rung)) = job.custom_id.as_deref().and_then(trial::asked) else { continue };
-            let place = compared.get_mut(&line).and_then(|comparison| comparison.rungs.get_mut(rung.checked_sub(1)?));
-            if let Some(place) = place {
-                *place = RungAnswer::of(&place.target, &job)?;
-            }
+    let mut places = HashMap::new();
+    let mut compared = Vec::with_capacity(drawn.requests.len());
+    for (place, (line, job)) in drawn.requests.iter().enumerate() {
+        let targets = route.rungs.iter().map(|rung| &rung.target);
+        for (rung, target) in targets.clone().enumerate() {
+            places.insert(trial::custom_id(*line, &job.body, target), (place, rung));
         }
-        if read < EXPORT_PAGE {
-            break;
-        }
+        let rungs = targets.map(|target| RungAnswer::missing(&target.to_string())).collect();
+        compared.push(Comparison { line: *line, custom_id: job.custom_id.clone(), rungs });
     }
-    Ok(compared.into_values().collect())
+    each_of_batch(store, batch, |job| {
+        let place = job.custom_id.as_deref().and_then(|custom_id| places.get(custom_id));
+        let place = place.and_then(|(place, rung)| compared.get_mut(*place)?.rungs.get_mut(*rung));
+        if let Some(place) = place {
+            *place = RungAnswer::of(&place.target, &job)?;
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(compared)
 }
 
 fn write_answers(file: &mut OutFile, is_page: bool, compared: Vec<Comparison>, drawn: &Drawn) -> anyhow::Result<()> {
@@ -441,7 +494,7 @@ mod tests {
         assert_eq!(
             line(&["my file", "-n", "7", "-o", "a.md", "--project", "p", "--skip-bad", "--force", "-c", "s.toml"]),
             "stopped. Go on with:\n  sluice --config s.toml trial 'my file' --route default -n 7 --batch 't 1' \
-             --project p --skip-bad -o a.md --force\nor drop the rest:\n  sluice batch cancel 't 1'"
+             --deadline 5m --project p --skip-bad -o a.md --force\nor drop the rest:\n  sluice batch cancel 't 1'"
         );
         assert!(line(&["-"]).contains("with the same input and --batch 't 1', or drop the rest"));
         assert!(!line(&["x", "--database-url", "postgres://u:hunter2@h/d"]).contains("hunter2"));

@@ -7,28 +7,29 @@ use super::NanoUsd;
 use super::route::{Route, Strategy};
 use super::strategy::hash_of;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 /// The beginning of the names of such routes.
-pub const PREFIX: &str = "trial:";
+const PREFIX: &str = "trial:";
 
-/// The name of the route that has only this rung of another one; rungs count from 1, in listed order.
+/// The name of the route that has only the rung of this target. It names the target and not the place of the rung,
+/// which another configuration may change while a trial rests.
 #[must_use]
-pub fn route_name(route: &str, rung: usize) -> String {
-    format!("{PREFIX}{route}:{rung}")
+pub fn route_name(route: &str, target: &impl Display) -> String {
+    format!("{PREFIX}{route}:{target}")
 }
 
-/// The route and the rung that are tried by a route of this name; `None`: it is not of a trial.
+/// The route that is tried by a route of this name; `None`: it is not of a trial. Configured names have no colon.
 #[must_use]
-pub fn tried(name: &str) -> Option<(&str, usize)> {
-    let (route, rung) = name.strip_prefix(PREFIX)?.rsplit_once(':')?;
-    Some((route, rung.parse().ok().filter(|rung| *rung > 0)?))
+pub fn tried(name: &str) -> Option<&str> {
+    name.strip_prefix(PREFIX)?.split_once(':').map(|(route, _)| route)
 }
 
 /// The routes of a trial: for each rung of a route, in listed order, that rung alone with the route's own rules for
 /// answers and attempts. What chooses between rungs, or leads to another route, is left out.
 pub fn routes(route: &Route) -> impl Iterator<Item = Route> + '_ {
-    (1..).zip(&route.rungs).map(|(number, rung)| Route {
-        name: route_name(&route.name, number),
+    route.rungs.iter().map(|rung| Route {
+        name: route_name(&route.name, &rung.target),
         rungs: vec![rung.clone()],
         strategy: Strategy::Priority,
         forks: Vec::new(),
@@ -36,17 +37,10 @@ pub fn routes(route: &Route) -> impl Iterator<Item = Route> + '_ {
     })
 }
 
-/// The custom id of the request of a line, asked of a rung.
+/// The custom id of the request of a line, asked of a target: another request on that line has another one.
 #[must_use]
-pub fn custom_id(line: u64, rung: usize) -> String {
-    format!("{line}/{rung}")
-}
-
-/// The line and the rung of such a custom id.
-#[must_use]
-pub fn asked(custom_id: &str) -> Option<(u64, usize)> {
-    let (line, rung) = custom_id.split_once('/')?;
-    Some((line.parse().ok()?, rung.parse().ok()?))
+pub fn custom_id(line: u64, request: &str, target: &impl Display) -> String {
+    format!("{line}-{:016x}/{target}", hash_of(request))
 }
 
 /// Some of the requests of a file, drawn while it is read: each has the same chance, and the same file with the same
@@ -103,20 +97,20 @@ mod tests {
 
     #[test]
     fn names_of_trial_routes_are_read_back_and_others_are_not() {
-        for route in ["default", "a:b", "trial:x:1", ""] {
-            assert_eq!(tried(&route_name(route, 12)), Some((route, 12)));
+        for target in ["p/m", "p/a:b", "p/m@flex", ""] {
+            assert_eq!(tried(&route_name("default", &target)), Some("default"));
         }
-        for name in ["default", "trial:", "trial:default", "trial:default:", "trial:default:0", "trial:default:x"] {
+        for name in ["default", "trial:", "trial:default", "default:p/m"] {
             assert_eq!(tried(name), None, "{name}");
         }
     }
 
     #[test]
-    fn custom_ids_of_a_trial_are_read_back_and_others_are_not() {
-        assert_eq!(asked(&custom_id(u64::MAX, 3)), Some((u64::MAX, 3)));
-        for other in ["", "7", "7/", "/1", "a/1", "7/b", "7/1/1"] {
-            assert_eq!(asked(other), None, "{other}");
-        }
+    fn another_request_line_or_target_has_another_custom_id() {
+        let ids = [(1, "a", "p/m"), (1, "b", "p/m"), (2, "a", "p/m"), (1, "a", "p/n")];
+        let ids: std::collections::BTreeSet<_> = ids.map(|(line, text, target)| custom_id(line, text, &target)).into();
+        assert_eq!(ids.len(), 4, "{ids:?}");
+        assert!(ids.contains(&custom_id(1, "a", &"p/m")));
     }
 
     #[test]

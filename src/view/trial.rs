@@ -19,6 +19,8 @@ pub struct RungTrial {
     pub accepted: i64,
     /// Those of them that failed.
     pub failed: i64,
+    /// Those of them without an answer by the deadline.
+    pub cancelled: i64,
     /// Calls.
     pub attempts: i64,
     /// Answers that were rejected, by the kind of soft failure.
@@ -47,6 +49,7 @@ pub fn table(rungs: &[RungTrial]) -> Table {
         "asked",
         "accepted",
         "failed",
+        "cancelled",
         "attempts",
         "rejected",
         "unanswered",
@@ -65,6 +68,7 @@ pub fn table(rungs: &[RungTrial]) -> Table {
             rung.asked.into(),
             rung.accepted.into(),
             rung.failed.into(),
+            rung.cancelled.into(),
             rung.attempts.into(),
             by_kind(&rung.rejected),
             by_kind(&rung.unanswered),
@@ -188,7 +192,14 @@ fn on_one_line(name: &str) -> String {
 fn fenced(text: &str) -> String {
     let longest = text.split(|letter| letter != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);
-    format!("{fence}text\n{}\n{fence}\n", text.trim_end())
+    // A terminal that shows the file obeys no model.
+    let text: String =
+        text.trim_end().chars().map(|letter| if is_harmful(letter) { '\u{fffd}' } else { letter }).collect();
+    format!("{fence}text\n{text}\n{fence}\n")
+}
+
+fn is_harmful(letter: char) -> bool {
+    letter.is_control() && !matches!(letter, '\n' | '\t')
 }
 
 #[cfg(test)]

@@ -38,8 +38,8 @@ impl Loops {
         })
     }
 
-    /// Starts a loop that begins anew whenever it ends unexpectedly, until its task is aborted: the worker needs it while
-    /// it stops.
+    /// Starts a loop that begins anew whenever it ends unexpectedly, until its task is aborted: the worker needs it
+    /// while it stops.
     pub fn lasting<F>(&self, name: &'static str, mut run: impl FnMut() -> F + Send + 'static) -> JoinHandle<()>
     where
         F: Future<Output = ()> + Send + 'static,
