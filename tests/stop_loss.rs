@@ -371,6 +371,7 @@ async fn commands_set_a_stop_loss_and_say_what_is_wrong_with_one() {
     }
     for (share, said) in [
         ("0.125", "batch plain pauses when more than 12.5 % of its jobs fails\n"),
+        ("1", "batch plain does not pause, however many of its jobs fail\n"),
         ("none", "batch plain has no stop-loss any more\n"),
         ("none", "batch plain had no stop-loss\n"),
     ] {

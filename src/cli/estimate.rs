@@ -370,7 +370,10 @@ impl RungEstimate {
         self.output_tokens = self.output_tokens.saturating_add(output);
         let Some(price) = &rung.price() else { return };
         self.expected = self.expected.map(|sum| sum + expected_cost(price, job.input_tokens, job.max_output_tokens));
-        self.worst = self.worst.map(|sum| sum + worst_cost(price, &rung.model.capabilities, job));
+        // The hours of the calls are not known yet, and outside the peak hours they may be dearer.
+        let worst = [Some(*price), rung.off_peak_price()].into_iter().flatten();
+        let worst = worst.map(|price| worst_cost(&price, &rung.model.capabilities, job)).max().unwrap_or_default();
+        self.worst = self.worst.map(|sum| sum + worst);
     }
 }
 
@@ -419,8 +422,14 @@ mod tests {
         [models."a/dear"]
         price = { input = "10", output = "20" }
         images = false
+        [models."a/by_day"]
+        price = { input = "1", output = "2" }
+        peak_hours = ["08:00-18:00"]
+        off_peak = "3"
         [routes.default]
         rungs = ["a/dear", "a/cheap", "a/free"]
+        [routes.hours]
+        rungs = ["a/by_day", "a/cheap"]
     "#;
 
     fn estimate_of(lines: &str, args: &[&str]) -> Result<Estimate, String> {
@@ -456,6 +465,14 @@ mod tests {
         assert!(found.as_routed > cheap.expected && found.as_routed < dear.expected);
         let shown = serde_json::to_value(found.table(Format::Json)).unwrap();
         assert_eq!((&shown[2]["expected"], &shown[2]["target"]), (&serde_json::Value::Null, &"a/free".into()));
+    }
+
+    #[test]
+    fn the_worst_is_that_of_the_dearest_hours() {
+        let found = estimate_of("{\"prompt\":\"word\",\"max_tokens\":100}\n", &["--route", "hours"]).unwrap();
+        let [by_day, always] = found.rungs.as_slice() else { panic!("{found:?}") };
+        assert_eq!(by_day.expected, always.expected);
+        assert_eq!(by_day.worst, always.worst.map(|NanoUsd(worst)| NanoUsd(worst * 3)));
     }
 
     #[test]
@@ -513,6 +530,6 @@ mod tests {
         assert_eq!(estimate_of(lines, &["--skip-bad"]).unwrap().jobs, 1);
         assert_eq!(estimate_of(lines, &["--limit", "1"]).unwrap().jobs, 1);
         assert!(estimate_of("", &[]).unwrap_err().ends_with("there are no jobs in it"));
-        assert!(estimate_of(lines, &["--route", "x"]).unwrap_err().ends_with("there are: default"));
+        assert!(estimate_of(lines, &["--route", "x"]).unwrap_err().ends_with("there are: default, hours"));
     }
 }

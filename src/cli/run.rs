@@ -100,7 +100,8 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         }
         // Printed even with --quiet: nothing else tells how to go on. When standard error is gone, the user cannot be
         // told.
-        let _ = writeln!(printable::stderr(), "{}", resume_line(&args, global, &summary.batch, left));
+        let _ =
+            writeln!(printable::stderr(), "{}", resume_line(&args, global, &summary.batch, left, stopped.is_some()));
         context.close().await?;
         if let Some(version) = worked.outgrown {
             version.require()?;
@@ -258,8 +259,8 @@ async fn stopped_by_loss(store: &Store, batch: &str) {
     }
 }
 
-/// The command that goes on with the remaining jobs.
-fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64) -> String {
+/// The command that goes on with the remaining jobs; `is_paused`: the batch has to be resumed before.
+fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64, is_paused: bool) -> String {
     let jobs = counted(left, "job is left and stays", "jobs are left and stay");
     let Some(file) = args.enqueue.file.as_deref().filter(|file| *file != Path::new("-")) else {
         let errors = args.errors.as_deref().map_or_else(String::new, |errors| format!(" --errors {}", path(errors)));
@@ -274,6 +275,11 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64) -> Stri
         // It may hold a password.
         words.push("--database-url …".to_owned());
     }
+    let resume = if is_paused {
+        format!("{} {} &&\n  ", words.join(" "), about("batch resume", batch, ""))
+    } else {
+        String::new()
+    };
     words.extend(["run".to_owned(), path(file), option("batch", batch), "--resume".to_owned()]);
     if let Some(limit) = args.enqueue.limit {
         words.push(format!("--limit {limit}"));
@@ -291,7 +297,7 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64) -> Stri
     if args.force {
         words.push("--force".to_owned());
     }
-    format!("stopped. {jobs} queued. Go on with:\n  {}", words.join(" "))
+    format!("stopped. {jobs} queued. Go on with:\n  {resume}{}", words.join(" "))
 }
 
 #[cfg(test)]
@@ -309,7 +315,7 @@ mod tests {
 
     fn line(words: &[&str]) -> String {
         let command = Command::try_parse_from([&["run"], words].concat()).unwrap();
-        resume_line(&command.args, &command.global, "b 1", 3)
+        resume_line(&command.args, &command.global, "b 1", 3, false)
     }
 
     #[test]
@@ -320,6 +326,15 @@ mod tests {
             said,
             "stopped. 3 jobs are left and stay queued. Go on with:\n  sluice --config s.toml run 'my file.jsonl' \
              --batch 'b 1' --resume --limit 7 --skip-bad -o out --errors 'it'\\''s'"
+        );
+        let paused = Command::try_parse_from(["run", "x", "-o", "y", "-c", "s.toml"]).unwrap();
+        let said = resume_line(&paused.args, &paused.global, "b 1", 3, true);
+        assert!(
+            said.ends_with(
+                "  sluice --config s.toml batch resume 'b 1' &&\n  sluice --config s.toml run x --batch 'b 1' \
+                 --resume -o y"
+            ),
+            "{said}"
         );
         // The same words, as a shell passes them to the program, are understood.
         let again = ["x.jsonl", "--batch", "b 1", "--resume", "-o", "-", "--force", "--max-line", "64"];
@@ -340,7 +355,7 @@ mod tests {
     fn a_batch_that_is_called_like_an_option_is_named_as_it_is() {
         let told = |words: &[&str]| {
             let command = Command::try_parse_from([&["run"], words].concat()).unwrap();
-            resume_line(&command.args, &command.global, "-x", 3)
+            resume_line(&command.args, &command.global, "-x", 3, false)
         };
         assert!(told(&["f", "-o", "out"]).ends_with("run f --batch=-x --resume -o out"));
         assert!(told(&["-o", "out"]).ends_with("sluice results -o out -- -x"));

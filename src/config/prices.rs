@@ -43,11 +43,14 @@ pub(super) fn in_its_tier(target: &Target, endpoint: &Endpoint) -> Result<Target
     };
     let provider = &target.provider;
     let names: Vec<&str> = tiers.iter().map(|tier| tier.name).collect();
-    let plain = format!("{provider}/{model}");
+    let plain = format!("{provider}/{}", if model.is_empty() { "MODEL" } else { model });
     let (problem, near) = match &why {
         NoTier::Empty => (format!("{target:?} has no tier behind its @", target = target.to_string()), None),
+        NoTier::NoModel => (format!("{target:?} has no model before its @", target = target.to_string()), None),
+        NoTier::Twice => (format!("{target:?} asks for two tiers", target = target.to_string()), None),
         NoTier::Unknown(word) => {
-            (format!("{provider} has no tier {word:?}"), scalar::nearest(word, names.iter().copied()))
+            let near = scalar::nearest(&word.trim().to_ascii_lowercase(), names.iter().copied());
+            (format!("{provider} has no tier {word:?}"), near)
         }
         NoTier::NoneHere(word) => {
             (format!("the tier {word:?} is not known of {provider}, nor is any other tier"), None)

@@ -73,6 +73,12 @@ impl MaxFailed {
         Percent(self).to_string()
     }
 
+    /// Whether it is all jobs, so that no batch ever pauses.
+    #[must_use]
+    pub const fn is_whole(self) -> bool {
+        self.0 >= WHOLE
+    }
+
     /// Whether `failed` are more than this share of `jobs`.
     fn is_exceeded(self, failed: i64, jobs: i64) -> bool {
         i128::from(failed) * i128::from(WHOLE) > i128::from(self.0) * i128::from(jobs)

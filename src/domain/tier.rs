@@ -50,6 +50,10 @@ impl fmt::Display for Tier {
 pub enum NoTier {
     /// Nothing follows the `@`.
     Empty,
+    /// Nothing is before the `@`.
+    NoModel,
+    /// Two tiers follow each other.
+    Twice,
     /// The vendor has tiers, and this is none of them.
     Unknown(String),
     /// The vendor is not known to have tiers, and other vendors have one of this name.
@@ -66,17 +70,21 @@ pub enum NoTier {
 /// # Errors
 /// It can only be meant as a tier, and the vendor has none of that name.
 pub fn split<'a>(model: &'a str, of_vendor: &[Tier], of_any: &[Tier]) -> Result<(&'a str, Option<Tier>), NoTier> {
-    let Some((name, word)) = model.rsplit_once('@').filter(|(name, _)| !name.is_empty()) else {
-        return Ok((model, None));
-    };
-    if word.is_empty() {
+    let Some((name, word)) = model.rsplit_once('@') else { return Ok((model, None)) };
+    let named = |word: &str| of_vendor.iter().find(|tier| tier.name == word);
+    if name.is_empty() {
+        // `@cf/meta/llama-3` is a model, and `@flex` is none.
+        return if named(word).is_some() { Err(NoTier::NoModel) } else { Ok((model, None)) };
+    }
+    if word.trim().is_empty() {
         return Err(NoTier::Empty);
     }
-    let is = |tier: &&Tier| tier.name == word;
-    if let Some(tier) = of_vendor.iter().find(is) {
-        return Ok((name, Some(*tier)));
+    if let Some(tier) = named(word) {
+        let is_twice = name.rsplit_once('@').is_some_and(|(_, before)| named(before.trim()).is_some());
+        return if is_twice { Err(NoTier::Twice) } else { Ok((name, Some(*tier))) };
     }
-    let is_word = word.bytes().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'-'));
+    let is = |tier: &&Tier| tier.name == word.trim();
+    let is_word = word.trim().bytes().all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'-'));
     if !of_vendor.is_empty() && is_word {
         return Err(NoTier::Unknown(word.to_owned()));
     }
@@ -142,7 +150,12 @@ mod tests {
             ("@cf/meta/llama-3", &[][..], Ok(("@cf/meta/llama-3", None))),
             ("@cf/meta/llama-3", ANY, Ok(("@cf/meta/llama-3", None))),
             ("x/@cf/meta/llama-3", ANY, Ok(("x/@cf/meta/llama-3", None))),
-            ("@flex", ANY, Ok(("@flex", None))),
+            ("@flex", &[][..], Ok(("@flex", None))),
+            ("@flex", ANY, Err(NoTier::NoModel)),
+            ("gpt-5.4@flex ", ANY, Err(NoTier::Unknown("flex ".to_owned()))),
+            ("gpt-5.4@ flex", ANY, Err(NoTier::Unknown(" flex".to_owned()))),
+            ("gpt-5.4@flex@flex", ANY, Err(NoTier::Twice)),
+            ("gpt-5.4@fast@flex", ANY, Err(NoTier::Twice)),
             ("claude-3-5-sonnet@20240620", ANY, Ok(("claude-3-5-sonnet@20240620", None))),
             ("claude-3-5-sonnet@20240620@flex", ANY, Ok(("claude-3-5-sonnet@20240620", Some(FLEX)))),
             ("gemini-2.0-flash@001", ANY, Ok(("gemini-2.0-flash@001", None))),

@@ -93,6 +93,9 @@ impl Serialize for StopLossView<'_> {
 impl fmt::Display for StopLossView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.max_failed, self.changed) {
+            (Some(share), _) if share.is_whole() => {
+                write!(f, "batch {} does not pause, however many of its jobs fail", self.batch)
+            }
             (Some(share), _) => {
                 write!(f, "batch {} pauses when more than {} of its jobs fails", self.batch, share.percent())
             }

@@ -68,6 +68,24 @@ fn a_tier_that_cannot_be_asked_for_is_a_fault_that_names_those_that_can() {
              priority, default",
         ),
         (
+            OPENAI,
+            "openai/gpt-5@FLEX ",
+            "openai has no tier \"FLEX \"; expected perhaps openai/gpt-5@flex; its tiers are flex, fast, priority, \
+             default",
+        ),
+        (
+            OPENAI,
+            "openai/@flex",
+            "\"openai/@flex\" has no model before its @; expected openai/MODEL, or a tier behind the @: flex, fast, \
+             priority, default",
+        ),
+        (
+            OPENAI,
+            "openai/gpt-5@flex@fast",
+            "\"openai/gpt-5@flex@fast\" asks for two tiers; expected openai/gpt-5@flex, or a tier behind the @: flex, \
+             fast, priority, default",
+        ),
+        (
             mistral,
             "mistral/mistral-small@flex",
             "the tier \"flex\" is not known of mistral, nor is any other tier; expected mistral/mistral-small",
