@@ -213,19 +213,7 @@ pub async fn export<'a>(
     errors: Option<&'a mut (dyn Write + Send)>,
 ) -> anyhow::Result<Counts> {
     let mut export = Export { is_csv, answers, errors, counts: Counts::default() };
-    let mut after = 0;
-    loop {
-        let mut read = 0;
-        let mut jobs = std::pin::pin!(store.export_batch(batch, login, after));
-        while let Some(job) = jobs.try_next().await? {
-            read += 1;
-            after = job.job;
-            export.take(&job)?;
-        }
-        if read < EXPORT_PAGE {
-            break;
-        }
-    }
+    each_of_batch(store, batch, login, |job| export.take(&job)).await?;
     if export.counts.total() == 0 {
         if let Some(login) = login
             && let logins = store.logins_of_batch(batch).await?
@@ -243,6 +231,29 @@ pub async fn export<'a>(
         return Err(Failure::not_found(words).into());
     }
     Ok(export.counts)
+}
+
+/// Reads the jobs of a batch in the order of their numbers, with their answers, one at a time. Only those of one login,
+/// if one is named.
+pub(super) async fn each_of_batch(
+    store: &Store,
+    batch: &str,
+    login: Option<&str>,
+    mut take: impl FnMut(ExportedJob) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut after = 0;
+    loop {
+        let mut read = 0;
+        let mut jobs = std::pin::pin!(store.export_batch(batch, login, after));
+        while let Some(job) = jobs.try_next().await? {
+            read += 1;
+            after = job.job;
+            take(job)?;
+        }
+        if read < EXPORT_PAGE {
+            return Ok(());
+        }
+    }
 }
 
 /// An export under way.

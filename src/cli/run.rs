@@ -4,7 +4,7 @@ use super::batch::find;
 use super::context::Context;
 use super::out_file::{OutFile, require_apart};
 use super::output::{Dispensable, Output};
-use super::words::{about, option, path};
+use super::words::{about, beginning, option, path};
 use super::worker::{blueprint, settings, went_down};
 use super::{GlobalArgs, enqueue, results, watch};
 use crate::domain::counted::counted;
@@ -106,7 +106,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         if let Some(version) = worked.outgrown {
             version.require()?;
         }
-        went_down(worked.fallen)?;
+        went_down(&worked)?;
         return Ok(if stopped.is_some() { ExitCode::Failure } else { ExitCode::Interrupted });
     }
     let whose = context.store.exporter(&summary.batch).await?;
@@ -267,14 +267,7 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str, left: i64, is_paus
         let results = about("sluice results", batch, &format!("-o {}{errors}", path(&args.output)));
         return format!("stopped. {jobs} queued. Go on with: sluice worker --drain\nand then: {results}");
     };
-    let mut words = vec!["sluice".to_owned()];
-    if let Some(config) = &global.config {
-        words.extend(["--config".to_owned(), path(config)]);
-    }
-    if global.database_url.is_some() {
-        // It may hold a password.
-        words.push("--database-url …".to_owned());
-    }
+    let mut words = beginning(global);
     let resume = if is_paused {
         format!("{} {} &&\n  ", words.join(" "), about("batch resume", batch, ""))
     } else {

@@ -7,9 +7,10 @@ use super::estimate::{Estimate, each_job, route_of};
 use super::failure::Failure;
 use super::out_file::{OutFile, require_apart};
 use super::output::{Dispensable, Output, OutputError};
+use super::results::each_of_batch;
 use super::run::{outlive_hangups, rehearse, work};
 use super::when::When;
-use super::words::{about, option, path};
+use super::words::{about, beginning, option, path};
 use super::worker::{blueprint, went_down};
 use crate::config::RouteConfig;
 use crate::domain::counted::counted;
@@ -23,11 +24,9 @@ use crate::shutdown::Signals;
 use crate::store::Store;
 use crate::store::enqueue::{Admission, BulkOptions, NewJob, Opened};
 use crate::store::report::{Dimension, Filter, Totals};
-use crate::store::results::{EXPORT_PAGE, ExportedJob};
 use crate::view::trial::{Comparison, RungAnswer, RungTrial, page, table};
 use crate::worker::plan::{Blueprint, Plan};
 use chrono::Utc;
-use futures_util::TryStreamExt as _;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -143,7 +142,7 @@ pub async fn run(args: &Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
             if let Some(version) = worked.outgrown {
                 version.require()?;
             }
-            went_down(worked.fallen)?;
+            went_down(&worked)?;
             return interrupted(args, global, &batch, context).await;
         }
     }
@@ -263,7 +262,7 @@ async fn require_same(drawn: &Drawn, store: &Store, batch: &str, routes: &TimedR
         .into());
     }
     let expected: HashSet<String> = routes.iter().flat_map(|(rung, _)| drawn.custom_ids(rung)).collect();
-    each_of_batch(store, batch, |job| match job.custom_id {
+    each_of_batch(store, batch, None, |job| match job.custom_id {
         Some(custom_id) if expected.contains(&custom_id) => Ok(()),
         custom_id => Err(Failure::usage(format!(
             "batch {batch} is a trial of another file, of more requests or of other rungs: it has {}, which is not \
@@ -274,27 +273,6 @@ async fn require_same(drawn: &Drawn, store: &Store, batch: &str, routes: &TimedR
         .into()),
     })
     .await
-}
-
-/// Reads the jobs of a batch, with their answers.
-async fn each_of_batch(
-    store: &Store,
-    batch: &str,
-    mut take: impl FnMut(ExportedJob) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let mut after = 0;
-    loop {
-        let mut read = 0;
-        let mut jobs = std::pin::pin!(store.export_batch(batch, None, after));
-        while let Some(job) = jobs.try_next().await? {
-            read += 1;
-            after = job.job;
-            take(job)?;
-        }
-        if read < EXPORT_PAGE {
-            return Ok(());
-        }
-    }
 }
 
 impl Drawn {
@@ -343,14 +321,7 @@ fn resume_line(args: &Args, global: &GlobalArgs, batch: &str) -> String {
     let Some(file) = args.file.as_deref().filter(|file| *file != Path::new("-")) else {
         return format!("stopped. Go on with the same input and {}, or drop the rest: {drop}", option("batch", batch));
     };
-    let mut words = vec!["sluice".to_owned()];
-    if let Some(config) = &global.config {
-        words.extend(["--config".to_owned(), path(config)]);
-    }
-    if global.database_url.is_some() {
-        // It may hold a password.
-        words.push("--database-url …".to_owned());
-    }
+    let mut words = beginning(global);
     words.extend(["trial".to_owned(), path(file), option("route", &args.route), format!("-n {}", args.requests)]);
     words.push(option("batch", batch));
     words.push(option("deadline", &args.deadline.to_string()));
@@ -441,7 +412,7 @@ async fn compare(store: &Store, batch: &str, route: &Route, drawn: &Drawn) -> an
         let rungs = targets.map(|target| RungAnswer::missing(&target.to_string())).collect();
         compared.push(Comparison { line: *line, custom_id: job.custom_id.clone(), rungs });
     }
-    each_of_batch(store, batch, |job| {
+    each_of_batch(store, batch, None, |job| {
         let place = job.custom_id.as_deref().and_then(|custom_id| places.get(custom_id));
         let place = place.and_then(|(place, rung)| compared.get_mut(*place)?.rungs.get_mut(*rung));
         if let Some(place) = place {

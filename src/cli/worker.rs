@@ -4,6 +4,7 @@ use super::GlobalArgs;
 use super::context::Context;
 use super::reload;
 use crate::config::Config;
+use crate::domain::counted::counted;
 use crate::exit_code::ExitCode;
 use crate::http;
 use crate::shutdown::Hangups;
@@ -11,7 +12,7 @@ use crate::systemd::Notifier;
 use crate::worker::gate::ProviderSetup;
 use crate::worker::plan::{Blueprint, Plan, ProviderPlan};
 use crate::worker::spool::SpoolSettings;
-use crate::worker::{Settings, Worker};
+use crate::worker::{Settings, Summary, Worker};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
@@ -63,13 +64,23 @@ pub fn settings(config: &Config, until_done: bool) -> Settings {
 }
 
 /// Fails when a part of the worker has ended unexpectedly, so that a service manager starts another worker.
-pub(super) fn went_down(fallen: Option<&str>) -> anyhow::Result<()> {
-    fallen.map_or(Ok(()), |part| {
-        anyhow::bail!(
-            "the worker's {part} failed because of a bug in Sluice, so the worker shut down cleanly. All its jobs were \
-             written, spooled or given back. Start the worker again, and please report the log lines about {part}"
-        )
-    })
+///
+/// # Errors
+/// Which part it was, and what became of the worker's jobs.
+pub fn went_down(summary: &Summary) -> anyhow::Result<()> {
+    let Some(part) = summary.fallen else { return Ok(()) };
+    let jobs = match summary.lost {
+        0 => "All its jobs were written, spooled or given back.".to_owned(),
+        lost => format!(
+            "{} could not be written (the log names the jobs): other workers take these jobs over, and ask for their \
+             answers once more. All other jobs were written, spooled or given back.",
+            counted(lost, "outcome", "outcomes")
+        ),
+    };
+    anyhow::bail!(
+        "the worker's {part} failed because of a bug in Sluice, so the worker shut down cleanly. {jobs} Start the \
+         worker again, and please report the log lines about {part}"
+    )
 }
 
 /// Starts the loops that the daemon has beside those of the worker: its HTTP server, and the reloading of its
@@ -129,7 +140,7 @@ pub async fn run(args: Args, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     if let Some(version) = summary.outgrown {
         version.require()?;
     }
-    went_down(summary.fallen)?;
+    went_down(&summary)?;
     // Outcomes in the spool are safe, and yet the operator has to know of them.
     Ok(if summary.spooled > 0 { ExitCode::Database } else { ExitCode::Success })
 }

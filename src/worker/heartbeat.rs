@@ -15,7 +15,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let mut confirmed = None;
     loop {
         let ordinal = shared.beats.fetch_add(1, Ordering::AcqRel) + 1;
         // Measured from before the statement: the lease runs from when the database saw it, which is not earlier.
@@ -24,10 +23,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let beat = shared.store.beat(shared.worker_id(), &statistics);
         let beaten = within(PATIENCE, "renewing the lease", beat).await;
         if let Ok(beat) = &beaten {
-            if let Some(loss) = history::loss(confirmed, beat) {
+            let mut confirmed = shared.confirmed.lock();
+            if let Some(loss) = history::loss(*confirmed, beat) {
                 *shared.loss.lock() = Some(loss);
             }
-            confirmed = beat.alive.then_some((ordinal, beat.now));
+            *confirmed = beat.alive.then_some((ordinal, beat.now));
         }
         match beaten {
             Ok(beat) if beat.alive => {

@@ -106,6 +106,7 @@ impl Worker {
             given_back: counters.parked.load(Ordering::Relaxed),
             attempts: counters.attempts.load(Ordering::Relaxed),
             spooled,
+            lost: counters.lost.load(Ordering::Relaxed),
             outgrown: shared.outgrown.get().copied(),
             fallen: loops.fallen(),
         };
